@@ -1,0 +1,1 @@
+//! A PostgreSQL for this machine: the embedded one or an installed one; started, awaited, stopped, nothing left behind

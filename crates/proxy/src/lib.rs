@@ -1,0 +1,1 @@
+//! PostgreSQL sessions: accept, relay, cancel; the gateway lets any PostgreSQL accept Entra tokens

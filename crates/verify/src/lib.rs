@@ -1,0 +1,1 @@
+//! Is this Entra token good, and whose is it: keys, policy, principal
