@@ -1,1 +1,59 @@
-fn main() {}
+//! The project's own chores: `cargo xtask check`, `cargo xtask test`, `cargo xtask fuzz`.
+#![expect(clippy::print_stdout, reason = "a chore talks to the person who runs it")]
+
+mod arrows;
+mod budgets;
+mod fuzz;
+mod invariants;
+mod test;
+mod tree;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+fn main() -> Result<()> {
+    let root = tree::root()?;
+    match Arguments::parse().chore {
+        Chore::Check => check(&root),
+        Chore::Fuzz { runs } => fuzz::run(&root, runs),
+        Chore::Test { arguments } => test::run(&root, &arguments),
+    }
+}
+
+/// Chores of the pgentra workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Compare the code with ARCHITECTURE.md: arrows, budgets, names, invariants.
+    Check,
+    /// Build every fuzz target and run each for a bounded number of inputs.
+    Fuzz {
+        /// Inputs per target.
+        #[arg(long, default_value_t = 20_000)]
+        runs: u64,
+    },
+    /// Install what the tests need, then run all of them.
+    Test {
+        /// Passed on to `cargo test`, for example a test's name.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn check(root: &std::path::Path) -> Result<()> {
+    let mut faults = arrows::check(root)?;
+    faults.extend(budgets::check(root)?);
+    faults.extend(invariants::check(root)?);
+    for fault in &faults {
+        println!("{fault}");
+    }
+    anyhow::ensure!(faults.is_empty(), "{} rule(s) of ARCHITECTURE.md broken", faults.len());
+    println!("arrows, budgets, names and invariants are as ARCHITECTURE.md says");
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! File budgets and names.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::tree;
+
+/// Lines of a file, tests not counted: past this a stranger no longer finds the two or three things it holds.
+const FILE_LINES: usize = 800;
+/// Lines of a crate, tests not counted: past this modules start to form cycles, and the crate is two.
+const CRATE_LINES: usize = 5_000;
+/// Names that say nothing, so that everything ends up there.
+const FORBIDDEN: [&str; 6] = ["utils", "util", "common", "helpers", "helper", "misc"];
+
+/// Every file over its budget, with a forbidden name, or that holds a private key; and imports that a module may not have.
+pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    let mut crates: BTreeMap<String, usize> = BTreeMap::new();
+    for (path, text) in tree::rust(root)? {
+        let name = path.display();
+        let lines = code_lines(&path, &text);
+        if lines > FILE_LINES {
+            faults.push(format!("{name}: {lines} lines without tests; at most {FILE_LINES}"));
+        }
+        if let Some(room) =
+            path.to_string_lossy().strip_prefix("crates/").and_then(|rest| rest.split('/').next())
+        {
+            *crates.entry(room.to_owned()).or_default() += lines;
+        }
+        let within_session =
+            path.starts_with("crates/proxy/src/session") || path.ends_with("proxy/src/session.rs");
+        if within_session && (text.contains("crate::gateway") || text.contains("super::gateway")) {
+            faults.push(format!("{name}: `session` imports `gateway`"));
+        }
+    }
+    for (room, lines) in crates.into_iter().filter(|(_, lines)| *lines > CRATE_LINES) {
+        faults.push(format!("crates/{room}: {lines} lines without tests; at most {CRATE_LINES}"));
+    }
+    for path in tree::files(root)? {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if path.components().any(|part| FORBIDDEN.contains(&&*part.as_os_str().to_string_lossy()))
+            || FORBIDDEN.contains(&stem.as_str())
+        {
+            faults.push(format!("{}: a name that says nothing", path.display()));
+        }
+        let bytes = std::fs::read(root.join(&path))?;
+        if holds_private_key(&String::from_utf8_lossy(&bytes)) {
+            faults.push(format!("{}: holds a private key; generate it in the test", path.display()));
+        }
+    }
+    Ok(faults)
+}
+
+/// Lines before the tests; a file of tests has none.
+fn code_lines(path: &Path, text: &str) -> usize {
+    let is_test = path.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "tests.rs")
+        || path.starts_with("e2e");
+    if is_test {
+        return 0;
+    }
+    let lines: Vec<&str> = text.lines().collect();
+    lines
+        .windows(2)
+        .position(|pair| pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod tests {"))
+        .unwrap_or(lines.len())
+}
+
+/// A PEM header followed by key material, not a mere mention of the header.
+fn holds_private_key(text: &str) -> bool {
+    text.lines().zip(text.lines().skip(1)).any(|(header, body)| {
+        header.trim().starts_with("-----BEGIN")
+            && header.trim().ends_with("PRIVATE KEY-----")
+            && body.trim().len() >= 48
+            && body.trim().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_do_not_count() {
+        let text = "fn a() {}\nfn b() {}\n#[cfg(test)]\nmod tests {\n}\n";
+        assert_eq!(code_lines(Path::new("crates/x/src/a.rs"), text), 2);
+        assert_eq!(code_lines(Path::new("crates/x/tests/a.rs"), text), 0);
+    }
+
+    #[test]
+    fn a_key_is_seen_and_a_mention_is_not() {
+        let header = ["-----BEGIN ", "PRIVATE KEY-----"].concat();
+        assert!(holds_private_key(&format!("{header}\n{}\n", "A".repeat(64))));
+        assert!(!holds_private_key(&format!("{header}\nis what a key starts with\n")));
+    }
+}

@@ -1,0 +1,29 @@
+//! The test command: everything the tests need, then all of them.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// Installs the real clients, builds the binary that the end-to-end tests drive, runs every test of the workspace.
+pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
+    println!("== clients for the end-to-end tests");
+    let installed =
+        Command::new("bash").arg("e2e/setup.sh").current_dir(root).status().context("cannot run bash")?;
+    ensure!(installed.success(), "e2e/setup.sh could not install what the end-to-end tests need; see above");
+    println!("== the binary that the end-to-end tests drive");
+    cargo(root, ["build", "--locked", "--package", "pgentra"].map(OsString::from).as_slice())?;
+    println!("== unit, property, scenario and end-to-end tests");
+    let mut test: Vec<OsString> = ["test", "--locked", "--workspace"].map(OsString::from).to_vec();
+    test.extend(arguments.iter().map(OsString::from));
+    cargo(root, &test)
+}
+
+/// Runs cargo in the workspace; fails with its arguments when it fails.
+pub(crate) fn cargo(root: &Path, arguments: &[OsString]) -> Result<()> {
+    let status =
+        Command::new(env!("CARGO")).args(arguments).current_dir(root).status().context("cannot run cargo")?;
+    ensure!(status.success(), "cargo {arguments:?} failed ({status})");
+    Ok(())
+}

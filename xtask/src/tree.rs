@@ -1,0 +1,39 @@
+//! The files of the workspace.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+/// The workspace's root folder.
+pub(crate) fn root() -> Result<PathBuf> {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map(Path::to_path_buf)
+        .context("xtask lies in the workspace")
+}
+
+/// Every file that git tracks or would track, relative to the root.
+pub(crate) fn files(root: &Path) -> Result<Vec<PathBuf>> {
+    let listed = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root)
+        .output()
+        .context("cannot run git")?;
+    anyhow::ensure!(listed.status.success(), "git ls-files failed");
+    let names = String::from_utf8(listed.stdout).context("a file name is not UTF-8")?;
+    Ok(names.lines().map(PathBuf::from).filter(|path| root.join(path).is_file()).collect())
+}
+
+/// The text of every Rust file, with its path relative to the root.
+pub(crate) fn rust(root: &Path) -> Result<Vec<(PathBuf, String)>> {
+    files(root)?
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| {
+            let text =
+                std::fs::read_to_string(root.join(&path)).with_context(|| path.display().to_string())?;
+            Ok((path, text))
+        })
+        .collect()
+}
