@@ -1,0 +1,92 @@
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why no PostgreSQL was started. Whatever had been made by then is gone again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The folder is there already, or cannot be made, or its watcher cannot be started.
+    #[error("cannot take {} as the folder of a local PostgreSQL", folder.display())]
+    Folder {
+        /// The folder asked for.
+        folder: PathBuf,
+        /// What stood in the way.
+        source: io::Error,
+    },
+    /// A Unix socket in this folder would have a longer path than the system can hold.
+    #[error("the folder's path is too long for a Unix socket by {excess} bytes: {}", folder.display())]
+    PathTooLong {
+        /// The folder asked for.
+        folder: PathBuf,
+        /// By how many bytes.
+        excess: usize,
+    },
+    /// This build carries no PostgreSQL: the feature `embedded` is off, or there is none for this system.
+    #[error("this build carries no PostgreSQL of its own: name an installed one")]
+    NotEmbedded,
+    /// The folder given for an installed PostgreSQL holds none.
+    #[error("no PostgreSQL server in {}: neither bin/postgres with bin/initdb, nor postgres with initdb", folder.display())]
+    NotInstalled {
+        /// The folder searched.
+        folder: PathBuf,
+    },
+    /// The installed PostgreSQL is older than the oldest one that this crate can run, or does not say what it is.
+    #[error("PostgreSQL {oldest} or later is needed, and {} says: {answer:?}", program.display())]
+    Version {
+        /// The server program that was asked.
+        program: PathBuf,
+        /// What it answered, at most a line.
+        answer: String,
+        /// The oldest major version that will do.
+        oldest: u32,
+    },
+    /// We are root; an installed PostgreSQL refuses to run as root; and the unprivileged user cannot reach one of the
+    /// two folders.
+    #[error(
+        "user {user} must be able to enter {} and to run {}: a PostgreSQL does not run as root",
+        folder.display(), program.display()
+    )]
+    Unreachable {
+        /// The user that the server would run as.
+        user: String,
+        /// The folder of the local PostgreSQL.
+        folder: PathBuf,
+        /// The server program.
+        program: PathBuf,
+    },
+    /// A file of the server could not be written or a program of it could not be run.
+    #[error("cannot {task}")]
+    Io {
+        /// What was being done, as a verb phrase.
+        task: &'static str,
+        /// What stood in the way.
+        source: io::Error,
+    },
+    /// `initdb` or `postgres` ended where it should have gone on.
+    #[error("{program} ended ({status}); its last lines were:\n{log}")]
+    Ended {
+        /// `initdb` or `postgres`.
+        program: &'static str,
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// The end of its log.
+        log: String,
+    },
+    /// `initdb` or `postgres` did not get ready in time.
+    #[error("{program} was not ready within {} seconds; its last lines were:\n{log}", limit.as_secs())]
+    Slow {
+        /// `initdb` or `postgres`.
+        program: &'static str,
+        /// The time that it had.
+        limit: Duration,
+        /// The end of its log.
+        log: String,
+    },
+}
+
+impl StartError {
+    pub(crate) fn io(task: &'static str) -> impl Fn(io::Error) -> StartError {
+        move |source| StartError::Io { task, source }
+    }
+}

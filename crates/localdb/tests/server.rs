@@ -1,0 +1,238 @@
+//! A real PostgreSQL, embedded and installed: what it grants, to whom, and what is left of it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a failing helper fails its test; a skipped test says so"
+)]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use pgentra_localdb::{LocalDb, Options, Server, StartError, start};
+use secrecy::ExposeSecret;
+use tokio_postgres::{Client, NoTls};
+
+/// In a folder that every user can enter, as the server may run as another one than we.
+fn place() -> tempfile::TempDir {
+    let place = tempfile::Builder::new().prefix("pgentra-").tempdir_in("/tmp").unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    place
+}
+
+fn options(folder: impl Into<PathBuf>, server: Server) -> Options {
+    Options { folder: folder.into(), server }
+}
+
+/// Signs in on the socket as libpq would.
+async fn sign_in(db: &LocalDb, user: &str, password: Option<&str>) -> Result<Client, tokio_postgres::Error> {
+    let mut config = tokio_postgres::Config::new();
+    config.host_path(db.socket_dir()).port(db.port()).user(user).dbname("postgres");
+    if let Some(password) = password {
+        config.password(password);
+    }
+    let (client, connection) = config.connect(NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn superuser(db: &LocalDb) -> Client {
+    sign_in(db, db.superuser(), Some(db.password().expose_secret())).await.unwrap()
+}
+
+/// The folder with an installed PostgreSQL, if this machine has one.
+fn installed() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+    versions.filter_map(|entry| Some(entry.ok()?.path())).find(|folder| folder.join("bin/initdb").exists())
+}
+
+/// The whole life of a server; the version that it reports.
+async fn check_life(server: Server) -> String {
+    let place = place();
+    let folder = place.path().join("it's a db, with odd names ü");
+    let db = start(options(&folder, server)).await.unwrap();
+    println!("{} took {:?}", db.version(), db.timings());
+    assert_eq!((db.superuser(), db.port()), ("azuresu", 5432));
+
+    let client = superuser(&db).await;
+    let row = client
+        .query_one(
+            "SELECT current_setting('server_version'), current_setting('listen_addresses'), pg_backend_pid()",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert!(row.get::<_, String>(0).starts_with(db.version()));
+    assert_eq!(row.get::<_, String>(1), "");
+    client
+        .batch_execute("CREATE ROLE guest LOGIN PASSWORD 'let me in'; CREATE ROLE bare LOGIN")
+        .await
+        .unwrap();
+
+    // nobody is trusted, whoever stands at the socket
+    assert!(sign_in(&db, "guest", Some("let me in")).await.is_ok());
+    for (user, password) in
+        [("guest", None), ("guest", Some("wrong")), ("bare", None), ("azuresu", None), ("azuresu", Some(""))]
+    {
+        assert!(sign_in(&db, user, password).await.is_err(), "{user} {password:?}");
+    }
+    let method =
+        client.query_one("SELECT count(*) FROM pg_hba_file_rules WHERE auth_method <> 'scram-sha-256'", &[]);
+    assert_eq!(method.await.unwrap().get::<_, i64>(0), 0);
+
+    let private = [folder.clone(), db.socket_dir().to_owned(), folder.join("data")];
+    for folder in private {
+        assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700, "{}", folder.display());
+    }
+    assert!(!folder.join("password").exists());
+    assert_unprivileged(&db);
+
+    let version = db.version().to_owned();
+    db.stop().await;
+    assert!(!folder.exists());
+    assert!(client.simple_query("SELECT 1").await.is_err());
+    version
+}
+
+/// As root, the server's files belong to somebody else.
+fn assert_unprivileged(db: &LocalDb) {
+    let owner = fs::metadata(db.socket_dir().join(".s.PGSQL.5432")).unwrap().uid();
+    let ours = fs::metadata("/proc/self").map(|own| own.uid());
+    if ours.is_ok_and(|uid| uid == 0) {
+        assert_ne!(owner, 0);
+    }
+}
+
+#[tokio::test]
+async fn the_embedded_one_lives() {
+    assert_eq!(check_life(Server::Embedded).await, "17.5");
+}
+
+#[tokio::test]
+async fn an_installed_one_lives() {
+    let Some(folder) = installed() else {
+        return println!("skipped: no PostgreSQL below /usr/lib/postgresql");
+    };
+    let version = check_life(Server::Installed(folder.clone())).await;
+    assert_eq!(Path::new(version.split('.').next().unwrap()), folder.file_name().unwrap());
+    check_life(Server::Installed(folder.join("bin"))).await;
+}
+
+#[tokio::test]
+async fn the_server_refuses_to_log_passwords() {
+    let place = place();
+    let db = start(options(place.path().join("db"), Server::Embedded)).await.unwrap();
+    let client = superuser(&db).await;
+    client.batch_execute("ALTER ROLE nobody_here PASSWORD 'hush-hush'").await.unwrap_err();
+    let log = fs::read_to_string(db.log()).unwrap();
+    assert!(log.contains("nobody_here") && !log.contains("hush-hush"), "{log}");
+    assert!(!log.contains(db.password().expose_secret()));
+    assert!(!format!("{db:?}").contains(db.password().expose_secret()));
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn dropping_it_is_enough() {
+    let place = place();
+    let folder = place.path().join("db");
+    let db = start(options(&folder, Server::Embedded)).await.unwrap();
+    let client = superuser(&db).await;
+    drop(db);
+    assert!(!folder.exists());
+    assert!(client.simple_query("SELECT 1").await.is_err());
+}
+
+#[tokio::test]
+async fn its_end_is_noticed() {
+    let place = place();
+    let folder = place.path().join("db");
+    let mut db = start(options(&folder, Server::Embedded)).await.unwrap();
+    let pid = fs::read_to_string(folder.join("data/postmaster.pid")).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid.lines().next().unwrap().parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    assert!(!db.ended().await.unwrap().success());
+    db.stop().await;
+    assert!(!folder.exists());
+}
+
+/// Dropping the future at any await leaves nothing.
+#[tokio::test]
+async fn a_cancelled_start_leaves_nothing() {
+    let place = place();
+    for stage in ["", "runtime/bin", "data", "data/postmaster.pid"] {
+        let folder = place.path().join("db");
+        let reached = async {
+            while !folder.join(stage).exists() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            db = start(options(&folder, Server::Embedded)) => panic!("started before {stage:?} was seen: {db:?}"),
+            () = reached => {}
+        }
+        // A part of the work may still run on a thread of its own, and clears up when it is done.
+        while folder.exists() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_run_side_by_side() {
+    let place = place();
+    let (one, two) = tokio::join!(
+        start(options(place.path().join("one"), Server::Embedded)),
+        start(options(place.path().join("two"), Server::Embedded))
+    );
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_ne!(one.password().expose_secret(), two.password().expose_secret());
+    assert!(sign_in(&one, "azuresu", Some(two.password().expose_secret())).await.is_err());
+    superuser(&one).await;
+    superuser(&two).await;
+    tokio::join!(one.stop(), two.stop());
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_exists_is_left_alone() {
+    let place = place();
+    let folder = place.path().join("db");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("precious"), "data").unwrap();
+    let error = start(options(&folder, Server::Embedded)).await.unwrap_err();
+    assert!(matches!(error, StartError::Folder { .. }), "{error:?}");
+    assert_eq!(fs::read_to_string(folder.join("precious")).unwrap(), "data");
+}
+
+#[tokio::test]
+async fn a_folder_without_parent_is_refused() {
+    let place = place();
+    let error = start(options(place.path().join("no/db"), Server::Embedded)).await.unwrap_err();
+    let StartError::Folder { source, .. } = error else { panic!("{error:?}") };
+    assert!(source.to_string().contains("No such file"), "{source}");
+}
+
+/// PostgreSQL itself would run `touch`.
+#[tokio::test]
+async fn a_folder_that_a_shell_would_read_is_refused() {
+    let place = place();
+    for name in ["$(touch x)", "`touch x`", "a\"b", "a\\b", "a\nb"] {
+        let error = start(options(place.path().join(name), Server::Embedded)).await.unwrap_err();
+        assert!(matches!(error, StartError::Folder { .. }), "{error:?}");
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_path_too_long_for_a_socket_is_refused() {
+    let place = place();
+    let error = start(options(place.path().join("x".repeat(90)), Server::Embedded)).await.unwrap_err();
+    assert!(matches!(error, StartError::PathTooLong { .. }), "{error:?}");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+
+    // the longest that fits does work
+    let longest = 107 - "/socket/.s.PGSQL.5432".len() - place.path().as_os_str().len() - 1;
+    let db = start(options(place.path().join("x".repeat(longest)), Server::Embedded)).await.unwrap();
+    superuser(&db).await;
+    db.stop().await;
+}
