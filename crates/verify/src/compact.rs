@@ -1,0 +1,104 @@
+//! The compact form of a signed token (RFC 7515 section 7.1), taken apart without trusting it.
+
+use aws_lc_rs::digest::{Context, Digest, SHA256};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::object::{Object, Value};
+use crate::rejection::{Malformed, Rejection};
+
+/// The longest token looked at, in bytes: what fits into PostgreSQL's password message (`PG_MAX_AUTH_TOKEN_LENGTH` in
+/// `libpq/auth.h` is 65,535, of which the length word and the closing NUL take five).
+pub const TOKEN_LIMIT: usize = 65_530;
+
+/// Entra's key ids have 27 or 43 characters; longer ones than this are not looked up.
+const KEY_ID_LIMIT: usize = 256;
+
+/// The three parts, still encoded.
+#[derive(Debug)]
+pub(crate) struct Compact<'a> {
+    token: &'a str,
+    header: &'a str,
+    payload: &'a str,
+    signature: &'a str,
+}
+
+/// Two digests for the price of one and a bit: the signature is over the first, the memo is keyed by the second.
+pub(crate) struct Digests {
+    pub(crate) signing_input: Digest,
+    pub(crate) token: [u8; 32],
+}
+
+impl<'a> Compact<'a> {
+    pub(crate) fn split(token: &'a str) -> Result<Compact<'a>, Rejection> {
+        if token.len() > TOKEN_LIMIT {
+            return Err(Rejection::NotAToken(Malformed::TooLong));
+        }
+        let mut parts = token.split('.');
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(Rejection::NotAToken(Malformed::Parts));
+        };
+        if signature.is_empty() {
+            return Err(Rejection::NotAToken(Malformed::Unsigned));
+        }
+        Ok(Compact { token, header, payload, signature })
+    }
+
+    pub(crate) fn digests(&self) -> Digests {
+        let signed = self.header.len() + 1 + self.payload.len();
+        let (signing_input, rest) = self.token.as_bytes().split_at(signed);
+        let mut context = Context::new(&SHA256);
+        context.update(signing_input);
+        let mut whole = context.clone();
+        whole.update(rest);
+        let mut token = [0; 32];
+        token.copy_from_slice(whole.finish().as_ref());
+        Digests { signing_input: context.finish(), token }
+    }
+
+    /// Checks the header and yields the id of the key. `alg` is compared with one name, never used to choose code.
+    pub(crate) fn key_id(&self) -> Result<String, Rejection> {
+        let json = decode(self.header)?;
+        let header = Object::parse(&json).ok_or(Rejection::NotAToken(Malformed::Header))?;
+        if header.get("crit").is_some() {
+            return Err(Rejection::NotAToken(Malformed::CriticalExtension));
+        }
+        match header.get("alg") {
+            Some(Value::Text(alg)) if alg == "RS256" => {}
+            Some(Value::Text(_)) => return Err(Rejection::Algorithm),
+            _ => return Err(Rejection::NotAToken(Malformed::Header)),
+        }
+        match header.get("typ") {
+            None => {}
+            // RFC 7515 section 4.1.9 (case-insensitive media type) and RFC 9068 section 2.1.
+            Some(Value::Text(typ)) if is_token_type(typ) => {}
+            Some(_) => return Err(Rejection::NotAToken(Malformed::Header)),
+        }
+        match header.get("kid") {
+            Some(Value::Text(kid)) if kid.is_empty() => Err(Rejection::NotAToken(Malformed::NoKeyId)),
+            Some(Value::Text(kid)) if kid.len() > KEY_ID_LIMIT => Err(Rejection::UnknownKey),
+            Some(Value::Text(kid)) => Ok(kid.clone().into_owned()),
+            Some(_) => Err(Rejection::NotAToken(Malformed::Header)),
+            None => Err(Rejection::NotAToken(Malformed::NoKeyId)),
+        }
+    }
+
+    pub(crate) fn signature(&self) -> Result<Vec<u8>, Rejection> {
+        decode(self.signature)
+    }
+
+    pub(crate) fn payload(&self) -> Result<Vec<u8>, Rejection> {
+        decode(self.payload)
+    }
+}
+
+fn is_token_type(typ: &str) -> bool {
+    ["JWT", "at+jwt", "application/at+jwt"].iter().any(|known| typ.eq_ignore_ascii_case(known))
+}
+
+/// This engine refuses padding, foreign characters and stray bits in the last one, so that a token has one spelling.
+fn decode(part: &str) -> Result<Vec<u8>, Rejection> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| Rejection::NotAToken(Malformed::Base64))
+}

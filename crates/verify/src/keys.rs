@@ -1,0 +1,181 @@
+//! The keys over time: fetched when first needed, renewed daily, and once more when a token names an unknown one.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+use uuid::Uuid;
+
+use crate::jwks::KeySet;
+use crate::rejection::{FetchError, Rejection};
+
+/// Keys older than this are fetched again at the next token. Microsoft: "check for keys every 24 hours".
+pub const REFRESH_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Keys that could not be renewed are served until they are this old: long enough to outlive an outage, short enough
+/// that a key withdrawn by the tenant does not live on for ever behind a blocked connection.
+pub const MAX_STALE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Without any keys, and after a fetch that failed, the next one may start this much later.
+pub const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Where the tenant's signing keys come from.
+pub trait KeySource: Send + Sync {
+    /// Fetches the bytes of the JSON Web Key Set, at most [`JWKS_LIMIT`](crate::JWKS_LIMIT) of them, within a time
+    /// that the implementation bounds: whoever verifies a token may wait for it.
+    ///
+    /// The future may be polled by several tasks in turn and may rest unpolled for a while between two of them.
+    fn fetch(&self) -> BoxFuture<'_, Result<Vec<u8>, FetchError>>;
+}
+
+/// Promises: one fetch at a time, however many wait for it; at most one per interval because of unknown key ids; a
+/// failed fetch leaves the keys at hand in use.
+pub(crate) struct Keys {
+    store: Arc<Store>,
+    source: Arc<dyn KeySource>,
+    refetch_interval: Duration,
+    tenant: Uuid,
+}
+
+/// One fetched key set. Two fetches never share a generation.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) keys: KeySet,
+    pub(crate) generation: u64,
+    fetched_at: SystemTime,
+}
+
+struct Store {
+    loaded: ArcSwapOption<Loaded>,
+    flight: Mutex<Flight>,
+}
+
+#[derive(Default)]
+struct Flight {
+    /// Kept here and not only with those who wait: were each of them cancelled, the next one goes on with it. Otherwise
+    /// a client that hangs up at once could use up every interval without any fetch ever ending.
+    running: Option<Fetch>,
+    started_at: Option<SystemTime>,
+    last_error: Option<FetchError>,
+    generation: u64,
+}
+
+type Outcome = Result<Arc<Loaded>, FetchError>;
+type Fetch = Shared<BoxFuture<'static, Outcome>>;
+
+/// What `Keys::fetch` offers.
+enum Offer {
+    Begun(Fetch),
+    Joined(Fetch),
+    TooSoon(Option<FetchError>),
+}
+
+impl Keys {
+    pub(crate) fn new(source: impl KeySource + 'static, tenant: Uuid, refetch_interval: Duration) -> Keys {
+        let store = Arc::new(Store { loaded: ArcSwapOption::empty(), flight: Mutex::new(Flight::default()) });
+        Keys { store, source: Arc::new(source), refetch_interval, tenant }
+    }
+
+    /// The keys at hand if they need no renewal, without waiting.
+    pub(crate) fn fresh(&self, now: SystemTime) -> Option<Arc<Loaded>> {
+        self.store.loaded.load_full().filter(|loaded| loaded.age(now) < REFRESH_AFTER)
+    }
+
+    /// Keys that are fresh, or as fresh as can be had.
+    pub(crate) async fn current(&self, now: SystemTime) -> Outcome {
+        if let Some(loaded) = self.fresh(now) {
+            return Ok(loaded);
+        }
+        let usable = self.store.loaded.load_full().filter(|loaded| loaded.age(now) < MAX_STALE);
+        match (self.fetch(now), usable) {
+            (Offer::Begun(fetch), Some(stale)) => Ok(fetch.await.unwrap_or(stale)),
+            // Somebody else waits for it already. Push it on in case they gave up, and do not wait.
+            (Offer::Joined(fetch), Some(stale)) => {
+                Ok(fetch.now_or_never().and_then(Result::ok).unwrap_or(stale))
+            }
+            (Offer::TooSoon(_), Some(stale)) => Ok(stale),
+            (Offer::Begun(fetch) | Offer::Joined(fetch), None) => fetch.await,
+            (Offer::TooSoon(error), None) => Err(error.unwrap_or_else(|| FetchError::new("no keys yet"))),
+        }
+    }
+
+    /// Keys among which is the one of this id.
+    pub(crate) async fn holding(&self, id: &str, now: SystemTime) -> Result<Arc<Loaded>, Rejection> {
+        let loaded = self.current(now).await.map_err(Rejection::KeysUnavailable)?;
+        if loaded.keys.contains(id) {
+            return Ok(loaded);
+        }
+        let renewed = match self.fetch(now) {
+            Offer::Begun(fetch) | Offer::Joined(fetch) => fetch.await.map_err(Rejection::KeysUnavailable)?,
+            Offer::TooSoon(Some(error)) => return Err(Rejection::KeysUnavailable(error)),
+            // Another task may have renewed them since `current` answered.
+            Offer::TooSoon(None) => self.store.loaded.load_full().ok_or(Rejection::UnknownKey)?,
+        };
+        if renewed.keys.contains(id) { Ok(renewed) } else { Err(Rejection::UnknownKey) }
+    }
+
+    /// Joins the fetch that is under way, or begins one if the last was long enough ago.
+    fn fetch(&self, now: SystemTime) -> Offer {
+        let mut flight = self.store.flight();
+        if let Some(running) = &flight.running {
+            return Offer::Joined(running.clone());
+        }
+        let pause = match (&flight.last_error, self.store.loaded.load().is_some()) {
+            (Some(_), false) => RETRY_AFTER.min(self.refetch_interval),
+            _ => self.refetch_interval,
+        };
+        // A clock that was set back must not stop all fetching: a start in the future counts as long ago.
+        let too_soon =
+            flight.started_at.is_some_and(|at| now.duration_since(at).is_ok_and(|since| since < pause));
+        if too_soon {
+            return Offer::TooSoon(flight.last_error.clone());
+        }
+        flight.started_at = Some(now);
+        flight.generation += 1;
+        let generation = flight.generation;
+        let (source, tenant, store) = (Arc::clone(&self.source), self.tenant, Arc::downgrade(&self.store));
+        let fetch = async move {
+            let outcome = load(&*source, tenant, generation, now).await;
+            Store::land(&store, &outcome);
+            outcome
+        };
+        let fetch = fetch.boxed().shared();
+        flight.running = Some(fetch.clone());
+        Offer::Begun(fetch)
+    }
+}
+
+async fn load(source: &dyn KeySource, tenant: Uuid, generation: u64, now: SystemTime) -> Outcome {
+    let document = source.fetch().await?;
+    let keys = KeySet::parse(&document, tenant).map_err(FetchError::new)?;
+    Ok(Arc::new(Loaded { keys, generation, fetched_at: now }))
+}
+
+impl Loaded {
+    /// Zero if the clock was set back since.
+    fn age(&self, now: SystemTime) -> Duration {
+        now.duration_since(self.fetched_at).unwrap_or_default()
+    }
+}
+
+impl Store {
+    fn flight(&self) -> MutexGuard<'_, Flight> {
+        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what a fetch brought. The fetch holds the store weakly, since the store holds the fetch.
+    fn land(store: &Weak<Store>, outcome: &Outcome) {
+        let Some(store) = store.upgrade() else { return };
+        let mut flight = store.flight();
+        match outcome {
+            Ok(loaded) => {
+                store.loaded.store(Some(Arc::clone(loaded)));
+                flight.last_error = None;
+            }
+            Err(error) => flight.last_error = Some(error.clone()),
+        }
+        flight.running = None;
+    }
+}

@@ -1,0 +1,118 @@
+//! Whose token it is.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use uuid::Uuid;
+
+/// The owner of a verified token. Cheap to clone.
+///
+/// It says who signed in, not what they may do: whether a database role belongs to this principal is decided by whoever
+/// asks.
+#[derive(Debug, Clone)]
+pub struct Principal(pub(crate) Arc<Facts>);
+
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) tenant: Uuid,
+    pub(crate) object_id: Uuid,
+    pub(crate) app_id: Option<Uuid>,
+    pub(crate) kind: Kind,
+    pub(crate) groups: Groups,
+    pub(crate) user_principal_name: Option<String>,
+    pub(crate) multi_factor: bool,
+    pub(crate) not_before: SystemTime,
+    pub(crate) expires_on: SystemTime,
+    pub(crate) audience: String,
+    pub(crate) issuer: String,
+}
+
+/// What kind of principal a token is for. Azure maps database roles of type `service` to the first and `user` to the
+/// second, and tells the two apart by the token alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// An application by itself: a managed identity or a service principal. `idtyp` is `app`; or `idtyp` is absent,
+    /// there is no `scp`, and `oid` equals `sub`.
+    App,
+    /// A person, through whatever application: everything else.
+    User,
+}
+
+/// The groups that a token lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Groups {
+    /// Object ids of groups. Entries that are not GUIDs (Entra can be told to emit names) are left out.
+    Listed(Vec<Uuid>),
+    /// More groups than Entra puts into a token (200): it names a Graph address instead, which is never followed.
+    Overage,
+    /// The token says nothing about groups.
+    Absent,
+}
+
+impl Groups {
+    /// Whether the token itself proves membership. `false` for [`Groups::Overage`]: not listed is not proven.
+    pub fn contains(&self, group: Uuid) -> bool {
+        matches!(self, Groups::Listed(groups) if groups.contains(&group))
+    }
+}
+
+impl Principal {
+    /// The tenant (`tid`): always the policy's.
+    pub fn tenant(&self) -> Uuid {
+        self.0.tenant
+    }
+
+    /// The object id (`oid`) of the user or service principal.
+    pub fn object_id(&self) -> Uuid {
+        self.0.object_id
+    }
+
+    /// The application (client) id: `appid` in version 1 tokens, `azp` in version 2. For a user's token it is the tool
+    /// the user signed in with.
+    pub fn app_id(&self) -> Option<Uuid> {
+        self.0.app_id
+    }
+
+    /// Application or user.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// The groups that the token lists.
+    pub fn groups(&self) -> &Groups {
+        &self.0.groups
+    }
+
+    /// A person's sign-in name: `upn`, else `preferred_username`, else `unique_name`. For display and audit only: names
+    /// are reused, object ids are not.
+    pub fn user_principal_name(&self) -> Option<&str> {
+        self.0.user_principal_name.as_deref()
+    }
+
+    /// Whether `amr` says that a second factor was used (`mfa`).
+    pub fn multi_factor(&self) -> bool {
+        self.0.multi_factor
+    }
+
+    /// When the token begins to be valid (`nbf`), without leeway.
+    pub fn not_before(&self) -> SystemTime {
+        self.0.not_before
+    }
+
+    /// When the token ends (`exp`), without leeway.
+    pub fn expires_on(&self) -> SystemTime {
+        self.0.expires_on
+    }
+
+    /// The audience (`aud`) as the token spells it.
+    pub fn audience(&self) -> &str {
+        &self.0.audience
+    }
+
+    /// The issuer (`iss`).
+    pub fn issuer(&self) -> &str {
+        &self.0.issuer
+    }
+}

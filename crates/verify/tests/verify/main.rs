@@ -1,0 +1,8 @@
+//! The verifier from outside: hostile tokens, honest tokens, and the keys over time.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
+
+mod hostile;
+mod keys;
+mod mint;
+mod principal;
