@@ -1,1 +1,42 @@
-//! The identity side of a local Azure: metadata endpoints, Entra issuer and keys, its own clock, a fault queue
+//! The identity side of a local Azure: metadata endpoints, Entra issuer and keys, its own clock, a fault queue.
+//!
+//! [`LocalAzure::start`] gives a virtual machine `myVm` with a system-assigned identity and the user-assigned identity
+//! `myIdentity`, an App Service and a Cloud Shell endpoint, and an Entra tenant with an administrator, a group and the
+//! application `myApp`. Clients reach them over real HTTP and TLS on loopback, and nowhere else. Its tokens are signed
+//! by keys that live in its memory alone: nobody who does not name this issuer accepts them.
+//!
+//! Where the answers of the real services are documented, these are the same in status, body and the types of values.
+
+mod app_service;
+pub mod certificates;
+mod clock;
+mod cloud;
+mod cloud_shell;
+mod cut;
+mod directory;
+mod door;
+mod endpoint;
+mod entra;
+mod exchange;
+mod fault;
+mod federation;
+mod imds;
+mod journal;
+mod keys;
+mod kubernetes;
+mod listen;
+mod local_azure;
+mod mint;
+pub mod options;
+mod serve;
+
+pub use clock::Clock;
+pub use directory::{Application, Group, Identity, IdentityKind, Ids, Machine, User};
+pub use endpoint::Endpoint;
+pub use fault::{Fault, Faults};
+pub use federation::{EXCHANGE_AUDIENCE, FederatedCredential, Federation};
+pub use journal::{Entry, Journal, Outcome};
+pub use keys::KeyError;
+pub use local_azure::{AppService, LocalAzure, StartError};
+pub use mint::Draft;
+pub use options::Options;

@@ -1,0 +1,166 @@
+//! A certificate authority for this machine: its certificate is for trust stores, its key never leaves memory.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+use rustls::ServerConfig;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+/// A local certificate authority, generated in memory. Its key is never written, printed or handed out.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// A certificate with its key, as a server needs it.
+pub struct Issued {
+    /// The certificate, then its issuer.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The private key of the certificate (PKCS#8).
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// A certificate could not be made: a name is not a DNS name or address, or the crypto library failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot make a certificate")]
+pub struct CertificateError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+impl Authority {
+    /// A new authority with an ECDSA P-256 key.
+    ///
+    /// It carries what OpenSSL, rustls, Python and Node ask of a root: basic constraints and key usage, critical, and
+    /// a subject key identifier that the issued certificates point to. The certificates are valid from 2020 to 2049
+    /// whatever the clock of the local cloud says: the key dies with the process, so a short window would protect
+    /// nobody, and tests move clocks.
+    ///
+    /// # Errors
+    /// If the crypto library fails.
+    pub fn generate() -> Result<Self, CertificateError> {
+        Self::named("pgentra local CA")
+    }
+
+    /// As [`Authority::generate`], with a common name of its own.
+    ///
+    /// # Errors
+    /// If the crypto library fails.
+    pub fn named(common_name: &str) -> Result<Self, CertificateError> {
+        let mut params = parameters(common_name, &[])?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let issuer =
+            CertifiedIssuer::self_signed(params, KeyPair::generate().map_err(failed)?).map_err(failed)?;
+        let pem = issuer.pem();
+        Ok(Self { issuer, pem })
+    }
+
+    /// The authority's certificate in PEM, for `SSL_CERT_FILE`, `NODE_EXTRA_CA_CERTS`, `PGSSLROOTCERT` and the like.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// A server certificate for `names`: DNS names and IP addresses. The first name is the common name too.
+    ///
+    /// # Errors
+    /// If there is no name, if one is neither a DNS name nor an address, or if the crypto library fails.
+    pub fn issue(&self, names: &[&str]) -> Result<Issued, CertificateError> {
+        let common_name = names.first().ok_or_else(|| failed("a server certificate needs a name"))?;
+        let mut params = parameters(common_name, names)?;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate().map_err(failed)?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
+        Ok(Issued::new(vec![certificate.der().clone(), self.issuer.der().clone()], &key))
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
+impl Issued {
+    fn new(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Self {
+        Self { chain, key: PrivatePkcs8KeyDer::from(key.serialize_der()).into() }
+    }
+
+    /// A TLS 1.2 and 1.3 server configuration with this certificate, on aws-lc-rs, asking no client certificate.
+    /// `alpn` lists the protocols it agrees to; empty means it does not negotiate one.
+    ///
+    /// # Errors
+    /// If rustls refuses the key.
+    pub fn server_config(&self, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, CertificateError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(failed)?
+            .with_no_client_auth()
+            .with_single_cert(self.chain.clone(), self.key.clone_key())
+            .map_err(failed)?;
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued").field("chain", &self.chain.len()).finish_non_exhaustive()
+    }
+}
+
+impl CertificateError {
+    pub(crate) fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(cause.into())
+    }
+}
+
+/// Names under which clients on this machine reach a server bound to `address`.
+pub(crate) fn names_of(address: IpAddr) -> Vec<String> {
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    let own = address.to_string();
+    if !names.contains(&own) {
+        names.push(own);
+    }
+    names
+}
+
+fn parameters(common_name: &str, names: &[&str]) -> Result<CertificateParams, CertificateError> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).map_err(failed)?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = date_time_ymd(2049, 12, 31);
+    Ok(params)
+}
+
+fn failed(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> CertificateError {
+    CertificateError::new(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_needs_a_name_and_a_proper_one() {
+        let authority = Authority::generate().unwrap();
+        assert!(authority.issue(&[]).is_err());
+        assert!(authority.issue(&["käse.example"]).is_err());
+        assert_eq!(authority.issue(&["localhost", "::1"]).unwrap().chain.len(), 2);
+    }
+
+    #[test]
+    fn debug_output_shows_no_key() {
+        let authority = Authority::generate().unwrap();
+        let issued = authority.issue(&["localhost"]).unwrap();
+        assert_eq!(format!("{authority:?}"), "Authority { .. }");
+        assert_eq!(format!("{issued:?}"), "Issued { chain: 2, .. }");
+    }
+}

@@ -1,0 +1,131 @@
+//! The state behind all endpoints.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::directory::{Directory, Machine};
+use crate::endpoint::Endpoint;
+use crate::fault::Faults;
+use crate::federation::Federation;
+use crate::journal::Journal;
+use crate::keys::{KeyError, KeyRing};
+use crate::mint::{Draft, Mint, Minted, Who};
+use crate::options::{Lifetimes, ResourceApplication};
+
+/// How many tokens the platform remembers: identities times resources times endpoints, with room to spare.
+const REMEMBERED_TOKENS: usize = 4096;
+
+/// What every endpoint sees.
+#[derive(Debug)]
+pub(crate) struct Cloud {
+    pub(crate) clock: Clock,
+    pub(crate) lifetimes: Lifetimes,
+    pub(crate) resources: Vec<ResourceApplication>,
+    pub(crate) directory: Directory,
+    pub(crate) machine: Machine,
+    pub(crate) keys: KeyRing,
+    pub(crate) federation: Federation,
+    pub(crate) faults: Faults,
+    pub(crate) journal: Journal,
+    pub(crate) addresses: Addresses,
+    pub(crate) app_service_header: secrecy::SecretString,
+    pub(crate) given_out: Mutex<HashMap<(Endpoint, Uuid, String), Minted>>,
+}
+
+/// Where clients reach the endpoints.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    /// `http://127.0.0.1:P`
+    pub(crate) metadata: String,
+    /// `https://localhost:P/`
+    pub(crate) authority: String,
+    /// `https://localhost:P`
+    pub(crate) federation: String,
+}
+
+/// What a fault changes in the token of one answer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tweaks {
+    pub(crate) skew: i64,
+    pub(crate) lifetime: Option<Duration>,
+    pub(crate) least_bytes: usize,
+    pub(crate) same: bool,
+}
+
+impl Tweaks {
+    fn is_none(&self) -> bool {
+        self.skew == 0 && self.lifetime.is_none() && self.least_bytes == 0
+    }
+}
+
+/// Whether an endpoint keeps tokens and gives them out again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caching {
+    /// The same token until it is near its expiry, as the platform does for managed identities.
+    Platform,
+    /// A new token each time, as Entra does.
+    Never,
+}
+
+impl Cloud {
+    /// The resource that `asked` names, with or without one slash at its end, or by its application id.
+    pub(crate) fn resource(&self, asked: &str) -> Option<&ResourceApplication> {
+        let trimmed = asked.strip_suffix('/').unwrap_or(asked);
+        self.resources.iter().find(|resource| {
+            resource.identifier == trimmed
+                || Uuid::parse_str(asked).is_ok_and(|id| id == resource.application_id)
+        })
+    }
+
+    /// A token for `draft`, out of the platform's cache where there is one.
+    pub(crate) fn token(
+        &self,
+        endpoint: Endpoint,
+        caching: Caching,
+        draft: &Draft,
+        tweaks: &Tweaks,
+    ) -> Result<Minted, KeyError> {
+        let who = match &draft.who {
+            Who::App { object_id, .. } => *object_id,
+            Who::User(user) => user.object_id,
+        };
+        let key = (endpoint, who, draft.audience.clone());
+        let mut given_out = self.given_out.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(minted) = given_out.get(&key) {
+            let left = minted.expires - self.clock.unix();
+            let renewal = i64::try_from(self.lifetimes.platform_renewal.as_secs()).unwrap_or(i64::MAX);
+            if tweaks.same || caching == Caching::Platform && tweaks.is_none() && left > renewal {
+                return Ok(minted.clone());
+            }
+        }
+        let minted = self.mint(draft, tweaks)?;
+        if given_out.len() >= REMEMBERED_TOKENS {
+            given_out.clear();
+        }
+        given_out.insert(key, minted.clone());
+        Ok(minted)
+    }
+
+    /// A new token for `draft`.
+    pub(crate) fn mint(&self, draft: &Draft, tweaks: &Tweaks) -> Result<Minted, KeyError> {
+        let lifetime = match &draft.who {
+            Who::User(_) => self.lifetimes.user,
+            Who::App { resource_id: Some(_), .. } => self.lifetimes.managed_identity,
+            Who::App { resource_id: None, .. } => self.lifetimes.application,
+        };
+        let mint = Mint {
+            key: &*self.keys.signing()?,
+            tenant: self.directory.ids.tenant,
+            authority: &self.addresses.authority,
+            now: self.clock.unix() + tweaks.skew,
+            lifetime: tweaks.lifetime.unwrap_or(lifetime),
+            resource: self.resource(&draft.audience),
+            least_bytes: tweaks.least_bytes,
+        };
+        mint.sign(draft)
+    }
+}

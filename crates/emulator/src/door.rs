@@ -1,0 +1,75 @@
+//! Which endpoint stands behind a path, for each listening socket.
+
+use hyper::StatusCode;
+use serde_json::json;
+
+use crate::cloud::{Cloud, Tweaks};
+use crate::endpoint::Endpoint;
+use crate::exchange::{Answer, Call};
+use crate::keys::KeyError;
+use crate::{app_service, cloud_shell, entra, imds, kubernetes};
+
+/// A listening socket, by what it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// All metadata endpoints, each at a path of its own.
+    Metadata,
+    /// The metadata service's true address: nothing but what a virtual machine has there.
+    LinkLocal,
+    /// Entra.
+    Entra,
+    /// Issuers of federated assertions.
+    Federation,
+}
+
+impl Door {
+    /// The endpoint behind `path`.
+    pub(crate) fn endpoint(self, path: &str) -> Option<Endpoint> {
+        match self {
+            Self::LinkLocal => imds::endpoint(path),
+            Self::Metadata => imds::endpoint(path).or(match path {
+                "/MSI/token" | "/MSI/token/" | "/msi/token" => Some(Endpoint::AppService),
+                "/oauth2/token" => Some(Endpoint::CloudShell),
+                _ => None,
+            }),
+            Self::Entra => entra::endpoint(path),
+            Self::Federation => kubernetes::endpoint(path),
+        }
+    }
+
+    /// What is said where there is no endpoint.
+    pub(crate) fn nothing_here(self, call: &Call) -> Answer {
+        match self {
+            Self::Metadata | Self::LinkLocal => imds::unknown_source(call),
+            Self::Entra | Self::Federation => Answer::text(StatusCode::NOT_FOUND, ""),
+        }
+    }
+}
+
+/// The right answer to `call`.
+pub(crate) fn answer(cloud: &Cloud, endpoint: Endpoint, call: &Call, tweaks: &Tweaks) -> Answer {
+    let answered = match endpoint {
+        Endpoint::ImdsToken => imds::token(cloud, call, tweaks),
+        Endpoint::ImdsInfo => Ok(imds::info(cloud, call)),
+        Endpoint::ImdsInstance => Ok(imds::instance(cloud, call)),
+        Endpoint::AppService => app_service::token(cloud, call, tweaks),
+        Endpoint::CloudShell => cloud_shell::token(cloud, call, tweaks),
+        Endpoint::InstanceDiscovery => Ok(entra::instance_discovery(cloud, call)),
+        Endpoint::OpenIdConfiguration => Ok(entra::openid_configuration(cloud, call)),
+        Endpoint::Keys => Ok(entra::keys(cloud, call)),
+        Endpoint::EntraToken => entra::token(cloud, call, tweaks),
+        Endpoint::KubernetesConfiguration => Ok(kubernetes::configuration(cloud)),
+        Endpoint::KubernetesKeys => kubernetes::keys(cloud),
+    };
+    answered.unwrap_or_else(|failure| broken(&failure))
+}
+
+/// The local cloud itself failed: its crypto library did.
+fn broken(failure: &KeyError) -> Answer {
+    tracing::error!(%failure, "no answer");
+    let message = format!("local cloud: {failure}");
+    Answer::json(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        vec![("error", json!("server_error")), ("message", json!(message))],
+    )
+}

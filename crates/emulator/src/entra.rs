@@ -1,0 +1,128 @@
+//! An Entra tenant: discovery, keys and the token endpoint.
+
+mod assertion;
+mod refusal;
+mod token;
+
+use hyper::StatusCode;
+use serde_json::json;
+
+pub(crate) use refusal::unknown_resource;
+pub(crate) use token::token;
+
+use crate::cloud::Cloud;
+use crate::endpoint::Endpoint;
+use crate::exchange::{Answer, Body, Call};
+
+/// The endpoint behind `path`; whether the tenant in it exists is for the endpoint to say.
+pub(crate) fn endpoint(path: &str) -> Option<Endpoint> {
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match parts[..] {
+        [_, "discovery", "instance"] => Some(Endpoint::InstanceDiscovery),
+        [_, ".well-known", "openid-configuration"] | [_, "v2.0", ".well-known", "openid-configuration"] => {
+            Some(Endpoint::OpenIdConfiguration)
+        }
+        ["discovery", "keys"] | [_, "discovery", "keys"] | [_, "discovery", "v2.0", "keys"] => {
+            Some(Endpoint::Keys)
+        }
+        [_, "oauth2", "token"] | [_, "oauth2", "v2.0", "token"] => Some(Endpoint::EntraToken),
+        _ => None,
+    }
+}
+
+/// `GET /common/discovery/instance`: this authority stands for itself alone.
+pub(crate) fn instance_discovery(cloud: &Cloud, call: &Call) -> Answer {
+    let asked = call.query.get("authorization_endpoint").unwrap_or_default();
+    let prefix = &cloud.addresses.authority;
+    let Some(tenant) = asked.strip_prefix(&**prefix).and_then(|path| path.split('/').next()) else {
+        let description = "AADSTS50049: Unknown or invalid instance.";
+        return refusal::Refusal::new(50049, "invalid_instance", description).answer(cloud, call);
+    };
+    let host = prefix.trim_start_matches("https://").trim_end_matches('/');
+    let metadata = json!([{"preferred_network": host, "preferred_cache": host, "aliases": [host]}]);
+    let version = if asked.contains("/v2.0/") { "v2.0/" } else { "" };
+    let body = vec![
+        (
+            "tenant_discovery_endpoint",
+            json!(format!("{prefix}{tenant}/{version}.well-known/openid-configuration")),
+        ),
+        ("api-version", json!("1.1")),
+        ("metadata", metadata),
+    ];
+    Answer::json(StatusCode::OK, body)
+}
+
+/// `GET /{tenant}/.well-known/openid-configuration`, and its v2.0 form.
+pub(crate) fn openid_configuration(cloud: &Cloud, call: &Call) -> Answer {
+    let (named, rest) = split_tenant(&call.path);
+    if !is_tenant(cloud, named) && named != "common" {
+        return refusal::unknown_tenant(named).answer(cloud, call);
+    }
+    let v2 = rest.starts_with("v2.0/");
+    let tenant = cloud.directory.ids.tenant;
+    let base = format!("{}{tenant}", cloud.addresses.authority);
+    let (issuer, infix) = if v2 {
+        (format!("{base}/v2.0"), "v2.0/")
+    } else {
+        (format!("https://sts.windows.net/{tenant}/"), "")
+    };
+    let body = vec![
+        ("token_endpoint", json!(format!("{base}/oauth2/{infix}token"))),
+        (
+            "token_endpoint_auth_methods_supported",
+            json!([
+                "client_secret_post",
+                "private_key_jwt",
+                "client_secret_basic",
+                "self_signed_tls_client_auth"
+            ]),
+        ),
+        ("jwks_uri", json!(format!("{base}/discovery/{infix}keys"))),
+        ("response_modes_supported", json!(["query", "fragment", "form_post"])),
+        ("subject_types_supported", json!(["pairwise"])),
+        ("id_token_signing_alg_values_supported", json!(["RS256"])),
+        ("response_types_supported", json!(["code", "id_token", "code id_token", "id_token token"])),
+        ("scopes_supported", json!(["openid", "profile", "email", "offline_access"])),
+        ("issuer", json!(issuer)),
+        ("authorization_endpoint", json!(format!("{base}/oauth2/{infix}authorize"))),
+        ("tenant_region_scope", json!("EU")),
+        ("cloud_instance_name", json!(host(cloud))),
+    ];
+    Answer::json(StatusCode::OK, body)
+}
+
+/// `GET /{tenant}/discovery/keys`, and its v2.0 form.
+pub(crate) fn keys(cloud: &Cloud, call: &Call) -> Answer {
+    let (named, rest) = split_tenant(&call.path);
+    if !(is_tenant(cloud, named) || named == "common" || named == "discovery") {
+        return refusal::unknown_tenant(named).answer(cloud, call);
+    }
+    let Body::Object(set) = key_set(cloud, rest.contains("v2.0")) else {
+        return Answer::text(StatusCode::INTERNAL_SERVER_ERROR, "");
+    };
+    Answer::json(StatusCode::OK, set).with_header("Cache-Control", "max-age=86400, private")
+}
+
+/// The published keys; in the v2.0 form each names its issuer.
+pub(crate) fn key_set(cloud: &Cloud, v2: bool) -> Body {
+    let tenant = cloud.directory.ids.tenant;
+    let issuer = v2.then(|| format!("{}{tenant}/v2.0", cloud.addresses.authority));
+    let keys: Vec<_> = cloud.keys.published().iter().map(|key| key.public(issuer.clone())).collect();
+    Body::Object(vec![("keys", json!(keys))])
+}
+
+/// The first part of a path, and what follows it.
+fn split_tenant(path: &str) -> (&str, &str) {
+    let path = path.trim_start_matches('/');
+    path.split_once('/').unwrap_or((path, ""))
+}
+
+/// Whether `named` is this tenant, by id or by domain.
+fn is_tenant(cloud: &Cloud, named: &str) -> bool {
+    let ids = &cloud.directory.ids;
+    named.eq_ignore_ascii_case(&ids.tenant.to_string()) || named.eq_ignore_ascii_case(&cloud.directory.domain)
+}
+
+fn host(cloud: &Cloud) -> &str {
+    cloud.addresses.authority.trim_start_matches("https://").trim_end_matches('/')
+}

@@ -1,0 +1,155 @@
+//! The token endpoint (Microsoft: v2-oauth2-client-creds-grant-flow): an application proves itself and gets a token.
+
+use hyper::{Method, StatusCode};
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::refusal::{Refusal, missing, unknown_resource, unknown_tenant};
+use super::{assertion, is_tenant, split_tenant};
+use crate::cloud::{Caching, Cloud, Tweaks};
+use crate::directory::Application;
+use crate::endpoint::Endpoint;
+use crate::exchange::{Answer, Call, Object, Parameters};
+use crate::keys::KeyError;
+use crate::mint::{Draft, Minted, Proof, Who};
+
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// `POST /{tenant}/oauth2/v2.0/token` with `scope`, or `POST /{tenant}/oauth2/token` with `resource`.
+pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &Tweaks) -> Result<Answer, KeyError> {
+    if call.method != Method::POST {
+        let sentence = "AADSTS900561: The endpoint only accepts POST requests. Received a GET request.";
+        return Ok(Refusal::new(900_561, "invalid_request", sentence).answer(cloud, call));
+    }
+    let v2 = call.path.contains("/oauth2/v2.0/");
+    let draft = match granted(cloud, call, v2) {
+        Ok(draft) => draft,
+        Err(refusal) => return Ok(refusal.answer(cloud, call)),
+    };
+    let minted = cloud.token(Endpoint::EntraToken, Caching::Never, &draft, tweaks)?;
+    let body = if v2 { v2_body(cloud, &minted) } else { v1_body(cloud, &draft.audience, &minted) };
+    Ok(Answer::json(StatusCode::OK, body)
+        .with_header("Cache-Control", "no-store, no-cache")
+        .with_header("x-ms-request-id", Uuid::new_v4().to_string()))
+}
+
+/// Whose token it will be, and for which resource.
+fn granted(cloud: &Cloud, call: &Call, v2: bool) -> Result<Draft, Refusal> {
+    let (tenant, _) = split_tenant(&call.path);
+    if !is_tenant(cloud, tenant) {
+        return Err(unknown_tenant(tenant));
+    }
+    let form = call.form();
+    let grant = form.get("grant_type").ok_or_else(|| missing("grant_type"))?;
+    if grant != "client_credentials" {
+        let sentence = format!("AADSTS70003: The app requested an unsupported grant type '{grant}'.");
+        return Err(Refusal::new(70003, "unsupported_grant_type", sentence));
+    }
+    let client = form.get("client_id").ok_or_else(|| missing("client_id"))?;
+    let resource =
+        if v2 { scoped(&form)? } else { form.get("resource").ok_or_else(|| missing("resource"))? };
+    let who = authenticated(cloud, &form, client)?;
+    if cloud.resource(resource).is_none() {
+        return Err(Refusal::new(500_011, "invalid_resource", unknown_resource(cloud, resource)));
+    }
+    Ok(Draft::of(who, resource))
+}
+
+/// The resource in `scope`: a client that acts for itself can ask for `/.default` only.
+fn scoped(form: &Parameters) -> Result<&str, Refusal> {
+    let scope = form.get("scope").ok_or_else(|| missing("scope"))?;
+    scope.strip_suffix("/.default").ok_or_else(|| {
+        let sentence = format!(
+            "AADSTS1002012: The provided value for scope {scope} is not valid. Client credential flows must have a \
+             scope value with /.default suffixed to the resource identifier (application ID URI)."
+        );
+        Refusal::new(1_002_012, "invalid_scope", sentence)
+    })
+}
+
+/// The client that `client` names, if it proves that it is it.
+fn authenticated(cloud: &Cloud, form: &Parameters, client: &str) -> Result<Who, Refusal> {
+    let directory = &cloud.directory;
+    let named = Uuid::parse_str(client).ok();
+    let application = &directory.application;
+    let managed = &directory.user_assigned;
+    if named == Some(application.client_id) {
+        let proof = proven(cloud, form, client, |secret| application.has_secret(secret))?;
+        let Application { client_id, object_id, .. } = *application;
+        Ok(Who::App { client_id, object_id, proof, resource_id: None })
+    } else if named == Some(managed.client_id) {
+        // A managed identity has no secret that anybody could know.
+        let proof = proven(cloud, form, client, |_| false)?;
+        let resource_id = Some(managed.resource_id.clone());
+        Ok(Who::App { client_id: managed.client_id, object_id: managed.object_id, proof, resource_id })
+    } else {
+        let sentence = format!(
+            "AADSTS700016: Application with identifier '{client}' was not found in the directory '{}'. This can happen \
+             if the application has not been installed by the administrator of the tenant or consented to by any user \
+             in the tenant. You may have sent your authentication request to the wrong tenant.",
+            directory.domain
+        );
+        Err(Refusal::new(700_016, "unauthorized_client", sentence))
+    }
+}
+
+fn proven(
+    cloud: &Cloud,
+    form: &Parameters,
+    client: &str,
+    is_secret: impl Fn(&str) -> bool,
+) -> Result<Proof, Refusal> {
+    if let Some(token) = form.get("client_assertion") {
+        return match form.get("client_assertion_type") {
+            None => Err(missing("client_assertion_type")),
+            Some(JWT_BEARER) => {
+                assertion::federated(cloud, token, &cloud.federation.credential())?;
+                Ok(Proof::Assertion)
+            }
+            Some(other) => {
+                let sentence = format!("AADSTS90023: Unsupported 'client_assertion_type' value '{other}'.");
+                Err(Refusal::new(90023, "invalid_request", sentence))
+            }
+        };
+    }
+    let Some(secret) = form.get("client_secret") else {
+        let sentence = "AADSTS7000218: The request body must contain the following parameter: 'client_assertion' or \
+                        'client_secret'.";
+        return Err(Refusal::new(7_000_218, "invalid_client", sentence));
+    };
+    if is_secret(secret) {
+        return Ok(Proof::Secret);
+    }
+    let sentence = format!(
+        "AADSTS7000215: Invalid client secret provided. Ensure the secret being sent in the request is the client \
+         secret value, not the client secret ID, for a secret added to app '{client}'."
+    );
+    Err(Refusal::new(7_000_215, "invalid_client", sentence))
+}
+
+/// Numbers are numbers, and there is no `expires_on`.
+fn v2_body(cloud: &Cloud, minted: &Minted) -> Object {
+    let left = (minted.expires - cloud.clock.unix()).max(0);
+    let mut body =
+        vec![("token_type", json!("Bearer")), ("expires_in", json!(left)), ("ext_expires_in", json!(left))];
+    if let Some(refresh_in) = cloud.lifetimes.refresh_in {
+        body.push(("refresh_in", json!(refresh_in.as_secs())));
+    }
+    body.push(("access_token", json!(minted.token.expose_secret())));
+    body
+}
+
+/// Numbers are text.
+fn v1_body(cloud: &Cloud, resource: &str, minted: &Minted) -> Object {
+    let left = (minted.expires - cloud.clock.unix()).max(0).to_string();
+    vec![
+        ("token_type", json!("Bearer")),
+        ("expires_in", json!(left)),
+        ("ext_expires_in", json!(left)),
+        ("expires_on", json!(minted.expires.to_string())),
+        ("not_before", json!(minted.not_before.to_string())),
+        ("resource", json!(resource)),
+        ("access_token", json!(minted.token.expose_secret())),
+    ]
+}

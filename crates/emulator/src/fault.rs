@@ -1,0 +1,170 @@
+//! What can go wrong on the way to a token, on demand.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::endpoint::Endpoint;
+
+/// One thing that goes wrong with one answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// This answer instead of the right one.
+    Answer {
+        /// HTTP status code; one outside 100..=999 becomes 500.
+        status: u16,
+        /// Headers, among them the content type.
+        headers: Vec<(String, String)>,
+        /// The body, sent as it is.
+        body: String,
+    },
+    /// The right answer, after this long on tokio's clock.
+    Slow(Duration),
+    /// No answer at all; the connection stays open until one side closes it.
+    Hang,
+    /// The right answer, cut off after this many bytes of it, status line and headers included.
+    Cut {
+        /// How many bytes still arrive.
+        after: usize,
+    },
+    /// The right status and headers, and the first half of the body: no valid JSON.
+    Malformed,
+    /// The right status, and a JSON body whose token never seems to end.
+    HugeBody {
+        /// Length of the body in bytes; it is generated as it is sent, not held in memory.
+        bytes: u64,
+    },
+    /// The right answer with a properly signed token of at least this size.
+    HugeToken {
+        /// Least length of the token in bytes.
+        bytes: usize,
+    },
+    /// The token is minted by a clock this far ahead.
+    ClockAhead(Duration),
+    /// The token is minted by a clock this far behind.
+    ClockBehind(Duration),
+    /// The tenant rolls its signing key over before it answers.
+    RollOver,
+    /// Numbers arrive as text and text that is a number arrives as a number.
+    WrongTypes,
+    /// The token that was last given out here comes again, even if it has expired.
+    SameToken,
+    /// The token lives only this long.
+    ShortLife(Duration),
+}
+
+impl Fault {
+    /// An answer with this status and this JSON text.
+    pub fn status(status: u16, body: impl Into<String>) -> Self {
+        let headers = vec![("Content-Type".to_owned(), "application/json; charset=utf-8".to_owned())];
+        Self::Answer { status, headers, body: body.into() }
+    }
+
+    /// 429 with `Retry-After` in whole seconds, as the metadata service answers above its limit of 20 requests a
+    /// second.
+    pub fn throttled(retry_after: Duration) -> Self {
+        let headers = vec![
+            ("Content-Type".to_owned(), "application/json; charset=utf-8".to_owned()),
+            ("Retry-After".to_owned(), retry_after.as_secs().to_string()),
+        ];
+        let body = r#"{"error":"too_many_requests","error_description":"Too many requests"}"#.to_owned();
+        Self::Answer { status: 429, headers, body }
+    }
+
+    /// 410: the metadata service is restarting and will be back within 70 seconds
+    /// (Microsoft: how-to-use-vm-token, "Error handling").
+    pub fn gone() -> Self {
+        Self::status(410, r#"{"error":"gone","error_description":"IMDS is being updated"}"#)
+    }
+
+    /// 302 to another address.
+    pub fn redirect(to: impl Into<String>) -> Self {
+        Self::Answer { status: 302, headers: vec![("Location".to_owned(), to.into())], body: String::new() }
+    }
+
+    /// 200 with the log-in page of a hotel's network.
+    pub fn captive_portal() -> Self {
+        let headers = vec![("Content-Type".to_owned(), "text/html; charset=utf-8".to_owned())];
+        let body = "<!DOCTYPE html>\n<html><head><title>Welcome</title></head>\
+                    <body><h1>Sign in to the network</h1></body></html>\n";
+        Self::Answer { status: 200, headers, body: body.to_owned() }
+    }
+
+    /// 403 in the words of Docker Desktop's network, which answers for addresses nobody has.
+    pub fn unreachable() -> Self {
+        let headers = vec![("Content-Type".to_owned(), "text/plain; charset=utf-8".to_owned())];
+        let body = "connecting to 169.254.169.254:80: connecting to 169.254.169.254:80: dial tcp 169.254.169.254:80: \
+                    connectex: A socket operation was attempted to an unreachable network.";
+        Self::Answer { status: 403, headers, body: body.to_owned() }
+    }
+}
+
+/// The faults still to come, in the order in which they were pushed.
+///
+/// Each request takes the first one that is meant for its endpoint, and suffers it alone. A fault that stays is used
+/// when no other is waiting.
+#[derive(Debug, Default)]
+pub struct Faults(Mutex<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    once: VecDeque<(Option<Endpoint>, Fault)>,
+    lasting: Vec<(Option<Endpoint>, Fault)>,
+}
+
+impl Faults {
+    /// The next request suffers `fault`: at `endpoint`, or anywhere if that is `None`.
+    pub fn push(&self, endpoint: impl Into<Option<Endpoint>>, fault: Fault) {
+        self.queue().once.push_back((endpoint.into(), fault));
+    }
+
+    /// Every request from now on suffers `fault`, until [`Faults::clear`].
+    pub fn push_lasting(&self, endpoint: impl Into<Option<Endpoint>>, fault: Fault) {
+        self.queue().lasting.push((endpoint.into(), fault));
+    }
+
+    /// Forgets all faults.
+    pub fn clear(&self) {
+        *self.queue() = Queue::default();
+    }
+
+    /// How many pushed faults have not happened yet; lasting ones do not count.
+    pub fn pending(&self) -> usize {
+        self.queue().once.len()
+    }
+
+    pub(crate) fn take(&self, endpoint: Endpoint) -> Option<Fault> {
+        let meant = |target: &Option<Endpoint>| target.is_none_or(|target| target == endpoint);
+        let mut queue = self.queue();
+        if let Some(position) = queue.once.iter().position(|(target, _)| meant(target)) {
+            return queue.once.remove(position).map(|(_, fault)| fault);
+        }
+        queue.lasting.iter().find(|(target, _)| meant(target)).map(|(_, fault)| fault.clone())
+    }
+
+    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_request_takes_the_first_fault_meant_for_it() {
+        let faults = Faults::default();
+        faults.push(Endpoint::AppService, Fault::Hang);
+        faults.push(None, Fault::Malformed);
+        faults.push_lasting(Endpoint::ImdsToken, Fault::WrongTypes);
+        assert_eq!(faults.take(Endpoint::ImdsToken), Some(Fault::Malformed));
+        assert_eq!(faults.take(Endpoint::ImdsToken), Some(Fault::WrongTypes));
+        assert_eq!(faults.take(Endpoint::ImdsToken), Some(Fault::WrongTypes));
+        assert_eq!(faults.pending(), 1);
+        assert_eq!(faults.take(Endpoint::AppService), Some(Fault::Hang));
+        assert_eq!(faults.take(Endpoint::AppService), None);
+        faults.clear();
+        assert_eq!(faults.take(Endpoint::ImdsToken), None);
+    }
+}

@@ -1,0 +1,309 @@
+//! The local cloud as a value: start it, ask it where things are, stop it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::certificates::{Authority, CertificateError, names_of};
+use crate::clock::Clock;
+use crate::cloud::{Addresses, Cloud, Tweaks};
+use crate::directory::{Application, Directory, Group, Identity, Machine, User};
+use crate::door::Door;
+use crate::fault::Faults;
+use crate::federation::Federation;
+use crate::journal::Journal;
+use crate::keys::{KeyError, KeyRing};
+use crate::listen::{self, Bound};
+use crate::mint::{Draft, random};
+use crate::options::Options;
+use crate::serve;
+
+/// The identity side of a local Azure. It answers until it is stopped or dropped.
+#[derive(Debug)]
+pub struct LocalAzure {
+    cloud: Arc<Cloud>,
+    authority: Authority,
+    facts: Facts,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    _stop_on_drop: DropGuard,
+}
+
+/// Texts that stay the same for the life of a local cloud.
+#[derive(Debug)]
+struct Facts {
+    issuer: String,
+    keys_url: String,
+    cloud_shell: String,
+}
+
+/// How a program on App Service finds its identity endpoint.
+#[derive(Clone, Debug)]
+pub struct AppService {
+    /// `IDENTITY_ENDPOINT`
+    pub endpoint: String,
+    /// `IDENTITY_HEADER`
+    pub header: SecretString,
+}
+
+/// A local cloud could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The address to listen on can be reached from outside this machine.
+    #[error("{0} is not a loopback address, and a local cloud listens on no other")]
+    NotLoopback(IpAddr),
+    /// A port is taken, or the process may not use it, or the address is not on this machine.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Address and port.
+        address: std::net::SocketAddr,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// The crypto library failed.
+    #[error("cannot make the keys of the tenant")]
+    Keys(#[from] KeyError),
+    /// The local certificate authority could not be made.
+    #[error("cannot make the certificates of the endpoints")]
+    Certificates(#[from] CertificateError),
+}
+
+impl LocalAzure {
+    /// Starts a local cloud. When this returns, every endpoint answers.
+    ///
+    /// Cancel-safe: if the future is dropped, nothing keeps running.
+    ///
+    /// # Errors
+    /// If [`Options::address`] is not loopback, a port cannot be bound, or the crypto library fails.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        if !options.address.is_loopback() {
+            return Err(StartError::NotLoopback(options.address));
+        }
+        let authority = Authority::generate()?;
+        let names = names_of(options.address);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let tls = authority.issue(&names)?.server_config(&[b"http/1.1"])?;
+
+        let metadata = listen::bind(options.address, options.ports.metadata).await?;
+        let entra = listen::bind(options.address, options.ports.authority).await?;
+        let federation = listen::bind(options.address, options.ports.federation).await?;
+        let link_local = if options.link_local { Some(listen::bind_link_local().await?) } else { None };
+
+        let addresses = Addresses::of(options.address, [&metadata, &entra, &federation]);
+        let cloud = Arc::new(new_cloud(options, addresses)?);
+        let mut doors = vec![
+            (Door::Metadata, metadata, None),
+            (Door::Entra, entra, Some(tls.clone())),
+            (Door::Federation, federation, Some(tls)),
+        ];
+        doors.extend(link_local.map(|bound| (Door::LinkLocal, bound, None)));
+
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        for (door, bound, tls) in doors {
+            for listener in bound.listeners {
+                let server =
+                    serve::Server { cloud: cloud.clone(), door, tls: tls.clone(), stop: stop.clone() };
+                tasks.spawn(server.run(listener, tasks.clone()));
+            }
+        }
+        tasks.close();
+        let facts = Facts::of(&cloud);
+        tracing::debug!(metadata = %cloud.addresses.metadata, authority = %cloud.addresses.authority, "local cloud started");
+        let _stop_on_drop = stop.clone().drop_guard();
+        Ok(Self { cloud, authority, facts, tasks, stop, _stop_on_drop })
+    }
+
+    /// Stops answering, closes every connection and port, and returns when that is done.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+
+    /// Address of the metadata service, `http://127.0.0.1:…`: the value of `AZURE_POD_IDENTITY_AUTHORITY_HOST`.
+    pub fn metadata_url(&self) -> &str {
+        &self.cloud.addresses.metadata
+    }
+
+    /// Endpoint and secret of App Service.
+    pub fn app_service(&self) -> AppService {
+        AppService {
+            endpoint: format!("{}/MSI/token", self.cloud.addresses.metadata),
+            header: self.cloud.app_service_header.clone(),
+        }
+    }
+
+    /// `MSI_ENDPOINT` of Cloud Shell; the token is the administrator's.
+    pub fn cloud_shell(&self) -> &str {
+        &self.facts.cloud_shell
+    }
+
+    /// Entra's address, `https://localhost:…/`: the value of `AZURE_AUTHORITY_HOST`.
+    pub fn authority_host(&self) -> &str {
+        &self.cloud.addresses.authority
+    }
+
+    /// Tenant id.
+    pub fn tenant(&self) -> Uuid {
+        self.cloud.directory.ids.tenant
+    }
+
+    /// `iss` of v1 tokens: `https://sts.windows.net/{tenant}/`.
+    pub fn issuer(&self) -> &str {
+        &self.facts.issuer
+    }
+
+    /// Where the tenant publishes its keys.
+    pub fn keys_url(&self) -> &str {
+        &self.facts.keys_url
+    }
+
+    /// Certificate of the local authority in PEM, to be trusted by clients of Entra's address.
+    pub fn ca_pem(&self) -> &str {
+        self.authority.pem()
+    }
+
+    /// The local certificate authority, for further servers that clients shall trust.
+    pub fn certificates(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The system-assigned identity of the virtual machine `myVm`.
+    pub fn vm(&self) -> &Identity {
+        &self.cloud.directory.vm
+    }
+
+    /// The user-assigned identity `myIdentity`.
+    pub fn user_assigned(&self) -> &Identity {
+        &self.cloud.directory.user_assigned
+    }
+
+    /// The Entra administrator.
+    pub fn administrator(&self) -> &User {
+        &self.cloud.directory.administrator
+    }
+
+    /// The application `myApp`.
+    pub fn application(&self) -> &Application {
+        &self.cloud.directory.application
+    }
+
+    /// The group that the administrator is in.
+    pub fn group(&self) -> &Group {
+        &self.cloud.directory.group
+    }
+
+    /// Subscription of the machine.
+    pub fn subscription(&self) -> Uuid {
+        self.cloud.directory.ids.subscription
+    }
+
+    /// The identities that the machine has; both of them at the start.
+    pub fn machine(&self) -> &Machine {
+        &self.cloud.machine
+    }
+
+    /// A new user-assigned identity, not yet assigned to the machine.
+    pub fn new_identity(&self, name: &str) -> Identity {
+        self.cloud.directory.new_identity(name)
+    }
+
+    /// Issuers of federated assertions.
+    pub fn federation(&self) -> &Federation {
+        &self.cloud.federation
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Clock {
+        &self.cloud.clock
+    }
+
+    /// What shall go wrong.
+    pub fn faults(&self) -> &Faults {
+        &self.cloud.faults
+    }
+
+    /// What was asked.
+    pub fn journal(&self) -> &Journal {
+        &self.cloud.journal
+    }
+
+    /// The key set that [`LocalAzure::keys_url`] publishes, without a connection.
+    pub fn keys(&self) -> Vec<u8> {
+        crate::entra::key_set(&self.cloud, true).into_text().into_bytes()
+    }
+
+    /// Signs a token, without asking whether Entra would.
+    ///
+    /// # Errors
+    /// If the crypto library fails.
+    pub fn mint(&self, draft: &Draft) -> Result<SecretString, KeyError> {
+        Ok(self.cloud.mint(draft, &Tweaks::default())?.token)
+    }
+
+    /// From now on a new key signs; the old ones stay published. Takes about a tenth of a second of one processor.
+    ///
+    /// # Errors
+    /// If the crypto library fails.
+    pub fn roll_over_keys(&self) -> Result<(), KeyError> {
+        self.cloud.keys.roll_over()
+    }
+
+    /// Takes all keys but the signing one from the published set: tokens they signed no longer verify.
+    pub fn forget_old_keys(&self) {
+        self.cloud.keys.forget_old();
+    }
+}
+
+impl Facts {
+    fn of(cloud: &Cloud) -> Self {
+        let tenant = cloud.directory.ids.tenant;
+        Self {
+            issuer: format!("https://sts.windows.net/{tenant}/"),
+            keys_url: format!("{}{tenant}/discovery/v2.0/keys", cloud.addresses.authority),
+            cloud_shell: format!("{}/oauth2/token", cloud.addresses.metadata),
+        }
+    }
+}
+
+impl Addresses {
+    fn of(address: IpAddr, [metadata, entra, federation]: [&Bound; 3]) -> Self {
+        let literal = match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        };
+        let name = if address == IpAddr::from([127, 0, 0, 1]) { "localhost" } else { &literal };
+        Self {
+            metadata: format!("http://{literal}:{}", metadata.port),
+            authority: format!("https://{name}:{}/", entra.port),
+            federation: format!("https://{name}:{}", federation.port),
+        }
+    }
+}
+
+fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> {
+    let directory = Directory::new(options.ids, random(30)?.into());
+    Ok(Cloud {
+        machine: Machine::new(vec![directory.vm.clone(), directory.user_assigned.clone()]),
+        federation: Federation::new(
+            options.clock.clone(),
+            options.lifetimes.assertion,
+            &addresses.federation,
+        ),
+        clock: options.clock,
+        lifetimes: options.lifetimes,
+        resources: options.resources,
+        directory,
+        keys: KeyRing::generate()?,
+        faults: Faults::default(),
+        journal: Journal::default(),
+        addresses,
+        app_service_header: random(24)?.into(),
+        given_out: std::sync::Mutex::default(),
+    })
+}

@@ -1,0 +1,138 @@
+//! What a local cloud can be told at its start.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use uuid::{Uuid, uuid};
+
+use crate::clock::Clock;
+use crate::directory::Ids;
+
+/// How to start a [`LocalAzure`](crate::LocalAzure).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// The clock; everything but connection timeouts follows it.
+    pub clock: Clock,
+    /// Ids of everything in the tenant. Default: fresh ones.
+    pub ids: Ids,
+    /// How long tokens live.
+    pub lifetimes: Lifetimes,
+    /// Ports; default: any free ones.
+    pub ports: Ports,
+    /// Loopback address to listen on. Default: 127.0.0.1, and ::1 beside it where the machine has it, because
+    /// `localhost` can mean either. Any address that is not loopback is refused.
+    pub address: IpAddr,
+    /// Also answer as a metadata service at the true address, 169.254.169.254 port 80. The address must be on an
+    /// interface of this machine, and the process must be allowed to bind the port. Default: no.
+    pub link_local: bool,
+    /// The applications whose tokens can be asked for. Default: the ones named at [`ResourceApplication::known`].
+    pub resources: Vec<ResourceApplication>,
+}
+
+impl Options {
+    /// The defaults, on `clock`. For a live system: `Clock::following(SystemTime::now)`.
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            ids: Ids::random(),
+            lifetimes: Lifetimes::default(),
+            ports: Ports::default(),
+            address: Ipv4Addr::LOCALHOST.into(),
+            link_local: false,
+            resources: ResourceApplication::known(),
+        }
+    }
+}
+
+/// How long tokens live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lifetimes {
+    /// Tokens of managed identities. Default: 24 hours (Microsoft: managed-identities-faq).
+    pub managed_identity: Duration,
+    /// Tokens of users. Default: 75 minutes, the middle of Entra's 60 to 90 (Microsoft: access-tokens, "Token
+    /// lifetime").
+    pub user: Duration,
+    /// Tokens of applications. Default: 75 minutes, as for users.
+    pub application: Duration,
+    /// The platform gives out the same token of a managed identity again while more than this is left of it.
+    /// Default: 10 minutes; Microsoft says only "near expiry", and clients ask again 5 minutes before it.
+    pub platform_renewal: Duration,
+    /// `refresh_in` in answers of the token endpoint. Default: none, as for most tokens.
+    pub refresh_in: Option<Duration>,
+    /// Assertions of the federated issuers. Default: one hour, as for a projected service account token.
+    pub assertion: Duration,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self {
+            managed_identity: Duration::from_secs(24 * 60 * 60),
+            user: Duration::from_secs(75 * 60),
+            application: Duration::from_secs(75 * 60),
+            platform_renewal: Duration::from_secs(10 * 60),
+            refresh_in: None,
+            assertion: Duration::from_secs(60 * 60),
+        }
+    }
+}
+
+/// Ports to listen on; 0 means any free one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ports {
+    /// The metadata service, App Service and Cloud Shell endpoints, over HTTP.
+    pub metadata: u16,
+    /// Entra, over HTTPS.
+    pub authority: u16,
+    /// The issuers of federated assertions, over HTTPS.
+    pub federation: u16,
+}
+
+/// Which form of access token an application takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenVersion {
+    /// `aud` is the resource as it was asked for, `iss` is `https://sts.windows.net/{tenant}/`.
+    V1,
+    /// `aud` is the application id of the resource, `iss` is `{authority}/{tenant}/v2.0`.
+    V2,
+}
+
+/// An application that tokens can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ResourceApplication {
+    /// Application id URI, without a slash at its end.
+    pub identifier: String,
+    /// Application id.
+    pub application_id: Uuid,
+    /// Form of its tokens.
+    pub version: TokenVersion,
+}
+
+impl ResourceApplication {
+    /// An application that takes v1 tokens, as those of Azure itself do.
+    pub fn new(identifier: impl Into<String>, application_id: Uuid) -> Self {
+        Self { identifier: identifier.into(), application_id, version: TokenVersion::V1 }
+    }
+
+    /// Azure Database for PostgreSQL in its three clouds, Azure Resource Manager, Microsoft Graph, Key Vault, Storage,
+    /// and the exchange audience of federated credentials.
+    pub fn known() -> Vec<Self> {
+        const POSTGRESQL: Uuid = uuid!("123cd850-d9df-40bd-94d5-c9f07b7fa203");
+        [
+            ("https://ossrdbms-aad.database.windows.net", POSTGRESQL),
+            ("https://ossrdbms-aad.database.usgovcloudapi.net", POSTGRESQL),
+            ("https://ossrdbms-aad.database.chinacloudapi.cn", POSTGRESQL),
+            ("https://management.azure.com", uuid!("797f4846-ba00-4fd7-ba43-dac1f8f63013")),
+            ("https://management.core.windows.net", uuid!("797f4846-ba00-4fd7-ba43-dac1f8f63013")),
+            ("https://graph.microsoft.com", uuid!("00000003-0000-0000-c000-000000000000")),
+            ("https://vault.azure.net", uuid!("cfa8b339-82a2-471a-a3c9-0fc0be7a4093")),
+            ("https://storage.azure.com", uuid!("e406a681-f3d4-42a8-90b6-c2b029497af1")),
+            ("api://AzureADTokenExchange", uuid!("fb60f99c-7a34-4190-8149-302f77469936")),
+        ]
+        .map(|(identifier, application_id)| Self::new(identifier, application_id))
+        .into()
+    }
+}
