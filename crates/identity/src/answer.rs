@@ -1,0 +1,182 @@
+//! Reads what a token endpoint answered, tolerantly: the same fields arrive as strings, integers and date texts.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use crate::http::Response;
+use crate::token::Life;
+use crate::{AccessToken, Resource, SourceName, TokenError, TokenErrorKind, expiry};
+
+/// The longest token that is passed on: PostgreSQL reads password messages of at most 65,535 bytes.
+const MAX_TOKEN: usize = 65_530;
+
+/// A `nbf` further in the future than this means that this machine's clock is behind.
+const SKEW: Duration = Duration::from_secs(5 * 60);
+
+#[derive(Deserialize)]
+struct Granted {
+    access_token: Option<String>,
+    expires_on: Option<Value>,
+    expires_in: Option<Value>,
+    refresh_in: Option<Value>,
+}
+
+/// Reads a token from a successful answer.
+pub(crate) fn read_token(
+    source: SourceName,
+    resource: &Resource,
+    response: &Response,
+    now: SystemTime,
+) -> Result<AccessToken, TokenError> {
+    let bad = |what: String| TokenError::bad_answer(source, what);
+    let granted: Granted = serde_json::from_slice(response.body()).map_err(|_| not_json(source, response))?;
+    let stated = granted.expires_on.as_ref().and_then(|value| expiry::parse(value, now));
+    let relative = granted.expires_in.as_ref().and_then(expiry::parse_seconds).map(|left| now + left);
+    let refresh_in = granted.refresh_in.as_ref().and_then(expiry::parse_seconds);
+    match granted.access_token {
+        Some(text) => finish(source, resource, text, (stated.or(relative), refresh_in, now)),
+        None => Err(bad("the answer holds no access token".to_owned())),
+    }
+}
+
+/// Makes a token of its text and of what is known about its end, after checking both.
+///
+/// `life` is the stated end, the wait until it should be refreshed, and the time of the answer. Where no end is stated,
+/// the token's own `exp` claim is taken; where both are known, the earlier.
+pub(crate) fn finish(
+    source: SourceName,
+    resource: &Resource,
+    text: String,
+    life: (Option<SystemTime>, Option<Duration>, SystemTime),
+) -> Result<AccessToken, TokenError> {
+    let (stated, refresh_in, now) = life;
+    let secret = SecretString::from(text);
+    let shown = secrecy::ExposeSecret::expose_secret(&secret);
+    let bad = |what: &str| TokenError::bad_answer(source, what);
+    if shown.is_empty() {
+        return Err(bad("the access token in the answer is empty"));
+    }
+    if shown.len() > MAX_TOKEN {
+        return Err(bad("the access token in the answer is longer than a server would read"));
+    }
+    if !shown.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(bad("the access token in the answer contains characters that no token has"));
+    }
+    let claims = claims(shown);
+    let expires_on = match (stated, claims.exp) {
+        (Some(stated), Some(claimed)) => stated.min(claimed),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => return Err(bad("the answer does not say when the token ends")),
+    };
+    if expires_on <= now {
+        return Err(bad("the token in the answer has already expired")
+            .with_hint("Compare this machine's clock with the true time: `timedatectl` on Linux."));
+    }
+    if let Some(ahead) = claims.nbf.and_then(|nbf| nbf.duration_since(now).ok()).filter(|ahead| *ahead > SKEW)
+    {
+        tracing::warn!(%source, seconds = ahead.as_secs(), "the token is not valid yet: this machine's clock is behind");
+    }
+    Ok(AccessToken::new(secret, Life { now, expires_on, refresh_in }, source, resource))
+}
+
+/// An error for a success answer that is not JSON, which says what it seems to be instead.
+pub(crate) fn not_json(source: SourceName, response: &Response) -> TokenError {
+    let body = response.body();
+    let kind = response.header("content-type").unwrap_or_default();
+    let starts = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    if body.is_empty() {
+        return TokenError::bad_answer(source, "the answer is empty");
+    }
+    if kind.contains("html") || starts == Some(&b'<') {
+        return TokenError::bad_answer(source, "the answer is a web page, not JSON").with_hint(
+            "Something in between answers in its place: a captive portal or a proxy. Look at the route.",
+        );
+    }
+    TokenError::bad_answer(source, "the answer is not the JSON of a token")
+}
+
+/// What a refusal says, in the many shapes of Azure's endpoints.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Refusal {
+    /// The peer's code, such as `invalid_request` or `AADSTS70021`.
+    pub(crate) code: Option<String>,
+    /// The peer's words, fit for a message.
+    pub(crate) text: String,
+}
+
+/// Reads a refusal: `{"error","error_description"}`, `{"statusCode","message"}`, `{"error":{"code","message"}}`, or text.
+pub(crate) fn read_refusal(response: &Response) -> Refusal {
+    let Ok(Value::Object(body)) = serde_json::from_slice::<Value>(response.body()) else {
+        return Refusal { code: None, text: response.body_excerpt() };
+    };
+    let nested = body.get("error").and_then(Value::as_object).unwrap_or(&body);
+    let text_of = |name: &str| nested.get(name).or_else(|| body.get(name)).and_then(Value::as_str);
+    let text = text_of("error_description").or_else(|| text_of("message")).or_else(|| text_of("Message"));
+    let plain = body.get("error").and_then(Value::as_str);
+    let code = plain.or_else(|| text_of("code")).map(|code| response.excerpt(code));
+    let text = text.or(plain).map_or_else(|| response.body_excerpt(), |text| response.excerpt(text));
+    let aadsts =
+        text.split(|c: char| !c.is_ascii_alphanumeric()).find(|word| is_aadsts(word)).map(str::to_owned);
+    Refusal { code: aadsts.or(code), text }
+}
+
+/// The error for a refusal.
+pub(crate) fn refused(source: SourceName, response: &Response) -> TokenError {
+    let status = response.status();
+    let Refusal { code, text } = read_refusal(response);
+    let mut message = format!("refused with status {status}");
+    if let Some(code) = code.as_deref().filter(|code| !text.contains(code)) {
+        message.push_str(&format!(", {code}"));
+    }
+    if !text.is_empty() {
+        message.push_str(&format!(": {text}"));
+    }
+    let error = TokenError::new(TokenErrorKind::Refused { status }, message).at(source);
+    match (code, status) {
+        (Some(code), _) => error.with_code(code),
+        (None, 300..400) => error.with_hint(
+            "A redirect is not followed, because secrets would go along. Something in between answers in its place.",
+        ),
+        _ => error,
+    }
+}
+
+fn is_aadsts(word: &str) -> bool {
+    word.strip_prefix("AADSTS")
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+#[derive(Default)]
+struct Claims {
+    exp: Option<SystemTime>,
+    nbf: Option<SystemTime>,
+}
+
+/// The times in a token's claims, if it is a JWT. Nothing here is verified or trusted: an earlier end only makes the
+/// cache ask sooner.
+fn claims(token: &str) -> Claims {
+    #[derive(Deserialize)]
+    struct Times {
+        exp: Option<f64>,
+        nbf: Option<f64>,
+    }
+    let mut parts = token.split('.');
+    let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Claims::default();
+    };
+    let Ok(payload) = URL_SAFE_NO_PAD.decode(payload).map(Zeroizing::new) else { return Claims::default() };
+    let Ok(times) = serde_json::from_slice::<Times>(&payload) else { return Claims::default() };
+    let time = |seconds: Option<f64>| {
+        seconds
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .and_then(|span| UNIX_EPOCH.checked_add(span))
+    };
+    Claims { exp: time(times.exp), nbf: time(times.nbf) }
+}

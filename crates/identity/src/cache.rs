@@ -1,0 +1,309 @@
+//! Tokens in memory, one slot for each resource.
+//!
+//! The promises, each with a test of its own:
+//!
+//! 1. Reading a cached token takes no lock and allocates nothing.
+//! 2. One flight per resource: however many callers wait, one request is made, and all get its answer.
+//! 3. Cancelling one waiter cancels nobody else, and not the request.
+//! 4. A token that still lives is served while its successor is being fetched.
+//! 5. Its successor is asked for at [`AccessToken::refresh_on`], up to a minute earlier so that machines which started
+//!    together do not ask together.
+//! 6. A failed refresh keeps the old token and is reported, not thrown; the next try comes after 30 s, then 60 s,
+//!    doubling up to ten minutes.
+//! 7. A token that has expired is never cached and never served.
+//! 8. A forced refresh says whether the same token came back, and asks no more for 30 s after it did.
+//! 9. One resource never waits for another.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwapOption;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+use rand::Rng as _;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, timeout_at};
+
+use crate::chain::Chain;
+use crate::{AccessToken, Clock, Resource, TokenError, TokenErrorKind};
+
+/// A token is not handed out in the last moments of its life: it must still be good when the server reads it.
+const LOGIN_TIME: Duration = Duration::from_secs(10);
+
+/// The wait after a first failed refresh, and after one that brought the same token.
+const BACK_OFF: Duration = Duration::from_secs(30);
+
+/// The longest wait after failed refreshes.
+const MAX_BACK_OFF: Duration = Duration::from_secs(600);
+
+/// A refresh comes up to this much earlier than asked for, by chance.
+const MAX_JITTER: Duration = Duration::from_secs(60);
+
+/// How many resources one credential can hold tokens for. A program uses one or two; the slots are searched in line.
+const MAX_RESOURCES: usize = 32;
+
+/// How long after the deadline a source that does not keep to it is cut off: its own error is better than ours.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// The value of [`Slot::refresh_at`] while a flight is under way.
+const NEVER: u64 = u64::MAX;
+
+/// What came of a forced refresh.
+#[derive(Debug, Clone)]
+pub enum Refreshed {
+    /// Another token than the rejected one.
+    New(AccessToken),
+    /// The platform gave the rejected token again: asking once more will not help before it expires.
+    Same(AccessToken),
+}
+
+/// How the token for one resource is doing.
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// When the cached token expires; `None` if there is none.
+    pub expires_on: Option<SystemTime>,
+    /// Failed attempts since the last success.
+    pub failures: u32,
+    /// The last failure since the last success.
+    pub last_error: Option<TokenError>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Cache {
+    chain: Arc<Chain>,
+    clock: Arc<dyn Clock>,
+    deadline: Duration,
+    slots: [OnceLock<Arc<Slot>>; MAX_RESOURCES],
+}
+
+impl Cache {
+    pub(crate) fn new(chain: Arc<Chain>, clock: Arc<dyn Clock>, deadline: Duration) -> Self {
+        Self { chain, clock, deadline, slots: [const { OnceLock::new() }; MAX_RESOURCES] }
+    }
+
+    pub(crate) async fn token(&self, resource: &Resource) -> Result<AccessToken, TokenError> {
+        let slot = self.slot(resource)?;
+        if let Some(token) = self.read(slot, AccessToken::clone) {
+            return Ok(token);
+        }
+        match self.fetch(slot).await {
+            Ok(token) => Ok(token),
+            // In the last moments of its life the old token is better than an error.
+            Err(error) => slot.last_resort(self.clock.now()).ok_or(error),
+        }
+    }
+
+    /// Reads the cached token, if there is one with enough life left, and has it refreshed in the background if it is time.
+    pub(crate) fn with_cached<R>(
+        &self,
+        resource: &Resource,
+        read: impl FnOnce(&AccessToken) -> R,
+    ) -> Option<R> {
+        let slot = self.slots.iter().map_while(OnceLock::get).find(|slot| slot.resource == *resource)?;
+        self.read(slot, read)
+    }
+
+    pub(crate) async fn refresh(
+        &self,
+        resource: &Resource,
+        rejected: &AccessToken,
+    ) -> Result<Refreshed, TokenError> {
+        let slot = self.slot(resource)?;
+        if let Some(token) = self.read(slot, AccessToken::clone) {
+            if !token.same_secret(rejected) {
+                return Ok(Refreshed::New(token));
+            }
+            if slot.flight().same_until.is_some_and(|until| Instant::now() < until) {
+                return Ok(Refreshed::Same(token));
+            }
+        }
+        let token = self.fetch(slot).await?;
+        if token.same_secret(rejected) {
+            slot.flight().same_until = Some(Instant::now() + BACK_OFF);
+            return Ok(Refreshed::Same(token));
+        }
+        Ok(Refreshed::New(token))
+    }
+
+    pub(crate) fn health(&self, resource: &Resource) -> Health {
+        let slot = self.slots.iter().map_while(OnceLock::get).find(|slot| slot.resource == *resource);
+        let held = slot.and_then(|slot| slot.held.load_full());
+        let flight = slot.map(|slot| slot.flight());
+        Health {
+            expires_on: held.map(|token| token.expires_on()),
+            failures: flight.as_ref().map_or(0, |flight| flight.failures),
+            last_error: flight.and_then(|flight| flight.last_error.clone()),
+        }
+    }
+
+    fn slot(&self, resource: &Resource) -> Result<&Arc<Slot>, TokenError> {
+        let mut slots =
+            self.slots.iter().map(|slot| slot.get_or_init(|| Arc::new(Slot::new(resource.clone()))));
+        slots.find(|slot| slot.resource == *resource).ok_or_else(|| {
+            let message = format!("one credential holds tokens for at most {MAX_RESOURCES} resources");
+            TokenError::new(TokenErrorKind::Config, message)
+        })
+    }
+
+    fn read<R>(&self, slot: &Arc<Slot>, read: impl FnOnce(&AccessToken) -> R) -> Option<R> {
+        let now = self.clock.now();
+        let held = slot.held.load();
+        let token = held.as_deref().filter(|token| now + LOGIN_TIME < token.expires_on())?;
+        if slot.is_due(now) {
+            self.refresh_behind(slot);
+        }
+        Some(read(token))
+    }
+
+    fn refresh_behind(&self, slot: &Arc<Slot>) {
+        // Whoever takes the time away starts the flight; without a runtime there is nowhere to start it.
+        if let Ok(runtime) = Handle::try_current()
+            && slot.refresh_at.swap(NEVER, Ordering::AcqRel) != NEVER
+        {
+            let _flight = self.join_or_start(slot, &runtime);
+        }
+    }
+
+    /// Joins the flight under way, or starts one; starts another one once if that was lost with its runtime.
+    async fn fetch(&self, slot: &Arc<Slot>) -> Result<AccessToken, TokenError> {
+        let runtime = Handle::try_current().map_err(|cause| {
+            TokenError::new(TokenErrorKind::Config, "a token can only be fetched inside a tokio runtime")
+                .caused_by(cause)
+        })?;
+        match self.join_or_start(slot, &runtime).await {
+            Err(error) if error.kind() == TokenErrorKind::Abandoned => {
+                self.join_or_start(slot, &runtime).await
+            }
+            result => result,
+        }
+    }
+
+    fn join_or_start(&self, slot: &Arc<Slot>, runtime: &Handle) -> Shared<Landing> {
+        let mut flight = slot.flight();
+        if let Some(running) = &flight.running {
+            return running.clone();
+        }
+        // In a task of its own, so that it outlives whoever started it.
+        let guard = Airborne { slot: slot.clone(), clock: self.clock.clone() };
+        let task = runtime.spawn(fly(guard, self.chain.clone(), self.deadline));
+        let landing = async move {
+            task.await.unwrap_or_else(|cause| {
+                Err(TokenError::new(TokenErrorKind::Abandoned, "the request was abandoned").caused_by(cause))
+            })
+        };
+        let landing = landing.boxed().shared();
+        flight.running = Some(landing.clone());
+        slot.refresh_at.store(NEVER, Ordering::Release);
+        landing
+    }
+}
+
+type Landing = BoxFuture<'static, Result<AccessToken, TokenError>>;
+
+/// One resource's token and the flight for its successor.
+#[derive(Debug)]
+struct Slot {
+    resource: Resource,
+    held: ArcSwapOption<AccessToken>,
+    /// When the next refresh is due, in milliseconds since 1970.
+    refresh_at: AtomicU64,
+    flight: Mutex<Flight>,
+}
+
+#[derive(Debug, Default)]
+struct Flight {
+    running: Option<Shared<Landing>>,
+    failures: u32,
+    last_error: Option<TokenError>,
+    same_until: Option<Instant>,
+}
+
+impl Slot {
+    fn new(resource: Resource) -> Self {
+        Self {
+            resource,
+            held: ArcSwapOption::empty(),
+            refresh_at: AtomicU64::new(NEVER),
+            flight: Mutex::default(),
+        }
+    }
+
+    fn flight(&self) -> MutexGuard<'_, Flight> {
+        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_due(&self, now: SystemTime) -> bool {
+        self.refresh_at.load(Ordering::Acquire) <= milliseconds(now)
+    }
+
+    fn last_resort(&self, now: SystemTime) -> Option<AccessToken> {
+        self.held.load().as_deref().filter(|token| now < token.expires_on()).cloned()
+    }
+
+    fn keep(&self, token: &AccessToken, now: SystemTime) {
+        let wait = token.refresh_on().duration_since(now).unwrap_or_default();
+        let jitter = MAX_JITTER.min(wait / 10).mul_f64(rand::rng().random_range(0.0..1.0));
+        let is_same = self.held.load().as_deref().is_some_and(|held| held.same_secret(token));
+        let least = if is_same { BACK_OFF } else { Duration::ZERO };
+        self.held.store(Some(Arc::new(token.clone())));
+        let mut flight = self.flight();
+        flight.failures = 0;
+        flight.last_error = None;
+        self.refresh_at.store(milliseconds(now + (wait - jitter).max(least)), Ordering::Release);
+    }
+
+    fn report(&self, error: &TokenError, now: SystemTime) {
+        let mut flight = self.flight();
+        let wait = BACK_OFF.saturating_mul(1 << flight.failures.min(10)).min(MAX_BACK_OFF);
+        flight.failures = flight.failures.saturating_add(1);
+        flight.last_error = Some(error.clone());
+        self.refresh_at.store(milliseconds(now + wait), Ordering::Release);
+        if self.held.load().as_deref().is_some_and(|held| now < held.expires_on()) {
+            let retry_s = wait.as_secs();
+            tracing::warn!(resource = %self.resource, %error, retry_s, "refresh failed; the old token stays in use");
+        }
+    }
+}
+
+/// A flight under way. When it is dropped, landed or lost, the next one may start.
+struct Airborne {
+    slot: Arc<Slot>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Drop for Airborne {
+    fn drop(&mut self) {
+        self.slot.flight().running = None;
+        let lost = milliseconds(self.clock.now() + BACK_OFF);
+        let _landed = self.slot.refresh_at.compare_exchange(NEVER, lost, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+async fn fly(flight: Airborne, chain: Arc<Chain>, limit: Duration) -> Result<AccessToken, TokenError> {
+    let slot = &flight.slot;
+    let deadline = Instant::now() + limit;
+    let result = match timeout_at(deadline + GRACE, chain.token(&slot.resource, deadline)).await {
+        Ok(Ok(token)) if token.expires_on() <= flight.clock.now() => {
+            Err(TokenError::bad_answer(token.source(), "the token has already expired"))
+        }
+        Ok(result) => result,
+        Err(_) => {
+            let message = format!("no token within the time limit of {} s", limit.as_secs_f32());
+            Err(TokenError::new(TokenErrorKind::Timeout, message))
+        }
+    };
+    match &result {
+        Ok(token) => slot.keep(token, flight.clock.now()),
+        Err(error) => slot.report(error, flight.clock.now()),
+    }
+    result
+}
+
+fn milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(NEVER - 1)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::cache::{Cache, Health};
+use crate::chain::Chain;
+use crate::decision::{Considered, Verdict};
+use crate::sources::{self, Authority, Setup};
+use crate::{
+    AccessToken, Cloud, ConfigError, Decision, Refreshed, Resource, Selector, SourceName, TokenError,
+    TokenSource, World, detect,
+};
+
+/// What was considered, and the sources to ask.
+type Choice = (Vec<Considered>, Vec<Arc<dyn TokenSource>>);
+
+/// How long a request for a token may take, with all retries: enough for a metadata service that says it restarts and
+/// takes its 70 s.
+const DEADLINE: Duration = Duration::from_secs(90);
+
+/// A way to get tokens: a selection of sources, and a cache. Cheap to clone; clones share the cache.
+///
+/// Its methods must be called inside a tokio runtime with timers and IO enabled.
+#[derive(Clone)]
+pub struct Credential(Arc<Inner>);
+
+struct Inner {
+    decision: Decision,
+    cache: Cache,
+}
+
+impl Credential {
+    /// A credential that sees this world.
+    pub fn builder(world: World) -> CredentialBuilder {
+        CredentialBuilder {
+            world,
+            selector: None,
+            source: None,
+            cloud: Cloud::default(),
+            authority_host: None,
+            tenant: None,
+            deadline: DEADLINE,
+            given: None,
+        }
+    }
+
+    /// A token for this resource, from the cache if it holds one with more than ten seconds to live.
+    ///
+    /// Cancel-safe: dropping the future abandons the wait, not the request, whose token is then cached.
+    ///
+    /// # Errors
+    /// Why there is none. A failure to refresh a token that still lives is not an error: see [`Credential::health`].
+    pub async fn token(&self, resource: &Resource) -> Result<AccessToken, TokenError> {
+        self.0.cache.token(resource).await
+    }
+
+    /// Another token than one that a server has rejected.
+    ///
+    /// Where the cache already holds another, that is the answer. Else the source is asked; it may give the rejected
+    /// token again, because platforms keep a token until shortly before its end.
+    ///
+    /// Cancel-safe, as [`Credential::token`].
+    ///
+    /// # Errors
+    /// Why the source gave none; the cached token stays in use for others.
+    pub async fn refresh(
+        &self,
+        resource: &Resource,
+        rejected: &AccessToken,
+    ) -> Result<Refreshed, TokenError> {
+        self.0.cache.refresh(resource, rejected).await
+    }
+
+    /// Reads the cached token in place: takes no lock, allocates nothing, touches no reference count. `None` if the cache
+    /// holds none with more than ten seconds to live. A due refresh is started in the background.
+    pub fn with_cached<R>(&self, resource: &Resource, read: impl FnOnce(&AccessToken) -> R) -> Option<R> {
+        self.0.cache.with_cached(resource, read)
+    }
+
+    /// Which source was chosen and why.
+    pub fn decision(&self) -> &Decision {
+        &self.0.decision
+    }
+
+    /// How the token for a resource is doing: its expiry, and the failures since the last success.
+    pub fn health(&self, resource: &Resource) -> Health {
+        self.0.cache.health(resource)
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credential({:?})", self.0.decision.sources().collect::<Vec<_>>())
+    }
+}
+
+/// Puts a [`Credential`] together. Each setting has a default.
+#[derive(Debug)]
+pub struct CredentialBuilder {
+    world: World,
+    selector: Option<Selector>,
+    source: Option<SourceName>,
+    cloud: Cloud,
+    authority_host: Option<String>,
+    tenant: Option<String>,
+    deadline: Duration,
+    given: Option<Arc<dyn TokenSource>>,
+}
+
+impl CredentialBuilder {
+    /// Which identity is meant. Default: the one with the client id in `AZURE_CLIENT_ID`, else the host's default.
+    pub fn selector(mut self, selector: Selector) -> Self {
+        self.selector = Some(selector);
+        self
+    }
+
+    /// The source to ask. Default: detected. A named source is not probed, and its absence is a failure.
+    pub fn source(mut self, source: SourceName) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// The cloud, for its authority. Default: [`Cloud::Public`].
+    pub fn cloud(mut self, cloud: Cloud) -> Self {
+        self.cloud = cloud;
+        self
+    }
+
+    /// Entra's address, an https URL. Default: `AZURE_AUTHORITY_HOST`, else the cloud's.
+    pub fn authority_host(mut self, url: impl Into<String>) -> Self {
+        self.authority_host = Some(url.into());
+        self
+    }
+
+    /// The tenant, a GUID or a domain name, for the sources that need one. Default: what the source's variable says.
+    pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
+        self.tenant = Some(tenant.into());
+        self
+    }
+
+    /// How long a request for a token may take, with all retries. Default: 90 s. After it, `token` gives one error.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// A source of the program's own, the only one that is then asked.
+    pub fn custom(mut self, source: Arc<dyn TokenSource>) -> Self {
+        self.given = Some(source);
+        self
+    }
+
+    /// The credential. Reads the environment and looks for files; makes no request.
+    ///
+    /// # Errors
+    /// When settings or variables contradict each other, or the source cannot honour the selector.
+    pub fn build(self) -> Result<Credential, ConfigError> {
+        let (selector, selector_from) = self.chosen_selector()?;
+        let (considered, sources) = match &self.given {
+            Some(source) => {
+                let one =
+                    Considered::new(source.name(), "the program gave it", &[]).verdict_is(Verdict::First);
+                (vec![one], vec![source.clone()])
+            }
+            None => self.choose(&selector)?,
+        };
+        let decision = Decision::new(considered, selector.clone(), selector_from);
+        tracing::info!(
+            source = decision.source().map(SourceName::as_str),
+            variables = ?decision.variables(),
+            selector = %decision.selector(),
+            "token source chosen"
+        );
+        let chain = Arc::new(Chain::new(sources, selector));
+        let cache = Cache::new(chain, self.world.clock().clone(), self.deadline);
+        Ok(Credential(Arc::new(Inner { decision, cache })))
+    }
+
+    fn chosen_selector(&self) -> Result<(Selector, &'static str), ConfigError> {
+        if let Some(selector) = &self.selector {
+            return Ok((selector.clone(), ""));
+        }
+        let Some(text) = self.world.env().get("AZURE_CLIENT_ID") else { return Ok((Selector::Default, "")) };
+        let id: Uuid = text.trim().parse().map_err(|_| {
+            ConfigError::new("the environment variable AZURE_CLIENT_ID is not a client id")
+                .with_hint("A client id is a GUID, such as 00000000-0000-0000-0000-000000000000.")
+        })?;
+        Ok((Selector::ClientId(id), "from AZURE_CLIENT_ID"))
+    }
+
+    fn choose(&self, selector: &Selector) -> Result<Choice, ConfigError> {
+        let setup = Setup {
+            world: self.world.clone(),
+            selector: selector.clone(),
+            named: self.source.is_some(),
+            authority: self.authority()?,
+            tenant: self.tenant.clone(),
+        };
+        let considered = match self.source {
+            Some(name) => {
+                let mut considered = detect::detect(&self.world);
+                considered.retain(|one| one.source() != name);
+                let others = considered.into_iter().map(|one| one.verdict_is(Verdict::No));
+                let named = Considered::new(name, "it was named", &[]).verdict_is(Verdict::First);
+                std::iter::once(named).chain(others).collect()
+            }
+            None => detect::detect(&self.world),
+        };
+        let asked = considered.iter().filter(|one| one.verdict() != Verdict::No);
+        let sources = asked.map(|one| sources::build(one.source(), &setup)).collect::<Result<_, _>>()?;
+        Ok((considered, sources))
+    }
+
+    fn authority(&self) -> Result<Authority, ConfigError> {
+        if let Some(url) = &self.authority_host {
+            return Authority::parse(url, "the authority host");
+        }
+        match self.world.env().get("AZURE_AUTHORITY_HOST") {
+            Some(url) => Authority::parse(&url, "AZURE_AUTHORITY_HOST"),
+            None => Authority::parse(self.cloud.authority_host(), "the cloud's authority"),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// Where environment variables are read from: the process, or a map.
+///
+/// A variable that is empty, or is not Unicode, counts as unset, as in the Azure SDKs for Go, .NET and Python.
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Env(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Process,
+    Map(Arc<BTreeMap<String, String>>),
+}
+
+impl Env {
+    /// The variables of this process, read anew at each call.
+    pub fn real() -> Self {
+        Self(Kind::Process)
+    }
+
+    /// These variables and no others; no process-wide state is touched.
+    pub fn from_map<K: Into<String>, V: Into<String>>(variables: impl IntoIterator<Item = (K, V)>) -> Self {
+        let map = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self(Kind::Map(Arc::new(map)))
+    }
+
+    /// The value of a variable that is set and not empty.
+    pub fn get(&self, name: &str) -> Option<String> {
+        let value = match &self.0 {
+            Kind::Process => process_variable(name),
+            Kind::Map(map) => map.get(name).cloned(),
+        };
+        value.filter(|value| !value.is_empty())
+    }
+
+    /// Is the variable set and not empty?
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// The variables a child process must be given in place of the inherited ones; `None` means: let it inherit.
+    pub(crate) fn for_child(&self) -> Option<&BTreeMap<String, String>> {
+        match &self.0 {
+            Kind::Process => None,
+            Kind::Map(map) => Some(map),
+        }
+    }
+}
+
+impl fmt::Debug for Env {
+    /// Names only: values of variables are secrets often enough.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Process => f.write_str("Env(process)"),
+            Kind::Map(map) => f.debug_set().entries(map.keys()).finish(),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the process environment is read")]
+fn process_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_is_unset() {
+        let env = Env::from_map([("A", "1"), ("B", "")]);
+        assert_eq!((env.get("A").as_deref(), env.get("B"), env.get("C")), (Some("1"), None, None));
+    }
+
+    #[test]
+    fn debug_shows_names_only() {
+        let shown = format!("{:?}", Env::from_map([("MSI_SECRET", "hunter2")]));
+        assert!(shown.contains("MSI_SECRET") && !shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn the_process_environment_is_read() {
+        assert!(Env::real().has("PATH"));
+    }
+}

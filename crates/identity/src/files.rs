@@ -1,0 +1,171 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Symbolic links are followed this often in the in-memory form, as on Linux.
+const MAX_LINKS: usize = 40;
+
+/// Where files are read from: the file system, or memory. Cheap to clone; clones share the in-memory files.
+///
+/// Reading blocks the thread. The files concerned are small and local: tokens, keys, certificates, configuration.
+#[derive(Clone)]
+pub struct Files(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    System,
+    Memory(Arc<Mutex<BTreeMap<PathBuf, Entry>>>),
+}
+
+#[derive(Clone)]
+enum Entry {
+    File(Vec<u8>),
+    Link(PathBuf),
+}
+
+impl Files {
+    /// The file system.
+    pub fn real() -> Self {
+        Self(Kind::System)
+    }
+
+    /// No file but those added with [`Files::put`] and [`Files::link`].
+    pub fn in_memory() -> Self {
+        Self(Kind::Memory(Arc::default()))
+    }
+
+    /// Adds or replaces an in-memory file. Does nothing to the real file system.
+    pub fn put(&self, path: impl Into<PathBuf>, content: impl Into<Vec<u8>>) {
+        if let Kind::Memory(entries) = &self.0 {
+            let mut entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
+            entries.insert(path.into(), Entry::File(content.into()));
+        }
+    }
+
+    /// Adds or replaces an in-memory symbolic link. Does nothing to the real file system.
+    pub fn link(&self, path: impl Into<PathBuf>, target: impl Into<PathBuf>) {
+        if let Kind::Memory(entries) = &self.0 {
+            let mut entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
+            entries.insert(path.into(), Entry::Link(target.into()));
+        }
+    }
+
+    /// The content of a file of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// Those of the file system; `FileTooLarge` for a longer file; `InvalidInput` for what is not a regular file.
+    pub fn read(&self, path: impl AsRef<Path>, limit: usize) -> io::Result<Vec<u8>> {
+        let path = path.as_ref();
+        match &self.0 {
+            Kind::System => read_system(path, limit),
+            Kind::Memory(_) => match self.follow(path)?.1 {
+                content if content.len() > limit => Err(too_large(limit)),
+                content => Ok(content),
+            },
+        }
+    }
+
+    /// The content of a text file of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// Those of [`Files::read`]; `InvalidData` for what is not UTF-8.
+    pub fn read_text(&self, path: impl AsRef<Path>, limit: usize) -> io::Result<String> {
+        String::from_utf8(self.read(path, limit)?)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"))
+    }
+
+    /// Does a regular file exist at this path, after following links?
+    pub fn is_file(&self, path: impl AsRef<Path>) -> bool {
+        match &self.0 {
+            Kind::System => path.as_ref().is_file(),
+            Kind::Memory(_) => self.follow(path.as_ref()).is_ok(),
+        }
+    }
+
+    /// The path with every link resolved.
+    ///
+    /// # Errors
+    /// Those of the file system: the file must exist.
+    pub fn canonical(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
+        match &self.0 {
+            Kind::System => path.as_ref().canonicalize(),
+            Kind::Memory(_) => self.follow(path.as_ref()).map(|(path, _)| path),
+        }
+    }
+
+    fn follow(&self, path: &Path) -> io::Result<(PathBuf, Vec<u8>)> {
+        let Kind::Memory(entries) = &self.0 else { return Err(io::ErrorKind::Unsupported.into()) };
+        let entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut path = path.to_owned();
+        for _ in 0..MAX_LINKS {
+            match entries.get(&path) {
+                Some(Entry::File(content)) => return Ok((path, content.clone())),
+                Some(Entry::Link(target)) => path = target.clone(),
+                None => return Err(io::ErrorKind::NotFound.into()),
+            }
+        }
+        Err(io::Error::other("too many symbolic links"))
+    }
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::System => "Files(system)",
+            Kind::Memory(_) => "Files(memory)",
+        })
+    }
+}
+
+fn read_system(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    // Looked at before it is opened: opening a named pipe would wait for its writer.
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut content = Vec::new();
+    // One byte more than allowed tells a file that is too long from one that just fits, also while it grows.
+    let read = File::open(path)?.take(limit as u64 + 1).read_to_end(&mut content)?;
+    if read > limit { Err(too_large(limit)) } else { Ok(content) }
+}
+
+fn too_large(limit: usize) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, format!("the file is longer than {limit} bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(files: &Files, dir: &Path) {
+        assert_eq!(files.read(dir.join("a"), 3).unwrap(), b"abc");
+        assert_eq!(files.read(dir.join("a"), 2).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(files.read(dir.join("b"), 9).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(files.read_text(dir.join("link"), 3).unwrap(), "abc");
+        assert_eq!(files.canonical(dir.join("link")).unwrap(), dir.join("a"));
+        assert!(files.is_file(dir.join("link")) && !files.is_file(dir.join("b")));
+        assert!(files.read(dir.join("loop"), 3).is_err());
+    }
+
+    #[test]
+    fn both_forms_behave_alike() {
+        let memory = Files::in_memory();
+        memory.put("/d/a", "abc");
+        memory.link("/d/link", "/d/a");
+        memory.link("/d/loop", "/d/loop");
+        check(&memory, Path::new("/d"));
+
+        #[cfg(unix)]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().canonicalize().unwrap();
+            std::fs::write(path.join("a"), "abc").unwrap();
+            std::os::unix::fs::symlink(path.join("a"), path.join("link")).unwrap();
+            std::os::unix::fs::symlink(path.join("loop"), path.join("loop")).unwrap();
+            check(&Files::real(), &path);
+            assert!(Files::real().read(&path, 10).is_err(), "a folder is not a file");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The next thing to try, for each failure that has one.
+
+use crate::{Selector, SourceName, TokenError, TokenErrorKind};
+
+/// Adds a hint to an error that has none.
+pub(crate) fn add(error: TokenError, selector: &Selector) -> TokenError {
+    if error.hint().is_some() {
+        return error;
+    }
+    match hint(&error, selector) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+fn hint(error: &TokenError, selector: &Selector) -> Option<String> {
+    let source = error.source_name()?;
+    if let Some(hint) = error.code().and_then(entra) {
+        return Some(hint.to_owned());
+    }
+    match error.kind() {
+        TokenErrorKind::Refused { status } => refused(source, status, &error.to_string(), selector),
+        TokenErrorKind::Network | TokenErrorKind::Timeout => Some(unreachable(source)),
+        TokenErrorKind::Config => Some(format!(
+            "{source} needs its variables and files as the platform sets them. Is this the right host for it? Leave the \
+             source unnamed to have it detected."
+        )),
+        _ => None,
+    }
+}
+
+fn refused(source: SourceName, status: u16, text: &str, selector: &Selector) -> Option<String> {
+    let hint = match (source, status) {
+        (_, 429) => "Too many requests: share one process or one token among the programs on this machine.".to_owned(),
+        (SourceName::Imds, 400) if text.contains("Multiple user assigned") => {
+            "This machine has several identities: name one by client id, object id or resource id; AZURE_CLIENT_ID does too."
+                .to_owned()
+        }
+        (SourceName::Imds, 400) if text.contains("Identity not found") => match selector {
+            Selector::Default => {
+                "Give this machine an identity: az vm identity assign -g RESOURCE_GROUP -n VM".to_owned()
+            }
+            named => format!(
+                "No identity with {named} is assigned to this machine: see az vm identity show -g RESOURCE_GROUP -n VM"
+            ),
+        },
+        (SourceName::AppService, 400 | 500) => match selector {
+            Selector::Default => "Without a named identity the system-assigned one is meant: is it enabled? A \
+                                  user-assigned one must be named; AZURE_CLIENT_ID does."
+                .to_owned(),
+            named => format!("Is an identity with {named} assigned to this app, and is the resource right?"),
+        },
+        (_, 400..500) if text.contains("AudienceNotSupported") => {
+            "Azure Cloud Shell gives tokens for few resources: use the source azure-cli there.".to_owned()
+        }
+        (_, 500..600) => "The token service itself is failing: try again in a minute.".to_owned(),
+        _ => return None,
+    };
+    Some(hint)
+}
+
+fn unreachable(source: SourceName) -> String {
+    match source {
+        SourceName::Imds => {
+            "Is this an Azure virtual machine? Its metadata service answers at 169.254.169.254, not \
+                             through a proxy, and not in a container whose network blocks that address."
+                .to_owned()
+        }
+        SourceName::WorkloadIdentity
+        | SourceName::GitHubActions
+        | SourceName::AzurePipelines
+        | SourceName::ClientSecret
+        | SourceName::ClientCertificate => {
+            "Can this machine reach the authority over https? HTTPS_PROXY, NO_PROXY, \
+                                            SSL_CERT_FILE and AZURE_AUTHORITY_HOST are respected."
+                .to_owned()
+        }
+        _ => format!("Is the token service of {source} running, and is its variable right?"),
+    }
+}
+
+/// What an AADSTS code means for the one who reads it (Microsoft: reference-error-codes).
+fn entra(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "AADSTS70021" | "AADSTS700211" | "AADSTS700213" => {
+            "No federated credential of the application matches: compare issuer (also its trailing slash), subject and \
+             audience: az identity federated-credential list"
+        }
+        "AADSTS90061" | "AADSTS50166" => {
+            "Entra cannot reach the issuer of the service account tokens: its discovery document must be public."
+        }
+        "AADSTS700024" => {
+            "The assertion is not valid at this time: is its file being renewed, is the clock right?"
+        }
+        "AADSTS700016" => {
+            "The application is unknown in that tenant: compare AZURE_CLIENT_ID and AZURE_TENANT_ID."
+        }
+        "AADSTS90002" => "There is no such tenant: check AZURE_TENANT_ID and the cloud.",
+        "AADSTS7000215" => "The client secret is wrong: its value is needed, not its id.",
+        "AADSTS7000222" => "The client secret has expired: create another one.",
+        "AADSTS700027" => "The certificate is not registered with the application, or it has expired.",
+        "AADSTS50001" | "AADSTS500011" => "The tenant does not know this resource: check it, and the cloud.",
+        _ => return None,
+    })
+}

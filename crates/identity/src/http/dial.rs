@@ -1,0 +1,119 @@
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::{HttpClient, HttpError, HttpErrorKind, Request};
+
+/// A byte stream to the peer, plain or TLS.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
+
+/// No more addresses than this are tried for one name.
+const MAX_ADDRESSES: usize = 8;
+
+impl HttpClient {
+    pub(super) async fn dial(&self, request: &Request) -> Result<Pin<Box<dyn Stream>>, HttpError> {
+        let Some(proxy) = self.proxies.proxy_for(request)? else {
+            let stream = self.connect(request.host(), request.port(), request).await?;
+            return if request.is_https() {
+                self.encrypt(stream, request).await
+            } else {
+                Ok(Box::pin(stream))
+            };
+        };
+        let stream = self.connect(&proxy.host, proxy.port, request).await?;
+        self.encrypt(proxy.tunnel(stream, request).await?, request).await
+    }
+
+    async fn connect(&self, host: &str, port: u16, request: &Request) -> Result<TcpStream, HttpError> {
+        let mut last = None;
+        for address in self.addresses(host, port).await? {
+            let attempt = timeout(request.connect_limit, TcpStream::connect(address)).await;
+            match attempt {
+                Ok(Ok(stream)) => {
+                    // A request is one small write; waiting to fill a packet would only add delay.
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Ok(Err(cause)) => last = Some(cause),
+                Err(_) => {
+                    let within = request.connect_limit.as_secs_f32();
+                    last = Some(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        format!("not accepted within {within} s"),
+                    ));
+                }
+            }
+        }
+        let error = HttpError::new(HttpErrorKind::Connect, format!("cannot connect to {host}:{port}"));
+        Err(match last {
+            Some(cause) => error.caused_by(cause),
+            None => HttpError::new(HttpErrorKind::Resolve, format!("the name {host} has no address")),
+        })
+    }
+
+    async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, HttpError> {
+        if let Some(address) = self.routes.get(&(host.to_owned(), port)) {
+            return Ok(vec![*address]);
+        }
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        if is_localhost(host) {
+            // Local token services bind 127.0.0.1 nearly always, yet resolvers often put ::1 first.
+            let both = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+            return Ok(both.map(|address| SocketAddr::new(address, port)).to_vec());
+        }
+        match tokio::net::lookup_host((host, port)).await {
+            Ok(found) => Ok(found.take(MAX_ADDRESSES).collect()),
+            Err(cause) => {
+                let message = format!("the name {host} cannot be resolved");
+                Err(HttpError::new(HttpErrorKind::Resolve, message).caused_by(cause))
+            }
+        }
+    }
+
+    async fn encrypt<S>(&self, stream: S, request: &Request) -> Result<Pin<Box<dyn Stream>>, HttpError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (config, name) = match &request.tls {
+            Some((config, name)) => (config.clone(), name.clone()),
+            None => (self.tls.config()?, None),
+        };
+        let name = match name {
+            Some(name) => name,
+            None => ServerName::try_from(request.host().to_owned()).map_err(|cause| {
+                HttpError::unusable("the URL's host is not a name for TLS").caused_by(cause)
+            })?,
+        };
+        let stream = TlsConnector::from(config).connect(name, stream).await.map_err(|cause| {
+            HttpError::new(
+                HttpErrorKind::Tls,
+                format!("no trusted TLS connection to {}", request.authority()),
+            )
+            .caused_by(cause)
+        })?;
+        Ok(Box::pin(stream))
+    }
+}
+
+/// Is this host on this machine or its link? Such hosts are never reached through a proxy.
+pub(super) fn is_local(host: &str) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
+        Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unicast_link_local(),
+        Err(_) => is_localhost(host),
+    }
+}
+
+fn is_localhost(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost")
+}

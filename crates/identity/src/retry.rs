@@ -1,0 +1,160 @@
+//! Bounded retries, with the waits that each kind of endpoint asks for.
+
+use std::time::Duration;
+
+use rand::Rng as _;
+use tokio::time::{Instant, sleep_until};
+
+use crate::http::{HttpClient, HttpError, HttpErrorKind, Request, Response};
+use crate::{SourceName, TokenError, TokenErrorKind, answer};
+
+/// A wait is lengthened by up to this share, so that machines which failed together do not retry together.
+const JITTER: f64 = 0.1;
+
+/// How often to ask again while IMDS restarts.
+const GONE_WAIT: Duration = Duration::from_secs(10);
+
+/// A request is not begun with less time than this before the deadline: it could not end well.
+const LEAST_TIME: Duration = Duration::from_millis(100);
+
+/// How a kind of endpoint is retried.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Policy {
+    /// The waits before the second, third, … attempt.
+    pub(crate) waits: &'static [Duration],
+    /// Statuses worth another attempt.
+    pub(crate) again: fn(u16) -> bool,
+    /// Refusals with another status that are worth one too.
+    pub(crate) again_if: fn(&Response) -> bool,
+    /// How long a service that answers 410 may take to come back; zero where 410 is a refusal like others.
+    pub(crate) gone: Duration,
+    /// How long one attempt may take.
+    pub(crate) attempt: Duration,
+    /// How long one connection may take to be established.
+    pub(crate) connect: Duration,
+}
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+impl Policy {
+    /// IMDS: "IMDS is updating" (404), "back within 70 seconds" (410), throttled, server errors (Microsoft:
+    /// how-to-use-vm-token, "Retry guidance").
+    pub(crate) const IMDS: Self = Self {
+        waits: &[seconds(1), seconds(2), seconds(4), seconds(8), seconds(16)],
+        again: |status| matches!(status, 404 | 408 | 410 | 429 | 500..600),
+        again_if: |_| false,
+        gone: seconds(70),
+        attempt: seconds(20),
+        connect: seconds(3),
+    };
+
+    /// Local token services of a platform: they can be late when the application starts.
+    pub(crate) const LOCAL: Self = Self {
+        waits: &[Duration::from_millis(500), seconds(1), seconds(2), seconds(4)],
+        again: |status| matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
+        again_if: |_| false,
+        gone: Duration::ZERO,
+        attempt: seconds(20),
+        connect: seconds(3),
+    };
+
+    /// Entra's token endpoint. A new federated credential is unknown for a while (AADSTS70021), and Entra cannot always
+    /// reach a cluster's issuer (AADSTS90061, AADSTS50166).
+    pub(crate) const ENTRA: Self = Self {
+        waits: &[seconds(1), seconds(2), seconds(4), seconds(8)],
+        again: |status| matches!(status, 408 | 429 | 500..600),
+        again_if: |response| {
+            let code = answer::read_refusal(response).code;
+            matches!(code.as_deref(), Some("AADSTS70021" | "AADSTS90061" | "AADSTS50166"))
+        },
+        gone: Duration::ZERO,
+        attempt: seconds(30),
+        connect: seconds(10),
+    };
+
+    /// Sends what `request` makes until it succeeds, is refused for good, or may not be retried any more.
+    ///
+    /// Every retry begins with a new request, so that it carries the newest secret. The answer is a success.
+    pub(crate) async fn send(
+        &self,
+        http: &HttpClient,
+        source: SourceName,
+        deadline: Instant,
+        mut request: impl FnMut() -> Result<Request, TokenError>,
+    ) -> Result<Response, TokenError> {
+        let mut attempts = 0;
+        let mut gone_since = None;
+        let mut waits = self.waits.iter();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let prepared = request()?.limit(self.attempt.min(left)).connect_limit(self.connect.min(left));
+            let endpoint = prepared.endpoint();
+            attempts += 1;
+            let result = http.send(prepared).await;
+            let (error, asked_wait) = match result {
+                Ok(response) if response.is_success() => return Ok(response),
+                Ok(response) => {
+                    let status = response.status();
+                    let error = answer::refused(source, &response);
+                    if !(self.again)(status) && !(self.again_if)(&response) {
+                        return Err(error.endpoint_is(endpoint).after(attempts));
+                    }
+                    if status == 410 && self.gone > Duration::ZERO {
+                        gone_since.get_or_insert_with(Instant::now);
+                    } else {
+                        gone_since = None;
+                    }
+                    (error, retry_after(&response))
+                }
+                Err(cause) => {
+                    let (error, again) = unreachable(source, cause);
+                    if !again {
+                        return Err(error.endpoint_is(endpoint).after(attempts));
+                    }
+                    (error, None)
+                }
+            };
+            let error = error.endpoint_is(endpoint).after(attempts);
+            let wait = match gone_since {
+                Some(since) if since.elapsed() < self.gone => Some(GONE_WAIT),
+                Some(_) => None,
+                None => waits.next().map(|wait| wait.mul_f64(1.0 + rand::rng().random_range(0.0..JITTER))),
+            };
+            // A service that names its wait is believed; one that names an absurd one runs into the deadline here.
+            let Some(wait) = wait.map(|wait| wait.max(asked_wait.unwrap_or_default())) else {
+                return Err(error);
+            };
+            let resume = Instant::now() + wait;
+            if resume + LEAST_TIME > deadline {
+                return Err(error);
+            }
+            tracing::debug!(%source, %error, wait_ms = wait.as_millis() as u64, "asking again");
+            sleep_until(resume).await;
+        }
+    }
+}
+
+/// The wait that the answer asks for, in seconds; the form with a date is not used by these services.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds: u32 = response.header("retry-after")?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds.into()))
+}
+
+/// The error for a request without an answer, and whether another attempt may help.
+fn unreachable(source: SourceName, cause: HttpError) -> (TokenError, bool) {
+    let (kind, message, again) = match cause.kind() {
+        HttpErrorKind::Unusable => (TokenErrorKind::Config, "the request cannot be made", false),
+        HttpErrorKind::Tls => {
+            (TokenErrorKind::Network, "its TLS certificate or protocol is not acceptable", false)
+        }
+        HttpErrorKind::TooLarge => (TokenErrorKind::BadAnswer, "the answer is too long", false),
+        HttpErrorKind::Timeout => (TokenErrorKind::Timeout, "no answer in time", true),
+        HttpErrorKind::Protocol => (TokenErrorKind::Network, "the answer was cut off or is not HTTP", true),
+        HttpErrorKind::Resolve => (TokenErrorKind::Network, "its name cannot be resolved", true),
+        HttpErrorKind::Proxy => (TokenErrorKind::Network, "the proxy does not let us through", true),
+        HttpErrorKind::Connect => (TokenErrorKind::Network, "it cannot be reached", true),
+    };
+    (TokenError::new(kind, message).at(source).caused_by(cause), again)
+}

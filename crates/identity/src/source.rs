@@ -1,0 +1,181 @@
+use std::fmt;
+use std::str::FromStr;
+
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use crate::{AccessToken, Resource, TokenError};
+
+/// The places a token can come from. `Display` and `FromStr` use the kebab-case names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum SourceName {
+    /// `imds`: the instance metadata service of a virtual machine, scale set, AKS node or container instance.
+    Imds,
+    /// `app-service`: App Service, Functions and Container Apps, protocol 2019-08-01.
+    AppService,
+    /// `app-service-2017`: the older App Service protocol, 2017-09-01.
+    AppService2017,
+    /// `azure-arc`: a server outside Azure, connected through Azure Arc.
+    AzureArc,
+    /// `service-fabric`: an application on a Service Fabric cluster.
+    ServiceFabric,
+    /// `cloud-shell`: Azure Cloud Shell; the token is the signed-in user's.
+    CloudShell,
+    /// `azure-ml`: a compute of Azure Machine Learning.
+    AzureMl,
+    /// `workload-identity`: a federated service account token, on AKS or any cluster with an OIDC issuer.
+    WorkloadIdentity,
+    /// `github-actions`: the OIDC token of a GitHub Actions job, exchanged at Entra.
+    GitHubActions,
+    /// `azure-pipelines`: the OIDC token of an Azure Pipelines service connection, exchanged at Entra.
+    AzurePipelines,
+    /// `client-secret`: an application with a secret.
+    ClientSecret,
+    /// `client-certificate`: an application with a certificate.
+    ClientCertificate,
+    /// `azure-cli`: whoever is signed in to `az`.
+    AzureCli,
+    /// `azure-developer-cli`: whoever is signed in to `azd`.
+    AzureDeveloperCli,
+    /// `exec`: a command of the user's that prints a token.
+    Exec,
+    /// `external`: a source handed in by the program.
+    External,
+}
+
+impl SourceName {
+    /// Every source this version knows, in no particular order.
+    pub const ALL: [Self; 16] = [
+        Self::Imds,
+        Self::AppService,
+        Self::AppService2017,
+        Self::AzureArc,
+        Self::ServiceFabric,
+        Self::CloudShell,
+        Self::AzureMl,
+        Self::WorkloadIdentity,
+        Self::GitHubActions,
+        Self::AzurePipelines,
+        Self::ClientSecret,
+        Self::ClientCertificate,
+        Self::AzureCli,
+        Self::AzureDeveloperCli,
+        Self::Exec,
+        Self::External,
+    ];
+
+    /// The kebab-case name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Imds => "imds",
+            Self::AppService => "app-service",
+            Self::AppService2017 => "app-service-2017",
+            Self::AzureArc => "azure-arc",
+            Self::ServiceFabric => "service-fabric",
+            Self::CloudShell => "cloud-shell",
+            Self::AzureMl => "azure-ml",
+            Self::WorkloadIdentity => "workload-identity",
+            Self::GitHubActions => "github-actions",
+            Self::AzurePipelines => "azure-pipelines",
+            Self::ClientSecret => "client-secret",
+            Self::ClientCertificate => "client-certificate",
+            Self::AzureCli => "azure-cli",
+            Self::AzureDeveloperCli => "azure-developer-cli",
+            Self::Exec => "exec",
+            Self::External => "external",
+        }
+    }
+}
+
+impl fmt::Display for SourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for SourceName {
+    type Err = UnknownSource;
+
+    fn from_str(text: &str) -> Result<Self, UnknownSource> {
+        Self::ALL.into_iter().find(|name| name.as_str() == text).ok_or(UnknownSource)
+    }
+}
+
+/// A text that names no [`SourceName`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no such token source")]
+pub struct UnknownSource;
+
+/// One place a token can come from, without any cache.
+///
+/// It answers in one of three ways: a token; "does not apply here, because…"; "applies and failed". A chain goes on to
+/// the next source only after the second.
+pub trait TokenSource: Send + Sync + fmt::Debug {
+    /// The source's name, for messages and decisions.
+    fn name(&self) -> SourceName;
+
+    /// Asks for a token once, with the retries the source's protocol prescribes.
+    ///
+    /// Dropping the future abandons the request; no state is left half-changed.
+    fn token<'a>(&'a self, request: TokenRequest<'a>) -> BoxFuture<'a, Result<AccessToken, NoToken>>;
+}
+
+/// What is asked of a [`TokenSource`].
+#[derive(Debug, Clone, Copy)]
+pub struct TokenRequest<'a> {
+    /// What the token is for.
+    pub resource: &'a Resource,
+    /// When the caller stops waiting: no retry begins that could not end by then.
+    pub deadline: Instant,
+}
+
+/// Why a source gave no token.
+#[derive(Debug, Clone)]
+pub enum NoToken {
+    /// The source is not present on this host: ask the next one.
+    NotApplicable(Reason),
+    /// The source is the right one, and it failed: asking another would hide the problem.
+    Failed(TokenError),
+}
+
+impl From<TokenError> for NoToken {
+    fn from(error: TokenError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Why a source does not apply here, in words that complete "it does not apply here: …".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason(String);
+
+impl Reason {
+    /// A reason in words.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The words.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_parse_back() {
+        for name in SourceName::ALL {
+            assert_eq!(name.to_string().parse::<SourceName>().unwrap(), name);
+        }
+        assert!("IMDS".parse::<SourceName>().is_err());
+    }
+}

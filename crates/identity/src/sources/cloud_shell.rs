@@ -1,0 +1,46 @@
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use super::Setup;
+use crate::http::Request;
+use crate::retry::Policy;
+use crate::{AccessToken, NoToken, SourceName, TokenError, TokenRequest, TokenSource, answer};
+
+/// The token service of Azure Cloud Shell (Microsoft: cloud-shell, msi-authorization): the token is the signed-in user's.
+#[derive(Debug)]
+pub(super) struct CloudShell {
+    setup: Setup,
+}
+
+impl CloudShell {
+    pub(super) fn new(setup: Setup) -> Self {
+        Self { setup }
+    }
+
+    async fn ask(&self, request: TokenRequest<'_>) -> Result<AccessToken, NoToken> {
+        let world = &self.setup.world;
+        let endpoint = self.setup.need(SourceName::CloudShell, "MSI_ENDPOINT")?;
+        let form = [("resource", request.resource.as_str())];
+        let make = || {
+            let made = Request::post(&endpoint).and_then(|made| made.header("metadata", "true"));
+            made.map(|made| made.form(&form)).map_err(|cause| {
+                TokenError::config(SourceName::CloudShell, "MSI_ENDPOINT cannot be used").caused_by(cause)
+            })
+        };
+        let response =
+            Policy::LOCAL.send(world.http(), SourceName::CloudShell, request.deadline, make).await?;
+        let token =
+            answer::read_token(SourceName::CloudShell, request.resource, &response, world.clock().now());
+        Ok(token.map_err(|error| error.endpoint_is(endpoint.as_str()))?)
+    }
+}
+
+impl TokenSource for CloudShell {
+    fn name(&self) -> SourceName {
+        SourceName::CloudShell
+    }
+
+    fn token<'a>(&'a self, request: TokenRequest<'a>) -> BoxFuture<'a, Result<AccessToken, NoToken>> {
+        self.ask(request).boxed()
+    }
+}

@@ -1,0 +1,162 @@
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::Setup;
+use crate::http::{HttpError, HttpErrorKind, Request, Response};
+use crate::retry::Policy;
+use crate::{
+    AccessToken, NoToken, Reason, Selector, SourceName, TokenError, TokenRequest, TokenSource, answer,
+};
+
+/// The address of the instance metadata service on every Azure machine.
+const HOST: &str = "http://169.254.169.254";
+
+const PATH: &str = "/metadata/identity/oauth2/token";
+
+/// The version that the Azure SDKs for Go, Python and .NET ask for.
+const API_VERSION: &str = "2018-02-01";
+
+/// How long one try of the probe may take: shorter ones fail machines under load (azure-sdk-for-go#19389).
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How often the probe tries when nothing answers at all.
+const PROBE_TRIES: usize = 2;
+
+/// How long "there is no metadata service" is remembered.
+const ABSENT_FOR: Duration = Duration::from_secs(60);
+
+/// The instance metadata service (Microsoft: how-to-use-vm-token).
+///
+/// Where the source was inferred, it is probed first, without the `Metadata` header, so that a laptop learns in a second
+/// or two that there is none. Where it was named, by the program or by `AZURE_POD_IDENTITY_AUTHORITY_HOST`, it is not.
+#[derive(Debug)]
+pub(super) struct Imds {
+    setup: Setup,
+    probed: Mutex<Probed>,
+}
+
+#[derive(Debug, Clone)]
+enum Probed {
+    Never,
+    Present,
+    Absent(Reason, Instant),
+}
+
+impl Imds {
+    pub(super) fn new(setup: Setup) -> Self {
+        Self { setup, probed: Mutex::new(Probed::Never) }
+    }
+
+    fn url(&self) -> (String, bool) {
+        match self.setup.world.env().get("AZURE_POD_IDENTITY_AUTHORITY_HOST") {
+            Some(host) => (format!("{}{PATH}", host.trim_end_matches('/')), true),
+            None => (format!("{HOST}{PATH}"), false),
+        }
+    }
+
+    async fn ask(&self, request: TokenRequest<'_>) -> Result<AccessToken, NoToken> {
+        let (url, address_is_named) = self.url();
+        if !self.setup.named && !address_is_named {
+            self.probe(&url).await?;
+        }
+        let make = || self.request(&url, request.resource.as_str()).map_err(unusable);
+        let world = &self.setup.world;
+        let response = Policy::IMDS.send(world.http(), SourceName::Imds, request.deadline, make).await?;
+        let token = answer::read_token(SourceName::Imds, request.resource, &response, world.clock().now());
+        Ok(token.map_err(|error| error.endpoint_is(url))?)
+    }
+
+    fn request(&self, url: &str, resource: &str) -> Result<Request, HttpError> {
+        let request = Request::get(url)?.header("metadata", "true")?;
+        let request = request.query(&[("api-version", API_VERSION), ("resource", resource)])?;
+        match &self.setup.selector {
+            Selector::Default => Ok(request),
+            Selector::ClientId(id) => request.query(&[("client_id", &id.to_string())]),
+            Selector::ObjectId(id) => request.query(&[("object_id", &id.to_string())]),
+            Selector::ResourceId(id) => request.query(&[("msi_res_id", id)]),
+        }
+    }
+
+    /// Is there a metadata service? What was found is remembered: presence for ever, absence for a minute.
+    async fn probe(&self, url: &str) -> Result<(), NoToken> {
+        let known = self.probed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match known {
+            Probed::Present => return Ok(()),
+            Probed::Absent(reason, since) if since.elapsed() < ABSENT_FOR => {
+                return Err(NoToken::NotApplicable(reason));
+            }
+            Probed::Absent(..) | Probed::Never => {}
+        }
+        let found = self.look(url).await?;
+        let (state, result) = match found {
+            None => (Probed::Present, Ok(())),
+            Some(reason) => {
+                (Probed::Absent(reason.clone(), Instant::now()), Err(NoToken::NotApplicable(reason)))
+            }
+        };
+        *self.probed.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        result
+    }
+
+    /// Why there is no metadata service here, if so.
+    async fn look(&self, url: &str) -> Result<Option<Reason>, TokenError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let request = Request::get(url).map_err(unusable)?.connect_limit(PROBE_LIMIT).limit(PROBE_LIMIT);
+            let why = match self.setup.world.http().send(request).await {
+                Ok(response) => return Ok(impostor(&response).map(Reason::new)),
+                // Nothing has said no: a busy machine may need another second.
+                Err(error) if timed_out(&error) && tries < PROBE_TRIES => continue,
+                Err(error) if timed_out(&error) => "does not answer",
+                Err(error) if error.kind() == HttpErrorKind::Protocol => "does not speak HTTP",
+                Err(_) => "cannot be reached",
+            };
+            return Ok(Some(Reason::new(format!("the metadata service at {HOST} {why}"))));
+        }
+    }
+}
+
+impl TokenSource for Imds {
+    fn name(&self) -> SourceName {
+        SourceName::Imds
+    }
+
+    fn token<'a>(&'a self, request: TokenRequest<'a>) -> BoxFuture<'a, Result<AccessToken, NoToken>> {
+        self.ask(request).boxed()
+    }
+}
+
+fn unusable(cause: HttpError) -> TokenError {
+    TokenError::config(SourceName::Imds, "the request cannot be made").caused_by(cause)
+}
+
+fn timed_out(error: &HttpError) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    error.kind() == HttpErrorKind::Timeout
+        || cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::TimedOut)
+}
+
+/// Why the answer to a request without the `Metadata` header is not that of a metadata service, if so.
+///
+/// A real one refuses it, in JSON or plain text; an emulator may answer it with a token. Docker Desktop's network answers
+/// 403 for addresses it cannot reach, in the user's language (azure-sdk-for-go#21417).
+fn impostor(response: &Response) -> Option<String> {
+    let status = response.status();
+    match status {
+        403 if String::from_utf8_lossy(response.body()).contains("unreachable") => {
+            Some(format!("a container network answers for {HOST}: it is unreachable"))
+        }
+        200..300 => match serde_json::from_slice::<Value>(response.body()) {
+            Ok(Value::Object(body)) if body.contains_key("access_token") => None,
+            _ => Some(format!("what answers at {HOST} is not a metadata service (status {status})")),
+        },
+        300..400 => Some(format!("what answers at {HOST} is not a metadata service (status {status})")),
+        _ => None,
+    }
+}

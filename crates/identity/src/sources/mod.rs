@@ -1,0 +1,128 @@
+//! The sources, one file each. They keep no token; what they know of the machine comes through the `World`.
+
+mod app_service;
+mod cloud_shell;
+mod entra;
+mod imds;
+mod workload_identity;
+
+use std::sync::Arc;
+
+pub(crate) use self::entra::Authority;
+use crate::{ConfigError, Selector, SourceName, TokenError, TokenSource, World};
+
+/// What a source is made from.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) world: World,
+    /// Which identity is meant.
+    pub(crate) selector: Selector,
+    /// Did the program name the source? Then its absence is a failure, not a reason to ask another.
+    pub(crate) named: bool,
+    pub(crate) authority: Authority,
+    pub(crate) tenant: Option<String>,
+}
+
+impl Setup {
+    /// The value of a variable that a source cannot do without.
+    fn need(&self, source: SourceName, variable: &str) -> Result<String, TokenError> {
+        self.world.env().get(variable).ok_or_else(|| {
+            TokenError::config(source, format!("the environment variable {variable} is not set"))
+        })
+    }
+}
+
+/// Makes a source, unless it cannot honour the selector.
+pub(crate) fn build(name: SourceName, setup: &Setup) -> Result<Arc<dyn TokenSource>, ConfigError> {
+    honours(name, &setup.selector)?;
+    let setup = setup.clone();
+    Ok(match name {
+        SourceName::Imds => Arc::new(imds::Imds::new(setup)),
+        SourceName::AppService => Arc::new(app_service::AppService::new(setup)),
+        SourceName::CloudShell => Arc::new(cloud_shell::CloudShell::new(setup)),
+        SourceName::WorkloadIdentity => Arc::new(workload_identity::WorkloadIdentity::new(setup)),
+        other => return Err(ConfigError::new(format!("the source {other} is not supported yet"))),
+    })
+}
+
+/// Can this source find an identity by this selector?
+fn honours(name: SourceName, selector: &Selector) -> Result<(), ConfigError> {
+    if let Some(problem) = selector.problem() {
+        return Err(ConfigError::new(problem));
+    }
+    let can = match selector {
+        Selector::Default => true,
+        Selector::ClientId(_) => matches!(
+            name,
+            SourceName::Imds
+                | SourceName::AppService
+                | SourceName::AppService2017
+                | SourceName::AzureMl
+                | SourceName::WorkloadIdentity
+                | SourceName::GitHubActions
+                | SourceName::AzurePipelines
+                | SourceName::ClientSecret
+                | SourceName::ClientCertificate
+        ),
+        Selector::ObjectId(_) => matches!(name, SourceName::Imds | SourceName::AppService),
+        Selector::ResourceId(_) => {
+            matches!(name, SourceName::Imds | SourceName::AppService | SourceName::AzureArc)
+        }
+    };
+    if can {
+        return Ok(());
+    }
+    Err(ConfigError::new(format!("the source {name} cannot be asked for an identity by {selector}"))
+        .with_hint(alternative(name)))
+}
+
+fn alternative(name: SourceName) -> &'static str {
+    match name {
+        SourceName::AppService2017
+        | SourceName::AzureMl
+        | SourceName::WorkloadIdentity
+        | SourceName::GitHubActions
+        | SourceName::AzurePipelines
+        | SourceName::ClientSecret
+        | SourceName::ClientCertificate => "Name the identity by its client id.",
+        SourceName::ServiceFabric => {
+            "The identity is fixed in the cluster's application manifest: name none."
+        }
+        SourceName::AzureArc => "Name none for the server's own identity, or a resource id.",
+        _ => "Its identity is whoever is signed in there: name none.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_selector_that_cannot_be_honoured_is_an_error() {
+        let id = Uuid::nil();
+        let path = Selector::ResourceId("/subscriptions/s/resourceGroups/g/providers/p".to_owned());
+        for (name, client, object, resource) in [
+            (SourceName::Imds, true, true, true),
+            (SourceName::AppService, true, true, true),
+            (SourceName::AppService2017, true, false, false),
+            (SourceName::AzureArc, false, false, true),
+            (SourceName::ServiceFabric, false, false, false),
+            (SourceName::CloudShell, false, false, false),
+            (SourceName::AzureMl, true, false, false),
+            (SourceName::WorkloadIdentity, true, false, false),
+            (SourceName::ClientSecret, true, false, false),
+            (SourceName::AzureCli, false, false, false),
+            (SourceName::Exec, false, false, false),
+        ] {
+            assert!(honours(name, &Selector::Default).is_ok());
+            assert_eq!(honours(name, &Selector::ClientId(id)).is_ok(), client, "{name} by client id");
+            assert_eq!(honours(name, &Selector::ObjectId(id)).is_ok(), object, "{name} by object id");
+            assert_eq!(honours(name, &path).is_ok(), resource, "{name} by resource id");
+        }
+        let short = Selector::ResourceId("myIdentity".to_owned());
+        let error = honours(SourceName::Imds, &short).unwrap_err();
+        assert!(error.to_string().contains("/subscriptions/"), "{error}");
+    }
+}

@@ -1,0 +1,106 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::http::HttpClient;
+use crate::{Clock, Env, Files, SystemClock};
+
+/// Everything a credential can see of the machine: environment, files, clock, HTTP. Cheap to clone.
+///
+/// [`World::real`] is the machine. [`World::builder`] begins with an empty one: no variable, no file.
+#[derive(Debug, Clone)]
+pub struct World {
+    env: Env,
+    files: Files,
+    clock: Arc<dyn Clock>,
+    http: HttpClient,
+}
+
+impl World {
+    /// This process on this machine. Nothing is read yet.
+    pub fn real() -> Self {
+        Self::builder().env(Env::real()).files(Files::real()).build()
+    }
+
+    /// A world to be put together.
+    pub fn builder() -> WorldBuilder {
+        WorldBuilder {
+            env: Env::from_map::<String, String>([]),
+            files: Files::in_memory(),
+            clock: Arc::new(SystemClock),
+            http: None,
+            routes: Vec::new(),
+        }
+    }
+
+    /// The environment variables.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// The files.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The HTTP client.
+    pub fn http(&self) -> &HttpClient {
+        &self.http
+    }
+}
+
+/// Puts a [`World`] together. Defaults: no variable, no file, the system's clock, HTTP as those variables and files say.
+#[derive(Debug)]
+pub struct WorldBuilder {
+    env: Env,
+    files: Files,
+    clock: Arc<dyn Clock>,
+    http: Option<HttpClient>,
+    routes: Vec<(String, u16, SocketAddr)>,
+}
+
+impl WorldBuilder {
+    /// The environment variables.
+    pub fn env(mut self, env: Env) -> Self {
+        self.env = env;
+        self
+    }
+
+    /// The files.
+    pub fn files(mut self, files: Files) -> Self {
+        self.files = files;
+        self
+    }
+
+    /// The clock.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// An HTTP client of one's own, with other roots for example. Default: one that takes proxies and roots from the
+    /// world's variables and files.
+    pub fn http(mut self, http: HttpClient) -> Self {
+        self.http = Some(http);
+        self
+    }
+
+    /// Dials `address` whenever a URL names this host and port, such as 169.254.169.254 and 80.
+    pub fn route(mut self, host: &str, port: u16, address: SocketAddr) -> Self {
+        self.routes.push((host.to_owned(), port, address));
+        self
+    }
+
+    /// The world.
+    pub fn build(self) -> World {
+        let mut http = self.http.unwrap_or_else(|| HttpClient::new(&self.env, &self.files));
+        for (host, port, address) in self.routes {
+            http = http.with_route(&host, port, address);
+        }
+        World { env: self.env, files: self.files, clock: self.clock, http }
+    }
+}
