@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 /// the folder.
 ///
 /// Dropping it does the same and blocks until it is done: some ten milliseconds for a folder, up to a second with a
-/// PostgreSQL in it, and never longer than the limits of the shell script (about 17 seconds for a server that hangs).
+/// PostgreSQL in it, and never longer than the limits of the shell script (about 15 seconds for a server that hangs).
 #[derive(Debug)]
 pub struct Janitor {
     folder: PathBuf,

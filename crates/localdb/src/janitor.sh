@@ -31,12 +31,13 @@ ended() {
     done
 }
 
-# Killed so hard, PostgreSQL cannot return the System V segment that its lock file names in line 7 (key, id).
+# Killed so hard, PostgreSQL cannot give back the System V segment that it made (proc(5): key, id, mode, size, creator).
 kill_hard() {
-    segment=$(sed -n '7s/^ *[0-9]* *//p' "$folder/data/postmaster.pid")
     kill -s KILL -- "-$pid"
     ended 100
-    [ -z "$segment" ] || ipcrm -m $segment
+    while read -r _ id _ _ creator _; do
+        [ "$creator" != "$pid" ] || ipcrm -m "$id"
+    done </proc/sysvipc/shm
 }
 
 if [ "$1" = create ]; then mkdir -- "$folder" || exit 1; fi
@@ -48,10 +49,10 @@ while read -r next_signal next_pid; do
     pid=$next_pid
 done
 
-# PostgreSQL gives its own children five seconds after the signal, so twice that says it hangs.
+# PostgreSQL gives its own children five seconds after the signal: after more than seven, it hangs.
 if [ -n "$pid" ] && running; then
     kill -s "$signal" "$pid"
-    ended 500 || kill_hard
+    ended 350 || kill_hard
 fi
 
 # A last child may still be writing.
