@@ -95,7 +95,7 @@ impl LocalAzure {
         let link_local = if options.link_local { Some(listen::bind_link_local().await?) } else { None };
 
         let addresses = Addresses::of(options.address, [&metadata, &entra, &federation]);
-        let cloud = Arc::new(new_cloud(options, addresses)?);
+        let cloud = Arc::new(on_a_blocking_thread(move || new_cloud(options, addresses)).await?);
         let mut doors = vec![
             (Door::Metadata, metadata, None),
             (Door::Entra, entra, Some(tls.clone())),
@@ -246,12 +246,15 @@ impl LocalAzure {
         Ok(self.cloud.mint(draft, &Tweaks::default())?.token)
     }
 
-    /// From now on a new key signs; the old ones stay published. Takes about a tenth of a second of one processor.
+    /// From now on a new key signs; the old ones stay published, at most three of them.
+    ///
+    /// Not cancel-safe: dropped while it runs, it may still roll over.
     ///
     /// # Errors
     /// If the crypto library fails.
-    pub fn roll_over_keys(&self) -> Result<(), KeyError> {
-        self.cloud.keys.roll_over()
+    pub async fn roll_over_keys(&self) -> Result<(), KeyError> {
+        let cloud = self.cloud.clone();
+        on_a_blocking_thread(move || cloud.keys.roll_over()).await
     }
 
     /// Takes all keys but the signing one from the published set: tokens they signed no longer verify.
@@ -284,6 +287,13 @@ impl Addresses {
             federation: format!("https://{name}:{}", federation.port),
         }
     }
+}
+
+/// Making RSA keys takes a tenth of a second and more: not on a thread that serves connections.
+pub(crate) async fn on_a_blocking_thread<T: Send + 'static>(
+    make: impl FnOnce() -> Result<T, KeyError> + Send + 'static,
+) -> Result<T, KeyError> {
+    tokio::task::spawn_blocking(make).await.unwrap_or(Err(KeyError("make a signing key")))
 }
 
 fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Either, Full, Limited};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -29,6 +29,7 @@ use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Body, Call, Parameters};
 use crate::fault::Fault;
 use crate::journal::{Entry, Outcome};
+use crate::local_azure::on_a_blocking_thread;
 
 /// The largest request body that is read: an assertion is a few KiB, a certificate chain in it a few more.
 const BODY_LIMIT: usize = 256 * 1024;
@@ -144,7 +145,8 @@ impl Server {
             }
             Some(Fault::Slow(delay)) => tokio::time::sleep(*delay).await,
             Some(Fault::RollOver) => {
-                if let Err(error) = self.cloud.keys.roll_over() {
+                let cloud = self.cloud.clone();
+                if let Err(error) = on_a_blocking_thread(move || cloud.keys.roll_over()).await {
                     tracing::error!(%error, "no new key");
                 }
             }
@@ -189,6 +191,9 @@ impl Server {
 /// Reads a request in full, within [`BODY_LIMIT`].
 async fn read(request: Request<Incoming>) -> Result<Call, Answer> {
     let (parts, body) = request.into_parts();
+    if body.size_hint().lower() > BODY_LIMIT as u64 {
+        return Err(Answer::text(StatusCode::PAYLOAD_TOO_LARGE, ""));
+    }
     let body = tokio::time::timeout(PATIENCE, Limited::new(body, BODY_LIMIT).collect()).await;
     let body = match body {
         Ok(Ok(body)) => body.to_bytes(),
@@ -274,7 +279,7 @@ impl hyper::body::Body for Endless {
         Poll::Ready((!part.is_empty()).then(|| Ok(Frame::data(part))))
     }
 
-    fn size_hint(&self) -> hyper::body::SizeHint {
-        hyper::body::SizeHint::with_exact(self.left)
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
     }
 }

@@ -1,0 +1,93 @@
+use std::net::{IpAddr, Ipv4Addr};
+
+use pgentra_emulator::certificates::Authority;
+use pgentra_emulator::{Clock, Fault, LocalAzure, Options, StartError};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::client::{Ask, imds, options, start};
+
+#[tokio::test]
+async fn only_loopback_is_listened_on() {
+    for address in ["0.0.0.0", "::", "192.0.2.1", "169.254.169.254"] {
+        let mut options = options();
+        options.address = address.parse().unwrap();
+        let refused = LocalAzure::start(options).await.unwrap_err();
+        assert!(matches!(refused, StartError::NotLoopback(_)), "{address}");
+    }
+    let mut options = options();
+    options.address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
+    let azure = LocalAzure::start(options).await.unwrap();
+    assert!(azure.metadata_url().starts_with("http://127.0.0.9:"));
+    assert!(azure.authority_host().starts_with("https://127.0.0.9:"));
+    assert_eq!(Ask::get(azure.keys_url()).trusting(azure.ca_pem()).send().await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut options = options();
+    options.ports.authority = taken.local_addr().unwrap().port();
+    let error = LocalAzure::start(options).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot listen on {}", taken.local_addr().unwrap()));
+}
+
+#[tokio::test]
+async fn after_a_stop_nothing_listens_and_fixed_ports_are_free_again() {
+    let azure = start().await;
+    azure.faults().push(None, Fault::Hang);
+    let hanging = tokio::spawn(imds(&azure, "").send());
+    while azure.journal().entries().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let address = azure.metadata_url().trim_start_matches("http://").to_owned();
+    azure.stop().await;
+    assert!(hanging.await.unwrap().is_err());
+    assert!(TcpStream::connect(&address).await.is_err());
+
+    let mut options = Options::new(Clock::fixed(crate::client::start_time()));
+    options.ports.metadata = address.rsplit_once(':').unwrap().1.parse().unwrap();
+    let again = LocalAzure::start(options).await.unwrap();
+    assert_eq!(again.metadata_url(), format!("http://{address}"));
+}
+
+#[tokio::test]
+async fn a_dropped_cloud_stops_too() {
+    let azure = start().await;
+    let address = azure.metadata_url().trim_start_matches("http://").to_owned();
+    drop(azure);
+    while TcpStream::connect(&address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn clients_that_do_not_know_the_authority_refuse_it() {
+    let azure = start().await;
+    let stranger = Authority::generate().unwrap();
+    assert!(Ask::get(azure.keys_url()).trusting(stranger.pem()).send().await.is_err());
+    // Every name under which a client may reach the endpoint is in the certificate.
+    for name in ["localhost", "127.0.0.1", "[::1]"] {
+        let url = azure.keys_url().replace("localhost", name);
+        match Ask::get(url).trusting(azure.ca_pem()).send().await {
+            Ok(reply) => assert_eq!(reply.status, 200, "{name}"),
+            Err(error) => assert!(error.is::<std::io::Error>() && name == "[::1]", "{name}: {error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_giant_request_is_refused() {
+    let azure = start().await;
+    let body = "POST /oauth2/token HTTP/1.1\r\nhost: x\r\ncontent-length: 300000\r\n\r\n".to_owned();
+    let head = format!("GET /{:x<65531}", "");
+    for (request, status) in [(body, "HTTP/1.1 413"), (head, "HTTP/1.1 431")] {
+        let mut stream =
+            TcpStream::connect(azure.metadata_url().trim_start_matches("http://")).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answered = [0; 12];
+        stream.read_exact(&mut answered).await.unwrap();
+        assert_eq!(str::from_utf8(&answered).unwrap(), status);
+    }
+    assert_eq!(azure.journal().entries(), []);
+}

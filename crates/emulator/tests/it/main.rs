@@ -1,0 +1,12 @@
+//! The local cloud over real HTTP and TLS.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod app_service;
+mod client;
+mod cloud_shell;
+mod entra;
+mod faults;
+mod federated;
+mod imds;
+mod jwt;
+mod life;
