@@ -98,3 +98,14 @@ async fn the_environment_is_not_handed_on() {
     let error = check("env | sort | cut -d= -f1 | tr '\\n' ' '; exit 1", VERSION).await;
     assert!(error.to_string().ends_with("\nLC_ALL PATH PWD "), "{error}");
 }
+
+#[tokio::test]
+#[cfg(not(feature = "embedded"))]
+async fn a_build_without_one_says_so() {
+    let place = tempfile::tempdir().unwrap();
+    let error =
+        start(Options { folder: place.path().join("db"), server: Server::Embedded }).await.unwrap_err();
+    assert!(matches!(error, StartError::NotEmbedded), "{error:?}");
+    assert!(error.to_string().contains("name an installed one"), "{error}");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+}

@@ -1,4 +1,5 @@
 //! A real PostgreSQL, embedded and installed: what it grants, to whom, and what is left of it.
+#![cfg(feature = "embedded")]
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -235,4 +236,23 @@ async fn a_path_too_long_for_a_socket_is_refused() {
     let db = start(options(place.path().join("x".repeat(longest)), Server::Embedded)).await.unwrap();
     superuser(&db).await;
     db.stop().await;
+}
+
+/// As root, below a folder that only root can enter: no other user could work there.
+#[tokio::test]
+async fn below_a_private_folder_only_the_embedded_one_runs_as_root() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: not root");
+    }
+    let place = place();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let folder = place.path().join("db");
+    let db = start(options(&folder, Server::Embedded)).await.unwrap();
+    superuser(&db).await;
+    assert_eq!(fs::metadata(db.socket_dir()).unwrap().uid(), 0);
+    db.stop().await;
+    let Some(installed) = installed() else { return };
+    let error = start(options(&folder, Server::Installed(installed))).await.unwrap_err();
+    assert!(matches!(error, StartError::Unreachable { .. }), "{error:?}");
+    assert!(!folder.exists());
 }
