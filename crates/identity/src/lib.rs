@@ -19,6 +19,7 @@ pub mod http;
 mod answer;
 mod cache;
 mod chain;
+mod claims;
 mod clock;
 mod cloud;
 mod credential;
@@ -38,6 +39,7 @@ mod token;
 mod world;
 
 pub use self::cache::{Health, Refreshed};
+pub use self::claims::{TokenKind, UnverifiedClaims};
 pub use self::clock::{Clock, ManualClock, RuntimeClock, SystemClock};
 pub use self::cloud::{Cloud, UnknownCloud};
 pub use self::credential::{Credential, CredentialBuilder};
