@@ -1,7 +1,8 @@
 //! Serves a local Azure until standard input ends, and tells on standard output, as one line of JSON, where it is.
 //!
 //! `cargo run -p pgentra-emulator --example serve -- FOLDER` also writes the local authority's certificate and a
-//! service account token into FOLDER, for clients that want files.
+//! service account token into FOLDER, for clients that want files. With `--link-local` after it, 169.254.169.254 answers
+//! too, where that address is on an interface.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -16,8 +17,10 @@ use tokio::io::AsyncReadExt as _;
 #[expect(clippy::disallowed_methods, reason = "here the system's clock becomes the local cloud's")]
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let folder = PathBuf::from(std::env::args().nth(1).ok_or("usage: serve FOLDER")?);
-    let azure = LocalAzure::start(Options::new(Clock::following(SystemTime::now))).await?;
+    let folder = PathBuf::from(std::env::args().nth(1).ok_or("usage: serve FOLDER [--link-local]")?);
+    let mut options = Options::new(Clock::following(SystemTime::now));
+    options.link_local = std::env::args().nth(2).is_some_and(|argument| argument == "--link-local");
+    let azure = LocalAzure::start(options).await?;
 
     let certificate = folder.join("ca.pem");
     std::fs::write(&certificate, azure.ca_pem())?;
