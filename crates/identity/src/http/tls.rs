@@ -36,6 +36,11 @@ impl Platform {
         self.config.get_or_init(|| self.build()).clone()
     }
 
+    #[cfg(test)]
+    pub(super) fn is_built(&self) -> bool {
+        self.config.get().is_some()
+    }
+
     fn build(&self) -> Result<Arc<ClientConfig>, HttpError> {
         let mut extra = self.extra.clone();
         if let Some(path) = self.env.get("SSL_CERT_FILE") {

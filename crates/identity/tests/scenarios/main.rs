@@ -1,6 +1,8 @@
 //! Every folder below `scenarios/` is one situation on one host: its variables and files, what is asked on the wire and
 //! what comes back, and what must come of it. This test plays them all, over real HTTP on loopback, on paused time.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod file;
 mod server;
 
