@@ -69,8 +69,8 @@ impl AuthenticationAnswer {
     }
 
     /// The body itself, so that its owner can overwrite it.
-    pub fn into_body(self) -> BytesMut {
-        self.body
+    pub fn body_mut(&mut self) -> &mut [u8] {
+        &mut self.body
     }
 }
 

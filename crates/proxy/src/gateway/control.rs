@@ -1,0 +1,105 @@
+//! The gateway's own connection to the PostgreSQL behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, NoTls, Row};
+
+use super::upstream::{ServiceAccount, Upstream};
+
+/// A question takes a millisecond. Beyond this the connection is given up.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A connection as the service account to the database `postgres`. Made when first needed, and made again when it died.
+pub(crate) struct Control {
+    upstream: Upstream,
+    service: ServiceAccount,
+    client: Mutex<Option<Arc<Client>>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ControlError {
+    #[error("the control connection to PostgreSQL failed")]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error("PostgreSQL did not answer on the control connection within {} s", ANSWER.as_secs())]
+    Slow,
+    #[error("the mapping in PostgreSQL is not as the gateway's preparation makes it")]
+    Mapping,
+}
+
+impl Control {
+    pub(crate) fn new(upstream: Upstream, service: ServiceAccount) -> Self {
+        Self { upstream, service, client: Mutex::new(None) }
+    }
+
+    /// Asks a question. Where the connection turns out to have died, it is made anew and asked once more.
+    pub(crate) async fn query(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, ControlError> {
+        let client = self.client().await?;
+        match self.ask(&client, sql, parameters).await {
+            Err(ControlError::Postgres(error)) if error.is_closed() || client.is_closed() => {
+                self.forget(&client).await;
+                let client = self.client().await?;
+                self.ask(&client, sql, parameters).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn ask(
+        &self,
+        client: &Arc<Client>,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, ControlError> {
+        match tokio::time::timeout(ANSWER, client.query(sql, parameters)).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => {
+                self.forget(client).await;
+                Err(ControlError::Slow)
+            }
+        }
+    }
+
+    async fn client(&self) -> Result<Arc<Client>, ControlError> {
+        let mut slot = self.client.lock().await;
+        if let Some(client) = slot.as_ref().filter(|client| !client.is_closed()) {
+            return Ok(client.clone());
+        }
+        let connect = connect(&self.upstream, &self.service);
+        let client = tokio::time::timeout(ANSWER, connect).await.map_err(|_| ControlError::Slow)??;
+        let client = Arc::new(client);
+        *slot = Some(client.clone());
+        Ok(client)
+    }
+
+    /// Lets go of a connection, unless it was replaced already.
+    async fn forget(&self, client: &Arc<Client>) {
+        let mut slot = self.client.lock().await;
+        if slot.as_ref().is_some_and(|held| Arc::ptr_eq(held, client)) {
+            *slot = None;
+        }
+    }
+}
+
+/// Connects. The task that drives the connection ends with the last handle of the client.
+pub(crate) async fn connect(
+    upstream: &Upstream,
+    service: &ServiceAccount,
+) -> Result<Client, tokio_postgres::Error> {
+    let mut config = upstream.driver_config(service);
+    // Somebody who owns the database could have set another path for it, and with it other functions.
+    config.options("-c search_path=pg_catalog,pg_temp").application_name("pgentra gateway");
+    let (client, connection) = config.connect(NoTls).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "the control connection ended");
+        }
+    });
+    Ok(client)
+}

@@ -1,0 +1,144 @@
+//! Prepares a PostgreSQL for the gateway.
+
+use rand::TryRngCore;
+use rand::rngs::OsRng;
+use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::{Client, Transaction};
+use uuid::Uuid;
+
+use super::control;
+use super::principal::Principal;
+use super::{Flavour, ServiceAccount, Upstream};
+
+/// Serialises preparations of one server; an arbitrary number, the same for all.
+const LOCK: i64 = 0x7067_656e_7472_6100;
+
+const COMMON: &str = include_str!("sql/common.sql");
+const FLEXIBLE: &str = include_str!("sql/flexible.sql");
+const SINGLE: &str = include_str!("sql/single.sql");
+
+/// What a PostgreSQL is prepared with.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Which product the gateway will be.
+    pub flavour: Flavour,
+    /// The tenant of every principal.
+    pub tenant: Uuid,
+    /// Who may manage Entra roles from the start. Each gets a role of its name; one that exists is bound anew.
+    pub administrators: Vec<Principal>,
+    /// Who exists in the tenant, so that roles can be made by name alone. Replaces what was there; may be empty, as a
+    /// gateway does not ask Entra.
+    pub directory: Vec<Principal>,
+}
+
+/// Why a PostgreSQL could not be prepared.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InitError {
+    /// The connection as the service account failed, or a statement did.
+    #[error("preparing PostgreSQL for the gateway failed")]
+    Postgres(#[from] tokio_postgres::Error),
+    /// The service account is not a superuser.
+    #[error("the role \"{0}\" is not a superuser")]
+    NotSuperuser(String),
+    /// The schema `pgentra` exists and belongs to somebody else, who could read and change the mapping.
+    #[error("the schema \"pgentra\" in database \"postgres\" does not belong to \"{0}\"")]
+    ForeignSchema(String),
+    /// The operating system has no random numbers.
+    #[error("no random numbers to make a password from")]
+    NoRandomness,
+}
+
+/// Prepares a PostgreSQL (13 or newer) for the gateway: the roles, the functions and the first administrators.
+///
+/// Everything happens in one transaction in the database `postgres`, and can be repeated: roles and mappings that
+/// exist are kept.
+///
+/// # Errors
+/// See [`InitError`]. Nothing is changed then.
+pub async fn init(upstream: &Upstream, service: &ServiceAccount, setup: &Setup) -> Result<(), InitError> {
+    let mut client = control::connect(upstream, service).await?;
+    check(&client, service).await?;
+    let transaction = client.transaction().await?;
+    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    transaction.batch_execute(COMMON).await?;
+    remember_gateway(&transaction, setup.tenant).await?;
+    replace_directory(&transaction, &setup.directory).await?;
+    match setup.flavour {
+        Flavour::Flexible => transaction.batch_execute(FLEXIBLE).await?,
+        Flavour::Single => transaction.batch_execute(SINGLE).await?,
+    }
+    for administrator in &setup.administrators {
+        bind_administrator(&transaction, setup.flavour, administrator).await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+async fn check(client: &Client, service: &ServiceAccount) -> Result<(), InitError> {
+    let row = client
+        .query_one(
+            "SELECT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
+                    (SELECT pg_get_userbyid(nspowner) = current_user FROM pg_namespace WHERE nspname = 'pgentra')",
+            &[],
+        )
+        .await?;
+    if !row.get::<_, bool>(0) {
+        return Err(InitError::NotSuperuser(service.name.clone()));
+    }
+    match row.get::<_, Option<bool>>(1) {
+        Some(false) => Err(InitError::ForeignSchema(service.name.clone())),
+        Some(true) | None => Ok(()),
+    }
+}
+
+/// Makes the password that mapped roles have towards the server, unless there is one.
+async fn remember_gateway(transaction: &Transaction<'_>, tenant: Uuid) -> Result<(), InitError> {
+    let password = random_password()?;
+    let verifier = postgres_protocol::password::scram_sha_256(password.expose_secret().as_bytes());
+    transaction
+        .execute(
+            "INSERT INTO pgentra.gateway (tenant_id, password, verifier) VALUES ($1::text::uuid, $2, $3)
+             ON CONFLICT (only_row) DO UPDATE SET tenant_id = excluded.tenant_id",
+            &[&tenant.to_string(), &password.expose_secret(), &verifier],
+        )
+        .await?;
+    Ok(())
+}
+
+async fn replace_directory(transaction: &Transaction<'_>, directory: &[Principal]) -> Result<(), InitError> {
+    transaction.execute("DELETE FROM pgentra.directory", &[]).await?;
+    let insert = transaction
+        .prepare("INSERT INTO pgentra.directory (object_id, name, kind) VALUES ($1::text::uuid, $2, $3)")
+        .await?;
+    for principal in directory {
+        let object_id = principal.object_id.to_string();
+        transaction.execute(&insert, &[&object_id, &principal.name, &principal.kind.as_str()]).await?;
+    }
+    Ok(())
+}
+
+async fn bind_administrator(
+    transaction: &Transaction<'_>,
+    flavour: Flavour,
+    administrator: &Principal,
+) -> Result<(), InitError> {
+    let Principal { name, object_id, kind } = administrator;
+    let object_id = object_id.to_string();
+    match flavour {
+        Flavour::Flexible => {
+            let sql = "SELECT pgentra.bind($1, $2, $3, true, false)";
+            transaction.query(sql, &[name, &object_id, &kind.as_str()]).await?;
+        }
+        Flavour::Single => {
+            let verifier = postgres_protocol::password::scram_sha_256(object_id.as_bytes());
+            transaction.query("SELECT pgentra.bind_administrator($1, $2)", &[name, &verifier]).await?;
+        }
+    }
+    Ok(())
+}
+
+fn random_password() -> Result<SecretString, InitError> {
+    let mut bytes = [0; 32];
+    OsRng.try_fill_bytes(&mut bytes).map_err(|_| InitError::NoRandomness)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
+}

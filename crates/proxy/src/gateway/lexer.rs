@@ -1,0 +1,198 @@
+//! As much of PostgreSQL's lexical structure as it takes to tell words from what only looks like them.
+
+use std::ops::Range;
+
+/// A piece of a statement. White space and comments are none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Token {
+    /// A keyword or an unquoted identifier.
+    Word(Range<usize>),
+    /// The end of a statement.
+    Semicolon,
+    /// Anything else: a string, a quoted identifier, a number, an operator; its first byte.
+    Other(u8),
+}
+
+/// Splits SQL into tokens (PostgreSQL documentation, "Lexical Structure"). Whatever the bytes are, it ends.
+///
+/// It takes `standard_conforming_strings` to be on, as it has been by default since PostgreSQL 9.1.
+pub(crate) struct Lexer<'a> {
+    sql: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Lexer<'a> {
+    pub(crate) fn new(sql: &'a [u8]) -> Self {
+        Self { sql, at: 0 }
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.sql.get(self.at..).unwrap_or_default()
+    }
+
+    fn skip_while(&mut self, matches: impl Fn(u8) -> bool) {
+        let rest = self.rest();
+        self.at += rest.iter().position(|byte| !matches(*byte)).unwrap_or(rest.len());
+    }
+
+    fn skip_space(&mut self) {
+        loop {
+            match self.rest() {
+                [b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, ..] => self.at += 1,
+                [b'-', b'-', ..] => self.skip_while(|byte| !matches!(byte, b'\n' | b'\r')),
+                [b'/', b'*', ..] => self.skip_comment(),
+                _ => return,
+            }
+        }
+    }
+
+    /// Comments nest.
+    fn skip_comment(&mut self) {
+        let mut depth = 0_usize;
+        loop {
+            match self.rest() {
+                [b'/', b'*', ..] => (depth, self.at) = (depth + 1, self.at + 2),
+                [b'*', b'/', ..] => (depth, self.at) = (depth - 1, self.at + 2),
+                [_, ..] => self.at += 1,
+                [] => return,
+            }
+            if depth == 0 {
+                return;
+            }
+        }
+    }
+
+    /// To the end of what a quote began. A doubled quote begins it anew, which skips it all the same.
+    fn skip_quoted(&mut self, quote: u8, backslash_escapes: bool) {
+        self.at += 1;
+        loop {
+            match self.rest() {
+                [b'\\', _, ..] if backslash_escapes => self.at += 2,
+                [byte, ..] if *byte == quote && self.rest().get(1) == Some(&quote) => self.at += 2,
+                [byte, ..] if *byte == quote => {
+                    self.at += 1;
+                    return;
+                }
+                [_, ..] => self.at += 1,
+                [] => return,
+            }
+        }
+    }
+
+    /// `$tag$ … $tag$`; a dollar sign that begins none is passed by itself.
+    fn skip_dollar(&mut self) {
+        let rest = self.rest();
+        let Some(end) = rest.iter().skip(1).position(|byte| *byte == b'$') else {
+            self.at += 1;
+            return;
+        };
+        let tag = &rest[1..=end];
+        let is_tag =
+            tag.first().is_none_or(|byte| begins_word(*byte)) && tag.iter().all(|byte| continues_word(*byte));
+        if !is_tag {
+            self.at += 1;
+            return;
+        }
+        let delimiter = &rest[..end + 2];
+        let body = &rest[delimiter.len()..];
+        match body.windows(delimiter.len()).position(|window| window == delimiter) {
+            Some(length) => self.at += length + 2 * delimiter.len(),
+            None => self.at = self.sql.len(),
+        }
+    }
+}
+
+impl Iterator for Lexer<'_> {
+    type Item = Token;
+
+    fn next(&mut self) -> Option<Token> {
+        self.skip_space();
+        let start = self.at;
+        let first = *self.rest().first()?;
+        match first {
+            b';' => {
+                self.at += 1;
+                return Some(Token::Semicolon);
+            }
+            b'\'' | b'"' => self.skip_quoted(first, false),
+            b'$' => self.skip_dollar(),
+            byte if begins_word(byte) => {
+                self.skip_while(|byte| continues_word(byte) || byte == b'$');
+                match (&self.sql[start..self.at], self.rest().first()) {
+                    // A prefix belongs to the string behind it; only with this one does a backslash escape.
+                    (b"e" | b"E", Some(b'\'')) => self.skip_quoted(b'\'', true),
+                    _ => return Some(Token::Word(start..self.at)),
+                }
+            }
+            // Digits of a number are no word, nor what hangs on to them.
+            byte if byte.is_ascii_digit() => self.skip_while(continues_word),
+            _ => self.at += 1,
+        }
+        Some(Token::Other(first))
+    }
+}
+
+fn begins_word(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
+}
+
+fn continues_word(byte: u8) -> bool {
+    begins_word(byte) || byte.is_ascii_digit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Words as they are, `;` for the end of a statement, the first character for anything else.
+    fn pieces(sql: &str) -> Vec<String> {
+        Lexer::new(sql.as_bytes())
+            .map(|token| match token {
+                Token::Word(range) => sql[range].to_owned(),
+                Token::Semicolon => ";".to_owned(),
+                Token::Other(byte) => char::from(byte).to_string(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn words_are_told_from_what_looks_like_them() {
+        for (sql, expected) in [
+            ("SET x = off;", &["SET", "x", "=", "off", ";"][..]),
+            ("a'b;c'd", &["a", "'", "d"]),
+            ("'it''s; ' x", &["'", "x"]),
+            (r"'\' x", &["'", "x"]),
+            (r"E'\'; ' x", &["E", "x"]),
+            (r"e'\\' x", &["e", "x"]),
+            (r#""a;""b" x"#, &["\"", "x"]),
+            ("-- a ' ; \n x", &["x"]),
+            ("/* a /* ; */ ' */ x", &["x"]),
+            ("/* open", &[]),
+            ("$$ ; ' $$ x", &["$", "x"]),
+            ("$a$ ; $$ $b$ $a$ x", &["$", "x"]),
+            ("$1 x", &["$", "1", "x"]),
+            ("a$b$c;d", &["a$b$c", ";", "d"]),
+            ("$open$ x", &["$"]),
+            ("'open x", &["'"]),
+            ("12abc x", &["1", "x"]),
+            ("$é$;$é$ x", &["$", "x"]),
+            ("a--b\nc", &["a", "c"]),
+            ("a-b", &["a", "-", "b"]),
+        ] {
+            assert_eq!(pieces(sql), expected, "{sql}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn it_always_ends_and_words_lie_in_order(sql: Vec<u8>) {
+            let mut end = 0;
+            for token in Lexer::new(&sql) {
+                if let Token::Word(range) = token {
+                    assert!(range.start >= end && range.end > range.start && range.end <= sql.len());
+                    end = range.end;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! From a connection to a session.
+
+use std::error::Error;
+
+use bytes::BytesMut;
+use pgentra_verify::Principal;
+use pgentra_wire::backend::{Authentication, BackendMessage, NegotiateProtocolVersion};
+use pgentra_wire::fields::Fields;
+use pgentra_wire::startup::{CancelRequest, ProtocolVersion, StartupMessage};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::flexible::Mapping;
+use super::single::{self, Member};
+use super::{Flavour, Gateway, refusal, setting};
+use crate::session::answer::Answer;
+use crate::session::cancel::Registration;
+use crate::session::client::{Client, Opening};
+use crate::session::end::{End, sqlstate};
+use crate::session::server::{Server, ServerError};
+
+/// The newest version of the protocol that clients may speak with us. The server behind is spoken to in 3.0: they differ
+/// in the length of cancel keys, which are ours.
+const NEWEST: ProtocolVersion = ProtocolVersion::V3_2;
+
+/// A session that is ready.
+pub(crate) struct Session {
+    pub(crate) server: UnixStream,
+    /// What the server sent already.
+    pub(crate) first: BytesMut,
+    pub(crate) registration: Registration,
+    /// A place among the sessions.
+    pub(crate) _place: OwnedSemaphorePermit,
+}
+
+/// Why a role is let in by a token: the flavour's own record of it.
+enum Claim {
+    Flexible(Mapping),
+    Single(Member),
+}
+
+impl Gateway {
+    /// Goes from the first byte to ReadyForQuery. `None`: it was a cancel request, and is done.
+    ///
+    /// Not cancel-safe; dropped, the client can still be told why.
+    pub(crate) async fn log_in(&self, client: &mut Client) -> Result<Option<Session>, End> {
+        let start = match client.open(&self.tls).await? {
+            Opening::Startup(start) => start,
+            Opening::Cancel(request) => {
+                self.pass_on(&request).await;
+                return Ok(None);
+            }
+        };
+        if start.user().is_empty() {
+            return Err(refusal::no_user().into());
+        }
+        if !client.is_encrypted() {
+            let address = client.address().ip().to_canonical();
+            return Err(refusal::no_encryption(address, start.user(), start.database()).into());
+        }
+        let Ok(place) = self.sessions.clone().try_acquire_owned() else {
+            return Err(refusal::too_many().into());
+        };
+        negotiate(client, &start).await?;
+        let role = self.role_name(&start);
+        let upstream = self.upstream_start(&start, &role)?;
+        let server = match self.claim(&role).await? {
+            None => self.pass_through(client, &upstream).await?,
+            Some((role, claim)) => {
+                let principal = self.ask_for_token(client, role).await?;
+                let server = self.open_as(role, &claim, &principal, &upstream).await?;
+                audit(role, &upstream, &principal, client);
+                server
+            }
+        };
+        client.send(&BackendMessage::Authentication(Authentication::Ok)).await?;
+        let long_keys = start.version() >= ProtocolVersion::V3_2;
+        self.welcome(client, server, long_keys, place).await.map(Some)
+    }
+
+    /// A request with a key that nobody holds is ignored, as PostgreSQL does: the answer tells no one anything.
+    async fn pass_on(&self, request: &CancelRequest) {
+        let Some(request) = self.cancel.find(request) else {
+            tracing::debug!("a cancel request with an unknown key");
+            return;
+        };
+        if let Err(error) = self.config.upstream.cancel(&request).await {
+            tracing::warn!(%error, "a cancel request could not be passed on");
+        }
+    }
+
+    fn role_name(&self, start: &StartupMessage) -> Vec<u8> {
+        match self.config.flavour {
+            Flavour::Flexible => start.user().to_vec(),
+            Flavour::Single => single::role_name(start.user(), &self.config.server_name).to_vec(),
+        }
+    }
+
+    /// The start-up for the server behind.
+    fn upstream_start(&self, start: &StartupMessage, role: &[u8]) -> Result<StartupMessage, End> {
+        // Where no database is named it has the role's name, which may just have lost its server.
+        let database = if start.database() == start.user() { role } else { start.database() };
+        let upstream = start
+            .clone()
+            .without(|name| name.starts_with(b"_pq_.") || name == setting::TYPED.as_bytes())
+            .with_version(ProtocolVersion::V3_0)
+            .with("user", role)?
+            .with("database", database)?;
+        match self.config.flavour {
+            Flavour::Flexible => Ok(upstream),
+            // So that SHOW and RESET know the setting before anybody has set it.
+            Flavour::Single => Ok(upstream.with(setting::KNOWN, start.get(setting::TYPED).unwrap_or(b"on"))?),
+        }
+    }
+
+    /// What is known of the role, if tokens let it in.
+    async fn claim<'a>(&self, role: &'a [u8]) -> Result<Option<(&'a str, Claim)>, End> {
+        // A name that is no text was not given by any of the functions that map roles.
+        let Ok(role) = std::str::from_utf8(role) else {
+            return Ok(None);
+        };
+        let found = match self.config.flavour {
+            Flavour::Flexible => Mapping::find(&self.control, role).await.map(|it| it.map(Claim::Flexible)),
+            Flavour::Single => Member::find(&self.control, role).await.map(|it| it.map(Claim::Single)),
+        };
+        match found {
+            Ok(claim) => Ok(claim.map(|claim| (role, claim))),
+            Err(error) => {
+                tracing::error!(error = chain(&error), "the mapping of roles cannot be read");
+                Err(refusal::unreachable().into())
+            }
+        }
+    }
+
+    /// Asks for the token and has it verified. It is overwritten before anything else happens.
+    async fn ask_for_token(&self, client: &mut Client, role: &str) -> Result<Principal, End> {
+        client.send(&BackendMessage::Authentication(Authentication::CleartextPassword)).await?;
+        let answer = Answer::read(client).await?;
+        let Ok(token) = std::str::from_utf8(answer.password()?) else {
+            return Err(refusal::not_a_token().into());
+        };
+        let verifier = &self.config.verifier;
+        verifier.verify(token, (self.config.clock)()).await.map_err(|rejection| {
+            tracing::warn!(role, error = chain(&rejection), "an access token was refused");
+            refusal::rejected(&rejection, verifier.policy()).into()
+        })
+    }
+
+    /// Logs in to the server behind as the role, if the token is one for it.
+    async fn open_as(
+        &self,
+        role: &str,
+        claim: &Claim,
+        principal: &Principal,
+        upstream: &StartupMessage,
+    ) -> Result<Server<UnixStream>, End> {
+        let (judged, is_adopted) = match claim {
+            Claim::Flexible(mapping) => {
+                (mapping.judge(role, principal).map(|()| vec![mapping.password.clone()]), mapping.is_adopted)
+            }
+            Claim::Single(member) => (member.judge(role, principal), member.is_adopted),
+        };
+        let passwords = judged.inspect_err(|fields| {
+            tracing::warn!(role, oid = %principal.object_id(), reason = %fields.message(), "an access token does not fit the role");
+        })?;
+        if !is_adopted {
+            self.adopt(role).await?;
+        }
+        for password in &passwords {
+            if let Some(server) = self.try_password(upstream, password).await? {
+                return Ok(server);
+            }
+        }
+        match claim {
+            // Its password was set a moment ago, so another one has been set since.
+            Claim::Flexible(_) => {
+                tracing::error!(role, "the server does not take the gateway's password for a mapped role");
+                Err(refusal::broken().into())
+            }
+            Claim::Single(_) => {
+                tracing::warn!(role, oid = %principal.object_id(), "the role's password is no id of the token");
+                Err(Member::mismatch(role, principal).into())
+            }
+        }
+    }
+
+    /// Makes the gateway's password that of the role.
+    async fn adopt(&self, role: &str) -> Result<(), End> {
+        match self.control.query("SELECT pgentra.adopt($1)", &[&role]).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::error!(role, error = chain(&error), "a role's password cannot be set");
+                Err(refusal::broken().into())
+            }
+        }
+    }
+
+    /// `None`: the password is wrong. Any other refusal of the server is for the client.
+    async fn try_password(
+        &self,
+        upstream: &StartupMessage,
+        password: &SecretString,
+    ) -> Result<Option<Server<UnixStream>>, End> {
+        let mut server = self.config.upstream.start(upstream).await.map_err(failed)?;
+        match server.log_in(password.expose_secret().as_bytes()).await {
+            Ok(()) => Ok(Some(server)),
+            Err(ServerError::Refused(fields)) if fields.sqlstate() == sqlstate::INVALID_PASSWORD => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Leaves the authentication to client and server.
+    async fn pass_through(
+        &self,
+        client: &mut Client,
+        upstream: &StartupMessage,
+    ) -> Result<Server<UnixStream>, End> {
+        let mut server = self.config.upstream.start(upstream).await.map_err(failed)?;
+        loop {
+            let message = server.read().await.map_err(failed)?;
+            let expects_answer = match &message {
+                BackendMessage::Authentication(Authentication::Ok) => return Ok(server),
+                BackendMessage::Authentication(Authentication::SaslFinal(_)) => false,
+                BackendMessage::Authentication(_) => true,
+                BackendMessage::ErrorResponse(fields) => return Err(fields.clone().into()),
+                _ => false,
+            };
+            client.send(&message).await?;
+            if expects_answer {
+                let answer = Answer::read(client).await?;
+                server.answer(answer.body()).await.map_err(failed)?;
+            }
+        }
+    }
+
+    /// Passes on what the server says until it is ready, with a cancel key of our own.
+    async fn welcome(
+        &self,
+        client: &mut Client,
+        mut server: Server<UnixStream>,
+        long_keys: bool,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Session, End> {
+        let mut registered = None;
+        let mut out = BytesMut::new();
+        loop {
+            match server.read().await.map_err(failed)? {
+                BackendMessage::BackendKeyData(key) => {
+                    let (key, registration) = self.cancel.register(key, long_keys)?;
+                    registered = Some(registration);
+                    BackendMessage::BackendKeyData(key).encode(&mut out)?;
+                }
+                BackendMessage::ErrorResponse(fields) => {
+                    client.write_all(&out).await?;
+                    return Err(fields.into());
+                }
+                ready @ BackendMessage::ReadyForQuery(_) => {
+                    ready.encode(&mut out)?;
+                    break;
+                }
+                other => other.encode(&mut out)?,
+            }
+        }
+        let Some(registration) = registered else {
+            tracing::error!("the server sent no cancel key");
+            return Err(refusal::broken().into());
+        };
+        client.write_all(&out).await?;
+        client.flush().await?;
+        let (server, first) = server.into_parts();
+        Ok(Session { server, first, registration, _place: place })
+    }
+}
+
+/// Tells a client that wants more than we speak how much we speak.
+async fn negotiate(client: &mut Client, start: &StartupMessage) -> Result<(), End> {
+    if start.version() <= NEWEST && start.protocol_options().next().is_none() {
+        return Ok(());
+    }
+    let newest = start.version().min(NEWEST);
+    let answer = NegotiateProtocolVersion::new(newest, start.protocol_options())?;
+    client.send(&BackendMessage::NegotiateProtocolVersion(answer)).await
+}
+
+/// One line for whoever watches who signs in. Microsoft: "Audit logging in Azure Database for PostgreSQL" names the text
+/// and `UPN=`, `appid=`, `oid=`.
+fn audit(role: &str, upstream: &StartupMessage, principal: &Principal, client: &Client) {
+    let database = String::from_utf8_lossy(upstream.database());
+    let (oid, address) = (principal.object_id(), client.address());
+    match principal.kind() {
+        pgentra_verify::Kind::App => {
+            let appid = principal.app_id().map(|id| id.to_string()).unwrap_or_default();
+            tracing::info!(%oid, appid, role, %database, %address, "Microsoft Entra ID connection authorized");
+        }
+        _ => {
+            let upn = principal.user_principal_name().unwrap_or_default();
+            tracing::info!(%oid, UPN = upn, role, %database, %address, "Microsoft Entra ID connection authorized");
+        }
+    }
+}
+
+/// What the server says is for the client; that it fails is for the log.
+fn failed(error: ServerError) -> End {
+    let fields: Fields = match error {
+        ServerError::Refused(fields) => fields,
+        error @ ServerError::Io(_) => {
+            tracing::error!(error = chain(&error), "PostgreSQL cannot be reached");
+            refusal::unreachable()
+        }
+        error => {
+            tracing::error!(error = chain(&error), "PostgreSQL did not open the session");
+            refusal::broken()
+        }
+    };
+    End::Told(fields)
+}
+
+/// An error with all its causes.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

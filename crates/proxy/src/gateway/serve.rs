@@ -1,0 +1,153 @@
+//! Accepts connections until told to stop, and sees every session to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::login::Session;
+use super::setting::SettingRenamer;
+use super::{Flavour, Gateway, refusal};
+use crate::session::client::Client;
+use crate::session::end::End;
+use crate::session::relay::{AsIs, Broken, relay};
+
+/// PostgreSQL ends a terminated session at once; beyond this it is cut off.
+const TERMINATION: Duration = Duration::from_secs(5);
+/// When the system has no file handles left, sessions that end give some back: accepting waits so long for it.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// How far a shutdown has come. Each stage follows the one before.
+#[derive(Clone, Default)]
+struct Stages {
+    /// No new sessions.
+    drain: CancellationToken,
+    /// PostgreSQL is asked to end the sessions that are left.
+    terminate: CancellationToken,
+    /// Whatever is left is dropped.
+    kill: CancellationToken,
+}
+
+impl Gateway {
+    /// Serves clients until `shutdown` is cancelled, then drains: the listener closes; whoever is still logging in is
+    /// told 57P03; sessions get [`Limits::drain`](crate::session::Limits::drain) to end by themselves, then PostgreSQL
+    /// ends them with 57P01. Returns when the last one is gone, at most some seconds later.
+    ///
+    /// Dropping the future drops the sessions too, without a farewell. One gateway can serve several listeners: limits
+    /// and cancel keys are common to them.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
+        let stages = Stages { drain: shutdown, ..Stages::default() };
+        let _kill = stages.kill.clone().drop_guard();
+        let tasks = TaskTracker::new();
+        while let Some((stream, address, starting)) = self.accept(&listener, &stages.drain).await {
+            let client = Client::new(stream, address);
+            tasks.spawn(self.clone().run(client, starting, stages.clone()));
+        }
+        drop(listener);
+        tasks.close();
+        if tokio::time::timeout(self.config.limits.drain, tasks.wait()).await.is_ok() {
+            return;
+        }
+        stages.terminate.cancel();
+        if tokio::time::timeout(TERMINATION, tasks.wait()).await.is_ok() {
+            return;
+        }
+        stages.kill.cancel();
+        tasks.wait().await;
+    }
+
+    /// The next connection, once there is room for it. `None`: no more are wanted.
+    async fn accept(
+        &self,
+        listener: &TcpListener,
+        drain: &CancellationToken,
+    ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let accepted = async {
+            loop {
+                // The semaphore is never closed.
+                let starting = self.starting.clone().acquire_owned().await.ok()?;
+                match listener.accept().await {
+                    Ok((stream, address)) => return Some((stream, address, starting)),
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(EXHAUSTED).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = drain.cancelled() => None,
+            accepted = accepted => accepted,
+        }
+    }
+
+    /// One connection from start to end. Whatever way it goes, both sides are closed with it.
+    async fn run(self: Arc<Self>, mut client: Client, starting: OwnedSemaphorePermit, stages: Stages) {
+        let address = client.address();
+        let logged_in = tokio::select! {
+            biased;
+            () = stages.kill.cancelled() => return,
+            logged_in = tokio::time::timeout(self.config.limits.start_up, self.log_in(&mut client)) => logged_in,
+            () = stages.drain.cancelled() => Ok(Err(refusal::shutting_down().into())),
+        };
+        let session = match logged_in.unwrap_or_else(|_| Err(refusal::slow().into())) {
+            Ok(Some(session)) => session,
+            Ok(None) => return,
+            Err(End::Told(fields)) => {
+                tracing::info!(%address, reason = %fields, "a client was refused");
+                tokio::select! {
+                    () = stages.kill.cancelled() => {}
+                    () = client.tell(fields) => {}
+                }
+                return;
+            }
+            Err(End::Gone(error)) => {
+                tracing::debug!(%address, %error, "a client left before its session began");
+                return;
+            }
+        };
+        drop(starting);
+        tokio::select! {
+            () = stages.kill.cancelled() => {}
+            ended = self.relay(&mut client, session, &stages.terminate) => match ended {
+                Ok(()) => tracing::debug!(%address, "a session ended"),
+                Err(error) => tracing::debug!(%address, %error, "a session broke"),
+            },
+        }
+    }
+
+    async fn relay(
+        &self,
+        client: &mut Client,
+        session: Session,
+        terminate: &CancellationToken,
+    ) -> Result<(), Broken> {
+        let Session { mut server, first, registration, _place } = session;
+        let relayed = async {
+            match self.config.flavour {
+                Flavour::Flexible => relay(client, &mut server, first, &mut AsIs).await,
+                Flavour::Single => relay(client, &mut server, first, &mut SettingRenamer::default()).await,
+            }
+        };
+        // Only PostgreSQL knows where a message may stand between the bytes of a result, so it is PostgreSQL that says
+        // goodbye.
+        let terminated = async {
+            terminate.cancelled().await;
+            let process_id = registration.process_id().cast_signed();
+            let sql = "SELECT pg_terminate_backend($1)";
+            if let Err(error) = self.control.query(sql, &[&process_id]).await {
+                tracing::warn!(%error, "a session could not be terminated");
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            ended = relayed => ended,
+            never = terminated => never,
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A client's connection, from its first byte to its start-up packet.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use pgentra_wire::backend::BackendMessage;
+use pgentra_wire::fields::Fields;
+use pgentra_wire::startup::{
+    ALPN, CancelRequest, FirstPacket, ProtocolVersion, StartupMessage, is_direct_tls,
+};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::answer::fill;
+use super::end::{End, fatal, sqlstate};
+
+/// How long a client may take to read its last message and hang up.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// A client that vanished without a word is noticed by probes after this time of silence.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// The time between those probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A client's connection.
+pub(crate) struct Client {
+    transport: Transport,
+    address: SocketAddr,
+}
+
+enum Transport {
+    Plain(TcpStream),
+    /// The handshake has the stream; where it is given up there is nobody left to speak to.
+    Handshake,
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// What a client wants.
+#[derive(Debug)]
+pub(crate) enum Opening {
+    Startup(StartupMessage),
+    Cancel(CancelRequest),
+}
+
+impl Client {
+    pub(crate) fn new(stream: TcpStream, address: SocketAddr) -> Self {
+        // A system that refuses these options still carries the session.
+        let _ = stream.set_nodelay(true);
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+        Self { transport: Transport::Plain(stream), address }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn is_encrypted(&self) -> bool {
+        matches!(self.transport, Transport::Tls(_))
+    }
+
+    /// Goes through the requests for encryption to the packet that says what the client wants.
+    ///
+    /// TLS begins either at once, when it must agree on the protocol `postgresql` by ALPN, or after an SSLRequest. GSSAPI
+    /// encryption is declined. Exactly the bytes of each packet are read, so nothing that was sent in the clear can pass
+    /// for something sent inside TLS (CVE-2021-23214).
+    pub(crate) async fn open(&mut self, tls: &TlsAcceptor) -> Result<Opening, End> {
+        if self.begins_with_tls().await? {
+            self.handshake(tls).await?;
+            if !self.agreed_on_postgresql() {
+                return Err(End::Gone(io::Error::other("direct TLS without the ALPN protocol postgresql")));
+            }
+        }
+        let mut gss_declined = false;
+        loop {
+            match self.first_packet().await? {
+                FirstPacket::Startup(start) => return Ok(Opening::Startup(start)),
+                FirstPacket::Cancel(cancel) => return Ok(Opening::Cancel(cancel)),
+                FirstPacket::SslRequest if !self.is_encrypted() => {
+                    self.write_all(b"S").await?;
+                    self.handshake(tls).await?;
+                }
+                FirstPacket::GssEncRequest if !self.is_encrypted() && !gss_declined => {
+                    gss_declined = true;
+                    self.write_all(b"N").await?;
+                }
+                FirstPacket::SslRequest | FirstPacket::GssEncRequest => {
+                    let message = "a second request for encryption";
+                    return Err(fatal(sqlstate::PROTOCOL_VIOLATION, message).into());
+                }
+                FirstPacket::Unsupported(version) => return Err(unsupported(version).into()),
+            }
+        }
+    }
+
+    /// Sends one message and waits until it is written out.
+    pub(crate) async fn send(&mut self, message: &BackendMessage) -> Result<(), End> {
+        let mut out = BytesMut::new();
+        message.encode(&mut out)?;
+        self.write_all(&out).await?;
+        Ok(self.flush().await?)
+    }
+
+    /// Sends the last message and hangs up, within a bounded time. What fails here has nobody to be told to.
+    pub(crate) async fn tell(mut self, fields: Fields) {
+        let farewell = async {
+            let mut out = BytesMut::new();
+            BackendMessage::ErrorResponse(fields).encode(&mut out).map_err(io::Error::other)?;
+            self.write_all(&out).await?;
+            self.shutdown().await?;
+            linger(&mut self).await
+        };
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    }
+
+    async fn begins_with_tls(&mut self) -> io::Result<bool> {
+        let Transport::Plain(stream) = &self.transport else {
+            return Ok(false);
+        };
+        let mut first = [0];
+        let length = stream.peek(&mut first).await?;
+        is_direct_tls(&first[..length]).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    async fn handshake(&mut self, tls: &TlsAcceptor) -> io::Result<()> {
+        match std::mem::replace(&mut self.transport, Transport::Handshake) {
+            Transport::Plain(stream) => {
+                self.transport = Transport::Tls(Box::new(tls.accept(stream).await?));
+                Ok(())
+            }
+            Transport::Handshake | Transport::Tls(_) => Err(no_transport()),
+        }
+    }
+
+    fn agreed_on_postgresql(&self) -> bool {
+        match &self.transport {
+            Transport::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(ALPN),
+            _ => false,
+        }
+    }
+
+    async fn first_packet(&mut self) -> Result<FirstPacket, End> {
+        let mut received = BytesMut::new();
+        loop {
+            if let Some(packet) = FirstPacket::decode(&mut received)? {
+                return Ok(packet);
+            }
+            // The decoder has compared the length with its limit.
+            let whole = received.first_chunk().map_or(4, |length| u32::from_be_bytes(*length) as usize);
+            fill(self, &mut received, whole).await?;
+        }
+    }
+}
+
+/// The configuration for TLS with what this protocol needs on top of it.
+pub(crate) fn acceptor(config: &rustls::ServerConfig) -> TlsAcceptor {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// Reads and forgets until the peer hangs up: to close a connection while unread bytes are there would make the system
+/// drop what the peer has not read yet. The caller bounds the time.
+pub(crate) async fn linger(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    let mut ignored = [0; 512];
+    while stream.read(&mut ignored).await? != 0 {}
+    Ok(())
+}
+
+impl AsyncRead for Client {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Handshake => Poll::Ready(Err(no_transport())),
+        }
+    }
+}
+
+impl AsyncWrite for Client {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Handshake => Poll::Ready(Err(no_transport())),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Handshake => Poll::Ready(Err(no_transport())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Handshake => Poll::Ready(Err(no_transport())),
+        }
+    }
+}
+
+fn no_transport() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the TLS handshake was not completed")
+}
+
+fn unsupported(version: ProtocolVersion) -> Fields {
+    let message = format!("unsupported frontend protocol {version}: server supports 3.0 to 3.2");
+    fatal(sqlstate::FEATURE_NOT_SUPPORTED, &message)
+}

@@ -1,0 +1,51 @@
+//! How a conversation ends before it became a session.
+
+use std::io;
+
+use pgentra_wire::WireError;
+use pgentra_wire::fields::{Fields, Severity};
+
+/// SQLSTATEs of failures that are ours (PostgreSQL documentation, "PostgreSQL Error Codes").
+pub(crate) mod sqlstate {
+    pub(crate) const CONNECTION_FAILURE: &str = "08006";
+    pub(crate) const PROTOCOL_VIOLATION: &str = "08P01";
+    pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
+    pub(crate) const INVALID_AUTHORIZATION: &str = "28000";
+    pub(crate) const INVALID_PASSWORD: &str = "28P01";
+    pub(crate) const TOO_MANY_CONNECTIONS: &str = "53300";
+    pub(crate) const QUERY_CANCELED: &str = "57014";
+    pub(crate) const CANNOT_CONNECT_NOW: &str = "57P03";
+}
+
+/// The end of a conversation that did not become a session.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The client went away, or cannot be spoken to.
+    Gone(io::Error),
+    /// The client is told why.
+    Told(Fields),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Gone(error)
+    }
+}
+
+/// What the client sent is not the protocol. The error repeats nothing of it.
+impl From<WireError> for End {
+    fn from(error: WireError) -> Self {
+        Self::Told(fatal(sqlstate::PROTOCOL_VIOLATION, &error.to_string()))
+    }
+}
+
+impl From<Fields> for End {
+    fn from(fields: Fields) -> Self {
+        Self::Told(fields)
+    }
+}
+
+/// An error that ends the session.
+pub(crate) fn fatal(sqlstate: &str, message: &str) -> Fields {
+    Fields::new(Severity::Fatal, sqlstate, message)
+}

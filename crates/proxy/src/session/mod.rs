@@ -1,0 +1,11 @@
+//! What a PostgreSQL proxy does whoever it proxies for: begin a conversation, find out who may cancel what, relay.
+
+pub(crate) mod answer;
+pub(crate) mod cancel;
+pub(crate) mod client;
+pub(crate) mod end;
+pub(crate) mod limits;
+pub(crate) mod relay;
+pub(crate) mod server;
+
+pub use limits::Limits;

@@ -1,0 +1,252 @@
+//! Bytes from one side to the other and back, until one side is done.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::poll_read_buf;
+
+use super::client::linger;
+
+/// Bytes that one direction takes at a time. Measured: half the processor time of tokio's 8 KiB, and little less with
+/// more. Held only while bytes flow, so an idle session costs none of it.
+const BUFFER: usize = 64 * 1024;
+/// How long a client may take to hang up once the server has.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Changes what a client sends to the server.
+pub(crate) trait Rewrite {
+    /// Gets what was received and leaves what is to be sent. It may hold bytes back until more came.
+    fn rewrite(&mut self, bytes: &mut BytesMut);
+}
+
+/// Changes nothing.
+pub(crate) struct AsIs;
+
+impl Rewrite for AsIs {
+    fn rewrite(&mut self, _: &mut BytesMut) {}
+}
+
+/// Relays until the server hangs up, or one side breaks. `first` is what the server has sent already.
+///
+/// A client that closes only its sending side still gets its answers. A server that hangs up ends the session after its
+/// last bytes were delivered. An error says which side broke; a session that ended in good order has none.
+///
+/// Not cancel-safe: dropped, it loses what it holds; close both sides then.
+pub(crate) async fn relay<C, S>(
+    client: &mut C,
+    server: &mut S,
+    first: BytesMut,
+    rewrite: &mut impl Rewrite,
+) -> Result<(), Broken>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut up = Pipe::new(BytesMut::new());
+    let mut down = Pipe::new(first);
+    poll_fn(|cx| {
+        match up.poll(cx, client, server, rewrite) {
+            Poll::Ready(Err(Broken::Source(error))) => return Poll::Ready(Err(Broken::Source(error))),
+            // The server does not listen any more, but what it said last is still to be delivered.
+            Poll::Ready(Err(Broken::Sink(_)) | Ok(())) | Poll::Pending => {}
+        }
+        match ready!(down.poll(cx, server, client, &mut AsIs)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            // The sides of this direction are the other way round.
+            Err(Broken::Source(error)) => Poll::Ready(Err(Broken::Sink(error))),
+            Err(Broken::Sink(error)) => Poll::Ready(Err(Broken::Source(error))),
+        }
+    })
+    .await?;
+    // The session is over; a client that does not hang up is not waited for any longer.
+    let _ = tokio::time::timeout(LINGER, linger(client)).await;
+    Ok(())
+}
+
+/// Which side broke, seen from the direction client to server.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    #[error("the client's connection broke")]
+    Source(#[source] io::Error),
+    #[error("the server's connection broke")]
+    Sink(#[source] io::Error),
+}
+
+/// One direction.
+struct Pipe {
+    buf: BytesMut,
+    state: State,
+    unflushed: bool,
+}
+
+#[derive(PartialEq)]
+enum State {
+    Flowing,
+    /// The source is at its end: what is left goes out, then the sink is told.
+    Ending,
+    Done,
+}
+
+impl Pipe {
+    fn new(first: BytesMut) -> Self {
+        Self { buf: first, state: State::Flowing, unflushed: false }
+    }
+
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut R,
+        sink: &mut W,
+        rewrite: &mut impl Rewrite,
+    ) -> Poll<Result<(), Broken>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        if self.state == State::Done {
+            return Poll::Ready(Ok(()));
+        }
+        let ended = ready!(self.flow(cx, source, sink, rewrite));
+        self.state = State::Done;
+        self.buf = BytesMut::new();
+        Poll::Ready(ended)
+    }
+
+    fn flow<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut R,
+        sink: &mut W,
+        rewrite: &mut impl Rewrite,
+    ) -> Poll<Result<(), Broken>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            while !self.buf.is_empty() {
+                match ready!(Pin::new(&mut *sink).poll_write(cx, &self.buf)).map_err(Broken::Sink)? {
+                    0 => return Poll::Ready(Err(Broken::Sink(io::ErrorKind::WriteZero.into()))),
+                    written => self.buf.advance(written),
+                }
+                self.unflushed = true;
+            }
+            if self.state == State::Ending {
+                return Pin::new(sink).poll_shutdown(cx).map_err(Broken::Sink);
+            }
+            self.buf.reserve(BUFFER);
+            match poll_read_buf(Pin::new(&mut *source), cx, &mut self.buf) {
+                Poll::Ready(Ok(0)) => self.state = State::Ending,
+                Poll::Ready(Ok(_)) => rewrite.rewrite(&mut self.buf),
+                // TLS that ends without a word: not every client takes its leave.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.state = State::Ending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Source(error))),
+                Poll::Pending => {
+                    self.buf = BytesMut::new();
+                    if self.unflushed {
+                        ready!(Pin::new(sink).poll_flush(cx)).map_err(Broken::Sink)?;
+                        self.unflushed = false;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    struct Ends {
+        client: DuplexStream,
+        server: DuplexStream,
+        relay: tokio::task::JoinHandle<Result<(), Broken>>,
+    }
+
+    fn relayed(first: &[u8]) -> Ends {
+        let (client, mut near) = duplex(1024);
+        let (server, mut far) = duplex(1024);
+        let first = BytesMut::from(first);
+        let relay = tokio::spawn(async move { relay(&mut near, &mut far, first, &mut AsIs).await });
+        Ends { client, server, relay }
+    }
+
+    #[tokio::test]
+    async fn both_ways_and_more_than_any_buffer() {
+        let Ends { client, server, relay } = relayed(b"first");
+        let (mut from_relay, mut to_relay) = tokio::io::split(client);
+        let (mut server_from, mut server_to) = tokio::io::split(server);
+        let long: Vec<u8> = (0..300_000_u32).map(|n| n.to_be_bytes()[3]).collect();
+        let (upload, download) = (long.clone(), long.clone());
+        let send = tokio::spawn(async move {
+            to_relay.write_all(&upload).await.unwrap();
+            to_relay.shutdown().await.unwrap();
+        });
+        let echo = tokio::spawn(async move {
+            let mut received = Vec::new();
+            server_from.read_to_end(&mut received).await.unwrap();
+            // The client has closed its sending side, and still gets its answer.
+            server_to.write_all(&download).await.unwrap();
+            server_to.shutdown().await.unwrap();
+            received
+        });
+        let mut received = Vec::new();
+        from_relay.read_to_end(&mut received).await.unwrap();
+        assert_eq!(&received[..5], b"first");
+        assert_eq!(&received[5..], &long[..]);
+        assert_eq!(echo.await.unwrap(), long);
+        send.await.unwrap();
+        drop(from_relay);
+        relay.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_hang_up_is_left() {
+        let Ends { mut client, mut server, relay } = relayed(b"");
+        server.write_all(b"goodbye").await.unwrap();
+        drop(server);
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"goodbye");
+        relay.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_last_words_of_a_server_that_no_longer_listens_are_delivered() {
+        let (mut client, mut near) = duplex(1024);
+        let (mut far, server) = duplex(1024);
+        let first = BytesMut::from(&b"last words"[..]);
+        drop(server);
+        client.write_all(b"a query").await.unwrap();
+        let relay = tokio::spawn(async move { relay(&mut near, &mut far, first, &mut AsIs).await });
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"last words");
+        drop(client);
+        relay.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn no_buffer_is_held_while_nothing_flows() {
+        let (mut source, mut relayed) = duplex(1024);
+        let (mut sink, mut delivered) = duplex(1024);
+        let mut pipe = Pipe::new(BytesMut::new());
+        source.write_all(b"hello").await.unwrap();
+        let polled = poll_fn(|cx| Poll::Ready(pipe.poll(cx, &mut relayed, &mut sink, &mut AsIs))).await;
+        assert!(polled.is_pending());
+        assert_eq!(pipe.buf.capacity(), 0);
+        let mut received = [0; 5];
+        delivered.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"hello");
+    }
+}
