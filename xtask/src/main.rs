@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "a chore talks to the person who runs it")]
 
 mod arrows;
+mod bench;
 mod budgets;
 mod fuzz;
 mod invariants;
@@ -14,6 +15,7 @@ use clap::{Parser, Subcommand};
 fn main() -> Result<()> {
     let root = tree::root()?;
     match Arguments::parse().chore {
+        Chore::Bench { name } => bench::run(&root, &name),
         Chore::Check => check(&root),
         Chore::Fuzz { runs } => fuzz::run(&root, runs),
         Chore::Test { arguments } => test::run(&root, &arguments),
@@ -30,6 +32,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Measure pgentra side by side with its peers and print the ratios.
+    Bench {
+        /// Which: token.
+        #[arg(value_parser = ["token"])]
+        name: String,
+    },
     /// Compare the code with ARCHITECTURE.md: arrows, budgets, names, invariants.
     Check,
     /// Build every fuzz target and run each for a bounded number of inputs.

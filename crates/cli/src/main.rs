@@ -1,1 +1,86 @@
-fn main() {}
+//! `pgentra`: PostgreSQL without passwords, on Azure identities.
+
+mod arguments;
+mod command;
+mod local;
+mod output;
+mod problem;
+mod progress;
+mod sign_in;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use pgentra_identity::World;
+use tracing_subscriber::EnvFilter;
+
+use arguments::{Arguments, Command};
+use problem::{Outcome, Problem};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let world = World::real();
+    log(&world, arguments.verbose);
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::ours("cannot start the runtime", error))
+        .and_then(|runtime| {
+            let outcome = runtime.block_on(run(&world, arguments.command));
+            // A resolver thread that hangs must not keep the process: its answer is no longer wanted.
+            runtime.shutdown_background();
+            outcome
+        });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            // Nobody is left to tell if stderr is gone.
+            let _ = problem.print(&mut anstream::stderr().lock());
+            problem.exit_code()
+        }
+    }
+}
+
+async fn run(world: &World, command: Command) -> Outcome {
+    match command {
+        Command::Quickstart(arguments) => command::quickstart::run(world, arguments).await,
+        Command::Token(arguments) => command::token::run(world, arguments).await,
+        Command::Whoami(arguments) => command::whoami::run(world, arguments).await,
+        Command::Query(arguments) => command::query::run(world, arguments).await,
+        Command::Psql(arguments) => command::launch::psql(world, arguments).await,
+        Command::Exec(arguments) => command::launch::exec(world, arguments).await,
+        Command::Local(command) => local::run(world, command).await,
+        Command::Completions { shell } => completions(shell),
+        Command::Man => man(),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "pgentra", &mut script);
+    output::result(&String::from_utf8_lossy(&script))
+}
+
+fn man() -> Outcome {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Arguments::command())
+        .render(&mut page)
+        .map_err(|error| Problem::ours("cannot render the manual page", error))?;
+    output::result(&String::from_utf8_lossy(&page))
+}
+
+fn log(world: &World, verbose: u8) {
+    let default = match verbose {
+        0 => "warn",
+        1 => "pgentra=info,pgentra_identity=info,pgentra_connect=info,pgentra_proxy=info,warn",
+        _ => {
+            "pgentra=debug,pgentra_identity=debug,pgentra_connect=debug,pgentra_proxy=debug,pgentra_emulator=debug,pgentra_localdb=debug,info"
+        }
+    };
+    let filter = world
+        .env()
+        .get("PGENTRA_LOG")
+        .and_then(|filter| EnvFilter::try_new(filter).ok())
+        .unwrap_or_else(|| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(anstream::stderr).compact().init();
+}

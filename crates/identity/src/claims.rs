@@ -33,7 +33,8 @@ impl UnverifiedClaims {
         Self::read(token.expose_secret())
     }
 
-    fn read(token: &str) -> Option<Self> {
+    /// Reads the header and claims of a token in its text form; `None` when it is not a JSON Web Token.
+    pub fn read(token: &str) -> Option<Self> {
         let mut parts = token.split('.');
         let (header, payload, _signature) = (parts.next()?, parts.next()?, parts.next()?);
         if parts.next().is_some() {

@@ -1,0 +1,355 @@
+//! What a person typed. Nothing here touches the world; `sign_in` and the commands resolve it.
+
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use pgentra_identity::{Cloud, SourceName};
+use pgentra_proxy::gateway::Flavour;
+
+/// PostgreSQL without passwords, on Azure identities.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pgentra",
+    version,
+    disable_help_flag = true,
+    after_help = "Exit codes: 0 fine, 1 our fault, 2 usage or configuration, 3 no token, 4 network or TLS,\n\
+                  5 refused by the server. `psql` and `exec` pass on the exit code of the program they run.\n\n\
+                  Start with: pgentra quickstart"
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Say more on stderr: -v decisions, -vv details. `PGENTRA_LOG` takes a filter such as `pgentra_identity=debug`.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Print help.
+    #[arg(short = '?', long, global = true, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Play the article "Connect with Managed Identity to Azure Database for PostgreSQL", start to end, on this machine.
+    #[command(after_help = "Example: pgentra quickstart --flavour single")]
+    Quickstart(Quickstart),
+    /// Print an access token for Azure Database for PostgreSQL.
+    #[command(
+        after_help = "Example: PGPASSWORD=$(pgentra token) psql 'host=my.postgres.database.azure.com user=my-app sslmode=verify-full'"
+    )]
+    Token(Token),
+    /// Say which identity this is, what its token says of itself, and which role names fit it.
+    #[command(after_help = "Example: pgentra whoami --client-id 00000000-1111-2222-3333-444444444444")]
+    Whoami(Whoami),
+    /// Run SQL, signed in; no PostgreSQL client needed.
+    #[command(
+        after_help = "Example: pgentra query -h my.postgres.database.azure.com -U my-app -d postgres -c 'SELECT version()'"
+    )]
+    Query(Query),
+    /// Run the installed psql, signed in.
+    #[command(
+        after_help = "Example: pgentra psql -h my.postgres.database.azure.com -U my-app -d postgres -- --tuples-only"
+    )]
+    Psql(Psql),
+    /// Run any libpq program, signed in: PGHOST, PGUSER, PGPASSWORD and the rest are set for it alone.
+    #[command(
+        after_help = "Example: pgentra exec -h my.postgres.database.azure.com -U my-app -d app -- pg_dump --schema-only"
+    )]
+    Exec(Exec),
+    /// A local Azure: metadata service, Entra, and a PostgreSQL that checks tokens.
+    #[command(subcommand, after_help = "Example: pgentra local up --flavour flexible")]
+    Local(Local),
+    /// Print a completion script for a shell.
+    #[command(
+        after_help = "Example: pgentra completions bash > ~/.local/share/bash-completion/completions/pgentra"
+    )]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page in roff.
+    #[command(after_help = "Example: pgentra man | man -l -")]
+    Man,
+}
+
+/// Arguments of `pgentra quickstart`.
+#[derive(Debug, Args)]
+pub(crate) struct Quickstart {
+    #[command(flatten)]
+    pub(crate) database: LocalDatabase,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra token`.
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    /// Print the token's header and claims, as it states them and not verified, instead of the token.
+    #[arg(long)]
+    pub(crate) decode: bool,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra whoami`.
+#[derive(Debug, Args)]
+pub(crate) struct Whoami {
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra query`.
+#[derive(Debug, Args)]
+pub(crate) struct Query {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// SQL to run; may be given several times, and may hold several statements.
+    #[arg(short, long = "command", value_name = "SQL", required = true)]
+    pub(crate) command: Vec<String>,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra psql`.
+#[derive(Debug, Args)]
+pub(crate) struct Psql {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+    /// Arguments for psql itself.
+    #[arg(last = true, value_name = "ARGS")]
+    pub(crate) arguments: Vec<std::ffi::OsString>,
+}
+
+/// Arguments of `pgentra exec`.
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+    /// The program and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) program: Vec<std::ffi::OsString>,
+}
+
+/// `pgentra local …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Local {
+    /// Start the local cloud; it runs until Ctrl-C or `pgentra local down`.
+    #[command(after_help = "Example: pgentra local up --flavour single --detach")]
+    Up(LocalUp),
+    /// Stop the local cloud and remove everything it made.
+    #[command(after_help = "Example: pgentra local down")]
+    Down(LocalName),
+    /// Say whether the local cloud runs, its addresses and identities.
+    #[command(after_help = "Example: pgentra local status -o json")]
+    Status(LocalStatus),
+    /// Print the environment with which Azure SDKs, libpq and pgentra use the local cloud.
+    #[command(
+        after_help = "Example: eval \"$(pgentra local env)\" && pgentra query -c 'SELECT current_user'"
+    )]
+    Env(LocalEnv),
+}
+
+/// Arguments of `pgentra local up`.
+#[derive(Debug, Args)]
+pub(crate) struct LocalUp {
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    #[command(flatten)]
+    pub(crate) database: LocalDatabase,
+    /// Port of PostgreSQL, as clients see it; 0 takes any free one.
+    #[arg(long, default_value_t = 0, value_name = "PORT")]
+    pub(crate) port: u16,
+    /// Port of the metadata service (plain HTTP, as on a VM); 0 takes any free one.
+    #[arg(long, default_value_t = 0, value_name = "PORT")]
+    pub(crate) metadata_port: u16,
+    /// Also answer at 169.254.169.254:80. The address must be on the loopback interface, which takes root or a network namespace.
+    #[arg(long)]
+    pub(crate) link_local: bool,
+    /// Return when it is ready and leave it running.
+    #[arg(long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra local status`.
+#[derive(Debug, Args)]
+pub(crate) struct LocalStatus {
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra local env`.
+#[derive(Debug, Args)]
+pub(crate) struct LocalEnv {
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    /// The Azure host to imitate: decides which variables are set.
+    #[arg(long, value_enum, default_value_t = Host::Vm)]
+    pub(crate) host: Host,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Which of several local clouds.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LocalName {
+    /// Name of the local cloud, where several run at once.
+    #[arg(long, default_value = "default", value_parser = local_name)]
+    pub(crate) name: String,
+}
+
+/// The PostgreSQL of a local cloud.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LocalDatabase {
+    /// Which Azure product to behave as: flexible (Flexible Server) or single (Single Server, as in the article).
+    #[arg(long, default_value = "flexible", value_name = "FLAVOUR", value_parser = flavour())]
+    pub(crate) flavour: Flavour,
+    /// Use the PostgreSQL installed in this folder instead of the embedded one.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) postgres: Option<PathBuf>,
+}
+
+/// The Azure host that `pgentra local env` imitates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Host {
+    /// A virtual machine with a system-assigned identity.
+    Vm,
+    /// The same machine, with its user-assigned identity.
+    UserAssigned,
+    /// App Service, Functions or Container Apps.
+    AppService,
+    /// A pod with workload identity.
+    Aks,
+    /// The Entra administrator of the server, a person at a Cloud Shell.
+    Admin,
+}
+
+/// Which identity, and which tokens.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Identity")]
+pub(crate) struct Identity {
+    /// Client (application) id of a user-assigned identity. Default: AZURE_CLIENT_ID, else the host's own identity.
+    #[arg(long, value_name = "GUID", group = "selector")]
+    pub(crate) client_id: Option<String>,
+    /// Object (principal) id of a user-assigned identity.
+    #[arg(long, value_name = "GUID", group = "selector")]
+    pub(crate) object_id: Option<String>,
+    /// Resource Manager id of a user-assigned identity.
+    #[arg(long, value_name = "ID", group = "selector")]
+    pub(crate) resource_id: Option<String>,
+    /// Where the token comes from, instead of finding out: imds, app-service, workload-identity, cloud-shell, …
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<SourceName>,
+    /// The Azure cloud: public, usgov or china.
+    #[arg(long, default_value = "public", value_name = "CLOUD")]
+    pub(crate) cloud: Cloud,
+    /// The resource (or scope) to ask a token for, instead of the cloud's PostgreSQL.
+    #[arg(long, value_name = "URI")]
+    pub(crate) resource: Option<String>,
+    /// Give up on a token after this many seconds. A metadata service that restarts may need 70.
+    #[arg(long, value_name = "SECONDS", default_value_t = 80, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) token_timeout: u64,
+}
+
+/// Which server, role and database: named as in psql.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Connection {
+    /// A connection URI or a conninfo string, as psql takes it.
+    #[arg(value_name = "CONNINFO")]
+    pub(crate) conninfo: Option<String>,
+    /// Server name. Default: PGHOST.
+    #[arg(short = 'h', long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+    /// Port. Default: PGPORT, else 5432.
+    #[arg(short = 'p', long, value_name = "PORT")]
+    pub(crate) port: Option<String>,
+    /// Role to sign in as. Default: PGUSER.
+    #[arg(short = 'U', long, value_name = "ROLE")]
+    pub(crate) username: Option<String>,
+    /// Database. Default: PGDATABASE, else the role's name.
+    #[arg(short = 'd', long, value_name = "NAME")]
+    pub(crate) dbname: Option<String>,
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Output {
+    /// Form of the result on stdout.
+    #[arg(short, long, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    pub(crate) output: Format,
+}
+
+/// Forms of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs: stable, one document.
+    Json,
+}
+
+fn flavour() -> impl TypedValueParser<Value = Flavour> {
+    PossibleValuesParser::new(["flexible", "single"]).try_map(|text| text.parse::<Flavour>())
+}
+
+/// A name that can be a folder: letters, digits, `-` and `_`, at most 32, so that socket paths stay short.
+fn local_name(text: &str) -> Result<String, String> {
+    let fits = (1..=32).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    if fits { Ok(text.to_owned()) } else { Err("1 to 32 letters, digits, `-` or `_`".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn names_of_local_clouds_are_plain() {
+        assert!(local_name("single-2").is_ok());
+        for bad in ["", "a/b", "..", "ä", &"x".repeat(33)] {
+            assert!(local_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn walk(command: &clap::Command) {
+            let leaf = command.get_subcommands().next().is_none();
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                !leaf
+                    || help.contains("Example: pgentra")
+                    || help.contains("=$(pgentra")
+                    || help.contains("eval"),
+                "{}",
+                command.get_name()
+            );
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Arguments::command());
+    }
+}

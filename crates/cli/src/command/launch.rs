@@ -1,0 +1,42 @@
+//! `pgentra psql` and `pgentra exec`: a libpq program, signed in.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use pgentra_connect::Connector;
+use pgentra_identity::World;
+
+use crate::arguments::{Exec, Psql};
+use crate::problem::{Blame, Outcome, Problem};
+use crate::sign_in;
+
+/// Replaces this process by psql, signed in.
+pub(crate) async fn psql(world: &World, arguments: Psql) -> Outcome {
+    let connector = sign_in::connector(world, &arguments.connection, &arguments.identity)?;
+    become_program(&connector, "psql".into(), arguments.arguments).await
+}
+
+/// Replaces this process by any libpq program, signed in.
+pub(crate) async fn exec(world: &World, arguments: Exec) -> Outcome {
+    let connector = sign_in::connector(world, &arguments.connection, &arguments.identity)?;
+    let mut words = arguments.program.into_iter();
+    let program = words.next().ok_or_else(|| Problem::new(Blame::Usage, "no program named"))?;
+    become_program(&connector, program, words.collect()).await
+}
+
+/// The program takes this process's place, so that signals, terminal and exit code are its own. Returns only on failure.
+async fn become_program(connector: &Connector, program: OsString, arguments: Vec<OsString>) -> Outcome {
+    let environment = connector.libpq_environment().await?;
+    let mut command = Command::new(&program);
+    environment.apply(command.args(arguments));
+    let error = command.exec();
+    let name = program.to_string_lossy().into_owned();
+    let problem = Problem::new(Blame::Usage, format!("cannot run `{name}`: {error}"));
+    Err(match (error.kind(), name.as_str()) {
+        (std::io::ErrorKind::NotFound, "psql") => problem
+            .hint("install psql (Debian: apt-get install postgresql-client), or use: pgentra query -c SQL"),
+        (std::io::ErrorKind::NotFound, _) => problem.hint("is it installed, and on the PATH?"),
+        _ => problem,
+    })
+}

@@ -1,0 +1,221 @@
+//! `pgentra quickstart`: the article "Connect with Managed Identity to Azure Database for PostgreSQL", start to end.
+
+use pgentra_identity::World;
+use pgentra_proxy::gateway::Flavour;
+use serde::Serialize;
+
+use crate::arguments::{Format, Host, Quickstart};
+use crate::command::query;
+use crate::local::cloud::{CloudOptions, LocalCloud, SERVER_NAME};
+use crate::local::{folder, up};
+use crate::output::{self, bold, faint};
+use crate::problem::{Outcome, Problem};
+use crate::progress::Progress;
+
+/// The role that the article creates.
+const ROLE: &str = "myuser";
+
+/// Plays the article on a local cloud of its own, which is gone in the end.
+pub(crate) async fn run(world: &World, arguments: Quickstart) -> Outcome {
+    let stop = up::end_on_signals()?;
+    let progress = Progress::new();
+    let name = format!("quickstart-{}", std::process::id());
+    let folder = folder::of(world.env(), &name);
+    let options = CloudOptions {
+        folder: folder.clone(),
+        database: arguments.database.clone(),
+        port: 0,
+        metadata_port: 0,
+        link_local: false,
+    };
+    let cloud = tokio::select! {
+        () = stop.cancelled() => Err(interrupted()),
+        started = LocalCloud::start(world, options, &progress) => started,
+    };
+    let played = match cloud {
+        Ok(cloud) => {
+            let mut article = Article {
+                cloud: &cloud,
+                progress: &progress,
+                format: arguments.output.output,
+                steps: Vec::new(),
+            };
+            let played = tokio::select! {
+                () = stop.cancelled() => Err(interrupted()),
+                played = article.play() => played,
+            };
+            let steps = article.steps;
+            cloud.stop().await;
+            played.map(|version| Played { steps, version })
+        }
+        Err(problem) => Err(problem),
+    };
+    progress.clear();
+    folder::remove_parent(&folder);
+    let played = played?;
+    match arguments.output.output {
+        Format::Json => output::json(&played),
+        Format::Text => {
+            output::result(&format!("\nConnected!\n\nPostgres version: {}\n", played.version))?;
+            output::say(&faint(
+                "\nEverything this made is gone again. Next: pgentra local up, or on an Azure host: pgentra token",
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// What `-o json` prints.
+#[derive(Serialize)]
+struct Played {
+    steps: Vec<Step>,
+    version: String,
+}
+
+/// A step of the article.
+#[derive(Serialize)]
+struct Step {
+    title: &'static str,
+    /// Where a person types it.
+    #[serde(skip)]
+    prompt: &'static str,
+    /// What a person types for it.
+    command: String,
+    /// What came of it here.
+    result: String,
+}
+
+/// What is typed at a shell.
+const SHELL: &str = "$";
+/// What is typed into psql.
+const SQL: &str = "postgres=>";
+
+/// The article being played.
+struct Article<'a> {
+    cloud: &'a LocalCloud,
+    progress: &'a Progress,
+    format: Format,
+    steps: Vec<Step>,
+}
+
+impl Article<'_> {
+    /// Plays every step; returns what `SELECT version()` said.
+    async fn play(&mut self) -> Outcome<String> {
+        let cloud = self.cloud;
+        let vm = cloud.vm();
+        self.step(Step {
+            title: "A local cloud: metadata service, Entra tenant, PostgreSQL that checks tokens",
+            prompt: SHELL,
+            command: match cloud.flavour() {
+                Flavour::Flexible => "pgentra local up".to_owned(),
+                flavour => format!("pgentra local up --flavour {flavour}"),
+            },
+            result: format!(
+                "PostgreSQL {} on localhost:{}, behaving as {} server",
+                cloud.postgres_version(),
+                cloud.port(),
+                cloud.flavour()
+            ),
+        });
+        self.step(Step {
+            title: "The VM has a managed identity",
+            prompt: SHELL,
+            command: format!("az vm identity assign -g myResourceGroup -n {}", vm.name()),
+            result: format!("the local VM came with one: object id {}", vm.object_id()),
+        });
+        self.step(Step {
+            title: "Its application id",
+            prompt: SHELL,
+            command: format!("az ad sp list --display-name {} --query '[*].appId' --out tsv", vm.name()),
+            result: vm.client_id().to_string(),
+        });
+        self.create_role().await?;
+        self.token().await?;
+        self.connect().await
+    }
+
+    /// The Entra administrator creates the database role.
+    async fn create_role(&mut self) -> Outcome {
+        let sql = self.cloud.role_statements(ROLE, self.cloud.vm());
+        self.progress.show("creating the database role, as the Entra administrator");
+        let connector = self.cloud.connector(Host::Admin, None)?;
+        let session = connector.connect().await?;
+        let mut said = None;
+        for statement in &sql {
+            let results = query::results(&session, statement).await?;
+            said = results.first().and_then(|result| result.value()).map(str::to_owned).or(said);
+        }
+        session.close().await?;
+        let result = said.unwrap_or_else(|| format!("role {ROLE} created"));
+        self.step(Step {
+            title: "A database role for it, created by the Entra administrator",
+            prompt: SQL,
+            command: sql.join("\n"),
+            result,
+        });
+        Ok(())
+    }
+
+    /// The VM gets a token from its metadata service.
+    async fn token(&mut self) -> Outcome {
+        self.progress.show("getting an access token from the metadata service");
+        let (credential, resource) = self.cloud.credential(Host::Vm)?;
+        let token = credential.token(&resource).await?;
+        let life = token.expires_on().duration_since(self.cloud.now()).unwrap_or_default().as_secs();
+        let command = format!(
+            "curl '{}/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fossrdbms-aad.database.windows.net&client_id={}' -H Metadata:true | jq -r .access_token\npgentra token",
+            "http://169.254.169.254",
+            self.cloud.vm().client_id(),
+        );
+        let result =
+            format!("a token from {}, good for {} h {} min", token.source(), life / 3600, life % 3600 / 60);
+        self.step(Step {
+            title: "An access token, with no password anywhere",
+            prompt: SHELL,
+            command,
+            result,
+        });
+        Ok(())
+    }
+
+    /// The example application: sign in with the token, ask for the version.
+    async fn connect(&mut self) -> Outcome<String> {
+        self.progress.show("signing in with the token as the password");
+        let user = match self.cloud.flavour() {
+            Flavour::Single => format!("{ROLE}@{SERVER_NAME}"),
+            _ => ROLE.to_owned(),
+        };
+        let connector = self.cloud.connector(Host::Vm, Some(&user))?;
+        let session = connector.connect().await?;
+        let results = query::results(&session, "SELECT version()").await?;
+        let version = results.first().and_then(|result| result.value()).unwrap_or_default().to_owned();
+        session.close().await?;
+        self.step(Step {
+            title: "Connect with the token as the password",
+            prompt: SHELL,
+            command: format!(
+                "PGPASSWORD=$(pgentra token) psql -h SERVER --user {user} postgres\npgentra query -h SERVER -U {user} -d postgres -c 'SELECT version()'"
+            ),
+            result: "signed in over TLS, certificate and name verified".to_owned(),
+        });
+        Ok(version)
+    }
+
+    fn step(&mut self, step: Step) {
+        if self.format == Format::Text {
+            let Step { title, prompt, command, result } = &step;
+            let lines: String =
+                command.lines().map(|line| format!("   {}\n", faint(&format!("{prompt} {line}")))).collect();
+            self.progress.say(&format!(
+                "{}\n{lines}   {result}\n",
+                bold(&format!("{}. {title}", self.steps.len() + 1))
+            ));
+        }
+        self.steps.push(step);
+    }
+}
+
+fn interrupted() -> Problem {
+    Problem::ours("interrupted", std::io::Error::from(std::io::ErrorKind::Interrupted))
+        .hint("nothing is left behind")
+}

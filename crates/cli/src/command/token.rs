@@ -1,0 +1,52 @@
+//! `pgentra token`.
+
+use pgentra_identity::{AccessToken, UnverifiedClaims, World};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::arguments::{Format, Token};
+use crate::command::whoami::unix;
+use crate::problem::{Blame, Outcome, Problem};
+use crate::{output, sign_in};
+
+/// Prints an access token on stdout.
+pub(crate) async fn run(world: &World, arguments: Token) -> Outcome {
+    let (credential, resource) = sign_in::credential(world, &arguments.identity)?;
+    let token = credential.token(&resource).await?;
+    if arguments.decode {
+        return decode(&token, arguments.output.output);
+    }
+    match arguments.output.output {
+        Format::Text => output::result(&format!("{}\n", token.expose_secret())),
+        Format::Json => output::json(&Printed {
+            access_token: token.expose_secret(),
+            expires_on: unix(token.expires_on()),
+            resource: token.resource().as_str(),
+            source: token.source().to_string(),
+            token_type: "Bearer",
+        }),
+    }
+}
+
+/// Prints what the token says of itself; the signature is left out, so that what is printed signs nobody in.
+fn decode(token: &AccessToken, format: Format) -> Outcome {
+    let claims = UnverifiedClaims::of(token).ok_or_else(|| {
+        Problem::new(Blame::Token, "the token is not a JSON Web Token, so there is nothing to read in it")
+            .hint("print it as it is: pgentra token")
+    })?;
+    if format == Format::Text {
+        output::say("what the token says of itself, not verified:");
+    }
+    output::json(&json!({ "header": claims.header(), "claims": claims.payload(), "verified": false }))
+}
+
+/// What `pgentra token -o json` prints; the names are OAuth's and IMDS's.
+#[derive(Serialize)]
+struct Printed<'a> {
+    access_token: &'a str,
+    /// Seconds since 1970, as IMDS and az 2.54 give it.
+    expires_on: u64,
+    resource: &'a str,
+    source: String,
+    token_type: &'static str,
+}

@@ -1,0 +1,171 @@
+//! `pgentra whoami`: which identity is this, and what its token says of itself.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use pgentra_connect::role_candidates;
+use pgentra_identity::{AccessToken, Credential, TokenKind, UnverifiedClaims, World};
+use serde::Serialize;
+
+use crate::arguments::{Format, Whoami};
+use crate::output::{bold, faint};
+use crate::problem::Outcome;
+use crate::{output, sign_in};
+
+/// Gets a token and prints whose it is.
+pub(crate) async fn run(world: &World, arguments: Whoami) -> Outcome {
+    let (credential, resource) = sign_in::credential(world, &arguments.identity)?;
+    let token = credential.token(&resource).await?;
+    let found = Found::of(&credential, &token);
+    match arguments.output.output {
+        Format::Json => output::json(&found),
+        Format::Text => output::result(&found.text(world.clock().now())),
+    }
+}
+
+/// What `pgentra whoami -o json` prints. Everything below `claims` is what the token says of itself, not verified.
+#[derive(Serialize)]
+struct Found {
+    source: String,
+    /// Why that source.
+    decision: String,
+    resource: String,
+    /// Seconds since 1970.
+    expires_on: u64,
+    claims: Option<Claims>,
+    role_candidates: Vec<Role>,
+    verified: bool,
+}
+
+#[derive(Serialize)]
+struct Claims {
+    tenant_id: Option<String>,
+    client_id: Option<String>,
+    object_id: Option<String>,
+    /// `app` or `user`; null where the token does not say.
+    kind: Option<&'static str>,
+    user_principal_name: Option<String>,
+    managed_identity: Option<String>,
+    /// Seconds since 1970.
+    not_before: Option<u64>,
+    groups: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Role {
+    name: String,
+    because: String,
+}
+
+impl Found {
+    fn of(credential: &Credential, token: &AccessToken) -> Self {
+        let claims = UnverifiedClaims::of(token);
+        let role_candidates = claims.as_ref().map(role_candidates).unwrap_or_default();
+        Self {
+            source: token.source().to_string(),
+            decision: credential.decision().to_string(),
+            resource: token.resource().to_string(),
+            expires_on: unix(token.expires_on()),
+            claims: claims.as_ref().map(Claims::of),
+            role_candidates: role_candidates
+                .into_iter()
+                .map(|role| Role { name: role.name, because: role.because.to_owned() })
+                .collect(),
+            verified: false,
+        }
+    }
+
+    fn text(&self, now: SystemTime) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, value: &str| text.push_str(&format!("{name:<12}{value}\n"));
+        line("source", &self.source);
+        line("why", &faint(&self.decision.replace('\n', "\n            ")));
+        line("resource", &self.resource);
+        line("expires", &expiry(self.expires_on, now));
+        match &self.claims {
+            None => line("identity", "unknown: the token is not in a form that can be read"),
+            Some(claims) => {
+                let or_unknown =
+                    |value: &Option<String>| value.clone().unwrap_or_else(|| "not in the token".to_owned());
+                line(
+                    "kind",
+                    match claims.kind {
+                        Some("app") => "app (a managed identity or a service principal)",
+                        Some(_) => "user",
+                        None => "unknown: the token does not say",
+                    },
+                );
+                line("tenant", &or_unknown(&claims.tenant_id));
+                line("object id", &or_unknown(&claims.object_id));
+                line("client id", &or_unknown(&claims.client_id));
+                if let Some(name) = &claims.user_principal_name {
+                    line("user", name);
+                }
+                if let Some(id) = &claims.managed_identity {
+                    line("resource id", id);
+                }
+            }
+        }
+        match self.role_candidates.as_slice() {
+            [] => line(
+                "role name",
+                "unknown: the token holds no name; ask who made the role (it is often the identity's name)",
+            ),
+            roles => {
+                for role in roles {
+                    line(
+                        "role name",
+                        &format!("{} {}", bold(&role.name), faint(&format!("if {}", role.because))),
+                    );
+                }
+            }
+        }
+        text.push_str(&faint("What the token says of itself, not verified: only the server decides.\n"));
+        text
+    }
+}
+
+impl Claims {
+    fn of(claims: &UnverifiedClaims) -> Self {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Self {
+            tenant_id: owned(claims.tenant()),
+            client_id: owned(claims.client_id()),
+            object_id: owned(claims.object_id()),
+            kind: claims.kind().map(|kind| if kind == TokenKind::App { "app" } else { "user" }),
+            user_principal_name: owned(claims.text("upn").or_else(|| claims.text("preferred_username"))),
+            managed_identity: owned(claims.text("xms_mirid")),
+            not_before: claims.time("nbf").map(unix),
+            groups: claims.groups(),
+        }
+    }
+}
+
+/// A time as seconds since 1970; before that, 0.
+pub(crate) fn unix(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// A date and time, and how far away it is.
+fn expiry(seconds: u64, now: SystemTime) -> String {
+    let date = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    let date = date.map(|date| date.to_string()).unwrap_or_else(|| seconds.to_string());
+    let left = seconds.saturating_sub(unix(now));
+    match left {
+        0 => format!("{date} (over)"),
+        _ => format!("{date} (in {} h {} min)", left / 3600, left % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_expiry_is_a_date_and_a_distance() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        assert_eq!(expiry(1_800_000_000 + 3_660, now), "2027-01-15T09:01:00Z (in 1 h 1 min)");
+        assert_eq!(expiry(1_700_000_000, now), "2023-11-14T22:13:20Z (over)");
+    }
+}

@@ -1,0 +1,344 @@
+//! Emulator, PostgreSQL and gateway as one local cloud, in this process.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pgentra_connect::{Connector, Layers, Target};
+use pgentra_emulator::{Clock, Identity, LocalAzure, Options};
+use pgentra_identity::http::HttpClient;
+use pgentra_identity::{Cloud, Credential, Env, Resource, World};
+use pgentra_localdb::{Janitor, LocalDb};
+use pgentra_proxy::gateway::{self, Flavour, Gateway, ServiceAccount, Setup, Upstream};
+use pgentra_proxy::session::Limits;
+use pgentra_verify::{Policy, Verifier};
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::environment::{self, Places};
+use super::folder;
+use super::keys::PublishedKeys;
+use crate::arguments::{Host, LocalDatabase};
+use crate::command::query;
+use crate::problem::{Outcome, Problem};
+use crate::progress::Progress;
+
+/// The name of the server in this cloud: what Single Server users write behind the `@`.
+pub(crate) const SERVER_NAME: &str = "mydemoserver";
+/// How often the pod's token file is written anew; the tokens in it live an hour, as a kubelet's do.
+const POD_TOKEN_RENEWAL: Duration = Duration::from_secs(20 * 60);
+/// A token of a service on this machine takes milliseconds.
+const TOKEN_TIME: Duration = Duration::from_secs(20);
+
+/// How a local cloud is to be.
+pub(crate) struct CloudOptions {
+    pub(crate) folder: PathBuf,
+    pub(crate) database: LocalDatabase,
+    /// Port of PostgreSQL; 0 takes any.
+    pub(crate) port: u16,
+    /// Port of the metadata service; 0 takes any.
+    pub(crate) metadata_port: u16,
+    /// Also answer at 169.254.169.254:80.
+    pub(crate) link_local: bool,
+}
+
+/// A running local cloud. Dropping it ends its processes and removes its folder; `stop` does so in order.
+pub(crate) struct LocalCloud {
+    flavour: Flavour,
+    azure: Arc<LocalAzure>,
+    gateway: JoinHandle<()>,
+    port: u16,
+    stop: CancellationToken,
+    pod: JoinHandle<()>,
+    database: LocalDb,
+    // Last, so that it goes last.
+    janitor: Janitor,
+}
+
+impl LocalCloud {
+    /// Starts everything and waits until it serves. Cancel-safe: dropped before it is done, it leaves nothing behind.
+    pub(crate) async fn start(world: &World, options: CloudOptions, progress: &Progress) -> Outcome<Self> {
+        let janitor = folder::create(&options.folder)?;
+        let flavour = options.database.flavour;
+        progress.show("starting PostgreSQL, the metadata service and the Entra tenant");
+        let (database, azure) = tokio::try_join!(start_database(&options), start_azure(world, &options))?;
+        let places = Places::new(janitor.folder());
+        write(&places.certificate, azure.ca_pem())?;
+        progress.show("installing Azure's functions and roles");
+        let upstream = Upstream::Unix { dir: database.socket_dir().to_path_buf(), port: database.port() };
+        let service =
+            ServiceAccount { name: database.superuser().to_owned(), password: database.password().clone() };
+        gateway::init(&upstream, &service, &setup(flavour, &azure))
+            .await
+            .map_err(|error| Problem::ours("cannot prepare PostgreSQL for Entra roles", error))?;
+        let certificate = azure
+            .certificates()
+            .issue(&["localhost", "127.0.0.1", "::1"])
+            .and_then(|issued| issued.server_config(&[]))
+            .map_err(|error| Problem::ours("cannot make the server's certificate", error))?;
+        let clock = azure.clock().clone();
+        let gateway = Arc::new(Gateway::new(gateway::Config {
+            tls: certificate,
+            upstream,
+            service,
+            flavour,
+            server_name: SERVER_NAME.to_owned(),
+            verifier: Arc::new(verifier(&azure)?),
+            clock: Arc::new(move || clock.now()),
+            limits: Limits::default(),
+        }));
+        let (listener, port) = listen(options.port).await?;
+        let stop = CancellationToken::new();
+        let gateway = tokio::spawn(gateway.serve(listener, stop.clone()));
+        let azure = Arc::new(azure);
+        write_pod_token(&places.pod_token, &azure)?;
+        let pod = tokio::spawn(keep_pod_token(places.pod_token, azure.clone()));
+        Ok(Self { flavour, azure, gateway, port, stop, pod, database, janitor })
+    }
+
+    /// Gives the machine's identities a role each, as the Entra administrator does it.
+    pub(crate) async fn map_identities(&self) -> Outcome {
+        let session = self.connector(Host::Admin, None)?.connect().await?;
+        for identity in [self.azure.vm(), self.azure.user_assigned()] {
+            for statement in self.role_statements(identity.name(), identity) {
+                query::results(&session, &statement).await?;
+            }
+        }
+        session.close().await?;
+        Ok(())
+    }
+
+    /// What an Entra administrator types to make `role` belong to `identity`.
+    pub(crate) fn role_statements(&self, role: &str, identity: &Identity) -> Vec<String> {
+        match self.flavour {
+            Flavour::Single => vec![
+                "SET aad_validate_oids_in_tenant = off;".to_owned(),
+                format!(
+                    "CREATE ROLE {} WITH LOGIN PASSWORD '{}' IN ROLE azure_ad_user;",
+                    sql_name(role),
+                    identity.client_id()
+                ),
+            ],
+            Flavour::Flexible => vec![format!(
+                "select * from pgaadauth_create_principal_with_oid('{role}', '{}', 'service', false, false);",
+                identity.object_id()
+            )],
+        }
+    }
+
+    /// Signs in as the identity of `host`; as its own role, or as `user`.
+    pub(crate) fn connector(&self, host: Host, user: Option<&str>) -> Outcome<Connector> {
+        let world = self.world_of(host);
+        let flags: Vec<_> = user.map(|user| ("user", user.to_owned())).into_iter().collect();
+        let layers = Layers::gather(None, &flags, world.env(), world.files())?;
+        let target = Target::resolve(&layers)?;
+        let (credential, resource) = self.credential(host)?;
+        Ok(Connector::new(target, credential, resource)?)
+    }
+
+    /// The credential of a program on `host`.
+    pub(crate) fn credential(&self, host: Host) -> Outcome<(Credential, Resource)> {
+        let credential = Credential::builder(self.world_of(host)).deadline(TOKEN_TIME).build()?;
+        Ok((credential, Cloud::Public.postgres_resource()))
+    }
+
+    /// The machine's system-assigned identity.
+    pub(crate) fn vm(&self) -> &Identity {
+        self.azure.vm()
+    }
+
+    /// The local tenant.
+    pub(crate) fn azure(&self) -> &LocalAzure {
+        &self.azure
+    }
+
+    /// Which product it behaves as.
+    pub(crate) fn flavour(&self) -> Flavour {
+        self.flavour
+    }
+
+    /// PostgreSQL's port, as clients see it.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// PostgreSQL's version, such as "17.5".
+    pub(crate) fn postgres_version(&self) -> &str {
+        self.database.version()
+    }
+
+    /// The folder that goes when it stops.
+    pub(crate) fn folder(&self) -> &Path {
+        self.janitor.folder()
+    }
+
+    /// The time in this cloud.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.azure.clock().now()
+    }
+
+    /// Returns when PostgreSQL ended by itself. Cancel-safe.
+    pub(crate) async fn died(&mut self) -> String {
+        match self.database.ended().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Ends sessions, processes and listeners, and removes the folder.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        let _ = self.gateway.await;
+        self.pod.abort();
+        let _ = self.pod.await;
+        if let Some(azure) = Arc::into_inner(self.azure) {
+            azure.stop().await;
+        }
+        self.database.stop().await;
+        // Blocks for some milliseconds, and nothing else is left to do.
+        if let Err(error) = self.janitor.finish() {
+            tracing::error!(%error, "the local cloud's folder could not be removed");
+        }
+    }
+
+    /// The world of a program on `host`: its environment, this machine's files and clock.
+    fn world_of(&self, host: Host) -> World {
+        let variables = environment::of(host, self);
+        World::builder().env(Env::from_map(variables)).files(pgentra_identity::Files::real()).build()
+    }
+}
+
+async fn start_database(options: &CloudOptions) -> Outcome<LocalDb> {
+    let server = match &options.database.postgres {
+        Some(folder) => pgentra_localdb::Server::Installed(folder.clone()),
+        None => pgentra_localdb::Server::Embedded,
+    };
+    let folder = options.folder.join("db");
+    pgentra_localdb::start(pgentra_localdb::Options { folder, server }).await.map_err(|error| {
+        Problem::ours("cannot start PostgreSQL", error)
+            .hint("-vv says more; --postgres DIR takes an installed one")
+    })
+}
+
+async fn start_azure(world: &World, options: &CloudOptions) -> Outcome<LocalAzure> {
+    let clock = world.clock().clone();
+    let mut azure = Options::new(Clock::following(move || clock.now()));
+    azure.ports.metadata = options.metadata_port;
+    azure.link_local = options.link_local;
+    LocalAzure::start(azure).await.map_err(|error| {
+        let problem = Problem::ours("cannot start the local Azure", error);
+        if options.link_local {
+            problem.hint("as root: ip addr add 169.254.169.254/32 dev lo, best in a network namespace")
+        } else {
+            problem.hint("give another --metadata-port, or 0 for any free one")
+        }
+    })
+}
+
+/// Who is who in the local tenant, for roles that are created by name.
+fn setup(flavour: Flavour, azure: &LocalAzure) -> Setup {
+    let principal =
+        |name: &str, object_id, kind| gateway::Principal { name: name.to_owned(), object_id, kind };
+    let service = |identity: &Identity| {
+        principal(identity.name(), identity.object_id(), gateway::PrincipalKind::Service)
+    };
+    let administrator = azure.administrator();
+    let administrator = principal(
+        administrator.user_principal_name(),
+        administrator.object_id(),
+        gateway::PrincipalKind::User,
+    );
+    let application = azure.application();
+    Setup {
+        flavour,
+        tenant: azure.tenant(),
+        administrators: vec![administrator.clone()],
+        directory: vec![
+            administrator,
+            service(azure.vm()),
+            service(azure.user_assigned()),
+            principal(application.name(), application.object_id(), gateway::PrincipalKind::Service),
+            principal(azure.group().name(), azure.group().object_id(), gateway::PrincipalKind::Group),
+        ],
+    }
+}
+
+/// A verifier of the local tenant's tokens, with the keys where the tenant publishes them.
+fn verifier(azure: &LocalAzure) -> Outcome<Verifier> {
+    let policy = Policy::builder(azure.tenant())
+        .issuer(azure.issuer())
+        .audience(Cloud::Public.postgres_resource().as_str())
+        .build()
+        .map_err(|error| Problem::ours("cannot make the policy for tokens", error))?;
+    let http = HttpClient::new(&Env::from_map::<String, String>([]), &pgentra_identity::Files::in_memory())
+        .with_extra_roots(azure.ca_pem().as_bytes())
+        .map_err(|error| Problem::ours("cannot trust the local authority", error))?;
+    Ok(Verifier::new(policy, PublishedKeys::new(http, azure.keys_url())))
+}
+
+async fn listen(port: u16) -> Outcome<(TcpListener, u16)> {
+    let bound = async {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+        let port = listener.local_addr()?.port();
+        Ok::<_, std::io::Error>((listener, port))
+    };
+    bound.await.map_err(|error| {
+        Problem::ours("cannot listen for PostgreSQL clients", error)
+            .hint("give another --port, or 0 for any free one")
+    })
+}
+
+/// Writes the pod's token anew as long as the task lives, as a kubelet does.
+async fn keep_pod_token(file: PathBuf, azure: Arc<LocalAzure>) {
+    loop {
+        tokio::time::sleep(POD_TOKEN_RENEWAL).await;
+        if let Err(problem) = write_pod_token(&file, &azure) {
+            tracing::warn!(?problem, "the pod's token file could not be renewed");
+        }
+    }
+}
+
+fn write_pod_token(file: &Path, azure: &LocalAzure) -> Outcome {
+    let token = azure
+        .federation()
+        .service_account_token()
+        .map_err(|error| Problem::ours("cannot sign a pod's token", error))?;
+    write(file, token.expose_secret())
+}
+
+/// Writes a file of the cloud's folder, for this user alone, in one step for its readers.
+fn write(file: &Path, text: &str) -> Outcome {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let fresh = file.with_extension("new");
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| std::fs::rename(&fresh, file));
+    written.map_err(|error| Problem::ours("cannot write into the local cloud's folder", error))
+}
+
+/// A role's name as the article writes it where PostgreSQL takes it so, quoted elsewhere.
+fn sql_name(role: &str) -> String {
+    let plain = role.starts_with(|first: char| first.is_ascii_lowercase())
+        && role.chars().all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_');
+    if plain { role.to_owned() } else { format!("\"{}\"", role.replace('"', "\"\"")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_where_they_must_be() {
+        assert_eq!(sql_name("myuser"), "myuser");
+        assert_eq!(sql_name("myVm"), "\"myVm\"");
+        assert_eq!(sql_name("a\"b"), "\"a\"\"b\"");
+    }
+}

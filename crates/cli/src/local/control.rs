@@ -1,0 +1,144 @@
+//! How `pgentra local down|status|env` talk to the process of `pgentra local up`: a socket in its folder.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+
+use super::description::Description;
+use crate::problem::{Blame, Outcome, Problem};
+
+/// A request is one word; nothing longer is read.
+const LONGEST_REQUEST: u64 = 16;
+/// A description is some kilobytes; nothing longer is read.
+const LONGEST_ANSWER: u64 = 1 << 20;
+/// A process that does not answer a local socket within this is stuck.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// PostgreSQL is given this long to stop.
+const STOP_TIME: Duration = Duration::from_secs(30);
+
+/// The server's end.
+pub(crate) struct Control {
+    listener: UnixListener,
+    waiting: Vec<UnixStream>,
+}
+
+impl Control {
+    /// Listens in the folder of a local cloud.
+    pub(crate) fn bind(folder: &Path) -> Outcome<Self> {
+        let listener = UnixListener::bind(socket(folder))
+            .map_err(|error| Problem::ours("cannot listen on the control socket", error))?;
+        Ok(Self { listener, waiting: Vec::new() })
+    }
+
+    /// Answers requests until somebody asks for the end, or `stop` is cancelled. Whoever asked for the end hears a closed
+    /// connection when the returned value is dropped, after everything is gone.
+    pub(crate) async fn serve(mut self, description: &Description, stop: &CancellationToken) -> Self {
+        loop {
+            let mut stream = tokio::select! {
+                () = stop.cancelled() => return self,
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "control socket");
+                        continue;
+                    }
+                },
+            };
+            match tokio::time::timeout(ANSWER_TIME, request(&mut stream)).await {
+                Ok(Ok(Request::Status)) => {
+                    let answer = serde_json::to_vec(description).unwrap_or_default();
+                    let _ = stream.write_all(&answer).await;
+                }
+                Ok(Ok(Request::Down)) => {
+                    self.waiting.push(stream);
+                    return self;
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "control socket"),
+                Err(_) => tracing::warn!("control socket: no request came"),
+            }
+        }
+    }
+}
+
+/// Asks the local cloud in this folder what it is. `None`: none runs there.
+pub(crate) async fn status(folder: &Path) -> Outcome<Option<Description>> {
+    let Some(mut stream) = connect(folder).await? else { return Ok(None) };
+    let answer = async {
+        stream.write_all(b"status\n").await?;
+        let mut bytes = Vec::new();
+        stream.take(LONGEST_ANSWER).read_to_end(&mut bytes).await?;
+        Ok::<_, std::io::Error>(bytes)
+    };
+    let bytes = bounded(ANSWER_TIME, answer).await?;
+    let description = serde_json::from_slice(&bytes).map_err(|error| {
+        Problem::ours("the local cloud answered something else than its description", error)
+    })?;
+    Ok(Some(description))
+}
+
+/// Asks the local cloud in this folder to stop, and waits until it is gone. `false`: none runs there.
+pub(crate) async fn down(folder: &Path) -> Outcome<bool> {
+    let Some(mut stream) = connect(folder).await? else { return Ok(false) };
+    let gone = async {
+        stream.write_all(b"down\n").await?;
+        let mut rest = Vec::new();
+        stream.take(LONGEST_ANSWER).read_to_end(&mut rest).await
+    };
+    bounded(STOP_TIME, gone).await?;
+    Ok(true)
+}
+
+fn socket(folder: &Path) -> PathBuf {
+    folder.join("control.sock")
+}
+
+async fn connect(folder: &Path) -> Outcome<Option<UnixStream>> {
+    match UnixStream::connect(socket(folder)).await {
+        Ok(stream) => Ok(Some(stream)),
+        // No socket, or one that nobody listens on any more.
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(Problem::ours("cannot reach the local cloud", error)),
+    }
+}
+
+async fn bounded<T>(time: Duration, work: impl Future<Output = std::io::Result<T>>) -> Outcome<T> {
+    match tokio::time::timeout(time, work).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(Problem::ours("the local cloud hung up", error)),
+        Err(_) => Err(Problem::new(
+            Blame::Ours,
+            format!("the local cloud did not answer within {} s", time.as_secs()),
+        )
+        .hint("end its process; what it made is then removed by its watchdog")),
+    }
+}
+
+enum Request {
+    Status,
+    Down,
+}
+
+async fn request(stream: &mut UnixStream) -> std::io::Result<Request> {
+    let mut line = Vec::new();
+    let mut limited = stream.take(LONGEST_REQUEST);
+    while !line.ends_with(b"\n") {
+        if limited.read_buf(&mut line).await? == 0 {
+            break;
+        }
+    }
+    match line.as_slice() {
+        b"status\n" => Ok(Request::Status),
+        b"down\n" => Ok(Request::Down),
+        _ => Err(std::io::Error::other("an unknown request")),
+    }
+}

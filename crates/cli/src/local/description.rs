@@ -1,0 +1,150 @@
+//! What a local cloud says of itself: the document of `pgentra local status -o json`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::cloud::LocalCloud;
+use super::environment::{self, Places};
+use crate::arguments::Host;
+use crate::output::{bold, faint};
+
+/// A running local cloud.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Description {
+    /// Its name, `default` where none was given.
+    pub(crate) name: String,
+    /// `flexible` or `single`.
+    pub(crate) flavour: String,
+    /// The process that runs it.
+    pub(crate) pid: u32,
+    /// The folder that goes when it stops.
+    pub(crate) folder: PathBuf,
+    /// Where PostgreSQL clients connect.
+    pub(crate) server: Server,
+    /// The metadata service, as a VM sees it.
+    pub(crate) metadata_url: String,
+    /// The Entra authority.
+    pub(crate) authority_host: String,
+    /// The Entra tenant.
+    pub(crate) tenant_id: String,
+    /// Identities by name, with the database role that is mapped to each.
+    pub(crate) identities: Vec<Identity>,
+    /// Variables that make a program believe it runs on a host of that kind.
+    pub(crate) environments: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// Where PostgreSQL clients connect.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Server {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) database: String,
+    pub(crate) version: String,
+    pub(crate) sslrootcert: PathBuf,
+}
+
+/// An identity of the local tenant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) name: String,
+    /// `system-assigned`, `user-assigned` or `user`.
+    pub(crate) kind: String,
+    /// Application id; a user has none.
+    pub(crate) client_id: Option<String>,
+    pub(crate) object_id: String,
+    /// The database role mapped to it.
+    pub(crate) role: String,
+}
+
+impl Host {
+    /// The name on the command line and in the description.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Vm => "vm",
+            Self::UserAssigned => "user-assigned",
+            Self::AppService => "app-service",
+            Self::Aks => "aks",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// Every host.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Vm, Self::UserAssigned, Self::AppService, Self::Aks, Self::Admin];
+}
+
+impl Description {
+    /// Describes the local cloud called `name`, which runs in this process.
+    pub(crate) fn of(name: &str, cloud: &LocalCloud) -> Self {
+        let azure = cloud.azure();
+        let managed = |kind: &str, identity: &pgentra_emulator::Identity| Identity {
+            name: identity.name().to_owned(),
+            kind: kind.to_owned(),
+            client_id: Some(identity.client_id().to_string()),
+            object_id: identity.object_id().to_string(),
+            role: identity.name().to_owned(),
+        };
+        let administrator = azure.administrator();
+        Self {
+            name: name.to_owned(),
+            flavour: cloud.flavour().to_string(),
+            pid: std::process::id(),
+            folder: cloud.folder().to_path_buf(),
+            server: Server {
+                host: "localhost".to_owned(),
+                port: cloud.port(),
+                database: "postgres".to_owned(),
+                version: cloud.postgres_version().to_owned(),
+                sslrootcert: Places::new(cloud.folder()).certificate,
+            },
+            metadata_url: azure.metadata_url().to_owned(),
+            authority_host: azure.authority_host().to_owned(),
+            tenant_id: azure.tenant().to_string(),
+            identities: vec![
+                managed("system-assigned", azure.vm()),
+                managed("user-assigned", azure.user_assigned()),
+                Identity {
+                    name: administrator.name().to_owned(),
+                    kind: "user".to_owned(),
+                    client_id: None,
+                    object_id: administrator.object_id().to_string(),
+                    role: administrator.user_principal_name().to_owned(),
+                },
+            ],
+            environments: Host::ALL
+                .into_iter()
+                .map(|host| (host.name().to_owned(), environment::of(host, cloud)))
+                .collect(),
+        }
+    }
+
+    /// For a person.
+    pub(crate) fn text(&self) -> String {
+        let server = &self.server;
+        let mut text = format!(
+            "{}\n  PostgreSQL   {}:{} ({}, {})\n  metadata     {}\n  Entra        {}{}\n  certificate  {}\n",
+            bold(&format!("local cloud `{}`", self.name)),
+            server.host,
+            server.port,
+            server.version,
+            self.flavour,
+            self.metadata_url,
+            self.authority_host,
+            self.tenant_id,
+            server.sslrootcert.display(),
+        );
+        for identity in &self.identities {
+            let client =
+                identity.client_id.as_deref().map(|id| format!("  client id {id}")).unwrap_or_default();
+            text.push_str(&format!(
+                "  {:<13}{} {}\n",
+                identity.kind.replace("-assigned", " MI"),
+                bold(&identity.role),
+                faint(&format!("object id {}{client}", identity.object_id)),
+            ));
+        }
+        text
+    }
+}

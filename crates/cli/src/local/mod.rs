@@ -1,0 +1,89 @@
+//! `pgentra local`: a local Azure whose PostgreSQL checks tokens.
+
+pub(crate) mod cloud;
+mod control;
+mod description;
+mod environment;
+pub(crate) mod folder;
+mod keys;
+pub(crate) mod up;
+
+use pgentra_identity::World;
+
+use crate::arguments::{Format, Local, LocalEnv, LocalName, LocalStatus};
+use crate::output;
+use crate::problem::{Blame, Outcome, Problem};
+use description::Description;
+
+/// Runs one of the sub-commands.
+pub(crate) async fn run(world: &World, command: Local) -> Outcome {
+    match command {
+        Local::Up(arguments) => up::run(world, arguments).await,
+        Local::Down(name) => down(world, &name).await,
+        Local::Status(arguments) => status(world, &arguments).await,
+        Local::Env(arguments) => env(world, &arguments).await,
+    }
+}
+
+async fn down(world: &World, name: &LocalName) -> Outcome {
+    if control::down(&folder::of(world.env(), &name.name)).await? {
+        output::say(&format!("local cloud `{}` stopped; nothing is left of it", name.name));
+        Ok(())
+    } else {
+        Err(none_runs(&name.name))
+    }
+}
+
+async fn status(world: &World, arguments: &LocalStatus) -> Outcome {
+    let description = running(world, &arguments.name).await?;
+    match arguments.output.output {
+        Format::Text => output::result(&description.text()),
+        Format::Json => output::json(&description),
+    }
+}
+
+async fn env(world: &World, arguments: &LocalEnv) -> Outcome {
+    let description = running(world, &arguments.name).await?;
+    let Some(variables) = description.environments.get(arguments.host.name()) else {
+        return Err(Problem::new(Blame::Ours, "the running local cloud is of another version of pgentra")
+            .hint("stop it and start it again: pgentra local down && pgentra local up"));
+    };
+    match arguments.output.output {
+        Format::Json => output::json(variables),
+        Format::Text => {
+            let lines = variables.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value)));
+            output::result(&lines.collect::<String>())
+        }
+    }
+}
+
+async fn running(world: &World, name: &LocalName) -> Outcome<Description> {
+    let found = control::status(&folder::of(world.env(), &name.name)).await?;
+    found.ok_or_else(|| none_runs(&name.name))
+}
+
+fn none_runs(name: &str) -> Problem {
+    let again = if name == "default" { String::new() } else { format!(" --name {name}") };
+    Problem::new(Blame::Usage, format!("no local cloud `{name}` runs"))
+        .hint(format!("start one: pgentra local up{again} --detach"))
+}
+
+/// A word for a POSIX shell.
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_takes_a_quoted_value_as_it_is() {
+        let value = "a'b $HOME `id` \"c\" \\";
+        let shell = std::process::Command::new("sh")
+            .args(["-c", &format!("printf %s {}", quoted(value))])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8(shell.stdout).unwrap(), value);
+    }
+}

@@ -1,0 +1,145 @@
+//! `pgentra local up`.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use pgentra_identity::World;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio_util::sync::CancellationToken;
+
+use super::cloud::{CloudOptions, LocalCloud};
+use super::control::{self, Control};
+use super::description::Description;
+use super::folder;
+use crate::arguments::{Format, LocalUp};
+use crate::output;
+use crate::problem::{Blame, Outcome, Problem};
+use crate::progress::Progress;
+
+/// Starts the local cloud and runs it until Ctrl-C, SIGTERM or `pgentra local down`.
+pub(crate) async fn run(world: &World, arguments: LocalUp) -> Outcome {
+    let folder = folder::of(world.env(), &arguments.name.name);
+    if control::status(&folder).await?.is_some() {
+        let name = &arguments.name.name;
+        return Err(Problem::new(Blame::Usage, format!("a local cloud `{name}` runs already"))
+            .hint("stop it with `pgentra local down`, or give this one another name with --name"));
+    }
+    if arguments.detach { detach(&folder, &arguments).await } else { stay(world, &folder, &arguments).await }
+}
+
+async fn stay(world: &World, folder: &Path, arguments: &LocalUp) -> Outcome {
+    // From here on Ctrl-C ends the wait for whatever is under way, and dropping it cleans up.
+    let stop = end_on_signals()?;
+    let progress = Progress::new();
+    let options = CloudOptions {
+        folder: folder.to_path_buf(),
+        database: arguments.database.clone(),
+        port: arguments.port,
+        metadata_port: arguments.metadata_port,
+        link_local: arguments.link_local,
+    };
+    let started = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        started = LocalCloud::start(world, options, &progress) => started,
+    };
+    let mut cloud = started?;
+    progress.show("creating a role for each identity");
+    let roles = cloud.map_identities().await;
+    progress.clear();
+    if let Err(problem) = roles {
+        cloud.stop().await;
+        return Err(problem);
+    }
+    let description = Description::of(&arguments.name.name, &cloud);
+    let control = Control::bind(folder)?;
+    match arguments.output.output {
+        Format::Text => {
+            output::say(&description.text());
+            output::say(
+                "ready; in another terminal: eval \"$(pgentra local env)\" && pgentra query -c 'SELECT current_user'",
+            );
+            output::say("Ctrl-C or `pgentra local down` stops it");
+        }
+        // One line, so that a program can wait for it.
+        Format::Json => {
+            let line = serde_json::to_string(&description)
+                .map_err(|error| Problem::ours("cannot render JSON", error))?;
+            output::result(&format!("{line}\n"))?;
+        }
+    }
+    let (control, outcome) = tokio::select! {
+        control = control.serve(&description, &stop) => (Some(control), Ok(())),
+        how = cloud.died() => (None, Err(Problem::new(Blame::Ours, format!("the PostgreSQL of the local cloud ended by itself ({how})"))
+            .hint("start it again with -vv"))),
+    };
+    cloud.stop().await;
+    folder::remove_parent(folder);
+    // Whoever asked for the end hears it now.
+    drop(control);
+    outcome
+}
+
+/// Starts another process of this program that stays, and returns when it is ready.
+async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
+    let program = std::env::current_exe()
+        .map_err(|error| Problem::ours("cannot find this program's own file", error))?;
+    let mut command = tokio::process::Command::new(program);
+    let database = &arguments.database;
+    command
+        .args(["local", "up", "-o", "json", "--name", &arguments.name.name])
+        .args(["--flavour", &database.flavour.to_string()])
+        .args([
+            "--port",
+            &arguments.port.to_string(),
+            "--metadata-port",
+            &arguments.metadata_port.to_string(),
+        ])
+        .args(database.postgres.iter().flat_map(|folder| ["--postgres".as_ref(), folder.as_os_str()]))
+        .args(arguments.link_local.then_some("--link-local"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        // Ctrl-C in this terminal is not meant for it.
+        .process_group(0);
+    let mut child = command.spawn().map_err(|error| Problem::ours("cannot start the local cloud", error))?;
+    let mut line = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .await
+            .map_err(|error| Problem::ours("cannot hear from the local cloud", error))?;
+    }
+    if line.is_empty() {
+        let status =
+            child.wait().await.map_err(|error| Problem::ours("cannot wait for the local cloud", error))?;
+        return Err(Problem::new(Blame::Ours, format!("the local cloud did not start ({status})"))
+            .hint("its own words are above; -v says more"));
+    }
+    match arguments.output.output {
+        Format::Json => output::result(&line),
+        Format::Text => {
+            let found = control::status(folder).await?;
+            output::say(&found.map(|description| description.text()).unwrap_or_default());
+            output::say(
+                "ready; next: eval \"$(pgentra local env)\" && pgentra query -c 'SELECT current_user'",
+            );
+            output::say("`pgentra local down` stops it");
+            Ok(())
+        }
+    }
+}
+
+/// Cancelled at the first SIGINT, SIGTERM or SIGHUP.
+pub(crate) fn end_on_signals() -> Outcome<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stop = CancellationToken::new();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        let mut signal = signal(kind).map_err(|error| Problem::ours("cannot listen for signals", error))?;
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            signal.recv().await;
+            stop.cancel();
+        });
+    }
+    Ok(stop)
+}

@@ -1,0 +1,68 @@
+//! From what a person typed to a credential, a resource and a target.
+
+use std::time::Duration;
+
+use pgentra_connect::{Connector, Layers, Target};
+use pgentra_identity::{Credential, Resource, Selector, World};
+
+use crate::arguments::{Connection, Identity};
+use crate::problem::{Blame, Outcome, Problem};
+
+/// A credential and the resource its tokens are for.
+pub(crate) fn credential(world: &World, identity: &Identity) -> Outcome<(Credential, Resource)> {
+    let resource = match &identity.resource {
+        Some(text) => text.parse().map_err(|error| Problem::new(Blame::Usage, error))?,
+        None => identity.cloud.postgres_resource(),
+    };
+    let mut builder = Credential::builder(world.clone())
+        .cloud(identity.cloud)
+        .selector(selector(identity)?)
+        .deadline(Duration::from_secs(identity.token_timeout));
+    if let Some(source) = identity.source {
+        builder = builder.source(source);
+    }
+    let credential = builder.build()?;
+    tracing::info!(decision = %credential.decision(), "token source");
+    Ok((credential, resource))
+}
+
+/// The server, role and database to sign in to.
+pub(crate) fn target(world: &World, connection: &Connection) -> Outcome<Target> {
+    let mut flags = Vec::new();
+    for (keyword, value) in [
+        ("host", &connection.host),
+        ("port", &connection.port),
+        ("user", &connection.username),
+        ("dbname", &connection.dbname),
+    ] {
+        if let Some(value) = value {
+            flags.push((keyword, value.clone()));
+        }
+    }
+    let layers = Layers::gather(connection.conninfo.as_deref(), &flags, world.env(), world.files())?;
+    let target = Target::resolve(&layers)?;
+    tracing::info!(%target, "connection");
+    Ok(target)
+}
+
+/// A connector that signs in to the named server with the named identity.
+pub(crate) fn connector(world: &World, connection: &Connection, identity: &Identity) -> Outcome<Connector> {
+    let target = target(world, connection)?;
+    let (credential, resource) = credential(world, identity)?;
+    Ok(Connector::new(target, credential, resource)?)
+}
+
+fn selector(identity: &Identity) -> Outcome<Selector> {
+    let guid = |flag: &str, text: &str| {
+        text.parse().map_err(|_| {
+            Problem::new(Blame::Usage, format!("{flag} takes a GUID, not `{text}`"))
+                .hint("find it with: az identity show -g GROUP -n NAME --query '[clientId, principalId]'")
+        })
+    };
+    Ok(match (&identity.client_id, &identity.object_id, &identity.resource_id) {
+        (Some(id), _, _) => Selector::ClientId(guid("--client-id", id)?),
+        (_, Some(id), _) => Selector::ObjectId(guid("--object-id", id)?),
+        (_, _, Some(id)) => Selector::ResourceId(id.clone()),
+        _ => Selector::Default,
+    })
+}

@@ -1,0 +1,31 @@
+//! Side by side with peers: builds both sides and runs them in one go.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::test::cargo;
+
+/// Runs the benchmark called `name`, against the release build of `pgentra`.
+pub(crate) fn run(root: &Path, name: &str) -> Result<()> {
+    let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+    cargo(root, &words(&["build", "--release", "--locked", "--package", "pgentra"]))?;
+    cargo(
+        root,
+        &words(&["build", "--release", "--locked", "--manifest-path", "bench/Cargo.toml", "--bin", name]),
+    )?;
+    let mut command = Command::new(root.join("bench/target/release").join(name));
+    command.arg(root.join("target/release/pgentra")).current_dir(root);
+    // The Python SDK takes part where the end-to-end tests have installed it.
+    let python = root.join("target/e2e-clients/venv/bin/python");
+    if python.is_file() {
+        command.env("PGENTRA_BENCH_PYTHON", python);
+    } else {
+        println!("(no row for Python: `cargo xtask test` installs its SDK)");
+    }
+    let status = command.status().with_context(|| format!("cannot run the benchmark {name}"))?;
+    ensure!(status.success(), "the benchmark {name} failed");
+    Ok(())
+}
