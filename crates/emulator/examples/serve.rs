@@ -1,62 +1,111 @@
 //! Serves a local Azure until standard input ends, and tells on standard output, as one line of JSON, where it is.
 //!
-//! `cargo run -p pgentra-emulator --example serve -- FOLDER` also writes the local authority's certificate and a
-//! service account token into FOLDER, for clients that want files. With `--link-local` after it, 169.254.169.254 answers
-//! too, where that address is on an interface.
+//! `cargo run -p pgentra-emulator --example serve -- FOLDER` also writes certificates and service account tokens into
+//! FOLDER, for clients that want files. With `--link-local` after it, 169.254.169.254 answers too, where that address is
+//! on an interface. With `--arc KEYS`, there is an Azure Arc agent that writes its challenge files into the folder KEYS.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use pgentra_emulator::{Clock, LocalAzure, Options};
+use pgentra_emulator::options::ArcAgent;
+use pgentra_emulator::{Clock, Identity, LocalAzure, Options};
 use secrecy::ExposeSecret as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 
 #[expect(clippy::print_stdout, reason = "its output is what this program is for")]
 #[expect(clippy::disallowed_methods, reason = "here the system's clock becomes the local cloud's")]
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let folder = PathBuf::from(std::env::args().nth(1).ok_or("usage: serve FOLDER [--link-local]")?);
+    let mut arguments = std::env::args().skip(1);
+    let folder = PathBuf::from(arguments.next().ok_or("usage: serve FOLDER [--link-local] [--arc KEYS]")?);
     let mut options = Options::new(Clock::following(SystemTime::now));
-    options.link_local = std::env::args().nth(2).is_some_and(|argument| argument == "--link-local");
+    while let Some(argument) = arguments.next() {
+        match &*argument {
+            "--link-local" => options.link_local = true,
+            "--arc" => options.arc = arguments.next().map(ArcAgent::new),
+            other => return Err(format!("unknown argument {other}").into()),
+        }
+    }
     let azure = LocalAzure::start(options).await?;
-
-    let certificate = folder.join("ca.pem");
-    std::fs::write(&certificate, azure.ca_pem())?;
-    let token = folder.join("service-account-token");
-    std::fs::write(&token, azure.federation().service_account_token()?.expose_secret())?;
-
-    println!("{}", describe(&azure, &certificate, &token));
+    let files = write_files(&azure, &folder).await?;
+    println!("{}", json!({"files": files, "identities": identities(&azure), "hosts": hosts(&azure)}));
     tokio::io::stdin().read_to_end(&mut Vec::new()).await?;
     azure.stop().await;
     Ok(())
 }
 
-fn describe(azure: &LocalAzure, certificate: &std::path::Path, token: &std::path::Path) -> serde_json::Value {
-    let service = azure.app_service();
-    let identity = |identity: &pgentra_emulator::Identity| {
+async fn write_files(azure: &LocalAzure, folder: &Path) -> Result<Value, Box<dyn Error>> {
+    let certificate = azure.new_client_certificate().await?.pem();
+    let federation = azure.federation();
+    let mut paths = json!({});
+    for (name, text) in [
+        ("ca", azure.ca_pem()),
+        ("client_certificate", certificate.expose_secret()),
+        ("service_account_token", federation.service_account_token()?.expose_secret()),
+        ("bound_service_account_token", federation.bound_service_account_token()?.expose_secret()),
+        ("token_proxy_ca", &azure.token_proxy().ca_pem),
+    ] {
+        let path = folder.join(name);
+        std::fs::write(&path, text)?;
+        paths[name] = json!(path);
+    }
+    Ok(paths)
+}
+
+fn identities(azure: &LocalAzure) -> Value {
+    let managed = |identity: &Identity| {
         json!({
             "client_id": identity.client_id(),
             "object_id": identity.object_id(),
             "resource_id": identity.resource_id(),
         })
     };
+    let application = azure.application();
     json!({
-        "metadata": azure.metadata_url(),
-        "app_service": {"endpoint": service.endpoint, "header": service.header.expose_secret()},
-        "cloud_shell": azure.cloud_shell(),
-        "authority_host": azure.authority_host(),
         "tenant": azure.tenant(),
-        "ca_file": certificate,
-        "token_file": token,
-        "vm": identity(azure.vm()),
-        "user_assigned": identity(azure.user_assigned()),
+        "vm": managed(azure.vm()),
+        "user_assigned": managed(azure.user_assigned()),
         "administrator": {"object_id": azure.administrator().object_id()},
         "application": {
-            "client_id": azure.application().client_id(),
-            "object_id": azure.application().object_id(),
-            "secret": azure.application().secret().expose_secret(),
+            "client_id": application.client_id(),
+            "object_id": application.object_id(),
+            "secret": application.secret().expose_secret(),
+        },
+    })
+}
+
+/// The variables of each host.
+fn hosts(azure: &LocalAzure) -> Value {
+    let (app, fabric, learning) = (azure.app_service(), azure.service_fabric(), azure.machine_learning());
+    let (pipelines, proxy) = (azure.pipelines(), azure.token_proxy());
+    json!({
+        "imds": {"AZURE_POD_IDENTITY_AUTHORITY_HOST": azure.metadata_url()},
+        "authority": {"AZURE_AUTHORITY_HOST": azure.authority_host()},
+        "cloud_shell": {"MSI_ENDPOINT": azure.cloud_shell()},
+        "app_service": {"IDENTITY_ENDPOINT": app.endpoint, "IDENTITY_HEADER": app.header.expose_secret()},
+        "service_fabric": {
+            "IDENTITY_ENDPOINT": fabric.endpoint,
+            "IDENTITY_HEADER": fabric.header.expose_secret(),
+            "IDENTITY_SERVER_THUMBPRINT": fabric.thumbprint,
+        },
+        "machine_learning": {
+            "MSI_ENDPOINT": learning.endpoint,
+            "MSI_SECRET": learning.secret.expose_secret(),
+            "DEFAULT_IDENTITY_CLIENT_ID": learning.default_client_id,
+        },
+        "arc": azure.arc().map(|arc| {
+            json!({"IDENTITY_ENDPOINT": arc.identity_endpoint, "IMDS_ENDPOINT": arc.imds_endpoint})
+        }),
+        "pipelines": {
+            "SYSTEM_OIDCREQUESTURI": pipelines.request_uri,
+            "SYSTEM_ACCESSTOKEN": pipelines.access_token.expose_secret(),
+            "SERVICE_CONNECTION": pipelines.service_connection,
+        },
+        "token_proxy": {
+            "AZURE_KUBERNETES_TOKEN_PROXY": proxy.url,
+            "AZURE_KUBERNETES_SNI_NAME": proxy.sni_name,
         },
     })
 }

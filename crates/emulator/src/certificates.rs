@@ -4,12 +4,18 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
+    IsCa, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, date_time_ymd,
 };
 use rustls::ServerConfig;
+use rustls::server::{ResolvesServerCert, ResolvesServerCertUsingSni};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use secrecy::SecretString;
 
 /// A local certificate authority, generated in memory. Its key is never written, printed or handed out.
 pub struct Authority {
@@ -96,15 +102,32 @@ impl Issued {
     /// # Errors
     /// If rustls refuses the key.
     pub fn server_config(&self, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, CertificateError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(failed)?
-            .with_no_client_auth()
-            .with_single_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(failed)?;
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        Ok(Arc::new(config))
+        let resolver = SingleCertAndKey::from(self.certified_key()?);
+        server_config(Arc::new(resolver), alpn)
+    }
+}
+
+impl Issued {
+    /// SHA-1 of the certificate as 40 upper-case hexadecimal digits: the name Windows and Azure know it by.
+    pub fn thumbprint(&self) -> String {
+        let certificate = self.chain.first().map(|certificate| &**certificate).unwrap_or_default();
+        let thumbprint = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, certificate);
+        thumbprint.as_ref().iter().map(|byte| format!("{byte:02X}")).collect()
+    }
+
+    /// The chain and then the key in PEM, in one text, as client libraries read a certificate file.
+    pub fn pem(&self) -> SecretString {
+        let mut text = String::new();
+        for certificate in &self.chain {
+            push_pem(&mut text, "CERTIFICATE", certificate);
+        }
+        push_pem(&mut text, "PRIVATE KEY", self.key.secret_der());
+        text.into()
+    }
+
+    pub(crate) fn certified_key(&self) -> Result<CertifiedKey, CertificateError> {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &provider).map_err(failed)
     }
 }
 
@@ -118,6 +141,50 @@ impl CertificateError {
     pub(crate) fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }
+}
+
+/// A server that has a certificate for the clients that ask for `name` (RFC 6066 section 3), and for no others.
+pub(crate) fn server_config_for_name(
+    name: &str,
+    issued: &Issued,
+) -> Result<Arc<ServerConfig>, CertificateError> {
+    let mut resolver = ResolvesServerCertUsingSni::new();
+    resolver.add(name, issued.certified_key()?).map_err(failed)?;
+    server_config(Arc::new(resolver), &[b"http/1.1"])
+}
+
+fn server_config(
+    resolver: Arc<dyn ResolvesServerCert>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, CertificateError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?
+        .with_no_client_auth()
+        .with_cert_resolver(resolver);
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// A self-signed server certificate for `localhost`, as a Service Fabric node has: no authority stands behind it.
+pub(crate) fn self_signed(names: &[&str]) -> Result<Issued, CertificateError> {
+    let mut params = parameters("ServiceFabricNode", names)?;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let key = KeyPair::generate().map_err(failed)?;
+    let certificate = params.self_signed(&key).map_err(failed)?;
+    Ok(Issued::new(vec![certificate.der().clone()], &key))
+}
+
+/// A self-signed RSA certificate, as an application registers one to prove itself.
+pub(crate) fn client_certificate(common_name: &str) -> Result<Issued, CertificateError> {
+    let mut params = parameters(common_name, &[])?;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).map_err(failed)?;
+    let certificate = params.self_signed(&key).map_err(failed)?;
+    Ok(Issued::new(vec![certificate.der().clone()], &key))
 }
 
 /// Names under which clients on this machine reach a server bound to `address`.
@@ -138,6 +205,20 @@ fn parameters(common_name: &str, names: &[&str]) -> Result<CertificateParams, Ce
     params.not_before = date_time_ymd(2020, 1, 1);
     params.not_after = date_time_ymd(2049, 12, 31);
     Ok(params)
+}
+
+/// RFC 7468: base64 in lines of 64 between two markers.
+fn push_pem(text: &mut String, label: &str, der: &[u8]) {
+    text.push_str(&format!("-----BEGIN {label}-----\n"));
+    let encoded = STANDARD.encode(der);
+    let mut rest = &*encoded;
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        text.push_str(line);
+        text.push('\n');
+        rest = after;
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
 }
 
 fn failed(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> CertificateError {

@@ -4,17 +4,20 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use secrecy::SecretString;
 use uuid::Uuid;
 
+use crate::arc::Agent;
 use crate::clock::Clock;
 use crate::directory::{Directory, Machine};
 use crate::endpoint::Endpoint;
+use crate::entra::Certificates;
 use crate::fault::Faults;
 use crate::federation::Federation;
 use crate::journal::Journal;
 use crate::keys::{KeyError, KeyRing};
-use crate::mint::{Draft, Mint, Minted, Who};
-use crate::options::{Lifetimes, ResourceApplication};
+use crate::mint::{Draft, Mint, Minted, Who, random};
+use crate::options::{DateText, Lifetimes, ResourceApplication};
 
 /// How many tokens the platform remembers: identities times resources times endpoints, with room to spare.
 const REMEMBERED_TOKENS: usize = 4096;
@@ -32,11 +35,14 @@ pub(crate) struct Cloud {
     pub(crate) faults: Faults,
     pub(crate) journal: Journal,
     pub(crate) addresses: Addresses,
-    pub(crate) app_service_header: secrecy::SecretString,
+    pub(crate) secrets: Secrets,
+    pub(crate) certificates: Certificates,
+    pub(crate) arc: Option<Agent>,
+    pub(crate) legacy_dates: DateText,
     pub(crate) given_out: Mutex<HashMap<(Endpoint, Uuid, String), Minted>>,
 }
 
-/// Where clients reach the endpoints.
+/// Where clients reach the endpoints, and what they need to believe them.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     /// `http://127.0.0.1:P`
@@ -45,6 +51,39 @@ pub(crate) struct Addresses {
     pub(crate) authority: String,
     /// `https://localhost:P`
     pub(crate) federation: String,
+    /// `https://localhost:P`
+    pub(crate) service_fabric: String,
+    /// SHA-1 of the Service Fabric node's certificate, in hexadecimal.
+    pub(crate) thumbprint: String,
+    /// `https://localhost:P`
+    pub(crate) token_proxy: String,
+    /// Certificate of the token proxy's authority.
+    pub(crate) token_proxy_ca: String,
+    /// `http://127.0.0.1:P`
+    pub(crate) arc: Option<String>,
+}
+
+/// What a program proves to its platform's endpoint.
+#[derive(Debug)]
+pub(crate) struct Secrets {
+    pub(crate) app_service: SecretString,
+    pub(crate) service_fabric: SecretString,
+    pub(crate) machine_learning: SecretString,
+    pub(crate) github: SecretString,
+    pub(crate) pipelines: SecretString,
+}
+
+impl Secrets {
+    pub(crate) fn generate() -> Result<Self, KeyError> {
+        let secret = || random(24).map(SecretString::from);
+        Ok(Self {
+            app_service: secret()?,
+            service_fabric: secret()?,
+            machine_learning: secret()?,
+            github: secret()?,
+            pipelines: secret()?,
+        })
+    }
 }
 
 /// What a fault changes in the token of one answer.

@@ -6,8 +6,9 @@ use serde_json::json;
 use crate::cloud::{Cloud, Tweaks};
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call};
+use crate::hosts::PROXY_PREFIX;
 use crate::keys::KeyError;
-use crate::{app_service, cloud_shell, entra, imds, kubernetes};
+use crate::{app_service, arc, cloud_shell, entra, federation, imds, machine_learning, service_fabric};
 
 /// A listening socket, by what it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,12 @@ pub(crate) enum Door {
     Entra,
     /// Issuers of federated assertions.
     Federation,
+    /// The node of a Service Fabric cluster.
+    ServiceFabric,
+    /// The token proxy of AKS identity bindings.
+    TokenProxy,
+    /// The agent of an Azure Arc server.
+    Arc,
 }
 
 impl Door {
@@ -30,10 +37,17 @@ impl Door {
             Self::Metadata => imds::endpoint(path).or(match path {
                 "/MSI/token" | "/MSI/token/" | "/msi/token" => Some(Endpoint::AppService),
                 "/oauth2/token" => Some(Endpoint::CloudShell),
+                machine_learning::PATH => Some(Endpoint::MachineLearning),
                 _ => None,
             }),
             Self::Entra => entra::endpoint(path),
-            Self::Federation => kubernetes::endpoint(path),
+            Self::Federation => federation::endpoint(path),
+            Self::ServiceFabric => (path == service_fabric::PATH).then_some(Endpoint::ServiceFabric),
+            Self::Arc => (path == arc::PATH).then_some(Endpoint::Arc),
+            Self::TokenProxy => {
+                let behind = path.strip_prefix(PROXY_PREFIX).and_then(entra::endpoint);
+                (behind == Some(Endpoint::EntraToken)).then_some(Endpoint::TokenProxy)
+            }
         }
     }
 
@@ -41,7 +55,9 @@ impl Door {
     pub(crate) fn nothing_here(self, call: &Call) -> Answer {
         match self {
             Self::Metadata | Self::LinkLocal => imds::unknown_source(call),
-            Self::Entra | Self::Federation => Answer::text(StatusCode::NOT_FOUND, ""),
+            Self::Entra | Self::Federation | Self::ServiceFabric | Self::TokenProxy | Self::Arc => {
+                Answer::text(StatusCode::NOT_FOUND, "")
+            }
         }
     }
 }
@@ -58,8 +74,14 @@ pub(crate) fn answer(cloud: &Cloud, endpoint: Endpoint, call: &Call, tweaks: &Tw
         Endpoint::OpenIdConfiguration => Ok(entra::openid_configuration(cloud, call)),
         Endpoint::Keys => Ok(entra::keys(cloud, call)),
         Endpoint::EntraToken => entra::token(cloud, call, tweaks),
-        Endpoint::KubernetesConfiguration => Ok(kubernetes::configuration(cloud)),
-        Endpoint::KubernetesKeys => kubernetes::keys(cloud),
+        Endpoint::MachineLearning => machine_learning::token(cloud, call, tweaks),
+        Endpoint::Arc => arc::token(cloud, call, tweaks),
+        Endpoint::ServiceFabric => service_fabric::token(cloud, call, tweaks),
+        Endpoint::TokenProxy => entra::proxied_token(cloud, call, tweaks),
+        Endpoint::IssuerConfiguration => Ok(federation::configuration(cloud, call)),
+        Endpoint::IssuerKeys => federation::keys(cloud, call),
+        Endpoint::GitHub => federation::workflow_token(cloud, call),
+        Endpoint::Pipelines => federation::connection_token(cloud, call),
     };
     answered.unwrap_or_else(|failure| broken(&failure))
 }

@@ -12,7 +12,7 @@ pub enum Endpoint {
     ImdsInfo,
     /// Virtual machine: `/metadata/instance`.
     ImdsInstance,
-    /// App Service, Functions, Container Apps: `/MSI/token`, protocols 2019-08-01 and 2017-09-01.
+    /// App Service, Functions, Container Apps: `/MSI/token`, in the protocols 2019-08-01 and 2017-09-01.
     AppService,
     /// Cloud Shell: `/oauth2/token`.
     CloudShell,
@@ -24,10 +24,22 @@ pub enum Endpoint {
     Keys,
     /// Entra: `/{tenant}/oauth2/token` and `/{tenant}/oauth2/v2.0/token`.
     EntraToken,
-    /// Kubernetes: discovery document of the service account issuer.
-    KubernetesConfiguration,
-    /// Kubernetes: keys of the service account issuer.
-    KubernetesKeys,
+    /// Azure ML: `/azureml/token`.
+    MachineLearning,
+    /// Azure Arc: `/metadata/identity/oauth2/token` of the agent.
+    Arc,
+    /// Service Fabric: `/metadata/identity/oauth2/token` of the node.
+    ServiceFabric,
+    /// AKS identity bindings: the token endpoint behind the proxy.
+    TokenProxy,
+    /// Discovery document of a federated issuer.
+    IssuerConfiguration,
+    /// Keys of a federated issuer.
+    IssuerKeys,
+    /// GitHub: where a workflow gets its token.
+    GitHub,
+    /// Azure Pipelines: where a job gets its token.
+    Pipelines,
 }
 
 impl fmt::Display for Endpoint {
@@ -42,8 +54,14 @@ impl fmt::Display for Endpoint {
             Self::OpenIdConfiguration => "openid-configuration",
             Self::Keys => "keys",
             Self::EntraToken => "entra-token",
-            Self::KubernetesConfiguration => "kubernetes-configuration",
-            Self::KubernetesKeys => "kubernetes-keys",
+            Self::MachineLearning => "machine-learning",
+            Self::Arc => "arc",
+            Self::ServiceFabric => "service-fabric",
+            Self::TokenProxy => "token-proxy",
+            Self::IssuerConfiguration => "issuer-configuration",
+            Self::IssuerKeys => "issuer-keys",
+            Self::GitHub => "github",
+            Self::Pipelines => "pipelines",
         })
     }
 }

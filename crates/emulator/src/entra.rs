@@ -1,14 +1,16 @@
 //! An Entra tenant: discovery, keys and the token endpoint.
 
 mod assertion;
+mod certificate;
 mod refusal;
 mod token;
 
 use hyper::StatusCode;
 use serde_json::json;
 
+pub(crate) use certificate::Certificates;
 pub(crate) use refusal::unknown_resource;
-pub(crate) use token::token;
+pub(crate) use token::{proxied_token, token};
 
 use crate::cloud::Cloud;
 use crate::endpoint::Endpoint;

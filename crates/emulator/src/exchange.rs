@@ -20,6 +20,12 @@ impl Call {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// The token of `Authorization: Bearer`, whose scheme is in any case (RFC 9110 section 11.1).
+    pub(crate) fn bearer(&self) -> Option<&str> {
+        let (scheme, token) = self.header("authorization")?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    }
+
     /// The body, read as `application/x-www-form-urlencoded`.
     pub(crate) fn form(&self) -> Parameters {
         Parameters::parse(&self.body)

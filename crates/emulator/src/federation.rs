@@ -1,17 +1,29 @@
-//! Issuers outside Entra whose tokens Entra takes as proof: a Kubernetes cluster.
+//! Issuers outside Entra whose tokens Entra takes as proof: a Kubernetes cluster, GitHub, Azure Pipelines.
 
-use aws_lc_rs::digest;
+mod discovery;
+mod github;
+mod kubernetes;
+mod pipelines;
+
+use std::sync::Arc;
+
+pub(crate) use discovery::{configuration, endpoint, keys};
+pub(crate) use github::workflow_token;
+pub(crate) use pipelines::{connection_token, request_path};
 use secrecy::SecretString;
 use serde::Serialize;
-use uuid::{Builder, Uuid};
+use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::keys::{KeyError, LazyKey, SigningKey};
-use std::sync::Arc;
-use std::time::Duration;
+use crate::options::Lifetimes;
 
 /// The audience that Entra asks of a federated token (Microsoft: workload-identity-federation).
 pub const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
+
+/// The audience that the token proxy of AKS identity bindings asks of a service account token
+/// (Azure/azure-workload-identity, `pkg/proxy`).
+pub const BINDING_AUDIENCE: &str = "api://AKSIdentityBinding";
 
 /// A federated identity credential: whose tokens are taken as proof of an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,71 +37,59 @@ pub struct FederatedCredential {
     pub audience: String,
 }
 
-/// The issuers, and the credential that is registered with the user-assigned identity and the application.
+/// The issuers. One federated credential for each of them is registered with the user-assigned identity and with the
+/// application.
 #[derive(Debug)]
 pub struct Federation {
     clock: Clock,
-    lifetime: Duration,
+    lifetimes: Lifetimes,
     kubernetes: Issuer,
+    github: Issuer,
+    pipelines: Issuer,
+    /// Names the one service connection of Azure Pipelines.
+    service_connection: Uuid,
 }
 
-/// One issuer: its address and its key.
+/// One issuer: `iss`, where its keys are, and its key.
 #[derive(Debug)]
 pub(crate) struct Issuer {
-    pub(crate) url: String,
+    url: String,
+    keys_url: String,
     key: LazyKey,
 }
 
+#[derive(Serialize)]
+struct Header<'a> {
+    typ: &'static str,
+    alg: &'static str,
+    kid: &'a str,
+}
+
 impl Issuer {
-    pub(crate) fn new(url: String) -> Self {
-        Self { url, key: LazyKey::default() }
+    fn new(url: String, keys: &str) -> Self {
+        Self { keys_url: format!("{url}{keys}"), url, key: LazyKey::default() }
     }
 
     pub(crate) fn key(&self) -> Result<Arc<SigningKey>, KeyError> {
         self.key.get()
     }
-}
 
-#[derive(Serialize)]
-struct Header<'a> {
-    alg: &'static str,
-    kid: &'a str,
+    fn sign(&self, claims: &impl Serialize) -> Result<SecretString, KeyError> {
+        let key = self.key()?;
+        Ok(key.sign(&Header { typ: "JWT", alg: "RS256", kid: key.id() }, claims)?.into())
+    }
 }
-
-/// Claims of a projected service account token (Kubernetes: service-accounts-admin, "Schema for service account
-/// private claims").
-#[derive(Serialize)]
-struct ServiceAccountToken<'a> {
-    aud: [&'a str; 1],
-    exp: i64,
-    iat: i64,
-    iss: &'a str,
-    jti: Uuid,
-    #[serde(rename = "kubernetes.io")]
-    kubernetes: Kubernetes<'a>,
-    nbf: i64,
-    sub: String,
-}
-
-#[derive(Serialize)]
-struct Kubernetes<'a> {
-    namespace: &'a str,
-    serviceaccount: Named<'a>,
-}
-
-#[derive(Serialize)]
-struct Named<'a> {
-    name: &'a str,
-    uid: Uuid,
-}
-
-/// Namespace and name of the service account that is registered.
-const NAMESPACE: &str = "default";
-const SERVICE_ACCOUNT: &str = "my-service-account";
 
 impl Federation {
-    pub(crate) fn new(clock: Clock, lifetime: Duration, address: &str) -> Self {
-        Self { clock, lifetime, kubernetes: Issuer::new(format!("{address}/kubernetes/")) }
+    pub(crate) fn new(clock: Clock, lifetimes: Lifetimes, address: &str) -> Self {
+        Self {
+            clock,
+            lifetimes,
+            kubernetes: Issuer::new(format!("{address}/kubernetes/"), "openid/v1/jwks"),
+            github: Issuer::new(format!("{address}/github"), "/.well-known/jwks"),
+            pipelines: Issuer::new(format!("{address}/pipelines"), "/.well-known/jwks"),
+            service_connection: Uuid::new_v4(),
+        }
     }
 
     /// Issuer of the Kubernetes cluster, with the slash at its end.
@@ -97,13 +97,19 @@ impl Federation {
         &self.kubernetes.url
     }
 
-    /// The federated credential that is registered: service account `my-service-account` in namespace `default`.
+    /// The federated credential of service account `my-service-account` in namespace `default`.
     pub fn credential(&self) -> FederatedCredential {
-        FederatedCredential {
-            issuer: self.kubernetes.url.clone(),
-            subject: subject(NAMESPACE, SERVICE_ACCOUNT),
-            audience: EXCHANGE_AUDIENCE.to_owned(),
-        }
+        credential(&self.kubernetes, kubernetes::subject(kubernetes::NAMESPACE, kubernetes::SERVICE_ACCOUNT))
+    }
+
+    /// The federated credential of branch `main` of repository `my-organization/my-repository` at GitHub.
+    pub fn github_credential(&self) -> FederatedCredential {
+        credential(&self.github, github::SUBJECT.to_owned())
+    }
+
+    /// The federated credential of a service connection of Azure Pipelines.
+    pub fn pipelines_credential(&self) -> FederatedCredential {
+        credential(&self.pipelines, pipelines::SUBJECT.to_owned())
     }
 
     /// A service account token that Entra takes, as the kubelet writes it to `AZURE_FEDERATED_TOKEN_FILE`.
@@ -111,7 +117,15 @@ impl Federation {
     /// # Errors
     /// If the crypto library fails.
     pub fn service_account_token(&self) -> Result<SecretString, KeyError> {
-        self.token_of(NAMESPACE, SERVICE_ACCOUNT, EXCHANGE_AUDIENCE)
+        self.token_of(kubernetes::NAMESPACE, kubernetes::SERVICE_ACCOUNT, EXCHANGE_AUDIENCE)
+    }
+
+    /// A service account token that the token proxy takes, as the kubelet writes it where identity bindings are used.
+    ///
+    /// # Errors
+    /// If the crypto library fails.
+    pub fn bound_service_account_token(&self) -> Result<SecretString, KeyError> {
+        self.token_of(kubernetes::NAMESPACE, kubernetes::SERVICE_ACCOUNT, BINDING_AUDIENCE)
     }
 
     /// A token of any service account for any audience; Entra takes only the registered one.
@@ -119,42 +133,33 @@ impl Federation {
     /// # Errors
     /// If the crypto library fails.
     pub fn token_of(&self, namespace: &str, account: &str, audience: &str) -> Result<SecretString, KeyError> {
-        let key = self.kubernetes.key()?;
-        let now = self.clock.unix();
-        let claims = ServiceAccountToken {
-            aud: [audience],
-            exp: now + i64::try_from(self.lifetime.as_secs()).unwrap_or(i64::MAX),
-            iat: now,
-            iss: &self.kubernetes.url,
-            jti: Uuid::new_v4(),
-            kubernetes: Kubernetes {
-                namespace,
-                serviceaccount: Named { name: account, uid: uid(namespace, account) },
-            },
-            nbf: now,
-            sub: subject(namespace, account),
-        };
-        Ok(key.sign(&Header { alg: "RS256", kid: key.id() }, &claims)?.into())
+        kubernetes::token(self, namespace, account, audience)
+    }
+
+    /// Every credential that is registered with the user-assigned identity and with the application.
+    pub(crate) fn credentials(&self) -> Vec<FederatedCredential> {
+        vec![self.credential(), self.github_credential(), self.pipelines_credential()]
+    }
+
+    /// What the token proxy takes instead.
+    pub(crate) fn binding(&self) -> FederatedCredential {
+        FederatedCredential { audience: BINDING_AUDIENCE.to_owned(), ..self.credential() }
+    }
+
+    pub(crate) fn service_connection(&self) -> Uuid {
+        self.service_connection
     }
 
     /// The issuer with this `iss`, if Entra can reach it.
     pub(crate) fn issuer(&self, iss: &str) -> Option<&Issuer> {
-        [&self.kubernetes].into_iter().find(|issuer| issuer.url == iss)
+        self.issuers().into_iter().find(|issuer| issuer.url == iss)
     }
 
-    pub(crate) fn kubernetes(&self) -> &Issuer {
-        &self.kubernetes
+    fn issuers(&self) -> [&Issuer; 3] {
+        [&self.kubernetes, &self.github, &self.pipelines]
     }
 }
 
-fn subject(namespace: &str, account: &str) -> String {
-    format!("system:serviceaccount:{namespace}:{account}")
-}
-
-/// A service account keeps its id for its life, so it is derived from its name.
-fn uid(namespace: &str, account: &str) -> Uuid {
-    let digest = digest::digest(&digest::SHA256, subject(namespace, account).as_bytes());
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(digest.as_ref().get(..16).unwrap_or(&[0; 16]));
-    Builder::from_random_bytes(bytes).into_uuid()
+fn credential(issuer: &Issuer, subject: String) -> FederatedCredential {
+    FederatedCredential { issuer: issuer.url.clone(), subject, audience: EXCHANGE_AUDIENCE.to_owned() }
 }

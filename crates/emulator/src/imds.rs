@@ -120,7 +120,7 @@ fn accepted<'a>(cloud: &Cloud, call: &'a Call) -> Result<(Identity, &'a str), An
 }
 
 /// What every identity request must have: the header, no sign of a proxy, the method, a version.
-fn permitted(call: &Call) -> Result<(), Answer> {
+pub(crate) fn permitted(call: &Call) -> Result<(), Answer> {
     if !call.has_metadata_header() {
         let description = "Required metadata header not specified";
         return Err(refusal(StatusCode::BAD_REQUEST, "bad_request_102", description));
@@ -184,7 +184,7 @@ fn invalid(description: &str) -> Answer {
     refusal(StatusCode::BAD_REQUEST, "invalid_request", description)
 }
 
-fn refusal(status: StatusCode, error: &str, description: &str) -> Answer {
+pub(crate) fn refusal(status: StatusCode, error: &str, description: &str) -> Answer {
     with_server(Answer::json(
         status,
         vec![("error", json!(error)), ("error_description", json!(description))],

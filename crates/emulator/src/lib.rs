@@ -8,6 +8,7 @@
 //! Where the answers of the real services are documented, these are the same in status, body and the types of values.
 
 mod app_service;
+mod arc;
 pub mod certificates;
 mod clock;
 mod cloud;
@@ -20,23 +21,26 @@ mod entra;
 mod exchange;
 mod fault;
 mod federation;
+mod hosts;
 mod imds;
 mod journal;
 mod keys;
-mod kubernetes;
 mod listen;
 mod local_azure;
+mod machine_learning;
 mod mint;
 pub mod options;
 mod serve;
+mod service_fabric;
 
 pub use clock::Clock;
 pub use directory::{Application, Group, Identity, IdentityKind, Ids, Machine, User};
 pub use endpoint::Endpoint;
 pub use fault::{Fault, Faults};
-pub use federation::{EXCHANGE_AUDIENCE, FederatedCredential, Federation};
+pub use federation::{BINDING_AUDIENCE, EXCHANGE_AUDIENCE, FederatedCredential, Federation};
+pub use hosts::{AppService, AzureArc, GitHub, MachineLearning, Pipelines, ServiceFabric, TokenProxy};
 pub use journal::{Entry, Journal, Outcome};
 pub use keys::KeyError;
-pub use local_azure::{AppService, LocalAzure, StartError};
+pub use local_azure::{LocalAzure, StartError};
 pub use mint::Draft;
 pub use options::Options;

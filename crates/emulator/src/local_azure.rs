@@ -3,18 +3,22 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use secrecy::SecretString;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::certificates::{Authority, CertificateError, names_of};
+use crate::arc::Agent;
+use crate::certificates::{Authority, CertificateError, names_of, self_signed, server_config_for_name};
 use crate::clock::Clock;
-use crate::cloud::{Addresses, Cloud, Tweaks};
+use crate::cloud::{Addresses, Cloud, Secrets, Tweaks};
 use crate::directory::{Application, Directory, Group, Identity, Machine, User};
 use crate::door::Door;
+use crate::entra::Certificates;
 use crate::fault::Faults;
 use crate::federation::Federation;
+use crate::hosts::PROXY_NAME;
 use crate::journal::Journal;
 use crate::keys::{KeyError, KeyRing};
 use crate::listen::{self, Bound};
@@ -25,7 +29,7 @@ use crate::serve;
 /// The identity side of a local Azure. It answers until it is stopped or dropped.
 #[derive(Debug)]
 pub struct LocalAzure {
-    cloud: Arc<Cloud>,
+    pub(crate) cloud: Arc<Cloud>,
     authority: Authority,
     facts: Facts,
     tasks: TaskTracker,
@@ -39,15 +43,6 @@ struct Facts {
     issuer: String,
     keys_url: String,
     cloud_shell: String,
-}
-
-/// How a program on App Service finds its identity endpoint.
-#[derive(Clone, Debug)]
-pub struct AppService {
-    /// `IDENTITY_ENDPOINT`
-    pub endpoint: String,
-    /// `IDENTITY_HEADER`
-    pub header: SecretString,
 }
 
 /// A local cloud could not start.
@@ -85,30 +80,17 @@ impl LocalAzure {
             return Err(StartError::NotLoopback(options.address));
         }
         let authority = Authority::generate()?;
-        let names = names_of(options.address);
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let tls = authority.issue(&names)?.server_config(&[b"http/1.1"])?;
-
-        let metadata = listen::bind(options.address, options.ports.metadata).await?;
-        let entra = listen::bind(options.address, options.ports.authority).await?;
-        let federation = listen::bind(options.address, options.ports.federation).await?;
-        let link_local = if options.link_local { Some(listen::bind_link_local().await?) } else { None };
-
-        let addresses = Addresses::of(options.address, [&metadata, &entra, &federation]);
+        let sockets = Sockets::bind(&options).await?;
+        let certificates = ServerCertificates::issue(&authority, options.address)?;
+        let addresses = Addresses::of(options.address, &sockets, &certificates);
         let cloud = Arc::new(on_a_blocking_thread(move || new_cloud(options, addresses)).await?);
-        let mut doors = vec![
-            (Door::Metadata, metadata, None),
-            (Door::Entra, entra, Some(tls.clone())),
-            (Door::Federation, federation, Some(tls)),
-        ];
-        doors.extend(link_local.map(|bound| (Door::LinkLocal, bound, None)));
 
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
-        for (door, bound, tls) in doors {
+        for (door, bound) in sockets.0 {
             for listener in bound.listeners {
-                let server =
-                    serve::Server { cloud: cloud.clone(), door, tls: tls.clone(), stop: stop.clone() };
+                let tls = certificates.of(door);
+                let server = serve::Server { cloud: cloud.clone(), door, tls, stop: stop.clone() };
                 tasks.spawn(server.run(listener, tasks.clone()));
             }
         }
@@ -128,14 +110,6 @@ impl LocalAzure {
     /// Address of the metadata service, `http://127.0.0.1:…`: the value of `AZURE_POD_IDENTITY_AUTHORITY_HOST`.
     pub fn metadata_url(&self) -> &str {
         &self.cloud.addresses.metadata
-    }
-
-    /// Endpoint and secret of App Service.
-    pub fn app_service(&self) -> AppService {
-        AppService {
-            endpoint: format!("{}/MSI/token", self.cloud.addresses.metadata),
-            header: self.cloud.app_service_header.clone(),
-        }
     }
 
     /// `MSI_ENDPOINT` of Cloud Shell; the token is the administrator's.
@@ -274,17 +248,92 @@ impl Facts {
     }
 }
 
+/// Every listening socket.
+struct Sockets(Vec<(Door, Bound)>);
+
+impl Sockets {
+    async fn bind(options: &Options) -> Result<Self, StartError> {
+        let (address, ports) = (options.address, &options.ports);
+        let mut wanted = vec![
+            (Door::Metadata, ports.metadata),
+            (Door::Entra, ports.authority),
+            (Door::Federation, ports.federation),
+            (Door::ServiceFabric, ports.service_fabric),
+            (Door::TokenProxy, ports.token_proxy),
+        ];
+        wanted.extend(options.arc.is_some().then_some((Door::Arc, ports.arc)));
+        let mut sockets = Vec::new();
+        for (door, port) in wanted {
+            sockets.push((door, listen::bind(address, port).await?));
+        }
+        if options.link_local {
+            sockets.push((Door::LinkLocal, listen::bind_link_local().await?));
+        }
+        Ok(Self(sockets))
+    }
+
+    fn port(&self, door: Door) -> Option<u16> {
+        self.0.iter().find(|(other, _)| *other == door).map(|(_, bound)| bound.port)
+    }
+}
+
+/// What the TLS endpoints show.
+struct ServerCertificates {
+    /// Of the local authority: Entra and the issuers.
+    local: Arc<ServerConfig>,
+    /// Self-signed.
+    service_fabric: Arc<ServerConfig>,
+    thumbprint: String,
+    /// Of an authority of its own, and for one name.
+    token_proxy: Arc<ServerConfig>,
+    token_proxy_ca: String,
+}
+
+impl ServerCertificates {
+    fn issue(authority: &Authority, address: IpAddr) -> Result<Self, CertificateError> {
+        let names = names_of(address);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let node = self_signed(&names)?;
+        let cluster = Authority::named("pgentra local AKS CA")?;
+        let proxy = cluster.issue(&[PROXY_NAME])?;
+        Ok(Self {
+            local: authority.issue(&names)?.server_config(&[b"http/1.1"])?,
+            service_fabric: node.server_config(&[b"http/1.1"])?,
+            thumbprint: node.thumbprint(),
+            token_proxy: server_config_for_name(PROXY_NAME, &proxy)?,
+            token_proxy_ca: cluster.pem().to_owned(),
+        })
+    }
+
+    /// The TLS configuration behind `door`; `None` where plain HTTP is spoken.
+    fn of(&self, door: Door) -> Option<Arc<ServerConfig>> {
+        match door {
+            Door::Metadata | Door::LinkLocal | Door::Arc => None,
+            Door::Entra | Door::Federation => Some(self.local.clone()),
+            Door::ServiceFabric => Some(self.service_fabric.clone()),
+            Door::TokenProxy => Some(self.token_proxy.clone()),
+        }
+    }
+}
+
 impl Addresses {
-    fn of(address: IpAddr, [metadata, entra, federation]: [&Bound; 3]) -> Self {
+    fn of(address: IpAddr, sockets: &Sockets, certificates: &ServerCertificates) -> Self {
         let literal = match address {
             IpAddr::V4(address) => address.to_string(),
             IpAddr::V6(address) => format!("[{address}]"),
         };
         let name = if address == IpAddr::from([127, 0, 0, 1]) { "localhost" } else { &literal };
+        let plain = |door| sockets.port(door).map(|port| format!("http://{literal}:{port}"));
+        let tls = |door| format!("https://{name}:{}", sockets.port(door).unwrap_or_default());
         Self {
-            metadata: format!("http://{literal}:{}", metadata.port),
-            authority: format!("https://{name}:{}/", entra.port),
-            federation: format!("https://{name}:{}", federation.port),
+            metadata: plain(Door::Metadata).unwrap_or_default(),
+            authority: format!("{}/", tls(Door::Entra)),
+            federation: tls(Door::Federation),
+            service_fabric: tls(Door::ServiceFabric),
+            thumbprint: certificates.thumbprint.clone(),
+            token_proxy: tls(Door::TokenProxy),
+            token_proxy_ca: certificates.token_proxy_ca.clone(),
+            arc: plain(Door::Arc),
         }
     }
 }
@@ -300,11 +349,7 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
     let directory = Directory::new(options.ids, random(30)?.into());
     Ok(Cloud {
         machine: Machine::new(vec![directory.vm.clone(), directory.user_assigned.clone()]),
-        federation: Federation::new(
-            options.clock.clone(),
-            options.lifetimes.assertion,
-            &addresses.federation,
-        ),
+        federation: Federation::new(options.clock.clone(), options.lifetimes.clone(), &addresses.federation),
         clock: options.clock,
         lifetimes: options.lifetimes,
         resources: options.resources,
@@ -313,7 +358,10 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
         faults: Faults::default(),
         journal: Journal::default(),
         addresses,
-        app_service_header: random(24)?.into(),
+        secrets: Secrets::generate()?,
+        certificates: Certificates::default(),
+        arc: options.arc.map(Agent::new),
+        legacy_dates: options.legacy_dates,
         given_out: std::sync::Mutex::default(),
     })
 }

@@ -1,6 +1,7 @@
 //! What a local cloud can be told at its start.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use uuid::{Uuid, uuid};
@@ -26,6 +27,10 @@ pub struct Options {
     /// Also answer as a metadata service at the true address, 169.254.169.254 port 80. The address must be on an
     /// interface of this machine, and the process must be allowed to bind the port. Default: no.
     pub link_local: bool,
+    /// Also answer as the agent of an Azure Arc server. Default: no.
+    pub arc: Option<ArcAgent>,
+    /// How App Service writes an expiry in its protocol of 2017. Default: as on Linux.
+    pub legacy_dates: DateText,
     /// The applications whose tokens can be asked for. Default: the ones named at [`ResourceApplication::known`].
     pub resources: Vec<ResourceApplication>,
 }
@@ -40,6 +45,8 @@ impl Options {
             ports: Ports::default(),
             address: Ipv4Addr::LOCALHOST.into(),
             link_local: false,
+            arc: None,
+            legacy_dates: DateText::Linux,
             resources: ResourceApplication::known(),
         }
     }
@@ -61,8 +68,10 @@ pub struct Lifetimes {
     pub platform_renewal: Duration,
     /// `refresh_in` in answers of the token endpoint. Default: none, as for most tokens.
     pub refresh_in: Option<Duration>,
-    /// Assertions of the federated issuers. Default: one hour, as for a projected service account token.
-    pub assertion: Duration,
+    /// Service account tokens of the Kubernetes cluster. Default: one hour, as for a projected one.
+    pub service_account: Duration,
+    /// Tokens of GitHub's and Azure Pipelines' issuers. Default: 5 minutes, the least that is seen.
+    pub workflow: Duration,
 }
 
 impl Default for Lifetimes {
@@ -73,7 +82,8 @@ impl Default for Lifetimes {
             application: Duration::from_secs(75 * 60),
             platform_renewal: Duration::from_secs(10 * 60),
             refresh_in: None,
-            assertion: Duration::from_secs(60 * 60),
+            service_account: Duration::from_secs(60 * 60),
+            workflow: Duration::from_secs(5 * 60),
         }
     }
 }
@@ -88,6 +98,42 @@ pub struct Ports {
     pub authority: u16,
     /// The issuers of federated assertions, over HTTPS.
     pub federation: u16,
+    /// The node of a Service Fabric cluster, over HTTPS with a certificate of its own.
+    pub service_fabric: u16,
+    /// The token proxy of AKS identity bindings, over HTTPS with an authority of its own.
+    pub token_proxy: u16,
+    /// The agent of an Azure Arc server, over HTTP; unused without [`Options::arc`].
+    pub arc: u16,
+}
+
+/// The agent of an Azure Arc server (Microsoft: azure-arc, managed-identity-authentication).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ArcAgent {
+    /// Where it writes its challenge files; must exist. A real agent has `/var/opt/azcmagent/tokens`, and clients read
+    /// no other folder.
+    pub keys: PathBuf,
+    /// Whether it knows user-assigned identities and confirms the one that was asked for. Older agents ignore the
+    /// question and answer for the machine. Default: it does.
+    pub user_assigned: bool,
+}
+
+impl ArcAgent {
+    /// A current agent that writes its challenge files into `keys`.
+    pub fn new(keys: impl Into<PathBuf>) -> Self {
+        Self { keys: keys.into(), user_assigned: true }
+    }
+}
+
+/// Date texts that App Service has sent in `expires_on`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DateText {
+    /// `06/19/2019 23:42:01 +00:00`
+    Linux,
+    /// `1/16/2020 5:24:12 AM +00:00`
+    Windows,
+    /// `1/16/2020 12:0:12 AM +00:00`: no field is padded.
+    Unpadded,
 }
 
 /// Which form of access token an application takes.

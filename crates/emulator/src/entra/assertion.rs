@@ -1,9 +1,10 @@
-//! Client assertions: a signed statement of somebody else about who the client is (RFC 7523 section 2.2).
+//! Client assertions (RFC 7523 section 2.2): a signed statement about who the client is, its own or somebody else's.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
+use super::certificate;
 use super::refusal::{Refusal, time};
 use crate::cloud::Cloud;
 use crate::federation::FederatedCredential;
@@ -14,21 +15,33 @@ const LEEWAY: i64 = 300;
 const HOW: &str = "Please check your federated identity credential Subject, Audience and Issuer against the presented \
                    assertion. https://learn.microsoft.com/entra/workload-id/workload-identity-federation";
 
-#[derive(Debug, Deserialize)]
-struct Header {
-    alg: String,
-    #[serde(default)]
-    kid: String,
+/// An assertion taken apart, and not yet believed.
+pub(super) struct Parsed<'a> {
+    pub(super) header: Header,
+    pub(super) claims: Claims,
+    pub(super) message: &'a str,
+    pub(super) signature: Vec<u8>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Claims {
+pub(super) struct Header {
+    pub(super) alg: String,
+    #[serde(default)]
+    kid: String,
+    #[serde(default)]
+    pub(super) x5t: Option<String>,
+    #[serde(default, rename = "x5t#S256")]
+    pub(super) x5t_sha256: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Claims {
     #[serde(default)]
     iss: String,
     #[serde(default)]
-    sub: String,
+    pub(super) sub: String,
     #[serde(default)]
-    aud: Audiences,
+    pub(super) aud: Audiences,
     exp: i64,
     #[serde(default)]
     nbf: Option<i64>,
@@ -38,7 +51,7 @@ struct Claims {
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Audiences {
+pub(super) enum Audiences {
     One(String),
     Several(Vec<String>),
 }
@@ -50,7 +63,7 @@ impl Default for Audiences {
 }
 
 impl Audiences {
-    fn list(&self) -> &[String] {
+    pub(super) fn list(&self) -> &[String] {
         match self {
             Self::One(audience) => std::slice::from_ref(audience),
             Self::Several(audiences) => audiences,
@@ -58,27 +71,37 @@ impl Audiences {
     }
 }
 
-/// An assertion taken apart, and not yet believed.
-struct Parsed<'a> {
-    header: Header,
-    claims: Claims,
-    message: &'a str,
-    signature: Vec<u8>,
+/// Whose statement proves a client.
+pub(super) struct Trusted<'a> {
+    /// The client's id, and whether a certificate can be registered for it.
+    pub(super) client: &'a str,
+    pub(super) own: bool,
+    /// Federated credentials that are registered with the client.
+    pub(super) federated: &'a [FederatedCredential],
 }
 
-/// Checks a federated token against the credential that is registered with the client, in the order in which Entra
-/// complains.
-pub(super) fn federated(cloud: &Cloud, token: &str, registered: &FederatedCredential) -> Result<(), Refusal> {
+/// Believes an assertion of the client itself, or of an issuer that is registered with it.
+pub(super) fn check(cloud: &Cloud, token: &str, trusted: &Trusted<'_>) -> Result<(), Refusal> {
     let parsed = parse(token).ok_or_else(malformed)?;
+    if trusted.own && parsed.claims.iss.eq_ignore_ascii_case(trusted.client) {
+        return certificate::self_signed(cloud, &parsed, trusted.client);
+    }
+    federated(cloud, &parsed, trusted.federated)
+}
+
+/// Checks a federated token against the credentials, in the order in which Entra complains.
+fn federated(cloud: &Cloud, parsed: &Parsed<'_>, registered: &[FederatedCredential]) -> Result<(), Refusal> {
     let claims = &parsed.claims;
-    if claims.iss != registered.issuer {
+    let audiences = claims.aud.list();
+    let of_issuer: Vec<_> = registered.iter().filter(|one| one.issuer == claims.iss).collect();
+    let of_subject: Vec<_> = of_issuer.iter().filter(|one| one.subject == claims.sub).collect();
+    if of_issuer.is_empty() {
         return Err(no_record(700_211, "issuer", &claims.iss));
     }
-    if claims.sub != registered.subject {
+    if of_subject.is_empty() {
         return Err(no_record(700_213, "subject", &claims.sub));
     }
-    let audiences = claims.aud.list();
-    if !audiences.contains(&registered.audience) {
+    if !of_subject.iter().any(|one| audiences.contains(&one.audience)) {
         return Err(no_record(700_212, "audience", &audiences.join(", ")));
     }
     within(cloud, claims)?;
@@ -90,7 +113,8 @@ pub(super) fn federated(cloud: &Cloud, token: &str, registered: &FederatedCreden
     if genuine { Ok(()) } else { Err(forged()) }
 }
 
-fn within(cloud: &Cloud, claims: &Claims) -> Result<(), Refusal> {
+/// Refuses an assertion that is not valid yet, or no longer.
+pub(super) fn within(cloud: &Cloud, claims: &Claims) -> Result<(), Refusal> {
     let now = cloud.clock.unix();
     let from = claims.nbf.or(claims.iat).unwrap_or(now);
     if (from.saturating_sub(LEEWAY)..=claims.exp.saturating_add(LEEWAY)).contains(&now) {
@@ -107,6 +131,15 @@ fn within(cloud: &Cloud, claims: &Claims) -> Result<(), Refusal> {
     Err(Refusal::new(700_024, "invalid_client", sentence))
 }
 
+pub(super) fn malformed() -> Refusal {
+    Refusal::new(50027, "invalid_request", "AADSTS50027: JWT token is invalid or malformed.")
+}
+
+pub(super) fn forged() -> Refusal {
+    let sentence = "AADSTS700027: Client assertion failed signature validation.";
+    Refusal::new(700_027, "invalid_client", sentence)
+}
+
 fn parse(token: &str) -> Option<Parsed<'_>> {
     let (message, signature) = token.rsplit_once('.')?;
     let (header, claims) = message.split_once('.')?;
@@ -117,15 +150,6 @@ fn parse(token: &str) -> Option<Parsed<'_>> {
         message,
         signature: decode(signature)?,
     })
-}
-
-fn malformed() -> Refusal {
-    Refusal::new(50027, "invalid_request", "AADSTS50027: JWT token is invalid or malformed.")
-}
-
-fn forged() -> Refusal {
-    let sentence = "AADSTS700027: Client assertion failed signature validation.";
-    Refusal::new(700_027, "invalid_client", sentence)
 }
 
 fn unreachable_issuer() -> Refusal {

@@ -5,12 +5,15 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::assertion::Trusted;
 use super::refusal::{Refusal, missing, unknown_resource, unknown_tenant};
 use super::{assertion, is_tenant, split_tenant};
 use crate::cloud::{Caching, Cloud, Tweaks};
 use crate::directory::Application;
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call, Object, Parameters};
+use crate::federation::FederatedCredential;
+use crate::hosts::PROXY_PREFIX;
 use crate::keys::KeyError;
 use crate::mint::{Draft, Minted, Proof, Who};
 
@@ -18,16 +21,39 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 
 /// `POST /{tenant}/oauth2/v2.0/token` with `scope`, or `POST /{tenant}/oauth2/token` with `resource`.
 pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &Tweaks) -> Result<Answer, KeyError> {
+    let door =
+        Door { endpoint: Endpoint::EntraToken, path: &call.path, federated: &cloud.federation.credentials() };
+    answer(cloud, call, tweaks, &door)
+}
+
+/// The same behind the token proxy of AKS identity bindings, which takes tokens that are meant for it.
+pub(crate) fn proxied_token(cloud: &Cloud, call: &Call, tweaks: &Tweaks) -> Result<Answer, KeyError> {
+    let path = call.path.strip_prefix(PROXY_PREFIX).unwrap_or(&call.path);
+    let door = Door { endpoint: Endpoint::TokenProxy, path, federated: &[cloud.federation.binding()] };
+    answer(cloud, call, tweaks, &door)
+}
+
+/// How a request came in.
+struct Door<'a> {
+    endpoint: Endpoint,
+    path: &'a str,
+    /// Whose statements prove a client here.
+    federated: &'a [FederatedCredential],
+}
+
+fn answer(cloud: &Cloud, call: &Call, tweaks: &Tweaks, door: &Door<'_>) -> Result<Answer, KeyError> {
     if call.method != Method::POST {
-        let sentence = "AADSTS900561: The endpoint only accepts POST requests. Received a GET request.";
+        let method = &call.method;
+        let sentence =
+            format!("AADSTS900561: The endpoint only accepts POST requests. Received a {method} request.");
         return Ok(Refusal::new(900_561, "invalid_request", sentence).answer(cloud, call));
     }
-    let v2 = call.path.contains("/oauth2/v2.0/");
-    let draft = match granted(cloud, call, v2) {
+    let v2 = door.path.contains("/oauth2/v2.0/");
+    let draft = match granted(cloud, call, door, v2) {
         Ok(draft) => draft,
         Err(refusal) => return Ok(refusal.answer(cloud, call)),
     };
-    let minted = cloud.token(Endpoint::EntraToken, Caching::Never, &draft, tweaks)?;
+    let minted = cloud.token(door.endpoint, Caching::Never, &draft, tweaks)?;
     let body = if v2 { v2_body(cloud, &minted) } else { v1_body(cloud, &draft.audience, &minted) };
     Ok(Answer::json(StatusCode::OK, body)
         .with_header("Cache-Control", "no-store, no-cache")
@@ -35,8 +61,8 @@ pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &Tweaks) -> Result<Answe
 }
 
 /// Whose token it will be, and for which resource.
-fn granted(cloud: &Cloud, call: &Call, v2: bool) -> Result<Draft, Refusal> {
-    let (tenant, _) = split_tenant(&call.path);
+fn granted(cloud: &Cloud, call: &Call, door: &Door<'_>, v2: bool) -> Result<Draft, Refusal> {
+    let (tenant, _) = split_tenant(door.path);
     if !is_tenant(cloud, tenant) {
         return Err(unknown_tenant(tenant));
     }
@@ -49,7 +75,7 @@ fn granted(cloud: &Cloud, call: &Call, v2: bool) -> Result<Draft, Refusal> {
     let client = form.get("client_id").ok_or_else(|| missing("client_id"))?;
     let resource =
         if v2 { scoped(&form)? } else { form.get("resource").ok_or_else(|| missing("resource"))? };
-    let who = authenticated(cloud, &form, client)?;
+    let who = authenticated(cloud, &form, client, door.federated)?;
     if cloud.resource(resource).is_none() {
         return Err(Refusal::new(500_011, "invalid_resource", unknown_resource(cloud, resource)));
     }
@@ -69,18 +95,25 @@ fn scoped(form: &Parameters) -> Result<&str, Refusal> {
 }
 
 /// The client that `client` names, if it proves that it is it.
-fn authenticated(cloud: &Cloud, form: &Parameters, client: &str) -> Result<Who, Refusal> {
+fn authenticated(
+    cloud: &Cloud,
+    form: &Parameters,
+    client: &str,
+    federated: &[FederatedCredential],
+) -> Result<Who, Refusal> {
     let directory = &cloud.directory;
     let named = Uuid::parse_str(client).ok();
     let application = &directory.application;
     let managed = &directory.user_assigned;
     if named == Some(application.client_id) {
-        let proof = proven(cloud, form, client, |secret| application.has_secret(secret))?;
+        let trusted = Trusted { client, own: true, federated };
+        let proof = proven(cloud, form, &trusted, |secret| application.has_secret(secret))?;
         let Application { client_id, object_id, .. } = *application;
         Ok(Who::App { client_id, object_id, proof, resource_id: None })
     } else if named == Some(managed.client_id) {
-        // A managed identity has no secret that anybody could know.
-        let proof = proven(cloud, form, client, |_| false)?;
+        // A managed identity has no secret and no certificate that anybody could know.
+        let trusted = Trusted { client, own: false, federated };
+        let proof = proven(cloud, form, &trusted, |_| false)?;
         let resource_id = Some(managed.resource_id.clone());
         Ok(Who::App { client_id: managed.client_id, object_id: managed.object_id, proof, resource_id })
     } else {
@@ -97,16 +130,13 @@ fn authenticated(cloud: &Cloud, form: &Parameters, client: &str) -> Result<Who, 
 fn proven(
     cloud: &Cloud,
     form: &Parameters,
-    client: &str,
+    trusted: &Trusted<'_>,
     is_secret: impl Fn(&str) -> bool,
 ) -> Result<Proof, Refusal> {
     if let Some(token) = form.get("client_assertion") {
         return match form.get("client_assertion_type") {
             None => Err(missing("client_assertion_type")),
-            Some(JWT_BEARER) => {
-                assertion::federated(cloud, token, &cloud.federation.credential())?;
-                Ok(Proof::Assertion)
-            }
+            Some(JWT_BEARER) => assertion::check(cloud, token, trusted).map(|()| Proof::Assertion),
             Some(other) => {
                 let sentence = format!("AADSTS90023: Unsupported 'client_assertion_type' value '{other}'.");
                 Err(Refusal::new(90023, "invalid_request", sentence))
@@ -123,7 +153,8 @@ fn proven(
     }
     let sentence = format!(
         "AADSTS7000215: Invalid client secret provided. Ensure the secret being sent in the request is the client \
-         secret value, not the client secret ID, for a secret added to app '{client}'."
+         secret value, not the client secret ID, for a secret added to app '{}'.",
+        trusted.client
     );
     Err(Refusal::new(7_000_215, "invalid_client", sentence))
 }

@@ -4,26 +4,33 @@ use pgentra_emulator::{EXCHANGE_AUDIENCE, LocalAzure};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use crate::client::{Ask, POSTGRESQL, Reply, start};
+use crate::client::{Ask, Reply, start};
 use crate::jwt;
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-async fn exchange(azure: &LocalAzure, client: impl ToString, assertion: &str, kind: &str) -> Reply {
-    let scope = format!("{POSTGRESQL}/.default");
-    let form = [
+/// A token request that proves itself with an assertion.
+pub(crate) fn exchange_form<'a>(client: &'a str, assertion: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![
         ("grant_type", "client_credentials"),
-        ("client_id", &client.to_string()),
-        ("scope", &scope),
-        ("client_assertion_type", kind),
+        ("client_id", client),
+        ("scope", "https://ossrdbms-aad.database.windows.net/.default"),
+        ("client_assertion_type", JWT_BEARER),
         ("client_assertion", assertion),
-    ];
-    let url = format!("{}{}/oauth2/v2.0/token", azure.authority_host(), azure.tenant());
-    Ask::post(url, &form).trusting(azure.ca_pem()).send().await.unwrap()
+    ]
 }
 
-fn codes(reply: &Reply) -> Value {
+pub(crate) fn codes(reply: &Reply) -> Value {
     reply.json()["error_codes"].clone()
+}
+
+async fn exchange(azure: &LocalAzure, client: impl ToString, assertion: &str, kind: &str) -> Reply {
+    let client = client.to_string();
+    let mut form = exchange_form(&client, assertion);
+    form.retain(|(name, _)| *name != "client_assertion_type");
+    form.push(("client_assertion_type", kind));
+    let url = format!("{}{}/oauth2/v2.0/token", azure.authority_host(), azure.tenant());
+    Ask::post(url, &form).trusting(azure.ca_pem()).send().await.unwrap()
 }
 
 #[tokio::test]

@@ -2,11 +2,13 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod app_service;
+mod assertions;
 mod client;
 mod cloud_shell;
 mod entra;
 mod faults;
 mod federated;
+mod hosts;
 mod imds;
 mod jwt;
 mod life;

@@ -1,0 +1,94 @@
+//! Assertions that a client signs itself, with a certificate that is registered for it
+//! (Microsoft: certificate-credentials).
+
+use std::sync::{PoisonError, RwLock};
+
+use aws_lc_rs::digest;
+use aws_lc_rs::signature::{self, UnparsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls::server::ParsedCertificate;
+use rustls_pki_types::CertificateDer;
+
+use super::assertion::{Parsed, forged, malformed, within};
+use super::refusal::Refusal;
+use crate::certificates::CertificateError;
+use crate::cloud::Cloud;
+
+/// The certificates that are registered for the application.
+#[derive(Debug, Default)]
+pub(crate) struct Certificates(RwLock<Vec<Registered>>);
+
+#[derive(Clone, Debug)]
+struct Registered {
+    sha1: String,
+    sha256: String,
+    public_key: Vec<u8>,
+}
+
+impl Certificates {
+    pub(crate) fn register(&self, certificate: &CertificateDer<'_>) -> Result<(), CertificateError> {
+        let parsed = ParsedCertificate::try_from(certificate).map_err(CertificateError::new)?;
+        let thumbprint = |algorithm| URL_SAFE_NO_PAD.encode(digest::digest(algorithm, certificate));
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(Registered {
+            sha1: thumbprint(&digest::SHA1_FOR_LEGACY_USE_ONLY),
+            sha256: thumbprint(&digest::SHA256),
+            public_key: parsed.subject_public_key_info().to_vec(),
+        });
+        Ok(())
+    }
+
+    /// The certificate with either thumbprint; the newer form wins where both are given.
+    fn find(&self, sha1: Option<&str>, sha256: Option<&str>) -> Option<Registered> {
+        let registered = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let fits = |one: &&Registered| match (sha256, sha1) {
+            (Some(sha256), _) => one.sha256 == sha256,
+            (None, Some(sha1)) => one.sha1 == sha1,
+            (None, None) => false,
+        };
+        registered.iter().find(fits).cloned()
+    }
+}
+
+/// Checks that `client` signed the assertion itself, for this tenant, just now.
+pub(super) fn self_signed(cloud: &Cloud, parsed: &Parsed<'_>, client: &str) -> Result<(), Refusal> {
+    if !parsed.claims.sub.eq_ignore_ascii_case(client) {
+        let sentence =
+            "AADSTS700021: Client assertion application identifier doesn't match 'client_id' parameter.";
+        return Err(Refusal::new(700_021, "invalid_client", sentence));
+    }
+    let header = &parsed.header;
+    let Some(registered) = cloud.certificates.find(header.x5t.as_deref(), header.x5t_sha256.as_deref())
+    else {
+        let used = header.x5t_sha256.as_deref().or(header.x5t.as_deref()).unwrap_or_default();
+        let sentence = format!(
+            "AADSTS700027: Client assertion contains an invalid signature. [Reason - The key was not found., \
+             Thumbprint of key used by client: '{used}', Please visit the Azure Portal, Graph Explorer or directly use \
+             MS Graph to see configured keys for app Id '{client}'.]"
+        );
+        return Err(Refusal::new(700_027, "invalid_client", sentence));
+    };
+    let algorithm = match &*header.alg {
+        "RS256" => &signature::RSA_PKCS1_2048_8192_SHA256,
+        "PS256" => &signature::RSA_PSS_2048_8192_SHA256,
+        _ => return Err(malformed()),
+    };
+    UnparsedPublicKey::new(algorithm, &registered.public_key)
+        .verify(parsed.message.as_bytes(), &parsed.signature)
+        .map_err(|_| forged())?;
+    if !parsed.claims.aud.list().iter().any(|audience| is_this_tenant(cloud, audience)) {
+        let sentence = "AADSTS700023: Client assertion audience claim does not match Realm issuer. Review the \
+                        documentation at https://learn.microsoft.com/entra/identity-platform/certificate-credentials .";
+        return Err(Refusal::new(700_023, "invalid_client", sentence));
+    }
+    within(cloud, &parsed.claims)
+}
+
+/// Whether `audience` is the tenant's issuer or its token endpoint, in either version.
+fn is_this_tenant(cloud: &Cloud, audience: &str) -> bool {
+    let Some(rest) = audience.strip_prefix(&*cloud.addresses.authority) else {
+        return audience == format!("https://sts.windows.net/{}/", cloud.directory.ids.tenant);
+    };
+    let (tenant, rest) = rest.split_once('/').unwrap_or((rest, ""));
+    super::is_tenant(cloud, tenant) && ["v2.0", "oauth2/v2.0/token", "oauth2/token"].contains(&rest)
+}
