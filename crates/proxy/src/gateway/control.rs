@@ -12,6 +12,10 @@ use super::upstream::{ServiceAccount, Upstream};
 /// A question takes a millisecond. Beyond this the connection is given up.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// Administrators own the database `postgres`, and so can give it settings of their own. These go before those.
+const SETTINGS: &str = "-c search_path=pg_catalog,pg_temp -c role=none -c statement_timeout=0 -c lock_timeout=0 \
+    -c default_transaction_read_only=off";
+
 /// A connection as the service account to the database `postgres`. Made when first needed, and made again when it died.
 pub(crate) struct Control {
     upstream: Upstream,
@@ -42,7 +46,7 @@ impl Control {
     ) -> Result<Vec<Row>, ControlError> {
         let client = self.client().await?;
         match self.ask(&client, sql, parameters).await {
-            Err(ControlError::Postgres(error)) if error.is_closed() || client.is_closed() => {
+            Err(ControlError::Postgres(error)) if has_ended(&error) || client.is_closed() => {
                 self.forget(&client).await;
                 let client = self.client().await?;
                 self.ask(&client, sql, parameters).await
@@ -87,14 +91,18 @@ impl Control {
     }
 }
 
+/// Whether an answer says that there will be no other one: class 57P of SQLSTATE is the server's own farewell.
+fn has_ended(error: &tokio_postgres::Error) -> bool {
+    error.is_closed() || error.code().is_some_and(|code| code.code().starts_with("57P"))
+}
+
 /// Connects. The task that drives the connection ends with the last handle of the client.
 pub(crate) async fn connect(
     upstream: &Upstream,
     service: &ServiceAccount,
 ) -> Result<Client, tokio_postgres::Error> {
     let mut config = upstream.driver_config(service);
-    // Somebody who owns the database could have set another path for it, and with it other functions.
-    config.options("-c search_path=pg_catalog,pg_temp").application_name("pgentra gateway");
+    config.options(SETTINGS).application_name("pgentra gateway");
     let (client, connection) = config.connect(NoTls).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {

@@ -1,8 +1,13 @@
 //! Prepares a PostgreSQL for the gateway.
 
+use std::error::Error;
+use std::fmt;
+
+use bytes::BytesMut;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use secrecy::{ExposeSecret, SecretString};
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
 
@@ -99,7 +104,7 @@ async fn remember_gateway(transaction: &Transaction<'_>, tenant: Uuid) -> Result
         .execute(
             "INSERT INTO pgentra.gateway (tenant_id, password, verifier) VALUES ($1::text::uuid, $2, $3)
              ON CONFLICT (only_row) DO UPDATE SET tenant_id = excluded.tenant_id",
-            &[&tenant.to_string(), &password.expose_secret(), &verifier],
+            &[&tenant.to_string(), &Hidden(password.expose_secret()), &Hidden(&verifier)],
         )
         .await?;
     Ok(())
@@ -131,10 +136,32 @@ async fn bind_administrator(
         }
         Flavour::Single => {
             let verifier = postgres_protocol::password::scram_sha_256(object_id.as_bytes());
-            transaction.query("SELECT pgentra.bind_administrator($1, $2)", &[name, &verifier]).await?;
+            let sql = "SELECT pgentra.bind_administrator($1, $2)";
+            transaction.query(sql, &[name, &Hidden(&verifier)]).await?;
         }
     }
     Ok(())
+}
+
+/// A parameter that the driver cannot log.
+struct Hidden<'a>(&'a str);
+
+impl fmt::Debug for Hidden<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}
+
+impl ToSql for Hidden<'_> {
+    fn to_sql(&self, ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        self.0.to_sql(ty, out)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        <&str as ToSql>::accepts(ty)
+    }
+
+    to_sql_checked!();
 }
 
 fn random_password() -> Result<SecretString, InitError> {

@@ -163,7 +163,7 @@ impl Gateway {
             Claim::Single(member) => (member.judge(role, principal), member.is_adopted),
         };
         let passwords = judged.inspect_err(|fields| {
-            tracing::warn!(role, oid = %principal.object_id(), reason = %fields.message(), "an access token does not fit the role");
+            tracing::warn!(role, oid = %principal.object_id(), reason = &*fields.message(), "an access token does not fit the role");
         })?;
         if !is_adopted {
             self.adopt(role).await?;
@@ -287,16 +287,16 @@ async fn negotiate(client: &mut Client, start: &StartupMessage) -> Result<(), En
 /// One line for whoever watches who signs in. Microsoft: "Audit logging in Azure Database for PostgreSQL" names the text
 /// and `UPN=`, `appid=`, `oid=`.
 fn audit(role: &str, upstream: &StartupMessage, principal: &Principal, client: &Client) {
-    let database = String::from_utf8_lossy(upstream.database());
+    let database = &*String::from_utf8_lossy(upstream.database());
     let (oid, address) = (principal.object_id(), client.address());
     match principal.kind() {
         pgentra_verify::Kind::App => {
             let appid = principal.app_id().map(|id| id.to_string()).unwrap_or_default();
-            tracing::info!(%oid, appid, role, %database, %address, "Microsoft Entra ID connection authorized");
+            tracing::info!(%oid, %appid, role, database, %address, "Microsoft Entra ID connection authorized");
         }
         _ => {
             let upn = principal.user_principal_name().unwrap_or_default();
-            tracing::info!(%oid, UPN = upn, role, %database, %address, "Microsoft Entra ID connection authorized");
+            tracing::info!(%oid, UPN = %upn, role, database, %address, "Microsoft Entra ID connection authorized");
         }
     }
 }

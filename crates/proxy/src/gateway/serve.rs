@@ -99,7 +99,8 @@ impl Gateway {
             Ok(Some(session)) => session,
             Ok(None) => return,
             Err(End::Told(fields)) => {
-                tracing::info!(%address, reason = %fields, "a client was refused");
+                // As a text it is written with escapes: a client may have had its own lines in it.
+                tracing::info!(%address, reason = fields.to_string(), "a client was refused");
                 tokio::select! {
                     () = stages.kill.cancelled() => {}
                     () = client.tell(fields) => {}

@@ -85,6 +85,18 @@ BEGIN
 END
 $$;
 
+-- Ends a membership, and does not warn where there is none.
+CREATE OR REPLACE FUNCTION pgentra.revoke(granted text, rolename text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles r ON r.oid = m.member
+        WHERE g.rolname = granted AND r.rolname = rolename) THEN
+        EXECUTE format('REVOKE %I FROM %I', granted, rolename);
+    END IF;
+END
+$$;
+
 -- Makes a role an administrator, or makes it none.
 CREATE OR REPLACE FUNCTION pgentra.set_administrator(rolename text, isadmin boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -93,15 +105,13 @@ DECLARE
     needs_admin_option CONSTANT boolean := current_setting('server_version_num')::integer >= 160000;
 BEGIN
     IF isadmin THEN
-        IF needs_admin_option THEN
-            -- A role cannot be a member of its own member.
-            EXECUTE format('REVOKE %I FROM azure_pg_admin', rolename);
-        END IF;
+        -- A role cannot be a member of its own member.
+        PERFORM pgentra.revoke(rolename, 'azure_pg_admin');
         EXECUTE format('ALTER ROLE %I CREATEROLE CREATEDB', rolename);
         EXECUTE format('GRANT azure_pg_admin TO %I', rolename);
     ELSE
         EXECUTE format('ALTER ROLE %I NOCREATEROLE NOCREATEDB', rolename);
-        EXECUTE format('REVOKE azure_pg_admin FROM %I', rolename);
+        PERFORM pgentra.revoke('azure_pg_admin', rolename);
         IF needs_admin_option THEN
             EXECUTE format('GRANT %I TO azure_pg_admin WITH ADMIN TRUE, INHERIT FALSE, SET FALSE', rolename);
         END IF;
