@@ -1,6 +1,7 @@
 // The real @azure/identity gets tokens from the local cloud.
 //
-// Usage: node node_identity.mjs SERVE   where SERVE is the emulator's example program `serve`;
+// Usage: node node_identity.mjs SERVE [KEYS]   where SERVE is the emulator's example program `serve`, and KEYS the
+// folder /var/opt/azcmagent/tokens, where it exists and can be written: then Azure Arc is tried too.
 // @azure/identity is found from the current folder.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -16,7 +17,7 @@ const SCOPE = "https://ossrdbms-aad.database.windows.net/.default";
 if (process.argv[2] === "--case") {
   await one(JSON.parse(process.argv[3]));
 } else {
-  await all(process.argv[2]);
+  await all(process.argv[2], process.argv.slice(3));
 }
 
 async function one({ kind, options }) {
@@ -25,9 +26,10 @@ async function one({ kind, options }) {
   console.log(JSON.stringify({ token: token.token, expires: token.expiresOnTimestamp }));
 }
 
-async function all(serve) {
+async function all(serve, keys) {
   const folder = mkdtempSync(join(tmpdir(), "node-identity-"));
-  const server = spawn(serve, [folder], { stdio: ["pipe", "pipe", "inherit"] });
+  const argv = [folder, ...keys.flatMap((key) => ["--arc", key])];
+  const server = spawn(serve, argv, { stdio: ["pipe", "pipe", "inherit"] });
   try {
     const [line] = await once(createInterface(server.stdout));
     await run(JSON.parse(line));
@@ -41,35 +43,42 @@ function once(lines) {
   return new Promise((resolve) => lines.once("line", (line) => resolve([line])));
 }
 
-async function run(azure) {
-  const { vm, user_assigned: named, application } = azure;
-  const imds = { AZURE_POD_IDENTITY_AUTHORITY_HOST: azure.metadata };
-  const appService = { IDENTITY_ENDPOINT: azure.app_service.endpoint, IDENTITY_HEADER: azure.app_service.header };
-  const trust = { NODE_EXTRA_CA_CERTS: azure.ca_file, AZURE_AUTHORITY_HOST: azure.authority_host };
-  const workload = {
-    ...trust,
-    AZURE_CLIENT_ID: named.client_id,
-    AZURE_TENANT_ID: azure.tenant,
-    AZURE_FEDERATED_TOKEN_FILE: azure.token_file,
-  };
+async function run({ files, identities, hosts }) {
+  const { tenant, vm, user_assigned: named, application, administrator } = identities;
+  const trust = { NODE_EXTRA_CA_CERTS: files.ca, ...hosts.authority };
+  const workload = { ...trust, AZURE_CLIENT_ID: named.client_id, AZURE_TENANT_ID: tenant };
+  const federated = { ...workload, AZURE_FEDERATED_TOKEN_FILE: files.service_account_token };
   const own = { disableInstanceDiscovery: true };
   const managed = "ManagedIdentityCredential";
   const chain = "DefaultAzureCredential";
-  const secret = [azure.tenant, application.client_id, application.secret, own];
+  const federation = "WorkloadIdentityCredential";
+  const byClient = [{ clientId: named.client_id }];
+  const byObject = [{ objectId: named.object_id }];
+  const byResource = [{ resourceId: named.resource_id }];
+  const { SERVICE_CONNECTION: connection, SYSTEM_ACCESSTOKEN: access } = hosts.pipelines;
+  const pipeline = [tenant, named.client_id, connection, access, own];
+  const certificate = [tenant, application.client_id, { certificatePath: files.client_certificate }, own];
+  const secret = [tenant, application.client_id, application.secret, own];
   const cases = [
-    ["imds, ManagedIdentityCredential", imds, managed, [], vm],
-    ["imds, DefaultAzureCredential", imds, chain, [], vm],
-    ["imds, client id", imds, managed, [{ clientId: named.client_id }], named],
-    ["imds, object id", imds, managed, [{ objectId: named.object_id }], named],
-    ["imds, resource id", imds, managed, [{ resourceId: named.resource_id }], named],
-    ["app service, ManagedIdentityCredential", appService, managed, [], vm],
-    ["app service, DefaultAzureCredential", appService, chain, [], vm],
-    ["app service, client id", appService, managed, [{ clientId: named.client_id }], named],
-    ["cloud shell", { MSI_ENDPOINT: azure.cloud_shell }, managed, [], azure.administrator],
-    ["workload identity, WorkloadIdentityCredential", workload, "WorkloadIdentityCredential", [own], named],
-    ["workload identity, DefaultAzureCredential", workload, chain, [own], named],
-    ["secret, ClientSecretCredential", trust, "ClientSecretCredential", secret, application],
+    ["imds, managed identity", hosts.imds, managed, [], vm],
+    ["imds, default", hosts.imds, chain, [], vm],
+    ["imds, client id", hosts.imds, managed, byClient, named],
+    ["imds, object id", hosts.imds, managed, byObject, named],
+    ["imds, resource id", hosts.imds, managed, byResource, named],
+    ["app service, managed identity", hosts.app_service, managed, [], vm],
+    ["app service, default", hosts.app_service, chain, [], vm],
+    ["app service, client id", hosts.app_service, managed, byClient, named],
+    ["app service, object id", hosts.app_service, managed, byObject, named],
+    ["app service, resource id", hosts.app_service, managed, byResource, named],
+    ["cloud shell", hosts.cloud_shell, managed, [], administrator],
+    ["machine learning", hosts.machine_learning, managed, byClient, named],
+    ["workload identity", federated, federation, [own], named],
+    ["workload identity, default", federated, chain, [own], named],
+    ["azure pipelines", { ...trust, ...hosts.pipelines }, "AzurePipelinesCredential", pipeline, named],
+    ["certificate", trust, "ClientCertificateCredential", certificate, application],
+    ["secret", trust, "ClientSecretCredential", secret, application],
   ];
+  if (hosts.arc) cases.push(["arc", hosts.arc, managed, [], vm]);
   for (const [name, variables, kind, options, expected] of cases) {
     const { token, expires } = await child(variables, { kind, options });
     const claims = JSON.parse(Buffer.from(token.split(".")[1], "base64url"));

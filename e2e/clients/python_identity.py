@@ -1,6 +1,7 @@
 """The real azure-identity gets tokens from the local cloud.
 
-Usage: python_identity.py SERVE   where SERVE is the emulator's example program `serve`.
+Usage: python_identity.py SERVE [KEYS]   where SERVE is the emulator's example program `serve`, and KEYS the folder
+/var/opt/azcmagent/tokens, where it exists and can be written: then Azure Arc is tried too.
 """
 
 import base64
@@ -11,6 +12,8 @@ import sys
 import tempfile
 
 from azure.identity import (
+    AzurePipelinesCredential,
+    CertificateCredential,
     ClientSecretCredential,
     DefaultAzureCredential,
     ManagedIdentityCredential,
@@ -40,100 +43,87 @@ def check(name, environment, make, object_id):
     print(f"{name}: ok")
 
 
-def main(serve):
+def main(serve, *keys):
     with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen([serve, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = [serve, folder] + [argument for key in keys for argument in ("--arc", key)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
-            run(json.loads(process.stdout.readline()))
+            run(**json.loads(process.stdout.readline()))
         finally:
             process.stdin.close()
             process.wait()
 
 
-def run(azure):
-    vm, named, application = azure["vm"], azure["user_assigned"], azure["application"]
-    imds = {"AZURE_POD_IDENTITY_AUTHORITY_HOST": azure["metadata"]}
-    app_service = {
-        "IDENTITY_ENDPOINT": azure["app_service"]["endpoint"],
-        "IDENTITY_HEADER": azure["app_service"]["header"],
+def run(files, identities, hosts):
+    vm, named, application = (identities[name]["object_id"] for name in ("vm", "user_assigned", "application"))
+    tenant, app, managed = identities["tenant"], identities["application"], identities["user_assigned"]
+    by_client = {"client_id": managed["client_id"]}
+    by_object = {"identity_config": {"object_id": managed["object_id"]}}
+    by_resource = {"identity_config": {"resource_id": managed["resource_id"]}}
+    trust = {"SSL_CERT_FILE": files["ca"], "REQUESTS_CA_BUNDLE": files["ca"], **hosts["authority"]}
+    workload = {**trust, "AZURE_CLIENT_ID": managed["client_id"], "AZURE_TENANT_ID": tenant}
+    federated = {**workload, "AZURE_FEDERATED_TOKEN_FILE": files["service_account_token"]}
+    bound = {
+        **workload,
+        **hosts["token_proxy"],
+        "AZURE_FEDERATED_TOKEN_FILE": files["bound_service_account_token"],
+        "AZURE_KUBERNETES_CA_FILE": files["token_proxy_ca"],
     }
-    trust = {
-        "SSL_CERT_FILE": azure["ca_file"],
-        "REQUESTS_CA_BUNDLE": azure["ca_file"],
-        "AZURE_AUTHORITY_HOST": azure["authority_host"],
-    }
-    workload = {
+    secret = {
         **trust,
-        "AZURE_CLIENT_ID": named["client_id"],
-        "AZURE_TENANT_ID": azure["tenant"],
-        "AZURE_FEDERATED_TOKEN_FILE": azure["token_file"],
-    }
-    environment = {
-        **trust,
-        "AZURE_CLIENT_ID": application["client_id"],
-        "AZURE_TENANT_ID": azure["tenant"],
-        "AZURE_CLIENT_SECRET": application["secret"],
+        "AZURE_CLIENT_ID": app["client_id"],
+        "AZURE_TENANT_ID": tenant,
+        "AZURE_CLIENT_SECRET": app["secret"],
     }
     own = {"disable_instance_discovery": True}
-    for name, variables, make, object_id in [
-        ("imds, ManagedIdentityCredential", imds, ManagedIdentityCredential, vm["object_id"]),
-        ("imds, DefaultAzureCredential", imds, DefaultAzureCredential, vm["object_id"]),
-        (
-            "imds, client id",
-            imds,
-            lambda: ManagedIdentityCredential(client_id=named["client_id"]),
-            named["object_id"],
-        ),
-        (
-            "imds, object id",
-            imds,
-            lambda: ManagedIdentityCredential(identity_config={"object_id": named["object_id"]}),
-            named["object_id"],
-        ),
-        (
-            "imds, resource id",
-            imds,
-            lambda: ManagedIdentityCredential(identity_config={"resource_id": named["resource_id"]}),
-            named["object_id"],
-        ),
-        ("app service, ManagedIdentityCredential", app_service, ManagedIdentityCredential, vm["object_id"]),
-        ("app service, DefaultAzureCredential", app_service, DefaultAzureCredential, vm["object_id"]),
-        (
-            "app service, client id",
-            app_service,
-            lambda: ManagedIdentityCredential(client_id=named["client_id"]),
-            named["object_id"],
-        ),
-        (
-            "cloud shell",
-            {"MSI_ENDPOINT": azure["cloud_shell"]},
-            ManagedIdentityCredential,
-            azure["administrator"]["object_id"],
-        ),
-        (
-            "workload identity, WorkloadIdentityCredential",
-            workload,
-            lambda: WorkloadIdentityCredential(**own),
-            named["object_id"],
-        ),
-        (
-            "workload identity, DefaultAzureCredential",
-            workload,
-            lambda: DefaultAzureCredential(**own),
-            named["object_id"],
-        ),
-        ("secret, DefaultAzureCredential", environment, lambda: DefaultAzureCredential(**own), application["object_id"]),
-        (
-            "secret, ClientSecretCredential",
-            trust,
-            lambda: ClientSecretCredential(
-                azure["tenant"], application["client_id"], application["secret"], **own
-            ),
-            application["object_id"],
-        ),
-    ]:
-        check(name, variables, make, object_id)
+    pipelines = hosts["pipelines"]
+
+    def managed_identity(**options):
+        return lambda: ManagedIdentityCredential(**options)
+
+    def chain(**options):
+        return lambda: DefaultAzureCredential(**options)
+
+    def pipeline():
+        return AzurePipelinesCredential(
+            tenant_id=tenant,
+            client_id=managed["client_id"],
+            service_connection_id=pipelines["SERVICE_CONNECTION"],
+            system_access_token=pipelines["SYSTEM_ACCESSTOKEN"],
+            **own,
+        )
+
+    def certificate():
+        return CertificateCredential(tenant, app["client_id"], files["client_certificate"], **own)
+
+    cases = [
+        ("imds, managed identity", hosts["imds"], managed_identity(), vm),
+        ("imds, default", hosts["imds"], chain(), vm),
+        ("imds, client id", hosts["imds"], managed_identity(**by_client), named),
+        ("imds, object id", hosts["imds"], managed_identity(**by_object), named),
+        ("imds, resource id", hosts["imds"], managed_identity(**by_resource), named),
+        ("app service, managed identity", hosts["app_service"], managed_identity(), vm),
+        ("app service, default", hosts["app_service"], chain(), vm),
+        ("app service, client id", hosts["app_service"], managed_identity(**by_client), named),
+        ("app service, object id", hosts["app_service"], managed_identity(**by_object), named),
+        ("app service, resource id", hosts["app_service"], managed_identity(**by_resource), named),
+        ("cloud shell", hosts["cloud_shell"], managed_identity(), identities["administrator"]["object_id"]),
+        ("service fabric", hosts["service_fabric"], managed_identity(), vm),
+        ("machine learning", hosts["machine_learning"], managed_identity(**by_client), named),
+        ("workload identity", federated, lambda: WorkloadIdentityCredential(**own), named),
+        ("workload identity, default", federated, chain(**own), named),
+        ("identity binding", bound, lambda: WorkloadIdentityCredential(enable_azure_proxy=True, **own), named),
+        ("azure pipelines", {**trust, **pipelines}, pipeline, named),
+        ("certificate", trust, certificate, application),
+        ("secret, default", secret, chain(**own), application),
+        ("secret", trust, lambda: ClientSecretCredential(tenant, app["client_id"], app["secret"], **own), application),
+    ]
+    if hosts["arc"]:
+        cases.append(("arc", hosts["arc"], managed_identity(), vm))
+        cases.append(("arc, resource id", hosts["arc"], managed_identity(**by_resource), named))
+    for case in cases:
+        check(*case)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -42,11 +42,26 @@ pub(super) struct Claims {
     pub(super) sub: String,
     #[serde(default)]
     pub(super) aud: Audiences,
-    exp: i64,
+    exp: NumericDate,
     #[serde(default)]
-    nbf: Option<i64>,
+    nbf: Option<NumericDate>,
     #[serde(default)]
-    iat: Option<i64>,
+    iat: Option<NumericDate>,
+}
+
+/// Seconds since 1970, which may have a fraction (RFC 7519 section 2): MSAL for Python sends one.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct NumericDate(f64);
+
+impl NumericDate {
+    /// Whole seconds; a time beyond all reason stays beyond it.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the conversion saturates, and the fraction is not wanted"
+    )]
+    fn seconds(self) -> i64 {
+        self.0 as i64
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -116,8 +131,9 @@ fn federated(cloud: &Cloud, parsed: &Parsed<'_>, registered: &[FederatedCredenti
 /// Refuses an assertion that is not valid yet, or no longer.
 pub(super) fn within(cloud: &Cloud, claims: &Claims) -> Result<(), Refusal> {
     let now = cloud.clock.unix();
-    let from = claims.nbf.or(claims.iat).unwrap_or(now);
-    if (from.saturating_sub(LEEWAY)..=claims.exp.saturating_add(LEEWAY)).contains(&now) {
+    let from = claims.nbf.or(claims.iat).map_or(now, NumericDate::seconds);
+    let until = claims.exp.seconds();
+    if (from.saturating_sub(LEEWAY)..=until.saturating_add(LEEWAY)).contains(&now) {
         return Ok(());
     }
     let sentence = format!(
@@ -126,7 +142,7 @@ pub(super) fn within(cloud: &Cloud, claims: &Claims) -> Result<(), Refusal> {
          https://learn.microsoft.com/entra/identity-platform/certificate-credentials .",
         time(now),
         time(from),
-        time(claims.exp)
+        time(until)
     );
     Err(Refusal::new(700_024, "invalid_client", sentence))
 }

@@ -38,12 +38,15 @@ impl Certificates {
         Ok(())
     }
 
-    /// The certificate with either thumbprint; the newer form wins where both are given.
+    /// The certificate with either thumbprint; the newer form wins where both are given. MSAL for Python pads its
+    /// thumbprints, against RFC 7515 section 2, and Entra takes them.
     fn find(&self, sha1: Option<&str>, sha256: Option<&str>) -> Option<Registered> {
+        let unpadded = |thumbprint: &'_ str| thumbprint.trim_end_matches('=').to_owned();
+        let (sha1, sha256) = (sha1.map(unpadded), sha256.map(unpadded));
         let registered = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let fits = |one: &&Registered| match (sha256, sha1) {
-            (Some(sha256), _) => one.sha256 == sha256,
-            (None, Some(sha1)) => one.sha1 == sha1,
+        let fits = |one: &&Registered| match (&sha256, &sha1) {
+            (Some(sha256), _) => one.sha256 == *sha256,
+            (None, Some(sha1)) => one.sha1 == *sha1,
             (None, None) => false,
         };
         registered.iter().find(fits).cloned()

@@ -125,9 +125,11 @@ async fn an_application_proves_itself_with_its_certificate() {
     for (header, claims) in [
         (rs256.clone(), good.clone()),
         (json!({"alg": "PS256", "x5t#S256": x5t_sha256}), good.clone()),
+        (json!({"alg": "RS256", "x5t": format!("{x5t}=")}), good.clone()),
         (json!({"alg": "PS256", "x5t#S256": x5t_sha256, "x5t": "ignored"}), good.clone()),
         (rs256.clone(), claims("aud", json!(format!("{host}{}/v2.0", azure.tenant())))),
         (rs256.clone(), claims("aud", json!([azure.issuer()]))),
+        (rs256.clone(), claims("exp", json!(1_900_000_600.25))),
     ] {
         let reply = exchange(&azure, client, &assertion(&own, header.clone(), &claims)).await;
         let claims = jwt::claims(&azure, &reply.token()).await;
@@ -146,6 +148,8 @@ async fn an_application_proves_itself_with_its_certificate() {
         (&own, rs256.clone(), claims("aud", json!("https://login.microsoftonline.com/x/v2.0")), 700_023),
         (&own, rs256.clone(), claims("aud", json!(format!("{host}other/v2.0"))), 700_023),
         (&own, rs256.clone(), claims("exp", json!(START - 301)), 700_024),
+        (&own, rs256.clone(), claims("exp", json!(-1e300)), 700_024),
+        (&own, rs256.clone(), claims("exp", json!("soon")), 50027),
         (&own, rs256.clone(), claims("nbf", json!(START + 301)), 700_024),
         (&own, rs256.clone(), claims("iss", json!("other")), 700_211),
     ] {
