@@ -1,1 +1,51 @@
-//! One authenticated, verified TLS connection to PostgreSQL with a fresh token as the password
+//! One authenticated, verified TLS connection to PostgreSQL, with a fresh access token as the password.
+//!
+//! ```no_run
+//! use pgentra_connect::{Connector, Layers, Target};
+//! use pgentra_identity::{Cloud, Credential, World};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let world = World::real();
+//! let uri = "postgresql://myuser@my-server.postgres.database.azure.com/postgres";
+//! let target = Target::resolve(&Layers::gather(Some(uri), &[], world.env(), world.files())?)?;
+//! let credential = Credential::builder(world).build()?;
+//! let connector = Connector::new(target, credential, Cloud::Public.postgres_resource())?;
+//! let session = connector.connect().await?;
+//! let row = session.client().query_one("SELECT version()", &[]).await?;
+//! println!("{}", row.get::<_, &str>(0));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What never happens: a token leaves only inside TLS whose certificate was verified, and only as the answer to
+//! `AuthenticationCleartextPassword`. Not where the server declines TLS, not for a certificate of another name, not for
+//! MD5 or SCRAM. There is no switch for that: libpq's `sslmode` below `verify-ca` is refused.
+
+mod cancel;
+mod connector;
+mod conninfo;
+mod dial;
+mod error;
+mod handshake;
+mod keyword;
+mod layers;
+mod libpq;
+mod refusal;
+mod resume;
+mod roots;
+mod service_connector;
+mod service_file;
+mod session;
+mod target;
+pub mod tls;
+
+pub use cancel::Canceller;
+pub use connector::Connector;
+pub use error::{ConnectError, ConnectErrorKind, TlsFailure};
+pub use layers::{Layers, Origin};
+pub use libpq::LibpqEnvironment;
+pub use refusal::{Refusal, ServerMessage};
+pub use roots::Roots;
+pub use service_connector::client_id as service_connector_client_id;
+pub use session::{Session, TlsInfo};
+pub use target::{DEFAULT_CONNECT_TIMEOUT, Decided, Endpoint, KeepAlive, SslMode, SslNegotiation, Target};

@@ -1,0 +1,198 @@
+//! The way in: a token, an address, TLS, the sign-in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgentra_identity::{AccessToken, Credential, Refreshed, Resource, TokenKind, UnverifiedClaims};
+use pgentra_wire::WireError;
+use pgentra_wire::startup::{ProtocolVersion, StartupMessage};
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
+
+use crate::cancel::Canceller;
+use crate::dial;
+use crate::error::{ConnectError, ConnectErrorKind};
+use crate::handshake;
+use crate::libpq::LibpqEnvironment;
+use crate::refusal::{Refusal, SignIn};
+use crate::session::{Session, TlsInfo};
+use crate::target::Target;
+use crate::tls;
+
+/// Opens sessions to one target with tokens of one credential. Share it: TLS sessions are resumed between connections,
+/// and the credential keeps the token; the connector itself keeps none.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    target: Arc<Target>,
+    credential: Credential,
+    resource: Resource,
+    tls: Arc<ClientConfig>,
+    startup: StartupMessage,
+}
+
+impl Connector {
+    /// A connector. Nothing is dialled and no token is asked for yet.
+    ///
+    /// # Errors
+    /// A target that TLS cannot be set up for, or with a value that does not fit into a start-up packet.
+    pub fn new(
+        target: Target,
+        credential: Credential,
+        resource: Resource,
+    ) -> Result<Connector, ConnectError> {
+        let tls = tls::client_config(target.ssl_mode(), target.roots())?;
+        let startup = startup(&target).map_err(|error| {
+            ConnectError::config("role, database and options do not fit into a start-up packet")
+                .because(error)
+        })?;
+        Ok(Connector { target: Arc::new(target), credential, resource, tls, startup })
+    }
+
+    /// Where it connects.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// A session with the first address that can be reached.
+    ///
+    /// A token is taken from the credential for each call. Where the server refuses it and an out-of-date token can be
+    /// the reason ([`Refusal::stale_token_explains`]), a newer one is asked for once and the sign-in tried once more.
+    /// Only a name that does not resolve and an address that does not answer lead on to the next; a failure of TLS or a
+    /// refusal does not, so that a token never goes looking for a server that takes it.
+    ///
+    /// Bounded by the credential's time limit, and [`Target::connect_timeout`] for each address. Dropping the future
+    /// closes the connection.
+    ///
+    /// # Errors
+    /// See [`ConnectErrorKind`].
+    pub async fn connect(&self) -> Result<Session, ConnectError> {
+        let token = self.token().await?;
+        let refused = match self.reach(&token).await {
+            Ok(session) => return Ok(session),
+            Err(error) if is_stale(&error) => error,
+            Err(error) => return Err(error),
+        };
+        tracing::info!(error = %refused, "the server refused the token; asking for a newer one");
+        match self.credential.refresh(&self.resource, &token).await {
+            Ok(Refreshed::New(token)) => self.reach(&token).await,
+            Ok(Refreshed::Same(_)) => Err(refused.with_same_token()),
+            Err(error) => {
+                // The refusal came first and says more to whoever must mend it.
+                tracing::warn!(%error, "no newer token");
+                Err(refused)
+            }
+        }
+    }
+
+    /// A session over a stream that somebody else opened to `host`: TLS and sign-in as in [`Connector::connect`], once,
+    /// with no second try.
+    ///
+    /// # Errors
+    /// See [`ConnectErrorKind`].
+    pub async fn connect_over<S>(&self, stream: S, host: &str) -> Result<Session, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let token = self.token().await?;
+        let deadline = Instant::now() + self.target.connect_timeout();
+        self.enter(stream, host, &token, deadline).await
+    }
+
+    /// The environment with which a libpq program (psql, pg_dump, …) makes the same connection, with a token as its
+    /// password. Give it to that program alone: see [`LibpqEnvironment::apply`].
+    ///
+    /// # Errors
+    /// No token; trusted authorities that are in no file, which is where libpq looks.
+    pub async fn libpq_environment(&self) -> Result<LibpqEnvironment, ConnectError> {
+        LibpqEnvironment::new(&self.target, self.token().await?)
+    }
+
+    async fn token(&self) -> Result<AccessToken, ConnectError> {
+        self.credential.token(&self.resource).await.map_err(ConnectError::token)
+    }
+
+    async fn reach(&self, token: &AccessToken) -> Result<Session, ConnectError> {
+        let limit = self.target.connect_timeout();
+        let mut last = None;
+        for endpoint in self.target.endpoints() {
+            let addresses = match dial::addresses(endpoint, limit).await {
+                Ok(addresses) => addresses,
+                Err(error) => {
+                    last = Some(error);
+                    continue;
+                }
+            };
+            for address in addresses {
+                let deadline = Instant::now() + limit;
+                match dial::dial(address, self.target.keep_alive(), limit).await {
+                    Ok(stream) => {
+                        tracing::debug!(host = endpoint.host, %address, "connected");
+                        let session = self.enter(stream, &endpoint.host, token, deadline).await?;
+                        return Ok(session.reached_at(address));
+                    }
+                    Err(error) => {
+                        tracing::debug!(host = endpoint.host, %address, %error, "not reached");
+                        last = Some(error);
+                    }
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| ConnectError::config("no server is named")))
+    }
+
+    async fn enter<S>(
+        &self,
+        stream: S,
+        host: &str,
+        token: &AccessToken,
+        deadline: Instant,
+    ) -> Result<Session, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let limit = self.target.connect_timeout();
+        let secured = tls::secure(stream, host, self.target.ssl_negotiation(), &self.tls);
+        let mut stream =
+            timeout_at(deadline, secured).await.map_err(|_| too_slow(host, limit, "the TLS handshake"))??;
+        let info = TlsInfo::of(stream.get_ref().1);
+        tracing::debug!(host, tls = %info, "the server is who it says");
+
+        let claims = UnverifiedClaims::of(token);
+        let sign_in = SignIn {
+            role: self.target.user(),
+            database: self.target.database(),
+            token: token.expose_secret(),
+            object_id: claims.as_ref().and_then(UnverifiedClaims::object_id),
+            person: claims.as_ref().and_then(UnverifiedClaims::kind) == Some(TokenKind::User),
+        };
+        let signed_in = handshake::sign_in(&mut stream, &self.startup, &sign_in);
+        let ready =
+            timeout_at(deadline, signed_in).await.map_err(|_| too_slow(host, limit, "the sign-in"))??;
+        let canceller =
+            ready.key.clone().map(|key| Canceller::new(&self.target, Arc::clone(&self.tls), host, key));
+        Session::resume(stream, ready, info, canceller).await
+    }
+}
+
+fn is_stale(error: &ConnectError) -> bool {
+    matches!(error.kind(), ConnectErrorKind::Refused(refusal) if Refusal::stale_token_explains(refusal))
+}
+
+fn too_slow(host: &str, limit: Duration, what: &str) -> ConnectError {
+    ConnectError::new(ConnectErrorKind::Timeout, format!("{what} with {host} was not done within {limit:?}"))
+        .hinting("give it more time with connect_timeout; a server that is overloaded, or no PostgreSQL, answers like this")
+}
+
+fn startup(target: &Target) -> Result<StartupMessage, WireError> {
+    let mut startup = StartupMessage::new(ProtocolVersion::V3_0, target.user())?
+        .with("database", target.database())?
+        .with("client_encoding", "UTF8")?;
+    let optional = [("application_name", target.application_name()), ("options", target.options())];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            startup = startup.with(name, value)?;
+        }
+    }
+    Ok(startup)
+}

@@ -1,0 +1,177 @@
+//! PostgreSQL's start-up and authentication, with a token for the one question that a token may answer.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use pgentra_wire::backend::{Authentication, BackendKeyData, BackendMessage};
+use pgentra_wire::fields::Fields;
+use pgentra_wire::frontend;
+use pgentra_wire::startup::StartupMessage;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use zeroize::Zeroize as _;
+
+use crate::error::ConnectError;
+use crate::refusal::{Refusal, ServerMessage, SignIn};
+
+/// A server sends about fifteen settings; one that never gets ready is stopped here.
+const MESSAGES_LIMIT: usize = 1000;
+
+/// What the server said between accepting the sign-in and being ready.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    /// Those messages once more, beginning with AuthenticationOk, and whatever came right behind them.
+    pub(crate) said: Bytes,
+    pub(crate) parameters: BTreeMap<String, String>,
+    pub(crate) key: Option<BackendKeyData>,
+}
+
+/// Signs in over a stream that must be verified TLS already. The token is written once, as the answer to
+/// AuthenticationCleartextPassword; whatever else the server asks for ends the conversation.
+pub(crate) async fn sign_in<S>(
+    stream: &mut S,
+    startup: &StartupMessage,
+    sign_in: &SignIn<'_>,
+) -> Result<Ready, ConnectError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut conversation = Conversation { stream, received: BytesMut::with_capacity(4096), sign_in };
+    let mut out = BytesMut::new();
+    startup.encode(&mut out);
+    conversation.send(&out).await?;
+    conversation.authenticate().await?;
+    conversation.wait_until_ready().await
+}
+
+struct Conversation<'a, S> {
+    stream: &'a mut S,
+    received: BytesMut,
+    sign_in: &'a SignIn<'a>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
+    async fn authenticate(&mut self) -> Result<(), ConnectError> {
+        match self.next().await? {
+            BackendMessage::Authentication(Authentication::Ok) => return Ok(()),
+            BackendMessage::Authentication(Authentication::CleartextPassword) => {}
+            BackendMessage::Authentication(other) => return Err(self.not_for_a_token(&other)),
+            BackendMessage::ErrorResponse(fields) => return Err(self.refused(&fields)),
+            _ => return Err(out_of_order()),
+        }
+        let mut out = BytesMut::new();
+        let encoded = frontend::encode_password(self.sign_in.token.as_bytes(), &mut out);
+        let sent = match encoded {
+            Ok(()) => self.send(&out).await,
+            Err(error) => {
+                Err(ConnectError::protocol("the token does not fit into a password message").because(error))
+            }
+        };
+        out.as_mut().zeroize();
+        sent?;
+        match self.next().await? {
+            BackendMessage::Authentication(Authentication::Ok) => Ok(()),
+            BackendMessage::ErrorResponse(fields) => Err(self.refused(&fields)),
+            _ => Err(out_of_order()),
+        }
+    }
+
+    async fn wait_until_ready(mut self) -> Result<Ready, ConnectError> {
+        let mut said = BytesMut::new();
+        let mut parameters = BTreeMap::new();
+        let mut key = None;
+        repeat(&BackendMessage::Authentication(Authentication::Ok), &mut said)?;
+        for _ in 0..MESSAGES_LIMIT {
+            let message = self.next().await?;
+            repeat(&message, &mut said)?;
+            match message {
+                BackendMessage::ParameterStatus(status) => {
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    parameters.insert(text(&status.name), text(&status.value));
+                }
+                BackendMessage::BackendKeyData(data) => key = Some(data),
+                BackendMessage::NoticeResponse(_) => {}
+                BackendMessage::ErrorResponse(fields) => return Err(self.refused(&fields)),
+                BackendMessage::ReadyForQuery(_) => {
+                    said.extend_from_slice(&self.received);
+                    return Ok(Ready { said: said.freeze(), parameters, key });
+                }
+                _ => return Err(out_of_order()),
+            }
+        }
+        Err(ConnectError::protocol("the server accepted the sign-in and never got ready"))
+    }
+
+    /// The next message, waiting for as much as it takes.
+    async fn next(&mut self) -> Result<BackendMessage, ConnectError> {
+        loop {
+            let message = BackendMessage::decode(&mut self.received).map_err(|error| {
+                ConnectError::protocol("the server does not follow PostgreSQL's protocol").because(error)
+            })?;
+            if let Some(message) = message {
+                return Ok(message);
+            }
+            match self.stream.read_buf(&mut self.received).await {
+                Ok(0) => {
+                    return Err(
+                        ConnectError::protocol("the server hung up during the sign-in").hinting(HUNG_UP)
+                    );
+                }
+                Ok(_) => {}
+                Err(error) => return Err(broken(error)),
+            }
+        }
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), ConnectError> {
+        self.stream.write_all(bytes).await.map_err(broken)?;
+        self.stream.flush().await.map_err(broken)
+    }
+
+    /// A role that is mapped to Entra is asked for its token in the clear; any other method means that it is not.
+    fn not_for_a_token(&self, asked: &Authentication) -> ConnectError {
+        let method = match asked {
+            Authentication::Sasl(mechanisms) if mechanisms.offers("SCRAM-SHA-256") => "a SCRAM password",
+            Authentication::Md5Password { .. } => "an MD5 password",
+            Authentication::Sasl(_) => "a SASL mechanism that is not supported",
+            _ => "an authentication method that is not supported",
+        };
+        let role = self.sign_in.role;
+        let message = format!(
+            "role \"{role}\" is not mapped to Entra: the server asks for {method}; the token was not sent"
+        );
+        let error = ConnectError::refused(Refusal::RoleNotMapped, message);
+        match Refusal::RoleNotMapped.hint(self.sign_in) {
+            Some(hint) => error.hinting(hint),
+            None => error,
+        }
+    }
+
+    fn refused(&self, fields: &Fields) -> ConnectError {
+        let server = ServerMessage::read(fields, self.sign_in.token);
+        let refusal = Refusal::classify(server.sqlstate(), server.message());
+        let message = format!("the server refused: {} (SQLSTATE {})", server.message(), server.sqlstate());
+        let hint = refusal.hint(self.sign_in).or_else(|| server.hint().map(str::to_owned));
+        let error = ConnectError::refused(refusal, message).saying(server);
+        match hint {
+            Some(hint) => error.hinting(hint),
+            None => error,
+        }
+    }
+}
+
+const HUNG_UP: &str =
+    "look at the server's log; a pooler or proxy in between may not take a token of this length";
+
+fn repeat(message: &BackendMessage, said: &mut BytesMut) -> Result<(), ConnectError> {
+    message
+        .encode(said)
+        .map_err(|error| ConnectError::protocol("the server's answer cannot be kept").because(error))
+}
+
+fn broken(error: std::io::Error) -> ConnectError {
+    ConnectError::protocol("the connection broke during the sign-in").because(error).hinting(HUNG_UP)
+}
+
+fn out_of_order() -> ConnectError {
+    ConnectError::protocol("the server sent a message that has no place in a sign-in")
+}

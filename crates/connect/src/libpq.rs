@@ -1,0 +1,100 @@
+//! The same connection for programs that use libpq.
+
+use std::process::Command;
+
+use pgentra_identity::AccessToken;
+
+use crate::error::ConnectError;
+use crate::roots::Kind;
+use crate::target::Target;
+
+/// Variables that would change the connection behind the others' back: a service file overrides every variable, so one
+/// with `sslmode=prefer` in it would hand the token to anybody.
+const REMOVED: [&str; 11] = [
+    "PGSERVICE",
+    "PGSERVICEFILE",
+    "PGPASSFILE",
+    "PGREQUIRESSL",
+    "PGSSLCERT",
+    "PGSSLKEY",
+    "PGSSLCRL",
+    "PGSSLCRLDIR",
+    "PGHOSTADDR",
+    "PGOPTIONS",
+    "PGAPPNAME",
+];
+
+/// The environment with which a libpq program makes the same connection: verified TLS, with a token as its password.
+///
+/// The token is the program's to see, and everybody's who may read that program's environment: the same user and root.
+#[derive(Debug, Clone)]
+pub struct LibpqEnvironment {
+    variables: Vec<(&'static str, String)>,
+    token: AccessToken,
+}
+
+impl LibpqEnvironment {
+    /// What to set, the password left out.
+    pub fn variables(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.variables.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+
+    /// What must not be set in the program's environment, unless it is one of [`LibpqEnvironment::variables`].
+    pub fn removed(&self) -> impl Iterator<Item = &'static str> {
+        REMOVED.into_iter().filter(|name| self.variables.iter().all(|(set, _)| set != name))
+    }
+
+    /// The value of `PGPASSWORD`.
+    pub fn password(&self) -> &AccessToken {
+        &self.token
+    }
+
+    /// Gives all of it to a program that is about to be started, and takes away what would undo it.
+    pub fn apply(&self, command: &mut Command) {
+        for name in self.removed() {
+            command.env_remove(name);
+        }
+        command.envs(self.variables()).env("PGPASSWORD", self.token.expose_secret());
+    }
+
+    pub(crate) fn new(target: &Target, token: AccessToken) -> Result<LibpqEnvironment, ConnectError> {
+        let list = |part: &dyn Fn(&crate::Endpoint) -> String| {
+            target.endpoints().iter().map(part).collect::<Vec<_>>().join(",")
+        };
+        let addresses =
+            list(&|endpoint| endpoint.address.map(|address| address.to_string()).unwrap_or_default());
+        let optional = [
+            ("PGHOSTADDR", Some(addresses).filter(|list| list.chars().any(|c| c != ','))),
+            ("PGAPPNAME", target.application_name().map(str::to_owned)),
+            ("PGOPTIONS", target.options().map(str::to_owned)),
+        ];
+        let mut variables = vec![
+            ("PGHOST", list(&|endpoint| endpoint.host.clone())),
+            ("PGPORT", list(&|endpoint| endpoint.port.to_string())),
+            ("PGUSER", target.user().to_owned()),
+            ("PGDATABASE", target.database().to_owned()),
+            ("PGSSLMODE", target.ssl_mode().to_string()),
+            ("PGSSLROOTCERT", root_certificates(target)?),
+            ("PGSSLNEGOTIATION", target.ssl_negotiation().as_str().to_owned()),
+            ("PGCONNECT_TIMEOUT", target.connect_timeout().as_secs().to_string()),
+            // The next three keep libpq 16 and later from using the token for anything but a password inside TLS.
+            ("PGREQUIREAUTH", "password".to_owned()),
+            ("PGCHANNELBINDING", "disable".to_owned()),
+            ("PGGSSENCMODE", "disable".to_owned()),
+        ];
+        variables.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        Ok(LibpqEnvironment { variables, token })
+    }
+}
+
+/// libpq before 16 knows no `system`, so a file is named wherever the system keeps one.
+fn root_certificates(target: &Target) -> Result<String, ConnectError> {
+    match &target.roots().0 {
+        Kind::Own { path: Some(path), .. } => Ok(path.clone()),
+        Kind::Own { path: None, .. } => {
+            Err(ConnectError::config("the trusted authorities are in no file, which is where libpq looks")
+                .hinting("name the file with sslrootcert"))
+        }
+        Kind::Platform => Ok(target.system_bundle().unwrap_or("system").to_owned()),
+    }
+}

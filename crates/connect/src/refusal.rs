@@ -1,0 +1,382 @@
+//! What a server's refusal means.
+
+use pgentra_wire::fields::Fields;
+
+/// Why a server refused a sign-in, as told by its words and its SQLSTATE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The token has expired.
+    Expired,
+    /// The token is for another audience.
+    Audience,
+    /// What was sent is not a token.
+    BadFormat,
+    /// The server could not validate the token.
+    Validation,
+    /// The token has no object id.
+    OidMissing,
+    /// The role is mapped to another object id.
+    OidMismatch,
+    /// A person's token for a role of an application.
+    UserTokenForServiceRole,
+    /// An application's token for a role of a person.
+    AppTokenForUserRole,
+    /// The token does not list the group that the role is mapped to.
+    NotInGroup,
+    /// The role signs in with a password, or does not exist: it is not mapped to Entra.
+    RoleNotMapped,
+    /// The role exists and may not sign in.
+    RoleMayNotSignIn,
+    /// The server insists on TLS and saw none.
+    NoTls,
+    /// The server lets no client of this address in.
+    Firewall,
+    /// The database does not exist.
+    DatabaseMissing,
+    /// The role may not use the database.
+    DatabaseForbidden,
+    /// Every connection is taken.
+    TooManyConnections,
+    /// The server is starting, stopping or recovering.
+    NotReady,
+    /// A pooler in front of the server cannot take a token of this length.
+    PoolerLimit,
+    /// Something else; the server's words say what.
+    Other,
+}
+
+/// What a sign-in is made with, and what a hint can name.
+#[derive(Clone, Copy)]
+pub(crate) struct SignIn<'a> {
+    pub(crate) role: &'a str,
+    pub(crate) database: &'a str,
+    pub(crate) token: &'a str,
+    /// The object id in the token, unverified.
+    pub(crate) object_id: Option<&'a str>,
+    /// Whether the token says that it is a person's.
+    pub(crate) person: bool,
+}
+
+/// What the server said, without the token, which a hostile server could send back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerMessage {
+    sqlstate: String,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+}
+
+/// Fragments that both wordings of Azure's messages have in common, the older ("Please acquire a new token and retry")
+/// and the newer ("Acquire a new token and try again"), in lower case. The first row that fits counts.
+const BY_TEXT: [(&str, Refusal); 16] = [
+    ("access token has expired", Refusal::Expired),
+    ("valid audience claim", Refusal::Audience),
+    ("access token has invalid format", Refusal::BadFormat),
+    ("valid oid claim", Refusal::OidMissing),
+    ("principal oid mismatch for role", Refusal::OidMismatch),
+    ("cannot generate aad_auth_tokentype_app_user tokens for role", Refusal::UserTokenForServiceRole),
+    ("is neither an aad_auth_tokentype_app_user", Refusal::AppTokenForUserRole),
+    ("does not contain group id", Refusal::NotInGroup),
+    ("error occurred while validating the access token", Refusal::Validation),
+    ("is not permitted to log in", Refusal::RoleMayNotSignIn),
+    ("no encryption", Refusal::NoTls),
+    ("ssl off", Refusal::NoTls),
+    ("ssl connection is required", Refusal::NoTls),
+    ("no pg_hba.conf entry", Refusal::Firewall),
+    ("password authentication failed for user", Refusal::RoleNotMapped),
+    ("client sent partial pkt in startup phase", Refusal::PoolerLimit),
+];
+
+/// PostgreSQL, "Appendix A. PostgreSQL Error Codes".
+const BY_SQLSTATE: [(&str, Refusal); 8] = [
+    ("28P01", Refusal::RoleNotMapped),
+    ("3D000", Refusal::DatabaseMissing),
+    ("42501", Refusal::DatabaseForbidden),
+    ("53300", Refusal::TooManyConnections),
+    ("57P01", Refusal::NotReady),
+    ("57P02", Refusal::NotReady),
+    ("57P03", Refusal::NotReady),
+    ("57P05", Refusal::NotReady),
+];
+
+impl Refusal {
+    /// What a server means. Words come before the SQLSTATE: Azure's codes for its token messages are not documented.
+    pub fn classify(sqlstate: &str, message: &str) -> Refusal {
+        let message = message.to_lowercase();
+        let by_text =
+            BY_TEXT.iter().find(|(fragment, _)| message.contains(fragment)).map(|(_, refusal)| *refusal);
+        let role_missing = || {
+            (sqlstate == "28000" && message.contains("role") && message.contains("does not exist"))
+                .then_some(Refusal::RoleNotMapped)
+        };
+        let by_sqlstate =
+            || BY_SQLSTATE.iter().find(|(code, _)| *code == sqlstate).map(|(_, refusal)| *refusal);
+        by_text.or_else(role_missing).or_else(by_sqlstate).unwrap_or(Refusal::Other)
+    }
+
+    /// Whether an out-of-date token can be the reason, so that a newer one may help: it has expired, or was issued
+    /// before the principal was created anew or joined the group.
+    pub fn stale_token_explains(self) -> bool {
+        matches!(self, Refusal::Expired | Refusal::Validation | Refusal::OidMismatch | Refusal::NotInGroup)
+    }
+
+    /// The next thing to try after this sign-in.
+    pub(crate) fn hint(self, sign_in: &SignIn<'_>) -> Option<String> {
+        let SignIn { role, database, .. } = sign_in;
+        let object_id = sign_in.object_id.unwrap_or("OBJECT_ID");
+        let hint = match self {
+            Refusal::Expired => "compare this machine's clock with the server's; a token is refused at its end".to_owned(),
+            Refusal::Audience => {
+                "the token is for another resource: name the server's cloud with --cloud, or its resource with --resource"
+                    .to_owned()
+            }
+            Refusal::BadFormat | Refusal::OidMissing => {
+                "look at what the token source answers: pgentra token -o json".to_owned()
+            }
+            Refusal::Validation => {
+                "is the server in the same tenant as the identity, and is Microsoft Entra authentication enabled on it?"
+                    .to_owned()
+            }
+            Refusal::OidMismatch => format!(
+                "the token's object id is {object_id}; the role \"{role}\" belongs to another identity, or to an earlier one \
+                 of the same name. As an Entra administrator, in database postgres: SELECT * FROM \
+                 pgaadauth_list_principals(false)"
+            ),
+            Refusal::UserTokenForServiceRole => format!(
+                "the role \"{role}\" is for an application and the token is a person's: sign in with the managed \
+                 identity (--source, --client-id), or as your own role"
+            ),
+            Refusal::AppTokenForUserRole => format!(
+                "the role \"{role}\" is for a person and the token is an application's: name the identity's role with -U"
+            ),
+            Refusal::NotInGroup => format!(
+                "the token does not list the group \"{role}\": is the identity a member? New memberships appear in new \
+                 tokens only, which a managed identity may get a day later"
+            ),
+            Refusal::RoleNotMapped => format!(
+                "the role \"{role}\" is not mapped to a Microsoft Entra identity; names are case-sensitive. As an Entra \
+                 administrator, in database postgres: SELECT * FROM \
+                 pgaadauth_create_principal_with_oid('{}', '{object_id}', '{}', false, false)",
+                role.replace('\'', "''"),
+                if sign_in.person { "user" } else { "service" },
+            ),
+            Refusal::RoleMayNotSignIn => format!("as an administrator: ALTER ROLE \"{role}\" LOGIN"),
+            Refusal::NoTls => "something between here and the server takes the TLS away: connect to the server itself".to_owned(),
+            Refusal::Firewall => "allow this machine's address in the server's firewall rules".to_owned(),
+            Refusal::DatabaseMissing => format!("there is no database \"{database}\": name one with -d, such as postgres"),
+            Refusal::DatabaseForbidden => {
+                format!("as an administrator: GRANT CONNECT ON DATABASE \"{database}\" TO \"{role}\"")
+            }
+            Refusal::TooManyConnections => "wait for a connection to end, or put a pooler in front of the server".to_owned(),
+            Refusal::NotReady => "try again in a few seconds".to_owned(),
+            Refusal::PoolerLimit => {
+                "the pooler in front of the server is too old for tokens of this length: use the server's own port, 5432"
+                    .to_owned()
+            }
+            Refusal::Other => return None,
+        };
+        Some(hint)
+    }
+}
+
+impl ServerMessage {
+    /// The five characters that say what happened.
+    pub fn sqlstate(&self) -> &str {
+        &self.sqlstate
+    }
+
+    /// The message.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The DETAIL.
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+
+    /// The server's own HINT.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// Takes the texts out of an ErrorResponse. Where they repeat the token or a part of it, the part is struck out.
+    pub(crate) fn read(fields: &Fields, token: &str) -> ServerMessage {
+        let clean = |text: &str| strike_out(text, token);
+        ServerMessage {
+            sqlstate: clean(&fields.sqlstate()),
+            message: clean(&fields.message()),
+            detail: fields.detail().map(|text| clean(&text)),
+            hint: fields.hint().map(|text| clean(&text)),
+        }
+    }
+}
+
+/// More of a server's text than this is not kept.
+const TEXT_LIMIT: usize = 2000;
+
+/// Shorter pieces of a token are words that may stand in any text.
+const SECRET_PIECE: usize = 12;
+
+fn strike_out(text: &str, token: &str) -> String {
+    let mut clean = text.to_owned();
+    for secret in std::iter::once(token).chain(token.split('.')).filter(|piece| piece.len() >= SECRET_PIECE) {
+        if clean.contains(secret) {
+            clean = clean.replace(secret, "[redacted]");
+        }
+    }
+    // A control character in a terminal can hide or forge lines.
+    clean.chars().filter(|c| !c.is_control()).take(TEXT_LIMIT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use pgentra_wire::fields::Severity;
+
+    use super::*;
+
+    /// Each message as Azure or PostgreSQL words it, in every wording known.
+    const MESSAGES: [(&str, &str, Refusal); 28] = [
+        ("28000", "The access token has expired. Please acquire a new token and retry.", Refusal::Expired),
+        ("28000", "The access token has expired. Acquire a new token and try again.", Refusal::Expired),
+        (
+            "28000",
+            "The access token does not have a valid audience claim. Please acquire a new token for the resource \"https://ossrdbms-aad.database.windows.net\".",
+            Refusal::Audience,
+        ),
+        (
+            "28000",
+            "The access token doesn't have a valid audience claim. Acquire a new token for resource \"https://x/\"",
+            Refusal::Audience,
+        ),
+        (
+            "28000",
+            "The access token has invalid format. Please ensure the token is passed exactly as returned by the authentication endpoint and retry.",
+            Refusal::BadFormat,
+        ),
+        (
+            "28000",
+            "An error occurred while validating the access token. Please acquire a new token and retry",
+            Refusal::Validation,
+        ),
+        (
+            "28000",
+            "The access token doesn't have a valid oid claim. Acquire a new token and try again",
+            Refusal::OidMissing,
+        ),
+        ("28000", "Service Principal oid mismatch for role[myuser].", Refusal::OidMismatch),
+        (
+            "28000",
+            "Service principal oid mismatch for role \"The oid in the security label [a] does not match the appid [b] or oid [c] in the token.\"",
+            Refusal::OidMismatch,
+        ),
+        (
+            "28000",
+            "Service Principals cannot generate AAD_AUTH_TOKENTYPE_APP_USER tokens for role[myuser]",
+            Refusal::UserTokenForServiceRole,
+        ),
+        (
+            "28000",
+            "Service principals cannot generate AAD_AUTH_TOKENTYPE_APP_USER tokens for role \"myuser\"",
+            Refusal::UserTokenForServiceRole,
+        ),
+        (
+            "28000",
+            "Azure AD user token for role[ada] is neither an AAD_AUTH_TOKENTYPE_APP_USER or an AAD_AUTH_TOKENTYPE_APP_OBO token.",
+            Refusal::AppTokenForUserRole,
+        ),
+        (
+            "28000",
+            "Microsoft Entra user token for role \"ada\" is neither an AAD_AUTH_TOKENTYPE_APP_USER or an AAD_AUTH_TOKENTYPE_APP_OBO token.",
+            Refusal::AppTokenForUserRole,
+        ),
+        (
+            "28000",
+            "Azure AD access token not valid for role readers (does not contain group ID dddddddd-0000-4000-8000-000000000004)",
+            Refusal::NotInGroup,
+        ),
+        ("28P01", "password authentication failed for user \"myuser\"", Refusal::RoleNotMapped),
+        ("28000", "role \"nobody\" does not exist", Refusal::RoleNotMapped),
+        ("28000", "role \"readers\" is not permitted to log in", Refusal::RoleMayNotSignIn),
+        (
+            "28000",
+            "no pg_hba.conf entry for host \"1.2.3.4\", user \"u\", database \"d\", no encryption",
+            Refusal::NoTls,
+        ),
+        (
+            "28000",
+            "no pg_hba.conf entry for host \"1.2.3.4\", user \"u\", database \"d\", SSL off",
+            Refusal::NoTls,
+        ),
+        (
+            "28000",
+            "no pg_hba.conf entry for host \"1.2.3.4\", user \"u\", database \"d\", SSL on",
+            Refusal::Firewall,
+        ),
+        (
+            "28000",
+            "no pg_hba.conf entry for host \"1.2.3.4\", user \"u\", database \"d\", SSL encryption",
+            Refusal::Firewall,
+        ),
+        ("3D000", "database \"nowhere\" does not exist", Refusal::DatabaseMissing),
+        ("42501", "permission denied for database \"app\"", Refusal::DatabaseForbidden),
+        ("53300", "sorry, too many clients already", Refusal::TooManyConnections),
+        ("57P03", "the database system is starting up", Refusal::NotReady),
+        ("08P01", "client sent partial pkt in startup phase", Refusal::PoolerLimit),
+        ("28P01", "anything, in any language", Refusal::RoleNotMapped),
+        ("XX000", "internal error", Refusal::Other),
+    ];
+
+    const SIGN_IN: SignIn<'_> = SignIn {
+        role: "it's",
+        database: "db",
+        token: "t",
+        object_id: Some("bbbbbbbb-0000-4000-8000-000000000002"),
+        person: false,
+    };
+
+    #[test]
+    fn a_hint_can_be_typed_as_it_stands() {
+        let hint = Refusal::RoleNotMapped.hint(&SIGN_IN).unwrap();
+        let call = "pgaadauth_create_principal_with_oid('it''s', 'bbbbbbbb-0000-4000-8000-000000000002', 'service', false, false)";
+        assert!(hint.contains(call), "{hint}");
+        let hint = Refusal::RoleNotMapped.hint(&SignIn { object_id: None, person: true, ..SIGN_IN }).unwrap();
+        assert!(hint.contains("('it''s', 'OBJECT_ID', 'user', false, false)"), "{hint}");
+    }
+
+    #[test]
+    fn every_wording_has_its_meaning_and_its_hint() {
+        for (sqlstate, message, refusal) in MESSAGES {
+            assert_eq!(Refusal::classify(sqlstate, message), refusal, "{message}");
+            let hint = refusal.hint(&SIGN_IN);
+            assert_eq!(hint.is_some(), refusal != Refusal::Other, "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_stale_token_is_worth_a_second_try() {
+        for refusal in [Refusal::Expired, Refusal::Validation, Refusal::OidMismatch, Refusal::NotInGroup] {
+            assert!(refusal.stale_token_explains());
+        }
+        for refusal in
+            [Refusal::RoleNotMapped, Refusal::Audience, Refusal::BadFormat, Refusal::DatabaseMissing]
+        {
+            assert!(!refusal.stale_token_explains());
+        }
+    }
+
+    #[test]
+    fn a_token_sent_back_is_struck_out() {
+        let token = "eyJhbGciOiJSUzI1NiJ9.eyJvaWQiOiJhYmMifQ.c2lnbmF0dXJlc2lnbmF0dXJl";
+        let fields = Fields::new(Severity::Fatal, "28000", &format!("you said {token}, did you?"))
+            .with_detail("payload eyJvaWQiOiJhYmMifQ")
+            .with_hint("\u{1b}[2Jhidden");
+        let message = ServerMessage::read(&fields, token);
+        assert_eq!(message.message(), "you said [redacted], did you?");
+        assert_eq!(message.detail(), Some("payload [redacted]"));
+        assert_eq!(message.hint(), Some("[2Jhidden"));
+        let long = Fields::new(Severity::Fatal, "28000", &"x".repeat(30_000));
+        assert_eq!(ServerMessage::read(&long, token).message().len(), TEXT_LIMIT);
+    }
+}

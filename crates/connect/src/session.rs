@@ -1,0 +1,179 @@
+//! A session that is signed in.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+
+use rustls::{ClientConnection, HandshakeKind};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinHandle;
+use tokio_postgres::config::SslMode as DriverSslMode;
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
+
+use crate::cancel::Canceller;
+use crate::error::ConnectError;
+use crate::handshake::Ready;
+use crate::resume::Resumed;
+
+/// A session that is signed in, over verified TLS. Dropping it ends it.
+///
+/// It outlives the token it was opened with: the server looks at the token at the sign-in only.
+pub struct Session {
+    client: Client,
+    driver: JoinHandle<Result<(), tokio_postgres::Error>>,
+    parameters: BTreeMap<String, String>,
+    tls: TlsInfo,
+    address: Option<SocketAddr>,
+    canceller: Option<Canceller>,
+}
+
+/// What TLS was agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsInfo {
+    version: String,
+    cipher: String,
+    resumed: bool,
+}
+
+impl Session {
+    /// The client to run statements with.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The client, to begin transactions with.
+    pub fn client_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    /// What TLS was agreed on.
+    pub fn tls(&self) -> &TlsInfo {
+        &self.tls
+    }
+
+    /// The address that was reached; `None` over a stream that somebody else opened.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// A setting that the server reported at the sign-in, such as `server_version`.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.get(name).map(String::as_str)
+    }
+
+    /// What stops a statement of this session from outside; `None` if the server gave no cancel key, or over a stream
+    /// that somebody else opened.
+    pub fn canceller(&self) -> Option<Canceller> {
+        self.canceller.clone()
+    }
+
+    /// The client by itself, and the task that drives it: for pools. The task ends after the client was dropped.
+    pub fn into_parts(self) -> (Client, JoinHandle<Result<(), tokio_postgres::Error>>) {
+        (self.client, self.driver)
+    }
+
+    /// Ends the session and waits until the server was told.
+    ///
+    /// # Errors
+    /// The connection had broken.
+    pub async fn close(self) -> Result<(), ConnectError> {
+        drop(self.client);
+        let broken = || ConnectError::protocol("the connection broke before it was closed");
+        match self.driver.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(broken().because(error)),
+            Err(error) => Err(broken().because(error)),
+        }
+    }
+
+    /// Hands the signed-in stream to the driver. The driver is given no password, and neither TLS nor user name to use:
+    /// what it sends as a start-up packet is swallowed.
+    pub(crate) async fn resume<S>(
+        stream: S,
+        ready: Ready,
+        tls: TlsInfo,
+        canceller: Option<Canceller>,
+    ) -> Result<Session, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut config = Config::new();
+        config.user("signed in already").ssl_mode(DriverSslMode::Disable);
+        let (client, connection) =
+            config.connect_raw(Resumed::new(stream, ready.said), NoTls).await.map_err(|error| {
+                ConnectError::protocol("the driver cannot take the session over").because(error)
+            })?;
+        let driver = tokio::spawn(drive(connection));
+        Ok(Session { client, driver, parameters: ready.parameters, tls, address: None, canceller })
+    }
+
+    pub(crate) fn reached_at(mut self, address: SocketAddr) -> Session {
+        self.address = Some(address);
+        self.canceller = self.canceller.map(|canceller| canceller.at(address));
+        self
+    }
+}
+
+/// Moves messages between the client and the server until the client is dropped.
+async fn drive<S>(mut connection: Connection<Resumed<S>, NoTlsStream>) -> Result<(), tokio_postgres::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        match poll_fn(|cx| connection.poll_message(cx)).await {
+            Some(Ok(AsyncMessage::Notice(notice))) => {
+                tracing::info!(severity = notice.severity(), message = notice.message(), "the server says");
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                tracing::debug!(%error, "the session ended");
+                return Err(error);
+            }
+            None => return Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("tls", &self.tls)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TlsInfo {
+    /// The version, such as `TLSv1.3`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The cipher suite, such as `TLS13_AES_256_GCM_SHA384`.
+    pub fn cipher(&self) -> &str {
+        &self.cipher
+    }
+
+    /// Whether an earlier TLS session was resumed, which saves the server's signature.
+    pub fn resumed(&self) -> bool {
+        self.resumed
+    }
+
+    pub(crate) fn of(connection: &ClientConnection) -> TlsInfo {
+        let version = connection.protocol_version().and_then(|version| version.as_str());
+        let cipher = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+        TlsInfo {
+            version: version.unwrap_or("unknown").replace('_', "."),
+            cipher: cipher.unwrap_or("unknown").to_owned(),
+            resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+        }
+    }
+}
+
+impl fmt::Display for TlsInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.version, self.cipher, if self.resumed { ", resumed" } else { "" })
+    }
+}

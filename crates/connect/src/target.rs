@@ -1,0 +1,415 @@
+//! Where to connect, as whom, and how.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::error::ConnectError;
+use crate::keyword as word;
+use crate::keyword::excerpt;
+use crate::layers::{Layers, Origin};
+use crate::roots::{Kind, Roots};
+
+/// How long one address may take from the first packet to a session that is ready, unless `connect_timeout` says
+/// otherwise. A lost packet of the dial is sent again after 1, 3 and 7 seconds: three tries fit in.
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The longest `connect_timeout`; libpq's 0, "wait for ever", is refused.
+const CONNECT_TIMEOUT_LIMIT: u64 = 3600;
+
+/// PostgreSQL's port.
+const DEFAULT_PORT: u16 = 5432;
+
+/// More hosts than this in one connection are a mistake, and each may cost a whole timeout.
+const HOSTS_LIMIT: usize = 16;
+
+/// Where to connect, as whom, and how: every question answered.
+///
+/// `Display` is one line for a log: role, hosts, database, verification. Nothing in a target is secret.
+#[derive(Debug, Clone)]
+pub struct Target {
+    endpoints: Vec<Endpoint>,
+    user: String,
+    database: String,
+    ssl_mode: SslMode,
+    ssl_negotiation: SslNegotiation,
+    roots: Roots,
+    system_bundle: Option<String>,
+    connect_timeout: Duration,
+    application_name: Option<String>,
+    options: Option<String>,
+    keep_alive: Option<KeepAlive>,
+    decided: Vec<Decided>,
+}
+
+/// One server to try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The name or address that the certificate must be for.
+    pub host: String,
+    /// The address to dial instead of asking for the name's (`hostaddr`).
+    pub address: Option<IpAddr>,
+    /// The port.
+    pub port: u16,
+}
+
+/// How a server proves who it is. Both names are libpq's; its weaker modes do not exist here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum SslMode {
+    /// A certificate of a trusted authority for the very name that was asked for.
+    #[default]
+    VerifyFull,
+    /// A certificate of an authority that is named in `sslrootcert`, for whatever name. With the operating system's
+    /// authorities anybody could get one, so it needs a file.
+    VerifyCa,
+}
+
+/// How TLS begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum SslNegotiation {
+    /// The client asks for it first (`SSLRequest`): every server.
+    #[default]
+    Postgres,
+    /// At once, with the protocol named in the handshake: PostgreSQL 17 and later, one round trip less.
+    Direct,
+}
+
+/// TCP keep-alive, so that a gateway on the way does not forget an idle connection. Azure's forget after four minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// Idle time before the first probe. Default: one minute.
+    pub idle: Duration,
+    /// Time between probes. Default: ten seconds.
+    pub interval: Duration,
+    /// Probes without an answer before the connection counts as dead. Default: 6.
+    pub count: u32,
+}
+
+/// Which layer decided a keyword.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// The keyword, such as `host`.
+    pub keyword: &'static str,
+    /// The value in force.
+    pub value: String,
+    /// Who gave it.
+    pub origin: Origin,
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        KeepAlive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 6 }
+    }
+}
+
+impl Target {
+    /// Answers every question from what the layers say, and reads the file that `sslrootcert` names.
+    ///
+    /// A host and a role must be named. The database defaults to the role's name, the port to 5432, `sslmode` to
+    /// `verify-full`, `connect_timeout` to [`DEFAULT_CONNECT_TIMEOUT`], trust to the operating system's.
+    ///
+    /// # Errors
+    /// A missing host or role; a value that cannot be; `sslmode` below `verify-ca`; a Unix socket, which has no TLS.
+    pub fn resolve(layers: &Layers) -> Result<Target, ConnectError> {
+        let mut reading = Reading { layers, decided: Vec::new() };
+        let endpoints = reading.endpoints()?;
+        let user = reading.text(word::USER).ok_or_else(|| {
+            ConnectError::config("no database role is named").hinting("name the role with -U, or set PGUSER")
+        })?;
+        let database = reading.or_default(word::DBNAME, &user);
+        let ssl_mode = reading.ssl_mode()?;
+        let roots = match reading.text(word::SSLROOTCERT) {
+            Some(value) => Roots::from_setting(&value, layers.files())?,
+            None => Roots::platform(),
+        };
+        if ssl_mode == SslMode::VerifyCa && matches!(roots.0, Kind::Platform) {
+            return Err(ConnectError::config(
+                "sslmode=verify-ca needs the server's own authority in sslrootcert",
+            )
+            .hinting(
+                "any public authority would do otherwise; leave sslmode out, or name a file in sslrootcert",
+            ));
+        }
+        let application_name =
+            reading.text(word::APPLICATION_NAME).or_else(|| reading.text(word::FALLBACK_APPLICATION_NAME));
+        Ok(Target {
+            endpoints,
+            user,
+            database,
+            ssl_mode,
+            ssl_negotiation: reading.ssl_negotiation()?,
+            roots,
+            system_bundle: layers.system_bundle().map(str::to_owned),
+            connect_timeout: reading.connect_timeout()?,
+            application_name,
+            options: reading.text(word::OPTIONS),
+            keep_alive: reading.keep_alive()?,
+            decided: reading.decided,
+        })
+    }
+
+    /// The same target, checked against these authorities instead.
+    #[must_use]
+    pub fn with_roots(mut self, roots: Roots) -> Target {
+        self.roots = roots;
+        self
+    }
+
+    /// The servers, in the order in which they are tried.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// The database role.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The database.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// How the server proves who it is.
+    pub fn ssl_mode(&self) -> SslMode {
+        self.ssl_mode
+    }
+
+    /// How TLS begins.
+    pub fn ssl_negotiation(&self) -> SslNegotiation {
+        self.ssl_negotiation
+    }
+
+    /// The authorities that the server's certificate is checked against.
+    pub fn roots(&self) -> &Roots {
+        &self.roots
+    }
+
+    /// How long one address may take, from the first packet to a session that is ready.
+    pub fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    /// The name that the server shows for the session.
+    pub fn application_name(&self) -> Option<&str> {
+        self.application_name.as_deref()
+    }
+
+    /// Command-line options for the server process.
+    pub fn options(&self) -> Option<&str> {
+        self.options.as_deref()
+    }
+
+    /// TCP keep-alive; `None` if it was turned off.
+    pub fn keep_alive(&self) -> Option<KeepAlive> {
+        self.keep_alive
+    }
+
+    pub(crate) fn system_bundle(&self) -> Option<&str> {
+        self.system_bundle.as_deref()
+    }
+
+    /// What decided each keyword that somebody named, or that has a default worth knowing.
+    pub fn decided(&self) -> &[Decided] {
+        &self.decided
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "role \"{}\" on ", self.user)?;
+        for (number, endpoint) in self.endpoints.iter().enumerate() {
+            write!(f, "{}{endpoint}", if number == 0 { "" } else { ", " })?;
+        }
+        write!(f, ", database \"{}\", sslmode={}", self.database, self.ssl_mode)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl SslMode {
+    /// libpq's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SslMode::VerifyFull => "verify-full",
+            SslMode::VerifyCa => "verify-ca",
+        }
+    }
+}
+
+impl fmt::Display for SslMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl SslNegotiation {
+    /// libpq's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SslNegotiation::Postgres => "postgres",
+            SslNegotiation::Direct => "direct",
+        }
+    }
+}
+
+/// Reads keywords and keeps who decided them.
+struct Reading<'a> {
+    layers: &'a Layers,
+    decided: Vec<Decided>,
+}
+
+impl Reading<'_> {
+    fn text(&mut self, keyword: &'static str) -> Option<String> {
+        let setting = self.layers.find(keyword)?;
+        let (value, origin) = (setting.value.clone(), setting.origin.clone());
+        self.decided.push(Decided { keyword, value: value.clone(), origin });
+        Some(value)
+    }
+
+    fn or_default(&mut self, keyword: &'static str, default: &str) -> String {
+        self.text(keyword).unwrap_or_else(|| {
+            self.decided.push(Decided { keyword, value: default.to_owned(), origin: Origin::Default });
+            default.to_owned()
+        })
+    }
+
+    /// One host may have the port of all; several may have one each (PostgreSQL, "Specifying Multiple Hosts").
+    fn endpoints(&mut self) -> Result<Vec<Endpoint>, ConnectError> {
+        let hosts = self.text(word::HOST);
+        let addresses = self.text(word::HOSTADDR);
+        let ports = self.or_default(word::PORT, &DEFAULT_PORT.to_string());
+        let Some(names) = hosts.as_deref().or(addresses.as_deref()) else {
+            return Err(ConnectError::config("no server is named")
+                .hinting("name it with -h, such as my-server.postgres.database.azure.com, or set PGHOST"));
+        };
+        let names: Vec<&str> = names.split(',').map(str::trim).collect();
+        if names.len() > HOSTS_LIMIT {
+            return Err(ConnectError::config(format!("more than {HOSTS_LIMIT} hosts are named")));
+        }
+        let addresses = each(addresses.as_deref(), names.len(), word::HOSTADDR)?;
+        let ports: Vec<&str> = ports.split(',').map(str::trim).collect();
+        if ports.len() != 1 && ports.len() != names.len() {
+            let message = format!("{} ports are named for {} hosts", ports.len(), names.len());
+            return Err(ConnectError::config(message));
+        }
+        let mut endpoints = Vec::new();
+        for (number, name) in names.into_iter().enumerate() {
+            let port = if ports.len() == 1 { ports[0] } else { ports[number] };
+            endpoints.push(endpoint(name, addresses[number], port)?);
+        }
+        Ok(endpoints)
+    }
+
+    fn ssl_mode(&mut self) -> Result<SslMode, ConnectError> {
+        match self.or_default(word::SSLMODE, SslMode::default().as_str()).as_str() {
+            "verify-full" => Ok(SslMode::VerifyFull),
+            "verify-ca" => Ok(SslMode::VerifyCa),
+            weak @ ("disable" | "allow" | "prefer" | "require") => {
+                let origin =
+                    self.decided.last().map(|decided| decided.origin.to_string()).unwrap_or_default();
+                let message =
+                    format!("sslmode={weak} would give the access token to a server that nobody verified");
+                Err(ConnectError::config(message).hinting(format!(
+                    "it comes from {origin}: leave it out, or write sslmode=verify-full; for a server with a private \
+                     authority also sslrootcert=FILE"
+                )))
+            }
+            other => Err(not_a_value(word::SSLMODE, other, "verify-full or verify-ca")),
+        }
+    }
+
+    fn ssl_negotiation(&mut self) -> Result<SslNegotiation, ConnectError> {
+        match self.text(word::SSLNEGOTIATION).as_deref() {
+            None | Some("postgres") => Ok(SslNegotiation::Postgres),
+            Some("direct") => Ok(SslNegotiation::Direct),
+            Some(other) => Err(not_a_value(word::SSLNEGOTIATION, other, "postgres or direct")),
+        }
+    }
+
+    fn connect_timeout(&mut self) -> Result<Duration, ConnectError> {
+        let Some(text) = self.text(word::CONNECT_TIMEOUT) else { return Ok(DEFAULT_CONNECT_TIMEOUT) };
+        match text.parse() {
+            Ok(seconds) if (1..=CONNECT_TIMEOUT_LIMIT).contains(&seconds) => Ok(Duration::from_secs(seconds)),
+            _ => Err(not_a_value(word::CONNECT_TIMEOUT, &text, "1 to 3600 seconds")),
+        }
+    }
+
+    fn keep_alive(&mut self) -> Result<Option<KeepAlive>, ConnectError> {
+        let on = match self.text(word::KEEPALIVES).as_deref() {
+            None | Some("1") => true,
+            Some("0") => false,
+            Some(other) => return Err(not_a_value(word::KEEPALIVES, other, "1 or 0")),
+        };
+        let default = KeepAlive::default();
+        let mut seconds = |keyword, default: Duration| -> Result<Duration, ConnectError> {
+            Ok(self.positive(keyword)?.map_or(default, |seconds| Duration::from_secs(seconds.into())))
+        };
+        let idle = seconds(word::KEEPALIVES_IDLE, default.idle)?;
+        let interval = seconds(word::KEEPALIVES_INTERVAL, default.interval)?;
+        let count = self.positive(word::KEEPALIVES_COUNT)?.map_or(default.count, u32::from);
+        Ok(on.then_some(KeepAlive { idle, interval, count }))
+    }
+
+    /// 0 means the default, as with libpq.
+    fn positive(&mut self, keyword: &'static str) -> Result<Option<u16>, ConnectError> {
+        let Some(text) = self.text(keyword) else { return Ok(None) };
+        let number = text.parse().map_err(|_| not_a_value(keyword, &text, "a number from 0 to 65535"))?;
+        Ok(Some(number).filter(|number| *number != 0))
+    }
+}
+
+fn endpoint(host: &str, address: Option<&str>, port: &str) -> Result<Endpoint, ConnectError> {
+    if host.is_empty() {
+        return Err(ConnectError::config("one of the hosts has no name"));
+    }
+    if host.starts_with('/') || host.starts_with('@') {
+        return Err(ConnectError::config(
+            "a Unix socket has no TLS, and a token is only sent inside verified TLS",
+        )
+        .hinting("name the server by its host name with -h"));
+    }
+    let address = match address {
+        None | Some("") => None,
+        Some(text) => {
+            Some(IpAddr::from_str(text).map_err(|_| not_a_value(word::HOSTADDR, text, "an IP address"))?)
+        }
+    };
+    let port = match port {
+        "" => DEFAULT_PORT,
+        text => match text.parse() {
+            Ok(port) if port != 0 => port,
+            _ => return Err(not_a_value(word::PORT, text, "a number from 1 to 65535")),
+        },
+    };
+    Ok(Endpoint { host: host.to_owned(), address, port })
+}
+
+/// A list that is absent, or as long as that of the hosts.
+fn each<'a>(
+    list: Option<&'a str>,
+    hosts: usize,
+    keyword: &str,
+) -> Result<Vec<Option<&'a str>>, ConnectError> {
+    let Some(list) = list else { return Ok(vec![None; hosts]) };
+    let list: Vec<Option<&str>> = list.split(',').map(|value| Some(value.trim())).collect();
+    if list.len() == hosts {
+        return Ok(list);
+    }
+    Err(ConnectError::config(format!("{} values of {keyword} are named for {hosts} hosts", list.len())))
+}
+
+fn not_a_value(keyword: &str, value: &str, possible: &str) -> ConnectError {
+    ConnectError::config(format!("{keyword} cannot be \"{}\"", excerpt(value)))
+        .hinting(format!("{keyword} is {possible}"))
+}

@@ -1,0 +1,9 @@
+//! Connections against servers on loopback, honest and hostile.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+mod libpq;
+mod middle;
+mod resolve;
+mod server;
+mod sign_in;

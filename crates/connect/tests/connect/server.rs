@@ -1,0 +1,346 @@
+//! Servers that do what they are told, and remember every byte they were sent.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use pgentra_connect::{ConnectError, Connector, Layers, Roots, Target};
+use pgentra_emulator::certificates::Authority;
+use pgentra_emulator::{Clock as CloudClock, LocalAzure, Options};
+use pgentra_identity::{Clock, Cloud, Credential, Env, Files, Resource, SystemClock, World};
+use pgentra_wire::backend::{
+    Authentication, BackendKeyData, BackendMessage, ParameterStatus, TransactionStatus,
+};
+use pgentra_wire::fields::{Fields, Severity};
+use pgentra_wire::frontend::AuthenticationAnswer;
+use pgentra_wire::startup::{CancelKey, CancelRequest, FirstPacket, StartupMessage};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// How a server treats the wish for TLS.
+#[derive(Clone)]
+pub(crate) enum Tls {
+    /// `S` and a handshake with this certificate.
+    Speaks(Arc<ServerConfig>),
+    /// The handshake at once.
+    Direct(Arc<ServerConfig>),
+    /// These bytes instead, then it listens on.
+    Says(&'static [u8]),
+    /// Hangs up.
+    HangsUp,
+}
+
+/// What a server wants from whoever has started up.
+#[derive(Clone)]
+pub(crate) enum Wants {
+    /// This message.
+    Message(BackendMessage),
+    /// These bytes, whatever they mean.
+    Bytes(&'static [u8]),
+}
+
+/// What a server does with a password.
+#[derive(Clone)]
+pub(crate) enum Verdict {
+    Accept,
+    Refuse {
+        sqlstate: &'static str,
+        message: &'static str,
+    },
+    /// Refuses in a message that repeats the password.
+    Echo,
+    /// Accepts, and then never gets ready.
+    Chatter,
+}
+
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    log: Arc<Mutex<Log>>,
+}
+
+/// Everything a server was sent.
+#[derive(Default)]
+pub(crate) struct Log {
+    /// As it came over the wire.
+    pub(crate) wire: Vec<u8>,
+    /// As it came out of TLS.
+    pub(crate) plain: Vec<u8>,
+    pub(crate) connections: usize,
+    pub(crate) startups: Vec<StartupMessage>,
+    pub(crate) passwords: Vec<String>,
+    pub(crate) cancels: Vec<CancelRequest>,
+    pub(crate) queries: Vec<String>,
+}
+
+struct Behaviour {
+    tls: Tls,
+    wants: Wants,
+    verdicts: Mutex<VecDeque<Verdict>>,
+}
+
+pub(crate) fn cleartext() -> Wants {
+    Wants::Message(BackendMessage::Authentication(Authentication::CleartextPassword))
+}
+
+pub(crate) const PROCESS_ID: u32 = 4711;
+
+impl Server {
+    /// `verdicts` are used up one by one; the last one stays.
+    pub(crate) async fn start(tls: Tls, wants: Wants, verdicts: &[Verdict]) -> Server {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let log = Arc::new(Mutex::new(Log::default()));
+        let behaviour =
+            Arc::new(Behaviour { tls, wants, verdicts: Mutex::new(verdicts.iter().cloned().collect()) });
+        let server = Server { port, log: Arc::clone(&log) };
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                log.lock().unwrap().connections += 1;
+                let (behaviour, log) = (Arc::clone(&behaviour), Arc::clone(&log));
+                // A client that hangs up on us is what many tests are about.
+                tokio::spawn(async move { behaviour.serve(stream, log).await.ok() });
+            }
+        });
+        server
+    }
+
+    pub(crate) fn log(&self) -> std::sync::MutexGuard<'_, Log> {
+        self.log.lock().unwrap()
+    }
+
+    /// Waits for something that the server does after the client has gone on.
+    pub(crate) async fn until(&self, happened: impl Fn(&Log) -> bool) {
+        while !happened(&self.log()) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Behaviour {
+    async fn serve(&self, stream: TcpStream, log: Arc<Mutex<Log>>) -> io::Result<()> {
+        let mut wire = Recorded { inner: stream, keep: keeper(&log, |log| &mut log.wire) };
+        let config = match &self.tls {
+            Tls::Direct(config) => config,
+            Tls::Speaks(config) => {
+                wire.read_exact(&mut [0; 8]).await?;
+                wire.write_all(b"S").await?;
+                config
+            }
+            Tls::Says(bytes) => {
+                wire.read_exact(&mut [0; 8]).await?;
+                wire.write_all(bytes).await?;
+                wire.read_to_end(&mut Vec::new()).await?;
+                return Ok(());
+            }
+            Tls::HangsUp => return Ok(()),
+        };
+        let tls = TlsAcceptor::from(Arc::clone(config)).accept(wire).await?;
+        let plain = Recorded { inner: tls, keep: keeper(&log, |log| &mut log.plain) };
+        self.talk(plain, &log).await
+    }
+
+    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        mut stream: S,
+        log: &Mutex<Log>,
+    ) -> io::Result<()> {
+        let mut received = BytesMut::new();
+        match receive(&mut stream, &mut received, FirstPacket::decode).await? {
+            FirstPacket::Startup(startup) => log.lock().unwrap().startups.push(startup),
+            FirstPacket::Cancel(cancel) => {
+                log.lock().unwrap().cancels.push(cancel);
+                return stream.shutdown().await;
+            }
+            _ => return Ok(()),
+        }
+        match &self.wants {
+            Wants::Message(message) => send(&mut stream, std::slice::from_ref(message)).await?,
+            Wants::Bytes(bytes) => stream.write_all(bytes).await?,
+        }
+        if !matches!(self.wants, Wants::Message(BackendMessage::Authentication(Authentication::Ok))) {
+            let answer = receive(&mut stream, &mut received, AuthenticationAnswer::decode).await?;
+            let password = String::from_utf8(answer.password().unwrap().to_vec()).unwrap();
+            log.lock().unwrap().passwords.push(password.clone());
+            if !self.judge(&mut stream, &password).await? {
+                return stream.shutdown().await;
+            }
+        }
+        send(&mut stream, &ready()).await?;
+        answer_queries(&mut stream, &mut received, log).await
+    }
+
+    async fn judge<S: AsyncWrite + Unpin>(&self, stream: &mut S, password: &str) -> io::Result<bool> {
+        let verdict = {
+            let mut verdicts = self.verdicts.lock().unwrap();
+            if verdicts.len() > 1 { verdicts.pop_front().unwrap() } else { verdicts[0].clone() }
+        };
+        let refusal = match verdict {
+            Verdict::Accept => {
+                send(stream, &[BackendMessage::Authentication(Authentication::Ok)]).await?;
+                return Ok(true);
+            }
+            Verdict::Chatter => {
+                send(stream, &[BackendMessage::Authentication(Authentication::Ok)]).await?;
+                loop {
+                    send(stream, &ready()[..1]).await?;
+                }
+            }
+            Verdict::Refuse { sqlstate, message } => Fields::new(Severity::Fatal, sqlstate, message),
+            Verdict::Echo => Fields::new(Severity::Fatal, "28000", &format!("what is {password}?"))
+                .with_detail(password)
+                .with_hint(password.split('.').nth(1).unwrap()),
+        };
+        send(stream, &[BackendMessage::ErrorResponse(refusal)]).await?;
+        Ok(false)
+    }
+}
+
+fn ready() -> [BackendMessage; 4] {
+    let key = CancelKey::new(&b"\x01\x02\x03\x04"[..]).unwrap();
+    [
+        BackendMessage::ParameterStatus(ParameterStatus {
+            name: "server_version".into(),
+            value: "17.5".into(),
+        }),
+        BackendMessage::NoticeResponse(Fields::new(Severity::Notice, "00000", "welcome")),
+        BackendMessage::BackendKeyData(BackendKeyData { process_id: PROCESS_ID, key }),
+        BackendMessage::ReadyForQuery(TransactionStatus::Idle),
+    ]
+}
+
+/// Answers every simple query with one row, the text `42`.
+async fn answer_queries<S>(stream: &mut S, received: &mut BytesMut, log: &Mutex<Log>) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    const ROW: &[u8] = b"T\0\0\0\x1a\0\x01n\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0D\0\0\0\x0c\0\x01\0\0\0\x0242C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I";
+    loop {
+        while received.len() < 5 {
+            if stream.read_buf(received).await? == 0 {
+                return Ok(());
+            }
+        }
+        let length = u32::from_be_bytes(received[1..5].try_into().unwrap()) as usize;
+        while received.len() < length + 1 {
+            stream.read_buf(received).await?;
+        }
+        let message = received.split_to(length + 1);
+        if message[0] == b'Q' {
+            let text = String::from_utf8_lossy(&message[5..message.len() - 1]).into_owned();
+            log.lock().unwrap().queries.push(text);
+            stream.write_all(ROW).await?;
+            stream.flush().await?;
+        }
+    }
+}
+
+async fn receive<S, T>(
+    stream: &mut S,
+    received: &mut BytesMut,
+    decode: impl Fn(&mut BytesMut) -> Result<Option<T>, pgentra_wire::WireError>,
+) -> io::Result<T>
+where
+    S: AsyncRead + Unpin,
+{
+    loop {
+        if let Some(value) = decode(received).unwrap() {
+            return Ok(value);
+        }
+        if stream.read_buf(received).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+async fn send<S: AsyncWrite + Unpin>(stream: &mut S, messages: &[BackendMessage]) -> io::Result<()> {
+    let mut out = BytesMut::new();
+    for message in messages {
+        message.encode(&mut out).unwrap();
+    }
+    stream.write_all(&out).await?;
+    stream.flush().await
+}
+
+type Keep = Box<dyn Fn(&[u8]) + Send + Sync>;
+
+fn keeper(log: &Arc<Mutex<Log>>, part: fn(&mut Log) -> &mut Vec<u8>) -> Keep {
+    let log = Arc::clone(log);
+    Box::new(move |bytes| part(&mut log.lock().unwrap()).extend_from_slice(bytes))
+}
+
+/// A stream of which everything read is kept.
+struct Recorded<S> {
+    inner: S,
+    keep: Keep,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Recorded<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        (self.keep)(&buf.filled()[before..]);
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Recorded<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// A virtual machine of a local cloud, whose identity signs in.
+pub(crate) struct Machine {
+    pub(crate) azure: LocalAzure,
+    pub(crate) credential: Credential,
+}
+
+impl Machine {
+    pub(crate) async fn start() -> Machine {
+        let clock = CloudClock::following(|| SystemClock.now());
+        let azure = LocalAzure::start(Options::new(clock)).await.unwrap();
+        let env = Env::from_map([("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata_url())]);
+        let credential = Credential::builder(World::builder().env(env).build()).build().unwrap();
+        Machine { azure, credential }
+    }
+
+    pub(crate) async fn token(&self) -> String {
+        self.credential.token(&resource()).await.unwrap().expose_secret().to_owned()
+    }
+
+    pub(crate) fn connector(&self, conninfo: &str, roots: &str) -> Result<Connector, ConnectError> {
+        let target = target(conninfo)?.with_roots(Roots::from_pem(roots.as_bytes())?);
+        Connector::new(target, self.credential.clone(), resource())
+    }
+}
+
+pub(crate) fn resource() -> Resource {
+    Cloud::Public.postgres_resource()
+}
+
+pub(crate) fn target(conninfo: &str) -> Result<Target, ConnectError> {
+    let env = Env::from_map::<String, String>([]);
+    Target::resolve(&Layers::gather(Some(conninfo), &[], &env, &Files::in_memory())?)
+}
+
+/// What PostgreSQL 17 and later presents for `localhost`.
+pub(crate) fn certificate(authority: &Authority, names: &[&str]) -> Arc<ServerConfig> {
+    authority.issue(names).unwrap().server_config(&[b"postgresql"]).unwrap()
+}

@@ -1,0 +1,294 @@
+//! Honest servers: a session, a second try with a newer token, refusals in words.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use pgentra_connect::{ConnectErrorKind, Refusal, Session, TlsFailure};
+use pgentra_emulator::certificates::Authority;
+use pgentra_emulator::{Endpoint, Fault};
+use pgentra_wire::backend::{Authentication, BackendMessage};
+use tokio::net::TcpListener;
+use tokio_postgres::SimpleQueryMessage;
+
+use crate::server::{Machine, PROCESS_ID, Server, Tls, Verdict, Wants, certificate, cleartext};
+
+const EXPIRED: Verdict = Verdict::Refuse {
+    sqlstate: "28000",
+    message: "The access token has expired. Acquire a new token and try again.",
+};
+
+struct Place {
+    machine: Machine,
+    authority: Authority,
+    server: Server,
+}
+
+impl Place {
+    async fn new(verdicts: &[Verdict]) -> Place {
+        let authority = Authority::generate().unwrap();
+        let tls = Tls::Speaks(certificate(&authority, &["localhost"]));
+        let server = Server::start(tls, cleartext(), verdicts).await;
+        Place { machine: Machine::start().await, authority, server }
+    }
+
+    async fn connect(&self, options: &str) -> Result<Session, pgentra_connect::ConnectError> {
+        let port = self.server.port;
+        let conninfo = format!("host=localhost hostaddr=127.0.0.1 port={port} user=myuser {options}");
+        self.machine.connector(&conninfo, self.authority.pem()).unwrap().connect().await
+    }
+}
+
+async fn forty_two(session: &Session) -> String {
+    let messages = session.client().simple_query("SELECT 42").await.unwrap();
+    let row = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    row.unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_session() {
+    let place = Place::new(&[Verdict::Accept]).await;
+    let session =
+        place.connect("dbname=mydb application_name=test options='-c search_path=x'").await.unwrap();
+    assert_eq!(forty_two(&session).await, "42");
+    assert_eq!(forty_two(&session).await, "42");
+    assert_eq!(session.parameter("server_version"), Some("17.5"));
+    assert_eq!(session.address().unwrap().port(), place.server.port);
+    assert_eq!((session.tls().version(), session.tls().resumed()), ("TLSv1.3", false));
+    session.close().await.unwrap();
+
+    let token = place.machine.token().await;
+    let log = place.server.log();
+    assert_eq!(log.queries, ["SELECT 42", "SELECT 42"]);
+    assert_eq!(log.passwords, [token.as_str()]);
+    let times = log.plain.windows(token.len()).filter(|window| *window == token.as_bytes()).count();
+    assert_eq!(times, 1, "the token is sent once");
+    let startup = &log.startups[0];
+    for (name, value) in [
+        ("user", "myuser"),
+        ("database", "mydb"),
+        ("application_name", "test"),
+        ("options", "-c search_path=x"),
+        ("client_encoding", "UTF8"),
+    ] {
+        assert_eq!(startup.get(name), Some(value.as_bytes()), "{name}");
+    }
+    assert_eq!(log.startups.len(), 1, "what the driver sends to start up goes nowhere");
+}
+
+#[tokio::test]
+async fn tls_sessions_are_resumed() {
+    let place = Place::new(&[Verdict::Accept]).await;
+    let conninfo = format!("host=localhost hostaddr=127.0.0.1 port={} user=myuser", place.server.port);
+    let connector = place.machine.connector(&conninfo, place.authority.pem()).unwrap();
+    let first = connector.connect().await.unwrap();
+    assert_eq!(forty_two(&first).await, "42");
+    let second = connector.clone().connect().await.unwrap();
+    assert!(!first.tls().resumed() && second.tls().resumed());
+}
+
+#[tokio::test]
+async fn direct_tls() {
+    let authority = Authority::generate().unwrap();
+    let machine = Machine::start().await;
+    for (alpn, works) in [(&[&b"postgresql"[..]][..], true), (&[], false), (&[&b"http/1.1"[..]], false)] {
+        let config = authority.issue(&["localhost"]).unwrap().server_config(alpn).unwrap();
+        let server = Server::start(Tls::Direct(config), cleartext(), &[Verdict::Accept]).await;
+        let conninfo = format!(
+            "host=localhost hostaddr=127.0.0.1 port={} user=myuser sslnegotiation=direct",
+            server.port
+        );
+        match machine.connector(&conninfo, authority.pem()).unwrap().connect().await {
+            Ok(session) => {
+                assert!(works);
+                assert_eq!(forty_two(&session).await, "42");
+            }
+            Err(error) => {
+                assert!(!works, "{error:?}");
+                assert_eq!(error.kind(), ConnectErrorKind::Tls(TlsFailure::Handshake));
+                assert!(server.log().passwords.is_empty());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_statement_is_cancelled_with_the_sessions_key() {
+    let place = Place::new(&[Verdict::Accept]).await;
+    let session = place.connect("").await.unwrap();
+    session.canceller().unwrap().cancel().await.unwrap();
+    place.server.until(|log| !log.cancels.is_empty()).await;
+    let log = place.server.log();
+    assert_eq!(log.cancels[0].process_id, PROCESS_ID);
+    assert_eq!(log.cancels[0].key.expose(), b"\x01\x02\x03\x04");
+    assert_eq!(log.passwords.len(), 1);
+}
+
+#[tokio::test]
+async fn over_a_stream_of_somebody_else() {
+    let place = Place::new(&[Verdict::Accept]).await;
+    let connector = place.machine.connector("host=elsewhere user=myuser", place.authority.pem()).unwrap();
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", place.server.port)).await.unwrap();
+    let session = connector.connect_over(stream, "localhost").await.unwrap();
+    assert_eq!(forty_two(&session).await, "42");
+    assert_eq!(session.address(), None);
+    let canceller = session.canceller().unwrap();
+    assert_eq!(canceller.cancel().await.unwrap_err().kind(), ConnectErrorKind::Config);
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", place.server.port)).await.unwrap();
+    canceller.cancel_over(stream).await.unwrap();
+    place.server.until(|log| log.cancels.len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_stale_token_is_replaced_once() {
+    let place = Place::new(&[EXPIRED, Verdict::Accept]).await;
+    let old = place.machine.token().await;
+    // The platform keeps its token; this makes it give another one.
+    place.machine.azure.faults().push(Endpoint::ImdsToken, Fault::ShortLife(Duration::from_secs(7200)));
+    let session = place.connect("").await.unwrap();
+    assert_eq!(forty_two(&session).await, "42");
+    let new = place.machine.token().await;
+    assert_ne!(old, new);
+    assert_eq!(place.server.log().passwords, [old, new]);
+}
+
+#[tokio::test]
+async fn a_second_refusal_is_the_last() {
+    let place = Place::new(&[EXPIRED]).await;
+    place.machine.token().await;
+    place.machine.azure.faults().push(Endpoint::ImdsToken, Fault::ShortLife(Duration::from_secs(7200)));
+    let error = place.connect("").await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::Refused(Refusal::Expired));
+    assert!(!error.same_token_came_back());
+    assert_eq!(place.server.log().passwords.len(), 2);
+}
+
+#[tokio::test]
+async fn the_same_token_is_not_sent_twice() {
+    let place = Place::new(&[EXPIRED, Verdict::Accept]).await;
+    let error = place.connect("").await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::Refused(Refusal::Expired));
+    assert!(error.same_token_came_back());
+    assert!(error.hint().unwrap().contains("the same one again"));
+    assert_eq!(place.server.log().passwords.len(), 1);
+}
+
+#[tokio::test]
+async fn no_newer_token_leaves_the_first_refusal() {
+    let place = Place::new(&[EXPIRED]).await;
+    place.machine.token().await;
+    place.machine.azure.faults().push(Endpoint::ImdsToken, Fault::status(400, "{}"));
+    let error = place.connect("").await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::Refused(Refusal::Expired));
+    assert_eq!(place.server.log().passwords.len(), 1);
+}
+
+#[tokio::test]
+async fn what_no_token_can_mend_is_not_tried_again() {
+    for (sqlstate, message, refusal) in [
+        ("28P01", "password authentication failed for user \"myuser\"", Refusal::RoleNotMapped),
+        ("3D000", "database \"myuser\" does not exist", Refusal::DatabaseMissing),
+        ("53300", "sorry, too many clients already", Refusal::TooManyConnections),
+        ("XX000", "no idea", Refusal::Other),
+    ] {
+        let place = Place::new(&[Verdict::Refuse { sqlstate, message }]).await;
+        let error = place.connect("").await.unwrap_err();
+        assert_eq!(error.kind(), ConnectErrorKind::Refused(refusal));
+        assert_eq!(error.to_string(), format!("the server refused: {message} (SQLSTATE {sqlstate})"));
+        assert_eq!(error.server_message().unwrap().sqlstate(), sqlstate);
+        assert_eq!(place.server.log().passwords.len(), 1, "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_repeats_the_token_is_not_quoted() {
+    let place = Place::new(&[Verdict::Echo]).await;
+    let error = place.connect("").await.unwrap_err();
+    let token = place.machine.token().await;
+    let server = error.server_message().unwrap();
+    let said = format!("{error} {error:?} {:?} {server:?} {:?}", error.hint(), error.source());
+    for piece in std::iter::once(token.as_str()).chain(token.split('.')) {
+        assert!(!said.contains(piece), "{said}");
+    }
+    assert!(said.contains("what is [redacted]?"), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_nothing_gets_no_token() {
+    let place = Place::new(&[Verdict::Accept]).await;
+    let tls = Tls::Speaks(certificate(&place.authority, &["localhost"]));
+    let ok = Wants::Message(BackendMessage::Authentication(Authentication::Ok));
+    let server = Server::start(tls, ok, &[Verdict::Accept]).await;
+    let place = Place { server, ..place };
+    let session = place.connect("").await.unwrap();
+    assert_eq!(forty_two(&session).await, "42");
+    assert!(place.server.log().passwords.is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_never_gets_ready() {
+    let place = Place::new(&[Verdict::Chatter]).await;
+    let error = place.connect("").await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::Protocol, "{error:?}");
+}
+
+#[tokio::test]
+async fn the_next_host_is_tried_if_one_cannot_be_reached() {
+    let place = Place::new(&[Verdict::Accept]).await;
+    // Bound and closed again: nobody listens there.
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let closed = listener.local_addr().unwrap().port();
+    drop(listener);
+    let conninfo = format!(
+        "host=localhost,localhost hostaddr=127.0.0.1,127.0.0.1 port={closed},{} user=myuser",
+        place.server.port
+    );
+    let session = place.machine.connector(&conninfo, place.authority.pem()).unwrap().connect().await.unwrap();
+    assert_eq!(session.address().unwrap().port(), place.server.port);
+
+    let conninfo = format!("host=localhost hostaddr=127.0.0.1 port={closed} user=myuser");
+    let error =
+        place.machine.connector(&conninfo, place.authority.pem()).unwrap().connect().await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::Tcp);
+}
+
+#[tokio::test]
+async fn a_refusal_does_not_lead_to_the_next_host() {
+    let first = Place::new(&[Verdict::Refuse { sqlstate: "28P01", message: "no" }]).await;
+    let tls = Tls::Speaks(certificate(&first.authority, &["localhost"]));
+    let second = Server::start(tls, cleartext(), &[Verdict::Accept]).await;
+    let conninfo = format!(
+        "host=localhost,localhost hostaddr=127.0.0.1,127.0.0.1 port={},{} user=myuser",
+        first.server.port, second.port
+    );
+    let error =
+        first.machine.connector(&conninfo, first.authority.pem()).unwrap().connect().await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::Refused(Refusal::RoleNotMapped));
+    assert_eq!(second.log().connections, 0);
+}
+
+#[tokio::test]
+async fn without_a_token_nothing_is_dialled() {
+    let place = Place::new(&[Verdict::Accept]).await;
+    place
+        .machine
+        .azure
+        .faults()
+        .push_lasting(Endpoint::ImdsToken, Fault::status(400, r#"{"error":"invalid_request"}"#));
+    let error = place.connect("").await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::Token);
+    assert!(error.token_error().is_some());
+    assert_eq!(place.server.log().connections, 0);
+}
+
+#[tokio::test]
+async fn a_name_without_an_address() {
+    let machine = Machine::start().await;
+    let authority = Authority::generate().unwrap();
+    let connector = machine.connector("host=no-such-host.invalid user=myuser", authority.pem()).unwrap();
+    let error = connector.connect().await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::Dns);
+    assert!(error.to_string().contains("no-such-host.invalid"));
+}
