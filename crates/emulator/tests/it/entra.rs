@@ -103,6 +103,11 @@ async fn a_secret_buys_a_token_in_both_forms() {
     assert_eq!(claims["appidacr"], "1");
     assert!(claims.get("xms_mirid").is_none());
 
+    let slashed = format!("{POSTGRESQL}//.default");
+    let form = [&common[..], &[("scope", &slashed)]].concat();
+    let reply = token(&azure, &format!("{}/oauth2/v2.0/token", azure.tenant()), &form).send().await.unwrap();
+    assert_eq!(jwt::claims(&azure, &reply.token()).await["aud"], json!(format!("{POSTGRESQL}/")));
+
     let domain = azure.administrator().user_principal_name().rsplit_once('@').unwrap().1.to_owned();
     let v1 = token(
         &azure,

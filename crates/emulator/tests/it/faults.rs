@@ -24,6 +24,7 @@ async fn canned_answers_come_as_they_are() {
     assert_eq!(suffer(&azure, Fault::gone()).await.status, 410);
     let custom = suffer(&azure, Fault::status(503, "busy")).await;
     assert_eq!((custom.status, custom.text()), (503, "busy".to_owned()));
+    assert_eq!(suffer(&azure, Fault::status(42, "")).await.status, 500);
     let redirect = suffer(&azure, Fault::redirect("http://elsewhere.example/")).await;
     assert_eq!(
         (redirect.status, &redirect.headers["location"]),

@@ -149,6 +149,17 @@ async fn the_platform_gives_out_the_same_token_until_it_is_near_its_end() {
 }
 
 #[tokio::test]
+async fn a_crowd_gets_one_token() {
+    let azure = start().await;
+    let asked: Vec<_> = (0..50).map(|_| tokio::spawn(imds(&azure, "").send())).collect();
+    let mut tokens = std::collections::BTreeSet::new();
+    for reply in asked {
+        tokens.insert(reply.await.unwrap().unwrap().token());
+    }
+    assert_eq!(tokens.len(), 1);
+}
+
+#[tokio::test]
 async fn the_audience_is_the_resource_as_it_was_asked_for() {
     let azure = start().await;
     for resource in [format!("{POSTGRESQL}/"), "https://management.azure.com/".to_owned()] {

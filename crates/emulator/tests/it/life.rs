@@ -33,6 +33,16 @@ async fn a_taken_port_is_named() {
 }
 
 #[tokio::test]
+async fn nobody_else_answers_for_localhost() {
+    // A machine without IPv6 has nobody who could.
+    let Ok(stranger) = TcpListener::bind("[::1]:0").await else { return };
+    let mut options = options();
+    options.ports.metadata = stranger.local_addr().unwrap().port();
+    let error = LocalAzure::start(options).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot listen on {}", stranger.local_addr().unwrap()));
+}
+
+#[tokio::test]
 async fn after_a_stop_nothing_listens_and_fixed_ports_are_free_again() {
     let azure = start().await;
     azure.faults().push(None, Fault::Hang);
