@@ -34,15 +34,18 @@ pub(crate) fn read_token(
     response: &Response,
     now: SystemTime,
 ) -> Result<AccessToken, TokenError> {
-    let bad = |what: String| TokenError::bad_answer(source, what);
-    let granted: Granted = serde_json::from_slice(response.body()).map_err(|_| not_json(source, response))?;
-    let stated = granted.expires_on.as_ref().and_then(|value| expiry::parse(value, now));
-    let relative = granted.expires_in.as_ref().and_then(expiry::parse_seconds).map(|left| now + left);
-    let refresh_in = granted.refresh_in.as_ref().and_then(expiry::parse_seconds);
-    match granted.access_token {
-        Some(text) => finish(source, resource, text, (stated.or(relative), refresh_in, now)),
-        None => Err(bad("the answer holds no access token".to_owned())),
-    }
+    let read = || -> Result<AccessToken, TokenError> {
+        let granted: Granted =
+            serde_json::from_slice(response.body()).map_err(|_| not_json(source, response))?;
+        let stated = granted.expires_on.as_ref().and_then(|value| expiry::parse(value, now));
+        let relative = granted.expires_in.as_ref().and_then(expiry::parse_seconds).map(|left| now + left);
+        let refresh_in = granted.refresh_in.as_ref().and_then(expiry::parse_seconds);
+        match granted.access_token {
+            Some(text) => finish(source, resource, text, (stated.or(relative), refresh_in, now)),
+            None => Err(TokenError::bad_answer(source, "the answer holds no access token")),
+        }
+    };
+    read().map_err(|error| error.endpoint_is(response.endpoint()))
 }
 
 /// Makes a token of its text and of what is known about its end, after checking both.
@@ -138,6 +141,7 @@ pub(crate) fn refused(source: SourceName, response: &Response) -> TokenError {
         message.push_str(&format!(": {text}"));
     }
     let error = TokenError::new(TokenErrorKind::Refused { status }, message).at(source);
+    let error = error.endpoint_is(response.endpoint());
     match (code, status) {
         (Some(code), _) => error.with_code(code),
         (None, 300..400) => error.with_hint(

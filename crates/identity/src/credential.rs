@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::cache::{Cache, Health};
 use crate::chain::Chain;
 use crate::decision::{Considered, Verdict};
-use crate::sources::{self, Authority, Setup};
+use crate::sources::{self, AssertionSignature, Authority, Setup};
 use crate::{
     AccessToken, Cloud, ConfigError, Decision, Refreshed, Resource, Selector, SourceName, TokenError,
     TokenSource, World, detect,
@@ -42,6 +42,8 @@ impl Credential {
             authority_host: None,
             tenant: None,
             deadline: DEADLINE,
+            signature: AssertionSignature::default(),
+            command: Vec::new(),
             given: None,
         }
     }
@@ -106,6 +108,8 @@ pub struct CredentialBuilder {
     authority_host: Option<String>,
     tenant: Option<String>,
     deadline: Duration,
+    signature: AssertionSignature,
+    command: Vec<String>,
     given: Option<Arc<dyn TokenSource>>,
 }
 
@@ -143,6 +147,20 @@ impl CredentialBuilder {
     /// How long a request for a token may take, with all retries. Default: 90 s. After it, `token` gives one error.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// How the source `client-certificate` signs. Default: [`AssertionSignature::Ps256`].
+    pub fn assertion_signature(mut self, signature: AssertionSignature) -> Self {
+        self.signature = signature;
+        self
+    }
+
+    /// A command that prints a token, or JSON as azure-cli's, and its arguments; it becomes the source, `exec`. It finds
+    /// what the token is for in `PGENTRA_RESOURCE`. A bare token must be a JWT, because nothing else says when it ends.
+    pub fn command<T: Into<String>>(mut self, words: impl IntoIterator<Item = T>) -> Self {
+        self.command = words.into_iter().map(Into::into).collect();
+        self.source = Some(SourceName::Exec);
         self
     }
 
@@ -191,26 +209,51 @@ impl CredentialBuilder {
     }
 
     fn choose(&self, selector: &Selector) -> Result<Choice, ConfigError> {
+        let (mut considered, named) = match self.source {
+            Some(name) => (self.named(name), true),
+            None => {
+                let detected = detect::detect(&self.world)?;
+                (detected.considered, detected.named)
+            }
+        };
         let setup = Setup {
             world: self.world.clone(),
             selector: selector.clone(),
-            named: self.source.is_some(),
+            named,
             authority: self.authority()?,
             tenant: self.tenant.clone(),
+            audience: self.cloud.federation_audience(),
+            signature: self.signature,
+            command: self.command.clone(),
         };
-        let considered = match self.source {
-            Some(name) => {
-                let mut considered = detect::detect(&self.world);
-                considered.retain(|one| one.source() != name);
-                let others = considered.into_iter().map(|one| one.verdict_is(Verdict::No));
-                let named = Considered::new(name, "it was named", &[]).verdict_is(Verdict::First);
-                std::iter::once(named).chain(others).collect()
+        let mut sources = Vec::new();
+        for one in considered.iter_mut().filter(|one| one.verdict() != Verdict::No) {
+            let mut setup = setup.clone();
+            if one.source().is_developer_tool() && self.selector.is_none() {
+                // AZURE_CLIENT_ID names a managed identity or an application, as in the Azure SDKs; not a person.
+                setup.selector = Selector::Default;
             }
-            None => detect::detect(&self.world),
-        };
-        let asked = considered.iter().filter(|one| one.verdict() != Verdict::No);
-        let sources = asked.map(|one| sources::build(one.source(), &setup)).collect::<Result<_, _>>()?;
+            match sources::build(one.source(), &setup) {
+                Ok(source) => sources.push(source),
+                Err(error) if one.verdict() == Verdict::First || named => return Err(error),
+                Err(error) => *one = Considered::new(one.source(), error.to_string(), &[]),
+            }
+        }
         Ok((considered, sources))
+    }
+
+    /// The named source first, the others with what speaks for them.
+    fn named(&self, name: SourceName) -> Vec<Considered> {
+        let mut considered = vec![Considered::new(name, "it was named", &[]).verdict_is(Verdict::First)];
+        // What the environment allows does not bind the program.
+        if let Ok(detected) = detect::detect(&self.world) {
+            let others = detected.considered.into_iter().filter(|one| one.source() != name);
+            considered.extend(others.map(|one| match one.verdict() {
+                Verdict::No => one,
+                _ => Considered::new(one.source(), format!("{name} was named"), one.variables()),
+            }));
+        }
+        considered
     }
 
     fn authority(&self) -> Result<Authority, ConfigError> {

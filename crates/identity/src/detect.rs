@@ -1,7 +1,7 @@
 //! Which source applies here: from the environment, in the order of the Azure SDK for Go.
 
 use crate::decision::{Considered, Verdict};
-use crate::{SourceName, World};
+use crate::{ConfigError, SourceName, World};
 
 /// A source, and the variables that must all be set for it.
 struct Rule {
@@ -59,11 +59,67 @@ const RULES: &[Rule] = &[
 ];
 
 /// The sources that are tried where the environment decides nothing, in order.
-const TRIED: &[(SourceName, &str)] =
-    &[(SourceName::Imds, "no variable names another source, and every Azure virtual machine has one")];
+const TRIED: &[(SourceName, &str)] = &[
+    (SourceName::Imds, "no variable names another source, and every Azure virtual machine has one"),
+    (SourceName::AzureCli, "somebody may be signed in to az"),
+    (SourceName::AzureDeveloperCli, "somebody may be signed in to azd"),
+];
+
+/// Everything but the developer's tools.
+const PRODUCTION: &[SourceName] = &[
+    SourceName::ClientSecret,
+    SourceName::ClientCertificate,
+    SourceName::WorkloadIdentity,
+    SourceName::GitHubActions,
+    SourceName::AzurePipelines,
+    SourceName::ServiceFabric,
+    SourceName::AppService,
+    SourceName::AppService2017,
+    SourceName::AzureMl,
+    SourceName::CloudShell,
+    SourceName::AzureArc,
+    SourceName::Imds,
+];
+
+const MANAGED_IDENTITIES: &[SourceName] = &[
+    SourceName::ServiceFabric,
+    SourceName::AppService,
+    SourceName::AppService2017,
+    SourceName::AzureMl,
+    SourceName::CloudShell,
+    SourceName::AzureArc,
+    SourceName::Imds,
+];
+
+/// What `AZURE_TOKEN_CREDENTIALS` can say, in lower case, and which sources are then considered (Microsoft: credential
+/// chains, "Exclude a credential type category" and "Use a specific credential").
+const CREDENTIALS: &[(&str, &[SourceName])] = &[
+    ("dev", &[SourceName::AzureCli, SourceName::AzureDeveloperCli]),
+    ("environmentcredential", &[SourceName::ClientSecret, SourceName::ClientCertificate]),
+    ("workloadidentitycredential", &[SourceName::WorkloadIdentity]),
+    ("managedidentitycredential", MANAGED_IDENTITIES),
+    ("azurepipelinescredential", &[SourceName::AzurePipelines]),
+    ("azureclicredential", &[SourceName::AzureCli]),
+    ("azuredeveloperclicredential", &[SourceName::AzureDeveloperCli]),
+];
+
+/// What `AZURE_TOKEN_CREDENTIALS` allows.
+struct Allowed {
+    sources: Option<&'static [SourceName]>,
+    /// Is one credential named? Then its absence is a failure, as in the SDKs.
+    is_one: bool,
+}
+
+/// The sources in order, and whether what is asked was named rather than inferred.
+pub(crate) struct Detected {
+    pub(crate) considered: Vec<Considered>,
+    pub(crate) named: bool,
+}
 
 /// Considers every source, in order.
-pub(crate) fn detect(world: &World) -> Vec<Considered> {
+pub(crate) fn detect(world: &World) -> Result<Detected, ConfigError> {
+    let allowed = allowed(world)?;
+    let forbidden = |source| allowed.sources.is_some_and(|sources| !sources.contains(&source));
     let mut considered = Vec::new();
     let mut first: Option<SourceName> = None;
     for rule in RULES {
@@ -71,6 +127,7 @@ pub(crate) fn detect(world: &World) -> Vec<Considered> {
         let applies = missing.is_empty();
         let himds = rule.source == SourceName::AzureArc && !applies && agent_is_installed(world);
         let one = match first {
+            _ if forbidden(rule.source) => not_allowed(rule.source),
             Some(first) if applies || himds => {
                 Considered::new(rule.source, format!("{first} comes before it"), rule.needs)
             }
@@ -88,16 +145,48 @@ pub(crate) fn detect(world: &World) -> Vec<Considered> {
     }
     for (source, reason) in TRIED {
         considered.push(match first {
+            _ if forbidden(*source) => not_allowed(*source),
             Some(first) => Considered::new(*source, format!("{first} comes before it"), &[]),
             None => Considered::new(*source, *reason, &[]).verdict_is(Verdict::Later),
         });
     }
-    if first.is_none()
-        && let Some(one) = considered.iter_mut().find(|one| one.verdict() == Verdict::Later)
-    {
+    if first.is_none() {
+        first_of_the_rest(&mut considered, &allowed);
+    }
+    Ok(Detected { considered, named: allowed.is_one })
+}
+
+/// Where no variable decided, the first that can be tried is the first; where none can be, the one that was named, so
+/// that it says what it lacks.
+fn first_of_the_rest(considered: &mut [Considered], allowed: &Allowed) {
+    let named = allowed.sources.and_then(|sources| sources.first());
+    let index = considered.iter().position(|one| one.verdict() == Verdict::Later);
+    let index = index.or_else(|| considered.iter().position(|one| Some(&one.source()) == named));
+    if let Some(one) = index.and_then(|index| considered.get_mut(index)) {
         *one = one.clone().verdict_is(Verdict::First);
     }
-    considered
+}
+
+fn allowed(world: &World) -> Result<Allowed, ConfigError> {
+    let Some(text) = world.env().get("AZURE_TOKEN_CREDENTIALS") else {
+        return Ok(Allowed { sources: None, is_one: false });
+    };
+    let name = text.trim().to_ascii_lowercase();
+    if name == "prod" {
+        return Ok(Allowed { sources: Some(PRODUCTION), is_one: false });
+    }
+    let known = CREDENTIALS.iter().find(|(known, _)| *known == name);
+    let (_, sources) = known.ok_or_else(|| {
+        ConfigError::new("AZURE_TOKEN_CREDENTIALS names a credential that is not supported here").with_hint(
+            "Supported: prod, dev, EnvironmentCredential, WorkloadIdentityCredential, ManagedIdentityCredential, \
+             AzurePipelinesCredential, AzureCliCredential, AzureDeveloperCliCredential.",
+        )
+    })?;
+    Ok(Allowed { sources: Some(sources), is_one: name != "dev" })
+}
+
+fn not_allowed(source: SourceName) -> Considered {
+    Considered::new(source, "AZURE_TOKEN_CREDENTIALS does not allow it", &["AZURE_TOKEN_CREDENTIALS"])
 }
 
 /// The program of the Arc agent, where MSAL Go, .NET, Python and the Azure SDK for Rust look for it.
@@ -144,7 +233,7 @@ mod tests {
             .iter()
             .map(|name| (name.trim_start_matches('!'), if name.starts_with('!') { "" } else { "x" }));
         let world = World::builder().env(Env::from_map(variables)).files(files).build();
-        Decision::new(detect(&world), Selector::Default, "")
+        Decision::new(detect(&world).unwrap().considered, Selector::Default, "")
     }
 
     #[test]
@@ -181,6 +270,31 @@ mod tests {
             let decision = decide(variables, himds);
             assert_eq!(decision.source(), Some(expected), "{variables:?}\n{decision}");
         }
+    }
+
+    #[test]
+    fn azure_token_credentials_narrows_the_choice() {
+        let app = [("IDENTITY_ENDPOINT", "x"), ("IDENTITY_HEADER", "x")];
+        for (value, variables, expected, named) in [
+            ("prod", &[][..], &[SourceName::Imds][..], false),
+            ("Prod", &app, &[SourceName::AppService], false),
+            ("dev", &app, &[SourceName::AzureCli, SourceName::AzureDeveloperCli], false),
+            ("ManagedIdentityCredential", &[], &[SourceName::Imds], true),
+            ("managedidentitycredential", &app, &[SourceName::AppService], true),
+            ("AzureCliCredential", &app, &[SourceName::AzureCli], true),
+            ("WorkloadIdentityCredential", &app, &[SourceName::WorkloadIdentity], true),
+            ("EnvironmentCredential", &[], &[SourceName::ClientSecret], true),
+            ("", &[], &[SourceName::Imds, SourceName::AzureCli, SourceName::AzureDeveloperCli], false),
+        ] {
+            let variables = variables.iter().copied().chain([("AZURE_TOKEN_CREDENTIALS", value)]);
+            let detected = detect(&World::builder().env(Env::from_map(variables)).build()).unwrap();
+            let decision = Decision::new(detected.considered, Selector::Default, "");
+            assert_eq!(decision.sources().collect::<Vec<_>>(), expected, "{value}\n{decision}");
+            assert_eq!((decision.source(), detected.named), (expected.first().copied(), named), "{value}");
+        }
+        let world =
+            World::builder().env(Env::from_map([("AZURE_TOKEN_CREDENTIALS", "VisualStudioCredential")]));
+        assert!(detect(&world.build()).is_err());
     }
 
     #[test]

@@ -106,6 +106,11 @@ impl TokenError {
         }))
     }
 
+    /// What failed, without the source's name.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
     pub(crate) fn config(source: SourceName, message: impl Into<String>) -> Self {
         Self::new(TokenErrorKind::Config, message).at(source)
     }

@@ -34,6 +34,12 @@ pub(crate) fn parse(value: &Value, now: SystemTime) -> Option<SystemTime> {
     (time <= now + MAX_LIFE).then_some(time)
 }
 
+/// Reads a date text with its offset, as RFC 3339 has it.
+pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+    let text = Some(text).filter(|text| text.len() <= MAX_TEXT)?;
+    SystemTime::try_from(text.parse::<jiff::Timestamp>().ok()?).ok()
+}
+
 /// Reads a number of seconds, as a number or in a string.
 pub(crate) fn parse_seconds(value: &Value) -> Option<Duration> {
     let number = match value {

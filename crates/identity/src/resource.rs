@@ -41,6 +41,10 @@ impl FromStr for Resource {
         if resource.len() > MAX_LENGTH {
             return Err(InvalidResource("it is longer than 1024 bytes"));
         }
+        // Programs are given the resource as an argument.
+        if resource.starts_with('-') {
+            return Err(InvalidResource("it starts with a hyphen"));
+        }
         if resource.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(InvalidResource("it contains a blank or a control character"));
         }
@@ -89,7 +93,7 @@ mod tests {
 
     #[test]
     fn rubbish_is_refused() {
-        for text in ["", "/.default", "a b", "a\r\nHost: b", "\u{0}"] {
+        for text in ["", "/.default", "a b", "a\r\nHost: b", "--tenant", "\u{0}"] {
             assert!(text.parse::<Resource>().is_err(), "{text:?}");
         }
         assert!("x".repeat(1025).parse::<Resource>().is_err());

@@ -20,6 +20,8 @@ const LEAST_TIME: Duration = Duration::from_millis(100);
 /// How a kind of endpoint is retried.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Policy {
+    /// The statuses of an answer that the caller can use.
+    pub(crate) wanted: fn(u16) -> bool,
     /// The waits before the second, third, … attempt.
     pub(crate) waits: &'static [Duration],
     /// Statuses worth another attempt.
@@ -38,10 +40,15 @@ const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
 impl Policy {
     /// IMDS: "IMDS is updating" (404), "back within 70 seconds" (410), throttled, server errors (Microsoft:
     /// how-to-use-vm-token, "Retry guidance").
     pub(crate) const IMDS: Self = Self {
+        wanted: is_success,
         waits: &[seconds(1), seconds(2), seconds(4), seconds(8), seconds(16)],
         again: |status| matches!(status, 404 | 408 | 410 | 429 | 500..600),
         again_if: |_| false,
@@ -52,6 +59,7 @@ impl Policy {
 
     /// Local token services of a platform: they can be late when the application starts.
     pub(crate) const LOCAL: Self = Self {
+        wanted: is_success,
         waits: &[Duration::from_millis(500), seconds(1), seconds(2), seconds(4)],
         again: |status| matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
         again_if: |_| false,
@@ -60,9 +68,25 @@ impl Policy {
         connect: seconds(3),
     };
 
+    /// The agent of Azure Arc refuses the first request in order to name a file; the rest is as IMDS.
+    pub(crate) const ARC: Self = Self { wanted: |status| is_success(status) || status == 401, ..Self::IMDS };
+
+    /// Service Fabric (Microsoft: how-to-managed-identity-service-fabric-app-code): 404 means no such identity, throttled
+    /// requests wait 1, 2, 4, 8, 16 s; the service is on the node, so an attempt is short.
+    pub(crate) const SERVICE_FABRIC: Self = Self {
+        waits: &[seconds(1), seconds(2), seconds(4), seconds(8), seconds(16)],
+        again: |status| matches!(status, 408 | 410 | 429 | 500..600),
+        attempt: seconds(5),
+        ..Self::LOCAL
+    };
+
+    /// The token issuers of build services.
+    pub(crate) const ISSUER: Self = Self { again_if: |_| false, ..Self::ENTRA };
+
     /// Entra's token endpoint. A new federated credential is unknown for a while (AADSTS70021), and Entra cannot always
     /// reach a cluster's issuer (AADSTS90061, AADSTS50166).
     pub(crate) const ENTRA: Self = Self {
+        wanted: is_success,
         waits: &[seconds(1), seconds(2), seconds(4), seconds(8)],
         again: |status| matches!(status, 408 | 429 | 500..600),
         again_if: |response| {
@@ -76,7 +100,7 @@ impl Policy {
 
     /// Sends what `request` makes until it succeeds, is refused for good, or may not be retried any more.
     ///
-    /// Every retry begins with a new request, so that it carries the newest secret. The answer is a success.
+    /// Every retry begins with a new request, so that it carries the newest secret. The answer's status is one that is wanted.
     pub(crate) async fn send(
         &self,
         http: &HttpClient,
@@ -94,7 +118,7 @@ impl Policy {
             attempts += 1;
             let result = http.send(prepared).await;
             let (error, asked_wait) = match result {
-                Ok(response) if response.is_success() => return Ok(response),
+                Ok(response) if (self.wanted)(response.status()) => return Ok(response),
                 Ok(response) => {
                     let status = response.status();
                     let error = answer::refused(source, &response);

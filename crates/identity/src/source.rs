@@ -65,6 +65,11 @@ impl SourceName {
         Self::External,
     ];
 
+    /// Is it a tool in which a person is signed in?
+    pub(crate) fn is_developer_tool(self) -> bool {
+        matches!(self, Self::AzureCli | Self::AzureDeveloperCli | Self::Exec)
+    }
+
     /// The kebab-case name.
     pub fn as_str(self) -> &'static str {
         match self {

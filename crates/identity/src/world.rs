@@ -2,23 +2,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::http::HttpClient;
-use crate::{Clock, Env, Files, SystemClock};
+use crate::{Clock, Env, Files, Processes, SystemClock};
 
-/// Everything a credential can see of the machine: environment, files, clock, HTTP. Cheap to clone.
+/// Everything a credential can see of the machine: environment, files, clock, HTTP, programs. Cheap to clone.
 ///
-/// [`World::real`] is the machine. [`World::builder`] begins with an empty one: no variable, no file.
+/// [`World::real`] is the machine. [`World::builder`] begins with an empty one: no variable, no file, no program.
 #[derive(Debug, Clone)]
 pub struct World {
     env: Env,
     files: Files,
     clock: Arc<dyn Clock>,
     http: HttpClient,
+    processes: Processes,
 }
 
 impl World {
     /// This process on this machine. Nothing is read yet.
     pub fn real() -> Self {
-        Self::builder().env(Env::real()).files(Files::real()).build()
+        Self::builder().env(Env::real()).files(Files::real()).processes(Processes::real()).build()
     }
 
     /// A world to be put together.
@@ -28,6 +29,7 @@ impl World {
             files: Files::in_memory(),
             clock: Arc::new(SystemClock),
             http: None,
+            processes: Processes::none(),
             routes: Vec::new(),
         }
     }
@@ -51,15 +53,21 @@ impl World {
     pub fn http(&self) -> &HttpClient {
         &self.http
     }
+
+    /// The programs.
+    pub fn processes(&self) -> &Processes {
+        &self.processes
+    }
 }
 
-/// Puts a [`World`] together. Defaults: no variable, no file, the system's clock, HTTP as those variables and files say.
+/// Puts a [`World`] together. Defaults: no variable, no file, no program, the system's clock, HTTP as those variables and files say.
 #[derive(Debug)]
 pub struct WorldBuilder {
     env: Env,
     files: Files,
     clock: Arc<dyn Clock>,
     http: Option<HttpClient>,
+    processes: Processes,
     routes: Vec<(String, u16, SocketAddr)>,
 }
 
@@ -82,6 +90,12 @@ impl WorldBuilder {
         self
     }
 
+    /// The programs.
+    pub fn processes(mut self, processes: Processes) -> Self {
+        self.processes = processes;
+        self
+    }
+
     /// An HTTP client of one's own, with other roots for example. Default: one that takes proxies and roots from the
     /// world's variables and files.
     pub fn http(mut self, http: HttpClient) -> Self {
@@ -101,6 +115,6 @@ impl WorldBuilder {
         for (host, port, address) in self.routes {
             http = http.with_route(&host, port, address);
         }
-        World { env: self.env, files: self.files, clock: self.clock, http }
+        World { env: self.env, files: self.files, clock: self.clock, http, processes: self.processes }
     }
 }

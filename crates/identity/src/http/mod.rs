@@ -117,6 +117,7 @@ impl HttpClient {
             .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
             .await
             .map_err(broken)?;
+        let endpoint = request.endpoint();
         let (message, secrets) = request.into_message();
         let answer = async {
             let answer = sender.send_request(message).await.map_err(broken)?;
@@ -127,7 +128,7 @@ impl HttpClient {
                 let frame = frame.map_err(|cause| unreadable(cause, &host))?;
                 read.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
             }
-            Ok(Response::new(head, read, secrets))
+            Ok(Response::new(head, read, (endpoint, secrets)))
         };
         // The connection is driven here, not in a task: dropping this future closes the socket. A connection that ends
         // has handed over what it had; the answer's own future then says whether that was enough.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Uri};
 use http_body_util::Full;
@@ -143,9 +143,13 @@ impl Request {
 
     pub(super) fn into_message(mut self) -> (hyper::Request<Full<Bytes>>, Vec<Zeroizing<String>>) {
         let mut message = hyper::Request::new(Full::new(self.body));
-        *message.method_mut() = self.method;
+        *message.method_mut() = self.method.clone();
         if let Some(host) = self.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
             self.headers.insert(HOST, host);
+        }
+        if self.method == Method::POST && hyper::body::Body::size_hint(message.body()).exact() == Some(0) {
+            // hyper leaves it out; servers answer a POST without any length with 411.
+            self.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         *message.headers_mut() = self.headers;
         *message.uri_mut() = self.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);

@@ -27,12 +27,7 @@ impl AppService {
         let make = || self.request(request.resource.as_str());
         let response =
             Policy::LOCAL.send(world.http(), SourceName::AppService, request.deadline, make).await?;
-        let token =
-            answer::read_token(SourceName::AppService, request.resource, &response, world.clock().now());
-        Ok(token.map_err(|error| match make() {
-            Ok(request) => error.endpoint_is(request.endpoint()),
-            Err(_) => error,
-        })?)
+        Ok(answer::read_token(SourceName::AppService, request.resource, &response, world.clock().now())?)
     }
 
     fn request(&self, resource: &str) -> Result<Request, TokenError> {

@@ -29,9 +29,7 @@ impl CloudShell {
         };
         let response =
             Policy::LOCAL.send(world.http(), SourceName::CloudShell, request.deadline, make).await?;
-        let token =
-            answer::read_token(SourceName::CloudShell, request.resource, &response, world.clock().now());
-        Ok(token.map_err(|error| error.endpoint_is(endpoint.as_str()))?)
+        Ok(answer::read_token(SourceName::CloudShell, request.resource, &response, world.clock().now())?)
     }
 }
 

@@ -34,8 +34,13 @@ impl Authority {
         Ok(Self(format!("{}://{authority}/", uri.scheme_str().unwrap_or("https"))))
     }
 
-    fn token_url(&self, tenant: &str) -> String {
-        format!("{}{tenant}/oauth2/v2.0/token", self.0)
+    /// Where an application asks for tokens; also the audience of its own assertions.
+    pub(super) fn token_url(&self, tenant: &str) -> String {
+        format!("{}{}", self.0.trim_end_matches('/'), Self::token_path(tenant))
+    }
+
+    pub(super) fn token_path(tenant: &str) -> String {
+        format!("/{tenant}/oauth2/v2.0/token")
     }
 }
 
@@ -54,6 +59,8 @@ pub(super) struct Exchange<'a> {
 pub(super) enum Proof<'a> {
     /// A signed assertion (RFC 7523).
     Assertion(&'a str),
+    /// A secret.
+    Secret(&'a str),
 }
 
 /// A proxy for token requests with its own URL, name and authorities.
@@ -91,6 +98,10 @@ impl Exchange<'_> {
                 form.push(("client_assertion", assertion));
                 assertion
             }
+            Proof::Secret(secret) => {
+                form.push(("client_secret", secret));
+                secret
+            }
         };
         let make = || {
             let made = Request::post(&url).and_then(|made| made.header("accept", "application/json"));
@@ -105,7 +116,6 @@ impl Exchange<'_> {
         };
         let response = Policy::ENTRA.send(world.http(), self.source, request.deadline, make).await?;
         answer::read_token(self.source, request.resource, &response, world.clock().now())
-            .map_err(|error| error.endpoint_is(url.as_str()))
     }
 }
 

@@ -67,8 +67,7 @@ impl Imds {
         let make = || self.request(&url, request.resource.as_str()).map_err(unusable);
         let world = &self.setup.world;
         let response = Policy::IMDS.send(world.http(), SourceName::Imds, request.deadline, make).await?;
-        let token = answer::read_token(SourceName::Imds, request.resource, &response, world.clock().now());
-        Ok(token.map_err(|error| error.endpoint_is(url))?)
+        Ok(answer::read_token(SourceName::Imds, request.resource, &response, world.clock().now())?)
     }
 
     fn request(&self, url: &str, resource: &str) -> Result<Request, HttpError> {

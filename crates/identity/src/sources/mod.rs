@@ -1,13 +1,22 @@
 //! The sources, one file each. They keep no token; what they know of the machine comes through the `World`.
 
 mod app_service;
+mod azure_arc;
+mod build_service;
+mod client_certificate;
+mod client_secret;
 mod cloud_shell;
+mod command;
 mod entra;
 mod imds;
+mod msi_secret;
+mod service_fabric;
+mod token_proxy;
 mod workload_identity;
 
 use std::sync::Arc;
 
+pub use self::client_certificate::AssertionSignature;
 pub(crate) use self::entra::Authority;
 use crate::{ConfigError, Selector, SourceName, TokenError, TokenSource, World};
 
@@ -21,9 +30,31 @@ pub(crate) struct Setup {
     pub(crate) named: bool,
     pub(crate) authority: Authority,
     pub(crate) tenant: Option<String>,
+    /// The audience of federated assertions in this cloud.
+    pub(crate) audience: &'static str,
+    /// How an application's own assertions are signed.
+    pub(crate) signature: AssertionSignature,
+    /// The command of the source `exec`.
+    pub(crate) command: Vec<String>,
 }
 
 impl Setup {
+    /// The client id of an application: the selector's, else a variable's.
+    fn client_id(&self, source: SourceName, variable: &str) -> Result<String, TokenError> {
+        match &self.selector {
+            Selector::ClientId(id) => Ok(id.to_string()),
+            _ => self.need(source, variable),
+        }
+    }
+
+    /// The tenant that the program named, else a variable's.
+    fn tenant(&self, source: SourceName, variable: &str) -> Result<String, TokenError> {
+        match &self.tenant {
+            Some(tenant) => Ok(tenant.clone()),
+            None => self.need(source, variable),
+        }
+    }
+
     /// The value of a variable that a source cannot do without.
     fn need(&self, source: SourceName, variable: &str) -> Result<String, TokenError> {
         self.world.env().get(variable).ok_or_else(|| {
@@ -41,12 +72,27 @@ pub(crate) fn build(name: SourceName, setup: &Setup) -> Result<Arc<dyn TokenSour
         SourceName::AppService => Arc::new(app_service::AppService::new(setup)),
         SourceName::CloudShell => Arc::new(cloud_shell::CloudShell::new(setup)),
         SourceName::WorkloadIdentity => Arc::new(workload_identity::WorkloadIdentity::new(setup)),
-        other => return Err(ConfigError::new(format!("the source {other} is not supported yet"))),
+        SourceName::AppService2017 | SourceName::AzureMl => Arc::new(msi_secret::MsiSecret::new(name, setup)),
+        SourceName::AzureArc => Arc::new(azure_arc::AzureArc::new(setup)),
+        SourceName::ServiceFabric => Arc::new(service_fabric::ServiceFabric::new(setup)),
+        SourceName::GitHubActions | SourceName::AzurePipelines => {
+            Arc::new(build_service::BuildService::new(name, setup))
+        }
+        SourceName::ClientSecret => Arc::new(client_secret::ClientSecret::new(setup)),
+        SourceName::ClientCertificate => Arc::new(client_certificate::ClientCertificate::new(setup)),
+        SourceName::AzureCli | SourceName::AzureDeveloperCli => Arc::new(command::Cli::new(name, setup)),
+        SourceName::Exec if setup.command.is_empty() => {
+            return Err(ConfigError::new("the source exec needs a command that prints a token"));
+        }
+        SourceName::Exec => Arc::new(command::Cli::new(name, setup)),
+        SourceName::External => {
+            return Err(ConfigError::new("the source external is one that the program hands in itself"));
+        }
     })
 }
 
 /// Can this source find an identity by this selector?
-fn honours(name: SourceName, selector: &Selector) -> Result<(), ConfigError> {
+pub(crate) fn honours(name: SourceName, selector: &Selector) -> Result<(), ConfigError> {
     if let Some(problem) = selector.problem() {
         return Err(ConfigError::new(problem));
     }

@@ -3,8 +3,9 @@ use futures_util::future::BoxFuture;
 use zeroize::Zeroizing;
 
 use super::Setup;
-use super::entra::{Exchange, Proof};
-use crate::{AccessToken, NoToken, Selector, SourceName, TokenError, TokenRequest, TokenSource};
+use super::entra::{Authority, Exchange, Proof};
+use super::token_proxy::TokenProxy;
+use crate::{AccessToken, NoToken, SourceName, TokenError, TokenRequest, TokenSource};
 
 /// Where the webhook of Azure Workload Identity mounts the token if `AZURE_FEDERATED_TOKEN_FILE` does not say.
 const DEFAULT_FILE: &str = "/var/run/secrets/azure/tokens/azure-identity-token";
@@ -19,26 +20,23 @@ const MAX_ASSERTION: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct WorkloadIdentity {
     setup: Setup,
+    proxy: TokenProxy,
 }
 
 impl WorkloadIdentity {
     pub(super) fn new(setup: Setup) -> Self {
-        Self { setup }
+        Self { setup, proxy: TokenProxy::default() }
     }
 
     async fn ask(&self, request: TokenRequest<'_>) -> Result<AccessToken, NoToken> {
         let source = SourceName::WorkloadIdentity;
-        let client_id = match &self.setup.selector {
-            Selector::ClientId(id) => id.to_string(),
-            _ => self.setup.need(source, "AZURE_CLIENT_ID")?,
-        };
-        let tenant = match &self.setup.tenant {
-            Some(tenant) => tenant.clone(),
-            None => self.setup.need(source, "AZURE_TENANT_ID")?,
-        };
+        let client_id = self.setup.client_id(source, "AZURE_CLIENT_ID")?;
+        let tenant = self.setup.tenant(source, "AZURE_TENANT_ID")?;
         let assertion = self.assertion()?;
         let proof = Proof::Assertion(&assertion);
-        let exchange = Exchange { source, tenant: &tenant, client_id: &client_id, proof, through: None };
+        let detour = self.proxy.detour(&self.setup, &Authority::token_path(&tenant))?;
+        let exchange =
+            Exchange { source, tenant: &tenant, client_id: &client_id, proof, through: detour.as_ref() };
         Ok(exchange.send(&self.setup, request).await?)
     }
 

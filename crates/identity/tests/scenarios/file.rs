@@ -36,10 +36,31 @@ pub(crate) struct Scenario {
     pub(crate) files: BTreeMap<String, String>,
     #[serde(default)]
     pub(crate) links: BTreeMap<String, String>,
+    /// The programs that are installed, by name and arguments.
+    #[serde(default)]
+    pub(crate) program: Vec<Program>,
+    /// The command of the source `exec`.
+    pub(crate) command: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) exchange: Vec<Exchange>,
     /// What must come of it; more than one: asked again, each time with a new credential.
     pub(crate) outcome: Vec<Outcome>,
+}
+
+/// A program, what it must be called with, and what it does.
+#[derive(Deserialize, Clone)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Program {
+    pub(crate) name: String,
+    pub(crate) arguments: Vec<String>,
+    #[serde(default)]
+    pub(crate) variables: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) stdout: String,
+    #[serde(default)]
+    pub(crate) stderr: String,
+    #[serde(default)]
+    pub(crate) code: i32,
 }
 
 #[derive(Deserialize, Default, PartialEq)]
@@ -60,7 +81,7 @@ pub(crate) struct Exchange {
     /// Headers that must not be there.
     #[serde(default)]
     pub(crate) without: Vec<String>,
-    /// The form, exactly.
+    /// The form, exactly; `*` stands for any value.
     pub(crate) form: Option<BTreeMap<String, String>>,
     /// How often this is expected.
     #[serde(default = "once")]

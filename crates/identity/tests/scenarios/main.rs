@@ -6,6 +6,7 @@
 mod file;
 mod server;
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,8 +14,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pgentra_identity::{
-    AccessToken, Cloud, ConfigError, Credential, Env, Files, Resource, RuntimeClock, Selector, TokenError,
-    TokenErrorKind, World,
+    AccessToken, Cloud, ConfigError, Credential, Env, Files, Finished, Processes, Resource, RuntimeClock,
+    Selector, TokenError, TokenErrorKind, World,
 };
 use tokio::time::Instant;
 
@@ -84,6 +85,7 @@ async fn run(scenario: &Scenario) -> Vec<String> {
         .env(Env::from_map(variables))
         .files(files)
         .clock(RuntimeClock::starting_at(now))
+        .processes(programs(scenario))
         .route("169.254.169.254", 80, server.metadata_address())
         .route("127.0.0.1", 40342, server.address())
         .route("localhost", 40342, server.address())
@@ -130,6 +132,9 @@ fn credential(scenario: &Scenario, world: World) -> Result<Credential, ConfigErr
     if let Some(source) = &scenario.source {
         builder = builder.source(source.parse().unwrap());
     }
+    if let Some(command) = &scenario.command {
+        builder = builder.command(command);
+    }
     if let Some(cloud) = &scenario.cloud {
         builder = builder.cloud(cloud.parse::<Cloud>().unwrap());
     }
@@ -140,6 +145,27 @@ fn credential(scenario: &Scenario, world: World) -> Result<Credential, ConfigErr
         builder = builder.deadline(Duration::from_secs(deadline));
     }
     builder.build()
+}
+
+/// The installed programs; one that is called with other arguments than expected says so and fails.
+fn programs(scenario: &Scenario) -> Processes {
+    let programs = scenario.program.clone();
+    Processes::scripted(move |call| {
+        let Some(program) = programs.iter().find(|program| program.name == call.program) else {
+            return Err(std::io::ErrorKind::NotFound.into());
+        };
+        let variables: BTreeMap<_, _> = call.variables.iter().cloned().collect();
+        if program.arguments != call.arguments
+            || !program.variables.iter().all(|(k, v)| variables.get(k) == Some(v))
+        {
+            return Err(std::io::Error::other(format!("called unexpectedly: {call:?}")));
+        }
+        Ok(Finished {
+            code: Some(program.code),
+            stdout: file::expand(&program.stdout).into_bytes().into(),
+            stderr: program.stderr.clone().into_bytes(),
+        })
+    })
 }
 
 fn check(
