@@ -236,6 +236,20 @@ pub(crate) enum Host {
     AppService,
     /// A pod with workload identity.
     Aks,
+    /// A pod with workload identity through an identity binding's token proxy.
+    AksBinding,
+    /// A Service Fabric application.
+    ServiceFabric,
+    /// An Azure Machine Learning compute.
+    AzureMl,
+    /// A workflow at GitHub.
+    GithubActions,
+    /// A job at Azure Pipelines.
+    AzurePipelines,
+    /// An application with a client secret.
+    ClientSecret,
+    /// An application with a certificate.
+    ClientCertificate,
     /// The Entra administrator of the server, a person at a Cloud Shell.
     Admin,
 }

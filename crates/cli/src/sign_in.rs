@@ -16,8 +16,11 @@ pub(crate) fn credential(world: &World, identity: &Identity) -> Outcome<(Credent
     };
     let mut builder = Credential::builder(world.clone())
         .cloud(identity.cloud)
-        .selector(selector(identity)?)
         .deadline(Duration::from_secs(identity.token_timeout));
+    // Without a flag AZURE_CLIENT_ID may name the identity.
+    if let Some(selector) = selector(identity)? {
+        builder = builder.selector(selector);
+    }
     if let Some(source) = identity.source {
         builder = builder.source(source);
     }
@@ -52,7 +55,7 @@ pub(crate) fn connector(world: &World, connection: &Connection, identity: &Ident
     Ok(Connector::new(target, credential, resource)?)
 }
 
-fn selector(identity: &Identity) -> Outcome<Selector> {
+fn selector(identity: &Identity) -> Outcome<Option<Selector>> {
     let guid = |flag: &str, text: &str| {
         text.parse().map_err(|_| {
             Problem::new(Blame::Usage, format!("{flag} takes a GUID, not `{text}`"))
@@ -60,9 +63,9 @@ fn selector(identity: &Identity) -> Outcome<Selector> {
         })
     };
     Ok(match (&identity.client_id, &identity.object_id, &identity.resource_id) {
-        (Some(id), _, _) => Selector::ClientId(guid("--client-id", id)?),
-        (_, Some(id), _) => Selector::ObjectId(guid("--object-id", id)?),
-        (_, _, Some(id)) => Selector::ResourceId(id.clone()),
-        _ => Selector::Default,
+        (Some(id), _, _) => Some(Selector::ClientId(guid("--client-id", id)?)),
+        (_, Some(id), _) => Some(Selector::ObjectId(guid("--object-id", id)?)),
+        (_, _, Some(id)) => Some(Selector::ResourceId(id.clone())),
+        _ => None,
     })
 }

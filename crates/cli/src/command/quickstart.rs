@@ -136,7 +136,7 @@ impl Article<'_> {
 
     /// The Entra administrator creates the database role.
     async fn create_role(&mut self) -> Outcome {
-        let sql = self.cloud.role_statements(ROLE, self.cloud.vm());
+        let sql = self.cloud.role_statements(ROLE, self.cloud.vm().object_id(), self.cloud.vm().client_id());
         self.progress.show("creating the database role, as the Entra administrator");
         let connector = self.cloud.connector(Host::Admin, None)?;
         let session = connector.connect().await?;

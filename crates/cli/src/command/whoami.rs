@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pgentra_connect::role_candidates;
-use pgentra_identity::{AccessToken, Credential, TokenKind, UnverifiedClaims, World};
+use pgentra_identity::{AccessToken, Credential, TokenKind, UnverifiedClaims, Verdict, World};
 use serde::Serialize;
 
 use crate::arguments::{Format, Whoami};
@@ -26,14 +26,24 @@ pub(crate) async fn run(world: &World, arguments: Whoami) -> Outcome {
 #[derive(Serialize)]
 struct Found {
     source: String,
-    /// Why that source.
-    decision: String,
+    /// Every source in the order of detection, and what became of it.
+    considered: Vec<Considered>,
     resource: String,
     /// Seconds since 1970.
     expires_on: u64,
     claims: Option<Claims>,
     role_candidates: Vec<Role>,
     verified: bool,
+}
+
+#[derive(Serialize)]
+struct Considered {
+    source: String,
+    /// `first`, `later` (if none before it applies) or `no`.
+    asked: &'static str,
+    reason: String,
+    /// The environment variables that decided.
+    variables: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -62,7 +72,7 @@ impl Found {
         let role_candidates = claims.as_ref().map(role_candidates).unwrap_or_default();
         Self {
             source: token.source().to_string(),
-            decision: credential.decision().to_string(),
+            considered: credential.decision().considered().iter().map(Considered::of).collect(),
             resource: token.resource().to_string(),
             expires_on: unix(token.expires_on()),
             claims: claims.as_ref().map(Claims::of),
@@ -78,7 +88,9 @@ impl Found {
         let mut text = String::new();
         let mut line = |name: &str, value: &str| text.push_str(&format!("{name:<12}{value}\n"));
         line("source", &self.source);
-        line("why", &faint(&self.decision.replace('\n', "\n            ")));
+        for one in self.considered.iter().filter(|one| one.asked == "first") {
+            line("why", &one.reason);
+        }
         line("resource", &self.resource);
         line("expires", &expiry(self.expires_on, now));
         match &self.claims {
@@ -121,6 +133,21 @@ impl Found {
         }
         text.push_str(&faint("What the token says of itself, not verified: only the server decides.\n"));
         text
+    }
+}
+
+impl Considered {
+    fn of(one: &pgentra_identity::Considered) -> Self {
+        Self {
+            source: one.source().to_string(),
+            asked: match one.verdict() {
+                Verdict::First => "first",
+                Verdict::Later => "later",
+                _ => "no",
+            },
+            reason: one.reason().to_string(),
+            variables: one.variables().to_vec(),
+        }
     }
 }
 

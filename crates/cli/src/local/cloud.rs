@@ -16,6 +16,7 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::environment::{self, Places};
 use super::folder;
@@ -93,16 +94,30 @@ impl LocalCloud {
         let stop = CancellationToken::new();
         let gateway = tokio::spawn(gateway.serve(listener, stop.clone()));
         let azure = Arc::new(azure);
-        write_pod_token(&places.pod_token, &azure)?;
-        let pod = tokio::spawn(keep_pod_token(places.pod_token, azure.clone()));
+        write_pod_tokens(&places, &azure)?;
+        let pod = tokio::spawn(keep_pod_tokens(places, azure.clone()));
         Ok(Self { flavour, azure, gateway, port, stop, pod, database, janitor })
     }
 
-    /// Gives the machine's identities a role each, as the Entra administrator does it.
-    pub(crate) async fn map_identities(&self) -> Outcome {
+    /// Gives every identity a role, as the Entra administrator does it, and the application a certificate.
+    pub(crate) async fn furnish(&self) -> Outcome {
+        let certificate = self.azure.new_client_certificate().await;
+        let certificate =
+            certificate.map_err(|error| Problem::ours("cannot make the application's certificate", error))?;
+        write(&Places::new(self.folder()).client_certificate, certificate.pem().expose_secret())?;
         let session = self.connector(Host::Admin, None)?.connect().await?;
-        for identity in [self.azure.vm(), self.azure.user_assigned()] {
-            for statement in self.role_statements(identity.name(), identity) {
+        let azure = &self.azure;
+        let application = azure.application();
+        for (role, object_id, client_id) in [
+            (azure.vm().name(), azure.vm().object_id(), azure.vm().client_id()),
+            (
+                azure.user_assigned().name(),
+                azure.user_assigned().object_id(),
+                azure.user_assigned().client_id(),
+            ),
+            (application.name(), application.object_id(), application.client_id()),
+        ] {
+            for statement in self.role_statements(role, object_id, client_id) {
                 query::results(&session, &statement).await?;
             }
         }
@@ -110,20 +125,19 @@ impl LocalCloud {
         Ok(())
     }
 
-    /// What an Entra administrator types to make `role` belong to `identity`.
-    pub(crate) fn role_statements(&self, role: &str, identity: &Identity) -> Vec<String> {
+    /// What an Entra administrator types to make `role` belong to a service principal.
+    pub(crate) fn role_statements(&self, role: &str, object_id: Uuid, client_id: Uuid) -> Vec<String> {
         match self.flavour {
             Flavour::Single => vec![
                 "SET aad_validate_oids_in_tenant = off;".to_owned(),
                 format!(
                     "CREATE ROLE {} WITH LOGIN PASSWORD '{}' IN ROLE azure_ad_user;",
                     sql_name(role),
-                    identity.client_id()
+                    client_id
                 ),
             ],
             Flavour::Flexible => vec![format!(
-                "select * from pgaadauth_create_principal_with_oid('{role}', '{}', 'service', false, false);",
-                identity.object_id()
+                "select * from pgaadauth_create_principal_with_oid('{role}', '{object_id}', 'service', false, false);"
             )],
         }
     }
@@ -290,22 +304,26 @@ async fn listen(port: u16) -> Outcome<(TcpListener, u16)> {
     })
 }
 
-/// Writes the pod's token anew as long as the task lives, as a kubelet does.
-async fn keep_pod_token(file: PathBuf, azure: Arc<LocalAzure>) {
+/// Writes the pod's tokens anew as long as the task lives, as a kubelet does.
+async fn keep_pod_tokens(places: Places, azure: Arc<LocalAzure>) {
     loop {
         tokio::time::sleep(POD_TOKEN_RENEWAL).await;
-        if let Err(problem) = write_pod_token(&file, &azure) {
-            tracing::warn!(?problem, "the pod's token file could not be renewed");
+        if let Err(problem) = write_pod_tokens(&places, &azure) {
+            tracing::warn!(?problem, "the pod's token files could not be renewed");
         }
     }
 }
 
-fn write_pod_token(file: &Path, azure: &LocalAzure) -> Outcome {
-    let token = azure
-        .federation()
-        .service_account_token()
-        .map_err(|error| Problem::ours("cannot sign a pod's token", error))?;
-    write(file, token.expose_secret())
+fn write_pod_tokens(places: &Places, azure: &LocalAzure) -> Outcome {
+    let federation = azure.federation();
+    for (file, token) in [
+        (&places.pod_token, federation.service_account_token()),
+        (&places.bound_pod_token, federation.bound_service_account_token()),
+    ] {
+        let token = token.map_err(|error| Problem::ours("cannot sign a pod's token", error))?;
+        write(file, token.expose_secret())?;
+    }
+    Ok(())
 }
 
 /// Writes a file of the cloud's folder, for this user alone, in one step for its readers.

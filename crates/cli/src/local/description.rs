@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::cloud::LocalCloud;
@@ -49,30 +50,13 @@ pub(crate) struct Server {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Identity {
     pub(crate) name: String,
-    /// `system-assigned`, `user-assigned` or `user`.
+    /// `system-assigned`, `user-assigned`, `application` or `user`.
     pub(crate) kind: String,
     /// Application id; a user has none.
     pub(crate) client_id: Option<String>,
     pub(crate) object_id: String,
     /// The database role mapped to it.
     pub(crate) role: String,
-}
-
-impl Host {
-    /// The name on the command line and in the description.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Vm => "vm",
-            Self::UserAssigned => "user-assigned",
-            Self::AppService => "app-service",
-            Self::Aks => "aks",
-            Self::Admin => "admin",
-        }
-    }
-
-    /// Every host.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Vm, Self::UserAssigned, Self::AppService, Self::Aks, Self::Admin];
 }
 
 impl Description {
@@ -87,6 +71,7 @@ impl Description {
             role: identity.name().to_owned(),
         };
         let administrator = azure.administrator();
+        let application = azure.application();
         Self {
             name: name.to_owned(),
             flavour: cloud.flavour().to_string(),
@@ -106,6 +91,13 @@ impl Description {
                 managed("system-assigned", azure.vm()),
                 managed("user-assigned", azure.user_assigned()),
                 Identity {
+                    name: application.name().to_owned(),
+                    kind: "application".to_owned(),
+                    client_id: Some(application.client_id().to_string()),
+                    object_id: application.object_id().to_string(),
+                    role: application.name().to_owned(),
+                },
+                Identity {
                     name: administrator.name().to_owned(),
                     kind: "user".to_owned(),
                     client_id: None,
@@ -113,9 +105,9 @@ impl Description {
                     role: administrator.user_principal_name().to_owned(),
                 },
             ],
-            environments: Host::ALL
-                .into_iter()
-                .map(|host| (host.name().to_owned(), environment::of(host, cloud)))
+            environments: Host::value_variants()
+                .iter()
+                .map(|host| (host.name(), environment::of(*host, cloud)))
                 .collect(),
         }
     }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
+use pgentra_emulator::LocalAzure;
 use secrecy::ExposeSecret;
 
 use super::cloud::LocalCloud;
@@ -14,30 +16,50 @@ pub(crate) struct Places {
     pub(crate) certificate: PathBuf,
     /// The pod's service account token.
     pub(crate) pod_token: PathBuf,
+    /// The same account's token for an identity binding.
+    pub(crate) bound_pod_token: PathBuf,
+    /// Certificate and key of the application `myApp`.
+    pub(crate) client_certificate: PathBuf,
 }
 
 impl Places {
     /// Below the cloud's folder.
     pub(crate) fn new(folder: &Path) -> Self {
-        Self { certificate: folder.join("ca.pem"), pod_token: folder.join("azure-identity-token") }
+        Self {
+            certificate: folder.join("ca.pem"),
+            pod_token: folder.join("azure-identity-token"),
+            bound_pod_token: folder.join("azure-identity-binding-token"),
+            client_certificate: folder.join("myApp.pem"),
+        }
+    }
+}
+
+impl Host {
+    /// The name on the command line and in the description.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// The database role that is mapped to the identity of this host.
+    pub(crate) fn role(self, azure: &LocalAzure) -> &str {
+        match self {
+            Self::Vm | Self::AppService | Self::ServiceFabric | Self::AzureMl => azure.vm().name(),
+            Self::UserAssigned
+            | Self::Aks
+            | Self::AksBinding
+            | Self::GithubActions
+            | Self::AzurePipelines => azure.user_assigned().name(),
+            Self::ClientSecret | Self::ClientCertificate => azure.application().name(),
+            Self::Admin => azure.administrator().user_principal_name(),
+        }
     }
 }
 
 /// Everything that libpq, the Azure SDKs and pgentra need on `host`.
 pub(crate) fn of(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
-    let azure = cloud.azure();
-    let places = Places::new(cloud.folder());
-    let certificate = places.certificate.display().to_string();
-    let mut variables = BTreeMap::new();
+    let mut variables = libpq(host, cloud);
     let mut set = |name: &str, value: &str| drop(variables.insert(name.to_owned(), value.to_owned()));
-    set("PGHOST", "localhost");
-    set("PGPORT", &cloud.port().to_string());
-    set("PGDATABASE", "postgres");
-    set("PGUSER", role(host, cloud));
-    set("PGSSLMODE", "verify-full");
-    set("PGSSLROOTCERT", &certificate);
-    // Node.js adds these to its own; only programs that talk to the local authority need them.
-    set("NODE_EXTRA_CA_CERTS", &certificate);
+    let azure = cloud.azure();
     match host {
         Host::Vm => set("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata_url()),
         Host::UserAssigned => {
@@ -49,26 +71,89 @@ pub(crate) fn of(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
             set("IDENTITY_ENDPOINT", &service.endpoint);
             set("IDENTITY_HEADER", service.header.expose_secret());
         }
-        Host::Aks => {
-            set("AZURE_CLIENT_ID", &azure.user_assigned().client_id().to_string());
-            set("AZURE_TENANT_ID", &azure.tenant().to_string());
-            set("AZURE_FEDERATED_TOKEN_FILE", &places.pod_token.display().to_string());
-            set("AZURE_AUTHORITY_HOST", azure.authority_host());
-            // OpenSSL and Python's requests take these instead of the system's roots.
-            set("SSL_CERT_FILE", &certificate);
-            set("REQUESTS_CA_BUNDLE", &certificate);
+        Host::ServiceFabric => {
+            let fabric = azure.service_fabric();
+            set("IDENTITY_ENDPOINT", &fabric.endpoint);
+            set("IDENTITY_HEADER", fabric.header.expose_secret());
+            set("IDENTITY_SERVER_THUMBPRINT", &fabric.thumbprint);
+        }
+        Host::AzureMl => {
+            let learning = azure.machine_learning();
+            set("MSI_ENDPOINT", &learning.endpoint);
+            set("MSI_SECRET", learning.secret.expose_secret());
+            set("DEFAULT_IDENTITY_CLIENT_ID", &learning.default_client_id.to_string());
         }
         Host::Admin => set("MSI_ENDPOINT", azure.cloud_shell()),
+        Host::Aks
+        | Host::AksBinding
+        | Host::GithubActions
+        | Host::AzurePipelines
+        | Host::ClientSecret
+        | Host::ClientCertificate => variables.extend(at_entra(host, cloud)),
     }
     variables
 }
 
-/// The database role that is mapped to the identity of `host`.
-pub(crate) fn role(host: Host, cloud: &LocalCloud) -> &str {
+/// What names the server and the role.
+fn libpq(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
+    let certificate = Places::new(cloud.folder()).certificate.display().to_string();
+    [
+        ("PGHOST", "localhost"),
+        ("PGPORT", &cloud.port().to_string()),
+        ("PGDATABASE", "postgres"),
+        ("PGUSER", host.role(cloud.azure())),
+        ("PGSSLMODE", "verify-full"),
+        ("PGSSLROOTCERT", &certificate),
+        // Node.js adds it to its own roots; only programs that talk to the local authority need it.
+        ("NODE_EXTRA_CA_CERTS", &certificate),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// What a host needs whose tokens come from Entra's token endpoint.
+fn at_entra(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
     let azure = cloud.azure();
+    let places = Places::new(cloud.folder());
+    let (certificate, tenant) = (places.certificate.display().to_string(), azure.tenant().to_string());
+    let client = match host {
+        Host::ClientSecret | Host::ClientCertificate => azure.application().client_id(),
+        _ => azure.user_assigned().client_id(),
+    };
+    let mut variables = BTreeMap::new();
+    let mut set = |name: &str, value: &str| drop(variables.insert(name.to_owned(), value.to_owned()));
+    set("AZURE_AUTHORITY_HOST", azure.authority_host());
+    // OpenSSL, Python's requests and pgentra take these instead of the system's roots.
+    set("SSL_CERT_FILE", &certificate);
+    set("REQUESTS_CA_BUNDLE", &certificate);
+    set("AZURE_TENANT_ID", &tenant);
+    set("AZURE_CLIENT_ID", &client.to_string());
     match host {
-        Host::Vm | Host::AppService => azure.vm().name(),
-        Host::UserAssigned | Host::Aks => azure.user_assigned().name(),
-        Host::Admin => azure.administrator().user_principal_name(),
+        Host::AksBinding => {
+            let proxy = azure.token_proxy();
+            set("AZURE_FEDERATED_TOKEN_FILE", &places.bound_pod_token.display().to_string());
+            set("AZURE_KUBERNETES_TOKEN_PROXY", &proxy.url);
+            set("AZURE_KUBERNETES_SNI_NAME", &proxy.sni_name);
+            set("AZURE_KUBERNETES_CA_DATA", &proxy.ca_pem);
+        }
+        Host::GithubActions => {
+            let github = azure.github();
+            set("ACTIONS_ID_TOKEN_REQUEST_URL", &github.request_url);
+            set("ACTIONS_ID_TOKEN_REQUEST_TOKEN", github.request_token.expose_secret());
+        }
+        Host::AzurePipelines => {
+            let pipelines = azure.pipelines();
+            set("SYSTEM_OIDCREQUESTURI", &pipelines.request_uri);
+            set("SYSTEM_ACCESSTOKEN", pipelines.access_token.expose_secret());
+            set("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID", &pipelines.service_connection.to_string());
+            set("AZURESUBSCRIPTION_CLIENT_ID", &client.to_string());
+            set("AZURESUBSCRIPTION_TENANT_ID", &tenant);
+        }
+        Host::ClientSecret => set("AZURE_CLIENT_SECRET", azure.application().secret().expose_secret()),
+        Host::ClientCertificate => {
+            set("AZURE_CLIENT_CERTIFICATE_PATH", &places.client_certificate.display().to_string())
+        }
+        _ => set("AZURE_FEDERATED_TOKEN_FILE", &places.pod_token.display().to_string()),
     }
+    variables
 }

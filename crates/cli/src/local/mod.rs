@@ -8,6 +8,8 @@ pub(crate) mod folder;
 mod keys;
 pub(crate) mod up;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use pgentra_identity::World;
 
 use crate::arguments::{Format, Local, LocalEnv, LocalName, LocalStatus};
@@ -44,15 +46,19 @@ async fn status(world: &World, arguments: &LocalStatus) -> Outcome {
 
 async fn env(world: &World, arguments: &LocalEnv) -> Outcome {
     let description = running(world, &arguments.name).await?;
-    let Some(variables) = description.environments.get(arguments.host.name()) else {
+    let Some(variables) = description.environments.get(&arguments.host.name()) else {
         return Err(Problem::new(Blame::Ours, "the running local cloud is of another version of pgentra")
             .hint("stop it and start it again: pgentra local down && pgentra local up"));
     };
     match arguments.output.output {
         Format::Json => output::json(variables),
         Format::Text => {
-            let lines = variables.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value)));
-            output::result(&lines.collect::<String>())
+            // A shell that was another host before must not be two at once.
+            let others: BTreeSet<_> = description.environments.values().flat_map(BTreeMap::keys).collect();
+            let unset = others.into_iter().filter(|name| !variables.contains_key(*name));
+            let unset = unset.map(|name| format!("unset {name}\n"));
+            let export = variables.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value)));
+            output::result(&unset.chain(export).collect::<String>())
         }
     }
 }

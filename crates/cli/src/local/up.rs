@@ -44,7 +44,7 @@ async fn stay(world: &World, folder: &Path, arguments: &LocalUp) -> Outcome {
     };
     let mut cloud = started?;
     progress.show("creating a role for each identity");
-    let roles = cloud.map_identities().await;
+    let roles = cloud.furnish().await;
     progress.clear();
     if let Err(problem) = roles {
         cloud.stop().await;
