@@ -4,5 +4,6 @@
 
 mod hostile;
 mod keys;
+mod local_cloud;
 mod mint;
 mod principal;
