@@ -66,6 +66,7 @@ fn assert_untouched(why: &str, log: &Log, token: &str) {
     assert!(log.passwords.is_empty(), "{why}");
 }
 
+/// Invariant 1: no token without verified TLS, or for another question than the one it answers.
 #[tokio::test]
 async fn without_tls() {
     use TlsFailure::{Declined, ErrorInTheClear, NotTls};
@@ -93,6 +94,7 @@ async fn without_tls() {
     stage.check("hangs up", (Tls::HangsUp, cleartext()), "", ConnectErrorKind::Protocol).await;
 }
 
+/// Invariant 1: no token without verified TLS, or for another question than the one it answers.
 #[tokio::test]
 async fn with_a_wrong_certificate() {
     let stage = Stage::new().await;
@@ -154,6 +156,7 @@ async fn with_any_name_but_not_any_authority() {
     }
 }
 
+/// Invariant 1: no token without verified TLS, or for another question than the one it answers.
 #[tokio::test]
 async fn asking_for_anything_but_the_token() {
     let stage = Stage::new().await;

@@ -202,6 +202,7 @@ async fn what_no_token_can_mend_is_not_tried_again() {
     }
 }
 
+/// Invariant 2: a token is never printable, not even where the server sends it back.
 #[tokio::test]
 async fn a_server_that_repeats_the_token_is_not_quoted() {
     let place = Place::new(&[Verdict::Echo]).await;

@@ -229,6 +229,7 @@ async fn foreign_keys_are_skipped() {
     }
 }
 
+/// Invariant 5: no length is trusted before it is bounded.
 #[tokio::test]
 async fn documents_are_bounded_and_checked() {
     let good = document(&[&TENANT_KEY]);
