@@ -14,6 +14,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "azure-core")]
+pub mod azure_core;
 pub mod http;
 
 mod answer;

@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use std::str::FromStr as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use pgentra_emulator::options::{ArcAgent, DateText};
 use pgentra_emulator::{Clock as CloudClock, Endpoint, Fault, LocalAzure, Options};
 use pgentra_identity::{
-    AccessToken, Clock, Cloud, Credential, Env, Files, Refreshed, Resource, Selector, SourceName,
-    SystemClock, TokenErrorKind, World,
+    AccessToken, AssertionSignature, Clock, Cloud, Credential, Env, Files, Refreshed, Resource, Selector,
+    SourceName, SystemClock, TokenErrorKind, World,
 };
 use secrecy::ExposeSecret as _;
 
@@ -134,6 +136,230 @@ async fn a_pod() {
     let credential = Credential::builder(world(&untrusted, files)).build().unwrap();
     let error = credential.token(&resource()).await.unwrap_err();
     assert_eq!((error.kind(), error.attempts()), (TokenErrorKind::Network, 1), "{error}");
+    azure.stop().await;
+}
+
+/// The variables that every application at Entra needs here, and those of this host.
+fn application<'a>(ids: &'a [String; 3], of_the_host: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let [client_id, tenant, authority] = ids;
+    let always = [
+        ("AZURE_CLIENT_ID", client_id.as_str()),
+        ("AZURE_TENANT_ID", tenant),
+        ("AZURE_AUTHORITY_HOST", authority),
+        ("SSL_CERT_FILE", "/ca.pem"),
+    ];
+    always.into_iter().chain(of_the_host.iter().copied()).collect()
+}
+
+fn ids(azure: &LocalAzure) -> [String; 3] {
+    let client_id = azure.application().client_id().to_string();
+    [client_id, azure.tenant().to_string(), azure.authority_host().to_owned()]
+}
+
+fn files(azure: &LocalAzure) -> Files {
+    let files = Files::in_memory();
+    files.put("/ca.pem", azure.ca_pem());
+    files
+}
+
+#[tokio::test]
+async fn an_application_with_a_secret() {
+    let azure = cloud().await;
+    let (ids, secret) = (ids(&azure), azure.application().secret().expose_secret());
+    let variables = application(&ids, &[("AZURE_CLIENT_SECRET", secret)]);
+    let credential = Credential::builder(world(&variables, files(&azure))).build().unwrap();
+    let token = credential.token(&resource()).await.unwrap();
+    check(&token, SourceName::ClientSecret, azure.application().object_id());
+    azure.stop().await;
+}
+
+#[tokio::test]
+async fn an_application_with_a_certificate() {
+    let azure = cloud().await;
+    let (ids, files) = (ids(&azure), files(&azure));
+    let variables = application(&ids, &[("AZURE_CLIENT_CERTIFICATE_PATH", "/cert")]);
+    let certificate = azure.new_client_certificate().await.unwrap();
+    files.put("/cert", certificate.pem().expose_secret());
+    for signature in [AssertionSignature::Ps256, AssertionSignature::Rs256] {
+        let builder = Credential::builder(world(&variables, files.clone())).assertion_signature(signature);
+        let token = builder.build().unwrap().token(&resource()).await.unwrap();
+        check(&token, SourceName::ClientCertificate, azure.application().object_id());
+    }
+    #[cfg(feature = "pkcs12")]
+    {
+        use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
+        let chain =
+            certificate.chain.iter().map(|one| Certificate::from_der(one).unwrap()).collect::<Vec<_>>();
+        let key = PrivateKey::from_der(certificate.key.secret_der()).unwrap();
+        let mut store = KeyStore::new();
+        store.add_entry(
+            "me",
+            KeyStoreEntry::PrivateKeyChain(PrivateKeyChain::new([1u8].as_slice(), key, chain)),
+        );
+        files.put("/cert", store.writer("hunter2").write().unwrap());
+        let ask = async |password| {
+            let password = [("AZURE_CLIENT_CERTIFICATE_PASSWORD", password)];
+            let variables = variables.iter().copied().chain(password).collect::<Vec<_>>();
+            Credential::builder(world(&variables, files.clone())).build().unwrap().token(&resource()).await
+        };
+        check(&ask("hunter2").await.unwrap(), SourceName::ClientCertificate, azure.application().object_id());
+        let error = ask("hunter3").await.unwrap_err();
+        assert_eq!(error.kind(), TokenErrorKind::Config, "{error}");
+        assert!(!format!("{error:?}").contains("hunter"), "{error:?}");
+    }
+    #[cfg(not(feature = "pkcs12"))]
+    {
+        files.put("/cert", b"\x30\x82".as_slice());
+        let error = Credential::builder(world(&variables, files))
+            .build()
+            .unwrap()
+            .token(&resource())
+            .await
+            .unwrap_err();
+        assert!(error.hint().unwrap().contains("openssl pkcs12"), "{error:?}");
+    }
+    azure.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_fabric_node() {
+    let azure = cloud().await;
+    let node = azure.service_fabric();
+    let other = "00112233445566778899aabbccddeeff00112233";
+    for (thumbprint, trusted) in [(node.thumbprint.as_str(), true), (other, false)] {
+        let variables = [
+            ("IDENTITY_ENDPOINT", node.endpoint.as_str()),
+            ("IDENTITY_HEADER", node.header.expose_secret()),
+            ("IDENTITY_SERVER_THUMBPRINT", thumbprint),
+        ];
+        let credential = Credential::builder(world(&variables, Files::in_memory())).build().unwrap();
+        let result = credential.token(&resource()).await;
+        match result {
+            Ok(token) if trusted => check(&token, SourceName::ServiceFabric, azure.vm().object_id()),
+            Err(error) if !trusted => {
+                assert_eq!((error.kind(), error.attempts()), (TokenErrorKind::Network, 1))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    azure.stop().await;
+}
+
+#[tokio::test]
+async fn a_machine_learning_compute() {
+    let azure = cloud().await;
+    let compute = azure.machine_learning();
+    let client_id = compute.default_client_id.to_string();
+    let variables = [
+        ("MSI_ENDPOINT", compute.endpoint.as_str()),
+        ("MSI_SECRET", compute.secret.expose_secret()),
+        ("DEFAULT_IDENTITY_CLIENT_ID", &client_id),
+    ];
+    let world = world(&variables, Files::in_memory());
+    let credential = Credential::builder(world.clone()).build().unwrap();
+    check(&credential.token(&resource()).await.unwrap(), SourceName::AzureMl, azure.vm().object_id());
+    let identity = azure.user_assigned();
+    let credential =
+        Credential::builder(world).selector(Selector::ClientId(identity.client_id())).build().unwrap();
+    check(&credential.token(&resource()).await.unwrap(), SourceName::AzureMl, identity.object_id());
+    azure.stop().await;
+}
+
+#[tokio::test]
+async fn an_app_service_of_2017() {
+    for dates in [DateText::Linux, DateText::Windows, DateText::Unpadded] {
+        let mut options = Options::new(CloudClock::following(|| SystemClock.now()));
+        options.legacy_dates = dates;
+        let azure = LocalAzure::start(options).await.unwrap();
+        let app = azure.app_service();
+        let variables = [
+            ("MSI_ENDPOINT", app.endpoint.as_str()),
+            ("MSI_SECRET", app.header.expose_secret()),
+            ("WEBSITE_SITE_NAME", "site"),
+        ];
+        let credential = Credential::builder(world(&variables, Files::in_memory())).build().unwrap();
+        let token = credential.token(&resource()).await.unwrap();
+        check(&token, SourceName::AppService2017, azure.vm().object_id());
+        azure.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn jobs_of_build_services() {
+    let azure = cloud().await;
+    let (ids, github, pipelines) = (ids(&azure), azure.github(), azure.pipelines());
+    let connection = pipelines.service_connection.to_string();
+    let hosts = [
+        (
+            SourceName::GitHubActions,
+            vec![
+                ("ACTIONS_ID_TOKEN_REQUEST_URL", github.request_url.as_str()),
+                ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", github.request_token.expose_secret()),
+            ],
+        ),
+        (
+            SourceName::AzurePipelines,
+            vec![
+                ("SYSTEM_OIDCREQUESTURI", pipelines.request_uri.as_str()),
+                ("SYSTEM_ACCESSTOKEN", pipelines.access_token.expose_secret()),
+                ("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID", &connection),
+                ("AZURESUBSCRIPTION_CLIENT_ID", &ids[0]),
+                ("AZURESUBSCRIPTION_TENANT_ID", &ids[1]),
+            ],
+        ),
+    ];
+    for (source, variables) in hosts {
+        let variables = application(&ids, &variables);
+        let credential = Credential::builder(world(&variables, files(&azure))).build().unwrap();
+        let token = credential.token(&resource()).await.unwrap();
+        check(&token, source, azure.application().object_id());
+    }
+    azure.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_with_an_identity_binding() {
+    let azure = cloud().await;
+    let (ids, files, proxy) = (ids(&azure), files(&azure), azure.token_proxy());
+    files.put("/token", azure.federation().bound_service_account_token().unwrap().expose_secret());
+    files.put("/proxy-ca.pem", proxy.ca_pem.as_str());
+    let variables = application(
+        &ids,
+        &[
+            ("AZURE_FEDERATED_TOKEN_FILE", "/token"),
+            ("AZURE_KUBERNETES_TOKEN_PROXY", &proxy.url),
+            ("AZURE_KUBERNETES_SNI_NAME", &proxy.sni_name),
+            ("AZURE_KUBERNETES_CA_FILE", "/proxy-ca.pem"),
+        ],
+    );
+    let credential = Credential::builder(world(&variables, files.clone())).build().unwrap();
+    let token = credential.token(&resource()).await.unwrap();
+    check(&token, SourceName::WorkloadIdentity, azure.application().object_id());
+    // While the file is being replaced it is empty for a moment: the authority read before is still trusted.
+    files.put("/proxy-ca.pem", "");
+    assert!(credential.refresh(&resource(), &token).await.is_ok());
+    // Entra's authority is not the proxy's.
+    files.put("/proxy-ca.pem", azure.ca_pem());
+    let error =
+        credential.token(&Resource::from_str("https://management.azure.com").unwrap()).await.unwrap_err();
+    assert_eq!(error.kind(), TokenErrorKind::Network, "{error}");
+    azure.stop().await;
+}
+
+/// The agent of the local cloud writes its keys into a folder of its own, which is not the one of a real agent.
+#[tokio::test]
+async fn an_arc_agent_that_names_a_file_elsewhere() {
+    let keys = tempfile::tempdir().unwrap();
+    let mut options = Options::new(CloudClock::following(|| SystemClock.now()));
+    options.arc = Some(ArcAgent::new(keys.path()));
+    let azure = LocalAzure::start(options).await.unwrap();
+    let agent = azure.arc().unwrap();
+    let variables =
+        [("IDENTITY_ENDPOINT", agent.identity_endpoint.as_str()), ("IMDS_ENDPOINT", &agent.imds_endpoint)];
+    let credential = Credential::builder(world(&variables, Files::real())).build().unwrap();
+    let error = credential.token(&resource()).await.unwrap_err();
+    assert_eq!((error.kind(), error.source_name()), (TokenErrorKind::BadAnswer, Some(SourceName::AzureArc)));
+    assert!(error.to_string().contains("not in the agent's folder"), "{error}");
     azure.stop().await;
 }
 
