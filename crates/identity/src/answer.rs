@@ -184,3 +184,93 @@ fn claims(token: &str) -> Claims {
     };
     Claims { exp: time(times.exp), nbf: time(times.nbf) }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    #[test]
+    fn refusals_are_read_in_every_shape() {
+        for (body, code, text) in [
+            (
+                r#"{"error":"invalid_request","error_description":"Identity not found"}"#,
+                Some("invalid_request"),
+                "Identity not found",
+            ),
+            (r#"{"statusCode":500,"message":"No identity"}"#, None, "No identity"),
+            (
+                r#"{"error":{"code":"ManagedIdentityNotFound","message":"None here","correlationId":"c"}}"#,
+                Some("ManagedIdentityNotFound"),
+                "None here",
+            ),
+            (r#"{"error":"BadRequest","message":"Not assigned"}"#, Some("BadRequest"), "Not assigned"),
+            (
+                r#"{"error":"invalid_client","error_description":"AADSTS7000215: wrong"}"#,
+                Some("AADSTS7000215"),
+                "AADSTS7000215: wrong",
+            ),
+            (r#"{"error":"gone"}"#, Some("gone"), "gone"),
+            ("Required metadata header not specified", None, "Required metadata header not specified"),
+            ("", None, ""),
+            ("[1]", None, "[1]"),
+            (r#"{"error":5}"#, None, r#"{"error":5}"#),
+        ] {
+            let refusal = read_refusal(&Response::fixed(400, body.as_bytes()));
+            assert_eq!((refusal.code.as_deref(), refusal.text.as_str()), (code, text), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_token_longer_than_a_server_reads_is_refused() {
+        let resource = "https://a.example".parse().unwrap();
+        for (length, fits) in [(MAX_TOKEN, true), (MAX_TOKEN + 1, false)] {
+            let body = format!(r#"{{"access_token":"{}","expires_in":60}}"#, "x".repeat(length));
+            let read = read_token(SourceName::Imds, &resource, &Response::fixed(200, body.as_bytes()), now());
+            assert_eq!(read.is_ok(), fits);
+        }
+    }
+
+    #[test]
+    fn an_expiry_twice_or_a_body_that_is_a_bomb_is_an_error() {
+        let resource = "https://a.example".parse().unwrap();
+        let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        for body in [
+            r#"{"access_token":"a","access_token":"b","expires_in":60}"#.to_owned(),
+            format!(r#"{{"access_token":"a","expires_on":{nested}}}"#),
+            nested,
+        ] {
+            assert!(
+                read_token(SourceName::Imds, &resource, &Response::fixed(200, body.as_bytes()), now())
+                    .is_err()
+            );
+        }
+    }
+
+    proptest! {
+        /// Whatever is answered: no panic, no token that has ended, and an error that names the endpoint.
+        #[test]
+        fn any_answer_is_a_good_token_or_an_error(
+            body in prop_oneof![
+                any::<Vec<u8>>().prop_map(|bytes| bytes),
+                ("[ -~]{0,20}", "[0-9a-zA-Z/: .+-]{0,30}", any::<i64>()).prop_map(|(token, on, within)| {
+                    serde_json::json!({ "access_token": token, "expires_on": on, "expires_in": within }).to_string().into_bytes()
+                }),
+            ],
+            status in 100u16..600,
+        ) {
+            let resource = "https://a.example".parse().unwrap();
+            let response = Response::fixed(status, &body);
+            read_refusal(&response);
+            match read_token(SourceName::Imds, &resource, &response, now()) {
+                Ok(token) => prop_assert!(token.expires_on() > now() && !token.expose_secret().is_empty()),
+                Err(error) => prop_assert_eq!(error.endpoint(), Some("http://host/path")),
+            }
+        }
+    }
+}

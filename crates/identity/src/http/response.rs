@@ -52,6 +52,14 @@ impl Response {
         self.excerpt(&Zeroizing::new(String::from_utf8_lossy(head).into_owned()))
     }
 
+    /// An answer for tests of those who read answers.
+    #[cfg(test)]
+    pub(crate) fn fixed(status: u16, body: &[u8]) -> Self {
+        let head = http::Response::builder().status(status).body(()).map(http::Response::into_parts);
+        let (head, ()) = head.unwrap();
+        Self::new(head, Zeroizing::new(body.to_vec()), ("http://host/path".to_owned(), Vec::new()))
+    }
+
     pub(super) fn new(
         head: http::response::Parts,
         body: Zeroizing<Vec<u8>>,

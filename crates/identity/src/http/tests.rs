@@ -135,6 +135,15 @@ async fn a_plain_request_builds_no_tls_configuration() {
     assert!(!client.tls.is_built());
 }
 
+#[tokio::test]
+async fn a_proxy_of_another_kind_is_refused_and_not_passed_by() {
+    for url in ["https://proxy.example:8443", "socks5://proxy.example:1080"] {
+        let client = client(&[("HTTPS_PROXY", url)], &Files::in_memory());
+        let error = client.get("https://login.example/").await.unwrap_err();
+        assert_eq!(error.kind(), HttpErrorKind::Unusable, "{url}: {error}");
+    }
+}
+
 #[test]
 fn urls_that_cannot_be_meant_are_refused() {
     for url in [

@@ -1,7 +1,7 @@
 //! What a `scenario.toml` holds.
 //!
-//! `{server}` and `{port}` in variables and answers stand for the scripted server; `{jwt exp}` in a token stands for an
-//! unsigned token with that `exp` claim.
+//! `{server}` and `{port}` in variables and answers stand for the scripted server; `{jwt exp nbf}` in a token stands for an
+//! unsigned token with these claims, the second optional.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,10 @@ pub(crate) struct Scenario {
     pub(crate) command: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) exchange: Vec<Exchange>,
-    /// What must come of it; more than one: asked again, each time with a new credential.
+    /// Fragments of what is logged.
+    #[serde(default)]
+    pub(crate) logs: Vec<String>,
+    /// What must come of it; more than one: asked again, with a new credential unless it says otherwise.
     pub(crate) outcome: Vec<Outcome>,
 }
 
@@ -112,6 +115,10 @@ pub(crate) struct Answer {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct Outcome {
+    /// Seconds that pass before.
+    pub(crate) after_s: u64,
+    /// Ask the same credential as before.
+    pub(crate) again: bool,
     pub(crate) token: Option<String>,
     pub(crate) expires_on: Option<u64>,
     pub(crate) refresh_in: Option<u64>,
@@ -145,10 +152,11 @@ impl Scenario {
 /// Replaces `{jwt exp}` by a token.
 pub(crate) fn expand(text: &str) -> String {
     let Some((before, rest)) = text.split_once("{jwt ") else { return text.to_owned() };
-    let (exp, after) = rest.split_once('}').unwrap();
+    let (times, after) = rest.split_once('}').unwrap();
+    let (exp, nbf) = times.split_once(' ').unwrap_or((times, "0"));
     let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
     let token =
-        format!("{}.{}.c2ln", part(r#"{"alg":"RS256"}"#), part(&format!(r#"{{"exp":{exp},"nbf":0}}"#)));
+        format!("{}.{}.c2ln", part(r#"{"alg":"RS256"}"#), part(&format!(r#"{{"exp":{exp},"nbf":{nbf}}}"#)));
     format!("{before}{token}{}", expand(after))
 }
 

@@ -67,6 +67,8 @@ fn play(folder: &Path) -> (String, Vec<String>) {
             .filter(|secret| log.contains(secret.as_str()))
             .map(|_| "a secret was logged".to_owned()),
     );
+    let missing = scenario.logs.iter().filter(|fragment| !log.contains(fragment.as_str()));
+    problems.extend(missing.map(|fragment| format!("it was not logged: {fragment}")));
     (scenario.about, problems)
 }
 
@@ -91,8 +93,11 @@ async fn run(scenario: &Scenario) -> Vec<String> {
         .route("localhost", 40342, server.address())
         .build();
     let mut problems = Vec::new();
+    let mut last: Option<Credential> = None;
     for outcome in &scenario.outcome {
-        let credential = match credential(scenario, world.clone()) {
+        tokio::time::sleep(Duration::from_secs(outcome.after_s)).await;
+        let kept = last.take().filter(|_| outcome.again);
+        let credential = match kept.map_or_else(|| credential(scenario, world.clone()), Ok) {
             Ok(credential) => credential,
             Err(error) => {
                 problems.extend(check_config(outcome, &error));
@@ -114,6 +119,7 @@ async fn run(scenario: &Scenario) -> Vec<String> {
         {
             problems.push(format!("decided otherwise:\n{}", credential.decision()));
         }
+        last = Some(credential);
     }
     problems.extend(server.problems());
     problems
