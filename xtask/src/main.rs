@@ -6,6 +6,7 @@ mod bench;
 mod budgets;
 mod fuzz;
 mod invariants;
+mod seams;
 mod test;
 mod tree;
 
@@ -58,6 +59,7 @@ fn check(root: &std::path::Path) -> Result<()> {
     let mut faults = arrows::check(root)?;
     faults.extend(budgets::check(root)?);
     faults.extend(invariants::check(root)?);
+    faults.extend(seams::check(root)?);
     for fault in &faults {
         println!("{fault}");
     }

@@ -66,8 +66,12 @@ async fn measure() -> Result<()> {
     println!("\ncached read, ns per call (median of {ROUNDS} rounds of {READS})");
     let mut rows = Rows::default();
     for _ in 0..ROUNDS {
-        rows.clock.push(time(READS, || drop(black_box(SystemTime::now()))));
-        rows.borrowed.push(time(READS, || drop(black_box(ours.with_cached(&resource, |token| token.expires_on())))));
+        rows.clock.push(time(READS, || {
+            black_box(SystemTime::now());
+        }));
+        rows.borrowed.push(time(READS, || {
+            black_box(ours.with_cached(&resource, |token| token.expires_on()));
+        }));
         let start = Instant::now();
         for _ in 0..READS {
             black_box(ours.token(&resource).await?);
@@ -81,7 +85,9 @@ async fn measure() -> Result<()> {
     }
     let theirs_alone = median(&mut rows.theirs);
     println!("  the clock alone                    {:8.1}", median(&mut rows.clock));
-    for (name, row) in [("with_cached (borrowed)", &mut rows.borrowed), ("token() (cloned)", &mut rows.cloned)] {
+    for (name, row) in
+        [("with_cached (borrowed)", &mut rows.borrowed), ("token() (cloned)", &mut rows.cloned)]
+    {
         let ours = median(row);
         println!("  pgentra {name:<26} {ours:8.1}   {:.1} times as fast", theirs_alone / ours);
     }
@@ -100,34 +106,47 @@ struct Rows {
 }
 
 /// The same read from two threads at once: flat means that readers do not wait for each other.
-async fn two_threads(ours: &Credential, theirs: &Arc<ManagedIdentityCredential>, resource: &Resource) -> Result<()> {
+async fn two_threads(
+    ours: &Credential,
+    theirs: &Arc<ManagedIdentityCredential>,
+    resource: &Resource,
+) -> Result<()> {
     println!("\ncached read on two threads at once, ns per call (median of {ROUNDS} rounds)");
     let (mut borrowed, mut cloned, mut peers) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        borrowed.push(both(|| {
-            let (ours, resource) = (ours.clone(), resource.clone());
-            move || async move {
-                for _ in 0..READS {
-                    black_box(ours.with_cached(&resource, |token| token.expires_on()));
+        borrowed.push(
+            both(|| {
+                let (ours, resource) = (ours.clone(), resource.clone());
+                move || async move {
+                    for _ in 0..READS {
+                        black_box(ours.with_cached(&resource, |token| token.expires_on()));
+                    }
                 }
-            }
-        }).await?);
-        cloned.push(both(|| {
-            let (ours, resource) = (ours.clone(), resource.clone());
-            move || async move {
-                for _ in 0..READS {
-                    let _ = black_box(ours.token(&resource).await);
+            })
+            .await?,
+        );
+        cloned.push(
+            both(|| {
+                let (ours, resource) = (ours.clone(), resource.clone());
+                move || async move {
+                    for _ in 0..READS {
+                        let _ = black_box(ours.token(&resource).await);
+                    }
                 }
-            }
-        }).await?);
-        peers.push(both(|| {
-            let (theirs, scope) = (theirs.clone(), resource.scope());
-            move || async move {
-                for _ in 0..READS {
-                    let _ = black_box(theirs.get_token(&[scope.as_str()], None).await);
+            })
+            .await?,
+        );
+        peers.push(
+            both(|| {
+                let (theirs, scope) = (theirs.clone(), resource.scope());
+                move || async move {
+                    for _ in 0..READS {
+                        let _ = black_box(theirs.get_token(&[scope.as_str()], None).await);
+                    }
                 }
-            }
-        }).await?);
+            })
+            .await?,
+        );
     }
     let theirs = median(&mut peers);
     for (name, row) in [("with_cached (borrowed)", &mut borrowed), ("token() (cloned)", &mut cloned)] {
@@ -153,19 +172,27 @@ where
 
 /// Ten thousand callers want a token when there is none.
 async fn cold_start(resource: &Resource) -> Result<()> {
-    println!("\n{WAITERS} callers at once and no token yet, ms until all have one (median of {ROUNDS} rounds)");
+    println!(
+        "\n{WAITERS} callers at once and no token yet, ms until all have one (median of {ROUNDS} rounds)"
+    );
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let credential = Credential::builder(World::real()).build()?;
-        ours.push(crowd(|| {
-            let (credential, resource) = (credential.clone(), resource.clone());
-            async move { credential.token(&resource).await.is_ok() }
-        }).await?);
+        ours.push(
+            crowd(|| {
+                let (credential, resource) = (credential.clone(), resource.clone());
+                async move { credential.token(&resource).await.is_ok() }
+            })
+            .await?,
+        );
         let credential = ManagedIdentityCredential::new(None)?;
-        theirs.push(crowd(|| {
-            let (credential, scope) = (credential.clone(), resource.scope());
-            async move { credential.get_token(&[scope.as_str()], None).await.is_ok() }
-        }).await?);
+        theirs.push(
+            crowd(|| {
+                let (credential, scope) = (credential.clone(), resource.scope());
+                async move { credential.get_token(&[scope.as_str()], None).await.is_ok() }
+            })
+            .await?,
+        );
     }
     let (ours, theirs) = (median(&mut ours), median(&mut theirs));
     println!("  pgentra                            {ours:8.2}   {:.1} times as fast", theirs / ours);
@@ -189,7 +216,10 @@ fn cold_processes(binary: &str, metadata: &str) -> Result<()> {
     );
     let mut ways = vec![
         ("pgentra token", vec![binary.to_owned(), "token".to_owned()]),
-        ("curl | jq", vec!["sh".into(), "-c".into(), format!("curl -s '{url}' -H Metadata:true | jq -r .access_token")]),
+        (
+            "curl | jq",
+            vec!["sh".into(), "-c".into(), format!("curl -s '{url}' -H Metadata:true | jq -r .access_token")],
+        ),
     ];
     if let Ok(python) = env::var("PGENTRA_BENCH_PYTHON") {
         let program = "from azure.identity import ManagedIdentityCredential as C; \
@@ -223,9 +253,11 @@ fn cold_processes(binary: &str, metadata: &str) -> Result<()> {
 }
 
 fn environment() {
-    let rustc = Command::new("rustc").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+    let rustc =
+        Command::new("rustc").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name\t: ")).unwrap_or("unknown processor");
+    let model =
+        cpu.lines().find_map(|line| line.strip_prefix("model name\t: ")).unwrap_or("unknown processor");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     println!("{model}, {cores} cores; {}", String::from_utf8_lossy(&rustc).trim());
     println!("azure_identity 1.0 through App Service; read the ratios, the machine is shared");

@@ -158,6 +158,7 @@ async fn a_refresh_comes_when_it_is_due_and_at_most_a_minute_earlier() {
     }
 }
 
+/// Invariant 7: a failed refresh never invalidates a token that still lives.
 #[tokio::test(start_paused = true)]
 async fn a_failed_refresh_keeps_the_old_token_and_backs_off_doubling() {
     let lines = std::iter::once(token("old", 24 * HOUR)).chain((0..7).map(|_| refusal()));

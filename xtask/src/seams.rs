@@ -1,0 +1,77 @@
+//! Who may read the clock and the environment, and who may sign.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::tree;
+
+/// The only files that may relax clippy's disallowed methods: the seams themselves, build scripts, and tests or examples
+/// that are a process of their own.
+const SEAMS: [&str; 6] = [
+    "crates/identity/src/clock.rs",
+    "crates/identity/src/env.rs",
+    "crates/localdb/build.rs",
+    "crates/localdb/tests/killed.rs",
+    "crates/emulator/examples/serve.rs",
+    "e2e/src/client.rs",
+];
+/// What the crypto library calls everything that can sign.
+const SIGNING: [&str; 4] = ["KeyPair", "RsaKeyPair", "hmac::", "EncodingKey"];
+
+/// Every place beside a seam that reads the clock or the environment, and everything in `verify` that could sign.
+pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
+    Ok(faults(&tree::rust(root)?))
+}
+
+fn faults(sources: &[(PathBuf, String)]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (path, text) in
+        sources.iter().filter(|(path, _)| !path.starts_with("xtask") && !path.starts_with("bench"))
+    {
+        let name = path.display().to_string();
+        if text.contains("clippy::disallowed_methods") && !SEAMS.contains(&name.as_str()) {
+            faults.push(format!("{name}: relaxes the ban on the clock and the environment; it is no seam"));
+        }
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        if path.starts_with("crates/verify/src") && SIGNING.iter().any(|word| code.contains(word)) {
+            faults.push(format!("{name}: names what can sign; `verify` cannot mint"));
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_one(path: &str, text: &str) -> usize {
+        faults(&[(PathBuf::from(path), text.to_owned())]).len()
+    }
+
+    /// Invariant 4: the clock and the environment are read in the seams alone.
+    #[test]
+    fn only_seams_read_the_clock_and_the_environment() {
+        assert_eq!(check_one("crates/connect/src/dial.rs", "#[expect(clippy::disallowed_methods)]"), 1);
+        assert_eq!(check_one("crates/identity/src/clock.rs", "#[expect(clippy::disallowed_methods)]"), 0);
+        let bans = std::fs::read_to_string(tree::root().unwrap().join("clippy.toml")).unwrap();
+        for method in ["SystemTime::now", "Instant::now", "env::var\"", "env::var_os", "env::vars\""] {
+            assert!(bans.contains(method), "{method}");
+        }
+        assert_eq!(check(&tree::root().unwrap()).unwrap(), Vec::<String>::new());
+    }
+
+    /// Invariant 3: `verify` names nothing that can sign.
+    #[test]
+    fn verify_cannot_mint() {
+        assert_eq!(check_one("crates/verify/src/keys.rs", "use aws_lc_rs::rsa::KeyPair;"), 1);
+        assert_eq!(
+            check_one(
+                "crates/verify/src/keys.rs",
+                "#[cfg(test)]\nmod tests { use aws_lc_rs::rsa::KeyPair; }"
+            ),
+            0
+        );
+        assert_eq!(check(&tree::root().unwrap()).unwrap(), Vec::<String>::new());
+    }
+}
