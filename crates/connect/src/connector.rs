@@ -73,16 +73,8 @@ impl Connector {
             Err(error) if is_stale(&error) => error,
             Err(error) => return Err(error),
         };
-        tracing::info!(error = %refused, "the server refused the token; asking for a newer one");
-        match self.credential.refresh(&self.resource, &token).await {
-            Ok(Refreshed::New(token)) => self.reach(&token).await,
-            Ok(Refreshed::Same(_)) => Err(refused.with_same_token()),
-            Err(error) => {
-                // The refusal came first and says more to whoever must mend it.
-                tracing::warn!(%error, "no newer token");
-                Err(refused)
-            }
-        }
+        let newer = self.newer(&token, refused).await?;
+        self.reach(&newer).await
     }
 
     /// A session over a stream that somebody else opened to `host`: TLS and sign-in as in [`Connector::connect`], once,
@@ -108,8 +100,41 @@ impl Connector {
         LibpqEnvironment::new(&self.target, self.token().await?)
     }
 
-    async fn token(&self) -> Result<AccessToken, ConnectError> {
+    pub(crate) async fn token(&self) -> Result<AccessToken, ConnectError> {
         self.credential.token(&self.resource).await.map_err(ConnectError::token)
+    }
+
+    /// Another token than the refused one; the refusal, if there is none.
+    pub(crate) async fn newer(
+        &self,
+        token: &AccessToken,
+        refused: ConnectError,
+    ) -> Result<AccessToken, ConnectError> {
+        tracing::info!(error = %refused, "the server refused the token; asking for a newer one");
+        match self.credential.refresh(&self.resource, token).await {
+            Ok(Refreshed::New(token)) => Ok(token),
+            Ok(Refreshed::Same(_)) => Err(refused.with_same_token()),
+            Err(error) => {
+                // The refusal came first and says more to whoever must mend it.
+                tracing::warn!(%error, "no newer token");
+                Err(refused)
+            }
+        }
+    }
+
+    /// What a sign-in with this token is made with.
+    pub(crate) fn sign_in<'a>(
+        &'a self,
+        token: &'a AccessToken,
+        claims: Option<&'a UnverifiedClaims>,
+    ) -> SignIn<'a> {
+        SignIn {
+            role: self.target.user(),
+            database: self.target.database(),
+            token: token.expose_secret(),
+            object_id: claims.and_then(UnverifiedClaims::object_id),
+            person: claims.and_then(UnverifiedClaims::kind) == Some(TokenKind::User),
+        }
     }
 
     async fn reach(&self, token: &AccessToken) -> Result<Session, ConnectError> {
@@ -159,13 +184,7 @@ impl Connector {
         tracing::debug!(host, tls = %info, "the server is who it says");
 
         let claims = UnverifiedClaims::of(token);
-        let sign_in = SignIn {
-            role: self.target.user(),
-            database: self.target.database(),
-            token: token.expose_secret(),
-            object_id: claims.as_ref().and_then(UnverifiedClaims::object_id),
-            person: claims.as_ref().and_then(UnverifiedClaims::kind) == Some(TokenKind::User),
-        };
+        let sign_in = self.sign_in(token, claims.as_ref());
         let signed_in = handshake::sign_in(&mut stream, &self.startup, &sign_in);
         let ready =
             timeout_at(deadline, signed_in).await.map_err(|_| too_slow(host, limit, "the sign-in"))??;
@@ -175,7 +194,7 @@ impl Connector {
     }
 }
 
-fn is_stale(error: &ConnectError) -> bool {
+pub(crate) fn is_stale(error: &ConnectError) -> bool {
     matches!(error.kind(), ConnectErrorKind::Refused(refusal) if Refusal::stale_token_explains(refusal))
 }
 

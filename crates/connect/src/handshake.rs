@@ -55,7 +55,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
             BackendMessage::Authentication(Authentication::Ok) => return Ok(()),
             BackendMessage::Authentication(Authentication::CleartextPassword) => {}
             BackendMessage::Authentication(other) => return Err(self.not_for_a_token(&other)),
-            BackendMessage::ErrorResponse(fields) => return Err(self.refused(&fields)),
+            BackendMessage::ErrorResponse(fields) => return Err(refused(&fields, self.sign_in)),
             _ => return Err(out_of_order()),
         }
         let mut out = BytesMut::new();
@@ -70,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
         sent?;
         match self.next().await? {
             BackendMessage::Authentication(Authentication::Ok) => Ok(()),
-            BackendMessage::ErrorResponse(fields) => Err(self.refused(&fields)),
+            BackendMessage::ErrorResponse(fields) => Err(refused(&fields, self.sign_in)),
             _ => Err(out_of_order()),
         }
     }
@@ -90,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
                 }
                 BackendMessage::BackendKeyData(data) => key = Some(data),
                 BackendMessage::NoticeResponse(_) => {}
-                BackendMessage::ErrorResponse(fields) => return Err(self.refused(&fields)),
+                BackendMessage::ErrorResponse(fields) => return Err(refused(&fields, self.sign_in)),
                 BackendMessage::ReadyForQuery(_) => {
                     said.extend_from_slice(&self.received);
                     return Ok(Ready { said: said.freeze(), parameters, key });
@@ -145,17 +145,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
             None => error,
         }
     }
+}
 
-    fn refused(&self, fields: &Fields) -> ConnectError {
-        let server = ServerMessage::read(fields, self.sign_in.token);
-        let refusal = Refusal::classify(server.sqlstate(), server.message());
-        let message = format!("the server refused: {} (SQLSTATE {})", server.message(), server.sqlstate());
-        let hint = refusal.hint(self.sign_in).or_else(|| server.hint().map(str::to_owned));
-        let error = ConnectError::refused(refusal, message).saying(server);
-        match hint {
-            Some(hint) => error.hinting(hint),
-            None => error,
-        }
+/// What a server's ErrorResponse means for this sign-in.
+pub(crate) fn refused(fields: &Fields, sign_in: &SignIn<'_>) -> ConnectError {
+    let server = ServerMessage::read(fields, sign_in.token);
+    let refusal = Refusal::classify(server.sqlstate(), server.message());
+    let message = format!("the server refused: {} (SQLSTATE {})", server.message(), server.sqlstate());
+    let hint = refusal.hint(sign_in).or_else(|| server.hint().map(str::to_owned));
+    let error = ConnectError::refused(refusal, message).saying(server);
+    match hint {
+        Some(hint) => error.hinting(hint),
+        None => error,
     }
 }
 

@@ -21,6 +21,7 @@
 //! `AuthenticationCleartextPassword`. Not where the server declines TLS, not for a certificate of another name, not for
 //! MD5 or SCRAM. There is no switch for that: libpq's `sslmode` below `verify-ca` is refused.
 
+pub mod adapter;
 mod cancel;
 mod connector;
 mod conninfo;
@@ -39,6 +40,7 @@ mod service_file;
 mod session;
 mod target;
 pub mod tls;
+mod url;
 
 pub use cancel::Canceller;
 pub use connector::Connector;

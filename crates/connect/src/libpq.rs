@@ -88,7 +88,7 @@ impl LibpqEnvironment {
 }
 
 /// libpq before 16 knows no `system`, so a file is named wherever the system keeps one.
-fn root_certificates(target: &Target) -> Result<String, ConnectError> {
+pub(crate) fn root_certificates(target: &Target) -> Result<String, ConnectError> {
     match &target.roots().0 {
         Kind::Own { path: Some(path), .. } => Ok(path.clone()),
         Kind::Own { path: None, .. } => {

@@ -184,7 +184,7 @@ where
     }
 }
 
-fn handshake_failed(error: io::Error, host: &str, negotiation: SslNegotiation) -> ConnectError {
+pub(crate) fn handshake_failed(error: io::Error, host: &str, negotiation: SslNegotiation) -> ConnectError {
     use CertificateError as Bad;
     let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     let (failure, message, hint) = match cause {

@@ -1,0 +1,99 @@
+use std::sync::Arc;
+
+use pgentra_connect::Connector;
+use pgentra_connect::adapter::sqlx::Pool;
+use sqlx::Postgres;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use crate::cloud::{Cloud, LEEWAY, LIFETIME, OTHER_ROLE, ROLE};
+use crate::life::{self, AnyError, CONNECTIONS, PROCESS};
+
+/// sqlx's own pool, which nobody but the renewal gives a token to.
+pub(crate) struct Renewed {
+    pub(crate) pool: Pool,
+    options: std::sync::Mutex<Arc<PgConnectOptions>>,
+}
+
+impl Renewed {
+    pub(crate) async fn new(connector: Connector) -> Renewed {
+        let pool = pool(connector).await.unwrap();
+        let options = pool.pool().connect_options();
+        Renewed { pool, options: options.into() }
+    }
+
+    /// Returns when the options of future connections are others.
+    pub(crate) async fn wait(&self) {
+        let before = self.options.lock().unwrap().clone();
+        while Arc::ptr_eq(&before, &self.pool.pool().connect_options()) {
+            tokio::task::yield_now().await;
+        }
+        *self.options.lock().unwrap() = self.pool.pool().connect_options();
+    }
+}
+
+impl life::Pool for Renewed {
+    type Connection = PoolConnection<Postgres>;
+
+    async fn get(&self) -> Result<Self::Connection, AnyError> {
+        Ok(self.pool.pool().acquire().await?)
+    }
+
+    async fn process(connection: &mut Self::Connection) -> Result<i32, AnyError> {
+        Ok(sqlx::query_scalar(PROCESS).fetch_one(&mut **connection).await?)
+    }
+
+    async fn notice(&self) {
+        self.wait().await;
+    }
+}
+
+async fn pool(connector: Connector) -> Result<Pool, pgentra_connect::ConnectError> {
+    let size = u32::try_from(CONNECTIONS).unwrap();
+    Pool::connect(connector, PgPoolOptions::new().max_connections(size)).await
+}
+
+#[tokio::test]
+async fn a_pool_lives_through_three_token_lifetimes() {
+    let mut cloud = Cloud::start().await;
+    let renewed = Renewed::new(cloud.connector(ROLE)).await;
+    life::lives_on(&mut cloud, &renewed).await;
+    let clone = renewed.pool.pool().clone();
+    renewed.pool.close().await;
+    assert!(clone.is_closed());
+    assert_eq!(clone.size(), 0);
+    cloud.stop().await;
+}
+
+/// Without this the test above would prove nothing.
+#[tokio::test]
+async fn a_pool_that_is_not_renewed_is_refused() {
+    let cloud = Cloud::start().await;
+    let pool = pool(cloud.connector(ROLE)).await.unwrap();
+    let not_renewed = PgPoolOptions::new().connect_lazy_with(pool.pool().connect_options().as_ref().clone());
+    cloud.pass(LIFETIME + LEEWAY).await;
+    let error = not_renewed.acquire().await.unwrap_err();
+    assert!(error.to_string().contains("expired"), "{error}");
+    drop(pool.acquire().await.unwrap());
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn a_failure_is_told_with_its_cause_and_no_connection_is_handed_out() {
+    let cloud = Cloud::start().await;
+    life::is_refusal(&pool(cloud.connector(OTHER_ROLE)).await.unwrap_err());
+
+    let pool = pool(cloud.connector(ROLE)).await.unwrap();
+    // A connection goes back to the pool behind the scenes.
+    while pool.pool().num_idle() == 0 {
+        tokio::task::yield_now().await;
+    }
+    life::refuse_tokens(&cloud);
+    cloud.pass(LIFETIME + LEEWAY).await;
+    life::is_token_failure(&pool.renew().await.unwrap_err());
+    drop(pool.acquire().await.unwrap());
+    cloud.end_sessions().await;
+    life::is_token_failure(&pool.acquire().await.unwrap_err());
+    assert!(!format!("{pool:?}").contains("eyJ"));
+    cloud.stop().await;
+}

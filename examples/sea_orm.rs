@@ -1,0 +1,36 @@
+//! A connection of SeaORM, each of whose connections signs in with a fresh token. On a laptop:
+//!
+//! ```console
+//! $ pgentra local up --detach
+//! $ eval "$(pgentra local env)"
+//! $ cargo run --package pgentra-connect --features sea-orm --example sea_orm
+//! ```
+#![expect(clippy::print_stdout, reason = "an example talks to the person who runs it")]
+
+use std::error::Error;
+
+use pgentra_connect::adapter::sqlx::Pool;
+use pgentra_connect::{Connector, Layers, Target};
+use pgentra_identity::{Cloud, Credential, World};
+use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
+use sqlx::postgres::PgPoolOptions;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let pool = Pool::connect(connector()?, PgPoolOptions::new().max_connections(10)).await?;
+    let orm = pool.sea_orm();
+
+    let query = Statement::from_string(DatabaseBackend::Postgres, "SELECT current_user::text");
+    let row = orm.query_one_raw(query).await?.ok_or("no row")?;
+    println!("signed in as {}", row.try_get_by_index::<String>(0)?);
+    pool.close().await;
+    Ok(())
+}
+
+/// Signs in to the server that `PGHOST`, `PGUSER` and so on name, with the identity of the host this runs on.
+fn connector() -> Result<Connector, Box<dyn Error>> {
+    let world = World::real();
+    let layers = Layers::gather(None, &[], world.env(), world.files())?;
+    let credential = Credential::builder(world).build()?;
+    Ok(Connector::new(Target::resolve(&layers)?, credential, Cloud::Public.postgres_resource())?)
+}
