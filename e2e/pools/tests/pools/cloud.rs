@@ -71,8 +71,8 @@ impl Cloud {
 
         let cloud = Cloud { clock, azure, db, gateway, files };
         let administrator = cloud.azure.administrator().user_principal_name();
-        let session =
-            cloud.sign_in(administrator, "MSI_ENDPOINT", cloud.azure.cloud_shell()).connect().await.unwrap();
+        let host = ("MSI_ENDPOINT", cloud.azure.cloud_shell());
+        let session = cloud.sign_in(administrator, host, &[]).connect().await.unwrap();
         for identity in [cloud.azure.vm(), cloud.azure.user_assigned()] {
             let (name, id) = (identity.name(), identity.object_id());
             let sql = format!(
@@ -86,11 +86,16 @@ impl Cloud {
 
     /// Signs in with the machine's own identity, as `role`.
     pub(crate) fn connector(&self, role: &str) -> Connector {
-        self.sign_in(role, "AZURE_POD_IDENTITY_AUTHORITY_HOST", self.azure.metadata_url())
+        self.connector_with(role, &[])
+    }
+
+    /// The same with flags, which decide before everything else.
+    pub(crate) fn connector_with(&self, role: &str, flags: &[(&str, String)]) -> Connector {
+        self.sign_in(role, ("AZURE_POD_IDENTITY_AUTHORITY_HOST", self.azure.metadata_url()), flags)
     }
 
     /// Signs in on the host that the variable tells of.
-    fn sign_in(&self, role: &str, variable: &str, value: &str) -> Connector {
+    fn sign_in(&self, role: &str, (variable, value): (&str, &str), flags: &[(&str, String)]) -> Connector {
         let env = [
             ("PGHOST", "localhost".to_owned()),
             ("PGPORT", self.gateway.port.to_string()),
@@ -102,7 +107,7 @@ impl Cloud {
         let world =
             World::builder().env(Env::from_map(env)).files(Files::real()).clock(self.clock.clone()).build();
         let target =
-            Target::resolve(&Layers::gather(None, &[], world.env(), world.files()).unwrap()).unwrap();
+            Target::resolve(&Layers::gather(None, flags, world.env(), world.files()).unwrap()).unwrap();
         let credential = Credential::builder(world).build().unwrap();
         Connector::new(target, credential, AzureCloud::Public.postgres_resource()).unwrap()
     }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use pgentra_connect::Connector;
 use pgentra_connect::adapter::sqlx::Pool;
+use pgentra_connect::{ConnectError, ConnectErrorKind, Connector, TlsFailure};
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -48,7 +48,7 @@ impl life::Pool for Renewed {
     }
 }
 
-async fn pool(connector: Connector) -> Result<Pool, pgentra_connect::ConnectError> {
+async fn pool(connector: Connector) -> Result<Pool, ConnectError> {
     let size = u32::try_from(CONNECTIONS).unwrap();
     Pool::connect(connector, PgPoolOptions::new().max_connections(size)).await
 }
@@ -95,5 +95,19 @@ async fn a_failure_is_told_with_its_cause_and_no_connection_is_handed_out() {
     cloud.end_sessions().await;
     life::is_token_failure(&pool.acquire().await.unwrap_err());
     assert!(!format!("{pool:?}").contains("eyJ"));
+    cloud.stop().await;
+}
+
+/// Invariant 1: a token leaves the process only inside verified TLS, never to a name that did not match.
+#[tokio::test]
+async fn a_server_that_is_not_verified_gets_no_token() {
+    let cloud = Cloud::start().await;
+    for (flag, value, failure) in
+        [("host", "127.0.0.1", TlsFailure::Name), ("sslrootcert", "system", TlsFailure::UnknownIssuer)]
+    {
+        let connector = cloud.connector_with(ROLE, &[(flag, value.to_owned())]);
+        let error = pool(connector).await.unwrap_err();
+        assert_eq!(error.kind(), ConnectErrorKind::Tls(failure), "{error}");
+    }
     cloud.stop().await;
 }
