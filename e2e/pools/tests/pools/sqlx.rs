@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgentra_connect::adapter::sqlx::Pool;
 use pgentra_connect::{ConnectError, ConnectErrorKind, Connector, TlsFailure};
@@ -95,6 +96,23 @@ async fn a_failure_is_told_with_its_cause_and_no_connection_is_handed_out() {
     cloud.end_sessions().await;
     life::is_token_failure(&pool.acquire().await.unwrap_err());
     assert!(!format!("{pool:?}").contains("eyJ"));
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn a_newer_token_is_tried_once() {
+    let cloud = Cloud::start().await;
+    let connector = cloud.connector(OTHER_ROLE);
+    drop(connector.libpq_environment().await.unwrap());
+    for (wait, same) in [(Duration::ZERO, true), (LIFETIME - Duration::from_secs(9 * 60), false)] {
+        // The platform gives a new token in the last ten minutes of the old one.
+        cloud.pass(wait).await;
+        let before = cloud.token_requests();
+        let error = pool(connector.clone()).await.unwrap_err();
+        life::is_refusal(&error);
+        assert_eq!(error.same_token_came_back(), same);
+        assert_eq!(cloud.token_requests() - before, 1);
+    }
     cloud.stop().await;
 }
 
