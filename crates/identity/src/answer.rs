@@ -21,7 +21,7 @@ const SKEW: Duration = Duration::from_secs(5 * 60);
 
 #[derive(Deserialize)]
 struct Granted {
-    access_token: Option<String>,
+    access_token: Option<Zeroizing<String>>,
     expires_on: Option<Value>,
     expires_in: Option<Value>,
     refresh_in: Option<Value>,
@@ -55,11 +55,11 @@ pub(crate) fn read_token(
 pub(crate) fn finish(
     source: SourceName,
     resource: &Resource,
-    text: String,
+    mut text: Zeroizing<String>,
     life: (Option<SystemTime>, Option<Duration>, SystemTime),
 ) -> Result<AccessToken, TokenError> {
     let (stated, refresh_in, now) = life;
-    let secret = SecretString::from(text);
+    let secret = SecretString::from(std::mem::take(&mut *text));
     let shown = secrecy::ExposeSecret::expose_secret(&secret);
     let bad = |what: &str| TokenError::bad_answer(source, what);
     if shown.is_empty() {
