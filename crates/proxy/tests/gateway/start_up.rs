@@ -91,6 +91,7 @@ fn a_second_request_for_encryption_is_refused() {
     });
 }
 
+/// Invariant 8: a client that was accepted always gets an answer, with a SQLSTATE.
 #[test]
 fn what_is_not_the_protocol_is_answered_as_such() {
     run(async {
@@ -169,6 +170,7 @@ fn a_password_message_is_bounded_and_must_be_one() {
     });
 }
 
+/// Invariant 8: a client that was accepted always gets an answer, with a SQLSTATE.
 #[test]
 fn a_client_that_says_nothing_is_told_that_it_took_too_long() {
     run(async {
