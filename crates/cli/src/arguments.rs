@@ -91,32 +91,32 @@ pub(crate) struct Token {
     #[arg(long)]
     pub(crate) decode: bool,
     #[command(flatten)]
-    pub(crate) identity: Identity,
-    #[command(flatten)]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
 }
 
 /// Arguments of `pgentra whoami`.
 #[derive(Debug, Args)]
 pub(crate) struct Whoami {
     #[command(flatten)]
-    pub(crate) identity: Identity,
-    #[command(flatten)]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
 }
 
 /// Arguments of `pgentra query`.
 #[derive(Debug, Args)]
 pub(crate) struct Query {
-    #[command(flatten)]
-    pub(crate) connection: Connection,
     /// SQL to run; may be given several times, and may hold several statements.
     #[arg(short, long = "command", value_name = "SQL", required = true)]
     pub(crate) command: Vec<String>,
     #[command(flatten)]
-    pub(crate) identity: Identity,
-    #[command(flatten)]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
 }
 
 /// Arguments of `pgentra psql`.
@@ -267,9 +267,17 @@ pub(crate) struct Identity {
     /// Resource Manager id of a user-assigned identity.
     #[arg(long, value_name = "ID", group = "selector")]
     pub(crate) resource_id: Option<String>,
-    /// Where the token comes from, instead of finding out: imds, app-service, workload-identity, cloud-shell, …
+    /// Where the token comes from, instead of finding out: imds, app-service, app-service-2017, azure-arc, service-fabric,
+    /// cloud-shell, azure-ml, workload-identity, github-actions, azure-pipelines, client-secret, client-certificate,
+    /// azure-cli or azure-developer-cli.
     #[arg(long, value_name = "NAME")]
     pub(crate) source: Option<SourceName>,
+    /// A shell command that prints a token, or JSON as az does, as the source. It finds what the token is for in PGENTRA_RESOURCE.
+    #[arg(long, value_name = "CMD", conflicts_with_all = ["source", "selector"])]
+    pub(crate) token_command: Option<String>,
+    /// Entra tenant, a GUID or a domain name. Default: AZURE_TENANT_ID, where the source needs one.
+    #[arg(long, value_name = "TENANT")]
+    pub(crate) tenant: Option<String>,
     /// The Azure cloud: public, usgov or china.
     #[arg(long, default_value = "public", value_name = "CLOUD")]
     pub(crate) cloud: Cloud,

@@ -21,6 +21,12 @@ pub(crate) fn credential(world: &World, identity: &Identity) -> Outcome<(Credent
     if let Some(selector) = selector(identity)? {
         builder = builder.selector(selector);
     }
+    if let Some(tenant) = &identity.tenant {
+        builder = builder.tenant(tenant);
+    }
+    if let Some(command) = &identity.token_command {
+        builder = builder.command(["/bin/sh", "-c", command]);
+    }
     if let Some(source) = identity.source {
         builder = builder.source(source);
     }
