@@ -27,7 +27,8 @@
 //!
 //! `AZURE_CLIENT_ID` alone names the managed identity. `AZURE_TOKEN_CREDENTIALS` narrows the choice (`prod`, `dev`, or one
 //! credential of the Azure SDKs). `AZURE_POD_IDENTITY_AUTHORITY_HOST` moves the metadata service, `AZURE_AUTHORITY_HOST`
-//! Entra; `HTTPS_PROXY`, `NO_PROXY` and `SSL_CERT_FILE` hold for https to other machines alone. [`Credential::decision`] tells what was
+//! Entra; `HTTPS_PROXY`, `NO_PROXY` and `SSL_CERT_FILE` hold for https to other machines alone.
+//! [`Credential::decision`] tells what was
 //! chosen and why.
 //!
 //! # Refresh
