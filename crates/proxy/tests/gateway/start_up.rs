@@ -185,6 +185,42 @@ fn a_client_that_says_nothing_is_told_that_it_took_too_long() {
 }
 
 #[test]
+fn a_client_that_is_asked_for_its_token_and_says_nothing_is_told_so_too() {
+    run(async {
+        let gateway = Stage::flexible()
+            .await
+            .gateway_with(|config| config.limits.start_up = Duration::from_millis(300))
+            .await;
+        let mut raw = Raw::new(gateway.dial_tls().await);
+        raw.start(&start(crate::stage::azure().await.administrator().user_principal_name())).await;
+        // On a slow machine the time may be over before the question comes.
+        let error = loop {
+            match raw.read().await {
+                Some(BackendMessage::Authentication(Authentication::CleartextPassword)) => {}
+                Some(BackendMessage::ErrorResponse(error)) => break error,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(error.sqlstate(), "57014");
+    });
+}
+
+#[test]
+fn places_are_for_those_with_a_token() {
+    run(async {
+        let stage = Stage::flexible().await;
+        let gateway = stage.gateway_with(|config| config.limits.connections = 1).await;
+        let administrator = crate::stage::azure().await.administrator().user_principal_name();
+        let mut silent = Raw::new(gateway.dial_tls().await);
+        silent.start(&start(administrator)).await;
+        silent.read().await.unwrap();
+        // Somebody without a token waits for nothing, and takes nobody's place.
+        let _first = stage.administrator(&gateway).await;
+        assert_eq!(gateway.refusal(administrator, "postgres", "no token").await.0, "28000");
+    });
+}
+
+#[test]
 fn one_client_too_many_is_told_so() {
     run(async {
         let stage = Stage::flexible().await;
