@@ -238,14 +238,25 @@ fn one_client_too_many_is_told_so() {
 #[test]
 fn a_client_that_is_still_starting_hears_of_the_shutdown() {
     run(async {
-        let gateway = Stage::flexible().await.gateway().await;
-        let mut raw = Raw::new(gateway.dial_tls().await);
-        gateway.shutdown.cancel();
-        let error = raw.error().await;
-        assert_eq!(
-            (&*error.sqlstate(), &*error.message()),
-            ("57P03", "the database system is shutting down")
-        );
-        gateway.served.await.unwrap();
+        // Before its TLS handshake, and after it.
+        for handshake_first in [false, true] {
+            let gateway = Stage::flexible().await.gateway().await;
+            let mut raw = Raw::new(gateway.dial().await);
+            let mut request = BytesMut::new();
+            encode_ssl_request(&mut request);
+            raw.send(&request).await;
+            assert_eq!(raw.byte().await, b'S');
+            if !handshake_first {
+                gateway.shutdown.cancel();
+            }
+            let mut raw = Raw::new(gateway.handshake(raw.into_stream(), &[]).await.unwrap());
+            gateway.shutdown.cancel();
+            let error = raw.error().await;
+            assert_eq!(
+                (&*error.sqlstate(), &*error.message()),
+                ("57P03", "the database system is shutting down")
+            );
+            gateway.served.await.unwrap();
+        }
     });
 }
