@@ -175,14 +175,24 @@ pub(crate) struct LocalUp {
     /// Port of the metadata service (plain HTTP, as on a VM); 0 takes any free one.
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     pub(crate) metadata_port: u16,
-    /// Also answer at 169.254.169.254:80. The address must be on the loopback interface, which takes root or a network namespace.
-    #[arg(long)]
-    pub(crate) link_local: bool,
+    #[command(flatten)]
+    pub(crate) fixed: FixedPlaces,
     /// Return when it is ready and leave it running.
     #[arg(long)]
     pub(crate) detach: bool,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// What can only be had at its own place on the machine, which takes privileges.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct FixedPlaces {
+    /// Also answer at 169.254.169.254:80. The address must be on the loopback interface, which takes root or a network namespace.
+    #[arg(long)]
+    pub(crate) link_local: bool,
+    /// Also be the agent of an Azure Arc server. Its folder /var/opt/azcmagent must not be there yet; to make it takes root.
+    #[arg(long)]
+    pub(crate) arc: bool,
 }
 
 /// Arguments of `pgentra local status`.
@@ -246,6 +256,8 @@ pub(crate) enum Host {
     GithubActions,
     /// A job at Azure Pipelines.
     AzurePipelines,
+    /// A server connected through Azure Arc; needs `pgentra local up --arc`.
+    AzureArc,
     /// An application with a client secret.
     ClientSecret,
     /// An application with a certificate.

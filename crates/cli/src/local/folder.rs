@@ -8,6 +8,9 @@ use pgentra_localdb::Janitor;
 
 use crate::problem::{Blame, Outcome, Problem};
 
+/// The folder of the Arc agent: every client insists on it (Microsoft: azure-arc/servers/managed-identity-authentication).
+const ARC: &str = "/var/opt/azcmagent";
+
 /// Where the local cloud called `name` lives: below `XDG_RUNTIME_DIR`, else below `TMPDIR` in a folder of this user's.
 pub(crate) fn of(env: &Env, name: &str) -> PathBuf {
     let user = rustix::process::geteuid();
@@ -41,6 +44,26 @@ pub(crate) fn create(folder: &Path) -> Outcome<Janitor> {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))
         .map_err(|error| cannot_make(folder, &error))?;
     Ok(janitor)
+}
+
+/// Makes the folder of the Arc agent, with that of its keys, and watches it. A real agent's is left alone.
+pub(crate) fn create_arc() -> Outcome<Janitor> {
+    let folder = Path::new(ARC);
+    let janitor = Janitor::create(folder).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => Problem::new(
+            Blame::Usage,
+            format!("{ARC} is there already: this machine may be an Azure Arc server"),
+        )
+        .hint("in a mount namespace of its own, as root: unshare --mount sh -c 'mount -t tmpfs none /var/opt && pgentra local up --arc'"),
+        _ => cannot_make(folder, &error).hint("--arc takes root, because clients read the agent's keys nowhere else"),
+    })?;
+    std::fs::create_dir(arc_keys(&janitor)).map_err(|error| cannot_make(folder, &error))?;
+    Ok(janitor)
+}
+
+/// Where the Arc agent puts its keys.
+pub(crate) fn arc_keys(agent: &Janitor) -> PathBuf {
+    agent.folder().join("tokens")
 }
 
 /// Removes the parent where this was the last local cloud in it.

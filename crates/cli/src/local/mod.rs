@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgentra_identity::World;
 
-use crate::arguments::{Format, Local, LocalEnv, LocalName, LocalStatus};
+use crate::arguments::{Format, Host, Local, LocalEnv, LocalName, LocalStatus};
 use crate::output;
 use crate::problem::{Blame, Outcome, Problem};
 use description::Description;
@@ -47,6 +47,12 @@ async fn status(world: &World, arguments: &LocalStatus) -> Outcome {
 async fn env(world: &World, arguments: &LocalEnv) -> Outcome {
     let description = running(world, &arguments.name).await?;
     let Some(variables) = description.environments.get(&arguments.host.name()) else {
+        if arguments.host == Host::AzureArc {
+            let again = "stop it and start it again as root: pgentra local down && pgentra local up --arc";
+            return Err(
+                Problem::new(Blame::Usage, "the running local cloud is no Azure Arc server").hint(again)
+            );
+        }
         return Err(Problem::new(Blame::Ours, "the running local cloud is of another version of pgentra")
             .hint("stop it and start it again: pgentra local down && pgentra local up"));
     };

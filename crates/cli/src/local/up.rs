@@ -36,7 +36,7 @@ async fn stay(world: &World, folder: &Path, arguments: &LocalUp) -> Outcome {
         database: arguments.database.clone(),
         port: arguments.port,
         metadata_port: arguments.metadata_port,
-        link_local: arguments.link_local,
+        fixed: arguments.fixed,
     };
     let started = tokio::select! {
         () = stop.cancelled() => return Ok(()),
@@ -95,7 +95,8 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
             &arguments.metadata_port.to_string(),
         ])
         .args(database.postgres.iter().flat_map(|folder| ["--postgres".as_ref(), folder.as_os_str()]))
-        .args(arguments.link_local.then_some("--link-local"))
+        .args(arguments.fixed.link_local.then_some("--link-local"))
+        .args(arguments.fixed.arc.then_some("--arc"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
