@@ -23,7 +23,6 @@ packages() {
     has ip || echo iproute2
     has setpriv || echo util-linux
     has script || echo bsdutils
-    has faketime || echo faketime
     has python3 || echo python3
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
 }
@@ -61,7 +60,7 @@ node_packages() {
 }
 
 install_packages || echo "e2e: the package manager failed; going on with what there is" >&2
-for program in curl jq psql ip setpriv script faketime; do
+for program in curl jq psql ip setpriv script; do
     has "$program" || missing "$program" "not on the PATH; install it with this system's package manager"
 done
 once python clients/requirements.txt python_packages || missing python "the packages of clients/requirements.txt could not be installed"

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,6 @@ pub enum User {
 }
 
 /// Where one test works. See the crate's page.
-#[derive(Debug)]
 pub struct Lab {
     folder: TempDir,
     /// Words before every command, such as those that enter a network namespace.
@@ -159,6 +159,16 @@ impl Lab {
             .env("RUST_BACKTRACE", "1")
             .current_dir(self.path().join("home"));
         command
+    }
+}
+
+/// Not what was said, nor any token.
+impl fmt::Debug for Lab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lab")
+            .field("folder", &self.path())
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
     }
 }
 

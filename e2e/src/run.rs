@@ -1,3 +1,4 @@
+use std::fmt;
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -22,7 +23,6 @@ pub struct Run<'lab> {
 }
 
 /// What a program said and how it ended.
-#[derive(Debug)]
 pub struct Done<'lab> {
     lab: &'lab Lab,
     shown: String,
@@ -107,10 +107,16 @@ impl<'lab> Run<'lab> {
     }
 }
 
+impl fmt::Debug for Done<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}\n{}{}", self.shown, self.status, self.stdout, self.stderr)
+    }
+}
+
 impl Done<'_> {
     /// Its output; it must have ended well.
     pub fn ok(&self) -> &str {
-        assert!(self.status.success(), "`{}`: {}\n{}{}", self.shown, self.status, self.stdout, self.stderr);
+        assert!(self.status.success(), "{self:?}");
         &self.stdout
     }
 
