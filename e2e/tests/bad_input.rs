@@ -39,7 +39,7 @@ fn of_the_server() {
     let cloud = lab.cloud(Flavour::Flexible, &[]);
     let vm = cloud.env("vm");
     let query = ["query", "-c", "SELECT 1"];
-    let cases: [Case; 10] = [
+    let cases: [Case; 11] = [
         ("a role that does not exist", &["-U", "nobody_here"], &[], REFUSED, &["nobody_here"]),
         ("a role of another identity", &["-U", "myIdentity"], &[], REFUSED, &["myIdentity"]),
         (
@@ -59,6 +59,13 @@ fn of_the_server() {
             &[("PGHOST", "wrong.example"), ("PGHOSTADDR", "127.0.0.1")],
             NETWORK,
             &["wrong.example", "certificate"],
+        ),
+        (
+            "a root certificate that is not there",
+            &[],
+            &[("PGSSLROOTCERT", "/nowhere/ca.pem")],
+            USAGE,
+            &["/nowhere/ca.pem"],
         ),
         (
             "a host that does not exist",
@@ -126,6 +133,7 @@ fn of_the_metadata_service() {
         "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{}/metadata\r\nContent-Length: 0\r\n\r\n",
         elsewhere.port()
     );
+    let endless = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n{\"access_token\":\"";
     let lab = Lab::new();
     let mut faults = Vec::new();
     for (case, peer) in [
@@ -134,7 +142,22 @@ fn of_the_metadata_service() {
         ("something that hangs up", Peer::answering(b"")),
         ("no HTTP", Peer::answering(b"SSH-2.0-OpenSSH_9.2\r\n")),
         ("a web page", Peer::answering(&http("200 OK", "<html>Welcome to nginx!</html>"))),
+        ("JSON without a token", Peer::answering(&http("200 OK", "{\"hello\":\"world\"}"))),
+        (
+            "a number for a token",
+            Peer::answering(&http("200 OK", "{\"access_token\":5,\"expires_on\":\"9999999999\"}")),
+        ),
+        (
+            "a token that has expired",
+            Peer::answering(&http("200 OK", "{\"access_token\":\"a.b.c\",\"expires_on\":\"1500000000\"}")),
+        ),
+        (
+            "an empty token",
+            Peer::answering(&http("200 OK", "{\"access_token\":\"\",\"expires_on\":\"9999999999\"}")),
+        ),
         ("half an answer", Peer::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n{\"access_tok")),
+        ("an endless answer", Peer::pouring(endless)),
+        ("another service", Peer::answering(&http("404 Not Found", "no such page"))),
         (
             "a refusal",
             Peer::answering(&http(
@@ -175,6 +198,7 @@ fn of_the_command_line() {
         (&["token", "--source", "nonsense"][..], "nonsense"),
         (&["token", "--cloud", "mars"], "mars"),
         (&["token", "--client-id", STRANGER, "--object-id", STRANGER], "--object-id"),
+        (&["token", "--resource", "not a uri"], "resource"),
         (&["query", "-c", "SELECT 1"], "no server"),
         (&["query"], "--command"),
         (&["query", "-c", "SELECT 1", "postgres://h:notaport/db"], "port"),
@@ -212,7 +236,6 @@ fn of_the_local_cloud() {
             );
             // what was under way when it failed may take a moment to clear
             lab.await_processes();
-            lab.remove_shared_folder();
             lab.assert_nothing_left();
         }
     }

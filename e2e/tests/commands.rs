@@ -161,8 +161,9 @@ fn a_local_cloud_describes_itself() {
 #[test]
 fn several_run_side_by_side_and_detached() {
     let lab = Lab::new();
-    let one = lab.shell("pgentra local up --detach --name one -o json 2>one.log").done().json();
-    lab.shell("pgentra local up --detach --name two --flavour single 2>two.log").done().ok();
+    let one = lab.pgentra(&["local", "up", "--detach", "--name", "one", "-o", "json"]).done().json();
+    let two = lab.pgentra(&["local", "up", "--detach", "--name", "two", "--flavour", "single"]).done();
+    two.ok();
     for (name, flavour) in [("one", "flexible"), ("two", "single")] {
         let status = lab.pgentra(&["local", "status", "--name", name, "-o", "json"]).done().json();
         assert_eq!(status["flavour"], flavour);

@@ -11,7 +11,10 @@ use crate::problem::{Blame, Outcome, Problem};
 /// A credential and the resource its tokens are for.
 pub(crate) fn credential(world: &World, identity: &Identity) -> Outcome<(Credential, Resource)> {
     let resource = match &identity.resource {
-        Some(text) => text.parse().map_err(|error| Problem::new(Blame::Usage, error))?,
+        Some(text) => text.parse().map_err(|error| {
+            Problem::new(Blame::Usage, error)
+                .hint("--resource takes the URI of an API, such as https://ossrdbms-aad.database.windows.net")
+        })?,
         None => identity.cloud.postgres_resource(),
     };
     let mut builder = Credential::builder(world.clone())

@@ -19,6 +19,17 @@ impl Peer {
         })
     }
 
+    /// Answers with these bytes, and then with more for as long as anybody reads.
+    pub(crate) fn pouring(reply: &[u8]) -> Peer {
+        let reply = reply.to_owned();
+        Peer::serving(move |stream| {
+            let mut written = stream.write_all(&reply);
+            while written.is_ok() {
+                written = stream.write_all(&[b'x'; 65_536]);
+            }
+        })
+    }
+
     /// Takes connections and says nothing.
     pub(crate) fn silent() -> Peer {
         Peer::serving(|stream| {
