@@ -59,6 +59,12 @@ node_packages() {
     (cd "$clients" && PATH=$clients/venv/bin:$PATH npm ci --silent --no-audit --no-fund)
 }
 
+azure_cli() {
+    rm -rf "$clients/azure-cli"
+    python3 -m venv "$clients/azure-cli"
+    "$clients/azure-cli/bin/pip" install --quiet --disable-pip-version-check -r clients/azure-cli.txt
+}
+
 install_packages || echo "e2e: the package manager failed; going on with what there is" >&2
 for program in curl jq psql ip setpriv script; do
     has "$program" || missing "$program" "not on the PATH; install it with this system's package manager"
@@ -72,3 +78,5 @@ if ! unshare --mount sh -c 'mount -t tmpfs none /var/opt' 2>/dev/null; then
     missing mounts "a mount namespace takes Linux and root"
 fi
 [ "$(id -u)" = 0 ] || missing root "not root"
+# The Azure CLI takes 730 MB and a minute and a half: only where it is asked for, `e2e/setup.sh azure-cli`.
+[ "${1:-}" != azure-cli ] || once azure-cli clients/azure-cli.txt azure_cli

@@ -3,7 +3,7 @@
 //! On Azure:
 //!
 //! ```console
-//! $ az ml compute update --resource-group myGroup --workspace-name myWorkspace --name myCompute --identity-type SystemAssigned
+//! $ az ml compute create --resource-group myGroup --workspace-name myWorkspace --file compute.yml    # identity: { type: system_assigned }
 //! postgres=> select * from pgaadauth_create_principal_with_oid('myCompute', 'OBJECT_ID', 'service', false, false);
 //! ```
 //!

@@ -22,7 +22,7 @@
 //! ```
 //!
 //! Particular to it: the assertion lives for five minutes and a job may run for hours, so each exchange begins with a fresh
-//! one. What `azure/login` leaves behind expires; this does not.
+//! one.
 #![expect(clippy::print_stdout, reason = "an example talks to the person who runs it")]
 
 mod sign_in;
