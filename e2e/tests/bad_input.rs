@@ -90,6 +90,27 @@ fn of_the_server() {
     assert!(done.stderr.contains("division by zero") && done.stderr.contains("22012"), "{}", done.stderr);
 }
 
+/// A token that has ended: whoever kept one is refused in Azure's words, and who asks for a new one gets in.
+#[test]
+fn of_an_old_token() {
+    let lab = Lab::new();
+    for flavour in [Flavour::Flexible, Flavour::Single] {
+        let cloud = lab.cloud(flavour, &[]);
+        let vm = cloud.env("vm");
+        let old = lab.pgentra(&["token"]).envs(vm.clone()).token();
+        let query = ["query", "-c", "SELECT 1", "--token-command", "printf %s \"$OLD\""];
+        lab.pgentra(&query).envs(vm.clone()).env("OLD", &old).done().ok();
+        lab.pgentra(&["local", "clock", "--advance", "25h"]).done().ok();
+        let kept = lab.pgentra(&query).envs(vm.clone()).env("OLD", &old).within(30).done();
+        assert_eq!(kept.fault(REFUSED, &["The access token has expired", "the same one again"]), None);
+        if have(&["psql"]) {
+            let psql = lab.program(&["psql", "-c", "SELECT 1"]).envs(vm.clone()).env("PGPASSWORD", &old).done();
+            assert!(psql.stderr.contains("The access token has expired. Acquire a new token"), "{}", psql.stderr);
+        }
+        lab.pgentra(&["query", "-c", "SELECT 1"]).envs(vm).done().ok();
+    }
+}
+
 /// There is something at the port, but not a PostgreSQL with TLS.
 #[test]
 fn of_the_port() {

@@ -1,11 +1,14 @@
 //! What a person typed. Nothing here touches the world; `sign_in` and the commands resolve it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use pgentra_identity::{Cloud, SourceName};
 use pgentra_proxy::gateway::Flavour;
+
+use crate::local::control::FURTHEST;
 
 /// PostgreSQL without passwords, on Azure identities.
 #[derive(Debug, Parser)]
@@ -160,6 +163,9 @@ pub(crate) enum Local {
         after_help = "Example: eval \"$(pgentra local env)\" && pgentra query -c 'SELECT current_user'"
     )]
     Env(LocalEnv),
+    /// Move the clock of the local cloud ahead, so that tokens end without anybody waiting.
+    #[command(after_help = "Example: pgentra local clock --advance 25h")]
+    Clock(LocalClock),
 }
 
 /// Arguments of `pgentra local up`.
@@ -212,6 +218,18 @@ pub(crate) struct LocalEnv {
     /// The Azure host to imitate: decides which variables are set.
     #[arg(long, value_enum, default_value_t = Host::Vm)]
     pub(crate) host: Host,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra local clock`.
+#[derive(Debug, Args)]
+pub(crate) struct LocalClock {
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    /// How far: 90s, 10m, 25h, 3d. Without it the time in the local cloud is only told.
+    #[arg(long, value_name = "TIME", value_parser = how_far)]
+    pub(crate) advance: Option<Duration>,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -343,6 +361,16 @@ fn flavour() -> impl TypedValueParser<Value = Flavour> {
     PossibleValuesParser::new(["flexible", "single"]).try_map(|text| text.parse::<Flavour>())
 }
 
+/// A time span such as `25h` or `1h 30m`, forward, of a year at most.
+fn how_far(text: &str) -> Result<Duration, String> {
+    let days = |text: &str| {
+        Some(Duration::from_secs(text.strip_suffix('d')?.parse::<u64>().ok()?.checked_mul(86_400)?))
+    };
+    let span = days(text).or_else(|| Duration::try_from(text.parse::<jiff::SignedDuration>().ok()?).ok());
+    span.filter(|span| *span <= FURTHEST)
+        .ok_or_else(|| "a time such as 90s, 10m, 25h or 3d; a year at most".to_owned())
+}
+
 /// A name that can be a folder: letters, digits, `-` and `_`, at most 32, so that socket paths stay short.
 fn local_name(text: &str) -> Result<String, String> {
     let fits = (1..=32).contains(&text.len())
@@ -366,6 +394,18 @@ mod tests {
         assert!(local_name("single-2").is_ok());
         for bad in ["", "a/b", "..", "ä", &"x".repeat(33)] {
             assert!(local_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_time_span_goes_forward_and_not_too_far() {
+        for (text, seconds) in
+            [("90s", 90), ("10m", 600), ("25h", 90_000), ("1h 30m", 5_400), ("3d", 259_200)]
+        {
+            assert_eq!(how_far(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "-1h", "1", "400d", "soon", "99999999999999999999d"] {
+            assert!(how_far(bad).is_err(), "{bad}");
         }
     }
 
