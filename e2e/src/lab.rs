@@ -135,13 +135,6 @@ impl Lab {
         }
     }
 
-    /// Removes the folder that all local clouds of a user share, if it is empty: after a kill nobody does.
-    pub fn remove_shared_folder(&self) {
-        for entry in fs::read_dir(self.temporary()).unwrap() {
-            let _ = fs::remove_dir(entry.unwrap().path());
-        }
-    }
-
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let own = self.path().join("bin").join(words[0]);
         let program = if own.exists() { own } else { find(words[0]) };

@@ -104,8 +104,13 @@ fn of_an_old_token() {
         let kept = lab.pgentra(&query).envs(vm.clone()).env("OLD", &old).within(30).done();
         assert_eq!(kept.fault(REFUSED, &["The access token has expired", "the same one again"]), None);
         if have(&["psql"]) {
-            let psql = lab.program(&["psql", "-c", "SELECT 1"]).envs(vm.clone()).env("PGPASSWORD", &old).done();
-            assert!(psql.stderr.contains("The access token has expired. Acquire a new token"), "{}", psql.stderr);
+            let psql =
+                lab.program(&["psql", "-c", "SELECT 1"]).envs(vm.clone()).env("PGPASSWORD", &old).done();
+            assert!(
+                psql.stderr.contains("The access token has expired. Acquire a new token"),
+                "{}",
+                psql.stderr
+            );
         }
         lab.pgentra(&["query", "-c", "SELECT 1"]).envs(vm).done().ok();
     }

@@ -228,9 +228,6 @@ fn a_local_cloud_leaves_nothing() {
         });
         lab.await_processes();
         assert!(!folder.exists(), "{signal:?}");
-        if signal == Signal::KILL {
-            lab.remove_shared_folder();
-        }
         lab.assert_nothing_left();
     }
 }

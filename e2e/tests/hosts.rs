@@ -280,7 +280,6 @@ fn the_folder_of_the_arc_agent_goes() {
     cloud.ended();
     lab.await_processes();
     assert_eq!(left(), "");
-    lab.remove_shared_folder();
 
     // without it, the variables cannot be had, and the reason is said
     let cloud = lab.cloud(Flavour::Flexible, &[]);

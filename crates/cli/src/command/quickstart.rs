@@ -51,7 +51,6 @@ pub(crate) async fn run(world: &World, arguments: Quickstart) -> Outcome {
         Err(problem) => Err(problem),
     };
     progress.clear();
-    folder::remove_parent(&folder);
     let played = played?;
     match arguments.output.output {
         Format::Json => output::json(&played),

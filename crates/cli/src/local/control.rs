@@ -9,6 +9,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use super::description::Description;
+use super::folder;
 use crate::command::whoami::unix;
 use crate::problem::{Blame, Outcome, Problem};
 
@@ -122,6 +123,7 @@ fn socket(folder: &Path) -> PathBuf {
 }
 
 async fn connect(folder: &Path) -> Outcome<Option<UnixStream>> {
+    folder::check_ours(folder)?;
     match UnixStream::connect(socket(folder)).await {
         Ok(stream) => Ok(Some(stream)),
         // No socket, or one that nobody listens on any more.

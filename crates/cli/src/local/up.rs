@@ -27,9 +27,7 @@ pub(crate) async fn run(world: &World, arguments: LocalUp) -> Outcome {
     if arguments.detach {
         return detach(&folder, &arguments).await;
     }
-    let outcome = stay(world, &folder, &arguments).await;
-    folder::remove_parent(&folder);
-    outcome
+    stay(world, &folder, &arguments).await
 }
 
 async fn stay(world: &World, folder: &Path, arguments: &LocalUp) -> Outcome {
@@ -79,8 +77,7 @@ async fn stay(world: &World, folder: &Path, arguments: &LocalUp) -> Outcome {
             .hint("start it again with -vv"))),
     };
     cloud.stop().await;
-    // Before whoever asked for the end hears it.
-    folder::remove_parent(folder);
+    // Whoever asked for the end hears it now.
     drop(control);
     outcome
 }
