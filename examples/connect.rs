@@ -31,6 +31,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let row = session.client().query_one("SELECT version()", &[]).await?;
 
     println!("\nConnected!\n\nPostgres version: {}", row.get::<_, &str>(0));
-    session.close().await;
+    session.close().await?;
     Ok(())
 }

@@ -1,1 +1,28 @@
-//! End-to-end tests: all processes, a real PostgreSQL, real clients.
+//! End-to-end tests: the built program, all its processes, a real PostgreSQL, real clients.
+//!
+//! Every test works in a [`Lab`]: a folder, an environment and a record of whatever any program said. When the lab is
+//! dropped it looks for what must not be there: a token in anything said or written, a file, a process.
+//!
+//! The clients come from `e2e/setup.sh`, which `cargo xtask test` runs first.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failing helper fails its test"
+)]
+
+mod binary;
+mod client;
+mod cloud;
+mod lab;
+mod run;
+mod secrecy;
+
+pub use binary::{example, pgentra};
+pub use client::{client, have};
+pub use cloud::{Cloud, Flavour};
+pub use lab::{Lab, User};
+pub use run::{Done, Run};
+
+/// The resource of Azure Database for PostgreSQL, as a query string writes it.
+pub const RESOURCE: &str = "https%3A%2F%2Fossrdbms-aad.database.windows.net";

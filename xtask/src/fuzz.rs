@@ -45,7 +45,7 @@ pub(crate) fn run(root: &Path, runs: u64) -> Result<()> {
                 format!("-max_len={LONGEST_INPUT}"),
                 "-rss_limit_mb=2048".to_owned(),
             ])
-            .arg("-print_final_stats=0")
+            .arg("-verbosity=0")
             .arg(&corpus)
             .current_dir(root.join("fuzz"))
             .status()

@@ -44,7 +44,7 @@ enum Chore {
     /// Build every fuzz target and run each for a bounded number of inputs.
     Fuzz {
         /// Inputs per target.
-        #[arg(long, default_value_t = 20_000)]
+        #[arg(long, default_value_t = 200_000)]
         runs: u64,
     },
     /// Install what the tests need, then run all of them.

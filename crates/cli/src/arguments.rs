@@ -1,11 +1,14 @@
 //! What a person typed. Nothing here touches the world; `sign_in` and the commands resolve it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use pgentra_identity::{Cloud, SourceName};
 use pgentra_proxy::gateway::Flavour;
+
+use crate::local::control::FURTHEST;
 
 /// PostgreSQL without passwords, on Azure identities.
 #[derive(Debug, Parser)]
@@ -91,32 +94,32 @@ pub(crate) struct Token {
     #[arg(long)]
     pub(crate) decode: bool,
     #[command(flatten)]
-    pub(crate) identity: Identity,
-    #[command(flatten)]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
 }
 
 /// Arguments of `pgentra whoami`.
 #[derive(Debug, Args)]
 pub(crate) struct Whoami {
     #[command(flatten)]
-    pub(crate) identity: Identity,
-    #[command(flatten)]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
 }
 
 /// Arguments of `pgentra query`.
 #[derive(Debug, Args)]
 pub(crate) struct Query {
-    #[command(flatten)]
-    pub(crate) connection: Connection,
     /// SQL to run; may be given several times, and may hold several statements.
     #[arg(short, long = "command", value_name = "SQL", required = true)]
     pub(crate) command: Vec<String>,
     #[command(flatten)]
-    pub(crate) identity: Identity,
-    #[command(flatten)]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
 }
 
 /// Arguments of `pgentra psql`.
@@ -160,6 +163,9 @@ pub(crate) enum Local {
         after_help = "Example: eval \"$(pgentra local env)\" && pgentra query -c 'SELECT current_user'"
     )]
     Env(LocalEnv),
+    /// Move the clock of the local cloud ahead, so that tokens end without anybody waiting.
+    #[command(after_help = "Example: pgentra local clock --advance 25h")]
+    Clock(LocalClock),
 }
 
 /// Arguments of `pgentra local up`.
@@ -175,14 +181,24 @@ pub(crate) struct LocalUp {
     /// Port of the metadata service (plain HTTP, as on a VM); 0 takes any free one.
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     pub(crate) metadata_port: u16,
-    /// Also answer at 169.254.169.254:80. The address must be on the loopback interface, which takes root or a network namespace.
-    #[arg(long)]
-    pub(crate) link_local: bool,
+    #[command(flatten)]
+    pub(crate) fixed: FixedPlaces,
     /// Return when it is ready and leave it running.
     #[arg(long)]
     pub(crate) detach: bool,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// What can only be had at its own place on the machine, which takes privileges.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct FixedPlaces {
+    /// Also answer at 169.254.169.254:80. The address must be on the loopback interface, which takes root or a network namespace.
+    #[arg(long)]
+    pub(crate) link_local: bool,
+    /// Also be the agent of an Azure Arc server. Its folder /var/opt/azcmagent must not be there yet; to make it takes root.
+    #[arg(long)]
+    pub(crate) arc: bool,
 }
 
 /// Arguments of `pgentra local status`.
@@ -202,6 +218,18 @@ pub(crate) struct LocalEnv {
     /// The Azure host to imitate: decides which variables are set.
     #[arg(long, value_enum, default_value_t = Host::Vm)]
     pub(crate) host: Host,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra local clock`.
+#[derive(Debug, Args)]
+pub(crate) struct LocalClock {
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    /// How far: 90s, 10m, 25h, 3d. Without it the time in the local cloud is only told.
+    #[arg(long, value_name = "TIME", value_parser = how_far)]
+    pub(crate) advance: Option<Duration>,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -246,6 +274,8 @@ pub(crate) enum Host {
     GithubActions,
     /// A job at Azure Pipelines.
     AzurePipelines,
+    /// A server connected through Azure Arc; needs `pgentra local up --arc`.
+    AzureArc,
     /// An application with a client secret.
     ClientSecret,
     /// An application with a certificate.
@@ -267,9 +297,17 @@ pub(crate) struct Identity {
     /// Resource Manager id of a user-assigned identity.
     #[arg(long, value_name = "ID", group = "selector")]
     pub(crate) resource_id: Option<String>,
-    /// Where the token comes from, instead of finding out: imds, app-service, workload-identity, cloud-shell, …
+    /// Where the token comes from, instead of finding out: imds, app-service, app-service-2017, azure-arc, service-fabric,
+    /// cloud-shell, azure-ml, workload-identity, github-actions, azure-pipelines, client-secret, client-certificate,
+    /// azure-cli or azure-developer-cli.
     #[arg(long, value_name = "NAME")]
     pub(crate) source: Option<SourceName>,
+    /// A shell command that prints a token, or JSON as az does, as the source. It finds what the token is for in PGENTRA_RESOURCE.
+    #[arg(long, value_name = "CMD", conflicts_with_all = ["source", "selector"])]
+    pub(crate) token_command: Option<String>,
+    /// Entra tenant, a GUID or a domain name. Default: AZURE_TENANT_ID, where the source needs one.
+    #[arg(long, value_name = "TENANT")]
+    pub(crate) tenant: Option<String>,
     /// The Azure cloud: public, usgov or china.
     #[arg(long, default_value = "public", value_name = "CLOUD")]
     pub(crate) cloud: Cloud,
@@ -323,6 +361,16 @@ fn flavour() -> impl TypedValueParser<Value = Flavour> {
     PossibleValuesParser::new(["flexible", "single"]).try_map(|text| text.parse::<Flavour>())
 }
 
+/// A time span such as `25h` or `1h 30m`, forward, of a year at most.
+fn how_far(text: &str) -> Result<Duration, String> {
+    let days = |text: &str| {
+        Some(Duration::from_secs(text.strip_suffix('d')?.parse::<u64>().ok()?.checked_mul(86_400)?))
+    };
+    let span = days(text).or_else(|| Duration::try_from(text.parse::<jiff::SignedDuration>().ok()?).ok());
+    span.filter(|span| *span <= FURTHEST)
+        .ok_or_else(|| "a time such as 90s, 10m, 25h or 3d; a year at most".to_owned())
+}
+
 /// A name that can be a folder: letters, digits, `-` and `_`, at most 32, so that socket paths stay short.
 fn local_name(text: &str) -> Result<String, String> {
     let fits = (1..=32).contains(&text.len())
@@ -346,6 +394,18 @@ mod tests {
         assert!(local_name("single-2").is_ok());
         for bad in ["", "a/b", "..", "ä", &"x".repeat(33)] {
             assert!(local_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_time_span_goes_forward_and_not_too_far() {
+        for (text, seconds) in
+            [("90s", 90), ("10m", 600), ("25h", 90_000), ("1h 30m", 5_400), ("3d", 259_200)]
+        {
+            assert_eq!(how_far(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "-1h", "1", "400d", "soon", "99999999999999999999d"] {
+            assert!(how_far(bad).is_err(), "{bad}");
         }
     }
 

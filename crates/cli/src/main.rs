@@ -82,5 +82,11 @@ fn log(world: &World, verbose: u8) {
         .get("PGENTRA_LOG")
         .and_then(|filter| EnvFilter::try_new(filter).ok())
         .unwrap_or_else(|| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(anstream::stderr).compact().init();
+    // A stderr that nobody reads any more is no reason to fail.
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(anstream::stderr)
+        .log_internal_errors(false)
+        .compact()
+        .init();
 }

@@ -11,7 +11,10 @@ use crate::problem::{Blame, Outcome, Problem};
 /// A credential and the resource its tokens are for.
 pub(crate) fn credential(world: &World, identity: &Identity) -> Outcome<(Credential, Resource)> {
     let resource = match &identity.resource {
-        Some(text) => text.parse().map_err(|error| Problem::new(Blame::Usage, error))?,
+        Some(text) => text.parse().map_err(|error| {
+            Problem::new(Blame::Usage, error)
+                .hint("--resource takes the URI of an API, such as https://ossrdbms-aad.database.windows.net")
+        })?,
         None => identity.cloud.postgres_resource(),
     };
     let mut builder = Credential::builder(world.clone())
@@ -20,6 +23,12 @@ pub(crate) fn credential(world: &World, identity: &Identity) -> Outcome<(Credent
     // Without a flag AZURE_CLIENT_ID may name the identity.
     if let Some(selector) = selector(identity)? {
         builder = builder.selector(selector);
+    }
+    if let Some(tenant) = &identity.tenant {
+        builder = builder.tenant(tenant);
+    }
+    if let Some(command) = &identity.token_command {
+        builder = builder.command(["/bin/sh", "-c", command]);
     }
     if let Some(source) = identity.source {
         builder = builder.source(source);

@@ -53,3 +53,8 @@ pub use roots::Roots;
 pub use service_connector::client_id as service_connector_client_id;
 pub use session::{Session, TlsInfo};
 pub use target::{DEFAULT_CONNECT_TIMEOUT, Decided, Endpoint, KeepAlive, SslMode, SslNegotiation, Target};
+
+/// Compiles what `docs/identity.md` shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/identity.md")]
+struct IdentityPage;

@@ -1,9 +1,7 @@
 //! Reads what a token endpoint answered, tolerantly: the same fields arrive as strings, integers and date texts.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::Value;
@@ -11,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::http::Response;
 use crate::token::Life;
-use crate::{AccessToken, Resource, SourceName, TokenError, TokenErrorKind, expiry};
+use crate::{AccessToken, Resource, SourceName, TokenError, TokenErrorKind, UnverifiedClaims, expiry};
 
 /// The longest token that is passed on: PostgreSQL reads password messages of at most 65,535 bytes.
 const MAX_TOKEN: usize = 65_530;
@@ -21,7 +19,7 @@ const SKEW: Duration = Duration::from_secs(5 * 60);
 
 #[derive(Deserialize)]
 struct Granted {
-    access_token: Option<String>,
+    access_token: Option<Zeroizing<String>>,
     expires_on: Option<Value>,
     expires_in: Option<Value>,
     refresh_in: Option<Value>,
@@ -55,11 +53,11 @@ pub(crate) fn read_token(
 pub(crate) fn finish(
     source: SourceName,
     resource: &Resource,
-    text: String,
+    mut text: Zeroizing<String>,
     life: (Option<SystemTime>, Option<Duration>, SystemTime),
 ) -> Result<AccessToken, TokenError> {
     let (stated, refresh_in, now) = life;
-    let secret = SecretString::from(text);
+    let secret = SecretString::from(std::mem::take(&mut *text));
     let shown = secrecy::ExposeSecret::expose_secret(&secret);
     let bad = |what: &str| TokenError::bad_answer(source, what);
     if shown.is_empty() {
@@ -71,8 +69,10 @@ pub(crate) fn finish(
     if !shown.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(bad("the access token in the answer contains characters that no token has"));
     }
-    let claims = claims(shown);
-    let expires_on = match (stated, claims.exp) {
+    // Nothing there is verified or trusted: an earlier end only makes the cache ask sooner.
+    let claims = UnverifiedClaims::read(shown);
+    let claimed = |name| claims.as_ref().and_then(|claims| claims.time(name));
+    let expires_on = match (stated, claimed("exp")) {
         (Some(stated), Some(claimed)) => stated.min(claimed),
         (Some(one), None) | (None, Some(one)) => one,
         (None, None) => return Err(bad("the answer does not say when the token ends")),
@@ -81,7 +81,8 @@ pub(crate) fn finish(
         return Err(bad("the token in the answer has already expired")
             .with_hint("Compare this machine's clock with the true time: `timedatectl` on Linux."));
     }
-    if let Some(ahead) = claims.nbf.and_then(|nbf| nbf.duration_since(now).ok()).filter(|ahead| *ahead > SKEW)
+    if let Some(ahead) =
+        claimed("nbf").and_then(|nbf| nbf.duration_since(now).ok()).filter(|ahead| *ahead > SKEW)
     {
         tracing::warn!(%source, seconds = ahead.as_secs(), "the token is not valid yet: this machine's clock is behind");
     }
@@ -156,37 +157,10 @@ fn is_aadsts(word: &str) -> bool {
         .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
-#[derive(Default)]
-struct Claims {
-    exp: Option<SystemTime>,
-    nbf: Option<SystemTime>,
-}
-
-/// The times in a token's claims, if it is a JWT. Nothing here is verified or trusted: an earlier end only makes the
-/// cache ask sooner.
-fn claims(token: &str) -> Claims {
-    #[derive(Deserialize)]
-    struct Times {
-        exp: Option<f64>,
-        nbf: Option<f64>,
-    }
-    let mut parts = token.split('.');
-    let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Claims::default();
-    };
-    let Ok(payload) = URL_SAFE_NO_PAD.decode(payload).map(Zeroizing::new) else { return Claims::default() };
-    let Ok(times) = serde_json::from_slice::<Times>(&payload) else { return Claims::default() };
-    let time = |seconds: Option<f64>| {
-        seconds
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            .and_then(|span| UNIX_EPOCH.checked_add(span))
-    };
-    Claims { exp: time(times.exp), nbf: time(times.nbf) }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use proptest::prelude::*;
 
     use super::*;

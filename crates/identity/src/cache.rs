@@ -23,6 +23,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use rand::Rng as _;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::chain::Chain;
@@ -184,17 +185,24 @@ impl Cache {
         if let Some(running) = &flight.running {
             return running.clone();
         }
-        // In a task of its own, so that it outlives whoever started it.
-        let guard = Airborne { slot: slot.clone(), clock: self.clock.clone() };
-        let task = runtime.spawn(fly(guard, self.chain.clone(), self.deadline));
+        let (sender, receiver) = oneshot::channel();
         let landing = async move {
-            task.await.unwrap_or_else(|cause| {
-                Err(TokenError::new(TokenErrorKind::Abandoned, "the request was abandoned").caused_by(cause))
+            receiver.await.unwrap_or_else(|cause| {
+                let message = "the request was abandoned: its runtime was shut down, or the source panicked";
+                Err(TokenError::new(TokenErrorKind::Abandoned, message).caused_by(cause))
             })
         };
         let landing = landing.boxed().shared();
         flight.running = Some(landing.clone());
         slot.refresh_at.store(NEVER, Ordering::Release);
+        // A runtime that is shutting down drops the task at once, and with it the guard, which wants this lock.
+        drop(flight);
+        // In a task of its own, so that it outlives whoever started it.
+        let guard = Airborne { slot: slot.clone(), clock: self.clock.clone() };
+        let flight = fly(guard, self.chain.clone(), self.deadline);
+        runtime.spawn(async move {
+            let _waiters = sender.send(flight.await);
+        });
         landing
     }
 }

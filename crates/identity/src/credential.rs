@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::cache::{Cache, Health};
 use crate::chain::Chain;
 use crate::decision::{Considered, Verdict};
-use crate::sources::{self, AssertionSignature, Authority, Setup};
+use crate::sources::{self, AssertionSignature, Authority, CommandLine, Setup};
 use crate::{
     AccessToken, Cloud, ConfigError, Decision, Refreshed, Resource, Selector, SourceName, TokenError,
     TokenSource, World, detect,
@@ -43,7 +43,7 @@ impl Credential {
             tenant: None,
             deadline: DEADLINE,
             signature: AssertionSignature::default(),
-            command: Vec::new(),
+            command: CommandLine::default(),
             given: None,
         }
     }
@@ -109,7 +109,7 @@ pub struct CredentialBuilder {
     tenant: Option<String>,
     deadline: Duration,
     signature: AssertionSignature,
-    command: Vec<String>,
+    command: CommandLine,
     given: Option<Arc<dyn TokenSource>>,
 }
 
@@ -159,7 +159,7 @@ impl CredentialBuilder {
     /// A command that prints a token, or JSON as azure-cli's, and its arguments; it becomes the source, `exec`. It finds
     /// what the token is for in `PGENTRA_RESOURCE`. A bare token must be a JWT, because nothing else says when it ends.
     pub fn command<T: Into<String>>(mut self, words: impl IntoIterator<Item = T>) -> Self {
-        self.command = words.into_iter().map(Into::into).collect();
+        self.command = CommandLine(words.into_iter().map(Into::into).collect());
         self.source = Some(SourceName::Exec);
         self
     }
@@ -264,5 +264,45 @@ impl CredentialBuilder {
             Some(url) => Authority::parse(&url, "AZURE_AUTHORITY_HOST"),
             None => Authority::parse(self.cloud.authority_host(), "the cloud's authority"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Env;
+
+    #[tokio::test]
+    async fn nothing_that_can_be_printed_shows_a_secret() {
+        let variables = [
+            ("HTTPS_PROXY", "http://user:hunter2@127.0.0.1:1"),
+            ("AZURE_CLIENT_SECRET", "hunter2"),
+            ("AZURE_CLIENT_ID", "853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a"),
+            ("AZURE_TENANT_ID", "t.example"),
+        ];
+        let world = World::builder().env(Env::from_map(variables)).build();
+        // The proxy's settings are read when they are first needed.
+        let request = world.http().get("https://login.invalid.example:1/");
+        drop(futures_util::FutureExt::now_or_never(request));
+        let builder = Credential::builder(world.clone()).command(["give-token", "--password=hunter2"]);
+        let shown = format!("{world:?} {builder:?}");
+        let credential = Credential::builder(world).build().unwrap();
+        let shown = format!("{shown} {credential:?} {:?} {}", credential.0.cache, credential.decision());
+        assert!(shown.contains("give-token") && shown.contains("client-secret"), "{shown}");
+        assert!(!shown.contains("hunter2") && !shown.contains("aHVudGVy"), "{shown}");
+    }
+
+    #[test]
+    fn the_selector_comes_from_the_program_before_the_environment() {
+        let variables = [("AZURE_CLIENT_ID", "853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a")];
+        let world = World::builder().env(Env::from_map(variables)).build();
+        let of = |builder: CredentialBuilder| builder.build().unwrap().decision().to_string();
+        let from_environment = of(Credential::builder(world.clone()));
+        assert!(
+            from_environment
+                .ends_with("client id 853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a (from AZURE_CLIENT_ID)")
+        );
+        let from_program = of(Credential::builder(world).selector(Selector::Default));
+        assert!(from_program.ends_with("asked for: the host's default identity"), "{from_program}");
     }
 }

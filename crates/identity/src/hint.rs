@@ -19,14 +19,27 @@ fn hint(error: &TokenError, selector: &Selector) -> Option<String> {
         return Some(hint.to_owned());
     }
     match error.kind() {
-        TokenErrorKind::Refused { status } => refused(source, status, &error.to_string(), selector),
+        TokenErrorKind::Refused { status } => {
+            refused(source, status, &error.to_string(), selector).or_else(|| {
+                let strange = matches!(status, 300..400 | 403..=407);
+                error.endpoint().filter(|_| strange && source == SourceName::Imds).map(stranger)
+            })
+        }
         TokenErrorKind::Network | TokenErrorKind::Timeout => Some(unreachable(source)),
         TokenErrorKind::Config => Some(format!(
             "{source} needs its variables and files as the platform sets them. Is this the right host for it? Leave the \
              source unnamed to have it detected."
         )),
+        // What answers a web request can be looked at by hand; a command's answer cannot.
+        TokenErrorKind::BadAnswer => error.endpoint().map(stranger),
         _ => None,
     }
+}
+
+fn stranger(endpoint: &str) -> String {
+    format!(
+        "Something else than Azure seems to answer there. See what it says: curl -i -H Metadata:true '{endpoint}'"
+    )
 }
 
 fn refused(source: SourceName, status: u16, text: &str, selector: &Selector) -> Option<String> {

@@ -26,8 +26,8 @@ enum Kind {
 
 type Script = dyn Fn(&Call) -> io::Result<Finished> + Send + Sync;
 
-/// A program to run, with its arguments; no shell is involved.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A program to run, with its arguments; no shell is involved. `Debug` shows the program alone: arguments may be secrets.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Call {
     /// The program, found on the `PATH`.
     pub program: String,
@@ -91,6 +91,12 @@ impl fmt::Debug for Processes {
             Kind::System => "Processes(system)",
             Kind::Scripted(_) => "Processes(scripted)",
         })
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Call({}, {} arguments)", self.program, self.arguments.len())
     }
 }
 

@@ -4,7 +4,7 @@ use pgentra_identity::World;
 use pgentra_proxy::gateway::Flavour;
 use serde::Serialize;
 
-use crate::arguments::{Format, Host, Quickstart};
+use crate::arguments::{FixedPlaces, Format, Host, Quickstart};
 use crate::command::query;
 use crate::local::cloud::{CloudOptions, LocalCloud, SERVER_NAME};
 use crate::local::{folder, up};
@@ -26,7 +26,7 @@ pub(crate) async fn run(world: &World, arguments: Quickstart) -> Outcome {
         database: arguments.database.clone(),
         port: 0,
         metadata_port: 0,
-        link_local: false,
+        fixed: FixedPlaces { link_local: false, arc: false },
     };
     let cloud = tokio::select! {
         () = stop.cancelled() => Err(interrupted()),
@@ -51,7 +51,6 @@ pub(crate) async fn run(world: &World, arguments: Quickstart) -> Outcome {
         Err(problem) => Err(problem),
     };
     progress.clear();
-    folder::remove_parent(&folder);
     let played = played?;
     match arguments.output.output {
         Format::Json => output::json(&played),

@@ -172,10 +172,15 @@ pub(crate) fn unix(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// Seconds since 1970 as a date and time, in UTC.
+pub(crate) fn date(seconds: u64) -> String {
+    let date = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    date.map(|date| date.to_string()).unwrap_or_else(|| seconds.to_string())
+}
+
 /// A date and time, and how far away it is.
 fn expiry(seconds: u64, now: SystemTime) -> String {
-    let date = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    let date = date.map(|date| date.to_string()).unwrap_or_else(|| seconds.to_string());
+    let date = date(seconds);
     let left = seconds.saturating_sub(unix(now));
     match left {
         0 => format!("{date} (over)"),

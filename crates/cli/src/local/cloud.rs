@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pgentra_connect::{Connector, Layers, Target};
+use pgentra_emulator::options::ArcAgent;
 use pgentra_emulator::{Clock, Identity, LocalAzure, Options};
 use pgentra_identity::http::HttpClient;
 use pgentra_identity::{Cloud, Credential, Env, Resource, World};
@@ -21,7 +22,7 @@ use uuid::Uuid;
 use super::environment::{self, Places};
 use super::folder;
 use super::keys::PublishedKeys;
-use crate::arguments::{Host, LocalDatabase};
+use crate::arguments::{FixedPlaces, Host, LocalDatabase};
 use crate::command::query;
 use crate::problem::{Outcome, Problem};
 use crate::progress::Progress;
@@ -41,8 +42,8 @@ pub(crate) struct CloudOptions {
     pub(crate) port: u16,
     /// Port of the metadata service; 0 takes any.
     pub(crate) metadata_port: u16,
-    /// Also answer at 169.254.169.254:80.
-    pub(crate) link_local: bool,
+    /// What to be besides, at its own place on the machine.
+    pub(crate) fixed: FixedPlaces,
 }
 
 /// A running local cloud. Dropping it ends its processes and removes its folder; `stop` does so in order.
@@ -54,6 +55,8 @@ pub(crate) struct LocalCloud {
     stop: CancellationToken,
     pod: JoinHandle<()>,
     database: LocalDb,
+    /// The folder of the Arc agent, if it is one.
+    arc: Option<Janitor>,
     // Last, so that it goes last.
     janitor: Janitor,
 }
@@ -62,9 +65,13 @@ impl LocalCloud {
     /// Starts everything and waits until it serves. Cancel-safe: dropped before it is done, it leaves nothing behind.
     pub(crate) async fn start(world: &World, options: CloudOptions, progress: &Progress) -> Outcome<Self> {
         let janitor = folder::create(&options.folder)?;
+        let arc = options.fixed.arc.then(folder::create_arc).transpose()?;
         let flavour = options.database.flavour;
         progress.show("starting PostgreSQL, the metadata service and the Entra tenant");
-        let (database, azure) = tokio::try_join!(start_database(&options), start_azure(world, &options))?;
+        let (database, azure) = tokio::try_join!(
+            start_database(&options),
+            start_azure(world, &options, arc.as_ref().map(folder::arc_keys))
+        )?;
         let places = Places::new(janitor.folder());
         write(&places.certificate, azure.ca_pem())?;
         progress.show("installing Azure's functions and roles");
@@ -96,7 +103,7 @@ impl LocalCloud {
         let azure = Arc::new(azure);
         write_pod_tokens(&places, &azure)?;
         let pod = tokio::spawn(keep_pod_tokens(places, azure.clone()));
-        Ok(Self { flavour, azure, gateway, port, stop, pod, database, janitor })
+        Ok(Self { flavour, azure, gateway, port, stop, pod, database, arc, janitor })
     }
 
     /// Gives every identity a role, as the Entra administrator does it, and the application a certificate.
@@ -212,8 +219,10 @@ impl LocalCloud {
         }
         self.database.stop().await;
         // Blocks for some milliseconds, and nothing else is left to do.
-        if let Err(error) = self.janitor.finish() {
-            tracing::error!(%error, "the local cloud's folder could not be removed");
+        for janitor in self.arc.into_iter().chain([self.janitor]) {
+            if let Err(error) = janitor.finish() {
+                tracing::error!(%error, "a folder of the local cloud could not be removed");
+            }
         }
     }
 
@@ -236,14 +245,19 @@ async fn start_database(options: &CloudOptions) -> Outcome<LocalDb> {
     })
 }
 
-async fn start_azure(world: &World, options: &CloudOptions) -> Outcome<LocalAzure> {
+async fn start_azure(
+    world: &World,
+    options: &CloudOptions,
+    arc_keys: Option<PathBuf>,
+) -> Outcome<LocalAzure> {
     let clock = world.clock().clone();
     let mut azure = Options::new(Clock::following(move || clock.now()));
     azure.ports.metadata = options.metadata_port;
-    azure.link_local = options.link_local;
+    azure.link_local = options.fixed.link_local;
+    azure.arc = arc_keys.map(ArcAgent::new);
     LocalAzure::start(azure).await.map_err(|error| {
         let problem = Problem::ours("cannot start the local Azure", error);
-        if options.link_local {
+        if options.fixed.link_local {
             problem.hint("as root: ip addr add 169.254.169.254/32 dev lo, best in a network namespace")
         } else {
             problem.hint("give another --metadata-port, or 0 for any free one")

@@ -3,15 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pgentra_emulator::Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use super::description::Description;
+use super::folder;
+use crate::command::whoami::unix;
 use crate::problem::{Blame, Outcome, Problem};
 
-/// A request is one word; nothing longer is read.
-const LONGEST_REQUEST: u64 = 16;
+/// A request is a word and a number; nothing longer is read.
+const LONGEST_REQUEST: u64 = 32;
+/// The clock goes a year ahead at a time, which is more than any token lives.
+pub(crate) const FURTHEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// A description is some kilobytes; nothing longer is read.
 const LONGEST_ANSWER: u64 = 1 << 20;
 /// A process that does not answer a local socket within this is stuck.
@@ -35,7 +40,12 @@ impl Control {
 
     /// Answers requests until somebody asks for the end, or `stop` is cancelled. Whoever asked for the end hears a closed
     /// connection when the returned value is dropped, after everything is gone.
-    pub(crate) async fn serve(mut self, description: &Description, stop: &CancellationToken) -> Self {
+    pub(crate) async fn serve(
+        mut self,
+        description: &Description,
+        clock: &Clock,
+        stop: &CancellationToken,
+    ) -> Self {
         loop {
             let mut stream = tokio::select! {
                 () = stop.cancelled() => return self,
@@ -51,6 +61,11 @@ impl Control {
                 Ok(Ok(Request::Status)) => {
                     let answer = serde_json::to_vec(description).unwrap_or_default();
                     let _ = stream.write_all(&answer).await;
+                }
+                Ok(Ok(Request::Advance(by))) => {
+                    clock.advance(by);
+                    let now = unix(clock.now()).to_string();
+                    let _ = stream.write_all(now.as_bytes()).await;
                 }
                 Ok(Ok(Request::Down)) => {
                     self.waiting.push(stream);
@@ -79,6 +94,18 @@ pub(crate) async fn status(folder: &Path) -> Outcome<Option<Description>> {
     Ok(Some(description))
 }
 
+/// Moves the clock of the local cloud in this folder ahead; returns its time in seconds since 1970. `None`: none runs there.
+pub(crate) async fn advance(folder: &Path, by: Duration) -> Outcome<Option<u64>> {
+    let Some(mut stream) = connect(folder).await? else { return Ok(None) };
+    let answer = async {
+        stream.write_all(format!("advance {}\n", by.as_secs()).as_bytes()).await?;
+        let mut text = String::new();
+        stream.take(LONGEST_REQUEST).read_to_string(&mut text).await?;
+        text.parse().map_err(std::io::Error::other)
+    };
+    bounded(ANSWER_TIME, answer).await.map(Some)
+}
+
 /// Asks the local cloud in this folder to stop, and waits until it is gone. `false`: none runs there.
 pub(crate) async fn down(folder: &Path) -> Outcome<bool> {
     let Some(mut stream) = connect(folder).await? else { return Ok(false) };
@@ -96,6 +123,7 @@ fn socket(folder: &Path) -> PathBuf {
 }
 
 async fn connect(folder: &Path) -> Outcome<Option<UnixStream>> {
+    folder::check_ours(folder)?;
     match UnixStream::connect(socket(folder)).await {
         Ok(stream) => Ok(Some(stream)),
         // No socket, or one that nobody listens on any more.
@@ -125,6 +153,7 @@ async fn bounded<T>(time: Duration, work: impl Future<Output = std::io::Result<T
 
 enum Request {
     Status,
+    Advance(Duration),
     Down,
 }
 
@@ -136,9 +165,14 @@ async fn request(stream: &mut UnixStream) -> std::io::Result<Request> {
             break;
         }
     }
-    match line.as_slice() {
-        b"status\n" => Ok(Request::Status),
-        b"down\n" => Ok(Request::Down),
+    let line = std::str::from_utf8(&line).unwrap_or_default().strip_suffix('\n').unwrap_or_default();
+    match line.split_once(' ') {
+        None if line == "status" => Ok(Request::Status),
+        None if line == "down" => Ok(Request::Down),
+        Some(("advance", seconds)) => {
+            let by = seconds.parse().map(Duration::from_secs).ok().filter(|by| *by <= FURTHEST);
+            by.map(Request::Advance).ok_or_else(|| std::io::Error::other("a time that is too far away"))
+        }
         _ => Err(std::io::Error::other("an unknown request")),
     }
 }

@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::cloud::LocalCloud;
 use super::environment::{self, Places};
-use crate::arguments::Host;
 use crate::output::{bold, faint};
 
 /// A running local cloud.
@@ -55,6 +53,8 @@ pub(crate) struct Identity {
     /// Application id; a user has none.
     pub(crate) client_id: Option<String>,
     pub(crate) object_id: String,
+    /// Resource Manager id; only a user-assigned identity has one of its own.
+    pub(crate) resource_id: Option<String>,
     /// The database role mapped to it.
     pub(crate) role: String,
 }
@@ -68,6 +68,7 @@ impl Description {
             kind: kind.to_owned(),
             client_id: Some(identity.client_id().to_string()),
             object_id: identity.object_id().to_string(),
+            resource_id: (kind == "user-assigned").then(|| identity.resource_id().to_owned()),
             role: identity.name().to_owned(),
         };
         let administrator = azure.administrator();
@@ -95,6 +96,7 @@ impl Description {
                     kind: "application".to_owned(),
                     client_id: Some(application.client_id().to_string()),
                     object_id: application.object_id().to_string(),
+                    resource_id: None,
                     role: application.name().to_owned(),
                 },
                 Identity {
@@ -102,13 +104,11 @@ impl Description {
                     kind: "user".to_owned(),
                     client_id: None,
                     object_id: administrator.object_id().to_string(),
+                    resource_id: None,
                     role: administrator.user_principal_name().to_owned(),
                 },
             ],
-            environments: Host::value_variants()
-                .iter()
-                .map(|host| (host.name(), environment::of(*host, cloud)))
-                .collect(),
+            environments: environment::all(cloud),
         }
     }
 

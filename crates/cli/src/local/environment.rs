@@ -43,7 +43,9 @@ impl Host {
     /// The database role that is mapped to the identity of this host.
     pub(crate) fn role(self, azure: &LocalAzure) -> &str {
         match self {
-            Self::Vm | Self::AppService | Self::ServiceFabric | Self::AzureMl => azure.vm().name(),
+            Self::Vm | Self::AppService | Self::ServiceFabric | Self::AzureMl | Self::AzureArc => {
+                azure.vm().name()
+            }
             Self::UserAssigned
             | Self::Aks
             | Self::AksBinding
@@ -53,6 +55,13 @@ impl Host {
             Self::Admin => azure.administrator().user_principal_name(),
         }
     }
+}
+
+/// The variables of every host that this cloud can be.
+pub(crate) fn all(cloud: &LocalCloud) -> BTreeMap<String, BTreeMap<String, String>> {
+    let hosts = Host::value_variants().iter();
+    let there = hosts.filter(|host| **host != Host::AzureArc || cloud.azure().arc().is_some());
+    there.map(|host| (host.name(), of(*host, cloud))).collect()
 }
 
 /// Everything that libpq, the Azure SDKs and pgentra need on `host`.
@@ -82,6 +91,12 @@ pub(crate) fn of(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
             set("MSI_ENDPOINT", &learning.endpoint);
             set("MSI_SECRET", learning.secret.expose_secret());
             set("DEFAULT_IDENTITY_CLIENT_ID", &learning.default_client_id.to_string());
+        }
+        Host::AzureArc => {
+            if let Some(arc) = azure.arc() {
+                set("IDENTITY_ENDPOINT", &arc.identity_endpoint);
+                set("IMDS_ENDPOINT", &arc.imds_endpoint);
+            }
         }
         Host::Admin => set("MSI_ENDPOINT", azure.cloud_shell()),
         Host::Aks

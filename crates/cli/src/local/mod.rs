@@ -1,7 +1,7 @@
 //! `pgentra local`: a local Azure whose PostgreSQL checks tokens.
 
 pub(crate) mod cloud;
-mod control;
+pub(crate) mod control;
 mod description;
 mod environment;
 pub(crate) mod folder;
@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgentra_identity::World;
 
-use crate::arguments::{Format, Local, LocalEnv, LocalName, LocalStatus};
+use crate::arguments::{Format, Host, Local, LocalClock, LocalEnv, LocalName, LocalStatus};
+use crate::command::whoami::date;
 use crate::output;
 use crate::problem::{Blame, Outcome, Problem};
 use description::Description;
@@ -24,6 +25,7 @@ pub(crate) async fn run(world: &World, command: Local) -> Outcome {
         Local::Down(name) => down(world, &name).await,
         Local::Status(arguments) => status(world, &arguments).await,
         Local::Env(arguments) => env(world, &arguments).await,
+        Local::Clock(arguments) => clock(world, &arguments).await,
     }
 }
 
@@ -47,6 +49,12 @@ async fn status(world: &World, arguments: &LocalStatus) -> Outcome {
 async fn env(world: &World, arguments: &LocalEnv) -> Outcome {
     let description = running(world, &arguments.name).await?;
     let Some(variables) = description.environments.get(&arguments.host.name()) else {
+        if arguments.host == Host::AzureArc {
+            let again = "stop it and start it again as root: pgentra local down && pgentra local up --arc";
+            return Err(
+                Problem::new(Blame::Usage, "the running local cloud is no Azure Arc server").hint(again)
+            );
+        }
         return Err(Problem::new(Blame::Ours, "the running local cloud is of another version of pgentra")
             .hint("stop it and start it again: pgentra local down && pgentra local up"));
     };
@@ -60,6 +68,17 @@ async fn env(world: &World, arguments: &LocalEnv) -> Outcome {
             let export = variables.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value)));
             output::result(&unset.chain(export).collect::<String>())
         }
+    }
+}
+
+async fn clock(world: &World, arguments: &LocalClock) -> Outcome {
+    let name = &arguments.name.name;
+    let folder = folder::of(world.env(), name);
+    let by = arguments.advance.unwrap_or_default();
+    let now = control::advance(&folder, by).await?.ok_or_else(|| none_runs(name))?;
+    match arguments.output.output {
+        Format::Text => output::result(&format!("{}\n", date(now))),
+        Format::Json => output::json(&serde_json::json!({ "now": now })),
     }
 }
 

@@ -24,7 +24,10 @@ pub(crate) async fn run(world: &World, arguments: LocalUp) -> Outcome {
         return Err(Problem::new(Blame::Usage, format!("a local cloud `{name}` runs already"))
             .hint("stop it with `pgentra local down`, or give this one another name with --name"));
     }
-    if arguments.detach { detach(&folder, &arguments).await } else { stay(world, &folder, &arguments).await }
+    if arguments.detach {
+        return detach(&folder, &arguments).await;
+    }
+    stay(world, &folder, &arguments).await
 }
 
 async fn stay(world: &World, folder: &Path, arguments: &LocalUp) -> Outcome {
@@ -36,7 +39,7 @@ async fn stay(world: &World, folder: &Path, arguments: &LocalUp) -> Outcome {
         database: arguments.database.clone(),
         port: arguments.port,
         metadata_port: arguments.metadata_port,
-        link_local: arguments.link_local,
+        fixed: arguments.fixed,
     };
     let started = tokio::select! {
         () = stop.cancelled() => return Ok(()),
@@ -67,13 +70,13 @@ async fn stay(world: &World, folder: &Path, arguments: &LocalUp) -> Outcome {
             output::result(&format!("{line}\n"))?;
         }
     }
+    let clock = cloud.azure().clock().clone();
     let (control, outcome) = tokio::select! {
-        control = control.serve(&description, &stop) => (Some(control), Ok(())),
+        control = control.serve(&description, &clock, &stop) => (Some(control), Ok(())),
         how = cloud.died() => (None, Err(Problem::new(Blame::Ours, format!("the PostgreSQL of the local cloud ended by itself ({how})"))
             .hint("start it again with -vv"))),
     };
     cloud.stop().await;
-    folder::remove_parent(folder);
     // Whoever asked for the end hears it now.
     drop(control);
     outcome
@@ -95,25 +98,35 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
             &arguments.metadata_port.to_string(),
         ])
         .args(database.postgres.iter().flat_map(|folder| ["--postgres".as_ref(), folder.as_os_str()]))
-        .args(arguments.link_local.then_some("--link-local"))
+        .args(arguments.fixed.link_local.then_some("--link-local"))
+        .args(arguments.fixed.arc.then_some("--arc"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
+        // Passed on until it is ready; inherited, it would keep whoever reads this terminal waiting for its end.
+        .stderr(Stdio::piped())
         // Ctrl-C in this terminal is not meant for it.
         .process_group(0);
     let mut child = command.spawn().map_err(|error| Problem::ours("cannot start the local cloud", error))?;
     let mut line = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        BufReader::new(stdout)
-            .read_line(&mut line)
-            .await
-            .map_err(|error| Problem::ours("cannot hear from the local cloud", error))?;
+    if let (Some(stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) {
+        let mut stdout = BufReader::new(stdout);
+        let mut words = tokio::io::stderr();
+        let heard = tokio::select! {
+            heard = stdout.read_line(&mut line) => heard.map(drop),
+            // Its end without a line is an end without being ready.
+            passed = tokio::io::copy(&mut stderr, &mut words) => passed.map(drop),
+        };
+        if line.is_empty() {
+            // Why it ended is still to be told.
+            let _ = tokio::io::copy(&mut stderr, &mut words).await;
+        }
+        heard.map_err(|error| Problem::ours("cannot hear from the local cloud", error))?;
     }
     if line.is_empty() {
         let status =
             child.wait().await.map_err(|error| Problem::ours("cannot wait for the local cloud", error))?;
         return Err(Problem::new(Blame::Ours, format!("the local cloud did not start ({status})"))
-            .hint("its own words are above; -v says more"));
+            .hint("its own words are above; without --detach, -vv says more"));
     }
     match arguments.output.output {
         Format::Json => output::result(&line),

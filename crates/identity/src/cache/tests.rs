@@ -297,6 +297,18 @@ fn a_flight_lost_with_its_runtime_is_flown_again() {
     assert_eq!(runtime().block_on(bench.text()), "a");
 }
 
+#[test]
+fn a_runtime_that_is_gone_is_an_error_and_no_deadlock() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let handle = runtime.handle().clone();
+    let bench = runtime.block_on(async { bench([token("a", HOUR)]) });
+    assert!(bench.cache.token(&bench.resource).now_or_never().unwrap().is_err(), "outside any runtime");
+    drop(runtime);
+    let _inside = handle.enter();
+    let error = bench.cache.token(&bench.resource).now_or_never().unwrap().unwrap_err();
+    assert_eq!((error.kind(), bench.asked()), (TokenErrorKind::Abandoned, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn too_many_resources_are_refused() {
     let bench = bench((0..MAX_RESOURCES).map(|_| token("a", HOUR)));

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -15,15 +16,13 @@ use super::dial::is_local;
 use super::{HttpError, HttpErrorKind, MAX_HEAD_BYTES, MAX_HEADERS, Request};
 use crate::Env;
 
-/// The proxy settings of the environment, read when first needed.
-#[derive(Debug)]
+/// The proxy settings of the environment, read when first needed. `Debug` shows none: they may hold a password.
 pub(super) struct Proxies {
     env: Env,
     matcher: OnceLock<Option<Matcher>>,
 }
 
 /// A proxy to go through.
-#[derive(Debug)]
 pub(super) struct Proxy {
     pub(super) host: String,
     pub(super) port: u16,
@@ -106,6 +105,12 @@ impl Proxy {
         let answer = answer?;
         ended.map_err(broken)?;
         hyper::upgrade::on(answer).await.map(TokioIo::new).map_err(broken)
+    }
+}
+
+impl fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxies").finish_non_exhaustive()
     }
 }
 

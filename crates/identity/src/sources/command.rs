@@ -1,3 +1,4 @@
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -19,6 +20,16 @@ use crate::{
 /// How long a program may take: `az` needs up to three seconds, more with a cold disk.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// A program of the user's and its arguments. `Debug` shows the program alone: arguments may be secrets.
+#[derive(Clone, Default)]
+pub(crate) struct CommandLine(pub(crate) Vec<String>);
+
+impl fmt::Debug for CommandLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} and {} arguments", self.0.first(), self.0.len().saturating_sub(1))
+    }
+}
+
 /// A program that prints a token: `az`, `azd`, or one that the user names.
 ///
 /// The first two run in a folder of the system's, so that a program of that name in the current folder is not run. Where
@@ -33,7 +44,7 @@ pub(super) struct Cli {
 #[derive(Deserialize)]
 struct Printed {
     #[serde(alias = "accessToken", alias = "access_token")]
-    token: Option<String>,
+    token: Option<Zeroizing<String>>,
     /// Seconds since 1970.
     expires_on: Option<Value>,
     /// A date text: RFC 3339 from azd, local time without an offset from azure-cli, which is of no use.
@@ -96,7 +107,7 @@ impl Cli {
     }
 
     fn users_call(&self, request: TokenRequest<'_>) -> Result<Call, TokenError> {
-        let Some((program, arguments)) = self.setup.command.split_first() else {
+        let Some((program, arguments)) = self.setup.command.0.split_first() else {
             return Err(TokenError::config(self.name, "there is no command"));
         };
         Ok(Call {
@@ -115,12 +126,7 @@ impl Cli {
                 TokenError::bad_answer(self.name, "the program printed JSON that cannot be read")
             })?
         } else {
-            Printed {
-                token: Some(text.to_string()),
-                expires_on: None,
-                expires_on_text: None,
-                expires_in: None,
-            }
+            Printed { token: Some(text), expires_on: None, expires_on_text: None, expires_in: None }
         };
         let Some(token) = printed.token else {
             return Err(TokenError::bad_answer(self.name, "the program printed JSON without a token"));
@@ -169,7 +175,7 @@ impl Cli {
         match self.name {
             SourceName::AzureCli => "az account get-access-token --resource-type oss-rdbms",
             SourceName::AzureDeveloperCli => "azd auth token",
-            _ => self.setup.command.first().map_or("", String::as_str),
+            _ => self.setup.command.0.first().map_or("", String::as_str),
         }
     }
 }

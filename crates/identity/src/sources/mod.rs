@@ -17,6 +17,7 @@ mod workload_identity;
 use std::sync::Arc;
 
 pub use self::client_certificate::AssertionSignature;
+pub(crate) use self::command::CommandLine;
 pub(crate) use self::entra::Authority;
 use crate::{ConfigError, Selector, SourceName, TokenError, TokenSource, World};
 
@@ -35,7 +36,7 @@ pub(crate) struct Setup {
     /// How an application's own assertions are signed.
     pub(crate) signature: AssertionSignature,
     /// The command of the source `exec`.
-    pub(crate) command: Vec<String>,
+    pub(crate) command: CommandLine,
 }
 
 impl Setup {
@@ -81,7 +82,7 @@ pub(crate) fn build(name: SourceName, setup: &Setup) -> Result<Arc<dyn TokenSour
         SourceName::ClientSecret => Arc::new(client_secret::ClientSecret::new(setup)),
         SourceName::ClientCertificate => Arc::new(client_certificate::ClientCertificate::new(setup)),
         SourceName::AzureCli | SourceName::AzureDeveloperCli => Arc::new(command::Cli::new(name, setup)),
-        SourceName::Exec if setup.command.is_empty() => {
+        SourceName::Exec if setup.command.0.is_empty() => {
             return Err(ConfigError::new("the source exec needs a command that prints a token"));
         }
         SourceName::Exec => Arc::new(command::Cli::new(name, setup)),

@@ -164,7 +164,7 @@ fn programs(scenario: &Scenario) -> Processes {
         if program.arguments != call.arguments
             || !program.variables.iter().all(|(k, v)| variables.get(k) == Some(v))
         {
-            return Err(std::io::Error::other(format!("called unexpectedly: {call:?}")));
+            return Err(std::io::Error::other(format!("called unexpectedly: {:?}", call.arguments)));
         }
         Ok(Finished {
             code: Some(program.code),

@@ -17,6 +17,8 @@ pub(crate) struct Server {
     state: Arc<State>,
     /// Bound and not listening: whoever connects is refused, and nobody else can take the port.
     _closed: TcpSocket,
+    /// The same port of 127.0.0.1, where the server listens elsewhere.
+    _twin: Option<TcpSocket>,
 }
 
 struct State {
@@ -27,7 +29,7 @@ struct State {
 
 impl Server {
     pub(crate) async fn start(scenario: &Scenario) -> Self {
-        let listener = TcpListener::bind((scenario.listen.as_str(), 0)).await.unwrap();
+        let (listener, twin) = listen(&scenario.listen).await;
         let address = listener.local_addr().unwrap();
         let expected =
             scenario.exchange.iter().flat_map(|one| std::iter::repeat_n(one.clone(), one.times as usize));
@@ -40,12 +42,13 @@ impl Server {
             }
         });
         let closed = TcpSocket::new_v4().unwrap();
+        closed.set_reuseaddr(true).unwrap();
         closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let metadata = match scenario.metadata {
             Metadata::Server => address,
             Metadata::Closed => closed.local_addr().unwrap(),
         };
-        Self { address, metadata, state, _closed: closed }
+        Self { address, metadata, state, _closed: closed, _twin: twin }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -70,6 +73,26 @@ impl Server {
             .map(|one| format!("never asked: {}", one.expect))
             .collect::<Vec<_>>();
         self.state.problems.lock().unwrap().drain(..).chain(missing).collect()
+    }
+}
+
+/// Listens on a free port. For another address than 127.0.0.1 the same port is taken there too, without listening, so that
+/// no stranger answers for `localhost`.
+async fn listen(address: &str) -> (TcpListener, Option<TcpSocket>) {
+    let mut tries = 0;
+    loop {
+        let listener = TcpListener::bind((address, 0)).await.unwrap();
+        if address == "127.0.0.1" {
+            return (listener, None);
+        }
+        let twin = TcpSocket::new_v4().unwrap();
+        // A connection of an earlier test that still lingers on the port does not count.
+        twin.set_reuseaddr(true).unwrap();
+        if twin.bind(SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()))).is_ok() {
+            return (listener, Some(twin));
+        }
+        tries += 1;
+        assert!(tries < 100, "no port is free on both loopback addresses");
     }
 }
 

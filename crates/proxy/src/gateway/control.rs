@@ -111,3 +111,33 @@ pub(crate) async fn connect(
     });
     Ok(client)
 }
+
+#[cfg(test)]
+mod tests {
+    use pgentra_localdb::{Options, Server};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_question_in_whose_middle_the_connection_dies_is_asked_again() {
+        let folder = std::env::temp_dir().join(format!("pgentra-control-{}", std::process::id()));
+        let db = pgentra_localdb::start(Options { folder, server: Server::Embedded }).await.unwrap();
+        let upstream = Upstream::Unix { dir: db.socket_dir().to_owned(), port: db.port() };
+        let service = ServiceAccount { name: db.superuser().to_owned(), password: db.password().clone() };
+        let control = Control::new(upstream, service);
+        control.query("CREATE SEQUENCE public.asked", &[]).await.unwrap();
+        // A sequence does not go back when a transaction fails.
+        let deadly =
+            "SELECT CASE nextval('public.asked') WHEN 1 THEN pg_terminate_backend(pg_backend_pid()) END";
+        control.query(deadly, &[]).await.unwrap();
+        let rows = control.query("SELECT last_value FROM public.asked", &[]).await.unwrap();
+        assert_eq!(rows[0].get::<_, i64>(0), 2);
+        // What PostgreSQL refuses is not asked twice.
+        let wrong = "SELECT nextval('public.asked') / 0";
+        assert!(matches!(control.query(wrong, &[]).await, Err(ControlError::Postgres(_))));
+        let rows = control.query("SELECT last_value FROM public.asked", &[]).await.unwrap();
+        assert_eq!(rows[0].get::<_, i64>(0), 3);
+        db.stop().await;
+        assert!(control.query("SELECT 1", &[]).await.is_err());
+    }
+}

@@ -18,7 +18,7 @@ use super::{Flavour, ServiceAccount, Upstream};
 /// Serialises preparations of one server; an arbitrary number, the same for all.
 const LOCK: i64 = 0x7067_656e_7472_6100;
 
-const COMMON: &str = include_str!("sql/common.sql");
+const GATEWAY: &str = include_str!("sql/gateway.sql");
 const FLEXIBLE: &str = include_str!("sql/flexible.sql");
 const SINGLE: &str = include_str!("sql/single.sql");
 
@@ -66,7 +66,7 @@ pub async fn init(upstream: &Upstream, service: &ServiceAccount, setup: &Setup) 
     check(&client, service).await?;
     let transaction = client.transaction().await?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
-    transaction.batch_execute(COMMON).await?;
+    transaction.batch_execute(GATEWAY).await?;
     remember_gateway(&transaction, setup.tenant).await?;
     replace_directory(&transaction, &setup.directory).await?;
     match setup.flavour {

@@ -60,19 +60,18 @@ impl Gateway {
             let address = client.address().ip().to_canonical();
             return Err(refusal::no_encryption(address, start.user(), start.database()).into());
         }
-        let Ok(place) = self.sessions.clone().try_acquire_owned() else {
-            return Err(refusal::too_many().into());
-        };
         negotiate(client, &start).await?;
         let role = self.role_name(&start);
         let upstream = self.upstream_start(&start, &role)?;
-        let server = match self.claim(&role).await? {
-            None => self.pass_through(client, &upstream).await?,
+        let (place, server) = match self.claim(&role).await? {
+            None => (self.take_place()?, self.pass_through(client, &upstream).await?),
             Some((role, claim)) => {
                 let principal = self.ask_for_token(client, role).await?;
+                // Only now, so that nobody without a token can take the places of those who have one.
+                let place = self.take_place()?;
                 let server = self.open_as(role, &claim, &principal, &upstream).await?;
                 audit(role, &upstream, &principal, client);
-                server
+                (place, server)
             }
         };
         client.send(&BackendMessage::Authentication(Authentication::Ok)).await?;
@@ -89,6 +88,10 @@ impl Gateway {
         if let Err(error) = self.config.upstream.cancel(&request).await {
             tracing::warn!(%error, "a cancel request could not be passed on");
         }
+    }
+
+    fn take_place(&self) -> Result<OwnedSemaphorePermit, End> {
+        self.sessions.clone().try_acquire_owned().map_err(|_| refusal::too_many().into())
     }
 
     fn role_name(&self, start: &StartupMessage) -> Vec<u8> {
@@ -174,9 +177,12 @@ impl Gateway {
             }
         }
         match claim {
-            // Its password was set a moment ago, so another one has been set since.
+            // Its password is known to be the right one, so something else is in the way.
             Claim::Flexible(_) => {
-                tracing::error!(role, "the server does not take the gateway's password for a mapped role");
+                tracing::error!(
+                    role,
+                    "the server does not take the gateway's password: look at the role's VALID UNTIL"
+                );
                 Err(refusal::broken().into())
             }
             Claim::Single(_) => {

@@ -5,7 +5,7 @@
 //! logs in to the PostgreSQL behind it and relays. Any other role goes through the server's own authentication, of which
 //! the gateway sees nothing but SCRAM messages.
 //!
-//! [`init`] prepares a PostgreSQL for it, in one of two [`Flavour`]s. The PostgreSQL must be reachable by the gateway
+//! [`init()`] prepares a PostgreSQL for it, in one of two [`Flavour`]s. The PostgreSQL must be reachable by the gateway
 //! alone, over a Unix socket, and ask every role for SCRAM-SHA-256: what a mapped role is given as its password there is
 //! known to the gateway (Flexible Server) or to everybody (a client id, Single Server).
 //!
@@ -45,7 +45,7 @@ use control::Control;
 pub struct Config {
     /// The certificate and key to show. The ALPN protocol of PostgreSQL is set by the gateway.
     pub tls: Arc<rustls::ServerConfig>,
-    /// The PostgreSQL behind the gateway, prepared by [`init`].
+    /// The PostgreSQL behind the gateway, prepared by [`init()`].
     pub upstream: Upstream,
     /// The superuser through which the gateway reads the mapping.
     pub service: ServiceAccount,

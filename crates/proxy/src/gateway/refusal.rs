@@ -76,10 +76,6 @@ pub(crate) fn rejected(rejection: &Rejection, policy: &Policy) -> Fields {
         Rejection::MissingClaim("oid") => {
             refused("The access token doesn't have a valid oid claim. Acquire a new token and try again")
         }
-        Rejection::Issuer | Rejection::Tenant => refused(&format!(
-            "The access token doesn't have a valid issuer claim. Acquire a new token from tenant \"{}\" and try again",
-            policy.tenant()
-        )),
         Rejection::KeysUnavailable(_) => {
             return fatal(
                 sqlstate::CANNOT_CONNECT_NOW,
@@ -87,7 +83,7 @@ pub(crate) fn rejected(rejection: &Rejection, policy: &Policy) -> Fields {
             )
             .with_hint("Try again; if it stays so, see the log of the gateway.");
         }
-        // Signature, unknown key, algorithm, malformed claims, and whatever comes new.
+        // Signature, unknown key, algorithm, issuer, tenant, malformed claims, and whatever comes new.
         other => {
             refused("An error occurred while validating the access token. Please acquire a new token and retry")
                 .with_detail(&other.to_string())
@@ -122,10 +118,10 @@ pub(crate) fn service_mismatch(label: Uuid, principal: &Principal) -> Fields {
     .with_hint(COMPARE)
 }
 
-/// Another user's token.
+/// Another user's token. No wording of Azure's is known, so it follows that for an application.
 pub(crate) fn user_mismatch(role: &str, label: Uuid, principal: &Principal) -> Fields {
     refused(&format!(
-        "Microsoft Entra user oid mismatch for role \"{role}\". The oid in the security label [{label}] does not match the oid [{}] in the token.",
+        "Microsoft Entra user principal oid mismatch for role \"{role}\". The oid in the security label [{label}] does not match the oid [{}] in the token.",
         principal.object_id()
     ))
     .with_hint(COMPARE)
@@ -153,9 +149,9 @@ pub(crate) fn service_mismatch_single(role: &str) -> Fields {
         .with_hint("The role's password must be the client id of the identity: pgentra whoami")
 }
 
-/// The same for a user's token.
+/// The same for a user's token. No wording of Azure's is known, so it follows that for an application.
 pub(crate) fn user_mismatch_single(role: &str) -> Fields {
-    refused(&format!("Azure AD access token not valid for role {role}"))
+    refused(&format!("Azure AD user principal oid mismatch for role[{role}]."))
         .with_hint("Did you specify the correct user name and access token?")
 }
 

@@ -16,8 +16,8 @@ use pgentra_wire::startup::{
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{Accept, TlsAcceptor};
 
 use super::answer::fill;
 use super::end::{End, fatal, sqlstate};
@@ -37,9 +37,11 @@ pub(crate) struct Client {
 
 enum Transport {
     Plain(TcpStream),
-    /// The handshake has the stream; where it is given up there is nobody left to speak to.
-    Handshake,
+    /// Kept here while it goes on, so that whoever gives up waiting can still go on with it to say why.
+    Handshake(Box<Accept<TcpStream>>),
     Tls(Box<TlsStream<TcpStream>>),
+    /// The handshake failed.
+    Broken,
 }
 
 /// What a client wants.
@@ -111,6 +113,7 @@ impl Client {
     /// Sends the last message and hangs up, within a bounded time. What fails here has nobody to be told to.
     pub(crate) async fn tell(mut self, fields: Fields) {
         let farewell = async {
+            self.finish_handshake().await?;
             let mut out = BytesMut::new();
             BackendMessage::ErrorResponse(fields).encode(&mut out).map_err(io::Error::other)?;
             self.write_all(&out).await?;
@@ -130,13 +133,24 @@ impl Client {
     }
 
     async fn handshake(&mut self, tls: &TlsAcceptor) -> io::Result<()> {
-        match std::mem::replace(&mut self.transport, Transport::Handshake) {
-            Transport::Plain(stream) => {
-                self.transport = Transport::Tls(Box::new(tls.accept(stream).await?));
-                Ok(())
-            }
-            Transport::Handshake | Transport::Tls(_) => Err(no_transport()),
-        }
+        self.transport = match std::mem::replace(&mut self.transport, Transport::Broken) {
+            Transport::Plain(stream) => Transport::Handshake(Box::new(tls.accept(stream))),
+            other => other,
+        };
+        self.finish_handshake().await
+    }
+
+    /// Cancel-safe: it can be taken up again.
+    async fn finish_handshake(&mut self) -> io::Result<()> {
+        let Transport::Handshake(handshake) = &mut self.transport else {
+            return Ok(());
+        };
+        let (transport, result) = match handshake.await {
+            Ok(stream) => (Transport::Tls(Box::new(stream)), Ok(())),
+            Err(error) => (Transport::Broken, Err(error)),
+        };
+        self.transport = transport;
+        result
     }
 
     fn agreed_on_postgresql(&self) -> bool {
@@ -179,7 +193,7 @@ impl AsyncRead for Client {
         match &mut self.get_mut().transport {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Handshake => Poll::Ready(Err(no_transport())),
+            Transport::Handshake(_) | Transport::Broken => Poll::Ready(Err(no_transport())),
         }
     }
 }
@@ -189,7 +203,7 @@ impl AsyncWrite for Client {
         match &mut self.get_mut().transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-            Transport::Handshake => Poll::Ready(Err(no_transport())),
+            Transport::Handshake(_) | Transport::Broken => Poll::Ready(Err(no_transport())),
         }
     }
 
@@ -197,7 +211,7 @@ impl AsyncWrite for Client {
         match &mut self.get_mut().transport {
             Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Handshake => Poll::Ready(Err(no_transport())),
+            Transport::Handshake(_) | Transport::Broken => Poll::Ready(Err(no_transport())),
         }
     }
 
@@ -205,7 +219,7 @@ impl AsyncWrite for Client {
         match &mut self.get_mut().transport {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Transport::Handshake => Poll::Ready(Err(no_transport())),
+            Transport::Handshake(_) | Transport::Broken => Poll::Ready(Err(no_transport())),
         }
     }
 }

@@ -32,6 +32,7 @@ fn log() -> String {
     String::from_utf8(LOG.lock().unwrap().clone()).unwrap()
 }
 
+/// Invariant 2: a token is never printable, and nobody prints it.
 #[test]
 fn who_signed_in_is_written_down_and_no_token_ever() {
     run(async {

@@ -48,9 +48,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         }
     }
 
-    /// Answers a SCRAM exchange up to AuthenticationOk.
+    /// Answers a SCRAM exchange up to AuthenticationOk, as libpq does inside TLS: it could bind to the channel, and says
+    /// that it believes that the server cannot.
     pub(crate) async fn scram(&mut self, password: &str) {
-        let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+        let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unrequested());
         loop {
             let mut out = BytesMut::new();
             match self.read().await {

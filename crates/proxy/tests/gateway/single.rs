@@ -109,14 +109,14 @@ fn roles_made_by_name() {
             (
                 "guest@elsewhere.example",
                 &member,
-                "Azure AD access token not valid for role guest@elsewhere.example".to_owned(),
+                "Azure AD user principal oid mismatch for role[guest@elsewhere.example].".to_owned(),
             ),
             (
                 "guest@elsewhere.example",
                 &vm_token().await,
                 "Service Principal oid mismatch for role[guest@elsewhere.example].".to_owned(),
             ),
-            ("myVm", &member, "Azure AD access token not valid for role myVm".to_owned()),
+            ("myVm", &member, "Azure AD user principal oid mismatch for role[myVm].".to_owned()),
             ("twin", &vm_token().await, "Service Principal oid mismatch for role[twin].".to_owned()),
         ] {
             let (code, message, hint) = gateway.refusal(role, "postgres", password).await;
@@ -149,7 +149,7 @@ fn a_password_that_is_no_id_of_the_token() {
         // Whoever signs in through an application is not the application.
         let user = Draft::of_user(azure.administrator(), RESOURCE).claim("appid", tool.to_string());
         let (code, message, _) = gateway.refusal("tool", "postgres", &token(&user).await).await;
-        assert_eq!((&*code, &*message), ("28000", "Azure AD access token not valid for role tool"));
+        assert_eq!((&*code, &*message), ("28000", "Azure AD user principal oid mismatch for role[tool]."));
         let app = Draft::of_identity(azure.vm(), RESOURCE).claim("appid", tool.to_string());
         gateway.connect("tool", "postgres", &token(&app).await).await.unwrap();
     });

@@ -91,6 +91,7 @@ fn a_second_request_for_encryption_is_refused() {
     });
 }
 
+/// Invariant 8: a client that was accepted always gets an answer, with a SQLSTATE.
 #[test]
 fn what_is_not_the_protocol_is_answered_as_such() {
     run(async {
@@ -169,6 +170,7 @@ fn a_password_message_is_bounded_and_must_be_one() {
     });
 }
 
+/// Invariant 8: a client that was accepted always gets an answer, with a SQLSTATE.
 #[test]
 fn a_client_that_says_nothing_is_told_that_it_took_too_long() {
     run(async {
@@ -179,6 +181,42 @@ fn a_client_that_says_nothing_is_told_that_it_took_too_long() {
         let error = Raw::new(gateway.dial().await).error().await;
         assert_eq!(error.sqlstate(), "57014");
         assert_eq!(error.message(), "canceling authentication due to timeout");
+    });
+}
+
+#[test]
+fn a_client_that_is_asked_for_its_token_and_says_nothing_is_told_so_too() {
+    run(async {
+        let gateway = Stage::flexible()
+            .await
+            .gateway_with(|config| config.limits.start_up = Duration::from_millis(300))
+            .await;
+        let mut raw = Raw::new(gateway.dial_tls().await);
+        raw.start(&start(crate::stage::azure().await.administrator().user_principal_name())).await;
+        // On a slow machine the time may be over before the question comes.
+        let error = loop {
+            match raw.read().await {
+                Some(BackendMessage::Authentication(Authentication::CleartextPassword)) => {}
+                Some(BackendMessage::ErrorResponse(error)) => break error,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(error.sqlstate(), "57014");
+    });
+}
+
+#[test]
+fn places_are_for_those_with_a_token() {
+    run(async {
+        let stage = Stage::flexible().await;
+        let gateway = stage.gateway_with(|config| config.limits.connections = 1).await;
+        let administrator = crate::stage::azure().await.administrator().user_principal_name();
+        let mut silent = Raw::new(gateway.dial_tls().await);
+        silent.start(&start(administrator)).await;
+        silent.read().await.unwrap();
+        // Somebody without a token waits for nothing, and takes nobody's place.
+        let _first = stage.administrator(&gateway).await;
+        assert_eq!(gateway.refusal(administrator, "postgres", "no token").await.0, "28000");
     });
 }
 
@@ -200,14 +238,25 @@ fn one_client_too_many_is_told_so() {
 #[test]
 fn a_client_that_is_still_starting_hears_of_the_shutdown() {
     run(async {
-        let gateway = Stage::flexible().await.gateway().await;
-        let mut raw = Raw::new(gateway.dial_tls().await);
-        gateway.shutdown.cancel();
-        let error = raw.error().await;
-        assert_eq!(
-            (&*error.sqlstate(), &*error.message()),
-            ("57P03", "the database system is shutting down")
-        );
-        gateway.served.await.unwrap();
+        // Before its TLS handshake, and after it.
+        for handshake_first in [false, true] {
+            let gateway = Stage::flexible().await.gateway().await;
+            let mut raw = Raw::new(gateway.dial().await);
+            let mut request = BytesMut::new();
+            encode_ssl_request(&mut request);
+            raw.send(&request).await;
+            assert_eq!(raw.byte().await, b'S');
+            if !handshake_first {
+                gateway.shutdown.cancel();
+            }
+            let mut raw = Raw::new(gateway.handshake(raw.into_stream(), &[]).await.unwrap());
+            gateway.shutdown.cancel();
+            let error = raw.error().await;
+            assert_eq!(
+                (&*error.sqlstate(), &*error.message()),
+                ("57P03", "the database system is shutting down")
+            );
+            gateway.served.await.unwrap();
+        }
     });
 }

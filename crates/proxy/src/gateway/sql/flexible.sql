@@ -1,5 +1,5 @@
 -- The flavour of Flexible Server: roles are mapped to Entra principals by the pgaadauth functions.
--- Runs after common.sql. Signatures and texts: Microsoft, "Manage Microsoft Entra users in Azure Database for PostgreSQL".
+-- Runs after gateway.sql. Signatures and texts: Microsoft, "Manage Microsoft Entra users in Azure Database for PostgreSQL".
 
 -- A role that has been dropped leaves its row behind, and its oid may come again in a new role after the counter has gone
 -- round. So a row counts only for a role that is a member of pgentra_principal, which a new role is not.

@@ -1,4 +1,4 @@
--- The flavour of Single Server: members of azure_ad_user sign in with tokens. Runs after common.sql.
+-- The flavour of Single Server: members of azure_ad_user sign in with tokens. Runs after gateway.sql.
 -- Microsoft: "Use Azure Active Directory for authentication with PostgreSQL", "Connect with Managed Identity".
 
 SELECT pgentra.make_role('azure_ad_user');

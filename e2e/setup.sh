@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Installs the real clients of the end-to-end tests: Debian packages where this user may, Python and Node.js packages
+# below target/e2e-clients. A second run does nothing. What cannot be had here is named in target/e2e-clients/missing,
+# one client a line with the reason; the tests that need it then say so and are skipped, but fail where CI=true.
+set -euo pipefail
+cd "$(dirname "$0")"
+clients=$(cd .. && pwd)/target/e2e-clients
+mkdir -p "$clients"
+: >"$clients/missing"
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+missing() {
+    echo "e2e: no $1: $2" >&2
+    echo "$1: $2" >>"$clients/missing"
+}
+
+# Debian's package for each program that is not there.
+packages() {
+    has curl || echo curl
+    has jq || echo jq
+    has psql || echo postgresql-client
+    has ip || echo iproute2
+    has setpriv || echo util-linux
+    has script || echo bsdutils
+    has python3 || echo python3
+    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+}
+
+install_packages() {
+    local wanted
+    mapfile -t wanted < <(packages)
+    [ ${#wanted[@]} -gt 0 ] || return 0
+    if [ "$(id -u)" = 0 ] && has apt-get; then
+        echo "e2e: installing ${wanted[*]}" >&2
+        apt-get update -q >&2
+        DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${wanted[@]}" >&2
+    fi
+}
+
+# Does its work again only when the file that names the packages changed.
+once() {
+    local stamp=$clients/$1.stamp list=$2
+    shift 2
+    if ! cmp -s "$list" "$stamp"; then
+        "$@" >&2 && cp "$list" "$stamp"
+    fi
+}
+
+python_packages() {
+    rm -rf "$clients/venv"
+    python3 -m venv "$clients/venv"
+    "$clients/venv/bin/pip" install --quiet --disable-pip-version-check -r clients/requirements.txt
+}
+
+# Node.js comes from Python's registry, as what a system brings may be too old for @azure/identity.
+node_packages() {
+    cp clients/package.json clients/package-lock.json "$clients/"
+    (cd "$clients" && PATH=$clients/venv/bin:$PATH npm ci --silent --no-audit --no-fund)
+}
+
+azure_cli() {
+    rm -rf "$clients/azure-cli"
+    python3 -m venv "$clients/azure-cli"
+    "$clients/azure-cli/bin/pip" install --quiet --disable-pip-version-check -r clients/azure-cli.txt
+}
+
+install_packages || echo "e2e: the package manager failed; going on with what there is" >&2
+for program in curl jq psql ip setpriv script; do
+    has "$program" || missing "$program" "not on the PATH; install it with this system's package manager"
+done
+once python clients/requirements.txt python_packages || missing python "the packages of clients/requirements.txt could not be installed"
+once node clients/package-lock.json node_packages || missing node "the packages of clients/package.json could not be installed"
+if ! { [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ] && unshare --net true 2>/dev/null; }; then
+    missing netns "a network namespace takes Linux and root"
+fi
+if ! unshare --mount sh -c 'mount -t tmpfs none /var/opt' 2>/dev/null; then
+    missing mounts "a mount namespace takes Linux and root"
+fi
+[ "$(id -u)" = 0 ] || missing root "not root"
+# The Azure CLI takes 730 MB and a minute and a half: only where it is asked for, `e2e/setup.sh azure-cli`.
+[ "${1:-}" != azure-cli ] || once azure-cli clients/azure-cli.txt azure_cli

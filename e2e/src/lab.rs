@@ -1,0 +1,195 @@
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use tempfile::TempDir;
+
+use crate::run::processes;
+use crate::{Cloud, Flavour, Run, binary, secrecy};
+
+/// Who works in a lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum User {
+    /// Whoever runs the tests.
+    Ours,
+    /// Somebody without privileges: `nobody` where root runs the tests.
+    Ordinary,
+}
+
+/// Where one test works. See the crate's page.
+pub struct Lab {
+    folder: TempDir,
+    /// Words before every command, such as those that enter a network namespace.
+    prefix: Vec<String>,
+    said: Mutex<Vec<(String, String)>>,
+    tokens: Mutex<Vec<String>>,
+}
+
+impl Lab {
+    /// A lab of whoever runs the tests.
+    pub fn new() -> Lab {
+        Lab::of(User::Ours)
+    }
+
+    /// A lab of this user.
+    pub fn of(user: User) -> Lab {
+        let folder = tempfile::Builder::new().prefix("e2e-").tempdir_in("/tmp").unwrap();
+        let mut lab = Lab { folder, prefix: Vec::new(), said: Mutex::default(), tokens: Mutex::default() };
+        open(lab.path());
+        let folders = ["bin", "home", "temporary"].map(|name| lab.path().join(name));
+        for folder in &folders {
+            fs::create_dir(folder).unwrap();
+            open(folder);
+        }
+        if user == User::Ordinary && rustix::process::geteuid().is_root() {
+            // whoever it is may not be able to enter the folder of the build
+            fs::copy(binary::pgentra(), folders[0].join("pgentra")).unwrap();
+            for folder in &folders[1..] {
+                chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+            lab.prefix = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]
+                .map(str::to_owned)
+                .to_vec();
+        } else {
+            std::os::unix::fs::symlink(binary::pgentra(), folders[0].join("pgentra")).unwrap();
+        }
+        lab
+    }
+
+    /// A lab whose every command runs behind these words.
+    pub fn behind(words: &[&str]) -> Lab {
+        let mut lab = Lab::new();
+        lab.prefix = words.iter().map(|word| (*word).to_owned()).collect();
+        lab
+    }
+
+    /// `pgentra` with these arguments.
+    pub fn pgentra(&self, arguments: &[&str]) -> Run<'_> {
+        Run::new(self, &[&["pgentra"], arguments].concat())
+    }
+
+    /// A shell script, as a person would type it. `pgentra` is on its path.
+    pub fn shell(&self, script: &str) -> Run<'_> {
+        Run::new(self, &["bash", "-euo", "pipefail", "-c", script])
+    }
+
+    /// Any program.
+    pub fn program(&self, words: &[&str]) -> Run<'_> {
+        Run::new(self, words)
+    }
+
+    /// Starts `pgentra local up` and waits until it is ready.
+    pub fn cloud(&self, flavour: Flavour, arguments: &[&str]) -> Cloud<'_> {
+        Cloud::up(self, flavour, arguments)
+    }
+
+    /// A place for files of the test, open to all users.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What programs take for the folder of temporary files; empty again in the end.
+    pub fn temporary(&self) -> PathBuf {
+        self.path().join("temporary")
+    }
+
+    /// Keeps a text for the search for tokens.
+    pub fn record(&self, who: &str, text: &str) {
+        self.said.lock().unwrap().push((who.to_owned(), text.to_owned()));
+    }
+
+    /// Keeps a token, so that parts of it are found.
+    pub fn remember(&self, token: &str) {
+        self.tokens.lock().unwrap().push(token.to_owned());
+    }
+
+    /// Fails if a token is in anything that was said, or in a file below `folder` that is not one of `except`.
+    pub fn assert_no_token(&self, folder: &Path, except: &[PathBuf]) {
+        let tokens = self.tokens.lock().unwrap();
+        for (who, text) in self.said.lock().unwrap().iter() {
+            // not the text itself: the test's own output must not hold a token either
+            assert_eq!(secrecy::find(text.as_bytes(), &tokens), None, "`{who}` lets a token be read");
+        }
+        let files = secrecy::files(folder, &tokens, except);
+        assert!(files.is_empty(), "a token can be read in {files:?}");
+    }
+
+    /// Fails if anything is left: a file in the folder of temporary files, a process.
+    pub fn assert_nothing_left(&self) {
+        let files: Vec<_> =
+            fs::read_dir(self.temporary()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(files.is_empty(), "left behind: {files:?}");
+        let processes = processes(self.path());
+        assert!(processes.is_empty(), "still running: {processes:?}");
+    }
+
+    /// Waits for the end of every process of this lab, where nobody else does.
+    pub fn await_processes(&self) {
+        for (pid, line) in processes(self.path()) {
+            let words = ["60", "tail", "--pid", &pid.to_string(), "-s", "0.1", "-f", "/dev/null"];
+            let ended = Command::new("timeout").args(words).status().unwrap();
+            assert!(ended.success(), "does not end: {line}");
+        }
+    }
+
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        let own = self.path().join("bin").join(words[0]);
+        let program = if own.exists() { own } else { find(words[0]) };
+        let prefix = self.prefix.iter().map(PathBuf::from);
+        let words: Vec<PathBuf> =
+            prefix.chain([program]).chain(words[1..].iter().map(PathBuf::from)).collect();
+        let mut command = Command::new(find(words[0].to_str().unwrap()));
+        command
+            .args(&words[1..])
+            .env_clear()
+            .env("PATH", format!("{}:{SEARCH_PATH}", self.path().join("bin").display()))
+            .env("HOME", self.path().join("home"))
+            .env("TMPDIR", self.temporary())
+            .env("LANG", "C.UTF-8")
+            .env("RUST_BACKTRACE", "1")
+            .current_dir(self.path().join("home"));
+        command
+    }
+}
+
+/// Not what was said, nor any token.
+impl fmt::Debug for Lab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lab")
+            .field("folder", &self.path())
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Lab {
+    fn default() -> Lab {
+        Lab::new()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.assert_no_token(self.path(), &[]);
+            self.assert_nothing_left();
+        }
+    }
+}
+
+/// The number that Linux gives to `nobody` everywhere.
+const NOBODY: u32 = 65534;
+const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+
+/// Where a program lies, whatever path the test gives to it.
+fn find(program: &str) -> PathBuf {
+    let places = SEARCH_PATH.split(':').map(|folder| Path::new(folder).join(program));
+    places.into_iter().find(|path| path.is_file()).unwrap_or_else(|| program.into())
+}
+
+fn open(folder: &Path) {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+}

@@ -1,0 +1,36 @@
+//! A person at a Cloud Shell, such as the Entra administrator of the server.
+//!
+//! On Azure:
+//!
+//! ```console
+//! $ az postgres flexible-server microsoft-entra-admin create --resource-group myGroup --server-name my-server \
+//!     --display-name NAME --object-id OBJECT_ID
+//! ```
+//!
+//! On a laptop:
+//!
+//! ```console
+//! $ eval "$(pgentra local env --host admin)"
+//! $ cargo run --package pgentra-connect --example cloud_shell
+//! ```
+//!
+//! Particular to it: the token is the person's and not a machine's, so no identity can be chosen, and the role is usually
+//! the person's principal name. The token says it; what it says is not verified here, and only the server decides.
+#![expect(clippy::print_stdout, reason = "an example talks to the person who runs it")]
+
+mod sign_in;
+
+use std::error::Error;
+
+use pgentra_identity::{Cloud, Credential, SourceName, UnverifiedClaims, World};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let world = World::real();
+    let credential = Credential::builder(world.clone()).source(SourceName::CloudShell).build()?;
+    let token = credential.token(&Cloud::Public.postgres_resource()).await?;
+    let claims = UnverifiedClaims::of(&token).ok_or("the token cannot be read")?;
+    let person = claims.text("upn").ok_or("the token is not a person's")?;
+    println!("the person is {person}");
+    sign_in::sign_in(&world, &credential, Some(person)).await
+}

@@ -1,0 +1,21 @@
+//! A connection URI, a conninfo string or a service file: whatever a person or a variable says must be an answer or an
+//! error, never a panic, and a password in it is never part of the error.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pgentra_connect::{Layers, Target};
+use pgentra_identity::{Env, Files};
+
+const SECRET: &str = "fuzz-secret-8a2f";
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let files = Files::in_memory();
+    files.put("/services", data.to_vec());
+    let env = Env::from_map([("PGSERVICEFILE", "/services"), ("PGSERVICE", "a"), ("PGPASSWORD", SECRET)]);
+    let error = match Layers::gather(Some(text), &[], &env, &files) {
+        Ok(layers) => Target::resolve(&layers).err(),
+        Err(error) => Some(error),
+    };
+    assert!(!error.is_some_and(|error| format!("{error:?}{error}").contains(SECRET)));
+});
