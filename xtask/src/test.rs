@@ -6,6 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+/// The adapters of `connect`: built apart, so that the tests before them say whether the crates do without.
+const POOLS: &str = "deadpool,bb8,diesel-async,sqlx,sea-orm";
+
 /// Installs the real clients, builds the binary that the end-to-end tests drive, runs every test of the workspace.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     println!("== clients for the end-to-end tests");
@@ -17,7 +20,12 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     println!("== unit, property, scenario and end-to-end tests");
     let mut test: Vec<OsString> = ["test", "--locked", "--workspace"].map(OsString::from).to_vec();
     test.extend(arguments.iter().map(OsString::from));
-    cargo(root, &test)
+    cargo(root, &test)?;
+    println!("== connection pools over three token lifetimes");
+    let mut pools: Vec<OsString> =
+        ["test", "--locked", "--package", "pools", "--features", POOLS].map(OsString::from).to_vec();
+    pools.extend(arguments.iter().map(OsString::from));
+    cargo(root, &pools)
 }
 
 /// Runs cargo in the workspace; fails with its arguments when it fails.
