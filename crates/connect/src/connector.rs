@@ -8,6 +8,7 @@ use pgentra_wire::WireError;
 use pgentra_wire::startup::{ProtocolVersion, StartupMessage};
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cancel::Canceller;
@@ -17,7 +18,8 @@ use crate::handshake;
 use crate::libpq::LibpqEnvironment;
 use crate::refusal::{Refusal, SignIn};
 use crate::session::{Session, TlsInfo};
-use crate::target::Target;
+use crate::signed_in::SignedIn;
+use crate::target::{self, Target};
 use crate::tls;
 
 /// Opens sessions to one target with tokens of one credential. Share it: TLS sessions are resumed between connections,
@@ -28,7 +30,15 @@ pub struct Connector {
     credential: Credential,
     resource: Resource,
     tls: Arc<ClientConfig>,
-    startup: StartupMessage,
+    /// `None` where the target leaves the role open.
+    startup: Option<StartupMessage>,
+}
+
+/// What a sign-in is made with.
+#[derive(Clone, Copy)]
+struct Attempt<'a> {
+    startup: &'a StartupMessage,
+    token: &'a AccessToken,
 }
 
 impl Connector {
@@ -67,15 +77,24 @@ impl Connector {
     /// # Errors
     /// See [`ConnectErrorKind`].
     pub async fn connect(&self) -> Result<Session, ConnectError> {
+        Session::resume(self.open(self.startup()?).await?).await
+    }
+
+    /// The stream of a session with a start-up of the caller's own: for whoever relays. The role, the database and every
+    /// other parameter are those of `startup`; the rest is as in [`Connector::connect`].
+    ///
+    /// # Errors
+    /// See [`ConnectErrorKind`].
+    pub async fn open(&self, startup: &StartupMessage) -> Result<SignedIn, ConnectError> {
         let token = self.token().await?;
-        let refused = match self.reach(&token).await {
-            Ok(session) => return Ok(session),
+        let refused = match self.reach(Attempt { startup, token: &token }).await {
+            Ok(signed_in) => return Ok(signed_in),
             Err(error) if is_stale(&error) => error,
             Err(error) => return Err(error),
         };
         tracing::info!(error = %refused, "the server refused the token; asking for a newer one");
         match self.credential.refresh(&self.resource, &token).await {
-            Ok(Refreshed::New(token)) => self.reach(&token).await,
+            Ok(Refreshed::New(token)) => self.reach(Attempt { startup, token: &token }).await,
             Ok(Refreshed::Same(_)) => Err(refused.with_same_token()),
             Err(error) => {
                 // The refusal came first and says more to whoever must mend it.
@@ -94,9 +113,10 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let startup = self.startup()?;
         let token = self.token().await?;
         let deadline = Instant::now() + self.target.connect_timeout();
-        self.enter(stream, host, &token, deadline).await
+        Session::resume(self.enter(stream, host, Attempt { startup, token: &token }, deadline).await?).await
     }
 
     /// The environment with which a libpq program (psql, pg_dump, …) makes the same connection, with a token as its
@@ -105,14 +125,19 @@ impl Connector {
     /// # Errors
     /// No token; trusted authorities that are in no file, which is where libpq looks.
     pub async fn libpq_environment(&self) -> Result<LibpqEnvironment, ConnectError> {
+        self.startup()?;
         LibpqEnvironment::new(&self.target, self.token().await?)
+    }
+
+    fn startup(&self) -> Result<&StartupMessage, ConnectError> {
+        self.startup.as_ref().ok_or_else(target::no_role)
     }
 
     async fn token(&self) -> Result<AccessToken, ConnectError> {
         self.credential.token(&self.resource).await.map_err(ConnectError::token)
     }
 
-    async fn reach(&self, token: &AccessToken) -> Result<Session, ConnectError> {
+    async fn reach(&self, attempt: Attempt<'_>) -> Result<SignedIn, ConnectError> {
         let limit = self.target.connect_timeout();
         let mut last = None;
         for endpoint in self.target.endpoints() {
@@ -128,8 +153,9 @@ impl Connector {
                 match dial::dial(address, self.target.keep_alive(), limit).await {
                     Ok(stream) => {
                         tracing::debug!(host = endpoint.host, %address, "connected");
-                        let session = self.enter(stream, &endpoint.host, token, deadline).await?;
-                        return Ok(session.reached_at(address));
+                        let signed_in: SignedIn<TcpStream> =
+                            self.enter(stream, &endpoint.host, attempt, deadline).await?;
+                        return Ok(signed_in.reached_at(address));
                     }
                     Err(error) => {
                         tracing::debug!(host = endpoint.host, %address, %error, "not reached");
@@ -145,11 +171,11 @@ impl Connector {
         &self,
         stream: S,
         host: &str,
-        token: &AccessToken,
+        Attempt { startup, token }: Attempt<'_>,
         deadline: Instant,
-    ) -> Result<Session, ConnectError>
+    ) -> Result<SignedIn<S>, ConnectError>
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin,
     {
         let limit = self.target.connect_timeout();
         let secured = tls::secure(stream, host, self.target.ssl_negotiation(), &self.tls);
@@ -160,18 +186,18 @@ impl Connector {
 
         let claims = UnverifiedClaims::of(token);
         let sign_in = SignIn {
-            role: self.target.user(),
-            database: self.target.database(),
+            role: &String::from_utf8_lossy(startup.user()),
+            database: &String::from_utf8_lossy(startup.database()),
             token: token.expose_secret(),
             object_id: claims.as_ref().and_then(UnverifiedClaims::object_id),
             person: claims.as_ref().and_then(UnverifiedClaims::kind) == Some(TokenKind::User),
         };
-        let signed_in = handshake::sign_in(&mut stream, &self.startup, &sign_in);
+        let signed_in = handshake::sign_in(&mut stream, startup, &sign_in);
         let ready =
             timeout_at(deadline, signed_in).await.map_err(|_| too_slow(host, limit, "the sign-in"))??;
         let canceller =
             ready.key.clone().map(|key| Canceller::new(&self.target, Arc::clone(&self.tls), host, key));
-        Session::resume(stream, ready, info, canceller).await
+        Ok(SignedIn { stream, ready, tls: info, address: None, canceller })
     }
 }
 
@@ -184,7 +210,10 @@ fn too_slow(host: &str, limit: Duration, what: &str) -> ConnectError {
         .hinting("give it more time with connect_timeout; a server that is overloaded, or no PostgreSQL, answers like this")
 }
 
-fn startup(target: &Target) -> Result<StartupMessage, WireError> {
+fn startup(target: &Target) -> Result<Option<StartupMessage>, WireError> {
+    if target.user().is_empty() {
+        return Ok(None);
+    }
     let mut startup = StartupMessage::new(ProtocolVersion::V3_0, target.user())?
         .with("database", target.database())?
         .with("client_encoding", "UTF8")?;
@@ -194,5 +223,5 @@ fn startup(target: &Target) -> Result<StartupMessage, WireError> {
             startup = startup.with(name, value)?;
         }
     }
-    Ok(startup)
+    Ok(Some(startup))
 }
