@@ -31,10 +31,10 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
             let code = text.lines().take(lines).filter(|line| !is_blank_or_comment(line)).count();
             *crates.entry(room.to_owned()).or_default() += code;
         }
-        let within_session =
-            path.starts_with("crates/proxy/src/session") || path.ends_with("proxy/src/session.rs");
-        if within_session && (text.contains("crate::gateway") || text.contains("super::gateway")) {
-            faults.push(format!("{name}: `session` imports `gateway`"));
+        for module in forbidden_modules(&path).iter().filter(|module| {
+            text.contains(&format!("crate::{module}")) || text.contains(&format!("super::{module}"))
+        }) {
+            faults.push(format!("{name}: imports `{module}`"));
         }
     }
     for (room, lines) in crates.into_iter().filter(|(_, lines)| *lines > CRATE_LINES) {
@@ -53,6 +53,20 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
         }
     }
     Ok(faults)
+}
+
+/// The modules of `proxy` that a file of another one may not import: `session` knows neither side, no side the other.
+fn forbidden_modules(path: &Path) -> &'static [&'static str] {
+    let within = |module: &str| path.starts_with(Path::new("crates/proxy/src").join(module));
+    if within("session") || path.ends_with("proxy/src/session.rs") {
+        &["gateway", "inject"]
+    } else if within("gateway") {
+        &["inject"]
+    } else if within("inject") {
+        &["gateway"]
+    } else {
+        &[]
+    }
 }
 
 fn is_blank_or_comment(line: &str) -> bool {
@@ -93,6 +107,15 @@ mod tests {
         let text = "fn a() {}\nfn b() {}\n#[cfg(test)]\nmod tests {\n}\n";
         assert_eq!(code_lines(Path::new("crates/x/src/a.rs"), text), 2);
         assert_eq!(code_lines(Path::new("crates/x/tests/a.rs"), text), 0);
+    }
+
+    #[test]
+    fn no_side_of_the_proxy_knows_the_other() {
+        let forbidden = |file: &str| forbidden_modules(&Path::new("crates/proxy/src").join(file));
+        assert_eq!(forbidden("session/relay.rs"), ["gateway", "inject"]);
+        assert_eq!(forbidden("gateway/serve.rs"), ["inject"]);
+        assert_eq!(forbidden("inject/serve.rs"), ["gateway"]);
+        assert!(forbidden("lib.rs").is_empty());
     }
 
     #[test]

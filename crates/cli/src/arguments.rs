@@ -1,5 +1,7 @@
 //! What a person typed. Nothing here touches the world; `sign_in` and the commands resolve it.
 
+mod proxy;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use pgentra_identity::{Cloud, SourceName};
 use pgentra_proxy::gateway::Flavour;
 
 use crate::local::control::FURTHEST;
+pub(crate) use proxy::{Place, Proxy};
 
 /// PostgreSQL without passwords, on Azure identities.
 #[derive(Debug, Parser)]
@@ -62,6 +65,12 @@ pub(crate) enum Command {
         after_help = "Example: pgentra exec -h my.postgres.database.azure.com -U my-app -d app -- pg_dump --schema-only"
     )]
     Exec(Exec),
+    /// Let any program connect without a password: clients come in here and are signed in at the server.
+    #[command(
+        after_help = "Example: pgentra proxy --listen 127.0.0.1:6432 -h my.postgres.database.azure.com\n         \
+                      psql 'host=127.0.0.1 port=6432 user=my-app dbname=app'"
+    )]
+    Proxy(Proxy),
     /// A local Azure: metadata service, Entra, and a PostgreSQL that checks tokens.
     #[command(subcommand, after_help = "Example: pgentra local up --flavour flexible")]
     Local(Local),
@@ -326,6 +335,14 @@ pub(crate) struct Connection {
     /// A connection URI or a conninfo string, as psql takes it.
     #[arg(value_name = "CONNINFO")]
     pub(crate) conninfo: Option<String>,
+    #[command(flatten)]
+    pub(crate) server: Server,
+}
+
+/// The flags with which psql names server, role and database.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Server {
     /// Server name. Default: PGHOST.
     #[arg(short = 'h', long, value_name = "HOST")]
     pub(crate) host: Option<String>,

@@ -49,6 +49,7 @@ async fn run(world: &World, command: Command) -> Outcome {
         Command::Query(arguments) => command::query::run(world, arguments).await,
         Command::Psql(arguments) => command::launch::psql(world, arguments).await,
         Command::Exec(arguments) => command::launch::exec(world, arguments).await,
+        Command::Proxy(arguments) => command::proxy::run(world, arguments).await,
         Command::Local(command) => local::run(world, command).await,
         Command::Completions { shell } => completions(shell),
         Command::Man => man(),

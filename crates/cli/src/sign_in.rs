@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgentra_connect::{Connector, Layers, Target};
 use pgentra_identity::{Credential, Resource, Selector, World};
 
-use crate::arguments::{Connection, Identity};
+use crate::arguments::{Connection, Identity, Server};
 use crate::problem::{Blame, Outcome, Problem};
 
 /// A credential and the resource its tokens are for.
@@ -40,21 +40,25 @@ pub(crate) fn credential(world: &World, identity: &Identity) -> Outcome<(Credent
 
 /// The server, role and database to sign in to.
 pub(crate) fn target(world: &World, connection: &Connection) -> Outcome<Target> {
+    let target = Target::resolve(&layers(world, connection.conninfo.as_deref(), &connection.server)?)?;
+    tracing::info!(%target, "connection");
+    Ok(target)
+}
+
+/// Everything somebody said about a connection.
+pub(crate) fn layers(world: &World, conninfo: Option<&str>, server: &Server) -> Outcome<Layers> {
     let mut flags = Vec::new();
     for (keyword, value) in [
-        ("host", &connection.host),
-        ("port", &connection.port),
-        ("user", &connection.username),
-        ("dbname", &connection.dbname),
+        ("host", &server.host),
+        ("port", &server.port),
+        ("user", &server.username),
+        ("dbname", &server.dbname),
     ] {
         if let Some(value) = value {
             flags.push((keyword, value.clone()));
         }
     }
-    let layers = Layers::gather(connection.conninfo.as_deref(), &flags, world.env(), world.files())?;
-    let target = Target::resolve(&layers)?;
-    tracing::info!(%target, "connection");
-    Ok(target)
+    Ok(Layers::gather(conninfo, &flags, world.env(), world.files())?)
 }
 
 /// A connector that signs in to the named server with the named identity.

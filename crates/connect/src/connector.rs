@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgentra_identity::{AccessToken, Credential, Refreshed, Resource, TokenKind, UnverifiedClaims};
+use pgentra_identity::{AccessToken, Credential, Refreshed, Resource, UnverifiedClaims};
 use pgentra_wire::WireError;
 use pgentra_wire::startup::{ProtocolVersion, StartupMessage};
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cancel::Canceller;
@@ -17,7 +18,8 @@ use crate::handshake;
 use crate::libpq::LibpqEnvironment;
 use crate::refusal::{Refusal, SignIn};
 use crate::session::{Session, TlsInfo};
-use crate::target::Target;
+use crate::signed_in::SignedIn;
+use crate::target::{self, Target};
 use crate::tls;
 
 /// Opens sessions to one target with tokens of one credential. Share it: TLS sessions are resumed between connections,
@@ -28,7 +30,15 @@ pub struct Connector {
     credential: Credential,
     resource: Resource,
     tls: Arc<ClientConfig>,
-    startup: StartupMessage,
+    /// `None` where the target leaves the role open.
+    startup: Option<StartupMessage>,
+}
+
+/// What a sign-in is made with.
+#[derive(Clone, Copy)]
+struct Attempt<'a> {
+    startup: &'a StartupMessage,
+    token: &'a AccessToken,
 }
 
 impl Connector {
@@ -67,14 +77,23 @@ impl Connector {
     /// # Errors
     /// See [`ConnectErrorKind`].
     pub async fn connect(&self) -> Result<Session, ConnectError> {
+        Session::resume(self.open(self.startup()?).await?).await
+    }
+
+    /// The stream of a session with a start-up of the caller's own: for whoever relays. The role, the database and every
+    /// other parameter are those of `startup`; the rest is as in [`Connector::connect`].
+    ///
+    /// # Errors
+    /// See [`ConnectErrorKind`].
+    pub async fn open(&self, startup: &StartupMessage) -> Result<SignedIn, ConnectError> {
         let token = self.token().await?;
-        let refused = match self.reach(&token).await {
-            Ok(session) => return Ok(session),
+        let refused = match self.reach(Attempt { startup, token: &token }).await {
+            Ok(signed_in) => return Ok(signed_in),
             Err(error) if is_stale(&error) => error,
             Err(error) => return Err(error),
         };
         let newer = self.newer(&token, refused).await?;
-        self.reach(&newer).await
+        self.reach(Attempt { startup, token: &newer }).await
     }
 
     /// A session over a stream that somebody else opened to `host`: TLS and sign-in as in [`Connector::connect`], once,
@@ -86,9 +105,10 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let startup = self.startup()?;
         let token = self.token().await?;
         let deadline = Instant::now() + self.target.connect_timeout();
-        self.enter(stream, host, &token, deadline).await
+        Session::resume(self.enter(stream, host, Attempt { startup, token: &token }, deadline).await?).await
     }
 
     /// The environment with which a libpq program (psql, pg_dump, …) makes the same connection, with a token as its
@@ -97,6 +117,7 @@ impl Connector {
     /// # Errors
     /// No token; trusted authorities that are in no file, which is where libpq looks.
     pub async fn libpq_environment(&self) -> Result<LibpqEnvironment, ConnectError> {
+        self.startup()?;
         LibpqEnvironment::new(&self.target, self.token().await?)
     }
 
@@ -122,22 +143,11 @@ impl Connector {
         }
     }
 
-    /// What a sign-in with this token is made with.
-    pub(crate) fn sign_in<'a>(
-        &'a self,
-        token: &'a AccessToken,
-        claims: Option<&'a UnverifiedClaims>,
-    ) -> SignIn<'a> {
-        SignIn {
-            role: self.target.user(),
-            database: self.target.database(),
-            token: token.expose_secret(),
-            object_id: claims.and_then(UnverifiedClaims::object_id),
-            person: claims.and_then(UnverifiedClaims::kind) == Some(TokenKind::User),
-        }
+    fn startup(&self) -> Result<&StartupMessage, ConnectError> {
+        self.startup.as_ref().ok_or_else(target::no_role)
     }
 
-    async fn reach(&self, token: &AccessToken) -> Result<Session, ConnectError> {
+    async fn reach(&self, attempt: Attempt<'_>) -> Result<SignedIn, ConnectError> {
         let limit = self.target.connect_timeout();
         let mut last = None;
         for endpoint in self.target.endpoints() {
@@ -153,8 +163,9 @@ impl Connector {
                 match dial::dial(address, self.target.keep_alive(), limit).await {
                     Ok(stream) => {
                         tracing::debug!(host = endpoint.host, %address, "connected");
-                        let session = self.enter(stream, &endpoint.host, token, deadline).await?;
-                        return Ok(session.reached_at(address));
+                        let signed_in: SignedIn<TcpStream> =
+                            self.enter(stream, &endpoint.host, attempt, deadline).await?;
+                        return Ok(signed_in.reached_at(address));
                     }
                     Err(error) => {
                         tracing::debug!(host = endpoint.host, %address, %error, "not reached");
@@ -170,11 +181,11 @@ impl Connector {
         &self,
         stream: S,
         host: &str,
-        token: &AccessToken,
+        Attempt { startup, token }: Attempt<'_>,
         deadline: Instant,
-    ) -> Result<Session, ConnectError>
+    ) -> Result<SignedIn<S>, ConnectError>
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin,
     {
         let limit = self.target.connect_timeout();
         let secured = tls::secure(stream, host, self.target.ssl_negotiation(), &self.tls);
@@ -184,13 +195,15 @@ impl Connector {
         tracing::debug!(host, tls = %info, "the server is who it says");
 
         let claims = UnverifiedClaims::of(token);
-        let sign_in = self.sign_in(token, claims.as_ref());
-        let signed_in = handshake::sign_in(&mut stream, &self.startup, &sign_in);
+        let (role, database) =
+            (String::from_utf8_lossy(startup.user()), String::from_utf8_lossy(startup.database()));
+        let sign_in = SignIn::new((&role, &database), token, claims.as_ref());
+        let signed_in = handshake::sign_in(&mut stream, startup, &sign_in);
         let ready =
             timeout_at(deadline, signed_in).await.map_err(|_| too_slow(host, limit, "the sign-in"))??;
         let canceller =
             ready.key.clone().map(|key| Canceller::new(&self.target, Arc::clone(&self.tls), host, key));
-        Session::resume(stream, ready, info, canceller).await
+        Ok(SignedIn { stream, ready, tls: info, address: None, canceller })
     }
 }
 
@@ -203,7 +216,10 @@ fn too_slow(host: &str, limit: Duration, what: &str) -> ConnectError {
         .hinting("give it more time with connect_timeout; a server that is overloaded, or no PostgreSQL, answers like this")
 }
 
-fn startup(target: &Target) -> Result<StartupMessage, WireError> {
+fn startup(target: &Target) -> Result<Option<StartupMessage>, WireError> {
+    if target.user().is_empty() {
+        return Ok(None);
+    }
     let mut startup = StartupMessage::new(ProtocolVersion::V3_0, target.user())?
         .with("database", target.database())?
         .with("client_encoding", "UTF8")?;
@@ -213,5 +229,5 @@ fn startup(target: &Target) -> Result<StartupMessage, WireError> {
             startup = startup.with(name, value)?;
         }
     }
-    Ok(startup)
+    Ok(Some(startup))
 }

@@ -38,9 +38,14 @@ mod roots;
 mod service_connector;
 mod service_file;
 mod session;
+mod signed_in;
 mod target;
 pub mod tls;
 mod url;
+
+/// Where a [`Connector`]'s credential and resource come from.
+#[doc(no_inline)]
+pub use pgentra_identity;
 
 pub use cancel::Canceller;
 pub use connector::Connector;
@@ -52,6 +57,7 @@ pub use role_name::{RoleCandidate, role_candidates};
 pub use roots::Roots;
 pub use service_connector::client_id as service_connector_client_id;
 pub use session::{Session, TlsInfo};
+pub use signed_in::SignedIn;
 pub use target::{DEFAULT_CONNECT_TIMEOUT, Decided, Endpoint, KeepAlive, SslMode, SslNegotiation, Target};
 
 /// Compiles what `docs/identity.md` shows.

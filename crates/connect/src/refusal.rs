@@ -1,5 +1,6 @@
 //! What a server's refusal means.
 
+use pgentra_identity::{AccessToken, TokenKind, UnverifiedClaims};
 use pgentra_wire::fields::Fields;
 
 /// Why a server refused a sign-in, as told by its words and its SQLSTATE.
@@ -56,6 +57,23 @@ pub(crate) struct SignIn<'a> {
     pub(crate) object_id: Option<&'a str>,
     /// Whether the token says that it is a person's.
     pub(crate) person: bool,
+}
+
+impl<'a> SignIn<'a> {
+    /// As `role`, in `database`, with this token and what it says of itself.
+    pub(crate) fn new(
+        (role, database): (&'a str, &'a str),
+        token: &'a AccessToken,
+        claims: Option<&'a UnverifiedClaims>,
+    ) -> Self {
+        Self {
+            role,
+            database,
+            token: token.expose_secret(),
+            object_id: claims.and_then(UnverifiedClaims::object_id),
+            person: claims.and_then(UnverifiedClaims::kind) == Some(TokenKind::User),
+        }
+    }
 }
 
 /// What the server said, without the token, which a hostile server could send back.

@@ -14,8 +14,8 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
 
 use crate::cancel::Canceller;
 use crate::error::ConnectError;
-use crate::handshake::Ready;
 use crate::resume::Resumed;
+use crate::signed_in::SignedIn;
 
 /// A session that is signed in, over verified TLS. Dropping it ends it.
 ///
@@ -90,15 +90,11 @@ impl Session {
 
     /// Hands the signed-in stream to the driver. The driver is given no password, and neither TLS nor user name to use:
     /// what it sends as a start-up packet is swallowed.
-    pub(crate) async fn resume<S>(
-        stream: S,
-        ready: Ready,
-        tls: TlsInfo,
-        canceller: Option<Canceller>,
-    ) -> Result<Session, ConnectError>
+    pub(crate) async fn resume<S>(signed_in: SignedIn<S>) -> Result<Session, ConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let SignedIn { stream, ready, tls, address, canceller } = signed_in;
         let mut config = Config::new();
         config.user("signed in already").ssl_mode(DriverSslMode::Disable);
         let (client, connection) =
@@ -106,13 +102,7 @@ impl Session {
                 ConnectError::protocol("the driver cannot take the session over").because(error)
             })?;
         let driver = tokio::spawn(drive(connection));
-        Ok(Session { client, driver, parameters: ready.parameters, tls, address: None, canceller })
-    }
-
-    pub(crate) fn reached_at(mut self, address: SocketAddr) -> Session {
-        self.address = Some(address);
-        self.canceller = self.canceller.map(|canceller| canceller.at(address));
-        self
+        Ok(Session { client, driver, parameters: ready.parameters, tls, address, canceller })
     }
 }
 

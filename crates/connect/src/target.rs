@@ -114,11 +114,20 @@ impl Target {
     /// # Errors
     /// A missing host or role; a value that cannot be; `sslmode` below `verify-ca`; a Unix socket, which has no TLS.
     pub fn resolve(layers: &Layers) -> Result<Target, ConnectError> {
+        let target = Target::resolve_server(layers)?;
+        if target.user.is_empty() { Err(no_role()) } else { Ok(target) }
+    }
+
+    /// The same where the role may be left open, for sessions whose start-up comes from elsewhere
+    /// ([`Connector::open`](crate::Connector::open)). Where no role is named, [`Target::user`] is empty, and so is
+    /// [`Target::database`] where none is named either.
+    ///
+    /// # Errors
+    /// As [`Target::resolve`], but for the missing role.
+    pub fn resolve_server(layers: &Layers) -> Result<Target, ConnectError> {
         let mut reading = Reading { layers, decided: Vec::new() };
         let endpoints = reading.endpoints()?;
-        let user = reading.text(word::USER).ok_or_else(|| {
-            ConnectError::config("no database role is named").hinting("name the role with -U, or set PGUSER")
-        })?;
+        let user = reading.text(word::USER).unwrap_or_default();
         let database = reading.or_default(word::DBNAME, &user);
         let ssl_mode = reading.ssl_mode()?;
         let roots = match reading.text(word::SSLROOTCERT) {
@@ -171,6 +180,17 @@ impl Target {
     /// The database.
     pub fn database(&self) -> &str {
         &self.database
+    }
+
+    /// The role, if somebody named it.
+    pub fn named_user(&self) -> Option<&str> {
+        Some(&*self.user).filter(|user| !user.is_empty())
+    }
+
+    /// The database, if somebody named it.
+    pub fn named_database(&self) -> Option<&str> {
+        let named = |decided: &&Decided| decided.keyword == word::DBNAME && decided.origin != Origin::Default;
+        self.decided.iter().find(named).map(|decided| &*decided.value)
     }
 
     /// How the server proves who it is.
@@ -261,6 +281,10 @@ impl SslNegotiation {
             SslNegotiation::Direct => "direct",
         }
     }
+}
+
+pub(crate) fn no_role() -> ConnectError {
+    ConnectError::config("no database role is named").hinting("name the role with -U, or set PGUSER")
 }
 
 /// Reads keywords and keeps who decided them.

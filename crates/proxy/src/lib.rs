@@ -1,6 +1,9 @@
-//! PostgreSQL sessions: accept, relay, cancel; the gateway lets any PostgreSQL accept Entra tokens.
+//! PostgreSQL sessions: accept, relay, cancel; the gateway lets any PostgreSQL accept Entra tokens, the injector signs any
+//! client in with them.
 //!
-//! [`session`] holds what every proxy of this protocol needs; [`gateway`] is the server side on top of it.
+//! [`session`] holds what every proxy of this protocol needs; on top of it are [`gateway`], the server side, and
+//! [`inject`], the client side.
 
 pub mod gateway;
+pub mod inject;
 pub mod session;

@@ -25,6 +25,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::connector::{Connector, is_stale};
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::handshake;
+use crate::refusal::SignIn;
 use crate::roots::Kind;
 use crate::target::{SslMode, SslNegotiation, Target};
 use crate::tls;
@@ -176,7 +177,8 @@ impl Keeper {
         match error {
             Error::Database(error) => {
                 let claims = UnverifiedClaims::of(token);
-                let sign_in = self.connector.sign_in(token, claims.as_ref());
+                let target = self.connector.target();
+                let sign_in = SignIn::new((target.user(), target.database()), token, claims.as_ref());
                 handshake::refused(&fields(error.as_ref()), &sign_in)
             }
             Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {

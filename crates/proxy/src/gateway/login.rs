@@ -1,10 +1,8 @@
 //! From a connection to a session.
 
-use std::error::Error;
-
 use bytes::BytesMut;
 use pgentra_verify::Principal;
-use pgentra_wire::backend::{Authentication, BackendMessage, NegotiateProtocolVersion};
+use pgentra_wire::backend::{Authentication, BackendMessage};
 use pgentra_wire::fields::Fields;
 use pgentra_wire::startup::{CancelRequest, ProtocolVersion, StartupMessage};
 use secrecy::{ExposeSecret, SecretString};
@@ -18,12 +16,8 @@ use super::{Flavour, Gateway, refusal, setting};
 use crate::session::answer::Answer;
 use crate::session::cancel::Registration;
 use crate::session::client::{Client, Opening};
-use crate::session::end::{End, sqlstate};
+use crate::session::end::{End, chain, sqlstate};
 use crate::session::server::{Server, ServerError};
-
-/// The newest version of the protocol that clients may speak with us. The server behind is spoken to in 3.0: they differ
-/// in the length of cancel keys, which are ours.
-const NEWEST: ProtocolVersion = ProtocolVersion::V3_2;
 
 /// A session that is ready.
 pub(crate) struct Session {
@@ -46,7 +40,7 @@ impl Gateway {
     ///
     /// Not cancel-safe; dropped, the client can still be told why.
     pub(crate) async fn log_in(&self, client: &mut Client) -> Result<Option<Session>, End> {
-        let start = match client.open(&self.tls).await? {
+        let start = match client.open(Some(&self.tls)).await? {
             Opening::Startup(start) => start,
             Opening::Cancel(request) => {
                 self.pass_on(&request).await;
@@ -60,7 +54,7 @@ impl Gateway {
             let address = client.address().ip().to_canonical();
             return Err(refusal::no_encryption(address, start.user(), start.database()).into());
         }
-        negotiate(client, &start).await?;
+        client.negotiate(&start).await?;
         let role = self.role_name(&start);
         let upstream = self.upstream_start(&start, &role)?;
         let (place, server) = match self.claim(&role).await? {
@@ -280,16 +274,6 @@ impl Gateway {
     }
 }
 
-/// Tells a client that wants more than we speak how much we speak.
-async fn negotiate(client: &mut Client, start: &StartupMessage) -> Result<(), End> {
-    if start.version() <= NEWEST && start.protocol_options().next().is_none() {
-        return Ok(());
-    }
-    let newest = start.version().min(NEWEST);
-    let answer = NegotiateProtocolVersion::new(newest, start.protocol_options())?;
-    client.send(&BackendMessage::NegotiateProtocolVersion(answer)).await
-}
-
 /// One line for whoever watches who signs in. Microsoft: "Audit logging in Azure Database for PostgreSQL" names the text
 /// and `UPN=`, `appid=`, `oid=`.
 fn audit(role: &str, upstream: &StartupMessage, principal: &Principal, client: &Client) {
@@ -321,16 +305,4 @@ fn failed(error: ServerError) -> End {
         }
     };
     End::Told(fields)
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -1,10 +1,8 @@
 //! Accepts connections until told to stop, and sees every session to its end.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,23 +12,8 @@ use super::setting::SettingRenamer;
 use super::{Flavour, Gateway, refusal};
 use crate::session::client::Client;
 use crate::session::end::End;
+use crate::session::listen::{Stages, accept};
 use crate::session::relay::{AsIs, Broken, relay};
-
-/// PostgreSQL ends a terminated session at once; beyond this it is cut off.
-const TERMINATION: Duration = Duration::from_secs(5);
-/// When the system has no file handles left, sessions that end give some back: accepting waits so long for it.
-const EXHAUSTED: Duration = Duration::from_millis(100);
-
-/// How far a shutdown has come. Each stage follows the one before.
-#[derive(Clone, Default)]
-struct Stages {
-    /// No new sessions.
-    drain: CancellationToken,
-    /// PostgreSQL is asked to end the sessions that are left.
-    terminate: CancellationToken,
-    /// Whatever is left is dropped.
-    kill: CancellationToken,
-}
 
 impl Gateway {
     /// Serves clients until `shutdown` is cancelled, then drains: the listener closes; whoever is still logging in is
@@ -40,50 +23,15 @@ impl Gateway {
     /// Dropping the future drops the sessions too, without a farewell. One gateway can serve several listeners: limits
     /// and cancel keys are common to them.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
-        let stages = Stages { drain: shutdown, ..Stages::default() };
+        let stages = Stages::until(shutdown);
         let _kill = stages.kill.clone().drop_guard();
         let tasks = TaskTracker::new();
-        while let Some((stream, address, starting)) = self.accept(&listener, &stages.drain).await {
+        while let Some((stream, address, starting)) = accept(&listener, &self.starting, &stages.drain).await {
             let client = Client::new(stream, address);
             tasks.spawn(self.clone().run(client, starting, stages.clone()));
         }
         drop(listener);
-        tasks.close();
-        if tokio::time::timeout(self.config.limits.drain, tasks.wait()).await.is_ok() {
-            return;
-        }
-        stages.terminate.cancel();
-        if tokio::time::timeout(TERMINATION, tasks.wait()).await.is_ok() {
-            return;
-        }
-        stages.kill.cancel();
-        tasks.wait().await;
-    }
-
-    /// The next connection, once there is room for it. `None`: no more are wanted.
-    async fn accept(
-        &self,
-        listener: &TcpListener,
-        drain: &CancellationToken,
-    ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let accepted = async {
-            loop {
-                // The semaphore is never closed.
-                let starting = self.starting.clone().acquire_owned().await.ok()?;
-                match listener.accept().await {
-                    Ok((stream, address)) => return Some((stream, address, starting)),
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection could not be accepted");
-                        tokio::time::sleep(EXHAUSTED).await;
-                    }
-                }
-            }
-        };
-        tokio::select! {
-            biased;
-            () = drain.cancelled() => None,
-            accepted = accepted => accepted,
-        }
+        stages.wind_up(&tasks, self.config.limits.drain).await;
     }
 
     /// One connection from start to end. Whatever way it goes, both sides are closed with it.

@@ -15,12 +15,12 @@ const SHORT_KEY: usize = 4;
 /// Bytes of a key for clients of protocol 3.2, as PostgreSQL 18 makes them.
 const LONG_KEY: usize = 32;
 
-/// The keys that clients hold, each with the key of the server behind it. Clones share one table.
+/// The keys that clients hold, each with what cancels the session behind it: the key of the server, or more. Clones share
+/// one table.
 ///
 /// A client never sees the server's own key: whoever could reach the server by another way could use it there.
 /// The process id is the server's, as clients show it to people.
-#[derive(Clone, Default)]
-pub(crate) struct CancelTable(Arc<Mutex<HashMap<CancelRequest, CancelRequest>>>);
+pub(crate) struct CancelTable<T = CancelRequest>(Arc<Mutex<HashMap<CancelRequest, T>>>);
 
 impl CancelTable {
     /// Makes a key for a client. It is forgotten when the registration is dropped.
@@ -30,7 +30,18 @@ impl CancelTable {
         long: bool,
     ) -> io::Result<(BackendKeyData, Registration)> {
         let process_id = server.process_id;
-        let server = CancelRequest { process_id, key: server.key };
+        self.insert(process_id, long, CancelRequest { process_id, key: server.key })
+    }
+}
+
+impl<T: Clone> CancelTable<T> {
+    /// Makes a key for a client that leads to `session`. It is forgotten when the registration is dropped.
+    pub(crate) fn insert(
+        &self,
+        process_id: u32,
+        long: bool,
+        session: T,
+    ) -> io::Result<(BackendKeyData, Registration<T>)> {
         // Two sessions can share a process id for a moment, when one ended and its process id came again at once; that
         // they draw the same key as well is checked all the same.
         loop {
@@ -39,23 +50,35 @@ impl CancelTable {
             if table.contains_key(&client) {
                 continue;
             }
-            table.insert(client.clone(), server);
+            table.insert(client.clone(), session);
             let handed_out = BackendKeyData { process_id, key: client.key.clone() };
             return Ok((handed_out, Registration { table: self.clone(), client }));
         }
     }
 
-    /// The request to send to the server for one that a client sent; `None` where no session has this key.
+    /// What cancels the session that a client means; `None` where no session has this key.
     ///
     /// The comparison is that of a hash table with a random seed, so its time tells nothing about a key.
-    pub(crate) fn find(&self, request: &CancelRequest) -> Option<CancelRequest> {
+    pub(crate) fn find(&self, request: &CancelRequest) -> Option<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(request).cloned()
     }
 }
 
+impl<T> Clone for CancelTable<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Default for CancelTable<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
 /// A key that a client holds.
-pub(crate) struct Registration {
-    table: CancelTable,
+pub(crate) struct Registration<T = CancelRequest> {
+    table: CancelTable<T>,
     client: CancelRequest,
 }
 
@@ -66,7 +89,7 @@ impl Registration {
     }
 }
 
-impl Drop for Registration {
+impl<T> Drop for Registration<T> {
     fn drop(&mut self) {
         self.table.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.client);
     }

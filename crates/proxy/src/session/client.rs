@@ -1,5 +1,6 @@
 //! A client's connection, from its first byte to its start-up packet.
 
+use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -8,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use pgentra_wire::backend::BackendMessage;
+use pgentra_wire::backend::{BackendMessage, NegotiateProtocolVersion};
 use pgentra_wire::fields::Fields;
 use pgentra_wire::startup::{
     ALPN, CancelRequest, FirstPacket, ProtocolVersion, StartupMessage, is_direct_tls,
@@ -22,6 +23,9 @@ use tokio_rustls::{Accept, TlsAcceptor};
 use super::answer::fill;
 use super::end::{End, fatal, sqlstate};
 
+/// The newest version of the protocol that clients may speak with us. The server behind is spoken to in 3.0: they differ
+/// in the length of cancel keys, which are ours.
+const NEWEST: ProtocolVersion = ProtocolVersion::V3_2;
 /// How long a client may take to read its last message and hang up.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// A client that vanished without a word is noticed by probes after this time of silence.
@@ -30,18 +34,51 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A client's connection.
-pub(crate) struct Client {
-    transport: Transport,
-    address: SocketAddr,
+pub(crate) struct Client<S: Socket = TcpStream> {
+    transport: Transport<S>,
+    address: S::Address,
 }
 
-enum Transport {
-    Plain(TcpStream),
+enum Transport<S> {
+    Plain(S),
     /// Kept here while it goes on, so that whoever gives up waiting can still go on with it to say why.
-    Handshake(Box<Accept<TcpStream>>),
-    Tls(Box<TlsStream<TcpStream>>),
+    Handshake(Box<Accept<S>>),
+    Tls(Box<TlsStream<S>>),
     /// The handshake failed.
     Broken,
+}
+
+/// What a client comes in by.
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
+    /// Who is at the other end, as a log names it.
+    type Address: Copy + Display + Send + Sync + Unpin;
+
+    /// Sets what a long session needs. A system that refuses these options still carries the session.
+    fn prepare(&self);
+
+    /// Whether this client may have what the listener is for.
+    fn is_trusted(_: &Self::Address) -> bool {
+        true
+    }
+
+    /// Waits for the first byte and says whether it begins a TLS handshake; the byte stays.
+    fn begins_with_tls(&self) -> impl Future<Output = io::Result<bool>> + Send;
+}
+
+impl Socket for TcpStream {
+    type Address = SocketAddr;
+
+    fn prepare(&self) {
+        let _ = self.set_nodelay(true);
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
+        let _ = SockRef::from(self).set_tcp_keepalive(&keepalive);
+    }
+
+    async fn begins_with_tls(&self) -> io::Result<bool> {
+        let mut first = [0];
+        let length = self.peek(&mut first).await?;
+        is_direct_tls(&first[..length]).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
 }
 
 /// What a client wants.
@@ -51,17 +88,18 @@ pub(crate) enum Opening {
     Cancel(CancelRequest),
 }
 
-impl Client {
-    pub(crate) fn new(stream: TcpStream, address: SocketAddr) -> Self {
-        // A system that refuses these options still carries the session.
-        let _ = stream.set_nodelay(true);
-        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
-        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+impl<S: Socket> Client<S> {
+    pub(crate) fn new(stream: S, address: S::Address) -> Self {
+        stream.prepare();
         Self { transport: Transport::Plain(stream), address }
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> S::Address {
         self.address
+    }
+
+    pub(crate) fn is_trusted(&self) -> bool {
+        S::is_trusted(&self.address)
     }
 
     pub(crate) fn is_encrypted(&self) -> bool {
@@ -72,23 +110,31 @@ impl Client {
     ///
     /// TLS begins either at once, when it must agree on the protocol `postgresql` by ALPN, or after an SSLRequest. GSSAPI
     /// encryption is declined. Exactly the bytes of each packet are read, so nothing that was sent in the clear can pass
-    /// for something sent inside TLS (CVE-2021-23214).
-    pub(crate) async fn open(&mut self, tls: &TlsAcceptor) -> Result<Opening, End> {
+    /// for something sent inside TLS (CVE-2021-23214). Without `tls` an SSLRequest is declined, and a client that begins
+    /// with TLS is left, as it reads nothing else.
+    pub(crate) async fn open(&mut self, tls: Option<&TlsAcceptor>) -> Result<Opening, End> {
         if self.begins_with_tls().await? {
+            let tls = tls.ok_or_else(|| io::Error::other("direct TLS where none is offered"))?;
             self.handshake(tls).await?;
             if !self.agreed_on_postgresql() {
                 return Err(End::Gone(io::Error::other("direct TLS without the ALPN protocol postgresql")));
             }
         }
-        let mut gss_declined = false;
+        let (mut tls_declined, mut gss_declined) = (false, false);
         loop {
             match self.first_packet().await? {
                 FirstPacket::Startup(start) => return Ok(Opening::Startup(start)),
                 FirstPacket::Cancel(cancel) => return Ok(Opening::Cancel(cancel)),
-                FirstPacket::SslRequest if !self.is_encrypted() => {
-                    self.write_all(b"S").await?;
-                    self.handshake(tls).await?;
-                }
+                FirstPacket::SslRequest if !self.is_encrypted() && !tls_declined => match tls {
+                    Some(tls) => {
+                        self.write_all(b"S").await?;
+                        self.handshake(tls).await?;
+                    }
+                    None => {
+                        tls_declined = true;
+                        self.write_all(b"N").await?;
+                    }
+                },
                 FirstPacket::GssEncRequest if !self.is_encrypted() && !gss_declined => {
                     gss_declined = true;
                     self.write_all(b"N").await?;
@@ -100,6 +146,16 @@ impl Client {
                 FirstPacket::Unsupported(version) => return Err(unsupported(version).into()),
             }
         }
+    }
+
+    /// Tells a client that wants more than we speak how much we speak.
+    pub(crate) async fn negotiate(&mut self, start: &StartupMessage) -> Result<(), End> {
+        if start.version() <= NEWEST && start.protocol_options().next().is_none() {
+            return Ok(());
+        }
+        let newest = start.version().min(NEWEST);
+        let answer = NegotiateProtocolVersion::new(newest, start.protocol_options())?;
+        self.send(&BackendMessage::NegotiateProtocolVersion(answer)).await
     }
 
     /// Sends one message and waits until it is written out.
@@ -124,12 +180,10 @@ impl Client {
     }
 
     async fn begins_with_tls(&mut self) -> io::Result<bool> {
-        let Transport::Plain(stream) = &self.transport else {
-            return Ok(false);
-        };
-        let mut first = [0];
-        let length = stream.peek(&mut first).await?;
-        is_direct_tls(&first[..length]).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        match &self.transport {
+            Transport::Plain(stream) => stream.begins_with_tls().await,
+            _ => Ok(false),
+        }
     }
 
     async fn handshake(&mut self, tls: &TlsAcceptor) -> io::Result<()> {
@@ -188,7 +242,7 @@ pub(crate) async fn linger(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<
     Ok(())
 }
 
-impl AsyncRead for Client {
+impl<S: Socket> AsyncRead for Client<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().transport {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -198,7 +252,7 @@ impl AsyncRead for Client {
     }
 }
 
-impl AsyncWrite for Client {
+impl<S: Socket> AsyncWrite for Client<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),

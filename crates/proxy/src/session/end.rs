@@ -1,5 +1,6 @@
 //! How a conversation ends before it became a session.
 
+use std::error::Error;
 use std::io;
 
 use pgentra_wire::WireError;
@@ -7,6 +8,7 @@ use pgentra_wire::fields::{Fields, Severity};
 
 /// SQLSTATEs of failures that are ours (PostgreSQL documentation, "PostgreSQL Error Codes").
 pub(crate) mod sqlstate {
+    pub(crate) const UNABLE_TO_CONNECT: &str = "08001";
     pub(crate) const CONNECTION_FAILURE: &str = "08006";
     pub(crate) const PROTOCOL_VIOLATION: &str = "08P01";
     pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
@@ -48,4 +50,16 @@ impl From<Fields> for End {
 /// An error that ends the session.
 pub(crate) fn fatal(sqlstate: &str, message: &str) -> Fields {
     Fields::new(Severity::Fatal, sqlstate, message)
+}
+
+/// An error with all its causes.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -5,7 +5,10 @@ pub(crate) mod cancel;
 pub(crate) mod client;
 pub(crate) mod end;
 pub(crate) mod limits;
+pub(crate) mod listen;
 pub(crate) mod relay;
 pub(crate) mod server;
+pub(crate) mod unix;
 
 pub use limits::Limits;
+pub use unix::UnixSocket;

@@ -1,0 +1,152 @@
+//! Arguments of `pgentra proxy`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Args;
+
+use super::{Identity, Server};
+
+/// PostgreSQL's port, which clients try first.
+const PORT: u16 = 5432;
+
+/// Arguments of `pgentra proxy`.
+#[derive(Debug, Args)]
+pub(crate) struct Proxy {
+    /// A server, as a connection URI or a conninfo string; several may be given. A role or database that it names is the
+    /// only one that clients may use.
+    #[arg(value_name = "CONNINFO")]
+    pub(crate) targets: Vec<String>,
+    /// Where clients come in: IP:PORT, PORT, or /FOLDER[:PORT] for a Unix socket; port 0 takes any free one. May be given
+    /// once for each server, or several times for one. Default: 127.0.0.1:5432, the next server 5433, and so on.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Vec<Place>,
+    /// Put the role and the database that the server's conninfo names in the place of those that clients name.
+    #[arg(long)]
+    pub(crate) pin: bool,
+    /// Sessions with each server at the same time; a further client is refused (SQLSTATE 53300).
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    pub(crate) max_connections: usize,
+    /// Time that a client has for its start-up packet.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) start_up_timeout: u64,
+    /// Time that sessions have to end by themselves when the proxy is told to stop.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=86400))]
+    pub(crate) drain_timeout: u64,
+    /// Listen beyond the loopback interface: whoever reaches the address has the identity's rights, and is not encrypted.
+    #[arg(long)]
+    pub(crate) danger_listen_beyond_loopback: bool,
+    #[command(flatten)]
+    pub(crate) server: Server,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+}
+
+/// Where clients come in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A socket `.s.PGSQL.PORT` in a folder.
+    Unix { folder: PathBuf, port: u16 },
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Tcp((Ipv4Addr::LOCALHOST, PORT).into())
+    }
+}
+
+impl Place {
+    /// The same, `number` ports further; any free port stays any. `None`: there are not so many ports.
+    pub(crate) fn further(&self, number: usize) -> Option<Self> {
+        let next = |port: u16| match port {
+            0 => Some(0),
+            port => port.checked_add(u16::try_from(number).ok()?),
+        };
+        Some(match self {
+            Self::Tcp(address) => Self::Tcp((address.ip(), next(address.port())?).into()),
+            Self::Unix { folder, port } => Self::Unix { folder: folder.clone(), port: next(*port)? },
+        })
+    }
+
+    /// Whether only this machine reaches it.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().is_loopback(),
+            Self::Unix { .. } => true,
+        }
+    }
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with('/') {
+            let (folder, port) = match text.rsplit_once(':') {
+                Some((folder, port)) => (folder, port.parse().map_err(|_| format!("`{port}` is no port"))?),
+                None => (text, PORT),
+            };
+            if port == 0 {
+                return Err("the port is part of a Unix socket's name: it cannot be 0".to_owned());
+            }
+            return Ok(Self::Unix { folder: folder.into(), port });
+        }
+        let port = text.parse().map(|port: u16| (Ipv4Addr::LOCALHOST, port).into());
+        let address = text.parse().map(|address: IpAddr| (address, PORT).into());
+        let local = text.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok());
+        let local = local.map(|port| (Ipv4Addr::LOCALHOST, port).into());
+        let address: Option<SocketAddr> = text.parse().ok().or(port.ok()).or(address.ok()).or(local);
+        address.map(Self::Tcp).ok_or_else(|| "write IP:PORT, PORT or /FOLDER[:PORT]".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(text: &str) -> Place {
+        Place::Tcp(text.parse().unwrap())
+    }
+
+    #[test]
+    fn places() {
+        let unix = |folder: &str, port| Place::Unix { folder: folder.into(), port };
+        for (text, place) in [
+            ("127.0.0.1:6432", tcp("127.0.0.1:6432")),
+            ("[::1]:0", tcp("[::1]:0")),
+            ("6432", tcp("127.0.0.1:6432")),
+            ("localhost:6432", tcp("127.0.0.1:6432")),
+            ("::1", tcp("[::1]:5432")),
+            ("/run/pg", unix("/run/pg", 5432)),
+            ("/run/pg:6432", unix("/run/pg", 6432)),
+        ] {
+            assert_eq!(text.parse(), Ok(place), "{text}");
+        }
+        for bad in ["", "host:1", "65536", "127.0.0.1:65536", "/run/pg:x", "/run/pg:0", "run/pg"] {
+            assert!(bad.parse::<Place>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ports_count_up() {
+        assert_eq!(Place::default().further(2), Some(tcp("127.0.0.1:5434")));
+        assert_eq!(tcp("[::1]:0").further(2), Some(tcp("[::1]:0")));
+        assert_eq!(tcp("127.0.0.1:65535").further(1), None);
+    }
+
+    #[test]
+    fn what_only_this_machine_reaches() {
+        for (text, local) in [
+            ("127.1.2.3:1", true),
+            ("[::1]:1", true),
+            ("0.0.0.0:1", false),
+            ("[::]:1", false),
+            ("/run", true),
+        ] {
+            assert_eq!(text.parse::<Place>().unwrap().is_local(), local, "{text}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! From a client's first byte to its session.
+
+use bytes::BytesMut;
+use pgentra_connect::{Canceller, SignedIn};
+use pgentra_wire::backend::BackendMessage;
+use pgentra_wire::startup::{CancelRequest, ProtocolVersion, StartupMessage};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_rustls::client::TlsStream;
+
+use super::{Injector, Naming, refusal};
+use crate::session::cancel::Registration;
+use crate::session::client::{Client, Opening, Socket};
+use crate::session::end::End;
+
+/// A session that is ready.
+pub(crate) struct Session {
+    pub(crate) server: TlsStream<TcpStream>,
+    /// What the server sent behind its ReadyForQuery.
+    pub(crate) first: BytesMut,
+    pub(crate) _registration: Option<Registration<Canceller>>,
+    /// A place among the sessions.
+    pub(crate) _place: OwnedSemaphorePermit,
+}
+
+impl Injector {
+    /// Goes from the first byte to ReadyForQuery. `None`: it was a cancel request, and is done.
+    ///
+    /// Not cancel-safe; dropped, the client can still be told why.
+    pub(crate) async fn sign_in<S: Socket>(&self, client: &mut Client<S>) -> Result<Option<Session>, End> {
+        let opened = tokio::time::timeout(self.limits.start_up, client.open(None)).await;
+        let opening = opened.unwrap_or_else(|_| Err(refusal::slow().into()))?;
+        if !client.is_trusted() {
+            return Err(refusal::stranger(client.address()).into());
+        }
+        let start = match opening {
+            Opening::Startup(start) => start,
+            Opening::Cancel(request) => {
+                self.pass_on(&request).await;
+                return Ok(None);
+            }
+        };
+        let upstream = self.upstream_start(&start)?;
+        let Ok(place) = self.sessions.clone().try_acquire_owned() else {
+            return Err(refusal::too_many(self.limits.connections).into());
+        };
+        client.negotiate(&start).await?;
+        let signed_in = self.connector.open(&upstream).await.map_err(|error| refusal::failed(&error))?;
+        tracing::info!(
+            address = %client.address(),
+            role = &*String::from_utf8_lossy(upstream.user()),
+            database = &*String::from_utf8_lossy(upstream.database()),
+            tls = %signed_in.tls(),
+            "a client is signed in"
+        );
+        let long_keys = start.version() >= ProtocolVersion::V3_2;
+        self.welcome(client, signed_in, long_keys, place).await.map(Some)
+    }
+
+    /// A request with a key that nobody holds is ignored, as PostgreSQL does: the answer tells no one anything.
+    async fn pass_on(&self, request: &CancelRequest) {
+        let Some(canceller) = self.cancel.find(request) else {
+            tracing::debug!("a cancel request with an unknown key");
+            return;
+        };
+        if let Err(error) = canceller.cancel().await {
+            tracing::warn!(%error, "a cancel request could not be passed on");
+        }
+    }
+
+    /// The start-up for the server: the client's own, with what the target decides. Protocol options have been answered
+    /// here, so they stay here.
+    fn upstream_start(&self, start: &StartupMessage) -> Result<StartupMessage, End> {
+        if start.user().is_empty() {
+            return Err(refusal::no_user().into());
+        }
+        let target = self.connector.target();
+        let asked = start.get("database").filter(|name| !name.is_empty());
+        let role = self.decide("role", target.named_user(), start.user())?;
+        let database = match (target.named_database(), asked) {
+            (Some(named), Some(asked)) => Some(self.decide("database", Some(named), asked)?),
+            (Some(named), None) => Some(named.as_bytes()),
+            (None, asked) => asked,
+        };
+        let mut upstream = start
+            .clone()
+            .without(|name| name.starts_with(b"_pq_."))
+            .with_version(ProtocolVersion::V3_0)
+            .with("user", role)?;
+        let defaults = [("application_name", target.application_name()), ("options", target.options())];
+        let missing = |name: &str| start.get(name).is_none();
+        let defaults = defaults.into_iter().filter(|(name, _)| missing(name));
+        let defaults = defaults.filter_map(|(name, value)| Some((name, value?.as_bytes())));
+        for (name, value) in database.map(|name| ("database", name)).into_iter().chain(defaults) {
+            upstream = upstream.with(name, value)?;
+        }
+        Ok(upstream)
+    }
+
+    /// A name that the target may have fixed.
+    fn decide<'a>(&self, what: &str, named: Option<&'a str>, asked: &'a [u8]) -> Result<&'a [u8], End> {
+        match (named.map(str::as_bytes), self.naming) {
+            (None, _) => Ok(asked),
+            (Some(named), Naming::Pinned) => Ok(named),
+            (Some(named), Naming::Same) if named == asked => Ok(named),
+            (Some(named), Naming::Same) => Err(refusal::another(what, named, asked).into()),
+        }
+    }
+
+    /// Passes on what the server said until it was ready, with a cancel key of our own.
+    async fn welcome<S: Socket>(
+        &self,
+        client: &mut Client<S>,
+        signed_in: SignedIn,
+        long_keys: bool,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Session, End> {
+        let mut said = BytesMut::from(signed_in.said());
+        let mut out = BytesMut::with_capacity(said.len() + 64);
+        let mut registration = None;
+        while let Some(message) = BackendMessage::decode(&mut said)? {
+            match (message, signed_in.canceller()) {
+                (BackendMessage::BackendKeyData(key), Some(canceller)) => {
+                    let (key, registered) = self.cancel.insert(key.process_id, long_keys, canceller)?;
+                    registration = Some(registered);
+                    BackendMessage::BackendKeyData(key).encode(&mut out)?;
+                }
+                // Without a way to cancel, its key is not ours to give away.
+                (BackendMessage::BackendKeyData(_), None) => {}
+                (ready @ BackendMessage::ReadyForQuery(_), _) => {
+                    ready.encode(&mut out)?;
+                    break;
+                }
+                (other, _) => other.encode(&mut out)?,
+            }
+        }
+        client.write_all(&out).await?;
+        client.flush().await?;
+        Ok(Session {
+            server: signed_in.into_stream(),
+            first: said,
+            _registration: registration,
+            _place: place,
+        })
+    }
+}

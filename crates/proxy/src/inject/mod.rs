@@ -1,0 +1,77 @@
+//! The client side: any program connects without a password, and is signed in with a token.
+//!
+//! The client's own start-up goes to the server, over verified TLS and with a fresh token; what follows is relayed byte by
+//! byte. A client cannot be told that it is to trust anybody, so who may connect is decided by where the listener is:
+//! on the loopback interface, or a Unix socket of the same user.
+
+mod login;
+mod refusal;
+mod serve;
+
+use std::fmt;
+use std::sync::Arc;
+
+use pgentra_connect::{Canceller, Connector};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::session::cancel::CancelTable;
+use crate::session::{Limits, UnixSocket};
+
+/// Where clients come in.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Listener {
+    /// A TCP address. Whoever reaches it is let in: bind it to the loopback interface.
+    Tcp(TcpListener),
+    /// A Unix socket. Clients of another user are refused.
+    Unix(UnixSocket),
+}
+
+/// What a role and a database that the target names mean for clients. One that it does not name is the client's to choose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Naming {
+    /// A client that names another one is refused, SQLSTATE 28000. A client that names no database gets the target's.
+    #[default]
+    Same,
+    /// They take the place of whatever the client names.
+    Pinned,
+}
+
+/// Signs clients in to one target. Nothing is connected before the first client.
+pub struct Injector {
+    connector: Connector,
+    naming: Naming,
+    limits: Limits,
+    cancel: CancelTable<Canceller>,
+    starting: Arc<Semaphore>,
+    sessions: Arc<Semaphore>,
+}
+
+impl Injector {
+    /// An injector whose sessions `connector` opens. [`Limits::start_up`] is the time that a client has for its start-up
+    /// packet; what follows is bounded by the credential's and the target's own limits, so that their failures are told
+    /// and not cut off.
+    pub fn new(connector: Connector, naming: Naming, limits: Limits) -> Self {
+        let within = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        Self {
+            connector,
+            naming,
+            cancel: CancelTable::default(),
+            // Without at least one, nobody would be told that the limit is zero.
+            starting: within(limits.starting.max(1)),
+            sessions: within(limits.connections),
+            limits,
+        }
+    }
+}
+
+impl fmt::Debug for Injector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Injector")
+            .field("connector", &self.connector)
+            .field("naming", &self.naming)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}

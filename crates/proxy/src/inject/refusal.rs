@@ -1,0 +1,100 @@
+//! What a client is told when there is no session: SQLSTATE, message, detail and hint.
+
+use std::error::Error;
+use std::fmt::Display;
+
+use pgentra_connect::{ConnectError, ConnectErrorKind};
+use pgentra_wire::fields::Fields;
+
+use crate::session::end::{chain, fatal, sqlstate};
+
+/// Characters of a SQLSTATE.
+const SQLSTATE: usize = 5;
+
+pub(crate) fn no_user() -> Fields {
+    fatal(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
+}
+
+pub(crate) fn too_many(limit: usize) -> Fields {
+    fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+        .with_detail(&format!("The proxy opens {limit} sessions to this server at once."))
+        .with_hint("Close sessions that are no longer used, or start the proxy with a larger limit.")
+}
+
+pub(crate) fn slow() -> Fields {
+    fatal(sqlstate::QUERY_CANCELED, "canceling authentication due to timeout")
+        .with_detail("The client did not send its start-up packet in time.")
+}
+
+pub(crate) fn shutting_down() -> Fields {
+    fatal(sqlstate::CANNOT_CONNECT_NOW, "the proxy is shutting down").with_hint("Try again in a few seconds.")
+}
+
+pub(crate) fn stranger(address: impl Display) -> Fields {
+    fatal(sqlstate::INVALID_AUTHORIZATION, &format!("the proxy's socket is not for the {address}"))
+        .with_hint("Connect as the user that the proxy runs as.")
+}
+
+/// The target names a role or database, and the client another one.
+pub(crate) fn another(what: &str, named: &[u8], asked: &[u8]) -> Fields {
+    let (named, asked) = (String::from_utf8_lossy(named), String::from_utf8_lossy(asked));
+    fatal(
+        sqlstate::INVALID_AUTHORIZATION,
+        &format!("the proxy serves the {what} \"{named}\", and not \"{asked}\""),
+    )
+    .with_hint(&format!(
+        "Name the {what} \"{named}\" in the client; or start the proxy with --pin, which puts it in the place of the \
+         client's, or without a {what}, which leaves it to the client."
+    ))
+}
+
+/// Why the server did not let us in. A server's own refusal is passed on in its words.
+pub(crate) fn failed(error: &ConnectError) -> Fields {
+    let fields = match error.server_message() {
+        Some(server) => {
+            // One that is none would make the whole message unreadable to some drivers.
+            let code = Some(server.sqlstate()).filter(|code| is_sqlstate(code));
+            let fields = fatal(code.unwrap_or(sqlstate::INVALID_AUTHORIZATION), server.message());
+            match server.detail() {
+                Some(detail) => fields.with_detail(detail),
+                None => fields,
+            }
+        }
+        None => {
+            let fields = fatal(code(error.kind()), &error.to_string());
+            match error.source() {
+                Some(cause) => fields.with_detail(&chain(cause)),
+                None => fields,
+            }
+        }
+    };
+    match error.hint() {
+        Some(hint) => fields.with_hint(&hint),
+        None => fields,
+    }
+}
+
+fn code(kind: ConnectErrorKind) -> &'static str {
+    match kind {
+        ConnectErrorKind::Token | ConnectErrorKind::Refused(_) => sqlstate::INVALID_AUTHORIZATION,
+        ConnectErrorKind::Protocol => sqlstate::CONNECTION_FAILURE,
+        _ => sqlstate::UNABLE_TO_CONNECT,
+    }
+}
+
+fn is_sqlstate(code: &str) -> bool {
+    code.len() == SQLSTATE && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_sqlstate_is_told_from_one() {
+        for (code, is) in [("28000", true), ("57P03", true), ("", false), ("28 00", false), ("280000", false)]
+        {
+            assert_eq!(is_sqlstate(code), is, "{code}");
+        }
+    }
+}

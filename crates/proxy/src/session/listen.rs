@@ -1,0 +1,93 @@
+//! Accepting connections, and how that comes to its end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::client::Socket;
+
+/// A server ends a terminated session at once; beyond this it is cut off.
+const TERMINATION: Duration = Duration::from_secs(5);
+/// When the system has no file handles left, sessions that end give some back: accepting waits so long for it.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// How far a shutdown has come. Each stage follows the one before.
+#[derive(Clone, Default)]
+pub(crate) struct Stages {
+    /// No new sessions.
+    pub(crate) drain: CancellationToken,
+    /// The sessions that are left are asked to end.
+    pub(crate) terminate: CancellationToken,
+    /// Whatever is left is dropped.
+    pub(crate) kill: CancellationToken,
+}
+
+impl Stages {
+    /// All of them still to come; the first with `shutdown`.
+    pub(crate) fn until(shutdown: CancellationToken) -> Self {
+        Self { drain: shutdown, ..Self::default() }
+    }
+
+    /// Goes through the stages after the first until no task is left. Sessions have `drain` to end by themselves.
+    pub(crate) async fn wind_up(&self, tasks: &TaskTracker, drain: Duration) {
+        tasks.close();
+        for (limit, next) in [(drain, &self.terminate), (TERMINATION, &self.kill)] {
+            if tokio::time::timeout(limit, tasks.wait()).await.is_ok() {
+                return;
+            }
+            next.cancel();
+        }
+        tasks.wait().await;
+    }
+}
+
+/// Where clients come in.
+pub(crate) trait Listen {
+    type Socket: Socket;
+
+    /// The next connection. Cancel-safe.
+    fn next(&self) -> impl Future<Output = io::Result<(Self::Socket, Address<Self>)>> + Send;
+}
+
+/// Who is at the other end of a connection.
+pub(crate) type Address<L> = <<L as Listen>::Socket as Socket>::Address;
+
+impl Listen for TcpListener {
+    type Socket = TcpStream;
+
+    async fn next(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.accept().await
+    }
+}
+
+/// The next connection, once there is room for it. `None`: no more are wanted.
+pub(crate) async fn accept<L: Listen>(
+    listener: &L,
+    starting: &Arc<Semaphore>,
+    drain: &CancellationToken,
+) -> Option<(L::Socket, Address<L>, OwnedSemaphorePermit)> {
+    let accepted = async {
+        loop {
+            // The semaphore is never closed.
+            let starting = Arc::clone(starting).acquire_owned().await.ok()?;
+            match listener.next().await {
+                Ok((stream, address)) => return Some((stream, address, starting)),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(EXHAUSTED).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = drain.cancelled() => None,
+        accepted = accepted => accepted,
+    }
+}

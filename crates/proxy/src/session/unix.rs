@@ -1,0 +1,174 @@
+//! A Unix socket that only its owner can use.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use tokio::net::{UnixListener, UnixStream};
+
+use super::client::Socket;
+use super::listen::Listen;
+
+/// The folder and the socket are for their owner alone.
+const FOLDER_MODE: u32 = 0o700;
+const SOCKET_MODE: u32 = 0o600;
+
+/// A listening Unix socket with the name that libpq looks for, `.s.PGSQL.PORT`. Dropping it removes the socket.
+#[derive(Debug)]
+pub struct UnixSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Device and inode: a socket that somebody else put in our place stays.
+    identity: (u64, u64),
+    owner: u32,
+}
+
+/// Who is at the other end of a Unix socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    uid: Option<u32>,
+    owner: u32,
+}
+
+impl UnixSocket {
+    /// Listens in `folder`, which is made if it is not there. It must be the process's own and closed to everybody else
+    /// (mode 0700); the socket is 0600, and a client of another user id is refused on top of that. A socket that a
+    /// process left behind is replaced, one that somebody serves is not. Blocks for the time of some system calls; must
+    /// be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// A folder that others may enter, an address in use, a path too long for a socket, and whatever the system says.
+    pub fn bind(folder: &Path, port: u16) -> io::Result<Self> {
+        if !folder.exists() {
+            DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+        }
+        let metadata = fs::metadata(folder)?;
+        if metadata.permissions().mode() & 0o077 != 0 {
+            let message = format!("others may enter the folder {}: it must have mode 0700", folder.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+        let path = folder.join(format!(".s.PGSQL.{port}"));
+        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+            let message = format!("somebody serves {} already", path.display());
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        fs::set_permissions(&path, Permissions::from_mode(SOCKET_MODE))?;
+        let socket = fs::metadata(&path)?;
+        // What was made a moment ago belongs to this process's user.
+        let owner = socket.uid();
+        let this = Self { listener, path, identity: (socket.dev(), socket.ino()), owner };
+        if metadata.uid() != owner {
+            let message = format!("the folder {} belongs to another user", folder.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+        Ok(this)
+    }
+
+    /// The socket's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for UnixSocket {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|it| (it.dev(), it.ino()) == self.identity);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "the socket could not be removed");
+        }
+    }
+}
+
+impl Listen for UnixSocket {
+    type Socket = UnixStream;
+
+    async fn next(&self) -> io::Result<(UnixStream, Peer)> {
+        let (stream, _) = self.listener.accept().await?;
+        let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+        Ok((stream, Peer { uid, owner: self.owner }))
+    }
+}
+
+impl Socket for UnixStream {
+    type Address = Peer;
+
+    fn prepare(&self) {}
+
+    /// libpq never speaks TLS over a Unix socket.
+    async fn begins_with_tls(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn is_trusted(peer: &Peer) -> bool {
+        peer.uid == Some(peer.owner)
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.uid {
+            Some(uid) => write!(f, "local user {uid}"),
+            None => f.write_str("unknown local user"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("pgentra-unix-{}-{name}", std::process::id()))
+    }
+
+    #[tokio::test]
+    async fn only_the_owner_is_trusted() {
+        let folder = folder("owner");
+        let socket = UnixSocket::bind(&folder, 5432).unwrap();
+        assert!(socket.path().ends_with(".s.PGSQL.5432"));
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(socket.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        let _client = UnixStream::connect(socket.path()).await.unwrap();
+        let (_, peer) = socket.next().await.unwrap();
+        assert!(UnixStream::is_trusted(&peer));
+        for stranger in [Peer { owner: peer.owner + 1, ..peer }, Peer { uid: None, ..peer }] {
+            assert!(!UnixStream::is_trusted(&stranger), "{stranger}");
+        }
+        drop(socket);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "the socket goes with its listener");
+        fs::remove_dir(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_a_served_one_is_not() {
+        let folder = folder("stale");
+        let first = UnixSocket::bind(&folder, 1).unwrap();
+        assert_eq!(UnixSocket::bind(&folder, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let path = first.path().to_owned();
+        let kept = folder.join("kept");
+        fs::rename(&path, &kept).unwrap();
+        drop(first);
+        // What is left is a socket that nobody listens on.
+        fs::rename(&kept, &path).unwrap();
+        let second = UnixSocket::bind(&folder, 1).unwrap();
+        let _client = UnixStream::connect(second.path()).await.unwrap();
+        drop(second);
+        fs::remove_dir(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_open_folder_is_refused() {
+        let folder = folder("open");
+        DirBuilder::new().mode(0o700).create(&folder).unwrap();
+        fs::set_permissions(&folder, Permissions::from_mode(0o750)).unwrap();
+        assert_eq!(UnixSocket::bind(&folder, 1).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        fs::remove_dir(&folder).unwrap();
+    }
+}

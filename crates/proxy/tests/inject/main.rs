@@ -1,0 +1,15 @@
+//! The injector before the gateway before a real PostgreSQL, with tokens of the local Azure and real clients.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test, whose helpers stand outside of test functions"
+)]
+
+mod drain;
+mod middle;
+mod refusals;
+mod sessions;
+mod stage;
+mod storm;
