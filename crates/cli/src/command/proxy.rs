@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use pgentra_connect::{Connector, Target};
 use pgentra_identity::World;
-use pgentra_proxy::inject::{Injector, Listener, Naming};
+use pgentra_proxy::inject::{Injector, Listener, Naming, Options};
 use pgentra_proxy::session::{Limits, UnixSocket};
 use tokio::net::TcpListener;
 
@@ -58,7 +58,7 @@ fn injectors(world: &World, arguments: &Proxy) -> Outcome<Vec<(String, Arc<Injec
         let target = Target::resolve_server(&sign_in::layers(world, conninfo, &arguments.server)?)?;
         let name = name(&target);
         let connector = Connector::new(target, credential.clone(), resource.clone())?;
-        Ok((name, Arc::new(Injector::new(connector, naming, limits.clone()))))
+        Ok((name, Arc::new(Injector::new(connector, Options { naming, limits: limits.clone() }))))
     };
     conninfos.into_iter().map(injector).collect()
 }

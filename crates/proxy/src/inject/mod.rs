@@ -38,6 +38,16 @@ pub enum Naming {
     Pinned,
 }
 
+/// What an injector does beyond signing clients in. The default suits a small server.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What a role and a database that the target names mean for clients.
+    pub naming: Naming,
+    /// How much it takes on. [`Limits::start_up`] is the time that a client has for its start-up packet; what follows is
+    /// bounded by the credential's and the target's own limits, so that their failures are told and not cut off.
+    pub limits: Limits,
+}
+
 /// Signs clients in to one target. Nothing is connected before the first client.
 pub struct Injector {
     connector: Connector,
@@ -49,10 +59,9 @@ pub struct Injector {
 }
 
 impl Injector {
-    /// An injector whose sessions `connector` opens. [`Limits::start_up`] is the time that a client has for its start-up
-    /// packet; what follows is bounded by the credential's and the target's own limits, so that their failures are told
-    /// and not cut off.
-    pub fn new(connector: Connector, naming: Naming, limits: Limits) -> Self {
+    /// An injector whose sessions `connector` opens.
+    pub fn new(connector: Connector, options: Options) -> Self {
+        let Options { naming, limits } = options;
         let within = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self {
             connector,

@@ -13,7 +13,7 @@ use pgentra_localdb::{LocalDb, Server};
 use pgentra_proxy::gateway::{
     self, Config, Flavour, Gateway, Principal, PrincipalKind, ServiceAccount, Setup, Upstream,
 };
-use pgentra_proxy::inject::{Injector, Listener, Naming};
+use pgentra_proxy::inject::{self, Injector, Listener, Naming};
 use pgentra_proxy::session::Limits;
 use pgentra_verify::{BoxFuture, FetchError, KeySource, Policy, Verifier};
 use pgentra_wire::backend::BackendMessage;
@@ -159,10 +159,14 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn new(connector: Connector, naming: Naming, limits: Limits) -> Self {
+        Self::with(connector, inject::Options { naming, limits }).await
+    }
+
+    pub(crate) async fn with(connector: Connector, options: inject::Options) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let injector = Arc::new(Injector::new(connector, naming, limits));
+        let injector = Arc::new(Injector::new(connector, options));
         let served = tokio::spawn(Arc::clone(&injector).serve(Listener::Tcp(listener), shutdown.clone()));
         Self { address, shutdown, served, injector }
     }
