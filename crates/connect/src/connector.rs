@@ -1,5 +1,6 @@
 //! The way in: a token, an address, TLS, the sign-in.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ use crate::libpq::LibpqEnvironment;
 use crate::refusal::{Refusal, SignIn};
 use crate::session::{Session, TlsInfo};
 use crate::signed_in::SignedIn;
-use crate::target::{self, Target};
+use crate::stages::Secured;
+use crate::target::{self, Endpoint, Target};
 use crate::tls;
 
 /// Opens sessions to one target with tokens of one credential. Share it: TLS sessions are resumed between connections,
@@ -94,6 +96,48 @@ impl Connector {
         };
         let newer = self.newer(&token, refused).await?;
         self.reach(Attempt { startup, token: &newer }).await
+    }
+
+    /// The first stage of [`Connector::connect`]: the addresses of an endpoint, as the resolver orders them. For whoever
+    /// wants to know at which stage a connection fails, and with what.
+    ///
+    /// # Errors
+    /// [`ConnectErrorKind::Dns`].
+    pub async fn resolve(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, ConnectError> {
+        dial::addresses(endpoint, self.target.connect_timeout()).await
+    }
+
+    /// The second stage: a TCP connection, within [`Target::connect_timeout`].
+    ///
+    /// # Errors
+    /// [`ConnectErrorKind::Tcp`] and [`ConnectErrorKind::Timeout`].
+    pub async fn dial(&self, address: SocketAddr) -> Result<TcpStream, ConnectError> {
+        dial::dial(address, self.target.keep_alive(), self.target.connect_timeout()).await
+    }
+
+    /// The third stage: TLS with `host`, whose certificate and name are verified when this returns. Nothing about role,
+    /// database or token has been sent then.
+    ///
+    /// # Errors
+    /// [`ConnectErrorKind::Tls`], [`ConnectErrorKind::Timeout`] and [`ConnectErrorKind::Protocol`].
+    pub async fn secure<S>(&self, stream: S, host: &str) -> Result<Secured<S>, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.secure_until(stream, host, Instant::now() + self.target.connect_timeout()).await
+    }
+
+    /// The last stage: the sign-in with this token, once, with no second try.
+    ///
+    /// # Errors
+    /// [`ConnectErrorKind::Refused`], [`ConnectErrorKind::Timeout`] and [`ConnectErrorKind::Protocol`].
+    pub async fn sign_in<S>(&self, secured: Secured<S>, token: &AccessToken) -> Result<Session, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let attempt = Attempt { startup: self.startup()?, token };
+        let deadline = Instant::now() + self.target.connect_timeout();
+        Session::resume(self.sign_in_until(secured, attempt, deadline).await?).await
     }
 
     /// A session over a stream that somebody else opened to `host`: TLS and sign-in as in [`Connector::connect`], once,
@@ -181,6 +225,37 @@ impl Connector {
         &self,
         stream: S,
         host: &str,
+        attempt: Attempt<'_>,
+        deadline: Instant,
+    ) -> Result<SignedIn<S>, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let secured = self.secure_until(stream, host, deadline).await?;
+        self.sign_in_until(secured, attempt, deadline).await
+    }
+
+    async fn secure_until<S>(
+        &self,
+        stream: S,
+        host: &str,
+        deadline: Instant,
+    ) -> Result<Secured<S>, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let limit = self.target.connect_timeout();
+        let secured = tls::secure(stream, host, self.target.ssl_negotiation(), &self.tls);
+        let stream =
+            timeout_at(deadline, secured).await.map_err(|_| too_slow(host, limit, "the TLS handshake"))??;
+        let info = TlsInfo::of(stream.get_ref().1);
+        tracing::debug!(host, tls = %info, "the server is who it says");
+        Ok(Secured { stream, host: host.to_owned(), tls: info })
+    }
+
+    async fn sign_in_until<S>(
+        &self,
+        secured: Secured<S>,
         Attempt { startup, token }: Attempt<'_>,
         deadline: Instant,
     ) -> Result<SignedIn<S>, ConnectError>
@@ -188,22 +263,17 @@ impl Connector {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let limit = self.target.connect_timeout();
-        let secured = tls::secure(stream, host, self.target.ssl_negotiation(), &self.tls);
-        let mut stream =
-            timeout_at(deadline, secured).await.map_err(|_| too_slow(host, limit, "the TLS handshake"))??;
-        let info = TlsInfo::of(stream.get_ref().1);
-        tracing::debug!(host, tls = %info, "the server is who it says");
-
+        let Secured { mut stream, host, tls } = secured;
         let claims = UnverifiedClaims::of(token);
         let (role, database) =
             (String::from_utf8_lossy(startup.user()), String::from_utf8_lossy(startup.database()));
         let sign_in = SignIn::new((&role, &database), token, claims.as_ref());
         let signed_in = handshake::sign_in(&mut stream, startup, &sign_in);
         let ready =
-            timeout_at(deadline, signed_in).await.map_err(|_| too_slow(host, limit, "the sign-in"))??;
+            timeout_at(deadline, signed_in).await.map_err(|_| too_slow(&host, limit, "the sign-in"))??;
         let canceller =
-            ready.key.clone().map(|key| Canceller::new(&self.target, Arc::clone(&self.tls), host, key));
-        Ok(SignedIn { stream, ready, tls: info, address: None, canceller })
+            ready.key.clone().map(|key| Canceller::new(&self.target, Arc::clone(&self.tls), &host, key));
+        Ok(SignedIn { stream, ready, tls, address: None, canceller })
     }
 }
 

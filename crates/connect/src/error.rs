@@ -68,6 +68,31 @@ pub enum TlsFailure {
     Handshake,
 }
 
+impl ConnectErrorKind {
+    /// Every kind there is, in the order of the chain.
+    pub fn all() -> impl Iterator<Item = ConnectErrorKind> {
+        use ConnectErrorKind::{Config, Dns, Protocol, Tcp, Timeout, Tls, Token};
+        let before = [Config, Token, Dns, Tcp, Timeout].into_iter();
+        let tls = TlsFailure::ALL.into_iter().map(Tls);
+        let refused = Refusal::ALL.into_iter().map(ConnectErrorKind::Refused);
+        before.chain(tls).chain(refused).chain([Protocol])
+    }
+}
+
+impl TlsFailure {
+    /// Every failure there is.
+    pub const ALL: [TlsFailure; 8] = [
+        TlsFailure::Declined,
+        TlsFailure::ErrorInTheClear,
+        TlsFailure::NotTls,
+        TlsFailure::Name,
+        TlsFailure::UnknownIssuer,
+        TlsFailure::Validity,
+        TlsFailure::Certificate,
+        TlsFailure::Handshake,
+    ];
+}
+
 impl ConnectError {
     /// Which link of the chain broke.
     pub fn kind(&self) -> ConnectErrorKind {
@@ -172,5 +197,38 @@ impl fmt::Debug for ConnectError {
 impl Error for ConnectError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.0.source.as_ref().map(|source| source.as_ref() as &(dyn Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A new variant does not compile here before it has a number, nor pass before it is listed.
+    #[test]
+    fn every_kind_is_listed() {
+        let of_tls = |failure| match failure {
+            TlsFailure::Declined => 0,
+            TlsFailure::ErrorInTheClear => 1,
+            TlsFailure::NotTls => 2,
+            TlsFailure::Name => 3,
+            TlsFailure::UnknownIssuer => 4,
+            TlsFailure::Validity => 5,
+            TlsFailure::Certificate => 6,
+            TlsFailure::Handshake => 7,
+        };
+        let first_refusal = 5 + TlsFailure::ALL.len();
+        let number = |kind| match kind {
+            ConnectErrorKind::Config => 0,
+            ConnectErrorKind::Token => 1,
+            ConnectErrorKind::Dns => 2,
+            ConnectErrorKind::Tcp => 3,
+            ConnectErrorKind::Timeout => 4,
+            ConnectErrorKind::Tls(failure) => 5 + of_tls(failure),
+            ConnectErrorKind::Refused(refusal) => first_refusal + refusal.number(),
+            ConnectErrorKind::Protocol => first_refusal + Refusal::ALL.len(),
+        };
+        let numbers: Vec<_> = ConnectErrorKind::all().map(number).collect();
+        assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>());
     }
 }

@@ -39,8 +39,10 @@ mod service_connector;
 mod service_file;
 mod session;
 mod signed_in;
+mod stages;
 mod target;
 pub mod tls;
+mod untrusted;
 mod url;
 
 /// Where a [`Connector`]'s credential and resource come from.
@@ -58,6 +60,7 @@ pub use roots::Roots;
 pub use service_connector::client_id as service_connector_client_id;
 pub use session::{Session, TlsInfo};
 pub use signed_in::SignedIn;
+pub use stages::Secured;
 pub use target::{DEFAULT_CONNECT_TIMEOUT, Decided, Endpoint, KeepAlive, SslMode, SslNegotiation, Target};
 
 /// Compiles what `docs/identity.md` shows.

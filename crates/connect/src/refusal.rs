@@ -119,6 +119,29 @@ const BY_SQLSTATE: [(&str, Refusal); 8] = [
 ];
 
 impl Refusal {
+    /// Every refusal there is.
+    pub const ALL: [Refusal; 19] = [
+        Refusal::Expired,
+        Refusal::Audience,
+        Refusal::BadFormat,
+        Refusal::Validation,
+        Refusal::OidMissing,
+        Refusal::OidMismatch,
+        Refusal::UserTokenForServiceRole,
+        Refusal::AppTokenForUserRole,
+        Refusal::NotInGroup,
+        Refusal::RoleNotMapped,
+        Refusal::RoleMayNotSignIn,
+        Refusal::NoTls,
+        Refusal::Firewall,
+        Refusal::DatabaseMissing,
+        Refusal::DatabaseForbidden,
+        Refusal::TooManyConnections,
+        Refusal::NotReady,
+        Refusal::PoolerLimit,
+        Refusal::Other,
+    ];
+
     /// What a server means. Words come before the SQLSTATE: Azure's codes for its token messages are not documented.
     pub fn classify(sqlstate: &str, message: &str) -> Refusal {
         let message = message.to_lowercase();
@@ -345,6 +368,33 @@ mod tests {
         ("28P01", "anything, in any language", Refusal::RoleNotMapped),
         ("XX000", "internal error", Refusal::Other),
     ];
+
+    impl Refusal {
+        /// A new refusal does not compile here before it has a number.
+        pub(crate) fn number(self) -> usize {
+            match self {
+                Refusal::Expired => 0,
+                Refusal::Audience => 1,
+                Refusal::BadFormat => 2,
+                Refusal::Validation => 3,
+                Refusal::OidMissing => 4,
+                Refusal::OidMismatch => 5,
+                Refusal::UserTokenForServiceRole => 6,
+                Refusal::AppTokenForUserRole => 7,
+                Refusal::NotInGroup => 8,
+                Refusal::RoleNotMapped => 9,
+                Refusal::RoleMayNotSignIn => 10,
+                Refusal::NoTls => 11,
+                Refusal::Firewall => 12,
+                Refusal::DatabaseMissing => 13,
+                Refusal::DatabaseForbidden => 14,
+                Refusal::TooManyConnections => 15,
+                Refusal::NotReady => 16,
+                Refusal::PoolerLimit => 17,
+                Refusal::Other => 18,
+            }
+        }
+    }
 
     const SIGN_IN: SignIn<'_> = SignIn {
         role: "it's",

@@ -21,6 +21,7 @@ use tokio_rustls::client::TlsStream;
 use crate::error::{ConnectError, ConnectErrorKind, TlsFailure};
 use crate::roots::{Kind, Roots};
 use crate::target::{SslMode, SslNegotiation};
+use crate::untrusted::{Naming, Untrusted};
 
 /// The TLS settings for a mode and the authorities to trust: TLS 1.2 and 1.3, aws-lc-rs, PostgreSQL's protocol name.
 /// Reads the operating system's authorities, which takes milliseconds: keep the result, which also resumes sessions.
@@ -29,7 +30,7 @@ use crate::target::{SslMode, SslNegotiation};
 /// `verify-ca` with the operating system's authorities; a system without any.
 pub fn client_config(mode: SslMode, roots: &Roots) -> Result<Arc<ClientConfig>, ConnectError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = verifier(mode, roots, &provider)?;
+    let verifier = Arc::new(Naming(verifier(mode, roots, &provider)?));
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| ConnectError::config("the TLS settings do not fit together").because(error))?;
@@ -229,7 +230,11 @@ pub(crate) fn handshake_failed(error: io::Error, host: &str, negotiation: SslNeg
             "the server must speak TLS 1.2 or 1.3; look at its log",
         ),
     };
-    tls_error(failure, message).because(error).hinting(hint)
+    let told = tls_error(failure, message).hinting(hint);
+    match cause.and_then(Untrusted::of) {
+        Some(untrusted) => told.because(untrusted),
+        None => told.because(error),
+    }
 }
 
 fn tls_error(failure: TlsFailure, message: String) -> ConnectError {

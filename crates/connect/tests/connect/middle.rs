@@ -113,6 +113,20 @@ async fn with_a_wrong_certificate() {
     }
 }
 
+/// Whoever mends it needs to know whose certificate is missing.
+#[tokio::test]
+async fn an_authority_that_is_not_trusted_is_named() {
+    let stage = Stage::new().await;
+    let stranger = Authority::named("A Stranger's Root").unwrap();
+    let tls = Tls::Speaks(certificate(&stranger, &["localhost"]));
+    let server = Server::start(tls, cleartext(), &[Verdict::Accept]).await;
+    let conninfo = format!("host=localhost hostaddr=127.0.0.1 port={} user=myuser", server.port);
+    let connector = stage.machine.connector(&conninfo, stage.authority.pem()).unwrap();
+    let error = connector.connect().await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("signed by \"A Stranger's Root\""), "{cause}");
+}
+
 #[tokio::test]
 async fn with_a_certificate_of_another_time() {
     let stage = Stage::new().await;

@@ -78,6 +78,23 @@ async fn a_session() {
     assert_eq!(log.startups.len(), 1, "what the driver sends to start up goes nowhere");
 }
 
+/// The stages one by one are the session.
+#[tokio::test]
+async fn a_session_by_stages() {
+    let place = Place::new(&[Verdict::Accept]).await;
+    let conninfo = format!("host=localhost hostaddr=127.0.0.1 port={} user=myuser", place.server.port);
+    let connector = place.machine.connector(&conninfo, place.authority.pem()).unwrap();
+    let addresses = connector.resolve(&connector.target().endpoints()[0]).await.unwrap();
+    assert_eq!(addresses, [([127, 0, 0, 1], place.server.port).into()]);
+    let stream = connector.dial(addresses[0]).await.unwrap();
+    let secured = connector.secure(stream, "localhost").await.unwrap();
+    assert_eq!(secured.tls().version(), "TLSv1.3");
+    assert!(place.server.log().startups.is_empty(), "nobody has been named yet");
+    let token = place.machine.credential.token(&crate::server::resource()).await.unwrap();
+    let session = connector.sign_in(secured, &token).await.unwrap();
+    assert_eq!(forty_two(&session).await, "42");
+}
+
 #[tokio::test]
 async fn tls_sessions_are_resumed() {
     let place = Place::new(&[Verdict::Accept]).await;

@@ -1,0 +1,132 @@
+//! Who signed a certificate that nobody here trusts: the authority that is missing.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
+use webpki::EndEntityCert;
+
+/// A verifier that decides as the one in it, and names the authority where that one only says "unknown issuer".
+#[derive(Debug)]
+pub(crate) struct Naming(pub(crate) Arc<dyn ServerCertVerifier>);
+
+/// The end of a chain of certificates that leads to no trusted authority.
+#[derive(Debug, Clone)]
+pub(crate) struct Untrusted {
+    issuer: String,
+}
+
+impl Untrusted {
+    /// What [`Naming`] put into an error of a handshake.
+    pub(crate) fn of(error: &rustls::Error) -> Option<Untrusted> {
+        match error {
+            rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other))) => {
+                other.downcast_ref().cloned()
+            }
+            _ => None,
+        }
+    }
+}
+
+impl ServerCertVerifier for Naming {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.0.verify_server_cert(certificate, intermediates, server_name, ocsp_response, now);
+        verified.map_err(|error| {
+            let unknown = error == rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+            let issuer = unknown.then(|| issuer(intermediates.last().unwrap_or(certificate))).flatten();
+            match issuer {
+                Some(issuer) => {
+                    let untrusted = OtherError(Arc::new(Untrusted { issuer }));
+                    rustls::Error::InvalidCertificate(CertificateError::Other(untrusted))
+                }
+                None => error,
+            }
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+impl fmt::Display for Untrusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it is signed by \"{}\", which is not among the trusted authorities", self.issuer)
+    }
+}
+
+impl Error for Untrusted {}
+
+/// The common name of whoever signed a certificate, or else the organisation.
+fn issuer(certificate: &CertificateDer<'_>) -> Option<String> {
+    let certificate = EndEntityCert::try_from(certificate).ok()?;
+    let name = certificate.issuer();
+    [COMMON_NAME, ORGANISATION].into_iter().find_map(|attribute| find(name, attribute))
+}
+
+/// Object identifiers of attributes, 2.5.4.3 and 2.5.4.10 (X.520), in DER.
+const COMMON_NAME: &[u8] = b"\x06\x03\x55\x04\x03";
+const ORGANISATION: &[u8] = b"\x06\x03\x55\x04\x0a";
+
+/// X.520 allows 64 characters for either. A longer one has a length of another form, and is not read.
+const LONGEST: usize = 127;
+
+/// The text behind an attribute's identifier: a tag, a length of one byte, the characters.
+fn find(name: &[u8], attribute: &[u8]) -> Option<String> {
+    let at = name.windows(attribute.len()).position(|window| window == attribute)? + attribute.len();
+    let length = usize::from(*name.get(at + 1)?);
+    let text = name.get(at + 2..at + 2 + length).filter(|_| length <= LONGEST)?;
+    // A control character in a terminal can hide or forge lines.
+    let text: String = String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).collect();
+    Some(text).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_read_whatever_stands_around_it() {
+        let of = |attribute: &[u8], text: &str| {
+            let length = u8::try_from(text.len()).unwrap();
+            [b"\x31\x0c\x30\x0a", attribute, &[0x0c, length], text.as_bytes()].concat()
+        };
+        let name = [of(ORGANISATION, "Evil Corp"), of(COMMON_NAME, "Evil\u{1b}[2J Root")].concat();
+        assert_eq!(find(&name, COMMON_NAME).as_deref(), Some("Evil[2J Root"));
+        assert_eq!(find(&name, ORGANISATION).as_deref(), Some("Evil Corp"));
+        for length in 0..name.len() {
+            find(&name[..length], COMMON_NAME);
+        }
+        assert_eq!(find(&[COMMON_NAME, b"\x0c\x81\x01a"].concat(), COMMON_NAME), None);
+        assert_eq!(find(&of(COMMON_NAME, ""), COMMON_NAME), None);
+        assert_eq!(find(b"", COMMON_NAME), None);
+    }
+}
