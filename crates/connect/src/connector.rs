@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pgentra_identity::{AccessToken, Credential, Refreshed, Resource, UnverifiedClaims};
 use pgentra_wire::WireError;
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cancel::Canceller;
-use crate::dial;
+use crate::dial::{self, Reached};
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::handshake;
 use crate::libpq::LibpqEnvironment;
@@ -71,7 +71,8 @@ impl Connector {
     /// A token is taken from the credential for each call. Where the server refuses it and an out-of-date token can be
     /// the reason ([`Refusal::stale_token_explains`]), a newer one is asked for once and the sign-in tried once more.
     /// Only a name that does not resolve and an address that does not answer lead on to the next; a failure of TLS or a
-    /// refusal does not, so that a token never goes looking for a server that takes it.
+    /// refusal does not, so that a token never goes looking for a server that takes it. The addresses of one name are
+    /// dialled a quarter of a second apart, and the first that answers is the one (RFC 8305); hosts are tried in order.
     ///
     /// Bounded by the credential's time limit, and [`Target::connect_timeout`] for each address. Dropping the future
     /// closes the connection.
@@ -165,6 +166,11 @@ impl Connector {
         LibpqEnvironment::new(&self.target, self.token().await?)
     }
 
+    /// The time of day by the credential's clock, to compare with [`SignedIn::token_expires_on`].
+    pub fn now(&self) -> SystemTime {
+        self.credential.now()
+    }
+
     pub(crate) async fn token(&self) -> Result<AccessToken, ConnectError> {
         self.credential.token(&self.resource).await.map_err(ConnectError::token)
     }
@@ -202,20 +208,15 @@ impl Connector {
                     continue;
                 }
             };
-            for address in addresses {
-                let deadline = Instant::now() + limit;
-                match dial::dial(address, self.target.keep_alive(), limit).await {
-                    Ok(stream) => {
-                        tracing::debug!(host = endpoint.host, %address, "connected");
-                        let signed_in: SignedIn<TcpStream> =
-                            self.enter(stream, &endpoint.host, attempt, deadline).await?;
-                        return Ok(signed_in.reached_at(address));
-                    }
-                    Err(error) => {
-                        tracing::debug!(host = endpoint.host, %address, %error, "not reached");
-                        last = Some(error);
-                    }
+            let keep_alive = self.target.keep_alive();
+            match dial::race(addresses, |address| dial::dial(address, keep_alive, limit)).await {
+                Ok(Reached { stream, address, began }) => {
+                    tracing::debug!(host = endpoint.host, %address, "connected");
+                    let signed_in: SignedIn<TcpStream> =
+                        self.enter(stream, &endpoint.host, attempt, began + limit).await?;
+                    return Ok(signed_in.reached_at(address));
                 }
+                Err(error) => last = Some(error),
             }
         }
         Err(last.unwrap_or_else(|| ConnectError::config("no server is named")))
@@ -273,7 +274,8 @@ impl Connector {
             timeout_at(deadline, signed_in).await.map_err(|_| too_slow(&host, limit, "the sign-in"))??;
         let canceller =
             ready.key.clone().map(|key| Canceller::new(&self.target, Arc::clone(&self.tls), &host, key));
-        Ok(SignedIn { stream, ready, tls, address: None, canceller })
+        let token_expires_on = token.expires_on();
+        Ok(SignedIn { stream, ready, tls, address: None, canceller, token_expires_on })
     }
 }
 

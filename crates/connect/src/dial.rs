@@ -1,18 +1,33 @@
 //! From a name to an open TCP connection.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::target::{Endpoint, KeepAlive};
 
 /// A name with more addresses than this is not tried to its end.
 const ADDRESSES_LIMIT: usize = 16;
+
+/// An address that has not answered after this time gets company by the next one: the "Connection Attempt Delay" that
+/// RFC 8305 recommends.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// The first of several that was reached.
+pub(crate) struct Reached<T> {
+    pub(crate) stream: T,
+    pub(crate) address: SocketAddr,
+    /// When its dial began.
+    pub(crate) began: Instant,
+}
 
 /// The addresses of an endpoint, as the resolver orders them.
 pub(crate) async fn addresses(endpoint: &Endpoint, limit: Duration) -> Result<Vec<SocketAddr>, ConnectError> {
@@ -32,6 +47,65 @@ pub(crate) async fn addresses(endpoint: &Endpoint, limit: Duration) -> Result<Ve
         }
         Ok(Err(error)) => Err(failed(format!("the name {host} cannot be resolved")).because(error)),
         Err(_) => Err(failed(format!("the name {host} was not resolved within {limit:?}"))),
+    }
+}
+
+/// Dials the addresses of one name until one answers: the next begins when the one before it has failed, or has not
+/// answered within [`STAGGER`]. The others are hung up on before a byte was sent. The error is that of the last to fail.
+///
+/// The families take turns, the resolver's favourite first, so that a family without a route costs one delay (RFC 8305,
+/// "Happy Eyeballs").
+pub(crate) async fn race<T, F>(
+    addresses: Vec<SocketAddr>,
+    dial: impl Fn(SocketAddr) -> F,
+) -> Result<Reached<T>, ConnectError>
+where
+    F: Future<Output = Result<T, ConnectError>>,
+{
+    let mut waiting = VecDeque::from(take_turns(addresses));
+    let mut dials = FuturesUnordered::new();
+    let mut last = None;
+    loop {
+        match waiting.pop_front() {
+            Some(address) => {
+                let (began, dialled) = (Instant::now(), dial(address));
+                dials.push(async move {
+                    let dialled = dialled.await;
+                    dialled.map(|stream| Reached { stream, address, began }).map_err(|error| (address, error))
+                });
+            }
+            None if dials.is_empty() => {
+                return Err(last.unwrap_or_else(|| ConnectError::config("no address is known")));
+            }
+            None => {}
+        }
+        tokio::select! {
+            biased;
+            Some(dialled) = dials.next() => match dialled {
+                Ok(reached) => return Ok(reached),
+                Err((address, error)) => {
+                    tracing::debug!(%address, %error, "not reached");
+                    last = Some(error);
+                }
+            },
+            () = sleep(STAGGER), if !waiting.is_empty() => {}
+        }
+    }
+}
+
+/// One address of the favourite's family, one of the other, and so on.
+fn take_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let favourite = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv6() == favourite);
+    let mut turns = Vec::with_capacity(first.len() + second.len());
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    loop {
+        let before = turns.len();
+        turns.extend(first.next().into_iter().chain(second.next()));
+        if turns.len() == before {
+            return turns;
+        }
     }
 }
 
@@ -69,4 +143,70 @@ fn watch(stream: &TcpStream, keep_alive: KeepAlive) -> io::Result<()> {
         .with_interval(keep_alive.interval)
         .with_retries(keep_alive.count);
     SockRef::from(stream).set_tcp_keepalive(&settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn refused(address: SocketAddr) -> ConnectError {
+        ConnectError::new(ConnectErrorKind::Tcp, format!("no connection to {address}"))
+    }
+
+    /// A dial that answers by port: 1 never, 2 refuses, 3 at once, 4 after a second.
+    async fn by_port(address: SocketAddr) -> Result<SocketAddr, ConnectError> {
+        match address.port() {
+            1 => pending().await,
+            2 => Err(refused(address)),
+            3 => Ok(address),
+            _ => {
+                sleep(Duration::from_secs(1)).await;
+                Ok(address)
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_answers_first_is_taken() {
+        for (about, names, winner, milliseconds) in [
+            ("the favourite", &["10.0.0.1:3", "10.0.0.2:3"][..], "10.0.0.1:3", 0),
+            ("a silent one costs a delay", &["10.0.0.1:1", "10.0.0.2:3"], "10.0.0.2:3", 250),
+            ("a refusal costs none", &["10.0.0.1:2", "10.0.0.2:2", "10.0.0.3:3"], "10.0.0.3:3", 0),
+            ("a slow one may still win", &["10.0.0.1:4", "10.0.0.2:1"], "10.0.0.1:4", 1000),
+            ("families take turns", &["[::1]:1", "[::2]:1", "10.0.0.1:3"], "10.0.0.1:3", 250),
+        ] {
+            let began = Instant::now();
+            let reached = race(addresses(names), by_port).await.unwrap();
+            assert_eq!(reached.address, winner.parse().unwrap(), "{about}");
+            assert_eq!(began.elapsed(), Duration::from_millis(milliseconds), "{about}");
+            assert!(reached.began >= began, "{about}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_refusals_make_one_and_each_address_is_dialled_once() {
+        let dialled = Mutex::new(Vec::new());
+        let names = addresses(&["10.0.0.1:2", "10.0.0.2:2"]);
+        let error = race(names.clone(), |address| {
+            dialled.lock().unwrap().push(address);
+            by_port(address)
+        });
+        let error = error.await.map(|_| ()).unwrap_err();
+        assert_eq!(error.to_string(), "no connection to 10.0.0.2:2");
+        assert_eq!(*dialled.lock().unwrap(), names);
+        assert_eq!(race(Vec::new(), by_port).await.map(|_| ()).unwrap_err().kind(), ConnectErrorKind::Config);
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let turns = take_turns(addresses(&["[::1]:1", "[::2]:1", "[::3]:1", "10.0.0.1:1", "10.0.0.2:1"]));
+        assert_eq!(turns, addresses(&["[::1]:1", "10.0.0.1:1", "[::2]:1", "10.0.0.2:1", "[::3]:1"]));
+    }
 }

@@ -94,7 +94,7 @@ impl Session {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let SignedIn { stream, ready, tls, address, canceller } = signed_in;
+        let SignedIn { stream, ready, tls, address, canceller, .. } = signed_in;
         let mut config = Config::new();
         config.user("signed in already").ssl_mode(DriverSslMode::Disable);
         let (client, connection) =

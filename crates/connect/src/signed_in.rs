@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use pgentra_wire::backend::BackendKeyData;
@@ -19,6 +20,7 @@ pub struct SignedIn<S = TcpStream> {
     pub(crate) tls: TlsInfo,
     pub(crate) address: Option<SocketAddr>,
     pub(crate) canceller: Option<Canceller>,
+    pub(crate) token_expires_on: SystemTime,
 }
 
 impl<S> SignedIn<S> {
@@ -46,6 +48,12 @@ impl<S> SignedIn<S> {
     /// The address that was reached; `None` over a stream that somebody else opened.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// When the token ends that the session was opened with. The session goes on; whoever gives it to somebody else
+    /// afterwards gives more than a new sign-in would.
+    pub fn token_expires_on(&self) -> SystemTime {
+        self.token_expires_on
     }
 
     /// The stream behind what was said.

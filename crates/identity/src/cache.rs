@@ -83,6 +83,10 @@ impl Cache {
         Self { chain, clock, deadline, slots: [const { OnceLock::new() }; MAX_RESOURCES] }
     }
 
+    pub(crate) fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
     pub(crate) async fn token(&self, resource: &Resource) -> Result<AccessToken, TokenError> {
         let slot = self.slot(resource)?;
         if let Some(token) = self.read(slot, AccessToken::clone) {

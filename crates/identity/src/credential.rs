@@ -1,6 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
@@ -79,6 +79,11 @@ impl Credential {
     /// holds none with more than ten seconds to live. A due refresh is started in the background.
     pub fn with_cached<R>(&self, resource: &Resource, read: impl FnOnce(&AccessToken) -> R) -> Option<R> {
         self.0.cache.with_cached(resource, read)
+    }
+
+    /// The time of day by the clock that decides whether its tokens still live.
+    pub fn now(&self) -> SystemTime {
+        self.0.cache.now()
     }
 
     /// Which source was chosen and why.
