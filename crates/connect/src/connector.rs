@@ -19,10 +19,11 @@ use crate::handshake;
 use crate::libpq::LibpqEnvironment;
 use crate::refusal::{Refusal, SignIn};
 use crate::session::{Session, TlsInfo};
-use crate::signed_in::SignedIn;
+use crate::signed_in::{SignedIn, Timings};
 use crate::stages::Secured;
 use crate::target::{self, Endpoint, Target};
 use crate::tls;
+use crate::token_state::{TokenIdentity, TokenState};
 
 /// Opens sessions to one target with tokens of one credential. Share it: TLS sessions are resumed between connections,
 /// and the credential keeps the token; the connector itself keeps none.
@@ -89,14 +90,33 @@ impl Connector {
     /// # Errors
     /// See [`ConnectErrorKind`].
     pub async fn open(&self, startup: &StartupMessage) -> Result<SignedIn, ConnectError> {
+        let began = Instant::now();
         let token = self.token().await?;
+        let waited = began.elapsed();
         let refused = match self.reach(Attempt { startup, token: &token }).await {
-            Ok(signed_in) => return Ok(signed_in),
+            Ok(signed_in) => return Ok(signed_in.waited_for_token(waited)),
             Err(error) if is_stale(&error) => error,
             Err(error) => return Err(error),
         };
+        let began = Instant::now();
         let newer = self.newer(&token, refused).await?;
-        self.reach(Attempt { startup, token: &newer }).await
+        let waited = waited + began.elapsed();
+        Ok(self.reach(Attempt { startup, token: &newer }).await?.waited_for_token(waited))
+    }
+
+    /// How the token is doing and whose it is. Reading it has a due refresh started, as using it does.
+    pub fn token_state(&self) -> TokenState {
+        TokenState::of(&self.credential, &self.resource)
+    }
+
+    /// Waits until there is a token that is good for a sign-in: at once where the cache holds one.
+    ///
+    /// Cancel-safe: dropping the future abandons the wait, not the request.
+    ///
+    /// # Errors
+    /// [`ConnectErrorKind::Token`].
+    pub async fn token_ready(&self) -> Result<(), ConnectError> {
+        self.token().await.map(drop)
     }
 
     /// The first stage of [`Connector::connect`]: the addresses of an endpoint, as the resolver orders them. For whoever
@@ -200,8 +220,12 @@ impl Connector {
     async fn reach(&self, attempt: Attempt<'_>) -> Result<SignedIn, ConnectError> {
         let limit = self.target.connect_timeout();
         let mut last = None;
+        let mut timings = Timings::default();
         for endpoint in self.target.endpoints() {
-            let addresses = match dial::addresses(endpoint, limit).await {
+            let began = Instant::now();
+            let addresses = dial::addresses(endpoint, limit).await;
+            timings.dns += began.elapsed();
+            let addresses = match addresses {
                 Ok(addresses) => addresses,
                 Err(error) => {
                     last = Some(error);
@@ -209,12 +233,15 @@ impl Connector {
                 }
             };
             let keep_alive = self.target.keep_alive();
-            match dial::race(addresses, |address| dial::dial(address, keep_alive, limit)).await {
+            let dialling = Instant::now();
+            let reached = dial::race(addresses, |address| dial::dial(address, keep_alive, limit)).await;
+            timings.dial += dialling.elapsed();
+            match reached {
                 Ok(Reached { stream, address, began }) => {
                     tracing::debug!(host = endpoint.host, %address, "connected");
                     let signed_in: SignedIn<TcpStream> =
                         self.enter(stream, &endpoint.host, attempt, began + limit).await?;
-                    return Ok(signed_in.reached_at(address));
+                    return Ok(signed_in.reached_at(address, timings));
                 }
                 Err(error) => last = Some(error),
             }
@@ -246,12 +273,13 @@ impl Connector {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let limit = self.target.connect_timeout();
+        let began = Instant::now();
         let secured = tls::secure(stream, host, self.target.ssl_negotiation(), &self.tls);
         let stream =
             timeout_at(deadline, secured).await.map_err(|_| too_slow(host, limit, "the TLS handshake"))??;
         let info = TlsInfo::of(stream.get_ref().1);
         tracing::debug!(host, tls = %info, "the server is who it says");
-        Ok(Secured { stream, host: host.to_owned(), tls: info })
+        Ok(Secured { stream, host: host.to_owned(), tls: info, took: began.elapsed() })
     }
 
     async fn sign_in_until<S>(
@@ -264,7 +292,8 @@ impl Connector {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let limit = self.target.connect_timeout();
-        let Secured { mut stream, host, tls } = secured;
+        let began = Instant::now();
+        let Secured { mut stream, host, tls, took } = secured;
         let claims = UnverifiedClaims::of(token);
         let (role, database) =
             (String::from_utf8_lossy(startup.user()), String::from_utf8_lossy(startup.database()));
@@ -274,8 +303,10 @@ impl Connector {
             timeout_at(deadline, signed_in).await.map_err(|_| too_slow(&host, limit, "the sign-in"))??;
         let canceller =
             ready.key.clone().map(|key| Canceller::new(&self.target, Arc::clone(&self.tls), &host, key));
+        let identity = claims.as_ref().map(TokenIdentity::of);
+        let timings = Timings { tls: took, sign_in: began.elapsed(), ..Timings::default() };
         let token_expires_on = token.expires_on();
-        Ok(SignedIn { stream, ready, tls, address: None, canceller, token_expires_on })
+        Ok(SignedIn { stream, ready, tls, address: None, canceller, token_expires_on, identity, timings })
     }
 }
 

@@ -42,6 +42,7 @@ mod signed_in;
 mod stages;
 mod target;
 pub mod tls;
+mod token_state;
 mod untrusted;
 mod url;
 
@@ -59,9 +60,10 @@ pub use role_name::{RoleCandidate, role_candidates};
 pub use roots::Roots;
 pub use service_connector::client_id as service_connector_client_id;
 pub use session::{Session, TlsInfo};
-pub use signed_in::SignedIn;
+pub use signed_in::{SignedIn, Timings};
 pub use stages::Secured;
 pub use target::{DEFAULT_CONNECT_TIMEOUT, Decided, Endpoint, KeepAlive, SslMode, SslNegotiation, Target};
+pub use token_state::{TokenIdentity, TokenState};
 
 /// Compiles what `docs/identity.md` shows.
 #[cfg(doctest)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use pgentra_wire::backend::BackendKeyData;
@@ -12,6 +12,7 @@ use tokio_rustls::client::TlsStream;
 use crate::cancel::Canceller;
 use crate::handshake::Ready;
 use crate::session::TlsInfo;
+use crate::token_state::TokenIdentity;
 
 /// A session that is signed in and ready, as a stream over verified TLS: for whoever relays. Dropping it ends it.
 pub struct SignedIn<S = TcpStream> {
@@ -21,6 +22,24 @@ pub struct SignedIn<S = TcpStream> {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) canceller: Option<Canceller>,
     pub(crate) token_expires_on: SystemTime,
+    pub(crate) identity: Option<TokenIdentity>,
+    pub(crate) timings: Timings,
+}
+
+/// How long each stage of a sign-in took, with everything that was tried before it succeeded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timings {
+    /// Waiting for the token; next to nothing where it is in the cache.
+    pub token: Duration,
+    /// Resolving the server's name; nothing where its address is named.
+    pub dns: Duration,
+    /// Opening the TCP connection.
+    pub dial: Duration,
+    /// The TLS handshake, with PostgreSQL's request for it.
+    pub tls: Duration,
+    /// From the start-up packet to ReadyForQuery.
+    pub sign_in: Duration,
 }
 
 impl<S> SignedIn<S> {
@@ -56,14 +75,31 @@ impl<S> SignedIn<S> {
         self.token_expires_on
     }
 
+    /// Whose token it is signed in with; `None` where the token cannot be read. Not verified by us: by the server.
+    pub fn identity(&self) -> Option<&TokenIdentity> {
+        self.identity.as_ref()
+    }
+
+    /// How long it took.
+    pub fn timings(&self) -> Timings {
+        self.timings
+    }
+
     /// The stream behind what was said.
     pub fn into_stream(self) -> TlsStream<S> {
         self.stream
     }
 
-    pub(crate) fn reached_at(mut self, address: SocketAddr) -> SignedIn<S> {
+    /// Over a connection that took `reached` to open.
+    pub(crate) fn reached_at(mut self, address: SocketAddr, reached: Timings) -> SignedIn<S> {
         self.address = Some(address);
+        self.timings = Timings { dns: reached.dns, dial: reached.dial, ..self.timings };
         self.canceller = self.canceller.map(|canceller| canceller.at(address));
+        self
+    }
+
+    pub(crate) fn waited_for_token(mut self, waited: Duration) -> SignedIn<S> {
+        self.timings.token = waited;
         self
     }
 }

@@ -1,6 +1,7 @@
 //! What one stage of a connection hands to the next.
 
 use std::fmt;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -12,6 +13,8 @@ pub struct Secured<S = TcpStream> {
     pub(crate) stream: TlsStream<S>,
     pub(crate) host: String,
     pub(crate) tls: TlsInfo,
+    /// How long the handshake took.
+    pub(crate) took: Duration,
 }
 
 impl<S> Secured<S> {

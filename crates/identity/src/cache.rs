@@ -64,6 +64,12 @@ pub enum Refreshed {
 pub struct Health {
     /// When the cached token expires; `None` if there is none.
     pub expires_on: Option<SystemTime>,
+    /// When the cached token was obtained; `None` if there is none.
+    pub obtained_on: Option<SystemTime>,
+    /// Requests that brought a token, since the credential was made.
+    pub succeeded: u64,
+    /// Requests that failed, since the credential was made; the retries within one are not counted.
+    pub failed: u64,
     /// Failed attempts since the last success.
     pub failures: u32,
     /// The last failure since the last success.
@@ -137,6 +143,9 @@ impl Cache {
         let flight = slot.map(|slot| slot.flight());
         Health {
             expires_on: held.map(|token| token.expires_on()),
+            obtained_on: flight.as_ref().and_then(|flight| flight.obtained_on),
+            succeeded: flight.as_ref().map_or(0, |flight| flight.succeeded),
+            failed: flight.as_ref().map_or(0, |flight| flight.failed),
             failures: flight.as_ref().map_or(0, |flight| flight.failures),
             last_error: flight.and_then(|flight| flight.last_error.clone()),
         }
@@ -226,6 +235,9 @@ struct Slot {
 #[derive(Debug, Default)]
 struct Flight {
     running: Option<Shared<Landing>>,
+    obtained_on: Option<SystemTime>,
+    succeeded: u64,
+    failed: u64,
     failures: u32,
     last_error: Option<TokenError>,
     same_until: Option<Instant>,
@@ -260,6 +272,8 @@ impl Slot {
         let least = if is_same { BACK_OFF } else { Duration::ZERO };
         self.held.store(Some(Arc::new(token.clone())));
         let mut flight = self.flight();
+        flight.obtained_on = Some(now);
+        flight.succeeded += 1;
         flight.failures = 0;
         flight.last_error = None;
         self.refresh_at.store(milliseconds(now + (wait - jitter).max(least)), Ordering::Release);
@@ -268,6 +282,7 @@ impl Slot {
     fn report(&self, error: &TokenError, now: SystemTime) {
         let mut flight = self.flight();
         let wait = BACK_OFF.saturating_mul(1 << flight.failures.min(10)).min(MAX_BACK_OFF);
+        flight.failed += 1;
         flight.failures = flight.failures.saturating_add(1);
         flight.last_error = Some(error.clone());
         self.refresh_at.store(milliseconds(now + wait), Ordering::Release);

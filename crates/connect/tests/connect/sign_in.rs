@@ -3,14 +3,16 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use pgentra_connect::{ConnectErrorKind, Refusal, Session, TlsFailure};
+use pgentra_connect::pgentra_identity::{Env, Files};
+use pgentra_connect::{ConnectErrorKind, Connector, Layers, Refusal, Roots, Session, Target, TlsFailure};
 use pgentra_emulator::certificates::Authority;
 use pgentra_emulator::{Endpoint, Fault};
 use pgentra_wire::backend::{Authentication, BackendMessage};
+use pgentra_wire::startup::{ProtocolVersion, StartupMessage};
 use tokio::net::TcpListener;
 use tokio_postgres::SimpleQueryMessage;
 
-use crate::server::{Machine, PROCESS_ID, Server, Tls, Verdict, Wants, certificate, cleartext};
+use crate::server::{Machine, PROCESS_ID, Server, Tls, Verdict, Wants, certificate, cleartext, resource};
 
 const EXPIRED: Verdict = Verdict::Refuse {
     sqlstate: "28000",
@@ -90,9 +92,48 @@ async fn a_session_by_stages() {
     let secured = connector.secure(stream, "localhost").await.unwrap();
     assert_eq!(secured.tls().version(), "TLSv1.3");
     assert!(place.server.log().startups.is_empty(), "nobody has been named yet");
-    let token = place.machine.credential.token(&crate::server::resource()).await.unwrap();
+    let token = place.machine.credential.token(&resource()).await.unwrap();
     let session = connector.sign_in(secured, &token).await.unwrap();
     assert_eq!(forty_two(&session).await, "42");
+}
+
+/// Invariant 2: what is told of the token holds nothing of its text.
+#[tokio::test]
+async fn whose_token_it_was_and_how_long_it_took() {
+    let place = Place::new(&[EXPIRED, Verdict::Accept]).await;
+    let conninfo = format!("host=localhost hostaddr=127.0.0.1 port={}", place.server.port);
+    let target = Target::resolve_server(
+        &Layers::gather(Some(&conninfo), &[], &Env::from_map::<String, String>([]), &Files::in_memory())
+            .unwrap(),
+    );
+    let target = target.unwrap().with_roots(Roots::from_pem(place.authority.pem().as_bytes()).unwrap());
+    let connector = Connector::new(target, place.machine.credential.clone(), resource()).unwrap();
+    let before = connector.token_state();
+    assert_eq!((before.identity, before.expires_on, before.succeeded), (None, None, 0));
+    connector.token_ready().await.unwrap();
+    // The next one is another.
+    place.machine.azure.faults().push(Endpoint::ImdsToken, Fault::ShortLife(Duration::from_secs(7200)));
+
+    let startup = StartupMessage::new(ProtocolVersion::V3_0, "myuser").unwrap();
+    let signed_in = connector.open(&startup).await.unwrap();
+    let identity = signed_in.identity().unwrap();
+    let vm = place.machine.azure.vm();
+    assert_eq!(identity.object_id(), Some(&*vm.object_id().to_string()));
+    assert_eq!(identity.client_id(), Some(&*vm.client_id().to_string()));
+    assert_eq!(identity.tenant(), Some(&*place.machine.azure.tenant().to_string()));
+    let timings = signed_in.timings();
+    for (stage, took) in
+        [("token", timings.token), ("dial", timings.dial), ("tls", timings.tls), ("sign-in", timings.sign_in)]
+    {
+        assert!(took > Duration::ZERO, "{stage}");
+    }
+
+    let state = connector.token_state();
+    assert_eq!((state.succeeded, state.failed, state.source.as_deref()), (2, 0, Some("imds")));
+    assert!(state.obtained_on.unwrap() < state.expires_on.unwrap());
+    let shown = format!("{state:?} {signed_in:?} {identity}");
+    let token = place.machine.token().await;
+    assert!(token.split('.').all(|piece| !shown.contains(piece)), "{shown}");
 }
 
 #[tokio::test]

@@ -182,6 +182,8 @@ async fn a_failed_refresh_keeps_the_old_token_and_backs_off_doubling() {
     assert_eq!(bench.text().await, "new");
     let health = bench.cache.health(&bench.resource);
     assert!(health.failures == 0 && health.last_error.is_none() && health.expires_on.is_some());
+    assert_eq!((health.succeeded, health.failed), (2, 7), "both counted from the start");
+    assert_eq!(health.obtained_on, Some(bench.cache.clock.now()));
 }
 
 #[tokio::test(start_paused = true)]
