@@ -1,7 +1,5 @@
 //! What a person typed. Nothing here touches the world; `sign_in` and the commands resolve it.
 
-mod proxy;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +9,10 @@ use pgentra_identity::{Cloud, SourceName};
 use pgentra_proxy::gateway::Flavour;
 
 use crate::local::control::FURTHEST;
-pub(crate) use proxy::{Place, Proxy};
+pub(crate) use crate::proxy::Proxy;
+
+/// Seconds in which a metadata service that restarts is back, and a few more.
+const TOKEN_TIMEOUT: u64 = 80;
 
 /// PostgreSQL without passwords, on Azure identities.
 #[derive(Debug, Parser)]
@@ -294,7 +295,7 @@ pub(crate) enum Host {
 }
 
 /// Which identity, and which tokens.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Args)]
 #[command(next_help_heading = "Identity")]
 pub(crate) struct Identity {
     /// Client (application) id of a user-assigned identity. Default: AZURE_CLIENT_ID, else the host's own identity.
@@ -324,8 +325,32 @@ pub(crate) struct Identity {
     #[arg(long, value_name = "URI")]
     pub(crate) resource: Option<String>,
     /// Give up on a token after this many seconds. A metadata service that restarts may need 70.
-    #[arg(long, value_name = "SECONDS", default_value_t = 80, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = TOKEN_TIMEOUT, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) token_timeout: u64,
+}
+
+impl Identity {
+    /// The same without a selector or a command, for one of them to be set.
+    pub(crate) fn select(&mut self) -> &mut Self {
+        (self.client_id, self.object_id, self.resource_id, self.token_command) = (None, None, None, None);
+        self
+    }
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            client_id: None,
+            object_id: None,
+            resource_id: None,
+            source: None,
+            token_command: None,
+            tenant: None,
+            cloud: Cloud::default(),
+            resource: None,
+            token_timeout: TOKEN_TIMEOUT,
+        }
+    }
 }
 
 /// Which server, role and database: named as in psql.
@@ -340,7 +365,7 @@ pub(crate) struct Connection {
 }
 
 /// The flags with which psql names server, role and database.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Server {
     /// Server name. Default: PGHOST.

@@ -6,6 +6,7 @@ mod local;
 mod output;
 mod problem;
 mod progress;
+mod proxy;
 mod sign_in;
 
 use std::process::ExitCode;
@@ -49,7 +50,7 @@ async fn run(world: &World, command: Command) -> Outcome {
         Command::Query(arguments) => command::query::run(world, arguments).await,
         Command::Psql(arguments) => command::launch::psql(world, arguments).await,
         Command::Exec(arguments) => command::launch::exec(world, arguments).await,
-        Command::Proxy(arguments) => command::proxy::run(world, arguments).await,
+        Command::Proxy(arguments) => proxy::run(world, arguments).await,
         Command::Local(command) => local::run(world, command).await,
         Command::Completions { shell } => completions(shell),
         Command::Man => man(),

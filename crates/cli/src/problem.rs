@@ -50,6 +50,22 @@ impl Problem {
         self
     }
 
+    /// The failure with all its causes, in one line.
+    pub(crate) fn chain(&self) -> String {
+        let mut text = self.error.to_string();
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        text
+    }
+
+    /// The next thing to try, if there is one.
+    pub(crate) fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// The exit code that says who is to blame.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.blame as u8)

@@ -10,13 +10,7 @@ use crate::problem::{Blame, Outcome, Problem};
 
 /// A credential and the resource its tokens are for.
 pub(crate) fn credential(world: &World, identity: &Identity) -> Outcome<(Credential, Resource)> {
-    let resource = match &identity.resource {
-        Some(text) => text.parse().map_err(|error| {
-            Problem::new(Blame::Usage, error)
-                .hint("--resource takes the URI of an API, such as https://ossrdbms-aad.database.windows.net")
-        })?,
-        None => identity.cloud.postgres_resource(),
-    };
+    let resource = resource(identity)?;
     let mut builder = Credential::builder(world.clone())
         .cloud(identity.cloud)
         .deadline(Duration::from_secs(identity.token_timeout));
@@ -36,6 +30,17 @@ pub(crate) fn credential(world: &World, identity: &Identity) -> Outcome<(Credent
     let credential = builder.build()?;
     tracing::info!(decision = %credential.decision(), "token source");
     Ok((credential, resource))
+}
+
+/// What the tokens are for.
+pub(crate) fn resource(identity: &Identity) -> Outcome<Resource> {
+    match &identity.resource {
+        Some(text) => text.parse().map_err(|error| {
+            Problem::new(Blame::Usage, error)
+                .hint("--resource takes the URI of an API, such as https://ossrdbms-aad.database.windows.net")
+        }),
+        None => Ok(identity.cloud.postgres_resource()),
+    }
 }
 
 /// The server, role and database to sign in to.

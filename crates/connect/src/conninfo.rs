@@ -29,6 +29,41 @@ pub(crate) fn parse(text: &str) -> Result<Pairs, ConnectError> {
     if is_uri(text) { parse_uri(text) } else { parse_conninfo(text) }
 }
 
+/// Takes settings of the caller's own out of a connection string: what is left is for [`Layers`](crate::Layers). They stand among
+/// a URI's parameters or a string's keywords, and are returned decoded, in the order written. A database name, which is no
+/// connection string, holds none.
+///
+/// # Errors
+/// A string that cannot be read; the error does not repeat it.
+pub fn split_connection_string(
+    text: &str,
+    is_own: impl Fn(&str) -> bool,
+) -> Result<(String, Vec<(String, String)>), ConnectError> {
+    if !is_connection_string(text) {
+        return Ok((text.to_owned(), Pairs::new()));
+    }
+    let (own, others): (Pairs, Pairs) = parse(text)?.into_iter().partition(|(keyword, _)| is_own(keyword));
+    if own.is_empty() {
+        return Ok((text.to_owned(), own));
+    }
+    let rest = match text.split_once('?') {
+        Some((start, query)) if is_uri(text) => {
+            // A parameter that cannot be decoded was an error above.
+            let is_others = |pair: &&str| {
+                pair.split_once('=').is_none_or(|(name, _)| !decode(name).is_ok_and(|name| is_own(&name)))
+            };
+            let others: Vec<_> = query.split('&').filter(is_others).collect();
+            if others.is_empty() { start.to_owned() } else { format!("{start}?{}", others.join("&")) }
+        }
+        _ => {
+            let quoted = |value: &str| value.replace('\\', r"\\").replace('\'', r"\'");
+            let others = others.iter().map(|(keyword, value)| format!("{keyword}='{}'", quoted(value)));
+            others.collect::<Vec<_>>().join(" ")
+        }
+    };
+    Ok((rest, own))
+}
+
 fn is_uri(text: &str) -> bool {
     text.starts_with("postgresql://") || text.starts_with("postgres://")
 }
@@ -221,6 +256,46 @@ mod tests {
             ("postgresql://u@h/d?", "user=u|host=h|dbname=d"),
         ] {
             assert_eq!(read(text).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn settings_of_the_callers_own_are_taken_out() {
+        let split = |text| {
+            let (rest, own) = split_connection_string(text, |keyword| keyword.starts_with("my_")).unwrap();
+            let own: Vec<_> = own.iter().map(|(keyword, value)| format!("{keyword}={value}")).collect();
+            (rest, own.join("|"))
+        };
+        for (text, rest, own) in [
+            ("mydb", "mydb", ""),
+            ("postgresql://u@h/d?a=%20", "postgresql://u@h/d?a=%20", ""),
+            ("postgresql://u@h/d?my_a=%20b", "postgresql://u@h/d", "my_a= b"),
+            (
+                "postgresql://h?my%5Fa=1&sslmode=verify-full&my_b=2&my_b=3",
+                "postgresql://h?sslmode=verify-full",
+                "my_a=1|my_b=2|my_b=3",
+            ),
+            ("host=h my_a = '1 2' user=u", "host='h' user='u'", "my_a=1 2"),
+            (r"my_a=1 user='it\'s \\'", r"user='it\'s \\'", "my_a=1"),
+            ("my_a=1", "", "my_a=1"),
+            // What looks like a parameter within a value is none.
+            ("host=h options='x?my_a=1'", "host=h options='x?my_a=1'", ""),
+        ] {
+            assert_eq!(split(text), (rest.to_owned(), own.to_owned()), "{text}");
+        }
+        assert!(split_connection_string("postgresql://h?my_a=%zz", |_| true).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_left_means_the_same(values in proptest::collection::vec(".{0,9}", 1..4)) {
+            let values: Vec<_> = values.iter().map(|value| value.replace('\0', "")).collect();
+            let quoted = |value: &String| value.replace('\\', r"\\").replace('\'', r"\'");
+            let text: Vec<_> = values.iter().map(|value| format!("a='{}' my_b=1", quoted(value))).collect();
+            let (rest, own) = split_connection_string(&text.join(" "), |keyword| keyword == "my_b").unwrap();
+            let left: Vec<_> = parse(&rest).unwrap().into_iter().map(|(_, value)| value).collect();
+            proptest::prop_assert_eq!(left, values.clone());
+            proptest::prop_assert_eq!(own.len(), values.len());
         }
     }
 

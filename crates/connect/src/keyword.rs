@@ -127,6 +127,18 @@ pub(crate) fn check(keyword: &str, value: &str) -> Result<Option<&'static str>, 
         .hinting("the keywords are libpq's: host, port, user, dbname, sslmode, sslrootcert, …"))
 }
 
+/// The keywords that a connection string may name, for whoever looks for the one that was meant.
+pub fn connection_keywords() -> impl Iterator<Item = &'static str> {
+    USED.iter().map(|(keyword, _)| *keyword).chain(FIXED.iter().map(|fixed| fixed.0))
+}
+
+/// Whether libpq knows the keyword, be it of use here or not.
+pub fn is_connection_keyword(keyword: &str) -> bool {
+    keyword == "password"
+        || connection_keywords().any(|known| known == keyword)
+        || UNSUPPORTED.contains(&keyword)
+}
+
 /// The variables that libpq reads, with their keywords.
 pub(crate) fn variables() -> impl Iterator<Item = (String, &'static str)> {
     let used = USED.iter().filter_map(|(keyword, variable)| Some(((*variable)?.to_owned(), *keyword)));
@@ -165,6 +177,11 @@ mod tests {
             let error = check(keyword, value).unwrap_err();
             assert!(error.to_string().contains(says), "{error}");
             assert!(error.hint().is_some() && !format!("{error:?}").contains("hunter2"));
+            assert_eq!(
+                is_connection_keyword(keyword),
+                !error.to_string().starts_with("there is no"),
+                "{keyword}"
+            );
         }
     }
 

@@ -52,7 +52,9 @@ pub use pgentra_identity;
 
 pub use cancel::Canceller;
 pub use connector::Connector;
+pub use conninfo::split_connection_string;
 pub use error::{ConnectError, ConnectErrorKind, TlsFailure};
+pub use keyword::{connection_keywords, is_connection_keyword};
 pub use layers::{Layers, Origin};
 pub use libpq::LibpqEnvironment;
 pub use refusal::{Refusal, ServerMessage};

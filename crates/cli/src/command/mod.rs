@@ -1,7 +1,6 @@
 //! One file a command.
 
 pub(crate) mod launch;
-pub(crate) mod proxy;
 pub(crate) mod query;
 pub(crate) mod quickstart;
 pub(crate) mod token;

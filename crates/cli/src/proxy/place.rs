@@ -1,50 +1,15 @@
-//! Arguments of `pgentra proxy`.
+//! Where clients come in, as it is written.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::Args;
-
-use super::{Identity, Server};
-
 /// PostgreSQL's port, which clients try first.
 const PORT: u16 = 5432;
 
-/// Arguments of `pgentra proxy`.
-#[derive(Debug, Args)]
-pub(crate) struct Proxy {
-    /// A server, as a connection URI or a conninfo string; several may be given. A role or database that it names is the
-    /// only one that clients may use.
-    #[arg(value_name = "CONNINFO")]
-    pub(crate) targets: Vec<String>,
-    /// Where clients come in: IP:PORT, PORT, or /FOLDER[:PORT] for a Unix socket; port 0 takes any free one. May be given
-    /// once for each server, or several times for one. Default: 127.0.0.1:5432, the next server 5433, and so on.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) listen: Vec<Place>,
-    /// Put the role and the database that the server's conninfo names in the place of those that clients name.
-    #[arg(long)]
-    pub(crate) pin: bool,
-    /// Sessions with each server at the same time; a further client is refused (SQLSTATE 53300).
-    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
-    pub(crate) max_connections: usize,
-    /// Time that a client has for its start-up packet.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) start_up_timeout: u64,
-    /// Time that sessions have to end by themselves when the proxy is told to stop.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=86400))]
-    pub(crate) drain_timeout: u64,
-    /// Listen beyond the loopback interface: whoever reaches the address has the identity's rights, and is not encrypted.
-    #[arg(long)]
-    pub(crate) danger_listen_beyond_loopback: bool,
-    #[command(flatten)]
-    pub(crate) server: Server,
-    #[command(flatten)]
-    pub(crate) identity: Identity,
-}
-
 /// Where clients come in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
     /// A TCP address.
     Tcp(SocketAddr),
@@ -71,11 +36,25 @@ impl Place {
         })
     }
 
+    /// Whether it is any port that is free.
+    pub(crate) fn is_any(&self) -> bool {
+        matches!(self, Self::Tcp(address) if address.port() == 0)
+    }
+
     /// Whether only this machine reaches it.
     pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().is_loopback(),
             Self::Unix { .. } => true,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix { folder, port } => write!(f, "{}:{port}", folder.display()),
         }
     }
 }
@@ -123,7 +102,8 @@ mod tests {
             ("/run/pg", unix("/run/pg", 5432)),
             ("/run/pg:6432", unix("/run/pg", 6432)),
         ] {
-            assert_eq!(text.parse(), Ok(place), "{text}");
+            assert_eq!(text.parse(), Ok(place.clone()), "{text}");
+            assert_eq!(place.to_string().parse(), Ok(place), "{text}");
         }
         for bad in ["", "host:1", "65536", "127.0.0.1:65536", "/run/pg:x", "/run/pg:0", "run/pg"] {
             assert!(bad.parse::<Place>().is_err(), "{bad}");

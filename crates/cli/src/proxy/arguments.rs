@@ -1,0 +1,55 @@
+//! Arguments of `pgentra proxy`.
+
+use std::path::PathBuf;
+
+use clap::error::Error;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+
+use super::keys::{KEYS, Key};
+use crate::arguments::{Identity, Server};
+
+/// Arguments of `pgentra proxy`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Proxy {
+    /// A server, as a connection URI or a conninfo string; several may be given. A role or database that it names is the
+    /// only one that clients may use. Its parameters may set what holds for it alone: …?max_connections=20
+    #[arg(value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+    /// A TOML file with the same settings, and targets. Default: PGENTRA_CONFIG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) flags: Flags,
+    #[command(flatten)]
+    pub(crate) server: Server,
+}
+
+/// The flags of all keys, as they were given.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Flags(pub(crate) Vec<(&'static Key, Vec<String>)>);
+
+impl Args for Flags {
+    fn augment_args(command: Command) -> Command {
+        let elsewhere = Identity::augment_args(Command::new("elsewhere"));
+        KEYS.iter().fold(command, |command, key| command.arg(key.argument(&elsewhere)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let given = |key: &'static Key| {
+            let values = matches.get_many::<String>(key.name)?;
+            Some((key, values.cloned().collect()))
+        };
+        Ok(Self(KEYS.iter().filter_map(given).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

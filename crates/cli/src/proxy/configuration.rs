@@ -1,0 +1,227 @@
+//! From everything that was said to what is done, or to everything that is wrong with it.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+use pgentra_connect::{Connector, connection_keywords, is_connection_keyword, split_connection_string};
+use pgentra_identity::{Credential, Resource, World};
+
+use super::arguments::Proxy;
+use super::file::{self, Written};
+use super::keys::{KEYS, Key};
+use super::level::{Level, Origin, nearest};
+use super::place::Place;
+use super::problems::Problems;
+use super::settings::{Process, Target};
+use crate::arguments::Identity;
+use crate::problem::Outcome;
+use crate::sign_in;
+
+/// The variable that names the file, where no flag does.
+const CONFIG: &str = "PGENTRA_CONFIG";
+
+/// What the proxy does.
+#[derive(Debug)]
+pub(crate) struct Configuration {
+    pub(crate) process: Process,
+    pub(crate) targets: Vec<Configured>,
+}
+
+/// A target, ready to be connected to.
+#[derive(Debug)]
+pub(crate) struct Configured {
+    /// Its servers, and the role and the database that it names.
+    pub(crate) name: String,
+    pub(crate) connector: Connector,
+    /// What holds for it; its listeners are all of them.
+    pub(crate) settings: Target,
+}
+
+/// A credential for each identity, so that targets of one identity share its tokens.
+#[derive(Debug, Default)]
+pub(crate) struct Credentials(HashMap<Identity, Credential>);
+
+/// A target as somebody named it.
+struct Named {
+    /// As a problem calls it.
+    label: String,
+    conninfo: Option<String>,
+    /// What its table says.
+    table: Level,
+}
+
+impl Configuration {
+    /// Gathers it, from the weakest voice to the strongest: defaults, the file, `PGENTRA_*` variables, flags; then what a target
+    /// says of itself, in its `[[target]]` table and in its parameters.
+    pub(crate) fn gather(
+        world: &World,
+        arguments: &Proxy,
+        credentials: &mut Credentials,
+    ) -> Result<Self, Problems> {
+        let mut problems = Problems::default();
+        let config = arguments.config.clone().or_else(|| world.env().get(CONFIG).map(PathBuf::from));
+        let Written { level, targets } =
+            config.map(|path| file::read(world.files(), &path, &mut problems)).unwrap_or_default();
+
+        let (mut process, mut defaults) = (Process::default(), Target::default());
+        for level in [level, Level::of_variables(world.env()), Level::of_flags(&arguments.flags)] {
+            level.apply(Some(&mut process), &mut defaults, &mut problems);
+        }
+        let given = arguments.targets.iter().enumerate().map(|(at, conninfo)| Named {
+            label: format!("target {}", at + 1),
+            conninfo: Some(conninfo.clone()),
+            table: Level::default(),
+        });
+        let written = targets.into_iter().map(|target| Named {
+            label: target.origin.to_string(),
+            conninfo: Some(target.server),
+            table: target.level,
+        });
+        let mut named: Vec<_> = given.chain(written).collect();
+        if named.is_empty() {
+            // Flags and variables name it, as with any other command.
+            named.push(Named { label: "the target".to_owned(), conninfo: None, table: Level::default() });
+        }
+        let mut settings = Vec::new();
+        for named in &mut named {
+            let mut target = Target { listen: Vec::new(), ..defaults.clone() };
+            named.table.apply(None, &mut target, &mut problems);
+            named.take_parameters(&mut problems).apply(None, &mut target, &mut problems);
+            settings.push(target);
+        }
+        share_out(&defaults.listen, &mut settings, &mut problems);
+        check_places(&process, &named, &settings, &mut problems);
+
+        let mut targets = Vec::new();
+        for (named, settings) in named.into_iter().zip(settings) {
+            let connector = connector(world, arguments, &named, &settings, credentials);
+            match connector {
+                Ok(connector) => {
+                    let name = name(connector.target());
+                    targets.push(Configured { name, connector, settings });
+                }
+                Err(problem) => problems.add_problem(&named.label, &problem),
+            }
+        }
+        problems.none_or(Self { process, targets })
+    }
+}
+
+impl Named {
+    /// Takes what is ours out of the connection string. One that cannot be read is reported when it is connected to.
+    fn take_parameters(&mut self, problems: &mut Problems) -> Level {
+        let Some(conninfo) = &mut self.conninfo else { return Level::default() };
+        let is_ours = |name: &str| Key::find(name).is_some();
+        let Ok((rest, ours)) = split_connection_string(conninfo, is_ours) else { return Level::default() };
+        let Ok((rest, unknown)) = split_connection_string(&rest, |name| !is_connection_keyword(name)) else {
+            return Level::default();
+        };
+        *conninfo = rest;
+        let at = |key: &str| Origin::Target { target: self.label.clone(), key: key.to_owned() };
+        for (name, _) in unknown {
+            let known = KEYS.iter().map(|key| key.name).chain(connection_keywords());
+            // What somebody mistook for a name may be part of a password.
+            let is_word =
+                name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            let shown = if is_word { name.as_str() } else { "a parameter" };
+            problems.add(at(shown), format!("is no key{}", nearest(&name, known)));
+        }
+        let (ours, others): (Vec<_>, Vec<_>) =
+            ours.into_iter().partition(|(name, _)| Key::find(name).is_some_and(Key::is_targets));
+        for (name, _) in others {
+            problems.add(at(&name), "holds for the whole process: give it as a flag");
+        }
+        Level::of_parameters(&self.label, ours)
+    }
+}
+
+impl Credentials {
+    /// The credential of this identity, and what its tokens are for.
+    fn of(&mut self, world: &World, identity: &Identity) -> Outcome<(Credential, Resource)> {
+        let resource = sign_in::resource(identity)?;
+        // One credential keeps tokens for several resources.
+        let who = Identity { resource: None, ..identity.clone() };
+        if let Some(credential) = self.0.get(&who) {
+            return Ok((credential.clone(), resource));
+        }
+        let (credential, _) = sign_in::credential(world, &who)?;
+        self.0.insert(who, credential.clone());
+        Ok((credential, resource))
+    }
+}
+
+fn connector(
+    world: &World,
+    arguments: &Proxy,
+    named: &Named,
+    settings: &Target,
+    credentials: &mut Credentials,
+) -> Outcome<Connector> {
+    let layers = sign_in::layers(world, named.conninfo.as_deref(), &arguments.server)?;
+    let target = pgentra_connect::Target::resolve_server(&layers)?;
+    let (credential, resource) = credentials.of(world, &settings.identity)?;
+    Ok(Connector::new(target, credential, resource)?)
+}
+
+/// Gives the process-wide listeners to the targets that have none of their own.
+fn share_out(listen: &[Place], targets: &mut [Target], problems: &mut Problems) {
+    let mut without: Vec<_> = targets.iter_mut().filter(|target| target.listen.is_empty()).collect();
+    let number = without.len();
+    let mut count_up = |first: &Place| {
+        for (at, target) in without.iter_mut().enumerate() {
+            match first.further(at) {
+                Some(place) => target.listen = vec![place],
+                None => return problems.add("listen", "there are not so many ports: give a lower one"),
+            }
+        }
+    };
+    match listen {
+        [] => count_up(&Place::default()),
+        [first] => count_up(first),
+        places if number == 1 => without[0].listen = places.to_vec(),
+        places if places.len() == number => {
+            for (target, place) in without.into_iter().zip(places) {
+                target.listen = vec![place.clone()];
+            }
+        }
+        places => problems.add_with_hint(
+            "listen",
+            format!("is given {} times for {number} targets that have none of their own", places.len()),
+            "give it once for each target, once for all, or leave it out",
+        ),
+    }
+}
+
+fn check_places(process: &Process, named: &[Named], targets: &[Target], problems: &mut Problems) {
+    let mut taken = HashSet::new();
+    for (named, target) in named.iter().zip(targets) {
+        for place in &target.listen {
+            let origin = Origin::Target { target: named.label.clone(), key: "listen".to_owned() };
+            if !process.danger_listen_beyond_loopback && !place.is_local() {
+                problems.add_with_hint(
+                    &origin,
+                    format!("cannot be {place}: whoever reaches an address beyond the loopback interface would have the identity's rights"),
+                    "listen on 127.0.0.1, [::1] or a Unix socket; --danger-listen-beyond-loopback does it all the same",
+                );
+            }
+            if !place.is_any() && !taken.insert(place) {
+                problems.add(&origin, format!("cannot be {place}: it is given twice"));
+            }
+        }
+    }
+}
+
+fn name(target: &pgentra_connect::Target) -> String {
+    let servers: Vec<_> = target.endpoints().iter().map(ToString::to_string).collect();
+    let mut name = servers.join(", ");
+    for (what, named) in [("role", target.named_user()), ("database", target.named_database())] {
+        if let Some(named) = named {
+            name.push_str(&format!(", {what} \"{named}\""));
+        }
+    }
+    name
+}
+
+#[cfg(test)]
+#[path = "tests/configuration.rs"]
+mod tests;

@@ -1,0 +1,170 @@
+//! The file of `--config`.
+
+use std::path::Path;
+
+use pgentra_identity::Files;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::keys::{Form, KEYS, Key};
+use super::level::{Level, Origin, Said, nearest};
+use super::problems::Problems;
+
+/// A longer file is not one of ours.
+const LENGTH: usize = 1024 * 1024;
+/// The key of a target's table that names it.
+const SERVER: &str = "server";
+const TARGET: &str = "target";
+
+/// What a file says.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    /// Settings for the whole process.
+    pub(crate) level: Level,
+    pub(crate) targets: Vec<WrittenTarget>,
+}
+
+/// A `[[target]]`.
+#[derive(Debug)]
+pub(crate) struct WrittenTarget {
+    pub(crate) server: String,
+    pub(crate) origin: Origin,
+    pub(crate) level: Level,
+}
+
+/// Reads the file. What is wrong with it goes to `problems`, all of it.
+pub(crate) fn read(files: &Files, path: &Path, problems: &mut Problems) -> Written {
+    let text = match files.read_text(path, LENGTH) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.add(path.display(), format!("cannot be read: {error}"));
+            return Written::default();
+        }
+    };
+    let (table, errors) = DeTable::parse_recoverable(&text);
+    let mut reading = Reading { path, text: &text, problems };
+    for error in &errors {
+        let line = error.span().map_or(1, |span| reading.line(span.start));
+        reading.problems.add(format!("{}:{line}", path.display()), error.message());
+    }
+    // What could not be parsed would be reported once more as missing or misspelled.
+    if errors.is_empty() { reading.document(table.get_ref()) } else { Written::default() }
+}
+
+struct Reading<'a> {
+    path: &'a Path,
+    text: &'a str,
+    problems: &'a mut Problems,
+}
+
+impl Reading<'_> {
+    fn document(&mut self, table: &DeTable<'_>) -> Written {
+        let mut written = Written::default();
+        for (name, value) in in_order(table) {
+            match (name.get_ref().as_ref(), value.get_ref()) {
+                (TARGET, DeValue::Array(targets)) => {
+                    for target in targets.iter() {
+                        match target.get_ref() {
+                            DeValue::Table(table) => {
+                                written.targets.extend(self.target(table, target.span().start))
+                            }
+                            _ => self.wrong(name, "is a list of tables: write [[target]]"),
+                        }
+                    }
+                }
+                (TARGET, _) => self.wrong(name, "is a list of tables: write [[target]]"),
+                (word, value) => match Key::find(word) {
+                    Some(key) => written.level.extend(self.said(key, name, value)),
+                    None => self.unknown(name, &[TARGET]),
+                },
+            }
+        }
+        written
+    }
+
+    fn target(&mut self, table: &DeTable<'_>, start: usize) -> Option<WrittenTarget> {
+        let mut server = None;
+        let mut level = Level::default();
+        for (name, value) in in_order(table) {
+            match (name.get_ref().as_ref(), value.get_ref()) {
+                (SERVER, DeValue::String(text)) => server = Some((text.to_string(), self.origin(name))),
+                (SERVER, _) => {
+                    self.wrong(name, "is a text: a connection URI or a conninfo string");
+                    server = None;
+                }
+                (word, value) => match Key::find(word) {
+                    Some(key) if key.is_targets() => level.extend(self.said(key, name, value)),
+                    Some(_) => {
+                        self.wrong(name, "holds for the whole process: write it above the first [[target]]")
+                    }
+                    None => self.unknown(name, &[SERVER]),
+                },
+            }
+        }
+        if server.is_none() && !table.contains_key(SERVER) {
+            let origin = format!("{}:{} [[{TARGET}]]", self.path.display(), self.line(start));
+            self.problems.add(origin, format!("names no {SERVER}"));
+        }
+        let (server, origin) = server?;
+        Some(WrittenTarget { server, origin, level })
+    }
+
+    fn said(
+        &mut self,
+        key: &'static Key,
+        name: &Spanned<impl AsRef<str>>,
+        value: &DeValue<'_>,
+    ) -> Option<Said> {
+        let values = match (key.form, value) {
+            (Form::Number, DeValue::Integer(number)) if number.radix() == 10 => {
+                Ok(vec![number.as_str().to_owned()])
+            }
+            (Form::Number, _) => Err("is a number"),
+            (Form::Switch, DeValue::Boolean(value)) => Ok(vec![value.to_string()]),
+            (Form::Switch, _) => Err("is true or false"),
+            (Form::Text | Form::List, DeValue::String(text)) => Ok(vec![text.to_string()]),
+            (Form::Text, _) => Err("is a text"),
+            (Form::List, DeValue::Array(values)) => values
+                .iter()
+                .map(|value| value.get_ref().as_str().map(str::to_owned))
+                .collect::<Option<_>>()
+                .ok_or("is a list of texts"),
+            (Form::List, _) => Err("is a list of texts"),
+        };
+        match values {
+            Ok(values) => Some(Said { key, values, origin: self.origin(name) }),
+            Err(what) => {
+                self.wrong(name, &format!("{what}, not a {}", value.type_str()));
+                None
+            }
+        }
+    }
+
+    fn unknown(&mut self, name: &Spanned<impl AsRef<str>>, more: &[&'static str]) {
+        let known = KEYS.iter().map(|key| key.name).chain(more.iter().copied());
+        self.wrong(name, &format!("is no key{}", nearest(name.get_ref().as_ref(), known)));
+    }
+
+    fn wrong(&mut self, name: &Spanned<impl AsRef<str>>, what: &str) {
+        let origin = self.origin(name);
+        self.problems.add(origin, what);
+    }
+
+    fn origin(&self, name: &Spanned<impl AsRef<str>>) -> Origin {
+        let line = self.line(name.span().start);
+        Origin::File { path: self.path.to_owned(), line, key: name.get_ref().as_ref().to_owned() }
+    }
+
+    fn line(&self, offset: usize) -> usize {
+        self.text.as_bytes()[..offset.min(self.text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+    }
+}
+
+/// The entries as they were written: a table keeps them in its own order.
+fn in_order<'a, 'b>(
+    table: &'a DeTable<'b>,
+) -> Vec<(&'a Spanned<std::borrow::Cow<'b, str>>, &'a Spanned<DeValue<'b>>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    entries
+}

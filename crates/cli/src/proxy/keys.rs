@@ -1,0 +1,421 @@
+//! Every key of `pgentra proxy`, once: its flag, its variable, its key in the file and in a target's URI, and its line in
+//! the documentation all come from [`KEYS`].
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction};
+use uuid::Uuid;
+
+use super::settings::{Process, Target};
+
+/// More sessions than this are a slip of the finger.
+const CONNECTIONS: RangeInclusive<u64> = 0..=1_000_000;
+const HOUR: u64 = 3600;
+const DAY: u64 = 86_400;
+
+/// Something that can be set. Flag `--max-connections` = variable `PGENTRA_MAX_CONNECTIONS` = `max_connections` in the file and
+/// in a target's URI.
+#[derive(Debug)]
+pub(crate) struct Key {
+    /// Its name in the file.
+    pub(crate) name: &'static str,
+    /// How a value is written.
+    pub(crate) form: Form,
+    /// What a value is called in the help.
+    pub(crate) value: &'static str,
+    /// What holds where nobody says anything, in words; empty where that is nothing.
+    pub(crate) default: &'static str,
+    /// What it does; `None`: what the flag of the same name does in other commands.
+    pub(crate) help: Option<&'static str>,
+    /// Other keys that the same place may not set too.
+    pub(crate) excludes: &'static [&'static str],
+    /// What takes it over.
+    pub(crate) set: Set,
+}
+
+/// How a value is written in the file. Everywhere else it is text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// `20`.
+    Number,
+    /// `true` or `false`; a flag without a value is true.
+    Switch,
+    /// `"text"`.
+    Text,
+    /// `["one", "two"]` or `"one"`; a flag is repeated, a variable or a parameter has commas.
+    List,
+}
+
+/// What a key belongs to.
+#[derive(Clone, Copy)]
+pub(crate) enum Set {
+    /// The process.
+    Process(fn(&mut Process, &Given<'_>) -> Result<(), String>),
+    /// A target; set for the whole process, it holds for each target that does not set it.
+    Target(fn(&mut Target, &Given<'_>) -> Result<(), String>),
+}
+
+/// What somebody wrote; the last of several counts where one is wanted.
+pub(crate) struct Given<'a>(pub(crate) &'a [String]);
+
+/// Every key. To add one: a field in `settings.rs` and an entry here; then `docs/proxy.md` (a test says which line).
+pub(crate) const KEYS: &[Key] = &[
+    Key {
+        name: "listen",
+        form: Form::List,
+        value: "ADDR",
+        default: "127.0.0.1:5432, the next target 5433, and so on",
+        help: Some(
+            "Where clients come in: IP:PORT, PORT, or /FOLDER[:PORT] for a Unix socket; port 0 takes any free one. May be given \
+             once for each target, or several times for one",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.list().map(|value| target.listen = value)),
+    },
+    Key {
+        name: "pin",
+        form: Form::Switch,
+        value: "BOOL",
+        default: "false",
+        help: Some(
+            "Put the role and the database that the target names in the place of those that clients name",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.switch().map(|value| target.pin = value)),
+    },
+    Key {
+        name: "max_connections",
+        form: Form::Number,
+        value: "NUMBER",
+        default: "100",
+        help: Some(
+            "Sessions with each target at the same time; a further client is refused (SQLSTATE 53300)",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.size(CONNECTIONS).map(|value| target.max_connections = value)),
+    },
+    Key {
+        name: "start_up_timeout",
+        form: Form::Number,
+        value: "SECONDS",
+        default: "60",
+        help: Some("Time that a client has for its start-up packet"),
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            given.seconds(1..=HOUR).map(|value| target.start_up_timeout = value)
+        }),
+    },
+    Key {
+        name: "drain_timeout",
+        form: Form::Number,
+        value: "SECONDS",
+        default: "5",
+        help: Some("Time that sessions have to end by themselves when the proxy is told to stop"),
+        excludes: &[],
+        set: Set::Process(|process, given| given.seconds(0..=DAY).map(|value| process.drain_timeout = value)),
+    },
+    Key {
+        name: "danger_listen_beyond_loopback",
+        form: Form::Switch,
+        value: "BOOL",
+        default: "false",
+        help: Some(
+            "Listen beyond the loopback interface: whoever reaches the address has the identity's rights, and is not encrypted",
+        ),
+        excludes: &[],
+        set: Set::Process(|process, given| {
+            given.switch().map(|value| process.danger_listen_beyond_loopback = value)
+        }),
+    },
+    Key {
+        name: "client_id",
+        form: Form::Text,
+        value: "GUID",
+        default: "",
+        help: None,
+        excludes: &["object_id", "resource_id", "token_command"],
+        set: Set::Target(|target, given| {
+            let id = given.guid()?;
+            target.identity.select().client_id = Some(id);
+            Ok(())
+        }),
+    },
+    Key {
+        name: "object_id",
+        form: Form::Text,
+        value: "GUID",
+        default: "",
+        help: None,
+        excludes: &["client_id", "resource_id", "token_command"],
+        set: Set::Target(|target, given| {
+            let id = given.guid()?;
+            target.identity.select().object_id = Some(id);
+            Ok(())
+        }),
+    },
+    Key {
+        name: "resource_id",
+        form: Form::Text,
+        value: "ID",
+        default: "",
+        help: None,
+        excludes: &["client_id", "object_id", "token_command"],
+        set: Set::Target(|target, given| {
+            target.identity.select().resource_id = Some(given.text()?.to_owned());
+            Ok(())
+        }),
+    },
+    Key {
+        name: "source",
+        form: Form::Text,
+        value: "NAME",
+        default: "",
+        help: None,
+        excludes: &["token_command"],
+        set: Set::Target(|target, given| {
+            target.identity.source = Some(given.parsed()?);
+            target.identity.token_command = None;
+            Ok(())
+        }),
+    },
+    Key {
+        name: "token_command",
+        form: Form::Text,
+        value: "CMD",
+        default: "",
+        help: None,
+        excludes: &["client_id", "object_id", "resource_id", "source"],
+        set: Set::Target(|target, given| {
+            let identity = target.identity.select();
+            identity.source = None;
+            identity.token_command = Some(given.text()?.to_owned());
+            Ok(())
+        }),
+    },
+    Key {
+        name: "tenant",
+        form: Form::Text,
+        value: "TENANT",
+        default: "",
+        help: None,
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            given.text().map(|value| target.identity.tenant = Some(value.to_owned()))
+        }),
+    },
+    Key {
+        name: "cloud",
+        form: Form::Text,
+        value: "CLOUD",
+        default: "public",
+        help: None,
+        excludes: &[],
+        set: Set::Target(|target, given| given.parsed().map(|value| target.identity.cloud = value)),
+    },
+    Key {
+        name: "resource",
+        form: Form::Text,
+        value: "URI",
+        default: "",
+        help: None,
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            given.parsed::<pgentra_identity::Resource>()?;
+            target.identity.resource = Some(given.text()?.to_owned());
+            Ok(())
+        }),
+    },
+    Key {
+        name: "token_timeout",
+        form: Form::Number,
+        value: "SECONDS",
+        default: "80",
+        help: None,
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            given.number(1..=HOUR).map(|value| target.identity.token_timeout = value)
+        }),
+    },
+];
+
+impl Key {
+    /// The key of this name.
+    pub(crate) fn find(name: &str) -> Option<&'static Key> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// The name of its flag, without the hyphens in front.
+    pub(crate) fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// The name of its variable.
+    pub(crate) fn variable(&self) -> String {
+        format!("PGENTRA_{}", self.name.to_ascii_uppercase())
+    }
+
+    /// Whether a target can have its own.
+    pub(crate) fn is_targets(&self) -> bool {
+        matches!(self.set, Set::Target(_))
+    }
+
+    /// Its flag. `elsewhere` are the flags of other commands. What it is given is checked with everything else.
+    pub(crate) fn argument(&'static self, elsewhere: &clap::Command) -> Arg {
+        let arg = Arg::new(self.name).long(self.flag()).value_name(self.value);
+        let arg = match self.form {
+            Form::List => arg.action(ArgAction::Append),
+            Form::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+            Form::Number | Form::Text => arg,
+        };
+        let (help, arg) = match self.help {
+            Some(help) => (help.to_owned(), arg),
+            None => (self.elsewhere(elsewhere), arg.help_heading("Identity")),
+        };
+        match self.default {
+            "" | "false" => arg.help(help),
+            default => arg.help(format!("{help} [default: {default}]")),
+        }
+    }
+
+    /// What the flag of the same name does in other commands.
+    pub(crate) fn elsewhere(&self, elsewhere: &clap::Command) -> String {
+        let same = elsewhere.get_arguments().find(|argument| argument.get_id() == self.name);
+        same.and_then(Arg::get_help).map(ToString::to_string).unwrap_or_default()
+    }
+}
+
+impl<'a> Given<'a> {
+    fn text(&self) -> Result<&'a str, String> {
+        match self.0.last() {
+            Some(text) if !text.is_empty() => Ok(text),
+            _ => Err("is empty".to_owned()),
+        }
+    }
+
+    fn parsed<T: FromStr<Err: Display>>(&self) -> Result<T, String> {
+        let text = self.text()?;
+        text.parse().map_err(|error| format!("cannot be `{text}`: {error}"))
+    }
+
+    fn list<T: FromStr<Err: Display>>(&self) -> Result<Vec<T>, String> {
+        let one = |text: &String| text.parse().map_err(|error| format!("cannot be `{text}`: {error}"));
+        self.0.iter().map(one).collect()
+    }
+
+    fn number(&self, range: RangeInclusive<u64>) -> Result<u64, String> {
+        let text = self.text()?;
+        text.parse()
+            .ok()
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| format!("takes a number from {} to {}, not `{text}`", range.start(), range.end()))
+    }
+
+    fn size(&self, range: RangeInclusive<u64>) -> Result<usize, String> {
+        usize::try_from(self.number(range)?).map_err(|error| error.to_string())
+    }
+
+    fn seconds(&self, range: RangeInclusive<u64>) -> Result<Duration, String> {
+        self.number(range).map(Duration::from_secs)
+    }
+
+    fn switch(&self) -> Result<bool, String> {
+        match self.text()? {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            other => Err(format!("is true or false, not `{other}`")),
+        }
+    }
+
+    fn guid(&self) -> Result<String, String> {
+        let text = self.text()?;
+        text.parse::<Uuid>().map_err(|_| format!("takes a GUID, not `{text}`"))?;
+        Ok(text.to_owned())
+    }
+}
+
+impl std::fmt::Debug for Set {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Process(_) => "Process",
+            Self::Target(_) => "Target",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Args;
+    use pgentra_connect::{connection_keywords, is_connection_keyword};
+
+    use super::*;
+    use crate::arguments::Identity;
+
+    #[test]
+    fn no_key_is_also_a_word_of_libpqs_or_of_a_cluster() {
+        for key in KEYS {
+            assert!(!is_connection_keyword(key.name), "{}", key.name);
+            // A Kubernetes Service named pgentra gives every pod these variables.
+            for suffix in ["_HOST", "_PORT", "_TCP", "_ADDR", "_PROTO"] {
+                assert!(!key.variable().ends_with(suffix), "{}", key.name);
+            }
+        }
+        assert_ne!(connection_keywords().count(), 0);
+    }
+
+    #[test]
+    fn the_defaults_are_as_documented() {
+        for key in KEYS.iter().filter(|key| !key.default.is_empty() && key.form != Form::List) {
+            let (mut process, mut target) = (Process::default(), Target::default());
+            let given = [key.default.to_owned()];
+            match key.set {
+                Set::Process(set) => set(&mut process, &Given(&given)).unwrap(),
+                Set::Target(set) => set(&mut target, &Given(&given)).unwrap(),
+            }
+            assert_eq!((process, target), Default::default(), "{}", key.name);
+        }
+    }
+
+    /// The table in `docs/proxy.md`, as it has to be.
+    fn table() -> String {
+        let elsewhere = Identity::augment_args(clap::Command::new("elsewhere"));
+        let mut table =
+            String::from("| key | value | of | default | what it does |\n|---|---|---|---|---|\n");
+        for key in KEYS {
+            let form = match key.form {
+                Form::Number => "number",
+                Form::Switch => "true, false",
+                Form::Text => "text",
+                Form::List => "list of texts",
+            };
+            let of = if key.is_targets() { "target" } else { "process" };
+            let help = key.help.map_or_else(|| key.elsewhere(&elsewhere), str::to_owned);
+            let Key { name, default, .. } = key;
+            table.push_str(&format!(
+                "| `{name}` | {form} | {of} | {default} | {} |\n",
+                help.replace('|', "\\|")
+            ));
+        }
+        table
+    }
+
+    #[test]
+    fn the_documentation_has_every_key() {
+        let table = table();
+        assert!(
+            include_str!("../../../../docs/proxy.md").contains(&table),
+            "docs/proxy.md needs this table:\n{table}"
+        );
+    }
+
+    #[test]
+    fn what_excludes_is_excluded() {
+        for key in KEYS {
+            for other in key.excludes {
+                assert!(Key::find(other).unwrap().excludes.contains(&key.name), "{} and {other}", key.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+use std::time::Duration;
+
+use clap::Parser;
+use pgentra_identity::{Cloud, Env, Files, World};
+
+use super::*;
+use crate::arguments::{Arguments, Command};
+
+const FILE: &str = "/etc/pgentra.toml";
+const ONE: &str = "00000000-1111-2222-3333-444444444444";
+const TWO: &str = "99999999-1111-2222-3333-444444444444";
+
+/// What is written in a file, in variables and on the command line.
+#[derive(Default)]
+struct Said<'a> {
+    file: &'a str,
+    variables: &'a [(&'a str, &'a str)],
+    flags: &'a [&'a str],
+}
+
+impl Said<'_> {
+    fn gather(&self) -> Result<Configuration, String> {
+        let files = Files::in_memory();
+        files.put(FILE, self.file);
+        let world = World::builder().env(Env::from_map(self.variables.iter().copied())).files(files).build();
+        let config = ["--config", FILE];
+        let config = if self.file.is_empty() { &config[..0] } else { &config };
+        let words = [&["pgentra", "proxy"], config, self.flags].concat();
+        let Command::Proxy(arguments) = Arguments::try_parse_from(words).unwrap().command else { panic!() };
+        let gathered = Configuration::gather(&world, &arguments, &mut Credentials::default());
+        gathered.map_err(|problems| problems.to_string())
+    }
+
+    fn target(&self) -> Target {
+        let mut targets = self.gather().unwrap().targets;
+        assert_eq!(targets.len(), 1);
+        targets.remove(0).settings
+    }
+}
+
+fn problems(said: Said<'_>) -> String {
+    said.gather().map(|_| ()).unwrap_err()
+}
+
+#[test]
+fn each_voice_is_stronger_than_the_one_before() {
+    let host = ["-h", "db.example"];
+    assert_eq!(Said { flags: &host, ..Said::default() }.target().max_connections, 100);
+    let file = "max_connections = 1\n";
+    let said = Said { file, flags: &host, ..Said::default() };
+    assert_eq!(said.target().max_connections, 1);
+    let said = Said { variables: &[("PGENTRA_MAX_CONNECTIONS", "2")], ..said };
+    assert_eq!(said.target().max_connections, 2);
+    let flags = ["-h", "db.example", "--max-connections", "3"];
+    let said = Said { flags: &flags, ..said };
+    assert_eq!(said.target().max_connections, 3);
+    let table = "max_connections = 1\n[[target]]\nserver = 'host=db.example'\nmax_connections = 4\n";
+    let said = Said { file: table, ..said };
+    assert_eq!(said.target().max_connections, 4);
+    let table = "[[target]]\nserver = 'postgresql://db.example?max_connections=5'\nmax_connections = 4\n";
+    let said = Said { file: table, ..said };
+    assert_eq!(said.target().max_connections, 5);
+}
+
+#[test]
+fn a_variable_names_the_file_and_a_flag_another() {
+    let file = "[[target]]\nserver = 'host=db.example'\npin = true\n";
+    let files = Files::in_memory();
+    files.put("/a", file);
+    files.put("/b", file.replace("true", "false"));
+    let world = World::builder().env(Env::from_map([("PGENTRA_CONFIG", "/a")])).files(files).build();
+    for (config, pin) in [(None, true), (Some("/b".into()), false)] {
+        let arguments = Proxy { config, ..Proxy::default() };
+        let gathered = Configuration::gather(&world, &arguments, &mut Credentials::default()).unwrap();
+        assert_eq!(gathered.targets[0].settings.pin, pin);
+    }
+}
+
+#[test]
+fn a_target_has_settings_in_either_form() {
+    let uri = "postgresql://db.example/app?listen=6432,/run/pg&max_connections=20&connect_timeout=3&pin=true";
+    let conninfo =
+        "host=db.example dbname=app listen='6432, /run/pg' max_connections=20 connect_timeout=3 pin=true";
+    for target in [uri, conninfo] {
+        let configuration = Said { flags: &[target], ..Said::default() }.gather().unwrap();
+        let Configured { name, connector, settings } = &configuration.targets[0];
+        assert_eq!(name, "db.example:5432, database \"app\"");
+        assert_eq!(connector.target().connect_timeout(), Duration::from_secs(3));
+        assert_eq!((settings.max_connections, settings.pin), (20, true));
+        assert_eq!(settings.listen, ["6432".parse().unwrap(), "/run/pg".parse().unwrap()]);
+    }
+}
+
+#[test]
+fn listeners_are_shared_out() {
+    let listen = |flags: &[&str]| {
+        let configuration = Said { flags, ..Said::default() }.gather()?;
+        let places = configuration.targets.iter().map(|target| {
+            let places: Vec<_> = target.settings.listen.iter().map(ToString::to_string).collect();
+            places.join(" ")
+        });
+        Ok::<_, String>(places.collect::<Vec<_>>().join(" | "))
+    };
+    for (flags, expected) in [
+        (&["host=a"][..], "127.0.0.1:5432"),
+        (&["host=a", "host=b"], "127.0.0.1:5432 | 127.0.0.1:5433"),
+        (&["host=a", "host=b", "--listen", "[::1]:1"], "[::1]:1 | [::1]:2"),
+        (&["host=a", "--listen", "1", "--listen", "/run/pg"], "127.0.0.1:1 /run/pg:5432"),
+        (&["host=a", "host=b", "--listen", "7", "--listen", "9"], "127.0.0.1:7 | 127.0.0.1:9"),
+        (
+            &["host=a", "host=b listen=1,2", "host=c", "--listen", "7"],
+            "127.0.0.1:7 | 127.0.0.1:1 127.0.0.1:2 | 127.0.0.1:8",
+        ),
+        (&["host=a listen=1", "--listen", "7"], "127.0.0.1:1"),
+        (&["host=a", "host=b", "--listen", "0"], "127.0.0.1:0 | 127.0.0.1:0"),
+    ] {
+        assert_eq!(listen(flags).as_deref(), Ok(expected), "{flags:?}");
+    }
+    for (flags, says) in [
+        (
+            &["host=a", "host=b", "host=c", "--listen", "7", "--listen", "8"][..],
+            "is given 2 times for 3 targets",
+        ),
+        (&["host=a", "host=b", "--listen", "65535"], "there are not so many ports"),
+        (
+            &["host=a listen=7", "host=b listen=7"],
+            "target 2 listen: cannot be 127.0.0.1:7: it is given twice",
+        ),
+        (&["host=a", "--listen", "0.0.0.0:1"], "would have the identity's rights"),
+    ] {
+        let error = listen(flags).unwrap_err();
+        assert!(error.contains(says), "{error}");
+    }
+    assert!(listen(&["host=a", "--listen", "0.0.0.0:1", "--danger-listen-beyond-loopback"]).is_ok());
+}
+
+#[test]
+fn a_switch_can_be_switched_off_again() {
+    let said = Said { file: "pin = true", flags: &["host=a", "--pin=false"], ..Said::default() };
+    assert!(!said.target().pin);
+    assert!(Said { flags: &["host=a", "--pin"], ..Said::default() }.target().pin);
+    // What stands behind the flag is a target.
+    assert!(Said { flags: &["--pin", "host=a"], ..Said::default() }.target().pin);
+}
+
+#[test]
+fn an_identity_is_replaced_as_a_whole() {
+    let uri = format!("postgresql://a?object_id={TWO}&cloud=usgov");
+    let said =
+        Said { flags: &[&uri, "--client-id", ONE, "--tenant", "t", "--source", "imds"], ..Said::default() };
+    let identity = said.target().identity;
+    assert_eq!((identity.client_id, identity.object_id.as_deref()), (None, Some(TWO)));
+    assert_eq!((identity.cloud, identity.tenant.as_deref()), (Cloud::UsGov, Some("t")));
+    let said = Said { flags: &["host=a token_command='print it'", "--client-id", ONE], ..Said::default() };
+    let identity = said.target().identity;
+    assert_eq!((identity.client_id, identity.token_command.as_deref()), (None, Some("print it")));
+}
+
+#[test]
+fn targets_of_one_identity_share_its_credential() {
+    let target = |more: &str| format!("host=a listen=0 {more}");
+    let targets = [
+        target(""),
+        target(&format!("client_id={ONE}")),
+        target(&format!("client_id={ONE} resource=https://other.example")),
+        target(&format!("client_id={TWO}")),
+    ];
+    let files = Files::in_memory();
+    let world = World::builder().env(Env::from_map::<String, String>([])).files(files).build();
+    let arguments = Proxy { targets: targets.to_vec(), ..Proxy::default() };
+    let mut credentials = Credentials::default();
+    let gathered = Configuration::gather(&world, &arguments, &mut credentials).unwrap();
+    assert_eq!((gathered.targets.len(), credentials.0.len()), (4, 3));
+}
+
+#[test]
+fn all_problems_are_told_with_their_places() {
+    let file = "\
+max_conections = 5
+drain_timeout = '5'
+target = 3
+[extra]
+";
+    let said = Said {
+        file,
+        variables: &[("PGENTRA_START_UP_TIMEOUT", "soon"), ("PGENTRA_PIN", "yes")],
+        flags: &[
+            "postgresql://db.example?max_connections=many&drain_timeout=1&lisen=1",
+            "postgresql://db.example?sslmode=require",
+            "postgresql://db.example?hunter2!=x",
+            "--client-id",
+            "me",
+        ],
+    };
+    assert_eq!(
+        problems(said),
+        "\
+there are 12 problems with the configuration
+  /etc/pgentra.toml:1 max_conections: is no key; the nearest is max_connections
+  /etc/pgentra.toml:2 drain_timeout: is a number, not a string
+  /etc/pgentra.toml:3 target: is a list of tables: write [[target]]
+  /etc/pgentra.toml:4 extra: is no key
+  PGENTRA_PIN: is true or false, not `yes`
+  PGENTRA_START_UP_TIMEOUT: takes a number from 1 to 3600, not `soon`
+  --client-id: takes a GUID, not `me`
+  target 1 lisen: is no key; the nearest is listen
+  target 1 drain_timeout: holds for the whole process: give it as a flag
+  target 1 max_connections: takes a number from 0 to 1000000, not `many`
+  target 3 a parameter: is no key
+  target 2: sslmode=require would give the access token to a server that nobody verified
+    hint: it comes from the connection string: leave it out, or write sslmode=verify-full; for a server with a private \
+         authority also sslrootcert=FILE"
+    );
+}
+
+#[test]
+fn problems_within_a_target_of_the_file() {
+    let file = "\
+[[target]]
+server = 5
+drain_timeout = 5
+[[target]]
+listen = [7, 'x']
+lissen = 7
+
+[[target]]
+server = 'host=a'
+listen = ['x']
+client_id = '00000000-1111-2222-3333-444444444444'
+token_command = 'x'
+";
+    let said = Said { file, ..Said::default() };
+    assert_eq!(
+        problems(said),
+        "\
+there are 7 problems with the configuration
+  /etc/pgentra.toml:2 server: is a text: a connection URI or a conninfo string
+  /etc/pgentra.toml:3 drain_timeout: holds for the whole process: write it above the first [[target]]
+  /etc/pgentra.toml:5 listen: is a list of texts, not a array
+  /etc/pgentra.toml:6 lissen: is no key; the nearest is listen
+  /etc/pgentra.toml:4 [[target]]: names no server
+  /etc/pgentra.toml:10 listen: cannot be `x`: write IP:PORT, PORT or /FOLDER[:PORT]
+  /etc/pgentra.toml:12 token_command: cannot be set together with client_id"
+    );
+}
+
+#[test]
+fn what_is_no_toml_is_told_with_its_lines() {
+    let error = problems(Said { file: "listen = \n\npin = = 1\n", flags: &["host=a"], ..Said::default() });
+    assert!(error.contains("/etc/pgentra.toml:1: ") && error.contains("/etc/pgentra.toml:3: "), "{error}");
+    let arguments =
+        Proxy { config: Some("/none".into()), targets: vec!["host=a".into()], ..Proxy::default() };
+    let world = World::builder().build();
+    let gathered = Configuration::gather(&world, &arguments, &mut Credentials::default());
+    assert!(gathered.unwrap_err().to_string().contains("/none: cannot be read"));
+}
+
+#[test]
+fn nothing_named_is_told_as_ever() {
+    assert!(problems(Said::default()).contains("the target: no server is named"));
+}
