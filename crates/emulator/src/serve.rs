@@ -4,12 +4,12 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{DATE, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -42,6 +42,9 @@ const CONNECTIONS: usize = 1024;
 
 /// How long a peer may take over its TLS handshake, and over the head of a request.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// From 1970 to the year 9999, in which an HTTP date has no more digits.
+const END_OF_DATES: Duration = Duration::from_secs(253_370_764_800);
 
 /// One listening socket's share of the local cloud.
 #[derive(Clone)]
@@ -128,7 +131,25 @@ impl Server {
         if fault.is_some() {
             tracing::debug!(%endpoint, "a fault is due");
         }
-        Ok(self.suffer(endpoint, &call, fault, allowance).await)
+        let date = self.date(fault.as_ref());
+        let mut response = self.suffer(endpoint, &call, fault, allowance).await;
+        if let Some(date) = date {
+            response.headers_mut().entry(DATE).or_insert(date);
+        }
+        Ok(response)
+    }
+
+    /// The time in the local cloud, or of the clock that a fault set wrong.
+    fn date(&self, fault: Option<&Fault>) -> Option<HeaderValue> {
+        let now = self.cloud.clock.now();
+        let now = match fault {
+            Some(Fault::ClockAhead(by)) => now.checked_add(*by)?,
+            Some(Fault::ClockBehind(by)) => now.checked_sub(*by)?,
+            _ => now,
+        };
+        // The form has four digits for the year.
+        let writable = UNIX_EPOCH..UNIX_EPOCH + END_OF_DATES;
+        writable.contains(&now).then(|| HeaderValue::try_from(httpdate::fmt_http_date(now)).ok()).flatten()
     }
 
     async fn suffer(

@@ -39,7 +39,9 @@ pub(crate) fn read_token(
         let relative = granted.expires_in.as_ref().and_then(expiry::parse_seconds).map(|left| now + left);
         let refresh_in = granted.refresh_in.as_ref().and_then(expiry::parse_seconds);
         match granted.access_token {
-            Some(text) => finish(source, resource, text, (stated.or(relative), refresh_in, now)),
+            Some(text) => finish(source, resource, text, (stated.or(relative), refresh_in, now))
+                .map(|token| token.with_source_time(response.date()))
+                .map_err(|error| tell_clocks(error, response.date(), now)),
             None => Err(TokenError::bad_answer(source, "the answer holds no access token")),
         }
     };
@@ -78,7 +80,7 @@ pub(crate) fn finish(
         (None, None) => return Err(bad("the answer does not say when the token ends")),
     };
     if expires_on <= now {
-        return Err(bad("the token in the answer has already expired")
+        return Err(TokenError::expired(source, "the token in the answer has already expired")
             .with_hint("Compare this machine's clock with the true time: `timedatectl` on Linux."));
     }
     if let Some(ahead) =
@@ -87,6 +89,18 @@ pub(crate) fn finish(
         tracing::warn!(%source, seconds = ahead.as_secs(), "the token is not valid yet: this machine's clock is behind");
     }
     Ok(AccessToken::new(secret, Life { now, expires_on, refresh_in }, source, resource))
+}
+
+/// Where a token has ended on arrival and the two clocks differ, that is why.
+fn tell_clocks(error: TokenError, date: Option<SystemTime>, now: SystemTime) -> TokenError {
+    let ahead = date.and_then(|date| now.duration_since(date).ok()).filter(|ahead| *ahead > SKEW);
+    match ahead.filter(|_| error.kind() == TokenErrorKind::Expired) {
+        Some(ahead) => error.with_hint(format!(
+            "This machine's clock is {} min ahead of the token source's. Set it right: `timedatectl set-ntp true` on Linux.",
+            ahead.as_secs() / 60
+        )),
+        None => error,
+    }
 }
 
 /// An error for a success answer that is not JSON, which says what it seems to be instead.

@@ -312,7 +312,7 @@ async fn fly(flight: Airborne, chain: Arc<Chain>, limit: Duration) -> Result<Acc
     let deadline = Instant::now() + limit;
     let result = match timeout_at(deadline + GRACE, chain.token(&slot.resource, deadline)).await {
         Ok(Ok(token)) if token.expires_on() <= flight.clock.now() => {
-            Err(TokenError::bad_answer(token.source(), "the token has already expired"))
+            Err(TokenError::expired(token.source(), "the token has already expired"))
         }
         Ok(result) => result,
         Err(_) => {

@@ -42,10 +42,26 @@ pub enum TokenErrorKind {
     },
     /// The source answered with something that is not a usable token.
     BadAnswer,
+    /// The source gave a token that has ended already, by this machine's clock.
+    Expired,
     /// What the source needs on this machine (a variable, a file, a program) is missing or wrong.
     Config,
     /// The request was abandoned, because the runtime it ran on was shut down or it panicked.
     Abandoned,
+}
+
+impl TokenErrorKind {
+    /// Every kind there is; a refusal stands for all statuses.
+    pub const ALL: [TokenErrorKind; 8] = [
+        TokenErrorKind::NoSource,
+        TokenErrorKind::Network,
+        TokenErrorKind::Timeout,
+        TokenErrorKind::Refused { status: 0 },
+        TokenErrorKind::BadAnswer,
+        TokenErrorKind::Expired,
+        TokenErrorKind::Config,
+        TokenErrorKind::Abandoned,
+    ];
 }
 
 impl TokenError {
@@ -117,6 +133,10 @@ impl TokenError {
 
     pub(crate) fn bad_answer(source: SourceName, message: impl Into<String>) -> Self {
         Self::new(TokenErrorKind::BadAnswer, message).at(source)
+    }
+
+    pub(crate) fn expired(source: SourceName, message: impl Into<String>) -> Self {
+        Self::new(TokenErrorKind::Expired, message).at(source)
     }
 
     pub(crate) fn at(self, source: SourceName) -> Self {
@@ -199,5 +219,26 @@ impl ConfigError {
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A new kind does not compile here before it has a number, nor pass before it is listed.
+    #[test]
+    fn every_kind_is_listed() {
+        let numbers = TokenErrorKind::ALL.map(|kind| match kind {
+            TokenErrorKind::NoSource => 0,
+            TokenErrorKind::Network => 1,
+            TokenErrorKind::Timeout => 2,
+            TokenErrorKind::Refused { .. } => 3,
+            TokenErrorKind::BadAnswer => 4,
+            TokenErrorKind::Expired => 5,
+            TokenErrorKind::Config => 6,
+            TokenErrorKind::Abandoned => 7,
+        });
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
     }
 }

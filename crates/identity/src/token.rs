@@ -23,6 +23,8 @@ struct Inner {
     secret: SecretString,
     expires_on: SystemTime,
     refresh_on: SystemTime,
+    received_on: SystemTime,
+    source_time: Option<SystemTime>,
     source: SourceName,
     resource: Resource,
 }
@@ -43,6 +45,17 @@ impl AccessToken {
     /// minutes before the end, or at half of what is left if that is less than ten minutes.
     pub fn refresh_on(&self) -> SystemTime {
         self.0.refresh_on
+    }
+
+    /// When it arrived, by this machine's clock.
+    pub fn received_on(&self) -> SystemTime {
+        self.0.received_on
+    }
+
+    /// The source's own time when it gave the token (the `Date` of its answer), where it said so. Apart from the time on
+    /// the way it is [`AccessToken::received_on`], unless one of the two clocks is wrong.
+    pub fn source_time(&self) -> Option<SystemTime> {
+        self.0.source_time
     }
 
     /// Which source it came from.
@@ -68,8 +81,23 @@ impl AccessToken {
             _ if left > LONG_LIFE => left / 2,
             _ => left - REFRESH_AHEAD.min(left / 2),
         };
-        let resource = resource.clone();
-        Self(Arc::new(Inner { secret, expires_on, refresh_on: now + wait, source, resource }))
+        Self(Arc::new(Inner {
+            secret,
+            expires_on,
+            refresh_on: now + wait,
+            received_on: now,
+            source_time: None,
+            source,
+            resource: resource.clone(),
+        }))
+    }
+
+    /// A token that has no clone yet, with its source's own time.
+    pub(crate) fn with_source_time(mut self, time: Option<SystemTime>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.source_time = time;
+        }
+        self
     }
 }
 

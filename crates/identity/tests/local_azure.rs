@@ -72,6 +72,30 @@ async fn a_virtual_machine() {
     azure.stop().await;
 }
 
+/// A clock that is wrong shows in the source's own time.
+#[tokio::test]
+async fn the_time_of_the_source() {
+    let azure = cloud().await;
+    let world = world(&[("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata_url())], Files::in_memory());
+    let hour = Duration::from_secs(3600);
+    for (fault, ahead) in [(None, Duration::ZERO), (Some(Fault::ClockAhead(hour)), hour)] {
+        if let Some(fault) = fault {
+            azure.faults().push(Endpoint::ImdsToken, fault);
+        }
+        let credential = Credential::builder(world.clone()).build().unwrap();
+        let token = credential.token(&resource()).await.unwrap();
+        // The date has no fractions of a second.
+        let difference = token.source_time().unwrap() + Duration::from_secs(1);
+        let difference = difference.duration_since(token.received_on()).unwrap();
+        assert!((ahead..ahead + Duration::from_secs(60)).contains(&difference), "{difference:?}");
+    }
+    azure.faults().push(Endpoint::ImdsToken, Fault::ClockBehind(48 * hour));
+    let error = Credential::builder(world).build().unwrap().token(&resource()).await.unwrap_err();
+    assert_eq!(error.kind(), TokenErrorKind::Expired);
+    assert!(error.hint().unwrap().contains("min ahead of the token source's"), "{:?}", error.hint());
+    azure.stop().await;
+}
+
 #[tokio::test]
 async fn an_app_service() {
     let azure = cloud().await;

@@ -100,6 +100,20 @@ async fn bodies_can_be_broken() {
     assert_eq!(huge.headers["content-length"], "5000001");
 }
 
+/// Answers are dated by the clock of the local cloud, not the machine's.
+#[tokio::test]
+async fn a_wrong_clock_shows_in_the_date() {
+    let azure = start().await;
+    let ahead = |seconds| Fault::ClockAhead(Duration::from_secs(seconds));
+    for (fault, date) in [
+        (ahead(0), "Sun, 17 Mar 2030 17:46:40 GMT"),
+        (ahead(61), "Sun, 17 Mar 2030 17:47:41 GMT"),
+        (Fault::ClockBehind(Duration::from_secs(60)), "Sun, 17 Mar 2030 17:45:40 GMT"),
+    ] {
+        assert_eq!(suffer(&azure, fault).await.headers["date"], date);
+    }
+}
+
 #[tokio::test]
 async fn tokens_can_be_odd_and_still_properly_signed() {
     let azure = start().await;

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::time::SystemTime;
 
 use http::header::HeaderMap;
 use zeroize::Zeroizing;
@@ -28,6 +29,11 @@ impl Response {
     /// A header's value, if it is there once or more and is visible ASCII; the first one.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The time on the server's clock when it answered, to the second: its `Date`, if it sent a valid one.
+    pub fn date(&self) -> Option<SystemTime> {
+        httpdate::parse_http_date(self.header("date")?).ok()
     }
 
     /// The URL that was asked, without its query.

@@ -222,6 +222,7 @@ fn check_error(scenario: &Scenario, outcome: &Outcome, error: &TokenError) -> Ve
         TokenErrorKind::Timeout => "timeout",
         TokenErrorKind::Refused { .. } => "refused",
         TokenErrorKind::BadAnswer => "bad-answer",
+        TokenErrorKind::Expired => "expired",
         TokenErrorKind::Config => "config",
         _ => "another",
     };
