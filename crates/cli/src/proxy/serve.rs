@@ -50,7 +50,7 @@ fn injector(process: &Process, Configured { connector, settings, .. }: &Configur
         ..Limits::default()
     };
     let naming = if settings.pin { Naming::Pinned } else { Naming::Same };
-    Arc::new(Injector::new(connector.clone(), Options { naming, limits }))
+    Arc::new(Injector::new(connector.clone(), Options { naming, limits, ..Options::default() }))
 }
 
 /// Listens, and says on what.

@@ -6,13 +6,13 @@ use pgentra_wire::backend::BackendMessage;
 use pgentra_wire::startup::{CancelRequest, ProtocolVersion, StartupMessage};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::client::TlsStream;
 
 use super::{Injector, Naming, refusal};
 use crate::session::cancel::Registration;
 use crate::session::client::{Client, Opening, Socket};
 use crate::session::end::End;
+use crate::session::places::Place;
 
 /// A session that is ready.
 pub(crate) struct Session {
@@ -21,7 +21,7 @@ pub(crate) struct Session {
     pub(crate) first: BytesMut,
     pub(crate) _registration: Option<Registration<Canceller>>,
     /// A place among the sessions.
-    pub(crate) _place: OwnedSemaphorePermit,
+    pub(crate) _place: Place,
 }
 
 impl Injector {
@@ -42,7 +42,7 @@ impl Injector {
             }
         };
         let upstream = self.upstream_start(&start)?;
-        let Ok(place) = self.sessions.clone().try_acquire_owned() else {
+        let Some(place) = self.shared.sessions.take(self.limits.connections) else {
             return Err(refusal::too_many(self.limits.connections).into());
         };
         client.negotiate(&start).await?;
@@ -60,7 +60,7 @@ impl Injector {
 
     /// A request with a key that nobody holds is ignored, as PostgreSQL does: the answer tells no one anything.
     async fn pass_on(&self, request: &CancelRequest) {
-        let Some(canceller) = self.cancel.find(request) else {
+        let Some(canceller) = self.shared.cancel.find(request) else {
             tracing::debug!("a cancel request with an unknown key");
             return;
         };
@@ -114,7 +114,7 @@ impl Injector {
         client: &mut Client<S>,
         signed_in: SignedIn,
         long_keys: bool,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<Session, End> {
         let mut said = BytesMut::from(signed_in.said());
         let mut out = BytesMut::with_capacity(said.len() + 64);
@@ -122,7 +122,8 @@ impl Injector {
         while let Some(message) = BackendMessage::decode(&mut said)? {
             match (message, signed_in.canceller()) {
                 (BackendMessage::BackendKeyData(key), Some(canceller)) => {
-                    let (key, registered) = self.cancel.insert(key.process_id, long_keys, canceller)?;
+                    let (key, registered) =
+                        self.shared.cancel.insert(key.process_id, long_keys, canceller)?;
                     registration = Some(registered);
                     BackendMessage::BackendKeyData(key).encode(&mut out)?;
                 }

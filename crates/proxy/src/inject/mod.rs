@@ -4,6 +4,7 @@
 //! byte. A client cannot be told that it is to trust anybody, so who may connect is decided by where the listener is:
 //! on the loopback interface, or a Unix socket of the same user.
 
+mod current;
 mod login;
 mod refusal;
 mod serve;
@@ -11,11 +12,13 @@ mod serve;
 use std::fmt;
 use std::sync::Arc;
 
-use pgentra_connect::{Canceller, Connector};
+use pgentra_connect::Connector;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::session::cancel::CancelTable;
+pub use current::{Current, Shared};
+pub use serve::Stop;
+
 use crate::session::{Limits, UnixSocket};
 
 /// Where clients come in.
@@ -46,6 +49,8 @@ pub struct Options {
     /// How much it takes on. [`Limits::start_up`] is the time that a client has for its start-up packet; what follows is
     /// bounded by the credential's and the target's own limits, so that their failures are told and not cut off.
     pub limits: Limits,
+    /// What it has in common with the injector whose place it takes.
+    pub shared: Shared,
 }
 
 /// Signs clients in to one target. Nothing is connected before the first client.
@@ -53,23 +58,20 @@ pub struct Injector {
     connector: Connector,
     naming: Naming,
     limits: Limits,
-    cancel: CancelTable<Canceller>,
+    shared: Shared,
     starting: Arc<Semaphore>,
-    sessions: Arc<Semaphore>,
 }
 
 impl Injector {
     /// An injector whose sessions `connector` opens.
     pub fn new(connector: Connector, options: Options) -> Self {
-        let Options { naming, limits } = options;
-        let within = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        let Options { naming, limits, shared } = options;
         Self {
             connector,
             naming,
-            cancel: CancelTable::default(),
+            shared,
             // Without at least one, nobody would be told that the limit is zero.
-            starting: within(limits.starting.max(1)),
-            sessions: within(limits.connections),
+            starting: Arc::new(Semaphore::new(limits.starting.clamp(1, Semaphore::MAX_PERMITS))),
             limits,
         }
     }

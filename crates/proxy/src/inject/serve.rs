@@ -7,38 +7,68 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::login::Session;
-use super::{Injector, Listener, refusal};
+use super::{Current, Injector, Listener, refusal};
 use crate::session::client::{Client, Socket};
 use crate::session::end::End;
 use crate::session::listen::{Listen, Stages, accept};
 use crate::session::relay::{AsIs, relay};
 
+/// How serving comes to its end.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// Cancelled: the listener closes, sessions go on for as long as they like.
+    pub listening: CancellationToken,
+    /// Cancelled: the listener closes, and sessions are drained.
+    pub serving: CancellationToken,
+}
+
 impl Injector {
-    /// Serves clients until `shutdown` is cancelled, then drains: the listener closes; whoever is still signing in is told
-    /// 57P03; sessions get [`Limits::drain`](crate::session::Limits::drain) to end by themselves, and are cut off then.
-    /// Returns when the last one is gone.
+    /// Serves clients until `shutdown` is cancelled, then drains: see [`Current::serve`].
+    pub async fn serve(self: Arc<Self>, listener: Listener, shutdown: CancellationToken) {
+        let stop = Stop { serving: shutdown, ..Stop::default() };
+        Current::new(self).serve(listener, stop).await;
+    }
+}
+
+impl Current {
+    /// Serves clients until `stop` says otherwise. Drained means: whoever is still signing in is told 57P03; sessions get
+    /// [`Limits::drain`](crate::session::Limits::drain) to end by themselves, and are cut off then. Returns when the last one
+    /// is gone.
     ///
     /// Dropping the future drops the sessions too. One injector can serve several listeners: limits and cancel keys are
     /// common to them.
-    pub async fn serve(self: Arc<Self>, listener: Listener, shutdown: CancellationToken) {
+    pub async fn serve(self, listener: Listener, stop: Stop) {
         match listener {
-            Listener::Tcp(listener) => self.serve_on(listener, shutdown).await,
-            Listener::Unix(listener) => self.serve_on(listener, shutdown).await,
+            Listener::Tcp(listener) => self.serve_on(listener, stop).await,
+            Listener::Unix(listener) => self.serve_on(listener, stop).await,
         }
     }
 
-    async fn serve_on<L: Listen>(self: Arc<Self>, listener: L, shutdown: CancellationToken) {
-        let stages = Stages::until(shutdown);
+    async fn serve_on<L: Listen>(self, listener: L, stop: Stop) {
+        let stages = Stages::until(stop.serving);
         let _kill = stages.kill.clone().drop_guard();
         let tasks = TaskTracker::new();
-        while let Some((stream, address, starting)) = accept(&listener, &self.starting, &stages.drain).await {
+        loop {
+            let starting = Arc::clone(&self.get().starting);
+            let accepted = tokio::select! {
+                biased;
+                () = stages.drain.cancelled() => None,
+                accepted = accept(&listener, &starting, &stop.listening) => accepted,
+            };
+            let Some((stream, address, starting)) = accepted else { break };
             let client = Client::new(stream, address);
-            tasks.spawn(Arc::clone(&self).run(client, starting, stages.clone()));
+            tasks.spawn(self.get().run(client, starting, stages.clone()));
         }
         drop(listener);
-        stages.wind_up(&tasks, self.limits.drain).await;
+        tasks.close();
+        tokio::select! {
+            () = tasks.wait() => {}
+            () = stages.drain.cancelled() => stages.wind_up(&tasks, self.get().limits.drain).await,
+        }
     }
+}
 
+impl Injector {
     /// One connection from start to end. Whatever way it goes, both sides are closed with it.
     async fn run<S: Socket>(
         self: Arc<Self>,

@@ -10,6 +10,7 @@
 mod drain;
 mod middle;
 mod refusals;
+mod reload;
 mod sessions;
 mod stage;
 mod storm;

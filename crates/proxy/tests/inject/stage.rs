@@ -159,7 +159,7 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn new(connector: Connector, naming: Naming, limits: Limits) -> Self {
-        Self::with(connector, inject::Options { naming, limits }).await
+        Self::with(connector, inject::Options { naming, limits, ..inject::Options::default() }).await
     }
 
     pub(crate) async fn with(connector: Connector, options: inject::Options) -> Self {

@@ -1,0 +1,53 @@
+//! Which injector a listener's clients get.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use pgentra_connect::Canceller;
+
+use super::Injector;
+use crate::session::cancel::CancelTable;
+use crate::session::places::Places;
+
+/// The injector that the next client of a listener gets: it can be replaced while clients are served. Clones are one.
+#[derive(Clone, Debug)]
+pub struct Current(Arc<RwLock<Arc<Injector>>>);
+
+/// What injectors have in common that follow one another: the cancel keys of their sessions, and how many sessions there are,
+/// which counts for the limit of each. Clones are one; the default is a new one.
+#[derive(Clone, Default)]
+pub struct Shared {
+    pub(crate) cancel: CancelTable<Canceller>,
+    pub(crate) sessions: Places,
+}
+
+impl Current {
+    /// This one, for now.
+    pub fn new(injector: Arc<Injector>) -> Self {
+        Self(Arc::new(RwLock::new(injector)))
+    }
+
+    /// Gives the clients that come from now on to `injector`. Whoever is signing in or has a session stays where it is. Its
+    /// cancel key is good for as long as both injectors have the same [`Shared`].
+    pub fn replace(&self, injector: Arc<Injector>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = injector;
+    }
+
+    /// The one of this moment.
+    pub fn get(&self) -> Arc<Injector> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Shared {
+    /// How many sessions there are.
+    pub fn sessions(&self) -> usize {
+        self.sessions.taken()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("sessions", &self.sessions()).finish_non_exhaustive()
+    }
+}
