@@ -35,8 +35,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            // Nobody is left to tell if stderr is gone.
-            let _ = problem.print(&mut anstream::stderr().lock());
+            output::problem(&problem);
             problem.exit_code()
         }
     }

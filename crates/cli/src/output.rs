@@ -29,6 +29,11 @@ pub(crate) fn say(text: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{text}");
 }
 
+/// Tells of a failure on stderr that is not the end. A stderr that went away is no failure.
+pub(crate) fn problem(problem: &Problem) {
+    let _ = problem.print(&mut anstream::stderr().lock());
+}
+
 /// Bold, where the terminal shows it.
 pub(crate) fn bold(text: &str) -> String {
     format!("\x1b[1m{text}\x1b[0m")

@@ -13,7 +13,7 @@ use crate::error::ConnectError;
 const LENGTH_LIMIT: usize = 1024 * 1024;
 
 /// The certificate authorities that a server's certificate is checked against.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Roots(pub(crate) Kind);
 
 #[derive(Debug, Clone)]
@@ -23,6 +23,20 @@ pub(crate) enum Kind {
     /// These and no others, with the file they were read from.
     Own { store: Arc<RootCertStore>, path: Option<String> },
 }
+
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Platform, Self::Platform) => true,
+            (Self::Own { store, path }, Self::Own { store: others, path: other }) => {
+                store.roots == others.roots && path == other
+            }
+            (Self::Platform | Self::Own { .. }, _) => false,
+        }
+    }
+}
+
+impl Eq for Kind {}
 
 impl Roots {
     /// The authorities that the operating system trusts.

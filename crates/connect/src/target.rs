@@ -26,8 +26,9 @@ const HOSTS_LIMIT: usize = 16;
 
 /// Where to connect, as whom, and how: every question answered.
 ///
-/// `Display` is one line for a log: role, hosts, database, verification. Nothing in a target is secret.
-#[derive(Debug, Clone)]
+/// `Display` is one line for a log: role, hosts, database, verification. Nothing in a target is secret. Two that are equal
+/// lead to the same place in the same way, and trust the same authorities.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     endpoints: Vec<Endpoint>,
     user: String,

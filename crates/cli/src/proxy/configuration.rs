@@ -7,7 +7,9 @@ use pgentra_connect::{Connector, connection_keywords, is_connection_keyword, spl
 use pgentra_identity::{Credential, Resource, World};
 
 use super::arguments::Proxy;
+use super::difference::InForce;
 use super::file::{self, Written};
+use super::inherited::Inherited;
 use super::keys::{KEYS, Key};
 use super::level::{Level, Origin, nearest};
 use super::place::Place;
@@ -24,6 +26,8 @@ const CONFIG: &str = "PGENTRA_CONFIG";
 #[derive(Debug)]
 pub(crate) struct Configuration {
     pub(crate) process: Process,
+    /// What was said of the process.
+    pub(crate) said: InForce,
     pub(crate) targets: Vec<Configured>,
 }
 
@@ -35,11 +39,20 @@ pub(crate) struct Configured {
     pub(crate) connector: Connector,
     /// What holds for it; its listeners are all of them.
     pub(crate) settings: Target,
+    /// What was said of it.
+    pub(crate) said: InForce,
+}
+
+/// What one configuration after another is made with.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) inherited: Inherited,
+    credentials: Credentials,
 }
 
 /// A credential for each identity, so that targets of one identity share its tokens.
 #[derive(Debug, Default)]
-pub(crate) struct Credentials(HashMap<Identity, Credential>);
+struct Credentials(HashMap<Identity, Credential>);
 
 /// A target as somebody named it.
 struct Named {
@@ -53,19 +66,17 @@ struct Named {
 impl Configuration {
     /// Gathers it, from the weakest voice to the strongest: defaults, the file, `PGENTRA_*` variables, flags; then what a target
     /// says of itself, in its `[[target]]` table and in its parameters.
-    pub(crate) fn gather(
-        world: &World,
-        arguments: &Proxy,
-        credentials: &mut Credentials,
-    ) -> Result<Self, Problems> {
+    pub(crate) fn gather(world: &World, arguments: &Proxy, held: &mut Held) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let config = arguments.config.clone().or_else(|| world.env().get(CONFIG).map(PathBuf::from));
         let Written { level, targets } =
             config.map(|path| file::read(world.files(), &path, &mut problems)).unwrap_or_default();
 
         let (mut process, mut defaults) = (Process::default(), Target::default());
+        let mut in_force = InForce::default();
         for level in [level, Level::of_variables(world.env()), Level::of_flags(&arguments.flags)] {
             level.apply(Some(&mut process), &mut defaults, &mut problems);
+            in_force.take(&level);
         }
         let given = arguments.targets.iter().enumerate().map(|(at, conninfo)| Named {
             label: format!("target {}", at + 1),
@@ -73,7 +84,7 @@ impl Configuration {
             table: Level::default(),
         });
         let written = targets.into_iter().map(|target| Named {
-            label: target.origin.to_string(),
+            label: target.place,
             conninfo: Some(target.server),
             table: target.level,
         });
@@ -82,28 +93,46 @@ impl Configuration {
             // Flags and variables name it, as with any other command.
             named.push(Named { label: "the target".to_owned(), conninfo: None, table: Level::default() });
         }
-        let mut settings = Vec::new();
+        let (mut settings, mut said) = (Vec::new(), Vec::new());
         for named in &mut named {
             let mut target = Target { listen: Vec::new(), ..defaults.clone() };
-            named.table.apply(None, &mut target, &mut problems);
-            named.take_parameters(&mut problems).apply(None, &mut target, &mut problems);
+            let mut of_target = in_force.of(true);
+            for level in [std::mem::take(&mut named.table), named.take_parameters(&mut problems)] {
+                level.apply(None, &mut target, &mut problems);
+                of_target.take(&level);
+            }
             settings.push(target);
+            // What becomes of the listeners shows in those that open and close.
+            said.push(of_target.without_listeners());
         }
-        share_out(&defaults.listen, &mut settings, &mut problems);
-        check_places(&process, &named, &settings, &mut problems);
+        for (named, target) in named.iter().zip(&mut settings) {
+            target.listen = held.inherited.find(&target.listen, &named.label, &mut problems);
+        }
+        let listen = held.inherited.find(&defaults.listen, "listen", &mut problems);
+        let listen = if listen.is_empty() { held.inherited.others(&settings) } else { listen };
+        share_out(&listen, &mut settings, &mut problems);
+        check_places((&process, &held.inherited), &named, &settings, &mut problems);
 
         let mut targets = Vec::new();
-        for (named, settings) in named.into_iter().zip(settings) {
-            let connector = connector(world, arguments, &named, &settings, credentials);
+        for ((named, settings), said) in named.into_iter().zip(settings).zip(said) {
+            let connector = connector(world, arguments, &named, &settings, &mut held.credentials);
             match connector {
                 Ok(connector) => {
                     let name = name(connector.target());
-                    targets.push(Configured { name, connector, settings });
+                    targets.push(Configured { name, connector, settings, said });
                 }
                 Err(problem) => problems.add_problem(&named.label, &problem),
             }
         }
-        problems.none_or(Self { process, targets })
+        problems.none_or(Self { process, said: in_force.of(false), targets })
+    }
+}
+
+impl Configured {
+    /// Whether clients of `other` are served in the same way, but perhaps elsewhere.
+    pub(crate) fn is_served_as(&self, other: &Self) -> bool {
+        let elsewhere = Target { listen: other.settings.listen.clone(), ..self.settings.clone() };
+        self.connector.target() == other.connector.target() && elsewhere == other.settings
     }
 }
 
@@ -132,6 +161,43 @@ impl Named {
             problems.add(at(&name), "holds for the whole process: give it as a flag");
         }
         Level::of_parameters(&self.label, ours)
+    }
+}
+
+impl Held {
+    /// With the sockets that systemd hands over.
+    pub(crate) fn new(inherited: Inherited) -> Self {
+        Self { inherited, ..Self::default() }
+    }
+}
+
+impl Inherited {
+    /// Puts all sockets of a name in the place of the name.
+    fn find(&self, listen: &[Place], label: &str, problems: &mut Problems) -> Vec<Place> {
+        let mut found = Vec::new();
+        for place in listen {
+            let Place::Systemd { name, .. } = place else {
+                found.push(place.clone());
+                continue;
+            };
+            let before = found.len();
+            found.extend(
+                self.places().filter(|place| matches!(place, Place::Systemd { name: it, .. } if it == name)),
+            );
+            if found.len() == before {
+                problems.add_with_hint(
+                    label,
+                    format!("there is no {place}"),
+                    "FileDescriptorName= in the socket unit gives a socket its name",
+                );
+            }
+        }
+        found
+    }
+
+    /// The sockets that no target names.
+    fn others(&self, targets: &[Target]) -> Vec<Place> {
+        self.places().filter(|place| !targets.iter().any(|target| target.listen.contains(place))).collect()
     }
 }
 
@@ -171,7 +237,12 @@ fn share_out(listen: &[Place], targets: &mut [Target], problems: &mut Problems) 
         for (at, target) in without.iter_mut().enumerate() {
             match first.further(at) {
                 Some(place) => target.listen = vec![place],
-                None => return problems.add("listen", "there are not so many ports: give a lower one"),
+                None => {
+                    return problems.add(
+                        "listen",
+                        format!("not so many ports follow on {first}: give one for each target"),
+                    );
+                }
             }
         }
     };
@@ -192,12 +263,18 @@ fn share_out(listen: &[Place], targets: &mut [Target], problems: &mut Problems) 
     }
 }
 
-fn check_places(process: &Process, named: &[Named], targets: &[Target], problems: &mut Problems) {
+fn check_places(
+    (process, inherited): (&Process, &Inherited),
+    named: &[Named],
+    targets: &[Target],
+    problems: &mut Problems,
+) {
     let mut taken = HashSet::new();
     for (named, target) in named.iter().zip(targets) {
         for place in &target.listen {
             let origin = Origin::Target { target: named.label.clone(), key: "listen".to_owned() };
-            if !process.danger_listen_beyond_loopback && !place.is_local() {
+            let is_local = place.is_local() && inherited.is_local(place);
+            if !process.danger_listen_beyond_loopback && !is_local {
                 problems.add_with_hint(
                     &origin,
                     format!("cannot be {place}: whoever reaches an address beyond the loopback interface would have the identity's rights"),

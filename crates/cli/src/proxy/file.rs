@@ -28,7 +28,8 @@ pub(crate) struct Written {
 #[derive(Debug)]
 pub(crate) struct WrittenTarget {
     pub(crate) server: String,
-    pub(crate) origin: Origin,
+    /// The line that names it.
+    pub(crate) place: String,
     pub(crate) level: Level,
 }
 
@@ -87,7 +88,10 @@ impl Reading<'_> {
         let mut level = Level::default();
         for (name, value) in in_order(table) {
             match (name.get_ref().as_ref(), value.get_ref()) {
-                (SERVER, DeValue::String(text)) => server = Some((text.to_string(), self.origin(name))),
+                (SERVER, DeValue::String(text)) => {
+                    let line = self.line(name.span().start);
+                    server = Some((text.to_string(), format!("{}:{line}", self.path.display())));
+                }
                 (SERVER, _) => {
                     self.wrong(name, "is a text: a connection URI or a conninfo string");
                     server = None;
@@ -105,8 +109,8 @@ impl Reading<'_> {
             let origin = format!("{}:{} [[{TARGET}]]", self.path.display(), self.line(start));
             self.problems.add(origin, format!("names no {SERVER}"));
         }
-        let (server, origin) = server?;
-        Some(WrittenTarget { server, origin, level })
+        let (server, place) = server?;
+        Some(WrittenTarget { server, place, level })
     }
 
     fn said(

@@ -69,8 +69,8 @@ pub(crate) const KEYS: &[Key] = &[
         value: "ADDR",
         default: "127.0.0.1:5432, the next target 5433, and so on",
         help: Some(
-            "Where clients come in: IP:PORT, PORT, or /FOLDER[:PORT] for a Unix socket; port 0 takes any free one. May be given \
-             once for each target, or several times for one",
+            "Where clients come in: IP:PORT, PORT, /FOLDER[:PORT] for a Unix socket, or systemd:NAME for one of systemd's; port 0 \
+             takes any free one. May be given once for each target, or several times for one",
         ),
         excludes: &[],
         set: Set::Target(|target, given| given.list().map(|value| target.listen = value)),

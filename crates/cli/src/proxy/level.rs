@@ -77,6 +77,10 @@ impl Level {
         level
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Said> {
+        self.0.iter()
+    }
+
     pub(crate) fn extend(&mut self, said: impl IntoIterator<Item = Said>) {
         self.0.extend(said);
     }

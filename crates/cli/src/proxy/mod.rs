@@ -2,13 +2,18 @@
 
 mod arguments;
 mod configuration;
+mod difference;
 mod file;
+mod inherited;
 mod keys;
 mod level;
+mod notify;
 mod place;
 mod problems;
+mod running;
 mod serve;
 mod settings;
+mod signals;
 
 pub(crate) use arguments::Proxy;
 pub(crate) use serve::run;

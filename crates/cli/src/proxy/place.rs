@@ -15,7 +15,12 @@ pub(crate) enum Place {
     Tcp(SocketAddr),
     /// A socket `.s.PGSQL.PORT` in a folder.
     Unix { folder: PathBuf, port: u16 },
+    /// A socket of systemd's: the `number`th of this name.
+    Systemd { name: String, number: usize },
 }
+
+/// How a socket of systemd's is written.
+const SYSTEMD: &str = "systemd:";
 
 impl Default for Place {
     fn default() -> Self {
@@ -33,6 +38,8 @@ impl Place {
         Some(match self {
             Self::Tcp(address) => Self::Tcp((address.ip(), next(address.port())?).into()),
             Self::Unix { folder, port } => Self::Unix { folder: folder.clone(), port: next(*port)? },
+            Self::Systemd { .. } if number > 0 => return None,
+            Self::Systemd { .. } => self.clone(),
         })
     }
 
@@ -41,11 +48,11 @@ impl Place {
         matches!(self, Self::Tcp(address) if address.port() == 0)
     }
 
-    /// Whether only this machine reaches it.
+    /// Whether only this machine reaches it, as far as it says itself.
     pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().is_loopback(),
-            Self::Unix { .. } => true,
+            Self::Unix { .. } | Self::Systemd { .. } => true,
         }
     }
 }
@@ -55,6 +62,7 @@ impl fmt::Display for Place {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix { folder, port } => write!(f, "{}:{port}", folder.display()),
+            Self::Systemd { name, .. } => write!(f, "{SYSTEMD}{name}"),
         }
     }
 }
@@ -63,6 +71,9 @@ impl FromStr for Place {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(name) = text.strip_prefix(SYSTEMD).filter(|name| !name.is_empty()) {
+            return Ok(Self::Systemd { name: name.to_owned(), number: 0 });
+        }
         if text.starts_with('/') {
             let (folder, port) = match text.rsplit_once(':') {
                 Some((folder, port)) => (folder, port.parse().map_err(|_| format!("`{port}` is no port"))?),
@@ -78,7 +89,7 @@ impl FromStr for Place {
         let local = text.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok());
         let local = local.map(|port| (Ipv4Addr::LOCALHOST, port).into());
         let address: Option<SocketAddr> = text.parse().ok().or(port.ok()).or(address.ok()).or(local);
-        address.map(Self::Tcp).ok_or_else(|| "write IP:PORT, PORT or /FOLDER[:PORT]".to_owned())
+        address.map(Self::Tcp).ok_or_else(|| "write IP:PORT, PORT, /FOLDER[:PORT] or systemd:NAME".to_owned())
     }
 }
 
@@ -101,11 +112,13 @@ mod tests {
             ("::1", tcp("[::1]:5432")),
             ("/run/pg", unix("/run/pg", 5432)),
             ("/run/pg:6432", unix("/run/pg", 6432)),
+            ("systemd:pg", Place::Systemd { name: "pg".to_owned(), number: 0 }),
         ] {
             assert_eq!(text.parse(), Ok(place.clone()), "{text}");
             assert_eq!(place.to_string().parse(), Ok(place), "{text}");
         }
-        for bad in ["", "host:1", "65536", "127.0.0.1:65536", "/run/pg:x", "/run/pg:0", "run/pg"] {
+        for bad in ["", "host:1", "65536", "127.0.0.1:65536", "systemd:", "/run/pg:x", "/run/pg:0", "run/pg"]
+        {
             assert!(bad.parse::<Place>().is_err(), "{bad}");
         }
     }

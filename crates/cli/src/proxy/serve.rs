@@ -1,72 +1,99 @@
-//! What `pgentra proxy` does.
+//! What `pgentra proxy` does from start to end.
 
-use std::sync::Arc;
-
-use futures_util::future::join_all;
 use pgentra_identity::World;
-use pgentra_proxy::inject::{Injector, Listener, Naming, Options};
-use pgentra_proxy::session::{Limits, UnixSocket};
-use tokio::net::TcpListener;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::arguments::Proxy;
-use super::configuration::{Configuration, Configured, Credentials};
-use super::place::Place;
-use super::settings::Process;
-use crate::local::up::end_on_signals;
+use super::configuration::{Configuration, Held};
+use super::inherited::Inherited;
+use super::notify::Notify;
+use super::running::Running;
+use super::signals::{Signals, Told};
 use crate::output;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::problem::Outcome;
 
-/// Lets clients in until Ctrl-C or SIGTERM, then waits for their sessions.
+/// Lets clients in until Ctrl-C or SIGTERM, then sees their sessions to their end. SIGHUP has the configuration read again.
 pub(crate) async fn run(world: &World, arguments: Proxy) -> Outcome {
-    let configuration = Configuration::gather(world, &arguments, &mut Credentials::default())?;
-    let stop = end_on_signals()?;
-    let mut serving = Vec::new();
-    let mut ready = Vec::new();
-    for target in &configuration.targets {
-        let injector = injector(&configuration.process, target);
-        for place in &target.settings.listen {
-            let (listener, address) = bind(place).await?;
-            ready.push(format!("listening on {address} for {}", target.name));
-            serving.push((Arc::clone(&injector), listener));
+    let mut held = Held::new(Inherited::from_systemd(world.env())?);
+    let configuration = Configuration::gather(world, &arguments, &mut held)?;
+    let mut signals = Signals::listen()?;
+    let mut running = Running::default();
+    let lines = running.apply(configuration, &held.inherited).await?;
+    // Said when all of them are there.
+    lines.iter().for_each(|line| output::say(line));
+    let notify = Notify::from_env(world.env());
+    notify.ready(&running.status());
+    let mut beat = Beat::of(&notify);
+    let stop = running.stop().clone();
+    loop {
+        tokio::select! {
+            told = signals.next() => match told {
+                Told::Stop => break,
+                Told::Reload => reload(world, &arguments, (&mut held, &mut running), &notify).await,
+            },
+            () = stop.cancelled() => break,
+            () = beat.next() => notify.alive(),
         }
     }
-    // Said when all of them are there.
-    ready.iter().for_each(|line| output::say(line));
-    let serving = serving.into_iter().map(|(injector, listener)| {
-        // A task each, so that they share no thread.
-        tokio::spawn(injector.serve(listener, stop.clone()))
-    });
-    for served in join_all(serving).await {
-        served.map_err(|error| Problem::ours("a listener ended", error))?;
+    stop.cancel();
+    let sessions = running.sessions();
+    output::say(&format!("stopping; {sessions} session(s) to wait for"));
+    notify.stopping(&format!("waiting for {sessions} session(s)"));
+    loop {
+        tokio::select! {
+            () = running.ended() => return Ok(()),
+            // Whoever asks twice does not want to wait.
+            Told::Stop = signals.next() => {
+                output::say(&format!("stopping at once; {} session(s) are cut off", running.sessions()));
+                return Ok(());
+            }
+            () = beat.next() => notify.alive(),
+        }
     }
-    Ok(())
 }
 
-fn injector(process: &Process, Configured { connector, settings, .. }: &Configured) -> Arc<Injector> {
-    let limits = Limits {
-        connections: settings.max_connections,
-        start_up: settings.start_up_timeout,
-        drain: process.drain_timeout,
-        ..Limits::default()
+/// A configuration that cannot be leaves everything as it is.
+async fn reload(
+    world: &World,
+    arguments: &Proxy,
+    (held, running): (&mut Held, &mut Running),
+    notify: &Notify,
+) {
+    notify.reloading();
+    let applied = match Configuration::gather(world, arguments, held) {
+        Ok(configuration) => running.apply(configuration, &held.inherited).await,
+        Err(problems) => Err(problems.into()),
     };
-    let naming = if settings.pin { Naming::Pinned } else { Naming::Same };
-    Arc::new(Injector::new(connector.clone(), Options { naming, limits, ..Options::default() }))
+    match applied {
+        Ok(lines) if lines.is_empty() => output::say("reloaded: nothing has changed"),
+        Ok(lines) => lines.iter().for_each(|line| output::say(&format!("reloaded: {line}"))),
+        Err(problem) => {
+            output::say("the new configuration is refused, the one before stays");
+            output::problem(&problem);
+        }
+    }
+    notify.ready(&running.status());
 }
 
-/// Listens, and says on what.
-async fn bind(place: &Place) -> Outcome<(Listener, String)> {
-    let bound = match place {
-        Place::Tcp(address) => TcpListener::bind(address).await.and_then(|listener| {
-            let address = listener.local_addr()?.to_string();
-            Ok((Listener::Tcp(listener), address))
-        }),
-        Place::Unix { folder, port } => UnixSocket::bind(folder, *port).map(|socket| {
-            let path = socket.path().display().to_string();
-            (Listener::Unix(socket), path)
-        }),
-    };
-    bound.map_err(|error| {
-        Problem::new(Blame::Ours, format!("cannot listen on {place}: {error}"))
-            .hint("give another address with --listen; port 0 takes any free one")
-    })
+/// When the watchdog is to be told, if there is one.
+struct Beat(Option<Interval>);
+
+impl Beat {
+    fn of(notify: &Notify) -> Self {
+        Self(notify.beat().map(|every| {
+            let mut interval = interval(every);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        }))
+    }
+
+    /// Cancel-safe.
+    async fn next(&mut self) {
+        match &mut self.0 {
+            Some(interval) => {
+                interval.tick().await;
+            }
+            None => std::future::pending().await,
+        }
+    }
 }

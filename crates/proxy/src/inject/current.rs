@@ -44,6 +44,11 @@ impl Shared {
     pub fn sessions(&self) -> usize {
         self.sessions.taken()
     }
+
+    /// Whether they are one.
+    pub fn is(&self, other: &Self) -> bool {
+        self.sessions.is(&other.sessions)
+    }
 }
 
 impl fmt::Debug for Shared {

@@ -20,6 +20,10 @@ impl Places {
         Some(Place(Arc::clone(&self.0)))
     }
 
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// How many are taken.
     pub(crate) fn taken(&self) -> usize {
         self.0.load(Ordering::Relaxed)

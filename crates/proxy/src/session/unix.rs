@@ -20,8 +20,8 @@ const SOCKET_MODE: u32 = 0o600;
 pub struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
-    /// Device and inode: a socket that somebody else put in our place stays.
-    identity: (u64, u64),
+    /// Device and inode: a socket that somebody else put in our place stays. `None`: it is not ours to remove.
+    identity: Option<(u64, u64)>,
     owner: u32,
 }
 
@@ -63,12 +63,26 @@ impl UnixSocket {
         let socket = fs::metadata(&path)?;
         // What was made a moment ago belongs to this process's user.
         let owner = socket.uid();
-        let this = Self { listener, path, identity: (socket.dev(), socket.ino()), owner };
+        let this = Self { listener, path, identity: Some((socket.dev(), socket.ino())), owner };
         if metadata.uid() != owner {
             let message = format!("the folder {} belongs to another user", folder.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
         Ok(this)
+    }
+
+    /// Listens on a socket that somebody else made and will remove, such as the service manager. Which users may connect
+    /// to it is theirs to say; a client of another user id than this process's is refused all the same. Must be called on a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    pub fn inherit(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let path =
+            listener.local_addr()?.as_pathname().unwrap_or(Path::new("a socket without a path")).to_owned();
+        let owner = rustix::process::geteuid().as_raw();
+        Ok(Self { listener: UnixListener::from_std(listener)?, path, identity: None, owner })
     }
 
     /// The socket's path.
@@ -79,7 +93,8 @@ impl UnixSocket {
 
 impl Drop for UnixSocket {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|it| (it.dev(), it.ino()) == self.identity);
+        let there = fs::symlink_metadata(&self.path).ok().map(|it| (it.dev(), it.ino()));
+        let ours = self.identity.is_some() && self.identity == there;
         if ours && let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(%error, path = %self.path.display(), "the socket could not be removed");
         }
@@ -160,6 +175,21 @@ mod tests {
         let second = UnixSocket::bind(&folder, 1).unwrap();
         let _client = UnixStream::connect(second.path()).await.unwrap();
         drop(second);
+        fs::remove_dir(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_somebody_else_made_is_used_and_stays() {
+        let folder = folder("inherited");
+        fs::create_dir(&folder).unwrap();
+        let path = folder.join("socket");
+        let socket = UnixSocket::inherit(std::os::unix::net::UnixListener::bind(&path).unwrap()).unwrap();
+        assert_eq!(socket.path(), path);
+        let _client = UnixStream::connect(&path).await.unwrap();
+        let (_, peer) = socket.next().await.unwrap();
+        assert!(UnixStream::is_trusted(&peer));
+        drop(socket);
+        fs::remove_file(&path).unwrap();
         fs::remove_dir(&folder).unwrap();
     }
 

@@ -27,7 +27,7 @@ impl Said<'_> {
         let config = if self.file.is_empty() { &config[..0] } else { &config };
         let words = [&["pgentra", "proxy"], config, self.flags].concat();
         let Command::Proxy(arguments) = Arguments::try_parse_from(words).unwrap().command else { panic!() };
-        let gathered = Configuration::gather(&world, &arguments, &mut Credentials::default());
+        let gathered = Configuration::gather(&world, &arguments, &mut Held::default());
         gathered.map_err(|problems| problems.to_string())
     }
 
@@ -71,7 +71,7 @@ fn a_variable_names_the_file_and_a_flag_another() {
     let world = World::builder().env(Env::from_map([("PGENTRA_CONFIG", "/a")])).files(files).build();
     for (config, pin) in [(None, true), (Some("/b".into()), false)] {
         let arguments = Proxy { config, ..Proxy::default() };
-        let gathered = Configuration::gather(&world, &arguments, &mut Credentials::default()).unwrap();
+        let gathered = Configuration::gather(&world, &arguments, &mut Held::default()).unwrap();
         assert_eq!(gathered.targets[0].settings.pin, pin);
     }
 }
@@ -83,7 +83,7 @@ fn a_target_has_settings_in_either_form() {
         "host=db.example dbname=app listen='6432, /run/pg' max_connections=20 connect_timeout=3 pin=true";
     for target in [uri, conninfo] {
         let configuration = Said { flags: &[target], ..Said::default() }.gather().unwrap();
-        let Configured { name, connector, settings } = &configuration.targets[0];
+        let Configured { name, connector, settings, .. } = &configuration.targets[0];
         assert_eq!(name, "db.example:5432, database \"app\"");
         assert_eq!(connector.target().connect_timeout(), Duration::from_secs(3));
         assert_eq!((settings.max_connections, settings.pin), (20, true));
@@ -121,7 +121,7 @@ fn listeners_are_shared_out() {
             &["host=a", "host=b", "host=c", "--listen", "7", "--listen", "8"][..],
             "is given 2 times for 3 targets",
         ),
-        (&["host=a", "host=b", "--listen", "65535"], "there are not so many ports"),
+        (&["host=a", "host=b", "--listen", "65535"], "not so many ports follow on 127.0.0.1:65535"),
         (
             &["host=a listen=7", "host=b listen=7"],
             "target 2 listen: cannot be 127.0.0.1:7: it is given twice",
@@ -132,6 +132,41 @@ fn listeners_are_shared_out() {
         assert!(error.contains(says), "{error}");
     }
     assert!(listen(&["host=a", "--listen", "0.0.0.0:1", "--danger-listen-beyond-loopback"]).is_ok());
+}
+
+#[test]
+fn sockets_of_systemd_are_shared_out_too() {
+    let listen = |names: &[&str], targets: &[&str]| {
+        let world = World::builder().build();
+        let targets = targets.iter().map(|target| (*target).to_owned()).collect();
+        let arguments = Proxy { targets, ..Proxy::default() };
+        let mut held = Held::new(Inherited::of_names(names));
+        let gathered =
+            Configuration::gather(&world, &arguments, &mut held).map_err(|problems| problems.to_string())?;
+        let places = gathered.targets.iter().map(|target| {
+            let place = |place: &Place| match place {
+                Place::Systemd { name, number } => format!("{name}{number}"),
+                other => other.to_string(),
+            };
+            target.settings.listen.iter().map(place).collect::<Vec<_>>().join(" ")
+        });
+        Ok::<_, String>(places.collect::<Vec<_>>().join(" | "))
+    };
+    for (names, targets, expected) in [
+        (&["pg.socket", "pg.socket"][..], &["host=a"][..], "pg.socket0 pg.socket1"),
+        (&["x", "y"], &["host=a", "host=b"], "x0 | y0"),
+        (&["x", "y", "x"], &["host=a listen=systemd:x", "host=b"], "x0 x1 | y0"),
+        (&["x"], &["host=a listen=systemd:x,/run/pg"], "x0 /run/pg:5432"),
+        (&["x"], &["host=a listen=systemd:x", "host=b"], "x0 | 127.0.0.1:5432"),
+    ] {
+        assert_eq!(listen(names, targets).as_deref(), Ok(expected), "{names:?} {targets:?}");
+    }
+    for (names, targets, says) in [
+        (&["x"][..], &["host=a listen=systemd:y"][..], "target 1: there is no systemd:y"),
+        (&["x"], &["host=a", "host=b"], "give one for each target"),
+    ] {
+        assert!(listen(names, targets).unwrap_err().contains(says), "{names:?} {targets:?}");
+    }
 }
 
 #[test]
@@ -168,9 +203,9 @@ fn targets_of_one_identity_share_its_credential() {
     let files = Files::in_memory();
     let world = World::builder().env(Env::from_map::<String, String>([])).files(files).build();
     let arguments = Proxy { targets: targets.to_vec(), ..Proxy::default() };
-    let mut credentials = Credentials::default();
-    let gathered = Configuration::gather(&world, &arguments, &mut credentials).unwrap();
-    assert_eq!((gathered.targets.len(), credentials.0.len()), (4, 3));
+    let mut held = Held::default();
+    let gathered = Configuration::gather(&world, &arguments, &mut held).unwrap();
+    assert_eq!((gathered.targets.len(), held.credentials.0.len()), (4, 3));
 }
 
 #[test]
@@ -239,7 +274,7 @@ there are 7 problems with the configuration
   /etc/pgentra.toml:5 listen: is a list of texts, not a array
   /etc/pgentra.toml:6 lissen: is no key; the nearest is listen
   /etc/pgentra.toml:4 [[target]]: names no server
-  /etc/pgentra.toml:10 listen: cannot be `x`: write IP:PORT, PORT or /FOLDER[:PORT]
+  /etc/pgentra.toml:10 listen: cannot be `x`: write IP:PORT, PORT, /FOLDER[:PORT] or systemd:NAME
   /etc/pgentra.toml:12 token_command: cannot be set together with client_id"
     );
 }
@@ -251,7 +286,7 @@ fn what_is_no_toml_is_told_with_its_lines() {
     let arguments =
         Proxy { config: Some("/none".into()), targets: vec!["host=a".into()], ..Proxy::default() };
     let world = World::builder().build();
-    let gathered = Configuration::gather(&world, &arguments, &mut Credentials::default());
+    let gathered = Configuration::gather(&world, &arguments, &mut Held::default());
     assert!(gathered.unwrap_err().to_string().contains("/none: cannot be read"));
 }
 

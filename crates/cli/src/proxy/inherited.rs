@@ -1,0 +1,115 @@
+//! Sockets that systemd listens on and hands over (sd_listen_fds(3), systemd.socket(5)).
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+
+use listenfd::ListenFd;
+use pgentra_identity::Env;
+use pgentra_proxy::inject::Listener;
+use pgentra_proxy::session::UnixSocket;
+
+use super::place::Place;
+use crate::problem::{Blame, Outcome, Problem};
+
+/// The sockets, in the order of their units. They stay with the process: one that a configuration does without can be
+/// wanted by the next.
+#[derive(Debug, Default)]
+pub(crate) struct Inherited(Vec<Socket>);
+
+#[derive(Debug)]
+struct Socket {
+    /// `FileDescriptorName=`, which is the unit's name where it says nothing.
+    name: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpListener, SocketAddr),
+    Unix(UnixListener),
+}
+
+impl Inherited {
+    /// What was handed over to this very process. To be called once.
+    pub(crate) fn from_systemd(env: &Env) -> Outcome<Self> {
+        // Somebody else's are not touched: the numbers may be those of other files here.
+        if env.get("LISTEN_PID") != Some(std::process::id().to_string()) {
+            return Ok(Self::default());
+        }
+        let names = env.get("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':');
+        let mut given = ListenFd::from_env();
+        let mut sockets = Vec::new();
+        for number in 0..given.len() {
+            let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown").to_owned();
+            let kind = take(&mut given, number).map_err(|error| {
+                let message =
+                    format!("the socket \"{name}\" that systemd hands over cannot be used: {error}");
+                Problem::new(Blame::Usage, message)
+                    .hint("the socket unit needs ListenStream=, with an IP address or a path, and Accept=no")
+            })?;
+            sockets.push(Socket { name, kind });
+        }
+        Ok(Self(sockets))
+    }
+
+    /// Their places.
+    pub(crate) fn places(&self) -> impl Iterator<Item = Place> {
+        self.0.iter().enumerate().map(|(at, socket)| Place::Systemd {
+            name: socket.name.clone(),
+            number: self.0[..at].iter().filter(|before| before.name == socket.name).count(),
+        })
+    }
+
+    /// A listener on what `place` names, and its address.
+    pub(crate) fn open(&self, name: &str, number: usize) -> io::Result<(Listener, String)> {
+        let socket =
+            self.0.iter().filter(|socket| socket.name == name).nth(number).ok_or(io::ErrorKind::NotFound)?;
+        match &socket.kind {
+            Kind::Tcp(listener, address) => {
+                let listener = listener.try_clone()?;
+                listener.set_nonblocking(true)?;
+                Ok((Listener::Tcp(tokio::net::TcpListener::from_std(listener)?), address.to_string()))
+            }
+            Kind::Unix(listener) => {
+                let socket = UnixSocket::inherit(listener.try_clone()?)?;
+                let path = socket.path().display().to_string();
+                Ok((Listener::Unix(socket), path))
+            }
+        }
+    }
+
+    /// Whether only this machine reaches what `place` names.
+    pub(crate) fn is_local(&self, place: &Place) -> bool {
+        let is_it = |at: usize| self.places().nth(at).as_ref() == Some(place);
+        self.0.iter().enumerate().all(|(at, socket)| match &socket.kind {
+            Kind::Tcp(_, address) => !is_it(at) || address.ip().is_loopback(),
+            Kind::Unix(_) => true,
+        })
+    }
+}
+
+fn take(given: &mut ListenFd, number: usize) -> io::Result<Kind> {
+    if let Ok(Some(listener)) = given.take_tcp_listener(number) {
+        let address = listener.local_addr()?;
+        return Ok(Kind::Tcp(listener, address));
+    }
+    match given.take_unix_listener(number)? {
+        Some(listener) => Ok(Kind::Unix(listener)),
+        None => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+#[cfg(test)]
+impl Inherited {
+    /// As if systemd listened on free ports under these names.
+    pub(crate) fn of_names(names: &[&str]) -> Self {
+        let socket = |name: &&str| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            Socket { name: (*name).to_owned(), kind: Kind::Tcp(listener, address) }
+        };
+        Self(names.iter().map(socket).collect())
+    }
+}

@@ -1,0 +1,148 @@
+//! What systemd is told (sd_notify(3), systemd.service(5) `Type=notify-reload` and `WatchdogSec=`).
+
+use std::io;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use pgentra_identity::Env;
+use rustix::time::{ClockId, clock_gettime};
+
+/// The service manager's socket; without one every message is dropped.
+#[derive(Debug)]
+pub(crate) struct Notify {
+    to: Option<(UnixDatagram, SocketAddr)>,
+    watchdog: Option<Duration>,
+}
+
+impl Notify {
+    /// The socket that `NOTIFY_SOCKET` names, and the watchdog that `WATCHDOG_USEC` sets for the process `WATCHDOG_PID`.
+    pub(crate) fn from_env(env: &Env) -> Self {
+        let to = env.get("NOTIFY_SOCKET").and_then(|name| match open(&name) {
+            Ok(to) => Some(to),
+            Err(error) => {
+                tracing::warn!(%error, name, "the service manager cannot be told anything");
+                None
+            }
+        });
+        let ours = env.get("WATCHDOG_PID").is_none_or(|pid| pid == std::process::id().to_string());
+        let limit = env.get("WATCHDOG_USEC").and_then(|text| text.parse().ok()).filter(|limit| *limit > 0);
+        let watchdog = limit.filter(|_| ours && to.is_some()).map(Duration::from_micros);
+        Self { to, watchdog }
+    }
+
+    /// How often [`Notify::alive`] is to be said: twice in the time after which the service would be restarted.
+    pub(crate) fn beat(&self) -> Option<Duration> {
+        self.watchdog.map(|limit| limit / 2)
+    }
+
+    /// It serves.
+    pub(crate) fn ready(&self, status: &str) {
+        self.send(&format!("READY=1\nSTATUS={status}"));
+    }
+
+    /// It reads its configuration again; [`Notify::ready`] ends that.
+    pub(crate) fn reloading(&self) {
+        let now = clock_gettime(ClockId::Monotonic);
+        let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS=reading the configuration"));
+    }
+
+    /// It is about to end.
+    pub(crate) fn stopping(&self, status: &str) {
+        self.send(&format!("STOPPING=1\nSTATUS={status}"));
+    }
+
+    /// It has not got stuck.
+    pub(crate) fn alive(&self) {
+        self.send("WATCHDOG=1");
+    }
+
+    fn send(&self, message: &str) {
+        let Some((socket, to)) = &self.to else { return };
+        if let Err(error) = socket.send_to_addr(message.as_bytes(), to) {
+            tracing::warn!(%error, "the service manager could not be told something");
+        }
+    }
+}
+
+/// A name that begins with `@` is in Linux's abstract namespace.
+fn open(name: &str) -> io::Result<(UnixDatagram, SocketAddr)> {
+    let address = match name.strip_prefix('@') {
+        Some(name) => abstract_address(name)?,
+        None => SocketAddr::from_pathname(name)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    // A service manager that does not listen must not keep clients waiting.
+    socket.set_nonblocking(true)?;
+    Ok((socket, address))
+}
+
+#[cfg(target_os = "linux")]
+fn abstract_address(name: &str) -> io::Result<SocketAddr> {
+    use std::os::linux::net::SocketAddrExt;
+    SocketAddr::from_abstract_name(name)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn abstract_address(_: &str) -> io::Result<SocketAddr> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(socket: &UnixDatagram) -> String {
+        let mut message = [0; 256];
+        let length = socket.recv(&mut message).unwrap();
+        String::from_utf8(message[..length].to_vec()).unwrap()
+    }
+
+    fn say_all(notify: &Notify, socket: &UnixDatagram) {
+        notify.ready("serving");
+        assert_eq!(heard(socket), "READY=1\nSTATUS=serving");
+        notify.reloading();
+        let message = heard(socket);
+        let time = message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+        assert!(time.split('\n').next().unwrap().parse::<u64>().unwrap() > 0, "{message}");
+        notify.alive();
+        assert_eq!(heard(socket), "WATCHDOG=1");
+        notify.stopping("going");
+        assert_eq!(heard(socket), "STOPPING=1\nSTATUS=going");
+    }
+
+    #[test]
+    fn a_service_manager_hears_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let env = Env::from_map([("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "3000000")]);
+        let notify = Notify::from_env(&env);
+        assert_eq!(notify.beat(), Some(Duration::from_millis(1500)));
+        say_all(&notify, &socket);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_abstract_socket_too() {
+        let name = format!("pgentra-notify-{}", std::process::id());
+        let socket = UnixDatagram::bind_addr(&abstract_address(&name).unwrap()).unwrap();
+        say_all(&Notify::from_env(&Env::from_map([("NOTIFY_SOCKET", format!("@{name}"))])), &socket);
+    }
+
+    #[test]
+    fn without_one_there_is_no_watchdog_either() {
+        let beat =
+            |variables: &[(&str, &str)]| Notify::from_env(&Env::from_map(variables.iter().copied())).beat();
+        assert_eq!(beat(&[("WATCHDOG_USEC", "3000000")]), None);
+        let socket = ("NOTIFY_SOCKET", "/nowhere");
+        assert_eq!(
+            beat(&[socket, ("WATCHDOG_USEC", "3000000"), ("WATCHDOG_PID", "1")]),
+            None,
+            "it is for another process"
+        );
+        assert_eq!(beat(&[socket, ("WATCHDOG_USEC", "0")]), None);
+        // Nobody listens, and that is no reason to fail.
+        Notify::from_env(&Env::from_map([socket])).alive();
+    }
+}

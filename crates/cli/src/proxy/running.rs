@@ -1,0 +1,247 @@
+//! What runs: listeners, and the injectors behind them, from one configuration to the next.
+
+use std::io;
+use std::sync::Arc;
+
+use pgentra_proxy::inject::{Current, Injector, Listener, Naming, Options, Shared, Stop};
+use pgentra_proxy::session::{Limits, UnixSocket};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::configuration::{Configuration, Configured};
+use super::difference::{self, InForce};
+use super::inherited::Inherited;
+use super::place::Place;
+use super::settings::Process;
+use crate::problem::{Blame, Outcome, Problem};
+
+/// Listeners and what is behind them.
+#[derive(Debug, Default)]
+pub(crate) struct Running {
+    process: Process,
+    said: InForce,
+    targets: Vec<Live>,
+    listeners: Vec<Open>,
+    /// Targets that are gone, while sessions of theirs are not.
+    gone: Vec<Shared>,
+    serving: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// A target that is served.
+#[derive(Debug)]
+struct Live {
+    configured: Configured,
+    injector: Arc<Injector>,
+    shared: Shared,
+}
+
+/// A listener.
+#[derive(Debug)]
+struct Open {
+    /// Of which target, by its place among those of the same name.
+    target: (String, usize),
+    place: Place,
+    /// Which of several free ports.
+    number: usize,
+    address: String,
+    current: Current,
+    closing: CancellationToken,
+}
+
+/// A listener before anybody is served.
+struct Bound {
+    listener: Listener,
+    open: Open,
+}
+
+impl Running {
+    /// Makes what runs what `configuration` says, and tells what that changes, a line each. Listeners that stay are not
+    /// closed, and sessions go on whatever becomes of their target.
+    ///
+    /// # Errors
+    /// An address that cannot be listened on. Nothing is changed then.
+    pub(crate) async fn apply(
+        &mut self,
+        configuration: Configuration,
+        inherited: &Inherited,
+    ) -> Outcome<Vec<String>> {
+        let Configuration { process, said, targets } = configuration;
+        let mut next: Vec<Live> = Vec::new();
+        let mut kept = Vec::new();
+        let mut bound = Vec::new();
+        for configured in targets {
+            let key = (configured.name.clone(), of_name(&next, &configured.name).count());
+            let before = of_name(&self.targets, &key.0).nth(key.1);
+            let live = Live::of(configured, &process, before.map(|live| (live, &self.process)));
+            let mut free = 0;
+            for place in &live.configured.settings.listen {
+                let number = if place.is_any() { free } else { 0 };
+                free += usize::from(place.is_any());
+                // A port that nobody named belongs to its target.
+                let is_it = |open: &&Open| {
+                    open.place == *place && open.number == number && (!place.is_any() || open.target == key)
+                };
+                match self.listeners.iter().find(is_it) {
+                    Some(open) => kept.push((open.again(&key), Arc::clone(&live.injector))),
+                    None => {
+                        let (listener, address) = bind(place, inherited).await?;
+                        let current = Current::new(Arc::clone(&live.injector));
+                        let closing = CancellationToken::new();
+                        let open = Open {
+                            target: key.clone(),
+                            place: place.clone(),
+                            number,
+                            address,
+                            current,
+                            closing,
+                        };
+                        bound.push(Bound { listener, open });
+                    }
+                }
+            }
+            next.push(live);
+        }
+        let is_first = self.targets.is_empty();
+        let mut lines = if is_first { Vec::new() } else { self.said.changes(&said) };
+        if !is_first {
+            let (before, next) = (&self.targets, &next);
+            lines.extend(difference::of_targets(
+                before.iter().map(|it| &it.configured),
+                next.iter().map(|it| &it.configured),
+            ));
+        }
+        (self.process, self.said) = (process, said);
+        lines.extend(self.change_to(next, kept, bound));
+        Ok(lines)
+    }
+
+    /// Where it can be told to stop, by whoever may.
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Waits for the last session once it was told to stop.
+    pub(crate) async fn ended(&self) {
+        self.serving.close();
+        self.serving.wait().await;
+    }
+
+    /// How many sessions there are.
+    pub(crate) fn sessions(&self) -> usize {
+        let live = self.targets.iter().map(|live| &live.shared);
+        live.chain(&self.gone).map(Shared::sessions).sum()
+    }
+
+    /// In a few words.
+    pub(crate) fn status(&self) -> String {
+        let (targets, listeners) = (self.targets.len(), self.listeners.len());
+        format!("{targets} target(s) on {listeners} listener(s), {} session(s)", self.sessions())
+    }
+
+    /// Nothing in here fails or waits.
+    fn change_to(
+        &mut self,
+        next: Vec<Live>,
+        kept: Vec<(Open, Arc<Injector>)>,
+        bound: Vec<Bound>,
+    ) -> Vec<String> {
+        let mut lines = Vec::new();
+        for open in &self.listeners {
+            if !kept.iter().any(|(again, _)| again.is(open)) {
+                lines.push(format!("no longer listening on {}", open.address));
+                open.closing.cancel();
+            }
+        }
+        self.gone.extend(self.targets.drain(..).map(|live| live.shared));
+        self.targets = next;
+        let mut listeners = Vec::new();
+        for (open, injector) in kept {
+            open.current.replace(injector);
+            listeners.push(open);
+        }
+        for Bound { listener, open } in bound {
+            lines.push(format!("listening on {} for {}", open.address, open.target.0));
+            let stop = Stop { listening: open.closing.clone(), serving: self.stop.clone() };
+            // A task each, so that they share no thread.
+            self.serving.spawn(open.current.clone().serve(listener, stop));
+            listeners.push(open);
+        }
+        self.listeners = listeners;
+        let is_live = |shared: &Shared| self.targets.iter().any(|live| live.shared.is(shared));
+        self.gone.retain(|shared| shared.sessions() > 0 && !is_live(shared));
+        lines
+    }
+}
+
+impl Live {
+    /// The one from before with all its state, if nothing about it changed.
+    fn of(configured: Configured, process: &Process, before: Option<(&Live, &Process)>) -> Self {
+        let shared = before.map(|(live, _)| live.shared.clone()).unwrap_or_default();
+        let same =
+            before.filter(|(live, before)| *before == process && live.configured.is_served_as(&configured));
+        let injector = match same {
+            Some((live, _)) => Arc::clone(&live.injector),
+            None => Arc::new(injector(process, &configured, shared.clone())),
+        };
+        Self { configured, injector, shared }
+    }
+}
+
+impl Open {
+    /// The same listener, of a target that may be another.
+    fn again(&self, target: &(String, usize)) -> Self {
+        Self {
+            target: target.clone(),
+            place: self.place.clone(),
+            number: self.number,
+            address: self.address.clone(),
+            current: self.current.clone(),
+            closing: self.closing.clone(),
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.place == other.place && self.address == other.address
+    }
+}
+
+fn of_name<'a>(targets: &'a [Live], name: &str) -> impl Iterator<Item = &'a Live> {
+    targets.iter().filter(move |live| live.configured.name == name)
+}
+
+fn injector(process: &Process, configured: &Configured, shared: Shared) -> Injector {
+    let Configured { connector, settings, .. } = configured;
+    let limits = Limits {
+        connections: settings.max_connections,
+        start_up: settings.start_up_timeout,
+        drain: process.drain_timeout,
+        ..Limits::default()
+    };
+    let naming = if settings.pin { Naming::Pinned } else { Naming::Same };
+    Injector::new(connector.clone(), Options { naming, limits, shared })
+}
+
+/// Listens, and says on what.
+async fn bind(place: &Place, inherited: &Inherited) -> Outcome<(Listener, String)> {
+    let bound: io::Result<_> = match place {
+        Place::Tcp(address) => TcpListener::bind(address).await.and_then(|listener| {
+            let address = listener.local_addr()?.to_string();
+            Ok((Listener::Tcp(listener), address))
+        }),
+        Place::Unix { folder, port } => UnixSocket::bind(folder, *port).map(|socket| {
+            let path = socket.path().display().to_string();
+            (Listener::Unix(socket), path)
+        }),
+        Place::Systemd { name, number } => inherited.open(name, *number),
+    };
+    bound.map_err(|error| {
+        Problem::new(Blame::Ours, format!("cannot listen on {place}: {error}"))
+            .hint("give another address with --listen; port 0 takes any free one")
+    })
+}
+
+#[cfg(test)]
+#[path = "tests/running.rs"]
+mod tests;
