@@ -16,7 +16,7 @@ use clap::{Parser, Subcommand};
 fn main() -> Result<()> {
     let root = tree::root()?;
     match Arguments::parse().chore {
-        Chore::Bench { name } => bench::run(&root, &name),
+        Chore::Bench { name, arguments } => bench::run(&root, &name, &arguments),
         Chore::Check => check(&root),
         Chore::Fuzz { runs } => fuzz::run(&root, runs),
         Chore::Test { arguments } => test::run(&root, &arguments),
@@ -35,9 +35,12 @@ struct Arguments {
 enum Chore {
     /// Measure pgentra side by side with its peers and print the ratios.
     Bench {
-        /// Which: token.
-        #[arg(value_parser = ["token"])]
+        /// Which: token, proxy.
+        #[arg(value_parser = ["token", "proxy"])]
         name: String,
+        /// Passed on to the benchmark: `proxy` takes --rounds, --seconds, --megabytes, --only, --ways and --write.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
     },
     /// Compare the code with ARCHITECTURE.md: arrows, budgets, names, invariants.
     Check,

@@ -1,0 +1,220 @@
+//! The ways to the server that are compared: directly, through us, through the peers.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::database::{Files, Identity, SERVICE};
+use crate::process::{Running, find, free_port, output, words};
+
+/// Sessions that every proxy is told to take.
+const SESSIONS: usize = 7_000;
+/// Server sessions that we keep ready where that is measured: what one client per core and one in reserve need.
+const WARM: usize = 8;
+
+/// One way to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Plain,
+    Tls,
+    Ours,
+    OursWarm,
+    OursReuse,
+    PgBouncerSession,
+    PgBouncerTransaction,
+    HaProxy,
+    Nginx,
+}
+
+/// A way that can be gone.
+pub struct Way {
+    pub kind: Kind,
+    pub port: u16,
+    /// Variables for libpq.
+    pub env: Vec<(String, String)>,
+    pub process: Option<Running>,
+}
+
+/// What all of them need.
+pub struct Ground<'a> {
+    pub files: &'a Files,
+    pub identity: &'a Identity,
+    pub pgentra: &'a str,
+    /// The server's port for those that speak TLS with it, and for those that cannot.
+    pub tls: u16,
+    pub plain: u16,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "direct, no TLS",
+            Self::Tls => "direct, TLS",
+            Self::Ours => "pgentra",
+            Self::OursWarm => "pgentra, warm",
+            Self::OursReuse => "pgentra, reuse",
+            Self::PgBouncerSession => "PgBouncer, session",
+            Self::PgBouncerTransaction => "PgBouncer, transaction",
+            Self::HaProxy => "HAProxy",
+            Self::Nginx => "nginx stream",
+        }
+    }
+
+    /// How it speaks with the server. Clients of every proxy speak without TLS.
+    pub fn shape(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Tls => "TLS",
+            Self::HaProxy | Self::Nginx => "plain → plain",
+            _ => "plain → TLS",
+        }
+    }
+
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Ours | Self::OursWarm | Self::OursReuse)
+    }
+
+    /// Why it cannot be gone here.
+    pub fn missing(self, pgentra: &str) -> Option<String> {
+        let program = |name: &str| find(name).is_none().then(|| format!("{name} is not installed"));
+        let flag = |flag: &str| {
+            let help = output(Command::new(pgentra).args(["proxy", "--help"])).unwrap_or_default();
+            (!help.contains(flag)).then(|| format!("this build has no {flag}"))
+        };
+        match self {
+            Self::Plain | Self::Tls | Self::Ours => None,
+            Self::OursWarm => flag("--warm"),
+            Self::OursReuse => flag("--reuse"),
+            Self::PgBouncerSession | Self::PgBouncerTransaction => program("pgbouncer"),
+            Self::HaProxy => program("haproxy"),
+            Self::Nginx => program("nginx")
+                .or_else(|| nginx_module().is_none().then(|| "nginx has no stream module".to_owned())),
+        }
+    }
+}
+
+impl Way {
+    /// Starts what it takes, and waits for it.
+    pub fn open(kind: Kind, ground: &Ground<'_>) -> Result<Self> {
+        let mut env = vec![("PGSSLMODE".to_owned(), "disable".to_owned())];
+        let (port, process) = match kind {
+            Kind::Plain => (ground.plain, None),
+            Kind::Tls => {
+                env = vec![
+                    ("PGSSLMODE".to_owned(), "verify-full".to_owned()),
+                    ("PGSSLROOTCERT".to_owned(), ground.identity.authority.display().to_string()),
+                ];
+                (ground.tls, None)
+            }
+            Kind::Ours | Kind::OursWarm | Kind::OursReuse => ours(kind, ground)?,
+            Kind::PgBouncerSession => pgbouncer("session", ground)?,
+            Kind::PgBouncerTransaction => pgbouncer("transaction", ground)?,
+            Kind::HaProxy => haproxy(ground)?,
+            Kind::Nginx => nginx(ground)?,
+        };
+        // Those that let clients in by the server's own word; for the others it is one word too many.
+        if matches!(kind, Kind::Plain | Kind::Tls | Kind::HaProxy | Kind::Nginx) {
+            env.push(("PGPASSWORD".to_owned(), ground.identity.token.clone()));
+        }
+        Ok(Self { kind, port, env, process })
+    }
+
+    /// Processor time of the proxy so far; nothing for a direct way.
+    pub fn cpu(&self) -> f64 {
+        self.process.as_ref().map_or(0.0, Running::cpu)
+    }
+
+    pub fn memory(&self) -> f64 {
+        self.process.as_ref().map_or(0.0, Running::memory)
+    }
+}
+
+type Opened = Result<(u16, Option<Running>)>;
+
+fn listening(mut process: Running, port: u16) -> Opened {
+    process.wait_for(port)?;
+    Ok((port, Some(process)))
+}
+
+fn ours(kind: Kind, ground: &Ground<'_>) -> Opened {
+    let port = free_port()?;
+    let authority = ground.identity.authority.display();
+    let server = format!(
+        "host=localhost hostaddr=127.0.0.1 port={} sslmode=verify-full sslrootcert={authority}",
+        ground.tls
+    );
+    let mut command =
+        words(&[ground.pgentra, "proxy", "--listen", &port.to_string(), "--drain-timeout", "0"]);
+    command.extend(words(&["--max-connections", &SESSIONS.to_string()]));
+    match kind {
+        Kind::OursWarm => command.extend(words(&["--warm", &WARM.to_string()])),
+        Kind::OursReuse => command.push("--reuse".to_owned()),
+        _ => {}
+    }
+    command.push(server);
+    let log = ground.files.path("pgentra.log");
+    listening(
+        Running::start("pgentra", &command, std::slice::from_ref(&ground.identity.env), None, &log)?,
+        port,
+    )
+}
+
+fn pgbouncer(mode: &str, ground: &Ground<'_>) -> Opened {
+    let port = free_port()?;
+    let name = |what: &str| format!("pgbouncer-{port}.{what}");
+    let users = format!("\"bench\" \"{}\"\n", ground.identity.token);
+    let users = ground.files.write(&name("users"), &users)?;
+    let ini = format!(
+        "[databases]\nbench = host=127.0.0.1 port={} dbname=bench\n\
+         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+         auth_type = trust\nauth_file = {users}\npool_mode = {mode}\n\
+         default_pool_size = {SESSIONS}\nmax_client_conn = {SESSIONS}\n\
+         server_tls_sslmode = verify-full\nserver_tls_ca_file = {}\n\
+         ignore_startup_parameters = extra_float_digits\nlog_connections = 0\nlog_disconnections = 0\n",
+        ground.tls,
+        ground.identity.authority.display(),
+    );
+    let ini = ground.files.write(&name("ini"), &ini)?;
+    let program = find("pgbouncer").unwrap_or_default();
+    let log = ground.files.path("pgbouncer.log");
+    listening(Running::start("pgbouncer", &[program, ini], &[], Some(SERVICE), &log)?, port)
+}
+
+fn haproxy(ground: &Ground<'_>) -> Opened {
+    let port = free_port()?;
+    let text = format!(
+        "global\n maxconn {SESSIONS}\ndefaults\n mode tcp\n timeout connect 10s\n timeout client 1h\n timeout server 1h\n\
+         frontend clients\n bind 127.0.0.1:{port}\n default_backend servers\n\
+         backend servers\n server postgres 127.0.0.1:{}\n",
+        ground.plain
+    );
+    let file = ground.files.write(&format!("haproxy-{port}.cfg"), &text)?;
+    let program = find("haproxy").unwrap_or_default();
+    let log = ground.files.path("haproxy.log");
+    listening(Running::start("haproxy", &words(&[&program, "-db", "-f", &file]), &[], None, &log)?, port)
+}
+
+fn nginx(ground: &Ground<'_>) -> Opened {
+    let port = free_port()?;
+    let module = nginx_module().unwrap_or_default();
+    let text = format!(
+        "load_module {};\ndaemon off;\nworker_processes auto;\nworker_rlimit_nofile {};\npid {};\nerror_log stderr;\n\
+         events {{ worker_connections {}; }}\n\
+         stream {{ server {{ listen 127.0.0.1:{port}; proxy_pass 127.0.0.1:{}; proxy_timeout 1h; }} }}\n",
+        module.display(),
+        3 * SESSIONS,
+        ground.files.path(&format!("nginx-{port}.pid")).display(),
+        3 * SESSIONS,
+        ground.plain
+    );
+    let file = ground.files.write(&format!("nginx-{port}.conf"), &text)?;
+    let program = find("nginx").unwrap_or_default();
+    let log = ground.files.path("nginx.log");
+    listening(Running::start("nginx", &words(&[&program, "-c", &file]), &[], None, &log)?, port)
+}
+
+fn nginx_module() -> Option<PathBuf> {
+    let path = PathBuf::from("/usr/lib/nginx/modules/ngx_stream_module.so");
+    path.is_file().then_some(path)
+}
