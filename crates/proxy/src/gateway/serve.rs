@@ -13,7 +13,7 @@ use super::{Flavour, Gateway, refusal};
 use crate::session::client::Client;
 use crate::session::end::End;
 use crate::session::listen::{Stages, accept};
-use crate::session::relay::{AsIs, Broken, relay};
+use crate::session::relay::{AsIs, Broken, Side, relay};
 
 impl Gateway {
     /// Serves clients until `shutdown` is cancelled, then drains: the listener closes; whoever is still logging in is
@@ -64,7 +64,7 @@ impl Gateway {
         tokio::select! {
             () = stages.kill.cancelled() => {}
             ended = self.relay(&mut client, session, &stages.terminate) => match ended {
-                Ok(()) => tracing::debug!(%address, "a session ended"),
+                Ok(_) => tracing::debug!(%address, "a session ended"),
                 Err(error) => tracing::debug!(%address, %error, "a session broke"),
             },
         }
@@ -75,7 +75,7 @@ impl Gateway {
         client: &mut Client,
         session: Session,
         terminate: &CancellationToken,
-    ) -> Result<(), Broken> {
+    ) -> Result<Side, Broken> {
         let Session { mut server, first, registration, _place } = session;
         let relayed = async {
             match self.config.flavour {

@@ -1,9 +1,10 @@
 //! Which injector a listener's clients get.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use pgentra_connect::Canceller;
+use tokio::sync::watch;
 
 use super::Injector;
 use crate::session::cancel::CancelTable;
@@ -11,7 +12,7 @@ use crate::session::places::Places;
 
 /// The injector that the next client of a listener gets: it can be replaced while clients are served. Clones are one.
 #[derive(Clone, Debug)]
-pub struct Current(Arc<RwLock<Arc<Injector>>>);
+pub struct Current(watch::Sender<Arc<Injector>>);
 
 /// What injectors have in common that follow one another: the cancel keys of their sessions, and how many sessions there are,
 /// which counts for the limit of each. Clones are one; the default is a new one.
@@ -24,18 +25,23 @@ pub struct Shared {
 impl Current {
     /// This one, for now.
     pub fn new(injector: Arc<Injector>) -> Self {
-        Self(Arc::new(RwLock::new(injector)))
+        Self(watch::Sender::new(injector))
     }
 
     /// Gives the clients that come from now on to `injector`. Whoever is signing in or has a session stays where it is. Its
     /// cancel key is good for as long as both injectors have the same [`Shared`].
     pub fn replace(&self, injector: Arc<Injector>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = injector;
+        self.0.send_replace(injector);
     }
 
     /// The one of this moment.
     pub fn get(&self) -> Arc<Injector> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// Changes with each [`Current::replace`] from now on.
+    pub(crate) fn replaced(&self) -> watch::Receiver<Arc<Injector>> {
+        self.0.subscribe()
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::{Injector, Naming, refusal};
+use crate::observe::{SignIn, Visit};
 use crate::session::cancel::Registration;
 use crate::session::client::{Client, Opening, Socket};
 use crate::session::end::End;
@@ -20,6 +21,7 @@ pub(crate) struct Session {
     /// What the server sent behind its ReadyForQuery.
     pub(crate) first: BytesMut,
     pub(crate) _registration: Option<Registration<Canceller>>,
+    pub(crate) sign_in: SignIn,
     /// A place among the sessions.
     pub(crate) _place: Place,
 }
@@ -28,7 +30,11 @@ impl Injector {
     /// Goes from the first byte to ReadyForQuery. `None`: it was a cancel request, and is done.
     ///
     /// Not cancel-safe; dropped, the client can still be told why.
-    pub(crate) async fn sign_in<S: Socket>(&self, client: &mut Client<S>) -> Result<Option<Session>, End> {
+    pub(crate) async fn sign_in<S: Socket>(
+        &self,
+        client: &mut Client<S>,
+        visit: &mut Visit,
+    ) -> Result<Option<Session>, End> {
         let opened = tokio::time::timeout(self.limits.start_up, client.open(None)).await;
         let opening = opened.unwrap_or_else(|_| Err(refusal::slow().into()))?;
         if !client.is_trusted() {
@@ -41,12 +47,14 @@ impl Injector {
                 return Ok(None);
             }
         };
+        visit.asks(&start);
         let upstream = self.upstream_start(&start)?;
+        visit.asks_for(&upstream);
         let Some(place) = self.shared.sessions.take(self.limits.connections) else {
             return Err(refusal::too_many(self.limits.connections).into());
         };
         client.negotiate(&start).await?;
-        let signed_in = self.connector.open(&upstream).await.map_err(|error| refusal::failed(&error))?;
+        let signed_in = self.open(&upstream).await?;
         tracing::info!(
             address = %client.address(),
             role = &*String::from_utf8_lossy(upstream.user()),
@@ -56,6 +64,19 @@ impl Injector {
         );
         let long_keys = start.version() >= ProtocolVersion::V3_2;
         self.welcome(client, signed_in, long_keys, place).await.map(Some)
+    }
+
+    async fn open(&self, upstream: &StartupMessage) -> Result<SignedIn, End> {
+        match self.connector.open(upstream).await {
+            Ok(signed_in) => {
+                self.observer.opened(signed_in.timings());
+                Ok(signed_in)
+            }
+            Err(error) => {
+                self.observer.failed(&error);
+                Err(refusal::failed(&error).into())
+            }
+        }
     }
 
     /// A request with a key that nobody holds is ignored, as PostgreSQL does: the answer tells no one anything.
@@ -138,9 +159,14 @@ impl Injector {
         }
         client.write_all(&out).await?;
         client.flush().await?;
+        let sign_in = SignIn {
+            identity: signed_in.identity().cloned(),
+            backend_pid: signed_in.key().map(|key| key.process_id),
+        };
         Ok(Session {
             server: signed_in.into_stream(),
             first: said,
+            sign_in,
             _registration: registration,
             _place: place,
         })

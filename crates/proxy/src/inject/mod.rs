@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 pub use current::{Current, Shared};
 pub use serve::Stop;
 
+use crate::observe::TargetObserver;
 use crate::session::{Limits, UnixSocket};
 
 /// Where clients come in.
@@ -51,6 +52,8 @@ pub struct Options {
     pub limits: Limits,
     /// What it has in common with the injector whose place it takes.
     pub shared: Shared,
+    /// Who is told what happens. By default nobody.
+    pub observer: Arc<TargetObserver>,
 }
 
 /// Signs clients in to one target. Nothing is connected before the first client.
@@ -60,12 +63,14 @@ pub struct Injector {
     limits: Limits,
     shared: Shared,
     starting: Arc<Semaphore>,
+    observer: Arc<TargetObserver>,
 }
 
 impl Injector {
     /// An injector whose sessions `connector` opens.
     pub fn new(connector: Connector, options: Options) -> Self {
-        let Options { naming, limits, shared } = options;
+        let Options { naming, limits, shared, observer } = options;
+        observer.served_by(&connector, limits.connections);
         Self {
             connector,
             naming,
@@ -73,6 +78,7 @@ impl Injector {
             // Without at least one, nobody would be told that the limit is zero.
             starting: Arc::new(Semaphore::new(limits.starting.clamp(1, Semaphore::MAX_PERMITS))),
             limits,
+            observer,
         }
     }
 }

@@ -8,10 +8,12 @@ use tokio_util::task::TaskTracker;
 
 use super::login::Session;
 use super::{Current, Injector, Listener, refusal};
+use crate::observe::{Ended, Visit};
 use crate::session::client::{Client, Socket};
 use crate::session::end::End;
 use crate::session::listen::{Listen, Stages, accept};
-use crate::session::relay::{AsIs, relay};
+use crate::session::relay::{AsIs, Broken, Side, relay};
+use crate::session::traffic::Counted;
 
 /// How serving comes to its end.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +47,8 @@ impl Current {
     }
 
     async fn serve_on<L: Listen>(self, listener: L, stop: Stop) {
+        let mut replaced = self.replaced();
+        let mut up = self.get().observer.listens_on(listener.name());
         let stages = Stages::until(stop.serving);
         let _kill = stages.kill.clone().drop_guard();
         let tasks = TaskTracker::new();
@@ -53,13 +57,18 @@ impl Current {
             let accepted = tokio::select! {
                 biased;
                 () = stages.drain.cancelled() => None,
+                Ok(()) = replaced.changed() => {
+                    // The listener is another target's now, perhaps.
+                    up = self.get().observer.listens_on(listener.name());
+                    continue;
+                }
                 accepted = accept(&listener, &starting, &stop.listening) => accepted,
             };
             let Some((stream, address, starting)) = accepted else { break };
             let client = Client::new(stream, address);
             tasks.spawn(self.get().run(client, starting, stages.clone()));
         }
-        drop(listener);
+        drop((listener, up));
         tasks.close();
         tokio::select! {
             () = tasks.wait() => {}
@@ -77,10 +86,11 @@ impl Injector {
         stages: Stages,
     ) {
         let address = client.address();
+        let mut visit = Visit::begin(&self.observer, address);
         let signed_in = tokio::select! {
             biased;
             () = stages.kill.cancelled() => return,
-            signed_in = self.sign_in(&mut client) => signed_in,
+            signed_in = self.sign_in(&mut client, &mut visit) => signed_in,
             () = stages.drain.cancelled() => Err(refusal::shutting_down().into()),
         };
         let session = match signed_in {
@@ -89,6 +99,7 @@ impl Injector {
             Err(End::Told(fields)) => {
                 // As a text it is written with escapes: a client may have had its own lines in it.
                 tracing::info!(%address, reason = fields.to_string(), "a client was refused");
+                visit.refused(&fields);
                 tokio::select! {
                     () = stages.kill.cancelled() => {}
                     () = client.tell(fields) => {}
@@ -101,15 +112,28 @@ impl Injector {
             }
         };
         drop(starting);
-        let Session { mut server, first, _registration, _place } = session;
+        let Session { mut server, first, sign_in, _registration, _place } = session;
+        let observed = visit.signed_in(sign_in);
+        let traffic = observed.traffic();
+        let mut counted = Counted::new(&mut client, &traffic);
         let mut as_is = AsIs;
-        tokio::select! {
+        let ended = tokio::select! {
             // Only the server knows where a message may stand between the bytes of a result: no farewell from here.
-            () = stages.terminate.cancelled() => tracing::info!(%address, "a session was cut off"),
-            ended = relay(&mut client, &mut server, first, &mut as_is) => match ended {
-                Ok(()) => tracing::debug!(%address, "a session ended"),
-                Err(error) => tracing::debug!(%address, %error, "a session broke"),
+            () = stages.terminate.cancelled() => {
+                tracing::info!(%address, "a session was cut off");
+                Ended::Cut
+            }
+            ended = relay(&mut counted, &mut server, first, &mut as_is) => match ended {
+                Ok(side) => {
+                    tracing::debug!(%address, "a session ended");
+                    if side == Side::Client { Ended::Client } else { Ended::Server }
+                }
+                Err(error) => {
+                    tracing::debug!(%address, %error, "a session broke");
+                    if matches!(error, Broken::Source(_)) { Ended::Client } else { Ended::Server }
+                }
             },
-        }
+        };
+        observed.ended(ended);
     }
 }

@@ -51,6 +51,9 @@ impl Stages {
 pub(crate) trait Listen {
     type Socket: Socket;
 
+    /// What it is called.
+    fn name(&self) -> String;
+
     /// The next connection. Cancel-safe.
     fn next(&self) -> impl Future<Output = io::Result<(Self::Socket, Address<Self>)>> + Send;
 }
@@ -60,6 +63,10 @@ pub(crate) type Address<L> = <<L as Listen>::Socket as Socket>::Address;
 
 impl Listen for TcpListener {
     type Socket = TcpStream;
+
+    fn name(&self) -> String {
+        self.local_addr().map(|address| address.to_string()).unwrap_or_default()
+    }
 
     async fn next(&self) -> io::Result<(TcpStream, SocketAddr)> {
         self.accept().await

@@ -9,6 +9,7 @@ pub(crate) mod listen;
 pub(crate) mod places;
 pub(crate) mod relay;
 pub(crate) mod server;
+pub(crate) mod traffic;
 pub(crate) mod unix;
 
 pub use limits::Limits;

@@ -34,7 +34,8 @@ impl Rewrite for AsIs {
 /// Relays until the server hangs up, or one side breaks. `first` is what the server has sent already.
 ///
 /// A client that closes only its sending side still gets its answers. A server that hangs up ends the session after its
-/// last bytes were delivered. An error says which side broke; a session that ended in good order has none.
+/// last bytes were delivered. An error says which side broke; a session that ended in good order has none, and says which
+/// side hung up first.
 ///
 /// Not cancel-safe: dropped, it loses what it holds; close both sides then.
 pub(crate) async fn relay<C, S>(
@@ -42,7 +43,7 @@ pub(crate) async fn relay<C, S>(
     server: &mut S,
     first: BytesMut,
     rewrite: &mut impl Rewrite,
-) -> Result<(), Broken>
+) -> Result<Side, Broken>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
@@ -63,9 +64,17 @@ where
         }
     })
     .await?;
+    let first_to_go = if up.state == State::Done { Side::Client } else { Side::Server };
     // The session is over; a client that does not hang up is not waited for any longer.
     let _ = tokio::time::timeout(LINGER, linger(client)).await;
-    Ok(())
+    Ok(first_to_go)
+}
+
+/// One side of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Server,
 }
 
 /// Which side broke, seen from the direction client to server.
@@ -170,7 +179,7 @@ mod tests {
     struct Ends {
         client: DuplexStream,
         server: DuplexStream,
-        relay: tokio::task::JoinHandle<Result<(), Broken>>,
+        relay: tokio::task::JoinHandle<Result<Side, Broken>>,
     }
 
     fn relayed(first: &[u8]) -> Ends {
@@ -207,7 +216,7 @@ mod tests {
         assert_eq!(echo.await.unwrap(), long);
         send.await.unwrap();
         drop(from_relay);
-        relay.await.unwrap().unwrap();
+        assert_eq!(relay.await.unwrap().unwrap(), Side::Client);
     }
 
     #[tokio::test(start_paused = true)]
@@ -218,7 +227,7 @@ mod tests {
         let mut received = Vec::new();
         client.read_to_end(&mut received).await.unwrap();
         assert_eq!(received, b"goodbye");
-        relay.await.unwrap().unwrap();
+        assert_eq!(relay.await.unwrap().unwrap(), Side::Server);
     }
 
     #[tokio::test]

@@ -104,6 +104,10 @@ impl Drop for UnixSocket {
 impl Listen for UnixSocket {
     type Socket = UnixStream;
 
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
     async fn next(&self) -> io::Result<(UnixStream, Peer)> {
         let (stream, _) = self.listener.accept().await?;
         let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());

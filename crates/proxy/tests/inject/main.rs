@@ -9,6 +9,7 @@
 
 mod drain;
 mod middle;
+mod observe;
 mod refusals;
 mod reload;
 mod sessions;

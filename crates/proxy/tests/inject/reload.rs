@@ -16,7 +16,8 @@ fn sessions_and_their_cancel_keys_outlive_their_injector() {
         let shared = Shared::default();
         let injector = |connections, naming| {
             let limits = Limits { connections, ..Limits::default() };
-            let options = inject::Options { limits, naming, shared: shared.clone() };
+            let options =
+                inject::Options { limits, naming, shared: shared.clone(), ..inject::Options::default() };
             Arc::new(Injector::new(stage.connector("dbname=postgres"), options))
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

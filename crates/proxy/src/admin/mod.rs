@@ -1,0 +1,109 @@
+//! HTTP for probes, for Prometheus and for people.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /startup` | 200 when every listener is up, else 503 |
+//! | `GET /readiness` | 200 while a client that comes now would be served: a fresh token for every target, listeners up, not draining; else 503 with the reason |
+//! | `GET /liveness` | 200 |
+//! | `GET /metrics` | metrics as Prometheus reads them |
+//! | `GET /` | the status page, for people |
+//! | `GET /status.json` | what it shows |
+//! | `POST /quitquitquit` | the proxy drains and ends |
+//!
+//! The last three are on an admin listener alone.
+
+mod answer;
+mod origin;
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::observe::Observer;
+use crate::session::listen::accept;
+
+/// Connections at the same time; more wait in the system's queue. A probe and a scrape take one each.
+const CONNECTIONS: usize = 64;
+
+/// The largest request head; hyper's own least is 8 KiB.
+const HEAD_LIMIT: usize = 16 * 1024;
+
+/// The most header lines in it.
+const HEADERS_LIMIT: usize = 64;
+
+/// How long a connection may take, from its beginning to the end of its one answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a listener answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything: on the loopback interface alone.
+    Admin,
+    /// Probes and metrics: on any address.
+    Health,
+}
+
+/// A listener for HTTP that shows what an [`Observer`] sees.
+#[derive(Debug)]
+pub struct Admin {
+    listener: TcpListener,
+    scope: Scope,
+    observer: Observer,
+}
+
+impl Admin {
+    /// A server that answers on this listener.
+    ///
+    /// # Errors
+    /// [`Scope::Admin`] beyond the loopback interface (`PermissionDenied`): whoever reaches it may end the process.
+    pub fn new(listener: TcpListener, scope: Scope, observer: Observer) -> io::Result<Self> {
+        if scope == Scope::Admin && !listener.local_addr()?.ip().is_loopback() {
+            let message =
+                "the admin listener shows who signs in and may end the proxy: loopback addresses only";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+        Ok(Self { listener, scope, observer })
+    }
+
+    /// Answers until `end` is cancelled: that is later than the drain, which probes are to see. Dropping the future lets
+    /// answers that are under way go on.
+    pub async fn serve(self, end: CancellationToken) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        while let Some((stream, _, place)) = accept(&self.listener, &places, &end).await {
+            let (scope, observer) = (self.scope, self.observer.clone());
+            tokio::spawn(async move {
+                let served = tokio::time::timeout(PATIENCE, converse(stream, scope, observer)).await;
+                if let Ok(Err(error)) = served {
+                    tracing::debug!(%error, "an HTTP connection ended early");
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+/// One request, one answer.
+async fn converse(stream: TcpStream, scope: Scope, observer: Observer) -> hyper::Result<()> {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let observer = observer.clone();
+        async move { Ok::<_, Infallible>(answer::answer(&request, scope, &observer).await) }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .max_buf_size(HEAD_LIMIT)
+        .max_headers(HEADERS_LIMIT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+}

@@ -1,0 +1,173 @@
+//! The numbers of one target.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pgentra_connect::{ConnectErrorKind, Timings};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+use super::visit::Ended;
+use crate::session::traffic::Traffic;
+
+/// Upper bounds in seconds. A cached token takes microseconds, a server next door milliseconds, and a metadata service that
+/// restarts more than a minute.
+const SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+
+/// SQLSTATEs that are told apart. A server may say what it likes: what comes beyond this is counted as `other`.
+const SQLSTATES_LIMIT: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Counts {
+    pub(super) connections: Counter,
+    pub(super) connections_open: Gauge,
+    pub(super) sessions: Counter,
+    pub(super) sessions_open: Gauge,
+    pub(super) session_start: Histogram,
+    pub(super) stages: [(&'static str, Histogram); 5],
+    pub(super) failures: [(&'static str, Counter); 8],
+    pub(super) ends: [(&'static str, Counter); 3],
+    refusals: Mutex<BTreeMap<String, u64>>,
+    live: Mutex<Live>,
+}
+
+/// Sessions that are open, and what those that ended left behind.
+#[derive(Debug, Default)]
+struct Live {
+    traffic: HashMap<u64, Arc<Traffic>>,
+    next: u64,
+    to_server: u64,
+    to_client: u64,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        let stage = |name| (name, Histogram::new(SECONDS));
+        let count = |name| (name, Counter::default());
+        Self {
+            connections: Counter::default(),
+            connections_open: Gauge::default(),
+            sessions: Counter::default(),
+            sessions_open: Gauge::default(),
+            session_start: Histogram::new(SECONDS),
+            stages: ["token", "dns", "dial", "tls", "sign_in"].map(stage),
+            failures: ["token", "dns", "dial", "timeout", "tls", "refused", "protocol", "other"].map(count),
+            ends: Ended::ALL.map(|ended| count(ended.as_str())),
+            refusals: Mutex::default(),
+            live: Mutex::default(),
+        }
+    }
+}
+
+impl Counts {
+    pub(super) fn opened(&self, timings: Timings) {
+        let Timings { token, dns, dial, tls, sign_in, .. } = timings;
+        for ((_, histogram), took) in self.stages.iter().zip([token, dns, dial, tls, sign_in]) {
+            histogram.observe(took.as_secs_f64());
+        }
+    }
+
+    pub(super) fn failed(&self, kind: ConnectErrorKind) {
+        let reason = match kind {
+            ConnectErrorKind::Token => "token",
+            ConnectErrorKind::Dns => "dns",
+            ConnectErrorKind::Tcp => "dial",
+            ConnectErrorKind::Timeout => "timeout",
+            ConnectErrorKind::Tls(_) => "tls",
+            ConnectErrorKind::Refused(_) => "refused",
+            ConnectErrorKind::Protocol => "protocol",
+            _ => "other",
+        };
+        count(&self.failures, reason);
+    }
+
+    pub(super) fn refused(&self, sqlstate: &str) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = refusals.contains_key(sqlstate) || refusals.len() < SQLSTATES_LIMIT;
+        *refusals.entry(if known { sqlstate } else { "other" }.to_owned()).or_default() += 1;
+    }
+
+    pub(super) fn refusals(&self) -> BTreeMap<String, u64> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A session begins, so long after its client came. Its number is for [`Counts::ended`].
+    pub(super) fn began(&self, waited: Duration) -> (u64, Arc<Traffic>) {
+        self.sessions.inc();
+        self.sessions_open.inc();
+        self.session_start.observe(waited.as_secs_f64());
+        let traffic = Arc::new(Traffic::default());
+        let mut live = self.live();
+        live.next += 1;
+        let number = live.next;
+        live.traffic.insert(number, Arc::clone(&traffic));
+        (number, traffic)
+    }
+
+    pub(super) fn ended(&self, number: u64, how: Ended) {
+        self.sessions_open.dec();
+        count(&self.ends, how.as_str());
+        let mut live = self.live();
+        if let Some(traffic) = live.traffic.remove(&number) {
+            live.to_server += traffic.to_server();
+            live.to_client += traffic.to_client();
+        }
+    }
+
+    /// Bytes to the server and to the client, of all sessions that are and were.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        let live = self.live();
+        let add = |(up, down): (u64, u64), traffic: &Arc<Traffic>| {
+            (up + traffic.to_server(), down + traffic.to_client())
+        };
+        live.traffic.values().fold((live.to_server, live.to_client), add)
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count(counters: &[(&str, Counter)], name: &str) {
+    if let Some((_, counter)) = counters.iter().find(|(known, _)| *known == name) {
+        counter.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_cannot_make_up_codes_without_end() {
+        let counts = Counts::default();
+        for code in 0..1000 {
+            counts.refused(&format!("{code:05}"));
+        }
+        counts.refused("00000");
+        let refusals = counts.refusals();
+        assert_eq!(refusals.len(), SQLSTATES_LIMIT + 1);
+        assert_eq!((refusals["00000"], refusals["other"]), (2, 1000 - SQLSTATES_LIMIT as u64));
+    }
+
+    #[test]
+    fn every_way_to_fail_has_its_counter() {
+        let counts = Counts::default();
+        for kind in [
+            ConnectErrorKind::Config,
+            ConnectErrorKind::Token,
+            ConnectErrorKind::Dns,
+            ConnectErrorKind::Tcp,
+            ConnectErrorKind::Timeout,
+            ConnectErrorKind::Tls(pgentra_connect::TlsFailure::Name),
+            ConnectErrorKind::Refused(pgentra_connect::Refusal::Other),
+            ConnectErrorKind::Protocol,
+        ] {
+            counts.failed(kind);
+        }
+        assert!(counts.failures.iter().all(|(_, counter)| counter.get() == 1), "{counts:?}");
+    }
+}

@@ -1,0 +1,138 @@
+//! What can be seen of a proxy from outside: numbers, the last problems, who signed in as whom.
+//!
+//! An [`Observer`] is for a process, a [`TargetObserver`] for one of its targets: an [`Injector`](crate::inject::Injector)
+//! takes one and tells it what happens. Nothing of a token gets here.
+
+mod audit;
+mod counts;
+mod metrics;
+mod problems;
+mod status;
+mod target;
+mod visit;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
+
+use tokio_util::sync::CancellationToken;
+
+pub use audit::{AuditLog, OpenLog};
+pub use target::TargetObserver;
+pub(crate) use visit::{Ended, SignIn, Visit};
+
+use problems::Problems;
+
+/// What can be seen of a process. Cheap to clone; clones are one.
+#[derive(Clone)]
+pub struct Observer(Arc<Process>);
+
+struct Process {
+    clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
+    began: SystemTime,
+    /// Cancelled when the process begins to drain.
+    stop: CancellationToken,
+    started: AtomicBool,
+    targets: Mutex<Vec<Weak<TargetObserver>>>,
+    problems: Problems,
+    audit: Option<AuditLog>,
+    sessions: AtomicU64,
+}
+
+impl Observer {
+    /// An observer of a process that begins now. `clock` is the time of day; `stop` is cancelled when the process is to
+    /// end. Sessions are written to `audit` if there is one.
+    pub fn new(
+        clock: impl Fn() -> SystemTime + Send + Sync + 'static,
+        stop: CancellationToken,
+        audit: Option<AuditLog>,
+    ) -> Self {
+        Self(Arc::new(Process {
+            began: clock(),
+            clock: Box::new(clock),
+            stop,
+            started: AtomicBool::new(false),
+            targets: Mutex::default(),
+            problems: Problems::default(),
+            audit,
+            sessions: AtomicU64::new(0),
+        }))
+    }
+
+    /// The observer of a target, under the name that metrics and audit lines give it. It is shared with whoever holds the
+    /// one of the same name, so that a target which is set up anew goes on counting; it is gone when nobody holds it.
+    pub fn target(&self, name: &str) -> Arc<TargetObserver> {
+        let mut targets = self.0.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.retain(|target| target.strong_count() > 0);
+        if let Some(known) = targets.iter().filter_map(Weak::upgrade).find(|target| target.name() == name) {
+            return known;
+        }
+        let target = Arc::new(TargetObserver::new(name, self.clone()));
+        targets.push(Arc::downgrade(&target));
+        target
+    }
+
+    /// Every listener is up.
+    pub fn started(&self) {
+        self.0.started.store(true, Ordering::Release);
+    }
+
+    /// Where sessions are written to.
+    pub fn audit(&self) -> Option<&AuditLog> {
+        self.0.audit.as_ref()
+    }
+
+    pub(crate) fn has_started(&self) -> bool {
+        self.0.started.load(Ordering::Acquire)
+    }
+
+    /// What the process is told to stop with.
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.0.stop
+    }
+
+    pub(crate) fn now(&self) -> SystemTime {
+        (self.0.clock)()
+    }
+
+    pub(crate) fn targets(&self) -> Vec<Arc<TargetObserver>> {
+        let targets = self.0.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Whether a client that comes now would be served, by all that is known without asking a server; else why not.
+    pub(crate) fn readiness(&self) -> Result<(), String> {
+        if self.stop().is_cancelled() {
+            return Err("draining: no new clients are let in".to_owned());
+        }
+        if !self.has_started() {
+            return Err("starting: the listeners are not up yet".to_owned());
+        }
+        let now = self.now();
+        self.targets().iter().try_for_each(|target| target.readiness(now))
+    }
+
+    /// Waits until there is a token for every target, but no longer than `limit`; not where clients are not let in anyway.
+    /// The requests go on when it returns.
+    pub(crate) async fn await_tokens(&self, limit: Duration) {
+        if self.stop().is_cancelled() || !self.has_started() {
+            return;
+        }
+        let connectors: Vec<_> = self.targets().iter().filter_map(|target| target.connector()).collect();
+        let ready = async {
+            for connector in connectors {
+                if let Err(error) = connector.token_ready().await {
+                    tracing::debug!(%error, "no token yet");
+                }
+            }
+        };
+        let _ = tokio::time::timeout(limit, ready).await;
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observer").field("began", &self.0.began).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,58 @@
+//! The last refusals, for whoever looks.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+/// So many are kept; whoever wants all of them has the log.
+const LIMIT: usize = 50;
+
+/// One client that was refused.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    pub(super) time: SystemTime,
+    pub(super) target: String,
+    pub(super) client: String,
+    pub(super) sqlstate: String,
+    pub(super) message: String,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Problems(Mutex<VecDeque<Problem>>);
+
+impl Problems {
+    pub(super) fn add(&self, problem: Problem) {
+        let mut problems = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if problems.len() == LIMIT {
+            problems.pop_front();
+        }
+        problems.push_back(problem);
+    }
+
+    /// The newest first.
+    pub(super) fn newest(&self) -> Vec<Problem> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_make_room() {
+        let problems = Problems::default();
+        for number in 0..LIMIT + 3 {
+            problems.add(Problem {
+                time: SystemTime::UNIX_EPOCH,
+                target: String::new(),
+                client: String::new(),
+                sqlstate: String::new(),
+                message: number.to_string(),
+            });
+        }
+        let newest = problems.newest();
+        assert_eq!((newest.len(), &*newest[0].message), (LIMIT, &*(LIMIT + 2).to_string()));
+        assert_eq!(newest[LIMIT - 1].message, "3");
+    }
+}

@@ -1,0 +1,420 @@
+//! What can be seen from outside: metrics, status, probes, the audit log, and that no token is in any of them.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pgentra_connect::Connector;
+use pgentra_connect::pgentra_identity::{Clock as _, SystemClock};
+use pgentra_emulator::{Endpoint, Fault};
+use pgentra_proxy::admin::{Admin, Scope};
+use pgentra_proxy::inject::{Current, Injector, Listener, Options, Stop};
+use pgentra_proxy::observe::{AuditLog, Observer};
+use pgentra_proxy::session::Limits;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::stage::{ROLE, Running, Stage, UNMAPPED, one, run};
+
+/// Keeps what is written.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Kept {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An observed injector, with an admin listener.
+struct Watched {
+    observer: Observer,
+    stop: CancellationToken,
+    audit: Kept,
+    admin: SocketAddr,
+    running: Running,
+}
+
+impl Watched {
+    async fn new(connector: Connector, limits: Limits) -> Self {
+        let (stop, audit) = (CancellationToken::new(), Kept::default());
+        let kept = audit.clone();
+        let log = AuditLog::start(Box::new(move || Ok(Box::new(kept.clone())))).unwrap();
+        let observer = Observer::new(|| SystemClock.now(), stop.clone(), Some(log));
+        let options = Options { limits, observer: observer.target("my-target"), ..Options::default() };
+        let running = Running::with(connector, options).await;
+        let admin = listen(&observer, Scope::Admin).await;
+        Self { observer, stop, audit, admin, running }
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        get(self.admin, path).await
+    }
+
+    async fn status(&self) -> Value {
+        serde_json::from_str(&self.get("/status.json").await.1).unwrap()
+    }
+
+    /// The value of a series.
+    async fn metric(&self, series: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics").await;
+        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    }
+
+    async fn audit(&self) -> Vec<Value> {
+        self.observer.audit().unwrap().flush().await;
+        self.audit.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Waits until nobody is connected.
+    async fn empty(&self) {
+        while self.metric("pgentra_proxy_connections_open{target=\"my-target\"}").await != Some(0.0) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn listen(observer: &Observer, scope: Scope) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let admin = Admin::new(listener, scope, observer.clone()).unwrap();
+    tokio::spawn(admin.serve(CancellationToken::new()));
+    address
+}
+
+async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    ask(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")).await
+}
+
+/// Status and everything that was answered, with the head.
+async fn ask(address: SocketAddr, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let status = answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    (status, if request.contains("X-Whole") { answer } else { body })
+}
+
+/// Invariant 2: after sign-ins that went well and others that did not, no token is in anything that can be seen.
+#[test]
+fn sessions_are_counted_and_written_down_and_no_token_is_seen() {
+    run(async {
+        let logged = Kept::default();
+        let writer = logged.clone();
+        let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone());
+        subscriber.with_max_level(LevelFilter::TRACE).init();
+        let stage = Stage::shared().await;
+        let watched = Watched::new(stage.connector(""), Limits::default()).await;
+        let client = watched.running.connect(ROLE, "postgres").await.unwrap();
+        let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        assert_eq!(one(&client, "SELECT repeat('x', 1000000)").await.len(), 1_000_000);
+        watched.running.refusal(UNMAPPED, "postgres").await;
+        watched.running.refusal(ROLE, "nowhere").await;
+
+        let status = watched.status().await;
+        let target = &status["targets"][0];
+        assert_eq!(target["sessions"]["open"], 1, "{status:#}");
+        assert_eq!(target["sessions"]["limit"], 100);
+        assert!(target["bytes_to_client"].as_u64().unwrap() > 1_000_000, "while the session is open");
+        let vm = stage.azure.vm();
+        assert_eq!(target["token"]["object_id"], vm.object_id().to_string());
+        assert_eq!(target["token"]["client_id"], vm.client_id().to_string());
+        assert_eq!(target["token"]["source"], "imds");
+        assert_eq!(target["refusals"]["28000"], 1);
+        assert_eq!(target["listening"][0], watched.running.address.to_string());
+        assert_eq!(status["problems"].as_array().unwrap().len(), 2);
+        assert_eq!(status["problems"][0]["sqlstate"], "3D000", "the newest first");
+        drop(client);
+        watched.empty().await;
+
+        for (series, value) in [
+            ("connections_total{target=\"my-target\"}", 3.0),
+            ("sessions_total{target=\"my-target\"}", 1.0),
+            ("sessions_open{target=\"my-target\"}", 0.0),
+            ("sessions_ended_total{target=\"my-target\",by=\"client\"}", 1.0),
+            ("refusals_total{target=\"my-target\",sqlstate=\"28000\"}", 1.0),
+            ("refusals_total{target=\"my-target\",sqlstate=\"3D000\"}", 1.0),
+            ("open_failures_total{target=\"my-target\",reason=\"refused\"}", 2.0),
+            ("session_start_seconds_count{target=\"my-target\"}", 1.0),
+            ("open_seconds_count{target=\"my-target\",stage=\"tls\"}", 1.0),
+            ("token_requests_total{target=\"my-target\",result=\"failure\"}", 0.0),
+            ("audit_lines_lost_total", 0.0),
+        ] {
+            assert_eq!(watched.metric(&format!("pgentra_proxy_{series}")).await, Some(value), "{series}");
+        }
+        let stages = "pgentra_proxy_open_seconds_sum{target=\"my-target\",stage=\"tls\"}";
+        assert!(watched.metric(stages).await.unwrap() > 0.0);
+        let left = "pgentra_proxy_token_life_left_seconds{target=\"my-target\"}";
+        assert!(watched.metric(left).await.unwrap() > 0.0);
+
+        let audit = watched.audit().await;
+        let events: Vec<_> = audit.iter().map(|line| line["event"].as_str().unwrap()).collect();
+        assert_eq!(events, ["start", "refused", "refused", "end"]);
+        let (start, refused, end) = (&audit[0], &audit[1], &audit[3]);
+        assert_eq!((&start["client_role"], &start["role"]), (&ROLE.into(), &ROLE.into()), "{start}");
+        assert_eq!((&start["database"], &start["target"]), (&"postgres".into(), &"my-target".into()));
+        assert_eq!(start["object_id"], vm.object_id().to_string());
+        assert_eq!(start["tenant"], stage.azure.tenant().to_string());
+        assert_eq!(start["backend_pid"], pid);
+        assert!(start["client"].as_str().unwrap().starts_with("127.0.0.1:"), "{start}");
+        assert_eq!((&refused["sqlstate"], &refused["role"]), (&"28000".into(), &UNMAPPED.into()));
+        assert_eq!((&end["session"], &end["ended_by"]), (&start["session"], &"client".into()), "{end}");
+        assert!(end["bytes_to_client"].as_u64().unwrap() > 1_000_000, "{end}");
+        assert!(end["seconds"].as_f64().is_some() && end["backend_pid"] == pid, "{end}");
+
+        let token = stage.token().await;
+        let seen = [
+            watched.get("/metrics").await.1,
+            ask(
+                watched.admin,
+                "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text\r\n\r\n",
+            )
+            .await
+            .1,
+            watched.get("/status.json").await.1,
+            watched.get("/readiness").await.1,
+            watched.get("/").await.1,
+            watched.audit.text(),
+            logged.text(),
+            format!("{:?}", watched.observer.target("my-target")),
+        ];
+        for (at, text) in seen.iter().enumerate() {
+            assert!(!text.is_empty(), "{at}");
+            // Nor a part of it: the signature alone makes a token of claims that anybody may know.
+            for piece in token.split('.') {
+                assert!(!text.contains(piece), "{at} lets a part of the token be read");
+            }
+        }
+    });
+}
+
+#[test]
+fn how_a_session_ended_is_told() {
+    run(async {
+        let stage = Stage::shared().await;
+        let superuser = stage.superuser().await;
+        let limits = Limits { drain: Duration::from_millis(1), ..Limits::default() };
+        let watched = Watched::new(stage.connector(""), limits).await;
+        let ended_by_server = watched.running.connect(ROLE, "postgres").await.unwrap();
+        let pid: i32 = ended_by_server.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        superuser.query("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
+        watched.empty().await;
+        let cut = watched.running.connect(ROLE, "postgres").await.unwrap();
+        watched.running.shutdown.cancel();
+        watched.running.served.await.unwrap();
+        drop(cut);
+        watched.observer.audit().unwrap().flush().await;
+        let ends: Vec<Value> = watched
+            .audit
+            .text()
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .filter(|line| line["event"] == "end")
+            .map(|line| line["ended_by"].clone())
+            .collect();
+        assert_eq!(ends, ["server", "cut"]);
+    });
+}
+
+#[test]
+fn readiness_follows_listeners_tokens_and_drain() {
+    run(async {
+        let stage = Stage::new("readiness").await;
+        let connector = stage.connector("");
+        // The second is for the probe.
+        for _ in 0..2 {
+            stage.azure.faults().push(
+                Endpoint::ImdsToken,
+                Fault::status(400, r#"{"error":"invalid_request","error_description":"x"}"#),
+            );
+        }
+        connector.token_ready().await.unwrap_err();
+        let watched = Watched::new(connector, Limits::default()).await;
+        assert_eq!(watched.get("/startup").await.0, 503);
+        let (status, reason) = watched.get("/readiness").await;
+        assert_eq!((status, reason.starts_with("starting")), (503, true), "{reason}");
+        assert_eq!(watched.get("/liveness").await, (200, "alive\n".to_owned()));
+        watched.observer.started();
+        assert_eq!(watched.get("/startup").await.0, 200);
+        let (status, reason) = watched.get("/readiness").await;
+        assert_eq!((status, reason.starts_with("no token for my-target")), (503, true), "{reason}");
+        assert_eq!(watched.status().await["state"], "not ready");
+        // Nobody has connected: the probe itself asked for it.
+        while watched.get("/readiness").await != (200, "ready\n".to_owned()) {}
+        assert_eq!(watched.status().await["state"], "ready");
+        assert_eq!(watched.metric("pgentra_proxy_ready{target=\"my-target\"}").await, Some(1.0));
+
+        watched.running.shutdown.cancel();
+        watched.running.served.await.unwrap();
+        let reason = get(watched.admin, "/readiness").await.1;
+        assert!(reason.starts_with("no listener is up for my-target"), "{reason}");
+        watched.stop.cancel();
+        let reason = get(watched.admin, "/readiness").await.1;
+        assert!(reason.starts_with("draining"), "{reason}");
+        assert_eq!(get(watched.admin, "/liveness").await.0, 200);
+    });
+}
+
+#[test]
+fn a_token_that_has_expired_is_not_fresh() {
+    run(async {
+        let stage = Stage::shared().await;
+        let observer = Observer::new(
+            // A clock two days ahead.
+            || SystemClock.now() + Duration::from_secs(2 * 86_400),
+            CancellationToken::new(),
+            None,
+        );
+        let options = Options { observer: observer.target("t"), ..Options::default() };
+        let _running = Running::with(stage.connector(""), options).await;
+        observer.started();
+        let admin = listen(&observer, Scope::Health).await;
+        stage.token().await;
+        assert_eq!(get(admin, "/readiness").await, (503, "no token yet for t\n".to_owned()));
+    });
+}
+
+#[test]
+fn each_listener_answers_what_is_its_own() {
+    run(async {
+        let stage = Stage::shared().await;
+        let watched = Watched::new(stage.connector(""), Limits::default()).await;
+        let health = listen(&watched.observer, Scope::Health).await;
+        for (path, admin, public) in [
+            ("/startup", 503, 503),
+            ("/liveness", 200, 200),
+            ("/metrics", 200, 200),
+            ("/", 200, 404),
+            ("/status.json", 200, 404),
+            ("/quitquitquit", 403, 404),
+            ("/nothing", 404, 404),
+        ] {
+            assert_eq!(watched.get(path).await.0, admin, "{path}");
+            assert_eq!(get(health, path).await.0, public, "{path}");
+        }
+        let request =
+            |method: &str, path: &str, more: &str| format!("{method} {path} HTTP/1.1\r\n{more}\r\n\r\n");
+        let own = format!("Host: {}", watched.admin);
+        for (method, path, more, status) in [
+            ("POST", "/metrics", own.clone(), 405),
+            ("HEAD", "/liveness", own.clone(), 200),
+            ("GET", "/liveness", "Host: evil.example".to_owned(), 421),
+            ("GET", "/liveness", "X-None: 1".to_owned(), 421),
+            ("POST", "/quitquitquit", "Host: evil.example".to_owned(), 421),
+            ("POST", "/quitquitquit", format!("{own}\r\nOrigin: http://evil.example"), 403),
+            ("POST", "/quitquitquit", format!("{own}\r\nOrigin: null"), 403),
+            ("GET", "/liveness", format!("{own}\r\nX-Long: {}", "x".repeat(20_000)), 431),
+            ("GET", "/liveness", format!("{own}{}", "\r\nX-Many: 1".repeat(100)), 431),
+        ] {
+            assert_eq!(ask(watched.admin, &request(method, path, &more)).await.0, status, "{method} {path}");
+        }
+        // From outside under whatever name: a probe of Kubernetes names the pod's address.
+        assert_eq!(ask(health, &request("GET", "/liveness", "Host: 10.0.0.7:9090")).await.0, 200);
+        assert_eq!(ask(health, &request("POST", "/quitquitquit", "Host: localhost")).await.0, 404);
+        assert!(!watched.stop.is_cancelled(), "nobody has asked for it in the right way");
+        assert_eq!(ask(watched.admin, &request("POST", "/quitquitquit", &own)).await.0, 200);
+        assert!(watched.stop.is_cancelled());
+    });
+}
+
+#[test]
+fn the_page_may_load_nothing_and_run_only_itself() {
+    run(async {
+        let stage = Stage::shared().await;
+        let watched = Watched::new(stage.connector(""), Limits::default()).await;
+        let request = format!("GET / HTTP/1.1\r\nHost: {}\r\nX-Whole: 1\r\n\r\n", watched.admin);
+        let (_, first) = ask(watched.admin, &request).await;
+        let nonce = |answer: &str| answer.split("'nonce-").nth(1).unwrap()[..32].to_owned();
+        let policy = first.lines().find(|line| line.starts_with("content-security-policy")).unwrap();
+        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert!(first.contains(&format!("<script nonce=\"{}\">", nonce(&first))));
+        assert!(!first.contains("{{nonce}}") && !first.contains("://"), "it names no other place");
+        assert!(!first.to_lowercase().contains("access-control-allow"));
+        let (_, second) = ask(watched.admin, &request).await;
+        assert_ne!(nonce(&first), nonce(&second));
+    });
+}
+
+#[tokio::test]
+async fn the_admin_listener_stays_on_this_machine() {
+    let observer = Observer::new(|| SystemClock.now(), CancellationToken::new(), None);
+    for (scope, good) in [(Scope::Admin, false), (Scope::Health, true)] {
+        let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+        assert_eq!(Admin::new(listener, scope, observer.clone()).is_ok(), good, "{scope:?}");
+    }
+}
+
+#[test]
+fn a_target_that_is_set_up_anew_goes_on_counting_and_one_that_is_gone_is_not_shown() {
+    run(async {
+        let stage = Stage::shared().await;
+        let watched = Watched::new(stage.connector(""), Limits::default()).await;
+        drop(watched.running.connect(ROLE, "postgres").await.unwrap());
+        watched.empty().await;
+        let limits = Limits { connections: 7, ..Limits::default() };
+        let observer = watched.observer.target("my-target");
+        let anew = Options { limits, observer, ..Options::default() };
+        let other = Options { observer: watched.observer.target("other"), ..Options::default() };
+        let anew = Running::with(stage.connector(""), anew).await;
+        let other = Running::with(stage.connector(""), other).await;
+        drop(anew.connect(ROLE, "postgres").await.unwrap());
+        watched.empty().await;
+        let status = watched.status().await;
+        assert_eq!(status["targets"].as_array().unwrap().len(), 2);
+        assert_eq!(status["targets"][0]["sessions"]["total"], 2);
+        assert_eq!(status["targets"][0]["sessions"]["limit"], 7);
+        assert_eq!(status["targets"][0]["listening"].as_array().unwrap().len(), 2);
+        let Running { shutdown, served, injector, .. } = other;
+        shutdown.cancel();
+        served.await.unwrap();
+        drop(injector);
+        assert_eq!(watched.status().await["targets"].as_array().unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_listener_that_is_given_to_another_target_is_shown_there() {
+    run(async {
+        let stage = Stage::shared().await;
+        let observer = Observer::new(|| SystemClock.now(), CancellationToken::new(), None);
+        let injector = |name: &str| {
+            let options = Options { observer: observer.target(name), ..Options::default() };
+            Arc::new(Injector::new(stage.connector(""), options))
+        };
+        let current = Current::new(injector("before"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(current.clone().serve(Listener::Tcp(listener), Stop::default()));
+        let admin = listen(&observer, Scope::Admin).await;
+        let shown = async |name: &str| {
+            loop {
+                let status: Value = serde_json::from_str(&get(admin, "/status.json").await.1).unwrap();
+                let targets = status["targets"].as_array().unwrap();
+                if targets.len() == 1 && targets[0]["name"] == name && targets[0]["listening"][0] == *address
+                {
+                    return;
+                }
+            }
+        };
+        shown("before").await;
+        current.replace(injector("after"));
+        shown("after").await;
+    });
+}
