@@ -45,7 +45,7 @@ impl Gateway {
         };
         let session = match logged_in.unwrap_or_else(|_| Err(refusal::slow().into())) {
             Ok(Some(session)) => session,
-            Ok(None) => return,
+            Ok(None) => return client.close().await,
             Err(End::Told(fields)) => {
                 // As a text it is written with escapes: a client may have had its own lines in it.
                 tracing::info!(%address, reason = fields.to_string(), "a client was refused");

@@ -95,7 +95,7 @@ impl Injector {
         };
         let session = match signed_in {
             Ok(Some(session)) => session,
-            Ok(None) => return,
+            Ok(None) => return client.close().await,
             Err(End::Told(fields)) => {
                 // As a text it is written with escapes: a client may have had its own lines in it.
                 tracing::info!(%address, reason = fields.to_string(), "a client was refused");

@@ -166,6 +166,15 @@ impl<S: Socket> Client<S> {
         Ok(self.flush().await?)
     }
 
+    /// Hangs up in good order, within a bounded time: libpq takes TLS that ends without a word for a failure.
+    pub(crate) async fn close(mut self) {
+        let farewell = async {
+            self.shutdown().await?;
+            linger(&mut self).await
+        };
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    }
+
     /// Sends the last message and hangs up, within a bounded time. What fails here has nobody to be told to.
     pub(crate) async fn tell(mut self, fields: Fields) {
         let farewell = async {
