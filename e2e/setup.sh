@@ -10,6 +10,15 @@ mkdir -p "$clients"
 
 has() { command -v "$1" >/dev/null 2>&1; }
 
+# Where Debian puts the JDBC driver.
+JDBC=/usr/share/java/postgresql.jar
+
+# The programs of an installed PostgreSQL server, for what the embedded one cannot show.
+server() {
+    local found
+    found=$(compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -n 1) && dirname "$found"
+}
+
 missing() {
     echo "e2e: no $1: $2" >&2
     echo "$1: $2" >>"$clients/missing"
@@ -19,7 +28,12 @@ missing() {
 packages() {
     has curl || echo curl
     has jq || echo jq
+    has openssl || echo openssl
     has psql || echo postgresql-client
+    server >/dev/null || echo postgresql
+    [ -e "$JDBC" ] || echo libpostgresql-jdbc-java
+    has java || echo default-jdk-headless
+    has pgbouncer || [ -x /usr/sbin/pgbouncer ] || echo pgbouncer
     has ip || echo iproute2
     has setpriv || echo util-linux
     has script || echo bsdutils
@@ -66,9 +80,12 @@ azure_cli() {
 }
 
 install_packages || echo "e2e: the package manager failed; going on with what there is" >&2
-for program in curl jq psql ip setpriv script; do
+for program in curl jq openssl psql ip setpriv script; do
     has "$program" || missing "$program" "not on the PATH; install it with this system's package manager"
 done
+has pgbouncer || [ -x /usr/sbin/pgbouncer ] || missing pgbouncer "not on the PATH; install it with this system's package manager"
+server >"$clients/postgresql" || missing postgresql "no installed server below /usr/lib/postgresql"
+{ has java && [ -e "$JDBC" ]; } || missing jdbc "no java, or no $JDBC"
 once python clients/requirements.txt python_packages || missing python "the packages of clients/requirements.txt could not be installed"
 once node clients/package-lock.json node_packages || missing node "the packages of clients/package.json could not be installed"
 if ! { [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ] && unshare --net true 2>/dev/null; }; then

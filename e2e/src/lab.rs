@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use tempfile::TempDir;
 
 use crate::run::processes;
-use crate::{Cloud, Flavour, Run, binary, secrecy};
+use crate::{Cloud, Flavour, Proxy, Run, binary, secrecy};
 
 /// Who works in a lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +84,17 @@ impl Lab {
     /// Starts `pgentra local up` and waits until it is ready.
     pub fn cloud(&self, flavour: Flavour, arguments: &[&str]) -> Cloud<'_> {
         Cloud::up(self, flavour, arguments)
+    }
+
+    /// Starts `pgentra proxy` with these variables and arguments and waits until it says of that many listeners that they
+    /// are there.
+    pub fn proxy(
+        &self,
+        variables: impl IntoIterator<Item = (String, String)>,
+        arguments: &[&str],
+        listeners: usize,
+    ) -> Proxy<'_> {
+        Proxy::start(self, variables, arguments, listeners)
     }
 
     /// A place for files of the test, open to all users.

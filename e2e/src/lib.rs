@@ -15,6 +15,7 @@ mod binary;
 mod client;
 mod cloud;
 mod lab;
+mod proxy;
 mod run;
 mod secrecy;
 
@@ -22,6 +23,7 @@ pub use binary::{example, pgentra};
 pub use client::{client, have};
 pub use cloud::{Cloud, Flavour};
 pub use lab::{Lab, User};
+pub use proxy::Proxy;
 pub use run::{Done, Run};
 
 /// The resource of Azure Database for PostgreSQL, as a query string writes it.

@@ -1,0 +1,132 @@
+use std::fmt;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use crate::Lab;
+
+/// `pgentra proxy` in a lab. Dropping it ends it with SIGTERM, and fails the test if it does not end well.
+pub struct Proxy<'lab> {
+    lab: &'lab Lab,
+    process: Option<Child>,
+    listeners: Vec<String>,
+    said: Arc<Mutex<String>>,
+    lines: mpsc::Receiver<String>,
+}
+
+impl<'lab> Proxy<'lab> {
+    pub(crate) fn start(
+        lab: &'lab Lab,
+        variables: impl IntoIterator<Item = (String, String)>,
+        arguments: &[&str],
+        listeners: usize,
+    ) -> Proxy<'lab> {
+        let mut process = lab
+            .command(&[&["pgentra", "-v", "proxy"], arguments].concat())
+            .envs(variables)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(process.stderr.take().unwrap());
+        let said = Arc::new(Mutex::new(String::new()));
+        let (sender, lines) = mpsc::channel();
+        let log = Arc::clone(&said);
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                log.lock().unwrap().push_str(&format!("{line}\n"));
+                let _ = sender.send(line);
+            }
+        });
+        let mut proxy = Proxy { lab, process: Some(process), listeners: Vec::new(), said, lines };
+        for _ in 0..listeners {
+            let line = proxy.await_line("listening on ");
+            let listener = line.split(' ').nth(2).unwrap().to_owned();
+            proxy.listeners.push(listener);
+        }
+        proxy
+    }
+
+    /// Where it listens, as it says it: an address, or the path of a socket.
+    pub fn listeners(&self) -> &[String] {
+        &self.listeners
+    }
+
+    /// The port of its first listener, which is a TCP address.
+    pub fn port(&self) -> String {
+        self.listeners[0].parse::<SocketAddr>().unwrap().port().to_string()
+    }
+
+    /// Waits for a line that has this in it, and returns it.
+    pub fn await_line(&self, words: &str) -> String {
+        loop {
+            match self.lines.recv_timeout(LIMIT) {
+                Ok(line) if line.contains(words) => return line,
+                Ok(_) => {}
+                Err(_) => panic!("the proxy did not say {words:?} but:\n{}", self.said()),
+            }
+        }
+    }
+
+    /// Everything that it said so far.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(self.process.as_ref().expect("it runs"))
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits until it ended, as something is ending it.
+    pub fn ended(mut self) -> ExitStatus {
+        self.wait()
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("it runs");
+        let group = Pid::from_child(&process);
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || sender.send(process.wait()));
+        let status = receiver.recv_timeout(LIMIT).unwrap_or_else(|_| {
+            let _ = kill_process_group(group, Signal::KILL);
+            panic!("the proxy did not end within {LIMIT:?}\n{}", self.said())
+        });
+        self.lab.record("pgentra proxy", &self.said());
+        status.unwrap()
+    }
+}
+
+impl fmt::Debug for Proxy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy").field("listeners", &self.listeners).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Proxy<'_> {
+    fn drop(&mut self) {
+        if self.process.is_none() {
+            return;
+        }
+        self.signal(Signal::TERM);
+        let status = self.wait();
+        if !std::thread::panicking() {
+            assert!(status.success(), "the proxy ended with {status}:\n{}", self.said());
+        }
+    }
+}
+
+/// A second on an idle machine; it drains for five seconds where a client stays.
+const LIMIT: Duration = Duration::from_secs(60);
