@@ -220,7 +220,7 @@ fn injector(process: &Process, configured: &Configured, shared: Shared) -> Injec
         ..Limits::default()
     };
     let naming = if settings.pin { Naming::Pinned } else { Naming::Same };
-    Injector::new(connector.clone(), Options { naming, limits, shared })
+    Injector::new(connector.clone(), Options { naming, limits, shared, ..Options::default() })
 }
 
 /// Listens, and says on what.
