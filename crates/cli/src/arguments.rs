@@ -391,9 +391,10 @@ pub(crate) struct Output {
 }
 
 /// Forms of a result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// For people.
+    #[default]
     Text,
     /// For programs: stable, one document.
     Json,

@@ -66,6 +66,11 @@ impl Problem {
         self.hint.as_deref()
     }
 
+    /// Who is to blame.
+    pub(crate) fn blame(&self) -> Blame {
+        self.blame
+    }
+
     /// The exit code that says who is to blame.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.blame as u8)

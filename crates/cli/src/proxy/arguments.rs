@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 
 use clap::error::Error;
-use clap::{ArgMatches, Args, Command, FromArgMatches};
+use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
 use super::keys::{KEYS, Key};
-use crate::arguments::{Identity, Server};
+use super::wait::Wait;
+use crate::arguments::{Format, Identity, Server};
 
 /// Arguments of `pgentra proxy`.
 #[derive(Debug, Default, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Proxy {
     /// A server, as a connection URI or a conninfo string; several may be given. A role or database that it names is the
     /// only one that clients may use. Its parameters may set what holds for it alone: …?max_connections=20
@@ -18,10 +20,26 @@ pub(crate) struct Proxy {
     /// A TOML file with the same settings, and targets. Default: PGENTRA_CONFIG
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Sign in to every target once, say how that went, and listen on nothing.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Form in which --check says it.
+    #[arg(short, long, value_enum, default_value_t = Format::Text, value_name = "FORMAT", requires = "check")]
+    pub(crate) output: Format,
     #[command(flatten)]
     pub(crate) flags: Flags,
     #[command(flatten)]
     pub(crate) server: Server,
+    #[command(subcommand)]
+    pub(crate) command: Option<Further>,
+}
+
+/// What else there is to do with a proxy.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Further {
+    /// Wait until a proxy that was started elsewhere is ready: it listens, and has a token for every target.
+    #[command(after_help = "Example: pgentra proxy wait --health 127.0.0.1:9091 --timeout 30")]
+    Wait(Wait),
 }
 
 /// The flags of all keys, as they were given.

@@ -1,6 +1,7 @@
 //! `pgentra proxy`: what it is told, and what it does.
 
 mod arguments;
+mod check;
 mod configuration;
 mod difference;
 mod file;
@@ -14,6 +15,7 @@ mod running;
 mod serve;
 mod settings;
 mod signals;
+mod wait;
 
 pub(crate) use arguments::Proxy;
 pub(crate) use serve::run;

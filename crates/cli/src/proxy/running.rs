@@ -154,6 +154,15 @@ impl Running {
                 open.closing.cancel();
             }
         }
+        // The first client is not to wait for it. The same request serves all targets of an identity.
+        for live in &next {
+            let connector = live.configured.connector.clone();
+            tokio::spawn(async move {
+                if let Err(error) = connector.token_ready().await {
+                    tracing::warn!(error = Problem::from(error).chain(), "there is no token yet");
+                }
+            });
+        }
         self.gone.extend(self.targets.drain(..).map(|live| live.shared));
         self.targets = next;
         let mut listeners = Vec::new();

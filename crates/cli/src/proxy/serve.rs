@@ -3,19 +3,26 @@
 use pgentra_identity::World;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::arguments::Proxy;
+use super::arguments::{Further, Proxy};
 use super::configuration::{Configuration, Held};
 use super::inherited::Inherited;
 use super::notify::Notify;
 use super::running::Running;
 use super::signals::{Signals, Told};
+use super::{check, wait};
 use crate::output;
 use crate::problem::Outcome;
 
 /// Lets clients in until Ctrl-C or SIGTERM, then sees their sessions to their end. SIGHUP has the configuration read again.
-pub(crate) async fn run(world: &World, arguments: Proxy) -> Outcome {
+pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
+    if let Some(Further::Wait(wait)) = arguments.command.take() {
+        return wait::run(world, wait).await;
+    }
     let mut held = Held::new(Inherited::from_systemd(world.env())?);
     let configuration = Configuration::gather(world, &arguments, &mut held)?;
+    if arguments.check {
+        return check::run(configuration, arguments.output).await;
+    }
     let mut signals = Signals::listen()?;
     let mut running = Running::default();
     let lines = running.apply(configuration, &held.inherited).await?;

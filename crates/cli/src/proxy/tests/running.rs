@@ -7,6 +7,8 @@ use crate::proxy::arguments::Proxy;
 use crate::proxy::configuration::Held;
 
 const FILE: &str = "/pgentra.toml";
+/// A metadata service that nobody is at.
+const NOWHERE: (&str, &str) = ("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1");
 
 /// What runs, and the file that says so.
 struct Stage {
@@ -19,7 +21,7 @@ struct Stage {
 impl Stage {
     fn new(inherited: Inherited) -> Self {
         let files = Files::in_memory();
-        let world = World::builder().env(Env::from_map::<String, String>([])).files(files.clone()).build();
+        let world = World::builder().env(Env::from_map([NOWHERE])).files(files.clone()).build();
         Self { files, world, held: Held::new(inherited), running: Running::default() }
     }
 

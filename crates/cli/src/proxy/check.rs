@@ -1,0 +1,136 @@
+//! `pgentra proxy --check`: every target is signed in to once, and nothing is listened on.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use pgentra_connect::{ConnectError, Connector};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::configuration::{Configuration, Configured};
+use crate::arguments::Format;
+use crate::output;
+use crate::problem::{Outcome, Problem};
+
+/// What became of a target.
+#[derive(Debug, Serialize)]
+struct Checked {
+    target: String,
+    ok: bool,
+    /// Without a role there is nobody to sign in as: token, address and certificate are all that was tried.
+    role: Option<String>,
+    database: Option<String>,
+    address: Option<SocketAddr>,
+    tls: Option<String>,
+    seconds: f64,
+    exit_code: u8,
+    error: Option<String>,
+    hint: Option<String>,
+}
+
+/// Prints what became of each target. The exit code is that of the first that failed.
+pub(crate) async fn run(configuration: Configuration, format: Format) -> Outcome {
+    let targets = configuration.targets.into_iter().map(|configured| async move {
+        let began = Instant::now();
+        let reached = reach(&configured.connector).await.map_err(Problem::from);
+        let checked = Checked::of(&configured, &reached, began.elapsed());
+        (checked, reached.err())
+    });
+    let (checked, problems): (Vec<_>, Vec<_>) = join_all(targets).await.into_iter().unzip();
+    match format {
+        Format::Json => output::json(&checked)?,
+        Format::Text => output::result(&checked.iter().map(Checked::text).collect::<String>())?,
+    }
+    let number = checked.len();
+    let mut failed: Vec<_> = problems.into_iter().flatten().collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{} of {number} target(s) cannot be served", failed.len());
+    Err(Problem::new(failed.remove(0).blame(), message).hint("what is wrong with each is said above"))
+}
+
+/// Where a target was reached, and with what TLS.
+struct Reached {
+    address: Option<SocketAddr>,
+    tls: String,
+}
+
+async fn reach(connector: &Connector) -> Result<Reached, ConnectError> {
+    if connector.target().named_user().is_some() {
+        let session = connector.connect().await?;
+        let reached = Reached { address: session.address(), tls: session.tls().to_string() };
+        session.close().await?;
+        return Ok(reached);
+    }
+    connector.token_ready().await?;
+    let mut last = None;
+    for endpoint in connector.target().endpoints() {
+        let addresses = match connector.resolve(endpoint).await {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                last = Some(error);
+                continue;
+            }
+        };
+        for address in addresses {
+            match connector.dial(address).await {
+                Ok(stream) => {
+                    let secured = connector.secure(stream, &endpoint.host).await?;
+                    return Ok(Reached { address: Some(address), tls: secured.tls().to_string() });
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+    }
+    // A target names a server, and a server has an address or none, which is an error.
+    match last {
+        Some(error) => Err(error),
+        None => {
+            connector.connect().await.map(|session| Reached { address: None, tls: session.tls().to_string() })
+        }
+    }
+}
+
+impl Checked {
+    fn of(configured: &Configured, reached: &Result<Reached, Problem>, took: Duration) -> Self {
+        let target = configured.connector.target();
+        let named = |name: Option<&str>| name.map(str::to_owned);
+        let problem = reached.as_ref().err();
+        let reached = reached.as_ref().ok();
+        Self {
+            target: configured.name.clone(),
+            ok: problem.is_none(),
+            role: named(target.named_user()),
+            database: named(target.named_database()),
+            address: reached.and_then(|reached| reached.address),
+            tls: reached.map(|reached| reached.tls.clone()),
+            seconds: took.as_secs_f64(),
+            exit_code: problem.map_or(0, |problem| problem.blame() as u8),
+            error: problem.map(Problem::chain),
+            hint: problem.and_then(|problem| problem.hint_text()).map(str::to_owned),
+        }
+    }
+
+    fn text(&self) -> String {
+        let Self { target, tls, seconds, .. } = self;
+        let mut text = match (&self.error, tls) {
+            (Some(error), _) => format!("failed  {target}: {error}\n"),
+            (None, tls) => {
+                let tls = tls.as_deref().unwrap_or_default();
+                let what = match &self.role {
+                    Some(_) => "signed in",
+                    None => "token and certificate are good; name a role to have it sign in",
+                };
+                format!("ok      {target}: {what} ({tls}, {seconds:.3} s)\n")
+            }
+        };
+        if let Some(hint) = &self.hint {
+            // A text takes whatever is written to it.
+            let _ = writeln!(text, "        hint: {hint}");
+        }
+        text
+    }
+}

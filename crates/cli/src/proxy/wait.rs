@@ -1,0 +1,143 @@
+//! `pgentra proxy wait`: for scripts that start something behind a proxy.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use clap::Args;
+use pgentra_identity::World;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::place::Place;
+use crate::problem::{Blame, Outcome, Problem};
+
+/// How long to wait before asking again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Arguments of `pgentra proxy wait`.
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// Where the proxy's admin listener is. Default: PGENTRA_ADMIN_LISTEN
+    #[arg(long, value_name = "ADDR", conflicts_with = "health")]
+    admin: Option<Place>,
+    /// Where its health listener is. Default: PGENTRA_HEALTH_LISTEN
+    #[arg(long, value_name = "ADDR")]
+    health: Option<Place>,
+    /// Give up after so long.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86400))]
+    timeout: u64,
+}
+
+/// Returns once `/readiness` is answered with 200. The exit code of a wait in vain is 3 where somebody answers, and 4 where
+/// nobody does.
+pub(crate) async fn run(world: &World, arguments: Wait) -> Outcome {
+    let address = address(world, &arguments)?;
+    let url = format!("http://{address}/readiness");
+    let deadline = Instant::now() + Duration::from_secs(arguments.timeout);
+    loop {
+        let asked = timeout_at(deadline, world.http().get(&url)).await;
+        let why_not = match asked {
+            Ok(Ok(answer)) if answer.status() == 200 => return Ok(()),
+            Ok(Ok(answer)) => {
+                let said = String::from_utf8_lossy(answer.body()).trim().to_owned();
+                Problem::new(Blame::Token, format!("the proxy is not ready: {said}"))
+                    .hint("its own words are in its log; `pgentra proxy --check` with its arguments tries every target")
+            }
+            Ok(Err(error)) => unreached(address, &error.to_string()),
+            Err(_) => unreached(address, "no answer in time"),
+        };
+        if Instant::now() + PAUSE >= deadline {
+            return Err(why_not);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+fn unreached(address: SocketAddr, why: &str) -> Problem {
+    Problem::new(Blame::Network, format!("nobody says at {address} whether the proxy is ready: {why}"))
+        .hint("start it with --admin-listen or --health-listen, and name the same address here")
+}
+
+fn address(world: &World, arguments: &Wait) -> Outcome<SocketAddr> {
+    let variable = |name: &str| {
+        let text = world.env().get(name)?;
+        let wrong = |error| Problem::new(Blame::Usage, format!("{name} cannot be `{text}`: {error}"));
+        Some(text.parse::<Place>().map_err(wrong))
+    };
+    let named = arguments.admin.clone().or_else(|| arguments.health.clone()).map(Ok);
+    let named =
+        named.or_else(|| variable("PGENTRA_ADMIN_LISTEN")).or_else(|| variable("PGENTRA_HEALTH_LISTEN"));
+    match named.transpose()? {
+        Some(Place::Tcp(address)) => Ok(reachable(address)),
+        Some(other) => Err(Problem::new(Blame::Usage, format!("{other} is no address to ask at"))
+            .hint("write IP:PORT, as in --admin-listen")),
+        None => Err(Problem::new(Blame::Usage, "it is not said where the proxy tells whether it is ready")
+            .hint("name its --admin-listen with --admin, or its --health-listen with --health")),
+    }
+}
+
+/// An address to listen on that means all of them is asked at the loopback one.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    (ip, address.port()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use pgentra_identity::Env;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn wait(health: Option<Place>, timeout: u64) -> Wait {
+        Wait { admin: None, health, timeout }
+    }
+
+    /// Gives these answers, one to each request.
+    async fn answers(answers: &'static [&'static str]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 1024];
+                let length = stream.read(&mut request).await.unwrap();
+                assert!(request[..length].starts_with(b"GET /readiness HTTP/1.1\r\n"));
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        address
+    }
+
+    const NOT_YET: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 8\r\n\r\nno token";
+    const READY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nready";
+
+    #[tokio::test]
+    async fn it_waits_until_the_proxy_is_ready() {
+        let world = World::builder().build();
+        let address = answers(&[NOT_YET, READY]).await;
+        run(&world, wait(Some(Place::Tcp(address)), 60)).await.unwrap();
+        let env =
+            Env::from_map([("PGENTRA_HEALTH_LISTEN", format!("0.0.0.0:{}", answers(&[READY]).await.port()))]);
+        run(&World::builder().env(env).build(), wait(None, 60)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_wait_in_vain_says_why() {
+        let world = World::builder().build();
+        let address = answers(&[NOT_YET]).await;
+        let problem = run(&world, wait(Some(Place::Tcp(address)), 0)).await.unwrap_err();
+        // With no time at all, no answer may come in time either.
+        assert!([Blame::Token, Blame::Network].contains(&problem.blame()), "{problem:?}");
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let problem = run(&world, wait(Some(Place::Tcp(free)), 0)).await.unwrap_err();
+        assert_eq!(problem.blame(), Blame::Network);
+        for place in [None, Some("/run/pg".parse().unwrap())] {
+            assert_eq!(run(&world, wait(place, 0)).await.unwrap_err().blame(), Blame::Usage);
+        }
+    }
+}
