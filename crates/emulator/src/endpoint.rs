@@ -40,6 +40,18 @@ pub enum Endpoint {
     GitHub,
     /// Azure Pipelines: where a job gets its token.
     Pipelines,
+    /// Resource Manager: tenants, subscriptions, resource groups.
+    ResourceManager,
+    /// Resource Manager: a virtual machine.
+    VirtualMachine,
+    /// Resource Manager: user-assigned identities.
+    UserAssignedIdentity,
+    /// Resource Manager: a flexible server and its administrators.
+    FlexibleServer,
+    /// Resource Manager: status and result of an operation that takes time.
+    Operation,
+    /// Microsoft Graph.
+    Graph,
 }
 
 impl fmt::Display for Endpoint {
@@ -62,6 +74,12 @@ impl fmt::Display for Endpoint {
             Self::IssuerKeys => "issuer-keys",
             Self::GitHub => "github",
             Self::Pipelines => "pipelines",
+            Self::ResourceManager => "resource-manager",
+            Self::VirtualMachine => "virtual-machine",
+            Self::UserAssignedIdentity => "user-assigned-identity",
+            Self::FlexibleServer => "flexible-server",
+            Self::Operation => "operation",
+            Self::Graph => "graph",
         })
     }
 }

@@ -92,6 +92,12 @@ impl Answer {
         Self { status, headers, body: Body::Text(text.into()) }
     }
 
+    /// Another content type than the one it has.
+    pub(crate) fn typed(mut self, content_type: &str) -> Self {
+        self.headers.retain(|(name, _)| name != "Content-Type");
+        self.with_header("Content-Type", content_type)
+    }
+
     pub(crate) fn with_header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self

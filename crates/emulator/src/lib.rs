@@ -2,7 +2,7 @@
 //!
 //! [`LocalAzure::start`] gives a virtual machine `myVm` with a system-assigned identity and the user-assigned identity
 //! `myIdentity`, an App Service and a Cloud Shell endpoint, and an Entra tenant with an administrator, a group and the
-//! application `myApp`. Clients reach them over real HTTP and TLS on loopback, and nowhere else. Its tokens are signed
+//! application `myApp`, and the management API (Resource Manager and Graph) around them. Clients reach them over real HTTP and TLS on loopback, and nowhere else. Its tokens are signed
 //! by keys that live in its memory alone: nobody who does not name this issuer accepts them.
 //!
 //! Where the answers of the real services are documented, these are the same in status, body and the types of values.
@@ -28,10 +28,12 @@ mod keys;
 mod listen;
 mod local_azure;
 mod machine_learning;
+mod management;
 mod mint;
 pub mod options;
 mod serve;
 mod service_fabric;
+mod subscription;
 
 pub use clock::Clock;
 pub use directory::{Application, Group, Identity, IdentityKind, Ids, Machine, User};
@@ -44,3 +46,4 @@ pub use keys::KeyError;
 pub use local_azure::{LocalAzure, StartError};
 pub use mint::Draft;
 pub use options::Options;
+pub use subscription::{Administrator, PrincipalKind};

@@ -13,7 +13,7 @@ use crate::arc::Agent;
 use crate::certificates::{Authority, CertificateError, names_of, self_signed, server_config_for_name};
 use crate::clock::Clock;
 use crate::cloud::{Addresses, Cloud, Secrets, Tweaks};
-use crate::directory::{Application, Directory, Group, Identity, Machine, User};
+use crate::directory::{Application, Directory, Group, Identity, Machine, RESOURCE_GROUP, User};
 use crate::door::Door;
 use crate::entra::Certificates;
 use crate::fault::Faults;
@@ -23,8 +23,9 @@ use crate::journal::Journal;
 use crate::keys::{KeyError, KeyRing};
 use crate::listen::{self, Bound};
 use crate::mint::{Draft, random};
-use crate::options::Options;
+use crate::options::{GRAPH, Options, ResourceApplication};
 use crate::serve;
+use crate::subscription::{Administrator, Subscription};
 
 /// The identity side of a local Azure. It answers until it is stopped or dropped.
 #[derive(Debug)]
@@ -182,9 +183,49 @@ impl LocalAzure {
         &self.cloud.machine
     }
 
-    /// A new user-assigned identity, not yet assigned to the machine.
+    /// A new user-assigned identity, not yet assigned to the machine; a resource like those that a client creates.
     pub fn new_identity(&self, name: &str) -> Identity {
-        self.cloud.directory.new_identity(name)
+        let identity = self.cloud.directory.new_identity(RESOURCE_GROUP, name);
+        if self.cloud.subscription.add_identity(identity.clone()).is_err() {
+            tracing::warn!(name, "the subscription is full: the new identity is in no list");
+        }
+        identity
+    }
+
+    /// A new user in the tenant.
+    pub fn new_user(&self, name: &str) -> User {
+        let user = self.cloud.directory.new_user(name);
+        self.cloud.subscription.add_user(user.clone());
+        user
+    }
+
+    /// A new group in the tenant.
+    pub fn new_group(&self, name: &str) -> Group {
+        let group = Group { name: name.to_owned(), object_id: Uuid::new_v4() };
+        self.cloud.subscription.add_group(group.clone());
+        group
+    }
+
+    /// Deletes a user, a group, a user-assigned identity or the application's principal from the directory. What was
+    /// signed before stays good.
+    pub fn delete_principal(&self, object_id: Uuid) {
+        self.cloud.subscription.forget(object_id, self.application().object_id());
+    }
+
+    /// Resource Manager's address, `https://localhost:…`.
+    pub fn resource_manager(&self) -> &str {
+        &self.cloud.addresses.management
+    }
+
+    /// Graph's address, without the version; the same as Resource Manager's.
+    pub fn graph(&self) -> &str {
+        &self.cloud.addresses.management
+    }
+
+    /// The Entra administrators of the database server. A change is told when its operation starts: whoever makes roles
+    /// of them has its running time for that.
+    pub fn administrators(&self) -> tokio::sync::watch::Receiver<Vec<Administrator>> {
+        self.cloud.subscription.watch_administrators()
     }
 
     /// Issuers of federated assertions.
@@ -260,6 +301,7 @@ impl Sockets {
             (Door::Federation, ports.federation),
             (Door::ServiceFabric, ports.service_fabric),
             (Door::TokenProxy, ports.token_proxy),
+            (Door::Management, ports.management),
         ];
         wanted.extend(options.arc.is_some().then_some((Door::Arc, ports.arc)));
         let mut sockets = Vec::new();
@@ -309,7 +351,7 @@ impl ServerCertificates {
     fn of(&self, door: Door) -> Option<Arc<ServerConfig>> {
         match door {
             Door::Metadata | Door::LinkLocal | Door::Arc => None,
-            Door::Entra | Door::Federation => Some(self.local.clone()),
+            Door::Entra | Door::Federation | Door::Management => Some(self.local.clone()),
             Door::ServiceFabric => Some(self.service_fabric.clone()),
             Door::TokenProxy => Some(self.token_proxy.clone()),
         }
@@ -334,6 +376,7 @@ impl Addresses {
             token_proxy: tls(Door::TokenProxy),
             token_proxy_ca: certificates.token_proxy_ca.clone(),
             arc: plain(Door::Arc),
+            management: tls(Door::Management),
         }
     }
 }
@@ -347,12 +390,18 @@ pub(crate) async fn on_a_blocking_thread<T: Send + 'static>(
 
 fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> {
     let directory = Directory::new(options.ids, random(30)?.into());
+    let mut resources = options.resources;
+    // Clients that know Graph by its address alone ask for tokens for that address, as the Azure CLI does.
+    resources.push(ResourceApplication::new(addresses.management.clone(), GRAPH));
     Ok(Cloud {
         machine: Machine::new(vec![directory.vm.clone(), directory.user_assigned.clone()]),
+        subscription: Subscription::new(&directory, options.server.as_ref()),
+        server: options.server,
+        operation_time: options.operation_time,
         federation: Federation::new(options.clock.clone(), options.lifetimes.clone(), &addresses.federation),
         clock: options.clock,
         lifetimes: options.lifetimes,
-        resources: options.resources,
+        resources,
         directory,
         keys: KeyRing::generate()?,
         faults: Faults::default(),

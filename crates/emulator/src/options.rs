@@ -9,6 +9,9 @@ use uuid::{Uuid, uuid};
 use crate::clock::Clock;
 use crate::directory::Ids;
 
+/// Application id of Microsoft Graph.
+pub(crate) const GRAPH: Uuid = uuid!("00000003-0000-0000-c000-000000000000");
+
 /// How to start a [`LocalAzure`](crate::LocalAzure).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -31,6 +34,10 @@ pub struct Options {
     pub arc: Option<ArcAgent>,
     /// How App Service writes an expiry in its protocol of 2017. Default: as on Linux.
     pub legacy_dates: DateText,
+    /// The flexible server that Resource Manager tells of. Default: `mydemoserver`; with `None` there is none.
+    pub server: Option<ServerOptions>,
+    /// How long an operation of Resource Manager runs, by the clock. Default: 1 second; on Azure it can be minutes.
+    pub operation_time: Duration,
     /// The applications whose tokens can be asked for. Default: the ones named at [`ResourceApplication::known`].
     pub resources: Vec<ResourceApplication>,
 }
@@ -47,6 +54,8 @@ impl Options {
             link_local: false,
             arc: None,
             legacy_dates: DateText::Linux,
+            server: Some(ServerOptions::new("mydemoserver", "mydemoserver.postgres.database.azure.com")),
+            operation_time: Duration::from_secs(1),
             resources: ResourceApplication::known(),
         }
     }
@@ -102,6 +111,8 @@ pub struct Ports {
     pub service_fabric: u16,
     /// The token proxy of AKS identity bindings, over HTTPS with an authority of its own.
     pub token_proxy: u16,
+    /// Resource Manager and Graph, over HTTPS.
+    pub management: u16,
     /// The agent of an Azure Arc server, over HTTP; unused without [`Options::arc`].
     pub arc: u16,
 }
@@ -122,6 +133,23 @@ impl ArcAgent {
     /// A current agent that writes its challenge files into `keys`.
     pub fn new(keys: impl Into<PathBuf>) -> Self {
         Self { keys: keys.into(), user_assigned: true }
+    }
+}
+
+/// The flexible server in Resource Manager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerOptions {
+    /// Its name.
+    pub name: String,
+    /// `fullyQualifiedDomainName`
+    pub host: String,
+}
+
+impl ServerOptions {
+    /// A server with this name, which clients reach at this host.
+    pub fn new(name: impl Into<String>, host: impl Into<String>) -> Self {
+        Self { name: name.into(), host: host.into() }
     }
 }
 
@@ -173,7 +201,7 @@ impl ResourceApplication {
             ("https://ossrdbms-aad.database.chinacloudapi.cn", POSTGRESQL),
             ("https://management.azure.com", uuid!("797f4846-ba00-4fd7-ba43-dac1f8f63013")),
             ("https://management.core.windows.net", uuid!("797f4846-ba00-4fd7-ba43-dac1f8f63013")),
-            ("https://graph.microsoft.com", uuid!("00000003-0000-0000-c000-000000000000")),
+            ("https://graph.microsoft.com", GRAPH),
             ("https://vault.azure.net", uuid!("cfa8b339-82a2-471a-a3c9-0fc0be7a4093")),
             ("https://storage.azure.com", uuid!("e406a681-f3d4-42a8-90b6-c2b029497af1")),
             ("api://AzureADTokenExchange", uuid!("fb60f99c-7a34-4190-8149-302f77469936")),

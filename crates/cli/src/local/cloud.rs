@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pgentra_connect::{Connector, Layers, Target};
-use pgentra_emulator::options::ArcAgent;
+use pgentra_emulator::options::{ArcAgent, ServerOptions};
 use pgentra_emulator::{Clock, Identity, LocalAzure, Options};
 use pgentra_identity::http::HttpClient;
 use pgentra_identity::{Cloud, Credential, Env, Resource, World};
@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::administrators;
 use super::environment::{self, Places};
 use super::folder;
 use super::keys::PublishedKeys;
@@ -54,6 +55,8 @@ pub(crate) struct LocalCloud {
     port: u16,
     stop: CancellationToken,
     pod: JoinHandle<()>,
+    /// Makes roles of new administrators; not before there are roles at all.
+    administrators: Option<JoinHandle<()>>,
     database: LocalDb,
     /// The folder of the Arc agent, if it is one.
     arc: Option<Janitor>,
@@ -103,11 +106,12 @@ impl LocalCloud {
         let azure = Arc::new(azure);
         write_pod_tokens(&places, &azure)?;
         let pod = tokio::spawn(keep_pod_tokens(places, azure.clone()));
-        Ok(Self { flavour, azure, gateway, port, stop, pod, database, arc, janitor })
+        let administrators = None;
+        Ok(Self { flavour, azure, gateway, port, stop, pod, administrators, database, arc, janitor })
     }
 
     /// Gives every identity a role, as the Entra administrator does it, and the application a certificate.
-    pub(crate) async fn furnish(&self) -> Outcome {
+    pub(crate) async fn furnish(&mut self) -> Outcome {
         let certificate = self.azure.new_client_certificate().await;
         let certificate =
             certificate.map_err(|error| Problem::ours("cannot make the application's certificate", error))?;
@@ -129,6 +133,11 @@ impl LocalCloud {
             }
         }
         session.close().await?;
+        if self.flavour == Flavour::Flexible {
+            let connector = self.connector(Host::Admin, None)?;
+            let follow = administrators::follow(connector, self.azure.administrators());
+            self.administrators = Some(tokio::spawn(follow));
+        }
         Ok(())
     }
 
@@ -212,8 +221,10 @@ impl LocalCloud {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         let _ = self.gateway.await;
-        self.pod.abort();
-        let _ = self.pod.await;
+        for task in [Some(self.pod), self.administrators].into_iter().flatten() {
+            task.abort();
+            let _ = task.await;
+        }
         if let Some(azure) = Arc::into_inner(self.azure) {
             azure.stop().await;
         }
@@ -253,6 +264,11 @@ async fn start_azure(
     let clock = world.clock().clone();
     let mut azure = Options::new(Clock::following(move || clock.now()));
     azure.ports.metadata = options.metadata_port;
+    // Resource Manager has no port: clients find it in PGPORT.
+    azure.server = match options.database.flavour {
+        Flavour::Flexible => Some(ServerOptions::new(SERVER_NAME, "localhost")),
+        _ => None,
+    };
     azure.link_local = options.fixed.link_local;
     azure.arc = arc_keys.map(ArcAgent::new);
     LocalAzure::start(azure).await.map_err(|error| {

@@ -26,8 +26,12 @@ pub(crate) struct Description {
     pub(crate) metadata_url: String,
     /// The Entra authority.
     pub(crate) authority_host: String,
+    /// Resource Manager and Graph.
+    pub(crate) management_url: String,
     /// The Entra tenant.
     pub(crate) tenant_id: String,
+    /// The subscription that the VM is in.
+    pub(crate) subscription_id: String,
     /// Identities by name, with the database role that is mapped to each.
     pub(crate) identities: Vec<Identity>,
     /// Variables that make a program believe it runs on a host of that kind.
@@ -87,7 +91,9 @@ impl Description {
             },
             metadata_url: azure.metadata_url().to_owned(),
             authority_host: azure.authority_host().to_owned(),
+            management_url: azure.resource_manager().to_owned(),
             tenant_id: azure.tenant().to_string(),
+            subscription_id: azure.subscription().to_string(),
             identities: vec![
                 managed("system-assigned", azure.vm()),
                 managed("user-assigned", azure.user_assigned()),
@@ -116,7 +122,7 @@ impl Description {
     pub(crate) fn text(&self) -> String {
         let server = &self.server;
         let mut text = format!(
-            "{}\n  PostgreSQL   {}:{} ({}, {})\n  metadata     {}\n  Entra        {}{}\n  certificate  {}\n",
+            "{}\n  PostgreSQL   {}:{} ({}, {})\n  metadata     {}\n  Entra        {}{}\n  management   {}\n  subscription {}\n  certificate  {}\n",
             bold(&format!("local cloud `{}`", self.name)),
             server.host,
             server.port,
@@ -125,6 +131,8 @@ impl Description {
             self.metadata_url,
             self.authority_host,
             self.tenant_id,
+            self.management_url,
+            self.subscription_id,
             server.sslrootcert.display(),
         );
         for identity in &self.identities {

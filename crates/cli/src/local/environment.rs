@@ -98,7 +98,13 @@ pub(crate) fn of(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
                 set("IMDS_ENDPOINT", &arc.imds_endpoint);
             }
         }
-        Host::Admin => set("MSI_ENDPOINT", azure.cloud_shell()),
+        Host::Admin => {
+            set("MSI_ENDPOINT", azure.cloud_shell());
+            // It talks to Resource Manager and Graph.
+            let certificate = Places::new(cloud.folder()).certificate.display().to_string();
+            set("SSL_CERT_FILE", &certificate);
+            set("REQUESTS_CA_BUNDLE", &certificate);
+        }
         Host::Aks
         | Host::AksBinding
         | Host::GithubActions
@@ -121,6 +127,9 @@ fn libpq(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
         ("PGSSLROOTCERT", &certificate),
         // Node.js adds it to its own roots; only programs that talk to the local authority need it.
         ("NODE_EXTRA_CA_CERTS", &certificate),
+        ("PGENTRA_MANAGEMENT_ENDPOINT", cloud.azure().resource_manager()),
+        ("PGENTRA_GRAPH_ENDPOINT", cloud.azure().graph()),
+        ("AZURE_SUBSCRIPTION_ID", &cloud.azure().subscription().to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into()

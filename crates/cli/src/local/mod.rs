@@ -1,5 +1,6 @@
 //! `pgentra local`: a local Azure whose PostgreSQL checks tokens.
 
+mod administrators;
 pub(crate) mod cloud;
 pub(crate) mod control;
 mod description;

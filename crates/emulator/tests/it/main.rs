@@ -12,3 +12,4 @@ mod hosts;
 mod imds;
 mod jwt;
 mod life;
+mod management;

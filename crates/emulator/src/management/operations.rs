@@ -1,0 +1,84 @@
+//! Operations that take time (Microsoft: async-operations).
+
+use hyper::StatusCode;
+use jiff::Timestamp;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{LOCATION, json_answer, refusal, servers};
+use crate::cloud::Cloud;
+use crate::exchange::Answer;
+use crate::subscription::{Effect, Operation};
+
+/// Starts an operation on `resource`, which takes the time that the options say.
+pub(super) fn start(cloud: &Cloud, resource: &str, effect: Effect) -> Operation {
+    let seconds = i64::try_from(cloud.operation_time.as_secs()).unwrap_or(i64::MAX);
+    cloud.subscription.start(resource, effect, (cloud.clock.unix(), seconds))
+}
+
+/// Tells where the operation can be watched.
+pub(super) fn announced(cloud: &Cloud, answer: Answer, provider: &str, operation: &Operation) -> Answer {
+    let word = if provider == "Microsoft.Compute" { "operations" } else { "azureAsyncOperation" };
+    answer
+        .with_header("Azure-AsyncOperation", address(cloud, provider, word, operation))
+        .with_header("Retry-After", retry_after(cloud, operation))
+}
+
+/// Where its result will be.
+pub(super) fn location(cloud: &Cloud, provider: &str, operation: &Operation) -> String {
+    address(cloud, provider, "operationResults", operation)
+}
+
+/// `GET …/operations/{id}` or `…/azureAsyncOperation/{id}`
+pub(super) fn status(cloud: &Cloud, id: &str) -> Result<Answer, Answer> {
+    let operation = find(cloud, id)?;
+    let runs = operation.runs(cloud.clock.unix());
+    let mut body = json!({
+        "name": operation.id,
+        "status": if runs { "InProgress" } else { "Succeeded" },
+        "startTime": time(operation.started),
+    });
+    if !runs {
+        body["endTime"] = json!(time(operation.ends));
+    }
+    let answer = json_answer(body);
+    Ok(if runs { answer.with_header("Retry-After", retry_after(cloud, &operation)) } else { answer })
+}
+
+/// `GET …/operationResults/{id}`: 202 while it runs, then the resource, or 204 if there is none any more.
+pub(super) fn result(cloud: &Cloud, id: &str) -> Result<Answer, Answer> {
+    let operation = find(cloud, id)?;
+    if operation.runs(cloud.clock.unix()) {
+        let here = location(cloud, servers::PROVIDER, &operation);
+        let answer = Answer::text(StatusCode::ACCEPTED, "").with_header("Location", here);
+        return Ok(answer.with_header("Retry-After", retry_after(cloud, &operation)));
+    }
+    let object_id = operation.resource.rsplit('/').next().and_then(|id| id.parse().ok());
+    let found = object_id.and_then(|id| servers::found(cloud, id));
+    Ok(found.map_or_else(|| Answer::text(StatusCode::NO_CONTENT, ""), json_answer))
+}
+
+fn find(cloud: &Cloud, id: &str) -> Result<Operation, Answer> {
+    let known = Uuid::parse_str(id).ok().and_then(|id| cloud.subscription.operation(id, cloud.clock.unix()));
+    known.ok_or_else(|| {
+        let message = format!("The operation '{id}' was not found.");
+        refusal(StatusCode::NOT_FOUND, "OperationNotFound", &message)
+    })
+}
+
+fn address(cloud: &Cloud, provider: &str, word: &str, operation: &Operation) -> String {
+    let (base, subscription) = (&cloud.addresses.management, cloud.directory.ids.subscription);
+    format!(
+        "{base}/subscriptions/{subscription}/providers/{provider}/locations/{LOCATION}/{word}/{}?api-version=2025-08-01",
+        operation.id
+    )
+}
+
+/// In whole seconds, at least one.
+fn retry_after(cloud: &Cloud, operation: &Operation) -> String {
+    (operation.ends - cloud.clock.unix()).clamp(1, 30).to_string()
+}
+
+fn time(unix: i64) -> String {
+    Timestamp::from_second(unix).map(|at| at.to_string()).unwrap_or_default()
+}

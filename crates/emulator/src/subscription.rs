@@ -1,0 +1,309 @@
+//! What the subscription and the tenant hold right now: resource groups, identities, the database server, people.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::directory::{Directory, Group, Identity, RESOURCE_GROUP, User};
+use crate::options::ServerOptions;
+
+/// What kind of principal an administrator of a database server is, in the words of the management API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrincipalKind {
+    /// A person.
+    User,
+    /// A security group.
+    Group,
+    /// An application or a managed identity.
+    ServicePrincipal,
+    /// Whoever created it did not say.
+    Unknown,
+}
+
+impl PrincipalKind {
+    pub(crate) const ALL: [Self; 4] = [Self::User, Self::Group, Self::ServicePrincipal, Self::Unknown];
+
+    /// As the API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "User",
+            Self::Group => "Group",
+            Self::ServicePrincipal => "ServicePrincipal",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// An Entra administrator of the database server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Administrator {
+    /// Object id.
+    pub object_id: Uuid,
+    /// The name of its role in the database.
+    pub name: String,
+    /// What it is.
+    pub kind: PrincipalKind,
+}
+
+/// What a running operation does when it ends.
+#[derive(Clone, Debug)]
+pub(crate) enum Effect {
+    /// It was there from the start.
+    None,
+    /// The server has a new administrator.
+    Add(Administrator),
+    /// The server has one administrator fewer.
+    Remove(Uuid),
+}
+
+impl Effect {
+    fn apply(self, administrators: &mut Vec<Administrator>) {
+        match self {
+            Self::None => {}
+            Self::Add(new) => {
+                administrators.retain(|other| other.object_id != new.object_id);
+                administrators.push(new);
+            }
+            Self::Remove(id) => administrators.retain(|other| other.object_id != id),
+        }
+    }
+}
+
+/// An operation that takes time, as the management API runs it.
+#[derive(Clone, Debug)]
+pub(crate) struct Operation {
+    pub(crate) id: Uuid,
+    /// Resource that it works on.
+    pub(crate) resource: String,
+    /// When it started and ends, in seconds since 1970.
+    pub(crate) started: i64,
+    pub(crate) ends: i64,
+    effect: Effect,
+}
+
+impl Operation {
+    pub(crate) fn runs(&self, now: i64) -> bool {
+        now < self.ends
+    }
+}
+
+/// How many operations are remembered; the oldest are forgotten first.
+const REMEMBERED: usize = 256;
+
+/// How many resources of a kind there may be: clients create them, and nobody else bounds their number.
+const MOST: usize = 1_000;
+
+/// The changing part of the local Azure, but for the machine's identities.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    state: Mutex<State>,
+    /// The administrators when all operations have ended.
+    coming: watch::Sender<Vec<Administrator>>,
+}
+
+#[derive(Debug)]
+struct State {
+    resource_groups: BTreeSet<String>,
+    identities: Vec<Identity>,
+    users: Vec<User>,
+    groups: Vec<Group>,
+    has_application: bool,
+    administrators: Vec<Administrator>,
+    operations: Vec<Operation>,
+}
+
+/// There are as many resources of a kind already as a local cloud holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+impl Subscription {
+    pub(crate) fn new(directory: &Directory, server: Option<&ServerOptions>) -> Self {
+        let administrator = &directory.administrator;
+        let first = Administrator {
+            object_id: administrator.object_id,
+            name: administrator.user_principal_name.clone(),
+            kind: PrincipalKind::User,
+        };
+        let administrators: Vec<_> = server.map(|_| first).into_iter().collect();
+        Self {
+            state: Mutex::new(State {
+                resource_groups: BTreeSet::from([RESOURCE_GROUP.to_owned()]),
+                identities: vec![directory.user_assigned.clone()],
+                users: vec![administrator.clone()],
+                groups: vec![directory.group.clone()],
+                has_application: true,
+                administrators: administrators.clone(),
+                operations: Vec::new(),
+            }),
+            coming: watch::channel(administrators).0,
+        }
+    }
+
+    /// The resource group that `name` names in any case, as it was written first.
+    pub(crate) fn resource_group(&self, name: &str) -> Option<String> {
+        self.state().resource_groups.iter().find(|group| group.eq_ignore_ascii_case(name)).cloned()
+    }
+
+    pub(crate) fn resource_groups(&self) -> Vec<String> {
+        self.state().resource_groups.iter().cloned().collect()
+    }
+
+    pub(crate) fn add_resource_group(&self, name: &str) -> Result<(), Full> {
+        let mut state = self.state();
+        let known = state.resource_groups.iter().any(|group| group.eq_ignore_ascii_case(name));
+        if !known {
+            room(state.resource_groups.len())?;
+            state.resource_groups.insert(name.to_owned());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn identities(&self) -> Vec<Identity> {
+        self.state().identities.clone()
+    }
+
+    pub(crate) fn add_identity(&self, identity: Identity) -> Result<(), Full> {
+        let mut state = self.state();
+        room(state.identities.len())?;
+        state.identities.push(identity);
+        Ok(())
+    }
+
+    pub(crate) fn users(&self) -> Vec<User> {
+        self.state().users.clone()
+    }
+
+    pub(crate) fn add_user(&self, user: User) {
+        self.state().users.push(user);
+    }
+
+    pub(crate) fn groups(&self) -> Vec<Group> {
+        self.state().groups.clone()
+    }
+
+    pub(crate) fn add_group(&self, group: Group) {
+        self.state().groups.push(group);
+    }
+
+    pub(crate) fn has_application(&self) -> bool {
+        self.state().has_application
+    }
+
+    /// Deletes a principal from the directory.
+    pub(crate) fn forget(&self, object_id: Uuid, application: Uuid) {
+        let mut state = self.state();
+        state.identities.retain(|identity| identity.object_id != object_id);
+        state.users.retain(|user| user.object_id != object_id);
+        state.groups.retain(|group| group.object_id != object_id);
+        state.has_application &= object_id != application;
+    }
+
+    pub(crate) fn administrators(&self, now: i64) -> Vec<Administrator> {
+        self.settle(now);
+        self.state().administrators.clone()
+    }
+
+    pub(crate) fn watch_administrators(&self) -> watch::Receiver<Vec<Administrator>> {
+        self.coming.subscribe()
+    }
+
+    /// Starts an operation on `resource` that takes `seconds`.
+    pub(crate) fn start(&self, resource: &str, effect: Effect, (now, seconds): (i64, i64)) -> Operation {
+        let operation = Operation {
+            id: Uuid::new_v4(),
+            resource: resource.to_owned(),
+            started: now,
+            ends: now.saturating_add(seconds),
+            effect,
+        };
+        // Who does the work does it while the operation runs.
+        if !matches!(operation.effect, Effect::None) {
+            self.coming.send_modify(|administrators| operation.effect.clone().apply(administrators));
+        }
+        let mut state = self.state();
+        if state.operations.len() >= REMEMBERED {
+            state.operations.remove(0);
+        }
+        state.operations.push(operation.clone());
+        drop(state);
+        self.settle(now);
+        operation
+    }
+
+    pub(crate) fn operation(&self, id: Uuid, now: i64) -> Option<Operation> {
+        self.settle(now);
+        self.state().operations.iter().find(|operation| operation.id == id).cloned()
+    }
+
+    /// The operation that still works on `resource` or on something in it.
+    pub(crate) fn running(&self, resource: &str, now: i64) -> Option<Operation> {
+        let inside = |operation: &&Operation| {
+            operation.resource.get(..resource.len()).is_some_and(|start| start.eq_ignore_ascii_case(resource))
+        };
+        self.state().operations.iter().filter(|operation| operation.runs(now)).find(inside).cloned()
+    }
+
+    /// Lets the operations that have ended take effect, as the API tells it.
+    fn settle(&self, now: i64) {
+        let mut state = self.state();
+        let mut effects = Vec::new();
+        for operation in state.operations.iter_mut().filter(|operation| !operation.runs(now)) {
+            effects.push(std::mem::replace(&mut operation.effect, Effect::None));
+        }
+        for effect in effects {
+            effect.apply(&mut state.administrators);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn room(count: usize) -> Result<(), Full> {
+    if count < MOST { Ok(()) } else { Err(Full) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::Ids;
+
+    fn subscription() -> Subscription {
+        let directory = Directory::new(Ids::derived("test"), "secret".to_owned().into());
+        Subscription::new(&directory, Some(&ServerOptions::new("server", "localhost")))
+    }
+
+    #[test]
+    fn an_operation_takes_effect_when_it_ends() {
+        let subscription = subscription();
+        let new =
+            Administrator { object_id: Uuid::nil(), name: "new".to_owned(), kind: PrincipalKind::Group };
+        let operation = subscription.start("/a/server/administrators/x", Effect::Add(new.clone()), (100, 10));
+        assert!(subscription.running("/A/server", 109).is_some());
+        assert!(subscription.running("/a/other", 109).is_none());
+        assert!(!subscription.administrators(109).contains(&new));
+        assert!(subscription.watch_administrators().borrow().contains(&new));
+        assert!(subscription.administrators(110).contains(&new));
+        assert!(subscription.operation(operation.id, 110).is_some_and(|operation| !operation.runs(110)));
+        subscription.start("/a/server/administrators/x", Effect::Remove(Uuid::nil()), (200, 0));
+        assert!(!subscription.administrators(200).contains(&new));
+    }
+
+    #[test]
+    fn nobody_fills_the_memory() {
+        let subscription = subscription();
+        for number in 1..MOST {
+            subscription.add_resource_group(&format!("group{number}")).unwrap();
+        }
+        assert_eq!(subscription.add_resource_group("one more"), Err(Full));
+        assert_eq!(subscription.add_resource_group("GROUP1"), Ok(()));
+        for number in 0..=REMEMBERED {
+            subscription.start(&number.to_string(), Effect::None, (0, 1));
+        }
+        assert_eq!(subscription.state().operations.len(), REMEMBERED);
+    }
+}
