@@ -1,0 +1,282 @@
+//! How `pgentra proxy` starts, reloads and ends, with clients at work.
+#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+
+use e2e::{Cloud, Flavour, Lab, Proxy, have};
+use rustix::process::Signal;
+
+type Variables = BTreeMap<String, String>;
+
+/// Rows that a client was told of are counted, so that a lost answer shows.
+const SCRIPT: &str = "INSERT INTO told VALUES (:client_id);\n";
+
+/// A local cloud, and the file that a proxy before it reads.
+struct Stage<'lab> {
+    lab: &'lab Lab,
+    cloud: Cloud<'lab>,
+    file: PathBuf,
+}
+
+impl<'lab> Stage<'lab> {
+    fn new(lab: &'lab Lab) -> Self {
+        let cloud = lab.cloud(Flavour::Flexible, &[]);
+        let stage = Self { lab, cloud, file: lab.path().join("proxy.toml") };
+        stage.admin("CREATE TABLE told (client int); GRANT ALL ON told TO PUBLIC");
+        stage
+    }
+
+    /// SQL of the administrator, past the proxy.
+    fn admin(&self, sql: &str) -> serde_json::Value {
+        let query = ["query", "-o", "json", "-c", sql];
+        self.lab.pgentra(&query).envs(self.cloud.env("admin")).done().json()
+    }
+
+    /// The one number of such SQL.
+    fn count(&self, sql: &str) -> u64 {
+        self.admin(sql)[0]["rows"][0][0].as_str().unwrap().parse().unwrap()
+    }
+
+    fn write(&self, more: &str) {
+        let vm = self.cloud.env("vm");
+        let target = format!(
+            "[[target]]\nserver = \"host=localhost port={}\"\nlisten = \"127.0.0.1:0\"\n",
+            vm["PGPORT"]
+        );
+        fs::write(&self.file, format!("{more}\n{target}")).unwrap();
+    }
+
+    /// What names the cloud, but neither role nor database.
+    fn variables(&self) -> Variables {
+        let named = |name: &String| !["PGUSER", "PGDATABASE", "PGHOST", "PGPORT"].contains(&name.as_str());
+        self.cloud.env("vm").into_iter().filter(|(name, _)| named(name)).collect()
+    }
+
+    fn proxy<'a>(&self, lab: &'a Lab, more: &str) -> Proxy<'a> {
+        self.write(more);
+        lab.proxy(self.variables(), &["--config", self.file.to_str().unwrap()], 1)
+    }
+
+    /// A client of the proxy, in a shell. It reads the script of pgbench as `$1`.
+    fn client(&self, proxy: &Proxy<'_>, script: &str) -> std::thread::JoinHandle<(bool, String)> {
+        let file = self.lab.path().join("told.sql");
+        fs::write(&file, SCRIPT).unwrap();
+        let vm = self.cloud.env("vm");
+        let mut command = std::process::Command::new("bash");
+        command
+            .args(["-euo", "pipefail", "-c", script, "bash", file.to_str().unwrap()])
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", proxy.port())
+            .env("PGUSER", &vm["PGUSER"])
+            .env("PGDATABASE", &vm["PGDATABASE"]);
+        std::thread::spawn(move || {
+            let done = command.output().unwrap();
+            let said = [done.stdout, done.stderr].concat();
+            (done.status.success(), String::from_utf8_lossy(&said).into_owned())
+        })
+    }
+
+    /// Waits until so many clients are at work.
+    fn at_work(&self, clients: u64) {
+        while self.count("SELECT count(DISTINCT client) FROM told") < clients {
+            std::thread::yield_now();
+        }
+    }
+
+    fn told(&self) -> u64 {
+        self.count("SELECT count(*) FROM told")
+    }
+
+    /// Sessions of the proxy's clients.
+    fn sessions(&self) -> u64 {
+        let role = &self.cloud.env("vm")["PGUSER"];
+        self.count(&format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{role}'"))
+    }
+}
+
+/// What pgbench says of its transactions.
+fn processed(said: &str) -> u64 {
+    let line =
+        said.lines().find(|line| line.contains("actually processed")).unwrap_or_else(|| panic!("{said}"));
+    let digits: String = line.split('/').next().unwrap().chars().filter(char::is_ascii_digit).collect();
+    digits.parse().unwrap()
+}
+
+#[test]
+fn reload_under_load_loses_no_answer() {
+    if !have(&["postgresql"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let stage = Stage::new(&lab);
+    let proxy = stage.proxy(&lab, "max_connections = 50");
+    let persistent = stage.client(&proxy, "pgbench -n -f $1 -c 4 -t 1000");
+    let new_ones = stage.client(&proxy, "pgbench -n -f $1 -c 2 -t 50 -C");
+    stage.at_work(4);
+    for round in 51..71 {
+        stage.write(&format!("max_connections = {round}"));
+        proxy.signal(Signal::HUP);
+        proxy.await_line(&format!("max_connections {} -> {round}", round - 1));
+    }
+    stage.write("max_conections = 1");
+    proxy.signal(Signal::HUP);
+    proxy.await_line("the new configuration is refused");
+    proxy.await_line("the nearest is max_connections");
+    for (client, expected) in [(persistent, 4000), (new_ones, 100)] {
+        let (well, said) = client.join().unwrap();
+        assert!(well, "{said}");
+        assert_eq!(processed(&said), expected, "{said}");
+    }
+    assert_eq!(stage.told(), 4100);
+    assert!(!proxy.said().contains("no longer listening"), "{}", proxy.said());
+    proxy.signal(Signal::TERM);
+    proxy.await_line("stopping; 0 session(s) to wait for");
+    assert!(proxy.ended().success());
+    assert_eq!(stage.sessions(), 0);
+}
+
+#[test]
+fn sigterm_under_load_lets_sessions_end() {
+    if !have(&["postgresql"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let stage = Stage::new(&lab);
+    let proxy = stage.proxy(&lab, "drain_timeout = 600");
+    let client = stage.client(&proxy, "pgbench -n -f $1 -c 4 -t 1000");
+    stage.at_work(4);
+    proxy.signal(Signal::TERM);
+    proxy.await_line("stopping; 4 session(s) to wait for");
+    let address = ("127.0.0.1", proxy.port().parse().unwrap());
+    while TcpStream::connect(address).is_ok() {
+        std::thread::yield_now();
+    }
+    let (well, said) = client.join().unwrap();
+    assert!(well, "{said}");
+    assert_eq!((processed(&said), stage.told()), (4000, 4000));
+    assert!(proxy.ended().success());
+    assert_eq!(stage.sessions(), 0);
+}
+
+#[test]
+fn a_second_sigterm_does_not_wait() {
+    if !have(&["psql"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let stage = Stage::new(&lab);
+    let proxy = stage.proxy(&lab, "drain_timeout = 86400");
+    let client = stage.client(&proxy, "psql -X -c 'INSERT INTO told VALUES (1)' -c 'SELECT pg_sleep(86400)'");
+    stage.at_work(1);
+    proxy.signal(Signal::TERM);
+    proxy.await_line("stopping; 1 session(s) to wait for");
+    proxy.signal(Signal::TERM);
+    proxy.await_line("stopping at once");
+    assert!(proxy.ended().success());
+    assert!(!client.join().unwrap().0);
+}
+
+#[test]
+fn systemd_hands_over_its_sockets_and_hears_how_it_goes() {
+    if !have(&["psql", "python"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let stage = Stage::new(&lab);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/sockets.py");
+    let socket = lab.path().join(".s.PGSQL.5432");
+    let behind = Lab::behind(&["python3", script.to_str().unwrap(), socket.to_str().unwrap()]);
+    let manager = lab.path().join("notify");
+    let listening = UnixDatagram::bind(&manager).unwrap();
+    let hear = |begins: &str| {
+        loop {
+            let mut message = [0; 512];
+            let length = listening.recv(&mut message).unwrap();
+            let message = String::from_utf8(message[..length].to_vec()).unwrap();
+            if message.starts_with(begins) {
+                return message;
+            }
+        }
+    };
+    let mut variables = stage.variables();
+    variables.insert("NOTIFY_SOCKET".to_owned(), manager.to_str().unwrap().to_owned());
+    variables.insert("WATCHDOG_USEC".to_owned(), "200000".to_owned());
+    let vm = stage.cloud.env("vm");
+    let target = format!("host=localhost port={}", vm["PGPORT"]);
+    let proxy = behind.proxy(variables, &[&target], 2);
+    assert_eq!(hear("READY=1"), "READY=1\nSTATUS=1 target(s) on 2 listener(s), 0 session(s)");
+    assert_eq!(proxy.listeners()[1], socket.to_str().unwrap());
+    for host in ["127.0.0.1", lab.path().to_str().unwrap()] {
+        let port = if host.starts_with('/') { "5432".to_owned() } else { proxy.port() };
+        let conninfo = format!("host={host} port={port} user={} dbname={}", vm["PGUSER"], vm["PGDATABASE"]);
+        assert_eq!(lab.program(&["psql", "-XAtc", "SELECT 7", &conninfo]).done().ok(), "7\n");
+    }
+    hear("WATCHDOG=1");
+    proxy.signal(Signal::HUP);
+    hear("RELOADING=1\nMONOTONIC_USEC=");
+    hear("READY=1");
+    proxy.await_line("nothing has changed");
+    proxy.signal(Signal::TERM);
+    hear("STOPPING=1");
+    assert!(proxy.ended().success());
+    // It is not the proxy's to remove.
+    assert!(socket.exists());
+    fs::remove_file(socket).unwrap();
+}
+
+#[test]
+fn files_that_run_out_are_waited_for() {
+    if !have(&["psql"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let stage = Stage::new(&lab);
+    let few = Lab::behind(&["bash", "-c", r#"ulimit -n 40; exec "$@""#, "bash"]);
+    let proxy = stage.proxy(&few, "");
+    let port: u16 = proxy.port().parse().unwrap();
+    let crowd: Vec<_> = (0..80).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+    proxy.await_line("a connection could not be accepted");
+    drop(crowd);
+    let (well, said) = stage.client(&proxy, "psql -XAtc 'SELECT 7'").join().unwrap();
+    assert!(well && said == "7\n", "{said}");
+    // Nothing of the crowd is left.
+    let open = || fs::read_dir(format!("/proc/{}/fd", proxy.pid().as_raw_nonzero())).unwrap().count();
+    while open() >= 30 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_check_tells_of_every_target() {
+    let lab = Lab::new();
+    let stage = Stage::new(&lab);
+    let vm = stage.cloud.env("vm");
+    let good = format!("host=localhost port={}", vm["PGPORT"]);
+    let check = |targets: &[&str], more: &[&str]| {
+        let words = [&["proxy", "--check", "-o", "json"], more, targets].concat();
+        lab.pgentra(&words).envs(stage.variables()).done()
+    };
+    let with_role = format!("{good} user={} dbname={}", vm["PGUSER"], vm["PGDATABASE"]);
+    let all = check(&[&good, &with_role], &[]).json();
+    assert_eq!(all.as_array().unwrap().iter().filter(|target| target["ok"] == true).count(), 2, "{all}");
+    for (bad, code) in [
+        ("host=localhost port=1".to_owned(), 4),
+        (format!("{good} user=nobody"), 5),
+        (format!("{good} token_command=false"), 3),
+    ] {
+        let done = check(&[&good, &bad, "host=localhost port=1"], &[]);
+        assert_eq!(done.status.code(), Some(code), "{done:?}");
+        let told: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+        assert_eq!(
+            (&told[0]["ok"], &told[1]["ok"], &told[1]["exit_code"]),
+            (&true.into(), &false.into(), &code.into())
+        );
+        assert!(told[1]["error"].is_string() && done.stderr.contains("2 of 3 target(s)"), "{done:?}");
+    }
+}
