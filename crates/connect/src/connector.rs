@@ -55,16 +55,23 @@ impl Connector {
         resource: Resource,
     ) -> Result<Connector, ConnectError> {
         let tls = tls::client_config(target.ssl_mode(), target.roots())?;
-        let startup = startup(&target).map_err(|error| {
-            ConnectError::config("role, database and options do not fit into a start-up packet")
-                .because(error)
-        })?;
+        let startup = start_up(&target)?;
         Ok(Connector { target: Arc::new(target), credential, resource, tls, startup })
     }
 
     /// Where it connects.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// The same connector for another database of the server. It shares the credential, its tokens, and TLS sessions.
+    ///
+    /// # Errors
+    /// A name that does not fit into a start-up packet.
+    pub fn with_database(&self, database: &str) -> Result<Connector, ConnectError> {
+        let target = Target::clone(&self.target).with_database(database);
+        let startup = start_up(&target)?;
+        Ok(Connector { target: Arc::new(target), startup, ..self.clone() })
     }
 
     /// A session with the first address that can be reached.
@@ -317,6 +324,12 @@ pub(crate) fn is_stale(error: &ConnectError) -> bool {
 fn too_slow(host: &str, limit: Duration, what: &str) -> ConnectError {
     ConnectError::new(ConnectErrorKind::Timeout, format!("{what} with {host} was not done within {limit:?}"))
         .hinting("give it more time with connect_timeout; a server that is overloaded, or no PostgreSQL, answers like this")
+}
+
+fn start_up(target: &Target) -> Result<Option<StartupMessage>, ConnectError> {
+    startup(target).map_err(|error| {
+        ConnectError::config("role, database and options do not fit into a start-up packet").because(error)
+    })
 }
 
 fn startup(target: &Target) -> Result<Option<StartupMessage>, WireError> {

@@ -168,6 +168,13 @@ impl Target {
         self
     }
 
+    /// The same target, another database of it.
+    #[must_use]
+    pub fn with_database(mut self, database: &str) -> Target {
+        database.clone_into(&mut self.database);
+        self
+    }
+
     /// The servers, in the order in which they are tried.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints

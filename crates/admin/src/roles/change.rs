@@ -1,0 +1,290 @@
+//! One step from what is to what should be.
+
+use std::fmt;
+
+use super::Kind;
+use super::file::Identity;
+use super::name::quoted;
+use super::privilege::Class;
+
+/// One step from what is to what should be. Its `Display` is one line that a person reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// A role is made and mapped.
+    Create(Principal),
+    /// A role gets another name, and keeps all it has.
+    #[non_exhaustive]
+    Rename {
+        /// The name it has.
+        from: String,
+        /// The name it gets.
+        to: String,
+    },
+    /// A role that is there is mapped, or mapped to something else.
+    #[non_exhaustive]
+    Bind {
+        /// What it is to be.
+        to: Principal,
+        /// What is different now, in words.
+        because: String,
+        /// Whether it is a member of the role that marks mapped roles on Single Server.
+        is_marked: bool,
+        /// The comment on it.
+        comment: Option<String>,
+    },
+    /// A role becomes a member of another.
+    #[non_exhaustive]
+    Join {
+        /// The member.
+        role: String,
+        /// The role it is a member of.
+        group: String,
+    },
+    /// A role is no longer a member of another.
+    #[non_exhaustive]
+    Leave {
+        /// The member.
+        role: String,
+        /// The role it is a member of.
+        group: String,
+    },
+    /// Privileges are granted.
+    Grant(Privilege),
+    /// Privileges are revoked.
+    Revoke(Privilege),
+    /// Privileges on what will be made are granted.
+    GrantDefault(Defaults),
+    /// Privileges on what will be made are revoked.
+    RevokeDefault(Defaults),
+    /// What keeps a role from being dropped is taken out of the way in one database.
+    #[non_exhaustive]
+    Clear {
+        /// The role.
+        role: String,
+        /// The database.
+        database: String,
+        /// Who gets what the role owns; `None`: it owns nothing.
+        heir: Option<String>,
+        /// The roles that whoever is signed in becomes a member of meanwhile, as it takes that.
+        joins: Vec<String>,
+    },
+    /// A role is dropped.
+    #[non_exhaustive]
+    Drop {
+        /// The role.
+        role: String,
+    },
+}
+
+/// A role and whose it is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    pub(crate) role: String,
+    pub(crate) kind: Kind,
+    pub(crate) identity: Identity,
+    pub(crate) is_admin: bool,
+    pub(crate) is_mfa: bool,
+}
+
+/// Privileges of a role on objects of one schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Privilege {
+    pub(crate) role: String,
+    pub(crate) database: String,
+    pub(crate) class: Class,
+    pub(crate) schema: Option<String>,
+    pub(crate) objects: Vec<Named>,
+    pub(crate) privileges: Vec<String>,
+}
+
+/// An object within its schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    pub(crate) name: String,
+    pub(crate) arguments: Option<String>,
+    pub(crate) is_procedure: bool,
+}
+
+/// Privileges of a role on what an owner will make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defaults {
+    pub(crate) role: String,
+    pub(crate) database: String,
+    pub(crate) owner: String,
+    pub(crate) schema: Option<String>,
+    pub(crate) class: Class,
+    pub(crate) privileges: Vec<String>,
+}
+
+/// What a change does to the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Sign {
+    /// Something is added.
+    Add,
+    /// Something becomes different.
+    Alter,
+    /// Something is taken away.
+    Remove,
+}
+
+impl Sign {
+    /// `+`, `~` or `-`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "+",
+            Self::Alter => "~",
+            Self::Remove => "-",
+        }
+    }
+}
+
+impl Change {
+    /// What it does to the whole.
+    pub fn sign(&self) -> Sign {
+        match self {
+            Self::Create(_) | Self::Join { .. } | Self::Grant(_) | Self::GrantDefault(_) => Sign::Add,
+            Self::Rename { .. } | Self::Bind { .. } => Sign::Alter,
+            Self::Leave { .. }
+            | Self::Revoke(_)
+            | Self::RevokeDefault(_)
+            | Self::Clear { .. }
+            | Self::Drop { .. } => Sign::Remove,
+        }
+    }
+
+    /// The role it is about, by the name it will have.
+    pub fn role(&self) -> &str {
+        match self {
+            Self::Create(principal) | Self::Bind { to: principal, .. } => &principal.role,
+            Self::Rename { to, .. } => to,
+            Self::Grant(privilege) | Self::Revoke(privilege) => &privilege.role,
+            Self::GrantDefault(defaults) | Self::RevokeDefault(defaults) => &defaults.role,
+            Self::Join { role, .. }
+            | Self::Leave { role, .. }
+            | Self::Clear { role, .. }
+            | Self::Drop { role, .. } => role,
+        }
+    }
+
+    /// The database it happens in; `None` for roles themselves, which belong to the whole server.
+    pub fn database(&self) -> Option<&str> {
+        match self {
+            Self::Grant(privilege) | Self::Revoke(privilege) => Some(&privilege.database),
+            Self::GrantDefault(defaults) | Self::RevokeDefault(defaults) => Some(&defaults.database),
+            Self::Clear { database, .. } => Some(database),
+            _ => None,
+        }
+    }
+
+    /// A word for what it does, which stays.
+    pub fn action(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create",
+            Self::Rename { .. } => "rename",
+            Self::Bind { .. } => "bind",
+            Self::Join { .. } => "join",
+            Self::Leave { .. } => "leave",
+            Self::Grant(_) => "grant",
+            Self::Revoke(_) => "revoke",
+            Self::GrantDefault(_) => "grant-default",
+            Self::RevokeDefault(_) => "revoke-default",
+            Self::Clear { .. } => "clear",
+            Self::Drop { .. } => "drop",
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.sign().as_str())?;
+        match self {
+            Self::Create(principal) => write!(f, "role {}: {principal}", shown(&principal.role)),
+            Self::Rename { from, to } => write!(f, "role {} is renamed to {}", shown(from), shown(to)),
+            Self::Bind { to, because, .. } => write!(f, "role {}: {because}", shown(&to.role)),
+            Self::Join { role, group } => write!(f, "role {} is a member of {}", shown(role), shown(group)),
+            Self::Leave { role, group } => write!(f, "role {} is a member of {}", shown(role), shown(group)),
+            Self::Grant(privilege) | Self::Revoke(privilege) => privilege.fmt(f),
+            Self::GrantDefault(defaults) | Self::RevokeDefault(defaults) => defaults.fmt(f),
+            Self::Clear { role, database, heir: None, .. } => {
+                write!(f, "every privilege of {} in database {}", shown(role), shown(database))
+            }
+            Self::Clear { role, database, heir: Some(heir), .. } => write!(
+                f,
+                "every privilege of {} in database {}; what it owns goes to {}",
+                shown(role),
+                shown(database),
+                shown(heir)
+            ),
+            Self::Drop { role } => write!(f, "role {}", shown(role)),
+        }
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind)?;
+        match self.identity {
+            Identity::ObjectId(id) => write!(f, ", object id {id}")?,
+            Identity::ClientId(id) => write!(f, ", client id {id}")?,
+            Identity::Name => write!(f, ", looked up by its name")?,
+        }
+        for (is, word) in [(self.is_admin, ", administrator"), (self.is_mfa, ", with a second factor")] {
+            if is {
+                f.write_str(word)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Privilege {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} for {} on ", self.privileges.join(", "), shown(&self.role))?;
+        let plural = self.objects.len() > 1;
+        match (self.class, plural) {
+            (Class::Database, _) => return write!(f, "database {}", shown(&self.database)),
+            (class, false) => write!(f, "{class} ")?,
+            (class, true) => write!(f, "{} ", class.plural())?,
+        }
+        let objects: Vec<String> =
+            self.objects.iter().map(|object| object.shown(self.schema.as_deref())).collect();
+        write!(f, "{} in database {}", objects.join(", "), shown(&self.database))
+    }
+}
+
+impl fmt::Display for Defaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { role, database, owner, class, privileges, .. } = self;
+        write!(
+            f,
+            "{} for {} on new {} of {}",
+            privileges.join(", "),
+            shown(role),
+            class.plural(),
+            shown(owner)
+        )?;
+        if let Some(schema) = &self.schema {
+            write!(f, " in schema {}", shown(schema))?;
+        }
+        write!(f, " in database {}", shown(database))
+    }
+}
+
+impl Named {
+    fn shown(&self, schema: Option<&str>) -> String {
+        let mut text = schema.map(|schema| format!("{}.", shown(schema))).unwrap_or_default();
+        text.push_str(&shown(&self.name));
+        if let Some(arguments) = &self.arguments {
+            text.push_str(&format!("({arguments})"));
+        }
+        text
+    }
+}
+
+/// A name as SQL would need it, without quotes where there is no doubt.
+pub(crate) fn shown(name: &str) -> String {
+    let plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
+        && name.chars().all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_');
+    if plain { name.to_owned() } else { quoted(name) }
+}

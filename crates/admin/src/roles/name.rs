@@ -1,0 +1,133 @@
+use std::fmt;
+use std::str::FromStr;
+
+use postgres_protocol::escape::escape_identifier;
+
+/// The longest name in bytes: PostgreSQL's `NAMEDATALEN` - 1. It cuts longer ones off, and Azure drops them in silence.
+pub const NAME_LIMIT: usize = 63;
+
+/// The name of a role that may be made: any text that PostgreSQL keeps as it is and that nobody can misread.
+///
+/// Sign-in names of guests (`alice_contoso.com#EXT#@tenant.onmicrosoft.com`), quotes, spaces inside and emoji are all
+/// allowed. Case counts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoleName(String);
+
+impl RoleName {
+    /// The name itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RoleName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        check(text)?;
+        if is_reserved(text) { Err(NameError::Reserved) } else { Ok(Self(text.to_owned())) }
+    }
+}
+
+impl fmt::Display for RoleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a text is no name for a role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// Nothing is there.
+    #[error("a name is missing")]
+    Empty,
+    /// PostgreSQL would cut it off.
+    #[error("a name has at most {NAME_LIMIT} bytes, this one has {0}; with an object id any name will do")]
+    TooLong(usize),
+    /// A character that nobody sees.
+    #[error("a name with a control character cannot be told from another")]
+    Control,
+    /// A space that nobody sees.
+    #[error("a name that begins or ends with a space cannot be told from another")]
+    OuterSpace,
+    /// The name of a role of the server itself, or a word of SQL in the place of a name.
+    #[error("the name belongs to the server itself")]
+    Reserved,
+}
+
+/// A text as a quoted SQL identifier.
+pub fn quoted(name: &str) -> String {
+    escape_identifier(name)
+}
+
+/// Whether a text can be the name of anything in the server.
+pub(crate) fn check(text: &str) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if text.len() > NAME_LIMIT {
+        return Err(NameError::TooLong(text.len()));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(NameError::Control);
+    }
+    if text.trim() != text {
+        return Err(NameError::OuterSpace);
+    }
+    Ok(())
+}
+
+/// Names that PostgreSQL (`pg_`, `public`, `none`), Azure and the gateway keep for themselves.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    const RESERVED: [&str; 7] =
+        ["public", "none", "azure_pg_admin", "azure_ad_user", "azure_ad_admin", "azuresu", "replication"];
+    RESERVED.contains(&name) || name.starts_with("pg_") || name.starts_with("pgentra_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unusual_names_are_names() {
+        for name in [
+            "my-app",
+            "alice_contoso.com#EXT#@tenant.onmicrosoft.com",
+            "it's \"quoted\"",
+            "two words",
+            "🦀",
+            "back\\slash",
+            "; DROP ROLE x; --",
+            &"x".repeat(63),
+            &"ä".repeat(31),
+        ] {
+            assert_eq!(name.parse::<RoleName>().map(|name| name.to_string()), Ok(name.to_owned()));
+        }
+    }
+
+    #[test]
+    fn names_that_mislead_are_none() {
+        for (name, error) in [
+            ("", NameError::Empty),
+            (&*"x".repeat(64), NameError::TooLong(64)),
+            (&*"ä".repeat(32), NameError::TooLong(64)),
+            ("a\0b", NameError::Control),
+            ("a\nb", NameError::Control),
+            (" a", NameError::OuterSpace),
+            ("a\u{a0}", NameError::OuterSpace),
+            ("pg_monitor", NameError::Reserved),
+            ("public", NameError::Reserved),
+            ("azure_pg_admin", NameError::Reserved),
+            ("pgentra_principal", NameError::Reserved),
+        ] {
+            assert_eq!(name.parse::<RoleName>(), Err(error), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn identifiers_are_quoted() {
+        assert_eq!(quoted("a"), "\"a\"");
+        assert_eq!(quoted("a\"b\\c'd"), "\"a\"\"b\\c'd\"");
+    }
+}

@@ -1,0 +1,67 @@
+use pgentra_connect::{Connector, Session};
+use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
+
+use super::error::RolesError;
+
+/// The database whose sessions manage principals; on Flexible Server the only one that has the functions for it.
+pub(crate) const PRINCIPALS: &str = "postgres";
+
+/// A server, and the administrator who signs in to it: a session for each database that is asked for.
+#[derive(Debug, Clone)]
+pub struct Server {
+    connector: Connector,
+}
+
+impl Server {
+    /// The server of this connector, with its role and its identity.
+    pub fn new(connector: Connector) -> Self {
+        Self { connector }
+    }
+
+    /// The database that the connector names: what a file of roles means where it names none.
+    pub fn default_database(&self) -> &str {
+        self.connector.target().database()
+    }
+
+    /// A session in a database.
+    pub(crate) async fn open(&self, database: &str) -> Result<Open, RolesError> {
+        let failed = |source| RolesError::Connect { database: database.to_owned(), source };
+        let session =
+            self.connector.with_database(database).map_err(failed)?.connect().await.map_err(failed)?;
+        Ok(Open { session, database: database.to_owned() })
+    }
+}
+
+/// A session in a database. Dropped, it ends, and with it a transaction that was not committed.
+#[derive(Debug)]
+pub(crate) struct Open {
+    session: Session,
+    pub(crate) database: String,
+}
+
+impl Open {
+    pub(crate) fn client(&self) -> &Client {
+        self.session.client()
+    }
+
+    /// Runs statements as they are.
+    pub(crate) async fn run(&self, sql: &str) -> Result<(), RolesError> {
+        tracing::debug!(database = self.database, sql, "running");
+        self.client().batch_execute(sql).await.map_err(|error| RolesError::of(&self.database, sql, error))
+    }
+
+    pub(crate) async fn query(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<tokio_postgres::Row>, RolesError> {
+        let rows = self.client().query(sql, parameters).await;
+        rows.map_err(|error| RolesError::of(&self.database, sql, error))
+    }
+
+    /// Begins a transaction that sees one state and cannot write.
+    pub(crate) async fn begin_reading(&self) -> Result<(), RolesError> {
+        self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
+    }
+}
