@@ -21,7 +21,7 @@ const TOKEN_TIMEOUT: u64 = 80;
     version,
     disable_help_flag = true,
     after_help = "Exit codes: 0 fine, 1 our fault, 2 usage or configuration, 3 no token, 4 network or TLS,\n\
-                  5 refused by the server. `psql` and `exec` pass on the exit code of the program they run.\n\n\
+                  5 refused by the server, 6 a check of `doctor` failed. `psql` and `exec` pass on the exit code of the program they run.\n\n\
                   Start with: pgentra quickstart"
 )]
 pub(crate) struct Arguments {
@@ -66,6 +66,12 @@ pub(crate) enum Command {
         after_help = "Example: pgentra exec -h my.postgres.database.azure.com -U my-app -d app -- pg_dump --schema-only"
     )]
     Exec(Exec),
+    /// Find what is broken between here and the server, and say what to do about it.
+    #[command(
+        after_help = "Example: pgentra doctor -h my.postgres.database.azure.com -U my-app -d app\n         \
+                      pgentra doctor --redact -o json > for-the-ticket.json"
+    )]
+    Doctor(Doctor),
     /// Let any program connect without a password: clients come in here and are signed in at the server.
     #[command(
         after_help = "Example: pgentra proxy --listen 127.0.0.1:6432 -h my.postgres.database.azure.com\n         \
@@ -124,6 +130,23 @@ pub(crate) struct Query {
     /// SQL to run; may be given several times, and may hold several statements.
     #[arg(short, long = "command", value_name = "SQL", required = true)]
     pub(crate) command: Vec<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+}
+
+/// Arguments of `pgentra doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Mask names of hosts, roles and databases, addresses and ids: the same one always by the same mask.
+    #[arg(long)]
+    pub(crate) redact: bool,
+    /// Explain a finding, such as role-not-mapped, instead of looking for any.
+    #[arg(long, value_name = "FINDING", conflicts_with_all = ["redact", "output"])]
+    pub(crate) explain: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,
     #[command(flatten)]

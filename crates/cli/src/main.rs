@@ -1,7 +1,9 @@
 //! `pgentra`: PostgreSQL without passwords, on Azure identities.
 
 mod arguments;
+mod catalogue;
 mod command;
+mod doctor;
 mod local;
 mod output;
 mod problem;
@@ -49,6 +51,7 @@ async fn run(world: &World, command: Command) -> Outcome {
         Command::Query(arguments) => command::query::run(world, arguments).await,
         Command::Psql(arguments) => command::launch::psql(world, arguments).await,
         Command::Exec(arguments) => command::launch::exec(world, arguments).await,
+        Command::Doctor(arguments) => doctor::run(world, arguments).await,
         Command::Proxy(arguments) => proxy::run(world, arguments).await,
         Command::Local(command) => local::run(world, command).await,
         Command::Completions { shell } => completions(shell),

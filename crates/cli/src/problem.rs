@@ -4,8 +4,10 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use pgentra_connect::{ConnectError, ConnectErrorKind};
-use pgentra_identity::{ConfigError, TokenError, TokenErrorKind};
+use pgentra_connect::ConnectError;
+use pgentra_identity::{ConfigError, TokenError};
+
+use crate::catalogue::Finding;
 
 /// Who is to blame, as the exit code says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +22,15 @@ pub(crate) enum Blame {
     Network = 4,
     /// The server refused.
     Server = 5,
+    /// A check of `pgentra doctor` failed.
+    Check = 6,
 }
 
 /// A failure, ready to be shown to a person.
 #[derive(Debug)]
 pub(crate) struct Problem {
     blame: Blame,
+    finding: Finding,
     error: Box<dyn Error + Send + Sync>,
     hint: Option<String>,
 }
@@ -36,7 +41,21 @@ pub(crate) type Outcome<T = ()> = Result<T, Problem>;
 impl Problem {
     /// A failure with its blame.
     pub(crate) fn new(blame: Blame, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { blame, error: error.into(), hint: None }
+        Self::found(blame, Finding::of_blame(blame), error)
+    }
+
+    /// A failure of the catalogue, with its blame.
+    pub(crate) fn found(
+        blame: Blame,
+        finding: Finding,
+        error: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self { blame, finding, error: error.into(), hint: None }
+    }
+
+    /// An error of the libraries, as the catalogue has it.
+    fn of(finding: Finding, error: impl Error + Send + Sync + 'static, hint: Option<String>) -> Self {
+        Self::found(finding.blame(), finding, error).hint(hint.unwrap_or_else(|| finding.hint().to_owned()))
     }
 
     /// A failure of this machine or of ours, with what was being done.
@@ -52,13 +71,24 @@ impl Problem {
 
     /// The failure with all its causes, in one line.
     pub(crate) fn chain(&self) -> String {
-        let mut text = self.error.to_string();
+        let texts = std::iter::once(self.error_text()).chain(self.causes());
+        texts.collect::<Vec<_>>().join(": ")
+    }
+
+    /// What failed, without its causes.
+    pub(crate) fn error_text(&self) -> String {
+        self.error.to_string()
+    }
+
+    /// Why it failed, the nearest cause first.
+    pub(crate) fn causes(&self) -> Vec<String> {
+        let mut causes = Vec::new();
         let mut cause = self.error.source();
         while let Some(error) = cause {
-            text.push_str(&format!(": {error}"));
+            causes.push(error.to_string());
             cause = error.source();
         }
-        text
+        causes
     }
 
     /// The next thing to try, if there is one.
@@ -80,13 +110,14 @@ impl Problem {
     pub(crate) fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
         let (red, bold, plain) = ("\x1b[1;31m", "\x1b[1m", "\x1b[0m");
         writeln!(out, "{red}error:{plain} {}", self.error)?;
-        let mut cause = self.error.source();
-        while let Some(error) = cause {
-            writeln!(out, "{bold}caused by:{plain} {error}")?;
-            cause = error.source();
+        for cause in self.causes() {
+            writeln!(out, "{bold}caused by:{plain} {cause}")?;
         }
         if let Some(hint) = &self.hint {
             writeln!(out, "{bold}hint:{plain} {hint}")?;
+        }
+        if self.finding.is_worth_reading() {
+            writeln!(out, "{bold}see:{plain} pgentra doctor --explain {}", self.finding.id())?;
         }
         Ok(())
     }
@@ -94,31 +125,24 @@ impl Problem {
 
 impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
-        let blame = match error.kind() {
-            TokenErrorKind::Config => Blame::Usage,
-            _ => Blame::Token,
-        };
+        let finding = Finding::from(&error);
         let hint = error.hint();
-        Self { blame, error: error.into(), hint }
+        Self::of(finding, error, hint)
     }
 }
 
 impl From<ConfigError> for Problem {
     fn from(error: ConfigError) -> Self {
-        Self::new(Blame::Usage, error)
+        let hint = error.hint().map(str::to_owned);
+        Self::of(Finding::IdentitySettings, error, hint)
     }
 }
 
 impl From<ConnectError> for Problem {
     fn from(error: ConnectError) -> Self {
-        let blame = match error.kind() {
-            ConnectErrorKind::Config => Blame::Usage,
-            ConnectErrorKind::Token => Blame::Token,
-            ConnectErrorKind::Refused(_) => Blame::Server,
-            _ => Blame::Network,
-        };
+        let finding = Finding::from(&error);
         let hint = error.hint();
-        Self { blame, error: error.into(), hint }
+        Self::of(finding, error, hint)
     }
 }
 

@@ -4,7 +4,7 @@ mod administrators;
 pub(crate) mod cloud;
 pub(crate) mod control;
 mod description;
-mod environment;
+pub(crate) mod environment;
 pub(crate) mod folder;
 mod keys;
 pub(crate) mod up;

@@ -1,0 +1,154 @@
+//! Which failure an error of the libraries is.
+
+use std::error::Error;
+use std::io;
+
+use pgentra_connect::{ConnectError, ConnectErrorKind, Refusal, TlsFailure};
+use pgentra_identity::http::{HttpError, HttpErrorKind};
+use pgentra_identity::{SourceName, TokenError, TokenErrorKind};
+
+use super::Finding;
+
+impl From<&ConnectError> for Finding {
+    fn from(error: &ConnectError) -> Finding {
+        match error.kind() {
+            ConnectErrorKind::Token => error.token_error().map_or(Finding::TokenRefused, Finding::from),
+            ConnectErrorKind::Tcp if !was_refused(error) => Finding::TcpUnreachable,
+            kind => of_connect(kind).unwrap_or(Finding::ThisMachine),
+        }
+    }
+}
+
+impl From<&TokenError> for Finding {
+    fn from(error: &TokenError) -> Finding {
+        let http = error.source().and_then(|cause| cause.downcast_ref::<HttpError>());
+        if http.is_some_and(|cause| cause.kind() == HttpErrorKind::Proxy) {
+            return Finding::SourceProxyRefused;
+        }
+        let is_imds = error.source_name() == Some(SourceName::Imds);
+        if error.code().is_some_and(|code| code.starts_with("AADSTS")) {
+            return Finding::TokenRefusedByEntra;
+        }
+        match error.kind() {
+            TokenErrorKind::Refused { status: 300..400 | 403..=407 } if is_imds => Finding::SourceStranger,
+            TokenErrorKind::Refused { status: 400 } if is_imds => Finding::TokenIdentityUnknown,
+            // Of the metadata service only something else answers with a page.
+            TokenErrorKind::BadAnswer if is_imds && error.to_string().contains("web page") => {
+                Finding::SourceStranger
+            }
+            kind => of_token(kind).unwrap_or(Finding::ThisMachine),
+        }
+    }
+}
+
+/// Whether somebody said no, rather than nobody being there.
+fn was_refused(error: &ConnectError) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// `None` for a kind that is not in the catalogue; a test sees to it that there is none.
+fn of_connect(kind: ConnectErrorKind) -> Option<Finding> {
+    Some(match kind {
+        ConnectErrorKind::Config => Finding::ConnectionSettings,
+        ConnectErrorKind::Token => Finding::TokenRefused,
+        ConnectErrorKind::Dns => Finding::NameUnresolved,
+        ConnectErrorKind::Tcp => Finding::TcpRefused,
+        ConnectErrorKind::Timeout => Finding::Timeout,
+        ConnectErrorKind::Tls(failure) => return of_tls(failure),
+        ConnectErrorKind::Refused(refusal) => return of_refusal(refusal),
+        ConnectErrorKind::Protocol => Finding::Protocol,
+        _ => return None,
+    })
+}
+
+fn of_tls(failure: TlsFailure) -> Option<Finding> {
+    Some(match failure {
+        TlsFailure::Declined => Finding::TlsDeclined,
+        TlsFailure::ErrorInTheClear => Finding::TlsErrorInTheClear,
+        TlsFailure::NotTls => Finding::TlsNotSpoken,
+        TlsFailure::Name => Finding::TlsName,
+        TlsFailure::UnknownIssuer => Finding::TlsUnknownIssuer,
+        TlsFailure::Validity => Finding::TlsValidity,
+        TlsFailure::Certificate => Finding::TlsCertificate,
+        TlsFailure::Handshake => Finding::TlsHandshake,
+        _ => return None,
+    })
+}
+
+fn of_refusal(refusal: Refusal) -> Option<Finding> {
+    Some(match refusal {
+        Refusal::Expired => Finding::RefusedExpired,
+        Refusal::Audience => Finding::RefusedAudience,
+        Refusal::BadFormat => Finding::RefusedFormat,
+        Refusal::Validation => Finding::RefusedValidation,
+        Refusal::OidMissing => Finding::RefusedNoObjectId,
+        Refusal::OidMismatch => Finding::RoleOfAnotherIdentity,
+        Refusal::UserTokenForServiceRole => Finding::RoleForService,
+        Refusal::AppTokenForUserRole => Finding::RoleForUser,
+        Refusal::NotInGroup => Finding::RoleGroup,
+        Refusal::RoleNotMapped => Finding::RoleNotMapped,
+        Refusal::RoleMayNotSignIn => Finding::RoleNoLogin,
+        Refusal::NoTls => Finding::RefusedNoTls,
+        Refusal::Firewall => Finding::RefusedFirewall,
+        Refusal::DatabaseMissing => Finding::DatabaseMissing,
+        Refusal::DatabaseForbidden => Finding::DatabaseForbidden,
+        Refusal::TooManyConnections => Finding::TooManyConnections,
+        Refusal::NotReady => Finding::ServerNotReady,
+        Refusal::PoolerLimit => Finding::PoolerLimit,
+        Refusal::Other => Finding::RefusedOther,
+        _ => return None,
+    })
+}
+
+/// `None` for a kind that is not in the catalogue; a test sees to it that there is none.
+fn of_token(kind: TokenErrorKind) -> Option<Finding> {
+    Some(match kind {
+        TokenErrorKind::NoSource => Finding::SourceNone,
+        TokenErrorKind::Network => Finding::SourceUnreachable,
+        TokenErrorKind::Timeout => Finding::SourceTimeout,
+        TokenErrorKind::Refused { status: 429 } => Finding::TokenThrottled,
+        TokenErrorKind::Refused { status: 410 } => Finding::TokenSourceRestarting,
+        TokenErrorKind::Refused { status: 500..600 } => Finding::TokenSourceFailing,
+        TokenErrorKind::Refused { .. } => Finding::TokenRefused,
+        TokenErrorKind::BadAnswer => Finding::TokenBadAnswer,
+        TokenErrorKind::Expired => Finding::TokenExpired,
+        TokenErrorKind::Config => Finding::SourceSettings,
+        TokenErrorKind::Abandoned => Finding::TokenAbandoned,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Blame;
+
+    #[test]
+    fn every_kind_is_in_the_catalogue() {
+        for kind in ConnectErrorKind::all() {
+            let finding = of_connect(kind).unwrap_or_else(|| panic!("{kind:?} is not in the catalogue"));
+            let blame = match kind {
+                ConnectErrorKind::Config => Blame::Usage,
+                ConnectErrorKind::Token => Blame::Token,
+                ConnectErrorKind::Refused(_) => Blame::Server,
+                _ => Blame::Network,
+            };
+            assert_eq!(finding.blame(), blame, "{kind:?}");
+        }
+        for kind in TokenErrorKind::ALL {
+            assert!(of_token(kind).is_some(), "{kind:?} is not in the catalogue");
+        }
+    }
+
+    /// Two kinds of one finding could not be told apart by whoever reads it.
+    #[test]
+    fn no_two_kinds_are_one_finding() {
+        let connect = ConnectErrorKind::all().filter_map(of_connect);
+        let findings: Vec<_> = connect.chain(TokenErrorKind::ALL.into_iter().filter_map(of_token)).collect();
+        let twice: Vec<_> =
+            findings.iter().filter(|one| findings.iter().filter(|other| other == one).count() > 1).collect();
+        // A refused token is one thing, whoever asked for it.
+        assert!(twice.iter().all(|finding| **finding == Finding::TokenRefused), "{twice:?}");
+    }
+}

@@ -1,0 +1,126 @@
+//! The checks, as data, in the order of the chain.
+
+/// A link of the chain from a command line to a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Link {
+    Configuration,
+    Source,
+    Token,
+    Claims,
+    Dns,
+    Tcp,
+    Tls,
+    Authentication,
+    Role,
+    Database,
+    Query,
+}
+
+impl Link {
+    /// The name in a report.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Link::Configuration => "configuration",
+            Link::Source => "source",
+            Link::Token => "token",
+            Link::Claims => "claims",
+            Link::Dns => "dns",
+            Link::Tcp => "tcp",
+            Link::Tls => "tls",
+            Link::Authentication => "authentication",
+            Link::Role => "role",
+            Link::Database => "database",
+            Link::Query => "query",
+        }
+    }
+}
+
+/// What a check that does not pass means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Severity {
+    /// Nobody can sign in, and the checks behind it are not reached.
+    Fatal,
+    /// It is odd, and may be why something else fails.
+    Warning,
+}
+
+macro_rules! checks {
+    ($($name:ident $link:ident $id:literal $severity:ident $proves:literal)*) => {
+        /// One thing that must hold for a sign-in to succeed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(crate) enum Check {
+            $(#[doc = $proves] $name,)*
+        }
+
+        impl Check {
+            /// All of them, in order.
+            pub(crate) const ALL: &[Check] = &[$(Check::$name),*];
+
+            /// The stable name: the link, and what of it.
+            pub(crate) fn id(self) -> &'static str {
+                match self { $(Check::$name => $id),* }
+            }
+
+            /// Its link of the chain.
+            pub(crate) fn link(self) -> Link {
+                match self { $(Check::$name => Link::$link),* }
+            }
+
+            /// What it means where it does not pass.
+            pub(crate) fn severity(self) -> Severity {
+                match self { $(Check::$name => Severity::$severity),* }
+            }
+
+            /// What it proves where it passes.
+            pub(crate) fn proves(self) -> &'static str {
+                match self { $(Check::$name => $proves),* }
+            }
+        }
+    };
+}
+
+checks! {
+    Connection Configuration "configuration.connection" Fatal "server, role and database are named, and the connection is one that a token may be sent over"
+    Identity Configuration "configuration.identity" Fatal "the identity, the cloud and the resource that are asked for fit together"
+    Source Source "source.choice" Fatal "it is known which token sources are asked, and why"
+    Proxy Source "source.proxy" Warning "no proxy stands between programs on this machine and their token source"
+    Answer Source "source.answer" Fatal "a token source applies here, can be reached, and is what it seems to be"
+    Token Token "token.obtained" Fatal "the token source gives a token"
+    Form Claims "claims.form" Warning "the token is one that can be read"
+    Audience Claims "claims.audience" Fatal "the token is for PostgreSQL, in the cloud of the server"
+    Tenant Claims "claims.tenant" Warning "the token is of the tenant that was named"
+    Time Claims "claims.time" Fatal "the token has not ended"
+    Clock Claims "claims.clock" Warning "this machine's clock agrees with the token source's"
+    Owner Claims "claims.identity" Warning "the token says whose it is"
+    Name Dns "dns.name" Fatal "the server's name has an address"
+    Tcp Tcp "tcp.connect" Fatal "the server's port can be reached"
+    Addresses Tcp "tcp.addresses" Warning "no address of the server stays silent"
+    Offered Tls "tls.offered" Fatal "the server speaks TLS"
+    Certificate Tls "tls.certificate" Fatal "the server is who it should be: chain, name and validity of its certificate"
+    Admitted Authentication "authentication.admitted" Fatal "the server lets this machine in and has room"
+    Method Authentication "authentication.method" Fatal "the server asks for a token: the role is mapped to Entra"
+    Accepted Authentication "authentication.token" Fatal "the server accepts the token"
+    Owned Role "role.identity" Fatal "the role belongs to the identity of the token"
+    Login Role "role.login" Fatal "the role may log in"
+    Mapping Role "role.mapping" Warning "the role's mapping names the identity of the token"
+    Exists Database "database.exists" Fatal "the database exists"
+    Connect Database "database.connect" Fatal "the role may connect to the database"
+    Query Query "query.result" Fatal "a query has a result"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_begins_with_its_link_and_is_the_only_one() {
+        for (number, check) in Check::ALL.iter().enumerate() {
+            let (link, what) = check.id().split_once('.').unwrap();
+            assert_eq!(link, check.link().name());
+            assert!(!what.is_empty());
+            assert!(Check::ALL[..number].iter().all(|other| other.id() != check.id() && other < check));
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `pgentra doctor`: what is broken between here and a result, and what to do about it.
+//!
+//! It walks the chain with the code that signs in, and stops where that would: every finding is one that happened.
+
+mod check;
+mod redact;
+mod render;
+mod report;
+mod server;
+mod settings;
+mod token;
+
+#[cfg(test)]
+mod tests;
+
+use pgentra_identity::World;
+
+use crate::arguments::{Connection, Doctor, Format, Identity};
+use crate::catalogue::Finding;
+use crate::output;
+use crate::problem::{Blame, Outcome, Problem};
+pub(crate) use check::Check;
+use redact::Redactor;
+use render::{Marks, Printed};
+use report::{Found, Line, Report, Stage};
+
+/// Examines the chain and prints what was found; or explains one finding.
+pub(crate) async fn run(world: &World, arguments: Doctor) -> Outcome {
+    if let Some(id) = &arguments.explain {
+        return explain(id);
+    }
+    let (mut report, mut redactor) = examine(world, &arguments.connection, &arguments.identity).await;
+    if arguments.redact {
+        redactor.apply(&mut report);
+    }
+    match arguments.output.output {
+        Format::Text => output::result(&render::text(&report, marks(world)))?,
+        Format::Json => output::json(&Printed::of(&report, arguments.redact))?,
+    }
+    match report.first_fatal() {
+        None => Ok(()),
+        Some((line, found)) => Err(problem(line, found)),
+    }
+}
+
+/// What is found, with what to mask in it.
+async fn examine(world: &World, connection: &Connection, identity: &Identity) -> (Report, Redactor) {
+    let mut report = Report::new();
+    let mut redactor = Redactor::default();
+    // Where the chain stopped, the report says why.
+    let _stopped = walk(world, (connection, identity), &mut report, &mut redactor).await;
+    (report, redactor)
+}
+
+async fn walk(
+    world: &World,
+    (connection, identity): (&Connection, &Identity),
+    report: &mut Report,
+    redactor: &mut Redactor,
+) -> Stage {
+    let settings = settings::check(world, (connection, identity), report, redactor)?;
+    let token = token::check(world, (&settings, identity), report, redactor).await?;
+    let reached = server::check(world, &settings, &token, report).await;
+    redact::strike_out(report, token.expose_secret());
+    reached
+}
+
+fn problem(line: &Line, found: &Found) -> Problem {
+    let check = line.check.id();
+    let summary = format!("{check}: {}", line.summary);
+    Problem::found(Blame::Check, found.finding, summary).hint(&found.hint)
+}
+
+/// UTF-8 where the locale says so, by the first of the variables that is set (POSIX, "Internationalization Variables").
+fn marks(world: &World) -> Marks {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(|name| world.env().get(name));
+    let locale = locale.unwrap_or_default().to_ascii_lowercase();
+    if locale.contains("utf-8") || locale.contains("utf8") { Marks::Unicode } else { Marks::Ascii }
+}
+
+/// Prints a section of `docs/errors.md`.
+fn explain(id: &str) -> Outcome {
+    match Finding::named(id) {
+        Some(finding) => output::result(&format!("{}\n\n{}\n", finding.id(), finding.section())),
+        None => {
+            let ids: Vec<_> = Finding::ALL.iter().map(|finding| finding.id()).collect();
+            Err(Problem::new(Blame::Usage, format!("there is no finding `{id}`"))
+                .hint(format!("one of {}", ids.join(", "))))
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! A report for people, and for programs.
+
+use serde::Serialize;
+
+use super::check::{Link, Severity};
+use super::report::{Fact, Found, Line, Outcome, Report};
+use crate::output::{bold, faint};
+
+/// How marks are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Marks {
+    /// ✓ and ✗.
+    Unicode,
+    /// Words, for a terminal that has no such characters.
+    Ascii,
+}
+
+impl Marks {
+    fn of(self, line: &Line) -> &'static str {
+        let fatal = line.check.severity() == Severity::Fatal;
+        match (&line.outcome, self) {
+            (Outcome::Passed, Marks::Unicode) => "✓",
+            (Outcome::Passed, Marks::Ascii) => "ok  ",
+            (Outcome::Found(_), Marks::Unicode) if fatal => "✗",
+            (Outcome::Found(_), Marks::Ascii) if fatal => "FAIL",
+            (Outcome::Found(_), Marks::Unicode) => "!",
+            (Outcome::Found(_), Marks::Ascii) => "warn",
+            (Outcome::Skipped | Outcome::NotReached, Marks::Unicode) => "·",
+            (Outcome::Skipped | Outcome::NotReached, Marks::Ascii) => "-   ",
+        }
+    }
+}
+
+/// For people: a line for each check, with what was learned and what to do below it.
+pub(crate) fn text(report: &Report, marks: Marks) -> String {
+    let mut text = String::new();
+    let mut link = None;
+    let (reached, rest) = report.lines.split_at(last_link(report));
+    for line in reached {
+        if link != Some(line.check.link()) {
+            link = Some(line.check.link());
+            text.push_str(&format!("{}\n", bold(line.check.link().name())));
+        }
+        let mark = colour(marks.of(line), line);
+        let name = line.check.id().split_once('.').map_or("", |(_, name)| name);
+        let summary = match line.outcome {
+            Outcome::NotReached => "not reached",
+            _ => &line.summary,
+        };
+        text.push_str(&format!("  {mark} {name:<12}{summary}\n"));
+        for fact in &line.facts {
+            let origin = fact.origin.as_ref().map(|origin| format!(" ({origin})")).unwrap_or_default();
+            text.push_str(&faint(&format!("      {}: {}{origin}", fact.name, fact.value)));
+            text.push('\n');
+        }
+        if let Outcome::Found(Found { finding, caused_by, hint }) = &line.outcome {
+            for cause in caused_by {
+                text.push_str(&format!("      caused by: {cause}\n"));
+            }
+            text.push_str(&format!("      {} {hint}\n", bold("hint:")));
+            text.push_str(&format!("      see: pgentra doctor --explain {}\n", finding.id()));
+        }
+    }
+    let mut rest: Vec<_> = rest.iter().map(|line| line.check.link().name()).collect();
+    rest.dedup();
+    if !rest.is_empty() {
+        text.push_str(&format!("not reached: {}\n", rest.join(", ")));
+    }
+    text
+}
+
+/// The end of the last link of which something was reached.
+fn last_link(report: &Report) -> usize {
+    let reached = |line: &&Line| !matches!(line.outcome, Outcome::NotReached);
+    let last = report.lines.iter().rfind(reached).map(|line| line.check.link());
+    report.lines.iter().rposition(|line| Some(line.check.link()) == last).map_or(0, |at| at + 1)
+}
+
+fn colour(mark: &str, line: &Line) -> String {
+    let colour = match (&line.outcome, line.check.severity()) {
+        (Outcome::Passed, _) => "32",
+        (Outcome::Found(_), Severity::Fatal) => "1;31",
+        (Outcome::Found(_), Severity::Warning) => "1;33",
+        _ => return mark.to_owned(),
+    };
+    format!("\x1b[{colour}m{mark}\x1b[0m")
+}
+
+/// What `pgentra doctor -o json` prints.
+#[derive(Serialize)]
+pub(crate) struct Printed<'a> {
+    /// Whether nothing fatal was found.
+    ok: bool,
+    /// The first fatal finding.
+    finding: Option<&'static str>,
+    /// Whether names and ids are masked.
+    redacted: bool,
+    checks: Vec<PrintedCheck<'a>>,
+}
+
+#[derive(Serialize)]
+struct PrintedCheck<'a> {
+    id: &'static str,
+    link: Link,
+    severity: Severity,
+    proves: &'static str,
+    /// `passed`, `failed`, `warning`, `unknown` or `not-reached`.
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    summary: &'a str,
+    #[serde(skip_serializing_if = "<[Fact]>::is_empty")]
+    facts: &'a [Fact],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finding: Option<PrintedFinding<'a>>,
+    milliseconds: u64,
+}
+
+#[derive(Serialize)]
+struct PrintedFinding<'a> {
+    id: &'static str,
+    means: String,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    caused_by: &'a [String],
+    hint: &'a str,
+}
+
+impl<'a> Printed<'a> {
+    pub(crate) fn of(report: &'a Report, redacted: bool) -> Printed<'a> {
+        let fatal = report.first_fatal();
+        Printed {
+            ok: fatal.is_none(),
+            finding: fatal.map(|(_, found)| found.finding.id()),
+            redacted,
+            checks: report.lines.iter().map(PrintedCheck::of).collect(),
+        }
+    }
+}
+
+impl<'a> PrintedCheck<'a> {
+    fn of(line: &'a Line) -> PrintedCheck<'a> {
+        let found = match &line.outcome {
+            Outcome::Found(found) => Some(found),
+            _ => None,
+        };
+        PrintedCheck {
+            id: line.check.id(),
+            link: line.check.link(),
+            severity: line.check.severity(),
+            proves: line.check.proves(),
+            outcome: match (&line.outcome, line.check.severity()) {
+                (Outcome::Passed, _) => "passed",
+                (Outcome::Found(_), Severity::Fatal) => "failed",
+                (Outcome::Found(_), Severity::Warning) => "warning",
+                (Outcome::Skipped, _) => "unknown",
+                (Outcome::NotReached, _) => "not-reached",
+            },
+            summary: &line.summary,
+            facts: &line.facts,
+            finding: found.map(|found| PrintedFinding {
+                id: found.finding.id(),
+                means: found.finding.cause(),
+                caused_by: &found.caused_by,
+                hint: &found.hint,
+            }),
+            milliseconds: line.milliseconds,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::Finding;
+    use crate::doctor::Check;
+
+    fn report() -> Report {
+        let mut report = Report::new();
+        report.pass(Check::Connection, "role \"app\"");
+        report.fact_of(Check::Connection, "host", "db.example", Some("PGHOST".to_owned()));
+        report.warn(Finding::ClockWrong, "a minute behind", None);
+        report.fail_saying(Finding::TlsDeclined, "no TLS", (vec!["N".to_owned()], Some("turn".to_owned())));
+        report
+    }
+
+    #[test]
+    fn without_colour_and_without_other_characters_it_reads_as_well() {
+        let plain = |marks| anstream::adapter::strip_str(&text(&report(), marks)).to_string();
+        let unicode = plain(Marks::Unicode);
+        for line in [
+            "  ✓ connection  role \"app\"\n      host: db.example (PGHOST)\n",
+            "  ! clock       a minute behind\n",
+            "  ✗ offered     no TLS\n      caused by: N\n      hint: turn\n      see: pgentra doctor --explain tls-declined\n",
+            "  · certificate not reached\nnot reached: authentication, role, database, query\n",
+        ] {
+            assert!(unicode.contains(line), "{line}\n{unicode}");
+        }
+        let ascii = plain(Marks::Ascii);
+        assert!(ascii.is_ascii(), "{ascii}");
+        assert!(ascii.contains("  FAIL offered     no TLS\n") && ascii.contains("  warn clock"), "{ascii}");
+    }
+
+    #[test]
+    fn programs_get_every_check_and_the_first_fatal_finding() {
+        let printed = serde_json::to_value(Printed::of(&report(), false)).unwrap();
+        assert_eq!(
+            (&printed["ok"], &printed["finding"]),
+            (&serde_json::json!(false), &serde_json::json!("tls-declined"))
+        );
+        let checks = printed["checks"].as_array().unwrap();
+        assert_eq!(checks.len(), Check::ALL.len());
+        let outcome = |id: &str| {
+            let check = checks.iter().find(|check| check["id"] == id).unwrap();
+            check["outcome"].as_str().unwrap()
+        };
+        assert_eq!(outcome("configuration.connection"), "passed");
+        assert_eq!(outcome("claims.clock"), "warning");
+        assert_eq!(outcome("claims.form"), "unknown");
+        assert_eq!(outcome("tls.offered"), "failed");
+        assert_eq!(outcome("query.result"), "not-reached");
+    }
+}

@@ -1,0 +1,238 @@
+//! What was found, check by check.
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::check::{Check, Severity};
+use crate::catalogue::Finding;
+
+/// What was found. Every check is in it, in order, whether it was reached or not.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) lines: Vec<Line>,
+    began: Instant,
+}
+
+/// What was found at one check.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) check: Check,
+    pub(crate) outcome: Outcome,
+    /// What it comes to, in one line; empty where it was not reached.
+    pub(crate) summary: String,
+    /// What else was learned, by name.
+    pub(crate) facts: Vec<Fact>,
+    /// Time since the check before.
+    pub(crate) milliseconds: u64,
+}
+
+/// Something that was learned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Fact {
+    pub(crate) name: String,
+    pub(crate) value: String,
+    /// Who gave it, where that is not the check itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) origin: Option<String>,
+}
+
+/// What became of a check.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// It holds.
+    Passed,
+    /// It does not.
+    Found(Found),
+    /// It could not be told.
+    Skipped,
+    /// Something before it does not hold.
+    NotReached,
+}
+
+/// What is wrong.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) finding: Finding,
+    pub(crate) caused_by: Vec<String>,
+    pub(crate) hint: String,
+}
+
+/// A check did not hold and the chain ends here; the report says which.
+#[derive(Debug)]
+pub(crate) struct Stop;
+
+/// What a stage of the chain hands to the next, if it does.
+pub(crate) type Stage<T = ()> = Result<T, Stop>;
+
+impl Report {
+    pub(crate) fn new() -> Report {
+        let line = |check: &Check| Line {
+            check: *check,
+            outcome: Outcome::NotReached,
+            summary: String::new(),
+            facts: Vec::new(),
+            milliseconds: 0,
+        };
+        Report { lines: Check::ALL.iter().map(line).collect(), began: Instant::now() }
+    }
+
+    /// The check holds.
+    pub(crate) fn pass(&mut self, check: Check, summary: impl Into<String>) {
+        self.set(check, Outcome::Passed, summary.into());
+    }
+
+    /// It cannot be told whether the check holds.
+    pub(crate) fn skip(&mut self, check: Check, why: impl Into<String>) {
+        self.set(check, Outcome::Skipped, why.into());
+    }
+
+    /// Something was learned at a check.
+    pub(crate) fn fact(&mut self, check: Check, name: &str, value: impl Into<String>) {
+        self.fact_of(check, name, value, None);
+    }
+
+    /// The same, with who gave it.
+    pub(crate) fn fact_of(
+        &mut self,
+        check: Check,
+        name: &str,
+        value: impl Into<String>,
+        origin: Option<String>,
+    ) {
+        if let Some(line) = self.line(check) {
+            line.facts.push(Fact { name: name.to_owned(), value: value.into(), origin });
+        }
+    }
+
+    /// Something is odd.
+    pub(crate) fn warn(&mut self, finding: Finding, summary: impl Into<String>, hint: Option<String>) {
+        self.found(finding, finding.check(), summary.into(), (Vec::new(), hint));
+    }
+
+    /// Something is wrong, at the check of the finding: those before it hold, as far as they have not been told of.
+    pub(crate) fn fail(
+        &mut self,
+        finding: Finding,
+        error: &(dyn std::error::Error + 'static),
+        hint: Option<String>,
+    ) -> Stop {
+        let mut causes = Vec::new();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            causes.push(error.to_string());
+            cause = error.source();
+        }
+        self.fail_saying(finding, error.to_string(), (causes, hint))
+    }
+
+    /// The same without an error.
+    pub(crate) fn fail_saying(
+        &mut self,
+        finding: Finding,
+        summary: impl Into<String>,
+        (causes, hint): (Vec<String>, Option<String>),
+    ) -> Stop {
+        let check = finding.check();
+        self.pass_before(check);
+        self.found(finding, check, summary.into(), (causes, hint));
+        Stop
+    }
+
+    /// The checks before this one hold, as far as they have not been told of.
+    pub(crate) fn pass_before(&mut self, check: Check) {
+        for line in self.lines.iter_mut().filter(|line| line.check < check) {
+            if matches!(line.outcome, Outcome::NotReached) {
+                match line.check.severity() {
+                    Severity::Fatal => {
+                        line.outcome = Outcome::Passed;
+                        line.summary = line.check.proves().to_owned();
+                    }
+                    Severity::Warning => {
+                        line.outcome = Outcome::Skipped;
+                        line.summary = "nothing is known about it".to_owned();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first check that does not hold and keeps everybody out.
+    pub(crate) fn first_fatal(&self) -> Option<(&Line, &Found)> {
+        self.lines.iter().find_map(|line| match &line.outcome {
+            Outcome::Found(found) if line.check.severity() == Severity::Fatal => Some((line, found)),
+            _ => None,
+        })
+    }
+
+    /// Every text in it, to be changed.
+    pub(crate) fn texts(&mut self) -> impl Iterator<Item = &mut String> {
+        self.lines.iter_mut().flat_map(|line| {
+            let facts = line
+                .facts
+                .iter_mut()
+                .flat_map(|fact| [Some(&mut fact.value), fact.origin.as_mut()].into_iter().flatten());
+            let found = match &mut line.outcome {
+                Outcome::Found(found) => Some(found),
+                _ => None,
+            };
+            let found =
+                found.into_iter().flat_map(|found| found.caused_by.iter_mut().chain([&mut found.hint]));
+            facts.chain(found).chain([&mut line.summary])
+        })
+    }
+
+    fn found(
+        &mut self,
+        finding: Finding,
+        check: Check,
+        summary: String,
+        (caused_by, hint): (Vec<String>, Option<String>),
+    ) {
+        let hint = hint.unwrap_or_else(|| finding.hint().to_owned());
+        self.set(check, Outcome::Found(Found { finding, caused_by, hint }), summary);
+    }
+
+    fn set(&mut self, check: Check, outcome: Outcome, summary: String) {
+        let milliseconds = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.began = Instant::now();
+        if let Some(line) = self.line(check) {
+            (line.outcome, line.summary, line.milliseconds) = (outcome, summary, milliseconds);
+        }
+    }
+
+    fn line(&mut self, check: Check) -> Option<&mut Line> {
+        self.lines.iter_mut().find(|line| line.check == check)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_before_a_failure_holds_and_what_comes_after_is_not_reached() {
+        let mut report = Report::new();
+        report.pass(Check::Connection, "fine");
+        report.fail_saying(Finding::TlsDeclined, "no TLS", (Vec::new(), None));
+        for line in &report.lines {
+            let expected = match line.check {
+                check if check < Check::Offered => match check.severity() {
+                    Severity::Fatal => matches!(line.outcome, Outcome::Passed),
+                    Severity::Warning => matches!(line.outcome, Outcome::Skipped),
+                },
+                Check::Offered => matches!(line.outcome, Outcome::Found(_)),
+                _ => matches!(line.outcome, Outcome::NotReached),
+            };
+            assert!(expected, "{line:?}");
+        }
+        assert_eq!(report.lines[0].summary, "fine");
+        assert_eq!(report.first_fatal().unwrap().0.check, Check::Offered);
+    }
+
+    #[test]
+    fn a_warning_is_nothing_fatal() {
+        let mut report = Report::new();
+        report.warn(Finding::ClockWrong, "a minute", None);
+        assert!(report.first_fatal().is_none());
+    }
+}

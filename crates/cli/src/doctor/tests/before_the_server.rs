@@ -1,0 +1,196 @@
+//! Faults of the configuration, the token source, the token and its claims.
+
+use std::time::Duration;
+
+use pgentra_emulator::{Endpoint, Fault};
+use pgentra_identity::{Clock, Cloud, Credential, Env, SystemClock, World};
+use pgentra_proxy::gateway::Flavour;
+
+use super::fake::Fake;
+use super::stage::Stage;
+use crate::arguments::Host;
+use crate::command::whoami::unix;
+
+/// A port of loopback at which nobody listens.
+const NOBODY: u16 = 1;
+const STRANGER: &str = "00000000-1111-2222-3333-444444444444";
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_before_the_server() {
+    let mut stage = Stage::new(Flavour::Flexible).await;
+    configuration(&mut stage).await;
+    source(&mut stage).await;
+    metadata_service(&mut stage).await;
+    claims(&mut stage).await;
+    stage.end().await;
+}
+
+async fn configuration(stage: &mut Stage) {
+    let vm = || Host::Vm;
+    for (what, one, expected) in [
+        ("nothing", stage.on(vm()), ""),
+        ("no host", stage.on(vm()).unset("PGHOST"), "configuration: connection-settings"),
+        ("no role", stage.on(vm()).unset("PGUSER"), "configuration: connection-settings"),
+        (
+            "a mode without verification",
+            stage.on(vm()).set("PGSSLMODE", "require"),
+            "configuration: connection-settings",
+        ),
+        ("a port that is none", stage.on(vm()).port(0), "configuration: connection-settings"),
+        (
+            "a keyword that is none",
+            stage.on(vm()).with(&["host=localhost hots=localhost"]),
+            "configuration: connection-settings",
+        ),
+        (
+            "a file of authorities that is not there",
+            stage.on(vm()).set("PGSSLROOTCERT", "/nowhere/ca.pem"),
+            "configuration: connection-settings",
+        ),
+        (
+            "a password",
+            stage.on(vm()).with(&["postgresql://myVm:hunter2@localhost"]),
+            "configuration: connection-settings",
+        ),
+        (
+            "a client id that is a name",
+            stage.on(vm()).with(&["--client-id", "myVm"]),
+            "configuration: identity-settings",
+        ),
+        (
+            "a client id that is a name, in the variable",
+            stage.on(vm()).set("AZURE_CLIENT_ID", "myVm"),
+            "configuration: identity-settings",
+        ),
+        (
+            "both",
+            stage.on(vm()).unset("PGHOST").set("AZURE_CLIENT_ID", "myVm"),
+            "configuration: connection-settings, configuration: identity-settings",
+        ),
+    ] {
+        stage.check(what, one, expected).await;
+    }
+}
+
+async fn source(stage: &mut Stage) {
+    let metadata = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
+    let soon = ["--token-timeout", "1"];
+    let proxy =
+        Fake::over_http(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n").await;
+    for (what, one, expected) in [
+        (
+            "no source at all",
+            stage.on(Host::Vm).unset(metadata).route_metadata(NOBODY),
+            "source: source-none",
+        ),
+        (
+            "a proxy for http",
+            stage.on(Host::Vm).set("http_proxy", "http://127.0.0.1:1"),
+            "source: source-proxied",
+        ),
+        (
+            "a proxy that leaves the metadata service out",
+            stage
+                .on(Host::Vm)
+                .set("http_proxy", "http://127.0.0.1:1")
+                .set("NO_PROXY", "a.example, 127.0.0.1"),
+            "",
+        ),
+        (
+            "a metadata service that is not there",
+            stage.on(Host::Vm).set(metadata, "http://127.0.0.1:1").with(&soon),
+            "source: source-unreachable",
+        ),
+        (
+            "a proxy that does not let through to Entra",
+            stage
+                .on(Host::ClientSecret)
+                .set("AZURE_AUTHORITY_HOST", "https://entra.example/")
+                .set("HTTPS_PROXY", format!("http://127.0.0.1:{}", proxy.port))
+                .with(&soon),
+            "source: source-proxy-refused",
+        ),
+        (
+            "a pod without its token file",
+            stage.on(Host::Aks).set("AZURE_FEDERATED_TOKEN_FILE", "/nowhere/token"),
+            "source: source-settings",
+        ),
+        (
+            "a client secret that is wrong",
+            stage.on(Host::ClientSecret).set("AZURE_CLIENT_SECRET", "wrong"),
+            "token: token-refused-by-entra",
+        ),
+        (
+            "a client id that nobody has",
+            stage.on(Host::Vm).with(&["--client-id", STRANGER]),
+            "token: token-identity-unknown",
+        ),
+        (
+            "a header that is wrong",
+            stage.on(Host::AppService).set("IDENTITY_HEADER", "wrong"),
+            "token: token-refused",
+        ),
+    ] {
+        stage.check(what, one, expected).await;
+    }
+}
+
+/// Whatever a metadata service can answer.
+async fn metadata_service(stage: &mut Stage) {
+    for (what, fault, expected) in [
+        ("slow", Fault::Slow(Duration::from_millis(100)), ""),
+        ("silent", Fault::Hang, "source: source-timeout"),
+        ("a captive portal", Fault::captive_portal(), "source: source-stranger"),
+        ("a redirect", Fault::redirect("http://127.0.0.1:1/"), "source: source-stranger"),
+        ("the words of a proxy", Fault::status(407, ""), "source: source-stranger"),
+        ("a container's network", Fault::unreachable(), "source: source-stranger"),
+        ("cut off", Fault::Cut { after: 20 }, "source: source-unreachable"),
+        ("throttled", Fault::throttled(Duration::ZERO), "token: token-throttled"),
+        ("restarting", Fault::gone(), "token: token-source-restarting"),
+        ("failing", Fault::status(500, "{}"), "token: token-source-failing"),
+        ("not JSON", Fault::Malformed, "token: token-bad-answer"),
+        ("a token that is too long", Fault::HugeToken { bytes: 70_000 }, "token: token-bad-answer"),
+        ("a token of the day before yesterday", Fault::ClockBehind(2 * DAY), "claims: token-expired"),
+    ] {
+        stage.cloud.azure().faults().push_lasting(Endpoint::ImdsToken, fault);
+        let one = stage.on(Host::Vm).with(&["--token-timeout", "1"]);
+        stage.check(what, one, expected).await;
+        stage.cloud.azure().faults().clear();
+    }
+}
+
+async fn claims(stage: &mut Stage) {
+    let in_an_hour = unix(SystemClock.now()) + 3600;
+    let opaque = format!(r#"{{"accessToken":"opaque-and-long-enough","expires_on":{in_an_hour}}}"#);
+    let management = token_for(stage, "https://management.azure.com").await;
+    for (what, one, expected) in [
+        ("a token for another API", stage.on(Host::Vm).token(&management), "claims: claims-audience"),
+        (
+            "a server of another cloud",
+            stage.on(Host::Vm).set("PGHOST", "x.postgres.database.chinacloudapi.cn"),
+            "claims: claims-audience",
+        ),
+        (
+            "another tenant was named",
+            stage.on(Host::Vm).set("AZURE_TENANT_ID", STRANGER),
+            "claims: claims-tenant",
+        ),
+        ("a clock that is behind", stage.on(Host::Vm).clock_behind(DAY / 24), "claims: clock-wrong"),
+        ("a text that is no token", stage.on(Host::Vm).token(&opaque), "authentication: refused-format"),
+    ] {
+        stage.check(what, one, expected).await;
+    }
+}
+
+/// A token of the VM for any API.
+pub(super) async fn token_for(stage: &Stage, resource: &str) -> String {
+    let env = Env::from_map([("AZURE_POD_IDENTITY_AUTHORITY_HOST", stage.cloud.azure().metadata_url())]);
+    let credential = Credential::builder(World::builder().env(env).build()).build().unwrap();
+    credential.token(&resource.parse().unwrap()).await.unwrap().expose_secret().to_owned()
+}
+
+/// The same for PostgreSQL.
+pub(super) async fn token(stage: &Stage) -> String {
+    token_for(stage, Cloud::Public.postgres_resource().as_str()).await
+}

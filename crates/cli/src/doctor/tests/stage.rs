@@ -1,0 +1,181 @@
+//! A local cloud in which one thing at a time is wrong.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use clap::Parser;
+use pgentra_identity::{Clock, Env, Files, Processes, SystemClock, World};
+use tempfile::TempDir;
+
+use super::super::report::{Outcome, Report};
+use super::super::{Printed, examine, render};
+use crate::arguments::{Arguments, Command, FixedPlaces, Host, LocalDatabase};
+use crate::command::query;
+use crate::local::cloud::{CloudOptions, LocalCloud};
+use crate::local::environment;
+use crate::progress::Progress;
+use pgentra_proxy::gateway::Flavour;
+
+/// What is found: nothing, or one finding, as `link: finding`.
+pub(super) type Expected = &'static str;
+
+/// A cloud that is in order, and whatever went another way than expected.
+pub(super) struct Stage {
+    pub(super) cloud: LocalCloud,
+    pub(super) folder: TempDir,
+    faults: Vec<String>,
+}
+
+/// One run of doctor, on a machine that is like a VM of the cloud but for what is said here.
+pub(super) struct Try {
+    variables: BTreeMap<String, String>,
+    arguments: Vec<String>,
+    clock_behind: Duration,
+    processes: Processes,
+    route: Option<u16>,
+}
+
+impl Stage {
+    pub(super) async fn new(flavour: Flavour) -> Stage {
+        let folder = tempfile::tempdir().unwrap();
+        let options = CloudOptions {
+            folder: folder.path().join("cloud"),
+            database: LocalDatabase { flavour, postgres: None },
+            port: 0,
+            metadata_port: 0,
+            fixed: FixedPlaces { link_local: false, arc: false },
+        };
+        let mut cloud = LocalCloud::start(&World::real(), options, &Progress::new()).await.unwrap();
+        cloud.furnish().await.unwrap();
+        Stage { cloud, folder, faults: Vec::new() }
+    }
+
+    /// A program on this host.
+    pub(super) fn on(&self, host: Host) -> Try {
+        Try {
+            variables: environment::of(host, &self.cloud),
+            arguments: Vec::new(),
+            clock_behind: Duration::ZERO,
+            processes: Processes::none(),
+            route: None,
+        }
+    }
+
+    /// Examines, and keeps what is not as expected.
+    pub(super) async fn check(&mut self, what: &str, one: Try, expected: Expected) -> Report {
+        let report = one.examine().await;
+        let found: Vec<String> = report
+            .lines
+            .iter()
+            .filter_map(|line| match &line.outcome {
+                Outcome::Found(found) => {
+                    Some(format!("{}: {}", line.check.link().name(), found.finding.id()))
+                }
+                _ => None,
+            })
+            .collect();
+        let text = render::text(&report, render::Marks::Ascii);
+        if found.join(", ") != expected {
+            self.faults.push(format!("{what}: expected `{expected}`, found {found:?}\n{text}"));
+        }
+        let json = serde_json::to_string(&Printed::of(&report, false)).unwrap();
+        if [&text, &json].iter().any(|told| told.contains("eyJ")) {
+            self.faults.push(format!("{what}: a token can be read"));
+        }
+        let reached_again = report
+            .lines
+            .iter()
+            .filter(|line| {
+                let link = line.check.link();
+                report
+                    .first_fatal()
+                    .is_some_and(|(fatal, _)| fatal.check < line.check && fatal.check.link() != link)
+            })
+            .any(|line| !matches!(line.outcome, Outcome::NotReached));
+        if reached_again {
+            self.faults.push(format!("{what}: something is told of what was not reached\n{text}"));
+        }
+        report
+    }
+
+    /// As the Entra administrator.
+    pub(super) async fn administer(&self, sql: &str) {
+        let session = self.cloud.connector(Host::Admin, None).unwrap().connect().await.unwrap();
+        query::results(&session, sql).await.unwrap();
+        session.close().await.unwrap();
+    }
+
+    pub(super) async fn end(self) {
+        self.cloud.stop().await;
+        assert!(self.faults.is_empty(), "{}", self.faults.join("\n"));
+    }
+}
+
+impl Try {
+    pub(super) fn set(mut self, name: &str, value: impl ToString) -> Try {
+        self.variables.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    pub(super) fn unset(mut self, name: &str) -> Try {
+        self.variables.remove(name);
+        self
+    }
+
+    pub(super) fn with(mut self, arguments: &[&str]) -> Try {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// A server on this port of loopback instead of the cloud's.
+    pub(super) fn port(self, port: u16) -> Try {
+        self.set("PGPORT", port)
+    }
+
+    pub(super) fn clock_behind(mut self, by: Duration) -> Try {
+        self.clock_behind = by;
+        self
+    }
+
+    /// `--token-command`, which prints this.
+    pub(super) fn token(mut self, text: &str) -> Try {
+        let text = text.to_owned();
+        self.processes = Processes::scripted(move |_| {
+            let stdout = text.clone().into_bytes().into();
+            Ok(pgentra_identity::Finished { code: Some(0), stdout, stderr: Vec::new() })
+        });
+        self.with(&["--token-command", "print-it"])
+    }
+
+    /// Leads the metadata service's own address to this port of loopback.
+    pub(super) fn route_metadata(mut self, port: u16) -> Try {
+        self.route = Some(port);
+        self
+    }
+
+    async fn examine(self) -> Report {
+        let words = ["pgentra", "doctor"].map(str::to_owned).into_iter().chain(self.arguments);
+        let Command::Doctor(arguments) = Arguments::try_parse_from(words).unwrap().command else {
+            panic!("another command");
+        };
+        let mut world = World::builder()
+            .env(Env::from_map(self.variables))
+            .files(Files::real())
+            .processes(self.processes)
+            .clock(Behind(self.clock_behind));
+        if let Some(port) = self.route {
+            world = world.route("169.254.169.254", 80, ([127, 0, 0, 1], port).into());
+        }
+        examine(&world.build(), &arguments.connection, &arguments.identity).await.0
+    }
+}
+
+/// A clock that is behind.
+#[derive(Debug)]
+struct Behind(Duration);
+
+impl Clock for Behind {
+    fn now(&self) -> SystemTime {
+        SystemClock.now() - self.0
+    }
+}
