@@ -50,6 +50,26 @@ impl Cloud {
         }
     }
 
+    /// The address of Azure Resource Manager, an https URL without a slash at its end; also the resource of its tokens
+    /// (azure-cli, `resource_manager` of each cloud).
+    pub fn resource_manager(&self) -> &'static str {
+        match self {
+            Self::Public => "https://management.azure.com",
+            Self::UsGov => "https://management.usgovcloudapi.net",
+            Self::China => "https://management.chinacloudapi.cn",
+        }
+    }
+
+    /// The address of Microsoft Graph, an https URL without a slash at its end; also the resource of its tokens
+    /// (azure-cli, `microsoft_graph_resource_id` of each cloud).
+    pub fn graph(&self) -> &'static str {
+        match self {
+            Self::Public => "https://graph.microsoft.com",
+            Self::UsGov => "https://graph.microsoft.us",
+            Self::China => "https://microsoftgraph.chinacloudapi.cn",
+        }
+    }
+
     /// The audience of a federated assertion in this cloud (Microsoft: workload identity federation, "Important
     /// considerations and restrictions").
     pub fn federation_audience(&self) -> &'static str {
@@ -98,6 +118,11 @@ mod tests {
             assert_eq!(cloud.to_string().parse::<Cloud>().unwrap(), cloud);
             assert!(cloud.authority_host().starts_with("https://") && cloud.authority_host().ends_with('/'));
             assert!(cloud.postgres_resource().as_str().starts_with("https://ossrdbms-aad.database."));
+            for url in [cloud.resource_manager(), cloud.graph()] {
+                assert!(
+                    url.starts_with("https://") && !url.ends_with('/') && url.parse::<Resource>().is_ok()
+                );
+            }
             assert!(cloud.host_suffix().starts_with("postgres.database."));
         }
         assert!("Public".parse::<Cloud>().is_err());

@@ -74,9 +74,9 @@ fn address(cloud: &Cloud, provider: &str, word: &str, operation: &Operation) -> 
     )
 }
 
-/// In whole seconds, at least one.
+/// In whole seconds, and none for what has ended already.
 fn retry_after(cloud: &Cloud, operation: &Operation) -> String {
-    (operation.ends - cloud.clock.unix()).clamp(1, 30).to_string()
+    (operation.ends - cloud.clock.unix()).clamp(0, 30).to_string()
 }
 
 fn time(unix: i64) -> String {

@@ -45,6 +45,28 @@ impl Request {
         Self::new(Method::POST, url)
     }
 
+    /// A PUT request.
+    pub fn put(url: &str) -> Result<Self, HttpError> {
+        Self::new(Method::PUT, url)
+    }
+
+    /// A PATCH request.
+    pub fn patch(url: &str) -> Result<Self, HttpError> {
+        Self::new(Method::PATCH, url)
+    }
+
+    /// A DELETE request.
+    pub fn delete(url: &str) -> Result<Self, HttpError> {
+        Self::new(Method::DELETE, url)
+    }
+
+    /// Sends this JSON text.
+    pub fn json(mut self, text: String) -> Self {
+        self.body = Bytes::from(text);
+        self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self
+    }
+
     /// Appends to the URL's query, percent-encoded.
     pub fn query(mut self, pairs: &[(&str, &str)]) -> Result<Self, HttpError> {
         let mut query = self.uri.query().unwrap_or_default().to_owned();
