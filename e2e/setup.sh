@@ -34,6 +34,7 @@ packages() {
     [ -e "$JDBC" ] || echo libpostgresql-jdbc-java
     has java || echo default-jdk-headless
     has pgbouncer || [ -x /usr/sbin/pgbouncer ] || echo pgbouncer
+    has chromium || echo chromium
     has ip || echo iproute2
     has setpriv || echo util-linux
     has script || echo bsdutils
@@ -80,7 +81,7 @@ azure_cli() {
 }
 
 install_packages || echo "e2e: the package manager failed; going on with what there is" >&2
-for program in curl jq openssl psql ip setpriv script; do
+for program in chromium curl jq openssl psql ip setpriv script; do
     has "$program" || missing "$program" "not on the PATH; install it with this system's package manager"
 done
 has pgbouncer || [ -x /usr/sbin/pgbouncer ] || missing pgbouncer "not on the PATH; install it with this system's package manager"

@@ -12,6 +12,8 @@ const FILE_LINES: usize = 800;
 /// Lines of code in a crate, without tests, comments and blank lines: past this modules start to form cycles, and the
 /// crate is two. The largest is the emulator, a bundle of endpoints around one state that know nothing of each other.
 const CRATE_LINES: usize = 5_500;
+/// The same for the command line: a bundle of commands that know nothing of each other, and that nobody may import.
+const COMMAND_LINES: usize = 8_000;
 /// Names that say nothing, so that everything ends up there.
 const FORBIDDEN: [&str; 6] = ["utils", "util", "common", "helpers", "helper", "misc"];
 
@@ -37,8 +39,11 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
             faults.push(format!("{name}: imports `{module}`"));
         }
     }
-    for (room, lines) in crates.into_iter().filter(|(_, lines)| *lines > CRATE_LINES) {
-        faults.push(format!("crates/{room}: {lines} lines of code without tests; at most {CRATE_LINES}"));
+    for (room, lines) in crates {
+        let most = if room == "cli" { COMMAND_LINES } else { CRATE_LINES };
+        if lines > most {
+            faults.push(format!("crates/{room}: {lines} lines of code without tests; at most {most}"));
+        }
     }
     for path in tree::files(root)? {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();

@@ -19,11 +19,12 @@ use tracing_subscriber::EnvFilter;
 
 use arguments::{Arguments, Command};
 use problem::{Outcome, Problem};
+use proxy::LogFormat;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let world = World::real();
-    log(&world, arguments.verbose);
+    log(&world, arguments.verbose, log_format(&world, &arguments.command));
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -73,7 +74,14 @@ fn man() -> Outcome {
     output::result(&String::from_utf8_lossy(&page))
 }
 
-fn log(world: &World, verbose: u8) {
+fn log_format(world: &World, command: &Command) -> LogFormat {
+    match command {
+        Command::Proxy(arguments) => arguments.log_format(world),
+        _ => LogFormat::Text,
+    }
+}
+
+fn log(world: &World, verbose: u8, format: LogFormat) {
     let default = match verbose {
         0 => "warn",
         1 => "pgentra=info,pgentra_identity=info,pgentra_connect=info,pgentra_proxy=info,warn",
@@ -87,10 +95,12 @@ fn log(world: &World, verbose: u8) {
         .and_then(|filter| EnvFilter::try_new(filter).ok())
         .unwrap_or_else(|| EnvFilter::new(default));
     // A stderr that nobody reads any more is no reason to fail.
-    tracing_subscriber::fmt()
+    let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(anstream::stderr)
         .log_internal_errors(false)
-        .compact()
-        .init();
+        .with_writer(anstream::stderr);
+    match format {
+        LogFormat::Text => subscriber.compact().init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).with_ansi(false).init(),
+    }
 }

@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use clap::error::Error;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
+use pgentra_identity::World;
 
+use super::configuration::Configuration;
 use super::keys::{KEYS, Key};
+use super::settings::LogFormat;
 use super::wait::Wait;
 use crate::arguments::{Format, Identity, Server};
 
@@ -40,6 +43,13 @@ pub(crate) enum Further {
     /// Wait until a proxy that was started elsewhere is ready: it listens, and has a token for every target.
     #[command(after_help = "Example: pgentra proxy wait --health 127.0.0.1:9091 --timeout 30")]
     Wait(Wait),
+}
+
+impl Proxy {
+    /// How it writes its log.
+    pub(crate) fn log_format(&self, world: &World) -> LogFormat {
+        Configuration::log_format(world, self)
+    }
 }
 
 /// The flags of all keys, as they were given.

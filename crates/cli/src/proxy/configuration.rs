@@ -8,13 +8,13 @@ use pgentra_identity::{Credential, Resource, World};
 
 use super::arguments::Proxy;
 use super::difference::InForce;
-use super::file::{self, Written};
+use super::file::{self, Written, WrittenTarget};
 use super::inherited::Inherited;
 use super::keys::{KEYS, Key};
 use super::level::{Level, Origin, nearest};
 use super::place::Place;
 use super::problems::Problems;
-use super::settings::{Process, Target};
+use super::settings::{LogFormat, Process, Target};
 use crate::arguments::Identity;
 use crate::problem::Outcome;
 use crate::sign_in;
@@ -54,6 +54,23 @@ pub(crate) struct Held {
 #[derive(Debug, Default)]
 struct Credentials(HashMap<Identity, Credential>);
 
+/// What is said of the whole process, from the weakest voice to the strongest.
+struct Voices {
+    levels: [Level; 3],
+    /// Those of the file.
+    targets: Vec<WrittenTarget>,
+}
+
+impl Voices {
+    fn listen(world: &World, arguments: &Proxy, problems: &mut Problems) -> Self {
+        let config = arguments.config.clone().or_else(|| world.env().get(CONFIG).map(PathBuf::from));
+        let Written { level, targets } =
+            config.map(|path| file::read(world.files(), &path, problems)).unwrap_or_default();
+        let levels = [level, Level::of_variables(world.env()), Level::of_flags(&arguments.flags)];
+        Self { levels, targets }
+    }
+}
+
 /// A target as somebody named it.
 struct Named {
     /// As a problem calls it.
@@ -64,17 +81,24 @@ struct Named {
 }
 
 impl Configuration {
+    /// How the log is to be written, before anything of it is. What is wrong with all this is told by [`Self::gather`].
+    pub(crate) fn log_format(world: &World, arguments: &Proxy) -> LogFormat {
+        let mut problems = Problems::default();
+        let (mut process, mut target) = (Process::default(), Target::default());
+        for level in Voices::listen(world, arguments, &mut problems).levels {
+            level.apply(Some(&mut process), &mut target, &mut problems);
+        }
+        process.seen.log_format
+    }
+
     /// Gathers it, from the weakest voice to the strongest: defaults, the file, `PGENTRA_*` variables, flags; then what a target
     /// says of itself, in its `[[target]]` table and in its parameters.
     pub(crate) fn gather(world: &World, arguments: &Proxy, held: &mut Held) -> Result<Self, Problems> {
         let mut problems = Problems::default();
-        let config = arguments.config.clone().or_else(|| world.env().get(CONFIG).map(PathBuf::from));
-        let Written { level, targets } =
-            config.map(|path| file::read(world.files(), &path, &mut problems)).unwrap_or_default();
-
+        let Voices { levels, targets } = Voices::listen(world, arguments, &mut problems);
         let (mut process, mut defaults) = (Process::default(), Target::default());
         let mut in_force = InForce::default();
-        for level in [level, Level::of_variables(world.env()), Level::of_flags(&arguments.flags)] {
+        for level in levels {
             level.apply(Some(&mut process), &mut defaults, &mut problems);
             in_force.take(&level);
         }

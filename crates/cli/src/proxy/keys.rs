@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction};
 use uuid::Uuid;
 
+use super::place::Place;
 use super::settings::{Process, Target};
 
 /// More sessions than this are a slip of the finger.
@@ -129,6 +130,56 @@ pub(crate) const KEYS: &[Key] = &[
         set: Set::Process(|process, given| {
             given.switch().map(|value| process.danger_listen_beyond_loopback = value)
         }),
+    },
+    Key {
+        name: "admin_listen",
+        form: Form::Text,
+        value: "ADDR",
+        default: "",
+        help: Some(
+            "Where the status page is, with probes, metrics and POST /quitquitquit: IP:PORT or PORT, on the loopback interface",
+        ),
+        excludes: &[],
+        set: Set::Process(|process, given| {
+            let place = given.parsed::<Place>()?;
+            if !place.is_local() {
+                return Err(format!(
+                    "cannot be {place}: whoever reaches it may end the proxy; health_listen has probes and metrics alone"
+                ));
+            }
+            process.seen.admin_listen = Some(place.tcp()?);
+            Ok(())
+        }),
+    },
+    Key {
+        name: "health_listen",
+        form: Form::Text,
+        value: "ADDR",
+        default: "",
+        help: Some("Where probes and metrics are, and nothing else: IP:PORT or PORT, on any interface"),
+        excludes: &[],
+        set: Set::Process(|process, given| {
+            process.seen.health_listen = Some(given.parsed::<Place>()?.tcp()?);
+            Ok(())
+        }),
+    },
+    Key {
+        name: "log_format",
+        form: Form::Text,
+        value: "FORMAT",
+        default: "text",
+        help: Some("How the log is written: text, or json for an object a line"),
+        excludes: &[],
+        set: Set::Process(|process, given| given.parsed().map(|value| process.seen.log_format = value)),
+    },
+    Key {
+        name: "audit",
+        form: Form::Text,
+        value: "FILE",
+        default: "",
+        help: Some("A file that gets a JSON line for each start, end and refusal of a session; - is stderr"),
+        excludes: &[],
+        set: Set::Process(|process, given| given.text().map(|value| process.seen.audit = Some(value.into()))),
     },
     Key {
         name: "client_id",

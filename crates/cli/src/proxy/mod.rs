@@ -12,6 +12,7 @@ mod notify;
 mod place;
 mod problems;
 mod running;
+mod seen;
 mod serve;
 mod settings;
 mod signals;
@@ -19,3 +20,4 @@ mod wait;
 
 pub(crate) use arguments::Proxy;
 pub(crate) use serve::run;
+pub(crate) use settings::LogFormat;

@@ -48,6 +48,14 @@ impl Place {
         matches!(self, Self::Tcp(address) if address.port() == 0)
     }
 
+    /// The address of a TCP listener.
+    pub(crate) fn tcp(self) -> Result<SocketAddr, String> {
+        match self {
+            Self::Tcp(address) => Ok(address),
+            other => Err(format!("cannot be {other}: write IP:PORT or PORT")),
+        }
+    }
+
     /// Whether only this machine reaches it, as far as it says itself.
     pub(crate) fn is_local(&self) -> bool {
         match self {

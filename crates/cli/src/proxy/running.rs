@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use pgentra_proxy::inject::{Current, Injector, Listener, Naming, Options, Shared, Stop};
+use pgentra_proxy::observe::{Observer, TargetObserver};
 use pgentra_proxy::session::{Limits, UnixSocket};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,7 @@ pub(crate) struct Running {
     gone: Vec<Shared>,
     serving: TaskTracker,
     stop: CancellationToken,
+    observer: Option<Observer>,
 }
 
 /// A target that is served.
@@ -74,7 +76,9 @@ impl Running {
         for configured in targets {
             let key = (configured.name.clone(), of_name(&next, &configured.name).count());
             let before = of_name(&self.targets, &key.0).nth(key.1);
-            let live = Live::of(configured, &process, before.map(|live| (live, &self.process)));
+            let observer = self.observer_of(&key);
+            let before = before.map(|live| (live, &self.process));
+            let live = Live::of(configured, (&process, observer), before);
             let mut free = 0;
             for place in &live.configured.settings.listen {
                 let number = if place.is_any() { free } else { 0 };
@@ -117,6 +121,11 @@ impl Running {
         Ok(lines)
     }
 
+    /// Tells `observer` what happens to the targets that are set up from now on.
+    pub(crate) fn observed_by(&mut self, observer: Observer) {
+        self.observer = Some(observer);
+    }
+
     /// Where it can be told to stop, by whoever may.
     pub(crate) fn stop(&self) -> &CancellationToken {
         &self.stop
@@ -138,6 +147,15 @@ impl Running {
     pub(crate) fn status(&self) -> String {
         let (targets, listeners) = (self.targets.len(), self.listeners.len());
         format!("{targets} target(s) on {listeners} listener(s), {} session(s)", self.sessions())
+    }
+
+    /// Targets of one name are told apart by their numbers.
+    fn observer_of(&self, (name, number): &(String, usize)) -> Arc<TargetObserver> {
+        let Some(observer) = &self.observer else { return Arc::default() };
+        match number {
+            0 => observer.target(name),
+            further => observer.target(&format!("{name} ({})", further + 1)),
+        }
     }
 
     /// Nothing in here fails or waits.
@@ -186,13 +204,17 @@ impl Running {
 
 impl Live {
     /// The one from before with all its state, if nothing about it changed.
-    fn of(configured: Configured, process: &Process, before: Option<(&Live, &Process)>) -> Self {
+    fn of(
+        configured: Configured,
+        (process, observer): (&Process, Arc<TargetObserver>),
+        before: Option<(&Live, &Process)>,
+    ) -> Self {
         let shared = before.map(|(live, _)| live.shared.clone()).unwrap_or_default();
         let same =
             before.filter(|(live, before)| *before == process && live.configured.is_served_as(&configured));
         let injector = match same {
             Some((live, _)) => Arc::clone(&live.injector),
-            None => Arc::new(injector(process, &configured, shared.clone())),
+            None => Arc::new(injector(process, &configured, shared.clone(), observer)),
         };
         Self { configured, injector, shared }
     }
@@ -220,7 +242,12 @@ fn of_name<'a>(targets: &'a [Live], name: &str) -> impl Iterator<Item = &'a Live
     targets.iter().filter(move |live| live.configured.name == name)
 }
 
-fn injector(process: &Process, configured: &Configured, shared: Shared) -> Injector {
+fn injector(
+    process: &Process,
+    configured: &Configured,
+    shared: Shared,
+    observer: Arc<TargetObserver>,
+) -> Injector {
     let Configured { connector, settings, .. } = configured;
     let limits = Limits {
         connections: settings.max_connections,
@@ -229,7 +256,7 @@ fn injector(process: &Process, configured: &Configured, shared: Shared) -> Injec
         ..Limits::default()
     };
     let naming = if settings.pin { Naming::Pinned } else { Naming::Same };
-    Injector::new(connector.clone(), Options { naming, limits, shared, ..Options::default() })
+    Injector::new(connector.clone(), Options { naming, limits, shared, observer })
 }
 
 /// Listens, and says on what.

@@ -8,6 +8,7 @@ use super::configuration::{Configuration, Held};
 use super::inherited::Inherited;
 use super::notify::Notify;
 use super::running::Running;
+use super::seen::Seen;
 use super::signals::{Signals, Told};
 use super::{check, wait};
 use crate::output;
@@ -25,9 +26,12 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
     }
     let mut signals = Signals::listen()?;
     let mut running = Running::default();
+    let seen = Seen::open(world, &configuration.process.seen, running.stop()).await?;
+    running.observed_by(seen.observer().clone());
     let lines = running.apply(configuration, &held.inherited).await?;
+    seen.observer().started();
     // Said when all of them are there.
-    lines.iter().for_each(|line| output::say(line));
+    lines.iter().chain(seen.lines()).for_each(|line| output::say(line));
     let notify = Notify::from_env(world.env());
     notify.ready(&running.status());
     let mut beat = Beat::of(&notify);
@@ -36,7 +40,9 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
         tokio::select! {
             told = signals.next() => match told {
                 Told::Stop => break,
-                Told::Reload => reload(world, &arguments, (&mut held, &mut running), &notify).await,
+                Told::Reload => {
+                    reload(world, &arguments, (&mut held, &mut running, &seen), &notify).await;
+                }
             },
             () = stop.cancelled() => break,
             () = beat.next() => notify.alive(),
@@ -48,27 +54,34 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
     notify.stopping(&format!("waiting for {sessions} session(s)"));
     loop {
         tokio::select! {
-            () = running.ended() => return Ok(()),
+            () = running.ended() => break,
             // Whoever asks twice does not want to wait.
             Told::Stop = signals.next() => {
                 output::say(&format!("stopping at once; {} session(s) are cut off", running.sessions()));
-                return Ok(());
+                break;
             }
             () = beat.next() => notify.alive(),
         }
     }
+    seen.close().await;
+    Ok(())
 }
 
 /// A configuration that cannot be leaves everything as it is.
 async fn reload(
     world: &World,
     arguments: &Proxy,
-    (held, running): (&mut Held, &mut Running),
+    (held, running, seen): (&mut Held, &mut Running, &Seen),
     notify: &Notify,
 ) {
     notify.reloading();
     let applied = match Configuration::gather(world, arguments, held) {
-        Ok(configuration) => running.apply(configuration, &held.inherited).await,
+        Ok(configuration) => {
+            if let Some(line) = seen.reload(&configuration.process.seen) {
+                output::say(line);
+            }
+            running.apply(configuration, &held.inherited).await
+        }
         Err(problems) => Err(problems.into()),
     };
     match applied {

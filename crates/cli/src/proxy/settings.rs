@@ -1,5 +1,9 @@
 //! What is set, with its defaults.
 
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::place::Place;
@@ -10,6 +14,35 @@ use crate::arguments::Identity;
 pub(crate) struct Process {
     pub(crate) drain_timeout: Duration,
     pub(crate) danger_listen_beyond_loopback: bool,
+    pub(crate) seen: Seen,
+}
+
+/// Where and how it can be seen what the process does. Read once, when it starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) admin_listen: Option<SocketAddr>,
+    pub(crate) health_listen: Option<SocketAddr>,
+    pub(crate) log_format: LogFormat,
+    pub(crate) audit: Option<AuditPlace>,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Where audit lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AuditPlace {
+    /// To stderr.
+    Stderr,
+    /// To the end of a file.
+    File(PathBuf),
 }
 
 /// What holds for a target.
@@ -25,7 +58,11 @@ pub(crate) struct Target {
 
 impl Default for Process {
     fn default() -> Self {
-        Self { drain_timeout: Duration::from_secs(5), danger_listen_beyond_loopback: false }
+        Self {
+            drain_timeout: Duration::from_secs(5),
+            danger_listen_beyond_loopback: false,
+            seen: Seen::default(),
+        }
     }
 }
 
@@ -37,6 +74,36 @@ impl Default for Target {
             max_connections: 100,
             start_up_timeout: Duration::from_secs(60),
             identity: Identity::default(),
+        }
+    }
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("write text or json"),
+        }
+    }
+}
+
+impl From<&str> for AuditPlace {
+    fn from(text: &str) -> Self {
+        match text {
+            "-" => Self::Stderr,
+            path => Self::File(path.into()),
+        }
+    }
+}
+
+impl fmt::Display for AuditPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stderr => f.write_str("stderr"),
+            Self::File(path) => path.display().fmt(f),
         }
     }
 }

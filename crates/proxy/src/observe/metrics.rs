@@ -341,6 +341,37 @@ mod tests {
     use super::*;
     use crate::observe::AuditLog;
 
+    impl<S> Family<S> {
+        fn row(&self, target: &str) -> String {
+            let unit = self.unit.as_ref().map(|unit| format!("_{}", unit.as_str())).unwrap_or_default();
+            let (total, kind) = match self.kind {
+                MetricType::Counter => ("_total", "counter"),
+                MetricType::Histogram => ("", "histogram"),
+                _ => ("", "gauge"),
+            };
+            let labels = [target, self.label].map(|label| format!("`{label}`")).join(", ");
+            let labels = labels.replace(", ``", "").replace("``", "");
+            format!("| `{PREFIX}{}{unit}{total}` | {kind} | {labels} | {} |\n", self.name, self.help)
+        }
+    }
+
+    fn table() -> String {
+        let mut table = "| metric | type | labels | what it tells |\n|---|---|---|---|\n".to_owned();
+        table.extend(OF_TARGETS.iter().map(|family| family.row("target")));
+        table.extend(OF_PROCESS.iter().map(|family| family.row("")));
+        table.push_str(&format!("| `{}_info` | gauge | `version` | {} |\n", BUILD.0, BUILD.1));
+        table
+    }
+
+    #[test]
+    fn the_documentation_has_every_metric() {
+        let table = table();
+        assert!(
+            include_str!("../../../../docs/proxy.md").contains(&table),
+            "docs/proxy.md needs this table:\n{table}"
+        );
+    }
+
     #[tokio::test]
     async fn both_formats_are_well_formed_and_a_targets_name_is_escaped() {
         let audit = AuditLog::start(Box::new(|| Ok(Box::new(std::io::sink())))).unwrap();
