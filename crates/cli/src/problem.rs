@@ -55,7 +55,7 @@ impl Problem {
 
     /// An error of the libraries, as the catalogue has it.
     fn of(finding: Finding, error: impl Error + Send + Sync + 'static, hint: Option<String>) -> Self {
-        Self::found(finding.blame(), finding, error).hint(hint.unwrap_or_else(|| finding.hint().to_owned()))
+        Self::found(finding.blame(), finding, error).hint(hint.unwrap_or_else(|| finding.hint()))
     }
 
     /// A failure of this machine or of ours, with what was being done.

@@ -188,7 +188,7 @@ impl Report {
         summary: String,
         (caused_by, hint): (Vec<String>, Option<String>),
     ) {
-        let hint = hint.unwrap_or_else(|| finding.hint().to_owned());
+        let hint = hint.unwrap_or_else(|| finding.hint());
         self.set(check, Outcome::Found(Found { finding, caused_by, hint }), summary);
     }
 
