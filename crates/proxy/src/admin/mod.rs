@@ -107,3 +107,53 @@ async fn converse(stream: TcpStream, scope: Scope, observer: Observer) -> hyper:
         .serve_connection(TokioIo::new(stream), service)
         .await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::SystemTime;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    async fn start() -> SocketAddr {
+        let observer = Observer::new(|| SystemTime::UNIX_EPOCH, CancellationToken::new(), None);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(Admin::new(listener, Scope::Health, observer).unwrap().serve(CancellationToken::new()));
+        address
+    }
+
+    /// A connection that has sent this.
+    async fn connect(address: SocketAddr, sent: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        stream
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_or_never_ends_is_hung_up_on() {
+        let address = start().await;
+        for sent in ["", "GET /liveness HTTP/1.1\r\nHost: x\r\n"] {
+            let began = Instant::now();
+            let mut stream = connect(address, sent).await;
+            stream.read_to_end(&mut Vec::new()).await.unwrap();
+            assert!(began.elapsed() <= PATIENCE + Duration::from_secs(1), "{:?}", began.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_of_silent_ones_is_cleared_away() {
+        let address = start().await;
+        let mut silent = Vec::new();
+        for _ in 0..2 * CONNECTIONS {
+            silent.push(connect(address, "").await);
+        }
+        let mut stream = connect(address, "GET /liveness HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
+}

@@ -317,6 +317,36 @@ mod tests {
         assert!(second.text().contains("three"), "{}", second.text());
     }
 
+    /// A disk that does not answer while the lock is held.
+    struct Hung(Arc<Mutex<()>>);
+
+    impl Write for Hung {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _answers = self.0.lock().unwrap();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_loses_what_does_not_fit_into_memory_and_holds_nobody_up() {
+        let answers = Arc::new(Mutex::new(()));
+        let disk = Arc::clone(&answers);
+        let log = AuditLog::start(Box::new(move || Ok(Box::new(Hung(Arc::clone(&disk)))))).unwrap();
+        let hung = answers.lock().unwrap();
+        for _ in 0..WAITING + 10 {
+            log.write(&refusal("x"));
+        }
+        // One may be with the disk already.
+        assert!((9..=10).contains(&log.lost()), "{}", log.lost());
+        drop(hung);
+        log.flush().await;
+        assert!(log.lost() <= 10);
+    }
+
     #[test]
     fn a_log_that_cannot_be_opened_is_an_error() {
         assert!(AuditLog::start(Box::new(|| Err(io::ErrorKind::NotFound.into()))).is_err());
