@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let world = World::real();
     log(&world, arguments.verbose, log_format(&world, &arguments.command));
+    leave_no_core_file();
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -41,6 +42,27 @@ fn main() -> ExitCode {
             output::problem(&problem);
             problem.exit_code()
         }
+    }
+}
+
+/// Sees to it that a crash writes no memory to disk, where tokens and keys would be in it, and that no other process of
+/// the same user can read it. Programs that it starts are as they would be.
+#[cfg(target_os = "linux")]
+fn leave_no_core_file() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "a crash could leave a core file with a token in it");
+    }
+}
+
+/// Elsewhere a limit of zero bytes does it. Programs that it starts inherit it.
+#[cfg(not(target_os = "linux"))]
+fn leave_no_core_file() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        tracing::warn!(%error, "a crash could leave a core file with a token in it");
     }
 }
 

@@ -16,3 +16,5 @@ mod life;
 mod sea_orm;
 #[cfg(feature = "sqlx")]
 mod sqlx;
+#[cfg(feature = "sqlx")]
+mod through_proxy;

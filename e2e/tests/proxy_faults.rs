@@ -1,0 +1,143 @@
+//! What goes wrong around `pgentra proxy`, and what clients are told then.
+#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+
+use e2e::{Cloud, Flavour, Lab, Proxy, have};
+
+/// A proxy to a local cloud.
+struct Stage<'lab> {
+    lab: &'lab Lab,
+    proxy: Proxy<'lab>,
+    cloud: Cloud<'lab>,
+    through: BTreeMap<String, String>,
+}
+
+impl<'lab> Stage<'lab> {
+    fn new(lab: &'lab Lab, arguments: &[&str]) -> Self {
+        let cloud = lab.cloud(Flavour::Flexible, &[]);
+        let vm = cloud.env("vm");
+        let proxy = lab.proxy(vm.clone(), &[&["--listen", "127.0.0.1:0"], arguments].concat(), 1);
+        let through = [
+            ("PGHOST", "127.0.0.1"),
+            ("PGPORT", &proxy.port()),
+            ("PGUSER", &vm["PGUSER"]),
+            ("PGDATABASE", &vm["PGDATABASE"]),
+        ];
+        let through = through.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Self { lab, proxy, cloud, through }
+    }
+
+    /// A script of a client.
+    fn client(&self, script: &str) -> e2e::Done<'lab> {
+        self.lab.shell(script).envs(self.through.clone()).done()
+    }
+
+    /// A number from the proxy's status in /proc, in kilobytes or as it is.
+    fn status(&self, key: &str) -> u64 {
+        let pid = self.proxy.pid().as_raw_nonzero();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Open files of the proxy.
+    fn files(&self) -> usize {
+        let pid = self.proxy.pid().as_raw_nonzero();
+        fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+    }
+}
+
+/// A backend that dies under a statement: its session hears what the server said, or that the connection is gone; it does
+/// not hang, and the next one is served.
+#[test]
+fn the_server_dies_under_a_statement() {
+    if !have(&["psql"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let stage = Stage::new(&lab, &[]);
+    let terminated = stage.client(
+        "psql -XAtc 'SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(100)' 2>&1 || echo exit $?; psql -XAtc 'SELECT 1'",
+    );
+    assert!(
+        terminated.ok().contains("terminating connection due to administrator command"),
+        "{terminated:?}"
+    );
+    assert!(terminated.stdout.ends_with("exit 2\n1\n"), "{terminated:?}");
+    // The whole server goes, with no time to say anything.
+    let script = r#"
+        psql -XAtc "SET application_name = 'sleeper'" -c 'SELECT pg_sleep(100)' >"$HOME/said" 2>&1 &
+        client=$!
+        until [ "$(psql -XAtc "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sleeper' AND wait_event = 'PgSleep'")" = 1 ]; do :; done
+        kill -KILL "$PROCESS"
+        wait $client || echo exit $?
+        psql -XAtc 'SELECT 1' 2>&1 || echo exit $?
+    "#;
+    let postmaster = fs::read_to_string(find(&stage.cloud.folder(), "postmaster.pid")).unwrap();
+    let script = script.replace("$PROCESS", postmaster.lines().next().unwrap());
+    let killed = stage.client(&script);
+    let said = killed.ok();
+    // One client lost its connection, the other was told why there is none.
+    assert!(said.starts_with("exit 2\n") && said.ends_with("exit 2\n"), "{killed:?}");
+    assert!(said.contains("FATAL:"), "{killed:?}");
+}
+
+/// The path of a file below a folder.
+fn find(folder: &std::path::Path, name: &str) -> std::path::PathBuf {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir() && !path.is_symlink());
+    let here = files.into_iter().find(|path| path.ends_with(name));
+    here.or_else(|| folders.iter().find(|path| contains(path, name)).map(|path| find(path, name))).unwrap()
+}
+
+fn contains(folder: &std::path::Path, name: &str) -> bool {
+    let Ok(entries) = fs::read_dir(folder) else { return false };
+    entries.map(|entry| entry.unwrap().path()).any(|path| {
+        if path.is_dir() && !path.is_symlink() { contains(&path, name) } else { path.ends_with(name) }
+    })
+}
+
+/// Sessions that come and go leave nothing behind: files are closed, and the memory of the second thousand is that of the first.
+#[test]
+fn nothing_leaks() {
+    if !have(&["psql"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let stage = Stage::new(&lab, &[]);
+    let round = "pgbench -n -c 10 -t 20 -C -f <(echo 'SELECT 1') 2>/dev/null | grep -e 'actually processed'";
+    let before = stage.client(round);
+    assert!(before.ok().contains("200/200"), "{before:?}");
+    let (files, memory) = (stage.files(), stage.status("VmRSS"));
+    for _ in 0..3 {
+        assert!(stage.client(round).ok().contains("200/200"));
+    }
+    assert!(stage.files() <= files, "{} files are open, {files} were", stage.files());
+    let now = stage.status("VmRSS");
+    assert!(now < memory + memory / 4, "{now} kB are held, {memory} were");
+}
+
+/// A token is in its memory, so a crash must leave no core file, where another program does.
+#[test]
+fn a_crash_writes_no_memory_to_disk() {
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let script = "ulimit -c unlimited
+        pgentra proxy --listen 127.0.0.1:0 2>said & proxy=$!
+        until grep -q listening said; do :; done
+        kill -ABRT $proxy; wait $proxy || echo exit $?
+        ls";
+    let crashed = lab.shell(script).envs(cloud.env("vm")).done();
+    assert_eq!(crashed.ok(), "exit 134\nsaid\n");
+    let other =
+        lab.shell("ulimit -c unlimited; sleep 100 & kill -ABRT $!; wait $! || ls; rm -f core*").done();
+    if !other.ok().contains("core") {
+        let _ = writeln!(
+            std::io::stderr(),
+            "e2e: this system writes no core files, so the test proves nothing here"
+        );
+    }
+}
