@@ -16,6 +16,7 @@ mod seen;
 mod serve;
 mod settings;
 mod signals;
+mod voice;
 mod wait;
 
 pub(crate) use arguments::Proxy;

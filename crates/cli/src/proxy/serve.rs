@@ -10,8 +10,8 @@ use super::notify::Notify;
 use super::running::Running;
 use super::seen::Seen;
 use super::signals::{Signals, Told};
+use super::voice::Voice;
 use super::{check, wait};
-use crate::output;
 use crate::problem::Outcome;
 
 /// Lets clients in until Ctrl-C or SIGTERM, then sees their sessions to their end. SIGHUP has the configuration read again.
@@ -24,6 +24,7 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
     if arguments.check {
         return check::run(configuration, arguments.output).await;
     }
+    let voice = Voice::new(world, configuration.process.seen.log_format);
     let mut signals = Signals::listen()?;
     let mut running = Running::default();
     let seen = Seen::open(world, &configuration.process.seen, running.stop()).await?;
@@ -31,7 +32,7 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
     let lines = running.apply(configuration, &held.inherited).await?;
     seen.observer().started();
     // Said when all of them are there.
-    lines.iter().chain(seen.lines()).for_each(|line| output::say(line));
+    lines.iter().chain(seen.lines()).for_each(|line| voice.say(line));
     let notify = Notify::from_env(world.env());
     notify.ready(&running.status());
     let mut beat = Beat::of(&notify);
@@ -41,7 +42,7 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
             told = signals.next() => match told {
                 Told::Stop => break,
                 Told::Reload => {
-                    reload(world, &arguments, (&mut held, &mut running, &seen), &notify).await;
+                    reload(world, &arguments, (&mut held, &mut running, &seen), (&notify, &voice)).await;
                 }
             },
             () = stop.cancelled() => break,
@@ -50,14 +51,14 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
     }
     stop.cancel();
     let sessions = running.sessions();
-    output::say(&format!("stopping; {sessions} session(s) to wait for"));
+    voice.say(&format!("stopping; {sessions} session(s) to wait for"));
     notify.stopping(&format!("waiting for {sessions} session(s)"));
     loop {
         tokio::select! {
             () = running.ended() => break,
             // Whoever asks twice does not want to wait.
             Told::Stop = signals.next() => {
-                output::say(&format!("stopping at once; {} session(s) are cut off", running.sessions()));
+                voice.say(&format!("stopping at once; {} session(s) are cut off", running.sessions()));
                 break;
             }
             () = beat.next() => notify.alive(),
@@ -72,24 +73,24 @@ async fn reload(
     world: &World,
     arguments: &Proxy,
     (held, running, seen): (&mut Held, &mut Running, &Seen),
-    notify: &Notify,
+    (notify, voice): (&Notify, &Voice),
 ) {
     notify.reloading();
     let applied = match Configuration::gather(world, arguments, held) {
         Ok(configuration) => {
             if let Some(line) = seen.reload(&configuration.process.seen) {
-                output::say(line);
+                voice.say(line);
             }
             running.apply(configuration, &held.inherited).await
         }
         Err(problems) => Err(problems.into()),
     };
     match applied {
-        Ok(lines) if lines.is_empty() => output::say("reloaded: nothing has changed"),
-        Ok(lines) => lines.iter().for_each(|line| output::say(&format!("reloaded: {line}"))),
+        Ok(lines) if lines.is_empty() => voice.say("reloaded: nothing has changed"),
+        Ok(lines) => lines.iter().for_each(|line| voice.say(&format!("reloaded: {line}"))),
         Err(problem) => {
-            output::say("the new configuration is refused, the one before stays");
-            output::problem(&problem);
+            voice.say("the new configuration is refused, the one before stays");
+            voice.problem(&problem);
         }
     }
     notify.ready(&running.status());
