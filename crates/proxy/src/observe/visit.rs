@@ -10,7 +10,7 @@ use pgentra_wire::fields::Fields;
 use pgentra_wire::startup::StartupMessage;
 use tokio::time::Instant;
 
-use super::audit::{Event, Line};
+use super::audit::{AuditLog, Event, Line};
 use super::problems::Problem;
 use super::{Observer, TargetObserver};
 use crate::session::traffic::Traffic;
@@ -46,7 +46,7 @@ impl Ended {
 
 /// A client that has no session yet.
 pub(crate) struct Visit {
-    target: Arc<TargetObserver>,
+    open: Open,
     client: String,
     began: Instant,
     names: Names,
@@ -73,9 +73,8 @@ pub(crate) struct SignIn {
 impl Visit {
     pub(crate) fn begin(target: &Arc<TargetObserver>, client: impl Display) -> Self {
         target.counts.connections.inc();
-        target.counts.connections_open.inc();
         Self {
-            target: Arc::clone(target),
+            open: Open::new(target),
             client: client.to_string(),
             began: Instant::now(),
             names: Names::default(),
@@ -97,13 +96,14 @@ impl Visit {
 
     /// The client is told why it gets no session.
     pub(crate) fn refused(&self, fields: &Fields) {
+        let target = &self.open.0;
         let sqlstate = fields.sqlstate().into_owned();
-        self.target.counts.refused(&sqlstate);
-        let Some(process) = self.target.process() else { return };
+        target.counts.refused(&sqlstate);
+        let Some(process) = target.process() else { return };
         let message: String = fields.message().chars().take(MESSAGE_LIMIT).collect();
         let problem = Problem {
             time: process.now(),
-            target: self.target.name().to_owned(),
+            target: target.name().to_owned(),
             client: self.client.clone(),
             sqlstate: sqlstate.clone(),
             message: message.clone(),
@@ -118,46 +118,62 @@ impl Visit {
         }
     }
 
-    /// The client has its session.
-    pub(crate) fn signed_in(&self, sign_in: SignIn) -> ObservedSession {
-        let (number, traffic) = self.target.counts.began(self.began.elapsed());
-        let mut kept = None;
-        if let Some((process, audit)) = self.target.process().and_then(|it| Some((it, it.audit()?))) {
+    /// The client has its session. What is known of it is kept only where it will be written down.
+    pub(crate) fn signed_in(self, sign_in: SignIn) -> ObservedSession {
+        let (number, traffic) = self.open.0.counts.began(self.began.elapsed());
+        let session = self.open.audit().map(|(process, audit)| {
             let session = process.0.sessions.fetch_add(1, Ordering::Relaxed) + 1;
             let line = Line { session: Some(session), ..self.line(process, Event::Start) };
             audit.write(&line.signed_in(&sign_in));
-            kept = Some(Box::new((session, self.client.clone(), self.names.clone(), sign_in)));
-        }
-        ObservedSession {
-            target: Arc::clone(&self.target),
-            number,
-            traffic,
-            began: Instant::now(),
-            ended: Ended::Cut,
-            kept,
-        }
+            session
+        });
+        let Self { open, client, names, .. } = self;
+        let kept = session.map(|session| Box::new(Kept { session, client, names, sign_in }));
+        ObservedSession { open, number, traffic, began: Instant::now(), ended: Ended::Cut, kept }
     }
 
     fn line<'a>(&'a self, process: &Observer, event: Event) -> Line<'a> {
-        Line::new(process.now(), event, self.target.name(), &self.client, &self.names)
+        Line::new(process.now(), event, self.open.0.name(), &self.client, &self.names)
     }
 }
 
-impl Drop for Visit {
+/// A connection that counts as open until this is dropped.
+struct Open(Arc<TargetObserver>);
+
+impl Open {
+    fn new(target: &Arc<TargetObserver>) -> Self {
+        target.counts.connections_open.inc();
+        Self(Arc::clone(target))
+    }
+
+    fn audit(&self) -> Option<(&Observer, &AuditLog)> {
+        let process = self.0.process()?;
+        Some((process, process.audit()?))
+    }
+}
+
+impl Drop for Open {
     fn drop(&mut self) {
-        self.target.counts.connections_open.dec();
+        self.0.counts.connections_open.dec();
     }
 }
 
 /// A session. Dropped without another word, it was cut.
 pub(crate) struct ObservedSession {
-    target: Arc<TargetObserver>,
+    open: Open,
     number: u64,
     traffic: Arc<Traffic>,
     began: Instant,
     ended: Ended,
-    /// What its last line repeats, where there is one: the session's number, the client, names, sign-in.
-    kept: Option<Box<(u64, String, Names, SignIn)>>,
+    kept: Option<Box<Kept>>,
+}
+
+/// What the last line of a session repeats of its first.
+struct Kept {
+    session: u64,
+    client: String,
+    names: Names,
+    sign_in: SignIn,
 }
 
 impl ObservedSession {
@@ -173,18 +189,17 @@ impl ObservedSession {
 
 impl Drop for ObservedSession {
     fn drop(&mut self) {
-        self.target.counts.ended(self.number, self.ended);
-        let Some((session, client, names, sign_in)) = self.kept.as_deref() else { return };
-        let Some((process, audit)) = self.target.process().and_then(|it| Some((it, it.audit()?))) else {
-            return;
-        };
+        let target = &self.open.0;
+        target.counts.ended(self.number, self.ended);
+        let Some((kept, (process, audit))) = self.kept.as_deref().zip(self.open.audit()) else { return };
+        let Kept { session, client, names, sign_in } = kept;
         let line = Line {
             session: Some(*session),
             bytes_to_server: Some(self.traffic.to_server()),
             bytes_to_client: Some(self.traffic.to_client()),
             seconds: Some(rounded(self.began.elapsed())),
             ended_by: Some(self.ended.as_str()),
-            ..Line::new(process.now(), Event::End, self.target.name(), client, names)
+            ..Line::new(process.now(), Event::End, target.name(), client, names)
         };
         audit.write(&line.signed_in(sign_in));
     }
