@@ -174,22 +174,45 @@ fn it_manages_identities_and_administrators() {
     let token = format!("pgentra whoami -o json --client-id {client_id}");
     assert_eq!(setting.shell("vm").run(&token).json()["claims"]["object_id"], another["principalId"]);
 
+    // what the CLI did pgentra sees, and the other way round
+    let admin = setting.shell("admin");
+    let seen = admin.run("pgentra identity show --vm myVm -o json").json();
+    let mut seen: Vec<_> = seen["user_assigned"].as_array().unwrap().iter().map(|one| &one["id"]).collect();
+    seen.sort_by_key(|id| id.as_str().map(str::to_owned));
+    assert_eq!(seen, [id, own["resource_id"].as_str().unwrap()]);
+    shell.run(&format!("az vm identity remove -g myResourceGroup -n myVm --identities [system] {id}")).ok();
+    let ours = admin.run("pgentra identity assign --vm myVm -o json").json();
+    let theirs = shell.run("az vm identity show -g myResourceGroup -n myVm").json();
+    assert_eq!(theirs["principalId"], ours["system_assigned"]["object_id"]);
+    assert_ne!(
+        theirs["principalId"], vm["object_id"],
+        "it is another principal than the one that was removed"
+    );
+    admin.run("pgentra identity assign --vm myVm --identity another").ok();
+    let theirs = shell.run("az vm identity show -g myResourceGroup -n myVm").json();
+    let ids = theirs["userAssignedIdentities"].as_object().unwrap();
+    assert!(ids.contains_key(id) && ids.contains_key(own["resource_id"].as_str().unwrap()), "{ids:?}");
+    assert_eq!(theirs["principalId"], ours["system_assigned"]["object_id"]);
+
     let article = "az ad sp list --display-name myVm --query '[*].appId' --out tsv";
-    assert_eq!(shell.run(article).ok().trim(), vm["client_id"]);
+    let found = admin.run("pgentra identity find myVm -o json").json();
+    assert_eq!(shell.run(article).ok().trim(), found[0]["client_id"]);
     let shown = shell.run(&format!("az ad sp show --id {client_id}")).json();
     assert_eq!(shown["id"], another["principalId"]);
 
-    let admin = "az postgres flexible-server microsoft-entra-admin";
+    let command = "az postgres flexible-server microsoft-entra-admin";
     let server = "-g myResourceGroup -s mydemoserver";
     let object_id = another["principalId"].as_str().unwrap();
-    shell.run(&format!("{admin} create {server} -u another -i {object_id} -t ServicePrincipal")).ok();
-    let listed = shell.run(&format!("{admin} list {server}")).json();
+    let administrators = "pgentra identity server-admin list --server mydemoserver -o json";
+    shell.run(&format!("{command} create {server} -u another -i {object_id} -t ServicePrincipal")).ok();
+    let listed = shell.run(&format!("{command} list {server}")).json();
     assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
+    assert_eq!(admin.run(administrators).json()[1]["object_id"], object_id);
     // what Resource Manager says is true in the database
     let query = "pgentra query -U another -o json -c \"SELECT pg_has_role('azure_pg_admin', 'member')\"";
     let rows = setting.shell("vm").run(&format!("{query} --client-id {client_id}")).json();
     assert_eq!(rows[0]["rows"][0][0], "t");
-    shell.run(&format!("{admin} delete --yes {server} -i {object_id}")).ok();
-    assert_eq!(shell.run(&format!("{admin} list {server}")).json().as_array().unwrap().len(), 1);
+    shell.run(&format!("{command} delete --yes {server} -i {object_id}")).ok();
+    assert_eq!(shell.run(&format!("{command} list {server}")).json().as_array().unwrap().len(), 1);
     setting.shell("vm").run(&format!("{query} --client-id {client_id}")).fails(5);
 }

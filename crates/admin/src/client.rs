@@ -243,7 +243,12 @@ impl Client {
         }
         let path = ask.url.strip_prefix(&self.endpoint.base).unwrap_or(&ask.url);
         let path = path.split('?').next().unwrap_or_default();
-        let scope = path.split("/administrators").next().unwrap_or(path);
+        // A role is assigned at a resource, a resource group or the subscription; a list is none of them.
+        let whole = path.split("/administrators").next().unwrap_or(path);
+        let scope = match path.to_ascii_lowercase().contains("/resourcegroups/") {
+            true => whole,
+            false => whole.split("/providers/").next().unwrap_or(whole),
+        };
         let writes = ask.method != Method::Get;
         let lower = path.to_ascii_lowercase();
         let role = match (writes, lower.contains("/microsoft.compute/")) {

@@ -8,6 +8,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use pgentra_identity::{Cloud, SourceName};
 use pgentra_proxy::gateway::Flavour;
 
+use crate::grant::Grant;
+use crate::identity::IdentityCommand;
 use crate::local::control::FURTHEST;
 pub(crate) use crate::proxy::Proxy;
 
@@ -78,6 +80,14 @@ pub(crate) enum Command {
                       psql 'host=127.0.0.1 port=6432 user=my-app dbname=app'"
     )]
     Proxy(Proxy),
+    /// Let a virtual machine sign in to a database: identity on the machine, role in the database. Shows the plan, asks once.
+    #[command(
+        after_help = "Example: pgentra grant myVm -g myResourceGroup --server my-server --role my-app -U dba@example.com"
+    )]
+    Grant(Grant),
+    /// Identities of virtual machines, who is in the tenant, Entra administrators of servers.
+    #[command(subcommand, after_help = "Example: pgentra identity assign --vm myVm -g myResourceGroup")]
+    Identity(IdentityCommand),
     /// A local Azure: metadata service, Entra, and a PostgreSQL that checks tokens.
     #[command(subcommand, after_help = "Example: pgentra local up --flavour flexible")]
     Local(Local),
@@ -388,7 +398,7 @@ pub(crate) struct Connection {
 }
 
 /// The flags with which psql names server, role and database.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Server {
     /// Server name. Default: PGHOST.

@@ -4,6 +4,8 @@ mod arguments;
 mod catalogue;
 mod command;
 mod doctor;
+mod grant;
+mod identity;
 mod local;
 mod output;
 mod problem;
@@ -76,6 +78,8 @@ async fn run(world: &World, command: Command) -> Outcome {
         Command::Exec(arguments) => command::launch::exec(world, arguments).await,
         Command::Doctor(arguments) => doctor::run(world, arguments).await,
         Command::Proxy(arguments) => proxy::run(world, arguments).await,
+        Command::Grant(arguments) => grant::run(world, arguments).await,
+        Command::Identity(command) => identity::run(world, command).await,
         Command::Local(command) => local::run(world, command).await,
         Command::Completions { shell } => completions(shell),
         Command::Man => man(),

@@ -34,6 +34,12 @@ pub(crate) fn problem(problem: &Problem) {
     let _ = problem.print(&mut anstream::stderr().lock());
 }
 
+/// Asks the person on stderr, and leaves the line open for the answer.
+pub(crate) fn ask(text: &str) {
+    let mut out = anstream::stderr().lock();
+    let _ = write!(out, "{text}").and_then(|()| out.flush());
+}
+
 /// Bold, where the terminal shows it.
 pub(crate) fn bold(text: &str) -> String {
     format!("\x1b[1m{text}\x1b[0m")

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
+use pgentra_admin::roles::RolesError;
+use pgentra_admin::{AzureError, AzureErrorKind};
 use pgentra_connect::ConnectError;
 use pgentra_identity::{ConfigError, TokenError};
 
@@ -128,6 +130,37 @@ impl From<TokenError> for Problem {
         let finding = Finding::from(&error);
         let hint = error.hint();
         Self::of(finding, error, hint)
+    }
+}
+
+impl From<RolesError> for Problem {
+    fn from(error: RolesError) -> Self {
+        let blame = match &error {
+            RolesError::Faults(_) | RolesError::Directory { .. } => Blame::Usage,
+            RolesError::Connect { source, .. } => Finding::from(source).blame(),
+            RolesError::Broken { .. } => Blame::Network,
+            _ => Blame::Server,
+        };
+        let hint = error.hint();
+        let problem = Self::new(blame, error);
+        match hint {
+            Some(hint) => problem.hint(hint),
+            None => problem,
+        }
+    }
+}
+
+impl From<AzureError> for Problem {
+    fn from(error: AzureError) -> Self {
+        let blame = match error.kind() {
+            AzureErrorKind::Token => Blame::Token,
+            AzureErrorKind::Network => Blame::Network,
+            AzureErrorKind::Usage | AzureErrorKind::NotFound | AzureErrorKind::Ambiguous => Blame::Usage,
+            _ => Blame::Server,
+        };
+        let hint =
+            error.hint().unwrap_or("look at it in Azure: the portal's activity log says more").to_owned();
+        Self::new(blame, error).hint(hint)
     }
 }
 

@@ -1,0 +1,64 @@
+//! Whether this is the virtual machine, and then a sign-in as it.
+
+use std::time::Duration;
+
+use pgentra_admin::arm::Wanted;
+use pgentra_admin::roles::Flavour;
+use pgentra_connect::{Connector, Layers, Target};
+use pgentra_identity::http::Request;
+use pgentra_identity::{Cloud, Credential, Selector, SourceName, World};
+use serde_json::Value;
+
+use super::role::Database;
+use crate::command::query;
+use crate::problem::Outcome;
+
+/// A metadata service answers within milliseconds, if there is one.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whether the metadata service says that this is the machine with this resource id.
+pub(super) async fn is_here(world: &World, id: &str) -> bool {
+    let base = world.env().get("AZURE_POD_IDENTITY_AUTHORITY_HOST");
+    let base = base.unwrap_or_else(|| "http://169.254.169.254".to_owned());
+    let url = format!("{}/metadata/instance?api-version=2021-02-01", base.trim_end_matches('/'));
+    let request = Request::get(&url).and_then(|request| request.header("metadata", "true"));
+    let Ok(request) = request else { return false };
+    let answer = world.http().send(request.limit(PATIENCE).connect_limit(PATIENCE)).await;
+    let told = answer.ok().and_then(|answer| serde_json::from_slice::<Value>(answer.body()).ok());
+    told.is_some_and(|told| {
+        told["compute"]["resourceId"].as_str().is_some_and(|here| here.eq_ignore_ascii_case(id))
+    })
+}
+
+/// Signs in as the role with the machine's token.
+pub(super) async fn sign_in(
+    world: &World,
+    database: &Database,
+    role: &str,
+    (wanted, cloud): (&Wanted, Cloud),
+) -> Outcome {
+    let administrator = database.connector().target();
+    // Single Server wants the server's name behind the role's: as the administrator gave it.
+    let suffix = administrator.user().match_indices('@').nth(1).map(|(at, _)| &administrator.user()[at..]);
+    let user = match (database.flavour(), suffix) {
+        (Flavour::Single, Some(suffix)) => format!("{role}{suffix}"),
+        _ => role.to_owned(),
+    };
+    let port = administrator.endpoints().first().map(|endpoint| endpoint.port.to_string());
+    let flags = [
+        ("host", database.host()),
+        ("port", port.unwrap_or_default()),
+        ("user", user),
+        ("dbname", "postgres".to_owned()),
+    ];
+    let target = Target::resolve(&Layers::gather(None, &flags, world.env(), world.files())?)?;
+    let selector = match wanted {
+        Wanted::SystemAssigned => Selector::Default,
+        Wanted::UserAssigned(one) => Selector::ClientId(one.client_id),
+    };
+    let credential =
+        Credential::builder(world.clone()).source(SourceName::Imds).selector(selector).build()?;
+    let session = Connector::new(target, credential, cloud.postgres_resource())?.connect().await?;
+    query::results(&session, "SELECT current_user").await?;
+    Ok(session.close().await?)
+}

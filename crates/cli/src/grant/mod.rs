@@ -1,0 +1,242 @@
+//! `pgentra grant`: the administrator's half of the article in one go. Identity on the virtual machine, role in the
+//! database, and a look whether it worked.
+
+mod arguments;
+mod here;
+mod role;
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use pgentra_admin::arm::{ResourceManager, Vm, Wanted};
+use pgentra_admin::graph::{Graph, Search};
+use pgentra_admin::roles::Flavour;
+use pgentra_identity::World;
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use uuid::Uuid;
+
+use crate::arguments::{Connection, Format};
+use crate::identity::{self, azure};
+use crate::output;
+use crate::problem::{Blame, Outcome, Problem};
+use crate::sign_in;
+pub(crate) use arguments::Grant;
+use role::Database;
+
+/// A new principal is not known everywhere in Entra at once: so often it is looked for, and so far apart.
+const LOOKS: usize = 10;
+const APART: Duration = Duration::from_secs(3);
+
+/// A principal, as a role is mapped to it.
+#[derive(Clone, Copy, Debug)]
+struct Ids {
+    object_id: Uuid,
+    /// What Single Server maps; known for a user-assigned identity, else asked of the tenant.
+    client_id: Option<Uuid>,
+}
+
+/// All that is known before anything is changed.
+struct Grounds {
+    manager: ResourceManager,
+    graph: Graph,
+    vm: Vm,
+    wanted: Wanted,
+    database: Database,
+}
+
+/// What `-o json` prints.
+#[derive(Serialize)]
+struct Granted {
+    vm: String,
+    role: String,
+    server: String,
+    /// `flexible` or `single`.
+    flavour: String,
+    object_id: String,
+    #[serde(flatten)]
+    changed: Changed,
+    /// Whether this is the machine and it signed in as the role; elsewhere nobody can.
+    signed_in: bool,
+}
+
+/// What was not as it should be, and is now.
+#[derive(Serialize)]
+struct Changed {
+    /// Whether the machine got the identity now.
+    assigned: bool,
+    /// Whether the role was made now.
+    created: bool,
+}
+
+/// Checks, shows, asks, does.
+pub(crate) async fn run(world: &World, arguments: Grant) -> Outcome {
+    let grounds = grounds(world, &arguments).await?;
+    let ids = grounds.ids(&grounds.vm).await?;
+    let exists = grounds.database.exists(&arguments.role, ids).await?;
+    let assigned = grounds.vm.has(&grounds.wanted);
+    grounds.show(&arguments, (assigned, exists));
+    let is_done = assigned && exists;
+    if !is_done && !arguments.yes && !confirmed().await? {
+        output::say("nothing was changed");
+        return Ok(());
+    }
+    let vm = match assigned {
+        true => grounds.vm.clone(),
+        false => grounds.manager.assign(&grounds.vm, &grounds.wanted).await?,
+    };
+    let made = grounds.make_role(&arguments, &vm, exists).await;
+    let ids = made.map_err(|problem| match assigned {
+        true => problem,
+        false => {
+            let hint = problem.hint_text().map(|hint| format!("{hint}; ")).unwrap_or_default();
+            problem.hint(format!(
+                "{hint}the identity is assigned: run the same again, and it goes on from there"
+            ))
+        }
+    })?;
+    let signed_in = here::is_here(world, &vm.id).await;
+    if signed_in {
+        here::sign_in(
+            world,
+            &grounds.database,
+            arguments.role.as_str(),
+            (&grounds.wanted, arguments.caller.cloud),
+        )
+        .await?;
+    } else {
+        output::say(
+            "not signed in as the role: that takes a token of the virtual machine, and this is not it",
+        );
+    }
+    let granted = Granted {
+        vm: vm.name,
+        role: arguments.role.to_string(),
+        server: grounds.database.host(),
+        flavour: grounds.database.flavour().to_string(),
+        object_id: ids.object_id.to_string(),
+        changed: Changed { assigned: !assigned, created: !exists },
+        signed_in,
+    };
+    match arguments.output.output {
+        Format::Json => output::json(&granted),
+        Format::Text => output::result(&granted.text()),
+    }
+}
+
+async fn grounds(world: &World, arguments: &Grant) -> Outcome<Grounds> {
+    let group = arguments.azure.resource_group.as_deref();
+    let manager = azure::manager(world, &arguments.azure, &arguments.caller).await?;
+    let graph = azure::graph(world, &arguments.azure, &arguments.caller)?;
+    let vm = manager.vm(group, &arguments.vm).await?;
+    let wanted = identity::wanted(&manager, group, arguments.identity.as_deref()).await?;
+    let mut server = arguments.connection.clone();
+    if let Some(name) = &arguments.server {
+        // A name with a dot is a host already.
+        server.host = Some(match name.contains('.') {
+            true => name.clone(),
+            false => manager.server(group, name).await?.host,
+        });
+    }
+    let connection = Connection { conninfo: None, server };
+    let connector = sign_in::connector(world, &connection, &arguments.caller)?;
+    let database = Database::open(connector).await?;
+    Ok(Grounds { manager, graph, vm, wanted, database })
+}
+
+impl Grounds {
+    /// The principal that the role will be mapped to; `None` if it is not there before the machine has the identity.
+    async fn ids(&self, vm: &Vm) -> Outcome<Option<Ids>> {
+        match (&self.wanted, vm.system_assigned) {
+            (Wanted::UserAssigned(one), _) => {
+                Ok(Some(Ids { object_id: one.object_id, client_id: Some(one.client_id) }))
+            }
+            (Wanted::SystemAssigned, Some(own)) => {
+                let client_id = match self.database.flavour() {
+                    Flavour::Single => Some(self.client_id(own.object_id).await?),
+                    _ => None,
+                };
+                Ok(Some(Ids { object_id: own.object_id, client_id }))
+            }
+            (Wanted::SystemAssigned, None) => {
+                if self.database.flavour() == Flavour::Single {
+                    // Later it would be too late to learn that the tenant does not answer.
+                    self.graph.find(Search::ServicePrincipals, &vm.name, false).await?;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    async fn client_id(&self, object_id: Uuid) -> Outcome<Uuid> {
+        for look in 0..LOOKS {
+            if look > 0 {
+                tokio::time::sleep(APART).await;
+            }
+            if let Some(client_id) = self.graph.by_object_id(object_id).await?.and_then(|one| one.client_id) {
+                return Ok(client_id);
+            }
+        }
+        Err(Problem::new(Blame::Server, "the tenant does not know the new identity yet")
+            .hint("it takes Entra a while: run the same again in a minute"))
+    }
+
+    /// Makes the role, unless it is there, and looks whether it is what it should be.
+    async fn make_role(&self, arguments: &Grant, vm: &Vm, exists: bool) -> Outcome<Ids> {
+        let ids = self.ids(vm).await?.ok_or_else(|| {
+            Problem::new(Blame::Server, format!("the virtual machine {} has no identity of its own", vm.name))
+                .hint("somebody else changed it meanwhile: look with `pgentra identity show`")
+        })?;
+        if !exists {
+            self.database.create(&arguments.role, ids).await?;
+        }
+        self.database.check(&arguments.role, ids.object_id).await?;
+        Ok(ids)
+    }
+
+    fn show(&self, arguments: &Grant, (assigned, exists): (bool, bool)) {
+        let sign = |done: bool| if done { "=" } else { "+" };
+        let identity = match &self.wanted {
+            Wanted::SystemAssigned => "its own identity (system-assigned)".to_owned(),
+            Wanted::UserAssigned(one) => format!("the identity {}", one.name),
+        };
+        let kept = self.vm.user_assigned.len();
+        let kept = if assigned || kept == 0 { String::new() } else { format!("; {kept} others stay") };
+        let role = output::bold(arguments.role.as_str());
+        output::say(&format!("{} virtual machine {}: {identity}{kept}", sign(assigned), self.vm.name));
+        output::say(&format!(
+            "{} role {role} on {} ({} server), mapped to that identity",
+            sign(exists),
+            self.database.host(),
+            self.database.flavour(),
+        ));
+    }
+}
+
+impl Granted {
+    fn text(&self) -> String {
+        let Granted { vm, role, server, object_id, .. } = self;
+        let how = if self.signed_in { "signed in as it" } else { "the role is there and mapped to it" };
+        format!(
+            "The virtual machine {vm} (object id {object_id}) may sign in to {server} as {}: {how}.\n\
+             On the machine: pgentra query -h {server} -U {role} -d postgres -c 'SELECT version()'\n",
+            output::bold(role),
+        )
+    }
+}
+
+/// Asks once, on a terminal; elsewhere nobody could answer.
+async fn confirmed() -> Outcome<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Problem::new(
+            Blame::Usage,
+            "this would change something, and nobody is here to be asked",
+        )
+        .hint("--yes carries it out without asking; nothing was changed"));
+    }
+    output::ask("Carry this out? [y/N] ");
+    let mut answer = String::new();
+    let read = BufReader::new(tokio::io::stdin()).read_line(&mut answer).await;
+    read.map_err(|error| Problem::ours("cannot read the answer", error))?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}

@@ -1,0 +1,127 @@
+//! The database's part.
+
+use pgentra_admin::roles::{
+    self, Change, Flavour, Kind, NewRole, Options, Plan, RoleName, Roles, RolesError, RolesFile,
+};
+use pgentra_connect::Connector;
+use uuid::Uuid;
+
+use super::Ids;
+use crate::problem::{Blame, Outcome, Problem};
+
+/// The database in which principals are managed.
+const PRINCIPALS: &str = "postgres";
+
+/// A server, with an administrator who signs in to it.
+pub(super) struct Database {
+    connector: Connector,
+    server: roles::Server,
+    roles: Roles,
+}
+
+impl Database {
+    /// Signs in, and sees whether this is somebody who may read the roles.
+    pub(super) async fn open(connector: Connector) -> Outcome<Self> {
+        let connector = connector.with_database(PRINCIPALS)?;
+        let roles = read(&connector).await?;
+        Ok(Self { server: roles::Server::new(connector.clone()), connector, roles })
+    }
+
+    pub(super) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    pub(super) fn flavour(&self) -> Flavour {
+        self.roles.flavour()
+    }
+
+    /// Where clients connect.
+    pub(super) fn host(&self) -> String {
+        self.connector.target().endpoints().first().map(|endpoint| endpoint.host.clone()).unwrap_or_default()
+    }
+
+    /// Whether the role is there for this principal. `None`: there is no principal yet, so there may be no role either.
+    pub(super) async fn exists(&self, name: &RoleName, ids: Option<Ids>) -> Outcome<bool> {
+        let taken = |whose: String| {
+            let hint = "name another role; or look with `pgentra role list`, and drop the old one if nobody needs it";
+            Err(Problem::new(Blame::Usage, format!("there is a role \"{name}\" already{whose}")).hint(hint))
+        };
+        if let Some(role) = self.roles.entra().iter().find(|role| role.name == name.as_str()) {
+            return match (role.object_id, ids) {
+                (Some(other), Some(ids))
+                    if other == ids.object_id && role.kind.is_none_or(|kind| kind == Kind::Service) =>
+                {
+                    Ok(true)
+                }
+                (Some(other), _) => taken(format!(", of the principal with object id {other}")),
+                (None, Some(ids)) if self.is_marked(name, ids).await? => Ok(true),
+                (None, _) => taken(", and the server does not say whose it is".to_owned()),
+            };
+        }
+        let session = self.connector.connect().await?;
+        let sql = "SELECT FROM pg_roles WHERE rolname = $1::text";
+        let found = session.client().query_opt(sql, &[&name.as_str()]).await;
+        let found = found.map_err(|error| Problem::new(Blame::Server, error))?;
+        session.close().await?;
+        match found {
+            Some(_) => taken(", which belongs to no Entra principal".to_owned()),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether the mark that roles get on Single Server, which does not show whose they are, says that it is this principal's.
+    async fn is_marked(&self, name: &RoleName, ids: Ids) -> Outcome<bool> {
+        let Some(client_id) = ids.client_id else { return Ok(false) };
+        let name = name.as_str().replace('\\', "\\\\").replace('"', "\\\"");
+        let text = format!("[[role]]\nname = \"{name}\"\nclient_id = \"{client_id}\"\n");
+        let file = RolesFile::parse(&text, PRINCIPALS).map_err(RolesError::from)?;
+        let plan = Plan::make(&self.server, &file, Options::default(), None).await?;
+        let is_mapping = |change: &Change| {
+            matches!(change, Change::Create(_) | Change::Bind { .. } | Change::Rename { .. })
+        };
+        Ok(!plan.changes().iter().any(is_mapping))
+    }
+
+    /// Makes the role.
+    pub(super) async fn create(&self, name: &RoleName, ids: Ids) -> Outcome {
+        let identity = match (self.flavour(), ids.client_id) {
+            (Flavour::Single, Some(client_id)) => roles::Identity::ClientId(client_id),
+            _ => roles::Identity::ObjectId(ids.object_id),
+        };
+        let role =
+            NewRole { name: name.clone(), kind: Kind::Service, identity, is_admin: false, is_mfa: false };
+        role.plan(&self.server, None).await?.apply(&self.server).await?;
+        Ok(())
+    }
+
+    /// Whether the role is there, mapped to the principal as far as the server says, and may sign in.
+    pub(super) async fn check(&self, name: &RoleName, object_id: Uuid) -> Outcome {
+        let roles = read(&self.connector).await?;
+        let found = roles.entra().iter().find(|role| role.name == name.as_str());
+        let fits = found.is_some_and(|role| role.object_id.is_none_or(|id| id == object_id));
+        if !fits {
+            return Err(Problem::new(
+                Blame::Server,
+                format!("the role \"{name}\" is not mapped to the identity"),
+            )
+            .hint("look at it with `pgentra role list`; somebody else changed it meanwhile"));
+        }
+        let session = self.connector.connect().await?;
+        let sql = "SELECT rolcanlogin FROM pg_roles WHERE rolname = $1::text";
+        let may = session.client().query_one(sql, &[&name.as_str()]).await;
+        let may = may.and_then(|row| row.try_get(0)).map_err(|error| Problem::new(Blame::Server, error))?;
+        session.close().await?;
+        if may {
+            return Ok(());
+        }
+        Err(Problem::new(Blame::Server, format!("the role \"{name}\" may not sign in"))
+            .hint(format!("ALTER ROLE {} LOGIN", roles::quoted(name.as_str()))))
+    }
+}
+
+async fn read(connector: &Connector) -> Outcome<Roles> {
+    let session = connector.connect().await?;
+    let roles = Roles::read(session.client()).await?;
+    session.close().await?;
+    Ok(roles)
+}

@@ -1,0 +1,189 @@
+//! `pgentra identity`: identities of virtual machines, who is in the tenant, administrators of servers.
+
+mod arguments;
+pub(crate) mod azure;
+mod shown;
+
+use pgentra_admin::arm::{Administrator, AdministratorKind, ResourceManager, Vm, Wanted};
+use pgentra_admin::graph::{Graph, Principal, PrincipalKind, Search};
+use pgentra_identity::World;
+use uuid::Uuid;
+
+use crate::arguments::Format;
+use crate::output;
+use crate::problem::{Blame, Outcome, Problem};
+use arguments::{AdminChange, AdminList, Assign, Find, PrincipalType, ServerAdmin, Show};
+pub(crate) use arguments::{Azure, IdentityCommand};
+use shown::{Admin, Found, Machine};
+
+/// Runs one of the commands.
+pub(crate) async fn run(world: &World, command: IdentityCommand) -> Outcome {
+    match command {
+        IdentityCommand::Assign(arguments) => assign(world, arguments).await,
+        IdentityCommand::Show(arguments) => show(world, arguments).await,
+        IdentityCommand::Find(arguments) => find(world, arguments).await,
+        IdentityCommand::ServerAdmin(ServerAdmin::List(arguments)) => list(world, arguments).await,
+        IdentityCommand::ServerAdmin(ServerAdmin::Add(arguments)) => add(world, arguments).await,
+        IdentityCommand::ServerAdmin(ServerAdmin::Remove(arguments)) => remove(world, arguments).await,
+    }
+}
+
+async fn assign(world: &World, arguments: Assign) -> Outcome {
+    let manager = azure::manager(world, &arguments.azure, &arguments.caller).await?;
+    let group = arguments.azure.resource_group.as_deref();
+    let vm = manager.vm(group, &arguments.vm).await?;
+    let wanted = wanted(&manager, group, arguments.identity.as_deref()).await?;
+    let after = if vm.has(&wanted) {
+        output::say(&format!("{} has it already; nothing was changed", vm.name));
+        vm
+    } else {
+        manager.assign(&vm, &wanted).await?
+    };
+    let graph = azure::graph(world, &arguments.azure, &arguments.caller)?;
+    print(&after, &graph, arguments.output.output).await
+}
+
+/// The identity that is named, else the machine's own.
+pub(crate) async fn wanted(
+    manager: &ResourceManager,
+    group: Option<&str>,
+    identity: Option<&str>,
+) -> Outcome<Wanted> {
+    Ok(match identity {
+        Some(name) => Wanted::UserAssigned(manager.identity(group, name).await?),
+        None => Wanted::SystemAssigned,
+    })
+}
+
+async fn show(world: &World, arguments: Show) -> Outcome {
+    let manager = azure::manager(world, &arguments.azure, &arguments.caller).await?;
+    let vm = manager.vm(arguments.azure.resource_group.as_deref(), &arguments.vm).await?;
+    let graph = azure::graph(world, &arguments.azure, &arguments.caller)?;
+    print(&vm, &graph, arguments.output.output).await
+}
+
+async fn print(vm: &Vm, graph: &Graph, format: Format) -> Outcome {
+    let own = match vm.system_assigned {
+        None => None,
+        // Who may read a machine may not always read the tenant, and can do without.
+        Some(own) => graph.by_object_id(own.object_id).await.unwrap_or_else(|error| {
+            tracing::info!(%error, "the tenant does not tell the client id");
+            None
+        }),
+    };
+    let machine = Machine::of(vm, own.as_ref());
+    match format {
+        Format::Text => output::result(&machine.text()),
+        Format::Json => output::json(&machine),
+    }
+}
+
+async fn find(world: &World, arguments: Find) -> Outcome {
+    let search = match arguments.kind {
+        PrincipalType::Service => Search::ServicePrincipals,
+        PrincipalType::User => Search::Users,
+        PrincipalType::Group => Search::Groups,
+    };
+    let azure = Azure { graph_endpoint: arguments.graph_endpoint, ..Azure::default() };
+    let graph = azure::graph(world, &azure, &arguments.caller)?;
+    let found = graph.find(search, &arguments.name, arguments.prefix).await?;
+    if found.is_empty() {
+        let how = if arguments.prefix { "has a name that begins like" } else { "is called" };
+        return Err(Problem::new(Blame::Usage, format!("nobody in the tenant {how} \"{}\"", arguments.name))
+            .hint(
+                "--prefix finds what begins so; --kind user and --kind group look for persons and groups",
+            ));
+    }
+    let found: Vec<_> = found.iter().map(Found::of).collect();
+    match arguments.output.output {
+        Format::Text => output::result(&Found::table(&found)),
+        Format::Json => output::json(&found),
+    }
+}
+
+async fn list(world: &World, arguments: AdminList) -> Outcome {
+    let manager = azure::manager(world, &arguments.azure, &arguments.caller).await?;
+    let server = manager.server(arguments.azure.resource_group.as_deref(), &arguments.server).await?;
+    let all = manager.administrators(&server).await?;
+    let all: Vec<_> = all.iter().map(Admin::of).collect();
+    match arguments.output.output {
+        Format::Text => output::result(&Admin::table(&all)),
+        Format::Json => output::json(&all),
+    }
+}
+
+async fn add(world: &World, AdminChange { who, of }: AdminChange) -> Outcome {
+    let manager = azure::manager(world, &of.azure, &of.caller).await?;
+    let server = manager.server(of.azure.resource_group.as_deref(), &of.server).await?;
+    let found = principal(&azure::graph(world, &of.azure, &of.caller)?, &who).await?;
+    let kind = match found.kind {
+        PrincipalKind::User => AdministratorKind::User,
+        PrincipalKind::Group => AdministratorKind::Group,
+        _ => AdministratorKind::ServicePrincipal,
+    };
+    let new = Administrator { object_id: found.object_id, name: found.name, kind };
+    let name = new.name.len();
+    if name > pgentra_admin::roles::NAME_LIMIT {
+        let message = format!("\"{}\" has {name} bytes, and a role's name at most 63", new.name);
+        return Err(
+            Problem::new(Blame::Usage, message).hint("make a group with a shorter name an administrator")
+        );
+    }
+    if !manager.add_administrator(&server, &new).await? {
+        output::say(&format!("{} is an administrator already; nothing was changed", new.name));
+    }
+    changed(&new, of.output.output)
+}
+
+async fn remove(world: &World, AdminChange { who, of }: AdminChange) -> Outcome {
+    let manager = azure::manager(world, &of.azure, &of.caller).await?;
+    let server = manager.server(of.azure.resource_group.as_deref(), &of.server).await?;
+    let id = who.parse::<Uuid>().ok();
+    let mut all = manager.administrators(&server).await?;
+    all.retain(|one| Some(one.object_id) == id || one.name == who);
+    match (all.pop(), all.len()) {
+        (Some(one), 0) => {
+            manager.remove_administrator(&server, one.object_id).await?;
+            changed(&one, of.output.output)
+        }
+        (None, _) => Err(Problem::new(Blame::Usage, format!("{who} is no administrator of {}", server.name))
+            .hint(format!("who is: pgentra identity server-admin list --server {}", server.name))),
+        (Some(_), _) => Err(Problem::new(Blame::Usage, format!("several administrators are called {who}"))
+            .hint("name the one you mean by its object id")),
+    }
+}
+
+fn changed(administrator: &Administrator, format: Format) -> Outcome {
+    match format {
+        Format::Text => output::result(&Admin::table(&[Admin::of(administrator)])),
+        Format::Json => output::json(&Admin::of(administrator)),
+    }
+}
+
+/// The one principal of any kind that a person means.
+async fn principal(graph: &Graph, who: &str) -> Outcome<Principal> {
+    let unknown =
+        |hint: &str| Problem::new(Blame::Usage, format!("nobody in the tenant is {who}")).hint(hint);
+    if let Ok(id) = who.parse::<Uuid>() {
+        let hint =
+            "an object id is that of the user, the group, or the enterprise application; not the client id";
+        return graph.by_object_id(id).await?.ok_or_else(|| unknown(hint));
+    }
+    let mut found = Vec::new();
+    for search in [Search::Users, Search::Groups, Search::ServicePrincipals] {
+        found.extend(graph.find(search, who, false).await?);
+    }
+    match (found.pop(), found.len()) {
+        (Some(one), 0) => Ok(one),
+        (None, _) => Err(unknown("look for what begins so: pgentra identity find --prefix NAME --kind user")),
+        (Some(last), _) => {
+            found.push(last);
+            let ids: Vec<_> = found.iter().map(|one| format!("{} {}", one.kind, one.object_id)).collect();
+            Err(Problem::new(
+                Blame::Usage,
+                format!("{} principals are called {who}: {}", ids.len(), ids.join(", ")),
+            )
+            .hint("name the one you mean by its object id"))
+        }
+    }
+}

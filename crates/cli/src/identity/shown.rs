@@ -1,0 +1,154 @@
+//! Identities for people and for programs.
+
+use pgentra_admin::arm::{Administrator, Vm};
+use pgentra_admin::graph::Principal;
+use serde::Serialize;
+
+use crate::output::{self, bold, faint};
+
+/// What `pgentra identity show -o json` and `assign -o json` print.
+#[derive(Serialize)]
+pub(crate) struct Machine {
+    name: String,
+    id: String,
+    resource_group: String,
+    system_assigned: Option<SystemAssigned>,
+    user_assigned: Vec<UserAssigned>,
+}
+
+#[derive(Serialize)]
+struct SystemAssigned {
+    object_id: String,
+    /// Only the tenant knows it: null where it may not be asked.
+    client_id: Option<String>,
+    tenant_id: Option<String>,
+}
+
+#[derive(Serialize)]
+struct UserAssigned {
+    name: String,
+    id: String,
+    object_id: String,
+    client_id: String,
+}
+
+impl Machine {
+    /// A machine, and the principal of its own identity if the tenant tells.
+    pub(crate) fn of(vm: &Vm, own: Option<&Principal>) -> Self {
+        let client_id = own.and_then(|own| own.client_id).map(|id| id.to_string());
+        Self {
+            name: vm.name.clone(),
+            id: vm.id.clone(),
+            resource_group: vm.resource_group().to_owned(),
+            system_assigned: vm.system_assigned.map(|own| SystemAssigned {
+                object_id: own.object_id.to_string(),
+                client_id,
+                tenant_id: own.tenant_id.map(|id| id.to_string()),
+            }),
+            user_assigned: vm
+                .user_assigned
+                .iter()
+                .map(|one| UserAssigned {
+                    name: one.name.clone(),
+                    id: one.id.clone(),
+                    object_id: one.object_id.to_string(),
+                    client_id: one.client_id.to_string(),
+                })
+                .collect(),
+        }
+    }
+
+    /// For a person.
+    pub(crate) fn text(&self) -> String {
+        let mut text =
+            format!("{}\n  {}\n", bold(&format!("virtual machine {}", self.name)), faint(&self.id));
+        let mut line = |what: &str, name: &str, object_id: &str, client_id: Option<&str>| {
+            let client_id = client_id.unwrap_or("not told by the tenant");
+            text.push_str(&format!(
+                "  {what:<16} {} object id {object_id}  client id {client_id}\n",
+                bold(name)
+            ));
+        };
+        if let Some(own) = &self.system_assigned {
+            line("system-assigned", &self.name, &own.object_id, own.client_id.as_deref());
+        }
+        for one in &self.user_assigned {
+            line("user-assigned", &one.name, &one.object_id, Some(&one.client_id));
+        }
+        if self.system_assigned.is_none() && self.user_assigned.is_empty() {
+            text.push_str(&format!(
+                "  no identity; give it one: pgentra identity assign --vm {}\n",
+                self.name
+            ));
+        }
+        text
+    }
+}
+
+/// One of what `pgentra identity find -o json` prints.
+#[derive(Serialize)]
+pub(crate) struct Found {
+    name: String,
+    /// `managed-identity`, `application`, `user` or `group`.
+    kind: String,
+    object_id: String,
+    client_id: Option<String>,
+    resource_id: Option<String>,
+}
+
+impl Found {
+    pub(crate) fn of(principal: &Principal) -> Self {
+        Self {
+            name: principal.name.clone(),
+            kind: principal.kind.to_string(),
+            object_id: principal.object_id.to_string(),
+            client_id: principal.client_id.map(|id| id.to_string()),
+            resource_id: principal.resource_id.clone(),
+        }
+    }
+
+    pub(crate) fn table(found: &[Found]) -> String {
+        let columns = ["name", "kind", "object id", "client id", "resource"].map(str::to_owned);
+        let rows: Vec<_> = found
+            .iter()
+            .map(|one| {
+                vec![
+                    Some(one.name.clone()),
+                    Some(one.kind.clone()),
+                    Some(one.object_id.clone()),
+                    one.client_id.clone(),
+                    one.resource_id.clone(),
+                ]
+            })
+            .collect();
+        output::table(&columns, &rows)
+    }
+}
+
+/// One of what `pgentra identity server-admin list -o json` prints.
+#[derive(Serialize)]
+pub(crate) struct Admin {
+    name: String,
+    /// `User`, `Group`, `ServicePrincipal` or `Unknown`, in Azure's words.
+    kind: String,
+    object_id: String,
+}
+
+impl Admin {
+    pub(crate) fn of(administrator: &Administrator) -> Self {
+        Self {
+            name: administrator.name.clone(),
+            kind: administrator.kind.to_string(),
+            object_id: administrator.object_id.to_string(),
+        }
+    }
+
+    pub(crate) fn table(all: &[Admin]) -> String {
+        let columns = ["name", "kind", "object id"].map(str::to_owned);
+        let rows: Vec<_> = all
+            .iter()
+            .map(|one| vec![Some(one.name.clone()), Some(one.kind.clone()), Some(one.object_id.clone())])
+            .collect();
+        output::table(&columns, &rows)
+    }
+}

@@ -1,0 +1,162 @@
+//! `pgentra identity` and `pgentra grant`, as processes, against the local Resource Manager, Graph and PostgreSQL.
+#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
+
+use e2e::{Cloud, Done, Flavour, Lab};
+use serde_json::Value;
+
+/// A shell on a host of the cloud.
+fn on<'a>(lab: &'a Lab, cloud: &Cloud<'_>, host: &str, script: &str) -> Done<'a> {
+    lab.shell(script).envs(cloud.env(host)).done()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+#[test]
+fn identities_are_shown_found_and_assigned() {
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let (own, other) = (cloud.identity("system-assigned"), cloud.identity("user-assigned"));
+    let admin = |script: &str| on(&lab, &cloud, "admin", script);
+
+    let shown = admin("pgentra identity show --vm myVm -o json").json();
+    assert_eq!(shown["resource_group"], "myResourceGroup");
+    for (one, expected) in [(&shown["system_assigned"], own), (&shown["user_assigned"][0], other)] {
+        for field in ["object_id", "client_id"] {
+            assert_eq!(one[field], expected[field]);
+        }
+    }
+    // the article's way, and ours
+    let found = admin("pgentra identity find myVm -o json").json();
+    assert_eq!(found[0]["client_id"], own["client_id"]);
+    assert_eq!(found.as_array().unwrap().len(), 1);
+    let found = admin("pgentra identity find my --prefix -o json").json();
+    assert_eq!(found.as_array().unwrap().len(), 3);
+    let person = admin("pgentra identity find 'Local Administrator' --kind user -o json").json();
+    assert_eq!(person[0]["object_id"], cloud.identity("user")["object_id"]);
+    assert!(admin("pgentra identity find myVm").ok().contains(text(&own["client_id"])));
+
+    // what it has is not given twice; what it loses is gone from its metadata service
+    let again = admin("pgentra identity assign --vm myVm -g myResourceGroup");
+    again.ok();
+    assert!(again.stderr.contains("nothing was changed"), "{again:?}");
+    let again = admin("pgentra identity assign --vm myVm --identity myIdentity -o json").json();
+    assert_eq!(again["user_assigned"][0]["object_id"], other["object_id"]);
+
+    // an application with a role may, an identity without may not and is told what is missing
+    on(&lab, &cloud, "client-secret", "pgentra identity show --vm myVm").ok();
+    let refused = on(&lab, &cloud, "aks", "pgentra identity show --vm myVm");
+    let words = ["403", "az role assignment create --assignee", text(&other["object_id"]), "--role 'Reader'"];
+    assert_eq!(refused.fault(5, &words), None);
+    let refused = on(&lab, &cloud, "aks", "pgentra identity find myVm");
+    assert_eq!(refused.fault(5, &["Directory Readers"]), None);
+}
+
+#[test]
+fn what_cannot_be_meant_is_told() {
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let deep = "--identity /subscriptions/x/resourceGroups/y";
+    for (command, code, words) in [
+        ("pgentra identity show --vm nobody", 2, "nobody"),
+        ("pgentra identity show --vm nobody -g myResourceGroup", 2, "404 ResourceNotFound"),
+        ("pgentra identity show --vm myVm -g nowhere", 2, "ResourceGroupNotFound"),
+        ("pgentra identity show --vm ../myVm", 2, "no name of a resource"),
+        ("pgentra identity show --vm myVm --subscription mine", 2, "not the id of a subscription"),
+        ("pgentra identity show --vm myVm --resource https://x.example", 2, "--resource"),
+        ("pgentra identity show --vm myVm --management-endpoint http://x.example", 2, "https://"),
+        (&format!("pgentra identity assign --vm myVm {deep}"), 2, "resource id"),
+        ("pgentra identity assign --vm myVm --identity nobody", 2, "nobody"),
+        ("pgentra identity find nobody", 2, "nobody in the tenant"),
+        ("pgentra identity server-admin list --server nobody", 2, "nobody"),
+        ("pgentra identity server-admin add nobody --server mydemoserver", 2, "nobody in the tenant"),
+        ("pgentra identity server-admin remove nobody --server mydemoserver", 2, "no administrator"),
+        (
+            "pgentra identity server-admin add 00000000-1111-4222-8333-444444444444 --server mydemoserver",
+            2,
+            "nobody in the tenant",
+        ),
+        ("pgentra grant nobody --role x --yes", 2, "nobody"),
+        ("pgentra grant myVm --role x --server nobody --yes", 2, "nobody"),
+        (
+            "pgentra query -c 'CREATE ROLE plain' >/dev/null && pgentra grant myVm --role plain --yes",
+            2,
+            "already",
+        ),
+        ("pgentra grant myVm --role myIdentity --yes", 2, "of the principal with object id"),
+        (&format!("pgentra grant myVm --role {} --yes", "x".repeat(64)), 2, "63 bytes"),
+        ("PGENTRA_MANAGEMENT_ENDPOINT=https://localhost:1 pgentra identity show --vm myVm", 4, "cannot"),
+    ] {
+        let done = on(&lab, &cloud, "admin", command);
+        assert_eq!(done.fault(code, &[words]), None);
+    }
+}
+
+#[test]
+fn an_administrator_of_the_server_signs_in_as_one() {
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let admin = |words: &str| {
+        on(
+            &lab,
+            &cloud,
+            "admin",
+            &format!("pgentra identity server-admin {words} --server mydemoserver -o json"),
+        )
+    };
+    let first = admin("list").json();
+    assert_eq!(first[0]["object_id"], cloud.identity("user")["object_id"]);
+    let lonely = admin(&format!("remove {}", text(&first[0]["object_id"])));
+    assert_eq!(lonely.fault(2, &["last"]), None);
+
+    let group = "'Database administrators'";
+    assert_eq!(admin(&format!("add {group}")).json()["kind"], "Group");
+    let again = admin(&format!("add {group}"));
+    again.ok();
+    assert!(again.stderr.contains("already"), "{again:?}");
+    assert_eq!(admin("list").json().as_array().unwrap().len(), 2);
+    // the administrator is a member of the group
+    let query =
+        format!("pgentra query -U {group} -o json -c \"SELECT pg_has_role('azure_pg_admin', 'member')\"");
+    assert_eq!(on(&lab, &cloud, "admin", &query).json()[0]["rows"][0][0], "t");
+    admin(&format!("remove {group}")).ok();
+    assert_eq!(admin("list").json(), first);
+    on(&lab, &cloud, "admin", &query).fails(5);
+}
+
+#[test]
+fn a_grant_does_the_administrators_half() {
+    for flavour in Flavour::ALL {
+        let lab = Lab::new();
+        let cloud = lab.cloud(flavour, &[]);
+        let admin = |script: &str| on(&lab, &cloud, "admin", script);
+        // nobody is asked where nobody can answer
+        let unasked = admin("pgentra grant myVm --role my-app");
+        assert_eq!(unasked.fault(2, &["--yes", "nothing was changed"]), None);
+        assert!(unasked.stderr.contains("+ role my-app"), "the plan comes first: {unasked:?}");
+        on(&lab, &cloud, "vm", "pgentra query -U my-app -c 'SELECT 1'").fails(5);
+
+        let granted = admin("pgentra grant myVm --role my-app --yes -o json").json();
+        assert_eq!((&granted["created"], &granted["assigned"]), (&Value::Bool(true), &Value::Bool(false)));
+        assert_eq!(granted["object_id"], cloud.identity("system-assigned")["object_id"]);
+        assert_eq!(granted["flavour"], flavour.to_string());
+        let query = "pgentra query -U my-app -o json -c 'SELECT current_user'";
+        assert_eq!(on(&lab, &cloud, "vm", query).json()[0]["rows"][0][0], "my-app");
+
+        // again there is nothing to do, and nothing to be asked
+        let again = admin("pgentra grant myVm --role my-app -o json").json();
+        assert_eq!(again["created"], false);
+        // the role is one identity's, and stays it
+        let taken = admin("pgentra grant myVm --role my-app --identity myIdentity --yes");
+        assert_eq!(taken.fault(2, &["already"]), None);
+
+        // on the machine itself it signs in, too
+        let metadata = cloud.text("/metadata_url");
+        let here = format!(
+            "AZURE_POD_IDENTITY_AUTHORITY_HOST={metadata} pgentra grant myVm --role 'Odd \"name\"' --identity myIdentity --yes -o json"
+        );
+        let granted = admin(&here).json();
+        assert_eq!((&granted["signed_in"], &granted["created"]), (&Value::Bool(true), &Value::Bool(true)));
+    }
+}
