@@ -7,6 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use pgentra_wire::WireError;
 use pgentra_wire::frontend::{self, AuthenticationAnswer};
 use pgentra_wire::oauthbearer::ClientMessage;
+use pgentra_wire::scram::{ClientFinal, ClientFirst};
 use pgentra_wire::startup::{self, FirstPacket};
 
 fuzz_target!(|data: &[u8]| {
@@ -25,7 +26,20 @@ fuzz_target!(|data: &[u8]| {
     }
     assert_eq!(&data[..again.len()], &again[..]);
     answers(data);
+    scram(data);
 });
+
+/// The parts of a SCRAM message are the message.
+fn scram(data: &[u8]) {
+    if let Ok(first) = ClientFirst::decode(data) {
+        assert_eq!([first.header, first.bare].concat().as_bytes(), data);
+        assert!(first.bare.contains(&format!(",r={}", first.nonce)));
+    }
+    if let Ok(last) = ClientFinal::decode(data) {
+        assert_eq!(format!("{},p={}", last.without_proof, last.proof).as_bytes(), data);
+        assert!(last.without_proof.starts_with(&format!("c={},r={}", last.channel_binding, last.nonce)));
+    }
+}
 
 fn answers(data: &[u8]) {
     let Ok(answers) = read(data, data.len().max(1), AuthenticationAnswer::decode) else {

@@ -10,6 +10,7 @@ use pgentra_wire::backend::{
 use pgentra_wire::fields::{FieldCode, Fields, Severity};
 use pgentra_wire::frontend::{self, AuthenticationAnswer, SaslInitialResponse};
 use pgentra_wire::oauthbearer::{ClientMessage, Refusal};
+use pgentra_wire::scram::{ChannelBinding, ClientFinal, ClientFirst};
 use pgentra_wire::startup::{
     self, CancelKey, CancelRequest, EncryptionAnswer, FirstPacket, ProtocolVersion, StartupMessage,
 };
@@ -252,6 +253,32 @@ proptest! {
         prop_assert_eq!(Refusal::decode(&bytes).unwrap(), refusal);
     }
 
+    #[test]
+    fn scram_messages(
+        binding in proptest::option::of("[a-z-]{1,20}"),
+        user in "[^,=\\p{C}]{0,20}",
+        nonce in "[!-+--~]{1,40}",
+        extension in proptest::option::of("[a-oq-z]=[!-+--~]{0,10}"),
+        proof in "[A-Za-z0-9+/]{0,44}={0,2}",
+    ) {
+        let flag = binding.as_ref().map_or("n".to_owned(), |name| format!("p={name}"));
+        let more = extension.map(|it| format!(",{it}")).unwrap_or_default();
+        let (header, bare) = (format!("{flag},,"), format!("n={user},r={nonce}{more}"));
+        let text = format!("{header}{bare}");
+        let channel_binding = binding.as_deref().map_or(ChannelBinding::Unsupported, ChannelBinding::Used);
+        let first = ClientFirst { channel_binding, header: &header, bare: &bare, nonce: &nonce };
+        prop_assert_eq!(ClientFirst::decode(text.as_bytes()).unwrap(), first);
+        let without_proof = format!("c=biws,r={nonce}{more}");
+        let text = format!("{without_proof},p={proof}");
+        let last = ClientFinal {
+            channel_binding: "biws",
+            nonce: &nonce,
+            without_proof: &without_proof,
+            proof: &proof,
+        };
+        prop_assert_eq!(ClientFinal::decode(text.as_bytes()).unwrap(), last);
+    }
+
     /// No decoder panics, each answers the same to the pieces as to the whole, what it read it can write again
     /// byte for byte, and none waits for more than its limit.
     #[test]
@@ -279,6 +306,7 @@ proptest! {
         }
         let _ = EncryptionAnswer::decode(&mut BytesMut::from(&bytes[..]));
         let _ = (ClientMessage::decode(&bytes).is_ok(), Refusal::decode(&bytes).is_ok());
+        let _ = (ClientFirst::decode(&bytes).is_ok(), ClientFinal::decode(&bytes).is_ok());
     }
 
     /// Invariant 5: no length is trusted before it is bounded.
