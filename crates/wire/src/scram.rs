@@ -186,9 +186,16 @@ mod tests {
             ClientFinal { channel_binding: "biws", nonce: "ab", without_proof, proof: "cHJvb2Y=" }
         );
         assert!(!format!("{read:?}").contains("cHJvb2Y"));
-        for bad in
-            ["", "p=a", "c=a,p=a", "r=a,c=a,p=a", "c=a,r=b", "c=a,r=b,p=a,x=b", "c=a,r=b,,p=a", "c=a,r=b,p=c,p=d"]
-        {
+        for bad in [
+            "",
+            "p=a",
+            "c=a,p=a",
+            "r=a,c=a,p=a",
+            "c=a,r=b",
+            "c=a,r=b,p=a,x=b",
+            "c=a,r=b,,p=a",
+            "c=a,r=b,p=c,p=d",
+        ] {
             assert!(ClientFinal::decode(bad.as_bytes()).is_err(), "{bad:?}");
         }
     }

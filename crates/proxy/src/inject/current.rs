@@ -7,6 +7,7 @@ use pgentra_connect::Canceller;
 use tokio::sync::watch;
 
 use super::Injector;
+use super::door::Attempts;
 use crate::session::cancel::CancelTable;
 use crate::session::places::Places;
 
@@ -14,12 +15,13 @@ use crate::session::places::Places;
 #[derive(Clone, Debug)]
 pub struct Current(watch::Sender<Arc<Injector>>);
 
-/// What injectors have in common that follow one another: the cancel keys of their sessions, and how many sessions there are,
-/// which counts for the limit of each. Clones are one; the default is a new one.
+/// What injectors have in common that follow one another: the cancel keys of their sessions, who gave wrong passwords, and how
+/// many sessions there are, which counts for the limit of each. Clones are one; the default is a new one.
 #[derive(Clone, Default)]
 pub struct Shared {
     pub(crate) cancel: CancelTable<Canceller>,
     pub(crate) sessions: Places,
+    pub(crate) attempts: Arc<Attempts>,
 }
 
 impl Current {

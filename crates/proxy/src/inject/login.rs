@@ -8,10 +8,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use super::door::Door;
 use super::{Injector, Naming, refusal};
 use crate::observe::{SignIn, Visit};
 use crate::session::cancel::Registration;
-use crate::session::client::{Client, Opening, Socket};
+use crate::session::client::{Client, Socket};
 use crate::session::end::End;
 use crate::session::places::Place;
 
@@ -35,25 +36,15 @@ impl Injector {
         client: &mut Client<S>,
         visit: &mut Visit,
     ) -> Result<Option<Session>, End> {
-        let opened = tokio::time::timeout(self.limits.start_up, client.open(None)).await;
-        let opening = opened.unwrap_or_else(|_| Err(refusal::slow().into()))?;
-        if !client.is_trusted() {
-            return Err(refusal::stranger(client.address()).into());
-        }
-        let start = match opening {
-            Opening::Startup(start) => start,
-            Opening::Cancel(request) => {
-                self.pass_on(&request).await;
-                return Ok(None);
-            }
+        let door = self.door();
+        let Some(start) = self.admit(client, &door, visit).await? else {
+            return Ok(None);
         };
-        visit.asks(&start);
-        let upstream = self.upstream_start(&start)?;
+        let upstream = self.upstream_start(&start, &door)?;
         visit.asks_for(&upstream);
         let Some(place) = self.shared.sessions.take(self.limits.connections) else {
             return Err(refusal::too_many(self.limits.connections).into());
         };
-        client.negotiate(&start).await?;
         let signed_in = self.open(&upstream).await?;
         tracing::info!(
             address = %client.address(),
@@ -80,7 +71,7 @@ impl Injector {
     }
 
     /// A request with a key that nobody holds is ignored, as PostgreSQL does: the answer tells no one anything.
-    async fn pass_on(&self, request: &CancelRequest) {
+    pub(crate) async fn pass_on(&self, request: &CancelRequest) {
         let Some(canceller) = self.shared.cancel.find(request) else {
             tracing::debug!("a cancel request with an unknown key");
             return;
@@ -92,13 +83,11 @@ impl Injector {
 
     /// The start-up for the server: the client's own, with what the target decides. Protocol options have been answered
     /// here, so they stay here.
-    fn upstream_start(&self, start: &StartupMessage) -> Result<StartupMessage, End> {
-        if start.user().is_empty() {
-            return Err(refusal::no_user().into());
-        }
+    fn upstream_start(&self, start: &StartupMessage, door: &Door) -> Result<StartupMessage, End> {
         let target = self.connector.target();
         let asked = start.get("database").filter(|name| !name.is_empty());
-        let role = self.decide("role", target.named_user(), start.user())?;
+        let role = door.role(start.user())?;
+        let role = self.decide("role", target.named_user(), role)?;
         let database = match (target.named_database(), asked) {
             (Some(named), Some(asked)) => Some(self.decide("database", Some(named), asked)?),
             (Some(named), None) => Some(named.as_bytes()),

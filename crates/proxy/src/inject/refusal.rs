@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::time::Duration;
 
 use pgentra_connect::{ConnectError, ConnectErrorKind};
 use pgentra_wire::fields::Fields;
@@ -22,8 +23,9 @@ pub(crate) fn too_many(limit: usize) -> Fields {
 }
 
 pub(crate) fn slow() -> Fields {
-    fatal(sqlstate::QUERY_CANCELED, "canceling authentication due to timeout")
-        .with_detail("The client did not send its start-up packet in time.")
+    fatal(sqlstate::QUERY_CANCELED, "canceling authentication due to timeout").with_detail(
+        "The client did not do its part of the sign-in in time: TLS, its start-up packet, its password.",
+    )
 }
 
 pub(crate) fn shutting_down() -> Fields {
@@ -33,6 +35,56 @@ pub(crate) fn shutting_down() -> Fields {
 pub(crate) fn stranger(address: impl Display) -> Fields {
     fatal(sqlstate::INVALID_AUTHORIZATION, &format!("the proxy's socket is not for the {address}"))
         .with_hint("Connect as the user that the proxy runs as.")
+}
+
+/// PostgreSQL speaks of `pg_hba.conf` here, which there is none of.
+pub(crate) fn no_encryption() -> Fields {
+    fatal(sqlstate::INVALID_AUTHORIZATION, "the proxy requires TLS of its clients")
+        .with_hint("Connect with sslmode=verify-full, or at least sslmode=require.")
+}
+
+/// In PostgreSQL's words, as those that follow.
+pub(crate) fn no_certificate() -> Fields {
+    fatal(sqlstate::INVALID_AUTHORIZATION, "connection requires a valid client certificate")
+        .with_hint("Name one in the client: sslcert and sslkey in libpq.")
+}
+
+/// `name` is that of the certificate, if it has one that can be read.
+pub(crate) fn another_certificate(name: Option<&str>, role: &[u8]) -> Fields {
+    let role = String::from_utf8_lossy(role);
+    let message = format!("certificate authentication failed for user \"{role}\"");
+    let detail = match name {
+        Some(name) => format!("The client's certificate is that of \"{name}\"."),
+        None => "The client's certificate has no name that can be compared.".to_owned(),
+    };
+    fatal(sqlstate::INVALID_AUTHORIZATION, &message)
+        .with_detail(&detail)
+        .with_hint("Connect as the role that the certificate is for, or have the proxy's map of certificates name this role.")
+}
+
+pub(crate) fn wrong_password(user: &[u8]) -> Fields {
+    let user = String::from_utf8_lossy(user);
+    fatal(sqlstate::INVALID_PASSWORD, &format!("password authentication failed for user \"{user}\""))
+        .with_hint("The password is that of the proxy's file of users, not one of the database.")
+}
+
+pub(crate) fn too_often(wait: Duration) -> Fields {
+    let seconds = wait.as_secs_f64().ceil();
+    fatal(sqlstate::INVALID_AUTHORIZATION, "too many wrong passwords for this user from this address")
+        .with_detail("The password was not looked at.")
+        .with_hint(&format!("Try again in {seconds} seconds."))
+}
+
+pub(crate) fn mechanism() -> Fields {
+    fatal(sqlstate::PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism")
+}
+
+pub(crate) fn not_mapped(role: &[u8]) -> Fields {
+    let role = String::from_utf8_lossy(role);
+    fatal(sqlstate::INVALID_AUTHORIZATION, &format!("the proxy's role_map has no role \"{role}\""))
+        .with_hint(&format!(
+            "Connect as a role that it has, or have it say which role of the database this one is: \"{role}\" = \"…\"."
+        ))
 }
 
 /// The target names a role or database, and the client another one.

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use pgentra_wire::WireError;
 use pgentra_wire::frame::Header;
-use pgentra_wire::frontend::AuthenticationAnswer;
+use pgentra_wire::frontend::{AuthenticationAnswer, SaslInitialResponse};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use zeroize::Zeroize;
 
@@ -32,6 +32,11 @@ impl Answer {
     /// The message as a password.
     pub(crate) fn password(&self) -> Result<&[u8], WireError> {
         self.0.password()
+    }
+
+    /// The message as the first one of a SASL exchange.
+    pub(crate) fn sasl_initial(&self) -> Result<SaslInitialResponse<'_>, WireError> {
+        self.0.sasl_initial()
     }
 
     /// The body as it came, for whoever asked for it.

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,6 +14,7 @@ use pgentra_wire::fields::Fields;
 use pgentra_wire::startup::{
     ALPN, CancelRequest, FirstPacket, ProtocolVersion, StartupMessage, is_direct_tls,
 };
+use rustls::pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -52,6 +53,11 @@ enum Transport<S> {
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
     /// Who is at the other end, as a log names it.
     type Address: Copy + Display + Send + Sync + Unpin;
+    /// Whether others may read along, so that TLS has a place on it.
+    const IS_NETWORK: bool;
+
+    /// Whose mistakes count together.
+    fn origin(address: &Self::Address) -> Origin;
 
     /// Sets what a long session needs. A system that refuses these options still carries the session.
     fn prepare(&self);
@@ -67,6 +73,11 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static 
 
 impl Socket for TcpStream {
     type Address = SocketAddr;
+    const IS_NETWORK: bool = true;
+
+    fn origin(address: &SocketAddr) -> Origin {
+        Origin::network(address.ip())
+    }
 
     fn prepare(&self) {
         let _ = self.set_nodelay(true);
@@ -78,6 +89,25 @@ impl Socket for TcpStream {
         let mut first = [0];
         let length = self.peek(&mut first).await?;
         is_direct_tls(&first[..length]).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// Where clients come from that are taken for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Origin {
+    /// An address of version 4, or a network of version 6.
+    Network(IpAddr),
+    /// A user of this machine.
+    User(Option<u32>),
+}
+
+impl Origin {
+    /// The first 64 bits of an address of version 6: the rest is its owner's to choose (RFC 4291 section 2.5.4).
+    pub(crate) fn network(address: IpAddr) -> Self {
+        Self::Network(match address.to_canonical() {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+            address => address,
+        })
     }
 }
 
@@ -100,6 +130,21 @@ impl<S: Socket> Client<S> {
 
     pub(crate) fn is_trusted(&self) -> bool {
         S::is_trusted(&self.address)
+    }
+
+    /// Whose mistakes count together.
+    pub(crate) fn origin(&self) -> Origin {
+        S::origin(&self.address)
+    }
+
+    /// The client's own certificate, which the handshake has checked.
+    pub(crate) fn peer_certificate(&self) -> Option<CertificateDer<'_>> {
+        match &self.transport {
+            Transport::Tls(stream) => {
+                stream.get_ref().1.peer_certificates()?.first().map(|it| (&**it).into())
+            }
+            _ => None,
+        }
     }
 
     pub(crate) fn is_encrypted(&self) -> bool {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
 
-use super::client::Socket;
+use super::client::{Origin, Socket};
 use super::listen::Listen;
 
 /// The folder and the socket are for their owner alone.
@@ -117,6 +117,11 @@ impl Listen for UnixSocket {
 
 impl Socket for UnixStream {
     type Address = Peer;
+    const IS_NETWORK: bool = false;
+
+    fn origin(peer: &Peer) -> Origin {
+        Origin::User(peer.uid)
+    }
 
     fn prepare(&self) {}
 

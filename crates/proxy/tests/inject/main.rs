@@ -7,9 +7,12 @@
     reason = "a test, whose helpers stand outside of test functions"
 )]
 
+mod doors;
 mod drain;
 mod middle;
 mod observe;
+mod papers;
+mod passwords;
 mod refusals;
 mod reload;
 mod sessions;

@@ -171,6 +171,12 @@ impl Running {
         Self { address, shutdown, served, injector }
     }
 
+    /// Serves the stage's PostgreSQL through this door.
+    pub(crate) async fn behind(door: inject::Door) -> Self {
+        let options = inject::Options { door, ..inject::Options::default() };
+        Self::with(Stage::shared().await.connector(""), options).await
+    }
+
     pub(crate) async fn dial(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
