@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,11 +60,23 @@ impl Files {
     pub fn read(&self, path: impl AsRef<Path>, limit: usize) -> io::Result<Vec<u8>> {
         let path = path.as_ref();
         match &self.0 {
-            Kind::System => read_system(path, limit),
+            Kind::System => read_system(path, limit, |_| Ok(())),
             Kind::Memory(_) => match self.follow(path)?.1 {
                 content if content.len() > limit => Err(too_large(limit)),
                 content => Ok(content),
             },
+        }
+    }
+
+    /// As [`Files::read`], of a file that holds a secret: others may not read it, nor its group change it. Files in memory
+    /// are private.
+    ///
+    /// # Errors
+    /// Those of [`Files::read`]; `PermissionDenied` for a file with another mode.
+    pub fn read_private(&self, path: impl AsRef<Path>, limit: usize) -> io::Result<Vec<u8>> {
+        match &self.0 {
+            Kind::System => read_system(path.as_ref(), limit, is_private),
+            Kind::Memory(_) => self.read(path, limit),
         }
     }
 
@@ -120,15 +132,41 @@ impl fmt::Debug for Files {
     }
 }
 
-fn read_system(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+fn read_system(
+    path: &Path,
+    limit: usize,
+    check: impl Fn(&Metadata) -> io::Result<()>,
+) -> io::Result<Vec<u8>> {
     // Looked at before it is opened: opening a named pipe would wait for its writer.
     if !path.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
+    let file = File::open(path)?;
+    // Of what was opened, which need not be what was looked at.
+    check(&file.metadata()?)?;
     let mut content = Vec::new();
     // One byte more than allowed tells a file that is too long from one that just fits, also while it grows.
-    let read = File::open(path)?.take(limit as u64 + 1).read_to_end(&mut content)?;
+    let read = file.take(limit as u64 + 1).read_to_end(&mut content)?;
     if read > limit { Err(too_large(limit)) } else { Ok(content) }
+}
+
+/// As PostgreSQL wants the mode of a key, except that it asks who owns a file that its group can read.
+#[cfg(unix)]
+fn is_private(metadata: &Metadata) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    /// What the group may not do is to change it or to run it, and others may do nothing.
+    const CLOSED: u32 = 0o037;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & CLOSED == 0 {
+        return Ok(());
+    }
+    let message = format!("its mode {mode:04o} lets others at it: it must be 0640 or less");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+}
+
+#[cfg(not(unix))]
+fn is_private(_: &Metadata) -> io::Result<()> {
+    Ok(())
 }
 
 fn too_large(limit: usize) -> io::Error {
@@ -167,5 +205,23 @@ mod tests {
             check(&Files::real(), &path);
             assert!(Files::real().read(&path, 10).is_err(), "a folder is not a file");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_secret_is_nobody_elses() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "abc").unwrap();
+        for (mode, may) in
+            [(0o600, true), (0o640, true), (0o440, true), (0o644, false), (0o660, false), (0o604, false)]
+        {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let read = Files::real().read_private(&path, 3);
+            assert_eq!(read.is_ok(), may, "{mode:o}");
+            assert!(read.is_ok_and(|content| content == b"abc") == may);
+        }
+        assert!(Files::real().read_private(&path, 2).is_err());
     }
 }

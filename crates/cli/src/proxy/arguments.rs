@@ -43,6 +43,13 @@ pub(crate) enum Further {
     /// Wait until a proxy that was started elsewhere is ready: it listens, and has a token for every target.
     #[command(after_help = "Example: pgentra proxy wait --health 127.0.0.1:9091 --timeout 30")]
     Wait(Wait),
+    /// Print the line of a role in the file of --listen-auth-file. Asks for the password, or reads it from its standard
+    /// input.
+    #[command(after_help = "Example: pgentra proxy hash-password app >> /etc/pgentra/users")]
+    HashPassword {
+        /// The role, as clients name it.
+        role: String,
+    },
 }
 
 impl Proxy {

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use pgentra_connect::{Connector, connection_keywords, is_connection_keyword, split_connection_string};
 use pgentra_identity::{Credential, Resource, World};
+use pgentra_proxy::inject::Door;
 
 use super::arguments::Proxy;
 use super::difference::InForce;
+use super::door::{self, Fault, Watched};
 use super::file::{self, Written, WrittenTarget};
 use super::inherited::Inherited;
 use super::keys::{KEYS, Key};
@@ -41,6 +43,10 @@ pub(crate) struct Configured {
     pub(crate) settings: Target,
     /// What was said of it.
     pub(crate) said: InForce,
+    /// What it asks of clients.
+    pub(crate) door: Door,
+    /// The files that this is read from.
+    pub(crate) watched: Watched,
 }
 
 /// What one configuration after another is made with.
@@ -137,15 +143,20 @@ impl Configuration {
         share_out(&listen, &mut settings, &mut problems);
         check_places((&process, &held.inherited), &named, &settings, &mut problems);
 
+        check_kinds(&settings, &mut problems);
+
         let mut targets = Vec::new();
         for ((named, settings), said) in named.into_iter().zip(settings).zip(said) {
+            let watched = Watched::new(world.files(), &settings.doors);
+            let door = named.expect(door::open(world.files(), &settings.doors), &mut problems);
             let connector = connector(world, arguments, &named, &settings, &mut held.credentials);
-            match connector {
-                Ok(connector) => {
+            match (connector, door) {
+                (Ok(connector), Some(door)) => {
                     let name = name(connector.target());
-                    targets.push(Configured { name, connector, settings, said });
+                    targets.push(Configured { name, connector, settings, said, door, watched });
                 }
-                Err(problem) => problems.add_problem(&named.label, &problem),
+                (Ok(_), None) => {}
+                (Err(problem), _) => problems.add_problem(&named.label, &problem),
             }
         }
         problems.none_or(Self { process, said: in_force.of(false), targets })
@@ -161,6 +172,15 @@ impl Configured {
 }
 
 impl Named {
+    /// What the settings of this target made; what is wrong with them goes to `problems`.
+    fn expect<T>(&self, made: Result<T, Vec<Fault>>, problems: &mut Problems) -> Option<T> {
+        let fault = |Fault { key, message, hint }: Fault| {
+            let origin = Origin::Target { target: self.label.clone(), key: key.to_owned() };
+            problems.add_with_hint(origin, message, hint);
+        };
+        made.map_err(|faults| faults.into_iter().for_each(fault)).ok()
+    }
+
     /// Takes what is ours out of the connection string. One that cannot be read is reported when it is connected to.
     fn take_parameters(&mut self, problems: &mut Problems) -> Level {
         let Some(conninfo) = &mut self.conninfo else { return Level::default() };
@@ -298,17 +318,41 @@ fn check_places(
         for place in &target.listen {
             let origin = Origin::Target { target: named.label.clone(), key: "listen".to_owned() };
             let is_local = place.is_local() && inherited.is_local(place);
-            if !process.danger_listen_beyond_loopback && !is_local {
+            let is_open = !is_local && !target.doors.are_closed_to_strangers();
+            if is_open && !process.danger_listen_beyond_loopback {
                 problems.add_with_hint(
                     &origin,
                     format!("cannot be {place}: whoever reaches an address beyond the loopback interface would have the identity's rights"),
-                    "listen on 127.0.0.1, [::1] or a Unix socket; --danger-listen-beyond-loopback does it all the same",
+                    "listen on 127.0.0.1, [::1] or a Unix socket; or ask clients for TLS (listen_tls_cert, listen_tls_key) and for a \
+                     certificate (listen_tls_client_ca) or a password (listen_auth_file); \
+                     --danger-listen-beyond-loopback lets everybody in",
                 );
             }
             if !place.is_any() && !taken.insert(place) {
                 problems.add(&origin, format!("cannot be {place}: it is given twice"));
             }
         }
+    }
+}
+
+/// A setting for sockets of a kind that nobody listens on was meant for others.
+fn check_kinds(targets: &[Target], problems: &mut Problems) {
+    let listens = |is_unix: bool| {
+        let places = targets.iter().flat_map(|target| &target.listen);
+        // Which kind the service manager's are is not known here.
+        places.into_iter().any(|place| match place {
+            Place::Unix { .. } => is_unix,
+            Place::Tcp(_) => !is_unix,
+            Place::Systemd { .. } => true,
+        })
+    };
+    if targets.iter().any(|target| !target.doors.uids.is_empty()) && !listens(true) {
+        let hint = "listen on one: --listen /run/pgentra";
+        problems.add_with_hint("listen_uids", "is for Unix sockets, and there is none", hint);
+    }
+    if targets.iter().any(|target| target.doors.tls_cert.is_some()) && !listens(false) {
+        let hint = "leave it out: over a Unix socket nobody reads along, and clients speak no TLS there";
+        problems.add_with_hint("listen_tls_cert", "is for TCP, and there are only Unix sockets", hint);
     }
 }
 

@@ -134,6 +134,8 @@ impl Reading<'_> {
                 .collect::<Option<_>>()
                 .ok_or("is a list of texts"),
             (Form::List, _) => Err("is a list of texts"),
+            (Form::Table, DeValue::Table(table)) => pairs(table),
+            (Form::Table, _) => Err("is a table of texts"),
         };
         match values {
             Ok(values) => Some(Said { key, values, origin: self.origin(name) }),
@@ -162,6 +164,28 @@ impl Reading<'_> {
     fn line(&self, offset: usize) -> usize {
         self.text.as_bytes()[..offset.min(self.text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
     }
+}
+
+/// A table as a flag would say it: `name=value` for each value.
+fn pairs(table: &DeTable<'_>) -> Result<Vec<String>, &'static str> {
+    const TEXTS: &str = "is a table whose values are texts, or lists of texts";
+    let mut pairs = Vec::new();
+    for (name, value) in in_order(table) {
+        let values = match value.get_ref() {
+            DeValue::String(text) => vec![&**text],
+            DeValue::Array(values) => {
+                values.iter().map(|value| value.get_ref().as_str()).collect::<Option<_>>().ok_or(TEXTS)?
+            }
+            _ => return Err(TEXTS),
+        };
+        for value in values {
+            if value.contains('=') {
+                return Err("is a table whose values have no `=`");
+            }
+            pairs.push(format!("{}={value}", name.get_ref()));
+        }
+    }
+    Ok(pairs)
 }
 
 /// The entries as they were written: a table keeps them in its own order.

@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub(crate) enum Form {
     Text,
     /// `["one", "two"]` or `"one"`; a flag is repeated, a variable or a parameter has commas.
     List,
+    /// `{ name = "value" }`, with a list for several values; elsewhere a list of `name=value`.
+    Table,
 }
 
 /// What a key belongs to.
@@ -77,6 +80,86 @@ pub(crate) const KEYS: &[Key] = &[
         set: Set::Target(|target, given| given.list().map(|value| target.listen = value)),
     },
     Key {
+        name: "listen_tls_cert",
+        form: Form::Text,
+        value: "FILE",
+        default: "",
+        help: Some(
+            "The certificate chain (PEM) that is shown to clients over TCP, who have to use TLS then; read again when it changes",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.path().map(|value| target.doors.tls_cert = Some(value))),
+    },
+    Key {
+        name: "listen_tls_key",
+        form: Form::Text,
+        value: "FILE",
+        default: "",
+        help: Some("The private key of listen_tls_cert (PEM), for the proxy's eyes alone: mode 0600 or 0640"),
+        excludes: &[],
+        set: Set::Target(|target, given| given.path().map(|value| target.doors.tls_key = Some(value))),
+    },
+    Key {
+        name: "listen_tls_client_ca",
+        form: Form::Text,
+        value: "FILE",
+        default: "",
+        help: Some("The authorities (PEM) of which one has to have issued a client's certificate"),
+        excludes: &[],
+        set: Set::Target(|target, given| given.path().map(|value| target.doors.tls_client_ca = Some(value))),
+    },
+    Key {
+        name: "listen_tls_client_name",
+        form: Form::Text,
+        value: "NAME",
+        default: "any",
+        help: Some(
+            "What of its certificate has to be a client's role: any (nothing), cn (the common name) or dn (the distinguished name)",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.parsed().map(|value| target.doors.tls_client_name = value)),
+    },
+    Key {
+        name: "listen_tls_client_map",
+        form: Form::Table,
+        value: "NAME=ROLE",
+        default: "",
+        help: Some("Which roles a certificate's name opens, instead of the one that is called the same"),
+        excludes: &[],
+        set: Set::Target(|target, given| given.pairs().map(|value| target.doors.tls_client_map = value)),
+    },
+    Key {
+        name: "listen_auth_file",
+        form: Form::Text,
+        value: "FILE",
+        default: "",
+        help: Some(
+            "A file of roles and their SCRAM-SHA-256 verifiers, in the form of PgBouncer's userlist.txt: clients have to know the password; read again when it changes",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.path().map(|value| target.doors.auth_file = Some(value))),
+    },
+    Key {
+        name: "listen_uids",
+        form: Form::List,
+        value: "USER",
+        default: "",
+        help: Some(
+            "Users of this machine, by number or name, who may use the Unix sockets beside the proxy's own",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.list().map(|value| target.doors.uids = value)),
+    },
+    Key {
+        name: "role_map",
+        form: Form::Table,
+        value: "ROLE=ROLE",
+        default: "",
+        help: Some("Which role of the database a client's role is; a role that is not in it is refused"),
+        excludes: &[],
+        set: Set::Target(|target, given| given.map().map(|value| target.doors.role_map = value)),
+    },
+    Key {
         name: "pin",
         form: Form::Switch,
         value: "BOOL",
@@ -103,7 +186,7 @@ pub(crate) const KEYS: &[Key] = &[
         form: Form::Number,
         value: "SECONDS",
         default: "60",
-        help: Some("Time that a client has for its start-up packet"),
+        help: Some("Time that a client has for TLS, its start-up packet and its password"),
         excludes: &[],
         set: Set::Target(|target, given| {
             given.seconds(1..=HOUR).map(|value| target.start_up_timeout = value)
@@ -124,7 +207,8 @@ pub(crate) const KEYS: &[Key] = &[
         value: "BOOL",
         default: "false",
         help: Some(
-            "Listen beyond the loopback interface: whoever reaches the address has the identity's rights, and is not encrypted",
+            "Listen beyond the loopback interface without asking for TLS and a certificate or password: whoever reaches the address \
+             has the identity's rights",
         ),
         excludes: &[],
         set: Set::Process(|process, given| {
@@ -317,7 +401,7 @@ impl Key {
     pub(crate) fn argument(&'static self, elsewhere: &clap::Command) -> Arg {
         let arg = Arg::new(self.name).long(self.flag()).value_name(self.value);
         let arg = match self.form {
-            Form::List => arg.action(ArgAction::Append),
+            Form::List | Form::Table => arg.action(ArgAction::Append),
             Form::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
             Form::Number | Form::Text => arg,
         };
@@ -354,6 +438,31 @@ impl<'a> Given<'a> {
     fn list<T: FromStr<Err: Display>>(&self) -> Result<Vec<T>, String> {
         let one = |text: &String| text.parse().map_err(|error| format!("cannot be `{text}`: {error}"));
         self.0.iter().map(one).collect()
+    }
+
+    fn path(&self) -> Result<PathBuf, String> {
+        self.text().map(PathBuf::from)
+    }
+
+    /// `name=value`, of which the value has no `=`: the distinguished name of a certificate has many.
+    fn pairs(&self) -> Result<Vec<(String, String)>, String> {
+        let one = |text: &String| match text.rsplit_once('=') {
+            Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+                Ok((name.to_owned(), value.to_owned()))
+            }
+            _ => Err(format!("cannot be `{text}`: write NAME=VALUE")),
+        };
+        self.0.iter().map(one).collect()
+    }
+
+    /// As [`Given::pairs`], with each name once.
+    fn map(&self) -> Result<Vec<(String, String)>, String> {
+        let pairs = self.pairs()?;
+        let is_again = |at: usize| pairs[..at].iter().any(|(name, _)| *name == pairs[at].0);
+        match (0..pairs.len()).find(|at| is_again(*at)) {
+            Some(at) => Err(format!("has `{}` twice", pairs[at].0)),
+            None => Ok(pairs),
+        }
     }
 
     fn number(&self, range: RangeInclusive<u64>) -> Result<u64, String> {
@@ -440,6 +549,7 @@ mod tests {
                 Form::Switch => "true, false",
                 Form::Text => "text",
                 Form::List => "list of texts",
+                Form::Table => "table of texts",
             };
             let of = if key.is_targets() { "target" } else { "process" };
             let help = key.help.map_or_else(|| key.elsewhere(&elsewhere), str::to_owned);

@@ -127,7 +127,7 @@ impl fmt::Display for Origin {
 /// A variable and a parameter write a list with commas.
 fn split(key: &Key, values: Vec<String>) -> Vec<String> {
     match key.form {
-        Form::List => {
+        Form::List | Form::Table => {
             values.iter().flat_map(|value| value.split(',')).map(|one| one.trim().to_owned()).collect()
         }
         _ => values,

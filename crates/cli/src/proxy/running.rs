@@ -48,6 +48,8 @@ struct Open {
     /// Which of several free ports.
     number: usize,
     address: String,
+    /// Whether other users may get at it, if it is a Unix socket.
+    is_shared: bool,
     current: Current,
     closing: CancellationToken,
 }
@@ -79,6 +81,7 @@ impl Running {
             let observer = self.observer_of(&key);
             let before = before.map(|live| (live, &self.process));
             let live = Live::of(configured, (&process, observer), before);
+            let is_shared = !live.configured.door.uids.is_empty();
             let mut free = 0;
             for place in &live.configured.settings.listen {
                 let number = if place.is_any() { free } else { 0 };
@@ -88,9 +91,14 @@ impl Running {
                     open.place == *place && open.number == number && (!place.is_any() || open.target == key)
                 };
                 match self.listeners.iter().find(is_it) {
+                    Some(open) if matches!(place, Place::Unix { .. }) && open.is_shared != is_shared => {
+                        let message = format!("listen_uids begins or ceases to open {place} to other users");
+                        return Err(Problem::new(Blame::Usage, message)
+                            .hint("restart the proxy, or listen in another folder"));
+                    }
                     Some(open) => kept.push((open.again(&key), Arc::clone(&live.injector))),
                     None => {
-                        let (listener, address) = bind(place, inherited).await?;
+                        let (listener, address) = bind(place, inherited, is_shared).await?;
                         let current = Current::new(Arc::clone(&live.injector));
                         let closing = CancellationToken::new();
                         let open = Open {
@@ -98,6 +106,7 @@ impl Running {
                             place: place.clone(),
                             number,
                             address,
+                            is_shared,
                             current,
                             closing,
                         };
@@ -183,6 +192,10 @@ impl Running {
         }
         self.gone.extend(self.targets.drain(..).map(|live| live.shared));
         self.targets = next;
+        for live in &self.targets {
+            // Of one that stays, the files may say something else.
+            live.injector.set_door(live.configured.door.clone());
+        }
         let mut listeners = Vec::new();
         for (open, injector) in kept {
             open.current.replace(injector);
@@ -214,7 +227,11 @@ impl Live {
             before.filter(|(live, before)| *before == process && live.configured.is_served_as(&configured));
         let injector = match same {
             Some((live, _)) => Arc::clone(&live.injector),
-            None => Arc::new(injector(process, &configured, shared.clone(), observer)),
+            None => {
+                let injector = Arc::new(injector(process, &configured, shared.clone(), observer));
+                tokio::spawn(configured.watched.clone().keep(Arc::downgrade(&injector)));
+                injector
+            }
         };
         Self { configured, injector, shared }
     }
@@ -228,6 +245,7 @@ impl Open {
             place: self.place.clone(),
             number: self.number,
             address: self.address.clone(),
+            is_shared: self.is_shared,
             current: self.current.clone(),
             closing: self.closing.clone(),
         }
@@ -248,7 +266,7 @@ fn injector(
     shared: Shared,
     observer: Arc<TargetObserver>,
 ) -> Injector {
-    let Configured { connector, settings, .. } = configured;
+    let Configured { connector, settings, door, .. } = configured;
     let limits = Limits {
         connections: settings.max_connections,
         start_up: settings.start_up_timeout,
@@ -256,20 +274,27 @@ fn injector(
         ..Limits::default()
     };
     let naming = if settings.pin { Naming::Pinned } else { Naming::Same };
-    Injector::new(connector.clone(), Options { naming, limits, shared, observer })
+    Injector::new(connector.clone(), Options { naming, limits, shared, observer, door: door.clone() })
 }
 
-/// Listens, and says on what.
-async fn bind(place: &Place, inherited: &Inherited) -> Outcome<(Listener, String)> {
+/// Listens, and says on what. Other users may get at a Unix socket that `is_shared`.
+async fn bind(place: &Place, inherited: &Inherited, is_shared: bool) -> Outcome<(Listener, String)> {
     let bound: io::Result<_> = match place {
         Place::Tcp(address) => TcpListener::bind(address).await.and_then(|listener| {
             let address = listener.local_addr()?.to_string();
             Ok((Listener::Tcp(listener), address))
         }),
-        Place::Unix { folder, port } => UnixSocket::bind(folder, *port).map(|socket| {
-            let path = socket.path().display().to_string();
-            (Listener::Unix(socket), path)
-        }),
+        Place::Unix { folder, port } => {
+            let socket = if is_shared {
+                UnixSocket::bind_shared(folder, *port)
+            } else {
+                UnixSocket::bind(folder, *port)
+            };
+            socket.map(|socket| {
+                let path = socket.path().display().to_string();
+                (Listener::Unix(socket), path)
+            })
+        }
         Place::Systemd { name, number } => inherited.open(name, *number),
     };
     bound.map_err(|error| {

@@ -11,13 +11,15 @@ use super::running::Running;
 use super::seen::Seen;
 use super::signals::{Signals, Told};
 use super::voice::Voice;
-use super::{check, wait};
+use super::{check, hash_password, wait};
 use crate::problem::Outcome;
 
 /// Lets clients in until Ctrl-C or SIGTERM, then sees their sessions to their end. SIGHUP has the configuration read again.
 pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
-    if let Some(Further::Wait(wait)) = arguments.command.take() {
-        return wait::run(world, wait).await;
+    match arguments.command.take() {
+        Some(Further::Wait(wait)) => return wait::run(world, wait).await,
+        Some(Further::HashPassword { role }) => return hash_password::run(&role),
+        None => {}
     }
     let mut held = Held::new(Inherited::from_systemd(world.env())?);
     let configuration = Configuration::gather(world, &arguments, &mut held)?;

@@ -53,7 +53,49 @@ pub(crate) struct Target {
     pub(crate) pin: bool,
     pub(crate) max_connections: usize,
     pub(crate) start_up_timeout: Duration,
+    pub(crate) doors: Doors,
     pub(crate) identity: Identity,
+}
+
+/// Who may come in, and as whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Doors {
+    pub(crate) tls_cert: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
+    pub(crate) tls_client_ca: Option<PathBuf>,
+    pub(crate) tls_client_name: ClientName,
+    /// A certificate's name and a role that it opens.
+    pub(crate) tls_client_map: Vec<(String, String)>,
+    pub(crate) auth_file: Option<PathBuf>,
+    /// Users by number or by name.
+    pub(crate) uids: Vec<String>,
+    /// A client's role and the role of the database that it is.
+    pub(crate) role_map: Vec<(String, String)>,
+}
+
+/// What of a client's certificate has to fit its role.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ClientName {
+    /// Nothing: each of the authority opens every role.
+    #[default]
+    Any,
+    /// The common name.
+    Cn,
+    /// The distinguished name.
+    Dn,
+}
+
+impl FromStr for ClientName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "any" => Ok(Self::Any),
+            "cn" => Ok(Self::Cn),
+            "dn" => Ok(Self::Dn),
+            _ => Err("it is any, cn or dn"),
+        }
+    }
 }
 
 impl Default for Process {
@@ -73,6 +115,7 @@ impl Default for Target {
             pin: false,
             max_connections: 100,
             start_up_timeout: Duration::from_secs(60),
+            doors: Doors::default(),
             identity: Identity::default(),
         }
     }

@@ -35,7 +35,7 @@ impl Injector {
         visit: &mut Visit,
     ) -> Result<Opening, End> {
         let opening = client.open(door.tls_over::<S>().map(super::Tls::acceptor)).await?;
-        if !client.is_trusted() {
+        if !client.is_trusted(&door.uids) {
             return Err(refusal::stranger(client.address()).into());
         }
         // A cancel request is good for its key alone.

@@ -34,7 +34,7 @@ pub(crate) fn shutting_down() -> Fields {
 
 pub(crate) fn stranger(address: impl Display) -> Fields {
     fatal(sqlstate::INVALID_AUTHORIZATION, &format!("the proxy's socket is not for the {address}"))
-        .with_hint("Connect as the user that the proxy runs as.")
+        .with_hint("Connect as the user that the proxy runs as, or have its listen_uids name yours.")
 }
 
 /// PostgreSQL speaks of `pg_hba.conf` here, which there is none of.

@@ -62,8 +62,8 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static 
     /// Sets what a long session needs. A system that refuses these options still carries the session.
     fn prepare(&self);
 
-    /// Whether this client may have what the listener is for.
-    fn is_trusted(_: &Self::Address) -> bool {
+    /// Whether this client may have what the listener is for: on this machine its owner and these users may.
+    fn is_trusted(_: &Self::Address, _users: &[u32]) -> bool {
         true
     }
 
@@ -128,8 +128,9 @@ impl<S: Socket> Client<S> {
         self.address
     }
 
-    pub(crate) fn is_trusted(&self) -> bool {
-        S::is_trusted(&self.address)
+    /// Whether it is its listener's owner, or one of these users of this machine, or not of this machine.
+    pub(crate) fn is_trusted(&self, users: &[u32]) -> bool {
+        S::is_trusted(&self.address, users)
     }
 
     /// Whose mistakes count together.

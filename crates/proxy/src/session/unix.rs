@@ -1,4 +1,4 @@
-//! A Unix socket that only its owner can use.
+//! A Unix socket that only its owner can use, and those users that it is for.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, Permissions};
@@ -11,9 +11,20 @@ use tokio::net::{UnixListener, UnixStream};
 use super::client::{Origin, Socket};
 use super::listen::Listen;
 
-/// The folder and the socket are for their owner alone.
-const FOLDER_MODE: u32 = 0o700;
-const SOCKET_MODE: u32 = 0o600;
+/// What the folder and the socket may be, and are if they are made here.
+struct Modes {
+    folder: u32,
+    /// What nobody but the owner may do with the folder, and in words.
+    closed: u32,
+    what: &'static str,
+    socket: u32,
+}
+
+/// For the owner alone.
+const OWN: Modes = Modes { folder: 0o700, closed: 0o077, what: "enter", socket: 0o600 };
+/// For other users too: they may enter the folder and use the socket, but not put another in its place. Which of them may
+/// come in is decided by what the system says of the peer.
+const SHARED: Modes = Modes { folder: 0o755, closed: 0o022, what: "write to", socket: 0o666 };
 
 /// A listening Unix socket with the name that libpq looks for, `.s.PGSQL.PORT`. Dropping it removes the socket.
 #[derive(Debug)]
@@ -41,12 +52,30 @@ impl UnixSocket {
     /// # Errors
     /// A folder that others may enter, an address in use, a path too long for a socket, and whatever the system says.
     pub fn bind(folder: &Path, port: u16) -> io::Result<Self> {
+        Self::bind_with(folder, port, &OWN)
+    }
+
+    /// As [`UnixSocket::bind`], for the other users too that an injector's door names. The folder must be
+    /// the process's own, and nobody else may write to it (it is made with mode 0755); the socket is 0666, and who comes in
+    /// is decided by the user id that the system tells of a peer.
+    ///
+    /// # Errors
+    /// A folder that others may write to, and those of [`UnixSocket::bind`].
+    pub fn bind_shared(folder: &Path, port: u16) -> io::Result<Self> {
+        Self::bind_with(folder, port, &SHARED)
+    }
+
+    fn bind_with(folder: &Path, port: u16, modes: &Modes) -> io::Result<Self> {
         if !folder.exists() {
-            DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+            DirBuilder::new().recursive(true).mode(modes.folder).create(folder)?;
+            // Whatever the process's umask took away.
+            fs::set_permissions(folder, Permissions::from_mode(modes.folder))?;
         }
         let metadata = fs::metadata(folder)?;
-        if metadata.permissions().mode() & 0o077 != 0 {
-            let message = format!("others may enter the folder {}: it must have mode 0700", folder.display());
+        if metadata.permissions().mode() & modes.closed != 0 {
+            let (what, folder) = (modes.what, folder.display());
+            let message =
+                format!("others may {what} the folder {folder}: it must have mode {:04o}", modes.folder);
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
         let path = folder.join(format!(".s.PGSQL.{port}"));
@@ -59,7 +88,7 @@ impl UnixSocket {
             _ => {}
         }
         let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, Permissions::from_mode(SOCKET_MODE))?;
+        fs::set_permissions(&path, Permissions::from_mode(modes.socket))?;
         let socket = fs::metadata(&path)?;
         // What was made a moment ago belongs to this process's user.
         let owner = socket.uid();
@@ -130,8 +159,8 @@ impl Socket for UnixStream {
         Ok(false)
     }
 
-    fn is_trusted(peer: &Peer) -> bool {
-        peer.uid == Some(peer.owner)
+    fn is_trusted(peer: &Peer, users: &[u32]) -> bool {
+        peer.uid.is_some_and(|uid| uid == peer.owner || users.contains(&uid))
     }
 }
 
@@ -161,12 +190,29 @@ mod tests {
         assert_eq!(fs::metadata(socket.path()).unwrap().permissions().mode() & 0o777, 0o600);
         let _client = UnixStream::connect(socket.path()).await.unwrap();
         let (_, peer) = socket.next().await.unwrap();
-        assert!(UnixStream::is_trusted(&peer));
-        for stranger in [Peer { owner: peer.owner + 1, ..peer }, Peer { uid: None, ..peer }] {
-            assert!(!UnixStream::is_trusted(&stranger), "{stranger}");
-        }
+        assert!(UnixStream::is_trusted(&peer, &[]));
+        // Nobody is let in for being who they are, root included.
+        let stranger = Peer { owner: peer.owner + 1, ..peer };
+        assert!(!UnixStream::is_trusted(&stranger, &[]), "{stranger}");
+        assert!(!UnixStream::is_trusted(&stranger, &[peer.owner + 2]));
+        assert!(UnixStream::is_trusted(&stranger, &[4711, peer.owner]));
+        assert!(!UnixStream::is_trusted(&Peer { uid: None, ..peer }, &[peer.owner]));
         drop(socket);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "the socket goes with its listener");
+        fs::remove_dir(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_shared_socket_is_for_all_and_its_folder_is_not() {
+        let folder = folder("users");
+        let socket = UnixSocket::bind_shared(&folder, 5432).unwrap();
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(fs::metadata(socket.path()).unwrap().permissions().mode() & 0o777, 0o666);
+        drop(socket);
+        for (mode, may) in [(0o711, true), (0o750, true), (0o775, false), (0o777, false), (0o1777, false)] {
+            fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(UnixSocket::bind_shared(&folder, 1).is_ok(), may, "{mode:o}");
+        }
         fs::remove_dir(&folder).unwrap();
     }
 
@@ -196,7 +242,7 @@ mod tests {
         assert_eq!(socket.path(), path);
         let _client = UnixStream::connect(&path).await.unwrap();
         let (_, peer) = socket.next().await.unwrap();
-        assert!(UnixStream::is_trusted(&peer));
+        assert!(UnixStream::is_trusted(&peer, &[]));
         drop(socket);
         fs::remove_file(&path).unwrap();
         fs::remove_dir(&folder).unwrap();

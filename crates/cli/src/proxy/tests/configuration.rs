@@ -294,3 +294,85 @@ fn what_is_no_toml_is_told_with_its_lines() {
 fn nothing_named_is_told_as_ever() {
     assert!(problems(Said::default()).contains("the target: no server is named"));
 }
+
+#[test]
+fn doors_are_set_in_every_form() {
+    let file = r#"
+        listen_auth_file = "/users"
+        [[target]]
+        server = "host=db.example listen_tls_client_name=dn"
+        role_map = { app = "my-app", other = "my-other" }
+        [target.listen_tls_client_map]
+        "CN=one,O=Contoso" = ["app", "other"]
+        "CN=two" = "app"
+    "#;
+    let files = Files::in_memory();
+    files.put(FILE, file);
+    let mut problems = Problems::default();
+    let written = file::read(&files, std::path::Path::new(FILE), &mut problems);
+    let mut target = Target::default();
+    written.level.apply(Some(&mut Process::default()), &mut target, &mut problems);
+    written.targets[0].level.apply(None, &mut target, &mut problems);
+    assert!(problems.none_or(()).is_ok());
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let both = [pair("app", "my-app"), pair("other", "my-other")];
+    assert_eq!(target.doors.role_map, both);
+    let dn = "CN=one,O=Contoso";
+    assert_eq!(target.doors.tls_client_map, [pair(dn, "app"), pair(dn, "other"), pair("CN=two", "app")]);
+    assert_eq!(target.doors.auth_file, Some("/users".into()));
+
+    let flags = ["host=db.example", "--role-map", "app=my-app", "--role-map", "other=my-other"];
+    assert_eq!(Said { flags: &flags, ..Said::default() }.target().doors.role_map, both);
+    let variables = [("PGENTRA_ROLE_MAP", "app=my-app, other=my-other")];
+    let said = Said { variables: &variables, flags: &["-h", "db.example"], ..Said::default() };
+    assert_eq!(said.target().doors.role_map, both);
+    let uri = ["postgresql://db.example?role_map=app%3Dmy-app,other%3Dmy-other"];
+    assert_eq!(Said { flags: &uri, ..Said::default() }.target().doors.role_map, both);
+    for (file, says) in [
+        ("role_map = 'app'", "is a table of texts, not a string"),
+        ("role_map = { app = 1 }", "texts"),
+        ("role_map = { app = 'a=b' }", "no `=`"),
+        ("role_map = { app = ['a', 'b'] }", "has `app` twice"),
+        ("listen_tls_client_name = 'san'", "any, cn or dn"),
+    ] {
+        let said = problems_of_file(file);
+        assert!(said.contains(says), "{file}: {said}");
+    }
+}
+
+fn problems_of_file(file: &str) -> String {
+    problems(Said { file, flags: &["-h", "db.example"], ..Said::default() })
+}
+
+#[test]
+fn beyond_loopback_clients_prove_who_they_are() {
+    let open = ["host=db.example", "--listen", "0.0.0.0:6432"];
+    let said = problems(Said { flags: &open, ..Said::default() });
+    assert!(said.contains("cannot be 0.0.0.0:6432") && said.contains("listen_tls_cert"), "{said}");
+    // A password that everybody on the way can guess at is not enough, nor TLS with anybody.
+    let more = ["--listen-auth-file", "/nowhere"];
+    let said = problems(Said { flags: &[&open[..], &more].concat(), ..Said::default() });
+    assert!(said.contains("cannot be 0.0.0.0:6432"), "{said}");
+    let more =
+        ["--listen-auth-file", "/nowhere", "--listen-tls-cert", "/nowhere", "--listen-tls-key", "/nowhere"];
+    let said = problems(Said { flags: &[&open[..], &more].concat(), ..Said::default() });
+    assert!(!said.contains("0.0.0.0") && said.contains("/nowhere cannot be read"), "{said}");
+    let more = ["--danger-listen-beyond-loopback"];
+    Said { flags: &[&open[..], &more].concat(), ..Said::default() }.gather().unwrap();
+}
+
+#[test]
+fn settings_for_sockets_that_are_not_there_are_told() {
+    for (flags, says) in [
+        (&["host=a", "--listen-uids", "1"][..], "listen_uids: is for Unix sockets"),
+        (
+            &["host=a", "--listen", "/run/pg", "--listen-tls-cert", "/x", "--listen-tls-key", "/x"],
+            "is for TCP",
+        ),
+    ] {
+        let said = problems(Said { flags, ..Said::default() });
+        assert!(said.contains(says), "{said}");
+    }
+    let flags = ["host=a", "--listen", "/run/pg", "--listen-uids", "4711"];
+    assert_eq!(Said { flags: &flags, ..Said::default() }.gather().unwrap().targets[0].door.uids, [4711]);
+}

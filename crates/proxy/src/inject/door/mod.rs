@@ -35,6 +35,8 @@ pub struct Door {
     pub tls: Option<Tls>,
     /// Who may come in with which password, over TCP and Unix sockets alike. Default: nobody is asked.
     pub users: Option<Users>,
+    /// Users of this machine, by their ids, who may use Unix sockets beside the process's own. Default: none.
+    pub uids: Vec<u32>,
     /// Which role of the database a client's role is. Default: each is itself.
     pub roles: Option<RoleMap>,
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use secrecy::{ExposeSecret, SecretString};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::DoorError;
@@ -90,6 +91,25 @@ impl Users {
         }
         let mock = hmac::Key::new(hmac::HMAC_SHA256, all.finish().as_ref());
         Ok(Self { verifiers: users, shapes, mock })
+    }
+
+    /// The line of a role whose password this is, with a new salt.
+    ///
+    /// # Errors
+    /// An empty role or password, and a role with control characters: a line could not hold it.
+    pub fn line(role: &str, password: &SecretString) -> Result<String, DoorError> {
+        if role.is_empty() || role.chars().any(char::is_control) {
+            return Err(DoorError::new("this cannot be the name of a role", "name the role as clients do"));
+        }
+        let password = password.expose_secret();
+        if password.is_empty() {
+            return Err(DoorError::new(
+                "the password is empty",
+                "no client sends an empty one: give another",
+            ));
+        }
+        let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
+        Ok(format!("\"{}\" \"{verifier}\"", role.replace('"', "\"\"")))
     }
 
     /// How many there are.
@@ -249,6 +269,13 @@ mod tests {
     }
 
     #[test]
+    fn what_no_line_can_hold_is_refused() {
+        for (role, password) in [("", "x"), ("a\nb", "x"), ("a", "")] {
+            assert!(Users::line(role, &password.into()).is_err(), "{role:?}");
+        }
+    }
+
+    #[test]
     fn a_role_that_is_not_there_looks_like_one_that_is() {
         let strong = line("strong", "x").replace("$4096:", "$100000:");
         let text = line("app", "secret") + &strong;
@@ -278,12 +305,11 @@ mod tests {
 
         #[test]
         fn what_is_written_is_read(role in "\\PC{1,30}", password in "\\PC{1,30}") {
-            let verifier = scram_sha_256(password.as_bytes());
-            let text = format!("\"{}\" \"{verifier}\"", role.replace('"', "\"\""));
+            let text = Users::line(&role, &password.into()).unwrap();
             let users = Users::parse(&text).unwrap();
             let (found, known) = users.find(role.as_bytes());
             prop_assert!(known);
-            prop_assert!(found == Verifier::parse(&verifier).unwrap());
+            prop_assert!(found.salt.len() == SALT && found.iterations == ITERATIONS);
         }
     }
 
