@@ -1,7 +1,7 @@
 //! `pgentra identity` and `pgentra grant`, as processes, against the local Resource Manager, Graph and PostgreSQL.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
-use e2e::{Cloud, Done, Flavour, Lab};
+use e2e::{Cloud, Done, Flavour, Lab, have};
 use serde_json::Value;
 
 /// A shell on a host of the cloud.
@@ -158,5 +158,70 @@ fn a_grant_does_the_administrators_half() {
         );
         let granted = admin(&here).json();
         assert_eq!((&granted["signed_in"], &granted["created"]), (&Value::Bool(true), &Value::Bool(true)));
+    }
+}
+
+/// What the machine is to have by Resource Manager itself: a request of somebody else.
+fn patch(lab: &Lab, cloud: &Cloud<'_>, path: &str, method: &str, body: &str) {
+    let address = format!("{}{path}?api-version=2024-11-01", cloud.text("/management_url"));
+    let token = "$(pgentra token --resource https://management.azure.com)";
+    let script = format!(
+        "curl -sSf -o /dev/null --cacert $SSL_CERT_FILE -X {method} -H 'Content-Type: application/json' \
+         -H \"Authorization: Bearer {token}\" -d '{body}' '{address}'"
+    );
+    on(lab, cloud, "admin", &script).ok();
+}
+
+#[test]
+fn a_grant_gives_the_machine_its_identity_first() {
+    for flavour in Flavour::ALL {
+        let lab = Lab::new();
+        let cloud = lab.cloud(flavour, &[]);
+        let admin = |script: &str| on(&lab, &cloud, "admin", script);
+        let group = format!(
+            "/subscriptions/{}/resourceGroups/myResourceGroup/providers",
+            cloud.text("/subscription_id")
+        );
+        let vm = format!("{group}/Microsoft.Compute/virtualMachines/myVm");
+        patch(&lab, &cloud, &vm, "PATCH", r#"{"identity":{"type":"None"}}"#);
+        assert!(admin("pgentra identity show --vm myVm").ok().contains("no identity"));
+
+        // a role that is somebody's already is seen before the machine is touched
+        let taken = admin("pgentra grant myVm --role myVm --yes");
+        assert_eq!(taken.fault(2, &["already"]), None);
+        assert!(admin("pgentra identity show --vm myVm").ok().contains("no identity"));
+
+        let granted = admin("pgentra grant myVm --role my-app --yes -o json").json();
+        assert_eq!((&granted["assigned"], &granted["created"]), (&Value::Bool(true), &Value::Bool(true)));
+        assert_ne!(granted["object_id"], cloud.identity("system-assigned")["object_id"]);
+        let query = "pgentra query -U my-app -o json -c 'SELECT current_user'";
+        assert_eq!(on(&lab, &cloud, "vm", query).json()[0]["rows"][0][0], "my-app");
+
+        let identity = format!("{group}/Microsoft.ManagedIdentity/userAssignedIdentities/further");
+        patch(&lab, &cloud, &identity, "PUT", r#"{"location":"westeurope"}"#);
+        let granted = admin("pgentra grant myVm --role further --identity further --yes -o json").json();
+        assert_eq!((&granted["assigned"], &granted["created"]), (&Value::Bool(true), &Value::Bool(true)));
+        let shown = admin("pgentra identity show --vm myVm -o json").json();
+        assert_eq!(shown["user_assigned"][0]["object_id"], granted["object_id"]);
+        assert!(shown["system_assigned"].is_object(), "it keeps its own");
+    }
+}
+
+#[test]
+fn a_person_is_asked_once() {
+    if !have(&["script"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    for (answer, role, done) in [("n\n", "no", false), ("\n", "nothing", false), ("y\n", "yes", true)] {
+        let command = format!("script -qec 'pgentra grant myVm --role {role}' /dev/null");
+        let asked = lab.shell(&command).envs(cloud.env("admin")).input(answer).done();
+        let said = asked.ok();
+        assert_eq!(said.matches("[y/N]").count(), 1, "{said}");
+        assert_eq!(said.contains("nothing was changed"), !done, "{said}");
+        let query = format!("pgentra query -U {role} -c 'SELECT 1'");
+        let signed_in = on(&lab, &cloud, "vm", &query).status.success();
+        assert_eq!(signed_in, done, "{role}");
     }
 }

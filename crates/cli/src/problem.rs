@@ -153,8 +153,11 @@ impl From<RolesError> for Problem {
 impl From<AzureError> for Problem {
     fn from(error: AzureError) -> Self {
         let blame = match error.kind() {
-            AzureErrorKind::Token => Blame::Token,
-            AzureErrorKind::Network => Blame::Network,
+            AzureErrorKind::Token | AzureErrorKind::Network => {
+                let finding = Finding::from(&error);
+                let hint = error.hint().map(str::to_owned);
+                return Self::of(finding, error, hint);
+            }
             AzureErrorKind::Usage | AzureErrorKind::NotFound | AzureErrorKind::Ambiguous => Blame::Usage,
             _ => Blame::Server,
         };

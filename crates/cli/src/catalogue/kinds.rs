@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use pgentra_admin::{AzureError, AzureErrorKind};
 use pgentra_connect::{ConnectError, ConnectErrorKind, Refusal, TlsFailure};
 use pgentra_identity::http::{HttpError, HttpErrorKind};
 use pgentra_identity::{SourceName, TokenError, TokenErrorKind};
@@ -15,6 +16,24 @@ impl From<&ConnectError> for Finding {
             ConnectErrorKind::Token => error.token_error().map_or(Finding::TokenRefused, Finding::from),
             ConnectErrorKind::Tcp if !was_refused(error) => Finding::TcpUnreachable,
             kind => of_connect(kind).unwrap_or(Finding::ThisMachine),
+        }
+    }
+}
+
+/// Of Resource Manager and Graph: why they could not be asked. What they answer is for their own words.
+impl From<&AzureError> for Finding {
+    fn from(error: &AzureError) -> Finding {
+        let cause = error.source();
+        if let Some(token) = cause.and_then(|cause| cause.downcast_ref::<TokenError>()) {
+            return Finding::from(token);
+        }
+        match cause.and_then(|cause| cause.downcast_ref::<HttpError>()).map(HttpError::kind) {
+            Some(HttpErrorKind::Resolve) => Finding::NameUnresolved,
+            Some(HttpErrorKind::Connect | HttpErrorKind::Proxy) => Finding::TcpUnreachable,
+            Some(HttpErrorKind::Tls) => Finding::TlsUnknownIssuer,
+            Some(HttpErrorKind::Timeout) => Finding::Timeout,
+            _ if error.kind() == AzureErrorKind::Token => Finding::TokenRefused,
+            _ => Finding::ConnectionLost,
         }
     }
 }

@@ -119,13 +119,19 @@ impl Article<'_> {
         self.step(Step {
             title: "The VM has a managed identity",
             prompt: SHELL,
-            command: format!("az vm identity assign -g myResourceGroup -n {}", vm.name()),
+            command: format!(
+                "az vm identity assign -g myResourceGroup -n {0}\npgentra identity assign --vm {0} -g myResourceGroup",
+                vm.name()
+            ),
             result: format!("the local VM came with one: object id {}", vm.object_id()),
         });
         self.step(Step {
             title: "Its application id",
             prompt: SHELL,
-            command: format!("az ad sp list --display-name {} --query '[*].appId' --out tsv", vm.name()),
+            command: format!(
+                "az ad sp list --display-name {0} --query '[*].appId' --out tsv\npgentra identity find {0}",
+                vm.name()
+            ),
             result: vm.client_id().to_string(),
         });
         self.create_role().await?;
