@@ -45,6 +45,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) method: Method,
     pub(crate) url: String,
     pub(crate) body: Option<Value>,
+    /// The state that the request is for: in another one it is refused (`If-Match`).
+    pub(crate) only_if: Option<String>,
     /// What it is for, as it completes "cannot …".
     pub(crate) doing: &'a str,
 }
@@ -59,7 +61,7 @@ impl Method {
 
 impl<'a> Ask<'a> {
     pub(crate) fn get(url: impl Into<String>, doing: &'a str) -> Self {
-        Self { method: Method::Get, url: url.into(), body: None, doing }
+        Self { method: Method::Get, url: url.into(), body: None, only_if: None, doing }
     }
 
     fn request(&self, token: &AccessToken) -> Result<Request, HttpError> {
@@ -72,6 +74,10 @@ impl<'a> Ask<'a> {
         }?;
         let request = match &self.body {
             Some(body) => request.json(body.to_string()),
+            None => request,
+        };
+        let request = match &self.only_if {
+            Some(etag) => request.header("if-match", etag)?,
             None => request,
         };
         let bearer = zeroize::Zeroizing::new(format!("Bearer {}", token.expose_secret()));

@@ -191,6 +191,7 @@ impl Graph {
                 method: Method::Post,
                 url: self.url("directoryObjects/getByIds?$select=id"),
                 body: Some(json!({ "ids": ids, "types": ["user", "group", "servicePrincipal"] })),
+                only_if: None,
                 doing,
             };
             let answer = self.client.json(&ask).await?;

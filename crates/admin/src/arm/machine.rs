@@ -24,6 +24,8 @@ pub struct Vm {
     pub system_assigned: Option<SystemAssigned>,
     /// The others that it was given, by resource id.
     pub user_assigned: Vec<UserAssigned>,
+    /// What stands for its state, where the service tells.
+    etag: Option<String>,
 }
 
 /// The identity that lives and dies with a machine.
@@ -87,7 +89,13 @@ impl Vm {
         }
         let system_assigned = id(&identity["principalId"])
             .map(|object_id| SystemAssigned { object_id, tenant_id: id(&identity["tenantId"]) });
-        Some(Self { id: text("id")?, name: text("name")?, system_assigned, user_assigned })
+        Some(Self {
+            id: text("id")?,
+            name: text("name")?,
+            system_assigned,
+            user_assigned,
+            etag: text("etag"),
+        })
     }
 }
 
@@ -150,6 +158,8 @@ impl ResourceManager {
             method: Method::Patch,
             url: self.url(&before.id, VMS.1),
             body: Some(json!({ "identity": with(&before, wanted) })),
+            // What others assigned since it was read would be taken away.
+            only_if: before.etag.clone(),
             doing: &doing,
         };
         let began: Response = self.client.send(&ask).await?;

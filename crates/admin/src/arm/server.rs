@@ -137,6 +137,7 @@ impl ResourceManager {
             method: Method::Put,
             url: self.administrator_url(server, new.object_id),
             body: Some(json!({ "properties": properties })),
+            only_if: None,
             doing: &doing,
         };
         let began = self.client.send(&ask).await?;
@@ -166,7 +167,7 @@ impl ResourceManager {
         }
         let doing = format!("take the administration of the server {} away", server.name);
         let url = self.administrator_url(server, object_id);
-        let ask = Ask { method: Method::Delete, url, body: None, doing: &doing };
+        let ask = Ask { method: Method::Delete, url, body: None, only_if: None, doing: &doing };
         let began = self.client.send(&ask).await?;
         self.finish(&began, &doing).await?;
         Ok(true)

@@ -1,5 +1,9 @@
+use std::time::Duration;
+
 use pgentra_admin::arm::Wanted;
 use pgentra_admin::{AzureErrorKind, graph::Search};
+
+use pgentra_emulator::{Endpoint, Fault};
 
 use crate::administrator;
 
@@ -74,4 +78,29 @@ async fn what_cannot_be_found_is_told_before_anything_changes() {
     let error = manager.identity(None, "twin").await.unwrap_err();
     assert_eq!(error.kind(), AzureErrorKind::Ambiguous, "{error}");
     assert_eq!(setting.count("PATCH"), 0);
+}
+
+#[tokio::test]
+async fn what_others_assign_meanwhile_is_not_taken_away() {
+    let setting = administrator().await;
+    let (azure, manager) = (&setting.azure, setting.manager().await);
+    azure.machine().unassign(azure.vm());
+    let vm = manager.vm(None, "myVm").await.unwrap();
+    azure.new_identity("other");
+    let wanted = Wanted::UserAssigned(manager.identity(None, "other").await.unwrap());
+    // the machine is read, and the patch comes late
+    for late in [Duration::ZERO, Duration::from_millis(200)] {
+        azure.faults().push(Endpoint::VirtualMachine, Fault::Slow(late));
+    }
+    let meanwhile = async {
+        while azure.faults().pending() > 0 {
+            tokio::task::yield_now().await;
+        }
+        azure.machine().assign(azure.vm().clone());
+    };
+    let (refused, ()) = tokio::join!(manager.assign(&vm, &wanted), meanwhile);
+    let refused = refused.unwrap_err();
+    assert_eq!((refused.kind(), refused.code()), (AzureErrorKind::Conflict, Some("PreconditionFailed")));
+    let vm = manager.assign(&vm, &wanted).await.unwrap();
+    assert!(vm.system_assigned.is_some() && vm.user_assigned.len() == 2, "{vm:?}");
 }

@@ -1,5 +1,6 @@
 //! The virtual machine and its identities (Microsoft: qs-configure-rest-vm; Microsoft.Compute/virtualMachines).
 
+use aws_lc_rs::digest;
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -28,6 +29,11 @@ pub(super) fn list(cloud: &Cloud, in_group: Option<&str>) -> Result<Answer, Answ
 pub(super) fn change(cloud: &Cloud, call: &Call, group: &str, name: &str) -> Result<Answer, Answer> {
     only(cloud, KIND, (group, name), &cloud.directory.vm.name)?;
     let body = body(call)?;
+    let etag = etag(cloud);
+    if call.header("if-match").is_some_and(|wanted| wanted != "*" && wanted != etag) {
+        let message = "The condition in the request header 'If-Match' was not satisfied.";
+        return Err(refusal(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", message));
+    }
     match body.get("identity") {
         // Without the member nothing is said about identities.
         None | Some(Value::Null) if call.method == Method::PATCH => {}
@@ -95,6 +101,7 @@ fn shown(cloud: &Cloud) -> Value {
         "id": id(cloud),
         "type": KIND,
         "location": LOCATION,
+        "etag": etag(cloud),
         "properties": {
             "hardwareProfile": { "vmSize": "Standard_B1s" },
             "provisioningState": if runs { "Updating" } else { "Succeeded" },
@@ -105,6 +112,14 @@ fn shown(cloud: &Cloud) -> Value {
         machine["identity"] = identity;
     }
     machine
+}
+
+/// What stands for the machine's state, in quotes as entity tags are (RFC 9110 section 8.8.3).
+fn etag(cloud: &Cloud) -> String {
+    let ids: Vec<_> = cloud.machine.identities().iter().map(|one| one.object_id.to_string()).collect();
+    let digest = digest::digest(&digest::SHA256, ids.join(",").as_bytes());
+    let hex: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("\"{hex}\"")
 }
 
 fn identity(cloud: &Cloud) -> Option<Value> {
