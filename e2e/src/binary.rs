@@ -13,6 +13,11 @@ pub fn example(package: &str, name: &str) -> PathBuf {
     build(&["--package", package, "--example", name])
 }
 
+/// The same for an example that needs a feature.
+pub fn example_with(package: &str, name: &str, feature: &str) -> PathBuf {
+    build(&["--package", package, "--example", name, "--features", feature])
+}
+
 /// Cargo says where the program lies, in the profile of this very test.
 fn build(what: &[&str]) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));

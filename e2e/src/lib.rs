@@ -19,7 +19,7 @@ mod proxy;
 mod run;
 mod secrecy;
 
-pub use binary::{example, pgentra};
+pub use binary::{example, example_with, pgentra};
 pub use client::{client, have};
 pub use cloud::{Cloud, Flavour};
 pub use lab::{Lab, User};

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use pgentra_connect::{ConnectError, ConnectErrorKind, Connector, Session, role_candidates};
+use pgentra_connect::{ConnectError, ConnectErrorKind, Connector, Session, SslMode, role_candidates};
 use pgentra_identity::{AccessToken, Cloud, Refreshed, UnverifiedClaims, World};
 use tokio::net::TcpStream;
 
@@ -32,17 +32,18 @@ pub(crate) async fn check(
         Err(error) => return Err(not_secured(&error, &host, report)),
     };
     report.pass(Check::Offered, secured.tls().to_string());
-    report.pass(
-        Check::Certificate,
-        format!("the certificate is for {host}, of a trusted authority, and valid"),
-    );
+    let name = match connector.target().ssl_mode() {
+        SslMode::VerifyCa => "for whatever name, as sslmode=verify-ca asks for".to_owned(),
+        _ => format!("for {host}"),
+    };
+    report.pass(Check::Certificate, format!("valid, of a trusted authority, {name}"));
     let session = match connector.sign_in(secured, token).await {
         Ok(session) => session,
         Err(error) => second_try(settings, token, (error, &host, stream_address), report).await?,
     };
     report.pass(Check::Admitted, "let in");
-    report.pass(Check::Method, "the server asked for the token in a cleartext password message, inside TLS");
-    report.pass(Check::Accepted, "accepted");
+    report.pass(Check::Method, "the server asked for nothing else than the token, inside TLS");
+    report.pass(Check::Accepted, "not refused");
     let user = connector.target().user();
     report.pass(Check::Owned, format!("the server takes the identity for the role \"{user}\""));
     report.pass(Check::Login, format!("the role \"{user}\" may log in"));

@@ -120,11 +120,11 @@ pub(crate) fn failed(error: &ConnectError) -> Fields {
             }
         }
     };
-    match error.hint() {
-        Some(hint) => fields.with_hint(&hint),
-        None => fields,
-    }
+    fields.with_hint(&error.hint().unwrap_or_else(|| DOCTOR.to_owned()))
 }
+
+/// Where nothing better is known.
+const DOCTOR: &str = "Which link is broken, and what to do, says on the machine of the proxy: pgentra doctor";
 
 fn code(kind: ConnectErrorKind) -> &'static str {
     match kind {
@@ -140,7 +140,21 @@ fn is_sqlstate(code: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use pgentra_connect::pgentra_identity::{Env, Files};
+    use pgentra_connect::{Layers, Target};
+
     use super::*;
+
+    /// Invariant 8: a hint, even where the error has none.
+    #[test]
+    fn whoever_knows_no_better_is_sent_to_doctor() {
+        let hosts = ["host"; 17].join(",");
+        let env = Env::from_map::<String, String>([]);
+        let layers = Layers::gather(Some(&format!("host={hosts} user=u")), &[], &env, &Files::in_memory());
+        let error = Target::resolve(&layers.unwrap()).unwrap_err();
+        assert_eq!(error.hint(), None);
+        assert!(failed(&error).hint().unwrap().contains("pgentra doctor"));
+    }
 
     #[test]
     fn what_is_no_sqlstate_is_told_from_one() {

@@ -77,6 +77,12 @@ async fn certificates(stage: &mut Stage) {
             "hostaddr=ADDRESS beside host=NAME",
         ),
         (
+            "another name, which may be any",
+            stage.on(Host::Vm).port(other.port).set("PGSSLROOTCERT", &ours).set("PGSSLMODE", "verify-ca"),
+            "query: connection-lost",
+            "for whatever name",
+        ),
+        (
             "an alias of the server",
             stage.on(Host::Vm).set("PGHOST", "alias.example").set("PGHOSTADDR", "127.0.0.1"),
             "tls: tls-name",
