@@ -12,6 +12,7 @@ use crate::grant::Grant;
 use crate::identity::IdentityCommand;
 use crate::local::control::FURTHEST;
 pub(crate) use crate::proxy::Proxy;
+use crate::role::Role;
 
 /// Seconds in which a metadata service that restarts is back, and a few more.
 const TOKEN_TIMEOUT: u64 = 80;
@@ -88,6 +89,9 @@ pub(crate) enum Command {
     /// Identities of virtual machines, who is in the tenant, Entra administrators of servers.
     #[command(subcommand, after_help = "Example: pgentra identity assign --vm myVm -g myResourceGroup")]
     Identity(IdentityCommand),
+    /// Roles that are mapped to Entra principals, and what they may do.
+    #[command(subcommand, after_help = "Example: pgentra role plan -f roles.toml -d app")]
+    Role(Role),
     /// A local Azure: metadata service, Entra, and a PostgreSQL that checks tokens.
     #[command(subcommand, after_help = "Example: pgentra local up --flavour flexible")]
     Local(Local),

@@ -11,6 +11,7 @@ mod output;
 mod problem;
 mod progress;
 mod proxy;
+mod role;
 mod sign_in;
 
 use std::process::ExitCode;
@@ -80,6 +81,7 @@ async fn run(world: &World, command: Command) -> Outcome {
         Command::Proxy(arguments) => proxy::run(world, arguments).await,
         Command::Grant(arguments) => grant::run(world, arguments).await,
         Command::Identity(command) => identity::run(world, command).await,
+        Command::Role(command) => role::run(world, command).await,
         Command::Local(command) => local::run(world, command).await,
         Command::Completions { shell } => completions(shell),
         Command::Man => man(),
@@ -110,9 +112,11 @@ fn log_format(world: &World, command: &Command) -> LogFormat {
 fn log(world: &World, verbose: u8, format: LogFormat) {
     let default = match verbose {
         0 => "warn",
-        1 => "pgentra=info,pgentra_identity=info,pgentra_connect=info,pgentra_proxy=info,warn",
+        1 => {
+            "pgentra=info,pgentra_identity=info,pgentra_connect=info,pgentra_admin=info,pgentra_proxy=info,warn"
+        }
         _ => {
-            "pgentra=debug,pgentra_identity=debug,pgentra_connect=debug,pgentra_proxy=debug,pgentra_emulator=debug,pgentra_localdb=debug,info"
+            "pgentra=debug,pgentra_identity=debug,pgentra_connect=debug,pgentra_admin=debug,pgentra_proxy=debug,pgentra_emulator=debug,pgentra_localdb=debug,info"
         }
     };
     let filter = world

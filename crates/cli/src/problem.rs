@@ -133,37 +133,16 @@ impl From<TokenError> for Problem {
     }
 }
 
-impl From<RolesError> for Problem {
-    fn from(error: RolesError) -> Self {
-        let blame = match &error {
-            RolesError::Faults(_) | RolesError::Directory { .. } => Blame::Usage,
-            RolesError::Connect { source, .. } => Finding::from(source).blame(),
-            RolesError::Broken { .. } => Blame::Network,
-            _ => Blame::Server,
-        };
-        let hint = error.hint();
-        let problem = Self::new(blame, error);
-        match hint {
-            Some(hint) => problem.hint(hint),
-            None => problem,
-        }
-    }
-}
-
 impl From<AzureError> for Problem {
     fn from(error: AzureError) -> Self {
-        let blame = match error.kind() {
-            AzureErrorKind::Token | AzureErrorKind::Network => {
-                let finding = Finding::from(&error);
-                let hint = error.hint().map(str::to_owned);
-                return Self::of(finding, error, hint);
-            }
-            AzureErrorKind::Usage | AzureErrorKind::NotFound | AzureErrorKind::Ambiguous => Blame::Usage,
-            _ => Blame::Server,
-        };
-        let hint =
-            error.hint().unwrap_or("look at it in Azure: the portal's activity log says more").to_owned();
-        Self::new(blame, error).hint(hint)
+        let finding = azure(&error);
+        let hint = error.hint().map(str::to_owned);
+        if matches!(finding, Finding::Usage | Finding::StatementRefused) {
+            let hint =
+                hint.unwrap_or_else(|| "look at it in Azure: the portal's activity log says more".to_owned());
+            return Self::of(finding, error, Some(hint));
+        }
+        Self::of(finding, error, hint)
     }
 }
 
@@ -171,6 +150,36 @@ impl From<ConfigError> for Problem {
     fn from(error: ConfigError) -> Self {
         let hint = error.hint().map(str::to_owned);
         Self::of(Finding::IdentitySettings, error, hint)
+    }
+}
+
+impl From<RolesError> for Problem {
+    fn from(error: RolesError) -> Self {
+        let finding = roles(&error);
+        let hint = error.hint();
+        Self::of(finding, error, hint)
+    }
+}
+
+fn azure(error: &AzureError) -> Finding {
+    match error.kind() {
+        AzureErrorKind::Token | AzureErrorKind::Network => Finding::from(error),
+        AzureErrorKind::Usage | AzureErrorKind::NotFound | AzureErrorKind::Ambiguous => Finding::Usage,
+        _ => Finding::StatementRefused,
+    }
+}
+
+fn roles(error: &RolesError) -> Finding {
+    match error {
+        RolesError::Faults(_) => Finding::Usage,
+        RolesError::Directory { source, .. } | RolesError::Tenant { source } => {
+            let asked = source.source().and_then(|source| source.downcast_ref::<AzureError>());
+            asked.map_or(Finding::Usage, azure)
+        }
+        RolesError::Connect { source, .. } => Finding::from(source),
+        RolesError::Broken { .. } => Finding::ConnectionLost,
+        RolesError::HalfApplied { source, .. } => roles(source),
+        _ => Finding::StatementRefused,
     }
 }
 

@@ -88,6 +88,12 @@ pub enum RolesError {
         /// What failed.
         source: Box<RolesError>,
     },
+    /// The tenant was asked which principals it still has, and did not answer.
+    #[error("the tenant cannot be asked which principals are gone")]
+    Tenant {
+        /// Why not.
+        source: DirectoryError,
+    },
     /// The tenant had to be asked and did not answer.
     #[error("the tenant cannot be asked whose client id {client_id} is")]
     Directory {
@@ -116,6 +122,11 @@ impl RolesError {
                         .hint()
                         .unwrap_or("name the object id: --object-id, or object_id in the file")
                         .to_owned(),
+                );
+            }
+            Self::Tenant { source } => {
+                return Some(
+                    source.hint().unwrap_or("leave --orphans out: it takes Microsoft Graph").to_owned(),
                 );
             }
             Self::Statement { source, .. } => return Some(source.next()),

@@ -208,8 +208,8 @@ fn role<'i>(mut keys: Keys<'i>, database: &str, reader: &mut Reader<'i>) -> Opti
     let line = keys.line;
     let name = keys.text("name", reader);
     let kind = kind(&mut keys, reader);
-    let object_id = guid(&mut keys, "object_id", reader);
-    let client_id = guid(&mut keys, "client_id", reader);
+    let object_id = id(&mut keys, "object_id", reader);
+    let client_id = id(&mut keys, "client_id", reader);
     if object_id.is_some() && client_id.is_some() {
         reader.fault(line, "a role has an object_id or a client_id, not both");
     }
@@ -256,20 +256,20 @@ fn kind<'i>(keys: &mut Keys<'i>, reader: &mut Reader<'i>) -> Option<Kind> {
     value.parse().map_err(|error| reader.fault(line, format!("{error}, not {value:?}"))).ok()
 }
 
-fn guid<'i>(keys: &mut Keys<'i>, key: &str, reader: &mut Reader<'i>) -> Option<Uuid> {
+fn id<'i>(keys: &mut Keys<'i>, key: &str, reader: &mut Reader<'i>) -> Option<Uuid> {
     let At { value, line } = keys.text(key, reader)?;
-    let id = parse_guid(&value);
-    if id.is_none() {
+    let found = guid(&value);
+    if found.is_none() {
         reader.fault(
             line,
             format!("{key} is a GUID such as 00000000-1111-2222-3333-444444444444, not {value:?}"),
         );
     }
-    id
+    found
 }
 
-/// The form in which Azure writes GUIDs, and no other; all zeros name nobody.
-pub(crate) fn parse_guid(text: &str) -> Option<Uuid> {
+/// A GUID in the form in which Azure writes them, and no other; all zeros name nobody.
+pub fn guid(text: &str) -> Option<Uuid> {
     Uuid::parse_str(text).ok().filter(|id| text.len() == 36 && !id.is_nil())
 }
 

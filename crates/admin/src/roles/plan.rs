@@ -20,11 +20,23 @@ use crate::directory::{Directory, DirectoryError};
 /// How far a plan goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
-    /// Whether roles that are mapped to Entra and not in the file are dropped. Default: no. What they own stays, and
-    /// keeps the whole plan from being made.
-    pub prune: bool,
-    /// Whether administrators are dropped, too. Default: no.
-    pub prune_admins: bool,
+    /// What becomes of roles that are mapped to Entra and not in the file. Default: they stay.
+    pub prune: Prune,
+    /// Whether the directory is asked which principals are gone. Default: no.
+    pub orphans: bool,
+}
+
+/// What becomes of roles that are mapped to Entra and not in the file. Never dropped is who is signed in; and one that owns
+/// anything keeps the whole plan from being made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Prune {
+    /// They stay, and are told.
+    #[default]
+    Nothing,
+    /// They are dropped, but for administrators.
+    Roles,
+    /// They are dropped, administrators as well.
+    Administrators,
 }
 
 /// What has to change for a server to be as a file says.
@@ -60,7 +72,8 @@ impl fmt::Display for Note {
 }
 
 impl Plan {
-    /// Makes a plan, inside read-only transactions. A `directory` resolves client ids and tells orphans.
+    /// Makes a plan, inside read-only transactions. A `directory` resolves client ids, and tells orphans where that is
+    /// asked for.
     ///
     /// # Errors
     /// Everything in the file that does not fit the server, at once; or why it could not be read.
@@ -93,8 +106,12 @@ impl Plan {
             roles.entra().iter().filter(|role| !now.iter().flatten().any(|now| *now == role.name)).collect();
         let mut notes = Vec::new();
         for role in left {
-            let spared = role.name == roles.session_user || role.is_admin && !options.prune_admins;
-            if !options.prune || spared {
+            let is_pruned = match options.prune {
+                Prune::Nothing => false,
+                Prune::Roles => !role.is_admin,
+                Prune::Administrators => true,
+            };
+            if !is_pruned || role.name == roles.session_user {
                 notes.push(Note::NotInFile(role.name.clone()));
                 continue;
             }
@@ -106,7 +123,9 @@ impl Plan {
             }
             changes.extend(dropping(&principals, &roles, role, None, &found).await?);
         }
-        notes.extend(orphans(&roles, &file, directory).await);
+        if let Some(directory) = directory.filter(|_| options.orphans) {
+            notes.extend(orphans(&roles, &file, directory).await);
+        }
         if !faults.is_empty() {
             faults.dedup();
             return Err(Faults::of(faults)
@@ -286,8 +305,7 @@ fn missing_owners(desired: &[Desired], roles: &Roles) -> Vec<Fault> {
 }
 
 /// Roles whose principal is gone.
-async fn orphans(roles: &Roles, file: &RolesFile, directory: Option<&dyn Directory>) -> Vec<Note> {
-    let Some(directory) = directory else { return Vec::new() };
+async fn orphans(roles: &Roles, file: &RolesFile, directory: &dyn Directory) -> Vec<Note> {
     let mut ids: BTreeMap<Uuid, BTreeSet<&str>> = BTreeMap::new();
     for role in roles.entra() {
         if let Some(id) = role.object_id {

@@ -9,6 +9,7 @@ use super::error::RolesError;
 use super::label::Label;
 use super::server::PRINCIPALS;
 use super::{Flavour, Kind};
+use crate::directory::Directory;
 
 /// The first version that has all that is asked here (procedures, `GRANT … ON PROCEDURE`).
 const OLDEST: i32 = 110_000;
@@ -131,6 +132,17 @@ impl Roles {
     /// The roles that are mapped to Entra principals, by name.
     pub fn entra(&self) -> &[Role] {
         &self.entra
+    }
+
+    /// Those of the mapped roles whose principal the tenant does not have any more.
+    ///
+    /// # Errors
+    /// A tenant that does not answer.
+    pub async fn orphans(&self, directory: &dyn Directory) -> Result<BTreeSet<String>, RolesError> {
+        let ids: Vec<Uuid> = self.entra.iter().filter_map(|role| role.object_id).collect();
+        let existing = directory.existing(&ids).await.map_err(|source| RolesError::Tenant { source })?;
+        let is_gone = |role: &&Role| role.object_id.is_some_and(|id| !existing.contains(&id));
+        Ok(self.entra.iter().filter(is_gone).map(|role| role.name.clone()).collect())
     }
 
     pub(crate) fn named(&self, name: &str) -> Option<&Role> {

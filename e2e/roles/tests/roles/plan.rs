@@ -1,6 +1,6 @@
 //! What a plan says, what it refuses, and that it changes nothing.
 
-use pgentra_admin::roles::{Note, RolesError};
+use pgentra_admin::roles::{Note, Options, RolesError};
 use pgentra_proxy::gateway::Flavour;
 use uuid::Uuid;
 
@@ -152,7 +152,8 @@ fn roles_whose_principal_is_gone_are_told() {
         let text = format!(
             "[[role]]\nname = 'here'\nobject_id = '{OBJECT}'\n[[role]]\nname = 'gone'\nobject_id = '{gone}'"
         );
-        let plan = stage.plan("postgres", &text).await.unwrap();
+        let options = Options { orphans: true, ..Options::default() };
+        let plan = stage.plan_with("postgres", &text, options).await.unwrap();
         assert!(plan.notes().contains(&Note::Orphan("gone".to_owned())), "{:?}", plan.notes());
         assert!(!plan.notes().contains(&Note::Orphan("here".to_owned())), "{:?}", plan.notes());
     });

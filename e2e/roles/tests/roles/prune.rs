@@ -1,12 +1,12 @@
 //! Roles that are not in the file. Each test has a server for itself.
 
-use pgentra_admin::roles::{Note, Options, RolesError};
+use pgentra_admin::roles::{Note, Options, Prune, RolesError};
 use pgentra_proxy::gateway::Flavour;
 use uuid::Uuid;
 
 use crate::stage::{Stage, lines, run};
 
-const PRUNE: Options = Options { prune: true, prune_admins: false };
+const PRUNE: Options = Options { prune: Prune::Roles, orphans: false };
 
 async fn furnish(stage: &Stage) {
     for (name, is_admin) in [("kept", false), ("extra", false), ("other admin", true)] {
@@ -36,7 +36,7 @@ fn only_mapped_roles_are_pruned_and_administrators_only_when_said() {
         let plan = stage.plan_with("postgres", text, PRUNE).await.unwrap();
         assert_eq!(lines(plan.changes()), ["- every privilege of extra in database pruned", "- role extra"]);
         plan.apply(&stage.server("postgres")).await.unwrap();
-        let admins = Options { prune_admins: true, ..PRUNE };
+        let admins = Options { prune: Prune::Administrators, ..PRUNE };
         let plan = stage.plan_with("postgres", text, admins).await.unwrap();
         assert_eq!(
             lines(plan.changes()),

@@ -1,0 +1,149 @@
+//! `pgentra role`: who is mapped to whom, and what they may do.
+
+mod arguments;
+mod show;
+
+use std::path::Path;
+
+use pgentra_admin::graph::Graph;
+use pgentra_admin::roles::{self, NewRole, Options, Prune, RolesFile, Server};
+use pgentra_admin::{Endpoints, InvalidEndpoint};
+use pgentra_identity::World;
+use tokio::io::AsyncReadExt as _;
+
+use crate::arguments::{Connection, Format, Identity};
+use crate::problem::{Blame, Outcome, Problem};
+use crate::{output, sign_in};
+
+pub(crate) use arguments::Role;
+
+/// The largest file of roles that is read.
+const FILE_LIMIT: usize = 4 * 1024 * 1024;
+
+/// Runs one of the commands.
+pub(crate) async fn run(world: &World, command: Role) -> Outcome {
+    match command {
+        Role::List(arguments) => list(world, arguments).await,
+        Role::Create(arguments) => create(world, arguments).await,
+        Role::Drop(arguments) => drop(world, arguments).await,
+        Role::Plan(arguments) => plan(world, arguments, false).await,
+        Role::Apply(arguments) => plan(world, arguments, true).await,
+    }
+}
+
+async fn list(world: &World, arguments: arguments::List) -> Outcome {
+    let found = server(world, &arguments.connection, &arguments.identity)?.roles().await?;
+    let orphans = match arguments.orphans {
+        true => Some(found.orphans(&graph(world, &arguments.identity)?).await?),
+        false => None,
+    };
+    match arguments.output.output {
+        Format::Text => output::result(&show::table(&found, orphans.as_ref())),
+        Format::Json => output::json(&show::List::of(&found, orphans.as_ref())),
+    }
+}
+
+async fn create(world: &World, arguments: arguments::Create) -> Outcome {
+    let identity = match (&arguments.principal.object_id, &arguments.principal.client_id) {
+        (Some(id), _) => roles::Identity::ObjectId(guid("--object-id", id)?),
+        (None, Some(id)) => roles::Identity::ClientId(guid("--client-id", id)?),
+        (None, None) => roles::Identity::Name,
+    };
+    let role = NewRole {
+        name: arguments.name,
+        kind: arguments.principal.kind,
+        identity,
+        is_admin: arguments.admin,
+        is_mfa: arguments.mfa,
+    };
+    let server = server(world, &arguments.connection, &arguments.identity)?;
+    let plan = role.plan(&server, Some(&graph(world, &arguments.identity)?)).await?;
+    carry_out(&server, &plan, arguments.run).await
+}
+
+async fn drop(world: &World, arguments: arguments::Drop) -> Outcome {
+    let role =
+        roles::Drop { name: arguments.name, reassign_to: arguments.reassign_to, revoke: arguments.revoke };
+    let server = server(world, &arguments.connection, &arguments.identity)?;
+    let plan = role.plan(&server).await?;
+    carry_out(&server, &plan, arguments.run).await
+}
+
+async fn plan(world: &World, arguments: arguments::Plan, apply: bool) -> Outcome {
+    let server = server(world, &arguments.connection, &arguments.identity)?;
+    let text = read(world, &arguments.file).await?;
+    let file = RolesFile::parse(&text, server.default_database()).map_err(|faults| {
+        Problem::new(Blame::Usage, format!("{}: {faults}", arguments.file.display()))
+            .hint("what a file of roles holds is in docs/roles.md; nothing was asked of the server")
+    })?;
+    let prune = match (arguments.prune, arguments.prune_admins) {
+        (false, _) => Prune::Nothing,
+        (true, false) => Prune::Roles,
+        (true, true) => Prune::Administrators,
+    };
+    let options = Options { prune, orphans: arguments.tenant.orphans };
+    let graph = graph(world, &arguments.identity)?;
+    let plan = roles::Plan::make(&server, &file, options, Some(&graph)).await?;
+    if apply {
+        return carry_out(&server, &plan, arguments.run).await;
+    }
+    show(&plan, arguments.run, false)
+}
+
+/// Makes the changes, unless they are only to be printed, and shows them.
+async fn carry_out(server: &Server, plan: &roles::Plan, run: arguments::Run) -> Outcome {
+    if !run.print_sql {
+        plan.apply(server).await?;
+    }
+    show(plan, run, true)
+}
+
+fn show(plan: &roles::Plan, run: arguments::Run, applied: bool) -> Outcome {
+    match (run.print_sql, run.output.output) {
+        (true, _) => output::result(&plan.script()),
+        (false, Format::Text) => output::result(&show::difference(plan, applied)),
+        (false, Format::Json) => output::json(&show::Difference::of(plan, applied)),
+    }
+}
+
+fn server(world: &World, connection: &Connection, identity: &Identity) -> Outcome<Server> {
+    Ok(Server::new(sign_in::connector(world, connection, identity)?))
+}
+
+/// The tenant, where the identity that signs in may read it. Nothing is asked of it yet.
+fn graph(world: &World, identity: &Identity) -> Outcome<Graph> {
+    let unusable = |error: InvalidEndpoint| {
+        Problem::new(Blame::Usage, error)
+            .hint("PGENTRA_GRAPH_ENDPOINT is an https URL; leave it out for Azure's own")
+    };
+    let mut endpoints = Endpoints::of(identity.cloud).map_err(unusable)?;
+    if let Some(url) = world.env().get("PGENTRA_GRAPH_ENDPOINT") {
+        endpoints = endpoints.with_graph(&url).map_err(unusable)?;
+    }
+    let (credential, _) = sign_in::credential(world, identity)?;
+    Ok(Graph::new(world, &credential, &endpoints))
+}
+
+fn guid(flag: &str, text: &str) -> Outcome<uuid::Uuid> {
+    roles::guid(text).ok_or_else(|| {
+        Problem::new(
+            Blame::Usage,
+            format!("{flag} takes a GUID such as 00000000-1111-2222-3333-444444444444, not `{text}`"),
+        )
+        .hint("find it with: az ad sp show --id NAME --query '[id, appId]'; the first is the object id")
+    })
+}
+
+async fn read(world: &World, path: &Path) -> Outcome<String> {
+    let unreadable = |error: std::io::Error| {
+        Problem::new(Blame::Usage, format!("cannot read {}: {error}", path.display()))
+            .hint("-f names a file of roles, as docs/roles.md describes it; - reads standard input")
+    };
+    if path != Path::new("-") {
+        return world.files().read_text(path, FILE_LIMIT).map_err(unreadable);
+    }
+    let mut text = Vec::new();
+    let limit = u64::try_from(FILE_LIMIT).unwrap_or(u64::MAX) + 1;
+    tokio::io::stdin().take(limit).read_to_end(&mut text).await.map_err(unreadable)?;
+    String::from_utf8(text).map_err(|error| unreadable(std::io::Error::other(error)))
+}

@@ -1,0 +1,154 @@
+//! Roles and plans for people and for programs.
+
+use std::collections::BTreeSet;
+
+use pgentra_admin::roles::{Change, Note, Plan, Roles, Sign};
+use serde::Serialize;
+
+use crate::output;
+
+/// The roles as psql draws a table; where it was asked for, with those whose principal is gone.
+pub(crate) fn table(roles: &Roles, orphans: Option<&BTreeSet<String>>) -> String {
+    let mut columns = vec!["role", "kind", "object id", "tenant", "admin", "mfa", "source"];
+    columns.extend(orphans.map(|_| "orphan"));
+    let columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
+    let flag = |is: bool| Some(if is { "yes" } else { "no" }.to_owned());
+    let rows: Vec<Vec<Option<String>>> = roles
+        .entra()
+        .iter()
+        .map(|role| {
+            let mut row = vec![
+                Some(role.name.clone()),
+                role.kind.map(|kind| kind.to_string()),
+                role.object_id.map(|id| id.to_string()),
+                role.tenant.map(|id| id.to_string()),
+                flag(role.is_admin),
+                flag(role.is_mfa),
+                Some(role.source.as_str().to_owned()),
+            ];
+            row.extend(orphans.map(|orphans| flag(orphans.contains(&role.name))));
+            row
+        })
+        .collect();
+    output::table(&columns, &rows)
+}
+
+/// What `pgentra role list -o json` prints.
+#[derive(Serialize)]
+pub(crate) struct List<'a> {
+    /// `flexible` or `single`.
+    flavour: String,
+    roles: Vec<Row<'a>>,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    /// `service`, `user` or `group`; null on Single Server, which does not say.
+    kind: Option<&'static str>,
+    object_id: Option<String>,
+    tenant_id: Option<String>,
+    admin: bool,
+    mfa: bool,
+    source: &'static str,
+    /// Whether the principal is gone; null where nobody asked.
+    orphan: Option<bool>,
+}
+
+impl<'a> List<'a> {
+    pub(crate) fn of(roles: &'a Roles, orphans: Option<&BTreeSet<String>>) -> Self {
+        let rows = roles.entra().iter().map(|role| Row {
+            name: &role.name,
+            kind: role.kind.map(|kind| kind.as_str()),
+            object_id: role.object_id.map(|id| id.to_string()),
+            tenant_id: role.tenant.map(|id| id.to_string()),
+            admin: role.is_admin,
+            mfa: role.is_mfa,
+            source: role.source.as_str(),
+            orphan: orphans.map(|orphans| orphans.contains(&role.name)),
+        });
+        Self { flavour: roles.flavour().to_string(), roles: rows.collect() }
+    }
+}
+
+/// A plan as lines with `+`, `~` and `-`, in colour where the terminal shows it.
+pub(crate) fn difference(plan: &Plan, applied: bool) -> String {
+    let mut text = String::new();
+    for change in plan.changes() {
+        let colour = match change.sign() {
+            Sign::Add => 32,
+            Sign::Alter => 33,
+            Sign::Remove => 31,
+        };
+        text.push_str(&format!("\x1b[{colour}m{change}\x1b[0m\n"));
+    }
+    for note in plan.notes() {
+        text.push_str(&format!("{}\n", output::faint(&format!("! {note}"))));
+    }
+    let count = |sign| plan.changes().iter().filter(|change| change.sign() == sign).count();
+    let (added, altered, removed) = (count(Sign::Add), count(Sign::Alter), count(Sign::Remove));
+    text.push_str(&match (plan.changes().is_empty(), applied) {
+        (true, _) => "Nothing to do: the server is as the file says.\n".to_owned(),
+        (false, true) => format!("Done: {added} added, {altered} changed, {removed} removed.\n"),
+        (false, false) => format!("{added} to add, {altered} to change, {removed} to remove.\n"),
+    });
+    text
+}
+
+/// What the commands that change roles print with `-o json`.
+#[derive(Serialize)]
+pub(crate) struct Difference<'a> {
+    /// `flexible` or `single`.
+    flavour: String,
+    /// Whether the changes were made.
+    applied: bool,
+    changes: Vec<Step<'a>>,
+    notes: Vec<Remark<'a>>,
+}
+
+#[derive(Serialize)]
+struct Step<'a> {
+    /// `+`, `~` or `-`.
+    sign: &'static str,
+    action: &'static str,
+    role: &'a str,
+    /// Null for what belongs to the whole server.
+    database: Option<&'a str>,
+    text: String,
+    sql: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Remark<'a> {
+    /// `not-in-file`, `orphan` or `no-directory`.
+    kind: &'static str,
+    role: Option<&'a str>,
+    text: String,
+}
+
+impl<'a> Difference<'a> {
+    pub(crate) fn of(plan: &'a Plan, applied: bool) -> Self {
+        let step = |change: &'a Change| Step {
+            sign: change.sign().as_str(),
+            action: change.action(),
+            role: change.role(),
+            database: change.database(),
+            text: change.to_string().split_off(2),
+            sql: plan.statements(change),
+        };
+        let remark = |note: &'a Note| {
+            let (kind, role) = match note {
+                Note::NotInFile(role) => ("not-in-file", Some(&**role)),
+                Note::Orphan(role) => ("orphan", Some(&**role)),
+                _ => ("no-directory", None),
+            };
+            Remark { kind, role, text: note.to_string() }
+        };
+        Self {
+            flavour: plan.flavour().to_string(),
+            applied,
+            changes: plan.changes().iter().map(step).collect(),
+            notes: plan.notes().iter().map(remark).collect(),
+        }
+    }
+}
