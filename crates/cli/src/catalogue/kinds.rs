@@ -50,7 +50,9 @@ impl From<&TokenError> for Finding {
         }
         match error.kind() {
             TokenErrorKind::Refused { status: 300..400 | 403..=407 } if is_imds => Finding::SourceStranger,
-            TokenErrorKind::Refused { status: 400 } if is_imds => Finding::TokenIdentityUnknown,
+            TokenErrorKind::Refused { status: 400 } if is_imds && names_no_identity(error) => {
+                Finding::TokenIdentityUnknown
+            }
             // Of the metadata service only something else answers with a page.
             TokenErrorKind::BadAnswer if is_imds && error.to_string().contains("web page") => {
                 Finding::SourceStranger
@@ -58,6 +60,12 @@ impl From<&TokenError> for Finding {
             kind => of_token(kind).unwrap_or(Finding::ThisMachine),
         }
     }
+}
+
+/// The metadata service knows no such identity, or several (Microsoft: how-to-use-vm-token, "Error handling").
+fn names_no_identity(error: &TokenError) -> bool {
+    let text = error.to_string();
+    ["Identity not found", "Multiple user assigned"].iter().any(|words| text.contains(words))
 }
 
 /// Whether somebody said no, rather than nobody being there.

@@ -127,6 +127,11 @@ async fn source(stage: &mut Stage) {
             "token: token-identity-unknown",
         ),
         (
+            "an API that the tenant does not know",
+            stage.on(Host::Vm).with(&["--resource", "https://nobody.example"]),
+            "token: token-refused-by-entra",
+        ),
+        (
             "a header that is wrong",
             stage.on(Host::AppService).set("IDENTITY_HEADER", "wrong"),
             "token: token-refused",
