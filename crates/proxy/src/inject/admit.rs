@@ -51,3 +51,113 @@ impl Injector {
         Ok(opening)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use pgentra_connect::pgentra_identity::{Cloud, Credential, Env, Files, World};
+    use pgentra_connect::{Connector, Layers, Target};
+    use pgentra_emulator::certificates::Authority;
+    use pgentra_wire::startup::{ProtocolVersion, encode_ssl_request};
+    use secrecy::ExposeSecret as _;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::Instant;
+
+    use super::super::door::{Tls, Users};
+    use super::super::{Injector, Options};
+    use super::*;
+    use crate::session::Limits;
+    use crate::session::client::Origin;
+
+    /// A network whose time is the test's.
+    impl Socket for DuplexStream {
+        type Address = SocketAddr;
+        const IS_NETWORK: bool = true;
+
+        fn origin(address: &SocketAddr) -> Origin {
+            Origin::network(address.ip())
+        }
+
+        fn prepare(&self) {}
+
+        async fn begins_with_tls(&self) -> io::Result<bool> {
+            Ok(false)
+        }
+    }
+
+    /// One whose server is never dialled.
+    fn injector(door: Door) -> Injector {
+        let env = Env::from_map([("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1")]);
+        let credential = Credential::builder(World::builder().env(env.clone()).build()).build().unwrap();
+        let layers = Layers::gather(Some("host=db.example"), &[], &env, &Files::in_memory()).unwrap();
+        let target = Target::resolve_server(&layers).unwrap();
+        let connector = Connector::new(target, credential, Cloud::Public.postgres_resource()).unwrap();
+        Injector::new(connector, Options { door, ..Options::default() })
+    }
+
+    fn door() -> Door {
+        let issued = Authority::generate().unwrap().issue(&["localhost"]).unwrap().pem();
+        let pem = issued.expose_secret().as_bytes();
+        let tls = Some(Tls::from_pem(pem, pem, None).unwrap());
+        Door { tls, users: Some(Users::parse("").unwrap()), ..Door::default() }
+    }
+
+    fn start() -> Vec<u8> {
+        let mut out = bytes::BytesMut::new();
+        StartupMessage::new(ProtocolVersion::V3_0, "app").unwrap().encode(&mut out);
+        out.to_vec()
+    }
+
+    /// How long a client is waited for that sends this at once, and this a byte a minute; what it is told in the end.
+    async fn waits(door: Door, at_once: Vec<u8>, slowly: Vec<u8>) -> (Duration, String) {
+        let injector = injector(door);
+        let (near, mut far) = duplex(65_536);
+        let mut client = Client::new(near, SocketAddr::from(([192, 0, 2, 1], 4711)));
+        let sending = tokio::spawn(async move {
+            far.write_all(&at_once).await.unwrap();
+            for byte in slowly {
+                tokio::time::sleep(Duration::from_secs(59)).await;
+                if far.write_all(&[byte]).await.is_err() {
+                    break;
+                }
+            }
+            // Stays, and says nothing more.
+            let mut answer = Vec::new();
+            let _ = far.read_to_end(&mut answer).await;
+            answer
+        });
+        let began = Instant::now();
+        let mut visit = Visit::begin(&Arc::default(), "a client");
+        let end = injector.admit(&mut client, &injector.door(), &mut visit).await.err().unwrap();
+        let waited = began.elapsed();
+        let End::Told(fields) = end else { panic!("{end:?}") };
+        let sqlstate = fields.sqlstate().into_owned();
+        let began = Instant::now();
+        client.tell(fields).await;
+        assert!(began.elapsed() <= Duration::from_secs(2), "nor is its last message waited for");
+        drop(sending.await);
+        (waited, sqlstate)
+    }
+
+    /// Whatever a client does slowly, a minute is all it has for TLS, start-up and password together.
+    #[tokio::test(start_paused = true)]
+    async fn a_byte_a_minute_is_too_slow() {
+        let minute = Limits::default().start_up;
+        let mut request = bytes::BytesMut::new();
+        encode_ssl_request(&mut request);
+        let open = || Door { tls: None, ..door() };
+        for (about, door, at_once, slowly) in [
+            ("nothing at all", Door::default(), vec![], vec![]),
+            ("the start-up packet", Door::default(), vec![], start()),
+            ("the handshake", door(), request.to_vec(), vec![0x16; 200]),
+            ("the password", open(), start(), vec![b'p'; 200]),
+        ] {
+            let (waited, sqlstate) = waits(door, at_once, slowly).await;
+            assert_eq!((waited, &*sqlstate), (minute, "57014"), "{about}");
+        }
+    }
+}

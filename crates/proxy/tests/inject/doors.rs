@@ -2,12 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
-use pgentra_proxy::inject::{CertificateName, CertificateRule, Door, RoleMap};
+use pgentra_emulator::certificates::Authority;
+use pgentra_proxy::inject::{CertificateName, CertificateRule, Door, Options, RoleMap};
 use pgentra_wire::backend::BackendMessage;
 use pgentra_wire::fields::Fields;
 use pgentra_wire::startup::{ALPN, CancelRequest, ProtocolVersion, StartupMessage};
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_postgres::{Client, NoTls};
 
@@ -186,5 +191,49 @@ fn roles_are_mapped_and_those_that_are_not_are_refused() {
         assert!(refused.hint().unwrap().contains("\"myuser\" = "), "{refused:?}");
         // The map does not open what the server refuses.
         assert_eq!(running.refusal("nobody", "postgres").await.code().code(), "28000");
+    });
+}
+
+/// A server whose certificate can be replaced while it runs.
+#[derive(Debug)]
+struct Replaceable(Mutex<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Replaceable {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.lock().unwrap()))
+    }
+}
+
+/// The other side of the proxy: each new session is verified afresh, and those that there are go on.
+#[test]
+fn a_servers_new_certificate_is_verified_by_new_sessions() {
+    run(async {
+        let stage = Stage::shared().await;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let issued = |authority: &Authority| {
+            let issued = authority.issue(&["localhost"]).unwrap();
+            Arc::new(CertifiedKey::from_der(issued.chain, issued.key, &provider).unwrap())
+        };
+        let shown = Arc::new(Replaceable(Mutex::new(issued(stage.azure.certificates()))));
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(shown.clone());
+        // As PostgreSQL: to resume a session is to trust the certificate that it began with.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        let port = stage.gateway_with(Arc::new(config)).await;
+        let connector = stage.connector_to(port, "", stage.azure.certificates().pem());
+        let running = Running::with(connector, Options::default()).await;
+        let first = running.connect(ROLE, "postgres").await.unwrap();
+        *shown.0.lock().unwrap() = issued(&Authority::generate().unwrap());
+        let refused = running.refusal(ROLE, "postgres").await;
+        assert_eq!(refused.code().code(), "08001", "{refused:?}");
+        assert!(refused.message().contains("certificate"), "{refused:?}");
+        assert_eq!(one(&first, "SELECT current_user::text").await, ROLE);
+        *shown.0.lock().unwrap() = issued(stage.azure.certificates());
+        let renewed = running.connect(ROLE, "postgres").await.unwrap();
+        assert_eq!(one(&renewed, "SELECT current_user::text").await, ROLE);
     });
 }

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 use pgentra_emulator::certificates::Authority;
 use pgentra_proxy::inject::Naming;
 use pgentra_proxy::session::Limits;
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -15,8 +17,8 @@ use crate::stage::{ROLE, Running, Stage, run};
 enum Answer {
     /// `N`, and a request for the password at once.
     Declines,
-    /// TLS with a certificate of this authority for this name, and a request for the password behind it.
-    Certificate(Box<Authority>, &'static str),
+    /// TLS with this certificate, and a request for the password behind it.
+    Shows(Arc<ServerConfig>),
 }
 
 /// Invariant 1: no token for a server that declines TLS, or has another's name, or a certificate that nobody vouches for.
@@ -29,12 +31,13 @@ fn a_man_in_the_middle_gets_nothing() {
         let roots = trusted.pem().to_owned();
         for (about, answer, message) in [
             ("declines TLS", Answer::Declines, "has no TLS"),
-            ("another name", Answer::Certificate(Box::new(trusted), "evil.example"), "is not for localhost"),
+            ("another name", shows(&trusted, "evil.example"), "is not for localhost"),
             (
                 "an authority of its own",
-                Answer::Certificate(Box::new(Authority::generate().unwrap()), "localhost"),
+                shows(&Authority::generate().unwrap(), "localhost"),
                 "not signed by a trusted authority",
             ),
+            ("itself", self_signed(), "certificate"),
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
@@ -57,6 +60,26 @@ fn a_man_in_the_middle_gets_nothing() {
     });
 }
 
+fn shows(authority: &Authority, name: &str) -> Answer {
+    Answer::Shows(authority.issue(&[name]).unwrap().server_config(&[b"postgresql"]).unwrap())
+}
+
+/// For the right name, and signed by its own key.
+fn self_signed() -> Answer {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    Answer::Shows(Arc::new(config))
+}
+
 /// Takes one connection to its end and keeps what it was sent, in the clear and inside TLS.
 async fn listen(listener: TcpListener, answer: Answer, received: Arc<Mutex<Vec<u8>>>) {
     const WANTS_PASSWORD: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
@@ -73,9 +96,8 @@ async fn listen(listener: TcpListener, answer: Answer, received: Arc<Mutex<Vec<u
             let _ = stream.write_all(WANTS_PASSWORD).await;
             let _ = stream.read_to_end(&mut rest).await;
         }
-        Answer::Certificate(authority, name) => {
+        Answer::Shows(config) => {
             stream.write_all(b"S").await.unwrap();
-            let config = authority.issue(&[name]).unwrap().server_config(&[b"postgresql"]).unwrap();
             if let Ok(mut stream) = TlsAcceptor::from(config).accept(stream).await {
                 let _ = stream.write_all(WANTS_PASSWORD).await;
                 let _ = stream.read_to_end(&mut rest).await;

@@ -1,14 +1,17 @@
 //! SCRAM-SHA-256 from a file.
 
-use pgentra_proxy::inject::{Door, RoleMap, Users};
+use std::time::Duration;
+
+use pgentra_proxy::inject::{Door, Options, RoleMap, Users};
+use pgentra_proxy::session::Limits;
 use pgentra_wire::backend::{Authentication, BackendMessage};
 use pgentra_wire::frontend::{SaslInitialResponse, encode_sasl_response};
 use postgres_protocol::password::scram_sha_256;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::doors::{session, start};
 use crate::papers::Papers;
-use crate::stage::{ROLE, Raw, Running, one, run};
+use crate::stage::{ROLE, Raw, Running, Stage, one, run};
 
 const PASSWORD: &str = "correct horse";
 
@@ -148,6 +151,32 @@ fn an_exchange_that_is_not_one_is_refused() {
         encode_sasl_response(b"c=eSws,r=abc,p=AAAA", &mut out).unwrap();
         raw.stream.write_all(&out).await.unwrap();
         assert_eq!(raw.error().await.sqlstate(), "08P01");
+    });
+}
+
+/// Whoever hangs up at any step leaves its place to the next one at once.
+#[test]
+fn a_client_that_vanishes_frees_its_place() {
+    run(async {
+        let papers = Papers::new();
+        let door = Door { tls: Some(papers.tls(None)), ..asking() };
+        let limits = Limits { starting: 1, start_up: Duration::from_secs(3600), ..Limits::default() };
+        let options = Options { door, limits, ..Options::default() };
+        let running = Running::with(Stage::shared().await.connector(""), options).await;
+        drop(running.dial().await);
+        let mut in_handshake = running.dial().await;
+        let mut request = bytes::BytesMut::new();
+        pgentra_wire::startup::encode_ssl_request(&mut request);
+        in_handshake.write_all(&request).await.unwrap();
+        assert_eq!(in_handshake.read_u8().await.unwrap(), b'S');
+        drop(in_handshake);
+        let mut asked = Raw::new(papers.connect(None, running.dial().await).await.unwrap());
+        asked.start(&start(ROLE)).await;
+        asked.read().await.unwrap();
+        drop(asked);
+        let stream = papers.connect(None, running.dial().await).await.unwrap();
+        let client = session(stream, ROLE, PASSWORD).await.unwrap();
+        assert_eq!(one(&client, "SELECT current_user::text").await, ROLE);
     });
 }
 

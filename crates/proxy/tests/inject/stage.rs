@@ -19,6 +19,7 @@ use pgentra_verify::{BoxFuture, FetchError, KeySource, Policy, Verifier};
 use pgentra_wire::backend::BackendMessage;
 use pgentra_wire::fields::Fields;
 use pgentra_wire::startup::StartupMessage;
+use rustls::ServerConfig;
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -59,8 +60,7 @@ impl Stage {
         let folder = std::env::temp_dir().join(format!("pgentra-inject-{}-{name}", std::process::id()));
         let options = pgentra_localdb::Options { folder, server: Server::Embedded };
         let db = pgentra_localdb::start(options).await.unwrap();
-        let upstream = Upstream::Unix { dir: db.socket_dir().to_owned(), port: db.port() };
-        let service = ServiceAccount { name: db.superuser().to_owned(), password: db.password().clone() };
+        let (upstream, service) = upstream(&db);
         let vm = azure.vm().object_id();
         let role = Principal { name: ROLE.to_owned(), object_id: vm, kind: PrincipalKind::Service };
         let setup = Setup {
@@ -70,26 +70,19 @@ impl Stage {
             directory: Vec::new(),
         };
         gateway::init(&upstream, &service, &setup).await.unwrap();
-        let policy = Policy::builder(azure.tenant()).audience(resource().as_str()).build().unwrap();
-        let config = Config {
-            tls: azure.certificates().issue(&["localhost"]).unwrap().server_config(&[]).unwrap(),
-            upstream,
-            service,
-            flavour: Flavour::Flexible,
-            server_name: "mydemoserver".to_owned(),
-            verifier: Arc::new(Verifier::new(policy, Published(Arc::clone(&azure)))),
-            clock: Arc::new(|| SystemClock.now()),
-            limits: Limits::default(),
-        };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let gateway = listener.local_addr().unwrap();
-        tokio::spawn(Arc::new(Gateway::new(config)).serve(listener, CancellationToken::new()));
+        let tls = azure.certificates().issue(&["localhost"]).unwrap().server_config(&[]).unwrap();
+        let gateway = serve(&azure, &db, tls).await;
         let env = Env::from_map([("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata_url())]);
         let credential = Credential::builder(World::builder().env(env).build()).build().unwrap();
         let stage = Self { azure, credential, db, gateway };
         let role = format!("CREATE ROLE {UNMAPPED} LOGIN PASSWORD 'x'");
         stage.superuser().await.batch_execute(&role).await.unwrap();
         stage
+    }
+
+    /// Another gateway before the same PostgreSQL; its port.
+    pub(crate) async fn gateway_with(&self, tls: Arc<ServerConfig>) -> u16 {
+        serve(&self.azure, &self.db, tls).await.port()
     }
 
     /// The superuser, past everything.
@@ -135,6 +128,30 @@ impl Stage {
             tokio::task::yield_now().await;
         }
     }
+}
+
+fn upstream(db: &LocalDb) -> (Upstream, ServiceAccount) {
+    let service = ServiceAccount { name: db.superuser().to_owned(), password: db.password().clone() };
+    (Upstream::Unix { dir: db.socket_dir().to_owned(), port: db.port() }, service)
+}
+
+async fn serve(azure: &Arc<LocalAzure>, db: &LocalDb, tls: Arc<ServerConfig>) -> SocketAddr {
+    let policy = Policy::builder(azure.tenant()).audience(resource().as_str()).build().unwrap();
+    let (upstream, service) = upstream(db);
+    let config = Config {
+        tls,
+        upstream,
+        service,
+        flavour: Flavour::Flexible,
+        server_name: "mydemoserver".to_owned(),
+        verifier: Arc::new(Verifier::new(policy, Published(Arc::clone(azure)))),
+        clock: Arc::new(|| SystemClock.now()),
+        limits: Limits::default(),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = listener.local_addr().unwrap();
+    tokio::spawn(Arc::new(Gateway::new(config)).serve(listener, CancellationToken::new()));
+    gateway
 }
 
 struct Published(Arc<LocalAzure>);

@@ -1,5 +1,7 @@
 //! Everybody at once.
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
 use pgentra_emulator::Endpoint;
 use pgentra_proxy::inject::Naming;
@@ -36,5 +38,27 @@ fn five_hundred_clients_cause_one_token_request() {
         assert!(sessions > 50, "{sessions} sessions");
         let requests = stage.azure.journal().count(Endpoint::ImdsToken);
         assert_eq!(requests, 1, "{:?}", stage.azure.journal().entries());
+    });
+}
+
+/// Each is answered, however many there are, and nothing of them stays.
+#[test]
+fn two_thousand_clients_in_a_burst_are_all_told() {
+    run(async {
+        const BURST: usize = 2_000;
+        let stage = Stage::shared().await;
+        let limits = Limits { connections: 1, ..Limits::default() };
+        let running = Running::new(stage.connector(""), Naming::Same, limits).await;
+        let idle = Arc::strong_count(&running.injector);
+        let only = running.connect(ROLE, "postgres").await.unwrap();
+        let told = join_all((0..BURST).map(|_| running.refusal(ROLE, "postgres"))).await;
+        assert!(told.iter().all(|refusal| refusal.code().code() == "53300"));
+        assert_eq!(one(&only, "SELECT current_user::text").await, ROLE);
+        drop(only);
+        // Every connection holds its injector: when nobody does, their memory and their places are free.
+        while Arc::strong_count(&running.injector) > idle {
+            tokio::task::yield_now().await;
+        }
+        running.connect(ROLE, "postgres").await.unwrap();
     });
 }

@@ -1,0 +1,17 @@
+//! A file of roles and verifiers, whatever is in it: users or an error, never a panic, and nothing of a secret in the error.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pgentra_proxy::inject::Users;
+
+/// No message of ours has it in it.
+const SECRET: &str = "fuzz-secret-8a2f";
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let _ = Users::parse(text);
+    // The same text without a verifier that could be one, and with a secret in their places: it is never taken, nor told.
+    let text = text.replace("SCRAM-SHA-256$", SECRET);
+    let error = Users::parse(&format!("{text}\n\"app\" \"{SECRET}\"")).expect_err("a password in plain text");
+    assert!(!format!("{error:?}{error}").contains(SECRET));
+});
