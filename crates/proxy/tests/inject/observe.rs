@@ -12,13 +12,14 @@ use pgentra_proxy::admin::{Admin, Scope};
 use pgentra_proxy::inject::{Current, Injector, Listener, Options, Stop};
 use pgentra_proxy::observe::{AuditLog, Observer};
 use pgentra_proxy::session::Limits;
+use pgentra_wire::startup::{ProtocolVersion, StartupMessage};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::stage::{ROLE, Running, Stage, UNMAPPED, one, run};
+use crate::stage::{ROLE, Raw, Running, Stage, UNMAPPED, one, run};
 
 /// Keeps what is written.
 #[derive(Clone, Default)]
@@ -59,7 +60,9 @@ impl Watched {
         let options = Options { limits, observer: observer.target("my-target"), ..Options::default() };
         let running = Running::with(connector, options).await;
         let admin = listen(&observer, Scope::Admin).await;
-        Self { observer, stop, audit, admin, running }
+        let watched = Self { observer, stop, audit, admin, running };
+        while watched.status().await["targets"][0]["listening"].as_array().is_none_or(Vec::is_empty) {}
+        watched
     }
 
     async fn get(&self, path: &str) -> (u16, String) {
@@ -212,9 +215,18 @@ fn how_a_session_ended_is_told() {
         let superuser = stage.superuser().await;
         let limits = Limits { drain: Duration::from_millis(1), ..Limits::default() };
         let watched = Watched::new(stage.connector(""), limits).await;
-        let ended_by_server = watched.running.connect(ROLE, "postgres").await.unwrap();
-        let pid: i32 = ended_by_server.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
-        superuser.query("SELECT pg_terminate_backend($1)", &[&pid]).await.unwrap();
+        // A client that does not hang up by itself.
+        let mut raw = Raw::new(watched.running.dial().await);
+        let start = StartupMessage::new(ProtocolVersion::V3_0, ROLE)
+            .and_then(|start| start.with("database", "postgres"))
+            .and_then(|start| start.with("application_name", "ended by the server"))
+            .unwrap();
+        raw.start(&start).await;
+        raw.until_ready().await;
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
+        superuser.query(sql, &[&"ended by the server"]).await.unwrap();
+        while raw.read().await.is_some() {}
+        drop(raw);
         watched.empty().await;
         let cut = watched.running.connect(ROLE, "postgres").await.unwrap();
         watched.running.shutdown.cancel();
@@ -287,6 +299,7 @@ fn a_token_that_has_expired_is_not_fresh() {
         observer.started();
         let admin = listen(&observer, Scope::Health).await;
         stage.token().await;
+        while get(admin, "/readiness").await.1.starts_with("no listener") {}
         assert_eq!(get(admin, "/readiness").await, (503, "no token yet for t\n".to_owned()));
     });
 }
