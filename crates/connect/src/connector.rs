@@ -284,7 +284,7 @@ impl Connector {
         let secured = tls::secure(stream, host, self.target.ssl_negotiation(), &self.tls);
         let stream =
             timeout_at(deadline, secured).await.map_err(|_| too_slow(host, limit, "the TLS handshake"))??;
-        let info = TlsInfo::of(stream.get_ref().1);
+        let info = TlsInfo::of(stream.agreed());
         tracing::debug!(host, tls = %info, "the server is who it says");
         Ok(Secured { stream, host: host.to_owned(), tls: info, took: began.elapsed() })
     }

@@ -40,6 +40,7 @@ mod service_file;
 mod session;
 mod signed_in;
 mod stages;
+mod stream;
 mod target;
 pub mod tls;
 mod token_state;
@@ -64,6 +65,7 @@ pub use service_connector::client_id as service_connector_client_id;
 pub use session::{Session, TlsInfo};
 pub use signed_in::{SignedIn, Timings};
 pub use stages::Secured;
+pub use stream::TlsStream;
 pub use target::{DEFAULT_CONNECT_TIMEOUT, Decided, Endpoint, KeepAlive, SslMode, SslNegotiation, Target};
 pub use token_state::{TokenIdentity, TokenState};
 

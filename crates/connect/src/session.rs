@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 
-use rustls::{ClientConnection, HandshakeKind};
+use rustls::{CommonState, HandshakeKind};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode as DriverSslMode;
@@ -151,7 +151,7 @@ impl TlsInfo {
         self.resumed
     }
 
-    pub(crate) fn of(connection: &ClientConnection) -> TlsInfo {
+    pub(crate) fn of(connection: &CommonState) -> TlsInfo {
         let version = connection.protocol_version().and_then(|version| version.as_str());
         let cipher = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
         TlsInfo {

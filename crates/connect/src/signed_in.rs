@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use pgentra_wire::backend::BackendKeyData;
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 
 use crate::cancel::Canceller;
 use crate::handshake::Ready;
 use crate::session::TlsInfo;
+use crate::stream::TlsStream;
 use crate::token_state::TokenIdentity;
 
 /// A session that is signed in and ready, as a stream over verified TLS: for whoever relays. Dropping it ends it.

@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 
 use crate::session::TlsInfo;
+use crate::stream::TlsStream;
 
 /// Verified TLS with a server that has not been told yet who comes. Dropping it closes the connection.
 pub struct Secured<S = TcpStream> {

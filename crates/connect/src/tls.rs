@@ -15,11 +15,10 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use crate::error::{ConnectError, ConnectErrorKind, TlsFailure};
 use crate::roots::{Kind, Roots};
+use crate::stream::TlsStream;
 use crate::target::{SslMode, SslNegotiation};
 use crate::untrusted::{Naming, Untrusted};
 
@@ -133,11 +132,10 @@ where
     let name = ServerName::try_from(host.to_owned()).map_err(|error| {
         ConnectError::config(format!("\"{host}\" cannot be the name of a server")).because(error)
     })?;
-    let stream = TlsConnector::from(Arc::clone(config))
-        .connect(name, stream)
+    let stream = TlsStream::connect(stream, Arc::clone(config), name)
         .await
         .map_err(|error| handshake_failed(error, host, negotiation))?;
-    if negotiation == SslNegotiation::Direct && stream.get_ref().1.alpn_protocol() != Some(startup::ALPN) {
+    if negotiation == SslNegotiation::Direct && stream.agreed().alpn_protocol() != Some(startup::ALPN) {
         return Err(tls_error(
             TlsFailure::Handshake,
             format!("{host} did not say that it speaks PostgreSQL"),

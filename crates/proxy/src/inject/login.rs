@@ -1,12 +1,11 @@
 //! From a client's first byte to its session.
 
 use bytes::BytesMut;
-use pgentra_connect::{Canceller, SignedIn};
+use pgentra_connect::{Canceller, SignedIn, TlsStream};
 use pgentra_wire::backend::BackendMessage;
 use pgentra_wire::startup::{CancelRequest, ProtocolVersion, StartupMessage};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 
 use super::door::Door;
 use super::{Injector, Naming, refusal};

@@ -1,0 +1,367 @@
+//! Verified TLS over a stream, with buffers only while bytes flow.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, BytesMut};
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::pki_types::ServerName;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
+};
+use rustls::{ClientConfig, CommonState};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+
+/// Most bytes that are taken from the socket at a time.
+const READ: usize = 128 * 1024;
+/// Most bytes that are encrypted at a time: what one read can decrypt to, with the rest of a record before it.
+const WRITE: usize = READ + 16 * 1024;
+/// Room to encrypt so many bytes: each record of 16 KiB grows by less than 300 bytes (RFC 8446, section 5.2).
+const SCRATCH: usize = WRITE + 16 * 1024;
+/// Least bytes that are asked of the socket: a record (RFC 8446, section 5.2).
+const RECORD: usize = 16 * 1024 + 256 + 5;
+/// Longest handshake message that is waited for, as in rustls' own buffers.
+const HANDSHAKE: usize = 0xffff + RECORD;
+
+/// Bytes that are asked for during the handshake: most certificate chains fit.
+const HANDSHAKE_READ: usize = 4096;
+/// More than a record takes that says that nothing follows.
+const FAREWELL: usize = 256;
+
+thread_local! {
+    /// Where records are encrypted and decrypted, for all connections of a thread in turn.
+    static THREADS_SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A connection to a server over verified TLS.
+///
+/// While nothing flows it holds no buffer. A read takes up to 128 KiB from the socket in one go and gives all of it to a
+/// reader that has room for 144 KiB; one that has less gets the rest with its next reads. A write encrypts at once and hands
+/// over as much as the socket takes; flush to be sure of the rest. Both are cancel-safe. As with any TLS, a peer that ends
+/// the connection without saying so is [`io::ErrorKind::UnexpectedEof`].
+pub struct TlsStream<S> {
+    io: S,
+    tls: UnbufferedClientConnection,
+    /// The beginning of a record whose rest has not come.
+    incoming: Vec<u8>,
+    /// Decrypted and not read yet: the reader had no room.
+    plaintext: BytesMut,
+    /// Encrypted and not written yet: the socket had no room.
+    outgoing: BytesMut,
+    /// The peer has said that nothing follows.
+    ended: bool,
+    /// We have said so.
+    closed: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
+    /// Shakes hands with the server called `name`, whose certificate `config` verifies.
+    pub(crate) async fn connect(
+        io: S,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Self> {
+        let tls = UnbufferedClientConnection::new(config, name).map_err(invalid)?;
+        let (plaintext, outgoing) = (BytesMut::new(), BytesMut::new());
+        let mut this =
+            Self { io, tls, incoming: Vec::new(), plaintext, outgoing, ended: false, closed: false };
+        loop {
+            let stepped = this.step();
+            // Also after an error: it is an alert that tells the server why.
+            if !this.outgoing.is_empty() {
+                let outgoing = std::mem::take(&mut this.outgoing);
+                let sent = async {
+                    this.io.write_all(&outgoing).await?;
+                    this.io.flush().await
+                };
+                let sent = sent.await;
+                if stepped.is_ok() {
+                    sent?;
+                }
+            }
+            match stepped.map_err(invalid)? {
+                Step::Ready => break,
+                Step::Again => {}
+                Step::Receive if this.ended || this.incoming.len() > HANDSHAKE => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the handshake was not finished",
+                    ));
+                }
+                Step::Receive => {
+                    this.incoming.reserve(HANDSHAKE_READ);
+                    if this.io.read_buf(&mut this.incoming).await? == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+            }
+        }
+        this.incoming.shrink_to_fit();
+        Ok(this)
+    }
+
+    /// What was agreed on.
+    pub(crate) fn agreed(&self) -> &CommonState {
+        &self.tls
+    }
+
+    /// Goes one step through the handshake, or through what came behind it.
+    fn step(&mut self) -> Result<Step, rustls::Error> {
+        let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut self.incoming);
+        let step = match state {
+            Ok(ConnectionState::EncodeTlsData(data)) => {
+                encode(data, &mut self.outgoing);
+                Ok(Step::Again)
+            }
+            Ok(ConnectionState::TransmitTlsData(data)) => {
+                data.done();
+                Ok(Step::Again)
+            }
+            // A server may speak first (RFC 8446, section 4.4.4).
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                while let Some(record) = traffic.next_record() {
+                    self.plaintext.extend_from_slice(record?.payload);
+                }
+                Ok(Step::Again)
+            }
+            Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Ready),
+            Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
+                self.ended = true;
+                Ok(Step::Receive)
+            }
+            Ok(_) => Ok(Step::Receive),
+            Err(error) => Err(error),
+        };
+        self.incoming.drain(..discard);
+        // What the server is to be told about it waits in the next step.
+        if step.is_err()
+            && let Ok(ConnectionState::EncodeTlsData(data)) =
+                self.tls.process_tls_records(&mut self.incoming).state
+        {
+            encode(data, &mut self.outgoing);
+        }
+        step
+    }
+
+    /// Decrypts the whole records at the front of `ciphertext` and says how many bytes they were.
+    fn decrypt(&mut self, ciphertext: &mut [u8], out: &mut ReadBuf<'_>) -> Result<usize, rustls::Error> {
+        let mut done = 0;
+        loop {
+            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut ciphertext[done..]);
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        let payload = record?.payload;
+                        let fits =
+                            if self.plaintext.is_empty() { out.remaining().min(payload.len()) } else { 0 };
+                        let (now, later) = payload.split_at(fits);
+                        out.put_slice(now);
+                        self.plaintext.extend_from_slice(later);
+                    }
+                }
+                // An answer to the peer's new keys, or an alert; it goes out with what is written next.
+                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.outgoing),
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed) => self.ended = true,
+                Ok(_) => return Ok(done + discard),
+                Err(error) => {
+                    let rest = &mut ciphertext[done + discard..];
+                    if let Ok(ConnectionState::EncodeTlsData(data)) = self.tls.process_tls_records(rest).state
+                    {
+                        encode(data, &mut self.outgoing);
+                    }
+                    return Err(error);
+                }
+            }
+            done += discard;
+        }
+    }
+
+    /// Lets `work` encrypt something, behind whatever has to be sent before it.
+    fn encrypt(
+        &mut self,
+        mut work: impl FnMut(&mut WriteTraffic<'_, ClientConnectionData>) -> Result<usize, EncryptError>,
+    ) -> io::Result<usize> {
+        loop {
+            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut self.incoming);
+            let encrypted = match state.map_err(invalid)? {
+                ConnectionState::WriteTraffic(mut traffic) => Some(work(&mut traffic)),
+                ConnectionState::EncodeTlsData(data) => {
+                    encode(data, &mut self.outgoing);
+                    None
+                }
+                ConnectionState::TransmitTlsData(data) => {
+                    data.done();
+                    None
+                }
+                ConnectionState::PeerClosed => {
+                    self.ended = true;
+                    None
+                }
+                // No whole record is ever left in `incoming`.
+                _ => return Err(io::ErrorKind::BrokenPipe.into()),
+            };
+            self.incoming.drain(..discard);
+            if let Some(encrypted) = encrypted {
+                return encrypted.map_err(io::Error::other);
+            }
+        }
+    }
+
+    /// Writes what is encrypted already.
+    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outgoing.is_empty() {
+            match ready!(Pin::new(&mut self.io).poll_write(cx, &self.outgoing))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.outgoing.advance(written),
+            }
+            if self.outgoing.is_empty() {
+                self.outgoing = BytesMut::new();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads from the socket until there is something for the reader.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<io::Result<()>> {
+        let before = out.filled().len();
+        while out.filled().len() == before && !self.ended {
+            let held = self.incoming.len();
+            let room = out.remaining().clamp(RECORD, READ);
+            let mut received = ReadBuf::new(&mut scratch[held..held + room]);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut received))?;
+            let received = received.filled().len();
+            if received == 0 {
+                self.ended = true;
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            scratch[..held].copy_from_slice(&self.incoming);
+            let ciphertext = &mut scratch[..held + received];
+            // With something left to write a writer may be waiting for room, which is not ours to wait for then.
+            let nobody_writes = self.outgoing.is_empty();
+            let done = self.decrypt(ciphertext, out);
+            if nobody_writes {
+                let _ = self.poll_push(cx)?;
+            }
+            let rest = &ciphertext[done.map_err(invalid)?..];
+            self.incoming.clear();
+            if rest.is_empty() {
+                self.incoming = Vec::new();
+            } else {
+                self.incoming.extend_from_slice(rest);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.plaintext.is_empty() {
+            let length = this.plaintext.len().min(buf.remaining());
+            buf.put_slice(&this.plaintext[..length]);
+            this.plaintext.advance(length);
+            if this.plaintext.is_empty() {
+                this.plaintext = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        with_scratch(|scratch| this.poll_fill(cx, buf, scratch))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        // No more is encrypted than the socket takes.
+        ready!(this.poll_push(cx))?;
+        let data = &buf[..buf.len().min(WRITE)];
+        with_scratch(|scratch| {
+            let length = this.encrypt(|traffic| traffic.encrypt(data, scratch))?;
+            let mut encrypted = &scratch[..length];
+            // New keys are announced under the old ones, so they go first.
+            if this.outgoing.is_empty() {
+                while !encrypted.is_empty() {
+                    match Pin::new(&mut this.io).poll_write(cx, encrypted)? {
+                        Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                        Poll::Ready(written) => encrypted = &encrypted[written..],
+                        Poll::Pending => break,
+                    }
+                }
+            }
+            this.outgoing.extend_from_slice(encrypted);
+            Poll::Ready(Ok(data.len()))
+        })
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_push(cx))?;
+        Pin::new(&mut this.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.closed {
+            this.closed = true;
+            let mut farewell = [0; FAREWELL];
+            let length = this.encrypt(|traffic| traffic.queue_close_notify(&mut farewell))?;
+            this.outgoing.extend_from_slice(&farewell[..length]);
+        }
+        ready!(this.poll_push(cx))?;
+        Pin::new(&mut this.io).poll_shutdown(cx)
+    }
+}
+
+impl<S> fmt::Debug for TlsStream<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsStream").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+/// What is to be done next.
+#[derive(Debug)]
+enum Step {
+    Again,
+    Receive,
+    Ready,
+}
+
+/// Lends the thread's scratch. A stream over a stream of this kind gets one of its own.
+fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
+    let mut scratch = THREADS_SCRATCH.take();
+    scratch.resize(SCRATCH, 0);
+    let result = work(&mut scratch);
+    THREADS_SCRATCH.set(scratch);
+    result
+}
+
+fn encode<D>(mut data: EncodeTlsData<'_, D>, out: &mut BytesMut) {
+    let start = out.len();
+    let mut room = 0;
+    // The first try says how much it takes.
+    while let Err(EncodeError::InsufficientSize(insufficient)) = data.encode(&mut out[start..]) {
+        if insufficient.required_size <= room {
+            break;
+        }
+        room = insufficient.required_size;
+        out.resize(start + room, 0);
+    }
+}
+
+fn invalid(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
