@@ -29,7 +29,12 @@ fn main() -> ExitCode {
     let world = World::real();
     log(&world, arguments.verbose, log_format(&world, &arguments.command));
     leave_no_core_file();
-    let outcome = tokio::runtime::Builder::new_multi_thread()
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if matches!(arguments.command, Command::Proxy(_)) {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        runtime.worker_threads(relaying_threads(processors));
+    }
+    let outcome = runtime
         .enable_all()
         .build()
         .map_err(|error| Problem::ours("cannot start the runtime", error))
@@ -46,6 +51,12 @@ fn main() -> ExitCode {
             problem.exit_code()
         }
     }
+}
+
+/// Threads that the proxy relays with. Half of the processors: a message that one thread hands to another wakes that one up
+/// first, which costs more than the relaying, and what the proxy serves needs processors too.
+fn relaying_threads(processors: usize) -> usize {
+    (processors / 2).max(1)
 }
 
 /// Sees to it that a crash writes no memory to disk, where tokens and keys would be in it, and that no other process of
@@ -132,5 +143,15 @@ fn log(world: &World, verbose: u8, format: LogFormat) {
     match format {
         LogFormat::Text => subscriber.compact().init(),
         LogFormat::Json => subscriber.json().flatten_event(true).with_ansi(false).init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proxy_always_has_a_thread() {
+        assert_eq!([1, 2, 3, 8].map(relaying_threads), [1, 1, 1, 4]);
     }
 }

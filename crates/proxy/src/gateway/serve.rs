@@ -40,7 +40,7 @@ impl Gateway {
         let logged_in = tokio::select! {
             biased;
             () = stages.kill.cancelled() => return,
-            logged_in = tokio::time::timeout(self.config.limits.start_up, self.log_in(&mut client)) => logged_in,
+            logged_in = Box::pin(tokio::time::timeout(self.config.limits.start_up, self.log_in(&mut client))) => logged_in,
             () = stages.drain.cancelled() => Ok(Err(refusal::shutting_down().into())),
         };
         let session = match logged_in.unwrap_or_else(|_| Err(refusal::slow().into())) {
@@ -51,7 +51,7 @@ impl Gateway {
                 tracing::info!(%address, reason = fields.to_string(), "a client was refused");
                 tokio::select! {
                     () = stages.kill.cancelled() => {}
-                    () = client.tell(fields) => {}
+                    () = Box::pin(client.tell(fields)) => {}
                 }
                 return;
             }

@@ -90,7 +90,8 @@ impl Injector {
         let signed_in = tokio::select! {
             biased;
             () = stages.kill.cancelled() => return,
-            signed_in = self.sign_in(&mut client, &mut visit) => signed_in,
+            // Boxed, like whatever else is over before the session begins: an idle one does not pay for it.
+            signed_in = Box::pin(self.sign_in(&mut client, &mut visit)) => signed_in,
             () = stages.drain.cancelled() => Err(refusal::shutting_down().into()),
         };
         let session = match signed_in {
@@ -102,7 +103,7 @@ impl Injector {
                 visit.refused(&fields);
                 tokio::select! {
                     () = stages.kill.cancelled() => {}
-                    () = client.tell(fields) => {}
+                    () = Box::pin(client.tell(fields)) => {}
                 }
                 return;
             }
