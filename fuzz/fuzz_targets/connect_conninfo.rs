@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgentra_connect::{Layers, Target};
+use pgentra_connect::{Layers, Target, split_connection_string};
 use pgentra_identity::{Env, Files};
 
 const SECRET: &str = "fuzz-secret-8a2f";
@@ -17,5 +17,10 @@ fuzz_target!(|data: &[u8]| {
         Ok(layers) => Target::resolve(&layers).err(),
         Err(error) => Some(error),
     };
+    // What is taken out of a string is read as before, and so is the rest.
+    if let Ok((rest, own)) = split_connection_string(text, |keyword| keyword.len() % 2 == 1) {
+        let (again, none) = split_connection_string(&rest, |keyword| keyword.len() % 2 == 1).unwrap_or_default();
+        assert!(own.is_empty() || (again == rest && none.is_empty()));
+    }
     assert!(!error.is_some_and(|error| format!("{error:?}{error}").contains(SECRET)));
 });

@@ -36,6 +36,17 @@ impl Env {
         value.filter(|value| !value.is_empty())
     }
 
+    /// The names of the variables that are set and not empty and begin like this, in order: to find one that is misspelled.
+    pub fn names(&self, prefix: &str) -> Vec<String> {
+        let mut names = match &self.0 {
+            Kind::Process => process_names(),
+            Kind::Map(map) => map.keys().cloned().collect(),
+        };
+        names.retain(|name| name.starts_with(prefix) && self.has(name));
+        names.sort();
+        names
+    }
+
     /// Is the variable set and not empty?
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
@@ -65,6 +76,11 @@ fn process_variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+#[expect(clippy::disallowed_methods, reason = "the same place")]
+fn process_names() -> Vec<String> {
+    std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +89,13 @@ mod tests {
     fn empty_is_unset() {
         let env = Env::from_map([("A", "1"), ("B", "")]);
         assert_eq!((env.get("A").as_deref(), env.get("B"), env.get("C")), (Some("1"), None, None));
+    }
+
+    #[test]
+    fn names_are_found_by_their_beginning() {
+        let env = Env::from_map([("A_1", "x"), ("A_2", ""), ("B_A_", "x"), ("A_", "x")]);
+        assert_eq!(env.names("A_"), ["A_", "A_1"]);
+        assert!(Env::real().names("PA").contains(&"PATH".to_owned()));
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Voices {
         let config = arguments.config.clone().or_else(|| world.env().get(CONFIG).map(PathBuf::from));
         let Written { level, targets } =
             config.map(|path| file::read(world.files(), &path, problems)).unwrap_or_default();
-        let levels = [level, Level::of_variables(world.env()), Level::of_flags(&arguments.flags)];
+        let levels = [level, Level::of_variables(world.env(), problems), Level::of_flags(&arguments.flags)];
         Self { levels, targets }
     }
 }
@@ -159,7 +159,10 @@ impl Configuration {
                 (Err(problem), _) => problems.add_problem(&named.label, &problem),
             }
         }
-        problems.none_or(Self { process, said: in_force.of(false), targets })
+        let configuration = problems.none_or(Self { process, said: in_force.of(false), targets })?;
+        let settings = configuration.targets.iter().map(|target| &target.settings.identity);
+        held.credentials.keep(settings);
+        Ok(configuration)
     }
 }
 
@@ -246,11 +249,16 @@ impl Inherited {
 }
 
 impl Credentials {
+    /// Forgets all others: nobody needs their tokens.
+    fn keep<'a>(&mut self, identities: impl Iterator<Item = &'a Identity>) {
+        let needed: HashSet<_> = identities.map(who).collect();
+        self.0.retain(|identity, _| needed.contains(identity));
+    }
+
     /// The credential of this identity, and what its tokens are for.
     fn of(&mut self, world: &World, identity: &Identity) -> Outcome<(Credential, Resource)> {
         let resource = sign_in::resource(identity)?;
-        // One credential keeps tokens for several resources.
-        let who = Identity { resource: None, ..identity.clone() };
+        let who = who(identity);
         if let Some(credential) = self.0.get(&who) {
             return Ok((credential.clone(), resource));
         }
@@ -258,6 +266,11 @@ impl Credentials {
         self.0.insert(who, credential.clone());
         Ok((credential, resource))
     }
+}
+
+/// One credential keeps tokens for several resources.
+fn who(identity: &Identity) -> Identity {
+    Identity { resource: None, ..identity.clone() }
 }
 
 fn connector(

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction};
 use uuid::Uuid;
 
+use super::level::PREFIX;
 use super::place::Place;
 use super::settings::{Process, Target};
 
@@ -389,7 +390,7 @@ impl Key {
 
     /// The name of its variable.
     pub(crate) fn variable(&self) -> String {
-        format!("PGENTRA_{}", self.name.to_ascii_uppercase())
+        format!("{PREFIX}{}", self.name.to_ascii_uppercase())
     }
 
     /// Whether a target can have its own.

@@ -10,6 +10,11 @@ use super::keys::{Form, Given, KEYS, Key, Set};
 use super::problems::Problems;
 use super::settings::{Process, Target};
 
+/// How our variables begin.
+pub(crate) const PREFIX: &str = "PGENTRA_";
+/// Variables of ours that are no keys.
+const OTHERS: [&str; 2] = ["config", "log"];
+
 /// Everything that was said at one place.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Level(Vec<Said>);
@@ -40,8 +45,17 @@ pub(crate) enum Origin {
 }
 
 impl Level {
-    /// What the variables say.
-    pub(crate) fn of_variables(env: &Env) -> Self {
+    /// What the variables say. One that is nearly a name of ours goes to `problems`; others are somebody else's, such as those
+    /// that a Kubernetes Service gives to every pod.
+    pub(crate) fn of_variables(env: &Env, problems: &mut Problems) -> Self {
+        for variable in env.names(PREFIX) {
+            let name = variable[PREFIX.len()..].to_ascii_lowercase();
+            let known = KEYS.iter().map(|key| key.name).chain(OTHERS);
+            let hint = nearest(&name, known.clone());
+            if !hint.is_empty() && !known.clone().any(|known| known == name) {
+                problems.add(&variable, format!("is no key{hint}"));
+            }
+        }
         let said = |key: &'static Key| {
             let variable = key.variable();
             let values = split(key, vec![env.get(&variable)?]);

@@ -206,6 +206,9 @@ fn targets_of_one_identity_share_its_credential() {
     let mut held = Held::default();
     let gathered = Configuration::gather(&world, &arguments, &mut held).unwrap();
     assert_eq!((gathered.targets.len(), held.credentials.0.len()), (4, 3));
+    let arguments = Proxy { targets: targets[..1].to_vec(), ..Proxy::default() };
+    Configuration::gather(&world, &arguments, &mut held).unwrap();
+    assert_eq!(held.credentials.0.len(), 1);
 }
 
 #[test]
@@ -218,7 +221,15 @@ target = 3
 ";
     let said = Said {
         file,
-        variables: &[("PGENTRA_START_UP_TIMEOUT", "soon"), ("PGENTRA_PIN", "yes")],
+        variables: &[
+            ("PGENTRA_START_UP_TIMEOUT", "soon"),
+            ("PGENTRA_PIN", "yes"),
+            ("PGENTRA_MAX_CONECTIONS", "5"),
+            // These are none of ours.
+            ("PGENTRA_PORT", "tcp://10.0.0.1:5432"),
+            ("PGENTRA_SERVICE_HOST", "10.0.0.1"),
+            ("PGENTRA_LOG", "info"),
+        ],
         flags: &[
             "postgresql://db.example?max_connections=many&drain_timeout=1&lisen=1",
             "postgresql://db.example?sslmode=require",
@@ -230,11 +241,12 @@ target = 3
     assert_eq!(
         problems(said),
         "\
-there are 12 problems with the configuration
+there are 13 problems with the configuration
   /etc/pgentra.toml:1 max_conections: is no key; the nearest is max_connections
   /etc/pgentra.toml:2 drain_timeout: is a number, not a string
   /etc/pgentra.toml:3 target: is a list of tables: write [[target]]
   /etc/pgentra.toml:4 extra: is no key
+  PGENTRA_MAX_CONECTIONS: is no key; the nearest is max_connections
   PGENTRA_PIN: is true or false, not `yes`
   PGENTRA_START_UP_TIMEOUT: takes a number from 1 to 3600, not `soon`
   --client-id: takes a GUID, not `me`
