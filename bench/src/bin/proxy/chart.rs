@@ -30,7 +30,7 @@ pub fn draw(measured: &Measured) -> String {
     }
     let environment = measured.environment.first().cloned().unwrap_or_default();
     y += 8.0;
-    text(&mut body, MARGIN, y, "note", &format!("{environment}. Medians; direct TLS is 1. Dark: pgentra."));
+    text(&mut body, MARGIN, y, "note", &format!("{environment}. Medians; direct TLS is 1. Blue: pgentra."));
     let height = y + MARGIN;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" width=\"{WIDTH}\" height=\"{height:.0}\" \
