@@ -277,3 +277,37 @@ fn applying_twice_at_once_is_serial() {
         assert_eq!(stage.plan("postgres", text).await.unwrap().changes(), []);
     });
 }
+
+/// The second database takes the grant in the rehearsal and refuses it the second time: a counter tells them apart, as what
+/// it counted is not rolled back.
+#[test]
+fn what_was_done_before_a_failure_is_told_and_not_done_again() {
+    run(async {
+        let stage = Stage::flexible().await;
+        stage.database("late", "CREATE TABLE public.t ()").await;
+        let superuser = stage.superuser("late").await;
+        let trap = "CREATE SEQUENCE public.granted;
+            GRANT USAGE ON SEQUENCE public.granted TO PUBLIC;
+            CREATE FUNCTION public.refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$
+            BEGIN IF nextval('public.granted') > 1 THEN RAISE EXCEPTION 'not now'; END IF; END $$;
+            CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('GRANT') EXECUTE FUNCTION public.refuse()";
+        superuser.batch_execute(trap).await.unwrap();
+        let text = "[[role]]
+name = 'late'
+object_id = '5f3c1a52-0000-4000-8000-0000000000cc'
+[[role.grant]]
+schema = 'public'
+tables = 't'
+privileges = 'SELECT'";
+        let plan = stage.plan("late", text).await.unwrap();
+        let error = plan.apply(&stage.server("late")).await.unwrap_err();
+        assert!(matches!(&error, RolesError::HalfApplied { done, .. } if done == &["postgres"]), "{error:?}");
+        assert_eq!(error.sqlstate(), Some("P0001"));
+        assert!(error.hint().unwrap().contains("run it again"), "{error:?}");
+        superuser.batch_execute("DROP EVENT TRIGGER refuse").await.unwrap();
+        assert_eq!(
+            stage.settle("late", text).await,
+            ["+ SELECT for late on table public.t in database late"]
+        );
+    });
+}
