@@ -104,6 +104,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         Ok(this)
     }
 
+    /// The connection below.
+    pub fn get_ref(&self) -> &S {
+        &self.io
+    }
+
+    /// Whether everything that was received has been read, down to the last byte of a record, and the peer has not said that
+    /// nothing follows. What the socket still holds is not looked at.
+    pub fn is_drained(&self) -> bool {
+        self.incoming.is_empty() && self.plaintext.is_empty() && !self.ended
+    }
+
     /// What was agreed on.
     pub(crate) fn agreed(&self) -> &CommonState {
         &self.tls

@@ -82,7 +82,7 @@ const READY_INTERVAL: Duration = Duration::from_millis(10);
 const SOCKET_PATH_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
 /// Replaces what `initdb` writes. Nobody is trusted, and there is no TCP.
-const PG_HBA: &str = "local all all scram-sha-256\n";
+const PG_HBA: &str = "local all all scram-sha-256\nlocal replication all scram-sha-256\n";
 
 /// Follows what `initdb` writes. No path is in it, so that no path needs quoting.
 const SETTINGS: &str = "

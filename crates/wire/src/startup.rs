@@ -154,8 +154,8 @@ impl EncryptionAnswer {
 /// A start-up: the protocol version and the parameters of the session.
 ///
 /// Names and values are bytes, as their encoding is only known to the database. A parameter may come twice; the
-/// last one counts, as in PostgreSQL.
-#[derive(Clone, PartialEq, Eq)]
+/// last one counts, as in PostgreSQL. Two are equal if they have the same parameters in the same order.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct StartupMessage {
     version: ProtocolVersion,
     /// `name NUL value NUL` for each parameter; checked.

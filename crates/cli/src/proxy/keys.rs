@@ -16,6 +16,10 @@ use super::settings::{Process, Target};
 
 /// More sessions than this are a slip of the finger.
 const CONNECTIONS: RangeInclusive<u64> = 0..=1_000_000;
+/// Sessions that stand ready cost the server memory; who needs more wants a pool.
+const WARM: RangeInclusive<u64> = 0..=1000;
+/// No server signs in more.
+const RATE: RangeInclusive<u64> = 0..=100_000;
 const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
 
@@ -191,6 +195,54 @@ pub(crate) const KEYS: &[Key] = &[
         excludes: &[],
         set: Set::Target(|target, given| {
             given.seconds(1..=HOUR).map(|value| target.start_up_timeout = value)
+        }),
+    },
+    Key {
+        name: "warm",
+        form: Form::Number,
+        value: "NUMBER",
+        default: "0",
+        help: Some(
+            "Sessions that stand ready, signed in and never used, for each role, database and other parameters that clients ask \
+             for; they count as sessions of the target, and make room for clients. 0: none",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.size(WARM).map(|value| target.warm = value)),
+    },
+    Key {
+        name: "warm_max_age",
+        form: Form::Number,
+        value: "SECONDS",
+        default: "180",
+        help: Some("How long a session may wait for a client before it is replaced"),
+        excludes: &[],
+        set: Set::Target(|target, given| given.seconds(1..=DAY).map(|value| target.warm_max_age = value)),
+    },
+    Key {
+        name: "reuse",
+        form: Form::Switch,
+        value: "BOOL",
+        default: "false",
+        help: Some(
+            "Clean a session that its client has left with DISCARD ALL and give it to the next client with the same role, \
+             database and other parameters",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.switch().map(|value| target.reuse = value)),
+    },
+    Key {
+        name: "connect_rate",
+        form: Form::Number,
+        value: "NUMBER",
+        default: "0",
+        help: Some(
+            "New connections to the target in a second; a further client waits for its turn, or is refused (SQLSTATE 57P03) where \
+             that takes longer than 5 seconds. 0: no limit",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            let rate = given.number(RATE)?;
+            u32::try_from(rate).map(|rate| target.connect_rate = rate).map_err(|error| error.to_string())
         }),
     },
     Key {

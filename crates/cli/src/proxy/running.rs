@@ -274,7 +274,18 @@ fn injector(
         ..Limits::default()
     };
     let naming = if settings.pin { Naming::Pinned } else { Naming::Same };
-    Injector::new(connector.clone(), Options { naming, limits, shared, observer, door: door.clone() })
+    let options = Options {
+        naming,
+        limits,
+        shared,
+        observer,
+        door: door.clone(),
+        warm: settings.warm,
+        warm_max_age: settings.warm_max_age,
+        reuse: settings.reuse,
+        connect_rate: settings.connect_rate,
+    };
+    Injector::new(connector.clone(), options)
 }
 
 /// Listens, and says on what. Other users may get at a Unix socket that `is_shared`.

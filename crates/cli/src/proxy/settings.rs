@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use pgentra_proxy::inject::WARM_MAX_AGE;
+
 use super::place::Place;
 use crate::arguments::Identity;
 
@@ -54,6 +56,10 @@ pub(crate) struct Target {
     pub(crate) max_connections: usize,
     pub(crate) start_up_timeout: Duration,
     pub(crate) doors: Doors,
+    pub(crate) warm: usize,
+    pub(crate) warm_max_age: Duration,
+    pub(crate) reuse: bool,
+    pub(crate) connect_rate: u32,
     pub(crate) identity: Identity,
 }
 
@@ -116,6 +122,10 @@ impl Default for Target {
             max_connections: 100,
             start_up_timeout: Duration::from_secs(60),
             doors: Doors::default(),
+            warm: 0,
+            warm_max_age: WARM_MAX_AGE,
+            reuse: false,
+            connect_rate: 0,
             identity: Identity::default(),
         }
     }

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use pgentra_connect::Canceller;
 use tokio::sync::watch;
 
 use super::Injector;
 use super::door::Attempts;
+use super::upstream::Cancel;
 use crate::session::cancel::CancelTable;
 use crate::session::places::Places;
 
@@ -19,7 +19,7 @@ pub struct Current(watch::Sender<Arc<Injector>>);
 /// many sessions there are, which counts for the limit of each. Clones are one; the default is a new one.
 #[derive(Clone, Default)]
 pub struct Shared {
-    pub(crate) cancel: CancelTable<Canceller>,
+    pub(crate) cancel: CancelTable<Cancel>,
     pub(crate) sessions: Places,
     pub(crate) attempts: Arc<Attempts>,
 }

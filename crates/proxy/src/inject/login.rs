@@ -1,29 +1,28 @@
 //! From a client's first byte to its session.
 
 use bytes::BytesMut;
-use pgentra_connect::{Canceller, SignedIn, TlsStream};
 use pgentra_wire::backend::BackendMessage;
 use pgentra_wire::startup::{CancelRequest, ProtocolVersion, StartupMessage};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use super::door::Door;
+use super::upstream::{Cancel, Upstream};
 use super::{Injector, Naming, refusal};
 use crate::observe::{SignIn, Visit};
 use crate::session::cancel::Registration;
 use crate::session::client::{Client, Socket};
 use crate::session::end::End;
-use crate::session::places::Place;
 
 /// A session that is ready.
 pub(crate) struct Session {
-    pub(crate) server: TlsStream<TcpStream>,
+    pub(crate) upstream: Upstream,
     /// What the server sent behind its ReadyForQuery.
     pub(crate) first: BytesMut,
-    pub(crate) _registration: Option<Registration<Canceller>>,
+    /// The client's cancel key.
+    pub(crate) registration: Option<Registration<Cancel>>,
     pub(crate) sign_in: SignIn,
-    /// A place among the sessions.
-    pub(crate) _place: Place,
+    /// What the session can be used for again, if it can.
+    pub(crate) start: Option<StartupMessage>,
 }
 
 impl Injector {
@@ -41,32 +40,17 @@ impl Injector {
         };
         let upstream = self.upstream_start(&start, &door)?;
         visit.asks_for(&upstream);
-        let Some(place) = self.shared.sessions.take(self.limits.connections) else {
-            return Err(refusal::too_many(self.limits.connections).into());
-        };
-        let signed_in = self.open(&upstream).await?;
+        let session = self.session(&upstream).await?;
         tracing::info!(
             address = %client.address(),
             role = &*String::from_utf8_lossy(upstream.user()),
             database = &*String::from_utf8_lossy(upstream.database()),
-            tls = %signed_in.tls(),
+            tls = %session.tls,
             "a client is signed in"
         );
         let long_keys = start.version() >= ProtocolVersion::V3_2;
-        self.welcome(client, signed_in, long_keys, place).await.map(Some)
-    }
-
-    async fn open(&self, upstream: &StartupMessage) -> Result<SignedIn, End> {
-        match self.connector.open(upstream).await {
-            Ok(signed_in) => {
-                self.observer.opened(signed_in.timings());
-                Ok(signed_in)
-            }
-            Err(error) => {
-                self.observer.failed(&error);
-                Err(refusal::failed(&error).into())
-            }
-        }
+        let again = (self.reuse && self.keeps(&upstream)).then_some(upstream);
+        self.welcome(client, session, long_keys, again).await.map(Some)
     }
 
     /// A request with a key that nobody holds is ignored, as PostgreSQL does: the answer tells no one anything.
@@ -75,7 +59,7 @@ impl Injector {
             tracing::debug!("a cancel request with an unknown key");
             return;
         };
-        if let Err(error) = canceller.cancel().await {
+        if let Err(error) = canceller.pass_on().await {
             tracing::warn!(%error, "a cancel request could not be passed on");
         }
     }
@@ -121,18 +105,18 @@ impl Injector {
     async fn welcome<S: Socket>(
         &self,
         client: &mut Client<S>,
-        signed_in: SignedIn,
+        upstream: Upstream,
         long_keys: bool,
-        place: Place,
+        start: Option<StartupMessage>,
     ) -> Result<Session, End> {
-        let mut said = BytesMut::from(signed_in.said());
+        let mut said = BytesMut::from(&upstream.said[..]);
         let mut out = BytesMut::with_capacity(said.len() + 64);
         let mut registration = None;
         while let Some(message) = BackendMessage::decode(&mut said)? {
-            match (message, signed_in.canceller()) {
-                (BackendMessage::BackendKeyData(key), Some(canceller)) => {
+            match (message, &upstream.cancel) {
+                (BackendMessage::BackendKeyData(key), Some(cancel)) => {
                     let (key, registered) =
-                        self.shared.cancel.insert(key.process_id, long_keys, canceller)?;
+                        self.shared.cancel.insert(key.process_id, long_keys, cancel.clone())?;
                     registration = Some(registered);
                     BackendMessage::BackendKeyData(key).encode(&mut out)?;
                 }
@@ -147,16 +131,7 @@ impl Injector {
         }
         client.write_all(&out).await?;
         client.flush().await?;
-        let sign_in = SignIn {
-            identity: signed_in.identity().cloned(),
-            backend_pid: signed_in.key().map(|key| key.process_id),
-        };
-        Ok(Session {
-            server: signed_in.into_stream(),
-            first: said,
-            sign_in,
-            _registration: registration,
-            _place: place,
-        })
+        let sign_in = SignIn { identity: upstream.identity.clone(), backend_pid: upstream.process_id };
+        Ok(Session { upstream, first: said, registration, sign_in, start })
     }
 }

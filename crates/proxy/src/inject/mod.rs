@@ -8,22 +8,37 @@ mod admit;
 mod current;
 mod door;
 mod login;
+mod rate;
 mod refusal;
+mod reuse;
 mod serve;
+mod stock;
+mod upstream;
+mod warm;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use pgentra_connect::Connector;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 pub use current::{Current, Shared};
 pub use door::{CertificateName, CertificateRule, Door, DoorError, RoleMap, Tls, Users};
 pub use serve::Stop;
+pub use warm::Supply;
+
+use rate::Rate;
+use stock::Stock;
+use upstream::Upstream;
+use warm::Keepers;
 
 use crate::observe::TargetObserver;
 use crate::session::{Limits, UnixSocket};
+
+/// The default of [`Options::warm_max_age`].
+pub const WARM_MAX_AGE: Duration = Duration::from_secs(180);
 
 /// Where clients come in.
 #[derive(Debug)]
@@ -47,7 +62,7 @@ pub enum Naming {
 }
 
 /// What an injector does beyond signing clients in. The default suits a small server.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// What a role and a database that the target names mean for clients.
     pub naming: Naming,
@@ -60,6 +75,38 @@ pub struct Options {
     pub observer: Arc<TargetObserver>,
     /// What is asked of clients before anything is dialled; [`Injector::set_door`] replaces it.
     pub door: Door,
+    /// Server sessions that stand ready, signed in and never used, for each start-up (role, database and every other
+    /// parameter) that a client was signed in with; at most 32 start-ups, each for half an hour after it was asked for
+    /// last. A client that asks for exactly this start-up is handed one of them, once. They count as sessions of
+    /// [`Limits::connections`], and give up their place to a client that needs it. Default 0: none.
+    pub warm: usize,
+    /// How long a session may wait for a client. Default [`WARM_MAX_AGE`], 3 minutes: Azure's gateways and firewalls forget
+    /// a connection after four without traffic, and not all of them count keep-alives. A server that ends idle sessions
+    /// earlier (`idle_session_timeout`) is noticed, and its limit kept.
+    pub warm_max_age: Duration,
+    /// Whether a session that a client left in good order, outside of a transaction, is cleaned with `DISCARD ALL` and
+    /// given to the next client with exactly the same start-up: for an hour, and while the token lives that it was opened
+    /// with. Default false: what an extension keeps in the server process outlives `DISCARD ALL`.
+    pub reuse: bool,
+    /// New connections to the server in a second; that many may begin at once, a further client waits for its turn, and
+    /// one that would wait for more than 5 seconds is refused with SQLSTATE 57P03. Default 0: no limit.
+    pub connect_rate: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            naming: Naming::default(),
+            limits: Limits::default(),
+            shared: Shared::default(),
+            observer: Arc::default(),
+            door: Door::default(),
+            warm: 0,
+            warm_max_age: WARM_MAX_AGE,
+            reuse: false,
+            connect_rate: 0,
+        }
+    }
 }
 
 /// Signs clients in to one target. Nothing is connected before the first client.
@@ -71,12 +118,20 @@ pub struct Injector {
     door: RwLock<Arc<Door>>,
     starting: Arc<Semaphore>,
     observer: Arc<TargetObserver>,
+    rate: Rate,
+    warm: usize,
+    reuse: bool,
+    stock: Stock<Upstream>,
+    keepers: Keepers,
+    /// There is something to do for the task that looks after the stock.
+    changed: Notify,
 }
 
 impl Injector {
     /// An injector whose sessions `connector` opens.
     pub fn new(connector: Connector, options: Options) -> Self {
-        let Options { naming, limits, shared, observer, door } = options;
+        let Options { naming, limits, shared, observer, door, warm, warm_max_age, reuse, connect_rate } =
+            options;
         observer.served_by(&connector, limits.connections);
         Self {
             connector,
@@ -86,6 +141,12 @@ impl Injector {
             // Without at least one, nobody would be told that the limit is zero.
             starting: Arc::new(Semaphore::new(limits.starting.clamp(1, Semaphore::MAX_PERMITS))),
             limits,
+            rate: Rate::new(connect_rate),
+            warm,
+            reuse,
+            stock: Stock::new(warm_max_age, observer.supply().ready.clone()),
+            keepers: Keepers::default(),
+            changed: Notify::new(),
             observer,
         }
     }
@@ -108,6 +169,8 @@ impl fmt::Debug for Injector {
             .field("naming", &self.naming)
             .field("limits", &self.limits)
             .field("door", &self.door())
+            .field("warm", &self.warm)
+            .field("reuse", &self.reuse)
             .finish_non_exhaustive()
     }
 }

@@ -22,6 +22,17 @@ pub(crate) fn too_many(limit: usize) -> Fields {
         .with_hint("Close sessions that are no longer used, or start the proxy with a larger limit.")
 }
 
+pub(crate) fn too_fast(per_second: u32) -> Fields {
+    fatal(sqlstate::CANNOT_CONNECT_NOW, "too many clients ask for new sessions")
+        .with_detail(&format!(
+            "The proxy opens {per_second} connections to this server in a second, and the queue is too long."
+        ))
+        .with_hint(
+            "Try again in a few seconds. Keep sessions in a pool, or start the proxy with a larger rate \
+             (--connect-rate) or with --reuse.",
+        )
+}
+
 pub(crate) fn slow() -> Fields {
     fatal(sqlstate::QUERY_CANCELED, "canceling authentication due to timeout").with_detail(
         "The client did not do its part of the sign-in in time: TLS, its start-up packet, its password.",

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::login::Session;
+use super::warm::Keeping;
 use super::{Current, Injector, Listener, refusal};
 use crate::observe::{Ended, Visit};
 use crate::session::client::{Client, Socket};
 use crate::session::end::End;
 use crate::session::listen::{Listen, Stages, accept};
-use crate::session::relay::{AsIs, Broken, Side, relay};
+use crate::session::position::Position;
+use crate::session::relay::{AsIs, Broken, Rewrite, Side, relay};
 use crate::session::traffic::Counted;
 
 /// How serving comes to its end.
@@ -49,6 +52,7 @@ impl Current {
     async fn serve_on<L: Listen>(self, listener: L, stop: Stop) {
         let mut replaced = self.replaced();
         let mut up = self.get().observer.listens_on(listener.name());
+        let mut keeping = Keeping::of(self.get());
         let stages = Stages::until(stop.serving);
         let _kill = stages.kill.clone().drop_guard();
         let tasks = TaskTracker::new();
@@ -60,6 +64,7 @@ impl Current {
                 Ok(()) = replaced.changed() => {
                     // The listener is another target's now, perhaps.
                     up = self.get().observer.listens_on(listener.name());
+                    keeping = Keeping::of(self.get());
                     continue;
                 }
                 accepted = accept(&listener, &starting, &stop.listening) => accepted,
@@ -68,7 +73,7 @@ impl Current {
             let client = Client::new(stream, address);
             tasks.spawn(self.get().run(client, starting, stages.clone()));
         }
-        drop((listener, up));
+        drop((listener, up, keeping));
         tasks.close();
         tokio::select! {
             () = tasks.wait() => {}
@@ -94,7 +99,7 @@ impl Injector {
             signed_in = Box::pin(self.sign_in(&mut client, &mut visit)) => signed_in,
             () = stages.drain.cancelled() => Err(refusal::shutting_down().into()),
         };
-        let session = match signed_in {
+        let mut session = match signed_in {
             Ok(Some(session)) => session,
             Ok(None) => return client.close().await,
             Err(End::Told(fields)) => {
@@ -113,18 +118,16 @@ impl Injector {
             }
         };
         drop(starting);
-        let Session { mut server, first, sign_in, _registration, _place } = session;
-        let observed = visit.signed_in(sign_in);
+        let observed = visit.signed_in(std::mem::take(&mut session.sign_in));
         let traffic = observed.traffic();
         let mut counted = Counted::new(&mut client, &traffic);
-        let mut as_is = AsIs;
         let ended = tokio::select! {
             // Only the server knows where a message may stand between the bytes of a result: no farewell from here.
             () = stages.terminate.cancelled() => {
                 tracing::info!(%address, "a session was cut off");
                 Ended::Cut
             }
-            ended = relay(&mut counted, &mut server, first, &mut as_is) => match ended {
+            ended = self.converse(&mut counted, session) => match ended {
                 Ok(side) => {
                     tracing::debug!(%address, "a session ended");
                     if side == Side::Client { Ended::Client } else { Ended::Server }
@@ -136,5 +139,26 @@ impl Injector {
             },
         };
         observed.ended(ended);
+    }
+
+    /// A session from its first query to its end, or until it is taken back.
+    async fn converse<C>(&self, client: &mut C, mut session: Session) -> Result<Side, Broken>
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+    {
+        let first = std::mem::take(&mut session.first);
+        let server = &mut session.upstream.stream;
+        if session.start.is_none() {
+            return relay(client, server, first, &mut AsIs).await;
+        }
+        let mut position = Position::default();
+        position.see(&first);
+        let side = relay(client, server, first, &mut position).await?;
+        if position.was_left_at_rest() {
+            // It hears at once that it may go; what it thinks of that is its own affair.
+            let _ = client.shutdown().await;
+            self.take_back(session, position.into_settings()).await;
+        }
+        Ok(side)
     }
 }

@@ -30,8 +30,50 @@ pub(super) struct Counts {
     pub(super) stages: [(&'static str, Histogram); 5],
     pub(super) failures: [(&'static str, Counter); 8],
     pub(super) ends: [(&'static str, Counter); 3],
+    pub(super) supply: Supplied,
     refusals: Mutex<BTreeMap<String, u64>>,
     live: Mutex<Live>,
+}
+
+/// Where the sessions of clients came from, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Supply {
+    /// Server sessions that wait for a client now.
+    pub ready: u64,
+    /// Clients that got a session which was ready.
+    pub hits: u64,
+    /// Clients for which a session was opened although some are kept ready.
+    pub misses: u64,
+    /// Sessions that were opened ahead.
+    pub warmed: u64,
+    /// Times that opening ahead failed.
+    pub failed: u64,
+    /// Sessions that were cleaned and kept for another client.
+    pub reused: u64,
+}
+
+/// [`Supply`], as it is counted.
+#[derive(Debug, Default)]
+pub(crate) struct Supplied {
+    pub(crate) ready: Gauge,
+    pub(crate) hits: Counter,
+    pub(crate) misses: Counter,
+    pub(crate) warmed: Counter,
+    pub(crate) failed: Counter,
+    pub(crate) reused: Counter,
+}
+
+impl Supplied {
+    pub(crate) fn get(&self) -> Supply {
+        Supply {
+            ready: u64::try_from(self.ready.get()).unwrap_or_default(),
+            hits: self.hits.get(),
+            misses: self.misses.get(),
+            warmed: self.warmed.get(),
+            failed: self.failed.get(),
+            reused: self.reused.get(),
+        }
+    }
 }
 
 /// Sessions that are open, and what those that ended left behind.
@@ -55,6 +97,7 @@ impl Default for Counts {
             session_start: Histogram::new(SECONDS),
             stages: ["token", "dns", "dial", "tls", "sign_in"].map(stage),
             failures: ["token", "dns", "dial", "timeout", "tls", "refused", "protocol", "other"].map(count),
+            supply: Supplied::default(),
             ends: Ended::ALL.map(|ended| count(ended.as_str())),
             refusals: Mutex::default(),
             live: Mutex::default(),

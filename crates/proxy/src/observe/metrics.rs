@@ -93,7 +93,7 @@ struct Family<S: ?Sized> {
 const SECONDS: Option<Unit> = Some(Unit::Seconds);
 
 /// Those of each target.
-const OF_TARGETS: [Family<Seen>; 16] = [
+const OF_TARGETS: [Family<Seen>; 19] = [
     Family {
         name: "connections",
         kind: MetricType::Counter,
@@ -165,6 +165,36 @@ const OF_TARGETS: [Family<Seen>; 16] = [
         label: "reason",
         help: "Sessions with the server that could not be opened, by what failed",
         series: |seen| each(&seen.target.counts.failures, |count| Value::Counter(count.get())),
+    },
+    Family {
+        name: "sessions_ready",
+        kind: MetricType::Gauge,
+        unit: None,
+        label: "",
+        help: "Server sessions that wait for a client",
+        series: |seen| gauge(seen.target.supply().get().ready as f64),
+    },
+    Family {
+        name: "supply",
+        kind: MetricType::Counter,
+        unit: None,
+        label: "result",
+        help: "Clients whose session was ready (hit) or was opened for them (miss), where sessions are kept",
+        series: |seen| {
+            let supply = seen.target.supply().get();
+            each(&[("hit", supply.hits), ("miss", supply.misses)], |count| Value::Counter(*count))
+        },
+    },
+    Family {
+        name: "sessions_kept",
+        kind: MetricType::Counter,
+        unit: None,
+        label: "from",
+        help: "Server sessions that were kept for a client: opened ahead, or left by another client",
+        series: |seen| {
+            let supply = seen.target.supply().get();
+            each(&[("opened", supply.warmed), ("left", supply.reused)], |count| Value::Counter(*count))
+        },
     },
     Family {
         name: "refusals",

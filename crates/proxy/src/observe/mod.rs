@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 
 pub use audit::{AuditLog, OpenLog};
+pub use counts::Supply;
 pub use target::TargetObserver;
 pub(crate) use visit::{Ended, SignIn, Visit};
 

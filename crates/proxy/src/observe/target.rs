@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use pgentra_connect::{ConnectError, Connector, Timings, TokenState};
 
 use super::Observer;
-use super::counts::Counts;
+use super::counts::{Counts, Supplied};
 
 /// What can be seen of one target. Made by [`Observer::target`]; the default one is seen by nobody.
 #[derive(Debug, Default)]
@@ -48,6 +48,11 @@ impl TargetObserver {
     /// A server session could not be opened.
     pub(crate) fn failed(&self, error: &ConnectError) {
         self.counts.failed(error.kind());
+    }
+
+    /// Where the sessions of clients come from.
+    pub(crate) fn supply(&self) -> &Supplied {
+        &self.counts.supply
     }
 
     pub(super) fn process(&self) -> Option<&Observer> {

@@ -7,6 +7,7 @@ pub(crate) mod end;
 pub(crate) mod limits;
 pub(crate) mod listen;
 pub(crate) mod places;
+pub(crate) mod position;
 pub(crate) mod relay;
 pub(crate) mod server;
 pub(crate) mod traffic;

@@ -3,21 +3,41 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::Notify;
+
 /// Places for sessions. Clones count together, each with a limit of its own, so that a limit can change while there are
 /// sessions.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Places(Arc<AtomicUsize>);
+pub(crate) struct Places(Arc<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    number: AtomicUsize,
+    /// There is one less.
+    freed: Notify,
+}
 
 /// A place that is taken; it is free again when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place(Arc<AtomicUsize>);
+pub(crate) struct Place(Arc<Taken>);
 
 impl Places {
     /// Takes a place, if fewer than `limit` are taken.
     pub(crate) fn take(&self, limit: usize) -> Option<Place> {
         let one_more = |taken: usize| (taken < limit).then_some(taken + 1);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        self.0.number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         Some(Place(Arc::clone(&self.0)))
+    }
+
+    /// The same, waiting until there is one. Cancel-safe; whoever waited longest has no precedence.
+    pub(crate) async fn wait(&self, limit: usize) -> Place {
+        loop {
+            let freed = self.0.freed.notified();
+            match self.take(limit) {
+                Some(place) => return place,
+                None => freed.await,
+            }
+        }
     }
 
     pub(crate) fn is(&self, other: &Self) -> bool {
@@ -26,13 +46,14 @@ impl Places {
 
     /// How many are taken.
     pub(crate) fn taken(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.number.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.number.fetch_sub(1, Ordering::Relaxed);
+        self.0.freed.notify_waiters();
     }
 }
 
@@ -53,5 +74,14 @@ mod tests {
         drop(two);
         assert_eq!(places.taken(), 0);
         assert!(places.take(1).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_place_that_gets_free_is_noticed() {
+        let places = Places::default();
+        let place = places.take(1).unwrap();
+        let (waited, ()) = tokio::join!(places.wait(1), async { drop(place) });
+        assert_eq!(places.taken(), 1);
+        drop(waited);
     }
 }

@@ -27,10 +27,21 @@ thread_local! {
     static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Changes what a client sends to the server.
+/// Changes what a client sends to the server, and sees what the server sends.
 pub(crate) trait Rewrite {
     /// Gets what was received and leaves what is to be sent. It may hold bytes back until more came.
     fn rewrite(&mut self, bytes: &mut BytesMut);
+
+    /// Gets what the server has sent.
+    fn see(&mut self, _: &[u8]) {}
+
+    /// The client has hung up.
+    fn hang_up(&mut self) {}
+
+    /// Whether the client has left a session that is to stay: the relay ends, and neither side is told.
+    fn stays(&self) -> bool {
+        false
+    }
 }
 
 /// Changes nothing.
@@ -40,7 +51,16 @@ impl Rewrite for AsIs {
     fn rewrite(&mut self, _: &mut BytesMut) {}
 }
 
-/// Relays until the server hangs up, or one side breaks. `first` is what the server has sent already.
+/// What the server sends is seen, and not changed.
+struct Seen<'a, R>(&'a mut R);
+
+impl<R: Rewrite> Rewrite for Seen<'_, R> {
+    fn rewrite(&mut self, bytes: &mut BytesMut) {
+        self.0.see(bytes);
+    }
+}
+
+/// Relays until the server hangs up, the client leaves a session that [`stays`](Rewrite::stays), or one side breaks. `first` is what the server has sent already.
 ///
 /// A client that closes only its sending side still gets its answers. A server that hangs up ends the session after its
 /// last bytes were delivered. An error says which side broke; a session that ended in good order has none, and says which
@@ -62,10 +82,11 @@ where
     poll_fn(|cx| {
         match up.poll(cx, client, server, rewrite) {
             Poll::Ready(Err(Broken::Source(error))) => return Poll::Ready(Err(Broken::Source(error))),
+            Poll::Ready(Ok(())) if rewrite.stays() => return Poll::Ready(Ok(())),
             // The server does not listen any more, but what it said last is still to be delivered.
             Poll::Ready(Err(Broken::Sink(_)) | Ok(())) | Poll::Pending => {}
         }
-        match ready!(down.poll(cx, server, client, &mut AsIs)) {
+        match ready!(down.poll(cx, server, client, &mut Seen(rewrite))) {
             Ok(()) => Poll::Ready(Ok(())),
             // The sides of this direction are the other way round.
             Err(Broken::Source(error)) => Poll::Ready(Err(Broken::Sink(error))),
@@ -73,6 +94,9 @@ where
         }
     })
     .await?;
+    if rewrite.stays() {
+        return Ok(Side::Client);
+    }
     let first_to_go = if up.state == State::Done { Side::Client } else { Side::Server };
     // The session is over; a client that does not hang up is not waited for any longer.
     let _ = Box::pin(tokio::time::timeout(LINGER, linger(client))).await;
@@ -154,6 +178,9 @@ impl Pipe {
                 }
                 self.unflushed = true;
             }
+            if rewrite.stays() {
+                return Poll::Ready(Ok(()));
+            }
             if self.state == State::Ending {
                 return Pin::new(sink).poll_shutdown(cx).map_err(Broken::Sink);
             }
@@ -162,10 +189,14 @@ impl Pipe {
             }
             self.buf.reserve(BUFFER);
             match poll_read_buf(Pin::new(&mut *source), cx, &mut self.buf) {
-                Poll::Ready(Ok(0)) => self.state = State::Ending,
+                Poll::Ready(Ok(0)) => {
+                    rewrite.hang_up();
+                    self.state = State::Ending;
+                }
                 Poll::Ready(Ok(_)) => rewrite.rewrite(&mut self.buf),
                 // TLS that ends without a word: not every client takes its leave.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    rewrite.hang_up();
                     self.state = State::Ending;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Source(error))),

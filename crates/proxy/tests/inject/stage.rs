@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
 
 use bytes::BytesMut;
 use pgentra_connect::pgentra_identity::{
-    Clock as _, Cloud, Credential, Env, Files, Resource, SystemClock, World,
+    self as identity, Clock as _, Cloud, Credential, Env, Files, Resource, SystemClock, World,
 };
 use pgentra_connect::{Connector, Layers, Roots, Target};
 use pgentra_emulator::{Clock, LocalAzure, Options};
@@ -13,11 +14,12 @@ use pgentra_localdb::{LocalDb, Server};
 use pgentra_proxy::gateway::{
     self, Config, Flavour, Gateway, Principal, PrincipalKind, ServiceAccount, Setup, Upstream,
 };
-use pgentra_proxy::inject::{self, Injector, Listener, Naming};
+use pgentra_proxy::inject::{self, Injector, Listener, Naming, Supply};
 use pgentra_proxy::session::Limits;
 use pgentra_verify::{BoxFuture, FetchError, KeySource, Policy, Verifier};
 use pgentra_wire::backend::BackendMessage;
 use pgentra_wire::fields::Fields;
+use pgentra_wire::frame::Header;
 use pgentra_wire::startup::StartupMessage;
 use rustls::ServerConfig;
 use secrecy::ExposeSecret;
@@ -43,6 +45,8 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
 }
 
 pub(crate) struct Stage {
+    /// The time of day of all of them.
+    pub(crate) clock: Clock,
     pub(crate) azure: Arc<LocalAzure>,
     pub(crate) credential: Credential,
     db: LocalDb,
@@ -56,7 +60,7 @@ impl Stage {
 
     pub(crate) async fn new(name: &str) -> Self {
         let clock = Clock::following(|| SystemClock.now());
-        let azure = Arc::new(LocalAzure::start(Options::new(clock)).await.unwrap());
+        let azure = Arc::new(LocalAzure::start(Options::new(clock.clone())).await.unwrap());
         let folder = std::env::temp_dir().join(format!("pgentra-inject-{}-{name}", std::process::id()));
         let options = pgentra_localdb::Options { folder, server: Server::Embedded };
         let db = pgentra_localdb::start(options).await.unwrap();
@@ -71,10 +75,11 @@ impl Stage {
         };
         gateway::init(&upstream, &service, &setup).await.unwrap();
         let tls = azure.certificates().issue(&["localhost"]).unwrap().server_config(&[]).unwrap();
-        let gateway = serve(&azure, &db, tls).await;
+        let gateway = serve(&azure, &db, &clock, tls).await;
         let env = Env::from_map([("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata_url())]);
-        let credential = Credential::builder(World::builder().env(env).build()).build().unwrap();
-        let stage = Self { azure, credential, db, gateway };
+        let world = World::builder().env(env).clock(Follows(clock.clone())).build();
+        let credential = Credential::builder(world).build().unwrap();
+        let stage = Self { clock, azure, credential, db, gateway };
         let role = format!("CREATE ROLE {UNMAPPED} LOGIN PASSWORD 'x'");
         stage.superuser().await.batch_execute(&role).await.unwrap();
         stage
@@ -82,7 +87,7 @@ impl Stage {
 
     /// Another gateway before the same PostgreSQL; its port.
     pub(crate) async fn gateway_with(&self, tls: Arc<ServerConfig>) -> u16 {
-        serve(&self.azure, &self.db, tls).await.port()
+        serve(&self.azure, &self.db, &self.clock, tls).await.port()
     }
 
     /// The superuser, past everything.
@@ -121,6 +126,19 @@ impl Stage {
         self.credential.token(&resource()).await.unwrap().expose_secret().to_owned()
     }
 
+    /// The server processes of sessions with this application name.
+    pub(crate) async fn processes(&self, superuser: &Client, application: &str) -> Vec<i32> {
+        let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 ORDER BY backend_start";
+        superuser.query(sql, &[&application]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Waits until so many sessions with this application name are there.
+    pub(crate) async fn until_processes(&self, superuser: &Client, application: &str, number: usize) {
+        while self.processes(superuser, application).await.len() != number {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Waits until the role runs a statement that sleeps.
     pub(crate) async fn sleeping(&self, superuser: &Client, application: &str) {
         let sql = "SELECT 1 FROM pg_stat_activity WHERE application_name = $1 AND wait_event = 'PgSleep'";
@@ -135,9 +153,10 @@ fn upstream(db: &LocalDb) -> (Upstream, ServiceAccount) {
     (Upstream::Unix { dir: db.socket_dir().to_owned(), port: db.port() }, service)
 }
 
-async fn serve(azure: &Arc<LocalAzure>, db: &LocalDb, tls: Arc<ServerConfig>) -> SocketAddr {
+async fn serve(azure: &Arc<LocalAzure>, db: &LocalDb, clock: &Clock, tls: Arc<ServerConfig>) -> SocketAddr {
     let policy = Policy::builder(azure.tenant()).audience(resource().as_str()).build().unwrap();
     let (upstream, service) = upstream(db);
+    let clock = clock.clone();
     let config = Config {
         tls,
         upstream,
@@ -145,13 +164,23 @@ async fn serve(azure: &Arc<LocalAzure>, db: &LocalDb, tls: Arc<ServerConfig>) ->
         flavour: Flavour::Flexible,
         server_name: "mydemoserver".to_owned(),
         verifier: Arc::new(Verifier::new(policy, Published(Arc::clone(azure)))),
-        clock: Arc::new(|| SystemClock.now()),
+        clock: Arc::new(move || clock.now()),
         limits: Limits::default(),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = listener.local_addr().unwrap();
     tokio::spawn(Arc::new(Gateway::new(config)).serve(listener, CancellationToken::new()));
     gateway
+}
+
+/// The stage's clock for the credential.
+#[derive(Debug)]
+struct Follows(Clock);
+
+impl identity::Clock for Follows {
+    fn now(&self) -> SystemTime {
+        self.0.now()
+    }
 }
 
 struct Published(Arc<LocalAzure>);
@@ -207,6 +236,22 @@ impl Running {
         Ok(client)
     }
 
+    /// Connects as the role, with an application name that makes the start-up one of its own.
+    pub(crate) async fn named(&self, application: &str) -> Client {
+        let mut config = tokio_postgres::Config::new();
+        config.user(ROLE).dbname("postgres").application_name(application);
+        let (client, connection) = config.connect_raw(self.dial().await, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Waits until the supply is as it should be.
+    pub(crate) async fn until_supply(&self, so: impl Fn(Supply) -> bool) {
+        while !so(self.injector.supply()) {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// What a client is told instead of a session.
     pub(crate) async fn refusal(&self, user: &str, database: &str) -> tokio_postgres::error::DbError {
         match self.connect(user, database).await {
@@ -256,10 +301,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     pub(crate) async fn until_ready(&mut self) -> Vec<BackendMessage> {
         let mut messages = Vec::new();
         loop {
-            match self.read().await.expect("more messages") {
-                BackendMessage::ReadyForQuery(_) => return messages,
-                message => messages.push(message),
+            match self.read().await {
+                Some(BackendMessage::ReadyForQuery(_)) => return messages,
+                Some(message) => messages.push(message),
+                None => panic!("no more after {messages:?}"),
             }
+        }
+    }
+
+    /// The types of the messages up to the next ReadyForQuery, or to the server's wish for COPY data.
+    pub(crate) async fn tags_until_ready(&mut self) -> Vec<u8> {
+        let mut tags = Vec::new();
+        loop {
+            while let Some(Header { tag, body }) = Header::peek(&self.received).unwrap() {
+                if self.received.len() < Header::SIZE + body {
+                    break;
+                }
+                let _ = self.received.split_to(Header::SIZE + body);
+                tags.push(tag);
+                if matches!(tag, b'Z' | b'G') {
+                    return tags;
+                }
+            }
+            assert_ne!(self.stream.read_buf(&mut self.received).await.unwrap(), 0, "more messages");
         }
     }
 
@@ -272,6 +336,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         assert_eq!(self.read().await, None);
         fields
     }
+}
+
+/// The process id of the session.
+pub(crate) async fn pid(client: &Client) -> i32 {
+    client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0)
 }
 
 /// The only column of the only row.

@@ -1,0 +1,197 @@
+//! Sessions that are opened before a client asks for them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pgentra_connect::{ConnectError, SignedIn};
+use pgentra_wire::startup::StartupMessage;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::stock::{Claimed, Opening, Taken};
+use super::upstream::Upstream;
+use super::{Injector, refusal};
+pub use crate::observe::Supply;
+use crate::session::end::{End, sqlstate};
+use crate::session::places::Place;
+
+/// Sessions that are opened ahead at the same time: a server that has just come back has better things to do.
+const AT_ONCE: usize = 4;
+/// How often sessions that wait are looked at. It decides how soon the place of one that ended is free again; none is
+/// handed out unseen.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a client waits for a session that another client is just leaving, before it gets one of its own.
+const ON_ITS_WAY: Duration = Duration::from_millis(100);
+/// How long a client waits for the place of a session that was being opened ahead.
+const PLACE: Duration = Duration::from_secs(2);
+
+/// How many listeners are served, and the task that looks after the sessions meanwhile.
+#[derive(Default)]
+pub(super) struct Keepers(Mutex<(usize, Option<AbortHandle>)>);
+
+impl Injector {
+    /// How well clients are supplied with sessions, by this injector and those that have the same observer. All zero where
+    /// no sessions are kept: see [`Options::warm`](super::Options::warm) and [`Options::reuse`](super::Options::reuse).
+    pub fn supply(&self) -> Supply {
+        self.observer.supply().get()
+    }
+
+    /// A session for this start-up: one that is ready, else a new one.
+    pub(super) async fn session(&self, start: &StartupMessage) -> Result<Upstream, End> {
+        let keeps = self.keeps(start);
+        if keeps {
+            if let Some(ready) = self.ready(start).await {
+                self.observer.supply().hits.inc();
+                if self.warm > 0 {
+                    self.changed.notify_one();
+                }
+                return Ok(ready);
+            }
+            self.observer.supply().misses.inc();
+        }
+        let place = self.place().await.ok_or_else(|| refusal::too_many(self.limits.connections))?;
+        self.rate.turn().await.map_err(|_| refusal::too_fast(self.rate.per_second()))?;
+        let signed_in = self.open(start).await.map_err(|error| refusal::failed(&error))?;
+        if keeps && self.stock.learn(start, Instant::now()) {
+            self.changed.notify_one();
+        }
+        Ok(Upstream::new(signed_in, place))
+    }
+
+    /// Whether sessions of this start-up are kept. Not for replication, which no client begins twice in a moment.
+    pub(super) fn keeps(&self, start: &StartupMessage) -> bool {
+        (self.warm > 0 || self.reuse) && start.get("replication").is_none()
+    }
+
+    async fn ready(&self, start: &StartupMessage) -> Option<Upstream> {
+        loop {
+            let upstream = match self.stock.take(start, Instant::now()) {
+                Taken::Ready(upstream) => upstream,
+                Taken::Soon(waiter) => timeout(ON_ITS_WAY, waiter).await.ok()?.ok()?,
+                Taken::Nothing => return None,
+            };
+            // A new sign-in would need a token that lives.
+            if upstream.token_expires_on > self.connector.now() {
+                return Some(upstream);
+            }
+        }
+    }
+
+    /// A place among the sessions. One that waits for a client gives up its own.
+    async fn place(&self) -> Option<Place> {
+        let (sessions, limit) = (&self.shared.sessions, self.limits.connections);
+        if let Some(place) = sessions.take(limit) {
+            return Some(place);
+        }
+        match self.stock.claim() {
+            Claimed::Session(upstream) => Some(upstream.place),
+            Claimed::Coming(_claim) => {
+                self.changed.notify_one();
+                timeout(PLACE, sessions.wait(limit)).await.ok()
+            }
+            Claimed::Nothing => None,
+        }
+    }
+
+    /// A new session. Where the server has no place for it, those that wait make room.
+    async fn open(&self, start: &StartupMessage) -> Result<SignedIn, ConnectError> {
+        loop {
+            match self.dial(start).await {
+                Err(error) if is_full(&error) => {
+                    self.stock.pause(Instant::now());
+                    let Some(upstream) = self.stock.evict() else { return Err(error) };
+                    upstream.end().await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn dial(&self, start: &StartupMessage) -> Result<SignedIn, ConnectError> {
+        let opened = self.connector.open(start).await;
+        match &opened {
+            Ok(signed_in) => self.observer.opened(signed_in.timings()),
+            Err(error) => self.observer.failed(error),
+        }
+        opened
+    }
+
+    /// Looks after the sessions that wait, until it is dropped.
+    async fn keep(self: Arc<Self>) {
+        let mut openings = JoinSet::new();
+        loop {
+            while openings.try_join_next().is_some() {}
+            if self.stock.is_claimed() {
+                openings.abort_all();
+            }
+            let any = self.stock.sweep(Instant::now());
+            for start in self.stock.missing(self.warm, Instant::now()) {
+                if openings.len() >= AT_ONCE || self.stock.is_claimed() {
+                    break;
+                }
+                let Some(place) = self.shared.sessions.take(self.limits.connections) else { break };
+                if !self.rate.try_turn() {
+                    break;
+                }
+                let Some(opening) = self.stock.opening(&start) else { continue };
+                openings.spawn(Arc::clone(&self).open_ahead(start, opening, place));
+            }
+            tokio::select! {
+                () = self.changed.notified() => {}
+                Some(_) = openings.join_next(), if !openings.is_empty() => {}
+                () = sleep(LOOK), if any => {}
+            }
+        }
+    }
+
+    async fn open_ahead(self: Arc<Self>, start: StartupMessage, opening: Opening<Upstream>, place: Place) {
+        match self.dial(&start).await {
+            Ok(signed_in) => {
+                self.observer.supply().warmed.inc();
+                opening.opened(Upstream::new(signed_in, place), Instant::now());
+            }
+            Err(error) => {
+                self.observer.supply().failed.inc();
+                tracing::info!(%error, "no session could be opened ahead");
+                if is_full(&error) {
+                    self.stock.pause(Instant::now());
+                }
+                opening.failed(Instant::now());
+            }
+        }
+    }
+}
+
+fn is_full(error: &ConnectError) -> bool {
+    error.server_message().is_some_and(|server| server.sqlstate() == sqlstate::TOO_MANY_CONNECTIONS)
+}
+
+/// Sessions are kept while one of these is there.
+pub(super) struct Keeping(Arc<Injector>);
+
+impl Keeping {
+    pub(super) fn of(injector: Arc<Injector>) -> Option<Self> {
+        if injector.warm == 0 && !injector.reuse {
+            return None;
+        }
+        let mut keepers = injector.keepers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        keepers.0 += 1;
+        if keepers.1.is_none() {
+            injector.stock.open();
+            keepers.1 = Some(tokio::spawn(Arc::clone(&injector).keep()).abort_handle());
+        }
+        drop(keepers);
+        Some(Self(injector))
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        let mut keepers = self.0.keepers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        keepers.0 -= 1;
+        if keepers.0 == 0 {
+            keepers.1.take().inspect(AbortHandle::abort);
+            self.0.stock.close();
+        }
+    }
+}
