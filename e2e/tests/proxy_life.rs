@@ -279,3 +279,22 @@ fn a_check_tells_of_every_target() {
         assert!(told[1]["error"].is_string() && done.stderr.contains("2 of 3 target(s)"), "{done:?}");
     }
 }
+#[test]
+fn sigterm_under_load_ends_sessions_between_transactions() {
+    if !have(&["postgresql"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let stage = Stage::new(&lab);
+    let proxy = stage.proxy(&lab, "drain_timeout = 600\ndrain = 'transaction'");
+    // More than a minute's work.
+    let client = stage.client(&proxy, "pgbench -n -f $1 -c 4 -t 1000000");
+    stage.at_work(4);
+    proxy.signal(Signal::TERM);
+    assert!(proxy.ended().success());
+    let (well, said) = client.join().unwrap();
+    assert!(!well && said.contains("terminating connection due to administrator command"), "{said}");
+    // Whatever was done, its client was told.
+    assert_eq!(processed(&said), stage.told(), "{said}");
+    assert_eq!(stage.sessions(), 0);
+}

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction};
+use pgentra_proxy::session::Drain;
 use uuid::Uuid;
 
 use super::level::PREFIX;
@@ -253,6 +254,18 @@ pub(crate) const KEYS: &[Key] = &[
         help: Some("Time that sessions have to end by themselves when the proxy is told to stop"),
         excludes: &[],
         set: Set::Process(|process, given| given.seconds(0..=DAY).map(|value| process.drain_timeout = value)),
+    },
+    Key {
+        name: "drain",
+        form: Form::Text,
+        value: "UNIT",
+        default: "session",
+        help: Some(
+            "What a session may still do when the proxy is told to stop: session, end by itself; transaction, end its transaction \
+             and be told 57P01",
+        ),
+        excludes: &[],
+        set: Set::Process(|process, given| given.drain().map(|value| process.drain = value)),
     },
     Key {
         name: "danger_listen_beyond_loopback",
@@ -539,6 +552,14 @@ impl<'a> Given<'a> {
             "true" => Ok(true),
             "false" => Ok(false),
             other => Err(format!("is true or false, not `{other}`")),
+        }
+    }
+
+    fn drain(&self) -> Result<Drain, String> {
+        match self.text()? {
+            "session" => Ok(Drain::Session),
+            "transaction" => Ok(Drain::Transaction),
+            other => Err(format!("is session or transaction, not `{other}`")),
         }
     }
 

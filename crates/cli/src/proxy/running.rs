@@ -277,6 +277,7 @@ fn injector(
     let options = Options {
         naming,
         limits,
+        drain: process.drain,
         shared,
         observer,
         door: door.clone(),

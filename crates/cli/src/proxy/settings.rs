@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use pgentra_proxy::inject::WARM_MAX_AGE;
+use pgentra_proxy::session::Drain;
 
 use super::place::Place;
 use crate::arguments::Identity;
@@ -15,6 +16,7 @@ use crate::arguments::Identity;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) drain_timeout: Duration,
+    pub(crate) drain: Drain,
     pub(crate) danger_listen_beyond_loopback: bool,
     pub(crate) seen: Seen,
 }
@@ -108,6 +110,7 @@ impl Default for Process {
     fn default() -> Self {
         Self {
             drain_timeout: Duration::from_secs(5),
+            drain: Drain::default(),
             danger_listen_beyond_loopback: false,
             seen: Seen::default(),
         }

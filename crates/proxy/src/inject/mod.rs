@@ -35,7 +35,7 @@ use upstream::Upstream;
 use warm::Keepers;
 
 use crate::observe::TargetObserver;
-use crate::session::{Limits, UnixSocket};
+use crate::session::{Drain, Limits, UnixSocket};
 
 /// The default of [`Options::warm_max_age`].
 pub const WARM_MAX_AGE: Duration = Duration::from_secs(180);
@@ -69,6 +69,8 @@ pub struct Options {
     /// How much it takes on. [`Limits::start_up`] is the time that a client has for TLS, its start-up packet and its password;
     /// what follows is bounded by the credential's and the target's own limits, so that their failures are told and not cut off.
     pub limits: Limits,
+    /// What a session is given when serving ends.
+    pub drain: Drain,
     /// What it has in common with the injector whose place it takes.
     pub shared: Shared,
     /// Who is told what happens. By default nobody.
@@ -98,6 +100,7 @@ impl Default for Options {
         Self {
             naming: Naming::default(),
             limits: Limits::default(),
+            drain: Drain::default(),
             shared: Shared::default(),
             observer: Arc::default(),
             door: Door::default(),
@@ -114,6 +117,7 @@ pub struct Injector {
     connector: Connector,
     naming: Naming,
     limits: Limits,
+    drain: Drain,
     shared: Shared,
     door: RwLock<Arc<Door>>,
     starting: Arc<Semaphore>,
@@ -130,12 +134,23 @@ pub struct Injector {
 impl Injector {
     /// An injector whose sessions `connector` opens.
     pub fn new(connector: Connector, options: Options) -> Self {
-        let Options { naming, limits, shared, observer, door, warm, warm_max_age, reuse, connect_rate } =
-            options;
+        let Options {
+            naming,
+            limits,
+            drain,
+            shared,
+            observer,
+            door,
+            warm,
+            warm_max_age,
+            reuse,
+            connect_rate,
+        } = options;
         observer.served_by(&connector, limits.connections);
         Self {
             connector,
             naming,
+            drain,
             shared,
             door: RwLock::new(Arc::new(door)),
             // Without at least one, nobody would be told that the limit is zero.

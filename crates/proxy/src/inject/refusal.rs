@@ -43,6 +43,13 @@ pub(crate) fn shutting_down() -> Fields {
     fatal(sqlstate::CANNOT_CONNECT_NOW, "the proxy is shutting down").with_hint("Try again in a few seconds.")
 }
 
+/// In PostgreSQL's own words: drivers and pools know them.
+pub(crate) fn terminated() -> Fields {
+    fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+        .with_detail("The proxy is shutting down.")
+        .with_hint("Connect again in a few seconds.")
+}
+
 pub(crate) fn stranger(address: impl Display) -> Fields {
     fatal(sqlstate::INVALID_AUTHORIZATION, &format!("the proxy's socket is not for the {address}"))
         .with_hint("Connect as the user that the proxy runs as, or have its listen_uids name yours.")

@@ -1,5 +1,6 @@
 //! Accepts clients until told to stop, and sees every session to its end.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -12,11 +13,15 @@ use super::warm::Keeping;
 use super::{Current, Injector, Listener, refusal};
 use crate::observe::{Ended, Visit};
 use crate::session::client::{Client, Socket};
+use crate::session::drain::{Drain, Watched, is_drained};
 use crate::session::end::End;
 use crate::session::listen::{Listen, Stages, accept};
 use crate::session::position::Position;
 use crate::session::relay::{AsIs, Broken, Rewrite, Side, relay};
 use crate::session::traffic::Counted;
+
+/// The message Terminate (PostgreSQL documentation, "Message Formats").
+const TERMINATE: &[u8] = b"X\0\0\0\x04";
 
 /// How serving comes to its end.
 #[derive(Clone, Debug, Default)]
@@ -37,8 +42,9 @@ impl Injector {
 
 impl Current {
     /// Serves clients until `stop` says otherwise. Drained means: whoever is still signing in is told 57P03; sessions get
-    /// [`Limits::drain`](crate::session::Limits::drain) to end by themselves, and are cut off then. Returns when the last one
-    /// is gone.
+    /// [`Limits::drain`](crate::session::Limits::drain) to end by themselves, or to come to the end of their transaction
+    /// ([`Options::drain`](super::Options::drain)). The rest are told 57P01 then where the client waits for an answer, and cut
+    /// off where it is in the middle of one. Returns when the last one is gone.
     ///
     /// Dropping the future drops the sessions too. One injector can serve several listeners: limits and cancel keys are
     /// common to them.
@@ -120,25 +126,47 @@ impl Injector {
         drop(starting);
         let observed = visit.signed_in(std::mem::take(&mut session.sign_in));
         let traffic = observed.traffic();
-        let mut counted = Counted::new(&mut client, &traffic);
-        let ended = tokio::select! {
-            // Only the server knows where a message may stand between the bytes of a result: no farewell from here.
-            () = stages.terminate.cancelled() => {
-                tracing::info!(%address, "a session was cut off");
+        let mut watched = Watched::new(&mut client, self.drain, &stages.drain);
+        let relayed = {
+            let mut counted = Counted::new(&mut watched, &traffic);
+            let mut relaying = pin!(self.converse(&mut counted, session));
+            let mut is_draining = self.drain == Drain::Session;
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stages.terminate.cancelled() => break None,
+                    relayed = &mut relaying => break Some(relayed),
+                    // One that is at rest then is polled once more, and notices.
+                    () = stages.drain.cancelled(), if !is_draining => is_draining = true,
+                }
+            }
+        };
+        let is_told = match &relayed {
+            None => watched.is_between_messages(),
+            Some(Err(Broken::Source(error))) => is_drained(error),
+            Some(_) => false,
+        };
+        let ended = match relayed {
+            Some(Ok(side)) => {
+                tracing::debug!(%address, "a session ended");
+                if side == Side::Client { Ended::Client } else { Ended::Server }
+            }
+            Some(Err(error)) if !is_told => {
+                tracing::debug!(%address, %error, "a session broke");
+                if matches!(error, Broken::Source(_)) { Ended::Client } else { Ended::Server }
+            }
+            _ => {
+                tracing::info!(%address, is_told, "a session was ended");
                 Ended::Cut
             }
-            ended = self.converse(&mut counted, session) => match ended {
-                Ok(side) => {
-                    tracing::debug!(%address, "a session ended");
-                    if side == Side::Client { Ended::Client } else { Ended::Server }
-                }
-                Err(error) => {
-                    tracing::debug!(%address, %error, "a session broke");
-                    if matches!(error, Broken::Source(_)) { Ended::Client } else { Ended::Server }
-                }
-            },
         };
         observed.ended(ended);
+        if is_told {
+            tokio::select! {
+                () = stages.kill.cancelled() => {}
+                () = client.tell(refusal::terminated()) => {}
+            }
+        }
     }
 
     /// A session from its first query to its end, or until it is taken back.
@@ -149,11 +177,13 @@ impl Injector {
         let first = std::mem::take(&mut session.first);
         let server = &mut session.upstream.stream;
         if session.start.is_none() {
-            return relay(client, server, first, &mut AsIs).await;
+            let relayed = relay(client, server, first, &mut AsIs).await;
+            return take_leave(server, relayed).await;
         }
         let mut position = Position::default();
         position.see(&first);
-        let side = relay(client, server, first, &mut position).await?;
+        let relayed = relay(client, server, first, &mut position).await;
+        let side = take_leave(server, relayed).await?;
         if position.was_left_at_rest() {
             // It hears at once that it may go; what it thinks of that is its own affair.
             let _ = client.shutdown().await;
@@ -161,4 +191,23 @@ impl Injector {
         }
         Ok(side)
     }
+}
+
+/// Ends a session at rest as a client would, so that the server does not complain of a connection that broke.
+async fn take_leave<S: AsyncWrite + Unpin>(
+    server: &mut S,
+    relayed: Result<Side, Broken>,
+) -> Result<Side, Broken> {
+    if let Err(Broken::Source(error)) = &relayed
+        && is_drained(error)
+    {
+        let left = async {
+            server.write_all(TERMINATE).await?;
+            server.shutdown().await
+        };
+        if let Err(error) = left.await {
+            tracing::debug!(%error, "the server could not be told that a session is over");
+        }
+    }
+    relayed
 }

@@ -3,6 +3,7 @@
 pub(crate) mod answer;
 pub(crate) mod cancel;
 pub(crate) mod client;
+pub(crate) mod drain;
 pub(crate) mod end;
 pub(crate) mod limits;
 pub(crate) mod listen;
@@ -13,5 +14,6 @@ pub(crate) mod server;
 pub(crate) mod traffic;
 pub(crate) mod unix;
 
+pub use drain::Drain;
 pub use limits::Limits;
 pub use unix::UnixSocket;

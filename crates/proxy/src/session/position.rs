@@ -54,7 +54,7 @@ impl Position {
     }
 
     /// Takes in what the client sent. `Some(length)`: so many bytes of it come before its Terminate.
-    fn client(&mut self, bytes: &[u8]) -> Option<usize> {
+    pub(crate) fn client(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut rest = bytes;
         loop {
             // Its first byte is enough: nothing of it may reach the server.
@@ -74,7 +74,7 @@ impl Position {
     }
 
     /// Takes in what the server sent.
-    fn server(&mut self, bytes: &[u8]) {
+    pub(crate) fn server(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while let Some(step) = self.server.step(&mut rest) {
             match step {
@@ -106,9 +106,14 @@ impl Position {
     }
 
     /// Nothing was begun that is not finished, and no transaction is open.
-    fn is_at_rest(&self) -> bool {
+    pub(crate) fn is_at_rest(&self) -> bool {
         let between = self.client.is_between() && self.server.is_between();
         !self.lost && between && self.pending == 0 && !self.unsynced && self.transaction == Transaction::None
+    }
+
+    /// What the server sent are whole messages, so that another may follow.
+    pub(crate) fn is_between_answers(&self) -> bool {
+        !self.lost && self.server.is_between()
     }
 
     /// The settings that the server reported, each with its last value.
