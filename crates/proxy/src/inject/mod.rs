@@ -146,7 +146,6 @@ impl Injector {
             reuse,
             connect_rate,
         } = options;
-        observer.served_by(&connector, limits.connections);
         Self {
             connector,
             naming,

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::login::Session;
 use super::warm::Keeping;
 use super::{Current, Injector, Listener, refusal};
-use crate::observe::{Ended, Visit};
+use crate::observe::{Ended, Listening, Visit};
 use crate::session::client::{Client, Socket};
 use crate::session::drain::{Drain, Watched, is_drained};
 use crate::session::end::End;
@@ -57,7 +57,7 @@ impl Current {
 
     async fn serve_on<L: Listen>(self, listener: L, stop: Stop) {
         let mut replaced = self.replaced();
-        let mut up = self.get().observer.listens_on(listener.name());
+        let mut up = self.get().shown_at(listener.name());
         let mut keeping = Keeping::of(self.get());
         let stages = Stages::until(stop.serving);
         let _kill = stages.kill.clone().drop_guard();
@@ -69,7 +69,7 @@ impl Current {
                 () = stages.drain.cancelled() => None,
                 Ok(()) = replaced.changed() => {
                     // The listener is another target's now, perhaps.
-                    up = self.get().observer.listens_on(listener.name());
+                    up = self.get().shown_at(listener.name());
                     keeping = Keeping::of(self.get());
                     continue;
                 }
@@ -89,6 +89,12 @@ impl Current {
 }
 
 impl Injector {
+    /// Shows that this listener is its own until what this returns is dropped. Only now, as one that was made may never serve.
+    fn shown_at(&self, address: String) -> Listening {
+        self.observer.served_by(&self.connector, self.limits.connections);
+        self.observer.listens_on(address)
+    }
+
     /// One connection from start to end. Whatever way it goes, both sides are closed with it.
     async fn run<S: Socket>(
         self: Arc<Self>,
@@ -157,7 +163,7 @@ impl Injector {
             }
             _ => {
                 tracing::info!(%address, is_told, "a session was ended");
-                Ended::Cut
+                if is_told { Ended::Drained } else { Ended::Cut }
             }
         };
         observed.ended(ended);

@@ -29,7 +29,7 @@ pub(super) struct Counts {
     pub(super) session_start: Histogram,
     pub(super) stages: [(&'static str, Histogram); 5],
     pub(super) failures: [(&'static str, Counter); 8],
-    pub(super) ends: [(&'static str, Counter); 3],
+    pub(super) ends: [(&'static str, Counter); 4],
     pub(super) supply: Supplied,
     refusals: Mutex<BTreeMap<String, u64>>,
     live: Mutex<Live>,

@@ -139,7 +139,7 @@ const OF_TARGETS: [Family<Seen>; 19] = [
         kind: MetricType::Counter,
         unit: None,
         label: "by",
-        help: "Sessions that ended: the client hung up, the server did, or the proxy cut it off",
+        help: "Sessions that ended: the client hung up, the server did, or the proxy drained it or cut it off",
         series: |seen| each(&seen.target.counts.ends, |count| Value::Counter(count.get())),
     },
     Family {

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use audit::{AuditLog, OpenLog};
 pub use counts::Supply;
+pub(crate) use target::Listening;
 pub use target::TargetObserver;
 pub(crate) use visit::{Ended, SignIn, Visit};
 

@@ -28,6 +28,7 @@ struct Target {
     listening: Vec<String>,
     ready: bool,
     sessions: Sessions,
+    supply: Supply,
     bytes_to_server: u64,
     bytes_to_client: u64,
     refusals: BTreeMap<String, u64>,
@@ -40,6 +41,15 @@ struct Sessions {
     limit: usize,
     total: u64,
     signing_in: i64,
+}
+
+/// All zero where no sessions are kept for clients.
+#[derive(Debug, Serialize)]
+struct Supply {
+    ready: u64,
+    hits: u64,
+    misses: u64,
+    reused: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -102,6 +112,7 @@ impl Target {
         let counts = &target.counts;
         let (bytes_to_server, bytes_to_client) = counts.bytes();
         let open = counts.sessions_open.get();
+        let super::Supply { ready, hits, misses, reused, .. } = target.supply().get();
         Self {
             name: target.name().to_owned(),
             listening: target.listening(),
@@ -112,6 +123,7 @@ impl Target {
                 total: counts.sessions.get(),
                 signing_in: (counts.connections_open.get() - open).max(0),
             },
+            supply: Supply { ready, hits, misses, reused },
             bytes_to_server,
             bytes_to_client,
             refusals: counts.refusals(),

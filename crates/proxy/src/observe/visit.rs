@@ -28,17 +28,20 @@ pub(crate) enum Ended {
     Client,
     /// The server ended it, or its connection broke.
     Server,
-    /// The proxy ended it, because it is shutting down.
+    /// The proxy ended it between messages, because it is shutting down, and told the client.
+    Drained,
+    /// The proxy cut it off, because it is shutting down.
     Cut,
 }
 
 impl Ended {
-    pub(super) const ALL: [Self; 3] = [Self::Client, Self::Server, Self::Cut];
+    pub(super) const ALL: [Self; 4] = [Self::Client, Self::Server, Self::Drained, Self::Cut];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",
             Self::Server => "server",
+            Self::Drained => "drained",
             Self::Cut => "cut",
         }
     }

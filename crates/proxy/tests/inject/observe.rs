@@ -228,10 +228,10 @@ fn how_a_session_ended_is_told() {
         while raw.read().await.is_some() {}
         drop(raw);
         watched.empty().await;
-        let cut = watched.running.connect(ROLE, "postgres").await.unwrap();
+        let drained = watched.running.connect(ROLE, "postgres").await.unwrap();
         watched.running.shutdown.cancel();
         watched.running.served.await.unwrap();
-        drop(cut);
+        drop(drained);
         watched.observer.audit().unwrap().flush().await;
         let ends: Vec<Value> = watched
             .audit
@@ -241,7 +241,7 @@ fn how_a_session_ended_is_told() {
             .filter(|line| line["event"] == "end")
             .map(|line| line["ended_by"].clone())
             .collect();
-        assert_eq!(ends, ["server", "cut"]);
+        assert_eq!(ends, ["server", "drained"]);
     });
 }
 
@@ -429,5 +429,27 @@ fn a_listener_that_is_given_to_another_target_is_shown_there() {
         shown("before").await;
         current.replace(injector("after"));
         shown("after").await;
+    });
+}
+
+#[test]
+fn sessions_that_are_kept_ready_are_shown() {
+    run(async {
+        let stage = Stage::shared().await;
+        let observer = Observer::new(|| SystemClock.now(), CancellationToken::new(), None);
+        let options = Options { warm: 1, observer: observer.target("t"), ..Options::default() };
+        let running = Running::with(stage.connector(""), options).await;
+        let admin = listen(&observer, Scope::Admin).await;
+        let supply = async || {
+            let status: Value = serde_json::from_str(&get(admin, "/status.json").await.1).unwrap();
+            status["targets"][0]["supply"].clone()
+        };
+        drop(running.connect(ROLE, "postgres").await.unwrap());
+        while supply().await["ready"] != 1 {}
+        drop(running.connect(ROLE, "postgres").await.unwrap());
+        let supply = supply().await;
+        assert_eq!((&supply["hits"], &supply["misses"]), (&1.into(), &1.into()), "{supply}");
+        let (_, metrics) = get(admin, "/metrics").await;
+        assert!(metrics.contains("pgentra_proxy_supply_total{target=\"t\",result=\"hit\"} 1"), "{metrics}");
     });
 }
