@@ -247,7 +247,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         let before = out.filled().len();
         while out.filled().len() == before && !self.ended {
             let held = self.incoming.len();
-            let room = out.remaining().clamp(RECORD, READ);
+            // A message of the handshake that comes in many records stays there until it is whole.
+            let room = out.remaining().clamp(RECORD, READ).min(scratch.len().saturating_sub(held));
+            if room == 0 {
+                let message = "a message of the handshake that does not end";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, message)));
+            }
             let mut received = ReadBuf::new(&mut scratch[held..held + room]);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut received))?;
             let received = received.filled().len();
@@ -375,4 +380,125 @@ fn encode<D>(mut data: EncodeTlsData<'_, D>, out: &mut BytesMut) {
 
 fn invalid(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{RootCertStore, ServerConfig};
+    use tokio::io::{DuplexStream, duplex};
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::server::TlsStream as Server;
+
+    use super::*;
+
+    /// Both ends of one connection over a pipe that holds so many bytes.
+    async fn pair(pipe: usize) -> (TlsStream<DuplexStream>, Server<DuplexStream>) {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let versions = rustls::DEFAULT_VERSIONS;
+        let client = ClientConfig::builder_with_provider(Arc::clone(&provider));
+        let client = client
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let server = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        let mut server =
+            server.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+        // Nobody would read them while the pipe is full of them.
+        server.send_tls13_tickets = 0;
+        let (near, far) = duplex(pipe);
+        let name = ServerName::try_from("localhost").unwrap();
+        let accepted = TlsAcceptor::from(Arc::new(server)).accept(far);
+        let (client, server) = tokio::join!(TlsStream::connect(near, Arc::new(client), name), accepted);
+        (client.unwrap(), server.unwrap())
+    }
+
+    fn bytes(length: usize) -> Vec<u8> {
+        (0..length).map(|at| (at * 31 % 251) as u8).collect()
+    }
+
+    /// More than any buffer, over a pipe that takes little of it at a time, with new keys on the way.
+    #[tokio::test]
+    async fn everything_comes_through_whatever_the_pieces() {
+        for (pipe, piece) in [(50, 7), (1000, 100_000), (40_000, 1000), (1_000_000, 300_000)] {
+            let length = if pipe < 100 { 60_000 } else { 700_000 };
+            let (client, server) = pair(pipe).await;
+            let (mut from_server, mut to_server) = tokio::io::split(client);
+            let echo = async move {
+                let (mut server, mut received) = (server, Vec::new());
+                let mut buf = vec![0; piece];
+                while received.len() < length {
+                    let read = server.read(&mut buf).await.unwrap();
+                    assert_ne!(read, 0, "it ends early");
+                    received.extend_from_slice(&buf[..read]);
+                    if received.len() > length / 2 && received.len() - read <= length / 2 {
+                        server.get_mut().1.refresh_traffic_keys().unwrap();
+                    }
+                    server.write_all(&buf[..read]).await.unwrap();
+                    server.flush().await.unwrap();
+                }
+                assert_eq!(server.read(&mut buf).await.unwrap(), 0, "TLS's own end");
+                server.shutdown().await.unwrap();
+                received
+            };
+            let send = async {
+                for part in bytes(length).chunks(piece) {
+                    to_server.write_all(part).await.unwrap();
+                    to_server.flush().await.unwrap();
+                }
+                to_server.shutdown().await.unwrap();
+            };
+            let receive = async {
+                let mut received = Vec::new();
+                from_server.read_to_end(&mut received).await.unwrap();
+                received
+            };
+            let (there, (), back) = tokio::join!(echo, send, receive);
+            assert!(there == bytes(length), "towards the server, pipe {pipe}");
+            assert!(back == bytes(length), "back from it, pipe {pipe}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_held_while_nothing_flows() {
+        let (mut client, mut server) = pair(100_000).await;
+        server.write_all(b"hello, and what does not fit").await.unwrap();
+        server.flush().await.unwrap();
+        let mut first = [0; 5];
+        client.read_exact(&mut first).await.unwrap();
+        assert!(!client.is_drained(), "the rest waits");
+        let mut rest = [0; 23];
+        client.read_exact(&mut rest).await.unwrap();
+        assert_eq!(&rest, b", and what does not fit");
+        assert!(client.is_drained());
+        let held = client.incoming.capacity() + client.plaintext.capacity() + client.outgoing.capacity();
+        assert_eq!(held, 0);
+    }
+
+    #[tokio::test]
+    async fn an_end_without_a_word_is_told_from_one_in_good_order() {
+        let (mut client, mut server) = pair(100_000).await;
+        server.shutdown().await.unwrap();
+        assert_eq!(client.read(&mut [0; 10]).await.unwrap(), 0);
+        assert!(!client.is_drained(), "nobody is to get this one");
+        let (mut client, server) = pair(100_000).await;
+        drop(server);
+        let error = client.read(&mut [0; 10]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn a_changed_record_is_an_error() {
+        let (mut client, server) = pair(100_000).await;
+        let (mut below, _tls) = server.into_inner();
+        // A record of application data that no key of this connection made.
+        below.write_all(b"\x17\x03\x03\x00\x20").await.unwrap();
+        below.write_all(&[7; 32]).await.unwrap();
+        let error = client.read(&mut [0; 10]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+    }
 }
