@@ -43,6 +43,22 @@ pub enum AzureErrorKind {
     Refused,
 }
 
+impl AzureErrorKind {
+    /// All of them.
+    pub const ALL: [AzureErrorKind; 10] = [
+        AzureErrorKind::Token,
+        AzureErrorKind::Network,
+        AzureErrorKind::Usage,
+        AzureErrorKind::NotFound,
+        AzureErrorKind::Ambiguous,
+        AzureErrorKind::Forbidden,
+        AzureErrorKind::Conflict,
+        AzureErrorKind::Throttled,
+        AzureErrorKind::StillRunning,
+        AzureErrorKind::Refused,
+    ];
+}
+
 impl AzureError {
     /// What kind of failure this is.
     pub fn kind(&self) -> AzureErrorKind {
@@ -99,5 +115,28 @@ impl fmt::Display for AzureError {
 impl Error for AzureError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.cause.as_deref().map(|cause| cause as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A new kind does not compile here before it has a number, nor pass before it is listed.
+    #[test]
+    fn every_kind_is_listed() {
+        let numbers = AzureErrorKind::ALL.map(|kind| match kind {
+            AzureErrorKind::Token => 0,
+            AzureErrorKind::Network => 1,
+            AzureErrorKind::Usage => 2,
+            AzureErrorKind::NotFound => 3,
+            AzureErrorKind::Ambiguous => 4,
+            AzureErrorKind::Forbidden => 5,
+            AzureErrorKind::Conflict => 6,
+            AzureErrorKind::Throttled => 7,
+            AzureErrorKind::StillRunning => 8,
+            AzureErrorKind::Refused => 9,
+        });
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     }
 }

@@ -4,8 +4,8 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
+use pgentra_admin::AzureError;
 use pgentra_admin::roles::RolesError;
-use pgentra_admin::{AzureError, AzureErrorKind};
 use pgentra_connect::ConnectError;
 use pgentra_identity::{ConfigError, TokenError};
 
@@ -135,13 +135,14 @@ impl From<TokenError> for Problem {
 
 impl From<AzureError> for Problem {
     fn from(error: AzureError) -> Self {
-        let finding = azure(&error);
+        let finding = Finding::from(&error);
         let hint = error.hint().map(str::to_owned);
-        if matches!(finding, Finding::Usage | Finding::StatementRefused) {
-            let hint =
-                hint.unwrap_or_else(|| "look at it in Azure: the portal's activity log says more".to_owned());
-            return Self::of(finding, error, Some(hint));
-        }
+        let hint = match finding {
+            Finding::Usage | Finding::AzureRefused => {
+                hint.or_else(|| Some("look at it in Azure: the portal's activity log says more".to_owned()))
+            }
+            _ => hint,
+        };
         Self::of(finding, error, hint)
     }
 }
@@ -161,24 +162,18 @@ impl From<RolesError> for Problem {
     }
 }
 
-fn azure(error: &AzureError) -> Finding {
-    match error.kind() {
-        AzureErrorKind::Token | AzureErrorKind::Network => Finding::from(error),
-        AzureErrorKind::Usage | AzureErrorKind::NotFound | AzureErrorKind::Ambiguous => Finding::Usage,
-        _ => Finding::StatementRefused,
-    }
-}
-
 fn roles(error: &RolesError) -> Finding {
     match error {
         RolesError::Faults(_) => Finding::Usage,
         RolesError::Directory { source, .. } | RolesError::Tenant { source } => {
             let asked = source.source().and_then(|source| source.downcast_ref::<AzureError>());
-            asked.map_or(Finding::Usage, azure)
+            asked.map_or(Finding::Usage, Finding::from)
         }
         RolesError::Connect { source, .. } => Finding::from(source),
         RolesError::Broken { .. } => Finding::ConnectionLost,
         RolesError::HalfApplied { source, .. } => roles(source),
+        RolesError::NotEntra => Finding::RolesNotEntra,
+        RolesError::NotAdministrator(_) => Finding::RolesNotAdministrator,
         _ => Finding::StatementRefused,
     }
 }

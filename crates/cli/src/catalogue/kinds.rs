@@ -20,9 +20,12 @@ impl From<&ConnectError> for Finding {
     }
 }
 
-/// Of Resource Manager and Graph: why they could not be asked. What they answer is for their own words.
+/// Of Resource Manager and Graph: what they answered, or why they could not be asked.
 impl From<&AzureError> for Finding {
     fn from(error: &AzureError) -> Finding {
+        if let Some(answered) = of_azure(error.kind()) {
+            return answered;
+        }
         let cause = error.source();
         if let Some(token) = cause.and_then(|cause| cause.downcast_ref::<TokenError>()) {
             return Finding::from(token);
@@ -128,6 +131,21 @@ fn of_refusal(refusal: Refusal) -> Option<Finding> {
     })
 }
 
+/// `None` where nothing was answered: the reason is in the cause.
+fn of_azure(kind: AzureErrorKind) -> Option<Finding> {
+    Some(match kind {
+        AzureErrorKind::Usage => Finding::Usage,
+        AzureErrorKind::NotFound => Finding::AzureNotFound,
+        AzureErrorKind::Ambiguous => Finding::AzureAmbiguous,
+        AzureErrorKind::Forbidden => Finding::AzureForbidden,
+        AzureErrorKind::Conflict => Finding::AzureConflict,
+        AzureErrorKind::Throttled => Finding::AzureThrottled,
+        AzureErrorKind::StillRunning => Finding::AzureStillRunning,
+        AzureErrorKind::Refused => Finding::AzureRefused,
+        _ => return None,
+    })
+}
+
 /// `None` for a kind that is not in the catalogue; a test sees to it that there is none.
 fn of_token(kind: TokenErrorKind) -> Option<Finding> {
     Some(match kind {
@@ -166,13 +184,19 @@ mod tests {
         for kind in TokenErrorKind::ALL {
             assert!(of_token(kind).is_some(), "{kind:?} is not in the catalogue");
         }
+        for kind in AzureErrorKind::ALL {
+            let unanswered = matches!(kind, AzureErrorKind::Token | AzureErrorKind::Network);
+            assert_eq!(of_azure(kind).is_none(), unanswered, "{kind:?}");
+        }
     }
 
     /// Two kinds of one finding could not be told apart by whoever reads it.
     #[test]
     fn no_two_kinds_are_one_finding() {
         let connect = ConnectErrorKind::all().filter_map(of_connect);
-        let findings: Vec<_> = connect.chain(TokenErrorKind::ALL.into_iter().filter_map(of_token)).collect();
+        let token = TokenErrorKind::ALL.into_iter().filter_map(of_token);
+        let azure = AzureErrorKind::ALL.into_iter().filter_map(of_azure);
+        let findings: Vec<_> = connect.chain(token).chain(azure).collect();
         let twice: Vec<_> =
             findings.iter().filter(|one| findings.iter().filter(|other| other == one).count() > 1).collect();
         // A refused token is one thing, whoever asked for it.

@@ -106,6 +106,15 @@ findings! {
     DatabaseForbidden "database-forbidden" Connect Server
     StatementRefused "statement-refused" Query Server
     ConnectionLost "connection-lost" Query Network
+    AzureNotFound "azure-not-found" Query Usage
+    AzureAmbiguous "azure-ambiguous" Query Usage
+    AzureForbidden "azure-forbidden" Query Server
+    AzureConflict "azure-conflict" Query Server
+    AzureThrottled "azure-throttled" Query Server
+    AzureStillRunning "azure-still-running" Query Server
+    AzureRefused "azure-refused" Query Server
+    RolesNotEntra "roles-not-entra" Query Server
+    RolesNotAdministrator "roles-not-administrator" Query Server
     ThisMachine "this-machine" Query Ours
 }
 
