@@ -13,8 +13,8 @@ const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-l
 /// An input longer than every limit of the parsers is of no use.
 const LONGEST_INPUT: u32 = 70_000;
 
-/// Builds every target and feeds each `runs` inputs.
-pub(crate) fn run(root: &Path, runs: u64) -> Result<()> {
+/// Builds every target and feeds each `runs` inputs, those of `seed`.
+pub(crate) fn run(root: &Path, runs: u64, seed: u32) -> Result<()> {
     let manifest = root.join("fuzz/Cargo.toml");
     let metadata =
         MetadataCommand::new().manifest_path(&manifest).no_deps().exec().context("fuzz/Cargo.toml")?;
@@ -42,6 +42,7 @@ pub(crate) fn run(root: &Path, runs: u64) -> Result<()> {
         let status = Command::new(root.join("fuzz/target").join(&host).join("release").join(target))
             .args([
                 format!("-runs={runs}"),
+                format!("-seed={seed}"),
                 format!("-max_len={LONGEST_INPUT}"),
                 "-rss_limit_mb=2048".to_owned(),
             ])

@@ -18,7 +18,7 @@ fn main() -> Result<()> {
     match Arguments::parse().chore {
         Chore::Bench { name, arguments } => bench::run(&root, &name, &arguments),
         Chore::Check => check(&root),
-        Chore::Fuzz { runs } => fuzz::run(&root, runs),
+        Chore::Fuzz { runs, seed } => fuzz::run(&root, runs, seed),
         Chore::Test { arguments } => test::run(&root, &arguments),
     }
 }
@@ -49,6 +49,9 @@ enum Chore {
         /// Inputs per target.
         #[arg(long, default_value_t = 200_000)]
         runs: u64,
+        /// Where the random inputs begin: the same seed makes the same inputs, 0 makes new ones.
+        #[arg(long, default_value_t = 0)]
+        seed: u32,
     },
     /// Install what the tests need, then run all of them.
     Test {

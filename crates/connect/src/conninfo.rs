@@ -9,7 +9,8 @@ use crate::keyword::{self, DBNAME, HOST, PORT, USER};
 const LENGTH_LIMIT: usize = 16 * 1024;
 
 /// Keywords and values in the order written, unchecked.
-pub(crate) type Pairs = Vec<(String, String)>;
+pub(crate) type Pairs = Vec<Pair>;
+type Pair = (String, String);
 
 /// Whether libpq would take a database name for a connection string instead (`recognized_connection_string`).
 pub(crate) fn is_connection_string(text: &str) -> bool {
@@ -26,7 +27,10 @@ pub(crate) fn parse(text: &str) -> Result<Pairs, ConnectError> {
     if text.contains('\0') {
         return Err(malformed("it contains a NUL character"));
     }
-    if is_uri(text) { parse_uri(text) } else { parse_conninfo(text) }
+    if is_uri(text) {
+        return parse_uri(text);
+    }
+    Ok(parse_conninfo(text)?.into_iter().map(|(_, pair)| pair).collect())
 }
 
 /// Takes settings of the caller's own out of a connection string: what is left is for [`Layers`](crate::Layers). They stand among
@@ -42,24 +46,23 @@ pub fn split_connection_string(
     if !is_connection_string(text) {
         return Ok((text.to_owned(), Pairs::new()));
     }
-    let (own, others): (Pairs, Pairs) = parse(text)?.into_iter().partition(|(keyword, _)| is_own(keyword));
+    let own: Pairs = parse(text)?.into_iter().filter(|(keyword, _)| is_own(keyword)).collect();
     if own.is_empty() {
         return Ok((text.to_owned(), own));
     }
-    let rest = match text.split_once('?') {
-        Some((start, query)) if is_uri(text) => {
-            // A parameter that cannot be decoded was an error above.
-            let is_others = |pair: &&str| {
-                pair.split_once('=').is_none_or(|(name, _)| !decode(name).is_ok_and(|name| is_own(&name)))
-            };
-            let others: Vec<_> = query.split('&').filter(is_others).collect();
-            if others.is_empty() { start.to_owned() } else { format!("{start}?{}", others.join("&")) }
-        }
-        _ => {
-            let quoted = |value: &str| value.replace('\\', r"\\").replace('\'', r"\'");
-            let others = others.iter().map(|(keyword, value)| format!("{keyword}='{}'", quoted(value)));
-            others.collect::<Vec<_>>().join(" ")
-        }
+    let rest = if is_uri(text) {
+        let (start, query) = text.split_once('?').unwrap_or((text, ""));
+        // A parameter that cannot be decoded was an error above.
+        let is_others = |pair: &&str| {
+            pair.split_once('=').is_none_or(|(name, _)| !decode(name).is_ok_and(|name| is_own(&name)))
+        };
+        let others: Vec<_> = query.split('&').filter(is_others).collect();
+        if others.is_empty() { start.to_owned() } else { format!("{start}?{}", others.join("&")) }
+    } else {
+        let others = parse_conninfo(text)?.into_iter().filter(|(_, (keyword, _))| !is_own(keyword));
+        let rest = others.map(|(written, _)| written).collect::<Vec<_>>().join(" ");
+        // Moved to the front, a keyword may look like a URI; behind a blank it does not.
+        if is_uri(&rest) { format!(" {rest}") } else { rest }
     };
     Ok((rest, own))
 }
@@ -68,9 +71,10 @@ fn is_uri(text: &str) -> bool {
     text.starts_with("postgresql://") || text.starts_with("postgres://")
 }
 
-/// `keyword = value`, blanks around `=` allowed, values with blanks in single quotes, `\` escapes one character.
-fn parse_conninfo(text: &str) -> Result<Pairs, ConnectError> {
-    let mut pairs = Pairs::new();
+/// `keyword = value`, blanks around `=` allowed, values with blanks in single quotes, `\` escapes one character: each as it is
+/// written, and what it says.
+fn parse_conninfo(text: &str) -> Result<Vec<(&str, Pair)>, ConnectError> {
+    let mut pairs = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
         let end = rest.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(rest.len());
@@ -83,7 +87,8 @@ fn parse_conninfo(text: &str) -> Result<Pairs, ConnectError> {
             return Err(malformed("a = has no keyword in front of it"));
         }
         let (value, after) = conninfo_value(after.trim_start(), name)?;
-        pairs.push((name.to_owned(), value));
+        let written = &rest[..rest.len() - after.len()];
+        pairs.push((written, (name.to_owned(), value)));
         rest = after.trim_start();
     }
     Ok(pairs)
@@ -275,7 +280,10 @@ mod tests {
                 "postgresql://h?sslmode=verify-full",
                 "my_a=1|my_b=2|my_b=3",
             ),
-            ("host=h my_a = '1 2' user=u", "host='h' user='u'", "my_a=1 2"),
+            ("host=h my_a = '1 2' user=u", "host=h user=u", "my_a=1 2"),
+            ("host='a'my_a=1 user = u\\", "host='a' user = u\\", "my_a=1"),
+            // A string of keywords stays one.
+            ("my_a=1 postgresql://=h", " postgresql://=h", "my_a=1"),
             (r"my_a=1 user='it\'s \\'", r"user='it\'s \\'", "my_a=1"),
             ("my_a=1", "", "my_a=1"),
             // What looks like a parameter within a value is none.
@@ -283,6 +291,9 @@ mod tests {
         ] {
             assert_eq!(split(text), (rest.to_owned(), own.to_owned()), "{text}");
         }
+        // What is left is never longer than what could be read.
+        let longest = format!("my_a=1 user=a{}", "\\'".repeat(LENGTH_LIMIT / 2 - 8));
+        assert!(parse(&split(&longest).0).is_ok());
         assert!(split_connection_string("postgresql://h?my_a=%zz", |_| true).is_err());
     }
 
