@@ -45,8 +45,17 @@ pub(crate) struct Upstream {
     /// Whose token it was opened with.
     pub(crate) identity: Option<TokenIdentity>,
     pub(crate) process_id: Option<u32>,
+    pub(crate) default_role: DefaultRole,
     /// Its place among the sessions.
     pub(crate) place: Place,
+}
+
+/// Whether a session begins in another role than the one that signed in (`ALTER ROLE … SET role`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DefaultRole {
+    Unknown,
+    None,
+    Set,
 }
 
 impl Upstream {
@@ -59,6 +68,7 @@ impl Upstream {
             tls: signed_in.tls().clone(),
             identity: signed_in.identity().cloned(),
             process_id: signed_in.key().map(|key| key.process_id),
+            default_role: DefaultRole::Unknown,
             stream: signed_in.into_stream(),
             place,
         }

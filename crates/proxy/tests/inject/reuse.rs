@@ -15,9 +15,10 @@ use tokio_postgres::Client;
 use crate::scripted::{Connected, Scripted, setting};
 use crate::stage::{ROLE, Raw, Running, Stage, one, pid, run};
 
-/// What the proxy says to a server before it uses a session again, and what the server answers.
-const CLEAN: &[u8] = b"Q\0\0\0\x10DISCARD ALL\0Q\0\0\0\x0fRESET ROLE\0";
-const CLEANED: &[u8] = b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05IC\0\0\0\x0aRESET\0Z\0\0\0\x05I";
+/// What the proxy says to a server before it uses a session again for the first time, and what the server answers.
+const CLEAN: &[u8] = b"Q\0\0\0\x10DISCARD ALL\0Q\0\0\0\x0fRESET ROLE\0Q\0\0\0\x0eSHOW role\0";
+const CLEANED: &[u8] = b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05IC\0\0\0\x0aRESET\0Z\0\0\0\x05I\
+    T\0\0\0\x06\0\0D\0\0\0\x0e\0\x01\0\0\0\x04noneC\0\0\0\x09SHOW\0Z\0\0\0\x05I";
 const READY: &[u8] = b"Z\0\0\0\x05I";
 
 async fn reusing(stage: &Stage) -> Running {
@@ -95,6 +96,26 @@ fn the_next_client_finds_nothing_of_the_one_before() {
 }
 
 #[test]
+fn a_role_that_a_client_has_set_is_gone_each_time() {
+    run(async {
+        let stage = Stage::shared().await;
+        let running = reusing(stage).await;
+        let mut processes = std::collections::HashSet::new();
+        for set in
+            ["SET ROLE pg_monitor", "SET ROLE pg_monitor", "SELECT set_config('role', 'pg_monitor', false)"]
+        {
+            let client = running.named("reuse role").await;
+            processes.insert(pid(&client).await);
+            assert_eq!(one(&client, "SELECT current_user::text").await, ROLE);
+            client.batch_execute(set).await.unwrap();
+            assert_eq!(one(&client, "SELECT current_user::text").await, "pg_monitor");
+            leave(&running, client).await;
+        }
+        assert_eq!(processes.len(), 1);
+    });
+}
+
+#[test]
 fn a_role_that_is_set_for_the_role_is_set_again() {
     run(async {
         let stage = Stage::shared().await;
@@ -110,9 +131,14 @@ fn a_role_that_is_set_for_the_role_is_set_again() {
         first.batch_execute("RESET SESSION AUTHORIZATION").await.unwrap();
         let process = pid(&first).await;
         leave(&running, first).await;
-        let second = running.connect(ROLE, "owned").await.unwrap();
-        assert_eq!(pid(&second).await, process);
-        assert_eq!(one(&second, "SELECT current_user::text").await, "owner");
+        // Also when the proxy knows already that there is one.
+        for _ in 0..3 {
+            let next = running.connect(ROLE, "owned").await.unwrap();
+            assert_eq!(pid(&next).await, process);
+            assert_eq!(one(&next, "SELECT current_user::text").await, "owner");
+            next.batch_execute("SET ROLE none").await.unwrap();
+            leave(&running, next).await;
+        }
     });
 }
 
