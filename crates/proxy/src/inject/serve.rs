@@ -113,7 +113,7 @@ impl Injector {
         };
         let mut session = match signed_in {
             Ok(Some(session)) => session,
-            Ok(None) => return client.close().await,
+            Ok(None) => return Box::pin(client.close()).await,
             Err(End::Told(fields)) => {
                 // As a text it is written with escapes: a client may have had its own lines in it.
                 tracing::info!(%address, reason = fields.to_string(), "a client was refused");
@@ -170,7 +170,7 @@ impl Injector {
         if is_told {
             tokio::select! {
                 () = stages.kill.cancelled() => {}
-                () = client.tell(refusal::terminated()) => {}
+                () = Box::pin(client.tell(refusal::terminated())) => {}
             }
         }
     }
@@ -193,7 +193,7 @@ impl Injector {
         if position.was_left_at_rest() {
             // It hears at once that it may go; what it thinks of that is its own affair.
             let _ = client.shutdown().await;
-            self.take_back(session, position.into_settings()).await;
+            Box::pin(self.take_back(session, position.into_settings())).await;
         }
         Ok(side)
     }
@@ -211,7 +211,7 @@ async fn take_leave<S: AsyncWrite + Unpin>(
             server.write_all(TERMINATE).await?;
             server.shutdown().await
         };
-        if let Err(error) = left.await {
+        if let Err(error) = Box::pin(left).await {
             tracing::debug!(%error, "the server could not be told that a session is over");
         }
     }
