@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::runtime::Runtime;
 
 use crate::copy::Direction;
@@ -54,6 +54,10 @@ pub struct Measured {
 
 /// Measures what the options name.
 pub fn run(options: &Options) -> Result<Measured> {
+    let is_one = |start: &str| CONNECT.iter().any(|kind| kind.name().starts_with(start));
+    if let Some(wrong) = options.ways.iter().find(|start| !is_one(start)) {
+        bail!("no way begins with `{wrong}`; there are: {}", CONNECT.map(|kind| kind.name()).join("; "));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let files = Files::create()?;
     let identity = Identity::start(&runtime, &files, &options.pgentra)?;

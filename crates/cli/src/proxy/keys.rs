@@ -1,16 +1,11 @@
 //! Every key of `pgentra proxy`, once: its flag, its variable, its key in the file and in a target's URI, and its line in
 //! the documentation all come from [`KEYS`].
 
-use std::fmt::Display;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
 
 use clap::{Arg, ArgAction};
-use pgentra_proxy::session::Drain;
-use uuid::Uuid;
 
+use super::given::Given;
 use super::level::PREFIX;
 use super::place::Place;
 use super::settings::{Process, Target};
@@ -67,9 +62,6 @@ pub(crate) enum Set {
     /// A target; set for the whole process, it holds for each target that does not set it.
     Target(fn(&mut Target, &Given<'_>) -> Result<(), String>),
 }
-
-/// What somebody wrote; the last of several counts where one is wanted.
-pub(crate) struct Given<'a>(pub(crate) &'a [String]);
 
 /// Every key. To add one: a field in `settings.rs` and an entry here; then `docs/proxy.md` (a test says which line).
 pub(crate) const KEYS: &[Key] = &[
@@ -485,88 +477,6 @@ impl Key {
     pub(crate) fn elsewhere(&self, elsewhere: &clap::Command) -> String {
         let same = elsewhere.get_arguments().find(|argument| argument.get_id() == self.name);
         same.and_then(Arg::get_help).map(ToString::to_string).unwrap_or_default()
-    }
-}
-
-impl<'a> Given<'a> {
-    fn text(&self) -> Result<&'a str, String> {
-        match self.0.last() {
-            Some(text) if !text.is_empty() => Ok(text),
-            _ => Err("is empty".to_owned()),
-        }
-    }
-
-    fn parsed<T: FromStr<Err: Display>>(&self) -> Result<T, String> {
-        let text = self.text()?;
-        text.parse().map_err(|error| format!("cannot be `{text}`: {error}"))
-    }
-
-    fn list<T: FromStr<Err: Display>>(&self) -> Result<Vec<T>, String> {
-        let one = |text: &String| text.parse().map_err(|error| format!("cannot be `{text}`: {error}"));
-        self.0.iter().map(one).collect()
-    }
-
-    fn path(&self) -> Result<PathBuf, String> {
-        self.text().map(PathBuf::from)
-    }
-
-    /// `name=value`, of which the value has no `=`: the distinguished name of a certificate has many.
-    fn pairs(&self) -> Result<Vec<(String, String)>, String> {
-        let one = |text: &String| match text.rsplit_once('=') {
-            Some((name, value)) if !name.is_empty() && !value.is_empty() => {
-                Ok((name.to_owned(), value.to_owned()))
-            }
-            _ => Err(format!("cannot be `{text}`: write NAME=VALUE")),
-        };
-        self.0.iter().map(one).collect()
-    }
-
-    /// As [`Given::pairs`], with each name once.
-    fn map(&self) -> Result<Vec<(String, String)>, String> {
-        let pairs = self.pairs()?;
-        let is_again = |at: usize| pairs[..at].iter().any(|(name, _)| *name == pairs[at].0);
-        match (0..pairs.len()).find(|at| is_again(*at)) {
-            Some(at) => Err(format!("has `{}` twice", pairs[at].0)),
-            None => Ok(pairs),
-        }
-    }
-
-    fn number(&self, range: RangeInclusive<u64>) -> Result<u64, String> {
-        let text = self.text()?;
-        text.parse()
-            .ok()
-            .filter(|number| range.contains(number))
-            .ok_or_else(|| format!("takes a number from {} to {}, not `{text}`", range.start(), range.end()))
-    }
-
-    fn size(&self, range: RangeInclusive<u64>) -> Result<usize, String> {
-        usize::try_from(self.number(range)?).map_err(|error| error.to_string())
-    }
-
-    fn seconds(&self, range: RangeInclusive<u64>) -> Result<Duration, String> {
-        self.number(range).map(Duration::from_secs)
-    }
-
-    fn switch(&self) -> Result<bool, String> {
-        match self.text()? {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            other => Err(format!("is true or false, not `{other}`")),
-        }
-    }
-
-    fn drain(&self) -> Result<Drain, String> {
-        match self.text()? {
-            "session" => Ok(Drain::Session),
-            "transaction" => Ok(Drain::Transaction),
-            other => Err(format!("is session or transaction, not `{other}`")),
-        }
-    }
-
-    fn guid(&self) -> Result<String, String> {
-        let text = self.text()?;
-        text.parse::<Uuid>().map_err(|_| format!("takes a GUID, not `{text}`"))?;
-        Ok(text.to_owned())
     }
 }
 

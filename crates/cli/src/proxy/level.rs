@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use pgentra_identity::Env;
 
 use super::arguments::Flags;
-use super::keys::{Form, Given, KEYS, Key, Set};
+use super::given::Given;
+use super::keys::{Form, KEYS, Key, Set};
 use super::problems::Problems;
 use super::settings::{Process, Target};
 

@@ -6,6 +6,7 @@ mod configuration;
 mod difference;
 mod door;
 mod file;
+mod given;
 mod hash_password;
 mod inherited;
 mod keys;

@@ -33,7 +33,7 @@ impl Injector {
         &self,
         client: &mut Client<S>,
         visit: &mut Visit,
-    ) -> Result<Option<Session>, End> {
+    ) -> Result<Option<Box<Session>>, End> {
         let door = self.door();
         let Some(start) = self.admit(client, &door, visit).await? else {
             return Ok(None);
@@ -108,7 +108,7 @@ impl Injector {
         upstream: Upstream,
         long_keys: bool,
         start: Option<StartupMessage>,
-    ) -> Result<Session, End> {
+    ) -> Result<Box<Session>, End> {
         let mut said = BytesMut::from(&upstream.said[..]);
         let mut out = BytesMut::with_capacity(said.len() + 64);
         let mut registration = None;
@@ -132,6 +132,7 @@ impl Injector {
         client.write_all(&out).await?;
         client.flush().await?;
         let sign_in = SignIn { identity: upstream.identity.clone(), backend_pid: upstream.process_id };
-        Ok(Session { upstream, first: said, registration, sign_in, start })
+        // Boxed: it is handed on, and each hand of an async function keeps room for it.
+        Ok(Box::new(Session { upstream, first: said, registration, sign_in, start }))
     }
 }

@@ -25,14 +25,13 @@ const RESET: &[u8] = b"Q\0\0\0\x0fRESET ROLE\0";
 const SHOW: &[u8] = b"Q\0\0\0\x0eSHOW role\0";
 /// The row that says there is none.
 const NO_ROLE: &[u8] = b"\0\x01\0\0\0\x04none";
+/// More than the answers to these three queries take.
+const ANSWERS: usize = 256;
 /// The longest that cleaning may take. Dropping a hundred temporary tables takes some tenths of a second.
 const CLEANING: Duration = Duration::from_secs(5);
 /// How long a session is used again and again: server processes grow with what they remember of tables and plans. As
 /// PgBouncer's `server_lifetime`.
 const LIFE: Duration = Duration::from_secs(60 * 60);
-
-/// More than the answers to all of them take.
-const ANSWER: usize = 256;
 
 /// Why a session is not used again.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +103,7 @@ where
     };
     stream.write_all(&queries.concat()).await?;
     stream.flush().await?;
-    let mut received = BytesMut::with_capacity(ANSWER);
+    let mut received = BytesMut::with_capacity(ANSWERS);
     for query in queries {
         let tag: &[u8] = match *query {
             DISCARD => b"DISCARD ALL\0",

@@ -176,7 +176,7 @@ impl Injector {
     }
 
     /// A session from its first query to its end, or until it is taken back.
-    async fn converse<C>(&self, client: &mut C, mut session: Session) -> Result<Side, Broken>
+    async fn converse<C>(&self, client: &mut C, mut session: Box<Session>) -> Result<Side, Broken>
     where
         C: AsyncRead + AsyncWrite + Unpin,
     {
@@ -191,9 +191,10 @@ impl Injector {
         let relayed = relay(client, server, first, &mut position).await;
         let side = take_leave(server, relayed).await?;
         if position.was_left_at_rest() {
-            // It hears at once that it may go; what it thinks of that is its own affair.
+            // It hears at once that it may go; what it thinks of that is its own affair. Boxed, as an idle session would
+            // pay for it.
             let _ = client.shutdown().await;
-            Box::pin(self.take_back(session, position.into_settings())).await;
+            Box::pin(self.take_back(*session, position.into_settings())).await;
         }
         Ok(side)
     }
@@ -216,4 +217,23 @@ async fn take_leave<S: AsyncWrite + Unpin>(
         }
     }
     relayed
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// What a session's task is made of, without running it.
+    fn size<F>(_: impl Fn(Arc<Injector>, Client<TcpStream>, OwnedSemaphorePermit, Stages) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// An idle session is little more than its task: what is over before it begins, or comes after it, is boxed.
+    #[test]
+    fn an_idle_session_pays_for_nothing_else() {
+        let task = size(Injector::run::<TcpStream>);
+        assert!(task <= 2048, "{task} bytes");
+    }
 }

@@ -350,7 +350,7 @@ mod tests {
         }
         // Inside of a message it is any byte.
         let mut position = Position::default();
-        assert_eq!(position.client(&message(b'Q', b"XXX")), None);
+        assert_eq!(position.client(&message(b'Q', b"X\0X")), None);
     }
 
     #[test]
