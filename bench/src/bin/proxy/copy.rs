@@ -53,7 +53,7 @@ pub fn run(way: &Way, direction: Direction, megabytes: usize, files: &Files) -> 
         "-X",
         "-q",
         "-h",
-        "localhost",
+        &way.host,
         "-p",
         &way.port.to_string(),
         "-U",
@@ -63,7 +63,7 @@ pub fn run(way: &Way, direction: Direction, megabytes: usize, files: &Files) -> 
         "-c",
         &sql,
     ]);
-    psql.env("PGHOSTADDR", "127.0.0.1").envs(way.env.iter().map(|(name, value)| (name, value)));
+    psql.envs(way.env.iter().map(|(name, value)| (name, value)));
     psql.stdout(Stdio::null());
     if direction == Direction::In {
         psql.stdin(File::open(files.path("rows"))?);

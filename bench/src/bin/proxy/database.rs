@@ -1,7 +1,7 @@
 //! A PostgreSQL with TLS that takes the token as the role's password, and the identity service that hands it out.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
@@ -51,7 +51,10 @@ impl Files {
         let janitor = Janitor::create(&folder)?;
         // PostgreSQL and PgBouncer run as a user of their own.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o711))?;
-        Ok(Self { janitor })
+        let files = Self { janitor };
+        files.folder(SERVICE_SOCKETS)?;
+        fs::DirBuilder::new().mode(0o700).create(files.path(OUR_SOCKETS))?;
+        Ok(files)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -76,6 +79,10 @@ impl Files {
         Ok(path)
     }
 }
+
+/// Folders of Unix sockets: of those who run as that user, and ours, which nobody else may enter.
+pub const SERVICE_SOCKETS: &str = "sockets";
+pub const OUR_SOCKETS: &str = "our-sockets";
 
 /// The user that Debian's PostgreSQL brings along: neither it nor PgBouncer runs as root.
 pub const SERVICE: &str = "postgres";

@@ -39,16 +39,24 @@ pub fn run(way: &Way, load: Load) -> Result<Outcome> {
     }
     let said = output(command.arg("bench"))?;
     let cpu = way.cpu() - before;
-    let number = |start: &str| {
-        let line = said.lines().find_map(|line| line.strip_prefix(start));
-        line.and_then(|rest| {
-            rest.split(|c: char| c != '.' && !c.is_ascii_digit()).next()?.parse::<f64>().ok()
-        })
-    };
-    let tps = number("tps = ").with_context(|| format!("pgbench said no tps: {said}"))?;
-    let transactions = number("number of transactions actually processed: ")
-        .with_context(|| format!("pgbench said no number of transactions: {said}"))?;
+    let tps = number(&said, "tps = ")?;
+    let transactions = number(&said, "number of transactions actually processed: ")?;
     Ok(Outcome { tps, cpu: cpu / transactions * 1e6 })
+}
+
+/// How long a connect takes one client that makes so many a second, at times that are spread by chance: in milliseconds.
+pub fn connects(way: &Way, a_second: u32, seconds: u32) -> Result<f64> {
+    let mut command = pgbench(way, "simple", 1);
+    command.args(["-C", "-R", &a_second.to_string(), "-T", &seconds.to_string()]);
+    number(&output(command.arg("bench"))?, "average connection time = ")
+}
+
+/// The number that stands behind these words in what pgbench said.
+fn number(said: &str, words: &str) -> Result<f64> {
+    let line = said.lines().find_map(|line| line.strip_prefix(words));
+    let digits = line.and_then(|rest| rest.split(|c: char| c != '.' && !c.is_ascii_digit()).next());
+    let digits = digits.with_context(|| format!("pgbench did not say `{words}`: {said}"))?;
+    digits.parse().with_context(|| format!("`{digits}` is no number"))
 }
 
 /// The times of single transactions of one client, in microseconds, sorted.
@@ -76,9 +84,7 @@ fn pgbench(way: &Way, protocol: &str, clients: u32) -> Command {
     let mut command = Command::new("pgbench");
     let threads = clients.min(2);
     command.args(["-n", "-S", "-M", protocol, "-c", &clients.to_string(), "-j", &threads.to_string()]);
-    command.args(["-h", "localhost", "-p", &way.port.to_string(), "-U", "bench"]);
-    // By name, so that the certificate can be verified; by address, so that no resolver takes part.
-    command.env("PGHOSTADDR", "127.0.0.1");
+    command.args(["-h", &way.host, "-p", &way.port.to_string(), "-U", "bench"]);
     command.envs(way.env.iter().map(|(name, value)| (name, value)));
     command
 }

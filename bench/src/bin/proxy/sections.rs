@@ -19,31 +19,41 @@ use crate::{copy, idle, pgbench};
 const CLIENTS: [u32; 3] = [1, 8, 64];
 /// Clients where every transaction has a connection of its own.
 const CONNECTING: u32 = 8;
+/// Connects a second of one client that comes now and then: far fewer than a server can sign in.
+const PACED: u32 = 20;
 /// Sessions that idle.
 const IDLE: [usize; 2] = [1_000, 5_000];
 /// Transactions whose time is taken one by one.
 const TIMED: u32 = 20_000;
 
-const PERSISTENT: [Kind; 7] = [
+const PERSISTENT: [Kind; 9] = [
     Kind::Plain,
     Kind::Tls,
     Kind::Ours,
+    Kind::OursSocket,
     Kind::PgBouncerSession,
+    Kind::PgBouncerSocket,
     Kind::PgBouncerTransaction,
     Kind::HaProxy,
     Kind::Nginx,
 ];
-const CONNECT: [Kind; 9] = [
+const CONNECT: [Kind; 11] = [
     Kind::Plain,
     Kind::Tls,
     Kind::Ours,
+    Kind::OursSocket,
     Kind::OursWarm,
     Kind::OursReuse,
     Kind::PgBouncerSession,
+    Kind::PgBouncerSocket,
     Kind::PgBouncerTransaction,
     Kind::HaProxy,
     Kind::Nginx,
 ];
+
+/// A session holds the same behind either kind of socket.
+const IDLING: [Kind; 5] =
+    [Kind::Ours, Kind::PgBouncerSession, Kind::PgBouncerTransaction, Kind::HaProxy, Kind::Nginx];
 
 /// What a run found.
 pub struct Measured {
@@ -77,7 +87,7 @@ pub fn run(options: &Options) -> Result<Measured> {
             "persistent" => {
                 vec![bench.persistent(&database, "simple")?, bench.persistent(&database, "prepared")?]
             }
-            "connect" => vec![bench.connect(&database)?],
+            "connect" => vec![bench.connect(&database)?, bench.paced(&database)?],
             "latency" => vec![bench.latency(&database)?],
             "copy" => bench.copy(&database)?.into(),
             _ => vec![bench.idle()?],
@@ -140,6 +150,19 @@ impl Bench<'_> {
         Ok(table)
     }
 
+    fn paced(&self, database: &Database) -> Result<Table> {
+        let title = format!("One client that connects {PACED} times a second: times as fast as direct TLS");
+        let mut table = Table::new(&title, vec!["connect".to_owned()], Figure::Share);
+        let mut ways = self.ways(&CONNECT, database)?;
+        self.rounds(&mut ways, |ways| {
+            let all = each(ways, |way| pgbench::connects(way, PACED, self.options.seconds))?;
+            // The speed of a connect is one over its time.
+            shares(&mut table, 0, all.iter().map(|(kind, ms)| (*kind, 1.0 / ms, vec![(*ms, "ms")])));
+            Ok(())
+        })?;
+        Ok(table)
+    }
+
     fn latency(&self, database: &Database) -> Result<Table> {
         let columns = vec!["p50, added".to_owned(), "p99, added".to_owned()];
         let title = "One client, prepared protocol: time that a round trip takes longer than with direct TLS";
@@ -196,9 +219,7 @@ impl Bench<'_> {
         let mut table = Table::new(title, columns.to_vec(), Figure::Less("KiB"));
         let stub = Stub::start(&self.runtime, &self.identity)?;
         for (column, sessions) in IDLE.into_iter().enumerate() {
-            for kind in
-                self.kinds(&PERSISTENT).into_iter().filter(|kind| !matches!(kind, Kind::Plain | Kind::Tls))
-            {
+            for kind in self.kinds(&IDLING) {
                 // Each in a process that is new: what an earlier crowd left would be taken again for nothing.
                 let way = Way::open(kind, &self.ground(stub.tls, stub.plain))?;
                 let bytes = idle::run(&self.runtime, &way, sessions).with_context(|| kind.name())?;

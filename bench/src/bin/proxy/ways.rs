@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::database::{Files, Identity, SERVICE};
+use crate::database::{Files, Identity, OUR_SOCKETS, SERVICE, SERVICE_SOCKETS};
 use crate::process::{Running, find, free_port, output, words};
 
 /// Sessions that every proxy is told to take.
@@ -19,9 +19,11 @@ pub enum Kind {
     Plain,
     Tls,
     Ours,
+    OursSocket,
     OursWarm,
     OursReuse,
     PgBouncerSession,
+    PgBouncerSocket,
     PgBouncerTransaction,
     HaProxy,
     Nginx,
@@ -30,6 +32,8 @@ pub enum Kind {
 /// A way that can be gone.
 pub struct Way {
     pub kind: Kind,
+    /// Where clients connect: a name, or the folder of a Unix socket.
+    pub host: String,
     pub port: u16,
     /// Variables for libpq.
     pub env: Vec<(String, String)>,
@@ -52,9 +56,11 @@ impl Kind {
             Self::Plain => "direct, no TLS",
             Self::Tls => "direct, TLS",
             Self::Ours => "pgentra",
+            Self::OursSocket => "pgentra, Unix socket",
             Self::OursWarm => "pgentra, warm",
             Self::OursReuse => "pgentra, reuse",
             Self::PgBouncerSession => "PgBouncer, session",
+            Self::PgBouncerSocket => "PgBouncer, session, Unix socket",
             Self::PgBouncerTransaction => "PgBouncer, transaction",
             Self::HaProxy => "HAProxy",
             Self::Nginx => "nginx stream",
@@ -72,7 +78,17 @@ impl Kind {
     }
 
     pub fn is_ours(self) -> bool {
-        matches!(self, Self::Ours | Self::OursWarm | Self::OursReuse)
+        matches!(self, Self::Ours | Self::OursSocket | Self::OursWarm | Self::OursReuse)
+    }
+
+    /// The folder of its Unix socket, if its clients come through one.
+    fn sockets(self, files: &Files) -> Option<String> {
+        let folder = match self {
+            Self::OursSocket => OUR_SOCKETS,
+            Self::PgBouncerSocket => SERVICE_SOCKETS,
+            _ => return None,
+        };
+        Some(files.path(folder).display().to_string())
     }
 
     /// Why it cannot be gone here.
@@ -83,10 +99,12 @@ impl Kind {
             (!help.contains(flag)).then(|| format!("this build has no {flag}"))
         };
         match self {
-            Self::Plain | Self::Tls | Self::Ours => None,
+            Self::Plain | Self::Tls | Self::Ours | Self::OursSocket => None,
             Self::OursWarm => flag("--warm"),
             Self::OursReuse => flag("--reuse"),
-            Self::PgBouncerSession | Self::PgBouncerTransaction => program("pgbouncer"),
+            Self::PgBouncerSession | Self::PgBouncerSocket | Self::PgBouncerTransaction => {
+                program("pgbouncer")
+            }
             Self::HaProxy => program("haproxy"),
             Self::Nginx => program("nginx")
                 .or_else(|| nginx_module().is_none().then(|| "nginx has no stream module".to_owned())),
@@ -107,8 +125,8 @@ impl Way {
                 ];
                 (ground.tls, None)
             }
-            Kind::Ours | Kind::OursWarm | Kind::OursReuse => ours(kind, ground)?,
-            Kind::PgBouncerSession => pgbouncer("session", ground)?,
+            Kind::Ours | Kind::OursSocket | Kind::OursWarm | Kind::OursReuse => ours(kind, ground)?,
+            Kind::PgBouncerSession | Kind::PgBouncerSocket => pgbouncer("session", ground)?,
             Kind::PgBouncerTransaction => pgbouncer("transaction", ground)?,
             Kind::HaProxy => haproxy(ground)?,
             Kind::Nginx => nginx(ground)?,
@@ -117,7 +135,12 @@ impl Way {
         if matches!(kind, Kind::Plain | Kind::Tls | Kind::HaProxy | Kind::Nginx) {
             env.push(("PGPASSWORD".to_owned(), ground.identity.token.clone()));
         }
-        Ok(Self { kind, port, env, process })
+        let host = kind.sockets(ground.files).unwrap_or_else(|| {
+            // By name, so that the certificate can be verified; by address, so that no resolver takes part.
+            env.push(("PGHOSTADDR".to_owned(), "127.0.0.1".to_owned()));
+            "localhost".to_owned()
+        });
+        Ok(Self { kind, host, port, env, process })
     }
 
     /// Processor time of the proxy so far; nothing for a direct way.
@@ -146,6 +169,9 @@ fn ours(kind: Kind, ground: &Ground<'_>) -> Opened {
     );
     let mut command =
         words(&[ground.pgentra, "proxy", "--listen", &port.to_string(), "--drain-timeout", "0"]);
+    if let Some(folder) = kind.sockets(ground.files) {
+        command.extend(words(&["--listen", &format!("{folder}:{port}")]));
+    }
     command.extend(words(&["--max-connections", &SESSIONS.to_string()]));
     match kind {
         Kind::OursWarm => command.extend(words(&["--warm", &WARM.to_string()])),
@@ -167,12 +193,13 @@ fn pgbouncer(mode: &str, ground: &Ground<'_>) -> Opened {
     let users = ground.files.write(&name("users"), &users)?;
     let ini = format!(
         "[databases]\nbench = host=127.0.0.1 port={} dbname=bench\n\
-         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir = {}\n\
          auth_type = trust\nauth_file = {users}\npool_mode = {mode}\n\
          default_pool_size = {SESSIONS}\nmax_client_conn = {SESSIONS}\n\
          server_tls_sslmode = verify-full\nserver_tls_ca_file = {}\n\
          ignore_startup_parameters = extra_float_digits\nlog_connections = 0\nlog_disconnections = 0\n",
         ground.tls,
+        ground.files.path(SERVICE_SOCKETS).display(),
         ground.identity.authority.display(),
     );
     let ini = ground.files.write(&name("ini"), &ini)?;
