@@ -19,6 +19,9 @@ const BUFFER: usize = 144 * 1024;
 /// Buffers that a thread keeps for the next bytes that flow: two directions, and some sessions whose other side is slow. More
 /// than these come from the allocator and go back to it.
 const KEPT: usize = 4;
+/// Bytes after which a direction that never runs dry lets the other one have its turn: what a server says in the midst of a
+/// long COPY, an error as a rule, is not to wait until the client pauses.
+const TURN: usize = 4 * BUFFER;
 /// How long a client may take to hang up once the server has.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -170,16 +173,24 @@ impl Pipe {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
+        let mut moved = 0;
         loop {
             while !self.buf.is_empty() {
                 match ready!(Pin::new(&mut *sink).poll_write(cx, &self.buf)).map_err(Broken::Sink)? {
                     0 => return Poll::Ready(Err(Broken::Sink(io::ErrorKind::WriteZero.into()))),
-                    written => self.buf.advance(written),
+                    written => {
+                        self.buf.advance(written);
+                        moved += written;
+                    }
                 }
                 self.unflushed = true;
             }
             if rewrite.stays() {
                 return Poll::Ready(Ok(()));
+            }
+            if moved >= TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             if self.state == State::Ending {
                 return Pin::new(sink).poll_shutdown(cx).map_err(Broken::Sink);
@@ -232,6 +243,8 @@ fn give_back(mut buf: BytesMut) {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
@@ -312,7 +325,7 @@ mod tests {
         let (mut client, mut near) = tokio::net::UnixStream::pair().unwrap();
         let (mut server, mut far) = tokio::net::UnixStream::pair().unwrap();
         let mut as_is = AsIs;
-        let mut relay = std::pin::pin!(relay(&mut near, &mut far, BytesMut::new(), &mut as_is));
+        let mut relay = pin!(relay(&mut near, &mut far, BytesMut::new(), &mut as_is));
         let mut round_trips = |times| {
             let used = allocation_counter::measure(|| {
                 runtime.block_on(async {
@@ -336,6 +349,55 @@ mod tests {
         // The first ones fill the thread's store of buffers.
         round_trips(10);
         assert_eq!(round_trips(1000), round_trips(1));
+    }
+
+    /// A client that always has more to say, and hears as well.
+    struct Flood {
+        sent: usize,
+        heard: Vec<u8>,
+    }
+
+    impl AsyncRead for Flood {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.sent += buf.remaining();
+            buf.put_slice(&vec![b'x'; buf.remaining()]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Flood {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.heard.extend_from_slice(buf);
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_does_not_wait_until_a_client_that_never_pauses_does() {
+        let mut client = Flood { sent: 0, heard: Vec::new() };
+        // A server that swallows whatever it gets, and has said this already.
+        let (mut says, said) = duplex(1024);
+        says.write_all(b"an error").await.unwrap();
+        let mut server = tokio::io::join(said, tokio::io::sink());
+        let mut as_is = AsIs;
+        {
+            let mut relay = pin!(relay(&mut client, &mut server, BytesMut::new(), &mut as_is));
+            assert!(poll_fn(|cx| Poll::Ready(relay.as_mut().poll(cx))).await.is_pending());
+        }
+        assert_eq!(client.heard, b"an error");
+        assert!(client.sent <= TURN + BUFFER, "{} bytes first", client.sent);
     }
 
     #[tokio::test]
