@@ -68,6 +68,17 @@ python_packages() {
     "$clients/venv/bin/pip" install --quiet --disable-pip-version-check -r clients/requirements.txt
 }
 
+# What asyncpg tests itself with: its source package has it, a wheel does not.
+asyncpg_tests() {
+    local tests=$clients/asyncpg-tests version
+    version=$(grep '^asyncpg==' clients/requirements.txt)
+    rm -rf "$tests"
+    mkdir "$tests"
+    "$clients/venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --no-binary asyncpg --dest "$tests" "$version"
+    # Without the package's own folder, which is not built and would be found first.
+    tar -xzf "$tests"/asyncpg-*.tar.gz -C "$tests" --strip-components 1 --wildcards '*/tests/*'
+}
+
 # Node.js comes from Python's registry, as what a system brings may be too old for @azure/identity.
 node_packages() {
     cp clients/package.json clients/package-lock.json "$clients/"
@@ -88,6 +99,7 @@ has pgbouncer || [ -x /usr/sbin/pgbouncer ] || missing pgbouncer "not on the PAT
 server >"$clients/postgresql" || missing postgresql "no installed server below /usr/lib/postgresql"
 { has java && [ -e "$JDBC" ]; } || missing jdbc "no java, or no $JDBC"
 once python clients/requirements.txt python_packages || missing python "the packages of clients/requirements.txt could not be installed"
+once asyncpg-tests clients/requirements.txt asyncpg_tests || missing asyncpg-tests "the source package of asyncpg could not be had"
 once node clients/package-lock.json node_packages || missing node "the packages of clients/package.json could not be installed"
 if ! { [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ] && unshare --net true 2>/dev/null; }; then
     missing netns "a network namespace takes Linux and root"
