@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 
-use e2e::{Cloud, Flavour, Lab, Proxy, have};
+use e2e::{Cloud, Flavour, Lab, Proxy, client, have};
 
 /// A proxy to a local cloud.
 struct Stage<'lab> {
@@ -47,6 +47,16 @@ impl<'lab> Stage<'lab> {
     fn files(&self) -> usize {
         let pid = self.proxy.pid().as_raw_nonzero();
         fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+    }
+
+    /// Waits until it has so many files again: a session closes its own a moment after its client has left.
+    fn closes(&self, files: usize) {
+        // Two more: a metadata service that is kept in touch with.
+        let (pid, most) = (self.proxy.pid().as_raw_nonzero(), files + 2);
+        let closed = format!(
+            "for try in $(seq 600); do [ $(ls /proc/{pid}/fd | wc -l) -gt {most} ] || exit 0; sleep 0.1; done; ls -l /proc/{pid}/fd; exit 1"
+        );
+        self.client(&closed).ok();
     }
 }
 
@@ -116,15 +126,38 @@ fn nothing_leaks() {
     for _ in 0..3 {
         assert!(stage.client(round).ok().contains("200/200"));
     }
-    // A session closes its files a moment after its client has left. Two: a metadata service that is kept in touch with.
-    let pid = stage.proxy.pid().as_raw_nonzero();
-    let closed = format!(
-        "for try in $(seq 600); do [ $(ls /proc/{pid}/fd | wc -l) -gt {} ] || exit 0; sleep 0.1; done; ls -l /proc/{pid}/fd; exit 1",
-        files + 2
-    );
-    stage.client(&closed).ok();
+    stage.closes(files);
     let now = stage.status("VmRSS");
     assert!(now < memory + memory / 4, "{now} kB are held, {memory} were");
+}
+
+/// Each is answered, with a session or in words; nothing of them stays; and a shell's limit of open files is no limit.
+#[test]
+fn ten_thousand_clients_in_a_burst() {
+    const CLIENTS: usize = 10_000;
+    const SESSIONS: usize = 40;
+    if !have(&["psql", "python"]) {
+        return;
+    }
+    let lab = Lab::behind(&["bash", "-c", "ulimit -Sn 256; exec \"$@\"", "bash"]);
+    let stage = Stage::new(&lab, &["--max-connections", &SESSIONS.to_string()]);
+    let (python, burst) =
+        (client("venv/bin/python"), concat!(env!("CARGO_MANIFEST_DIR"), "/clients/burst.py"));
+    let clients = CLIENTS.to_string();
+    let [host, port, user, database] =
+        ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE"].map(|name| stage.through[name].as_str());
+    let words = [python.to_str().unwrap(), burst, host, port, user, database, &clients];
+    let before = stage.files();
+    let told = || lab.program(&words).within(600).done().json();
+    let expected = serde_json::json!({ "session": SESSIONS, "53300": CLIENTS - SESSIONS });
+    assert_eq!(told(), expected);
+    stage.closes(before);
+    let memory = stage.status("VmRSS");
+    assert_eq!(told(), expected);
+    stage.closes(before);
+    let now = stage.status("VmRSS");
+    assert!(now < memory + memory / 4, "{now} kB are held, {memory} were");
+    assert_eq!(stage.client("psql -XAtc 'SELECT 1'").ok(), "1\n");
 }
 
 /// A token is in its memory, so a crash must leave no core file, where another program does.

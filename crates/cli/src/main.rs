@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     if matches!(arguments.command, Command::Proxy(_)) {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         runtime.worker_threads(relaying_threads(processors));
+        allow_files();
     }
     let outcome = runtime
         .enable_all()
@@ -57,6 +58,17 @@ fn main() -> ExitCode {
 /// first, which costs more than the relaying, and what the proxy serves needs processors too.
 fn relaying_threads(processors: usize) -> usize {
     (processors / 2).max(1)
+}
+
+/// Takes as many open files as the system allows this user: two for each session, where the usual 1,024 are for programs
+/// that still use select(2). Programs that it starts inherit it.
+fn allow_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "no more than {:?} files can be open", limit.current);
+    }
 }
 
 /// Sees to it that a crash writes no memory to disk, where tokens and keys would be in it, and that no other process of
