@@ -170,15 +170,21 @@ fn a_second_sigterm_does_not_wait() {
     }
     let lab = Lab::new();
     let stage = Stage::new(&lab);
-    let proxy = stage.proxy(&lab, "drain_timeout = 86400");
+    let audit = lab.path().join("audit.jsonl");
+    let proxy = stage.proxy(&lab, &format!("drain_timeout = 86400\naudit = {audit:?}"));
     let client = stage.client(&proxy, "psql -X -c 'INSERT INTO told VALUES (1)' -c 'SELECT pg_sleep(86400)'");
     stage.at_work(1);
     proxy.signal(Signal::TERM);
     proxy.await_line("stopping; 1 session(s) to wait for");
     proxy.signal(Signal::TERM);
-    proxy.await_line("stopping at once");
+    proxy.await_line("stopping at once; 1 session(s) are ended");
     assert!(proxy.ended().success());
-    assert!(!client.join().unwrap().0);
+    let (well, said) = client.join().unwrap();
+    assert!(!well && said.contains("terminating connection due to administrator command"), "{said}");
+    // Its end is written down.
+    let lines = fs::read_to_string(audit).unwrap();
+    let ends: Vec<&str> = lines.lines().filter(|line| line.contains(r#""event":"end""#)).collect();
+    assert!(ends.len() == 1 && ends[0].contains(r#""ended_by":"drained""#), "{lines}");
 }
 
 #[test]
@@ -195,7 +201,7 @@ fn systemd_hands_over_its_sockets_and_hears_how_it_goes() {
     let listening = UnixDatagram::bind(&manager).unwrap();
     let hear = |begins: &str| {
         loop {
-            let mut message = [0; 512];
+            let mut message = [0; 2048];
             let length = listening.recv(&mut message).unwrap();
             let message = String::from_utf8(message[..length].to_vec()).unwrap();
             if message.starts_with(begins) {
@@ -217,16 +223,40 @@ fn systemd_hands_over_its_sockets_and_hears_how_it_goes() {
         assert_eq!(lab.program(&["psql", "-XAtc", "SELECT 7", &conninfo]).done().ok(), "7\n");
     }
     hear("WATCHDOG=1");
+    // Its two sessions come and go unseen; one that stays is seen.
+    let client = stage.client(&proxy, "psql -X -c 'INSERT INTO told VALUES (1)' -c 'SELECT pg_sleep(86400)'");
+    stage.at_work(1);
+    while !hear("STATUS=").ends_with("listener(s), 1 session(s)") {}
     proxy.signal(Signal::HUP);
     hear("RELOADING=1\nMONOTONIC_USEC=");
     hear("READY=1");
     proxy.await_line("nothing has changed");
     proxy.signal(Signal::TERM);
-    hear("STOPPING=1");
+    hear("STOPPING=1\nSTATUS=waiting for 1 session(s)");
+    proxy.signal(Signal::TERM);
     assert!(proxy.ended().success());
+    assert!(!client.join().unwrap().0);
     // It is not the proxy's to remove.
     assert!(socket.exists());
     fs::remove_file(socket).unwrap();
+}
+
+/// Without a token it listens, but nobody is told that it is ready before the one request for it has failed.
+#[test]
+fn systemd_hears_that_there_is_no_token() {
+    let lab = Lab::new();
+    let manager = lab.path().join("notify");
+    let listening = UnixDatagram::bind(&manager).unwrap();
+    let variables = [("NOTIFY_SOCKET".to_owned(), manager.to_str().unwrap().to_owned())];
+    let arguments = ["--listen", "127.0.0.1:0", "--token-command", "exit 1", "-h", "localhost"];
+    let proxy = lab.proxy(variables, &arguments, 1);
+    let mut message = [0; 2048];
+    let length = listening.recv(&mut message).unwrap();
+    let message = std::str::from_utf8(&message[..length]).unwrap();
+    let begin = "READY=1\nSTATUS=1 target(s) on 1 listener(s), 0 session(s); no token for localhost:5432: ";
+    assert!(message.starts_with(begin), "{message}");
+    proxy.signal(Signal::TERM);
+    assert!(proxy.ended().success());
 }
 
 #[test]

@@ -35,9 +35,19 @@ impl Notify {
         self.watchdog.map(|limit| limit / 2)
     }
 
+    /// Whether anybody listens.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.to.is_some()
+    }
+
     /// It serves.
     pub(crate) fn ready(&self, status: &str) {
         self.send(&format!("READY=1\nSTATUS={status}"));
+    }
+
+    /// How it is.
+    pub(crate) fn status(&self, status: &str) {
+        self.send(&format!("STATUS={status}"));
     }
 
     /// It reads its configuration again; [`Notify::ready`] ends that.
@@ -107,6 +117,8 @@ mod tests {
         assert!(time.split('\n').next().unwrap().parse::<u64>().unwrap() > 0, "{message}");
         notify.alive();
         assert_eq!(heard(socket), "WATCHDOG=1");
+        notify.status("at work");
+        assert_eq!(heard(socket), "STATUS=at work");
         notify.stopping("going");
         assert_eq!(heard(socket), "STOPPING=1\nSTATUS=going");
     }

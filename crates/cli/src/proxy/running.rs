@@ -28,6 +28,7 @@ pub(crate) struct Running {
     gone: Vec<Shared>,
     serving: TaskTracker,
     stop: CancellationToken,
+    hurry: CancellationToken,
     observer: Option<Observer>,
 }
 
@@ -140,6 +141,13 @@ impl Running {
         &self.stop
     }
 
+    /// Sessions get no more time to end by themselves once it was told to stop. Whether they did until now.
+    pub(crate) fn hurry(&self) -> bool {
+        let had_time = !self.hurry.is_cancelled();
+        self.hurry.cancel();
+        had_time
+    }
+
     /// Waits for the last session once it was told to stop.
     pub(crate) async fn ended(&self) {
         self.serving.close();
@@ -152,10 +160,12 @@ impl Running {
         live.chain(&self.gone).map(Shared::sessions).sum()
     }
 
-    /// In a few words.
+    /// In a few words, with what it lacks to serve clients.
     pub(crate) fn status(&self) -> String {
         let (targets, listeners) = (self.targets.len(), self.listeners.len());
-        format!("{targets} target(s) on {listeners} listener(s), {} session(s)", self.sessions())
+        let lacks = self.observer.as_ref().and_then(|observer| observer.readiness().err());
+        let lacks = lacks.map(|lacks| format!("; {lacks}")).unwrap_or_default();
+        format!("{targets} target(s) on {listeners} listener(s), {} session(s){lacks}", self.sessions())
     }
 
     /// Targets of one name are told apart by their numbers.
@@ -203,7 +213,11 @@ impl Running {
         }
         for Bound { listener, open } in bound {
             lines.push(format!("listening on {} for {}", open.address, open.target.0));
-            let stop = Stop { listening: open.closing.clone(), serving: self.stop.clone() };
+            let stop = Stop {
+                listening: open.closing.clone(),
+                serving: self.stop.clone(),
+                waiting: self.hurry.clone(),
+            };
             // A task each, so that they share no thread.
             self.serving.spawn(open.current.clone().serve(listener, stop));
             listeners.push(open);

@@ -1,5 +1,8 @@
 //! What `pgentra proxy` does from start to end.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use pgentra_identity::World;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -13,6 +16,12 @@ use super::signals::{Signals, Told};
 use super::voice::Voice;
 use super::{check, hash_password, wait};
 use crate::problem::Outcome;
+
+/// How long the first request for a token may keep the service manager from hearing that clients are served: less than the
+/// time after which it would start the proxy again, which brings no metadata service back.
+const FIRST_TOKEN: Duration = Duration::from_secs(30);
+/// How often the service manager hears how it is, if that has changed.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Lets clients in until Ctrl-C or SIGTERM, then sees their sessions to their end. SIGHUP has the configuration read again.
 pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
@@ -36,11 +45,27 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
     // Said when all of them are there.
     lines.iter().chain(seen.lines()).for_each(|line| voice.say(line));
     let notify = Notify::from_env(world.env());
-    notify.ready(&running.status());
-    let mut beat = Beat::of(&notify);
+    let mut beat = Beat::every(notify.beat());
+    let mut look = Beat::every(notify.is_heard().then_some(LOOK));
+    let mut said = String::new();
+    let observer = seen.observer().clone();
+    let mut first_tokens = pin!(observer.await_tokens(FIRST_TOKEN));
+    let mut is_ready = false;
     let stop = running.stop().clone();
     loop {
         tokio::select! {
+            () = &mut first_tokens, if !is_ready => {
+                is_ready = true;
+                said = running.status();
+                notify.ready(&said);
+            }
+            () = look.next(), if is_ready => {
+                let now = running.status();
+                if now != said {
+                    notify.status(&now);
+                    said = now;
+                }
+            }
             told = signals.next() => match told {
                 Told::Stop => break,
                 Told::Reload => {
@@ -58,10 +83,12 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
     loop {
         tokio::select! {
             () = running.ended() => break,
-            // Whoever asks twice does not want to wait.
+            // Whoever asks twice does not want to wait, and whoever asks again not even for farewells.
             Told::Stop = signals.next() => {
-                voice.say(&format!("stopping at once; {} session(s) are cut off", running.sessions()));
-                break;
+                if !running.hurry() {
+                    break;
+                }
+                voice.say(&format!("stopping at once; {} session(s) are ended", running.sessions()));
             }
             () = beat.next() => notify.alive(),
         }
@@ -98,13 +125,13 @@ async fn reload(
     notify.ready(&running.status());
 }
 
-/// When the watchdog is to be told, if there is one.
+/// When something is to be told again, if anybody listens.
 struct Beat(Option<Interval>);
 
 impl Beat {
-    fn of(notify: &Notify) -> Self {
-        Self(notify.beat().map(|every| {
-            let mut interval = interval(every);
+    fn every(period: Option<Duration>) -> Self {
+        Self(period.map(|period| {
+            let mut interval = interval(period);
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
             interval
         }))

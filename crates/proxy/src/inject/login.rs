@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use super::door::Door;
 use super::upstream::{Cancel, Upstream};
 use super::{Injector, Naming, refusal};
-use crate::observe::{SignIn, Visit};
+use crate::observe::{Cancelled, SignIn, Visit};
 use crate::session::cancel::Registration;
 use crate::session::client::{Client, Socket};
 use crate::session::end::End;
@@ -57,11 +57,15 @@ impl Injector {
     pub(crate) async fn pass_on(&self, request: &CancelRequest) {
         let Some(canceller) = self.shared.cancel.find(request) else {
             tracing::debug!("a cancel request with an unknown key");
-            return;
+            return self.observer.cancelled(Cancelled::UnknownKey);
         };
-        if let Err(error) = canceller.pass_on().await {
-            tracing::warn!(%error, "a cancel request could not be passed on");
-        }
+        self.observer.cancelled(match canceller.pass_on().await {
+            Ok(()) => Cancelled::PassedOn,
+            Err(error) => {
+                tracing::warn!(%error, "a cancel request could not be passed on");
+                Cancelled::Failed
+            }
+        });
     }
 
     /// The start-up for the server: the client's own, with what the target decides. Protocol options have been answered

@@ -30,13 +30,18 @@ pub struct Stop {
     pub listening: CancellationToken,
     /// Cancelled: the listener closes, and sessions are drained.
     pub serving: CancellationToken,
+    /// Cancelled as well: sessions get no time to end by themselves.
+    pub waiting: CancellationToken,
 }
 
 impl Injector {
     /// Serves clients until `shutdown` is cancelled, then drains: see [`Current::serve`].
-    pub async fn serve(self: Arc<Self>, listener: Listener, shutdown: CancellationToken) {
-        let stop = Stop { serving: shutdown, ..Stop::default() };
-        Current::new(self).serve(listener, stop).await;
+    pub fn serve(
+        self: Arc<Self>,
+        listener: Listener,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = ()> + Send {
+        Current::new(self).serve(listener, Stop { serving: shutdown, ..Stop::default() })
     }
 }
 
@@ -44,22 +49,28 @@ impl Current {
     /// Serves clients until `stop` says otherwise. Drained means: whoever is still signing in is told 57P03; sessions get
     /// [`Limits::drain`](crate::session::Limits::drain) to end by themselves, or to come to the end of their transaction
     /// ([`Options::drain`](super::Options::drain)). The rest are told 57P01 then where the client waits for an answer, and cut
-    /// off where it is in the middle of one. Returns when the last one is gone.
+    /// off where it is in the middle of one; so it is at once when `stop` says that there is no time. Returns when the last one is
+    /// gone.
     ///
     /// Dropping the future drops the sessions too. One injector can serve several listeners: limits and cancel keys are
-    /// common to them.
-    pub async fn serve(self, listener: Listener, stop: Stop) {
-        match listener {
-            Listener::Tcp(listener) => self.serve_on(listener, stop).await,
-            Listener::Unix(listener) => self.serve_on(listener, stop).await,
+    /// common to them. Whoever looks sees that the listener is up from when this was called.
+    pub fn serve(self, listener: Listener, stop: Stop) -> impl Future<Output = ()> + Send {
+        let up = self.get().shown_at(match &listener {
+            Listener::Tcp(listener) => listener.name(),
+            Listener::Unix(listener) => listener.name(),
+        });
+        async move {
+            match listener {
+                Listener::Tcp(listener) => self.serve_on(listener, stop, up).await,
+                Listener::Unix(listener) => self.serve_on(listener, stop, up).await,
+            }
         }
     }
 
-    async fn serve_on<L: Listen>(self, listener: L, stop: Stop) {
+    async fn serve_on<L: Listen>(self, listener: L, stop: Stop, mut up: Listening) {
         let mut replaced = self.replaced();
-        let mut up = self.get().shown_at(listener.name());
         let mut keeping = Keeping::of(self.get());
-        let stages = Stages::until(stop.serving);
+        let stages = Stages { hurry: stop.waiting, ..Stages::until(stop.serving) };
         let _kill = stages.kill.clone().drop_guard();
         let tasks = TaskTracker::new();
         loop {

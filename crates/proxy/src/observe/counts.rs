@@ -30,6 +30,7 @@ pub(super) struct Counts {
     pub(super) stages: [(&'static str, Histogram); 5],
     pub(super) failures: [(&'static str, Counter); 8],
     pub(super) ends: [(&'static str, Counter); 4],
+    pub(super) cancels: [(&'static str, Counter); 3],
     pub(super) supply: Supplied,
     refusals: Mutex<BTreeMap<String, u64>>,
     live: Mutex<Live>,
@@ -50,6 +51,28 @@ pub struct Supply {
     pub failed: u64,
     /// Sessions that were cleaned and kept for another client.
     pub reused: u64,
+}
+
+/// What became of a client's cancel request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cancelled {
+    PassedOn,
+    /// Nobody holds this key: the session is over, or somebody guesses.
+    UnknownKey,
+    /// It could not be passed on.
+    Failed,
+}
+
+impl Cancelled {
+    const ALL: [Self; 3] = [Self::PassedOn, Self::UnknownKey, Self::Failed];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::PassedOn => "passed_on",
+            Self::UnknownKey => "unknown_key",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// [`Supply`], as it is counted.
@@ -99,6 +122,7 @@ impl Default for Counts {
             failures: ["token", "dns", "dial", "timeout", "tls", "refused", "protocol", "other"].map(count),
             supply: Supplied::default(),
             ends: Ended::ALL.map(|ended| count(ended.as_str())),
+            cancels: Cancelled::ALL.map(|cancelled| count(cancelled.as_str())),
             refusals: Mutex::default(),
             live: Mutex::default(),
         }
@@ -125,6 +149,10 @@ impl Counts {
             _ => "other",
         };
         count(&self.failures, reason);
+    }
+
+    pub(super) fn cancelled(&self, how: Cancelled) {
+        count(&self.cancels, how.as_str());
     }
 
     pub(super) fn refused(&self, sqlstate: &str) {

@@ -93,7 +93,7 @@ struct Family<S: ?Sized> {
 const SECONDS: Option<Unit> = Some(Unit::Seconds);
 
 /// Those of each target.
-const OF_TARGETS: [Family<Seen>; 19] = [
+const OF_TARGETS: [Family<Seen>; 20] = [
     Family {
         name: "connections",
         kind: MetricType::Counter,
@@ -206,6 +206,14 @@ const OF_TARGETS: [Family<Seen>; 19] = [
             let refusals = seen.target.counts.refusals().into_iter();
             refusals.map(|(code, count)| (code, Value::Counter(count))).collect()
         },
+    },
+    Family {
+        name: "cancels",
+        kind: MetricType::Counter,
+        unit: None,
+        label: "result",
+        help: "Requests to cancel a statement: passed_on, with an unknown_key (a session that is over, or a guess), or failed",
+        series: |seen| each(&seen.target.counts.cancels, |count| Value::Counter(count.get())),
     },
     Family {
         name: "transferred",

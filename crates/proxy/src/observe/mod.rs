@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 
 pub use audit::{AuditLog, OpenLog};
+pub(crate) use counts::Cancelled;
 pub use counts::Supply;
 pub(crate) use target::Listening;
 pub use target::TargetObserver;
@@ -104,7 +105,10 @@ impl Observer {
     }
 
     /// Whether a client that comes now would be served, by all that is known without asking a server; else why not.
-    pub(crate) fn readiness(&self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// What is missing, in words: a token, a listener; or that it drains.
+    pub fn readiness(&self) -> Result<(), String> {
         if self.stop().is_cancelled() {
             return Err("draining: no new clients are let in".to_owned());
         }
@@ -117,7 +121,7 @@ impl Observer {
 
     /// Waits until there is a token for every target, but no longer than `limit`; not where clients are not let in anyway.
     /// The requests go on when it returns.
-    pub(crate) async fn await_tokens(&self, limit: Duration) {
+    pub async fn await_tokens(&self, limit: Duration) {
         if self.stop().is_cancelled() || !self.has_started() {
             return;
         }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use pgentra_connect::{ConnectError, Connector, Timings, TokenState};
 
 use super::Observer;
-use super::counts::{Counts, Supplied};
+use super::counts::{Cancelled, Counts, Supplied};
 
 /// What can be seen of one target. Made by [`Observer::target`]; the default one is seen by nobody.
 #[derive(Debug, Default)]
@@ -48,6 +48,11 @@ impl TargetObserver {
     /// A server session could not be opened.
     pub(crate) fn failed(&self, error: &ConnectError) {
         self.counts.failed(error.kind());
+    }
+
+    /// A client asked to cancel a statement.
+    pub(crate) fn cancelled(&self, how: Cancelled) {
+        self.counts.cancelled(how);
     }
 
     /// Where the sessions of clients come from.

@@ -22,6 +22,8 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 pub(crate) struct Stages {
     /// No new sessions.
     pub(crate) drain: CancellationToken,
+    /// Sessions have no more time to end by themselves.
+    pub(crate) hurry: CancellationToken,
     /// The sessions that are left are asked to end.
     pub(crate) terminate: CancellationToken,
     /// Whatever is left is dropped.
@@ -34,16 +36,20 @@ impl Stages {
         Self { drain: shutdown, ..Self::default() }
     }
 
-    /// Goes through the stages after the first until no task is left. Sessions have `drain` to end by themselves.
+    /// Goes through the stages after the first until no task is left. Sessions have `drain` to end by themselves, or until
+    /// there is a hurry.
     pub(crate) async fn wind_up(&self, tasks: &TaskTracker, drain: Duration) {
         tasks.close();
-        for (limit, next) in [(drain, &self.terminate), (TERMINATION, &self.kill)] {
-            if tokio::time::timeout(limit, tasks.wait()).await.is_ok() {
-                return;
-            }
-            next.cancel();
+        tokio::select! {
+            () = tasks.wait() => return,
+            () = tokio::time::sleep(drain) => {}
+            () = self.hurry.cancelled() => {}
         }
-        tasks.wait().await;
+        self.terminate.cancel();
+        if tokio::time::timeout(TERMINATION, tasks.wait()).await.is_err() {
+            self.kill.cancel();
+            tasks.wait().await;
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use pgentra_connect::Connector;
 use pgentra_connect::pgentra_identity::{Clock as _, SystemClock};
 use pgentra_emulator::{Endpoint, Fault};
@@ -12,7 +13,7 @@ use pgentra_proxy::admin::{Admin, Scope};
 use pgentra_proxy::inject::{Current, Injector, Listener, Options, Stop};
 use pgentra_proxy::observe::{AuditLog, Observer};
 use pgentra_proxy::session::Limits;
-use pgentra_wire::startup::{ProtocolVersion, StartupMessage};
+use pgentra_wire::startup::{CancelKey, CancelRequest, ProtocolVersion, StartupMessage};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -61,7 +62,8 @@ impl Watched {
         let running = Running::with(connector, options).await;
         let admin = listen(&observer, Scope::Admin).await;
         let watched = Self { observer, stop, audit, admin, running };
-        while watched.status().await["targets"][0]["listening"].as_array().is_none_or(Vec::is_empty) {}
+        let status = watched.status().await;
+        assert_eq!(status["targets"][0]["listening"].as_array().map(Vec::len), Some(1), "{status:#}");
         watched
     }
 
@@ -144,11 +146,22 @@ fn sessions_are_counted_and_written_down_and_no_token_is_seen() {
         assert_eq!(target["listening"][0], watched.running.address.to_string());
         assert_eq!(status["problems"].as_array().unwrap().len(), 2);
         assert_eq!(status["problems"][0]["sqlstate"], "3D000", "the newest first");
+        let cancel = client.cancel_token();
+        cancel.cancel_query_raw(watched.running.dial().await, tokio_postgres::NoTls).await.unwrap();
+        let mut guess = BytesMut::new();
+        let key = CancelKey::new(Bytes::from_static(b"good")).unwrap();
+        CancelRequest { process_id: pid.cast_unsigned(), key }.encode(&mut guess);
+        let mut guesser = watched.running.dial().await;
+        guesser.write_all(&guess).await.unwrap();
+        assert_eq!(guesser.read(&mut [0]).await.unwrap(), 0, "nothing is said of a guess");
         drop(client);
         watched.empty().await;
 
         for (series, value) in [
-            ("connections_total{target=\"my-target\"}", 3.0),
+            ("connections_total{target=\"my-target\"}", 5.0),
+            ("cancels_total{target=\"my-target\",result=\"passed_on\"}", 1.0),
+            ("cancels_total{target=\"my-target\",result=\"unknown_key\"}", 1.0),
+            ("cancels_total{target=\"my-target\",result=\"failed\"}", 0.0),
             ("sessions_total{target=\"my-target\"}", 1.0),
             ("sessions_open{target=\"my-target\"}", 0.0),
             ("sessions_ended_total{target=\"my-target\",by=\"client\"}", 1.0),
