@@ -1,3 +1,4 @@
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -39,11 +40,8 @@ impl Programs {
 
     /// Asks the server for its version, such as "15.18".
     pub(crate) fn version(&self) -> Result<String, StartError> {
-        let output = Command::new(&self.postgres)
-            .arg("--version")
-            .env_clear()
-            .output()
-            .map_err(StartError::io("ask the PostgreSQL server for its version"))?;
+        let ask = || Command::new(&self.postgres).arg("--version").env_clear().output();
+        let output = once_free(ask).map_err(StartError::io("ask the PostgreSQL server for its version"))?;
         let answer = String::from_utf8_lossy(&output.stdout);
         let answer = answer.lines().next().unwrap_or_default();
         match parse_version(answer) {
@@ -56,6 +54,22 @@ impl Programs {
         }
     }
 }
+
+/// Runs a program that was written a moment ago. While it was, another thread may have begun to start a program of its own:
+/// until that child is its program, it holds open what this process had open, and the system does not run a file that
+/// anybody could write to (execve(2), ETXTBSY).
+fn once_free<T>(mut run: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..BUSY_ATTEMPTS {
+        match run() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            ran => return ran,
+        }
+    }
+    run()
+}
+
+/// Each takes as long as starting a program does, and so does what is waited for.
+const BUSY_ATTEMPTS: usize = 100;
 
 /// The oldest version that the tests were run with.
 const OLDEST_MAJOR: u32 = 13;
@@ -71,6 +85,25 @@ fn parse_version(answer: &str) -> Option<(u32, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_was_just_written_runs_once_nobody_holds_it_open() {
+        let busy = || io::Error::from(ErrorKind::ExecutableFileBusy);
+        let mut left = 3;
+        let ran = once_free(|| {
+            left -= 1;
+            if left > 0 { Err(busy()) } else { Ok("ran") }
+        });
+        assert_eq!(ran.unwrap(), "ran");
+        let mut tried = 0;
+        let stuck = once_free(|| {
+            tried += 1;
+            Err::<(), _>(busy())
+        });
+        assert_eq!((stuck.unwrap_err().kind(), tried), (ErrorKind::ExecutableFileBusy, BUSY_ATTEMPTS));
+        let absent = once_free(|| Err::<(), _>(io::Error::from(ErrorKind::NotFound)));
+        assert_eq!(absent.unwrap_err().kind(), ErrorKind::NotFound);
+    }
 
     #[test]
     fn versions_are_read() {
