@@ -5,6 +5,8 @@ pub(crate) mod cancel;
 pub(crate) mod client;
 pub(crate) mod drain;
 pub(crate) mod end;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub(crate) mod limits;
 pub(crate) mod listen;
 pub(crate) mod places;

@@ -21,7 +21,7 @@ pub(crate) struct Position {
     unsynced: bool,
     transaction: Transaction,
     presence: Presence,
-    /// A message that makes no sense here: nothing is certain any more.
+    /// A message that makes no sense here: nothing is certain any more, and nothing further is taken in.
     lost: bool,
     /// A ParameterStatus that is not whole yet.
     setting: BytesMut,
@@ -56,7 +56,7 @@ impl Position {
     /// Takes in what the client sent. `Some(length)`: so many bytes of it come before its Terminate.
     pub(crate) fn client(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut rest = bytes;
-        loop {
+        while !self.lost {
             // Its first byte is enough: nothing of it may reach the server.
             if self.client.is_between() && rest.first() == Some(&b'X') {
                 return Some(bytes.len() - rest.len());
@@ -65,18 +65,18 @@ impl Position {
                 None => return None,
                 Some(Step::Head(_) | Step::Body(..)) => {}
                 Some(Step::End(tag)) => self.client_said(tag),
-                Some(Step::Malformed) => {
-                    self.lost = true;
-                    return None;
-                }
+                Some(Step::Malformed) => self.lost = true,
             }
         }
+        None
     }
 
     /// Takes in what the server sent.
     pub(crate) fn server(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
-        while let Some(step) = self.server.step(&mut rest) {
+        while !self.lost
+            && let Some(step) = self.server.step(&mut rest)
+        {
             match step {
                 Step::Head(b'S') => self.setting.clear(),
                 Step::Head(tag) => self.server_says(tag),
@@ -91,10 +91,7 @@ impl Position {
                 Step::End(b'Z') => self.answered(),
                 Step::End(b'S') => self.set(),
                 Step::End(_) => {}
-                Step::Malformed => {
-                    self.lost = true;
-                    return;
-                }
+                Step::Malformed => self.lost = true,
             }
         }
     }
@@ -317,6 +314,24 @@ mod tests {
         ] {
             assert_eq!(after(client, server).is_at_rest(), rest, "{about}");
         }
+    }
+
+    #[test]
+    fn after_a_message_that_makes_no_sense_nothing_is_taken_in() {
+        let setting = message(b'S', b"a\0b\0");
+        // A length that no message has; an answer to nothing.
+        for nonsense in [&b"T\0\0\0\0"[..], &bare("C")] {
+            let (mut whole, mut pieces) = (Position::default(), Position::default());
+            let said = [nonsense, &setting, READY].concat();
+            whole.server(&said);
+            said.iter().for_each(|byte| pieces.server(&[*byte]));
+            for position in [whole, pieces] {
+                assert!(!position.is_at_rest() && !position.is_between_answers());
+                assert!(position.into_settings().is_empty());
+            }
+        }
+        let mut position = Position::default();
+        assert_eq!(position.client(b"Q\0\0\0\0X"), None, "the server hears it");
     }
 
     #[test]

@@ -111,9 +111,28 @@ fn quoted(text: &str) -> Option<(String, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+
+    proptest! {
+        /// Texts that begin well and go on somehow: a filter or none, never a panic.
+        #[test]
+        fn no_text_is_too_much(text in r"(startswith\(a,'|a eq '|a in \('|a/any\(x:x eq ')?[a'(), é:/]{0,12}") {
+            if let Some(filter) = Filter::parse(&text) {
+                filter.holds(&json!({"a": "é'a", "b": ["a"]}));
+            }
+        }
+
+        #[test]
+        fn any_value_is_found_by_itself(value in ".*") {
+            let text = format!("appId eq '{}'", value.replace('\'', "''"));
+            let filter = Filter::parse(&text).unwrap();
+            let object = json!({ "appId": value });
+            prop_assert!(filter.holds(&object));
+        }
+    }
 
     #[test]
     fn conditions_select() {

@@ -1,0 +1,35 @@
+//! Both sides of a conversation, whatever they say: where it stands is known without a panic, and is the same in whatever pieces the
+//! bytes come.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pgentra_proxy::session::fuzzing::Conversation;
+
+/// Ends a run of bytes of one side.
+const OTHER_SIDE: u8 = b'|';
+
+fuzz_target!(|data: &[u8]| {
+    let (mut whole, mut pieces) = (Conversation::default(), Conversation::default());
+    for (turn, bytes) in data.split(|byte| *byte == OTHER_SIDE).enumerate() {
+        if turn % 2 == 0 {
+            let sent = whole.client(bytes);
+            let mut in_pieces = Vec::new();
+            for byte in bytes {
+                if pieces.known().was_left_at_rest {
+                    break;
+                }
+                in_pieces.extend_from_slice(&pieces.client(&[*byte]));
+            }
+            assert_eq!(sent, in_pieces, "the server gets the same");
+            assert!(bytes.starts_with(&sent), "and nothing that the client did not say");
+        } else {
+            whole.server(bytes);
+            bytes.iter().for_each(|byte| pieces.server(&[*byte]));
+        }
+        assert_eq!(whole.known(), pieces.known());
+        if whole.known().was_left_at_rest {
+            break;
+        }
+    }
+    assert_eq!(whole.into_settings(), pieces.into_settings());
+});
