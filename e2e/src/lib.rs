@@ -15,6 +15,7 @@ mod binary;
 mod client;
 mod cloud;
 mod lab;
+mod namespace;
 mod proxy;
 mod run;
 mod secrecy;
@@ -23,6 +24,7 @@ pub use binary::{example, example_with, pgentra};
 pub use client::{client, have};
 pub use cloud::{Cloud, Flavour};
 pub use lab::{Lab, User};
+pub use namespace::Namespace;
 pub use proxy::Proxy;
 pub use run::{Done, Run};
 

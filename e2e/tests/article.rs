@@ -1,9 +1,7 @@
 //! The article's own commands, as a person copies them, against `pgentra local up`.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
-use std::process::Command;
-
-use e2e::{Cloud, Flavour, Lab, RESOURCE, have};
+use e2e::{Cloud, Flavour, Lab, Namespace, RESOURCE, have};
 
 /// The article's way to a token, at `address`.
 fn curl(address: &str, client_id: &str) -> String {
@@ -81,36 +79,15 @@ fn on_single_server() {
     at_the_emulators_address(Flavour::Single);
 }
 
-/// A network namespace with the metadata service's true address on its loopback.
-struct Namespace(String);
-
-impl Namespace {
-    fn new(name: &str) -> Namespace {
-        let namespace = Namespace(format!("e2e-{name}-{}", std::process::id()));
-        ip(&["netns", "add", &namespace.0]);
-        ip(&["-n", &namespace.0, "link", "set", "lo", "up"]);
-        ip(&["-n", &namespace.0, "address", "add", "169.254.169.254/32", "dev", "lo"]);
-        namespace
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        ip(&["netns", "del", &self.0]);
-    }
-}
-
-fn ip(words: &[&str]) {
-    assert!(Command::new("ip").args(words).status().unwrap().success(), "ip {words:?}");
-}
-
 /// The very address that the article has, and no variable that names another.
 fn at_the_true_address(flavour: Flavour) {
     if !have(&["curl", "jq", "psql", "ip", "netns"]) {
         return;
     }
     let namespace = Namespace::new(&flavour.to_string());
-    let lab = Lab::behind(&["ip", "netns", "exec", &namespace.0]);
+    // The metadata service's true address.
+    namespace.ip(&["address", "add", "169.254.169.254/32", "dev", "lo"]);
+    let lab = namespace.lab();
     let cloud = lab.cloud(flavour, &["--link-local"]);
     play(&lab, &cloud, flavour, "http://169.254.169.254");
 

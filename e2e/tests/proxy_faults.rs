@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 
-use e2e::{Cloud, Flavour, Lab, Proxy, client, have};
+use e2e::{Cloud, Flavour, Lab, Namespace, Proxy, client, have};
 
 /// A proxy to a local cloud.
 struct Stage<'lab> {
@@ -158,6 +159,77 @@ fn ten_thousand_clients_in_a_burst() {
     let now = stage.status("VmRSS");
     assert!(now < memory + memory / 4, "{now} kB are held, {memory} were");
     assert_eq!(stage.client("psql -XAtc 'SELECT 1'").ok(), "1\n");
+}
+
+/// The server's machine is gone without a word, under a statement: the client hears of it once keepalives say so, and the next
+/// one is served once the network is back.
+#[test]
+fn a_server_that_is_gone_without_a_word() {
+    if !have(&["psql", "ip", "netns"]) {
+        return;
+    }
+    let namespace = Namespace::new("server");
+    let lab = namespace.lab();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let vm = cloud.env("vm");
+    // The client's connection is none of the network's.
+    let socket = lab.path().join("sockets");
+    fs::DirBuilder::new().mode(0o700).create(&socket).unwrap();
+    let socket = socket.to_str().unwrap();
+    // The latter for a query that was not acknowledged when the network went.
+    let keepalives = "keepalives_idle=1 keepalives_interval=1 keepalives_count=1 tcp_user_timeout=2000";
+    let target = format!("host=localhost port={} {keepalives}", vm["PGPORT"]);
+    let proxy = lab.proxy(vm.clone(), &["--listen", socket, &target], 1);
+    let psql = |sql: &str| {
+        let conninfo = format!("host={socket} port=5432 user={} dbname={}", vm["PGUSER"], vm["PGDATABASE"]);
+        lab.program(&["psql", "-XAtc", sql, &conninfo])
+    };
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| psql("SELECT pg_sleep(86400)").done());
+        while psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'").done().ok() != "1\n"
+        {
+        }
+        namespace.ip(&["link", "set", "lo", "down"]);
+        let asked = asked.join().unwrap();
+        assert!(
+            !asked.status.success() && asked.stderr.contains("server closed the connection"),
+            "{asked:?}"
+        );
+    });
+    namespace.ip(&["link", "set", "lo", "up"]);
+    assert_eq!(psql("SELECT 7").done().ok(), "7\n");
+    drop(proxy);
+}
+
+/// A client's machine is gone without a word: its session ends all the same. A minute of silence, then a probe; of which the
+/// namespace wants one answered instead of nine.
+#[test]
+fn a_client_that_is_gone_without_a_word() {
+    if !have(&["psql", "ip", "netns"]) {
+        return;
+    }
+    let namespace = Namespace::new("client");
+    let lab = namespace.lab();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let vm = cloud.env("vm");
+    let audit = lab.path().join("audit");
+    let arguments = ["--listen", "127.0.0.1:0", "--audit", audit.to_str().unwrap()];
+    let proxy = lab.proxy(vm.clone(), &arguments, 1);
+    let script = r#"
+        echo 1 >/proc/sys/net/ipv4/tcp_keepalive_probes
+        mkfifo hold
+        psql -X "host=127.0.0.1 port=$1 sslmode=disable" <hold &
+        exec 3>hold
+        until grep '"event":"start"' "$2" >start; do sleep 0.1; done
+        ip link set lo down
+        until grep '"event":"end"' "$2"; do sleep 0.1; done
+        kill $!
+        ip link set lo up
+    "#;
+    let words = ["bash", "-euc", script, "bash", &proxy.port(), audit.to_str().unwrap()];
+    let user = ["PGUSER", "PGDATABASE"].map(|name| (name.to_owned(), vm[name].clone()));
+    let ended = lab.program(&words).envs(user).within(600).done();
+    assert!(ended.ok().contains(r#""ended_by":"client""#), "{ended:?}");
 }
 
 /// A token is in its memory, so a crash must leave no core file, where another program does.

@@ -12,7 +12,7 @@ use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::dial;
+use crate::dial::{self, Watch};
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::target::{SslNegotiation, Target};
 use crate::tls;
@@ -55,7 +55,7 @@ impl Canceller {
     pub async fn cancel(&self) -> Result<(), ConnectError> {
         let address =
             self.address.ok_or_else(|| ConnectError::config("the address of the session is not known"))?;
-        let stream = dial::dial(address, None, self.limit).await?;
+        let stream = dial::dial(address, Watch::default(), self.limit).await?;
         self.cancel_over(stream).await
     }
 

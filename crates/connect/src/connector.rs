@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cancel::Canceller;
-use crate::dial::{self, Reached};
+use crate::dial::{self, Reached, Watch};
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::handshake;
 use crate::libpq::LibpqEnvironment;
@@ -140,7 +140,7 @@ impl Connector {
     /// # Errors
     /// [`ConnectErrorKind::Tcp`] and [`ConnectErrorKind::Timeout`].
     pub async fn dial(&self, address: SocketAddr) -> Result<TcpStream, ConnectError> {
-        dial::dial(address, self.target.keep_alive(), self.target.connect_timeout()).await
+        dial::dial(address, Watch::of(&self.target), self.target.connect_timeout()).await
     }
 
     /// The third stage: TLS with `host`, whose certificate and name are verified when this returns. Nothing about role,
@@ -239,9 +239,9 @@ impl Connector {
                     continue;
                 }
             };
-            let keep_alive = self.target.keep_alive();
+            let watch = Watch::of(&self.target);
             let dialling = Instant::now();
-            let reached = dial::race(addresses, |address| dial::dial(address, keep_alive, limit)).await;
+            let reached = dial::race(addresses, |address| dial::dial(address, watch, limit)).await;
             timings.dial += dialling.elapsed();
             match reached {
                 Ok(Reached { stream, address, began }) => {

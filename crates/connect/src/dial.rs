@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{ConnectError, ConnectErrorKind};
-use crate::target::{Endpoint, KeepAlive};
+use crate::target::{Endpoint, KeepAlive, Target};
 
 /// A name with more addresses than this is not tried to its end.
 const ADDRESSES_LIMIT: usize = 16;
@@ -112,15 +112,13 @@ fn take_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 /// Opens a connection that sends at once and notices a dead peer.
 pub(crate) async fn dial(
     address: SocketAddr,
-    keep_alive: Option<KeepAlive>,
+    watch: Watch,
     limit: Duration,
 ) -> Result<TcpStream, ConnectError> {
     let opened = async {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        if let Some(keep_alive) = keep_alive {
-            watch(&stream, keep_alive)?;
-        }
+        watch.over(&stream)?;
         Ok::<_, io::Error>(stream)
     };
     match timeout(limit, opened).await {
@@ -137,12 +135,30 @@ pub(crate) async fn dial(
     }
 }
 
-fn watch(stream: &TcpStream, keep_alive: KeepAlive) -> io::Result<()> {
-    let settings = TcpKeepalive::new()
-        .with_time(keep_alive.idle)
-        .with_interval(keep_alive.interval)
-        .with_retries(keep_alive.count);
-    SockRef::from(stream).set_tcp_keepalive(&settings)
+/// How a connection notices that its peer is gone.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Watch {
+    keep_alive: Option<KeepAlive>,
+    user_timeout: Option<Duration>,
+}
+
+impl Watch {
+    pub(crate) fn of(target: &Target) -> Self {
+        Self { keep_alive: target.keep_alive(), user_timeout: target.user_timeout() }
+    }
+
+    fn over(self, stream: &TcpStream) -> io::Result<()> {
+        let socket = SockRef::from(stream);
+        if let Some(KeepAlive { idle, interval, count }) = self.keep_alive {
+            let settings = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(count);
+            socket.set_tcp_keepalive(&settings)?;
+        }
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if self.user_timeout.is_some() {
+            socket.set_tcp_user_timeout(self.user_timeout)?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -19,11 +19,12 @@ pub(crate) const KEEPALIVES: &str = "keepalives";
 pub(crate) const KEEPALIVES_IDLE: &str = "keepalives_idle";
 pub(crate) const KEEPALIVES_INTERVAL: &str = "keepalives_interval";
 pub(crate) const KEEPALIVES_COUNT: &str = "keepalives_count";
+pub(crate) const TCP_USER_TIMEOUT: &str = "tcp_user_timeout";
 pub(crate) const SERVICE: &str = "service";
 pub(crate) const SERVICEFILE: &str = "servicefile";
 
 /// Keywords that decide something here, with the variable that libpq reads for each.
-const USED: [(&str, Option<&str>); 18] = [
+const USED: [(&str, Option<&str>); 19] = [
     (HOST, Some("PGHOST")),
     (HOSTADDR, Some("PGHOSTADDR")),
     (PORT, Some("PGPORT")),
@@ -40,6 +41,7 @@ const USED: [(&str, Option<&str>); 18] = [
     (KEEPALIVES_IDLE, None),
     (KEEPALIVES_INTERVAL, None),
     (KEEPALIVES_COUNT, None),
+    (TCP_USER_TIMEOUT, None),
     (SERVICE, Some("PGSERVICE")),
     (SERVICEFILE, Some("PGSERVICEFILE")),
 ];
@@ -69,7 +71,7 @@ const FIXED: [Fixed; 12] = [
 struct Fixed(&'static str, &'static [&'static str], &'static str, bool);
 
 /// Keywords of libpq that have no meaning here.
-const UNSUPPORTED: [&str; 25] = [
+const UNSUPPORTED: [&str; 24] = [
     "gssdelegation",
     "gsslib",
     "krbsrvname",
@@ -91,7 +93,6 @@ const UNSUPPORTED: [&str; 25] = [
     "sslkey",
     "sslkeylogfile",
     "sslpassword",
-    "tcp_user_timeout",
     "tty",
     "authtype",
     "debug",

@@ -41,6 +41,7 @@ pub struct Target {
     application_name: Option<String>,
     options: Option<String>,
     keep_alive: Option<KeepAlive>,
+    user_timeout: Option<Duration>,
     decided: Vec<Decided>,
 }
 
@@ -157,6 +158,7 @@ impl Target {
             application_name,
             options: reading.text(word::OPTIONS),
             keep_alive: reading.keep_alive()?,
+            user_timeout: reading.user_timeout()?,
             decided: reading.decided,
         })
     }
@@ -234,6 +236,13 @@ impl Target {
     /// TCP keep-alive; `None` if it was turned off.
     pub fn keep_alive(&self) -> Option<KeepAlive> {
         self.keep_alive
+    }
+
+    /// How long what was sent may stay without an acknowledgement before the connection counts as dead; so long, too, a
+    /// server may read nothing. `None`: as long as the system has it, about a quarter of an hour for the former. Keep-alive
+    /// sees to idle connections alone. Linux only; elsewhere it is as the system has it (libpq, `tcp_user_timeout`).
+    pub fn user_timeout(&self) -> Option<Duration> {
+        self.user_timeout
     }
 
     pub(crate) fn system_bundle(&self) -> Option<&str> {
@@ -391,6 +400,19 @@ impl Reading<'_> {
         let interval = seconds(word::KEEPALIVES_INTERVAL, default.interval)?;
         let count = self.positive(word::KEEPALIVES_COUNT)?.map_or(default.count, u32::from);
         Ok(on.then_some(KeepAlive { idle, interval, count }))
+    }
+
+    /// 0 means the system's, as with libpq.
+    fn user_timeout(&mut self) -> Result<Option<Duration>, ConnectError> {
+        let Some(text) = self.text(word::TCP_USER_TIMEOUT) else { return Ok(None) };
+        let limit = "a number of milliseconds, at most 2147483647";
+        match text.parse::<u32>() {
+            Ok(0) => Ok(None),
+            Ok(milliseconds) if i32::try_from(milliseconds).is_ok() => {
+                Ok(Some(Duration::from_millis(milliseconds.into())))
+            }
+            _ => Err(not_a_value(word::TCP_USER_TIMEOUT, &text, limit)),
+        }
     }
 
     /// 0 means the default, as with libpq.

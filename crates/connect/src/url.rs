@@ -60,6 +60,9 @@ impl Target {
             }
             Some(_) => {}
         }
+        if let Some(timeout) = self.user_timeout() {
+            parameters.push((word::TCP_USER_TIMEOUT, timeout.as_millis().to_string()));
+        }
         Ok(parameters)
     }
 }
@@ -102,12 +105,18 @@ mod tests {
             "host=h user='ada#EXT#@contoso.com' dbname='%41 ä' options='-c search_path=a,b -c x=1' application_name='me & you'",
             "host=h user=u connect_timeout=3 keepalives_idle=7 keepalives_count=2",
             "host=h user=u keepalives=0",
+            "host=h user=u tcp_user_timeout=1500",
         ] {
             let first = target(text);
             let url = first.url().unwrap();
             let (again, shown) = (target(&url), |target: &Target| {
                 let parts = (target.endpoints(), target.user(), target.database(), target.options());
-                let more = (target.application_name(), target.connect_timeout(), target.keep_alive());
+                let more = (
+                    target.application_name(),
+                    target.connect_timeout(),
+                    target.keep_alive(),
+                    target.user_timeout(),
+                );
                 format!("{parts:?} {more:?} {:?}", target.ssl_negotiation())
             });
             assert_eq!(shown(&again), shown(&first), "{url}");

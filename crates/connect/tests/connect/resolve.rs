@@ -135,7 +135,7 @@ fn every_setting_has_its_place() {
         positional: Some(
             "host=a,b hostaddr=127.0.0.1,::1 port=1,2 user=u sslmode=verify-ca sslrootcert=/ca.pem \
              sslnegotiation=direct connect_timeout=9 application_name=app options='-c x=y' keepalives_idle=30 \
-             keepalives_interval=5 keepalives_count=3 channel_binding=prefer target_session_attrs=any",
+             keepalives_interval=5 keepalives_count=3 tcp_user_timeout=2500 channel_binding=prefer target_session_attrs=any",
         ),
         files: &[("/ca.pem", authority.pem())],
         ..Place::default()
@@ -150,8 +150,10 @@ fn every_setting_has_its_place() {
     let keep_alive = target.keep_alive().unwrap();
     assert_eq!((keep_alive.idle.as_secs(), keep_alive.interval.as_secs(), keep_alive.count), (30, 5, 3));
     assert_eq!(target.to_string(), "role \"u\" on a:1, b:2, database \"u\", sslmode=verify-ca");
-    let off = Place { positional: Some("host=h user=u keepalives=0"), ..Place::default() };
-    assert_eq!(off.resolve().unwrap().keep_alive(), None);
+    assert_eq!(target.user_timeout().unwrap().as_millis(), 2500);
+    let off = "host=h user=u keepalives=0 tcp_user_timeout=0";
+    let off = Place { positional: Some(off), ..Place::default() }.resolve().unwrap();
+    assert_eq!((off.keep_alive(), off.user_timeout()), (None, None));
     let fallback = "host=::1 user=u fallback_application_name=f";
     let fallback = Place { positional: Some(fallback), ..Place::default() }.resolve().unwrap();
     assert_eq!(
@@ -180,6 +182,8 @@ fn what_cannot_be_is_refused_by_name() {
         ("connect_timeout=1s", "connect_timeout cannot be"),
         ("keepalives=yes", "keepalives cannot be"),
         ("keepalives_count=many", "keepalives_count cannot be"),
+        ("tcp_user_timeout=1s", "tcp_user_timeout cannot be"),
+        ("tcp_user_timeout=2147483648", "tcp_user_timeout cannot be"),
         ("port=0", "port cannot be \"0\""),
         ("port=65536", "port cannot be"),
         ("port=x", "port cannot be"),
