@@ -300,10 +300,11 @@ impl<'lab> Server<'lab> {
         self.lab.program(&words)
     }
 
-    fn proxy(&self) -> Proxy<'lab> {
+    fn proxy(&self, arguments: &[&str]) -> Proxy<'lab> {
         let certificate = self.certificate();
         let target = format!("host=localhost port={} sslrootcert={certificate}", self.port);
-        self.lab.proxy(self.identity.clone(), &["--listen", "127.0.0.1:0", &target], 1)
+        let arguments = [&["--listen", "127.0.0.1:0", &target], arguments].concat();
+        self.lab.proxy(self.identity.clone(), &arguments, 1)
     }
 
     fn certificate(&self) -> String {
@@ -357,7 +358,7 @@ fn physical_and_logical_replication() {
     }
     let lab = Lab::new();
     let server = Server::start(&lab, "REPLICATION");
-    let proxy = server.proxy();
+    let proxy = server.proxy(&[]);
     let script = r#"
         pg_basebackup --pgdata "$1/backup" --wal-method stream --checkpoint fast
         "$2/pg_verifybackup" "$1/backup"
@@ -372,6 +373,33 @@ fn physical_and_logical_replication() {
     assert_eq!(replicated.ok(), "backup successfully verified\n1000\n");
 }
 
+/// A statement under way ends with the server that goes down; clients of the one that comes up are served, and get no session of the
+/// one before that stood ready or was to be used again.
+#[test]
+fn a_server_that_restarts_is_found_again() {
+    if !have(&["psql", "postgresql"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let server = Server::start(&lab, "");
+    let proxy = server.proxy(&["--warm", "2", "--reuse"]);
+    let script = r#"
+        as=
+        [ "$(id -u)" != 0 ] || as="setpriv --reuid nobody --clear-groups"
+        cd "$1"
+        psql -XAtc 'SELECT pg_sleep(86400)' >"$HOME/said" 2>&1 & client=$!
+        until [ "$(psql -XAtc "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")" = 1 ]; do :; done
+        before=$(psql -XAtc 'SELECT pg_postmaster_start_time()')
+        $as "$2/pg_ctl" -D data -w -m immediate -l server.log restart >pg_ctl.log
+        wait $client || echo "the statement ended: $?"
+        for try in 1 2 3 4; do
+            [ "$(psql -XAtc 'SELECT pg_postmaster_start_time()')" != "$before" ] && echo served
+        done
+    "#;
+    let said = server.run(script).envs(Server::through(&proxy)).done();
+    assert_eq!(said.ok(), "the statement ended: 2\nserved\nserved\nserved\nserved\n");
+}
+
 /// What a driver's own tests expect of a server they find through the proxy, but for what they do not find directly either.
 #[test]
 fn the_tests_of_asyncpg() {
@@ -380,7 +408,7 @@ fn the_tests_of_asyncpg() {
     }
     let lab = Lab::new();
     let server = Server::start(&lab, "SUPERUSER");
-    let proxy = server.proxy();
+    let proxy = server.proxy(&[]);
     let (python, suite, tests) = (client("venv/bin/python"), own("suite.py"), client("asyncpg-tests"));
     let run = |variables: Variables, names: &[String]| {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
