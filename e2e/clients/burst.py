@@ -25,6 +25,16 @@ async def message(reader):
 
 
 async def client(places, kept):
+    # A system whose queue of new connections stays full gives up on some after a minute, before any program has seen them
+    # (tcp(7), tcp_synack_retries). They come again.
+    while True:
+        try:
+            return await attempt(places, kept)
+        except ConnectionResetError:
+            continue
+
+
+async def attempt(places, kept):
     async with places:
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(startup)
