@@ -76,8 +76,9 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
             () = beat.next() => notify.alive(),
         }
     }
-    stop.cancel();
+    // Counted first: sessions may end the moment that they are told to.
     let sessions = running.sessions();
+    stop.cancel();
     voice.say(&format!("stopping; {sessions} session(s) to wait for"));
     notify.stopping(&format!("waiting for {sessions} session(s)"));
     loop {
@@ -85,10 +86,11 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
             () = running.ended() => break,
             // Whoever asks twice does not want to wait, and whoever asks again not even for farewells.
             Told::Stop = signals.next() => {
+                let sessions = running.sessions();
                 if !running.hurry() {
                     break;
                 }
-                voice.say(&format!("stopping at once; {} session(s) are ended", running.sessions()));
+                voice.say(&format!("stopping at once; {sessions} session(s) are ended"));
             }
             () = beat.next() => notify.alive(),
         }
