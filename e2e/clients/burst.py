@@ -26,7 +26,7 @@ async def message(reader):
 
 async def client(places, kept):
     # A system whose queue of new connections stays full gives up on some after a minute, before any program has seen them
-    # (tcp(7), tcp_synack_retries). They come again.
+    # (tcp(7), tcp_synack_retries). They come again; whoever counts what was accepted sees that it was not the program.
     while True:
         try:
             return await attempt(places, kept)

@@ -132,21 +132,26 @@ fn nothing_leaks() {
     assert!(now < memory + memory / 4, "{now} kB are held, {memory} were");
 }
 
-/// Each is answered, with a session or in words; nothing of them stays; and a shell's limit of open files is no limit.
+/// Each that was accepted is answered, with a session or in words; as many as the system lets may wait to be; nothing of them
+/// stays; and a shell's limit of open files is no limit.
 #[test]
 fn ten_thousand_clients_in_a_burst() {
     const CLIENTS: usize = 10_000;
     const SESSIONS: usize = 40;
-    if !have(&["psql", "python"]) {
+    if !have(&["psql", "python", "curl", "ip"]) {
         return;
     }
     let lab = Lab::behind(&["bash", "-c", "ulimit -Sn 256; exec \"$@\"", "bash"]);
-    let stage = Stage::new(&lab, &["--max-connections", &SESSIONS.to_string()]);
+    let stage = Stage::new(&lab, &["--max-connections", &SESSIONS.to_string(), "--admin-listen", "0"]);
+    let admin = stage.proxy.await_line("admin on ").split("admin on ").nth(1).unwrap().to_owned();
     let (python, burst) =
         (client("venv/bin/python"), concat!(env!("CARGO_MANIFEST_DIR"), "/clients/burst.py"));
     let clients = CLIENTS.to_string();
     let [host, port, user, database] =
         ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE"].map(|name| stage.through[name].as_str());
+    let waiting = lab.program(&["ss", "-lntH", &format!("sport = :{port}")]).done().ok().to_owned();
+    let most = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    assert_eq!(waiting.split_whitespace().nth(2), Some(most.trim()), "{waiting}");
     let words = [python.to_str().unwrap(), burst, host, port, user, database, &clients];
     let before = stage.files();
     let told = || lab.program(&words).within(600).done().json();
@@ -158,6 +163,9 @@ fn ten_thousand_clients_in_a_burst() {
     stage.closes(before);
     let now = stage.status("VmRSS");
     assert!(now < memory + memory / 4, "{now} kB are held, {memory} were");
+    let metrics = lab.program(&["curl", "-sS", &format!("{admin}metrics")]).done().ok().to_owned();
+    let accepted = metrics.lines().find(|line| line.starts_with("pgentra_proxy_connections_total{")).unwrap();
+    assert_eq!(accepted.split(' ').next_back(), Some((2 * CLIENTS).to_string().as_str()), "{metrics}");
     assert_eq!(stage.client("psql -XAtc 'SELECT 1'").ok(), "1\n");
 }
 

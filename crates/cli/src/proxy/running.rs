@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use pgentra_proxy::inject::{Current, Injector, Listener, Naming, Options, Shared, Stop};
 use pgentra_proxy::observe::{Observer, TargetObserver};
-use pgentra_proxy::session::{Limits, UnixSocket};
-use tokio::net::TcpListener;
+use pgentra_proxy::session::{Limits, UnixSocket, bind_tcp};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -306,7 +305,7 @@ fn injector(
 /// Listens, and says on what. Other users may get at a Unix socket that `is_shared`.
 async fn bind(place: &Place, inherited: &Inherited, is_shared: bool) -> Outcome<(Listener, String)> {
     let bound: io::Result<_> = match place {
-        Place::Tcp(address) => TcpListener::bind(address).await.and_then(|listener| {
+        Place::Tcp(address) => bind_tcp(*address).and_then(|listener| {
             let address = listener.local_addr()?.to_string();
             Ok((Listener::Tcp(listener), address))
         }),

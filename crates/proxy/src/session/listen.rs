@@ -5,17 +5,33 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::Socket;
 
+/// How many connections may wait to be accepted. More than any system has by default: Linux takes its `net.core.somaxconn`
+/// (4,096) instead, and a client that finds the queue full is not answered and comes again after a second (listen(2)).
+pub(super) const BACKLOG: u32 = 65_535;
 /// A server ends a terminated session at once; beyond this it is cut off.
 const TERMINATION: Duration = Duration::from_secs(5);
 /// When the system has no file handles left, sessions that end give some back: accepting waits so long for it.
 const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// Listens on a TCP address, with as many connections waiting to be accepted as the system allows. Must be called on a
+/// tokio runtime.
+///
+/// # Errors
+/// Whatever the system says.
+pub fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A proxy that starts anew has its address again although connections of the one before linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// How far a shutdown has come. Each stage follows the one before.
 #[derive(Clone, Default)]

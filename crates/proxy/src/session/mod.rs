@@ -18,4 +18,5 @@ pub(crate) mod unix;
 
 pub use drain::Drain;
 pub use limits::Limits;
+pub use listen::bind_tcp;
 pub use unix::UnixSocket;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::client::{Origin, Socket};
-use super::listen::Listen;
+use super::listen::{BACKLOG, Listen};
 
 /// What the folder and the socket may be, and are if they are made here.
 struct Modes {
@@ -87,7 +87,9 @@ impl UnixSocket {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(&path)?;
+        let socket = tokio::net::UnixSocket::new_stream()?;
+        socket.bind(&path)?;
+        let listener = socket.listen(BACKLOG)?;
         fs::set_permissions(&path, Permissions::from_mode(modes.socket))?;
         let socket = fs::metadata(&path)?;
         // What was made a moment ago belongs to this process's user.
