@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 
-use e2e::{Cloud, Flavour, Lab, Namespace, Proxy, client, have};
+use e2e::{Cloud, Flavour, Lab, Namespace, Proxy, client, have, until};
 
 /// A proxy to a local cloud.
 struct Stage<'lab> {
@@ -53,11 +53,7 @@ impl<'lab> Stage<'lab> {
     /// Waits until it has so many files again: a session closes its own a moment after its client has left.
     fn closes(&self, files: usize) {
         // Two more: a metadata service that is kept in touch with.
-        let (pid, most) = (self.proxy.pid().as_raw_nonzero(), files + 2);
-        let closed = format!(
-            "for try in $(seq 600); do [ $(ls /proc/{pid}/fd | wc -l) -gt {most} ] || exit 0; sleep 0.1; done; ls -l /proc/{pid}/fd; exit 1"
-        );
-        self.client(&closed).ok();
+        until("its files are closed", || self.files() <= files + 2);
     }
 }
 
@@ -194,9 +190,8 @@ fn a_server_that_is_gone_without_a_word() {
     };
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| psql("SELECT pg_sleep(86400)").done());
-        while psql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'").done().ok() != "1\n"
-        {
-        }
+        let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        until("the statement runs", || psql(asleep).done().ok() == "1\n");
         namespace.ip(&["link", "set", "lo", "down"]);
         let asked = asked.join().unwrap();
         assert!(

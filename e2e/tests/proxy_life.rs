@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-use e2e::{Cloud, Flavour, Lab, Proxy, have};
+use e2e::{Cloud, Flavour, Lab, Proxy, have, until};
 use rustix::process::Signal;
 
 type Variables = BTreeMap<String, String>;
@@ -84,19 +84,18 @@ impl<'lab> Stage<'lab> {
 
     /// Waits until so many clients are at work.
     fn at_work(&self, clients: u64) {
-        while self.count("SELECT count(DISTINCT client) FROM told") < clients {
-            std::thread::yield_now();
-        }
+        until("clients at work", || self.count("SELECT count(DISTINCT client) FROM told") >= clients);
     }
 
     fn told(&self) -> u64 {
         self.count("SELECT count(*) FROM told")
     }
 
-    /// Sessions of the proxy's clients.
-    fn sessions(&self) -> u64 {
+    /// Waits until the server knows of no session of the proxy's clients: its processes take a moment to end.
+    fn no_session_is_left(&self) {
         let role = &self.cloud.env("vm")["PGUSER"];
-        self.count(&format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{role}'"))
+        let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{role}'");
+        until("no session of the server's", || self.count(&sessions) == 0);
     }
 }
 
@@ -137,7 +136,7 @@ fn reload_under_load_loses_no_answer() {
     proxy.signal(Signal::TERM);
     proxy.await_line("stopping; 0 session(s) to wait for");
     assert!(proxy.ended().success());
-    assert_eq!(stage.sessions(), 0);
+    stage.no_session_is_left();
 }
 
 #[test]
@@ -153,14 +152,12 @@ fn sigterm_under_load_lets_sessions_end() {
     proxy.signal(Signal::TERM);
     proxy.await_line("stopping; 4 session(s) to wait for");
     let address = ("127.0.0.1", proxy.port().parse().unwrap());
-    while TcpStream::connect(address).is_ok() {
-        std::thread::yield_now();
-    }
+    until("nobody listens", || TcpStream::connect(address).is_err());
     let (well, said) = client.join().unwrap();
     assert!(well, "{said}");
     assert_eq!((processed(&said), stage.told()), (4000, 4000));
     assert!(proxy.ended().success());
-    assert_eq!(stage.sessions(), 0);
+    stage.no_session_is_left();
 }
 
 #[test]
@@ -276,9 +273,7 @@ fn files_that_run_out_are_waited_for() {
     assert!(well && said == "7\n", "{said}");
     // Nothing of the crowd is left.
     let open = || fs::read_dir(format!("/proc/{}/fd", proxy.pid().as_raw_nonzero())).unwrap().count();
-    while open() >= 30 {
-        std::thread::yield_now();
-    }
+    until("its files are closed", || open() < 30);
 }
 
 #[test]
@@ -326,5 +321,5 @@ fn sigterm_under_load_ends_sessions_between_transactions() {
     assert!(!well && said.contains("terminating connection due to administrator command"), "{said}");
     // Whatever was done, its client was told.
     assert_eq!(processed(&said), stage.told(), "{said}");
-    assert_eq!(stage.sessions(), 0);
+    stage.no_session_is_left();
 }

@@ -18,7 +18,9 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     println!("== the binary that the end-to-end tests drive");
     cargo(root, ["build", "--locked", "--package", "pgentra"].map(OsString::from).as_slice())?;
     println!("== unit, property, scenario and end-to-end tests");
-    let mut test: Vec<OsString> = ["test", "--locked", "--workspace"].map(OsString::from).to_vec();
+    // A run that takes this long tells of everything that fails in it.
+    let words = ["test", "--locked", "--workspace", "--no-fail-fast"];
+    let mut test: Vec<OsString> = words.map(OsString::from).to_vec();
     test.extend(arguments.iter().map(OsString::from));
     cargo(root, &test)?;
     println!("== connection pools over three token lifetimes");

@@ -37,13 +37,14 @@ const PERSISTENT: [Kind; 9] = [
     Kind::HaProxy,
     Kind::Nginx,
 ];
-const CONNECT: [Kind; 11] = [
+const CONNECT: [Kind; 12] = [
     Kind::Plain,
     Kind::Tls,
     Kind::Ours,
     Kind::OursSocket,
     Kind::OursWarm,
     Kind::OursReuse,
+    Kind::OursReuseSocket,
     Kind::PgBouncerSession,
     Kind::PgBouncerSocket,
     Kind::PgBouncerTransaction,

@@ -22,6 +22,7 @@ pub enum Kind {
     OursSocket,
     OursWarm,
     OursReuse,
+    OursReuseSocket,
     PgBouncerSession,
     PgBouncerSocket,
     PgBouncerTransaction,
@@ -59,6 +60,7 @@ impl Kind {
             Self::OursSocket => "pgentra, Unix socket",
             Self::OursWarm => "pgentra, warm",
             Self::OursReuse => "pgentra, reuse",
+            Self::OursReuseSocket => "pgentra, reuse, Unix socket",
             Self::PgBouncerSession => "PgBouncer, session",
             Self::PgBouncerSocket => "PgBouncer, session, Unix socket",
             Self::PgBouncerTransaction => "PgBouncer, transaction",
@@ -78,13 +80,13 @@ impl Kind {
     }
 
     pub fn is_ours(self) -> bool {
-        matches!(self, Self::Ours | Self::OursSocket | Self::OursWarm | Self::OursReuse)
+        self.name().starts_with("pgentra")
     }
 
     /// The folder of its Unix socket, if its clients come through one.
     fn sockets(self, files: &Files) -> Option<String> {
         let folder = match self {
-            Self::OursSocket => OUR_SOCKETS,
+            Self::OursSocket | Self::OursReuseSocket => OUR_SOCKETS,
             Self::PgBouncerSocket => SERVICE_SOCKETS,
             _ => return None,
         };
@@ -101,7 +103,7 @@ impl Kind {
         match self {
             Self::Plain | Self::Tls | Self::Ours | Self::OursSocket => None,
             Self::OursWarm => flag("--warm"),
-            Self::OursReuse => flag("--reuse"),
+            Self::OursReuse | Self::OursReuseSocket => flag("--reuse"),
             Self::PgBouncerSession | Self::PgBouncerSocket | Self::PgBouncerTransaction => {
                 program("pgbouncer")
             }
@@ -125,11 +127,11 @@ impl Way {
                 ];
                 (ground.tls, None)
             }
-            Kind::Ours | Kind::OursSocket | Kind::OursWarm | Kind::OursReuse => ours(kind, ground)?,
             Kind::PgBouncerSession | Kind::PgBouncerSocket => pgbouncer("session", ground)?,
             Kind::PgBouncerTransaction => pgbouncer("transaction", ground)?,
             Kind::HaProxy => haproxy(ground)?,
             Kind::Nginx => nginx(ground)?,
+            _ => ours(kind, ground)?,
         };
         // Those that let clients in by the server's own word; for the others it is one word too many.
         if matches!(kind, Kind::Plain | Kind::Tls | Kind::HaProxy | Kind::Nginx) {
@@ -175,7 +177,7 @@ fn ours(kind: Kind, ground: &Ground<'_>) -> Opened {
     command.extend(words(&["--max-connections", &SESSIONS.to_string()]));
     match kind {
         Kind::OursWarm => command.extend(words(&["--warm", &WARM.to_string()])),
-        Kind::OursReuse => command.push("--reuse".to_owned()),
+        Kind::OursReuse | Kind::OursReuseSocket => command.push("--reuse".to_owned()),
         _ => {}
     }
     command.push(server);
