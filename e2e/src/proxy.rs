@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::Lab;
-use crate::wait::LIMIT;
 
 /// `pgentra proxy` in a lab. Dropping it ends it with SIGTERM, and fails the test if it does not end well.
 pub struct Proxy<'lab> {
@@ -127,3 +127,6 @@ impl Drop for Proxy<'_> {
         }
     }
 }
+
+/// A second on an idle machine; it drains for five seconds where a client stays.
+const LIMIT: Duration = Duration::from_secs(60);

@@ -6,9 +6,9 @@ use crate::sections::Measured;
 use crate::table::{Figure, Table, number};
 use crate::ways::Kind;
 
-const WIDTH: f64 = 900.0;
+const WIDTH: f64 = 960.0;
 /// Where names end and bars begin.
-const NAMES: f64 = 250.0;
+const NAMES: f64 = 310.0;
 /// Room behind the longest bar, for its number.
 const NUMBERS: f64 = 70.0;
 const BAR: f64 = 16.0;

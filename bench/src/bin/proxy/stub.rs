@@ -12,6 +12,8 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::database::Identity;
 
+/// First byte of a TLS handshake (RFC 8446, section 5.1): whoever begins with it does not ask for TLS.
+const HANDSHAKE: u8 = 22;
 /// SSLRequest's code (PostgreSQL documentation, "Message Formats").
 const SSL_REQUEST: u32 = 80_877_103;
 /// Longest message that is believed: a token fits.
@@ -48,6 +50,11 @@ async fn serve(mut stream: TcpStream, tls: Option<Arc<TlsAcceptor>>) -> io::Resu
     let Some(tls) = tls else {
         return answer(stream, false).await;
     };
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    if first == [HANDSHAKE] {
+        return answer(tls.accept(stream).await?, true).await;
+    }
     let request = startup(&mut stream).await?;
     if request.first_chunk().map(|code| u32::from_be_bytes(*code)) != Some(SSL_REQUEST) {
         return Err(io::ErrorKind::InvalidData.into());
@@ -85,7 +92,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, asks: bool) -> 
     stream.write_all(&out).await?;
     stream.flush().await?;
     loop {
-        match message(&mut stream).await? {
+        match message(&mut stream).await?.0 {
             b'Q' => {
                 // EmptyQueryResponse, ReadyForQuery
                 stream.write_all(b"I\0\0\0\x04Z\0\0\0\x05I").await?;
@@ -103,12 +110,11 @@ async fn startup(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
     body(stream, length).await
 }
 
-/// Reads a message and returns its type.
-pub async fn message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<u8> {
+/// Reads a message: its type and what follows its length.
+pub async fn message(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8, Vec<u8>)> {
     let kind = stream.read_u8().await?;
     let length = stream.read_u32().await?;
-    body(stream, length).await?;
-    Ok(kind)
+    Ok((kind, body(stream, length).await?))
 }
 
 async fn body(stream: &mut (impl AsyncRead + Unpin), length: u32) -> io::Result<Vec<u8>> {

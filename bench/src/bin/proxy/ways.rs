@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::database::{Files, Identity, OUR_SOCKETS, SERVICE, SERVICE_SOCKETS};
+use crate::database::{Files, Identity, OUR_SOCKETS, SERVICE, SERVICE_SOCKETS, Server};
 use crate::process::{Running, find, free_port, output, words};
 
 /// Sessions that every proxy is told to take.
@@ -26,6 +26,8 @@ pub enum Kind {
     PgBouncerSession,
     PgBouncerSocket,
     PgBouncerTransaction,
+    Stunnel,
+    HaProxyTls,
     HaProxy,
     Nginx,
 }
@@ -64,6 +66,8 @@ impl Kind {
             Self::PgBouncerSession => "PgBouncer, session",
             Self::PgBouncerSocket => "PgBouncer, session, Unix socket",
             Self::PgBouncerTransaction => "PgBouncer, transaction",
+            Self::Stunnel => "stunnel",
+            Self::HaProxyTls => "HAProxy, TLS",
             Self::HaProxy => "HAProxy",
             Self::Nginx => "nginx stream",
         }
@@ -94,7 +98,7 @@ impl Kind {
     }
 
     /// Why it cannot be gone here.
-    pub fn missing(self, pgentra: &str) -> Option<String> {
+    pub fn missing(self, pgentra: &str, server: &Server) -> Option<String> {
         let program = |name: &str| find(name).is_none().then(|| format!("{name} is not installed"));
         let flag = |flag: &str| {
             let help = output(Command::new(pgentra).args(["proxy", "--help"])).unwrap_or_default();
@@ -107,7 +111,11 @@ impl Kind {
             Self::PgBouncerSession | Self::PgBouncerSocket | Self::PgBouncerTransaction => {
                 program("pgbouncer")
             }
-            Self::HaProxy => program("haproxy"),
+            Self::Stunnel => program("stunnel"),
+            Self::HaProxyTls if !server.takes_direct_tls() => {
+                Some(format!("{} takes no TLS from the first byte on, as version 17 does", server.version))
+            }
+            Self::HaProxyTls | Self::HaProxy => program("haproxy"),
             Self::Nginx => program("nginx")
                 .or_else(|| nginx_module().is_none().then(|| "nginx has no stream module".to_owned())),
         }
@@ -129,12 +137,21 @@ impl Way {
             }
             Kind::PgBouncerSession | Kind::PgBouncerSocket => pgbouncer("session", ground)?,
             Kind::PgBouncerTransaction => pgbouncer("transaction", ground)?,
-            Kind::HaProxy => haproxy(ground)?,
+            Kind::Stunnel => stunnel(ground)?,
+            Kind::HaProxyTls => {
+                let authority = ground.identity.authority.display();
+                // TLS from the first byte on wants ALPN (PostgreSQL documentation, "SSL Session Encryption").
+                let tls = format!(
+                    "ssl verify required ca-file {authority} verifyhost localhost sni str(localhost) alpn postgresql"
+                );
+                haproxy(&format!("127.0.0.1:{} {tls}", ground.tls), ground)?
+            }
+            Kind::HaProxy => haproxy(&format!("127.0.0.1:{}", ground.plain), ground)?,
             Kind::Nginx => nginx(ground)?,
             _ => ours(kind, ground)?,
         };
         // Those that let clients in by the server's own word; for the others it is one word too many.
-        if matches!(kind, Kind::Plain | Kind::Tls | Kind::HaProxy | Kind::Nginx) {
+        if !kind.is_ours() && !kind.name().starts_with("PgBouncer") {
             env.push(("PGPASSWORD".to_owned(), ground.identity.token.clone()));
         }
         let host = kind.sockets(ground.files).unwrap_or_else(|| {
@@ -210,13 +227,28 @@ fn pgbouncer(mode: &str, ground: &Ground<'_>) -> Opened {
     listening(Running::start("pgbouncer", &[program, ini], &[], Some(SERVICE), &log)?, port)
 }
 
-fn haproxy(ground: &Ground<'_>) -> Opened {
+fn stunnel(ground: &Ground<'_>) -> Opened {
+    let port = free_port()?;
+    let text = format!(
+        "foreground = yes\npid =\nsocket = l:TCP_NODELAY=1\nsocket = r:TCP_NODELAY=1\n\
+         [postgresql]\nclient = yes\nprotocol = pgsql\naccept = 127.0.0.1:{port}\nconnect = 127.0.0.1:{}\n\
+         CAfile = {}\nverifyChain = yes\ncheckHost = localhost\n",
+        ground.tls,
+        ground.identity.authority.display(),
+    );
+    let file = ground.files.write(&format!("stunnel-{port}.conf"), &text)?;
+    let program = find("stunnel").unwrap_or_default();
+    let log = ground.files.path("stunnel.log");
+    listening(Running::start("stunnel", &[program, file], &[], None, &log)?, port)
+}
+
+/// `server`: address and what there is to say about it, in its own words.
+fn haproxy(server: &str, ground: &Ground<'_>) -> Opened {
     let port = free_port()?;
     let text = format!(
         "global\n maxconn {SESSIONS}\ndefaults\n mode tcp\n timeout connect 10s\n timeout client 1h\n timeout server 1h\n\
          frontend clients\n bind 127.0.0.1:{port}\n default_backend servers\n\
-         backend servers\n server postgres 127.0.0.1:{}\n",
-        ground.plain
+         backend servers\n server postgres {server}\n"
     );
     let file = ground.files.write(&format!("haproxy-{port}.cfg"), &text)?;
     let program = find("haproxy").unwrap_or_default();
