@@ -165,7 +165,7 @@ mod tests {
         let endless =
             sh("while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done", &[], LONG).await.unwrap_err();
         assert_eq!(endless.kind(), io::ErrorKind::FileTooLarge);
-        let slow = sh("sleep 1000", &[], Duration::from_millis(50)).await.unwrap_err();
+        let slow = sh("exec sleep 1000", &[], Duration::from_millis(50)).await.unwrap_err();
         assert_eq!(slow.kind(), io::ErrorKind::TimedOut);
         let stdin = sh("cat", &[], LONG).await.unwrap();
         assert_eq!((stdin.code, stdin.stdout.len()), (Some(0), 0));
