@@ -100,8 +100,11 @@ impl Janitor {
 
     fn clear(&mut self) -> io::Result<()> {
         self.process.stdin = None;
-        self.process.wait()?;
-        // only where the process itself was killed
+        if self.process.wait()?.success() {
+            // The folder's name is free: what bears it now is somebody else's.
+            return Ok(());
+        }
+        // The process was killed itself, or has given up.
         match std::fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

@@ -55,9 +55,9 @@ if [ -n "$pid" ] && running; then
     ended 350 || kill_hard
 fi
 
-# A last child may still be writing.
+# A last child may still be writing. Once the folder is gone, its name may be somebody else's.
 tries=250
-until rm -rf -- "$folder" && [ ! -e "$folder" ]; do
+until rm -rf -- "$folder"; do
     tries=$((tries - 1))
     [ "$tries" -gt 0 ] || exit 1
     sleep 0.02

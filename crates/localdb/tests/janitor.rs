@@ -48,6 +48,22 @@ fn what_is_gone_already_is_no_error() {
     janitor.finish().unwrap();
 }
 
+/// A name that is free again is anybody's: what somebody else makes there at that very moment stays.
+#[test]
+fn what_comes_after_it_is_not_its_to_remove() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("state");
+    for _ in 0..50 {
+        let janitor = Janitor::create(&folder).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| while fs::create_dir(&folder).is_err() {});
+            janitor.finish().unwrap();
+        });
+        assert!(folder.exists());
+        fs::remove_dir(&folder).unwrap();
+    }
+}
+
 #[test]
 fn what_exists_is_not_taken() {
     let place = tempfile::tempdir().unwrap();
