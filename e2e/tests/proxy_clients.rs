@@ -427,17 +427,19 @@ fn the_tests_of_asyncpg() {
         let (_, directly, _) = run(server.direct(), &failed);
         failed.retain(|name| !directly.contains(name));
     }
-    // Some of them measure time, or how much a client gets rid of before it hears of an error: the more hands what it says
-    // goes through, and the busier the machine, the more. What works at all works once in so many times.
-    let mut said = None;
-    for _ in 0..10 {
-        if failed.is_empty() {
-            return;
+    // Some of them measure time: they have a second try.
+    if !failed.is_empty() {
+        let (_, mut again, mut done) = run(Server::through(&proxy), &failed);
+        // This one measures how much a client gets rid of before it hears of an error: the more hands that goes through and
+        // the busier the machine, the more. What works at all works once in so many times.
+        let buffers = ["tests.test_execute.TestExecuteMany.test_executemany_server_failure_during_writes"];
+        for _ in 0..8 {
+            if again == buffers {
+                (_, again, done) = run(Server::through(&proxy), &again);
+            }
         }
-        let (_, again, done) = run(Server::through(&proxy), &failed);
-        (failed, said) = (again, Some(format!("{done:?}")));
+        assert!(again.is_empty(), "{again:?}: {done:?}");
     }
-    assert!(failed.is_empty(), "{failed:?}: {said:?}");
 }
 
 /// The chain of `docs/proxy.md`: application, PgBouncer in transaction mode, pgentra, server.

@@ -146,8 +146,10 @@ fn ten_thousand_clients_in_a_burst() {
     let [host, port, user, database] =
         ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE"].map(|name| stage.through[name].as_str());
     let waiting = lab.program(&["ss", "-lntH", &format!("sport = :{port}")]).done().ok().to_owned();
-    let most = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
-    assert_eq!(waiting.split_whitespace().nth(2), Some(most.trim()), "{waiting}");
+    let most = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse::<u32>().unwrap();
+    // The proxy asks for no more than this.
+    let most = most.min(65_535).to_string();
+    assert_eq!(waiting.split_whitespace().nth(2), Some(most.as_str()), "{waiting}");
     let words = [python.to_str().unwrap(), burst, host, port, user, database, &clients];
     let before = stage.files();
     let told = || lab.program(&words).within(600).done().json();

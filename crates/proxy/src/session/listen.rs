@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::client::Socket;
 
 /// How many connections may wait to be accepted. More than any system has by default: Linux takes its `net.core.somaxconn`
-/// (4,096) instead, and a client that finds the queue full is not answered and comes again after a second (listen(2)).
+/// (4,096) instead, and a TCP client that finds the queue full is not answered and comes again after a second (listen(2)).
 pub(super) const BACKLOG: u32 = 65_535;
 /// A server ends a terminated session at once; beyond this it is cut off.
 const TERMINATION: Duration = Duration::from_secs(5);
