@@ -26,6 +26,10 @@ pub(crate) struct Proxy {
     /// Sign in to every target once, say how that went, and listen on nothing.
     #[arg(long)]
     pub(crate) check: bool,
+    /// Read the configuration and the files that it names, report what is wrong with them, and exit. Contacts no server and
+    /// no token source, and listens on nothing.
+    #[arg(long, conflicts_with = "check")]
+    pub(crate) check_config: bool,
     /// Form in which --check says it.
     #[arg(short, long, value_enum, default_value_t = Format::Text, value_name = "FORMAT", requires = "check")]
     pub(crate) output: Format,

@@ -1,4 +1,4 @@
-//! `pgentra proxy --check`: every target is signed in to once, and nothing is listened on.
+//! `pgentra proxy --check`: every target is signed in to once, and nothing is listened on. `--check-config`: not even that.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -50,6 +50,17 @@ pub(crate) async fn run(configuration: Configuration, format: Format) -> Outcome
     }
     let message = format!("{} of {number} target(s) cannot be served", failed.len());
     Err(Problem::new(failed.remove(0).blame(), message).hint("what is wrong with each is said above"))
+}
+
+/// Prints what a valid configuration serves, a line for each target.
+pub(crate) fn configuration(configuration: &Configuration) -> Outcome {
+    let mut text = String::new();
+    for Configured { name, settings, .. } in &configuration.targets {
+        let listen: Vec<_> = settings.listen.iter().map(ToString::to_string).collect();
+        // Writing into a text cannot fail.
+        let _ = writeln!(text, "{} for {name}", listen.join(", "));
+    }
+    output::result(&format!("{text}the configuration is valid\n"))
 }
 
 /// Where a target was reached, and with what TLS.

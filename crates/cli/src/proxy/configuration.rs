@@ -65,15 +65,16 @@ struct Voices {
     levels: [Level; 3],
     /// Those of the file.
     targets: Vec<WrittenTarget>,
+    lost_target: bool,
 }
 
 impl Voices {
     fn listen(world: &World, arguments: &Proxy, problems: &mut Problems) -> Self {
         let config = arguments.config.clone().or_else(|| world.env().get(CONFIG).map(PathBuf::from));
-        let Written { level, targets } =
+        let Written { level, targets, lost_target } =
             config.map(|path| file::read(world.files(), &path, problems)).unwrap_or_default();
         let levels = [level, Level::of_variables(world.env(), problems), Level::of_flags(&arguments.flags)];
-        Self { levels, targets }
+        Self { levels, targets, lost_target }
     }
 }
 
@@ -101,7 +102,7 @@ impl Configuration {
     /// says of itself, in its `[[target]]` table and in its parameters.
     pub(crate) fn gather(world: &World, arguments: &Proxy, held: &mut Held) -> Result<Self, Problems> {
         let mut problems = Problems::default();
-        let Voices { levels, targets } = Voices::listen(world, arguments, &mut problems);
+        let Voices { levels, targets, lost_target } = Voices::listen(world, arguments, &mut problems);
         let (mut process, mut defaults) = (Process::default(), Target::default());
         let mut in_force = InForce::default();
         for level in levels {
@@ -119,7 +120,7 @@ impl Configuration {
             table: target.level,
         });
         let mut named: Vec<_> = given.chain(written).collect();
-        if named.is_empty() {
+        if named.is_empty() && !lost_target {
             // Flags and variables name it, as with any other command.
             named.push(Named { label: "the target".to_owned(), conninfo: None, table: Level::default() });
         }
@@ -223,9 +224,12 @@ impl Inherited {
     fn find(&self, listen: &[Place], label: &str, problems: &mut Problems) -> Vec<Place> {
         let mut found = Vec::new();
         for place in listen {
-            let Place::Systemd { name, .. } = place else {
-                found.push(place.clone());
-                continue;
+            let name = match place {
+                Place::Systemd { name, .. } if !self.is_assumed() => name,
+                place => {
+                    found.push(place.clone());
+                    continue;
+                }
             };
             let before = found.len();
             found.extend(
@@ -288,6 +292,9 @@ fn connector(
 
 /// Gives the process-wide listeners to the targets that have none of their own.
 fn share_out(listen: &[Place], targets: &mut [Target], problems: &mut Problems) {
+    if targets.is_empty() {
+        return;
+    }
     let mut without: Vec<_> = targets.iter_mut().filter(|target| target.listen.is_empty()).collect();
     let number = without.len();
     let mut count_up = |first: &Place| {

@@ -22,6 +22,9 @@ pub(crate) struct Written {
     /// Settings for the whole process.
     pub(crate) level: Level,
     pub(crate) targets: Vec<WrittenTarget>,
+    /// Whether the file has a target that could not be read, or may have one: the file is the place to mend, so that no
+    /// server was named elsewhere is no problem of its own.
+    pub(crate) lost_target: bool,
 }
 
 /// A `[[target]]`.
@@ -39,7 +42,7 @@ pub(crate) fn read(files: &Files, path: &Path, problems: &mut Problems) -> Writt
         Ok(text) => text,
         Err(error) => {
             problems.add(path.display(), format!("cannot be read: {error}"));
-            return Written::default();
+            return Written { lost_target: true, ..Written::default() };
         }
     };
     let (table, errors) = DeTable::parse_recoverable(&text);
@@ -49,7 +52,11 @@ pub(crate) fn read(files: &Files, path: &Path, problems: &mut Problems) -> Writt
         reading.problems.add(format!("{}:{line}", path.display()), error.message());
     }
     // What could not be parsed would be reported once more as missing or misspelled.
-    if errors.is_empty() { reading.document(table.get_ref()) } else { Written::default() }
+    if errors.is_empty() {
+        reading.document(table.get_ref())
+    } else {
+        Written { lost_target: true, ..Written::default() }
+    }
 }
 
 struct Reading<'a> {
@@ -60,7 +67,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     fn document(&mut self, table: &DeTable<'_>) -> Written {
-        let mut written = Written::default();
+        let mut written = Written { lost_target: table.contains_key(TARGET), ..Written::default() };
         for (name, value) in in_order(table) {
             match (name.get_ref().as_ref(), value.get_ref()) {
                 (TARGET, DeValue::Array(targets)) => {

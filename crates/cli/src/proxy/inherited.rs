@@ -15,7 +15,11 @@ use crate::problem::{Blame, Outcome, Problem};
 /// The sockets, in the order of their units. They stay with the process: one that a configuration does without can be
 /// wanted by the next.
 #[derive(Debug, Default)]
-pub(crate) struct Inherited(Vec<Socket>);
+pub(crate) struct Inherited {
+    sockets: Vec<Socket>,
+    /// Every name is taken for one that systemd will hand over.
+    is_assumed: bool,
+}
 
 #[derive(Debug)]
 struct Socket {
@@ -51,21 +55,37 @@ impl Inherited {
             })?;
             sockets.push(Socket { name, kind });
         }
-        Ok(Self(sockets))
+        Ok(Self { sockets, is_assumed: false })
+    }
+
+    /// For a check of the configuration in a process that is not the service: systemd hands sockets to the service alone, so
+    /// each `systemd:NAME` is taken for one that will be there.
+    pub(crate) fn or_assumed(self) -> Self {
+        let is_assumed = self.sockets.is_empty();
+        Self { is_assumed, ..self }
+    }
+
+    /// Whether `systemd:NAME` may be any name, because the sockets are not known.
+    pub(crate) fn is_assumed(&self) -> bool {
+        self.is_assumed
     }
 
     /// Their places.
     pub(crate) fn places(&self) -> impl Iterator<Item = Place> {
-        self.0.iter().enumerate().map(|(at, socket)| Place::Systemd {
+        self.sockets.iter().enumerate().map(|(at, socket)| Place::Systemd {
             name: socket.name.clone(),
-            number: self.0[..at].iter().filter(|before| before.name == socket.name).count(),
+            number: self.sockets[..at].iter().filter(|before| before.name == socket.name).count(),
         })
     }
 
     /// A listener on what `place` names, and its address.
     pub(crate) fn open(&self, name: &str, number: usize) -> io::Result<(Listener, String)> {
-        let socket =
-            self.0.iter().filter(|socket| socket.name == name).nth(number).ok_or(io::ErrorKind::NotFound)?;
+        let socket = self
+            .sockets
+            .iter()
+            .filter(|socket| socket.name == name)
+            .nth(number)
+            .ok_or(io::ErrorKind::NotFound)?;
         match &socket.kind {
             Kind::Tcp(listener, address) => {
                 let listener = listener.try_clone()?;
@@ -83,7 +103,7 @@ impl Inherited {
     /// Whether only this machine reaches what `place` names.
     pub(crate) fn is_local(&self, place: &Place) -> bool {
         let is_it = |at: usize| self.places().nth(at).as_ref() == Some(place);
-        self.0.iter().enumerate().all(|(at, socket)| match &socket.kind {
+        self.sockets.iter().enumerate().all(|(at, socket)| match &socket.kind {
             Kind::Tcp(_, address) => !is_it(at) || address.ip().is_loopback(),
             Kind::Unix(_) => true,
         })
@@ -110,6 +130,6 @@ impl Inherited {
             let address = listener.local_addr().unwrap();
             Socket { name: (*name).to_owned(), kind: Kind::Tcp(listener, address) }
         };
-        Self(names.iter().map(socket).collect())
+        Self { sockets: names.iter().map(socket).collect(), is_assumed: false }
     }
 }

@@ -30,7 +30,12 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
         Some(Further::HashPassword { role }) => return hash_password::run(&role),
         None => {}
     }
-    let mut held = Held::new(Inherited::from_systemd(world.env())?);
+    let inherited = Inherited::from_systemd(world.env())?;
+    if arguments.check_config {
+        let mut held = Held::new(inherited.or_assumed());
+        return check::configuration(&Configuration::gather(world, &arguments, &mut held)?);
+    }
+    let mut held = Held::new(inherited);
     let configuration = Configuration::gather(world, &arguments, &mut held)?;
     if arguments.check {
         return check::run(configuration, arguments.output).await;
