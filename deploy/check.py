@@ -1,27 +1,34 @@
-"""Renders the chart with Helm's engine and holds every manifest against Kubernetes' schemas."""
+"""Checks the chart and the manifests with the programs that read them: Helm renders, Kubernetes' schemas validate each manifest,
+and `pgentra proxy --check-config` reads each configuration and each command line of a container.
+
+Usage: check.py PGENTRA [HELM]. Without HELM the chart is left out.
+"""
 
 import copy
+import itertools
+import json
+import os
 import pathlib
-import shutil
+import subprocess
 import sys
 import tempfile
 import tomllib
 
-import helm_python
 import kubernetes_validate
 import yaml
 
 KUBERNETES = "1.33"
 HERE = pathlib.Path(__file__).parent
 CHART = HERE / "helm" / "pgentra-proxy"
+CLIENT_ID = "00000000-1111-2222-3333-444444444444"
 VALUES = {
-    "workloadIdentity": {"clientId": "00000000-1111-2222-3333-444444444444"},
+    "workloadIdentity": {"clientId": CLIENT_ID},
     "targets": [
         {"server": "postgresql://one.postgres.database.azure.com/", "warm": 2, "role_map": {"app": "my-app"}},
         {"server": "host=two.postgres.database.azure.com dbname=app", "port": 5433},
     ],
 }
-# A chart of somebody else's that takes the sidecar.
+# A chart that depends on this one and takes the sidecar from it.
 SIDECAR = """
 apiVersion: v1
 kind: Pod
@@ -35,79 +42,168 @@ spec:
       image: app:1
 """
 
-checked = 0
+PGENTRA = pathlib.Path(sys.argv[1]).resolve()
+HELM = sys.argv[2] if len(sys.argv) > 2 else None
+counted = {"manifests": 0, "configurations": 0}
 
 
-def check(text, origin):
-    """Every document of a YAML file; returns them."""
-    global checked
-    documents = [document for document in yaml.safe_load_all(text) if document]
-    for document in documents:
+def run(*words, **options):
+    return subprocess.run([str(word) for word in words], capture_output=True, text=True, **options)
+
+
+class Mounts:
+    """The folder /etc/pgentra of a pod, as a folder of this machine."""
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        tls, auth, config = (self.folder / name for name in ("tls", "auth", "config"))
+        for part in (tls, auth, config):
+            part.mkdir(mode=0o700)
+        make = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=pgentra"]
+        run("openssl", *make, "-keyout", tls / "tls.key", "-out", tls / "tls.crt", check=True)
+        (tls / "tls.key").chmod(0o640)
+        (tls / "ca.crt").write_text((tls / "tls.crt").read_text())
+        verifier = run(PGENTRA, "proxy", "hash-password", "app", input="a password\n", check=True).stdout
+        (auth / "users.txt").write_text(verifier)
+        (auth / "users.txt").chmod(0o640)
+
+    def of(self, text):
+        return text.replace("/etc/pgentra", str(self.folder))
+
+    def read_by_the_proxy(self, origin, arguments, config=None):
+        """Fails unless `pgentra` takes these arguments, with this text as its configuration file."""
+        if config is not None:
+            (self.folder / "config" / "proxy.toml").write_text(self.of(config))
+        arguments = [self.of(argument) for argument in arguments]
+        environment = {"PATH": os.environ["PATH"], "AZURE_CLIENT_ID": CLIENT_ID}
+        done = run(PGENTRA, *arguments, "--check-config", env=environment)
+        if done.returncode != 0:
+            sys.exit(f"{origin}: pgentra {' '.join(arguments)} --check-config: {done.stderr}\n{config or ''}")
+        counted["configurations"] += 1
+        print(f"{origin}: pgentra takes the configuration")
+
+
+def documents(text):
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def check(text, origin, mounts):
+    """Every document of a YAML file, and what its containers run; returns the documents."""
+    found = documents(text)
+    config = None
+    for document in found:
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
-        checked += 1
+        counted["manifests"] += 1
         print(f"{origin}: {document['kind']}/{document['metadata']['name']} is valid")
-    return documents
+        if document["kind"] == "ConfigMap":
+            config = document["data"]["proxy.toml"]
+    for document in found:
+        spec = document.get("spec", {})
+        pod = spec.get("template", {}).get("spec") or (spec if document["kind"] == "Pod" else {})
+        for container in pod.get("containers", []) + pod.get("initContainers", []):
+            if container["name"] == "pgentra":
+                reads = any(argument.startswith("--config=") for argument in container["args"])
+                mounts.read_by_the_proxy(origin, container["args"], config if reads else None)
+    return found
+
+
+def template(chart, values):
+    """What Helm does with the chart and these values."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(values, file)
+        file.flush()
+        return run(HELM, "template", "test", chart, "--namespace", "default", "--values", file.name)
 
 
 def render(chart, values):
-    """A chart's manifests, by the path of their template."""
-    rendered = helm_python.Chart.load(chart).render(values, name="test", namespace="default")
-    return {path: text for path, text in rendered.items() if path.endswith(".yaml")}
+    """A chart's manifests, as one text."""
+    done = template(chart, values)
+    if done.returncode != 0:
+        sys.exit(f"helm template: {done.stderr}")
+    return done.stdout
 
 
 def refused(why, change):
     """Values that the chart must not take."""
     values = copy.deepcopy(VALUES)
     change(values)
-    try:
-        chart = helm_python.Chart.load(CHART)
-        chart.validate_schema(chart.merge_values(values))
-        render(CHART, values)
-    except helm_python.HelmError as error:
-        assert why in str(error), f"refused, but not for `{why}`: {error}"
-        print(f"chart: refused for `{why}`, as it should be")
-    else:
-        sys.exit(f"the chart renders, and should be refused for `{why}`")
+    done = template(CHART, values)
+    if done.returncode == 0:
+        sys.exit(f"the chart renders, and must be refused for `{why}`")
+    assert why in done.stderr, f"refused, but not for `{why}`: {done.stderr}"
+    print(f"chart: refused for `{why}`, as it should be")
 
 
-for manifest in sorted((HERE / "kubernetes").glob("*.yaml")):
-    check(manifest.read_text(), manifest.name)
+def config_of(rendered):
+    (config,) = [document for document in rendered if document["kind"] == "ConfigMap"]
+    return tomllib.loads(config["data"]["proxy.toml"])
 
-report = helm_python.lint(CHART, VALUES, strict=True, kube_version=f"v{KUBERNETES}.0")
-findings = [message for message in report["messages"] if message["severity"] > 1]
-if findings or report["errors"]:
-    sys.exit(f"helm lint: {findings} {report['errors']}")
-print("chart: helm lint finds nothing")
 
-for path, text in render(CHART, VALUES).items():
-    for document in check(text, path):
-        if document["kind"] == "ConfigMap":
-            config = tomllib.loads(document["data"]["proxy.toml"])
-            one, two = config["target"]
-            assert (one["listen"], two["listen"]) == ("0.0.0.0:5432", "0.0.0.0:5433"), config
-            assert one["role_map"] == {"app": "my-app"} and one["warm"] == 2, config
-            assert config["drain_timeout"] == 30, config
-smallest = VALUES | {"replicas": 1, "auth": {"secretName": ""}, "tls": {"clientCa": "ca.crt"}}
-smallest |= {"networkPolicy": {"enabled": False}, "serviceAccount": {"create": False, "name": "there"}}
-kinds = [document["kind"] for text in render(CHART, smallest).values() for document in check(text, "smallest")]
-assert sorted(kinds) == ["ConfigMap", "Deployment", "Service"], kinds
+def chart(mounts):
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(VALUES, file)
+        file.flush()
+        done = run(HELM, "lint", "--strict", CHART, "--values", file.name)
+        if done.returncode != 0:
+            sys.exit(f"helm lint: {done.stdout}{done.stderr}")
+    print("chart: helm lint finds nothing")
 
-refused("targets is empty", lambda values: values.update(targets=[]))
-refused("workloadIdentity.clientId", lambda values: values.update(workloadIdentity={"clientId": ""}))
-refused("clientId", lambda values: values.update(workloadIdentity={"clientId": "my-app"}))
-refused("server", lambda values: values.update(targets=[{"port": 5432}]))
-refused("targets", lambda values: values.update(targets=[{"server": "one", "listen": "0.0.0.0:1"}]))
+    config = config_of(check(render(CHART, VALUES), "chart", mounts))
+    one, two = config["target"]
+    assert (one["listen"], two["listen"]) == ("0.0.0.0:5432", "0.0.0.0:5433"), config
+    assert one["role_map"] == {"app": "my-app"} and one["warm"] == 2, config
+    assert config["drain_timeout"] == 30, config
+
+    # What people write in values files: numbers of each size, lists, switches, durations, in the process and in a target.
+    full = copy.deepcopy(VALUES)
+    full["config"] = {"token_timeout": 80, "start_up_timeout": 60.0, "log_format": "text", "drain": "transaction"}
+    full["targets"][0] |= {"max_connections": 1000000, "connect_rate": 25, "reuse": True}
+    full["targets"][0] |= {"role_map": {"app": "my-app", "1": "one"}}
+    config = config_of(check(render(CHART, full), "chart, many values", mounts))
+    numbers = itertools.chain(config.items(), *(target.items() for target in config["target"]))
+    floats = [(key, value) for key, value in numbers if isinstance(value, float)]
+    assert not floats, f"whole numbers became {floats}"
+    assert config["target"][0]["max_connections"] == 1000000, config
+
+    smallest = VALUES | {"replicas": 1, "auth": {"secretName": ""}, "tls": {"clientCa": "ca.crt"}}
+    smallest |= {"networkPolicy": {"enabled": False}, "serviceAccount": {"create": False, "name": "there"}}
+    kinds = [document["kind"] for document in check(render(CHART, smallest), "chart, fewest objects", mounts)]
+    assert sorted(kinds) == ["ConfigMap", "Deployment", "Service"], kinds
+
+    refused("targets is empty", lambda values: values.update(targets=[]))
+    refused("workloadIdentity.clientId", lambda values: values.update(workloadIdentity={"clientId": ""}))
+    refused("clientId", lambda values: values.update(workloadIdentity={"clientId": "my-app"}))
+    refused("server", lambda values: values.update(targets=[{"port": 5432}]))
+    refused("targets", lambda values: values.update(targets=[{"server": "one", "listen": "0.0.0.0:1"}]))
+
+    with tempfile.TemporaryDirectory() as folder:
+        app = pathlib.Path(folder) / "app"
+        (app / "templates").mkdir(parents=True)
+        dependency = {"name": "pgentra-proxy", "version": "0.1.0", "repository": f"file://{CHART.resolve()}"}
+        about = {"apiVersion": "v2", "name": "app", "version": "0.1.0", "dependencies": [dependency]}
+        (app / "Chart.yaml").write_text(yaml.safe_dump(about))
+        (app / "templates" / "pod.yaml").write_text(SIDECAR)
+        done = run(HELM, "dependency", "update", app)
+        if done.returncode != 0:
+            sys.exit(f"helm dependency update: {done.stderr}")
+        rendered = check(render(app, {"pgentra-proxy": VALUES}), "sidecar in another chart", mounts)
+        (pod,) = [document for document in rendered if document["kind"] == "Pod"]
+        assert pod["spec"]["initContainers"][0]["restartPolicy"] == "Always", pod
+        assert pod["spec"]["initContainers"][0]["args"][-2:] == ["--warm=2", "postgresql://one/"], pod
+
 
 with tempfile.TemporaryDirectory() as folder:
-    app = pathlib.Path(folder) / "app"
-    (app / "templates").mkdir(parents=True)
-    (app / "Chart.yaml").write_text("apiVersion: v2\nname: app\nversion: 0.1.0\n")
-    (app / "templates" / "pod.yaml").write_text(SIDECAR)
-    (app / "values.yaml").write_text("pgentra-proxy: {}\n")
-    shutil.copytree(CHART, app / "charts" / "pgentra-proxy")
-    rendered = render(app, {"pgentra-proxy": VALUES})
-    (pod,) = check(rendered["app/templates/pod.yaml"], "sidecar in another chart")
-    assert pod["spec"]["initContainers"][0]["restartPolicy"] == "Always", pod
-    assert pod["spec"]["initContainers"][0]["args"][-2:] == ["--warm=2", "postgresql://one/"], pod
-
-print(f"deploy: {checked} manifests are valid for Kubernetes {KUBERNETES}")
+    mounts = Mounts(folder)
+    for manifest in sorted((HERE / "kubernetes").glob("*.yaml")):
+        check(manifest.read_text(), manifest.name, mounts)
+    mounts.read_by_the_proxy(
+        "proxy.toml of the service",
+        ["proxy", "--config=/etc/pgentra/config/proxy.toml"],
+        (HERE / "systemd" / "proxy.toml").read_text(),
+    )
+    if HELM:
+        chart(mounts)
+print(
+    f"deploy: {counted['manifests']} manifests are valid for Kubernetes {KUBERNETES}; "
+    f"pgentra takes {counted['configurations']} configurations"
+)

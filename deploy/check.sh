@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Renders, lints and schema-checks what is in this folder, as far as that goes without a cluster: Helm's own engine renders the
-# chart, every manifest is held against Kubernetes' schemas, hadolint reads the Containerfile, systemd the units. The tools are
-# installed below target/deploy-check; what cannot be had is named, and fails where CI=true.
+# Checks what is in this folder with the programs that read it: Helm renders the chart, Kubernetes' schemas validate every
+# manifest, pgentra itself reads each configuration, hadolint reads the Containerfile, systemd the units. The tools are installed
+# below target/; what cannot be had is named. It fails where CI=true, except for Helm, which takes Go to build.
 set -euo pipefail
 cd "$(dirname "$0")"
-target=$(cd .. && pwd)/target/deploy-check
+top=$(cd .. && pwd)
+target=$top/target/deploy-check
 mkdir -p "$target"
 failed=0
 
@@ -12,6 +13,22 @@ missing() {
     echo "deploy: not checked: $1" >&2
     [ "${CI:-}" != true ] || failed=1
 }
+
+# Helm from its Go module: no distribution of Linux that the tests run on has a package of it.
+HELM_VERSION=4.3.1
+helm=$top/target/tools/bin/helm-$HELM_VERSION
+if [ ! -x "$helm" ] && command -v go >/dev/null; then
+    folder=$(mktemp -d)
+    if GOFLAGS='' CGO_ENABLED=0 GOBIN=$folder go install "helm.sh/helm/v4/cmd/helm@v$HELM_VERSION"; then
+        mkdir -p "$(dirname "$helm")"
+        mv "$folder/helm" "$helm"
+    fi
+    rm -rf "$folder"
+fi
+if [ ! -x "$helm" ]; then
+    echo "deploy: left out: the chart, because Helm is built with Go and there is no Go here, or it could not be had" >&2
+    helm=
+fi
 
 if ! cmp -s requirements.txt "$target/requirements.txt"; then
     rm -rf "$target/venv"
@@ -21,7 +38,8 @@ if ! cmp -s requirements.txt "$target/requirements.txt"; then
     fi
 fi
 if [ -e "$target/requirements.txt" ]; then
-    "$target/venv/bin/python" check.py
+    (cd "$top" && cargo build --quiet --locked --package pgentra)
+    "$target/venv/bin/python" check.py "$top/target/debug/pgentra" ${helm:+"$helm"}
     "$target/venv/bin/hadolint" --ignore DL3018 container/Containerfile
     echo "Containerfile: hadolint finds nothing"
 else

@@ -22,11 +22,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{- /*
+Helm reads each number of a values file as a float, and toToml writes a whole one as `30.0`. This puts whole numbers back, in a
+copy that it is given.
+*/}}
+{{- define "pgentra-proxy.wholeNumbers" -}}
+{{- range $key, $value := . }}
+{{- if kindIs "float64" $value }}
+{{- if eq $value (floor $value) }}{{- $_ := set $ $key (int64 $value) }}{{- end }}
+{{- else if kindIs "map" $value }}
+{{- include "pgentra-proxy.wholeNumbers" $value }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- /* The configuration file. Everything but a target's `port` and `server` goes in as it is. */}}
 {{- define "pgentra-proxy.config" -}}
 {{- $targets := list }}
 {{- range .Values.targets }}
-{{- $target := omit . "port" }}
+{{- $target := omit (deepCopy .) "port" }}
+{{- include "pgentra-proxy.wholeNumbers" $target }}
 {{- $_ := set $target "listen" (printf "0.0.0.0:%d" (int (default 5432 .port))) }}
 {{- $_ := set $target "listen_tls_cert" "/etc/pgentra/tls/tls.crt" }}
 {{- $_ := set $target "listen_tls_key" "/etc/pgentra/tls/tls.key" }}
@@ -34,7 +49,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if $.Values.auth.secretName }}{{- $_ := set $target "listen_auth_file" "/etc/pgentra/auth/users.txt" }}{{- end }}
 {{- $targets = append $targets $target }}
 {{- end }}
-{{- toToml (merge (dict "target" $targets) .Values.config) }}
+{{- $config := deepCopy .Values.config }}
+{{- include "pgentra-proxy.wholeNumbers" $config }}
+{{- toToml (merge (dict "target" $targets) $config) }}
 {{- end }}
 
 {{- /*
