@@ -85,6 +85,17 @@ node_packages() {
     (cd "$clients" && PATH=$clients/venv/bin:$PATH npm ci --silent --no-audit --no-fund)
 }
 
+# Prometheus' own checker, out of Debian's package, which would install and start a server too.
+promtool() {
+    local folder
+    has apt-get || return 1
+    folder=$(mktemp -d)
+    (cd "$folder" && apt-get download -q prometheus && dpkg-deb -x prometheus_*.deb .) || return 1
+    mkdir -p "$clients/bin"
+    mv "$folder/usr/bin/promtool" "$clients/bin/promtool"
+    rm -rf "$folder"
+}
+
 azure_cli() {
     rm -rf "$clients/azure-cli"
     python3 -m venv "$clients/azure-cli"
@@ -101,6 +112,7 @@ server >"$clients/postgresql" || missing postgresql "no installed server below /
 once python clients/requirements.txt python_packages || missing python "the packages of clients/requirements.txt could not be installed"
 once asyncpg-tests clients/requirements.txt asyncpg_tests || missing asyncpg-tests "the source package of asyncpg could not be had"
 once node clients/package-lock.json node_packages || missing node "the packages of clients/package.json could not be installed"
+[ -x "$clients/bin/promtool" ] || promtool >&2 || missing promtool "Debian's package prometheus could not be had"
 if ! { [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ] && unshare --net true 2>/dev/null; }; then
     missing netns "a network namespace takes Linux and root"
 fi

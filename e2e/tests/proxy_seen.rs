@@ -104,6 +104,24 @@ fn prometheus_reads_the_metrics_and_json_is_json() {
 }
 
 #[test]
+fn promtool_finds_nothing_to_complain_about_in_the_metrics() {
+    if !have(&["curl", "psql", "promtool"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let stage = Stage::new(&lab);
+    let metrics = stage.get(&format!("{}/metrics", stage.admin));
+    assert!(metrics.contains("pgentra_proxy_sessions_total"), "{metrics}");
+    let promtool = client("bin/promtool");
+    let checked = lab.program(&[promtool.to_str().unwrap(), "check", "metrics"]).input(&metrics).done();
+    assert_eq!((checked.ok(), checked.stderr.as_str()), ("", ""), "{metrics}");
+    // It does complain about what its rules forbid.
+    let wrong = "# TYPE pgentra_wrong_total gauge\npgentra_wrong_total 1\n";
+    let checked = lab.program(&[promtool.to_str().unwrap(), "check", "metrics"]).input(wrong).done();
+    assert!(!checked.status.success(), "{checked:?}");
+}
+
+#[test]
 fn a_browser_shows_the_status_page() {
     if !have(&["chromium", "curl", "psql"]) {
         return;
