@@ -25,7 +25,7 @@ fn hint(error: &TokenError, selector: &Selector) -> Option<String> {
                 error.endpoint().filter(|_| strange && source == SourceName::Imds).map(stranger)
             })
         }
-        TokenErrorKind::Network | TokenErrorKind::Timeout => Some(unreachable(source)),
+        TokenErrorKind::Network | TokenErrorKind::Timeout => Some(unreachable(source, error.endpoint())),
         TokenErrorKind::Config => Some(format!(
             "{source} needs its variables and files as the platform sets them. Is this the right host for it? Leave the \
              source unnamed to have it detected."
@@ -75,8 +75,13 @@ fn refused(source: SourceName, status: u16, text: &str, selector: &Selector) -> 
     Some(hint)
 }
 
-fn unreachable(source: SourceName) -> String {
+fn unreachable(source: SourceName, endpoint: Option<&str>) -> String {
     match source {
+        SourceName::Imds if endpoint.is_some_and(|endpoint| !endpoint.contains("//169.254.169.254/")) => {
+            "AZURE_POD_IDENTITY_AUTHORITY_HOST names that address: is a metadata service, or a local Azure, running there? The \
+             machine's own is asked after: unset AZURE_POD_IDENTITY_AUTHORITY_HOST"
+                .to_owned()
+        }
         SourceName::Imds => {
             "Is this an Azure virtual machine? Its metadata service answers at 169.254.169.254, not \
                              through a proxy, and not in a container whose network blocks that address."

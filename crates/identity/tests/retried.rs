@@ -173,7 +173,7 @@ fn machine(service: std::net::SocketAddr, processes: Processes) -> World {
 
 #[tokio::test(start_paused = true)]
 async fn a_metadata_service_that_needs_seconds_is_found_where_nothing_else_is() {
-    for seconds in [0, 2, 4, 6] {
+    for seconds in [0, 2, 4, 6, 8] {
         let service = Service::start(&[Answer::token().after(seconds)]).await;
         let credential = Credential::builder(machine(service.address, Processes::none())).build().unwrap();
         let token = ask(&credential).await.unwrap_or_else(|error| panic!("{seconds} s: {error:?}"));
@@ -186,7 +186,7 @@ async fn a_metadata_service_that_needs_seconds_is_found_where_nothing_else_is() 
     let error = error.unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::NoSource);
     assert!(error.hint().unwrap().contains("--source imds"), "{:?}", error.hint());
-    assert!((7.9..8.1).contains(&took), "{took}");
+    assert!((9.9..10.1).contains(&took), "{took}");
     let named = Credential::builder(machine(service.address, Processes::none())).source(SourceName::Imds);
     assert_eq!(
         ask(&named.deadline(Duration::from_secs(10)).build().unwrap()).await.unwrap_err().kind(),
@@ -244,6 +244,8 @@ async fn a_port_of_this_machine_that_is_closed_is_told_at_once() {
         let error = error.unwrap_err();
         assert_eq!((error.kind(), error.attempts()), (TokenErrorKind::Network, 3), "{host}");
         assert!(took < 0.9, "{host}: {took}");
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("unset AZURE_POD_IDENTITY_AUTHORITY_HOST"), "{hint}");
     }
     let credential = Credential::builder(pod(&format!("http://{address}"))).build().unwrap();
     let (error, took) = timed(ask(&credential)).await;
@@ -264,42 +266,6 @@ async fn a_token_service_of_a_platform_that_is_not_ready_is_asked_again() {
         let endpoint = format!("{}/msi/token", service.url());
         let app = world(&[("IDENTITY_ENDPOINT", &endpoint), ("IDENTITY_HEADER", "secret-header")]).build();
         assert_eq!(ask(&Credential::builder(app).build().unwrap()).await.is_ok(), again, "{status}");
-    }
-}
-
-/// Everything that is logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_wait_of_a_second_has_a_sign_of_life() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::WARN)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-    let service =
-        Service::start(&[Answer::new(400, NOT_FOUND), Answer::new(400, NOT_FOUND), Answer::token()]).await;
-    ask(&Credential::builder(vm(&service.url())).build().unwrap()).await.unwrap();
-    let slow = Service::start(&[Answer::token().after(3)]).await;
-    ask(&Credential::builder(machine(slow.address, Processes::none())).build().unwrap()).await.unwrap();
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    for part in ["attempt=1", "attempt=2", "Identity not found", "waiting for it", "does not answer yet"] {
-        assert!(text.contains(part), "{part} is not in {text}");
     }
 }
 

@@ -31,7 +31,7 @@ const PROBE_TRIES: usize = 2;
 
 /// How long the probe waits where no other source could be asked: a machine or pod that is just starting, whose metadata
 /// service may need seconds (azure-sdk-for-net#9550, #20609) or refuse connections (aad-pod-identity#992).
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the probe waits before it tries again where the connection was refused.
 const REFUSED_WAIT: Duration = Duration::from_millis(500);
