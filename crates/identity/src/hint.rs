@@ -50,14 +50,12 @@ fn refused(source: SourceName, status: u16, text: &str, selector: &Selector) -> 
                 .to_owned()
         }
         (SourceName::Imds, 400) if text.contains("Identity not found") => match selector {
-            Selector::Default => {
-                "Give this machine an identity: az vm identity assign -g RESOURCE_GROUP -n VM. One that was just assigned \
-                 may take a minute to appear: try again."
-                    .to_owned()
-            }
+            Selector::Default => "An identity that was just assigned may take a minute to appear: try again. A machine without one \
+                 gets one with: az vm identity assign -g RESOURCE_GROUP -n VM"
+                .to_owned(),
             named => format!(
-                "No identity with {named} is assigned to this machine: see az vm identity show -g RESOURCE_GROUP -n VM. One \
-                 that was just assigned may take a minute to appear: try again."
+                "An identity that was just assigned may take a minute to appear: try again. Is one with {named} assigned to \
+                 this machine? az vm identity show -g RESOURCE_GROUP -n VM"
             ),
         },
         (SourceName::AppService, 400 | 500) => match selector {

@@ -13,8 +13,8 @@ struct Code {
     hint: &'static str,
 }
 
-const NO_RECORD: &str = "No federated credential of the application matches: compare issuer (also its trailing slash), subject and audience: az identity \
-     federated-credential list. A new one may take some minutes to be known everywhere.";
+const NO_RECORD: &str = "No federated credential of the application matches. A new one may take some minutes to be known everywhere: try again. \
+     Compare issuer (also its trailing slash), subject (also its case) and audience: az identity federated-credential list";
 
 const CODES: &[Code] = &[
     // Azure/azure-workload-identity#340, #977, #1200, kedacore/keda#8152: 70021 until 2024, since then one code each for

@@ -159,6 +159,12 @@ async fn an_identity_that_stays_unknown_is_an_error_that_says_so() {
         assert_eq!((error.unwrap_err().attempts(), service.requests()), (1, 6));
         assert!(took < 0.1, "{took}");
     }
+    // An identity that has given a token is not a new one: it was taken away.
+    let service = Service::start(&[Answer::token(), Answer::new(400, NOT_FOUND)]).await;
+    let credential = Credential::builder(vm(&service.url())).build().unwrap();
+    let token = ask(&credential).await.unwrap();
+    let refreshed = credential.refresh(&POSTGRESQL.parse().unwrap(), &token).await;
+    assert_eq!((refreshed.unwrap_err().attempts(), service.requests()), (1, 2));
     // The caller's limit holds.
     let service = Service::start(&[Answer::new(400, NOT_FOUND)]).await;
     let short = Credential::builder(vm(&service.url())).deadline(Duration::from_secs(2));

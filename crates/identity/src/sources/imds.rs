@@ -1,4 +1,5 @@
 use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub(super) struct Imds {
     setup: Setup,
     /// When it was asked for the first time.
     first: OnceLock<Instant>,
+    /// Has it given a token? Then its identity is not a new one.
+    has_given: AtomicBool,
     probed: Mutex<Probed>,
 }
 
@@ -66,7 +69,12 @@ enum Probed {
 
 impl Imds {
     pub(super) fn new(setup: Setup) -> Self {
-        Self { setup, first: OnceLock::new(), probed: Mutex::new(Probed::Never) }
+        Self {
+            setup,
+            first: OnceLock::new(),
+            has_given: AtomicBool::new(false),
+            probed: Mutex::new(Probed::Never),
+        }
     }
 
     fn url(&self) -> (String, bool) {
@@ -84,9 +92,12 @@ impl Imds {
         }
         let make = || self.request(&url, request.resource.as_str()).map_err(unusable);
         let world = &self.setup.world;
-        let policy = Policy { is_new: first.elapsed() < NEW_FOR, ..Policy::IMDS };
+        let is_new = first.elapsed() < NEW_FOR && !self.has_given.load(Ordering::Relaxed);
+        let policy = Policy { is_new, ..Policy::IMDS };
         let response = policy.send(world.http(), SourceName::Imds, request.deadline, make).await?;
-        Ok(answer::read_token(SourceName::Imds, request.resource, &response, world.clock().now())?)
+        let token = answer::read_token(SourceName::Imds, request.resource, &response, world.clock().now())?;
+        self.has_given.store(true, Ordering::Relaxed);
+        Ok(token)
     }
 
     fn request(&self, url: &str, resource: &str) -> Result<Request, HttpError> {
