@@ -193,6 +193,16 @@ mod tests {
         assert_eq!((stdin.code, stdin.stdout.len()), (Some(0), 0));
     }
 
+    #[test]
+    fn an_installed_program_is_found_without_being_run() {
+        let (env, files) = (Env::real(), Files::real());
+        for processes in [Processes::real(), Processes::none()] {
+            assert!(!processes.has("no-such-program-here", &env, &files));
+        }
+        assert!(Processes::real().has("sh", &env, &files));
+        assert!(!Processes::real().has("sh", &Env::from_map([("PATH", "/no-such-folder")]), &files));
+    }
+
     #[tokio::test]
     async fn a_missing_program_is_said_to_be_missing() {
         let call = Call {
