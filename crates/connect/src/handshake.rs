@@ -16,6 +16,9 @@ use crate::refusal::{Refusal, ServerMessage, SignIn};
 /// A server sends about fifteen settings; one that never gets ready is stopped here.
 const MESSAGES_LIMIT: usize = 1000;
 
+/// What a password message has beside the password: its type, its length and the byte at its end.
+const PASSWORD_FRAME: usize = 6;
+
 /// What the server said between accepting the sign-in and being ready.
 #[derive(Debug)]
 pub(crate) struct Ready {
@@ -58,7 +61,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
             BackendMessage::ErrorResponse(fields) => return Err(refused(&fields, self.sign_in)),
             _ => return Err(out_of_order()),
         }
-        let mut out = BytesMut::new();
+        // With room for the whole message: a buffer that grows leaves a copy of the token in the place that it leaves.
+        let mut out = BytesMut::with_capacity(self.sign_in.token.len() + PASSWORD_FRAME);
         let encoded = frontend::encode_password(self.sign_in.token.as_bytes(), &mut out);
         let sent = match encoded {
             Ok(()) => self.send(&out).await,

@@ -7,9 +7,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use crate::excerpt::excerpt;
 use crate::http::Response;
 use crate::token::Life;
-use crate::{AccessToken, Resource, SourceName, TokenError, TokenErrorKind, UnverifiedClaims, expiry};
+use crate::{
+    AccessToken, Resource, SourceName, TokenError, TokenErrorKind, UnverifiedClaims, audience, expiry, shell,
+};
 
 /// The longest token that is passed on: PostgreSQL reads password messages of at most 65,535 bytes.
 const MAX_TOKEN: usize = 65_530;
@@ -23,6 +26,8 @@ struct Granted {
     expires_on: Option<Value>,
     expires_in: Option<Value>,
     refresh_in: Option<Value>,
+    /// What the token is for, as metadata services state it.
+    resource: Option<Value>,
 }
 
 /// Reads a token from a successful answer.
@@ -39,28 +44,34 @@ pub(crate) fn read_token(
         let relative = granted.expires_in.as_ref().and_then(expiry::parse_seconds).map(|left| now + left);
         let refresh_in = granted.refresh_in.as_ref().and_then(expiry::parse_seconds);
         match granted.access_token {
-            Some(text) => finish(source, resource, text, (stated.or(relative), refresh_in, now))
-                .map(|token| token.with_source_time(response.date()))
-                .map_err(|error| tell_clocks(error, response.date(), now)),
+            Some(text) => finish(
+                source,
+                (resource, granted.resource.as_ref().and_then(Value::as_str)),
+                text,
+                (stated.or(relative), refresh_in, now),
+            )
+            .map(|token| token.with_source_time(response.date()))
+            .map_err(|error| tell_clocks(error, response.date(), now)),
             None => Err(TokenError::bad_answer(source, "the answer holds no access token")),
         }
     };
     read().map_err(|error| error.endpoint_is(response.endpoint()))
 }
 
-/// Makes a token of its text and of what is known about its end, after checking both.
+/// Makes a token of its text and of what is known about its end, after checking both, and that it is for what was asked
+/// for. Every token of every source comes through here.
 ///
-/// `life` is the stated end, the wait until it should be refreshed, and the time of the answer. Where no end is stated,
+/// `asked` is the resource, and what the answer states in its place, if it does. `life` is the stated end, the wait until it should be refreshed, and the time of the answer. Where no end is stated,
 /// the token's own `exp` claim is taken; where both are known, the earlier.
 pub(crate) fn finish(
     source: SourceName,
-    resource: &Resource,
-    mut text: Zeroizing<String>,
+    asked: (&Resource, Option<&str>),
+    text: Zeroizing<String>,
     life: (Option<SystemTime>, Option<Duration>, SystemTime),
 ) -> Result<AccessToken, TokenError> {
     let (stated, refresh_in, now) = life;
-    let secret = SecretString::from(std::mem::take(&mut *text));
-    let shown = secrecy::ExposeSecret::expose_secret(&secret);
+    let (resource, stated_resource) = asked;
+    let shown = text.as_str();
     let bad = |what: &str| TokenError::bad_answer(source, what);
     if shown.is_empty() {
         return Err(bad("the access token in the answer is empty"));
@@ -73,6 +84,9 @@ pub(crate) fn finish(
     }
     // Nothing there is verified or trusted: an earlier end only makes the cache ask sooner.
     let claims = UnverifiedClaims::read(shown);
+    if let Some(other) = audience::other_than(resource, claims.as_ref(), stated_resource) {
+        return Err(for_something_else(source, resource, &other));
+    }
     let claimed = |name| claims.as_ref().and_then(|claims| claims.time(name));
     let expires_on = match (stated, claimed("exp")) {
         (Some(stated), Some(claimed)) => stated.min(claimed),
@@ -88,7 +102,21 @@ pub(crate) fn finish(
     {
         tracing::warn!(%source, seconds = ahead.as_secs(), "the token is not valid yet: this machine's clock is behind");
     }
+    // Copied into a place of just its length: to shrink the one that it is in could leave a copy behind.
+    let secret = SecretString::from(shown);
     Ok(AccessToken::new(secret, Life { now, expires_on, refresh_in }, source, resource))
+}
+
+fn for_something_else(source: SourceName, asked: &Resource, other: &str) -> TokenError {
+    let message = format!("the token is for {}, and was asked for {asked}", excerpt(other, &[]));
+    let error = TokenError::new(TokenErrorKind::Audience, message).at(source);
+    match source {
+        SourceName::Exec | SourceName::AzureCli | SourceName::AzureDeveloperCli => error.with_hint(format!(
+            "A command finds what to ask for in PGENTRA_RESOURCE; with az: az account get-access-token --resource {}",
+            shell::word(asked.as_str())
+        )),
+        _ => error,
+    }
 }
 
 /// Where a token has ended on arrival and the two clocks differ, that is why.

@@ -52,7 +52,12 @@ impl SdkSource {
             }
         };
         let life = (Some(SystemTime::from(token.expires_on)), None, self.clock.now());
-        answer::finish(SourceName::External, request.resource, token.token.secret().to_owned().into(), life)
+        answer::finish(
+            SourceName::External,
+            (request.resource, None),
+            token.token.secret().to_owned().into(),
+            life,
+        )
     }
 }
 

@@ -27,7 +27,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::chain::Chain;
-use crate::{AccessToken, Clock, Resource, TokenError, TokenErrorKind};
+use crate::{AccessToken, Clock, Resource, TokenError, TokenErrorKind, span};
 
 /// A token is not handed out in the last moments of its life: it must still be good when the server reads it.
 const LOGIN_TIME: Duration = Duration::from_secs(10);
@@ -316,7 +316,7 @@ async fn fly(flight: Airborne, chain: Arc<Chain>, limit: Duration) -> Result<Acc
         }
         Ok(result) => result,
         Err(_) => {
-            let message = format!("no token within the time limit of {} s", limit.as_secs_f32());
+            let message = format!("no token within the time limit of {}", span::shown(limit));
             Err(TokenError::new(TokenErrorKind::Timeout, message))
         }
     };

@@ -38,13 +38,20 @@ impl Chain {
                 }
             }
         }
+        let waits = match reasons.iter().any(|(source, _)| *source == SourceName::Imds) {
+            true => {
+                " The metadata service of a machine that is just starting may be late: --source imds, or \
+                 AZURE_TOKEN_CREDENTIALS=ManagedIdentityCredential, waits for it."
+            }
+            false => "",
+        };
         Err(TokenError::new(TokenErrorKind::NoSource, "no token source applies on this host")
             .caused_by(Reasons(reasons.clone()))
             .with_reasons(reasons)
-            .with_hint(
-                "On a virtual machine, enable its identity. On a laptop, sign in with az login, or use a local Azure. \
-                 AZURE_POD_IDENTITY_AUTHORITY_HOST names a metadata service elsewhere.",
-            ))
+            .with_hint(format!(
+                "On a virtual machine, enable its identity.{waits} On a laptop, sign in with az login, or use a local \
+                 Azure. AZURE_POD_IDENTITY_AUTHORITY_HOST names a metadata service elsewhere.",
+            )))
     }
 }
 

@@ -221,6 +221,16 @@ impl CredentialBuilder {
                 (detected.considered, detected.named)
             }
         };
+        let tools = considered.iter().filter(|one| one.verdict() != Verdict::No).map(Considered::source);
+        // A tool in which a person is signed in cannot be asked for another identity that the program names.
+        let can_ask_tools = self.selector.as_ref().is_none_or(|selector| !selector.is_named());
+        let tools = tools.filter(|source| can_ask_tools && source.is_developer_tool()).collect();
+        if let Some(tenant) = self.tenant.as_deref().filter(|tenant| !sources::is_tenant(tenant)) {
+            let message = format!("`{}` is not a tenant", tenant.escape_debug());
+            return Err(ConfigError::new(message).with_hint(
+                "A tenant is a GUID or a domain name, such as contoso.onmicrosoft.com: az account show --query tenantId",
+            ));
+        }
         let setup = Setup {
             world: self.world.clone(),
             selector: selector.clone(),
@@ -230,6 +240,7 @@ impl CredentialBuilder {
             audience: self.cloud.federation_audience(),
             signature: self.signature,
             command: self.command.clone(),
+            tools,
         };
         let mut sources = Vec::new();
         for one in considered.iter_mut().filter(|one| one.verdict() != Verdict::No) {

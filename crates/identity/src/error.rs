@@ -42,6 +42,8 @@ pub enum TokenErrorKind {
     },
     /// The source answered with something that is not a usable token.
     BadAnswer,
+    /// The source gave a token for something else than was asked for, by its own claims or by the source's answer.
+    Audience,
     /// The source gave a token that has ended already, by this machine's clock.
     Expired,
     /// What the source needs on this machine (a variable, a file, a program) is missing or wrong.
@@ -52,12 +54,13 @@ pub enum TokenErrorKind {
 
 impl TokenErrorKind {
     /// Every kind there is; a refusal stands for all statuses.
-    pub const ALL: [TokenErrorKind; 8] = [
+    pub const ALL: [TokenErrorKind; 9] = [
         TokenErrorKind::NoSource,
         TokenErrorKind::Network,
         TokenErrorKind::Timeout,
         TokenErrorKind::Refused { status: 0 },
         TokenErrorKind::BadAnswer,
+        TokenErrorKind::Audience,
         TokenErrorKind::Expired,
         TokenErrorKind::Config,
         TokenErrorKind::Abandoned,
@@ -235,10 +238,11 @@ mod tests {
             TokenErrorKind::Timeout => 2,
             TokenErrorKind::Refused { .. } => 3,
             TokenErrorKind::BadAnswer => 4,
-            TokenErrorKind::Expired => 5,
-            TokenErrorKind::Config => 6,
-            TokenErrorKind::Abandoned => 7,
+            TokenErrorKind::Audience => 5,
+            TokenErrorKind::Expired => 6,
+            TokenErrorKind::Config => 7,
+            TokenErrorKind::Abandoned => 8,
         });
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
     }
 }

@@ -5,6 +5,8 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::secret::SecretBuffer;
+
 /// Symbolic links are followed this often in the in-memory form, as on Linux.
 const MAX_LINKS: usize = 40;
 
@@ -144,10 +146,10 @@ fn read_system(
     let file = File::open(path)?;
     // Of what was opened, which need not be what was looked at.
     check(&file.metadata()?)?;
-    let mut content = Vec::new();
+    let mut content = SecretBuffer::new();
     // One byte more than allowed tells a file that is too long from one that just fits, also while it grows.
-    let read = file.take(limit as u64 + 1).read_to_end(&mut content)?;
-    if read > limit { Err(too_large(limit)) } else { Ok(content) }
+    let read = content.read_blocking(&mut file.take(limit as u64 + 1))?;
+    if read > limit { Err(too_large(limit)) } else { Ok(std::mem::take(&mut *content.into_bytes())) }
 }
 
 /// As PostgreSQL wants the mode of a key, except that it asks who owns a file that its group can read.

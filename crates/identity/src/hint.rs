@@ -1,6 +1,6 @@
 //! The next thing to try, for each failure that has one.
 
-use crate::{Selector, SourceName, TokenError, TokenErrorKind};
+use crate::{Selector, SourceName, TokenError, TokenErrorKind, transient};
 
 /// Adds a hint to an error that has none.
 pub(crate) fn add(error: TokenError, selector: &Selector) -> TokenError {
@@ -15,7 +15,7 @@ pub(crate) fn add(error: TokenError, selector: &Selector) -> TokenError {
 
 fn hint(error: &TokenError, selector: &Selector) -> Option<String> {
     let source = error.source_name()?;
-    if let Some(hint) = error.code().and_then(entra) {
+    if let Some(hint) = error.code().and_then(transient::hint) {
         return Some(hint.to_owned());
     }
     match error.kind() {
@@ -25,13 +25,13 @@ fn hint(error: &TokenError, selector: &Selector) -> Option<String> {
                 error.endpoint().filter(|_| strange && source == SourceName::Imds).map(stranger)
             })
         }
-        TokenErrorKind::Network | TokenErrorKind::Timeout => Some(unreachable(source)),
+        TokenErrorKind::Network | TokenErrorKind::Timeout => Some(unreachable(source, error.endpoint())),
         TokenErrorKind::Config => Some(format!(
             "{source} needs its variables and files as the platform sets them. Is this the right host for it? Leave the \
              source unnamed to have it detected."
         )),
         // What answers a web request can be looked at by hand; a command's answer cannot.
-        TokenErrorKind::BadAnswer => error.endpoint().map(stranger),
+        TokenErrorKind::BadAnswer | TokenErrorKind::Audience => error.endpoint().map(stranger),
         _ => None,
     }
 }
@@ -50,11 +50,12 @@ fn refused(source: SourceName, status: u16, text: &str, selector: &Selector) -> 
                 .to_owned()
         }
         (SourceName::Imds, 400) if text.contains("Identity not found") => match selector {
-            Selector::Default => {
-                "Give this machine an identity: az vm identity assign -g RESOURCE_GROUP -n VM".to_owned()
-            }
+            Selector::Default => "An identity that was just assigned may take a minute to appear: try again. A machine without one \
+                 gets one with: az vm identity assign -g RESOURCE_GROUP -n VM"
+                .to_owned(),
             named => format!(
-                "No identity with {named} is assigned to this machine: see az vm identity show -g RESOURCE_GROUP -n VM"
+                "An identity that was just assigned may take a minute to appear: try again. Is one with {named} assigned to \
+                 this machine? az vm identity show -g RESOURCE_GROUP -n VM"
             ),
         },
         (SourceName::AppService, 400 | 500) => match selector {
@@ -72,8 +73,13 @@ fn refused(source: SourceName, status: u16, text: &str, selector: &Selector) -> 
     Some(hint)
 }
 
-fn unreachable(source: SourceName) -> String {
+fn unreachable(source: SourceName, endpoint: Option<&str>) -> String {
     match source {
+        SourceName::Imds if endpoint.is_some_and(|endpoint| !endpoint.contains("//169.254.169.254/")) => {
+            "AZURE_POD_IDENTITY_AUTHORITY_HOST names that address: is a metadata service, or a local Azure, running there? The \
+             machine's own is asked after: unset AZURE_POD_IDENTITY_AUTHORITY_HOST"
+                .to_owned()
+        }
         SourceName::Imds => {
             "Is this an Azure virtual machine? Its metadata service answers at 169.254.169.254, not \
                              through a proxy, and not in a container whose network blocks that address."
@@ -90,29 +96,4 @@ fn unreachable(source: SourceName) -> String {
         }
         _ => format!("Is the token service of {source} running, and is its variable right?"),
     }
-}
-
-/// What an AADSTS code means for the one who reads it (Microsoft: reference-error-codes).
-fn entra(code: &str) -> Option<&'static str> {
-    Some(match code {
-        "AADSTS70021" | "AADSTS700211" | "AADSTS700213" => {
-            "No federated credential of the application matches: compare issuer (also its trailing slash), subject and \
-             audience: az identity federated-credential list"
-        }
-        "AADSTS90061" | "AADSTS50166" => {
-            "Entra cannot reach the issuer of the service account tokens: its discovery document must be public."
-        }
-        "AADSTS700024" => {
-            "The assertion is not valid at this time: is its file being renewed, is the clock right?"
-        }
-        "AADSTS700016" => {
-            "The application is unknown in that tenant: compare AZURE_CLIENT_ID and AZURE_TENANT_ID."
-        }
-        "AADSTS90002" => "There is no such tenant: check AZURE_TENANT_ID and the cloud.",
-        "AADSTS7000215" => "The client secret is wrong: its value is needed, not its id.",
-        "AADSTS7000222" => "The client secret has expired: create another one.",
-        "AADSTS700027" => "The certificate is not registered with the application, or it has expired.",
-        "AADSTS50001" | "AADSTS500011" => "The tenant does not know this resource: check it, and the cloud.",
-        _ => return None,
-    })
 }

@@ -53,6 +53,7 @@ pub mod azure_core;
 pub mod http;
 
 mod answer;
+mod audience;
 mod cache;
 mod chain;
 mod claims;
@@ -70,10 +71,14 @@ mod hint;
 mod processes;
 mod resource;
 mod retry;
+mod secret;
 mod selector;
+mod shell;
 mod source;
 mod sources;
+mod span;
 mod token;
+mod transient;
 mod world;
 
 pub use self::cache::{Health, Refreshed};

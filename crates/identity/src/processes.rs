@@ -9,7 +9,8 @@ use tokio::process::Command;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::Env;
+use crate::secret::SecretBuffer;
+use crate::{Env, Files, span};
 
 /// No command prints more than this of a token and its surroundings.
 const MAX_OUTPUT: u64 = 1024 * 1024;
@@ -66,6 +67,27 @@ impl Processes {
         Self(Kind::Scripted(Arc::new(answer)))
     }
 
+    /// Is this program installed? On this machine: is a file of that name in a folder of the `PATH`? Nothing is started.
+    pub(crate) fn has(&self, program: &str, env: &Env, files: &Files) -> bool {
+        match &self.0 {
+            Kind::Scripted(answer) => {
+                let call = Call {
+                    program: program.to_owned(),
+                    arguments: Vec::new(),
+                    variables: Vec::new(),
+                    folder: None,
+                };
+                !answer(&call).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            }
+            Kind::System => {
+                let path = env.get("PATH").unwrap_or_default();
+                let names = [program.to_owned(), format!("{program}.exe")];
+                std::env::split_paths(&path)
+                    .any(|folder| names.iter().any(|name| files.is_file(folder.join(name))))
+            }
+        }
+    }
+
     /// Runs a program without standard input and waits for its end. Dropping the future kills it.
     ///
     /// # Errors
@@ -78,7 +100,7 @@ impl Processes {
                 Ok(result) => result,
                 Err(_) => Err(io::Error::new(
                     io::ErrorKind::TimedOut,
-                    format!("it did not end within {} s", limit.as_secs_f32()),
+                    format!("it did not end within {}", span::shown(limit)),
                 )),
             },
         }
@@ -124,14 +146,14 @@ async fn run(call: &Call, env: &Env) -> io::Result<Finished> {
 }
 
 async fn read(stream: Option<impl AsyncRead + Unpin>) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut read = Zeroizing::new(Vec::new());
-    let Some(stream) = stream else { return Ok(read) };
+    let mut read = SecretBuffer::new();
+    let Some(stream) = stream else { return Ok(read.into_bytes()) };
     // One byte more than allowed tells an output that is too long from one that just fits.
-    let length = stream.take(MAX_OUTPUT + 1).read_to_end(&mut read).await?;
+    let length = read.read(&mut stream.take(MAX_OUTPUT + 1)).await?;
     if length as u64 > MAX_OUTPUT {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it writes more than 1 MiB"));
     }
-    Ok(read)
+    Ok(read.into_bytes())
 }
 
 #[cfg(all(test, unix))]
@@ -169,6 +191,16 @@ mod tests {
         assert_eq!(slow.kind(), io::ErrorKind::TimedOut);
         let stdin = sh("cat", &[], LONG).await.unwrap();
         assert_eq!((stdin.code, stdin.stdout.len()), (Some(0), 0));
+    }
+
+    #[test]
+    fn an_installed_program_is_found_without_being_run() {
+        let (env, files) = (Env::real(), Files::real());
+        for processes in [Processes::real(), Processes::none()] {
+            assert!(!processes.has("no-such-program-here", &env, &files));
+        }
+        assert!(Processes::real().has("sh", &env, &files));
+        assert!(!Processes::real().has("sh", &Env::from_map([("PATH", "/no-such-folder")]), &files));
     }
 
     #[tokio::test]

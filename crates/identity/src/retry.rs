@@ -6,13 +6,24 @@ use rand::Rng as _;
 use tokio::time::{Instant, sleep_until};
 
 use crate::http::{HttpClient, HttpError, HttpErrorKind, Request, Response};
-use crate::{SourceName, TokenError, TokenErrorKind, answer};
+use crate::transient::{self, Passes};
+use crate::{SourceName, TokenError, TokenErrorKind, answer, span};
 
 /// A wait is lengthened by up to this share, so that machines which failed together do not retry together.
 const JITTER: f64 = 0.1;
 
 /// How often to ask again while IMDS restarts.
 const GONE_WAIT: Duration = Duration::from_secs(10);
+
+/// The waits where a port of this machine refuses the connection and the platform puts no token service there: what is meant
+/// is a local cloud that has ended.
+const REFUSED_HERE: &[Duration] = &[Duration::from_millis(250), Duration::from_millis(500)];
+
+/// The waits for an identity that the metadata service does not know: it may have been assigned a moment ago.
+const NOT_KNOWN_YET: &[Duration] = &[seconds(1), seconds(2), seconds(4), seconds(8)];
+
+/// A wait at least this long is logged as a warning, so that a person who waits knows why.
+const LONG_WAIT: Duration = seconds(1);
 
 /// A request is not begun with less time than this before the deadline: it could not end well.
 const LEAST_TIME: Duration = Duration::from_millis(100);
@@ -26,8 +37,10 @@ pub(crate) struct Policy {
     pub(crate) waits: &'static [Duration],
     /// Statuses worth another attempt.
     pub(crate) again: fn(u16) -> bool,
-    /// Refusals with another status that are worth one too.
-    pub(crate) again_if: fn(&Response) -> bool,
+    /// May an identity that is not known have been assigned a moment ago?
+    pub(crate) is_new: bool,
+    /// Does the platform put the token service on this machine? Then it may be late where nothing listens yet.
+    pub(crate) is_here: bool,
     /// How long a service that answers 410 may take to come back; zero where 410 is a refusal like others.
     pub(crate) gone: Duration,
     /// How long one attempt may take.
@@ -51,25 +64,32 @@ impl Policy {
         wanted: is_success,
         waits: &[seconds(1), seconds(2), seconds(4), seconds(8), seconds(16)],
         again: |status| matches!(status, 404 | 408 | 410 | 429 | 500..600),
-        again_if: |_| false,
+        is_new: false,
+        is_here: false,
         gone: seconds(70),
         attempt: seconds(20),
         connect: seconds(3),
     };
 
-    /// Local token services of a platform: they can be late when the application starts.
+    /// Local token services of a platform: they can be late when the application starts. 404 as in
+    /// microsoft-authentication-library-for-dotnet (`DefaultRetryPolicy`).
     pub(crate) const LOCAL: Self = Self {
         wanted: is_success,
         waits: &[Duration::from_millis(500), seconds(1), seconds(2), seconds(4)],
-        again: |status| matches!(status, 408 | 429 | 500 | 502 | 503 | 504),
-        again_if: |_| false,
+        again: |status| matches!(status, 404 | 408 | 429 | 500 | 502 | 503 | 504),
+        is_new: false,
+        is_here: true,
         gone: Duration::ZERO,
         attempt: seconds(20),
         connect: seconds(3),
     };
 
     /// The agent of Azure Arc refuses the first request in order to name a file; the rest is as IMDS.
-    pub(crate) const ARC: Self = Self { wanted: |status| is_success(status) || status == 401, ..Self::IMDS };
+    pub(crate) const ARC: Self =
+        Self { wanted: |status| is_success(status) || status == 401, ..Self::ARC_WITH_KEY };
+
+    /// The second request to the agent of Azure Arc, with the content of the file.
+    pub(crate) const ARC_WITH_KEY: Self = Self { is_here: true, ..Self::IMDS };
 
     /// Service Fabric (Microsoft: how-to-managed-identity-service-fabric-app-code): 404 means no such identity, throttled
     /// requests wait 1, 2, 4, 8, 16 s; the service is on the node, so an attempt is short.
@@ -81,18 +101,15 @@ impl Policy {
     };
 
     /// The token issuers of build services.
-    pub(crate) const ISSUER: Self = Self { again_if: |_| false, ..Self::ENTRA };
+    pub(crate) const ISSUER: Self = Self::ENTRA;
 
-    /// Entra's token endpoint. A new federated credential is unknown for a while (AADSTS70021), and Entra cannot always
-    /// reach a cluster's issuer (AADSTS90061, AADSTS50166).
+    /// Entra's token endpoint. Which of its codes are worth another attempt: [`transient`].
     pub(crate) const ENTRA: Self = Self {
         wanted: is_success,
         waits: &[seconds(1), seconds(2), seconds(4), seconds(8)],
         again: |status| matches!(status, 408 | 429 | 500..600),
-        again_if: |response| {
-            let code = answer::read_refusal(response).code;
-            matches!(code.as_deref(), Some("AADSTS70021" | "AADSTS90061" | "AADSTS50166"))
-        },
+        is_new: false,
+        is_here: false,
         gone: Duration::ZERO,
         attempt: seconds(30),
         connect: seconds(10),
@@ -111,41 +128,41 @@ impl Policy {
         let mut attempts = 0;
         let mut gone_since = None;
         let mut waits = self.waits.iter();
+        let (mut refused_here, mut not_known_yet) = (REFUSED_HERE.iter(), NOT_KNOWN_YET.iter());
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let prepared = request()?.limit(self.attempt.min(left)).connect_limit(self.connect.min(left));
-            let endpoint = prepared.endpoint();
+            let (endpoint, is_to_this_machine) = (prepared.endpoint(), prepared.is_to_this_machine());
             attempts += 1;
             let result = http.send(prepared).await;
-            let (error, asked_wait) = match result {
+            let (error, wait, asked_wait) = match result {
                 Ok(response) if (self.wanted)(response.status()) => return Ok(response),
                 Ok(response) => {
                     let status = response.status();
-                    let error = answer::refused(source, &response);
-                    if !(self.again)(status) && !(self.again_if)(&response) {
-                        return Err(error.endpoint_is(endpoint).after(attempts));
-                    }
-                    if status == 410 && self.gone > Duration::ZERO {
-                        gone_since.get_or_insert_with(Instant::now);
-                    } else {
+                    let passes =
+                        if (self.again)(status) { Passes::Soon } else { transient::passes(&response) };
+                    let wait = match passes {
+                        Passes::Soon if status == 410 && self.gone > Duration::ZERO => {
+                            let since = *gone_since.get_or_insert_with(Instant::now);
+                            (since.elapsed() < self.gone).then_some(GONE_WAIT)
+                        }
+                        Passes::Soon => waits.next().map(lengthened),
+                        Passes::WhenKnown if self.is_new => not_known_yet.next().map(lengthened),
+                        Passes::WhenKnown | Passes::Never => None,
+                    };
+                    if status != 410 {
                         gone_since = None;
                     }
-                    (error, retry_after(&response))
+                    (answer::refused(source, &response), wait, retry_after(&response))
                 }
                 Err(cause) => {
+                    let was_refused = is_to_this_machine && !self.is_here && is_connection_refused(&cause);
                     let (error, again) = unreachable(source, cause);
-                    if !again {
-                        return Err(error.endpoint_is(endpoint).after(attempts));
-                    }
-                    (error, None)
+                    let waits = if was_refused { &mut refused_here } else { &mut waits };
+                    (error, waits.next().filter(|_| again).map(lengthened), None)
                 }
             };
             let error = error.endpoint_is(endpoint).after(attempts);
-            let wait = match gone_since {
-                Some(since) if since.elapsed() < self.gone => Some(GONE_WAIT),
-                Some(_) => None,
-                None => waits.next().map(|wait| wait.mul_f64(1.0 + rand::rng().random_range(0.0..JITTER))),
-            };
             // A service that names its wait is believed; one that names an absurd one runs into the deadline here.
             let Some(wait) = wait.map(|wait| wait.max(asked_wait.unwrap_or_default())) else {
                 return Err(error);
@@ -154,16 +171,34 @@ impl Policy {
             if resume + LEAST_TIME > deadline {
                 return Err(error);
             }
-            tracing::debug!(%source, %error, wait_ms = wait.as_millis() as u64, "asking again");
+            let (attempt, wait_ms) = (attempts, wait.as_millis() as u64);
+            if wait < LONG_WAIT {
+                tracing::debug!(%source, attempt, wait_ms, %error, "no token yet: asking again");
+            } else {
+                tracing::warn!(attempt, wait = %span::shown(wait), %error, "no token yet: asking again");
+            }
             sleep_until(resume).await;
         }
     }
 }
 
-/// The wait that the answer asks for, in seconds; the form with a date is not used by these services.
+fn lengthened(wait: &Duration) -> Duration {
+    wait.mul_f64(1.0 + rand::rng().random_range(0.0..JITTER))
+}
+
+fn is_connection_refused(error: &HttpError) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    error.kind() == HttpErrorKind::Connect
+        && cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
+/// The wait that the answer asks for: in seconds, or until a time by its own clock.
 fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds: u32 = response.header("retry-after")?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds.into()))
+    let asked = response.header("retry-after")?.trim();
+    match asked.parse::<u32>() {
+        Ok(seconds) => Some(Duration::from_secs(seconds.into())),
+        Err(_) => httpdate::parse_http_date(asked).ok()?.duration_since(response.date()?).ok(),
+    }
 }
 
 /// The error for a request without an answer, and whether another attempt may help.

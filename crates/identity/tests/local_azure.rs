@@ -66,7 +66,8 @@ async fn a_virtual_machine() {
         check(&credential.token(&resource()).await.unwrap(), SourceName::Imds, identity.object_id());
     }
     let unknown = Selector::ClientId(azure.tenant());
-    let credential = Credential::builder(world).selector(unknown).build().unwrap();
+    let builder = Credential::builder(world).selector(unknown).deadline(Duration::from_secs(1));
+    let credential = builder.build().unwrap();
     let error = credential.token(&resource()).await.unwrap_err();
     assert_eq!(error.status(), Some(400), "{error}");
     azure.stop().await;

@@ -73,7 +73,7 @@ async fn serve(
             [_, "/token", ..] => answer(
                 200,
                 "",
-                r#"{"access_token":"t","expires_on":"1900086400","resource":"r","token_type":"Bearer"}"#,
+                r#"{"access_token":"t","expires_on":"1900086400","token_type":"Bearer"}"#,
             ),
             [method, path, ..] => (answers.lock().await)(method, path),
             _ => return,

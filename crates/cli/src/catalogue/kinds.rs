@@ -157,6 +157,7 @@ fn of_token(kind: TokenErrorKind) -> Option<Finding> {
         TokenErrorKind::Refused { status: 500..600 } => Finding::TokenSourceFailing,
         TokenErrorKind::Refused { .. } => Finding::TokenRefused,
         TokenErrorKind::BadAnswer => Finding::TokenBadAnswer,
+        TokenErrorKind::Audience => Finding::ClaimsAudience,
         TokenErrorKind::Expired => Finding::TokenExpired,
         TokenErrorKind::Config => Finding::SourceSettings,
         TokenErrorKind::Abandoned => Finding::TokenAbandoned,

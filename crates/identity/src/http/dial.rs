@@ -1,5 +1,5 @@
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 
 use rustls_pki_types::ServerName;
@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::{HttpClient, HttpError, HttpErrorKind, Request};
+use crate::span;
 
 /// A byte stream to the peer, plain or TLS.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send {}
@@ -44,10 +45,9 @@ impl HttpClient {
                 }
                 Ok(Err(cause)) => last = Some(cause),
                 Err(_) => {
-                    let within = request.connect_limit.as_secs_f32();
                     last = Some(io::Error::new(
                         io::ErrorKind::TimedOut,
-                        format!("not accepted within {within} s"),
+                        format!("not accepted within {}", span::shown(request.connect_limit)),
                     ));
                 }
             }
@@ -67,9 +67,8 @@ impl HttpClient {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
         if is_localhost(host) {
-            // Local token services bind 127.0.0.1 nearly always, yet resolvers often put ::1 first.
-            let both = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-            return Ok(both.map(|address| SocketAddr::new(address, port)).to_vec());
+            // Local token services bind 127.0.0.1. Where one is down, another user may listen on ::1 to be asked instead.
+            return Ok(vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)]);
         }
         match tokio::net::lookup_host((host, port)).await {
             Ok(found) => Ok(found.take(MAX_ADDRESSES).collect()),
@@ -110,6 +109,14 @@ pub(super) fn is_local(host: &str) -> bool {
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
         Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unicast_link_local(),
+        Err(_) => is_localhost(host),
+    }
+}
+
+/// Is this host on this machine?
+pub(super) fn is_loopback(host: &str) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
         Err(_) => is_localhost(host),
     }
 }

@@ -4,7 +4,8 @@
 //! - Redirects are never followed: a secret header would go along.
 //! - A proxy (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`) is used only for https to hosts that are neither loopback nor
 //!   link-local: metadata services answer the machine itself, and plain http through a proxy would show it the secret.
-//! - `localhost` means 127.0.0.1, then ::1, without asking a resolver.
+//! - `localhost` means 127.0.0.1 alone, without asking a resolver: on a port where nothing listens there, another user of
+//!   the machine could listen on ::1 and would get a secret header. `[::1]` is written out.
 //! - Certificates are checked against the platform's roots, the roots in the file that `SSL_CERT_FILE` names, and
 //!   those added with [`HttpClient::with_extra_roots`]. No TLS configuration is built before the first https request.
 
@@ -27,13 +28,13 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
-use zeroize::Zeroizing;
 
 pub use self::error::{HttpError, HttpErrorKind};
 pub use self::request::Request;
 pub use self::response::Response;
 pub(crate) use self::tls::{authorities, provider};
-use crate::{Env, Files};
+use crate::secret::SecretBuffer;
+use crate::{Env, Files, span};
 
 /// The longest answer that is read. The largest genuine ones, tokens with many groups and key sets of a tenant, are below
 /// 100 KiB.
@@ -99,7 +100,7 @@ impl HttpClient {
             Ok(result) => result,
             Err(_) => Err(HttpError::new(
                 HttpErrorKind::Timeout,
-                format!("no whole answer from {host} within {} s", limit.as_secs_f32()),
+                format!("no whole answer from {host} within {}", span::shown(limit)),
             )),
         }
     }
@@ -123,12 +124,12 @@ impl HttpClient {
             let answer = sender.send_request(message).await.map_err(broken)?;
             let (head, body) = answer.into_parts();
             let mut body = Limited::new(body, MAX_BODY);
-            let mut read = Zeroizing::new(Vec::new());
+            let mut read = SecretBuffer::new();
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|cause| unreadable(cause, &host))?;
-                read.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+                read.extend(frame.data_ref().map_or(&[][..], |data| data));
             }
-            Ok(Response::new(head, read, (endpoint, secrets)))
+            Ok(Response::new(head, read.into_bytes(), (endpoint, secrets)))
         };
         // The connection is driven here, not in a task: dropping this future closes the socket. A connection that ends
         // has handed over what it had; the answer's own future then says whether that was enough.

@@ -11,6 +11,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use zeroize::Zeroizing;
 
+use super::dial::is_loopback;
 use super::{HttpError, HttpErrorKind};
 
 /// How long a connection may take to be established, unless a source says otherwise.
@@ -144,6 +145,11 @@ impl Request {
         )
     }
 
+    /// Is its host this machine?
+    pub(crate) fn is_to_this_machine(&self) -> bool {
+        is_loopback(self.host())
+    }
+
     pub(super) fn is_https(&self) -> bool {
         self.uri.scheme() == Some(&Scheme::HTTPS)
     }
@@ -216,6 +222,24 @@ impl fmt::Debug for Request {
     }
 }
 
+/// In a place that is large enough from the start: one that grows leaves copies of a secret behind.
 fn encode(pairs: &[(&str, &str)]) -> String {
-    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+    // Each byte becomes three at most; "=" and "&" come to each pair.
+    let room = pairs.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
+    form_urlencoded::Serializer::new(String::with_capacity(room)).extend_pairs(pairs).finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_never_outgrows_its_place() {
+        for value in ["plain", "&=%+ ~", "\u{0}\u{7f}äöü", &"\u{1f512}".repeat(1000), ""] {
+            let pairs = [("client_secret", value), (value, "b"), ("c", value)];
+            let room: usize = pairs.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
+            let encoded = encode(&pairs);
+            assert!(encoded.len() <= room && encoded.capacity() == room, "{value:?}");
+        }
+    }
 }

@@ -47,7 +47,7 @@ impl AzureArc {
         let response = if challenge.status() == 401 {
             let key = self.key(&challenge).map_err(|error| error.endpoint_is(challenge.endpoint()))?;
             let make = || self.request(resource, Some(&key));
-            Policy::IMDS.send(world.http(), NAME, request.deadline, make).await?
+            Policy::ARC_WITH_KEY.send(world.http(), NAME, request.deadline, make).await?
         } else {
             challenge
         };

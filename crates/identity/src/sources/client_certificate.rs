@@ -116,15 +116,14 @@ impl ClientCertificate {
             "exp": since(now + ASSERTION_LIFE),
         });
         let encode = |part: &serde_json::Value| URL_SAFE_NO_PAD.encode(part.to_string());
-        let mut assertion = Zeroizing::new(format!("{}.{}", encode(&header), encode(&claims)));
-        let mut signed = vec![0; identity.key.public_modulus_len()];
+        let assertion = Zeroizing::new(format!("{}.{}", encode(&header), encode(&claims)));
+        let mut signed = Zeroizing::new(vec![0; identity.key.public_modulus_len()]);
         identity
             .key
             .sign(encoding, &SystemRandom::new(), assertion.as_bytes(), &mut signed)
             .map_err(|_| failed("the key cannot be used"))?;
-        assertion.push('.');
-        assertion.push_str(&URL_SAFE_NO_PAD.encode(signed));
-        Ok(assertion)
+        let signature = Zeroizing::new(URL_SAFE_NO_PAD.encode(&*signed));
+        Ok(Zeroizing::new([assertion.as_str(), ".", signature.as_str()].concat()))
     }
 }
 

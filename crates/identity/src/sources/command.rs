@@ -4,17 +4,16 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
-use zeroize::Zeroizing;
 
 use super::Setup;
+use super::printed::Printed;
 use crate::excerpt::excerpt;
 use crate::processes::{Call, Finished};
 use crate::{
     AccessToken, NoToken, Reason, SourceName, TokenError, TokenErrorKind, TokenRequest, TokenSource, answer,
-    expiry,
+    expiry, shell,
 };
 
 /// How long a program may take: `az` needs up to three seconds, more with a cold disk.
@@ -38,19 +37,6 @@ impl fmt::Debug for CommandLine {
 pub(super) struct Cli {
     setup: Setup,
     name: SourceName,
-}
-
-/// What programs print: azure-cli, azd, or an OAuth answer.
-#[derive(Deserialize)]
-struct Printed {
-    #[serde(alias = "accessToken", alias = "access_token")]
-    token: Option<Zeroizing<String>>,
-    /// Seconds since 1970.
-    expires_on: Option<Value>,
-    /// A date text: RFC 3339 from azd, local time without an offset from azure-cli, which is of no use.
-    #[serde(rename = "expiresOn")]
-    expires_on_text: Option<String>,
-    expires_in: Option<Value>,
 }
 
 impl Cli {
@@ -81,27 +67,26 @@ impl Cli {
     fn call(&self, request: TokenRequest<'_>) -> Result<Call, TokenError> {
         let scope = request.resource.scope();
         let tenant = self.setup.tenant.as_deref();
-        if tenant.is_some_and(|tenant| tenant.starts_with('-')) {
-            return Err(TokenError::config(self.name, "the tenant is neither a GUID nor a domain name"));
-        }
-        let (program, mut arguments, tenant_flag) = match self.name {
-            SourceName::AzureCli => {
-                ("az", vec!["account", "get-access-token", "-o", "json", "--scope", &scope], "--tenant")
-            }
-            SourceName::AzureDeveloperCli => {
-                ("azd", vec!["auth", "token", "-o", "json", "--no-prompt", "--scope", &scope], "--tenant-id")
-            }
-            _ => return self.users_call(request),
+        let Some(program) = program(self.name) else { return self.users_call(request) };
+        let (mut arguments, tenant_flag, colours) = match self.name {
+            SourceName::AzureDeveloperCli => (
+                vec!["auth", "token", "-o", "json", "--no-prompt", "--scope", &scope],
+                "--tenant-id",
+                ("NO_COLOR", "1"),
+            ),
+            _ => (
+                vec!["account", "get-access-token", "-o", "json", "--scope", &scope],
+                "--tenant",
+                ("AZURE_CORE_NO_COLOR", "true"),
+            ),
         };
         arguments.extend(tenant.into_iter().flat_map(|tenant| [tenant_flag, tenant]));
-        // On Windows azure-cli is a batch file, which is only found by its whole name.
-        let program = if cfg!(windows) && program == "az" { "az.cmd" } else { program };
         let folder =
             if cfg!(windows) { self.setup.world.env().get("SYSTEMROOT") } else { Some("/".to_owned()) };
         Ok(Call {
             program: program.to_owned(),
             arguments: arguments.into_iter().map(str::to_owned).collect(),
-            variables: Vec::new(),
+            variables: vec![(colours.0.to_owned(), colours.1.to_owned())],
             folder,
         })
     }
@@ -120,21 +105,15 @@ impl Cli {
 
     fn read(&self, request: TokenRequest<'_>, finished: &Finished) -> Result<AccessToken, TokenError> {
         let now = self.setup.world.clock().now();
-        let text = Zeroizing::new(String::from_utf8_lossy(&finished.stdout).trim().to_owned());
-        let printed = if text.starts_with('{') {
-            serde_json::from_str(&text).map_err(|_| {
-                TokenError::bad_answer(self.name, "the program printed JSON that cannot be read")
-            })?
-        } else {
-            Printed { token: Some(text), expires_on: None, expires_on_text: None, expires_in: None }
-        };
+        let printed = Printed::read(self.name, &finished.stdout)?;
         let Some(token) = printed.token else {
             return Err(TokenError::bad_answer(self.name, "the program printed JSON without a token"));
         };
         let stated = printed.expires_on.as_ref().and_then(|value| expiry::parse(value, now));
         let stated = stated.or_else(|| expiry::parse_rfc3339(printed.expires_on_text.as_deref()?));
         let relative = || printed.expires_in.as_ref().and_then(expiry::parse_seconds).map(|left| now + left);
-        answer::finish(self.name, request.resource, token, (stated.or_else(relative), None, now))
+        let asked = (request.resource, printed.resource.as_ref().and_then(Value::as_str));
+        answer::finish(self.name, asked, token, (stated.or_else(relative), None, now))
     }
 
     fn not_run(&self, program: &str, cause: io::Error) -> TokenError {
@@ -165,19 +144,52 @@ impl Cli {
             _ => {
                 let code =
                     finished.code.map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}"));
-                error(format!("{program} ended with {code}: {said}"))
-                    .with_hint(format!("Run the same by hand: {}", self.by_hand()))
+                let message = match said.is_empty() {
+                    true => format!("{program} ended with {code} and said nothing"),
+                    false => format!("{program} ended with {code}: {said}"),
+                };
+                error(message).with_hint(format!("Run it by hand: {}", self.by_hand()))
             }
         }
     }
 
-    fn by_hand(&self) -> &str {
+    /// The command as a shell takes it. A command of the user's is shown without its arguments where they may be secrets:
+    /// the hint goes into logs too.
+    fn by_hand(&self) -> String {
         match self.name {
-            SourceName::AzureCli => "az account get-access-token --resource-type oss-rdbms",
-            SourceName::AzureDeveloperCli => "azd auth token",
-            _ => self.setup.command.0.first().map_or("", String::as_str),
+            SourceName::AzureCli => "az account get-access-token --resource-type oss-rdbms".to_owned(),
+            SourceName::AzureDeveloperCli => "azd auth token".to_owned(),
+            _ => {
+                let words: Vec<_> = self.setup.command.0.iter().map(|one| shell::word(one)).collect();
+                match may_show(&self.setup.command.0) {
+                    true => words.join(" "),
+                    false => format!("{} with its arguments", words.first().map_or("", String::as_str)),
+                }
+            }
         }
     }
+}
+
+/// The program of a tool; none for a command of the user's.
+pub(super) fn program(name: SourceName) -> Option<&'static str> {
+    match name {
+        // On Windows azure-cli is a batch file, which is only found by its whole name.
+        SourceName::AzureCli if cfg!(windows) => Some("az.cmd"),
+        SourceName::AzureCli => Some("az"),
+        SourceName::AzureDeveloperCli => Some("azd"),
+        _ => None,
+    }
+}
+
+/// May these arguments be shown: is none of them long, of more than one line, like a token, or with a word that secrets go by?
+fn may_show(command: &[String]) -> bool {
+    const NAMES: &[&str] =
+        &["pass", "pwd", "secret", "token=", "key", "sig=", "authorization", "bearer", "credential", "@"];
+    command.iter().skip(1).all(|argument| {
+        let small = argument.to_ascii_lowercase();
+        let is_one_line = excerpt(argument, &[]) == argument.split_whitespace().collect::<Vec<_>>().join(" ");
+        is_one_line && !argument.contains('\n') && !NAMES.iter().any(|name| small.contains(name))
+    })
 }
 
 impl TokenSource for Cli {

@@ -5,7 +5,7 @@ use http::uri::Scheme;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 
-use super::Setup;
+use super::{Setup, is_tenant};
 use crate::http::Request;
 use crate::retry::Policy;
 use crate::{AccessToken, ConfigError, SourceName, TokenError, TokenRequest, answer};
@@ -76,9 +76,7 @@ impl Exchange<'_> {
         setup: &Setup,
         request: TokenRequest<'_>,
     ) -> Result<AccessToken, TokenError> {
-        if self.tenant.is_empty()
-            || !self.tenant.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
-        {
+        if !is_tenant(self.tenant) {
             return Err(TokenError::config(self.source, "the tenant is neither a GUID nor a domain name"));
         }
         let world = &setup.world;

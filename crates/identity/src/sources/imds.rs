@@ -1,16 +1,19 @@
-use std::sync::{Mutex, PoisonError};
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use super::Setup;
 use crate::http::{HttpError, HttpErrorKind, Request, Response};
 use crate::retry::Policy;
 use crate::{
-    AccessToken, NoToken, Reason, Selector, SourceName, TokenError, TokenRequest, TokenSource, answer,
+    AccessToken, NoToken, Reason, Selector, SourceName, TokenError, TokenRequest, TokenSource, answer, span,
 };
 
 /// The address of the instance metadata service on every Azure machine.
@@ -27,16 +30,33 @@ const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// How often the probe tries when nothing answers at all.
 const PROBE_TRIES: usize = 2;
 
+/// How long the probe waits where no other source could be asked: a machine or pod that is just starting, whose metadata
+/// service may need seconds (azure-sdk-for-net#9550, #20609) or refuse connections (aad-pod-identity#992).
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the probe waits before it tries again where the connection was refused.
+const REFUSED_WAIT: Duration = Duration::from_millis(500);
+
+/// How long after it was first asked the source asks again for an identity that is not known. After that a program
+/// asks by itself, whenever it needs a token.
+const NEW_FOR: Duration = Duration::from_secs(60);
+
 /// How long "there is no metadata service" is remembered.
 const ABSENT_FOR: Duration = Duration::from_secs(60);
 
 /// The instance metadata service (Microsoft: how-to-use-vm-token).
 ///
 /// Where the source was inferred, it is probed first, without the `Metadata` header, so that a laptop learns in a second
-/// or two that there is none. Where it was named, by the program or by `AZURE_POD_IDENTITY_AUTHORITY_HOST`, it is not.
+/// or two that there is none. Where no other source can be asked after it, the probe waits longer, because all that there
+/// is to lose is an error that comes later. Where the source was named, by the program or by
+/// `AZURE_POD_IDENTITY_AUTHORITY_HOST`, it is not probed.
 #[derive(Debug)]
 pub(super) struct Imds {
     setup: Setup,
+    /// When it was asked for the first time.
+    first: OnceLock<Instant>,
+    /// Has it given a token? Then its identity is not a new one.
+    has_given: AtomicBool,
     probed: Mutex<Probed>,
 }
 
@@ -49,7 +69,12 @@ enum Probed {
 
 impl Imds {
     pub(super) fn new(setup: Setup) -> Self {
-        Self { setup, probed: Mutex::new(Probed::Never) }
+        Self {
+            setup,
+            first: OnceLock::new(),
+            has_given: AtomicBool::new(false),
+            probed: Mutex::new(Probed::Never),
+        }
     }
 
     fn url(&self) -> (String, bool) {
@@ -60,14 +85,19 @@ impl Imds {
     }
 
     async fn ask(&self, request: TokenRequest<'_>) -> Result<AccessToken, NoToken> {
+        let first = *self.first.get_or_init(Instant::now);
         let (url, address_is_named) = self.url();
         if !self.setup.named && !address_is_named {
-            self.probe(&url).await?;
+            self.probe(&url, request.deadline).await?;
         }
         let make = || self.request(&url, request.resource.as_str()).map_err(unusable);
         let world = &self.setup.world;
-        let response = Policy::IMDS.send(world.http(), SourceName::Imds, request.deadline, make).await?;
-        Ok(answer::read_token(SourceName::Imds, request.resource, &response, world.clock().now())?)
+        let is_new = first.elapsed() < NEW_FOR && !self.has_given.load(Ordering::Relaxed);
+        let policy = Policy { is_new, ..Policy::IMDS };
+        let response = policy.send(world.http(), SourceName::Imds, request.deadline, make).await?;
+        let token = answer::read_token(SourceName::Imds, request.resource, &response, world.clock().now())?;
+        self.has_given.store(true, Ordering::Relaxed);
+        Ok(token)
     }
 
     fn request(&self, url: &str, resource: &str) -> Result<Request, HttpError> {
@@ -82,7 +112,7 @@ impl Imds {
     }
 
     /// Is there a metadata service? What was found is remembered: presence for ever, absence for a minute.
-    async fn probe(&self, url: &str) -> Result<(), NoToken> {
+    async fn probe(&self, url: &str, deadline: Instant) -> Result<(), NoToken> {
         let known = self.probed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match known {
             Probed::Present => return Ok(()),
@@ -91,7 +121,7 @@ impl Imds {
             }
             Probed::Absent(..) | Probed::Never => {}
         }
-        let found = self.look(url).await?;
+        let found = self.look(url, deadline).await?;
         let (state, result) = match found {
             None => (Probed::Present, Ok(())),
             Some(reason) => {
@@ -103,21 +133,51 @@ impl Imds {
     }
 
     /// Why there is no metadata service here, if so.
-    async fn look(&self, url: &str) -> Result<Option<Reason>, TokenError> {
-        let mut tries = 0;
+    async fn look(&self, url: &str, deadline: Instant) -> Result<Option<Reason>, TokenError> {
+        let ends = deadline.min(Instant::now() + PATIENCE);
+        let (mut tries, mut limit, mut is_patient) = (0, PROBE_LIMIT, None);
         loop {
             tries += 1;
-            let request = Request::get(url).map_err(unusable)?.connect_limit(PROBE_LIMIT).limit(PROBE_LIMIT);
-            let why = match self.setup.world.http().send(request).await {
+            let request = Request::get(url).map_err(unusable)?.connect_limit(limit).limit(limit);
+            let (why, may_be_late) = match self.setup.world.http().send(request).await {
                 Ok(response) => return Ok(impostor(&response).map(Reason::new)),
-                // Nothing has said no: a busy machine may need another second.
-                Err(error) if timed_out(&error) && tries < PROBE_TRIES => continue,
-                Err(error) if timed_out(&error) => "does not answer",
-                Err(error) if error.kind() == HttpErrorKind::Protocol => "does not speak HTTP",
-                Err(_) => "cannot be reached",
+                Err(error) if has_io_kind(&error, ErrorKind::TimedOut) => ("does not answer", true),
+                Err(error) if error.kind() == HttpErrorKind::Timeout => ("does not answer", true),
+                Err(error) if error.kind() == HttpErrorKind::Protocol => ("does not speak HTTP", false),
+                // Something at the address says no. A network that is unreachable has no such address.
+                Err(error) => ("cannot be reached", has_io_kind(&error, ErrorKind::ConnectionRefused)),
             };
-            return Ok(Some(Reason::new(format!("the metadata service at {HOST} {why}"))));
+            let absent = || Ok(Some(Reason::new(format!("the metadata service at {HOST} {why}"))));
+            if !may_be_late {
+                return absent();
+            }
+            if !*is_patient.get_or_insert_with(|| self.is_alone()) {
+                // Nothing has said no: a busy machine may need another second.
+                match why == "does not answer" && tries < PROBE_TRIES {
+                    true => continue,
+                    false => return absent(),
+                }
+            }
+            if tries == 1 {
+                let (longest, source) = (span::shown(PATIENCE), SourceName::Imds);
+                tracing::warn!(%source, longest, "the metadata service {why} yet, and no other source is there: waiting for it");
+            }
+            if why != "does not answer" {
+                tokio::time::sleep(REFUSED_WAIT).await;
+            }
+            // All that is left: a service that needs three seconds for each answer is found by no number of short tries.
+            limit = ends.saturating_duration_since(Instant::now());
+            if limit < REFUSED_WAIT {
+                return absent();
+            }
         }
+    }
+
+    /// Is there no other source that could be asked in its place?
+    fn is_alone(&self) -> bool {
+        let world = &self.setup.world;
+        let mut programs = self.setup.tools.iter().filter_map(|tool| super::command::program(*tool));
+        !programs.any(|program| world.processes().has(program, world.env(), world.files()))
     }
 }
 
@@ -135,10 +195,15 @@ fn unusable(cause: HttpError) -> TokenError {
     TokenError::config(SourceName::Imds, "the request cannot be made").caused_by(cause)
 }
 
-fn timed_out(error: &HttpError) -> bool {
+fn has_io_kind(error: &HttpError, kind: ErrorKind) -> bool {
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    error.kind() == HttpErrorKind::Timeout
-        || cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::TimedOut)
+    error.kind() == HttpErrorKind::Connect && cause.is_some_and(|cause| cause.kind() == kind)
+}
+
+/// What is looked for in the answer to a probe; the token, if there is one, is not kept.
+#[derive(Deserialize)]
+struct Answered {
+    access_token: Option<IgnoredAny>,
 }
 
 /// Why the answer to a request without the `Metadata` header is not that of a metadata service, if so.
@@ -151,8 +216,8 @@ fn impostor(response: &Response) -> Option<String> {
         403 if String::from_utf8_lossy(response.body()).contains("unreachable") => {
             Some(format!("a container network answers for {HOST}: it is unreachable"))
         }
-        200..300 => match serde_json::from_slice::<Value>(response.body()) {
-            Ok(Value::Object(body)) if body.contains_key("access_token") => None,
+        200..300 => match serde_json::from_slice::<Answered>(response.body()) {
+            Ok(Answered { access_token: Some(_) }) => None,
             _ => Some(format!("what answers at {HOST} is not a metadata service (status {status})")),
         },
         300..400 => Some(format!("what answers at {HOST} is not a metadata service (status {status})")),

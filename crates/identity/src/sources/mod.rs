@@ -10,6 +10,7 @@ mod command;
 mod entra;
 mod imds;
 mod msi_secret;
+mod printed;
 mod service_fabric;
 mod token_proxy;
 mod workload_identity;
@@ -37,6 +38,8 @@ pub(crate) struct Setup {
     pub(crate) signature: AssertionSignature,
     /// The command of the source `exec`.
     pub(crate) command: CommandLine,
+    /// The developer's tools that are asked if the others turn out not to apply here.
+    pub(crate) tools: Vec<SourceName>,
 }
 
 impl Setup {
@@ -62,6 +65,13 @@ impl Setup {
             TokenError::config(source, format!("the environment variable {variable} is not set"))
         })
     }
+}
+
+/// Can this be a tenant: a GUID or a domain name?
+pub(crate) fn is_tenant(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    // Domain names are at most 253 bytes long. A hyphen at the start would be an option of a program.
+    !text.is_empty() && text.len() <= 253 && !text.starts_with(['-', '.']) && text.bytes().all(is_plain)
 }
 
 /// Makes a source, unless it cannot honour the selector.
