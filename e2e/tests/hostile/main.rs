@@ -1,0 +1,28 @@
+//! What hostile clients, servers, services and people send to `pgentra proxy`, the local cloud and the command: a table of
+//! probes with what must come back of each. After each the programs go on, and a good client is served.
+#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
+
+mod first;
+mod papers;
+mod peers;
+mod stage;
+mod wire;
+
+use e2e::Lab;
+
+use crate::stage::Stage;
+
+#[test]
+fn nothing_hostile_is_obeyed_or_left_behind() {
+    let lab = Lab::new();
+    let stage = Stage::new(&lab);
+    stage.answered("begin", "a good client", ".", ".");
+    let (files, memory) = (stage.files(), stage.memory());
+    first::probes(&stage);
+    let (count, faults) = (stage.probes.count(), stage.probes.faults());
+    assert!(faults.is_empty(), "{} of {count}:\n{}", faults.len(), faults.join("\n"));
+    stage.closes(files + 2);
+    let now = stage.memory();
+    assert!(now < memory + 16_384, "{now} kB are held, {memory} were");
+    assert!(count >= 200, "{count} probes");
+}

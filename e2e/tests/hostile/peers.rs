@@ -1,0 +1,141 @@
+//! Peers of the programs under test: a PostgreSQL server that follows a script, an HTTP service with one answer.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use crate::papers::{Paper, Papers};
+
+/// What the server does next.
+#[derive(Clone)]
+pub(crate) enum Act {
+    /// Reads what has come.
+    Hear,
+    /// Says this, inside TLS once that has begun.
+    Say(Vec<u8>),
+    /// Begins TLS with its certificate.
+    Tls,
+    /// Begins TLS with another one.
+    TlsAs(Arc<ServerConfig>),
+    /// Says nothing more and reads to the end.
+    Silence,
+    /// Says this for as long as it is read.
+    Pour(Vec<u8>),
+}
+
+/// A server on a loopback port that does the same for each connection.
+pub(crate) struct FakeServer {
+    port: u16,
+    script: Arc<Mutex<Vec<Act>>>,
+    heard: Arc<Mutex<Vec<u8>>>,
+}
+
+trait Duplex: Read + Write {}
+impl<T: Read + Write> Duplex for T {}
+
+impl FakeServer {
+    pub(crate) fn new(papers: &Papers) -> FakeServer {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tls = Papers::serving(&papers.server(&["localhost"]));
+        let server = FakeServer {
+            port: listener.local_addr().unwrap().port(),
+            script: Arc::default(),
+            heard: Arc::default(),
+        };
+        let (script, heard) = (server.script.clone(), server.heard.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().filter_map(Result::ok) {
+                let (script, heard, tls) = (script.lock().unwrap().clone(), heard.clone(), tls.clone());
+                // what the client does about it is the test's matter
+                std::thread::spawn(move || follow(&script, stream, &tls, &heard));
+            }
+        });
+        server
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Follows this script from now on, and forgets what was heard.
+    pub(crate) fn set(&self, script: &[Act]) {
+        *self.script.lock().unwrap() = script.to_vec();
+        self.heard.lock().unwrap().clear();
+    }
+
+    /// Whether a token was sent.
+    pub(crate) fn has_heard_a_token(&self) -> bool {
+        self.heard.lock().unwrap().windows(3).any(|part| part == b"eyJ")
+    }
+}
+
+fn follow(script: &[Act], stream: TcpStream, tls: &Arc<ServerConfig>, heard: &Mutex<Vec<u8>>) -> io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.set_write_timeout(Some(Duration::from_secs(20)))?;
+    let socket = stream.try_clone()?;
+    let mut stream: Box<dyn Duplex> = Box::new(stream);
+    for act in script {
+        match act {
+            Act::Hear => {
+                let mut buffer = [0; 65_536];
+                let length = stream.read(&mut buffer)?;
+                heard.lock().unwrap().extend_from_slice(&buffer[..length]);
+            }
+            Act::Say(bytes) => {
+                stream.write_all(bytes)?;
+                stream.flush()?;
+            }
+            Act::Tls => stream = handshake(&socket, tls)?,
+            Act::TlsAs(config) => stream = handshake(&socket, config)?,
+            Act::Silence => {
+                let mut rest = Vec::new();
+                let read = stream.read_to_end(&mut rest);
+                heard.lock().unwrap().extend(rest);
+                read?;
+            }
+            Act::Pour(bytes) => {
+                let bytes = bytes.repeat(65_536 / bytes.len());
+                while stream.write_all(&bytes).is_ok() {}
+            }
+        }
+    }
+    // a client that still writes would reset the connection, and with it what it has not read yet
+    socket.shutdown(std::net::Shutdown::Write)?;
+    io::copy(&mut &socket, &mut io::sink())?;
+    Ok(())
+}
+
+fn handshake(socket: &TcpStream, config: &Arc<ServerConfig>) -> io::Result<Box<dyn Duplex>> {
+    let connection = ServerConnection::new(config.clone()).map_err(io::Error::other)?;
+    let mut stream = StreamOwned::new(connection, socket.try_clone()?);
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock)?;
+    }
+    Ok(Box::new(stream))
+}
+
+/// A configuration of TLS with this certificate.
+pub(crate) fn tls_as(paper: &Paper) -> Act {
+    Act::TlsAs(Papers::serving(paper))
+}
+
+/// An HTTP service on a loopback port that answers every request with these bytes. Returns the port.
+pub(crate) fn answering(reply: Vec<u8>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().filter_map(Result::ok) {
+            let reply = reply.clone();
+            std::thread::spawn(move || {
+                let _ = stream.read(&mut [0; 8192]);
+                let _ = stream.write_all(&reply);
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = io::copy(&mut stream, &mut io::sink());
+            });
+        }
+    });
+    port
+}
