@@ -2,9 +2,13 @@
 //! probes with what must come back of each. After each the programs go on, and a good client is served.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
+mod cancel;
 mod first;
+mod identity;
 mod papers;
+mod passwords;
 mod peers;
+mod relay;
 mod stage;
 mod wire;
 
@@ -19,6 +23,10 @@ fn nothing_hostile_is_obeyed_or_left_behind() {
     stage.answered("begin", "a good client", ".", ".");
     let (files, memory) = (stage.files(), stage.memory());
     first::probes(&stage);
+    identity::probes(&stage);
+    passwords::probes(&stage);
+    relay::probes(&stage);
+    cancel::probes(&stage);
     let (count, faults) = (stage.probes.count(), stage.probes.faults());
     assert!(faults.is_empty(), "{} of {count}:\n{}", faults.len(), faults.join("\n"));
     stage.closes(files + 2);

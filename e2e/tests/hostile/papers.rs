@@ -9,8 +9,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
     IsCa, KeyPair,
 };
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// An authority whose certificates lie in a folder.
@@ -82,7 +84,12 @@ impl Papers {
     pub(crate) fn client(&self, own: Option<&Paper>, protocols: &[&[u8]]) -> Arc<ClientConfig> {
         let builder = ClientConfig::builder().with_root_certificates(roots(&self.issuer.pem()));
         let mut config = match own {
-            Some(paper) => builder.with_client_auth_cert(chain(&paper.certificate), key(&paper.key)).unwrap(),
+            // not `with_client_auth_cert`: that looks into the certificate, and some are bad on purpose
+            Some(paper) => {
+                let key = any_supported_type(&key(&paper.key)).unwrap();
+                let certified = CertifiedKey::new(chain(&paper.certificate), key);
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
