@@ -64,7 +64,8 @@ impl<'a> ClientFirst<'a> {
         let mut attributes = bare.split(',');
         attributes.next().and_then(|name| name.strip_prefix("n=")).ok_or_else(malformed)?;
         let nonce = attributes.next().and_then(|nonce| nonce.strip_prefix("r=")).ok_or_else(malformed)?;
-        if nonce.is_empty() || !attributes.all(is_attribute) {
+        // as `is_scram_printable` of PostgreSQL: the characters of RFC 5802's `printable` and no others
+        if nonce.is_empty() || !nonce.bytes().all(|byte| byte.is_ascii_graphic()) || !attributes.all(is_attribute) {
             return Err(malformed());
         }
         Ok(Self { channel_binding, header: &text[..text.len() - bare.len()], bare, nonce })
@@ -165,6 +166,8 @@ mod tests {
             "n,,n=,r=a,??",
             "n,,n=,r=a\n",
             "n,,n=,r=\u{7f}",
+            "n,,n=,r=a b",
+            "n,,n=,r=\u{e9}",
         ] {
             assert_eq!(ClientFirst::decode(bad.as_bytes()), Err(malformed()), "{bad:?}");
         }
