@@ -21,11 +21,10 @@ pub(super) fn names_loopback(headers: &HeaderMap) -> bool {
         || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether it was sent by a page of another site: browsers then name its origin.
+/// Whether it was sent by a page of another site: browsers then name its origin. Of several origins each must be ours.
 pub(super) fn is_foreign(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(ORIGIN) else { return false };
     let host = headers.get(HOST).map_or(&b""[..], |host| host.as_bytes());
-    origin.as_bytes().strip_prefix(b"http://") != Some(host)
+    headers.get_all(ORIGIN).iter().any(|origin| origin.as_bytes().strip_prefix(b"http://") != Some(host))
 }
 
 #[cfg(test)]
@@ -78,5 +77,7 @@ mod tests {
             assert_eq!(is_foreign(&headers(&[host, ("origin", origin)])), foreign, "{origin}");
         }
         assert!(!is_foreign(&headers(&[host])), "no browser");
+        let (own, other) = (("origin", "http://127.0.0.1:9090"), ("origin", "http://evil.example"));
+        assert!(is_foreign(&headers(&[host, own, other])) && is_foreign(&headers(&[host, other, own])));
     }
 }
