@@ -4,12 +4,15 @@
 
 mod cancel;
 mod first;
+mod http;
 mod identity;
 mod papers;
 mod passwords;
 mod peers;
 mod relay;
+mod server;
 mod stage;
+mod tokens;
 mod wire;
 
 use e2e::Lab;
@@ -27,6 +30,9 @@ fn nothing_hostile_is_obeyed_or_left_behind() {
     passwords::probes(&stage);
     relay::probes(&stage);
     cancel::probes(&stage);
+    http::probes(&stage);
+    tokens::probes(&stage);
+    server::probes(&stage);
     let (count, faults) = (stage.probes.count(), stage.probes.faults());
     assert!(faults.is_empty(), "{} of {count}:\n{}", faults.len(), faults.join("\n"));
     stage.closes(files + 2);

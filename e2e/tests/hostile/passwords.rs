@@ -45,7 +45,7 @@ fn firsts(stage: &Stage<'_>) {
         ("a nonce with a control character", said("n,,n=,r=abc\u{7f}def")),
         ("a nonce beyond ASCII", said("n,,n=,r=ab\u{e9}")),
         ("a nonce before the name", said("n,,r=abc,n=")),
-        ("two nonces", said("n,,n=,r=abc,r=def")),
+        ("a nonce with a space", said("n,,n=,r=abc def")),
         ("two names", said("n,,n=app,n=b,r=abc")),
         ("no header", said("n=,r=abc")),
         ("half a header", said("n,n=,r=abc")),
