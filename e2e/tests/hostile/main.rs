@@ -3,9 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 mod cancel;
+mod commands;
+mod files;
 mod first;
 mod http;
 mod identity;
+mod metadata;
+mod names;
 mod papers;
 mod passwords;
 mod peers;
@@ -33,6 +37,9 @@ fn nothing_hostile_is_obeyed_or_left_behind() {
     http::probes(&stage);
     tokens::probes(&stage);
     server::probes(&stage);
+    metadata::probes(&stage);
+    files::probes(&stage);
+    names::probes(&stage);
     let (count, faults) = (stage.probes.count(), stage.probes.faults());
     assert!(faults.is_empty(), "{} of {count}:\n{}", faults.len(), faults.join("\n"));
     stage.closes(files + 2);
