@@ -53,8 +53,9 @@ const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// Not 206: a part of an answer, of which none was asked for (RFC 9110 section 15.3.7).
 fn is_success(status: u16) -> bool {
-    (200..300).contains(&status)
+    (200..300).contains(&status) && status != 206
 }
 
 impl Policy {

@@ -47,7 +47,9 @@ pub(crate) fn probes(stage: &Stage<'_>) {
     };
     let forged: [(&str, u32, Forge<'_>); 13] = [
         ("a key with a bit changed", V3, &|it| cancel(&it.process, &changed(&it.key, 0))),
-        ("a long key with its last bit changed", V3 | 2, &|it| cancel(&it.process, &changed(&it.key, it.key.len() - 1))),
+        ("a long key with its last bit changed", V3 | 2, &|it| {
+            cancel(&it.process, &changed(&it.key, it.key.len() - 1))
+        }),
         ("another process with the key", V3, &|it| cancel(&changed(&it.process, 3), &it.key)),
         ("no key", V3, &|it| cancel(&it.process, b"")),
         ("three bytes of the key", V3, &|it| cancel(&it.process, &it.key[..3])),
@@ -68,7 +70,12 @@ pub(crate) fn probes(stage: &Stage<'_>) {
         let told = if is_cancel { told } else { told.replace("E08P01 ", "") };
         // nothing of it was cancelled: the statement has its row
         let got = format!("{told} {}", victim.ends());
-        stage.answered(AREA, name, &got, &if told.starts_with('E') { format!("E08P01 {slept}") } else { slept.to_owned() });
+        stage.answered(
+            AREA,
+            name,
+            &got,
+            &if told.starts_with('E') { format!("E08P01 {slept}") } else { slept.to_owned() },
+        );
     }
 
     // The right key, by every way that leads to the session.

@@ -22,7 +22,7 @@ fn other_protocols(stage: &Stage<'_>) {
         ("line feeds", b"\n\n\n\n\n\n\n\n"),
         ("ones", &[0xff; 64]),
     ] {
-        stage.probe(AREA, name, stage.connect(Door::Plain), &[send(bytes), Step::Shut], ".");
+        stage.probe(AREA, name, (stage.connect(Door::Plain), &[send(bytes), Step::Shut]), ".");
     }
     for (name, bytes) in [
         ("nothing", &b""[..]),
@@ -35,7 +35,7 @@ fn other_protocols(stage: &Stage<'_>) {
         ("half a request to cancel", b"\0\0\0\x10\x04\xd2\x16\x2e\0\0"),
         ("SOCKS 5, which is half a length", b"\x05\x01\0"),
     ] {
-        stage.probe(AREA, name, stage.connect(Door::Plain), &[send(bytes), Step::Shut], ".");
+        stage.probe(AREA, name, (stage.connect(Door::Plain), &[send(bytes), Step::Shut]), ".");
     }
 }
 
@@ -51,7 +51,7 @@ fn versions(stage: &Stage<'_>) {
         ("request code 1234.0", 1234 << 16),
     ] {
         let bytes = start_as(code, &[("user", &stage.role)]);
-        stage.probe(AREA, name, stage.connect(Door::Plain), &[send(bytes)], "E0A000 .");
+        stage.probe(AREA, name, (stage.connect(Door::Plain), &[send(bytes)]), "E0A000 .");
     }
     for (name, code, expected) in [
         ("version 3.65535", V3 | 0xffff, "v R0 ZI ."),
@@ -59,7 +59,12 @@ fn versions(stage: &Stage<'_>) {
         ("version 3.3", V3 | 3, "v R0 ZI ."),
     ] {
         let bytes = start_as(code, &[("user", &stage.role), ("database", "postgres")]);
-        stage.probe(AREA, name, stage.connect(Door::Plain), &[send([&bytes, TERMINATE].concat())], expected);
+        stage.probe(
+            AREA,
+            name,
+            (stage.connect(Door::Plain), &[send([&bytes, TERMINATE].concat())]),
+            expected,
+        );
     }
 }
 
@@ -76,7 +81,7 @@ fn bodies(stage: &Stage<'_>) {
         ("USER for user", b"USER\0myVm\0database\0postgres\0\0", "E28000 ."),
     ] {
         let bytes = packet(V3, body);
-        stage.probe(AREA, name, stage.connect(Door::Plain), &[send(bytes), Step::Shut], expected);
+        stage.probe(AREA, name, (stage.connect(Door::Plain), &[send(bytes), Step::Shut]), expected);
     }
     for (name, parameter, expected) in [
         ("an encoding that is none", ("client_encoding", "nonsense"), "E22023 ."),
@@ -91,7 +96,11 @@ fn bodies(stage: &Stage<'_>) {
         ("options that are none", ("options", "-c"), "E42601 ."),
         ("options with an argument", ("options", "postgres"), "E42601 ."),
         ("options of the postmaster", ("options", "-p 1"), "E42* | E55P02 ."),
-        ("options that load a library", ("options", "-c local_preload_libraries=../../evil"), "E42501 . | E58P01 ."),
+        (
+            "options that load a library",
+            ("options", "-c local_preload_libraries=../../evil"),
+            "E42501 . | E58P01 .",
+        ),
         ("options with a name that is none", ("options", "--=1"), "E42*"),
         ("options, a kilobyte of escapes", ("options", "\\ \\ \\ \\"), "E42601 ."),
         ("replication that is no boolean", ("replication", "maybe"), "E22023 ."),
@@ -99,10 +108,14 @@ fn bodies(stage: &Stage<'_>) {
         ("a database that is a path", ("database", "../../etc/passwd"), "E3D000 ."),
         ("a database that is a conninfo string", ("database", "host=evil dbname=postgres"), "E3D000 ."),
         ("a database of the template", ("database", "template0"), "E55000 . | E42501 ."),
-        ("a database, longer than names", ("database", "postgres-postgres-postgres-postgres-postgres-postgres-postgres-postgres"), "E3D000 ."),
+        (
+            "a database, longer than names",
+            ("database", "postgres-postgres-postgres-postgres-postgres-postgres-postgres-postgres"),
+            "E3D000 .",
+        ),
     ] {
         let bytes = start(&[("user", &stage.role), ("database", "postgres"), parameter]);
-        stage.probe(AREA, name, stage.connect(Door::Plain), &[send(bytes)], expected);
+        stage.probe(AREA, name, (stage.connect(Door::Plain), &[send(bytes)]), expected);
     }
     let long = "x".repeat(9_900);
     for (name, parameter) in [
@@ -113,15 +126,17 @@ fn bodies(stage: &Stage<'_>) {
     ] {
         let bytes = start(&[("user", &stage.role), ("database", "postgres"), parameter]);
         let steps = [send([&bytes, TERMINATE].concat())];
-        stage.probe(AREA, name, stage.connect(Door::Plain), &steps, "R0 ZI .");
+        stage.probe(AREA, name, (stage.connect(Door::Plain), &steps), "R0 ZI .");
     }
     let bytes = start(&[("user", &format!("{LONG}{LONG}{LONG}"))]);
-    stage.probe(AREA, "a role of 189 bytes", stage.connect(Door::Plain), &[send(bytes)], "E28*");
+    stage.probe(AREA, "a role of 189 bytes", (stage.connect(Door::Plain), &[send(bytes)]), "E28*");
 }
 
 fn encryption(stage: &Stage<'_>) {
     let good = [&stage.start(), TERMINATE].concat();
-    let plain = |requests: &[&[u8]]| requests.iter().flat_map(|it| [send(*it), Step::Until(b'N')]).collect::<Vec<_>>();
+    let plain = |requests: &[&[u8]]| {
+        requests.iter().flat_map(|it| [send(*it), Step::Until(b'N')]).collect::<Vec<_>>()
+    };
     for (name, requests, expected) in [
         ("TLS, then GSSAPI", &[SSL, GSS][..], "N N R0 ZI ."),
         ("GSSAPI, then TLS", &[GSS, SSL], "N N R0 ZI ."),
@@ -130,12 +145,12 @@ fn encryption(stage: &Stage<'_>) {
     ] {
         let mut steps = plain(requests);
         steps.push(send(good.clone()));
-        stage.probe(AREA, name, stage.connect(Door::Plain), &steps, expected);
+        stage.probe(AREA, name, (stage.connect(Door::Plain), &steps), expected);
     }
     let steps = [send(SSL), Step::Until(b'N'), send(good.clone())];
-    stage.probe(AREA, "TLS at a Unix socket", stage.connect(Door::Unix), &steps, "N R0 ZI .");
+    stage.probe(AREA, "TLS at a Unix socket", (stage.connect(Door::Unix), &steps), "N R0 ZI .");
     let hello = [send(b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03"), Step::Shut];
-    stage.probe(AREA, "TLS at once at a Unix socket", stage.connect(Door::Unix), &hello, ".");
+    stage.probe(AREA, "TLS at once at a Unix socket", (stage.connect(Door::Unix), &hello), ".");
 
     // What is no handshake, where TLS was asked for.
     let port = stage.port(Door::Tls);
@@ -153,21 +168,27 @@ fn encryption(stage: &Stage<'_>) {
         ("a ServerHello", b"\x16\x03\x03\0\x04\x02\0\0\0".to_vec()),
     ] {
         let steps = [send(SSL), Step::Until(b'S'), send(bytes), Step::Shut];
-        stage.probe(AREA, name, Stream::tcp(port), &steps, "S . | S alert.");
+        stage.probe(AREA, name, (Stream::tcp(port), &steps), "S . | S alert.");
     }
-    stage.probe(AREA, "no TLS where it is asked for", Stream::tcp(port), &[send(good.clone())], "E28000 .");
+    stage.probe(AREA, "no TLS where it is asked for", (Stream::tcp(port), &[send(good.clone())]), "E28000 .");
     let steps = [send(GSS), Step::Until(b'N'), send(good.clone())];
-    stage.probe(AREA, "GSSAPI where TLS is asked for", Stream::tcp(port), &steps, "N E28000 .");
-    let tls = |protocols: &[&[u8]], is_direct| Stream::tls(port, &stage.papers.client(None, protocols), is_direct);
-    stage.probe(AREA, "TLS at once with ALPN", tls(&[b"postgresql"], true), &[send(good.clone())], "R0 ZI .");
+    stage.probe(AREA, "GSSAPI where TLS is asked for", (Stream::tcp(port), &steps), "N E28000 .");
+    let tls =
+        |protocols: &[&[u8]], is_direct| Stream::tls(port, &stage.papers.client(None, protocols), is_direct);
+    stage.probe(
+        AREA,
+        "TLS at once with ALPN",
+        (tls(&[b"postgresql"], true), &[send(good.clone())]),
+        "R0 ZI .",
+    );
     let two = tls(&[b"h2", b"postgresql"], true);
-    stage.probe(AREA, "TLS at once with two protocols", two, &[send(good.clone())], "R0 ZI .");
+    stage.probe(AREA, "TLS at once with two protocols", (two, &[send(good.clone())]), "R0 ZI .");
     for (name, stream) in [
         ("TLS at once with a prefix of the protocol", tls(&[b"postgres"], true)),
         ("TLS at once with the protocol in capitals", tls(&[b"POSTGRESQL"], true)),
         ("another protocol after a request", tls(&[b"h2"], false)),
     ] {
-        stage.probe(AREA, name, stream, &[send(good.clone())], ". | alert.");
+        stage.probe(AREA, name, (stream, &[send(good.clone())]), ". | alert.");
     }
     for (name, bytes, expected) in [
         ("a request to cancel inside TLS", cancel(&[0, 0, 0, 1], &[0; 4]), "."),
@@ -175,11 +196,11 @@ fn encryption(stage: &Stage<'_>) {
         ("half a start-up inside TLS", good[..20].to_vec(), "."),
         ("HTTP inside TLS", b"GET / HTTP/1.1\r\n\r\n".to_vec(), "."),
     ] {
-        stage.probe(AREA, name, tls(&[], false), &[send(bytes), Step::Shut], expected);
+        stage.probe(AREA, name, (tls(&[], false), &[send(bytes), Step::Shut]), expected);
     }
     let all = [stage.start(), query("SELECT 2"), TERMINATE.to_vec()].concat();
     let steps: Vec<Step> = all.iter().map(|byte| send([*byte])).collect();
-    stage.probe(AREA, "a record a byte", tls(&[], false), &steps, "R0 ZI T D[2] C ZI .");
+    stage.probe(AREA, "a record a byte", (tls(&[], false), &steps), "R0 ZI T D[2] C ZI .");
 }
 
 pub(crate) fn probes(stage: &Stage<'_>) {

@@ -45,7 +45,12 @@ fn mapped(stage: &Stage<'_>) {
     let got = stage.identity(Door::Mapped, &[("user", "app"), ("database", "")]);
     stage.answered(AREA, "a mapped name with an empty database", &got, "E3D000 .");
     let replicates = [("user", "app"), ("database", "postgres"), ("replication", "database")];
-    stage.answered(AREA, "a mapped name that replicates", &stage.identity(Door::Mapped, &replicates), "E42501 .");
+    stage.answered(
+        AREA,
+        "a mapped name that replicates",
+        &stage.identity(Door::Mapped, &replicates),
+        "E42501 .",
+    );
     let body = b"user\0app\xff\0database\0postgres\0\0";
     let got = Talk::of(stage.connect(Door::Mapped), &[send(packet(V3, body))]);
     stage.answered(AREA, "a mapped name that is no text", &got, "E28000 .");
@@ -74,7 +79,12 @@ fn named(stage: &Stage<'_>) {
         ("a password among the parameters", &[("user", "myVm"), ("password", "x")], "E42704 ."),
         ("sslmode among the parameters", &[("user", "myVm"), ("sslmode", "disable")], "E42704 ."),
     ] {
-        stage.answered(AREA, &format!("a named target, {name}"), &stage.identity(Door::Named, parameters), expected);
+        stage.answered(
+            AREA,
+            &format!("a named target, {name}"),
+            &stage.identity(Door::Named, parameters),
+            expected,
+        );
     }
     for (name, user, database) in [
         ("another role", "postgres", "postgres"),
@@ -95,7 +105,12 @@ fn named(stage: &Stage<'_>) {
     ] {
         let parameters = [("user", "myVm"), ("options", options)];
         let got = stage.identity(Door::Pinned, &parameters);
-        stage.answered(AREA, &format!("a pinned target, {name}"), &got, "E22023 . | E42501 . | E55P02 . | E42704 . | E42601 .");
+        stage.answered(
+            AREA,
+            &format!("a pinned target, {name}"),
+            &got,
+            "E22023 . | E42501 . | E55P02 . | E42704 . | E42601 .",
+        );
     }
 }
 
@@ -132,7 +147,8 @@ fn others(stage: &Stage<'_>) {
             stage.answered(AREA, &format!("a kept session, {name}, {door:?}"), &got, expected);
         }
     }
-    let two = [start_as(V3, &[("user", "myVm"), ("database", "postgres")]), start(&[("user", "postgres")])].concat();
+    let two = [start_as(V3, &[("user", "myVm"), ("database", "postgres")]), start(&[("user", "postgres")])]
+        .concat();
     let got = Talk::of(stage.connect(Door::Plain), &[send(two), Step::Shut]);
     stage.answered(AREA, "a second start-up behind the first", &got, "R0 ZI E08P01 . | R0 ZI .");
 }
@@ -156,7 +172,11 @@ fn certificates(stage: &Stage<'_>) {
     let unknown = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
     for (name, paper, expected) in [
         ("the name", issued(&cn("app")), OWN),
-        ("for clients and servers", issued(&with(cn("app"), &|it| it.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth))), OWN),
+        (
+            "for clients and servers",
+            issued(&with(cn("app"), &|it| it.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth))),
+            OWN,
+        ),
         ("in capitals", issued(&cn("APP")), "E28000 ."),
         ("a space behind", issued(&cn("app ")), "E28000 ."),
         ("a line feed", issued(&cn("app\n")), "E28000 ."),
@@ -166,30 +186,46 @@ fn certificates(stage: &Stage<'_>) {
         ("no common name", issued(&client_params(&[(DnType::OrganizationalUnitName, "app")])), "E28000 ."),
         ("an alternative name only", issued(&san_only), "E28000 ."),
         ("a pattern", issued(&cn("*")), "E28000 ."),
-        ("not valid yet", issued(&with(cn("app"), &|it| it.not_before = date_time_ymd(2096, 1, 1))), "alert. | ."),
+        (
+            "not valid yet",
+            issued(&with(cn("app"), &|it| it.not_before = date_time_ymd(2096, 1, 1))),
+            "alert. | .",
+        ),
         ("signed by itself", Papers::alone(&cn("app")), "alert. | ."),
         ("the authority's own", stage.papers.own(), "alert. | . | E28000 ."),
-        ("for signing mail", issued(&with(cn("app"), &|it| it.extended_key_usages = vec![ExtendedKeyUsagePurpose::EmailProtection])), "alert. | ."),
-        ("a critical extension that is unknown", issued(&with(cn("app"), &|it| {
-            let mut unknown = unknown.clone();
-            unknown.set_criticality(true);
-            it.custom_extensions.push(unknown);
-        })), "alert. | ."),
+        (
+            "for signing mail",
+            issued(&with(cn("app"), &|it| {
+                it.extended_key_usages = vec![ExtendedKeyUsagePurpose::EmailProtection]
+            })),
+            "alert. | .",
+        ),
+        (
+            "a critical extension that is unknown",
+            issued(&with(cn("app"), &|it| {
+                let mut unknown = unknown.clone();
+                unknown.set_criticality(true);
+                it.custom_extensions.push(unknown);
+            })),
+            "alert. | .",
+        ),
     ] {
-        let stream = Stream::tls(stage.port(Door::Certificate), &stage.papers.client(Some(&paper), &[]), false);
+        let stream =
+            Stream::tls(stage.port(Door::Certificate), &stage.papers.client(Some(&paper), &[]), false);
         let asked = query("SELECT session_user, current_user, current_database()");
         let bytes = [start(&[("user", "app"), ("database", "postgres")]), asked, TERMINATE.to_vec()].concat();
-        stage.probe(AREA, &format!("a certificate, {name}"), stream, &[send(bytes)], expected);
+        stage.probe(AREA, &format!("a certificate, {name}"), (stream, &[send(bytes)]), expected);
     }
     let paper = issued(&cn("app"));
     for (name, user) in [("another role of the map", "other"), ("the role behind the map", "myVm")] {
-        let stream = Stream::tls(stage.port(Door::Certificate), &stage.papers.client(Some(&paper), &[]), false);
+        let stream =
+            Stream::tls(stage.port(Door::Certificate), &stage.papers.client(Some(&paper), &[]), false);
         let steps = [send(start(&[("user", user), ("database", "postgres")]))];
-        stage.probe(AREA, &format!("a certificate for {name}"), stream, &steps, "E28000 .");
+        stage.probe(AREA, &format!("a certificate for {name}"), (stream, &steps), "E28000 .");
     }
     let stream = Stream::tls(stage.port(Door::Certificate), &stage.papers.client(Some(&paper), &[]), false);
     let steps = [send([start(&[("user", "other")]), message(b'p', b"secret\0")].concat())];
-    stage.probe(AREA, "a certificate for another role, and a password", stream, &steps, "E28000 .");
+    stage.probe(AREA, "a certificate for another role, and a password", (stream, &steps), "E28000 .");
 }
 
 pub(crate) fn probes(stage: &Stage<'_>) {

@@ -31,13 +31,33 @@ const EVIL: [(&str, &str); 14] = [
 fn at_the_proxy(stage: &Stage<'_>) {
     for (name, evil) in EVIL {
         for (what, door, parameters, expected) in [
-            ("role", Door::Plain, [("user", evil), ("database", "postgres"), ("application_name", "x")], "E28*"),
-            ("mapped role", Door::Mapped, [("user", evil), ("database", "postgres"), ("application_name", "x")], "E28000 ."),
-            ("database", Door::Plain, [("user", &stage.role), ("database", evil), ("application_name", "x")], "E3D000 ."),
-            ("application", Door::Named, [("user", &stage.role), ("database", "x"), ("application_name", evil)], "E28000 ."),
+            (
+                "role",
+                Door::Plain,
+                [("user", evil), ("database", "postgres"), ("application_name", "x")],
+                "E28*",
+            ),
+            (
+                "mapped role",
+                Door::Mapped,
+                [("user", evil), ("database", "postgres"), ("application_name", "x")],
+                "E28000 .",
+            ),
+            (
+                "database",
+                Door::Plain,
+                [("user", &stage.role), ("database", evil), ("application_name", "x")],
+                "E3D000 .",
+            ),
+            (
+                "application",
+                Door::Named,
+                [("user", &stage.role), ("database", "x"), ("application_name", evil)],
+                "E28000 .",
+            ),
         ] {
             let steps = [send(start(&parameters)), Step::Shut];
-            stage.probe(AREA, &format!("{name} in a {what}"), stage.connect(door), &steps, expected);
+            stage.probe(AREA, &format!("{name} in a {what}"), (stage.connect(door), &steps), expected);
         }
     }
     for (name, bytes) in [
@@ -46,7 +66,7 @@ fn at_the_proxy(stage: &Stage<'_>) {
         ("a surrogate", b"user\0a\xed\xa0\x80\0database\0postgres\0\0"),
     ] {
         let steps = [send(packet(V3, bytes)), Step::Shut];
-        stage.probe(AREA, name, stage.connect(Door::Plain), &steps, "E*");
+        stage.probe(AREA, name, (stage.connect(Door::Plain), &steps), "E*");
     }
 }
 
@@ -57,7 +77,8 @@ fn in_a_terminal(stage: &Stage<'_>) {
         words.push(evil.as_bytes().to_vec());
     }
     words.push(b"\0D\x1b[31mdetail\0H\x1b[2Jhint\0\0".to_vec());
-    let script = [Act::Hear, Act::Say(b"S".to_vec()), Act::Tls, Act::Hear, Act::Say(message(b'E', &words.concat()))];
+    let script =
+        [Act::Hear, Act::Say(b"S".to_vec()), Act::Tls, Act::Hear, Act::Say(message(b'E', &words.concat()))];
     stage.fake.set(&script);
     let fake = format!(
         "host=localhost port={} user=x dbname=x sslrootcert={}/ca.pem",
@@ -69,31 +90,41 @@ fn in_a_terminal(stage: &Stage<'_>) {
     let path = format!("/nowhere/{evil}");
     let here = format!("host=localhost port={}", stage.gateway());
     let lab = stage.lab;
-    let words: Vec<(&str, Vec<String>, &'static str)> = vec![
-        ("a server's words to query", vec!["query".into(), "-c".into(), "SELECT 1".into(), fake.clone()], "5 | 4"),
-        ("a server's words to the check of the proxy", vec!["proxy".into(), "--check".into(), fake.clone()], "5 | 4"),
-        ("a role", vec!["query".into(), "-c".into(), "SELECT 1".into(), "-U".into(), evil.clone(), here.clone()], "5"),
-        ("a database", vec!["query".into(), "-c".into(), "SELECT 1".into(), "-U".into(), "myVm".into(), "-d".into(), evil.clone(), here.clone()], "5"),
-        ("a host", vec!["query".into(), "-c".into(), "SELECT 1".into(), "-U".into(), "x".into(), "-h".into(), evil.clone()], "2 | 4"),
-        ("a conninfo keyword", vec!["query".into(), "-c".into(), "SELECT 1".into(), format!("'{evil}'=x")], "2"),
-        ("a file of roots", vec!["query".into(), "-c".into(), "SELECT 1".into(), "-U".into(), "x".into(), format!("postgresql://localhost/x?sslrootcert={}", path.replace('\n', "%0A").replace('#', "%23"))], "2 | 4"),
-        ("a configuration", vec!["proxy".into(), "--check-config".into(), "--config".into(), path.clone()], "2"),
-        ("a file of roles", vec!["proxy".into(), "--check-config".into(), "--listen-auth-file".into(), path.clone(), "host=db.example".into()], "2"),
-        ("a user of the machine", vec!["proxy".into(), "--check-config".into(), "--listen".into(), "/tmp/x".into(), "--listen-uids".into(), evil.clone(), "host=db.example".into()], "2"),
-        ("a listener", vec!["proxy".into(), "--check-config".into(), "--listen".into(), evil.clone(), "host=db.example".into()], "2"),
-        ("a source", vec!["token".into(), "--source".into(), evil.clone()], "2"),
-        ("a tenant", vec!["token".into(), "--source".into(), "client-secret".into(), "--tenant".into(), evil.clone()], "2 | 3"),
-        ("a resource", vec!["token".into(), "--resource".into(), evil.clone()], "2 | 3"),
-        ("a client id", vec!["token".into(), "--client-id".into(), evil.clone()], "2 | 3"),
-        ("the name of a local cloud", vec!["local".into(), "status".into(), "--name".into(), evil.clone()], "2"),
-        ("a command", vec![evil.clone()], "2"),
-        ("a program to start", vec!["exec".into(), "-h".into(), "localhost".into(), "-U".into(), "x".into(), "--".into(), path.clone()], "1 | 2 | 126 | 127"),
+    let keyword = format!("'{evil}'=x");
+    let escaped = path.replace('\n', "%0A").replace('#', "%23");
+    let roots = format!("postgresql://localhost/x?sslrootcert={escaped}");
+    let words = [
+        ("a server's words to query", &["query", "-c", "SELECT 1", &fake][..], "5 | 4"),
+        ("a server's words to the check of the proxy", &["proxy", "--check", &fake], "5 and a result"),
+        ("a role", &["query", "-c", "SELECT 1", "-U", &evil, &here], "5"),
+        ("a database", &["query", "-c", "SELECT 1", "-U", "myVm", "-d", &evil, &here], "2 | 5"),
+        ("a host", &["query", "-c", "SELECT 1", "-U", "x", "-h", &evil], "2 | 4"),
+        ("a conninfo keyword", &["query", "-c", "SELECT 1", &keyword], "2"),
+        ("a file of roots", &["query", "-c", "SELECT 1", "-U", "x", &roots], "2 | 4"),
+        ("a configuration", &["proxy", "--check-config", "--config", &path], "2"),
+        (
+            "a file of roles",
+            &["proxy", "--check-config", "--listen-auth-file", &path, "host=db.example"],
+            "2",
+        ),
+        (
+            "a user of the machine",
+            &["proxy", "--check-config", "--listen", "/tmp/x", "--listen-uids", &evil, "host=db.example"],
+            "2",
+        ),
+        ("a listener", &["proxy", "--check-config", "--listen", &evil, "host=db.example"], "2"),
+        ("a source", &["token", "--source", &evil], "2"),
+        ("a tenant", &["token", "--source", "client-secret", "--tenant", &evil], "2 | 3"),
+        ("a resource", &["token", "--resource", &evil], "2 | 3"),
+        ("a client id", &["token", "--client-id", &evil], "2 | 3"),
+        ("the name of a local cloud", &["local", "status", "--name", &evil], "2"),
+        ("a command", &[&evil], "2"),
+        ("a program to start", &["exec", "-h", "localhost", "-U", "x", "--", &path], "1 | 2 | 126 | 127"),
     ];
     let commands: Vec<Probe<'_>> = words
         .into_iter()
         .map(|(name, words, expected)| {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            (format!("{name} in a terminal"), lab.pgentra(&words).envs(vm()), expected)
+            (format!("{name} in a terminal"), lab.pgentra(words).envs(vm()), expected)
         })
         .collect();
     run(stage, AREA, commands);
@@ -102,14 +133,21 @@ fn in_a_terminal(stage: &Stage<'_>) {
 /// What the proxy has written of all the probes.
 fn what_is_written(stage: &Stage<'_>) {
     let said = stage.proxy.said();
-    let obeyed = |it: char| (it.is_control() && it != '\n') || matches!(it, '\u{2028}' | '\u{2066}' | '\u{2069}');
-    stage.probes.note(AREA, "the log has no control character", "None", &format!("{:?}", said.chars().find(|it| obeyed(*it))));
+    let obeyed =
+        |it: char| (it.is_control() && it != '\n') || matches!(it, '\u{2028}' | '\u{2066}' | '\u{2069}');
+    stage.probes.note(
+        AREA,
+        "the log has no control character",
+        "None",
+        &format!("{:?}", said.chars().find(|it| obeyed(*it))),
+    );
     let forged = said.lines().filter(|line| line.starts_with("2026-01-01")).count();
     stage.probes.note(AREA, "no line of the log is a client's", "0", &forged.to_string());
     let audit = fs::read_to_string(&stage.audit).unwrap();
     let bad = audit.lines().find(|line| {
-        serde_json::from_str::<serde_json::Value>(line)
-            .map_or(true, |it| it["event"].as_str().is_none_or(|event| !["start", "end", "refused"].contains(&event)))
+        serde_json::from_str::<serde_json::Value>(line).map_or(true, |it| {
+            it["event"].as_str().is_none_or(|event| !["start", "end", "refused"].contains(&event))
+        })
     });
     stage.probes.note(AREA, "each line of the audit log is JSON", "None", &format!("{bad:?}"));
     let asked = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";

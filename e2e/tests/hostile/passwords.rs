@@ -64,18 +64,36 @@ fn firsts(stage: &Stage<'_>) {
         ("CopyData", message(b'd', good.as_bytes())),
     ] {
         let steps = [send(begin("app")), Step::Until(b'R'), send(bytes), Step::Shut];
-        stage.probe(AREA, name, stage.connect(Door::Scram), &steps, "R10 E08P01 . | R10 E28P01 .");
+        stage.probe(AREA, name, (stage.connect(Door::Scram), &steps), "R10 E08P01 . | R10 E28P01 .");
     }
-    for (name, bytes) in [("only a type", b"p".to_vec()), ("half a message", said(good)[..20].to_vec()), ("Terminate", TERMINATE.to_vec())] {
+    for (name, bytes) in [
+        ("only a type", b"p".to_vec()),
+        ("half a message", said(good)[..20].to_vec()),
+        ("Terminate", TERMINATE.to_vec()),
+    ] {
         let steps = [send(begin("app")), Step::Until(b'R'), send(bytes), Step::Shut];
-        stage.probe(AREA, name, stage.connect(Door::Scram), &steps, "R10 . | R10 E08P01 .");
+        stage.probe(AREA, name, (stage.connect(Door::Scram), &steps), "R10 . | R10 E08P01 .");
     }
-    let steps = [send([begin("app"), said(good), message(b'p', b"c=biws,r=abc,p=AAAA"), query("SELECT 1")].concat()), Step::Shut];
-    stage.probe(AREA, "everything before it is asked for", stage.connect(Door::Scram), &steps, "R10 R11 E08P01 . | R10 R11 E28P01 .");
+    let steps = [
+        send([begin("app"), said(good), message(b'p', b"c=biws,r=abc,p=AAAA"), query("SELECT 1")].concat()),
+        Step::Shut,
+    ];
+    stage.probe(
+        AREA,
+        "everything before it is asked for",
+        (stage.connect(Door::Scram), &steps),
+        "R10 R11 E08P01 . | R10 R11 E28P01 .",
+    );
 }
 
 /// What a client says first and last; `forge` makes the last message out of the right one and the server's first.
-fn exchange(stage: &Stage<'_>, user: &str, password: &str, binding: ChannelBinding, forge: impl Fn(&str, &str) -> Vec<Vec<u8>>) -> String {
+fn exchange(
+    stage: &Stage<'_>,
+    user: &str,
+    password: &str,
+    binding: ChannelBinding,
+    forge: impl Fn(&str, &str) -> Vec<Vec<u8>>,
+) -> String {
     let mut client = ScramSha256::new(password.as_bytes(), binding);
     let mut talk = Talk::new(stage.connect(Door::Scram));
     talk.send(&begin(user));
@@ -111,10 +129,23 @@ fn lasts(stage: &Stage<'_>) {
     }
     for (name, binding, expected) in [
         ("none where one was offered", ChannelBinding::unrequested(), "R10 E08P01 ."),
-        ("of no bytes", ChannelBinding::tls_server_end_point(Vec::new()), "R10 R11 E08P01 . | R10 R11 E28P01 ."),
-        ("of another certificate", ChannelBinding::tls_server_end_point(vec![7; 32]), "R10 R11 E08P01 . | R10 R11 E28P01 ."),
+        (
+            "of no bytes",
+            ChannelBinding::tls_server_end_point(Vec::new()),
+            "R10 R11 E08P01 . | R10 R11 E28P01 .",
+        ),
+        (
+            "of another certificate",
+            ChannelBinding::tls_server_end_point(vec![7; 32]),
+            "R10 R11 E08P01 . | R10 R11 E28P01 .",
+        ),
     ] {
-        stage.answered(AREA, &format!("a binding, {name}"), &exchange(stage, "c", "secret", binding, right), expected);
+        stage.answered(
+            AREA,
+            &format!("a binding, {name}"),
+            &exchange(stage, "c", "secret", binding, right),
+            expected,
+        );
     }
     let text = |text: String| vec![message(b'p', text.as_bytes()), TERMINATE.to_vec()];
     let proofless = |last: &str| last.split(",p=").next().unwrap().to_owned();
@@ -124,9 +155,13 @@ fn lasts(stage: &Stage<'_>) {
         ("two proofs", &|last, _| text(format!("{last},p=AAAA"))),
         ("words behind the proof", &|last, _| text(format!("{last},x=1"))),
         ("a line feed behind the proof", &|last, _| text(format!("{last}\n"))),
-        ("a proof of 31 bytes", &|last, _| text(format!("{},p={}", proofless(last), "AAAA".repeat(10) + "AA=="))),
+        ("a proof of 31 bytes", &|last, _| {
+            text(format!("{},p={}", proofless(last), "AAAA".repeat(10) + "AA=="))
+        }),
         ("a proof of 33 bytes", &|last, _| text(format!("{},p={}", proofless(last), "AAAA".repeat(11)))),
-        ("a proof of the URL's base64", &|last, _| text(format!("{},p={}_-=", proofless(last), "AAAA".repeat(10) + "A"))),
+        ("a proof of the URL's base64", &|last, _| {
+            text(format!("{},p={}_-=", proofless(last), "AAAA".repeat(10) + "A"))
+        }),
         ("the server's message again", &|_, first| text(first.to_owned())),
         ("the nonce alone", &|last, _| text(last.split(',').nth(1).unwrap().to_owned())),
         ("another order", &|last, _| {

@@ -20,8 +20,6 @@ pub(crate) enum Act {
     Tls,
     /// Begins TLS with another one.
     TlsAs(Arc<ServerConfig>),
-    /// Says nothing more and reads to the end.
-    Silence,
     /// Says this for as long as it is read.
     Pour(Vec<u8>),
 }
@@ -29,7 +27,13 @@ pub(crate) enum Act {
 /// A server on a loopback port that does the same for each connection.
 pub(crate) struct FakeServer {
     port: u16,
-    script: Arc<Mutex<Vec<Act>>>,
+    play: Arc<Mutex<Play>>,
+}
+
+/// A script, and what was heard by the connections that follow it.
+#[derive(Clone, Default)]
+struct Play {
+    script: Vec<Act>,
     heard: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -40,17 +44,13 @@ impl FakeServer {
     pub(crate) fn new(papers: &Papers) -> FakeServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let tls = Papers::serving(&papers.server(&["localhost"]));
-        let server = FakeServer {
-            port: listener.local_addr().unwrap().port(),
-            script: Arc::default(),
-            heard: Arc::default(),
-        };
-        let (script, heard) = (server.script.clone(), server.heard.clone());
+        let server = FakeServer { port: listener.local_addr().unwrap().port(), play: Arc::default() };
+        let play = server.play.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().filter_map(Result::ok) {
-                let (script, heard, tls) = (script.lock().unwrap().clone(), heard.clone(), tls.clone());
+                let (play, tls) = (play.lock().unwrap().clone(), tls.clone());
                 // what the client does about it is the test's matter
-                std::thread::spawn(move || follow(&script, stream, &tls, &heard));
+                std::thread::spawn(move || follow(&play, stream, &tls));
             }
         });
         server
@@ -60,29 +60,28 @@ impl FakeServer {
         self.port
     }
 
-    /// Follows this script from now on, and forgets what was heard.
+    /// Follows this script from now on.
     pub(crate) fn set(&self, script: &[Act]) {
-        *self.script.lock().unwrap() = script.to_vec();
-        self.heard.lock().unwrap().clear();
+        *self.play.lock().unwrap() = Play { script: script.to_vec(), heard: Arc::default() };
     }
 
-    /// Whether a token was sent.
+    /// Whether a token was sent to this script.
     pub(crate) fn has_heard_a_token(&self) -> bool {
-        self.heard.lock().unwrap().windows(3).any(|part| part == b"eyJ")
+        self.play.lock().unwrap().heard.lock().unwrap().windows(3).any(|part| part == b"eyJ")
     }
 }
 
-fn follow(script: &[Act], stream: TcpStream, tls: &Arc<ServerConfig>, heard: &Mutex<Vec<u8>>) -> io::Result<()> {
+fn follow(play: &Play, stream: TcpStream, tls: &Arc<ServerConfig>) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     stream.set_write_timeout(Some(Duration::from_secs(20)))?;
     let socket = stream.try_clone()?;
     let mut stream: Box<dyn Duplex> = Box::new(stream);
-    for act in script {
+    for act in &play.script {
         match act {
             Act::Hear => {
                 let mut buffer = [0; 65_536];
                 let length = stream.read(&mut buffer)?;
-                heard.lock().unwrap().extend_from_slice(&buffer[..length]);
+                play.heard.lock().unwrap().extend_from_slice(&buffer[..length]);
             }
             Act::Say(bytes) => {
                 stream.write_all(bytes)?;
@@ -90,12 +89,6 @@ fn follow(script: &[Act], stream: TcpStream, tls: &Arc<ServerConfig>, heard: &Mu
             }
             Act::Tls => stream = handshake(&socket, tls)?,
             Act::TlsAs(config) => stream = handshake(&socket, config)?,
-            Act::Silence => {
-                let mut rest = Vec::new();
-                let read = stream.read_to_end(&mut rest);
-                heard.lock().unwrap().extend(rest);
-                read?;
-            }
             Act::Pour(bytes) => {
                 let bytes = bytes.repeat(65_536 / bytes.len());
                 while stream.write_all(&bytes).is_ok() {}
@@ -104,8 +97,10 @@ fn follow(script: &[Act], stream: TcpStream, tls: &Arc<ServerConfig>, heard: &Mu
     }
     // a client that still writes would reset the connection, and with it what it has not read yet
     socket.shutdown(std::net::Shutdown::Write)?;
-    io::copy(&mut &socket, &mut io::sink())?;
-    Ok(())
+    let mut rest = Vec::new();
+    let read = stream.read_to_end(&mut rest);
+    play.heard.lock().unwrap().extend(rest);
+    read.map(drop)
 }
 
 fn handshake(socket: &TcpStream, config: &Arc<ServerConfig>) -> io::Result<Box<dyn Duplex>> {

@@ -74,11 +74,20 @@ fn certificates(stage: &Stage<'_>) {
         ("with the common name alone", stage.papers.issue(&name("localhost"))),
         ("of the past", stage.papers.issue(&old)),
         ("of a client", stage.papers.issue(&client)),
-        ("signed by itself", Papers::alone(&rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap())),
+        (
+            "signed by itself",
+            Papers::alone(&rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap()),
+        ),
         ("of the authority", stage.papers.own()),
     ] {
-        let script =
-            [Act::Hear, Act::Say(b"S".to_vec()), tls_as(&paper), Act::Hear, Act::Say(request(3, b"")), Act::Hear];
+        let script = [
+            Act::Hear,
+            Act::Say(b"S".to_vec()),
+            tls_as(&paper),
+            Act::Hear,
+            Act::Say(request(3, b"")),
+            Act::Hear,
+        ];
         probe(stage, &format!("with a certificate {about}"), &script, false, "E08001 .");
     }
 }
@@ -109,7 +118,11 @@ fn before_the_password(stage: &Stage<'_>) {
         ("an error of no bytes", message(b'E', b""), "E*"),
         ("an error of 60 KB", error(&["SFATAL", "C28000", &format!("M{}", "x".repeat(60_000))]), "E28000 ."),
         ("an error that says that it is none", error(&["SNOTICE", "C00000", "Msuccessful completion"]), "E*"),
-        ("an error in capitals of another language", error(&["SFATALE", "C57P03", "Mle serveur d\u{e9}marre"]), "E57P03 ."),
+        (
+            "an error in capitals of another language",
+            error(&["SFATALE", "C57P03", "Mle serveur d\u{e9}marre"]),
+            "E57P03 .",
+        ),
     ] {
         let script = [Act::Hear, Act::Say(b"S".to_vec()), Act::Tls, Act::Hear, Act::Say(said)];
         let may_hear = name == "a request for a password with words behind it";
@@ -131,7 +144,11 @@ fn after_the_password(stage: &Stage<'_>) {
     let after = |parts: &[&[u8]]| [&ok[..], &parts.concat()].concat();
     for (name, said, expected) in [
         ("a session", after(&[&key, &ready]), "R0 ZI ."),
-        ("a session with a setting of two lines", after(&[&message(b'S', b"a\nb\0c\nd\0"), &key, &ready]), "R0 ZI ."),
+        (
+            "a session with a setting of two lines",
+            after(&[&message(b'S', b"a\nb\0c\nd\0"), &key, &ready]),
+            "R0 ZI .",
+        ),
         ("nothing", Vec::new(), "E08*"),
         ("the end of SASL", request(12, b"v=x"), "E08*"),
         ("half a session", after(&[&key]), "E08*"),

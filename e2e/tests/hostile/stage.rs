@@ -98,7 +98,10 @@ impl<'lab> Stage<'lab> {
         fs::DirBuilder::new().mode(0o755).create(&sockets).unwrap();
         let audit = lab.path().join("audit");
         let server = format!("host=localhost port={}", vm["PGPORT"]);
-        let tls = format!("listen_tls_cert = '{0}/server.pem'\nlisten_tls_key = '{0}/server.key'\n", papers.folder.display());
+        let tls = format!(
+            "listen_tls_cert = '{0}/server.pem'\nlisten_tls_key = '{0}/server.key'\n",
+            papers.folder.display()
+        );
         let map = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(|name| format!("'{name}' = '{role}'")).collect();
             format!("role_map = {{ {} }}\n", names.join(", "))
@@ -106,7 +109,10 @@ impl<'lab> Stage<'lab> {
         let targets = [
             (server.clone(), String::new()),
             (server.clone(), tls.clone()),
-            (server.clone(), format!("{tls}listen_auth_file = '{}'\n{}", users.display(), map(&["app", "b", "c", "d"]))),
+            (
+                server.clone(),
+                format!("{tls}listen_auth_file = '{}'\n{}", users.display(), map(&["app", "b", "c", "d"])),
+            ),
             (
                 server.clone(),
                 format!(
@@ -179,8 +185,8 @@ impl<'lab> Stage<'lab> {
     }
 
     /// A probe: a conversation, and whether others are served after it.
-    pub(crate) fn probe(&self, area: &str, name: &str, stream: Stream, steps: &[Step], expected: &str) {
-        self.answered(area, name, &Talk::of(stream, steps), expected);
+    pub(crate) fn probe(&self, area: &str, name: &str, talk: (Stream, &[Step]), expected: &str) {
+        self.answered(area, name, &Talk::of(talk.0, talk.1), expected);
     }
 
     /// Notes what came back, and whether others are served after it.
@@ -206,7 +212,8 @@ impl<'lab> Stage<'lab> {
 
     /// Memory of the proxy in kB.
     pub(crate) fn memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.proxy.pid().as_raw_nonzero())).unwrap();
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.proxy.pid().as_raw_nonzero())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
@@ -223,7 +230,8 @@ impl<'lab> Stage<'lab> {
 
     /// A session at the gateway itself, over TLS, with this for a password.
     pub(crate) fn sign_in(&self, role: &str, password: &[u8]) -> String {
-        let tls = crate::papers::trusting(&fs::read_to_string(self.cloud.text("/server/sslrootcert")).unwrap());
+        let tls =
+            crate::papers::trusting(&fs::read_to_string(self.cloud.text("/server/sslrootcert")).unwrap());
         let stream = Stream::tls(self.gateway(), &tls, false);
         let first = start(&[("user", role), ("database", "postgres")]);
         let steps = [send(first), Step::Until(b'R'), send(wire::message(b'p', password)), send(TERMINATE)];
