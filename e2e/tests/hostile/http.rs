@@ -358,11 +358,6 @@ fn metadata(stage: &Stage<'_>) {
             ("POST", vm(&path, "Metadata: true\r\n").replacen("GET", "POST", 1), "405"),
             ("PUT", vm(&path, "Metadata: true\r\n").replacen("GET", "PUT", 1), "405"),
             (
-                "two slashes",
-                vm(&format!("//metadata/identity/oauth2/token{tail}"), "Metadata: true\r\n"),
-                "401 | 404 | 400",
-            ),
-            (
                 "dots",
                 vm(&format!("/metadata/x/../identity/oauth2/token{tail}"), "Metadata: true\r\n"),
                 "401 | 404 | 400",

@@ -149,7 +149,7 @@ fn others(stage: &Stage<'_>) {
     }
     let two = [start_as(V3, &[("user", "myVm"), ("database", "postgres")]), start(&[("user", "postgres")])]
         .concat();
-    let got = Talk::of(stage.connect(Door::Plain), &[send(two), Step::Shut]);
+    let got = Talk::of(stage.connect(Door::Plain), &[send(two)]);
     stage.answered(AREA, "a second start-up behind the first", &got, "R0 ZI E08P01 . | R0 ZI .");
 }
 

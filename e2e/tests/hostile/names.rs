@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use crate::commands::{Probe, run};
 use crate::peers::Act;
 use crate::stage::{Door, Stage, unnamed};
-use crate::wire::{Step, Stream, Talk, V3, message, packet, send, start};
+use crate::wire::{Stream, TERMINATE, Talk, V3, message, packet, send, start};
 
 const AREA: &str = "names";
 
@@ -56,7 +56,7 @@ fn at_the_proxy(stage: &Stage<'_>) {
                 "E28000 .",
             ),
         ] {
-            let steps = [send(start(&parameters)), Step::Shut];
+            let steps = [send(start(&parameters))];
             stage.probe(AREA, &format!("{name} in a {what}"), (stage.connect(door), &steps), expected);
         }
     }
@@ -65,7 +65,7 @@ fn at_the_proxy(stage: &Stage<'_>) {
         ("half a character", b"user\0a\xe2\x82\0database\0postgres\0\0"),
         ("a surrogate", b"user\0a\xed\xa0\x80\0database\0postgres\0\0"),
     ] {
-        let steps = [send(packet(V3, bytes)), Step::Shut];
+        let steps = [send(packet(V3, bytes))];
         stage.probe(AREA, name, (stage.connect(Door::Plain), &steps), "E*");
     }
 }
@@ -161,7 +161,7 @@ fn what_is_written(stage: &Stage<'_>) {
     stage.probes.note(AREA, "each line of the metrics is ours", "None", &format!("{other:?}"));
     let codes = lines.lines().filter(|line| line.starts_with("pgentra_proxy_refusals_total")).count();
     stage.probes.note(AREA, "labels are bounded", "true", &(codes <= 11 * 65).to_string());
-    let got = Talk::of(stage.connect(Door::Named), &[send(stage.start()), Step::Shut]);
+    let got = Talk::of(stage.connect(Door::Named), &[send([stage.start(), TERMINATE.to_vec()].concat())]);
     stage.answered(AREA, "a good client after all of it", &got, "R0 ZI .");
 }
 

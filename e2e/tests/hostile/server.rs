@@ -6,7 +6,7 @@ use rcgen::{DnType, date_time_ymd};
 use crate::papers::{Papers, client_params};
 use crate::peers::{Act, tls_as};
 use crate::stage::{Door, Stage};
-use crate::wire::{Step, TERMINATE, Talk, message, send};
+use crate::wire::{TERMINATE, Talk, message, send};
 
 const AREA: &str = "a server";
 
@@ -22,7 +22,7 @@ fn error(fields: &[&str]) -> Vec<u8> {
 /// A probe: what the proxy's client is told; whether the server may have got a token.
 fn probe(stage: &Stage<'_>, name: &str, script: &[Act], may_hear: bool, expected: &str) {
     stage.fake.set(script);
-    let steps = [send([stage.start(), TERMINATE.to_vec()].concat()), Step::Shut];
+    let steps = [send([stage.start(), TERMINATE.to_vec()].concat())];
     let got = Talk::of(stage.connect(Door::Fake), &steps);
     stage.answered(AREA, name, &got, expected);
     if stage.fake.has_heard_a_token() && !may_hear {
