@@ -149,6 +149,12 @@ impl Connected {
         self.stream.flush().await.unwrap();
     }
 
+    /// Says what no server says.
+    pub(crate) async fn talk_nonsense(&mut self) {
+        self.stream.write_all(b"?\0\0\0\x04").await.unwrap();
+        self.stream.flush().await.unwrap();
+    }
+
     /// Waits until the other side hangs up, having said nothing more than its farewell.
     pub(crate) async fn until_left(mut self) {
         let mut rest = Vec::from(&self.received[..]);
