@@ -666,6 +666,83 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_full_server_is_relieved_of_what_costs_the_least() {
+        let (stock, now) = stock();
+        let ids = |sessions: Vec<Fake>| sessions.into_iter().map(|Fake(id, _)| id).collect::<Vec<_>>();
+        let same_role = start("a").with("database", "x").unwrap();
+        let same_database = start("b").with("database", "a").unwrap();
+        let later = |seconds| now + Duration::from_secs(seconds);
+        for (start, session, at) in [
+            (&start("other"), 1, now),
+            (&same_role, 2, later(1)),
+            (&same_role, 3, later(1)),
+            (&same_database, 4, later(2)),
+            (&same_database, 5, later(2)),
+        ] {
+            stock.learn(start, at);
+            stock.opening(start).unwrap().opened(Fake(session, Ok(())), at);
+        }
+        let client = start("a").with("options", "-c work_mem=1MB").unwrap();
+        assert_eq!(ids(stock.make_room(&client, Room::Related)), [2]);
+        assert_eq!(ids(stock.make_room(&client, Room::Any)), [1], "it was asked for the longest time ago");
+        let mut related = ids(stock.make_room(&client, Room::AllRelated));
+        related.sort_unstable();
+        assert_eq!(related, [3, 4, 5]);
+        assert_eq!((len(&stock), stock.make_room(&client, Room::Related).len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_server_is_relieved_of_what_comes() {
+        let (stock, now) = stock();
+        assert!(stock.coming().is_none(), "nothing comes");
+        stock.learn(&start("a"), now);
+        let (opening, returning) =
+            (stock.opening(&start("a")).unwrap(), stock.returning(&start("a")).unwrap());
+        let (first, second) = (stock.coming().unwrap(), stock.coming().unwrap());
+        assert!(stock.coming().is_none(), "one for one");
+        opening.opened(Fake(1, Ok(())), now);
+        assert_eq!(first.await.unwrap(), Fake(1, Ok(())));
+        drop(returning);
+        assert!(second.await.is_err(), "it came to nothing");
+        // A client that can use it goes before one that needs its place.
+        let returning = stock.returning(&start("a")).unwrap();
+        let Taken::Soon(waiter) = stock.take(&start("a"), now) else { panic!("it comes back") };
+        let wanted = stock.coming().unwrap();
+        returning.arrived(Fake(2, Ok(())), now);
+        assert_eq!(waiter.await.unwrap(), Fake(2, Ok(())));
+        assert!(wanted.await.is_err());
+        // Nobody waits for it any longer.
+        let opening = stock.opening(&start("a")).unwrap();
+        drop(stock.coming().unwrap());
+        opening.opened(Fake(3, Ok(())), now);
+        assert_eq!(taken(&stock, "a", now), Some(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_is_let_go_of_and_the_others_are_not() {
+        let (stock, now) = stock();
+        let at = start("a").with("database", "x").unwrap();
+        stock.learn(&at, now);
+        for id in [1, 2] {
+            stock.opening(&at).unwrap().opened(Fake(id, Ok(())), now);
+        }
+        // Its database has the role's name.
+        stocked(&stock, "b", [3], now);
+        let (opening, returning) = (stock.opening(&at).unwrap(), stock.returning(&at).unwrap());
+        assert_eq!(stock.forget(Some(b"x")), [Fake(1, Ok(())), Fake(2, Ok(()))]);
+        opening.opened(Fake(4, Ok(())), now);
+        returning.arrived(Fake(5, Ok(())), now);
+        assert_eq!(len(&stock), 1);
+        assert!(stock.missing(1, now).is_empty(), "it is not opened ahead again before a client comes");
+        assert!(stock.learn(&at, now), "then it is");
+        assert_eq!(stock.forget(Some(b"b")), [Fake(3, Ok(()))]);
+        stock.opening(&at).unwrap().opened(Fake(6, Ok(())), now);
+        assert_eq!(stock.empty(&at), [Fake(6, Ok(()))]);
+        assert_eq!(stock.missing(1, now), [at.clone()], "emptied, it is still known");
+        assert!(stock.forget(None).is_empty() && stock.missing(1, now).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nothing_is_kept_when_it_is_closed() {
         let (stock, now) = stock();
         stocked(&stock, "a", [1], now);
