@@ -23,11 +23,8 @@ THEN pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(ROW(
   (SELECT pg_catalog.array_agg(ROW(l.provider, l.label, l.xmin) ORDER BY l.provider) FROM pg_catalog.pg_shseclabel l
     WHERE l.objoid OPERATOR(pg_catalog.=) r.oid
       AND l.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_authid'::pg_catalog.regclass),
-  (WITH RECURSIVE g(oid) AS (
-      SELECT r.oid UNION
-      SELECT m.roleid FROM pg_catalog.pg_auth_members m, g WHERE m.member OPERATOR(pg_catalog.=) g.oid)
-    SELECT pg_catalog.array_agg(ROW(m.*, m.xmin) ORDER BY m.roleid, m.member, m.grantor)
-    FROM pg_catalog.pg_auth_members m, g WHERE m.member OPERATOR(pg_catalog.=) g.oid)
+  (SELECT pg_catalog.array_agg(ROW(m.*, m.xmin) ORDER BY m.roleid, m.member, m.grantor) FROM pg_catalog.pg_auth_members m
+    WHERE pg_catalog.pg_has_role(r.oid, m.member, 'MEMBER'))
 )::pg_catalog.text, pg_catalog.getdatabaseencoding())), 'hex') END
 FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
 WHERE r.rolname OPERATOR(pg_catalog.=) SESSION_USER AND d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
