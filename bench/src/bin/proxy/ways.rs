@@ -193,10 +193,10 @@ fn ours(kind: Kind, ground: &Ground<'_>) -> Opened {
     }
     command.extend(words(&["--max-connections", &SESSIONS.to_string()]));
     // As old as PgBouncer lets the last check of a server connection be (`server_check_delay`), so that both do the same.
-    let delay = ["--server-check-delay", "30"];
+    let kept = ["--server-check-delay", "30"];
     match kind {
-        Kind::OursWarm => command.extend(words(&[&["--warm", &WARM.to_string()], &delay[..]].concat())),
-        Kind::OursReuse | Kind::OursReuseSocket => command.extend(words(&[&["--reuse"], &delay[..]].concat())),
+        Kind::OursWarm => command.extend(words(&[&kept[..], &["--warm", &WARM.to_string()]].concat())),
+        Kind::OursReuse | Kind::OursReuseSocket => command.extend(words(&[&kept[..], &["--reuse"]].concat())),
         _ => {}
     }
     command.push(server);
