@@ -297,6 +297,8 @@ fn injector(
         warm: settings.warm,
         warm_max_age: settings.warm_max_age,
         reuse: settings.reuse,
+        server_lifetime: settings.server_lifetime,
+        server_check_delay: settings.server_check_delay,
         connect_rate: settings.connect_rate,
     };
     Injector::new(connector.clone(), options)

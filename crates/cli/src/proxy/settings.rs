@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use pgentra_proxy::inject::WARM_MAX_AGE;
+use pgentra_proxy::inject::{SERVER_LIFETIME, WARM_MAX_AGE};
 use pgentra_proxy::session::Drain;
 
 use super::place::Place;
@@ -61,6 +61,8 @@ pub(crate) struct Target {
     pub(crate) warm: usize,
     pub(crate) warm_max_age: Duration,
     pub(crate) reuse: bool,
+    pub(crate) server_lifetime: Duration,
+    pub(crate) server_check_delay: Duration,
     pub(crate) connect_rate: u32,
     pub(crate) identity: Identity,
 }
@@ -128,6 +130,8 @@ impl Default for Target {
             warm: 0,
             warm_max_age: WARM_MAX_AGE,
             reuse: false,
+            server_lifetime: SERVER_LIFETIME,
+            server_check_delay: Duration::ZERO,
             connect_rate: 0,
             identity: Identity::default(),
         }

@@ -8,9 +8,10 @@
 //! | `GET /metrics` | metrics as Prometheus reads them |
 //! | `GET /` | the status page, for people |
 //! | `GET /status.json` | what it shows |
+//! | `POST /pool/close?database=NAME` | server sessions of this database that wait for a client are ended; without a name, all of them |
 //! | `POST /quitquitquit` | the proxy drains and ends |
 //!
-//! The last three are on an admin listener alone.
+//! The last four are on an admin listener alone.
 
 mod answer;
 mod origin;

@@ -16,13 +16,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 pub use audit::{AuditLog, OpenLog};
 pub(crate) use counts::Cancelled;
 pub use counts::Supply;
-pub(crate) use target::Listening;
 pub use target::TargetObserver;
+pub(crate) use target::{Listening, Pool};
 pub(crate) use visit::{Ended, SignIn, Visit};
 
 use problems::Problems;
@@ -117,6 +118,12 @@ impl Observer {
         }
         let now = self.now();
         self.targets().iter().try_for_each(|target| target.readiness(now))
+    }
+
+    /// Ends the kept sessions of this database, or of all databases, of every target. Returns how many there were.
+    pub(crate) async fn close_kept(&self, database: Option<&str>) -> usize {
+        let targets = self.targets();
+        join_all(targets.iter().map(|target| target.close_kept(database))).await.into_iter().sum()
     }
 
     /// Waits until there is a token for every target, but no longer than `limit`; not where clients are not let in anyway.

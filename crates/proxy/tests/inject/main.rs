@@ -9,6 +9,7 @@
 
 mod doors;
 mod drain;
+mod kept;
 mod middle;
 mod observe;
 mod papers;

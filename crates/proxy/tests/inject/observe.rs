@@ -330,6 +330,7 @@ fn each_listener_answers_what_is_its_own() {
             ("/", 200, 404),
             ("/status.json", 200, 404),
             ("/quitquitquit", 403, 404),
+            ("/pool/close", 403, 404),
             ("/nothing", 404, 404),
         ] {
             assert_eq!(watched.get(path).await.0, admin, "{path}");
@@ -346,6 +347,12 @@ fn each_listener_answers_what_is_its_own() {
             ("POST", "/quitquitquit", "Host: evil.example".to_owned(), 421),
             ("POST", "/quitquitquit", format!("{own}\r\nOrigin: http://evil.example"), 403),
             ("POST", "/quitquitquit", format!("{own}\r\nOrigin: null"), 403),
+            ("POST", "/pool/close", "Host: evil.example".to_owned(), 421),
+            ("POST", "/pool/close", format!("{own}\r\nOrigin: http://evil.example"), 403),
+            ("DELETE", "/pool/close", own.clone(), 403),
+            ("POST", "/pool/close?datbase=x", own.clone(), 400),
+            ("POST", "/pool/close?database=", own.clone(), 400),
+            ("POST", "/pool/close?database=x&database=y", own.clone(), 400),
             ("GET", "/liveness", format!("{own}\r\nX-Long: {}", "x".repeat(20_000)), 431),
             ("GET", "/liveness", format!("{own}{}", "\r\nX-Many: 1".repeat(100)), 431),
         ] {
@@ -357,6 +364,46 @@ fn each_listener_answers_what_is_its_own() {
         assert!(!watched.stop.is_cancelled(), "nobody has asked for it in the right way");
         assert_eq!(ask(watched.admin, &request("POST", "/quitquitquit", &own)).await.0, 200);
         assert!(watched.stop.is_cancelled());
+    });
+}
+
+#[test]
+fn sessions_that_wait_let_go_of_their_database_when_asked() {
+    run(async {
+        let stage = Stage::shared().await;
+        let superuser = stage.superuser().await;
+        let observer = Observer::new(|| SystemClock.now(), CancellationToken::new(), None);
+        let admin = listen(&observer, Scope::Admin).await;
+        let close = async |query: &str| {
+            ask(admin, &format!("POST /pool/close{query} HTTP/1.1\r\nHost: {admin}\r\n\r\n")).await
+        };
+        let name = "let \"go\" of & + ü";
+        let named = "?database=let+%22go%22%20of%20%26%20%2B%20%C3%BC";
+        let quoted = format!("\"{}\"", name.replace('"', "\"\""));
+        for (target, options) in [
+            ("reusing", Options { reuse: true, ..Options::default() }),
+            ("warm", Options { warm: 2, ..Options::default() }),
+        ] {
+            superuser.batch_execute(&format!("CREATE DATABASE {quoted}")).await.unwrap();
+            let options = Options { observer: observer.target(target), ..options };
+            let running = Running::with(stage.connector(""), options).await;
+            for database in [name, "postgres"] {
+                drop(running.connect(ROLE, database).await.unwrap());
+            }
+            let waiting = if target == "warm" { 4 } else { 2 };
+            running.until_supply(|supply| supply.ready == waiting).await;
+            assert_eq!(close("?database=another").await.1.lines().last(), Some("closed 0"));
+            let closed = format!("closed {}", waiting / 2);
+            assert_eq!(close(named).await.1.lines().last(), Some(&*closed));
+            superuser.batch_execute(&format!("DROP DATABASE {quoted}")).await.unwrap();
+            assert_eq!(running.injector.supply().ready, waiting / 2, "those of another database stay");
+            assert_eq!(close("").await.1.lines().last(), Some(&*closed));
+            assert_eq!(running.injector.supply().ready, 0);
+            // One that has gone is not asked any more.
+            running.shutdown.cancel();
+            running.served.await.unwrap();
+        }
+        assert_eq!(close("").await.1.lines().last(), Some("closed 0"));
     });
 }
 

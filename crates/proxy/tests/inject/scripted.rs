@@ -18,6 +18,9 @@ use tokio_rustls::server::TlsStream;
 
 use crate::stage::Stage;
 
+/// What the proxy asks a session that it keeps.
+const CHECK: &str = include_str!("../../src/inject/kept_session.sql");
+
 pub(crate) struct Scripted {
     listener: TcpListener,
     tls: TlsAcceptor,
@@ -133,6 +136,23 @@ impl Connected {
             self.more().await;
         }
         assert_eq!(self.received.split_to(bytes.len()), bytes);
+    }
+
+    /// Is asked what its role and its database are, and answers with a fingerprint of this digit.
+    pub(crate) async fn identify(&mut self, digit: u8) {
+        let sql = CHECK.trim_end();
+        let length = u32::try_from(sql.len() + 5).unwrap();
+        self.expect(&[b"Q", &length.to_be_bytes()[..], sql.as_bytes(), b"\0"].concat()).await;
+        let row = [b"T\0\0\0\x06\0\x01D\0\0\0\x4a\0\x01\0\0\0\x40", &[digit; 64][..]].concat();
+        let answer = [&row[..], b"C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I"].concat();
+        self.stream.write_all(&answer).await.unwrap();
+        self.stream.flush().await.unwrap();
+    }
+
+    /// Says what no server says.
+    pub(crate) async fn talk_nonsense(&mut self) {
+        self.stream.write_all(b"?\0\0\0\x04").await.unwrap();
+        self.stream.flush().await.unwrap();
     }
 
     /// Waits until the other side hangs up, having said nothing more than its farewell.

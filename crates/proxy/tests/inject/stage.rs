@@ -92,13 +92,18 @@ impl Stage {
 
     /// The superuser, past everything.
     pub(crate) async fn superuser(&self) -> Client {
+        self.superuser_in("postgres").await
+    }
+
+    /// The same in this database.
+    pub(crate) async fn superuser_in(&self, database: &str) -> Client {
         let mut config = tokio_postgres::Config::new();
         config
             .host_path(self.db.socket_dir())
             .port(self.db.port())
             .user(self.db.superuser())
             .password(self.db.password().expose_secret())
-            .dbname("postgres");
+            .dbname(database);
         let (client, connection) = config.connect(NoTls).await.unwrap();
         tokio::spawn(connection);
         client

@@ -79,6 +79,9 @@ BEGIN
         SELECT bound, objectid::uuid, g.tenant_id, objecttype, coalesce(isadmin, false), coalesce(ismfa, false)
         FROM pgentra.gateway g;
     EXECUTE format('ALTER ROLE %I LOGIN', rolename);
+    -- A new row in pg_auth_members each time, which every role can read: the proxy's kept sessions end with the mapping that they
+    -- were opened under.
+    PERFORM pgentra.revoke('pgentra_principal', rolename);
     EXECUTE format('GRANT pgentra_principal TO %I', rolename);
     PERFORM pgentra.adopt(rolename);
     PERFORM pgentra.set_administrator(rolename, coalesce(isadmin, false));
