@@ -191,6 +191,19 @@ pub(crate) const KEYS: &[Key] = &[
         }),
     },
     Key {
+        name: "first_packet_timeout",
+        form: Form::Number,
+        value: "SECONDS",
+        default: "10",
+        help: Some(
+            "Time that a client has for its first packet: the start-up packet, or the request for TLS; never more than start_up_timeout",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            given.seconds(1..=HOUR).map(|value| target.first_packet_timeout = value)
+        }),
+    },
+    Key {
         name: "warm",
         form: Form::Number,
         value: "NUMBER",

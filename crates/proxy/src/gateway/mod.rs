@@ -116,8 +116,9 @@ pub struct Gateway {
     pub(crate) tls: TlsAcceptor,
     pub(crate) control: Control,
     pub(crate) cancel: CancelTable,
-    pub(crate) starting: Arc<Semaphore>,
     pub(crate) sessions: Arc<Semaphore>,
+    /// Clients that authenticate at the server behind.
+    pub(crate) passing: Semaphore,
 }
 
 impl Gateway {
@@ -128,9 +129,8 @@ impl Gateway {
             tls: crate::session::client::acceptor(&config.tls),
             control: Control::new(config.upstream.clone(), config.service.clone()),
             cancel: CancelTable::default(),
-            // Without at least one, nobody would be told that the limit is zero.
-            starting: within(config.limits.starting.max(1)),
             sessions: within(config.limits.connections),
+            passing: Semaphore::new((config.limits.connections / 4).clamp(1, Semaphore::MAX_PERMITS)),
             config,
         }
     }

@@ -134,7 +134,8 @@ pub struct Injector {
     drain: Drain,
     shared: Shared,
     door: RwLock<Arc<Door>>,
-    starting: Arc<Semaphore>,
+    /// Connections to the server that are being opened for clients.
+    opening: Semaphore,
     observer: Arc<TargetObserver>,
     rate: Rate,
     warm: usize,
@@ -170,8 +171,7 @@ impl Injector {
             drain,
             shared,
             door: RwLock::new(Arc::new(door)),
-            // Without at least one, nobody would be told that the limit is zero.
-            starting: Arc::new(Semaphore::new(limits.starting.clamp(1, Semaphore::MAX_PERMITS))),
+            opening: Semaphore::new(limits.starting.clamp(1, Semaphore::MAX_PERMITS)),
             limits,
             rate: Rate::new(connect_rate),
             warm,

@@ -53,6 +53,8 @@ impl Injector {
             self.observer.supply().misses.inc();
         }
         let place = self.place().await.ok_or_else(|| refusal::too_many(self.limits.connections))?;
+        // The semaphore is never closed.
+        let _opening = self.opening.acquire().await;
         self.rate.turn().await.map_err(|_| refusal::too_fast(self.rate.per_second()))?;
         let signed_in = self.open(start).await.map_err(|error| refusal::failed(&error))?;
         let mut upstream = Upstream::new(signed_in, place, self.server_lifetime);

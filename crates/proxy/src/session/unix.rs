@@ -3,9 +3,12 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::client::{Origin, Socket};
@@ -155,6 +158,18 @@ impl Socket for UnixStream {
     }
 
     fn prepare(&self) {}
+
+    async fn speaks(&self) -> io::Result<()> {
+        loop {
+            self.readable().await?;
+            let peeked =
+                self.try_io(Interest::READABLE, || SockRef::from(self).peek(&mut [MaybeUninit::uninit()]));
+            match peeked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                peeked => return peeked.map(|_| ()),
+            }
+        }
+    }
 
     /// libpq never speaks TLS over a Unix socket.
     async fn begins_with_tls(&self) -> io::Result<bool> {

@@ -8,6 +8,7 @@
 )]
 
 mod cancel;
+mod capacity;
 mod flexible;
 mod logs;
 mod raw;

@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 use crate::raw::Raw;
 use crate::stage::{Stage, run};
 
-fn start(user: &str) -> StartupMessage {
+pub(crate) fn start(user: &str) -> StartupMessage {
     StartupMessage::new(ProtocolVersion::V3_0, user).unwrap().with("database", "postgres").unwrap()
 }
 

@@ -7,6 +7,7 @@
     reason = "a test, whose helpers stand outside of test functions"
 )]
 
+mod capacity;
 mod doors;
 mod drain;
 mod kept;

@@ -45,6 +45,11 @@ impl Scripted {
         stage.connector_to(self.listener.local_addr().unwrap().port(), "", &self.roots)
     }
 
+    /// The next connection, and nothing said to it.
+    pub(crate) async fn tcp(&self) -> (TcpStream, std::net::SocketAddr) {
+        self.listener.accept().await.unwrap()
+    }
+
     /// The next connection, inside TLS.
     pub(crate) async fn accept(&self) -> Connected {
         let (mut stream, _) = self.listener.accept().await.unwrap();

@@ -114,6 +114,12 @@ impl Stage {
         self.connector_to(self.gateway.port(), more, self.azure.certificates().pem())
     }
 
+    /// The same with another source of tokens.
+    pub(crate) fn connector_with(&self, credential: Credential) -> Connector {
+        let target = self.connector("").target().clone();
+        Connector::new(target, credential, resource()).unwrap()
+    }
+
     pub(crate) fn connector_to(&self, port: u16, more: &str, roots: &str) -> Connector {
         let conninfo = format!("host=localhost hostaddr=127.0.0.1 port={port} {more}");
         let env = Env::from_map::<String, String>([]);
