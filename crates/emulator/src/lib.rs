@@ -21,6 +21,7 @@ mod entra;
 mod exchange;
 mod fault;
 mod federation;
+mod host;
 mod hosts;
 mod imds;
 mod journal;

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::arc::Agent;
-use crate::certificates::{Authority, CertificateError, names_of, self_signed, server_config_for_name};
+use crate::certificates::{Authority, CertificateError, names_of, server_config_for_name};
 use crate::clock::Clock;
 use crate::cloud::{Addresses, Cloud, Secrets, Tweaks};
 use crate::directory::{Application, Directory, Group, Identity, Machine, RESOURCE_GROUP, User};
@@ -323,7 +323,7 @@ impl Sockets {
 struct ServerCertificates {
     /// Of the local authority: Entra and the issuers.
     local: Arc<ServerConfig>,
-    /// Self-signed.
+    /// Of the local authority too, so that clients which do not pin the thumbprint can trust it.
     service_fabric: Arc<ServerConfig>,
     thumbprint: String,
     /// Of an authority of its own, and for one name.
@@ -335,7 +335,7 @@ impl ServerCertificates {
     fn issue(authority: &Authority, address: IpAddr) -> Result<Self, CertificateError> {
         let names = names_of(address);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let node = self_signed(&names)?;
+        let node = authority.issue(&names)?;
         let cluster = Authority::named("pgentra local AKS CA")?;
         let proxy = cluster.issue(&[PROXY_NAME])?;
         Ok(Self {
@@ -407,6 +407,7 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
         faults: Faults::default(),
         journal: Journal::default(),
         addresses,
+        host_names: options.host_names,
         secrets: Secrets::generate()?,
         certificates: Certificates::default(),
         arc: options.arc.map(Agent::new),

@@ -49,9 +49,32 @@ pub(super) struct Claims {
     iat: Option<NumericDate>,
 }
 
-/// Seconds since 1970, which may have a fraction (RFC 7519 section 2): MSAL for Python sends one.
+/// Seconds since 1970, which may have a fraction (RFC 7519 section 2): MSAL for Python sends one. MSAL for .NET writes the
+/// number as text, against that section, and Entra takes it.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "Written")]
 struct NumericDate(f64);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(f64),
+    Text(String),
+}
+
+impl TryFrom<Written> for NumericDate {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        match written {
+            Written::Number(seconds) => Ok(Self(seconds)),
+            Written::Text(text) if text.starts_with(|first: char| first.is_ascii_digit()) => {
+                text.parse().map(Self).map_err(|_| "a time that is no number")
+            }
+            Written::Text(_) => Err("a time that is no number"),
+        }
+    }
+}
 
 impl NumericDate {
     /// Whole seconds; a time beyond all reason stays beyond it.
