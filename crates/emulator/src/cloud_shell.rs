@@ -17,7 +17,11 @@ pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &Tweaks) -> Result<Answe
         Method::POST => call.form(),
         Method::GET => call.query.clone(),
         _ => {
-            return Ok(refusal(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "Only POST is supported."));
+            return Ok(refusal(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "MethodNotAllowed",
+                "Only POST is supported.",
+            ));
         }
     };
     if !call.has_metadata_header() {
