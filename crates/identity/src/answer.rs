@@ -41,6 +41,12 @@ pub(crate) fn read_token(
         match granted.access_token {
             Some(text) => finish(source, resource, text, (stated.or(relative), refresh_in, now))
                 .map(|token| token.with_source_time(response.date()))
+                .inspect(|token| {
+                    // A source on this machine has this machine's clock, or one that was set ahead on purpose.
+                    if !response.is_from_here() {
+                        warn_of_clock(token, now);
+                    }
+                })
                 .map_err(|error| tell_clocks(error, response.date(), now)),
             None => Err(TokenError::bad_answer(source, "the answer holds no access token")),
         }
@@ -83,12 +89,17 @@ pub(crate) fn finish(
         return Err(TokenError::expired(source, "the token in the answer has already expired")
             .with_hint("Compare this machine's clock with the true time: `timedatectl` on Linux."));
     }
-    if let Some(ahead) =
-        claimed("nbf").and_then(|nbf| nbf.duration_since(now).ok()).filter(|ahead| *ahead > SKEW)
+    Ok(AccessToken::new(secret, Life { now, expires_on, refresh_in }, source, resource))
+}
+
+/// Tells of a token that is not valid yet.
+pub(crate) fn warn_of_clock(token: &AccessToken, now: SystemTime) {
+    let not_before = UnverifiedClaims::of(token).and_then(|claims| claims.time("nbf"));
+    if let Some(ahead) = not_before.and_then(|nbf| nbf.duration_since(now).ok()).filter(|ahead| *ahead > SKEW)
     {
+        let source = token.source();
         tracing::warn!(%source, seconds = ahead.as_secs(), "the token is not valid yet: this machine's clock is behind");
     }
-    Ok(AccessToken::new(secret, Life { now, expires_on, refresh_in }, source, resource))
 }
 
 /// Where a token has ended on arrival and the two clocks differ, that is why.

@@ -105,6 +105,12 @@ impl HttpClient {
     }
 }
 
+/// Is this host this machine?
+pub(super) fn is_loopback(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.parse::<IpAddr>().map_or_else(|_| is_localhost(host), |address| address.to_canonical().is_loopback())
+}
+
 /// Is this host on this machine or its link? Such hosts are never reached through a proxy.
 pub(super) fn is_local(host: &str) -> bool {
     match host.parse::<IpAddr>() {

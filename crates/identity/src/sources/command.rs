@@ -135,6 +135,7 @@ impl Cli {
         let stated = stated.or_else(|| expiry::parse_rfc3339(printed.expires_on_text.as_deref()?));
         let relative = || printed.expires_in.as_ref().and_then(expiry::parse_seconds).map(|left| now + left);
         answer::finish(self.name, request.resource, token, (stated.or_else(relative), None, now))
+            .inspect(|token| answer::warn_of_clock(token, now))
     }
 
     fn not_run(&self, program: &str, cause: io::Error) -> TokenError {
