@@ -49,7 +49,6 @@ impl Door {
                 call.path.remove(at);
             }
             call.is_probe = !call.headers.contains_key("metadata")
-                && call.headers.contains_key("x-ms-client-request-id")
                 && call.header("user-agent").is_some_and(|agent| agent.starts_with(DOTNET));
         }
         call
@@ -139,7 +138,6 @@ mod tests {
         let probe = || {
             let mut headers = hyper::HeaderMap::new();
             headers.insert("user-agent", "azsdk-net-Core/1.53.0".parse().unwrap());
-            headers.insert("x-ms-client-request-id", "1".parse().unwrap());
             let path = "//metadata/identity/oauth2/token".to_owned();
             let (method, query, body) = (hyper::Method::GET, Parameters::default(), bytes::Bytes::new());
             Call { method, path, query, headers, body, is_probe: false }

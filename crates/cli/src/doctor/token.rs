@@ -96,8 +96,9 @@ fn audience(settings: &Settings, claims: &UnverifiedClaims, report: &mut Report)
     // Azure's servers compare it byte for byte.
     let bare = audience.trim_end_matches('/');
     if bare != audience && Cloud::ALL.iter().any(|cloud| cloud.postgres_resource().as_str() == bare) {
-        let summary =
-            format!("the token is for {audience}, with a slash at its end; servers take tokens for {bare} alone");
+        let summary = format!(
+            "the token is for {audience}, with a slash at its end; servers take tokens for {bare} alone"
+        );
         let hint = format!("leave --resource out; as a scope it is {bare}/.default, with one slash");
         return Err(report.fail_saying(Finding::ClaimsAudience, summary, (Vec::new(), Some(hint))));
     }

@@ -114,7 +114,19 @@ impl LocalCloud {
             tokio::spawn(administrators::follow(behind.clone(), azure.follow_administrators())),
             tokio::spawn(administrators::know(behind, azure.clone(), azure.principals_changed())),
         ];
-        Ok(Self { flavour, azure, gateway, port, stop, pod, is_link_local, followers, database, arc, janitor })
+        Ok(Self {
+            flavour,
+            azure,
+            gateway,
+            port,
+            stop,
+            pod,
+            is_link_local,
+            followers,
+            database,
+            arc,
+            janitor,
+        })
     }
 
     /// Gives every identity a role, as the Entra administrator does it, and the application a certificate.

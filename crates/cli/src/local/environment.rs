@@ -229,9 +229,15 @@ mod tests {
             (&[("NO_PROXY", "")], "localhost,127.0.0.1"),
             (&[("NO_PROXY", "a.example, .b.example")], "a.example,.b.example,localhost,127.0.0.1"),
             (&[("no_proxy", "127.0.0.1,a.example")], "127.0.0.1,a.example,localhost"),
-            (&[("NO_PROXY", "a.example"), ("no_proxy", "b.example")], "a.example,b.example,localhost,127.0.0.1"),
+            (
+                &[("NO_PROXY", "a.example"), ("no_proxy", "b.example")],
+                "a.example,b.example,localhost,127.0.0.1",
+            ),
             (&[("NO_PROXY", "*")], "*"),
-            (&[("NO_PROXY", "localhost,127.0.0.1"), ("no_proxy", "localhost,127.0.0.1")], "localhost,127.0.0.1"),
+            (
+                &[("NO_PROXY", "localhost,127.0.0.1"), ("no_proxy", "localhost,127.0.0.1")],
+                "localhost,127.0.0.1",
+            ),
         ] {
             let env = Env::from_map(standing.iter().copied());
             let both = unproxied(&env, &usual);

@@ -89,7 +89,8 @@ pub(super) fn self_signed(cloud: &Cloud, parsed: &Parsed<'_>, client: &str) -> R
                         documentation at https://learn.microsoft.com/entra/identity-platform/certificate-credentials .";
         return Err(Refusal::new(700_023, "invalid_client", sentence));
     }
-    within(cloud, &parsed.claims)
+    // The client wrote the times of its assertion by its own clock, which does not move with the local cloud's.
+    within(cloud, &parsed.claims, &[cloud.clock.unix(), cloud.clock.outside()])
 }
 
 /// Whether `audience` is the tenant's issuer or its token endpoint, in either version.

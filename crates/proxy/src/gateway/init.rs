@@ -110,7 +110,10 @@ async fn remember_gateway(transaction: &Transaction<'_>, tenant: Uuid) -> Result
     Ok(())
 }
 
-pub(super) async fn replace_directory(transaction: &Transaction<'_>, directory: &[Principal]) -> Result<(), InitError> {
+pub(super) async fn replace_directory(
+    transaction: &Transaction<'_>,
+    directory: &[Principal],
+) -> Result<(), InitError> {
     transaction.execute("DELETE FROM pgentra.directory", &[]).await?;
     let insert = transaction
         .prepare("INSERT INTO pgentra.directory (object_id, name, kind) VALUES ($1::text::uuid, $2, $3)")

@@ -103,7 +103,9 @@ fn an_administrator_that_owns_something_signs_in_no_more() {
         assert_eq!(failure(owner.batch_execute("SELECT pgaadauth_list_principals(true)").await).0, "42501");
         // Whoever is left deals with what it owned.
         let name = &new.name;
-        let tidy = format!("GRANT \"{name}\" TO CURRENT_USER WITH INHERIT TRUE; DROP TABLE public.owned; DROP ROLE \"{name}\"");
+        let tidy = format!(
+            "GRANT \"{name}\" TO CURRENT_USER WITH INHERIT TRUE; DROP TABLE public.owned; DROP ROLE \"{name}\""
+        );
         admin.batch_execute(&tidy).await.unwrap();
     });
 }
@@ -131,7 +133,9 @@ fn a_principal_has_the_kind_that_the_directory_says() {
         let gateway = stage.gateway().await;
         let admin = stage.administrator(&gateway).await;
         let wrong = |given: &str, actual: &str| {
-            format!("incorrect object type provided for principal, given object type: '{given}', actual object type: '{actual}'")
+            format!(
+                "incorrect object type provided for principal, given object type: '{given}', actual object type: '{actual}'"
+            )
         };
         let (vm, person, group) =
             (azure.vm().object_id(), azure.administrator().object_id(), azure.group().object_id());
@@ -166,7 +170,8 @@ fn an_administrator_gives_and_takes_replication() {
         let gateway = stage.gateway().await;
         let admin = stage.administrator(&gateway).await;
         let id = azure.vm().object_id();
-        let sql = format!("SELECT pgaadauth_create_principal_with_oid('sender', '{id}', 'service', false, false)");
+        let sql =
+            format!("SELECT pgaadauth_create_principal_with_oid('sender', '{id}', 'service', false, false)");
         admin.batch_execute(&sql).await.unwrap();
         let has = "SELECT rolreplication::text FROM pg_roles WHERE rolname = 'sender'";
         assert_eq!(one(&admin, has).await, "false");

@@ -176,11 +176,7 @@ async fn claims(stage: &mut Stage) {
             stage.on(Host::Vm).with(&["--resource", "https://ossrdbms-aad.database.windows.net/"]),
             "claims: claims-audience",
         ),
-        (
-            "a slash too many from a command",
-            stage.on(Host::Vm).token(&slashed),
-            "claims: claims-audience",
-        ),
+        ("a slash too many from a command", stage.on(Host::Vm).token(&slashed), "claims: claims-audience"),
         ("a token for another API", stage.on(Host::Vm).token(&management), "claims: claims-audience"),
         (
             "a server of another cloud",
