@@ -16,7 +16,10 @@ fn principal(name: &str, object_id: Uuid, kind: PrincipalKind) -> Principal {
 async fn add(stage: &Stage, new: &Principal) -> Result<(), String> {
     match gateway::add_administrator(&stage.upstream(), &stage.service(), new).await {
         Err(ChangeError::Refused(words)) => Err(words),
-        other => Ok(other.unwrap()),
+        other => {
+            other.unwrap();
+            Ok(())
+        }
     }
 }
 
