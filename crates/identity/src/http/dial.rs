@@ -123,3 +123,25 @@ pub(super) fn is_local(host: &str) -> bool {
 fn is_localhost(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_a_loopback_address_or_localhost() {
+        for (host, here) in [
+            ("localhost", true),
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("[::1]", true),
+            ("::ffff:127.0.0.1", true),
+            ("169.254.169.254", false),
+            ("10.0.0.1", false),
+            ("login.microsoftonline.com", false),
+            ("localhost.example", false),
+        ] {
+            assert_eq!(is_loopback(host), here, "{host}");
+        }
+    }
+}
