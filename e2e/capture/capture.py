@@ -6,8 +6,8 @@ Usage: capture.py OUTPUT WORK [SDK...]     SDK: go, java, node, python; default:
 A server on loopback stands in for every endpoint of Azure: it notes each request and answers with a token that no
 service would take. Each SDK runs once for each case, one after the other. WORK holds the packages and is kept, so that
 a second run needs no registry. Needs openssl, and of the SDKs that are named: go, java with mvn and keytool, node with
-npm, python3 with venv. Azure Arc takes root and no /var/opt/azcmagent: run it with `unshare --mount sh -c 'mount -t
-tmpfs none /var/opt && ...'`; without, that case is left out.
+npm, python3 with venv. Azure Arc takes root and an empty /var/opt, whose azcmagent it makes where CAPTURE_ARC is set:
+`unshare --mount sh -c 'mount -t tmpfs none /var/opt && CAPTURE_ARC=1 python3 capture.py ...'`. Else that case is left out.
 
 What differs between two runs is replaced by a placeholder in braces; crates/emulator/tests/it/requests.rs explains them.
 The requests of .NET in OUTPUT are kept as they are.
