@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::client::{Ask, Client, GRAPH, Method};
 use crate::directory::{BoxFuture, Directory, DirectoryError, ServicePrincipal};
+use crate::roles::Kind;
 use crate::{AzureError, AzureErrorKind, Endpoints};
 
 /// How many objects one search takes at most; a name that fits more is no name.
@@ -260,6 +261,17 @@ impl Directory for Graph {
         object_ids: &'a [Uuid],
     ) -> BoxFuture<'a, Result<BTreeSet<Uuid>, DirectoryError>> {
         Box::pin(async move { self.which_exist(object_ids).await.map_err(directory_error) })
+    }
+
+    fn kind(&self, object_id: Uuid) -> BoxFuture<'_, Result<Option<Kind>, DirectoryError>> {
+        Box::pin(async move {
+            let found = self.by_object_id(object_id).await.map_err(directory_error)?;
+            Ok(found.map(|principal| match principal.kind {
+                PrincipalKind::ManagedIdentity | PrincipalKind::Application => Kind::Service,
+                PrincipalKind::User => Kind::User,
+                PrincipalKind::Group => Kind::Group,
+            }))
+        })
     }
 }
 

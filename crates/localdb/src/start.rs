@@ -93,6 +93,7 @@ max_connections = 100
 password_encryption = 'scram-sha-256'
 timezone = 'UTC'
 log_timezone = 'UTC'
+wal_level = 'logical'
 
 # A throw-away cluster: speed before safety, and its shared memory lies in its folder.
 fsync = off

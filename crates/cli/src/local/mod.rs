@@ -7,6 +7,7 @@ mod description;
 pub(crate) mod environment;
 pub(crate) mod folder;
 mod keys;
+mod pod;
 pub(crate) mod up;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,7 +50,7 @@ async fn status(world: &World, arguments: &LocalStatus) -> Outcome {
 
 async fn env(world: &World, arguments: &LocalEnv) -> Outcome {
     let description = running(world, &arguments.name).await?;
-    let Some(variables) = description.environments.get(&arguments.host.name()) else {
+    let Some(mut variables) = description.environments.get(&arguments.host.name()).cloned() else {
         if arguments.host == Host::AzureArc {
             let again = "stop it and start it again as root: pgentra local down && pgentra local up --arc";
             return Err(
@@ -59,11 +60,15 @@ async fn env(world: &World, arguments: &LocalEnv) -> Outcome {
         return Err(Problem::new(Blame::Ours, "the running local cloud is of another version of pgentra")
             .hint("stop it and start it again: pgentra local down && pgentra local up"));
     };
+    variables.extend(environment::unproxied(world.env(), &description.environments));
     match arguments.output.output {
-        Format::Json => output::json(variables),
+        Format::Json => output::json(&variables),
         Format::Text => {
             // A shell that was another host before must not be two at once.
             let others: BTreeSet<_> = description.environments.values().flat_map(BTreeMap::keys).collect();
+            // No host of a cloud with --link-local sets it, and another cloud's may stand there.
+            let metadata = environment::METADATA.to_owned();
+            let others: BTreeSet<_> = others.into_iter().chain([&metadata]).collect();
             let unset = others.into_iter().filter(|name| !variables.contains_key(*name));
             let unset = unset.map(|name| format!("unset {name}\n"));
             let export = variables.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value)));

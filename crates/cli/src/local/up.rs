@@ -70,12 +70,13 @@ async fn stay(world: &World, folder: &Path, arguments: &LocalUp) -> Outcome {
             output::result(&format!("{line}\n"))?;
         }
     }
-    let clock = cloud.azure().clock().clone();
+    let pod = cloud.pod().clone();
     let (control, outcome) = tokio::select! {
-        control = control.serve(&description, &clock, &stop) => (Some(control), Ok(())),
+        control = control.serve(&description, |by| pod.advance(by), &stop) => (Some(control), Ok(())),
         how = cloud.died() => (None, Err(Problem::new(Blame::Ours, format!("the PostgreSQL of the local cloud ended by itself ({how})"))
             .hint("start it again with -vv"))),
     };
+    drop(pod);
     cloud.stop().await;
     // Whoever asked for the end hears it now.
     drop(control);

@@ -11,6 +11,7 @@
 //!
 //! What follows a token's expiry: nothing, as on Azure. A session outlives it, a new one needs a new token.
 
+mod administrators;
 mod control;
 mod flexible;
 mod init;
@@ -32,6 +33,7 @@ use pgentra_verify::Verifier;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
+pub use administrators::{ChangeError, add_administrator, remove_administrator, set_directory};
 pub use init::{InitError, Setup, init};
 pub use principal::{Principal, PrincipalKind, UnknownPrincipalKind};
 pub use upstream::{ServiceAccount, Upstream};

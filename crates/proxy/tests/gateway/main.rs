@@ -7,6 +7,7 @@
     reason = "a test, whose helpers stand outside of test functions"
 )]
 
+mod administrators;
 mod cancel;
 mod capacity;
 mod flexible;
