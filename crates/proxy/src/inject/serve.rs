@@ -17,7 +17,7 @@ use crate::session::drain::{Drain, Watched, is_drained};
 use crate::session::end::End;
 use crate::session::listen::{Listen, Stages, accept};
 use crate::session::position::Position;
-use crate::session::relay::{AsIs, Broken, Rewrite, Side, relay};
+use crate::session::relay::{AsIs, Broken, Rewrite, Side, hang_up, relay};
 use crate::session::traffic::Counted;
 
 /// The message Terminate (PostgreSQL documentation, "Message Formats").
@@ -202,10 +202,15 @@ impl Injector {
         let relayed = relay(client, server, first, &mut position).await;
         let side = take_leave(server, relayed).await?;
         if position.was_left_at_rest() {
-            // It hears at once that it may go; what it thinks of that is its own affair. Boxed, as an idle session would
-            // pay for it.
-            let _ = client.shutdown().await;
-            Box::pin(self.take_back(*session, position.into_settings())).await;
+            // Boxed, as an idle session would pay for it.
+            Box::pin(async {
+                // The relay has delivered everything; the client hears at once that it may go.
+                let _ = client.shutdown().await;
+                self.take_back(*session, position.into_settings()).await;
+                // To close while bytes of the client are unread would have the system drop what the client has not read.
+                hang_up(client).await;
+            })
+            .await;
         }
         Ok(side)
     }
