@@ -239,13 +239,14 @@ where
     }
 }
 
-async fn receive<S, T>(
+async fn receive<S, T, E>(
     stream: &mut S,
     received: &mut BytesMut,
-    decode: impl Fn(&mut BytesMut) -> Result<Option<T>, pgentra_wire::WireError>,
+    decode: impl Fn(&mut BytesMut) -> Result<Option<T>, E>,
 ) -> io::Result<T>
 where
     S: AsyncRead + Unpin,
+    E: std::fmt::Debug,
 {
     loop {
         if let Some(value) = decode(received).unwrap() {

@@ -135,6 +135,10 @@ impl Injector {
                 }
                 return;
             }
+            Err(End::Unanswered(error)) => {
+                tracing::debug!(%address, %error, "a connection was closed without an answer, as its first packet is none");
+                return Box::pin(client.close()).await;
+            }
             Err(End::Gone(error)) => {
                 tracing::debug!(%address, %error, "a client left before its session began");
                 return;

@@ -154,11 +154,15 @@ fn sessions_are_counted_and_written_down_and_no_token_is_seen() {
         let mut guesser = watched.running.dial().await;
         guesser.write_all(&guess).await.unwrap();
         assert_eq!(guesser.read(&mut [0]).await.unwrap(), 0, "nothing is said of a guess");
-        drop(client);
+        // A driver that gives up before it is connected sends Terminate; it is not refused.
+        let mut early = watched.running.dial().await;
+        early.write_all(b"X\0\0\0\x04").await.unwrap();
+        assert_eq!(early.read(&mut [0]).await.unwrap(), 0, "nothing is said to it");
+        drop((client, early));
         watched.empty().await;
 
         for (series, value) in [
-            ("connections_total{target=\"my-target\"}", 5.0),
+            ("connections_total{target=\"my-target\"}", 6.0),
             ("cancels_total{target=\"my-target\",result=\"passed_on\"}", 1.0),
             ("cancels_total{target=\"my-target\",result=\"unknown_key\"}", 1.0),
             ("cancels_total{target=\"my-target\",result=\"failed\"}", 0.0),
