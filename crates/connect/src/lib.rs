@@ -41,6 +41,7 @@ mod session;
 mod signed_in;
 mod stages;
 mod stream;
+mod strike_out;
 mod target;
 pub mod tls;
 mod token_state;

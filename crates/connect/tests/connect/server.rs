@@ -14,7 +14,7 @@ use pgentra_identity::{Clock, Cloud, Credential, Env, Files, Resource, SystemClo
 use pgentra_wire::backend::{
     Authentication, BackendKeyData, BackendMessage, ParameterStatus, TransactionStatus,
 };
-use pgentra_wire::fields::{Fields, Severity};
+use pgentra_wire::fields::{FieldCode, Fields, Severity};
 use pgentra_wire::frontend::AuthenticationAnswer;
 use pgentra_wire::startup::{CancelKey, CancelRequest, FirstPacket, StartupMessage};
 use rustls::ServerConfig;
@@ -54,6 +54,10 @@ pub(crate) enum Verdict {
     },
     /// Refuses in a message that repeats the password.
     Echo,
+    /// Accepts, and repeats the password in a setting and in each text of a notice.
+    Repeat,
+    /// Accepts, and then refuses in a message that repeats the password.
+    AcceptAndEcho,
     /// Accepts, and then never gets ready.
     Chatter,
 }
@@ -183,6 +187,29 @@ impl Behaviour {
             Verdict::Accept => {
                 send(stream, &[BackendMessage::Authentication(Authentication::Ok)]).await?;
                 return Ok(true);
+            }
+            Verdict::Repeat => {
+                let payload = password.split('.').nth(1).unwrap();
+                let setting = |name: &str, value: &str| {
+                    let (name, value) = (name.to_owned().into(), value.to_owned().into());
+                    BackendMessage::ParameterStatus(ParameterStatus { name, value })
+                };
+                let notice = Fields::new(Severity::Notice, "00000", &format!("{password}{password}"))
+                    .with_detail(payload)
+                    .with_hint(&format!("is it {password}?"))
+                    .with(FieldCode::WHERE, password);
+                let said = [
+                    BackendMessage::Authentication(Authentication::Ok),
+                    setting("application_name", password),
+                    setting(password, "value"),
+                    BackendMessage::NoticeResponse(notice),
+                ];
+                send(stream, &said).await?;
+                return Ok(true);
+            }
+            Verdict::AcceptAndEcho => {
+                send(stream, &[BackendMessage::Authentication(Authentication::Ok)]).await?;
+                Fields::new(Severity::Fatal, "28000", "no").with_detail(password)
             }
             Verdict::Chatter => {
                 send(stream, &[BackendMessage::Authentication(Authentication::Ok)]).await?;
