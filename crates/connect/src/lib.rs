@@ -22,6 +22,7 @@
 //! MD5 or SCRAM. There is no switch for that: libpq's `sslmode` below `verify-ca` is refused.
 
 pub mod adapter;
+mod as_libpq;
 mod cancel;
 mod connector;
 mod conninfo;

@@ -353,6 +353,13 @@ impl Machine {
         self.credential.token(&resource()).await.unwrap().expose_secret().to_owned()
     }
 
+    /// The same with the authorities that the conninfo names.
+    pub(crate) fn connector_of(&self, conninfo: &str) -> Result<Connector, ConnectError> {
+        let env = Env::from_map::<String, String>([]);
+        let target = Target::resolve(&Layers::gather(Some(conninfo), &[], &env, &Files::real())?)?;
+        Connector::new(target, self.credential.clone(), resource())
+    }
+
     pub(crate) fn connector(&self, conninfo: &str, roots: &str) -> Result<Connector, ConnectError> {
         let target = target(conninfo)?.with_roots(Roots::from_pem(roots.as_bytes())?);
         Connector::new(target, self.credential.clone(), resource())
