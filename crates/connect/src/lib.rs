@@ -32,6 +32,7 @@ mod handshake;
 mod keyword;
 mod layers;
 mod libpq;
+mod look_up;
 mod refusal;
 mod resume;
 mod role_name;
