@@ -159,7 +159,8 @@ impl Refusal {
     }
 
     /// Whether an out-of-date token can be the reason, so that a newer one may help: it has expired, or was issued
-    /// before the principal was created anew or joined the group.
+    /// before the principal was created anew or joined the group. A plain 28P01 is none of these: Azure says it of a role
+    /// that is not mapped, and each wrong role name would cost a request for a token.
     pub fn stale_token_explains(self) -> bool {
         matches!(self, Refusal::Expired | Refusal::Validation | Refusal::OidMismatch | Refusal::NotInGroup)
     }
