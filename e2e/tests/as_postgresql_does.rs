@@ -1,5 +1,5 @@
 //! What a client gets for what it sends first: the same from PostgreSQL itself, the proxy and the gateway.
-#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failing helper fails its test")]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
