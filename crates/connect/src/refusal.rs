@@ -3,6 +3,8 @@
 use pgentra_identity::{AccessToken, TokenKind, UnverifiedClaims};
 use pgentra_wire::fields::Fields;
 
+use crate::strike_out;
+
 /// Why a server refused a sign-in, as told by its words and its SQLSTATE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -157,7 +159,8 @@ impl Refusal {
     }
 
     /// Whether an out-of-date token can be the reason, so that a newer one may help: it has expired, or was issued
-    /// before the principal was created anew or joined the group.
+    /// before the principal was created anew or joined the group. A plain 28P01 is none of these: Azure says it of a role
+    /// that is not mapped, and each wrong role name would cost a request for a token.
     pub fn stale_token_explains(self) -> bool {
         matches!(self, Refusal::Expired | Refusal::Validation | Refusal::OidMismatch | Refusal::NotInGroup)
     }
@@ -244,7 +247,7 @@ impl ServerMessage {
 
     /// Takes the texts out of an ErrorResponse. Where they repeat the token or a part of it, the part is struck out.
     pub(crate) fn read(fields: &Fields, token: &str) -> ServerMessage {
-        let clean = |text: &str| strike_out(text, token);
+        let clean = |text: &str| clean(text, token);
         ServerMessage {
             sqlstate: clean(&fields.sqlstate()),
             message: clean(&fields.message()),
@@ -257,18 +260,9 @@ impl ServerMessage {
 /// More of a server's text than this is not kept.
 const TEXT_LIMIT: usize = 2000;
 
-/// Shorter pieces of a token are words that may stand in any text.
-const SECRET_PIECE: usize = 12;
-
-fn strike_out(text: &str, token: &str) -> String {
-    let mut clean = text.to_owned();
-    for secret in std::iter::once(token).chain(token.split('.')).filter(|piece| piece.len() >= SECRET_PIECE) {
-        if clean.contains(secret) {
-            clean = clean.replace(secret, "[redacted]");
-        }
-    }
+fn clean(text: &str, token: &str) -> String {
     // A control character in a terminal can hide or forge lines.
-    clean.chars().filter(|c| !c.is_control()).take(TEXT_LIMIT).collect()
+    strike_out::in_text(text, token).chars().filter(|c| !c.is_control()).take(TEXT_LIMIT).collect()
 }
 
 #[cfg(test)]

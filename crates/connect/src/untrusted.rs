@@ -43,7 +43,8 @@ impl ServerCertVerifier for Naming {
         let verified = self.0.verify_server_cert(certificate, intermediates, server_name, ocsp_response, now);
         verified.map_err(|error| {
             let unknown = error == rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-            let issuer = unknown.then(|| issuer(intermediates.last().unwrap_or(certificate))).flatten();
+            let by_itself = is_authority_itself(&error) && issues(certificate, certificate);
+            let issuer = (unknown || by_itself).then(|| issuer(top(certificate, intermediates))).flatten();
             match issuer {
                 Some(issuer) => {
                     let untrusted = OtherError(Arc::new(Untrusted { issuer }));
@@ -84,6 +85,37 @@ impl fmt::Display for Untrusted {
 }
 
 impl Error for Untrusted {}
+
+/// Whether a verifier of rustls says that a server shows a certificate of an authority.
+pub(crate) fn is_authority_itself(error: &rustls::Error) -> bool {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other))) => {
+            other.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity)
+        }
+        _ => false,
+    }
+}
+
+/// The last certificate of the chain that these others complete, whatever their order.
+fn top<'a>(certificate: &'a CertificateDer<'a>, others: &'a [CertificateDer<'a>]) -> &'a CertificateDer<'a> {
+    let mut top = certificate;
+    // No chain is longer than all of them.
+    for _ in others {
+        match others.iter().find(|other| issues(other, top) && !issues(top, top)) {
+            Some(issuer) => top = issuer,
+            None => break,
+        }
+    }
+    top
+}
+
+/// Whether the one's name is that of whoever signed the other.
+fn issues(issuer: &CertificateDer<'_>, certificate: &CertificateDer<'_>) -> bool {
+    match (EndEntityCert::try_from(issuer), EndEntityCert::try_from(certificate)) {
+        (Ok(issuer), Ok(certificate)) => issuer.subject() == certificate.issuer(),
+        _ => false,
+    }
+}
 
 /// The common name of whoever signed a certificate, or else the organisation.
 fn issuer(certificate: &CertificateDer<'_>) -> Option<String> {

@@ -60,6 +60,10 @@ impl Gateway {
                 }
                 return;
             }
+            Err(End::Unanswered(error)) => {
+                tracing::debug!(%address, %error, "a connection was closed without an answer, as its first packet is none");
+                return client.close().await;
+            }
             Err(End::Gone(error)) => {
                 tracing::debug!(%address, %error, "a client left before its session began");
                 return;

@@ -16,7 +16,7 @@ use crate::session::drain::{Drain, Watched, is_drained};
 use crate::session::end::End;
 use crate::session::listen::{Listen, Stages, accept};
 use crate::session::position::Position;
-use crate::session::relay::{AsIs, Broken, Rewrite, Side, relay};
+use crate::session::relay::{AsIs, Broken, Rewrite, Side, hang_up, relay};
 use crate::session::starting::{Seat, Starting};
 use crate::session::traffic::Counted;
 
@@ -135,6 +135,10 @@ impl Injector {
                 }
                 return;
             }
+            Err(End::Unanswered(error)) => {
+                tracing::debug!(%address, %error, "a connection was closed without an answer, as its first packet is none");
+                return Box::pin(client.close()).await;
+            }
             Err(End::Gone(error)) => {
                 tracing::debug!(%address, %error, "a client left before its session began");
                 return;
@@ -202,11 +206,16 @@ impl Injector {
         let relayed = relay(client, server, first, &mut position).await;
         let side = take_leave(server, relayed).await?;
         if position.was_left_at_rest() {
-            // It hears at once that it may go; what it thinks of that is its own affair. Boxed, as an idle session would
-            // pay for it.
-            let _ = client.shutdown().await;
-            session.client = None;
-            Box::pin(self.take_back(*session, position.into_settings())).await;
+            // Boxed, as an idle session would pay for it.
+            Box::pin(async {
+                // The relay has delivered everything; the client hears at once that it may go.
+                let _ = client.shutdown().await;
+                session.client = None;
+                self.take_back(*session, position.into_settings()).await;
+                // To close while bytes of the client are unread would have the system drop what the client has not read.
+                hang_up(client).await;
+            })
+            .await;
         }
         Ok(side)
     }

@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub use audit::{AuditLog, OpenLog};
 pub(crate) use counts::Cancelled;
@@ -35,6 +36,8 @@ pub struct Observer(Arc<Process>);
 struct Process {
     clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
     began: SystemTime,
+    /// Tells the process from every other, as their audit lines may stand in one file.
+    instance: Uuid,
     /// Cancelled when the process begins to drain.
     stop: CancellationToken,
     started: AtomicBool,
@@ -54,6 +57,7 @@ impl Observer {
     ) -> Self {
         Self(Arc::new(Process {
             began: clock(),
+            instance: Uuid::new_v4(),
             clock: Box::new(clock),
             stop,
             started: AtomicBool::new(false),
@@ -98,6 +102,10 @@ impl Observer {
 
     pub(crate) fn now(&self) -> SystemTime {
         (self.0.clock)()
+    }
+
+    pub(crate) fn instance(&self) -> Uuid {
+        self.0.instance
     }
 
     pub(crate) fn targets(&self) -> Vec<Arc<TargetObserver>> {

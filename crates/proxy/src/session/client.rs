@@ -30,6 +30,9 @@ use super::starting::silent;
 /// The newest version of the protocol that clients may speak with us. The server behind is spoken to in 3.0: they differ
 /// in the length of cancel keys, which are ours.
 const NEWEST: ProtocolVersion = ProtocolVersion::V3_2;
+/// The codes of requests for encryption (PostgreSQL documentation, "Message Formats"), as versions.
+const SSL_REQUEST: ProtocolVersion = ProtocolVersion { major: 1234, minor: 5679 };
+const GSSENC_REQUEST: ProtocolVersion = ProtocolVersion { major: 1234, minor: 5680 };
 /// How long a client may take to read its last message and hang up.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// A client that vanished without a word is noticed by probes after this time of silence.
@@ -172,10 +175,11 @@ impl<S: Socket> Client<S> {
         }
     }
 
-    /// Goes through the requests for encryption to the packet that says what the client wants.
+    /// Goes through the requests for encryption to the packet that says what the client wants. What PostgreSQL would not
+    /// answer is [`End::Unanswered`].
     ///
     /// TLS begins either at once, when it must agree on the protocol `postgresql` by ALPN, or after an SSLRequest. GSSAPI
-    /// encryption is declined. Exactly the bytes of each packet are read, so nothing that was sent in the clear can pass
+    /// encryption is declined, as is TLS inside of TLS. Exactly the bytes of each packet are read, so nothing that was sent in the clear can pass
     /// for something sent inside TLS (CVE-2021-23214). Without `tls` an SSLRequest is declined, and a client that begins
     /// with TLS is left, as it reads nothing else.
     ///
@@ -188,30 +192,30 @@ impl<S: Socket> Client<S> {
                 return Err(End::Gone(io::Error::other("direct TLS without the ALPN protocol postgresql")));
             }
         }
-        let (mut tls_declined, mut gss_declined) = (false, false);
+        // PostgreSQL takes each request once, and a further one for a protocol version, which it does not speak.
+        let (mut tls_asked, mut gss_asked) = (false, false);
         let mut packet = timeout_at(first, self.first_packet()).await.unwrap_or_else(|_| Err(silent()))?;
         loop {
             match packet {
                 FirstPacket::Startup(start) => return Ok(Opening::Startup(start)),
                 FirstPacket::Cancel(cancel) => return Ok(Opening::Cancel(cancel)),
-                FirstPacket::SslRequest if !self.is_encrypted() && !tls_declined => match tls {
-                    Some(tls) => {
-                        self.write_all(b"S").await?;
-                        self.handshake(tls).await?;
+                FirstPacket::SslRequest if !tls_asked => {
+                    tls_asked = true;
+                    match tls {
+                        Some(tls) if !self.is_encrypted() => {
+                            gss_asked = true;
+                            self.write_all(b"S").await?;
+                            self.handshake(tls).await?;
+                        }
+                        _ => self.decline().await?,
                     }
-                    None => {
-                        tls_declined = true;
-                        self.write_all(b"N").await?;
-                    }
-                },
-                FirstPacket::GssEncRequest if !self.is_encrypted() && !gss_declined => {
-                    gss_declined = true;
-                    self.write_all(b"N").await?;
                 }
-                FirstPacket::SslRequest | FirstPacket::GssEncRequest => {
-                    let message = "a second request for encryption";
-                    return Err(fatal(sqlstate::PROTOCOL_VIOLATION, message).into());
+                FirstPacket::GssEncRequest if !gss_asked => {
+                    gss_asked = true;
+                    self.decline().await?;
                 }
+                FirstPacket::SslRequest => return Err(unsupported(SSL_REQUEST).into()),
+                FirstPacket::GssEncRequest => return Err(unsupported(GSSENC_REQUEST).into()),
                 FirstPacket::Unsupported(version) => return Err(unsupported(version).into()),
             }
             packet = self.first_packet().await?;
@@ -280,6 +284,11 @@ impl<S: Socket> Client<S> {
         }
     }
 
+    async fn decline(&mut self) -> io::Result<()> {
+        self.write_all(b"N").await?;
+        self.flush().await
+    }
+
     async fn begins_with_tls(&mut self) -> io::Result<bool> {
         match &self.transport {
             Transport::Plain(stream) => stream.begins_with_tls().await,
@@ -321,7 +330,7 @@ impl<S: Socket> Client<S> {
             if let Some(packet) = FirstPacket::decode(&mut received)? {
                 return Ok(packet);
             }
-            // The decoder has compared the length with its limit.
+            // The decoder has compared the length with its limits.
             let whole = received.first_chunk().map_or(4, |length| u32::from_be_bytes(*length) as usize);
             fill(self, &mut received, whole).await?;
         }

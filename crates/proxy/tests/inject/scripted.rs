@@ -31,6 +31,8 @@ pub(crate) struct Scripted {
 pub(crate) struct Connected {
     pub(crate) stream: TlsStream<TcpStream>,
     received: BytesMut,
+    /// What it was signed in with.
+    pub(crate) token: String,
 }
 
 impl Scripted {
@@ -57,7 +59,11 @@ impl Scripted {
         stream.set_nodelay(true).unwrap();
         stream.read_exact(&mut [0; 8]).await.unwrap();
         stream.write_all(b"S").await.unwrap();
-        Connected { stream: self.tls.accept(stream).await.unwrap(), received: BytesMut::new() }
+        Connected {
+            stream: self.tls.accept(stream).await.unwrap(),
+            received: BytesMut::new(),
+            token: String::new(),
+        }
     }
 
     /// The next connection, signed in.
@@ -101,9 +107,13 @@ impl Connected {
             }
         };
         self.send(&[BackendMessage::Authentication(Authentication::CleartextPassword)]).await;
-        while AuthenticationAnswer::decode(&mut self.received).unwrap().is_none() {
-            self.more().await;
-        }
+        let answer = loop {
+            match AuthenticationAnswer::decode(&mut self.received).unwrap() {
+                Some(answer) => break answer,
+                None => self.more().await,
+            }
+        };
+        self.token = String::from_utf8(answer.password().unwrap().to_vec()).unwrap();
         start
     }
 
