@@ -22,6 +22,7 @@
 //! MD5 or SCRAM. There is no switch for that: libpq's `sslmode` below `verify-ca` is refused.
 
 pub mod adapter;
+mod advice;
 mod cancel;
 mod connector;
 mod conninfo;
@@ -31,6 +32,7 @@ mod handshake;
 mod keyword;
 mod layers;
 mod libpq;
+pub mod quote;
 mod refusal;
 mod resume;
 mod role_name;

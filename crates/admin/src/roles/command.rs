@@ -10,6 +10,7 @@ use super::server::{PRINCIPALS, Server};
 use super::sql::{self, Dialect};
 use super::{Flavour, Kind, RoleName};
 use crate::directory::Directory;
+use pgentra_connect::quote;
 
 /// A role to be made.
 #[derive(Debug, Clone)]
@@ -90,7 +91,11 @@ impl Drop {
         if let Some(heir) =
             self.reassign_to.as_ref().filter(|heir| !roles.all.contains_key(*heir) || **heir == self.name)
         {
-            return Err(Faults::one(format!("there is no other role \"{heir}\" to reassign to")).into());
+            return Err(Faults::one(format!(
+                "there is no other role {heir} to reassign to",
+                heir = quote::name(heir)
+            ))
+            .into());
         }
         let found = obstacles(server, &principals, role.oid).await?;
         let is_owner = found.iter().any(|found| found.is_owned());
