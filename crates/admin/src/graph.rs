@@ -1,9 +1,9 @@
 //! Who is in the tenant, through Microsoft Graph v1.0 (Microsoft: serviceprincipal-list, directoryobject-getbyids).
 
-use pgentra_connect::quote;
 use std::collections::BTreeSet;
 use std::fmt;
 
+use pgentra_connect::quote;
 use pgentra_identity::{Credential, World};
 use serde_json::{Value, json};
 use uuid::Uuid;

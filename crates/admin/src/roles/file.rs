@@ -1,9 +1,9 @@
 //! The file of roles: see `docs/roles.md`.
 
-use pgentra_connect::quote;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use pgentra_connect::quote;
 use uuid::Uuid;
 
 use super::Kind;

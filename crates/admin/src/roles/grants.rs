@@ -1,8 +1,8 @@
 //! What roles may do in one database, and how that differs from a file.
 
-use pgentra_connect::quote;
 use std::collections::{BTreeMap, BTreeSet};
 
+use pgentra_connect::quote;
 use tokio_postgres::Row;
 
 use super::change::{Change, Defaults, Named, Privilege};

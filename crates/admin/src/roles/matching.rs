@@ -1,8 +1,8 @@
 //! Which role of the server is which role of the file, and how they differ.
 
-use pgentra_connect::quote;
 use std::collections::{BTreeMap, BTreeSet};
 
+use pgentra_connect::quote;
 use uuid::Uuid;
 
 use super::change::{Change, Principal};

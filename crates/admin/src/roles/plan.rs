@@ -1,9 +1,9 @@
 //! From a file and a server to what has to change.
 
-use pgentra_connect::quote;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use pgentra_connect::quote;
 use uuid::Uuid;
 
 use super::Flavour;
