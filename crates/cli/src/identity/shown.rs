@@ -154,3 +154,39 @@ impl Admin {
         drawn(&columns, &rows)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever may make an application in the tenant gives it any display name.
+    #[test]
+    fn a_display_name_is_shown_and_not_obeyed() {
+        let name = "a\x1b]0;x\x07\u{9b}\u{202e}\nmyVm | managed-identity";
+        let found = Found {
+            name: name.to_owned(),
+            kind: "application".to_owned(),
+            object_id: "o".to_owned(),
+            client_id: None,
+            resource_id: None,
+        };
+        let table = Found::table(&[found]).render(true);
+        let rows: Vec<_> = table.lines().skip(2).collect();
+        assert!(rows[0].starts_with(" a\\x1B]0;x\\x07\\u009B\\u202E"), "{table}");
+        assert!(
+            rows[0].contains("+| application") && rows[1].starts_with(" myVm | managed-identity "),
+            "{table}"
+        );
+        assert!(!table.chars().any(|char| char != '\n' && quote::is_hidden(char)), "{table:?}");
+
+        let machine = Machine {
+            name: name.to_owned(),
+            id: name.to_owned(),
+            resource_group: "g".to_owned(),
+            system_assigned: None,
+            user_assigned: Vec::new(),
+        };
+        let text = machine.text().render(false);
+        assert!(!text.contains("\nmyVm") && text.contains("--vm $'a\\033"), "{text}");
+    }
+}
