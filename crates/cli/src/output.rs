@@ -10,11 +10,11 @@ use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::{FormatFields, format};
 
 use crate::problem::{Outcome, Problem};
-use crate::text::Text;
+use crate::text::{Printable, Text};
 
 /// Prints a result for a person. A reader that went away is no failure.
-pub(crate) fn result(text: impl Into<Text>) -> Outcome {
-    exact(&text.into().render(has_colour(&std::io::stdout())))
+pub(crate) fn result(text: impl Printable) -> Outcome {
+    exact(&text.into_text().render(has_colour(&std::io::stdout())))
 }
 
 /// Prints a result for a program, byte by byte as it is. A reader that went away is no failure.
@@ -41,8 +41,8 @@ pub(crate) fn say_json(line: &str) {
 }
 
 /// Says something to the person on stderr. A stderr that went away is no failure.
-pub(crate) fn say(text: impl Into<Text>) {
-    let mut text = text.into();
+pub(crate) fn say(text: impl Printable) {
+    let mut text = text.into_text();
     text.push("\n");
     to_stderr(&text);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output;
-use crate::text::Text;
+use crate::text::Printable;
 
 /// Often enough to look alive.
 const TICK: Duration = Duration::from_millis(100);
@@ -34,12 +34,12 @@ impl Progress {
     pub(crate) fn show(&self, doing: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(doing.to_owned()),
-            None => output::say(format!("… {doing}")),
+            None => output::say(&format!("… {doing}")),
         }
     }
 
     /// Prints lines above the display.
-    pub(crate) fn say(&self, text: impl Into<Text>) {
+    pub(crate) fn say(&self, text: impl Printable) {
         match &self.bar {
             Some(bar) => bar.suspend(|| output::say(text)),
             None => output::say(text),

@@ -43,6 +43,30 @@ impl From<String> for Text {
     }
 }
 
+/// What can be printed: a text, or a string, which becomes one.
+pub(crate) trait Printable {
+    /// The text.
+    fn into_text(self) -> Text;
+}
+
+impl Printable for Text {
+    fn into_text(self) -> Text {
+        self
+    }
+}
+
+impl Printable for &str {
+    fn into_text(self) -> Text {
+        self.into()
+    }
+}
+
+impl Printable for &String {
+    fn into_text(self) -> Text {
+        self.into()
+    }
+}
+
 impl FromIterator<Text> for Text {
     fn from_iter<I: IntoIterator<Item = Text>>(pieces: I) -> Self {
         Self(pieces.into_iter().flat_map(|piece| piece.0).collect())

@@ -81,8 +81,7 @@ impl<'a> Matcher<'a> {
                 &role.name
             }
             several => {
-                let names: Vec<String> =
-                    several.iter().map(|role| format!("{}", quote::name(&role.name))).collect();
+                let names: Vec<String> = several.iter().map(|role| quote::name(&role.name)).collect();
                 let message = format!(
                     "the principal of {name} has several roles: {}; name one of them",
                     names.join(", "),

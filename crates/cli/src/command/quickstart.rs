@@ -56,7 +56,7 @@ pub(crate) async fn run(world: &World, arguments: Quickstart) -> Outcome {
     match arguments.output.output {
         Format::Json => output::json(&played),
         Format::Text => {
-            output::result(format!("\nConnected!\n\nPostgres version: {}\n", played.version))?;
+            output::result(&format!("\nConnected!\n\nPostgres version: {}\n", played.version))?;
             output::say(text![
                 "\n",
                 faint(

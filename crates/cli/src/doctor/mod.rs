@@ -81,7 +81,7 @@ fn marks(world: &World) -> Marks {
 /// Prints a section of `docs/errors.md`.
 fn explain(id: &str) -> Outcome {
     match Finding::named(id) {
-        Some(finding) => output::result(format!("{}\n\n{}\n", finding.id(), finding.section())),
+        Some(finding) => output::result(&format!("{}\n\n{}\n", finding.id(), finding.section())),
         None => {
             let ids: Vec<_> = Finding::ALL.iter().map(|finding| finding.id()).collect();
             Err(Problem::new(Blame::Usage, format!("there is no finding `{id}`"))

@@ -51,7 +51,7 @@ pub(crate) async fn check(
         format!("the server takes the identity for the role {user}", user = quote::name(user)),
     );
     report.pass(Check::Login, format!("the role {user} may log in", user = quote::name(user)));
-    report.pass(Check::Exists, format!("{}", quote::name(&connector.target().database())));
+    report.pass(Check::Exists, quote::name(connector.target().database()));
     report.pass(Check::Connect, format!("the role {user} may connect", user = quote::name(user)));
     query(world, &session, report).await?;
     mapping(&session, token, report).await;

@@ -204,7 +204,7 @@ impl Grounds {
         };
         let kept = self.vm.user_assigned.len();
         let kept = if assigned || kept == 0 { String::new() } else { format!("; {kept} others stay") };
-        output::say(format!(
+        output::say(&format!(
             "{} virtual machine {}: {identity}{kept}",
             sign(assigned),
             quote::line(&self.vm.name)

@@ -35,7 +35,7 @@ async fn assign(world: &World, arguments: Assign) -> Outcome {
     let vm = manager.vm(group, &arguments.vm).await?;
     let wanted = wanted(&manager, group, arguments.identity.as_deref()).await?;
     let after = if vm.has(&wanted) {
-        output::say(format!("{} has it already; nothing was changed", quote::line(&vm.name)));
+        output::say(&format!("{} has it already; nothing was changed", quote::line(&vm.name)));
         vm
     } else {
         manager.assign(&vm, &wanted).await?
@@ -132,7 +132,7 @@ async fn add(world: &World, AdminChange { who, of }: AdminChange) -> Outcome {
         );
     }
     if !manager.add_administrator(&server, &new).await? {
-        output::say(format!("{} is an administrator already; nothing was changed", quote::line(&new.name)));
+        output::say(&format!("{} is an administrator already; nothing was changed", quote::line(&new.name)));
     }
     changed(&new, of.output.output)
 }

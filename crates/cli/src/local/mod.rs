@@ -33,7 +33,7 @@ pub(crate) async fn run(world: &World, command: Local) -> Outcome {
 
 async fn down(world: &World, name: &LocalName) -> Outcome {
     if control::down(&folder::of(world.env(), &name.name)).await? {
-        output::say(format!("local cloud `{}` stopped; nothing is left of it", name.name));
+        output::say(&format!("local cloud `{}` stopped; nothing is left of it", name.name));
         Ok(())
     } else {
         Err(none_runs(&name.name))
@@ -80,7 +80,7 @@ async fn clock(world: &World, arguments: &LocalClock) -> Outcome {
     let by = arguments.advance.unwrap_or_default();
     let now = control::advance(&folder, by).await?.ok_or_else(|| none_runs(name))?;
     match arguments.output.output {
-        Format::Text => output::result(format!("{}\n", date(now))),
+        Format::Text => output::result(&format!("{}\n", date(now))),
         Format::Json => output::json(&serde_json::json!({ "now": now })),
     }
 }

@@ -18,7 +18,7 @@ pub(crate) fn run(role: &str) -> Outcome {
     let mut stdin = std::io::stdin().lock();
     let password = if stdin.is_terminal() {
         let _silence = Silence::begin();
-        output::say(format!("Password for {role}: "));
+        output::say(&format!("Password for {role}: "));
         let password = line(&mut stdin)?;
         output::say("Again: ");
         if line(&mut stdin)?.expose_secret() != password.expose_secret() {
