@@ -149,7 +149,7 @@ fn kind_of(address: IpAddr) -> &'static str {
 
 fn name_hint(host: &str) -> Option<String> {
     cloud_of(host)?;
-    let server = azure_server(host)?;
+    let server = quote::shell_word(azure_server(host)?);
     Some(format!(
         "does it exist: az postgres flexible-server show --resource-group GROUP --name {server}. A server in a private network has a name only where its private DNS zone is linked: az network private-dns link vnet list --resource-group GROUP --zone-name ZONE"
     ))
@@ -160,7 +160,7 @@ fn tcp_hint(finding: Finding, host: &str, address: SocketAddr) -> Option<String>
     if finding != Finding::TcpTimeout {
         return None;
     }
-    let server = azure_server(host)?;
+    let server = quote::shell_word(azure_server(host)?);
     Some(match kind_of(address.ip()) {
         "private" => format!(
             "the address is private: connect from inside the server's network or one that is peered with it, and see that no network security group drops port {}",
