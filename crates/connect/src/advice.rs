@@ -66,6 +66,22 @@ impl<'a> SignIn<'a> {
         candidates.into_iter().map(|candidate| candidate.name).find(|name| is_named(name))
     }
 
+    /// Which role fits better, if one does.
+    fn fits(&self) -> String {
+        match self.fitting_role() {
+            Some(fitting) => {
+                format!(" (the role that fits this identity: {})", name(&self.with_server(&fitting)))
+            }
+            None => String::new(),
+        }
+    }
+
+    /// A role as a user name of the same form as what was asked for.
+    fn with_server(&self, role: &str) -> String {
+        let server = self.role_on_single().and_then(|bare| self.role.strip_prefix(bare)).unwrap_or_default();
+        format!("{role}{server}")
+    }
+
     /// What a person types to have the role made for this token.
     fn registration(&self) -> Option<String> {
         if let Some(role) = self.role_on_single() {
@@ -133,12 +149,14 @@ impl Refusal {
             Refusal::OidMismatch => mismatch(sign_in, message),
             Refusal::UserTokenForServiceRole => format!(
                 "the role {role} is for an application and the token is a person's: sign in with the managed identity \
-                 (--source, --client-id), or as your own role; {}",
+                 (--source, --client-id), or as your own role{}; {}",
+                sign_in.fits(),
                 sign_in.anew()
             ),
             Refusal::AppTokenForUserRole => format!(
                 "the role {role} is for a person and the token is an application's: name the identity's role with -U \
-                 (pgentra whoami lists the names that fit); {}",
+                 (pgentra whoami lists the names that fit){}; {}",
+                sign_in.fits(),
                 sign_in.anew()
             ),
             Refusal::NotInGroup => format!(
@@ -183,7 +201,8 @@ fn statement(attribute: &str, sign_in: &SignIn<'_>) -> String {
 
 fn mismatch(sign_in: &SignIn<'_>, message: &str) -> String {
     let role = name(sign_in.role);
-    let whose = "belongs to another identity, or to an earlier one of the same name";
+    let whose =
+        format!("belongs to another identity, or to an earlier one of the same name{}", sign_in.fits());
     if is_single(message) || sign_in.role_on_single().is_some() {
         let bare = shell_word(sign_in.role_on_single().unwrap_or(sign_in.role));
         let bare = if bare.starts_with('-') { format!("-- {bare}") } else { bare };
@@ -214,13 +233,9 @@ fn not_mapped(sign_in: &SignIn<'_>) -> String {
             Some(sql) => format!(". Only if {role} is meant: {administrator}: {sql}"),
             None => String::new(),
         };
-        let first = match sign_in.role_on_single().and_then(|bare| sign_in.role.strip_prefix(bare)) {
-            Some(server) => format!("{fitting}{server}"),
-            None => fitting,
-        };
         return format!(
             "sign in as {}, the role that fits this identity (pgentra whoami); you asked for {role}{only}",
-            name(&first)
+            name(&sign_in.with_server(&fitting))
         );
     }
     let bytes = sign_in.role_on_single().unwrap_or(sign_in.role).len();
@@ -375,6 +390,7 @@ mod tests {
             "pgentra role drop 'my app'; pgentra role create --object-id {OID} --kind service 'my app'"
         );
         assert!(told.ends_with(&command) && told.contains("registered as the wrong kind"), "{told}");
+        assert!(told.contains("(the role that fits this identity: \"myVm\")"), "{told}");
         let told = hint(Refusal::UserTokenForServiceRole, "-ada", Some(&person()), "");
         let command =
             format!("pgentra role drop -- -ada; pgentra role create --object-id {OID} --kind user -- -ada");

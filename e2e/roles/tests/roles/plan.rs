@@ -49,7 +49,12 @@ fn a_plan_says_what_would_be_done() {
         );
         let script = plan.script().unwrap();
         assert!(script.starts_with("\\set ON_ERROR_STOP on\n\\encoding UTF8\n\\connect -reuse-previous=on \"dbname='postgres'\"\n"), "{script}");
-        assert!(script.contains("\nCOMMIT;\n\\connect -reuse-previous=on \"dbname='plan_app'\"\n\\encoding UTF8\nBEGIN;\n"), "{script}");
+        assert!(
+            script.contains(
+                "\nCOMMIT;\n\\connect -reuse-previous=on \"dbname='plan_app'\"\n\\encoding UTF8\nBEGIN;\n"
+            ),
+            "{script}"
+        );
         assert!(
             stage
                 .texts("postgres", "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'plan%'")
