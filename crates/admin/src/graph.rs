@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use pgentra_connect::quote;
 use pgentra_identity::{Credential, World};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -128,15 +129,24 @@ impl Graph {
         match (found.pop(), found.len()) {
             (Some(one), 0) => Ok(one),
             (None, _) => {
-                let message = format!("nobody among the {word} of the tenant is called \"{name}\"");
-                Err(AzureError::new(AzureErrorKind::NotFound, message)
-                    .hinting(format!("look for what begins like it: pgentra identity find --prefix {name}")))
+                let message = format!(
+                    "nobody among the {word} of the tenant is called {name}",
+                    name = quote::name(name)
+                );
+                Err(AzureError::new(AzureErrorKind::NotFound, message).hinting(format!(
+                    "look for what begins like it: pgentra identity find --prefix {}",
+                    quote::shell_word(name)
+                )))
             }
             (Some(last), _) => {
                 found.push(last);
                 let ids: Vec<_> = found.iter().map(Principal::described).collect();
-                let message =
-                    format!("{} of the {word} are called \"{name}\": {}", ids.len(), ids.join(", "));
+                let message = format!(
+                    "{} of the {word} are called {name}: {}",
+                    ids.len(),
+                    ids.join(", "),
+                    name = quote::name(name)
+                );
                 Err(AzureError::new(AzureErrorKind::Ambiguous, message)
                     .hinting("name the one you mean by its object id"))
             }

@@ -10,8 +10,10 @@ use pgentra_wire::startup::StartupMessage;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use zeroize::Zeroize as _;
 
+use crate::advice::SignIn;
 use crate::error::ConnectError;
-use crate::refusal::{Refusal, ServerMessage, SignIn};
+use crate::quote;
+use crate::refusal::{Refusal, ServerMessage};
 use crate::strike_out;
 
 /// A server sends about fifteen settings; one that never gets ready is stopped here.
@@ -149,12 +151,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
             Authentication::Sasl(_) => "a SASL mechanism that is not supported",
             _ => "an authentication method that is not supported",
         };
-        let role = self.sign_in.role;
+        let role = quote::name(self.sign_in.role);
         let message = format!(
-            "role \"{role}\" is not mapped to Entra: the server asks for {method}; the token was not sent"
+            "role {role} is not mapped to Entra: the server asks for {method}; the token was not sent"
         );
         let error = ConnectError::refused(Refusal::RoleNotMapped, message);
-        match Refusal::RoleNotMapped.hint(self.sign_in) {
+        match Refusal::RoleNotMapped.hint(self.sign_in, "") {
             Some(hint) => error.hinting(hint),
             None => error,
         }
@@ -166,7 +168,7 @@ pub(crate) fn refused(fields: &Fields, sign_in: &SignIn<'_>) -> ConnectError {
     let server = ServerMessage::read(fields, sign_in.token);
     let refusal = Refusal::classify(server.sqlstate(), server.message());
     let message = format!("the server refused: {} (SQLSTATE {})", server.message(), server.sqlstate());
-    let hint = refusal.hint(sign_in).or_else(|| server.hint().map(str::to_owned));
+    let hint = refusal.hint(sign_in, server.message()).or_else(|| server.hint().map(str::to_owned));
     let error = ConnectError::refused(refusal, message).saying(server);
     match hint {
         Some(hint) => error.hinting(hint),

@@ -22,6 +22,7 @@
 //! MD5 or SCRAM. There is no switch for that: libpq's `sslmode` below `verify-ca` is refused.
 
 pub mod adapter;
+mod advice;
 mod as_libpq;
 mod cancel;
 mod connector;
@@ -33,6 +34,7 @@ mod keyword;
 mod layers;
 mod libpq;
 mod look_up;
+pub mod quote;
 mod refusal;
 mod resume;
 mod role_name;

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::as_libpq;
 use crate::error::{ConnectError, ConnectErrorKind, TlsFailure};
+use crate::quote;
 use crate::roots::{Kind, Roots};
 use crate::stream::TlsStream;
 use crate::target::{SslMode, SslNegotiation};
@@ -136,7 +137,8 @@ where
         ask_for_tls(&mut stream, host).await?;
     }
     let name = ServerName::try_from(host.to_owned()).map_err(|error| {
-        ConnectError::config(format!("\"{host}\" cannot be the name of a server")).because(error)
+        ConnectError::config(format!("{host} cannot be the name of a server", host = quote::name(host)))
+            .because(error)
     })?;
     let stream = TlsStream::connect(stream, Arc::clone(config), name)
         .await

@@ -9,6 +9,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
 use webpki::EndEntityCert;
 
+use crate::quote;
+
 /// A verifier that decides as the one in it, and names the authority where that one only says "unknown issuer".
 #[derive(Debug)]
 pub(crate) struct Naming(pub(crate) Arc<dyn ServerCertVerifier>);
@@ -80,7 +82,7 @@ impl ServerCertVerifier for Naming {
 
 impl fmt::Display for Untrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it is signed by \"{}\", which is not among the trusted authorities", self.issuer)
+        write!(f, "it is signed by {}, which is not among the trusted authorities", quote::name(&self.issuer))
     }
 }
 

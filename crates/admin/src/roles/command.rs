@@ -14,6 +14,7 @@ use super::server::{PRINCIPALS, Server};
 use super::sql::{self, Dialect};
 use super::{Flavour, Kind, RoleName};
 use crate::directory::Directory;
+use pgentra_connect::quote;
 
 /// How long the tenant is asked what a principal is: the server checks it too.
 const LOOK_UP: Duration = Duration::from_secs(5);
@@ -127,7 +128,11 @@ impl Drop {
         if let Some(heir) =
             self.reassign_to.as_ref().filter(|heir| !roles.all.contains_key(*heir) || **heir == self.name)
         {
-            return Err(Faults::one(format!("there is no other role \"{heir}\" to reassign to")).into());
+            return Err(Faults::one(format!(
+                "there is no other role {heir} to reassign to",
+                heir = quote::name(heir)
+            ))
+            .into());
         }
         let found = obstacles(server, &principals, role.oid).await?;
         let is_owner = found.iter().any(|found| found.is_owned());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use pgentra_connect::{Connector, Layers, Target};
+use pgentra_connect::{Connector, Layers, Target, quote};
 use pgentra_emulator::options::{ArcAgent, ServerOptions};
 use pgentra_emulator::{Clock, Identity, LocalAzure, Options};
 use pgentra_identity::http::HttpClient;
@@ -166,7 +166,8 @@ impl LocalCloud {
                 ),
             ],
             Flavour::Flexible => vec![format!(
-                "select * from pgaadauth_create_principal_with_oid('{role}', '{object_id}', 'service', false, false);"
+                "select * from pgaadauth_create_principal_with_oid({}, '{object_id}', 'service', false, false);",
+                quote::literal(role)
             )],
         }
     }
@@ -366,7 +367,7 @@ pub(super) fn write(file: &Path, text: &str) -> Outcome {
 fn sql_name(role: &str) -> String {
     let plain = role.starts_with(|first: char| first.is_ascii_lowercase())
         && role.chars().all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_');
-    if plain { role.to_owned() } else { format!("\"{}\"", role.replace('"', "\"\"")) }
+    if plain { role.to_owned() } else { quote::identifier(role) }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub(crate) mod up;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pgentra_connect::quote::shell_word;
 use pgentra_identity::World;
 
 use crate::arguments::{Format, Host, Local, LocalClock, LocalEnv, LocalName, LocalStatus};
@@ -43,7 +44,7 @@ async fn down(world: &World, name: &LocalName) -> Outcome {
 async fn status(world: &World, arguments: &LocalStatus) -> Outcome {
     let description = running(world, &arguments.name).await?;
     match arguments.output.output {
-        Format::Text => output::result(&description.text()),
+        Format::Text => output::result(description.text()),
         Format::Json => output::json(&description),
     }
 }
@@ -71,8 +72,9 @@ async fn env(world: &World, arguments: &LocalEnv) -> Outcome {
             let others: BTreeSet<_> = others.into_iter().chain([&metadata]).collect();
             let unset = others.into_iter().filter(|name| !variables.contains_key(*name));
             let unset = unset.map(|name| format!("unset {name}\n"));
-            let export = variables.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value)));
-            output::result(&unset.chain(export).collect::<String>())
+            let export =
+                variables.iter().map(|(name, value)| format!("export {name}={}\n", shell_word(value)));
+            output::exact(&unset.chain(export).collect::<String>())
         }
     }
 }
@@ -97,24 +99,4 @@ fn none_runs(name: &str) -> Problem {
     let again = if name == "default" { String::new() } else { format!(" --name {name}") };
     Problem::new(Blame::Usage, format!("no local cloud `{name}` runs"))
         .hint(format!("start one: pgentra local up{again} --detach"))
-}
-
-/// A word for a POSIX shell.
-fn quoted(value: &str) -> String {
-    format!("'{}'", value.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shell_takes_a_quoted_value_as_it_is() {
-        let value = "a'b $HOME `id` \"c\" \\";
-        let shell = std::process::Command::new("sh")
-            .args(["-c", &format!("printf %s {}", quoted(value))])
-            .output()
-            .unwrap();
-        assert_eq!(String::from_utf8(shell.stdout).unwrap(), value);
-    }
 }

@@ -57,7 +57,7 @@ async fn stay(world: &World, folder: &Path, arguments: &LocalUp) -> Outcome {
     let control = Control::bind(folder)?;
     match arguments.output.output {
         Format::Text => {
-            output::say(&description.text());
+            output::say(description.text());
             output::say(
                 "ready; in another terminal: eval \"$(pgentra local env)\" && pgentra query -c 'SELECT current_user'",
             );
@@ -67,7 +67,7 @@ async fn stay(world: &World, folder: &Path, arguments: &LocalUp) -> Outcome {
         Format::Json => {
             let line = serde_json::to_string(&description)
                 .map_err(|error| Problem::ours("cannot render JSON", error))?;
-            output::result(&format!("{line}\n"))?;
+            output::exact(&format!("{line}\n"))?;
         }
     }
     let pod = cloud.pod().clone();
@@ -130,10 +130,10 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
             .hint("its own words are above; without --detach, -vv says more"));
     }
     match arguments.output.output {
-        Format::Json => output::result(&line),
+        Format::Json => output::exact(&line),
         Format::Text => {
             let found = control::status(folder).await?;
-            output::say(&found.map(|description| description.text()).unwrap_or_default());
+            output::say(found.map(|description| description.text()).unwrap_or_default());
             output::say(
                 "ready; next: eval \"$(pgentra local env)\" && pgentra query -c 'SELECT current_user'",
             );
