@@ -71,6 +71,7 @@ async function run({ files, identities, hosts }) {
     ["app service, object id", hosts.app_service, managed, byObject, named],
     ["app service, resource id", hosts.app_service, managed, byResource, named],
     ["cloud shell", hosts.cloud_shell, managed, [], administrator],
+    ["service fabric", { NODE_EXTRA_CA_CERTS: files.ca, ...hosts.service_fabric }, managed, [], vm],
     ["machine learning", hosts.machine_learning, managed, byClient, named],
     ["workload identity", federated, federation, [own], named],
     ["workload identity, default", federated, chain, [own], named],

@@ -91,6 +91,17 @@ fn at_the_true_address(flavour: Flavour) {
     let cloud = lab.cloud(flavour, &["--link-local"]);
     play(&lab, &cloud, flavour, "http://169.254.169.254");
 
+    // SDKs take the true address: a variable of another cloud is in the way.
+    let name = cloud.text("/name");
+    for host in ["vm", "user-assigned"] {
+        let set = lab.pgentra(&["local", "env", "--name", &name, "--host", host]).done();
+        assert!(set.ok().lines().any(|line| line == "unset AZURE_POD_IDENTITY_AUTHORITY_HOST"), "{set:?}");
+        assert!(
+            set.stdout.contains("169.254.169.254") && !set.stdout.contains("export AZURE_POD"),
+            "{set:?}"
+        );
+    }
+
     let mut nothing_of_azure = cloud.env("vm");
     nothing_of_azure.retain(|name, _| name.starts_with("PG"));
     lab.pgentra(&["token"]).token();

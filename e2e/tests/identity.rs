@@ -163,7 +163,8 @@ fn a_grant_does_the_administrators_half() {
 
 /// What the machine is to have by Resource Manager itself: a request of somebody else.
 fn patch(lab: &Lab, cloud: &Cloud<'_>, path: &str, method: &str, body: &str) {
-    let address = format!("{}{path}?api-version=2024-11-01", cloud.text("/management_url"));
+    let version = if path.contains("Microsoft.ManagedIdentity") { "2024-11-30" } else { "2024-11-01" };
+    let address = format!("{}{path}?api-version={version}", cloud.text("/management_url"));
     let token = "$(pgentra token --resource https://management.azure.com)";
     let script = format!(
         "curl -sSf -o /dev/null --cacert $SSL_CERT_FILE -X {method} -H 'Content-Type: application/json' \

@@ -156,14 +156,23 @@ fn ten_thousand_clients_in_a_burst() {
     let expected = serde_json::json!({ "session": SESSIONS, "53300": CLIENTS - SESSIONS });
     assert_eq!(told(), expected);
     stage.closes(before);
-    let memory = stage.status("VmRSS");
-    assert_eq!(told(), expected);
-    stage.closes(before);
-    let now = stage.status("VmRSS");
-    assert!(now < memory + memory / 4, "{now} kB are held, {memory} were");
+    // The allocator keeps what the most connections at the same moment took, and that differs a little from burst to burst; what
+    // stays of each client would add up in every one.
+    let mut memory = vec![stage.status("VmRSS")];
+    let settles = |memory: &[u64]| matches!(memory, [.., before, now] if *now < before + before / 8);
+    while !settles(&memory) {
+        assert!(memory.len() < 4, "{memory:?} kB are held after each burst");
+        assert_eq!(told(), expected);
+        stage.closes(before);
+        memory.push(stage.status("VmRSS"));
+    }
     let metrics = lab.program(&["curl", "-sS", &format!("{admin}metrics")]).done().ok().to_owned();
     let accepted = metrics.lines().find(|line| line.starts_with("pgentra_proxy_connections_total{")).unwrap();
-    assert_eq!(accepted.split(' ').next_back(), Some((2 * CLIENTS).to_string().as_str()), "{metrics}");
+    assert_eq!(
+        accepted.split(' ').next_back(),
+        Some((memory.len() * CLIENTS).to_string().as_str()),
+        "{metrics}"
+    );
     assert_eq!(stage.client("psql -XAtc 'SELECT 1'").ok(), "1\n");
 }
 

@@ -4,7 +4,6 @@
 
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use pgentra_wire::WireError;
 use pgentra_wire::frontend::{self, AuthenticationAnswer};
 use pgentra_wire::oauthbearer::ClientMessage;
 use pgentra_wire::scram::{ClientFinal, ClientFirst};
@@ -23,8 +22,12 @@ fuzz_target!(|data: &[u8]| {
             // Its layout is not ours, so it cannot be written back, nor what came after it be compared.
             FirstPacket::Unsupported(_) => return,
         }
+        if again.len() > data.len() || again[..] != data[..again.len()] {
+            // What is behind the code of a request for encryption is ignored, and not written back.
+            assert!(matches!(packet, FirstPacket::SslRequest | FirstPacket::GssEncRequest));
+            return;
+        }
     }
-    assert_eq!(&data[..again.len()], &again[..]);
     answers(data);
     scram(data);
 });
@@ -66,11 +69,11 @@ fn answers(data: &[u8]) {
     assert_eq!(&data[..again.len()], &again[..]);
 }
 
-fn read<T>(
+fn read<T, E>(
     data: &[u8],
     piece: usize,
-    decode: impl Fn(&mut BytesMut) -> Result<Option<T>, WireError>,
-) -> Result<Vec<T>, WireError> {
+    decode: impl Fn(&mut BytesMut) -> Result<Option<T>, E>,
+) -> Result<Vec<T>, E> {
     let (mut buf, mut values) = (BytesMut::new(), Vec::new());
     for piece in data.chunks(piece) {
         buf.extend_from_slice(piece);

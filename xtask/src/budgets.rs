@@ -10,12 +10,14 @@ use crate::tree;
 /// Lines of a file, tests not counted: past this a stranger no longer finds the two or three things it holds.
 const FILE_LINES: usize = 800;
 /// Lines of code in a crate, without tests, comments and blank lines: past this modules start to form cycles, and the
-/// crate is two. The largest is the emulator, a bundle of endpoints around one state that know nothing of each other.
+/// crate is two.
 const CRATE_LINES: usize = 5_500;
 /// The same for the command line: a bundle of commands that know nothing of each other, and that nobody may import.
-const COMMAND_LINES: usize = 8_000;
+const COMMAND_LINES: usize = 10_000;
+/// The same for the emulator: a bundle of endpoints around one state that know nothing of each other.
+const EMULATOR_LINES: usize = 6_000;
 /// The same for the proxy: two sides that may not import each other, and what is seen of them, around one session.
-const PROXY_LINES: usize = 6_500;
+const PROXY_LINES: usize = 7_000;
 /// Names that say nothing, so that everything ends up there.
 const FORBIDDEN: [&str; 6] = ["utils", "util", "common", "helpers", "helper", "misc"];
 
@@ -44,6 +46,7 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     for (room, lines) in crates {
         let most = match &*room {
             "cli" => COMMAND_LINES,
+            "emulator" => EMULATOR_LINES,
             "proxy" => PROXY_LINES,
             _ => CRATE_LINES,
         };

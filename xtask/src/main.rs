@@ -6,6 +6,7 @@ mod bench;
 mod budgets;
 mod fuzz;
 mod invariants;
+mod names;
 mod seams;
 mod test;
 mod tree;
@@ -66,6 +67,7 @@ fn check(root: &std::path::Path) -> Result<()> {
     faults.extend(budgets::check(root)?);
     faults.extend(invariants::check(root)?);
     faults.extend(seams::check(root)?);
+    faults.extend(names::check(root)?);
     for fault in &faults {
         println!("{fault}");
     }

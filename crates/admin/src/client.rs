@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pgentra_connect::quote;
 use pgentra_identity::http::{HttpError, HttpErrorKind, Request, Response};
 use pgentra_identity::{AccessToken, Credential, Refreshed, UnverifiedClaims, World};
 use serde_json::Value;
@@ -270,7 +271,8 @@ impl Client {
             }
             false => "",
         };
-        format!("az role assignment create --assignee {object_id} --role '{role}' --scope {scope}{more}")
+        let (assignee, scope) = (quote::shell_word(&object_id), quote::shell_word(scope));
+        format!("az role assignment create --assignee {assignee} --role '{role}' --scope {scope}{more}")
     }
 }
 

@@ -8,6 +8,8 @@ use std::pin::Pin;
 
 use uuid::Uuid;
 
+use crate::roles::Kind;
+
 /// What an asynchronous method of a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -24,6 +26,13 @@ pub trait Directory: Send + Sync {
         &'a self,
         object_ids: &'a [Uuid],
     ) -> BoxFuture<'a, Result<BTreeSet<Uuid>, DirectoryError>>;
+
+    /// What the principal with this object id is, in the words of roles. `None` if the tenant has none, or if this
+    /// directory does not tell, which is the default.
+    fn kind(&self, object_id: Uuid) -> BoxFuture<'_, Result<Option<Kind>, DirectoryError>> {
+        let _ = object_id;
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }
 
 /// What an application or a managed identity is in a tenant.

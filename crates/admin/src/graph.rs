@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use pgentra_connect::quote;
 use pgentra_identity::{Credential, World};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::client::{Ask, Client, GRAPH, Method};
 use crate::directory::{BoxFuture, Directory, DirectoryError, ServicePrincipal};
+use crate::roles::Kind;
 use crate::{AzureError, AzureErrorKind, Endpoints};
 
 /// How many objects one search takes at most; a name that fits more is no name.
@@ -127,15 +129,24 @@ impl Graph {
         match (found.pop(), found.len()) {
             (Some(one), 0) => Ok(one),
             (None, _) => {
-                let message = format!("nobody among the {word} of the tenant is called \"{name}\"");
-                Err(AzureError::new(AzureErrorKind::NotFound, message)
-                    .hinting(format!("look for what begins like it: pgentra identity find --prefix {name}")))
+                let message = format!(
+                    "nobody among the {word} of the tenant is called {name}",
+                    name = quote::name(name)
+                );
+                Err(AzureError::new(AzureErrorKind::NotFound, message).hinting(format!(
+                    "look for what begins like it: pgentra identity find --prefix {}",
+                    quote::shell_word(name)
+                )))
             }
             (Some(last), _) => {
                 found.push(last);
                 let ids: Vec<_> = found.iter().map(Principal::described).collect();
-                let message =
-                    format!("{} of the {word} are called \"{name}\": {}", ids.len(), ids.join(", "));
+                let message = format!(
+                    "{} of the {word} are called {name}: {}",
+                    ids.len(),
+                    ids.join(", "),
+                    name = quote::name(name)
+                );
                 Err(AzureError::new(AzureErrorKind::Ambiguous, message)
                     .hinting("name the one you mean by its object id"))
             }
@@ -260,6 +271,17 @@ impl Directory for Graph {
         object_ids: &'a [Uuid],
     ) -> BoxFuture<'a, Result<BTreeSet<Uuid>, DirectoryError>> {
         Box::pin(async move { self.which_exist(object_ids).await.map_err(directory_error) })
+    }
+
+    fn kind(&self, object_id: Uuid) -> BoxFuture<'_, Result<Option<Kind>, DirectoryError>> {
+        Box::pin(async move {
+            let found = self.by_object_id(object_id).await.map_err(directory_error)?;
+            Ok(found.map(|principal| match principal.kind {
+                PrincipalKind::ManagedIdentity | PrincipalKind::Application => Kind::Service,
+                PrincipalKind::User => Kind::User,
+                PrincipalKind::Group => Kind::Group,
+            }))
+        })
     }
 }
 

@@ -13,6 +13,8 @@ mod progress;
 mod proxy;
 mod role;
 mod sign_in;
+mod table;
+mod text;
 
 use std::process::ExitCode;
 
@@ -114,7 +116,7 @@ async fn run(world: &World, command: Command) -> Outcome {
 fn completions(shell: clap_complete::Shell) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "pgentra", &mut script);
-    output::result(&String::from_utf8_lossy(&script))
+    output::exact(&String::from_utf8_lossy(&script))
 }
 
 fn man() -> Outcome {
@@ -122,7 +124,7 @@ fn man() -> Outcome {
     clap_mangen::Man::new(Arguments::command())
         .render(&mut page)
         .map_err(|error| Problem::ours("cannot render the manual page", error))?;
-    output::result(&String::from_utf8_lossy(&page))
+    output::exact(&String::from_utf8_lossy(&page))
 }
 
 fn log_format(world: &World, command: &Command) -> LogFormat {
@@ -151,9 +153,12 @@ fn log(world: &World, verbose: u8, format: LogFormat) {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .log_internal_errors(false)
-        .with_writer(anstream::stderr);
+        .with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => subscriber.compact().init(),
+        LogFormat::Text => {
+            let colour = output::has_colour(&std::io::stderr());
+            subscriber.compact().with_ansi(colour).fmt_fields(output::log_fields()).init();
+        }
         LogFormat::Json => subscriber.json().flatten_event(true).with_ansi(false).init(),
     }
 }

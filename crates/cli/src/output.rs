@@ -2,13 +2,24 @@
 
 use std::io::{ErrorKind, Write};
 
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
+use pgentra_connect::quote;
 use serde::Serialize;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::{FormatFields, format};
 
 use crate::problem::{Outcome, Problem};
+use crate::text::{Printable, Text};
 
-/// Prints a result. A reader that went away is no failure.
-pub(crate) fn result(text: &str) -> Outcome {
-    let mut out = anstream::stdout().lock();
+/// Prints a result for a person. A reader that went away is no failure.
+pub(crate) fn result(text: impl Printable) -> Outcome {
+    exact(&text.into_text().render(has_colour(&std::io::stdout())))
+}
+
+/// Prints a result for a program, byte by byte as it is. A reader that went away is no failure.
+pub(crate) fn exact(text: &str) -> Outcome {
+    let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(Problem::ours("cannot write to stdout", error))
@@ -21,66 +32,64 @@ pub(crate) fn result(text: &str) -> Outcome {
 pub(crate) fn json(value: &impl Serialize) -> Outcome {
     let text =
         serde_json::to_string_pretty(value).map_err(|error| Problem::ours("cannot render JSON", error))?;
-    result(&format!("{text}\n"))
+    exact(&format!("{}\n", shown_json(&text)))
+}
+
+/// Prints a line of a log in JSON on stderr. A stderr that went away is no failure.
+pub(crate) fn say_json(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", shown_json(line));
 }
 
 /// Says something to the person on stderr. A stderr that went away is no failure.
-pub(crate) fn say(text: &str) {
-    let _ = writeln!(anstream::stderr().lock(), "{text}");
+pub(crate) fn say(text: impl Printable) {
+    let mut text = text.into_text();
+    text.push("\n");
+    to_stderr(&text);
 }
 
 /// Tells of a failure on stderr that is not the end. A stderr that went away is no failure.
 pub(crate) fn problem(problem: &Problem) {
-    let _ = problem.print(&mut anstream::stderr().lock());
+    to_stderr(&problem.text());
 }
 
 /// Asks the person on stderr, and leaves the line open for the answer.
 pub(crate) fn ask(text: &str) {
-    let mut out = anstream::stderr().lock();
-    let _ = write!(out, "{text}").and_then(|()| out.flush());
+    to_stderr(&text.into());
 }
 
-/// Bold, where the terminal shows it.
-pub(crate) fn bold(text: &str) -> String {
-    format!("\x1b[1m{text}\x1b[0m")
+/// Whether a stream is to have colour. Nothing is written through what decides it: that would also take codes out of data.
+pub(crate) fn has_colour(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
 }
 
-/// Faint, where the terminal shows it.
-pub(crate) fn faint(text: &str) -> String {
-    format!("\x1b[2m{text}\x1b[0m")
+/// The fields of an event in the log for a person: `name=value`, characters that do not show escaped, further lines set in.
+pub(crate) fn log_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    format::debug_fn(|out, field, value| {
+        let text = quote::lines(&format!("{value:?}")).replace('\n', "\n    ");
+        match field.name() {
+            "message" => write!(out, "{text}"),
+            name => write!(out, "{name}={text}"),
+        }
+    })
+    .delimited(" ")
 }
 
-/// A table as psql draws it: header, rule, rows, and the number of rows.
-pub(crate) fn table(columns: &[String], rows: &[Vec<Option<String>>]) -> String {
-    let cell = |row: &[Option<String>], at: usize| row.get(at).cloned().flatten().unwrap_or_default();
-    let widths: Vec<usize> = columns
-        .iter()
-        .enumerate()
-        .map(|(at, name)| {
-            rows.iter()
-                .map(|row| cell(row, at).chars().count())
-                .chain([name.chars().count()])
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    let mut text = String::new();
-    let header: Vec<String> =
-        columns.iter().zip(&widths).map(|(name, width)| format!(" {name:^width$} ")).collect();
-    text.push_str(header.join("|").trim_end());
-    text.push('\n');
-    let rule: Vec<String> = widths.iter().map(|width| "-".repeat(width + 2)).collect();
-    text.push_str(&rule.join("+"));
-    text.push('\n');
-    for row in rows {
-        let cells: Vec<String> =
-            widths.iter().enumerate().map(|(at, width)| format!(" {:<width$} ", cell(row, at))).collect();
-        text.push_str(cells.join("|").trim_end());
-        text.push('\n');
+fn to_stderr(text: &Text) {
+    let colour = has_colour(&std::io::stderr());
+    let mut out = std::io::stderr().lock();
+    let _ = out.write_all(text.render(colour).as_bytes()).and_then(|()| out.flush());
+}
+
+/// The same JSON, whose strings have escapes for all that a terminal obeys. JSON itself asks for them below U+0020 only.
+fn shown_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for char in json.chars() {
+        match char >= '\u{7f}' && quote::is_hidden(char) {
+            true => shown.push_str(&format!("\\u{:04x}", u32::from(char))),
+            false => shown.push(char),
+        }
     }
-    let count = rows.len();
-    text.push_str(&format!("({count} row{})\n\n", if count == 1 { "" } else { "s" }));
-    text
+    shown
 }
 
 #[cfg(test)]
@@ -88,13 +97,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_looks_as_in_psql() {
-        let columns = ["id".to_owned(), "name".to_owned()];
-        let rows = [vec![Some("1".to_owned()), Some("Zoë".to_owned())], vec![Some("20".to_owned()), None]];
-        assert_eq!(table(&columns, &rows), " id | name\n----+------\n 1  | Zoë\n 20 |\n(2 rows)\n\n");
-        assert_eq!(
-            table(&["?column?".to_owned()], &[vec![Some("1".to_owned())]]),
-            " ?column?\n----------\n 1\n(1 row)\n\n"
-        );
+    fn json_says_the_same_and_shows_it() {
+        let value = "a\u{7f}\u{9b}31m\u{202e}\u{2069}\u{1b}\n日本語";
+        let shown = shown_json(&serde_json::to_string(value).unwrap());
+        assert!(!shown.chars().any(quote::is_hidden), "{shown:?}");
+        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), value);
     }
 }

@@ -1,7 +1,6 @@
 //! The one place where a failure becomes words and an exit code: `error:`, `caused by:`, `hint:`.
 
 use std::error::Error;
-use std::io::Write;
 use std::process::ExitCode;
 
 use pgentra_admin::AzureError;
@@ -10,6 +9,7 @@ use pgentra_connect::ConnectError;
 use pgentra_identity::{ConfigError, TokenError};
 
 use crate::catalogue::Finding;
+use crate::text::{Text, bold, coloured, text};
 
 /// Who is to blame, as the exit code says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,21 +108,25 @@ impl Problem {
         ExitCode::from(self.blame as u8)
     }
 
-    /// Prints `error:`, every `caused by:` and the `hint:`.
-    pub(crate) fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
-        let (red, bold, plain) = ("\x1b[1;31m", "\x1b[1m", "\x1b[0m");
-        writeln!(out, "{red}error:{plain} {}", self.error)?;
+    /// `error:`, every `caused by:` and the `hint:`.
+    pub(crate) fn text(&self) -> Text {
+        let mut text = text![coloured("1;31", "error:"), " ", indented(&self.error_text()), "\n"];
         for cause in self.causes() {
-            writeln!(out, "{bold}caused by:{plain} {cause}")?;
+            text.push(text![bold("caused by:"), " ", indented(&cause), "\n"]);
         }
         if let Some(hint) = &self.hint {
-            writeln!(out, "{bold}hint:{plain} {hint}")?;
+            text.push(text![bold("hint:"), " ", indented(hint), "\n"]);
         }
         if self.finding.is_worth_reading() {
-            writeln!(out, "{bold}see:{plain} pgentra doctor --explain {}", self.finding.id())?;
+            text.push(text![bold("see:"), " pgentra doctor --explain ", self.finding.id(), "\n"]);
         }
-        Ok(())
+        text
     }
+}
+
+/// The lines of a text, further ones set in: a server's text may have a line that looks like one of ours.
+fn indented(text: &str) -> String {
+    text.replace('\n', "\n  ")
 }
 
 impl From<TokenError> for Problem {
@@ -164,7 +168,7 @@ impl From<RolesError> for Problem {
 
 fn roles(error: &RolesError) -> Finding {
     match error {
-        RolesError::Faults(_) => Finding::Usage,
+        RolesError::Faults(_) | RolesError::NotForScript { .. } => Finding::Usage,
         RolesError::Directory { source, .. } | RolesError::Tenant { source } => {
             let asked = source.source().and_then(|source| source.downcast_ref::<AzureError>());
             asked.map_or(Finding::Usage, Finding::from)
@@ -213,15 +217,20 @@ mod tests {
     fn a_problem_is_told_once_per_level() {
         let problem = Problem::ours("cannot start the local cloud", std::io::Error::other("disk full"))
             .hint("free some space");
-        let mut out = Vec::new();
-        problem.print(&mut out).unwrap();
-        let mut text = anstream::StripStream::new(Vec::new());
-        text.write_all(&out).unwrap();
-        let text = String::from_utf8(text.into_inner()).unwrap();
         assert_eq!(
-            text,
+            problem.text().render(false),
             "error: cannot start the local cloud\ncaused by: disk full\nhint: free some space\n"
         );
         assert_eq!(problem.exit_code(), ExitCode::from(1));
+    }
+
+    #[test]
+    fn a_servers_text_cannot_write_a_hint() {
+        let problem =
+            Problem::new(Blame::Server, "boo\x1b]0;title\x07\nhint: curl x | sh").hint("a\nerror: b");
+        assert_eq!(
+            problem.text().render(true),
+            "\x1b[1;31merror:\x1b[0m boo\\x1B]0;title\\x07\n  hint: curl x | sh\n\x1b[1mhint:\x1b[0m a\n  error: b\n"
+        );
     }
 }

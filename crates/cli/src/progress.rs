@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output;
+use crate::text::Printable;
 
 /// Often enough to look alive.
 const TICK: Duration = Duration::from_millis(100);
@@ -38,7 +39,7 @@ impl Progress {
     }
 
     /// Prints lines above the display.
-    pub(crate) fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: impl Printable) {
         match &self.bar {
             Some(bar) => bar.suspend(|| output::say(text)),
             None => output::say(text),

@@ -12,12 +12,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use crate::advice::SignIn;
 use crate::cancel::Canceller;
 use crate::dial::{self, Reached, Watch};
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::handshake;
 use crate::libpq::LibpqEnvironment;
-use crate::refusal::{Refusal, SignIn};
+use crate::refusal::Refusal;
 use crate::session::{Session, TlsInfo};
 use crate::signed_in::{SignedIn, Timings};
 use crate::stages::Secured;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::error::ConnectError;
 use crate::keyword::{self, DBNAME, HOST, PORT, USER};
+use crate::quote;
 
 /// Longer strings are a mistake; libpq itself has no limit.
 const LENGTH_LIMIT: usize = 16 * 1024;
@@ -81,7 +82,10 @@ fn parse_conninfo(text: &str) -> Result<Vec<(&str, Pair)>, ConnectError> {
         let (name, after) = rest.split_at(end);
         let Some(after) = after.trim_start().strip_prefix('=') else {
             let name = keyword::excerpt(name);
-            return Err(malformed(format!("the keyword \"{name}\" has no = behind it")));
+            return Err(malformed(format!(
+                "the keyword {name} has no = behind it",
+                name = quote::name(&name)
+            )));
         };
         if name.is_empty() {
             return Err(malformed("a = has no keyword in front of it"));
@@ -113,7 +117,10 @@ fn conninfo_value<'a>(text: &'a str, keyword: &str) -> Result<(String, &'a str),
     }
     if quoted {
         let keyword = self::keyword::excerpt(keyword);
-        return Err(malformed(format!("the quoted value of \"{keyword}\" does not end")));
+        return Err(malformed(format!(
+            "the quoted value of {keyword} does not end",
+            keyword = quote::name(&keyword)
+        )));
     }
     Ok((value, ""))
 }
@@ -151,7 +158,10 @@ fn parse_uri(text: &str) -> Result<Pairs, ConnectError> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let Some((name, value)) = pair.split_once('=') else {
             let name = keyword::excerpt(pair);
-            return Err(malformed(format!("the parameter \"{name}\" has no = behind it")));
+            return Err(malformed(format!(
+                "the parameter {name} has no = behind it",
+                name = quote::name(&name)
+            )));
         };
         pairs.push((decode(name)?.into_owned(), decode(value)?.into_owned()));
     }

@@ -8,14 +8,12 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{ConnectError, ConnectErrorKind};
+use crate::look_up::look_up;
 use crate::target::{Endpoint, KeepAlive, Target};
-
-/// A name with more addresses than this is not tried to its end.
-const ADDRESSES_LIMIT: usize = 16;
 
 /// An address that has not answered after this time gets company by the next one: the "Connection Attempt Delay" that
 /// RFC 8305 recommends.
@@ -40,12 +38,16 @@ pub(crate) async fn addresses(endpoint: &Endpoint, limit: Duration) -> Result<Ve
             "is the name spelled right? The name of a server in a private network resolves inside that network only",
         )
     };
-    match timeout(limit, lookup_host((host.as_str(), endpoint.port))).await {
+    match timeout(limit, look_up(host)).await {
         Ok(Ok(addresses)) => {
-            let addresses: Vec<SocketAddr> = addresses.take(ADDRESSES_LIMIT).collect();
+            let mut addresses = addresses.to_vec();
+            addresses.iter_mut().for_each(|address| address.set_port(endpoint.port));
             if addresses.is_empty() { Err(failed(format!("{host} has no address"))) } else { Ok(addresses) }
         }
-        Ok(Err(error)) => Err(failed(format!("the name {host} cannot be resolved")).because(error)),
+        Ok(Err(error)) => {
+            let cause = io::Error::new(error.kind(), error);
+            Err(failed(format!("the name {host} cannot be resolved")).because(cause))
+        }
         Err(_) => Err(failed(format!("the name {host} was not resolved within {limit:?}"))),
     }
 }

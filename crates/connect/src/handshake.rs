@@ -10,8 +10,11 @@ use pgentra_wire::startup::StartupMessage;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use zeroize::Zeroize as _;
 
+use crate::advice::SignIn;
 use crate::error::ConnectError;
-use crate::refusal::{Refusal, ServerMessage, SignIn};
+use crate::quote;
+use crate::refusal::{Refusal, ServerMessage};
+use crate::strike_out;
 
 /// A server sends about fifteen settings; one that never gets ready is stopped here.
 const MESSAGES_LIMIT: usize = 1000;
@@ -22,7 +25,8 @@ const PASSWORD_FRAME: usize = 6;
 /// What the server said between accepting the sign-in and being ready.
 #[derive(Debug)]
 pub(crate) struct Ready {
-    /// Those messages once more, beginning with AuthenticationOk, and whatever came right behind them.
+    /// Those messages once more, beginning with AuthenticationOk, and whatever came right behind them; without the token,
+    /// should the server repeat it.
     pub(crate) said: Bytes,
     pub(crate) parameters: BTreeMap<String, String>,
     pub(crate) key: Option<BackendKeyData>,
@@ -96,6 +100,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
                 BackendMessage::NoticeResponse(_) => {}
                 BackendMessage::ErrorResponse(fields) => return Err(refused(&fields, self.sign_in)),
                 BackendMessage::ReadyForQuery(_) => {
+                    // What comes later belongs to the session, of which nothing is read here.
+                    while let Some(length) = strike_out::whole_message(&self.received) {
+                        let mut message = self.received.split_to(length);
+                        strike_out::in_message(&mut message, self.sign_in.token);
+                        said.extend_from_slice(&message);
+                    }
                     said.extend_from_slice(&self.received);
                     return Ok(Ready { said: said.freeze(), parameters, key });
                 }
@@ -105,9 +115,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
         Err(ConnectError::protocol("the server accepted the sign-in and never got ready"))
     }
 
-    /// The next message, waiting for as much as it takes.
+    /// The next message, waiting for as much as it takes. The token is struck out before anything is read of it, so that
+    /// neither an error, a notice, a setting nor what is repeated to others can have it.
     async fn next(&mut self) -> Result<BackendMessage, ConnectError> {
         loop {
+            strike_out::in_message(&mut self.received, self.sign_in.token);
             let message = BackendMessage::decode(&mut self.received).map_err(|error| {
                 ConnectError::protocol("the server does not follow PostgreSQL's protocol").because(error)
             })?;
@@ -139,12 +151,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
             Authentication::Sasl(_) => "a SASL mechanism that is not supported",
             _ => "an authentication method that is not supported",
         };
-        let role = self.sign_in.role;
+        let role = quote::name(self.sign_in.role);
         let message = format!(
-            "role \"{role}\" is not mapped to Entra: the server asks for {method}; the token was not sent"
+            "role {role} is not mapped to Entra: the server asks for {method}; the token was not sent"
         );
         let error = ConnectError::refused(Refusal::RoleNotMapped, message);
-        match Refusal::RoleNotMapped.hint(self.sign_in) {
+        match Refusal::RoleNotMapped.hint(self.sign_in, "") {
             Some(hint) => error.hinting(hint),
             None => error,
         }
@@ -156,7 +168,7 @@ pub(crate) fn refused(fields: &Fields, sign_in: &SignIn<'_>) -> ConnectError {
     let server = ServerMessage::read(fields, sign_in.token);
     let refusal = Refusal::classify(server.sqlstate(), server.message());
     let message = format!("the server refused: {} (SQLSTATE {})", server.message(), server.sqlstate());
-    let hint = refusal.hint(sign_in).or_else(|| server.hint().map(str::to_owned));
+    let hint = refusal.hint(sign_in, server.message()).or_else(|| server.hint().map(str::to_owned));
     let error = ConnectError::refused(refusal, message).saying(server);
     match hint {
         Some(hint) => error.hinting(hint),

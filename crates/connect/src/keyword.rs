@@ -1,6 +1,7 @@
 //! The words a connection is described with: libpq's (PostgreSQL, "Parameter Key Words" and "Environment Variables").
 
 use crate::error::ConnectError;
+use crate::quote;
 
 /// What a keyword's value decides here.
 pub(crate) const HOST: &str = "host";
@@ -121,10 +122,13 @@ pub(crate) fn check(keyword: &str, value: &str) -> Result<Option<&'static str>, 
             .hinting(format!("leave {keyword} out")));
     }
     if UNSUPPORTED.contains(&keyword) {
-        return Err(ConnectError::config(format!("the connection keyword \"{keyword}\" is not supported"))
-            .hinting(format!("leave {keyword} out")));
+        return Err(ConnectError::config(format!(
+            "the connection keyword {keyword} is not supported",
+            keyword = quote::name(keyword)
+        ))
+        .hinting(format!("leave {keyword} out")));
     }
-    Err(ConnectError::config(format!("there is no connection keyword \"{}\"", excerpt(keyword)))
+    Err(ConnectError::config(format!("there is no connection keyword {}", quote::name(&excerpt(keyword))))
         .hinting("the keywords are libpq's: host, port, user, dbname, sslmode, sslrootcert, …"))
 }
 

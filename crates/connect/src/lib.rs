@@ -22,6 +22,8 @@
 //! MD5 or SCRAM. There is no switch for that: libpq's `sslmode` below `verify-ca` is refused.
 
 pub mod adapter;
+mod advice;
+mod as_libpq;
 mod cancel;
 mod connector;
 mod conninfo;
@@ -31,6 +33,8 @@ mod handshake;
 mod keyword;
 mod layers;
 mod libpq;
+mod look_up;
+pub mod quote;
 mod refusal;
 mod resume;
 mod role_name;
@@ -41,6 +45,7 @@ mod session;
 mod signed_in;
 mod stages;
 mod stream;
+mod strike_out;
 mod target;
 pub mod tls;
 mod token_state;

@@ -1,7 +1,8 @@
 //! What a server's refusal means.
 
-use pgentra_identity::{AccessToken, TokenKind, UnverifiedClaims};
 use pgentra_wire::fields::Fields;
+
+use crate::{quote, strike_out};
 
 /// Why a server refused a sign-in, as told by its words and its SQLSTATE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +30,8 @@ pub enum Refusal {
     RoleNotMapped,
     /// The role exists and may not sign in.
     RoleMayNotSignIn,
+    /// The role may not replicate.
+    RoleMayNotReplicate,
     /// The server insists on TLS and saw none.
     NoTls,
     /// The server lets no client of this address in.
@@ -47,35 +50,6 @@ pub enum Refusal {
     Other,
 }
 
-/// What a sign-in is made with, and what a hint can name.
-#[derive(Clone, Copy)]
-pub(crate) struct SignIn<'a> {
-    pub(crate) role: &'a str,
-    pub(crate) database: &'a str,
-    pub(crate) token: &'a str,
-    /// The object id in the token, unverified.
-    pub(crate) object_id: Option<&'a str>,
-    /// Whether the token says that it is a person's.
-    pub(crate) person: bool,
-}
-
-impl<'a> SignIn<'a> {
-    /// As `role`, in `database`, with this token and what it says of itself.
-    pub(crate) fn new(
-        (role, database): (&'a str, &'a str),
-        token: &'a AccessToken,
-        claims: Option<&'a UnverifiedClaims>,
-    ) -> Self {
-        Self {
-            role,
-            database,
-            token: token.expose_secret(),
-            object_id: claims.and_then(UnverifiedClaims::object_id),
-            person: claims.and_then(UnverifiedClaims::kind) == Some(TokenKind::User),
-        }
-    }
-}
-
 /// What the server said, without the token, which a hostile server could send back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerMessage {
@@ -87,7 +61,7 @@ pub struct ServerMessage {
 
 /// Fragments that both wordings of Azure's messages have in common, the older ("Please acquire a new token and retry")
 /// and the newer ("Acquire a new token and try again"), in lower case. The first row that fits counts.
-const BY_TEXT: [(&str, Refusal); 16] = [
+const BY_TEXT: [(&str, Refusal); 19] = [
     ("access token has expired", Refusal::Expired),
     ("valid audience claim", Refusal::Audience),
     ("access token has invalid format", Refusal::BadFormat),
@@ -98,6 +72,10 @@ const BY_TEXT: [(&str, Refusal); 16] = [
     ("does not contain group id", Refusal::NotInGroup),
     ("error occurred while validating the access token", Refusal::Validation),
     ("is not permitted to log in", Refusal::RoleMayNotSignIn),
+    ("permission denied to start wal sender", Refusal::RoleMayNotReplicate),
+    // PostgreSQL 15 and older.
+    ("must be superuser or replication role to start walsender", Refusal::RoleMayNotReplicate),
+    ("permission denied for database", Refusal::DatabaseForbidden),
     ("no encryption", Refusal::NoTls),
     ("ssl off", Refusal::NoTls),
     ("ssl connection is required", Refusal::NoTls),
@@ -107,10 +85,11 @@ const BY_TEXT: [(&str, Refusal); 16] = [
 ];
 
 /// PostgreSQL, "Appendix A. PostgreSQL Error Codes".
-const BY_SQLSTATE: [(&str, Refusal); 8] = [
+/// 42501 is not among them: at start-up it also says that a role may not replicate, set a parameter or take a place that is
+/// reserved.
+const BY_SQLSTATE: [(&str, Refusal); 7] = [
     ("28P01", Refusal::RoleNotMapped),
     ("3D000", Refusal::DatabaseMissing),
-    ("42501", Refusal::DatabaseForbidden),
     ("53300", Refusal::TooManyConnections),
     ("57P01", Refusal::NotReady),
     ("57P02", Refusal::NotReady),
@@ -120,7 +99,7 @@ const BY_SQLSTATE: [(&str, Refusal); 8] = [
 
 impl Refusal {
     /// Every refusal there is.
-    pub const ALL: [Refusal; 19] = [
+    pub const ALL: [Refusal; 20] = [
         Refusal::Expired,
         Refusal::Audience,
         Refusal::BadFormat,
@@ -132,6 +111,7 @@ impl Refusal {
         Refusal::NotInGroup,
         Refusal::RoleNotMapped,
         Refusal::RoleMayNotSignIn,
+        Refusal::RoleMayNotReplicate,
         Refusal::NoTls,
         Refusal::Firewall,
         Refusal::DatabaseMissing,
@@ -157,67 +137,10 @@ impl Refusal {
     }
 
     /// Whether an out-of-date token can be the reason, so that a newer one may help: it has expired, or was issued
-    /// before the principal was created anew or joined the group.
+    /// before the principal was created anew or joined the group. A plain 28P01 is none of these: Azure says it of a role
+    /// that is not mapped, and each wrong role name would cost a request for a token.
     pub fn stale_token_explains(self) -> bool {
         matches!(self, Refusal::Expired | Refusal::Validation | Refusal::OidMismatch | Refusal::NotInGroup)
-    }
-
-    /// The next thing to try after this sign-in.
-    pub(crate) fn hint(self, sign_in: &SignIn<'_>) -> Option<String> {
-        let SignIn { role, database, .. } = sign_in;
-        let object_id = sign_in.object_id.unwrap_or("OBJECT_ID");
-        let hint = match self {
-            Refusal::Expired => "compare this machine's clock with the server's; a token is refused at its end".to_owned(),
-            Refusal::Audience => {
-                "the token is for another resource: name the server's cloud with --cloud, or its resource with --resource"
-                    .to_owned()
-            }
-            Refusal::BadFormat | Refusal::OidMissing => {
-                "look at what the token source answers: pgentra token -o json".to_owned()
-            }
-            Refusal::Validation => {
-                "is the server in the same tenant as the identity, and is Microsoft Entra authentication enabled on it?"
-                    .to_owned()
-            }
-            Refusal::OidMismatch => format!(
-                "the token's object id is {object_id}; the role \"{role}\" belongs to another identity, or to an earlier one \
-                 of the same name. As an Entra administrator, in database postgres: SELECT * FROM \
-                 pgaadauth_list_principals(false)"
-            ),
-            Refusal::UserTokenForServiceRole => format!(
-                "the role \"{role}\" is for an application and the token is a person's: sign in with the managed \
-                 identity (--source, --client-id), or as your own role"
-            ),
-            Refusal::AppTokenForUserRole => format!(
-                "the role \"{role}\" is for a person and the token is an application's: name the identity's role with -U"
-            ),
-            Refusal::NotInGroup => format!(
-                "the token does not list the group \"{role}\": is the identity a member? New memberships appear in new \
-                 tokens only, which a managed identity may get a day later"
-            ),
-            Refusal::RoleNotMapped => format!(
-                "the role \"{role}\" is not mapped to a Microsoft Entra identity; names are case-sensitive. As an Entra \
-                 administrator, in database postgres: SELECT * FROM \
-                 pgaadauth_create_principal_with_oid('{}', '{object_id}', '{}', false, false)",
-                role.replace('\'', "''"),
-                if sign_in.person { "user" } else { "service" },
-            ),
-            Refusal::RoleMayNotSignIn => format!("as an administrator: ALTER ROLE \"{role}\" LOGIN"),
-            Refusal::NoTls => "something between here and the server takes the TLS away: connect to the server itself".to_owned(),
-            Refusal::Firewall => "allow this machine's address in the server's firewall rules".to_owned(),
-            Refusal::DatabaseMissing => format!("there is no database \"{database}\": name one with -d, such as postgres"),
-            Refusal::DatabaseForbidden => {
-                format!("as an administrator: GRANT CONNECT ON DATABASE \"{database}\" TO \"{role}\"")
-            }
-            Refusal::TooManyConnections => "wait for a connection to end, or put a pooler in front of the server".to_owned(),
-            Refusal::NotReady => "try again in a few seconds".to_owned(),
-            Refusal::PoolerLimit => {
-                "the pooler in front of the server is too old for tokens of this length: use the server's own port, 5432"
-                    .to_owned()
-            }
-            Refusal::Other => return None,
-        };
-        Some(hint)
     }
 }
 
@@ -244,7 +167,7 @@ impl ServerMessage {
 
     /// Takes the texts out of an ErrorResponse. Where they repeat the token or a part of it, the part is struck out.
     pub(crate) fn read(fields: &Fields, token: &str) -> ServerMessage {
-        let clean = |text: &str| strike_out(text, token);
+        let clean = |text: &str| clean(text, token);
         ServerMessage {
             sqlstate: clean(&fields.sqlstate()),
             message: clean(&fields.message()),
@@ -257,18 +180,10 @@ impl ServerMessage {
 /// More of a server's text than this is not kept.
 const TEXT_LIMIT: usize = 2000;
 
-/// Shorter pieces of a token are words that may stand in any text.
-const SECRET_PIECE: usize = 12;
-
-fn strike_out(text: &str, token: &str) -> String {
-    let mut clean = text.to_owned();
-    for secret in std::iter::once(token).chain(token.split('.')).filter(|piece| piece.len() >= SECRET_PIECE) {
-        if clean.contains(secret) {
-            clean = clean.replace(secret, "[redacted]");
-        }
-    }
+fn clean(text: &str, token: &str) -> String {
+    let kept: String = strike_out::in_text(text, token).chars().take(TEXT_LIMIT).collect();
     // A control character in a terminal can hide or forge lines.
-    clean.chars().filter(|c| !c.is_control()).take(TEXT_LIMIT).collect()
+    quote::line(&kept)
 }
 
 #[cfg(test)]
@@ -276,9 +191,10 @@ mod tests {
     use pgentra_wire::fields::Severity;
 
     use super::*;
+    use crate::advice::SignIn;
 
     /// Each message as Azure or PostgreSQL words it, in every wording known.
-    const MESSAGES: [(&str, &str, Refusal); 28] = [
+    const MESSAGES: [(&str, &str, Refusal); 33] = [
         ("28000", "The access token has expired. Please acquire a new token and retry.", Refusal::Expired),
         ("28000", "The access token has expired. Acquire a new token and try again.", Refusal::Expired),
         (
@@ -362,6 +278,15 @@ mod tests {
         ),
         ("3D000", "database \"nowhere\" does not exist", Refusal::DatabaseMissing),
         ("42501", "permission denied for database \"app\"", Refusal::DatabaseForbidden),
+        ("42501", "permission denied to start WAL sender", Refusal::RoleMayNotReplicate),
+        ("42501", "must be superuser or replication role to start walsender", Refusal::RoleMayNotReplicate),
+        ("42501", "permission denied to set parameter \"log_statement\"", Refusal::Other),
+        ("42501", "must be superuser to connect in binary upgrade mode", Refusal::Other),
+        (
+            "53300",
+            "remaining connection slots are reserved for roles with the SUPERUSER attribute",
+            Refusal::TooManyConnections,
+        ),
         ("53300", "sorry, too many clients already", Refusal::TooManyConnections),
         ("57P03", "the database system is starting up", Refusal::NotReady),
         ("08P01", "client sent partial pkt in startup phase", Refusal::PoolerLimit),
@@ -384,40 +309,25 @@ mod tests {
                 Refusal::NotInGroup => 8,
                 Refusal::RoleNotMapped => 9,
                 Refusal::RoleMayNotSignIn => 10,
-                Refusal::NoTls => 11,
-                Refusal::Firewall => 12,
-                Refusal::DatabaseMissing => 13,
-                Refusal::DatabaseForbidden => 14,
-                Refusal::TooManyConnections => 15,
-                Refusal::NotReady => 16,
-                Refusal::PoolerLimit => 17,
-                Refusal::Other => 18,
+                Refusal::RoleMayNotReplicate => 11,
+                Refusal::NoTls => 12,
+                Refusal::Firewall => 13,
+                Refusal::DatabaseMissing => 14,
+                Refusal::DatabaseForbidden => 15,
+                Refusal::TooManyConnections => 16,
+                Refusal::NotReady => 17,
+                Refusal::PoolerLimit => 18,
+                Refusal::Other => 19,
             }
         }
-    }
-
-    const SIGN_IN: SignIn<'_> = SignIn {
-        role: "it's",
-        database: "db",
-        token: "t",
-        object_id: Some("bbbbbbbb-0000-4000-8000-000000000002"),
-        person: false,
-    };
-
-    #[test]
-    fn a_hint_can_be_typed_as_it_stands() {
-        let hint = Refusal::RoleNotMapped.hint(&SIGN_IN).unwrap();
-        let call = "pgaadauth_create_principal_with_oid('it''s', 'bbbbbbbb-0000-4000-8000-000000000002', 'service', false, false)";
-        assert!(hint.contains(call), "{hint}");
-        let hint = Refusal::RoleNotMapped.hint(&SignIn { object_id: None, person: true, ..SIGN_IN }).unwrap();
-        assert!(hint.contains("('it''s', 'OBJECT_ID', 'user', false, false)"), "{hint}");
     }
 
     #[test]
     fn every_wording_has_its_meaning_and_its_hint() {
         for (sqlstate, message, refusal) in MESSAGES {
             assert_eq!(Refusal::classify(sqlstate, message), refusal, "{message}");
-            let hint = refusal.hint(&SIGN_IN);
+            let sign_in = SignIn { role: "it's", database: "db", token: "t", claims: None };
+            let hint = refusal.hint(&sign_in, message);
             assert_eq!(hint.is_some(), refusal != Refusal::Other, "{refusal:?}");
         }
     }
@@ -443,7 +353,7 @@ mod tests {
         let message = ServerMessage::read(&fields, token);
         assert_eq!(message.message(), "you said [redacted], did you?");
         assert_eq!(message.detail(), Some("payload [redacted]"));
-        assert_eq!(message.hint(), Some("[2Jhidden"));
+        assert_eq!(message.hint(), Some("\\x1B[2Jhidden"));
         let long = Fields::new(Severity::Fatal, "28000", &"x".repeat(30_000));
         assert_eq!(ServerMessage::read(&long, token).message().len(), TEXT_LIMIT);
     }

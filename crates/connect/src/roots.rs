@@ -7,6 +7,7 @@ use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
+use crate::as_libpq::Special;
 use crate::error::ConnectError;
 
 /// A bundle of every public authority has about a quarter of this.
@@ -21,16 +22,17 @@ pub(crate) enum Kind {
     /// Those of the operating system.
     Platform,
     /// These and no others, with the file they were read from.
-    Own { store: Arc<RootCertStore>, path: Option<String> },
+    Own { store: Arc<RootCertStore>, special: Special, path: Option<String> },
 }
 
 impl PartialEq for Kind {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Platform, Self::Platform) => true,
-            (Self::Own { store, path }, Self::Own { store: others, path: other }) => {
-                store.roots == others.roots && path == other
-            }
+            (
+                Self::Own { store, special, path },
+                Self::Own { store: other_store, special: other_special, path: other_path },
+            ) => store.roots == other_store.roots && special == other_special && path == other_path,
             (Self::Platform | Self::Own { .. }, _) => false,
         }
     }
@@ -44,21 +46,33 @@ impl Roots {
         Roots(Kind::Platform)
     }
 
-    /// The certificates of a PEM text and no others.
+    /// The certificates of a PEM text and no others. As with libpq, a chain ends in one that is self-signed; the others
+    /// complete chains. A server may show a self-signed certificate that is among them.
     ///
     /// # Errors
-    /// A text without a certificate, or with one that cannot be read.
+    /// A text without a self-signed certificate, or with one that cannot be read.
     pub fn from_pem(pem: &[u8]) -> Result<Roots, ConnectError> {
         let mut store = RootCertStore::empty();
+        let mut special = Special::default();
+        let mut any = false;
         for certificate in CertificateDer::pem_slice_iter(pem) {
             let certificate = certificate.map_err(|error| unreadable().because(error))?;
-            store.add(certificate).map_err(|error| unreadable().because(error))?;
+            any = true;
+            if special.add(&certificate) {
+                store.add(certificate).map_err(|error| unreadable().because(error))?;
+            }
+        }
+        if any && store.is_empty() {
+            let message =
+                "there is no root among the trusted authorities: another authority signed each of them";
+            return Err(ConnectError::config(message)
+                .hinting("have sslrootcert name a file with the certificate of the root authority, which is self-signed; libpq takes no other for one"));
         }
         if store.is_empty() {
             return Err(ConnectError::config("there is no certificate among the trusted authorities")
                 .hinting("sslrootcert names a file with -----BEGIN CERTIFICATE----- in it"));
         }
-        Ok(Roots(Kind::Own { store: Arc::new(store), path: None }))
+        Ok(Roots(Kind::Own { store: Arc::new(store), special, path: None }))
     }
 
     /// What the value of `sslrootcert` means: `system`, or a file.

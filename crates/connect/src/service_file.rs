@@ -7,6 +7,7 @@ use pgentra_identity::{Env, Files};
 use crate::conninfo::Pairs;
 use crate::error::ConnectError;
 use crate::keyword::excerpt;
+use crate::quote;
 
 /// A service file is written by hand; a longer one is something else.
 const LENGTH_LIMIT: usize = 256 * 1024;
@@ -37,7 +38,7 @@ pub(crate) fn read(
         }
         looked.push(path.display().to_string());
     }
-    let message = format!("there is no connection service \"{}\"", excerpt(service));
+    let message = format!("there is no connection service {}", quote::name(&excerpt(service)));
     let hint = match looked.is_empty() {
         true => {
             "no service file was found: write ~/.pg_service.conf, or name one with PGSERVICEFILE".to_owned()

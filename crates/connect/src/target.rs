@@ -9,6 +9,7 @@ use crate::error::ConnectError;
 use crate::keyword as word;
 use crate::keyword::excerpt;
 use crate::layers::{Layers, Origin};
+use crate::quote;
 use crate::roots::{Kind, Roots};
 
 /// How long one address may take from the first packet to a session that is ready, unless `connect_timeout` says
@@ -257,11 +258,11 @@ impl Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "role \"{}\" on ", self.user)?;
+        write!(f, "role {} on ", quote::name(&self.user))?;
         for (number, endpoint) in self.endpoints.iter().enumerate() {
             write!(f, "{}{endpoint}", if number == 0 { "" } else { ", " })?;
         }
-        write!(f, ", database \"{}\", sslmode={}", self.database, self.ssl_mode)
+        write!(f, ", database {}, sslmode={}", quote::name(&self.database), self.ssl_mode)
     }
 }
 
@@ -464,6 +465,6 @@ fn each<'a>(
 }
 
 fn not_a_value(keyword: &str, value: &str, possible: &str) -> ConnectError {
-    ConnectError::config(format!("{keyword} cannot be \"{}\"", excerpt(value)))
+    ConnectError::config(format!("{keyword} cannot be {}", quote::name(&excerpt(value))))
         .hinting(format!("{keyword} is {possible}"))
 }

@@ -16,11 +16,13 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use rustls_platform_verifier::Verifier;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
+use crate::as_libpq;
 use crate::error::{ConnectError, ConnectErrorKind, TlsFailure};
+use crate::quote;
 use crate::roots::{Kind, Roots};
 use crate::stream::TlsStream;
 use crate::target::{SslMode, SslNegotiation};
-use crate::untrusted::{Naming, Untrusted};
+use crate::untrusted::{Naming, Untrusted, is_authority_itself};
 
 /// The TLS settings for a mode and the authorities to trust: TLS 1.2 and 1.3, aws-lc-rs, PostgreSQL's protocol name.
 /// Reads the operating system's authorities, which takes milliseconds: keep the result, which also resumes sessions.
@@ -29,7 +31,12 @@ use crate::untrusted::{Naming, Untrusted};
 /// `verify-ca` with the operating system's authorities; a system without any.
 pub fn client_config(mode: SslMode, roots: &Roots) -> Result<Arc<ClientConfig>, ConnectError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = Arc::new(Naming(verifier(mode, roots, &provider)?));
+    let special = match &roots.0 {
+        Kind::Platform => None,
+        Kind::Own { special, .. } => Some(special),
+    };
+    let naming = Naming(verifier(mode, roots, &provider)?);
+    let verifier = as_libpq::verifier(naming, special, mode == SslMode::VerifyFull);
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| ConnectError::config("the TLS settings do not fit together").because(error))?;
@@ -130,7 +137,8 @@ where
         ask_for_tls(&mut stream, host).await?;
     }
     let name = ServerName::try_from(host.to_owned()).map_err(|error| {
-        ConnectError::config(format!("\"{host}\" cannot be the name of a server")).because(error)
+        ConnectError::config(format!("{host} cannot be the name of a server", host = quote::name(host)))
+            .because(error)
     })?;
     let stream = TlsStream::connect(stream, Arc::clone(config), name)
         .await
@@ -193,6 +201,11 @@ pub(crate) fn handshake_failed(error: io::Error, host: &str, negotiation: SslNeg
             TlsFailure::Name,
             format!("the certificate of the server is not for {host}"),
             "use the name that the certificate is for; where only another name resolves, sslmode=verify-ca with sslrootcert",
+        ),
+        Some(error) if is_authority_itself(error) => (
+            TlsFailure::Certificate,
+            format!("the certificate of {host} is that of an authority"),
+            "the server needs a certificate without CA:TRUE, signed by the authority; a self-signed one is trusted where sslrootcert names a file with it",
         ),
         // A bad signature: an authority of the same name, such as one that was made anew, with another key.
         Some(rustls::Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature | Bad::Other(_))) => (

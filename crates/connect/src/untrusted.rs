@@ -9,6 +9,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
 use webpki::EndEntityCert;
 
+use crate::quote;
+
 /// A verifier that decides as the one in it, and names the authority where that one only says "unknown issuer".
 #[derive(Debug)]
 pub(crate) struct Naming(pub(crate) Arc<dyn ServerCertVerifier>);
@@ -43,7 +45,8 @@ impl ServerCertVerifier for Naming {
         let verified = self.0.verify_server_cert(certificate, intermediates, server_name, ocsp_response, now);
         verified.map_err(|error| {
             let unknown = error == rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-            let issuer = unknown.then(|| issuer(intermediates.last().unwrap_or(certificate))).flatten();
+            let by_itself = is_authority_itself(&error) && issues(certificate, certificate);
+            let issuer = (unknown || by_itself).then(|| issuer(top(certificate, intermediates))).flatten();
             match issuer {
                 Some(issuer) => {
                     let untrusted = OtherError(Arc::new(Untrusted { issuer }));
@@ -79,11 +82,42 @@ impl ServerCertVerifier for Naming {
 
 impl fmt::Display for Untrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it is signed by \"{}\", which is not among the trusted authorities", self.issuer)
+        write!(f, "it is signed by {}, which is not among the trusted authorities", quote::name(&self.issuer))
     }
 }
 
 impl Error for Untrusted {}
+
+/// Whether a verifier of rustls says that a server shows a certificate of an authority.
+pub(crate) fn is_authority_itself(error: &rustls::Error) -> bool {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other))) => {
+            other.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity)
+        }
+        _ => false,
+    }
+}
+
+/// The last certificate of the chain that these others complete, whatever their order.
+fn top<'a>(certificate: &'a CertificateDer<'a>, others: &'a [CertificateDer<'a>]) -> &'a CertificateDer<'a> {
+    let mut top = certificate;
+    // No chain is longer than all of them.
+    for _ in others {
+        match others.iter().find(|other| issues(other, top) && !issues(top, top)) {
+            Some(issuer) => top = issuer,
+            None => break,
+        }
+    }
+    top
+}
+
+/// Whether the one's name is that of whoever signed the other.
+fn issues(issuer: &CertificateDer<'_>, certificate: &CertificateDer<'_>) -> bool {
+    match (EndEntityCert::try_from(issuer), EndEntityCert::try_from(certificate)) {
+        (Ok(issuer), Ok(certificate)) => issuer.subject() == certificate.issuer(),
+        _ => false,
+    }
+}
 
 /// The common name of whoever signed a certificate, or else the organisation.
 fn issuer(certificate: &CertificateDer<'_>) -> Option<String> {

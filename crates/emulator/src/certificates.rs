@@ -167,16 +167,6 @@ fn server_config(
     Ok(Arc::new(config))
 }
 
-/// A self-signed server certificate for `localhost`, as a Service Fabric node has: no authority stands behind it.
-pub(crate) fn self_signed(names: &[&str]) -> Result<Issued, CertificateError> {
-    let mut params = parameters("ServiceFabricNode", names)?;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let key = KeyPair::generate().map_err(failed)?;
-    let certificate = params.self_signed(&key).map_err(failed)?;
-    Ok(Issued::new(vec![certificate.der().clone()], &key))
-}
-
 /// A self-signed RSA certificate, as an application registers one to prove itself.
 pub(crate) fn client_certificate(common_name: &str) -> Result<Issued, CertificateError> {
     let mut params = parameters(common_name, &[])?;

@@ -35,6 +35,11 @@ impl Clock {
         *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) += by;
     }
 
+    /// Seconds since 1970 on the clock that this one follows: the time of programs beside the local cloud.
+    pub(crate) fn outside(&self) -> i64 {
+        unix((self.base)())
+    }
+
     /// Seconds since 1970: the form of every time in a token.
     pub(crate) fn unix(&self) -> i64 {
         unix(self.now())

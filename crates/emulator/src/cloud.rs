@@ -39,6 +39,8 @@ pub(crate) struct Cloud {
     pub(crate) faults: Faults,
     pub(crate) journal: Journal,
     pub(crate) addresses: Addresses,
+    /// Names of hosts that requests may be for, besides those of this machine.
+    pub(crate) host_names: Vec<String>,
     pub(crate) secrets: Secrets,
     pub(crate) certificates: Certificates,
     pub(crate) arc: Option<Agent>,

@@ -10,16 +10,24 @@ use crate::exchange::{Answer, Call};
 use crate::keys::KeyError;
 use crate::mint::Draft;
 
-/// `POST /oauth2/token` with `resource` in a form. Selectors of identities mean nothing here: there is one person.
+/// `POST /oauth2/token` with `resource` in a form, or, as the Azure SDK for Java asks, `GET` with `resource` in the query:
+/// what the real endpoint answers to that is not documented. Selectors of identities mean nothing here: there is one person.
 pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &Tweaks) -> Result<Answer, KeyError> {
-    if call.method != Method::POST {
-        return Ok(refusal(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "Only POST is supported."));
-    }
+    let form = match call.method {
+        Method::POST => call.form(),
+        Method::GET => call.query.clone(),
+        _ => {
+            return Ok(refusal(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "MethodNotAllowed",
+                "Only POST is supported.",
+            ));
+        }
+    };
     if !call.has_metadata_header() {
         let message = "Required metadata header not specified.";
         return Ok(refusal(StatusCode::BAD_REQUEST, "BadRequest", message));
     }
-    let form = call.form();
     let Some(resource) = form.get("resource") else {
         return Ok(refusal(StatusCode::BAD_REQUEST, "BadRequest", "Missing parameter 'resource'."));
     };

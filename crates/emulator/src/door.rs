@@ -33,7 +33,27 @@ pub(crate) enum Door {
     Management,
 }
 
+/// How the user agent of the Azure SDK for .NET begins.
+const DOTNET: &str = "azsdk-net-";
+
 impl Door {
+    /// The request as this socket understands it. At 169.254.169.254 it stays exactly as it came; at a port of the local
+    /// cloud's own, what SDKs send to an address in `AZURE_POD_IDENTITY_AUTHORITY_HOST` is made up for:
+    ///
+    /// - MSAL for Java joins address and path with one slash too many;
+    /// - the Azure SDK for .NET first asks without the header `Metadata`, and only where the address is 169.254.169.254
+    ///   does it take the status 400 for a metadata service.
+    pub(crate) fn received(self, mut call: Call) -> Call {
+        if self == Self::Metadata {
+            while let Some(at) = call.path.find("//") {
+                call.path.remove(at);
+            }
+            call.is_probe = !call.headers.contains_key("metadata")
+                && call.header("user-agent").is_some_and(|agent| agent.starts_with(DOTNET));
+        }
+        call
+    }
+
     /// The endpoint behind `path`.
     pub(crate) fn endpoint(self, path: &str) -> Option<Endpoint> {
         match self {
@@ -106,4 +126,27 @@ fn broken(failure: &KeyError) -> Answer {
         StatusCode::INTERNAL_SERVER_ERROR,
         vec![("error", json!("server_error")), ("message", json!(message))],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::Parameters;
+
+    #[test]
+    fn at_its_true_address_the_metadata_service_is_exact() {
+        let probe = || {
+            let mut headers = hyper::HeaderMap::new();
+            headers.insert("user-agent", "azsdk-net-Core/1.53.0".parse().unwrap());
+            let path = "//metadata/identity/oauth2/token".to_owned();
+            let (method, query, body) = (hyper::Method::GET, Parameters::default(), bytes::Bytes::new());
+            Call { method, path, query, headers, body, is_probe: false }
+        };
+        let own = Door::Metadata.received(probe());
+        assert_eq!((own.is_probe, &*own.path), (true, "/metadata/identity/oauth2/token"));
+        for door in [Door::LinkLocal, Door::Arc] {
+            let exact = door.received(probe());
+            assert_eq!((exact.is_probe, &*exact.path), (false, "//metadata/identity/oauth2/token"));
+        }
+    }
 }

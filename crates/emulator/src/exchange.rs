@@ -12,6 +12,8 @@ pub(crate) struct Call {
     pub(crate) query: Parameters,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// The endpoint treats the request as if it had the header `Metadata: true`.
+    pub(crate) is_probe: bool,
 }
 
 impl Call {
@@ -33,12 +35,12 @@ impl Call {
 
     /// Whether the header `Metadata: true` is there, which proves that no browser or open proxy sent the request.
     pub(crate) fn has_metadata_header(&self) -> bool {
-        self.header("metadata").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        self.is_probe || self.header("metadata").is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 }
 
 /// Parameters of a query or form, in order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Parameters(Vec<(String, String)>);
 
 impl Parameters {

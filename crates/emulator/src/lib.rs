@@ -21,6 +21,7 @@ mod entra;
 mod exchange;
 mod fault;
 mod federation;
+mod host;
 mod hosts;
 mod imds;
 mod journal;
@@ -43,7 +44,7 @@ pub use federation::{BINDING_AUDIENCE, EXCHANGE_AUDIENCE, FederatedCredential, F
 pub use hosts::{AppService, AzureArc, GitHub, MachineLearning, Pipelines, ServiceFabric, TokenProxy};
 pub use journal::{Entry, Journal, Outcome};
 pub use keys::KeyError;
-pub use local_azure::{LocalAzure, StartError};
+pub use local_azure::{LocalAzure, Principal, StartError};
 pub use mint::Draft;
 pub use options::Options;
-pub use subscription::{Administrator, PrincipalKind};
+pub use subscription::{Administrator, AdministratorChange, Change, PrincipalKind};

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use crate::local_azure::StartError;
 
 /// The metadata service's address on Azure.
-const LINK_LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
+pub(crate) const LINK_LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
 
 /// How often another port is tried when the one that was free on 127.0.0.1 is taken on ::1.
 const ATTEMPTS: usize = 16;

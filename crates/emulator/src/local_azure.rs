@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use secrecy::SecretString;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::arc::Agent;
-use crate::certificates::{Authority, CertificateError, names_of, self_signed, server_config_for_name};
+use crate::certificates::{Authority, CertificateError, names_of, server_config_for_name};
 use crate::clock::Clock;
 use crate::cloud::{Addresses, Cloud, Secrets, Tweaks};
 use crate::directory::{Application, Directory, Group, Identity, Machine, RESOURCE_GROUP, User};
@@ -25,7 +26,7 @@ use crate::listen::{self, Bound};
 use crate::mint::{Draft, random};
 use crate::options::{GRAPH, Options, ResourceApplication};
 use crate::serve;
-use crate::subscription::{Administrator, Subscription};
+use crate::subscription::{AdministratorChange, PrincipalKind, Subscription};
 
 /// The identity side of a local Azure. It answers until it is stopped or dropped.
 #[derive(Debug)]
@@ -36,6 +37,18 @@ pub struct LocalAzure {
     tasks: TaskTracker,
     stop: CancellationToken,
     _stop_on_drop: DropGuard,
+}
+
+/// A member of the tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Principal {
+    /// A user's sign-in name, else the display name.
+    pub name: String,
+    /// Object id.
+    pub object_id: Uuid,
+    /// What it is.
+    pub kind: PrincipalKind,
 }
 
 /// Texts that stay the same for the life of a local cloud.
@@ -222,10 +235,34 @@ impl LocalAzure {
         &self.cloud.addresses.management
     }
 
-    /// The Entra administrators of the database server. A change is told when its operation starts: whoever makes roles
-    /// of them has its running time for that.
-    pub fn administrators(&self) -> tokio::sync::watch::Receiver<Vec<Administrator>> {
-        self.cloud.subscription.watch_administrators()
+    /// Changes of the Entra administrators of the database server, from now on and in order. The operation behind each
+    /// runs until the database has answered; the last caller gets them all. Without a caller a change needs no database.
+    pub fn follow_administrators(&self) -> mpsc::UnboundedReceiver<AdministratorChange> {
+        self.cloud.subscription.follow_administrators()
+    }
+
+    /// Who is in the tenant right now, under the names that a database knows them by.
+    pub fn principals(&self) -> Vec<Principal> {
+        let subscription = &self.cloud.subscription;
+        let principal = |name: &str, object_id, kind| Principal { name: name.to_owned(), object_id, kind };
+        let application = subscription.has_application().then(|| self.application());
+        let application =
+            application.map(|one| principal(one.name(), one.object_id(), PrincipalKind::ServicePrincipal));
+        let identities = self.machine().system_assigned().into_iter().chain(subscription.identities());
+        let identities =
+            identities.map(|one| principal(one.name(), one.object_id(), PrincipalKind::ServicePrincipal));
+        let users = subscription.users();
+        let users = users
+            .iter()
+            .map(|one| principal(one.user_principal_name(), one.object_id(), PrincipalKind::User));
+        let groups = subscription.groups();
+        let groups = groups.iter().map(|one| principal(one.name(), one.object_id(), PrincipalKind::Group));
+        application.into_iter().chain(identities).chain(users).chain(groups).collect()
+    }
+
+    /// Changes whenever a user, a group, an identity or an application comes into the tenant or leaves it.
+    pub fn principals_changed(&self) -> watch::Receiver<()> {
+        self.cloud.subscription.watch_principals()
     }
 
     /// Issuers of federated assertions.
@@ -323,7 +360,7 @@ impl Sockets {
 struct ServerCertificates {
     /// Of the local authority: Entra and the issuers.
     local: Arc<ServerConfig>,
-    /// Self-signed.
+    /// Of the local authority too, so that clients which do not pin the thumbprint can trust it.
     service_fabric: Arc<ServerConfig>,
     thumbprint: String,
     /// Of an authority of its own, and for one name.
@@ -335,7 +372,7 @@ impl ServerCertificates {
     fn issue(authority: &Authority, address: IpAddr) -> Result<Self, CertificateError> {
         let names = names_of(address);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let node = self_signed(&names)?;
+        let node = authority.issue(&names)?;
         let cluster = Authority::named("pgentra local AKS CA")?;
         let proxy = cluster.issue(&[PROXY_NAME])?;
         Ok(Self {
@@ -407,6 +444,7 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
         faults: Faults::default(),
         journal: Journal::default(),
         addresses,
+        host_names: options.host_names,
         secrets: Secrets::generate()?,
         certificates: Certificates::default(),
         arc: options.arc.map(Agent::new),

@@ -30,6 +30,9 @@ pub struct Options {
     /// Also answer as a metadata service at the true address, 169.254.169.254 port 80. The address must be on an
     /// interface of this machine, and the process must be allowed to bind the port. Default: no.
     pub link_local: bool,
+    /// Names under which clients may reach the local cloud besides `localhost` and loopback addresses, such as the name
+    /// of a relay in front of it. A request whose `Host` is another name is refused. Default: none.
+    pub host_names: Vec<String>,
     /// Also answer as the agent of an Azure Arc server. Default: no.
     pub arc: Option<ArcAgent>,
     /// How App Service writes an expiry in its protocol of 2017. Default: as on Linux.
@@ -52,6 +55,7 @@ impl Options {
             ports: Ports::default(),
             address: Ipv4Addr::LOCALHOST.into(),
             link_local: false,
+            host_names: Vec::new(),
             arc: None,
             legacy_dates: DateText::Linux,
             server: Some(ServerOptions::new("mydemoserver", "mydemoserver.postgres.database.azure.com")),

@@ -28,6 +28,7 @@ use crate::door::{self, Door};
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Body, Call, Parameters};
 use crate::fault::Fault;
+use crate::host;
 use crate::journal::{Entry, Outcome};
 use crate::local_azure::on_a_blocking_thread;
 
@@ -117,8 +118,14 @@ impl Server {
         request: Request<Incoming>,
         allowance: &Allowance,
     ) -> Result<Response<Payload>, Infallible> {
+        if let Err(refusal) =
+            host::check(self.door, &self.cloud.host_names, (request.uri(), request.headers()))
+        {
+            tracing::warn!(door = ?self.door, "a request for another host, or from a browser, was refused");
+            return Ok(response(refusal));
+        }
         let call = match read(request).await {
-            Ok(call) => call,
+            Ok(call) => self.door.received(call),
             Err(refusal) => return Ok(response(refusal)),
         };
         let endpoint = self.door.endpoint(&call.path);
@@ -227,6 +234,7 @@ async fn read(request: Request<Incoming>) -> Result<Call, Answer> {
         query: Parameters::parse(parts.uri.query().unwrap_or_default().as_bytes()),
         headers: parts.headers,
         body,
+        is_probe: false,
     })
 }
 

@@ -1,5 +1,6 @@
 //! Service Fabric (Microsoft: service-fabric, how-to-managed-identity-service-fabric-app-code): the identity is fixed
-//! in the cluster, and the node's certificate is self-signed and pinned.
+//! in the cluster. On Azure the node's certificate is self-signed and clients pin its thumbprint. Here the local authority
+//! signs it, so that clients which do not pin it (JavaScript, Java) can trust it too.
 
 use hyper::{Method, StatusCode};
 use secrecy::ExposeSecret as _;

@@ -1,9 +1,9 @@
 //! What the subscription and the tenant hold right now: resource groups, identities, the database server, people.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::directory::{Directory, Group, Identity, RESOURCE_GROUP, User};
@@ -48,6 +48,41 @@ pub struct Administrator {
     pub kind: PrincipalKind,
 }
 
+/// A change of the database server's administrators that its database has to make. The operation of the management API
+/// runs until one of the methods is called; dropped, it fails.
+#[derive(Debug)]
+pub struct AdministratorChange {
+    change: Change,
+    verdict: oneshot::Sender<Result<(), String>>,
+}
+
+/// What is to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A new administrator, or one that is there already and is written again.
+    Add(Administrator),
+    /// The administrator with this object id is to be none.
+    Remove(Uuid),
+}
+
+impl AdministratorChange {
+    /// What is to change.
+    pub fn change(&self) -> &Change {
+        &self.change
+    }
+
+    /// The database made the change.
+    pub fn done(self) {
+        // Without a listener the local cloud has stopped.
+        let _ = self.verdict.send(Ok(()));
+    }
+
+    /// The database refused it in these words; the operation fails with them and the list stays as it was.
+    pub fn refused(self, message: impl Into<String>) {
+        let _ = self.verdict.send(Err(message.into()));
+    }
+}
+
 /// What a running operation does when it ends.
 #[derive(Clone, Debug)]
 pub(crate) enum Effect {
@@ -60,6 +95,15 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
+    /// What a database has to do for it.
+    fn change(&self) -> Option<Change> {
+        match self {
+            Self::None => None,
+            Self::Add(new) => Some(Change::Add(new.clone())),
+            Self::Remove(id) => Some(Change::Remove(*id)),
+        }
+    }
+
     fn apply(self, administrators: &mut Vec<Administrator>) {
         match self {
             Self::None => {}
@@ -81,12 +125,16 @@ pub(crate) struct Operation {
     /// When it started and ends, in seconds since 1970.
     pub(crate) started: i64,
     pub(crate) ends: i64,
+    /// Why it failed.
+    pub(crate) failure: Option<String>,
+    /// The database has not answered yet.
+    waits: bool,
     effect: Effect,
 }
 
 impl Operation {
     pub(crate) fn runs(&self, now: i64) -> bool {
-        now < self.ends
+        self.waits || now < self.ends
     }
 }
 
@@ -100,8 +148,8 @@ const MOST: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct Subscription {
     state: Mutex<State>,
-    /// The administrators when all operations have ended.
-    coming: watch::Sender<Vec<Administrator>>,
+    /// Told of every change of who is in the tenant.
+    principals: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -113,6 +161,10 @@ struct State {
     has_application: bool,
     administrators: Vec<Administrator>,
     operations: Vec<Operation>,
+    /// Answers of the database that are still to come, by operation.
+    verdicts: HashMap<Uuid, oneshot::Receiver<Result<(), String>>>,
+    /// The database that makes the changes of the administrators, where there is one.
+    database: Option<mpsc::UnboundedSender<AdministratorChange>>,
 }
 
 /// There are as many resources of a kind already as a local cloud holds.
@@ -135,10 +187,12 @@ impl Subscription {
                 users: vec![administrator.clone()],
                 groups: vec![directory.group.clone()],
                 has_application: true,
-                administrators: administrators.clone(),
+                administrators,
                 operations: Vec::new(),
+                verdicts: HashMap::new(),
+                database: None,
             }),
-            coming: watch::channel(administrators).0,
+            principals: watch::channel(()).0,
         }
     }
 
@@ -169,6 +223,8 @@ impl Subscription {
         let mut state = self.state();
         room(state.identities.len())?;
         state.identities.push(identity);
+        drop(state);
+        self.principals.send_replace(());
         Ok(())
     }
 
@@ -178,6 +234,7 @@ impl Subscription {
 
     pub(crate) fn add_user(&self, user: User) {
         self.state().users.push(user);
+        self.principals.send_replace(());
     }
 
     pub(crate) fn groups(&self) -> Vec<Group> {
@@ -186,6 +243,7 @@ impl Subscription {
 
     pub(crate) fn add_group(&self, group: Group) {
         self.state().groups.push(group);
+        self.principals.send_replace(());
     }
 
     pub(crate) fn has_application(&self) -> bool {
@@ -199,6 +257,18 @@ impl Subscription {
         state.users.retain(|user| user.object_id != object_id);
         state.groups.retain(|group| group.object_id != object_id);
         state.has_application &= object_id != application;
+        drop(state);
+        self.principals.send_replace(());
+    }
+
+    /// The machine has another principal of its own, or none.
+    pub(crate) fn principals_changed(&self) {
+        self.principals.send_replace(());
+    }
+
+    /// Changes whenever somebody comes into the tenant or leaves it.
+    pub(crate) fn watch_principals(&self) -> watch::Receiver<()> {
+        self.principals.subscribe()
     }
 
     pub(crate) fn administrators(&self, now: i64) -> Vec<Administrator> {
@@ -206,26 +276,36 @@ impl Subscription {
         self.state().administrators.clone()
     }
 
-    pub(crate) fn watch_administrators(&self) -> watch::Receiver<Vec<Administrator>> {
-        self.coming.subscribe()
+    /// From now on operations on administrators wait for a database. An earlier one gets no more of them.
+    pub(crate) fn follow_administrators(&self) -> mpsc::UnboundedReceiver<AdministratorChange> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.state().database = Some(sender);
+        receiver
     }
 
     /// Starts an operation on `resource` that takes `seconds`.
     pub(crate) fn start(&self, resource: &str, effect: Effect, (now, seconds): (i64, i64)) -> Operation {
-        let operation = Operation {
+        let mut state = self.state();
+        let mut operation = Operation {
             id: Uuid::new_v4(),
             resource: resource.to_owned(),
             started: now,
             ends: now.saturating_add(seconds),
+            failure: None,
+            waits: false,
             effect,
         };
-        // Who does the work does it while the operation runs.
-        if !matches!(operation.effect, Effect::None) {
-            self.coming.send_modify(|administrators| operation.effect.clone().apply(administrators));
+        if let (Some(change), Some(database)) = (operation.effect.change(), &state.database) {
+            let (verdict, answer) = oneshot::channel();
+            // A database that is gone has nothing to say.
+            if database.send(AdministratorChange { change, verdict }).is_ok() {
+                operation.waits = true;
+                state.verdicts.insert(operation.id, answer);
+            }
         }
-        let mut state = self.state();
         if state.operations.len() >= REMEMBERED {
-            state.operations.remove(0);
+            let oldest = state.operations.remove(0);
+            state.verdicts.remove(&oldest.id);
         }
         state.operations.push(operation.clone());
         drop(state);
@@ -240,6 +320,7 @@ impl Subscription {
 
     /// The operation that still works on `resource` or on something in it.
     pub(crate) fn running(&self, resource: &str, now: i64) -> Option<Operation> {
+        self.settle(now);
         let inside = |operation: &&Operation| {
             operation.resource.get(..resource.len()).is_some_and(|start| start.eq_ignore_ascii_case(resource))
         };
@@ -249,6 +330,7 @@ impl Subscription {
     /// Lets the operations that have ended take effect, as the API tells it.
     fn settle(&self, now: i64) {
         let mut state = self.state();
+        state.hear();
         let mut effects = Vec::new();
         for operation in state.operations.iter_mut().filter(|operation| !operation.runs(now)) {
             effects.push(std::mem::replace(&mut operation.effect, Effect::None));
@@ -260,6 +342,25 @@ impl Subscription {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Takes the answers of the database.
+    fn hear(&mut self) {
+        for operation in self.operations.iter_mut().filter(|operation| operation.waits) {
+            let answer = self.verdicts.get_mut(&operation.id).map(oneshot::Receiver::try_recv);
+            operation.failure = match answer {
+                Some(Err(oneshot::error::TryRecvError::Empty)) => continue,
+                Some(Ok(answer)) => answer.err(),
+                _ => Some("An unexpected error occured while processing the request.".to_owned()),
+            };
+            self.verdicts.remove(&operation.id);
+            operation.waits = false;
+            if operation.failure.is_some() {
+                operation.effect = Effect::None;
+            }
+        }
     }
 }
 
@@ -286,11 +387,47 @@ mod tests {
         assert!(subscription.running("/A/server", 109).is_some());
         assert!(subscription.running("/a/other", 109).is_none());
         assert!(!subscription.administrators(109).contains(&new));
-        assert!(subscription.watch_administrators().borrow().contains(&new));
         assert!(subscription.administrators(110).contains(&new));
         assert!(subscription.operation(operation.id, 110).is_some_and(|operation| !operation.runs(110)));
         subscription.start("/a/server/administrators/x", Effect::Remove(Uuid::nil()), (200, 0));
         assert!(!subscription.administrators(200).contains(&new));
+    }
+
+    #[test]
+    fn an_operation_waits_for_its_database() {
+        let subscription = subscription();
+        let mut changes = subscription.follow_administrators();
+        let new =
+            Administrator { object_id: Uuid::nil(), name: "new".to_owned(), kind: PrincipalKind::Group };
+        let begin = |effect: Effect| subscription.start("/s/administrators/x", effect, (100, 1)).id;
+        let listed = || subscription.administrators(500).contains(&new);
+        let failure = |id| subscription.operation(id, 500).unwrap().failure;
+
+        let refused = begin(Effect::Add(new.clone()));
+        assert!(
+            subscription.running("/s", 500).is_some(),
+            "its time is over, and the database has not answered"
+        );
+        let change = changes.try_recv().unwrap();
+        assert_eq!(change.change(), &Change::Add(new.clone()));
+        change.refused("no");
+        assert_eq!((failure(refused).as_deref(), listed()), (Some("no"), false));
+        assert!(subscription.running("/s", 500).is_none());
+
+        let made = begin(Effect::Add(new.clone()));
+        changes.try_recv().unwrap().done();
+        assert!(subscription.running("/s", 100).is_some(), "it takes its time all the same");
+        assert_eq!((failure(made), listed()), (None, true));
+
+        let dropped = begin(Effect::Remove(Uuid::nil()));
+        drop(changes.try_recv().unwrap());
+        assert!(failure(dropped).is_some() && listed());
+
+        // What has nothing to do with administrators does not wait, and neither does anything without a database.
+        assert!(!subscription.operation(begin(Effect::None), 500).unwrap().runs(500));
+        drop(changes);
+        assert_eq!(failure(begin(Effect::Remove(Uuid::nil()))), None);
+        assert!(!listed());
     }
 
     #[test]

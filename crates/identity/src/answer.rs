@@ -51,6 +51,12 @@ pub(crate) fn read_token(
                 (stated.or(relative), refresh_in, now),
             )
             .map(|token| token.with_source_time(response.date()))
+            .inspect(|token| {
+                // A source on this machine has this machine's clock, or a clock that was set ahead on purpose.
+                if !response.is_from_here() {
+                    warn_of_clock(token, now);
+                }
+            })
             .map_err(|error| tell_clocks(error, response.date(), now)),
             None => Err(TokenError::bad_answer(source, "the answer holds no access token")),
         }
@@ -61,8 +67,9 @@ pub(crate) fn read_token(
 /// Makes a token of its text and of what is known about its end, after checking both, and that it is for what was asked
 /// for. Every token of every source comes through here.
 ///
-/// `asked` is the resource, and what the answer states in its place, if it does. `life` is the stated end, the wait until it should be refreshed, and the time of the answer. Where no end is stated,
-/// the token's own `exp` claim is taken; where both are known, the earlier.
+/// `asked` is the resource, and what the answer states in its place, if it does. `life` is the stated end, the wait until
+/// the token should be refreshed, and the time of the answer. Where no end is stated, the token's own `exp` claim is taken;
+/// where both are known, the earlier.
 pub(crate) fn finish(
     source: SourceName,
     asked: (&Resource, Option<&str>),
@@ -97,14 +104,19 @@ pub(crate) fn finish(
         return Err(TokenError::expired(source, "the token in the answer has already expired")
             .with_hint("Compare this machine's clock with the true time: `timedatectl` on Linux."));
     }
-    if let Some(ahead) =
-        claimed("nbf").and_then(|nbf| nbf.duration_since(now).ok()).filter(|ahead| *ahead > SKEW)
-    {
-        tracing::warn!(%source, seconds = ahead.as_secs(), "the token is not valid yet: this machine's clock is behind");
-    }
     // Copied into a place of just its length: to shrink the one that it is in could leave a copy behind.
     let secret = SecretString::from(shown);
     Ok(AccessToken::new(secret, Life { now, expires_on, refresh_in }, source, resource))
+}
+
+/// Tells of a token that is not valid yet.
+pub(crate) fn warn_of_clock(token: &AccessToken, now: SystemTime) {
+    let not_before = UnverifiedClaims::of(token).and_then(|claims| claims.time("nbf"));
+    if let Some(ahead) = not_before.and_then(|nbf| nbf.duration_since(now).ok()).filter(|ahead| *ahead > SKEW)
+    {
+        let source = token.source();
+        tracing::warn!(%source, seconds = ahead.as_secs(), "the token is not valid yet: this machine's clock is behind");
+    }
 }
 
 fn for_something_else(source: SourceName, asked: &Resource, other: &str) -> TokenError {

@@ -51,13 +51,15 @@ impl SdkSource {
                 return Err(failed(TokenErrorKind::Timeout, "the credential of the Azure SDK took too long"));
             }
         };
-        let life = (Some(SystemTime::from(token.expires_on)), None, self.clock.now());
+        let now = self.clock.now();
+        let life = (Some(SystemTime::from(token.expires_on)), None, now);
         answer::finish(
             SourceName::External,
             (request.resource, None),
             token.token.secret().to_owned().into(),
             life,
         )
+        .inspect(|token| answer::warn_of_clock(token, now))
     }
 }
 

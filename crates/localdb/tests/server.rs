@@ -2,6 +2,7 @@
 #![cfg(feature = "embedded")]
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::print_stdout,
     reason = "a failing helper fails its test; a skipped test says so"
 )]
@@ -9,6 +10,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pgentra_localdb::{LocalDb, Options, Server, StartError, start};
 use secrecy::ExposeSecret;
@@ -255,4 +257,76 @@ async fn below_a_private_folder_only_the_embedded_one_runs_as_root() {
     let error = start(options(&folder, Server::Installed(installed))).await.unwrap_err();
     assert!(matches!(error, StartError::Unreachable { .. }), "{error:?}");
     assert!(!folder.exists());
+}
+
+/// The longest that a crash and the recovery from it may take.
+const RECOVERY: Duration = Duration::from_secs(60);
+
+/// Waits until the server lets somebody in again.
+async fn recovered(db: &LocalDb) -> Client {
+    let again = async {
+        loop {
+            match sign_in(db, db.superuser(), Some(db.password().expose_secret())).await {
+                Ok(client) => break client,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    tokio::time::timeout(RECOVERY, again).await.expect("the server does not recover from a crash")
+}
+
+/// One server process is killed, which has PostgreSQL end all of them and recover.
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_the_crash_of_a_server_process() {
+    let place = place();
+    let db = start(options(place.path().join("db"), Server::Embedded)).await.unwrap();
+    let client = superuser(&db).await;
+    client.batch_execute("CREATE TABLE kept (n int, how text)").await.unwrap();
+    for (round, statements) in [
+        (1, &["INSERT INTO kept VALUES (1, 'a statement')"][..]),
+        (2, &["BEGIN", "INSERT INTO kept VALUES (2, 'a transaction')", "COMMIT"]),
+        (
+            3,
+            &[
+                "CREATE ROLE kept_role",
+                "GRANT SELECT ON kept TO kept_role",
+                "INSERT INTO kept VALUES (3, 'a role')",
+            ],
+        ),
+        (4, &["CREATE DATABASE kept_database", "INSERT INTO kept VALUES (4, 'a database')"]),
+        (
+            5,
+            &[
+                "DELETE FROM kept WHERE n = 1",
+                "UPDATE kept SET n = 6 WHERE n = 2",
+                "INSERT INTO kept VALUES (5, 'changes')",
+            ],
+        ),
+    ] {
+        let (client, victim) = (recovered(&db).await, superuser(&db).await);
+        let pid: i32 = victim.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        for statement in statements {
+            client.batch_execute(statement).await.unwrap();
+        }
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        // The old sessions end before new ones are let in.
+        let ended = async { while client.simple_query("SELECT 1").await.is_ok() {} };
+        tokio::time::timeout(RECOVERY, ended).await.expect("the crash of a process does not end the others");
+        let client = recovered(&db).await;
+        let last: i64 =
+            client.query_one("SELECT count(*) FROM kept WHERE n = $1", &[&round]).await.unwrap().get(0);
+        assert_eq!(last, 1, "{statements:?}");
+    }
+    let client = recovered(&db).await;
+    let row = client
+        .query_one(
+            "SELECT (SELECT string_agg(n::text, ',' ORDER BY n) FROM kept), has_table_privilege('kept_role', 'kept', 'SELECT'),
+                    (SELECT count(*) FROM pg_database WHERE datname = 'kept_database')",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!((row.get(0), row.get(1), row.get(2)), ("3,4,5,6", true, 1_i64));
+    db.stop().await;
 }

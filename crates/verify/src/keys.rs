@@ -97,7 +97,11 @@ impl Keys {
             }
             (Offer::TooSoon(_), Some(stale)) => Ok(stale),
             (Offer::Begun(fetch) | Offer::Joined(fetch), None) => fetch.await,
-            (Offer::TooSoon(error), None) => Err(error.unwrap_or_else(|| FetchError::new("no keys yet"))),
+            (Offer::TooSoon(Some(error)), None) => Err(error),
+            // Another task has fetched them since they were looked for above.
+            (Offer::TooSoon(None), None) => {
+                self.store.loaded.load_full().ok_or_else(|| FetchError::new("no keys yet"))
+            }
         }
     }
 

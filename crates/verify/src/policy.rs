@@ -94,7 +94,7 @@ impl Policy {
         &self.issuers
     }
 
-    /// The audiences accepted, without a trailing slash.
+    /// The audiences accepted, byte for byte.
     pub fn audiences(&self) -> &[String] {
         &self.audiences
     }
@@ -116,7 +116,7 @@ impl Policy {
         let not_before = claims.time("nbf")?;
         self.check_time(not_before, expires_on, now)?;
         let audience = claims.text("aud")?;
-        if !self.audiences.iter().any(|known| known == without_slash(audience)) {
+        if !self.audiences.iter().any(|known| known == audience) {
             return Err(Rejection::Audience { found: excerpt(audience) });
         }
         let issuer = claims.text("iss")?;
@@ -179,11 +179,11 @@ impl PolicyBuilder {
         self
     }
 
-    /// Accepts this audience, and no longer the cloud's PostgreSQL resource. May be repeated. One trailing slash makes
-    /// no difference, here and in the token: one sovereign cloud is known to want it.
+    /// Accepts this audience, and no longer the cloud's PostgreSQL resource. May be repeated, for a cloud whose tokens
+    /// come with and without a slash at the end: Azure's servers compare byte for byte, and so does this.
     #[must_use]
     pub fn audience(mut self, audience: &str) -> PolicyBuilder {
-        self.audiences.push(without_slash(audience).to_owned());
+        self.audiences.push(audience.to_owned());
         self
     }
 
@@ -207,7 +207,7 @@ impl PolicyBuilder {
         if self.tenant.is_nil() {
             return Err(PolicyError::NilTenant);
         }
-        if self.audiences.iter().any(String::is_empty) {
+        if self.audiences.iter().any(|audience| audience.trim_matches('/').is_empty()) {
             return Err(PolicyError::EmptyAudience);
         }
         if self.issuers.iter().any(String::is_empty) {
@@ -262,10 +262,6 @@ impl Cloud {
     }
 }
 
-fn without_slash(audience: &str) -> &str {
-    audience.strip_suffix('/').unwrap_or(audience)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,7 +289,7 @@ mod tests {
         let policy =
             Policy::builder(Uuid::from_u128(1)).issuer("https://i/").audience("https://a/").build().unwrap();
         assert_eq!(policy.issuers(), ["https://i/"]);
-        assert_eq!(policy.audiences(), ["https://a"]);
+        assert_eq!(policy.audiences(), ["https://a/"]);
     }
 
     #[test]

@@ -67,22 +67,46 @@ pub enum FirstPacket {
     Unsupported(ProtocolVersion),
 }
 
+/// Why a first packet cannot be read, by what PostgreSQL does then (`ProcessStartupPacket` in `backend_startup.c`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FirstPacketError {
+    /// It closes the connection without an answer: a length that no first packet has, such as that of a Terminate in its
+    /// place, or a cancel request that is none.
+    Unanswered(WireError),
+    /// It answers with SQLSTATE 08P01: a start-up whose inside is malformed.
+    Refused(WireError),
+}
+
+impl fmt::Display for FirstPacketError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unanswered(error) | Self::Refused(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for FirstPacketError {}
+
 impl FirstPacket {
-    /// Cuts a first packet off the front of `buf`. Look for [`is_direct_tls`] before.
+    /// Cuts a first packet off the front of `buf`. Look for [`is_direct_tls`] before. Bytes behind the code of a request for
+    /// encryption are ignored, as PostgreSQL does.
     ///
     /// # Errors
     /// A length outside of [`limits::STARTUP_PACKET`], or an inside that PostgreSQL would refuse too.
-    pub fn decode(buf: &mut BytesMut) -> Result<Option<Self>, WireError> {
+    pub fn decode(buf: &mut BytesMut) -> Result<Option<Self>, FirstPacketError> {
         let Some((length, _)) = buf.split_first_chunk::<4>() else {
             return Ok(None);
         };
         let length = u32::from_be_bytes(*length) as usize;
-        let what = "start-up packet";
-        if length < BARE_PACKET {
-            return Err(WireError::Length { what, length, limit: BARE_PACKET });
-        }
-        if length - 4 > limits::STARTUP_PACKET {
-            return Err(WireError::Length { what, length: length - 4, limit: limits::STARTUP_PACKET });
+        // Both limits are PostgreSQL's; its own count leaves the length word out.
+        let (shortest, longest) = (BARE_PACKET, 4 + limits::STARTUP_PACKET);
+        if !(shortest..=longest).contains(&length) {
+            let limit = if length < shortest { shortest } else { longest };
+            return Err(FirstPacketError::Unanswered(WireError::Length {
+                what: "start-up packet",
+                length,
+                limit,
+            }));
         }
         if buf.len() < length {
             return Ok(None);
@@ -91,11 +115,15 @@ impl FirstPacket {
         body.advance(4);
         let code = body.get_u32();
         match code {
-            CANCEL_REQUEST => CancelRequest::decode(body).map(Self::Cancel),
-            SSL_REQUEST => bare(&body).map(|()| Self::SslRequest),
-            GSSENC_REQUEST => bare(&body).map(|()| Self::GssEncRequest),
+            CANCEL_REQUEST => {
+                CancelRequest::decode(body).map(Self::Cancel).map_err(FirstPacketError::Unanswered)
+            }
+            SSL_REQUEST => Ok(Self::SslRequest),
+            GSSENC_REQUEST => Ok(Self::GssEncRequest),
             _ => match ProtocolVersion::from_code(code) {
-                version if version.major == 3 => StartupMessage::decode(version, body).map(Self::Startup),
+                version if version.major == 3 => StartupMessage::decode(version, body)
+                    .map(Self::Startup)
+                    .map_err(FirstPacketError::Refused),
                 version => Ok(Self::Unsupported(version)),
             },
         }
@@ -358,10 +386,6 @@ const fn code(major: u16, minor: u16) -> u32 {
     ((major as u32) << 16) | minor as u32
 }
 
-fn bare(body: &Bytes) -> Result<(), WireError> {
-    if body.is_empty() { Ok(()) } else { Err(WireError::Malformed("bytes follow the request code")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -374,21 +398,52 @@ mod tests {
     }
 
     #[test]
-    fn malformed_first_packets_are_refused() {
+    fn a_malformed_start_up_is_refused() {
         for (about, body) in [
-            ("no code", &b"\0\0\0"[..]),
-            ("SSLRequest with a tail", b"\x04\xd2\x16\x2fx"),
-            ("GSSENCRequest with a tail", b"\x04\xd2\x16\x30x"),
-            ("cancel without process id", b"\x04\xd2\x16\x2e\0\0"),
-            ("cancel with a short key", b"\x04\xd2\x16\x2e\0\0\0\x01abc"),
-            ("start-up without end", b"\0\x03\0\0"),
+            ("start-up without end", &b"\0\x03\0\0"[..]),
             ("start-up without final NUL", b"\0\x03\0\0user\0me\0"),
             ("parameter without value", b"\0\x03\0\0user\0"),
             ("bytes behind the end", b"\0\x03\0\0user\0me\0\0more\0"),
             ("open value", b"\0\x03\0\0user\0me"),
         ] {
             let mut buf = packet(body);
-            assert!(FirstPacket::decode(&mut buf).is_err(), "{about}");
+            let read = FirstPacket::decode(&mut buf);
+            assert!(matches!(read, Err(FirstPacketError::Refused(_))), "{about}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn what_postgresql_does_not_answer_is_told_from_what_it_refuses() {
+        for (about, bytes) in [
+            ("Terminate", &b"X\0\0\0\x04"[..]),
+            ("a query", b"Q\0\0\0\x0dSELECT 1\0"),
+            ("HTTP", b"GET / HTTP/1.1\r\n\r\n"),
+            ("no length", b"\0\0\0\0"),
+            ("no code", b"\0\0\0\x07\0\0\0"),
+            ("a byte too long", b"\0\0\x27\x15"),
+            ("negative", b"\xff\xff\xff\xff"),
+            ("cancel without process id", b"\0\0\0\x0a\x04\xd2\x16\x2e\0\0"),
+            ("cancel without key", b"\0\0\0\x0c\x04\xd2\x16\x2e\0\0\0\x01"),
+            ("cancel with a short key", b"\0\0\0\x0f\x04\xd2\x16\x2e\0\0\0\x01abc"),
+        ] {
+            let read = FirstPacket::decode(&mut BytesMut::from(bytes));
+            assert!(matches!(read, Err(FirstPacketError::Unanswered(_))), "{about}: {read:?}");
+        }
+        // The length is the one that was sent.
+        let error = FirstPacket::decode(&mut BytesMut::from(&b"X\0\0\0\x04"[..])).unwrap_err();
+        assert_eq!(error.to_string(), "start-up packet of 1476395008 bytes is longer than 10004");
+    }
+
+    #[test]
+    fn bytes_behind_a_request_for_encryption_are_ignored() {
+        for (body, request) in [
+            (&b"\x04\xd2\x16\x2fx"[..], FirstPacket::SslRequest),
+            (b"\x04\xd2\x16\x30xyz", FirstPacket::GssEncRequest),
+        ] {
+            let mut buf = packet(body);
+            buf.put_slice(b"next");
+            assert_eq!(FirstPacket::decode(&mut buf), Ok(Some(request)));
+            assert_eq!(&buf[..], b"next", "a packet is as long as it says");
         }
     }
 

@@ -19,11 +19,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 /// Feeds `bytes` in pieces, as a socket would, and decodes whenever something came.
-fn in_pieces<T>(
+fn in_pieces<T, E>(
     bytes: &[u8],
     pieces: &[usize],
-    decode: impl Fn(&mut BytesMut) -> Result<Option<T>, WireError>,
-) -> Result<Vec<T>, WireError> {
+    decode: impl Fn(&mut BytesMut) -> Result<Option<T>, E>,
+) -> Result<Vec<T>, E> {
     let (mut buf, mut values, mut rest, mut next) =
         (BytesMut::new(), Vec::new(), bytes, pieces.iter().cycle());
     while !rest.is_empty() {

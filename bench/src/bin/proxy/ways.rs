@@ -192,9 +192,11 @@ fn ours(kind: Kind, ground: &Ground<'_>) -> Opened {
         command.extend(words(&["--listen", &format!("{folder}:{port}")]));
     }
     command.extend(words(&["--max-connections", &SESSIONS.to_string()]));
+    // As old as PgBouncer lets the last check of a server connection be (`server_check_delay`), so that both do the same.
+    let kept = ["--server-check-delay", "30"];
     match kind {
-        Kind::OursWarm => command.extend(words(&["--warm", &WARM.to_string()])),
-        Kind::OursReuse | Kind::OursReuseSocket => command.push("--reuse".to_owned()),
+        Kind::OursWarm => command.extend(words(&[&kept[..], &["--warm", &WARM.to_string()]].concat())),
+        Kind::OursReuse | Kind::OursReuseSocket => command.extend(words(&[&kept[..], &["--reuse"]].concat())),
         _ => {}
     }
     command.push(server);

@@ -62,5 +62,14 @@ fn failed(doing: &str, body: &Value, answer: &Response) -> AzureError {
     let status = body["status"].as_str().unwrap_or_default().to_lowercase();
     let said = text("message").unwrap_or_else(|| "Azure says no more".to_owned());
     let kind = if status == "canceled" { AzureErrorKind::Conflict } else { AzureErrorKind::Refused };
-    AzureError::new(kind, format!("cannot {doing}: the operation {status}: {said}")).with_code(text("code"))
+    let error = AzureError::new(kind, format!("cannot {doing}: the operation {status}: {said}"));
+    let error = error.with_code(text("code"));
+    // A flexible server's, of a principal that is to be made an administrator.
+    if said.contains("Updating an existing principal isn't supported") {
+        return error.hinting(
+            "it has a role in the database already: find it with `pgentra role list`, drop it with `pgentra role drop NAME`, \
+             and add the administrator again",
+        );
+    }
+    error
 }

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use pgentra_connect::quote;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -121,7 +122,7 @@ impl ResourceManager {
             let message = format!("the server {} does not take Entra tokens", server.name);
             return Err(AzureError::new(AzureErrorKind::Usage, message).hinting(format!(
                 "az postgres flexible-server update --ids {} --microsoft-entra-auth Enabled   (it restarts the server)",
-                server.id
+                quote::shell_word(&server.id)
             )));
         }
         if self.administrators(server).await?.contains(new) {

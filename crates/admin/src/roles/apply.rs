@@ -8,6 +8,7 @@ use super::matching::{Matching, matching};
 use super::name::quoted;
 use super::plan::{Look, Plan};
 use super::read::Roles;
+use super::script::Script;
 use super::server::{Open, PRINCIPALS, Server};
 
 /// Serialises whoever changes the roles of one server in this way; an arbitrary number, the same for all.
@@ -99,19 +100,24 @@ impl Plan {
         Ok(())
     }
 
-    /// The plan as a script for psql: what [`Plan::apply`] runs, in the same order and the same transactions.
-    pub fn script(&self) -> String {
-        let mut script = String::new();
+    /// The plan as a script for psql: what [`Plan::apply`] runs, in the same order and the same transactions. It ends at the
+    /// first error.
+    ///
+    /// # Errors
+    /// [`RolesError::NotForScript`] where a name has a control character or another one that does not show.
+    pub fn script(&self) -> Result<String, RolesError> {
+        let mut script = Script::new();
         for step in self.steps() {
-            script.push_str(&format!("\\connect {}\nBEGIN;\n", quoted(step.database)));
+            script.connect(step.database)?;
+            script.statement("BEGIN")?;
             for change in &step.changes {
                 for statement in self.statements(change) {
-                    script.push_str(&format!("{statement};\n"));
+                    script.statement(&statement)?;
                 }
             }
-            script.push_str("COMMIT;\n");
+            script.statement("COMMIT")?;
         }
-        script
+        Ok(script.into_text())
     }
 
     /// Roles are made before they are granted anything, and dropped when they hold nothing any more.

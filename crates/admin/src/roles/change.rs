@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use pgentra_connect::quote;
+
 use super::Kind;
 use super::file::Identity;
-use super::name::quoted;
 use super::privilege::Class;
 
 /// One step from what is to what should be. Its `Display` is one line that a person reads.
@@ -276,7 +277,7 @@ impl Named {
         let mut text = schema.map(|schema| format!("{}.", shown(schema))).unwrap_or_default();
         text.push_str(&shown(&self.name));
         if let Some(arguments) = &self.arguments {
-            text.push_str(&format!("({arguments})"));
+            text.push_str(&format!("({})", quote::line(arguments)));
         }
         text
     }
@@ -286,5 +287,5 @@ impl Named {
 pub(crate) fn shown(name: &str) -> String {
     let plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
         && name.chars().all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_');
-    if plain { name.to_owned() } else { quoted(name) }
+    if plain { name.to_owned() } else { quote::name(name) }
 }

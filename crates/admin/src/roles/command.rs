@@ -1,5 +1,9 @@
 //! Single roles, made and dropped without a file.
 
+use std::time::Duration;
+
+use uuid::Uuid;
+
 use super::change::{Change, Principal};
 use super::error::RolesError;
 use super::file::{Faults, Identity};
@@ -10,6 +14,10 @@ use super::server::{PRINCIPALS, Server};
 use super::sql::{self, Dialect};
 use super::{Flavour, Kind, RoleName};
 use crate::directory::Directory;
+use pgentra_connect::quote;
+
+/// How long the tenant is asked what a principal is: the server checks it too.
+const LOOK_UP: Duration = Duration::from_secs(5);
 
 /// A role to be made.
 #[derive(Debug, Clone)]
@@ -54,9 +62,39 @@ impl NewRole {
                 || Faults::one(format!("the tenant has no service principal with client id {client_id}"));
             role.identity = Identity::ObjectId(id.ok_or_else(unknown)?);
         }
+        if let (Flavour::Flexible, Identity::ObjectId(id)) = (roles.flavour(), role.identity) {
+            check_kind(id, self.kind, directory).await?;
+        }
         let dialect = Dialect { flavour: roles.flavour(), can_update: roles.can_update };
         Ok(Plan { changes: vec![Change::Create(role)], notes: Vec::new(), dialect, file: None })
     }
+}
+
+/// `Err` where the tenant knows the principal as something else. Whoever may administer a server need not be allowed to
+/// read the directory: without an answer it is for the server to say.
+async fn check_kind(id: Uuid, kind: Kind, directory: Option<&dyn Directory>) -> Result<(), RolesError> {
+    let Some(directory) = directory else { return Ok(()) };
+    let actual = match tokio::time::timeout(LOOK_UP, directory.kind(id)).await {
+        Ok(Ok(actual)) => actual,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the tenant does not say what the principal is");
+            None
+        }
+        Err(_) => None,
+    };
+    let Some(actual) = actual.filter(|actual| *actual != kind) else { return Ok(()) };
+    let what = match actual {
+        Kind::Service => "a managed identity or an application",
+        Kind::User => "a user",
+        Kind::Group => "a group",
+    };
+    let message = format!("{id} is {what} in the tenant, and the role would be of kind {kind}");
+    let hint = match actual {
+        Kind::Service => "say --kind service",
+        Kind::User => "say --kind user",
+        Kind::Group => "say --kind group",
+    };
+    Err(Faults::one(message).hinting(hint).into())
 }
 
 /// A role to be dropped.
@@ -90,7 +128,11 @@ impl Drop {
         if let Some(heir) =
             self.reassign_to.as_ref().filter(|heir| !roles.all.contains_key(*heir) || **heir == self.name)
         {
-            return Err(Faults::one(format!("there is no other role \"{heir}\" to reassign to")).into());
+            return Err(Faults::one(format!(
+                "there is no other role {heir} to reassign to",
+                heir = quote::name(heir)
+            ))
+            .into());
         }
         let found = obstacles(server, &principals, role.oid).await?;
         let is_owner = found.iter().any(|found| found.is_owned());

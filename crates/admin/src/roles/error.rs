@@ -1,4 +1,4 @@
-use pgentra_connect::ConnectError;
+use pgentra_connect::{ConnectError, quote};
 use tokio_postgres::error::DbError;
 
 use super::change::Change;
@@ -14,7 +14,7 @@ pub enum RolesError {
     #[error(transparent)]
     Faults(#[from] Faults),
     /// No session with the server.
-    #[error("cannot sign in to the database \"{database}\"")]
+    #[error("cannot sign in to the database {}", quote::name(database))]
     Connect {
         /// The database.
         database: String,
@@ -22,7 +22,7 @@ pub enum RolesError {
         source: ConnectError,
     },
     /// The server refused a statement. Nothing was kept of its transaction.
-    #[error("the server refused, in the database \"{database}\": {sql}")]
+    #[error("the server refused, in the database {}: {}", quote::name(database), quote::line(sql))]
     Statement {
         /// The database.
         database: String,
@@ -32,7 +32,7 @@ pub enum RolesError {
         source: SqlError,
     },
     /// The connection broke. Nothing was kept of its transaction, unless it broke at the very end.
-    #[error("the connection to the database \"{database}\" broke")]
+    #[error("the connection to the database {} broke", quote::name(database))]
     Broken {
         /// The database.
         database: String,
@@ -48,16 +48,16 @@ pub enum RolesError {
     #[error("PostgreSQL 11 or newer is needed; this is {0}")]
     TooOld(i32),
     /// The functions that tell of roles are not for whoever is signed in.
-    #[error("\"{0}\" may not see which roles are mapped to Entra")]
+    #[error("{} may not see which roles are mapped to Entra", quote::name(.0))]
     NotAdministrator(String),
     /// A role of this name is there already.
-    #[error("a role \"{0}\" is there already")]
+    #[error("a role {} is there already", quote::name(.0))]
     Exists(String),
     /// No role of this name is mapped to a principal.
-    #[error("no role \"{0}\" is mapped to an Entra principal")]
+    #[error("no role {} is mapped to an Entra principal", quote::name(.0))]
     NoSuchRole(String),
     /// A role that must not be dropped.
-    #[error("the role \"{name}\" is not dropped: {why}")]
+    #[error("the role {} is not dropped: {why}", quote::name(name))]
     NotDropped {
         /// The role.
         name: String,
@@ -65,7 +65,7 @@ pub enum RolesError {
         why: &'static str,
     },
     /// Objects or privileges that keep a role from being dropped.
-    #[error("the role \"{name}\" cannot be dropped{}", list(obstacles))]
+    #[error("the role {} cannot be dropped{}", quote::name(name), list(obstacles))]
     InTheWay {
         /// The role.
         name: String,
@@ -73,7 +73,11 @@ pub enum RolesError {
         obstacles: Vec<Obstacle>,
     },
     /// After all statements had run, something was not as the file says, so nothing was kept.
-    #[error("after everything was run in the database \"{database}\" this was still missing{}", list(left))]
+    #[error(
+        "after everything was run in the database {} this was still missing{}",
+        quote::name(database),
+        list(left)
+    )]
     Unsettled {
         /// The database.
         database: String,
@@ -87,6 +91,12 @@ pub enum RolesError {
         done: Vec<String>,
         /// What failed.
         source: Box<RolesError>,
+    },
+    /// A script for psql would hold a name with a character that does not show, or a text that leaves its quotes.
+    #[error("a script for psql cannot hold this: {text}")]
+    NotForScript {
+        /// What it cannot hold; characters that do not show are escaped.
+        text: String,
     },
     /// The tenant was asked which principals it still has, and did not answer.
     #[error("the tenant cannot be asked which principals are gone")]
@@ -134,6 +144,10 @@ impl RolesError {
             Self::Broken { .. } => "try again; the server's log says why it ended the session",
             Self::NotEntra => {
                 "is Microsoft Entra authentication enabled? az postgres flexible-server update --microsoft-entra-auth Enabled"
+            }
+            Self::NotForScript { .. } => {
+                "the name has a control character or another one that does not show: have it renamed, or carry the plan out \
+                 without --print-sql"
             }
             Self::TooOld(_) => "upgrade the server",
             Self::NotAdministrator(_) => {
@@ -234,5 +248,5 @@ fn list(items: &[impl std::fmt::Display]) -> String {
 }
 
 fn names(databases: &[String]) -> String {
-    databases.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+    databases.iter().map(|database| quote::name(database)).collect::<Vec<_>>().join(", ")
 }

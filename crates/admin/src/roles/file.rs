@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use pgentra_connect::quote;
 use uuid::Uuid;
 
 use super::Kind;
@@ -425,7 +426,10 @@ fn twice<'i>(roles: &[Desired], reader: &mut Reader<'i>) {
     let mut principals: BTreeMap<Uuid, &Desired> = BTreeMap::new();
     for role in roles {
         if let Some(first) = names.insert(role.name.as_str(), role.line) {
-            reader.fault(role.line, format!("the role \"{}\" is in line {first} already", role.name));
+            reader.fault(
+                role.line,
+                format!("the role {} is in line {first} already", quote::name(role.name.as_str())),
+            );
         }
         let id = match role.identity {
             Identity::ObjectId(id) | Identity::ClientId(id) => id,
@@ -433,8 +437,10 @@ fn twice<'i>(roles: &[Desired], reader: &mut Reader<'i>) {
         };
         if let Some(first) = principals.insert(id, role).filter(|first| first.name != role.name) {
             let message = format!(
-                "\"{}\" and \"{}\" (line {}) are for one principal, {id}; one of them is enough",
-                role.name, first.name, first.line
+                "{} and {} (line {}) are for one principal, {id}; one of them is enough",
+                quote::name(role.name.as_str()),
+                quote::name(first.name.as_str()),
+                first.line
             );
             reader.fault(role.line, message);
         }
@@ -453,7 +459,10 @@ fn circles<'i>(roles: &[Desired], reader: &mut Reader<'i>) {
             if group == role.name.as_str() && !role.member_of.contains(group) {
                 reader.fault(
                     role.line,
-                    format!("\"{}\" is to be a member of itself, through others", role.name),
+                    format!(
+                        "{} is to be a member of itself, through others",
+                        quote::name(role.name.as_str())
+                    ),
                 );
                 break;
             }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pgentra_connect::quote;
 use tokio_postgres::Row;
 
 use super::change::{Change, Defaults, Named, Privilege};
@@ -169,7 +170,14 @@ impl Grants {
     fn meant(&self, want: &Want, faults: &mut Vec<Fault>) -> Vec<Key> {
         let database = &want.database;
         let missing_schema = |schema: &str| {
-            fault(want.line, &format!("there is no schema \"{schema}\" in the database \"{database}\""))
+            fault(
+                want.line,
+                &format!(
+                    "there is no schema {schema} in the database {database}",
+                    schema = quote::name(schema),
+                    database = quote::name(database)
+                ),
+            )
         };
         match &want.on {
             On::Database => vec![(Class::Database, self.database)],
@@ -203,7 +211,10 @@ impl Grants {
                     );
                     if keys.len() == before {
                         let message = format!(
-                            "there is no {class} \"{schema}\".\"{name}\" in the database \"{database}\""
+                            "there is no {class} {schema}.{name} in the database {database}",
+                            schema = quote::name(schema),
+                            name = quote::name(name),
+                            database = quote::name(database)
                         );
                         faults.push(fault(want.line, &message));
                     }
@@ -225,7 +236,11 @@ impl Grants {
         let mut wanted = BTreeSet::new();
         for want in holder.desired.defaults.iter().filter(|want| want.database == database) {
             if let Some(schema) = want.schema.as_ref().filter(|schema| !self.schemas.contains(*schema)) {
-                let message = format!("there is no schema \"{schema}\" in the database \"{database}\"");
+                let message = format!(
+                    "there is no schema {schema} in the database {database}",
+                    schema = quote::name(schema),
+                    database = quote::name(database)
+                );
                 faults.push(fault(want.line, &message));
             }
             if want.privileges.too_new(holder.version) {

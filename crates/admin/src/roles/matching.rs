@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pgentra_connect::quote;
 use uuid::Uuid;
 
 use super::change::{Change, Principal};
@@ -59,17 +60,19 @@ impl<'a> Matcher<'a> {
             roles if roles.iter().any(|role| role.name == name) => name,
             [role] if self.roles.all.contains_key(name) && !self.is_renamed_away(name) => {
                 let message = format!(
-                    "the principal of \"{name}\" has the role \"{}\" already, and another role is called \"{name}\"; \
+                    "the principal of {name} has the role {} already, and another role is called {name}; \
                      rename or drop one of them first",
-                    role.name
+                    quote::name(&role.name),
+                    name = quote::name(name)
                 );
                 return self.fault(desired, message);
             }
             // From PostgreSQL 16 on no administrator may rename another.
             [role] if role.is_admin => {
                 let message = format!(
-                    "the principal of \"{name}\" is the administrator \"{}\", and an administrator keeps its name",
-                    role.name
+                    "the principal of {name} is the administrator {}, and an administrator keeps its name",
+                    quote::name(&role.name),
+                    name = quote::name(name)
                 );
                 return self.fault(desired, message);
             }
@@ -78,10 +81,11 @@ impl<'a> Matcher<'a> {
                 &role.name
             }
             several => {
-                let names: Vec<String> = several.iter().map(|role| format!("\"{}\"", role.name)).collect();
+                let names: Vec<String> = several.iter().map(|role| quote::name(&role.name)).collect();
                 let message = format!(
-                    "the principal of \"{name}\" has several roles: {}; name one of them",
-                    names.join(", ")
+                    "the principal of {name} has several roles: {}; name one of them",
+                    names.join(", "),
+                    name = quote::name(name)
                 );
                 return self.fault(desired, message);
             }
@@ -133,8 +137,8 @@ impl<'a> Matcher<'a> {
         }
         if role.name == self.roles.session_user {
             let message = format!(
-                "\"{}\" is who is signed in, and is not changed by itself ({}); sign in as another administrator",
-                role.name,
+                "{} is who is signed in, and is not changed by itself ({}); sign in as another administrator",
+                quote::name(&role.name),
                 differences.join(", ")
             );
             return self.fault(desired, message);
@@ -146,13 +150,17 @@ impl<'a> Matcher<'a> {
     fn adopt(&mut self, desired: &Desired, to: Principal, now: &str) {
         let is_powerful = self.roles.all.get(now).is_some_and(|any| any.is_powerful);
         if is_powerful || name::is_reserved(now) || now == self.roles.session_user {
-            let message =
-                format!("the role \"{now}\" may do what a superuser may; it is not mapped to a principal");
+            let message = format!(
+                "the role {now} may do what a superuser may; it is not mapped to a principal",
+                now = quote::name(now)
+            );
             return self.fault(desired, message);
         }
         if self.roles.flavour() == Flavour::Flexible && to.identity == Identity::Name {
-            let message =
-                format!("the role \"{now}\" is there and not mapped: it takes an object_id to map it");
+            let message = format!(
+                "the role {now} is there and not mapped: it takes an object_id to map it",
+                now = quote::name(now)
+            );
             return self.fault(desired, message);
         }
         let because = format!("is not mapped yet → {to}");
@@ -211,8 +219,11 @@ impl<'a> Matcher<'a> {
                 .map(|group| later(group))
                 .collect();
             for group in desired.member_of.iter().filter(|group| !known.contains(*group)) {
-                let message =
-                    format!("\"{role}\" is to be a member of \"{group}\", and there is no such role");
+                let message = format!(
+                    "{role} is to be a member of {group}, and there is no such role",
+                    role = quote::name(&role),
+                    group = quote::name(group)
+                );
                 faults.push(Fault { line: Some(desired.line), message });
             }
             let join = |group: &String| Change::Join { role: role.clone(), group: group.clone() };

@@ -52,6 +52,7 @@ mod plan;
 mod privilege;
 mod read;
 mod reader;
+mod script;
 mod server;
 mod sql;
 

@@ -1,10 +1,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use postgres_protocol::escape::escape_identifier;
-
-/// The longest name in bytes: PostgreSQL's `NAMEDATALEN` - 1. It cuts longer ones off, and Azure drops them in silence.
-pub const NAME_LIMIT: usize = 63;
+/// The longest name in bytes. PostgreSQL cuts longer ones off, and Azure drops them in silence.
+pub use pgentra_connect::quote::NAME_LIMIT;
+/// A text as a quoted SQL identifier.
+pub use pgentra_connect::quote::identifier as quoted;
 
 /// The name of a role that may be made: any text that PostgreSQL keeps as it is and that nobody can misread.
 ///
@@ -54,11 +54,6 @@ pub enum NameError {
     /// The name of a role of the server itself, or a word of SQL in the place of a name.
     #[error("the name belongs to the server itself")]
     Reserved,
-}
-
-/// A text as a quoted SQL identifier.
-pub fn quoted(name: &str) -> String {
-    escape_identifier(name)
 }
 
 /// Whether a text can be the name of anything in the server.

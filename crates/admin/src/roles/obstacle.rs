@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use pgentra_connect::quote;
+
 use super::error::RolesError;
 use super::server::{Open, PRINCIPALS, Server};
 
@@ -45,9 +47,9 @@ impl fmt::Display for Obstacle {
             ObstacleKind::Privileges => "has privileges on ",
             ObstacleKind::Policy => "is in a policy on ",
         })?;
-        f.write_str(&self.what)?;
+        f.write_str(&quote::line(&self.what))?;
         match &self.database {
-            Some(database) => write!(f, " (database \"{database}\")"),
+            Some(database) => write!(f, " (database {})", quote::name(database)),
             None => Ok(()),
         }
     }

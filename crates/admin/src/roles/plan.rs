@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use pgentra_connect::quote;
 use uuid::Uuid;
 
 use super::Flavour;
@@ -117,7 +118,7 @@ impl Plan {
             }
             let found = obstacle::obstacles(server, &principals, role.oid).await?;
             if let Some(owned) = found.iter().find(|found| found.is_owned()) {
-                let message = format!("the role \"{}\" is not in the file and {owned}", role.name);
+                let message = format!("the role {} is not in the file and {owned}", quote::name(&role.name));
                 faults.push(Fault { line: None, message });
                 continue;
             }
@@ -262,7 +263,11 @@ pub(crate) async fn resolve(
         if let Identity::ObjectId(id) = role.identity
             && let Some(first) = found.insert(id, original)
         {
-            let message = format!("\"{}\" and \"{}\" are for one principal, {id}", role.name, first.name);
+            let message = format!(
+                "{} and {} are for one principal, {id}",
+                quote::name(role.name.as_str()),
+                quote::name(first.name.as_str())
+            );
             faults.push(Fault { line: Some(role.line), message });
         }
     }
@@ -287,7 +292,10 @@ fn missing_database(desired: &[Desired], database: &str) -> Vec<Fault> {
     grants
         .chain(defaults)
         .filter(|(named, _)| *named == database)
-        .map(|(_, line)| Fault { line: Some(line), message: format!("there is no database \"{database}\"") })
+        .map(|(_, line)| Fault {
+            line: Some(line),
+            message: format!("there is no database {database}", database = quote::name(database)),
+        })
         .collect()
 }
 
@@ -298,7 +306,10 @@ fn missing_owners(desired: &[Desired], roles: &Roles) -> Vec<Fault> {
             && !roles.all.contains_key(owner)
             && !desired.iter().any(|role| role.name.as_str() == owner)
         {
-            faults.push(Fault { line: Some(want.line), message: format!("there is no role \"{owner}\"") });
+            faults.push(Fault {
+                line: Some(want.line),
+                message: format!("there is no role {owner}", owner = quote::name(owner)),
+            });
         }
     }
     faults

@@ -1,7 +1,7 @@
 //! Changes as SQL. What is shown is what is run: every value is in the text, as a quoted identifier or an escaped literal.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use postgres_protocol::escape::escape_literal;
+use pgentra_connect::quote::literal;
 
 use super::Flavour;
 use super::change::{Change, Defaults, Named, Principal, Privilege};
@@ -218,10 +218,6 @@ fn owns_nothing(role: &str) -> String {
         literal(role)
     );
     format!("DO {}", literal(&body))
-}
-
-fn literal(text: &str) -> String {
-    escape_literal(text).trim_start().to_owned()
 }
 
 fn id(identity: Identity) -> String {

@@ -70,11 +70,9 @@ async fn serve(
         }
         let request = String::from_utf8(request).unwrap();
         let (status, headers, body) = match request.split_whitespace().collect::<Vec<_>>()[..] {
-            [_, "/token", ..] => answer(
-                200,
-                "",
-                r#"{"access_token":"t","expires_on":"1900086400","token_type":"Bearer"}"#,
-            ),
+            [_, "/token", ..] => {
+                answer(200, "", r#"{"access_token":"t","expires_on":"1900086400","token_type":"Bearer"}"#)
+            }
             [method, path, ..] => (answers.lock().await)(method, path),
             _ => return,
         };

@@ -119,6 +119,7 @@ fn of_refusal(refusal: Refusal) -> Option<Finding> {
         Refusal::NotInGroup => Finding::RoleGroup,
         Refusal::RoleNotMapped => Finding::RoleNotMapped,
         Refusal::RoleMayNotSignIn => Finding::RoleNoLogin,
+        Refusal::RoleMayNotReplicate => Finding::RoleNoReplication,
         Refusal::NoTls => Finding::RefusedNoTls,
         Refusal::Firewall => Finding::RefusedFirewall,
         Refusal::DatabaseMissing => Finding::DatabaseMissing,

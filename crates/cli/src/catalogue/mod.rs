@@ -101,6 +101,7 @@ findings! {
     RoleForUser "role-for-user" Owned Server
     RoleGroup "role-group" Owned Server
     RoleNoLogin "role-no-login" Login Server
+    RoleNoReplication "role-no-replication" Login Server
     RoleMappingDiffers "role-mapping-differs" Mapping Server
     DatabaseMissing "database-missing" Exists Server
     DatabaseForbidden "database-forbidden" Connect Server

@@ -7,6 +7,8 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::arguments::{Format, Query};
 use crate::problem::{Blame, Outcome, Problem};
+use crate::table::table;
+use crate::text::Text;
 use crate::{output, sign_in};
 
 /// Runs each SQL text in its own implicit transaction, as `psql -c` does, and prints the results.
@@ -17,7 +19,7 @@ pub(crate) async fn run(world: &World, arguments: Query) -> Outcome {
     for sql in &arguments.command {
         let results = results(&session, sql).await?;
         if arguments.output.output == Format::Text {
-            output::result(&results.iter().map(Statement::text).collect::<String>())?;
+            output::result(results.iter().map(Statement::text).collect::<Text>())?;
         }
         statements.extend(results);
     }
@@ -72,12 +74,12 @@ impl Statement {
         self.rows.first()?.first()?.as_deref()
     }
 
-    fn text(&self) -> String {
+    fn text(&self) -> Text {
         match (self.columns.is_empty(), self.affected) {
-            (false, _) => output::table(&self.columns, &self.rows),
-            (true, 0) => "OK\n".to_owned(),
-            (true, 1) => "OK, 1 row\n".to_owned(),
-            (true, affected) => format!("OK, {affected} rows\n"),
+            (false, _) => table(&self.columns, &self.rows),
+            (true, 0) => "OK\n".into(),
+            (true, 1) => "OK, 1 row\n".into(),
+            (true, affected) => format!("OK, {affected} rows\n").into(),
         }
     }
 }

@@ -8,9 +8,10 @@ use crate::arguments::{FixedPlaces, Format, Host, Quickstart};
 use crate::command::query;
 use crate::local::cloud::{CloudOptions, LocalCloud, SERVER_NAME};
 use crate::local::{folder, up};
-use crate::output::{self, bold, faint};
+use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress::Progress;
+use crate::text::{Text, bold, faint, text};
 
 /// The role that the article creates.
 const ROLE: &str = "myuser";
@@ -56,9 +57,12 @@ pub(crate) async fn run(world: &World, arguments: Quickstart) -> Outcome {
         Format::Json => output::json(&played),
         Format::Text => {
             output::result(&format!("\nConnected!\n\nPostgres version: {}\n", played.version))?;
-            output::say(&faint(
-                "\nEverything this made is gone again. Next: pgentra local up, or on an Azure host: pgentra token",
-            ));
+            output::say(text![
+                "\n",
+                faint(
+                    "Everything this made is gone again. Next: pgentra local up, or on an Azure host: pgentra token"
+                ),
+            ]);
             Ok(())
         }
     }
@@ -209,12 +213,10 @@ impl Article<'_> {
     fn step(&mut self, step: Step) {
         if self.format == Format::Text {
             let Step { title, prompt, command, result } = &step;
-            let lines: String =
-                command.lines().map(|line| format!("   {}\n", faint(&format!("{prompt} {line}")))).collect();
-            self.progress.say(&format!(
-                "{}\n{lines}   {result}\n",
-                bold(&format!("{}. {title}", self.steps.len() + 1))
-            ));
+            let lines: Text =
+                command.lines().map(|line| text!["   ", faint(&format!("{prompt} {line}")), "\n"]).collect();
+            let title = bold(&format!("{}. {title}", self.steps.len() + 1));
+            self.progress.say(text![title, "\n", lines, format!("   {result}\n")]);
         }
         self.steps.push(step);
     }

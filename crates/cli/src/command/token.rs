@@ -17,7 +17,7 @@ pub(crate) async fn run(world: &World, arguments: Token) -> Outcome {
         return decode(&token, arguments.output.output);
     }
     match arguments.output.output {
-        Format::Text => output::result(&format!("{}\n", token.expose_secret())),
+        Format::Text => output::exact(&format!("{}\n", token.expose_secret())),
         Format::Json => output::json(&Printed {
             access_token: token.expose_secret(),
             expires_on: unix(token.expires_on()),

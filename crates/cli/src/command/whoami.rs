@@ -2,13 +2,13 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use pgentra_connect::role_candidates;
+use pgentra_connect::{quote, role_candidates};
 use pgentra_identity::{AccessToken, Credential, TokenKind, UnverifiedClaims, Verdict, World};
 use serde::Serialize;
 
 use crate::arguments::{Format, Whoami};
-use crate::output::{bold, faint};
 use crate::problem::Outcome;
+use crate::text::{Text, bold, faint, text};
 use crate::{output, sign_in};
 
 /// Gets a token and prints whose it is.
@@ -18,7 +18,7 @@ pub(crate) async fn run(world: &World, arguments: Whoami) -> Outcome {
     let found = Found::of(&credential, &token);
     match arguments.output.output {
         Format::Json => output::json(&found),
-        Format::Text => output::result(&found.text(world.clock().now())),
+        Format::Text => output::result(found.text(world.clock().now())),
     }
 }
 
@@ -84,9 +84,9 @@ impl Found {
         }
     }
 
-    fn text(&self, now: SystemTime) -> String {
-        let mut text = String::new();
-        let mut line = |name: &str, value: &str| text.push_str(&format!("{name:<12}{value}\n"));
+    fn text(&self, now: SystemTime) -> Text {
+        let mut text = Text::default();
+        let mut line = |name: &str, value: &str| text.push(format!("{name:<12}{}\n", quote::line(value)));
         line("source", &self.source);
         for one in self.considered.iter().filter(|one| one.asked == "first") {
             line("why", &one.reason);
@@ -124,14 +124,18 @@ impl Found {
             ),
             roles => {
                 for role in roles {
-                    line(
-                        "role name",
-                        &format!("{} {}", bold(&role.name), faint(&format!("if {}", role.because))),
-                    );
+                    text.push(text![
+                        format!("{:<12}", "role name"),
+                        bold(&role.name),
+                        " ",
+                        faint(&format!("if {}", role.because)),
+                        "\n",
+                    ]);
                 }
             }
         }
-        text.push_str(&faint("What the token says of itself, not verified: only the server decides.\n"));
+        text.push(faint("What the token says of itself, not verified: only the server decides."));
+        text.push("\n");
         text
     }
 }

@@ -34,7 +34,7 @@ pub(crate) async fn run(world: &World, arguments: Doctor) -> Outcome {
         redactor.apply(&mut report);
     }
     match arguments.output.output {
-        Format::Text => output::result(&render::text(&report, marks(world)))?,
+        Format::Text => output::result(render::text(&report, marks(world)))?,
         Format::Json => output::json(&Printed::of(&report, arguments.redact))?,
     }
     match report.first_fatal() {

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use pgentra_connect::quote;
+
 use super::report::Report;
 
 /// A name of fewer bytes stands in too many words to be masked.
@@ -22,7 +24,9 @@ impl Redactor {
             return;
         }
         let mask = self.next(kind);
-        self.masks.push((name.to_owned(), mask));
+        for form in forms(name) {
+            self.masks.push((form, mask.clone()));
+        }
         // Those that hold others come first.
         self.masks.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
     }
@@ -71,6 +75,24 @@ impl Redactor {
         *count += 1;
         format!("[{kind}-{count}]")
     }
+}
+
+/// A name as it is, and as it stands in quotes of each kind.
+fn forms(name: &str) -> Vec<String> {
+    let mut forms = vec![name.to_owned(), name.replace('"', "\"\""), name.replace('\'', "''")];
+    // A hint cuts a name that is too long for PostgreSQL.
+    forms.extend(name.char_indices().nth(quote::NAME_LIMIT).map(|(end, _)| name[..end].to_owned()));
+    let shown: Vec<String> = forms.iter().map(|form| quote::line(form)).collect();
+    forms.extend(shown);
+    let word = quote::shell_word(name);
+    let literal = quote::literal(name);
+    forms.extend([(word, '$'), (literal, 'E')].map(|(quoted, prefix)| {
+        quoted.strip_prefix(prefix).unwrap_or(&quoted).trim_matches('\'').to_owned()
+    }));
+    forms.retain(|form| form.len() >= SHORTEST);
+    forms.sort();
+    forms.dedup();
+    forms
 }
 
 /// Takes a secret out of every text, whole or in its parts: nothing that a server sends back may show it.
@@ -153,6 +175,26 @@ mod tests {
         ] {
             assert_eq!(masked(text, &names), expected);
         }
+    }
+
+    #[test]
+    fn a_name_is_masked_in_quotes_of_every_kind() {
+        let name = "a\"b'c\\d\n";
+        for text in [
+            name.to_owned(),
+            quote::name(name),
+            quote::identifier(name),
+            quote::literal(name),
+            quote::shell_word(name),
+        ] {
+            let masked = masked(&text, &[("role", name)]);
+            assert!(
+                masked.contains("[role-1]") && !masked.contains('b') && !masked.contains('c'),
+                "{masked}"
+            );
+        }
+        let long = "x".repeat(100);
+        assert_eq!(masked(&long[..63], &[("role", &long)]), "[role-1]");
     }
 
     #[test]

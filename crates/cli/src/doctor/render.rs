@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::check::{Link, Severity};
 use super::report::{Fact, Found, Line, Outcome, Report};
-use crate::output::{bold, faint};
+use crate::text::{Text, bold, coloured, faint, text};
 
 /// How marks are drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +32,14 @@ impl Marks {
 }
 
 /// For people: a line for each check, with what was learned and what to do below it.
-pub(crate) fn text(report: &Report, marks: Marks) -> String {
-    let mut text = String::new();
+pub(crate) fn text(report: &Report, marks: Marks) -> Text {
+    let mut text = Text::default();
     let mut link = None;
     let (reached, rest) = report.lines.split_at(last_link(report));
     for line in reached {
         if link != Some(line.check.link()) {
             link = Some(line.check.link());
-            text.push_str(&format!("{}\n", bold(line.check.link().name())));
+            text.push(text![bold(line.check.link().name()), "\n"]);
         }
         let mark = colour(marks.of(line), line);
         let name = line.check.id().split_once('.').map_or("", |(_, name)| name);
@@ -47,26 +47,30 @@ pub(crate) fn text(report: &Report, marks: Marks) -> String {
             Outcome::NotReached => "not reached",
             _ => &line.summary,
         };
-        text.push_str(&format!("  {mark} {name:<12}{summary}\n"));
+        text.push(text!["  ", mark, format!(" {name:<12}{}\n", further(summary))]);
         for fact in &line.facts {
             let origin = fact.origin.as_ref().map(|origin| format!(" ({origin})")).unwrap_or_default();
-            text.push_str(&faint(&format!("      {}: {}{origin}", fact.name, fact.value)));
-            text.push('\n');
+            text.push(text![faint(&format!("      {}: {}{origin}", fact.name, fact.value)), "\n"]);
         }
         if let Outcome::Found(Found { finding, caused_by, hint }) = &line.outcome {
             for cause in caused_by {
-                text.push_str(&format!("      caused by: {cause}\n"));
+                text.push(format!("      caused by: {}\n", further(cause)));
             }
-            text.push_str(&format!("      {} {hint}\n", bold("hint:")));
-            text.push_str(&format!("      see: pgentra doctor --explain {}\n", finding.id()));
+            text.push(text!["      ", bold("hint:"), format!(" {}\n", further(hint))]);
+            text.push(format!("      see: pgentra doctor --explain {}\n", finding.id()));
         }
     }
     let mut rest: Vec<_> = rest.iter().map(|line| line.check.link().name()).collect();
     rest.dedup();
     if !rest.is_empty() {
-        text.push_str(&format!("not reached: {}\n", rest.join(", ")));
+        text.push(format!("not reached: {}\n", rest.join(", ")));
     }
     text
+}
+
+/// The lines of a text, further ones set in below the first.
+fn further(text: &str) -> String {
+    text.replace('\n', "\n        ")
 }
 
 /// The end of the last link of which something was reached.
@@ -76,14 +80,14 @@ fn last_link(report: &Report) -> usize {
     report.lines.iter().rposition(|line| Some(line.check.link()) == last).map_or(0, |at| at + 1)
 }
 
-fn colour(mark: &str, line: &Line) -> String {
+fn colour(mark: &str, line: &Line) -> Text {
     let colour = match (&line.outcome, line.check.severity()) {
         (Outcome::Passed, _) => "32",
         (Outcome::Found(_), Severity::Fatal) => "1;31",
         (Outcome::Found(_), Severity::Warning) => "1;33",
-        _ => return mark.to_owned(),
+        _ => return mark.into(),
     };
-    format!("\x1b[{colour}m{mark}\x1b[0m")
+    coloured(colour, mark)
 }
 
 /// What `pgentra doctor -o json` prints.
@@ -184,7 +188,7 @@ mod tests {
 
     #[test]
     fn without_colour_and_without_other_characters_it_reads_as_well() {
-        let plain = |marks| anstream::adapter::strip_str(&text(&report(), marks)).to_string();
+        let plain = |marks| text(&report(), marks).render(false);
         let unicode = plain(Marks::Unicode);
         for line in [
             "  ✓ connection  role \"app\"\n      host: db.example (PGHOST)\n",

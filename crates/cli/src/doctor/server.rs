@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use pgentra_connect::quote;
 use pgentra_connect::{ConnectError, ConnectErrorKind, Connector, Session, SslMode, role_candidates};
 use pgentra_identity::{AccessToken, Cloud, Refreshed, UnverifiedClaims, World};
 use tokio::net::TcpStream;
@@ -45,10 +46,13 @@ pub(crate) async fn check(
     report.pass(Check::Method, "the server asked for nothing else than the token, inside TLS");
     report.pass(Check::Accepted, "not refused");
     let user = connector.target().user();
-    report.pass(Check::Owned, format!("the server takes the identity for the role \"{user}\""));
-    report.pass(Check::Login, format!("the role \"{user}\" may log in"));
-    report.pass(Check::Exists, format!("\"{}\"", connector.target().database()));
-    report.pass(Check::Connect, format!("the role \"{user}\" may connect"));
+    report.pass(
+        Check::Owned,
+        format!("the server takes the identity for the role {user}", user = quote::name(user)),
+    );
+    report.pass(Check::Login, format!("the role {user} may log in", user = quote::name(user)));
+    report.pass(Check::Exists, quote::name(connector.target().database()));
+    report.pass(Check::Connect, format!("the role {user} may connect", user = quote::name(user)));
     query(world, &session, report).await?;
     mapping(&session, token, report).await;
     Ok(())
@@ -145,7 +149,7 @@ fn kind_of(address: IpAddr) -> &'static str {
 
 fn name_hint(host: &str) -> Option<String> {
     cloud_of(host)?;
-    let server = azure_server(host)?;
+    let server = quote::shell_word(azure_server(host)?);
     Some(format!(
         "does it exist: az postgres flexible-server show --resource-group GROUP --name {server}. A server in a private network has a name only where its private DNS zone is linked: az network private-dns link vnet list --resource-group GROUP --zone-name ZONE"
     ))
@@ -156,7 +160,7 @@ fn tcp_hint(finding: Finding, host: &str, address: SocketAddr) -> Option<String>
     if finding != Finding::TcpTimeout {
         return None;
     }
-    let server = azure_server(host)?;
+    let server = quote::shell_word(azure_server(host)?);
     Some(match kind_of(address.ip()) {
         "private" => format!(
             "the address is private: connect from inside the server's network or one that is peered with it, and see that no network security group drops port {}",
@@ -261,7 +265,7 @@ fn another_name(user: &str, claims: &UnverifiedClaims) -> Option<String> {
     } else {
         "names of roles are case-sensitive"
     };
-    Some(format!("did you mean the role \"{}\"? {why}", meant.name))
+    Some(format!("did you mean the role {}? {why}", quote::name(&meant.name)))
 }
 
 /// One row, every value as text.
@@ -295,7 +299,14 @@ async fn query(world: &World, session: &Session, report: &mut Report) -> Stage {
         let summary = "the server's answer to a query is not a row of five values";
         return Err(report.fail_saying(Finding::StatementRefused, summary, (Vec::new(), None)));
     };
-    report.pass(Check::Query, format!("PostgreSQL {version}, as \"{user}\" in database \"{database}\""));
+    report.pass(
+        Check::Query,
+        format!(
+            "PostgreSQL {version}, as {user} in database {database}",
+            user = quote::name(user),
+            database = quote::name(database)
+        ),
+    );
     if in_recovery == "t" {
         report.fact(Check::Query, "replica", "this server is a read replica: roles are made on the primary");
     }

@@ -93,6 +93,15 @@ fn audience(settings: &Settings, claims: &UnverifiedClaims, report: &mut Report)
             (Vec::new(), Some(hint.to_owned())),
         ));
     }
+    // Azure's servers compare it byte for byte.
+    let bare = audience.trim_end_matches('/');
+    if bare != audience && Cloud::ALL.iter().any(|cloud| cloud.postgres_resource().as_str() == bare) {
+        let summary = format!(
+            "the token is for {audience}, with a slash at its end; servers take tokens for {bare} alone"
+        );
+        let hint = format!("leave --resource out; as a scope it is {bare}/.default, with one slash");
+        return Err(report.fail_saying(Finding::ClaimsAudience, summary, (Vec::new(), Some(hint))));
+    }
     let endpoints = settings.connector.target().endpoints();
     let wrong = endpoints.iter().find_map(|endpoint| {
         let cloud = cloud_of(&endpoint.host)?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use pgentra_admin::arm::{ResourceManager, Vm, Wanted};
 use pgentra_admin::graph::{Graph, Search};
 use pgentra_admin::roles::Flavour;
+use pgentra_connect::quote;
 use pgentra_identity::World;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -21,6 +22,7 @@ use crate::identity::{self, azure};
 use crate::output;
 use crate::problem::{Blame, Outcome, Problem};
 use crate::sign_in;
+use crate::text::{Text, bold, text};
 pub(crate) use arguments::Grant;
 use role::Database;
 
@@ -120,7 +122,7 @@ pub(crate) async fn run(world: &World, arguments: Grant) -> Outcome {
     };
     match arguments.output.output {
         Format::Json => output::json(&granted),
-        Format::Text => output::result(&granted.text()),
+        Format::Text => output::result(granted.text()),
     }
 }
 
@@ -198,30 +200,44 @@ impl Grounds {
         let sign = |done: bool| if done { "=" } else { "+" };
         let identity = match &self.wanted {
             Wanted::SystemAssigned => "its own identity (system-assigned)".to_owned(),
-            Wanted::UserAssigned(one) => format!("the identity {}", one.name),
+            Wanted::UserAssigned(one) => format!("the identity {}", quote::line(&one.name)),
         };
         let kept = self.vm.user_assigned.len();
         let kept = if assigned || kept == 0 { String::new() } else { format!("; {kept} others stay") };
-        let role = output::bold(arguments.role.as_str());
-        output::say(&format!("{} virtual machine {}: {identity}{kept}", sign(assigned), self.vm.name));
         output::say(&format!(
-            "{} role {role} on {} ({} server), mapped to that identity",
-            sign(exists),
-            self.database.host(),
-            self.database.flavour(),
+            "{} virtual machine {}: {identity}{kept}",
+            sign(assigned),
+            quote::line(&self.vm.name)
         ));
+        let place = format!(" on {} ({} server)", self.database.host(), self.database.flavour());
+        output::say(text![
+            format!("{} role ", sign(exists)),
+            bold(arguments.role.as_str()),
+            place,
+            ", mapped to that identity"
+        ]);
     }
 }
 
 impl Granted {
-    fn text(&self) -> String {
+    fn text(&self) -> Text {
         let Granted { vm, role, server, object_id, .. } = self;
         let how = if self.signed_in { "signed in as it" } else { "the role is there and mapped to it" };
-        format!(
-            "The virtual machine {vm} (object id {object_id}) may sign in to {server} as {}: {how}.\n\
-             On the machine: pgentra query -h {server} -U {role} -d postgres -c 'SELECT version()'\n",
-            output::bold(role),
-        )
+        let user = match role.starts_with('-') {
+            true => format!("--user={}", quote::shell_word(role)),
+            false => format!("-U {}", quote::shell_word(role)),
+        };
+        text![
+            format!(
+                "The virtual machine {} (object id {object_id}) may sign in to {server} as ",
+                quote::line(vm)
+            ),
+            bold(role),
+            format!(
+                ": {how}.\nOn the machine: pgentra query -h {} {user} -d postgres -c 'SELECT version()'\n",
+                quote::shell_word(server)
+            ),
+        ]
     }
 }
 

@@ -3,7 +3,7 @@
 use pgentra_admin::roles::{
     self, Change, Flavour, Kind, NewRole, Options, Plan, RoleName, Roles, RolesError, RolesFile,
 };
-use pgentra_connect::Connector;
+use pgentra_connect::{Connector, quote};
 use uuid::Uuid;
 
 use super::Ids;
@@ -44,7 +44,11 @@ impl Database {
     pub(super) async fn exists(&self, name: &RoleName, ids: Option<Ids>) -> Outcome<bool> {
         let taken = |whose: String| {
             let hint = "name another role; or look with `pgentra role list`, and drop the old one if nobody needs it";
-            Err(Problem::new(Blame::Usage, format!("there is a role \"{name}\" already{whose}")).hint(hint))
+            Err(Problem::new(
+                Blame::Usage,
+                format!("there is a role {} already{whose}", quote::name(name.as_str())),
+            )
+            .hint(hint))
         };
         if let Some(role) = self.roles.entra().iter().find(|role| role.name == name.as_str()) {
             return match (role.object_id, ids) {
@@ -72,8 +76,8 @@ impl Database {
     /// Whether the mark that roles get on Single Server, which does not show whose they are, says that it is this principal's.
     async fn is_marked(&self, name: &RoleName, ids: Ids) -> Outcome<bool> {
         let Some(client_id) = ids.client_id else { return Ok(false) };
-        let name = name.as_str().replace('\\', "\\\\").replace('"', "\\\"");
-        let text = format!("[[role]]\nname = \"{name}\"\nclient_id = \"{client_id}\"\n");
+        let name = toml::Value::from(name.as_str());
+        let text = format!("[[role]]\nname = {name}\nclient_id = '{client_id}'\n");
         let file = RolesFile::parse(&text, PRINCIPALS).map_err(RolesError::from)?;
         let plan = Plan::make(&self.server, &file, Options::default(), None).await?;
         let is_mapping = |change: &Change| {
@@ -102,7 +106,7 @@ impl Database {
         if !fits {
             return Err(Problem::new(
                 Blame::Server,
-                format!("the role \"{name}\" is not mapped to the identity"),
+                format!("the role {} is not mapped to the identity", quote::name(name.as_str())),
             )
             .hint("look at it with `pgentra role list`; somebody else changed it meanwhile"));
         }
@@ -114,8 +118,8 @@ impl Database {
         if may {
             return Ok(());
         }
-        Err(Problem::new(Blame::Server, format!("the role \"{name}\" may not sign in"))
-            .hint(format!("ALTER ROLE {} LOGIN", roles::quoted(name.as_str()))))
+        Err(Problem::new(Blame::Server, format!("the role {} may not sign in", quote::name(name.as_str())))
+            .hint(format!("ALTER ROLE {} LOGIN", quote::identifier(name.as_str()))))
     }
 }
 

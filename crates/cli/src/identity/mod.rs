@@ -6,6 +6,7 @@ mod shown;
 
 use pgentra_admin::arm::{Administrator, AdministratorKind, ResourceManager, Vm, Wanted};
 use pgentra_admin::graph::{Graph, Principal, PrincipalKind, Search};
+use pgentra_connect::quote;
 use pgentra_identity::World;
 use uuid::Uuid;
 
@@ -34,7 +35,7 @@ async fn assign(world: &World, arguments: Assign) -> Outcome {
     let vm = manager.vm(group, &arguments.vm).await?;
     let wanted = wanted(&manager, group, arguments.identity.as_deref()).await?;
     let after = if vm.has(&wanted) {
-        output::say(&format!("{} has it already; nothing was changed", vm.name));
+        output::say(&format!("{} has it already; nothing was changed", quote::line(&vm.name)));
         vm
     } else {
         manager.assign(&vm, &wanted).await?
@@ -73,7 +74,7 @@ async fn print(vm: &Vm, graph: &Graph, format: Format) -> Outcome {
     };
     let machine = Machine::of(vm, own.as_ref());
     match format {
-        Format::Text => output::result(&machine.text()),
+        Format::Text => output::result(machine.text()),
         Format::Json => output::json(&machine),
     }
 }
@@ -89,14 +90,15 @@ async fn find(world: &World, arguments: Find) -> Outcome {
     let found = graph.find(search, &arguments.name, arguments.prefix).await?;
     if found.is_empty() {
         let how = if arguments.prefix { "has a name that begins like" } else { "is called" };
-        return Err(Problem::new(Blame::Usage, format!("nobody in the tenant {how} \"{}\"", arguments.name))
-            .hint(
-                "--prefix finds what begins so; --kind user and --kind group look for persons and groups",
-            ));
+        return Err(Problem::new(
+            Blame::Usage,
+            format!("nobody in the tenant {how} {}", quote::name(&arguments.name)),
+        )
+        .hint("--prefix finds what begins so; --kind user and --kind group look for persons and groups"));
     }
     let found: Vec<_> = found.iter().map(Found::of).collect();
     match arguments.output.output {
-        Format::Text => output::result(&Found::table(&found)),
+        Format::Text => output::result(Found::table(&found)),
         Format::Json => output::json(&found),
     }
 }
@@ -107,7 +109,7 @@ async fn list(world: &World, arguments: AdminList) -> Outcome {
     let all = manager.administrators(&server).await?;
     let all: Vec<_> = all.iter().map(Admin::of).collect();
     match arguments.output.output {
-        Format::Text => output::result(&Admin::table(&all)),
+        Format::Text => output::result(Admin::table(&all)),
         Format::Json => output::json(&all),
     }
 }
@@ -124,13 +126,13 @@ async fn add(world: &World, AdminChange { who, of }: AdminChange) -> Outcome {
     let new = Administrator { object_id: found.object_id, name: found.name, kind };
     let name = new.name.len();
     if name > pgentra_admin::roles::NAME_LIMIT {
-        let message = format!("\"{}\" has {name} bytes, and a role's name at most 63", new.name);
+        let message = format!("{} has {name} bytes, and a role's name at most 63", quote::name(&new.name));
         return Err(
             Problem::new(Blame::Usage, message).hint("make a group with a shorter name an administrator")
         );
     }
     if !manager.add_administrator(&server, &new).await? {
-        output::say(&format!("{} is an administrator already; nothing was changed", new.name));
+        output::say(&format!("{} is an administrator already; nothing was changed", quote::line(&new.name)));
     }
     changed(&new, of.output.output)
 }
@@ -146,24 +148,34 @@ async fn remove(world: &World, AdminChange { who, of }: AdminChange) -> Outcome 
             manager.remove_administrator(&server, one.object_id).await?;
             changed(&one, of.output.output)
         }
-        (None, _) => Err(Problem::new(Blame::Usage, format!("{who} is no administrator of {}", server.name))
-            .hint(format!("who is: pgentra identity server-admin list --server {}", server.name))),
-        (Some(_), _) => Err(Problem::new(Blame::Usage, format!("several administrators are called {who}"))
-            .hint("name the one you mean by its object id")),
+        (None, _) => Err(Problem::new(
+            Blame::Usage,
+            format!("{} is no administrator of {}", quote::name(&who), quote::name(&server.name)),
+        )
+        .hint(format!(
+            "who is: pgentra identity server-admin list --server {}",
+            quote::shell_word(&server.name)
+        ))),
+        (Some(_), _) => Err(Problem::new(
+            Blame::Usage,
+            format!("several administrators are called {}", quote::name(&who)),
+        )
+        .hint("name the one you mean by its object id")),
     }
 }
 
 fn changed(administrator: &Administrator, format: Format) -> Outcome {
     match format {
-        Format::Text => output::result(&Admin::table(&[Admin::of(administrator)])),
+        Format::Text => output::result(Admin::table(&[Admin::of(administrator)])),
         Format::Json => output::json(&Admin::of(administrator)),
     }
 }
 
 /// The one principal of any kind that a person means.
 async fn principal(graph: &Graph, who: &str) -> Outcome<Principal> {
-    let unknown =
-        |hint: &str| Problem::new(Blame::Usage, format!("nobody in the tenant is {who}")).hint(hint);
+    let unknown = |hint: &str| {
+        Problem::new(Blame::Usage, format!("nobody in the tenant is {}", quote::name(who))).hint(hint)
+    };
     if let Ok(id) = who.parse::<Uuid>() {
         let hint =
             "an object id is that of the user, the group, or the enterprise application; not the client id";
@@ -181,7 +193,7 @@ async fn principal(graph: &Graph, who: &str) -> Outcome<Principal> {
             let ids: Vec<_> = found.iter().map(|one| format!("{} {}", one.kind, one.object_id)).collect();
             Err(Problem::new(
                 Blame::Usage,
-                format!("{} principals are called {who}: {}", ids.len(), ids.join(", ")),
+                format!("{} principals are called {}: {}", ids.len(), quote::name(who), ids.join(", ")),
             )
             .hint("name the one you mean by its object id"))
         }

@@ -2,9 +2,11 @@
 
 use pgentra_admin::arm::{Administrator, Vm};
 use pgentra_admin::graph::Principal;
+use pgentra_connect::quote;
 use serde::Serialize;
 
-use crate::output::{self, bold, faint};
+use crate::table::table as drawn;
+use crate::text::{Text, bold, faint, text};
 
 /// What `pgentra identity show -o json` and `assign -o json` print.
 #[derive(Serialize)]
@@ -59,15 +61,15 @@ impl Machine {
     }
 
     /// For a person.
-    pub(crate) fn text(&self) -> String {
-        let mut text =
-            format!("{}\n  {}\n", bold(&format!("virtual machine {}", self.name)), faint(&self.id));
+    pub(crate) fn text(&self) -> Text {
+        let mut text = text![bold(&format!("virtual machine {}", self.name)), "\n  ", faint(&self.id), "\n"];
         let mut line = |what: &str, name: &str, object_id: &str, client_id: Option<&str>| {
             let client_id = client_id.unwrap_or("not told by the tenant");
-            text.push_str(&format!(
-                "  {what:<16} {} object id {object_id}  client id {client_id}\n",
-                bold(name)
-            ));
+            text.push(text![
+                format!("  {what:<16} "),
+                bold(name),
+                format!(" object id {object_id}  client id {client_id}\n"),
+            ]);
         };
         if let Some(own) = &self.system_assigned {
             line("system-assigned", &self.name, &own.object_id, own.client_id.as_deref());
@@ -76,9 +78,9 @@ impl Machine {
             line("user-assigned", &one.name, &one.object_id, Some(&one.client_id));
         }
         if self.system_assigned.is_none() && self.user_assigned.is_empty() {
-            text.push_str(&format!(
+            text.push(format!(
                 "  no identity; give it one: pgentra identity assign --vm {}\n",
-                self.name
+                quote::shell_word(&self.name)
             ));
         }
         text
@@ -107,7 +109,7 @@ impl Found {
         }
     }
 
-    pub(crate) fn table(found: &[Found]) -> String {
+    pub(crate) fn table(found: &[Found]) -> Text {
         let columns = ["name", "kind", "object id", "client id", "resource"].map(str::to_owned);
         let rows: Vec<_> = found
             .iter()
@@ -121,7 +123,7 @@ impl Found {
                 ]
             })
             .collect();
-        output::table(&columns, &rows)
+        drawn(&columns, &rows)
     }
 }
 
@@ -143,12 +145,48 @@ impl Admin {
         }
     }
 
-    pub(crate) fn table(all: &[Admin]) -> String {
+    pub(crate) fn table(all: &[Admin]) -> Text {
         let columns = ["name", "kind", "object id"].map(str::to_owned);
         let rows: Vec<_> = all
             .iter()
             .map(|one| vec![Some(one.name.clone()), Some(one.kind.clone()), Some(one.object_id.clone())])
             .collect();
-        output::table(&columns, &rows)
+        drawn(&columns, &rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever may make an application in the tenant gives it any display name.
+    #[test]
+    fn a_display_name_is_shown_and_not_obeyed() {
+        let name = "a\x1b]0;x\x07\u{9b}\u{202e}\nmyVm | managed-identity";
+        let found = Found {
+            name: name.to_owned(),
+            kind: "application".to_owned(),
+            object_id: "o".to_owned(),
+            client_id: None,
+            resource_id: None,
+        };
+        let table = Found::table(&[found]).render(true);
+        let rows: Vec<_> = table.lines().skip(2).collect();
+        assert!(rows[0].starts_with(" a\\x1B]0;x\\x07\\u009B\\u202E"), "{table}");
+        assert!(
+            rows[0].contains("+| application") && rows[1].starts_with(" myVm | managed-identity "),
+            "{table}"
+        );
+        assert!(!table.chars().any(|char| char != '\n' && quote::is_hidden(char)), "{table:?}");
+
+        let machine = Machine {
+            name: name.to_owned(),
+            id: name.to_owned(),
+            resource_group: "g".to_owned(),
+            system_assigned: None,
+            user_assigned: Vec::new(),
+        };
+        let text = machine.text().render(false);
+        assert!(!text.contains("\nmyVm") && text.contains("--vm $'a\\033"), "{text}");
     }
 }

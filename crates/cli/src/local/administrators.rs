@@ -1,47 +1,64 @@
-//! Whoever Resource Manager makes an administrator of the server becomes a role of PostgreSQL, as on Azure.
+//! The database follows Resource Manager and the directory: an administrator of the server is one in PostgreSQL, and the
+//! kind of a principal is what the directory says.
 
-use pgentra_connect::Connector;
-use pgentra_emulator::{Administrator, PrincipalKind};
-use tokio::sync::watch;
+use std::sync::Arc;
 
-use crate::command::query;
-use crate::problem::Outcome;
+use pgentra_emulator::{AdministratorChange, Change, LocalAzure, PrincipalKind};
+use pgentra_proxy::gateway::{self, ChangeError, ServiceAccount, Upstream};
+use tokio::sync::{mpsc, watch};
 
-/// Follows the list as long as the task lives. The connector signs in as an administrator.
-pub(crate) async fn follow(connector: Connector, mut list: watch::Receiver<Vec<Administrator>>) {
-    let mut known = list.borrow_and_update().clone();
-    while list.changed().await.is_ok() {
-        let wanted = list.borrow_and_update().clone();
-        if let Err(problem) = run(&connector, &statements(&known, &wanted)).await {
-            tracing::warn!(?problem, "the server's administrators are not what Resource Manager says");
+/// The PostgreSQL behind the gateway, past the gateway: the administrators that come and go may be all there are.
+#[derive(Clone)]
+pub(crate) struct Database {
+    pub(crate) upstream: Upstream,
+    pub(crate) service: ServiceAccount,
+}
+
+/// Makes the changes of the administrators as long as the task lives.
+pub(crate) async fn follow(database: Database, mut changes: mpsc::UnboundedReceiver<AdministratorChange>) {
+    while let Some(change) = changes.recv().await {
+        match make(&database, change.change()).await {
+            Ok(()) => change.done(),
+            Err(ChangeError::Refused(words)) => change.refused(words),
+            Err(error) => {
+                tracing::error!(?error, "PostgreSQL did not change the server's administrators");
+                change.refused("The database of the local cloud did not make the change.");
+            }
         }
-        known = wanted;
     }
 }
 
-async fn run(connector: &Connector, statements: &[String]) -> Outcome {
-    let session = connector.connect().await?;
-    for statement in statements {
-        query::results(&session, statement).await?;
+async fn make(database: &Database, change: &Change) -> Result<(), ChangeError> {
+    let Database { upstream, service } = database;
+    match change {
+        Change::Add(new) => {
+            let new = principal(&new.name, new.object_id, new.kind);
+            gateway::add_administrator(upstream, service, &new).await
+        }
+        Change::Remove(object_id) => gateway::remove_administrator(upstream, service, *object_id).await,
     }
-    Ok(session.close().await?)
 }
 
-/// What leads from one list to another.
-fn statements(known: &[Administrator], wanted: &[Administrator]) -> Vec<String> {
-    let text = |name: &str| format!("'{}'", name.replace('\'', "''"));
-    let gone = known.iter().filter(|one| !wanted.contains(one));
-    // One administrator may not drop another by DROP ROLE.
-    let drop = gone.map(|one| format!("SELECT pgaadauth_drop_principal_if_exists({})", text(&one.name)));
-    let new = wanted.iter().filter(|one| !known.contains(one));
-    let create = new.map(|one| {
-        let kind = match one.kind {
-            PrincipalKind::User => "user",
-            PrincipalKind::Group => "group",
-            PrincipalKind::ServicePrincipal | PrincipalKind::Unknown => "service",
-        };
-        let (name, id) = (text(&one.name), one.object_id);
-        format!("SELECT pgaadauth_create_principal_with_oid({name}, '{id}', '{kind}', true, false)")
-    });
-    drop.chain(create).collect()
+/// Tells the database who is in the tenant as long as the task lives.
+pub(crate) async fn know(database: Database, azure: Arc<LocalAzure>, mut changed: watch::Receiver<()>) {
+    while changed.changed().await.is_ok() {
+        let told = gateway::set_directory(&database.upstream, &database.service, &directory(&azure)).await;
+        if let Err(error) = told {
+            tracing::error!(?error, "PostgreSQL does not know who is in the tenant");
+        }
+    }
+}
+
+/// Who is in the tenant, as the gateway knows principals.
+pub(crate) fn directory(azure: &LocalAzure) -> Vec<gateway::Principal> {
+    azure.principals().iter().map(|one| principal(&one.name, one.object_id, one.kind)).collect()
+}
+
+fn principal(name: &str, object_id: uuid::Uuid, kind: PrincipalKind) -> gateway::Principal {
+    let kind = match kind {
+        PrincipalKind::User => gateway::PrincipalKind::User,
+        PrincipalKind::Group => gateway::PrincipalKind::Group,
+        PrincipalKind::ServicePrincipal | PrincipalKind::Unknown => gateway::PrincipalKind::Service,
+    };
+    gateway::Principal { name: name.to_owned(), object_id, kind }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use pgentra_connect::{Connector, Layers, Target};
+use pgentra_connect::{Connector, Layers, Target, quote};
 use pgentra_emulator::options::{ArcAgent, ServerOptions};
 use pgentra_emulator::{Clock, Identity, LocalAzure, Options};
 use pgentra_identity::http::HttpClient;
@@ -19,10 +19,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::administrators;
+use super::administrators::{self, Database};
 use super::environment::{self, Places};
 use super::folder;
 use super::keys::PublishedKeys;
+use super::pod::Pod;
 use crate::arguments::{FixedPlaces, Host, LocalDatabase};
 use crate::command::query;
 use crate::problem::{Outcome, Problem};
@@ -30,8 +31,6 @@ use crate::progress::Progress;
 
 /// The name of the server in this cloud: what Single Server users write behind the `@`.
 pub(crate) const SERVER_NAME: &str = "mydemoserver";
-/// How often the pod's token file is written anew; the tokens in it live an hour, as a kubelet's do.
-const POD_TOKEN_RENEWAL: Duration = Duration::from_secs(20 * 60);
 /// A token of a service on this machine takes milliseconds.
 const TOKEN_TIME: Duration = Duration::from_secs(20);
 
@@ -54,9 +53,11 @@ pub(crate) struct LocalCloud {
     gateway: JoinHandle<()>,
     port: u16,
     stop: CancellationToken,
-    pod: JoinHandle<()>,
-    /// Makes roles of new administrators; not before there are roles at all.
-    administrators: Option<JoinHandle<()>>,
+    pod: Pod,
+    /// The metadata service's own address answers too.
+    is_link_local: bool,
+    /// What follows the cloud: the pod's token files, and the database.
+    followers: Vec<JoinHandle<()>>,
     database: LocalDb,
     /// The folder of the Arc agent, if it is one.
     arc: Option<Janitor>,
@@ -90,6 +91,7 @@ impl LocalCloud {
             .and_then(|issued| issued.server_config(&[]))
             .map_err(|error| Problem::ours("cannot make the server's certificate", error))?;
         let clock = azure.clock().clone();
+        let behind = Database { upstream: upstream.clone(), service: service.clone() };
         let gateway = Arc::new(Gateway::new(gateway::Config {
             tls: certificate,
             upstream,
@@ -104,10 +106,27 @@ impl LocalCloud {
         let stop = CancellationToken::new();
         let gateway = tokio::spawn(gateway.serve(listener, stop.clone()));
         let azure = Arc::new(azure);
-        write_pod_tokens(&places, &azure)?;
-        let pod = tokio::spawn(keep_pod_tokens(places, azure.clone()));
-        let administrators = None;
-        Ok(Self { flavour, azure, gateway, port, stop, pod, administrators, database, arc, janitor })
+        let pod = Pod::new(places, azure.clone());
+        pod.write()?;
+        let is_link_local = options.fixed.link_local;
+        let followers = vec![
+            tokio::spawn(pod.clone().keep()),
+            tokio::spawn(administrators::follow(behind.clone(), azure.follow_administrators())),
+            tokio::spawn(administrators::know(behind, azure.clone(), azure.principals_changed())),
+        ];
+        Ok(Self {
+            flavour,
+            azure,
+            gateway,
+            port,
+            stop,
+            pod,
+            is_link_local,
+            followers,
+            database,
+            arc,
+            janitor,
+        })
     }
 
     /// Gives every identity a role, as the Entra administrator does it, and the application a certificate.
@@ -132,13 +151,7 @@ impl LocalCloud {
                 query::results(&session, &statement).await?;
             }
         }
-        session.close().await?;
-        if self.flavour == Flavour::Flexible {
-            let connector = self.connector(Host::Admin, None)?;
-            let follow = administrators::follow(connector, self.azure.administrators());
-            self.administrators = Some(tokio::spawn(follow));
-        }
-        Ok(())
+        Ok(session.close().await?)
     }
 
     /// What an Entra administrator types to make `role` belong to a service principal.
@@ -153,7 +166,8 @@ impl LocalCloud {
                 ),
             ],
             Flavour::Flexible => vec![format!(
-                "select * from pgaadauth_create_principal_with_oid('{role}', '{object_id}', 'service', false, false);"
+                "select * from pgaadauth_create_principal_with_oid({}, '{object_id}', 'service', false, false);",
+                quote::literal(role)
             )],
         }
     }
@@ -204,6 +218,16 @@ impl LocalCloud {
         self.janitor.folder()
     }
 
+    /// The token files of the pod, and the clock.
+    pub(crate) fn pod(&self) -> &Pod {
+        &self.pod
+    }
+
+    /// Whether the metadata service's own address answers too.
+    pub(crate) fn is_link_local(&self) -> bool {
+        self.is_link_local
+    }
+
     /// The time in this cloud.
     pub(crate) fn now(&self) -> SystemTime {
         self.azure.clock().now()
@@ -221,7 +245,8 @@ impl LocalCloud {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         let _ = self.gateway.await;
-        for task in [Some(self.pod), self.administrators].into_iter().flatten() {
+        drop(self.pod);
+        for task in self.followers {
             task.abort();
             let _ = task.await;
         }
@@ -283,29 +308,17 @@ async fn start_azure(
 
 /// Who is who in the local tenant, for roles that are created by name.
 fn setup(flavour: Flavour, azure: &LocalAzure) -> Setup {
-    let principal =
-        |name: &str, object_id, kind| gateway::Principal { name: name.to_owned(), object_id, kind };
-    let service = |identity: &Identity| {
-        principal(identity.name(), identity.object_id(), gateway::PrincipalKind::Service)
-    };
     let administrator = azure.administrator();
-    let administrator = principal(
-        administrator.user_principal_name(),
-        administrator.object_id(),
-        gateway::PrincipalKind::User,
-    );
-    let application = azure.application();
+    let administrator = gateway::Principal {
+        name: administrator.user_principal_name().to_owned(),
+        object_id: administrator.object_id(),
+        kind: gateway::PrincipalKind::User,
+    };
     Setup {
         flavour,
         tenant: azure.tenant(),
-        administrators: vec![administrator.clone()],
-        directory: vec![
-            administrator,
-            service(azure.vm()),
-            service(azure.user_assigned()),
-            principal(application.name(), application.object_id(), gateway::PrincipalKind::Service),
-            principal(azure.group().name(), azure.group().object_id(), gateway::PrincipalKind::Group),
-        ],
+        administrators: vec![administrator],
+        directory: administrators::directory(azure),
     }
 }
 
@@ -334,30 +347,8 @@ async fn listen(port: u16) -> Outcome<(TcpListener, u16)> {
     })
 }
 
-/// Writes the pod's tokens anew as long as the task lives, as a kubelet does.
-async fn keep_pod_tokens(places: Places, azure: Arc<LocalAzure>) {
-    loop {
-        tokio::time::sleep(POD_TOKEN_RENEWAL).await;
-        if let Err(problem) = write_pod_tokens(&places, &azure) {
-            tracing::warn!(?problem, "the pod's token files could not be renewed");
-        }
-    }
-}
-
-fn write_pod_tokens(places: &Places, azure: &LocalAzure) -> Outcome {
-    let federation = azure.federation();
-    for (file, token) in [
-        (&places.pod_token, federation.service_account_token()),
-        (&places.bound_pod_token, federation.bound_service_account_token()),
-    ] {
-        let token = token.map_err(|error| Problem::ours("cannot sign a pod's token", error))?;
-        write(file, token.expose_secret())?;
-    }
-    Ok(())
-}
-
 /// Writes a file of the cloud's folder, for this user alone, in one step for its readers.
-fn write(file: &Path, text: &str) -> Outcome {
+pub(super) fn write(file: &Path, text: &str) -> Outcome {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let fresh = file.with_extension("new");
@@ -376,7 +367,7 @@ fn write(file: &Path, text: &str) -> Outcome {
 fn sql_name(role: &str) -> String {
     let plain = role.starts_with(|first: char| first.is_ascii_lowercase())
         && role.chars().all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_');
-    if plain { role.to_owned() } else { format!("\"{}\"", role.replace('"', "\"\"")) }
+    if plain { role.to_owned() } else { quote::identifier(role) }
 }
 
 #[cfg(test)]

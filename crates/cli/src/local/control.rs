@@ -1,9 +1,8 @@
 //! How `pgentra local down|status|env` talk to the process of `pgentra local up`: a socket in its folder.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use pgentra_emulator::Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
@@ -43,7 +42,7 @@ impl Control {
     pub(crate) async fn serve(
         mut self,
         description: &Description,
-        clock: &Clock,
+        advance: impl Fn(Duration) -> SystemTime,
         stop: &CancellationToken,
     ) -> Self {
         loop {
@@ -63,8 +62,7 @@ impl Control {
                     let _ = stream.write_all(&answer).await;
                 }
                 Ok(Ok(Request::Advance(by))) => {
-                    clock.advance(by);
-                    let now = unix(clock.now()).to_string();
+                    let now = unix(advance(by)).to_string();
                     let _ = stream.write_all(now.as_bytes()).await;
                 }
                 Ok(Ok(Request::Down)) => {

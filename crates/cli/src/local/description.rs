@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cloud::LocalCloud;
 use super::environment::{self, Places};
-use crate::output::{bold, faint};
+use crate::text::{Text, bold, faint, text};
 
 /// A running local cloud.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -119,11 +119,10 @@ impl Description {
     }
 
     /// For a person.
-    pub(crate) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> Text {
         let server = &self.server;
-        let mut text = format!(
-            "{}\n  PostgreSQL   {}:{} ({}, {})\n  metadata     {}\n  Entra        {}{}\n  management   {}\n  subscription {}\n  certificate  {}\n",
-            bold(&format!("local cloud `{}`", self.name)),
+        let places = format!(
+            "\n  PostgreSQL   {}:{} ({}, {})\n  metadata     {}\n  Entra        {}{}\n  management   {}\n  subscription {}\n  certificate  {}\n",
             server.host,
             server.port,
             server.version,
@@ -135,15 +134,17 @@ impl Description {
             self.subscription_id,
             server.sslrootcert.display(),
         );
+        let mut text = text![bold(&format!("local cloud `{}`", self.name)), places];
         for identity in &self.identities {
             let client =
                 identity.client_id.as_deref().map(|id| format!("  client id {id}")).unwrap_or_default();
-            text.push_str(&format!(
-                "  {:<13}{} {}\n",
-                identity.kind.replace("-assigned", " MI"),
+            text.push(text![
+                format!("  {:<13}", identity.kind.replace("-assigned", " MI")),
                 bold(&identity.role),
+                " ",
                 faint(&format!("object id {}{client}", identity.object_id)),
-            ));
+                "\n",
+            ]);
         }
         text
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use pgentra_emulator::LocalAzure;
+use pgentra_identity::Env;
 use secrecy::ExposeSecret;
 
 use super::cloud::LocalCloud;
@@ -33,6 +34,9 @@ impl Places {
         }
     }
 }
+
+/// Where SDKs find the metadata service, if not at its own address.
+pub(crate) const METADATA: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
 
 impl Host {
     /// The name on the command line and in the description.
@@ -70,9 +74,13 @@ pub(crate) fn of(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
     let mut set = |name: &str, value: &str| drop(variables.insert(name.to_owned(), value.to_owned()));
     let azure = cloud.azure();
     match host {
-        Host::Vm => set("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata_url()),
+        // Where the service has its own address, SDKs take that.
+        Host::Vm if cloud.is_link_local() => {}
+        Host::Vm => set(METADATA, azure.metadata_url()),
         Host::UserAssigned => {
-            set("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata_url());
+            if !cloud.is_link_local() {
+                set(METADATA, azure.metadata_url());
+            }
             set("AZURE_CLIENT_ID", &azure.user_assigned().client_id().to_string());
         }
         Host::AppService => {
@@ -114,6 +122,29 @@ pub(crate) fn of(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
     }
     variables
 }
+
+/// The variables that keep requests to the hosts of a local cloud from a proxy, with what stands in `env` already. Programs
+/// read one spelling or the other, so both get the hosts of both.
+pub(crate) fn unproxied(
+    env: &Env,
+    environments: &BTreeMap<String, BTreeMap<String, String>>,
+) -> [(String, String); 2] {
+    let is_link_local = environments.get(&Host::Vm.name()).is_some_and(|vm| !vm.contains_key(METADATA));
+    let own = ["localhost", "127.0.0.1"].into_iter().chain(is_link_local.then_some("169.254.169.254"));
+    let standing: Vec<String> = NO_PROXY.iter().filter_map(|name| env.get(name)).collect();
+    let standing = standing.iter().flat_map(|value| value.split(',')).map(str::trim);
+    let mut hosts = Vec::new();
+    for host in standing.chain(own).filter(|host| !host.is_empty()) {
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    // An asterisk means all of them, and only by itself.
+    let value = if hosts.contains(&"*") { "*".to_owned() } else { hosts.join(",") };
+    NO_PROXY.map(|name| (name.to_owned(), value.clone()))
+}
+
+const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
 /// What names the server and the role.
 fn libpq(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
@@ -180,4 +211,40 @@ fn at_entra(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
         _ => set("AZURE_FEDERATED_TOKEN_FILE", &places.pod_token.display().to_string()),
     }
     variables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_of_the_cloud_join_those_that_are_asked_directly() {
+        let vm = |variables: &[(&str, &str)]| {
+            let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            BTreeMap::from([("vm".to_owned(), variables.collect())])
+        };
+        let usual = vm(&[(METADATA, "http://127.0.0.1:1")]);
+        for (standing, expected) in [
+            (&[][..], "localhost,127.0.0.1"),
+            (&[("NO_PROXY", "")], "localhost,127.0.0.1"),
+            (&[("NO_PROXY", "a.example, .b.example")], "a.example,.b.example,localhost,127.0.0.1"),
+            (&[("no_proxy", "127.0.0.1,a.example")], "127.0.0.1,a.example,localhost"),
+            (
+                &[("NO_PROXY", "a.example"), ("no_proxy", "b.example")],
+                "a.example,b.example,localhost,127.0.0.1",
+            ),
+            (&[("NO_PROXY", "*")], "*"),
+            (
+                &[("NO_PROXY", "localhost,127.0.0.1"), ("no_proxy", "localhost,127.0.0.1")],
+                "localhost,127.0.0.1",
+            ),
+        ] {
+            let env = Env::from_map(standing.iter().copied());
+            let both = unproxied(&env, &usual);
+            assert_eq!(both.each_ref().map(|(name, _)| &**name), NO_PROXY);
+            assert_eq!(both.map(|(_, value)| value), [expected, expected], "{standing:?}");
+        }
+        let link_local = unproxied(&Env::from_map::<String, String>([]), &vm(&[]));
+        assert_eq!(link_local[0].1, "localhost,127.0.0.1,169.254.169.254");
+    }
 }

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use pgentra_connect::quote;
 use pgentra_identity::Env;
 use pgentra_localdb::Janitor;
 
@@ -32,7 +33,7 @@ pub(crate) fn create(folder: &Path) -> Outcome<Janitor> {
             Blame::Ours,
             format!("{} is left of a local cloud that ended with the machine", folder.display()),
         )
-        .hint(format!("remove it: rm -r {}", folder.display())),
+        .hint(format!("remove it: rm -r {}", quote::shell_word(&folder.to_string_lossy()))),
         ErrorKind::AlreadyExists => not_ours(folder),
         _ => cannot_make(folder, &error),
     })?;

@@ -7,10 +7,12 @@ mod description;
 pub(crate) mod environment;
 pub(crate) mod folder;
 mod keys;
+mod pod;
 pub(crate) mod up;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pgentra_connect::quote::shell_word;
 use pgentra_identity::World;
 
 use crate::arguments::{Format, Host, Local, LocalClock, LocalEnv, LocalName, LocalStatus};
@@ -42,14 +44,14 @@ async fn down(world: &World, name: &LocalName) -> Outcome {
 async fn status(world: &World, arguments: &LocalStatus) -> Outcome {
     let description = running(world, &arguments.name).await?;
     match arguments.output.output {
-        Format::Text => output::result(&description.text()),
+        Format::Text => output::result(description.text()),
         Format::Json => output::json(&description),
     }
 }
 
 async fn env(world: &World, arguments: &LocalEnv) -> Outcome {
     let description = running(world, &arguments.name).await?;
-    let Some(variables) = description.environments.get(&arguments.host.name()) else {
+    let Some(mut variables) = description.environments.get(&arguments.host.name()).cloned() else {
         if arguments.host == Host::AzureArc {
             let again = "stop it and start it again as root: pgentra local down && pgentra local up --arc";
             return Err(
@@ -59,15 +61,20 @@ async fn env(world: &World, arguments: &LocalEnv) -> Outcome {
         return Err(Problem::new(Blame::Ours, "the running local cloud is of another version of pgentra")
             .hint("stop it and start it again: pgentra local down && pgentra local up"));
     };
+    variables.extend(environment::unproxied(world.env(), &description.environments));
     match arguments.output.output {
-        Format::Json => output::json(variables),
+        Format::Json => output::json(&variables),
         Format::Text => {
             // A shell that was another host before must not be two at once.
             let others: BTreeSet<_> = description.environments.values().flat_map(BTreeMap::keys).collect();
+            // No host of a cloud with --link-local sets it, and another cloud's may stand there.
+            let metadata = environment::METADATA.to_owned();
+            let others: BTreeSet<_> = others.into_iter().chain([&metadata]).collect();
             let unset = others.into_iter().filter(|name| !variables.contains_key(*name));
             let unset = unset.map(|name| format!("unset {name}\n"));
-            let export = variables.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value)));
-            output::result(&unset.chain(export).collect::<String>())
+            let export =
+                variables.iter().map(|(name, value)| format!("export {name}={}\n", shell_word(value)));
+            output::exact(&unset.chain(export).collect::<String>())
         }
     }
 }
@@ -92,24 +99,4 @@ fn none_runs(name: &str) -> Problem {
     let again = if name == "default" { String::new() } else { format!(" --name {name}") };
     Problem::new(Blame::Usage, format!("no local cloud `{name}` runs"))
         .hint(format!("start one: pgentra local up{again} --detach"))
-}
-
-/// A word for a POSIX shell.
-fn quoted(value: &str) -> String {
-    format!("'{}'", value.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shell_takes_a_quoted_value_as_it_is() {
-        let value = "a'b $HOME `id` \"c\" \\";
-        let shell = std::process::Command::new("sh")
-            .args(["-c", &format!("printf %s {}", quoted(value))])
-            .output()
-            .unwrap();
-        assert_eq!(String::from_utf8(shell.stdout).unwrap(), value);
-    }
 }

@@ -57,7 +57,7 @@ async fn stay(world: &World, folder: &Path, arguments: &LocalUp) -> Outcome {
     let control = Control::bind(folder)?;
     match arguments.output.output {
         Format::Text => {
-            output::say(&description.text());
+            output::say(description.text());
             output::say(
                 "ready; in another terminal: eval \"$(pgentra local env)\" && pgentra query -c 'SELECT current_user'",
             );
@@ -67,15 +67,16 @@ async fn stay(world: &World, folder: &Path, arguments: &LocalUp) -> Outcome {
         Format::Json => {
             let line = serde_json::to_string(&description)
                 .map_err(|error| Problem::ours("cannot render JSON", error))?;
-            output::result(&format!("{line}\n"))?;
+            output::exact(&format!("{line}\n"))?;
         }
     }
-    let clock = cloud.azure().clock().clone();
+    let pod = cloud.pod().clone();
     let (control, outcome) = tokio::select! {
-        control = control.serve(&description, &clock, &stop) => (Some(control), Ok(())),
+        control = control.serve(&description, |by| pod.advance(by), &stop) => (Some(control), Ok(())),
         how = cloud.died() => (None, Err(Problem::new(Blame::Ours, format!("the PostgreSQL of the local cloud ended by itself ({how})"))
             .hint("start it again with -vv"))),
     };
+    drop(pod);
     cloud.stop().await;
     // Whoever asked for the end hears it now.
     drop(control);
@@ -129,10 +130,10 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
             .hint("its own words are above; without --detach, -vv says more"));
     }
     match arguments.output.output {
-        Format::Json => output::result(&line),
+        Format::Json => output::exact(&line),
         Format::Text => {
             let found = control::status(folder).await?;
-            output::say(&found.map(|description| description.text()).unwrap_or_default());
+            output::say(found.map(|description| description.text()).unwrap_or_default());
             output::say(
                 "ready; next: eval \"$(pgentra local env)\" && pgentra query -c 'SELECT current_user'",
             );

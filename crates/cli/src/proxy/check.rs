@@ -140,7 +140,7 @@ impl Checked {
         };
         if let Some(hint) = &self.hint {
             // A text takes whatever is written to it.
-            let _ = writeln!(text, "        hint: {hint}");
+            let _ = writeln!(text, "        hint: {}", hint.replace('\n', "\n        "));
         }
         text
     }

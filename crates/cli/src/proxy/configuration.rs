@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
+use pgentra_connect::quote;
 use pgentra_connect::{Connector, connection_keywords, is_connection_keyword, split_connection_string};
 use pgentra_identity::{Credential, Resource, World};
 use pgentra_proxy::inject::Door;
@@ -381,7 +382,7 @@ fn name(target: &pgentra_connect::Target) -> String {
     let mut name = servers.join(", ");
     for (what, named) in [("role", target.named_user()), ("database", target.named_database())] {
         if let Some(named) = named {
-            name.push_str(&format!(", {what} \"{named}\""));
+            name.push_str(&format!(", {what} {named}", named = quote::name(named)));
         }
     }
     name

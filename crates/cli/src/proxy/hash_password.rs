@@ -34,7 +34,7 @@ pub(crate) fn run(role: &str) -> Outcome {
         let hint = error.hint();
         Problem::new(Blame::Usage, error).hint(hint)
     })?;
-    output::result(&format!("{line}\n"))
+    output::exact(&format!("{line}\n"))
 }
 
 /// Reads a line.

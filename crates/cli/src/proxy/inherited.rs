@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 
 use listenfd::ListenFd;
+use pgentra_connect::quote;
 use pgentra_identity::Env;
 use pgentra_proxy::inject::Listener;
 use pgentra_proxy::session::UnixSocket;
@@ -48,8 +49,10 @@ impl Inherited {
         for number in 0..given.len() {
             let name = names.next().filter(|name| !name.is_empty()).unwrap_or("unknown").to_owned();
             let kind = take(&mut given, number).map_err(|error| {
-                let message =
-                    format!("the socket \"{name}\" that systemd hands over cannot be used: {error}");
+                let message = format!(
+                    "the socket {name} that systemd hands over cannot be used: {error}",
+                    name = quote::name(&name)
+                );
                 Problem::new(Blame::Usage, message)
                     .hint("the socket unit needs ListenStream=, with an IP address or a path, and Accept=no")
             })?;

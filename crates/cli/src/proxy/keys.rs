@@ -191,6 +191,19 @@ pub(crate) const KEYS: &[Key] = &[
         }),
     },
     Key {
+        name: "first_packet_timeout",
+        form: Form::Number,
+        value: "SECONDS",
+        default: "10",
+        help: Some(
+            "Time that a client has for its first packet: the start-up packet, or the request for TLS; never more than start_up_timeout",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            given.seconds(1..=HOUR).map(|value| target.first_packet_timeout = value)
+        }),
+    },
+    Key {
         name: "warm",
         form: Form::Number,
         value: "NUMBER",
@@ -222,6 +235,31 @@ pub(crate) const KEYS: &[Key] = &[
         ),
         excludes: &[],
         set: Set::Target(|target, given| given.switch().map(|value| target.reuse = value)),
+    },
+    Key {
+        name: "server_lifetime",
+        form: Form::Number,
+        value: "SECONDS",
+        default: "3600",
+        help: Some(
+            "How long after it was opened a session is kept by warm and reuse, however often it was used. 0: none is kept",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.seconds(0..=DAY).map(|value| target.server_lifetime = value)),
+    },
+    Key {
+        name: "server_check_delay",
+        form: Form::Number,
+        value: "SECONDS",
+        default: "0",
+        help: Some(
+            "How long a kept session goes to clients without asking the server again whether its role may sign in and with which \
+             settings. 0: it is asked each time",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            given.seconds(0..=HOUR).map(|value| target.server_check_delay = value)
+        }),
     },
     Key {
         name: "connect_rate",
@@ -279,7 +317,7 @@ pub(crate) const KEYS: &[Key] = &[
         value: "ADDR",
         default: "",
         help: Some(
-            "Where the status page is, with probes, metrics and POST /quitquitquit: IP:PORT or PORT, on the loopback interface",
+            "Where the status page is, with probes, metrics, POST /pool/close and POST /quitquitquit: IP:PORT or PORT, on the loopback interface",
         ),
         excludes: &[],
         set: Set::Process(|process, given| {

@@ -153,7 +153,7 @@ impl Running {
         self.serving.wait().await;
     }
 
-    /// How many sessions there are.
+    /// How many clients have a session.
     pub(crate) fn sessions(&self) -> usize {
         let live = self.targets.iter().map(|live| &live.shared);
         live.chain(&self.gone).map(Shared::sessions).sum()
@@ -283,7 +283,9 @@ fn injector(
     let limits = Limits {
         connections: settings.max_connections,
         start_up: settings.start_up_timeout,
+        first_packet: settings.first_packet_timeout,
         drain: process.drain_timeout,
+        waiting: waiting(),
         ..Limits::default()
     };
     let naming = if settings.pin { Naming::Pinned } else { Naming::Same };
@@ -297,9 +299,18 @@ fn injector(
         warm: settings.warm,
         warm_max_age: settings.warm_max_age,
         reuse: settings.reuse,
+        server_lifetime: settings.server_lifetime,
+        server_check_delay: settings.server_check_delay,
         connect_rate: settings.connect_rate,
     };
     Injector::new(connector.clone(), options)
+}
+
+/// Connections that wait take at most half of the files that this process may have: the other half is for sessions.
+fn waiting() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let half = files.and_then(|files| usize::try_from(files / 2).ok()).unwrap_or(usize::MAX);
+    Limits::default().waiting.min(half)
 }
 
 /// Listens, and says on what. Other users may get at a Unix socket that `is_shared`.

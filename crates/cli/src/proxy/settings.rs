@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use pgentra_proxy::inject::WARM_MAX_AGE;
+use pgentra_proxy::inject::{SERVER_LIFETIME, WARM_MAX_AGE};
 use pgentra_proxy::session::Drain;
 
 use super::place::Place;
@@ -57,10 +57,13 @@ pub(crate) struct Target {
     pub(crate) pin: bool,
     pub(crate) max_connections: usize,
     pub(crate) start_up_timeout: Duration,
+    pub(crate) first_packet_timeout: Duration,
     pub(crate) doors: Doors,
     pub(crate) warm: usize,
     pub(crate) warm_max_age: Duration,
     pub(crate) reuse: bool,
+    pub(crate) server_lifetime: Duration,
+    pub(crate) server_check_delay: Duration,
     pub(crate) connect_rate: u32,
     pub(crate) identity: Identity,
 }
@@ -124,10 +127,13 @@ impl Default for Target {
             pin: false,
             max_connections: 100,
             start_up_timeout: Duration::from_secs(60),
+            first_packet_timeout: Duration::from_secs(10),
             doors: Doors::default(),
             warm: 0,
             warm_max_age: WARM_MAX_AGE,
             reuse: false,
+            server_lifetime: SERVER_LIFETIME,
+            server_check_delay: Duration::ZERO,
             connect_rate: 0,
             identity: Identity::default(),
         }

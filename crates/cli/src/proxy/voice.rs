@@ -36,7 +36,7 @@ impl Voice {
     pub(crate) fn say(&self, text: &str) {
         match self.format {
             LogFormat::Text => output::say(text),
-            LogFormat::Json => output::say(&line(self.clock.now(), "INFO", text, None)),
+            LogFormat::Json => output::say_json(&line(self.clock.now(), "INFO", text, None)),
         }
     }
 
@@ -45,7 +45,7 @@ impl Voice {
         match self.format {
             LogFormat::Text => output::problem(problem),
             LogFormat::Json => {
-                output::say(&line(self.clock.now(), "ERROR", &problem.chain(), problem.hint_text()));
+                output::say_json(&line(self.clock.now(), "ERROR", &problem.chain(), problem.hint_text()));
             }
         }
     }

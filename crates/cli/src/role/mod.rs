@@ -38,7 +38,7 @@ async fn list(world: &World, arguments: arguments::List) -> Outcome {
         false => None,
     };
     match arguments.output.output {
-        Format::Text => output::result(&show::table(&found, orphans.as_ref())),
+        Format::Text => output::result(show::table(&found, orphans.as_ref())),
         Format::Json => output::json(&show::List::of(&found, orphans.as_ref())),
     }
 }
@@ -100,8 +100,8 @@ async fn carry_out(server: &Server, plan: &roles::Plan, run: arguments::Run) -> 
 
 fn show(plan: &roles::Plan, run: arguments::Run, applied: bool) -> Outcome {
     match (run.print_sql, run.output.output) {
-        (true, _) => output::result(&plan.script()),
-        (false, Format::Text) => output::result(&show::difference(plan, applied)),
+        (true, _) => output::exact(&plan.script()?),
+        (false, Format::Text) => output::result(show::difference(plan, applied)),
         (false, Format::Json) => output::json(&show::Difference::of(plan, applied)),
     }
 }

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use pgentra_admin::roles::{Change, Note, Plan, Roles, Sign};
 use serde::Serialize;
 
-use crate::output;
+use crate::table::table as drawn;
+use crate::text::{Text, coloured, faint};
 
 /// The roles as psql draws a table; where it was asked for, with those whose principal is gone.
-pub(crate) fn table(roles: &Roles, orphans: Option<&BTreeSet<String>>) -> String {
+pub(crate) fn table(roles: &Roles, orphans: Option<&BTreeSet<String>>) -> Text {
     let mut columns = vec!["role", "kind", "object id", "tenant", "admin", "mfa", "source"];
     columns.extend(orphans.map(|_| "orphan"));
     let columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
@@ -30,7 +31,7 @@ pub(crate) fn table(roles: &Roles, orphans: Option<&BTreeSet<String>>) -> String
             row
         })
         .collect();
-    output::table(&columns, &rows)
+    drawn(&columns, &rows)
 }
 
 /// What `pgentra role list -o json` prints.
@@ -72,22 +73,24 @@ impl<'a> List<'a> {
 }
 
 /// A plan as lines with `+`, `~` and `-`, in colour where the terminal shows it.
-pub(crate) fn difference(plan: &Plan, applied: bool) -> String {
-    let mut text = String::new();
+pub(crate) fn difference(plan: &Plan, applied: bool) -> Text {
+    let mut text = Text::default();
     for change in plan.changes() {
         let colour = match change.sign() {
-            Sign::Add => 32,
-            Sign::Alter => 33,
-            Sign::Remove => 31,
+            Sign::Add => "32",
+            Sign::Alter => "33",
+            Sign::Remove => "31",
         };
-        text.push_str(&format!("\x1b[{colour}m{change}\x1b[0m\n"));
+        text.push(coloured(colour, &change.to_string()));
+        text.push("\n");
     }
     for note in plan.notes() {
-        text.push_str(&format!("{}\n", output::faint(&format!("! {note}"))));
+        text.push(faint(&format!("! {note}")));
+        text.push("\n");
     }
     let count = |sign| plan.changes().iter().filter(|change| change.sign() == sign).count();
     let (added, altered, removed) = (count(Sign::Add), count(Sign::Alter), count(Sign::Remove));
-    text.push_str(&match (plan.changes().is_empty(), applied) {
+    text.push(match (plan.changes().is_empty(), applied) {
         (true, _) => "Nothing to do: the server is as the file says.\n".to_owned(),
         (false, true) => format!("Done: {added} added, {altered} changed, {removed} removed.\n"),
         (false, false) => format!("{added} to add, {altered} to change, {removed} to remove.\n"),

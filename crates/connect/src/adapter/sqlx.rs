@@ -22,10 +22,10 @@ use sqlx::{Error, Postgres};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::advice::SignIn;
 use crate::connector::{Connector, is_stale};
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::handshake;
-use crate::refusal::SignIn;
 use crate::roots::Kind;
 use crate::target::{SslMode, SslNegotiation, Target};
 use crate::tls;

@@ -5,5 +5,6 @@
 mod libpq;
 mod middle;
 mod resolve;
+mod roots;
 mod server;
 mod sign_in;

@@ -14,7 +14,7 @@ use pgentra_identity::{Clock, Cloud, Credential, Env, Files, Resource, SystemClo
 use pgentra_wire::backend::{
     Authentication, BackendKeyData, BackendMessage, ParameterStatus, TransactionStatus,
 };
-use pgentra_wire::fields::{Fields, Severity};
+use pgentra_wire::fields::{FieldCode, Fields, Severity};
 use pgentra_wire::frontend::AuthenticationAnswer;
 use pgentra_wire::startup::{CancelKey, CancelRequest, FirstPacket, StartupMessage};
 use rustls::ServerConfig;
@@ -54,6 +54,10 @@ pub(crate) enum Verdict {
     },
     /// Refuses in a message that repeats the password.
     Echo,
+    /// Accepts, and repeats the password in a setting and in each text of a notice.
+    Repeat,
+    /// Accepts, and then refuses in a message that repeats the password.
+    AcceptAndEcho,
     /// Accepts, and then never gets ready.
     Chatter,
 }
@@ -184,6 +188,29 @@ impl Behaviour {
                 send(stream, &[BackendMessage::Authentication(Authentication::Ok)]).await?;
                 return Ok(true);
             }
+            Verdict::Repeat => {
+                let payload = password.split('.').nth(1).unwrap();
+                let setting = |name: &str, value: &str| {
+                    let (name, value) = (name.to_owned().into(), value.to_owned().into());
+                    BackendMessage::ParameterStatus(ParameterStatus { name, value })
+                };
+                let notice = Fields::new(Severity::Notice, "00000", &format!("{password}{password}"))
+                    .with_detail(payload)
+                    .with_hint(&format!("is it {password}?"))
+                    .with(FieldCode::WHERE, password);
+                let said = [
+                    BackendMessage::Authentication(Authentication::Ok),
+                    setting("application_name", password),
+                    setting(password, "value"),
+                    BackendMessage::NoticeResponse(notice),
+                ];
+                send(stream, &said).await?;
+                return Ok(true);
+            }
+            Verdict::AcceptAndEcho => {
+                send(stream, &[BackendMessage::Authentication(Authentication::Ok)]).await?;
+                Fields::new(Severity::Fatal, "28000", "no").with_detail(password)
+            }
             Verdict::Chatter => {
                 send(stream, &[BackendMessage::Authentication(Authentication::Ok)]).await?;
                 loop {
@@ -239,13 +266,14 @@ where
     }
 }
 
-async fn receive<S, T>(
+async fn receive<S, T, E>(
     stream: &mut S,
     received: &mut BytesMut,
-    decode: impl Fn(&mut BytesMut) -> Result<Option<T>, pgentra_wire::WireError>,
+    decode: impl Fn(&mut BytesMut) -> Result<Option<T>, E>,
 ) -> io::Result<T>
 where
     S: AsyncRead + Unpin,
+    E: std::fmt::Debug,
 {
     loop {
         if let Some(value) = decode(received).unwrap() {
@@ -323,6 +351,13 @@ impl Machine {
 
     pub(crate) async fn token(&self) -> String {
         self.credential.token(&resource()).await.unwrap().expose_secret().to_owned()
+    }
+
+    /// The same with the authorities that the conninfo names.
+    pub(crate) fn connector_of(&self, conninfo: &str) -> Result<Connector, ConnectError> {
+        let env = Env::from_map::<String, String>([]);
+        let target = Target::resolve(&Layers::gather(Some(conninfo), &[], &env, &Files::real())?)?;
+        Connector::new(target, self.credential.clone(), resource())
     }
 
     pub(crate) fn connector(&self, conninfo: &str, roots: &str) -> Result<Connector, ConnectError> {

@@ -351,3 +351,51 @@ async fn a_name_without_an_address() {
     assert_eq!(error.kind(), ConnectErrorKind::Dns);
     assert!(error.to_string().contains("no-such-host.invalid"));
 }
+
+/// Whether bytes have the token in them, or a part of it that is no common word.
+fn has(bytes: &[u8], token: &str) -> bool {
+    let pieces = std::iter::once(token).chain(token.split('.'));
+    pieces.into_iter().any(|piece| bytes.windows(piece.len()).any(|window| window == piece.as_bytes()))
+}
+
+/// Invariant 2: what a server says may repeat the token, and is given to others.
+#[tokio::test]
+async fn a_server_that_repeats_the_token_does_not_get_it_any_further() {
+    let place = Place::new(&[Verdict::Repeat]).await;
+    let conninfo = format!("host=localhost hostaddr=127.0.0.1 port={} user=myuser", place.server.port);
+    let connector = place.machine.connector(&conninfo, place.authority.pem()).unwrap();
+    let startup = StartupMessage::new(ProtocolVersion::V3_0, "myuser").unwrap();
+    let said = connector.open(&startup).await.unwrap().said();
+    let token = place.machine.token().await;
+    assert!(!has(&said, &token));
+    let mut said = bytes::BytesMut::from(&said[..]);
+    let mut settings = Vec::new();
+    let mut notices = Vec::new();
+    while let Some(message) = BackendMessage::decode(&mut said).unwrap() {
+        match message {
+            BackendMessage::ParameterStatus(setting) => settings.push((setting.name, setting.value)),
+            BackendMessage::NoticeResponse(fields) => notices.push(fields),
+            _ => {}
+        }
+    }
+    assert_eq!(settings[0], ("application_name".into(), "[redacted]".into()));
+    assert_eq!(settings[1], ("[redacted]".into(), "value".into()));
+    assert_eq!(settings[2], ("server_version".into(), "17.5".into()), "the rest is as it was");
+    assert_eq!(notices[0].message(), "[redacted][redacted]");
+    assert_eq!(notices[0].hint().unwrap(), "is it [redacted]?");
+    assert_eq!(notices[0].iter().filter(|(_, text)| *text == b"[redacted]").count(), 2, "detail and where");
+
+    let session = place.connect("").await.unwrap();
+    assert_eq!(session.parameter("application_name"), Some("[redacted]"));
+    assert_eq!(forty_two(&session).await, "42");
+}
+
+#[tokio::test]
+async fn a_refusal_behind_the_sign_in_does_not_repeat_the_token_either() {
+    let place = Place::new(&[Verdict::AcceptAndEcho]).await;
+    let error = place.connect("").await.unwrap_err();
+    let server = error.server_message().unwrap();
+    assert_eq!((server.sqlstate(), server.detail()), ("28000", Some("[redacted]")));
+    let token = place.machine.token().await;
+    assert!(!has(format!("{error:?}").as_bytes(), &token));
+}

@@ -49,9 +49,32 @@ pub(super) struct Claims {
     iat: Option<NumericDate>,
 }
 
-/// Seconds since 1970, which may have a fraction (RFC 7519 section 2): MSAL for Python sends one.
+/// Seconds since 1970, which may have a fraction (RFC 7519 section 2): MSAL for Python sends one. MSAL for .NET writes the
+/// number as text, against that section, and Entra takes it.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "Written")]
 struct NumericDate(f64);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(f64),
+    Text(String),
+}
+
+impl TryFrom<Written> for NumericDate {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        match written {
+            Written::Number(seconds) => Ok(Self(seconds)),
+            Written::Text(text) if text.starts_with(|first: char| first.is_ascii_digit()) => {
+                text.parse().map(Self).map_err(|_| "a time that is no number")
+            }
+            Written::Text(_) => Err("a time that is no number"),
+        }
+    }
+}
 
 impl NumericDate {
     /// Whole seconds; a time beyond all reason stays beyond it.
@@ -119,7 +142,7 @@ fn federated(cloud: &Cloud, parsed: &Parsed<'_>, registered: &[FederatedCredenti
     if !of_subject.iter().any(|one| audiences.contains(&one.audience)) {
         return Err(no_record(700_212, "audience", &audiences.join(", ")));
     }
-    within(cloud, claims)?;
+    within(cloud, claims, &[cloud.clock.unix()])?;
     let issuer = cloud.federation.issuer(&claims.iss).ok_or_else(unreachable_issuer)?;
     let key = issuer.key().map_err(|_| unreachable_issuer())?;
     let genuine = parsed.header.alg == "RS256"
@@ -128,12 +151,13 @@ fn federated(cloud: &Cloud, parsed: &Parsed<'_>, registered: &[FederatedCredenti
     if genuine { Ok(()) } else { Err(forged()) }
 }
 
-/// Refuses an assertion that is not valid yet, or no longer.
-pub(super) fn within(cloud: &Cloud, claims: &Claims) -> Result<(), Refusal> {
+/// Refuses an assertion that is not valid at any of these times, yet or any more.
+pub(super) fn within(cloud: &Cloud, claims: &Claims, times: &[i64]) -> Result<(), Refusal> {
     let now = cloud.clock.unix();
-    let from = claims.nbf.or(claims.iat).map_or(now, NumericDate::seconds);
+    let from = claims.nbf.or(claims.iat).map_or(i64::MIN, NumericDate::seconds);
     let until = claims.exp.seconds();
-    if (from.saturating_sub(LEEWAY)..=until.saturating_add(LEEWAY)).contains(&now) {
+    let valid = from.saturating_sub(LEEWAY)..=until.saturating_add(LEEWAY);
+    if times.iter().any(|time| valid.contains(time)) {
         return Ok(());
     }
     let sentence = format!(
@@ -141,7 +165,7 @@ pub(super) fn within(cloud: &Cloud, claims: &Claims) -> Result<(), Refusal> {
          expiry time of assertion {}. Review the documentation at \
          https://learn.microsoft.com/entra/identity-platform/certificate-credentials .",
         time(now),
-        time(from),
+        time(from.max(0)),
         time(until)
     );
     Err(Refusal::new(700_024, "invalid_client", sentence))

@@ -6,7 +6,7 @@ use std::sync::{PoisonError, RwLock};
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{self, UnparsedPublicKey};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use rustls::server::ParsedCertificate;
 use rustls_pki_types::CertificateDer;
 
@@ -21,15 +21,15 @@ pub(crate) struct Certificates(RwLock<Vec<Registered>>);
 
 #[derive(Clone, Debug)]
 struct Registered {
-    sha1: String,
-    sha256: String,
+    sha1: Vec<u8>,
+    sha256: Vec<u8>,
     public_key: Vec<u8>,
 }
 
 impl Certificates {
     pub(crate) fn register(&self, certificate: &CertificateDer<'_>) -> Result<(), CertificateError> {
         let parsed = ParsedCertificate::try_from(certificate).map_err(CertificateError::new)?;
-        let thumbprint = |algorithm| URL_SAFE_NO_PAD.encode(digest::digest(algorithm, certificate));
+        let thumbprint = |algorithm| digest::digest(algorithm, certificate).as_ref().to_vec();
         self.0.write().unwrap_or_else(PoisonError::into_inner).push(Registered {
             sha1: thumbprint(&digest::SHA1_FOR_LEGACY_USE_ONLY),
             sha256: thumbprint(&digest::SHA256),
@@ -38,19 +38,24 @@ impl Certificates {
         Ok(())
     }
 
-    /// The certificate with either thumbprint; the newer form wins where both are given. MSAL for Python pads its
-    /// thumbprints, against RFC 7515 section 2, and Entra takes them.
+    /// The certificate with either thumbprint; the newer form wins where both are given.
     fn find(&self, sha1: Option<&str>, sha256: Option<&str>) -> Option<Registered> {
-        let unpadded = |thumbprint: &'_ str| thumbprint.trim_end_matches('=').to_owned();
-        let (sha1, sha256) = (sha1.map(unpadded), sha256.map(unpadded));
+        let (sha1, sha256) = (sha1.map(bytes_of), sha256.map(bytes_of));
         let registered = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let fits = |one: &&Registered| match (&sha256, &sha1) {
-            (Some(sha256), _) => one.sha256 == *sha256,
-            (None, Some(sha1)) => one.sha1 == *sha1,
+            (Some(sha256), _) => sha256.as_ref() == Some(&one.sha256),
+            (None, Some(sha1)) => sha1.as_ref() == Some(&one.sha1),
             (None, None) => false,
         };
         registered.iter().find(fits).cloned()
     }
+}
+
+/// The bytes of a thumbprint. MSAL for Go and for Java write it in the standard alphabet of base64, MSAL for Python pads
+/// it, both against RFC 7515 section 2; Entra takes either alphabet, with or without padding.
+fn bytes_of(thumbprint: &str) -> Option<Vec<u8>> {
+    let text = thumbprint.trim_end_matches('=');
+    URL_SAFE_NO_PAD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).ok()
 }
 
 /// Checks that `client` signed the assertion itself, for this tenant, just now.
@@ -84,7 +89,8 @@ pub(super) fn self_signed(cloud: &Cloud, parsed: &Parsed<'_>, client: &str) -> R
                         documentation at https://learn.microsoft.com/entra/identity-platform/certificate-credentials .";
         return Err(Refusal::new(700_023, "invalid_client", sentence));
     }
-    within(cloud, &parsed.claims)
+    // The client wrote the times of its assertion by its own clock, which does not move with the local cloud's.
+    within(cloud, &parsed.claims, &[cloud.clock.unix(), cloud.clock.outside()])
 }
 
 /// Whether `audience` is the tenant's issuer or its token endpoint, in either version.

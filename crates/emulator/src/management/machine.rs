@@ -40,6 +40,7 @@ pub(super) fn change(cloud: &Cloud, call: &Call, group: &str, name: &str) -> Res
         identity => {
             let wanted = wanted(cloud, identity.unwrap_or(&Value::Null), call.method == Method::PATCH)?;
             cloud.machine.set(wanted);
+            cloud.subscription.principals_changed();
         }
     }
     let operation = operations::start(cloud, &id(cloud), Effect::None);

@@ -12,6 +12,7 @@ mod operations;
 mod place;
 mod servers;
 mod subscriptions;
+mod versions;
 
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -75,11 +76,7 @@ fn permitted(
             let message = "The api-version query parameter (?api-version=) is required for all requests.";
             return Err(refusal(StatusCode::BAD_REQUEST, "MissingApiVersionParameter", message));
         }
-        Some(version) if !is_version(version) => {
-            let message = format!("The api-version '{version}' is invalid.");
-            return Err(refusal(StatusCode::BAD_REQUEST, "InvalidApiVersionParameter", &message));
-        }
-        Some(_) => {}
+        Some(version) => versions::check(place.kind(), version, &today(cloud))?,
     }
     let own = cloud.directory.ids.subscription.to_string();
     if let Some(named) = subscription.filter(|named| !named.eq_ignore_ascii_case(&own)) {
@@ -202,6 +199,12 @@ fn body(call: &Call) -> Result<Value, Answer> {
 fn resource_id(cloud: &Cloud, group: &str, rest: &str) -> String {
     let subscription = cloud.directory.ids.subscription;
     format!("/subscriptions/{subscription}/resourceGroups/{group}/providers/{rest}")
+}
+
+/// The date in this cloud, `2026-11-28`.
+fn today(cloud: &Cloud) -> String {
+    let now = jiff::Timestamp::from_second(cloud.clock.unix());
+    now.map(|now| now.strftime("%Y-%m-%d").to_string()).unwrap_or_default()
 }
 
 /// `2024-11-01`, or with `-preview` behind it.

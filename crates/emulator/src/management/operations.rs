@@ -10,6 +10,9 @@ use crate::cloud::Cloud;
 use crate::exchange::Answer;
 use crate::subscription::{Effect, Operation};
 
+/// The code of a change that the database refused.
+const FAILED: &str = "BadRequest";
+
 /// Starts an operation on `resource`, which takes the time that the options say.
 pub(super) fn start(cloud: &Cloud, resource: &str, effect: Effect) -> Operation {
     let seconds = i64::try_from(cloud.operation_time.as_secs()).unwrap_or(i64::MAX);
@@ -33,25 +36,33 @@ pub(super) fn location(cloud: &Cloud, provider: &str, operation: &Operation) -> 
 pub(super) fn status(cloud: &Cloud, id: &str) -> Result<Answer, Answer> {
     let operation = find(cloud, id)?;
     let runs = operation.runs(cloud.clock.unix());
+    let failure = operation.failure.as_ref().filter(|_| !runs);
+    let ended = if failure.is_some() { "Failed" } else { "Succeeded" };
     let mut body = json!({
         "name": operation.id,
-        "status": if runs { "InProgress" } else { "Succeeded" },
+        "status": if runs { "InProgress" } else { ended },
         "startTime": time(operation.started),
     });
     if !runs {
         body["endTime"] = json!(time(operation.ends));
     }
+    if let Some(message) = failure {
+        body["error"] = json!({"code": FAILED, "message": message});
+    }
     let answer = json_answer(body);
     Ok(if runs { answer.with_header("Retry-After", retry_after(cloud, &operation)) } else { answer })
 }
 
-/// `GET …/operationResults/{id}`: 202 while it runs, then the resource, or 204 if there is none any more.
+/// `GET …/operationResults/{id}`: 202 while it runs, then the error, the resource, or 204 if there is none any more.
 pub(super) fn result(cloud: &Cloud, id: &str) -> Result<Answer, Answer> {
     let operation = find(cloud, id)?;
     if operation.runs(cloud.clock.unix()) {
         let here = location(cloud, servers::PROVIDER, &operation);
         let answer = Answer::text(StatusCode::ACCEPTED, "").with_header("Location", here);
         return Ok(answer.with_header("Retry-After", retry_after(cloud, &operation)));
+    }
+    if let Some(message) = &operation.failure {
+        return Err(refusal(StatusCode::BAD_REQUEST, FAILED, message));
     }
     let object_id = operation.resource.rsplit('/').next().and_then(|id| id.parse().ok());
     let found = object_id.and_then(|id| servers::found(cloud, id));

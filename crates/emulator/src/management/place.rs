@@ -126,7 +126,16 @@ impl<'a> Place<'a> {
             Method::DELETE => "delete",
             _ => "write",
         };
-        let kind = match self {
+        let below = match self {
+            Self::Administrators { .. } | Self::Administrator { .. } => "/administrators",
+            _ => "",
+        };
+        format!("{}{below}/{verb}", self.kind())
+    }
+
+    /// The type of resource at a place; its provider's versions go for what is below it too.
+    pub(super) fn kind(self) -> &'static str {
+        match self {
             Self::ResourceGroups | Self::ResourceGroup(_) => {
                 "Microsoft.Resources/subscriptions/resourceGroups"
             }
@@ -134,13 +143,12 @@ impl<'a> Place<'a> {
             Self::Identities { .. } | Self::Identity { .. } => {
                 "Microsoft.ManagedIdentity/userAssignedIdentities"
             }
-            Self::Servers { .. } | Self::Server { .. } => "Microsoft.DBforPostgreSQL/flexibleServers",
-            Self::Administrators { .. } | Self::Administrator { .. } => {
-                "Microsoft.DBforPostgreSQL/flexibleServers/administrators"
-            }
+            Self::Servers { .. }
+            | Self::Server { .. }
+            | Self::Administrators { .. }
+            | Self::Administrator { .. } => "Microsoft.DBforPostgreSQL/flexibleServers",
             _ => "Microsoft.Resources/subscriptions",
-        };
-        format!("{kind}/{verb}")
+        }
     }
 }
 

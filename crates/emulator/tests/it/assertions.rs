@@ -87,7 +87,7 @@ async fn a_job_at_azure_pipelines_gets_a_token_that_entra_takes() {
 }
 
 /// A client assertion, signed as `alg` says.
-fn assertion(issued: &Issued, mut header: Value, claims: &Value) -> String {
+pub(crate) fn assertion(issued: &Issued, mut header: Value, claims: &Value) -> String {
     let pair = RsaKeyPair::from_pkcs8(issued.key.secret_der()).unwrap();
     header["typ"] = json!("JWT");
     let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());

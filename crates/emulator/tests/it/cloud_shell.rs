@@ -46,7 +46,7 @@ async fn a_bad_request_is_refused_with_a_code() {
         (Ask::post(url, &form), 400, "BadRequest"),
         (Ask::post(url, &[]).header("metadata", "true"), 400, "BadRequest"),
         (Ask::post(url, &[("resource", "urn:no")]).header("metadata", "true"), 400, "AudienceNotSupported"),
-        (Ask::get(url).header("metadata", "true"), 405, "MethodNotAllowed"),
+        (Ask::get(url).method("PUT").header("metadata", "true"), 405, "MethodNotAllowed"),
     ] {
         let about = format!("{ask:?}");
         let reply = ask.send().await.unwrap();

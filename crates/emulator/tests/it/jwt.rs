@@ -1,11 +1,11 @@
 //! Takes tokens apart and verifies them with the published keys, in code that shares nothing with the emulator.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use pgentra_emulator::LocalAzure;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{DigitallySignedStruct, SignatureScheme};
@@ -38,27 +38,25 @@ pub(crate) async fn claims(azure: &LocalAzure, token: &str) -> Value {
     verified(token, &published(azure).await).unwrap().1
 }
 
-/// The certificate of the server at `url`, in PEM, if its thumbprint is the pinned one.
-pub(crate) async fn pinned(url: &str, thumbprint: &str) -> String {
+/// Connects to the server at `url`, whose certificate must have the pinned thumbprint.
+pub(crate) async fn pinned(url: &str, thumbprint: &str) {
     let address = url.trim_start_matches("https://").split('/').next().unwrap();
-    let pin = Arc::new(Pin(thumbprint.to_owned(), Mutex::default()));
+    let pin = Arc::new(Pin(thumbprint.to_owned()));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(pin.clone())
+        .with_custom_certificate_verifier(pin)
         .with_no_client_auth();
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
-    let der = pin.1.lock().unwrap().clone();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der))
 }
 
-/// Accepts the certificate with one SHA-1 thumbprint, and keeps it.
+/// Accepts the certificate with one SHA-1 thumbprint.
 #[derive(Debug)]
-struct Pin(String, Mutex<Vec<u8>>);
+struct Pin(String);
 
 impl ServerCertVerifier for Pin {
     fn verify_server_cert(
@@ -72,7 +70,6 @@ impl ServerCertVerifier for Pin {
         let thumbprint = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, certificate);
         let thumbprint: String = thumbprint.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
         assert_eq!(thumbprint, self.0);
-        *self.1.lock().unwrap() = certificate.to_vec();
         Ok(ServerCertVerified::assertion())
     }
 

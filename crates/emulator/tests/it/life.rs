@@ -90,7 +90,7 @@ async fn clients_that_do_not_know_the_authority_refuse_it() {
 #[tokio::test]
 async fn a_giant_request_is_refused() {
     let azure = start().await;
-    let body = "POST /oauth2/token HTTP/1.1\r\nhost: x\r\ncontent-length: 300000\r\n\r\n".to_owned();
+    let body = "POST /oauth2/token HTTP/1.1\r\nhost: localhost\r\ncontent-length: 300000\r\n\r\n".to_owned();
     let head = format!("GET /{:x<65531}", "");
     for (request, status) in [(body, "HTTP/1.1 413"), (head, "HTTP/1.1 431")] {
         let mut stream =

@@ -13,3 +13,4 @@ mod imds;
 mod jwt;
 mod life;
 mod management;
+mod requests;

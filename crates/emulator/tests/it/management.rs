@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use pgentra_emulator::{Draft, Endpoint, Fault, LocalAzure, PrincipalKind};
+use pgentra_emulator::{Change, Draft, Endpoint, Fault, LocalAzure, PrincipalKind};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
@@ -10,6 +10,8 @@ use crate::jwt;
 const MANAGEMENT: &str = "https://management.azure.com";
 const GRAPH: &str = "https://graph.microsoft.com";
 const VERSION: &str = "?api-version=2024-11-01";
+const SERVERS: &str = "?api-version=2025-08-01";
+const IDENTITIES: &str = "?api-version=2024-11-30";
 
 /// One request of the administrator.
 async fn ask(azure: &LocalAzure, method: &'static str, path: &str, body: Value) -> Reply {
@@ -45,7 +47,7 @@ fn vm(azure: &LocalAzure) -> String {
 fn administrators(azure: &LocalAzure, id: &str) -> String {
     let group = group(azure);
     format!(
-        "{group}/providers/Microsoft.DBforPostgreSQL/flexibleServers/mydemoserver/administrators{id}{VERSION}"
+        "{group}/providers/Microsoft.DBforPostgreSQL/flexibleServers/mydemoserver/administrators{id}{SERVERS}"
     )
 }
 
@@ -196,6 +198,14 @@ async fn what_is_not_there_is_named() {
         (vm(&azure).replace(&here, &azure.tenant().to_string()), refused(404, "SubscriptionNotFound")),
         (format!("{group}/{compute}/myVm"), refused(400, "MissingApiVersionParameter")),
         (format!("{group}/{compute}/myVm?api-version=newest"), refused(400, "InvalidApiVersionParameter")),
+        (
+            format!("{group}/{compute}/myVm?api-version=2099-01-01"),
+            refused(400, "InvalidApiVersionParameter"),
+        ),
+        (
+            administrators(&azure, "").replace(SERVERS, "?api-version=2030-01-01"),
+            refused(400, "NoRegisteredProviderFound"),
+        ),
         (administrators(&azure, "/nobody"), refused(404, "ResourceNotFound")),
         ("/nowhere".to_owned(), refused(404, "NotFound")),
     ] {
@@ -214,10 +224,13 @@ async fn machines_and_servers_are_listed_where_they_are() {
     let azure = start().await;
     let subscription = format!("/subscriptions/{}", azure.subscription());
     ask(&azure, "PUT", &format!("{subscription}/resourceGroups/other{VERSION}"), json!({})).await;
-    for kind in ["Microsoft.Compute/virtualMachines", "Microsoft.DBforPostgreSQL/flexibleServers"] {
+    for (kind, version) in [
+        ("Microsoft.Compute/virtualMachines", VERSION),
+        ("Microsoft.DBforPostgreSQL/flexibleServers", SERVERS),
+    ] {
         for (scope, count) in [("", 1), ("/resourceGroups/MYRESOURCEGROUP", 1), ("/resourceGroups/other", 0)]
         {
-            let path = format!("{subscription}{scope}/providers/{kind}{VERSION}");
+            let path = format!("{subscription}{scope}/providers/{kind}{version}");
             let listed = ask(&azure, "GET", &path, Value::Null).await.json();
             assert_eq!(listed["value"].as_array().unwrap().len(), count, "{path}");
         }
@@ -231,7 +244,7 @@ async fn machines_and_servers_are_listed_where_they_are() {
 #[tokio::test]
 async fn an_administrator_comes_and_goes_in_operations_that_take_time() {
     let azure = start().await;
-    let watched = azure.administrators();
+    let mut changes = azure.follow_administrators();
     let listed = ask(&azure, "GET", &administrators(&azure, ""), Value::Null).await.json();
     let first = &listed["value"][0]["properties"];
     assert_eq!(first["principalName"], azure.administrator().user_principal_name());
@@ -241,11 +254,12 @@ async fn an_administrator_comes_and_goes_in_operations_that_take_time() {
     let accepted = ask(&azure, "PUT", &path, put.clone()).await;
     assert_eq!((accepted.status, accepted.text().as_str()), (202, ""));
     assert_eq!(accepted.headers["retry-after"], "1");
-    // whoever makes a role of it begins at once
-    assert_eq!(
-        watched.borrow().last().map(|last| (last.object_id, last.kind)),
-        Some((id, PrincipalKind::Group))
-    );
+    // The database hears of it at once.
+    let change = changes.try_recv().unwrap();
+    match change.change() {
+        Change::Add(new) => assert_eq!((new.object_id, new.kind), (id, PrincipalKind::Group)),
+        other => panic!("{other:?}"),
+    }
     let header = |name: &str| accepted.headers[name].to_str().unwrap().to_owned();
     let (status, location) = (header("azure-asyncoperation"), header("location"));
 
@@ -261,6 +275,8 @@ async fn an_administrator_comes_and_goes_in_operations_that_take_time() {
     assert_eq!(ask(&azure, "GET", &path, Value::Null).await.status, 404);
 
     azure.clock().advance(Duration::from_secs(1));
+    assert_eq!(ask(&azure, "GET", &status, Value::Null).await.json()["status"], "InProgress");
+    change.done();
     assert_eq!(ask(&azure, "GET", &status, Value::Null).await.json()["status"], "Succeeded");
     let result = ask(&azure, "GET", &location, Value::Null).await;
     assert_eq!((result.status, &result.json()["properties"]["principalName"]), (200, &json!("DBAs")));
@@ -268,10 +284,22 @@ async fn an_administrator_comes_and_goes_in_operations_that_take_time() {
 
     let accepted = ask(&azure, "DELETE", &path, Value::Null).await;
     assert_eq!(accepted.status, 202);
+    let change = changes.try_recv().unwrap();
+    assert_eq!(change.change(), &Change::Remove(id));
+    change.done();
     azure.clock().advance(Duration::from_secs(1));
     let location = accepted.headers["location"].to_str().unwrap().to_owned();
     assert_eq!(ask(&azure, "GET", &location, Value::Null).await.status, 204);
     assert_eq!(ask(&azure, "DELETE", &path, Value::Null).await.status, 204);
+
+    let accepted = ask(&azure, "PUT", &path, put).await;
+    changes.try_recv().unwrap().refused("not this one");
+    azure.clock().advance(Duration::from_secs(1));
+    let header = |name: &str| accepted.headers[name].to_str().unwrap().to_owned();
+    let ended = ask(&azure, "GET", &header("azure-asyncoperation"), Value::Null).await.json();
+    assert_eq!((&ended["status"], &ended["error"]["message"]), (&json!("Failed"), &json!("not this one")));
+    assert_eq!(code(&ask(&azure, "GET", &header("location"), Value::Null).await), refused(400, "BadRequest"));
+    assert_eq!(ask(&azure, "GET", &path, Value::Null).await.status, 404);
 
     for wrong in [
         json!({ "properties": { "principalName": "", "principalType": "Group" } }),
@@ -293,7 +321,7 @@ async fn identities_are_resources_and_principals() {
     let subscription = format!("/subscriptions/{}", azure.subscription());
     let other = format!("{subscription}/resourceGroups/other");
     let provider = "providers/Microsoft.ManagedIdentity/userAssignedIdentities";
-    let path = format!("{other}/{provider}/myIdentity{VERSION}");
+    let path = format!("{other}/{provider}/myIdentity{IDENTITIES}");
     let body = json!({ "location": "westeurope" });
     assert_eq!(code(&ask(&azure, "PUT", &path, body.clone()).await), refused(404, "ResourceGroupNotFound"));
     assert_eq!(ask(&azure, "PUT", &format!("{other}{VERSION}"), body.clone()).await.status, 201);
@@ -301,9 +329,9 @@ async fn identities_are_resources_and_principals() {
     assert_eq!(created.status, 201);
     let again = ask(&azure, "PUT", &path, body).await;
     assert_eq!((again.status, again.json()), (200, created.json()));
-    let all = ask(&azure, "GET", &format!("{subscription}/{provider}{VERSION}"), Value::Null).await.json();
+    let all = ask(&azure, "GET", &format!("{subscription}/{provider}{IDENTITIES}"), Value::Null).await.json();
     let here =
-        ask(&azure, "GET", &format!("{}/{provider}{VERSION}", group(&azure)), Value::Null).await.json();
+        ask(&azure, "GET", &format!("{}/{provider}{IDENTITIES}", group(&azure)), Value::Null).await.json();
     assert_eq!((all["value"].as_array().unwrap().len(), here["value"].as_array().unwrap().len()), (2, 1));
 
     let found = graph(&azure, "/v1.0/servicePrincipals?$filter=displayName%20eq%20'myIdentity'").await.json();

@@ -41,6 +41,12 @@ impl Response {
         &self.endpoint
     }
 
+    /// Whether a server on this machine answered, at a loopback address or as `localhost`.
+    pub(crate) fn is_from_here(&self) -> bool {
+        let endpoint = self.endpoint.parse::<http::Uri>().ok();
+        endpoint.as_ref().and_then(http::Uri::host).is_some_and(super::dial::is_loopback)
+    }
+
     /// The body.
     pub fn body(&self) -> &[u8] {
         &self.body

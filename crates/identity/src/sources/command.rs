@@ -114,6 +114,7 @@ impl Cli {
         let relative = || printed.expires_in.as_ref().and_then(expiry::parse_seconds).map(|left| now + left);
         let asked = (request.resource, printed.resource.as_ref().and_then(Value::as_str));
         answer::finish(self.name, asked, token, (stated.or_else(relative), None, now))
+            .inspect(|token| answer::warn_of_clock(token, now))
     }
 
     fn not_run(&self, program: &str, cause: io::Error) -> TokenError {

@@ -36,6 +36,9 @@ pub(super) async fn answer<B>(request: &Request<B>, scope: Scope, observer: &Obs
     if admin && path == "/quitquitquit" {
         return quit(request.method(), headers, observer);
     }
+    if admin && path == "/pool/close" {
+        return close_pools(request.method(), headers, request.uri().query(), observer).await;
+    }
     let known = match path {
         "/startup" | "/readiness" | "/liveness" | "/metrics" => true,
         "/" | "/status.json" => admin,
@@ -83,6 +86,30 @@ fn quit(method: &Method, headers: &HeaderMap, observer: &Observer) -> Answer {
     tracing::info!("told to stop by /quitquitquit");
     observer.stop().cancel();
     plain(StatusCode::OK, "draining")
+}
+
+/// Ends sessions that wait for a client, such as before their database is dropped.
+async fn close_pools(
+    method: &Method,
+    headers: &HeaderMap,
+    query: Option<&str>,
+    observer: &Observer,
+) -> Answer {
+    if method != Method::POST {
+        return plain(StatusCode::FORBIDDEN, "POST it: sessions that wait for a client are then ended");
+    }
+    if is_foreign(headers) {
+        return plain(StatusCode::FORBIDDEN, "a page of another site may not end sessions");
+    }
+    let query: Vec<_> = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect();
+    let database = match &query[..] {
+        [] => None,
+        [(name, database)] if name == "database" && !database.is_empty() => Some(&**database),
+        _ => return plain(StatusCode::BAD_REQUEST, "takes ?database=NAME, or nothing for all databases"),
+    };
+    let closed = observer.close_kept(database).await;
+    tracing::info!(closed, database, "told to end kept sessions by /pool/close");
+    plain(StatusCode::OK, &format!("closed {closed}"))
 }
 
 /// The page may load nothing, run and show only what is in it, and ask this listener alone.

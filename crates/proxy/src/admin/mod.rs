@@ -8,16 +8,16 @@
 //! | `GET /metrics` | metrics as Prometheus reads them |
 //! | `GET /` | the status page, for people |
 //! | `GET /status.json` | what it shows |
+//! | `POST /pool/close?database=NAME` | server sessions of this database that wait for a client are ended; without a name, all of them |
 //! | `POST /quitquitquit` | the proxy drains and ends |
 //!
-//! The last three are on an admin listener alone.
+//! The last four are on an admin listener alone.
 
 mod answer;
 mod origin;
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Request;
@@ -26,20 +26,24 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::observe::Observer;
 use crate::session::listen::accept;
+use crate::session::starting::{Bounds, Starting};
 
-/// Connections at the same time; more wait in the system's queue. A probe and a scrape take one each.
-const CONNECTIONS: usize = 64;
+/// Connections at the same time. A probe and a scrape take one each, for milliseconds; when there is one more, the oldest of the
+/// address with the most is closed.
+const CONNECTIONS: usize = 256;
 
 /// The largest request head; hyper's own least is 8 KiB.
 const HEAD_LIMIT: usize = 16 * 1024;
 
 /// The most header lines in it.
 const HEADERS_LIMIT: usize = 64;
+
+/// How long a connection has for the head of its request.
+const HEAD: Duration = Duration::from_secs(2);
 
 /// How long a connection may take, from its beginning to the end of its one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -78,15 +82,19 @@ impl Admin {
     /// Answers until `end` is cancelled: that is later than the drain, which probes are to see. Dropping the future lets
     /// answers that are under way go on.
     pub async fn serve(self, end: CancellationToken) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        while let Some((stream, _, place)) = accept(&self.listener, &places, &end).await {
+        // There are no turns here: each connection is served at once, and gives way when there are too many.
+        let starting = Starting::new(Bounds { held: CONNECTIONS, turns: 1 });
+        while let Some((stream, _, seat)) = accept(&self.listener, &starting, &end).await {
             let (scope, observer) = (self.scope, self.observer.clone());
             tokio::spawn(async move {
-                let served = tokio::time::timeout(PATIENCE, converse(stream, scope, observer)).await;
-                if let Ok(Err(error)) = served {
-                    tracing::debug!(%error, "an HTTP connection ended early");
+                let served = tokio::time::timeout(PATIENCE, converse(stream, scope, observer));
+                tokio::select! {
+                    biased;
+                    () = seat.closed() => {}
+                    served = served => if let Ok(Err(error)) = served {
+                        tracing::debug!(%error, "an HTTP connection ended early");
+                    },
                 }
-                drop(place);
             });
         }
     }
@@ -100,7 +108,7 @@ async fn converse(stream: TcpStream, scope: Scope, observer: Observer) -> hyper:
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
+        .header_read_timeout(HEAD)
         .max_buf_size(HEAD_LIMIT)
         .max_headers(HEADERS_LIMIT)
         .keep_alive(false)

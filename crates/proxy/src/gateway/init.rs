@@ -110,7 +110,10 @@ async fn remember_gateway(transaction: &Transaction<'_>, tenant: Uuid) -> Result
     Ok(())
 }
 
-async fn replace_directory(transaction: &Transaction<'_>, directory: &[Principal]) -> Result<(), InitError> {
+pub(super) async fn replace_directory(
+    transaction: &Transaction<'_>,
+    directory: &[Principal],
+) -> Result<(), InitError> {
     transaction.execute("DELETE FROM pgentra.directory", &[]).await?;
     let insert = transaction
         .prepare("INSERT INTO pgentra.directory (object_id, name, kind) VALUES ($1::text::uuid, $2, $3)")
@@ -131,7 +134,7 @@ async fn bind_administrator(
     let object_id = object_id.to_string();
     match flavour {
         Flavour::Flexible => {
-            let sql = "SELECT pgentra.bind($1, $2, $3, true, false)";
+            let sql = "SELECT pgentra.make_administrator($1, $2, $3)";
             transaction.query(sql, &[name, &object_id, &kind.as_str()]).await?;
         }
         Flavour::Single => {

@@ -9,15 +9,17 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout};
 
 use super::flexible::Mapping;
 use super::single::{self, Member};
 use super::{Flavour, Gateway, refusal, setting};
 use crate::session::answer::Answer;
-use crate::session::cancel::Registration;
+use crate::session::cancel::{Passed, Registration};
 use crate::session::client::{Client, Opening};
 use crate::session::end::{End, chain, sqlstate};
 use crate::session::server::{Server, ServerError};
+use crate::session::starting::Seat;
 
 /// A session that is ready.
 pub(crate) struct Session {
@@ -36,13 +38,21 @@ enum Claim {
 }
 
 impl Gateway {
-    /// Goes from the first byte to ReadyForQuery. `None`: it was a cancel request, and is done.
+    /// Goes from the connection to ReadyForQuery. `None`: it was a cancel request, and is done.
     ///
     /// Not cancel-safe; dropped, the client can still be told why.
-    pub(crate) async fn log_in(&self, client: &mut Client) -> Result<Option<Session>, End> {
-        let start = match client.open(Some(&self.tls)).await? {
+    pub(crate) async fn enter(&self, client: &mut Client, seat: &Seat) -> Result<Option<Session>, End> {
+        let first = Instant::now() + self.config.limits.first_packet.min(self.config.limits.start_up);
+        seat.arrive(client, first).await?;
+        // Boxed: a silent connection does not pay for it.
+        Box::pin(self.log_in(client, seat, first)).await
+    }
+
+    async fn log_in(&self, client: &mut Client, seat: &Seat, first: Instant) -> Result<Option<Session>, End> {
+        let start = match seat.ask(client.open(Some(&self.tls), first)).await? {
             Opening::Startup(start) => start,
             Opening::Cancel(request) => {
+                seat.admitted();
                 self.pass_on(&request).await;
                 return Ok(None);
             }
@@ -57,13 +67,19 @@ impl Gateway {
         client.negotiate(&start).await?;
         let role = self.role_name(&start);
         let upstream = self.upstream_start(&start, &role)?;
-        let (place, server) = match self.claim(&role).await? {
-            None => (self.take_place()?, self.pass_through(client, &upstream).await?),
+        // A place is taken only by a client that has authenticated, so that no other can keep it out.
+        let (place, server) = match seat.ask(client.while_present(self.claim(&role))).await? {
+            None => {
+                let server = seat.ask(self.pass_through(client, &upstream)).await?;
+                seat.admitted();
+                (self.take_place()?, server)
+            }
             Some((role, claim)) => {
-                let principal = self.ask_for_token(client, role).await?;
-                // Only now, so that nobody without a token can take the places of those who have one.
+                let principal = seat.ask(self.ask_for_token(client, role)).await?;
+                seat.admitted();
                 let place = self.take_place()?;
-                let server = self.open_as(role, &claim, &principal, &upstream).await?;
+                let opened = self.open_as(role, &claim, &principal, &upstream);
+                let server = client.while_present(opened).await?;
                 audit(role, &upstream, &principal, client);
                 (place, server)
             }
@@ -75,12 +91,11 @@ impl Gateway {
 
     /// A request with a key that nobody holds is ignored, as PostgreSQL does: the answer tells no one anything.
     async fn pass_on(&self, request: &CancelRequest) {
-        let Some(request) = self.cancel.find(request) else {
-            tracing::debug!("a cancel request with an unknown key");
-            return;
-        };
-        if let Err(error) = self.config.upstream.cancel(&request).await {
-            tracing::warn!(%error, "a cancel request could not be passed on");
+        let pass = |request: CancelRequest| async move { self.config.upstream.cancel(&request).await };
+        match self.cancel.pass_on(request, pass).await {
+            Passed::UnknownKey => tracing::debug!("a cancel request with an unknown key"),
+            Passed::Alone(Err(error)) => tracing::warn!(%error, "a cancel request could not be passed on"),
+            Passed::Alone(Ok(())) | Passed::WithAnother => {}
         }
     }
 
@@ -139,10 +154,13 @@ impl Gateway {
             return Err(refusal::not_a_token().into());
         };
         let verifier = &self.config.verifier;
-        verifier.verify(token, (self.config.clock)()).await.map_err(|rejection| {
-            tracing::warn!(role, error = chain(&rejection), "an access token was refused");
-            refusal::rejected(&rejection, verifier.policy()).into()
-        })
+        let verified = async {
+            verifier.verify(token, (self.config.clock)()).await.map_err(|rejection| {
+                tracing::warn!(role, error = chain(&rejection), "an access token was refused");
+                refusal::rejected(&rejection, verifier.policy()).into()
+            })
+        };
+        client.while_present(verified).await
     }
 
     /// Logs in to the server behind as the role, if the token is one for it.
@@ -211,15 +229,22 @@ impl Gateway {
         }
     }
 
-    /// Leaves the authentication to client and server.
+    /// Leaves the authentication to client and server. The server gives each such client one of its connections, so there are
+    /// only some at the same time, and each has as long for an answer as for its first packet.
     async fn pass_through(
         &self,
         client: &mut Client,
         upstream: &StartupMessage,
     ) -> Result<Server<UnixStream>, End> {
-        let mut server = self.config.upstream.start(upstream).await.map_err(failed)?;
+        let limit = self.config.limits.first_packet;
+        // The semaphore is never closed.
+        let begun = async {
+            let passing = self.passing.acquire().await;
+            Ok((passing, self.config.upstream.start(upstream).await.map_err(failed)?))
+        };
+        let (_passing, mut server) = client.while_present(begun).await?;
         loop {
-            let message = server.read().await.map_err(failed)?;
+            let message = client.while_present(async { server.read().await.map_err(failed) }).await?;
             let expects_answer = match &message {
                 BackendMessage::Authentication(Authentication::Ok) => return Ok(server),
                 BackendMessage::Authentication(Authentication::SaslFinal(_)) => false,
@@ -229,7 +254,8 @@ impl Gateway {
             };
             client.send(&message).await?;
             if expects_answer {
-                let answer = Answer::read(client).await?;
+                let answer = timeout(limit, Answer::read(client)).await;
+                let answer = answer.unwrap_or_else(|_| Err(refusal::slow().into()))?;
                 server.answer(answer.body()).await.map_err(failed)?;
             }
         }
@@ -246,7 +272,7 @@ impl Gateway {
         let mut registered = None;
         let mut out = BytesMut::new();
         loop {
-            match server.read().await.map_err(failed)? {
+            match client.while_present(async { server.read().await.map_err(failed) }).await? {
                 BackendMessage::BackendKeyData(key) => {
                     let (key, registration) = self.cancel.register(key, long_keys)?;
                     registered = Some(registration);

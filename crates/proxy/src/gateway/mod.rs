@@ -11,6 +11,7 @@
 //!
 //! What follows a token's expiry: nothing, as on Azure. A session outlives it, a new one needs a new token.
 
+mod administrators;
 mod control;
 mod flexible;
 mod init;
@@ -32,6 +33,7 @@ use pgentra_verify::Verifier;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
+pub use administrators::{ChangeError, add_administrator, remove_administrator, set_directory};
 pub use init::{InitError, Setup, init};
 pub use principal::{Principal, PrincipalKind, UnknownPrincipalKind};
 pub use upstream::{ServiceAccount, Upstream};
@@ -116,8 +118,9 @@ pub struct Gateway {
     pub(crate) tls: TlsAcceptor,
     pub(crate) control: Control,
     pub(crate) cancel: CancelTable,
-    pub(crate) starting: Arc<Semaphore>,
     pub(crate) sessions: Arc<Semaphore>,
+    /// Clients that authenticate at the server behind.
+    pub(crate) passing: Semaphore,
 }
 
 impl Gateway {
@@ -128,9 +131,8 @@ impl Gateway {
             tls: crate::session::client::acceptor(&config.tls),
             control: Control::new(config.upstream.clone(), config.service.clone()),
             cancel: CancelTable::default(),
-            // Without at least one, nobody would be told that the limit is zero.
-            starting: within(config.limits.starting.max(1)),
             sessions: within(config.limits.connections),
+            passing: Semaphore::new((config.limits.connections / 4).clamp(1, Semaphore::MAX_PERMITS)),
             config,
         }
     }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -14,6 +13,7 @@ use crate::session::client::Client;
 use crate::session::end::End;
 use crate::session::listen::{Stages, accept};
 use crate::session::relay::{AsIs, Broken, Side, relay};
+use crate::session::starting::{Seat, Starting};
 
 impl Gateway {
     /// Serves clients until `shutdown` is cancelled, then drains: the listener closes; whoever is still logging in is
@@ -26,21 +26,22 @@ impl Gateway {
         let stages = Stages::until(shutdown);
         let _kill = stages.kill.clone().drop_guard();
         let tasks = TaskTracker::new();
-        while let Some((stream, address, starting)) = accept(&listener, &self.starting, &stages.drain).await {
+        let starting = Starting::within(&self.config.limits);
+        while let Some((stream, address, seat)) = accept(&listener, &starting, &stages.drain).await {
             let client = Client::new(stream, address);
-            tasks.spawn(self.clone().run(client, starting, stages.clone()));
+            tasks.spawn(self.clone().run(client, seat, stages.clone()));
         }
         drop(listener);
         stages.wind_up(&tasks, self.config.limits.drain).await;
     }
 
     /// One connection from start to end. Whatever way it goes, both sides are closed with it.
-    async fn run(self: Arc<Self>, mut client: Client, starting: OwnedSemaphorePermit, stages: Stages) {
+    async fn run(self: Arc<Self>, mut client: Client, seat: Seat, stages: Stages) {
         let address = client.address();
         let logged_in = tokio::select! {
             biased;
             () = stages.kill.cancelled() => return,
-            logged_in = Box::pin(tokio::time::timeout(self.config.limits.start_up, self.log_in(&mut client))) => logged_in,
+            logged_in = Box::pin(tokio::time::timeout(self.config.limits.start_up, self.enter(&mut client, &seat))) => logged_in,
             () = stages.drain.cancelled() => Ok(Err(refusal::shutting_down().into())),
         };
         let session = match logged_in.unwrap_or_else(|_| Err(refusal::slow().into())) {
@@ -49,18 +50,26 @@ impl Gateway {
             Err(End::Told(fields)) => {
                 // As a text it is written with escapes: a client may have had its own lines in it.
                 tracing::info!(%address, reason = fields.to_string(), "a client was refused");
+                if !seat.leave() {
+                    return Box::pin(client.tell_at_once(fields)).await;
+                }
                 tokio::select! {
                     () = stages.kill.cancelled() => {}
+                    () = seat.closed() => {}
                     () = Box::pin(client.tell(fields)) => {}
                 }
                 return;
+            }
+            Err(End::Unanswered(error)) => {
+                tracing::debug!(%address, %error, "a connection was closed without an answer, as its first packet is none");
+                return client.close().await;
             }
             Err(End::Gone(error)) => {
                 tracing::debug!(%address, %error, "a client left before its session began");
                 return;
             }
         };
-        drop(starting);
+        drop(seat);
         tokio::select! {
             () = stages.kill.cancelled() => {}
             ended = self.relay(&mut client, session, &stages.terminate) => match ended {

@@ -1,6 +1,6 @@
 //! Who may come in: everything before a server is dialled.
 
-use pgentra_wire::startup::StartupMessage;
+use tokio::time::Instant;
 
 use super::door::Door;
 use super::{Injector, refusal};
@@ -9,7 +9,7 @@ use crate::session::client::{Client, Opening, Socket};
 use crate::session::end::End;
 
 impl Injector {
-    /// Goes from the first byte to a client that may have the role it names. `None`: it was a cancel request, and is done.
+    /// Goes from the first byte to a client that may have the role it names. Its first packet has to be there by `first`.
     ///
     /// Not cancel-safe; dropped, the client can still be told why.
     pub(crate) async fn admit<S: Socket>(
@@ -17,15 +17,10 @@ impl Injector {
         client: &mut Client<S>,
         door: &Door,
         visit: &mut Visit,
-    ) -> Result<Option<StartupMessage>, End> {
-        let admitted = tokio::time::timeout(self.limits.start_up, self.ask(client, door, visit)).await;
-        match admitted.unwrap_or_else(|_| Err(refusal::slow().into()))? {
-            Opening::Startup(start) => Ok(Some(start)),
-            Opening::Cancel(request) => {
-                self.pass_on(&request).await;
-                Ok(None)
-            }
-        }
+        first: Instant,
+    ) -> Result<Opening, End> {
+        let admitted = tokio::time::timeout(self.limits.start_up, self.ask(client, door, visit, first)).await;
+        admitted.unwrap_or_else(|_| Err(refusal::slow().into()))
     }
 
     async fn ask<S: Socket>(
@@ -33,11 +28,9 @@ impl Injector {
         client: &mut Client<S>,
         door: &Door,
         visit: &mut Visit,
+        first: Instant,
     ) -> Result<Opening, End> {
-        let opening = client.open(door.tls_over::<S>().map(super::Tls::acceptor)).await?;
-        if !client.is_trusted(&door.uids) {
-            return Err(refusal::stranger(client.address()).into());
-        }
+        let opening = client.open(door.tls_over::<S>().map(super::Tls::acceptor), first).await?;
         // A cancel request is good for its key alone.
         if let Opening::Startup(start) = &opening {
             if start.user().is_empty() {
@@ -62,10 +55,9 @@ mod tests {
     use pgentra_connect::pgentra_identity::{Cloud, Credential, Env, Files, World};
     use pgentra_connect::{Connector, Layers, Target};
     use pgentra_emulator::certificates::Authority;
-    use pgentra_wire::startup::{ProtocolVersion, encode_ssl_request};
+    use pgentra_wire::startup::{ProtocolVersion, StartupMessage, encode_ssl_request};
     use secrecy::ExposeSecret as _;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-    use tokio::time::Instant;
 
     use super::super::door::{Tls, Users};
     use super::super::{Injector, Options};
@@ -83,6 +75,10 @@ mod tests {
         }
 
         fn prepare(&self) {}
+
+        async fn speaks(&self) -> io::Result<()> {
+            Ok(())
+        }
 
         async fn begins_with_tls(&self) -> io::Result<bool> {
             Ok(false)
@@ -132,7 +128,8 @@ mod tests {
         });
         let began = Instant::now();
         let mut visit = Visit::begin(&Arc::default(), "a client");
-        let end = injector.admit(&mut client, &injector.door(), &mut visit).await.err().unwrap();
+        let first = began + injector.limits.first_packet;
+        let end = injector.admit(&mut client, &injector.door(), &mut visit, first).await.err().unwrap();
         let waited = began.elapsed();
         let End::Told(fields) = end else { panic!("{end:?}") };
         let sqlstate = fields.sqlstate().into_owned();
@@ -143,21 +140,27 @@ mod tests {
         (waited, sqlstate)
     }
 
-    /// Whatever a client does slowly, a minute is all it has for TLS, start-up and password together.
+    /// Whatever a client does slowly, ten seconds is all it has for its first packet, and a minute for TLS, start-up and password
+    /// together.
     #[tokio::test(start_paused = true)]
     async fn a_byte_a_minute_is_too_slow() {
-        let minute = Limits::default().start_up;
+        let Limits { start_up: minute, first_packet, .. } = Limits::default();
+        assert_eq!((minute.as_secs(), first_packet.as_secs()), (60, 10));
         let mut request = bytes::BytesMut::new();
         encode_ssl_request(&mut request);
         let open = || Door { tls: None, ..door() };
-        for (about, door, at_once, slowly) in [
-            ("nothing at all", Door::default(), vec![], vec![]),
-            ("the start-up packet", Door::default(), vec![], start()),
-            ("the handshake", door(), request.to_vec(), vec![0x16; 200]),
-            ("the password", open(), start(), vec![b'p'; 200]),
+        let slow = start();
+        let (most, rest) = slow.split_at(slow.len() - 1);
+        for (about, door, at_once, slowly, limit) in [
+            ("nothing at all", Door::default(), vec![], vec![], first_packet),
+            ("the start-up packet", Door::default(), vec![], start(), first_packet),
+            ("its last byte", Door::default(), most.to_vec(), rest.to_vec(), first_packet),
+            ("half a request for TLS", door(), request[..4].to_vec(), vec![], first_packet),
+            ("the handshake", door(), request.to_vec(), vec![0x16; 200], minute),
+            ("the password", open(), start(), vec![b'p'; 200], minute),
         ] {
             let (waited, sqlstate) = waits(door, at_once, slowly).await;
-            assert_eq!((waited, &*sqlstate), (minute, "57014"), "{about}");
+            assert_eq!((waited, &*sqlstate), (limit, "57014"), "{about}");
         }
     }
 }

@@ -20,7 +20,10 @@ pub struct Current(watch::Sender<Arc<Injector>>);
 #[derive(Clone, Default)]
 pub struct Shared {
     pub(crate) cancel: CancelTable<Cancel>,
+    /// Sessions with the server: those of clients, those that are being opened and those that wait for a client.
     pub(crate) sessions: Places,
+    /// Clients that have a session.
+    pub(crate) clients: Places,
     pub(crate) attempts: Arc<Attempts>,
 }
 
@@ -48,9 +51,9 @@ impl Current {
 }
 
 impl Shared {
-    /// How many sessions there are.
+    /// How many clients have a session.
     pub fn sessions(&self) -> usize {
-        self.sessions.taken()
+        self.clients.taken()
     }
 
     /// Whether they are one.

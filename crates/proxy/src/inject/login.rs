@@ -4,14 +4,17 @@ use bytes::BytesMut;
 use pgentra_wire::backend::BackendMessage;
 use pgentra_wire::startup::{CancelRequest, ProtocolVersion, StartupMessage};
 use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
 
 use super::door::Door;
 use super::upstream::{Cancel, Upstream};
 use super::{Injector, Naming, refusal};
 use crate::observe::{Cancelled, SignIn, Visit};
-use crate::session::cancel::Registration;
-use crate::session::client::{Client, Socket};
+use crate::session::cancel::{Passed, Registration};
+use crate::session::client::{Client, Opening, Socket};
 use crate::session::end::End;
+use crate::session::places::Place;
+use crate::session::starting::Seat;
 
 /// A session that is ready.
 pub(crate) struct Session {
@@ -21,26 +24,52 @@ pub(crate) struct Session {
     /// The client's cancel key.
     pub(crate) registration: Option<Registration<Cancel>>,
     pub(crate) sign_in: SignIn,
+    /// The client, as it is counted while it has the session.
+    pub(crate) client: Option<Place>,
     /// What the session can be used for again, if it can.
     pub(crate) start: Option<StartupMessage>,
 }
 
 impl Injector {
-    /// Goes from the first byte to ReadyForQuery. `None`: it was a cancel request, and is done.
+    /// Goes from the connection to ReadyForQuery. `None`: it was a cancel request, and is done.
     ///
     /// Not cancel-safe; dropped, the client can still be told why.
-    pub(crate) async fn sign_in<S: Socket>(
+    pub(crate) async fn enter<S: Socket>(
         &self,
         client: &mut Client<S>,
         visit: &mut Visit,
+        seat: &Seat,
     ) -> Result<Option<Box<Session>>, End> {
         let door = self.door();
-        let Some(start) = self.admit(client, &door, visit).await? else {
-            return Ok(None);
+        // Before anything else, so that a user who may not come in takes nothing from those who may.
+        if !client.is_trusted(&door.uids) {
+            return Err(refusal::stranger(client.address()).into());
+        }
+        let first = Instant::now() + self.limits.first_packet.min(self.limits.start_up);
+        seat.arrive(client, first).await?;
+        // Boxed: a silent connection does not pay for it.
+        Box::pin(self.sign_in(client, visit, (seat, &door), first)).await
+    }
+
+    async fn sign_in<S: Socket>(
+        &self,
+        client: &mut Client<S>,
+        visit: &mut Visit,
+        (seat, door): (&Seat, &Door),
+        first: Instant,
+    ) -> Result<Option<Box<Session>>, End> {
+        let opening = seat.ask(self.admit(client, door, visit, first)).await?;
+        seat.admitted();
+        let start = match opening {
+            Opening::Startup(start) => start,
+            Opening::Cancel(request) => {
+                self.pass_on(&request).await;
+                return Ok(None);
+            }
         };
-        let upstream = self.upstream_start(&start, &door)?;
+        let upstream = self.upstream_start(&start, door)?;
         visit.asks_for(&upstream);
-        let session = self.session(&upstream).await?;
+        let session = client.while_present(self.session(&upstream)).await?;
         tracing::info!(
             address = %client.address(),
             role = &*String::from_utf8_lossy(upstream.user()),
@@ -55,13 +84,16 @@ impl Injector {
 
     /// A request with a key that nobody holds is ignored, as PostgreSQL does: the answer tells no one anything.
     pub(crate) async fn pass_on(&self, request: &CancelRequest) {
-        let Some(canceller) = self.shared.cancel.find(request) else {
-            tracing::debug!("a cancel request with an unknown key");
-            return self.observer.cancelled(Cancelled::UnknownKey);
-        };
-        self.observer.cancelled(match canceller.pass_on().await {
-            Ok(()) => Cancelled::PassedOn,
-            Err(error) => {
+        let passed =
+            self.shared.cancel.pass_on(request, |canceller| async move { canceller.pass_on().await });
+        self.observer.cancelled(match passed.await {
+            Passed::UnknownKey => {
+                tracing::debug!("a cancel request with an unknown key");
+                Cancelled::UnknownKey
+            }
+            Passed::WithAnother => Cancelled::WithAnother,
+            Passed::Alone(Ok(())) => Cancelled::PassedOn,
+            Passed::Alone(Err(error)) => {
                 tracing::warn!(%error, "a cancel request could not be passed on");
                 Cancelled::Failed
             }
@@ -133,10 +165,11 @@ impl Injector {
                 (other, _) => other.encode(&mut out)?,
             }
         }
+        let counted = self.shared.clients.take(usize::MAX);
         client.write_all(&out).await?;
         client.flush().await?;
         let sign_in = SignIn { identity: upstream.identity.clone(), backend_pid: upstream.process_id };
         // Boxed: it is handed on, and each hand of an async function keeps room for it.
-        Ok(Box::new(Session { upstream, first: said, registration, sign_in, start }))
+        Ok(Box::new(Session { upstream, first: said, registration, sign_in, client: counted, start }))
     }
 }

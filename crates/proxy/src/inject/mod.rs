@@ -5,6 +5,7 @@
 //! Unix socket of the same user), and by what its [`Door`] asks for (TLS, a certificate, a password).
 
 mod admit;
+mod check;
 mod current;
 mod door;
 mod login;
@@ -39,6 +40,9 @@ use crate::session::{Drain, Limits, UnixSocket};
 
 /// The default of [`Options::warm_max_age`].
 pub const WARM_MAX_AGE: Duration = Duration::from_secs(180);
+
+/// The default of [`Options::server_lifetime`].
+pub const SERVER_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
 /// Where clients come in.
 #[derive(Debug)]
@@ -87,9 +91,17 @@ pub struct Options {
     /// earlier (`idle_session_timeout`) is noticed, and its limit kept.
     pub warm_max_age: Duration,
     /// Whether a session that a client left in good order, outside of a transaction, is cleaned with `DISCARD ALL` and
-    /// given to the next client with exactly the same start-up: for an hour, and while the token lives that it was opened
-    /// with. Default false: what an extension keeps in the server process outlives `DISCARD ALL`.
+    /// given to the next client with exactly the same start-up, while the token lives that it was opened with. A session
+    /// with a temporary schema is ended. Default false: what an extension keeps in the server process outlives
+    /// `DISCARD ALL`.
     pub reuse: bool,
+    /// How long after it was opened a session is kept, for clients to come or for the next client; however often it was
+    /// used. It bounds what the check of a kept session cannot see, such as a password. Default [`SERVER_LIFETIME`], an hour.
+    pub server_lifetime: Duration,
+    /// A kept session goes to a client only if a session that would be opened now would be as it is: the role and the
+    /// database are the same, may sign in and be signed in to, and have the same settings and memberships. This is asked
+    /// of the server again where it was asked longer ago than this. Default zero: each time.
+    pub server_check_delay: Duration,
     /// New connections to the server in a second; that many may begin at once, a further client waits for its turn, and
     /// one that would wait for more than 5 seconds is refused with SQLSTATE 57P03. Default 0: no limit.
     pub connect_rate: u32,
@@ -107,6 +119,8 @@ impl Default for Options {
             warm: 0,
             warm_max_age: WARM_MAX_AGE,
             reuse: false,
+            server_lifetime: SERVER_LIFETIME,
+            server_check_delay: Duration::ZERO,
             connect_rate: 0,
         }
     }
@@ -120,11 +134,14 @@ pub struct Injector {
     drain: Drain,
     shared: Shared,
     door: RwLock<Arc<Door>>,
-    starting: Arc<Semaphore>,
+    /// Connections to the server that are being opened for clients.
+    opening: Semaphore,
     observer: Arc<TargetObserver>,
     rate: Rate,
     warm: usize,
     reuse: bool,
+    server_lifetime: Duration,
+    server_check_delay: Duration,
     stock: Stock<Upstream>,
     keepers: Keepers,
     /// There is something to do for the task that looks after the stock.
@@ -144,6 +161,8 @@ impl Injector {
             warm,
             warm_max_age,
             reuse,
+            server_lifetime,
+            server_check_delay,
             connect_rate,
         } = options;
         Self {
@@ -152,12 +171,13 @@ impl Injector {
             drain,
             shared,
             door: RwLock::new(Arc::new(door)),
-            // Without at least one, nobody would be told that the limit is zero.
-            starting: Arc::new(Semaphore::new(limits.starting.clamp(1, Semaphore::MAX_PERMITS))),
+            opening: Semaphore::new(limits.starting.clamp(1, Semaphore::MAX_PERMITS)),
             limits,
             rate: Rate::new(connect_rate),
             warm,
             reuse,
+            server_lifetime,
+            server_check_delay,
             stock: Stock::new(warm_max_age, observer.supply().ready.clone()),
             keepers: Keepers::default(),
             changed: Notify::new(),

@@ -1,5 +1,6 @@
 //! How many new connections to a server there are in a second.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,16 +15,33 @@ pub(crate) struct Rate {
     per_second: u32,
     /// When the bucket is full again, if nobody comes.
     full: Mutex<Option<Instant>>,
+    /// Clients that wait. The first of them has the lock.
+    waiting: AtomicU32,
+    first: tokio::sync::Mutex<()>,
 }
 
 /// The queue is longer than a client may wait.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct QueueTooLong;
 
+/// A client in the queue.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Rate {
     /// 0 is no limit.
     pub(crate) fn new(per_second: u32) -> Self {
-        Self { per_second, full: Mutex::new(None) }
+        Self {
+            per_second,
+            full: Mutex::new(None),
+            waiting: AtomicU32::new(0),
+            first: tokio::sync::Mutex::default(),
+        }
     }
 
     pub(crate) fn per_second(&self) -> u32 {
@@ -31,66 +49,101 @@ impl Rate {
     }
 
     /// Waits for this client's turn; turns are in the order in which they are asked for. A client that goes away while it
-    /// waits leaves its turn unused.
+    /// waits has taken none. Cancel-safe.
     pub(crate) async fn turn(&self) -> Result<(), QueueTooLong> {
-        match self.reserve(Instant::now(), PATIENCE)? {
-            Duration::ZERO => Ok(()),
-            wait => {
-                tokio::time::sleep(wait).await;
-                Ok(())
+        if self.try_turn() {
+            return Ok(());
+        }
+        let ahead = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
+        let interval = self.interval().unwrap_or_default();
+        if interval * ahead + self.reserve(Instant::now(), false) > PATIENCE {
+            return Err(QueueTooLong);
+        }
+        let _first = self.first.lock().await;
+        loop {
+            match self.reserve(Instant::now(), true) {
+                Duration::ZERO => return Ok(()),
+                wait => tokio::time::sleep(wait).await,
             }
         }
     }
 
     /// Takes a turn if it is there at once, without a queue: for whatever no client waits for.
     pub(crate) fn try_turn(&self) -> bool {
-        self.reserve(Instant::now(), Duration::ZERO).is_ok()
+        self.waiting.load(Ordering::Relaxed) == 0 && self.reserve(Instant::now(), true).is_zero()
     }
 
-    /// How long to wait, at most `patience`. The turn is taken only if it is not longer.
-    fn reserve(&self, now: Instant, patience: Duration) -> Result<Duration, QueueTooLong> {
-        let Some(interval) = Duration::from_secs(1).checked_div(self.per_second) else {
-            return Ok(Duration::ZERO);
+    fn interval(&self) -> Option<Duration> {
+        Duration::from_secs(1).checked_div(self.per_second)
+    }
+
+    /// How long it is until the next turn. It is taken if it is there now, and wanted.
+    fn reserve(&self, now: Instant, is_wanted: bool) -> Duration {
+        let Some(interval) = self.interval() else {
+            return Duration::ZERO;
         };
         let burst = interval * (self.per_second - 1);
         let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = full.filter(|full| *full > now).unwrap_or(now);
         let wait = begin.duration_since(now).saturating_sub(burst);
-        if wait > patience {
-            return Err(QueueTooLong);
+        if wait.is_zero() && is_wanted {
+            *full = Some(begin + interval);
         }
-        *full = Some(begin + interval);
-        Ok(wait)
+        wait
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tokio::task::JoinSet;
+
     use super::*;
+
+    /// When each of so many clients that come at once has its turn, in milliseconds; how many are sent away.
+    async fn turns(rate: &Arc<Rate>, clients: usize) -> (Vec<u128>, usize) {
+        let began = Instant::now();
+        let mut all = JoinSet::new();
+        for _ in 0..clients {
+            let rate = Arc::clone(rate);
+            all.spawn(async move { rate.turn().await.map(|()| began.elapsed().as_millis()) });
+        }
+        let mut turns: Vec<_> = all.join_all().await.into_iter().flatten().collect();
+        turns.sort_unstable();
+        let refused = clients - turns.len();
+        (turns, refused)
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_second_at_once_and_then_one_by_one() {
-        let rate = Rate::new(10);
-        let now = Instant::now();
-        let waits: Vec<_> = (0..12).map(|_| rate.reserve(now, PATIENCE).unwrap().as_millis()).collect();
-        assert_eq!(waits, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 100, 200]);
-        // Half a second later two are still owed, and three more are free again.
-        let later = now + Duration::from_millis(500);
-        let waits: Vec<_> = (0..4).map(|_| rate.reserve(later, PATIENCE).unwrap().as_millis()).collect();
-        assert_eq!(waits, [0, 0, 0, 100]);
+        let rate = Arc::new(Rate::new(10));
+        assert_eq!(turns(&rate, 12).await, (vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 100, 200], 0));
+        // Half a second later five are free again.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(turns(&rate, 7).await, (vec![0, 0, 0, 0, 0, 100, 200], 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_is_bounded_and_a_refusal_takes_no_turn() {
-        let rate = Rate::new(1);
-        let now = Instant::now();
-        for wait in 0..=5 {
-            assert_eq!(rate.reserve(now, PATIENCE), Ok(Duration::from_secs(wait)));
+        let rate = Arc::new(Rate::new(1));
+        assert_eq!(turns(&rate, 20).await, (vec![0, 1000, 2000, 3000, 4000, 5000], 14));
+        assert_eq!(turns(&rate, 20).await, (vec![1000, 2000, 3000, 4000, 5000], 15));
+    }
+
+    /// Clients that come, wait and leave take nothing from the one that stays.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_leaves_the_queue_leaves_its_turn() {
+        let rate = Arc::new(Rate::new(1));
+        assert!(rate.try_turn());
+        for _ in 0..300 {
+            let left = tokio::time::timeout(Duration::from_millis(1), rate.turn()).await;
+            assert!(left.is_err(), "{left:?}");
         }
-        for _ in 0..3 {
-            assert_eq!(rate.reserve(now, PATIENCE), Err(QueueTooLong));
-        }
-        assert_eq!(rate.reserve(now + Duration::from_secs(1), PATIENCE), Ok(PATIENCE));
+        let began = Instant::now();
+        rate.turn().await.unwrap();
+        assert!(began.elapsed() <= Duration::from_secs(1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -107,7 +160,8 @@ mod tests {
     async fn no_limit_is_no_wait() {
         let rate = Rate::new(0);
         for _ in 0..10_000 {
-            assert_eq!(rate.reserve(Instant::now(), PATIENCE), Ok(Duration::ZERO));
+            assert_eq!(rate.turn().await, Ok(()));
+            assert!(rate.try_turn());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::time::Duration;
 
-use pgentra_connect::{ConnectError, ConnectErrorKind};
+use pgentra_connect::{ConnectError, ConnectErrorKind, quote};
 use pgentra_wire::fields::Fields;
 
 use crate::session::end::{chain, fatal, sqlstate};
@@ -72,7 +72,7 @@ pub(crate) fn another_certificate(name: Option<&str>, role: &[u8]) -> Fields {
     let role = String::from_utf8_lossy(role);
     let message = format!("certificate authentication failed for user \"{role}\"");
     let detail = match name {
-        Some(name) => format!("The client's certificate is that of \"{name}\"."),
+        Some(name) => format!("The client's certificate is that of {}.", quote::name(name)),
         None => "The client's certificate has no name that can be compared.".to_owned(),
     };
     fatal(sqlstate::INVALID_AUTHORIZATION, &message)
@@ -99,21 +99,26 @@ pub(crate) fn mechanism() -> Fields {
 
 pub(crate) fn not_mapped(role: &[u8]) -> Fields {
     let role = String::from_utf8_lossy(role);
-    fatal(sqlstate::INVALID_AUTHORIZATION, &format!("the proxy's role_map has no role \"{role}\""))
-        .with_hint(&format!(
-            "Connect as a role that it has, or have it say which role of the database this one is: \"{role}\" = \"…\"."
-        ))
+    let hint = "Connect as a role that it has, or have it say which role of the database this one is";
+    // A quote and a backslash are escaped as TOML does it.
+    let example = match role.chars().any(quote::is_hidden) {
+        true => String::new(),
+        false => format!(": {role:?} = \"…\""),
+    };
+    let message = format!("the proxy's role_map has no role {}", quote::name(&role));
+    fatal(sqlstate::INVALID_AUTHORIZATION, &message).with_hint(&format!("{hint}{example}."))
 }
 
 /// The target names a role or database, and the client another one.
 pub(crate) fn another(what: &str, named: &[u8], asked: &[u8]) -> Fields {
-    let (named, asked) = (String::from_utf8_lossy(named), String::from_utf8_lossy(asked));
+    let shown = |name| quote::name(&String::from_utf8_lossy(name));
+    let (named, asked) = (shown(named), shown(asked));
     fatal(
         sqlstate::INVALID_AUTHORIZATION,
-        &format!("the proxy serves the {what} \"{named}\", and not \"{asked}\""),
+        &format!("the proxy serves the {what} {named}, and not {asked}"),
     )
     .with_hint(&format!(
-        "Name the {what} \"{named}\" in the client; or start the proxy with --pin, which puts it in the place of the \
+        "Name the {what} {named} in the client; or start the proxy with --pin, which puts it in the place of the \
          client's, or without a {what}, which leaves it to the client."
     ))
 }

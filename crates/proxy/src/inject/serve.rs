@@ -4,7 +4,6 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,7 +16,8 @@ use crate::session::drain::{Drain, Watched, is_drained};
 use crate::session::end::End;
 use crate::session::listen::{Listen, Stages, accept};
 use crate::session::position::Position;
-use crate::session::relay::{AsIs, Broken, Rewrite, Side, relay};
+use crate::session::relay::{AsIs, Broken, Rewrite, Side, hang_up, relay};
+use crate::session::starting::{Seat, Starting};
 use crate::session::traffic::Counted;
 
 /// The message Terminate (PostgreSQL documentation, "Message Formats").
@@ -73,8 +73,9 @@ impl Current {
         let stages = Stages { hurry: stop.waiting, ..Stages::until(stop.serving) };
         let _kill = stages.kill.clone().drop_guard();
         let tasks = TaskTracker::new();
+        // Of this listener alone: what happens at one closes no other.
+        let starting = Starting::within(&self.get().limits);
         loop {
-            let starting = Arc::clone(&self.get().starting);
             let accepted = tokio::select! {
                 biased;
                 () = stages.drain.cancelled() => None,
@@ -86,9 +87,9 @@ impl Current {
                 }
                 accepted = accept(&listener, &starting, &stop.listening) => accepted,
             };
-            let Some((stream, address, starting)) = accepted else { break };
+            let Some((stream, address, seat)) = accepted else { break };
             let client = Client::new(stream, address);
-            tasks.spawn(self.get().run(client, starting, stages.clone()));
+            tasks.spawn(self.get().run(client, seat, stages.clone()));
         }
         drop((listener, up, keeping));
         tasks.close();
@@ -107,19 +108,14 @@ impl Injector {
     }
 
     /// One connection from start to end. Whatever way it goes, both sides are closed with it.
-    async fn run<S: Socket>(
-        self: Arc<Self>,
-        mut client: Client<S>,
-        starting: OwnedSemaphorePermit,
-        stages: Stages,
-    ) {
+    async fn run<S: Socket>(self: Arc<Self>, mut client: Client<S>, seat: Seat, stages: Stages) {
         let address = client.address();
         let mut visit = Visit::begin(&self.observer, address);
         let signed_in = tokio::select! {
             biased;
             () = stages.kill.cancelled() => return,
             // Boxed, like whatever else is over before the session begins: an idle one does not pay for it.
-            signed_in = Box::pin(self.sign_in(&mut client, &mut visit)) => signed_in,
+            signed_in = Box::pin(self.enter(&mut client, &mut visit, &seat)) => signed_in,
             () = stages.drain.cancelled() => Err(refusal::shutting_down().into()),
         };
         let mut session = match signed_in {
@@ -129,18 +125,26 @@ impl Injector {
                 // As a text it is written with escapes: a client may have had its own lines in it.
                 tracing::info!(%address, reason = fields.to_string(), "a client was refused");
                 visit.refused(&fields);
+                if !seat.leave() {
+                    return Box::pin(client.tell_at_once(fields)).await;
+                }
                 tokio::select! {
                     () = stages.kill.cancelled() => {}
+                    () = seat.closed() => {}
                     () = Box::pin(client.tell(fields)) => {}
                 }
                 return;
+            }
+            Err(End::Unanswered(error)) => {
+                tracing::debug!(%address, %error, "a connection was closed without an answer, as its first packet is none");
+                return Box::pin(client.close()).await;
             }
             Err(End::Gone(error)) => {
                 tracing::debug!(%address, %error, "a client left before its session began");
                 return;
             }
         };
-        drop(starting);
+        drop(seat);
         let observed = visit.signed_in(std::mem::take(&mut session.sign_in));
         let traffic = observed.traffic();
         let mut watched = Watched::new(&mut client, self.drain, &stages.drain);
@@ -202,10 +206,16 @@ impl Injector {
         let relayed = relay(client, server, first, &mut position).await;
         let side = take_leave(server, relayed).await?;
         if position.was_left_at_rest() {
-            // It hears at once that it may go; what it thinks of that is its own affair. Boxed, as an idle session would
-            // pay for it.
-            let _ = client.shutdown().await;
-            Box::pin(self.take_back(*session, position.into_settings())).await;
+            // Boxed, as an idle session would pay for it.
+            Box::pin(async {
+                // The relay has delivered everything; the client hears at once that it may go.
+                let _ = client.shutdown().await;
+                session.client = None;
+                self.take_back(*session, position.into_settings()).await;
+                // To close while bytes of the client are unread would have the system drop what the client has not read.
+                hang_up(client).await;
+            })
+            .await;
         }
         Ok(side)
     }
@@ -237,7 +247,7 @@ mod tests {
     use super::*;
 
     /// What a session's task is made of, without running it.
-    fn size<F>(_: impl Fn(Arc<Injector>, Client<TcpStream>, OwnedSemaphorePermit, Stages) -> F) -> usize {
+    fn size<F>(_: impl Fn(Arc<Injector>, Client<TcpStream>, Seat, Stages) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::check::Latest;
+
 /// Different start-ups that sessions are kept for; a further one takes the place of the one that was asked for the
 /// longest time ago. Applications have one or two each; a client that makes up a new one each time gains nothing.
 const SHELVES: usize = 32;
@@ -37,6 +39,8 @@ pub(crate) enum Spoiled {
     IdleTimeout,
     /// It ended for another reason, or said something.
     Disturbed,
+    /// It is not kept any longer.
+    Outlived,
 }
 
 /// What there is for a client.
@@ -56,6 +60,25 @@ pub(crate) enum Claimed<T: Idle> {
     Nothing,
 }
 
+/// Which kept sessions are ended where the server has no place for a new one. It may be the server that is full, the role
+/// or the database; its words for that are in any language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// One of the same role or database.
+    Related,
+    /// One of any other.
+    Any,
+    /// All of the same role or database: the limit may be lower than it was.
+    AllRelated,
+    /// One that is being opened ahead or comes back.
+    Coming,
+}
+
+impl Room {
+    /// In the order in which they are tried: those first that cost the least.
+    pub(crate) const ALL: [Self; 4] = [Self::Related, Self::Any, Self::AllRelated, Self::Coming];
+}
+
 /// Sessions that wait. Clones share them.
 pub(crate) struct Stock<T>(Arc<Mutex<Shelves<T>>>);
 
@@ -63,6 +86,8 @@ struct Shelves<T> {
     by_start: HashMap<StartupMessage, Shelf<T>>,
     open: bool,
     claims: usize,
+    /// Clients that need the server's place of a session which is being opened ahead or comes back.
+    wanted: VecDeque<oneshot::Sender<T>>,
     max_age: Duration,
     /// Until then nothing is opened ahead.
     paused: Option<Instant>,
@@ -77,6 +102,7 @@ struct Shelf<T> {
     returning: usize,
     queue: VecDeque<oneshot::Sender<T>>,
     asked: Instant,
+    latest: Arc<Latest>,
     max_age: Duration,
     failures: u32,
     retry: Instant,
@@ -108,7 +134,9 @@ impl<T: Idle> Stock<T> {
     /// A stock that is closed: it keeps nothing yet. `ready` counts what waits, in other stocks too perhaps.
     pub(crate) fn new(max_age: Duration, ready: Gauge) -> Self {
         let by_start = HashMap::new();
-        Self(Arc::new(Mutex::new(Shelves { by_start, open: false, claims: 0, max_age, paused: None, ready })))
+        let wanted = VecDeque::new();
+        let (open, claims, paused) = (false, 0, None);
+        Self(Arc::new(Mutex::new(Shelves { by_start, open, claims, wanted, max_age, paused, ready })))
     }
 
     pub(crate) fn open(&self) {
@@ -120,6 +148,7 @@ impl<T: Idle> Stock<T> {
         let mut shelves = self.lock();
         shelves.open = false;
         shelves.by_start.clear();
+        shelves.wanted.clear();
     }
 
     /// A session for exactly this start-up.
@@ -141,6 +170,11 @@ impl<T: Idle> Stock<T> {
             return Taken::Soon(receiver);
         }
         Taken::Nothing
+    }
+
+    /// What was last known of this start-up. `None`: no session of it is kept.
+    pub(crate) fn latest(&self, start: &StartupMessage) -> Option<Arc<Latest>> {
+        self.lock().by_start.get(start).map(|shelf| Arc::clone(&shelf.latest))
     }
 
     /// Remembers a start-up that a client was signed in with. `true`: it is new.
@@ -165,6 +199,7 @@ impl<T: Idle> Stock<T> {
             returning: 0,
             queue: VecDeque::new(),
             asked: now,
+            latest: Arc::default(),
             max_age: shelves.max_age,
             failures: 0,
             retry: now,
@@ -185,18 +220,54 @@ impl<T: Idle> Stock<T> {
         Some(Opening { stock: self.clone(), start: start.clone() })
     }
 
-    /// The session that is missed least.
-    pub(crate) fn evict(&self) -> Option<T> {
-        self.lock().evict()
+    /// The sessions that give up the server's places for a client with this start-up.
+    pub(crate) fn make_room(&self, start: &StartupMessage, room: Room) -> Vec<T> {
+        let mut shelves = self.lock();
+        let is_related = |other: &StartupMessage| is_related(start, other);
+        match room {
+            Room::Related => Vec::from_iter(shelves.evict(is_related)),
+            Room::Any => Vec::from_iter(shelves.evict(|_| true)),
+            Room::AllRelated => {
+                let shelves = shelves.by_start.iter_mut().filter(|(start, _)| is_related(start));
+                shelves.flat_map(|(_, shelf)| shelf.empty()).collect()
+            }
+            Room::Coming => Vec::new(),
+        }
+    }
+
+    /// The next session that was opened ahead or came back. `None`: there will be none. The end of the channel: it came to
+    /// nothing.
+    pub(crate) fn coming(&self) -> Option<oneshot::Receiver<T>> {
+        let mut shelves = self.lock();
+        shelves.wanted.retain(|waiter| !waiter.is_closed());
+        (shelves.wanted.len() < shelves.coming()).then(|| {
+            let (sender, receiver) = oneshot::channel();
+            shelves.wanted.push_back(sender);
+            receiver
+        })
+    }
+
+    /// All sessions that wait for this start-up; it stays known.
+    pub(crate) fn empty(&self, start: &StartupMessage) -> Vec<T> {
+        self.lock().by_start.get_mut(start).map(Shelf::empty).unwrap_or_default()
+    }
+
+    /// Forgets the start-ups of a database, or all of them: sessions that wait are returned, and those that are being opened
+    /// ahead or come back will not be kept.
+    pub(crate) fn forget(&self, database: Option<&[u8]>) -> Vec<T> {
+        let mut shelves = self.lock();
+        let is_meant = |start: &StartupMessage| database.is_none_or(|name| start.database() == name);
+        let meant = shelves.by_start.extract_if(|start, _| is_meant(start));
+        meant.flat_map(|(_, mut shelf)| shelf.empty()).collect()
     }
 
     /// A place for a client, where all of them are taken.
     pub(crate) fn claim(&self) -> Claimed<T> {
         let mut shelves = self.lock();
-        if let Some(session) = shelves.evict() {
+        if let Some(session) = shelves.evict(|_| true) {
             return Claimed::Session(session);
         }
-        if shelves.by_start.values().all(|shelf| shelf.opening + shelf.returning == 0) {
+        if shelves.coming() == 0 {
             return Claimed::Nothing;
         }
         shelves.claims += 1;
@@ -255,10 +326,23 @@ impl<T> Clone for Stock<T> {
 }
 
 impl<T: Idle> Shelves<T> {
-    fn evict(&mut self) -> Option<T> {
-        let shelves = self.by_start.values_mut().filter(|shelf| !shelf.waiting.is_empty());
-        let shelf = shelves.min_by_key(|shelf| shelf.asked)?;
+    /// The session that is missed least.
+    fn evict(&mut self, is_meant: impl Fn(&StartupMessage) -> bool) -> Option<T> {
+        let shelves =
+            self.by_start.iter_mut().filter(|(start, shelf)| !shelf.waiting.is_empty() && is_meant(start));
+        let (_, shelf) = shelves.min_by_key(|(_, shelf)| shelf.asked)?;
         Some(shelf.waiting.remove(0).session)
+    }
+
+    /// How many are being opened ahead or come back.
+    fn coming(&self) -> usize {
+        self.by_start.values().map(|shelf| shelf.opening + shelf.returning).sum()
+    }
+
+    /// Whoever waits for more than comes is told by the end of the channel.
+    fn came_to_nothing(&mut self) {
+        let coming = self.coming();
+        self.wanted.truncate(coming);
     }
 
     /// Gives a session to whoever waits for it, or lets it wait. One that nobody may have is ended.
@@ -270,9 +354,26 @@ impl<T: Idle> Shelves<T> {
                 Err(back) => session = back,
             }
         }
+        while let Some(waiter) = self.wanted.pop_front() {
+            match waiter.send(session) {
+                Ok(()) => return,
+                Err(back) => session = back,
+            }
+        }
         if self.claims == 0 {
             shelf.waiting.push(Waiting { session, since: now, _counted: Counted::new(&self.ready) });
         }
+    }
+}
+
+/// Whether sessions of these start-ups count for a limit that is common to both.
+fn is_related(one: &StartupMessage, other: &StartupMessage) -> bool {
+    one.user() == other.user() || one.database() == other.database()
+}
+
+impl<T> Shelf<T> {
+    fn empty(&mut self) -> Vec<T> {
+        self.waiting.drain(..).map(|waiting| waiting.session).collect()
     }
 }
 
@@ -323,6 +424,7 @@ impl<T: Idle> Drop for Returning<T> {
             // Whoever waits for more than comes is told by the end of the channel.
             shelf.queue.truncate(shelf.returning);
         }
+        shelves.came_to_nothing();
     }
 }
 
@@ -350,9 +452,11 @@ impl<T: Idle> Opening<T> {
 
 impl<T: Idle> Drop for Opening<T> {
     fn drop(&mut self) {
-        if let Some(shelf) = self.stock.lock().by_start.get_mut(&self.start) {
+        let mut shelves = self.stock.lock();
+        if let Some(shelf) = shelves.by_start.get_mut(&self.start) {
             shelf.opening = shelf.opening.saturating_sub(1);
         }
+        shelves.came_to_nothing();
     }
 }
 
@@ -559,6 +663,83 @@ mod tests {
         drop(claim);
         assert!(!stock.is_claimed());
         assert!(matches!(stock.claim(), Claimed::Nothing));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_server_is_relieved_of_what_costs_the_least() {
+        let (stock, now) = stock();
+        let ids = |sessions: Vec<Fake>| sessions.into_iter().map(|Fake(id, _)| id).collect::<Vec<_>>();
+        let same_role = start("a").with("database", "x").unwrap();
+        let same_database = start("b").with("database", "a").unwrap();
+        let later = |seconds| now + Duration::from_secs(seconds);
+        for (start, session, at) in [
+            (&start("other"), 1, now),
+            (&same_role, 2, later(1)),
+            (&same_role, 3, later(1)),
+            (&same_database, 4, later(2)),
+            (&same_database, 5, later(2)),
+        ] {
+            stock.learn(start, at);
+            stock.opening(start).unwrap().opened(Fake(session, Ok(())), at);
+        }
+        let client = start("a").with("options", "-c work_mem=1MB").unwrap();
+        assert_eq!(ids(stock.make_room(&client, Room::Related)), [2]);
+        assert_eq!(ids(stock.make_room(&client, Room::Any)), [1], "it was asked for the longest time ago");
+        let mut related = ids(stock.make_room(&client, Room::AllRelated));
+        related.sort_unstable();
+        assert_eq!(related, [3, 4, 5]);
+        assert_eq!((len(&stock), stock.make_room(&client, Room::Related).len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_server_is_relieved_of_what_comes() {
+        let (stock, now) = stock();
+        assert!(stock.coming().is_none(), "nothing comes");
+        stock.learn(&start("a"), now);
+        let (opening, returning) =
+            (stock.opening(&start("a")).unwrap(), stock.returning(&start("a")).unwrap());
+        let (first, second) = (stock.coming().unwrap(), stock.coming().unwrap());
+        assert!(stock.coming().is_none(), "one for one");
+        opening.opened(Fake(1, Ok(())), now);
+        assert_eq!(first.await.unwrap(), Fake(1, Ok(())));
+        drop(returning);
+        assert!(second.await.is_err(), "it came to nothing");
+        // A client that can use it goes before one that needs its place.
+        let returning = stock.returning(&start("a")).unwrap();
+        let Taken::Soon(waiter) = stock.take(&start("a"), now) else { panic!("it comes back") };
+        let wanted = stock.coming().unwrap();
+        returning.arrived(Fake(2, Ok(())), now);
+        assert_eq!(waiter.await.unwrap(), Fake(2, Ok(())));
+        assert!(wanted.await.is_err());
+        // Nobody waits for it any longer.
+        let opening = stock.opening(&start("a")).unwrap();
+        drop(stock.coming().unwrap());
+        opening.opened(Fake(3, Ok(())), now);
+        assert_eq!(taken(&stock, "a", now), Some(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_is_let_go_of_and_the_others_are_not() {
+        let (stock, now) = stock();
+        let at = start("a").with("database", "x").unwrap();
+        stock.learn(&at, now);
+        for id in [1, 2] {
+            stock.opening(&at).unwrap().opened(Fake(id, Ok(())), now);
+        }
+        // Its database has the role's name.
+        stocked(&stock, "b", [3], now);
+        let (opening, returning) = (stock.opening(&at).unwrap(), stock.returning(&at).unwrap());
+        assert_eq!(stock.forget(Some(b"x")), [Fake(1, Ok(())), Fake(2, Ok(()))]);
+        opening.opened(Fake(4, Ok(())), now);
+        returning.arrived(Fake(5, Ok(())), now);
+        assert_eq!(len(&stock), 1);
+        assert!(stock.missing(1, now).is_empty(), "it is not opened ahead again before a client comes");
+        assert!(stock.learn(&at, now), "then it is");
+        assert_eq!(stock.forget(Some(b"b")), [Fake(3, Ok(()))]);
+        stock.opening(&at).unwrap().opened(Fake(6, Ok(())), now);
+        assert_eq!(stock.empty(&at), [Fake(6, Ok(()))]);
+        assert_eq!(stock.missing(1, now), std::slice::from_ref(&at), "emptied, it is still known");
+        assert!(stock.forget(None).is_empty() && stock.missing(1, now).is_empty());
     }
 
     #[tokio::test(start_paused = true)]

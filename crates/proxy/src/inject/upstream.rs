@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
+use super::check::{Fingerprint, Latest, Unanswered, fingerprint};
 use super::stock::{Idle, Spoiled};
 use crate::session::client::linger;
 use crate::session::places::Place;
@@ -30,6 +31,8 @@ use crate::session::position::keep;
 const IDLE_SESSION_TIMEOUT: &str = "57P05";
 /// Terminate.
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
+/// How long a server may take to say how a session is. It takes less than a millisecond.
+const CHECK: Duration = Duration::from_secs(2);
 /// How long a server may take to end a session that is no longer wanted.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -37,7 +40,11 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(crate) struct Upstream {
     pub(crate) stream: TlsStream<TcpStream>,
     pub(crate) cancel: Option<Cancel>,
-    pub(crate) opened: Instant,
+    opened: Instant,
+    /// How long after that it is kept.
+    lifetime: Duration,
+    /// What its role and its database were when it began. A session without one is not kept.
+    fingerprint: Option<Fingerprint>,
     pub(crate) token_expires_on: SystemTime,
     /// What a client is told: AuthenticationOk up to ReadyForQuery, and whatever came behind it.
     pub(crate) said: Bytes,
@@ -45,33 +52,61 @@ pub(crate) struct Upstream {
     /// Whose token it was opened with.
     pub(crate) identity: Option<TokenIdentity>,
     pub(crate) process_id: Option<u32>,
-    pub(crate) default_role: DefaultRole,
     /// Its place among the sessions.
     pub(crate) place: Place,
 }
 
-/// Whether a session begins in another role than the one that signed in (`ALTER ROLE … SET role`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DefaultRole {
-    Unknown,
-    None,
-    Set,
-}
-
 impl Upstream {
-    pub(crate) fn new(signed_in: SignedIn, place: Place) -> Self {
+    /// A session that has just been opened. It may be kept for `lifetime` once [`Upstream::identify`] succeeded.
+    pub(crate) fn new(signed_in: SignedIn, place: Place, lifetime: Duration) -> Self {
         Self {
             cancel: signed_in.canceller().map(Cancel::new),
             opened: Instant::now(),
+            lifetime,
+            fingerprint: None,
             token_expires_on: signed_in.token_expires_on(),
             said: signed_in.said(),
             tls: signed_in.tls().clone(),
             identity: signed_in.identity().cloned(),
             process_id: signed_in.key().map(|key| key.process_id),
-            default_role: DefaultRole::Unknown,
             stream: signed_in.into_stream(),
             place,
         }
+    }
+
+    /// Asks what its role and its database are. What the server says besides is for the client.
+    ///
+    /// # Errors
+    /// The session cannot be used.
+    pub(crate) async fn identify(&mut self) -> Result<(), Unanswered> {
+        let mut received = BytesMut::from(&self.said[..]);
+        while !matches!(BackendMessage::decode(&mut received)?, Some(BackendMessage::ReadyForQuery(_)) | None)
+        {
+        }
+        let mut said = BytesMut::from(&self.said[..self.said.len() - received.len()]);
+        let asking = fingerprint(&mut self.stream, &mut received, |message| said.extend_from_slice(message));
+        let answer = tokio::time::timeout(CHECK, asking).await;
+        self.fingerprint = answer.unwrap_or(Err(Unanswered::Slow))?;
+        self.said = said.freeze();
+        Ok(())
+    }
+
+    /// Whether it can be kept for another client.
+    pub(crate) fn may_be_kept(&self) -> bool {
+        self.fingerprint.is_some() && self.opened.elapsed() < self.lifetime
+    }
+
+    /// Whether a session that would be opened now would be as this one, by an answer of the server that is not older than
+    /// `since`.
+    ///
+    /// # Errors
+    /// The session cannot be used.
+    pub(crate) async fn is_as_new(&mut self, latest: &Latest, since: Instant) -> Result<bool, Unanswered> {
+        let (mut received, mut is_disturbed) = (BytesMut::new(), false);
+        let ask = fingerprint(&mut self.stream, &mut received, |_| is_disturbed = true);
+        let answer = tokio::time::timeout(CHECK, latest.since(since, ask)).await;
+        let answer = answer.unwrap_or(Err(Unanswered::Slow))?;
+        Ok(!is_disturbed && answer.is_some() && answer == self.fingerprint)
     }
 
     /// The settings that the client was told.
@@ -153,6 +188,9 @@ impl Upstream {
 
 impl Idle for Upstream {
     fn check(&mut self) -> Result<(), Spoiled> {
+        if !self.may_be_kept() {
+            return Err(Spoiled::Outlived);
+        }
         // The system is asked, as the runtime may not have heard of the last bytes yet.
         let arrived = SockRef::from(self.stream.get_ref()).peek(&mut [MaybeUninit::uninit()]);
         let silent = arrived.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);

@@ -1,18 +1,21 @@
 //! Sessions that are opened before a client asks for them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use pgentra_connect::{ConnectError, SignedIn};
 use pgentra_wire::startup::StartupMessage;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::stock::{Claimed, Opening, Taken};
+use super::stock::{Claimed, Opening, Room, Taken};
 use super::upstream::Upstream;
 use super::{Injector, refusal};
+use crate::observe::Pool;
 pub use crate::observe::Supply;
-use crate::session::end::{End, sqlstate};
+use crate::session::end::{End, chain, sqlstate};
 use crate::session::places::Place;
 
 /// Sessions that are opened ahead at the same time: a server that has just come back has better things to do.
@@ -50,12 +53,24 @@ impl Injector {
             self.observer.supply().misses.inc();
         }
         let place = self.place().await.ok_or_else(|| refusal::too_many(self.limits.connections))?;
+        // The semaphore is never closed.
+        let _opening = self.opening.acquire().await;
         self.rate.turn().await.map_err(|_| refusal::too_fast(self.rate.per_second()))?;
         let signed_in = self.open(start).await.map_err(|error| refusal::failed(&error))?;
+        let mut upstream = Upstream::new(signed_in, place, self.server_lifetime);
+        if keeps
+            && self.reuse
+            && let Err(error) = upstream.identify().await
+        {
+            tracing::info!(error = chain(&error), "a session that may not be kept is replaced");
+            let place = upstream.place;
+            let signed_in = self.open(start).await.map_err(|error| refusal::failed(&error))?;
+            upstream = Upstream::new(signed_in, place, self.server_lifetime);
+        }
         if keeps && self.stock.learn(start, Instant::now()) {
             self.changed.notify_one();
         }
-        Ok(Upstream::new(signed_in, place))
+        Ok(upstream)
     }
 
     /// Whether sessions of this start-up are kept. Not for replication, which no client begins twice in a moment.
@@ -63,16 +78,37 @@ impl Injector {
         (self.warm > 0 || self.reuse) && start.get("replication").is_none()
     }
 
+    /// A session that is kept for this start-up, and is as a new one would be.
     async fn ready(&self, start: &StartupMessage) -> Option<Upstream> {
+        let latest = self.stock.latest(start)?;
+        let now = Instant::now();
+        let since = now.checked_sub(self.server_check_delay).unwrap_or(now);
         loop {
-            let upstream = match self.stock.take(start, Instant::now()) {
+            let mut upstream = match self.stock.take(start, Instant::now()) {
                 Taken::Ready(upstream) => upstream,
                 Taken::Soon(waiter) => timeout(ON_ITS_WAY, waiter).await.ok()?.ok()?,
                 Taken::Nothing => return None,
             };
             // A new sign-in would need a token that lives.
-            if upstream.token_expires_on > self.connector.now() {
-                return Some(upstream);
+            if upstream.token_expires_on <= self.connector.now() {
+                continue;
+            }
+            match upstream.is_as_new(&latest, since).await {
+                Ok(true) => return Some(upstream),
+                Ok(false) => {
+                    tracing::info!("kept sessions are ended: a new one would not be as they are");
+                    // The others are of the same role and database. The server has their places back before it is asked for
+                    // a new session.
+                    let others = self.stock.empty(start);
+                    join_all(others.into_iter().chain([upstream]).map(Upstream::end)).await;
+                    return None;
+                }
+                Err(error) => {
+                    tracing::info!(error = chain(&error), "a kept session cannot be used");
+                    // The others have the same way to the server, perhaps: the client does not wait for each of them.
+                    drop(self.stock.empty(start));
+                    return None;
+                }
             }
         }
     }
@@ -95,16 +131,36 @@ impl Injector {
 
     /// A new session. Where the server has no place for it, those that wait make room.
     async fn open(&self, start: &StartupMessage) -> Result<SignedIn, ConnectError> {
+        let mut rooms = Room::ALL.iter();
         loop {
             match self.dial(start).await {
                 Err(error) if is_full(&error) => {
                     self.stock.pause(Instant::now());
-                    let Some(upstream) = self.stock.evict() else { return Err(error) };
-                    upstream.end().await;
+                    if !self.make_room(start, &mut rooms).await {
+                        return Err(error);
+                    }
                 }
                 opened => return opened,
             }
         }
+    }
+
+    /// Ends kept sessions, in the next of these ways in which there are any. `false`: there are none.
+    async fn make_room(&self, start: &StartupMessage, rooms: &mut std::slice::Iter<'_, Room>) -> bool {
+        for room in rooms {
+            let ended = match room {
+                Room::Coming => match self.stock.coming() {
+                    Some(coming) => Vec::from_iter(timeout(PLACE, coming).await.ok().and_then(Result::ok)),
+                    None => continue,
+                },
+                room => self.stock.make_room(start, *room),
+            };
+            if !ended.is_empty() || *room == Room::Coming {
+                join_all(ended.into_iter().map(Upstream::end)).await;
+                return true;
+            }
+        }
+        false
     }
 
     async fn dial(&self, start: &StartupMessage) -> Result<SignedIn, ConnectError> {
@@ -147,8 +203,17 @@ impl Injector {
     async fn open_ahead(self: Arc<Self>, start: StartupMessage, opening: Opening<Upstream>, place: Place) {
         match self.dial(&start).await {
             Ok(signed_in) => {
-                self.observer.supply().warmed.inc();
-                opening.opened(Upstream::new(signed_in, place), Instant::now());
+                let mut upstream = Upstream::new(signed_in, place, self.server_lifetime);
+                let identified = upstream.identify().await;
+                if identified.is_ok() && upstream.may_be_kept() {
+                    self.observer.supply().warmed.inc();
+                    return opening.opened(upstream, Instant::now());
+                }
+                self.observer.supply().failed.inc();
+                let error = identified.err().map(|error| chain(&error));
+                tracing::info!(error, "a session that was opened ahead may not be kept");
+                opening.failed(Instant::now());
+                upstream.end().await;
             }
             Err(error) => {
                 self.observer.supply().failed.inc();
@@ -166,6 +231,16 @@ fn is_full(error: &ConnectError) -> bool {
     error.server_message().is_some_and(|server| server.sqlstate() == sqlstate::TOO_MANY_CONNECTIONS)
 }
 
+impl Pool for Injector {
+    fn close<'a>(&'a self, database: Option<&'a str>) -> Pin<Box<dyn Future<Output = usize> + Send + 'a>> {
+        let closed = self.stock.forget(database.map(str::as_bytes));
+        Box::pin(async move {
+            let ended = join_all(closed.into_iter().map(Upstream::end)).await;
+            ended.len()
+        })
+    }
+}
+
 /// Sessions are kept while one of these is there.
 pub(super) struct Keeping(Arc<Injector>);
 
@@ -178,6 +253,8 @@ impl Keeping {
         keepers.0 += 1;
         if keepers.1.is_none() {
             injector.stock.open();
+            let pool: Weak<Injector> = Arc::downgrade(&injector);
+            injector.observer.kept_by(pool);
             keepers.1 = Some(tokio::spawn(Arc::clone(&injector).keep()).abort_handle());
         }
         drop(keepers);

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use prometheus_client::metrics::counter::Counter;
 use serde::Serialize;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::visit::{Names, SignIn};
 
@@ -147,6 +148,8 @@ pub(super) enum Event {
 pub(super) struct Line<'a> {
     pub(super) time: String,
     pub(super) event: Event,
+    /// The process: sessions are numbered from 1 in each.
+    pub(super) instance: Uuid,
     pub(super) target: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) session: Option<u64>,
@@ -183,7 +186,7 @@ pub(super) struct Line<'a> {
 
 impl<'a> Line<'a> {
     pub(super) fn new(
-        time: SystemTime,
+        (time, instance): (SystemTime, Uuid),
         event: Event,
         target: &'a str,
         client: &'a str,
@@ -192,6 +195,7 @@ impl<'a> Line<'a> {
         Self {
             time: rfc3339(time),
             event,
+            instance,
             target,
             session: None,
             client,
@@ -269,13 +273,13 @@ mod tests {
 
     fn refusal(message: &str) -> Line<'_> {
         static NAMES: Names = Names { client_role: None, role: None, database: None, application_name: None };
-        let line = Line::new(SystemTime::UNIX_EPOCH, Event::Refused, "t", "c", &NAMES);
+        let line = Line::new((SystemTime::UNIX_EPOCH, Uuid::nil()), Event::Refused, "t", "c", &NAMES);
         Line { sqlstate: Some("28000"), message: Some(message), ..line }
     }
 
     #[tokio::test]
     async fn a_full_disk_loses_lines_and_nothing_else() {
-        let disk = Disk::of(150);
+        let disk = Disk::of(210);
         let mut handles = vec![disk.clone()];
         let log = AuditLog::start(Box::new(move || Ok(Box::new(handles.pop().unwrap())))).unwrap();
         log.write(&refusal("one\n\"quoted\""));
@@ -290,7 +294,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[0],
-            r#"{"time":"1970-01-01T00:00:00.000Z","event":"refused","target":"t","client":"c","sqlstate":"28000","message":"one\n\"quoted\""}"#
+            r#"{"time":"1970-01-01T00:00:00.000Z","event":"refused","instance":"00000000-0000-0000-0000-000000000000","target":"t","client":"c","sqlstate":"28000","message":"one\n\"quoted\""}"#
         );
         // The torn line is one of its own.
         assert!(lines.len() == 3 && lines[2].ends_with(r#""message":"four"}"#), "{text}");

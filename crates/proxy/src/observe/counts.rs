@@ -30,7 +30,7 @@ pub(super) struct Counts {
     pub(super) stages: [(&'static str, Histogram); 5],
     pub(super) failures: [(&'static str, Counter); 8],
     pub(super) ends: [(&'static str, Counter); 4],
-    pub(super) cancels: [(&'static str, Counter); 3],
+    pub(super) cancels: [(&'static str, Counter); 4],
     pub(super) supply: Supplied,
     refusals: Mutex<BTreeMap<String, u64>>,
     live: Mutex<Live>,
@@ -57,6 +57,8 @@ pub struct Supply {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cancelled {
     PassedOn,
+    /// One with the same key was passed on for it.
+    WithAnother,
     /// Nobody holds this key: the session is over, or somebody guesses.
     UnknownKey,
     /// It could not be passed on.
@@ -64,11 +66,12 @@ pub(crate) enum Cancelled {
 }
 
 impl Cancelled {
-    const ALL: [Self; 3] = [Self::PassedOn, Self::UnknownKey, Self::Failed];
+    const ALL: [Self; 4] = [Self::PassedOn, Self::WithAnother, Self::UnknownKey, Self::Failed];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::PassedOn => "passed_on",
+            Self::WithAnother => "coalesced",
             Self::UnknownKey => "unknown_key",
             Self::Failed => "failed",
         }

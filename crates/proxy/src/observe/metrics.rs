@@ -212,7 +212,7 @@ const OF_TARGETS: [Family<Seen>; 20] = [
         kind: MetricType::Counter,
         unit: None,
         label: "result",
-        help: "Requests to cancel a statement: passed_on, with an unknown_key (a session that is over, or a guess), or failed",
+        help: "Requests to cancel a statement: passed_on, coalesced (another with the same key was passed on for it), with an unknown_key (a session that is over, or a guess), or failed",
         series: |seen| each(&seen.target.counts.cancels, |count| Value::Counter(count.get())),
     },
     Family {

@@ -16,13 +16,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub use audit::{AuditLog, OpenLog};
 pub(crate) use counts::Cancelled;
 pub use counts::Supply;
-pub(crate) use target::Listening;
 pub use target::TargetObserver;
+pub(crate) use target::{Listening, Pool};
 pub(crate) use visit::{Ended, SignIn, Visit};
 
 use problems::Problems;
@@ -34,6 +36,8 @@ pub struct Observer(Arc<Process>);
 struct Process {
     clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
     began: SystemTime,
+    /// Tells the process from every other, as their audit lines may stand in one file.
+    instance: Uuid,
     /// Cancelled when the process begins to drain.
     stop: CancellationToken,
     started: AtomicBool,
@@ -53,6 +57,7 @@ impl Observer {
     ) -> Self {
         Self(Arc::new(Process {
             began: clock(),
+            instance: Uuid::new_v4(),
             clock: Box::new(clock),
             stop,
             started: AtomicBool::new(false),
@@ -99,6 +104,10 @@ impl Observer {
         (self.0.clock)()
     }
 
+    pub(crate) fn instance(&self) -> Uuid {
+        self.0.instance
+    }
+
     pub(crate) fn targets(&self) -> Vec<Arc<TargetObserver>> {
         let targets = self.0.targets.lock().unwrap_or_else(PoisonError::into_inner);
         targets.iter().filter_map(Weak::upgrade).collect()
@@ -117,6 +126,12 @@ impl Observer {
         }
         let now = self.now();
         self.targets().iter().try_for_each(|target| target.readiness(now))
+    }
+
+    /// Ends the kept sessions of this database, or of all databases, of every target. Returns how many there were.
+    pub(crate) async fn close_kept(&self, database: Option<&str>) -> usize {
+        let targets = self.targets();
+        join_all(targets.iter().map(|target| target.close_kept(database))).await.into_iter().sum()
     }
 
     /// Waits until there is a token for every target, but no longer than `limit`; not where clients are not let in anyway.

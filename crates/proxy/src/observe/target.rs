@@ -1,7 +1,10 @@
+use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
+use futures_util::future::join_all;
 use pgentra_connect::{ConnectError, Connector, Timings, TokenState};
 
 use super::Observer;
@@ -16,6 +19,14 @@ pub struct TargetObserver {
     connector: Mutex<Option<Connector>>,
     limit: AtomicUsize,
     listening: Mutex<Vec<String>>,
+    pools: Mutex<Vec<Weak<dyn Pool>>>,
+}
+
+/// What keeps server sessions for clients to come.
+pub(crate) trait Pool: fmt::Debug + Send + Sync {
+    /// Ends those of this database, or all of them, and keeps none until a client asks for one. Returns how many there were
+    /// once the server has ended them.
+    fn close<'a>(&'a self, database: Option<&'a str>) -> Pin<Box<dyn Future<Output = usize> + Send + 'a>>;
 }
 
 impl TargetObserver {
@@ -38,6 +49,20 @@ impl TargetObserver {
     pub(crate) fn listens_on(self: &Arc<Self>, address: String) -> Listening {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner).push(address.clone());
         Listening { target: Arc::clone(self), address }
+    }
+
+    /// Sessions are kept here for as long as it is there.
+    pub(crate) fn kept_by(&self, pool: Weak<dyn Pool>) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&pool));
+        pools.push(pool);
+    }
+
+    /// Ends the kept sessions of this database, or all of them: see [`Pool::close`].
+    pub(crate) async fn close_kept(&self, database: Option<&str>) -> usize {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let pools: Vec<_> = pools.iter().filter_map(Weak::upgrade).collect();
+        join_all(pools.iter().map(|pool| pool.close(database))).await.into_iter().sum()
     }
 
     /// A server session was opened.

@@ -136,7 +136,7 @@ impl Visit {
     }
 
     fn line<'a>(&'a self, process: &Observer, event: Event) -> Line<'a> {
-        Line::new(process.now(), event, self.open.0.name(), &self.client, &self.names)
+        Line::new((process.now(), process.instance()), event, self.open.0.name(), &self.client, &self.names)
     }
 }
 
@@ -202,7 +202,7 @@ impl Drop for ObservedSession {
             bytes_to_client: Some(self.traffic.to_client()),
             seconds: Some(rounded(self.began.elapsed())),
             ended_by: Some(self.ended.as_str()),
-            ..Line::new(process.now(), Event::End, target.name(), client, names)
+            ..Line::new((process.now(), process.instance()), Event::End, target.name(), client, names)
         };
         audit.write(&line.signed_in(sign_in));
     }

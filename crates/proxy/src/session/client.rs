@@ -18,15 +18,21 @@ use rustls::pki_types::CertificateDer;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 
 use super::answer::fill;
 use super::end::{End, fatal, sqlstate};
+use super::presence::Early;
+use super::starting::silent;
 
 /// The newest version of the protocol that clients may speak with us. The server behind is spoken to in 3.0: they differ
 /// in the length of cancel keys, which are ours.
 const NEWEST: ProtocolVersion = ProtocolVersion::V3_2;
+/// The codes of requests for encryption (PostgreSQL documentation, "Message Formats"), as versions.
+const SSL_REQUEST: ProtocolVersion = ProtocolVersion { major: 1234, minor: 5679 };
+const GSSENC_REQUEST: ProtocolVersion = ProtocolVersion { major: 1234, minor: 5680 };
 /// How long a client may take to read its last message and hang up.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// A client that vanished without a word is noticed by probes after this time of silence.
@@ -38,6 +44,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) struct Client<S: Socket = TcpStream> {
     transport: Transport<S>,
     address: S::Address,
+    /// What the client has sent before it was asked for: see [`Client::while_present`].
+    pub(super) early: Early,
 }
 
 enum Transport<S> {
@@ -67,6 +75,9 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static 
         true
     }
 
+    /// Waits until something was received, or the client is gone. What was received stays.
+    fn speaks(&self) -> impl Future<Output = io::Result<()>> + Send;
+
     /// Waits for the first byte and says whether it begins a TLS handshake; the byte stays.
     fn begins_with_tls(&self) -> impl Future<Output = io::Result<bool>> + Send;
 }
@@ -83,6 +94,10 @@ impl Socket for TcpStream {
         let _ = self.set_nodelay(true);
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL);
         let _ = SockRef::from(self).set_tcp_keepalive(&keepalive);
+    }
+
+    async fn speaks(&self) -> io::Result<()> {
+        self.peek(&mut [0]).await.map(|_| ())
     }
 
     async fn begins_with_tls(&self) -> io::Result<bool> {
@@ -121,7 +136,7 @@ pub(crate) enum Opening {
 impl<S: Socket> Client<S> {
     pub(crate) fn new(stream: S, address: S::Address) -> Self {
         stream.prepare();
-        Self { transport: Transport::Plain(stream), address }
+        Self { transport: Transport::Plain(stream), address, early: Early::default() }
     }
 
     pub(crate) fn address(&self) -> S::Address {
@@ -152,13 +167,24 @@ impl<S: Socket> Client<S> {
         matches!(self.transport, Transport::Tls(_))
     }
 
-    /// Goes through the requests for encryption to the packet that says what the client wants.
+    /// Waits until something was received, or the client is gone. To be called before anything was read.
+    pub(crate) async fn speaks(&self) -> io::Result<()> {
+        match &self.transport {
+            Transport::Plain(stream) => stream.speaks().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes through the requests for encryption to the packet that says what the client wants. What PostgreSQL would not
+    /// answer is [`End::Unanswered`].
     ///
     /// TLS begins either at once, when it must agree on the protocol `postgresql` by ALPN, or after an SSLRequest. GSSAPI
-    /// encryption is declined. Exactly the bytes of each packet are read, so nothing that was sent in the clear can pass
+    /// encryption is declined, as is TLS inside of TLS. Exactly the bytes of each packet are read, so nothing that was sent in the clear can pass
     /// for something sent inside TLS (CVE-2021-23214). Without `tls` an SSLRequest is declined, and a client that begins
     /// with TLS is left, as it reads nothing else.
-    pub(crate) async fn open(&mut self, tls: Option<&TlsAcceptor>) -> Result<Opening, End> {
+    ///
+    /// The first packet has to be there by `first`.
+    pub(crate) async fn open(&mut self, tls: Option<&TlsAcceptor>, first: Instant) -> Result<Opening, End> {
         if self.begins_with_tls().await? {
             let tls = tls.ok_or_else(|| io::Error::other("direct TLS where none is offered"))?;
             self.handshake(tls).await?;
@@ -166,31 +192,33 @@ impl<S: Socket> Client<S> {
                 return Err(End::Gone(io::Error::other("direct TLS without the ALPN protocol postgresql")));
             }
         }
-        let (mut tls_declined, mut gss_declined) = (false, false);
+        // PostgreSQL takes each request once, and a further one for a protocol version, which it does not speak.
+        let (mut tls_asked, mut gss_asked) = (false, false);
+        let mut packet = timeout_at(first, self.first_packet()).await.unwrap_or_else(|_| Err(silent()))?;
         loop {
-            match self.first_packet().await? {
+            match packet {
                 FirstPacket::Startup(start) => return Ok(Opening::Startup(start)),
                 FirstPacket::Cancel(cancel) => return Ok(Opening::Cancel(cancel)),
-                FirstPacket::SslRequest if !self.is_encrypted() && !tls_declined => match tls {
-                    Some(tls) => {
-                        self.write_all(b"S").await?;
-                        self.handshake(tls).await?;
+                FirstPacket::SslRequest if !tls_asked => {
+                    tls_asked = true;
+                    match tls {
+                        Some(tls) if !self.is_encrypted() => {
+                            gss_asked = true;
+                            self.write_all(b"S").await?;
+                            self.handshake(tls).await?;
+                        }
+                        _ => self.decline().await?,
                     }
-                    None => {
-                        tls_declined = true;
-                        self.write_all(b"N").await?;
-                    }
-                },
-                FirstPacket::GssEncRequest if !self.is_encrypted() && !gss_declined => {
-                    gss_declined = true;
-                    self.write_all(b"N").await?;
                 }
-                FirstPacket::SslRequest | FirstPacket::GssEncRequest => {
-                    let message = "a second request for encryption";
-                    return Err(fatal(sqlstate::PROTOCOL_VIOLATION, message).into());
+                FirstPacket::GssEncRequest if !gss_asked => {
+                    gss_asked = true;
+                    self.decline().await?;
                 }
+                FirstPacket::SslRequest => return Err(unsupported(SSL_REQUEST).into()),
+                FirstPacket::GssEncRequest => return Err(unsupported(GSSENC_REQUEST).into()),
                 FirstPacket::Unsupported(version) => return Err(unsupported(version).into()),
             }
+            packet = self.first_packet().await?;
         }
     }
 
@@ -222,7 +250,16 @@ impl<S: Socket> Client<S> {
     }
 
     /// Sends the last message and hangs up, within a bounded time. What fails here has nobody to be told to.
-    pub(crate) async fn tell(mut self, fields: Fields) {
+    pub(crate) async fn tell(self, fields: Fields) {
+        self.tell_within(FAREWELL, fields).await;
+    }
+
+    /// The same without waiting for the client: what the system does not take at once is not sent.
+    pub(crate) async fn tell_at_once(self, fields: Fields) {
+        self.tell_within(Duration::ZERO, fields).await;
+    }
+
+    async fn tell_within(mut self, limit: Duration, fields: Fields) {
         let farewell = async {
             self.finish_handshake().await?;
             let mut out = BytesMut::new();
@@ -231,7 +268,25 @@ impl<S: Socket> Client<S> {
             self.shutdown().await?;
             linger(&mut self).await
         };
-        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+        let _ = tokio::time::timeout(limit, farewell).await;
+    }
+
+    /// Reads what comes next, past what was kept.
+    pub(super) fn poll_transport(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Handshake(_) | Transport::Broken => Poll::Ready(Err(no_transport())),
+        }
+    }
+
+    async fn decline(&mut self) -> io::Result<()> {
+        self.write_all(b"N").await?;
+        self.flush().await
     }
 
     async fn begins_with_tls(&mut self) -> io::Result<bool> {
@@ -275,7 +330,7 @@ impl<S: Socket> Client<S> {
             if let Some(packet) = FirstPacket::decode(&mut received)? {
                 return Ok(packet);
             }
-            // The decoder has compared the length with its limit.
+            // The decoder has compared the length with its limits.
             let whole = received.first_chunk().map_or(4, |length| u32::from_be_bytes(*length) as usize);
             fill(self, &mut received, whole).await?;
         }
@@ -299,11 +354,12 @@ pub(crate) async fn linger(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<
 
 impl<S: Socket> AsyncRead for Client<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Handshake(_) | Transport::Broken => Poll::Ready(Err(no_transport())),
+        let this = self.get_mut();
+        if this.early.is_empty() {
+            return this.poll_transport(cx, buf);
         }
+        this.early.take(buf);
+        Poll::Ready(Ok(()))
     }
 }
 

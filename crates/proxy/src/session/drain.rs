@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,8 @@ const READY: usize = 6;
 pub(crate) struct Watched<'a, C> {
     client: &'a mut C,
     seen: Seen,
+    /// The client took bytes which it has perhaps not got: TLS keeps them until it is flushed.
+    unflushed: bool,
     drain: &'a CancellationToken,
 }
 
@@ -55,7 +57,7 @@ impl<'a, C> Watched<'a, C> {
             Drain::Session => Seen::Tail(*b"Z\0\0\0\x05I"),
             Drain::Transaction => Seen::Messages(Box::default()),
         };
-        Self { client, seen, drain }
+        Self { client, seen, unflushed: false, drain }
     }
 
     /// Whether the client has got whole messages, so that another can follow. Without messages to go by, a client is taken
@@ -72,7 +74,7 @@ impl<'a, C> Watched<'a, C> {
     fn is_over(&self) -> bool {
         match &self.seen {
             Seen::Tail(_) => false,
-            Seen::Messages(position) => self.drain.is_cancelled() && position.is_at_rest(),
+            Seen::Messages(position) => self.drain.is_cancelled() && !self.unflushed && position.is_at_rest(),
         }
     }
 
@@ -119,16 +121,20 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Watched<'_, C> {
         let polled = Pin::new(&mut *this.client).poll_write(cx, buf);
         if let Poll::Ready(Ok(written)) = polled {
             this.got(&buf[..written]);
-            if this.is_over() {
-                // Nobody reads again before the client has sent something, otherwise.
-                cx.waker().wake_by_ref();
-            }
+            this.unflushed = true;
         }
         polled
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.get_mut().client).poll_flush(cx)
+        let this = self.get_mut();
+        ready!(Pin::new(&mut *this.client).poll_flush(cx))?;
+        this.unflushed = false;
+        if this.is_over() {
+            // Nobody reads again before the client has sent something, otherwise.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -167,6 +173,8 @@ mod tests {
             for bytes in during {
                 assert!(!watched.is_over(), "{about}");
                 watched.write_all(bytes).await.unwrap();
+                assert!(!watched.is_over(), "{about}: it has not got that yet");
+                watched.flush().await.unwrap();
             }
             let at_rest = during.last().is_none_or(|last| *last == READY);
             assert_eq!(watched.is_between_messages(), is_between, "{about}");

@@ -5,6 +5,7 @@ use std::io;
 
 use pgentra_wire::WireError;
 use pgentra_wire::fields::{Fields, Severity};
+use pgentra_wire::startup::FirstPacketError;
 
 /// SQLSTATEs of failures that are ours (PostgreSQL documentation, "PostgreSQL Error Codes").
 pub(crate) mod sqlstate {
@@ -27,6 +28,9 @@ pub(crate) enum End {
     Gone(io::Error),
     /// The client is told why.
     Told(Fields),
+    /// Its first packet is none. As PostgreSQL does, the connection is closed without an answer: a driver that gives up
+    /// before it is connected sends Terminate there, and reads an answer as a failure.
+    Unanswered(WireError),
 }
 
 impl From<io::Error> for End {
@@ -39,6 +43,15 @@ impl From<io::Error> for End {
 impl From<WireError> for End {
     fn from(error: WireError) -> Self {
         Self::Told(fatal(sqlstate::PROTOCOL_VIOLATION, &error.to_string()))
+    }
+}
+
+impl From<FirstPacketError> for End {
+    fn from(error: FirstPacketError) -> Self {
+        match error {
+            FirstPacketError::Unanswered(error) => Self::Unanswered(error),
+            FirstPacketError::Refused(error) => error.into(),
+        }
     }
 }
 

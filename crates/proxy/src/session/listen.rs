@@ -2,22 +2,21 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::Socket;
+use super::starting::{Seat, Starting};
 
 /// How many connections may wait to be accepted. More than any system has by default: Linux takes its `net.core.somaxconn`
 /// (4,096) instead, and a TCP client that finds the queue full is not answered and comes again after a second (listen(2)).
 pub(super) const BACKLOG: u32 = 65_535;
 /// A server ends a terminated session at once; beyond this it is cut off.
 const TERMINATION: Duration = Duration::from_secs(5);
-/// When the system has no file handles left, sessions that end give some back: accepting waits so long for it.
+/// When the system has no file handles left, connections that end give some back: accepting waits so long for it.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
 /// Listens on a TCP address, with as many connections waiting to be accepted as the system allows. Must be called on a
@@ -95,20 +94,22 @@ impl Listen for TcpListener {
     }
 }
 
-/// The next connection, once there is room for it. `None`: no more are wanted.
+/// The next connection. `None`: no more are wanted.
 pub(crate) async fn accept<L: Listen>(
     listener: &L,
-    starting: &Arc<Semaphore>,
+    starting: &Starting,
     drain: &CancellationToken,
-) -> Option<(L::Socket, Address<L>, OwnedSemaphorePermit)> {
+) -> Option<(L::Socket, Address<L>, Seat)> {
     let accepted = async {
         loop {
-            // The semaphore is never closed.
-            let starting = Arc::clone(starting).acquire_owned().await.ok()?;
             match listener.next().await {
-                Ok((stream, address)) => return Some((stream, address, starting)),
+                Ok((stream, address)) => {
+                    let seat = starting.enter(L::Socket::origin(&address));
+                    return (stream, address, seat);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
+                    starting.shed();
                     tokio::time::sleep(EXHAUSTED).await;
                 }
             }
@@ -117,6 +118,6 @@ pub(crate) async fn accept<L: Listen>(
     tokio::select! {
         biased;
         () = drain.cancelled() => None,
-        accepted = accepted => accepted,
+        accepted = accepted => Some(accepted),
     }
 }

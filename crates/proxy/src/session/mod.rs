@@ -11,8 +11,10 @@ pub(crate) mod limits;
 pub(crate) mod listen;
 pub(crate) mod places;
 pub(crate) mod position;
+pub(crate) mod presence;
 pub(crate) mod relay;
 pub(crate) mod server;
+pub(crate) mod starting;
 pub(crate) mod traffic;
 pub(crate) mod unix;
 

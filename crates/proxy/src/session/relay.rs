@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_util::io::poll_read_buf;
 
 use super::client::linger;
@@ -41,7 +41,8 @@ pub(crate) trait Rewrite {
     /// The client has hung up.
     fn hang_up(&mut self) {}
 
-    /// Whether the client has left a session that is to stay: the relay ends, and neither side is told.
+    /// Whether the client has left a session that is to stay: nothing more is read from either side, and the relay ends once
+    /// what was read is delivered.
     fn stays(&self) -> bool {
         false
     }
@@ -61,13 +62,18 @@ impl<R: Rewrite> Rewrite for Seen<'_, R> {
     fn rewrite(&mut self, bytes: &mut BytesMut) {
         self.0.see(bytes);
     }
+
+    fn stays(&self) -> bool {
+        self.0.stays()
+    }
 }
 
 /// Relays until the server hangs up, the client leaves a session that [`stays`](Rewrite::stays), or one side breaks. `first` is what the server has sent already.
 ///
-/// A client that closes only its sending side still gets its answers. A server that hangs up ends the session after its
-/// last bytes were delivered. An error says which side broke; a session that ended in good order has none, and says which
-/// side hung up first.
+/// A client that closes only its sending side still gets its answers. A server that hangs up, or whose connection breaks, ends
+/// the session after its last bytes were delivered. Neither side of a session that stays is told that it ended, but what was
+/// read from one side has been written to the other and flushed. An error says which side broke; a session that ended in good
+/// order has none, and says which side hung up first.
 ///
 /// Not cancel-safe: dropped, it loses what it holds; close both sides then.
 pub(crate) async fn relay<C, S>(
@@ -82,28 +88,46 @@ where
 {
     let mut up = Pipe::new(BytesMut::new());
     let mut down = Pipe::new(first);
-    poll_fn(|cx| {
+    let relayed = poll_fn(|cx| {
         match up.poll(cx, client, server, rewrite) {
             Poll::Ready(Err(Broken::Source(error))) => return Poll::Ready(Err(Broken::Source(error))),
-            Poll::Ready(Ok(())) if rewrite.stays() => return Poll::Ready(Ok(())),
             // The server does not listen any more, but what it said last is still to be delivered.
             Poll::Ready(Err(Broken::Sink(_)) | Ok(())) | Poll::Pending => {}
         }
         match ready!(down.poll(cx, server, client, &mut Seen(rewrite))) {
+            // The client has all its answers, or has left without them. The server still lacks the end of a message, perhaps,
+            // which must not become the beginning of the next client's.
+            Ok(()) | Err(Broken::Sink(_)) if rewrite.stays() && up.state != State::Done => Poll::Pending,
+            Err(Broken::Sink(_)) if rewrite.stays() => Poll::Ready(Ok(())),
             Ok(()) => Poll::Ready(Ok(())),
             // The sides of this direction are the other way round.
             Err(Broken::Source(error)) => Poll::Ready(Err(Broken::Sink(error))),
             Err(Broken::Sink(error)) => Poll::Ready(Err(Broken::Source(error))),
         }
     })
-    .await?;
+    .await;
+    if let Err(Broken::Source(error)) = relayed {
+        return Err(Broken::Source(error));
+    }
     if rewrite.stays() {
         return Ok(Side::Client);
     }
     let first_to_go = if up.state == State::Done { Side::Client } else { Side::Server };
-    // The session is over; a client that does not hang up is not waited for any longer.
-    let _ = Box::pin(tokio::time::timeout(LINGER, linger(client))).await;
-    Ok(first_to_go)
+    Box::pin(async {
+        if relayed.is_err() {
+            // A server that hangs up has the client told; here nothing has flushed what it said last.
+            let _ = client.shutdown().await;
+        }
+        // The session is over; a client that does not hang up is not waited for any longer.
+        hang_up(client).await;
+    })
+    .await;
+    relayed.map(|()| first_to_go)
+}
+
+/// Waits for a client that was told that its session is over, but no longer than [`LINGER`].
+pub(crate) async fn hang_up(client: &mut (impl AsyncRead + Unpin)) {
+    let _ = tokio::time::timeout(LINGER, linger(client)).await;
 }
 
 /// One side of a session.
@@ -186,7 +210,7 @@ impl Pipe {
                 self.unflushed = true;
             }
             if rewrite.stays() {
-                return Poll::Ready(Ok(()));
+                return self.poll_flush(cx, sink);
             }
             if moved >= TURN {
                 cx.waker().wake_by_ref();
@@ -213,14 +237,23 @@ impl Pipe {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Source(error))),
                 Poll::Pending => {
                     give_back(std::mem::take(&mut self.buf));
-                    if self.unflushed {
-                        ready!(Pin::new(sink).poll_flush(cx)).map_err(Broken::Sink)?;
-                        self.unflushed = false;
-                    }
+                    ready!(self.poll_flush(cx, sink))?;
                     return Poll::Pending;
                 }
             }
         }
+    }
+
+    fn poll_flush<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut W,
+    ) -> Poll<Result<(), Broken>> {
+        if self.unflushed {
+            ready!(Pin::new(sink).poll_flush(cx)).map_err(Broken::Sink)?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -245,9 +278,10 @@ fn give_back(mut buf: BytesMut) {
 mod tests {
     use std::pin::pin;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt, BufStream, DuplexStream, duplex};
 
     use super::*;
+    use crate::session::position::Position;
 
     struct Ends {
         client: DuplexStream,
@@ -316,6 +350,133 @@ mod tests {
         assert_eq!(received, b"last words");
         drop(client);
         relay.await.unwrap().unwrap();
+    }
+
+    const QUERY: &[u8] = b"Q\0\0\0\x06;\0";
+    const TERMINATE: &[u8] = b"X\0\0\0\x04";
+    const READY: &[u8] = b"Z\0\0\0\x05I";
+    /// CopyData outside of COPY, which a server ignores.
+    const COPY_DATA: &[u8] = b"d\0\0\0\x08late";
+
+    fn answer(length: usize) -> Vec<u8> {
+        let row = u32::try_from(length + 4).unwrap().to_be_bytes();
+        [b"D", &row[..], &vec![b'x'; length], b"C\0\0\0\x0dSELECT 1\0", READY].concat()
+    }
+
+    async fn once<F: Future>(future: &mut Pin<&mut F>) -> Poll<F::Output> {
+        poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+    }
+
+    /// The session is one that is used again. The proxy has read the whole answer before the client, whose connection takes
+    /// `pipe` bytes, reads any of it.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_before_it_has_read_its_answer_gets_all_of_it() {
+        for (about, last, pipe, length) in [
+            ("it closes its sending side", &b""[..], 1000, 100_000),
+            ("it says Terminate", TERMINATE, 1000, 100_000),
+            ("it says Terminate in pieces", b"X", 1000, 100_000),
+            ("only the last byte is missing", TERMINATE, 100_000 + 29, 100_000),
+            ("what it has to read is not flushed yet", TERMINATE, 100_000, 10),
+            ("a message that needs no answer comes first", &[COPY_DATA, TERMINATE].concat(), 50, 10_000),
+        ] {
+            let (mut client, near) = duplex(pipe);
+            // As TLS does, it keeps what it is given until it is flushed.
+            let mut near = BufStream::new(near);
+            let (mut far, mut server) = duplex(1 << 20);
+            let answer = answer(length);
+            server.write_all(&answer).await.unwrap();
+            client.write_all(QUERY).await.unwrap();
+            let mut position = Position::default();
+            {
+                let mut relay = pin!(relay(&mut near, &mut far, BytesMut::new(), &mut position));
+                assert!(once(&mut relay).await.is_pending(), "{about}");
+                client.write_all(last).await.unwrap();
+                if last.is_empty() {
+                    client.shutdown().await.unwrap();
+                }
+                let mut received = vec![0; answer.len()];
+                let read = tokio::time::timeout(LINGER, client.read_exact(&mut received));
+                let (side, read) = tokio::join!(relay, read);
+                assert_eq!(side.unwrap(), Side::Client, "{about}");
+                assert!(read.is_ok_and(|read| read.is_ok()), "{about}: the end of the answer is missing");
+                assert!(received == answer, "{about}");
+            }
+            assert!(position.was_left_at_rest(), "{about}");
+            drop(far);
+            let mut heard = Vec::new();
+            server.read_to_end(&mut heard).await.unwrap();
+            assert_eq!(heard, [QUERY, last.strip_suffix(TERMINATE).unwrap_or_default()].concat(), "{about}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_is_not_taken_back_before_the_server_has_all_of_the_last_message() {
+        let (mut client, mut near) = duplex(1000);
+        let (says, mut to_proxy) = duplex(1000);
+        let (hears, mut from_proxy) = duplex(QUERY.len());
+        let mut far = tokio::io::join(says, hears);
+        to_proxy.write_all(&answer(10)).await.unwrap();
+        client.write_all(QUERY).await.unwrap();
+        let mut position = Position::default();
+        let mut relay = pin!(relay(&mut near, &mut far, BytesMut::new(), &mut position));
+        assert!(once(&mut relay).await.is_pending());
+        client.write_all(&[COPY_DATA, TERMINATE].concat()).await.unwrap();
+        assert!(once(&mut relay).await.is_pending(), "the server has not got the query yet");
+        let (mut received, mut heard) = (vec![0; answer(10).len()], vec![0; QUERY.len()]);
+        client.read_exact(&mut received).await.unwrap();
+        from_proxy.read_exact(&mut heard).await.unwrap();
+        assert!(once(&mut relay).await.is_pending(), "it has got a part of the message behind it");
+        let mut heard = vec![0; COPY_DATA.len()];
+        let (side, read) = tokio::join!(relay, from_proxy.read_exact(&mut heard));
+        assert_eq!((side.unwrap(), read.unwrap(), &*heard), (Side::Client, COPY_DATA.len(), COPY_DATA));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_without_its_answer_leaves_the_session_as_it_is() {
+        let (mut client, mut near) = duplex(100);
+        let (mut far, mut server) = duplex(1 << 20);
+        server.write_all(&answer(10_000)).await.unwrap();
+        client.write_all(QUERY).await.unwrap();
+        let mut position = Position::default();
+        {
+            let mut relay = pin!(relay(&mut near, &mut far, BytesMut::new(), &mut position));
+            assert!(once(&mut relay).await.is_pending());
+            client.write_all(TERMINATE).await.unwrap();
+            drop(client);
+            assert_eq!(relay.await.unwrap(), Side::Client);
+        }
+        assert!(position.was_left_at_rest());
+    }
+
+    /// A server that says this, and whose connection breaks then.
+    struct Breaks(&'static [u8]);
+
+    impl AsyncRead for Breaks {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.0.is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            buf.put_slice(std::mem::take(&mut self.0));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_words_of_a_server_whose_connection_breaks_are_delivered() {
+        let (mut client, near) = duplex(1024);
+        let mut near = BufStream::new(near);
+        let mut server = tokio::io::join(Breaks(b"last words"), tokio::io::sink());
+        let relay =
+            tokio::spawn(async move { relay(&mut near, &mut server, BytesMut::new(), &mut AsIs).await });
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"last words");
+        drop(client);
+        assert!(matches!(relay.await.unwrap(), Err(Broken::Sink(_))));
     }
 
     #[test]

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::mem::MaybeUninit;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use socket2::{Domain, SockAddr, SockRef, Type};
+use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::client::{Origin, Socket};
@@ -45,12 +48,13 @@ pub(crate) struct Peer {
 
 impl UnixSocket {
     /// Listens in `folder`, which is made if it is not there. It must be the process's own and closed to everybody else
-    /// (mode 0700); the socket is 0600, and a client of another user id is refused on top of that. A socket that a
-    /// process left behind is replaced, one that somebody serves is not. Blocks for the time of some system calls; must
-    /// be called on a tokio runtime.
+    /// (mode 0700); the socket is 0600, and a client of another user id is refused on top of that. A socket of this user on
+    /// which no process listens is replaced; whatever else has its name is left alone. Blocks for the time of some system
+    /// calls; must be called on a tokio runtime.
     ///
     /// # Errors
-    /// A folder that others may enter, an address in use, a path too long for a socket, and whatever the system says.
+    /// A folder of another user, or one that others may enter; a name in use; a path too long for a socket; and whatever the
+    /// system says.
     pub fn bind(folder: &Path, port: u16) -> io::Result<Self> {
         Self::bind_with(folder, port, &OWN)
     }
@@ -71,35 +75,28 @@ impl UnixSocket {
             // Whatever the process's umask took away.
             fs::set_permissions(folder, Permissions::from_mode(modes.folder))?;
         }
+        let owner = rustix::process::geteuid().as_raw();
         let metadata = fs::metadata(folder)?;
+        let refused = |message| Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        if metadata.uid() != owner {
+            return refused(format!("the folder {} belongs to another user", folder.display()));
+        }
         if metadata.permissions().mode() & modes.closed != 0 {
             let (what, folder) = (modes.what, folder.display());
-            let message =
-                format!("others may {what} the folder {folder}: it must have mode {:04o}", modes.folder);
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+            return refused(format!(
+                "others may {what} the folder {folder}: it must have mode {:04o}",
+                modes.folder
+            ));
         }
+        // From here on no other user can change what has this name.
         let path = folder.join(format!(".s.PGSQL.{port}"));
-        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
-            let message = format!("somebody serves {} already", path.display());
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
-        }
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove_stale(&path, owner)?;
         let socket = tokio::net::UnixSocket::new_stream()?;
         socket.bind(&path)?;
         let listener = socket.listen(BACKLOG)?;
         fs::set_permissions(&path, Permissions::from_mode(modes.socket))?;
         let socket = fs::metadata(&path)?;
-        // What was made a moment ago belongs to this process's user.
-        let owner = socket.uid();
-        let this = Self { listener, path, identity: Some((socket.dev(), socket.ino())), owner };
-        if metadata.uid() != owner {
-            let message = format!("the folder {} belongs to another user", folder.display());
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
-        }
-        Ok(this)
+        Ok(Self { listener, path, identity: Some((socket.dev(), socket.ino())), owner })
     }
 
     /// Listens on a socket that somebody else made and will remove, such as the service manager. Which users may connect
@@ -119,6 +116,29 @@ impl UnixSocket {
     /// The socket's path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// Removes a socket that a process of this user left behind. Whatever else has the name stays, and is an error.
+fn remove_stale(path: &Path, owner: u32) -> io::Result<()> {
+    let there = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        there => there?,
+    };
+    let in_use =
+        |why: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{} {why}", path.display())));
+    if !there.file_type().is_socket() {
+        return in_use("is there already and is no socket");
+    }
+    if there.uid() != owner {
+        return in_use("is a socket of another user");
+    }
+    // A connection that would have to wait is one to a process that listens.
+    let probe = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    probe.set_nonblocking(true)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        _ => in_use("is in use by another process"),
     }
 }
 
@@ -155,6 +175,18 @@ impl Socket for UnixStream {
     }
 
     fn prepare(&self) {}
+
+    async fn speaks(&self) -> io::Result<()> {
+        loop {
+            self.readable().await?;
+            let peeked =
+                self.try_io(Interest::READABLE, || SockRef::from(self).peek(&mut [MaybeUninit::uninit()]));
+            match peeked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                peeked => return peeked.map(|_| ()),
+            }
+        }
+    }
 
     /// libpq never speaks TLS over a Unix socket.
     async fn begins_with_tls(&self) -> io::Result<bool> {
@@ -233,6 +265,80 @@ mod tests {
         let _client = UnixStream::connect(second.path()).await.unwrap();
         drop(second);
         fs::remove_dir(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_socket_that_was_left_behind_stays() {
+        let folder = folder("others");
+        DirBuilder::new().mode(0o700).create(&folder).unwrap();
+        let path = folder.join(".s.PGSQL.1");
+        let bind = || UnixSocket::bind(&folder, 1).unwrap_err();
+        fs::write(&path, "a file").unwrap();
+        assert_eq!(bind().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(fs::read(&path).unwrap(), b"a file");
+        fs::remove_file(&path).unwrap();
+
+        fs::create_dir(&path).unwrap();
+        assert_eq!(bind().kind(), io::ErrorKind::AddrInUse);
+        fs::remove_dir(&path).unwrap();
+
+        // A link, also to a socket that nobody serves, and one that leads nowhere.
+        let target = folder.join("target");
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        assert_eq!(bind().kind(), io::ErrorKind::AddrInUse);
+        drop(std::os::unix::net::UnixListener::bind(&target).unwrap());
+        assert_eq!(bind().kind(), io::ErrorKind::AddrInUse);
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink() && target.exists());
+        fs::remove_file(&path).unwrap();
+
+        // One whose process does not accept: its queue is full.
+        let hung = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        hung.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        hung.listen(0).unwrap();
+        let _waiting: Vec<_> = (0..4)
+            .map(|_| {
+                let client = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+                client.set_nonblocking(true).unwrap();
+                let _ = client.connect(&SockAddr::unix(&path).unwrap());
+                client
+            })
+            .collect();
+        assert_eq!(bind().kind(), io::ErrorKind::AddrInUse);
+        drop(hung);
+
+        // One of datagrams is somebody else's, whoever listens.
+        fs::remove_file(&path).unwrap();
+        let _datagrams = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        assert_eq!(bind().kind(), io::ErrorKind::AddrInUse);
+        assert!(path.exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// As root alone, a folder and a socket can be given away.
+    #[tokio::test]
+    async fn nothing_of_another_user_is_touched() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = folder("another");
+        DirBuilder::new().mode(0o700).create(&folder).unwrap();
+        let path = folder.join(".s.PGSQL.1");
+        fs::write(&path, "theirs").unwrap();
+        std::os::unix::fs::chown(&folder, Some(65_534), None).unwrap();
+        for bind in [UnixSocket::bind, UnixSocket::bind_shared] {
+            assert_eq!(bind(&folder, 1).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+            assert_eq!(bind(&folder, 2).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"theirs");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is made there either");
+        // In a folder of ours, a socket that is theirs.
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::chown(&folder, Some(0), None).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+        assert_eq!(UnixSocket::bind(&folder, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert!(path.exists());
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[tokio::test]

@@ -7,7 +7,9 @@
     reason = "a test, whose helpers stand outside of test functions"
 )]
 
+mod administrators;
 mod cancel;
+mod capacity;
 mod flexible;
 mod logs;
 mod raw;

@@ -9,6 +9,21 @@ use pgentra_wire::startup::StartupMessage;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+/// What PostgreSQL closes the connection at, without an answer.
+pub(crate) const NO_FIRST_PACKET: [&[u8]; 9] = [
+    // Terminate, from a driver that gives up before it is connected.
+    b"X\0\0\0\x04",
+    b"Q\0\0\0\x0dSELECT 1\0",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"\0\0\0\0",
+    b"\0\0\0\x07abc",
+    b"\0\0\x27\x15",
+    b"\xff\xff\xff\xff",
+    // Cancel requests without a process id, and with a key that is too short.
+    b"\0\0\0\x08\x04\xd2\x16\x2e",
+    b"\0\0\0\x0e\x04\xd2\x16\x2e\0\0\0\x01ab",
+];
+
 pub(crate) struct Raw<S> {
     stream: S,
     received: BytesMut,

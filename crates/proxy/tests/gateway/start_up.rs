@@ -7,10 +7,10 @@ use pgentra_wire::backend::{Authentication, BackendMessage};
 use pgentra_wire::startup::{ProtocolVersion, StartupMessage, encode_gssenc_request, encode_ssl_request};
 use tokio::io::AsyncReadExt;
 
-use crate::raw::Raw;
+use crate::raw::{NO_FIRST_PACKET, Raw};
 use crate::stage::{Stage, run};
 
-fn start(user: &str) -> StartupMessage {
+pub(crate) fn start(user: &str) -> StartupMessage {
     StartupMessage::new(ProtocolVersion::V3_0, user).unwrap().with("database", "postgres").unwrap()
 }
 
@@ -86,7 +86,7 @@ fn a_second_request_for_encryption_is_refused() {
             let mut request = BytesMut::new();
             encode(&mut request);
             raw.send(&request).await;
-            assert_eq!(raw.error().await.sqlstate(), "08P01");
+            assert_eq!(raw.error().await.sqlstate(), "0A000");
         }
     });
 }
@@ -97,10 +97,8 @@ fn what_is_not_the_protocol_is_answered_as_such() {
     run(async {
         let gateway = Stage::flexible().await.gateway().await;
         for (packet, sqlstate) in [
-            (&b"GET / HTTP/1.1\r\n\r\n"[..], "08P01"),
-            (b"\0\0\0\x07abc", "08P01"),
-            (b"\0\0\x27\x15", "08P01"),
-            (b"\0\0\0\x09\0\x03\0\0x", "08P01"),
+            (&b"\0\0\0\x09\0\x03\0\0x"[..], "08P01"),
+            (b"\0\0\0\x0d\0\x03\0\0user\0", "08P01"),
             (b"\0\0\0\x08\0\x02\0\0", "0A000"),
             (b"\0\0\0\x09\0\x03\0\0\0", "28000"),
         ] {
@@ -109,6 +107,32 @@ fn what_is_not_the_protocol_is_answered_as_such() {
             let error = raw.error().await;
             assert_eq!(error.sqlstate(), sqlstate, "{packet:?}");
         }
+    });
+}
+
+/// As PostgreSQL does: no first packet has such a length, or it is a cancel request, which is never answered.
+#[test]
+fn what_is_no_first_packet_is_closed_without_an_answer() {
+    run(async {
+        let gateway = Stage::flexible().await.gateway().await;
+        for packet in NO_FIRST_PACKET {
+            let mut raw = Raw::new(gateway.dial().await);
+            raw.send(packet).await;
+            assert_eq!(raw.read().await, None, "{packet:?}");
+            let mut raw = Raw::new(gateway.dial_tls().await);
+            raw.send(packet).await;
+            assert_eq!(raw.read().await, None, "{packet:?} inside TLS");
+        }
+    });
+}
+
+#[test]
+fn bytes_behind_a_request_for_tls_are_ignored_in_the_packet_alone() {
+    run(async {
+        let gateway = Stage::flexible().await.gateway().await;
+        let mut raw = Raw::new(gateway.dial().await);
+        raw.send(b"\0\0\0\x09\x04\xd2\x16\x2fx").await;
+        assert_eq!(raw.byte().await, b'S');
     });
 }
 

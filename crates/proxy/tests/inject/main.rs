@@ -7,8 +7,10 @@
     reason = "a test, whose helpers stand outside of test functions"
 )]
 
+mod capacity;
 mod doors;
 mod drain;
+mod kept;
 mod middle;
 mod observe;
 mod papers;

@@ -1,5 +1,6 @@
 //! What can be seen from outside: metrics, status, probes, the audit log, and that no token is in any of them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -54,7 +55,11 @@ struct Watched {
 
 impl Watched {
     async fn new(connector: Connector, limits: Limits) -> Self {
-        let (stop, audit) = (CancellationToken::new(), Kept::default());
+        Self::writing_to(Kept::default(), connector, limits).await
+    }
+
+    async fn writing_to(audit: Kept, connector: Connector, limits: Limits) -> Self {
+        let stop = CancellationToken::new();
         let kept = audit.clone();
         let log = AuditLog::start(Box::new(move || Ok(Box::new(kept.clone())))).unwrap();
         let observer = Observer::new(|| SystemClock.now(), stop.clone(), Some(log));
@@ -154,11 +159,15 @@ fn sessions_are_counted_and_written_down_and_no_token_is_seen() {
         let mut guesser = watched.running.dial().await;
         guesser.write_all(&guess).await.unwrap();
         assert_eq!(guesser.read(&mut [0]).await.unwrap(), 0, "nothing is said of a guess");
-        drop(client);
+        // A driver that gives up before it is connected sends Terminate; it is not refused.
+        let mut early = watched.running.dial().await;
+        early.write_all(b"X\0\0\0\x04").await.unwrap();
+        assert_eq!(early.read(&mut [0]).await.unwrap(), 0, "nothing is said to it");
+        drop((client, early));
         watched.empty().await;
 
         for (series, value) in [
-            ("connections_total{target=\"my-target\"}", 5.0),
+            ("connections_total{target=\"my-target\"}", 6.0),
             ("cancels_total{target=\"my-target\",result=\"passed_on\"}", 1.0),
             ("cancels_total{target=\"my-target\",result=\"unknown_key\"}", 1.0),
             ("cancels_total{target=\"my-target\",result=\"failed\"}", 0.0),
@@ -192,6 +201,7 @@ fn sessions_are_counted_and_written_down_and_no_token_is_seen() {
         assert!(start["client"].as_str().unwrap().starts_with("127.0.0.1:"), "{start}");
         assert_eq!((&refused["sqlstate"], &refused["role"]), (&"28000".into(), &UNMAPPED.into()));
         assert_eq!((&end["session"], &end["ended_by"]), (&start["session"], &"client".into()), "{end}");
+        assert!(audit.iter().all(|line| line["instance"] == start["instance"]), "{audit:?}");
         assert!(end["bytes_to_client"].as_u64().unwrap() > 1_000_000, "{end}");
         assert!(end["seconds"].as_f64().is_some() && end["backend_pid"] == pid, "{end}");
 
@@ -217,6 +227,46 @@ fn sessions_are_counted_and_written_down_and_no_token_is_seen() {
             for piece in token.split('.') {
                 assert!(!text.contains(piece), "{at} lets a part of the token be read");
             }
+        }
+    });
+}
+
+/// Processes that write to one file one after the other, or at the same time: each number comes twice, and each session once.
+#[test]
+fn the_lines_of_a_session_can_be_paired_whatever_process_wrote_them() {
+    run(async {
+        let stage = Stage::shared().await;
+        let file = Kept::default();
+        let mut processes = Vec::new();
+        for _ in 0..3 {
+            let process = Watched::writing_to(file.clone(), stage.connector(""), Limits::default()).await;
+            let clients = [
+                process.running.connect(ROLE, "postgres").await.unwrap(),
+                process.running.connect(ROLE, "postgres").await.unwrap(),
+            ];
+            process.running.refusal(UNMAPPED, "postgres").await;
+            processes.push((process, clients));
+        }
+        for (process, clients) in processes {
+            drop(clients);
+            process.empty().await;
+            process.audit().await;
+        }
+        let mut pairs = BTreeMap::<(String, u64), Vec<Value>>::new();
+        let mut instances = BTreeSet::new();
+        for line in file.text().lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let instance = line["instance"].as_str().unwrap().to_owned();
+            instances.insert(instance.clone());
+            if let Some(session) = line["session"].as_u64() {
+                pairs.entry((instance, session)).or_default().push(line);
+            }
+        }
+        assert_eq!((instances.len(), pairs.len()), (3, 6));
+        for (session, lines) in pairs {
+            let [start, end] = &lines[..] else { panic!("{session:?}: {lines:?}") };
+            assert_eq!((&start["event"], &end["event"]), (&"start".into(), &"end".into()));
+            assert_eq!((&start["client"], &start["backend_pid"]), (&end["client"], &end["backend_pid"]));
         }
     });
 }
@@ -330,6 +380,7 @@ fn each_listener_answers_what_is_its_own() {
             ("/", 200, 404),
             ("/status.json", 200, 404),
             ("/quitquitquit", 403, 404),
+            ("/pool/close", 403, 404),
             ("/nothing", 404, 404),
         ] {
             assert_eq!(watched.get(path).await.0, admin, "{path}");
@@ -346,6 +397,12 @@ fn each_listener_answers_what_is_its_own() {
             ("POST", "/quitquitquit", "Host: evil.example".to_owned(), 421),
             ("POST", "/quitquitquit", format!("{own}\r\nOrigin: http://evil.example"), 403),
             ("POST", "/quitquitquit", format!("{own}\r\nOrigin: null"), 403),
+            ("POST", "/pool/close", "Host: evil.example".to_owned(), 421),
+            ("POST", "/pool/close", format!("{own}\r\nOrigin: http://evil.example"), 403),
+            ("DELETE", "/pool/close", own.clone(), 403),
+            ("POST", "/pool/close?datbase=x", own.clone(), 400),
+            ("POST", "/pool/close?database=", own.clone(), 400),
+            ("POST", "/pool/close?database=x&database=y", own.clone(), 400),
             ("GET", "/liveness", format!("{own}\r\nX-Long: {}", "x".repeat(20_000)), 431),
             ("GET", "/liveness", format!("{own}{}", "\r\nX-Many: 1".repeat(100)), 431),
         ] {
@@ -357,6 +414,46 @@ fn each_listener_answers_what_is_its_own() {
         assert!(!watched.stop.is_cancelled(), "nobody has asked for it in the right way");
         assert_eq!(ask(watched.admin, &request("POST", "/quitquitquit", &own)).await.0, 200);
         assert!(watched.stop.is_cancelled());
+    });
+}
+
+#[test]
+fn sessions_that_wait_let_go_of_their_database_when_asked() {
+    run(async {
+        let stage = Stage::shared().await;
+        let superuser = stage.superuser().await;
+        let observer = Observer::new(|| SystemClock.now(), CancellationToken::new(), None);
+        let admin = listen(&observer, Scope::Admin).await;
+        let close = async |query: &str| {
+            ask(admin, &format!("POST /pool/close{query} HTTP/1.1\r\nHost: {admin}\r\n\r\n")).await
+        };
+        let name = "let \"go\" of & + ü";
+        let named = "?database=let+%22go%22%20of%20%26%20%2B%20%C3%BC";
+        let quoted = format!("\"{}\"", name.replace('"', "\"\""));
+        for (target, options) in [
+            ("reusing", Options { reuse: true, ..Options::default() }),
+            ("warm", Options { warm: 2, ..Options::default() }),
+        ] {
+            superuser.batch_execute(&format!("CREATE DATABASE {quoted}")).await.unwrap();
+            let options = Options { observer: observer.target(target), ..options };
+            let running = Running::with(stage.connector(""), options).await;
+            for database in [name, "postgres"] {
+                drop(running.connect(ROLE, database).await.unwrap());
+            }
+            let waiting = if target == "warm" { 4 } else { 2 };
+            running.until_supply(|supply| supply.ready == waiting).await;
+            assert_eq!(close("?database=another").await.1.lines().last(), Some("closed 0"));
+            let closed = format!("closed {}", waiting / 2);
+            assert_eq!(close(named).await.1.lines().last(), Some(&*closed));
+            superuser.batch_execute(&format!("DROP DATABASE {quoted}")).await.unwrap();
+            assert_eq!(running.injector.supply().ready, waiting / 2, "those of another database stay");
+            assert_eq!(close("").await.1.lines().last(), Some(&*closed));
+            assert_eq!(running.injector.supply().ready, 0);
+            // One that has gone is not asked any more.
+            running.shutdown.cancel();
+            running.served.await.unwrap();
+        }
+        assert_eq!(close("").await.1.lines().last(), Some("closed 0"));
     });
 }
 

@@ -15,10 +15,11 @@ use tokio_postgres::Client;
 use crate::scripted::{Connected, Scripted, setting};
 use crate::stage::{ROLE, Raw, Running, Stage, one, pid, run};
 
-/// What the proxy says to a server before it uses a session again for the first time, and what the server answers.
-const CLEAN: &[u8] = b"Q\0\0\0\x10DISCARD ALL\0Q\0\0\0\x0fRESET ROLE\0Q\0\0\0\x0eSHOW role\0";
+/// What the proxy says to a server before it uses a session again, and what the server answers.
+const CLEAN: &[u8] = b"Q\0\0\0\x10DISCARD ALL\0Q\0\0\0\x0fRESET ROLE\0\
+    Q\0\0\0\x2aSELECT pg_catalog.pg_my_temp_schema()\0";
 const CLEANED: &[u8] = b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05IC\0\0\0\x0aRESET\0Z\0\0\0\x05I\
-    T\0\0\0\x06\0\0D\0\0\0\x0e\0\x01\0\0\0\x04noneC\0\0\0\x09SHOW\0Z\0\0\0\x05I";
+    T\0\0\0\x06\0\x01D\0\0\0\x0b\0\x01\0\0\0\x010C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I";
 const READY: &[u8] = b"Z\0\0\0\x05I";
 
 async fn reusing(stage: &Stage) -> Running {
@@ -45,7 +46,7 @@ fn the_next_client_finds_nothing_of_the_one_before() {
             .batch_execute(
                 "SET work_mem = '1234kB'; SET TimeZone = 'Asia/Tokyo'; SET statement_timeout = '1h';
                  SET application_name = 'somebody'; SET client_encoding = 'LATIN1'; SET my.setting = 'mine';
-                 CREATE TEMP TABLE left_behind (n serial); INSERT INTO left_behind DEFAULT VALUES;
+                 CREATE SCHEMA left_behind CREATE SEQUENCE counted; SELECT nextval('left_behind.counted');
                  PREPARE prepared AS SELECT 1; LISTEN channel; SELECT pg_advisory_lock(4711);
                  DECLARE held CURSOR WITH HOLD FOR SELECT 1; SET ROLE pg_monitor",
             )
@@ -77,7 +78,6 @@ fn the_next_client_finds_nothing_of_the_one_before() {
             ("SELECT coalesce(current_setting('my.setting', true), '')", ""),
             ("SELECT current_user::text", ROLE),
             ("SELECT session_user::text", ROLE),
-            ("SELECT coalesce(to_regclass('pg_temp.left_behind')::text, '')", ""),
             ("SELECT count(*)::text FROM pg_prepared_statements WHERE name = 'prepared'", "0"),
             ("SELECT count(*)::text FROM pg_cursors WHERE name = 'held'", "0"),
             ("SELECT count(*)::text FROM pg_listening_channels()", "0"),
@@ -276,7 +276,7 @@ fn many_clients_share_few_sessions_and_nothing_else() {
                     let found = "SELECT coalesce(current_setting('my.setting', true), '')";
                     assert_eq!(one(&client, found).await, "");
                     client
-                        .batch_execute(&format!("SET my.setting = '{mine}'; CREATE TEMP TABLE mine ()"))
+                        .batch_execute(&format!("SET my.setting = '{mine}'; PREPARE mine AS SELECT 1"))
                         .await
                         .unwrap();
                     assert_eq!(one(&client, found).await, mine);
@@ -314,7 +314,8 @@ async fn scripted(
 ) -> (Raw<TcpStream>, Connected, CancelRequest) {
     let mut client = Raw::new(running.dial().await);
     client.start(&start("scripted")).await;
-    let session = server.session(process_id).await;
+    let mut session = server.session(process_id).await;
+    session.identify(b'1').await;
     let key = client.until_ready().await.into_iter().find_map(|message| match message {
         BackendMessage::BackendKeyData(key) => {
             Some(CancelRequest { process_id: key.process_id, key: key.key })
@@ -348,6 +349,7 @@ fn settings_are_told_as_they_are_and_the_key_is_another() {
 
         let mut next = Raw::new(running.dial().await);
         next.start(&start("scripted").with_version(ProtocolVersion::V3_2)).await;
+        session.identify(b'1').await;
         let messages = next.until_ready().await;
         let settings: Vec<_> =
             messages.iter().filter(|it| matches!(it, BackendMessage::ParameterStatus(_))).collect();
@@ -426,6 +428,7 @@ fn whoever_comes_while_a_session_is_cleaned_gets_that_one() {
         let mut next = Raw::new(running.dial().await);
         next.start(&start("scripted")).await;
         session.stream.write_all(CLEANED).await.unwrap();
+        session.identify(b'1').await;
         next.until_ready().await;
         assert_eq!(running.injector.supply().hits, 1);
     });

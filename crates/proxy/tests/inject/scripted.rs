@@ -18,6 +18,9 @@ use tokio_rustls::server::TlsStream;
 
 use crate::stage::Stage;
 
+/// What the proxy asks a session that it keeps.
+const CHECK: &str = include_str!("../../src/inject/kept_session.sql");
+
 pub(crate) struct Scripted {
     listener: TcpListener,
     tls: TlsAcceptor,
@@ -28,6 +31,8 @@ pub(crate) struct Scripted {
 pub(crate) struct Connected {
     pub(crate) stream: TlsStream<TcpStream>,
     received: BytesMut,
+    /// What it was signed in with.
+    pub(crate) token: String,
 }
 
 impl Scripted {
@@ -42,6 +47,11 @@ impl Scripted {
         stage.connector_to(self.listener.local_addr().unwrap().port(), "", &self.roots)
     }
 
+    /// The next connection, and nothing said to it.
+    pub(crate) async fn tcp(&self) -> (TcpStream, std::net::SocketAddr) {
+        self.listener.accept().await.unwrap()
+    }
+
     /// The next connection, inside TLS.
     pub(crate) async fn accept(&self) -> Connected {
         let (mut stream, _) = self.listener.accept().await.unwrap();
@@ -49,7 +59,11 @@ impl Scripted {
         stream.set_nodelay(true).unwrap();
         stream.read_exact(&mut [0; 8]).await.unwrap();
         stream.write_all(b"S").await.unwrap();
-        Connected { stream: self.tls.accept(stream).await.unwrap(), received: BytesMut::new() }
+        Connected {
+            stream: self.tls.accept(stream).await.unwrap(),
+            received: BytesMut::new(),
+            token: String::new(),
+        }
     }
 
     /// The next connection, signed in.
@@ -93,9 +107,13 @@ impl Connected {
             }
         };
         self.send(&[BackendMessage::Authentication(Authentication::CleartextPassword)]).await;
-        while AuthenticationAnswer::decode(&mut self.received).unwrap().is_none() {
-            self.more().await;
-        }
+        let answer = loop {
+            match AuthenticationAnswer::decode(&mut self.received).unwrap() {
+                Some(answer) => break answer,
+                None => self.more().await,
+            }
+        };
+        self.token = String::from_utf8(answer.password().unwrap().to_vec()).unwrap();
         start
     }
 
@@ -133,6 +151,23 @@ impl Connected {
             self.more().await;
         }
         assert_eq!(self.received.split_to(bytes.len()), bytes);
+    }
+
+    /// Is asked what its role and its database are, and answers with a fingerprint of this digit.
+    pub(crate) async fn identify(&mut self, digit: u8) {
+        let sql = CHECK.trim_end();
+        let length = u32::try_from(sql.len() + 5).unwrap();
+        self.expect(&[b"Q", &length.to_be_bytes()[..], sql.as_bytes(), b"\0"].concat()).await;
+        let row = [b"T\0\0\0\x06\0\x01D\0\0\0\x4a\0\x01\0\0\0\x40", &[digit; 64][..]].concat();
+        let answer = [&row[..], b"C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I"].concat();
+        self.stream.write_all(&answer).await.unwrap();
+        self.stream.flush().await.unwrap();
+    }
+
+    /// Says what no server says.
+    pub(crate) async fn talk_nonsense(&mut self) {
+        self.stream.write_all(b"?\0\0\0\x04").await.unwrap();
+        self.stream.flush().await.unwrap();
     }
 
     /// Waits until the other side hangs up, having said nothing more than its farewell.

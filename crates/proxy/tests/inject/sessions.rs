@@ -102,7 +102,7 @@ fn a_second_request_for_encryption_is_an_error() {
         raw.stream.write_all(&out).await.unwrap();
         assert_eq!(raw.stream.read_u8().await.unwrap(), b'N');
         raw.stream.write_all(&out).await.unwrap();
-        assert_eq!(raw.error().await.sqlstate(), "08P01");
+        assert_eq!(raw.error().await.sqlstate(), "0A000");
     });
 }
 

@@ -92,13 +92,18 @@ impl Stage {
 
     /// The superuser, past everything.
     pub(crate) async fn superuser(&self) -> Client {
+        self.superuser_in("postgres").await
+    }
+
+    /// The same in this database.
+    pub(crate) async fn superuser_in(&self, database: &str) -> Client {
         let mut config = tokio_postgres::Config::new();
         config
             .host_path(self.db.socket_dir())
             .port(self.db.port())
             .user(self.db.superuser())
             .password(self.db.password().expose_secret())
-            .dbname("postgres");
+            .dbname(database);
         let (client, connection) = config.connect(NoTls).await.unwrap();
         tokio::spawn(connection);
         client
@@ -107,6 +112,12 @@ impl Stage {
     /// The way to this stage's gateway; `more` may name a role and a database.
     pub(crate) fn connector(&self, more: &str) -> Connector {
         self.connector_to(self.gateway.port(), more, self.azure.certificates().pem())
+    }
+
+    /// The same with another source of tokens.
+    pub(crate) fn connector_with(&self, credential: Credential) -> Connector {
+        let target = self.connector("").target().clone();
+        Connector::new(target, credential, resource()).unwrap()
     }
 
     pub(crate) fn connector_to(&self, port: u16, more: &str, roots: &str) -> Connector {

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use pgentra_proxy::inject::{Naming, Options};
 use pgentra_proxy::session::Limits;
 use pgentra_wire::backend::BackendMessage;
+use pgentra_wire::fields::{Fields, Severity};
 use pgentra_wire::startup::{CancelKey, CancelRequest, ProtocolVersion, StartupMessage};
 use tokio::io::AsyncWriteExt;
 use tokio_postgres::NoTls;
@@ -88,6 +89,25 @@ fn every_parameter_goes_to_the_server_and_protocol_options_do_not() {
         };
         assert_eq!(negotiated.options().collect::<Vec<_>>(), [b"_pq_.option"]);
         assert_eq!(negotiated.newest(), ProtocolVersion::V3_2);
+    });
+}
+
+/// Invariant 2: a client is not given the token of the proxy, whatever the server says before and right behind ReadyForQuery.
+#[test]
+fn a_server_that_repeats_the_token_does_not_get_it_to_the_client() {
+    run(async {
+        let stage = Stage::shared().await;
+        let server = Scripted::new().await;
+        let running = Running::with(server.connector(stage), Options::default()).await;
+        let mut raw = Raw::new(running.dial().await);
+        raw.start(&StartupMessage::new(ProtocolVersion::V3_0, ROLE).unwrap()).await;
+        let mut session = server.accept().await;
+        session.start_up().await;
+        let notice = BackendMessage::NoticeResponse(Fields::new(Severity::Notice, "00000", &session.token));
+        session.let_in_and_say(1, b"key!", Some(notice)).await;
+        raw.until_ready().await;
+        let Some(BackendMessage::NoticeResponse(behind)) = raw.read().await else { panic!("no notice") };
+        assert_eq!(behind.message(), "[redacted]");
     });
 }
 

@@ -70,7 +70,8 @@ pub(crate) fn is_refusal(error: &(dyn Error + 'static)) {
 
 /// The metadata service refuses from now on.
 pub(crate) fn refuse_tokens(cloud: &Cloud) {
-    let answer = r#"{"error":"invalid_request","error_description":"Multiple user assigned identities exist"}"#;
+    let answer =
+        r#"{"error":"invalid_request","error_description":"Multiple user assigned identities exist"}"#;
     cloud.azure.faults().push_lasting(Endpoint::ImdsToken, Fault::status(400, answer));
 }
 

@@ -85,7 +85,10 @@ async fn azure_is_gone_for_longer_than_a_token_lives() {
     let proxy = Proxy::start(&cloud).await;
     let mut early = PgConnection::connect_with(&proxy.sqlx()).await.unwrap();
     // An answer that no source tries again: a test must not wait for retries.
-    let gone = Fault::status(400, r#"{"error":"invalid_request","error_description":"Multiple user assigned identities exist"}"#);
+    let gone = Fault::status(
+        400,
+        r#"{"error":"invalid_request","error_description":"Multiple user assigned identities exist"}"#,
+    );
     cloud.azure.faults().push_lasting(Endpoint::ImdsToken, gone);
     // The token lives, and is used; that no newer one can be had is nobody's concern yet.
     cloud.pass(LIFETIME / 2).await;

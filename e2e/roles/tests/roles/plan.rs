@@ -47,9 +47,14 @@ fn a_plan_says_what_would_be_done() {
                 format!("+ SELECT for {role} on new tables of \"{admin}\" in schema s in database plan_app"),
             ]
         );
-        let script = plan.script();
-        assert!(script.starts_with("\\connect \"postgres\"\nBEGIN;\n"), "{script}");
-        assert!(script.contains("\nCOMMIT;\n\\connect \"plan_app\"\nBEGIN;\n"), "{script}");
+        let script = plan.script().unwrap();
+        assert!(script.starts_with("\\set ON_ERROR_STOP on\n\\encoding UTF8\n\\connect -reuse-previous=on \"dbname='postgres'\"\n"), "{script}");
+        assert!(
+            script.contains(
+                "\nCOMMIT;\n\\connect -reuse-previous=on \"dbname='plan_app'\"\n\\encoding UTF8\nBEGIN;\n"
+            ),
+            "{script}"
+        );
         assert!(
             stage
                 .texts("postgres", "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'plan%'")

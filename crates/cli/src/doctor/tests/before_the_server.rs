@@ -169,7 +169,14 @@ async fn claims(stage: &mut Stage) {
     let in_an_hour = unix(SystemClock.now()) + 3600;
     let opaque = format!(r#"{{"accessToken":"opaque-and-long-enough","expires_on":{in_an_hour}}}"#);
     let management = token_for(stage, "https://management.azure.com").await;
+    let slashed = token_for(stage, &format!("{}/", Cloud::Public.postgres_resource())).await;
     for (what, one, expected) in [
+        (
+            "a slash too many",
+            stage.on(Host::Vm).with(&["--resource", "https://ossrdbms-aad.database.windows.net/"]),
+            "claims: claims-audience",
+        ),
+        ("a slash too many from a command", stage.on(Host::Vm).token(&slashed), "claims: claims-audience"),
         ("a token for another API", stage.on(Host::Vm).token(&management), "claims: claims-audience"),
         (
             "a server of another cloud",

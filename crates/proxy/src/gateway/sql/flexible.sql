@@ -9,8 +9,11 @@ CREATE TABLE IF NOT EXISTS pgentra.principal (
     tenant_id  uuid NOT NULL,
     kind       text NOT NULL CHECK (kind IN ('user', 'group', 'service')),
     is_admin   boolean NOT NULL,
-    is_mfa     boolean NOT NULL
+    is_mfa     boolean NOT NULL,
+    -- Resource Manager made the role, so Resource Manager may drop it.
+    of_server  boolean NOT NULL DEFAULT false
 );
+ALTER TABLE pgentra.principal ADD COLUMN IF NOT EXISTS of_server boolean NOT NULL DEFAULT false;
 REVOKE ALL ON pgentra.principal FROM PUBLIC;
 
 SELECT pgentra.make_role('pgentra_principal');
@@ -28,38 +31,56 @@ CREATE OR REPLACE VIEW pgentra.mapping AS
         WHERE m.member = r.oid AND marker.rolname = 'pgentra_principal');
 REVOKE ALL ON pgentra.mapping FROM PUBLIC;
 
+-- What keeps a call from being carried out. The functions that clients call raise it themselves: an error that another
+-- function raises has the names of both in its context, and Azure shows none.
+
 -- Whoever is signed in must be an Entra administrator; being one in another role's name does not count.
-CREATE OR REPLACE FUNCTION pgentra.require_administrator() RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE OR REPLACE FUNCTION pgentra.caller_problem(OUT message text, OUT code text, OUT hint text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pgentra.mapping WHERE rolname = session_user AND is_admin) THEN
-        RAISE EXCEPTION 'Only a Microsoft Entra administrator can manage Microsoft Entra roles.'
-            USING ERRCODE = 'insufficient_privilege',
-                  HINT = 'Sign in as the Microsoft Entra administrator of the server and try again.';
+        message := 'Only a Microsoft Entra administrator can manage Microsoft Entra roles.';
+        code := 'insufficient_privilege';
+        hint := 'Sign in as the Microsoft Entra administrator of the server and try again.';
     END IF;
 END
 $$;
 
--- Checks what the functions are given.
-CREATE OR REPLACE FUNCTION pgentra.require_arguments(rolename text, objectid text, objecttype text) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- What the functions are given. A principal of the directory has one kind; of others nothing is known.
+CREATE OR REPLACE FUNCTION pgentra.argument_problem(
+    rolename text, objectid text, objecttype text, OUT message text, OUT code text, OUT hint text)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    actual text;
 BEGIN
+    code := 'invalid_parameter_value';
     IF rolename IS NULL OR rolename = '' THEN
-        RAISE EXCEPTION 'The role name is missing.' USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    IF octet_length(rolename) > 63 THEN
-        RAISE EXCEPTION 'The role name "%" is longer than 63 bytes.', rolename
-            USING ERRCODE = 'name_too_long', HINT = 'Choose another role name: with an object id any name will do.';
-    END IF;
-    IF objectid IS NULL OR objectid !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
-        RAISE EXCEPTION 'The object id "%" is not a GUID.', objectid USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    IF objecttype IS NULL OR objecttype NOT IN ('user', 'group', 'service') THEN
-        RAISE EXCEPTION 'The object type "%" is not one of user, group, service.', objecttype
-            USING ERRCODE = 'invalid_parameter_value';
+        message := 'The role name is missing.';
+        hint := 'The first argument is the name of the role.';
+    ELSIF octet_length(rolename) > 63 THEN
+        message := format('The role name "%s" is longer than 63 bytes.', rolename);
+        code := 'name_too_long';
+        hint := 'Choose another role name: with an object id any name will do.';
+    ELSIF objectid IS NULL OR objectid !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
+        message := format('The object id "%s" is not a GUID.', objectid);
+        hint := 'The second argument is the object id of the principal, as the directory shows it.';
+    ELSIF objecttype IS NULL OR objecttype NOT IN ('user', 'group', 'service') THEN
+        message := format('The object type "%s" is not one of user, group, service.', objecttype);
+        hint := 'Managed identities and applications are of the type service.';
+    ELSE
+        SELECT d.kind INTO actual FROM pgentra.directory d WHERE d.object_id = objectid::uuid;
+        IF actual <> objecttype THEN
+            message := format(
+                'incorrect object type provided for principal, given object type: %L, actual object type: %L',
+                objecttype, actual);
+            code := 'internal_error';
+            hint := format('Give the object type %L.', actual);
+        END IF;
     END IF;
 END
 $$;
+
+DROP FUNCTION IF EXISTS pgentra.require_administrator(), pgentra.require_arguments(text, text, text);
 
 -- Binds a role, which may be there already, to a principal.
 CREATE OR REPLACE FUNCTION pgentra.bind(
@@ -67,18 +88,30 @@ CREATE OR REPLACE FUNCTION pgentra.bind(
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     bound oid;
+    problem record;
+    made_by_server boolean;
 BEGIN
-    PERFORM pgentra.require_arguments(rolename, objectid, objecttype);
+    problem := pgentra.argument_problem(rolename, objectid, objecttype);
+    IF problem.message IS NOT NULL THEN
+        RAISE EXCEPTION USING MESSAGE = problem.message, ERRCODE = problem.code, HINT = problem.hint;
+    END IF;
     SELECT r.oid INTO bound FROM pg_roles r WHERE r.rolname = rolename;
     IF bound IS NULL THEN
         EXECUTE format('CREATE ROLE %I', rolename);
         SELECT r.oid INTO STRICT bound FROM pg_roles r WHERE r.rolname = rolename;
     END IF;
+    made_by_server := EXISTS (
+        SELECT FROM pgentra.mapping m JOIN pgentra.principal p USING (role)
+        WHERE m.role = bound AND m.object_id = objectid::uuid AND p.of_server);
     DELETE FROM pgentra.principal p WHERE p.role = bound OR NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = p.role);
-    INSERT INTO pgentra.principal (role, object_id, tenant_id, kind, is_admin, is_mfa)
-        SELECT bound, objectid::uuid, g.tenant_id, objecttype, coalesce(isadmin, false), coalesce(ismfa, false)
+    INSERT INTO pgentra.principal (role, object_id, tenant_id, kind, is_admin, is_mfa, of_server)
+        SELECT bound, objectid::uuid, g.tenant_id, objecttype, coalesce(isadmin, false), coalesce(ismfa, false),
+               made_by_server
         FROM pgentra.gateway g;
     EXECUTE format('ALTER ROLE %I LOGIN', rolename);
+    -- A new row in pg_auth_members each time, which every role can read: the proxy's kept sessions end with the mapping that they
+    -- were opened under.
+    PERFORM pgentra.revoke('pgentra_principal', rolename);
     EXECUTE format('GRANT pgentra_principal TO %I', rolename);
     PERFORM pgentra.adopt(rolename);
     PERFORM pgentra.set_administrator(rolename, coalesce(isadmin, false));
@@ -107,9 +140,14 @@ BEGIN
     IF isadmin THEN
         -- A role cannot be a member of its own member.
         PERFORM pgentra.revoke(rolename, 'azure_pg_admin');
-        EXECUTE format('ALTER ROLE %I CREATEROLE CREATEDB', rolename);
+        -- REPLICATION too, so that it can be given to others, as on Azure. Before PostgreSQL 16 that takes a superuser.
+        EXECUTE format('ALTER ROLE %I CREATEROLE CREATEDB REPLICATION', rolename);
         EXECUTE format('GRANT azure_pg_admin TO %I', rolename);
     ELSE
+        -- A role that was no administrator keeps what an administrator gave it.
+        IF EXISTS (SELECT FROM pg_roles r WHERE r.rolname = rolename AND r.rolcreaterole AND r.rolreplication) THEN
+            EXECUTE format('ALTER ROLE %I NOREPLICATION', rolename);
+        END IF;
         EXECUTE format('ALTER ROLE %I NOCREATEROLE NOCREATEDB', rolename);
         PERFORM pgentra.revoke('azure_pg_admin', rolename);
         IF needs_admin_option THEN
@@ -119,12 +157,76 @@ BEGIN
 END
 $$;
 
+-- Binds a role as one of Resource Manager's administrators.
+CREATE OR REPLACE FUNCTION pgentra.make_administrator(rolename text, objectid text, objecttype text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pgentra.bind(rolename, objectid, objecttype, true, false);
+    UPDATE pgentra.principal p SET of_server = true FROM pg_roles r WHERE r.oid = p.role AND r.rolname = rolename;
+END
+$$;
+
+-- What Resource Manager does for a new administrator of the server. Returns why it is not done: on Azure a principal that
+-- is there already stays what it is. The same administrator once more is no change.
+CREATE OR REPLACE FUNCTION pgentra.add_administrator(rolename text, objectid text, objecttype text) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    problem record;
+BEGIN
+    problem := pgentra.argument_problem(rolename, objectid, objecttype);
+    IF problem.message IS NOT NULL THEN
+        RETURN problem.message;
+    END IF;
+    IF EXISTS (
+        SELECT FROM pgentra.mapping m JOIN pgentra.principal p USING (role)
+        WHERE m.rolname = rolename AND m.object_id = objectid::uuid AND m.is_admin AND p.of_server) THEN
+        RETURN NULL;
+    END IF;
+    IF EXISTS (SELECT FROM pgentra.mapping m WHERE m.object_id = objectid::uuid)
+        OR EXISTS (SELECT FROM pg_roles r WHERE r.rolname = rolename) THEN
+        RETURN 'Updating an existing principal isn''t supported. Drop and recreate the Microsoft Entra principal.';
+    END IF;
+    PERFORM pgentra.make_administrator(rolename, objectid, objecttype);
+    RETURN NULL;
+END
+$$;
+
+-- What Resource Manager does when an administrator is removed: the role that it made goes. One that owns something cannot
+-- go; it stays for the other administrators to deal with, and nobody signs in as it any more.
+CREATE OR REPLACE FUNCTION pgentra.remove_administrator(objectid text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    removed record;
+BEGIN
+    FOR removed IN
+        SELECT m.role, m.rolname FROM pgentra.mapping m JOIN pgentra.principal p USING (role)
+        WHERE m.object_id = objectid::uuid AND p.of_server
+    LOOP
+        BEGIN
+            EXECUTE format('DROP ROLE %I', removed.rolname);
+        EXCEPTION WHEN dependent_objects_still_exist THEN
+            PERFORM pgentra.set_administrator(removed.rolname, false);
+            PERFORM pgentra.revoke('pgentra_principal', removed.rolname);
+            EXECUTE format('ALTER ROLE %I NOLOGIN PASSWORD NULL', removed.rolname);
+        END;
+        DELETE FROM pgentra.principal p WHERE p.role = removed.role;
+    END LOOP;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION pg_catalog.pgaadauth_create_principal_with_oid(
     rolename text, objectid text, objecttype text, isadmin boolean, ismfa boolean) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    problem record;
 BEGIN
-    PERFORM pgentra.require_administrator();
-    PERFORM pgentra.require_arguments(rolename, objectid, objecttype);
+    problem := pgentra.caller_problem();
+    IF problem.message IS NULL THEN
+        problem := pgentra.argument_problem(rolename, objectid, objecttype);
+    END IF;
+    IF problem.message IS NOT NULL THEN
+        RAISE EXCEPTION USING MESSAGE = problem.message, ERRCODE = problem.code, HINT = problem.hint;
+    END IF;
     EXECUTE format('CREATE ROLE %I', rolename);
     PERFORM pgentra.bind(rolename, objectid, objecttype, isadmin, ismfa);
     RETURN format('Created role for "%s"', rolename);
@@ -136,8 +238,12 @@ CREATE OR REPLACE FUNCTION pg_catalog.pgaadauth_create_principal(
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found pgentra.directory;
+    problem record;
 BEGIN
-    PERFORM pgentra.require_administrator();
+    problem := pgentra.caller_problem();
+    IF problem.message IS NOT NULL THEN
+        RAISE EXCEPTION USING MESSAGE = problem.message, ERRCODE = problem.code, HINT = problem.hint;
+    END IF;
     SELECT d.* INTO STRICT found FROM pgentra.directory d WHERE d.name = rolename;
     RETURN pgaadauth_create_principal_with_oid(rolename, found.object_id::text, found.kind, isadmin, ismfa);
 EXCEPTION
@@ -157,8 +263,15 @@ CREATE OR REPLACE FUNCTION pg_catalog.pgaadauth_update_principal_with_oid(
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     updated oid;
+    problem record;
 BEGIN
-    PERFORM pgentra.require_administrator();
+    problem := pgentra.caller_problem();
+    IF problem.message IS NULL THEN
+        problem := pgentra.argument_problem(rolename, objectid, objecttype);
+    END IF;
+    IF problem.message IS NOT NULL THEN
+        RAISE EXCEPTION USING MESSAGE = problem.message, ERRCODE = problem.code, HINT = problem.hint;
+    END IF;
     SELECT r.oid INTO updated FROM pg_roles r WHERE r.rolname = rolename;
     IF updated IS NULL THEN
         RAISE EXCEPTION 'role "%" does not exist', rolename USING ERRCODE = 'undefined_object';
@@ -177,8 +290,12 @@ CREATE OR REPLACE FUNCTION pg_catalog.pgaadauth_drop_principal_if_exists(rolenam
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     dropped oid;
+    problem record;
 BEGIN
-    PERFORM pgentra.require_administrator();
+    problem := pgentra.caller_problem();
+    IF problem.message IS NOT NULL THEN
+        RAISE EXCEPTION USING MESSAGE = problem.message, ERRCODE = problem.code, HINT = problem.hint;
+    END IF;
     SELECT m.role INTO dropped FROM pgentra.mapping m WHERE m.rolname = rolename;
     IF dropped IS NULL THEN
         RETURN format('No role for "%s"', rolename);
@@ -192,8 +309,13 @@ $$;
 CREATE OR REPLACE FUNCTION pg_catalog.pgaadauth_list_principals(isadminvalue boolean)
 RETURNS TABLE (rolname name, principaltype text, objectid text, tenantid text, ismfa integer, isadmin integer)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    problem record;
 BEGIN
-    PERFORM pgentra.require_administrator();
+    problem := pgentra.caller_problem();
+    IF problem.message IS NOT NULL THEN
+        RAISE EXCEPTION USING MESSAGE = problem.message, ERRCODE = problem.code, HINT = problem.hint;
+    END IF;
     RETURN QUERY
         SELECT m.rolname, m.kind, m.object_id::text, m.tenant_id::text, m.is_mfa::integer, m.is_admin::integer
         FROM pgentra.mapping m

@@ -38,14 +38,15 @@ BEGIN
 END
 $$;
 
--- Whether a role may do what a superuser may, by itself or through a role that it is a member of.
+-- Whether a role may do what an administrator may not, by itself or through a role that it is a member of.
 CREATE OR REPLACE FUNCTION pgentra.is_powerful(role oid) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT EXISTS (
         SELECT FROM pg_roles r
         WHERE (r.oid = role OR pg_has_role(role, r.oid, 'MEMBER'))
-          AND (r.rolsuper OR r.rolreplication OR r.rolbypassrls OR r.rolname IN (
-                'pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files')))
+          AND (r.rolsuper OR r.rolbypassrls OR r.rolname IN (
+                'pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files',
+                'pg_read_all_data', 'pg_write_all_data', 'pg_maintain', 'pg_create_subscription')))
 $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pgentra FROM PUBLIC;

@@ -106,12 +106,17 @@ impl Door {
         client.send(&BackendMessage::Authentication(Authentication::SaslContinue(first))).await?;
 
         let answer = Answer::read(client).await?;
+        let turn = async { attempts.turn(&who).await.map_err(|wait| refusal::too_often(wait).into()) };
+        let attempt = client.while_present(turn).await?;
         let proven = exchange.last(answer.body())?;
         // Unknown and wrong take the same way, and the same work.
         match proven.filter(|_| is_known) {
-            Some(last) => client.send(&BackendMessage::Authentication(Authentication::SaslFinal(last))).await,
+            Some(last) => {
+                drop(attempt);
+                client.send(&BackendMessage::Authentication(Authentication::SaslFinal(last))).await
+            }
             None => {
-                attempts.failed(&who);
+                attempt.was_wrong();
                 Err(refusal::wrong_password(user).into())
             }
         }
