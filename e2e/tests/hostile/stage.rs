@@ -57,15 +57,18 @@ pub(crate) struct Probes {
 
 impl Probes {
     /// Notes a probe: `expected` has what may come back, with ` | ` between them; a `*` at the end stands for anything.
-    pub(crate) fn note(&self, area: &str, name: &str, expected: &str, got: &str) {
+    /// Says whether one of them did.
+    pub(crate) fn note(&self, area: &str, name: &str, expected: &str, got: &str) -> bool {
         let is_met = |one: &str| one.strip_suffix('*').map_or(one == got, |start| got.starts_with(start));
-        if !expected.split(" | ").any(is_met) {
+        let is_right = expected.split(" | ").any(is_met);
+        if !is_right {
             self.fault(format!("{area}: {name}: expected {expected:?}, got {got:?}"));
         }
         let name = format!("{area}: {name}");
         let mut names = self.names.lock().unwrap();
         assert!(!names.contains(&name), "two probes are called {name}");
         names.push(name);
+        is_right
     }
 
     /// Notes a fault.
