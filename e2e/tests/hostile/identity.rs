@@ -2,7 +2,7 @@
 
 use crate::papers::Papers;
 use crate::stage::{Door, LONG, Stage};
-use crate::wire::{Step, Stream, TERMINATE, Talk, V3, message, packet, query, send, start, start_as};
+use crate::wire::{Stream, TERMINATE, Talk, V3, message, packet, query, send, start, start_as};
 
 const AREA: &str = "identity";
 /// What a session answers that is the machine's.
