@@ -1,0 +1,262 @@
+//! Every command of the pages is run as it is typed, in the order of its page, at a local cloud.
+//!
+//! Names of the pages stand for those of the local cloud (see [`Page::typed`]). A proxy that would run until it is stopped
+//! reads its configuration and exits. What is not run here, or fails on purpose, is in [`EXCEPTIONS`] with the reason.
+#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use e2e::{Flavour, Lab, have};
+
+const PAGES: [&str; 8] = [
+    "README.md",
+    "docs/commands.md",
+    "docs/local.md",
+    "docs/proxy.md",
+    "docs/identity.md",
+    "docs/recipes.md",
+    "docs/kubernetes.md",
+    "docs/rust.md",
+];
+
+/// What becomes of a command that does not simply succeed.
+#[derive(Clone, Copy)]
+enum Expected {
+    /// It ends with this exit code.
+    Code(i32),
+    /// It is not run here.
+    Elsewhere,
+}
+use Expected::{Code, Elsewhere};
+
+/// Beginnings of commands on a page; what is expected of them; why.
+const EXCEPTIONS: &[(&str, &str, Expected, &str)] = &[
+    ("README.md", "cargo run --release -- quickstart", Elsewhere, "quickstart.rs runs the built program"),
+    ("README.md", "cargo xtask test", Elsewhere, "it is what runs this test"),
+    ("docs/local.md", "unshare --mount", Elsewhere, "hosts.rs runs the local cloud in a mount namespace"),
+    ("docs/local.md", "pgentra local up --detach --arc", Elsewhere, "hosts.rs does, in a mount namespace"),
+    ("docs/local.md", "az ", Elsewhere, "azure_cli.rs runs them"),
+    ("docs/local.md", "pgentra psql", Elsewhere, "article.rs runs the session of the article"),
+    ("docs/local.md", "export PGPASSWORD=", Elsewhere, "article.rs runs the commands of the article"),
+    ("docs/local.md", "psql -h localhost", Elsewhere, "article.rs runs the commands of the article"),
+    ("docs/local.md", "PGPASSWORD=$OLD psql", Code(2), "the token has expired"),
+    ("docs/proxy.md", "curl -X POST", Elsewhere, "it asks a running proxy"),
+    ("docs/proxy.md", "psql 'host=127.0.0.1 port=6432", Elsewhere, "it asks a running proxy"),
+    ("docs/kubernetes.md", "podman build", Elsewhere, "deploy.rs reads the files of the image"),
+    ("docs/kubernetes.md", "helm install", Elsewhere, "deploy.rs renders the chart"),
+];
+
+/// A block between fences: the word behind the first, and the lines.
+struct Block {
+    language: String,
+    lines: Vec<String>,
+}
+
+fn blocks(text: &str) -> Vec<Block> {
+    let mut found = Vec::new();
+    let mut open: Option<Block> = None;
+    for line in text.lines() {
+        match (line.strip_prefix("```"), open.take()) {
+            (Some(language), None) => open = Some(Block { language: language.to_owned(), lines: Vec::new() }),
+            (Some(_), Some(block)) => found.push(block),
+            (None, Some(mut block)) => {
+                block.lines.push(line.to_owned());
+                open = Some(block);
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a fence is not closed");
+    found
+}
+
+/// The commands of a block: lines behind a prompt, or that begin with a program.
+fn commands(block: &Block) -> Vec<String> {
+    const PROGRAMS: [&str; 8] =
+        ["pgentra ", "psql ", "curl ", "az ", "podman ", "helm ", "kubectl ", "cargo "];
+    let command = |line: &String| match block.language.as_str() {
+        "console" => line.strip_prefix("$ ").or_else(|| line.strip_prefix("# ")).map(str::to_owned),
+        "" | "sh" if line.starts_with("$ ") => Some(line[2..].to_owned()),
+        "" if PROGRAMS.iter().any(|program| line.starts_with(program)) => Some(line.clone()),
+        "sh" => Some(line.clone()),
+        "ini" => {
+            let typed = line.split_once('=').filter(|(key, _)| key.starts_with("Exec"))?.1;
+            typed.strip_prefix("/usr/bin/").filter(|it| it.starts_with("pgentra ")).map(str::to_owned)
+        }
+        _ => None,
+    };
+    block.lines.iter().filter_map(command).collect()
+}
+
+/// The names that stand for those of the pages.
+struct Page<'a> {
+    home: &'a Path,
+    administrator: String,
+}
+
+impl Page<'_> {
+    fn typed(&self, text: &str) -> String {
+        let home = self.home.display();
+        let mut text = text.to_owned();
+        for (name, ours) in [
+            ("my-server.postgres.database.azure.com", "localhost".to_owned()),
+            ("other.postgres.database.azure.com", "localhost".to_owned()),
+            ("my.postgres.database.azure.com", "localhost".to_owned()),
+            ("-U my-app -d app", "-U myVm -d postgres".to_owned()),
+            ("-U my-app", "-U myVm".to_owned()),
+            ("user=my-app dbname=app", "user=myVm dbname=postgres".to_owned()),
+            ("-U admin@example.com", format!("-U '{}'", self.administrator)),
+            ("-U dba@example.com", format!("-U '{}'", self.administrator)),
+            ("dba@example.com", format!("'{}'", self.administrator)),
+            ("--server my-server", "--server mydemoserver".to_owned()),
+            ("/etc/pgentra", format!("{home}/etc")),
+            ("/run/pgentra", format!("{home}/run")),
+            ("/var/log/pgentra", format!("{home}/log")),
+            // a user and ports of this machine
+            ("--listen-uids app", "--listen-uids root".to_owned()),
+        ] {
+            text = text.replace(name, &ours);
+        }
+        text
+    }
+
+    /// A command as it is run: who runs it, and how it comes to an end.
+    fn run(&self, command: &str) -> String {
+        let (typed, _) = command.split_once("  #").unwrap_or((command, ""));
+        let mut typed = self.typed(typed.trim());
+        let is_lasting = typed.starts_with("pgentra proxy ")
+            && !["hash-password", "wait", "--check"].iter().any(|word| typed.contains(word));
+        if is_lasting {
+            typed.push_str(" --check-config");
+        }
+        if typed.contains("hash-password") {
+            typed = format!("echo secret | {typed}");
+        }
+        if typed.starts_with("pgentra token") || typed.starts_with("curl ") {
+            // a token is for whoever asked, and not for the record
+            typed.push_str(" >token.txt && test -s token.txt && rm token.txt");
+        }
+        if typed.starts_with("pgentra grant ") {
+            // the answer to the question
+            typed = format!("echo y | {typed}");
+        }
+        let is_administrators = typed.contains(&format!("'{}'", self.administrator))
+            || ["pgentra identity ", "pgentra grant ", "echo y | pgentra grant "]
+                .iter()
+                .any(|it| typed.starts_with(it));
+        if is_administrators { format!("(as_administrator; {typed})") } else { format!("{typed} </dev/null") }
+    }
+}
+
+fn text(page: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page);
+    fs::read_to_string(path).unwrap()
+}
+
+/// Files that the pages name.
+fn lay_out(home: &Path) {
+    for folder in ["etc", "run", "log"] {
+        fs::create_dir(home.join(folder)).unwrap();
+    }
+    fs::set_permissions(home.join("run"), fs::Permissions::from_mode(0o755)).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = certificate.self_signed(&key).unwrap().pem();
+    fs::write(home.join("etc/tls.crt"), &certificate).unwrap();
+    fs::write(home.join("etc/clients.crt"), &certificate).unwrap();
+    fs::write(home.join("etc/tls.key"), key.serialize_pem()).unwrap();
+    fs::set_permissions(home.join("etc/tls.key"), fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Runs the commands of a page in one shell. Returns what is wrong.
+fn check(lab: &Lab, page: &str, names: &Page<'_>) -> Vec<String> {
+    let found: Vec<String> = blocks(&text(page)).iter().flat_map(commands).collect();
+    let exception = |command: &str| {
+        EXCEPTIONS.iter().find(|(on, start, _, _)| *on == page && command.starts_with(start)).map(|it| it.2)
+    };
+    let mut script = String::from(
+        "set +e -o pipefail\nas_administrator() { eval \"$(pgentra local env --host admin)\"; }\neval \"$(pgentra local env)\"\n",
+    );
+    let mut faults: Vec<String> = EXCEPTIONS
+        .iter()
+        .filter(|(on, start, _, _)| *on == page && !found.iter().any(|command| command.starts_with(start)))
+        .map(|(_, start, _, why)| format!("{page}: `{start}` is excepted ({why}) and not there"))
+        .collect();
+    let mut expected = Vec::new();
+    for command in &found {
+        let code = match exception(command) {
+            Some(Elsewhere) => continue,
+            Some(Code(code)) => code,
+            None => 0,
+        };
+        // The cloud of the whole test is the one that the pages start and stop.
+        if command.starts_with("pgentra local up --detach") || command.starts_with("pgentra local down") {
+            script.push_str("true\n");
+        } else {
+            script.push_str(&names.run(command));
+            script.push('\n');
+        }
+        script.push_str("printf '\\n@@@ %s\\n' \"$?\"; printf '\\n@@@\\n' >&2\n");
+        expected.push((command.clone(), code));
+    }
+    let done = lab.program(&["bash", "-c", &script]).done();
+    let codes: Vec<&str> = done.stdout.lines().filter_map(|line| line.strip_prefix("@@@ ")).collect();
+    let said: Vec<&str> = done.stderr.split("\n@@@\n").collect();
+    if codes.len() != expected.len() {
+        faults.push(format!("{page}: {} of {} commands were run", codes.len(), expected.len()));
+    }
+    for (index, (command, code)) in expected.iter().enumerate() {
+        let got = codes.get(index).copied().unwrap_or("not run");
+        if got != code.to_string() {
+            let said = said.get(index).copied().unwrap_or_default().trim();
+            faults.push(format!("{page}: `{command}` ended with {got}, not {code}: {said}"));
+        }
+    }
+    faults
+}
+
+#[test]
+fn every_command_of_the_pages_runs() {
+    if !have(&["psql", "curl"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let home = lab.path().join("home");
+    lay_out(&home);
+    let names = Page { home: &home, administrator: cloud.env("admin")["PGUSER"].clone() };
+    // a file of roles that says what is there: the example of the page about it
+    let roles = blocks(&text("docs/roles.md"));
+    let roles = roles.iter().find(|block| block.language == "toml").unwrap();
+    fs::write(home.join("roles.toml"), roles.lines.join("\n")).unwrap();
+    let faults: Vec<String> = PAGES.iter().flat_map(|page| check(&lab, page, &names)).collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The configurations of the page are ones that a proxy takes.
+#[test]
+fn every_configuration_of_the_proxy_is_valid() {
+    let lab = Lab::new();
+    let home = lab.path().join("home");
+    lay_out(&home);
+    let names = Page { home: &home, administrator: String::new() };
+    let password = lab.pgentra(&["proxy", "hash-password", "app"]).input("secret\n").done().ok().to_owned();
+    fs::write(home.join("etc/users"), password).unwrap();
+    fs::set_permissions(home.join("etc/users"), fs::Permissions::from_mode(0o600)).unwrap();
+    let found = blocks(&text("docs/proxy.md"));
+    let configurations: Vec<_> = found.iter().filter(|block| block.language == "toml").collect();
+    assert!(!configurations.is_empty());
+    let file = home.join("etc/proxy.toml");
+    for block in configurations {
+        let mut content = names.typed(&block.lines.join("\n"));
+        if !content.contains("[[target]]") {
+            content.push_str("\n[[target]]\nserver = 'host=localhost'\n");
+        }
+        fs::write(&file, &content).unwrap();
+        let words = ["proxy", "--check-config", "--config", file.to_str().unwrap()];
+        let done = lab.pgentra(&words).done();
+        assert!(done.status.success(), "{done:?}\n{content}");
+    }
+}
