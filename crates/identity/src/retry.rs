@@ -154,7 +154,8 @@ impl Policy {
             if resume + LEAST_TIME > deadline {
                 return Err(error);
             }
-            tracing::debug!(%source, %error, wait_ms = wait.as_millis() as u64, "asking again");
+            let of = self.waits.len() as u64 + 1;
+            tracing::debug!(%source, %error, attempts = u64::from(attempts), of, wait_ms = wait.as_millis() as u64, "asking again");
             sleep_until(resume).await;
         }
     }

@@ -14,7 +14,7 @@ use super::settings::{Process, Target};
 /// How our variables begin.
 pub(crate) const PREFIX: &str = "PGENTRA_";
 /// Variables of ours that are no keys.
-const OTHERS: [&str; 2] = ["config", "log"];
+const OTHERS: [&str; 5] = ["config", "log", "local", "local_folder", "local_instance"];
 
 /// Everything that was said at one place.
 #[derive(Clone, Debug, Default)]

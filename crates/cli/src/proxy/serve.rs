@@ -9,6 +9,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::arguments::{Further, Proxy};
 use super::configuration::{Configuration, Held};
 use super::inherited::Inherited;
+use super::keys::Key;
 use super::notify::Notify;
 use super::running::Running;
 use super::seen::Seen;
@@ -44,6 +45,11 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
     seen.observer().started();
     // Said when all of them are there.
     lines.iter().chain(seen.lines()).for_each(|line| voice.say(line));
+    if let Some(port) = arguments.server.port.as_deref().filter(|_| !says_listen(world, &arguments)) {
+        voice.say(&format!(
+            "warning: --port {port} is the server's port; --listen says where clients come in"
+        ));
+    }
     let notify = Notify::from_env(world.env());
     let mut beat = Beat::every(notify.beat());
     let mut look = Beat::every(notify.is_heard().then_some(LOOK));
@@ -56,6 +62,7 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
         tokio::select! {
             () = &mut first_tokens, if !is_ready => {
                 is_ready = true;
+                running.greeting().iter().for_each(|line| voice.say(line));
                 said = running.status();
                 notify.ready(&said);
             }
@@ -97,6 +104,15 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
     }
     seen.close().await;
     Ok(())
+}
+
+/// Whether somebody says where clients come in.
+fn says_listen(world: &World, arguments: &Proxy) -> bool {
+    let is_listen = |(key, _): &(&Key, Vec<String>)| key.name == "listen";
+    arguments.config.is_some()
+        || arguments.flags.0.iter().any(is_listen)
+        || arguments.targets.iter().any(|target| target.contains("listen="))
+        || ["PGENTRA_LISTEN", "PGENTRA_CONFIG"].into_iter().any(|name| world.env().has(name))
 }
 
 /// A configuration that cannot be leaves everything as it is.

@@ -85,14 +85,32 @@ pub(crate) fn difference(plan: &Plan, applied: bool) -> String {
     for note in plan.notes() {
         text.push_str(&format!("{}\n", output::faint(&format!("! {note}"))));
     }
+    for warning in warnings(plan) {
+        text.push_str(&format!("\x1b[33m! {warning}\x1b[0m\n"));
+    }
+    text.push_str(&sum(plan, applied));
+    text
+}
+
+/// What a change means for those who sign in now: a renamed role is no longer there under its name.
+fn warnings(plan: &Plan) -> impl Iterator<Item = String> {
+    plan.changes().iter().filter_map(|change| match change {
+        Change::Rename { from, to, .. } => {
+            Some(format!("whoever signs in as \"{from}\" will have to sign in as \"{to}\""))
+        }
+        _ => None,
+    })
+}
+
+/// How many changes there are.
+pub(crate) fn sum(plan: &Plan, applied: bool) -> String {
     let count = |sign| plan.changes().iter().filter(|change| change.sign() == sign).count();
     let (added, altered, removed) = (count(Sign::Add), count(Sign::Alter), count(Sign::Remove));
-    text.push_str(&match (plan.changes().is_empty(), applied) {
+    match (plan.changes().is_empty(), applied) {
         (true, _) => "Nothing to do: the server is as the file says.\n".to_owned(),
         (false, true) => format!("Done: {added} added, {altered} changed, {removed} removed.\n"),
         (false, false) => format!("{added} to add, {altered} to change, {removed} to remove.\n"),
-    });
-    text
+    }
 }
 
 /// What the commands that change roles print with `-o json`.
@@ -104,6 +122,8 @@ pub(crate) struct Difference<'a> {
     applied: bool,
     changes: Vec<Step<'a>>,
     notes: Vec<Remark<'a>>,
+    /// What the changes mean for those who sign in now.
+    warnings: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -149,6 +169,7 @@ impl<'a> Difference<'a> {
             applied,
             changes: plan.changes().iter().map(step).collect(),
             notes: plan.notes().iter().map(remark).collect(),
+            warnings: warnings(plan).collect(),
         }
     }
 }

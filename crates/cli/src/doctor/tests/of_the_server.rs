@@ -96,7 +96,7 @@ async fn certificates(stage: &mut Stage) {
         ),
     ] {
         let report = stage.check(what, one, expected).await;
-        let told = super::super::render::text(&report, super::super::render::Marks::Ascii);
+        let told = super::super::render::text(&report, super::super::render::Marks::Ascii, true);
         assert!(told.contains(says), "{what} does not say {says:?}\n{told}");
     }
 }

@@ -74,7 +74,7 @@ impl Stage {
                 _ => None,
             })
             .collect();
-        let text = render::text(&report, render::Marks::Ascii);
+        let text = render::text(&report, render::Marks::Ascii, true);
         if found.join(", ") != expected {
             self.faults.push(format!("{what}: expected `{expected}`, found {found:?}\n{text}"));
         }
