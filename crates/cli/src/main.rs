@@ -155,8 +155,8 @@ fn completions(shell: clap_complete::Shell) -> Outcome {
     clap_complete::generate(shell, &mut definition(), "pgentra", &mut script);
     let script = String::from_utf8_lossy(&script);
     output::result(&match shell {
-        // `?` is a wildcard of fish's, and one without a match is an error.
-        clap_complete::Shell::Fish => script.replace("-s ? ", "-s '?' ").replace(" ?/help", " '?/help'"),
+        // `?` is a wildcard of fish's, and one without a match is an error; as a short option it is none that its argparse takes.
+        clap_complete::Shell::Fish => script.replace("-s ? ", "-s '?' ").replace(" ?/help", " help"),
         _ => script.into_owned(),
     })
 }

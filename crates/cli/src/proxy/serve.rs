@@ -45,10 +45,8 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
     seen.observer().started();
     // Said when all of them are there.
     lines.iter().chain(seen.lines()).for_each(|line| voice.say(line));
-    if let Some(port) = arguments.server.port.as_deref().filter(|_| !says_listen(world, &arguments)) {
-        voice.say(&format!(
-            "warning: --port {port} is the server's port; --listen says where clients come in"
-        ));
+    if let Some(warning) = port_warning(world, &arguments) {
+        voice.say(&warning);
     }
     let notify = Notify::from_env(world.env());
     let mut beat = Beat::every(notify.beat());
@@ -106,13 +104,16 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
     Ok(())
 }
 
-/// Whether somebody says where clients come in.
-fn says_listen(world: &World, arguments: &Proxy) -> bool {
+/// `--port` is the server's, as in psql. Other proxies have it for their listener, and who means that gives no `--listen`.
+fn port_warning(world: &World, arguments: &Proxy) -> Option<String> {
+    let port = arguments.server.port.as_deref()?;
     let is_listen = |(key, _): &(&Key, Vec<String>)| key.name == "listen";
-    arguments.config.is_some()
+    let says_listen = arguments.config.is_some()
         || arguments.flags.0.iter().any(is_listen)
         || arguments.targets.iter().any(|target| target.contains("listen="))
-        || ["PGENTRA_LISTEN", "PGENTRA_CONFIG"].into_iter().any(|name| world.env().has(name))
+        || ["PGENTRA_LISTEN", "PGENTRA_CONFIG"].into_iter().any(|name| world.env().has(name));
+    let warning = format!("warning: --port {port} is the server's port; --listen says where clients come in");
+    (!says_listen).then_some(warning)
 }
 
 /// A configuration that cannot be leaves everything as it is.
@@ -162,6 +163,38 @@ impl Beat {
                 interval.tick().await;
             }
             None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use pgentra_identity::Env;
+
+    use super::*;
+    use crate::arguments::{Arguments, Command};
+
+    #[test]
+    fn a_port_that_may_be_meant_for_the_listener_is_told() {
+        let warning = |variables: &[(&str, &str)], words: &[&str]| {
+            let world = World::builder().env(Env::from_map(variables.iter().copied())).build();
+            let words = [&["pgentra", "proxy"], words].concat();
+            let Command::Proxy(arguments) = Arguments::try_parse_from(words).unwrap().command else {
+                panic!()
+            };
+            port_warning(&world, &arguments)
+        };
+        let told = warning(&[], &["db.example", "--port", "6432"]).unwrap();
+        assert!(told.starts_with("warning: --port 6432 is the server's port"), "{told}");
+        for (variables, words) in [
+            (&[][..], &["db.example"][..]),
+            (&[], &["db.example", "--port", "1", "--listen", "2"]),
+            (&[], &["postgresql://db.example?listen=2", "--port", "1"]),
+            (&[], &["--port", "1", "--config", "/f"]),
+            (&[("PGENTRA_LISTEN", "2")], &["db.example", "--port", "1"]),
+        ] {
+            assert_eq!(warning(variables, words), None, "{words:?}");
         }
     }
 }

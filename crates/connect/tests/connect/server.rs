@@ -48,6 +48,8 @@ pub(crate) enum Wants {
 #[derive(Clone)]
 pub(crate) enum Verdict {
     Accept,
+    /// Accepts, and says these settings of itself.
+    AcceptAs(&'static [(&'static str, &'static str)]),
     Refuse {
         sqlstate: &'static str,
         message: &'static str,
@@ -182,6 +184,15 @@ impl Behaviour {
         let refusal = match verdict {
             Verdict::Accept => {
                 send(stream, &[BackendMessage::Authentication(Authentication::Ok)]).await?;
+                return Ok(true);
+            }
+            Verdict::AcceptAs(settings) => {
+                let settings = settings.iter().map(|(name, value)| {
+                    let (name, value) = ((*name).into(), (*value).into());
+                    BackendMessage::ParameterStatus(ParameterStatus { name, value })
+                });
+                let accepted = [BackendMessage::Authentication(Authentication::Ok)];
+                send(stream, &accepted.into_iter().chain(settings).collect::<Vec<_>>()).await?;
                 return Ok(true);
             }
             Verdict::Chatter => {
