@@ -19,6 +19,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// A wait that is over sooner is not worth a word.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How a step begins where there is no spinner.
+pub(crate) const STEP: &str = "… ";
+
 /// What a wait of this process shows now.
 static SHOWN: Mutex<Shown> = Mutex::new(Shown { bar: None, detail: None });
 
@@ -169,7 +172,7 @@ impl Progress {
     pub(crate) fn show(&self, doing: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(doing.to_owned()),
-            None => output::say(&format!("… {doing}")),
+            None => output::say(&format!("{STEP}{doing}")),
         }
     }
 
