@@ -1,6 +1,5 @@
 //! What a person types without reading the manual first: it does what it looks like, or is refused at once with what to type
 //! instead.
-#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -369,7 +369,7 @@ fn in_use(address: SocketAddr) -> String {
         IpAddr::V4(Ipv4Addr::LOCALHOST) => port.to_string(),
         ip => SocketAddr::from((ip, port)).to_string(),
     };
-    match OTHERS.into_iter().filter(|port| *port != address.port()).find(is_free) {
+    match OTHERS.filter(|port| *port != address.port()).find(is_free) {
         Some(free) => format!("another program listens there; this one is free: --listen {}", place(free)),
         None => "another program listens there; port 0 takes any free one: --listen 0".to_owned(),
     }
