@@ -13,7 +13,7 @@ use super::door::{self, Fault, Watched};
 use super::file::{self, Written, WrittenTarget};
 use super::inherited::Inherited;
 use super::keys::{Form, KEYS, Key};
-use super::level::{Level, Origin, nearest};
+use super::level::{Level, Origin, UNNAMED, nearest};
 use super::place::Place;
 use super::problems::Problems;
 use super::settings::{LogFormat, Process, Target};
@@ -131,7 +131,7 @@ impl Configuration {
         if named.is_empty() {
             // Flags and variables name it, as with any other command.
             named.push(Named {
-                label: "the target".to_owned(),
+                label: UNNAMED.to_owned(),
                 conninfo: None,
                 table: Level::default(),
                 is_no_server: false,

@@ -127,6 +127,10 @@ fn listeners_are_shared_out() {
             "target 2 listen: cannot be 127.0.0.1:7: it is given twice",
         ),
         (&["host=a", "--listen", "0.0.0.0:1"], "would have the identity's rights"),
+        (
+            &["-h", "a", "--listen", "7", "--listen", "7"],
+            "\n  listen: cannot be 127.0.0.1:7: it is given twice",
+        ),
     ] {
         let error = listen(flags).unwrap_err();
         assert!(error.contains(says), "{error}");
