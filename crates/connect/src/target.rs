@@ -389,7 +389,9 @@ impl Reading<'_> {
     fn session_attrs(&mut self) -> Result<SessionAttrs, ConnectError> {
         let possible = "any, read-write, read-only, primary, standby or prefer-standby";
         let Some(text) = self.text(word::TARGET_SESSION_ATTRS) else { return Ok(SessionAttrs::default()) };
-        text.parse().map_err(|()| not_a_value(word::TARGET_SESSION_ATTRS, &text, possible))
+        let origin = self.decided.last().map(|decided| decided.origin.to_string()).unwrap_or_default();
+        let possible = format!("{possible}; this comes from {origin}");
+        text.parse().map_err(|()| not_a_value(word::TARGET_SESSION_ATTRS, &text, &possible))
     }
 
     fn connect_timeout(&mut self) -> Result<Duration, ConnectError> {
