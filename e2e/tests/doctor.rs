@@ -17,9 +17,12 @@ fn a_login_that_works_and_one_that_does_not() {
         let cloud = lab.cloud(flavour, &[]);
         let vm = cloud.env("vm");
         let done = lab.pgentra(&["doctor"]).envs(vm.clone()).done();
-        assert!(done.ok().contains("✓ result") && !done.stdout.contains('\u{1b}'), "{done:?}");
+        assert!(
+            done.ok().contains("✓ Everything works: \"myVm\"") && !done.stdout.contains('\u{1b}'),
+            "{done:?}"
+        );
         let plain = lab.pgentra(&["doctor"]).envs(vm.clone()).env("LC_ALL", "C").done();
-        assert!(plain.ok().is_ascii() && plain.stdout.contains("ok   result"), "{plain:?}");
+        assert!(plain.ok().is_ascii() && plain.stdout.contains("ok Everything works"), "{plain:?}");
         let report = lab.pgentra(&["doctor", "-o", "json"]).envs(vm.clone()).done().json();
         assert_eq!((&report["ok"], &report["finding"]), (&Value::Bool(true), &Value::Null));
         assert_eq!(outcome(&report, "query.result"), "passed");

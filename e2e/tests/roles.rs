@@ -28,6 +28,8 @@ fn page() -> (String, Vec<String>) {
             ("toml", None) => script.push_str(&format!("{line}\n")),
             ("console", None) => match line.strip_prefix("$ ") {
                 Some(command) => script.push_str(&format!("{command}\n")),
+                // Lines that the page leaves out.
+                None if line == "…" => {}
                 None => said.push(line.to_owned()),
             },
             _ => {}
@@ -81,12 +83,12 @@ fn a_role_from_nothing_to_a_sign_in_on_both_flavours() {
         assert_eq!(lab.pgentra(&who).envs(cloud.env("vm")).done().json()[0]["rows"][0][0], name);
         // what was printed is what psql can run
         if have(&["psql"]) {
-            role(&lab, &cloud, &["drop", name]).done().ok();
+            role(&lab, &cloud, &["drop", name, "--yes"]).done().ok();
             let psql = ["psql", "--", "-v", "ON_ERROR_STOP=1", "-q"];
             lab.pgentra(&psql).envs(cloud.env("admin")).input(script.ok()).done().ok();
             lab.pgentra(&who).envs(cloud.env("vm")).done().ok();
         }
-        role(&lab, &cloud, &["drop", name]).done().ok();
+        role(&lab, &cloud, &["drop", name, "--yes"]).done().ok();
         assert!(!has());
     }
 }

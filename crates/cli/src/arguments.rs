@@ -4,18 +4,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use pgentra_identity::{Cloud, SourceName};
 use pgentra_proxy::gateway::Flavour;
 
+use crate::command::script::Scripts;
 use crate::grant::Grant;
 use crate::identity::IdentityCommand;
 use crate::local::control::FURTHEST;
+use crate::local::shell::Shell;
 pub(crate) use crate::proxy::Proxy;
+use crate::quantity;
 use crate::role::Role;
 
-/// Seconds in which a metadata service that restarts is back, and a few more.
-const TOKEN_TIMEOUT: u64 = 80;
+/// A metadata service that restarts is back within 70 seconds (Microsoft: how-to-use-vm-token); and a few more.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(80);
+/// The range of `--token-timeout`, in seconds.
+pub(crate) const TOKEN_TIMEOUTS: std::ops::RangeInclusive<u64> = 1..=3600;
 
 /// PostgreSQL without passwords, on Azure identities.
 #[derive(Debug, Parser)]
@@ -35,9 +40,22 @@ pub(crate) struct Arguments {
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 
-    /// Print help.
+    /// Print help. -h does it too, where it names no host.
     #[arg(short = '?', long, global = true, action = ArgAction::Help)]
     help: Option<bool>,
+}
+
+/// The definition of all commands, with `-h` as help on each that has no option `-h HOST`.
+pub(crate) fn definition() -> clap::Command {
+    with_short_help(Arguments::command())
+}
+
+fn with_short_help(command: clap::Command) -> clap::Command {
+    let is_host = command.get_arguments().any(|argument| argument.get_short() == Some('h'));
+    let help = clap::Arg::new("help_by_h").short('h').action(ArgAction::Help).hide(true).help("Print help.");
+    let command = if is_host { command } else { command.arg(help) };
+    let names: Vec<_> = command.get_subcommands().map(|one| one.get_name().to_owned()).collect();
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, with_short_help))
 }
 
 /// The commands.
@@ -56,17 +74,24 @@ pub(crate) enum Command {
     Whoami(Whoami),
     /// Run SQL, signed in; no PostgreSQL client needed.
     #[command(
-        after_help = "Example: pgentra query -h my.postgres.database.azure.com -U my-app -d postgres -c 'SELECT version()'"
+        after_help = "Without -c and -f the SQL is read from standard input. Each -c and each file is a transaction of its own.\n\n\
+                      Example: pgentra query -h my.postgres.database.azure.com -U my-app -d postgres -c 'SELECT version()'"
     )]
     Query(Query),
     /// Run the installed psql, signed in.
     #[command(
-        after_help = "Example: pgentra psql -h my.postgres.database.azure.com -U my-app -d postgres -- --tuples-only"
+        override_usage = "pgentra psql [OPTIONS] [PSQL OPTIONS] [DBNAME|CONNINFO [USERNAME]] [-- PSQL OPTIONS]",
+        after_help = "Every option that is not listed here is psql's own, and so is everything behind --. -v NAME=VALUE is psql's, \
+                      a bare -v is pgentra's.\nThe token is handed over once, as PGPASSWORD: \\c after its end is refused. For sessions that \
+                      connect again use `pgentra proxy`.\n\n\
+                      Example: pgentra psql -h my.postgres.database.azure.com -U my-app -d postgres -At -c 'SELECT version()'"
     )]
     Psql(Psql),
     /// Run any libpq program, signed in: PGHOST, PGUSER, PGPASSWORD and the rest are set for it alone.
     #[command(
-        after_help = "Example: pgentra exec -h my.postgres.database.azure.com -U my-app -d app -- pg_dump --schema-only"
+        after_help = "The token is handed over once, as PGPASSWORD: the program cannot connect again after its end. For programs that \
+                      do so use `pgentra proxy`.\n\n\
+                      Example: pgentra exec -h my.postgres.database.azure.com -U my-app -d app -- pg_dump --schema-only"
     )]
     Exec(Exec),
     /// Find what is broken between here and the server, and say what to do about it.
@@ -76,14 +101,13 @@ pub(crate) enum Command {
     )]
     Doctor(Doctor),
     /// Let any program connect without a password: clients come in here and are signed in at the server.
-    #[command(
-        after_help = "Example: pgentra proxy --listen 127.0.0.1:6432 -h my.postgres.database.azure.com\n         \
-                      psql 'host=127.0.0.1 port=6432 user=my-app dbname=app'"
-    )]
+    #[command(after_help = "Example: pgentra proxy --listen 6432 my.postgres.database.azure.com\n         \
+                      psql 'host=127.0.0.1 port=6432 user=my-app dbname=app'")]
     Proxy(Proxy),
     /// Let a virtual machine sign in to a database: identity on the machine, role in the database. Shows the plan, asks once.
     #[command(
-        after_help = "Example: pgentra grant myVm -g myResourceGroup --server my-server --role my-app -U dba@example.com"
+        after_help = "Example: pgentra grant myVm -g myResourceGroup --server my-server --role my-app -U dba@example.com",
+        mut_arg("dbname", |arg| arg.help("Not needed: Entra roles are read and changed in the database postgres"))
     )]
     Grant(Grant),
     /// Identities of virtual machines, who is in the tenant, Entra administrators of servers.
@@ -141,9 +165,8 @@ pub(crate) struct Whoami {
 /// Arguments of `pgentra query`.
 #[derive(Debug, Args)]
 pub(crate) struct Query {
-    /// SQL to run; may be given several times, and may hold several statements.
-    #[arg(short, long = "command", value_name = "SQL", required = true)]
-    pub(crate) command: Vec<String>,
+    #[command(flatten)]
+    pub(crate) scripts: Scripts,
     #[command(flatten)]
     pub(crate) output: Output,
     #[command(flatten)]
@@ -177,7 +200,7 @@ pub(crate) struct Psql {
     #[command(flatten)]
     pub(crate) identity: Identity,
     /// Arguments for psql itself.
-    #[arg(last = true, value_name = "ARGS")]
+    #[arg(last = true, value_name = "PSQL OPTIONS")]
     pub(crate) arguments: Vec<std::ffi::OsString>,
 }
 
@@ -214,6 +237,9 @@ pub(crate) enum Local {
     #[command(after_help = "Example: pgentra local clock --advance 25h")]
     Clock(LocalClock),
 }
+
+/// The local cloud whose name nobody gives.
+pub(crate) const DEFAULT_NAME: &str = "default";
 
 /// Arguments of `pgentra local up`.
 #[derive(Debug, Args)]
@@ -263,8 +289,14 @@ pub(crate) struct LocalEnv {
     #[command(flatten)]
     pub(crate) name: LocalName,
     /// The Azure host to imitate: decides which variables are set.
-    #[arg(long, value_enum, default_value_t = Host::Vm)]
+    #[arg(long, value_enum, default_value_t = Host::Vm, ignore_case = true)]
     pub(crate) host: Host,
+    /// The language to print in: that of a shell, or that of a file of variables. Default: that of SHELL, else sh.
+    #[arg(long, value_enum, value_name = "SHELL", ignore_case = true)]
+    pub(crate) shell: Option<Shell>,
+    /// Print what takes all variables of a local cloud away again. None has to run.
+    #[arg(long, conflicts_with_all = ["host", "output"])]
+    pub(crate) unset: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }
@@ -275,7 +307,7 @@ pub(crate) struct LocalClock {
     #[command(flatten)]
     pub(crate) name: LocalName,
     /// How far: 90s, 10m, 25h, 3d. Without it the time in the local cloud is only told.
-    #[arg(long, value_name = "TIME", value_parser = how_far)]
+    #[arg(long, value_name = "TIME", value_parser = how_far, allow_negative_numbers = true)]
     pub(crate) advance: Option<Duration>,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -284,8 +316,8 @@ pub(crate) struct LocalClock {
 /// Which of several local clouds.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LocalName {
-    /// Name of the local cloud, where several run at once.
-    #[arg(long, default_value = "default", value_parser = local_name)]
+    /// Name of the local cloud, where several run at once. Default: PGENTRA_LOCAL, which `local env` sets, else default.
+    #[arg(long, default_value = "", hide_default_value = true, value_parser = local_name_or_none)]
     pub(crate) name: String,
 }
 
@@ -293,7 +325,7 @@ pub(crate) struct LocalName {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LocalDatabase {
     /// Which Azure product to behave as: flexible (Flexible Server) or single (Single Server, as in the article).
-    #[arg(long, default_value = "flexible", value_name = "FLAVOUR", value_parser = flavour())]
+    #[arg(long, default_value = "flexible", value_name = "FLAVOUR", value_parser = flavour(), ignore_case = true)]
     pub(crate) flavour: Flavour,
     /// Use the PostgreSQL installed in this folder instead of the embedded one.
     #[arg(long, value_name = "DIR")]
@@ -347,23 +379,23 @@ pub(crate) struct Identity {
     /// Where the token comes from, instead of finding out: imds, app-service, app-service-2017, azure-arc, service-fabric,
     /// cloud-shell, azure-ml, workload-identity, github-actions, azure-pipelines, client-secret, client-certificate,
     /// azure-cli or azure-developer-cli.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = source)]
     pub(crate) source: Option<SourceName>,
     /// A shell command that prints a token, or JSON as az does, as the source. It finds what the token is for in PGENTRA_RESOURCE.
     #[arg(long, value_name = "CMD", conflicts_with_all = ["source", "selector"])]
     pub(crate) token_command: Option<String>,
     /// Entra tenant, a GUID or a domain name. Default: AZURE_TENANT_ID, where the source needs one.
-    #[arg(long, value_name = "TENANT")]
+    #[arg(long, value_name = "TENANT", value_parser = tenant)]
     pub(crate) tenant: Option<String>,
     /// The Azure cloud: public, usgov or china.
-    #[arg(long, default_value = "public", value_name = "CLOUD")]
+    #[arg(long, default_value = "public", value_name = "CLOUD", value_parser = cloud)]
     pub(crate) cloud: Cloud,
     /// The resource (or scope) to ask a token for, instead of the cloud's PostgreSQL.
     #[arg(long, value_name = "URI")]
     pub(crate) resource: Option<String>,
-    /// Give up on a token after this many seconds. A metadata service that restarts may need 70.
-    #[arg(long, value_name = "SECONDS", default_value_t = TOKEN_TIMEOUT, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) token_timeout: u64,
+    /// Give up on a token after this time: 90s, 5m, or a bare number of seconds. A metadata service that restarts may need 70 s
+    #[arg(long, value_name = "TIME", default_value = "80s", value_parser = token_timeout, allow_negative_numbers = true)]
+    pub(crate) token_timeout: Duration,
 }
 
 impl Identity {
@@ -423,7 +455,7 @@ pub(crate) struct Server {
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Output {
     /// Form of the result on stdout.
-    #[arg(short, long, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    #[arg(short, long, value_enum, default_value_t = Format::Text, value_name = "FORMAT", ignore_case = true)]
     pub(crate) output: Format,
 }
 
@@ -441,26 +473,56 @@ fn flavour() -> impl TypedValueParser<Value = Flavour> {
     PossibleValuesParser::new(["flexible", "single"]).try_map(|text| text.parse::<Flavour>())
 }
 
-/// A time span such as `25h` or `1h 30m`, forward, of a year at most.
+/// A time such as `25h` or `1h 30m`, forward, of a year at most.
 fn how_far(text: &str) -> Result<Duration, String> {
-    let days = |text: &str| {
-        Some(Duration::from_secs(text.strip_suffix('d')?.parse::<u64>().ok()?.checked_mul(86_400)?))
-    };
-    let span = days(text).or_else(|| Duration::try_from(text.parse::<jiff::SignedDuration>().ok()?).ok());
-    span.filter(|span| *span <= FURTHEST)
-        .ok_or_else(|| "a time such as 90s, 10m, 25h or 3d; a year at most".to_owned())
+    quantity::time_within(text, 0..=FURTHEST.as_secs())
+}
+
+fn token_timeout(text: &str) -> Result<Duration, String> {
+    quantity::time_within(text, TOKEN_TIMEOUTS)
+}
+
+/// A token source by its name, in whatever case.
+pub(crate) fn source(text: &str) -> Result<SourceName, String> {
+    text.to_ascii_lowercase().parse().map_err(|_| {
+        let names: Vec<_> = SourceName::ALL
+            .iter()
+            .filter(|name| **name != SourceName::Exec)
+            .map(|name| name.as_str())
+            .collect();
+        format!("is one of {}, not `{text}`", names.join(", "))
+    })
+}
+
+/// An Azure cloud by its name, in whatever case.
+pub(crate) fn cloud(text: &str) -> Result<Cloud, String> {
+    text.to_ascii_lowercase().parse().map_err(|_| format!("is public, usgov or china, not `{text}`"))
+}
+
+/// A GUID or a domain name (RFC 1035: 253 characters at most).
+pub(crate) fn tenant(text: &str) -> Result<String, String> {
+    let is_name = (1..=253).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
+    if is_name {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("takes a GUID or a domain name such as contoso.onmicrosoft.com, not `{text}`"))
+    }
 }
 
 /// A name that can be a folder: letters, digits, `-` and `_`, at most 32, so that socket paths stay short.
-fn local_name(text: &str) -> Result<String, String> {
+pub(crate) fn local_name(text: &str) -> Result<String, String> {
     let fits = (1..=32).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
     if fits { Ok(text.to_owned()) } else { Err("1 to 32 letters, digits, `-` or `_`".to_owned()) }
 }
 
+fn local_name_or_none(text: &str) -> Result<String, String> {
+    if text.is_empty() { Ok(String::new()) } else { local_name(text) }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
 
     use super::*;
 
@@ -480,12 +542,48 @@ mod tests {
     #[test]
     fn a_time_span_goes_forward_and_not_too_far() {
         for (text, seconds) in
-            [("90s", 90), ("10m", 600), ("25h", 90_000), ("1h 30m", 5_400), ("3d", 259_200)]
+            [("90s", 90), ("10m", 600), ("25h", 90_000), ("1h 30m", 5_400), ("3d", 259_200), ("1", 1)]
         {
             assert_eq!(how_far(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
-        for bad in ["", "-1h", "1", "400d", "soon", "99999999999999999999d"] {
+        for bad in ["", "-1h", "400d", "soon", "99999999999999999999d"] {
             assert!(how_far(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn h_is_help_where_it_is_no_host() {
+        fn walk(command: &clap::Command) {
+            let h: Vec<_> =
+                command.get_arguments().filter(|argument| argument.get_short() == Some('h')).collect();
+            assert_eq!(h.len(), 1, "{}", command.get_name());
+            let takes_host = command
+                .get_arguments()
+                .any(|argument| argument.get_id() == "host" && argument.get_short() == Some('h'));
+            assert_eq!(matches!(h[0].get_action(), ArgAction::Help), !takes_host, "{}", command.get_name());
+            command.get_subcommands().for_each(walk);
+        }
+        let definition = definition();
+        definition.clone().debug_assert();
+        walk(&definition);
+    }
+
+    #[test]
+    fn names_are_taken_in_any_case() {
+        assert_eq!(source("IMDS"), Ok(SourceName::Imds));
+        assert_eq!(cloud("USGov"), Ok(Cloud::UsGov));
+        let error = source("imsd").unwrap_err();
+        assert!(error.contains("imds, app-service") && !error.contains("exec"), "{error}");
+        assert!(cloud("mars").is_err());
+    }
+
+    #[test]
+    fn a_tenant_is_a_guid_or_a_domain_name() {
+        for good in ["contoso.onmicrosoft.com", "00000000-1111-2222-3333-444444444444", "organizations"] {
+            assert_eq!(tenant(good), Ok(good.to_owned()));
+        }
+        for bad in ["", "a b", "a/b", "a?b", "ä.example", &"x".repeat(254)] {
+            assert!(tenant(bad).is_err(), "{bad}");
         }
     }
 

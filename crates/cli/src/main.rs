@@ -3,6 +3,7 @@
 mod arguments;
 mod catalogue;
 mod command;
+mod confirm;
 mod doctor;
 mod grant;
 mod identity;
@@ -11,28 +12,42 @@ mod output;
 mod problem;
 mod progress;
 mod proxy;
+mod quantity;
 mod role;
 mod sign_in;
 mod table;
 mod text;
+mod usage;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
 use pgentra_identity::World;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-use arguments::{Arguments, Command};
-use problem::{Outcome, Problem};
+use arguments::{Command, definition};
+use problem::{Blame, Outcome, Problem};
 use proxy::LogFormat;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let words: Vec<_> = std::env::args_os().collect();
+    let arguments = match usage::parse(words.clone()) {
+        Ok(arguments) => arguments,
+        Err(answer) if usage::is_answer(&answer) => answer.exit(),
+        Err(error) => return failed(&usage::problem(&error, &words)),
+    };
     let world = World::real();
-    log(&world, arguments.verbose, log_format(&world, &arguments.command));
+    let is_proxy = matches!(arguments.command, Command::Proxy(_));
+    let format = log_format(&world, &arguments.command);
+    if let Err(problem) = log(&world, arguments.verbose, (format, is_proxy)) {
+        return failed(&problem);
+    }
     leave_no_core_file();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if matches!(arguments.command, Command::Proxy(_)) {
+    if is_proxy {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         runtime.worker_threads(relaying_threads(processors));
         allow_files();
@@ -42,18 +57,22 @@ fn main() -> ExitCode {
         .build()
         .map_err(|error| Problem::ours("cannot start the runtime", error))
         .and_then(|runtime| {
-            let outcome = runtime.block_on(run(&world, arguments.command));
+            let outcome = runtime.block_on(run(&world, arguments.command, arguments.verbose > 0));
             // A resolver thread that hangs must not keep the process: its answer is no longer wanted.
             runtime.shutdown_background();
             outcome
         });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            output::problem(&problem);
-            problem.exit_code()
-        }
+        Err(problem) => failed(&problem),
     }
+}
+
+fn failed(problem: &Problem) -> ExitCode {
+    if !problem.is_told() {
+        output::problem(problem);
+    }
+    problem.exit_code()
 }
 
 /// Threads that the proxy relays with. Half of the processors: a message that one thread hands to another wakes that one up
@@ -94,7 +113,10 @@ fn leave_no_core_file() {
     }
 }
 
-async fn run(world: &World, command: Command) -> Outcome {
+async fn run(world: &World, command: Command, is_verbose: bool) -> Outcome {
+    if uses_environment(&command) {
+        local::stale::check(world).await?;
+    }
     match command {
         Command::Quickstart(arguments) => command::quickstart::run(world, arguments).await,
         Command::Token(arguments) => command::token::run(world, arguments).await,
@@ -102,7 +124,7 @@ async fn run(world: &World, command: Command) -> Outcome {
         Command::Query(arguments) => command::query::run(world, arguments).await,
         Command::Psql(arguments) => command::launch::psql(world, arguments).await,
         Command::Exec(arguments) => command::launch::exec(world, arguments).await,
-        Command::Doctor(arguments) => doctor::run(world, arguments).await,
+        Command::Doctor(arguments) => doctor::run(world, arguments, is_verbose).await,
         Command::Proxy(arguments) => proxy::run(world, arguments).await,
         Command::Grant(arguments) => grant::run(world, arguments).await,
         Command::Identity(command) => identity::run(world, command).await,
@@ -113,15 +135,37 @@ async fn run(world: &World, command: Command) -> Outcome {
     }
 }
 
+/// Whether a command asks for tokens or connects as its environment says.
+fn uses_environment(command: &Command) -> bool {
+    match command {
+        Command::Doctor(arguments) => arguments.explain.is_none(),
+        Command::Proxy(arguments) => arguments.command.is_none(),
+        Command::Token(_)
+        | Command::Whoami(_)
+        | Command::Query(_)
+        | Command::Psql(_)
+        | Command::Exec(_)
+        | Command::Grant(_)
+        | Command::Identity(_)
+        | Command::Role(_) => true,
+        Command::Quickstart(_) | Command::Local(_) | Command::Completions { .. } | Command::Man => false,
+    }
+}
+
 fn completions(shell: clap_complete::Shell) -> Outcome {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "pgentra", &mut script);
-    output::exact(&String::from_utf8_lossy(&script))
+    clap_complete::generate(shell, &mut definition(), "pgentra", &mut script);
+    let script = String::from_utf8_lossy(&script);
+    output::exact(&match shell {
+        // `?` is a wildcard of fish's, and one without a match is an error; as a short option it is none that its argparse takes.
+        clap_complete::Shell::Fish => script.replace("-s ? ", "-s '?' ").replace(" ?/help", " help"),
+        _ => script.into_owned(),
+    })
 }
 
 fn man() -> Outcome {
     let mut page = Vec::new();
-    clap_mangen::Man::new(Arguments::command())
+    clap_mangen::Man::new(definition())
         .render(&mut page)
         .map_err(|error| Problem::ours("cannot render the manual page", error))?;
     output::exact(&String::from_utf8_lossy(&page))
@@ -134,7 +178,9 @@ fn log_format(world: &World, command: &Command) -> LogFormat {
     }
 }
 
-fn log(world: &World, verbose: u8, format: LogFormat) {
+/// # Errors
+/// A filter in `PGENTRA_LOG` that cannot be read.
+fn log(world: &World, verbose: u8, (format, is_proxy): (LogFormat, bool)) -> Outcome {
     let default = match verbose {
         0 => "warn",
         1 => {
@@ -144,11 +190,23 @@ fn log(world: &World, verbose: u8, format: LogFormat) {
             "pgentra=debug,pgentra_identity=debug,pgentra_connect=debug,pgentra_admin=debug,pgentra_proxy=debug,pgentra_emulator=debug,pgentra_localdb=debug,info"
         }
     };
-    let filter = world
-        .env()
-        .get("PGENTRA_LOG")
-        .and_then(|filter| EnvFilter::try_new(filter).ok())
-        .unwrap_or_else(|| EnvFilter::new(default));
+    let filter = match world.env().get("PGENTRA_LOG") {
+        Some(filter) => EnvFilter::try_new(&filter).map_err(|error| {
+            Problem::new(Blame::Usage, format!("PGENTRA_LOG cannot be `{filter}`: {error}")).hint(
+                "it takes a level, or a filter such as pgentra_identity=debug,warn; levels are off, error, warn, info, debug and trace",
+            )
+        })?,
+        None => EnvFilter::new(default),
+    };
+    if !is_proxy && format == LogFormat::Text && std::io::stderr().is_terminal() {
+        let lines =
+            tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(|| progress::Stderr);
+        let tries = progress::Tries.with_filter(filter_fn(|of| of.target() == progress::RETRIES));
+        let colour = output::has_colour(&std::io::stderr());
+        let lines = lines.compact().with_ansi(colour).fmt_fields(output::log_fields());
+        tracing_subscriber::registry().with(lines.with_filter(filter)).with(tries).init();
+        return Ok(());
+    }
     // A stderr that nobody reads any more is no reason to fail.
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -161,6 +219,7 @@ fn log(world: &World, verbose: u8, format: LogFormat) {
         }
         LogFormat::Json => subscriber.json().flatten_event(true).with_ansi(false).init(),
     }
+    Ok(())
 }
 
 #[cfg(test)]

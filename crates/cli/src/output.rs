@@ -1,6 +1,6 @@
 //! Printing: results to stdout, all else to stderr. Colour only on a terminal, and never with `NO_COLOR`.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal as _, Write};
 
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
@@ -11,6 +11,11 @@ use tracing_subscriber::fmt::{FormatFields, format};
 
 use crate::problem::{Outcome, Problem};
 use crate::text::{Printable, Text};
+
+/// Whether results go to a terminal.
+pub(crate) fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
 
 /// Prints a result for a person. A reader that went away is no failure.
 pub(crate) fn result(text: impl Printable) -> Outcome {
@@ -52,9 +57,9 @@ pub(crate) fn problem(problem: &Problem) {
     to_stderr(&problem.text());
 }
 
-/// Asks the person on stderr, and leaves the line open for the answer.
-pub(crate) fn ask(text: &str) {
-    to_stderr(&text.into());
+/// Shows the person something on stderr as it is: a question whose line stays open for the answer, or whole lines.
+pub(crate) fn ask(text: impl Printable) {
+    to_stderr(&text.into_text());
 }
 
 /// Whether a stream is to have colour. Nothing is written through what decides it: that would also take codes out of data.

@@ -35,6 +35,7 @@ pub(crate) struct Problem {
     finding: Finding,
     error: Box<dyn Error + Send + Sync>,
     hint: Option<String>,
+    is_told: bool,
 }
 
 /// What a command returns.
@@ -52,7 +53,7 @@ impl Problem {
         finding: Finding,
         error: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Self {
-        Self { blame, finding, error: error.into(), hint: None }
+        Self { blame, finding, error: error.into(), hint: None, is_told: false }
     }
 
     /// An error of the libraries, as the catalogue has it.
@@ -69,6 +70,17 @@ impl Problem {
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// The same failure, which the person at the terminal has been told already: only its exit code is left.
+    pub(crate) fn told(mut self) -> Self {
+        self.is_told = true;
+        self
+    }
+
+    /// Whether it has been told already.
+    pub(crate) fn is_told(&self) -> bool {
+        self.is_told
     }
 
     /// The failure with all its causes, in one line.

@@ -1,15 +1,162 @@
-//! What is going on, while it goes on: a spinner on a terminal, a line each elsewhere.
+//! What is going on, while it goes on: a spinner on a terminal. Elsewhere the steps of a start are a line each, and a wait is
+//! silent. `NO_COLOR` is about colour, and the spinner has none.
 
 use std::io::IsTerminal;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::timeout;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::layer::{Context, Layer};
 
 use crate::output;
 use crate::text::Printable;
 
 /// Often enough to look alive.
 const TICK: Duration = Duration::from_millis(100);
+/// A wait that is over sooner is not worth a word.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How a step begins where there is no spinner.
+pub(crate) const STEP: &str = "… ";
+
+/// What a wait of this process shows now.
+static SHOWN: Mutex<Shown> = Mutex::new(Shown { bar: None, detail: None });
+
+#[derive(Default)]
+struct Shown {
+    bar: Option<ProgressBar>,
+    /// What is known better than what the wait is called, such as the number of a try.
+    detail: Option<String>,
+}
+
+fn shown() -> MutexGuard<'static, Shown> {
+    SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn spinner() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+/// Waits for `work`. On a terminal a wait of more than a second is shown, with what it is for: `waiting for …`.
+pub(crate) async fn waiting<T>(doing: &str, work: impl Future<Output = T>) -> T {
+    if !std::io::stderr().is_terminal() {
+        return work.await;
+    }
+    let mut work = pin!(work);
+    shown().detail = None;
+    if let Ok(done) = timeout(PATIENCE, &mut work).await {
+        return done;
+    }
+    let _cleared = Cleared;
+    {
+        let mut shown = shown();
+        let bar = spinner().with_elapsed(PATIENCE);
+        bar.set_message(shown.detail.clone().unwrap_or_else(|| doing.to_owned()));
+        shown.bar = Some(bar);
+    }
+    work.await
+}
+
+/// Takes the display away, also where the wait is given up.
+struct Cleared;
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        if let Some(bar) = std::mem::take(&mut *shown()).bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Writes something to the terminal while a wait may be shown there.
+pub(crate) fn suspend<T>(write: impl FnOnce() -> T) -> T {
+    let bar = shown().bar.clone();
+    match bar {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
+
+/// A writer to stderr that does not run into the display of a wait.
+pub(crate) struct Stderr;
+
+impl std::io::Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        suspend(|| std::io::stderr().write_all(bytes)).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Has a wait tell which try it is at, from what the token sources log of their retries.
+pub(crate) struct Tries;
+
+/// Where the sources log it.
+pub(crate) const RETRIES: &str = "pgentra_identity::retry";
+
+impl<S: Subscriber> Layer<S> for Tries {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut retry = Retry::default();
+        event.record(&mut retry);
+        if let Some(text) = retry.text() {
+            let mut shown = shown();
+            if let Some(bar) = &shown.bar {
+                bar.set_message(text.clone());
+            }
+            shown.detail = Some(text);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Retry {
+    source: String,
+    attempts: u64,
+    of: u64,
+}
+
+impl Retry {
+    fn text(&self) -> Option<String> {
+        let service = match self.source.as_str() {
+            "" => return None,
+            "imds" => "the metadata service".to_owned(),
+            source => format!("the token service of {source}"),
+        };
+        // The try that comes next; a restart of the metadata service is waited for beyond the last.
+        let next = self.attempts + 1;
+        Some(match next <= self.of {
+            true => format!("waiting for {service}, try {next} of {}", self.of),
+            false => format!("waiting for {service}, try {next}"),
+        })
+    }
+}
+
+impl Visit for Retry {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            "attempts" => self.attempts = value,
+            "of" => self.of = value,
+            _ => {}
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "source" {
+            self.source = format!("{value:?}");
+        }
+    }
+}
 
 /// The display of work under way, on stderr.
 pub(crate) struct Progress {
@@ -19,22 +166,14 @@ pub(crate) struct Progress {
 impl Progress {
     /// A display for this process's stderr.
     pub(crate) fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new_spinner();
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
-                bar.set_style(style);
-            }
-            bar.enable_steady_tick(TICK);
-            bar
-        });
-        Self { bar }
+        Self { bar: std::io::stderr().is_terminal().then(spinner) }
     }
 
     /// Shows what is being done now.
     pub(crate) fn show(&self, doing: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(doing.to_owned()),
-            None => output::say(&format!("… {doing}")),
+            None => output::say(&format!("{STEP}{doing}")),
         }
     }
 
@@ -51,5 +190,22 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_is_told_with_its_number() {
+        let retry = |source: &str, attempts, of| Retry { source: source.to_owned(), attempts, of }.text();
+        assert_eq!(retry("imds", 2, 6).as_deref(), Some("waiting for the metadata service, try 3 of 6"));
+        assert_eq!(
+            retry("app-service", 1, 5).as_deref(),
+            Some("waiting for the token service of app-service, try 2 of 5")
+        );
+        assert_eq!(retry("imds", 9, 6).as_deref(), Some("waiting for the metadata service, try 10"));
+        assert_eq!(retry("", 1, 1), None);
     }
 }

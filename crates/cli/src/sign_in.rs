@@ -1,19 +1,17 @@
 //! From what a person typed to a credential, a resource and a target.
 
-use std::time::Duration;
-
-use pgentra_connect::{Connector, Layers, Target};
+use pgentra_connect::{Connector, Layers, Session, Target};
 use pgentra_identity::{Credential, Resource, Selector, World};
 
 use crate::arguments::{Connection, Identity, Server};
 use crate::problem::{Blame, Outcome, Problem};
+use crate::progress::waiting;
 
 /// A credential and the resource its tokens are for.
 pub(crate) fn credential(world: &World, identity: &Identity) -> Outcome<(Credential, Resource)> {
     let resource = resource(identity)?;
-    let mut builder = Credential::builder(world.clone())
-        .cloud(identity.cloud)
-        .deadline(Duration::from_secs(identity.token_timeout));
+    let mut builder =
+        Credential::builder(world.clone()).cloud(identity.cloud).deadline(identity.token_timeout);
     // Without a flag AZURE_CLIENT_ID may name the identity.
     if let Some(selector) = selector(identity)? {
         builder = builder.selector(selector);
@@ -71,6 +69,12 @@ pub(crate) fn connector(world: &World, connection: &Connection, identity: &Ident
     let target = target(world, connection)?;
     let (credential, resource) = credential(world, identity)?;
     Ok(Connector::new(target, credential, resource)?)
+}
+
+/// A session; a wait for it is shown.
+pub(crate) async fn connect(connector: &Connector) -> Outcome<Session> {
+    let server = connector.target().endpoints().first().map(ToString::to_string).unwrap_or_default();
+    Ok(waiting(&format!("waiting for a token and for {server}"), connector.connect()).await?)
 }
 
 fn selector(identity: &Identity) -> Outcome<Option<Selector>> {

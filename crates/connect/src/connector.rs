@@ -20,6 +20,7 @@ use crate::handshake;
 use crate::libpq::LibpqEnvironment;
 use crate::refusal::Refusal;
 use crate::session::{Session, TlsInfo};
+use crate::session_attrs::SessionAttrs;
 use crate::signed_in::{SignedIn, Timings};
 use crate::stages::Secured;
 use crate::target::{self, Endpoint, Target};
@@ -36,6 +37,14 @@ pub struct Connector {
     tls: Arc<ClientConfig>,
     /// `None` where the target leaves the role open.
     startup: Option<StartupMessage>,
+}
+
+/// Why there is no session.
+enum Missed {
+    /// No host was the right one; why the last was not.
+    AllHosts(Option<ConnectError>),
+    /// A host failed in a way that ends the search.
+    OneHost(ConnectError),
 }
 
 /// What a sign-in is made with.
@@ -81,7 +90,8 @@ impl Connector {
     /// the reason ([`Refusal::stale_token_explains`]), a newer one is asked for once and the sign-in tried once more.
     /// Only a name that does not resolve and an address that does not answer lead on to the next; a failure of TLS or a
     /// refusal does not, so that a token never goes looking for a server that takes it. The addresses of one name are
-    /// dialled a quarter of a second apart, and the first that answers is the one (RFC 8305); hosts are tried in order.
+    /// dialled a quarter of a second apart, and the first that answers is the one (RFC 8305); hosts are tried in order. With
+    /// [`Target::session_attrs`] a session with a server of another kind is closed, and the next host is tried.
     ///
     /// Bounded by the credential's time limit, and [`Target::connect_timeout`] for each address. Dropping the future
     /// closes the connection.
@@ -226,6 +236,19 @@ impl Connector {
     }
 
     async fn reach(&self, attempt: Attempt<'_>) -> Result<SignedIn, ConnectError> {
+        let mut last = None;
+        for wanted in self.target.session_attrs().passes() {
+            match self.reach_one(attempt, *wanted).await {
+                Ok(signed_in) => return Ok(signed_in),
+                Err(Missed::AllHosts(error)) => last = error,
+                Err(Missed::OneHost(error)) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| ConnectError::config("no server is named")))
+    }
+
+    /// A session with the first host that is `wanted`.
+    async fn reach_one(&self, attempt: Attempt<'_>, wanted: SessionAttrs) -> Result<SignedIn, Missed> {
         let limit = self.target.connect_timeout();
         let mut last = None;
         let mut timings = Timings::default();
@@ -247,14 +270,19 @@ impl Connector {
             match reached {
                 Ok(Reached { stream, address, began }) => {
                     tracing::debug!(host = endpoint.host, %address, "connected");
-                    let signed_in: SignedIn<TcpStream> =
-                        self.enter(stream, &endpoint.host, attempt, began + limit).await?;
-                    return Ok(signed_in.reached_at(address, timings));
+                    let signed_in: SignedIn<TcpStream> = self
+                        .enter(stream, &endpoint.host, attempt, began + limit)
+                        .await
+                        .map_err(Missed::OneHost)?;
+                    match wanted.fits(&signed_in.ready.parameters) {
+                        Some(true) => return Ok(signed_in.reached_at(address, timings)),
+                        fits => last = Some(not_wanted(endpoint, wanted, fits.is_none())),
+                    }
                 }
                 Err(error) => last = Some(error),
             }
         }
-        Err(last.unwrap_or_else(|| ConnectError::config("no server is named")))
+        Err(Missed::AllHosts(last))
     }
 
     async fn enter<S>(
@@ -320,6 +348,19 @@ impl Connector {
 
 pub(crate) fn is_stale(error: &ConnectError) -> bool {
     matches!(error.kind(), ConnectErrorKind::Refused(refusal) if Refusal::stale_token_explains(refusal))
+}
+
+/// A server signed us in, and is not of the kind that was asked for.
+fn not_wanted(endpoint: &Endpoint, wanted: SessionAttrs, is_silent: bool) -> ConnectError {
+    let what = if is_silent { "does not say whether it is" } else { "is not" };
+    let message = format!("no server fits target_session_attrs={wanted}: {endpoint} {what} one");
+    let hint = match is_silent {
+        true => "PostgreSQL says it since version 14: leave target_session_attrs out for an older server",
+        false => {
+            "name all servers, separated by commas; after a failover one may need a moment to become the primary"
+        }
+    };
+    ConnectError::new(ConnectErrorKind::Tcp, message).hinting(hint)
 }
 
 fn too_slow(host: &str, limit: Duration, what: &str) -> ConnectError {

@@ -23,9 +23,10 @@ pub(crate) const KEEPALIVES_COUNT: &str = "keepalives_count";
 pub(crate) const TCP_USER_TIMEOUT: &str = "tcp_user_timeout";
 pub(crate) const SERVICE: &str = "service";
 pub(crate) const SERVICEFILE: &str = "servicefile";
+pub(crate) const TARGET_SESSION_ATTRS: &str = "target_session_attrs";
 
 /// Keywords that decide something here, with the variable that libpq reads for each.
-const USED: [(&str, Option<&str>); 19] = [
+const USED: [(&str, Option<&str>); 20] = [
     (HOST, Some("PGHOST")),
     (HOSTADDR, Some("PGHOSTADDR")),
     (PORT, Some("PGPORT")),
@@ -45,11 +46,12 @@ const USED: [(&str, Option<&str>); 19] = [
     (TCP_USER_TIMEOUT, None),
     (SERVICE, Some("PGSERVICE")),
     (SERVICEFILE, Some("PGSERVICEFILE")),
+    (TARGET_SESSION_ATTRS, Some("PGTARGETSESSIONATTRS")),
 ];
 
 /// Keywords of which only these values agree with what happens anyway, and why another one is refused. A variable is
 /// read only where ignoring it would break a promise that libpq keeps.
-const FIXED: [Fixed; 12] = [
+const FIXED: [Fixed; 11] = [
     Fixed(
         "channel_binding",
         &["disable", "prefer"],
@@ -66,7 +68,6 @@ const FIXED: [Fixed; 12] = [
     Fixed("sslcompression", &["0"], "TLS is not compressed", false),
     Fixed("sslsni", &["1"], "the server is always told the name", true),
     Fixed("ssl_min_protocol_version", &["tlsv1", "tlsv1.1", "tlsv1.2"], "the least TLS version is 1.2", true),
-    Fixed("target_session_attrs", &["any"], "the first server that answers is taken", true),
 ];
 
 struct Fixed(&'static str, &'static [&'static str], &'static str, bool);
@@ -175,7 +176,7 @@ mod tests {
             ("Host", "x", "there is no connection keyword \"Host\""),
             ("sslcert", "x", "the connection keyword \"sslcert\" is not supported"),
             ("channel_binding", "require", "channel_binding=require is not possible"),
-            ("target_session_attrs", "read-write", "target_session_attrs=read-write is not possible"),
+            ("load_balance_hosts", "random", "load_balance_hosts=random is not possible"),
             ("require_auth", "scram-sha-256", "require_auth=scram-sha-256 is not possible"),
             ("password", "hunter2", "a password is given"),
         ] {

@@ -14,11 +14,12 @@ use crate::{service_connector, service_file};
 ///
 /// 1. the connection string or database name given as the positional argument,
 /// 2. flags,
-/// 3. the variables of libpq (`PGHOST`, …),
-/// 4. the service file, if a service is named by one of those,
+/// 3. the service file, if a service is named by one of those or by `PGSERVICE`,
+/// 4. the variables of libpq (`PGHOST`, …),
 /// 5. the variables of Azure's Service Connector (`AZURE_POSTGRESQL_…`).
 ///
-/// libpq lets a service file decide before its variables; here a variable, which is nearer to the command, comes first.
+/// The order of the first four is libpq's: a service is a choice of a server as a whole, and a variable that was set for something
+/// else must not lead to another one.
 #[derive(Debug, Clone)]
 pub struct Layers {
     layers: Vec<Layer>,
@@ -89,8 +90,8 @@ impl Layers {
         layers.push(expand(positional)?, &Origin::Positional)?;
         let flags = flags.iter().map(|(keyword, value)| ((*keyword).to_owned(), value.clone())).collect();
         layers.push(expand(flags)?, &Origin::Flag)?;
-        layers.push_variables(env)?;
         layers.push_service(env)?;
+        layers.push_variables(env)?;
         let azure = service_connector::read(env)?.into_iter().map(|(variable, keyword, value)| Setting {
             keyword,
             value,
@@ -143,8 +144,12 @@ impl Layers {
     }
 
     fn push_service(&mut self, env: &Env) -> Result<(), ConnectError> {
-        let Some(service) = self.find(SERVICE).map(|setting| setting.value.clone()) else { return Ok(()) };
-        let file = self.find(SERVICEFILE).map(|setting| setting.value.clone());
+        let named = |keyword, variable| {
+            let setting = self.find(keyword).map(|setting| setting.value.clone());
+            setting.or_else(|| env.get(variable))
+        };
+        let Some(service) = named(SERVICE, "PGSERVICE") else { return Ok(()) };
+        let file = named(SERVICEFILE, "PGSERVICEFILE");
         let (path, pairs) = service_file::read(&service, file.as_deref(), env, &self.files)?;
         let pairs = pairs.into_iter().filter(|(keyword, _)| keyword != "password").collect();
         self.push(pairs, &Origin::ServiceFile { path, service })

@@ -76,6 +76,7 @@ impl LibpqEnvironment {
             ("PGSSLMODE", target.ssl_mode().to_string()),
             ("PGSSLROOTCERT", root_certificates(target)?),
             ("PGSSLNEGOTIATION", target.ssl_negotiation().as_str().to_owned()),
+            ("PGTARGETSESSIONATTRS", target.session_attrs().as_str().to_owned()),
             ("PGCONNECT_TIMEOUT", target.connect_timeout().as_secs().to_string()),
             // The next three keep libpq 16 and later from using the token for anything but a password inside TLS.
             ("PGREQUIREAUTH", "password".to_owned()),

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 
 use rustls::{CommonState, HandshakeKind};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode as DriverSslMode;
+use tokio_postgres::error::DbError;
 use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls};
 
@@ -27,7 +29,11 @@ pub struct Session {
     tls: TlsInfo,
     address: Option<SocketAddr>,
     canceller: Option<Canceller>,
+    notices: Arc<OnceLock<OnNotice>>,
 }
+
+/// What is done with a notice.
+type OnNotice = Box<dyn Fn(&DbError) + Send + Sync>;
 
 /// What TLS was agreed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +67,12 @@ impl Session {
     /// A setting that the server reported at the sign-in, such as `server_version`.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str)
+    }
+
+    /// Has `tell` told of each notice and warning of the server from now on, in the task that drives the session: it must not
+    /// block. Without it they go to the log. Only the first call counts.
+    pub fn on_notice(&self, tell: impl Fn(&DbError) + Send + Sync + 'static) {
+        let _ = self.notices.set(Box::new(tell));
     }
 
     /// What stops a statement of this session from outside; `None` if the server gave no cancel key, or over a stream
@@ -101,21 +113,32 @@ impl Session {
             config.connect_raw(Resumed::new(stream, ready.said), NoTls).await.map_err(|error| {
                 ConnectError::protocol("the driver cannot take the session over").because(error)
             })?;
-        let driver = tokio::spawn(drive(connection));
-        Ok(Session { client, driver, parameters: ready.parameters, tls, address, canceller })
+        let notices = Arc::new(OnceLock::new());
+        let driver = tokio::spawn(drive(connection, Arc::clone(&notices)));
+        Ok(Session { client, driver, parameters: ready.parameters, tls, address, canceller, notices })
     }
 }
 
 /// Moves messages between the client and the server until the client is dropped.
-async fn drive<S>(mut connection: Connection<Resumed<S>, NoTlsStream>) -> Result<(), tokio_postgres::Error>
+async fn drive<S>(
+    mut connection: Connection<Resumed<S>, NoTlsStream>,
+    notices: Arc<OnceLock<OnNotice>>,
+) -> Result<(), tokio_postgres::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     loop {
         match poll_fn(|cx| connection.poll_message(cx)).await {
-            Some(Ok(AsyncMessage::Notice(notice))) => {
-                tracing::info!(severity = notice.severity(), message = notice.message(), "the server says");
-            }
+            Some(Ok(AsyncMessage::Notice(notice))) => match notices.get() {
+                Some(tell) => tell(&notice),
+                None => {
+                    tracing::info!(
+                        severity = notice.severity(),
+                        message = notice.message(),
+                        "the server says"
+                    );
+                }
+            },
             Some(Ok(_)) => {}
             Some(Err(error)) => {
                 tracing::debug!(%error, "the session ended");

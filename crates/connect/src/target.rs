@@ -11,6 +11,7 @@ use crate::keyword::excerpt;
 use crate::layers::{Layers, Origin};
 use crate::quote;
 use crate::roots::{Kind, Roots};
+use crate::session_attrs::SessionAttrs;
 
 /// How long one address may take from the first packet to a session that is ready, unless `connect_timeout` says
 /// otherwise. A lost packet of the dial is sent again after 1, 3 and 7 seconds: three tries fit in.
@@ -43,6 +44,7 @@ pub struct Target {
     options: Option<String>,
     keep_alive: Option<KeepAlive>,
     user_timeout: Option<Duration>,
+    session_attrs: SessionAttrs,
     decided: Vec<Decided>,
 }
 
@@ -160,6 +162,7 @@ impl Target {
             options: reading.text(word::OPTIONS),
             keep_alive: reading.keep_alive()?,
             user_timeout: reading.user_timeout()?,
+            session_attrs: reading.session_attrs()?,
             decided: reading.decided,
         })
     }
@@ -244,6 +247,11 @@ impl Target {
     /// sees to idle connections alone. Linux only; elsewhere it is as the system has it (libpq, `tcp_user_timeout`).
     pub fn user_timeout(&self) -> Option<Duration> {
         self.user_timeout
+    }
+
+    /// Which of several servers is taken.
+    pub fn session_attrs(&self) -> SessionAttrs {
+        self.session_attrs
     }
 
     pub(crate) fn system_bundle(&self) -> Option<&str> {
@@ -377,6 +385,14 @@ impl Reading<'_> {
             Some("direct") => Ok(SslNegotiation::Direct),
             Some(other) => Err(not_a_value(word::SSLNEGOTIATION, other, "postgres or direct")),
         }
+    }
+
+    fn session_attrs(&mut self) -> Result<SessionAttrs, ConnectError> {
+        let possible = "any, read-write, read-only, primary, standby or prefer-standby";
+        let Some(text) = self.text(word::TARGET_SESSION_ATTRS) else { return Ok(SessionAttrs::default()) };
+        let origin = self.decided.last().map(|decided| decided.origin.to_string()).unwrap_or_default();
+        let possible = format!("{possible}; this comes from {origin}");
+        text.parse().map_err(|()| not_a_value(word::TARGET_SESSION_ATTRS, &text, &possible))
     }
 
     fn connect_timeout(&mut self) -> Result<Duration, ConnectError> {

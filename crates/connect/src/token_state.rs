@@ -5,6 +5,8 @@ use std::time::SystemTime;
 
 use pgentra_identity::{Credential, Resource, TokenError, UnverifiedClaims};
 
+use crate::role_name::role_candidates;
+
 /// Ids in a token are GUIDs, of 36 characters; what is longer is none.
 const ID_LIMIT: usize = 64;
 
@@ -18,6 +20,8 @@ pub struct TokenState {
     pub asked_for: String,
     /// Whose the cached token is; `None` without a token, and where it cannot be read.
     pub identity: Option<TokenIdentity>,
+    /// Names that a role of this identity usually has, the likeliest first; none where the token does not tell.
+    pub role_names: Vec<String>,
     /// When the cached token was obtained; `None` without a token.
     pub obtained_on: Option<SystemTime>,
     /// When the cached token expires; `None` without a token.
@@ -40,16 +44,17 @@ pub struct TokenIdentity {
 
 impl TokenState {
     pub(crate) fn of(credential: &Credential, resource: &Resource) -> Self {
-        let read = credential.with_cached(resource, |token| {
-            (token.source(), UnverifiedClaims::of(token).as_ref().map(TokenIdentity::of))
-        });
-        let (source, identity) = read.unzip();
+        let read = credential.with_cached(resource, |token| (token.source(), UnverifiedClaims::of(token)));
+        let (source, claims) = read.unzip();
+        let claims = claims.flatten();
+        let roles = claims.as_ref().map(role_candidates).unwrap_or_default();
         let health = credential.health(resource);
         let decision = credential.decision();
         Self {
             source: source.or_else(|| decision.source()).map(|source| source.to_string()),
             asked_for: decision.selector().to_string(),
-            identity: identity.flatten(),
+            identity: claims.as_ref().map(TokenIdentity::of),
+            role_names: roles.into_iter().map(|role| role.name).collect(),
             obtained_on: health.obtained_on,
             expires_on: health.expires_on,
             succeeded: health.succeeded,

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::error::ConnectError;
 use crate::keyword as word;
 use crate::libpq::root_certificates;
+use crate::session_attrs::SessionAttrs;
 use crate::target::{DEFAULT_CONNECT_TIMEOUT, Endpoint, KeepAlive, SslNegotiation, Target};
 
 impl Target {
@@ -60,6 +61,9 @@ impl Target {
             }
             Some(_) => {}
         }
+        if self.session_attrs() != SessionAttrs::default() {
+            parameters.push((word::TARGET_SESSION_ATTRS, self.session_attrs().to_string()));
+        }
         if let Some(timeout) = self.user_timeout() {
             parameters.push((word::TCP_USER_TIMEOUT, timeout.as_millis().to_string()));
         }
@@ -106,6 +110,7 @@ mod tests {
             "host=h user=u connect_timeout=3 keepalives_idle=7 keepalives_count=2",
             "host=h user=u keepalives=0",
             "host=h user=u tcp_user_timeout=1500",
+            "host=a,b user=u target_session_attrs=prefer-standby",
         ] {
             let first = target(text);
             let url = first.url().unwrap();
@@ -117,7 +122,7 @@ mod tests {
                     target.keep_alive(),
                     target.user_timeout(),
                 );
-                format!("{parts:?} {more:?} {:?}", target.ssl_negotiation())
+                format!("{parts:?} {more:?} {:?} {}", target.ssl_negotiation(), target.session_attrs())
             });
             assert_eq!(shown(&again), shown(&first), "{url}");
             assert_eq!(again.url().unwrap(), url);

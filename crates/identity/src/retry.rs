@@ -172,11 +172,12 @@ impl Policy {
             if resume + LEAST_TIME > deadline {
                 return Err(error);
             }
-            let (attempt, wait_ms) = (attempts, wait.as_millis() as u64);
+            let (attempts, of) = (u64::from(attempts), self.waits.len() as u64 + 1);
             if wait < LONG_WAIT {
-                tracing::debug!(%source, attempt, wait_ms, %error, "no token yet: asking again");
+                let wait_ms = wait.as_millis() as u64;
+                tracing::debug!(%source, attempts, of, wait_ms, %error, "no token yet: asking again");
             } else {
-                tracing::warn!(attempt, wait = %span::shown(wait), %error, "no token yet: asking again");
+                tracing::warn!(%source, attempts, of, wait = %span::shown(wait), %error, "no token yet: asking again");
             }
             sleep_until(resume).await;
         }

@@ -133,7 +133,7 @@ impl Finding {
 
     /// Whether the page says more than a message can.
     pub(crate) fn is_worth_reading(self) -> bool {
-        !matches!(self, Finding::Usage | Finding::ThisMachine | Finding::StatementRefused)
+        !matches!(self, Finding::Usage | Finding::ThisMachine)
     }
 
     /// The failure of this name.

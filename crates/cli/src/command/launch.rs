@@ -9,6 +9,7 @@ use pgentra_identity::World;
 
 use crate::arguments::{Exec, Psql};
 use crate::problem::{Blame, Outcome, Problem};
+use crate::progress::waiting;
 use crate::sign_in;
 
 /// Replaces this process by psql, signed in.
@@ -27,7 +28,7 @@ pub(crate) async fn exec(world: &World, arguments: Exec) -> Outcome {
 
 /// The program takes this process's place, so that signals, terminal and exit code are its own. Returns only on failure.
 async fn become_program(connector: &Connector, program: OsString, arguments: Vec<OsString>) -> Outcome {
-    let environment = connector.libpq_environment().await?;
+    let environment = waiting("waiting for a token", connector.libpq_environment()).await?;
     let mut command = Command::new(&program);
     environment.apply(command.args(arguments));
     let error = command.exec();

@@ -1,7 +1,9 @@
 //! One file a command.
 
 pub(crate) mod launch;
+pub(crate) mod psql_options;
 pub(crate) mod query;
 pub(crate) mod quickstart;
+pub(crate) mod script;
 pub(crate) mod token;
 pub(crate) mod whoami;

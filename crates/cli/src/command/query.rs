@@ -1,23 +1,34 @@
 //! `pgentra query`.
 
-use pgentra_connect::Session;
+use pgentra_connect::{Session, quote};
 use pgentra_identity::World;
 use serde::Serialize;
 use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::error::{DbError, ErrorPosition};
 
 use crate::arguments::{Format, Query};
+use crate::catalogue::Finding;
+use crate::command::script::Sql;
 use crate::problem::{Blame, Outcome, Problem};
+use crate::progress::{suspend, waiting};
 use crate::table::table;
 use crate::text::Text;
 use crate::{output, sign_in};
 
-/// Runs each SQL text in its own implicit transaction, as `psql -c` does, and prints the results.
+/// Runs each SQL text in its own implicit transaction, as `psql -c` does, and prints the results. What the server notices goes
+/// to stderr.
 pub(crate) async fn run(world: &World, arguments: Query) -> Outcome {
+    let scripts = arguments.scripts.read(world).await?;
     let connector = sign_in::connector(world, &arguments.connection, &arguments.identity)?;
-    let session = connector.connect().await?;
+    let session = sign_in::connect(&connector).await?;
+    session.on_notice(|notice| {
+        let told = notice_text(notice);
+        suspend(|| output::say(&told));
+    });
     let mut statements = Vec::new();
-    for sql in &arguments.command {
-        let results = results(&session, sql).await?;
+    for sql in &scripts {
+        let results = waiting("waiting for the server", messages(&session, &sql.text));
+        let results = results.await.map_err(|error| refused(&error, sql))?;
         if arguments.output.output == Format::Text {
             output::result(results.iter().map(Statement::text).collect::<Text>())?;
         }
@@ -31,7 +42,12 @@ pub(crate) async fn run(world: &World, arguments: Query) -> Outcome {
 
 /// The results of one SQL text, a statement each.
 pub(crate) async fn results(session: &Session, sql: &str) -> Outcome<Vec<Statement>> {
-    let messages = session.client().simple_query(sql).await.map_err(refused)?;
+    let sql = Sql { text: sql.to_owned(), file: None };
+    messages(session, &sql.text).await.map_err(|error| refused(&error, &sql))
+}
+
+async fn messages(session: &Session, sql: &str) -> Result<Vec<Statement>, tokio_postgres::Error> {
+    let messages = session.client().simple_query(sql).await?;
     let mut statements = Vec::new();
     let mut current: Option<Statement> = None;
     for message in messages {
@@ -84,21 +100,124 @@ impl Statement {
     }
 }
 
-/// A statement that the server refused: its own words, SQLSTATE, detail and hint.
-fn refused(error: tokio_postgres::Error) -> Problem {
+/// What the driver says where a server answers a simple query with the beginning of a COPY.
+const COPY: &str = "unexpected message from server";
+
+/// A statement that the server refused: its own words, SQLSTATE, detail, hint, and the place in the SQL.
+fn refused(error: &tokio_postgres::Error, sql: &Sql) -> Problem {
     let Some(refusal) = error.as_db_error() else {
-        return Problem::new(Blame::Network, error)
+        if error.to_string() == COPY {
+            let again = match &sql.file {
+                Some(_) => "pgentra psql -f FILE",
+                None => "pgentra psql -c 'COPY …'",
+            };
+            return Problem::new(
+                Blame::Usage,
+                "COPY … TO STDOUT and COPY … FROM STDIN are not for `pgentra query`",
+            )
+            .hint(format!("use psql, signed in: {again}"));
+        }
+        return Problem::new(Blame::Network, error.to_string())
             .hint("the connection broke; try again, or look at the server's log");
     };
-    let mut text =
-        format!("{}: {} (SQLSTATE {})", refusal.severity(), refusal.message(), refusal.code().code());
+    let mut text = format!(
+        "{}: {} (SQLSTATE {})",
+        refusal.severity(),
+        quote::lines(refusal.message()),
+        refusal.code().code()
+    );
     if let Some(detail) = refusal.detail() {
-        text.push_str(&format!("; {detail}"));
+        text.push_str(&format!("; {}", quote::lines(detail)));
     }
-    let hint = refusal.hint().map(str::to_owned);
-    let problem = Problem::new(Blame::Server, text);
+    let place = match refusal.position() {
+        Some(ErrorPosition::Original(position)) => pointed_at(&sql.text, *position as usize),
+        // A statement within a function.
+        Some(ErrorPosition::Internal { position, query }) => pointed_at(query, *position as usize),
+        None => None,
+    };
+    if let Some(place) = &place {
+        text.push_str(&format!("\n{place}"));
+    }
+    if let Some(file) = &sql.file {
+        text = format!("{file}: {text}");
+    }
+    let hint = match refusal.hint() {
+        Some(hint) => Some(quote::lines(hint)),
+        None if is_for_psql(&sql.text) => {
+            Some("commands that begin with a backslash are psql's: pgentra psql -f FILE".to_owned())
+        }
+        None => None,
+    };
+    let problem = Problem::found(Blame::Server, Finding::StatementRefused, text);
     match hint {
         Some(hint) => problem.hint(hint),
         None => problem,
+    }
+}
+
+/// Whether some line begins with a command of psql's, such as `\connect`.
+fn is_for_psql(sql: &str) -> bool {
+    sql.lines().any(|line| line.trim_start().starts_with('\\'))
+}
+
+/// How much of a line of SQL is shown around a place in it.
+const SHOWN: usize = 60;
+
+/// The line of the `position`th character, counted from 1, and a caret below that, as psql shows it.
+fn pointed_at(sql: &str, position: usize) -> Option<String> {
+    let before: String = sql.chars().take(position.checked_sub(1)?).collect();
+    let number = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|char| *char != '\n').count();
+    let line: Vec<char> = sql.split('\n').nth(number - 1)?.trim_end_matches('\r').chars().collect();
+    // A long line is cut so that the place is in the middle of what is left.
+    let from = if line.len() > SHOWN { column.saturating_sub(SHOWN / 2).min(line.len() - SHOWN) } else { 0 };
+    let to = (from + SHOWN).min(line.len());
+    let part = |from: usize, to: usize| -> String {
+        let plain = |char: &char| if quote::is_hidden(*char) { ' ' } else { *char };
+        line.get(from..to).unwrap_or_default().iter().map(plain).collect()
+    };
+    let (start, end) = (if from > 0 { "..." } else { "" }, if to < line.len() { "..." } else { "" });
+    let head = format!("LINE {number}: {start}");
+    let caret = " ".repeat(head.chars().count() + part(from, column.min(to)).chars().count());
+    Some(format!("{head}{}{end}\n{caret}^", part(from, to)))
+}
+
+/// What the server says besides results, as psql prints it.
+fn notice_text(notice: &DbError) -> String {
+    let mut text = format!("{}:  {}", quote::lines(notice.severity()), quote::lines(notice.message()));
+    for (name, more) in [("DETAIL", notice.detail()), ("HINT", notice.hint())] {
+        if let Some(more) = more {
+            text.push_str(&format!("\n{name}:  {}", quote::lines(more)));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_pointed_at() {
+        assert_eq!(pointed_at("select 1 frm x", 10).unwrap(), "LINE 1: select 1 frm x\n                 ^");
+        assert_eq!(pointed_at("select 1;\nselekt 2;\n", 11).unwrap(), "LINE 2: selekt 2;\n        ^");
+        assert_eq!(
+            pointed_at("sélect ü, 1 frm", 13).unwrap(),
+            "LINE 1: sélect ü, 1 frm\n                    ^"
+        );
+        // At the end of the input.
+        assert_eq!(pointed_at("select", 7).unwrap(), "LINE 1: select\n              ^");
+        let long = format!("select '{}', frm, '{}'", "a".repeat(100), "b".repeat(100));
+        let place = pointed_at(&long, 112).unwrap();
+        let (line, caret) = place.split_once('\n').unwrap();
+        assert!(line.starts_with("LINE 1: ...aaa") && line.ends_with("bbb..."), "{place}");
+        assert_eq!(&line[caret.len() - 1..caret.len() + 2], "frm", "{place}");
+        assert_eq!(pointed_at("select", 0), None);
+        assert_eq!(pointed_at("select \u{1b}[31m frm", 14).unwrap().matches('\u{1b}').count(), 0);
+    }
+
+    #[test]
+    fn a_terminal_is_told_nothing_by_the_server() {
+        assert_eq!(quote::lines("a\u{1b}]0;x\u{7}b\nc"), "a\\x1B]0;x\\x07b\nc");
     }
 }

@@ -7,12 +7,13 @@ use serde_json::json;
 use crate::arguments::{Format, Token};
 use crate::command::whoami::unix;
 use crate::problem::{Blame, Outcome, Problem};
+use crate::progress::waiting;
 use crate::{output, sign_in};
 
 /// Prints an access token on stdout.
 pub(crate) async fn run(world: &World, arguments: Token) -> Outcome {
     let (credential, resource) = sign_in::credential(world, &arguments.identity)?;
-    let token = credential.token(&resource).await?;
+    let token = waiting("waiting for a token", credential.token(&resource)).await?;
     if arguments.decode {
         return decode(&token, arguments.output.output);
     }

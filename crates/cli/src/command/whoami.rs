@@ -8,13 +8,14 @@ use serde::Serialize;
 
 use crate::arguments::{Format, Whoami};
 use crate::problem::Outcome;
+use crate::progress::waiting;
 use crate::text::{Text, bold, faint, text};
 use crate::{output, sign_in};
 
 /// Gets a token and prints whose it is.
 pub(crate) async fn run(world: &World, arguments: Whoami) -> Outcome {
     let (credential, resource) = sign_in::credential(world, &arguments.identity)?;
-    let token = credential.token(&resource).await?;
+    let token = waiting("waiting for a token", credential.token(&resource)).await?;
     let found = Found::of(&credential, &token);
     match arguments.output.output {
         Format::Json => output::json(&found),

@@ -13,33 +13,43 @@ mod token;
 #[cfg(test)]
 mod tests;
 
+use std::io::IsTerminal as _;
+
 use pgentra_identity::World;
 
 use crate::arguments::{Connection, Doctor, Format, Identity};
 use crate::catalogue::Finding;
 use crate::output;
 use crate::problem::{Blame, Outcome, Problem};
+use crate::progress::waiting;
 pub(crate) use check::Check;
 use redact::Redactor;
 use render::{Marks, Printed};
 use report::{Found, Line, Report, Stage};
 
-/// Examines the chain and prints what was found; or explains one finding.
-pub(crate) async fn run(world: &World, arguments: Doctor) -> Outcome {
+/// Examines the chain and prints what was found; or explains one finding. Checks that passed are folded unless it
+/// `is_verbose` or the report is for others, who cannot ask for more.
+pub(crate) async fn run(world: &World, arguments: Doctor, is_verbose: bool) -> Outcome {
     if let Some(id) = &arguments.explain {
         return explain(id);
     }
-    let (mut report, mut redactor) = examine(world, &arguments.connection, &arguments.identity).await;
+    let examined = examine(world, &arguments.connection, &arguments.identity);
+    let (mut report, mut redactor) = waiting("checking", examined).await;
     if arguments.redact {
         redactor.apply(&mut report);
     }
     match arguments.output.output {
-        Format::Text => output::result(render::text(&report, marks(world)))?,
+        Format::Text => output::result(render::text(&report, marks(world), is_verbose || arguments.redact))?,
         Format::Json => output::json(&Printed::of(&report, arguments.redact))?,
     }
     match report.first_fatal() {
         None => Ok(()),
-        Some((line, found)) => Err(problem(line, found)),
+        Some((line, found)) => {
+            let problem = problem(line, found);
+            // On a terminal the report and the message would be the same words twice.
+            let is_told = arguments.output.output == Format::Text && std::io::stdout().is_terminal();
+            Err(if is_told { problem.told() } else { problem })
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! A report for people, and for programs.
 
+use pgentra_connect::quote;
 use serde::Serialize;
 
-use super::check::{Link, Severity};
+use super::check::{Check, Link, Severity};
 use super::report::{Fact, Found, Line, Outcome, Report};
 use crate::text::{Text, bold, coloured, faint, text};
 
@@ -31,23 +32,36 @@ impl Marks {
     }
 }
 
-/// For people: a line for each check, with what was learned and what to do below it.
-pub(crate) fn text(report: &Report, marks: Marks) -> Text {
+/// For people: a line for each check, with what was learned and what to do below it; and a verdict as the last line. Of the
+/// checks that hold, only the first of each link is shown, and of those that could not be told none, unless it `is_verbose`.
+pub(crate) fn text(report: &Report, marks: Marks, is_verbose: bool) -> Text {
     let mut text = Text::default();
     let mut link = None;
     let (reached, rest) = report.lines.split_at(last_link(report));
     for line in reached {
-        if link != Some(line.check.link()) {
-            link = Some(line.check.link());
+        let is_first = link != Some(line.check.link());
+        if is_first && is_verbose {
             text.push(text![bold(line.check.link().name()), "\n"]);
         }
+        link = Some(line.check.link());
+        if !is_verbose && !matches!(line.outcome, Outcome::Found(_)) {
+            if is_first {
+                text.push(folded(report, line.check.link(), marks));
+            }
+            continue;
+        }
         let mark = colour(marks.of(line), line);
-        let name = line.check.id().split_once('.').map_or("", |(_, name)| name);
+        let (id, width) = match is_verbose {
+            true => (line.check.id().split_once('.').map_or("", |(_, name)| name), 12),
+            // Beside the names of links, so with its own.
+            false => (line.check.id(), 15),
+        };
+        let name = format!("{id:<width$}{}", if id.len() < width { "" } else { "  " });
         let summary = match line.outcome {
             Outcome::NotReached => "not reached",
             _ => &line.summary,
         };
-        text.push(text!["  ", mark, format!(" {name:<12}{}\n", further(summary))]);
+        text.push(text!["  ", mark, format!(" {name}{}\n", further(summary))]);
         for fact in &line.facts {
             let origin = fact.origin.as_ref().map(|origin| format!(" ({origin})")).unwrap_or_default();
             text.push(text![faint(&format!("      {}: {}{origin}", fact.name, fact.value)), "\n"]);
@@ -65,12 +79,66 @@ pub(crate) fn text(report: &Report, marks: Marks) -> Text {
     if !rest.is_empty() {
         text.push(format!("not reached: {}\n", rest.join(", ")));
     }
+    text.push(text![verdict(report, marks), "\n"]);
     text
 }
 
 /// The lines of a text, further ones set in below the first.
 fn further(text: &str) -> String {
     text.replace('\n', "\n        ")
+}
+
+/// The checks of a link that hold, in one line; nothing where none does.
+fn folded(report: &Report, link: Link, marks: Marks) -> Text {
+    let passed = |line: &&Line| line.check.link() == link && matches!(line.outcome, Outcome::Passed);
+    let mut lines = report.lines.iter().filter(passed);
+    let Some(first) = lines.next() else { return Text::default() };
+    let more = match lines.count() {
+        0 => Text::default(),
+        more => faint(&format!(" (and {more} more)")),
+    };
+    let summary = format!(" {:<15}{}", link.name(), further(&first.summary));
+    text!["  ", colour(marks.of(first), first), summary, more, "\n"]
+}
+
+/// What it comes to, in one line.
+fn verdict(report: &Report, marks: Marks) -> Text {
+    let count = |is: fn(&Line) -> bool| report.lines.iter().filter(|line| is(line)).count();
+    let passed = count(|line| matches!(line.outcome, Outcome::Passed));
+    let untold = count(|line| matches!(line.outcome, Outcome::Skipped));
+    let untold = if untold == 0 { String::new() } else { format!(", {untold} could not be told") };
+    if let Some((line, found)) = report.first_fatal() {
+        let mark = if marks == Marks::Unicode { "✗" } else { "FAIL" };
+        let not_reached = count(|line| matches!(line.outcome, Outcome::NotReached));
+        let (link, finding) = (line.check.link().name(), found.finding.id());
+        return text![
+            coloured("1;31", mark),
+            " ",
+            bold(&format!("{link}: {finding}")),
+            format!(" ({passed} checks passed{untold}, {not_reached} not reached). Next: the hint above"),
+        ];
+    }
+    let mark = if marks == Marks::Unicode { "✓" } else { "ok" };
+    let fact = |name: &str| {
+        let line = report.lines.iter().find(|line| line.check == Check::Connection);
+        let fact = line.and_then(|line| line.facts.iter().find(|fact| fact.name == name));
+        fact.map(|fact| fact.value.as_str()).unwrap_or_default()
+    };
+    let warnings = count(|line| matches!(line.outcome, Outcome::Found(_)));
+    let works = match warnings {
+        0 => "Everything works".to_owned(),
+        1 => "It works, with a warning".to_owned(),
+        many => format!("It works, with {many} warnings"),
+    };
+    let (user, host, port) = (quote::name(fact("user")), fact("host"), fact("port"));
+    let signs_in = format!(": {user} signs in to {host}:{port}/{}", fact("dbname"));
+    text![
+        coloured("32", mark),
+        " ",
+        bold(&works),
+        quote::line(&signs_in),
+        format!(" ({passed} checks passed{untold})"),
+    ]
 }
 
 /// The end of the last link of which something was reached.
@@ -186,21 +254,62 @@ mod tests {
         report
     }
 
+    fn plain(marks: Marks, is_verbose: bool) -> String {
+        text(&report(), marks, is_verbose).render(false)
+    }
+
     #[test]
     fn without_colour_and_without_other_characters_it_reads_as_well() {
-        let plain = |marks| text(&report(), marks).render(false);
-        let unicode = plain(Marks::Unicode);
+        let unicode = plain(Marks::Unicode, true);
         for line in [
-            "  ✓ connection  role \"app\"\n      host: db.example (PGHOST)\n",
+            "configuration\n  ✓ connection  role \"app\"\n      host: db.example (PGHOST)\n",
             "  ! clock       a minute behind\n",
             "  ✗ offered     no TLS\n      caused by: N\n      hint: turn\n      see: pgentra doctor --explain tls-declined\n",
             "  · certificate not reached\nnot reached: authentication, role, database, query\n",
         ] {
             assert!(unicode.contains(line), "{line}\n{unicode}");
         }
-        let ascii = plain(Marks::Ascii);
+        let ascii = plain(Marks::Ascii, true);
         assert!(ascii.is_ascii(), "{ascii}");
         assert!(ascii.contains("  FAIL offered     no TLS\n") && ascii.contains("  warn clock"), "{ascii}");
+    }
+
+    #[test]
+    fn checks_that_hold_are_folded_and_each_failure_is_said_once() {
+        let folded = plain(Marks::Unicode, false);
+        assert!(folded.starts_with("  ✓ configuration  role \"app\" (and 1 more)\n"), "{folded}");
+        assert!(!folded.contains("db.example") && !folded.contains("nothing is known"), "{folded}");
+        assert!(folded.contains("  ! claims.clock"), "{folded}");
+        assert_eq!(folded.matches("no TLS").count(), 1, "{folded}");
+        assert_eq!(folded.matches("hint: turn").count(), 1, "{folded}");
+        let last = folded.lines().last().unwrap();
+        assert!(
+            last.starts_with("✗ tls: tls-declined (") && last.ends_with("Next: the hint above"),
+            "{folded}"
+        );
+        assert!(plain(Marks::Ascii, false).is_ascii());
+    }
+
+    #[test]
+    fn the_last_line_says_what_works() {
+        let mut report = Report::new();
+        for check in Check::ALL.iter().copied() {
+            report.pass(check, "fine");
+        }
+        report.skip(Check::Proxy, "no matter");
+        for (name, value) in [("user", "app"), ("host", "db.example"), ("port", "5432"), ("dbname", "x")] {
+            report.fact(Check::Connection, name, value);
+        }
+        let verdict = |report: &Report| super::verdict(report, Marks::Unicode).render(false);
+        let passed = Check::ALL.len() - 1;
+        assert_eq!(
+            verdict(&report),
+            format!(
+                "✓ Everything works: \"app\" signs in to db.example:5432/x ({passed} checks passed, 1 could not be told)"
+            )
+        );
+        report.warn(Finding::ClockWrong, "a minute behind", None);
+        assert!(verdict(&report).starts_with("✓ It works, with a warning: \"app\""));
     }
 
     #[test]

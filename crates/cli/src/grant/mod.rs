@@ -5,7 +5,6 @@ mod arguments;
 mod here;
 mod role;
 
-use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use pgentra_admin::arm::{ResourceManager, Vm, Wanted};
@@ -14,13 +13,14 @@ use pgentra_admin::roles::Flavour;
 use pgentra_connect::quote;
 use pgentra_identity::World;
 use serde::Serialize;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use uuid::Uuid;
 
 use crate::arguments::{Connection, Format};
+use crate::confirm::confirmed;
 use crate::identity::{self, azure};
 use crate::output;
 use crate::problem::{Blame, Outcome, Problem};
+use crate::progress::waiting;
 use crate::sign_in;
 use crate::text::{Text, bold, text};
 pub(crate) use arguments::Grant;
@@ -73,7 +73,7 @@ struct Changed {
 
 /// Checks, shows, asks, does.
 pub(crate) async fn run(world: &World, arguments: Grant) -> Outcome {
-    let grounds = grounds(world, &arguments).await?;
+    let grounds = waiting("looking everything up", grounds(world, &arguments)).await?;
     let ids = grounds.ids(&grounds.vm).await?;
     let exists = grounds.database.exists(&arguments.role, ids).await?;
     let assigned = grounds.vm.has(&grounds.wanted);
@@ -85,9 +85,11 @@ pub(crate) async fn run(world: &World, arguments: Grant) -> Outcome {
     }
     let vm = match assigned {
         true => grounds.vm.clone(),
-        false => grounds.manager.assign(&grounds.vm, &grounds.wanted).await?,
+        false => {
+            waiting("assigning the identity", grounds.manager.assign(&grounds.vm, &grounds.wanted)).await?
+        }
     };
-    let made = grounds.make_role(&arguments, &vm, exists).await;
+    let made = waiting("making the role", grounds.make_role(&arguments, &vm, exists)).await;
     let ids = made.map_err(|problem| match assigned {
         true => problem,
         false => {
@@ -239,20 +241,4 @@ impl Granted {
             ),
         ]
     }
-}
-
-/// Asks once, on a terminal; elsewhere nobody could answer.
-async fn confirmed() -> Outcome<bool> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Problem::new(
-            Blame::Usage,
-            "this would change something, and nobody is here to be asked",
-        )
-        .hint("--yes carries it out without asking; nothing was changed"));
-    }
-    output::ask("Carry this out? [y/N] ");
-    let mut answer = String::new();
-    let read = BufReader::new(tokio::io::stdin()).read_line(&mut answer).await;
-    read.map_err(|error| Problem::ours("cannot read the answer", error))?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::arguments::Format;
 use crate::output;
 use crate::problem::{Blame, Outcome, Problem};
+use crate::progress::waiting;
 use arguments::{AdminChange, AdminList, Assign, Find, PrincipalType, ServerAdmin, Show};
 pub(crate) use arguments::{Azure, IdentityCommand};
 use shown::{Admin, Found, Machine};
@@ -32,13 +33,13 @@ pub(crate) async fn run(world: &World, command: IdentityCommand) -> Outcome {
 async fn assign(world: &World, arguments: Assign) -> Outcome {
     let manager = azure::manager(world, &arguments.azure, &arguments.caller).await?;
     let group = arguments.azure.resource_group.as_deref();
-    let vm = manager.vm(group, &arguments.vm).await?;
+    let vm = waiting("asking Azure", manager.vm(group, &arguments.vm)).await?;
     let wanted = wanted(&manager, group, arguments.identity.as_deref()).await?;
     let after = if vm.has(&wanted) {
         output::say(&format!("{} has it already; nothing was changed", quote::line(&vm.name)));
         vm
     } else {
-        manager.assign(&vm, &wanted).await?
+        waiting("asking Azure", manager.assign(&vm, &wanted)).await?
     };
     let graph = azure::graph(world, &arguments.azure, &arguments.caller)?;
     print(&after, &graph, arguments.output.output).await
@@ -58,7 +59,8 @@ pub(crate) async fn wanted(
 
 async fn show(world: &World, arguments: Show) -> Outcome {
     let manager = azure::manager(world, &arguments.azure, &arguments.caller).await?;
-    let vm = manager.vm(arguments.azure.resource_group.as_deref(), &arguments.vm).await?;
+    let vm =
+        waiting("asking Azure", manager.vm(arguments.azure.resource_group.as_deref(), &arguments.vm)).await?;
     let graph = azure::graph(world, &arguments.azure, &arguments.caller)?;
     print(&vm, &graph, arguments.output.output).await
 }
@@ -67,10 +69,12 @@ async fn print(vm: &Vm, graph: &Graph, format: Format) -> Outcome {
     let own = match vm.system_assigned {
         None => None,
         // Who may read a machine may not always read the tenant, and can do without.
-        Some(own) => graph.by_object_id(own.object_id).await.unwrap_or_else(|error| {
-            tracing::info!(%error, "the tenant does not tell the client id");
-            None
-        }),
+        Some(own) => {
+            waiting("asking Azure", graph.by_object_id(own.object_id)).await.unwrap_or_else(|error| {
+                tracing::info!(%error, "the tenant does not tell the client id");
+                None
+            })
+        }
     };
     let machine = Machine::of(vm, own.as_ref());
     match format {
@@ -87,7 +91,7 @@ async fn find(world: &World, arguments: Find) -> Outcome {
     };
     let azure = Azure { graph_endpoint: arguments.graph_endpoint, ..Azure::default() };
     let graph = azure::graph(world, &azure, &arguments.caller)?;
-    let found = graph.find(search, &arguments.name, arguments.prefix).await?;
+    let found = waiting("asking Azure", graph.find(search, &arguments.name, arguments.prefix)).await?;
     if found.is_empty() {
         let how = if arguments.prefix { "has a name that begins like" } else { "is called" };
         return Err(Problem::new(
@@ -105,8 +109,10 @@ async fn find(world: &World, arguments: Find) -> Outcome {
 
 async fn list(world: &World, arguments: AdminList) -> Outcome {
     let manager = azure::manager(world, &arguments.azure, &arguments.caller).await?;
-    let server = manager.server(arguments.azure.resource_group.as_deref(), &arguments.server).await?;
-    let all = manager.administrators(&server).await?;
+    let server =
+        waiting("asking Azure", manager.server(arguments.azure.resource_group.as_deref(), &arguments.server))
+            .await?;
+    let all = waiting("asking Azure", manager.administrators(&server)).await?;
     let all: Vec<_> = all.iter().map(Admin::of).collect();
     match arguments.output.output {
         Format::Text => output::result(Admin::table(&all)),
@@ -116,7 +122,8 @@ async fn list(world: &World, arguments: AdminList) -> Outcome {
 
 async fn add(world: &World, AdminChange { who, of }: AdminChange) -> Outcome {
     let manager = azure::manager(world, &of.azure, &of.caller).await?;
-    let server = manager.server(of.azure.resource_group.as_deref(), &of.server).await?;
+    let server =
+        waiting("asking Azure", manager.server(of.azure.resource_group.as_deref(), &of.server)).await?;
     let found = principal(&azure::graph(world, &of.azure, &of.caller)?, &who).await?;
     let kind = match found.kind {
         PrincipalKind::User => AdministratorKind::User,
@@ -131,7 +138,7 @@ async fn add(world: &World, AdminChange { who, of }: AdminChange) -> Outcome {
             Problem::new(Blame::Usage, message).hint("make a group with a shorter name an administrator")
         );
     }
-    if !manager.add_administrator(&server, &new).await? {
+    if !waiting("asking Azure", manager.add_administrator(&server, &new)).await? {
         output::say(&format!("{} is an administrator already; nothing was changed", quote::line(&new.name)));
     }
     changed(&new, of.output.output)
@@ -139,13 +146,14 @@ async fn add(world: &World, AdminChange { who, of }: AdminChange) -> Outcome {
 
 async fn remove(world: &World, AdminChange { who, of }: AdminChange) -> Outcome {
     let manager = azure::manager(world, &of.azure, &of.caller).await?;
-    let server = manager.server(of.azure.resource_group.as_deref(), &of.server).await?;
+    let server =
+        waiting("asking Azure", manager.server(of.azure.resource_group.as_deref(), &of.server)).await?;
     let id = who.parse::<Uuid>().ok();
-    let mut all = manager.administrators(&server).await?;
+    let mut all = waiting("asking Azure", manager.administrators(&server)).await?;
     all.retain(|one| Some(one.object_id) == id || one.name == who);
     match (all.pop(), all.len()) {
         (Some(one), 0) => {
-            manager.remove_administrator(&server, one.object_id).await?;
+            waiting("asking Azure", manager.remove_administrator(&server, one.object_id)).await?;
             changed(&one, of.output.output)
         }
         (None, _) => Err(Problem::new(
@@ -179,11 +187,11 @@ async fn principal(graph: &Graph, who: &str) -> Outcome<Principal> {
     if let Ok(id) = who.parse::<Uuid>() {
         let hint =
             "an object id is that of the user, the group, or the enterprise application; not the client id";
-        return graph.by_object_id(id).await?.ok_or_else(|| unknown(hint));
+        return waiting("asking Azure", graph.by_object_id(id)).await?.ok_or_else(|| unknown(hint));
     }
     let mut found = Vec::new();
     for search in [Search::Users, Search::Groups, Search::ServicePrincipals] {
-        found.extend(graph.find(search, who, false).await?);
+        found.extend(waiting("asking Azure", graph.find(search, who, false)).await?);
     }
     match (found.pop(), found.len()) {
         (Some(one), 0) => Ok(one),

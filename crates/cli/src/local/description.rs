@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::cloud::LocalCloud;
 use super::environment::{self, Places};
@@ -14,6 +15,9 @@ use crate::text::{Text, bold, faint, text};
 pub(crate) struct Description {
     /// Its name, `default` where none was given.
     pub(crate) name: String,
+    /// A new one with each start, by which an environment of an earlier one is known.
+    #[serde(default)]
+    pub(crate) instance: String,
     /// `flexible` or `single`.
     pub(crate) flavour: String,
     /// The process that runs it.
@@ -77,8 +81,21 @@ impl Description {
         };
         let administrator = azure.administrator();
         let application = azure.application();
+        let instance = Uuid::new_v4().to_string();
+        let mut environments = environment::all(cloud);
+        for variables in environments.values_mut() {
+            let folder = cloud.folder().display().to_string();
+            for (variable, value) in [
+                (environment::NAME, name),
+                (environment::FOLDER, &folder),
+                (environment::INSTANCE, &instance),
+            ] {
+                variables.insert(variable.to_owned(), value.to_owned());
+            }
+        }
         Self {
             name: name.to_owned(),
+            instance,
             flavour: cloud.flavour().to_string(),
             pid: std::process::id(),
             folder: cloud.folder().to_path_buf(),
@@ -114,7 +131,7 @@ impl Description {
                     role: administrator.user_principal_name().to_owned(),
                 },
             ],
-            environments: environment::all(cloud),
+            environments,
         }
     }
 

@@ -11,6 +11,57 @@ use secrecy::ExposeSecret;
 use super::cloud::LocalCloud;
 use crate::arguments::Host;
 
+/// Names the local cloud that an environment is set up for.
+pub(crate) const NAME: &str = "PGENTRA_LOCAL";
+/// Its folder, with its control socket.
+pub(crate) const FOLDER: &str = "PGENTRA_LOCAL_FOLDER";
+/// Tells one run of a local cloud from the next of the same name.
+pub(crate) const INSTANCE: &str = "PGENTRA_LOCAL_INSTANCE";
+
+/// Every variable that some host sets, to be unset where no local cloud runs that could be asked. `NO_PROXY` is not among them:
+/// it may hold more than what a local cloud adds.
+pub(crate) const VARIABLES: [&str; 39] = [
+    NAME,
+    FOLDER,
+    INSTANCE,
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+    "ACTIONS_ID_TOKEN_REQUEST_URL",
+    "AZURESUBSCRIPTION_CLIENT_ID",
+    "AZURESUBSCRIPTION_SERVICE_CONNECTION_ID",
+    "AZURESUBSCRIPTION_TENANT_ID",
+    "AZURE_AUTHORITY_HOST",
+    "AZURE_CLIENT_CERTIFICATE_PATH",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_FEDERATED_TOKEN_FILE",
+    "AZURE_KUBERNETES_CA_DATA",
+    "AZURE_KUBERNETES_SNI_NAME",
+    "AZURE_KUBERNETES_TOKEN_PROXY",
+    "AZURE_POD_IDENTITY_AUTHORITY_HOST",
+    "AZURE_SUBSCRIPTION_ID",
+    "AZURE_TENANT_ID",
+    "DEFAULT_IDENTITY_CLIENT_ID",
+    "IDENTITY_ENDPOINT",
+    "IDENTITY_HEADER",
+    "IDENTITY_SERVER_THUMBPRINT",
+    "IMDS_ENDPOINT",
+    "MSI_ENDPOINT",
+    "MSI_SECRET",
+    "NODE_EXTRA_CA_CERTS",
+    "PGDATABASE",
+    "PGENTRA_GRAPH_ENDPOINT",
+    "PGENTRA_MANAGEMENT_ENDPOINT",
+    "PGHOST",
+    "PGPORT",
+    "PGSSLMODE",
+    "PGSSLROOTCERT",
+    "PGUSER",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "SYSTEM_ACCESSTOKEN",
+    "SYSTEM_OIDCREQUESTURI",
+];
+
 /// The files of a local cloud that programs read.
 pub(crate) struct Places {
     /// The local authority's certificate.

@@ -8,21 +8,37 @@ pub(crate) mod environment;
 pub(crate) mod folder;
 mod keys;
 mod pod;
+pub(crate) mod shell;
+pub(crate) mod stale;
 pub(crate) mod up;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pgentra_connect::quote::shell_word;
 use pgentra_identity::World;
 
-use crate::arguments::{Format, Host, Local, LocalClock, LocalEnv, LocalName, LocalStatus};
+use crate::arguments::{
+    DEFAULT_NAME, Format, Host, Local, LocalClock, LocalEnv, LocalName, LocalStatus, local_name,
+};
 use crate::command::whoami::date;
 use crate::output;
 use crate::problem::{Blame, Outcome, Problem};
+use crate::progress;
 use description::Description;
+use shell::Shell;
 
-/// Runs one of the sub-commands.
-pub(crate) async fn run(world: &World, command: Local) -> Outcome {
+/// Runs one of the sub-commands. Where no name is given, it is that of the local cloud that this shell is set up for.
+pub(crate) async fn run(world: &World, mut command: Local) -> Outcome {
+    let name = match &mut command {
+        Local::Up(arguments) => &mut arguments.name,
+        Local::Down(name) => name,
+        Local::Status(arguments) => &mut arguments.name,
+        Local::Env(arguments) => &mut arguments.name,
+        Local::Clock(arguments) => &mut arguments.name,
+    };
+    if name.name.is_empty() {
+        let here = world.env().get(environment::NAME).filter(|name| local_name(name).is_ok());
+        name.name = here.unwrap_or_else(|| DEFAULT_NAME.to_owned());
+    }
     match command {
         Local::Up(arguments) => up::run(world, arguments).await,
         Local::Down(name) => down(world, &name).await,
@@ -33,12 +49,15 @@ pub(crate) async fn run(world: &World, command: Local) -> Outcome {
 }
 
 async fn down(world: &World, name: &LocalName) -> Outcome {
-    if control::down(&folder::of(world.env(), &name.name)).await? {
+    let folder = folder::of(world.env(), &name.name);
+    let stopped = progress::waiting("stopping the local cloud", control::down(&folder)).await?;
+    if stopped {
         output::say(&format!("local cloud `{}` stopped; nothing is left of it", name.name));
-        Ok(())
+        output::say("in a shell that was set up for it: eval \"$(pgentra local env --unset)\"");
     } else {
-        Err(none_runs(&name.name))
+        output::say(&format!("no local cloud `{}` runs; nothing to do", name.name));
     }
+    Ok(())
 }
 
 async fn status(world: &World, arguments: &LocalStatus) -> Outcome {
@@ -49,34 +68,62 @@ async fn status(world: &World, arguments: &LocalStatus) -> Outcome {
     }
 }
 
+/// `eval` of nothing succeeds, and would leave a shell as it was without a word of its own.
 async fn env(world: &World, arguments: &LocalEnv) -> Outcome {
+    let shell = arguments.shell.unwrap_or_else(|| Shell::of(world.env()));
+    let printed = printed_env(world, arguments, shell).await;
+    let is_text = arguments.output.output == Format::Text;
+    match printed {
+        Ok(text) => output::exact(&text),
+        Err(problem) => {
+            if is_text && !output::is_terminal() {
+                output::exact(shell.failure())?;
+            }
+            Err(problem)
+        }
+    }
+}
+
+async fn printed_env(world: &World, arguments: &LocalEnv, shell: Shell) -> Outcome<String> {
+    if arguments.unset {
+        return match shell.unset(environment::NAME).is_empty() {
+            true => Err(Problem::new(Blame::Usage, "a file of variables has none to unset")
+                .hint("--unset goes with --shell sh, fish or powershell")),
+            false => Ok(environment::VARIABLES.iter().map(|name| shell.unset(name)).collect()),
+        };
+    }
+    let name = &arguments.name.name;
+    let again = if name == DEFAULT_NAME { String::new() } else { format!(" --name {name}") };
     let description = running(world, &arguments.name).await?;
     let Some(mut variables) = description.environments.get(&arguments.host.name()).cloned() else {
         if arguments.host == Host::AzureArc {
-            let again = "stop it and start it again as root: pgentra local down && pgentra local up --arc";
+            let again = format!(
+                "stop it and start it again as root: pgentra local down{again} && pgentra local up{again} --arc"
+            );
             return Err(
                 Problem::new(Blame::Usage, "the running local cloud is no Azure Arc server").hint(again)
             );
         }
         return Err(Problem::new(Blame::Ours, "the running local cloud is of another version of pgentra")
-            .hint("stop it and start it again: pgentra local down && pgentra local up"));
+            .hint(format!(
+                "stop it and start it again: pgentra local down{again} && pgentra local up{again}"
+            )));
     };
     variables.extend(environment::unproxied(world.env(), &description.environments));
-    match arguments.output.output {
-        Format::Json => output::json(&variables),
-        Format::Text => {
-            // A shell that was another host before must not be two at once.
-            let others: BTreeSet<_> = description.environments.values().flat_map(BTreeMap::keys).collect();
-            // No host of a cloud with --link-local sets it, and another cloud's may stand there.
-            let metadata = environment::METADATA.to_owned();
-            let others: BTreeSet<_> = others.into_iter().chain([&metadata]).collect();
-            let unset = others.into_iter().filter(|name| !variables.contains_key(*name));
-            let unset = unset.map(|name| format!("unset {name}\n"));
-            let export =
-                variables.iter().map(|(name, value)| format!("export {name}={}\n", shell_word(value)));
-            output::exact(&unset.chain(export).collect::<String>())
-        }
+    if arguments.output.output == Format::Json {
+        let text = serde_json::to_string_pretty(&variables);
+        return text
+            .map(|text| format!("{text}\n"))
+            .map_err(|error| Problem::ours("cannot render JSON", error));
     }
+    // A shell that was another host before must not be two at once.
+    let others: BTreeSet<_> = description.environments.values().flat_map(BTreeMap::keys).collect();
+    // No host of a cloud with --link-local sets it, and another cloud's may stand there.
+    let metadata = environment::METADATA.to_owned();
+    let others: BTreeSet<_> = others.into_iter().chain([&metadata]).collect();
+    let unset = others.into_iter().filter(|name| !variables.contains_key(*name));
+    let unset: String = unset.map(|name| shell.unset(name)).collect();
+    Ok(format!("{unset}{}", shell.set_all(&variables)?))
 }
 
 async fn clock(world: &World, arguments: &LocalClock) -> Outcome {
@@ -96,7 +143,7 @@ async fn running(world: &World, name: &LocalName) -> Outcome<Description> {
 }
 
 fn none_runs(name: &str) -> Problem {
-    let again = if name == "default" { String::new() } else { format!(" --name {name}") };
+    let again = if name == DEFAULT_NAME { String::new() } else { format!(" --name {name}") };
     Problem::new(Blame::Usage, format!("no local cloud `{name}` runs"))
         .hint(format!("start one: pgentra local up{again} --detach"))
 }

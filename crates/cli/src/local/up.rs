@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Stdio;
 
 use pgentra_identity::World;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::ChildStderr;
 use tokio_util::sync::CancellationToken;
 
 use super::cloud::{CloudOptions, LocalCloud};
@@ -14,7 +15,7 @@ use super::folder;
 use crate::arguments::{Format, LocalUp};
 use crate::output;
 use crate::problem::{Blame, Outcome, Problem};
-use crate::progress::Progress;
+use crate::progress::{Progress, STEP};
 
 /// Starts the local cloud and runs it until Ctrl-C, SIGTERM or `pgentra local down`.
 pub(crate) async fn run(world: &World, arguments: LocalUp) -> Outcome {
@@ -109,18 +110,20 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
         .process_group(0);
     let mut child = command.spawn().map_err(|error| Problem::ours("cannot start the local cloud", error))?;
     let mut line = String::new();
-    if let (Some(stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) {
+    if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
         let mut stdout = BufReader::new(stdout);
-        let mut words = tokio::io::stderr();
+        let mut stderr = BufReader::new(stderr).lines();
+        let progress = Progress::new();
         let heard = tokio::select! {
             heard = stdout.read_line(&mut line) => heard.map(drop),
             // Its end without a line is an end without being ready.
-            passed = tokio::io::copy(&mut stderr, &mut words) => passed.map(drop),
+            passed = pass_on(&mut stderr, &progress) => passed,
         };
         if line.is_empty() {
             // Why it ended is still to be told.
-            let _ = tokio::io::copy(&mut stderr, &mut words).await;
+            let _ = pass_on(&mut stderr, &progress).await;
         }
+        progress.clear();
         heard.map_err(|error| Problem::ours("cannot hear from the local cloud", error))?;
     }
     if line.is_empty() {
@@ -141,6 +144,17 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
             Ok(())
         }
     }
+}
+
+/// Shows what another process of this program says: its steps as this one's, everything else as it is.
+async fn pass_on(said: &mut Lines<BufReader<ChildStderr>>, progress: &Progress) -> std::io::Result<()> {
+    while let Some(line) = said.next_line().await? {
+        match line.strip_prefix(STEP) {
+            Some(doing) => progress.show(doing),
+            None => progress.say(&line),
+        }
+    }
+    Ok(())
 }
 
 /// Cancelled at the first SIGINT, SIGTERM or SIGHUP.

@@ -16,7 +16,7 @@ use crate::arguments::{Format, Identity, Server};
 #[derive(Debug, Default, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Proxy {
-    /// A server, as a connection URI or a conninfo string; several may be given. A role or database that it names is the
+    /// A server, as a host name (with a dot, or localhost), a connection URI or a conninfo string; several may be given. A role or database that it names is the
     /// only one that clients may use. Its parameters may set what holds for it alone: …?max_connections=20
     #[arg(value_name = "TARGET")]
     pub(crate) targets: Vec<String>,

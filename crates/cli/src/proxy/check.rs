@@ -13,6 +13,7 @@ use super::configuration::{Configuration, Configured};
 use crate::arguments::Format;
 use crate::output;
 use crate::problem::{Outcome, Problem};
+use crate::progress::waiting;
 
 /// What became of a target.
 #[derive(Debug, Serialize)]
@@ -38,7 +39,8 @@ pub(crate) async fn run(configuration: Configuration, format: Format) -> Outcome
         let checked = Checked::of(&configured, &reached, began.elapsed());
         (checked, reached.err())
     });
-    let (checked, problems): (Vec<_>, Vec<_>) = join_all(targets).await.into_iter().unzip();
+    let done = waiting("signing in to every target", join_all(targets)).await;
+    let (checked, problems): (Vec<_>, Vec<_>) = done.into_iter().unzip();
     match format {
         Format::Json => output::json(&checked)?,
         Format::Text => output::result(&checked.iter().map(Checked::text).collect::<String>())?,

@@ -13,11 +13,12 @@ use super::difference::InForce;
 use super::door::{self, Fault, Watched};
 use super::file::{self, Written, WrittenTarget};
 use super::inherited::Inherited;
-use super::keys::{KEYS, Key};
-use super::level::{Level, Origin, nearest};
+use super::keys::{Form, KEYS, Key};
+use super::level::{Level, Origin, UNNAMED, nearest};
 use super::place::Place;
 use super::problems::Problems;
 use super::settings::{LogFormat, Process, Target};
+use super::word;
 use crate::arguments::Identity;
 use crate::problem::Outcome;
 use crate::sign_in;
@@ -86,6 +87,8 @@ struct Named {
     conninfo: Option<String>,
     /// What its table says.
     table: Level,
+    /// Whether it is a word that names no server, which has been told.
+    is_no_server: bool,
 }
 
 impl Configuration {
@@ -114,16 +117,27 @@ impl Configuration {
             label: format!("target {}", at + 1),
             conninfo: Some(conninfo.clone()),
             table: Level::default(),
+            is_no_server: false,
         });
         let written = targets.into_iter().map(|target| Named {
             label: target.place,
             conninfo: Some(target.server),
             table: target.level,
+            is_no_server: false,
         });
         let mut named: Vec<_> = given.chain(written).collect();
+        let of_arguments = arguments.targets.len();
+        for (at, named) in named.iter_mut().enumerate() {
+            named.name_server((at < of_arguments).then_some(arguments), &mut problems);
+        }
         if named.is_empty() && !lost_target {
             // Flags and variables name it, as with any other command.
-            named.push(Named { label: "the target".to_owned(), conninfo: None, table: Level::default() });
+            named.push(Named {
+                label: UNNAMED.to_owned(),
+                conninfo: None,
+                table: Level::default(),
+                is_no_server: false,
+            });
         }
         let (mut settings, mut said) = (Vec::new(), Vec::new());
         for named in &mut named {
@@ -151,6 +165,9 @@ impl Configuration {
         for ((named, settings), said) in named.into_iter().zip(settings).zip(said) {
             let watched = Watched::new(world.files(), &settings.doors);
             let door = named.expect(door::open(world.files(), &settings.doors), &mut problems);
+            if named.is_no_server {
+                continue;
+            }
             let connector = connector(world, arguments, &named, &settings, &mut held.credentials);
             match (connector, door) {
                 (Ok(connector), Some(door)) => {
@@ -184,6 +201,35 @@ impl Named {
             problems.add_with_hint(origin, message, hint);
         };
         made.map_err(|faults| faults.into_iter().for_each(fault)).ok()
+    }
+
+    /// Puts the server that a word names in its place. A word that names none is told; `arguments` are those that it is one of.
+    fn name_server(&mut self, arguments: Option<&Proxy>, problems: &mut Problems) {
+        let Some(text) = &self.conninfo else { return };
+        if let Some(string) = word::connection_string(text) {
+            self.conninfo = Some(string);
+            return;
+        }
+        self.is_no_server = true;
+        let shown = quote::name(&text.chars().take(60).collect::<String>());
+        let forms = "a server is HOST.DOMAIN, HOST:PORT, -h HOST or postgresql://HOST/DATABASE";
+        let Some(arguments) = arguments else {
+            let hint = "write a connection URI, a conninfo string such as host=… dbname=…, or the server's full name";
+            return problems.add_with_hint(&self.label, format!("{shown} is no server"), hint);
+        };
+        let message = format!(
+            "{shown} is neither a command of \"pgentra proxy\" (wait, hash-password) nor a server; {forms}"
+        );
+        let nearest = nearest(text, ["wait", "hash-password"].into_iter());
+        let is_switch = |(key, _): &(&Key, Vec<String>)| key.form == Form::Switch;
+        let hint = match nearest.strip_prefix("; the nearest is ") {
+            Some(command) => format!("did you mean: pgentra proxy {command}"),
+            None if arguments.flags.0.iter().any(is_switch) => {
+                "a switch takes its value behind =, such as --reuse=false; a database is -d NAME".to_owned()
+            }
+            None => "name the server in full; a database is -d NAME".to_owned(),
+        };
+        problems.add_with_hint(&self.label, message, &hint);
     }
 
     /// Takes what is ours out of the connection string. One that cannot be read is reported when it is connected to.

@@ -127,10 +127,14 @@ impl Reading<'_> {
         value: &DeValue<'_>,
     ) -> Option<Said> {
         let values = match (key.form, value) {
-            (Form::Number, DeValue::Integer(number)) if number.radix() == 10 => {
+            (Form::Number | Form::Time, DeValue::Integer(number)) if number.radix() == 10 => {
                 Ok(vec![number.as_str().to_owned()])
             }
+            // Whether it is a whole one is seen where it is read.
+            (Form::Number | Form::Time, DeValue::Float(number)) => Ok(vec![number.as_str().to_owned()]),
+            (Form::Time, DeValue::String(text)) => Ok(vec![text.to_string()]),
             (Form::Number, _) => Err("is a number"),
+            (Form::Time, _) => Err("is a time, such as \"5m\", or a number of seconds"),
             (Form::Switch, DeValue::Boolean(value)) => Ok(vec![value.to_string()]),
             (Form::Switch, _) => Err("is true or false"),
             (Form::Text | Form::List, DeValue::String(text)) => Ok(vec![text.to_string()]),

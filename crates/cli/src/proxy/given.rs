@@ -9,6 +9,8 @@ use std::time::Duration;
 use pgentra_proxy::session::Drain;
 use uuid::Uuid;
 
+use crate::quantity;
+
 /// What somebody wrote; the last of several counts where one is wanted.
 pub(crate) struct Given<'a>(pub(crate) &'a [String]);
 
@@ -56,19 +58,21 @@ impl<'a> Given<'a> {
     }
 
     pub(super) fn number(&self, range: RangeInclusive<u64>) -> Result<u64, String> {
-        let text = self.text()?;
-        text.parse()
-            .ok()
-            .filter(|number| range.contains(number))
-            .ok_or_else(|| format!("takes a number from {} to {}, not `{text}`", range.start(), range.end()))
+        quantity::count_within(self.text()?, range)
     }
 
     pub(super) fn size(&self, range: RangeInclusive<u64>) -> Result<usize, String> {
         usize::try_from(self.number(range)?).map_err(|error| error.to_string())
     }
 
-    pub(super) fn seconds(&self, range: RangeInclusive<u64>) -> Result<Duration, String> {
-        self.number(range).map(Duration::from_secs)
+    /// A time, within a range of seconds.
+    pub(super) fn time(&self, range: RangeInclusive<u64>) -> Result<Duration, String> {
+        quantity::time_within(self.text()?, range)
+    }
+
+    /// What `read` makes of the text.
+    pub(super) fn read<T>(&self, read: fn(&str) -> Result<T, String>) -> Result<T, String> {
+        read(self.text()?)
     }
 
     pub(super) fn switch(&self) -> Result<bool, String> {

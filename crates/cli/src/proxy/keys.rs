@@ -9,9 +9,10 @@ use super::given::Given;
 use super::level::PREFIX;
 use super::place::Place;
 use super::settings::{Process, Target};
+use crate::arguments::{self, TOKEN_TIMEOUTS};
 
-/// More sessions than this are a slip of the finger.
-const CONNECTIONS: RangeInclusive<u64> = 0..=1_000_000;
+/// With none everybody would be refused; more than this are a slip of the finger.
+const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
 /// Sessions that stand ready cost the server memory; who needs more wants a pool.
 const WARM: RangeInclusive<u64> = 0..=1000;
 /// No server signs in more.
@@ -44,6 +45,8 @@ pub(crate) struct Key {
 pub(crate) enum Form {
     /// `20`.
     Number,
+    /// `"5m"`, or a number of seconds.
+    Time,
     /// `true` or `false`; a flag without a value is true.
     Switch,
     /// `"text"`.
@@ -181,26 +184,24 @@ pub(crate) const KEYS: &[Key] = &[
     },
     Key {
         name: "start_up_timeout",
-        form: Form::Number,
-        value: "SECONDS",
-        default: "60",
+        form: Form::Time,
+        value: "TIME",
+        default: "60s",
         help: Some("Time that a client has for TLS, its start-up packet and its password"),
         excludes: &[],
-        set: Set::Target(|target, given| {
-            given.seconds(1..=HOUR).map(|value| target.start_up_timeout = value)
-        }),
+        set: Set::Target(|target, given| given.time(1..=HOUR).map(|value| target.start_up_timeout = value)),
     },
     Key {
         name: "first_packet_timeout",
-        form: Form::Number,
-        value: "SECONDS",
-        default: "10",
+        form: Form::Time,
+        value: "TIME",
+        default: "10s",
         help: Some(
             "Time that a client has for its first packet: the start-up packet, or the request for TLS; never more than start_up_timeout",
         ),
         excludes: &[],
         set: Set::Target(|target, given| {
-            given.seconds(1..=HOUR).map(|value| target.first_packet_timeout = value)
+            given.time(1..=HOUR).map(|value| target.first_packet_timeout = value)
         }),
     },
     Key {
@@ -217,12 +218,12 @@ pub(crate) const KEYS: &[Key] = &[
     },
     Key {
         name: "warm_max_age",
-        form: Form::Number,
-        value: "SECONDS",
-        default: "180",
+        form: Form::Time,
+        value: "TIME",
+        default: "3m",
         help: Some("How long a session may wait for a client before it is replaced"),
         excludes: &[],
-        set: Set::Target(|target, given| given.seconds(1..=DAY).map(|value| target.warm_max_age = value)),
+        set: Set::Target(|target, given| given.time(1..=DAY).map(|value| target.warm_max_age = value)),
     },
     Key {
         name: "reuse",
@@ -238,28 +239,26 @@ pub(crate) const KEYS: &[Key] = &[
     },
     Key {
         name: "server_lifetime",
-        form: Form::Number,
-        value: "SECONDS",
-        default: "3600",
+        form: Form::Time,
+        value: "TIME",
+        default: "1h",
         help: Some(
             "How long after it was opened a session is kept by warm and reuse, however often it was used. 0: none is kept",
         ),
         excludes: &[],
-        set: Set::Target(|target, given| given.seconds(0..=DAY).map(|value| target.server_lifetime = value)),
+        set: Set::Target(|target, given| given.time(0..=DAY).map(|value| target.server_lifetime = value)),
     },
     Key {
         name: "server_check_delay",
-        form: Form::Number,
-        value: "SECONDS",
-        default: "0",
+        form: Form::Time,
+        value: "TIME",
+        default: "0s",
         help: Some(
             "How long a kept session goes to clients without asking the server again whether its role may sign in and with which \
              settings. 0: it is asked each time",
         ),
         excludes: &[],
-        set: Set::Target(|target, given| {
-            given.seconds(0..=HOUR).map(|value| target.server_check_delay = value)
-        }),
+        set: Set::Target(|target, given| given.time(0..=HOUR).map(|value| target.server_check_delay = value)),
     },
     Key {
         name: "connect_rate",
@@ -278,12 +277,12 @@ pub(crate) const KEYS: &[Key] = &[
     },
     Key {
         name: "drain_timeout",
-        form: Form::Number,
-        value: "SECONDS",
-        default: "5",
+        form: Form::Time,
+        value: "TIME",
+        default: "5s",
         help: Some("Time that sessions have to end by themselves when the proxy is told to stop"),
         excludes: &[],
-        set: Set::Process(|process, given| given.seconds(0..=DAY).map(|value| process.drain_timeout = value)),
+        set: Set::Process(|process, given| given.time(0..=DAY).map(|value| process.drain_timeout = value)),
     },
     Key {
         name: "drain",
@@ -407,7 +406,7 @@ pub(crate) const KEYS: &[Key] = &[
         help: None,
         excludes: &["token_command"],
         set: Set::Target(|target, given| {
-            target.identity.source = Some(given.parsed()?);
+            target.identity.source = Some(given.read(arguments::source)?);
             target.identity.token_command = None;
             Ok(())
         }),
@@ -434,7 +433,7 @@ pub(crate) const KEYS: &[Key] = &[
         help: None,
         excludes: &[],
         set: Set::Target(|target, given| {
-            given.text().map(|value| target.identity.tenant = Some(value.to_owned()))
+            given.read(arguments::tenant).map(|value| target.identity.tenant = Some(value))
         }),
     },
     Key {
@@ -444,7 +443,9 @@ pub(crate) const KEYS: &[Key] = &[
         default: "public",
         help: None,
         excludes: &[],
-        set: Set::Target(|target, given| given.parsed().map(|value| target.identity.cloud = value)),
+        set: Set::Target(|target, given| {
+            given.read(arguments::cloud).map(|value| target.identity.cloud = value)
+        }),
     },
     Key {
         name: "resource",
@@ -461,13 +462,13 @@ pub(crate) const KEYS: &[Key] = &[
     },
     Key {
         name: "token_timeout",
-        form: Form::Number,
-        value: "SECONDS",
-        default: "80",
+        form: Form::Time,
+        value: "TIME",
+        default: "80s",
         help: None,
         excludes: &[],
         set: Set::Target(|target, given| {
-            given.number(1..=HOUR).map(|value| target.identity.token_timeout = value)
+            given.time(TOKEN_TIMEOUTS).map(|value| target.identity.token_timeout = value)
         }),
     },
 ];
@@ -499,7 +500,8 @@ impl Key {
         let arg = match self.form {
             Form::List | Form::Table => arg.action(ArgAction::Append),
             Form::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
-            Form::Number | Form::Text => arg,
+            Form::Number | Form::Time => arg.allow_negative_numbers(true),
+            Form::Text => arg,
         };
         let (help, arg) = match self.help {
             Some(help) => (help.to_owned(), arg),
@@ -568,6 +570,7 @@ mod tests {
         for key in KEYS {
             let form = match key.form {
                 Form::Number => "number",
+                Form::Time => "time",
                 Form::Switch => "true, false",
                 Form::Text => "text",
                 Form::List => "list of texts",

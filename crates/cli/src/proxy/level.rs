@@ -14,7 +14,10 @@ use super::settings::{Process, Target};
 /// How our variables begin.
 pub(crate) const PREFIX: &str = "PGENTRA_";
 /// Variables of ours that are no keys.
-const OTHERS: [&str; 2] = ["config", "log"];
+const OTHERS: [&str; 5] = ["config", "log", "local", "local_folder", "local_instance"];
+
+/// How a problem calls the target that flags and variables name.
+pub(crate) const UNNAMED: &str = "the target";
 
 /// Everything that was said at one place.
 #[derive(Clone, Debug, Default)]
@@ -134,6 +137,8 @@ impl fmt::Display for Origin {
             Self::File { path, line, key } => write!(f, "{}:{line} {key}", path.display()),
             Self::Variable(variable) => f.write_str(variable),
             Self::Flag(flag) => write!(f, "--{flag}"),
+            // The one that flags and variables name: its keys are theirs.
+            Self::Target { target, key } if target == UNNAMED => f.write_str(key),
             Self::Target { target, key } => write!(f, "{target} {key}"),
         }
     }

@@ -7,6 +7,7 @@ mod difference;
 mod door;
 mod file;
 mod given;
+mod greeting;
 mod hash_password;
 mod inherited;
 mod keys;
@@ -21,6 +22,7 @@ mod settings;
 mod signals;
 mod voice;
 mod wait;
+mod word;
 
 pub(crate) use arguments::Proxy;
 pub(crate) use serve::run;

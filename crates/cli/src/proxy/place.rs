@@ -84,7 +84,7 @@ impl FromStr for Place {
         }
         if text.starts_with('/') {
             let (folder, port) = match text.rsplit_once(':') {
-                Some((folder, port)) => (folder, port.parse().map_err(|_| format!("`{port}` is no port"))?),
+                Some((folder, text)) => (folder, self::port(text)?),
                 None => (text, PORT),
             };
             if port == 0 {
@@ -92,13 +92,39 @@ impl FromStr for Place {
             }
             return Ok(Self::Unix { folder: folder.into(), port });
         }
-        let port = text.parse().map(|port: u16| (Ipv4Addr::LOCALHOST, port).into());
-        let address = text.parse().map(|address: IpAddr| (address, PORT).into());
-        let local = text.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok());
-        let local = local.map(|port| (Ipv4Addr::LOCALHOST, port).into());
-        let address: Option<SocketAddr> = text.parse().ok().or(port.ok()).or(address.ok()).or(local);
-        address.map(Self::Tcp).ok_or_else(|| "write IP:PORT, PORT, /FOLDER[:PORT] or systemd:NAME".to_owned())
+        if text.starts_with(['.', '~']) || text.contains('/') {
+            return Err("the folder of a Unix socket is named from the root, such as /run/pgentra".to_owned());
+        }
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return port(text).map(|port| Self::Tcp((Ipv4Addr::LOCALHOST, port).into()));
+        }
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self::Tcp((address, PORT).into()));
+        }
+        let Some((host, number)) = text.rsplit_once(':') else {
+            return match text {
+                "localhost" => Ok(Self::default()),
+                _ => Err(FORMS.to_owned()),
+            };
+        };
+        let host = match host {
+            "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            // As other programs write it.
+            "" | "*" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            host => {
+                let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+                bare.parse().map_err(|_| format!("`{host}` is no address of this machine: {FORMS}"))?
+            }
+        };
+        port(number).map(|port| Self::Tcp((host, port).into()))
     }
+}
+
+/// What may be written.
+const FORMS: &str = "write IP:PORT, PORT, /FOLDER[:PORT] or systemd:NAME";
+
+fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| format!("`{text}` is no port: ports are 0 to 65535"))
 }
 
 #[cfg(test)]
@@ -121,6 +147,9 @@ mod tests {
             ("/run/pg", unix("/run/pg", 5432)),
             ("/run/pg:6432", unix("/run/pg", 6432)),
             ("systemd:pg", Place::Systemd { name: "pg".to_owned(), number: 0 }),
+            ("localhost", tcp("127.0.0.1:5432")),
+            (":6432", tcp("0.0.0.0:6432")),
+            ("*:6432", tcp("0.0.0.0:6432")),
         ] {
             assert_eq!(text.parse(), Ok(place.clone()), "{text}");
             assert_eq!(place.to_string().parse(), Ok(place), "{text}");
@@ -128,6 +157,17 @@ mod tests {
         for bad in ["", "host:1", "65536", "127.0.0.1:65536", "systemd:", "/run/pg:x", "/run/pg:0", "run/pg"]
         {
             assert!(bad.parse::<Place>().is_err(), "{bad}");
+        }
+        for (bad, says) in [
+            ("99999", "`99999` is no port: ports are 0 to 65535"),
+            ("127.0.0.1:99999", "ports are 0 to 65535"),
+            ("/run/pg:99999", "ports are 0 to 65535"),
+            ("./run", "named from the root"),
+            ("~/run", "named from the root"),
+            ("db.example:1", "`db.example` is no address of this machine"),
+        ] {
+            let error = bad.parse::<Place>().unwrap_err();
+            assert!(error.contains(says), "{bad}: {error}");
         }
     }
 

@@ -67,6 +67,8 @@ impl Error for Problems {}
 
 impl From<Problems> for Problem {
     fn from(problems: Problems) -> Self {
-        Self::new(Blame::Usage, problems)
+        let has_hints = problems.0.iter().all(|found| found.hint.is_some());
+        let problem = Self::new(Blame::Usage, problems);
+        if has_hints { problem } else { problem.hint("what each key takes: pgentra proxy --help") }
     }
 }

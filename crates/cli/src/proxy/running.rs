@@ -1,6 +1,7 @@
 //! What runs: listeners, and the injectors behind them, from one configuration to the next.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use pgentra_proxy::inject::{Current, Injector, Listener, Naming, Options, Shared, Stop};
@@ -11,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::configuration::{Configuration, Configured};
 use super::difference::{self, InForce};
+use super::greeting;
 use super::inherited::Inherited;
 use super::place::Place;
 use super::settings::Process;
@@ -165,6 +167,25 @@ impl Running {
         let lacks = self.observer.as_ref().and_then(|observer| observer.readiness().err());
         let lacks = lacks.map(|lacks| format!("; {lacks}")).unwrap_or_default();
         format!("{targets} target(s) on {listeners} listener(s), {} session(s){lacks}", self.sessions())
+    }
+
+    /// Whose tokens there are, and how to connect to each listener.
+    pub(crate) fn greeting(&self) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for live in &self.targets {
+            let connector = &live.configured.connector;
+            let identity = greeting::identity(&connector.token_state(), connector.now());
+            if let Some(line) = identity.filter(|line| !lines.contains(line)) {
+                lines.push(line);
+            }
+        }
+        for open in &self.listeners {
+            let (name, number) = &open.target;
+            let Some(live) = of_name(&self.targets, name).nth(*number) else { continue };
+            let Configured { connector, settings, .. } = &live.configured;
+            lines.extend(greeting::psql(&open.place, &open.address, (connector, settings)));
+        }
+        lines
     }
 
     /// Targets of one name are told apart by their numbers.
@@ -334,9 +355,35 @@ async fn bind(place: &Place, inherited: &Inherited, is_shared: bool) -> Outcome<
         Place::Systemd { name, number } => inherited.open(name, *number),
     };
     bound.map_err(|error| {
-        Problem::new(Blame::Ours, format!("cannot listen on {place}: {error}"))
-            .hint("give another address with --listen; port 0 takes any free one")
+        let hint = match place {
+            Place::Tcp(address) if error.kind() == io::ErrorKind::AddrInUse => in_use(*address),
+            Place::Unix { folder, .. } if error.kind() == io::ErrorKind::PermissionDenied => {
+                let mode = if is_shared { "755" } else { "700" };
+                format!(
+                    "where the folder is yours: chmod {mode} {}; or name one that is not there yet, which the proxy makes",
+                    folder.display()
+                )
+            }
+            _ => "give another address with --listen; port 0 takes any free one".to_owned(),
+        };
+        Problem::new(Blame::Ours, format!("cannot listen on {place}: {error}")).hint(hint)
     })
+}
+
+/// PgBouncer's port, which few other programs take, and the next ones.
+const OTHERS: std::ops::RangeInclusive<u16> = 6432..=6451;
+
+/// What to do where another program listens, such as a PostgreSQL of this machine.
+fn in_use(address: SocketAddr) -> String {
+    let is_free = |port: &u16| std::net::TcpListener::bind((address.ip(), *port)).is_ok();
+    let place = |port: u16| match address.ip() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => port.to_string(),
+        ip => SocketAddr::from((ip, port)).to_string(),
+    };
+    match OTHERS.filter(|port| *port != address.port()).find(is_free) {
+        Some(free) => format!("another program listens there; this one is free: --listen {}", place(free)),
+        None => "another program listens there; port 0 takes any free one: --listen 0".to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::arguments::{Further, Proxy};
 use super::configuration::{Configuration, Held};
 use super::inherited::Inherited;
+use super::keys::Key;
 use super::notify::Notify;
 use super::running::Running;
 use super::seen::Seen;
@@ -49,6 +50,9 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
     seen.observer().started();
     // Said when all of them are there.
     lines.iter().chain(seen.lines()).for_each(|line| voice.say(line));
+    if let Some(warning) = port_warning(world, &arguments) {
+        voice.say(&warning);
+    }
     let notify = Notify::from_env(world.env());
     let mut beat = Beat::every(notify.beat());
     let mut look = Beat::every(notify.is_heard().then_some(LOOK));
@@ -61,6 +65,7 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
         tokio::select! {
             () = &mut first_tokens, if !is_ready => {
                 is_ready = true;
+                running.greeting().iter().for_each(|line| voice.say(line));
                 said = running.status();
                 notify.ready(&said);
             }
@@ -102,6 +107,18 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
     }
     seen.close().await;
     Ok(())
+}
+
+/// `--port` is the server's, as in psql. Other proxies have it for their listener, and who means that gives no `--listen`.
+fn port_warning(world: &World, arguments: &Proxy) -> Option<String> {
+    let port = arguments.server.port.as_deref()?;
+    let is_listen = |(key, _): &(&Key, Vec<String>)| key.name == "listen";
+    let says_listen = arguments.config.is_some()
+        || arguments.flags.0.iter().any(is_listen)
+        || arguments.targets.iter().any(|target| target.contains("listen="))
+        || ["PGENTRA_LISTEN", "PGENTRA_CONFIG"].into_iter().any(|name| world.env().has(name));
+    let warning = format!("warning: --port {port} is the server's port; --listen says where clients come in");
+    (!says_listen).then_some(warning)
 }
 
 /// A configuration that cannot be leaves everything as it is.
@@ -151,6 +168,38 @@ impl Beat {
                 interval.tick().await;
             }
             None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use pgentra_identity::Env;
+
+    use super::*;
+    use crate::arguments::{Arguments, Command};
+
+    #[test]
+    fn a_port_that_may_be_meant_for_the_listener_is_told() {
+        let warning = |variables: &[(&str, &str)], words: &[&str]| {
+            let world = World::builder().env(Env::from_map(variables.iter().copied())).build();
+            let words = [&["pgentra", "proxy"], words].concat();
+            let Command::Proxy(arguments) = Arguments::try_parse_from(words).unwrap().command else {
+                panic!()
+            };
+            port_warning(&world, &arguments)
+        };
+        let told = warning(&[], &["db.example", "--port", "6432"]).unwrap();
+        assert!(told.starts_with("warning: --port 6432 is the server's port"), "{told}");
+        for (variables, words) in [
+            (&[][..], &["db.example"][..]),
+            (&[], &["db.example", "--port", "1", "--listen", "2"]),
+            (&[], &["postgresql://db.example?listen=2", "--port", "1"]),
+            (&[], &["--port", "1", "--config", "/f"]),
+            (&[("PGENTRA_LISTEN", "2")], &["db.example", "--port", "1"]),
+        ] {
+            assert_eq!(warning(variables, words), None, "{words:?}");
         }
     }
 }

@@ -9,6 +9,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::place::Place;
 use crate::problem::{Blame, Outcome, Problem};
+use crate::progress::waiting;
+use crate::quantity;
 
 /// How long to wait before asking again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -22,17 +24,21 @@ pub(crate) struct Wait {
     /// Where its health listener is. Default: PGENTRA_HEALTH_LISTEN
     #[arg(long, value_name = "ADDR")]
     health: Option<Place>,
-    /// Give up after so long.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86400))]
-    timeout: u64,
+    /// Give up after this time: 90s, 5m, or a bare number of seconds.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = timeout, allow_negative_numbers = true)]
+    timeout: Duration,
 }
 
 /// Returns once `/readiness` is answered with 200. The exit code of a wait in vain is 3 where somebody answers, and 4 where
 /// nobody does.
 pub(crate) async fn run(world: &World, arguments: Wait) -> Outcome {
     let address = address(world, &arguments)?;
+    waiting(&format!("waiting for the proxy at {address}"), ready(world, &arguments, address)).await
+}
+
+async fn ready(world: &World, arguments: &Wait, address: SocketAddr) -> Outcome {
     let url = format!("http://{address}/readiness");
-    let deadline = Instant::now() + Duration::from_secs(arguments.timeout);
+    let deadline = Instant::now() + arguments.timeout;
     loop {
         let asked = timeout_at(deadline, world.http().get(&url)).await;
         let why_not = match asked {
@@ -50,6 +56,10 @@ pub(crate) async fn run(world: &World, arguments: Wait) -> Outcome {
         }
         sleep(PAUSE).await;
     }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    quantity::time_within(text, 0..=86_400)
 }
 
 fn unreached(address: SocketAddr, why: &str) -> Problem {
@@ -94,7 +104,7 @@ mod tests {
     use super::*;
 
     fn wait(health: Option<Place>, timeout: u64) -> Wait {
-        Wait { admin: None, health, timeout }
+        Wait { admin: None, health, timeout: Duration::from_secs(timeout) }
     }
 
     /// Gives these answers, one to each request.

@@ -5,12 +5,19 @@ use pgentra_admin::roles::{Kind, RoleName};
 
 use crate::arguments::{Connection, Identity, Output};
 
+/// What `-d` is good for where roles are managed.
+const DATABASE: &str = "Not needed: Entra roles are read and changed in the database postgres";
+/// The same where a file of roles may grant privileges.
+const DATABASE_OF_GRANTS: &str = "Database of the grants that name none. Default: PGDATABASE, else the name of the role that signs in. \
+                                  Entra roles themselves are read and changed in the database postgres";
+
 /// `pgentra role …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
     /// List the roles that are mapped to Entra principals.
     #[command(
-        after_help = "Example: pgentra role list -h my.postgres.database.azure.com -U admin@example.com"
+        after_help = "Example: pgentra role list -h my.postgres.database.azure.com -U admin@example.com",
+        mut_arg("dbname", |arg| arg.help(DATABASE))
     )]
     List(List),
     /// Make a role for a principal. Flexible Server and Single Server are told apart by themselves.
@@ -19,18 +26,22 @@ pub(crate) enum Role {
         // In this command the ids are those of the principal that the role is for.
         mut_arg("client_id", |arg| arg.long("as-client-id")),
         mut_arg("object_id", |arg| arg.long("as-object-id")),
-        mut_arg("resource_id", |arg| arg.long("as-resource-id"))
+        mut_arg("resource_id", |arg| arg.long("as-resource-id")),
+        mut_arg("dbname", |arg| arg.help(DATABASE))
     )]
     Create(Create),
-    /// Drop a role that is mapped to a principal; whatever is in the way is told first.
-    #[command(after_help = "Example: pgentra role drop my-app --reassign-to admin@example.com")]
+    /// Drop a role that is mapped to a principal; whatever is in the way is told first. Asks once.
+    #[command(after_help = "Example: pgentra role drop my-app --reassign-to admin@example.com --yes",
+        mut_arg("dbname", |arg| arg.help(DATABASE)))]
     Drop(Drop),
     /// Show how the server differs from a file of roles. Changes nothing.
-    #[command(after_help = "Example: pgentra role plan -f roles.toml -d app")]
+    #[command(after_help = "Example: pgentra role plan -f roles.toml -d app",
+        mut_arg("dbname", |arg| arg.help(DATABASE_OF_GRANTS)))]
     Plan(Plan),
-    /// Make the server as a file of roles says.
-    #[command(after_help = "Example: pgentra role apply -f roles.toml -d app")]
-    Apply(Plan),
+    /// Make the server as a file of roles says. Shows the plan, asks once.
+    #[command(after_help = "Example: pgentra role apply -f roles.toml -d app --yes",
+        mut_arg("dbname", |arg| arg.help(DATABASE_OF_GRANTS)))]
+    Apply(Apply),
 }
 
 /// Arguments of `pgentra role list`.
@@ -95,12 +106,25 @@ pub(crate) struct Drop {
     /// Revoke its privileges, in every database. A role that owns anything stays.
     #[arg(long)]
     pub(crate) revoke: bool,
+    /// Carry it out without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) run: Run,
     #[command(flatten)]
     pub(crate) connection: Connection,
     #[command(flatten)]
     pub(crate) identity: Identity,
+}
+
+/// Arguments of `pgentra role apply`.
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    #[command(flatten)]
+    pub(crate) plan: Plan,
+    /// Carry it out without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// Arguments of `pgentra role plan` and `apply`.

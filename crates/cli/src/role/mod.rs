@@ -12,7 +12,9 @@ use pgentra_identity::World;
 use tokio::io::AsyncReadExt as _;
 
 use crate::arguments::{Connection, Format, Identity};
+use crate::confirm::confirmed;
 use crate::problem::{Blame, Outcome, Problem};
+use crate::progress::waiting;
 use crate::{output, sign_in};
 
 pub(crate) use arguments::Role;
@@ -26,13 +28,14 @@ pub(crate) async fn run(world: &World, command: Role) -> Outcome {
         Role::List(arguments) => list(world, arguments).await,
         Role::Create(arguments) => create(world, arguments).await,
         Role::Drop(arguments) => drop(world, arguments).await,
-        Role::Plan(arguments) => plan(world, arguments, false).await,
-        Role::Apply(arguments) => plan(world, arguments, true).await,
+        Role::Plan(arguments) => plan(world, arguments, None).await,
+        Role::Apply(arguments) => plan(world, arguments.plan, Some(Asking::unless(arguments.yes))).await,
     }
 }
 
 async fn list(world: &World, arguments: arguments::List) -> Outcome {
-    let found = server(world, &arguments.connection, &arguments.identity)?.roles().await?;
+    let server = server(world, &arguments.connection, &arguments.identity)?;
+    let found = waiting("reading the roles", server.roles()).await?;
     let orphans = match arguments.orphans {
         true => Some(found.orphans(&graph(world, &arguments.identity)?).await?),
         false => None,
@@ -57,19 +60,21 @@ async fn create(world: &World, arguments: arguments::Create) -> Outcome {
         is_mfa: arguments.mfa,
     };
     let server = server(world, &arguments.connection, &arguments.identity)?;
-    let plan = role.plan(&server, Some(&graph(world, &arguments.identity)?)).await?;
-    carry_out(&server, &plan, arguments.run).await
+    let graph = graph(world, &arguments.identity)?;
+    let plan = waiting("reading the roles", role.plan(&server, Some(&graph))).await?;
+    carry_out(&server, &plan, arguments.run, Asking::Not).await
 }
 
 async fn drop(world: &World, arguments: arguments::Drop) -> Outcome {
     let role =
         roles::Drop { name: arguments.name, reassign_to: arguments.reassign_to, revoke: arguments.revoke };
     let server = server(world, &arguments.connection, &arguments.identity)?;
-    let plan = role.plan(&server).await?;
-    carry_out(&server, &plan, arguments.run).await
+    let plan = waiting("reading the roles", role.plan(&server)).await?;
+    carry_out(&server, &plan, arguments.run, Asking::unless(arguments.yes)).await
 }
 
-async fn plan(world: &World, arguments: arguments::Plan, apply: bool) -> Outcome {
+/// Shows the plan; carries it out where it is said whether to ask first.
+async fn plan(world: &World, arguments: arguments::Plan, apply: Option<Asking>) -> Outcome {
     let server = server(world, &arguments.connection, &arguments.identity)?;
     let text = read(world, &arguments.file).await?;
     let file = RolesFile::parse(&text, server.default_database()).map_err(|faults| {
@@ -83,19 +88,47 @@ async fn plan(world: &World, arguments: arguments::Plan, apply: bool) -> Outcome
     };
     let options = Options { prune, orphans: arguments.tenant.orphans };
     let graph = graph(world, &arguments.identity)?;
-    let plan = roles::Plan::make(&server, &file, options, Some(&graph)).await?;
-    if apply {
-        return carry_out(&server, &plan, arguments.run).await;
+    let made = roles::Plan::make(&server, &file, options, Some(&graph));
+    let plan = waiting("comparing the server with the file", made).await?;
+    match apply {
+        Some(asking) => carry_out(&server, &plan, arguments.run, asking).await,
+        None => show(&plan, arguments.run, false),
     }
-    show(&plan, arguments.run, false)
 }
 
-/// Makes the changes, unless they are only to be printed, and shows them.
-async fn carry_out(server: &Server, plan: &roles::Plan, run: arguments::Run) -> Outcome {
-    if !run.print_sql {
-        plan.apply(server).await?;
+/// Whether a person is asked before something is changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    First,
+    Not,
+}
+
+impl Asking {
+    fn unless(yes: bool) -> Self {
+        if yes { Self::Not } else { Self::First }
     }
-    show(plan, run, true)
+}
+
+/// Makes the changes, unless they are only to be printed or a person does not want them, and shows them.
+async fn carry_out(server: &Server, plan: &roles::Plan, run: arguments::Run, asking: Asking) -> Outcome {
+    let changes_something = !run.print_sql && !plan.changes().is_empty();
+    if changes_something && asking == Asking::First {
+        output::ask(show::difference(plan, false));
+        if !confirmed().await? {
+            output::say("nothing was changed");
+            return Ok(());
+        }
+    }
+    if !run.print_sql {
+        waiting("changing roles", plan.apply(server)).await?;
+    }
+    match run.output.output {
+        // The plan is on the terminal already.
+        Format::Text if changes_something && asking == Asking::First => {
+            output::result(&show::sum(plan, true))
+        }
+        _ => show(plan, run, true),
+    }
 }
 
 fn show(plan: &roles::Plan, run: arguments::Run, applied: bool) -> Outcome {

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use pgentra_admin::roles::{Change, Note, Plan, Roles, Sign};
+use pgentra_connect::quote;
 use serde::Serialize;
 
 use crate::table::table as drawn;
-use crate::text::{Text, coloured, faint};
+use crate::text::{Text, coloured, faint, text};
 
 /// The roles as psql draws a table; where it was asked for, with those whose principal is gone.
 pub(crate) fn table(roles: &Roles, orphans: Option<&BTreeSet<String>>) -> Text {
@@ -88,14 +89,34 @@ pub(crate) fn difference(plan: &Plan, applied: bool) -> Text {
         text.push(faint(&format!("! {note}")));
         text.push("\n");
     }
+    for warning in warnings(plan) {
+        text.push(text![coloured("33", &format!("! {warning}")), "\n"]);
+    }
+    text.push(sum(plan, applied));
+    text
+}
+
+/// What a change means for those who sign in now: a renamed role is no longer there under its name.
+fn warnings(plan: &Plan) -> impl Iterator<Item = String> {
+    plan.changes().iter().filter_map(|change| match change {
+        Change::Rename { from, to, .. } => Some(format!(
+            "clients that sign in as {} have to sign in as {}",
+            quote::name(from),
+            quote::name(to)
+        )),
+        _ => None,
+    })
+}
+
+/// How many changes there are.
+pub(crate) fn sum(plan: &Plan, applied: bool) -> String {
     let count = |sign| plan.changes().iter().filter(|change| change.sign() == sign).count();
     let (added, altered, removed) = (count(Sign::Add), count(Sign::Alter), count(Sign::Remove));
-    text.push(match (plan.changes().is_empty(), applied) {
+    match (plan.changes().is_empty(), applied) {
         (true, _) => "Nothing to do: the server is as the file says.\n".to_owned(),
         (false, true) => format!("Done: {added} added, {altered} changed, {removed} removed.\n"),
         (false, false) => format!("{added} to add, {altered} to change, {removed} to remove.\n"),
-    });
-    text
+    }
 }
 
 /// What the commands that change roles print with `-o json`.
@@ -107,6 +128,8 @@ pub(crate) struct Difference<'a> {
     applied: bool,
     changes: Vec<Step<'a>>,
     notes: Vec<Remark<'a>>,
+    /// What the changes mean for those who sign in now.
+    warnings: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -152,6 +175,7 @@ impl<'a> Difference<'a> {
             applied,
             changes: plan.changes().iter().map(step).collect(),
             notes: plan.notes().iter().map(remark).collect(),
+            warnings: warnings(plan).collect(),
         }
     }
 }

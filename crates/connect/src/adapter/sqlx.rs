@@ -27,6 +27,7 @@ use crate::connector::{Connector, is_stale};
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::handshake;
 use crate::roots::Kind;
+use crate::session_attrs::SessionAttrs;
 use crate::target::{SslMode, SslNegotiation, Target};
 use crate::tls;
 use crate::url::encode;
@@ -211,6 +212,9 @@ fn fields(error: &dyn DatabaseError) -> Fields {
 fn settings(target: &Target) -> Result<PgConnectOptions, ConnectError> {
     let refuse = |what: &str| Err(ConnectError::config(format!("sqlx cannot connect with {what}")));
     let [endpoint] = target.endpoints() else { return refuse("several hosts") };
+    if target.session_attrs() != SessionAttrs::Any {
+        return refuse("target_session_attrs");
+    }
     if endpoint.address.is_some() {
         return refuse("hostaddr");
     }
@@ -273,6 +277,7 @@ mod tests {
     fn what_sqlx_cannot_do_is_refused() {
         for (text, what) in [
             ("host=a,b user=u", "several hosts"),
+            ("host=a user=u target_session_attrs=primary", "target_session_attrs"),
             ("host=a hostaddr=127.0.0.1 user=u", "hostaddr"),
             ("host=a user=u sslnegotiation=direct", "direct"),
         ] {

@@ -43,6 +43,7 @@ async fn it_says_the_same_to_libpq() {
         ("PGSSLMODE", "verify-ca"),
         ("PGSSLROOTCERT", "/ca.pem"),
         ("PGSSLNEGOTIATION", "direct"),
+        ("PGTARGETSESSIONATTRS", "any"),
         ("PGCONNECT_TIMEOUT", "9"),
         ("PGAPPNAME", "app"),
         ("PGOPTIONS", "-c x=y"),

@@ -1,6 +1,8 @@
 //! From five layers of settings to one target.
 
-use pgentra_connect::{ConnectError, ConnectErrorKind, Layers, Origin, SslMode, SslNegotiation, Target};
+use pgentra_connect::{
+    ConnectError, ConnectErrorKind, Layers, Origin, SessionAttrs, SslMode, SslNegotiation, Target,
+};
 use pgentra_emulator::certificates::Authority;
 use pgentra_identity::{Env, Files};
 
@@ -54,14 +56,14 @@ fn the_first_layer_that_names_a_keyword_decides_it() {
         Place { positional: Some(uri), flags: &flags, variables: &variables, service_file, files: &[] };
     let without_uri = Place { positional: None, ..full };
     let without_flags = Place { flags: &[], ..without_uri };
-    let without_variables = Place { variables: &variables[..5], ..without_flags };
-    let only_azure = Place { variables: &variables[1..5], ..without_variables };
+    let without_service = Place { variables: &variables[1..], ..without_flags };
+    let only_azure = Place { variables: &variables[1..5], ..without_service };
     let service = Origin::ServiceFile { path: "/home/ada/.pg_service.conf".into(), service: "s".to_owned() };
     for (place, expected, origin) in [
         (&full, "u1@uri:1/d1", Origin::Positional),
         (&without_uri, "u2@flag:2/d2", Origin::Flag),
-        (&without_flags, "u3@variable:3/d3", Origin::Variable("PGHOST".to_owned())),
-        (&without_variables, "u4@service:4/d4", service),
+        (&without_flags, "u4@service:4/d4", service),
+        (&without_service, "u3@variable:3/d3", Origin::Variable("PGHOST".to_owned())),
         (&only_azure, "u5@azure:5/d5", Origin::ServiceConnector("AZURE_POSTGRESQL_HOST")),
     ] {
         let target = place.resolve().unwrap();
@@ -77,7 +79,7 @@ fn keywords_are_decided_one_by_one() {
         positional: Some("mydb"),
         flags: &[("user", "myuser")],
         variables: &[("PGHOST", "h"), ("PGUSER", "other"), ("PGDATABASE", "other"), ("PGSERVICE", "s")],
-        service_file: "[s]\nport=6432\nhost=other\nconnect_timeout=3\n",
+        service_file: "[s]\nport=6432\nuser=none\nconnect_timeout=3\n",
         ..Place::default()
     };
     let target = place.resolve().unwrap();
@@ -96,6 +98,33 @@ fn keywords_are_decided_one_by_one() {
             "connect_timeout=3 by [s] in /home/ada/.pg_service.conf",
         ]
     );
+}
+
+/// As in psql: a service overrules the variables, wherever it is named; whatever stands beside its name overrules it.
+#[test]
+fn a_service_overrules_variables() {
+    let service_file = "[s]\nhost=service\nport=4\nuser=u4\ndbname=d4\n";
+    let stale = [("PGHOST", "stale"), ("PGPORT", "3"), ("PGUSER", "u3"), ("PGDATABASE", "d3")];
+    let with_variable = [&stale[..], &[("PGSERVICE", "s")]].concat();
+    for (positional, flags, variables, expected) in [
+        (Some("service=s"), &[][..], &stale[..], "u4@service:4/d4"),
+        (Some("postgresql:///?service=s"), &[], &stale, "u4@service:4/d4"),
+        (Some("service=s port=9 dbname=x"), &[], &stale, "u4@service:9/x"),
+        (Some("service=s"), &[("user", "u2")], &stale, "u2@service:4/d4"),
+        (None, &[("dbname", "service=s")], &stale, "u4@service:4/d4"),
+        (None, &[], &with_variable, "u4@service:4/d4"),
+        (Some("mydb"), &[("host", "h")], &with_variable, "u4@h:4/mydb"),
+    ] {
+        let place = Place { positional, flags, variables, service_file, files: &[] };
+        assert_eq!(shown(&place.resolve().unwrap()), expected, "{positional:?} {flags:?}");
+    }
+    let place = Place {
+        positional: Some("service=s"),
+        service_file: "[s]\nhost=service\n",
+        variables: &stale,
+        ..Place::default()
+    };
+    assert_eq!(shown(&place.resolve().unwrap()), "u3@service:3/d3", "what a service leaves open");
 }
 
 #[test]
@@ -135,7 +164,7 @@ fn every_setting_has_its_place() {
         positional: Some(
             "host=a,b hostaddr=127.0.0.1,::1 port=1,2 user=u sslmode=verify-ca sslrootcert=/ca.pem \
              sslnegotiation=direct connect_timeout=9 application_name=app options='-c x=y' keepalives_idle=30 \
-             keepalives_interval=5 keepalives_count=3 tcp_user_timeout=2500 channel_binding=prefer target_session_attrs=any",
+             keepalives_interval=5 keepalives_count=3 tcp_user_timeout=2500 channel_binding=prefer target_session_attrs=primary",
         ),
         files: &[("/ca.pem", authority.pem())],
         ..Place::default()
@@ -151,6 +180,7 @@ fn every_setting_has_its_place() {
     assert_eq!((keep_alive.idle.as_secs(), keep_alive.interval.as_secs(), keep_alive.count), (30, 5, 3));
     assert_eq!(target.to_string(), "role \"u\" on a:1, b:2, database \"u\", sslmode=verify-ca");
     assert_eq!(target.user_timeout().unwrap().as_millis(), 2500);
+    assert_eq!(target.session_attrs(), SessionAttrs::Primary);
     let off = "host=h user=u keepalives=0 tcp_user_timeout=0";
     let off = Place { positional: Some(off), ..Place::default() }.resolve().unwrap();
     assert_eq!((off.keep_alive(), off.user_timeout()), (None, None));
@@ -184,6 +214,7 @@ fn what_cannot_be_is_refused_by_name() {
         ("keepalives_count=many", "keepalives_count cannot be"),
         ("tcp_user_timeout=1s", "tcp_user_timeout cannot be"),
         ("tcp_user_timeout=2147483648", "tcp_user_timeout cannot be"),
+        ("target_session_attrs=master", "target_session_attrs cannot be \"master\""),
         ("port=0", "port cannot be \"0\""),
         ("port=65536", "port cannot be"),
         ("port=x", "port cannot be"),
@@ -223,7 +254,7 @@ fn host_and_role_are_never_guessed() {
 fn a_variable_in_the_way_is_named() {
     for (variable, value) in [
         ("PGCHANNELBINDING", "require"),
-        ("PGTARGETSESSIONATTRS", "read-write"),
+        ("PGLOADBALANCEHOSTS", "random"),
         ("PGREQUIREAUTH", "scram-sha-256"),
     ] {
         let place =
@@ -231,13 +262,12 @@ fn a_variable_in_the_way_is_named() {
         let error = place.resolve().unwrap_err();
         assert!(error.to_string().contains(variable), "{error}");
     }
-    let place = Place {
-        positional: Some("host=h user=u"),
-        variables: &[("PGSSLMODE", "require")],
-        ..Place::default()
-    };
-    let hint = place.resolve().unwrap_err().hint().unwrap();
-    assert!(hint.contains("PGSSLMODE"), "{hint}");
+    for (variable, value) in [("PGSSLMODE", "require"), ("PGTARGETSESSIONATTRS", "master")] {
+        let place =
+            Place { positional: Some("host=h user=u"), variables: &[(variable, value)], ..Place::default() };
+        let hint = place.resolve().unwrap_err().hint().unwrap();
+        assert!(hint.contains(variable), "{hint}");
+    }
     // A password of psql's is no business of ours.
     let variables = [("PGPASSWORD", "x"), ("PGPASSFILE", "/y")];
     Place { positional: Some("host=h user=u"), variables: &variables, ..Place::default() }.resolve().unwrap();

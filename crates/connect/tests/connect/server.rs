@@ -48,6 +48,8 @@ pub(crate) enum Wants {
 #[derive(Clone)]
 pub(crate) enum Verdict {
     Accept,
+    /// Accepts, and says these settings of itself.
+    AcceptAs(&'static [(&'static str, &'static str)]),
     Refuse {
         sqlstate: &'static str,
         message: &'static str,
@@ -210,6 +212,15 @@ impl Behaviour {
             Verdict::AcceptAndEcho => {
                 send(stream, &[BackendMessage::Authentication(Authentication::Ok)]).await?;
                 Fields::new(Severity::Fatal, "28000", "no").with_detail(password)
+            }
+            Verdict::AcceptAs(settings) => {
+                let settings = settings.iter().map(|(name, value)| {
+                    let (name, value) = ((*name).into(), (*value).into());
+                    BackendMessage::ParameterStatus(ParameterStatus { name, value })
+                });
+                let accepted = [BackendMessage::Authentication(Authentication::Ok)];
+                send(stream, &accepted.into_iter().chain(settings).collect::<Vec<_>>()).await?;
+                return Ok(true);
             }
             Verdict::Chatter => {
                 send(stream, &[BackendMessage::Authentication(Authentication::Ok)]).await?;

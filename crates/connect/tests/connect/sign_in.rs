@@ -328,6 +328,49 @@ async fn a_refusal_does_not_lead_to_the_next_host() {
     assert_eq!(second.log().connections, 0);
 }
 
+/// After a failover the first host may be the standby: whoever wants to write is led to the next one.
+#[tokio::test]
+async fn the_server_that_was_asked_for_is_taken() {
+    const STANDBY: Verdict =
+        Verdict::AcceptAs(&[("in_hot_standby", "on"), ("default_transaction_read_only", "off")]);
+    const PRIMARY: Verdict =
+        Verdict::AcceptAs(&[("in_hot_standby", "off"), ("default_transaction_read_only", "off")]);
+    let first = Place::new(&[STANDBY]).await;
+    let tls = Tls::Speaks(certificate(&first.authority, &["localhost"]));
+    let second = Server::start(tls.clone(), cleartext(), &[PRIMARY]).await;
+    let old = Server::start(tls, cleartext(), &[Verdict::Accept]).await;
+    let connect = async |ports: [u16; 2], attrs: &str| {
+        let [one, two] = ports;
+        let conninfo = format!(
+            "host=localhost,localhost hostaddr=127.0.0.1,127.0.0.1 port={one},{two} user=myuser target_session_attrs={attrs}"
+        );
+        first.machine.connector(&conninfo, first.authority.pem()).unwrap().connect().await
+    };
+    let (standby, primary) = (first.server.port, second.port);
+    for (ports, attrs, expected) in [
+        ([standby, primary], "any", standby),
+        ([standby, primary], "read-write", primary),
+        ([standby, primary], "primary", primary),
+        ([primary, standby], "read-only", standby),
+        ([primary, standby], "standby", standby),
+        ([primary, standby], "prefer-standby", standby),
+        ([primary, primary], "prefer-standby", primary),
+    ] {
+        let session = connect(ports, attrs).await.unwrap();
+        assert_eq!(session.address().unwrap().port(), expected, "{attrs}");
+    }
+    for (ports, attrs, says) in [
+        ([standby, standby], "read-write", "is not one"),
+        ([primary, primary], "standby", "is not one"),
+        ([old.port, old.port], "primary", "does not say whether it is one"),
+    ] {
+        let error = connect(ports, attrs).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&format!("target_session_attrs={attrs}")) && text.contains(says), "{text}");
+        assert!(error.hint().is_some());
+    }
+}
+
 #[tokio::test]
 async fn without_a_token_nothing_is_dialled() {
     let place = Place::new(&[Verdict::Accept]).await;

@@ -1,8 +1,8 @@
 //! What the pages show can be typed.
 
-use clap::Parser;
+use std::ffi::OsString;
 
-use crate::arguments::Arguments;
+use crate::usage;
 
 const PAGES: [(&str, &str); 3] = [
     ("docs/errors.md", include_str!("../../../../../docs/errors.md")),
@@ -40,7 +40,7 @@ fn every_command_in_the_pages_is_one() {
             // What a shell makes of the rest is not ours.
             let end = words.iter().position(|word| ["|", ">", "&&", ";"].contains(&word.as_str()));
             let Some(ours) = words.get(first..end.unwrap_or(words.len())) else { continue };
-            if let Err(error) = Arguments::try_parse_from(ours) {
+            if let Err(error) = usage::parse(ours.iter().map(OsString::from).collect()) {
                 assert!(
                     matches!(error.kind(), clap::error::ErrorKind::DisplayHelp),
                     "{page}: `{line}`: {error}"

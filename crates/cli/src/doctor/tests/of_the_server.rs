@@ -96,7 +96,8 @@ async fn certificates(stage: &mut Stage) {
         ),
     ] {
         let report = stage.check(what, one, expected).await;
-        let told = super::super::render::text(&report, super::super::render::Marks::Ascii).render(false);
+        let told =
+            super::super::render::text(&report, super::super::render::Marks::Ascii, true).render(false);
         assert!(told.contains(says), "{what} does not say {says:?}\n{told}");
     }
 }

@@ -74,7 +74,7 @@ impl Stage {
                 _ => None,
             })
             .collect();
-        let text = render::text(&report, render::Marks::Ascii).render(false);
+        let text = render::text(&report, render::Marks::Ascii, true).render(false);
         if found.join(", ") != expected {
             self.faults.push(format!("{what}: expected `{expected}`, found {found:?}\n{text}"));
         }

@@ -127,6 +127,10 @@ fn listeners_are_shared_out() {
             "target 2 listen: cannot be 127.0.0.1:7: it is given twice",
         ),
         (&["host=a", "--listen", "0.0.0.0:1"], "would have the identity's rights"),
+        (
+            &["-h", "a", "--listen", "7", "--listen", "7"],
+            "\n  listen: cannot be 127.0.0.1:7: it is given twice",
+        ),
     ] {
         let error = listen(flags).unwrap_err();
         assert!(error.contains(says), "{error}");
@@ -215,7 +219,7 @@ fn targets_of_one_identity_share_its_credential() {
 fn all_problems_are_told_with_their_places() {
     let file = "\
 max_conections = 5
-drain_timeout = '5'
+drain_timeout = true
 target = 3
 [extra]
 ";
@@ -243,16 +247,16 @@ target = 3
         "\
 there are 13 problems with the configuration
   /etc/pgentra.toml:1 max_conections: is no key; the nearest is max_connections
-  /etc/pgentra.toml:2 drain_timeout: is a number, not a string
+  /etc/pgentra.toml:2 drain_timeout: is a time, such as \"5m\", or a number of seconds, not a boolean
   /etc/pgentra.toml:3 target: is a list of tables: write [[target]]
   /etc/pgentra.toml:4 extra: is no key
   PGENTRA_MAX_CONECTIONS: is no key; the nearest is max_connections
   PGENTRA_PIN: is true or false, not `yes`
-  PGENTRA_START_UP_TIMEOUT: takes a number from 1 to 3600, not `soon`
+  PGENTRA_START_UP_TIMEOUT: takes a time from 1s to 1h, such as 90s, 5m or a bare number of seconds, not `soon`
   --client-id: takes a GUID, not `me`
   target 1 lisen: is no key; the nearest is listen
   target 1 drain_timeout: holds for the whole process: give it as a flag
-  target 1 max_connections: takes a number from 0 to 1000000, not `many`
+  target 1 max_connections: takes a number from 1 to 1000000, not `many`
   target 3 a parameter: is no key
   target 2: sslmode=require would give the access token to a server that nobody verified
     hint: it comes from the connection string: leave it out, or write sslmode=verify-full; for a server with a private \
@@ -289,6 +293,75 @@ there are 7 problems with the configuration
   /etc/pgentra.toml:10 listen: cannot be `x`: write IP:PORT, PORT, /FOLDER[:PORT] or systemd:NAME
   /etc/pgentra.toml:12 token_command: cannot be set together with client_id"
     );
+}
+
+#[test]
+fn times_and_counts_are_written_as_people_and_programs_write_them() {
+    // Helm writes every number as a float.
+    let file = "drain_timeout = 30.0\nwarm = 2.0\nmax_connections = 20\nwarm_max_age = '1h30m'\ntoken_timeout = 90\n";
+    let said = Said { file, flags: &["db.example", "--start-up-timeout", "2m"], ..Said::default() };
+    let configuration = said.gather().unwrap();
+    assert_eq!(configuration.process.drain_timeout, Duration::from_secs(30));
+    let target = &configuration.targets[0].settings;
+    assert_eq!((target.warm, target.max_connections), (2, 20));
+    assert_eq!(target.warm_max_age, Duration::from_secs(5400));
+    assert_eq!(target.identity.token_timeout, Duration::from_secs(90));
+    assert_eq!(target.start_up_timeout, Duration::from_secs(120));
+    let variables = [("PGENTRA_DRAIN_TIMEOUT", "1m"), ("PGENTRA_WARM", "3.0"), ("PGENTRA_SOURCE", "IMDS")];
+    let said = Said {
+        variables: &variables,
+        flags: &["postgresql://db.example?warm_max_age=5m"],
+        ..Said::default()
+    };
+    let configuration = said.gather().unwrap();
+    assert_eq!(configuration.process.drain_timeout, Duration::from_secs(60));
+    assert_eq!(configuration.targets[0].settings.warm, 3);
+    assert_eq!(configuration.targets[0].settings.warm_max_age, Duration::from_secs(300));
+    for (file, says) in [
+        ("warm = 2.5", "warm: takes a number from 0 to 1000, not `2.5`"),
+        ("warm = '2'", "warm: is a number, not a string"),
+        ("warm = -1", "warm: takes a number from 0 to 1000, not `-1`"),
+        ("max_connections = 0", "max_connections: takes a number from 1 to 1000000, not `0`"),
+        (
+            "drain_timeout = true",
+            "drain_timeout: is a time, such as \"5m\", or a number of seconds, not a boolean",
+        ),
+        ("token_timeout = '2h'", "token_timeout: takes a time from 1s to 1h"),
+        ("tenant = 'a b'", "tenant: takes a GUID or a domain name"),
+        ("source = 'IMSD'", "source: is one of imds, app-service"),
+    ] {
+        let said = problems_of_file(file);
+        assert!(said.contains(says), "{file}: {said}");
+    }
+}
+
+#[test]
+fn a_word_is_a_server_or_refused() {
+    let name = |flags: &[&str], variables: &[(&str, &str)]| {
+        let configuration = Said { flags, variables, ..Said::default() }.gather()?;
+        Ok::<_, String>(configuration.targets[0].name.clone())
+    };
+    let elsewhere = [("PGHOST", "wrong.example"), ("PGDATABASE", "x")];
+    assert_eq!(name(&["db.example"], &elsewhere).unwrap(), "db.example:5432, database \"x\"");
+    assert_eq!(name(&["localhost:6432", "-d", "app"], &[]).unwrap(), "localhost:6432, database \"app\"");
+    for (flags, says, hint) in [
+        (
+            &["stats"][..],
+            "\"stats\" is neither a command of \"pgentra proxy\" (wait, hash-password) nor a server",
+            "a database is -d NAME",
+        ),
+        (&["wiat"], "\"wiat\" is neither", "did you mean: pgentra proxy wait"),
+        (&["hash-pasword", "app"], "\"app\" is neither", "did you mean: pgentra proxy hash-password"),
+        (&["-h", "db.example", "--reuse", "maybe"], "\"maybe\" is neither", "--reuse=false"),
+        (&["-h", "db.example", "--pin", "false"], "\"false\" is neither", "--reuse=false"),
+    ] {
+        let error = name(flags, &elsewhere).unwrap_err();
+        assert!(error.contains(says) && error.contains(hint), "{error}");
+        assert!(!error.contains("no server is named"), "{error}");
+    }
+    let file = "[[target]]\nserver = 'app'\n[[target]]\nserver = 'db.example'\n";
+    let error = problems(Said { file, ..Said::default() });
+    assert!(error.contains("/etc/pgentra.toml:2: \"app\" is no server"), "{error}");
 }
 
 #[test]

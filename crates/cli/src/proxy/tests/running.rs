@@ -95,7 +95,7 @@ async fn a_reload_tells_what_it_changes_and_keeps_what_stays() {
     assert_eq!(
         lines,
         [
-            "drain_timeout 5 -> 9".to_owned(),
+            "drain_timeout 5s -> 9".to_owned(),
             "target added: three.example:5432".to_owned(),
             "target changed: two.example:5432: max_connections 7 -> 8, client_id changed".to_owned(),
             format!("listening on {} for three.example:5432", after[2]),

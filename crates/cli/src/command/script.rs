@@ -1,0 +1,140 @@
+//! The SQL of `pgentra query`: `-c`, `-f` and standard input, in the order in which they are given.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use clap::error::Error;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
+use pgentra_identity::World;
+use tokio::io::AsyncReadExt as _;
+
+use crate::problem::{Blame, Outcome, Problem};
+
+/// The longest file that is read: it is kept in memory and sent as one message.
+const FILE_LIMIT: usize = 64 * 1024 * 1024;
+
+/// What is to be run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scripts(pub(crate) Vec<Script>);
+
+/// SQL, or where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Script {
+    /// The argument of `-c`.
+    Text(String),
+    /// The file of `-f`; `-` is standard input.
+    File(PathBuf),
+}
+
+/// SQL with the name of the file that it was read from.
+pub(crate) struct Sql {
+    pub(crate) text: String,
+    pub(crate) file: Option<String>,
+}
+
+impl Scripts {
+    /// Reads all of it. Without `-c` and `-f` that is standard input, unless that is a terminal.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is too long or is not UTF-8; nothing to run.
+    pub(crate) async fn read(&self, world: &World) -> Outcome<Vec<Sql>> {
+        if self.0.is_empty() {
+            if std::io::stdin().is_terminal() {
+                return Err(Problem::new(Blame::Usage, "there is no SQL to run").hint(
+                    "give it with -c SQL, -f FILE or on standard input; `pgentra psql` is for typing it",
+                ));
+            }
+            return Ok(vec![read(world, Path::new("-")).await?]);
+        }
+        let mut read_so_far = Vec::new();
+        for script in &self.0 {
+            read_so_far.push(match script {
+                Script::Text(text) => Sql { text: text.clone(), file: None },
+                Script::File(path) => read(world, path).await?,
+            });
+        }
+        Ok(read_so_far)
+    }
+}
+
+async fn read(world: &World, path: &Path) -> Outcome<Sql> {
+    let is_stdin = path == Path::new("-");
+    let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
+    let text = if is_stdin { read_stdin().await } else { world.files().read_text(path, FILE_LIMIT) };
+    let text = text.map_err(|error| {
+        Problem::new(Blame::Usage, format!("cannot read {name}: {error}"))
+            .hint("-f names a file of SQL, of 64 MiB at most; -f - reads standard input")
+    })?;
+    Ok(Sql { text, file: Some(name) })
+}
+
+async fn read_stdin() -> std::io::Result<String> {
+    let mut text = Vec::new();
+    let limit = u64::try_from(FILE_LIMIT).unwrap_or(u64::MAX);
+    tokio::io::stdin().take(limit + 1).read_to_end(&mut text).await?;
+    if text.len() > FILE_LIMIT {
+        return Err(std::io::Error::other("it is too long"));
+    }
+    String::from_utf8(text).map_err(std::io::Error::other)
+}
+
+impl Args for Scripts {
+    fn augment_args(command: Command) -> Command {
+        command
+            .arg(
+                Arg::new("command")
+                    .short('c')
+                    .long("command")
+                    .value_name("SQL")
+                    .action(ArgAction::Append)
+                    .help(
+                        "SQL to run, of one or several statements. May be given several times, mixed with -f",
+                    ),
+            )
+            .arg(
+                Arg::new("file")
+                    .short('f')
+                    .long("file")
+                    .value_name("FILE")
+                    .action(ArgAction::Append)
+                    .value_parser(value_parser!(PathBuf))
+                    .help("A file of SQL; - is standard input. May be given several times, mixed with -c"),
+            )
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Scripts {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let texts = matches.get_many::<String>("command").into_iter().flatten().cloned().map(Script::Text);
+        let files = matches.get_many::<PathBuf>("file").into_iter().flatten().cloned().map(Script::File);
+        let places = |id| matches.indices_of(id).into_iter().flatten();
+        let mut scripts: Vec<(usize, Script)> =
+            places("command").zip(texts).chain(places("file").zip(files)).collect();
+        scripts.sort_by_key(|(place, _)| *place);
+        Ok(Self(scripts.into_iter().map(|(_, script)| script).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_are_run_in_the_order_in_which_they_are_given() {
+        let command = Scripts::augment_args(Command::new("query"));
+        let words = ["query", "-f", "a.sql", "-c", "SELECT 1", "--file=-", "-cSELECT 2"];
+        let scripts = Scripts::from_arg_matches(&command.try_get_matches_from(words).unwrap()).unwrap();
+        let text = |text: &str| Script::Text(text.to_owned());
+        let file = |file: &str| Script::File(file.into());
+        assert_eq!(scripts.0, [file("a.sql"), text("SELECT 1"), file("-"), text("SELECT 2")]);
+    }
+}

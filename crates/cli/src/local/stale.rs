@@ -1,0 +1,91 @@
+//! Whether a shell was set up by `pgentra local env` for a local cloud that is gone.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pgentra_connect::quote;
+use pgentra_identity::World;
+
+use super::control;
+use super::environment::{FOLDER, INSTANCE, NAME};
+use crate::problem::{Blame, Outcome, Problem};
+
+/// A local cloud answers within milliseconds. One that takes longer is busy, and not gone.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
+
+/// Refuses an environment whose local cloud has been stopped, or started anew: its ports, keys and ids are others then, and each
+/// request would fail in its own way, after its own number of tries.
+///
+/// # Errors
+/// What has become of the local cloud. Where that cannot be found out, there is no error.
+pub(crate) async fn check(world: &World) -> Outcome {
+    let env = world.env();
+    let (Some(name), Some(folder), Some(instance)) = (env.get(NAME), env.get(FOLDER), env.get(INSTANCE))
+    else {
+        return Ok(());
+    };
+    let folder = PathBuf::from(folder);
+    let asked = tokio::time::timeout(ANSWER_TIME, control::status(&folder)).await;
+    let fate = match asked {
+        Ok(Ok(Some(found))) if found.instance == instance => return Ok(()),
+        Ok(Ok(Some(_))) => "has been stopped and started anew",
+        Ok(Ok(None)) => "has been stopped",
+        Ok(Err(problem)) => {
+            tracing::debug!(problem = problem.chain(), "it is not known whether the local cloud runs");
+            return Ok(());
+        }
+        Err(_) => return Ok(()),
+    };
+    let option = if name == "default" { String::new() } else { format!(" --name {name}") };
+    let start = match fate {
+        "has been stopped" => format!("pgentra local up{option} --detach && "),
+        _ => String::new(),
+    };
+    Err(Problem::new(
+        Blame::Usage,
+        format!("this shell is set up for the local cloud {}, which {fate}", quote::name(&name)),
+    )
+    .hint(format!(
+        "{start}eval \"$(pgentra local env{option})\"; or, to leave it: eval \"$(pgentra local env --unset)\""
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use pgentra_identity::Env;
+
+    use super::*;
+
+    fn world(variables: &[(&str, &str)]) -> World {
+        World::builder().env(Env::from_map(variables.iter().copied())).build()
+    }
+
+    #[tokio::test]
+    async fn a_shell_without_a_local_cloud_is_fine() {
+        check(&world(&[])).await.unwrap();
+        check(&world(&[(NAME, "default")])).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_local_cloud_that_is_gone_is_told_at_once() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = base.path().join("gone").display().to_string();
+        let problem = check(&world(&[(NAME, "t2"), (FOLDER, &folder), (INSTANCE, "1")])).await.unwrap_err();
+        assert_eq!(
+            problem.error_text(),
+            "this shell is set up for the local cloud \"t2\", which has been stopped"
+        );
+        let hint = problem.hint_text().unwrap();
+        assert!(hint.contains("local up --name t2") && hint.contains("env --name t2"), "{hint}");
+        assert!(hint.contains("local env --unset"), "{hint}");
+        assert_eq!(problem.blame(), Blame::Usage);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_found_out_is_no_error() {
+        // A file in the folder's place is not a folder of the user's alone.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let folder = file.path().display().to_string();
+        check(&world(&[(NAME, "x"), (FOLDER, &folder), (INSTANCE, "1")])).await.unwrap();
+    }
+}

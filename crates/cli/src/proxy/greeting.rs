@@ -1,0 +1,98 @@
+//! What the proxy says once it has its first tokens: whose they are, and how to connect.
+
+use std::time::{Duration, SystemTime};
+
+use pgentra_connect::{Connector, TokenState, quote};
+
+use super::place::Place;
+use super::settings::Target;
+
+/// Whose token there is, where it is from and for how long it is good. `None` without a token.
+pub(crate) fn identity(state: &TokenState, now: SystemTime) -> Option<String> {
+    let left = state.expires_on?.duration_since(now).unwrap_or_default();
+    let name = match (state.role_names.first(), &state.identity) {
+        (Some(name), _) => format!("of {name} "),
+        (None, Some(identity)) => format!("of {identity} "),
+        (None, None) => String::new(),
+    };
+    let source = state.source.as_deref().unwrap_or("an unknown source");
+    Some(quote::line(&format!("there is a token {name}({source}), good for {}", hours(left))))
+}
+
+/// A command that connects to this listener. `None`: its clients need something that is not known here.
+pub(crate) fn psql(
+    place: &Place,
+    address: &str,
+    (connector, settings): (&Connector, &Target),
+) -> Option<String> {
+    let (host, port) = match place {
+        Place::Tcp(_) => {
+            let address: std::net::SocketAddr = address.parse().ok()?;
+            let ip = match address.ip() {
+                ip if ip.is_unspecified() => "localhost".to_owned(),
+                ip => ip.to_string(),
+            };
+            (ip, address.port())
+        }
+        Place::Unix { folder, port } => (folder.display().to_string(), *port),
+        Place::Systemd { .. } => return None,
+    };
+    let doors = &settings.doors;
+    if doors.tls_client_ca.is_some() {
+        return None;
+    }
+    let target = connector.target();
+    let state = connector.token_state();
+    let mapped = doors.role_map.first().map(|(theirs, _)| theirs.as_str());
+    let user =
+        mapped.or_else(|| target.named_user()).or_else(|| state.role_names.first().map(String::as_str));
+    let port = port.to_string();
+    let mut pairs = vec![("host", host.as_str()), ("port", &port)];
+    pairs.extend(user.map(|user| ("user", user)));
+    pairs.push(("dbname", target.named_database().unwrap_or("postgres")));
+    if doors.tls_cert.is_some() && matches!(place, Place::Tcp(_)) {
+        pairs.push(("sslmode", "require"));
+    }
+    if pairs.iter().any(|(_, value)| value.chars().any(char::is_control)) {
+        return None;
+    }
+    let pairs: Vec<_> = pairs.into_iter().map(|(word, value)| format!("{word}={}", quoted(value))).collect();
+    Some(format!("connect: psql '{}'", pairs.join(" ").replace('\'', r"'\''")))
+}
+
+/// A value of a conninfo string (libpq, "Keyword/Value Connection Strings").
+fn quoted(value: &str) -> String {
+    let is_plain = |char: char| !char.is_whitespace() && !matches!(char, '\'' | '\\' | '=');
+    if !value.is_empty() && value.chars().all(is_plain) {
+        return value.to_owned();
+    }
+    quote::conninfo_value(value)
+}
+
+fn hours(left: Duration) -> String {
+    let minutes = left.as_secs() / 60;
+    match minutes / 60 {
+        0 => format!("{minutes} min"),
+        hours => format!("{hours} h {} min", minutes % 60),
+    }
+}
+
+/// A name in a token is its issuer's; on a terminal it does nothing.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_quoted_for_libpq() {
+        assert_eq!(quoted("my-app"), "my-app");
+        assert_eq!(quoted("My Group"), "'My Group'");
+        assert_eq!(quoted(r"a'b\c"), r"'a\'b\\c'");
+        assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn a_time_is_in_hours_and_minutes() {
+        assert_eq!(hours(Duration::from_secs(86_399)), "23 h 59 min");
+        assert_eq!(hours(Duration::from_secs(3_540)), "59 min");
+    }
+}
