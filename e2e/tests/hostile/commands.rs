@@ -8,8 +8,8 @@ use crate::stage::{Probes, Stage};
 
 /// What a command may say about a failure at most.
 const LONG: usize = 8 * 1024;
-/// As many as run at a time.
-const WORKERS: usize = 4;
+/// As many as run at a time: most of them wait.
+const WORKERS: usize = 12;
 
 /// A probe: its name, the command, what must come of it; see [`outcome`].
 pub(crate) type Probe<'lab> = (String, Run<'lab>, &'static str);
