@@ -158,8 +158,8 @@ pub(crate) struct Doctor {
     /// Mask names of hosts, roles and databases, addresses and ids: the same one always by the same mask.
     #[arg(long)]
     pub(crate) redact: bool,
-    /// Explain a finding, such as role-not-mapped, instead of looking for any.
-    #[arg(long, value_name = "FINDING", conflicts_with_all = ["redact", "output"])]
+    /// Explain a finding, such as role-not-mapped, instead of looking for any; without a name, list them.
+    #[arg(long, value_name = "FINDING", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["redact", "output"])]
     pub(crate) explain: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,

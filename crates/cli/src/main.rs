@@ -12,6 +12,7 @@ mod problem;
 mod progress;
 mod proxy;
 mod role;
+mod shell;
 mod sign_in;
 
 use std::process::ExitCode;

@@ -32,7 +32,8 @@ pub(crate) enum Blame {
 #[derive(Debug)]
 pub(crate) struct Problem {
     blame: Blame,
-    finding: Finding,
+    /// Its entry in the catalogue, where it has one.
+    finding: Option<Finding>,
     error: Box<dyn Error + Send + Sync>,
     hint: Option<String>,
 }
@@ -43,7 +44,7 @@ pub(crate) type Outcome<T = ()> = Result<T, Problem>;
 impl Problem {
     /// A failure with its blame.
     pub(crate) fn new(blame: Blame, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::found(blame, Finding::of_blame(blame), error)
+        Self { blame, finding: None, error: error.into(), hint: None }
     }
 
     /// A failure of the catalogue, with its blame.
@@ -52,7 +53,7 @@ impl Problem {
         finding: Finding,
         error: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Self {
-        Self { blame, finding, error: error.into(), hint: None }
+        Self { blame, finding: Some(finding), error: error.into(), hint: None }
     }
 
     /// An error of the libraries, as the catalogue has it.
@@ -98,6 +99,11 @@ impl Problem {
         self.hint.as_deref()
     }
 
+    /// The entry of the catalogue to read, if one says more than the message.
+    pub(crate) fn finding(&self) -> Option<Finding> {
+        self.finding.filter(|finding| finding.is_worth_reading())
+    }
+
     /// Who is to blame.
     pub(crate) fn blame(&self) -> Blame {
         self.blame
@@ -118,8 +124,8 @@ impl Problem {
         if let Some(hint) = &self.hint {
             writeln!(out, "{bold}hint:{plain} {hint}")?;
         }
-        if self.finding.is_worth_reading() {
-            writeln!(out, "{bold}see:{plain} pgentra doctor --explain {}", self.finding.id())?;
+        if let Some(finding) = self.finding() {
+            writeln!(out, "{bold}see:{plain} pgentra doctor --explain {}", finding.id())?;
         }
         Ok(())
     }
@@ -223,5 +229,14 @@ mod tests {
             "error: cannot start the local cloud\ncaused by: disk full\nhint: free some space\n"
         );
         assert_eq!(problem.exit_code(), ExitCode::from(1));
+    }
+
+    #[test]
+    fn a_failure_outside_the_catalogue_leads_to_no_entry_of_it() {
+        for blame in [Blame::Ours, Blame::Usage, Blame::Token, Blame::Network, Blame::Server, Blame::Check] {
+            assert_eq!(Problem::new(blame, "x").finding(), None, "{blame:?}");
+        }
+        let found = Problem::found(Blame::Network, Finding::NameUnresolved, "x");
+        assert_eq!(found.finding(), Some(Finding::NameUnresolved));
     }
 }

@@ -42,8 +42,9 @@ impl Chain {
             .caused_by(Reasons(reasons.clone()))
             .with_reasons(reasons)
             .with_hint(
-                "On a virtual machine, enable its identity. On a laptop, sign in with az login, or use a local Azure. \
-                 AZURE_POD_IDENTITY_AUTHORITY_HOST names a metadata service elsewhere.",
+                "On a laptop, sign in with az login, or use a local Azure. On a virtual machine, enable its identity. A \
+                 machine or pod that has just started may have a metadata service that does not answer yet: name the \
+                 source, which then waits for it (--source imds, or AZURE_TOKEN_CREDENTIALS=ManagedIdentityCredential).",
             ))
     }
 }

@@ -50,11 +50,12 @@ fn refused(source: SourceName, status: u16, text: &str, selector: &Selector) -> 
                 .to_owned()
         }
         (SourceName::Imds, 400) if text.contains("Identity not found") => match selector {
-            Selector::Default => {
-                "Give this machine an identity: az vm identity assign -g RESOURCE_GROUP -n VM".to_owned()
-            }
+            Selector::Default => "Give this machine an identity: az vm identity assign -g RESOURCE_GROUP -n VM. One that \
+                                  was assigned just now may take a minute to appear."
+                .to_owned(),
             named => format!(
-                "No identity with {named} is assigned to this machine: see az vm identity show -g RESOURCE_GROUP -n VM"
+                "No identity with {named} is assigned to this machine: see az vm identity show -g RESOURCE_GROUP -n VM. \
+                 One that was assigned just now may take a minute to appear."
             ),
         },
         (SourceName::AppService, 400 | 500) => match selector {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::arguments::{Format, Query};
+use crate::catalogue::Finding;
 use crate::problem::{Blame, Outcome, Problem};
 use crate::{output, sign_in};
 
@@ -85,8 +86,13 @@ impl Statement {
 /// A statement that the server refused: its own words, SQLSTATE, detail and hint.
 fn refused(error: tokio_postgres::Error) -> Problem {
     let Some(refusal) = error.as_db_error() else {
-        return Problem::new(Blame::Network, error)
-            .hint("the connection broke; try again, or look at the server's log");
+        // What is not the end of the connection is an answer that this command has no use for.
+        return match error.is_closed() {
+            true => Problem::found(Blame::Network, Finding::ConnectionLost, error)
+                .hint("the connection broke; try again, or look at the server's log"),
+            false => Problem::new(Blame::Network, error)
+                .hint("run it with psql, which takes every answer: pgentra psql"),
+        };
     };
     let mut text =
         format!("{}: {} (SQLSTATE {})", refusal.severity(), refusal.message(), refusal.code().code());

@@ -20,6 +20,7 @@ use crate::arguments::{Connection, Format};
 use crate::identity::{self, azure};
 use crate::output;
 use crate::problem::{Blame, Outcome, Problem};
+use crate::shell;
 use crate::sign_in;
 pub(crate) use arguments::Grant;
 use role::Database;
@@ -27,6 +28,9 @@ use role::Database;
 /// A new principal is not known everywhere in Entra at once: so often it is looked for, and so far apart.
 const LOOKS: usize = 10;
 const APART: Duration = Duration::from_secs(3);
+
+/// The port that needs no `-p`.
+const DEFAULT_PORT: u16 = 5432;
 
 /// A principal, as a role is mapped to it.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +62,9 @@ struct Granted {
     changed: Changed,
     /// Whether this is the machine and it signed in as the role; elsewhere nobody can.
     signed_in: bool,
+    /// What to type on the machine.
+    #[serde(skip)]
+    command: String,
 }
 
 /// What was not as it should be, and is now.
@@ -117,6 +124,7 @@ pub(crate) async fn run(world: &World, arguments: Grant) -> Outcome {
         object_id: ids.object_id.to_string(),
         changed: Changed { assigned: !assigned, created: !exists },
         signed_in,
+        command: grounds.command(arguments.role.as_str()),
     };
     match arguments.output.output {
         Format::Json => output::json(&granted),
@@ -194,6 +202,23 @@ impl Grounds {
         Ok(ids)
     }
 
+    /// What signs the machine in: port, name at the server and identity are as they were found.
+    fn command(&self, role: &str) -> String {
+        let port = match self.database.port() {
+            DEFAULT_PORT => String::new(),
+            port => format!(" -p {port}"),
+        };
+        let identity = match &self.wanted {
+            Wanted::SystemAssigned => String::new(),
+            Wanted::UserAssigned(one) => format!(" --client-id {}", one.client_id),
+        };
+        format!(
+            "pgentra query -h {}{port} -U {} -d postgres{identity} -c 'SELECT version()'",
+            shell::word(&self.database.host()),
+            shell::word(&self.database.user_of(role)),
+        )
+    }
+
     fn show(&self, arguments: &Grant, (assigned, exists): (bool, bool)) {
         let sign = |done: bool| if done { "=" } else { "+" };
         let identity = match &self.wanted {
@@ -215,11 +240,11 @@ impl Grounds {
 
 impl Granted {
     fn text(&self) -> String {
-        let Granted { vm, role, server, object_id, .. } = self;
+        let Granted { vm, role, server, object_id, command, .. } = self;
         let how = if self.signed_in { "signed in as it" } else { "the role is there and mapped to it" };
         format!(
             "The virtual machine {vm} (object id {object_id}) may sign in to {server} as {}: {how}.\n\
-             On the machine: pgentra query -h {server} -U {role} -d postgres -c 'SELECT version()'\n",
+             On the machine: {command}\n",
             output::bold(role),
         )
     }

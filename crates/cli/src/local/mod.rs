@@ -17,6 +17,7 @@ use crate::arguments::{Format, Host, Local, LocalClock, LocalEnv, LocalName, Loc
 use crate::command::whoami::date;
 use crate::output;
 use crate::problem::{Blame, Outcome, Problem};
+use crate::shell;
 use description::Description;
 
 /// Runs one of the sub-commands.
@@ -51,13 +52,12 @@ async fn env(world: &World, arguments: &LocalEnv) -> Outcome {
     let description = running(world, &arguments.name).await?;
     let Some(variables) = description.environments.get(&arguments.host.name()) else {
         if arguments.host == Host::AzureArc {
-            let again = "stop it and start it again as root: pgentra local down && pgentra local up --arc";
-            return Err(
-                Problem::new(Blame::Usage, "the running local cloud is no Azure Arc server").hint(again)
-            );
+            let again = restart(&description, " --arc");
+            return Err(Problem::new(Blame::Usage, "the running local cloud is no Azure Arc server")
+                .hint(format!("stop it and start it again as root: {again}")));
         }
         return Err(Problem::new(Blame::Ours, "the running local cloud is of another version of pgentra")
-            .hint("stop it and start it again: pgentra local down && pgentra local up"));
+            .hint(format!("stop it and start it again: {}", restart(&description, ""))));
     };
     match arguments.output.output {
         Format::Json => output::json(variables),
@@ -89,9 +89,31 @@ async fn running(world: &World, name: &LocalName) -> Outcome<Description> {
 }
 
 fn none_runs(name: &str) -> Problem {
-    let again = if name == "default" { String::new() } else { format!(" --name {name}") };
     Problem::new(Blame::Usage, format!("no local cloud `{name}` runs"))
-        .hint(format!("start one: pgentra local up{again} --detach"))
+        .hint(format!("start one: {} --detach", command("up", name)))
+}
+
+/// The command of `pgentra local` that means the cloud of this name.
+fn command(command: &str, name: &str) -> String {
+    match name {
+        "default" => format!("pgentra local {command}"),
+        name => format!("pgentra local {command} --name {}", shell::word(name)),
+    }
+}
+
+/// What to type to use a cloud that runs.
+fn entry(name: &str) -> String {
+    format!("eval \"$({})\" && pgentra query -c 'SELECT current_user'", command("env", name))
+}
+
+/// What stops a cloud and starts it again as it is, with `more` of what `pgentra local up` takes.
+fn restart(description: &Description, more: &str) -> String {
+    let name = &description.name;
+    let flavour = match description.flavour.as_str() {
+        "flexible" => String::new(),
+        flavour => format!(" --flavour {flavour}"),
+    };
+    format!("{} && {}{flavour}{more} --detach", command("down", name), command("up", name))
 }
 
 /// A word for a POSIX shell.

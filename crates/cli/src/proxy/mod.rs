@@ -23,5 +23,6 @@ mod voice;
 mod wait;
 
 pub(crate) use arguments::Proxy;
+pub(crate) use level::meant;
 pub(crate) use serve::run;
 pub(crate) use settings::LogFormat;

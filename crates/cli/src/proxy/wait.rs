@@ -30,6 +30,7 @@ pub(crate) struct Wait {
 /// Returns once `/readiness` is answered with 200. The exit code of a wait in vain is 3 where somebody answers, and 4 where
 /// nobody does.
 pub(crate) async fn run(world: &World, arguments: Wait) -> Outcome {
+    let flag = if arguments.health.is_some() { "--health-listen" } else { "--admin-listen" };
     let address = address(world, &arguments)?;
     let url = format!("http://{address}/readiness");
     let deadline = Instant::now() + Duration::from_secs(arguments.timeout);
@@ -42,8 +43,8 @@ pub(crate) async fn run(world: &World, arguments: Wait) -> Outcome {
                 Problem::new(Blame::Token, format!("the proxy is not ready: {said}"))
                     .hint("its own words are in its log; `pgentra proxy --check` with its arguments tries every target")
             }
-            Ok(Err(error)) => unreached(address, &error.to_string()),
-            Err(_) => unreached(address, "no answer in time"),
+            Ok(Err(error)) => unreached((flag, address), &error.to_string()),
+            Err(_) => unreached((flag, address), "no answer in time"),
         };
         if Instant::now() + PAUSE >= deadline {
             return Err(why_not);
@@ -52,9 +53,9 @@ pub(crate) async fn run(world: &World, arguments: Wait) -> Outcome {
     }
 }
 
-fn unreached(address: SocketAddr, why: &str) -> Problem {
+fn unreached((flag, address): (&str, SocketAddr), why: &str) -> Problem {
     Problem::new(Blame::Network, format!("nobody says at {address} whether the proxy is ready: {why}"))
-        .hint("start it with --admin-listen or --health-listen, and name the same address here")
+        .hint(format!("start the proxy with {flag} {address}, or name the address that it has"))
 }
 
 fn address(world: &World, arguments: &Wait) -> Outcome<SocketAddr> {

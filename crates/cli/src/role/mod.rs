@@ -12,6 +12,7 @@ use pgentra_identity::World;
 use tokio::io::AsyncReadExt as _;
 
 use crate::arguments::{Connection, Format, Identity};
+use crate::identity::azure::trusting;
 use crate::problem::{Blame, Outcome, Problem};
 use crate::{output, sign_in};
 
@@ -121,7 +122,7 @@ fn graph(world: &World, identity: &Identity) -> Outcome<Graph> {
         endpoints = endpoints.with_graph(&url).map_err(unusable)?;
     }
     let (credential, _) = sign_in::credential(world, identity)?;
-    Ok(Graph::new(world, &credential, &endpoints))
+    Ok(Graph::new(&trusting(world)?, &credential, &endpoints))
 }
 
 fn guid(flag: &str, text: &str) -> Outcome<uuid::Uuid> {

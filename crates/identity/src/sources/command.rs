@@ -121,7 +121,13 @@ impl Cli {
     fn read(&self, request: TokenRequest<'_>, finished: &Finished) -> Result<AccessToken, TokenError> {
         let now = self.setup.world.clock().now();
         let text = Zeroizing::new(String::from_utf8_lossy(&finished.stdout).trim().to_owned());
-        let printed = if text.starts_with('{') {
+        let printed = if is_wrapped(&text) {
+            return Err(TokenError::bad_answer(
+                self.name,
+                "the program printed a token in quotes or brackets",
+            )
+            .with_hint("Let it print the token alone: with az, add -o tsv, or leave --query out."));
+        } else if text.starts_with('{') {
             serde_json::from_str(&text).map_err(|_| {
                 TokenError::bad_answer(self.name, "the program printed JSON that cannot be read")
             })?
@@ -165,19 +171,33 @@ impl Cli {
             _ => {
                 let code =
                     finished.code.map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}"));
-                error(format!("{program} ended with {code}: {said}"))
-                    .with_hint(format!("Run the same by hand: {}", self.by_hand()))
+                let message = format!("{program} ended with {code}");
+                let message = if said.is_empty() { message } else { format!("{message}: {said}") };
+                error(message).with_hint(self.by_hand())
             }
         }
     }
 
-    fn by_hand(&self) -> &str {
+    /// A command of the user's is not repeated: its arguments may be secrets, and a hint reaches clients of a proxy.
+    fn by_hand(&self) -> &'static str {
         match self.name {
-            SourceName::AzureCli => "az account get-access-token --resource-type oss-rdbms",
-            SourceName::AzureDeveloperCli => "azd auth token",
-            _ => self.setup.command.0.first().map_or("", String::as_str),
+            SourceName::AzureCli => {
+                "Run the same by hand: az account get-access-token --resource-type oss-rdbms"
+            }
+            SourceName::AzureDeveloperCli => "Run the same by hand: azd auth token",
+            _ => "Run the token command by hand: it must print a token and end with exit code 0.",
         }
     }
+}
+
+/// Whether a text is a token as a JSON string, or one in a list or in braces, as `az … --query` prints it without `-o tsv`.
+fn is_wrapped(text: &str) -> bool {
+    let inner = text.trim_start_matches(['[', '{']).trim_start();
+    let Some(rest) = inner.strip_prefix(['"', '\'']) else { return false };
+    let end = rest.find(['"', '\'']).unwrap_or(rest.len());
+    let after = rest[end..].trim_start_matches(['"', '\'']).trim_start();
+    // A name in an object has its value behind it.
+    !after.starts_with(':')
 }
 
 impl TokenSource for Cli {
@@ -187,5 +207,29 @@ impl TokenSource for Cli {
 
     fn token<'a>(&'a self, request: TokenRequest<'a>) -> BoxFuture<'a, Result<AccessToken, NoToken>> {
         self.ask(request).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_in_quotes_or_brackets_is_told_from_json() {
+        for (text, wrapped) in [
+            (r#""eyJh.b.c""#, true),
+            ("'eyJh.b.c'", true),
+            (r#"{"eyJh.b.c"}"#, true),
+            ("[\n  \"eyJh.b.c\"\n]", true),
+            (r#"[["eyJh.b.c"]]"#, true),
+            (r#"{"accessToken":"eyJh.b.c"}"#, false),
+            ("{\n  \"accessToken\" : \"eyJh.b.c\"\n}", false),
+            ("eyJh.b.c", false),
+            ("{}", false),
+            ("", false),
+            ("\"", true),
+        ] {
+            assert_eq!(is_wrapped(text), wrapped, "{text}");
+        }
     }
 }
