@@ -89,7 +89,9 @@ fn explain(id: &str) -> Outcome {
         Some(finding) => output::result(&format!("{}\n\n{}\n", finding.id(), finding.section())),
         None => {
             let wanted = id.to_ascii_lowercase().replace([' ', '_'], "-");
-            let hint = match meant(&wanted, Finding::ALL.iter().map(|finding| finding.id())) {
+            let ids = || Finding::ALL.iter().map(|finding| finding.id());
+            let begun = ids().find(|id| !wanted.is_empty() && id.starts_with(&wanted));
+            let hint = match begun.or_else(|| meant(&wanted, ids())) {
                 Some(id) => format!("the nearest is {id}: pgentra doctor --explain {id}"),
                 None => "list all of them: pgentra doctor --explain".to_owned(),
             };
