@@ -212,7 +212,10 @@ fn systemd_hands_over_its_sockets_and_hears_how_it_goes() {
     let vm = stage.cloud.env("vm");
     let target = format!("host=localhost port={}", vm["PGPORT"]);
     let proxy = behind.proxy(variables, &[&target], 2);
-    assert_eq!(hear("READY=1"), "READY=1\nSTATUS=1 target(s) on 2 listener(s), 0 session(s)");
+    assert_eq!(
+        hear("READY=1"),
+        "READY=1\nSTATUS=1 target(s) on 2 listener(s), 0 session(s); 0 serving, 1 idle, 0 failing"
+    );
     assert_eq!(proxy.listeners()[1], socket.to_str().unwrap());
     for host in ["127.0.0.1", lab.path().to_str().unwrap()] {
         let port = if host.starts_with('/') { "5432".to_owned() } else { proxy.port() };

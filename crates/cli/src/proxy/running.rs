@@ -16,6 +16,9 @@ use super::place::Place;
 use super::settings::Process;
 use crate::problem::{Blame, Outcome, Problem};
 
+/// Targets that fail of which the status line tells why; the status page has all of them.
+const FAILURES_SHOWN: usize = 3;
+
 /// Listeners and what is behind them.
 #[derive(Debug, Default)]
 pub(crate) struct Running {
@@ -78,7 +81,8 @@ impl Running {
         for configured in targets {
             let key = (configured.name.clone(), of_name(&next, &configured.name).count());
             let before = of_name(&self.targets, &key.0).nth(key.1);
-            let observer = self.observer_of(&key);
+            let labelled = next.iter().filter(|live| live.configured.label == configured.label).count();
+            let observer = self.observer_of(&configured.label, labelled);
             let before = before.map(|live| (live, &self.process));
             let live = Live::of(configured, (&process, observer), before);
             let is_shared = !live.configured.door.uids.is_empty();
@@ -162,17 +166,28 @@ impl Running {
     /// In a few words, with what it lacks to serve clients.
     pub(crate) fn status(&self) -> String {
         let (targets, listeners) = (self.targets.len(), self.listeners.len());
-        let lacks = self.observer.as_ref().and_then(|observer| observer.readiness().err());
-        let lacks = lacks.map(|lacks| format!("; {lacks}")).unwrap_or_default();
-        format!("{targets} target(s) on {listeners} listener(s), {} session(s){lacks}", self.sessions())
+        let mut status =
+            format!("{targets} target(s) on {listeners} listener(s), {} session(s)", self.sessions());
+        let Some(observer) = &self.observer else { return status };
+        let summary = observer.summary();
+        let (serving, idle, failing) = (summary.serving(), summary.idle(), summary.failing());
+        status.push_str(&format!("; {serving} serving, {idle} idle, {failing} failing"));
+        for (name, cause) in summary.failures().take(FAILURES_SHOWN) {
+            status.push_str(&format!("; {name}: {cause}"));
+        }
+        // What is missing for all of them, such as the first token.
+        match observer.readiness() {
+            Err(lacks) if failing == 0 => status + "; " + &lacks,
+            _ => status,
+        }
     }
 
-    /// Targets of one name are told apart by their numbers.
-    fn observer_of(&self, (name, number): &(String, usize)) -> Arc<TargetObserver> {
+    /// Targets of one label are told apart by their numbers.
+    fn observer_of(&self, label: &str, number: usize) -> Arc<TargetObserver> {
         let Some(observer) = &self.observer else { return Arc::default() };
         match number {
-            0 => observer.target(name),
-            further => observer.target(&format!("{name} ({})", further + 1)),
+            0 => observer.target(label),
+            further => observer.target(&format!("{label} ({})", further + 1)),
         }
     }
 

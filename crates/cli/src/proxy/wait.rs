@@ -39,7 +39,7 @@ pub(crate) async fn run(world: &World, arguments: Wait) -> Outcome {
         let why_not = match asked {
             Ok(Ok(answer)) if answer.status() == 200 => return Ok(()),
             Ok(Ok(answer)) => {
-                let said = String::from_utf8_lossy(answer.body()).trim().to_owned();
+                let said = String::from_utf8_lossy(answer.body()).trim().replace('\n', "; ");
                 Problem::new(Blame::Token, format!("the proxy is not ready: {said}"))
                     .hint("its own words are in its log; `pgentra proxy --check` with its arguments tries every target")
             }

@@ -4,8 +4,11 @@ use std::time::SystemTime;
 
 use pgentra_connect::{ConnectError, Connector, Timings, TokenState};
 
+use pgentra_wire::fields::Fields;
+
 use super::Observer;
 use super::counts::{Cancelled, Counts, Supplied};
+use super::outcome::{Last, Outcome, is_the_targets};
 
 /// What can be seen of one target. Made by [`Observer::target`]; the default one is seen by nobody.
 #[derive(Debug, Default)]
@@ -14,6 +17,7 @@ pub struct TargetObserver {
     process: Option<Observer>,
     pub(super) counts: Counts,
     connector: Mutex<Option<Connector>>,
+    last: Last,
     limit: AtomicUsize,
     listening: Mutex<Vec<String>>,
 }
@@ -43,11 +47,26 @@ impl TargetObserver {
     /// A server session was opened.
     pub(crate) fn opened(&self, timings: Timings) {
         self.counts.opened(timings);
+        if let Some(process) = &self.process {
+            self.last.succeeded(process.now());
+        }
     }
 
-    /// A server session could not be opened.
-    pub(crate) fn failed(&self, error: &ConnectError) {
+    /// A server session could not be opened, and `told` is what a client hears of it.
+    pub(crate) fn failed(&self, error: &ConnectError, told: &Fields) {
         self.counts.failed(error.kind());
+        let connector = self.connector();
+        let is_ours = connector.is_none_or(|connector| is_the_targets(error.kind(), connector.target()));
+        if let Some(process) = self.process.as_ref().filter(|_| is_ours) {
+            let detail = told.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+            let message = shortened(&format!("{}{detail}", told.message()));
+            self.last.failed(process.now(), error.kind(), (&told.sqlstate(), message));
+        }
+    }
+
+    /// What became of the last sign-in that says something of the target.
+    pub(super) fn last(&self) -> Option<Outcome> {
+        self.last.get()
     }
 
     /// A client asked to cancel a statement.
@@ -80,17 +99,42 @@ impl TargetObserver {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn readiness(&self, now: SystemTime) -> Result<(), String> {
+    /// Whether it has what clients need of this proxy: a listener and a token.
+    pub(super) fn readiness(&self, now: SystemTime) -> Result<(), Lack> {
         let name = &self.name;
+        let lack = |is_pending, text| Err(Lack { is_pending, text });
         if self.listening().is_empty() {
-            return Err(format!("no listener is up for {name}"));
+            return lack(false, format!("no listener is up for {name}"));
         }
         match self.token() {
             Some(token) if token.expires_on.is_some_and(|expires_on| now < expires_on) => Ok(()),
-            Some(TokenState { last_error: Some(error), .. }) => Err(format!("no token for {name}: {error}")),
-            _ => Err(format!("no token yet for {name}")),
+            Some(TokenState { last_error: Some(error), .. }) => {
+                lack(false, format!("no token for {name}: {error}"))
+            }
+            _ => lack(true, format!("no token yet for {name}")),
         }
     }
+}
+
+/// What a target lacks, in words.
+#[derive(Debug)]
+pub(super) struct Lack {
+    /// It has been asked for, and there is no answer yet.
+    pub(super) is_pending: bool,
+    text: String,
+}
+
+impl std::fmt::Display for Lack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// What a client is told is kept up to this number of characters.
+const MESSAGE_LIMIT: usize = 1000;
+
+pub(super) fn shortened(text: &str) -> String {
+    text.chars().take(MESSAGE_LIMIT).collect()
 }
 
 /// A listener that is up.
