@@ -44,7 +44,7 @@ impl Standing {
         let last = target.last();
         let failed = last.as_ref().and_then(|last| last.failure.as_ref());
         let lack = target.readiness(now).err().filter(|lack| !lack.is_pending);
-        let cause = lack.map(|lack| lack.to_string()).or_else(|| Some(failed?.cause.to_owned()));
+        let cause = lack.map(|lack| lack.cause()).or_else(|| Some(failed?.cause.to_owned()));
         let state = match cause {
             Some(_) => State::Failing,
             None if target.counts.sessions_open.get() > 0 => State::Serving,

@@ -101,17 +101,18 @@ impl TargetObserver {
 
     /// Whether it has what clients need of this proxy: a listener and a token.
     pub(super) fn readiness(&self, now: SystemTime) -> Result<(), Lack> {
-        let name = &self.name;
-        let lack = |is_pending, text| Err(Lack { is_pending, text });
+        let lack = |is_pending, what, error: Option<String>| {
+            Err(Lack { is_pending, what, name: self.name.clone(), error })
+        };
         if self.listening().is_empty() {
-            return lack(false, format!("no listener is up for {name}"));
+            return lack(false, "no listener is up", None);
         }
         match self.token() {
             Some(token) if token.expires_on.is_some_and(|expires_on| now < expires_on) => Ok(()),
             Some(TokenState { last_error: Some(error), .. }) => {
-                lack(false, format!("no token for {name}: {error}"))
+                lack(false, "no token", Some(error.to_string()))
             }
-            _ => lack(true, format!("no token yet for {name}")),
+            _ => lack(true, "no token yet", None),
         }
     }
 }
@@ -121,12 +122,24 @@ impl TargetObserver {
 pub(super) struct Lack {
     /// It has been asked for, and there is no answer yet.
     pub(super) is_pending: bool,
-    text: String,
+    what: &'static str,
+    name: String,
+    error: Option<String>,
+}
+
+impl Lack {
+    /// The same without the name of the target.
+    pub(super) fn cause(&self) -> String {
+        let Self { what, error, .. } = self;
+        error.as_ref().map_or_else(|| (*what).to_owned(), |error| format!("{what}: {error}"))
+    }
 }
 
 impl std::fmt::Display for Lack {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.text)
+        let Self { what, name, error, .. } = self;
+        write!(f, "{what} for {name}")?;
+        error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
     }
 }
 
