@@ -168,25 +168,15 @@ impl Finding {
 fn has_example(command: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "_-.@".contains(c);
     let mut words = command.split(|c| !is_part(c));
-    words.any(|word| PLACEHOLDERS.contains(&word) || EXAMPLES.iter().any(|example| word.contains(example)))
+    words.any(|word| {
+        PLACEHOLDERS.split(' ').any(|one| one == word)
+            || EXAMPLES.iter().any(|example| word.contains(example))
+    })
 }
 
 /// What the page writes for a name that the reader has to put in.
-const PLACEHOLDERS: [&str; 13] = [
-    "GROUP",
-    "SERVER",
-    "HOST",
-    "ROLE",
-    "ADDRESS",
-    "ZONE",
-    "VM",
-    "APP",
-    "NAME",
-    "IDENTITY",
-    "CLIENT_ID",
-    "OBJECT_ID",
-    "RESOURCE_ID",
-];
+const PLACEHOLDERS: &str =
+    "GROUP SERVER HOST ROLE ADDRESS ZONE VM APP NAME IDENTITY CLIENT_ID OBJECT_ID RESOURCE_ID NSG";
 
 /// Parts of the names in its examples.
 const EXAMPLES: [&str; 5] = ["my-", "my.postgres", "contoso.com", "example.com", "00000000-"];
