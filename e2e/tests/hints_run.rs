@@ -438,3 +438,37 @@ fn a_token_command_that_prints_something_else_is_told_why() {
     let failed = token("false hunter2");
     assert!(!failed.stderr.contains("hunter2"), "{failed:?}");
 }
+
+/// A listener that cannot be: what the hint says makes it possible.
+#[test]
+fn a_place_that_cannot_be_listened_on_has_a_way_out() {
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let vm = || cloud.env("vm");
+    let listen = |place: &str| lab.pgentra(&["proxy", "--listen", place]).envs(vm()).done();
+    let folder = lab.path().join("open");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let place = folder.to_str().unwrap();
+    let failed = listen(place);
+    assert_eq!(failed.fault(1, &["--listen-uids"]), None);
+    let command = after(&failed, "hint: ").split(',').next().unwrap();
+    lab.shell(command).done().ok();
+    drop(lab.proxy(vm(), &["--listen", place], 1));
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let failed = listen(&taken.local_addr().unwrap().to_string());
+    let free = after(&failed, "a free one is --listen ");
+    drop(lab.proxy(vm(), &["--listen", free], 1));
+
+    for (place, words) in [
+        ("./run", "begins with /"),
+        ("~/run", "begins with /"),
+        ("99999", "0 to 65535"),
+        ("65536", "0 to 65535"),
+        (&*format!("/{}", "x".repeat(120)), "hint: "),
+    ] {
+        let failed = listen(place);
+        assert!(!failed.status.success() && failed.stderr.contains(words), "{failed:?}");
+    }
+}

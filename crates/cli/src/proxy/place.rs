@@ -92,6 +92,13 @@ impl FromStr for Place {
             }
             return Ok(Self::Unix { folder: folder.into(), port });
         }
+        if text.contains('/') || text.starts_with('~') {
+            return Err("a folder is written with its whole path, which begins with /".to_owned());
+        }
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_err()
+        {
+            return Err("a port is a number from 0 to 65535".to_owned());
+        }
         let port = text.parse().map(|port: u16| (Ipv4Addr::LOCALHOST, port).into());
         let address = text.parse().map(|address: IpAddr| (address, PORT).into());
         let local = text.strip_prefix("localhost:").and_then(|port| port.parse::<u16>().ok());

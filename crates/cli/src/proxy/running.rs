@@ -1,6 +1,7 @@
 //! What runs: listeners, and the injectors behind them, from one configuration to the next.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pgentra_proxy::inject::{Current, Injector, Listener, Naming, Options, Shared, Stop};
@@ -15,6 +16,7 @@ use super::inherited::Inherited;
 use super::place::Place;
 use super::settings::Process;
 use crate::problem::{Blame, Outcome, Problem};
+use crate::shell;
 
 /// Targets that fail of which the status line tells why; the status page has all of them.
 const FAILURES_SHOWN: usize = 3;
@@ -339,8 +341,37 @@ async fn bind(place: &Place, inherited: &Inherited, is_shared: bool) -> Outcome<
     };
     bound.map_err(|error| {
         Problem::new(Blame::Ours, format!("cannot listen on {place}: {error}"))
-            .hint("give another address with --listen; port 0 takes any free one")
+            .hint(not_bound(place, &error, is_shared))
     })
+}
+
+/// What to do about an address that cannot be listened on.
+fn not_bound(place: &Place, error: &io::Error, is_shared: bool) -> String {
+    match (place, error.kind()) {
+        (Place::Unix { folder, .. }, io::ErrorKind::PermissionDenied) => {
+            let folder = shell::word(&folder.to_string_lossy());
+            let (mode, more) = match is_shared {
+                true => ("go-w", ""),
+                false => ("700", "; or name the users who may enter, with --listen-uids"),
+            };
+            format!("chmod {mode} {folder}, if it is yours alone to change{more}")
+        }
+        (Place::Unix { .. }, io::ErrorKind::InvalidInput) => {
+            "give a folder with a shorter path: with the name of the socket it may have 107 bytes".to_owned()
+        }
+        (Place::Tcp(address), io::ErrorKind::AddrInUse) => {
+            let is_free = |port: &u16| std::net::TcpListener::bind((address.ip(), *port)).is_ok();
+            let free = (6432..6532).find(is_free).unwrap_or(0);
+            format!(
+                "another program listens there; a free one is --listen {}",
+                SocketAddr::new(address.ip(), free)
+            )
+        }
+        (Place::Tcp(_), io::ErrorKind::PermissionDenied) => {
+            "ports below 1024 are for privileged programs: give a higher one with --listen".to_owned()
+        }
+        _ => "give another address with --listen; port 0 takes any free one".to_owned(),
+    }
 }
 
 #[cfg(test)]
