@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use e2e::{Cloud, Done, Flavour, Lab};
+use e2e::{Cloud, Done, Flavour, Lab, have};
 
 /// The page of failures: a section each, commands behind `$ `.
 const PAGE: &str = include_str!("../../docs/errors.md");
@@ -471,4 +471,49 @@ fn a_place_that_cannot_be_listened_on_has_a_way_out() {
         let failed = listen(place);
         assert!(!failed.status.success() && failed.stderr.contains(words), "{failed:?}");
     }
+}
+
+/// Every page that a manual page names is written, and is printed by the command of its name.
+#[test]
+fn the_manual_names_pages_that_exist() {
+    let lab = Lab::new();
+    lab.shell("pgentra man --dir new/man1").done().ok();
+    let folder = lab.path().join("home/new/man1");
+    let mut named = BTreeSet::new();
+    let mut there = BTreeSet::new();
+    for file in fs::read_dir(&folder).unwrap() {
+        let file = file.unwrap();
+        there.insert(file.file_name().into_string().unwrap());
+        let text = fs::read_to_string(file.path()).unwrap();
+        let pages = text.split_whitespace().filter_map(|word| word.strip_suffix("(1)"));
+        named.extend(pages.map(|page| format!("{}.1", page.replace("\\-", "-"))));
+    }
+    assert!(named.len() > 15, "{named:?}");
+    let missing: Vec<_> = named.difference(&there).filter(|page| !page.ends_with("-help.1")).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let page = lab.shell("pgentra man local up").done();
+    assert!(page.ok().contains("metadata") && page.stdout.starts_with(".ie"), "{page:?}");
+    assert_eq!(lab.shell("pgentra man locl").done().fault(2, &["`locl`"]), None);
+    // The examples work in a home that is empty.
+    lab.shell("rm -rf new").done().ok();
+    for words in [&["completions", "--help"][..], &["man", "--help"]] {
+        let help = lab.pgentra(words).done();
+        let (_, example) = help.ok().split_once("Example: ").unwrap();
+        lab.shell(&example.replace("man -l -", "cat")).done().ok();
+    }
+}
+
+/// A folder whose programs cannot be run is named, with the variable that says where it is.
+#[test]
+fn a_folder_of_a_file_system_without_programs_is_named() {
+    if !rustix::process::geteuid().is_root() || !have(&["unshare"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let script = "mkdir -p noexec && mount -t tmpfs -o noexec,mode=1777 none noexec && TMPDIR=$PWD/noexec pgentra local up";
+    let failed = lab.program(&["unshare", "--mount", "sh", "-c", script]).done();
+    assert_eq!(
+        failed.fault(1, &["Permission denied", "noexec: set TMPDIR to", "/noexec/pgentra-0-default"]),
+        None
+    );
 }

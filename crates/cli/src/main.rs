@@ -15,6 +15,7 @@ mod role;
 mod shell;
 mod sign_in;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -22,7 +23,7 @@ use pgentra_identity::World;
 use tracing_subscriber::EnvFilter;
 
 use arguments::{Arguments, Command};
-use problem::{Outcome, Problem};
+use problem::{Blame, Outcome, Problem};
 use proxy::LogFormat;
 
 fn main() -> ExitCode {
@@ -108,7 +109,7 @@ async fn run(world: &World, command: Command) -> Outcome {
         Command::Role(command) => role::run(world, command).await,
         Command::Local(command) => local::run(world, command).await,
         Command::Completions { shell } => completions(shell),
-        Command::Man => man(),
+        Command::Man { command, dir } => man(&command, dir.as_deref()),
     }
 }
 
@@ -118,9 +119,29 @@ fn completions(shell: clap_complete::Shell) -> Outcome {
     output::result(&String::from_utf8_lossy(&script))
 }
 
-fn man() -> Outcome {
+/// Prints the page of a command, or writes those of all into a folder.
+fn man(command: &[String], folder: Option<&Path>) -> Outcome {
+    if let Some(folder) = folder {
+        let written = std::fs::create_dir_all(folder)
+            .and_then(|()| clap_mangen::generate_to(Arguments::command(), folder));
+        return written.map_err(|error| {
+            Problem::ours("cannot write the manual pages", error).hint("name a folder that you can write to")
+        });
+    }
+    let mut root = Arguments::command();
+    root.build();
+    let mut meant = &root;
+    for word in command {
+        meant = meant.find_subcommand(word).ok_or_else(|| {
+            Problem::new(
+                Blame::Usage,
+                format!("{} has no command `{word}`", meant.get_bin_name().unwrap_or_default()),
+            )
+            .hint("list the commands: pgentra --help")
+        })?;
+    }
     let mut page = Vec::new();
-    clap_mangen::Man::new(Arguments::command())
+    clap_mangen::Man::new(meant.clone())
         .render(&mut page)
         .map_err(|error| Problem::ours("cannot render the manual page", error))?;
     output::result(&String::from_utf8_lossy(&page))
