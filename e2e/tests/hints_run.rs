@@ -517,3 +517,23 @@ fn a_folder_of_a_file_system_without_programs_is_named() {
         None
     );
 }
+
+#[test]
+fn what_is_not_there_is_told_with_what_is() {
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let admin = |words: &[&str]| lab.pgentra(words).envs(cloud.env("admin"));
+    let failed = admin(&["identity", "server-admin", "list", "--server", "my-server"]).done();
+    assert_eq!(failed.fault(2, &["no flexible server \"my-server\"", "there is: mydemoserver"]), None);
+    let failed = admin(&["identity", "show", "--vm", "my-vm"]).done();
+    assert_eq!(failed.fault(2, &["no virtual machine \"my-vm\"", "there is: myVm"]), None);
+    let unread = "[[role]]\nname = 5\n";
+    let failed = admin(&["role", "plan", "-f", "-"]).input(unread).done();
+    assert_eq!(failed.fault(2, &["standard input: 2 things are wrong"]), None);
+    // What only the server shows to be wrong is told with the file's name, too.
+    let file = lab.path().join("roles.toml");
+    let one = cloud.identity("system-assigned")["object_id"].as_str().unwrap();
+    fs::write(&file, format!("[[role]]\nname = \"myApp\"\nobject_id = \"{one}\"\n")).unwrap();
+    let failed = admin(&["role", "plan", "-f", file.to_str().unwrap()]).done();
+    assert_eq!(failed.fault(2, &["roles.toml: "]), None);
+}

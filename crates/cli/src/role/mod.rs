@@ -74,7 +74,7 @@ async fn plan(world: &World, arguments: arguments::Plan, apply: bool) -> Outcome
     let server = server(world, &arguments.connection, &arguments.identity)?;
     let text = read(world, &arguments.file).await?;
     let file = RolesFile::parse(&text, server.default_database()).map_err(|faults| {
-        Problem::new(Blame::Usage, format!("{}: {faults}", arguments.file.display()))
+        Problem::new(Blame::Usage, format!("{}: {faults}", called(&arguments.file)))
             .hint("what a file of roles holds is in docs/roles.md; nothing was asked of the server")
     })?;
     let prune = match (arguments.prune, arguments.prune_admins) {
@@ -84,7 +84,14 @@ async fn plan(world: &World, arguments: arguments::Plan, apply: bool) -> Outcome
     };
     let options = Options { prune, orphans: arguments.tenant.orphans };
     let graph = graph(world, &arguments.identity)?;
-    let plan = roles::Plan::make(&server, &file, options, Some(&graph)).await?;
+    let plan = roles::Plan::make(&server, &file, options, Some(&graph)).await;
+    let plan = plan.map_err(|error| match &error {
+        roles::RolesError::Faults(faults) => {
+            Problem::new(Blame::Usage, format!("{}: {faults}", called(&arguments.file)))
+                .hint(error.hint().unwrap_or_else(|| "nothing was changed".to_owned()))
+        }
+        _ => Problem::from(error),
+    })?;
     if apply {
         return carry_out(&server, &plan, arguments.run).await;
     }
@@ -135,9 +142,14 @@ fn guid(flag: &str, text: &str) -> Outcome<uuid::Uuid> {
     })
 }
 
+/// A file of roles in messages.
+fn called(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
+}
+
 async fn read(world: &World, path: &Path) -> Outcome<String> {
     let unreadable = |error: std::io::Error| {
-        Problem::new(Blame::Usage, format!("cannot read {}: {error}", path.display()))
+        Problem::new(Blame::Usage, format!("cannot read {}: {error}", called(path)))
             .hint("-f names a file of roles, as docs/roles.md describes it; - reads standard input")
     };
     if path != Path::new("-") {
