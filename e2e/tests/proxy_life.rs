@@ -212,7 +212,10 @@ fn systemd_hands_over_its_sockets_and_hears_how_it_goes() {
     let vm = stage.cloud.env("vm");
     let target = format!("host=localhost port={}", vm["PGPORT"]);
     let proxy = behind.proxy(variables, &[&target], 2);
-    assert_eq!(hear("READY=1"), "READY=1\nSTATUS=1 target(s) on 2 listener(s), 0 session(s)");
+    assert_eq!(
+        hear("READY=1"),
+        "READY=1\nSTATUS=1 target(s) on 2 listener(s), 0 session(s); 0 serving, 1 idle, 0 failing"
+    );
     assert_eq!(proxy.listeners()[1], socket.to_str().unwrap());
     for host in ["127.0.0.1", lab.path().to_str().unwrap()] {
         let port = if host.starts_with('/') { "5432".to_owned() } else { proxy.port() };
@@ -223,7 +226,7 @@ fn systemd_hands_over_its_sockets_and_hears_how_it_goes() {
     // Its two sessions come and go unseen; one that stays is seen.
     let client = stage.client(&proxy, "psql -X -c 'INSERT INTO told VALUES (1)' -c 'SELECT pg_sleep(86400)'");
     stage.at_work(1);
-    while !hear("STATUS=").ends_with("listener(s), 1 session(s)") {}
+    while !hear("STATUS=").contains("listener(s), 1 session(s); 1 serving, 0 idle, 0 failing") {}
     proxy.signal(Signal::HUP);
     hear("RELOADING=1\nMONOTONIC_USEC=");
     hear("READY=1");
@@ -250,7 +253,7 @@ fn systemd_hears_that_there_is_no_token() {
     let mut message = [0; 2048];
     let length = listening.recv(&mut message).unwrap();
     let message = std::str::from_utf8(&message[..length]).unwrap();
-    let begin = "READY=1\nSTATUS=1 target(s) on 1 listener(s), 0 session(s); no token for localhost:5432: ";
+    let begin = "READY=1\nSTATUS=1 target(s) on 1 listener(s), 0 session(s); 0 serving, 0 idle, 1 failing; localhost: no token: ";
     assert!(message.starts_with(begin), "{message}");
     proxy.signal(Signal::TERM);
     assert!(proxy.ended().success());

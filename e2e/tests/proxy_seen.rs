@@ -148,7 +148,8 @@ fn it_is_waited_for_and_quits_when_asked() {
     let stage = Stage::new(&lab);
     let admin = stage.admin.strip_prefix("http://").unwrap();
     lab.pgentra(&["proxy", "wait", "--admin", admin]).within(60).done().ok();
-    assert_eq!(stage.get(&format!("{}/readiness", stage.health)), "ready\n");
+    let ready = stage.get(&format!("{}/readiness", stage.health));
+    assert_eq!(ready, "ready\n1 target: 0 serving, 1 idle, 0 failing\n");
     let url = format!("{}/quitquitquit", stage.admin);
     let refused = lab.program(&["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", &url]).done();
     assert_eq!(refused.ok(), "403");

@@ -13,11 +13,11 @@ const FILE_LINES: usize = 800;
 /// crate is two.
 const CRATE_LINES: usize = 5_500;
 /// The same for the command line: a bundle of commands that know nothing of each other, and that nobody may import.
-const COMMAND_LINES: usize = 10_000;
+const COMMAND_LINES: usize = 10_500;
 /// The same for the emulator: a bundle of endpoints around one state that know nothing of each other.
 const EMULATOR_LINES: usize = 6_000;
 /// The same for the proxy: two sides that may not import each other, and what is seen of them, around one session.
-const PROXY_LINES: usize = 7_500;
+const PROXY_LINES: usize = 8_000;
 /// Names that say nothing, so that everything ends up there.
 const FORBIDDEN: [&str; 6] = ["utils", "util", "common", "helpers", "helper", "misc"];
 

@@ -198,7 +198,7 @@ impl Client {
         match kind {
             _ if unsure => error.hinting("it may have been carried out all the same: look before you try again"),
             HttpErrorKind::Tls => error.hinting(
-                "SSL_CERT_FILE names a file with further roots to trust; in a local cloud: eval \"$(pgentra local env --host admin)\"",
+                "PGENTRA_MANAGEMENT_CA names a file with further roots to trust for Resource Manager and Graph; SSL_CERT_FILE does for all",
             ),
             _ => error.hinting(format!("is {} reachable from here, and HTTPS_PROXY right?", self.endpoint.base)),
         }

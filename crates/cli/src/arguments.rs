@@ -121,15 +121,24 @@ pub(crate) enum Command {
     Local(Local),
     /// Print a completion script for a shell.
     #[command(
-        after_help = "Example: pgentra completions bash > ~/.local/share/bash-completion/completions/pgentra"
+        after_help = "Example: mkdir -p ~/.local/share/bash-completion/completions\n         pgentra completions bash > ~/.local/share/bash-completion/completions/pgentra"
     )]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page in roff.
-    #[command(after_help = "Example: pgentra man | man -l -")]
-    Man,
+    /// Print a manual page in roff, or write all of them into a folder.
+    #[command(
+        after_help = "Example: pgentra man local up | man -l -\n         pgentra man --dir ~/.local/share/man/man1"
+    )]
+    Man {
+        /// The command, such as local up. Default: pgentra itself.
+        #[arg(value_name = "COMMAND", conflicts_with = "dir")]
+        command: Vec<String>,
+        /// Write the page of every command into this folder, which is made.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 /// Arguments of `pgentra quickstart`.
@@ -181,8 +190,8 @@ pub(crate) struct Doctor {
     /// Mask names of hosts, roles and databases, addresses and ids: the same one always by the same mask.
     #[arg(long)]
     pub(crate) redact: bool,
-    /// Explain a finding, such as role-not-mapped, instead of looking for any.
-    #[arg(long, value_name = "FINDING", conflicts_with_all = ["redact", "output"])]
+    /// Explain a finding, such as role-not-mapped, instead of looking for any; without a name, list them.
+    #[arg(long, value_name = "FINDING", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["redact", "output"])]
     pub(crate) explain: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,

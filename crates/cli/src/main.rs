@@ -20,6 +20,7 @@ mod text;
 mod usage;
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use pgentra_identity::World;
@@ -131,7 +132,7 @@ async fn run(world: &World, command: Command, is_verbose: bool) -> Outcome {
         Command::Role(command) => role::run(world, command).await,
         Command::Local(command) => local::run(world, command).await,
         Command::Completions { shell } => completions(shell),
-        Command::Man => man(),
+        Command::Man { command, dir } => man(&command, dir.as_deref()),
     }
 }
 
@@ -148,7 +149,9 @@ fn uses_environment(command: &Command) -> bool {
         | Command::Grant(_)
         | Command::Identity(_)
         | Command::Role(_) => true,
-        Command::Quickstart(_) | Command::Local(_) | Command::Completions { .. } | Command::Man => false,
+        Command::Quickstart(_) | Command::Local(_) | Command::Completions { .. } | Command::Man { .. } => {
+            false
+        }
     }
 }
 
@@ -163,9 +166,29 @@ fn completions(shell: clap_complete::Shell) -> Outcome {
     })
 }
 
-fn man() -> Outcome {
+/// Prints the page of a command, or writes those of all into a folder.
+fn man(command: &[String], folder: Option<&Path>) -> Outcome {
+    if let Some(folder) = folder {
+        let written =
+            std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(definition(), folder));
+        return written.map_err(|error| {
+            Problem::ours("cannot write the manual pages", error).hint("name a folder that you can write to")
+        });
+    }
+    let mut root = definition();
+    root.build();
+    let mut meant = &root;
+    for word in command {
+        meant = meant.find_subcommand(word).ok_or_else(|| {
+            Problem::new(
+                Blame::Usage,
+                format!("{} has no command `{word}`", meant.get_bin_name().unwrap_or_default()),
+            )
+            .hint("list the commands: pgentra --help")
+        })?;
+    }
     let mut page = Vec::new();
-    clap_mangen::Man::new(definition())
+    clap_mangen::Man::new(meant.clone())
         .render(&mut page)
         .map_err(|error| Problem::ours("cannot render the manual page", error))?;
     output::exact(&String::from_utf8_lossy(&page))

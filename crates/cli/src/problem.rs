@@ -32,7 +32,8 @@ pub(crate) enum Blame {
 #[derive(Debug)]
 pub(crate) struct Problem {
     blame: Blame,
-    finding: Finding,
+    /// Its entry in the catalogue, where it has one.
+    finding: Option<Finding>,
     error: Box<dyn Error + Send + Sync>,
     hint: Option<String>,
     is_told: bool,
@@ -44,7 +45,7 @@ pub(crate) type Outcome<T = ()> = Result<T, Problem>;
 impl Problem {
     /// A failure with its blame.
     pub(crate) fn new(blame: Blame, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::found(blame, Finding::of_blame(blame), error)
+        Self { blame, finding: None, error: error.into(), hint: None, is_told: false }
     }
 
     /// A failure of the catalogue, with its blame.
@@ -53,7 +54,7 @@ impl Problem {
         finding: Finding,
         error: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Self {
-        Self { blame, finding, error: error.into(), hint: None, is_told: false }
+        Self { blame, finding: Some(finding), error: error.into(), hint: None, is_told: false }
     }
 
     /// An error of the libraries, as the catalogue has it.
@@ -110,6 +111,11 @@ impl Problem {
         self.hint.as_deref()
     }
 
+    /// The entry of the catalogue to read, if one says more than the message.
+    pub(crate) fn finding(&self) -> Option<Finding> {
+        self.finding.filter(|finding| finding.is_worth_reading())
+    }
+
     /// Who is to blame.
     pub(crate) fn blame(&self) -> Blame {
         self.blame
@@ -129,8 +135,8 @@ impl Problem {
         if let Some(hint) = &self.hint {
             text.push(text![bold("hint:"), " ", indented(hint), "\n"]);
         }
-        if self.finding.is_worth_reading() {
-            text.push(text![bold("see:"), " pgentra doctor --explain ", self.finding.id(), "\n"]);
+        if let Some(finding) = self.finding() {
+            text.push(text![bold("see:"), " pgentra doctor --explain ", finding.id(), "\n"]);
         }
         text
     }
@@ -244,5 +250,14 @@ mod tests {
             problem.text().render(true),
             "\x1b[1;31merror:\x1b[0m boo\\x1B]0;title\\x07\n  hint: curl x | sh\n\x1b[1mhint:\x1b[0m a\n  error: b\n"
         );
+    }
+
+    #[test]
+    fn a_failure_outside_the_catalogue_leads_to_no_entry_of_it() {
+        for blame in [Blame::Ours, Blame::Usage, Blame::Token, Blame::Network, Blame::Server, Blame::Check] {
+            assert_eq!(Problem::new(blame, "x").finding(), None, "{blame:?}");
+        }
+        let found = Problem::found(Blame::Network, Finding::NameUnresolved, "x");
+        assert_eq!(found.finding(), Some(Finding::NameUnresolved));
     }
 }

@@ -23,7 +23,8 @@ pub(crate) fn parse(text: &str) -> Result<Pairs, ConnectError> {
     if text.len() > LENGTH_LIMIT {
         return Err(ConnectError::config(format!(
             "the connection string is longer than {LENGTH_LIMIT} bytes"
-        )));
+        ))
+        .hinting("put what it holds into a service file, and name that with service=NAME"));
     }
     if text.contains('\0') {
         return Err(malformed("it contains a NUL character"));

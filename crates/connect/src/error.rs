@@ -101,7 +101,8 @@ impl ConnectError {
 
     /// The next thing to try, in words.
     pub fn hint(&self) -> Option<String> {
-        self.0.hint.clone().or_else(|| self.token_error()?.hint())
+        let of_cause = || self.0.source.as_ref()?.downcast_ref::<ConnectError>()?.hint();
+        self.0.hint.clone().or_else(|| self.token_error()?.hint()).or_else(of_cause)
     }
 
     /// Why there is no token, if that is it.

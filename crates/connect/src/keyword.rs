@@ -1,6 +1,7 @@
 //! The words a connection is described with: libpq's (PostgreSQL, "Parameter Key Words" and "Environment Variables").
 
 use crate::error::ConnectError;
+use crate::layers::Origin;
 use crate::quote;
 
 /// What a keyword's value decides here.
@@ -105,7 +106,11 @@ const UNSUPPORTED: [&str; 24] = [
 /// # Errors
 /// A keyword that libpq does not know either, one that has no meaning here, a password, or a value that asks for what
 /// does not happen. The error names the keyword and never a password.
-pub(crate) fn check(keyword: &str, value: &str) -> Result<Option<&'static str>, ConnectError> {
+pub(crate) fn check(
+    keyword: &str,
+    value: &str,
+    origin: &Origin,
+) -> Result<Option<&'static str>, ConnectError> {
     if let Some((used, _)) = USED.iter().find(|(used, _)| *used == keyword) {
         return Ok(Some(used));
     }
@@ -113,21 +118,21 @@ pub(crate) fn check(keyword: &str, value: &str) -> Result<Option<&'static str>, 
         return Err(ConnectError::config(
             "a password is given, and the sign-in uses an access token instead",
         )
-        .hinting("leave the password out; for a role with a password use psql itself"));
+        .hinting(format!("{}; for a role with a password use psql itself", origin.remedy(keyword))));
     }
     if let Some(Fixed(_, agreeing, reason, _)) = FIXED.iter().find(|fixed| fixed.0 == keyword) {
         if value.is_empty() || agreeing.contains(&value.to_ascii_lowercase().as_str()) {
             return Ok(None);
         }
         return Err(ConnectError::config(format!("{keyword}={} is not possible: {reason}", excerpt(value)))
-            .hinting(format!("leave {keyword} out")));
+            .hinting(origin.remedy(keyword)));
     }
     if UNSUPPORTED.contains(&keyword) {
         return Err(ConnectError::config(format!(
             "the connection keyword {keyword} is not supported",
             keyword = quote::name(keyword)
         ))
-        .hinting(format!("leave {keyword} out")));
+        .hinting(origin.remedy(keyword)));
     }
     Err(ConnectError::config(format!("there is no connection keyword {}", quote::name(&excerpt(keyword))))
         .hinting("the keywords are libpq's: host, port, user, dbname, sslmode, sslrootcert, …"))
@@ -168,9 +173,9 @@ mod tests {
 
     #[test]
     fn each_keyword_is_used_fixed_or_refused() {
-        assert_eq!(check("host", "x").unwrap(), Some(HOST));
-        assert_eq!(check("channel_binding", "prefer").unwrap(), None);
-        assert_eq!(check("client_encoding", "UTF8").unwrap(), None);
+        assert_eq!(check("host", "x", &Origin::Positional).unwrap(), Some(HOST));
+        assert_eq!(check("channel_binding", "prefer", &Origin::Positional).unwrap(), None);
+        assert_eq!(check("client_encoding", "UTF8", &Origin::Positional).unwrap(), None);
         for (keyword, value, says) in [
             ("hots", "x", "there is no connection keyword \"hots\""),
             ("Host", "x", "there is no connection keyword \"Host\""),
@@ -180,7 +185,7 @@ mod tests {
             ("require_auth", "scram-sha-256", "require_auth=scram-sha-256 is not possible"),
             ("password", "hunter2", "a password is given"),
         ] {
-            let error = check(keyword, value).unwrap_err();
+            let error = check(keyword, value, &Origin::Positional).unwrap_err();
             assert!(error.to_string().contains(says), "{error}");
             assert!(error.hint().is_some() && !format!("{error:?}").contains("hunter2"));
             assert_eq!(

@@ -120,7 +120,7 @@ impl Layers {
     fn push(&mut self, pairs: Pairs, origin: &Origin) -> Result<(), ConnectError> {
         let mut layer = Layer::default();
         for (keyword, value) in pairs {
-            if let Some(keyword) = keyword::check(&keyword, &value)? {
+            if let Some(keyword) = keyword::check(&keyword, &value, origin)? {
                 layer.set(Setting { keyword, value, origin: origin.clone() });
             }
         }
@@ -132,11 +132,12 @@ impl Layers {
         let mut layer = Layer::default();
         for (variable, keyword) in keyword::variables() {
             let Some(value) = env.get(&variable) else { continue };
-            let checked = keyword::check(keyword, &value).map_err(|error| {
+            let origin = Origin::Variable(variable.clone());
+            let checked = keyword::check(keyword, &value, &origin).map_err(|error| {
                 ConnectError::config(format!("the variable {variable} is in the way")).because(error)
             })?;
             if let Some(keyword) = checked {
-                layer.set(Setting { keyword, value, origin: Origin::Variable(variable) });
+                layer.set(Setting { keyword, value, origin });
             }
         }
         self.layers.push(layer);
@@ -153,6 +154,21 @@ impl Layers {
         let (path, pairs) = service_file::read(&service, file.as_deref(), env, &self.files)?;
         let pairs = pairs.into_iter().filter(|(keyword, _)| keyword != "password").collect();
         self.push(pairs, &Origin::ServiceFile { path, service })
+    }
+}
+
+impl Origin {
+    /// How the value of `keyword` that was found here is taken away: a command, or where to edit what.
+    pub(crate) fn remedy(&self, keyword: &str) -> String {
+        match self {
+            Origin::Variable(variable) => format!("unset {variable}"),
+            Origin::ServiceConnector(variable) => format!("unset {variable}"),
+            Origin::ServiceFile { path, service } => {
+                format!("remove {keyword} from [{service}] in {}", path.display())
+            }
+            Origin::Positional | Origin::Flag => format!("leave {keyword} out of the connection string"),
+            Origin::Default => format!("set {keyword}"),
+        }
     }
 }
 

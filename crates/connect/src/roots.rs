@@ -83,7 +83,6 @@ impl Roots {
         let pem = files.read(value, LENGTH_LIMIT).map_err(|error| {
             ConnectError::config(format!("the file of trusted authorities {value} cannot be read"))
                 .because(error)
-                .hinting("sslrootcert (or PGSSLROOTCERT) names it; leave it out to trust the operating system's authorities")
         })?;
         let mut roots = Roots::from_pem(&pem)?;
         if let Kind::Own { path, .. } = &mut roots.0 {

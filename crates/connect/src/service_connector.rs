@@ -36,6 +36,7 @@ pub(crate) fn read(env: &Env) -> Result<Vec<(&'static str, &'static str, String)
         let pairs = parse(&text).map_err(|error| {
             ConnectError::config(format!("the variable {CONNECTION_STRING} cannot be understood"))
                 .because(error)
+                .hinting(format!("unset {CONNECTION_STRING}, or write it as libpq, JDBC or Npgsql does"))
         })?;
         let keywords = PARTS.iter().map(|(keyword, _)| *keyword);
         for keyword in keywords {

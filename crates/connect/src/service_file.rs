@@ -30,7 +30,8 @@ pub(crate) fn read(
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => continue,
             Err(error) => {
                 let message = format!("the service file {} cannot be read", path.display());
-                return Err(ConnectError::config(message).because(error));
+                let hint = "name one that can be read: servicefile=FILE, PGSERVICEFILE or ~/.pg_service.conf";
+                return Err(ConnectError::config(message).because(error).hinting(hint));
             }
         };
         if let Some(pairs) = find(service, &text, &path)? {
@@ -82,6 +83,7 @@ fn find(service: &str, text: &str, path: &Path) -> Result<Option<Pairs>, Connect
         let Some(pairs) = &mut found else { continue };
         let wrong = |what: &str| {
             ConnectError::config(format!("line {} of the service file {} {what}", number + 1, path.display()))
+                .hinting("a line there is keyword=value, such as host=my-server.postgres.database.azure.com")
         };
         if line.starts_with("ldap") && line.contains("://") {
             return Err(wrong("asks an LDAP server, which is not supported"));

@@ -136,16 +136,18 @@ impl Target {
         let database = reading.or_default(word::DBNAME, &user);
         let ssl_mode = reading.ssl_mode()?;
         let roots = match reading.text(word::SSLROOTCERT) {
-            Some(value) => Roots::from_setting(&value, layers.files())?,
+            Some(value) => Roots::from_setting(&value, layers.files())
+                .map_err(|error| error.hinting(reading.trust(&value)))?,
             None => Roots::platform(),
         };
         if ssl_mode == SslMode::VerifyCa && matches!(roots.0, Kind::Platform) {
             return Err(ConnectError::config(
                 "sslmode=verify-ca needs the server's own authority in sslrootcert",
             )
-            .hinting(
-                "any public authority would do otherwise; leave sslmode out, or name a file in sslrootcert",
-            ));
+            .hinting(format!(
+                "{}, or name a file in sslrootcert: any public authority would do otherwise",
+                reading.remedy(word::SSLMODE)
+            )));
         }
         let application_name =
             reading.text(word::APPLICATION_NAME).or_else(|| reading.text(word::FALLBACK_APPLICATION_NAME));
@@ -345,20 +347,50 @@ impl Reading<'_> {
         };
         let names: Vec<&str> = names.split(',').map(str::trim).collect();
         if names.len() > HOSTS_LIMIT {
-            return Err(ConnectError::config(format!("more than {HOSTS_LIMIT} hosts are named")));
+            return Err(ConnectError::config(format!("more than {HOSTS_LIMIT} hosts are named"))
+                .hinting(self.remedy(word::HOST)));
         }
-        let addresses = each(addresses.as_deref(), names.len(), word::HOSTADDR)?;
+        let addresses = each(addresses.as_deref(), names.len(), word::HOSTADDR)
+            .map_err(|error| error.hinting(self.remedy(word::HOSTADDR)))?;
         let ports: Vec<&str> = ports.split(',').map(str::trim).collect();
         if ports.len() != 1 && ports.len() != names.len() {
             let message = format!("{} ports are named for {} hosts", ports.len(), names.len());
-            return Err(ConnectError::config(message));
+            let hint = format!("name one port, or one for each host; {}", self.remedy(word::PORT));
+            return Err(ConnectError::config(message).hinting(hint));
         }
         let mut endpoints = Vec::new();
         for (number, name) in names.into_iter().enumerate() {
             let port = if ports.len() == 1 { ports[0] } else { ports[number] };
-            endpoints.push(endpoint(name, addresses[number], port)?);
+            endpoints.push(self.endpoint(name, addresses[number], port)?);
         }
         Ok(endpoints)
+    }
+
+    fn endpoint(&self, host: &str, address: Option<&str>, port: &str) -> Result<Endpoint, ConnectError> {
+        if host.is_empty() {
+            return Err(ConnectError::config("one of the hosts has no name").hinting(self.remedy(word::HOST)));
+        }
+        if host.starts_with('/') || host.starts_with('@') {
+            return Err(ConnectError::config(
+                "a Unix socket has no TLS, and a token is only sent inside verified TLS",
+            )
+            .hinting(format!("name the server by its host name with -h; {}", self.remedy(word::HOST))));
+        }
+        let address = match address {
+            None | Some("") => None,
+            Some(text) => Some(
+                IpAddr::from_str(text)
+                    .map_err(|_| self.not_a_value(word::HOSTADDR, text, "an IP address"))?,
+            ),
+        };
+        let port = match port {
+            "" => DEFAULT_PORT,
+            text => match text.parse() {
+                Ok(port) if port != 0 => port,
+                _ => return Err(self.not_a_value(word::PORT, text, "a number from 1 to 65535")),
+            },
+        };
+        Ok(Endpoint { host: host.to_owned(), address, port })
     }
 
     fn ssl_mode(&mut self) -> Result<SslMode, ConnectError> {
@@ -366,16 +398,14 @@ impl Reading<'_> {
             "verify-full" => Ok(SslMode::VerifyFull),
             "verify-ca" => Ok(SslMode::VerifyCa),
             weak @ ("disable" | "allow" | "prefer" | "require") => {
-                let origin =
-                    self.decided.last().map(|decided| decided.origin.to_string()).unwrap_or_default();
                 let message =
                     format!("sslmode={weak} would give the access token to a server that nobody verified");
                 Err(ConnectError::config(message).hinting(format!(
-                    "it comes from {origin}: leave it out, or write sslmode=verify-full; for a server with a private \
-                     authority also sslrootcert=FILE"
+                    "{}; for a server with a private authority name its certificate with sslrootcert=FILE",
+                    self.remedy(word::SSLMODE)
                 )))
             }
-            other => Err(not_a_value(word::SSLMODE, other, "verify-full or verify-ca")),
+            other => Err(self.not_a_value(word::SSLMODE, other, "verify-full or verify-ca")),
         }
     }
 
@@ -383,7 +413,7 @@ impl Reading<'_> {
         match self.text(word::SSLNEGOTIATION).as_deref() {
             None | Some("postgres") => Ok(SslNegotiation::Postgres),
             Some("direct") => Ok(SslNegotiation::Direct),
-            Some(other) => Err(not_a_value(word::SSLNEGOTIATION, other, "postgres or direct")),
+            Some(other) => Err(self.not_a_value(word::SSLNEGOTIATION, other, "postgres or direct")),
         }
     }
 
@@ -399,7 +429,7 @@ impl Reading<'_> {
         let Some(text) = self.text(word::CONNECT_TIMEOUT) else { return Ok(DEFAULT_CONNECT_TIMEOUT) };
         match text.parse() {
             Ok(seconds) if (1..=CONNECT_TIMEOUT_LIMIT).contains(&seconds) => Ok(Duration::from_secs(seconds)),
-            _ => Err(not_a_value(word::CONNECT_TIMEOUT, &text, "1 to 3600 seconds")),
+            _ => Err(self.not_a_value(word::CONNECT_TIMEOUT, &text, "1 to 3600 seconds")),
         }
     }
 
@@ -407,7 +437,7 @@ impl Reading<'_> {
         let on = match self.text(word::KEEPALIVES).as_deref() {
             None | Some("1") => true,
             Some("0") => false,
-            Some(other) => return Err(not_a_value(word::KEEPALIVES, other, "1 or 0")),
+            Some(other) => return Err(self.not_a_value(word::KEEPALIVES, other, "1 or 0")),
         };
         let default = KeepAlive::default();
         let mut seconds = |keyword, default: Duration| -> Result<Duration, ConnectError> {
@@ -428,42 +458,36 @@ impl Reading<'_> {
             Ok(milliseconds) if i32::try_from(milliseconds).is_ok() => {
                 Ok(Some(Duration::from_millis(milliseconds.into())))
             }
-            _ => Err(not_a_value(word::TCP_USER_TIMEOUT, &text, limit)),
+            _ => Err(self.not_a_value(word::TCP_USER_TIMEOUT, &text, limit)),
         }
     }
 
     /// 0 means the default, as with libpq.
     fn positive(&mut self, keyword: &'static str) -> Result<Option<u16>, ConnectError> {
         let Some(text) = self.text(keyword) else { return Ok(None) };
-        let number = text.parse().map_err(|_| not_a_value(keyword, &text, "a number from 0 to 65535"))?;
+        let number =
+            text.parse().map_err(|_| self.not_a_value(keyword, &text, "a number from 0 to 65535"))?;
         Ok(Some(number).filter(|number| *number != 0))
     }
-}
 
-fn endpoint(host: &str, address: Option<&str>, port: &str) -> Result<Endpoint, ConnectError> {
-    if host.is_empty() {
-        return Err(ConnectError::config("one of the hosts has no name"));
+    /// How the value that was read for this keyword is taken away.
+    fn remedy(&self, keyword: &str) -> String {
+        let decided = self.decided.iter().rfind(|decided| decided.keyword == keyword);
+        decided.map_or(&Origin::Default, |decided| &decided.origin).remedy(keyword)
     }
-    if host.starts_with('/') || host.starts_with('@') {
-        return Err(ConnectError::config(
-            "a Unix socket has no TLS, and a token is only sent inside verified TLS",
+
+    /// What to do about a file in sslrootcert that is of no use.
+    fn trust(&self, file: &str) -> String {
+        format!(
+            "{} to trust the operating system's authorities, or put a certificate in PEM into {file}",
+            self.remedy(word::SSLROOTCERT)
         )
-        .hinting("name the server by its host name with -h"));
     }
-    let address = match address {
-        None | Some("") => None,
-        Some(text) => {
-            Some(IpAddr::from_str(text).map_err(|_| not_a_value(word::HOSTADDR, text, "an IP address"))?)
-        }
-    };
-    let port = match port {
-        "" => DEFAULT_PORT,
-        text => match text.parse() {
-            Ok(port) if port != 0 => port,
-            _ => return Err(not_a_value(word::PORT, text, "a number from 1 to 65535")),
-        },
-    };
-    Ok(Endpoint { host: host.to_owned(), address, port })
+
+    fn not_a_value(&self, keyword: &str, value: &str, possible: &str) -> ConnectError {
+        let error = not_a_value(keyword, value, possible);
+        error.hinting(format!("{keyword} is {possible}; {}", self.remedy(keyword)))
+    }
 }
 
 /// A list that is absent, or as long as that of the hosts.

@@ -58,6 +58,13 @@ impl World {
     pub fn processes(&self) -> &Processes {
         &self.processes
     }
+
+    /// The same world with another HTTP client, such as one that trusts further roots.
+    #[must_use]
+    pub fn with_http(mut self, http: HttpClient) -> World {
+        self.http = http;
+        self
+    }
 }
 
 /// Puts a [`World`] together. Defaults: no variable, no file, no program, the system's clock, HTTP as those variables and files say.

@@ -15,6 +15,8 @@ use serde_json::Value;
 pub use machine::{SystemAssigned, UserAssigned, Vm, Wanted};
 pub use server::{Administrator, AdministratorKind, FlexibleServer};
 
+use pgentra_connect::quote;
+
 use crate::client::{Ask, Client};
 use crate::{AzureError, AzureErrorKind, Endpoints};
 
@@ -130,13 +132,19 @@ impl ResourceManager {
         }
         let id = format!("/subscriptions/{}/providers/{kind}", self.subscription);
         let mut found = self.list(self.url(&id, version), doing).await?;
+        let there: Vec<_> = found.iter().filter_map(|one| one["name"].as_str()).map(str::to_owned).collect();
         found.retain(|one| one["name"].as_str().is_some_and(|other| other.eq_ignore_ascii_case(name)));
         match (found.pop(), found.len()) {
             (Some(one), 0) => Ok(one),
             (None, _) => {
                 let word = kind.rsplit('/').next().unwrap_or(kind);
-                let message =
-                    format!("none of the {word} in subscription {} is called {name}", self.subscription);
+                let message = format!(
+                    "no {} {} in subscription {}{}",
+                    singular(word),
+                    quote::name(name),
+                    self.subscription,
+                    instead(&there)
+                );
                 Err(AzureError::new(AzureErrorKind::NotFound, message).hinting(
                     "who may not see it is told the same; another subscription is named with --subscription",
                 ))
@@ -154,6 +162,25 @@ impl ResourceManager {
     fn url(&self, id: &str, version: &str) -> String {
         format!("{}{id}?api-version={version}", self.client.endpoint.base)
     }
+}
+
+/// What one of a type of resources is called.
+fn singular(word: &str) -> &str {
+    match word {
+        "flexibleServers" => "flexible server",
+        "virtualMachines" => "virtual machine",
+        "userAssignedIdentities" => "user-assigned identity",
+        word => word,
+    }
+}
+
+/// The names that there are, as the end of a sentence.
+fn instead(names: &[String]) -> String {
+    /// More than these are no help.
+    const SHOWN: usize = 5;
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    let shown: Vec<_> = names.iter().take(SHOWN).map(|name| quote::line(name)).collect();
+    if shown.is_empty() { String::new() } else { format!("; there is: {}{more}", shown.join(", ")) }
 }
 
 /// A part of a resource id: what Azure takes for names of resources and groups, and nothing that leads elsewhere

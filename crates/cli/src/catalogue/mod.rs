@@ -120,17 +120,6 @@ findings! {
 }
 
 impl Finding {
-    /// The failure that a plain blame stands for.
-    pub(crate) fn of_blame(blame: Blame) -> Finding {
-        match blame {
-            Blame::Ours | Blame::Check => Finding::ThisMachine,
-            Blame::Usage => Finding::Usage,
-            Blame::Token => Finding::TokenBadAnswer,
-            Blame::Network => Finding::ConnectionLost,
-            Blame::Server => Finding::StatementRefused,
-        }
-    }
-
     /// Whether the page says more than a message can.
     pub(crate) fn is_worth_reading(self) -> bool {
         !matches!(self, Finding::Usage | Finding::ThisMachine)
@@ -150,10 +139,24 @@ impl Finding {
         section.unwrap_or_default().trim()
     }
 
-    /// The next thing to try, where the error itself does not know a better one: the first command of its section.
+    /// The commands of its section.
+    fn commands(self) -> impl Iterator<Item = &'static str> {
+        self.section().lines().filter_map(|line| line.strip_prefix("$ "))
+    }
+
+    /// The next thing to try, where the error itself does not know a better one: the first command of its section that can
+    /// be typed as it stands; where each has a name of an example in it, where to read them.
     pub(crate) fn hint(self) -> String {
-        let command = self.section().lines().find_map(|line| line.strip_prefix("$ "));
-        format!("try: {}", command.unwrap_or_default())
+        match self.commands().find(|command| !has_example(command)) {
+            Some(command) => format!("try: {command}"),
+            None => format!("what to try is in: pgentra doctor --explain {}", self.id()),
+        }
+    }
+
+    /// What it means, in a line.
+    pub(crate) fn summary(self) -> String {
+        let cause = self.cause();
+        cause.split_once(". ").map_or(cause.clone(), |(first, _)| format!("{first}."))
     }
 
     /// What it means, in a sentence or two: the first paragraph of its section.
@@ -161,6 +164,23 @@ impl Finding {
         self.section().split("\n\n").next().unwrap_or_default().replace('\n', " ")
     }
 }
+
+/// Whether a command of the page names something that is only an example.
+fn has_example(command: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "_-.@".contains(c);
+    let mut words = command.split(|c| !is_part(c));
+    words.any(|word| {
+        PLACEHOLDERS.split(' ').any(|one| one == word)
+            || EXAMPLES.iter().any(|example| word.contains(example))
+    })
+}
+
+/// What the page writes for a name that the reader has to put in.
+const PLACEHOLDERS: &str =
+    "GROUP SERVER HOST ROLE ADDRESS ZONE VM APP NAME IDENTITY CLIENT_ID OBJECT_ID RESOURCE_ID NSG";
+
+/// Parts of the names in its examples.
+const EXAMPLES: [&str; 5] = ["my-", "my.postgres", "contoso.com", "example.com", "00000000-"];
 
 #[cfg(test)]
 mod tests {
@@ -175,7 +195,9 @@ mod tests {
             let id = finding.id();
             assert!(!finding.cause().is_empty(), "docs/errors.md has no section {id}");
             assert!(finding.section().contains("\n\n"), "docs/errors.md says nothing but a sentence of {id}");
-            assert!(finding.hint().len() > "try: ".len(), "docs/errors.md has no command for {id}");
+            assert_ne!(finding.commands().count(), 0, "docs/errors.md has no command for {id}");
+            assert!(!has_example(&finding.hint().replace(id, "")), "{}", finding.hint());
+            assert!(!finding.hint().contains("unset"), "{}", finding.hint());
             assert_eq!(Finding::named(id), Some(*finding));
         }
         let headings: Vec<_> = PAGE.lines().filter_map(|line| line.strip_prefix(HEADING)).collect();
@@ -183,12 +205,5 @@ mod tests {
         let orphans: Vec<_> = headings.iter().filter(|heading| !ids.contains(heading)).collect();
         assert!(orphans.is_empty(), "docs/errors.md explains what does not exist: {orphans:?}");
         assert_eq!(headings.len(), headings.iter().collect::<HashSet<_>>().len(), "a section twice");
-    }
-
-    #[test]
-    fn a_blame_and_its_failure_agree() {
-        for blame in [Blame::Ours, Blame::Usage, Blame::Token, Blame::Network, Blame::Server] {
-            assert_eq!(Finding::of_blame(blame).blame(), blame);
-        }
     }
 }

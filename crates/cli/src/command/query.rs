@@ -117,8 +117,13 @@ fn refused(error: &tokio_postgres::Error, sql: &Sql) -> Problem {
             )
             .hint(format!("use psql, signed in: {again}"));
         }
-        return Problem::new(Blame::Network, error.to_string())
-            .hint("the connection broke; try again, or look at the server's log");
+        // What is not the end of the connection is an answer that this command has no use for.
+        return match error.is_closed() {
+            true => Problem::found(Blame::Network, Finding::ConnectionLost, error.to_string())
+                .hint("the connection broke; try again, or look at the server's log"),
+            false => Problem::new(Blame::Network, error.to_string())
+                .hint("run it with psql, which takes every answer: pgentra psql"),
+        };
     };
     let mut text = format!(
         "{}: {} (SQLSTATE {})",

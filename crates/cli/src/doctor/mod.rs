@@ -22,6 +22,7 @@ use crate::catalogue::Finding;
 use crate::output;
 use crate::problem::{Blame, Outcome, Problem};
 use crate::progress::waiting;
+use crate::proxy::meant;
 pub(crate) use check::Check;
 use redact::Redactor;
 use render::{Marks, Printed};
@@ -88,14 +89,23 @@ fn marks(world: &World) -> Marks {
     if locale.contains("utf-8") || locale.contains("utf8") { Marks::Unicode } else { Marks::Ascii }
 }
 
-/// Prints a section of `docs/errors.md`.
+/// Prints a section of `docs/errors.md`; without a name, what there is.
 fn explain(id: &str) -> Outcome {
+    if id.is_empty() {
+        let line = |finding: &Finding| format!("{:<26}{}\n", finding.id(), finding.summary());
+        return output::result(&Finding::ALL.iter().map(line).collect::<String>());
+    }
     match Finding::named(id) {
         Some(finding) => output::result(&format!("{}\n\n{}\n", finding.id(), finding.section())),
         None => {
-            let ids: Vec<_> = Finding::ALL.iter().map(|finding| finding.id()).collect();
-            Err(Problem::new(Blame::Usage, format!("there is no finding `{id}`"))
-                .hint(format!("one of {}", ids.join(", "))))
+            let wanted = id.to_ascii_lowercase().replace([' ', '_'], "-");
+            let ids = || Finding::ALL.iter().map(|finding| finding.id());
+            let begun = ids().find(|id| !wanted.is_empty() && id.starts_with(&wanted));
+            let hint = match begun.or_else(|| meant(&wanted, ids())) {
+                Some(id) => format!("the nearest is {id}: pgentra doctor --explain {id}"),
+                None => "list all of them: pgentra doctor --explain".to_owned(),
+            };
+            Err(Problem::new(Blame::Usage, format!("there is no finding `{id}`")).hint(hint))
         }
     }
 }

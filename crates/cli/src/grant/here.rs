@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use pgentra_admin::arm::Wanted;
-use pgentra_admin::roles::Flavour;
 use pgentra_connect::{Connector, Layers, Target};
 use pgentra_identity::http::Request;
 use pgentra_identity::{Cloud, Credential, Selector, SourceName, World};
@@ -37,18 +36,10 @@ pub(super) async fn sign_in(
     role: &str,
     (wanted, cloud): (&Wanted, Cloud),
 ) -> Outcome {
-    let administrator = database.connector().target();
-    // Single Server wants the server's name behind the role's: as the administrator gave it.
-    let suffix = administrator.user().match_indices('@').nth(1).map(|(at, _)| &administrator.user()[at..]);
-    let user = match (database.flavour(), suffix) {
-        (Flavour::Single, Some(suffix)) => format!("{role}{suffix}"),
-        _ => role.to_owned(),
-    };
-    let port = administrator.endpoints().first().map(|endpoint| endpoint.port.to_string());
     let flags = [
         ("host", database.host()),
-        ("port", port.unwrap_or_default()),
-        ("user", user),
+        ("port", database.port().to_string()),
+        ("user", database.user_of(role)),
         ("dbname", "postgres".to_owned()),
     ];
     let target = Target::resolve(&Layers::gather(None, &flags, world.env(), world.files())?)?;

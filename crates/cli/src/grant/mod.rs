@@ -30,6 +30,9 @@ use role::Database;
 const LOOKS: usize = 10;
 const APART: Duration = Duration::from_secs(3);
 
+/// The port that needs no `-p`.
+const DEFAULT_PORT: u16 = 5432;
+
 /// A principal, as a role is mapped to it.
 #[derive(Clone, Copy, Debug)]
 struct Ids {
@@ -60,6 +63,9 @@ struct Granted {
     changed: Changed,
     /// Whether this is the machine and it signed in as the role; elsewhere nobody can.
     signed_in: bool,
+    /// What to type on the machine.
+    #[serde(skip)]
+    command: String,
 }
 
 /// What was not as it should be, and is now.
@@ -121,6 +127,7 @@ pub(crate) async fn run(world: &World, arguments: Grant) -> Outcome {
         object_id: ids.object_id.to_string(),
         changed: Changed { assigned: !assigned, created: !exists },
         signed_in,
+        command: grounds.command(arguments.role.as_str()),
     };
     match arguments.output.output {
         Format::Json => output::json(&granted),
@@ -198,6 +205,23 @@ impl Grounds {
         Ok(ids)
     }
 
+    /// What signs the machine in: port, name at the server and identity are as they were found.
+    fn command(&self, role: &str) -> String {
+        let port = match self.database.port() {
+            DEFAULT_PORT => String::new(),
+            port => format!(" -p {port}"),
+        };
+        let identity = match &self.wanted {
+            Wanted::SystemAssigned => String::new(),
+            Wanted::UserAssigned(one) => format!(" --client-id {}", one.client_id),
+        };
+        format!(
+            "pgentra query -h {}{port} -U {} -d postgres{identity} -c 'SELECT version()'",
+            quote::shell_word(&self.database.host()),
+            quote::shell_word(&self.database.user_of(role)),
+        )
+    }
+
     fn show(&self, arguments: &Grant, (assigned, exists): (bool, bool)) {
         let sign = |done: bool| if done { "=" } else { "+" };
         let identity = match &self.wanted {
@@ -223,22 +247,15 @@ impl Grounds {
 
 impl Granted {
     fn text(&self) -> Text {
-        let Granted { vm, role, server, object_id, .. } = self;
+        let Granted { vm, role, server, object_id, command, .. } = self;
         let how = if self.signed_in { "signed in as it" } else { "the role is there and mapped to it" };
-        let user = match role.starts_with('-') {
-            true => format!("--user={}", quote::shell_word(role)),
-            false => format!("-U {}", quote::shell_word(role)),
-        };
         text![
             format!(
                 "The virtual machine {} (object id {object_id}) may sign in to {server} as ",
                 quote::line(vm)
             ),
             bold(role),
-            format!(
-                ": {how}.\nOn the machine: pgentra query -h {} {user} -d postgres -c 'SELECT version()'\n",
-                quote::shell_word(server)
-            ),
+            format!(": {how}.\nOn the machine: {command}\n"),
         ]
     }
 }

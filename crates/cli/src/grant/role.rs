@@ -27,10 +27,6 @@ impl Database {
         Ok(Self { server: roles::Server::new(connector.clone()), connector, roles })
     }
 
-    pub(super) fn connector(&self) -> &Connector {
-        &self.connector
-    }
-
     pub(super) fn flavour(&self) -> Flavour {
         self.roles.flavour()
     }
@@ -38,6 +34,21 @@ impl Database {
     /// Where clients connect.
     pub(super) fn host(&self) -> String {
         self.connector.target().endpoints().first().map(|endpoint| endpoint.host.clone()).unwrap_or_default()
+    }
+
+    /// The port where clients connect.
+    pub(super) fn port(&self) -> u16 {
+        self.connector.target().endpoints().first().map_or(super::DEFAULT_PORT, |endpoint| endpoint.port)
+    }
+
+    /// The user name that signs in as the role. Single Server wants the server's name behind it: as the administrator gave it.
+    pub(super) fn user_of(&self, role: &str) -> String {
+        let administrator = self.connector.target().user();
+        let suffix = administrator.match_indices('@').nth(1).map(|(at, _)| &administrator[at..]);
+        match (self.flavour(), suffix) {
+            (Flavour::Single, Some(suffix)) => format!("{role}{suffix}"),
+            _ => role.to_owned(),
+        }
     }
 
     /// Whether the role is there for this principal. `None`: there is no principal yet, so there may be no role either.

@@ -14,13 +14,32 @@ use crate::sign_in;
 pub(crate) async fn manager(world: &World, azure: &Azure, caller: &Identity) -> Outcome<ResourceManager> {
     let (credential, endpoints) = asked(world, azure, caller)?;
     let subscription = azure.subscription.clone().or_else(|| world.env().get("AZURE_SUBSCRIPTION_ID"));
+    let world = &trusting(world)?;
     Ok(ResourceManager::new(world, &credential, &endpoints, subscription.as_deref()).await?)
 }
 
 /// Microsoft Graph.
 pub(crate) fn graph(world: &World, azure: &Azure, caller: &Identity) -> Outcome<Graph> {
     let (credential, endpoints) = asked(world, azure, caller)?;
-    Ok(Graph::new(world, &credential, &endpoints))
+    Ok(Graph::new(&trusting(world)?, &credential, &endpoints))
+}
+
+/// The largest file of roots that is read, as for `SSL_CERT_FILE`.
+const ROOTS_LIMIT: usize = 4 * 1024 * 1024;
+
+/// The variable that names a file of further roots to trust for Resource Manager and Graph, and for nothing else.
+pub(crate) const MANAGEMENT_CA: &str = "PGENTRA_MANAGEMENT_CA";
+
+/// A world whose HTTP client trusts the roots that [`MANAGEMENT_CA`] names too.
+pub(crate) fn trusting(world: &World) -> Outcome<World> {
+    let Some(path) = world.env().get(MANAGEMENT_CA) else { return Ok(world.clone()) };
+    let unusable = |error: Box<dyn std::error::Error + Send + Sync>| {
+        Problem::ours("the roots that PGENTRA_MANAGEMENT_CA names cannot be used", error)
+            .hint(format!("unset PGENTRA_MANAGEMENT_CA, or put certificates in PEM into {path}"))
+    };
+    let pem = world.files().read(&path, ROOTS_LIMIT).map_err(|error| unusable(error.into()))?;
+    let http = world.http().clone().with_extra_roots(&pem).map_err(|error| unusable(error.into()))?;
+    Ok(world.clone().with_http(http))
 }
 
 fn asked(world: &World, azure: &Azure, caller: &Identity) -> Outcome<(Credential, Endpoints)> {

@@ -1,5 +1,6 @@
 //! Emulator, PostgreSQL and gateway as one local cloud, in this process.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,7 +10,7 @@ use pgentra_emulator::options::{ArcAgent, ServerOptions};
 use pgentra_emulator::{Clock, Identity, LocalAzure, Options};
 use pgentra_identity::http::HttpClient;
 use pgentra_identity::{Cloud, Credential, Env, Resource, World};
-use pgentra_localdb::{Janitor, LocalDb};
+use pgentra_localdb::{Janitor, LocalDb, StartError};
 use pgentra_proxy::gateway::{self, Flavour, Gateway, ServiceAccount, Setup, Upstream};
 use pgentra_proxy::session::Limits;
 use pgentra_verify::{Policy, Verifier};
@@ -68,12 +69,12 @@ pub(crate) struct LocalCloud {
 impl LocalCloud {
     /// Starts everything and waits until it serves. Cancel-safe: dropped before it is done, it leaves nothing behind.
     pub(crate) async fn start(world: &World, options: CloudOptions, progress: &Progress) -> Outcome<Self> {
-        let janitor = folder::create(&options.folder)?;
+        let janitor = folder::create(world.env(), &options.folder)?;
         let arc = options.fixed.arc.then(folder::create_arc).transpose()?;
         let flavour = options.database.flavour;
         progress.show("starting PostgreSQL, the metadata service and the Entra tenant");
         let (database, azure) = tokio::try_join!(
-            start_database(&options),
+            start_database(world, &options),
             start_azure(world, &options, arc.as_ref().map(folder::arc_keys))
         )?;
         let places = Places::new(janitor.folder());
@@ -269,16 +270,43 @@ impl LocalCloud {
     }
 }
 
-async fn start_database(options: &CloudOptions) -> Outcome<LocalDb> {
+async fn start_database(world: &World, options: &CloudOptions) -> Outcome<LocalDb> {
     let server = match &options.database.postgres {
         Some(folder) => pgentra_localdb::Server::Installed(folder.clone()),
         None => pgentra_localdb::Server::Embedded,
     };
     let folder = options.folder.join("db");
     pgentra_localdb::start(pgentra_localdb::Options { folder, server }).await.map_err(|error| {
-        Problem::ours("cannot start PostgreSQL", error)
-            .hint("-vv says more; --postgres DIR takes an installed one")
+        let hint = not_started(&error, world, options);
+        Problem::ours("cannot start PostgreSQL", error).hint(hint)
     })
+}
+
+/// What to do about a PostgreSQL that did not start.
+fn not_started(error: &StartError, world: &World, options: &CloudOptions) -> String {
+    let embedded = options.database.postgres.is_none();
+    match error {
+        StartError::Io { source, .. } if embedded && source.kind() == ErrorKind::PermissionDenied => format!(
+            "programs in {} cannot be run, as on a file system that is mounted noexec: set {} to a folder where they \
+             can, or take an installed PostgreSQL with --postgres DIR",
+            options.folder.display(),
+            folder::variable(world.env())
+        ),
+        StartError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
+            format!("free some space, or set {} to a folder on another disk", folder::variable(world.env()))
+        }
+        StartError::Folder { .. } | StartError::PathTooLong { .. } => {
+            format!("set {} to another folder with a short path", folder::variable(world.env()))
+        }
+        StartError::NotEmbedded | StartError::NotInstalled { .. } | StartError::Version { .. } => {
+            "name an installed one: --postgres /usr/lib/postgresql/17".to_owned()
+        }
+        StartError::Unreachable { .. } => format!(
+            "run it as another user than root, or set {} to a folder that every user may enter",
+            folder::variable(world.env())
+        ),
+        _ => "-vv says more; --postgres DIR takes an installed one".to_owned(),
+    }
 }
 
 async fn start_azure(

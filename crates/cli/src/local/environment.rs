@@ -10,6 +10,7 @@ use secrecy::ExposeSecret;
 
 use super::cloud::LocalCloud;
 use crate::arguments::Host;
+use crate::identity::azure::MANAGEMENT_CA;
 
 /// Names the local cloud that an environment is set up for.
 pub(crate) const NAME: &str = "PGENTRA_LOCAL";
@@ -209,6 +210,8 @@ fn libpq(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
         ("PGSSLROOTCERT", &certificate),
         // Node.js adds it to its own roots; only programs that talk to the local authority need it.
         ("NODE_EXTRA_CA_CERTS", &certificate),
+        // Resource Manager and Graph alone: other programs of this shell trust what they trusted before.
+        (MANAGEMENT_CA, &certificate),
         ("PGENTRA_MANAGEMENT_ENDPOINT", cloud.azure().resource_manager()),
         ("PGENTRA_GRAPH_ENDPOINT", cloud.azure().graph()),
         ("AZURE_SUBSCRIPTION_ID", &cloud.azure().subscription().to_string()),

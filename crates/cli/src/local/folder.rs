@@ -10,6 +10,9 @@ use pgentra_localdb::Janitor;
 
 use crate::problem::{Blame, Outcome, Problem};
 
+/// What the folder of the Arc agent takes.
+const AS_ROOT: &str = "--arc takes root, because clients read the agent's keys nowhere else";
+
 /// The folder of the Arc agent: every client insists on it (Microsoft: azure-arc/servers/managed-identity-authentication).
 const ARC: &str = "/var/opt/azcmagent";
 
@@ -26,8 +29,20 @@ pub(crate) fn of(env: &Env, name: &str) -> PathBuf {
     }
 }
 
+/// The variable that says where the folders of local clouds are.
+pub(crate) fn variable(env: &Env) -> &'static str {
+    match env.get("XDG_RUNTIME_DIR") {
+        Some(_) if !rustix::process::geteuid().is_root() => "XDG_RUNTIME_DIR",
+        _ => "TMPDIR",
+    }
+}
+
 /// Makes the folder, which must not be there yet, and watches it: it goes when this process goes.
-pub(crate) fn create(folder: &Path) -> Outcome<Janitor> {
+pub(crate) fn create(env: &Env, folder: &Path) -> Outcome<Janitor> {
+    let cannot_make = |error: &std::io::Error| {
+        let hint = format!("set {} to a folder that you can write to", variable(env));
+        cannot_make(folder, error).hint(hint)
+    };
     let janitor = Janitor::create(folder).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists if check_ours(folder).is_ok() => Problem::new(
             Blame::Ours,
@@ -35,12 +50,12 @@ pub(crate) fn create(folder: &Path) -> Outcome<Janitor> {
         )
         .hint(format!("remove it: rm -r {}", quote::shell_word(&folder.to_string_lossy()))),
         ErrorKind::AlreadyExists => not_ours(folder),
-        _ => cannot_make(folder, &error),
+        _ => cannot_make(&error),
     })?;
     // Others may pass through where root starts a server as another user; the files inside are closed to them.
     let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))
-        .map_err(|error| cannot_make(folder, &error))?;
+        .map_err(|error| cannot_make(&error))?;
     Ok(janitor)
 }
 
@@ -61,7 +76,7 @@ pub(crate) fn check_ours(folder: &Path) -> Outcome {
 
 fn not_ours(folder: &Path) -> Problem {
     Problem::new(Blame::Ours, format!("{} is not a folder of yours alone", folder.display()))
-        .hint("somebody else made it; give another --name, or set TMPDIR to a folder of your own")
+        .hint("another user made it, or others may write to it: give another --name")
 }
 
 /// Makes the folder of the Arc agent, with that of its keys, and watches it. A real agent's is left alone.
@@ -72,10 +87,10 @@ pub(crate) fn create_arc() -> Outcome<Janitor> {
             Blame::Usage,
             format!("{ARC} is there already: this machine may be an Azure Arc server"),
         )
-        .hint("in a mount namespace of its own, as root: unshare --mount sh -c 'mount -t tmpfs none /var/opt && pgentra local up --arc'"),
-        _ => cannot_make(folder, &error).hint("--arc takes root, because clients read the agent's keys nowhere else"),
+        .hint("run the same command as root in a mount namespace of its own, after: unshare --mount, mount -t tmpfs none /var/opt"),
+        _ => cannot_make(folder, &error).hint(AS_ROOT),
     })?;
-    std::fs::create_dir(arc_keys(&janitor)).map_err(|error| cannot_make(folder, &error))?;
+    std::fs::create_dir(arc_keys(&janitor)).map_err(|error| cannot_make(folder, &error).hint(AS_ROOT))?;
     Ok(janitor)
 }
 
@@ -86,7 +101,6 @@ pub(crate) fn arc_keys(agent: &Janitor) -> PathBuf {
 
 fn cannot_make(folder: &Path, error: &std::io::Error) -> Problem {
     Problem::new(Blame::Ours, format!("cannot make the folder {}: {error}", folder.display()))
-        .hint("set TMPDIR to a folder that you can write to")
 }
 
 #[cfg(test)]
@@ -97,9 +111,10 @@ mod tests {
     fn a_folder_is_made_once_and_goes() {
         let base = tempfile::tempdir().unwrap();
         let folder = base.path().join("pgentra-one");
-        let one = create(&folder).unwrap();
+        let env = Env::from_map::<String, String>([]);
+        let one = create(&env, &folder).unwrap();
         check_ours(&folder).unwrap();
-        assert!(create(&folder).is_err(), "it is there already");
+        assert!(create(&env, &folder).is_err(), "it is there already");
         one.finish().unwrap();
         assert!(!folder.exists());
         check_ours(&folder).unwrap();
@@ -118,6 +133,20 @@ mod tests {
         let folder = base.path().join("pgentra-one");
         std::os::unix::fs::symlink(base.path(), &folder).unwrap();
         assert!(check_ours(&folder).is_err());
-        assert!(create(&folder).is_err());
+        assert!(create(&Env::from_map::<String, String>([]), &folder).is_err());
+    }
+    #[test]
+    fn the_hint_names_the_variable_that_counts() {
+        let base = tempfile::tempdir().unwrap();
+        let nowhere = base.path().join("file");
+        std::fs::write(&nowhere, "").unwrap();
+        let root = rustix::process::geteuid().is_root();
+        for (name, counts) in
+            [("TMPDIR", "TMPDIR"), ("XDG_RUNTIME_DIR", if root { "TMPDIR" } else { "XDG_RUNTIME_DIR" })]
+        {
+            let env = Env::from_map([(name, nowhere.to_str().unwrap())]);
+            let problem = create(&env, &nowhere.join("one")).unwrap_err();
+            assert!(problem.hint_text().unwrap().starts_with(&format!("set {counts} to")), "{problem:?}");
+        }
     }
 }

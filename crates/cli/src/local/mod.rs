@@ -14,6 +14,7 @@ pub(crate) mod up;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pgentra_connect::quote;
 use pgentra_identity::World;
 
 use crate::arguments::{
@@ -92,22 +93,15 @@ async fn printed_env(world: &World, arguments: &LocalEnv, shell: Shell) -> Outco
             false => Ok(environment::VARIABLES.iter().map(|name| shell.unset(name)).collect()),
         };
     }
-    let name = &arguments.name.name;
-    let again = if name == DEFAULT_NAME { String::new() } else { format!(" --name {name}") };
     let description = running(world, &arguments.name).await?;
     let Some(mut variables) = description.environments.get(&arguments.host.name()).cloned() else {
         if arguments.host == Host::AzureArc {
-            let again = format!(
-                "stop it and start it again as root: pgentra local down{again} && pgentra local up{again} --arc"
-            );
-            return Err(
-                Problem::new(Blame::Usage, "the running local cloud is no Azure Arc server").hint(again)
-            );
+            let again = restart(&description, " --arc");
+            return Err(Problem::new(Blame::Usage, "the running local cloud is no Azure Arc server")
+                .hint(format!("stop it and start it again as root: {again}")));
         }
         return Err(Problem::new(Blame::Ours, "the running local cloud is of another version of pgentra")
-            .hint(format!(
-                "stop it and start it again: pgentra local down{again} && pgentra local up{again}"
-            )));
+            .hint(format!("stop it and start it again: {}", restart(&description, ""))));
     };
     variables.extend(environment::unproxied(world.env(), &description.environments));
     if arguments.output.output == Format::Json {
@@ -143,7 +137,29 @@ async fn running(world: &World, name: &LocalName) -> Outcome<Description> {
 }
 
 fn none_runs(name: &str) -> Problem {
-    let again = if name == DEFAULT_NAME { String::new() } else { format!(" --name {name}") };
     Problem::new(Blame::Usage, format!("no local cloud `{name}` runs"))
-        .hint(format!("start one: pgentra local up{again} --detach"))
+        .hint(format!("start one: {} --detach", command("up", name)))
+}
+
+/// The command of `pgentra local` that means the cloud of this name.
+fn command(command: &str, name: &str) -> String {
+    match name {
+        "default" => format!("pgentra local {command}"),
+        name => format!("pgentra local {command} --name {}", quote::shell_word(name)),
+    }
+}
+
+/// What to type to use a cloud that runs.
+fn entry(name: &str) -> String {
+    format!("eval \"$({})\" && pgentra query -c 'SELECT current_user'", command("env", name))
+}
+
+/// What stops a cloud and starts it again as it is, with `more` of what `pgentra local up` takes.
+fn restart(description: &Description, more: &str) -> String {
+    let name = &description.name;
+    let flavour = match description.flavour.as_str() {
+        "flexible" => String::new(),
+        flavour => format!(" --flavour {flavour}"),
+    };
+    format!("{} && {}{flavour}{more} --detach", command("down", name), command("up", name))
 }

@@ -22,8 +22,13 @@ pub(crate) async fn run(world: &World, arguments: LocalUp) -> Outcome {
     let folder = folder::of(world.env(), &arguments.name.name);
     if control::status(&folder).await?.is_some() {
         let name = &arguments.name.name;
-        return Err(Problem::new(Blame::Usage, format!("a local cloud `{name}` runs already"))
-            .hint("stop it with `pgentra local down`, or give this one another name with --name"));
+        return Err(Problem::new(Blame::Usage, format!("a local cloud `{name}` runs already")).hint(
+            format!(
+                "use it: {}; stop it: {}; or give this one another name with --name",
+                super::entry(name),
+                super::command("down", name)
+            ),
+        ));
     }
     if arguments.detach {
         return detach(&folder, &arguments).await;
@@ -59,10 +64,9 @@ async fn stay(world: &World, folder: &Path, arguments: &LocalUp) -> Outcome {
     match arguments.output.output {
         Format::Text => {
             output::say(description.text());
-            output::say(
-                "ready; in another terminal: eval \"$(pgentra local env)\" && pgentra query -c 'SELECT current_user'",
-            );
-            output::say("Ctrl-C or `pgentra local down` stops it");
+            let name = &arguments.name.name;
+            output::say(&format!("ready; in another terminal: {}", super::entry(name)));
+            output::say(&format!("Ctrl-C or `{}` stops it", super::command("down", name)));
         }
         // One line, so that a program can wait for it.
         Format::Json => {
@@ -137,10 +141,9 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
         Format::Text => {
             let found = control::status(folder).await?;
             output::say(found.map(|description| description.text()).unwrap_or_default());
-            output::say(
-                "ready; next: eval \"$(pgentra local env)\" && pgentra query -c 'SELECT current_user'",
-            );
-            output::say("`pgentra local down` stops it");
+            let name = &arguments.name.name;
+            output::say(&format!("ready; next: {}", super::entry(name)));
+            output::say(&format!("`{}` stops it", super::command("down", name)));
             Ok(())
         }
     }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::configuration::{Configuration, Configured};
 use crate::arguments::Format;
+use crate::catalogue::Finding;
 use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
@@ -29,6 +30,8 @@ struct Checked {
     exit_code: u8,
     error: Option<String>,
     hint: Option<String>,
+    /// What `pgentra doctor --explain` says more of.
+    finding: Option<&'static str>,
 }
 
 /// Prints what became of each target. The exit code is that of the first that failed.
@@ -51,7 +54,13 @@ pub(crate) async fn run(configuration: Configuration, format: Format) -> Outcome
         return Ok(());
     }
     let message = format!("{} of {number} target(s) cannot be served", failed.len());
-    Err(Problem::new(failed.remove(0).blame(), message).hint("what is wrong with each is said above"))
+    let first = failed.remove(0);
+    let hint = first.hint_text().unwrap_or("the reasons are in the lines above").to_owned();
+    let problem = match first.finding() {
+        Some(finding) => Problem::found(first.blame(), finding, message),
+        None => Problem::new(first.blame(), message),
+    };
+    Err(problem.hint(hint))
 }
 
 /// Prints what a valid configuration serves, a line for each target.
@@ -124,6 +133,7 @@ impl Checked {
             exit_code: problem.map_or(0, |problem| problem.blame() as u8),
             error: problem.map(Problem::chain),
             hint: problem.and_then(|problem| problem.hint_text()).map(str::to_owned),
+            finding: problem.and_then(Problem::finding).map(Finding::id),
         }
     }
 
@@ -143,6 +153,9 @@ impl Checked {
         if let Some(hint) = &self.hint {
             // A text takes whatever is written to it.
             let _ = writeln!(text, "        hint: {}", hint.replace('\n', "\n        "));
+        }
+        if let Some(finding) = self.finding {
+            let _ = writeln!(text, "        see: pgentra doctor --explain {finding}");
         }
         text
     }

@@ -40,6 +40,8 @@ pub(crate) struct Configuration {
 pub(crate) struct Configured {
     /// Its servers, and the role and the database that it names.
     pub(crate) name: String,
+    /// What metrics, audit lines and the status page call it.
+    pub(crate) label: String,
     pub(crate) connector: Connector,
     /// What holds for it; its listeners are all of them.
     pub(crate) settings: Target,
@@ -160,6 +162,7 @@ impl Configuration {
         check_places((&process, &held.inherited), &named, &settings, &mut problems);
 
         check_kinds(&settings, &mut problems);
+        check_names(&named, &settings, &mut problems);
 
         let mut targets = Vec::new();
         for ((named, settings), said) in named.into_iter().zip(settings).zip(said) {
@@ -172,7 +175,8 @@ impl Configuration {
             match (connector, door) {
                 (Ok(connector), Some(door)) => {
                     let name = name(connector.target());
-                    targets.push(Configured { name, connector, settings, said, door, watched });
+                    let label = settings.name.clone().unwrap_or_else(|| label(connector.target()));
+                    targets.push(Configured { name, label, connector, settings, said, door, watched });
                 }
                 (Ok(_), None) => {}
                 (Err(problem), _) => problems.add_problem(&named.label, &problem),
@@ -421,6 +425,30 @@ fn check_kinds(targets: &[Target], problems: &mut Problems) {
         let hint = "leave it out: over a Unix socket nobody reads along, and clients speak no TLS there";
         problems.add_with_hint("listen_tls_cert", "is for TCP, and there are only Unix sockets", hint);
     }
+}
+
+/// Two targets of one name could not be told apart.
+fn check_names(named: &[Named], targets: &[Target], problems: &mut Problems) {
+    let mut taken = HashSet::new();
+    for (named, target) in named.iter().zip(targets) {
+        if let Some(name) = target.name.as_ref().filter(|name| !taken.insert(*name)) {
+            let origin = Origin::Target { target: named.label.clone(), key: "name".to_owned() };
+            let hint = "give each target a name of its own, in its table or as a parameter of its URI";
+            problems.add_with_hint(&origin, format!("cannot be {name}: another target has it"), hint);
+        }
+    }
+}
+
+/// Host and database, as short as it can be said: PostgreSQL's own port is left out.
+fn label(target: &pgentra_connect::Target) -> String {
+    const PORT: u16 = 5432;
+    let server = |endpoint: &pgentra_connect::Endpoint| match endpoint.port {
+        PORT => endpoint.host.clone(),
+        _ => endpoint.to_string(),
+    };
+    let servers: Vec<_> = target.endpoints().iter().map(server).collect();
+    let database = target.named_database().map(|database| format!("/{database}")).unwrap_or_default();
+    servers.join(",") + &database
 }
 
 fn name(target: &pgentra_connect::Target) -> String {

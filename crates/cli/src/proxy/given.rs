@@ -91,6 +91,19 @@ impl<'a> Given<'a> {
         }
     }
 
+    /// A name for people and for labels.
+    pub(super) fn label(&self) -> Result<String, String> {
+        const CHARACTERS: usize = 63;
+        let text = self.text()?;
+        if text.chars().any(char::is_control) || text.trim() != text {
+            return Err("has a control character, or a blank at its end".to_owned());
+        }
+        match text.chars().count() {
+            count if count > CHARACTERS => Err(format!("has {count} characters, and may have {CHARACTERS}")),
+            _ => Ok(text.to_owned()),
+        }
+    }
+
     pub(super) fn guid(&self) -> Result<String, String> {
         let text = self.text()?;
         text.parse::<Uuid>().map_err(|_| format!("takes a GUID, not `{text}`"))?;

@@ -81,6 +81,18 @@ pub(crate) const KEYS: &[Key] = &[
         set: Set::Target(|target, given| given.list().map(|value| target.listen = value)),
     },
     Key {
+        name: "name",
+        form: Form::Text,
+        value: "NAME",
+        default: "",
+        help: Some(
+            "What metrics, audit lines and the status page call the target, at most 63 characters; without it, its host and \
+             database. Each target has a name of its own",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.label().map(|value| target.name = Some(value))),
+    },
+    Key {
         name: "listen_tls_cert",
         form: Form::Text,
         value: "FILE",

@@ -156,12 +156,14 @@ fn split(key: &Key, values: Vec<String>) -> Vec<String> {
 
 /// The name that was probably meant, as the end of a sentence.
 pub(crate) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> String {
+    meant(name, known).map(|known| format!("; the nearest is {known}")).unwrap_or_default()
+}
+
+/// The name that was probably meant.
+pub(crate) fn meant(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     /// Names that are less alike than this were not meant.
     const ALIKE: f64 = 0.7;
     let alike = |known: &'static str| (strsim::normalized_damerau_levenshtein(name, known), known);
     let best = known.map(alike).max_by(|(one, _), (other, _)| one.total_cmp(other));
-    match best {
-        Some((likeness, known)) if likeness >= ALIKE => format!("; the nearest is {known}"),
-        _ => String::new(),
-    }
+    best.filter(|(likeness, _)| *likeness >= ALIKE).map(|(_, known)| known)
 }

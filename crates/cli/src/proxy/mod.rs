@@ -25,5 +25,6 @@ mod wait;
 mod word;
 
 pub(crate) use arguments::Proxy;
+pub(crate) use level::meant;
 pub(crate) use serve::run;
 pub(crate) use settings::LogFormat;

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use pgentra_connect::quote;
 use pgentra_proxy::inject::{Current, Injector, Listener, Naming, Options, Shared, Stop};
 use pgentra_proxy::observe::{Observer, TargetObserver};
 use pgentra_proxy::session::{Limits, UnixSocket, bind_tcp};
@@ -17,6 +18,9 @@ use super::inherited::Inherited;
 use super::place::Place;
 use super::settings::Process;
 use crate::problem::{Blame, Outcome, Problem};
+
+/// Targets that fail of which the status line tells why; the status page has all of them.
+const FAILURES_SHOWN: usize = 3;
 
 /// Listeners and what is behind them.
 #[derive(Debug, Default)]
@@ -80,7 +84,8 @@ impl Running {
         for configured in targets {
             let key = (configured.name.clone(), of_name(&next, &configured.name).count());
             let before = of_name(&self.targets, &key.0).nth(key.1);
-            let observer = self.observer_of(&key);
+            let labelled = next.iter().filter(|live| live.configured.label == configured.label).count();
+            let observer = self.observer_of(&configured.label, labelled);
             let before = before.map(|live| (live, &self.process));
             let live = Live::of(configured, (&process, observer), before);
             let is_shared = !live.configured.door.uids.is_empty();
@@ -164,9 +169,20 @@ impl Running {
     /// In a few words, with what it lacks to serve clients.
     pub(crate) fn status(&self) -> String {
         let (targets, listeners) = (self.targets.len(), self.listeners.len());
-        let lacks = self.observer.as_ref().and_then(|observer| observer.readiness().err());
-        let lacks = lacks.map(|lacks| format!("; {lacks}")).unwrap_or_default();
-        format!("{targets} target(s) on {listeners} listener(s), {} session(s){lacks}", self.sessions())
+        let mut status =
+            format!("{targets} target(s) on {listeners} listener(s), {} session(s)", self.sessions());
+        let Some(observer) = &self.observer else { return status };
+        let summary = observer.summary();
+        let (serving, idle, failing) = (summary.serving(), summary.idle(), summary.failing());
+        status.push_str(&format!("; {serving} serving, {idle} idle, {failing} failing"));
+        for (name, cause) in summary.failures().take(FAILURES_SHOWN) {
+            status.push_str(&format!("; {name}: {cause}"));
+        }
+        // What is missing for all of them, such as the first token.
+        match observer.readiness() {
+            Err(lacks) if failing == 0 => status + "; " + &lacks,
+            _ => status,
+        }
     }
 
     /// Whose tokens there are, and how to connect to each listener.
@@ -188,12 +204,12 @@ impl Running {
         lines
     }
 
-    /// Targets of one name are told apart by their numbers.
-    fn observer_of(&self, (name, number): &(String, usize)) -> Arc<TargetObserver> {
+    /// Targets of one label are told apart by their numbers.
+    fn observer_of(&self, label: &str, number: usize) -> Arc<TargetObserver> {
         let Some(observer) = &self.observer else { return Arc::default() };
         match number {
-            0 => observer.target(name),
-            further => observer.target(&format!("{name} ({})", further + 1)),
+            0 => observer.target(label),
+            further => observer.target(&format!("{label} ({})", further + 1)),
         }
     }
 
@@ -355,19 +371,31 @@ async fn bind(place: &Place, inherited: &Inherited, is_shared: bool) -> Outcome<
         Place::Systemd { name, number } => inherited.open(name, *number),
     };
     bound.map_err(|error| {
-        let hint = match place {
-            Place::Tcp(address) if error.kind() == io::ErrorKind::AddrInUse => in_use(*address),
-            Place::Unix { folder, .. } if error.kind() == io::ErrorKind::PermissionDenied => {
-                let mode = if is_shared { "755" } else { "700" };
-                format!(
-                    "where the folder is yours: chmod {mode} {}; or name one that is not there yet, which the proxy makes",
-                    folder.display()
-                )
-            }
-            _ => "give another address with --listen; port 0 takes any free one".to_owned(),
-        };
-        Problem::new(Blame::Ours, format!("cannot listen on {place}: {error}")).hint(hint)
+        Problem::new(Blame::Ours, format!("cannot listen on {place}: {error}"))
+            .hint(not_bound(place, &error, is_shared))
     })
+}
+
+/// What to do about an address that cannot be listened on.
+fn not_bound(place: &Place, error: &io::Error, is_shared: bool) -> String {
+    match (place, error.kind()) {
+        (Place::Unix { folder, .. }, io::ErrorKind::PermissionDenied) => {
+            let folder = quote::shell_word(&folder.to_string_lossy());
+            let (mode, more) = match is_shared {
+                true => ("go-w", ""),
+                false => ("700", "; or name the users who may enter, with --listen-uids"),
+            };
+            format!("chmod {mode} {folder}, if it is yours alone to change{more}")
+        }
+        (Place::Unix { .. }, io::ErrorKind::InvalidInput) => {
+            "give a folder with a shorter path: with the name of the socket it may have 107 bytes".to_owned()
+        }
+        (Place::Tcp(address), io::ErrorKind::AddrInUse) => in_use(*address),
+        (Place::Tcp(_), io::ErrorKind::PermissionDenied) => {
+            "ports below 1024 are for privileged programs: give a higher one with --listen".to_owned()
+        }
+        _ => "give another address with --listen; port 0 takes any free one".to_owned(),
+    }
 }
 
 /// PgBouncer's port, which few other programs take, and the next ones.

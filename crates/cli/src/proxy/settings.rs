@@ -52,6 +52,8 @@ pub(crate) enum AuditPlace {
 /// What holds for a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
+    /// What metrics, audit lines and the status page call it; none: its host and database.
+    pub(crate) name: Option<String>,
     /// Its own listeners; empty: the process-wide ones are shared out.
     pub(crate) listen: Vec<Place>,
     pub(crate) pin: bool,
@@ -123,6 +125,7 @@ impl Default for Process {
 impl Default for Target {
     fn default() -> Self {
         Self {
+            name: None,
             listen: Vec::new(),
             pin: false,
             max_connections: 100,

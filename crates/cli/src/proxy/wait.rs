@@ -38,18 +38,19 @@ pub(crate) async fn run(world: &World, arguments: Wait) -> Outcome {
 
 async fn ready(world: &World, arguments: &Wait, address: SocketAddr) -> Outcome {
     let url = format!("http://{address}/readiness");
+    let flag = if arguments.health.is_some() { "--health-listen" } else { "--admin-listen" };
     let deadline = Instant::now() + arguments.timeout;
     loop {
         let asked = timeout_at(deadline, world.http().get(&url)).await;
         let why_not = match asked {
             Ok(Ok(answer)) if answer.status() == 200 => return Ok(()),
             Ok(Ok(answer)) => {
-                let said = String::from_utf8_lossy(answer.body()).trim().to_owned();
+                let said = String::from_utf8_lossy(answer.body()).trim().replace('\n', "; ");
                 Problem::new(Blame::Token, format!("the proxy is not ready: {said}"))
                     .hint("its own words are in its log; `pgentra proxy --check` with its arguments tries every target")
             }
-            Ok(Err(error)) => unreached(address, &error.to_string()),
-            Err(_) => unreached(address, "no answer in time"),
+            Ok(Err(error)) => unreached((flag, address), &error.to_string()),
+            Err(_) => unreached((flag, address), "no answer in time"),
         };
         if Instant::now() + PAUSE >= deadline {
             return Err(why_not);
@@ -62,9 +63,9 @@ fn timeout(text: &str) -> Result<Duration, String> {
     quantity::time_within(text, 0..=86_400)
 }
 
-fn unreached(address: SocketAddr, why: &str) -> Problem {
+fn unreached((flag, address): (&str, SocketAddr), why: &str) -> Problem {
     Problem::new(Blame::Network, format!("nobody says at {address} whether the proxy is ready: {why}"))
-        .hint("start it with --admin-listen or --health-listen, and name the same address here")
+        .hint(format!("start the proxy with {flag} {address}, or name the address that it has"))
 }
 
 fn address(world: &World, arguments: &Wait) -> Outcome<SocketAddr> {

@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::arguments::{Connection, Format, Identity};
 use crate::confirm::confirmed;
+use crate::identity::azure::trusting;
 use crate::problem::{Blame, Outcome, Problem};
 use crate::progress::waiting;
 use crate::{output, sign_in};
@@ -78,7 +79,7 @@ async fn plan(world: &World, arguments: arguments::Plan, apply: Option<Asking>) 
     let server = server(world, &arguments.connection, &arguments.identity)?;
     let text = read(world, &arguments.file).await?;
     let file = RolesFile::parse(&text, server.default_database()).map_err(|faults| {
-        Problem::new(Blame::Usage, format!("{}: {faults}", arguments.file.display()))
+        Problem::new(Blame::Usage, format!("{}: {faults}", called(&arguments.file)))
             .hint("what a file of roles holds is in docs/roles.md; nothing was asked of the server")
     })?;
     let prune = match (arguments.prune, arguments.prune_admins) {
@@ -89,7 +90,13 @@ async fn plan(world: &World, arguments: arguments::Plan, apply: Option<Asking>) 
     let options = Options { prune, orphans: arguments.tenant.orphans };
     let graph = graph(world, &arguments.identity)?;
     let made = roles::Plan::make(&server, &file, options, Some(&graph));
-    let plan = waiting("comparing the server with the file", made).await?;
+    let plan = waiting("comparing the server with the file", made).await.map_err(|error| match &error {
+        roles::RolesError::Faults(faults) => {
+            Problem::new(Blame::Usage, format!("{}: {faults}", called(&arguments.file)))
+                .hint(error.hint().unwrap_or_else(|| "nothing was changed".to_owned()))
+        }
+        _ => Problem::from(error),
+    })?;
     match apply {
         Some(asking) => carry_out(&server, &plan, arguments.run, asking).await,
         None => show(&plan, arguments.run, false),
@@ -154,7 +161,7 @@ fn graph(world: &World, identity: &Identity) -> Outcome<Graph> {
         endpoints = endpoints.with_graph(&url).map_err(unusable)?;
     }
     let (credential, _) = sign_in::credential(world, identity)?;
-    Ok(Graph::new(world, &credential, &endpoints))
+    Ok(Graph::new(&trusting(world)?, &credential, &endpoints))
 }
 
 fn guid(flag: &str, text: &str) -> Outcome<uuid::Uuid> {
@@ -167,9 +174,14 @@ fn guid(flag: &str, text: &str) -> Outcome<uuid::Uuid> {
     })
 }
 
+/// A file of roles in messages.
+fn called(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
+}
+
 async fn read(world: &World, path: &Path) -> Outcome<String> {
     let unreadable = |error: std::io::Error| {
-        Problem::new(Blame::Usage, format!("cannot read {}: {error}", path.display()))
+        Problem::new(Blame::Usage, format!("cannot read {}: {error}", called(path)))
             .hint("-f names a file of roles, as docs/roles.md describes it; - reads standard input")
     };
     if path != Path::new("-") {

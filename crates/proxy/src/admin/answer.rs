@@ -58,9 +58,10 @@ pub(super) async fn answer<B>(request: &Request<B>, scope: Scope, observer: &Obs
         "/liveness" => plain(StatusCode::OK, "alive"),
         "/readiness" => {
             observer.await_tokens(TOKEN_WAIT).await;
+            let summary = observer.summary();
             match observer.readiness() {
-                Ok(()) => plain(StatusCode::OK, "ready"),
-                Err(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, &reason),
+                Ok(()) => plain(StatusCode::OK, &format!("ready\n{summary}")),
+                Err(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{reason}\n{summary}")),
             }
         }
         "/metrics" => {

@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /startup` | 200 when every listener is up, else 503 |
-//! | `GET /readiness` | 200 while a client that comes now would be served: a fresh token for every target, listeners up, not draining; else 503 with the reason |
+//! | `GET /readiness` | 200 while clients are to be sent here, see [`Observer::readiness`]; else 503 with the reason; behind it how many targets serve, are idle and fail, and a line for each that fails |
 //! | `GET /liveness` | 200 |
 //! | `GET /metrics` | metrics as Prometheus reads them |
 //! | `GET /` | the status page, for people |

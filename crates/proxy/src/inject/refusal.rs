@@ -163,18 +163,15 @@ fn is_sqlstate(code: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use pgentra_connect::pgentra_identity::{Env, Files};
-    use pgentra_connect::{Layers, Target};
+    use pgentra_connect::Roots;
 
     use super::*;
 
     /// Invariant 8: a hint, even where the error has none.
     #[test]
     fn whoever_knows_no_better_is_sent_to_doctor() {
-        let hosts = ["host"; 17].join(",");
-        let env = Env::from_map::<String, String>([]);
-        let layers = Layers::gather(Some(&format!("host={hosts} user=u")), &[], &env, &Files::in_memory());
-        let error = Target::resolve(&layers.unwrap()).unwrap_err();
+        let pem = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let error = Roots::from_pem(pem).unwrap_err();
         assert_eq!(error.hint(), None);
         assert!(failed(&error).hint().unwrap().contains("pgentra doctor"));
     }

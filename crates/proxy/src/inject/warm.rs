@@ -167,7 +167,7 @@ impl Injector {
         let opened = self.connector.open(start).await;
         match &opened {
             Ok(signed_in) => self.observer.opened(signed_in.timings()),
-            Err(error) => self.observer.failed(error),
+            Err(error) => self.observer.failed(error, &refusal::failed(error)),
         }
         opened
     }

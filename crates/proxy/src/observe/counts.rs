@@ -32,7 +32,8 @@ pub(super) struct Counts {
     pub(super) ends: [(&'static str, Counter); 4],
     pub(super) cancels: [(&'static str, Counter); 4],
     pub(super) supply: Supplied,
-    refusals: Mutex<BTreeMap<String, u64>>,
+    /// By SQLSTATE: how many, and what the last one was told.
+    refusals: Mutex<BTreeMap<String, (u64, String)>>,
     live: Mutex<Live>,
 }
 
@@ -158,14 +159,22 @@ impl Counts {
         count(&self.cancels, how.as_str());
     }
 
-    pub(super) fn refused(&self, sqlstate: &str) {
+    pub(super) fn refused(&self, sqlstate: &str, message: &str) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let known = refusals.contains_key(sqlstate) || refusals.len() < SQLSTATES_LIMIT;
-        *refusals.entry(if known { sqlstate } else { "other" }.to_owned()).or_default() += 1;
+        let entry = refusals.entry(if known { sqlstate } else { "other" }.to_owned()).or_default();
+        *entry = (entry.0 + 1, message.to_owned());
     }
 
     pub(super) fn refusals(&self) -> BTreeMap<String, u64> {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.iter().map(|(sqlstate, (count, _))| (sqlstate.clone(), *count)).collect()
+    }
+
+    /// What the last client was told that was refused with each SQLSTATE.
+    pub(super) fn refusal_messages(&self) -> BTreeMap<String, String> {
+        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.iter().map(|(sqlstate, (_, message))| (sqlstate.clone(), message.clone())).collect()
     }
 
     /// A session begins, so long after its client came. Its number is for [`Counts::ended`].
@@ -219,11 +228,12 @@ mod tests {
     fn a_server_cannot_make_up_codes_without_end() {
         let counts = Counts::default();
         for code in 0..1000 {
-            counts.refused(&format!("{code:05}"));
+            counts.refused(&format!("{code:05}"), "m");
         }
-        counts.refused("00000");
+        counts.refused("00000", "last");
         let refusals = counts.refusals();
         assert_eq!(refusals.len(), SQLSTATES_LIMIT + 1);
+        assert_eq!(counts.refusal_messages()["00000"], "last");
         assert_eq!((refusals["00000"], refusals["other"]), (2, 1000 - SQLSTATES_LIMIT as u64));
     }
 

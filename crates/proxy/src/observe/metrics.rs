@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::standing::{Standing, State};
 use super::{Observer, TargetObserver};
 
 /// Begins every name.
@@ -93,7 +94,7 @@ struct Family<S: ?Sized> {
 const SECONDS: Option<Unit> = Some(Unit::Seconds);
 
 /// Those of each target.
-const OF_TARGETS: [Family<Seen>; 20] = [
+const OF_TARGETS: [Family<Seen>; 21] = [
     Family {
         name: "connections",
         kind: MetricType::Counter,
@@ -275,6 +276,16 @@ const OF_TARGETS: [Family<Seen>; 20] = [
         help: "1 while the token lives and a listener is up, else 0",
         series: |seen| gauge(f64::from(u8::from(seen.target.readiness(seen.now).is_ok()))),
     },
+    Family {
+        name: "failing",
+        kind: MetricType::Gauge,
+        unit: None,
+        label: "",
+        help: "1 while the last sign-in at the server failed, or there is no token or no listener, else 0",
+        series: |seen| {
+            gauge(f64::from(u8::from(Standing::of(&seen.target, seen.now).state == State::Failing)))
+        },
+    },
 ];
 
 /// Those of the process.
@@ -419,7 +430,7 @@ mod tests {
             Some(audit),
         );
         let target = observer.target("a \"quoted\" \\ name\nof two lines");
-        target.counts.refused("28000");
+        target.counts.refused("28000", "refused");
         let classic = observer.metrics("text/plain");
         assert_eq!(classic.content_type, "text/plain; version=0.0.4; charset=utf-8");
         let series =

@@ -6,7 +6,9 @@
 mod audit;
 mod counts;
 mod metrics;
+mod outcome;
 mod problems;
+mod standing;
 mod status;
 mod target;
 mod visit;
@@ -23,6 +25,7 @@ use uuid::Uuid;
 pub use audit::{AuditLog, OpenLog};
 pub(crate) use counts::Cancelled;
 pub use counts::Supply;
+pub use standing::Summary;
 pub use target::TargetObserver;
 pub(crate) use target::{Listening, Pool};
 pub(crate) use visit::{Ended, SignIn, Visit};
@@ -113,7 +116,9 @@ impl Observer {
         targets.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Whether a client that comes now would be served, by all that is known without asking a server; else why not.
+    /// Whether clients are to be sent here: every target has had an answer to its first request for a token, and at least
+    /// one has a token and a listener. A server that is down does not count, as its clients are told why by this proxy, and
+    /// would be told nothing by none; nor do targets that fail beside others that do not. [`Observer::summary`] names them.
     ///
     /// # Errors
     /// What is missing, in words: a token, a listener; or that it drains.
@@ -125,7 +130,22 @@ impl Observer {
             return Err("starting: the listeners are not up yet".to_owned());
         }
         let now = self.now();
-        self.targets().iter().try_for_each(|target| target.readiness(now))
+        let lacks: Vec<_> = self.targets().iter().map(|target| target.readiness(now)).collect();
+        if let Some(pending) =
+            lacks.iter().filter_map(|lack| lack.as_ref().err()).find(|lack| lack.is_pending)
+        {
+            return Err(pending.to_string());
+        }
+        let is_none_ready = !lacks.is_empty() && lacks.iter().all(Result::is_err);
+        match lacks.into_iter().find_map(Result::err).filter(|_| is_none_ready) {
+            Some(lack) => Err(lack.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    /// How many targets serve, are idle and fail, and which fail why.
+    pub fn summary(&self) -> Summary {
+        Summary::of(&self.targets(), self.now())
     }
 
     /// Ends the kept sessions of this database, or of all databases, of every target. Returns how many there were.

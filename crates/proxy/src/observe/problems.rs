@@ -15,6 +15,11 @@ pub(super) struct Problem {
     pub(super) client: String,
     pub(super) sqlstate: String,
     pub(super) message: String,
+    pub(super) detail: Option<String>,
+    pub(super) hint: Option<String>,
+    pub(super) role: Option<String>,
+    pub(super) database: Option<String>,
+    pub(super) application_name: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +54,11 @@ mod tests {
                 client: String::new(),
                 sqlstate: String::new(),
                 message: number.to_string(),
+                detail: None,
+                hint: None,
+                role: None,
+                database: None,
+                application_name: None,
             });
         }
         let newest = problems.newest();

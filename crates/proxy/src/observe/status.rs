@@ -6,6 +6,8 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::audit::rfc3339;
+use super::outcome::Outcome;
+use super::standing::Standing;
 use super::{Observer, TargetObserver};
 
 /// The document of `/status.json`. Times are RFC 3339 in UTC.
@@ -18,21 +20,57 @@ pub(crate) struct Status {
     now: String,
     started: String,
     uptime_seconds: u64,
+    summary: Summary,
+    /// Those that fail first, then those that serve.
     targets: Vec<Target>,
+    /// Whose tokens the targets sign in with, each once.
+    identities: Vec<Token>,
     problems: Vec<Problem>,
+}
+
+/// How many targets are in each state.
+#[derive(Debug, Serialize)]
+struct Summary {
+    serving: usize,
+    idle: usize,
+    failing: usize,
 }
 
 #[derive(Debug, Serialize)]
 struct Target {
     name: String,
+    /// What it connects to, as whom.
+    server: Option<String>,
     listening: Vec<String>,
+    /// `serving`, `idle` or `failing`.
+    state: &'static str,
+    /// Why it fails.
+    cause: Option<String>,
+    last_sign_in: Option<SignIn>,
+    /// Whether it has a token and a listener.
     ready: bool,
     sessions: Sessions,
     supply: Supply,
     bytes_to_server: u64,
     bytes_to_client: u64,
     refusals: BTreeMap<String, u64>,
-    token: Option<Token>,
+    /// The last message of each SQLSTATE.
+    refusal_messages: BTreeMap<String, String>,
+    /// Its place among `identities`.
+    identity: Option<usize>,
+}
+
+/// The last sign-in at the server that says something of the target.
+#[derive(Debug, Serialize)]
+struct SignIn {
+    time: String,
+    ok: bool,
+    /// When the first of the failures in a row was, and how many there are.
+    failing_since: Option<String>,
+    failures: u64,
+    sqlstate: Option<String>,
+    cause: Option<&'static str>,
+    message: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -52,7 +90,7 @@ struct Supply {
     reused: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct Token {
     source: Option<String>,
     asked_for: String,
@@ -76,6 +114,11 @@ struct Problem {
     client: String,
     sqlstate: String,
     message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+    role: Option<String>,
+    database: Option<String>,
+    application_name: Option<String>,
 }
 
 impl Observer {
@@ -88,7 +131,23 @@ impl Observer {
             client: problem.client,
             sqlstate: problem.sqlstate,
             message: problem.message,
+            detail: problem.detail,
+            hint: problem.hint,
+            role: problem.role,
+            database: problem.database,
+            application_name: problem.application_name,
         };
+        let mut identities = Vec::new();
+        let mut targets: Vec<_> = self
+            .targets()
+            .iter()
+            .map(|target| {
+                let standing = Standing::of(target, now);
+                (standing.state, Target::of(target, standing, now, &mut identities))
+            })
+            .collect();
+        targets.sort_by_key(|(state, _)| *state);
+        let summary = self.summary();
         Status {
             version: env!("CARGO_PKG_VERSION"),
             state: match &reason {
@@ -101,20 +160,33 @@ impl Observer {
             now: rfc3339(now),
             started: rfc3339(self.0.began),
             uptime_seconds: now.duration_since(self.0.began).unwrap_or_default().as_secs(),
-            targets: self.targets().iter().map(|target| Target::of(target, now)).collect(),
+            summary: Summary { serving: summary.serving(), idle: summary.idle(), failing: summary.failing() },
+            targets: targets.into_iter().map(|(_, target)| target).collect(),
+            identities,
             problems: self.0.problems.newest().into_iter().map(problem).collect(),
         }
     }
 }
 
 impl Target {
-    fn of(target: &TargetObserver, now: SystemTime) -> Self {
+    fn of(target: &TargetObserver, standing: Standing, now: SystemTime, identities: &mut Vec<Token>) -> Self {
+        let identity = target.token().map(|token| {
+            let token = Token::of(token, now);
+            identities.iter().position(|known| *known == token).unwrap_or_else(|| {
+                identities.push(token);
+                identities.len() - 1
+            })
+        });
         let counts = &target.counts;
         let (bytes_to_server, bytes_to_client) = counts.bytes();
         let open = counts.sessions_open.get();
         let super::Supply { ready, hits, misses, reused, .. } = target.supply().get();
         Self {
             name: target.name().to_owned(),
+            server: target.connector().map(|connector| server(connector.target())),
+            state: standing.state.as_str(),
+            cause: standing.cause,
+            last_sign_in: standing.last.map(SignIn::of),
             listening: target.listening(),
             ready: target.readiness(now).is_ok(),
             sessions: Sessions {
@@ -127,7 +199,35 @@ impl Target {
             bytes_to_server,
             bytes_to_client,
             refusals: counts.refusals(),
-            token: target.token().map(|token| Token::of(token, now)),
+            refusal_messages: counts.refusal_messages(),
+            identity,
+        }
+    }
+}
+
+/// The servers of a target, with the role and the database that it names.
+fn server(target: &pgentra_connect::Target) -> String {
+    let servers: Vec<_> = target.endpoints().iter().map(ToString::to_string).collect();
+    let mut text = servers.join(", ");
+    for (what, named) in [("role", target.named_user()), ("database", target.named_database())] {
+        if let Some(named) = named {
+            text.push_str(&format!(", {what} {named}"));
+        }
+    }
+    text
+}
+
+impl SignIn {
+    fn of(outcome: Outcome) -> Self {
+        let Outcome { time, failure } = outcome;
+        Self {
+            time: rfc3339(time),
+            ok: failure.is_none(),
+            failing_since: failure.as_ref().map(|failure| rfc3339(failure.since)),
+            failures: failure.as_ref().map_or(0, |failure| failure.times),
+            sqlstate: failure.as_ref().map(|failure| failure.sqlstate.clone()),
+            cause: failure.as_ref().map(|failure| failure.cause),
+            message: failure.map(|failure| failure.message),
         }
     }
 }

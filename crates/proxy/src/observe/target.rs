@@ -7,8 +7,11 @@ use std::time::SystemTime;
 use futures_util::future::join_all;
 use pgentra_connect::{ConnectError, Connector, Timings, TokenState};
 
+use pgentra_wire::fields::Fields;
+
 use super::Observer;
 use super::counts::{Cancelled, Counts, Supplied};
+use super::outcome::{Last, Outcome, is_the_targets};
 
 /// What can be seen of one target. Made by [`Observer::target`]; the default one is seen by nobody.
 #[derive(Debug, Default)]
@@ -17,6 +20,7 @@ pub struct TargetObserver {
     process: Option<Observer>,
     pub(super) counts: Counts,
     connector: Mutex<Option<Connector>>,
+    last: Last,
     limit: AtomicUsize,
     listening: Mutex<Vec<String>>,
     pools: Mutex<Vec<Weak<dyn Pool>>>,
@@ -68,11 +72,26 @@ impl TargetObserver {
     /// A server session was opened.
     pub(crate) fn opened(&self, timings: Timings) {
         self.counts.opened(timings);
+        if let Some(process) = &self.process {
+            self.last.succeeded(process.now());
+        }
     }
 
-    /// A server session could not be opened.
-    pub(crate) fn failed(&self, error: &ConnectError) {
+    /// A server session could not be opened, and `told` is what a client hears of it.
+    pub(crate) fn failed(&self, error: &ConnectError, told: &Fields) {
         self.counts.failed(error.kind());
+        let connector = self.connector();
+        let is_ours = connector.is_none_or(|connector| is_the_targets(error.kind(), connector.target()));
+        if let Some(process) = self.process.as_ref().filter(|_| is_ours) {
+            let detail = told.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+            let message = shortened(&format!("{}{detail}", told.message()));
+            self.last.failed(process.now(), error.kind(), (&told.sqlstate(), message));
+        }
+    }
+
+    /// What became of the last sign-in that says something of the target.
+    pub(super) fn last(&self) -> Option<Outcome> {
+        self.last.get()
     }
 
     /// A client asked to cancel a statement.
@@ -105,17 +124,55 @@ impl TargetObserver {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn readiness(&self, now: SystemTime) -> Result<(), String> {
-        let name = &self.name;
+    /// Whether it has what clients need of this proxy: a listener and a token.
+    pub(super) fn readiness(&self, now: SystemTime) -> Result<(), Lack> {
+        let lack = |is_pending, what, error: Option<String>| {
+            Err(Lack { is_pending, what, name: self.name.clone(), error })
+        };
         if self.listening().is_empty() {
-            return Err(format!("no listener is up for {name}"));
+            return lack(false, "no listener is up", None);
         }
         match self.token() {
             Some(token) if token.expires_on.is_some_and(|expires_on| now < expires_on) => Ok(()),
-            Some(TokenState { last_error: Some(error), .. }) => Err(format!("no token for {name}: {error}")),
-            _ => Err(format!("no token yet for {name}")),
+            Some(TokenState { last_error: Some(error), .. }) => {
+                lack(false, "no token", Some(error.to_string()))
+            }
+            _ => lack(true, "no token yet", None),
         }
     }
+}
+
+/// What a target lacks, in words.
+#[derive(Debug)]
+pub(super) struct Lack {
+    /// It has been asked for, and there is no answer yet.
+    pub(super) is_pending: bool,
+    what: &'static str,
+    name: String,
+    error: Option<String>,
+}
+
+impl Lack {
+    /// The same without the name of the target.
+    pub(super) fn cause(&self) -> String {
+        let Self { what, error, .. } = self;
+        error.as_ref().map_or_else(|| (*what).to_owned(), |error| format!("{what}: {error}"))
+    }
+}
+
+impl std::fmt::Display for Lack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { what, name, error, .. } = self;
+        write!(f, "{what} for {name}")?;
+        error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
+    }
+}
+
+/// What a client is told is kept up to this number of characters.
+const MESSAGE_LIMIT: usize = 1000;
+
+pub(super) fn shortened(text: &str) -> String {
+    text.chars().take(MESSAGE_LIMIT).collect()
 }
 
 /// A listener that is up.

@@ -12,14 +12,12 @@ use tokio::time::Instant;
 
 use super::audit::{AuditLog, Event, Line};
 use super::problems::Problem;
+use super::target::shortened;
 use super::{Observer, TargetObserver};
 use crate::session::traffic::Traffic;
 
 /// What a client names is kept up to this length: PostgreSQL's own names have 63 bytes.
 const NAME_LIMIT: usize = 256;
-
-/// What a client is told is kept up to this number of characters.
-const MESSAGE_LIMIT: usize = 1000;
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,15 +99,20 @@ impl Visit {
     pub(crate) fn refused(&self, fields: &Fields) {
         let target = &self.open.0;
         let sqlstate = fields.sqlstate().into_owned();
-        target.counts.refused(&sqlstate);
+        let message = shortened(&fields.message());
+        target.counts.refused(&sqlstate, &message);
         let Some(process) = target.process() else { return };
-        let message: String = fields.message().chars().take(MESSAGE_LIMIT).collect();
         let problem = Problem {
             time: process.now(),
             target: target.name().to_owned(),
             client: self.client.clone(),
             sqlstate: sqlstate.clone(),
             message: message.clone(),
+            detail: fields.detail().map(|detail| shortened(&detail)),
+            hint: fields.hint().map(|hint| shortened(&hint)),
+            role: self.names.role.clone().or_else(|| self.names.client_role.clone()),
+            database: self.names.database.clone(),
+            application_name: self.names.application_name.clone(),
         };
         process.0.problems.add(problem);
         if let Some(audit) = process.audit() {

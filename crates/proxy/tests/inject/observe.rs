@@ -144,9 +144,11 @@ fn sessions_are_counted_and_written_down_and_no_token_is_seen() {
         assert_eq!(target["sessions"]["limit"], 100);
         assert!(target["bytes_to_client"].as_u64().unwrap() > 1_000_000, "while the session is open");
         let vm = stage.azure.vm();
-        assert_eq!(target["token"]["object_id"], vm.object_id().to_string());
-        assert_eq!(target["token"]["client_id"], vm.client_id().to_string());
-        assert_eq!(target["token"]["source"], "imds");
+        let identity = &status["identities"][0];
+        assert_eq!(target["identity"], 0);
+        assert_eq!(identity["object_id"], vm.object_id().to_string());
+        assert_eq!(identity["client_id"], vm.client_id().to_string());
+        assert_eq!(identity["source"], "imds");
         assert_eq!(target["refusals"]["28000"], 1);
         assert_eq!(target["listening"][0], watched.running.address.to_string());
         assert_eq!(status["problems"].as_array().unwrap().len(), 2);
@@ -332,7 +334,8 @@ fn readiness_follows_listeners_tokens_and_drain() {
         assert_eq!((status, reason.starts_with("no token for my-target")), (503, true), "{reason}");
         assert_eq!(watched.status().await["state"], "not ready");
         // Nobody has connected: the probe itself asked for it.
-        while watched.get("/readiness").await != (200, "ready\n".to_owned()) {}
+        let ready = "ready\n1 target: 0 serving, 1 idle, 0 failing\n".to_owned();
+        while watched.get("/readiness").await != (200, ready.clone()) {}
         assert_eq!(watched.status().await["state"], "ready");
         assert_eq!(watched.metric("pgentra_proxy_ready{target=\"my-target\"}").await, Some(1.0));
 
@@ -363,7 +366,8 @@ fn a_token_that_has_expired_is_not_fresh() {
         let admin = listen(&observer, Scope::Health).await;
         stage.token().await;
         while get(admin, "/readiness").await.1.starts_with("no listener") {}
-        assert_eq!(get(admin, "/readiness").await, (503, "no token yet for t\n".to_owned()));
+        let (status, reason) = get(admin, "/readiness").await;
+        assert_eq!((status, reason.lines().next()), (503, Some("no token yet for t")));
     });
 }
 

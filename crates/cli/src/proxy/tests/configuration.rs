@@ -259,8 +259,8 @@ there are 13 problems with the configuration
   target 1 max_connections: takes a number from 1 to 1000000, not `many`
   target 3 a parameter: is no key
   target 2: sslmode=require would give the access token to a server that nobody verified
-    hint: it comes from the connection string: leave it out, or write sslmode=verify-full; for a server with a private \
-         authority also sslrootcert=FILE"
+    hint: leave sslmode out of the connection string; for a server with a private authority name its \
+             certificate with sslrootcert=FILE"
     );
 }
 
