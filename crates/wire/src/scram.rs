@@ -65,7 +65,10 @@ impl<'a> ClientFirst<'a> {
         attributes.next().and_then(|name| name.strip_prefix("n=")).ok_or_else(malformed)?;
         let nonce = attributes.next().and_then(|nonce| nonce.strip_prefix("r=")).ok_or_else(malformed)?;
         // as `is_scram_printable` of PostgreSQL: the characters of RFC 5802's `printable` and no others
-        if nonce.is_empty() || !nonce.bytes().all(|byte| byte.is_ascii_graphic()) || !attributes.all(is_attribute) {
+        if nonce.is_empty()
+            || !nonce.bytes().all(|byte| byte.is_ascii_graphic())
+            || !attributes.all(is_attribute)
+        {
             return Err(malformed());
         }
         Ok(Self { channel_binding, header: &text[..text.len() - bare.len()], bare, nonce })
