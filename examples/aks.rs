@@ -27,17 +27,18 @@ mod sign_in;
 
 use std::error::Error;
 
-use pgentra_identity::{Cloud, Credential, Refreshed, SourceName, World};
+use pgentra_identity::{Cloud, Credential, Refreshed, SourceName};
+use pgentra_system::System;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let world = World::real();
-    let credential = Credential::builder(world.clone()).source(SourceName::WorkloadIdentity).build()?;
+    let system = System::real();
+    let credential = Credential::builder(system.clone()).source(SourceName::WorkloadIdentity).build()?;
     let resource = Cloud::Public.postgres_resource();
     let first = credential.token(&resource).await?;
     match credential.refresh(&resource, &first).await? {
         Refreshed::New(_) => println!("the assertion was exchanged again, for another token"),
         Refreshed::Same(_) => println!("the same token came back"),
     }
-    sign_in::sign_in(&world, &credential, None).await
+    sign_in::sign_in(&system, &credential, None).await
 }

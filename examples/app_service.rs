@@ -23,16 +23,17 @@ mod sign_in;
 
 use std::error::Error;
 
-use pgentra_identity::{Cloud, Credential, SourceName, World};
+use pgentra_identity::{Cloud, Credential, SourceName};
+use pgentra_system::System;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let world = World::real();
-    let credential = Credential::builder(world.clone()).source(SourceName::AppService).build()?;
+    let system = System::real();
+    let credential = Credential::builder(system.clone()).source(SourceName::AppService).build()?;
     let resource = Cloud::Public.postgres_resource();
     let before = credential.with_cached(&resource, |_| ()).is_some();
-    sign_in::sign_in(&world, &credential, None).await?;
+    sign_in::sign_in(&system, &credential, None).await?;
     let after = credential.with_cached(&resource, |_| ()).is_some();
     println!("a token in memory: {before} before the first connection, {after} after it");
-    sign_in::sign_in(&world, &credential, None).await
+    sign_in::sign_in(&system, &credential, None).await
 }

@@ -25,14 +25,15 @@ mod sign_in;
 
 use std::error::Error;
 
-use pgentra_identity::{Credential, Selector, SourceName, World};
+use pgentra_identity::{Credential, Selector, SourceName};
+use pgentra_system::System;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let selector = std::env::args().nth(1).map_or(Selector::Default, Selector::ResourceId);
     println!("asking the agent for {selector}");
-    let world = World::real();
+    let system = System::real();
     let credential =
-        Credential::builder(world.clone()).source(SourceName::AzureArc).selector(selector).build()?;
-    sign_in::sign_in(&world, &credential, None).await
+        Credential::builder(system.clone()).source(SourceName::AzureArc).selector(selector).build()?;
+    sign_in::sign_in(&system, &credential, None).await
 }

@@ -22,15 +22,16 @@ mod sign_in;
 
 use std::error::Error;
 
-use pgentra_identity::{Credential, Selector, SourceName, World};
+use pgentra_identity::{Credential, Selector, SourceName};
+use pgentra_system::System;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let world = World::real();
-    let named = std::env::args().nth(1).or_else(|| world.env().get("DEFAULT_IDENTITY_CLIENT_ID"));
+    let system = System::real();
+    let named = std::env::args().nth(1).or_else(|| system.env().get("DEFAULT_IDENTITY_CLIENT_ID"));
     let selector = Selector::ClientId(named.ok_or("no client id is named")?.parse()?);
     println!("asking the compute for {selector}");
     let credential =
-        Credential::builder(world.clone()).source(SourceName::AzureMl).selector(selector).build()?;
-    sign_in::sign_in(&world, &credential, None).await
+        Credential::builder(system.clone()).source(SourceName::AzureMl).selector(selector).build()?;
+    sign_in::sign_in(&system, &credential, None).await
 }

@@ -29,13 +29,14 @@ mod sign_in;
 
 use std::error::Error;
 
-use pgentra_identity::{Credential, SourceName, World};
+use pgentra_identity::{Credential, SourceName};
+use pgentra_system::System;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let world = World::real();
-    let connection = world.env().get("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID");
+    let system = System::real();
+    let connection = system.env().get("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID");
     println!("the service connection is {}", connection.ok_or("no task has set a service connection")?);
-    let credential = Credential::builder(world.clone()).source(SourceName::AzurePipelines).build()?;
-    sign_in::sign_in(&world, &credential, None).await
+    let credential = Credential::builder(system.clone()).source(SourceName::AzurePipelines).build()?;
+    sign_in::sign_in(&system, &credential, None).await
 }

@@ -11,7 +11,8 @@ use std::error::Error;
 
 use pgentra_connect::adapter::bb8::Pool;
 use pgentra_connect::{Connector, Layers, Target};
-use pgentra_identity::{Cloud, Credential, World};
+use pgentra_identity::{Cloud, Credential};
+use pgentra_system::System;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -25,8 +26,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// Signs in to the server that `PGHOST`, `PGUSER` and so on name, with the identity of the host this runs on.
 fn connector() -> Result<Connector, Box<dyn Error>> {
-    let world = World::real();
-    let layers = Layers::gather(None, &[], world.env(), world.files())?;
-    let credential = Credential::builder(world).build()?;
+    let system = System::real();
+    let layers = Layers::gather(None, &[], system.env(), system.files())?;
+    let credential = Credential::builder(system).build()?;
     Ok(Connector::new(Target::resolve(&layers)?, credential, Cloud::Public.postgres_resource())?)
 }

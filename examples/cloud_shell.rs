@@ -22,15 +22,16 @@ mod sign_in;
 
 use std::error::Error;
 
-use pgentra_identity::{Cloud, Credential, SourceName, UnverifiedClaims, World};
+use pgentra_identity::{Cloud, Credential, SourceName, UnverifiedClaims};
+use pgentra_system::System;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let world = World::real();
-    let credential = Credential::builder(world.clone()).source(SourceName::CloudShell).build()?;
+    let system = System::real();
+    let credential = Credential::builder(system.clone()).source(SourceName::CloudShell).build()?;
     let token = credential.token(&Cloud::Public.postgres_resource()).await?;
     let claims = UnverifiedClaims::of(&token).ok_or("the token cannot be read")?;
     let person = claims.text("upn").ok_or("the token is not a person's")?;
     println!("the person is {person}");
-    sign_in::sign_in(&world, &credential, Some(person)).await
+    sign_in::sign_in(&system, &credential, Some(person)).await
 }

@@ -13,16 +13,17 @@
 use std::error::Error;
 
 use pgentra_connect::{Connector, Layers, Target};
-use pgentra_identity::{Cloud, Credential, World};
+use pgentra_identity::{Cloud, Credential};
+use pgentra_system::System;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let world = World::real();
-    let layers = Layers::gather(None, &[], world.env(), world.files())?;
+    let system = System::real();
+    let layers = Layers::gather(None, &[], system.env(), system.files())?;
     let target = Target::resolve(&layers)?;
 
     println!("Getting access token from Azure AD...");
-    let credential = Credential::builder(world).build()?;
+    let credential = Credential::builder(system).build()?;
     let resource = Cloud::Public.postgres_resource();
     credential.token(&resource).await?;
 

@@ -21,16 +21,17 @@ mod sign_in;
 
 use std::error::Error;
 
-use pgentra_identity::{Credential, SourceName, World};
+use pgentra_identity::{Credential, SourceName};
+use pgentra_system::System;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let world = World::real();
+    let system = System::real();
     let command: Vec<_> = std::env::args().skip(1).collect();
-    let builder = Credential::builder(world.clone());
+    let builder = Credential::builder(system.clone());
     let credential = match command.is_empty() {
         true => builder.source(SourceName::AzureCli),
         false => builder.command(command),
     };
-    sign_in::sign_in(&world, &credential.build()?, None).await
+    sign_in::sign_in(&system, &credential.build()?, None).await
 }

@@ -29,17 +29,18 @@ mod sign_in;
 
 use std::error::Error;
 
-use pgentra_identity::{Cloud, Credential, Refreshed, SourceName, World};
+use pgentra_identity::{Cloud, Credential, Refreshed, SourceName};
+use pgentra_system::System;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let world = World::real();
-    let credential = Credential::builder(world.clone()).source(SourceName::GitHubActions).build()?;
-    sign_in::sign_in(&world, &credential, None).await?;
+    let system = System::real();
+    let credential = Credential::builder(system.clone()).source(SourceName::GitHubActions).build()?;
+    sign_in::sign_in(&system, &credential, None).await?;
     let resource = Cloud::Public.postgres_resource();
     let first = credential.token(&resource).await?;
     if let Refreshed::New(_) = credential.refresh(&resource, &first).await? {
         println!("a fresh assertion, and another token");
     }
-    sign_in::sign_in(&world, &credential, None).await
+    sign_in::sign_in(&system, &credential, None).await
 }

@@ -24,15 +24,16 @@ mod sign_in;
 
 use std::error::Error;
 
-use pgentra_identity::{Credential, Selector, SourceName, World};
+use pgentra_identity::{Credential, Selector, SourceName};
+use pgentra_system::System;
 use uuid::Uuid;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let world = World::real();
-    let credential = || Credential::builder(world.clone()).source(SourceName::ServiceFabric);
+    let system = System::real();
+    let credential = || Credential::builder(system.clone()).source(SourceName::ServiceFabric);
     if let Err(error) = credential().selector(Selector::ClientId(Uuid::nil())).build() {
         println!("{error}");
     }
-    sign_in::sign_in(&world, &credential().build()?, None).await
+    sign_in::sign_in(&system, &credential().build()?, None).await
 }

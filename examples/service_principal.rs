@@ -22,16 +22,17 @@ mod sign_in;
 
 use std::error::Error;
 
-use pgentra_identity::{Credential, SourceName, World};
+use pgentra_identity::{Credential, SourceName};
+use pgentra_system::System;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let world = World::real();
-    let source = match world.env().has("AZURE_CLIENT_CERTIFICATE_PATH") {
+    let system = System::real();
+    let source = match system.env().has("AZURE_CLIENT_CERTIFICATE_PATH") {
         true => SourceName::ClientCertificate,
         false => SourceName::ClientSecret,
     };
     println!("asking Entra with a {source}");
-    let credential = Credential::builder(world.clone()).source(source).build()?;
-    sign_in::sign_in(&world, &credential, None).await
+    let credential = Credential::builder(system.clone()).source(source).build()?;
+    sign_in::sign_in(&system, &credential, None).await
 }

@@ -24,7 +24,8 @@ mod sign_in;
 
 use std::error::Error;
 
-use pgentra_identity::{Credential, Selector, SourceName, World};
+use pgentra_identity::{Credential, Selector, SourceName};
+use pgentra_system::System;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -33,8 +34,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         None => Selector::Default,
     };
     println!("asking the metadata service for {selector}");
-    let world = World::real();
+    let system = System::real();
     let credential =
-        Credential::builder(world.clone()).source(SourceName::Imds).selector(selector).build()?;
-    sign_in::sign_in(&world, &credential, None).await
+        Credential::builder(system.clone()).source(SourceName::Imds).selector(selector).build()?;
+    sign_in::sign_in(&system, &credential, None).await
 }

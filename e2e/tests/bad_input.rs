@@ -168,7 +168,7 @@ fn of_the_metadata_service() {
         ("something that hangs up", Peer::answering(b"")),
         ("no HTTP", Peer::answering(b"SSH-2.0-OpenSSH_9.2\r\n")),
         ("a web page", Peer::answering(&http("200 OK", "<html>Welcome to nginx!</html>"))),
-        ("JSON without a token", Peer::answering(&http("200 OK", "{\"hello\":\"world\"}"))),
+        ("JSON without a token", Peer::answering(&http("200 OK", "{\"hello\":\"system\"}"))),
         (
             "a number for a token",
             Peer::answering(&http("200 OK", "{\"access_token\":5,\"expires_on\":\"9999999999\"}")),

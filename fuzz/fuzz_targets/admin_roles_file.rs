@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgentra_admin::roles::{NAME_LIMIT, RolesFile};
+use pgentra_roles::{NAME_LIMIT, RolesFile};
 
 fuzz_target!(|text: &str| {
     match RolesFile::parse(text, "app") {

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use pgentra_connect::{Layers, Target, split_connection_string};
-use pgentra_identity::{Env, Files};
+use pgentra_system::{Env, Files};
 
 const SECRET: &str = "fuzz-secret-8a2f";
 

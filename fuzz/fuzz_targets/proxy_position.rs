@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgentra_proxy::session::fuzzing::Conversation;
+use pgentra_session::fuzzing::Conversation;
 
 /// Ends a run of bytes of one side.
 const OTHER_SIDE: u8 = b'|';
@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
             let sent = whole.client(bytes);
             let mut in_pieces = Vec::new();
             for byte in bytes {
-                if pieces.known().was_left_at_rest {
+                if pieces.known().ended_idle {
                     break;
                 }
                 in_pieces.extend_from_slice(&pieces.client(&[*byte]));
@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
             bytes.iter().for_each(|byte| pieces.server(&[*byte]));
         }
         assert_eq!(whole.known(), pieces.known());
-        if whole.known().was_left_at_rest {
+        if whole.known().ended_idle {
             break;
         }
     }

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgentra_proxy::inject::Users;
+use pgentra_proxy::Users;
 
 /// No message of ours has it in it.
 const SECRET: &str = "fuzz-secret-8a2f";

@@ -1,9 +1,9 @@
 //! The project's own chores: `cargo xtask check`, `cargo xtask test`, `cargo xtask fuzz`.
 #![expect(clippy::print_stdout, reason = "a chore talks to the person who runs it")]
 
-mod arrows;
 mod bench;
 mod budgets;
+mod dependencies;
 mod fuzz;
 mod invariants;
 mod names;
@@ -43,7 +43,7 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Compare the code with ARCHITECTURE.md: arrows, budgets, names, invariants.
+    /// Compare the code with ARCHITECTURE.md: dependencies, budgets, names, invariants.
     Check,
     /// Build every fuzz target and run each for a bounded number of inputs.
     Fuzz {
@@ -63,7 +63,7 @@ enum Chore {
 }
 
 fn check(root: &std::path::Path) -> Result<()> {
-    let mut faults = arrows::check(root)?;
+    let mut faults = dependencies::check(root)?;
     faults.extend(budgets::check(root)?);
     faults.extend(invariants::check(root)?);
     faults.extend(seams::check(root)?);
@@ -72,6 +72,6 @@ fn check(root: &std::path::Path) -> Result<()> {
         println!("{fault}");
     }
     anyhow::ensure!(faults.is_empty(), "{} rule(s) of ARCHITECTURE.md broken", faults.len());
-    println!("arrows, budgets, names and invariants are as ARCHITECTURE.md says");
+    println!("dependencies, budgets, names and invariants are as ARCHITECTURE.md says");
     Ok(())
 }

@@ -9,12 +9,18 @@ use crate::tree;
 /// What only one file may hold, outside of tests: where it is looked for, what it is, the file, and why.
 const RULES: [(&[&str], &str, &str, &str); 5] = [
     (
-        &["crates/admin/src", "crates/cli/src", "crates/connect/src", "crates/identity/src"],
+        &[
+            "crates/azure/src",
+            "crates/cli/src",
+            "crates/connect/src",
+            "crates/identity/src",
+            "crates/roles/src",
+        ],
         "\\\"{",
         "crates/connect/src/quote.rs",
         "puts a name between quotes itself; pgentra_connect::quote has a function for each destination",
     ),
-    (&["crates"], "\\\\connect", "crates/admin/src/roles/script.rs", "writes a command of psql's"),
+    (&["crates"], "\\\\connect", "crates/roles/src/script.rs", "writes a command of psql's"),
     (&["crates"], "anstream", "crates/cli/src/output.rs", "writes through what takes codes out of data"),
     (
         &["crates/cli/src"],
@@ -58,9 +64,9 @@ mod tests {
     #[test]
     fn names_have_one_way_into_a_text() {
         for (path, text) in [
-            ("crates/admin/src/roles/plan.rs", r#"format!("the role \"{name}\"")"#),
+            ("crates/roles/src/plan.rs", r#"format!("the role \"{name}\"")"#),
             ("crates/cli/src/role/mod.rs", r#"format!("the role \"{}\"", name)"#),
-            ("crates/admin/src/roles/apply.rs", r#"format!("\\connect {}", quoted(name))"#),
+            ("crates/roles/src/apply.rs", r#"format!("\\connect {}", quoted(name))"#),
             ("crates/cli/src/command/query.rs", "anstream::stdout().lock()"),
             ("crates/cli/src/command/query.rs", "std::io::stdout().lock()"),
             ("crates/cli/src/doctor/render.rs", r#"format!("\x1b[1m{text}")"#),

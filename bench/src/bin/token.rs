@@ -13,7 +13,8 @@ use anyhow::{Context, Result, ensure};
 use azure_core::credentials::TokenCredential;
 use azure_identity::ManagedIdentityCredential;
 use pgentra_emulator::{Clock, Endpoint, LocalAzure, Options};
-use pgentra_identity::{Cloud, Credential, Resource, World};
+use pgentra_identity::{Cloud, Credential, Resource};
+use pgentra_system::System;
 use secrecy::ExposeSecret;
 
 /// Reads in one round of a cached row.
@@ -56,7 +57,7 @@ async fn orchestrate(binary: Option<String>) -> Result<()> {
 
 async fn measure() -> Result<()> {
     let resource = Cloud::Public.postgres_resource();
-    let ours = Credential::builder(World::real()).build()?;
+    let ours = Credential::builder(System::real()).build()?;
     let theirs = ManagedIdentityCredential::new(None)?;
     let scope = resource.scope();
     let scopes = [scope.as_str()];
@@ -177,7 +178,7 @@ async fn cold_start(resource: &Resource) -> Result<()> {
     );
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let credential = Credential::builder(World::real()).build()?;
+        let credential = Credential::builder(System::real()).build()?;
         ours.push(
             crowd(|| {
                 let (credential, resource) = (credential.clone(), resource.clone());

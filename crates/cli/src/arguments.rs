@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use pgentra_gateway::Flavour;
 use pgentra_identity::{Cloud, SourceName};
-use pgentra_proxy::gateway::Flavour;
 
 use crate::command::script::Scripts;
 use crate::grant::Grant;

@@ -23,7 +23,7 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use pgentra_identity::World;
+use pgentra_system::System;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
@@ -40,10 +40,10 @@ fn main() -> ExitCode {
         Err(answer) if usage::is_answer(&answer) => answer.exit(),
         Err(error) => return failed(&usage::problem(&error, &words)),
     };
-    let world = World::real();
+    let system = System::real();
     let is_proxy = matches!(arguments.command, Command::Proxy(_));
-    let format = log_format(&world, &arguments.command);
-    if let Err(problem) = log(&world, arguments.verbose, (format, is_proxy)) {
+    let format = log_format(&system, &arguments.command);
+    if let Err(problem) = log(&system, arguments.verbose, (format, is_proxy)) {
         return failed(&problem);
     }
     leave_no_core_file();
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         .build()
         .map_err(|error| Problem::ours("cannot start the runtime", error))
         .and_then(|runtime| {
-            let outcome = runtime.block_on(run(&world, arguments.command, arguments.verbose > 0));
+            let outcome = runtime.block_on(run(&system, arguments.command, arguments.verbose > 0));
             // A resolver thread that hangs must not keep the process: its answer is no longer wanted.
             runtime.shutdown_background();
             outcome
@@ -114,23 +114,23 @@ fn leave_no_core_file() {
     }
 }
 
-async fn run(world: &World, command: Command, is_verbose: bool) -> Outcome {
+async fn run(system: &System, command: Command, is_verbose: bool) -> Outcome {
     if uses_environment(&command) {
-        local::stale::check(world).await?;
+        local::stale::check(system).await?;
     }
     match command {
-        Command::Quickstart(arguments) => command::quickstart::run(world, arguments).await,
-        Command::Token(arguments) => command::token::run(world, arguments).await,
-        Command::Whoami(arguments) => command::whoami::run(world, arguments).await,
-        Command::Query(arguments) => command::query::run(world, arguments).await,
-        Command::Psql(arguments) => command::launch::psql(world, arguments).await,
-        Command::Exec(arguments) => command::launch::exec(world, arguments).await,
-        Command::Doctor(arguments) => doctor::run(world, arguments, is_verbose).await,
-        Command::Proxy(arguments) => proxy::run(world, arguments).await,
-        Command::Grant(arguments) => grant::run(world, arguments).await,
-        Command::Identity(command) => identity::run(world, command).await,
-        Command::Role(command) => role::run(world, command).await,
-        Command::Local(command) => local::run(world, command).await,
+        Command::Quickstart(arguments) => command::quickstart::run(system, arguments).await,
+        Command::Token(arguments) => command::token::run(system, arguments).await,
+        Command::Whoami(arguments) => command::whoami::run(system, arguments).await,
+        Command::Query(arguments) => command::query::run(system, arguments).await,
+        Command::Psql(arguments) => command::launch::psql(system, arguments).await,
+        Command::Exec(arguments) => command::launch::exec(system, arguments).await,
+        Command::Doctor(arguments) => doctor::run(system, arguments, is_verbose).await,
+        Command::Proxy(arguments) => proxy::run(system, arguments).await,
+        Command::Grant(arguments) => grant::run(system, arguments).await,
+        Command::Identity(command) => identity::run(system, command).await,
+        Command::Role(command) => role::run(system, command).await,
+        Command::Local(command) => local::run(system, command).await,
         Command::Completions { shell } => completions(shell),
         Command::Man { command, dir } => man(&command, dir.as_deref()),
     }
@@ -194,26 +194,26 @@ fn man(command: &[String], folder: Option<&Path>) -> Outcome {
     output::exact(&String::from_utf8_lossy(&page))
 }
 
-fn log_format(world: &World, command: &Command) -> LogFormat {
+fn log_format(system: &System, command: &Command) -> LogFormat {
     match command {
-        Command::Proxy(arguments) => arguments.log_format(world),
+        Command::Proxy(arguments) => arguments.log_format(system),
         _ => LogFormat::Text,
     }
 }
 
 /// # Errors
 /// A filter in `PGENTRA_LOG` that cannot be read.
-fn log(world: &World, verbose: u8, (format, is_proxy): (LogFormat, bool)) -> Outcome {
+fn log(system: &System, verbose: u8, (format, is_proxy): (LogFormat, bool)) -> Outcome {
     let default = match verbose {
         0 => "warn",
         1 => {
-            "pgentra=info,pgentra_identity=info,pgentra_connect=info,pgentra_admin=info,pgentra_proxy=info,warn"
+            "pgentra=info,pgentra_identity=info,pgentra_connect=info,pgentra_azure=info,pgentra_proxy=info,warn"
         }
         _ => {
-            "pgentra=debug,pgentra_identity=debug,pgentra_connect=debug,pgentra_admin=debug,pgentra_proxy=debug,pgentra_emulator=debug,pgentra_localdb=debug,info"
+            "pgentra=debug,pgentra_identity=debug,pgentra_connect=debug,pgentra_azure=debug,pgentra_proxy=debug,pgentra_emulator=debug,pgentra_localdb=debug,info"
         }
     };
-    let filter = match world.env().get("PGENTRA_LOG") {
+    let filter = match system.env().get("PGENTRA_LOG") {
         Some(filter) => EnvFilter::try_new(&filter).map_err(|error| {
             Problem::new(Blame::Usage, format!("PGENTRA_LOG cannot be `{filter}`: {error}")).hint(
                 "it takes a level, or a filter such as pgentra_identity=debug,warn; levels are off, error, warn, info, debug and trace",

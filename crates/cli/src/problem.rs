@@ -3,10 +3,10 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use pgentra_admin::AzureError;
-use pgentra_admin::roles::RolesError;
+use pgentra_azure::AzureError;
 use pgentra_connect::ConnectError;
 use pgentra_identity::{ConfigError, TokenError};
+use pgentra_roles::RolesError;
 
 use crate::catalogue::Finding;
 use crate::text::{Text, bold, coloured, text};

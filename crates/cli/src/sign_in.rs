@@ -1,17 +1,18 @@
 //! From what a person typed to a credential, a resource and a target.
 
 use pgentra_connect::{Connector, Layers, Session, Target};
-use pgentra_identity::{Credential, Resource, Selector, World};
+use pgentra_identity::{Credential, Resource, Selector};
+use pgentra_system::System;
 
 use crate::arguments::{Connection, Identity, Server};
 use crate::problem::{Blame, Outcome, Problem};
 use crate::progress::waiting;
 
 /// A credential and the resource its tokens are for.
-pub(crate) fn credential(world: &World, identity: &Identity) -> Outcome<(Credential, Resource)> {
+pub(crate) fn credential(system: &System, identity: &Identity) -> Outcome<(Credential, Resource)> {
     let resource = resource(identity)?;
     let mut builder =
-        Credential::builder(world.clone()).cloud(identity.cloud).deadline(identity.token_timeout);
+        Credential::builder(system.clone()).cloud(identity.cloud).deadline(identity.token_timeout);
     // Without a flag AZURE_CLIENT_ID may name the identity.
     if let Some(selector) = selector(identity)? {
         builder = builder.selector(selector);
@@ -42,14 +43,14 @@ pub(crate) fn resource(identity: &Identity) -> Outcome<Resource> {
 }
 
 /// The server, role and database to sign in to.
-pub(crate) fn target(world: &World, connection: &Connection) -> Outcome<Target> {
-    let target = Target::resolve(&layers(world, connection.conninfo.as_deref(), &connection.server)?)?;
+pub(crate) fn target(system: &System, connection: &Connection) -> Outcome<Target> {
+    let target = Target::resolve(&layers(system, connection.conninfo.as_deref(), &connection.server)?)?;
     tracing::info!(%target, "connection");
     Ok(target)
 }
 
 /// Everything somebody said about a connection.
-pub(crate) fn layers(world: &World, conninfo: Option<&str>, server: &Server) -> Outcome<Layers> {
+pub(crate) fn layers(system: &System, conninfo: Option<&str>, server: &Server) -> Outcome<Layers> {
     let mut flags = Vec::new();
     for (keyword, value) in [
         ("host", &server.host),
@@ -61,13 +62,13 @@ pub(crate) fn layers(world: &World, conninfo: Option<&str>, server: &Server) -> 
             flags.push((keyword, value.clone()));
         }
     }
-    Ok(Layers::gather(conninfo, &flags, world.env(), world.files())?)
+    Ok(Layers::gather(conninfo, &flags, system.env(), system.files())?)
 }
 
 /// A connector that signs in to the named server with the named identity.
-pub(crate) fn connector(world: &World, connection: &Connection, identity: &Identity) -> Outcome<Connector> {
-    let target = target(world, connection)?;
-    let (credential, resource) = credential(world, identity)?;
+pub(crate) fn connector(system: &System, connection: &Connection, identity: &Identity) -> Outcome<Connector> {
+    let target = target(system, connection)?;
+    let (credential, resource) = credential(system, identity)?;
     Ok(Connector::new(target, credential, resource)?)
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use pgentra_identity::{Env, Files};
+use pgentra_system::{Env, Files};
 
 use crate::conninfo::{self, Pairs};
 use crate::error::ConnectError;

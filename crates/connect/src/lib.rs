@@ -2,10 +2,10 @@
 //!
 //! ```no_run
 //! use pgentra_connect::{Connector, Layers, Target};
-//! use pgentra_identity::{Cloud, Credential, World};
+//! use pgentra_identity::{Cloud, Credential, System};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let world = World::real();
+//! let world = System::real();
 //! let uri = "postgresql://myuser@my-server.postgres.database.azure.com/postgres";
 //! let target = Target::resolve(&Layers::gather(Some(uri), &[], world.env(), world.files())?)?;
 //! let credential = Credential::builder(world).build()?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pgentra_identity::Files;
+use pgentra_system::Files;
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;

@@ -1,7 +1,7 @@
 //! The variables that Azure's Service Connector sets in an application (Microsoft: "Integrate Azure Database for
 //! PostgreSQL with Service Connector").
 
-use pgentra_identity::Env;
+use pgentra_system::Env;
 
 use crate::conninfo::{self, Pairs};
 use crate::error::ConnectError;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pgentra_identity::{Env, Files};
+use pgentra_system::{Env, Files};
 
 use crate::conninfo::Pairs;
 use crate::error::ConnectError;

@@ -89,7 +89,7 @@ pub(crate) fn encode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use pgentra_identity::{Env, Files};
+    use pgentra_system::{Env, Files};
 
     use super::*;
     use crate::{Layers, Roots};

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use pgentra_emulator::options::ArcAgent;
+use pgentra_emulator::options::AzureArcAgent;
 use pgentra_emulator::{Clock, Identity, LocalAzure, Options};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     while let Some(argument) = arguments.next() {
         match &*argument {
             "--link-local" => options.link_local = true,
-            "--arc" => options.arc = arguments.next().map(ArcAgent::new),
+            "--arc" => options.arc = arguments.next().map(AzureArcAgent::new),
             other => return Err(format!("unknown argument {other}").into()),
         }
     }

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::cloud::{Caching, Cloud, Tweaks};
+use crate::cloud::{Caching, Cloud, TokenOverrides};
 use crate::directory::{Identity, Selector};
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call};
@@ -40,7 +40,7 @@ const LEGACY: Protocol = Protocol {
 };
 
 /// `GET /MSI/token`
-pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &Tweaks) -> Result<Answer, KeyError> {
+pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Result<Answer, KeyError> {
     let legacy = call.query.get("api-version") == Some(LEGACY.version);
     let (identity, resource) = match accepted(cloud, call, if legacy { &LEGACY } else { &CURRENT }) {
         Ok(accepted) => accepted,

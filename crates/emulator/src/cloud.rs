@@ -7,7 +7,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::arc::Agent;
+use crate::azure_arc::Agent;
 use crate::clock::Clock;
 use crate::directory::{Directory, Machine};
 use crate::endpoint::Endpoint;
@@ -45,7 +45,7 @@ pub(crate) struct Cloud {
     pub(crate) certificates: Certificates,
     pub(crate) arc: Option<Agent>,
     pub(crate) legacy_dates: DateText,
-    pub(crate) given_out: Mutex<HashMap<(Endpoint, Uuid, String), Minted>>,
+    pub(crate) issued: Mutex<HashMap<(Endpoint, Uuid, String), Minted>>,
 }
 
 /// Where clients reach the endpoints, and what they need to believe them.
@@ -96,14 +96,14 @@ impl Secrets {
 
 /// What a fault changes in the token of one answer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tweaks {
+pub(crate) struct TokenOverrides {
     pub(crate) skew: i64,
     pub(crate) lifetime: Option<Duration>,
     pub(crate) least_bytes: usize,
     pub(crate) same: bool,
 }
 
-impl Tweaks {
+impl TokenOverrides {
     fn is_none(&self) -> bool {
         self.skew == 0 && self.lifetime.is_none() && self.least_bytes == 0
     }
@@ -134,15 +134,15 @@ impl Cloud {
         endpoint: Endpoint,
         caching: Caching,
         draft: &Draft,
-        tweaks: &Tweaks,
+        tweaks: &TokenOverrides,
     ) -> Result<Minted, KeyError> {
         let who = match &draft.who {
             Who::App { object_id, .. } => *object_id,
             Who::User(user) => user.object_id,
         };
         let key = (endpoint, who, draft.audience.clone());
-        let mut given_out = self.given_out.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(minted) = given_out.get(&key) {
+        let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(minted) = issued.get(&key) {
             let left = minted.expires - self.clock.unix();
             let renewal = i64::try_from(self.lifetimes.platform_renewal.as_secs()).unwrap_or(i64::MAX);
             if tweaks.same || caching == Caching::Platform && tweaks.is_none() && left > renewal {
@@ -150,15 +150,15 @@ impl Cloud {
             }
         }
         let minted = self.mint(draft, tweaks)?;
-        if given_out.len() >= REMEMBERED_TOKENS {
-            given_out.clear();
+        if issued.len() >= REMEMBERED_TOKENS {
+            issued.clear();
         }
-        given_out.insert(key, minted.clone());
+        issued.insert(key, minted.clone());
         Ok(minted)
     }
 
     /// A new token for `draft`.
-    pub(crate) fn mint(&self, draft: &Draft, tweaks: &Tweaks) -> Result<Minted, KeyError> {
+    pub(crate) fn mint(&self, draft: &Draft, tweaks: &TokenOverrides) -> Result<Minted, KeyError> {
         let lifetime = match &draft.who {
             Who::User(_) => self.lifetimes.user,
             Who::App { resource_id: Some(_), .. } => self.lifetimes.managed_identity,

@@ -4,7 +4,7 @@ use hyper::{Method, StatusCode};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use crate::cloud::{Caching, Cloud, Tweaks};
+use crate::cloud::{Caching, Cloud, TokenOverrides};
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call};
 use crate::keys::KeyError;
@@ -12,7 +12,7 @@ use crate::mint::Draft;
 
 /// `POST /oauth2/token` with `resource` in a form, or, as the Azure SDK for Java asks, `GET` with `resource` in the query:
 /// what the real endpoint answers to that is not documented. Selectors of identities mean nothing here: there is one person.
-pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &Tweaks) -> Result<Answer, KeyError> {
+pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Result<Answer, KeyError> {
     let form = match call.method {
         Method::POST => call.form(),
         Method::GET => call.query.clone(),

@@ -3,13 +3,14 @@
 use hyper::StatusCode;
 use serde_json::json;
 
-use crate::cloud::{Cloud, Tweaks};
+use crate::cloud::{Cloud, TokenOverrides};
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call};
 use crate::hosts::PROXY_PREFIX;
 use crate::keys::KeyError;
 use crate::{
-    app_service, arc, cloud_shell, entra, federation, imds, machine_learning, management, service_fabric,
+    app_service, azure_arc, cloud_shell, entra, federation, imds, machine_learning, management,
+    service_fabric,
 };
 
 /// A listening socket, by what it serves.
@@ -67,7 +68,7 @@ impl Door {
             Self::Entra => entra::endpoint(path),
             Self::Federation => federation::endpoint(path),
             Self::ServiceFabric => (path == service_fabric::PATH).then_some(Endpoint::ServiceFabric),
-            Self::Arc => (path == arc::PATH).then_some(Endpoint::Arc),
+            Self::Arc => (path == azure_arc::PATH).then_some(Endpoint::Arc),
             Self::Management => management::endpoint(path),
             Self::TokenProxy => {
                 let behind = path.strip_prefix(PROXY_PREFIX).and_then(entra::endpoint);
@@ -89,7 +90,7 @@ impl Door {
 }
 
 /// The right answer to `call`.
-pub(crate) fn answer(cloud: &Cloud, endpoint: Endpoint, call: &Call, tweaks: &Tweaks) -> Answer {
+pub(crate) fn answer(cloud: &Cloud, endpoint: Endpoint, call: &Call, tweaks: &TokenOverrides) -> Answer {
     let answered = match endpoint {
         Endpoint::ImdsToken => imds::token(cloud, call, tweaks),
         Endpoint::ImdsInfo => Ok(imds::info(cloud, call)),
@@ -101,7 +102,7 @@ pub(crate) fn answer(cloud: &Cloud, endpoint: Endpoint, call: &Call, tweaks: &Tw
         Endpoint::Keys => Ok(entra::keys(cloud, call)),
         Endpoint::EntraToken => entra::token(cloud, call, tweaks),
         Endpoint::MachineLearning => machine_learning::token(cloud, call, tweaks),
-        Endpoint::Arc => arc::token(cloud, call, tweaks),
+        Endpoint::Arc => azure_arc::token(cloud, call, tweaks),
         Endpoint::ServiceFabric => service_fabric::token(cloud, call, tweaks),
         Endpoint::TokenProxy => entra::proxied_token(cloud, call, tweaks),
         Endpoint::IssuerConfiguration => Ok(federation::configuration(cloud, call)),

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::certificates::{CertificateError, Issued, client_certificate};
 use crate::federation;
 use crate::local_azure::LocalAzure;
-use crate::{arc, machine_learning, service_fabric};
+use crate::{azure_arc, machine_learning, service_fabric};
 
 /// App Service, Functions, Container Apps.
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ impl LocalAzure {
     /// Azure Arc; `None` unless [`Options::arc`](crate::Options::arc) asked for it.
     pub fn arc(&self) -> Option<AzureArc> {
         let address = self.cloud.addresses.arc.clone()?;
-        Some(AzureArc { identity_endpoint: format!("{address}{}", arc::PATH), imds_endpoint: address })
+        Some(AzureArc { identity_endpoint: format!("{address}{}", azure_arc::PATH), imds_endpoint: address })
     }
 
     /// GitHub.

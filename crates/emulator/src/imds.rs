@@ -3,7 +3,7 @@
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
-use crate::cloud::{Caching, Cloud, Tweaks};
+use crate::cloud::{Caching, Cloud, TokenOverrides};
 use crate::directory::{Identity, RESOURCE_GROUP, Selector};
 use crate::endpoint::Endpoint;
 use crate::entra::unknown_resource;
@@ -27,7 +27,7 @@ pub(crate) fn endpoint(path: &str) -> Option<Endpoint> {
 }
 
 /// `GET /metadata/identity/oauth2/token`
-pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &Tweaks) -> Result<Answer, KeyError> {
+pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Result<Answer, KeyError> {
     let (identity, resource) = match accepted(cloud, call) {
         Ok(accepted) => accepted,
         Err(refusal) => return Ok(refusal),

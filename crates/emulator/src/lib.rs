@@ -8,18 +8,18 @@
 //! Where the answers of the real services are documented, these are the same in status, body and the types of values.
 
 mod app_service;
-mod arc;
+mod azure_arc;
 pub mod certificates;
 mod clock;
 mod cloud;
 mod cloud_shell;
-mod cut;
 mod directory;
 mod door;
 mod endpoint;
 mod entra;
 mod exchange;
 mod fault;
+mod faulty_stream;
 mod federation;
 mod host;
 mod hosts;

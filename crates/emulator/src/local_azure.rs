@@ -10,10 +10,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::arc::Agent;
+use crate::azure_arc::Agent;
 use crate::certificates::{Authority, CertificateError, names_of, server_config_for_name};
 use crate::clock::Clock;
-use crate::cloud::{Addresses, Cloud, Secrets, Tweaks};
+use crate::cloud::{Addresses, Cloud, Secrets, TokenOverrides};
 use crate::directory::{Application, Directory, Group, Identity, Machine, RESOURCE_GROUP, User};
 use crate::door::Door;
 use crate::entra::Certificates;
@@ -295,7 +295,7 @@ impl LocalAzure {
     /// # Errors
     /// If the crypto library fails.
     pub fn mint(&self, draft: &Draft) -> Result<SecretString, KeyError> {
-        Ok(self.cloud.mint(draft, &Tweaks::default())?.token)
+        Ok(self.cloud.mint(draft, &TokenOverrides::default())?.token)
     }
 
     /// From now on a new key signs; the old ones stay published, at most three of them.
@@ -449,6 +449,6 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
         certificates: Certificates::default(),
         arc: options.arc.map(Agent::new),
         legacy_dates: options.legacy_dates,
-        given_out: std::sync::Mutex::default(),
+        issued: std::sync::Mutex::default(),
     })
 }

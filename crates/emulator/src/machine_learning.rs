@@ -5,7 +5,7 @@ use hyper::{Method, StatusCode};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use crate::cloud::{Caching, Cloud, Tweaks};
+use crate::cloud::{Caching, Cloud, TokenOverrides};
 use crate::directory::Selector;
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call};
@@ -15,7 +15,7 @@ use crate::mint::Draft;
 pub(crate) const PATH: &str = "/azureml/token";
 
 /// `GET /azureml/token`: `clientid` must be there, for the system-assigned identity too, and the expiry is a number.
-pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &Tweaks) -> Result<Answer, KeyError> {
+pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Result<Answer, KeyError> {
     let bad = |message: &str| Ok(refusal(StatusCode::BAD_REQUEST, "BadRequest", message));
     if call.method != Method::GET {
         return Ok(refusal(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "Only GET is supported."));

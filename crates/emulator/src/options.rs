@@ -34,7 +34,7 @@ pub struct Options {
     /// of a relay in front of it. A request whose `Host` is another name is refused. Default: none.
     pub host_names: Vec<String>,
     /// Also answer as the agent of an Azure Arc server. Default: no.
-    pub arc: Option<ArcAgent>,
+    pub arc: Option<AzureArcAgent>,
     /// How App Service writes an expiry in its protocol of 2017. Default: as on Linux.
     pub legacy_dates: DateText,
     /// The flexible server that Resource Manager tells of. Default: `mydemoserver`; with `None` there is none.
@@ -124,7 +124,7 @@ pub struct Ports {
 /// The agent of an Azure Arc server (Microsoft: azure-arc, managed-identity-authentication).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ArcAgent {
+pub struct AzureArcAgent {
     /// Where it writes its challenge files; must exist. A real agent has `/var/opt/azcmagent/tokens`, and clients read
     /// no other folder.
     pub keys: PathBuf,
@@ -133,7 +133,7 @@ pub struct ArcAgent {
     pub user_assigned: bool,
 }
 
-impl ArcAgent {
+impl AzureArcAgent {
     /// A current agent that writes its challenge files into `keys`.
     pub fn new(keys: impl Into<PathBuf>) -> Self {
         Self { keys: keys.into(), user_assigned: true }

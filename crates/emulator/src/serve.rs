@@ -22,12 +22,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cloud::{Cloud, Tweaks};
-use crate::cut::{Allowance, Cuttable};
+use crate::cloud::{Cloud, TokenOverrides};
 use crate::door::{self, Door};
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Body, Call, Parameters};
 use crate::fault::Fault;
+use crate::faulty_stream::{Allowance, Cuttable};
 use crate::host;
 use crate::journal::{Entry, Outcome};
 use crate::local_azure::on_a_blocking_thread;
@@ -255,15 +255,17 @@ fn canned(status: u16, headers: &[(String, String)], body: &str) -> Answer {
     Answer { status, headers: headers.to_vec(), body: Body::Text(body.to_owned()) }
 }
 
-fn tweaks(fault: Option<&Fault>) -> Tweaks {
+fn tweaks(fault: Option<&Fault>) -> TokenOverrides {
     let seconds = |by: &Duration| i64::try_from(by.as_secs()).unwrap_or(i64::MAX);
     match fault {
-        Some(Fault::ClockAhead(by)) => Tweaks { skew: seconds(by), ..Tweaks::default() },
-        Some(Fault::ClockBehind(by)) => Tweaks { skew: -seconds(by), ..Tweaks::default() },
-        Some(Fault::ShortLife(life)) => Tweaks { lifetime: Some(*life), ..Tweaks::default() },
-        Some(Fault::HugeToken { bytes }) => Tweaks { least_bytes: *bytes, ..Tweaks::default() },
-        Some(Fault::SameToken) => Tweaks { same: true, ..Tweaks::default() },
-        _ => Tweaks::default(),
+        Some(Fault::ClockAhead(by)) => TokenOverrides { skew: seconds(by), ..TokenOverrides::default() },
+        Some(Fault::ClockBehind(by)) => TokenOverrides { skew: -seconds(by), ..TokenOverrides::default() },
+        Some(Fault::ShortLife(life)) => TokenOverrides { lifetime: Some(*life), ..TokenOverrides::default() },
+        Some(Fault::HugeToken { bytes }) => {
+            TokenOverrides { least_bytes: *bytes, ..TokenOverrides::default() }
+        }
+        Some(Fault::SameToken) => TokenOverrides { same: true, ..TokenOverrides::default() },
+        _ => TokenOverrides::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::cloud::{Caching, Cloud, Tweaks};
+use crate::cloud::{Caching, Cloud, TokenOverrides};
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call};
 use crate::keys::KeyError;
@@ -19,7 +19,7 @@ const VERSIONS: [&str; 2] = ["2019-07-01-preview", "2020-05-01"];
 pub(crate) const PATH: &str = "/metadata/identity/oauth2/token";
 
 /// `GET /metadata/identity/oauth2/token`
-pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &Tweaks) -> Result<Answer, KeyError> {
+pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Result<Answer, KeyError> {
     let bad = |code, message: &str| Ok(refusal(StatusCode::BAD_REQUEST, code, message));
     if call.method != Method::GET {
         return Ok(refusal(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "Only GET is supported."));

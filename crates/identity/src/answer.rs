@@ -7,12 +7,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::excerpt::excerpt;
-use crate::http::Response;
 use crate::token::Life;
 use crate::{
     AccessToken, Resource, SourceName, TokenError, TokenErrorKind, UnverifiedClaims, audience, expiry, shell,
 };
+use pgentra_system::excerpt;
+use pgentra_system::http::Response;
 
 /// The longest token that is passed on: PostgreSQL reads password messages of at most 65,535 bytes.
 const MAX_TOKEN: usize = 65_530;

@@ -14,11 +14,12 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout_at;
 
-use crate::excerpt::excerpt;
 use crate::{
-    AccessToken, Clock, Credential, NoToken, Resource, SourceName, TokenError, TokenErrorKind, TokenRequest,
-    TokenSource, World, answer,
+    AccessToken, Credential, NoToken, Resource, SourceName, TokenError, TokenErrorKind, TokenRequest,
+    TokenSource, answer,
 };
+use pgentra_system::excerpt;
+use pgentra_system::{Clock, System};
 
 /// A credential of the Azure SDK for Rust as a [`TokenSource`]; its name is `external`.
 ///
@@ -31,8 +32,8 @@ pub struct SdkSource {
 
 impl SdkSource {
     /// This credential as a source; the world's clock tells how long a token lives.
-    pub fn new(credential: Arc<dyn TokenCredential>, world: &World) -> Self {
-        Self { credential, clock: world.clock().clone() }
+    pub fn new(credential: Arc<dyn TokenCredential>, system: &System) -> Self {
+        Self { credential, clock: system.clock().clone() }
     }
 
     async fn ask(&self, request: TokenRequest<'_>) -> Result<AccessToken, TokenError> {
@@ -99,7 +100,8 @@ mod tests {
     use azure_core::credentials::Secret;
 
     use super::*;
-    use crate::{Refreshed, SystemClock};
+    use crate::Refreshed;
+    use pgentra_system::SystemClock;
 
     /// A credential of the SDK that gives this token, or fails.
     #[derive(Debug)]
@@ -124,9 +126,9 @@ mod tests {
     }
 
     fn credential(end: Option<SystemTime>) -> Credential {
-        let world = World::builder().build();
-        let source = SdkSource::new(Arc::new(Fixed(end)), &world);
-        Credential::builder(world).custom(Arc::new(source)).build().unwrap()
+        let system = System::builder().build();
+        let source = SdkSource::new(Arc::new(Fixed(end)), &system);
+        Credential::builder(system).custom(Arc::new(source)).build().unwrap()
     }
 
     #[tokio::test]

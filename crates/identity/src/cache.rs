@@ -27,7 +27,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::chain::Chain;
-use crate::{AccessToken, Clock, Resource, TokenError, TokenErrorKind, span};
+use crate::{AccessToken, Resource, TokenError, TokenErrorKind};
+use pgentra_system::{Clock, span};
 
 /// A token is not handed out in the last moments of its life: it must still be good when the server reads it.
 const LOGIN_TIME: Duration = Duration::from_secs(10);
@@ -193,7 +194,7 @@ impl Cache {
         }
     }
 
-    fn join_or_start(&self, slot: &Arc<Slot>, runtime: &Handle) -> Shared<Landing> {
+    fn join_or_start(&self, slot: &Arc<Slot>, runtime: &Handle) -> Shared<SharedResult> {
         let mut flight = slot.flight();
         if let Some(running) = &flight.running {
             return running.clone();
@@ -211,8 +212,8 @@ impl Cache {
         // A runtime that is shutting down drops the task at once, and with it the guard, which wants this lock.
         drop(flight);
         // In a task of its own, so that it outlives whoever started it.
-        let guard = Airborne { slot: slot.clone(), clock: self.clock.clone() };
-        let flight = fly(guard, self.chain.clone(), self.deadline);
+        let guard = InFlightGuard { slot: slot.clone(), clock: self.clock.clone() };
+        let flight = fetch(guard, self.chain.clone(), self.deadline);
         runtime.spawn(async move {
             let _waiters = sender.send(flight.await);
         });
@@ -220,7 +221,7 @@ impl Cache {
     }
 }
 
-type Landing = BoxFuture<'static, Result<AccessToken, TokenError>>;
+type SharedResult = BoxFuture<'static, Result<AccessToken, TokenError>>;
 
 /// One resource's token and the flight for its successor.
 #[derive(Debug)]
@@ -229,12 +230,12 @@ struct Slot {
     held: ArcSwapOption<AccessToken>,
     /// When the next refresh is due, in milliseconds since 1970.
     refresh_at: AtomicU64,
-    flight: Mutex<Flight>,
+    flight: Mutex<InFlight>,
 }
 
 #[derive(Debug, Default)]
-struct Flight {
-    running: Option<Shared<Landing>>,
+struct InFlight {
+    running: Option<Shared<SharedResult>>,
     obtained_on: Option<SystemTime>,
     succeeded: u64,
     failed: u64,
@@ -253,7 +254,7 @@ impl Slot {
         }
     }
 
-    fn flight(&self) -> MutexGuard<'_, Flight> {
+    fn flight(&self) -> MutexGuard<'_, InFlight> {
         self.flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -294,12 +295,12 @@ impl Slot {
 }
 
 /// A flight under way. When it is dropped, landed or lost, the next one may start.
-struct Airborne {
+struct InFlightGuard {
     slot: Arc<Slot>,
     clock: Arc<dyn Clock>,
 }
 
-impl Drop for Airborne {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.slot.flight().running = None;
         let lost = milliseconds(self.clock.now() + BACK_OFF);
@@ -307,7 +308,7 @@ impl Drop for Airborne {
     }
 }
 
-async fn fly(flight: Airborne, chain: Arc<Chain>, limit: Duration) -> Result<AccessToken, TokenError> {
+async fn fetch(flight: InFlightGuard, chain: Arc<Chain>, limit: Duration) -> Result<AccessToken, TokenError> {
     let slot = &flight.slot;
     let deadline = Instant::now() + limit;
     let result = match timeout_at(deadline + GRACE, chain.token(&slot.resource, deadline)).await {

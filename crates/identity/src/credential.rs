@@ -10,8 +10,9 @@ use crate::decision::{Considered, Verdict};
 use crate::sources::{self, AssertionSignature, Authority, CommandLine, Setup};
 use crate::{
     AccessToken, Cloud, ConfigError, Decision, Refreshed, Resource, Selector, SourceName, TokenError,
-    TokenSource, World, detect,
+    TokenSource, detect,
 };
+use pgentra_system::System;
 
 /// What was considered, and the sources to ask.
 type Choice = (Vec<Considered>, Vec<Arc<dyn TokenSource>>);
@@ -33,9 +34,9 @@ struct Inner {
 
 impl Credential {
     /// A credential that sees this world.
-    pub fn builder(world: World) -> CredentialBuilder {
+    pub fn builder(system: System) -> CredentialBuilder {
         CredentialBuilder {
-            world,
+            system,
             selector: None,
             source: None,
             cloud: Cloud::default(),
@@ -106,7 +107,7 @@ impl fmt::Debug for Credential {
 /// Puts a [`Credential`] together. Each setting has a default.
 #[derive(Debug)]
 pub struct CredentialBuilder {
-    world: World,
+    system: System,
     selector: Option<Selector>,
     source: Option<SourceName>,
     cloud: Cloud,
@@ -197,7 +198,7 @@ impl CredentialBuilder {
             "token source chosen"
         );
         let chain = Arc::new(Chain::new(sources, selector));
-        let cache = Cache::new(chain, self.world.clock().clone(), self.deadline);
+        let cache = Cache::new(chain, self.system.clock().clone(), self.deadline);
         Ok(Credential(Arc::new(Inner { decision, cache })))
     }
 
@@ -205,7 +206,7 @@ impl CredentialBuilder {
         if let Some(selector) = &self.selector {
             return Ok((selector.clone(), ""));
         }
-        let Some(text) = self.world.env().get("AZURE_CLIENT_ID") else { return Ok((Selector::Default, "")) };
+        let Some(text) = self.system.env().get("AZURE_CLIENT_ID") else { return Ok((Selector::Default, "")) };
         let id: Uuid = text.trim().parse().map_err(|_| {
             ConfigError::new("the environment variable AZURE_CLIENT_ID is not a client id")
                 .with_hint("A client id is a GUID, such as 00000000-0000-0000-0000-000000000000.")
@@ -217,7 +218,7 @@ impl CredentialBuilder {
         let (mut considered, named) = match self.source {
             Some(name) => (self.named(name), true),
             None => {
-                let detected = detect::detect(&self.world)?;
+                let detected = detect::detect(&self.system)?;
                 (detected.considered, detected.named)
             }
         };
@@ -232,7 +233,7 @@ impl CredentialBuilder {
             ));
         }
         let setup = Setup {
-            world: self.world.clone(),
+            system: self.system.clone(),
             selector: selector.clone(),
             named,
             authority: self.authority()?,
@@ -262,7 +263,7 @@ impl CredentialBuilder {
     fn named(&self, name: SourceName) -> Vec<Considered> {
         let mut considered = vec![Considered::new(name, "it was named", &[]).verdict_is(Verdict::First)];
         // What the environment allows does not bind the program.
-        if let Ok(detected) = detect::detect(&self.world) {
+        if let Ok(detected) = detect::detect(&self.system) {
             let others = detected.considered.into_iter().filter(|one| one.source() != name);
             considered.extend(others.map(|one| match one.verdict() {
                 Verdict::No => one,
@@ -276,7 +277,7 @@ impl CredentialBuilder {
         if let Some(url) = &self.authority_host {
             return Authority::parse(url, "the authority host");
         }
-        match self.world.env().get("AZURE_AUTHORITY_HOST") {
+        match self.system.env().get("AZURE_AUTHORITY_HOST") {
             Some(url) => Authority::parse(&url, "AZURE_AUTHORITY_HOST"),
             None => Authority::parse(self.cloud.authority_host(), "the cloud's authority"),
         }
@@ -286,7 +287,7 @@ impl CredentialBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Env;
+    use pgentra_system::Env;
 
     #[tokio::test]
     async fn nothing_that_can_be_printed_shows_a_secret() {
@@ -296,13 +297,13 @@ mod tests {
             ("AZURE_CLIENT_ID", "853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a"),
             ("AZURE_TENANT_ID", "t.example"),
         ];
-        let world = World::builder().env(Env::from_map(variables)).build();
+        let system = System::builder().env(Env::from_map(variables)).build();
         // The proxy's settings are read when they are first needed.
-        let request = world.http().get("https://login.invalid.example:1/");
+        let request = system.http().get("https://login.invalid.example:1/");
         drop(futures_util::FutureExt::now_or_never(request));
-        let builder = Credential::builder(world.clone()).command(["give-token", "--password=hunter2"]);
-        let shown = format!("{world:?} {builder:?}");
-        let credential = Credential::builder(world).build().unwrap();
+        let builder = Credential::builder(system.clone()).command(["give-token", "--password=hunter2"]);
+        let shown = format!("{system:?} {builder:?}");
+        let credential = Credential::builder(system).build().unwrap();
         let shown = format!("{shown} {credential:?} {:?} {}", credential.0.cache, credential.decision());
         assert!(shown.contains("give-token") && shown.contains("client-secret"), "{shown}");
         assert!(!shown.contains("hunter2") && !shown.contains("aHVudGVy"), "{shown}");
@@ -311,14 +312,14 @@ mod tests {
     #[test]
     fn the_selector_comes_from_the_program_before_the_environment() {
         let variables = [("AZURE_CLIENT_ID", "853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a")];
-        let world = World::builder().env(Env::from_map(variables)).build();
+        let system = System::builder().env(Env::from_map(variables)).build();
         let of = |builder: CredentialBuilder| builder.build().unwrap().decision().to_string();
-        let from_environment = of(Credential::builder(world.clone()));
+        let from_environment = of(Credential::builder(system.clone()));
         assert!(
             from_environment
                 .ends_with("client id 853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a (from AZURE_CLIENT_ID)")
         );
-        let from_program = of(Credential::builder(world).selector(Selector::Default));
+        let from_program = of(Credential::builder(system).selector(Selector::Default));
         assert!(from_program.ends_with("asked for: the host's default identity"), "{from_program}");
     }
 }

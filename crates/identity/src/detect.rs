@@ -1,7 +1,8 @@
 //! Which source applies here: from the environment, in the order of the Azure SDK for Go.
 
 use crate::decision::{Considered, Verdict};
-use crate::{ConfigError, SourceName, World};
+use crate::{ConfigError, SourceName};
+use pgentra_system::System;
 
 /// A source, and the variables that must all be set for it.
 struct Rule {
@@ -117,15 +118,15 @@ pub(crate) struct Detected {
 }
 
 /// Considers every source, in order.
-pub(crate) fn detect(world: &World) -> Result<Detected, ConfigError> {
-    let allowed = allowed(world)?;
+pub(crate) fn detect(system: &System) -> Result<Detected, ConfigError> {
+    let allowed = allowed(system)?;
     let forbidden = |source| allowed.sources.is_some_and(|sources| !sources.contains(&source));
     let mut considered = Vec::new();
     let mut first: Option<SourceName> = None;
     for rule in RULES {
-        let missing: Vec<_> = rule.needs.iter().copied().filter(|name| !world.env().has(name)).collect();
+        let missing: Vec<_> = rule.needs.iter().copied().filter(|name| !system.env().has(name)).collect();
         let applies = missing.is_empty();
-        let himds = rule.source == SourceName::AzureArc && !applies && agent_is_installed(world);
+        let himds = rule.source == SourceName::AzureArc && !applies && agent_is_installed(system);
         let one = match first {
             _ if forbidden(rule.source) => not_allowed(rule.source),
             Some(first) if applies || himds => {
@@ -167,8 +168,8 @@ fn first_of_the_rest(considered: &mut [Considered], allowed: &Allowed) {
     }
 }
 
-fn allowed(world: &World) -> Result<Allowed, ConfigError> {
-    let Some(text) = world.env().get("AZURE_TOKEN_CREDENTIALS") else {
+fn allowed(system: &System) -> Result<Allowed, ConfigError> {
+    let Some(text) = system.env().get("AZURE_TOKEN_CREDENTIALS") else {
         return Ok(Allowed { sources: None, is_one: false });
     };
     let name = text.trim().to_ascii_lowercase();
@@ -190,11 +191,11 @@ fn not_allowed(source: SourceName) -> Considered {
 }
 
 /// The program of the Arc agent, where MSAL Go, .NET, Python and the Azure SDK for Rust look for it.
-fn agent_is_installed(world: &World) -> bool {
-    let windows = ["ProgramFiles", "ProgramData"].into_iter().filter_map(|name| world.env().get(name));
+fn agent_is_installed(system: &System) -> bool {
+    let windows = ["ProgramFiles", "ProgramData"].into_iter().filter_map(|name| system.env().get(name));
     let windows = windows.map(|folder| format!("{folder}\\AzureConnectedMachineAgent\\himds.exe"));
     let mut places = windows.chain(["/opt/azcmagent/bin/himds".to_owned()]);
-    places.any(|place| world.files().is_file(place))
+    places.any(|place| system.files().is_file(place))
 }
 
 fn are_set(names: &[&str]) -> String {
@@ -222,7 +223,8 @@ fn list(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Decision, Env, Files, Selector};
+    use crate::{Decision, Selector};
+    use pgentra_system::{Env, Files};
 
     fn decide(variables: &[&str], himds: bool) -> Decision {
         let files = Files::in_memory();
@@ -232,8 +234,8 @@ mod tests {
         let variables = variables
             .iter()
             .map(|name| (name.trim_start_matches('!'), if name.starts_with('!') { "" } else { "x" }));
-        let world = World::builder().env(Env::from_map(variables)).files(files).build();
-        Decision::new(detect(&world).unwrap().considered, Selector::Default, "")
+        let system = System::builder().env(Env::from_map(variables)).files(files).build();
+        Decision::new(detect(&system).unwrap().considered, Selector::Default, "")
     }
 
     #[test]
@@ -287,14 +289,14 @@ mod tests {
             ("", &[], &[SourceName::Imds, SourceName::AzureCli, SourceName::AzureDeveloperCli], false),
         ] {
             let variables = variables.iter().copied().chain([("AZURE_TOKEN_CREDENTIALS", value)]);
-            let detected = detect(&World::builder().env(Env::from_map(variables)).build()).unwrap();
+            let detected = detect(&System::builder().env(Env::from_map(variables)).build()).unwrap();
             let decision = Decision::new(detected.considered, Selector::Default, "");
             assert_eq!(decision.sources().collect::<Vec<_>>(), expected, "{value}\n{decision}");
             assert_eq!((decision.source(), detected.named), (expected.first().copied(), named), "{value}");
         }
-        let world =
-            World::builder().env(Env::from_map([("AZURE_TOKEN_CREDENTIALS", "VisualStudioCredential")]));
-        assert!(detect(&world.build()).is_err());
+        let system =
+            System::builder().env(Env::from_map([("AZURE_TOKEN_CREDENTIALS", "VisualStudioCredential")]));
+        assert!(detect(&system.build()).is_err());
     }
 
     #[test]

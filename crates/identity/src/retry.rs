@@ -5,9 +5,10 @@ use std::time::Duration;
 use rand::Rng as _;
 use tokio::time::{Instant, sleep_until};
 
-use crate::http::{HttpClient, HttpError, HttpErrorKind, Request, Response};
 use crate::transient::{self, Passes};
-use crate::{SourceName, TokenError, TokenErrorKind, answer, span};
+use crate::{SourceName, TokenError, TokenErrorKind, answer};
+use pgentra_system::http::{HttpClient, HttpError, HttpErrorKind, Request, Response};
+use pgentra_system::span;
 
 /// A wait is lengthened by up to this share, so that machines which failed together do not retry together.
 const JITTER: f64 = 0.1;

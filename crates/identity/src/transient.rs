@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use crate::answer::{self, Refusal};
-use crate::http::Response;
+use pgentra_system::http::Response;
 
 /// A code of Entra's (Microsoft: reference-error-codes).
 struct Code {

@@ -5,12 +5,13 @@
 use std::str::FromStr as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pgentra_emulator::options::{ArcAgent, DateText};
+use pgentra_emulator::options::{AzureArcAgent, DateText};
 use pgentra_emulator::{Clock as CloudClock, Endpoint, Fault, LocalAzure, Options};
 use pgentra_identity::{
-    AccessToken, AssertionSignature, Clock, Cloud, Credential, Env, Files, Refreshed, Resource, Selector,
-    SourceName, SystemClock, TokenErrorKind, World,
+    AccessToken, AssertionSignature, Cloud, Credential, Refreshed, Resource, Selector, SourceName,
+    TokenErrorKind,
 };
+use pgentra_system::{Clock, Env, Files, System, SystemClock};
 use secrecy::ExposeSecret as _;
 
 async fn cloud() -> LocalAzure {
@@ -21,8 +22,8 @@ fn resource() -> Resource {
     Cloud::Public.postgres_resource()
 }
 
-fn world(variables: &[(&str, &str)], files: Files) -> World {
-    World::builder().env(Env::from_map(variables.iter().copied())).files(files).build()
+fn system(variables: &[(&str, &str)], files: Files) -> System {
+    System::builder().env(Env::from_map(variables.iter().copied())).files(files).build()
 }
 
 /// The claims of a token, unverified.
@@ -48,8 +49,8 @@ async fn a_virtual_machine() {
     let address =
         azure.metadata_url().strip_prefix("http://").unwrap().trim_end_matches('/').parse().unwrap();
     // Found by the probe, at its true address.
-    let world = World::builder().route("169.254.169.254", 80, address).build();
-    let credential = Credential::builder(world.clone()).build().unwrap();
+    let system = System::builder().route("169.254.169.254", 80, address).build();
+    let credential = Credential::builder(system.clone()).build().unwrap();
     let first = credential.token(&resource()).await.unwrap();
     check(&first, SourceName::Imds, azure.vm().object_id());
     // The platform keeps its token: asking for another one brings the same.
@@ -62,11 +63,11 @@ async fn a_virtual_machine() {
         Selector::ObjectId(identity.object_id()),
         Selector::ResourceId(identity.resource_id().to_owned()),
     ] {
-        let credential = Credential::builder(world.clone()).selector(selector).build().unwrap();
+        let credential = Credential::builder(system.clone()).selector(selector).build().unwrap();
         check(&credential.token(&resource()).await.unwrap(), SourceName::Imds, identity.object_id());
     }
     let unknown = Selector::ClientId(azure.tenant());
-    let builder = Credential::builder(world).selector(unknown).deadline(Duration::from_secs(1));
+    let builder = Credential::builder(system).selector(unknown).deadline(Duration::from_secs(1));
     let credential = builder.build().unwrap();
     let error = credential.token(&resource()).await.unwrap_err();
     assert_eq!(error.status(), Some(400), "{error}");
@@ -77,13 +78,13 @@ async fn a_virtual_machine() {
 #[tokio::test]
 async fn the_time_of_the_source() {
     let azure = cloud().await;
-    let world = world(&[("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata_url())], Files::in_memory());
+    let system = system(&[("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata_url())], Files::in_memory());
     let hour = Duration::from_secs(3600);
     for (fault, ahead) in [(None, Duration::ZERO), (Some(Fault::ClockAhead(hour)), hour)] {
         if let Some(fault) = fault {
             azure.faults().push(Endpoint::ImdsToken, fault);
         }
-        let credential = Credential::builder(world.clone()).build().unwrap();
+        let credential = Credential::builder(system.clone()).build().unwrap();
         let token = credential.token(&resource()).await.unwrap();
         // The date has no fractions of a second.
         let difference = token.source_time().unwrap() + Duration::from_secs(1);
@@ -91,7 +92,7 @@ async fn the_time_of_the_source() {
         assert!((ahead..ahead + Duration::from_secs(60)).contains(&difference), "{difference:?}");
     }
     azure.faults().push(Endpoint::ImdsToken, Fault::ClockBehind(48 * hour));
-    let error = Credential::builder(world).build().unwrap().token(&resource()).await.unwrap_err();
+    let error = Credential::builder(system).build().unwrap().token(&resource()).await.unwrap_err();
     assert_eq!(error.kind(), TokenErrorKind::Expired);
     assert!(error.hint().unwrap().contains("min ahead of the token source's"), "{:?}", error.hint());
     azure.stop().await;
@@ -103,8 +104,8 @@ async fn an_app_service() {
     let app = azure.app_service();
     let variables =
         [("IDENTITY_ENDPOINT", app.endpoint.as_str()), ("IDENTITY_HEADER", app.header.expose_secret())];
-    let world = world(&variables, Files::in_memory());
-    let credential = Credential::builder(world.clone()).build().unwrap();
+    let system = system(&variables, Files::in_memory());
+    let credential = Credential::builder(system.clone()).build().unwrap();
     check(&credential.token(&resource()).await.unwrap(), SourceName::AppService, azure.vm().object_id());
     let identity = azure.user_assigned();
     for selector in [
@@ -112,7 +113,7 @@ async fn an_app_service() {
         Selector::ObjectId(identity.object_id()),
         Selector::ResourceId(identity.resource_id().to_owned()),
     ] {
-        let credential = Credential::builder(world.clone()).selector(selector).build().unwrap();
+        let credential = Credential::builder(system.clone()).selector(selector).build().unwrap();
         check(&credential.token(&resource()).await.unwrap(), SourceName::AppService, identity.object_id());
     }
     azure.stop().await;
@@ -121,7 +122,8 @@ async fn an_app_service() {
 #[tokio::test]
 async fn a_cloud_shell() {
     let azure = cloud().await;
-    let credential = Credential::builder(world(&[("MSI_ENDPOINT", azure.cloud_shell())], Files::in_memory()));
+    let credential =
+        Credential::builder(system(&[("MSI_ENDPOINT", azure.cloud_shell())], Files::in_memory()));
     let token = credential.build().unwrap().token(&resource()).await.unwrap();
     check(&token, SourceName::CloudShell, azure.administrator().object_id());
     assert_eq!(claims(&token)["upn"], azure.administrator().user_principal_name());
@@ -143,14 +145,14 @@ async fn a_pod() {
         ("AZURE_AUTHORITY_HOST", azure.authority_host()),
         ("SSL_CERT_FILE", "/ca.pem"),
     ];
-    let credential = Credential::builder(world(&variables, files.clone())).build().unwrap();
+    let credential = Credential::builder(system(&variables, files.clone())).build().unwrap();
     let token = credential.token(&resource()).await.unwrap();
     check(&token, SourceName::WorkloadIdentity, azure.application().object_id());
 
     // The kubelet has replaced the file by the token of another account: it is read anew, and refused.
     let other = azure.federation().token_of("default", "stranger", "api://AzureADTokenExchange").unwrap();
     files.put("/token", other.expose_secret());
-    let short = Credential::builder(world(&variables, files.clone())).deadline(Duration::from_secs(1));
+    let short = Credential::builder(system(&variables, files.clone())).deadline(Duration::from_secs(1));
     let error = short.build().unwrap().token(&resource()).await.unwrap_err();
     assert!(error.code().is_some_and(|code| code.starts_with("AADSTS7")), "{error:?}");
     assert!(error.hint().unwrap().contains("subject"), "{:?}", error.hint());
@@ -158,7 +160,7 @@ async fn a_pod() {
     // Without the local authority the connection is not trusted.
     let untrusted =
         variables.iter().copied().filter(|(name, _)| *name != "SSL_CERT_FILE").collect::<Vec<_>>();
-    let credential = Credential::builder(world(&untrusted, files)).build().unwrap();
+    let credential = Credential::builder(system(&untrusted, files)).build().unwrap();
     let error = credential.token(&resource()).await.unwrap_err();
     assert_eq!((error.kind(), error.attempts()), (TokenErrorKind::Network, 1), "{error}");
     azure.stop().await;
@@ -192,7 +194,7 @@ async fn an_application_with_a_secret() {
     let azure = cloud().await;
     let (ids, secret) = (ids(&azure), azure.application().secret().expose_secret());
     let variables = application(&ids, &[("AZURE_CLIENT_SECRET", secret)]);
-    let credential = Credential::builder(world(&variables, files(&azure))).build().unwrap();
+    let credential = Credential::builder(system(&variables, files(&azure))).build().unwrap();
     let token = credential.token(&resource()).await.unwrap();
     check(&token, SourceName::ClientSecret, azure.application().object_id());
     azure.stop().await;
@@ -206,7 +208,7 @@ async fn an_application_with_a_certificate() {
     let certificate = azure.new_client_certificate().await.unwrap();
     files.put("/cert", certificate.pem().expose_secret());
     for signature in [AssertionSignature::Ps256, AssertionSignature::Rs256] {
-        let builder = Credential::builder(world(&variables, files.clone())).assertion_signature(signature);
+        let builder = Credential::builder(system(&variables, files.clone())).assertion_signature(signature);
         let token = builder.build().unwrap().token(&resource()).await.unwrap();
         check(&token, SourceName::ClientCertificate, azure.application().object_id());
     }
@@ -225,7 +227,7 @@ async fn an_application_with_a_certificate() {
         let ask = async |password| {
             let password = [("AZURE_CLIENT_CERTIFICATE_PASSWORD", password)];
             let variables = variables.iter().copied().chain(password).collect::<Vec<_>>();
-            Credential::builder(world(&variables, files.clone())).build().unwrap().token(&resource()).await
+            Credential::builder(system(&variables, files.clone())).build().unwrap().token(&resource()).await
         };
         check(&ask("hunter2").await.unwrap(), SourceName::ClientCertificate, azure.application().object_id());
         let error = ask("hunter3").await.unwrap_err();
@@ -235,7 +237,7 @@ async fn an_application_with_a_certificate() {
     #[cfg(not(feature = "pkcs12"))]
     {
         files.put("/cert", b"\x30\x82".as_slice());
-        let error = Credential::builder(world(&variables, files))
+        let error = Credential::builder(system(&variables, files))
             .build()
             .unwrap()
             .token(&resource())
@@ -257,7 +259,7 @@ async fn a_service_fabric_node() {
             ("IDENTITY_HEADER", node.header.expose_secret()),
             ("IDENTITY_SERVER_THUMBPRINT", thumbprint),
         ];
-        let credential = Credential::builder(world(&variables, Files::in_memory())).build().unwrap();
+        let credential = Credential::builder(system(&variables, Files::in_memory())).build().unwrap();
         let result = credential.token(&resource()).await;
         match result {
             Ok(token) if trusted => check(&token, SourceName::ServiceFabric, azure.vm().object_id()),
@@ -280,12 +282,12 @@ async fn a_machine_learning_compute() {
         ("MSI_SECRET", compute.secret.expose_secret()),
         ("DEFAULT_IDENTITY_CLIENT_ID", &client_id),
     ];
-    let world = world(&variables, Files::in_memory());
-    let credential = Credential::builder(world.clone()).build().unwrap();
+    let system = system(&variables, Files::in_memory());
+    let credential = Credential::builder(system.clone()).build().unwrap();
     check(&credential.token(&resource()).await.unwrap(), SourceName::AzureMl, azure.vm().object_id());
     let identity = azure.user_assigned();
     let credential =
-        Credential::builder(world).selector(Selector::ClientId(identity.client_id())).build().unwrap();
+        Credential::builder(system).selector(Selector::ClientId(identity.client_id())).build().unwrap();
     check(&credential.token(&resource()).await.unwrap(), SourceName::AzureMl, identity.object_id());
     azure.stop().await;
 }
@@ -302,7 +304,7 @@ async fn an_app_service_of_2017() {
             ("MSI_SECRET", app.header.expose_secret()),
             ("WEBSITE_SITE_NAME", "site"),
         ];
-        let credential = Credential::builder(world(&variables, Files::in_memory())).build().unwrap();
+        let credential = Credential::builder(system(&variables, Files::in_memory())).build().unwrap();
         let token = credential.token(&resource()).await.unwrap();
         check(&token, SourceName::AppService2017, azure.vm().object_id());
         azure.stop().await;
@@ -335,7 +337,7 @@ async fn jobs_of_build_services() {
     ];
     for (source, variables) in hosts {
         let variables = application(&ids, &variables);
-        let credential = Credential::builder(world(&variables, files(&azure))).build().unwrap();
+        let credential = Credential::builder(system(&variables, files(&azure))).build().unwrap();
         let token = credential.token(&resource()).await.unwrap();
         check(&token, source, azure.application().object_id());
     }
@@ -357,7 +359,7 @@ async fn a_pod_with_an_identity_binding() {
             ("AZURE_KUBERNETES_CA_FILE", "/proxy-ca.pem"),
         ],
     );
-    let credential = Credential::builder(world(&variables, files.clone())).build().unwrap();
+    let credential = Credential::builder(system(&variables, files.clone())).build().unwrap();
     let token = credential.token(&resource()).await.unwrap();
     check(&token, SourceName::WorkloadIdentity, azure.application().object_id());
     // While the file is being replaced it is empty for a moment: the authority read before is still trusted.
@@ -376,12 +378,12 @@ async fn a_pod_with_an_identity_binding() {
 async fn an_arc_agent_that_names_a_file_elsewhere() {
     let keys = tempfile::tempdir().unwrap();
     let mut options = Options::new(CloudClock::following(|| SystemClock.now()));
-    options.arc = Some(ArcAgent::new(keys.path()));
+    options.arc = Some(AzureArcAgent::new(keys.path()));
     let azure = LocalAzure::start(options).await.unwrap();
     let agent = azure.arc().unwrap();
     let variables =
         [("IDENTITY_ENDPOINT", agent.identity_endpoint.as_str()), ("IMDS_ENDPOINT", &agent.imds_endpoint)];
-    let credential = Credential::builder(world(&variables, Files::real())).build().unwrap();
+    let credential = Credential::builder(system(&variables, Files::real())).build().unwrap();
     let error = credential.token(&resource()).await.unwrap_err();
     assert_eq!((error.kind(), error.source_name()), (TokenErrorKind::BadAnswer, Some(SourceName::AzureArc)));
     assert!(error.to_string().contains("not in the agent's folder"), "{error}");
@@ -394,7 +396,7 @@ async fn faults_are_overcome_or_named() {
     let variables = [("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata_url())];
     let ask = async || {
         let credential =
-            Credential::builder(world(&variables, Files::in_memory())).deadline(Duration::from_secs(3));
+            Credential::builder(system(&variables, Files::in_memory())).deadline(Duration::from_secs(3));
         credential.build().unwrap().token(&resource()).await
     };
     azure.faults().push(Endpoint::ImdsToken, Fault::throttled(Duration::from_secs(60)));

@@ -8,13 +8,11 @@ mod stage;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pgentra_identity::{
-    AccessToken, Call, Credential, Finished, Processes, Selector, SourceName, TokenError, TokenErrorKind,
-    World,
-};
+use pgentra_identity::{AccessToken, Credential, Selector, SourceName, TokenError, TokenErrorKind};
+use pgentra_system::{Call, Finished, Processes, System};
 use tokio::time::Instant;
 
-use crate::stage::{Answer, POSTGRESQL, Service, closed_port, jwt, world};
+use crate::stage::{Answer, POSTGRESQL, Service, closed_port, jwt, system};
 
 const CLIENT: &str = "853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a";
 
@@ -32,8 +30,8 @@ fn of_entra(code: &str) -> String {
     format!(r#"{{"error":"invalid_client","error_description":"{code}: in words. Trace ID: x"}}"#)
 }
 
-fn pod(authority: &str) -> World {
-    world(&[
+fn pod(authority: &str) -> System {
+    system(&[
         ("AZURE_CLIENT_ID", CLIENT),
         ("AZURE_TENANT_ID", "contoso.example"),
         ("AZURE_FEDERATED_TOKEN_FILE", "/token"),
@@ -112,8 +110,8 @@ async fn a_wait_that_is_asked_for_is_kept_in_both_forms() {
     }
 }
 
-fn vm(service: &str) -> World {
-    world(&[("AZURE_POD_IDENTITY_AUTHORITY_HOST", service)]).build()
+fn vm(service: &str) -> System {
+    system(&[("AZURE_POD_IDENTITY_AUTHORITY_HOST", service)]).build()
 }
 
 const NOT_FOUND: &str = r#"{"error":"invalid_request","error_description":"Identity not found"}"#;
@@ -173,8 +171,8 @@ async fn an_identity_that_stays_unknown_is_an_error_that_says_so() {
 }
 
 /// 169.254.169.254 is at this address.
-fn machine(service: std::net::SocketAddr, processes: Processes) -> World {
-    world(&[]).processes(processes).route("169.254.169.254", 80, service).build()
+fn machine(service: std::net::SocketAddr, processes: Processes) -> System {
+    system(&[]).processes(processes).route("169.254.169.254", 80, service).build()
 }
 
 #[tokio::test(start_paused = true)]
@@ -231,8 +229,8 @@ async fn a_laptop_with_a_tool_waits_no_longer_than_before() {
     let (closed, _socket) = closed_port();
     for (address, most) in [(slow.address, 2.1), (closed, 0.1)] {
         for (name, source) in [("az", SourceName::AzureCli), ("azd", SourceName::AzureDeveloperCli)] {
-            let world = machine(address, tool(name, output.clone()));
-            let credential = Credential::builder(world).build().unwrap();
+            let system = machine(address, tool(name, output.clone()));
+            let credential = Credential::builder(system).build().unwrap();
             let (token, took) = timed(ask(&credential)).await;
             assert_eq!(token.unwrap().source(), source);
             assert!(took < most, "{name}: {took}");
@@ -258,7 +256,7 @@ async fn a_port_of_this_machine_that_is_closed_is_told_at_once() {
     assert!(error.unwrap_err().attempts() == 3 && took < 0.9, "{took}");
     // The token service of App Service is on this machine, and late at a cold start: it is waited for.
     let endpoint = format!("http://{address}/msi/token");
-    let app = world(&[("IDENTITY_ENDPOINT", &endpoint), ("IDENTITY_HEADER", "secret-header")]).build();
+    let app = system(&[("IDENTITY_ENDPOINT", &endpoint), ("IDENTITY_HEADER", "secret-header")]).build();
     let (error, took) = timed(ask(&Credential::builder(app).build().unwrap())).await;
     assert!(error.unwrap_err().attempts() == 5 && took > 7.4, "{took}");
 }
@@ -270,7 +268,7 @@ async fn a_token_service_of_a_platform_that_is_not_ready_is_asked_again() {
     {
         let service = Service::start(&[Answer::new(status, "{}"), Answer::token()]).await;
         let endpoint = format!("{}/msi/token", service.url());
-        let app = world(&[("IDENTITY_ENDPOINT", &endpoint), ("IDENTITY_HEADER", "secret-header")]).build();
+        let app = system(&[("IDENTITY_ENDPOINT", &endpoint), ("IDENTITY_HEADER", "secret-header")]).build();
         assert_eq!(ask(&Credential::builder(app).build().unwrap()).await.is_ok(), again, "{status}");
     }
 }
@@ -286,8 +284,8 @@ async fn a_span_of_time_is_rounded() {
 }
 
 fn exec(output: &str) -> Credential {
-    let world = world(&[]).processes(tool("give-token", output.to_owned())).build();
-    Credential::builder(world).command(["give-token"]).build().unwrap()
+    let system = system(&[]).processes(tool("give-token", output.to_owned())).build();
+    Credential::builder(system).command(["give-token"]).build().unwrap()
 }
 
 #[tokio::test]
@@ -318,7 +316,7 @@ async fn tools_are_started_without_colours() {
             Err(std::io::ErrorKind::NotFound.into())
         });
         let credential =
-            Credential::builder(world(&[]).processes(processes).build()).source(source).build().unwrap();
+            Credential::builder(system(&[]).processes(processes).build()).source(source).build().unwrap();
         ask(&credential).await.unwrap_err();
         let call = seen.lock().unwrap().clone().unwrap();
         assert_eq!(call.program, program);
@@ -377,7 +375,7 @@ async fn a_command_that_fails_is_told_so_that_it_can_be_repeated() {
         let processes = Processes::scripted(move |_| {
             Ok(Finished { code: Some(3), stdout: Vec::new().into(), stderr: stderr.as_bytes().to_vec() })
         });
-        let credential = Credential::builder(world(&[]).processes(processes).build());
+        let credential = Credential::builder(system(&[]).processes(processes).build());
         let error = ask(&credential.command(words.iter().copied()).build().unwrap()).await.unwrap_err();
         assert!(
             error.to_string().ends_with(says) || error.to_string().contains(&format!("{says} ")),
@@ -393,11 +391,11 @@ fn a_tenant_that_cannot_be_one_is_an_error() {
         ["a b", "", "-x", "../common", "contoso.example/x", ".example", "ä.example", "a\nb", &"a".repeat(254)]
     {
         for source in [SourceName::Imds, SourceName::AzureCli, SourceName::WorkloadIdentity] {
-            let built = Credential::builder(world(&[]).build()).source(source).tenant(tenant).build();
+            let built = Credential::builder(system(&[]).build()).source(source).tenant(tenant).build();
             assert!(built.unwrap_err().hint().unwrap().contains("GUID"), "{tenant}");
         }
     }
     for tenant in ["contoso.onmicrosoft.com", "72f988bf-86f1-41af-91ab-2d7cd011db47", "common"] {
-        assert!(Credential::builder(world(&[]).build()).tenant(tenant).build().is_ok(), "{tenant}");
+        assert!(Credential::builder(system(&[]).build()).tenant(tenant).build().is_ok(), "{tenant}");
     }
 }

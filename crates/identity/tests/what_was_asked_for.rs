@@ -7,12 +7,12 @@ mod stage;
 use std::time::Duration;
 
 use pgentra_identity::{
-    AccessToken, Cloud, Credential, Finished, Processes, Resource, Selector, SourceName, TokenError,
-    TokenErrorKind,
+    AccessToken, Cloud, Credential, Resource, Selector, SourceName, TokenError, TokenErrorKind,
 };
+use pgentra_system::{Finished, Processes};
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::stage::{Answer, POSTGRESQL, Service, jwt, world};
+use crate::stage::{Answer, POSTGRESQL, Service, jwt, system};
 
 const MANAGEMENT: &str = "https://management.azure.com";
 const CLIENT: &str = "853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a";
@@ -74,8 +74,8 @@ async fn a_token_for_something_else_is_refused() {
     ] {
         let service = Service::start(&[Answer::new(200, answer(aud, stated))]).await;
         let url = service.url();
-        let world = world(&[("AZURE_POD_IDENTITY_AUTHORITY_HOST", url.as_str())]).build();
-        let credential = Credential::builder(world).build().unwrap();
+        let system = system(&[("AZURE_POD_IDENTITY_AUTHORITY_HOST", url.as_str())]).build();
+        let credential = Credential::builder(system).build().unwrap();
         let case = format!("asked {asked}, aud {aud:?}, stated {stated:?}");
         match ask(&credential, asked).await {
             Ok(_) => assert!(is_right, "{case}: it was handed out"),
@@ -115,7 +115,7 @@ async fn every_source_is_held_to_it() {
         (SourceName::ClientSecret, with(&[("AZURE_CLIENT_SECRET", "s")])),
         (SourceName::WorkloadIdentity, with(&[("AZURE_FEDERATED_TOKEN_FILE", "/token")])),
     ] {
-        let credential = Credential::builder(world(&variables).build()).source(source).build().unwrap();
+        let credential = Credential::builder(system(&variables).build()).source(source).build().unwrap();
         let error = ask(&credential, POSTGRESQL).await.unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::Audience, "{source}: {error}");
         assert!(error.to_string().contains("https://vault.azure.net"), "{source}: {error}");
@@ -125,7 +125,7 @@ async fn every_source_is_held_to_it() {
         let processes = Processes::scripted(move |_| {
             Ok(Finished { code: Some(0), stdout: output.clone().into(), stderr: Vec::new() })
         });
-        let builder = Credential::builder(world(&[]).processes(processes).build()).command(["give-token"]);
+        let builder = Credential::builder(system(&[]).processes(processes).build()).command(["give-token"]);
         let error = ask(&builder.source(source).build().unwrap(), POSTGRESQL).await.unwrap_err();
         assert_eq!(error.kind(), TokenErrorKind::Audience, "{source}: {error}");
         let hint = error.hint().unwrap();
@@ -139,8 +139,8 @@ async fn a_wrong_token_does_not_replace_a_right_one() {
     let wrong = answer(Some("\"https://vault.azure.net\""), None);
     let service = Service::start(&[Answer::new(200, right), Answer::new(200, wrong)]).await;
     let url = service.url();
-    let world = world(&[("AZURE_POD_IDENTITY_AUTHORITY_HOST", url.as_str())]).build();
-    let credential = Credential::builder(world).build().unwrap();
+    let system = system(&[("AZURE_POD_IDENTITY_AUTHORITY_HOST", url.as_str())]).build();
+    let credential = Credential::builder(system).build().unwrap();
     let token = ask(&credential, POSTGRESQL).await.unwrap();
     let resource = POSTGRESQL.parse().unwrap();
     let error = credential.refresh(&resource, &token).await.unwrap_err();
@@ -171,7 +171,7 @@ async fn localhost_is_one_listener() {
             [("IDENTITY_ENDPOINT", endpoint.as_str()), ("IDENTITY_HEADER", "secret-header")],
             [("MSI_ENDPOINT", endpoint.as_str()), ("MSI_SECRET", "secret-header")],
         ] {
-            let builder = Credential::builder(world(&variables).build()).deadline(Duration::from_secs(3));
+            let builder = Credential::builder(system(&variables).build()).deadline(Duration::from_secs(3));
             let identity = Selector::ClientId(CLIENT.parse().unwrap());
             let credential = builder.selector(identity).build().unwrap();
             let error = ask(&credential, POSTGRESQL).await.unwrap_err();
@@ -181,6 +181,6 @@ async fn localhost_is_one_listener() {
         // Written out, it is asked.
         let endpoint = format!("http://[::1]:{port}/msi/token");
         let variables = [("IDENTITY_ENDPOINT", endpoint.as_str()), ("IDENTITY_HEADER", "secret-header")];
-        ask(&Credential::builder(world(&variables).build()).build().unwrap(), POSTGRESQL).await.unwrap();
+        ask(&Credential::builder(system(&variables).build()).build().unwrap(), POSTGRESQL).await.unwrap();
     }
 }

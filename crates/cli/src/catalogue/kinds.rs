@@ -3,10 +3,10 @@
 use std::error::Error;
 use std::io;
 
-use pgentra_admin::{AzureError, AzureErrorKind};
+use pgentra_azure::{AzureError, AzureErrorKind};
 use pgentra_connect::{ConnectError, ConnectErrorKind, Refusal, TlsFailure};
-use pgentra_identity::http::{HttpError, HttpErrorKind};
 use pgentra_identity::{SourceName, TokenError, TokenErrorKind};
+use pgentra_system::http::{HttpError, HttpErrorKind};
 
 use super::Finding;
 

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use pgentra_connect::Connector;
-use pgentra_identity::World;
+use pgentra_system::System;
 
 use crate::arguments::{Exec, Psql};
 use crate::problem::{Blame, Outcome, Problem};
@@ -13,14 +13,14 @@ use crate::progress::waiting;
 use crate::sign_in;
 
 /// Replaces this process by psql, signed in.
-pub(crate) async fn psql(world: &World, arguments: Psql) -> Outcome {
-    let connector = sign_in::connector(world, &arguments.connection, &arguments.identity)?;
+pub(crate) async fn psql(system: &System, arguments: Psql) -> Outcome {
+    let connector = sign_in::connector(system, &arguments.connection, &arguments.identity)?;
     become_program(&connector, "psql".into(), arguments.arguments).await
 }
 
 /// Replaces this process by any libpq program, signed in.
-pub(crate) async fn exec(world: &World, arguments: Exec) -> Outcome {
-    let connector = sign_in::connector(world, &arguments.connection, &arguments.identity)?;
+pub(crate) async fn exec(system: &System, arguments: Exec) -> Outcome {
+    let connector = sign_in::connector(system, &arguments.connection, &arguments.identity)?;
     let mut words = arguments.program.into_iter();
     let program = words.next().ok_or_else(|| Problem::new(Blame::Usage, "no program named"))?;
     become_program(&connector, program, words.collect()).await

@@ -1,7 +1,7 @@
 //! `pgentra query`.
 
 use pgentra_connect::{Session, quote};
-use pgentra_identity::World;
+use pgentra_system::System;
 use serde::Serialize;
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::{DbError, ErrorPosition};
@@ -17,9 +17,9 @@ use crate::{output, sign_in};
 
 /// Runs each SQL text in its own implicit transaction, as `psql -c` does, and prints the results. What the server notices goes
 /// to stderr.
-pub(crate) async fn run(world: &World, arguments: Query) -> Outcome {
-    let scripts = arguments.scripts.read(world).await?;
-    let connector = sign_in::connector(world, &arguments.connection, &arguments.identity)?;
+pub(crate) async fn run(system: &System, arguments: Query) -> Outcome {
+    let scripts = arguments.scripts.read(system).await?;
+    let connector = sign_in::connector(system, &arguments.connection, &arguments.identity)?;
     let session = sign_in::connect(&connector).await?;
     session.on_notice(|notice| {
         let told = notice_text(notice);

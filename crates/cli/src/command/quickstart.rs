@@ -1,7 +1,7 @@
 //! `pgentra quickstart`: the article "Connect with Managed Identity to Azure Database for PostgreSQL", start to end.
 
-use pgentra_identity::World;
-use pgentra_proxy::gateway::Flavour;
+use pgentra_gateway::Flavour;
+use pgentra_system::System;
 use serde::Serialize;
 
 use crate::arguments::{FixedPlaces, Format, Host, Quickstart};
@@ -17,11 +17,11 @@ use crate::text::{Text, bold, faint, text};
 const ROLE: &str = "myuser";
 
 /// Plays the article on a local cloud of its own, which is gone in the end.
-pub(crate) async fn run(world: &World, arguments: Quickstart) -> Outcome {
+pub(crate) async fn run(system: &System, arguments: Quickstart) -> Outcome {
     let stop = up::end_on_signals()?;
     let progress = Progress::new();
     let name = format!("quickstart-{}", std::process::id());
-    let folder = folder::of(world.env(), &name);
+    let folder = folder::of(system.env(), &name);
     let options = CloudOptions {
         folder: folder.clone(),
         database: arguments.database.clone(),
@@ -31,7 +31,7 @@ pub(crate) async fn run(world: &World, arguments: Quickstart) -> Outcome {
     };
     let cloud = tokio::select! {
         () = stop.cancelled() => Err(interrupted()),
-        started = LocalCloud::start(world, options, &progress) => started,
+        started = LocalCloud::start(system, options, &progress) => started,
     };
     let played = match cloud {
         Ok(cloud) => {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::error::Error;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
-use pgentra_identity::World;
+use pgentra_system::System;
 use tokio::io::AsyncReadExt as _;
 
 use crate::problem::{Blame, Outcome, Problem};
@@ -37,30 +37,30 @@ impl Scripts {
     ///
     /// # Errors
     /// A file that cannot be read, is too long or is not UTF-8; nothing to run.
-    pub(crate) async fn read(&self, world: &World) -> Outcome<Vec<Sql>> {
+    pub(crate) async fn read(&self, system: &System) -> Outcome<Vec<Sql>> {
         if self.0.is_empty() {
             if std::io::stdin().is_terminal() {
                 return Err(Problem::new(Blame::Usage, "there is no SQL to run").hint(
                     "give it with -c SQL, -f FILE or on standard input; `pgentra psql` is for typing it",
                 ));
             }
-            return Ok(vec![read(world, Path::new("-")).await?]);
+            return Ok(vec![read(system, Path::new("-")).await?]);
         }
         let mut read_so_far = Vec::new();
         for script in &self.0 {
             read_so_far.push(match script {
                 Script::Text(text) => Sql { text: text.clone(), file: None },
-                Script::File(path) => read(world, path).await?,
+                Script::File(path) => read(system, path).await?,
             });
         }
         Ok(read_so_far)
     }
 }
 
-async fn read(world: &World, path: &Path) -> Outcome<Sql> {
+async fn read(system: &System, path: &Path) -> Outcome<Sql> {
     let is_stdin = path == Path::new("-");
     let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
-    let text = if is_stdin { read_stdin().await } else { world.files().read_text(path, FILE_LIMIT) };
+    let text = if is_stdin { read_stdin().await } else { system.files().read_text(path, FILE_LIMIT) };
     let text = text.map_err(|error| {
         Problem::new(Blame::Usage, format!("cannot read {name}: {error}"))
             .hint("-f names a file of SQL, of 64 MiB at most; -f - reads standard input")

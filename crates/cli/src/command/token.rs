@@ -1,6 +1,7 @@
 //! `pgentra token`.
 
-use pgentra_identity::{AccessToken, UnverifiedClaims, World};
+use pgentra_identity::{AccessToken, UnverifiedClaims};
+use pgentra_system::System;
 use serde::Serialize;
 use serde_json::json;
 
@@ -11,8 +12,8 @@ use crate::progress::waiting;
 use crate::{output, sign_in};
 
 /// Prints an access token on stdout.
-pub(crate) async fn run(world: &World, arguments: Token) -> Outcome {
-    let (credential, resource) = sign_in::credential(world, &arguments.identity)?;
+pub(crate) async fn run(system: &System, arguments: Token) -> Outcome {
+    let (credential, resource) = sign_in::credential(system, &arguments.identity)?;
     let token = waiting("waiting for a token", credential.token(&resource)).await?;
     if arguments.decode {
         return decode(&token, arguments.output.output);

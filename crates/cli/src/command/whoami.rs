@@ -3,7 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pgentra_connect::{quote, role_candidates};
-use pgentra_identity::{AccessToken, Credential, TokenKind, UnverifiedClaims, Verdict, World};
+use pgentra_identity::{AccessToken, Credential, TokenKind, UnverifiedClaims, Verdict};
+use pgentra_system::System;
 use serde::Serialize;
 
 use crate::arguments::{Format, Whoami};
@@ -13,13 +14,13 @@ use crate::text::{Text, bold, faint, text};
 use crate::{output, sign_in};
 
 /// Gets a token and prints whose it is.
-pub(crate) async fn run(world: &World, arguments: Whoami) -> Outcome {
-    let (credential, resource) = sign_in::credential(world, &arguments.identity)?;
+pub(crate) async fn run(system: &System, arguments: Whoami) -> Outcome {
+    let (credential, resource) = sign_in::credential(system, &arguments.identity)?;
     let token = waiting("waiting for a token", credential.token(&resource)).await?;
     let found = Found::of(&credential, &token);
     match arguments.output.output {
         Format::Json => output::json(&found),
-        Format::Text => output::result(found.text(world.clock().now())),
+        Format::Text => output::result(found.text(system.clock().now())),
     }
 }
 

@@ -15,7 +15,7 @@ mod tests;
 
 use std::io::IsTerminal as _;
 
-use pgentra_identity::World;
+use pgentra_system::System;
 
 use crate::arguments::{Connection, Doctor, Format, Identity};
 use crate::catalogue::Finding;
@@ -30,17 +30,17 @@ use report::{Found, Line, Report, Stage};
 
 /// Examines the chain and prints what was found; or explains one finding. Checks that passed are folded unless it
 /// `is_verbose` or the report is for others, who cannot ask for more.
-pub(crate) async fn run(world: &World, arguments: Doctor, is_verbose: bool) -> Outcome {
+pub(crate) async fn run(system: &System, arguments: Doctor, is_verbose: bool) -> Outcome {
     if let Some(id) = &arguments.explain {
         return explain(id);
     }
-    let examined = examine(world, &arguments.connection, &arguments.identity);
+    let examined = examine(system, &arguments.connection, &arguments.identity);
     let (mut report, mut redactor) = waiting("checking", examined).await;
     if arguments.redact {
         redactor.apply(&mut report);
     }
     match arguments.output.output {
-        Format::Text => output::result(render::text(&report, marks(world), is_verbose || arguments.redact))?,
+        Format::Text => output::result(render::text(&report, marks(system), is_verbose || arguments.redact))?,
         Format::Json => output::json(&Printed::of(&report, arguments.redact))?,
     }
     match report.first_fatal() {
@@ -55,23 +55,23 @@ pub(crate) async fn run(world: &World, arguments: Doctor, is_verbose: bool) -> O
 }
 
 /// What is found, with what to mask in it.
-async fn examine(world: &World, connection: &Connection, identity: &Identity) -> (Report, Redactor) {
+async fn examine(system: &System, connection: &Connection, identity: &Identity) -> (Report, Redactor) {
     let mut report = Report::new();
     let mut redactor = Redactor::default();
     // Where the chain stopped, the report says why.
-    let _stopped = walk(world, (connection, identity), &mut report, &mut redactor).await;
+    let _stopped = walk(system, (connection, identity), &mut report, &mut redactor).await;
     (report, redactor)
 }
 
 async fn walk(
-    world: &World,
+    system: &System,
     (connection, identity): (&Connection, &Identity),
     report: &mut Report,
     redactor: &mut Redactor,
 ) -> Stage {
-    let settings = settings::check(world, (connection, identity), report, redactor)?;
-    let token = token::check(world, (&settings, identity), report, redactor).await?;
-    let reached = server::check(world, &settings, &token, report).await;
+    let settings = settings::check(system, (connection, identity), report, redactor)?;
+    let token = token::check(system, (&settings, identity), report, redactor).await?;
+    let reached = server::check(system, &settings, &token, report).await;
     redact::strike_out(report, token.expose_secret());
     reached
 }
@@ -83,8 +83,8 @@ fn problem(line: &Line, found: &Found) -> Problem {
 }
 
 /// UTF-8 where the locale says so, by the first of the variables that is set (POSIX, "Internationalization Variables").
-fn marks(world: &World) -> Marks {
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(|name| world.env().get(name));
+fn marks(system: &System) -> Marks {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(|name| system.env().get(name));
     let locale = locale.unwrap_or_default().to_ascii_lowercase();
     if locale.contains("utf-8") || locale.contains("utf8") { Marks::Unicode } else { Marks::Ascii }
 }

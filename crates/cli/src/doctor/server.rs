@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use pgentra_connect::quote;
 use pgentra_connect::{ConnectError, ConnectErrorKind, Connector, Session, SslMode, role_candidates};
-use pgentra_identity::{AccessToken, Cloud, Refreshed, UnverifiedClaims, World};
+use pgentra_identity::{AccessToken, Cloud, Refreshed, UnverifiedClaims};
+use pgentra_system::System;
 use tokio::net::TcpStream;
 
 use super::check::Check;
@@ -21,7 +22,7 @@ struct Reached {
 }
 
 pub(crate) async fn check(
-    world: &World,
+    system: &System,
     settings: &Settings,
     token: &AccessToken,
     report: &mut Report,
@@ -53,7 +54,7 @@ pub(crate) async fn check(
     report.pass(Check::Login, format!("the role {user} may log in", user = quote::name(user)));
     report.pass(Check::Exists, quote::name(connector.target().database()));
     report.pass(Check::Connect, format!("the role {user} may connect", user = quote::name(user)));
-    query(world, &session, report).await?;
+    query(system, &session, report).await?;
     mapping(&session, token, report).await;
     Ok(())
 }
@@ -283,7 +284,7 @@ const WHO: &str = "SELECT current_setting('server_version'), session_user, curre
                    pg_catalog.pg_is_in_recovery(), \
                    pg_catalog.floor(extract(epoch from pg_catalog.clock_timestamp()))::bigint";
 
-async fn query(world: &World, session: &Session, report: &mut Report) -> Stage {
+async fn query(system: &System, session: &Session, report: &mut Report) -> Stage {
     let values = match row(session, WHO).await {
         Ok(values) => values,
         Err(error) => {
@@ -311,7 +312,7 @@ async fn query(world: &World, session: &Session, report: &mut Report) -> Stage {
         report.fact(Check::Query, "replica", "this server is a read replica: roles are made on the primary");
     }
     if let Ok(seconds) = time.parse::<u64>() {
-        let ours = unix(world.clock().now());
+        let ours = unix(system.clock().now());
         let told = format!("{}, {} s from this machine's", date(seconds), ours.abs_diff(seconds));
         report.fact(Check::Query, "the server's clock", told);
     }

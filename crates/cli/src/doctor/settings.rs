@@ -1,7 +1,8 @@
 //! Configuration and source: what was asked for, by whom, and which token source that leads to.
 
 use pgentra_connect::{Connector, Origin, Target};
-use pgentra_identity::{Credential, Resource, SourceName, Verdict, World};
+use pgentra_identity::{Credential, Resource, SourceName, Verdict};
+use pgentra_system::System;
 
 use super::check::Check;
 use super::redact::Redactor;
@@ -20,13 +21,13 @@ pub(crate) struct Settings {
 
 /// Both halves are told of, as neither depends on the other.
 pub(crate) fn check(
-    world: &World,
+    system: &System,
     (connection, identity): (&Connection, &Identity),
     report: &mut Report,
     redactor: &mut Redactor,
 ) -> Stage<Settings> {
-    let target = sign_in::target(world, connection);
-    let credential = sign_in::credential(world, identity);
+    let target = sign_in::target(system, connection);
+    let credential = sign_in::credential(system, identity);
     let target = match target {
         Ok(target) => Ok(tell_target(target, report, redactor)),
         Err(problem) => Err(fail(&problem, Finding::ConnectionSettings, report)),
@@ -43,7 +44,7 @@ pub(crate) fn check(
         Ok(connector) => connector,
         Err(error) => return Err(report.fail(Finding::ConnectionSettings, &error, error.hint())),
     };
-    choice(world, &credential, report);
+    choice(system, &credential, report);
     Ok(Settings { connector, credential, resource })
 }
 
@@ -88,7 +89,7 @@ fn tell_identity(credential: &Credential, resource: &Resource, identity: &Identi
 }
 
 /// Which source is asked and which are not; and whether a proxy would be in the way of other programs.
-fn choice(world: &World, credential: &Credential, report: &mut Report) {
+fn choice(system: &System, credential: &Credential, report: &mut Report) {
     let decision = credential.decision();
     let first = decision.considered().iter().find(|one| one.verdict() == Verdict::First);
     match first {
@@ -103,7 +104,7 @@ fn choice(world: &World, credential: &Credential, report: &mut Report) {
     let never: Vec<_> = never.iter().map(|one| one.source().as_str()).collect();
     report.fact(Check::Source, "not asked", format!("{} (pgentra whoami -v says why)", never.join(", ")));
     match decision.source() {
-        Some(SourceName::Imds) => proxy(world, report),
+        Some(SourceName::Imds) => proxy(system, report),
         _ => report
             .skip(Check::Proxy, "only the metadata service of a VM has an address that a proxy takes over"),
     }
@@ -111,8 +112,8 @@ fn choice(world: &World, credential: &Credential, report: &mut Report) {
 
 /// pgentra asks the metadata service itself. Other programs send what is meant for it to a proxy, which has a metadata
 /// service of its own, or none.
-fn proxy(world: &World, report: &mut Report) {
-    let env = world.env();
+fn proxy(system: &System, report: &mut Report) {
+    let env = system.env();
     let host = env.get("AZURE_POD_IDENTITY_AUTHORITY_HOST").unwrap_or_default();
     let host = host.split("//").nth(1).and_then(|rest| rest.split([':', '/']).next()).unwrap_or(METADATA);
     let first = |names: [&'static str; 4]| names.into_iter().find(|name| env.has(name));

@@ -5,7 +5,8 @@
 use std::time::{Duration, SystemTime};
 
 use pgentra_connect::role_candidates;
-use pgentra_identity::{AccessToken, Cloud, TokenKind, UnverifiedClaims, World};
+use pgentra_identity::{AccessToken, Cloud, TokenKind, UnverifiedClaims};
+use pgentra_system::System;
 
 use super::check::Check;
 use super::redact::Redactor;
@@ -20,7 +21,7 @@ use crate::command::whoami::{date, unix};
 const CLOCKS_AGREE: Duration = Duration::from_secs(120);
 
 pub(crate) async fn check(
-    world: &World,
+    system: &System,
     (settings, identity): (&Settings, &Identity),
     report: &mut Report,
     redactor: &mut Redactor,
@@ -37,12 +38,12 @@ pub(crate) async fn check(
     };
     report.pass(Check::Answer, format!("{} answers", token.source()));
     report.pass(Check::Token, format!("a token from {}", token.source()));
-    claims(world, (settings, identity), &token, (report, redactor))?;
+    claims(system, (settings, identity), &token, (report, redactor))?;
     Ok(token)
 }
 
 fn claims(
-    world: &World,
+    system: &System,
     (settings, identity): (&Settings, &Identity),
     token: &AccessToken,
     (report, redactor): (&mut Report, &mut Redactor),
@@ -52,7 +53,7 @@ fn claims(
         for check in [Check::Form, Check::Audience, Check::Tenant, Check::Owner] {
             report.skip(check, "the token is not a JSON Web Token, so it cannot be read");
         }
-        time(world, token, report);
+        time(system, token, report);
         return Ok(());
     };
     for claim in ["upn", "preferred_username", "unique_name"] {
@@ -67,8 +68,8 @@ fn claims(
     }
     report.pass(Check::Form, "a JSON Web Token; what it says is not verified here");
     audience(settings, &claims, report)?;
-    tenant(world, identity, &claims, report);
-    time(world, token, report);
+    tenant(system, identity, &claims, report);
+    time(system, token, report);
     clock(token, &claims, report);
     owner(&claims, report);
     Ok(())
@@ -124,12 +125,12 @@ fn audience(settings: &Settings, claims: &UnverifiedClaims, report: &mut Report)
 }
 
 /// The tenant of a managed identity is that of its subscription, whatever is named.
-fn tenant(world: &World, identity: &Identity, claims: &UnverifiedClaims, report: &mut Report) {
+fn tenant(system: &System, identity: &Identity, claims: &UnverifiedClaims, report: &mut Report) {
     let Some(tenant) = claims.tenant() else {
         report.skip(Check::Tenant, "the token names no tenant");
         return;
     };
-    let named = identity.tenant.clone().or_else(|| world.env().get("AZURE_TENANT_ID"));
+    let named = identity.tenant.clone().or_else(|| system.env().get("AZURE_TENANT_ID"));
     let other = named.filter(|named| uuid::Uuid::try_parse(named).is_ok_and(|id| Ok(id) != tenant.parse()));
     match other {
         Some(other) => report.warn(
@@ -142,8 +143,8 @@ fn tenant(world: &World, identity: &Identity, claims: &UnverifiedClaims, report:
 }
 
 /// A token that had ended on arrival was no token; this one has time left.
-fn time(world: &World, token: &AccessToken, report: &mut Report) {
-    let left = token.expires_on().duration_since(world.clock().now()).unwrap_or_default().as_secs();
+fn time(system: &System, token: &AccessToken, report: &mut Report) {
+    let left = token.expires_on().duration_since(system.clock().now()).unwrap_or_default().as_secs();
     let summary =
         format!("ends at {}, in {} h {} min", date(unix(token.expires_on())), left / 3600, left % 3600 / 60);
     report.pass(Check::Time, summary);

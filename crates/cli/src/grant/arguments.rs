@@ -1,5 +1,5 @@
 use clap::Args;
-use pgentra_admin::roles::RoleName;
+use pgentra_roles::RoleName;
 
 use crate::arguments::{Identity, Output, Server};
 use crate::identity::Azure;

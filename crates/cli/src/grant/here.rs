@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use pgentra_admin::arm::Wanted;
+use pgentra_azure::arm::Wanted;
 use pgentra_connect::{Connector, Layers, Target};
-use pgentra_identity::http::Request;
-use pgentra_identity::{Cloud, Credential, Selector, SourceName, World};
+use pgentra_identity::{Cloud, Credential, Selector, SourceName};
+use pgentra_system::System;
+use pgentra_system::http::Request;
 use serde_json::Value;
 
 use super::role::Database;
@@ -16,13 +17,13 @@ use crate::problem::Outcome;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether the metadata service says that this is the machine with this resource id.
-pub(super) async fn is_here(world: &World, id: &str) -> bool {
-    let base = world.env().get("AZURE_POD_IDENTITY_AUTHORITY_HOST");
+pub(super) async fn is_here(system: &System, id: &str) -> bool {
+    let base = system.env().get("AZURE_POD_IDENTITY_AUTHORITY_HOST");
     let base = base.unwrap_or_else(|| "http://169.254.169.254".to_owned());
     let url = format!("{}/metadata/instance?api-version=2021-02-01", base.trim_end_matches('/'));
     let request = Request::get(&url).and_then(|request| request.header("metadata", "true"));
     let Ok(request) = request else { return false };
-    let answer = world.http().send(request.limit(PATIENCE).connect_limit(PATIENCE)).await;
+    let answer = system.http().send(request.limit(PATIENCE).connect_limit(PATIENCE)).await;
     let told = answer.ok().and_then(|answer| serde_json::from_slice::<Value>(answer.body()).ok());
     told.is_some_and(|told| {
         told["compute"]["resourceId"].as_str().is_some_and(|here| here.eq_ignore_ascii_case(id))
@@ -31,7 +32,7 @@ pub(super) async fn is_here(world: &World, id: &str) -> bool {
 
 /// Signs in as the role with the machine's token.
 pub(super) async fn sign_in(
-    world: &World,
+    system: &System,
     database: &Database,
     role: &str,
     (wanted, cloud): (&Wanted, Cloud),
@@ -42,13 +43,13 @@ pub(super) async fn sign_in(
         ("user", database.user_of(role)),
         ("dbname", "postgres".to_owned()),
     ];
-    let target = Target::resolve(&Layers::gather(None, &flags, world.env(), world.files())?)?;
+    let target = Target::resolve(&Layers::gather(None, &flags, system.env(), system.files())?)?;
     let selector = match wanted {
         Wanted::SystemAssigned => Selector::Default,
         Wanted::UserAssigned(one) => Selector::ClientId(one.client_id),
     };
     let credential =
-        Credential::builder(world.clone()).source(SourceName::Imds).selector(selector).build()?;
+        Credential::builder(system.clone()).source(SourceName::Imds).selector(selector).build()?;
     let session = Connector::new(target, credential, cloud.postgres_resource())?.connect().await?;
     query::results(&session, "SELECT current_user").await?;
     Ok(session.close().await?)

@@ -7,11 +7,11 @@ mod role;
 
 use std::time::Duration;
 
-use pgentra_admin::arm::{ResourceManager, Vm, Wanted};
-use pgentra_admin::graph::{Graph, Search};
-use pgentra_admin::roles::Flavour;
+use pgentra_azure::arm::{ResourceManager, Vm, Wanted};
+use pgentra_azure::graph::{Graph, Search};
 use pgentra_connect::quote;
-use pgentra_identity::World;
+use pgentra_roles::Flavour;
+use pgentra_system::System;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -78,8 +78,8 @@ struct Changed {
 }
 
 /// Checks, shows, asks, does.
-pub(crate) async fn run(world: &World, arguments: Grant) -> Outcome {
-    let grounds = waiting("looking everything up", grounds(world, &arguments)).await?;
+pub(crate) async fn run(system: &System, arguments: Grant) -> Outcome {
+    let grounds = waiting("looking everything up", grounds(system, &arguments)).await?;
     let ids = grounds.ids(&grounds.vm).await?;
     let exists = grounds.database.exists(&arguments.role, ids).await?;
     let assigned = grounds.vm.has(&grounds.wanted);
@@ -105,10 +105,10 @@ pub(crate) async fn run(world: &World, arguments: Grant) -> Outcome {
             ))
         }
     })?;
-    let signed_in = here::is_here(world, &vm.id).await;
+    let signed_in = here::is_here(system, &vm.id).await;
     if signed_in {
         here::sign_in(
-            world,
+            system,
             &grounds.database,
             arguments.role.as_str(),
             (&grounds.wanted, arguments.caller.cloud),
@@ -135,10 +135,10 @@ pub(crate) async fn run(world: &World, arguments: Grant) -> Outcome {
     }
 }
 
-async fn grounds(world: &World, arguments: &Grant) -> Outcome<Grounds> {
+async fn grounds(system: &System, arguments: &Grant) -> Outcome<Grounds> {
     let group = arguments.azure.resource_group.as_deref();
-    let manager = azure::manager(world, &arguments.azure, &arguments.caller).await?;
-    let graph = azure::graph(world, &arguments.azure, &arguments.caller)?;
+    let manager = azure::manager(system, &arguments.azure, &arguments.caller).await?;
+    let graph = azure::graph(system, &arguments.azure, &arguments.caller)?;
     let vm = manager.vm(group, &arguments.vm).await?;
     let wanted = identity::wanted(&manager, group, arguments.identity.as_deref()).await?;
     let mut server = arguments.connection.clone();
@@ -150,7 +150,7 @@ async fn grounds(world: &World, arguments: &Grant) -> Outcome<Grounds> {
         });
     }
     let connection = Connection { conninfo: None, server };
-    let connector = sign_in::connector(world, &connection, &arguments.caller)?;
+    let connector = sign_in::connector(system, &connection, &arguments.caller)?;
     let database = Database::open(connector).await?;
     Ok(Grounds { manager, graph, vm, wanted, database })
 }

@@ -1,9 +1,7 @@
 //! The database's part.
 
-use pgentra_admin::roles::{
-    self, Change, Flavour, Kind, NewRole, Options, Plan, RoleName, Roles, RolesError, RolesFile,
-};
 use pgentra_connect::{Connector, quote};
+use pgentra_roles::{Change, Flavour, Kind, NewRole, Options, Plan, RoleName, Roles, RolesError, RolesFile};
 use uuid::Uuid;
 
 use super::Ids;
@@ -15,7 +13,7 @@ const PRINCIPALS: &str = "postgres";
 /// A server, with an administrator who signs in to it.
 pub(super) struct Database {
     connector: Connector,
-    server: roles::Server,
+    server: pgentra_roles::Server,
     roles: Roles,
 }
 
@@ -24,7 +22,7 @@ impl Database {
     pub(super) async fn open(connector: Connector) -> Outcome<Self> {
         let connector = connector.with_database(PRINCIPALS)?;
         let roles = read(&connector).await?;
-        Ok(Self { server: roles::Server::new(connector.clone()), connector, roles })
+        Ok(Self { server: pgentra_roles::Server::new(connector.clone()), connector, roles })
     }
 
     pub(super) fn flavour(&self) -> Flavour {
@@ -100,8 +98,8 @@ impl Database {
     /// Makes the role.
     pub(super) async fn create(&self, name: &RoleName, ids: Ids) -> Outcome {
         let identity = match (self.flavour(), ids.client_id) {
-            (Flavour::Single, Some(client_id)) => roles::Identity::ClientId(client_id),
-            _ => roles::Identity::ObjectId(ids.object_id),
+            (Flavour::Single, Some(client_id)) => pgentra_roles::Identity::ClientId(client_id),
+            _ => pgentra_roles::Identity::ObjectId(ids.object_id),
         };
         let role =
             NewRole { name: name.clone(), kind: Kind::Service, identity, is_admin: false, is_mfa: false };

@@ -1,9 +1,10 @@
 //! From what a person typed to Resource Manager and Graph.
 
-use pgentra_admin::arm::ResourceManager;
-use pgentra_admin::graph::Graph;
-use pgentra_admin::{Endpoints, InvalidEndpoint};
-use pgentra_identity::{Credential, World};
+use pgentra_azure::arm::ResourceManager;
+use pgentra_azure::graph::Graph;
+use pgentra_azure::{Endpoints, InvalidEndpoint};
+use pgentra_identity::Credential;
+use pgentra_system::System;
 
 use super::arguments::Azure;
 use crate::arguments::Identity;
@@ -11,17 +12,17 @@ use crate::problem::{Blame, Outcome, Problem};
 use crate::sign_in;
 
 /// Resource Manager in the subscription that is meant.
-pub(crate) async fn manager(world: &World, azure: &Azure, caller: &Identity) -> Outcome<ResourceManager> {
-    let (credential, endpoints) = asked(world, azure, caller)?;
-    let subscription = azure.subscription.clone().or_else(|| world.env().get("AZURE_SUBSCRIPTION_ID"));
-    let world = &trusting(world)?;
-    Ok(ResourceManager::new(world, &credential, &endpoints, subscription.as_deref()).await?)
+pub(crate) async fn manager(system: &System, azure: &Azure, caller: &Identity) -> Outcome<ResourceManager> {
+    let (credential, endpoints) = asked(system, azure, caller)?;
+    let subscription = azure.subscription.clone().or_else(|| system.env().get("AZURE_SUBSCRIPTION_ID"));
+    let system = &trusting(system)?;
+    Ok(ResourceManager::new(system, &credential, &endpoints, subscription.as_deref()).await?)
 }
 
 /// Microsoft Graph.
-pub(crate) fn graph(world: &World, azure: &Azure, caller: &Identity) -> Outcome<Graph> {
-    let (credential, endpoints) = asked(world, azure, caller)?;
-    Ok(Graph::new(&trusting(world)?, &credential, &endpoints))
+pub(crate) fn graph(system: &System, azure: &Azure, caller: &Identity) -> Outcome<Graph> {
+    let (credential, endpoints) = asked(system, azure, caller)?;
+    Ok(Graph::new(&trusting(system)?, &credential, &endpoints))
 }
 
 /// The largest file of roots that is read, as for `SSL_CERT_FILE`.
@@ -31,24 +32,24 @@ const ROOTS_LIMIT: usize = 4 * 1024 * 1024;
 pub(crate) const MANAGEMENT_CA: &str = "PGENTRA_MANAGEMENT_CA";
 
 /// A world whose HTTP client trusts the roots that [`MANAGEMENT_CA`] names too.
-pub(crate) fn trusting(world: &World) -> Outcome<World> {
-    let Some(path) = world.env().get(MANAGEMENT_CA) else { return Ok(world.clone()) };
+pub(crate) fn trusting(system: &System) -> Outcome<System> {
+    let Some(path) = system.env().get(MANAGEMENT_CA) else { return Ok(system.clone()) };
     let unusable = |error: Box<dyn std::error::Error + Send + Sync>| {
         Problem::ours("the roots that PGENTRA_MANAGEMENT_CA names cannot be used", error)
             .hint(format!("unset PGENTRA_MANAGEMENT_CA, or put certificates in PEM into {path}"))
     };
-    let pem = world.files().read(&path, ROOTS_LIMIT).map_err(|error| unusable(error.into()))?;
-    let http = world.http().clone().with_extra_roots(&pem).map_err(|error| unusable(error.into()))?;
-    Ok(world.clone().with_http(http))
+    let pem = system.files().read(&path, ROOTS_LIMIT).map_err(|error| unusable(error.into()))?;
+    let http = system.http().clone().with_extra_roots(&pem).map_err(|error| unusable(error.into()))?;
+    Ok(system.clone().with_http(http))
 }
 
-fn asked(world: &World, azure: &Azure, caller: &Identity) -> Outcome<(Credential, Endpoints)> {
+fn asked(system: &System, azure: &Azure, caller: &Identity) -> Outcome<(Credential, Endpoints)> {
     if caller.resource.is_some() {
         return Err(Problem::new(Blame::Usage, "--resource names what tokens for PostgreSQL are for")
             .hint("leave it out: Resource Manager and Graph take tokens of their own"));
     }
-    let (credential, _) = sign_in::credential(world, caller)?;
-    let given = |flag: &Option<String>, name: &str| flag.clone().or_else(|| world.env().get(name));
+    let (credential, _) = sign_in::credential(system, caller)?;
+    let given = |flag: &Option<String>, name: &str| flag.clone().or_else(|| system.env().get(name));
     let mut endpoints = Endpoints::of(caller.cloud).map_err(unusable)?;
     if let Some(url) = given(&azure.management_endpoint, "PGENTRA_MANAGEMENT_ENDPOINT") {
         endpoints = endpoints.with_resource_manager(&url).map_err(unusable)?;

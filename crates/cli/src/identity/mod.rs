@@ -4,10 +4,10 @@ mod arguments;
 pub(crate) mod azure;
 mod shown;
 
-use pgentra_admin::arm::{Administrator, AdministratorKind, ResourceManager, Vm, Wanted};
-use pgentra_admin::graph::{Graph, Principal, PrincipalKind, Search};
+use pgentra_azure::arm::{Administrator, AdministratorKind, ResourceManager, Vm, Wanted};
+use pgentra_azure::graph::{Graph, Principal, PrincipalKind, Search};
 use pgentra_connect::quote;
-use pgentra_identity::World;
+use pgentra_system::System;
 use uuid::Uuid;
 
 use crate::arguments::Format;
@@ -19,19 +19,19 @@ pub(crate) use arguments::{Azure, IdentityCommand};
 use shown::{Admin, Found, Machine};
 
 /// Runs one of the commands.
-pub(crate) async fn run(world: &World, command: IdentityCommand) -> Outcome {
+pub(crate) async fn run(system: &System, command: IdentityCommand) -> Outcome {
     match command {
-        IdentityCommand::Assign(arguments) => assign(world, arguments).await,
-        IdentityCommand::Show(arguments) => show(world, arguments).await,
-        IdentityCommand::Find(arguments) => find(world, arguments).await,
-        IdentityCommand::ServerAdmin(ServerAdmin::List(arguments)) => list(world, arguments).await,
-        IdentityCommand::ServerAdmin(ServerAdmin::Add(arguments)) => add(world, arguments).await,
-        IdentityCommand::ServerAdmin(ServerAdmin::Remove(arguments)) => remove(world, arguments).await,
+        IdentityCommand::Assign(arguments) => assign(system, arguments).await,
+        IdentityCommand::Show(arguments) => show(system, arguments).await,
+        IdentityCommand::Find(arguments) => find(system, arguments).await,
+        IdentityCommand::ServerAdmin(ServerAdmin::List(arguments)) => list(system, arguments).await,
+        IdentityCommand::ServerAdmin(ServerAdmin::Add(arguments)) => add(system, arguments).await,
+        IdentityCommand::ServerAdmin(ServerAdmin::Remove(arguments)) => remove(system, arguments).await,
     }
 }
 
-async fn assign(world: &World, arguments: Assign) -> Outcome {
-    let manager = azure::manager(world, &arguments.azure, &arguments.caller).await?;
+async fn assign(system: &System, arguments: Assign) -> Outcome {
+    let manager = azure::manager(system, &arguments.azure, &arguments.caller).await?;
     let group = arguments.azure.resource_group.as_deref();
     let vm = waiting("asking Azure", manager.vm(group, &arguments.vm)).await?;
     let wanted = wanted(&manager, group, arguments.identity.as_deref()).await?;
@@ -41,7 +41,7 @@ async fn assign(world: &World, arguments: Assign) -> Outcome {
     } else {
         waiting("asking Azure", manager.assign(&vm, &wanted)).await?
     };
-    let graph = azure::graph(world, &arguments.azure, &arguments.caller)?;
+    let graph = azure::graph(system, &arguments.azure, &arguments.caller)?;
     print(&after, &graph, arguments.output.output).await
 }
 
@@ -57,11 +57,11 @@ pub(crate) async fn wanted(
     })
 }
 
-async fn show(world: &World, arguments: Show) -> Outcome {
-    let manager = azure::manager(world, &arguments.azure, &arguments.caller).await?;
+async fn show(system: &System, arguments: Show) -> Outcome {
+    let manager = azure::manager(system, &arguments.azure, &arguments.caller).await?;
     let vm =
         waiting("asking Azure", manager.vm(arguments.azure.resource_group.as_deref(), &arguments.vm)).await?;
-    let graph = azure::graph(world, &arguments.azure, &arguments.caller)?;
+    let graph = azure::graph(system, &arguments.azure, &arguments.caller)?;
     print(&vm, &graph, arguments.output.output).await
 }
 
@@ -83,14 +83,14 @@ async fn print(vm: &Vm, graph: &Graph, format: Format) -> Outcome {
     }
 }
 
-async fn find(world: &World, arguments: Find) -> Outcome {
+async fn find(system: &System, arguments: Find) -> Outcome {
     let search = match arguments.kind {
         PrincipalType::Service => Search::ServicePrincipals,
         PrincipalType::User => Search::Users,
         PrincipalType::Group => Search::Groups,
     };
     let azure = Azure { graph_endpoint: arguments.graph_endpoint, ..Azure::default() };
-    let graph = azure::graph(world, &azure, &arguments.caller)?;
+    let graph = azure::graph(system, &azure, &arguments.caller)?;
     let found = waiting("asking Azure", graph.find(search, &arguments.name, arguments.prefix)).await?;
     if found.is_empty() {
         let how = if arguments.prefix { "has a name that begins like" } else { "is called" };
@@ -107,8 +107,8 @@ async fn find(world: &World, arguments: Find) -> Outcome {
     }
 }
 
-async fn list(world: &World, arguments: AdminList) -> Outcome {
-    let manager = azure::manager(world, &arguments.azure, &arguments.caller).await?;
+async fn list(system: &System, arguments: AdminList) -> Outcome {
+    let manager = azure::manager(system, &arguments.azure, &arguments.caller).await?;
     let server =
         waiting("asking Azure", manager.server(arguments.azure.resource_group.as_deref(), &arguments.server))
             .await?;
@@ -120,11 +120,11 @@ async fn list(world: &World, arguments: AdminList) -> Outcome {
     }
 }
 
-async fn add(world: &World, AdminChange { who, of }: AdminChange) -> Outcome {
-    let manager = azure::manager(world, &of.azure, &of.caller).await?;
+async fn add(system: &System, AdminChange { who, of }: AdminChange) -> Outcome {
+    let manager = azure::manager(system, &of.azure, &of.caller).await?;
     let server =
         waiting("asking Azure", manager.server(of.azure.resource_group.as_deref(), &of.server)).await?;
-    let found = principal(&azure::graph(world, &of.azure, &of.caller)?, &who).await?;
+    let found = principal(&azure::graph(system, &of.azure, &of.caller)?, &who).await?;
     let kind = match found.kind {
         PrincipalKind::User => AdministratorKind::User,
         PrincipalKind::Group => AdministratorKind::Group,
@@ -132,7 +132,7 @@ async fn add(world: &World, AdminChange { who, of }: AdminChange) -> Outcome {
     };
     let new = Administrator { object_id: found.object_id, name: found.name, kind };
     let name = new.name.len();
-    if name > pgentra_admin::roles::NAME_LIMIT {
+    if name > pgentra_roles::NAME_LIMIT {
         let message = format!("{} has {name} bytes, and a role's name at most 63", quote::name(&new.name));
         return Err(
             Problem::new(Blame::Usage, message).hint("make a group with a shorter name an administrator")
@@ -144,8 +144,8 @@ async fn add(world: &World, AdminChange { who, of }: AdminChange) -> Outcome {
     changed(&new, of.output.output)
 }
 
-async fn remove(world: &World, AdminChange { who, of }: AdminChange) -> Outcome {
-    let manager = azure::manager(world, &of.azure, &of.caller).await?;
+async fn remove(system: &System, AdminChange { who, of }: AdminChange) -> Outcome {
+    let manager = azure::manager(system, &of.azure, &of.caller).await?;
     let server =
         waiting("asking Azure", manager.server(of.azure.resource_group.as_deref(), &of.server)).await?;
     let id = who.parse::<Uuid>().ok();

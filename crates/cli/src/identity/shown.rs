@@ -1,7 +1,7 @@
 //! Identities for people and for programs.
 
-use pgentra_admin::arm::{Administrator, Vm};
-use pgentra_admin::graph::Principal;
+use pgentra_azure::arm::{Administrator, Vm};
+use pgentra_azure::graph::Principal;
 use pgentra_connect::quote;
 use serde::Serialize;
 

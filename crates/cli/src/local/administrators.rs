@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use pgentra_emulator::{AdministratorChange, Change, LocalAzure, PrincipalKind};
-use pgentra_proxy::gateway::{self, ChangeError, ServiceAccount, Upstream};
+use pgentra_gateway::{ChangeError, ServiceAccount, Upstream};
 use tokio::sync::{mpsc, watch};
 
 /// The PostgreSQL behind the gateway, past the gateway: the administrators that come and go may be all there are.
@@ -33,16 +33,19 @@ async fn make(database: &Database, change: &Change) -> Result<(), ChangeError> {
     match change {
         Change::Add(new) => {
             let new = principal(&new.name, new.object_id, new.kind);
-            gateway::add_administrator(upstream, service, &new).await
+            pgentra_gateway::add_administrator(upstream, service, &new).await
         }
-        Change::Remove(object_id) => gateway::remove_administrator(upstream, service, *object_id).await,
+        Change::Remove(object_id) => {
+            pgentra_gateway::remove_administrator(upstream, service, *object_id).await
+        }
     }
 }
 
 /// Tells the database who is in the tenant as long as the task lives.
 pub(crate) async fn know(database: Database, azure: Arc<LocalAzure>, mut changed: watch::Receiver<()>) {
     while changed.changed().await.is_ok() {
-        let told = gateway::set_directory(&database.upstream, &database.service, &directory(&azure)).await;
+        let told =
+            pgentra_gateway::set_directory(&database.upstream, &database.service, &directory(&azure)).await;
         if let Err(error) = told {
             tracing::error!(?error, "PostgreSQL does not know who is in the tenant");
         }
@@ -50,15 +53,15 @@ pub(crate) async fn know(database: Database, azure: Arc<LocalAzure>, mut changed
 }
 
 /// Who is in the tenant, as the gateway knows principals.
-pub(crate) fn directory(azure: &LocalAzure) -> Vec<gateway::Principal> {
+pub(crate) fn directory(azure: &LocalAzure) -> Vec<pgentra_gateway::Principal> {
     azure.principals().iter().map(|one| principal(&one.name, one.object_id, one.kind)).collect()
 }
 
-fn principal(name: &str, object_id: uuid::Uuid, kind: PrincipalKind) -> gateway::Principal {
+fn principal(name: &str, object_id: uuid::Uuid, kind: PrincipalKind) -> pgentra_gateway::Principal {
     let kind = match kind {
-        PrincipalKind::User => gateway::PrincipalKind::User,
-        PrincipalKind::Group => gateway::PrincipalKind::Group,
-        PrincipalKind::ServicePrincipal | PrincipalKind::Unknown => gateway::PrincipalKind::Service,
+        PrincipalKind::User => pgentra_gateway::PrincipalKind::User,
+        PrincipalKind::Group => pgentra_gateway::PrincipalKind::Group,
+        PrincipalKind::ServicePrincipal | PrincipalKind::Unknown => pgentra_gateway::PrincipalKind::Service,
     };
-    gateway::Principal { name: name.to_owned(), object_id, kind }
+    pgentra_gateway::Principal { name: name.to_owned(), object_id, kind }
 }

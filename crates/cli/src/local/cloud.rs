@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pgentra_connect::{Connector, Layers, Target, quote};
-use pgentra_emulator::options::{ArcAgent, ServerOptions};
+use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
 use pgentra_emulator::{Clock, Identity, LocalAzure, Options};
-use pgentra_identity::http::HttpClient;
-use pgentra_identity::{Cloud, Credential, Env, Resource, World};
+use pgentra_gateway::{Flavour, Gateway, ServiceAccount, Setup, Upstream};
+use pgentra_identity::{Cloud, Credential, Resource};
 use pgentra_localdb::{Janitor, LocalDb, StartError};
-use pgentra_proxy::gateway::{self, Flavour, Gateway, ServiceAccount, Setup, Upstream};
-use pgentra_proxy::session::Limits;
+use pgentra_session::Limits;
+use pgentra_system::http::HttpClient;
+use pgentra_system::{Env, System};
 use pgentra_verify::{Policy, Verifier};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::administrators::{self, Database};
-use super::environment::{self, Places};
+use super::environment::{self, CloudFiles};
 use super::folder;
 use super::keys::PublishedKeys;
 use super::pod::Pod;
@@ -68,22 +69,22 @@ pub(crate) struct LocalCloud {
 
 impl LocalCloud {
     /// Starts everything and waits until it serves. Cancel-safe: dropped before it is done, it leaves nothing behind.
-    pub(crate) async fn start(world: &World, options: CloudOptions, progress: &Progress) -> Outcome<Self> {
-        let janitor = folder::create(world.env(), &options.folder)?;
+    pub(crate) async fn start(system: &System, options: CloudOptions, progress: &Progress) -> Outcome<Self> {
+        let janitor = folder::create(system.env(), &options.folder)?;
         let arc = options.fixed.arc.then(folder::create_arc).transpose()?;
         let flavour = options.database.flavour;
         progress.show("starting PostgreSQL, the metadata service and the Entra tenant");
         let (database, azure) = tokio::try_join!(
-            start_database(world, &options),
-            start_azure(world, &options, arc.as_ref().map(folder::arc_keys))
+            start_database(system, &options),
+            start_azure(system, &options, arc.as_ref().map(folder::arc_keys))
         )?;
-        let places = Places::new(janitor.folder());
+        let places = CloudFiles::new(janitor.folder());
         write(&places.certificate, azure.ca_pem())?;
         progress.show("installing Azure's functions and roles");
         let upstream = Upstream::Unix { dir: database.socket_dir().to_path_buf(), port: database.port() };
         let service =
             ServiceAccount { name: database.superuser().to_owned(), password: database.password().clone() };
-        gateway::init(&upstream, &service, &setup(flavour, &azure))
+        pgentra_gateway::init(&upstream, &service, &setup(flavour, &azure))
             .await
             .map_err(|error| Problem::ours("cannot prepare PostgreSQL for Entra roles", error))?;
         let certificate = azure
@@ -93,7 +94,7 @@ impl LocalCloud {
             .map_err(|error| Problem::ours("cannot make the server's certificate", error))?;
         let clock = azure.clock().clone();
         let behind = Database { upstream: upstream.clone(), service: service.clone() };
-        let gateway = Arc::new(Gateway::new(gateway::Config {
+        let gateway = Arc::new(Gateway::new(pgentra_gateway::Config {
             tls: certificate,
             upstream,
             service,
@@ -131,11 +132,11 @@ impl LocalCloud {
     }
 
     /// Gives every identity a role, as the Entra administrator does it, and the application a certificate.
-    pub(crate) async fn furnish(&mut self) -> Outcome {
+    pub(crate) async fn create_roles(&mut self) -> Outcome {
         let certificate = self.azure.new_client_certificate().await;
         let certificate =
             certificate.map_err(|error| Problem::ours("cannot make the application's certificate", error))?;
-        write(&Places::new(self.folder()).client_certificate, certificate.pem().expose_secret())?;
+        write(&CloudFiles::new(self.folder()).client_certificate, certificate.pem().expose_secret())?;
         let session = self.connector(Host::Admin, None)?.connect().await?;
         let azure = &self.azure;
         let application = azure.application();
@@ -175,9 +176,9 @@ impl LocalCloud {
 
     /// Signs in as the identity of `host`; as its own role, or as `user`.
     pub(crate) fn connector(&self, host: Host, user: Option<&str>) -> Outcome<Connector> {
-        let world = self.world_of(host);
+        let system = self.system_of(host);
         let flags: Vec<_> = user.map(|user| ("user", user.to_owned())).into_iter().collect();
-        let layers = Layers::gather(None, &flags, world.env(), world.files())?;
+        let layers = Layers::gather(None, &flags, system.env(), system.files())?;
         let target = Target::resolve(&layers)?;
         let (credential, resource) = self.credential(host)?;
         Ok(Connector::new(target, credential, resource)?)
@@ -185,7 +186,7 @@ impl LocalCloud {
 
     /// The credential of a program on `host`.
     pub(crate) fn credential(&self, host: Host) -> Outcome<(Credential, Resource)> {
-        let credential = Credential::builder(self.world_of(host)).deadline(TOKEN_TIME).build()?;
+        let credential = Credential::builder(self.system_of(host)).deadline(TOKEN_TIME).build()?;
         Ok((credential, Cloud::Public.postgres_resource()))
     }
 
@@ -264,57 +265,57 @@ impl LocalCloud {
     }
 
     /// The world of a program on `host`: its environment, this machine's files and clock.
-    fn world_of(&self, host: Host) -> World {
+    fn system_of(&self, host: Host) -> System {
         let variables = environment::of(host, self);
-        World::builder().env(Env::from_map(variables)).files(pgentra_identity::Files::real()).build()
+        System::builder().env(Env::from_map(variables)).files(pgentra_system::Files::real()).build()
     }
 }
 
-async fn start_database(world: &World, options: &CloudOptions) -> Outcome<LocalDb> {
+async fn start_database(system: &System, options: &CloudOptions) -> Outcome<LocalDb> {
     let server = match &options.database.postgres {
         Some(folder) => pgentra_localdb::Server::Installed(folder.clone()),
         None => pgentra_localdb::Server::Embedded,
     };
     let folder = options.folder.join("db");
     pgentra_localdb::start(pgentra_localdb::Options { folder, server }).await.map_err(|error| {
-        let hint = not_started(&error, world, options);
+        let hint = not_started(&error, system, options);
         Problem::ours("cannot start PostgreSQL", error).hint(hint)
     })
 }
 
 /// What to do about a PostgreSQL that did not start.
-fn not_started(error: &StartError, world: &World, options: &CloudOptions) -> String {
+fn not_started(error: &StartError, system: &System, options: &CloudOptions) -> String {
     let embedded = options.database.postgres.is_none();
     match error {
         StartError::Io { source, .. } if embedded && source.kind() == ErrorKind::PermissionDenied => format!(
             "programs in {} cannot be run, as on a file system that is mounted noexec: set {} to a folder where they \
              can, or take an installed PostgreSQL with --postgres DIR",
             options.folder.display(),
-            folder::variable(world.env())
+            folder::variable(system.env())
         ),
         StartError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
-            format!("free some space, or set {} to a folder on another disk", folder::variable(world.env()))
+            format!("free some space, or set {} to a folder on another disk", folder::variable(system.env()))
         }
         StartError::Folder { .. } | StartError::PathTooLong { .. } => {
-            format!("set {} to another folder with a short path", folder::variable(world.env()))
+            format!("set {} to another folder with a short path", folder::variable(system.env()))
         }
         StartError::NotEmbedded | StartError::NotInstalled { .. } | StartError::Version { .. } => {
             "name an installed one: --postgres /usr/lib/postgresql/17".to_owned()
         }
         StartError::Unreachable { .. } => format!(
             "run it as another user than root, or set {} to a folder that every user may enter",
-            folder::variable(world.env())
+            folder::variable(system.env())
         ),
         _ => "-vv says more; --postgres DIR takes an installed one".to_owned(),
     }
 }
 
 async fn start_azure(
-    world: &World,
+    system: &System,
     options: &CloudOptions,
     arc_keys: Option<PathBuf>,
 ) -> Outcome<LocalAzure> {
-    let clock = world.clock().clone();
+    let clock = system.clock().clone();
     let mut azure = Options::new(Clock::following(move || clock.now()));
     azure.ports.metadata = options.metadata_port;
     // Resource Manager has no port: clients find it in PGPORT.
@@ -323,7 +324,7 @@ async fn start_azure(
         _ => None,
     };
     azure.link_local = options.fixed.link_local;
-    azure.arc = arc_keys.map(ArcAgent::new);
+    azure.arc = arc_keys.map(AzureArcAgent::new);
     LocalAzure::start(azure).await.map_err(|error| {
         let problem = Problem::ours("cannot start the local Azure", error);
         if options.fixed.link_local {
@@ -337,10 +338,10 @@ async fn start_azure(
 /// Who is who in the local tenant, for roles that are created by name.
 fn setup(flavour: Flavour, azure: &LocalAzure) -> Setup {
     let administrator = azure.administrator();
-    let administrator = gateway::Principal {
+    let administrator = pgentra_gateway::Principal {
         name: administrator.user_principal_name().to_owned(),
         object_id: administrator.object_id(),
-        kind: gateway::PrincipalKind::User,
+        kind: pgentra_gateway::PrincipalKind::User,
     };
     Setup {
         flavour,
@@ -357,7 +358,7 @@ fn verifier(azure: &LocalAzure) -> Outcome<Verifier> {
         .audience(Cloud::Public.postgres_resource().as_str())
         .build()
         .map_err(|error| Problem::ours("cannot make the policy for tokens", error))?;
-    let http = HttpClient::new(&Env::from_map::<String, String>([]), &pgentra_identity::Files::in_memory())
+    let http = HttpClient::new(&Env::from_map::<String, String>([]), &pgentra_system::Files::in_memory())
         .with_extra_roots(azure.ca_pem().as_bytes())
         .map_err(|error| Problem::ours("cannot trust the local authority", error))?;
     Ok(Verifier::new(policy, PublishedKeys::new(http, azure.keys_url())))

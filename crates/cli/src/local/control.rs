@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
-use super::description::Description;
 use super::folder;
+use super::status::Status;
 use crate::command::whoami::unix;
 use crate::problem::{Blame, Outcome, Problem};
 
@@ -41,7 +41,7 @@ impl Control {
     /// connection when the returned value is dropped, after everything is gone.
     pub(crate) async fn serve(
         mut self,
-        description: &Description,
+        description: &Status,
         advance: impl Fn(Duration) -> SystemTime,
         stop: &CancellationToken,
     ) -> Self {
@@ -77,7 +77,7 @@ impl Control {
 }
 
 /// Asks the local cloud in this folder what it is. `None`: none runs there.
-pub(crate) async fn status(folder: &Path) -> Outcome<Option<Description>> {
+pub(crate) async fn status(folder: &Path) -> Outcome<Option<Status>> {
     let Some(mut stream) = connect(folder).await? else { return Ok(None) };
     let answer = async {
         stream.write_all(b"status\n").await?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use pgentra_emulator::LocalAzure;
-use pgentra_identity::Env;
+use pgentra_system::Env;
 use secrecy::ExposeSecret;
 
 use super::cloud::LocalCloud;
@@ -64,7 +64,7 @@ pub(crate) const VARIABLES: [&str; 39] = [
 ];
 
 /// The files of a local cloud that programs read.
-pub(crate) struct Places {
+pub(crate) struct CloudFiles {
     /// The local authority's certificate.
     pub(crate) certificate: PathBuf,
     /// The pod's service account token.
@@ -75,7 +75,7 @@ pub(crate) struct Places {
     pub(crate) client_certificate: PathBuf,
 }
 
-impl Places {
+impl CloudFiles {
     /// Below the cloud's folder.
     pub(crate) fn new(folder: &Path) -> Self {
         Self {
@@ -161,7 +161,7 @@ pub(crate) fn of(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
         Host::Admin => {
             set("MSI_ENDPOINT", azure.cloud_shell());
             // It talks to Resource Manager and Graph.
-            let certificate = Places::new(cloud.folder()).certificate.display().to_string();
+            let certificate = CloudFiles::new(cloud.folder()).certificate.display().to_string();
             set("SSL_CERT_FILE", &certificate);
             set("REQUESTS_CA_BUNDLE", &certificate);
         }
@@ -200,7 +200,7 @@ const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
 /// What names the server and the role.
 fn libpq(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
-    let certificate = Places::new(cloud.folder()).certificate.display().to_string();
+    let certificate = CloudFiles::new(cloud.folder()).certificate.display().to_string();
     [
         ("PGHOST", "localhost"),
         ("PGPORT", &cloud.port().to_string()),
@@ -223,7 +223,7 @@ fn libpq(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
 /// What a host needs whose tokens come from Entra's token endpoint.
 fn at_entra(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
     let azure = cloud.azure();
-    let places = Places::new(cloud.folder());
+    let places = CloudFiles::new(cloud.folder());
     let (certificate, tenant) = (places.certificate.display().to_string(), azure.tenant().to_string());
     let client = match host {
         Host::ClientSecret | Host::ClientCertificate => azure.application().client_id(),

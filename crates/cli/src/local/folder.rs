@@ -5,8 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use pgentra_connect::quote;
-use pgentra_identity::Env;
 use pgentra_localdb::Janitor;
+use pgentra_system::Env;
 
 use crate::problem::{Blame, Outcome, Problem};
 

@@ -1,7 +1,7 @@
 //! The signing keys of a tenant, fetched where the tenant publishes them.
 
 use futures_util::future::BoxFuture;
-use pgentra_identity::http::HttpClient;
+use pgentra_system::http::HttpClient;
 use pgentra_verify::{FetchError, KeySource};
 
 /// The JWKS document behind one URL.

@@ -3,19 +3,19 @@
 mod administrators;
 pub(crate) mod cloud;
 pub(crate) mod control;
-mod description;
 pub(crate) mod environment;
 pub(crate) mod folder;
 mod keys;
 mod pod;
 pub(crate) mod shell;
 pub(crate) mod stale;
+mod status;
 pub(crate) mod up;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use pgentra_connect::quote;
-use pgentra_identity::World;
+use pgentra_system::System;
 
 use crate::arguments::{
     DEFAULT_NAME, Format, Host, Local, LocalClock, LocalEnv, LocalName, LocalStatus, local_name,
@@ -24,11 +24,11 @@ use crate::command::whoami::date;
 use crate::output;
 use crate::problem::{Blame, Outcome, Problem};
 use crate::progress;
-use description::Description;
 use shell::Shell;
+use status::Status;
 
 /// Runs one of the sub-commands. Where no name is given, it is that of the local cloud that this shell is set up for.
-pub(crate) async fn run(world: &World, mut command: Local) -> Outcome {
+pub(crate) async fn run(system: &System, mut command: Local) -> Outcome {
     let name = match &mut command {
         Local::Up(arguments) => &mut arguments.name,
         Local::Down(name) => name,
@@ -37,20 +37,20 @@ pub(crate) async fn run(world: &World, mut command: Local) -> Outcome {
         Local::Clock(arguments) => &mut arguments.name,
     };
     if name.name.is_empty() {
-        let here = world.env().get(environment::NAME).filter(|name| local_name(name).is_ok());
+        let here = system.env().get(environment::NAME).filter(|name| local_name(name).is_ok());
         name.name = here.unwrap_or_else(|| DEFAULT_NAME.to_owned());
     }
     match command {
-        Local::Up(arguments) => up::run(world, arguments).await,
-        Local::Down(name) => down(world, &name).await,
-        Local::Status(arguments) => status(world, &arguments).await,
-        Local::Env(arguments) => env(world, &arguments).await,
-        Local::Clock(arguments) => clock(world, &arguments).await,
+        Local::Up(arguments) => up::run(system, arguments).await,
+        Local::Down(name) => down(system, &name).await,
+        Local::Status(arguments) => status(system, &arguments).await,
+        Local::Env(arguments) => env(system, &arguments).await,
+        Local::Clock(arguments) => clock(system, &arguments).await,
     }
 }
 
-async fn down(world: &World, name: &LocalName) -> Outcome {
-    let folder = folder::of(world.env(), &name.name);
+async fn down(system: &System, name: &LocalName) -> Outcome {
+    let folder = folder::of(system.env(), &name.name);
     let stopped = progress::waiting("stopping the local cloud", control::down(&folder)).await?;
     if stopped {
         output::say(&format!("local cloud `{}` stopped; nothing is left of it", name.name));
@@ -61,8 +61,8 @@ async fn down(world: &World, name: &LocalName) -> Outcome {
     Ok(())
 }
 
-async fn status(world: &World, arguments: &LocalStatus) -> Outcome {
-    let description = running(world, &arguments.name).await?;
+async fn status(system: &System, arguments: &LocalStatus) -> Outcome {
+    let description = running(system, &arguments.name).await?;
     match arguments.output.output {
         Format::Text => output::result(description.text()),
         Format::Json => output::json(&description),
@@ -70,9 +70,9 @@ async fn status(world: &World, arguments: &LocalStatus) -> Outcome {
 }
 
 /// `eval` of nothing succeeds, and would leave a shell as it was without a word of its own.
-async fn env(world: &World, arguments: &LocalEnv) -> Outcome {
-    let shell = arguments.shell.unwrap_or_else(|| Shell::of(world.env()));
-    let printed = printed_env(world, arguments, shell).await;
+async fn env(system: &System, arguments: &LocalEnv) -> Outcome {
+    let shell = arguments.shell.unwrap_or_else(|| Shell::of(system.env()));
+    let printed = printed_env(system, arguments, shell).await;
     let is_text = arguments.output.output == Format::Text;
     match printed {
         Ok(text) => output::exact(&text),
@@ -85,7 +85,7 @@ async fn env(world: &World, arguments: &LocalEnv) -> Outcome {
     }
 }
 
-async fn printed_env(world: &World, arguments: &LocalEnv, shell: Shell) -> Outcome<String> {
+async fn printed_env(system: &System, arguments: &LocalEnv, shell: Shell) -> Outcome<String> {
     if arguments.unset {
         return match shell.unset(environment::NAME).is_empty() {
             true => Err(Problem::new(Blame::Usage, "a file of variables has none to unset")
@@ -93,7 +93,7 @@ async fn printed_env(world: &World, arguments: &LocalEnv, shell: Shell) -> Outco
             false => Ok(environment::VARIABLES.iter().map(|name| shell.unset(name)).collect()),
         };
     }
-    let description = running(world, &arguments.name).await?;
+    let description = running(system, &arguments.name).await?;
     let Some(mut variables) = description.environments.get(&arguments.host.name()).cloned() else {
         if arguments.host == Host::AzureArc {
             let again = restart(&description, " --arc");
@@ -103,7 +103,7 @@ async fn printed_env(world: &World, arguments: &LocalEnv, shell: Shell) -> Outco
         return Err(Problem::new(Blame::Ours, "the running local cloud is of another version of pgentra")
             .hint(format!("stop it and start it again: {}", restart(&description, ""))));
     };
-    variables.extend(environment::unproxied(world.env(), &description.environments));
+    variables.extend(environment::unproxied(system.env(), &description.environments));
     if arguments.output.output == Format::Json {
         let text = serde_json::to_string_pretty(&variables);
         return text
@@ -120,9 +120,9 @@ async fn printed_env(world: &World, arguments: &LocalEnv, shell: Shell) -> Outco
     Ok(format!("{unset}{}", shell.set_all(&variables)?))
 }
 
-async fn clock(world: &World, arguments: &LocalClock) -> Outcome {
+async fn clock(system: &System, arguments: &LocalClock) -> Outcome {
     let name = &arguments.name.name;
-    let folder = folder::of(world.env(), name);
+    let folder = folder::of(system.env(), name);
     let by = arguments.advance.unwrap_or_default();
     let now = control::advance(&folder, by).await?.ok_or_else(|| none_runs(name))?;
     match arguments.output.output {
@@ -131,8 +131,8 @@ async fn clock(world: &World, arguments: &LocalClock) -> Outcome {
     }
 }
 
-async fn running(world: &World, name: &LocalName) -> Outcome<Description> {
-    let found = control::status(&folder::of(world.env(), &name.name)).await?;
+async fn running(system: &System, name: &LocalName) -> Outcome<Status> {
+    let found = control::status(&folder::of(system.env(), &name.name)).await?;
     found.ok_or_else(|| none_runs(&name.name))
 }
 
@@ -155,7 +155,7 @@ fn entry(name: &str) -> String {
 }
 
 /// What stops a cloud and starts it again as it is, with `more` of what `pgentra local up` takes.
-fn restart(description: &Description, more: &str) -> String {
+fn restart(description: &Status, more: &str) -> String {
     let name = &description.name;
     let flavour = match description.flavour.as_str() {
         "flexible" => String::new(),

@@ -7,7 +7,7 @@ use pgentra_emulator::LocalAzure;
 use secrecy::ExposeSecret;
 
 use super::cloud::write;
-use super::environment::Places;
+use super::environment::CloudFiles;
 use crate::problem::{Outcome, Problem};
 
 /// How often the files are written anew; the tokens in them live an hour, as a kubelet's do.
@@ -16,12 +16,12 @@ const RENEWAL: Duration = Duration::from_secs(20 * 60);
 /// The files and who signs what is in them.
 #[derive(Clone)]
 pub(crate) struct Pod {
-    places: Arc<Places>,
+    places: Arc<CloudFiles>,
     azure: Arc<LocalAzure>,
 }
 
 impl Pod {
-    pub(crate) fn new(places: Places, azure: Arc<LocalAzure>) -> Self {
+    pub(crate) fn new(places: CloudFiles, azure: Arc<LocalAzure>) -> Self {
         Self { places: Arc::new(places), azure }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::ValueEnum;
-use pgentra_identity::Env;
+use pgentra_system::Env;
 
 use crate::problem::{Blame, Outcome, Problem};
 

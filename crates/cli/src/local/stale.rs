@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pgentra_connect::quote;
-use pgentra_identity::World;
+use pgentra_system::System;
 
 use super::control;
 use super::environment::{FOLDER, INSTANCE, NAME};
@@ -18,8 +18,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What has become of the local cloud. Where that cannot be found out, there is no error.
-pub(crate) async fn check(world: &World) -> Outcome {
-    let env = world.env();
+pub(crate) async fn check(system: &System) -> Outcome {
+    let env = system.env();
     let (Some(name), Some(folder), Some(instance)) = (env.get(NAME), env.get(FOLDER), env.get(INSTANCE))
     else {
         return Ok(());
@@ -52,25 +52,25 @@ pub(crate) async fn check(world: &World) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use pgentra_identity::Env;
+    use pgentra_system::Env;
 
     use super::*;
 
-    fn world(variables: &[(&str, &str)]) -> World {
-        World::builder().env(Env::from_map(variables.iter().copied())).build()
+    fn system(variables: &[(&str, &str)]) -> System {
+        System::builder().env(Env::from_map(variables.iter().copied())).build()
     }
 
     #[tokio::test]
     async fn a_shell_without_a_local_cloud_is_fine() {
-        check(&world(&[])).await.unwrap();
-        check(&world(&[(NAME, "default")])).await.unwrap();
+        check(&system(&[])).await.unwrap();
+        check(&system(&[(NAME, "default")])).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_local_cloud_that_is_gone_is_told_at_once() {
         let base = tempfile::tempdir().unwrap();
         let folder = base.path().join("gone").display().to_string();
-        let problem = check(&world(&[(NAME, "t2"), (FOLDER, &folder), (INSTANCE, "1")])).await.unwrap_err();
+        let problem = check(&system(&[(NAME, "t2"), (FOLDER, &folder), (INSTANCE, "1")])).await.unwrap_err();
         assert_eq!(
             problem.error_text(),
             "this shell is set up for the local cloud \"t2\", which has been stopped"
@@ -86,6 +86,6 @@ mod tests {
         // A file in the folder's place is not a folder of the user's alone.
         let file = tempfile::NamedTempFile::new().unwrap();
         let folder = file.path().display().to_string();
-        check(&world(&[(NAME, "x"), (FOLDER, &folder), (INSTANCE, "1")])).await.unwrap();
+        check(&system(&[(NAME, "x"), (FOLDER, &folder), (INSTANCE, "1")])).await.unwrap();
     }
 }

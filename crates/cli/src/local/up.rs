@@ -3,23 +3,23 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use pgentra_identity::World;
+use pgentra_system::System;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::ChildStderr;
 use tokio_util::sync::CancellationToken;
 
 use super::cloud::{CloudOptions, LocalCloud};
 use super::control::{self, Control};
-use super::description::Description;
 use super::folder;
+use super::status::Status;
 use crate::arguments::{Format, LocalUp};
 use crate::output;
 use crate::problem::{Blame, Outcome, Problem};
 use crate::progress::{Progress, STEP};
 
 /// Starts the local cloud and runs it until Ctrl-C, SIGTERM or `pgentra local down`.
-pub(crate) async fn run(world: &World, arguments: LocalUp) -> Outcome {
-    let folder = folder::of(world.env(), &arguments.name.name);
+pub(crate) async fn run(system: &System, arguments: LocalUp) -> Outcome {
+    let folder = folder::of(system.env(), &arguments.name.name);
     if control::status(&folder).await?.is_some() {
         let name = &arguments.name.name;
         return Err(Problem::new(Blame::Usage, format!("a local cloud `{name}` runs already")).hint(
@@ -33,10 +33,10 @@ pub(crate) async fn run(world: &World, arguments: LocalUp) -> Outcome {
     if arguments.detach {
         return detach(&folder, &arguments).await;
     }
-    stay(world, &folder, &arguments).await
+    stay(system, &folder, &arguments).await
 }
 
-async fn stay(world: &World, folder: &Path, arguments: &LocalUp) -> Outcome {
+async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
     // From here on Ctrl-C ends the wait for whatever is under way, and dropping it cleans up.
     let stop = end_on_signals()?;
     let progress = Progress::new();
@@ -49,17 +49,17 @@ async fn stay(world: &World, folder: &Path, arguments: &LocalUp) -> Outcome {
     };
     let started = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        started = LocalCloud::start(world, options, &progress) => started,
+        started = LocalCloud::start(system, options, &progress) => started,
     };
     let mut cloud = started?;
     progress.show("creating a role for each identity");
-    let roles = cloud.furnish().await;
+    let roles = cloud.create_roles().await;
     progress.clear();
     if let Err(problem) = roles {
         cloud.stop().await;
         return Err(problem);
     }
-    let description = Description::of(&arguments.name.name, &cloud);
+    let description = Status::of(&arguments.name.name, &cloud);
     let control = Control::bind(folder)?;
     match arguments.output.output {
         Format::Text => {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::error::Error;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
-use pgentra_identity::World;
+use pgentra_system::System;
 
 use super::configuration::Configuration;
 use super::keys::{KEYS, Key};
@@ -38,12 +38,12 @@ pub(crate) struct Proxy {
     #[command(flatten)]
     pub(crate) server: Server,
     #[command(subcommand)]
-    pub(crate) command: Option<Further>,
+    pub(crate) command: Option<ProxyCommand>,
 }
 
 /// What else there is to do with a proxy.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Further {
+pub(crate) enum ProxyCommand {
     /// Wait until a proxy that was started elsewhere is ready: it listens, and has a token for every target.
     #[command(after_help = "Example: pgentra proxy wait --health 127.0.0.1:9091 --timeout 30")]
     Wait(Wait),
@@ -58,8 +58,8 @@ pub(crate) enum Further {
 
 impl Proxy {
     /// How it writes its log.
-    pub(crate) fn log_format(&self, world: &World) -> LogFormat {
-        Configuration::log_format(world, self)
+    pub(crate) fn log_format(&self, system: &System) -> LogFormat {
+        Configuration::log_format(system, self)
     }
 }
 

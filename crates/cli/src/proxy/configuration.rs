@@ -5,17 +5,18 @@ use std::path::PathBuf;
 
 use pgentra_connect::quote;
 use pgentra_connect::{Connector, connection_keywords, is_connection_keyword, split_connection_string};
-use pgentra_identity::{Credential, Resource, World};
-use pgentra_proxy::inject::Door;
+use pgentra_identity::{Credential, Resource};
+use pgentra_proxy::ClientAuth;
+use pgentra_system::System;
 
 use super::arguments::Proxy;
-use super::difference::InForce;
-use super::door::{self, Fault, Watched};
+use super::client_auth::{self, Fault, WatchedFiles};
+use super::diff::EffectiveSettings;
 use super::file::{self, Written, WrittenTarget};
 use super::inherited::Inherited;
 use super::keys::{Form, KEYS, Key};
-use super::level::{Level, Origin, UNNAMED, nearest};
-use super::place::Place;
+use super::layer::{Layer, Origin, UNNAMED, nearest};
+use super::listen_addr::ListenAddr;
 use super::problems::Problems;
 use super::settings::{LogFormat, Process, Target};
 use super::word;
@@ -31,7 +32,7 @@ const CONFIG: &str = "PGENTRA_CONFIG";
 pub(crate) struct Configuration {
     pub(crate) process: Process,
     /// What was said of the process.
-    pub(crate) said: InForce,
+    pub(crate) said: EffectiveSettings,
     pub(crate) targets: Vec<Configured>,
 }
 
@@ -46,16 +47,16 @@ pub(crate) struct Configured {
     /// What holds for it; its listeners are all of them.
     pub(crate) settings: Target,
     /// What was said of it.
-    pub(crate) said: InForce,
+    pub(crate) said: EffectiveSettings,
     /// What it asks of clients.
-    pub(crate) door: Door,
+    pub(crate) client_auth: ClientAuth,
     /// The files that this is read from.
-    pub(crate) watched: Watched,
+    pub(crate) watched: WatchedFiles,
 }
 
 /// What one configuration after another is made with.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct ReloadState {
     pub(crate) inherited: Inherited,
     credentials: Credentials,
 }
@@ -65,20 +66,20 @@ pub(crate) struct Held {
 struct Credentials(HashMap<Identity, Credential>);
 
 /// What is said of the whole process, from the weakest voice to the strongest.
-struct Voices {
-    levels: [Level; 3],
+struct Layers {
+    layers: [Layer; 3],
     /// Those of the file.
     targets: Vec<WrittenTarget>,
     lost_target: bool,
 }
 
-impl Voices {
-    fn listen(world: &World, arguments: &Proxy, problems: &mut Problems) -> Self {
-        let config = arguments.config.clone().or_else(|| world.env().get(CONFIG).map(PathBuf::from));
-        let Written { level, targets, lost_target } =
-            config.map(|path| file::read(world.files(), &path, problems)).unwrap_or_default();
-        let levels = [level, Level::of_variables(world.env(), problems), Level::of_flags(&arguments.flags)];
-        Self { levels, targets, lost_target }
+impl Layers {
+    fn listen(system: &System, arguments: &Proxy, problems: &mut Problems) -> Self {
+        let config = arguments.config.clone().or_else(|| system.env().get(CONFIG).map(PathBuf::from));
+        let Written { layer, targets, lost_target } =
+            config.map(|path| file::read(system.files(), &path, problems)).unwrap_or_default();
+        let layers = [layer, Layer::of_variables(system.env(), problems), Layer::of_flags(&arguments.flags)];
+        Self { layers, targets, lost_target }
     }
 }
 
@@ -88,43 +89,47 @@ struct Named {
     label: String,
     conninfo: Option<String>,
     /// What its table says.
-    table: Level,
+    table: Layer,
     /// Whether it is a word that names no server, which has been told.
     is_no_server: bool,
 }
 
 impl Configuration {
     /// How the log is to be written, before anything of it is. What is wrong with all this is told by [`Self::gather`].
-    pub(crate) fn log_format(world: &World, arguments: &Proxy) -> LogFormat {
+    pub(crate) fn log_format(system: &System, arguments: &Proxy) -> LogFormat {
         let mut problems = Problems::default();
         let (mut process, mut target) = (Process::default(), Target::default());
-        for level in Voices::listen(world, arguments, &mut problems).levels {
-            level.apply(Some(&mut process), &mut target, &mut problems);
+        for layer in Layers::listen(system, arguments, &mut problems).layers {
+            layer.apply(Some(&mut process), &mut target, &mut problems);
         }
         process.seen.log_format
     }
 
     /// Gathers it, from the weakest voice to the strongest: defaults, the file, `PGENTRA_*` variables, flags; then what a target
     /// says of itself, in its `[[target]]` table and in its parameters.
-    pub(crate) fn gather(world: &World, arguments: &Proxy, held: &mut Held) -> Result<Self, Problems> {
+    pub(crate) fn gather(
+        system: &System,
+        arguments: &Proxy,
+        held: &mut ReloadState,
+    ) -> Result<Self, Problems> {
         let mut problems = Problems::default();
-        let Voices { levels, targets, lost_target } = Voices::listen(world, arguments, &mut problems);
+        let Layers { layers, targets, lost_target } = Layers::listen(system, arguments, &mut problems);
         let (mut process, mut defaults) = (Process::default(), Target::default());
-        let mut in_force = InForce::default();
-        for level in levels {
-            level.apply(Some(&mut process), &mut defaults, &mut problems);
-            in_force.take(&level);
+        let mut effective = EffectiveSettings::default();
+        for layer in layers {
+            layer.apply(Some(&mut process), &mut defaults, &mut problems);
+            effective.take(&layer);
         }
         let given = arguments.targets.iter().enumerate().map(|(at, conninfo)| Named {
             label: format!("target {}", at + 1),
             conninfo: Some(conninfo.clone()),
-            table: Level::default(),
+            table: Layer::default(),
             is_no_server: false,
         });
         let written = targets.into_iter().map(|target| Named {
             label: target.place,
             conninfo: Some(target.server),
-            table: target.level,
+            table: target.layer,
             is_no_server: false,
         });
         let mut named: Vec<_> = given.chain(written).collect();
@@ -137,17 +142,17 @@ impl Configuration {
             named.push(Named {
                 label: UNNAMED.to_owned(),
                 conninfo: None,
-                table: Level::default(),
+                table: Layer::default(),
                 is_no_server: false,
             });
         }
         let (mut settings, mut said) = (Vec::new(), Vec::new());
         for named in &mut named {
             let mut target = Target { listen: Vec::new(), ..defaults.clone() };
-            let mut of_target = in_force.of(true);
-            for level in [std::mem::take(&mut named.table), named.take_parameters(&mut problems)] {
-                level.apply(None, &mut target, &mut problems);
-                of_target.take(&level);
+            let mut of_target = effective.of(true);
+            for layer in [std::mem::take(&mut named.table), named.take_parameters(&mut problems)] {
+                layer.apply(None, &mut target, &mut problems);
+                of_target.take(&layer);
             }
             settings.push(target);
             // What becomes of the listeners shows in those that open and close.
@@ -166,23 +171,24 @@ impl Configuration {
 
         let mut targets = Vec::new();
         for ((named, settings), said) in named.into_iter().zip(settings).zip(said) {
-            let watched = Watched::new(world.files(), &settings.doors);
-            let door = named.expect(door::open(world.files(), &settings.doors), &mut problems);
+            let watched = WatchedFiles::new(system.files(), &settings.client_auth);
+            let client_auth =
+                named.expect(client_auth::open(system.files(), &settings.client_auth), &mut problems);
             if named.is_no_server {
                 continue;
             }
-            let connector = connector(world, arguments, &named, &settings, &mut held.credentials);
-            match (connector, door) {
-                (Ok(connector), Some(door)) => {
+            let connector = connector(system, arguments, &named, &settings, &mut held.credentials);
+            match (connector, client_auth) {
+                (Ok(connector), Some(client_auth)) => {
                     let name = name(connector.target());
                     let label = settings.name.clone().unwrap_or_else(|| label(connector.target()));
-                    targets.push(Configured { name, label, connector, settings, said, door, watched });
+                    targets.push(Configured { name, label, connector, settings, said, client_auth, watched });
                 }
                 (Ok(_), None) => {}
                 (Err(problem), _) => problems.add_problem(&named.label, &problem),
             }
         }
-        let configuration = problems.none_or(Self { process, said: in_force.of(false), targets })?;
+        let configuration = problems.none_or(Self { process, said: effective.of(false), targets })?;
         let settings = configuration.targets.iter().map(|target| &target.settings.identity);
         held.credentials.keep(settings);
         Ok(configuration)
@@ -237,12 +243,12 @@ impl Named {
     }
 
     /// Takes what is ours out of the connection string. One that cannot be read is reported when it is connected to.
-    fn take_parameters(&mut self, problems: &mut Problems) -> Level {
-        let Some(conninfo) = &mut self.conninfo else { return Level::default() };
+    fn take_parameters(&mut self, problems: &mut Problems) -> Layer {
+        let Some(conninfo) = &mut self.conninfo else { return Layer::default() };
         let is_ours = |name: &str| Key::find(name).is_some();
-        let Ok((rest, ours)) = split_connection_string(conninfo, is_ours) else { return Level::default() };
+        let Ok((rest, ours)) = split_connection_string(conninfo, is_ours) else { return Layer::default() };
         let Ok((rest, unknown)) = split_connection_string(&rest, |name| !is_connection_keyword(name)) else {
-            return Level::default();
+            return Layer::default();
         };
         *conninfo = rest;
         let at = |key: &str| Origin::Target { target: self.label.clone(), key: key.to_owned() };
@@ -259,11 +265,11 @@ impl Named {
         for (name, _) in others {
             problems.add(at(&name), "holds for the whole process: give it as a flag");
         }
-        Level::of_parameters(&self.label, ours)
+        Layer::of_parameters(&self.label, ours)
     }
 }
 
-impl Held {
+impl ReloadState {
     /// With the sockets that systemd hands over.
     pub(crate) fn new(inherited: Inherited) -> Self {
         Self { inherited, ..Self::default() }
@@ -272,11 +278,11 @@ impl Held {
 
 impl Inherited {
     /// Puts all sockets of a name in the place of the name.
-    fn find(&self, listen: &[Place], label: &str, problems: &mut Problems) -> Vec<Place> {
+    fn find(&self, listen: &[ListenAddr], label: &str, problems: &mut Problems) -> Vec<ListenAddr> {
         let mut found = Vec::new();
         for place in listen {
             let name = match place {
-                Place::Systemd { name, .. } if !self.is_assumed() => name,
+                ListenAddr::Systemd { name, .. } if !self.is_assumed() => name,
                 place => {
                     found.push(place.clone());
                     continue;
@@ -284,7 +290,8 @@ impl Inherited {
             };
             let before = found.len();
             found.extend(
-                self.places().filter(|place| matches!(place, Place::Systemd { name: it, .. } if it == name)),
+                self.places()
+                    .filter(|place| matches!(place, ListenAddr::Systemd { name: it, .. } if it == name)),
             );
             if found.len() == before {
                 problems.add_with_hint(
@@ -298,7 +305,7 @@ impl Inherited {
     }
 
     /// The sockets that no target names.
-    fn others(&self, targets: &[Target]) -> Vec<Place> {
+    fn others(&self, targets: &[Target]) -> Vec<ListenAddr> {
         self.places().filter(|place| !targets.iter().any(|target| target.listen.contains(place))).collect()
     }
 }
@@ -311,13 +318,13 @@ impl Credentials {
     }
 
     /// The credential of this identity, and what its tokens are for.
-    fn of(&mut self, world: &World, identity: &Identity) -> Outcome<(Credential, Resource)> {
+    fn of(&mut self, system: &System, identity: &Identity) -> Outcome<(Credential, Resource)> {
         let resource = sign_in::resource(identity)?;
         let who = who(identity);
         if let Some(credential) = self.0.get(&who) {
             return Ok((credential.clone(), resource));
         }
-        let (credential, _) = sign_in::credential(world, &who)?;
+        let (credential, _) = sign_in::credential(system, &who)?;
         self.0.insert(who, credential.clone());
         Ok((credential, resource))
     }
@@ -329,26 +336,26 @@ fn who(identity: &Identity) -> Identity {
 }
 
 fn connector(
-    world: &World,
+    system: &System,
     arguments: &Proxy,
     named: &Named,
     settings: &Target,
     credentials: &mut Credentials,
 ) -> Outcome<Connector> {
-    let layers = sign_in::layers(world, named.conninfo.as_deref(), &arguments.server)?;
+    let layers = sign_in::layers(system, named.conninfo.as_deref(), &arguments.server)?;
     let target = pgentra_connect::Target::resolve_server(&layers)?;
-    let (credential, resource) = credentials.of(world, &settings.identity)?;
+    let (credential, resource) = credentials.of(system, &settings.identity)?;
     Ok(Connector::new(target, credential, resource)?)
 }
 
 /// Gives the process-wide listeners to the targets that have none of their own.
-fn share_out(listen: &[Place], targets: &mut [Target], problems: &mut Problems) {
+fn share_out(listen: &[ListenAddr], targets: &mut [Target], problems: &mut Problems) {
     if targets.is_empty() {
         return;
     }
     let mut without: Vec<_> = targets.iter_mut().filter(|target| target.listen.is_empty()).collect();
     let number = without.len();
-    let mut count_up = |first: &Place| {
+    let mut count_up = |first: &ListenAddr| {
         for (at, target) in without.iter_mut().enumerate() {
             match first.further(at) {
                 Some(place) => target.listen = vec![place],
@@ -362,7 +369,7 @@ fn share_out(listen: &[Place], targets: &mut [Target], problems: &mut Problems) 
         }
     };
     match listen {
-        [] => count_up(&Place::default()),
+        [] => count_up(&ListenAddr::default()),
         [first] => count_up(first),
         places if number == 1 => without[0].listen = places.to_vec(),
         places if places.len() == number => {
@@ -389,7 +396,7 @@ fn check_places(
         for place in &target.listen {
             let origin = Origin::Target { target: named.label.clone(), key: "listen".to_owned() };
             let is_local = place.is_local() && inherited.is_local(place);
-            let is_open = !is_local && !target.doors.are_closed_to_strangers();
+            let is_open = !is_local && !target.client_auth.require_authentication();
             if is_open && !process.danger_listen_beyond_loopback {
                 problems.add_with_hint(
                     &origin,
@@ -412,16 +419,16 @@ fn check_kinds(targets: &[Target], problems: &mut Problems) {
         let places = targets.iter().flat_map(|target| &target.listen);
         // Which kind the service manager's are is not known here.
         places.into_iter().any(|place| match place {
-            Place::Unix { .. } => is_unix,
-            Place::Tcp(_) => !is_unix,
-            Place::Systemd { .. } => true,
+            ListenAddr::Unix { .. } => is_unix,
+            ListenAddr::Tcp(_) => !is_unix,
+            ListenAddr::Systemd { .. } => true,
         })
     };
-    if targets.iter().any(|target| !target.doors.uids.is_empty()) && !listens(true) {
+    if targets.iter().any(|target| !target.client_auth.uids.is_empty()) && !listens(true) {
         let hint = "listen on one: --listen /run/pgentra";
         problems.add_with_hint("listen_uids", "is for Unix sockets, and there is none", hint);
     }
-    if targets.iter().any(|target| target.doors.tls_cert.is_some()) && !listens(false) {
+    if targets.iter().any(|target| target.client_auth.tls_cert.is_some()) && !listens(false) {
         let hint = "leave it out: over a Unix socket nobody reads along, and clients speak no TLS there";
         problems.add_with_hint("listen_tls_cert", "is for TCP, and there are only Unix sockets", hint);
     }

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use pgentra_identity::Files;
+use pgentra_system::Files;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{Form, KEYS, Key};
-use super::level::{Level, Origin, Said, nearest};
+use super::layer::{Layer, Origin, Setting, nearest};
 use super::problems::Problems;
 
 /// A longer file is not one of ours.
@@ -20,7 +20,7 @@ const TARGET: &str = "target";
 #[derive(Debug, Default)]
 pub(crate) struct Written {
     /// Settings for the whole process.
-    pub(crate) level: Level,
+    pub(crate) layer: Layer,
     pub(crate) targets: Vec<WrittenTarget>,
     /// Whether the file has a target that could not be read, or may have one: the file is the place to mend, so that no
     /// server was named elsewhere is no problem of its own.
@@ -33,7 +33,7 @@ pub(crate) struct WrittenTarget {
     pub(crate) server: String,
     /// The line that names it.
     pub(crate) place: String,
-    pub(crate) level: Level,
+    pub(crate) layer: Layer,
 }
 
 /// Reads the file. What is wrong with it goes to `problems`, all of it.
@@ -82,7 +82,7 @@ impl Reading<'_> {
                 }
                 (TARGET, _) => self.wrong(name, "is a list of tables: write [[target]]"),
                 (word, value) => match Key::find(word) {
-                    Some(key) => written.level.extend(self.said(key, name, value)),
+                    Some(key) => written.layer.extend(self.said(key, name, value)),
                     None => self.unknown(name, &[TARGET]),
                 },
             }
@@ -92,7 +92,7 @@ impl Reading<'_> {
 
     fn target(&mut self, table: &DeTable<'_>, start: usize) -> Option<WrittenTarget> {
         let mut server = None;
-        let mut level = Level::default();
+        let mut layer = Layer::default();
         for (name, value) in in_order(table) {
             match (name.get_ref().as_ref(), value.get_ref()) {
                 (SERVER, DeValue::String(text)) => {
@@ -104,7 +104,7 @@ impl Reading<'_> {
                     server = None;
                 }
                 (word, value) => match Key::find(word) {
-                    Some(key) if key.is_targets() => level.extend(self.said(key, name, value)),
+                    Some(key) if key.is_targets() => layer.extend(self.said(key, name, value)),
                     Some(_) => {
                         self.wrong(name, "holds for the whole process: write it above the first [[target]]")
                     }
@@ -117,7 +117,7 @@ impl Reading<'_> {
             self.problems.add(origin, format!("names no {SERVER}"));
         }
         let (server, place) = server?;
-        Some(WrittenTarget { server, place, level })
+        Some(WrittenTarget { server, place, layer })
     }
 
     fn said(
@@ -125,7 +125,7 @@ impl Reading<'_> {
         key: &'static Key,
         name: &Spanned<impl AsRef<str>>,
         value: &DeValue<'_>,
-    ) -> Option<Said> {
+    ) -> Option<Setting> {
         let values = match (key.form, value) {
             (Form::Number | Form::Time, DeValue::Integer(number)) if number.radix() == 10 => {
                 Ok(vec![number.as_str().to_owned()])
@@ -149,7 +149,7 @@ impl Reading<'_> {
             (Form::Table, _) => Err("is a table of texts"),
         };
         match values {
-            Ok(values) => Some(Said { key, values, origin: self.origin(name) }),
+            Ok(values) => Some(Setting { key, values, origin: self.origin(name) }),
             Err(what) => {
                 self.wrong(name, &format!("{what}, not a {}", value.type_str()));
                 None

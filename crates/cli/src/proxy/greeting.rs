@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use pgentra_connect::{Connector, TokenState, quote};
 
-use super::place::Place;
+use super::listen_addr::ListenAddr;
 use super::settings::Target;
 
 /// Whose token there is, where it is from and for how long it is good. `None` without a token.
@@ -21,12 +21,12 @@ pub(crate) fn identity(state: &TokenState, now: SystemTime) -> Option<String> {
 
 /// A command that connects to this listener. `None`: its clients need something that is not known here.
 pub(crate) fn psql(
-    place: &Place,
+    place: &ListenAddr,
     address: &str,
     (connector, settings): (&Connector, &Target),
 ) -> Option<String> {
     let (host, port) = match place {
-        Place::Tcp(_) => {
+        ListenAddr::Tcp(_) => {
             let address: std::net::SocketAddr = address.parse().ok()?;
             let ip = match address.ip() {
                 ip if ip.is_unspecified() => "localhost".to_owned(),
@@ -34,23 +34,23 @@ pub(crate) fn psql(
             };
             (ip, address.port())
         }
-        Place::Unix { folder, port } => (folder.display().to_string(), *port),
-        Place::Systemd { .. } => return None,
+        ListenAddr::Unix { folder, port } => (folder.display().to_string(), *port),
+        ListenAddr::Systemd { .. } => return None,
     };
-    let doors = &settings.doors;
-    if doors.tls_client_ca.is_some() {
+    let client_auth = &settings.client_auth;
+    if client_auth.tls_client_ca.is_some() {
         return None;
     }
     let target = connector.target();
     let state = connector.token_state();
-    let mapped = doors.role_map.first().map(|(theirs, _)| theirs.as_str());
+    let mapped = client_auth.role_map.first().map(|(theirs, _)| theirs.as_str());
     let user =
         mapped.or_else(|| target.named_user()).or_else(|| state.role_names.first().map(String::as_str));
     let port = port.to_string();
     let mut pairs = vec![("host", host.as_str()), ("port", &port)];
     pairs.extend(user.map(|user| ("user", user)));
     pairs.push(("dbname", target.named_database().unwrap_or("postgres")));
-    if doors.tls_cert.is_some() && matches!(place, Place::Tcp(_)) {
+    if client_auth.tls_cert.is_some() && matches!(place, ListenAddr::Tcp(_)) {
         pairs.push(("sslmode", "require"));
     }
     if pairs.iter().any(|(_, value)| value.chars().any(char::is_control)) {

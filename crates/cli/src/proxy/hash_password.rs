@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, IsTerminal, Read as _};
 
-use pgentra_proxy::inject::Users;
+use pgentra_proxy::Users;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;

@@ -6,11 +6,11 @@ use std::os::unix::net::UnixListener;
 
 use listenfd::ListenFd;
 use pgentra_connect::quote;
-use pgentra_identity::Env;
-use pgentra_proxy::inject::Listener;
-use pgentra_proxy::session::UnixSocket;
+use pgentra_proxy::Listener;
+use pgentra_session::UnixSocket;
+use pgentra_system::Env;
 
-use super::place::Place;
+use super::listen_addr::ListenAddr;
 use crate::problem::{Blame, Outcome, Problem};
 
 /// The sockets, in the order of their units. They stay with the process: one that a configuration does without can be
@@ -74,8 +74,8 @@ impl Inherited {
     }
 
     /// Their places.
-    pub(crate) fn places(&self) -> impl Iterator<Item = Place> {
-        self.sockets.iter().enumerate().map(|(at, socket)| Place::Systemd {
+    pub(crate) fn places(&self) -> impl Iterator<Item = ListenAddr> {
+        self.sockets.iter().enumerate().map(|(at, socket)| ListenAddr::Systemd {
             name: socket.name.clone(),
             number: self.sockets[..at].iter().filter(|before| before.name == socket.name).count(),
         })
@@ -104,7 +104,7 @@ impl Inherited {
     }
 
     /// Whether only this machine reaches what `place` names.
-    pub(crate) fn is_local(&self, place: &Place) -> bool {
+    pub(crate) fn is_local(&self, place: &ListenAddr) -> bool {
         let is_it = |at: usize| self.places().nth(at).as_ref() == Some(place);
         self.sockets.iter().enumerate().all(|(at, socket)| match &socket.kind {
             Kind::Tcp(_, address) => !is_it(at) || address.ip().is_loopback(),

@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 
 use clap::{Arg, ArgAction};
 
-use super::given::Given;
-use super::level::PREFIX;
-use super::place::Place;
+use super::layer::PREFIX;
+use super::listen_addr::ListenAddr;
+use super::raw_value::RawValue;
 use super::settings::{Process, Target};
 use crate::arguments::{self, TOKEN_TIMEOUTS};
 
@@ -61,9 +61,9 @@ pub(crate) enum Form {
 #[derive(Clone, Copy)]
 pub(crate) enum Set {
     /// The process.
-    Process(fn(&mut Process, &Given<'_>) -> Result<(), String>),
+    Process(fn(&mut Process, &RawValue<'_>) -> Result<(), String>),
     /// A target; set for the whole process, it holds for each target that does not set it.
-    Target(fn(&mut Target, &Given<'_>) -> Result<(), String>),
+    Target(fn(&mut Target, &RawValue<'_>) -> Result<(), String>),
 }
 
 /// Every key. To add one: a field in `settings.rs` and an entry here; then `docs/proxy.md` (a test says which line).
@@ -101,7 +101,7 @@ pub(crate) const KEYS: &[Key] = &[
             "The certificate chain (PEM) that is shown to clients over TCP, who have to use TLS then; read again when it changes",
         ),
         excludes: &[],
-        set: Set::Target(|target, given| given.path().map(|value| target.doors.tls_cert = Some(value))),
+        set: Set::Target(|target, given| given.path().map(|value| target.client_auth.tls_cert = Some(value))),
     },
     Key {
         name: "listen_tls_key",
@@ -110,7 +110,7 @@ pub(crate) const KEYS: &[Key] = &[
         default: "",
         help: Some("The private key of listen_tls_cert (PEM), for the proxy's eyes alone: mode 0600 or 0640"),
         excludes: &[],
-        set: Set::Target(|target, given| given.path().map(|value| target.doors.tls_key = Some(value))),
+        set: Set::Target(|target, given| given.path().map(|value| target.client_auth.tls_key = Some(value))),
     },
     Key {
         name: "listen_tls_client_ca",
@@ -119,7 +119,9 @@ pub(crate) const KEYS: &[Key] = &[
         default: "",
         help: Some("The authorities (PEM) of which one has to have issued a client's certificate"),
         excludes: &[],
-        set: Set::Target(|target, given| given.path().map(|value| target.doors.tls_client_ca = Some(value))),
+        set: Set::Target(|target, given| {
+            given.path().map(|value| target.client_auth.tls_client_ca = Some(value))
+        }),
     },
     Key {
         name: "listen_tls_client_name",
@@ -130,7 +132,9 @@ pub(crate) const KEYS: &[Key] = &[
             "What of its certificate has to be a client's role: any (nothing), cn (the common name) or dn (the distinguished name)",
         ),
         excludes: &[],
-        set: Set::Target(|target, given| given.parsed().map(|value| target.doors.tls_client_name = value)),
+        set: Set::Target(|target, given| {
+            given.parsed().map(|value| target.client_auth.tls_client_name = value)
+        }),
     },
     Key {
         name: "listen_tls_client_map",
@@ -139,7 +143,9 @@ pub(crate) const KEYS: &[Key] = &[
         default: "",
         help: Some("Which roles a certificate's name opens, instead of the one that is called the same"),
         excludes: &[],
-        set: Set::Target(|target, given| given.pairs().map(|value| target.doors.tls_client_map = value)),
+        set: Set::Target(|target, given| {
+            given.pairs().map(|value| target.client_auth.tls_client_map = value)
+        }),
     },
     Key {
         name: "listen_auth_file",
@@ -150,7 +156,9 @@ pub(crate) const KEYS: &[Key] = &[
             "A file of roles and their SCRAM-SHA-256 verifiers, in the form of PgBouncer's userlist.txt: clients have to know the password; read again when it changes",
         ),
         excludes: &[],
-        set: Set::Target(|target, given| given.path().map(|value| target.doors.auth_file = Some(value))),
+        set: Set::Target(|target, given| {
+            given.path().map(|value| target.client_auth.auth_file = Some(value))
+        }),
     },
     Key {
         name: "listen_uids",
@@ -161,7 +169,7 @@ pub(crate) const KEYS: &[Key] = &[
             "Users of this machine, by number or name, who may use the Unix sockets beside the proxy's own",
         ),
         excludes: &[],
-        set: Set::Target(|target, given| given.list().map(|value| target.doors.uids = value)),
+        set: Set::Target(|target, given| given.list().map(|value| target.client_auth.uids = value)),
     },
     Key {
         name: "role_map",
@@ -170,7 +178,7 @@ pub(crate) const KEYS: &[Key] = &[
         default: "",
         help: Some("Which role of the database a client's role is; a role that is not in it is refused"),
         excludes: &[],
-        set: Set::Target(|target, given| given.map().map(|value| target.doors.role_map = value)),
+        set: Set::Target(|target, given| given.map().map(|value| target.client_auth.role_map = value)),
     },
     Key {
         name: "pin",
@@ -332,7 +340,7 @@ pub(crate) const KEYS: &[Key] = &[
         ),
         excludes: &[],
         set: Set::Process(|process, given| {
-            let place = given.parsed::<Place>()?;
+            let place = given.parsed::<ListenAddr>()?;
             if !place.is_local() {
                 return Err(format!(
                     "cannot be {place}: whoever reaches it may end the proxy; health_listen has probes and metrics alone"
@@ -350,7 +358,7 @@ pub(crate) const KEYS: &[Key] = &[
         help: Some("Where probes and metrics are, and nothing else: IP:PORT or PORT, on any interface"),
         excludes: &[],
         set: Set::Process(|process, given| {
-            process.seen.health_listen = Some(given.parsed::<Place>()?.tcp()?);
+            process.seen.health_listen = Some(given.parsed::<ListenAddr>()?.tcp()?);
             Ok(())
         }),
     },
@@ -567,8 +575,8 @@ mod tests {
             let (mut process, mut target) = (Process::default(), Target::default());
             let given = [key.default.to_owned()];
             match key.set {
-                Set::Process(set) => set(&mut process, &Given(&given)).unwrap(),
-                Set::Target(set) => set(&mut target, &Given(&given)).unwrap(),
+                Set::Process(set) => set(&mut process, &RawValue(&given)).unwrap(),
+                Set::Target(set) => set(&mut target, &RawValue(&given)).unwrap(),
             }
             assert_eq!((process, target), Default::default(), "{}", key.name);
         }

@@ -2,29 +2,29 @@
 
 mod arguments;
 mod check;
+mod client_auth;
 mod configuration;
-mod difference;
-mod door;
+mod console;
+mod diff;
 mod file;
-mod given;
 mod greeting;
 mod hash_password;
 mod inherited;
 mod keys;
-mod level;
+mod layer;
+mod listen_addr;
 mod notify;
-mod place;
 mod problems;
+mod raw_value;
 mod running;
-mod seen;
 mod serve;
 mod settings;
 mod signals;
-mod voice;
+mod telemetry;
 mod wait;
 mod word;
 
 pub(crate) use arguments::Proxy;
-pub(crate) use level::meant;
+pub(crate) use layer::meant;
 pub(crate) use serve::run;
 pub(crate) use settings::LogFormat;

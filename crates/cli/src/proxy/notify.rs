@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-use pgentra_identity::Env;
+use pgentra_system::Env;
 use rustix::time::{ClockId, clock_gettime};
 
 /// The service manager's socket; without one every message is dropped.

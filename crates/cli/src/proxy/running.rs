@@ -5,17 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use pgentra_connect::quote;
-use pgentra_proxy::inject::{Current, Injector, Listener, Naming, Options, Shared, Stop};
-use pgentra_proxy::observe::{Observer, TargetObserver};
-use pgentra_proxy::session::{Limits, UnixSocket, bind_tcp};
+use pgentra_proxy::telemetry::{TargetTelemetry, Telemetry};
+use pgentra_proxy::{AuthProxy, Listener, Naming, Options, ProxyHandle, SharedState, ShutdownTokens};
+use pgentra_session::{Limits, UnixSocket, bind_tcp};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::configuration::{Configuration, Configured};
-use super::difference::{self, InForce};
+use super::diff::{self, EffectiveSettings};
 use super::greeting;
 use super::inherited::Inherited;
-use super::place::Place;
+use super::listen_addr::ListenAddr;
 use super::settings::Process;
 use crate::problem::{Blame, Outcome, Problem};
 
@@ -26,23 +26,23 @@ const FAILURES_SHOWN: usize = 3;
 #[derive(Debug, Default)]
 pub(crate) struct Running {
     process: Process,
-    said: InForce,
+    said: EffectiveSettings,
     targets: Vec<Live>,
     listeners: Vec<Open>,
     /// Targets that are gone, while sessions of theirs are not.
-    gone: Vec<Shared>,
+    gone: Vec<SharedState>,
     serving: TaskTracker,
     stop: CancellationToken,
-    hurry: CancellationToken,
-    observer: Option<Observer>,
+    skip_drain: CancellationToken,
+    telemetry: Option<Telemetry>,
 }
 
 /// A target that is served.
 #[derive(Debug)]
 struct Live {
     configured: Configured,
-    injector: Arc<Injector>,
-    shared: Shared,
+    proxy: Arc<AuthProxy>,
+    shared: SharedState,
 }
 
 /// A listener.
@@ -50,13 +50,13 @@ struct Live {
 struct Open {
     /// Of which target, by its place among those of the same name.
     target: (String, usize),
-    place: Place,
+    place: ListenAddr,
     /// Which of several free ports.
     number: usize,
     address: String,
     /// Whether other users may get at it, if it is a Unix socket.
     is_shared: bool,
-    current: Current,
+    current: ProxyHandle,
     closing: CancellationToken,
 }
 
@@ -85,10 +85,10 @@ impl Running {
             let key = (configured.name.clone(), of_name(&next, &configured.name).count());
             let before = of_name(&self.targets, &key.0).nth(key.1);
             let labelled = next.iter().filter(|live| live.configured.label == configured.label).count();
-            let observer = self.observer_of(&configured.label, labelled);
+            let telemetry = self.telemetry_of(&configured.label, labelled);
             let before = before.map(|live| (live, &self.process));
-            let live = Live::of(configured, (&process, observer), before);
-            let is_shared = !live.configured.door.uids.is_empty();
+            let live = Live::of(configured, (&process, telemetry), before);
+            let is_shared = !live.configured.client_auth.uids.is_empty();
             let mut free = 0;
             for place in &live.configured.settings.listen {
                 let number = if place.is_any() { free } else { 0 };
@@ -98,15 +98,15 @@ impl Running {
                     open.place == *place && open.number == number && (!place.is_any() || open.target == key)
                 };
                 match self.listeners.iter().find(is_it) {
-                    Some(open) if matches!(place, Place::Unix { .. }) && open.is_shared != is_shared => {
+                    Some(open) if matches!(place, ListenAddr::Unix { .. }) && open.is_shared != is_shared => {
                         let message = format!("listen_uids begins or ceases to open {place} to other users");
                         return Err(Problem::new(Blame::Usage, message)
                             .hint("restart the proxy, or listen in another folder"));
                     }
-                    Some(open) => kept.push((open.again(&key), Arc::clone(&live.injector))),
+                    Some(open) => kept.push((open.again(&key), Arc::clone(&live.proxy))),
                     None => {
                         let (listener, address) = bind(place, inherited, is_shared).await?;
-                        let current = Current::new(Arc::clone(&live.injector));
+                        let current = ProxyHandle::new(Arc::clone(&live.proxy));
                         let closing = CancellationToken::new();
                         let open = Open {
                             target: key.clone(),
@@ -127,7 +127,7 @@ impl Running {
         let mut lines = if is_first { Vec::new() } else { self.said.changes(&said) };
         if !is_first {
             let (before, next) = (&self.targets, &next);
-            lines.extend(difference::of_targets(
+            lines.extend(diff::of_targets(
                 before.iter().map(|it| &it.configured),
                 next.iter().map(|it| &it.configured),
             ));
@@ -137,9 +137,9 @@ impl Running {
         Ok(lines)
     }
 
-    /// Tells `observer` what happens to the targets that are set up from now on.
-    pub(crate) fn observed_by(&mut self, observer: Observer) {
-        self.observer = Some(observer);
+    /// Tells `telemetry` what happens to the targets that are set up from now on.
+    pub(crate) fn set_telemetry(&mut self, telemetry: Telemetry) {
+        self.telemetry = Some(telemetry);
     }
 
     /// Where it can be told to stop, by whoever may.
@@ -148,9 +148,9 @@ impl Running {
     }
 
     /// Sessions get no more time to end by themselves once it was told to stop. Whether they did until now.
-    pub(crate) fn hurry(&self) -> bool {
-        let had_time = !self.hurry.is_cancelled();
-        self.hurry.cancel();
+    pub(crate) fn skip_drain(&self) -> bool {
+        let had_time = !self.skip_drain.is_cancelled();
+        self.skip_drain.cancel();
         had_time
     }
 
@@ -163,7 +163,7 @@ impl Running {
     /// How many clients have a session.
     pub(crate) fn sessions(&self) -> usize {
         let live = self.targets.iter().map(|live| &live.shared);
-        live.chain(&self.gone).map(Shared::sessions).sum()
+        live.chain(&self.gone).map(SharedState::sessions).sum()
     }
 
     /// In a few words, with what it lacks to serve clients.
@@ -171,15 +171,15 @@ impl Running {
         let (targets, listeners) = (self.targets.len(), self.listeners.len());
         let mut status =
             format!("{targets} target(s) on {listeners} listener(s), {} session(s)", self.sessions());
-        let Some(observer) = &self.observer else { return status };
-        let summary = observer.summary();
+        let Some(telemetry) = &self.telemetry else { return status };
+        let summary = telemetry.summary();
         let (serving, idle, failing) = (summary.serving(), summary.idle(), summary.failing());
         status.push_str(&format!("; {serving} serving, {idle} idle, {failing} failing"));
         for (name, cause) in summary.failures().take(FAILURES_SHOWN) {
             status.push_str(&format!("; {name}: {cause}"));
         }
         // What is missing for all of them, such as the first token.
-        match observer.readiness() {
+        match telemetry.readiness() {
             Err(lacks) if failing == 0 => status + "; " + &lacks,
             _ => status,
         }
@@ -205,11 +205,11 @@ impl Running {
     }
 
     /// Targets of one label are told apart by their numbers.
-    fn observer_of(&self, label: &str, number: usize) -> Arc<TargetObserver> {
-        let Some(observer) = &self.observer else { return Arc::default() };
+    fn telemetry_of(&self, label: &str, number: usize) -> Arc<TargetTelemetry> {
+        let Some(telemetry) = &self.telemetry else { return Arc::default() };
         match number {
-            0 => observer.target(label),
-            further => observer.target(&format!("{label} ({})", further + 1)),
+            0 => telemetry.target(label),
+            further => telemetry.target(&format!("{label} ({})", further + 1)),
         }
     }
 
@@ -217,7 +217,7 @@ impl Running {
     fn change_to(
         &mut self,
         next: Vec<Live>,
-        kept: Vec<(Open, Arc<Injector>)>,
+        kept: Vec<(Open, Arc<AuthProxy>)>,
         bound: Vec<Bound>,
     ) -> Vec<String> {
         let mut lines = Vec::new();
@@ -240,26 +240,26 @@ impl Running {
         self.targets = next;
         for live in &self.targets {
             // Of one that stays, the files may say something else.
-            live.injector.set_door(live.configured.door.clone());
+            live.proxy.set_client_auth(live.configured.client_auth.clone());
         }
         let mut listeners = Vec::new();
-        for (open, injector) in kept {
-            open.current.replace(injector);
+        for (open, proxy) in kept {
+            open.current.replace(proxy);
             listeners.push(open);
         }
         for Bound { listener, open } in bound {
             lines.push(format!("listening on {} for {}", open.address, open.target.0));
-            let stop = Stop {
+            let stop = ShutdownTokens {
                 listening: open.closing.clone(),
                 serving: self.stop.clone(),
-                waiting: self.hurry.clone(),
+                waiting: self.skip_drain.clone(),
             };
             // A task each, so that they share no thread.
             self.serving.spawn(open.current.clone().serve(listener, stop));
             listeners.push(open);
         }
         self.listeners = listeners;
-        let is_live = |shared: &Shared| self.targets.iter().any(|live| live.shared.is(shared));
+        let is_live = |shared: &SharedState| self.targets.iter().any(|live| live.shared.is(shared));
         self.gone.retain(|shared| shared.sessions() > 0 && !is_live(shared));
         lines
     }
@@ -269,21 +269,21 @@ impl Live {
     /// The one from before with all its state, if nothing about it changed.
     fn of(
         configured: Configured,
-        (process, observer): (&Process, Arc<TargetObserver>),
+        (process, telemetry): (&Process, Arc<TargetTelemetry>),
         before: Option<(&Live, &Process)>,
     ) -> Self {
         let shared = before.map(|(live, _)| live.shared.clone()).unwrap_or_default();
         let same =
             before.filter(|(live, before)| *before == process && live.configured.is_served_as(&configured));
-        let injector = match same {
-            Some((live, _)) => Arc::clone(&live.injector),
+        let proxy = match same {
+            Some((live, _)) => Arc::clone(&live.proxy),
             None => {
-                let injector = Arc::new(injector(process, &configured, shared.clone(), observer));
-                tokio::spawn(configured.watched.clone().keep(Arc::downgrade(&injector)));
-                injector
+                let proxy = Arc::new(proxy(process, &configured, shared.clone(), telemetry));
+                tokio::spawn(configured.watched.clone().keep(Arc::downgrade(&proxy)));
+                proxy
             }
         };
-        Self { configured, injector, shared }
+        Self { configured, proxy, shared }
     }
 }
 
@@ -310,13 +310,13 @@ fn of_name<'a>(targets: &'a [Live], name: &str) -> impl Iterator<Item = &'a Live
     targets.iter().filter(move |live| live.configured.name == name)
 }
 
-fn injector(
+fn proxy(
     process: &Process,
     configured: &Configured,
-    shared: Shared,
-    observer: Arc<TargetObserver>,
-) -> Injector {
-    let Configured { connector, settings, door, .. } = configured;
+    shared: SharedState,
+    telemetry: Arc<TargetTelemetry>,
+) -> AuthProxy {
+    let Configured { connector, settings, client_auth, .. } = configured;
     let limits = Limits {
         connections: settings.max_connections,
         start_up: settings.start_up_timeout,
@@ -331,8 +331,8 @@ fn injector(
         limits,
         drain: process.drain,
         shared,
-        observer,
-        door: door.clone(),
+        telemetry,
+        client_auth: client_auth.clone(),
         warm: settings.warm,
         warm_max_age: settings.warm_max_age,
         reuse: settings.reuse,
@@ -340,7 +340,7 @@ fn injector(
         server_check_delay: settings.server_check_delay,
         connect_rate: settings.connect_rate,
     };
-    Injector::new(connector.clone(), options)
+    AuthProxy::new(connector.clone(), options)
 }
 
 /// Connections that wait take at most half of the files that this process may have: the other half is for sessions.
@@ -351,13 +351,13 @@ fn waiting() -> usize {
 }
 
 /// Listens, and says on what. Other users may get at a Unix socket that `is_shared`.
-async fn bind(place: &Place, inherited: &Inherited, is_shared: bool) -> Outcome<(Listener, String)> {
+async fn bind(place: &ListenAddr, inherited: &Inherited, is_shared: bool) -> Outcome<(Listener, String)> {
     let bound: io::Result<_> = match place {
-        Place::Tcp(address) => bind_tcp(*address).and_then(|listener| {
+        ListenAddr::Tcp(address) => bind_tcp(*address).and_then(|listener| {
             let address = listener.local_addr()?.to_string();
             Ok((Listener::Tcp(listener), address))
         }),
-        Place::Unix { folder, port } => {
+        ListenAddr::Unix { folder, port } => {
             let socket = if is_shared {
                 UnixSocket::bind_shared(folder, *port)
             } else {
@@ -368,7 +368,7 @@ async fn bind(place: &Place, inherited: &Inherited, is_shared: bool) -> Outcome<
                 (Listener::Unix(socket), path)
             })
         }
-        Place::Systemd { name, number } => inherited.open(name, *number),
+        ListenAddr::Systemd { name, number } => inherited.open(name, *number),
     };
     bound.map_err(|error| {
         Problem::new(Blame::Ours, format!("cannot listen on {place}: {error}"))
@@ -377,9 +377,9 @@ async fn bind(place: &Place, inherited: &Inherited, is_shared: bool) -> Outcome<
 }
 
 /// What to do about an address that cannot be listened on.
-fn not_bound(place: &Place, error: &io::Error, is_shared: bool) -> String {
+fn not_bound(place: &ListenAddr, error: &io::Error, is_shared: bool) -> String {
     match (place, error.kind()) {
-        (Place::Unix { folder, .. }, io::ErrorKind::PermissionDenied) => {
+        (ListenAddr::Unix { folder, .. }, io::ErrorKind::PermissionDenied) => {
             let folder = quote::shell_word(&folder.to_string_lossy());
             let (mode, more) = match is_shared {
                 true => ("go-w", ""),
@@ -387,11 +387,11 @@ fn not_bound(place: &Place, error: &io::Error, is_shared: bool) -> String {
             };
             format!("chmod {mode} {folder}, if it is yours alone to change{more}")
         }
-        (Place::Unix { .. }, io::ErrorKind::InvalidInput) => {
+        (ListenAddr::Unix { .. }, io::ErrorKind::InvalidInput) => {
             "give a folder with a shorter path: with the name of the socket it may have 107 bytes".to_owned()
         }
-        (Place::Tcp(address), io::ErrorKind::AddrInUse) => in_use(*address),
-        (Place::Tcp(_), io::ErrorKind::PermissionDenied) => {
+        (ListenAddr::Tcp(address), io::ErrorKind::AddrInUse) => in_use(*address),
+        (ListenAddr::Tcp(_), io::ErrorKind::PermissionDenied) => {
             "ports below 1024 are for privileged programs: give a higher one with --listen".to_owned()
         }
         _ => "give another address with --listen; port 0 takes any free one".to_owned(),

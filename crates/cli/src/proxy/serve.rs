@@ -3,18 +3,18 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use pgentra_identity::World;
+use pgentra_system::System;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::arguments::{Further, Proxy};
-use super::configuration::{Configuration, Held};
+use super::arguments::{Proxy, ProxyCommand};
+use super::configuration::{Configuration, ReloadState};
+use super::console::Console;
 use super::inherited::Inherited;
 use super::keys::Key;
 use super::notify::Notify;
 use super::running::Running;
-use super::seen::Seen;
-use super::signals::{Signals, Told};
-use super::voice::Voice;
+use super::signals::{SignalEvent, Signals};
+use super::telemetry::Seen;
 use super::{check, hash_password, wait};
 use crate::problem::Outcome;
 
@@ -25,47 +25,47 @@ const FIRST_TOKEN: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Lets clients in until Ctrl-C or SIGTERM, then sees their sessions to their end. SIGHUP has the configuration read again.
-pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
+pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
     match arguments.command.take() {
-        Some(Further::Wait(wait)) => return wait::run(world, wait).await,
-        Some(Further::HashPassword { role }) => return hash_password::run(&role),
+        Some(ProxyCommand::Wait(wait)) => return wait::run(system, wait).await,
+        Some(ProxyCommand::HashPassword { role }) => return hash_password::run(&role),
         None => {}
     }
-    let inherited = Inherited::from_systemd(world.env())?;
+    let inherited = Inherited::from_systemd(system.env())?;
     if arguments.check_config {
-        let mut held = Held::new(inherited.or_assumed());
-        return check::configuration(&Configuration::gather(world, &arguments, &mut held)?);
+        let mut held = ReloadState::new(inherited.or_assumed());
+        return check::configuration(&Configuration::gather(system, &arguments, &mut held)?);
     }
-    let mut held = Held::new(inherited);
-    let configuration = Configuration::gather(world, &arguments, &mut held)?;
+    let mut held = ReloadState::new(inherited);
+    let configuration = Configuration::gather(system, &arguments, &mut held)?;
     if arguments.check {
         return check::run(configuration, arguments.output).await;
     }
-    let voice = Voice::new(world, configuration.process.seen.log_format);
+    let console = Console::new(system, configuration.process.seen.log_format);
     let mut signals = Signals::listen()?;
     let mut running = Running::default();
-    let seen = Seen::open(world, &configuration.process.seen, running.stop()).await?;
-    running.observed_by(seen.observer().clone());
+    let seen = Seen::open(system, &configuration.process.seen, running.stop()).await?;
+    running.set_telemetry(seen.telemetry().clone());
     let lines = running.apply(configuration, &held.inherited).await?;
-    seen.observer().started();
+    seen.telemetry().started();
     // Said when all of them are there.
-    lines.iter().chain(seen.lines()).for_each(|line| voice.say(line));
-    if let Some(warning) = port_warning(world, &arguments) {
-        voice.say(&warning);
+    lines.iter().chain(seen.lines()).for_each(|line| console.say(line));
+    if let Some(warning) = port_warning(system, &arguments) {
+        console.say(&warning);
     }
-    let notify = Notify::from_env(world.env());
+    let notify = Notify::from_env(system.env());
     let mut beat = Beat::every(notify.beat());
     let mut look = Beat::every(notify.is_heard().then_some(LOOK));
     let mut said = String::new();
-    let observer = seen.observer().clone();
-    let mut first_tokens = pin!(observer.await_tokens(FIRST_TOKEN));
+    let telemetry = seen.telemetry().clone();
+    let mut first_tokens = pin!(telemetry.await_tokens(FIRST_TOKEN));
     let mut is_ready = false;
     let stop = running.stop().clone();
     loop {
         tokio::select! {
             () = &mut first_tokens, if !is_ready => {
                 is_ready = true;
-                running.greeting().iter().for_each(|line| voice.say(line));
+                running.greeting().iter().for_each(|line| console.say(line));
                 said = running.status();
                 notify.ready(&said);
             }
@@ -77,9 +77,9 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
                 }
             }
             told = signals.next() => match told {
-                Told::Stop => break,
-                Told::Reload => {
-                    reload(world, &arguments, (&mut held, &mut running, &seen), (&notify, &voice)).await;
+                SignalEvent::Stop => break,
+                SignalEvent::Reload => {
+                    reload(system, &arguments, (&mut held, &mut running, &seen), (&notify, &console)).await;
                 }
             },
             () = stop.cancelled() => break,
@@ -89,18 +89,18 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
     // Counted first: sessions may end the moment that they are told to.
     let sessions = running.sessions();
     stop.cancel();
-    voice.say(&format!("stopping; {sessions} session(s) to wait for"));
+    console.say(&format!("stopping; {sessions} session(s) to wait for"));
     notify.stopping(&format!("waiting for {sessions} session(s)"));
     loop {
         tokio::select! {
             () = running.ended() => break,
             // Whoever asks twice does not want to wait, and whoever asks again not even for farewells.
-            Told::Stop = signals.next() => {
+            SignalEvent::Stop = signals.next() => {
                 let sessions = running.sessions();
-                if !running.hurry() {
+                if !running.skip_drain() {
                     break;
                 }
-                voice.say(&format!("stopping at once; {sessions} session(s) are ended"));
+                console.say(&format!("stopping at once; {sessions} session(s) are ended"));
             }
             () = beat.next() => notify.alive(),
         }
@@ -110,40 +110,40 @@ pub(crate) async fn run(world: &World, mut arguments: Proxy) -> Outcome {
 }
 
 /// `--port` is the server's, as in psql. Other proxies have it for their listener, and who means that gives no `--listen`.
-fn port_warning(world: &World, arguments: &Proxy) -> Option<String> {
+fn port_warning(system: &System, arguments: &Proxy) -> Option<String> {
     let port = arguments.server.port.as_deref()?;
     let is_listen = |(key, _): &(&Key, Vec<String>)| key.name == "listen";
     let says_listen = arguments.config.is_some()
         || arguments.flags.0.iter().any(is_listen)
         || arguments.targets.iter().any(|target| target.contains("listen="))
-        || ["PGENTRA_LISTEN", "PGENTRA_CONFIG"].into_iter().any(|name| world.env().has(name));
+        || ["PGENTRA_LISTEN", "PGENTRA_CONFIG"].into_iter().any(|name| system.env().has(name));
     let warning = format!("warning: --port {port} is the server's port; --listen says where clients come in");
     (!says_listen).then_some(warning)
 }
 
 /// A configuration that cannot be leaves everything as it is.
 async fn reload(
-    world: &World,
+    system: &System,
     arguments: &Proxy,
-    (held, running, seen): (&mut Held, &mut Running, &Seen),
-    (notify, voice): (&Notify, &Voice),
+    (held, running, seen): (&mut ReloadState, &mut Running, &Seen),
+    (notify, console): (&Notify, &Console),
 ) {
     notify.reloading();
-    let applied = match Configuration::gather(world, arguments, held) {
+    let applied = match Configuration::gather(system, arguments, held) {
         Ok(configuration) => {
             if let Some(line) = seen.reload(&configuration.process.seen) {
-                voice.say(line);
+                console.say(line);
             }
             running.apply(configuration, &held.inherited).await
         }
         Err(problems) => Err(problems.into()),
     };
     match applied {
-        Ok(lines) if lines.is_empty() => voice.say("reloaded: nothing has changed"),
-        Ok(lines) => lines.iter().for_each(|line| voice.say(&format!("reloaded: {line}"))),
+        Ok(lines) if lines.is_empty() => console.say("reloaded: nothing has changed"),
+        Ok(lines) => lines.iter().for_each(|line| console.say(&format!("reloaded: {line}"))),
         Err(problem) => {
-            voice.say("the new configuration is refused, the one before stays");
-            voice.problem(&problem);
+            console.say("the new configuration is refused, the one before stays");
+            console.problem(&problem);
         }
     }
     notify.ready(&running.status());
@@ -175,7 +175,7 @@ impl Beat {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
-    use pgentra_identity::Env;
+    use pgentra_system::Env;
 
     use super::*;
     use crate::arguments::{Arguments, Command};
@@ -183,12 +183,12 @@ mod tests {
     #[test]
     fn a_port_that_may_be_meant_for_the_listener_is_told() {
         let warning = |variables: &[(&str, &str)], words: &[&str]| {
-            let world = World::builder().env(Env::from_map(variables.iter().copied())).build();
+            let system = System::builder().env(Env::from_map(variables.iter().copied())).build();
             let words = [&["pgentra", "proxy"], words].concat();
             let Command::Proxy(arguments) = Arguments::try_parse_from(words).unwrap().command else {
                 panic!()
             };
-            port_warning(&world, &arguments)
+            port_warning(&system, &arguments)
         };
         let told = warning(&[], &["db.example", "--port", "6432"]).unwrap();
         assert!(told.starts_with("warning: --port 6432 is the server's port"), "{told}");

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use pgentra_proxy::inject::{SERVER_LIFETIME, WARM_MAX_AGE};
-use pgentra_proxy::session::Drain;
+use pgentra_proxy::Drain;
+use pgentra_proxy::{SERVER_LIFETIME, WARM_MAX_AGE};
 
-use super::place::Place;
+use super::listen_addr::ListenAddr;
 use crate::arguments::Identity;
 
 /// What holds for the process.
@@ -55,12 +55,12 @@ pub(crate) struct Target {
     /// What metrics, audit lines and the status page call it; none: its host and database.
     pub(crate) name: Option<String>,
     /// Its own listeners; empty: the process-wide ones are shared out.
-    pub(crate) listen: Vec<Place>,
+    pub(crate) listen: Vec<ListenAddr>,
     pub(crate) pin: bool,
     pub(crate) max_connections: usize,
     pub(crate) start_up_timeout: Duration,
     pub(crate) first_packet_timeout: Duration,
-    pub(crate) doors: Doors,
+    pub(crate) client_auth: ClientAuthSettings,
     pub(crate) warm: usize,
     pub(crate) warm_max_age: Duration,
     pub(crate) reuse: bool,
@@ -72,7 +72,7 @@ pub(crate) struct Target {
 
 /// Who may come in, and as whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Doors {
+pub(crate) struct ClientAuthSettings {
     pub(crate) tls_cert: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
     pub(crate) tls_client_ca: Option<PathBuf>,
@@ -131,7 +131,7 @@ impl Default for Target {
             max_connections: 100,
             start_up_timeout: Duration::from_secs(60),
             first_packet_timeout: Duration::from_secs(10),
-            doors: Doors::default(),
+            client_auth: ClientAuthSettings::default(),
             warm: 0,
             warm_max_age: WARM_MAX_AGE,
             reuse: false,

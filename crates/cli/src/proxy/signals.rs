@@ -13,7 +13,7 @@ pub(crate) struct Signals {
 
 /// What they ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum SignalEvent {
     /// SIGHUP: read the configuration again.
     Reload,
     /// SIGTERM, or SIGINT as Ctrl-C sends it: end.
@@ -32,11 +32,11 @@ impl Signals {
     }
 
     /// The next one. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Told {
+    pub(crate) async fn next(&mut self) -> SignalEvent {
         tokio::select! {
-            _ = self.hangup.recv() => Told::Reload,
-            _ = self.interrupt.recv() => Told::Stop,
-            _ = self.terminate.recv() => Told::Stop,
+            _ = self.hangup.recv() => SignalEvent::Reload,
+            _ = self.interrupt.recv() => SignalEvent::Stop,
+            _ = self.terminate.recv() => SignalEvent::Stop,
         }
     }
 }

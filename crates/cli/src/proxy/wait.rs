@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::Args;
-use pgentra_identity::World;
+use pgentra_system::System;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::place::Place;
+use super::listen_addr::ListenAddr;
 use crate::problem::{Blame, Outcome, Problem};
 use crate::progress::waiting;
 use crate::quantity;
@@ -20,10 +20,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(crate) struct Wait {
     /// Where the proxy's admin listener is. Default: PGENTRA_ADMIN_LISTEN
     #[arg(long, value_name = "ADDR", conflicts_with = "health")]
-    admin: Option<Place>,
+    admin: Option<ListenAddr>,
     /// Where its health listener is. Default: PGENTRA_HEALTH_LISTEN
     #[arg(long, value_name = "ADDR")]
-    health: Option<Place>,
+    health: Option<ListenAddr>,
     /// Give up after this time: 90s, 5m, or a bare number of seconds.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = timeout, allow_negative_numbers = true)]
     timeout: Duration,
@@ -31,17 +31,17 @@ pub(crate) struct Wait {
 
 /// Returns once `/readiness` is answered with 200. The exit code of a wait in vain is 3 where somebody answers, and 4 where
 /// nobody does.
-pub(crate) async fn run(world: &World, arguments: Wait) -> Outcome {
-    let address = address(world, &arguments)?;
-    waiting(&format!("waiting for the proxy at {address}"), ready(world, &arguments, address)).await
+pub(crate) async fn run(system: &System, arguments: Wait) -> Outcome {
+    let address = address(system, &arguments)?;
+    waiting(&format!("waiting for the proxy at {address}"), ready(system, &arguments, address)).await
 }
 
-async fn ready(world: &World, arguments: &Wait, address: SocketAddr) -> Outcome {
+async fn ready(system: &System, arguments: &Wait, address: SocketAddr) -> Outcome {
     let url = format!("http://{address}/readiness");
     let flag = if arguments.health.is_some() { "--health-listen" } else { "--admin-listen" };
     let deadline = Instant::now() + arguments.timeout;
     loop {
-        let asked = timeout_at(deadline, world.http().get(&url)).await;
+        let asked = timeout_at(deadline, system.http().get(&url)).await;
         let why_not = match asked {
             Ok(Ok(answer)) if answer.status() == 200 => return Ok(()),
             Ok(Ok(answer)) => {
@@ -68,17 +68,17 @@ fn unreached((flag, address): (&str, SocketAddr), why: &str) -> Problem {
         .hint(format!("start the proxy with {flag} {address}, or name the address that it has"))
 }
 
-fn address(world: &World, arguments: &Wait) -> Outcome<SocketAddr> {
+fn address(system: &System, arguments: &Wait) -> Outcome<SocketAddr> {
     let variable = |name: &str| {
-        let text = world.env().get(name)?;
+        let text = system.env().get(name)?;
         let wrong = |error| Problem::new(Blame::Usage, format!("{name} cannot be `{text}`: {error}"));
-        Some(text.parse::<Place>().map_err(wrong))
+        Some(text.parse::<ListenAddr>().map_err(wrong))
     };
     let named = arguments.admin.clone().or_else(|| arguments.health.clone()).map(Ok);
     let named =
         named.or_else(|| variable("PGENTRA_ADMIN_LISTEN")).or_else(|| variable("PGENTRA_HEALTH_LISTEN"));
     match named.transpose()? {
-        Some(Place::Tcp(address)) => Ok(reachable(address)),
+        Some(ListenAddr::Tcp(address)) => Ok(reachable(address)),
         Some(other) => Err(Problem::new(Blame::Usage, format!("{other} is no address to ask at"))
             .hint("write IP:PORT, as in --admin-listen")),
         None => Err(Problem::new(Blame::Usage, "it is not said where the proxy tells whether it is ready")
@@ -98,13 +98,13 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
-    use pgentra_identity::Env;
+    use pgentra_system::Env;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
 
-    fn wait(health: Option<Place>, timeout: u64) -> Wait {
+    fn wait(health: Option<ListenAddr>, timeout: u64) -> Wait {
         Wait { admin: None, health, timeout: Duration::from_secs(timeout) }
     }
 
@@ -129,26 +129,26 @@ mod tests {
 
     #[tokio::test]
     async fn it_waits_until_the_proxy_is_ready() {
-        let world = World::builder().build();
+        let system = System::builder().build();
         let address = answers(&[NOT_YET, READY]).await;
-        run(&world, wait(Some(Place::Tcp(address)), 60)).await.unwrap();
+        run(&system, wait(Some(ListenAddr::Tcp(address)), 60)).await.unwrap();
         let env =
             Env::from_map([("PGENTRA_HEALTH_LISTEN", format!("0.0.0.0:{}", answers(&[READY]).await.port()))]);
-        run(&World::builder().env(env).build(), wait(None, 60)).await.unwrap();
+        run(&System::builder().env(env).build(), wait(None, 60)).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_wait_in_vain_says_why() {
-        let world = World::builder().build();
+        let system = System::builder().build();
         let address = answers(&[NOT_YET]).await;
-        let problem = run(&world, wait(Some(Place::Tcp(address)), 0)).await.unwrap_err();
+        let problem = run(&system, wait(Some(ListenAddr::Tcp(address)), 0)).await.unwrap_err();
         // With no time at all, no answer may come in time either.
         assert!([Blame::Token, Blame::Network].contains(&problem.blame()), "{problem:?}");
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let problem = run(&world, wait(Some(Place::Tcp(free)), 0)).await.unwrap_err();
+        let problem = run(&system, wait(Some(ListenAddr::Tcp(free)), 0)).await.unwrap_err();
         assert_eq!(problem.blame(), Blame::Network);
         for place in [None, Some("/run/pg".parse().unwrap())] {
-            assert_eq!(run(&world, wait(place, 0)).await.unwrap_err().blame(), Blame::Usage);
+            assert_eq!(run(&system, wait(place, 0)).await.unwrap_err().blame(), Blame::Usage);
         }
     }
 }

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use pgentra_admin::roles::{Kind, RoleName};
+use pgentra_roles::{Kind, RoleName};
 
 use crate::arguments::{Connection, Identity, Output};
 

@@ -5,10 +5,10 @@ mod show;
 
 use std::path::Path;
 
-use pgentra_admin::graph::Graph;
-use pgentra_admin::roles::{self, NewRole, Options, Prune, RolesFile, Server};
-use pgentra_admin::{Endpoints, InvalidEndpoint};
-use pgentra_identity::World;
+use pgentra_azure::graph::Graph;
+use pgentra_azure::{Endpoints, InvalidEndpoint};
+use pgentra_roles::{NewRole, Options, Prune, RolesFile, Server};
+use pgentra_system::System;
 use tokio::io::AsyncReadExt as _;
 
 use crate::arguments::{Connection, Format, Identity};
@@ -24,21 +24,21 @@ pub(crate) use arguments::Role;
 const FILE_LIMIT: usize = 4 * 1024 * 1024;
 
 /// Runs one of the commands.
-pub(crate) async fn run(world: &World, command: Role) -> Outcome {
+pub(crate) async fn run(system: &System, command: Role) -> Outcome {
     match command {
-        Role::List(arguments) => list(world, arguments).await,
-        Role::Create(arguments) => create(world, arguments).await,
-        Role::Drop(arguments) => drop(world, arguments).await,
-        Role::Plan(arguments) => plan(world, arguments, None).await,
-        Role::Apply(arguments) => plan(world, arguments.plan, Some(Asking::unless(arguments.yes))).await,
+        Role::List(arguments) => list(system, arguments).await,
+        Role::Create(arguments) => create(system, arguments).await,
+        Role::Drop(arguments) => drop(system, arguments).await,
+        Role::Plan(arguments) => plan(system, arguments, None).await,
+        Role::Apply(arguments) => plan(system, arguments.plan, Some(Asking::unless(arguments.yes))).await,
     }
 }
 
-async fn list(world: &World, arguments: arguments::List) -> Outcome {
-    let server = server(world, &arguments.connection, &arguments.identity)?;
+async fn list(system: &System, arguments: arguments::List) -> Outcome {
+    let server = server(system, &arguments.connection, &arguments.identity)?;
     let found = waiting("reading the roles", server.roles()).await?;
     let orphans = match arguments.orphans {
-        true => Some(found.orphans(&graph(world, &arguments.identity)?).await?),
+        true => Some(found.orphans(&graph(system, &arguments.identity)?).await?),
         false => None,
     };
     match arguments.output.output {
@@ -47,11 +47,11 @@ async fn list(world: &World, arguments: arguments::List) -> Outcome {
     }
 }
 
-async fn create(world: &World, arguments: arguments::Create) -> Outcome {
+async fn create(system: &System, arguments: arguments::Create) -> Outcome {
     let identity = match (&arguments.principal.object_id, &arguments.principal.client_id) {
-        (Some(id), _) => roles::Identity::ObjectId(guid("--object-id", id)?),
-        (None, Some(id)) => roles::Identity::ClientId(guid("--client-id", id)?),
-        (None, None) => roles::Identity::Name,
+        (Some(id), _) => pgentra_roles::Identity::ObjectId(guid("--object-id", id)?),
+        (None, Some(id)) => pgentra_roles::Identity::ClientId(guid("--client-id", id)?),
+        (None, None) => pgentra_roles::Identity::Name,
     };
     let role = NewRole {
         name: arguments.name,
@@ -60,24 +60,27 @@ async fn create(world: &World, arguments: arguments::Create) -> Outcome {
         is_admin: arguments.admin,
         is_mfa: arguments.mfa,
     };
-    let server = server(world, &arguments.connection, &arguments.identity)?;
-    let graph = graph(world, &arguments.identity)?;
+    let server = server(system, &arguments.connection, &arguments.identity)?;
+    let graph = graph(system, &arguments.identity)?;
     let plan = waiting("reading the roles", role.plan(&server, Some(&graph))).await?;
     carry_out(&server, &plan, arguments.run, Asking::Not).await
 }
 
-async fn drop(world: &World, arguments: arguments::Drop) -> Outcome {
-    let role =
-        roles::Drop { name: arguments.name, reassign_to: arguments.reassign_to, revoke: arguments.revoke };
-    let server = server(world, &arguments.connection, &arguments.identity)?;
+async fn drop(system: &System, arguments: arguments::Drop) -> Outcome {
+    let role = pgentra_roles::Drop {
+        name: arguments.name,
+        reassign_to: arguments.reassign_to,
+        revoke: arguments.revoke,
+    };
+    let server = server(system, &arguments.connection, &arguments.identity)?;
     let plan = waiting("reading the roles", role.plan(&server)).await?;
     carry_out(&server, &plan, arguments.run, Asking::unless(arguments.yes)).await
 }
 
 /// Shows the plan; carries it out where it is said whether to ask first.
-async fn plan(world: &World, arguments: arguments::Plan, apply: Option<Asking>) -> Outcome {
-    let server = server(world, &arguments.connection, &arguments.identity)?;
-    let text = read(world, &arguments.file).await?;
+async fn plan(system: &System, arguments: arguments::Plan, apply: Option<Asking>) -> Outcome {
+    let server = server(system, &arguments.connection, &arguments.identity)?;
+    let text = read(system, &arguments.file).await?;
     let file = RolesFile::parse(&text, server.default_database()).map_err(|faults| {
         Problem::new(Blame::Usage, format!("{}: {faults}", called(&arguments.file)))
             .hint("what a file of roles holds is in docs/roles.md; nothing was asked of the server")
@@ -88,10 +91,10 @@ async fn plan(world: &World, arguments: arguments::Plan, apply: Option<Asking>) 
         (true, true) => Prune::Administrators,
     };
     let options = Options { prune, orphans: arguments.tenant.orphans };
-    let graph = graph(world, &arguments.identity)?;
-    let made = roles::Plan::make(&server, &file, options, Some(&graph));
+    let graph = graph(system, &arguments.identity)?;
+    let made = pgentra_roles::Plan::make(&server, &file, options, Some(&graph));
     let plan = waiting("comparing the server with the file", made).await.map_err(|error| match &error {
-        roles::RolesError::Faults(faults) => {
+        pgentra_roles::RolesError::Faults(faults) => {
             Problem::new(Blame::Usage, format!("{}: {faults}", called(&arguments.file)))
                 .hint(error.hint().unwrap_or_else(|| "nothing was changed".to_owned()))
         }
@@ -117,7 +120,12 @@ impl Asking {
 }
 
 /// Makes the changes, unless they are only to be printed or a person does not want them, and shows them.
-async fn carry_out(server: &Server, plan: &roles::Plan, run: arguments::Run, asking: Asking) -> Outcome {
+async fn carry_out(
+    server: &Server,
+    plan: &pgentra_roles::Plan,
+    run: arguments::Run,
+    asking: Asking,
+) -> Outcome {
     let changes_something = !run.print_sql && !plan.changes().is_empty();
     if changes_something && asking == Asking::First {
         output::ask(show::difference(plan, false));
@@ -138,7 +146,7 @@ async fn carry_out(server: &Server, plan: &roles::Plan, run: arguments::Run, ask
     }
 }
 
-fn show(plan: &roles::Plan, run: arguments::Run, applied: bool) -> Outcome {
+fn show(plan: &pgentra_roles::Plan, run: arguments::Run, applied: bool) -> Outcome {
     match (run.print_sql, run.output.output) {
         (true, _) => output::exact(&plan.script()?),
         (false, Format::Text) => output::result(show::difference(plan, applied)),
@@ -146,26 +154,26 @@ fn show(plan: &roles::Plan, run: arguments::Run, applied: bool) -> Outcome {
     }
 }
 
-fn server(world: &World, connection: &Connection, identity: &Identity) -> Outcome<Server> {
-    Ok(Server::new(sign_in::connector(world, connection, identity)?))
+fn server(system: &System, connection: &Connection, identity: &Identity) -> Outcome<Server> {
+    Ok(Server::new(sign_in::connector(system, connection, identity)?))
 }
 
 /// The tenant, where the identity that signs in may read it. Nothing is asked of it yet.
-fn graph(world: &World, identity: &Identity) -> Outcome<Graph> {
+fn graph(system: &System, identity: &Identity) -> Outcome<Graph> {
     let unusable = |error: InvalidEndpoint| {
         Problem::new(Blame::Usage, error)
             .hint("PGENTRA_GRAPH_ENDPOINT is an https URL; leave it out for Azure's own")
     };
     let mut endpoints = Endpoints::of(identity.cloud).map_err(unusable)?;
-    if let Some(url) = world.env().get("PGENTRA_GRAPH_ENDPOINT") {
+    if let Some(url) = system.env().get("PGENTRA_GRAPH_ENDPOINT") {
         endpoints = endpoints.with_graph(&url).map_err(unusable)?;
     }
-    let (credential, _) = sign_in::credential(world, identity)?;
-    Ok(Graph::new(&trusting(world)?, &credential, &endpoints))
+    let (credential, _) = sign_in::credential(system, identity)?;
+    Ok(Graph::new(&trusting(system)?, &credential, &endpoints))
 }
 
 fn guid(flag: &str, text: &str) -> Outcome<uuid::Uuid> {
-    roles::guid(text).ok_or_else(|| {
+    pgentra_roles::guid(text).ok_or_else(|| {
         Problem::new(
             Blame::Usage,
             format!("{flag} takes a GUID such as 00000000-1111-2222-3333-444444444444, not `{text}`"),
@@ -179,13 +187,13 @@ fn called(path: &Path) -> String {
     if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
 }
 
-async fn read(world: &World, path: &Path) -> Outcome<String> {
+async fn read(system: &System, path: &Path) -> Outcome<String> {
     let unreadable = |error: std::io::Error| {
         Problem::new(Blame::Usage, format!("cannot read {}: {error}", called(path)))
             .hint("-f names a file of roles, as docs/roles.md describes it; - reads standard input")
     };
     if path != Path::new("-") {
-        return world.files().read_text(path, FILE_LIMIT).map_err(unreadable);
+        return system.files().read_text(path, FILE_LIMIT).map_err(unreadable);
     }
     let mut text = Vec::new();
     let limit = u64::try_from(FILE_LIMIT).unwrap_or(u64::MAX) + 1;

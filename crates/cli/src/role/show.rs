@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use pgentra_admin::roles::{Change, Note, Plan, Roles, Sign};
 use pgentra_connect::quote;
+use pgentra_roles::{Change, Note, Plan, Roles, Sign};
 use serde::Serialize;
 
 use crate::table::table as drawn;

@@ -251,7 +251,7 @@ fn settings(target: &Target) -> Result<PgConnectOptions, ConnectError> {
 
 #[cfg(test)]
 mod tests {
-    use pgentra_identity::{Env, Files};
+    use pgentra_system::{Env, Files};
 
     use super::*;
     use crate::Layers;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use pgentra_connect::{Connector, Layers, Roots, Target};
 use pgentra_emulator::certificates::Authority;
-use pgentra_identity::{Env, Files};
+use pgentra_system::{Env, Files};
 
 use crate::server::{Machine, resource};
 

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod libpq;
-mod middle;
+mod mitm;
 mod resolve;
 mod roots;
 mod server;

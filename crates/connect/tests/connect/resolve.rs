@@ -4,7 +4,7 @@ use pgentra_connect::{
     ConnectError, ConnectErrorKind, Layers, Origin, SessionAttrs, SslMode, SslNegotiation, Target,
 };
 use pgentra_emulator::certificates::Authority;
-use pgentra_identity::{Env, Files};
+use pgentra_system::{Env, Files};
 
 /// A place where each layer can be filled.
 #[derive(Default)]

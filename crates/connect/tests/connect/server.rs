@@ -10,7 +10,8 @@ use bytes::BytesMut;
 use pgentra_connect::{ConnectError, Connector, Layers, Roots, Target};
 use pgentra_emulator::certificates::Authority;
 use pgentra_emulator::{Clock as CloudClock, LocalAzure, Options};
-use pgentra_identity::{Clock, Cloud, Credential, Env, Files, Resource, SystemClock, World};
+use pgentra_identity::{Cloud, Credential, Resource};
+use pgentra_system::{Clock, Env, Files, System, SystemClock};
 use pgentra_wire::backend::{
     Authentication, BackendKeyData, BackendMessage, ParameterStatus, TransactionStatus,
 };
@@ -356,7 +357,7 @@ impl Machine {
         let clock = CloudClock::following(|| SystemClock.now());
         let azure = LocalAzure::start(Options::new(clock)).await.unwrap();
         let env = Env::from_map([("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata_url())]);
-        let credential = Credential::builder(World::builder().env(env).build()).build().unwrap();
+        let credential = Credential::builder(System::builder().env(env).build()).build().unwrap();
         Machine { azure, credential }
     }
 

@@ -3,10 +3,10 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use pgentra_connect::pgentra_identity::{Env, Files};
 use pgentra_connect::{ConnectErrorKind, Connector, Layers, Refusal, Roots, Session, Target, TlsFailure};
 use pgentra_emulator::certificates::Authority;
 use pgentra_emulator::{Endpoint, Fault};
+use pgentra_system::{Env, Files};
 use pgentra_wire::backend::{Authentication, BackendMessage};
 use pgentra_wire::startup::{ProtocolVersion, StartupMessage};
 use tokio::net::TcpListener;

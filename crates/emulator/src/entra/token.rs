@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::assertion::Trusted;
 use super::refusal::{Refusal, missing, unknown_resource, unknown_tenant};
 use super::{assertion, is_tenant, split_tenant};
-use crate::cloud::{Caching, Cloud, Tweaks};
+use crate::cloud::{Caching, Cloud, TokenOverrides};
 use crate::directory::Application;
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call, Object, Parameters};
@@ -20,14 +20,14 @@ use crate::mint::{Draft, Minted, Proof, Who};
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// `POST /{tenant}/oauth2/v2.0/token` with `scope`, or `POST /{tenant}/oauth2/token` with `resource`.
-pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &Tweaks) -> Result<Answer, KeyError> {
+pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Result<Answer, KeyError> {
     let door =
         Door { endpoint: Endpoint::EntraToken, path: &call.path, federated: &cloud.federation.credentials() };
     answer(cloud, call, tweaks, &door)
 }
 
 /// The same behind the token proxy of AKS identity bindings, which takes tokens that are meant for it.
-pub(crate) fn proxied_token(cloud: &Cloud, call: &Call, tweaks: &Tweaks) -> Result<Answer, KeyError> {
+pub(crate) fn proxied_token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Result<Answer, KeyError> {
     let path = call.path.strip_prefix(PROXY_PREFIX).unwrap_or(&call.path);
     let door = Door { endpoint: Endpoint::TokenProxy, path, federated: &[cloud.federation.binding()] };
     answer(cloud, call, tweaks, &door)
@@ -41,7 +41,7 @@ struct Door<'a> {
     federated: &'a [FederatedCredential],
 }
 
-fn answer(cloud: &Cloud, call: &Call, tweaks: &Tweaks, door: &Door<'_>) -> Result<Answer, KeyError> {
+fn answer(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides, door: &Door<'_>) -> Result<Answer, KeyError> {
     if call.method != Method::POST {
         let method = &call.method;
         let sentence =

@@ -9,7 +9,7 @@ mod graph;
 mod identities;
 mod machine;
 mod operations;
-mod place;
+mod resource_path;
 mod servers;
 mod subscriptions;
 mod versions;
@@ -23,7 +23,7 @@ use crate::directory::RESOURCE_GROUP;
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call};
 use bearer::Caller;
-use place::Place;
+use resource_path::ResourcePath;
 
 /// Where every resource of the local Azure is.
 const LOCATION: &str = "westeurope";
@@ -33,7 +33,7 @@ pub(crate) fn endpoint(path: &str) -> Option<Endpoint> {
     if path.starts_with("/v1.0/") {
         return Some(Endpoint::Graph);
     }
-    Place::of(path).map(|(place, _)| place.endpoint())
+    ResourcePath::of(path).map(|(place, _)| place.endpoint())
 }
 
 /// What Resource Manager says where there is nothing.
@@ -49,8 +49,8 @@ pub(crate) fn graph(cloud: &Cloud, call: &Call) -> Answer {
 
 /// Resource Manager.
 pub(crate) fn resource_manager(cloud: &Cloud, call: &Call) -> Answer {
-    let answered = match Place::of(&call.path) {
-        Some((Place::Endpoints, _)) => Ok(subscriptions::endpoints(cloud)),
+    let answered = match ResourcePath::of(&call.path) {
+        Some((ResourcePath::Endpoints, _)) => Ok(subscriptions::endpoints(cloud)),
         Some((place, subscription)) => permitted(cloud, call, place, subscription)
             .and_then(|caller| dispatch(cloud, call, place, &caller)),
         None => Err(nothing_here(call)),
@@ -67,7 +67,7 @@ pub(crate) fn resource_manager(cloud: &Cloud, call: &Call) -> Answer {
 fn permitted(
     cloud: &Cloud,
     call: &Call,
-    place: Place<'_>,
+    place: ResourcePath<'_>,
     subscription: Option<&str>,
 ) -> Result<Caller, Answer> {
     let caller = bearer::at_resource_manager(cloud, call)?;
@@ -89,38 +89,40 @@ fn permitted(
     Ok(caller)
 }
 
-fn dispatch(cloud: &Cloud, call: &Call, place: Place<'_>, caller: &Caller) -> Result<Answer, Answer> {
+fn dispatch(cloud: &Cloud, call: &Call, place: ResourcePath<'_>, caller: &Caller) -> Result<Answer, Answer> {
     match (&call.method, place) {
-        (&Method::GET, Place::Tenants) => Ok(subscriptions::tenants(cloud)),
-        (&Method::GET, Place::Subscriptions) => Ok(subscriptions::list(cloud, caller)),
-        (&Method::GET, Place::Subscription) => Ok(json_answer(subscriptions::subscription(cloud))),
-        (&Method::GET, Place::ResourceGroups) => Ok(subscriptions::groups(cloud)),
-        (&Method::GET, Place::ResourceGroup(name)) => {
+        (&Method::GET, ResourcePath::Tenants) => Ok(subscriptions::tenants(cloud)),
+        (&Method::GET, ResourcePath::Subscriptions) => Ok(subscriptions::list(cloud, caller)),
+        (&Method::GET, ResourcePath::Subscription) => Ok(json_answer(subscriptions::subscription(cloud))),
+        (&Method::GET, ResourcePath::ResourceGroups) => Ok(subscriptions::groups(cloud)),
+        (&Method::GET, ResourcePath::ResourceGroup(name)) => {
             Ok(json_answer(subscriptions::group(cloud, &group(cloud, name)?)))
         }
-        (&Method::PUT, Place::ResourceGroup(name)) => subscriptions::create_group(cloud, name),
-        (&Method::GET, Place::VirtualMachines { group }) => machine::list(cloud, group),
-        (&Method::GET, Place::Servers { group }) => servers::servers(cloud, group),
-        (&Method::GET, Place::VirtualMachine { group, name }) => machine::show(cloud, group, name),
-        (&Method::PATCH | &Method::PUT, Place::VirtualMachine { group, name }) => {
+        (&Method::PUT, ResourcePath::ResourceGroup(name)) => subscriptions::create_group(cloud, name),
+        (&Method::GET, ResourcePath::VirtualMachines { group }) => machine::list(cloud, group),
+        (&Method::GET, ResourcePath::Servers { group }) => servers::servers(cloud, group),
+        (&Method::GET, ResourcePath::VirtualMachine { group, name }) => machine::show(cloud, group, name),
+        (&Method::PATCH | &Method::PUT, ResourcePath::VirtualMachine { group, name }) => {
             machine::change(cloud, call, group, name)
         }
-        (&Method::GET, Place::Identities { group }) => identities::list(cloud, group),
-        (&Method::GET, Place::Identity { group, name }) => identities::show(cloud, group, name),
-        (&Method::PUT, Place::Identity { group, name }) => identities::create(cloud, call, group, name),
-        (&Method::GET, Place::Server { group, name }) => servers::show(cloud, group, name),
-        (&Method::GET, Place::Administrators { group, server }) => servers::list(cloud, group, server),
-        (&Method::GET, Place::Administrator { group, server, id }) => {
+        (&Method::GET, ResourcePath::Identities { group }) => identities::list(cloud, group),
+        (&Method::GET, ResourcePath::Identity { group, name }) => identities::show(cloud, group, name),
+        (&Method::PUT, ResourcePath::Identity { group, name }) => {
+            identities::create(cloud, call, group, name)
+        }
+        (&Method::GET, ResourcePath::Server { group, name }) => servers::show(cloud, group, name),
+        (&Method::GET, ResourcePath::Administrators { group, server }) => servers::list(cloud, group, server),
+        (&Method::GET, ResourcePath::Administrator { group, server, id }) => {
             servers::administrator(cloud, (group, server), id)
         }
-        (&Method::PUT, Place::Administrator { group, server, id }) => {
+        (&Method::PUT, ResourcePath::Administrator { group, server, id }) => {
             servers::add(cloud, call, (group, server), id)
         }
-        (&Method::DELETE, Place::Administrator { group, server, id }) => {
+        (&Method::DELETE, ResourcePath::Administrator { group, server, id }) => {
             servers::remove(cloud, (group, server), id)
         }
-        (&Method::GET, Place::Operation(id)) => operations::status(cloud, id),
-        (&Method::GET, Place::Result(id)) => operations::result(cloud, id),
+        (&Method::GET, ResourcePath::Operation(id)) => operations::status(cloud, id),
+        (&Method::GET, ResourcePath::Result(id)) => operations::result(cloud, id),
         (method, _) => {
             let message = format!("The requested resource does not support http method '{method}'.");
             Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", &message))

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use pgentra_emulator::options::{ArcAgent, DateText};
+use pgentra_emulator::options::{AzureArcAgent, DateText};
 use pgentra_emulator::{Endpoint, Fault, LocalAzure};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -119,7 +119,7 @@ async fn a_service_fabric_node_shows_the_certificate_that_is_pinned() {
 async fn start_arc(user_assigned: bool) -> (LocalAzure, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let mut options = options();
-    let mut agent = ArcAgent::new(folder.path());
+    let mut agent = AzureArcAgent::new(folder.path());
     agent.user_assigned = user_assigned;
     options.arc = Some(agent);
     (LocalAzure::start(options).await.unwrap(), folder)

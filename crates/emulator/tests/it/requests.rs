@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use pgentra_emulator::LocalAzure;
 use pgentra_emulator::certificates::Issued;
-use pgentra_emulator::options::ArcAgent;
+use pgentra_emulator::options::AzureArcAgent;
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -67,7 +67,7 @@ impl Stage {
     async fn start() -> Self {
         let keys = tempfile::tempdir().unwrap();
         let mut options = options();
-        options.arc = Some(ArcAgent::new(keys.path()));
+        options.arc = Some(AzureArcAgent::new(keys.path()));
         let azure = LocalAzure::start(options).await.unwrap();
         let certificate = certificate(&azure).await;
         let names = names(&azure);

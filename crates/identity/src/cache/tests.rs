@@ -6,7 +6,8 @@ use tokio::time::{advance, sleep};
 
 use super::*;
 use crate::token::Life;
-use crate::{NoToken, Reason, RuntimeClock, Selector, SourceName, TokenRequest, TokenSource};
+use crate::{NoToken, Reason, Selector, SourceName, TokenRequest, TokenSource};
+use pgentra_system::RuntimeClock;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);

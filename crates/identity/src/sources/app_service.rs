@@ -2,9 +2,9 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::Setup;
-use crate::http::{HttpError, Request};
 use crate::retry::Policy;
 use crate::{AccessToken, NoToken, Selector, SourceName, TokenError, TokenRequest, TokenSource, answer};
+use pgentra_system::http::{HttpError, Request};
 
 const API_VERSION: &str = "2019-08-01";
 
@@ -23,11 +23,11 @@ impl AppService {
     }
 
     async fn ask(&self, request: TokenRequest<'_>) -> Result<AccessToken, NoToken> {
-        let world = &self.setup.world;
+        let system = &self.setup.system;
         let make = || self.request(request.resource.as_str());
         let response =
-            Policy::LOCAL.send(world.http(), SourceName::AppService, request.deadline, make).await?;
-        Ok(answer::read_token(SourceName::AppService, request.resource, &response, world.clock().now())?)
+            Policy::LOCAL.send(system.http(), SourceName::AppService, request.deadline, make).await?;
+        Ok(answer::read_token(SourceName::AppService, request.resource, &response, system.clock().now())?)
     }
 
     fn request(&self, resource: &str) -> Result<Request, TokenError> {

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::Setup;
-use crate::http::{Request, Response};
 use crate::retry::Policy;
 use crate::{AccessToken, NoToken, Selector, SourceName, TokenError, TokenRequest, TokenSource, answer};
+use pgentra_system::http::{Request, Response};
 
 /// Where the agent answers if only its program was found.
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:40342/metadata/identity/oauth2/token";
@@ -40,23 +40,23 @@ impl AzureArc {
     }
 
     async fn ask(&self, request: TokenRequest<'_>) -> Result<AccessToken, NoToken> {
-        let world = &self.setup.world;
+        let system = &self.setup.system;
         let resource = request.resource.as_str();
         let make = || self.request(resource, None);
-        let challenge = Policy::ARC.send(world.http(), NAME, request.deadline, make).await?;
+        let challenge = Policy::ARC.send(system.http(), NAME, request.deadline, make).await?;
         let response = if challenge.status() == 401 {
             let key = self.key(&challenge).map_err(|error| error.endpoint_is(challenge.endpoint()))?;
             let make = || self.request(resource, Some(&key));
-            Policy::ARC_WITH_KEY.send(world.http(), NAME, request.deadline, make).await?
+            Policy::ARC_WITH_KEY.send(system.http(), NAME, request.deadline, make).await?
         } else {
             challenge
         };
         self.check_identity(&response)?;
-        Ok(answer::read_token(NAME, request.resource, &response, world.clock().now())?)
+        Ok(answer::read_token(NAME, request.resource, &response, system.clock().now())?)
     }
 
     fn request(&self, resource: &str, key: Option<&Zeroizing<String>>) -> Result<Request, TokenError> {
-        let env = self.setup.world.env();
+        let env = self.setup.system.env();
         let endpoint = match (env.get("IDENTITY_ENDPOINT"), env.get("IMDS_ENDPOINT")) {
             (Some(endpoint), Some(_)) => endpoint,
             _ => DEFAULT_ENDPOINT.to_owned(),
@@ -82,7 +82,7 @@ impl AzureArc {
 
     /// The content of the key file that the challenge names, if it is one.
     fn key(&self, challenge: &Response) -> Result<Zeroizing<String>, TokenError> {
-        let files = self.setup.world.files();
+        let files = self.setup.system.files();
         let header = challenge.header("www-authenticate").unwrap_or_default();
         let path = realm(header).ok_or_else(|| {
             TokenError::bad_answer(NAME, "the agent's challenge does not name a key file as Basic realm=PATH")
@@ -120,7 +120,7 @@ impl AzureArc {
     }
 
     fn key_folder(&self) -> PathBuf {
-        match self.setup.world.env().get("ProgramData") {
+        match self.setup.system.env().get("ProgramData") {
             Some(data) if cfg!(windows) => {
                 PathBuf::from(data).join("AzureConnectedMachineAgent").join("Tokens")
             }

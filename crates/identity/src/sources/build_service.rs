@@ -5,9 +5,9 @@ use zeroize::Zeroizing;
 
 use super::Setup;
 use super::entra::{Exchange, Proof};
-use crate::http::{HttpError, Request, Response};
 use crate::retry::Policy;
 use crate::{AccessToken, NoToken, SourceName, TokenError, TokenRequest, TokenSource, answer};
+use pgentra_system::http::{HttpError, Request, Response};
 
 /// The version of the OIDC token request of Azure Pipelines that the Azure SDKs use.
 const PIPELINES_API_VERSION: &str = "7.1";
@@ -43,7 +43,7 @@ impl BuildService {
         };
         let client_id = self.setup.client_id(self.name, variables[0])?;
         let tenant = self.setup.tenant(self.name, variables[1])?;
-        let http = self.setup.world.http();
+        let http = self.setup.system.http();
         let response = Policy::ISSUER.send(http, self.name, request.deadline, || self.request()).await?;
         let assertion = self.assertion(&response)?;
         let proof = Proof::Assertion(&assertion);

@@ -68,14 +68,14 @@ impl ClientCertificate {
     fn read(&self) -> Result<KeyAndChain, TokenError> {
         let path = self.setup.need(NAME, "AZURE_CLIENT_CERTIFICATE_PATH")?;
         let content =
-            self.setup.world.files().read(&path, MAX_FILE).map(Zeroizing::new).map_err(|cause| {
+            self.setup.system.files().read(&path, MAX_FILE).map(Zeroizing::new).map_err(|cause| {
                 TokenError::config(NAME, format!("the certificate file {path} cannot be read"))
                     .caused_by(cause)
             })?;
         if content.windows(11).any(|part| part == b"-----BEGIN ") {
             return from_pem(&content, &path);
         }
-        let password = self.setup.world.env().get("AZURE_CLIENT_CERTIFICATE_PASSWORD").unwrap_or_default();
+        let password = self.setup.system.env().get("AZURE_CLIENT_CERTIFICATE_PASSWORD").unwrap_or_default();
         from_pkcs12(&content, &Zeroizing::new(password), &path)
     }
 
@@ -99,11 +99,11 @@ impl ClientCertificate {
             "x5t#S256": print(&digest::SHA256),
         });
         // Entra then trusts the subject and issuer of the chain, not only this very certificate.
-        let sends_chain = self.setup.world.env().get("AZURE_CLIENT_SEND_CERTIFICATE_CHAIN");
+        let sends_chain = self.setup.system.env().get("AZURE_CLIENT_SEND_CERTIFICATE_CHAIN");
         if sends_chain.is_some_and(|value| value == "1" || value.eq_ignore_ascii_case("true")) {
             header["x5c"] = identity.chain.iter().map(|one| STANDARD.encode(one)).collect();
         }
-        let now = self.setup.world.clock().now();
+        let now = self.setup.system.clock().now();
         let since =
             |time: std::time::SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = json!({

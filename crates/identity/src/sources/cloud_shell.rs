@@ -2,9 +2,9 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::Setup;
-use crate::http::Request;
 use crate::retry::Policy;
 use crate::{AccessToken, NoToken, SourceName, TokenError, TokenRequest, TokenSource, answer};
+use pgentra_system::http::Request;
 
 /// The token service of Azure Cloud Shell (Microsoft: cloud-shell, msi-authorization): the token is the signed-in user's.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ impl CloudShell {
     }
 
     async fn ask(&self, request: TokenRequest<'_>) -> Result<AccessToken, NoToken> {
-        let world = &self.setup.world;
+        let system = &self.setup.system;
         let endpoint = self.setup.need(SourceName::CloudShell, "MSI_ENDPOINT")?;
         let form = [("resource", request.resource.as_str())];
         let make = || {
@@ -28,8 +28,8 @@ impl CloudShell {
             })
         };
         let response =
-            Policy::LOCAL.send(world.http(), SourceName::CloudShell, request.deadline, make).await?;
-        Ok(answer::read_token(SourceName::CloudShell, request.resource, &response, world.clock().now())?)
+            Policy::LOCAL.send(system.http(), SourceName::CloudShell, request.deadline, make).await?;
+        Ok(answer::read_token(SourceName::CloudShell, request.resource, &response, system.clock().now())?)
     }
 }
 

@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use super::Setup;
 use super::printed::Printed;
-use crate::excerpt::excerpt;
-use crate::processes::{Call, Finished};
 use crate::{
     AccessToken, NoToken, Reason, SourceName, TokenError, TokenErrorKind, TokenRequest, TokenSource, answer,
     expiry, shell,
 };
+use pgentra_system::excerpt;
+use pgentra_system::{Call, Finished};
 
 /// How long a program may take: `az` needs up to three seconds, more with a cold disk.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -54,9 +54,9 @@ impl Cli {
 
     async fn run(&self, request: TokenRequest<'_>) -> Result<AccessToken, TokenError> {
         let call = self.call(request)?;
-        let world = &self.setup.world;
+        let system = &self.setup.system;
         let limit = LIMIT.min(request.deadline.saturating_duration_since(Instant::now()));
-        let finished = world.processes().run(&call, world.env(), limit).await;
+        let finished = system.processes().run(&call, system.env(), limit).await;
         let finished = finished.map_err(|cause| self.not_run(&call.program, cause))?;
         if finished.code != Some(0) {
             return Err(self.failed(&call.program, &finished));
@@ -82,7 +82,7 @@ impl Cli {
         };
         arguments.extend(tenant.into_iter().flat_map(|tenant| [tenant_flag, tenant]));
         let folder =
-            if cfg!(windows) { self.setup.world.env().get("SYSTEMROOT") } else { Some("/".to_owned()) };
+            if cfg!(windows) { self.setup.system.env().get("SYSTEMROOT") } else { Some("/".to_owned()) };
         Ok(Call {
             program: program.to_owned(),
             arguments: arguments.into_iter().map(str::to_owned).collect(),
@@ -104,7 +104,7 @@ impl Cli {
     }
 
     fn read(&self, request: TokenRequest<'_>, finished: &Finished) -> Result<AccessToken, TokenError> {
-        let now = self.setup.world.clock().now();
+        let now = self.setup.system.clock().now();
         let printed = Printed::read(self.name, &finished.stdout)?;
         let Some(token) = printed.token else {
             return Err(TokenError::bad_answer(self.name, "the program printed JSON without a token"));

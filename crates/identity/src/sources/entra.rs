@@ -6,9 +6,9 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 
 use super::{Setup, is_tenant};
-use crate::http::Request;
 use crate::retry::Policy;
 use crate::{AccessToken, ConfigError, SourceName, TokenError, TokenRequest, answer};
+use pgentra_system::http::Request;
 
 /// Entra's address: an https URL without a path, kept with a trailing slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Exchange<'_> {
         if !is_tenant(self.tenant) {
             return Err(TokenError::config(self.source, "the tenant is neither a GUID nor a domain name"));
         }
-        let world = &setup.world;
+        let system = &setup.system;
         let url = match self.through {
             Some(detour) => detour.url.clone(),
             None => setup.authority.token_url(self.tenant),
@@ -112,8 +112,8 @@ impl Exchange<'_> {
                 None => made,
             })
         };
-        let response = Policy::ENTRA.send(world.http(), self.source, request.deadline, make).await?;
-        answer::read_token(self.source, request.resource, &response, world.clock().now())
+        let response = Policy::ENTRA.send(system.http(), self.source, request.deadline, make).await?;
+        answer::read_token(self.source, request.resource, &response, system.clock().now())
     }
 }
 

@@ -10,11 +10,12 @@ use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use super::Setup;
-use crate::http::{HttpError, HttpErrorKind, Request, Response};
 use crate::retry::Policy;
 use crate::{
-    AccessToken, NoToken, Reason, Selector, SourceName, TokenError, TokenRequest, TokenSource, answer, span,
+    AccessToken, NoToken, Reason, Selector, SourceName, TokenError, TokenRequest, TokenSource, answer,
 };
+use pgentra_system::http::{HttpError, HttpErrorKind, Request, Response};
+use pgentra_system::span;
 
 /// The address of the instance metadata service on every Azure machine.
 const HOST: &str = "http://169.254.169.254";
@@ -78,7 +79,7 @@ impl Imds {
     }
 
     fn url(&self) -> (String, bool) {
-        match self.setup.world.env().get("AZURE_POD_IDENTITY_AUTHORITY_HOST") {
+        match self.setup.system.env().get("AZURE_POD_IDENTITY_AUTHORITY_HOST") {
             Some(host) => (format!("{}{PATH}", host.trim_end_matches('/')), true),
             None => (format!("{HOST}{PATH}"), false),
         }
@@ -91,11 +92,11 @@ impl Imds {
             self.probe(&url, request.deadline).await?;
         }
         let make = || self.request(&url, request.resource.as_str()).map_err(unusable);
-        let world = &self.setup.world;
+        let system = &self.setup.system;
         let is_new = first.elapsed() < NEW_FOR && !self.has_given.load(Ordering::Relaxed);
         let policy = Policy { is_new, ..Policy::IMDS };
-        let response = policy.send(world.http(), SourceName::Imds, request.deadline, make).await?;
-        let token = answer::read_token(SourceName::Imds, request.resource, &response, world.clock().now())?;
+        let response = policy.send(system.http(), SourceName::Imds, request.deadline, make).await?;
+        let token = answer::read_token(SourceName::Imds, request.resource, &response, system.clock().now())?;
         self.has_given.store(true, Ordering::Relaxed);
         Ok(token)
     }
@@ -139,7 +140,7 @@ impl Imds {
         loop {
             tries += 1;
             let request = Request::get(url).map_err(unusable)?.connect_limit(limit).limit(limit);
-            let (why, may_be_late) = match self.setup.world.http().send(request).await {
+            let (why, may_be_late) = match self.setup.system.http().send(request).await {
                 Ok(response) => return Ok(impostor(&response).map(Reason::new)),
                 Err(error) if has_io_kind(&error, ErrorKind::TimedOut) => ("does not answer", true),
                 Err(error) if error.kind() == HttpErrorKind::Timeout => ("does not answer", true),
@@ -175,9 +176,9 @@ impl Imds {
 
     /// Is there no other source that could be asked in its place?
     fn is_alone(&self) -> bool {
-        let world = &self.setup.world;
+        let system = &self.setup.system;
         let mut programs = self.setup.tools.iter().filter_map(|tool| super::command::program(*tool));
-        !programs.any(|program| world.processes().has(program, world.env(), world.files()))
+        !programs.any(|program| system.processes().has(program, system.env(), system.files()))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The sources, one file each. They keep no token; what they know of the machine comes through the `World`.
+//! The sources, one file each. They keep no token; what they know of the machine comes through the `System`.
 
 mod app_service;
 mod azure_arc;
@@ -20,12 +20,13 @@ use std::sync::Arc;
 pub use self::client_certificate::AssertionSignature;
 pub(crate) use self::command::CommandLine;
 pub(crate) use self::entra::Authority;
-use crate::{ConfigError, Selector, SourceName, TokenError, TokenSource, World};
+use crate::{ConfigError, Selector, SourceName, TokenError, TokenSource};
+use pgentra_system::System;
 
 /// What a source is made from.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
-    pub(crate) world: World,
+    pub(crate) system: System,
     /// Which identity is meant.
     pub(crate) selector: Selector,
     /// Did the program name the source? Then its absence is a failure, not a reason to ask another.
@@ -61,7 +62,7 @@ impl Setup {
 
     /// The value of a variable that a source cannot do without.
     fn need(&self, source: SourceName, variable: &str) -> Result<String, TokenError> {
-        self.world.env().get(variable).ok_or_else(|| {
+        self.system.env().get(variable).ok_or_else(|| {
             TokenError::config(source, format!("the environment variable {variable} is not set"))
         })
     }

@@ -2,9 +2,9 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::Setup;
-use crate::http::Request;
 use crate::retry::Policy;
 use crate::{AccessToken, NoToken, Selector, SourceName, TokenError, TokenRequest, TokenSource, answer};
+use pgentra_system::http::Request;
 
 const API_VERSION: &str = "2017-09-01";
 
@@ -25,10 +25,10 @@ impl MsiSecret {
     }
 
     async fn ask(&self, request: TokenRequest<'_>) -> Result<AccessToken, NoToken> {
-        let world = &self.setup.world;
+        let system = &self.setup.system;
         let make = || self.request(request.resource.as_str());
-        let response = Policy::LOCAL.send(world.http(), self.name, request.deadline, make).await?;
-        Ok(answer::read_token(self.name, request.resource, &response, world.clock().now())?)
+        let response = Policy::LOCAL.send(system.http(), self.name, request.deadline, make).await?;
+        Ok(answer::read_token(self.name, request.resource, &response, system.clock().now())?)
     }
 
     fn request(&self, resource: &str) -> Result<Request, TokenError> {

@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::secret::SecretBuffer;
 use crate::{SourceName, TokenError};
+use pgentra_system::secret::SecretBuffer;
 
 /// JSON as azure-cli, azd or an OAuth endpoint gives it, or the token alone.
 #[derive(Deserialize)]

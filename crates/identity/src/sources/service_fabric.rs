@@ -9,9 +9,9 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureSch
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::Setup;
-use crate::http::{Request, provider};
 use crate::retry::Policy;
 use crate::{AccessToken, NoToken, SourceName, TokenError, TokenRequest, TokenSource, answer};
+use pgentra_system::http::{Request, provider};
 
 /// The version that the Azure SDKs for Go and Python ask for.
 const API_VERSION: &str = "2019-07-01-preview";
@@ -33,10 +33,10 @@ impl ServiceFabric {
     }
 
     async fn ask(&self, request: TokenRequest<'_>) -> Result<AccessToken, NoToken> {
-        let world = &self.setup.world;
+        let system = &self.setup.system;
         let make = || self.request(request.resource.as_str());
-        let response = Policy::SERVICE_FABRIC.send(world.http(), NAME, request.deadline, make).await?;
-        Ok(answer::read_token(NAME, request.resource, &response, world.clock().now())?)
+        let response = Policy::SERVICE_FABRIC.send(system.http(), NAME, request.deadline, make).await?;
+        Ok(answer::read_token(NAME, request.resource, &response, system.clock().now())?)
     }
 
     fn request(&self, resource: &str) -> Result<Request, TokenError> {

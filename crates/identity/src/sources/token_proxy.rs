@@ -6,8 +6,8 @@ use rustls_pki_types::ServerName;
 
 use super::Setup;
 use super::entra::Detour;
-use crate::http::authorities;
 use crate::{SourceName, TokenError};
+use pgentra_system::http::authorities;
 
 /// The authorities of a cluster are one or two certificates.
 const MAX_CA: usize = 256 * 1024;
@@ -27,7 +27,7 @@ pub(super) struct TokenProxy {
 impl TokenProxy {
     /// The way through the proxy, if the variables name one; `path` is that of the request at Entra.
     pub(super) fn detour(&self, setup: &Setup, path: &str) -> Result<Option<Detour>, TokenError> {
-        let env = setup.world.env();
+        let env = setup.system.env();
         let Some(url) = env.get("AZURE_KUBERNETES_TOKEN_PROXY") else { return Ok(None) };
         let refuse = |why: &str| TokenError::config(NAME, format!("AZURE_KUBERNETES_TOKEN_PROXY {why}"));
         let parsed: Uri = url.parse().map_err(|_| refuse("is not a URL"))?;
@@ -50,9 +50,9 @@ impl TokenProxy {
     }
 
     fn trust(&self, setup: &Setup) -> Result<Arc<ClientConfig>, TokenError> {
-        let env = setup.world.env();
+        let env = setup.system.env();
         let pem = match (env.get("AZURE_KUBERNETES_CA_FILE"), env.get("AZURE_KUBERNETES_CA_DATA")) {
-            (Some(path), None) => setup.world.files().read(&path, MAX_CA).map_err(|cause| {
+            (Some(path), None) => setup.system.files().read(&path, MAX_CA).map_err(|cause| {
                 TokenError::config(
                     NAME,
                     format!("the file {path} of AZURE_KUBERNETES_CA_FILE cannot be read"),

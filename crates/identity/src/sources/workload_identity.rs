@@ -44,13 +44,13 @@ impl WorkloadIdentity {
         let source = SourceName::WorkloadIdentity;
         let path = self
             .setup
-            .world
+            .system
             .env()
             .get("AZURE_FEDERATED_TOKEN_FILE")
             .unwrap_or_else(|| DEFAULT_FILE.to_owned());
         let hint = "Check that the pod has the label azure.workload.identity/use: \"true\" and was created after its \
                     service account was annotated.";
-        let text = self.setup.world.files().read_text(&path, MAX_ASSERTION).map(Zeroizing::new).map_err(
+        let text = self.setup.system.files().read_text(&path, MAX_ASSERTION).map(Zeroizing::new).map_err(
             |cause| {
                 TokenError::config(source, format!("the service account token file {path} cannot be read"))
                     .caused_by(cause)

@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pgentra_identity::{
-    AccessToken, Cloud, ConfigError, Credential, Env, Files, Finished, Processes, Resource, RuntimeClock,
-    Selector, TokenError, TokenErrorKind, World,
+    AccessToken, Cloud, ConfigError, Credential, Resource, Selector, TokenError, TokenErrorKind,
 };
+use pgentra_system::{Env, Files, Finished, Processes, RuntimeClock, System};
 use tokio::time::Instant;
 
 use crate::file::{Outcome, Scenario};
@@ -83,7 +83,7 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     for (path, target) in &scenario.links {
         files.link(path, target);
     }
-    let world = World::builder()
+    let system = System::builder()
         .env(Env::from_map(variables))
         .files(files)
         .clock(RuntimeClock::starting_at(now))
@@ -97,7 +97,7 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     for outcome in &scenario.outcome {
         tokio::time::sleep(Duration::from_secs(outcome.after_s)).await;
         let kept = last.take().filter(|_| outcome.again);
-        let credential = match kept.map_or_else(|| credential(scenario, world.clone()), Ok) {
+        let credential = match kept.map_or_else(|| credential(scenario, system.clone()), Ok) {
             Ok(credential) => credential,
             Err(error) => {
                 problems.extend(check_config(outcome, &error));
@@ -125,8 +125,8 @@ async fn run(scenario: &Scenario) -> Vec<String> {
     problems
 }
 
-fn credential(scenario: &Scenario, world: World) -> Result<Credential, ConfigError> {
-    let mut builder = Credential::builder(world);
+fn credential(scenario: &Scenario, system: System) -> Result<Credential, ConfigError> {
+    let mut builder = Credential::builder(system);
     if let Some(selector) = &scenario.selector {
         builder = builder.selector(match selector.split_once(' ') {
             Some(("client-id", id)) => Selector::ClientId(id.parse().unwrap()),

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use pgentra_identity::{Env, Files, Processes, RuntimeClock, World, WorldBuilder};
+use pgentra_system::{Env, Files, Processes, RuntimeClock, System, SystemBuilder};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -119,10 +119,10 @@ pub(crate) fn closed_port() -> (SocketAddr, TcpSocket) {
     (socket.local_addr().unwrap(), socket)
 }
 
-pub(crate) fn world(variables: &[(&str, &str)]) -> WorldBuilder {
+pub(crate) fn system(variables: &[(&str, &str)]) -> SystemBuilder {
     let files = Files::in_memory();
     files.put("/token", "service-account-token");
-    World::builder()
+    System::builder()
         .env(Env::from_map(variables.iter().copied()))
         .files(files)
         .processes(Processes::none())

@@ -5,12 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use pgentra_connect::{Connector, Layers, Target};
 use pgentra_emulator::{Endpoint, LocalAzure, Options};
-use pgentra_identity::{Clock, Cloud as AzureCloud, Credential, Env, Files, RuntimeClock, World};
+use pgentra_gateway::{Config, Flavour, Gateway, Principal, PrincipalKind, ServiceAccount, Setup, Upstream};
+use pgentra_identity::{Cloud as AzureCloud, Credential};
 use pgentra_localdb::{LocalDb, Server};
-use pgentra_proxy::gateway::{
-    self, Config, Flavour, Gateway, Principal, PrincipalKind, ServiceAccount, Setup, Upstream,
-};
-use pgentra_proxy::session::Limits;
+use pgentra_session::Limits;
+use pgentra_system::{Clock, Env, Files, RuntimeClock, System};
 use pgentra_verify::{BoxFuture, FetchError, KeySource, Policy, Verifier};
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
@@ -66,7 +65,7 @@ impl Cloud {
         let folder = files.path().join("db");
         let db = pgentra_localdb::Options { folder, server: Server::Embedded };
         let db = pgentra_localdb::start(db).await.unwrap();
-        gateway::init(&upstream(&db), &service(&db), &setup(&azure)).await.unwrap();
+        pgentra_gateway::init(&upstream(&db), &service(&db), &setup(&azure)).await.unwrap();
         let gateway = serve(&azure, &db, &clock, 0).await;
 
         let cloud = Cloud { clock, azure, db, gateway, files };
@@ -104,11 +103,11 @@ impl Cloud {
             ("PGSSLROOTCERT", self.files.path().join("ca.pem").display().to_string()),
             (variable, value.to_owned()),
         ];
-        let world =
-            World::builder().env(Env::from_map(env)).files(Files::real()).clock(self.clock.clone()).build();
+        let system =
+            System::builder().env(Env::from_map(env)).files(Files::real()).clock(self.clock.clone()).build();
         let target =
-            Target::resolve(&Layers::gather(None, flags, world.env(), world.files()).unwrap()).unwrap();
-        let credential = Credential::builder(world).build().unwrap();
+            Target::resolve(&Layers::gather(None, flags, system.env(), system.files()).unwrap()).unwrap();
+        let credential = Credential::builder(system).build().unwrap();
         Connector::new(target, credential, AzureCloud::Public.postgres_resource()).unwrap()
     }
 

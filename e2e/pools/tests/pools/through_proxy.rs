@@ -1,10 +1,10 @@
-//! sqlx, which asks nobody for a password, and tokio-postgres through `proxy::inject`: no adapter, no token in the program.
+//! sqlx, which asks nobody for a password, and tokio-postgres through the auth proxy: no adapter, no token in the program.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use pgentra_emulator::{Endpoint, Fault};
-use pgentra_proxy::inject::{Injector, Listener, Options};
+use pgentra_proxy::{AuthProxy, Listener, Options};
 use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
 use tokio::net::TcpListener;
@@ -25,11 +25,11 @@ struct Proxy {
 
 impl Proxy {
     async fn start(cloud: &Cloud) -> Proxy {
-        let injector = Arc::new(Injector::new(cloud.connector(ROLE), Options::default()));
+        let proxy = Arc::new(AuthProxy::new(cloud.connector(ROLE), Options::default()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(injector.serve(Listener::Tcp(listener), shutdown.clone()));
+        let served = tokio::spawn(proxy.serve(Listener::Tcp(listener), shutdown.clone()));
         Proxy { port, shutdown, served }
     }
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use pgentra_emulator::{Endpoint, Fault};
-use pgentra_identity::{Clock, Cloud, Credential, Env, SystemClock, World};
-use pgentra_proxy::gateway::Flavour;
+use pgentra_gateway::Flavour;
+use pgentra_identity::{Cloud, Credential};
+use pgentra_system::{Clock, Env, System, SystemClock};
 
 use super::fake::Fake;
 use super::stage::Stage;
@@ -198,7 +199,7 @@ async fn claims(stage: &mut Stage) {
 /// A token of the VM for any API.
 pub(super) async fn token_for(stage: &Stage, resource: &str) -> String {
     let env = Env::from_map([("AZURE_POD_IDENTITY_AUTHORITY_HOST", stage.cloud.azure().metadata_url())]);
-    let credential = Credential::builder(World::builder().env(env).build()).build().unwrap();
+    let credential = Credential::builder(System::builder().env(env).build()).build().unwrap();
     credential.token(&resource.parse().unwrap()).await.unwrap().expose_secret().to_owned()
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgentra_proxy::gateway::Flavour;
+use pgentra_gateway::Flavour;
 
 use super::before_the_server::token;
 use super::fake::{CLEARTEXT, Fake, MD5, READY, SCRAM, Script, Trust, error, outdated};

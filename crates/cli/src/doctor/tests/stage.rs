@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use clap::Parser;
-use pgentra_identity::{Clock, Env, Files, Processes, SystemClock, World};
+use pgentra_system::{Clock, Env, Files, Processes, System, SystemClock};
 use tempfile::TempDir;
 
 use super::super::report::{Outcome, Report};
@@ -14,7 +14,7 @@ use crate::command::query;
 use crate::local::cloud::{CloudOptions, LocalCloud};
 use crate::local::environment;
 use crate::progress::Progress;
-use pgentra_proxy::gateway::Flavour;
+use pgentra_gateway::Flavour;
 
 /// What is found: nothing, or one finding, as `link: finding`.
 pub(super) type Expected = &'static str;
@@ -45,8 +45,8 @@ impl Stage {
             metadata_port: 0,
             fixed: FixedPlaces { link_local: false, arc: false },
         };
-        let mut cloud = LocalCloud::start(&World::real(), options, &Progress::new()).await.unwrap();
-        cloud.furnish().await.unwrap();
+        let mut cloud = LocalCloud::start(&System::real(), options, &Progress::new()).await.unwrap();
+        cloud.create_roles().await.unwrap();
         Stage { cloud, folder, faults: Vec::new() }
     }
 
@@ -142,7 +142,7 @@ impl Try {
         let text = text.to_owned();
         self.processes = Processes::scripted(move |_| {
             let stdout = text.clone().into_bytes().into();
-            Ok(pgentra_identity::Finished { code: Some(0), stdout, stderr: Vec::new() })
+            Ok(pgentra_system::Finished { code: Some(0), stdout, stderr: Vec::new() })
         });
         self.with(&["--token-command", "print-it"])
     }
@@ -158,15 +158,15 @@ impl Try {
         let Command::Doctor(arguments) = Arguments::try_parse_from(words).unwrap().command else {
             panic!("another command");
         };
-        let mut world = World::builder()
+        let mut system = System::builder()
             .env(Env::from_map(self.variables))
             .files(Files::real())
             .processes(self.processes)
             .clock(Behind(self.clock_behind));
         if let Some(port) = self.route {
-            world = world.route("169.254.169.254", 80, ([127, 0, 0, 1], port).into());
+            system = system.route("169.254.169.254", 80, ([127, 0, 0, 1], port).into());
         }
-        examine(&world.build(), &arguments.connection, &arguments.identity).await.0
+        examine(&system.build(), &arguments.connection, &arguments.identity).await.0
     }
 }
 

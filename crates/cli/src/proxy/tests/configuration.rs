@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use clap::Parser;
-use pgentra_identity::{Cloud, Env, Files, World};
+use pgentra_identity::Cloud;
+use pgentra_system::{Env, Files, System};
 
 use super::*;
 use crate::arguments::{Arguments, Command};
@@ -12,22 +13,23 @@ const TWO: &str = "99999999-1111-2222-3333-444444444444";
 
 /// What is written in a file, in variables and on the command line.
 #[derive(Default)]
-struct Said<'a> {
+struct Setting<'a> {
     file: &'a str,
     variables: &'a [(&'a str, &'a str)],
     flags: &'a [&'a str],
 }
 
-impl Said<'_> {
+impl Setting<'_> {
     fn gather(&self) -> Result<Configuration, String> {
         let files = Files::in_memory();
         files.put(FILE, self.file);
-        let world = World::builder().env(Env::from_map(self.variables.iter().copied())).files(files).build();
+        let system =
+            System::builder().env(Env::from_map(self.variables.iter().copied())).files(files).build();
         let config = ["--config", FILE];
         let config = if self.file.is_empty() { &config[..0] } else { &config };
         let words = [&["pgentra", "proxy"], config, self.flags].concat();
         let Command::Proxy(arguments) = Arguments::try_parse_from(words).unwrap().command else { panic!() };
-        let gathered = Configuration::gather(&world, &arguments, &mut Held::default());
+        let gathered = Configuration::gather(&system, &arguments, &mut ReloadState::default());
         gathered.map_err(|problems| problems.to_string())
     }
 
@@ -38,27 +40,27 @@ impl Said<'_> {
     }
 }
 
-fn problems(said: Said<'_>) -> String {
+fn problems(said: Setting<'_>) -> String {
     said.gather().map(|_| ()).unwrap_err()
 }
 
 #[test]
 fn each_voice_is_stronger_than_the_one_before() {
     let host = ["-h", "db.example"];
-    assert_eq!(Said { flags: &host, ..Said::default() }.target().max_connections, 100);
+    assert_eq!(Setting { flags: &host, ..Setting::default() }.target().max_connections, 100);
     let file = "max_connections = 1\n";
-    let said = Said { file, flags: &host, ..Said::default() };
+    let said = Setting { file, flags: &host, ..Setting::default() };
     assert_eq!(said.target().max_connections, 1);
-    let said = Said { variables: &[("PGENTRA_MAX_CONNECTIONS", "2")], ..said };
+    let said = Setting { variables: &[("PGENTRA_MAX_CONNECTIONS", "2")], ..said };
     assert_eq!(said.target().max_connections, 2);
     let flags = ["-h", "db.example", "--max-connections", "3"];
-    let said = Said { flags: &flags, ..said };
+    let said = Setting { flags: &flags, ..said };
     assert_eq!(said.target().max_connections, 3);
     let table = "max_connections = 1\n[[target]]\nserver = 'host=db.example'\nmax_connections = 4\n";
-    let said = Said { file: table, ..said };
+    let said = Setting { file: table, ..said };
     assert_eq!(said.target().max_connections, 4);
     let table = "[[target]]\nserver = 'postgresql://db.example?max_connections=5'\nmax_connections = 4\n";
-    let said = Said { file: table, ..said };
+    let said = Setting { file: table, ..said };
     assert_eq!(said.target().max_connections, 5);
 }
 
@@ -68,10 +70,10 @@ fn a_variable_names_the_file_and_a_flag_another() {
     let files = Files::in_memory();
     files.put("/a", file);
     files.put("/b", file.replace("true", "false"));
-    let world = World::builder().env(Env::from_map([("PGENTRA_CONFIG", "/a")])).files(files).build();
+    let system = System::builder().env(Env::from_map([("PGENTRA_CONFIG", "/a")])).files(files).build();
     for (config, pin) in [(None, true), (Some("/b".into()), false)] {
         let arguments = Proxy { config, ..Proxy::default() };
-        let gathered = Configuration::gather(&world, &arguments, &mut Held::default()).unwrap();
+        let gathered = Configuration::gather(&system, &arguments, &mut ReloadState::default()).unwrap();
         assert_eq!(gathered.targets[0].settings.pin, pin);
     }
 }
@@ -82,7 +84,7 @@ fn a_target_has_settings_in_either_form() {
     let conninfo =
         "host=db.example dbname=app listen='6432, /run/pg' max_connections=20 connect_timeout=3 pin=true";
     for target in [uri, conninfo] {
-        let configuration = Said { flags: &[target], ..Said::default() }.gather().unwrap();
+        let configuration = Setting { flags: &[target], ..Setting::default() }.gather().unwrap();
         let Configured { name, connector, settings, .. } = &configuration.targets[0];
         assert_eq!(name, "db.example:5432, database \"app\"");
         assert_eq!(connector.target().connect_timeout(), Duration::from_secs(3));
@@ -94,7 +96,7 @@ fn a_target_has_settings_in_either_form() {
 #[test]
 fn listeners_are_shared_out() {
     let listen = |flags: &[&str]| {
-        let configuration = Said { flags, ..Said::default() }.gather()?;
+        let configuration = Setting { flags, ..Setting::default() }.gather()?;
         let places = configuration.targets.iter().map(|target| {
             let places: Vec<_> = target.settings.listen.iter().map(ToString::to_string).collect();
             places.join(" ")
@@ -141,15 +143,15 @@ fn listeners_are_shared_out() {
 #[test]
 fn sockets_of_systemd_are_shared_out_too() {
     let listen = |names: &[&str], targets: &[&str]| {
-        let world = World::builder().build();
+        let system = System::builder().build();
         let targets = targets.iter().map(|target| (*target).to_owned()).collect();
         let arguments = Proxy { targets, ..Proxy::default() };
-        let mut held = Held::new(Inherited::of_names(names));
+        let mut held = ReloadState::new(Inherited::of_names(names));
         let gathered =
-            Configuration::gather(&world, &arguments, &mut held).map_err(|problems| problems.to_string())?;
+            Configuration::gather(&system, &arguments, &mut held).map_err(|problems| problems.to_string())?;
         let places = gathered.targets.iter().map(|target| {
-            let place = |place: &Place| match place {
-                Place::Systemd { name, number } => format!("{name}{number}"),
+            let place = |place: &ListenAddr| match place {
+                ListenAddr::Systemd { name, number } => format!("{name}{number}"),
                 other => other.to_string(),
             };
             target.settings.listen.iter().map(place).collect::<Vec<_>>().join(" ")
@@ -175,22 +177,25 @@ fn sockets_of_systemd_are_shared_out_too() {
 
 #[test]
 fn a_switch_can_be_switched_off_again() {
-    let said = Said { file: "pin = true", flags: &["host=a", "--pin=false"], ..Said::default() };
+    let said = Setting { file: "pin = true", flags: &["host=a", "--pin=false"], ..Setting::default() };
     assert!(!said.target().pin);
-    assert!(Said { flags: &["host=a", "--pin"], ..Said::default() }.target().pin);
+    assert!(Setting { flags: &["host=a", "--pin"], ..Setting::default() }.target().pin);
     // What stands behind the flag is a target.
-    assert!(Said { flags: &["--pin", "host=a"], ..Said::default() }.target().pin);
+    assert!(Setting { flags: &["--pin", "host=a"], ..Setting::default() }.target().pin);
 }
 
 #[test]
 fn an_identity_is_replaced_as_a_whole() {
     let uri = format!("postgresql://a?object_id={TWO}&cloud=usgov");
-    let said =
-        Said { flags: &[&uri, "--client-id", ONE, "--tenant", "t", "--source", "imds"], ..Said::default() };
+    let said = Setting {
+        flags: &[&uri, "--client-id", ONE, "--tenant", "t", "--source", "imds"],
+        ..Setting::default()
+    };
     let identity = said.target().identity;
     assert_eq!((identity.client_id, identity.object_id.as_deref()), (None, Some(TWO)));
     assert_eq!((identity.cloud, identity.tenant.as_deref()), (Cloud::UsGov, Some("t")));
-    let said = Said { flags: &["host=a token_command='print it'", "--client-id", ONE], ..Said::default() };
+    let said =
+        Setting { flags: &["host=a token_command='print it'", "--client-id", ONE], ..Setting::default() };
     let identity = said.target().identity;
     assert_eq!((identity.client_id, identity.token_command.as_deref()), (None, Some("print it")));
 }
@@ -205,13 +210,13 @@ fn targets_of_one_identity_share_its_credential() {
         target(&format!("client_id={TWO}")),
     ];
     let files = Files::in_memory();
-    let world = World::builder().env(Env::from_map::<String, String>([])).files(files).build();
+    let system = System::builder().env(Env::from_map::<String, String>([])).files(files).build();
     let arguments = Proxy { targets: targets.to_vec(), ..Proxy::default() };
-    let mut held = Held::default();
-    let gathered = Configuration::gather(&world, &arguments, &mut held).unwrap();
+    let mut held = ReloadState::default();
+    let gathered = Configuration::gather(&system, &arguments, &mut held).unwrap();
     assert_eq!((gathered.targets.len(), held.credentials.0.len()), (4, 3));
     let arguments = Proxy { targets: targets[..1].to_vec(), ..Proxy::default() };
-    Configuration::gather(&world, &arguments, &mut held).unwrap();
+    Configuration::gather(&system, &arguments, &mut held).unwrap();
     assert_eq!(held.credentials.0.len(), 1);
 }
 
@@ -223,7 +228,7 @@ drain_timeout = true
 target = 3
 [extra]
 ";
-    let said = Said {
+    let said = Setting {
         file,
         variables: &[
             ("PGENTRA_START_UP_TIMEOUT", "soon"),
@@ -280,7 +285,7 @@ listen = ['x']
 client_id = '00000000-1111-2222-3333-444444444444'
 token_command = 'x'
 ";
-    let said = Said { file, ..Said::default() };
+    let said = Setting { file, ..Setting::default() };
     assert_eq!(
         problems(said),
         "\
@@ -299,7 +304,7 @@ there are 7 problems with the configuration
 fn times_and_counts_are_written_as_people_and_programs_write_them() {
     // Helm writes every number as a float.
     let file = "drain_timeout = 30.0\nwarm = 2.0\nmax_connections = 20\nwarm_max_age = '1h30m'\ntoken_timeout = 90\n";
-    let said = Said { file, flags: &["db.example", "--start-up-timeout", "2m"], ..Said::default() };
+    let said = Setting { file, flags: &["db.example", "--start-up-timeout", "2m"], ..Setting::default() };
     let configuration = said.gather().unwrap();
     assert_eq!(configuration.process.drain_timeout, Duration::from_secs(30));
     let target = &configuration.targets[0].settings;
@@ -308,10 +313,10 @@ fn times_and_counts_are_written_as_people_and_programs_write_them() {
     assert_eq!(target.identity.token_timeout, Duration::from_secs(90));
     assert_eq!(target.start_up_timeout, Duration::from_secs(120));
     let variables = [("PGENTRA_DRAIN_TIMEOUT", "1m"), ("PGENTRA_WARM", "3.0"), ("PGENTRA_SOURCE", "IMDS")];
-    let said = Said {
+    let said = Setting {
         variables: &variables,
         flags: &["postgresql://db.example?warm_max_age=5m"],
-        ..Said::default()
+        ..Setting::default()
     };
     let configuration = said.gather().unwrap();
     assert_eq!(configuration.process.drain_timeout, Duration::from_secs(60));
@@ -338,7 +343,7 @@ fn times_and_counts_are_written_as_people_and_programs_write_them() {
 #[test]
 fn a_word_is_a_server_or_refused() {
     let name = |flags: &[&str], variables: &[(&str, &str)]| {
-        let configuration = Said { flags, variables, ..Said::default() }.gather()?;
+        let configuration = Setting { flags, variables, ..Setting::default() }.gather()?;
         Ok::<_, String>(configuration.targets[0].name.clone())
     };
     let elsewhere = [("PGHOST", "wrong.example"), ("PGDATABASE", "x")];
@@ -360,24 +365,25 @@ fn a_word_is_a_server_or_refused() {
         assert!(!error.contains("no server is named"), "{error}");
     }
     let file = "[[target]]\nserver = 'app'\n[[target]]\nserver = 'db.example'\n";
-    let error = problems(Said { file, ..Said::default() });
+    let error = problems(Setting { file, ..Setting::default() });
     assert!(error.contains("/etc/pgentra.toml:2: \"app\" is no server"), "{error}");
 }
 
 #[test]
 fn what_is_no_toml_is_told_with_its_lines() {
-    let error = problems(Said { file: "listen = \n\npin = = 1\n", flags: &["host=a"], ..Said::default() });
+    let error =
+        problems(Setting { file: "listen = \n\npin = = 1\n", flags: &["host=a"], ..Setting::default() });
     assert!(error.contains("/etc/pgentra.toml:1: ") && error.contains("/etc/pgentra.toml:3: "), "{error}");
     let arguments =
         Proxy { config: Some("/none".into()), targets: vec!["host=a".into()], ..Proxy::default() };
-    let world = World::builder().build();
-    let gathered = Configuration::gather(&world, &arguments, &mut Held::default());
+    let system = System::builder().build();
+    let gathered = Configuration::gather(&system, &arguments, &mut ReloadState::default());
     assert!(gathered.unwrap_err().to_string().contains("/none: cannot be read"));
 }
 
 #[test]
 fn nothing_named_is_told_as_ever() {
-    assert!(problems(Said::default()).contains("the target: no server is named"));
+    assert!(problems(Setting::default()).contains("the target: no server is named"));
 }
 
 #[test]
@@ -396,23 +402,26 @@ fn doors_are_set_in_every_form() {
     let mut problems = Problems::default();
     let written = file::read(&files, std::path::Path::new(FILE), &mut problems);
     let mut target = Target::default();
-    written.level.apply(Some(&mut Process::default()), &mut target, &mut problems);
-    written.targets[0].level.apply(None, &mut target, &mut problems);
+    written.layer.apply(Some(&mut Process::default()), &mut target, &mut problems);
+    written.targets[0].layer.apply(None, &mut target, &mut problems);
     assert!(problems.none_or(()).is_ok());
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let both = [pair("app", "my-app"), pair("other", "my-other")];
-    assert_eq!(target.doors.role_map, both);
+    assert_eq!(target.client_auth.role_map, both);
     let dn = "CN=one,O=Contoso";
-    assert_eq!(target.doors.tls_client_map, [pair(dn, "app"), pair(dn, "other"), pair("CN=two", "app")]);
-    assert_eq!(target.doors.auth_file, Some("/users".into()));
+    assert_eq!(
+        target.client_auth.tls_client_map,
+        [pair(dn, "app"), pair(dn, "other"), pair("CN=two", "app")]
+    );
+    assert_eq!(target.client_auth.auth_file, Some("/users".into()));
 
     let flags = ["host=db.example", "--role-map", "app=my-app", "--role-map", "other=my-other"];
-    assert_eq!(Said { flags: &flags, ..Said::default() }.target().doors.role_map, both);
+    assert_eq!(Setting { flags: &flags, ..Setting::default() }.target().client_auth.role_map, both);
     let variables = [("PGENTRA_ROLE_MAP", "app=my-app, other=my-other")];
-    let said = Said { variables: &variables, flags: &["-h", "db.example"], ..Said::default() };
-    assert_eq!(said.target().doors.role_map, both);
+    let said = Setting { variables: &variables, flags: &["-h", "db.example"], ..Setting::default() };
+    assert_eq!(said.target().client_auth.role_map, both);
     let uri = ["postgresql://db.example?role_map=app%3Dmy-app,other%3Dmy-other"];
-    assert_eq!(Said { flags: &uri, ..Said::default() }.target().doors.role_map, both);
+    assert_eq!(Setting { flags: &uri, ..Setting::default() }.target().client_auth.role_map, both);
     for (file, says) in [
         ("role_map = 'app'", "is a table of texts, not a string"),
         ("role_map = { app = 1 }", "texts"),
@@ -426,24 +435,24 @@ fn doors_are_set_in_every_form() {
 }
 
 fn problems_of_file(file: &str) -> String {
-    problems(Said { file, flags: &["-h", "db.example"], ..Said::default() })
+    problems(Setting { file, flags: &["-h", "db.example"], ..Setting::default() })
 }
 
 #[test]
 fn beyond_loopback_clients_prove_who_they_are() {
     let open = ["host=db.example", "--listen", "0.0.0.0:6432"];
-    let said = problems(Said { flags: &open, ..Said::default() });
+    let said = problems(Setting { flags: &open, ..Setting::default() });
     assert!(said.contains("cannot be 0.0.0.0:6432") && said.contains("listen_tls_cert"), "{said}");
     // A password that everybody on the way can guess at is not enough, nor TLS with anybody.
     let more = ["--listen-auth-file", "/nowhere"];
-    let said = problems(Said { flags: &[&open[..], &more].concat(), ..Said::default() });
+    let said = problems(Setting { flags: &[&open[..], &more].concat(), ..Setting::default() });
     assert!(said.contains("cannot be 0.0.0.0:6432"), "{said}");
     let more =
         ["--listen-auth-file", "/nowhere", "--listen-tls-cert", "/nowhere", "--listen-tls-key", "/nowhere"];
-    let said = problems(Said { flags: &[&open[..], &more].concat(), ..Said::default() });
+    let said = problems(Setting { flags: &[&open[..], &more].concat(), ..Setting::default() });
     assert!(!said.contains("0.0.0.0") && said.contains("/nowhere cannot be read"), "{said}");
     let more = ["--danger-listen-beyond-loopback"];
-    Said { flags: &[&open[..], &more].concat(), ..Said::default() }.gather().unwrap();
+    Setting { flags: &[&open[..], &more].concat(), ..Setting::default() }.gather().unwrap();
 }
 
 #[test]
@@ -455,9 +464,12 @@ fn settings_for_sockets_that_are_not_there_are_told() {
             "is for TCP",
         ),
     ] {
-        let said = problems(Said { flags, ..Said::default() });
+        let said = problems(Setting { flags, ..Setting::default() });
         assert!(said.contains(says), "{said}");
     }
     let flags = ["host=a", "--listen", "/run/pg", "--listen-uids", "4711"];
-    assert_eq!(Said { flags: &flags, ..Said::default() }.gather().unwrap().targets[0].door.uids, [4711]);
+    assert_eq!(
+        Setting { flags: &flags, ..Setting::default() }.gather().unwrap().targets[0].client_auth.uids,
+        [4711]
+    );
 }

@@ -1,10 +1,10 @@
-use pgentra_identity::{Env, Files, World};
+use pgentra_system::{Env, Files, System};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
 use crate::proxy::arguments::Proxy;
-use crate::proxy::configuration::Held;
+use crate::proxy::configuration::ReloadState;
 
 const FILE: &str = "/pgentra.toml";
 /// A metadata service that nobody is at.
@@ -13,22 +13,22 @@ const NOWHERE: (&str, &str) = ("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.
 /// What runs, and the file that says so.
 struct Stage {
     files: Files,
-    world: World,
-    held: Held,
+    system: System,
+    held: ReloadState,
     running: Running,
 }
 
 impl Stage {
     fn new(inherited: Inherited) -> Self {
         let files = Files::in_memory();
-        let world = World::builder().env(Env::from_map([NOWHERE])).files(files.clone()).build();
-        Self { files, world, held: Held::new(inherited), running: Running::default() }
+        let system = System::builder().env(Env::from_map([NOWHERE])).files(files.clone()).build();
+        Self { files, system, held: ReloadState::new(inherited), running: Running::default() }
     }
 
     async fn apply(&mut self, file: &str) -> Result<Vec<String>, String> {
         self.files.put(FILE, file);
         let arguments = Proxy { config: Some(FILE.into()), ..Proxy::default() };
-        let gathered = Configuration::gather(&self.world, &arguments, &mut self.held);
+        let gathered = Configuration::gather(&self.system, &arguments, &mut self.held);
         let configuration = gathered.map_err(|problems| problems.to_string())?;
         self.running.apply(configuration, &self.held.inherited).await.map_err(|problem| problem.chain())
     }

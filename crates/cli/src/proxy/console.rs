@@ -1,0 +1,74 @@
+//! What the proxy says of itself on stderr, in the form of its log.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use pgentra_system::{Clock, System};
+use serde::Serialize;
+
+use super::settings::LogFormat;
+use crate::output;
+use crate::problem::Problem;
+
+/// Says things on stderr whatever the log's level is.
+pub(crate) struct Console {
+    format: LogFormat,
+    clock: Arc<dyn Clock>,
+}
+
+/// As the log writes its lines.
+#[derive(Serialize)]
+struct Line<'a> {
+    timestamp: String,
+    layer: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+    target: &'static str,
+}
+
+impl Console {
+    pub(crate) fn new(system: &System, format: LogFormat) -> Self {
+        Self { format, clock: system.clock().clone() }
+    }
+
+    /// Something that happened.
+    pub(crate) fn say(&self, text: &str) {
+        match self.format {
+            LogFormat::Text => output::say(text),
+            LogFormat::Json => output::say_json(&line(self.clock.now(), "INFO", text, None)),
+        }
+    }
+
+    /// Something that failed.
+    pub(crate) fn problem(&self, problem: &Problem) {
+        match self.format {
+            LogFormat::Text => output::problem(problem),
+            LogFormat::Json => {
+                output::say_json(&line(self.clock.now(), "ERROR", &problem.chain(), problem.hint_text()));
+            }
+        }
+    }
+}
+
+fn line(now: SystemTime, layer: &'static str, message: &str, hint: Option<&str>) -> String {
+    let timestamp = jiff::Timestamp::try_from(now).map(|now| format!("{now:.6}")).unwrap_or_default();
+    // Nothing in it cannot be written as JSON.
+    serde_json::to_string(&Line { timestamp, layer, message, hint, target: "pgentra::proxy" })
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_of_the_log() {
+        let said = line(SystemTime::UNIX_EPOCH, "INFO", "of \"two\"\nlines", None);
+        assert_eq!(
+            said,
+            r#"{"timestamp":"1970-01-01T00:00:00.000000Z","layer":"INFO","message":"of \"two\"\nlines","target":"pgentra::proxy"}"#
+        );
+        assert!(line(SystemTime::UNIX_EPOCH, "ERROR", "x", Some("y")).contains(r#""hint":"y""#));
+    }
+}

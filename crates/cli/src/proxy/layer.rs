@@ -1,0 +1,169 @@
+//! One place where things are set: the file, the variables, the flags, a target.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use pgentra_system::Env;
+
+use super::arguments::Flags;
+use super::keys::{Form, KEYS, Key, Set};
+use super::problems::Problems;
+use super::raw_value::RawValue;
+use super::settings::{Process, Target};
+
+/// How our variables begin.
+pub(crate) const PREFIX: &str = "PGENTRA_";
+/// Variables of ours that are no keys.
+const OTHERS: [&str; 5] = ["config", "log", "local", "local_folder", "local_instance"];
+
+/// How a problem calls the target that flags and variables name.
+pub(crate) const UNNAMED: &str = "the target";
+
+/// Everything that was said at one place.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Layer(Vec<Setting>);
+
+/// A key with what somebody gave it.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting {
+    pub(crate) key: &'static Key,
+    pub(crate) values: Vec<String>,
+    pub(crate) origin: Origin,
+}
+
+/// Where something was said, as a person would look for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    File {
+        path: PathBuf,
+        line: usize,
+        key: String,
+    },
+    Variable(String),
+    Flag(String),
+    /// A parameter of a target.
+    Target {
+        target: String,
+        key: String,
+    },
+}
+
+impl Layer {
+    /// What the variables say. One that is nearly a name of ours goes to `problems`; others are somebody else's, such as those
+    /// that a Kubernetes Service gives to every pod.
+    pub(crate) fn of_variables(env: &Env, problems: &mut Problems) -> Self {
+        for variable in env.names(PREFIX) {
+            let name = variable[PREFIX.len()..].to_ascii_lowercase();
+            let known = KEYS.iter().map(|key| key.name).chain(OTHERS);
+            let hint = nearest(&name, known.clone());
+            if !hint.is_empty() && !known.clone().any(|known| known == name) {
+                problems.add(&variable, format!("is no key{hint}"));
+            }
+        }
+        let said = |key: &'static Key| {
+            let variable = key.variable();
+            let values = split(key, vec![env.get(&variable)?]);
+            Some(Setting { key, values, origin: Origin::Variable(variable) })
+        };
+        Self(KEYS.iter().filter_map(said).collect())
+    }
+
+    /// What the flags say.
+    pub(crate) fn of_flags(flags: &Flags) -> Self {
+        let said = |(key, values): &(&'static Key, Vec<String>)| Setting {
+            key,
+            values: values.clone(),
+            origin: Origin::Flag(key.flag()),
+        };
+        Self(flags.0.iter().map(said).collect())
+    }
+
+    /// What the parameters of `target` say.
+    pub(crate) fn of_parameters(target: &str, parameters: Vec<(String, String)>) -> Self {
+        let mut layer = Self::default();
+        for (name, value) in parameters {
+            let Some(key) = Key::find(&name) else { continue };
+            let values = split(key, vec![value]);
+            match layer.0.iter_mut().find(|said| said.key.name == name) {
+                Some(said) => said.values.extend(values),
+                None => {
+                    let origin = Origin::Target { target: target.to_owned(), key: name };
+                    layer.0.push(Setting { key, values, origin });
+                }
+            }
+        }
+        layer
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Setting> {
+        self.0.iter()
+    }
+
+    pub(crate) fn extend(&mut self, said: impl IntoIterator<Item = Setting>) {
+        self.0.extend(said);
+    }
+
+    /// Takes over what was said; what cannot be goes to `problems`. Keys of the process alone do nothing where there is
+    /// no `process`.
+    pub(crate) fn apply(
+        &self,
+        mut process: Option<&mut Process>,
+        target: &mut Target,
+        problems: &mut Problems,
+    ) {
+        for said in &self.0 {
+            let given = RawValue(&said.values);
+            let done = match (said.key.set, process.as_deref_mut()) {
+                (Set::Target(set), _) => set(target, &given),
+                (Set::Process(set), Some(process)) => set(process, &given),
+                (Set::Process(_), None) => continue,
+            };
+            if let Err(what) = done {
+                problems.add(&said.origin, what);
+            }
+        }
+        for (at, said) in self.0.iter().enumerate() {
+            let before = self.0[..at].iter().find(|before| said.key.excludes.contains(&before.key.name));
+            if let Some(before) = before {
+                problems.add(&said.origin, format!("cannot be set together with {}", before.key.name));
+            }
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line, key } => write!(f, "{}:{line} {key}", path.display()),
+            Self::Variable(variable) => f.write_str(variable),
+            Self::Flag(flag) => write!(f, "--{flag}"),
+            // The one that flags and variables name: its keys are theirs.
+            Self::Target { target, key } if target == UNNAMED => f.write_str(key),
+            Self::Target { target, key } => write!(f, "{target} {key}"),
+        }
+    }
+}
+
+/// A variable and a parameter write a list with commas.
+fn split(key: &Key, values: Vec<String>) -> Vec<String> {
+    match key.form {
+        Form::List | Form::Table => {
+            values.iter().flat_map(|value| value.split(',')).map(|one| one.trim().to_owned()).collect()
+        }
+        _ => values,
+    }
+}
+
+/// The name that was probably meant, as the end of a sentence.
+pub(crate) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> String {
+    meant(name, known).map(|known| format!("; the nearest is {known}")).unwrap_or_default()
+}
+
+/// The name that was probably meant.
+pub(crate) fn meant(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    /// Names that are less alike than this were not meant.
+    const ALIKE: f64 = 0.7;
+    let alike = |known: &'static str| (strsim::normalized_damerau_levenshtein(name, known), known);
+    let best = known.map(alike).max_by(|(one, _), (other, _)| one.total_cmp(other));
+    best.filter(|(likeness, _)| *likeness >= ALIKE).map(|(_, known)| known)
+}

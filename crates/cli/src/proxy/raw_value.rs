@@ -1,0 +1,112 @@
+//! What somebody wrote for a key, read as what the key takes; an error goes on where the key's name ends.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use pgentra_proxy::Drain;
+use uuid::Uuid;
+
+use crate::quantity;
+
+/// What somebody wrote; the last of several counts where one is wanted.
+pub(crate) struct RawValue<'a>(pub(crate) &'a [String]);
+
+impl<'a> RawValue<'a> {
+    pub(super) fn text(&self) -> Result<&'a str, String> {
+        match self.0.last() {
+            Some(text) if !text.is_empty() => Ok(text),
+            _ => Err("is empty".to_owned()),
+        }
+    }
+
+    pub(super) fn parsed<T: FromStr<Err: Display>>(&self) -> Result<T, String> {
+        let text = self.text()?;
+        text.parse().map_err(|error| format!("cannot be `{text}`: {error}"))
+    }
+
+    pub(super) fn list<T: FromStr<Err: Display>>(&self) -> Result<Vec<T>, String> {
+        let one = |text: &String| text.parse().map_err(|error| format!("cannot be `{text}`: {error}"));
+        self.0.iter().map(one).collect()
+    }
+
+    pub(super) fn path(&self) -> Result<PathBuf, String> {
+        self.text().map(PathBuf::from)
+    }
+
+    /// `name=value`, of which the value has no `=`: the distinguished name of a certificate has many.
+    pub(super) fn pairs(&self) -> Result<Vec<(String, String)>, String> {
+        let one = |text: &String| match text.rsplit_once('=') {
+            Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+                Ok((name.to_owned(), value.to_owned()))
+            }
+            _ => Err(format!("cannot be `{text}`: write NAME=VALUE")),
+        };
+        self.0.iter().map(one).collect()
+    }
+
+    /// As [`RawValue::pairs`], with each name once.
+    pub(super) fn map(&self) -> Result<Vec<(String, String)>, String> {
+        let pairs = self.pairs()?;
+        let is_again = |at: usize| pairs[..at].iter().any(|(name, _)| *name == pairs[at].0);
+        match (0..pairs.len()).find(|at| is_again(*at)) {
+            Some(at) => Err(format!("has `{}` twice", pairs[at].0)),
+            None => Ok(pairs),
+        }
+    }
+
+    pub(super) fn number(&self, range: RangeInclusive<u64>) -> Result<u64, String> {
+        quantity::count_within(self.text()?, range)
+    }
+
+    pub(super) fn size(&self, range: RangeInclusive<u64>) -> Result<usize, String> {
+        usize::try_from(self.number(range)?).map_err(|error| error.to_string())
+    }
+
+    /// A time, within a range of seconds.
+    pub(super) fn time(&self, range: RangeInclusive<u64>) -> Result<Duration, String> {
+        quantity::time_within(self.text()?, range)
+    }
+
+    /// What `read` makes of the text.
+    pub(super) fn read<T>(&self, read: fn(&str) -> Result<T, String>) -> Result<T, String> {
+        read(self.text()?)
+    }
+
+    pub(super) fn switch(&self) -> Result<bool, String> {
+        match self.text()? {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            other => Err(format!("is true or false, not `{other}`")),
+        }
+    }
+
+    pub(super) fn drain(&self) -> Result<Drain, String> {
+        match self.text()? {
+            "session" => Ok(Drain::Session),
+            "transaction" => Ok(Drain::Transaction),
+            other => Err(format!("is session or transaction, not `{other}`")),
+        }
+    }
+
+    /// A name for people and for labels.
+    pub(super) fn label(&self) -> Result<String, String> {
+        const CHARACTERS: usize = 63;
+        let text = self.text()?;
+        if text.chars().any(char::is_control) || text.trim() != text {
+            return Err("has a control character, or a blank at its end".to_owned());
+        }
+        match text.chars().count() {
+            count if count > CHARACTERS => Err(format!("has {count} characters, and may have {CHARACTERS}")),
+            _ => Ok(text.to_owned()),
+        }
+    }
+
+    pub(super) fn guid(&self) -> Result<String, String> {
+        let text = self.text()?;
+        text.parse::<Uuid>().map_err(|_| format!("takes a GUID, not `{text}`"))?;
+        Ok(text.to_owned())
+    }
+}

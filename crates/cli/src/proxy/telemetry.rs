@@ -1,0 +1,163 @@
+//! How it can be seen what the proxy does: HTTP, the audit log.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use pgentra_proxy::http::{HttpServer, Scope};
+use pgentra_proxy::telemetry::{AuditLog, Telemetry};
+use pgentra_system::System;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::settings::{self, AuditPlace};
+use crate::problem::{Blame, Outcome, Problem};
+
+/// Says who signed in as whom: for the proxy's own user alone.
+const AUDIT_MODE: u32 = 0o600;
+
+/// What can be seen, from the start to the end.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    telemetry: Telemetry,
+    settings: settings::Seen,
+    lines: Vec<String>,
+    /// The HTTP listeners, which outlive the drain.
+    _end: DropGuard,
+}
+
+impl Seen {
+    /// Opens the audit log and the HTTP listeners. `/quitquitquit` cancels `stop`.
+    ///
+    /// # Errors
+    /// A file that cannot be opened, an address that cannot be listened on.
+    pub(crate) async fn open(
+        system: &System,
+        settings: &settings::Seen,
+        stop: &CancellationToken,
+    ) -> Outcome<Self> {
+        let audit = settings.audit.as_ref().map(open_audit).transpose()?;
+        let clock = system.clock().clone();
+        let telemetry = Telemetry::new(move || clock.now(), stop.clone(), audit);
+        let end = CancellationToken::new();
+        let mut lines = Vec::new();
+        for (what, scope, address) in [
+            ("admin", Scope::Admin, settings.admin_listen),
+            ("health", Scope::Health, settings.health_listen),
+        ] {
+            let Some(address) = address else { continue };
+            let (admin, bound) = bind(address, scope, &telemetry).await.map_err(|error| {
+                let message = format!("cannot listen on {address}: {error}");
+                Problem::new(Blame::Ours, message).hint(format!("give another address with --{what}-listen"))
+            })?;
+            tokio::spawn(admin.serve(end.clone()));
+            lines.push(format!("{what} on http://{bound}/"));
+        }
+        Ok(Self { telemetry, settings: settings.clone(), lines, _end: end.drop_guard() })
+    }
+
+    /// Who is told what happens.
+    pub(crate) fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// Where it is seen, a line each.
+    pub(crate) fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
+    /// Opens the audit log anew, as whoever rotates logs has renamed it before; and says what of `next` has to wait for
+    /// the next start.
+    pub(crate) fn reload(&self, next: &settings::Seen) -> Option<&'static str> {
+        if let Some(audit) = self.telemetry.audit() {
+            audit.reopen();
+        }
+        (self.settings != *next)
+            .then_some("admin_listen, health_listen, log_format and audit change at the next start only")
+    }
+
+    /// Waits until the audit log is written.
+    pub(crate) async fn close(self) {
+        if let Some(audit) = self.telemetry.audit() {
+            audit.flush().await;
+        }
+    }
+}
+
+async fn bind(
+    address: SocketAddr,
+    scope: Scope,
+    telemetry: &Telemetry,
+) -> io::Result<(HttpServer, SocketAddr)> {
+    let listener = TcpListener::bind(address).await?;
+    let bound = listener.local_addr()?;
+    Ok((HttpServer::new(listener, scope, telemetry.clone())?, bound))
+}
+
+fn open_audit(place: &AuditPlace) -> Outcome<AuditLog> {
+    let to = place.clone();
+    let open = move || match &to {
+        AuditPlace::Stderr => Ok(Box::new(io::stderr()) as Box<dyn Write + Send>),
+        AuditPlace::File(path) => append(path),
+    };
+    AuditLog::start(Box::new(open)).map_err(|error| {
+        Problem::new(Blame::Ours, format!("cannot open the audit log {place}: {error}"))
+            .hint("name a file that this user may write with --audit, or - for stderr")
+    })
+}
+
+fn append(path: &Path) -> io::Result<Box<dyn Write + Send>> {
+    let file = OpenOptions::new().append(true).create(true).mode(AUDIT_MODE).open(path)?;
+    Ok(Box::new(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    async fn open(settings: &settings::Seen) -> Outcome<Seen> {
+        Seen::open(&System::builder().build(), settings, &CancellationToken::new()).await
+    }
+
+    #[tokio::test]
+    async fn the_audit_log_is_private_appended_to_and_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.json");
+        let audit = Some(AuditPlace::File(path.clone()));
+        let settings = settings::Seen { audit, ..settings::Seen::default() };
+        let seen = open(&settings).await.unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::rename(&path, folder.path().join("audit.1")).unwrap();
+        assert_eq!(seen.reload(&settings), None);
+        seen.close().await;
+        assert!(path.exists(), "a new file is begun");
+        fs::write(&path, "kept\n").unwrap();
+        open(&settings).await.unwrap().close().await;
+        assert_eq!(fs::read_to_string(&path).unwrap(), "kept\n");
+
+        let nowhere = AuditPlace::File(folder.path().join("none/audit"));
+        let problem = open(&settings::Seen { audit: Some(nowhere), ..settings }).await.unwrap_err();
+        assert!(problem.chain().contains("none/audit"), "{problem:?}");
+    }
+
+    #[tokio::test]
+    async fn listeners_are_up_until_the_end_and_what_cannot_change_is_said() {
+        let any = "127.0.0.1:0".parse().ok();
+        let settings = settings::Seen { admin_listen: any, health_listen: any, ..settings::Seen::default() };
+        let seen = open(&settings).await.unwrap();
+        let lines = seen.lines().join(" ");
+        assert!(
+            lines.starts_with("admin on http://127.0.0.1:") && lines.contains("/ health on http://"),
+            "{lines}"
+        );
+        assert!(seen.reload(&settings::Seen::default()).unwrap().contains("next start"));
+        let taken = lines.split(['/', ' ']).find_map(|word| word.parse().ok());
+        let again = settings::Seen { admin_listen: taken, ..settings };
+        assert!(open(&again).await.unwrap_err().chain().contains("cannot listen on"));
+    }
+}

@@ -1,0 +1,72 @@
+//! Roles mapped by object id, as on Flexible Server.
+
+use pgentra_verify::{Kind, Principal};
+use pgentra_wire::fields::Fields;
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use super::control::{Control, ControlError};
+use super::principal::PrincipalKind;
+use super::refusal;
+
+const FIND: &str = "SELECT m.object_id::text, m.kind, m.is_mfa, m.is_adopted, g.password
+     FROM pgentra.mapping m CROSS JOIN pgentra.gateway g
+     WHERE m.rolname = $1::text";
+
+/// The principal that a role is mapped to.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    object_id: Uuid,
+    kind: PrincipalKind,
+    multi_factor: bool,
+    /// Whether the role's password is the gateway's.
+    pub(crate) is_adopted: bool,
+    pub(crate) password: SecretString,
+}
+
+impl Mapping {
+    /// The mapping of a role; `None` for one that is not mapped, or does not exist.
+    pub(crate) async fn find(control: &Control, role: &str) -> Result<Option<Self>, ControlError> {
+        let rows = control.query(FIND, &[&role]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let (Ok(object_id), Ok(kind)) = (row.get::<_, &str>(0).parse(), row.get::<_, &str>(1).parse()) else {
+            return Err(ControlError::Mapping);
+        };
+        Ok(Some(Self {
+            object_id,
+            kind,
+            multi_factor: row.get(2),
+            is_adopted: row.get(3),
+            password: row.get::<_, String>(4).into(),
+        }))
+    }
+
+    /// Whether a verified token is one for this role. First its kind, then whose it is, then the second factor.
+    pub(crate) fn authorize(&self, role: &str, principal: &Principal) -> Result<(), Fields> {
+        match (self.kind, principal.kind()) {
+            (PrincipalKind::Service, Kind::App) => {
+                if ![Some(principal.object_id()), principal.app_id()].contains(&Some(self.object_id)) {
+                    return Err(refusal::service_mismatch(self.object_id, principal));
+                }
+            }
+            (PrincipalKind::Service, _) => return Err(refusal::user_token_for_service(role)),
+            (PrincipalKind::User, Kind::User) => {
+                if principal.object_id() != self.object_id {
+                    return Err(refusal::user_mismatch(role, self.object_id, principal));
+                }
+            }
+            (PrincipalKind::User, _) => return Err(refusal::app_token_for_user(role)),
+            (PrincipalKind::Group, _) => {
+                if !principal.groups().contains(self.object_id) {
+                    return Err(refusal::not_in_group(role, self.object_id, principal));
+                }
+            }
+        }
+        if self.multi_factor && !principal.multi_factor() {
+            return Err(refusal::no_second_factor());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,348 @@
+//! From a connection to a session.
+
+use bytes::BytesMut;
+use pgentra_verify::Principal;
+use pgentra_wire::backend::{Authentication, BackendMessage};
+use pgentra_wire::fields::Fields;
+use pgentra_wire::startup::{CancelRequest, ProtocolVersion, StartupMessage};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout};
+
+use super::flexible::Mapping;
+use super::single::{self, Member};
+use super::{Flavour, Gateway, refusal, setting};
+use crate::upstream_login::{UpstreamLogin, UpstreamLoginError};
+use pgentra_session::auth_message::AuthMessage;
+use pgentra_session::cancel::{Passed, Registration};
+use pgentra_session::client::{Client, Opening};
+use pgentra_session::login_error::{LoginError, chain, sqlstate};
+use pgentra_session::starting::Seat;
+
+/// A session that is ready.
+pub(crate) struct Session {
+    pub(crate) server: UnixStream,
+    /// What the server sent already.
+    pub(crate) first: BytesMut,
+    pub(crate) registration: Registration,
+    /// A place among the sessions.
+    pub(crate) _place: OwnedSemaphorePermit,
+}
+
+/// Why a role is let in by a token: the flavour's own record of it.
+enum RoleMapping {
+    Flexible(Mapping),
+    Single(Member),
+}
+
+impl Gateway {
+    /// Goes from the connection to ReadyForQuery. `None`: it was a cancel request, and is done.
+    ///
+    /// Not cancel-safe; dropped, the client can still be told why.
+    pub(crate) async fn enter(
+        &self,
+        client: &mut Client,
+        seat: &Seat,
+    ) -> Result<Option<Session>, LoginError> {
+        let first = Instant::now() + self.config.limits.first_packet.min(self.config.limits.start_up);
+        seat.arrive(client, first).await?;
+        // Boxed: a silent connection does not pay for it.
+        Box::pin(self.log_in(client, seat, first)).await
+    }
+
+    async fn log_in(
+        &self,
+        client: &mut Client,
+        seat: &Seat,
+        first: Instant,
+    ) -> Result<Option<Session>, LoginError> {
+        let start = match seat.ask(client.open(Some(&self.tls), first)).await? {
+            Opening::Startup(start) => start,
+            Opening::Cancel(request) => {
+                seat.admitted();
+                self.forward_cancel(&request).await;
+                return Ok(None);
+            }
+        };
+        if start.user().is_empty() {
+            return Err(refusal::no_user().into());
+        }
+        if !client.is_encrypted() {
+            let address = client.address().ip().to_canonical();
+            return Err(refusal::no_encryption(address, start.user(), start.database()).into());
+        }
+        client.negotiate(&start).await?;
+        let role = self.role_name(&start);
+        let upstream = self.upstream_start(&start, &role)?;
+        // A place is taken only by a client that has authenticated, so that no other can keep it out.
+        let (place, server) = match seat.ask(client.while_present(self.claim(&role))).await? {
+            None => {
+                let server = seat.ask(self.pass_through(client, &upstream)).await?;
+                seat.admitted();
+                (self.take_place()?, server)
+            }
+            Some((role, claim)) => {
+                let principal = seat.ask(self.ask_for_token(client, role)).await?;
+                seat.admitted();
+                let place = self.take_place()?;
+                let opened = self.open_as(role, &claim, &principal, &upstream);
+                let server = client.while_present(opened).await?;
+                audit(role, &upstream, &principal, client);
+                (place, server)
+            }
+        };
+        client.send(&BackendMessage::Authentication(Authentication::Ok)).await?;
+        let long_keys = start.version() >= ProtocolVersion::V3_2;
+        self.welcome(client, server, long_keys, place).await.map(Some)
+    }
+
+    /// A request with a key that nobody holds is ignored, as PostgreSQL does: the answer tells no one anything.
+    async fn forward_cancel(&self, request: &CancelRequest) {
+        let pass = |request: CancelRequest| async move { self.config.upstream.cancel(&request).await };
+        match self.cancel.forward_cancel(request, pass).await {
+            Passed::UnknownKey => tracing::debug!("a cancel request with an unknown key"),
+            Passed::Alone(Err(error)) => tracing::warn!(%error, "a cancel request could not be passed on"),
+            Passed::Alone(Ok(())) | Passed::WithAnother => {}
+        }
+    }
+
+    fn take_place(&self) -> Result<OwnedSemaphorePermit, LoginError> {
+        self.sessions.clone().try_acquire_owned().map_err(|_| refusal::too_many().into())
+    }
+
+    fn role_name(&self, start: &StartupMessage) -> Vec<u8> {
+        match self.config.flavour {
+            Flavour::Flexible => start.user().to_vec(),
+            Flavour::Single => single::role_name(start.user(), &self.config.server_name).to_vec(),
+        }
+    }
+
+    /// The start-up for the server behind.
+    fn upstream_start(&self, start: &StartupMessage, role: &[u8]) -> Result<StartupMessage, LoginError> {
+        // Where no database is named it has the role's name, which may just have lost its server.
+        let database = if start.database() == start.user() { role } else { start.database() };
+        let upstream = start
+            .clone()
+            .without(|name| name.starts_with(b"_pq_.") || name == setting::TYPED.as_bytes())
+            .with_version(ProtocolVersion::V3_0)
+            .with("user", role)?
+            .with("database", database)?;
+        match self.config.flavour {
+            Flavour::Flexible => Ok(upstream),
+            // So that SHOW and RESET know the setting before anybody has set it.
+            Flavour::Single => Ok(upstream.with(setting::KNOWN, start.get(setting::TYPED).unwrap_or(b"on"))?),
+        }
+    }
+
+    /// What is known of the role, if tokens let it in.
+    async fn claim<'a>(&self, role: &'a [u8]) -> Result<Option<(&'a str, RoleMapping)>, LoginError> {
+        // A name that is no text was not given by any of the functions that map roles.
+        let Ok(role) = std::str::from_utf8(role) else {
+            return Ok(None);
+        };
+        let found = match self.config.flavour {
+            Flavour::Flexible => {
+                Mapping::find(&self.control, role).await.map(|it| it.map(RoleMapping::Flexible))
+            }
+            Flavour::Single => Member::find(&self.control, role).await.map(|it| it.map(RoleMapping::Single)),
+        };
+        match found {
+            Ok(claim) => Ok(claim.map(|claim| (role, claim))),
+            Err(error) => {
+                tracing::error!(error = chain(&error), "the mapping of roles cannot be read");
+                Err(refusal::unreachable().into())
+            }
+        }
+    }
+
+    /// Asks for the token and has it verified. It is overwritten before anything else happens.
+    async fn ask_for_token(&self, client: &mut Client, role: &str) -> Result<Principal, LoginError> {
+        client.send(&BackendMessage::Authentication(Authentication::CleartextPassword)).await?;
+        let answer = AuthMessage::read(client).await?;
+        let Ok(token) = std::str::from_utf8(answer.password()?) else {
+            return Err(refusal::not_a_token().into());
+        };
+        let verifier = &self.config.verifier;
+        let verified = async {
+            verifier.verify(token, (self.config.clock)()).await.map_err(|rejection| {
+                tracing::warn!(role, error = chain(&rejection), "an access token was refused");
+                refusal::rejected(&rejection, verifier.policy()).into()
+            })
+        };
+        client.while_present(verified).await
+    }
+
+    /// Logs in to the server behind as the role, if the token is one for it.
+    async fn open_as(
+        &self,
+        role: &str,
+        claim: &RoleMapping,
+        principal: &Principal,
+        upstream: &StartupMessage,
+    ) -> Result<UpstreamLogin<UnixStream>, LoginError> {
+        let (authorized, is_adopted) = match claim {
+            RoleMapping::Flexible(mapping) => (
+                mapping.authorize(role, principal).map(|()| vec![mapping.password.clone()]),
+                mapping.is_adopted,
+            ),
+            RoleMapping::Single(member) => (member.authorize(role, principal), member.is_adopted),
+        };
+        let passwords = authorized.inspect_err(|fields| {
+            tracing::warn!(role, oid = %principal.object_id(), reason = &*fields.message(), "an access token does not fit the role");
+        })?;
+        if !is_adopted {
+            self.take_over_password(role).await?;
+        }
+        for password in &passwords {
+            if let Some(server) = self.try_password(upstream, password).await? {
+                return Ok(server);
+            }
+        }
+        match claim {
+            // Its password is known to be the right one, so something else is in the way.
+            RoleMapping::Flexible(_) => {
+                tracing::error!(
+                    role,
+                    "the server does not take the gateway's password: look at the role's VALID UNTIL"
+                );
+                Err(refusal::broken().into())
+            }
+            RoleMapping::Single(_) => {
+                tracing::warn!(role, oid = %principal.object_id(), "the role's password is no id of the token");
+                Err(Member::mismatch(role, principal).into())
+            }
+        }
+    }
+
+    /// Makes the gateway's password that of the role.
+    async fn take_over_password(&self, role: &str) -> Result<(), LoginError> {
+        match self.control.query("SELECT pgentra.adopt($1)", &[&role]).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::error!(role, error = chain(&error), "a role's password cannot be set");
+                Err(refusal::broken().into())
+            }
+        }
+    }
+
+    /// `None`: the password is wrong. Any other refusal of the server is for the client.
+    async fn try_password(
+        &self,
+        upstream: &StartupMessage,
+        password: &SecretString,
+    ) -> Result<Option<UpstreamLogin<UnixStream>>, LoginError> {
+        let mut server = self.config.upstream.start(upstream).await.map_err(failed)?;
+        match server.log_in(password.expose_secret().as_bytes()).await {
+            Ok(()) => Ok(Some(server)),
+            Err(UpstreamLoginError::Refused(fields)) if fields.sqlstate() == sqlstate::INVALID_PASSWORD => {
+                Ok(None)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Leaves the authentication to client and server. The server gives each such client one of its connections, so there are
+    /// only some at the same time, and each has as long for an answer as for its first packet.
+    async fn pass_through(
+        &self,
+        client: &mut Client,
+        upstream: &StartupMessage,
+    ) -> Result<UpstreamLogin<UnixStream>, LoginError> {
+        let limit = self.config.limits.first_packet;
+        // The semaphore is never closed.
+        let begun = async {
+            let passing = self.passing.acquire().await;
+            Ok((passing, self.config.upstream.start(upstream).await.map_err(failed)?))
+        };
+        let (_passing, mut server) = client.while_present(begun).await?;
+        loop {
+            let message = client.while_present(async { server.read().await.map_err(failed) }).await?;
+            let expects_answer = match &message {
+                BackendMessage::Authentication(Authentication::Ok) => return Ok(server),
+                BackendMessage::Authentication(Authentication::SaslFinal(_)) => false,
+                BackendMessage::Authentication(_) => true,
+                BackendMessage::ErrorResponse(fields) => return Err(fields.clone().into()),
+                _ => false,
+            };
+            client.send(&message).await?;
+            if expects_answer {
+                let answer = timeout(limit, AuthMessage::read(client)).await;
+                let answer = answer.unwrap_or_else(|_| Err(refusal::slow().into()))?;
+                server.answer(answer.body()).await.map_err(failed)?;
+            }
+        }
+    }
+
+    /// Passes on what the server says until it is ready, with a cancel key of our own.
+    async fn welcome(
+        &self,
+        client: &mut Client,
+        mut server: UpstreamLogin<UnixStream>,
+        long_keys: bool,
+        place: OwnedSemaphorePermit,
+    ) -> Result<Session, LoginError> {
+        let mut registered = None;
+        let mut out = BytesMut::new();
+        loop {
+            match client.while_present(async { server.read().await.map_err(failed) }).await? {
+                BackendMessage::BackendKeyData(key) => {
+                    let (key, registration) = self.cancel.register(key, long_keys)?;
+                    registered = Some(registration);
+                    BackendMessage::BackendKeyData(key).encode(&mut out)?;
+                }
+                BackendMessage::ErrorResponse(fields) => {
+                    client.write_all(&out).await?;
+                    return Err(fields.into());
+                }
+                ready @ BackendMessage::ReadyForQuery(_) => {
+                    ready.encode(&mut out)?;
+                    break;
+                }
+                other => other.encode(&mut out)?,
+            }
+        }
+        let Some(registration) = registered else {
+            tracing::error!("the server sent no cancel key");
+            return Err(refusal::broken().into());
+        };
+        client.write_all(&out).await?;
+        client.flush().await?;
+        let (server, first) = server.into_parts();
+        Ok(Session { server, first, registration, _place: place })
+    }
+}
+
+/// One line for whoever watches who signs in. Microsoft: "Audit logging in Azure Database for PostgreSQL" names the text
+/// and `UPN=`, `appid=`, `oid=`.
+fn audit(role: &str, upstream: &StartupMessage, principal: &Principal, client: &Client) {
+    let database = &*String::from_utf8_lossy(upstream.database());
+    let (oid, address) = (principal.object_id(), client.address());
+    match principal.kind() {
+        pgentra_verify::Kind::App => {
+            let appid = principal.app_id().map(|id| id.to_string()).unwrap_or_default();
+            tracing::info!(%oid, %appid, role, database, %address, "Microsoft Entra ID connection authorized");
+        }
+        _ => {
+            let upn = principal.user_principal_name().unwrap_or_default();
+            tracing::info!(%oid, UPN = %upn, role, database, %address, "Microsoft Entra ID connection authorized");
+        }
+    }
+}
+
+/// What the server says is for the client; that it fails is for the log.
+fn failed(error: UpstreamLoginError) -> LoginError {
+    let fields: Fields = match error {
+        UpstreamLoginError::Refused(fields) => fields,
+        error @ UpstreamLoginError::Io(_) => {
+            tracing::error!(error = chain(&error), "PostgreSQL cannot be reached");
+            refusal::unreachable()
+        }
+        error => {
+            tracing::error!(error = chain(&error), "PostgreSQL did not open the session");
+            refusal::broken()
+        }
+    };
+    LoginError::Rejected(fields)
+}

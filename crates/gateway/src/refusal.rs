@@ -1,0 +1,176 @@
+//! What a client is told, in Azure's words where they are known.
+//!
+//! The words are those of Azure Database for PostgreSQL Flexible Server as seen from 2025 on ("Acquire a new token and try
+//! again"), and older ones for the conditions that no newer wording is known of. Programs match on fragments of them, as
+//! drivers often do not pass the SQLSTATE of a refused log-in on.
+
+use std::net::IpAddr;
+
+use pgentra_verify::{Groups, Policy, Principal, Rejection};
+use pgentra_wire::fields::Fields;
+use uuid::Uuid;
+
+use pgentra_session::login_error::{fatal, sqlstate};
+
+const TRY_NEW_TOKEN: &str = "Get a new token with: pgentra token";
+const COMPARE: &str = "Compare the role's principal with the token's: pgentra whoami";
+
+/// As PostgreSQL answers where `pg_hba.conf` has only `hostssl` lines.
+pub(crate) fn no_encryption(address: IpAddr, user: &[u8], database: &[u8]) -> Fields {
+    let text = String::from_utf8_lossy;
+    refused(&format!(
+        "no pg_hba.conf entry for host \"{address}\", user \"{}\", database \"{}\", no encryption",
+        text(user),
+        text(database)
+    ))
+    .with_hint("Connect with TLS: sslmode=verify-full")
+}
+
+pub(crate) fn no_user() -> Fields {
+    refused("no PostgreSQL user name specified in startup packet")
+}
+
+pub(crate) fn too_many() -> Fields {
+    fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+}
+
+pub(crate) fn slow() -> Fields {
+    fatal(sqlstate::QUERY_CANCELED, "canceling authentication due to timeout")
+}
+
+pub(crate) fn shutting_down() -> Fields {
+    fatal(sqlstate::CANNOT_CONNECT_NOW, "the database system is shutting down")
+}
+
+/// PostgreSQL itself is not there. Why is for the gateway's log.
+pub(crate) fn unreachable() -> Fields {
+    fatal(sqlstate::CANNOT_CONNECT_NOW, "the gateway cannot reach its PostgreSQL server")
+        .with_hint("Try again; if it stays so, see the log of the gateway.")
+}
+
+/// PostgreSQL was there, and then was not, or did not do as prepared.
+pub(crate) fn broken() -> Fields {
+    fatal(sqlstate::CONNECTION_FAILURE, "the gateway's PostgreSQL server did not open the session")
+        .with_hint("Try again; if it stays so, see the log of the gateway.")
+}
+
+/// The text is no token at all.
+pub(crate) fn not_a_token() -> Fields {
+    refused(
+        "The access token has invalid format. Please ensure the token is passed exactly as returned by the authentication endpoint and retry.",
+    )
+    .with_hint(TRY_NEW_TOKEN)
+}
+
+/// The token is not good.
+pub(crate) fn rejected(rejection: &Rejection, policy: &Policy) -> Fields {
+    match rejection {
+        Rejection::NotAToken(_) => not_a_token(),
+        Rejection::Expired => refused("The access token has expired. Acquire a new token and try again."),
+        Rejection::Audience { .. } => {
+            let resource = policy.audiences().first().map(String::as_str).unwrap_or_default();
+            refused(&format!(
+                "The access token doesn't have a valid audience claim. Acquire a new token for resource \"{resource}\""
+            ))
+        }
+        Rejection::MissingClaim("oid") => {
+            refused("The access token doesn't have a valid oid claim. Acquire a new token and try again")
+        }
+        Rejection::KeysUnavailable(_) => {
+            return fatal(
+                sqlstate::CANNOT_CONNECT_NOW,
+                "The access token can't be validated, because the signing keys of the tenant are not available.",
+            )
+            .with_hint("Try again; if it stays so, see the log of the gateway.");
+        }
+        // Signature, unknown key, algorithm, issuer, tenant, malformed claims, and whatever comes new.
+        other => {
+            refused("An error occurred while validating the access token. Please acquire a new token and retry")
+                .with_detail(&other.to_string())
+        }
+    }
+    .with_hint(TRY_NEW_TOKEN)
+}
+
+/// A user's token for a role of type `service`.
+pub(crate) fn user_token_for_service(role: &str) -> Fields {
+    refused(&format!(
+        "Service principals cannot generate AAD_AUTH_TOKENTYPE_APP_USER tokens for role \"{role}\""
+    ))
+    .with_hint(COMPARE)
+}
+
+/// An application's token for a role of type `user`.
+pub(crate) fn app_token_for_user(role: &str) -> Fields {
+    refused(&format!(
+        "Microsoft Entra user token for role \"{role}\" is neither an AAD_AUTH_TOKENTYPE_APP_USER or an AAD_AUTH_TOKENTYPE_APP_OBO token."
+    ))
+    .with_hint(COMPARE)
+}
+
+/// Another application's token. The explanation stands where the role's name belongs, as on Azure.
+pub(crate) fn service_mismatch(label: Uuid, principal: &Principal) -> Fields {
+    let app_id = principal.app_id().map(|id| id.to_string()).unwrap_or_default();
+    refused(&format!(
+        "Service principal oid mismatch for role \"The oid in the security label [{label}] does not match the appid [{app_id}] or oid [{}] in the token.\"",
+        principal.object_id()
+    ))
+    .with_hint(COMPARE)
+}
+
+/// Another user's token. No wording of Azure's is known, so it follows that for an application.
+pub(crate) fn user_mismatch(role: &str, label: Uuid, principal: &Principal) -> Fields {
+    refused(&format!(
+        "Microsoft Entra user principal oid mismatch for role \"{role}\". The oid in the security label [{label}] does not match the oid [{}] in the token.",
+        principal.object_id()
+    ))
+    .with_hint(COMPARE)
+}
+
+/// The token of somebody who is not in the group.
+pub(crate) fn not_in_group(role: &str, group: Uuid, principal: &Principal) -> Fields {
+    let fields = refused(&format!(
+        "Microsoft Entra access token not valid for role \"{role}\" (does not contain group ID {group})"
+    ));
+    about_groups(fields, principal)
+}
+
+/// The same on Single Server.
+pub(crate) fn not_in_group_single(role: &str, group: Uuid, principal: &Principal) -> Fields {
+    let fields = refused(&format!(
+        "Azure AD access token not valid for role {role} (does not contain group ID {group})"
+    ));
+    about_groups(fields, principal)
+}
+
+/// Single Server compares with the role's password, so it cannot say what it had expected.
+pub(crate) fn service_mismatch_single(role: &str) -> Fields {
+    refused(&format!("Service Principal oid mismatch for role[{role}]."))
+        .with_hint("The role's password must be the client id of the identity: pgentra whoami")
+}
+
+/// The same for a user's token. No wording of Azure's is known, so it follows that for an application.
+pub(crate) fn user_mismatch_single(role: &str) -> Fields {
+    refused(&format!("Azure AD user principal oid mismatch for role[{role}]."))
+        .with_hint("Did you specify the correct user name and access token?")
+}
+
+/// The role demands a second factor.
+pub(crate) fn no_second_factor() -> Fields {
+    refused("The access token doesn't have a valid mfa claim. Sign in with multifactor authentication and try again")
+        .with_hint(TRY_NEW_TOKEN)
+}
+
+fn about_groups(fields: Fields, principal: &Principal) -> Fields {
+    let fields = match principal.groups() {
+        Groups::Overage => {
+            fields.with_detail("The token's principal is in more groups than a token can list.")
+        }
+        _ => fields,
+    };
+    fields.with_hint("Did you specify the correct user name and access token?")
+}
+
+fn refused(message: &str) -> Fields {
+    fatal(sqlstate::INVALID_AUTHORIZATION, message)
+}

@@ -1,0 +1,111 @@
+//! Accepts connections until told to stop, and sees every session to its end.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::login::Session;
+use super::setting::SettingRenamer;
+use super::{Flavour, Gateway, refusal};
+use pgentra_session::client::Client;
+use pgentra_session::listen::{Shutdown, accept};
+use pgentra_session::login_error::LoginError;
+use pgentra_session::relay::{AsIs, Broken, Side, relay};
+use pgentra_session::starting::{Seat, Starting};
+
+impl Gateway {
+    /// Serves clients until `shutdown` is cancelled, then drains: the listener closes; whoever is still logging in is
+    /// told 57P03; sessions get [`Limits::drain`](pgentra_session::Limits::drain) to end by themselves, then PostgreSQL
+    /// ends them with 57P01. Returns when the last one is gone, at most some seconds later.
+    ///
+    /// Dropping the future drops the sessions too, without a farewell. One gateway can serve several listeners: limits
+    /// and cancel keys are common to them.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
+        let stages = Shutdown::until(shutdown);
+        let _kill = stages.kill.clone().drop_guard();
+        let tasks = TaskTracker::new();
+        let starting = Starting::within(&self.config.limits);
+        while let Some((stream, address, seat)) = accept(&listener, &starting, &stages.drain).await {
+            let client = Client::new(stream, address);
+            tasks.spawn(self.clone().run(client, seat, stages.clone()));
+        }
+        drop(listener);
+        stages.wind_up(&tasks, self.config.limits.drain).await;
+    }
+
+    /// One connection from start to end. Whatever way it goes, both sides are closed with it.
+    async fn run(self: Arc<Self>, mut client: Client, seat: Seat, stages: Shutdown) {
+        let address = client.address();
+        let logged_in = tokio::select! {
+            biased;
+            () = stages.kill.cancelled() => return,
+            logged_in = Box::pin(tokio::time::timeout(self.config.limits.start_up, self.enter(&mut client, &seat))) => logged_in,
+            () = stages.drain.cancelled() => Ok(Err(refusal::shutting_down().into())),
+        };
+        let session = match logged_in.unwrap_or_else(|_| Err(refusal::slow().into())) {
+            Ok(Some(session)) => session,
+            Ok(None) => return client.close().await,
+            Err(LoginError::Rejected(fields)) => {
+                // As a text it is written with escapes: a client may have had its own lines in it.
+                tracing::info!(%address, reason = fields.to_string(), "a client was refused");
+                if !seat.leave() {
+                    return Box::pin(client.tell_at_once(fields)).await;
+                }
+                tokio::select! {
+                    () = stages.kill.cancelled() => {}
+                    () = seat.closed() => {}
+                    () = Box::pin(client.tell(fields)) => {}
+                }
+                return;
+            }
+            Err(LoginError::Unanswered(error)) => {
+                tracing::debug!(%address, %error, "a connection was closed without an answer, as its first packet is none");
+                return client.close().await;
+            }
+            Err(LoginError::Disconnected(error)) => {
+                tracing::debug!(%address, %error, "a client left before its session began");
+                return;
+            }
+        };
+        drop(seat);
+        tokio::select! {
+            () = stages.kill.cancelled() => {}
+            ended = self.relay(&mut client, session, &stages.terminate) => match ended {
+                Ok(_) => tracing::debug!(%address, "a session ended"),
+                Err(error) => tracing::debug!(%address, %error, "a session broke"),
+            },
+        }
+    }
+
+    async fn relay(
+        &self,
+        client: &mut Client,
+        session: Session,
+        terminate: &CancellationToken,
+    ) -> Result<Side, Broken> {
+        let Session { mut server, first, registration, _place } = session;
+        let relayed = async {
+            match self.config.flavour {
+                Flavour::Flexible => relay(client, &mut server, first, &mut AsIs).await,
+                Flavour::Single => relay(client, &mut server, first, &mut SettingRenamer::default()).await,
+            }
+        };
+        // Only PostgreSQL knows where a message may stand between the bytes of a result, so it is PostgreSQL that says
+        // goodbye.
+        let terminated = async {
+            terminate.cancelled().await;
+            let process_id = registration.process_id().cast_signed();
+            let sql = "SELECT pg_terminate_backend($1)";
+            if let Err(error) = self.control.query(sql, &[&process_id]).await {
+                tracing::warn!(%error, "a session could not be terminated");
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            ended = relayed => ended,
+            never = terminated => never,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Members of `azure_ad_user`, as on Single Server.
+
+use pgentra_verify::{Kind, Principal};
+use pgentra_wire::fields::Fields;
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use super::control::{Control, ControlError};
+use super::principal::PrincipalKind;
+use super::refusal;
+
+/// Direct members only: to belong to a role that belongs to `azure_ad_user` makes no Entra role.
+const FIND: &str = "SELECT r.rolpassword IS NULL OR r.rolpassword = g.verifier,
+            r.rolpassword IS NOT NULL,
+            d.object_id::text, d.kind, g.password
+     FROM pg_catalog.pg_authid r
+     CROSS JOIN pgentra.gateway g
+     LEFT JOIN pgentra.directory d ON d.name = r.rolname
+     WHERE r.rolname = $1::text AND EXISTS (
+        SELECT FROM pg_catalog.pg_auth_members m
+        JOIN pg_catalog.pg_roles marker ON marker.oid = m.roleid
+        WHERE m.member = r.oid AND marker.rolname = 'azure_ad_user')";
+
+/// A member of `azure_ad_user`.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// The role has no password of its own, so its name says whose it is.
+    by_name: bool,
+    /// Whether the role has a password that the gateway knows or may come to know.
+    pub(crate) is_adopted: bool,
+    /// Who in the tenant has the role's name, where the gateway was told who exists.
+    named: Vec<(Uuid, PrincipalKind)>,
+    password: SecretString,
+}
+
+impl Member {
+    /// The role of this name, if it is a member of `azure_ad_user`.
+    pub(crate) async fn find(control: &Control, role: &str) -> Result<Option<Self>, ControlError> {
+        let rows = control.query(FIND, &[&role]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let mut named = Vec::new();
+        for row in &rows {
+            if let (Some(object_id), Some(kind)) =
+                (row.get::<_, Option<&str>>(2), row.get::<_, Option<&str>>(3))
+            {
+                match (object_id.parse(), kind.parse()) {
+                    (Ok(object_id), Ok(kind)) => named.push((object_id, kind)),
+                    _ => return Err(ControlError::Mapping),
+                }
+            }
+        }
+        Ok(Some(Self {
+            by_name: row.get(0),
+            is_adopted: row.get(1),
+            named,
+            password: row.get::<_, String>(4).into(),
+        }))
+    }
+
+    /// The passwords by which the server may know the holder of a verified token, to be tried in this order. It is the
+    /// server that compares: a role's password is a client id or an object id.
+    pub(crate) fn authorize(&self, role: &str, principal: &Principal) -> Result<Vec<SecretString>, Fields> {
+        if self.by_name {
+            self.judge_name(role, principal)?;
+            return Ok(vec![self.password.clone()]);
+        }
+        let object_id = principal.object_id();
+        Ok(match (principal.kind(), principal.app_id()) {
+            (Kind::App, Some(app_id)) => vec![app_id, object_id],
+            // A user's token names the tool that the user signed in with. To have used the application that a role is
+            // made for is not to be that application.
+            _ => vec![object_id],
+        }
+        .into_iter()
+        .map(|id| id.to_string().into())
+        .collect())
+    }
+
+    /// What to say when none of the passwords fits.
+    pub(crate) fn mismatch(role: &str, principal: &Principal) -> Fields {
+        match principal.kind() {
+            Kind::App => refusal::service_mismatch_single(role),
+            _ => refusal::user_mismatch_single(role),
+        }
+    }
+
+    /// A role made by name belongs to the one principal of that name. Where the gateway was not told of any, the name in
+    /// a user's token has to do.
+    fn judge_name(&self, role: &str, principal: &Principal) -> Result<(), Fields> {
+        let fits = match self.named[..] {
+            [] => principal.kind() == Kind::User && principal.user_principal_name() == Some(role),
+            [(group, PrincipalKind::Group)] => {
+                if !principal.groups().contains(group) {
+                    return Err(refusal::not_in_group_single(role, group, principal));
+                }
+                true
+            }
+            [(object_id, PrincipalKind::User)] => {
+                principal.kind() == Kind::User && principal.object_id() == object_id
+            }
+            [(object_id, PrincipalKind::Service)] => {
+                principal.kind() == Kind::App && principal.object_id() == object_id
+            }
+            _ => false,
+        };
+        if fits { Ok(()) } else { Err(Self::mismatch(role, principal)) }
+    }
+}
+
+/// The role's name in a user name: without `@server`, where it ends so. The last `@` counts, as sign-in names have one
+/// as well. Server names are host names, whose case does not matter.
+pub(crate) fn role_name<'a>(user: &'a [u8], server_name: &str) -> &'a [u8] {
+    match user.iter().rposition(|byte| *byte == b'@') {
+        Some(at) if user[at + 1..].eq_ignore_ascii_case(server_name.as_bytes()) => &user[..at],
+        _ => user,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_is_cut_off_a_user_name() {
+        for (user, role) in [
+            ("myuser", "myuser"),
+            ("myuser@mydemoserver", "myuser"),
+            ("myuser@MyDemoServer", "myuser"),
+            ("admin@tenant.onmicrosoft.com@mydemoserver", "admin@tenant.onmicrosoft.com"),
+            ("admin@tenant.onmicrosoft.com", "admin@tenant.onmicrosoft.com"),
+            ("myuser@otherserver", "myuser@otherserver"),
+            ("@mydemoserver", ""),
+            ("mydemoserver", "mydemoserver"),
+        ] {
+            assert_eq!(role_name(user.as_bytes(), "mydemoserver"), role.as_bytes(), "{user}");
+        }
+    }
+}

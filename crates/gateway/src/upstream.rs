@@ -1,0 +1,85 @@
+//! The PostgreSQL behind the gateway.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pgentra_wire::startup::{CancelRequest, StartupMessage};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+
+use crate::upstream_login::{UpstreamLogin, UpstreamLoginError};
+use pgentra_session::client::linger;
+
+/// A server on the same machine that does not take a connection within this is not there.
+const DIAL: Duration = Duration::from_secs(10);
+/// PostgreSQL hangs up once it has passed a cancel request on; it is not waited for any longer than this.
+const CANCEL: Duration = Duration::from_secs(10);
+
+/// Where the PostgreSQL behind the gateway is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Upstream {
+    /// A Unix socket, `DIR/.s.PGSQL.PORT`.
+    Unix {
+        /// The folder of the socket: PostgreSQL's `unix_socket_directories`.
+        dir: PathBuf,
+        /// The port that is part of the socket's name.
+        port: u16,
+    },
+}
+
+/// A superuser of the PostgreSQL behind the gateway. `Debug` does not show the password.
+#[derive(Clone)]
+pub struct ServiceAccount {
+    /// Its name.
+    pub name: String,
+    /// Its password.
+    pub password: SecretString,
+}
+
+impl fmt::Debug for ServiceAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceAccount").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Upstream {
+    /// Connects and sends the start-up.
+    pub(crate) async fn start(
+        &self,
+        start: &StartupMessage,
+    ) -> Result<UpstreamLogin<UnixStream>, UpstreamLoginError> {
+        UpstreamLogin::start(self.dial().await?, start).await
+    }
+
+    /// Passes a cancel request on, and waits until the server has taken it.
+    pub(crate) async fn cancel(&self, request: &CancelRequest) -> std::io::Result<()> {
+        let mut stream = self.dial().await?;
+        let mut out = bytes::BytesMut::new();
+        request.encode(&mut out);
+        stream.write_all(&out).await?;
+        tokio::time::timeout(CANCEL, linger(&mut stream)).await?
+    }
+
+    /// The same for tokio-postgres, in the database `postgres`.
+    pub(crate) fn driver_config(&self, service: &ServiceAccount) -> tokio_postgres::Config {
+        let Self::Unix { dir, port } = self;
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host_path(dir)
+            .port(*port)
+            .user(&service.name)
+            .password(service.password.expose_secret())
+            .dbname("postgres")
+            .connect_timeout(DIAL);
+        config
+    }
+
+    async fn dial(&self) -> std::io::Result<UnixStream> {
+        let Self::Unix { dir, port } = self;
+        let path = dir.join(format!(".s.PGSQL.{port}"));
+        tokio::time::timeout(DIAL, UnixStream::connect(path)).await?
+    }
+}

@@ -1,0 +1,20 @@
+//! The gateway before a real PostgreSQL, with tokens of the local Azure, real TLS and real clients.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test, whose helpers stand outside of test functions"
+)]
+
+mod administrators;
+mod cancel;
+mod capacity;
+mod fixture;
+mod flexible;
+mod logs;
+mod raw;
+mod refusals;
+mod sessions;
+mod single;
+mod start_up;

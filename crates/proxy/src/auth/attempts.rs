@@ -1,0 +1,222 @@
+//! Passwords are not to be guessed.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use pgentra_session::client::Origin;
+
+/// So many wrong passwords in a row are a person's mistakes, or those of a pool that was started with an old one.
+const FREE: u32 = 10;
+/// What each further one costs: a million guesses take eleven days, from each address and for each role.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long a password may wait until it is looked at. One that would wait longer is not looked at, and the client is told
+/// so at once: so the right one is taken at the latest this and [`PAUSE`] after the last wrong one.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Who is remembered. Each takes some hundred bytes, and to push somebody out takes as many wrong passwords.
+const PLACES: usize = 10_000;
+
+/// Longer names cannot differ: PostgreSQL cuts them off (`NAMEDATALEN`).
+const NAME: usize = 63;
+
+/// Who tries: the address, and the role. Of one address others may come too, through the same NAT or on the same
+/// machine, and a program with an old password must not shut them out.
+type Who = (Origin, Vec<u8>);
+
+/// Wrong passwords of late: when each who is free of them again.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts(Mutex<HashMap<Who, Instant>>);
+
+/// A password that may be looked at now. It is counted as a wrong one while it is not known to be, so that passwords that come
+/// at the same moment cost as much as those that come one by one.
+#[derive(Debug)]
+pub(crate) struct Attempt<'a> {
+    attempts: &'a Attempts,
+    who: Who,
+    was_wrong: bool,
+}
+
+impl Attempts {
+    /// Whether a password would be looked at; how long to wait before one would be, where it is not.
+    pub(crate) fn check(&self, (origin, role): &(Origin, &[u8])) -> Result<(), Duration> {
+        let paid_off = self.table().get(&who(*origin, role)).copied();
+        paid_off.map_or(Ok(()), |paid_off| wait(paid_off, Instant::now()).map(|_| ()))
+    }
+
+    /// Waits until a password may be looked at; how long that would be, if that is too long to wait. A client that goes away
+    /// while it waits has not tried. Cancel-safe.
+    pub(crate) async fn turn(&self, (origin, role): &(Origin, &[u8])) -> Result<Attempt<'_>, Duration> {
+        let (attempt, wait) = self.reserve(who(*origin, role))?;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        Ok(attempt)
+    }
+
+    fn reserve(&self, who: Who) -> Result<(Attempt<'_>, Duration), Duration> {
+        let now = Instant::now();
+        let mut table = self.table();
+        if table.len() >= PLACES && !table.contains_key(&who) {
+            table.retain(|_, paid_off| *paid_off > now);
+            if table.len() >= PLACES {
+                // All of them are guessing: whoever did least is forgotten.
+                let least = table.iter().min_by_key(|(_, paid_off)| **paid_off).map(|(who, _)| who.clone());
+                least.and_then(|least| table.remove(&least));
+            }
+        }
+        let paid_off = table.get(&who).copied().filter(|paid_off| *paid_off > now).unwrap_or(now);
+        let wait = wait(paid_off, now)?;
+        table.insert(who.clone(), paid_off + PAUSE);
+        drop(table);
+        Ok((Attempt { attempts: self, who, was_wrong: false }, wait))
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<Who, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long the next one has to wait; how long it would have to, where that is too long.
+fn wait(paid_off: Instant, now: Instant) -> Result<Duration, Duration> {
+    let wait = (paid_off - PAUSE * FREE).saturating_duration_since(now);
+    if wait > PATIENCE { Err(wait) } else { Ok(wait) }
+}
+
+impl Attempt<'_> {
+    /// It was wrong, and stays counted.
+    pub(crate) fn was_wrong(mut self) {
+        self.was_wrong = true;
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if self.was_wrong {
+            return;
+        }
+        let mut table = self.attempts.table();
+        if let Some(paid_off) = table.get_mut(&self.who) {
+            *paid_off -= PAUSE;
+            if *paid_off <= Instant::now() {
+                table.remove(&self.who);
+            }
+        }
+    }
+}
+
+fn who(origin: Origin, role: &[u8]) -> Who {
+    (origin, role[..role.len().min(NAME)].to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    fn origin(address: &str) -> Origin {
+        Origin::network(address.parse::<IpAddr>().unwrap())
+    }
+
+    async fn fail(attempts: &Attempts, who: &(Origin, &[u8])) {
+        attempts.turn(who).await.unwrap().was_wrong();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guessing_costs_a_second_after_ten_mistakes() {
+        let attempts = Attempts::default();
+        let (guesser, other) = ((origin("192.0.2.1"), &b"app"[..]), (origin("192.0.2.1"), &b"other"[..]));
+        let began = Instant::now();
+        for _ in 0..=FREE {
+            fail(&attempts, &guesser).await;
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        for number in 1..=20 {
+            fail(&attempts, &guesser).await;
+            assert_eq!(began.elapsed(), PAUSE * number);
+        }
+        fail(&attempts, &other).await;
+        fail(&attempts, &(origin("192.0.2.2"), b"app")).await;
+        assert_eq!(began.elapsed(), PAUSE * 20);
+    }
+
+    /// However many come at once, no more are looked at than of those that come one by one; and the right one has its turn
+    /// seconds after the last wrong one.
+    #[tokio::test(start_paused = true)]
+    async fn guessing_at_once_is_no_faster() {
+        let attempts = std::sync::Arc::new(Attempts::default());
+        let guesser = (origin("192.0.2.1"), &b"app"[..]);
+        let began = Instant::now();
+        let mut looked_at = 0;
+        for _ in 0..4 {
+            let mut guesses = tokio::task::JoinSet::new();
+            for _ in 0..240 {
+                let attempts = std::sync::Arc::clone(&attempts);
+                guesses.spawn(async move {
+                    let attempt =
+                        attempts.turn(&guesser).await.map_err(|wait| assert!(wait <= PATIENCE + PAUSE));
+                    attempt.map(Attempt::was_wrong).is_ok()
+                });
+            }
+            looked_at += guesses.join_all().await.into_iter().filter(|looked_at| *looked_at).count();
+        }
+        let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+        assert!(looked_at <= 11 + seconds, "{looked_at} in {seconds} s");
+        assert_eq!(seconds, 20, "each round waits for its last one");
+        let stormed = Instant::now();
+        tokio::time::sleep(PAUSE).await;
+        drop(attempts.turn(&guesser).await.unwrap());
+        assert!(stormed.elapsed() <= PATIENCE + PAUSE, "{:?}", stormed.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_right_password_costs_nothing_however_often_it_comes() {
+        let attempts = Attempts::default();
+        let pool = (origin("192.0.2.1"), &b"app"[..]);
+        for _ in 0..1000 {
+            drop(attempts.turn(&pool).await.unwrap());
+        }
+        assert!(attempts.table().is_empty());
+        // A client that is gone before its password was looked at has not tried.
+        for _ in 0..=FREE {
+            fail(&attempts, &pool).await;
+        }
+        for _ in 0..100 {
+            let left = tokio::time::timeout(Duration::from_millis(1), attempts.turn(&pool)).await;
+            assert!(left.is_err());
+        }
+        assert_eq!(attempts.check(&pool), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_of_version_6_is_its_network() {
+        let attempts = Attempts::default();
+        for number in 0..=FREE {
+            fail(&attempts, &(origin(&format!("2001:db8:1:2::{number}")), b"app")).await;
+        }
+        let began = Instant::now();
+        fail(&attempts, &(origin("2001:db8:1:3::1"), b"app")).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        fail(&attempts, &(origin("2001:db8:1:2:ffff::1"), b"app")).await;
+        assert_eq!(began.elapsed(), PAUSE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_table_is_bounded_and_keeps_the_worst() {
+        let attempts = Attempts::default();
+        let worst = (origin("192.0.2.1"), &b"app"[..]);
+        for _ in 0..=FREE {
+            fail(&attempts, &worst).await;
+        }
+        for number in 0..PLACES + 10 {
+            fail(&attempts, &(origin("192.0.2.1"), format!("role {number}").as_bytes())).await;
+        }
+        assert_eq!(attempts.table().len(), PLACES);
+        assert!(attempts.table().contains_key(&who(worst.0, worst.1)));
+        tokio::time::advance(PAUSE * (FREE + 1)).await;
+        fail(&attempts, &(origin("192.0.2.9"), b"app")).await;
+        assert_eq!(attempts.table().len(), 1, "what is paid off is forgotten");
+    }
+}

@@ -1,0 +1,37 @@
+use std::error::Error;
+use std::fmt;
+
+/// Why a certificate, a key or a file of users is of no use. It repeats nothing of a secret.
+#[derive(Debug)]
+pub struct ClientAuthError {
+    message: String,
+    hint: &'static str,
+    cause: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl ClientAuthError {
+    pub(crate) fn new(message: impl Into<String>, hint: &'static str) -> Self {
+        Self { message: message.into(), hint, cause: None }
+    }
+
+    pub(crate) fn because(self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { cause: Some(cause.into()), ..self }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        self.hint
+    }
+}
+
+impl fmt::Display for ClientAuthError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for ClientAuthError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_ref().map(|cause| &**cause as _)
+    }
+}

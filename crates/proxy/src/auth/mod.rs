@@ -1,0 +1,125 @@
+//! Who may come in, and as whom: decided before anything is dialled.
+
+mod attempts;
+mod certificate;
+mod error;
+mod roles;
+mod scram;
+mod tls;
+mod users;
+
+pub use certificate::{CertificateName, CertificateRule};
+pub use error::ClientAuthError;
+pub use roles::RoleMap;
+pub use tls::Tls;
+pub use users::Users;
+
+pub(crate) use attempts::Attempts;
+
+use pgentra_wire::backend::{Authentication, BackendMessage, Mechanisms};
+use pgentra_wire::fields::Fields;
+use pgentra_wire::scram::{MECHANISM, MECHANISM_PLUS};
+
+use super::refusal;
+use pgentra_session::auth_message::AuthMessage;
+use pgentra_session::client::{Client, Socket};
+use pgentra_session::login_error::LoginError;
+use scram::{Binding, Exchange};
+
+/// What is asked of clients. The default asks nothing: who may connect is then decided by where the listener is.
+#[derive(Clone, Debug, Default)]
+pub struct ClientAuth {
+    /// TLS over TCP. A client that begins without it is refused (SQLSTATE 28000); a cancel request is let through, as
+    /// libpq sends it in the clear and PostgreSQL takes it so. Unix sockets have none, as in PostgreSQL. Default: none,
+    /// requests for it are declined.
+    pub tls: Option<Tls>,
+    /// Who may come in with which password, over TCP and Unix sockets alike. Default: nobody is asked.
+    pub users: Option<Users>,
+    /// Users of this machine, by their ids, who may use Unix sockets beside the process's own. Default: none.
+    pub uids: Vec<u32>,
+    /// Which role of the database a client's role is. Default: each is itself.
+    pub roles: Option<RoleMap>,
+}
+
+impl ClientAuth {
+    /// Whether a listener may be reachable from other machines: clients prove who they are, and nobody reads along.
+    pub fn requires_authentication(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.asks_for_certificates() || self.users.is_some())
+    }
+
+    /// TLS on such a connection, if there is any.
+    pub(crate) fn tls_over<S: Socket>(&self) -> Option<&Tls> {
+        self.tls.as_ref().filter(|_| S::IS_NETWORK)
+    }
+
+    /// Checks how the client is connected, and with which certificate.
+    pub(crate) fn check_channel<S: Socket>(&self, client: &Client<S>, user: &[u8]) -> Result<(), Fields> {
+        let Some(tls) = self.tls_over::<S>() else {
+            return Ok(());
+        };
+        if !client.is_encrypted() {
+            return Err(refusal::no_encryption());
+        }
+        tls.check_certificate(client.peer_certificate().as_ref(), user)
+    }
+
+    /// The role of the database that a client's role is.
+    pub(crate) fn role<'a>(&'a self, role: &'a [u8]) -> Result<&'a [u8], Fields> {
+        match &self.roles {
+            None => Ok(role),
+            Some(roles) => roles.get(role).ok_or_else(|| refusal::not_mapped(role)),
+        }
+    }
+
+    /// Asks for the password, and checks it. What follows on success is AuthenticationOk, which is not sent here.
+    ///
+    /// Not cancel-safe; dropped, the client can still be told why.
+    pub(crate) async fn check_password<S: Socket>(
+        &self,
+        client: &mut Client<S>,
+        user: &[u8],
+        attempts: &Attempts,
+    ) -> Result<(), LoginError> {
+        let Some(users) = &self.users else {
+            return Ok(());
+        };
+        let who = (client.origin(), user);
+        attempts.check(&who).map_err(refusal::too_many_attempts)?;
+        let end_point = self.tls_over::<S>().and_then(Tls::end_point);
+        let offered = end_point.is_some().then_some(MECHANISM_PLUS).into_iter().chain([MECHANISM]);
+        let mechanisms = Authentication::Sasl(Mechanisms::new(offered)?);
+        client.send(&BackendMessage::Authentication(mechanisms)).await?;
+
+        let answer = AuthMessage::read(client).await?;
+        let initial = answer.sasl_initial()?;
+        let binding = match (initial.mechanism, end_point) {
+            (mechanism, Some(end_point)) if mechanism == MECHANISM_PLUS.as_bytes() => {
+                Binding::EndPoint(end_point)
+            }
+            (mechanism, Some(_)) if mechanism == MECHANISM.as_bytes() => Binding::Declined,
+            (mechanism, None) if mechanism == MECHANISM.as_bytes() => Binding::NotOffered,
+            _ => return Err(refusal::mechanism().into()),
+        };
+        let (verifier, is_known) = users.find(user);
+        let mut exchange = Exchange::new(verifier, binding)?;
+        let first = exchange.first(initial.data.unwrap_or_default())?;
+        client.send(&BackendMessage::Authentication(Authentication::SaslContinue(first))).await?;
+
+        let answer = AuthMessage::read(client).await?;
+        let turn =
+            async { attempts.turn(&who).await.map_err(|wait| refusal::too_many_attempts(wait).into()) };
+        let attempt = client.while_present(turn).await?;
+        let proven = exchange.last(answer.body())?;
+        // Unknown and wrong take the same way, and the same work.
+        match proven.filter(|_| is_known) {
+            Some(last) => {
+                drop(attempt);
+                client.send(&BackendMessage::Authentication(Authentication::SaslFinal(last))).await
+            }
+            None => {
+                attempt.was_wrong();
+                Err(refusal::wrong_password(user).into())
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! When a session can be told that it is over.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::CancellationToken;
+
+use pgentra_session::tracker::ProtocolTracker;
+
+/// What a session is given when the proxy drains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Drain {
+    /// Until the deadline to end by itself.
+    #[default]
+    Session,
+    /// Until its transaction ends: with the next ReadyForQuery outside of one it is told SQLSTATE 57P01. Its messages are
+    /// followed from its beginning, which costs some processor time.
+    Transaction,
+}
+
+/// Bytes of ReadyForQuery, a message with a body of one byte.
+const READY: usize = 6;
+
+/// A client's connection, with an eye on where an ErrorResponse may stand between the messages that the client gets.
+pub(crate) struct DrainWatch<'a, C> {
+    client: &'a mut C,
+    seen: Seen,
+    /// The client took bytes which it has perhaps not got: TLS keeps them until it is flushed.
+    unflushed: bool,
+    drain: &'a CancellationToken,
+}
+
+/// Why nothing more is read from a client at rest.
+#[derive(Debug, thiserror::Error)]
+#[error("the proxy is shutting down")]
+struct Drained;
+
+/// Whether a session was ended because it was at rest.
+pub(crate) fn is_drained(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<Drained>())
+}
+
+enum Seen {
+    /// The last bytes that the client took: enough to tell a session that waits for the next query.
+    Tail([u8; READY]),
+    Messages(Box<ProtocolTracker>),
+}
+
+impl<'a, C> DrainWatch<'a, C> {
+    /// From the first byte that follows the sign-in; the client has got ReadyForQuery. From when `drain` is cancelled, with
+    /// [`Drain::Transaction`], nothing more is read from a client at rest but an error ([`is_drained`]): whoever polls must do
+    /// so once more then.
+    pub(crate) fn new(client: &'a mut C, how: Drain, drain: &'a CancellationToken) -> Self {
+        let seen = match how {
+            Drain::Session => Seen::Tail(*b"Z\0\0\0\x05I"),
+            Drain::Transaction => Seen::Messages(Box::default()),
+        };
+        Self { client, seen, unflushed: false, drain }
+    }
+
+    /// Whether the client has got whole messages, so that another can follow. Without messages to go by, a client is taken
+    /// for one that waits for an answer only where the last bytes that it got are those of ReadyForQuery; they could be the
+    /// end of a piece of a result, of a session that is over anyway.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        match &self.seen {
+            Seen::Tail([b'Z', 0, 0, 0, 5, b'I' | b'T' | b'E']) => true,
+            Seen::Tail(_) => false,
+            Seen::Messages(position) => position.is_between_answers(),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match &self.seen {
+            Seen::Tail(_) => false,
+            Seen::Messages(position) => self.drain.is_cancelled() && !self.unflushed && position.is_at_rest(),
+        }
+    }
+
+    fn sent(&mut self, bytes: &[u8]) {
+        if let Seen::Messages(position) = &mut self.seen {
+            // A client that takes its leave is none of this one's business.
+            let _ = position.client(bytes);
+        }
+    }
+
+    fn got(&mut self, bytes: &[u8]) {
+        match &mut self.seen {
+            Seen::Tail(tail) => keep_last(tail, bytes),
+            Seen::Messages(position) => position.server(bytes),
+        }
+    }
+}
+
+fn keep_last(tail: &mut [u8; READY], bytes: &[u8]) {
+    if let Some(last) = bytes.last_chunk() {
+        *tail = *last;
+        return;
+    }
+    tail.rotate_left(bytes.len());
+    tail[READY - bytes.len()..].copy_from_slice(bytes);
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for DrainWatch<'_, C> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.is_over() {
+            return Poll::Ready(Err(io::Error::other(Drained)));
+        }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut *this.client).poll_read(cx, buf);
+        this.sent(&buf.filled()[before..]);
+        polled
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for DrainWatch<'_, C> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut *this.client).poll_write(cx, buf);
+        if let Poll::Ready(Ok(written)) = polled {
+            this.got(&buf[..written]);
+            this.unflushed = true;
+        }
+        polled
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut *this.client).poll_flush(cx))?;
+        this.unflushed = false;
+        if this.is_over() {
+            // Nobody reads again before the client has sent something, otherwise.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.get_mut().client).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    const QUERY: &[u8] = b"Q\0\0\0\x06;\0";
+    const EMPTY: &[u8] = b"I\0\0\0\x04";
+    const READY: &[u8] = b"Z\0\0\0\x05I";
+    const OPEN: &[u8] = b"Z\0\0\0\x05T";
+
+    #[tokio::test]
+    async fn a_session_at_rest_ends_and_another_when_it_comes_to_rest() {
+        for (about, before, during, is_between) in [
+            ("nobody asked for anything", &b""[..], &[][..], true),
+            ("a query is under way", QUERY, &[EMPTY, READY], true),
+            ("a transaction is open", QUERY, &[EMPTY, OPEN], true),
+            ("an answer has begun", QUERY, &[&EMPTY[..2]], false),
+        ] {
+            let (mut near, mut far) = duplex(1024);
+            let drain = CancellationToken::new();
+            let mut watched = DrainWatch::new(&mut near, Drain::Transaction, &drain);
+            let mut received = [0; 64];
+            far.write_all(before).await.unwrap();
+            if !before.is_empty() {
+                assert_eq!(watched.read(&mut received).await.unwrap(), before.len());
+            }
+            drain.cancel();
+            for bytes in during {
+                assert!(!watched.is_over(), "{about}");
+                watched.write_all(bytes).await.unwrap();
+                assert!(!watched.is_over(), "{about}: it has not got that yet");
+                watched.flush().await.unwrap();
+            }
+            let at_rest = during.last().is_none_or(|last| *last == READY);
+            assert_eq!(watched.is_between_messages(), is_between, "{about}");
+            far.write_all(QUERY).await.unwrap();
+            let read = watched.read(&mut received).await;
+            assert_eq!(read.is_err_and(|error| is_drained(&error)), at_rest, "{about}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_drain_a_session_at_rest_goes_on() {
+        let (mut near, mut far) = duplex(1024);
+        let drain = CancellationToken::new();
+        let mut watched = DrainWatch::new(&mut near, Drain::Transaction, &drain);
+        far.write_all(QUERY).await.unwrap();
+        assert_eq!(watched.read(&mut [0; 64]).await.unwrap(), QUERY.len());
+        watched.write_all(&[EMPTY, READY].concat()).await.unwrap();
+        far.write_all(QUERY).await.unwrap();
+        assert_eq!(watched.read(&mut [0; 64]).await.unwrap(), QUERY.len());
+    }
+
+    #[tokio::test]
+    async fn the_tail_tells_who_waits() {
+        let (mut near, _far) = duplex(1024);
+        let drain = CancellationToken::new();
+        drain.cancel();
+        let mut watched = DrainWatch::new(&mut near, Drain::Session, &drain);
+        assert!(watched.is_between_messages());
+        for (bytes, is_between) in
+            [(EMPTY, false), (&OPEN[..3], false), (&OPEN[3..], true), (&b"\0"[..], false), (READY, true)]
+        {
+            watched.write_all(bytes).await.unwrap();
+            assert_eq!(watched.is_between_messages(), is_between, "{bytes:?}");
+        }
+    }
+}

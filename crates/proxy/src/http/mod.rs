@@ -1,0 +1,169 @@
+//! HTTP for probes, for Prometheus and for people.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /startup` | 200 when every listener is up, else 503 |
+//! | `GET /readiness` | 200 while clients are to be sent here, see [`Telemetry::readiness`]; else 503 with the reason; behind it how many targets serve, are idle and fail, and a line for each that fails |
+//! | `GET /liveness` | 200 |
+//! | `GET /metrics` | metrics as Prometheus reads them |
+//! | `GET /` | the status page, for people |
+//! | `GET /status.json` | what it shows |
+//! | `POST /pool/close?database=NAME` | server sessions of this database that wait for a client are ended; without a name, all of them |
+//! | `POST /quitquitquit` | the proxy drains and ends |
+//!
+//! The last four are on an admin listener alone.
+
+mod origin;
+mod reply;
+
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::telemetry::Telemetry;
+use pgentra_session::listen::accept;
+use pgentra_session::starting::{Bounds, Starting};
+
+/// Connections at the same time. A probe and a scrape take one each, for milliseconds; when there is one more, the oldest of the
+/// address with the most is closed.
+const CONNECTIONS: usize = 256;
+
+/// The largest request head; hyper's own least is 8 KiB.
+const HEAD_LIMIT: usize = 16 * 1024;
+
+/// The most header lines in it.
+const HEADERS_LIMIT: usize = 64;
+
+/// How long a connection has for the head of its request.
+const HEAD: Duration = Duration::from_secs(2);
+
+/// How long a connection may take, from its beginning to the end of its one answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a listener answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything: on the loopback interface alone.
+    Admin,
+    /// Probes and metrics: on any address.
+    Health,
+}
+
+/// A listener for HTTP that shows what an [`Telemetry`] sees.
+#[derive(Debug)]
+pub struct HttpServer {
+    listener: TcpListener,
+    scope: Scope,
+    telemetry: Telemetry,
+}
+
+impl HttpServer {
+    /// A server that answers on this listener.
+    ///
+    /// # Errors
+    /// [`Scope::Admin`] beyond the loopback interface (`PermissionDenied`): whoever reaches it may end the process.
+    pub fn new(listener: TcpListener, scope: Scope, telemetry: Telemetry) -> io::Result<Self> {
+        if scope == Scope::Admin && !listener.local_addr()?.ip().is_loopback() {
+            let message =
+                "the admin listener shows who signs in and may end the proxy: loopback addresses only";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+        Ok(Self { listener, scope, telemetry })
+    }
+
+    /// Answers until `end` is cancelled: that is later than the drain, which probes are to see. Dropping the future lets
+    /// answers that are under way go on.
+    pub async fn serve(self, end: CancellationToken) {
+        // There are no turns here: each connection is served at once, and gives way when there are too many.
+        let starting = Starting::new(Bounds { held: CONNECTIONS, turns: 1 });
+        while let Some((stream, _, seat)) = accept(&self.listener, &starting, &end).await {
+            let (scope, telemetry) = (self.scope, self.telemetry.clone());
+            tokio::spawn(async move {
+                let served = tokio::time::timeout(PATIENCE, serve_one(stream, scope, telemetry));
+                tokio::select! {
+                    biased;
+                    () = seat.closed() => {}
+                    served = served => if let Ok(Err(error)) = served {
+                        tracing::debug!(%error, "an HTTP connection ended early");
+                    },
+                }
+            });
+        }
+    }
+}
+
+/// One request, one answer.
+async fn serve_one(stream: TcpStream, scope: Scope, telemetry: Telemetry) -> hyper::Result<()> {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let telemetry = telemetry.clone();
+        async move { Ok::<_, Infallible>(reply::answer(&request, scope, &telemetry).await) }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_LIMIT)
+        .max_headers(HEADERS_LIMIT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::SystemTime;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    async fn start() -> SocketAddr {
+        let telemetry = Telemetry::new(|| SystemTime::UNIX_EPOCH, CancellationToken::new(), None);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(
+            HttpServer::new(listener, Scope::Health, telemetry).unwrap().serve(CancellationToken::new()),
+        );
+        address
+    }
+
+    /// A connection that has sent this.
+    async fn connect(address: SocketAddr, sent: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        stream
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_or_never_ends_is_hung_up_on() {
+        let address = start().await;
+        for sent in ["", "GET /liveness HTTP/1.1\r\nHost: x\r\n"] {
+            let began = Instant::now();
+            let mut stream = connect(address, sent).await;
+            stream.read_to_end(&mut Vec::new()).await.unwrap();
+            assert!(began.elapsed() <= PATIENCE + Duration::from_secs(1), "{:?}", began.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_of_silent_ones_is_cleared_away() {
+        let address = start().await;
+        let mut silent = Vec::new();
+        for _ in 0..2 * CONNECTIONS {
+            silent.push(connect(address, "").await);
+        }
+        let mut stream = connect(address, "GET /liveness HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
+}

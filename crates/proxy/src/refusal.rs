@@ -1,0 +1,186 @@
+//! What a client is told when there is no session: SQLSTATE, message, detail and hint.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::time::Duration;
+
+use pgentra_connect::{ConnectError, ConnectErrorKind, quote};
+use pgentra_wire::fields::Fields;
+
+use pgentra_session::login_error::{chain, fatal, sqlstate};
+
+/// Characters of a SQLSTATE.
+const SQLSTATE: usize = 5;
+
+pub(crate) fn no_user() -> Fields {
+    fatal(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
+}
+
+pub(crate) fn too_many(limit: usize) -> Fields {
+    fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+        .with_detail(&format!("The proxy opens {limit} sessions to this server at once."))
+        .with_hint("Close sessions that are no longer used, or start the proxy with a larger limit.")
+}
+
+pub(crate) fn too_fast(per_second: u32) -> Fields {
+    fatal(sqlstate::CANNOT_CONNECT_NOW, "too many clients ask for new sessions")
+        .with_detail(&format!(
+            "The proxy opens {per_second} connections to this server in a second, and the queue is too long."
+        ))
+        .with_hint(
+            "Try again in a few seconds. Keep sessions in a pool, or start the proxy with a larger rate \
+             (--connect-rate) or with --reuse.",
+        )
+}
+
+pub(crate) fn slow() -> Fields {
+    fatal(sqlstate::QUERY_CANCELED, "canceling authentication due to timeout").with_detail(
+        "The client did not do its part of the sign-in in time: TLS, its start-up packet, its password.",
+    )
+}
+
+pub(crate) fn shutting_down() -> Fields {
+    fatal(sqlstate::CANNOT_CONNECT_NOW, "the proxy is shutting down").with_hint("Try again in a few seconds.")
+}
+
+/// In PostgreSQL's own words: drivers and pools know them.
+pub(crate) fn terminated() -> Fields {
+    fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+        .with_detail("The proxy is shutting down.")
+        .with_hint("Connect again in a few seconds.")
+}
+
+pub(crate) fn peer_uid_denied(address: impl Display) -> Fields {
+    fatal(sqlstate::INVALID_AUTHORIZATION, &format!("the proxy's socket is not for the {address}"))
+        .with_hint("Connect as the user that the proxy runs as, or have its listen_uids name yours.")
+}
+
+/// PostgreSQL speaks of `pg_hba.conf` here, which there is none of.
+pub(crate) fn no_encryption() -> Fields {
+    fatal(sqlstate::INVALID_AUTHORIZATION, "the proxy requires TLS of its clients")
+        .with_hint("Connect with sslmode=verify-full, or at least sslmode=require.")
+}
+
+/// In PostgreSQL's words, as those that follow.
+pub(crate) fn no_certificate() -> Fields {
+    fatal(sqlstate::INVALID_AUTHORIZATION, "connection requires a valid client certificate")
+        .with_hint("Name one in the client: sslcert and sslkey in libpq.")
+}
+
+/// `name` is that of the certificate, if it has one that can be read.
+pub(crate) fn another_certificate(name: Option<&str>, role: &[u8]) -> Fields {
+    let role = String::from_utf8_lossy(role);
+    let message = format!("certificate authentication failed for user \"{role}\"");
+    let detail = match name {
+        Some(name) => format!("The client's certificate is that of {}.", quote::name(name)),
+        None => "The client's certificate has no name that can be compared.".to_owned(),
+    };
+    fatal(sqlstate::INVALID_AUTHORIZATION, &message)
+        .with_detail(&detail)
+        .with_hint("Connect as the role that the certificate is for, or have the proxy's map of certificates name this role.")
+}
+
+pub(crate) fn wrong_password(user: &[u8]) -> Fields {
+    let user = String::from_utf8_lossy(user);
+    fatal(sqlstate::INVALID_PASSWORD, &format!("password authentication failed for user \"{user}\""))
+        .with_hint("The password is that of the proxy's file of users, not one of the database.")
+}
+
+pub(crate) fn too_many_attempts(wait: Duration) -> Fields {
+    let seconds = wait.as_secs_f64().ceil();
+    fatal(sqlstate::INVALID_AUTHORIZATION, "too many wrong passwords for this user from this address")
+        .with_detail("The password was not looked at.")
+        .with_hint(&format!("Try again in {seconds} seconds."))
+}
+
+pub(crate) fn mechanism() -> Fields {
+    fatal(sqlstate::PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism")
+}
+
+pub(crate) fn not_mapped(role: &[u8]) -> Fields {
+    let role = String::from_utf8_lossy(role);
+    let hint = "Connect as a role that it has, or have it say which role of the database this one is";
+    // A quote and a backslash are escaped as TOML does it.
+    let example = match role.chars().any(quote::is_hidden) {
+        true => String::new(),
+        false => format!(": {role:?} = \"…\""),
+    };
+    let message = format!("the proxy's role_map has no role {}", quote::name(&role));
+    fatal(sqlstate::INVALID_AUTHORIZATION, &message).with_hint(&format!("{hint}{example}."))
+}
+
+/// The target names a role or database, and the client another one.
+pub(crate) fn name_mismatch(what: &str, named: &[u8], asked: &[u8]) -> Fields {
+    let shown = |name| quote::name(&String::from_utf8_lossy(name));
+    let (named, asked) = (shown(named), shown(asked));
+    fatal(
+        sqlstate::INVALID_AUTHORIZATION,
+        &format!("the proxy serves the {what} {named}, and not {asked}"),
+    )
+    .with_hint(&format!(
+        "Name the {what} {named} in the client; or start the proxy with --pin, which puts it in the place of the \
+         client's, or without a {what}, which leaves it to the client."
+    ))
+}
+
+/// Why the server did not let us in. A server's own refusal is passed on in its words.
+pub(crate) fn failed(error: &ConnectError) -> Fields {
+    let fields = match error.server_message() {
+        Some(server) => {
+            // One that is none would make the whole message unreadable to some drivers.
+            let code = Some(server.sqlstate()).filter(|code| is_sqlstate(code));
+            let fields = fatal(code.unwrap_or(sqlstate::INVALID_AUTHORIZATION), server.message());
+            match server.detail() {
+                Some(detail) => fields.with_detail(detail),
+                None => fields,
+            }
+        }
+        None => {
+            let fields = fatal(code(error.kind()), &error.to_string());
+            match error.source() {
+                Some(cause) => fields.with_detail(&chain(cause)),
+                None => fields,
+            }
+        }
+    };
+    fields.with_hint(&error.hint().unwrap_or_else(|| DOCTOR.to_owned()))
+}
+
+/// Where nothing better is known.
+const DOCTOR: &str = "Which link is broken, and what to do, says on the machine of the proxy: pgentra doctor";
+
+fn code(kind: ConnectErrorKind) -> &'static str {
+    match kind {
+        ConnectErrorKind::Token | ConnectErrorKind::Refused(_) => sqlstate::INVALID_AUTHORIZATION,
+        ConnectErrorKind::Protocol => sqlstate::CONNECTION_FAILURE,
+        _ => sqlstate::UNABLE_TO_CONNECT,
+    }
+}
+
+fn is_sqlstate(code: &str) -> bool {
+    code.len() == SQLSTATE && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use pgentra_connect::Roots;
+
+    use super::*;
+
+    /// Invariant 8: a hint, even where the error has none.
+    #[test]
+    fn whoever_knows_no_better_is_sent_to_doctor() {
+        let pem = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let error = Roots::from_pem(pem).unwrap_err();
+        assert_eq!(error.hint(), None);
+        assert!(failed(&error).hint().unwrap().contains("pgentra doctor"));
+    }
+
+    #[test]
+    fn what_is_no_sqlstate_is_told_from_one() {
+        for (code, is) in [("28000", true), ("57P03", true), ("", false), ("28 00", false), ("280000", false)]
+        {
+            assert_eq!(is_sqlstate(code), is, "{code}");
+        }
+    }
+}

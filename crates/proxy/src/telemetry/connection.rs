@@ -1,0 +1,221 @@
+//! One client, from its connection to its end.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pgentra_connect::TokenIdentity;
+use pgentra_wire::fields::Fields;
+use pgentra_wire::startup::StartupMessage;
+use tokio::time::Instant;
+
+use super::audit::{AuditLog, Event, Line};
+use super::problems::Problem;
+use super::target::shortened;
+use super::{TargetTelemetry, Telemetry};
+use pgentra_session::traffic::Traffic;
+
+/// What a client names is kept up to this length: PostgreSQL's own names have 63 bytes.
+const NAME_LIMIT: usize = 256;
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The client hung up, or its connection broke.
+    Client,
+    /// The server ended it, or its connection broke.
+    Server,
+    /// The proxy ended it between messages, because it is shutting down, and told the client.
+    Drained,
+    /// The proxy cut it off, because it is shutting down.
+    Cut,
+}
+
+impl Ended {
+    pub(super) const ALL: [Self; 4] = [Self::Client, Self::Server, Self::Drained, Self::Cut];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Drained => "drained",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+/// A client that has no session yet.
+pub(crate) struct ConnectionRecord {
+    open: Open,
+    client: String,
+    began: Instant,
+    names: Names,
+}
+
+/// Who came, as whom.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Names {
+    pub(super) client_role: Option<String>,
+    pub(super) role: Option<String>,
+    pub(super) database: Option<String>,
+    pub(super) application_name: Option<String>,
+}
+
+/// What a session is signed in with.
+#[derive(Debug, Default)]
+pub(crate) struct SignIn {
+    /// Whose token it is.
+    pub(crate) identity: Option<TokenIdentity>,
+    /// The server's process.
+    pub(crate) backend_pid: Option<u32>,
+}
+
+impl ConnectionRecord {
+    pub(crate) fn begin(target: &Arc<TargetTelemetry>, client: impl Display) -> Self {
+        target.counts.connections.inc();
+        Self {
+            open: Open::new(target),
+            client: client.to_string(),
+            began: Instant::now(),
+            names: Names::default(),
+        }
+    }
+
+    /// The client said who it is.
+    pub(crate) fn asks(&mut self, start: &StartupMessage) {
+        self.names.client_role = Some(name(start.user()));
+        self.names.application_name = start.get("application_name").map(name);
+    }
+
+    /// What the server is asked for.
+    pub(crate) fn asks_for(&mut self, start: &StartupMessage) {
+        self.names.role = Some(name(start.user()));
+        self.names.database = Some(name(start.database()));
+        self.names.application_name = start.get("application_name").map(name);
+    }
+
+    /// The client is told why it gets no session.
+    pub(crate) fn refused(&self, fields: &Fields) {
+        let target = &self.open.0;
+        let sqlstate = fields.sqlstate().into_owned();
+        let message = shortened(&fields.message());
+        target.counts.refused(&sqlstate, &message);
+        let Some(process) = target.process() else { return };
+        let problem = Problem {
+            time: process.now(),
+            target: target.name().to_owned(),
+            client: self.client.clone(),
+            sqlstate: sqlstate.clone(),
+            message: message.clone(),
+            detail: fields.detail().map(|detail| shortened(&detail)),
+            hint: fields.hint().map(|hint| shortened(&hint)),
+            role: self.names.role.clone().or_else(|| self.names.client_role.clone()),
+            database: self.names.database.clone(),
+            application_name: self.names.application_name.clone(),
+        };
+        process.0.problems.add(problem);
+        if let Some(audit) = process.audit() {
+            audit.write(&Line {
+                sqlstate: Some(&sqlstate),
+                message: Some(&message),
+                ..self.line(process, Event::Refused)
+            });
+        }
+    }
+
+    /// The client has its session. What is known of it is kept only where it will be written down.
+    pub(crate) fn signed_in(self, sign_in: SignIn) -> ObservedSession {
+        let (number, traffic) = self.open.0.counts.began(self.began.elapsed());
+        let session = self.open.audit().map(|(process, audit)| {
+            let session = process.0.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+            let line = Line { session: Some(session), ..self.line(process, Event::Start) };
+            audit.write(&line.signed_in(&sign_in));
+            session
+        });
+        let Self { open, client, names, .. } = self;
+        let kept = session.map(|session| Box::new(Kept { session, client, names, sign_in }));
+        ObservedSession { open, number, traffic, began: Instant::now(), ended: Ended::Cut, kept }
+    }
+
+    fn line<'a>(&'a self, process: &Telemetry, event: Event) -> Line<'a> {
+        Line::new((process.now(), process.instance()), event, self.open.0.name(), &self.client, &self.names)
+    }
+}
+
+/// A connection that counts as open until this is dropped.
+struct Open(Arc<TargetTelemetry>);
+
+impl Open {
+    fn new(target: &Arc<TargetTelemetry>) -> Self {
+        target.counts.connections_open.inc();
+        Self(Arc::clone(target))
+    }
+
+    fn audit(&self) -> Option<(&Telemetry, &AuditLog)> {
+        let process = self.0.process()?;
+        Some((process, process.audit()?))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.counts.connections_open.dec();
+    }
+}
+
+/// A session. Dropped without another word, it was cut.
+pub(crate) struct ObservedSession {
+    open: Open,
+    number: u64,
+    traffic: Arc<Traffic>,
+    began: Instant,
+    ended: Ended,
+    kept: Option<Box<Kept>>,
+}
+
+/// What the last line of a session repeats of its first.
+struct Kept {
+    session: u64,
+    client: String,
+    names: Names,
+    sign_in: SignIn,
+}
+
+impl ObservedSession {
+    /// Where its bytes are counted.
+    pub(crate) fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
+    }
+
+    pub(crate) fn ended(mut self, how: Ended) {
+        self.ended = how;
+    }
+}
+
+impl Drop for ObservedSession {
+    fn drop(&mut self) {
+        let target = &self.open.0;
+        target.counts.ended(self.number, self.ended);
+        let Some((kept, (process, audit))) = self.kept.as_deref().zip(self.open.audit()) else { return };
+        let Kept { session, client, names, sign_in } = kept;
+        let line = Line {
+            session: Some(*session),
+            bytes_to_server: Some(self.traffic.to_server()),
+            bytes_to_client: Some(self.traffic.to_client()),
+            seconds: Some(rounded(self.began.elapsed())),
+            ended_by: Some(self.ended.as_str()),
+            ..Line::new((process.now(), process.instance()), Event::LoginError, target.name(), client, names)
+        };
+        audit.write(&line.signed_in(sign_in));
+    }
+}
+
+/// To the millisecond.
+fn rounded(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+fn name(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(NAME_LIMIT)]).into_owned()
+}

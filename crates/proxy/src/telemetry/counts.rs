@@ -1,0 +1,257 @@
+//! The numbers of one target.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pgentra_connect::{ConnectErrorKind, Timings};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+use super::connection::Ended;
+use pgentra_session::traffic::Traffic;
+
+/// Upper bounds in seconds. A cached token takes microseconds, a server next door milliseconds, and a metadata service that
+/// restarts more than a minute.
+const SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+
+/// SQLSTATEs that are told apart. A server may say what it likes: what comes beyond this is counted as `other`.
+const SQLSTATES_LIMIT: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Counts {
+    pub(super) connections: Counter,
+    pub(super) connections_open: Gauge,
+    pub(super) sessions: Counter,
+    pub(super) sessions_open: Gauge,
+    pub(super) session_start: Histogram,
+    pub(super) stages: [(&'static str, Histogram); 5],
+    pub(super) failures: [(&'static str, Counter); 8],
+    pub(super) ends: [(&'static str, Counter); 4],
+    pub(super) cancels: [(&'static str, Counter); 4],
+    pub(super) supply: PoolCounters,
+    /// By SQLSTATE: how many, and what the last one was told.
+    refusals: Mutex<BTreeMap<String, (u64, String)>>,
+    live: Mutex<Live>,
+}
+
+/// Where the sessions of clients came from, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Server sessions that wait for a client now.
+    pub ready: u64,
+    /// Clients that got a session which was ready.
+    pub hits: u64,
+    /// Clients for which a session was opened although some are kept ready.
+    pub misses: u64,
+    /// Sessions that were opened ahead.
+    pub warmed: u64,
+    /// Times that opening ahead failed.
+    pub failed: u64,
+    /// Sessions that were cleaned and kept for another client.
+    pub reused: u64,
+}
+
+/// What became of a client's cancel request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cancelled {
+    PassedOn,
+    /// One with the same key was passed on for it.
+    WithAnother,
+    /// Nobody holds this key: the session is over, or somebody guesses.
+    UnknownKey,
+    /// It could not be passed on.
+    Failed,
+}
+
+impl Cancelled {
+    const ALL: [Self; 4] = [Self::PassedOn, Self::WithAnother, Self::UnknownKey, Self::Failed];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::PassedOn => "passed_on",
+            Self::WithAnother => "coalesced",
+            Self::UnknownKey => "unknown_key",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// [`PoolStats`], as it is counted.
+#[derive(Debug, Default)]
+pub(crate) struct PoolCounters {
+    pub(crate) ready: Gauge,
+    pub(crate) hits: Counter,
+    pub(crate) misses: Counter,
+    pub(crate) warmed: Counter,
+    pub(crate) failed: Counter,
+    pub(crate) reused: Counter,
+}
+
+impl PoolCounters {
+    pub(crate) fn get(&self) -> PoolStats {
+        PoolStats {
+            ready: u64::try_from(self.ready.get()).unwrap_or_default(),
+            hits: self.hits.get(),
+            misses: self.misses.get(),
+            warmed: self.warmed.get(),
+            failed: self.failed.get(),
+            reused: self.reused.get(),
+        }
+    }
+}
+
+/// Sessions that are open, and what those that ended left behind.
+#[derive(Debug, Default)]
+struct Live {
+    traffic: HashMap<u64, Arc<Traffic>>,
+    next: u64,
+    to_server: u64,
+    to_client: u64,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        let stage = |name| (name, Histogram::new(SECONDS));
+        let count = |name| (name, Counter::default());
+        Self {
+            connections: Counter::default(),
+            connections_open: Gauge::default(),
+            sessions: Counter::default(),
+            sessions_open: Gauge::default(),
+            session_start: Histogram::new(SECONDS),
+            stages: ["token", "dns", "dial", "tls", "sign_in"].map(stage),
+            failures: ["token", "dns", "dial", "timeout", "tls", "refused", "protocol", "other"].map(count),
+            supply: PoolCounters::default(),
+            ends: Ended::ALL.map(|ended| count(ended.as_str())),
+            cancels: Cancelled::ALL.map(|cancelled| count(cancelled.as_str())),
+            refusals: Mutex::default(),
+            live: Mutex::default(),
+        }
+    }
+}
+
+impl Counts {
+    pub(super) fn opened(&self, timings: Timings) {
+        let Timings { token, dns, dial, tls, sign_in, .. } = timings;
+        for ((_, histogram), took) in self.stages.iter().zip([token, dns, dial, tls, sign_in]) {
+            histogram.observe(took.as_secs_f64());
+        }
+    }
+
+    pub(super) fn failed(&self, kind: ConnectErrorKind) {
+        let reason = match kind {
+            ConnectErrorKind::Token => "token",
+            ConnectErrorKind::Dns => "dns",
+            ConnectErrorKind::Tcp => "dial",
+            ConnectErrorKind::Timeout => "timeout",
+            ConnectErrorKind::Tls(_) => "tls",
+            ConnectErrorKind::Refused(_) => "refused",
+            ConnectErrorKind::Protocol => "protocol",
+            _ => "other",
+        };
+        count(&self.failures, reason);
+    }
+
+    pub(super) fn cancelled(&self, how: Cancelled) {
+        count(&self.cancels, how.as_str());
+    }
+
+    pub(super) fn refused(&self, sqlstate: &str, message: &str) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = refusals.contains_key(sqlstate) || refusals.len() < SQLSTATES_LIMIT;
+        let entry = refusals.entry(if known { sqlstate } else { "other" }.to_owned()).or_default();
+        *entry = (entry.0 + 1, message.to_owned());
+    }
+
+    pub(super) fn refusals(&self) -> BTreeMap<String, u64> {
+        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.iter().map(|(sqlstate, (count, _))| (sqlstate.clone(), *count)).collect()
+    }
+
+    /// What the last client was told that was refused with each SQLSTATE.
+    pub(super) fn refusal_messages(&self) -> BTreeMap<String, String> {
+        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.iter().map(|(sqlstate, (_, message))| (sqlstate.clone(), message.clone())).collect()
+    }
+
+    /// A session begins, so long after its client came. Its number is for [`Counts::ended`].
+    pub(super) fn began(&self, waited: Duration) -> (u64, Arc<Traffic>) {
+        self.sessions.inc();
+        self.sessions_open.inc();
+        self.session_start.observe(waited.as_secs_f64());
+        let traffic = Arc::new(Traffic::default());
+        let mut live = self.live();
+        live.next += 1;
+        let number = live.next;
+        live.traffic.insert(number, Arc::clone(&traffic));
+        (number, traffic)
+    }
+
+    pub(super) fn ended(&self, number: u64, how: Ended) {
+        self.sessions_open.dec();
+        count(&self.ends, how.as_str());
+        let mut live = self.live();
+        if let Some(traffic) = live.traffic.remove(&number) {
+            live.to_server += traffic.to_server();
+            live.to_client += traffic.to_client();
+        }
+    }
+
+    /// Bytes to the server and to the client, of all sessions that are and were.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        let live = self.live();
+        let add = |(up, down): (u64, u64), traffic: &Arc<Traffic>| {
+            (up + traffic.to_server(), down + traffic.to_client())
+        };
+        live.traffic.values().fold((live.to_server, live.to_client), add)
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count(counters: &[(&str, Counter)], name: &str) {
+    if let Some((_, counter)) = counters.iter().find(|(known, _)| *known == name) {
+        counter.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_cannot_make_up_codes_without_end() {
+        let counts = Counts::default();
+        for code in 0..1000 {
+            counts.refused(&format!("{code:05}"), "m");
+        }
+        counts.refused("00000", "last");
+        let refusals = counts.refusals();
+        assert_eq!(refusals.len(), SQLSTATES_LIMIT + 1);
+        assert_eq!(counts.refusal_messages()["00000"], "last");
+        assert_eq!((refusals["00000"], refusals["other"]), (2, 1000 - SQLSTATES_LIMIT as u64));
+    }
+
+    #[test]
+    fn every_way_to_fail_has_its_counter() {
+        let counts = Counts::default();
+        for kind in [
+            ConnectErrorKind::Config,
+            ConnectErrorKind::Token,
+            ConnectErrorKind::Dns,
+            ConnectErrorKind::Tcp,
+            ConnectErrorKind::Timeout,
+            ConnectErrorKind::Tls(pgentra_connect::TlsFailure::Name),
+            ConnectErrorKind::Refused(pgentra_connect::Refusal::Other),
+            ConnectErrorKind::Protocol,
+        ] {
+            counts.failed(kind);
+        }
+        assert!(counts.failures.iter().all(|(_, counter)| counter.get() == 1), "{counts:?}");
+    }
+}

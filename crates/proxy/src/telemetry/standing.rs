@@ -1,0 +1,132 @@
+//! Whether a target serves, is idle or fails.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::TargetTelemetry;
+use super::audit::rfc3339;
+use super::outcome::Outcome;
+
+/// How a target is doing, by what happened last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum State {
+    /// The last sign-in failed, or there is no token or no listener.
+    Failing,
+    /// Sessions are open.
+    Serving,
+    /// No session is open, and nothing is known to be missing.
+    Idle,
+}
+
+impl State {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Failing => "failing",
+            Self::Serving => "serving",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+/// A state with its reason.
+#[derive(Clone, Debug)]
+pub(super) struct Standing {
+    pub(super) state: State,
+    /// Why it fails, in words.
+    pub(super) cause: Option<String>,
+    /// What became of the last sign-in.
+    pub(super) last: Option<Outcome>,
+}
+
+impl Standing {
+    pub(super) fn of(target: &TargetTelemetry, now: SystemTime) -> Self {
+        let last = target.last();
+        let failed = last.as_ref().and_then(|last| last.failure.as_ref());
+        let lack = target.readiness(now).err().filter(|lack| !lack.is_pending);
+        let cause = lack.map(|lack| lack.cause()).or_else(|| Some(failed?.cause.to_owned()));
+        let state = match cause {
+            Some(_) => State::Failing,
+            None if target.counts.sessions_open.get() > 0 => State::Serving,
+            None => State::Idle,
+        };
+        Self { state, cause, last }
+    }
+}
+
+/// How the targets of a process are doing. `Display` is a line with their numbers, and a line for each that fails.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    states: Vec<State>,
+    failing: Vec<Failing>,
+}
+
+/// A target that fails.
+#[derive(Clone, Debug)]
+struct Failing {
+    name: String,
+    cause: String,
+    /// From when on, and with what SQLSTATE, where sign-ins fail.
+    sign_in: Option<(SystemTime, String)>,
+}
+
+impl Summary {
+    pub(super) fn of(targets: &[Arc<TargetTelemetry>], now: SystemTime) -> Self {
+        let mut summary = Self { states: Vec::new(), failing: Vec::new() };
+        for target in targets {
+            let Standing { state, cause, last } = Standing::of(target, now);
+            summary.states.push(state);
+            if let Some(cause) = cause {
+                let failure = last.and_then(|last| last.failure);
+                let sign_in = failure.map(|failure| (failure.since, failure.sqlstate));
+                summary.failing.push(Failing { name: target.name().to_owned(), cause, sign_in });
+            }
+        }
+        summary
+    }
+
+    /// How many targets have open sessions and did not fail last.
+    pub fn serving(&self) -> usize {
+        self.count(State::Serving)
+    }
+
+    /// How many targets have no session, and nothing is known to be wrong with them.
+    pub fn idle(&self) -> usize {
+        self.count(State::Idle)
+    }
+
+    /// How many targets failed last, or lack a token or a listener.
+    pub fn failing(&self) -> usize {
+        self.count(State::Failing)
+    }
+
+    /// Each target that fails, with the reason.
+    pub fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.failing.iter().map(|failing| (&*failing.name, &*failing.cause))
+    }
+
+    fn count(&self, state: State) -> usize {
+        self.states.iter().filter(|one| **one == state).count()
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = self.states.len();
+        let s = if total == 1 { "" } else { "s" };
+        write!(
+            f,
+            "{total} target{s}: {} serving, {} idle, {} failing",
+            self.serving(),
+            self.idle(),
+            self.failing()
+        )?;
+        for Failing { name, cause, sign_in } in &self.failing {
+            write!(f, "\nfailing: {name}: {cause}")?;
+            if let Some((since, sqlstate)) = sign_in {
+                write!(f, " (SQLSTATE {sqlstate}, since {})", rfc3339(*since))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,261 @@
+//! What the status page shows.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::audit::rfc3339;
+use super::outcome::Outcome;
+use super::standing::Standing;
+use super::{TargetTelemetry, Telemetry};
+
+/// The document of `/status.json`. Times are RFC 3339 in UTC.
+#[derive(Debug, Serialize)]
+pub(crate) struct Status {
+    version: &'static str,
+    /// `ready`, or why not.
+    state: &'static str,
+    reason: Option<String>,
+    now: String,
+    started: String,
+    uptime_seconds: u64,
+    summary: Summary,
+    /// Those that fail first, then those that serve.
+    targets: Vec<Target>,
+    /// Whose tokens the targets sign in with, each once.
+    identities: Vec<Token>,
+    problems: Vec<Problem>,
+}
+
+/// How many targets are in each state.
+#[derive(Debug, Serialize)]
+struct Summary {
+    serving: usize,
+    idle: usize,
+    failing: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Target {
+    name: String,
+    /// What it connects to, as whom.
+    server: Option<String>,
+    listening: Vec<String>,
+    /// `serving`, `idle` or `failing`.
+    state: &'static str,
+    /// Why it fails.
+    cause: Option<String>,
+    last_sign_in: Option<SignIn>,
+    /// Whether it has a token and a listener.
+    ready: bool,
+    sessions: Sessions,
+    supply: PoolStats,
+    bytes_to_server: u64,
+    bytes_to_client: u64,
+    refusals: BTreeMap<String, u64>,
+    /// The last message of each SQLSTATE.
+    refusal_messages: BTreeMap<String, String>,
+    /// Its place among `identities`.
+    identity: Option<usize>,
+}
+
+/// The last sign-in at the server that says something of the target.
+#[derive(Debug, Serialize)]
+struct SignIn {
+    time: String,
+    ok: bool,
+    /// When the first of the failures in a row was, and how many there are.
+    failing_since: Option<String>,
+    failures: u64,
+    sqlstate: Option<String>,
+    cause: Option<&'static str>,
+    message: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Sessions {
+    open: i64,
+    limit: usize,
+    total: u64,
+    signing_in: i64,
+}
+
+/// All zero where no sessions are kept for clients.
+#[derive(Debug, Serialize)]
+struct PoolStats {
+    ready: u64,
+    hits: u64,
+    misses: u64,
+    reused: u64,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Token {
+    source: Option<String>,
+    asked_for: String,
+    tenant: Option<String>,
+    object_id: Option<String>,
+    client_id: Option<String>,
+    obtained: Option<String>,
+    expires: Option<String>,
+    /// From when it was obtained to its end.
+    life_seconds: Option<u64>,
+    left_seconds: Option<u64>,
+    succeeded: u64,
+    failed: u64,
+    last_error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Problem {
+    time: String,
+    target: String,
+    client: String,
+    sqlstate: String,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+    role: Option<String>,
+    database: Option<String>,
+    application_name: Option<String>,
+}
+
+impl Telemetry {
+    pub(crate) fn status(&self) -> Status {
+        let now = self.now();
+        let reason = self.readiness().err();
+        let problem = |problem: super::problems::Problem| Problem {
+            time: rfc3339(problem.time),
+            target: problem.target,
+            client: problem.client,
+            sqlstate: problem.sqlstate,
+            message: problem.message,
+            detail: problem.detail,
+            hint: problem.hint,
+            role: problem.role,
+            database: problem.database,
+            application_name: problem.application_name,
+        };
+        let mut identities = Vec::new();
+        let mut targets: Vec<_> = self
+            .targets()
+            .iter()
+            .map(|target| {
+                let standing = Standing::of(target, now);
+                (standing.state, Target::of(target, standing, now, &mut identities))
+            })
+            .collect();
+        targets.sort_by_key(|(state, _)| *state);
+        let summary = self.summary();
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            state: match &reason {
+                None => "ready",
+                Some(_) if self.stop().is_cancelled() => "draining",
+                Some(_) if !self.has_started() => "starting",
+                Some(_) => "not ready",
+            },
+            reason,
+            now: rfc3339(now),
+            started: rfc3339(self.0.began),
+            uptime_seconds: now.duration_since(self.0.began).unwrap_or_default().as_secs(),
+            summary: Summary { serving: summary.serving(), idle: summary.idle(), failing: summary.failing() },
+            targets: targets.into_iter().map(|(_, target)| target).collect(),
+            identities,
+            problems: self.0.problems.newest().into_iter().map(problem).collect(),
+        }
+    }
+}
+
+impl Target {
+    fn of(
+        target: &TargetTelemetry,
+        standing: Standing,
+        now: SystemTime,
+        identities: &mut Vec<Token>,
+    ) -> Self {
+        let identity = target.token().map(|token| {
+            let token = Token::of(token, now);
+            identities.iter().position(|known| *known == token).unwrap_or_else(|| {
+                identities.push(token);
+                identities.len() - 1
+            })
+        });
+        let counts = &target.counts;
+        let (bytes_to_server, bytes_to_client) = counts.bytes();
+        let open = counts.sessions_open.get();
+        let super::PoolStats { ready, hits, misses, reused, .. } = target.supply().get();
+        Self {
+            name: target.name().to_owned(),
+            server: target.connector().map(|connector| server(connector.target())),
+            state: standing.state.as_str(),
+            cause: standing.cause,
+            last_sign_in: standing.last.map(SignIn::of),
+            listening: target.listening(),
+            ready: target.readiness(now).is_ok(),
+            sessions: Sessions {
+                open,
+                limit: target.limit(),
+                total: counts.sessions.get(),
+                signing_in: (counts.connections_open.get() - open).max(0),
+            },
+            supply: PoolStats { ready, hits, misses, reused },
+            bytes_to_server,
+            bytes_to_client,
+            refusals: counts.refusals(),
+            refusal_messages: counts.refusal_messages(),
+            identity,
+        }
+    }
+}
+
+/// The servers of a target, with the role and the database that it names.
+fn server(target: &pgentra_connect::Target) -> String {
+    let servers: Vec<_> = target.endpoints().iter().map(ToString::to_string).collect();
+    let mut text = servers.join(", ");
+    for (what, named) in [("role", target.named_user()), ("database", target.named_database())] {
+        if let Some(named) = named {
+            text.push_str(&format!(", {what} {named}"));
+        }
+    }
+    text
+}
+
+impl SignIn {
+    fn of(outcome: Outcome) -> Self {
+        let Outcome { time, failure } = outcome;
+        Self {
+            time: rfc3339(time),
+            ok: failure.is_none(),
+            failing_since: failure.as_ref().map(|failure| rfc3339(failure.since)),
+            failures: failure.as_ref().map_or(0, |failure| failure.times),
+            sqlstate: failure.as_ref().map(|failure| failure.sqlstate.clone()),
+            cause: failure.as_ref().map(|failure| failure.cause),
+            message: failure.map(|failure| failure.message),
+        }
+    }
+}
+
+impl Token {
+    fn of(token: pgentra_connect::TokenState, now: SystemTime) -> Self {
+        let seconds =
+            |from: SystemTime, to: SystemTime| to.duration_since(from).unwrap_or_default().as_secs();
+        let identity = token.identity.as_ref();
+        let id = |id: Option<&str>| id.map(str::to_owned);
+        Self {
+            source: token.source,
+            asked_for: token.asked_for,
+            tenant: id(identity.and_then(|identity| identity.tenant())),
+            object_id: id(identity.and_then(|identity| identity.object_id())),
+            client_id: id(identity.and_then(|identity| identity.client_id())),
+            obtained: token.obtained_on.map(rfc3339),
+            expires: token.expires_on.map(rfc3339),
+            life_seconds: token.obtained_on.zip(token.expires_on).map(|(from, to)| seconds(from, to)),
+            left_seconds: token.expires_on.map(|expires_on| seconds(now, expires_on)),
+            succeeded: token.succeeded,
+            failed: token.failed,
+            last_error: token.last_error.map(|error| error.to_string()),
+        }
+    }
+}

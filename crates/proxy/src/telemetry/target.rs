@@ -1,0 +1,191 @@
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::SystemTime;
+
+use futures_util::future::join_all;
+use pgentra_connect::{ConnectError, Connector, Timings, TokenState};
+
+use pgentra_wire::fields::Fields;
+
+use super::Telemetry;
+use super::counts::{Cancelled, Counts, PoolCounters};
+use super::outcome::{Last, Outcome, is_the_targets};
+
+/// What can be seen of one target. Made by [`Telemetry::target`]; the default one is seen by nobody.
+#[derive(Debug, Default)]
+pub struct TargetTelemetry {
+    name: String,
+    process: Option<Telemetry>,
+    pub(super) counts: Counts,
+    connector: Mutex<Option<Connector>>,
+    last: Last,
+    limit: AtomicUsize,
+    listening: Mutex<Vec<String>>,
+    pools: Mutex<Vec<Weak<dyn Pool>>>,
+}
+
+/// What keeps server sessions for clients to come.
+pub(crate) trait Pool: fmt::Debug + Send + Sync {
+    /// Ends those of this database, or all of them, and keeps none until a client asks for one. Returns how many there were
+    /// once the server has ended them.
+    fn close<'a>(&'a self, database: Option<&'a str>) -> Pin<Box<dyn Future<Output = usize> + Send + 'a>>;
+}
+
+impl TargetTelemetry {
+    /// What metrics and audit lines call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn new(name: &str, process: Telemetry) -> Self {
+        Self { name: name.to_owned(), process: Some(process), ..Self::default() }
+    }
+
+    /// What opens its sessions from now on, and how many there may be at once.
+    pub(crate) fn served_by(&self, connector: &Connector, limit: usize) {
+        *self.connector.lock().unwrap_or_else(PoisonError::into_inner) = Some(connector.clone());
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// A listener is up until what this returns is dropped.
+    pub(crate) fn listens_on(self: &Arc<Self>, address: String) -> Listening {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner).push(address.clone());
+        Listening { target: Arc::clone(self), address }
+    }
+
+    /// Sessions are kept here for as long as it is there.
+    pub(crate) fn kept_by(&self, pool: Weak<dyn Pool>) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&pool));
+        pools.push(pool);
+    }
+
+    /// Ends the kept sessions of this database, or all of them: see [`Pool::close`].
+    pub(crate) async fn close_kept(&self, database: Option<&str>) -> usize {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let pools: Vec<_> = pools.iter().filter_map(Weak::upgrade).collect();
+        join_all(pools.iter().map(|pool| pool.close(database))).await.into_iter().sum()
+    }
+
+    /// A server session was opened.
+    pub(crate) fn opened(&self, timings: Timings) {
+        self.counts.opened(timings);
+        if let Some(process) = &self.process {
+            self.last.succeeded(process.now());
+        }
+    }
+
+    /// A server session could not be opened, and `told` is what a client hears of it.
+    pub(crate) fn failed(&self, error: &ConnectError, told: &Fields) {
+        self.counts.failed(error.kind());
+        let connector = self.connector();
+        let is_ours = connector.is_none_or(|connector| is_the_targets(error.kind(), connector.target()));
+        if let Some(process) = self.process.as_ref().filter(|_| is_ours) {
+            let detail = told.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+            let message = shortened(&format!("{}{detail}", told.message()));
+            self.last.failed(process.now(), error.kind(), (&told.sqlstate(), message));
+        }
+    }
+
+    /// What became of the last sign-in that says something of the target.
+    pub(super) fn last(&self) -> Option<Outcome> {
+        self.last.get()
+    }
+
+    /// A client asked to cancel a statement.
+    pub(crate) fn cancelled(&self, how: Cancelled) {
+        self.counts.cancelled(how);
+    }
+
+    /// Where the sessions of clients come from.
+    pub(crate) fn supply(&self) -> &PoolCounters {
+        &self.counts.supply
+    }
+
+    pub(super) fn process(&self) -> Option<&Telemetry> {
+        self.process.as_ref()
+    }
+
+    pub(super) fn connector(&self) -> Option<Connector> {
+        self.connector.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn token(&self) -> Option<TokenState> {
+        self.connector().map(|connector| connector.token_state())
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn listening(&self) -> Vec<String> {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it has what clients need of this proxy: a listener and a token.
+    pub(super) fn readiness(&self, now: SystemTime) -> Result<(), Lack> {
+        let lack = |is_pending, what, error: Option<String>| {
+            Err(Lack { is_pending, what, name: self.name.clone(), error })
+        };
+        if self.listening().is_empty() {
+            return lack(false, "no listener is up", None);
+        }
+        match self.token() {
+            Some(token) if token.expires_on.is_some_and(|expires_on| now < expires_on) => Ok(()),
+            Some(TokenState { last_error: Some(error), .. }) => {
+                lack(false, "no token", Some(error.to_string()))
+            }
+            _ => lack(true, "no token yet", None),
+        }
+    }
+}
+
+/// What a target lacks, in words.
+#[derive(Debug)]
+pub(super) struct Lack {
+    /// It has been asked for, and there is no answer yet.
+    pub(super) is_pending: bool,
+    what: &'static str,
+    name: String,
+    error: Option<String>,
+}
+
+impl Lack {
+    /// The same without the name of the target.
+    pub(super) fn cause(&self) -> String {
+        let Self { what, error, .. } = self;
+        error.as_ref().map_or_else(|| (*what).to_owned(), |error| format!("{what}: {error}"))
+    }
+}
+
+impl std::fmt::Display for Lack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { what, name, error, .. } = self;
+        write!(f, "{what} for {name}")?;
+        error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
+    }
+}
+
+/// What a client is told is kept up to this number of characters.
+const MESSAGE_LIMIT: usize = 1000;
+
+pub(super) fn shortened(text: &str) -> String {
+    text.chars().take(MESSAGE_LIMIT).collect()
+}
+
+/// A listener that is up.
+pub(crate) struct Listening {
+    target: Arc<TargetTelemetry>,
+    address: String,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let mut listening = self.target.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = listening.iter().position(|address| *address == self.address) {
+            listening.remove(at);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! A session with the server, whoever it is for.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use pgentra_connect::{Canceller, ConnectError, SignedIn, TlsInfo, TlsStream, TokenIdentity};
+use pgentra_wire::WireError;
+use pgentra_wire::backend::{
+    Authentication, BackendKeyData, BackendMessage, ParameterStatus, TransactionStatus,
+};
+use pgentra_wire::limits;
+use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::io::poll_read_buf;
+
+use super::check::{Fingerprint, Latest, Unanswered, fingerprint};
+use super::pool::{Idle, Unhealthy};
+use crate::session_limit::SessionPermit;
+use pgentra_session::client::linger;
+use pgentra_session::tracker::keep;
+
+/// `idle_session_timeout` (PostgreSQL documentation, "PostgreSQL Error Codes").
+const IDLE_SESSION_TIMEOUT: &str = "57P05";
+/// Terminate.
+const TERMINATE: &[u8] = b"X\0\0\0\x04";
+/// How long a server may take to say how a session is. It takes less than a millisecond.
+const CHECK: Duration = Duration::from_secs(2);
+/// How long a server may take to end a session that is no longer wanted.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A session with the server that is ready for a client.
+pub(crate) struct Upstream {
+    pub(crate) stream: TlsStream<TcpStream>,
+    pub(crate) cancel: Option<Cancel>,
+    opened: Instant,
+    /// How long after that it is kept.
+    lifetime: Duration,
+    /// What its role and its database were when it began. A session without one is not kept.
+    fingerprint: Option<Fingerprint>,
+    pub(crate) token_expires_on: SystemTime,
+    /// What a client is told: AuthenticationOk up to ReadyForQuery, and whatever came behind it.
+    pub(crate) said: Bytes,
+    pub(crate) tls: TlsInfo,
+    /// Whose token it was opened with.
+    pub(crate) identity: Option<TokenIdentity>,
+    pub(crate) process_id: Option<u32>,
+    /// Its place among the sessions.
+    pub(crate) place: SessionPermit,
+}
+
+impl Upstream {
+    /// A session that has just been opened. It may be kept for `lifetime` once [`Upstream::identify`] succeeded.
+    pub(crate) fn new(signed_in: SignedIn, place: SessionPermit, lifetime: Duration) -> Self {
+        Self {
+            cancel: signed_in.canceller().map(Cancel::new),
+            opened: Instant::now(),
+            lifetime,
+            fingerprint: None,
+            token_expires_on: signed_in.token_expires_on(),
+            said: signed_in.said(),
+            tls: signed_in.tls().clone(),
+            identity: signed_in.identity().cloned(),
+            process_id: signed_in.key().map(|key| key.process_id),
+            stream: signed_in.into_stream(),
+            place,
+        }
+    }
+
+    /// Asks what its role and its database are. What the server says besides is for the client.
+    ///
+    /// # Errors
+    /// The session cannot be used.
+    pub(crate) async fn identify(&mut self) -> Result<(), Unanswered> {
+        let mut received = BytesMut::from(&self.said[..]);
+        while !matches!(BackendMessage::decode(&mut received)?, Some(BackendMessage::ReadyForQuery(_)) | None)
+        {
+        }
+        let mut said = BytesMut::from(&self.said[..self.said.len() - received.len()]);
+        let asking = fingerprint(&mut self.stream, &mut received, |message| said.extend_from_slice(message));
+        let answer = tokio::time::timeout(CHECK, asking).await;
+        self.fingerprint = answer.unwrap_or(Err(Unanswered::Slow))?;
+        self.said = said.freeze();
+        Ok(())
+    }
+
+    /// Whether it can be kept for another client.
+    pub(crate) fn may_be_kept(&self) -> bool {
+        self.fingerprint.is_some() && self.opened.elapsed() < self.lifetime
+    }
+
+    /// Whether a session that would be opened now would be as this one, by an answer of the server that is not older than
+    /// `since`.
+    ///
+    /// # Errors
+    /// The session cannot be used.
+    pub(crate) async fn is_as_new(&mut self, latest: &Latest, since: Instant) -> Result<bool, Unanswered> {
+        let (mut received, mut is_disturbed) = (BytesMut::new(), false);
+        let ask = fingerprint(&mut self.stream, &mut received, |_| is_disturbed = true);
+        let answer = tokio::time::timeout(CHECK, latest.since(since, ask)).await;
+        let answer = answer.unwrap_or(Err(Unanswered::Slow))?;
+        Ok(!is_disturbed && answer.is_some() && answer == self.fingerprint)
+    }
+
+    /// The settings that the client was told.
+    pub(crate) fn settings(&self) -> Result<Vec<ParameterStatus>, WireError> {
+        let mut settings = Vec::new();
+        self.each(|message| {
+            if let BackendMessage::ParameterStatus(setting) = message {
+                keep(&mut settings, setting);
+            }
+        })?;
+        Ok(settings)
+    }
+
+    /// Makes what the next client is told: these settings, and nothing that was meant for the one before.
+    pub(crate) fn greet_with(&mut self, settings: Vec<ParameterStatus>) -> Result<(), WireError> {
+        let mut key = None;
+        self.each(|message| {
+            if let BackendMessage::BackendKeyData(data) = message {
+                key = Some(data);
+            }
+        })?;
+        let mut said = BytesMut::with_capacity(self.said.len());
+        let ok = BackendMessage::Authentication(Authentication::Ok);
+        let settings = settings.into_iter().map(BackendMessage::ParameterStatus);
+        let key = key.map(|BackendKeyData { process_id, key }| {
+            let key = BackendKeyData { process_id, key };
+            BackendMessage::BackendKeyData(key)
+        });
+        let ready = BackendMessage::ReadyForQuery(TransactionStatus::Idle);
+        for message in std::iter::once(ok).chain(settings).chain(key).chain([ready]) {
+            message.encode(&mut said)?;
+        }
+        self.said = said.freeze();
+        Ok(())
+    }
+
+    /// Ends the session in good order and waits until the server has: only then another one can have its place there.
+    pub(crate) async fn end(mut self) {
+        let ended = async {
+            self.stream.write_all(TERMINATE).await?;
+            self.stream.flush().await?;
+            linger(&mut self.stream).await
+        };
+        let _ = tokio::time::timeout(FAREWELL, ended).await;
+    }
+
+    /// Every message up to ReadyForQuery.
+    fn each(&self, mut see: impl FnMut(BackendMessage)) -> Result<(), WireError> {
+        let mut said = BytesMut::from(&self.said[..]);
+        loop {
+            match BackendMessage::decode(&mut said)? {
+                Some(BackendMessage::ReadyForQuery(_)) | None => return Ok(()),
+                Some(message) => see(message),
+            }
+        }
+    }
+
+    /// What the server had to say before it was asked anything.
+    fn last_words(&mut self) -> Unhealthy {
+        let mut received = BytesMut::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        while received.len() <= limits::BACKEND_MESSAGE {
+            match poll_read_buf(Pin::new(&mut self.stream), &mut cx, &mut received) {
+                Poll::Ready(Ok(1..)) => {}
+                _ => break,
+            }
+        }
+        while let Ok(Some(message)) = BackendMessage::decode(&mut received) {
+            match message {
+                BackendMessage::ErrorResponse(fields) if fields.sqlstate() == IDLE_SESSION_TIMEOUT => {
+                    return Unhealthy::IdleTimeout;
+                }
+                _ => {}
+            }
+        }
+        Unhealthy::Disturbed
+    }
+}
+
+impl Idle for Upstream {
+    fn check(&mut self) -> Result<(), Unhealthy> {
+        if !self.may_be_kept() {
+            return Err(Unhealthy::Outlived);
+        }
+        // The system is asked, as the runtime may not have heard of the last bytes yet.
+        let arrived = SockRef::from(self.stream.get_ref()).peek(&mut [MaybeUninit::uninit()]);
+        let silent = arrived.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        if silent && self.stream.is_drained() { Ok(()) } else { Err(self.last_words()) }
+    }
+}
+
+/// Cancels what a session does, and remembers whether it ever did. Clones are one.
+#[derive(Clone)]
+pub(crate) struct Cancel(Arc<Asked>);
+
+struct Asked {
+    canceller: Canceller,
+    ever: AtomicBool,
+}
+
+impl Cancel {
+    fn new(canceller: Canceller) -> Self {
+        Self(Arc::new(Asked { canceller, ever: AtomicBool::new(false) }))
+    }
+
+    /// Asks the server to stop the statement.
+    pub(crate) async fn forward_cancel(&self) -> Result<(), ConnectError> {
+        self.0.ever.store(true, Ordering::Release);
+        self.0.canceller.cancel().await
+    }
+
+    /// Itself, if it was never used and nobody else holds it: a request on its way would hit whoever comes next.
+    pub(crate) fn unused(self) -> Option<Self> {
+        let asked = Arc::into_inner(self.0)?;
+        (!asked.ever.load(Ordering::Acquire)).then(|| Self(Arc::new(asked)))
+    }
+}

@@ -1,0 +1,358 @@
+//! A local Azure, a PostgreSQL with a gateway, and injectors that lead to it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
+
+use bytes::BytesMut;
+use pgentra_connect::pgentra_identity::{Cloud, Credential, Resource};
+use pgentra_connect::{Connector, Layers, Roots, Target};
+use pgentra_emulator::{Clock, LocalAzure, Options};
+use pgentra_gateway::{Config, Flavour, Gateway, Principal, PrincipalKind, ServiceAccount, Setup, Upstream};
+use pgentra_localdb::{LocalDb, Server};
+use pgentra_proxy::{AuthProxy, Listener, Naming, PoolStats};
+use pgentra_session::Limits;
+use pgentra_system::{Clock as _, Env, Files, System, SystemClock};
+use pgentra_verify::{BoxFuture, FetchError, KeySource, Policy, Verifier};
+use pgentra_wire::backend::BackendMessage;
+use pgentra_wire::fields::Fields;
+use pgentra_wire::frame::Header;
+use pgentra_wire::startup::StartupMessage;
+use rustls::ServerConfig;
+use secrecy::ExposeSecret;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, NoTls};
+use tokio_util::sync::CancellationToken;
+
+/// The role that is mapped to the virtual machine's identity.
+pub(crate) const ROLE: &str = "myuser";
+/// One that has a password of its own.
+pub(crate) const UNMAPPED: &str = "unmapped";
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+static STAGE: OnceCell<Stage> = OnceCell::const_new();
+
+/// Runs a test on the runtime that the shared servers live on.
+pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
+    RUNTIME.block_on(test)
+}
+
+pub(crate) struct Stage {
+    /// The time of day of all of them.
+    pub(crate) clock: Clock,
+    pub(crate) azure: Arc<LocalAzure>,
+    pub(crate) credential: Credential,
+    db: LocalDb,
+    gateway: SocketAddr,
+}
+
+impl Stage {
+    pub(crate) async fn shared() -> &'static Self {
+        STAGE.get_or_init(|| Self::new("shared")).await
+    }
+
+    pub(crate) async fn new(name: &str) -> Self {
+        let clock = Clock::following(|| SystemClock.now());
+        let azure = Arc::new(LocalAzure::start(Options::new(clock.clone())).await.unwrap());
+        let folder = std::env::temp_dir().join(format!("pgentra-inject-{}-{name}", std::process::id()));
+        let options = pgentra_localdb::Options { folder, server: Server::Embedded };
+        let db = pgentra_localdb::start(options).await.unwrap();
+        let (upstream, service) = upstream(&db);
+        let vm = azure.vm().object_id();
+        let role = Principal { name: ROLE.to_owned(), object_id: vm, kind: PrincipalKind::Service };
+        let setup = Setup {
+            flavour: Flavour::Flexible,
+            tenant: azure.tenant(),
+            administrators: vec![role],
+            directory: Vec::new(),
+        };
+        pgentra_gateway::init(&upstream, &service, &setup).await.unwrap();
+        let tls = azure.certificates().issue(&["localhost"]).unwrap().server_config(&[]).unwrap();
+        let gateway = serve(&azure, &db, &clock, tls).await;
+        let env = Env::from_map([("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata_url())]);
+        let system = System::builder().env(env).clock(Follows(clock.clone())).build();
+        let credential = Credential::builder(system).build().unwrap();
+        let stage = Self { clock, azure, credential, db, gateway };
+        let role = format!("CREATE ROLE {UNMAPPED} LOGIN PASSWORD 'x'");
+        stage.superuser().await.batch_execute(&role).await.unwrap();
+        stage
+    }
+
+    /// Another gateway before the same PostgreSQL; its port.
+    pub(crate) async fn gateway_with(&self, tls: Arc<ServerConfig>) -> u16 {
+        serve(&self.azure, &self.db, &self.clock, tls).await.port()
+    }
+
+    /// The superuser, past everything.
+    pub(crate) async fn superuser(&self) -> Client {
+        self.superuser_in("postgres").await
+    }
+
+    /// The same in this database.
+    pub(crate) async fn superuser_in(&self, database: &str) -> Client {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host_path(self.db.socket_dir())
+            .port(self.db.port())
+            .user(self.db.superuser())
+            .password(self.db.password().expose_secret())
+            .dbname(database);
+        let (client, connection) = config.connect(NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// The way to this stage's gateway; `more` may name a role and a database.
+    pub(crate) fn connector(&self, more: &str) -> Connector {
+        self.connector_to(self.gateway.port(), more, self.azure.certificates().pem())
+    }
+
+    /// The same with another source of tokens.
+    pub(crate) fn connector_with(&self, credential: Credential) -> Connector {
+        let target = self.connector("").target().clone();
+        Connector::new(target, credential, resource()).unwrap()
+    }
+
+    pub(crate) fn connector_to(&self, port: u16, more: &str, roots: &str) -> Connector {
+        let conninfo = format!("host=localhost hostaddr=127.0.0.1 port={port} {more}");
+        let env = Env::from_map::<String, String>([]);
+        let layers = Layers::gather(Some(&conninfo), &[], &env, &Files::in_memory()).unwrap();
+        let target = Target::resolve_server(&layers).unwrap();
+        let target = target.with_roots(Roots::from_pem(roots.as_bytes()).unwrap());
+        Connector::new(target, self.credential.clone(), resource()).unwrap()
+    }
+
+    pub(crate) async fn inject(&self, more: &str) -> Running {
+        Running::new(self.connector(more), Naming::Same, Limits::default()).await
+    }
+
+    pub(crate) async fn token(&self) -> String {
+        self.credential.token(&resource()).await.unwrap().expose_secret().to_owned()
+    }
+
+    /// The server processes of sessions with this application name.
+    pub(crate) async fn processes(&self, superuser: &Client, application: &str) -> Vec<i32> {
+        let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 ORDER BY backend_start";
+        superuser.query(sql, &[&application]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Waits until so many sessions with this application name are there.
+    pub(crate) async fn until_processes(&self, superuser: &Client, application: &str, number: usize) {
+        while self.processes(superuser, application).await.len() != number {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until the role runs a statement that sleeps.
+    pub(crate) async fn sleeping(&self, superuser: &Client, application: &str) {
+        let sql = "SELECT 1 FROM pg_stat_activity WHERE application_name = $1 AND wait_event = 'PgSleep'";
+        while superuser.query_opt(sql, &[&application]).await.unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn upstream(db: &LocalDb) -> (Upstream, ServiceAccount) {
+    let service = ServiceAccount { name: db.superuser().to_owned(), password: db.password().clone() };
+    (Upstream::Unix { dir: db.socket_dir().to_owned(), port: db.port() }, service)
+}
+
+async fn serve(azure: &Arc<LocalAzure>, db: &LocalDb, clock: &Clock, tls: Arc<ServerConfig>) -> SocketAddr {
+    let policy = Policy::builder(azure.tenant()).audience(resource().as_str()).build().unwrap();
+    let (upstream, service) = upstream(db);
+    let clock = clock.clone();
+    let config = Config {
+        tls,
+        upstream,
+        service,
+        flavour: Flavour::Flexible,
+        server_name: "mydemoserver".to_owned(),
+        verifier: Arc::new(Verifier::new(policy, Published(Arc::clone(azure)))),
+        clock: Arc::new(move || clock.now()),
+        limits: Limits::default(),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = listener.local_addr().unwrap();
+    tokio::spawn(Arc::new(Gateway::new(config)).serve(listener, CancellationToken::new()));
+    gateway
+}
+
+/// The stage's clock for the credential.
+#[derive(Debug)]
+struct Follows(Clock);
+
+impl pgentra_system::Clock for Follows {
+    fn now(&self) -> SystemTime {
+        self.0.now()
+    }
+}
+
+struct Published(Arc<LocalAzure>);
+
+impl KeySource for Published {
+    fn fetch(&self) -> BoxFuture<'_, Result<Vec<u8>, FetchError>> {
+        Box::pin(async { Ok(self.0.keys()) })
+    }
+}
+
+fn resource() -> Resource {
+    Cloud::Public.postgres_resource()
+}
+
+/// An injector that serves.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) served: JoinHandle<()>,
+    pub(crate) proxy: Arc<AuthProxy>,
+}
+
+impl Running {
+    pub(crate) async fn new(connector: Connector, naming: Naming, limits: Limits) -> Self {
+        Self::with(connector, pgentra_proxy::Options { naming, limits, ..pgentra_proxy::Options::default() })
+            .await
+    }
+
+    pub(crate) async fn with(connector: Connector, options: pgentra_proxy::Options) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let proxy = Arc::new(AuthProxy::new(connector, options));
+        let served = tokio::spawn(Arc::clone(&proxy).serve(Listener::Tcp(listener), shutdown.clone()));
+        Self { address, shutdown, served, proxy }
+    }
+
+    /// Serves the stage's PostgreSQL through this door.
+    pub(crate) async fn behind(client_auth: pgentra_proxy::ClientAuth) -> Self {
+        let options = pgentra_proxy::Options { client_auth, ..pgentra_proxy::Options::default() };
+        Self::with(Stage::shared().await.connector(""), options).await
+    }
+
+    pub(crate) async fn dial(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Connects with the driver, which has no password to give.
+    pub(crate) async fn connect(&self, user: &str, database: &str) -> Result<Client, tokio_postgres::Error> {
+        let mut config = tokio_postgres::Config::new();
+        config.user(user).dbname(database);
+        let (client, connection) = config.connect_raw(self.dial().await, NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Connects as the role, with an application name that makes the start-up one of its own.
+    pub(crate) async fn named(&self, application: &str) -> Client {
+        let mut config = tokio_postgres::Config::new();
+        config.user(ROLE).dbname("postgres").application_name(application);
+        let (client, connection) = config.connect_raw(self.dial().await, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Waits until the supply is as it should be.
+    pub(crate) async fn until_supply(&self, so: impl Fn(PoolStats) -> bool) {
+        while !so(self.proxy.supply()) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What a client is told instead of a session.
+    pub(crate) async fn refusal(&self, user: &str, database: &str) -> tokio_postgres::error::DbError {
+        match self.connect(user, database).await {
+            Ok(_) => panic!("{user} was let in"),
+            Err(error) => error.as_db_error().expect("an ErrorResponse").clone(),
+        }
+    }
+}
+
+/// A client that says exactly what a test wants said.
+pub(crate) struct Raw<S> {
+    pub(crate) stream: S,
+    received: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream, received: BytesMut::new() }
+    }
+
+    pub(crate) async fn start(&mut self, start: &StartupMessage) {
+        let mut out = BytesMut::new();
+        start.encode(&mut out);
+        self.stream.write_all(&out).await.unwrap();
+    }
+
+    pub(crate) async fn query(&mut self, sql: &str) {
+        let mut out = vec![b'Q'];
+        out.extend(u32::try_from(sql.len() + 5).unwrap().to_be_bytes());
+        out.extend(sql.as_bytes());
+        out.push(0);
+        self.stream.write_all(&out).await.unwrap();
+    }
+
+    /// The next message; `None` at the end.
+    pub(crate) async fn read(&mut self) -> Option<BackendMessage> {
+        loop {
+            if let Some(message) = BackendMessage::decode(&mut self.received).unwrap() {
+                return Some(message);
+            }
+            if self.stream.read_buf(&mut self.received).await.unwrap() == 0 {
+                return None;
+            }
+        }
+    }
+
+    pub(crate) async fn until_ready(&mut self) -> Vec<BackendMessage> {
+        let mut messages = Vec::new();
+        loop {
+            match self.read().await {
+                Some(BackendMessage::ReadyForQuery(_)) => return messages,
+                Some(message) => messages.push(message),
+                None => panic!("no more after {messages:?}"),
+            }
+        }
+    }
+
+    /// The types of the messages up to the next ReadyForQuery, or to the server's wish for COPY data.
+    pub(crate) async fn tags_until_ready(&mut self) -> Vec<u8> {
+        let mut tags = Vec::new();
+        loop {
+            while let Some(Header { tag, body }) = Header::peek(&self.received).unwrap() {
+                if self.received.len() < Header::SIZE + body {
+                    break;
+                }
+                let _ = self.received.split_to(Header::SIZE + body);
+                tags.push(tag);
+                if matches!(tag, b'Z' | b'G') {
+                    return tags;
+                }
+            }
+            assert_ne!(self.stream.read_buf(&mut self.received).await.unwrap(), 0, "more messages");
+        }
+    }
+
+    /// The error that has to come next, and nothing behind it.
+    pub(crate) async fn error(&mut self) -> Fields {
+        let fields = match self.read().await {
+            Some(BackendMessage::ErrorResponse(fields)) => fields,
+            other => panic!("{other:?} instead of an error"),
+        };
+        assert_eq!(self.read().await, None);
+        fields
+    }
+}
+
+/// The process id of the session.
+pub(crate) async fn pid(client: &Client) -> i32 {
+    client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0)
+}
+
+/// The only column of the only row.
+pub(crate) async fn one(client: &Client, sql: &str) -> String {
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}

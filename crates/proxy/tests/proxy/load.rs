@@ -1,0 +1,76 @@
+//! Everybody at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use pgentra_emulator::Endpoint;
+use pgentra_proxy::Naming;
+use pgentra_session::Limits;
+
+use crate::fixture::{ROLE, Running, Stage, one, run};
+
+const CLIENTS: usize = 500;
+
+#[test]
+fn five_hundred_clients_cause_one_token_request() {
+    run(async {
+        // Its own, so that nobody else asks for tokens.
+        let stage = Stage::new("storm").await;
+        let running = storm(&stage, "the first token").await;
+        // Every token has ended; everybody comes back at once.
+        stage.clock.advance(Duration::from_secs(25 * 60 * 60));
+        running.shutdown.cancel();
+        running.served.await.unwrap();
+        storm(&stage, "a token that has expired").await;
+    });
+}
+
+/// Everybody connects, and gets a session or is told that there are too many.
+async fn storm(stage: &Stage, about: &str) -> Running {
+    stage.azure.journal().clear();
+    // PostgreSQL takes a hundred at once; the others wait at the listener, with no token yet.
+    let limits = Limits { connections: CLIENTS, starting: 80, ..Limits::default() };
+    let running = Running::new(stage.connector(""), Naming::Same, limits).await;
+    let clients = join_all((0..CLIENTS).map(|_| running.connect(ROLE, "postgres"))).await;
+    let (mut sessions, mut refused) = (0, 0);
+    for client in &clients {
+        match client {
+            Ok(client) => {
+                assert_eq!(one(client, "SELECT current_user::text").await, ROLE);
+                sessions += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.code().map(|code| code.code()), Some("53300"), "{error:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(sessions + refused, CLIENTS);
+    assert!(sessions > 50, "{sessions} sessions");
+    let requests = stage.azure.journal().count(Endpoint::ImdsToken);
+    assert_eq!(requests, 1, "{about}: {:?}", stage.azure.journal().entries());
+    running
+}
+
+/// Each is answered, however many there are, and nothing of them stays.
+#[test]
+fn two_thousand_clients_in_a_burst_are_all_told() {
+    run(async {
+        const BURST: usize = 2_000;
+        let stage = Stage::shared().await;
+        let limits = Limits { connections: 1, ..Limits::default() };
+        let running = Running::new(stage.connector(""), Naming::Same, limits).await;
+        let idle = Arc::strong_count(&running.proxy);
+        let only = running.connect(ROLE, "postgres").await.unwrap();
+        let told = join_all((0..BURST).map(|_| running.refusal(ROLE, "postgres"))).await;
+        assert!(told.iter().all(|refusal| refusal.code().code() == "53300"));
+        assert_eq!(one(&only, "SELECT current_user::text").await, ROLE);
+        drop(only);
+        // Every connection holds its injector: when nobody does, their memory and their places are free.
+        while Arc::strong_count(&running.proxy) > idle {
+            tokio::task::yield_now().await;
+        }
+        running.connect(ROLE, "postgres").await.unwrap();
+    });
+}

@@ -1,0 +1,236 @@
+//! From a plan to a server that is as the plan says.
+
+use std::collections::BTreeSet;
+
+use super::change::Change;
+use super::error::RolesError;
+use super::matching::{Matching, matching};
+use super::name::quoted;
+use super::plan::{DatabaseView, Plan};
+use super::read::Roles;
+use super::script::Script;
+use super::server::{Open, PRINCIPALS, Server};
+
+/// Serialises whoever changes the roles of one server in this way; an arbitrary number, the same for all.
+const LOCK: i64 = 0x7067_656e_7472_6101;
+
+/// Far longer than anything here takes, and short enough for somebody who waits.
+const LOCK_TIMEOUT: &str = "SET lock_timeout = '30s'";
+
+/// One transaction: a database and what is changed there, in this order.
+struct Step<'a> {
+    database: &'a str,
+    changes: Vec<&'a Change>,
+}
+
+impl Plan {
+    /// Makes the changes. Each database is changed in one transaction, the one for principals first. Where there are
+    /// several, each of the others is rehearsed before: everything is run there and rolled back. At the end of each
+    /// transaction the database is read again, and nothing is kept unless it is as the file says. Transactions of the
+    /// others are committed when all have come that far; those in which a role that is to be dropped loses all it has, one
+    /// after the other.
+    ///
+    /// Cancel-safe between databases only: dropped, the transactions that are open are rolled back.
+    ///
+    /// # Errors
+    /// What was refused. Only [`RolesError::HalfApplied`] means that something was kept.
+    pub async fn apply(&self, server: &Server) -> Result<(), RolesError> {
+        if self.changes.is_empty() {
+            return Ok(());
+        }
+        let principals = open(server, PRINCIPALS).await?;
+        principals.query("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
+        let steps = self.steps();
+        let others = || steps.iter().filter(|step| step.database != PRINCIPALS);
+        for step in others() {
+            let open = open(server, step.database).await?;
+            open.run("BEGIN").await?;
+            self.stand_in(&open).await?;
+            self.run(&open, &self.rehearsed(step)).await?;
+            open.run("ROLLBACK").await?;
+        }
+        let mut done = Vec::new();
+        let result = self.run_all(server, &principals, &steps, &mut done).await;
+        match result {
+            Err(source) if !done.is_empty() => {
+                Err(RolesError::HalfApplied { done, source: Box::new(source) })
+            }
+            other => other,
+        }
+    }
+
+    async fn run_all(
+        &self,
+        server: &Server,
+        principals: &Open,
+        steps: &[Step<'_>],
+        done: &mut Vec<String>,
+    ) -> Result<(), RolesError> {
+        let (mut waiting, mut last) = (Vec::new(), None);
+        for (number, step) in steps.iter().enumerate() {
+            if step.database != PRINCIPALS {
+                let other = open(server, step.database).await?;
+                other.run("BEGIN").await?;
+                self.run(&other, step).await?;
+                if step.changes.iter().any(|change| matches!(change, Change::Clear { .. })) {
+                    // It has the server's roles locked, which the next one needs.
+                    other.run("COMMIT").await?;
+                    done.push(other.database);
+                } else {
+                    waiting.push(other);
+                }
+            } else if number == 0 {
+                principals.run("BEGIN").await?;
+                self.run(principals, step).await?;
+                principals.run("COMMIT").await?;
+                done.push(PRINCIPALS.to_owned());
+            } else {
+                last = Some(step);
+            }
+        }
+        for other in waiting {
+            other.run("COMMIT").await?;
+            done.push(other.database);
+        }
+        if let Some(step) = last {
+            principals.run("BEGIN").await?;
+            self.run(principals, step).await?;
+            principals.run("COMMIT").await?;
+        }
+        Ok(())
+    }
+
+    /// The plan as a script for psql: what [`Plan::apply`] runs, in the same order and the same transactions. It ends at the
+    /// first error.
+    ///
+    /// # Errors
+    /// [`RolesError::NotForScript`] where a name has a control character or another one that does not show.
+    pub fn script(&self) -> Result<String, RolesError> {
+        let mut script = Script::new();
+        for step in self.steps() {
+            script.connect(step.database)?;
+            script.statement("BEGIN")?;
+            for change in &step.changes {
+                for statement in self.statements(change) {
+                    script.statement(&statement)?;
+                }
+            }
+            script.statement("COMMIT")?;
+        }
+        Ok(script.into_text())
+    }
+
+    /// Roles are made before they are granted anything, and dropped when they hold nothing any more.
+    fn steps(&self) -> Vec<Step<'_>> {
+        let place = |change: &Change| change.database().unwrap_or(PRINCIPALS).to_owned();
+        let others: BTreeSet<String> =
+            self.changes.iter().map(place).filter(|database| database != PRINCIPALS).collect();
+        let clears_elsewhere = self
+            .changes
+            .iter()
+            .any(|change| matches!(change, Change::Clear { database, .. } if database != PRINCIPALS));
+        let is_last = |change: &Change| clears_elsewhere && matches!(change, Change::Drop { .. });
+        let step = |database: &'_ str, of: &dyn Fn(&Change) -> bool| {
+            let mut changes: Vec<&Change> = self.changes.iter().filter(|change| of(change)).collect();
+            changes.sort_by_key(|change| rank(change));
+            (database.to_owned(), changes)
+        };
+        let mut steps = vec![step(PRINCIPALS, &|change| place(change) == PRINCIPALS && !is_last(change))];
+        steps.extend(others.iter().map(|other| step(other, &|change| place(change) == *other)));
+        steps.push(step(PRINCIPALS, &is_last));
+        steps
+            .into_iter()
+            .filter(|(_, changes)| !changes.is_empty())
+            .map(|(_, changes)| Step { database: changes[0].database().unwrap_or(PRINCIPALS), changes })
+            .collect()
+    }
+
+    async fn run(&self, open: &Open, step: &Step<'_>) -> Result<(), RolesError> {
+        for change in &step.changes {
+            for statement in self.statements(change) {
+                open.run(&statement).await?;
+            }
+        }
+        self.check(open).await
+    }
+
+    /// Reads the database again, as it will be, and fails if it is not as the file says: PostgreSQL warns, and goes on,
+    /// where somebody grants what is not theirs to grant.
+    async fn check(&self, open: &Open) -> Result<(), RolesError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let roles = match open.database.as_str() {
+            PRINCIPALS => Roles::read(open.client()).await?,
+            _ => Roles::read_anywhere(open.client(), self.dialect.flavour).await?,
+        };
+        let mut left = Vec::new();
+        let mut faults = Vec::new();
+        if open.database == PRINCIPALS {
+            let Matching { changes, faults: found, .. } = matching(&file.roles, &roles);
+            left.extend(changes);
+            faults.extend(found);
+        }
+        let now: Vec<Option<String>> = file.roles.iter().map(|role| Some(role.name.to_string())).collect();
+        if file.databases().contains(open.database.as_str()) {
+            let look = DatabaseView { open, roles: &roles, now: &now };
+            left.extend(look.difference(&file.roles, &mut faults).await?);
+        }
+        if !faults.is_empty() {
+            return Err(super::Faults::of(faults).into());
+        }
+        match left.is_empty() {
+            true => Ok(()),
+            false => Err(RolesError::Unsettled { database: open.database.clone(), left }),
+        }
+    }
+
+    /// What of a step can be rehearsed: not what takes rights that another transaction gives.
+    fn rehearsed<'a>(&'a self, step: &Step<'a>) -> Step<'a> {
+        let is_bound = |role: &str| {
+            self.changes.iter().any(|change| matches!(change, Change::Bind { .. }) && change.role() == role)
+        };
+        let waits = |change: &Change| matches!(change, Change::Clear { .. }) && is_bound(change.role());
+        let changes = step.changes.iter().copied().filter(|change| !waits(change)).collect();
+        Step { database: step.database, changes }
+    }
+
+    /// For a rehearsal: the new names are there, as roles that nobody else ever sees.
+    async fn stand_in(&self, open: &Open) -> Result<(), RolesError> {
+        let mut changes: Vec<&Change> = self.changes.iter().collect();
+        changes.sort_by_key(|change| rank(change));
+        for change in changes {
+            match change {
+                Change::Create(principal) => {
+                    open.run(&format!("CREATE ROLE {} NOLOGIN", quoted(&principal.role))).await?;
+                }
+                Change::Rename { .. } => {
+                    for statement in self.statements(change) {
+                        open.run(&statement).await?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A session to write with. It waits for others, though not for ever.
+async fn open(server: &Server, database: &str) -> Result<Open, RolesError> {
+    let open = server.open(database).await?;
+    open.run(LOCK_TIMEOUT).await?;
+    Ok(open)
+}
+
+fn rank(change: &Change) -> u8 {
+    match change {
+        Change::Rename { .. } => 0,
+        Change::Create(_) => 1,
+        Change::Bind { .. } => 2,
+        Change::Leave { .. } => 3,
+        Change::Join { .. } => 4,
+        Change::Revoke(_) | Change::RevokeDefault(_) => 5,
+        Change::Grant(_) | Change::GrantDefault(_) => 6,
+        Change::Clear { .. } => 7,
+        Change::Drop { .. } => 8,
+    }
+}

@@ -1,0 +1,148 @@
+//! Single roles, made and dropped without a file.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::change::{Change, Principal};
+use super::dependency::obstacles;
+use super::error::RolesError;
+use super::file::{Faults, Identity};
+use super::plan::{Plan, dropping, object_id};
+use super::read::Roles;
+use super::server::{PRINCIPALS, Server};
+use super::sql::{self, Dialect};
+use super::{Flavour, Kind, RoleName};
+use crate::directory::Directory;
+use pgentra_connect::quote;
+
+/// How long the tenant is asked what a principal is: the server checks it too.
+const LOOK_UP: Duration = Duration::from_secs(5);
+
+/// A role to be made.
+#[derive(Debug, Clone)]
+pub struct NewRole {
+    /// Its name.
+    pub name: RoleName,
+    /// What the principal is.
+    pub kind: Kind,
+    /// Whose it is to be.
+    pub identity: Identity,
+    /// Whether it administers Entra roles. Flexible Server only.
+    pub is_admin: bool,
+    /// Whether its tokens must tell of a second factor. Flexible Server only.
+    pub is_mfa: bool,
+}
+
+impl NewRole {
+    /// The plan that makes it.
+    ///
+    /// # Errors
+    /// What is known to be wrong before anything is written.
+    pub async fn plan(&self, server: &Server, directory: Option<&dyn Directory>) -> Result<Plan, RolesError> {
+        let principals = server.open(PRINCIPALS).await?;
+        principals.begin_reading().await?;
+        let roles = Roles::read(principals.client()).await?;
+        let mut role = Principal {
+            role: self.name.to_string(),
+            kind: self.kind,
+            identity: self.identity,
+            is_admin: self.is_admin,
+            is_mfa: self.is_mfa,
+        };
+        if roles.all.contains_key(&role.role) {
+            return Err(RolesError::Exists(role.role));
+        }
+        if let Some(why) = sql::impossible(roles.flavour(), &role, true) {
+            return Err(Faults::one(why).into());
+        }
+        if let (Flavour::Flexible, Identity::ClientId(client_id)) = (roles.flavour(), self.identity) {
+            let id = object_id(client_id, directory).await?;
+            let unknown =
+                || Faults::one(format!("the tenant has no service principal with client id {client_id}"));
+            role.identity = Identity::ObjectId(id.ok_or_else(unknown)?);
+        }
+        if let (Flavour::Flexible, Identity::ObjectId(id)) = (roles.flavour(), role.identity) {
+            check_kind(id, self.kind, directory).await?;
+        }
+        let dialect = Dialect { flavour: roles.flavour(), can_update: roles.can_update };
+        Ok(Plan { changes: vec![Change::Create(role)], notes: Vec::new(), dialect, file: None })
+    }
+}
+
+/// `Err` where the tenant knows the principal as something else. Whoever may administer a server need not be allowed to
+/// read the directory: without an answer it is for the server to say.
+async fn check_kind(id: Uuid, kind: Kind, directory: Option<&dyn Directory>) -> Result<(), RolesError> {
+    let Some(directory) = directory else { return Ok(()) };
+    let actual = match tokio::time::timeout(LOOK_UP, directory.kind(id)).await {
+        Ok(Ok(actual)) => actual,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "the tenant does not say what the principal is");
+            None
+        }
+        Err(_) => None,
+    };
+    let Some(actual) = actual.filter(|actual| *actual != kind) else { return Ok(()) };
+    let what = match actual {
+        Kind::Service => "a managed identity or an application",
+        Kind::User => "a user",
+        Kind::Group => "a group",
+    };
+    let message = format!("{id} is {what} in the tenant, and the role would be of kind {kind}");
+    let hint = match actual {
+        Kind::Service => "say --kind service",
+        Kind::User => "say --kind user",
+        Kind::Group => "say --kind group",
+    };
+    Err(Faults::one(message).hinting(hint).into())
+}
+
+/// A role to be dropped.
+#[derive(Debug, Clone, Default)]
+pub struct Drop {
+    /// The role.
+    pub name: String,
+    /// Who gets what it owns; its privileges are revoked, too. Default: nobody, and a role that owns anything stays.
+    pub reassign_to: Option<String>,
+    /// Whether its privileges are revoked. Default: no, and a role that has any stays.
+    pub revoke: bool,
+}
+
+impl Drop {
+    /// The plan that drops it.
+    ///
+    /// # Errors
+    /// A role that is not mapped, who is signed in, or the last administrator; or what is in the way.
+    pub async fn plan(&self, server: &Server) -> Result<Plan, RolesError> {
+        let principals = server.open(PRINCIPALS).await?;
+        principals.begin_reading().await?;
+        let roles = Roles::read(principals.client()).await?;
+        let role = roles.named(&self.name).ok_or_else(|| RolesError::NoSuchRole(self.name.clone()))?;
+        let kept = |why| Err(RolesError::NotDropped { name: self.name.clone(), why });
+        if role.name == roles.session_user {
+            return kept("it is who is signed in");
+        }
+        if role.is_admin && roles.entra().iter().filter(|role| role.is_admin).count() == 1 {
+            return kept("it is the last administrator");
+        }
+        if let Some(heir) =
+            self.reassign_to.as_ref().filter(|heir| !roles.all.contains_key(*heir) || **heir == self.name)
+        {
+            return Err(Faults::one(format!(
+                "there is no other role {heir} to reassign to",
+                heir = quote::name(heir)
+            ))
+            .into());
+        }
+        let found = obstacles(server, &principals, role.oid).await?;
+        let is_owner = found.iter().any(|found| found.is_owned());
+        let heir = self.reassign_to.as_deref().filter(|_| is_owner);
+        let may_clear = self.reassign_to.is_some() || self.revoke && !is_owner;
+        if !found.is_empty() && !may_clear {
+            return Err(RolesError::InTheWay { name: self.name.clone(), obstacles: found });
+        }
+        let changes = dropping(&principals, &roles, role, heir, &found).await?;
+        let dialect = Dialect { flavour: roles.flavour(), can_update: roles.can_update };
+        Ok(Plan { changes, notes: Vec::new(), dialect, file: None })
+    }
+}

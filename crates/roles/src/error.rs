@@ -1,0 +1,252 @@
+use pgentra_connect::{ConnectError, quote};
+use tokio_postgres::error::DbError;
+
+use super::change::Change;
+use super::dependency::Dependency;
+use super::file::Faults;
+use crate::directory::DirectoryError;
+
+/// Why roles could not be read, planned or changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RolesError {
+    /// A file of roles, or one role, that cannot be; or that does not fit the server. Nothing was changed.
+    #[error(transparent)]
+    Faults(#[from] Faults),
+    /// No session with the server.
+    #[error("cannot sign in to the database {}", quote::name(database))]
+    Connect {
+        /// The database.
+        database: String,
+        /// Why.
+        source: ConnectError,
+    },
+    /// The server refused a statement. Nothing was kept of its transaction.
+    #[error("the server refused, in the database {}: {}", quote::name(database), quote::line(sql))]
+    Statement {
+        /// The database.
+        database: String,
+        /// What was refused, the first part of it.
+        sql: String,
+        /// What the server says.
+        source: SqlError,
+    },
+    /// The connection broke. Nothing was kept of its transaction, unless it broke at the very end.
+    #[error("the connection to the database {} broke", quote::name(database))]
+    Broken {
+        /// The database.
+        database: String,
+        /// How.
+        source: tokio_postgres::Error,
+    },
+    /// The server maps no roles to Entra principals.
+    #[error(
+        "this server maps no roles to Entra: it has neither the functions pgaadauth_… nor the role azure_ad_user"
+    )]
+    NotEntra,
+    /// The server is older than anything that is supported.
+    #[error("PostgreSQL 11 or newer is needed; this is {0}")]
+    TooOld(i32),
+    /// The functions that tell of roles are not for whoever is signed in.
+    #[error("{} may not see which roles are mapped to Entra", quote::name(.0))]
+    NotAdministrator(String),
+    /// A role of this name is there already.
+    #[error("a role {} is there already", quote::name(.0))]
+    Exists(String),
+    /// No role of this name is mapped to a principal.
+    #[error("no role {} is mapped to an Entra principal", quote::name(.0))]
+    NoSuchRole(String),
+    /// A role that must not be dropped.
+    #[error("the role {} is not dropped: {why}", quote::name(name))]
+    NotDropped {
+        /// The role.
+        name: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Objects or privileges that keep a role from being dropped.
+    #[error("the role {} cannot be dropped{}", quote::name(name), list(obstacles))]
+    InTheWay {
+        /// The role.
+        name: String,
+        /// What is in the way.
+        obstacles: Vec<Dependency>,
+    },
+    /// After all statements had run, something was not as the file says, so nothing was kept.
+    #[error(
+        "after everything was run in the database {} this was still missing{}",
+        quote::name(database),
+        list(left)
+    )]
+    Unsettled {
+        /// The database.
+        database: String,
+        /// What was still to be done.
+        left: Vec<Change>,
+    },
+    /// Some databases were changed before another failed.
+    #[error("changed in {}, and then failed", names(done))]
+    HalfApplied {
+        /// The databases whose transactions were committed.
+        done: Vec<String>,
+        /// What failed.
+        source: Box<RolesError>,
+    },
+    /// A script for psql would hold a name with a character that does not show, or a text that leaves its quotes.
+    #[error("a script for psql cannot hold this: {text}")]
+    NotForScript {
+        /// What it cannot hold; characters that do not show are escaped.
+        text: String,
+    },
+    /// The tenant was asked which principals it still has, and did not answer.
+    #[error("the tenant cannot be asked which principals are gone")]
+    Tenant {
+        /// Why not.
+        source: DirectoryError,
+    },
+    /// The tenant had to be asked and did not answer.
+    #[error("the tenant cannot be asked whose client id {client_id} is")]
+    Directory {
+        /// The client id.
+        client_id: uuid::Uuid,
+        /// Why not.
+        source: DirectoryError,
+    },
+}
+
+impl RolesError {
+    /// The next thing to try, in words.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Connect { source, .. } => return source.hint(),
+            Self::HalfApplied { source, .. } => {
+                let first = "run it again once that is mended: what is done already is left as it is";
+                return Some(match source.hint() {
+                    Some(hint) => format!("{hint}; {first}"),
+                    None => first.to_owned(),
+                });
+            }
+            Self::Directory { source, .. } => {
+                return Some(
+                    source
+                        .hint()
+                        .unwrap_or("name the object id: --object-id, or object_id in the file")
+                        .to_owned(),
+                );
+            }
+            Self::Tenant { source } => {
+                return Some(
+                    source.hint().unwrap_or("leave --orphans out: it takes Microsoft Graph").to_owned(),
+                );
+            }
+            Self::Statement { source, .. } => return Some(source.next()),
+            Self::Faults(faults) => return faults.hint().map(str::to_owned),
+            Self::Broken { .. } => "try again; the server's log says why it ended the session",
+            Self::NotEntra => {
+                "is Microsoft Entra authentication enabled? az postgres flexible-server update --microsoft-entra-auth Enabled"
+            }
+            Self::NotForScript { .. } => {
+                "the name has a control character or another one that does not show: have it renamed, or carry the plan out \
+                 without --print-sql"
+            }
+            Self::TooOld(_) => "upgrade the server",
+            Self::NotAdministrator(_) => {
+                "sign in as a Microsoft Entra administrator of the server: az postgres flexible-server microsoft-entra-admin list"
+            }
+            Self::Exists(_) => "bring it in line with a file: pgentra role plan -f roles.toml",
+            Self::NoSuchRole(_) => "pgentra role list; a role of PostgreSQL's own is dropped with DROP ROLE",
+            Self::NotDropped { .. } => "sign in as another Microsoft Entra administrator",
+            Self::InTheWay { obstacles, .. } if obstacles.iter().any(Dependency::is_owned) => {
+                "--reassign-to ROLE gives what it owns to another role and revokes its privileges"
+            }
+            Self::InTheWay { .. } => "--revoke takes its privileges away",
+            Self::Unsettled { .. } => {
+                "who is not the owner of an object, or made a grant himself, can neither grant nor revoke it; \
+                 sign in as the owner, or as a member of the role that owns it"
+            }
+        };
+        Some(text.to_owned())
+    }
+
+    /// The SQLSTATE with which the server refused.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Statement { source, .. } => Some(source.sqlstate()),
+            Self::HalfApplied { source, .. } => source.sqlstate(),
+            _ => None,
+        }
+    }
+
+    /// A failed statement, or a broken connection.
+    pub(crate) fn of(database: &str, sql: &str, error: tokio_postgres::Error) -> Self {
+        let database = database.to_owned();
+        match error.as_db_error() {
+            Some(refusal) => {
+                Self::Statement { database, sql: excerpt(sql), source: SqlError(Box::new(refusal.clone())) }
+            }
+            None => Self::Broken { database, source: error },
+        }
+    }
+}
+
+/// What the server says of a statement that it refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {} (SQLSTATE {}){}", .0.severity(), .0.message(), .0.code().code(), detail(.0))]
+pub struct SqlError(Box<DbError>);
+
+impl SqlError {
+    /// The SQLSTATE.
+    pub fn sqlstate(&self) -> &str {
+        self.0.code().code()
+    }
+
+    fn next(&self) -> String {
+        let message = self.0.message();
+        // By stable fragments: Azure's texts of several years differ around them.
+        let known = [
+            (
+                "not found in the tenant",
+                "name it by --object-id (in a file: object_id); a client id is not an object id",
+            ),
+            ("unique in the tenant", "name it by --object-id (in a file: object_id)"),
+            (
+                "trying to validate user",
+                "name it by --client-id (in a file: client_id): only a person may look names up",
+            ),
+        ];
+        if let Some((_, hint)) = known.iter().find(|(fragment, _)| message.contains(fragment)) {
+            return (*hint).to_owned();
+        }
+        if let Some(hint) = self.0.hint() {
+            return hint.to_owned();
+        }
+        match self.sqlstate() {
+            "42501" => "sign in as an Entra administrator who owns the object or may grant it",
+            "40001" | "40P01" | "55P03" | "XX000" => "somebody else is changing the same; try again",
+            _ => "nothing was kept of this transaction; mend the cause and run it again",
+        }
+        .to_owned()
+    }
+}
+
+fn detail(error: &DbError) -> String {
+    error.detail().map(|detail| format!("; {detail}")).unwrap_or_default()
+}
+
+/// As much of a statement as says what it was.
+fn excerpt(sql: &str) -> String {
+    const LENGTH: usize = 200;
+    let line = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(LENGTH) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+fn list(items: &[impl std::fmt::Display]) -> String {
+    items.iter().map(|item| format!("\n  {item}")).collect()
+}
+
+fn names(databases: &[String]) -> String {
+    databases.iter().map(|database| quote::name(database)).collect::<Vec<_>>().join(", ")
+}

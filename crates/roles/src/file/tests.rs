@@ -1,0 +1,178 @@
+use super::*;
+
+const ONE: &str = "00000000-0000-4000-8000-000000000001";
+
+fn faults(text: &str) -> Vec<String> {
+    match RolesFile::parse(text, "app") {
+        Ok(file) => panic!("{file:?}"),
+        Err(faults) => faults.all().iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn everything_that_can_be_said() {
+    let text = format!(
+        r#"
+[[role]]
+name = "my-app"
+object_id = "{ONE}"
+member_of = ["readers"]
+
+[[role.grant]]
+privileges = ["CONNECT"]
+
+[[role.grant]]
+database = "other"
+schema = "public"
+privileges = "usage"
+
+[[role.grant]]
+schema = "public"
+tables = ["a", "b"]
+privileges = ["SELECT"]
+
+[[role.grant]]
+schema = "public"
+functions = "*"
+privileges = ["ALL"]
+
+[[role.default]]
+schema = "public"
+owner = "deployer"
+on = "tables"
+privileges = ["SELECT"]
+
+[[role]]
+name = "alice_contoso.com#EXT#@tenant.onmicrosoft.com"
+kind = "user"
+admin = true
+mfa = true
+"#
+    );
+    let file = RolesFile::parse(&text, "app").unwrap();
+    let [app, alice] = file.roles() else { panic!("{file:?}") };
+    assert_eq!((app.kind(), app.identity()), (Kind::Service, Identity::ObjectId(ONE.parse().unwrap())));
+    assert_eq!(app.member_of, BTreeSet::from(["readers".to_owned()]));
+    let [database, schema, tables, functions] = &*app.grants else { panic!("{app:?}") };
+    assert_eq!((&*database.database, &database.on), ("app", &GrantTarget::Database));
+    assert_eq!((&*schema.database, &schema.on), ("other", &GrantTarget::Schema("public".to_owned())));
+    let names = Names::Some(["a", "b"].map(str::to_owned).into());
+    assert_eq!(tables.on, GrantTarget::Objects { class: Class::Table, schema: "public".to_owned(), names });
+    assert_eq!(functions.privileges, Privileges::All);
+    assert_eq!(app.defaults[0].owner.as_deref(), Some("deployer"));
+    assert_eq!(alice.name().as_str(), "alice_contoso.com#EXT#@tenant.onmicrosoft.com");
+    assert_eq!((alice.identity(), alice.is_admin, alice.is_mfa), (Identity::Name, true, true));
+    assert_eq!(file.databases(), BTreeSet::from(["app", "other"]));
+    assert_eq!(RolesFile::parse("", "app"), Ok(RolesFile::default()));
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let text = format!(
+        r#"
+[[role]]
+name = "{long}"
+[[role]]
+name = "a"
+kind = "device"
+object_id = "not-a-guid"
+colour = "blue"
+[[role]]
+name = "b"
+object_id = "{ONE}"
+[[role]]
+name = "c"
+object_id = "{ONE}"
+[[role]]
+name = "b"
+[[role]]
+object_id = "{{00000000-0000-4000-8000-000000000002}}"
+[[role]]
+name = "pg_read_all_data"
+mfa = true
+[[role]]
+name = "d"
+[[role.grant]]
+schema = "s"
+privileges = ["SELECT"]
+[[role.grant]]
+tables = "*"
+privileges = ["SELECT"]
+"#,
+        long = "x".repeat(64)
+    );
+    let told = faults(&text);
+    for expected in [
+        "line 3: \"xxxxxxxx",
+        "line 6: a kind is service, user or group, not \"device\"",
+        "line 7: object_id is a GUID",
+        "line 8: a role has no key `colour`",
+        "line 12: \"c\" and \"b\" (line 9) are for one principal",
+        "line 15: the role \"b\" is in line 9 already",
+        "line 17: a role needs a name",
+        "line 18: object_id is a GUID",
+        "line 20: \"pg_read_all_data\": the name belongs to the server itself",
+        "line 19: mfa is for users and groups",
+        "line 26: \"SELECT\" is no privilege on a schema",
+        "line 27: a grant on tables, sequences or functions names their schema",
+    ] {
+        assert!(told.iter().any(|fault| fault.starts_with(expected)), "{expected}: {told:#?}");
+    }
+    assert_eq!(told.len(), 12, "{told:#?}");
+}
+
+#[test]
+fn each_bad_input() {
+    for (text, expected) in [
+        ("role = 1", "role is a list of tables"),
+        ("roles = []", "the file has no key `roles`"),
+        ("[[role]]\nname = 1", "name is a text in quotes"),
+        ("[[role]]\nname = 'a'\nadmin = 'yes'", "admin is true or false"),
+        ("[[role]]\nname = 'a'\nmember_of = [1]", "member_of is a list of texts"),
+        ("[[role]]\nname = 'a'\nmember_of = ['a']", "\"a\" is to be a member of itself"),
+        ("[[role]]\nname = 'a'\nmember_of = ['azure_pg_admin']", "that is what `admin`"),
+        (
+            "[[role]]\nname = 'a'\nmember_of = ['b']\n[[role]]\nname = 'b'\nmember_of = ['a']",
+            "is to be a member of itself, through others",
+        ),
+        (
+            "[[role]]\nname = 'a'\nkind = 'user'\nclient_id = '00000000-0000-4000-8000-000000000001'",
+            "only a service has",
+        ),
+        (
+            "[[role]]\nname = 'a'\nobject_id = '00000000-0000-4000-8000-000000000001'\nclient_id = '00000000-0000-4000-8000-000000000001'",
+            "not both",
+        ),
+        ("[[role]]\nname = 'a'\nobject_id = '00000000-0000-0000-0000-000000000000'", "object_id is a GUID"),
+        ("[[role]]\nname = 'a'\nobject_id = '00000000000040008000000000000001'", "object_id is a GUID"),
+        (
+            "[[role]]\nname = 'a'\n[[role.grant]]\nschema='s'\ntables=['*','t']\nprivileges='SELECT'",
+            "stands alone",
+        ),
+        (
+            "[[role]]\nname = 'a'\n[[role.grant]]\nschema='s'\ntables=[]\nprivileges='SELECT'",
+            "name the objects",
+        ),
+        (
+            "[[role]]\nname = 'a'\n[[role.grant]]\nschema='s'\ntables='*'\nsequences='*'\nprivileges='SELECT'",
+            "one for each",
+        ),
+        ("[[role]]\nname = 'a'\n[[role.grant]]\nschema='s'", "privileges are missing"),
+        ("[[role]]\nname = 'a'\n[[role.grant]]\nschema=''\nprivileges='USAGE'", "schema: a name is missing"),
+        ("[[role]]\nname = 'a'\n[[role.default]]\non='views'\nprivileges='SELECT'", "a default is on ="),
+        ("[[role]]\nname = \"a\\u0000\"", "control character"),
+        ("[[role]\nname = 'a'", "line 1: "),
+        ("[[role]]\nname = 'a\nadmin = true", "line 2: "),
+    ] {
+        let told = faults(text);
+        assert!(told.iter().any(|fault| fault.contains(expected)), "{text}: {told:#?}");
+    }
+    assert!(faults(&" ".repeat(SIZE_LIMIT + 1))[0].contains("at most"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_is_too_much(text in "\\PC{0,200}") {
+        let _ = RolesFile::parse(&text, "app");
+    }
+}

@@ -1,0 +1,70 @@
+//! Entra roles: who is mapped to whom, what they may do, and how to make it so.
+//!
+//! ```no_run
+//! use pgentra_roles::{Options, Plan, RolesFile, Server};
+//! use pgentra_connect::{Connector, Layers, Target};
+//! use pgentra_identity::{Cloud, Credential, System};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let world = System::real();
+//! let uri = "postgresql://admin%40example.com@my-server.postgres.database.azure.com/app";
+//! let target = Target::resolve(&Layers::gather(Some(uri), &[], world.env(), world.files())?)?;
+//! let credential = Credential::builder(world).build()?;
+//! let server = Server::new(Connector::new(target, credential, Cloud::Public.postgres_resource())?);
+//!
+//! let file = RolesFile::parse(
+//!     r#"
+//!     [[role]]
+//!     name = "my-app"
+//!     object_id = "5f3c1a52-0000-4000-8000-000000000001"
+//!     [[role.grant]]
+//!     schema = "public"
+//!     tables = "*"
+//!     privileges = ["SELECT", "INSERT"]
+//!     "#,
+//!     server.default_database(),
+//! )?;
+//! let plan = Plan::make(&server, &file, Options::default(), None).await?;
+//! for change in plan.changes() {
+//!     println!("{change}");
+//! }
+//! plan.apply(&server).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What is promised: a plan is made inside read-only transactions. All that is wrong with a file is told at once, before
+//! anything is asked of the server, and all that the server lacks before anything is written. Each database is changed in
+//! one transaction, at whose end it is read again: unless it is then as the file says, nothing is kept.
+
+mod apply;
+mod change;
+mod command;
+mod dependency;
+pub mod directory;
+mod document;
+mod error;
+mod file;
+mod grants;
+mod kind;
+mod label;
+mod matching;
+mod name;
+mod plan;
+mod privilege;
+mod read;
+mod script;
+mod server;
+mod sql;
+
+pub use change::{Change, Sign};
+pub use command::{Drop, NewRole};
+pub use dependency::{Dependency, DependencyKind};
+pub use error::{RolesError, SqlError};
+pub use file::{Desired, Fault, Faults, Identity, RolesFile, guid};
+pub use kind::{Flavour, Kind, UnknownKind};
+pub use name::{NAME_LIMIT, NameError, RoleName, quoted};
+pub use plan::{Note, Options, Plan, Prune};
+pub use privilege::Class;
+pub use read::{Role, Roles, Source};
+pub use server::Server;

@@ -1,0 +1,271 @@
+//! Who may cancel which statement.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use pgentra_wire::backend::BackendKeyData;
+use pgentra_wire::startup::{CancelKey, CancelRequest};
+use rand::TryRngCore;
+use rand::rngs::OsRng;
+use tokio::sync::Semaphore;
+
+/// Bytes of a key for clients of protocol 3.0, which know no other length.
+const SHORT_KEY: usize = 4;
+/// Bytes of a key for clients of protocol 3.2, as PostgreSQL 18 makes them.
+const LONG_KEY: usize = 32;
+
+/// Cancel requests that are passed on at the same time by one table: each opens a connection to the server.
+const AT_ONCE: usize = 8;
+/// Requests with one key that wait until theirs has been passed on; a further one is answered at once.
+const WAITING: u32 = 16;
+
+/// The keys that clients hold, each with what cancels the session behind it: the key of the server, or more. Clones share
+/// one table.
+///
+/// A client never sees the server's own key: whoever could reach the server by another way could use it there.
+/// The process id is the server's, as clients show it to people.
+pub struct CancelTable<T = CancelRequest>(Arc<Table<T>>);
+
+struct Table<T> {
+    keys: Mutex<HashMap<CancelRequest, Key<T>>>,
+    at_once: Semaphore,
+}
+
+#[derive(Clone)]
+struct Key<T> {
+    session: T,
+    requests: Arc<Requests>,
+}
+
+/// The requests with one key.
+#[derive(Default)]
+struct Requests {
+    /// How many came.
+    came: AtomicU64,
+    /// How many wait.
+    waiting: AtomicU32,
+    /// How many had come when the last one was passed on. Locked while one is.
+    covered: tokio::sync::Mutex<u64>,
+}
+
+/// What became of a request.
+pub enum Passed<R> {
+    /// No session has this key.
+    UnknownKey,
+    /// It was passed on.
+    Alone(R),
+    /// One with the same key was passed on after it came.
+    WithAnother,
+}
+
+impl CancelTable {
+    /// Makes a key for a client. It is forgotten when the registration is dropped.
+    pub fn register(&self, server: BackendKeyData, long: bool) -> io::Result<(BackendKeyData, Registration)> {
+        let process_id = server.process_id;
+        self.insert(process_id, long, CancelRequest { process_id, key: server.key })
+    }
+}
+
+impl<T: Clone> CancelTable<T> {
+    /// Makes a key for a client that leads to `session`. It is forgotten when the registration is dropped.
+    pub fn insert(
+        &self,
+        process_id: u32,
+        long: bool,
+        session: T,
+    ) -> io::Result<(BackendKeyData, Registration<T>)> {
+        // Two sessions can share a process id for a moment, when one ended and its process id came again at once; that
+        // they draw the same key as well is checked all the same.
+        loop {
+            let client = CancelRequest { process_id, key: random_key(long)? };
+            let mut table = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner);
+            if table.contains_key(&client) {
+                continue;
+            }
+            table.insert(client.clone(), Key { session, requests: Arc::default() });
+            let handed_out = BackendKeyData { process_id, key: client.key.clone() };
+            return Ok((handed_out, Registration { table: self.clone(), client }));
+        }
+    }
+
+    /// Passes a request on by `pass`, which gets what cancels the session.
+    ///
+    /// Each request leads to one that is passed on after it came, so that it stops the statement that its client means. With one key
+    /// they are passed on one after the other, and all that come meanwhile are passed on as one; with different keys
+    /// [`AT_ONCE`] at the same time.
+    ///
+    /// The comparison of keys is that of a hash table with a random seed, so its time tells nothing about a key.
+    pub async fn forward_cancel<F: Future>(
+        &self,
+        request: &CancelRequest,
+        pass: impl FnOnce(T) -> F,
+    ) -> Passed<F::Output> {
+        let Some(Key { session, requests }) = self.find(request) else { return Passed::UnknownKey };
+        let number = requests.came.fetch_add(1, Ordering::SeqCst) + 1;
+        // One that waits already is passed on later, and covers this one.
+        let Some(_waiting) = Waiting::begin(&requests.waiting) else { return Passed::WithAnother };
+        let mut covered = requests.covered.lock().await;
+        if *covered >= number {
+            return Passed::WithAnother;
+        }
+        // The semaphore is never closed.
+        let _turn = self.0.at_once.acquire().await;
+        let came = requests.came.load(Ordering::SeqCst);
+        let passed = pass(session).await;
+        *covered = came;
+        Passed::Alone(passed)
+    }
+
+    fn find(&self, request: &CancelRequest) -> Option<Key<T>> {
+        self.0.keys.lock().unwrap_or_else(PoisonError::into_inner).get(request).cloned()
+    }
+}
+
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn begin(waiting: &'a AtomicU32) -> Option<Self> {
+        let one_more = |waiting: u32| (waiting < WAITING).then_some(waiting + 1);
+        waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
+        Some(Self(waiting))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl<T> Clone for CancelTable<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Default for CancelTable<T> {
+    fn default() -> Self {
+        Self(Arc::new(Table { keys: Mutex::default(), at_once: Semaphore::new(AT_ONCE) }))
+    }
+}
+
+/// A key that a client holds.
+pub struct Registration<T = CancelRequest> {
+    table: CancelTable<T>,
+    client: CancelRequest,
+}
+
+impl Registration {
+    /// The server process behind the session.
+    pub fn process_id(&self) -> u32 {
+        self.client.process_id
+    }
+}
+
+impl<T> Drop for Registration<T> {
+    fn drop(&mut self) {
+        self.table.0.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.client);
+    }
+}
+
+fn random_key(long: bool) -> io::Result<CancelKey> {
+    let mut key = [0; LONG_KEY];
+    let key = &mut key[..if long { LONG_KEY } else { SHORT_KEY }];
+    OsRng.try_fill_bytes(key).map_err(io::Error::other)?;
+    CancelKey::new(Bytes::copy_from_slice(key)).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key_data(process_id: u32) -> BackendKeyData {
+        BackendKeyData { process_id, key: CancelKey::new(Bytes::from_static(b"real")).unwrap() }
+    }
+
+    #[test]
+    fn a_key_lives_as_long_as_its_registration() {
+        let table = CancelTable::default();
+        let (client, registration) = table.register(key_data(7), false).unwrap();
+        assert_eq!(client.process_id, 7);
+        assert_eq!(client.key.expose().len(), 4);
+        let request = CancelRequest { process_id: 7, key: client.key };
+        assert_eq!(table.find(&request).unwrap().session.key.expose(), b"real");
+        drop(registration);
+        assert!(table.find(&request).is_none());
+        assert!(table.0.keys.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_servers_own_key_is_of_no_use() {
+        let table = CancelTable::default();
+        let (_, _registration) = table.register(key_data(7), true).unwrap();
+        let request = CancelRequest { process_id: 7, key: key_data(7).key };
+        assert!(table.find(&request).is_none());
+    }
+
+    #[test]
+    fn keys_differ_even_for_one_process_id() {
+        let table = CancelTable::default();
+        let (one, _one) = table.register(key_data(7), true).unwrap();
+        let (two, two_registered) = table.register(key_data(7), true).unwrap();
+        assert_eq!(one.key.expose().len(), 32);
+        assert_ne!(one.key, two.key);
+        drop(two_registered);
+        assert!(table.find(&CancelRequest { process_id: 7, key: one.key }).is_some());
+    }
+
+    /// Passes requests on at a server that takes a second for each; when each was begun, and with which key.
+    async fn passed(keys: &[u32], at: impl Fn(usize) -> u64) -> (Vec<(u64, u32)>, usize) {
+        use tokio::time::{Duration, Instant, sleep};
+        let table = CancelTable::default();
+        let registered: Vec<_> =
+            (0..=20).map(|number| table.register(key_data(number), true).unwrap()).collect();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let began = Instant::now();
+        let mut all = tokio::task::JoinSet::new();
+        for (number, key) in keys.iter().enumerate() {
+            let (table, log, wait) = (table.clone(), Arc::clone(&log), Duration::from_millis(at(number)));
+            let client = registered[usize::try_from(*key).unwrap()].0.key.clone();
+            let request = CancelRequest { process_id: *key, key: client };
+            all.spawn(async move {
+                sleep(wait).await;
+                let pass = |server: CancelRequest| async move {
+                    log.lock()
+                        .unwrap()
+                        .push((u64::try_from(began.elapsed().as_millis()).unwrap(), server.process_id));
+                    sleep(Duration::from_secs(1)).await;
+                };
+                matches!(table.forward_cancel(&request, pass).await, Passed::WithAnother)
+            });
+        }
+        let with_another = all.join_all().await.into_iter().filter(|with_another| *with_another).count();
+        let log = log.lock().unwrap().clone();
+        (log, with_another)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_storm_with_one_key_is_passed_on_twice() {
+        let (log, with_another) = passed(&[7; 300], |_| 0).await;
+        assert_eq!((log, with_another), (vec![(0, 7), (1000, 7)], 298));
+    }
+
+    /// A request that comes while another is passed on may mean the next statement.
+    #[tokio::test(start_paused = true)]
+    async fn each_request_is_followed_by_one_that_is_passed_on() {
+        let (log, with_another) = passed(&[7, 7, 7, 8], |number| [0, 100, 1100, 100][number]).await;
+        assert_eq!(log, [(0, 7), (100, 8), (1000, 7), (2000, 7)]);
+        assert_eq!(with_another, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_are_passed_on_at_the_same_time() {
+        let keys: Vec<_> = (0..20).collect();
+        let (log, _) = passed(&keys, |_| 0).await;
+        let at = |when| log.iter().filter(|(at, _)| *at == when).count();
+        assert_eq!((at(0), at(1000), at(2000)), (AT_ONCE, AT_ONCE, 4));
+    }
+}

@@ -1,0 +1,79 @@
+//! How a conversation ends before it became a session.
+
+use std::error::Error;
+use std::io;
+
+use pgentra_wire::WireError;
+use pgentra_wire::fields::{Fields, Severity};
+use pgentra_wire::startup::FirstPacketError;
+
+/// SQLSTATEs of failures that are ours (PostgreSQL documentation, "PostgreSQL Error Codes").
+pub mod sqlstate {
+    pub const UNABLE_TO_CONNECT: &str = "08001";
+    pub const CONNECTION_FAILURE: &str = "08006";
+    pub const PROTOCOL_VIOLATION: &str = "08P01";
+    pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
+    pub const INVALID_AUTHORIZATION: &str = "28000";
+    pub const INVALID_PASSWORD: &str = "28P01";
+    pub const TOO_MANY_CONNECTIONS: &str = "53300";
+    pub const QUERY_CANCELED: &str = "57014";
+    pub const ADMIN_SHUTDOWN: &str = "57P01";
+    pub const CANNOT_CONNECT_NOW: &str = "57P03";
+}
+
+/// The end of a conversation that did not become a session.
+#[derive(Debug)]
+pub enum LoginError {
+    /// The client went away, or cannot be spoken to.
+    Disconnected(io::Error),
+    /// The client is told why.
+    Rejected(Fields),
+    /// Its first packet is none. As PostgreSQL does, the connection is closed without an answer: a driver that gives up
+    /// before it is connected sends Terminate there, and reads an answer as a failure.
+    Unanswered(WireError),
+}
+
+impl From<io::Error> for LoginError {
+    fn from(error: io::Error) -> Self {
+        Self::Disconnected(error)
+    }
+}
+
+/// What the client sent is not the protocol. The error repeats nothing of it.
+impl From<WireError> for LoginError {
+    fn from(error: WireError) -> Self {
+        Self::Rejected(fatal(sqlstate::PROTOCOL_VIOLATION, &error.to_string()))
+    }
+}
+
+impl From<FirstPacketError> for LoginError {
+    fn from(error: FirstPacketError) -> Self {
+        match error {
+            FirstPacketError::Unanswered(error) => Self::Unanswered(error),
+            FirstPacketError::Refused(error) => error.into(),
+        }
+    }
+}
+
+impl From<Fields> for LoginError {
+    fn from(fields: Fields) -> Self {
+        Self::Rejected(fields)
+    }
+}
+
+/// An error that ends the session.
+pub fn fatal(sqlstate: &str, message: &str) -> Fields {
+    Fields::new(Severity::Fatal, sqlstate, message)
+}
+
+/// An error with all its causes.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,577 @@
+//! Bytes from one side to the other and back, until one side is done.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio_util::io::poll_read_buf;
+
+use super::client::linger;
+
+/// Bytes that one direction takes at a time: as much as TLS gives in one go. Held only while bytes flow, so an idle session
+/// costs none of it.
+const BUFFER: usize = 144 * 1024;
+/// Buffers that a thread keeps for the next bytes that flow: two directions, and some sessions whose other side is slow. More
+/// than these come from the allocator and go back to it.
+const KEPT: usize = 4;
+/// Bytes after which a direction that never runs dry lets the other one have its turn: what a server says in the midst of a
+/// long COPY, an error as a rule, is not to wait until the client pauses.
+const TURN: usize = 4 * BUFFER;
+/// How long a client may take to hang up once the server has.
+const LINGER: Duration = Duration::from_secs(2);
+
+thread_local! {
+    /// The buffers that no session of this thread holds.
+    static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Changes what a client sends to the server, and sees what the server sends.
+pub trait Filter {
+    /// Gets what was received and leaves what is to be sent. It may hold bytes back until more came.
+    fn rewrite(&mut self, bytes: &mut BytesMut);
+
+    /// Gets what the server has sent.
+    fn see(&mut self, _: &[u8]) {}
+
+    /// The client has hung up.
+    fn hang_up(&mut self) {}
+
+    /// Whether the client has left a session that is to stay: nothing more is read from either side, and the relay ends once
+    /// what was read is delivered.
+    fn stays(&self) -> bool {
+        false
+    }
+}
+
+/// Changes nothing.
+pub struct AsIs;
+
+impl Filter for AsIs {
+    fn rewrite(&mut self, _: &mut BytesMut) {}
+}
+
+/// What the server sends is seen, and not changed.
+struct Seen<'a, R>(&'a mut R);
+
+impl<R: Filter> Filter for Seen<'_, R> {
+    fn rewrite(&mut self, bytes: &mut BytesMut) {
+        self.0.see(bytes);
+    }
+
+    fn stays(&self) -> bool {
+        self.0.stays()
+    }
+}
+
+/// Relays until the server hangs up, the client leaves a session that [`stays`](Rewrite::stays), or one side breaks. `first` is what the server has sent already.
+///
+/// A client that closes only its sending side still gets its answers. A server that hangs up, or whose connection breaks, ends
+/// the session after its last bytes were delivered. Neither side of a session that stays is told that it ended, but what was
+/// read from one side has been written to the other and flushed. An error says which side broke; a session that ended in good
+/// order has none, and says which side hung up first.
+///
+/// Not cancel-safe: dropped, it loses what it holds; close both sides then.
+pub async fn relay<C, S>(
+    client: &mut C,
+    server: &mut S,
+    first: BytesMut,
+    rewrite: &mut impl Filter,
+) -> Result<Side, Broken>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut up = Pipe::new(BytesMut::new());
+    let mut down = Pipe::new(first);
+    let relayed = poll_fn(|cx| {
+        match up.poll(cx, client, server, rewrite) {
+            Poll::Ready(Err(Broken::Source(error))) => return Poll::Ready(Err(Broken::Source(error))),
+            // The server does not listen any more, but what it said last is still to be delivered.
+            Poll::Ready(Err(Broken::Sink(_)) | Ok(())) | Poll::Pending => {}
+        }
+        match ready!(down.poll(cx, server, client, &mut Seen(rewrite))) {
+            // The client has all its answers, or has left without them. The server still lacks the end of a message, perhaps,
+            // which must not become the beginning of the next client's.
+            Ok(()) | Err(Broken::Sink(_)) if rewrite.stays() && up.state != State::Done => Poll::Pending,
+            Err(Broken::Sink(_)) if rewrite.stays() => Poll::Ready(Ok(())),
+            Ok(()) => Poll::Ready(Ok(())),
+            // The sides of this direction are the other way round.
+            Err(Broken::Source(error)) => Poll::Ready(Err(Broken::Sink(error))),
+            Err(Broken::Sink(error)) => Poll::Ready(Err(Broken::Source(error))),
+        }
+    })
+    .await;
+    if let Err(Broken::Source(error)) = relayed {
+        return Err(Broken::Source(error));
+    }
+    if rewrite.stays() {
+        return Ok(Side::Client);
+    }
+    let first_to_go = if up.state == State::Done { Side::Client } else { Side::Server };
+    Box::pin(async {
+        if relayed.is_err() {
+            // A server that hangs up has the client told; here nothing has flushed what it said last.
+            let _ = client.shutdown().await;
+        }
+        // The session is over; a client that does not hang up is not waited for any longer.
+        hang_up(client).await;
+    })
+    .await;
+    relayed.map(|()| first_to_go)
+}
+
+/// Waits for a client that was told that its session is over, but no longer than [`LINGER`].
+pub async fn hang_up(client: &mut (impl AsyncRead + Unpin)) {
+    let _ = tokio::time::timeout(LINGER, linger(client)).await;
+}
+
+/// One side of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Client,
+    Server,
+}
+
+/// Which side broke, seen from the direction client to server.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    #[error("the client's connection broke")]
+    Source(#[source] io::Error),
+    #[error("the server's connection broke")]
+    Sink(#[source] io::Error),
+}
+
+/// One direction.
+struct Pipe {
+    buf: BytesMut,
+    state: State,
+    unflushed: bool,
+}
+
+#[derive(PartialEq)]
+enum State {
+    Flowing,
+    /// The source is at its end: what is left goes out, then the sink is told.
+    Ending,
+    Done,
+}
+
+impl Pipe {
+    fn new(first: BytesMut) -> Self {
+        Self { buf: first, state: State::Flowing, unflushed: false }
+    }
+
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut R,
+        sink: &mut W,
+        rewrite: &mut impl Filter,
+    ) -> Poll<Result<(), Broken>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        if self.state == State::Done {
+            return Poll::Ready(Ok(()));
+        }
+        let ended = ready!(self.flow(cx, source, sink, rewrite));
+        self.state = State::Done;
+        give_back(std::mem::take(&mut self.buf));
+        Poll::Ready(ended)
+    }
+
+    fn flow<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut R,
+        sink: &mut W,
+        rewrite: &mut impl Filter,
+    ) -> Poll<Result<(), Broken>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut moved = 0;
+        loop {
+            while !self.buf.is_empty() {
+                match ready!(Pin::new(&mut *sink).poll_write(cx, &self.buf)).map_err(Broken::Sink)? {
+                    0 => return Poll::Ready(Err(Broken::Sink(io::ErrorKind::WriteZero.into()))),
+                    written => {
+                        self.buf.advance(written);
+                        moved += written;
+                    }
+                }
+                self.unflushed = true;
+            }
+            if rewrite.stays() {
+                return self.poll_flush(cx, sink);
+            }
+            if moved >= TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if self.state == State::Ending {
+                return Pin::new(sink).poll_shutdown(cx).map_err(Broken::Sink);
+            }
+            if self.buf.capacity() == 0 {
+                self.buf = lend();
+            }
+            self.buf.reserve(BUFFER);
+            match poll_read_buf(Pin::new(&mut *source), cx, &mut self.buf) {
+                Poll::Ready(Ok(0)) => {
+                    rewrite.hang_up();
+                    self.state = State::Ending;
+                }
+                Poll::Ready(Ok(_)) => rewrite.rewrite(&mut self.buf),
+                // TLS that ends without a word: not every client takes its leave.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    rewrite.hang_up();
+                    self.state = State::Ending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Source(error))),
+                Poll::Pending => {
+                    give_back(std::mem::take(&mut self.buf));
+                    ready!(self.poll_flush(cx, sink))?;
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn poll_flush<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut W,
+    ) -> Poll<Result<(), Broken>> {
+        if self.unflushed {
+            ready!(Pin::new(sink).poll_flush(cx)).map_err(Broken::Sink)?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A buffer that nobody uses, or none to be filled yet.
+fn lend() -> BytesMut {
+    BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+fn give_back(mut buf: BytesMut) {
+    buf.clear();
+    // Whoever rewrites may have taken a part of it away.
+    if buf.try_reclaim(BUFFER) {
+        BUFFERS.with_borrow_mut(|kept| {
+            if kept.len() < KEPT {
+                kept.push(buf);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use tokio::io::{AsyncReadExt, BufStream, DuplexStream, duplex};
+
+    use super::*;
+    use crate::tracker::ProtocolTracker;
+
+    struct Ends {
+        client: DuplexStream,
+        server: DuplexStream,
+        relay: tokio::task::JoinHandle<Result<Side, Broken>>,
+    }
+
+    fn relayed(first: &[u8]) -> Ends {
+        let (client, mut near) = duplex(1024);
+        let (server, mut far) = duplex(1024);
+        let first = BytesMut::from(first);
+        let relay = tokio::spawn(async move { relay(&mut near, &mut far, first, &mut AsIs).await });
+        Ends { client, server, relay }
+    }
+
+    #[tokio::test]
+    async fn both_ways_and_more_than_any_buffer() {
+        let Ends { client, server, relay } = relayed(b"first");
+        let (mut from_relay, mut to_relay) = tokio::io::split(client);
+        let (mut server_from, mut server_to) = tokio::io::split(server);
+        let long: Vec<u8> = (0..300_000_u32).map(|n| n.to_be_bytes()[3]).collect();
+        let (upload, download) = (long.clone(), long.clone());
+        let send = tokio::spawn(async move {
+            to_relay.write_all(&upload).await.unwrap();
+            to_relay.shutdown().await.unwrap();
+        });
+        let echo = tokio::spawn(async move {
+            let mut received = Vec::new();
+            server_from.read_to_end(&mut received).await.unwrap();
+            // The client has closed its sending side, and still gets its answer.
+            server_to.write_all(&download).await.unwrap();
+            server_to.shutdown().await.unwrap();
+            received
+        });
+        let mut received = Vec::new();
+        from_relay.read_to_end(&mut received).await.unwrap();
+        assert_eq!(&received[..5], b"first");
+        assert_eq!(&received[5..], &long[..]);
+        assert_eq!(echo.await.unwrap(), long);
+        send.await.unwrap();
+        drop(from_relay);
+        assert_eq!(relay.await.unwrap().unwrap(), Side::Client);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_hang_up_is_left() {
+        let Ends { mut client, mut server, relay } = relayed(b"");
+        server.write_all(b"goodbye").await.unwrap();
+        drop(server);
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"goodbye");
+        assert_eq!(relay.await.unwrap().unwrap(), Side::Server);
+    }
+
+    #[tokio::test]
+    async fn the_last_words_of_a_server_that_no_longer_listens_are_delivered() {
+        let (mut client, mut near) = duplex(1024);
+        let (mut far, server) = duplex(1024);
+        let first = BytesMut::from(&b"last words"[..]);
+        drop(server);
+        client.write_all(b"a query").await.unwrap();
+        let relay = tokio::spawn(async move { relay(&mut near, &mut far, first, &mut AsIs).await });
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"last words");
+        drop(client);
+        relay.await.unwrap().unwrap();
+    }
+
+    const QUERY: &[u8] = b"Q\0\0\0\x06;\0";
+    const TERMINATE: &[u8] = b"X\0\0\0\x04";
+    const READY: &[u8] = b"Z\0\0\0\x05I";
+    /// CopyData outside of COPY, which a server ignores.
+    const COPY_DATA: &[u8] = b"d\0\0\0\x08late";
+
+    fn answer(length: usize) -> Vec<u8> {
+        let row = u32::try_from(length + 4).unwrap().to_be_bytes();
+        [b"D", &row[..], &vec![b'x'; length], b"C\0\0\0\x0dSELECT 1\0", READY].concat()
+    }
+
+    async fn once<F: Future>(future: &mut Pin<&mut F>) -> Poll<F::Output> {
+        poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+    }
+
+    /// The session is one that is used again. The proxy has read the whole answer before the client, whose connection takes
+    /// `pipe` bytes, reads any of it.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_before_it_has_read_its_answer_gets_all_of_it() {
+        for (about, last, pipe, length) in [
+            ("it closes its sending side", &b""[..], 1000, 100_000),
+            ("it says Terminate", TERMINATE, 1000, 100_000),
+            ("it says Terminate in pieces", b"X", 1000, 100_000),
+            ("only the last byte is missing", TERMINATE, 100_000 + 29, 100_000),
+            ("what it has to read is not flushed yet", TERMINATE, 100_000, 10),
+            ("a message that needs no answer comes first", &[COPY_DATA, TERMINATE].concat(), 50, 10_000),
+        ] {
+            let (mut client, near) = duplex(pipe);
+            // As TLS does, it keeps what it is given until it is flushed.
+            let mut near = BufStream::new(near);
+            let (mut far, mut server) = duplex(1 << 20);
+            let answer = answer(length);
+            server.write_all(&answer).await.unwrap();
+            client.write_all(QUERY).await.unwrap();
+            let mut position = ProtocolTracker::default();
+            {
+                let mut relay = pin!(relay(&mut near, &mut far, BytesMut::new(), &mut position));
+                assert!(once(&mut relay).await.is_pending(), "{about}");
+                client.write_all(last).await.unwrap();
+                if last.is_empty() {
+                    client.shutdown().await.unwrap();
+                }
+                let mut received = vec![0; answer.len()];
+                let read = tokio::time::timeout(LINGER, client.read_exact(&mut received));
+                let (side, read) = tokio::join!(relay, read);
+                assert_eq!(side.unwrap(), Side::Client, "{about}");
+                assert!(read.is_ok_and(|read| read.is_ok()), "{about}: the end of the answer is missing");
+                assert!(received == answer, "{about}");
+            }
+            assert!(position.ended_idle(), "{about}");
+            drop(far);
+            let mut heard = Vec::new();
+            server.read_to_end(&mut heard).await.unwrap();
+            assert_eq!(heard, [QUERY, last.strip_suffix(TERMINATE).unwrap_or_default()].concat(), "{about}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_is_not_taken_back_before_the_server_has_all_of_the_last_message() {
+        let (mut client, mut near) = duplex(1000);
+        let (says, mut to_proxy) = duplex(1000);
+        let (hears, mut from_proxy) = duplex(QUERY.len());
+        let mut far = tokio::io::join(says, hears);
+        to_proxy.write_all(&answer(10)).await.unwrap();
+        client.write_all(QUERY).await.unwrap();
+        let mut position = ProtocolTracker::default();
+        let mut relay = pin!(relay(&mut near, &mut far, BytesMut::new(), &mut position));
+        assert!(once(&mut relay).await.is_pending());
+        client.write_all(&[COPY_DATA, TERMINATE].concat()).await.unwrap();
+        assert!(once(&mut relay).await.is_pending(), "the server has not got the query yet");
+        let (mut received, mut heard) = (vec![0; answer(10).len()], vec![0; QUERY.len()]);
+        client.read_exact(&mut received).await.unwrap();
+        from_proxy.read_exact(&mut heard).await.unwrap();
+        assert!(once(&mut relay).await.is_pending(), "it has got a part of the message behind it");
+        let mut heard = vec![0; COPY_DATA.len()];
+        let (side, read) = tokio::join!(relay, from_proxy.read_exact(&mut heard));
+        assert_eq!((side.unwrap(), read.unwrap(), &*heard), (Side::Client, COPY_DATA.len(), COPY_DATA));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_without_its_answer_leaves_the_session_as_it_is() {
+        let (mut client, mut near) = duplex(100);
+        let (mut far, mut server) = duplex(1 << 20);
+        server.write_all(&answer(10_000)).await.unwrap();
+        client.write_all(QUERY).await.unwrap();
+        let mut position = ProtocolTracker::default();
+        {
+            let mut relay = pin!(relay(&mut near, &mut far, BytesMut::new(), &mut position));
+            assert!(once(&mut relay).await.is_pending());
+            client.write_all(TERMINATE).await.unwrap();
+            drop(client);
+            assert_eq!(relay.await.unwrap(), Side::Client);
+        }
+        assert!(position.ended_idle());
+    }
+
+    /// A server that says this, and whose connection breaks then.
+    struct Breaks(&'static [u8]);
+
+    impl AsyncRead for Breaks {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.0.is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            buf.put_slice(std::mem::take(&mut self.0));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_words_of_a_server_whose_connection_breaks_are_delivered() {
+        let (mut client, near) = duplex(1024);
+        let mut near = BufStream::new(near);
+        let mut server = tokio::io::join(Breaks(b"last words"), tokio::io::sink());
+        let relay =
+            tokio::spawn(async move { relay(&mut near, &mut server, BytesMut::new(), &mut AsIs).await });
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, b"last words");
+        drop(client);
+        assert!(matches!(relay.await.unwrap(), Err(Broken::Sink(_))));
+    }
+
+    #[test]
+    fn what_flows_takes_no_memory_that_is_not_there_already() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let (mut client, mut near) = tokio::net::UnixStream::pair().unwrap();
+        let (mut server, mut far) = tokio::net::UnixStream::pair().unwrap();
+        let mut as_is = AsIs;
+        let mut relay = pin!(relay(&mut near, &mut far, BytesMut::new(), &mut as_is));
+        let mut round_trips = |times| {
+            let used = allocation_counter::measure(|| {
+                runtime.block_on(async {
+                    let round_trips = async {
+                        for _ in 0..times {
+                            let mut received = [0; 5];
+                            client.write_all(b"query").await.unwrap();
+                            server.read_exact(&mut received).await.unwrap();
+                            server.write_all(b"reply").await.unwrap();
+                            client.read_exact(&mut received).await.unwrap();
+                        }
+                    };
+                    tokio::select! {
+                        _ = &mut relay => unreachable!("nobody hung up"),
+                        () = round_trips => {}
+                    }
+                });
+            });
+            used.count_total
+        };
+        // The first ones fill the thread's store of buffers.
+        round_trips(10);
+        assert_eq!(round_trips(1000), round_trips(1));
+    }
+
+    /// A client that always has more to say, and hears as well.
+    struct Flood {
+        sent: usize,
+        heard: Vec<u8>,
+    }
+
+    impl AsyncRead for Flood {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.sent += buf.remaining();
+            buf.put_slice(&vec![b'x'; buf.remaining()]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Flood {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.heard.extend_from_slice(buf);
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_does_not_wait_until_a_client_that_never_pauses_does() {
+        let mut client = Flood { sent: 0, heard: Vec::new() };
+        // A server that swallows whatever it gets, and has said this already.
+        let (mut says, said) = duplex(1024);
+        says.write_all(b"an error").await.unwrap();
+        let mut server = tokio::io::join(said, tokio::io::sink());
+        let mut as_is = AsIs;
+        {
+            let mut relay = pin!(relay(&mut client, &mut server, BytesMut::new(), &mut as_is));
+            assert!(poll_fn(|cx| Poll::Ready(relay.as_mut().poll(cx))).await.is_pending());
+        }
+        assert_eq!(client.heard, b"an error");
+        assert!(client.sent <= TURN + BUFFER, "{} bytes first", client.sent);
+    }
+
+    #[tokio::test]
+    async fn no_buffer_is_held_while_nothing_flows() {
+        let (mut source, mut relayed) = duplex(1024);
+        let (mut sink, mut delivered) = duplex(1024);
+        let mut pipe = Pipe::new(BytesMut::new());
+        source.write_all(b"hello").await.unwrap();
+        let polled = poll_fn(|cx| Poll::Ready(pipe.poll(cx, &mut relayed, &mut sink, &mut AsIs))).await;
+        assert!(polled.is_pending());
+        assert_eq!(pipe.buf.capacity(), 0);
+        let mut received = [0; 5];
+        delivered.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"hello");
+    }
+}

@@ -1,0 +1,22 @@
+//! Access to the machine: clock, environment, files, programs, HTTP client.
+//!
+//! Nothing else in this project reads the clock, the environment or the file system. [`System::real`] is this process on this
+//! machine; [`System::builder`] puts one together from parts, for a test or a local cloud.
+
+pub mod http;
+
+mod clock;
+mod env;
+mod excerpt;
+mod files;
+mod processes;
+pub mod secret;
+pub mod span;
+mod system;
+
+pub use self::clock::{Clock, ManualClock, RuntimeClock, SystemClock};
+pub use self::env::Env;
+pub use self::excerpt::excerpt;
+pub use self::files::Files;
+pub use self::processes::{Call, Finished, Processes};
+pub use self::system::{System, SystemBuilder};

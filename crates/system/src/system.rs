@@ -1,0 +1,127 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::http::HttpClient;
+use crate::{Clock, Env, Files, Processes, SystemClock};
+
+/// Everything a credential can see of the machine: environment, files, clock, HTTP, programs. Cheap to clone.
+///
+/// [`System::real`] is the machine. [`System::builder`] begins with an empty one: no variable, no file, no program.
+#[derive(Debug, Clone)]
+pub struct System {
+    env: Env,
+    files: Files,
+    clock: Arc<dyn Clock>,
+    http: HttpClient,
+    processes: Processes,
+}
+
+impl System {
+    /// This process on this machine. Nothing is read yet.
+    pub fn real() -> Self {
+        Self::builder().env(Env::real()).files(Files::real()).processes(Processes::real()).build()
+    }
+
+    /// A world to be put together.
+    pub fn builder() -> SystemBuilder {
+        SystemBuilder {
+            env: Env::from_map::<String, String>([]),
+            files: Files::in_memory(),
+            clock: Arc::new(SystemClock),
+            http: None,
+            processes: Processes::none(),
+            routes: Vec::new(),
+        }
+    }
+
+    /// The environment variables.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// The files.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The HTTP client.
+    pub fn http(&self) -> &HttpClient {
+        &self.http
+    }
+
+    /// The programs.
+    pub fn processes(&self) -> &Processes {
+        &self.processes
+    }
+
+    /// The same world with another HTTP client, such as one that trusts further roots.
+    #[must_use]
+    pub fn with_http(mut self, http: HttpClient) -> System {
+        self.http = http;
+        self
+    }
+}
+
+/// Puts a [`System`] together. Defaults: no variable, no file, no program, the system's clock, HTTP as those variables and files say.
+#[derive(Debug)]
+pub struct SystemBuilder {
+    env: Env,
+    files: Files,
+    clock: Arc<dyn Clock>,
+    http: Option<HttpClient>,
+    processes: Processes,
+    routes: Vec<(String, u16, SocketAddr)>,
+}
+
+impl SystemBuilder {
+    /// The environment variables.
+    pub fn env(mut self, env: Env) -> Self {
+        self.env = env;
+        self
+    }
+
+    /// The files.
+    pub fn files(mut self, files: Files) -> Self {
+        self.files = files;
+        self
+    }
+
+    /// The clock.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The programs.
+    pub fn processes(mut self, processes: Processes) -> Self {
+        self.processes = processes;
+        self
+    }
+
+    /// An HTTP client of one's own, with other roots for example. Default: one that takes proxies and roots from the
+    /// world's variables and files.
+    pub fn http(mut self, http: HttpClient) -> Self {
+        self.http = Some(http);
+        self
+    }
+
+    /// Dials `address` whenever a URL names this host and port, such as 169.254.169.254 and 80.
+    pub fn route(mut self, host: &str, port: u16, address: SocketAddr) -> Self {
+        self.routes.push((host.to_owned(), port, address));
+        self
+    }
+
+    /// The world.
+    pub fn build(self) -> System {
+        let mut http = self.http.unwrap_or_else(|| HttpClient::new(&self.env, &self.files));
+        for (host, port, address) in self.routes {
+            http = http.with_route(&host, port, address);
+        }
+        System { env: self.env, files: self.files, clock: self.clock, http, processes: self.processes }
+    }
+}

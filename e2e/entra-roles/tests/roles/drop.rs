@@ -1,0 +1,122 @@
+//! Roles that are dropped, and what is in the way.
+
+use pgentra_roles::{Drop, RolesError};
+use uuid::Uuid;
+
+use crate::fixture::{Stage, lines, run};
+
+async fn make(stage: &Stage, name: &str) {
+    let id = Uuid::new_v4();
+    let sql =
+        format!("SELECT pgaadauth_create_principal_with_oid('{name}', '{id}', 'service', false, false)");
+    stage.admin("postgres", &sql).await;
+}
+
+async fn drop(stage: &Stage, drop: Drop) -> Result<Vec<String>, RolesError> {
+    let server = stage.server("postgres");
+    let plan = drop.plan(&server).await?;
+    plan.apply(&server).await?;
+    Ok(lines(plan.changes()))
+}
+
+fn named(name: &str) -> Drop {
+    Drop { name: name.to_owned(), ..Drop::default() }
+}
+
+async fn exists(stage: &Stage, name: &str) -> bool {
+    let sql = format!("SELECT rolname::text FROM pg_roles WHERE rolname = '{name}'");
+    !stage.texts("postgres", &sql).await.is_empty()
+}
+
+#[test]
+fn a_role_that_has_nothing_is_dropped() {
+    run(async {
+        let stage = Stage::flexible().await;
+        make(stage, "bare \"role").await;
+        assert_eq!(drop(stage, named("bare \"role")).await.unwrap(), ["- role \"bare \"\"role\""]);
+        assert!(!exists(stage, "bare \"role").await);
+        let single = Stage::single().await;
+        let sql =
+            format!("CREATE ROLE single_drop LOGIN PASSWORD '{}' IN ROLE azure_ad_user", Uuid::new_v4());
+        single.admin("postgres", &sql).await;
+        drop(single, named("single_drop")).await.unwrap();
+        assert!(!exists(single, "single_drop").await);
+    });
+}
+
+#[test]
+fn what_is_in_the_way_is_told_and_taken_away_when_asked() {
+    run(async {
+        let stage = Stage::flexible().await;
+        stage.database("way_1", "CREATE TABLE public.t ()").await;
+        stage.database("way_2", "").await;
+        make(stage, "in_the_way").await;
+        stage.admin("postgres", "CREATE ROLE way_heir").await;
+        stage.admin("way_1", "GRANT SELECT ON t TO in_the_way").await;
+        let superuser = stage.superuser("way_2").await;
+        superuser
+            .batch_execute("CREATE TABLE public.own (); ALTER TABLE public.own OWNER TO in_the_way")
+            .await
+            .unwrap();
+
+        let error = drop(stage, Drop { revoke: true, ..named("in_the_way") }).await.unwrap_err();
+        let RolesError::InTheWay { obstacles, .. } = &error else { panic!("{error:?}") };
+        let told: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            ["has privileges on table t (database \"way_1\")", "owns table own (database \"way_2\")"]
+        );
+        assert!(error.hint().unwrap().contains("--reassign-to"));
+        assert!(exists(stage, "in_the_way").await);
+
+        let nobody = Drop { reassign_to: Some("nobody_here".to_owned()), ..named("in_the_way") };
+        assert!(drop(stage, nobody).await.unwrap_err().to_string().contains("nobody_here"));
+        let heir = Drop { reassign_to: Some("way_heir".to_owned()), ..named("in_the_way") };
+        assert_eq!(
+            drop(stage, heir).await.unwrap(),
+            [
+                "- every privilege of in_the_way in database way_1; what it owns goes to way_heir",
+                "- every privilege of in_the_way in database way_2; what it owns goes to way_heir",
+                "- role in_the_way",
+            ]
+        );
+        assert!(!exists(stage, "in_the_way").await);
+        let owner = "SELECT tableowner::text FROM pg_tables WHERE tablename = 'own'";
+        assert_eq!(stage.texts("way_2", owner).await, ["way_heir"]);
+        // Whoever was signed in is a member of nothing that it was not before.
+        let members = "SELECT m.member::regrole::text FROM pg_auth_members m WHERE m.roleid = 'way_heir'::regrole AND (m.inherit_option OR m.set_option)";
+        assert!(stage.texts("postgres", members).await.is_empty());
+    });
+}
+
+#[test]
+fn privileges_alone_are_revoked_when_asked() {
+    run(async {
+        let stage = Stage::flexible().await;
+        stage.database("revoked", "CREATE TABLE public.t ()").await;
+        make(stage, "only_granted").await;
+        stage
+            .admin(
+                "revoked",
+                "GRANT SELECT ON t TO only_granted; GRANT CONNECT ON DATABASE revoked TO only_granted",
+            )
+            .await;
+        let error = drop(stage, named("only_granted")).await.unwrap_err();
+        assert!(error.hint().unwrap().contains("--revoke"), "{error:?}");
+        drop(stage, Drop { revoke: true, ..named("only_granted") }).await.unwrap();
+        assert!(!exists(stage, "only_granted").await);
+    });
+}
+
+#[test]
+fn some_roles_are_not_dropped() {
+    run(async {
+        let stage = Stage::flexible().await;
+        stage.admin("postgres", "CREATE ROLE local_role").await;
+        let error = drop(stage, named("local_role")).await.unwrap_err();
+        assert!(matches!(error, RolesError::NoSuchRole(_)), "{error:?}");
+        let me = stage.azure.administrator().user_principal_name();
+        let error = drop(stage, named(me)).await.unwrap_err();
+        assert!(matches!(error, RolesError::NotDropped { .. }), "{error:?}");
+    });
+}

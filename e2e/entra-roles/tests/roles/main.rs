@@ -1,0 +1,13 @@
+//! Entra roles: a local Azure's tokens, the real gateway in both flavours, a real PostgreSQL.
+
+#![expect(clippy::unwrap_used, reason = "a test, whose helpers stand outside of test functions")]
+
+mod apply;
+mod create;
+mod drop;
+mod fixture;
+mod labels;
+mod plan;
+mod prune;
+mod random;
+mod single;
