@@ -38,7 +38,8 @@ fn a_principal_with_a_role_is_not_made_an_administrator() {
 
     // Its role has another name than its own.
     let other = id(&cloud, "user-assigned");
-    admin(&format!("pgentra role drop myIdentity && pgentra role create app-rw --object-id {other}")).ok();
+    admin(&format!("pgentra role drop myIdentity --yes && pgentra role create app-rw --object-id {other}"))
+        .ok();
     assert_eq!(server("add myIdentity").fault(5, &[TAKEN]), None);
     let mapped = format!("SELECT count(*) FROM pgaadauth_list_principals(false) WHERE objectid = '{other}'");
     assert_eq!(value(&lab, &cloud, &mapped), "1");
@@ -47,7 +48,7 @@ fn a_principal_with_a_role_is_not_made_an_administrator() {
     assert_eq!(server("remove myVm").fault(2, &["no administrator"]), None);
     on(&lab, &cloud, "vm", "pgentra query -c 'SELECT current_user'").ok();
     // Dropped and added again, as Azure says.
-    admin("pgentra role drop app-rw").ok();
+    admin("pgentra role drop app-rw --yes").ok();
     assert_eq!(server("add myIdentity").json()["kind"], "ServicePrincipal");
     let query = "pgentra query -c 'SELECT pgaadauth_list_principals(true)'";
     on(&lab, &cloud, "aks", query).ok();
@@ -67,7 +68,7 @@ fn a_removed_administrator_is_none_and_can_come_back() {
         on(&lab, &cloud, "client-secret", &script)
     };
     let is_admin = "pgentra query -c 'SELECT pgaadauth_list_principals(true)'";
-    on(&lab, &cloud, "admin", &format!("{is_admin} && pgentra role drop myIdentity")).ok();
+    on(&lab, &cloud, "admin", &format!("{is_admin} && pgentra role drop myIdentity --yes")).ok();
     server("add myIdentity").ok();
     server(&format!("remove {first}")).ok();
     let listed = server("list").json();

@@ -198,7 +198,7 @@ fn a_script_for_psql_has_no_name_that_does_not_show() {
         let refused = stage.pgentra("admin", &words);
         assert_eq!(refused.fault(2, &["touch PWNED", "without --print-sql"]), None);
         assert_shown(&refused.stderr);
-        let done = stage.pgentra("admin", &["role", "drop", &role, "--revoke"]);
+        let done = stage.pgentra("admin", &["role", "drop", &role, "--revoke", "--yes"]);
         assert_shown(done.ok());
     }
     stage.assert_nothing_ran();
@@ -293,7 +293,7 @@ fn a_servers_text_is_shown_and_forges_nothing() {
         &["query", "-d", name, "-c", "SELECT 1"],
         &["query", "-h", name, "-c", "SELECT 1"],
         &["doctor", "-U", name],
-        &["role", "drop", name],
+        &["role", "drop", name, "--yes"],
         &["identity", "find", name],
         &["-vv", "query", "-U", name, "-c", "SELECT 1"],
     ] {

@@ -150,16 +150,20 @@ impl Origin {
 /// What a client wants.
 #[derive(Debug)]
 pub enum Opening {
+    /// A session, with these parameters.
     Startup(StartupMessage),
+    /// That the statement of another session is cancelled.
     Cancel(CancelRequest),
 }
 
 impl<S: Socket> Client<S> {
+    /// A client that was accepted, before anything was read. Sets the socket's options for a long session.
     pub fn new(stream: S, address: S::Address) -> Self {
         stream.prepare();
         Self { transport: Transport::Plain(stream), address, early: Early::default() }
     }
 
+    /// The address or user id of the client's end.
     pub fn address(&self) -> S::Address {
         self.address
     }
@@ -184,6 +188,7 @@ impl<S: Socket> Client<S> {
         }
     }
 
+    /// Whether the connection is inside TLS.
     pub fn is_encrypted(&self) -> bool {
         matches!(self.transport, Transport::Tls(_))
     }

@@ -1,3 +1,5 @@
+//! The limits of one listener.
+
 use std::time::Duration;
 
 /// What one listener takes on. Every number has a default that suits a small server.

@@ -70,6 +70,7 @@ impl Shutdown {
 
 /// Where clients come in.
 pub trait Listen {
+    /// An accepted connection.
     type Socket: Socket;
 
     /// What it is called.

@@ -9,15 +9,25 @@ use pgentra_wire::startup::FirstPacketError;
 
 /// SQLSTATEs of failures that are ours (PostgreSQL documentation, "PostgreSQL Error Codes").
 pub mod sqlstate {
+    /// `sqlclient_unable_to_establish_sqlconnection`.
     pub const UNABLE_TO_CONNECT: &str = "08001";
+    /// `connection_failure`.
     pub const CONNECTION_FAILURE: &str = "08006";
+    /// `protocol_violation`.
     pub const PROTOCOL_VIOLATION: &str = "08P01";
+    /// `feature_not_supported`.
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
+    /// `invalid_authorization_specification`.
     pub const INVALID_AUTHORIZATION: &str = "28000";
+    /// `invalid_password`.
     pub const INVALID_PASSWORD: &str = "28P01";
+    /// `too_many_connections`.
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
+    /// `query_canceled`.
     pub const QUERY_CANCELED: &str = "57014";
+    /// `admin_shutdown`.
     pub const ADMIN_SHUTDOWN: &str = "57P01";
+    /// `cannot_connect_now`.
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
 }
 

@@ -133,15 +133,19 @@ pub async fn hang_up(client: &mut (impl AsyncRead + Unpin)) {
 /// One side of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
+    /// The client's connection to this process.
     Client,
+    /// This process's connection to the server.
     Server,
 }
 
 /// Which side broke, seen from the direction client to server.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
+    /// The client's connection.
     #[error("the client's connection broke")]
     Source(#[source] io::Error),
+    /// The server's connection.
     #[error("the server's connection broke")]
     Sink(#[source] io::Error),
 }

@@ -73,6 +73,7 @@ pub struct Seat {
 }
 
 impl Starting {
+    /// For one listener, within these bounds.
     pub fn new(bounds: Bounds) -> Self {
         Self(Arc::new(Shared { bounds, state: Mutex::default() }))
     }

@@ -14,6 +14,12 @@ const PART: usize = 8 * 1024;
 /// old place first. It is overwritten when it is dropped.
 pub struct SecretBuffer(Zeroizing<Vec<u8>>);
 
+impl Default for SecretBuffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl SecretBuffer {
     /// An empty buffer.
     pub fn new() -> Self {
