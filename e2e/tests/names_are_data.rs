@@ -281,7 +281,7 @@ fn a_servers_text_is_shown_and_forges_nothing() {
         .filter(|line| !line.starts_with(' '))
         .filter_map(|line| line.split(':').next())
         .collect();
-    assert_eq!(beginnings, ["error", "hint"], "{failed:?}");
+    assert_eq!(beginnings, ["error", "hint", "see"], "{failed:?}");
     for shown in ["boo\\x1B]0;errpwn\\x07", "\\u009B", "\\x1B[2Jlook", "\\u202E", "\\x1B[31mred"] {
         assert!(failed.stderr.contains(shown), "{shown}: {failed:?}");
     }

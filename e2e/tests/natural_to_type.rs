@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use e2e::{Done, Flavour, Lab, have};
@@ -102,8 +103,8 @@ fn query_says_what_the_server_notices_and_where_it_stops() {
     assert!(done.stderr.contains("WARNING:  \\x1B]0;pwn\\x07\nHINT:  h\n"), "{done:?}");
     for (sql, place) in [
         ("select 1 frm x", "LINE 1: select 1 frm x\n"),
-        ("select 1;\nselekt 2", "LINE 2: selekt 2\n        ^"),
-        ("select nothing from pg_class", "LINE 1: select nothing from pg_class\n               ^"),
+        ("select 1;\nselekt 2", "  LINE 2: selekt 2\n          ^"),
+        ("select nothing from pg_class", "  LINE 1: select nothing from pg_class\n                 ^"),
     ] {
         let done = query(sql);
         assert_eq!(done.status.code(), Some(REFUSED), "{done:?}");
@@ -436,12 +437,20 @@ fn a_wait_shows_a_sign_of_life() {
         return;
     }
     let lab = Lab::new();
-    // Nobody listens there: tries follow one another with growing waits.
+    // A metadata service that fails each time: tries follow one another with growing waits.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let closed = listener.local_addr().unwrap().port();
-    drop(listener);
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let _ = stream.write_all(
+                b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            );
+        }
+    });
     let mut variables = Variables::new();
-    variables.insert("AZURE_POD_IDENTITY_AUTHORITY_HOST".to_owned(), format!("http://127.0.0.1:{closed}"));
+    variables.insert("AZURE_POD_IDENTITY_AUTHORITY_HOST".to_owned(), format!("http://127.0.0.1:{port}"));
     variables.insert("NO_COLOR".to_owned(), "1".to_owned());
     let words = "pgentra token --source imds --token-timeout 4s";
     let done = on_a_terminal(&lab, &variables, words, "");

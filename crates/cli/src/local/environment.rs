@@ -21,7 +21,7 @@ pub(crate) const INSTANCE: &str = "PGENTRA_LOCAL_INSTANCE";
 
 /// Every variable that some host sets, to be unset where no local cloud runs that could be asked. `NO_PROXY` is not among them:
 /// it may hold more than what a local cloud adds.
-pub(crate) const VARIABLES: [&str; 39] = [
+pub(crate) const VARIABLES: [&str; 40] = [
     NAME,
     FOLDER,
     INSTANCE,
@@ -51,6 +51,7 @@ pub(crate) const VARIABLES: [&str; 39] = [
     "NODE_EXTRA_CA_CERTS",
     "PGDATABASE",
     "PGENTRA_GRAPH_ENDPOINT",
+    "PGENTRA_MANAGEMENT_CA",
     "PGENTRA_MANAGEMENT_ENDPOINT",
     "PGHOST",
     "PGPORT",
