@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds the Debian package and prints its path: deploy/debian/build.sh [PROFILE], release by default.
+# Builds the Debian package and prints its path: deploy/debian/build.sh [PROFILE], dist by default.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-profile=${1:-release}
+profile=${1:-dist}
 folder=$profile
 [ "$profile" != dev ] || folder=debug
 deb=target/tools/bin/cargo-deb

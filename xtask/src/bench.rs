@@ -8,20 +8,20 @@ use anyhow::{Context, Result, ensure};
 
 use crate::test::cargo;
 
-/// Runs the benchmark called `name`, against the release build of `pgentra`.
+/// Runs the benchmark called `name`, against `pgentra` as it is packaged.
 pub(crate) fn run(root: &Path, name: &str, arguments: &[String]) -> Result<()> {
     if name == "proxy" {
         let status = Command::new("bash").arg(root.join("bench/setup.sh")).status()?;
         ensure!(status.success(), "bench/setup.sh failed");
     }
     let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
-    cargo(root, &words(&["build", "--release", "--locked", "--package", "pgentra"]))?;
+    cargo(root, &words(&["build", "--profile", "dist", "--locked", "--package", "pgentra"]))?;
     cargo(
         root,
         &words(&["build", "--release", "--locked", "--manifest-path", "bench/Cargo.toml", "--bin", name]),
     )?;
     let mut command = Command::new(root.join("bench/target/release").join(name));
-    command.arg(root.join("target/release/pgentra")).args(arguments).current_dir(root);
+    command.arg(root.join("target/dist/pgentra")).args(arguments).current_dir(root);
     // The Python SDK takes part where the end-to-end tests have installed it.
     let python = root.join("target/e2e-clients/venv/bin/python");
     if python.is_file() {
