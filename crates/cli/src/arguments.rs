@@ -603,7 +603,7 @@ mod tests {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(
                 !leaf
-                    || help.contains("Example: pgentra")
+                    || help.contains("Example: ") && help.contains("pgentra ")
                     || help.contains("=$(pgentra")
                     || help.contains("eval"),
                 "{}",

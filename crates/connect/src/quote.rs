@@ -81,7 +81,7 @@ pub fn line(text: &str) -> String {
     escaped(text, is_hidden)
 }
 
-/// A text for a person to read that may have several lines: as [`line`], but line feeds and tabs stay.
+/// A text for a person to read that may have several lines: as [`line()`], but line feeds and tabs stay.
 pub fn lines(text: &str) -> String {
     escaped(text, |char| is_hidden(char) && !matches!(char, '\n' | '\t'))
 }

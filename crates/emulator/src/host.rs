@@ -49,13 +49,16 @@ fn is_of_another_site(headers: &HeaderMap) -> bool {
 fn is_ours(door: Door, names: &[String], host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+    let is_named = names.iter().any(|name| name.eq_ignore_ascii_case(bare));
     if let Ok(address) = bare.parse::<IpAddr>() {
-        return address.to_canonical().is_loopback() || door == Door::LinkLocal && address == LINK_LOCAL.ip();
+        let is_own =
+            address.to_canonical().is_loopback() || door == Door::LinkLocal && address == LINK_LOCAL.ip();
+        return is_own || is_named;
     }
     host == "localhost"
         || host.ends_with(".localhost")
         || door == Door::TokenProxy && host == PROXY_NAME
-        || names.iter().any(|name| name.eq_ignore_ascii_case(&host))
+        || is_named
 }
 
 #[cfg(test)]

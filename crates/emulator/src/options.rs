@@ -30,8 +30,8 @@ pub struct Options {
     /// Also answer as a metadata service at the true address, 169.254.169.254 port 80. The address must be on an
     /// interface of this machine, and the process must be allowed to bind the port. Default: no.
     pub link_local: bool,
-    /// Names under which clients may reach the local cloud besides `localhost` and loopback addresses, such as the name
-    /// of a relay in front of it. A request whose `Host` is another name is refused. Default: none.
+    /// Names and addresses under which clients may reach the local cloud besides `localhost` and loopback addresses, such
+    /// as the name of a relay in front of it. A request whose `Host` is another name is refused. Default: none.
     pub host_names: Vec<String>,
     /// Also answer as the agent of an Azure Arc server. Default: no.
     pub arc: Option<AzureArcAgent>,

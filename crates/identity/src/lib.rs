@@ -1,7 +1,7 @@
 //! Where an Azure access token comes from: sources, selection, chain, retry, cache, refresh.
 //!
 //! [`Credential`] is what programs use: it finds the source that applies on this host, asks it, and keeps the token fresh.
-//! Everything it can see of the machine is in a [`System`], so that a test or a local cloud can put it together.
+//! Everything it can see of the machine is in a [`System`](pgentra_system::System), so that a test or a local cloud can put it together.
 //!
 //! # Hosts
 //!

@@ -95,7 +95,7 @@ impl<T: Clone> CancelTable<T> {
     ///
     /// Each request leads to one that is passed on after it came, so that it stops the statement that its client means. With one key
     /// they are passed on one after the other, and all that come meanwhile are passed on as one; with different keys
-    /// [`AT_ONCE`] at the same time.
+    /// `AT_ONCE` at the same time.
     ///
     /// The comparison of keys is that of a hash table with a random seed, so its time tells nothing about a key.
     pub async fn forward_cancel<F: Future>(

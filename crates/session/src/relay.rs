@@ -68,7 +68,7 @@ impl<R: Filter> Filter for Seen<'_, R> {
     }
 }
 
-/// Relays until the server hangs up, the client leaves a session that [`stays`](Rewrite::stays), or one side breaks. `first` is what the server has sent already.
+/// Relays until the server hangs up, the client leaves a session that [`stays`](Filter::stays), or one side breaks. `first` is what the server has sent already.
 ///
 /// A client that closes only its sending side still gets its answers. A server that hangs up, or whose connection breaks, ends
 /// the session after its last bytes were delivered. Neither side of a session that stays is told that it ended, but what was
@@ -125,7 +125,7 @@ where
     relayed.map(|()| first_to_go)
 }
 
-/// Waits for a client that was told that its session is over, but no longer than [`LINGER`].
+/// Waits for a client that was told that its session is over, but no longer than two seconds.
 pub async fn hang_up(client: &mut (impl AsyncRead + Unpin)) {
     let _ = tokio::time::timeout(LINGER, linger(client)).await;
 }

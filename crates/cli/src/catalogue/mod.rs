@@ -7,7 +7,7 @@ use crate::doctor::Check;
 use crate::problem::Blame;
 
 /// The page that explains every failure, a section each; `pgentra doctor --explain` prints from it.
-const PAGE: &str = include_str!("../../../../docs/errors.md");
+const PAGE: &str = include_str!("../../docs/errors.md");
 
 /// What stands before the name of a failure in the page.
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What can be seen of a proxy from outside: numbers, the last problems, who signed in as whom.
 //!
-//! An [`Telemetry`] is for a process, a [`TargetTelemetry`] for one of its targets: an [`AuthProxy`](crate::Injector)
+//! A [`Telemetry`] is for a process, a [`TargetTelemetry`] for one of its targets: an [`AuthProxy`](crate::AuthProxy)
 //! takes one and tells it what happens. Nothing of a token gets here.
 
 mod audit;
