@@ -7,6 +7,7 @@ mod dependencies;
 mod fuzz;
 mod invariants;
 mod names;
+mod package;
 mod seams;
 mod test;
 mod tree;
@@ -20,6 +21,7 @@ fn main() -> Result<()> {
         Chore::Bench { name, arguments } => bench::run(&root, &name, &arguments),
         Chore::Check => check(&root),
         Chore::Fuzz { runs, seed } => fuzz::run(&root, runs, seed),
+        Chore::Package => package::run(&root),
         Chore::Test { arguments } => test::run(&root, &arguments),
     }
 }
@@ -54,6 +56,8 @@ enum Chore {
         #[arg(long, default_value_t = 0)]
         seed: u32,
     },
+    /// Package every crate that may be published, and build each from its package.
+    Package,
     /// Install what the tests need, then run all of them.
     Test {
         /// Passed on to `cargo test`, for example a test's name.
