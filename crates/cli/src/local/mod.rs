@@ -17,13 +17,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use pgentra_connect::quote;
 use pgentra_system::System;
 
-use crate::arguments::{
-    DEFAULT_NAME, Format, Host, Local, LocalClock, LocalEnv, LocalName, LocalStatus, local_name,
-};
-use crate::command::whoami::date;
+use crate::arguments::{Local, LocalClock, LocalEnv, LocalStatus};
+use crate::blame::Blame;
+use crate::options::{DEFAULT_NAME, Format, Host, LocalName, local_name};
 use crate::output;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::problem::{Outcome, Problem};
 use crate::progress;
+use crate::time::date;
 use shell::Shell;
 use status::Status;
 

@@ -12,9 +12,11 @@ use super::cloud::{CloudOptions, LocalCloud};
 use super::control::{self, Control};
 use super::folder;
 use super::status::Status;
-use crate::arguments::{Format, LocalUp};
+use crate::arguments::LocalUp;
+use crate::blame::Blame;
+use crate::options::Format;
 use crate::output;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::problem::{Outcome, Problem};
 use crate::progress::{Progress, STEP};
 
 /// Starts the local cloud and runs it until Ctrl-C, SIGTERM or `pgentra local down`.
