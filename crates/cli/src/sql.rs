@@ -18,6 +18,7 @@ pub(crate) async fn results(session: &Session, sql: &str) -> Outcome<Vec<Stateme
     messages(session, &sql.text).await.map_err(|error| refused(&error, &sql))
 }
 
+/// The same, with the error as the driver has it.
 pub(crate) async fn messages(session: &Session, sql: &str) -> Result<Vec<Statement>, tokio_postgres::Error> {
     let messages = session.client().simple_query(sql).await?;
     let mut statements = Vec::new();
