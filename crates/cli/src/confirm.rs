@@ -4,8 +4,9 @@ use std::io::IsTerminal as _;
 
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
+use crate::blame::Blame;
 use crate::output;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::problem::{Outcome, Problem};
 
 /// Asks once, on a terminal; elsewhere nobody could answer.
 ///

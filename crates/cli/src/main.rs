@@ -1,6 +1,7 @@
 //! `pgentra`: PostgreSQL without passwords, on Azure identities.
 
 mod arguments;
+mod blame;
 mod catalogue;
 mod command;
 mod confirm;
@@ -8,6 +9,7 @@ mod doctor;
 mod grant;
 mod identity;
 mod local;
+mod options;
 mod output;
 mod problem;
 mod progress;
@@ -15,8 +17,10 @@ mod proxy;
 mod quantity;
 mod role;
 mod sign_in;
+mod sql;
 mod table;
 mod text;
+mod time;
 mod usage;
 
 use std::io::IsTerminal as _;
@@ -30,8 +34,9 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use arguments::{Command, definition};
-use problem::{Blame, Outcome, Problem};
-use proxy::LogFormat;
+use blame::Blame;
+use problem::{Outcome, Problem};
+use proxy::{Configuration, LogFormat};
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
@@ -196,7 +201,7 @@ fn man(command: &[String], folder: Option<&Path>) -> Outcome {
 
 fn log_format(system: &System, command: &Command) -> LogFormat {
     match command {
-        Command::Proxy(arguments) => arguments.log_format(system),
+        Command::Proxy(arguments) => Configuration::log_format(system, arguments),
         _ => LogFormat::Text,
     }
 }

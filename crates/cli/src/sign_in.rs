@@ -4,8 +4,9 @@ use pgentra_connect::{Connector, Layers, Session, Target};
 use pgentra_identity::{Credential, Resource, Selector};
 use pgentra_system::System;
 
-use crate::arguments::{Connection, Identity, Server};
-use crate::problem::{Blame, Outcome, Problem};
+use crate::blame::Blame;
+use crate::options::{Connection, Identity, Server};
+use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 
 /// A credential and the resource its tokens are for.

@@ -6,8 +6,9 @@ use clap::FromArgMatches as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::arguments::{Arguments, definition};
+use crate::blame::Blame;
 use crate::command::psql_options;
-use crate::problem::{Blame, Problem};
+use crate::problem::Problem;
 
 /// Reads a command line.
 ///

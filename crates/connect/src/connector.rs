@@ -19,12 +19,13 @@ use crate::error::{ConnectError, ConnectErrorKind};
 use crate::handshake;
 use crate::libpq::LibpqEnvironment;
 use crate::refusal::Refusal;
-use crate::session::{Session, TlsInfo};
+use crate::session::Session;
 use crate::session_attrs::SessionAttrs;
 use crate::signed_in::{SignedIn, Timings};
 use crate::stages::Secured;
 use crate::target::{self, Endpoint, Target};
 use crate::tls;
+use crate::tls_info::TlsInfo;
 use crate::token_state::{TokenIdentity, TokenState};
 
 /// Opens sessions to one target with tokens of one credential. Share it: TLS sessions are resumed between connections,

@@ -1,7 +1,7 @@
 //! The words a connection is described with: libpq's (PostgreSQL, "Parameter Key Words" and "Environment Variables").
 
 use crate::error::ConnectError;
-use crate::layers::Origin;
+use crate::origin::Origin;
 use crate::quote;
 
 /// What a keyword's value decides here.

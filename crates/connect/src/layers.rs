@@ -1,13 +1,11 @@
 //! Everything somebody said about a connection, in the order in which it counts.
 
-use std::fmt;
-use std::path::PathBuf;
-
 use pgentra_system::{Env, Files};
 
 use crate::conninfo::{self, Pairs};
 use crate::error::ConnectError;
 use crate::keyword::{self, DBNAME, SERVICE, SERVICEFILE};
+use crate::origin::Origin;
 use crate::{service_connector, service_file};
 
 /// Everything somebody said about a connection. The first layer that names a keyword decides it:
@@ -34,29 +32,6 @@ const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
-
-/// Where a setting was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Origin {
-    /// The positional argument.
-    Positional,
-    /// A flag.
-    Flag,
-    /// A variable of libpq, such as `PGHOST`.
-    Variable(String),
-    /// A service file.
-    ServiceFile {
-        /// The file.
-        path: PathBuf,
-        /// The name of the service in it.
-        service: String,
-    },
-    /// A variable of Azure's Service Connector.
-    ServiceConnector(&'static str),
-    /// Nobody named it.
-    Default,
-}
 
 #[derive(Debug, Clone, Default)]
 struct Layer(Vec<Setting>);
@@ -157,39 +132,11 @@ impl Layers {
     }
 }
 
-impl Origin {
-    /// How the value of `keyword` that was found here is taken away: a command, or where to edit what.
-    pub(crate) fn remedy(&self, keyword: &str) -> String {
-        match self {
-            Origin::Variable(variable) => format!("unset {variable}"),
-            Origin::ServiceConnector(variable) => format!("unset {variable}"),
-            Origin::ServiceFile { path, service } => {
-                format!("remove {keyword} from [{service}] in {}", path.display())
-            }
-            Origin::Positional | Origin::Flag => format!("leave {keyword} out of the connection string"),
-            Origin::Default => format!("set {keyword}"),
-        }
-    }
-}
-
 impl Layer {
     /// Within a layer the last one counts, as with libpq.
     fn set(&mut self, setting: Setting) {
         self.0.retain(|known| known.keyword != setting.keyword);
         self.0.push(setting);
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::Positional => f.write_str("the connection string"),
-            Origin::Flag => f.write_str("a flag"),
-            Origin::Variable(variable) => f.write_str(variable),
-            Origin::ServiceConnector(variable) => f.write_str(variable),
-            Origin::ServiceFile { path, service } => write!(f, "[{service}] in {}", path.display()),
-            Origin::Default => f.write_str("the default"),
-        }
     }
 }
 

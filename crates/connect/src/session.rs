@@ -6,7 +6,6 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use rustls::{CommonState, HandshakeKind};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode as DriverSslMode;
@@ -18,6 +17,7 @@ use crate::cancel::Canceller;
 use crate::error::ConnectError;
 use crate::resume::Resumed;
 use crate::signed_in::SignedIn;
+use crate::tls_info::TlsInfo;
 
 /// A session that is signed in, over verified TLS. Dropping it ends it.
 ///
@@ -34,14 +34,6 @@ pub struct Session {
 
 /// What is done with a notice.
 type OnNotice = Box<dyn Fn(&DbError) + Send + Sync>;
-
-/// What TLS was agreed on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsInfo {
-    version: String,
-    cipher: String,
-    resumed: bool,
-}
 
 impl Session {
     /// The client to run statements with.
@@ -155,38 +147,5 @@ impl fmt::Debug for Session {
             .field("tls", &self.tls)
             .field("address", &self.address)
             .finish_non_exhaustive()
-    }
-}
-
-impl TlsInfo {
-    /// The version, such as `TLSv1.3`.
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
-    /// The cipher suite, such as `TLS13_AES_256_GCM_SHA384`.
-    pub fn cipher(&self) -> &str {
-        &self.cipher
-    }
-
-    /// Whether an earlier TLS session was resumed, which saves the server's signature.
-    pub fn resumed(&self) -> bool {
-        self.resumed
-    }
-
-    pub(crate) fn of(connection: &CommonState) -> TlsInfo {
-        let version = connection.protocol_version().and_then(|version| version.as_str());
-        let cipher = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
-        TlsInfo {
-            version: version.unwrap_or("unknown").replace('_', "."),
-            cipher: cipher.unwrap_or("unknown").to_owned(),
-            resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
-        }
-    }
-}
-
-impl fmt::Display for TlsInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}{}", self.version, self.cipher, if self.resumed { ", resumed" } else { "" })
     }
 }

@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 
 use crate::cancel::Canceller;
 use crate::handshake::Ready;
-use crate::session::TlsInfo;
 use crate::stream::TlsStream;
+use crate::tls_info::TlsInfo;
 use crate::token_state::TokenIdentity;
 
 /// A session that is signed in and ready, as a stream over verified TLS: for whoever relays. Dropping it ends it.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use crate::session::TlsInfo;
 use crate::stream::TlsStream;
+use crate::tls_info::TlsInfo;
 
 /// Verified TLS with a server that has not been told yet who comes. Dropping it closes the connection.
 pub struct Secured<S = TcpStream> {

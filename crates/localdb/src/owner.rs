@@ -5,7 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::process::SEARCH_PATH;
+/// What the server's programs and the shell may find; our own environment may hold secrets and `PG*` variables.
+pub(crate) const SEARCH_PATH: &str = "/usr/bin:/bin:/usr/sbin:/sbin";
 
 /// The user that the server runs as, where that is another one than ours.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,10 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
 use crate::janitor::{Farewell, Janitor};
-use crate::owner::Owner;
-
-/// What the server's programs and the shell may find; our own environment may hold secrets and `PG*` variables.
-pub(crate) const SEARCH_PATH: &str = "/usr/bin:/bin:/usr/sbin:/sbin";
+use crate::owner::{Owner, SEARCH_PATH};
 
 /// One program of the server, to be run in the folder.
 #[derive(Debug)]

@@ -169,7 +169,7 @@ fn of_token(kind: TokenErrorKind) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::Blame;
+    use crate::blame::Blame;
 
     #[test]
     fn every_kind_is_in_the_catalogue() {

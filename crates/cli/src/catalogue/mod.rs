@@ -3,8 +3,8 @@
 
 mod kinds;
 
+use crate::blame::Blame;
 use crate::doctor::Check;
-use crate::problem::Blame;
 
 /// The page that explains every failure, a section each; `pgentra doctor --explain` prints from it.
 const PAGE: &str = include_str!("../../docs/errors.md");

@@ -8,7 +8,8 @@ use pgentra_connect::Connector;
 use pgentra_system::System;
 
 use crate::arguments::{Exec, Psql};
-use crate::problem::{Blame, Outcome, Problem};
+use crate::blame::Blame;
+use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 use crate::sign_in;
 

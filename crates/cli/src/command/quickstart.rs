@@ -4,13 +4,14 @@ use pgentra_gateway::Flavour;
 use pgentra_system::System;
 use serde::Serialize;
 
-use crate::arguments::{FixedPlaces, Format, Host, Quickstart};
-use crate::command::query;
+use crate::arguments::Quickstart;
 use crate::local::cloud::{CloudOptions, LocalCloud, SERVER_NAME};
 use crate::local::{folder, up};
+use crate::options::{FixedPlaces, Format, Host};
 use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress::Progress;
+use crate::sql;
 use crate::text::{Text, bold, faint, text};
 
 /// The role that the article creates.
@@ -151,7 +152,7 @@ impl Article<'_> {
         let session = connector.connect().await?;
         let mut said = None;
         for statement in &sql {
-            let results = query::results(&session, statement).await?;
+            let results = sql::results(&session, statement).await?;
             said = results.first().and_then(|result| result.value()).map(str::to_owned).or(said);
         }
         session.close().await?;
@@ -196,7 +197,7 @@ impl Article<'_> {
         };
         let connector = self.cloud.connector(Host::Vm, Some(&user))?;
         let session = connector.connect().await?;
-        let results = query::results(&session, "SELECT version()").await?;
+        let results = sql::results(&session, "SELECT version()").await?;
         let version = results.first().and_then(|result| result.value()).unwrap_or_default().to_owned();
         session.close().await?;
         self.step(Step {

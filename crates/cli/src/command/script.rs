@@ -8,7 +8,8 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_pars
 use pgentra_system::System;
 use tokio::io::AsyncReadExt as _;
 
-use crate::problem::{Blame, Outcome, Problem};
+use crate::blame::Blame;
+use crate::problem::{Outcome, Problem};
 
 /// The longest file that is read: it is kept in memory and sent as one message.
 const FILE_LIMIT: usize = 64 * 1024 * 1024;

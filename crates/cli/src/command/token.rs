@@ -5,10 +5,12 @@ use pgentra_system::System;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::arguments::{Format, Token};
-use crate::command::whoami::unix;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::arguments::Token;
+use crate::blame::Blame;
+use crate::options::Format;
+use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
+use crate::time::unix;
 use crate::{output, sign_in};
 
 /// Prints an access token on stdout.

@@ -1,16 +1,18 @@
 //! `pgentra whoami`: which identity is this, and what its token says of itself.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use pgentra_connect::{quote, role_candidates};
 use pgentra_identity::{AccessToken, Credential, TokenKind, UnverifiedClaims, Verdict};
 use pgentra_system::System;
 use serde::Serialize;
 
-use crate::arguments::{Format, Whoami};
+use crate::arguments::Whoami;
+use crate::options::Format;
 use crate::problem::Outcome;
 use crate::progress::waiting;
 use crate::text::{Text, bold, faint, text};
+use crate::time::{date, unix};
 use crate::{output, sign_in};
 
 /// Gets a token and prints whose it is.
@@ -173,17 +175,6 @@ impl Claims {
     }
 }
 
-/// A time as seconds since 1970; before that, 0.
-pub(crate) fn unix(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-/// Seconds since 1970 as a date and time, in UTC.
-pub(crate) fn date(seconds: u64) -> String {
-    let date = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    date.map(|date| date.to_string()).unwrap_or_else(|| seconds.to_string())
-}
-
 /// A date and time, and how far away it is.
 fn expiry(seconds: u64, now: SystemTime) -> String {
     let date = date(seconds);
@@ -196,7 +187,7 @@ fn expiry(seconds: u64, now: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
 

@@ -2,6 +2,7 @@
 //!
 //! It walks the chain with the code that signs in, and stops where that would: every finding is one that happened.
 
+mod azure_name;
 mod check;
 mod redact;
 mod render;
@@ -17,10 +18,12 @@ use std::io::IsTerminal as _;
 
 use pgentra_system::System;
 
-use crate::arguments::{Connection, Doctor, Format, Identity};
+use crate::arguments::Doctor;
+use crate::blame::Blame;
 use crate::catalogue::Finding;
+use crate::options::{Connection, Format, Identity};
 use crate::output;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 use crate::proxy::meant;
 pub(crate) use check::Check;

@@ -4,15 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 
 use pgentra_connect::quote;
 use pgentra_connect::{ConnectError, ConnectErrorKind, Connector, Session, SslMode, role_candidates};
-use pgentra_identity::{AccessToken, Cloud, Refreshed, UnverifiedClaims};
+use pgentra_identity::{AccessToken, Refreshed, UnverifiedClaims};
 use pgentra_system::System;
 use tokio::net::TcpStream;
 
+use super::azure_name::{azure_server, cloud_of};
 use super::check::Check;
 use super::report::{Report, Stage, Stop};
 use super::settings::Settings;
 use crate::catalogue::Finding;
-use crate::command::whoami::{date, unix};
+use crate::time::{date, unix};
 
 /// A connection, and to what.
 struct Reached {
@@ -57,19 +58,6 @@ pub(crate) async fn check(
     query(system, &session, report).await?;
     mapping(&session, token, report).await;
     Ok(())
-}
-
-/// The cloud of a server's name.
-pub(crate) fn cloud_of(host: &str) -> Option<Cloud> {
-    let host = host.to_ascii_lowercase();
-    let is_below = |suffix: &str| host.strip_suffix(suffix).is_some_and(|name| name.ends_with('.'));
-    Cloud::ALL.into_iter().find(|cloud| is_below(cloud.host_suffix()))
-}
-
-/// The server's name, as az wants it, if it is one of Azure's.
-pub(crate) fn azure_server(host: &str) -> Option<&str> {
-    cloud_of(host)?;
-    host.split('.').next()
 }
 
 /// The first host that has an address which answers, as a sign-in takes it.
@@ -378,20 +366,6 @@ mod tests {
             ("2603::1", "public"),
         ] {
             assert_eq!(kind_of(address.parse().unwrap()), kind, "{address}");
-        }
-    }
-
-    #[test]
-    fn a_server_of_azure_is_known_by_its_name() {
-        for (host, cloud, server) in [
-            ("My-Server.postgres.database.azure.com", Some(Cloud::Public), Some("My-Server")),
-            ("x.private.postgres.database.azure.com", Some(Cloud::Public), Some("x")),
-            ("x.postgres.database.chinacloudapi.cn", Some(Cloud::China), Some("x")),
-            ("postgres.database.azure.com", None, None),
-            ("xpostgres.database.azure.com", None, None),
-            ("localhost", None, None),
-        ] {
-            assert_eq!((cloud_of(host), azure_server(host)), (cloud, server), "{host}");
         }
     }
 

@@ -4,11 +4,12 @@ use pgentra_connect::{Connector, Origin, Target};
 use pgentra_identity::{Credential, Resource, SourceName, Verdict};
 use pgentra_system::System;
 
+use super::azure_name::azure_server;
 use super::check::Check;
 use super::redact::Redactor;
 use super::report::{Report, Stage, Stop};
-use crate::arguments::{Connection, Identity};
 use crate::catalogue::Finding;
+use crate::options::{Connection, Identity};
 use crate::problem::Problem;
 use crate::sign_in;
 
@@ -57,7 +58,7 @@ fn tell_target(target: Target, report: &mut Report, redactor: &mut Redactor) -> 
     for endpoint in target.endpoints() {
         redactor.add("host", &endpoint.host);
         // Hints name the server as az does.
-        if let Some(server) = super::server::azure_server(&endpoint.host) {
+        if let Some(server) = azure_server(&endpoint.host) {
             redactor.add("host", server);
         }
         if let Some(address) = endpoint.address {

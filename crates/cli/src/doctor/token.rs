@@ -8,14 +8,14 @@ use pgentra_connect::role_candidates;
 use pgentra_identity::{AccessToken, Cloud, TokenKind, UnverifiedClaims};
 use pgentra_system::System;
 
+use super::azure_name::cloud_of;
 use super::check::Check;
 use super::redact::Redactor;
 use super::report::{Report, Stage};
-use super::server::cloud_of;
 use super::settings::Settings;
-use crate::arguments::Identity;
 use crate::catalogue::Finding;
-use crate::command::whoami::{date, unix};
+use crate::options::Identity;
+use crate::time::{date, unix};
 
 /// Clocks of machines that are kept right differ by milliseconds, and Entra forgives five minutes.
 const CLOCKS_AGREE: Duration = Duration::from_secs(120);

@@ -1,8 +1,8 @@
 use clap::Args;
 use pgentra_roles::RoleName;
 
-use crate::arguments::{Identity, Output, Server};
 use crate::identity::Azure;
+use crate::options::{Identity, Output, Server};
 
 /// Arguments of `pgentra grant`.
 #[derive(Debug, Args)]

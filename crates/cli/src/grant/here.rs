@@ -10,8 +10,8 @@ use pgentra_system::http::Request;
 use serde_json::Value;
 
 use super::role::Database;
-use crate::command::query;
 use crate::problem::Outcome;
+use crate::sql;
 
 /// A metadata service answers within milliseconds, if there is one.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -51,6 +51,6 @@ pub(super) async fn sign_in(
     let credential =
         Credential::builder(system.clone()).source(SourceName::Imds).selector(selector).build()?;
     let session = Connector::new(target, credential, cloud.postgres_resource())?.connect().await?;
-    query::results(&session, "SELECT current_user").await?;
+    sql::results(&session, "SELECT current_user").await?;
     Ok(session.close().await?)
 }

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod here;
+mod ids;
 mod role;
 
 use std::time::Duration;
@@ -15,31 +16,22 @@ use pgentra_system::System;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::arguments::{Connection, Format};
+use crate::blame::Blame;
 use crate::confirm::confirmed;
 use crate::identity::{self, azure};
+use crate::options::{Connection, Format};
 use crate::output;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 use crate::sign_in;
 use crate::text::{Text, bold, text};
 pub(crate) use arguments::Grant;
-use role::Database;
+use ids::Ids;
+use role::{DEFAULT_PORT, Database};
 
 /// A new principal is not known everywhere in Entra at once: so often it is looked for, and so far apart.
 const LOOKS: usize = 10;
 const APART: Duration = Duration::from_secs(3);
-
-/// The port that needs no `-p`.
-const DEFAULT_PORT: u16 = 5432;
-
-/// A principal, as a role is mapped to it.
-#[derive(Clone, Copy, Debug)]
-struct Ids {
-    object_id: Uuid,
-    /// What Single Server maps; known for a user-assigned identity, else asked of the tenant.
-    client_id: Option<Uuid>,
-}
 
 /// All that is known before anything is changed.
 struct Grounds {

@@ -4,11 +4,15 @@ use pgentra_connect::{Connector, quote};
 use pgentra_roles::{Change, Flavour, Kind, NewRole, Options, Plan, RoleName, Roles, RolesError, RolesFile};
 use uuid::Uuid;
 
-use super::Ids;
-use crate::problem::{Blame, Outcome, Problem};
+use super::ids::Ids;
+use crate::blame::Blame;
+use crate::problem::{Outcome, Problem};
 
 /// The database in which principals are managed.
 const PRINCIPALS: &str = "postgres";
+
+/// The port that needs no `-p`.
+pub(super) const DEFAULT_PORT: u16 = 5432;
 
 /// A server, with an administrator who signs in to it.
 pub(super) struct Database {
@@ -36,7 +40,7 @@ impl Database {
 
     /// The port where clients connect.
     pub(super) fn port(&self) -> u16 {
-        self.connector.target().endpoints().first().map_or(super::DEFAULT_PORT, |endpoint| endpoint.port)
+        self.connector.target().endpoints().first().map_or(DEFAULT_PORT, |endpoint| endpoint.port)
     }
 
     /// The user name that signs in as the role. Single Server wants the server's name behind it: as the administrator gave it.

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::arguments::{Identity, Output};
+use crate::options::{Identity, Output};
 
 /// `pgentra identity …`.
 #[derive(Debug, Subcommand)]

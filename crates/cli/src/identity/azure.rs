@@ -7,8 +7,9 @@ use pgentra_identity::Credential;
 use pgentra_system::System;
 
 use super::arguments::Azure;
-use crate::arguments::Identity;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::blame::Blame;
+use crate::options::Identity;
+use crate::problem::{Outcome, Problem};
 use crate::sign_in;
 
 /// Resource Manager in the subscription that is meant.

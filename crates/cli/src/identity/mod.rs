@@ -10,9 +10,10 @@ use pgentra_connect::quote;
 use pgentra_system::System;
 use uuid::Uuid;
 
-use crate::arguments::Format;
+use crate::blame::Blame;
+use crate::options::Format;
 use crate::output;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 use arguments::{AdminChange, AdminList, Assign, Find, PrincipalType, ServerAdmin, Show};
 pub(crate) use arguments::{Azure, IdentityCommand};

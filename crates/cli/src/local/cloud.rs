@@ -22,14 +22,14 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::administrators::{self, Database};
-use super::environment::{self, CloudFiles};
-use super::folder;
+use super::environment::{self, CloudFiles, CloudView};
+use super::folder::{self, write};
 use super::keys::PublishedKeys;
 use super::pod::Pod;
-use crate::arguments::{FixedPlaces, Host, LocalDatabase};
-use crate::command::query;
+use crate::options::{FixedPlaces, Host, LocalDatabase};
 use crate::problem::{Outcome, Problem};
 use crate::progress::Progress;
+use crate::sql;
 
 /// The name of the server in this cloud: what Single Server users write behind the `@`.
 pub(crate) const SERVER_NAME: &str = "mydemoserver";
@@ -150,7 +150,7 @@ impl LocalCloud {
             (application.name(), application.object_id(), application.client_id()),
         ] {
             for statement in self.role_statements(role, object_id, client_id) {
-                query::results(&session, &statement).await?;
+                sql::results(&session, &statement).await?;
             }
         }
         Ok(session.close().await?)
@@ -225,9 +225,14 @@ impl LocalCloud {
         &self.pod
     }
 
-    /// Whether the metadata service's own address answers too.
-    pub(crate) fn is_link_local(&self) -> bool {
-        self.is_link_local
+    /// What environments are made of.
+    pub(crate) fn view(&self) -> CloudView<'_> {
+        CloudView {
+            azure: &self.azure,
+            folder: self.folder(),
+            port: self.port,
+            is_link_local: self.is_link_local,
+        }
     }
 
     /// The time in this cloud.
@@ -266,7 +271,7 @@ impl LocalCloud {
 
     /// The world of a program on `host`: its environment, this machine's files and clock.
     fn system_of(&self, host: Host) -> System {
-        let variables = environment::of(host, self);
+        let variables = environment::of(host, &self.view());
         System::builder().env(Env::from_map(variables)).files(pgentra_system::Files::real()).build()
     }
 }
@@ -374,22 +379,6 @@ async fn listen(port: u16) -> Outcome<(TcpListener, u16)> {
         Problem::ours("cannot listen for PostgreSQL clients", error)
             .hint("give another --port, or 0 for any free one")
     })
-}
-
-/// Writes a file of the cloud's folder, for this user alone, in one step for its readers.
-pub(super) fn write(file: &Path, text: &str) -> Outcome {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let fresh = file.with_extension("new");
-    let written = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| std::fs::rename(&fresh, file));
-    written.map_err(|error| Problem::ours("cannot write into the local cloud's folder", error))
 }
 
 /// A role's name as the article writes it where PostgreSQL takes it so, quoted elsewhere.

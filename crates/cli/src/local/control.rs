@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::folder;
 use super::status::Status;
-use crate::command::whoami::unix;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::blame::Blame;
+use crate::problem::{Outcome, Problem};
+use crate::time::unix;
 
 /// A request is a word and a number; nothing longer is read.
 const LONGEST_REQUEST: u64 = 32;

@@ -8,9 +8,8 @@ use pgentra_emulator::LocalAzure;
 use pgentra_system::Env;
 use secrecy::ExposeSecret;
 
-use super::cloud::LocalCloud;
-use crate::arguments::Host;
 use crate::identity::azure::MANAGEMENT_CA;
+use crate::options::Host;
 
 /// Names the local cloud that an environment is set up for.
 pub(crate) const NAME: &str = "PGENTRA_LOCAL";
@@ -64,6 +63,17 @@ pub(crate) const VARIABLES: [&str; 40] = [
     "SYSTEM_OIDCREQUESTURI",
 ];
 
+/// What of a local cloud an environment names.
+pub(crate) struct CloudView<'a> {
+    pub(crate) azure: &'a LocalAzure,
+    /// The folder of the local cloud.
+    pub(crate) folder: &'a Path,
+    /// PostgreSQL's port, as clients see it.
+    pub(crate) port: u16,
+    /// Whether the metadata service's own address answers too.
+    pub(crate) is_link_local: bool,
+}
+
 /// The files of a local cloud that programs read.
 pub(crate) struct CloudFiles {
     /// The local authority's certificate.
@@ -115,23 +125,23 @@ impl Host {
 }
 
 /// The variables of every host that this cloud can be.
-pub(crate) fn all(cloud: &LocalCloud) -> BTreeMap<String, BTreeMap<String, String>> {
+pub(crate) fn all(cloud: &CloudView<'_>) -> BTreeMap<String, BTreeMap<String, String>> {
     let hosts = Host::value_variants().iter();
-    let there = hosts.filter(|host| **host != Host::AzureArc || cloud.azure().arc().is_some());
+    let there = hosts.filter(|host| **host != Host::AzureArc || cloud.azure.arc().is_some());
     there.map(|host| (host.name(), of(*host, cloud))).collect()
 }
 
 /// Everything that libpq, the Azure SDKs and pgentra need on `host`.
-pub(crate) fn of(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
+pub(crate) fn of(host: Host, cloud: &CloudView<'_>) -> BTreeMap<String, String> {
     let mut variables = libpq(host, cloud);
     let mut set = |name: &str, value: &str| drop(variables.insert(name.to_owned(), value.to_owned()));
-    let azure = cloud.azure();
+    let azure = cloud.azure;
     match host {
         // Where the service has its own address, SDKs take that.
-        Host::Vm if cloud.is_link_local() => {}
+        Host::Vm if cloud.is_link_local => {}
         Host::Vm => set(METADATA, azure.metadata_url()),
         Host::UserAssigned => {
-            if !cloud.is_link_local() {
+            if !cloud.is_link_local {
                 set(METADATA, azure.metadata_url());
             }
             set("AZURE_CLIENT_ID", &azure.user_assigned().client_id().to_string());
@@ -162,7 +172,7 @@ pub(crate) fn of(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
         Host::Admin => {
             set("MSI_ENDPOINT", azure.cloud_shell());
             // It talks to Resource Manager and Graph.
-            let certificate = CloudFiles::new(cloud.folder()).certificate.display().to_string();
+            let certificate = CloudFiles::new(cloud.folder).certificate.display().to_string();
             set("SSL_CERT_FILE", &certificate);
             set("REQUESTS_CA_BUNDLE", &certificate);
         }
@@ -200,31 +210,31 @@ pub(crate) fn unproxied(
 const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
 /// What names the server and the role.
-fn libpq(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
-    let certificate = CloudFiles::new(cloud.folder()).certificate.display().to_string();
+fn libpq(host: Host, cloud: &CloudView<'_>) -> BTreeMap<String, String> {
+    let certificate = CloudFiles::new(cloud.folder).certificate.display().to_string();
     [
         ("PGHOST", "localhost"),
-        ("PGPORT", &cloud.port().to_string()),
+        ("PGPORT", &cloud.port.to_string()),
         ("PGDATABASE", "postgres"),
-        ("PGUSER", host.role(cloud.azure())),
+        ("PGUSER", host.role(cloud.azure)),
         ("PGSSLMODE", "verify-full"),
         ("PGSSLROOTCERT", &certificate),
         // Node.js adds it to its own roots; only programs that talk to the local authority need it.
         ("NODE_EXTRA_CA_CERTS", &certificate),
         // Resource Manager and Graph alone: other programs of this shell trust what they trusted before.
         (MANAGEMENT_CA, &certificate),
-        ("PGENTRA_MANAGEMENT_ENDPOINT", cloud.azure().resource_manager()),
-        ("PGENTRA_GRAPH_ENDPOINT", cloud.azure().graph()),
-        ("AZURE_SUBSCRIPTION_ID", &cloud.azure().subscription().to_string()),
+        ("PGENTRA_MANAGEMENT_ENDPOINT", cloud.azure.resource_manager()),
+        ("PGENTRA_GRAPH_ENDPOINT", cloud.azure.graph()),
+        ("AZURE_SUBSCRIPTION_ID", &cloud.azure.subscription().to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into()
 }
 
 /// What a host needs whose tokens come from Entra's token endpoint.
-fn at_entra(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
-    let azure = cloud.azure();
-    let places = CloudFiles::new(cloud.folder());
+fn at_entra(host: Host, cloud: &CloudView<'_>) -> BTreeMap<String, String> {
+    let azure = cloud.azure;
+    let places = CloudFiles::new(cloud.folder);
     let (certificate, tenant) = (places.certificate.display().to_string(), azure.tenant().to_string());
     let client = match host {
         Host::ClientSecret | Host::ClientCertificate => azure.application().client_id(),

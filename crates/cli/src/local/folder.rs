@@ -8,7 +8,8 @@ use pgentra_connect::quote;
 use pgentra_localdb::Janitor;
 use pgentra_system::Env;
 
-use crate::problem::{Blame, Outcome, Problem};
+use crate::blame::Blame;
+use crate::problem::{Outcome, Problem};
 
 /// What the folder of the Arc agent takes.
 const AS_ROOT: &str = "--arc takes root, because clients read the agent's keys nowhere else";
@@ -101,6 +102,22 @@ pub(crate) fn arc_keys(agent: &Janitor) -> PathBuf {
 
 fn cannot_make(folder: &Path, error: &std::io::Error) -> Problem {
     Problem::new(Blame::Ours, format!("cannot make the folder {}: {error}", folder.display()))
+}
+
+/// Writes a file of the cloud's folder, for this user alone, in one step for its readers.
+pub(super) fn write(file: &Path, text: &str) -> Outcome {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let fresh = file.with_extension("new");
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| std::fs::rename(&fresh, file));
+    written.map_err(|error| Problem::ours("cannot write into the local cloud's folder", error))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod administrators;
 pub(crate) mod cloud;
+mod command_line;
 pub(crate) mod control;
 pub(crate) mod environment;
 pub(crate) mod folder;
@@ -14,16 +15,16 @@ pub(crate) mod up;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pgentra_connect::quote;
 use pgentra_system::System;
 
-use crate::arguments::{
-    DEFAULT_NAME, Format, Host, Local, LocalClock, LocalEnv, LocalName, LocalStatus, local_name,
-};
-use crate::command::whoami::date;
+use crate::arguments::{Local, LocalClock, LocalEnv, LocalStatus};
+use crate::blame::Blame;
+use crate::options::{DEFAULT_NAME, Format, Host, LocalName, local_name};
 use crate::output;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::problem::{Outcome, Problem};
 use crate::progress;
+use crate::time::date;
+use command_line::{command, restart};
 use shell::Shell;
 use status::Status;
 
@@ -139,27 +140,4 @@ async fn running(system: &System, name: &LocalName) -> Outcome<Status> {
 fn none_runs(name: &str) -> Problem {
     Problem::new(Blame::Usage, format!("no local cloud `{name}` runs"))
         .hint(format!("start one: {} --detach", command("up", name)))
-}
-
-/// The command of `pgentra local` that means the cloud of this name.
-fn command(command: &str, name: &str) -> String {
-    match name {
-        "default" => format!("pgentra local {command}"),
-        name => format!("pgentra local {command} --name {}", quote::shell_word(name)),
-    }
-}
-
-/// What to type to use a cloud that runs.
-fn entry(name: &str) -> String {
-    format!("eval \"$({})\" && pgentra query -c 'SELECT current_user'", command("env", name))
-}
-
-/// What stops a cloud and starts it again as it is, with `more` of what `pgentra local up` takes.
-fn restart(description: &Status, more: &str) -> String {
-    let name = &description.name;
-    let flavour = match description.flavour.as_str() {
-        "flexible" => String::new(),
-        flavour => format!(" --flavour {flavour}"),
-    };
-    format!("{} && {}{flavour}{more} --detach", command("down", name), command("up", name))
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use pgentra_emulator::LocalAzure;
 use secrecy::ExposeSecret;
 
-use super::cloud::write;
 use super::environment::CloudFiles;
+use super::folder::write;
 use crate::problem::{Outcome, Problem};
 
 /// How often the files are written anew; the tokens in them live an hour, as a kubelet's do.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use clap::ValueEnum;
 use pgentra_system::Env;
 
-use crate::problem::{Blame, Outcome, Problem};
+use crate::blame::Blame;
+use crate::problem::{Outcome, Problem};
 
 /// A language in which variables are set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -8,7 +8,8 @@ use pgentra_system::System;
 
 use super::control;
 use super::environment::{FOLDER, INSTANCE, NAME};
-use crate::problem::{Blame, Outcome, Problem};
+use crate::blame::Blame;
+use crate::problem::{Outcome, Problem};
 
 /// A local cloud answers within milliseconds. One that takes longer is busy, and not gone.
 const ANSWER_TIME: Duration = Duration::from_secs(1);

@@ -82,7 +82,7 @@ impl Status {
         let administrator = azure.administrator();
         let application = azure.application();
         let instance = Uuid::new_v4().to_string();
-        let mut environments = environment::all(cloud);
+        let mut environments = environment::all(&cloud.view());
         for variables in environments.values_mut() {
             let folder = cloud.folder().display().to_string();
             for (variable, value) in [

@@ -9,12 +9,15 @@ use tokio::process::ChildStderr;
 use tokio_util::sync::CancellationToken;
 
 use super::cloud::{CloudOptions, LocalCloud};
+use super::command_line::{self, entry};
 use super::control::{self, Control};
 use super::folder;
 use super::status::Status;
-use crate::arguments::{Format, LocalUp};
+use crate::arguments::LocalUp;
+use crate::blame::Blame;
+use crate::options::Format;
 use crate::output;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::problem::{Outcome, Problem};
 use crate::progress::{Progress, STEP};
 
 /// Starts the local cloud and runs it until Ctrl-C, SIGTERM or `pgentra local down`.
@@ -25,8 +28,8 @@ pub(crate) async fn run(system: &System, arguments: LocalUp) -> Outcome {
         return Err(Problem::new(Blame::Usage, format!("a local cloud `{name}` runs already")).hint(
             format!(
                 "use it: {}; stop it: {}; or give this one another name with --name",
-                super::entry(name),
-                super::command("down", name)
+                entry(name),
+                command_line::command("down", name)
             ),
         ));
     }
@@ -65,8 +68,8 @@ async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
         Format::Text => {
             output::say(description.text());
             let name = &arguments.name.name;
-            output::say(&format!("ready; in another terminal: {}", super::entry(name)));
-            output::say(&format!("Ctrl-C or `{}` stops it", super::command("down", name)));
+            output::say(&format!("ready; in another terminal: {}", entry(name)));
+            output::say(&format!("Ctrl-C or `{}` stops it", command_line::command("down", name)));
         }
         // One line, so that a program can wait for it.
         Format::Json => {
@@ -142,8 +145,8 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
             let found = control::status(folder).await?;
             output::say(found.map(|description| description.text()).unwrap_or_default());
             let name = &arguments.name.name;
-            output::say(&format!("ready; next: {}", super::entry(name)));
-            output::say(&format!("`{}` stops it", super::command("down", name)));
+            output::say(&format!("ready; next: {}", entry(name)));
+            output::say(&format!("`{}` stops it", command_line::command("down", name)));
             Ok(())
         }
     }

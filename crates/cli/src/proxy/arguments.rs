@@ -2,15 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::error::Error;
-use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
-use pgentra_system::System;
+use clap::{Args, Subcommand};
 
-use super::configuration::Configuration;
-use super::keys::{KEYS, Key};
-use super::settings::LogFormat;
+use super::flags::Flags;
 use super::wait::Wait;
-use crate::arguments::{Format, Identity, Server};
+use crate::options::{Format, Server};
 
 /// Arguments of `pgentra proxy`.
 #[derive(Debug, Default, Args)]
@@ -54,41 +50,4 @@ pub(crate) enum ProxyCommand {
         /// The role, as clients name it.
         role: String,
     },
-}
-
-impl Proxy {
-    /// How it writes its log.
-    pub(crate) fn log_format(&self, system: &System) -> LogFormat {
-        Configuration::log_format(system, self)
-    }
-}
-
-/// The flags of all keys, as they were given.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Flags(pub(crate) Vec<(&'static Key, Vec<String>)>);
-
-impl Args for Flags {
-    fn augment_args(command: Command) -> Command {
-        let elsewhere = Identity::augment_args(Command::new("elsewhere"));
-        KEYS.iter().fold(command, |command, key| command.arg(key.argument(&elsewhere)))
-    }
-
-    fn augment_args_for_update(command: Command) -> Command {
-        Self::augment_args(command)
-    }
-}
-
-impl FromArgMatches for Flags {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        let given = |key: &'static Key| {
-            let values = matches.get_many::<String>(key.name)?;
-            Some((key, values.cloned().collect()))
-        };
-        Ok(Self(KEYS.iter().filter_map(given).collect()))
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
-    }
 }

@@ -10,8 +10,8 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::configuration::{Configuration, Configured};
-use crate::arguments::Format;
 use crate::catalogue::Finding;
+use crate::options::Format;
 use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;

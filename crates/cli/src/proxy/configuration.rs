@@ -11,7 +11,7 @@ use pgentra_system::System;
 
 use super::arguments::Proxy;
 use super::client_auth::{self, Fault, WatchedFiles};
-use super::diff::EffectiveSettings;
+use super::effective_settings::EffectiveSettings;
 use super::file::{self, Written, WrittenTarget};
 use super::inherited::Inherited;
 use super::keys::{Form, KEYS, Key};
@@ -20,7 +20,7 @@ use super::listen_addr::ListenAddr;
 use super::problems::Problems;
 use super::settings::{LogFormat, Process, Target};
 use super::word;
-use crate::arguments::Identity;
+use crate::options::Identity;
 use crate::problem::Outcome;
 use crate::sign_in;
 

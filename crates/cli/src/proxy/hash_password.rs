@@ -7,8 +7,9 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use crate::blame::Blame;
 use crate::output;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::problem::{Outcome, Problem};
 
 /// Longer than anybody's password.
 const LENGTH: usize = 1024;

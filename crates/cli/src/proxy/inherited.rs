@@ -11,7 +11,8 @@ use pgentra_session::UnixSocket;
 use pgentra_system::Env;
 
 use super::listen_addr::ListenAddr;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::blame::Blame;
+use crate::problem::{Outcome, Problem};
 
 /// The sockets, in the order of their units. They stay with the process: one that a configuration does without can be
 /// wanted by the next.

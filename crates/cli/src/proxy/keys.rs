@@ -5,11 +5,13 @@ use std::ops::RangeInclusive;
 
 use clap::{Arg, ArgAction};
 
-use super::layer::PREFIX;
 use super::listen_addr::ListenAddr;
 use super::raw_value::RawValue;
 use super::settings::{Process, Target};
-use crate::arguments::{self, TOKEN_TIMEOUTS};
+use crate::options::{self, TOKEN_TIMEOUTS};
+
+/// How our variables begin.
+pub(crate) const PREFIX: &str = "PGENTRA_";
 
 /// With none everybody would be refused; more than this are a slip of the finger.
 const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
@@ -426,7 +428,7 @@ pub(crate) const KEYS: &[Key] = &[
         help: None,
         excludes: &["token_command"],
         set: Set::Target(|target, given| {
-            target.identity.source = Some(given.read(arguments::source)?);
+            target.identity.source = Some(given.read(options::source)?);
             target.identity.token_command = None;
             Ok(())
         }),
@@ -453,7 +455,7 @@ pub(crate) const KEYS: &[Key] = &[
         help: None,
         excludes: &[],
         set: Set::Target(|target, given| {
-            given.read(arguments::tenant).map(|value| target.identity.tenant = Some(value))
+            given.read(options::tenant).map(|value| target.identity.tenant = Some(value))
         }),
     },
     Key {
@@ -464,7 +466,7 @@ pub(crate) const KEYS: &[Key] = &[
         help: None,
         excludes: &[],
         set: Set::Target(|target, given| {
-            given.read(arguments::cloud).map(|value| target.identity.cloud = value)
+            given.read(options::cloud).map(|value| target.identity.cloud = value)
         }),
     },
     Key {
@@ -555,7 +557,7 @@ mod tests {
     use pgentra_connect::{connection_keywords, is_connection_keyword};
 
     use super::*;
-    use crate::arguments::Identity;
+    use crate::options::Identity;
 
     #[test]
     fn no_key_is_also_a_word_of_libpqs_or_of_a_cluster() {

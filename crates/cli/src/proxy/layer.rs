@@ -5,14 +5,12 @@ use std::path::PathBuf;
 
 use pgentra_system::Env;
 
-use super::arguments::Flags;
-use super::keys::{Form, KEYS, Key, Set};
+use super::flags::Flags;
+use super::keys::{Form, KEYS, Key, PREFIX, Set};
 use super::problems::Problems;
 use super::raw_value::RawValue;
 use super::settings::{Process, Target};
 
-/// How our variables begin.
-pub(crate) const PREFIX: &str = "PGENTRA_";
 /// Variables of ours that are no keys.
 const OTHERS: [&str; 5] = ["config", "log", "local", "local_folder", "local_instance"];
 

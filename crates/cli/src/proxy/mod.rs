@@ -6,7 +6,9 @@ mod client_auth;
 mod configuration;
 mod console;
 mod diff;
+mod effective_settings;
 mod file;
+mod flags;
 mod greeting;
 mod hash_password;
 mod inherited;
@@ -25,6 +27,7 @@ mod wait;
 mod word;
 
 pub(crate) use arguments::Proxy;
+pub(crate) use configuration::Configuration;
 pub(crate) use layer::meant;
 pub(crate) use serve::run;
 pub(crate) use settings::LogFormat;

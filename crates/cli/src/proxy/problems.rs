@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::fmt::{self, Display};
 
-use crate::problem::{Blame, Problem};
+use crate::blame::Blame;
+use crate::problem::Problem;
 
 /// What is wrong with a configuration.
 #[derive(Debug, Default)]

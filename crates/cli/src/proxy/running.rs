@@ -12,12 +12,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::configuration::{Configuration, Configured};
-use super::diff::{self, EffectiveSettings};
+use super::diff;
+use super::effective_settings::EffectiveSettings;
 use super::greeting;
 use super::inherited::Inherited;
 use super::listen_addr::ListenAddr;
 use super::settings::Process;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::blame::Blame;
+use crate::problem::{Outcome, Problem};
 
 /// Targets that fail of which the status line tells why; the status page has all of them.
 const FAILURES_SHOWN: usize = 3;

@@ -10,7 +10,7 @@ use pgentra_proxy::Drain;
 use pgentra_proxy::{SERVER_LIFETIME, WARM_MAX_AGE};
 
 use super::listen_addr::ListenAddr;
-use crate::arguments::Identity;
+use crate::options::Identity;
 
 /// What holds for the process.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::settings::{self, AuditPlace};
-use crate::problem::{Blame, Outcome, Problem};
+use crate::blame::Blame;
+use crate::problem::{Outcome, Problem};
 
 /// Says who signed in as whom: for the proxy's own user alone.
 const AUDIT_MODE: u32 = 0o600;

@@ -8,7 +8,8 @@ use pgentra_system::System;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::listen_addr::ListenAddr;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::blame::Blame;
+use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 use crate::quantity;
 

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use pgentra_roles::{Kind, RoleName};
 
-use crate::arguments::{Connection, Identity, Output};
+use crate::options::{Connection, Identity, Output};
 
 /// What `-d` is good for where roles are managed.
 const DATABASE: &str = "Not needed: Entra roles are read and changed in the database postgres";

@@ -11,10 +11,11 @@ use pgentra_roles::{NewRole, Options, Prune, RolesFile, Server};
 use pgentra_system::System;
 use tokio::io::AsyncReadExt as _;
 
-use crate::arguments::{Connection, Format, Identity};
+use crate::blame::Blame;
 use crate::confirm::confirmed;
 use crate::identity::azure::trusting;
-use crate::problem::{Blame, Outcome, Problem};
+use crate::options::{Connection, Format, Identity};
+use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 use crate::{output, sign_in};
 

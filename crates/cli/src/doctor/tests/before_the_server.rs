@@ -9,8 +9,8 @@ use pgentra_system::{Clock, Env, System, SystemClock};
 
 use super::fake::Fake;
 use super::stage::Stage;
-use crate::arguments::Host;
-use crate::command::whoami::unix;
+use crate::options::Host;
+use crate::time::unix;
 
 /// A port of loopback at which nobody listens.
 const NOBODY: u16 = 1;

@@ -7,7 +7,7 @@ use pgentra_gateway::Flavour;
 use super::before_the_server::token;
 use super::fake::{CLEARTEXT, Fake, MD5, READY, SCRAM, Script, Trust, error, outdated};
 use super::stage::{Expected, Stage, Try};
-use crate::arguments::Host;
+use crate::options::Host;
 
 /// A port of loopback at which nobody listens.
 const NOBODY: u16 = 1;

@@ -9,11 +9,12 @@ use tempfile::TempDir;
 
 use super::super::report::{Outcome, Report};
 use super::super::{Printed, examine, render};
-use crate::arguments::{Arguments, Command, FixedPlaces, Host, LocalDatabase};
-use crate::command::query;
+use crate::arguments::{Arguments, Command};
 use crate::local::cloud::{CloudOptions, LocalCloud};
 use crate::local::environment;
+use crate::options::{FixedPlaces, Host, LocalDatabase};
 use crate::progress::Progress;
+use crate::sql;
 use pgentra_gateway::Flavour;
 
 /// What is found: nothing, or one finding, as `link: finding`.
@@ -53,7 +54,7 @@ impl Stage {
     /// A program on this host.
     pub(super) fn on(&self, host: Host) -> Try {
         Try {
-            variables: environment::of(host, &self.cloud),
+            variables: environment::of(host, &self.cloud.view()),
             arguments: Vec::new(),
             clock_behind: Duration::ZERO,
             processes: Processes::none(),
@@ -101,7 +102,7 @@ impl Stage {
     /// As the Entra administrator.
     pub(super) async fn administer(&self, sql: &str) {
         let session = self.cloud.connector(Host::Admin, None).unwrap().connect().await.unwrap();
-        query::results(&session, sql).await.unwrap();
+        sql::results(&session, sql).await.unwrap();
         session.close().await.unwrap();
     }
 

@@ -1,0 +1,265 @@
+//! The options that several commands share.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+use pgentra_gateway::Flavour;
+use pgentra_identity::{Cloud, SourceName};
+
+use crate::quantity;
+
+/// A metadata service that restarts is back within 70 seconds (Microsoft: how-to-use-vm-token); and a few more.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(80);
+/// The range of `--token-timeout`, in seconds.
+pub(crate) const TOKEN_TIMEOUTS: std::ops::RangeInclusive<u64> = 1..=3600;
+
+/// The local cloud whose name nobody gives.
+pub(crate) const DEFAULT_NAME: &str = "default";
+
+/// Which of several local clouds.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LocalName {
+    /// Name of the local cloud, where several run at once. Default: PGENTRA_LOCAL, which `local env` sets, else default.
+    #[arg(long, default_value = "", hide_default_value = true, value_parser = local_name_or_none)]
+    pub(crate) name: String,
+}
+
+/// The PostgreSQL of a local cloud.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LocalDatabase {
+    /// Which Azure product to behave as: flexible (Flexible Server) or single (Single Server, as in the article).
+    #[arg(long, default_value = "flexible", value_name = "FLAVOUR", value_parser = flavour(), ignore_case = true)]
+    pub(crate) flavour: Flavour,
+    /// Use the PostgreSQL installed in this folder instead of the embedded one.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) postgres: Option<PathBuf>,
+}
+
+/// What can only be had at its own place on the machine, which takes privileges.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct FixedPlaces {
+    /// Also answer at 169.254.169.254:80. The address must be on the loopback interface, which takes root or a network namespace.
+    #[arg(long)]
+    pub(crate) link_local: bool,
+    /// Also be the agent of an Azure Arc server. Its folder /var/opt/azcmagent must not be there yet; to make it takes root.
+    #[arg(long)]
+    pub(crate) arc: bool,
+}
+
+/// The Azure host that `pgentra local env` imitates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Host {
+    /// A virtual machine with a system-assigned identity.
+    Vm,
+    /// The same machine, with its user-assigned identity.
+    UserAssigned,
+    /// App Service, Functions or Container Apps.
+    AppService,
+    /// A pod with workload identity.
+    Aks,
+    /// A pod with workload identity through an identity binding's token proxy.
+    AksBinding,
+    /// A Service Fabric application.
+    ServiceFabric,
+    /// An Azure Machine Learning compute.
+    AzureMl,
+    /// A workflow at GitHub.
+    GithubActions,
+    /// A job at Azure Pipelines.
+    AzurePipelines,
+    /// A server connected through Azure Arc; needs `pgentra local up --arc`.
+    AzureArc,
+    /// An application with a client secret.
+    ClientSecret,
+    /// An application with a certificate.
+    ClientCertificate,
+    /// The Entra administrator of the server, a person at a Cloud Shell.
+    Admin,
+}
+
+/// Which identity, and which tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Args)]
+#[command(next_help_heading = "Identity")]
+pub(crate) struct Identity {
+    /// Client (application) id of a user-assigned identity. Default: AZURE_CLIENT_ID, else the host's own identity.
+    #[arg(long, value_name = "GUID", group = "selector")]
+    pub(crate) client_id: Option<String>,
+    /// Object (principal) id of a user-assigned identity.
+    #[arg(long, value_name = "GUID", group = "selector")]
+    pub(crate) object_id: Option<String>,
+    /// Resource Manager id of a user-assigned identity.
+    #[arg(long, value_name = "ID", group = "selector")]
+    pub(crate) resource_id: Option<String>,
+    /// Where the token comes from, instead of finding out: imds, app-service, app-service-2017, azure-arc, service-fabric,
+    /// cloud-shell, azure-ml, workload-identity, github-actions, azure-pipelines, client-secret, client-certificate,
+    /// azure-cli or azure-developer-cli.
+    #[arg(long, value_name = "NAME", value_parser = source)]
+    pub(crate) source: Option<SourceName>,
+    /// A shell command that prints a token, or JSON as az does, as the source. It finds what the token is for in PGENTRA_RESOURCE.
+    #[arg(long, value_name = "CMD", conflicts_with_all = ["source", "selector"])]
+    pub(crate) token_command: Option<String>,
+    /// Entra tenant, a GUID or a domain name. Default: AZURE_TENANT_ID, where the source needs one.
+    #[arg(long, value_name = "TENANT", value_parser = tenant)]
+    pub(crate) tenant: Option<String>,
+    /// The Azure cloud: public, usgov or china.
+    #[arg(long, default_value = "public", value_name = "CLOUD", value_parser = cloud)]
+    pub(crate) cloud: Cloud,
+    /// The resource (or scope) to ask a token for, instead of the cloud's PostgreSQL.
+    #[arg(long, value_name = "URI")]
+    pub(crate) resource: Option<String>,
+    /// Give up on a token after this time: 90s, 5m, or a bare number of seconds. A metadata service that restarts may need 70 s
+    #[arg(long, value_name = "TIME", default_value = "80s", value_parser = token_timeout, allow_negative_numbers = true)]
+    pub(crate) token_timeout: Duration,
+}
+
+impl Identity {
+    /// The same without a selector or a command, for one of them to be set.
+    pub(crate) fn select(&mut self) -> &mut Self {
+        (self.client_id, self.object_id, self.resource_id, self.token_command) = (None, None, None, None);
+        self
+    }
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            client_id: None,
+            object_id: None,
+            resource_id: None,
+            source: None,
+            token_command: None,
+            tenant: None,
+            cloud: Cloud::default(),
+            resource: None,
+            token_timeout: TOKEN_TIMEOUT,
+        }
+    }
+}
+
+/// Which server, role and database: named as in psql.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Connection {
+    /// A connection URI or a conninfo string, as psql takes it.
+    #[arg(value_name = "CONNINFO")]
+    pub(crate) conninfo: Option<String>,
+    #[command(flatten)]
+    pub(crate) server: Server,
+}
+
+/// The flags with which psql names server, role and database.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Server {
+    /// Server name. Default: PGHOST.
+    #[arg(short = 'h', long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+    /// Port. Default: PGPORT, else 5432.
+    #[arg(short = 'p', long, value_name = "PORT")]
+    pub(crate) port: Option<String>,
+    /// Role to sign in as. Default: PGUSER.
+    #[arg(short = 'U', long, value_name = "ROLE")]
+    pub(crate) username: Option<String>,
+    /// Database. Default: PGDATABASE, else the role's name.
+    #[arg(short = 'd', long, value_name = "NAME")]
+    pub(crate) dbname: Option<String>,
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Output {
+    /// Form of the result on stdout.
+    #[arg(short, long, value_enum, default_value_t = Format::Text, value_name = "FORMAT", ignore_case = true)]
+    pub(crate) output: Format,
+}
+
+/// Forms of a result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs: stable, one document.
+    Json,
+}
+
+fn flavour() -> impl TypedValueParser<Value = Flavour> {
+    PossibleValuesParser::new(["flexible", "single"]).try_map(|text| text.parse::<Flavour>())
+}
+
+fn token_timeout(text: &str) -> Result<Duration, String> {
+    quantity::time_within(text, TOKEN_TIMEOUTS)
+}
+
+/// A token source by its name, in whatever case.
+pub(crate) fn source(text: &str) -> Result<SourceName, String> {
+    text.to_ascii_lowercase().parse().map_err(|_| {
+        let names: Vec<_> = SourceName::ALL
+            .iter()
+            .filter(|name| **name != SourceName::Exec)
+            .map(|name| name.as_str())
+            .collect();
+        format!("is one of {}, not `{text}`", names.join(", "))
+    })
+}
+
+/// An Azure cloud by its name, in whatever case.
+pub(crate) fn cloud(text: &str) -> Result<Cloud, String> {
+    text.to_ascii_lowercase().parse().map_err(|_| format!("is public, usgov or china, not `{text}`"))
+}
+
+/// A GUID or a domain name (RFC 1035: 253 characters at most).
+pub(crate) fn tenant(text: &str) -> Result<String, String> {
+    let is_name = (1..=253).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
+    if is_name {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("takes a GUID or a domain name such as contoso.onmicrosoft.com, not `{text}`"))
+    }
+}
+
+/// A name that can be a folder: letters, digits, `-` and `_`, at most 32, so that socket paths stay short.
+pub(crate) fn local_name(text: &str) -> Result<String, String> {
+    let fits = (1..=32).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    if fits { Ok(text.to_owned()) } else { Err("1 to 32 letters, digits, `-` or `_`".to_owned()) }
+}
+
+fn local_name_or_none(text: &str) -> Result<String, String> {
+    if text.is_empty() { Ok(String::new()) } else { local_name(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_local_clouds_are_plain() {
+        assert!(local_name("single-2").is_ok());
+        for bad in ["", "a/b", "..", "ä", &"x".repeat(33)] {
+            assert!(local_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_are_taken_in_any_case() {
+        assert_eq!(source("IMDS"), Ok(SourceName::Imds));
+        assert_eq!(cloud("USGov"), Ok(Cloud::UsGov));
+        let error = source("imsd").unwrap_err();
+        assert!(error.contains("imds, app-service") && !error.contains("exec"), "{error}");
+        assert!(cloud("mars").is_err());
+    }
+
+    #[test]
+    fn a_tenant_is_a_guid_or_a_domain_name() {
+        for good in ["contoso.onmicrosoft.com", "00000000-1111-2222-3333-444444444444", "organizations"] {
+            assert_eq!(tenant(good), Ok(good.to_owned()));
+        }
+        for bad in ["", "a b", "a/b", "a?b", "ä.example", &"x".repeat(254)] {
+            assert!(tenant(bad).is_err(), "{bad}");
+        }
+    }
+}
