@@ -233,7 +233,6 @@ fn a_variable_that_is_in_the_way_is_unset_by_the_hint() {
     for setting in [
         "PGCHANNELBINDING=require",
         "PGREQUIREAUTH=scram-sha-256",
-        "PGTARGETSESSIONATTRS=leader",
         "PGLOADBALANCEHOSTS=random",
         "PGGSSENCMODE=require",
         "PGSSLCERTMODE=require",
@@ -432,7 +431,7 @@ fn a_token_command_that_prints_something_else_is_told_why() {
         assert_eq!(failed.fault(3, &["in quotes", "-o tsv"]), None, "{printed}");
     }
     let failed = token("exit 3");
-    assert!(failed.stderr.contains("exit code 3\n"), "{failed:?}");
+    assert!(failed.stderr.contains("exit code 3 and said nothing\n"), "{failed:?}");
     assert_eq!(failed.fault(3, &["by hand"]), None);
     // Its arguments may be secrets.
     let failed = token("false hunter2");
