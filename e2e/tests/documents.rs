@@ -6,15 +6,20 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use e2e::{Flavour, Lab, have};
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 13] = [
     "README.md",
     "docs/commands.md",
     "docs/local.md",
     "docs/proxy.md",
+    "docs/proxy-configure.md",
+    "docs/proxy-authenticate.md",
+    "docs/proxy-pooling.md",
+    "docs/proxy-operate.md",
+    "docs/proxy-observe.md",
     "docs/identity.md",
     "docs/recipes.md",
     "docs/kubernetes.md",
@@ -42,7 +47,7 @@ const EXCEPTIONS: &[(&str, &str, Expected, &str)] = &[
     ("docs/local.md", "export PGPASSWORD=", Elsewhere, "article.rs runs the commands of the article"),
     ("docs/local.md", "psql -h localhost", Elsewhere, "article.rs runs the commands of the article"),
     ("docs/local.md", "PGPASSWORD=$OLD psql", Code(2), "the token has expired"),
-    ("docs/proxy.md", "curl -X POST", Elsewhere, "it asks a running proxy"),
+    ("docs/proxy-pooling.md", "curl -X POST", Elsewhere, "it asks a running proxy"),
     ("docs/proxy.md", "psql 'host=127.0.0.1 port=6432", Elsewhere, "it asks a running proxy"),
     ("docs/commands.md", "pgentra grant myVm", Code(2), "it asks, and there is no terminal"),
     (
@@ -178,7 +183,7 @@ fn lay_out(names: &Page<'_>) {
     fs::write(home.join("etc/tls.key"), key.serialize_pem()).unwrap();
     fs::set_permissions(home.join("etc/tls.key"), fs::Permissions::from_mode(0o600)).unwrap();
     // the first configuration of each page
-    for (page, file) in [("docs/proxy.md", "etc/proxy.toml"), ("docs/roles.md", "roles.toml")] {
+    for (page, file) in [("docs/proxy-configure.md", "etc/proxy.toml"), ("docs/roles.md", "roles.toml")] {
         let found = blocks(&text(page));
         let first = found.iter().find(|block| block.language == "toml").unwrap();
         fs::write(home.join(file), names.typed(&first.lines.join("\n"))).unwrap();
@@ -254,7 +259,7 @@ fn every_command_of_the_pages_runs() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// The configurations of the page are ones that a proxy takes.
+/// The proxy accepts every configuration on its pages.
 #[test]
 fn every_configuration_of_the_proxy_is_valid() {
     let lab = Lab::new();
@@ -264,9 +269,10 @@ fn every_configuration_of_the_proxy_is_valid() {
     let password = lab.pgentra(&["proxy", "hash-password", "app"]).input("secret\n").done().ok().to_owned();
     fs::write(home.join("etc/users"), password).unwrap();
     fs::set_permissions(home.join("etc/users"), fs::Permissions::from_mode(0o600)).unwrap();
-    let found = blocks(&text("docs/proxy.md"));
+    let pages = PAGES.iter().filter(|page| page.starts_with("docs/proxy"));
+    let found: Vec<Block> = pages.flat_map(|page| blocks(&text(page))).collect();
     let configurations: Vec<_> = found.iter().filter(|block| block.language == "toml").collect();
-    assert!(!configurations.is_empty());
+    assert!(configurations.len() >= 3, "{} configurations were found", configurations.len());
     let file = home.join("etc/proxy.toml");
     for block in configurations {
         let mut content = names.typed(&block.lines.join("\n"));
@@ -278,4 +284,76 @@ fn every_configuration_of_the_proxy_is_valid() {
         let done = lab.pgentra(&words).done();
         assert!(done.status.success(), "{done:?}\n{content}");
     }
+}
+
+/// The Markdown files of the root folder and of `docs/`.
+fn markdown_files() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let files =
+        [root.clone(), root.join("docs")].into_iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    let paths = files.map(|file| file.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|it| it == "md")).collect()
+}
+
+/// The lines of a Markdown text that are not in a fenced block.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_fenced = false;
+    text.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_fenced ^= is_fence;
+        !is_fenced && !is_fence
+    })
+}
+
+/// The anchors that GitHub gives to the headings of a Markdown text.
+fn anchors(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for line in prose(text) {
+        let title = line.trim_start_matches('#');
+        let level = line.len() - title.len();
+        let Some(title) = title.strip_prefix(' ').filter(|_| (1..=6).contains(&level)) else { continue };
+        // The text of a link is a part of the title, its address is not.
+        let title: String = title.split("](").enumerate().fold(String::new(), |title, (index, part)| {
+            let part = if index == 0 { part } else { part.split_once(')').map_or(part, |it| it.1) };
+            title + part
+        });
+        let is_kept = |letter: &char| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_');
+        let anchor =
+            title.trim().to_lowercase().chars().filter(is_kept).collect::<String>().replace(' ', "-");
+        let same = found.iter().filter(|it| **it == anchor).count();
+        found.push(anchor.clone());
+        if same > 0 {
+            found.push(format!("{anchor}-{same}"));
+        }
+    }
+    found
+}
+
+/// The addresses of the links of a Markdown text, except those of other sites.
+fn links(text: &str) -> Vec<String> {
+    let text = prose(text).collect::<Vec<_>>().join("\n");
+    let addresses = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|it| it.0);
+    addresses.filter(|it| !it.contains("://") && !it.starts_with("mailto:")).map(str::to_owned).collect()
+}
+
+/// Every link leads to a file of the tree, and to a heading of the file if the link names one.
+#[test]
+fn no_link_is_dead() {
+    let mut faults = Vec::new();
+    let mut count = 0;
+    for page in markdown_files() {
+        for link in links(&fs::read_to_string(&page).unwrap()) {
+            count += 1;
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            let is_dead = !target.exists()
+                || !anchor.is_empty()
+                    && !anchors(&fs::read_to_string(&target).unwrap()).iter().any(|it| it == anchor);
+            if is_dead {
+                faults.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(count > 50, "no more than {count} links were found");
+    assert!(faults.is_empty(), "links to nothing:\n{}", faults.join("\n"));
 }

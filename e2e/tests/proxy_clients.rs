@@ -442,7 +442,7 @@ fn the_tests_of_asyncpg() {
     }
 }
 
-/// The chain of `docs/proxy.md`: application, PgBouncer in transaction mode, pgentra, server.
+/// The chain of `docs/proxy-pooling.md`: application, PgBouncer in transaction mode, pgentra, server.
 #[test]
 fn behind_pgbouncer() {
     if !have(&["psql", "pgbouncer", "postgresql"]) {

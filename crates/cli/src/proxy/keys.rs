@@ -68,7 +68,7 @@ pub(crate) enum Set {
     Target(fn(&mut Target, &RawValue<'_>) -> Result<(), String>),
 }
 
-/// Every key. To add one: a field in `settings.rs` and an entry here; then `docs/proxy.md` (a test says which line).
+/// Every key. To add one: a field in `settings.rs` and an entry here; then `docs/proxy-configure.md` (a test says which line).
 pub(crate) const KEYS: &[Key] = &[
     Key {
         name: "listen",
@@ -584,7 +584,7 @@ mod tests {
         }
     }
 
-    /// The table in `docs/proxy.md`, as it has to be.
+    /// The table in `docs/proxy-configure.md`, as it has to be.
     fn table() -> String {
         let elsewhere = Identity::augment_args(clap::Command::new("elsewhere"));
         let mut table =
@@ -613,8 +613,8 @@ mod tests {
     fn the_documentation_has_every_key() {
         let table = table();
         assert!(
-            include_str!("../../../../docs/proxy.md").contains(&table),
-            "docs/proxy.md needs this table:\n{table}"
+            include_str!("../../../../docs/proxy-configure.md").contains(&table),
+            "docs/proxy-configure.md needs this table:\n{table}"
         );
     }
 

@@ -416,8 +416,8 @@ mod tests {
     fn the_documentation_has_every_metric() {
         let table = table();
         assert!(
-            include_str!("../../../../docs/proxy.md").contains(&table),
-            "docs/proxy.md needs this table:\n{table}"
+            include_str!("../../../../docs/proxy-observe.md").contains(&table),
+            "docs/proxy-observe.md needs this table:\n{table}"
         );
     }
 
