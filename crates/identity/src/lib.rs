@@ -38,7 +38,8 @@
 //! the refresh: a failure is retried after 30 s, then doubling, and shows in [`Credential::health`].
 //!
 //! ```no_run
-//! use pgentra_identity::{Cloud, Credential, System};
+//! use pgentra_identity::{Cloud, Credential};
+//! use pgentra_system::System;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let credential = Credential::builder(System::real()).build()?;

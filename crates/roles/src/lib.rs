@@ -3,7 +3,8 @@
 //! ```no_run
 //! use pgentra_roles::{Options, Plan, RolesFile, Server};
 //! use pgentra_connect::{Connector, Layers, Target};
-//! use pgentra_identity::{Cloud, Credential, System};
+//! use pgentra_identity::{Cloud, Credential};
+//! use pgentra_system::System;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let world = System::real();
