@@ -19,7 +19,6 @@ mod namespace;
 mod proxy;
 mod run;
 mod secrecy;
-mod wait;
 
 pub use binary::{example, example_with, pgentra};
 pub use client::{client, have};
@@ -28,7 +27,6 @@ pub use lab::{Lab, User};
 pub use namespace::Namespace;
 pub use proxy::Proxy;
 pub use run::{Done, Run};
-pub use wait::until;
 
 /// The resource of Azure Database for PostgreSQL, as a query string writes it.
 pub const RESOURCE: &str = "https%3A%2F%2Fossrdbms-aad.database.windows.net";

@@ -3,9 +3,11 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc::TryRecvError;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use eventually::eventually_blocking;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::Lab;
@@ -66,13 +68,18 @@ impl<'lab> Proxy<'lab> {
 
     /// Waits for a line that has this in it, and returns it.
     pub fn await_line(&self, words: &str) -> String {
-        loop {
-            match self.lines.recv_timeout(LIMIT) {
-                Ok(line) if line.contains(words) => return line,
-                Ok(_) => {}
-                Err(_) => panic!("the proxy did not say {words:?} but:\n{}", self.said()),
+        eventually_blocking(LIMIT, &format!("the proxy says {words:?}"), || {
+            loop {
+                match self.lines.try_recv() {
+                    Ok(line) if line.contains(words) => return Ok(line),
+                    Ok(_) => {}
+                    Err(TryRecvError::Empty) => return Err(Log(self.said())),
+                    Err(TryRecvError::Disconnected) => {
+                        panic!("the proxy ended and did not say {words:?} but:\n{}", self.said())
+                    }
+                }
             }
-        }
+        })
     }
 
     /// Everything that it said so far.
@@ -130,3 +137,12 @@ impl Drop for Proxy<'_> {
 
 /// A second on an idle machine; it drains for five seconds where a client stays.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// The log of a proxy, line by line in a failure.
+struct Log(String);
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n{}", self.0)
+    }
+}

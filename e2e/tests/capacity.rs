@@ -8,11 +8,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use e2e::{Cloud, Flavour, Lab, Proxy, have, until};
+use e2e::{Cloud, Flavour, Lab, Proxy, have};
+use eventually::{DEADLINE, eventually_blocking};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
-
-/// Long enough for a machine that has other things to do; a client that is kept out would wait longer.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 fn address(text: &str) -> SocketAddr {
     text.trim_start_matches("http://").trim_end_matches('/').parse().unwrap()
@@ -126,7 +124,7 @@ fn a_probe_is_answered_whatever_else_is_connected() {
     let proxy =
         lab.proxy([], &[&arguments[..], &["--token-command", "exit 1", "-h", "localhost"]].concat(), 1);
     let said = |what: &str| {
-        until("the listener is up", || proxy.said().contains(what));
+        eventually_blocking(DEADLINE, "the listener is up", || proxy.said().contains(what));
         let said = proxy.said();
         address(said.split(what).nth(1).unwrap().split_whitespace().next().unwrap())
     };
@@ -163,7 +161,7 @@ fn clients_that_are_gone_are_not_too_many() {
     for _ in 0..300 {
         drop(connection(to, &start("app")));
     }
-    until("those that are gone are let go", || files(&proxy) <= before + 4);
+    eventually_blocking(DEADLINE, "those that are gone are let go", || files(&proxy) <= before + 4);
     let answer = told(connection(to, &start("app")));
     assert!(!answer.contains("53300") && answer.contains("C28000"), "{answer:?}");
     drop(proxy);
@@ -193,9 +191,9 @@ fn only_clients_are_waited_for() {
     let conninfo = format!("host=127.0.0.1 port={} user={} dbname=postgres", proxy.port(), vm["PGUSER"]);
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'psql'";
     let psql = || lab.program(&["psql", "-XAtwc", sql, &conninfo]).done().ok().trim().parse::<u32>().unwrap();
-    until("sessions are ready", || psql() >= 3);
+    eventually_blocking(DEADLINE, "sessions are ready", || psql() >= 3);
     let admin = address(proxy.said().split("admin on ").nth(1).unwrap().split_whitespace().next().unwrap());
-    until("no client is left", || {
+    eventually_blocking(DEADLINE, "no client is left", || {
         let metrics = told(connection(admin, b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"));
         let open = metrics.lines().find(|line| line.starts_with("pgentra_proxy_sessions_open{")).unwrap();
         open.split(" ").nth(1).unwrap().parse::<f64>().unwrap() == 0.0

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use e2e::{Flavour, Lab, User, have};
+use eventually::{DEADLINE, eventually_blocking};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
@@ -216,10 +217,10 @@ fn a_local_cloud_leaves_nothing() {
         let pid = cloud.pid();
         std::thread::scope(|scope| {
             let session = scope.spawn(|| session.done());
-            while !runs_query(&folder) {
+            eventually_blocking(DEADLINE, "the server runs the query", || {
                 assert!(!session.is_finished(), "the query ended by itself");
-                std::thread::yield_now();
-            }
+                runs_query(&folder)
+            });
             kill_process(pid, signal).unwrap();
             let status = cloud.ended();
             assert_eq!(status.success(), signal != Signal::KILL, "{signal:?}: {status}");

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use e2e::{Cloud, Flavour, Lab, Proxy, have, until};
+use e2e::{Cloud, Flavour, Lab, Proxy, have};
+use eventually::{DEADLINE, eventually_blocking};
 
 /// Something that the administrator changes while a session waits for a client. `{r}` is a role and a database, of its own
 /// for each case; `{map}` creates the role.
@@ -129,7 +130,9 @@ impl<'lab> Stage<'lab> {
     }
 
     fn await_kept(&self, number: usize) {
-        until("a session that waits", || self.metric("pgentra_proxy_sessions_ready{") == number.to_string());
+        eventually_blocking(DEADLINE, "a session that waits", || {
+            self.metric("pgentra_proxy_sessions_ready{") == number.to_string()
+        });
     }
 
     fn close(&self, database: &str) -> String {

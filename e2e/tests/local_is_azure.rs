@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use e2e::{Cloud, Done, Flavour, Lab, client, have};
+use eventually::{DEADLINE, eventually_blocking};
 
 /// A shell on a host of the cloud.
 fn on<'a>(lab: &'a Lab, cloud: &Cloud<'_>, host: &str, script: &str) -> Done<'a> {
@@ -167,7 +168,7 @@ fn a_role_has_the_kind_that_the_directory_says() {
     );
     admin(&script).ok();
     let made = "pgentra query -c \"SELECT pgaadauth_create_principal('later', false, false)\"";
-    e2e::until("the database knows who is in the tenant", || admin(made).status.success());
+    eventually_blocking(DEADLINE, "the database knows who is in the tenant", || admin(made).status.success());
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 
-use e2e::{Cloud, Flavour, Lab, Namespace, Proxy, client, have, until};
+use e2e::{Cloud, Flavour, Lab, Namespace, Proxy, client, have};
+use eventually::{DEADLINE, eventually_blocking};
 
 /// A proxy to a local cloud.
 struct Stage<'lab> {
@@ -53,7 +54,7 @@ impl<'lab> Stage<'lab> {
     /// Waits until it has so many files again: a session closes its own a moment after its client has left.
     fn closes(&self, files: usize) {
         // Two more: a metadata service that is kept in touch with.
-        until("its files are closed", || self.files() <= files + 2);
+        eventually_blocking(DEADLINE, "its files are closed", || self.files() <= files + 2);
     }
 }
 
@@ -202,7 +203,7 @@ fn a_server_that_is_gone_without_a_word() {
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| psql("SELECT pg_sleep(86400)").done());
         let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
-        until("the statement runs", || psql(asleep).done().ok() == "1\n");
+        eventually_blocking(DEADLINE, "the statement runs", || psql(asleep).done().ok() == "1\n");
         namespace.ip(&["link", "set", "lo", "down"]);
         let asked = asked.join().unwrap();
         assert!(

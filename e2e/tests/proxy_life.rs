@@ -7,7 +7,8 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-use e2e::{Cloud, Flavour, Lab, Proxy, have, until};
+use e2e::{Cloud, Flavour, Lab, Proxy, have};
+use eventually::{DEADLINE, eventually_blocking, holds};
 use rustix::process::Signal;
 
 type Variables = BTreeMap<String, String>;
@@ -84,7 +85,9 @@ impl<'lab> Stage<'lab> {
 
     /// Waits until so many clients are at work.
     fn at_work(&self, clients: u64) {
-        until("clients at work", || self.count("SELECT count(DISTINCT client) FROM told") >= clients);
+        eventually_blocking(DEADLINE, "clients at work", || {
+            self.count("SELECT count(DISTINCT client) FROM told") >= clients
+        });
     }
 
     fn told(&self) -> u64 {
@@ -95,7 +98,7 @@ impl<'lab> Stage<'lab> {
     fn no_session_is_left(&self) {
         let role = &self.cloud.env("vm")["PGUSER"];
         let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{role}'");
-        until("no session of the server's", || self.count(&sessions) == 0);
+        eventually_blocking(DEADLINE, "no session of the server's", || self.count(&sessions) == 0);
     }
 }
 
@@ -152,7 +155,7 @@ fn sigterm_under_load_lets_sessions_end() {
     proxy.signal(Signal::TERM);
     proxy.await_line("stopping; 4 session(s) to wait for");
     let address = ("127.0.0.1", proxy.port().parse().unwrap());
-    until("nobody listens", || TcpStream::connect(address).is_err());
+    eventually_blocking(DEADLINE, "nobody listens", || TcpStream::connect(address).is_err());
     let (well, said) = client.join().unwrap();
     assert!(well, "{said}");
     assert_eq!((processed(&said), stage.told()), (4000, 4000));
@@ -196,16 +199,15 @@ fn systemd_hands_over_its_sockets_and_hears_how_it_goes() {
     let behind = Lab::behind(&["python3", script.to_str().unwrap(), socket.to_str().unwrap()]);
     let manager = lab.path().join("notify");
     let listening = UnixDatagram::bind(&manager).unwrap();
-    let hear = |begins: &str| {
-        loop {
+    listening.set_read_timeout(Some(DEADLINE)).unwrap();
+    let hear_that = |what: &str, is_it: &dyn Fn(&str) -> bool| {
+        eventually_blocking(DEADLINE, what, || {
             let mut message = [0; 2048];
             let length = listening.recv(&mut message).unwrap();
-            let message = String::from_utf8(message[..length].to_vec()).unwrap();
-            if message.starts_with(begins) {
-                return message;
-            }
-        }
+            holds(String::from_utf8(message[..length].to_vec()).unwrap(), |message| is_it(message))
+        })
     };
+    let hear = |begins: &str| hear_that(begins, &|message| message.starts_with(begins));
     let mut variables = stage.variables();
     variables.insert("NOTIFY_SOCKET".to_owned(), manager.to_str().unwrap().to_owned());
     variables.insert("WATCHDOG_USEC".to_owned(), "200000".to_owned());
@@ -226,7 +228,8 @@ fn systemd_hands_over_its_sockets_and_hears_how_it_goes() {
     // Its two sessions come and go unseen; one that stays is seen.
     let client = stage.client(&proxy, "psql -X -c 'INSERT INTO told VALUES (1)' -c 'SELECT pg_sleep(86400)'");
     stage.at_work(1);
-    while !hear("STATUS=").contains("listener(s), 1 session(s); 1 serving, 0 idle, 0 failing") {}
+    let serving = "listener(s), 1 session(s); 1 serving, 0 idle, 0 failing";
+    hear_that(serving, &|message| message.starts_with("STATUS=") && message.contains(serving));
     proxy.signal(Signal::HUP);
     hear("RELOADING=1\nMONOTONIC_USEC=");
     hear("READY=1");
@@ -276,7 +279,7 @@ fn files_that_run_out_are_waited_for() {
     assert!(well && said == "7\n", "{said}");
     // Nothing of the crowd is left.
     let open = || fs::read_dir(format!("/proc/{}/fd", proxy.pid().as_raw_nonzero())).unwrap().count();
-    until("its files are closed", || open() < 30);
+    eventually_blocking(DEADLINE, "its files are closed", || open() < 30);
 }
 
 #[test]

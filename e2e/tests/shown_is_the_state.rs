@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use e2e::{Cloud, Done, Flavour, Lab, Proxy, have, until};
+use e2e::{Cloud, Done, Flavour, Lab, Proxy, have};
+use eventually::{DEADLINE, eventually_blocking};
 use serde_json::Value;
 
 /// A proxy with its admin listener.
@@ -92,7 +93,7 @@ fn serving_idle_and_failing_are_told_apart() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    until("a session is open", || shown.state("busy") == "serving");
+    eventually_blocking(DEADLINE, "a session is open", || shown.state("busy") == "serving");
 
     let status = shown.status();
     let states: Vec<_> =
@@ -139,7 +140,7 @@ fn serving_idle_and_failing_are_told_apart() {
 
     drop(session.stdin.take());
     session.wait().unwrap();
-    until("the session is over", || shown.state("busy") == "idle");
+    eventually_blocking(DEADLINE, "the session is over", || shown.state("busy") == "idle");
 }
 
 /// The state is that of the last sign-in: a target recovers with the first that succeeds.
@@ -211,7 +212,7 @@ fn a_proxy_without_any_token_is_not_ready() {
     let lab = Lab::new();
     let cloud = lab.cloud(Flavour::Flexible, &[]);
     let shown = Shown::new(&lab, &cloud, &["name=a token_command=false", "name=b token_command='exit 3'"]);
-    until("both have failed", || shown.readiness().1.contains("0 idle, 2 failing"));
+    eventually_blocking(DEADLINE, "both have failed", || shown.readiness().1.contains("0 idle, 2 failing"));
     let (code, body) = shown.readiness();
     assert_eq!(code, "503");
     assert!(body.starts_with("no token for a: "), "{body}");

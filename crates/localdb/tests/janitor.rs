@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+use eventually::{DEADLINE, eventually_blocking};
 use pgentra_localdb::Janitor;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -56,7 +57,11 @@ fn what_comes_after_it_is_not_its_to_remove() {
     for _ in 0..50 {
         let janitor = Janitor::create(&folder).unwrap();
         std::thread::scope(|scope| {
-            scope.spawn(|| while fs::create_dir(&folder).is_err() {});
+            scope.spawn(|| {
+                // Without a pause between them, so that one of them comes as soon as the name is free.
+                let created = || (0..1_000).any(|_| fs::create_dir(&folder).is_ok());
+                eventually_blocking(DEADLINE, "the folder can be created again", created);
+            });
             janitor.finish().unwrap();
         });
         assert!(folder.exists());

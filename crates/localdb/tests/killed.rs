@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use eventually::{DEADLINE, eventually_blocking};
 use pgentra_localdb::{Options, Server, start};
 use rustix::process::{
     Pid, Signal, WaitOptions, getpid, kill_current_process_group, kill_process, set_child_subreaper, wait,
@@ -137,9 +138,9 @@ fn the_owner() {
     if moment != "ready" {
         let file = folder.join(moment);
         std::thread::spawn(move || {
-            while !file.exists() {
-                std::thread::yield_now();
-            }
+            // Without a pause between them: the owner is killed as soon as the file is there.
+            let exists = || (0..1_000).any(|_| file.exists());
+            eventually_blocking(DEADLINE, &file.display().to_string(), exists);
             kill_process(getpid(), Signal::KILL)
         });
     }

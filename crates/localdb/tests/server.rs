@@ -10,8 +10,8 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use eventually::{DEADLINE, eventually};
 use pgentra_localdb::{LocalDb, Options, Server, StartError, start};
 use secrecy::ExposeSecret;
 use tokio_postgres::{Client, NoTls};
@@ -164,19 +164,15 @@ async fn a_cancelled_start_leaves_nothing() {
     let place = place();
     for stage in ["", "runtime/bin", "data", "data/postmaster.pid"] {
         let folder = place.path().join("db");
-        let reached = async {
-            while !folder.join(stage).exists() {
-                tokio::task::yield_now().await;
-            }
-        };
+        let file = folder.join(stage);
+        let what = file.display().to_string();
+        let reached = eventually(DEADLINE, &what, async || file.exists());
         tokio::select! {
             db = start(options(&folder, Server::Embedded)) => panic!("started before {stage:?} was seen: {db:?}"),
             () = reached => {}
         }
         // A part of the work may still run on a thread of its own, and clears up when it is done.
-        while folder.exists() {
-            tokio::task::yield_now().await;
-        }
+        eventually(DEADLINE, "the folder is removed", async || !folder.exists()).await;
     }
 }
 
@@ -259,20 +255,10 @@ async fn below_a_private_folder_only_the_embedded_one_runs_as_root() {
     assert!(!folder.exists());
 }
 
-/// The longest that a crash and the recovery from it may take.
-const RECOVERY: Duration = Duration::from_secs(60);
-
 /// Waits until the server lets somebody in again.
 async fn recovered(db: &LocalDb) -> Client {
-    let again = async {
-        loop {
-            match sign_in(db, db.superuser(), Some(db.password().expose_secret())).await {
-                Ok(client) => break client,
-                Err(_) => tokio::task::yield_now().await,
-            }
-        }
-    };
-    tokio::time::timeout(RECOVERY, again).await.expect("the server does not recover from a crash")
+    let again = async || sign_in(db, db.superuser(), Some(db.password().expose_secret())).await;
+    eventually(DEADLINE, "the server has recovered from the crash", again).await
 }
 
 /// One server process is killed, which has PostgreSQL end all of them and recover.
@@ -311,8 +297,8 @@ async fn what_was_acknowledged_is_there_after_the_crash_of_a_server_process() {
         }
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         // The old sessions end before new ones are let in.
-        let ended = async { while client.simple_query("SELECT 1").await.is_ok() {} };
-        tokio::time::timeout(RECOVERY, ended).await.expect("the crash of a process does not end the others");
+        let ended = async || client.simple_query("SELECT 1").await.is_err();
+        eventually(DEADLINE, "the crash of a process ends the others", ended).await;
         let client = recovered(&db).await;
         let last: i64 =
             client.query_one("SELECT count(*) FROM kept WHERE n = $1", &[&round]).await.unwrap().get(0);

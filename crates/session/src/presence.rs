@@ -111,6 +111,7 @@ impl<S: Socket> Client<S> {
 mod tests {
     use std::net::SocketAddr;
 
+    use eventually::{DEADLINE, within};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::sync::oneshot;
 
@@ -153,18 +154,20 @@ mod tests {
             {
                 let mut working = std::pin::pin!(client.while_present(work));
                 // Polled once, everything that fits is taken in.
-                let result = loop {
-                    tokio::select! {
-                        biased;
-                        result = &mut working => break result,
-                        () = tokio::task::yield_now() => {
-                            if let Some(done) = done.take() {
-                                done.send(()).unwrap();
+                let result = async {
+                    loop {
+                        tokio::select! {
+                            biased;
+                            result = &mut working => break result,
+                            () = tokio::task::yield_now() => {
+                                if let Some(done) = done.take() {
+                                    done.send(()).unwrap();
+                                }
                             }
                         }
                     }
                 };
-                assert!(matches!(result, Ok(7)));
+                assert!(matches!(within(DEADLINE, "the end of the work", result).await, Ok(7)));
             }
             assert_eq!(client.early.0.len(), early);
             far.write_all(b"more").await.unwrap();

@@ -1,5 +1,7 @@
 //! Requests to cancel: a key opens its own session's statement and nothing else, and there is never an answer.
 
+use eventually::{DEADLINE, eventually_blocking};
+
 use crate::stage::{Door, Stage};
 use crate::wire::{GSS, SSL, Step, Stream, TERMINATE, Talk, V3, cancel, packet, query, send, start_as};
 
@@ -142,7 +144,7 @@ pub(crate) fn probes(stage: &Stage<'_>) {
 fn asleep(stage: &Stage<'_>, process: &[u8]) {
     let process = u32::from_be_bytes(process.try_into().unwrap());
     let sql = format!("SELECT wait_event FROM pg_stat_activity WHERE pid = {process}");
-    e2e::until("the statement runs", || {
+    eventually_blocking(DEADLINE, "the statement runs", || {
         let steps = [send([stage.start(), query(&sql), TERMINATE.to_vec()].concat())];
         Talk::of(stage.connect(Door::Plain), &steps).contains("D[PgSleep]")
     });

@@ -6,7 +6,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use e2e::{Cloud, Flavour, Lab, Proxy, until};
+use e2e::{Cloud, Flavour, Lab, Proxy};
+use eventually::{DEADLINE, eventually_blocking};
 
 use crate::papers::{Papers, private};
 use crate::peers::FakeServer;
@@ -223,7 +224,9 @@ impl<'lab> Stage<'lab> {
 
     /// Waits until the proxy has no more open files than these.
     pub(crate) fn closes(&self, files: usize) {
-        until("the proxy closes what the probes have opened", || self.files() <= files);
+        eventually_blocking(DEADLINE, "the proxy closes what the probes have opened", || {
+            self.files() <= files
+        });
     }
 
     /// A token of the machine for this resource.

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use eventually::{DEADLINE, eventually, holds};
 use pgentra_azure::arm::Wanted;
 use pgentra_azure::{AzureErrorKind, graph::Search};
 
@@ -93,9 +94,8 @@ async fn what_others_assign_meanwhile_is_not_taken_away() {
         azure.faults().push(Endpoint::VirtualMachine, Fault::Slow(late));
     }
     let meanwhile = async {
-        while azure.faults().pending() > 0 {
-            tokio::task::yield_now().await;
-        }
+        let pending = async || holds(azure.faults().pending(), |pending| *pending == 0);
+        eventually(DEADLINE, "the request to change the machine has come", pending).await;
         azure.machine().assign(azure.vm().clone());
     };
     let (refused, ()) = tokio::join!(manager.assign(&vm, &wanted), meanwhile);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use eventually::{DEADLINE, eventually};
 use pgentra_connect::{ConnectError, Connector, Layers, Roots, Target};
 use pgentra_emulator::certificates::Authority;
 use pgentra_emulator::{Clock as CloudClock, LocalAzure, Options};
@@ -121,10 +122,8 @@ impl Server {
     }
 
     /// Waits for something that the server does after the client has gone on.
-    pub(crate) async fn until(&self, happened: impl Fn(&Log) -> bool) {
-        while !happened(&self.log()) {
-            tokio::task::yield_now().await;
-        }
+    pub(crate) async fn until(&self, what: &str, happened: impl Fn(&Log) -> bool) {
+        eventually(DEADLINE, what, async || happened(&self.log())).await;
     }
 }
 

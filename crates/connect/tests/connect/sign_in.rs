@@ -177,7 +177,7 @@ async fn a_statement_is_cancelled_with_the_sessions_key() {
     let place = Place::new(&[Verdict::Accept]).await;
     let session = place.connect("").await.unwrap();
     session.canceller().unwrap().cancel().await.unwrap();
-    place.server.until(|log| !log.cancels.is_empty()).await;
+    place.server.until("a cancel request", |log| !log.cancels.is_empty()).await;
     let log = place.server.log();
     assert_eq!(log.cancels[0].process_id, PROCESS_ID);
     assert_eq!(log.cancels[0].key.expose(), b"\x01\x02\x03\x04");
@@ -196,7 +196,7 @@ async fn over_a_stream_of_somebody_else() {
     assert_eq!(canceller.cancel().await.unwrap_err().kind(), ConnectErrorKind::Config);
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", place.server.port)).await.unwrap();
     canceller.cancel_over(stream).await.unwrap();
-    place.server.until(|log| log.cancels.len() == 1).await;
+    place.server.until("one cancel request", |log| log.cancels.len() == 1).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
+use eventually::{DEADLINE, eventually, within};
 use pgentra_emulator::certificates::Authority;
 use pgentra_emulator::{Clock, Fault, LocalAzure, Options, StartError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -48,9 +49,8 @@ async fn after_a_stop_nothing_listens_and_fixed_ports_are_free_again() {
     let azure = start().await;
     azure.faults().push(None, Fault::Hang);
     let hanging = tokio::spawn(imds(&azure, "").send());
-    while azure.journal().entries().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    let requested = async || !azure.journal().entries().is_empty();
+    eventually(DEADLINE, "the request is in the journal", requested).await;
     let address = azure.metadata_url().trim_start_matches("http://").to_owned();
     azure.stop().await;
     assert!(hanging.await.unwrap().is_err());
@@ -65,11 +65,21 @@ async fn after_a_stop_nothing_listens_and_fixed_ports_are_free_again() {
 #[tokio::test]
 async fn a_dropped_cloud_stops_too() {
     let azure = start().await;
-    let address = azure.metadata_url().trim_start_matches("http://").to_owned();
-    drop(azure);
-    while TcpStream::connect(&address).await.is_ok() {
-        tokio::task::yield_now().await;
+    azure.faults().push(None, Fault::Hang);
+    let hanging = tokio::spawn(imds(&azure, "").send());
+    let requested = async || !azure.journal().entries().is_empty();
+    eventually(DEADLINE, "the request is in the journal", requested).await;
+    let addresses =
+        [azure.metadata_url(), azure.authority_host()].map(|url| url.split('/').nth(2).unwrap().to_owned());
+    for address in &addresses {
+        TcpStream::connect(address).await.unwrap();
     }
+    drop(azure);
+    for address in &addresses {
+        let refused = async || TcpStream::connect(address).await.is_err();
+        eventually(DEADLINE, &format!("no listener at {address}"), refused).await;
+    }
+    assert!(within(DEADLINE, "the end of the request", hanging).await.unwrap().is_err());
 }
 
 #[tokio::test]

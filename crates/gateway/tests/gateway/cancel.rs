@@ -1,6 +1,7 @@
 //! Who may cancel what.
 
 use bytes::{Bytes, BytesMut};
+use eventually::{DEADLINE, eventually};
 use pgentra_wire::backend::{BackendKeyData, BackendMessage};
 use pgentra_wire::startup::{CancelKey, CancelRequest, ProtocolVersion, StartupMessage};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,12 +15,8 @@ const SLEEP: &str = "SELECT pg_sleep(3600)";
 /// Waits until the role runs a statement that sleeps, and says in which process.
 async fn sleeping(superuser: &Client, role: &str) -> i32 {
     let sql = "SELECT pid FROM pg_stat_activity WHERE usename = $1 AND wait_event = 'PgSleep'";
-    loop {
-        if let Some(row) = superuser.query_opt(sql, &[&role]).await.unwrap() {
-            return row.get(0);
-        }
-        tokio::task::yield_now().await;
-    }
+    let sleeping = async || superuser.query_opt(sql, &[&role]).await.unwrap();
+    eventually(DEADLINE, &format!("{role} runs pg_sleep"), sleeping).await.get(0)
 }
 
 /// A role with a password of its own.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use eventually::{DEADLINE, within};
 use pgentra_wire::backend::{Authentication, BackendMessage};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -9,12 +10,10 @@ use crate::fixture::{Stage, one, run};
 use crate::raw::Raw;
 use crate::start_up::start;
 
-/// Long enough for a machine that has other things to do.
-const DEADLINE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 async fn soon<T>(about: &str, it: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, it).await.unwrap_or_else(|_| panic!("{about}: not within {DEADLINE:?}"))
+    within(DEADLINE, about, it).await
 }
 
 /// Clients that say nothing, and such that stop in the TLS handshake, give way to one with a token.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use eventually::{DEADLINE, eventually, holds};
 use futures_util::{SinkExt, StreamExt, pin_mut};
 use tokio_postgres::{Client, NoTls};
 
@@ -17,9 +18,8 @@ async fn role(stage: &Stage, name: &str) -> Client {
 /// Waits until no session of the role is left.
 async fn gone(superuser: &Client, role: &str) {
     let sql = format!("SELECT count(*)::text FROM pg_stat_activity WHERE usename = '{role}'");
-    while one(superuser, &sql).await != "0" {
-        tokio::task::yield_now().await;
-    }
+    let sessions = async || holds(one(superuser, &sql).await, |number| number == "0");
+    eventually(DEADLINE, &format!("no session of {role}"), sessions).await;
 }
 
 /// A log-in whose connection the test drives itself, to see how it ends.

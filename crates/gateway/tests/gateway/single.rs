@@ -198,9 +198,29 @@ fn a_role_that_leaves_is_no_entra_role_any_more() {
 #[test]
 fn preparing_again_keeps_what_is_there() {
     run(async {
-        let stage = Stage::single().await;
+        let (stage, azure) = (Stage::single().await, azure().await);
         let gateway = stage.gateway().await;
+        let admin = stage.administrator(&gateway).await;
+        let id = azure.vm().client_id();
+        admin
+            .batch_execute(&format!(
+                "CREATE ROLE kept_role LOGIN PASSWORD '{id}' IN ROLE azure_ad_user;
+                 CREATE ROLE kept_unused LOGIN PASSWORD '{id}' IN ROLE azure_ad_user;
+                 CREATE ROLE kept_plain LOGIN PASSWORD 'sesame'"
+            ))
+            .await
+            .unwrap();
+        // From its first login on, a role has the gateway's password instead of the id.
+        let open = gateway.connect("kept_role", "postgres", &vm_token().await).await.unwrap();
         stage.init().await;
+        assert_eq!(one(&open, "SELECT current_user::text").await, "kept_role");
+        for role in ["kept_role", "kept_unused"] {
+            let client = gateway.connect(role, "postgres", &vm_token().await).await.unwrap();
+            assert_eq!(one(&client, "SELECT current_user::text").await, role);
+            let other = token(&Draft::of_identity(azure.user_assigned(), RESOURCE)).await;
+            assert_eq!(gateway.refusal(role, "postgres", &other).await.0, "28000");
+        }
+        gateway.connect("kept_plain", "postgres", "sesame").await.unwrap();
         stage.administrator(&gateway).await;
     });
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use eventually::{DEADLINE, eventually, holds, within};
 use futures_util::future::join_all;
 use pgentra_connect::pgentra_identity::Credential;
 use pgentra_proxy::{ClientAuth, Listener, Options, Users};
@@ -23,8 +24,6 @@ use crate::scripted::Scripted;
 
 const PASSWORD: &str = "correct horse";
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
-/// Long enough for a machine that has other things to do.
-const DEADLINE: Duration = Duration::from_secs(60);
 
 fn bytes_of(start: &StartupMessage) -> Vec<u8> {
     let mut out = bytes::BytesMut::new();
@@ -45,17 +44,13 @@ fn asking() -> ClientAuth {
 
 /// Within the deadline.
 async fn soon<T>(about: &str, it: impl Future<Output = T>) -> T {
-    tokio::time::timeout(DEADLINE, it).await.unwrap_or_else(|_| panic!("{about}: not within {DEADLINE:?}"))
+    within(DEADLINE, about, it).await
 }
 
 /// Waits until nothing is left of the clients before.
 async fn until_idle(about: &str, running: &Running, idle: usize) {
-    soon(about, async {
-        while Arc::strong_count(&running.proxy) > idle {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    eventually(DEADLINE, about, async || holds(Arc::strong_count(&running.proxy), |held| *held <= idle))
+        .await;
 }
 
 /// A client that hangs up while the server is dialled, spoken to in TLS or signed in to gives its place to the next at once,

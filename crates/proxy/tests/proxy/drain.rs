@@ -5,11 +5,11 @@ use std::time::Duration;
 use pgentra_proxy::Drain;
 use pgentra_proxy::{Naming, Options};
 use pgentra_session::Limits;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
-use crate::fixture::{ROLE, Raw, Running, Stage, one, run};
+use crate::fixture::{ROLE, Raw, Running, Stage, one, run, until_unreachable};
 
 #[test]
 fn a_session_may_end_by_itself() {
@@ -19,9 +19,7 @@ fn a_session_may_end_by_itself() {
         let client = running.connect(ROLE, "postgres").await.unwrap();
         running.shutdown.cancel();
         // The listener goes first, the session stays.
-        while TcpStream::connect(running.address).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
+        until_unreachable(running.address).await;
         assert_eq!(one(&client, "SELECT current_user::text").await, ROLE);
         drop(client);
         running.served.await.unwrap();
@@ -104,10 +102,7 @@ fn the_server_hears_the_end_of_a_session_at_rest() {
         assert_eq!(sqlstate(ended.await.unwrap()), "57P01");
         running.served.await.unwrap();
         let superuser = stage.superuser().await;
-        let sql = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'hears its end'";
-        while superuser.query_opt(sql, &[]).await.unwrap().is_some() {
-            tokio::task::yield_now().await;
-        }
+        stage.until_processes(&superuser, "hears its end", 0).await;
     });
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 use bytes::BytesMut;
+use eventually::{DEADLINE, eventually, holds};
 use pgentra_connect::pgentra_identity::{Cloud, Credential, Resource};
 use pgentra_connect::{Connector, Layers, Roots, Target};
 use pgentra_emulator::{Clock, LocalAzure, Options};
@@ -142,17 +143,20 @@ impl Stage {
 
     /// Waits until so many sessions with this application name are there.
     pub(crate) async fn until_processes(&self, superuser: &Client, application: &str, number: usize) {
-        while self.processes(superuser, application).await.len() != number {
-            tokio::task::yield_now().await;
-        }
+        let what = format!("{number} server processes for {application:?}");
+        let processes = async || {
+            let there = self.processes(superuser, application).await;
+            holds(there, |there| there.len() == number)
+        };
+        eventually(DEADLINE, &what, processes).await;
     }
 
     /// Waits until the role runs a statement that sleeps.
     pub(crate) async fn sleeping(&self, superuser: &Client, application: &str) {
         let sql = "SELECT 1 FROM pg_stat_activity WHERE application_name = $1 AND wait_event = 'PgSleep'";
-        while superuser.query_opt(sql, &[&application]).await.unwrap().is_none() {
-            tokio::task::yield_now().await;
-        }
+        let what = format!("{application:?} runs pg_sleep");
+        let sleeping = async || superuser.query_opt(sql, &[&application]).await.unwrap();
+        eventually(DEADLINE, &what, sleeping).await;
     }
 }
 
@@ -256,9 +260,8 @@ impl Running {
 
     /// Waits until the supply is as it should be.
     pub(crate) async fn until_supply(&self, so: impl Fn(PoolStats) -> bool) {
-        while !so(self.proxy.supply()) {
-            tokio::task::yield_now().await;
-        }
+        let supply = async || holds(self.proxy.supply(), |supply| so(*supply));
+        eventually(DEADLINE, "the supply is as expected", supply).await;
     }
 
     /// What a client is told instead of a session.
@@ -268,6 +271,12 @@ impl Running {
             Err(error) => error.as_db_error().expect("an ErrorResponse").clone(),
         }
     }
+}
+
+/// Waits until no listener is at this address.
+pub(crate) async fn until_unreachable(address: SocketAddr) {
+    let refused = async || TcpStream::connect(address).await.is_err();
+    eventually(DEADLINE, &format!("no listener at {address}"), refused).await;
 }
 
 /// A client that says exactly what a test wants said.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use eventually::{DEADLINE, eventually, holds, within};
 use pgentra_proxy::Options;
 use pgentra_session::Limits;
 use tokio_postgres::{Client, NoTls};
@@ -188,9 +189,9 @@ impl Theatre {
     }
 
     async fn until_processes(&self, name: &str, number: usize) {
-        while self.processes(name).await.len() != number {
-            tokio::task::yield_now().await;
-        }
+        let what = format!("{number} server processes of {name}");
+        let processes = async || holds(self.processes(name).await, |there| there.len() == number);
+        eventually(DEADLINE, &what, processes).await;
     }
 
     async fn change(&self, sql: &str, name: &str) {
@@ -204,8 +205,9 @@ impl Theatre {
             };
             let loaded = self.loaded().await;
             client.batch_execute(statement).await.unwrap_or_else(|error| panic!("{statement}: {error:?}"));
-            while statement.contains("pg_reload_conf") && self.loaded().await == loaded {
-                tokio::task::yield_now().await;
+            if statement.contains("pg_reload_conf") {
+                let again = async || self.loaded().await != loaded;
+                eventually(DEADLINE, "the server has read its configuration again", again).await;
             }
         }
     }
@@ -235,12 +237,6 @@ fn warm() -> Options {
 fn reuse() -> Options {
     Options { reuse: true, ..Options::default() }
 }
-
-async fn within<T>(limit: Duration, what: &str, done: impl Future<Output = T>) -> T {
-    tokio::time::timeout(limit, done).await.unwrap_or_else(|_| panic!("{what} took longer than {limit:?}"))
-}
-
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// A session waits, something is changed, and a client comes: it gets what it would get without the proxy's keeping any.
 async fn play(theatre: &Theatre, options: &Options, case: &Case, name: &str) {
@@ -285,7 +281,7 @@ fn a_client_gets_what_a_new_session_would_be() {
         for (kind, options) in [("reuse", reuse()), ("warm", warm())] {
             for (number, case) in CASES.iter().enumerate() {
                 let name = format!("{kind}_{number}");
-                within(LIMIT, case.about, play(&theatre, &options, case, &name)).await;
+                within(DEADLINE, case.about, play(&theatre, &options, case, &name)).await;
             }
         }
     });
@@ -300,7 +296,7 @@ fn where_nothing_has_changed_the_session_is_used() {
         for options in [reuse(), warm()] {
             let running = theatre.keeping(&options).await;
             drop(running.connect("same", "same").await.unwrap());
-            within(LIMIT, "a kept session", running.until_supply(|supply| supply.ready == 1)).await;
+            within(DEADLINE, "a kept session", running.until_supply(|supply| supply.ready == 1)).await;
             theatre.until_processes("same", 1).await;
             let kept = theatre.processes("same").await;
             theatre
@@ -339,14 +335,14 @@ fn nothing_is_kept_where_a_trigger_runs_when_a_session_begins() {
         let running = theatre.keeping(&reuse()).await;
         for _ in 0..2 {
             drop(running.connect("watched", "watched").await.unwrap());
-            within(LIMIT, "the end of the session", theatre.until_processes("watched", 0)).await;
+            within(DEADLINE, "the end of the session", theatre.until_processes("watched", 0)).await;
         }
         let begun: i64 = inside.query_one("SELECT last_value FROM begun", &[]).await.unwrap().get(0);
         assert_eq!(begun, 2);
         // Not one that began before the trigger was made, either.
         inside.batch_execute("DROP EVENT TRIGGER begins").await.unwrap();
         drop(running.connect("watched", "watched").await.unwrap());
-        within(LIMIT, "a kept session", running.until_supply(|supply| supply.ready == 1)).await;
+        within(DEADLINE, "a kept session", running.until_supply(|supply| supply.ready == 1)).await;
         inside.batch_execute("CREATE EVENT TRIGGER begins ON login EXECUTE FUNCTION begins()").await.unwrap();
         drop(running.connect("watched", "watched").await.unwrap());
         let begun: i64 = inside.query_one("SELECT last_value FROM begun", &[]).await.unwrap().get(0);
@@ -368,7 +364,7 @@ fn a_session_with_a_temporary_schema_is_not_for_the_next_client() {
             let first = running.named(&name).await;
             first.batch_execute(sql).await.unwrap();
             drop(first);
-            within(LIMIT, "the end of the session", stage.until_processes(&superuser, &name, 0)).await;
+            within(DEADLINE, "the end of the session", stage.until_processes(&superuser, &name, 0)).await;
             let next = running.named(&name).await;
             assert_eq!(one(&next, "SELECT pg_my_temp_schema()::text").await, "0", "{sql}");
         }
@@ -385,14 +381,16 @@ fn a_session_is_kept_for_its_lifetime_and_no_longer() {
             let options = Options { server_lifetime: Duration::ZERO, ..options };
             let running = Running::with(stage.connector(""), options).await;
             drop(running.named("kept never").await);
-            within(LIMIT, "the end of the session", stage.until_processes(&superuser, "kept never", 0)).await;
+            within(DEADLINE, "the end of the session", stage.until_processes(&superuser, "kept never", 0))
+                .await;
             assert_eq!(running.proxy.supply().ready, 0);
         }
         // It waits, which does not extend it.
         let options = Options { server_lifetime: Duration::from_millis(500), ..reuse() };
         let running = Running::with(stage.connector(""), options).await;
         drop(running.named("kept shortly").await);
-        within(LIMIT, "the end of the session", stage.until_processes(&superuser, "kept shortly", 0)).await;
+        within(DEADLINE, "the end of the session", stage.until_processes(&superuser, "kept shortly", 0))
+            .await;
         assert_eq!(running.proxy.supply().ready, 0);
     });
 }
@@ -408,7 +406,7 @@ fn an_answer_may_be_as_old_as_the_delay_allows() {
             let reused = running.proxy.supply().reused;
             let (answer, process) = ask(&running, "slow", "slow", "SHOW work_mem").await.unwrap();
             within(
-                LIMIT,
+                DEADLINE,
                 "it comes back",
                 running.until_supply(|supply| supply.reused > reused && supply.ready == 1),
             )
@@ -447,10 +445,10 @@ fn kept_sessions_do_not_use_up_a_connection_limit() {
             // Two are kept, each for another start-up.
             let both = [named(&running, name, "a").await.unwrap(), named(&running, name, "b").await.unwrap()];
             drop(both);
-            within(LIMIT, "two kept sessions", running.until_supply(|supply| supply.ready == 2)).await;
+            within(DEADLINE, "two kept sessions", running.until_supply(|supply| supply.ready == 2)).await;
             // And one of another role and database, which is nobody's limit.
             drop(running.named("unrelated").await);
-            within(LIMIT, "a third one", running.until_supply(|supply| supply.ready == 3)).await;
+            within(DEADLINE, "a third one", running.until_supply(|supply| supply.ready == 3)).await;
             let _third = named(&running, name, "c").await.unwrap();
             assert_eq!(running.proxy.supply().ready, 2, "one made room");
             let _fourth = named(&running, name, "d").await.unwrap();
@@ -466,12 +464,12 @@ fn kept_sessions_do_not_use_up_a_connection_limit() {
         for _ in 0..5 {
             let running = theatre.keeping(&warm()).await;
             let first = named(&running, "ahead", "a").await.unwrap();
-            let second = within(LIMIT, "a second client", named(&running, "ahead", "b")).await.unwrap();
+            let second = within(DEADLINE, "a second client", named(&running, "ahead", "b")).await.unwrap();
             assert_eq!(one(&second, WHO).await, "ahead");
             drop((first, second));
             running.shutdown.cancel();
             running.served.await.unwrap();
-            within(LIMIT, "their end", theatre.until_processes("ahead", 0)).await;
+            within(DEADLINE, "their end", theatre.until_processes("ahead", 0)).await;
         }
     });
 }
@@ -488,7 +486,7 @@ fn a_limit_below_what_is_kept_ends_what_is_kept() {
             clients.push(running.connect("lower", "lower").await.unwrap());
         }
         drop(clients);
-        within(LIMIT, "three kept sessions", running.until_supply(|supply| supply.ready == 3)).await;
+        within(DEADLINE, "three kept sessions", running.until_supply(|supply| supply.ready == 3)).await;
         theatre.change("ALTER ROLE lower CONNECTION LIMIT 1", "lower").await;
         let client = running.connect("lower", "lower").await.unwrap();
         assert_eq!(one(&client, WHO).await, "lower");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use eventually::{DEADLINE, eventually, holds};
 use futures_util::future::join_all;
 use pgentra_emulator::Endpoint;
 use pgentra_proxy::Naming;
@@ -68,9 +69,8 @@ fn two_thousand_clients_in_a_burst_are_all_told() {
         assert_eq!(one(&only, "SELECT current_user::text").await, ROLE);
         drop(only);
         // Every connection holds its injector: when nobody does, their memory and their places are free.
-        while Arc::strong_count(&running.proxy) > idle {
-            tokio::task::yield_now().await;
-        }
+        let held = async || holds(Arc::strong_count(&running.proxy), |held| *held <= idle);
+        eventually(DEADLINE, "every connection of the burst is released", held).await;
         running.connect(ROLE, "postgres").await.unwrap();
     });
 }

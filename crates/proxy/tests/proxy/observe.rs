@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use eventually::{DEADLINE, eventually, holds};
 use pgentra_connect::Connector;
 use pgentra_emulator::{Endpoint, Fault};
 use pgentra_proxy::http::{HttpServer, Scope};
@@ -93,9 +94,9 @@ impl Watched {
 
     /// Waits until nobody is connected.
     async fn empty(&self) {
-        while self.metric("pgentra_proxy_connections_open{target=\"my-target\"}").await != Some(0.0) {
-            tokio::task::yield_now().await;
-        }
+        let series = "pgentra_proxy_connections_open{target=\"my-target\"}";
+        let open = async || holds(self.metric(series).await, |open| *open == Some(0.0));
+        eventually(DEADLINE, "no client is connected", open).await;
     }
 }
 
@@ -335,7 +336,8 @@ fn readiness_follows_listeners_tokens_and_drain() {
         assert_eq!(watched.status().await["state"], "not ready");
         // Nobody has connected: the probe itself asked for it.
         let ready = "ready\n1 target: 0 serving, 1 idle, 0 failing\n".to_owned();
-        while watched.get("/readiness").await != (200, ready.clone()) {}
+        let readiness = async || holds(watched.get("/readiness").await, |told| *told == (200, ready.clone()));
+        eventually(DEADLINE, "the proxy is ready", readiness).await;
         assert_eq!(watched.status().await["state"], "ready");
         assert_eq!(watched.metric("pgentra_proxy_ready{target=\"my-target\"}").await, Some(1.0));
 
@@ -365,7 +367,11 @@ fn a_token_that_has_expired_is_not_fresh() {
         telemetry.started();
         let admin = listen(&telemetry, Scope::Health).await;
         stage.token().await;
-        while get(admin, "/readiness").await.1.starts_with("no listener") {}
+        let listening = async || {
+            let reason = get(admin, "/readiness").await.1;
+            holds(reason, |reason| !reason.starts_with("no listener"))
+        };
+        eventually(DEADLINE, "the proxy listens", listening).await;
         let (status, reason) = get(admin, "/readiness").await;
         assert_eq!((status, reason.lines().next()), (503, Some("no token yet for t")));
     });
@@ -531,14 +537,15 @@ fn a_listener_that_is_given_to_another_target_is_shown_there() {
         tokio::spawn(current.clone().serve(Listener::Tcp(listener), ShutdownTokens::default()));
         let admin = listen(&telemetry, Scope::Admin).await;
         let shown = async |name: &str| {
-            loop {
+            let expected = async || {
                 let status: Value = serde_json::from_str(&get(admin, "/status.json").await.1).unwrap();
-                let targets = status["targets"].as_array().unwrap();
-                if targets.len() == 1 && targets[0]["name"] == name && targets[0]["listening"][0] == *address
-                {
-                    return;
-                }
-            }
+                holds(status, |status| {
+                    let targets = status["targets"].as_array().unwrap();
+                    let first = &targets[0];
+                    targets.len() == 1 && first["name"] == name && first["listening"][0] == *address
+                })
+            };
+            eventually(DEADLINE, &format!("{name:?} is shown with the listener"), expected).await;
         };
         shown("before").await;
         current.replace(proxy("after"));
@@ -559,7 +566,8 @@ fn sessions_that_are_kept_ready_are_shown() {
             status["targets"][0]["supply"].clone()
         };
         drop(running.connect(ROLE, "postgres").await.unwrap());
-        while supply().await["ready"] != 1 {}
+        let ready = async || holds(supply().await, |supply| supply["ready"] == 1);
+        eventually(DEADLINE, "one session is ready", ready).await;
         drop(running.connect(ROLE, "postgres").await.unwrap());
         let supply = supply().await;
         assert_eq!((&supply["hits"], &supply["misses"]), (&1.into(), &1.into()), "{supply}");

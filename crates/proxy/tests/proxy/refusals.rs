@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use eventually::{DEADLINE, eventually};
 use pgentra_connect::Connector;
 use pgentra_connect::pgentra_identity::{Cloud, Credential};
 use pgentra_proxy::Naming;
@@ -94,9 +95,8 @@ fn a_client_too_many_is_told_so_and_a_free_place_is_used_again() {
         assert_eq!(refusal.code().code(), "53300");
         assert!(refusal.detail().is_some() && refusal.hint().is_some(), "{refusal:?}");
         drop(first);
-        while running.connect(ROLE, "postgres").await.is_err() {
-            tokio::task::yield_now().await;
-        }
+        let connect = async || running.connect(ROLE, "postgres").await;
+        eventually(DEADLINE, "a client takes the free place", connect).await;
     });
 }
 

@@ -7,7 +7,7 @@ use pgentra_session::Limits;
 use tokio::net::TcpListener;
 use tokio_postgres::{Config, NoTls};
 
-use crate::fixture::{ROLE, Stage, one, run};
+use crate::fixture::{ROLE, Stage, one, run, until_unreachable};
 
 #[test]
 fn sessions_and_their_cancel_keys_outlive_their_injector() {
@@ -58,9 +58,7 @@ fn sessions_and_their_cancel_keys_outlive_their_injector() {
 
         // A listener that goes leaves its sessions alone.
         stop.listening.cancel();
-        while tokio::net::TcpStream::connect(address).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
+        until_unreachable(address).await;
         assert_eq!(one(&old, "SELECT current_user::text").await, ROLE);
         assert!(!served.is_finished());
         drop((old, new));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use eventually::{DEADLINE, eventually, holds};
 use pgentra_proxy::{AuthProxy, Listener, Options, ProxyHandle, SharedState, ShutdownTokens};
 use pgentra_session::Limits;
 use pgentra_wire::backend::BackendMessage;
@@ -43,9 +44,8 @@ fn a_client_is_handed_a_session_that_stands_ready_and_nobody_gets_it_again() {
 
         drop(second);
         running.until_supply(|supply| supply.ready == 2 && supply.warmed == 3).await;
-        while stage.processes(&superuser, "warm once").await.contains(&handed) {
-            tokio::task::yield_now().await;
-        }
+        let ended = async || !stage.processes(&superuser, "warm once").await.contains(&handed);
+        eventually(DEADLINE, "the server process of the client ends", ended).await;
         let supply = running.proxy.supply();
         assert_eq!((supply.misses, supply.failed, supply.reused), (1, 0, 0));
     });
@@ -328,9 +328,10 @@ fn sessions_that_wait_go_with_their_injector() {
         stage.until_processes(&superuser, "warm reload", 1).await;
         assert_eq!(old.supply().ready, 0);
         let _second = connect().await;
-        while new.supply().ready != 1 {
-            tokio::task::yield_now().await;
-        }
+        eventually(DEADLINE, "one session is ready", async || {
+            holds(new.supply(), |supply| supply.ready == 1)
+        })
+        .await;
         assert_eq!(shared.sessions(), 2, "one that is ready is no client's");
         stop.listening.cancel();
         stage.until_processes(&superuser, "warm reload", 2).await;

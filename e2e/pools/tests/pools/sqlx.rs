@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use eventually::{DEADLINE, eventually};
 use pgentra_connect::adapter::sqlx::Pool;
 use pgentra_connect::{ConnectError, ConnectErrorKind, Connector, TlsFailure};
 use sqlx::Postgres;
@@ -26,9 +27,8 @@ impl Renewed {
     /// Returns when the options of future connections are others.
     pub(crate) async fn wait(&self) {
         let before = self.options.lock().unwrap().clone();
-        while Arc::ptr_eq(&before, &self.pool.pool().connect_options()) {
-            tokio::task::yield_now().await;
-        }
+        let renewed = async || !Arc::ptr_eq(&before, &self.pool.pool().connect_options());
+        eventually(DEADLINE, "the pool has other options", renewed).await;
         *self.options.lock().unwrap() = self.pool.pool().connect_options();
     }
 }
@@ -86,9 +86,7 @@ async fn a_failure_is_told_with_its_cause_and_no_connection_is_handed_out() {
 
     let pool = pool(cloud.connector(ROLE)).await.unwrap();
     // A connection goes back to the pool behind the scenes.
-    while pool.pool().num_idle() == 0 {
-        tokio::task::yield_now().await;
-    }
+    eventually(DEADLINE, "a connection is idle", async || pool.pool().num_idle() > 0).await;
     life::refuse_tokens(&cloud);
     cloud.pass(LIFETIME + LEEWAY).await;
     life::is_token_failure(&pool.renew().await.unwrap_err());

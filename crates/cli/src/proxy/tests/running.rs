@@ -1,3 +1,4 @@
+use eventually::{DEADLINE, eventually};
 use pgentra_system::{Env, Files, System};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -114,9 +115,8 @@ async fn a_reload_tells_what_it_changes_and_keeps_what_stays() {
     assert_eq!(stage.addresses(), before[1..]);
     assert_eq!(lines.iter().filter(|line| line.starts_with("target removed: ")).count(), 2);
     assert_eq!(lines.iter().filter(|line| line.starts_with("no longer listening on ")).count(), 3);
-    while answer(&before[0]).await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    let closed = async || answer(&before[0]).await.is_err();
+    eventually(DEADLINE, "no listener for the target that was removed", closed).await;
     assert_eq!(answer(&before[1]).await.unwrap()[0], b'E');
     stage.end().await;
     assert!(answer(&before[1]).await.is_err());
