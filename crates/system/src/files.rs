@@ -29,7 +29,7 @@ enum Entry {
 }
 
 impl Files {
-    /// The file system.
+    /// The file system of this machine.
     pub fn real() -> Self {
         Self(Kind::System)
     }

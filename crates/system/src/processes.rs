@@ -32,7 +32,7 @@ type Script = dyn Fn(&Call) -> io::Result<Finished> + Send + Sync;
 pub struct Call {
     /// The program, found on the `PATH`.
     pub program: String,
-    /// Its arguments.
+    /// The arguments after the program name.
     pub arguments: Vec<String>,
     /// Variables set for it beside the environment's.
     pub variables: Vec<(String, String)>,
@@ -52,12 +52,12 @@ pub struct Finished {
 }
 
 impl Processes {
-    /// Programs of this machine.
+    /// Runs the programs that are installed on this machine.
     pub fn real() -> Self {
         Self(Kind::System)
     }
 
-    /// No program is installed.
+    /// Reports every program as not installed; for tests.
     pub fn none() -> Self {
         Self::scripted(|_| Err(io::ErrorKind::NotFound.into()))
     }
