@@ -31,7 +31,7 @@ pub struct SdkSource {
 }
 
 impl SdkSource {
-    /// This credential as a source; the world's clock tells how long a token lives.
+    /// This credential as a source; the system's clock decides how long a token is valid.
     pub fn new(credential: Arc<dyn TokenCredential>, system: &System) -> Self {
         Self { credential, clock: system.clock().clone() }
     }

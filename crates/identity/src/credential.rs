@@ -33,7 +33,7 @@ struct Inner {
 }
 
 impl Credential {
-    /// A credential that sees this world.
+    /// A credential that uses this system: its variables, files, clock, HTTP client and programs.
     pub fn builder(system: System) -> CredentialBuilder {
         CredentialBuilder {
             system,
@@ -82,7 +82,7 @@ impl Credential {
         self.0.cache.with_cached(resource, read)
     }
 
-    /// The time of day by the clock that decides whether its tokens still live.
+    /// The wall clock that the expiry of tokens is compared with.
     pub fn now(&self) -> SystemTime {
         self.0.cache.now()
     }
@@ -162,15 +162,15 @@ impl CredentialBuilder {
         self
     }
 
-    /// A command that prints a token, or JSON as azure-cli's, and its arguments; it becomes the source, `exec`. It finds
-    /// what the token is for in `PGENTRA_RESOURCE`. A bare token must be a JWT, because nothing else says when it ends.
+    /// A command that prints a token, or JSON as azure-cli's, and its arguments; it becomes the source, `exec`. It gets
+    /// the resource in the variable `PGENTRA_RESOURCE`. A bare token must be a JWT, so that its `exp` claim can be read.
     pub fn command<T: Into<String>>(mut self, words: impl IntoIterator<Item = T>) -> Self {
         self.command = CommandLine(words.into_iter().map(Into::into).collect());
         self.source = Some(SourceName::Exec);
         self
     }
 
-    /// A source of the program's own, the only one that is then asked.
+    /// A custom source. No other source is asked then.
     pub fn custom(mut self, source: Arc<dyn TokenSource>) -> Self {
         self.given = Some(source);
         self

@@ -6,8 +6,8 @@ use crate::{Reason, SourceName};
 
 /// Why there is no token.
 ///
-/// Cheap to clone, because many callers may wait for one request. `Display` says what failed and where; what lies below
-/// it is in `source()`; what to do next is in [`TokenError::hint`]. None of them ever contains a secret: what a peer
+/// Cheap to clone, because many callers may wait for one request. `Display` is what failed and where; the cause is in
+/// `source()`; what to do next is in [`TokenError::hint`]. None of them ever contains a secret: what a peer
 /// sent is shortened, and redacted where it looks like a token or repeats a secret of the request.
 #[derive(Debug, Clone)]
 pub struct TokenError(Arc<Inner>);

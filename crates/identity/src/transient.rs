@@ -65,7 +65,7 @@ const CODES: &[Code] = &[
         passes: false,
         hint: "There is no such tenant: check AZURE_TENANT_ID and the cloud.",
     },
-    // Not in this cloud: it says the same at every try.
+    // The tenant is not in this cloud: a retry gets the same refusal.
     Code {
         names: &["AADSTS900382"],
         passes: false,
@@ -96,15 +96,15 @@ const CODES: &[Code] = &[
 /// Whether the same request may succeed later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Passes {
-    /// It says the same at every try.
+    /// A retry gets the same refusal.
     Never,
-    /// It does, within the waits of the endpoint.
+    /// A retry within the waits of the endpoint may succeed.
     Soon,
     /// An identity that was just assigned is not known yet.
     WhenKnown,
 }
 
-/// Does a refusal whose status is not one that is always tried again pass by itself?
+/// Whether a refusal may be temporary although its status alone does not call for a retry.
 pub(crate) fn passes(response: &Response) -> Passes {
     let refusal = answer::read_refusal(response);
     if refusal.code.as_deref().and_then(code).is_some_and(|code| code.passes) {

@@ -59,7 +59,6 @@ pub(super) struct Exchange<'a> {
 pub(super) enum Proof<'a> {
     /// A signed assertion (RFC 7523).
     Assertion(&'a str),
-    /// A secret.
     Secret(&'a str),
 }
 
