@@ -26,9 +26,9 @@ pub(crate) struct Special {
 }
 
 impl Special {
-    /// Takes a certificate in, and says whether it is a root.
+    /// Adds a certificate, and returns whether it is a root.
     pub(crate) fn add(&mut self, certificate: &CertificateDer<'static>) -> bool {
-        // One that cannot be read here is what rustls makes of it.
+        // A certificate that `x509-cert` cannot parse is left to rustls as a root.
         let Ok(read) = Certificate::from_der(certificate) else { return true };
         let is_root = read.tbs_certificate().issuer() == read.tbs_certificate().subject();
         if !is_root {

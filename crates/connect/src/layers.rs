@@ -1,4 +1,4 @@
-//! Everything somebody said about a connection, in the order in which it counts.
+//! All settings of a connection by their origin, in order of precedence.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::error::ConnectError;
 use crate::keyword::{self, DBNAME, SERVICE, SERVICEFILE};
 use crate::{service_connector, service_file};
 
-/// Everything somebody said about a connection. The first layer that names a keyword decides it:
+/// All settings of a connection by their origin. The first layer that names a keyword decides it:
 ///
 /// 1. the connection string or database name given as the positional argument,
 /// 2. flags,
@@ -39,22 +39,22 @@ const SYSTEM_BUNDLES: [&str; 4] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origin {
-    /// The positional argument.
+    /// The positional argument of the command line.
     Positional,
-    /// A flag.
+    /// A flag of the command line, such as `--host`.
     Flag,
     /// A variable of libpq, such as `PGHOST`.
     Variable(String),
-    /// A service file.
+    /// A section of a connection service file (`pg_service.conf`).
     ServiceFile {
-        /// The file.
+        /// The path of the service file.
         path: PathBuf,
         /// The name of the service in it.
         service: String,
     },
     /// A variable of Azure's Service Connector.
     ServiceConnector(&'static str),
-    /// Nobody named it.
+    /// The built-in default; no layer names the keyword.
     Default,
 }
 

@@ -1,7 +1,7 @@
 //! From a name to its addresses, with a bound on the look-ups under way.
 //!
-//! A look-up is a call of the system's (`getaddrinfo`), which nothing ends early: it holds a thread, and a socket to the
-//! resolver, until the resolver answers or gives up, long after whoever asked has stopped waiting.
+//! A look-up is a blocking system call (`getaddrinfo`) that cannot be cancelled: it holds a thread, and a socket to the
+//! resolver, until the resolver answers or gives up, also after the caller has stopped waiting.
 
 use std::collections::HashMap;
 use std::io;

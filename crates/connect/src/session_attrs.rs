@@ -10,7 +10,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SessionAttrs {
-    /// The first that answers.
+    /// The first host that accepts a session; the default.
     #[default]
     Any,
     /// The first whose sessions may write by default.
@@ -35,7 +35,7 @@ impl SessionAttrs {
         SessionAttrs::PreferStandby,
     ];
 
-    /// libpq's name.
+    /// The value as libpq's `target_session_attrs` spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             SessionAttrs::Any => "any",

@@ -1,4 +1,4 @@
-//! Keeps a token out of what a server says: one that was given it may repeat it.
+//! Removes the token from a server's messages: a server that received it may repeat it.
 
 use bytes::{BufMut, BytesMut};
 use pgentra_wire::frame::Header;

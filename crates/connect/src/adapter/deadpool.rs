@@ -45,10 +45,10 @@ impl Connect for Connector {
     }
 }
 
-/// Nobody but the driver can make its error, so the driver is given a stream that fails with ours.
+/// `tokio_postgres::Error` has no public constructor, so the driver is given a stream that fails with our error.
 async fn fail(error: ConnectError) -> Result<(Client, JoinHandle<()>), Error> {
     let mut config = Config::new();
-    config.user("nobody").ssl_mode(SslMode::Disable);
+    config.user("unused").ssl_mode(SslMode::Disable);
     let (client, connection) = config.connect_raw(Broken(Some(error)), NoTls).await?;
     Ok((client, tokio::spawn(async { drop(connection.await) })))
 }
