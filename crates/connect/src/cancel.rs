@@ -74,7 +74,7 @@ impl Canceller {
             let sent = async {
                 stream.write_all(&out).await?;
                 stream.flush().await?;
-                // The server answers by hanging up; some do so without TLS's farewell.
+                // The server closes the connection as its response; some do so without `close_notify`.
                 match stream.read(&mut [0]).await {
                     Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
                     _ => Ok(()),

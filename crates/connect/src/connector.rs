@@ -47,7 +47,7 @@ enum Missed {
     OneHost(ConnectError),
 }
 
-/// What a sign-in is made with.
+/// Start-up message and token of a sign-in.
 #[derive(Clone, Copy)]
 struct Attempt<'a> {
     startup: &'a StartupMessage,
@@ -225,7 +225,7 @@ impl Connector {
             Ok(Refreshed::Same(_)) => Err(refused.with_same_token()),
             Err(error) => {
                 // The refusal is returned, not this error: its hint names what to change on the server.
-                tracing::warn!(%error, "no newer token");
+                tracing::warn!(%error, "cannot get a newer token");
                 Err(refused)
             }
         }

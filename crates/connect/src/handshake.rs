@@ -19,7 +19,7 @@ use crate::strike_out;
 /// A server sends about fifteen settings. The limit ends a sign-in with a server that never sends ReadyForQuery.
 const MESSAGES_LIMIT: usize = 1000;
 
-/// What a password message has beside the password: its type, its length and the byte at its end.
+/// Bytes of a PasswordMessage beside the password: type, length and the final NUL.
 const PASSWORD_FRAME: usize = 6;
 
 /// The server's messages from AuthenticationOk to ReadyForQuery.
@@ -65,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
             BackendMessage::ErrorResponse(fields) => return Err(refused(&fields, self.sign_in)),
             _ => return Err(out_of_order()),
         }
-        // With room for the whole message: a buffer that grows leaves a copy of the token in the place that it leaves.
+        // Capacity for the whole message: a buffer that grows leaves a copy of the token in freed memory.
         let mut out = BytesMut::with_capacity(self.sign_in.token.len() + PASSWORD_FRAME);
         let encoded = frontend::encode_password(self.sign_in.token.as_bytes(), &mut out);
         let sent = match encoded {

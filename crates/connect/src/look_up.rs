@@ -72,7 +72,7 @@ impl LookUps {
     async fn look_up(&self, name: &str) -> Answer {
         loop {
             let answer = self.join(name);
-            // It ends without an answer with the runtime on which it began, which need not be this one.
+            // The look-up was started on another runtime, which was shut down: start it again on this one.
             if let Ok(answer) = answer.await {
                 return answer;
             }
@@ -102,7 +102,7 @@ impl LookUps {
             drop(place);
             let answer =
                 answer.map(|addresses| addresses.into_iter().take(ADDRESSES).collect()).map_err(Arc::new);
-            // Everybody may have stopped waiting.
+            // An error means that no caller waits any more.
             let _ = sender.send(answer);
         });
         answer

@@ -12,7 +12,7 @@ pub enum Refusal {
     Expired,
     /// The token is for another audience.
     Audience,
-    /// What was sent is not a token.
+    /// The password is not a token.
     BadFormat,
     /// The server could not validate the token.
     Validation,
@@ -50,7 +50,7 @@ pub enum Refusal {
     Other,
 }
 
-/// What the server said, without the token, which a hostile server could send back.
+/// The server's ErrorResponse, without the token, which a hostile server could send back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerMessage {
     sqlstate: String,
@@ -122,7 +122,7 @@ impl Refusal {
         Refusal::Other,
     ];
 
-    /// What a server means. Words come before the SQLSTATE: Azure's codes for its token messages are not documented.
+    /// Classifies a refusal. The text is matched before the SQLSTATE: Azure's codes for its token messages are not documented.
     pub fn classify(sqlstate: &str, message: &str) -> Refusal {
         let message = message.to_lowercase();
         let by_text =
@@ -145,7 +145,7 @@ impl Refusal {
 }
 
 impl ServerMessage {
-    /// The five characters that say what happened.
+    /// The SQLSTATE, five characters.
     pub fn sqlstate(&self) -> &str {
         &self.sqlstate
     }

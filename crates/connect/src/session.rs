@@ -32,10 +32,10 @@ pub struct Session {
     notices: Arc<OnceLock<OnNotice>>,
 }
 
-/// What is done with a notice.
+/// The callback for a notice.
 type OnNotice = Box<dyn Fn(&DbError) + Send + Sync>;
 
-/// What TLS was agreed on.
+/// The negotiated TLS version and cipher suite.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsInfo {
     version: String,
@@ -54,7 +54,7 @@ impl Session {
         &mut self.client
     }
 
-    /// What TLS was agreed on.
+    /// The negotiated TLS version and cipher suite.
     pub fn tls(&self) -> &TlsInfo {
         &self.tls
     }

@@ -47,7 +47,7 @@ impl SessionAttrs {
         }
     }
 
-    /// What is asked for while every server is tried, one pass after another.
+    /// The requirement of each pass over all servers.
     pub(crate) fn passes(self) -> &'static [SessionAttrs] {
         match self {
             SessionAttrs::Any => &[SessionAttrs::Any],
@@ -59,7 +59,7 @@ impl SessionAttrs {
         }
     }
 
-    /// Whether a server with these settings is the right one. `None`: it does not say what would decide that.
+    /// Whether a server with these settings fits. `None`: it did not report the settings that decide it.
     pub(crate) fn fits(self, parameters: &BTreeMap<String, String>) -> Option<bool> {
         let is_on = |name: &str| parameters.get(name).map(|value| value == "on");
         let is_standby = || is_on("in_hot_standby");

@@ -60,7 +60,7 @@ impl<S> SignedIn<S> {
         self.canceller.clone()
     }
 
-    /// What TLS was agreed on.
+    /// The negotiated TLS version and cipher suite.
     pub fn tls(&self) -> &TlsInfo {
         &self.tls
     }

@@ -120,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         &self.tls
     }
 
-    /// Goes one step through the handshake, or through what came behind it.
+    /// Processes one step of the handshake, or of messages after it.
     fn step(&mut self) -> Result<Step, rustls::Error> {
         let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut self.incoming);
         let step = match state {
@@ -148,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             Err(error) => Err(error),
         };
         self.incoming.drain(..discard);
-        // What the server is to be told about it waits in the next step.
+        // After an error the next step yields the alert for the server.
         if step.is_err()
             && let Ok(ConnectionState::EncodeTlsData(data)) =
                 self.tls.process_tls_records(&mut self.incoming).state
@@ -213,7 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                     self.ended = true;
                     None
                 }
-                // No whole record is ever left in `incoming`.
+                // `incoming` never holds a complete record here.
                 _ => return Err(io::ErrorKind::BrokenPipe.into()),
             };
             self.incoming.drain(..discard);
@@ -247,7 +247,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         let before = out.filled().len();
         while out.filled().len() == before && !self.ended {
             let held = self.incoming.len();
-            // A message of the handshake that comes in many records stays there until it is whole.
+            // rustls leaves a handshake message of several records in `incoming` until it is complete.
             let room = out.remaining().clamp(RECORD, READ).min(scratch.len().saturating_sub(held));
             if room == 0 {
                 let message = "a message of the handshake that does not end";
@@ -262,7 +262,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             }
             scratch[..held].copy_from_slice(&self.incoming);
             let ciphertext = &mut scratch[..held + received];
-            // With something left to write a writer may be waiting for room, which is not ours to wait for then.
+            // If `outgoing` is not empty, a writer may be registered for the socket's write readiness. A poll from the read
+            // half would replace its waker.
             let nobody_writes = self.outgoing.is_empty();
             let done = self.decrypt(ciphertext, out);
             if nobody_writes {
@@ -348,7 +349,7 @@ impl<S> fmt::Debug for TlsStream<S> {
     }
 }
 
-/// What is to be done next.
+/// The next action of the handshake.
 #[derive(Debug)]
 enum Step {
     Again,

@@ -110,7 +110,7 @@ impl Default for KeepAlive {
 }
 
 impl Target {
-    /// Answers every question from what the layers say, and reads the file that `sslrootcert` names.
+    /// Resolves all settings from the layers, and reads the file that `sslrootcert` names.
     ///
     /// A host and a role must be named. The database defaults to the role's name, the port to 5432, `sslmode` to
     /// `verify-full`, `connect_timeout` to [`DEFAULT_CONNECT_TIMEOUT`], trust to the operating system's.

@@ -297,7 +297,7 @@ impl Subscription {
         };
         if let (Some(change), Some(database)) = (operation.effect.change(), &state.database) {
             let (verdict, answer) = oneshot::channel();
-            // The receiver was dropped: the database has ended.
+            // If the receiver was dropped, the database has ended, and the operation does not wait for it.
             if database.send(AdministratorChange { change, verdict }).is_ok() {
                 operation.waits = true;
                 state.verdicts.insert(operation.id, answer);

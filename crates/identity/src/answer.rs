@@ -52,7 +52,7 @@ pub(crate) fn read_token(
             )
             .map(|token| token.with_source_time(response.date()))
             .inspect(|token| {
-                // A source on this machine has this machine's clock, or a clock that was set ahead on purpose.
+                // Not for a source on this machine: it has the same clock, or an emulator's clock that was set on purpose.
                 if !response.is_from_here() {
                     warn_of_clock(token, now);
                 }

@@ -42,7 +42,7 @@ impl SdkSource {
         let failed = |kind, message: &str| TokenError::new(kind, message).at(SourceName::External);
         let token = match asked {
             Ok(Ok(token)) => token,
-            // Only its words, shortened and redacted: the error itself may carry a whole answer.
+            // Only the text, shortened and redacted: the error value may contain a whole response with a token.
             Ok(Err(error)) => {
                 let status = error.http_status().map_or(0, u16::from);
                 let said = excerpt(&error.to_string(), &[]);

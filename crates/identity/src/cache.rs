@@ -45,13 +45,14 @@ const MAX_JITTER: Duration = Duration::from_secs(60);
 /// How many resources one credential can hold tokens for. A program uses one or two; the slots are searched in line.
 const MAX_RESOURCES: usize = 32;
 
-/// How long after the deadline a source that does not keep to it is cut off: its own error is better than ours.
+/// A source that misses its deadline is cancelled this long after it. The delay lets the source return its own error,
+/// which is more precise.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// The value of [`Slot::refresh_at`] while a flight is under way.
 const NEVER: u64 = u64::MAX;
 
-/// What came of a forced refresh.
+/// Result of a forced refresh.
 #[derive(Debug, Clone)]
 pub enum Refreshed {
     /// Another token than the rejected one.
@@ -101,7 +102,7 @@ impl Cache {
         }
         match self.fetch(slot).await {
             Ok(token) => Ok(token),
-            // In the last moments of its life the old token is better than an error.
+            // The old token is within `LOGIN_TIME` of its expiry and may still be accepted.
             Err(error) => slot.last_resort(self.clock.now()).ok_or(error),
         }
     }

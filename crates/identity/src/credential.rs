@@ -14,7 +14,7 @@ use crate::{
 };
 use pgentra_system::System;
 
-/// What was considered, and the sources to ask.
+/// The decision, and the sources to ask.
 type Choice = (Vec<Considered>, Vec<Arc<dyn TokenSource>>);
 
 /// How long a request for a token may take, with all retries: enough for a metadata service that says it restarts and
@@ -223,7 +223,7 @@ impl CredentialBuilder {
             }
         };
         let tools = considered.iter().filter(|one| one.verdict() != Verdict::No).map(Considered::source);
-        // A tool in which a person is signed in cannot be asked for another identity that the program names.
+        // A developer tool gives tokens for its signed-in user only, so a selector excludes it.
         let can_ask_tools = self.selector.as_ref().is_none_or(|selector| !selector.is_named());
         let tools = tools.filter(|source| can_ask_tools && source.is_developer_tool()).collect();
         if let Some(tenant) = self.tenant.as_deref().filter(|tenant| !sources::is_tenant(tenant)) {
@@ -259,10 +259,10 @@ impl CredentialBuilder {
         Ok((considered, sources))
     }
 
-    /// The named source first, the others with what speaks for them.
+    /// The named source first, then the others with the reason for each.
     fn named(&self, name: SourceName) -> Vec<Considered> {
         let mut considered = vec![Considered::new(name, "it was named", &[]).verdict_is(Verdict::First)];
-        // What the environment allows does not bind the program.
+        // `AZURE_TOKEN_CREDENTIALS` does not restrict a source that the program names.
         if let Ok(detected) = detect::detect(&self.system) {
             let others = detected.considered.into_iter().filter(|one| one.source() != name);
             considered.extend(others.map(|one| match one.verdict() {

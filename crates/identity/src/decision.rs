@@ -21,7 +21,7 @@ pub struct Considered {
     variables: Vec<&'static str>,
 }
 
-/// What became of a source that was considered.
+/// Whether a considered source is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {

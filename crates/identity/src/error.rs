@@ -42,7 +42,7 @@ pub enum TokenErrorKind {
     },
     /// The source answered with something that is not a usable token.
     BadAnswer,
-    /// The source gave a token for something else than was asked for, by its own claims or by the source's answer.
+    /// The source gave a token for another resource, by the token's claims or by the source's response.
     Audience,
     /// The source gave a token that has ended already, by this machine's clock.
     Expired,

@@ -44,7 +44,7 @@ const CODES: &[Code] = &[
         passes: true,
         hint: "Too many requests from this tenant: share one process or one token among the programs.",
     },
-    // LoopDetected: Entra blocks a client that repeats a request. Another one prolongs it.
+    // LoopDetected: Entra blocks a client that repeats a request. A retry prolongs the block.
     Code {
         names: &["AADSTS50196"],
         passes: false,
@@ -113,7 +113,7 @@ pub(crate) fn passes(response: &Response) -> Passes {
     if is_unknown_identity(response.status(), &refusal) { Passes::WhenKnown } else { Passes::Never }
 }
 
-/// What a code means for the person who reads it.
+/// A hint for the user, by error code.
 pub(crate) fn hint(name: &str) -> Option<&'static str> {
     code(name).map(|code| code.hint)
 }

@@ -104,7 +104,7 @@ impl Janitor {
             // The janitor has removed the folder. A folder of that name is now another process's, so it must stay.
             return Ok(());
         }
-        // The process was killed itself, or has given up.
+        // The janitor was killed, or could not remove the folder: remove it here.
         match std::fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

@@ -74,7 +74,7 @@ impl Plan {
                 other.run("BEGIN").await?;
                 self.run(&other, step).await?;
                 if step.changes.iter().any(|change| matches!(change, Change::Clear { .. })) {
-                    // It has the server's roles locked, which the next one needs.
+                    // `DROP OWNED` holds locks on roles, which are shared by all databases; the next transaction needs them.
                     other.run("COMMIT").await?;
                     done.push(other.database);
                 } else {

@@ -455,7 +455,7 @@ fn circles<'i>(roles: &[Desired], reader: &mut Reader<'i>) {
         let mut seen = BTreeSet::new();
         let mut todo: Vec<&str> = role.member_of.iter().map(String::as_str).collect();
         while let Some(group) = todo.pop() {
-            // Itself is told of where it is read.
+            // A role that lists itself directly is reported where `member_of` is read.
             if group == role.name.as_str() && !role.member_of.contains(group) {
                 reader.fault(
                     role.line,

@@ -214,7 +214,7 @@ impl<'a> Matcher<'a> {
                 .and_then(|now| self.roles.all.get(now))
                 .into_iter()
                 .flat_map(|any| &any.member_of)
-                // The mapping itself, and being an administrator, are told otherwise.
+                // Reserved roles mark the mapping and administrators; both are compared elsewhere.
                 .filter(|group| group.starts_with("pg_") || !name::is_reserved(group))
                 .map(|group| later(group))
                 .collect();

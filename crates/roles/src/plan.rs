@@ -205,7 +205,7 @@ pub(crate) async fn dropping(
             joins.push(group.to_owned());
         }
     }
-    // What belongs to the whole server is cleared along with the database for principals.
+    // Dependencies without a database are of shared objects; they are cleared in the database `postgres`.
     let databases: BTreeSet<&str> =
         obstacles.iter().map(|found| found.database.as_deref().unwrap_or(PRINCIPALS)).collect();
     let clear = |database: &str| Change::Clear {

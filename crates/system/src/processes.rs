@@ -40,7 +40,7 @@ pub struct Call {
     pub folder: Option<String>,
 }
 
-/// What came of a program.
+/// Exit code and output of a program.
 #[derive(Clone)]
 pub struct Finished {
     /// Its exit code; `None` if a signal ended it.
@@ -148,7 +148,7 @@ async fn run(call: &Call, env: &Env) -> io::Result<Finished> {
 async fn read(stream: Option<impl AsyncRead + Unpin>) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut read = SecretBuffer::new();
     let Some(stream) = stream else { return Ok(read.into_bytes()) };
-    // One byte more than allowed tells an output that is too long from one that just fits.
+    // Reads one byte more than the limit: then a longer output is detected.
     let length = read.read(&mut stream.take(MAX_OUTPUT + 1)).await?;
     if length as u64 > MAX_OUTPUT {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it writes more than 1 MiB"));

@@ -65,7 +65,7 @@ struct Flight {
 type Outcome = Result<Arc<Loaded>, FetchError>;
 type Fetch = Shared<BoxFuture<'static, Outcome>>;
 
-/// What `Keys::fetch` offers.
+/// Result of `Keys::fetch`.
 enum Offer {
     Begun(Fetch),
     Joined(Fetch),
@@ -78,7 +78,7 @@ impl Keys {
         Keys { store, source: Arc::new(source), refetch_interval, tenant }
     }
 
-    /// The keys at hand if they need no renewal, without waiting.
+    /// The cached keys if they need no renewal, without waiting.
     pub(crate) fn fresh(&self, now: SystemTime) -> Option<Arc<Loaded>> {
         self.store.loaded.load_full().filter(|loaded| loaded.age(now) < REFRESH_AFTER)
     }
@@ -169,7 +169,7 @@ impl Store {
         self.flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what a fetch brought. The fetch holds the store weakly, since the store holds the fetch.
+    /// Stores the result of a fetch. The fetch has a weak reference to the store, because the store owns the fetch.
     fn land(store: &Weak<Store>, outcome: &Outcome) {
         let Some(store) = store.upgrade() else { return };
         let mut flight = store.flight();

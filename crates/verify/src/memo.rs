@@ -15,7 +15,7 @@ const CAPACITY: usize = 1024;
 pub(crate) struct Memo(Mutex<Halves>);
 
 /// When the young half is full it becomes the old one, and the old one is forgotten; a hit in the old half moves to the
-/// young one. What is in use survives, without a list to keep in order.
+/// young one. Entries in use survive, without an ordered list as in an LRU cache.
 #[derive(Default)]
 struct Halves {
     young: HashMap<[u8; 32], Entry>,

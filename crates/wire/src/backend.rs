@@ -11,7 +11,7 @@ use crate::{WireError, cstring, frame, limits};
 /// One message of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackendMessage {
-    /// `R`: what the client has to show, or that it is in.
+    /// `R`: an authentication request, or AuthenticationOk.
     Authentication(Authentication),
     /// `E`: the end, with its reason.
     ErrorResponse(Fields),
@@ -54,7 +54,7 @@ impl BackendMessage {
     /// Appends the message.
     ///
     /// # Errors
-    /// What [`BackendMessage::decode`] would refuse; `out` is then as it was.
+    /// A message that [`BackendMessage::decode`] would refuse; `out` is unchanged then.
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), WireError> {
         let limit = (limits::BACKEND_MESSAGE, "server message");
         match self {
@@ -90,7 +90,7 @@ impl BackendMessage {
     }
 }
 
-/// What the server asks of the client, by the code of an Authentication message.
+/// An authentication request, by the code of an Authentication message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authentication {
     /// 0: the client is authenticated.
@@ -251,7 +251,7 @@ impl ParameterStatus {
     }
 }
 
-/// What the client needs to cancel a statement of this session.
+/// Process id and secret key for a CancelRequest of this session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendKeyData {
     /// The server process of the session.

@@ -103,7 +103,7 @@ impl SaslInitialResponse<'_> {
             match self.data {
                 None => out.put_u32(u32::MAX),
                 Some(data) => {
-                    // Beyond u32 the message is beyond its limit as well, which is checked right after.
+                    // A length beyond u32 also exceeds the limit of the message, which is checked afterwards.
                     out.put_u32(u32::try_from(data.len()).unwrap_or(u32::MAX));
                     out.put_slice(data);
                 }

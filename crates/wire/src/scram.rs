@@ -14,7 +14,7 @@ pub const MECHANISM: &str = "SCRAM-SHA-256";
 /// The name of the mechanism where the exchange is bound to the TLS channel.
 pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
-/// What a client says about binding the exchange to its TLS channel (the `gs2-cbind-flag`).
+/// The client's flag for channel binding to TLS (`gs2-cbind-flag`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChannelBinding<'a> {
     /// `n`: the client does not support channel binding.
@@ -33,7 +33,7 @@ pub struct ClientFirst<'a> {
     pub channel_binding: ChannelBinding<'a>,
     /// The part in front, which is repeated in base64 in the last message, before the binding's data.
     pub header: &'a str,
-    /// The rest: the first part of what both sides sign.
+    /// The rest (`client-first-message-bare`): the first part of the AuthMessage.
     pub bare: &'a str,
     /// The client's part of the nonce, printable ASCII without commas.
     pub nonce: &'a str,
@@ -82,7 +82,7 @@ pub struct ClientFinal<'a> {
     pub channel_binding: &'a str,
     /// The random characters of both sides.
     pub nonce: &'a str,
-    /// Everything before the proof: the last part of what both sides sign.
+    /// Everything before the proof (`client-final-message-without-proof`): the last part of the AuthMessage.
     pub without_proof: &'a str,
     /// That the client knows the password, in base64.
     pub proof: &'a str,

@@ -52,7 +52,7 @@ impl fmt::Display for ProtocolVersion {
     }
 }
 
-/// What a client may send first.
+/// The first packet of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FirstPacket {
     /// The client starts a session with this role, database and settings.
@@ -63,7 +63,7 @@ pub enum FirstPacket {
     GssEncRequest,
     /// It wants the statement of another session cancelled; there is no answer.
     Cancel(CancelRequest),
-    /// A start-up of another major version, whose layout is not ours to read.
+    /// A start-up of another major version, whose layout is unknown.
     Unsupported(ProtocolVersion),
 }
 

@@ -36,7 +36,7 @@ impl Connect for Connector {
             match Connector::connect(self).await {
                 Ok(session) => {
                     let (client, driver) = session.into_parts();
-                    // How the session ended was logged by the driver.
+                    // The result is dropped: the driver has logged the end of the session.
                     Ok((client, tokio::spawn(async { drop(driver.await) })))
                 }
                 Err(error) => fail(error).await,

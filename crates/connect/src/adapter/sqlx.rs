@@ -89,7 +89,7 @@ impl Pool {
         let keeper = &self.keeper;
         let token = match keeper.renew().await {
             Ok(token) => token,
-            // A connection that is there needs no token.
+            // An idle connection of the pool needs no token.
             Err(no_token) => return keeper.pool.acquire().await.map_err(|_| no_token),
         };
         let refused = match keeper.pool.acquire().await {
@@ -138,7 +138,7 @@ async fn keep(keeper: Arc<Keeper>) {
             }
         }
     };
-    // An error says that the pool was closed.
+    // An error means that the pool was closed, which ends the renewal.
     let _: Result<(), Error> = keeper.pool.close_event().do_until(renewing).await;
 }
 

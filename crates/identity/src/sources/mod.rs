@@ -23,7 +23,7 @@ pub(crate) use self::entra::Authority;
 use crate::{ConfigError, Selector, SourceName, TokenError, TokenSource};
 use pgentra_system::System;
 
-/// What a source is made from.
+/// Settings that a source is built from.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) system: System,

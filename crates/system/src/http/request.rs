@@ -176,7 +176,7 @@ impl Request {
             self.headers.insert(HOST, host);
         }
         if self.method == Method::POST && hyper::body::Body::size_hint(message.body()).exact() == Some(0) {
-            // hyper leaves it out; servers answer a POST without any length with 411.
+            // hyper omits `Content-Length: 0`; servers answer a POST without a length with 411.
             self.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         *message.headers_mut() = self.headers;
