@@ -8,7 +8,7 @@
 //! postgres=> select * from pgaadauth_create_principal('my-server', false, false);
 //! ```
 //!
-//! On a laptop with Linux, as root; the agent's folder is made, and goes with the local cloud:
+//! On a laptop with Linux, as root; the agent's folder is created, and removed with the local cloud:
 //!
 //! ```console
 //! # pgentra local up --detach --arc
@@ -17,8 +17,9 @@
 //! ```
 //!
 //! Particular to it: the agent writes a key into a file that only root and the group `himds` can read, and gives a token to
-//! whoever knows what is in it. It knows the server's own identity; a recent one also user-assigned ones, by resource id
-//! alone. Where it ignores the question, there is an error and not another identity's token.
+//! a client that sends this key. The agent has the server's own identity; recent versions also have user-assigned
+//! identities, by resource id only. If an agent ignores the requested id, the result is an error and not a token of another
+//! identity.
 #![expect(clippy::print_stdout, reason = "an example talks to the person who runs it")]
 
 mod sign_in;

@@ -14,8 +14,8 @@
 //! $ cargo run --package pgentra-connect --example azure_ml
 //! ```
 //!
-//! Particular to it: its endpoint wants a client id in every request. The compute says its own in
-//! `DEFAULT_IDENTITY_CLIENT_ID`; another is chosen by client id, and by nothing else.
+//! Particular to it: its endpoint requires a client id in every request. The id of the compute's own identity is in
+//! `DEFAULT_IDENTITY_CLIENT_ID`; another identity is selected by client id only.
 #![expect(clippy::print_stdout, reason = "an example talks to the person who runs it")]
 
 mod sign_in;

@@ -14,8 +14,8 @@
 //! $ cargo run --package pgentra-connect --example cloud_shell
 //! ```
 //!
-//! Particular to it: the token is the person's and not a machine's, so no identity can be chosen, and the role is usually
-//! the person's principal name. The token says it; what it says is not verified here, and only the server decides.
+//! Particular to it: the token is for the user and not for a machine, so no identity can be selected, and the role is
+//! usually the user's principal name. The name is read from the token without verification; the server decides.
 #![expect(clippy::print_stdout, reason = "an example talks to the person who runs it")]
 
 mod sign_in;

@@ -1,4 +1,4 @@
-//! A developer's machine: whoever is signed in to the Azure CLI, or what a company's own sign-in program prints.
+//! A developer's machine: the user who is signed in to the Azure CLI, or a company's own program that prints a token.
 //!
 //! ```console
 //! $ az login

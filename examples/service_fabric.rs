@@ -16,8 +16,8 @@
 //! $ cargo run --package pgentra-connect --example service_fabric
 //! ```
 //!
-//! Particular to it: the node's certificate is self-signed, and the one with the thumbprint in a variable is trusted,
-//! for this connection alone. Which identity it is, the manifest says: to name one is an error, found before any request.
+//! Particular to it: the node's certificate is self-signed; the certificate with the thumbprint in a variable is trusted,
+//! for this connection only. The application manifest fixes the identity: to select one is an error before any request.
 #![expect(clippy::print_stdout, reason = "an example talks to the person who runs it")]
 
 mod sign_in;

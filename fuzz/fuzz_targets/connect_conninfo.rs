@@ -1,5 +1,5 @@
-//! A connection URI, a conninfo string or a service file: whatever a person or a variable says must be an answer or an
-//! error, never a panic, and a password in it is never part of the error.
+//! Any text as a connection URI, a conninfo string or a service file gives settings or an error, never a panic, and a
+//! password in it is never part of the error.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

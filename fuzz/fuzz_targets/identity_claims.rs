@@ -1,4 +1,4 @@
-//! What a token says of itself: any bytes are claims or none, and what is read agrees with itself.
+//! Any bytes as a token give claims or none, without a panic, and the accessors agree with one another.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

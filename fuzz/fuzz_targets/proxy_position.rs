@@ -1,5 +1,5 @@
-//! Both sides of a conversation, whatever they say: where it stands is known without a panic, and is the same in whatever pieces the
-//! bytes come.
+//! Any bytes of client and server: the protocol tracker does not panic, and its state does not depend on how the bytes
+//! are split.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A file of roles and verifiers, whatever is in it: users or an error, never a panic, and nothing of a secret in the error.
+//! Any text as a file of roles and verifiers gives users or an error, never a panic, and no secret is in the error.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -158,7 +158,7 @@ impl Client {
             if resume >= ends {
                 return Err(error);
             }
-            tracing::debug!(service = self.name, %error, "asking again");
+            tracing::debug!(service = self.name, %error, "the request failed; retrying");
             sleep_until(resume).await;
         }
     }
@@ -210,7 +210,7 @@ impl Client {
         }
     }
 
-    /// What a refusal means.
+    /// Turns a refusal into an error: kind by status and code, with a hint.
     fn refusal(&self, ask: &Ask<'_>, response: &Response, token: &AccessToken) -> AzureError {
         let parsed: Option<Value> = serde_json::from_slice(response.body()).ok();
         let error = parsed.as_ref().map(|body| &body["error"]);
@@ -282,7 +282,6 @@ impl Client {
     }
 }
 
-/// Graph's name in messages.
 pub(crate) const GRAPH: &str = "Microsoft Graph";
 
 /// The wait that an answer asks for, in whole seconds.

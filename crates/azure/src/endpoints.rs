@@ -16,7 +16,7 @@ pub(crate) struct Endpoint {
     pub(crate) resource: Resource,
 }
 
-/// An address that no token goes to.
+/// Why a URL is not accepted as an address that tokens are sent to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{url}` is no address for a management API: {why}")]
 pub struct InvalidEndpoint {

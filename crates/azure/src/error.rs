@@ -39,12 +39,12 @@ pub enum AzureErrorKind {
     Throttled,
     /// The operation goes on at Azure for longer than we wait.
     StillRunning,
-    /// Any other refusal.
+    /// Any other refusal of the service.
     Refused,
 }
 
 impl AzureErrorKind {
-    /// All of them.
+    /// All variants, for tables in documents and tests.
     pub const ALL: [AzureErrorKind; 10] = [
         AzureErrorKind::Token,
         AzureErrorKind::Network,

@@ -33,7 +33,7 @@ pub struct Graph {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Principal {
-    /// What it is.
+    /// Whether it is a user, a group, an application or a managed identity.
     pub kind: PrincipalKind,
     /// Object id: what a role of Flexible Server is mapped to.
     pub object_id: Uuid,
@@ -53,20 +53,20 @@ pub enum PrincipalKind {
     ManagedIdentity,
     /// Any other service principal: an application.
     Application,
-    /// A person.
+    /// A user.
     User,
-    /// A group.
+    /// A group; its members sign in under the group's name.
     Group,
 }
 
 /// Which principals are looked through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Search {
-    /// Managed identities and applications.
+    /// Service principals: managed identities and applications.
     ServicePrincipals,
     /// Persons, by display name or principal name.
     Users,
-    /// Groups.
+    /// Groups, by display name.
     Groups,
 }
 
@@ -97,7 +97,7 @@ impl Graph {
         Self { client: Client::new(GRAPH, endpoints.graph.clone(), system.clone(), credential.clone()) }
     }
 
-    /// Everybody with this name, or whose name begins with it, in no particular order. Case does not matter to Graph.
+    /// All principals with this name, or with `prefix` whose name begins with it, in no particular order. Case does not matter to Graph.
     ///
     /// Cancel-safe.
     ///
@@ -123,17 +123,15 @@ impl Graph {
     /// The one with this name.
     ///
     /// # Errors
-    /// Why Graph did not answer; or nobody has the name, or several have it, who are then named.
+    /// Why Graph did not answer; or no principal has the name; or several have it, which the error lists.
     pub async fn one(&self, search: Search, name: &str) -> Result<Principal, AzureError> {
         let mut found = self.find(search, name, false).await?;
         let word = search.set();
         match (found.pop(), found.len()) {
             (Some(one), 0) => Ok(one),
             (None, _) => {
-                let message = format!(
-                    "nobody among the {word} of the tenant is called {name}",
-                    name = quote::name(name)
-                );
+                let message =
+                    format!("none of the {word} of the tenant is called {name}", name = quote::name(name));
                 Err(AzureError::new(AzureErrorKind::NotFound, message).hinting(format!(
                     "look for what begins like it: pgentra identity find --prefix {}",
                     quote::shell_word(name)
@@ -249,7 +247,7 @@ impl Graph {
 }
 
 impl Principal {
-    /// What tells it from others of its name.
+    /// What distinguishes it from principals of the same name.
     fn described(&self) -> String {
         let resource = self.resource_id.as_deref().map(|id| format!(" ({id})")).unwrap_or_default();
         format!("{} {}{resource}", self.kind, self.object_id)

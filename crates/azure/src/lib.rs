@@ -1,7 +1,7 @@
 //! Azure Resource Manager ([`arm`]) and Microsoft Graph ([`graph`]): the identities of virtual machines, the administrators of
 //! servers, and who is in the tenant.
 //!
-//! Nothing here prints, and nothing reads the environment or a file: the caller hands in what it has.
+//! The crate does not print, and reads neither the environment nor files: the caller passes in all settings.
 
 pub mod arm;
 mod client;

@@ -12,7 +12,7 @@ pub(crate) struct SignIn<'a> {
     pub(crate) role: &'a str,
     pub(crate) database: &'a str,
     pub(crate) token: &'a str,
-    /// What the token says of itself.
+    /// The claims of the token, not verified.
     pub(crate) claims: Option<&'a UnverifiedClaims>,
 }
 
@@ -261,7 +261,7 @@ fn capitalised(text: &str) -> String {
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-/// As much of a name as says which one it is.
+/// The beginning of a name, long enough to identify it.
 fn shortened(name: &str) -> String {
     match name.char_indices().nth(NAME_LIMIT) {
         Some((end, _)) => format!("{}…", &name[..end]),
@@ -334,7 +334,7 @@ mod tests {
         let told = hint(Refusal::RoleNotMapped, "ADA@contoso.com", Some(&person()), "");
         assert!(told.starts_with("sign in as \"ada@contoso.com\", "), "{told}");
         assert!(told.contains("'user', false, false"), "{told}");
-        // The name fits, and nobody made the role yet.
+        // The name fits, and the role was not created yet.
         let told = hint(Refusal::RoleNotMapped, "myVm", Some(&vm()), "");
         assert!(told.starts_with("the role \"myVm\" is not mapped"), "{told}");
     }
@@ -360,7 +360,7 @@ mod tests {
 
     #[test]
     fn single_server_hears_of_no_function_that_it_lacks() {
-        for role in ["myVm", "nobody", "it's"] {
+        for role in ["myVm", "unknown", "it's"] {
             let with_server = format!("{role}@mydemoserver");
             for claims in [None, Some(&vm()), Some(&person())] {
                 let told = hint(Refusal::RoleNotMapped, &with_server, claims, "");

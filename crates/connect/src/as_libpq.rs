@@ -26,9 +26,9 @@ pub(crate) struct Special {
 }
 
 impl Special {
-    /// Takes a certificate in, and says whether it is a root.
+    /// Adds a certificate, and returns whether it is a root.
     pub(crate) fn add(&mut self, certificate: &CertificateDer<'static>) -> bool {
-        // One that cannot be read here is what rustls makes of it.
+        // A certificate that `x509-cert` cannot parse is left to rustls as a root.
         let Ok(read) = Certificate::from_der(certificate) else { return true };
         let is_root = read.tbs_certificate().issuer() == read.tbs_certificate().subject();
         if !is_root {
@@ -74,7 +74,8 @@ impl ServerCertVerifier for AsLibpq {
             let all: Vec<_> = intermediates.iter().chain(&self.special.intermediates).cloned().collect();
             return self.inner.verify_server_cert(certificate, &all, server_name, ocsp_response, now);
         }
-        // It is its own root. That it is an authority's is said only once its dates are found good.
+        // The certificate is its own root. webpki checks the dates before it rejects a CA certificate as an end entity, so
+        // after this error only the name is left to check.
         match self.inner.0.verify_server_cert(certificate, intermediates, server_name, ocsp_response, now) {
             Err(error) if is_authority_itself(&error) => {
                 if self.checks_name {

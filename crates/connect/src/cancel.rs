@@ -50,7 +50,7 @@ impl Canceller {
     /// whether there was a statement to stop (PostgreSQL, "Canceling Requests in Progress").
     ///
     /// # Errors
-    /// The server cannot be reached, or not verified; a session over a stream that somebody else opened, whose address
+    /// The server cannot be reached, or not verified; a session over a stream that the caller opened, whose address
     /// is unknown.
     pub async fn cancel(&self) -> Result<(), ConnectError> {
         let address =
@@ -59,10 +59,10 @@ impl Canceller {
         self.cancel_over(stream).await
     }
 
-    /// The same over a stream that somebody opened to the session's server.
+    /// The same over a stream that the caller opened to the session's server.
     ///
     /// # Errors
-    /// The server cannot be verified, or hangs up early.
+    /// The server cannot be verified, or closes the connection early.
     pub async fn cancel_over<S>(&self, stream: S) -> Result<(), ConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -74,7 +74,7 @@ impl Canceller {
             let sent = async {
                 stream.write_all(&out).await?;
                 stream.flush().await?;
-                // The server answers by hanging up; some do so without TLS's farewell.
+                // The server closes the connection as its response; some do so without `close_notify`.
                 match stream.read(&mut [0]).await {
                     Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
                     _ => Ok(()),

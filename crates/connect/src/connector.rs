@@ -48,7 +48,7 @@ enum Missed {
     OneHost(ConnectError),
 }
 
-/// What a sign-in is made with.
+/// Start-up message and token of a sign-in.
 #[derive(Clone, Copy)]
 struct Attempt<'a> {
     startup: &'a StartupMessage,
@@ -56,7 +56,7 @@ struct Attempt<'a> {
 }
 
 impl Connector {
-    /// A connector. Nothing is dialled and no token is asked for yet.
+    /// A connector. It opens no connection and requests no token yet.
     ///
     /// # Errors
     /// A target that TLS cannot be set up for, or with a value that does not fit into a start-up packet.
@@ -70,7 +70,7 @@ impl Connector {
         Ok(Connector { target: Arc::new(target), credential, resource, tls, startup })
     }
 
-    /// Where it connects.
+    /// The resolved target: hosts, role, database and TLS settings.
     pub fn target(&self) -> &Target {
         &self.target
     }
@@ -90,7 +90,7 @@ impl Connector {
     /// A token is taken from the credential for each call. Where the server refuses it and an out-of-date token can be
     /// the reason ([`Refusal::stale_token_explains`]), a newer one is asked for once and the sign-in tried once more.
     /// Only a name that does not resolve and an address that does not answer lead on to the next; a failure of TLS or a
-    /// refusal does not, so that a token never goes looking for a server that takes it. The addresses of one name are
+    /// refusal does not, so that a token is never sent to one server after the other. The addresses of one name are
     /// dialled a quarter of a second apart, and the first that answers is the one (RFC 8305); hosts are tried in order. With
     /// [`Target::session_attrs`] a session with a server of another kind is closed, and the next host is tried.
     ///
@@ -103,7 +103,7 @@ impl Connector {
         Session::resume(self.open(self.startup()?).await?).await
     }
 
-    /// The stream of a session with a start-up of the caller's own: for whoever relays. The role, the database and every
+    /// The stream of a session with the caller's own start-up message: for a proxy that relays it. The role, the database and every
     /// other parameter are those of `startup`; the rest is as in [`Connector::connect`].
     ///
     /// # Errors
@@ -128,7 +128,7 @@ impl Connector {
         TokenState::of(&self.credential, &self.resource)
     }
 
-    /// Waits until there is a token that is good for a sign-in: at once where the cache holds one.
+    /// Waits until the cache holds a token that is valid for a sign-in.
     ///
     /// Cancel-safe: dropping the future abandons the wait, not the request.
     ///
@@ -138,8 +138,8 @@ impl Connector {
         self.token().await.map(drop)
     }
 
-    /// The first stage of [`Connector::connect`]: the addresses of an endpoint, as the resolver orders them. For whoever
-    /// wants to know at which stage a connection fails, and with what.
+    /// The first stage of [`Connector::connect`]: the addresses of an endpoint, as the resolver orders them. For
+    /// diagnostics that show at which stage a connection fails, and with what error.
     ///
     /// # Errors
     /// [`ConnectErrorKind::Dns`].
@@ -180,7 +180,7 @@ impl Connector {
         Session::resume(self.sign_in_until(secured, attempt, deadline).await?).await
     }
 
-    /// A session over a stream that somebody else opened to `host`: TLS and sign-in as in [`Connector::connect`], once,
+    /// A session over a stream that the caller opened to `host`: TLS and sign-in as in [`Connector::connect`], once,
     /// with no second try.
     ///
     /// # Errors
@@ -225,8 +225,8 @@ impl Connector {
             Ok(Refreshed::New(token)) => Ok(token),
             Ok(Refreshed::Same(_)) => Err(refused.with_same_token()),
             Err(error) => {
-                // The refusal came first and says more to whoever must mend it.
-                tracing::warn!(%error, "no newer token");
+                // The refusal is returned, not this error: its hint names what to change on the server.
+                tracing::warn!(%error, "cannot get a newer token");
                 Err(refused)
             }
         }
@@ -315,7 +315,7 @@ impl Connector {
         let stream =
             timeout_at(deadline, secured).await.map_err(|_| too_slow(host, limit, "the TLS handshake"))??;
         let info = TlsInfo::of(stream.agreed());
-        tracing::debug!(host, tls = %info, "the server is who it says");
+        tracing::debug!(host, tls = %info, "server certificate verified");
         Ok(Secured { stream, host: host.to_owned(), tls: info, took: began.elapsed() })
     }
 

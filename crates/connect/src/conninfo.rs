@@ -63,7 +63,7 @@ pub fn split_connection_string(
     } else {
         let others = parse_conninfo(text)?.into_iter().filter(|(_, (keyword, _))| !is_own(keyword));
         let rest = others.map(|(written, _)| written).collect::<Vec<_>>().join(" ");
-        // Moved to the front, a keyword may look like a URI; behind a blank it does not.
+        // A keyword that is now the first may look like a URI; after a blank it is not parsed as a URI.
         if is_uri(&rest) { format!(" {rest}") } else { rest }
     };
     Ok((rest, own))
@@ -108,7 +108,7 @@ fn conninfo_value<'a>(text: &'a str, keyword: &str) -> Result<(String, &'a str),
             '\\' => match characters.next() {
                 Some((_, escaped)) => value.push(escaped),
                 None if quoted => break,
-                // libpq drops a lonely one at the end.
+                // libpq ignores a single backslash at the end.
                 None => return Ok((value, "")),
             },
             '\'' if quoted => return Ok((value, &text[at + 1..])),
@@ -297,12 +297,12 @@ mod tests {
             ("my_a=1 postgresql://=h", " postgresql://=h", "my_a=1"),
             (r"my_a=1 user='it\'s \\'", r"user='it\'s \\'", "my_a=1"),
             ("my_a=1", "", "my_a=1"),
-            // What looks like a parameter within a value is none.
+            // Text within a value is not a parameter.
             ("host=h options='x?my_a=1'", "host=h options='x?my_a=1'", ""),
         ] {
             assert_eq!(split(text), (rest.to_owned(), own.to_owned()), "{text}");
         }
-        // What is left is never longer than what could be read.
+        // The rest is never longer than the limit of the input.
         let longest = format!("my_a=1 user=a{}", "'".repeat(LENGTH_LIMIT - 13));
         assert_eq!(longest.len(), LENGTH_LIMIT);
         assert!(parse(&split(&longest).0).is_ok());

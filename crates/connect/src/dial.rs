@@ -137,7 +137,7 @@ pub(crate) async fn dial(
     }
 }
 
-/// How a connection notices that its peer is gone.
+/// Socket options that detect a peer that is gone: keep-alive and the user timeout.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Watch {
     keep_alive: Option<KeepAlive>,

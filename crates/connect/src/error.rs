@@ -80,7 +80,7 @@ impl ConnectErrorKind {
 }
 
 impl TlsFailure {
-    /// Every failure there is.
+    /// All variants, for tables in documents and tests.
     pub const ALL: [TlsFailure; 8] = [
         TlsFailure::Declined,
         TlsFailure::ErrorInTheClear,

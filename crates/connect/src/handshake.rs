@@ -16,13 +16,13 @@ use crate::quote;
 use crate::refusal::{Refusal, ServerMessage};
 use crate::strike_out;
 
-/// A server sends about fifteen settings; one that never gets ready is stopped here.
+/// A server sends about fifteen settings. The limit ends a sign-in with a server that never sends ReadyForQuery.
 const MESSAGES_LIMIT: usize = 1000;
 
-/// What a password message has beside the password: its type, its length and the byte at its end.
+/// Bytes of a PasswordMessage beside the password: type, length and the final NUL.
 const PASSWORD_FRAME: usize = 6;
 
-/// What the server said between accepting the sign-in and being ready.
+/// The server's messages from AuthenticationOk to ReadyForQuery.
 #[derive(Debug)]
 pub(crate) struct Ready {
     /// Those messages once more, beginning with AuthenticationOk, and whatever came right behind them; without the token,
@@ -33,7 +33,7 @@ pub(crate) struct Ready {
 }
 
 /// Signs in over a stream that must be verified TLS already. The token is written once, as the answer to
-/// AuthenticationCleartextPassword; whatever else the server asks for ends the conversation.
+/// AuthenticationCleartextPassword; any other authentication request is an error.
 pub(crate) async fn sign_in<S>(
     stream: &mut S,
     startup: &StartupMessage,
@@ -65,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
             BackendMessage::ErrorResponse(fields) => return Err(refused(&fields, self.sign_in)),
             _ => return Err(out_of_order()),
         }
-        // With room for the whole message: a buffer that grows leaves a copy of the token in the place that it leaves.
+        // Capacity for the whole message: a buffer that grows leaves a copy of the token in freed memory.
         let mut out = BytesMut::with_capacity(self.sign_in.token.len() + PASSWORD_FRAME);
         let encoded = frontend::encode_password(self.sign_in.token.as_bytes(), &mut out);
         let sent = match encoded {
@@ -100,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
                 BackendMessage::NoticeResponse(_) => {}
                 BackendMessage::ErrorResponse(fields) => return Err(refused(&fields, self.sign_in)),
                 BackendMessage::ReadyForQuery(_) => {
-                    // What comes later belongs to the session, of which nothing is read here.
+                    // Messages after ReadyForQuery belong to the session; they are not parsed here.
                     while let Some(length) = strike_out::whole_message(&self.received) {
                         let mut message = self.received.split_to(length);
                         strike_out::in_message(&mut message, self.sign_in.token);

@@ -104,8 +104,8 @@ const UNSUPPORTED: [&str; 24] = [
 /// The keyword as a constant, if its value decides something; `None` if the value agrees with what happens anyway.
 ///
 /// # Errors
-/// A keyword that libpq does not know either, one that has no meaning here, a password, or a value that asks for what
-/// does not happen. The error names the keyword and never a password.
+/// A keyword that libpq does not know, a keyword without a meaning here, a password, or a value that is not supported.
+/// The error names the keyword and never a password.
 pub(crate) fn check(
     keyword: &str,
     value: &str,
@@ -138,7 +138,7 @@ pub(crate) fn check(
         .hinting("the keywords are libpq's: host, port, user, dbname, sslmode, sslrootcert, …"))
 }
 
-/// The keywords that a connection string may name, for whoever looks for the one that was meant.
+/// The keywords that a connection string may name, for suggestions after a misspelled keyword.
 pub fn connection_keywords() -> impl Iterator<Item = &'static str> {
     USED.iter().map(|(keyword, _)| *keyword).chain(FIXED.iter().map(|fixed| fixed.0))
 }
@@ -157,7 +157,7 @@ pub(crate) fn variables() -> impl Iterator<Item = (String, &'static str)> {
     used.chain(fixed.map(|fixed| (format!("PG{}", fixed.0.to_ascii_uppercase().replace('_', "")), fixed.0)))
 }
 
-/// The beginning of what somebody typed, for an error message.
+/// The beginning of the user's input, for an error message.
 pub(crate) fn excerpt(text: &str) -> String {
     const CHARACTERS: usize = 60;
     let mut excerpt: String = text.chars().filter(|c| !c.is_control()).take(CHARACTERS).collect();

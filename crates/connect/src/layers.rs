@@ -1,4 +1,4 @@
-//! Everything somebody said about a connection, in the order in which it counts.
+//! All settings of a connection by their origin, in order of precedence.
 
 use pgentra_system::{Env, Files};
 
@@ -8,7 +8,7 @@ use crate::keyword::{self, DBNAME, SERVICE, SERVICEFILE};
 use crate::origin::Origin;
 use crate::{service_connector, service_file};
 
-/// Everything somebody said about a connection. The first layer that names a keyword decides it:
+/// All settings of a connection by their origin. The first layer that names a keyword decides it:
 ///
 /// 1. the connection string or database name given as the positional argument,
 /// 2. flags,

@@ -44,7 +44,7 @@ impl LibpqEnvironment {
         REMOVED.into_iter().filter(|name| self.variables.iter().all(|(set, _)| set != name))
     }
 
-    /// The value of `PGPASSWORD`.
+    /// The access token, which is the value of `PGPASSWORD`.
     pub fn password(&self) -> &AccessToken {
         &self.token
     }

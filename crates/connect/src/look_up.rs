@@ -1,7 +1,7 @@
 //! From a name to its addresses, with a bound on the look-ups under way.
 //!
-//! A look-up is a call of the system's (`getaddrinfo`), which nothing ends early: it holds a thread, and a socket to the
-//! resolver, until the resolver answers or gives up, long after whoever asked has stopped waiting.
+//! A look-up is a blocking system call (`getaddrinfo`) that cannot be cancelled: it holds a thread, and a socket to the
+//! resolver, until the resolver answers or gives up, also after the caller has stopped waiting.
 
 use std::collections::HashMap;
 use std::io;
@@ -72,7 +72,7 @@ impl LookUps {
     async fn look_up(&self, name: &str) -> Answer {
         loop {
             let answer = self.join(name);
-            // It ends without an answer with the runtime on which it began, which need not be this one.
+            // The look-up was started on another runtime, which was shut down: start it again on this one.
             if let Ok(answer) = answer.await {
                 return answer;
             }
@@ -102,7 +102,7 @@ impl LookUps {
             drop(place);
             let answer =
                 answer.map(|addresses| addresses.into_iter().take(ADDRESSES).collect()).map_err(Arc::new);
-            // Everybody may have stopped waiting.
+            // An error means that no caller waits any more.
             let _ = sender.send(answer);
         });
         answer

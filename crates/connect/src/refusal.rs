@@ -8,11 +8,11 @@ use crate::{quote, strike_out};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The token has expired.
+    /// The access token has expired.
     Expired,
     /// The token is for another audience.
     Audience,
-    /// What was sent is not a token.
+    /// The password is not a token.
     BadFormat,
     /// The server could not validate the token.
     Validation,
@@ -40,17 +40,17 @@ pub enum Refusal {
     DatabaseMissing,
     /// The role may not use the database.
     DatabaseForbidden,
-    /// Every connection is taken.
+    /// `max_connections` of the server or `CONNECTION LIMIT` of the role is reached.
     TooManyConnections,
     /// The server is starting, stopping or recovering.
     NotReady,
     /// A pooler in front of the server cannot take a token of this length.
     PoolerLimit,
-    /// Something else; the server's words say what.
+    /// Another reason; see the server's message.
     Other,
 }
 
-/// What the server said, without the token, which a hostile server could send back.
+/// The server's ErrorResponse, without the token, which a hostile server could send back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerMessage {
     sqlstate: String,
@@ -98,7 +98,7 @@ const BY_SQLSTATE: [(&str, Refusal); 7] = [
 ];
 
 impl Refusal {
-    /// Every refusal there is.
+    /// All variants, for tables in documents and tests.
     pub const ALL: [Refusal; 20] = [
         Refusal::Expired,
         Refusal::Audience,
@@ -122,7 +122,7 @@ impl Refusal {
         Refusal::Other,
     ];
 
-    /// What a server means. Words come before the SQLSTATE: Azure's codes for its token messages are not documented.
+    /// Classifies a refusal. The text is matched before the SQLSTATE: Azure's codes for its token messages are not documented.
     pub fn classify(sqlstate: &str, message: &str) -> Refusal {
         let message = message.to_lowercase();
         let by_text =
@@ -145,22 +145,22 @@ impl Refusal {
 }
 
 impl ServerMessage {
-    /// The five characters that say what happened.
+    /// The SQLSTATE, five characters.
     pub fn sqlstate(&self) -> &str {
         &self.sqlstate
     }
 
-    /// The message.
+    /// The message of the server's ErrorResponse (field `M`).
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The DETAIL.
+    /// The DETAIL of the server's ErrorResponse (field `D`), if there is one.
     pub fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
     }
 
-    /// The server's own HINT.
+    /// The HINT of the server's ErrorResponse (field `H`), if there is one.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
@@ -254,7 +254,7 @@ mod tests {
             Refusal::NotInGroup,
         ),
         ("28P01", "password authentication failed for user \"myuser\"", Refusal::RoleNotMapped),
-        ("28000", "role \"nobody\" does not exist", Refusal::RoleNotMapped),
+        ("28000", "role \"unknown\" does not exist", Refusal::RoleNotMapped),
         ("28000", "role \"readers\" is not permitted to log in", Refusal::RoleMayNotSignIn),
         (
             "28000",

@@ -10,9 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Longest start-up packet that is swallowed: PostgreSQL's own limit and its length word.
 const STARTUP_LIMIT: u32 = 10_004;
 
-/// Swallows the driver's start-up packet, answers with what the server has said already, then steps aside.
+/// Discards the driver's start-up packet, answers it with the messages that the server has sent already, then passes all
+/// bytes through.
 ///
-/// So the driver is never given the token, nor can it be made to answer another question with it.
+/// So the driver never has the token, and no request of the server can make the driver send it.
 #[derive(Debug)]
 pub(crate) struct Resumed<S> {
     inner: S,

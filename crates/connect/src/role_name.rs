@@ -3,7 +3,7 @@ use pgentra_identity::{TokenKind, UnverifiedClaims};
 /// A database role that may belong to an identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleCandidate {
-    /// The role's name.
+    /// The role's name, as it goes into the start-up packet.
     pub name: String,
     /// Under what condition it is that.
     pub because: &'static str,

@@ -9,7 +9,7 @@ use crate::error::ConnectError;
 use crate::keyword::excerpt;
 use crate::quote;
 
-/// A service file is written by hand; a longer one is something else.
+/// Bytes of a service file. It is written by hand; a longer file is likely not a service file.
 const LENGTH_LIMIT: usize = 256 * 1024;
 
 /// Where Debian's packages and upstream's look for the file of all users when `PGSYSCONFDIR` is not set.
@@ -142,7 +142,7 @@ mod tests {
         files.put("/nested", "[a]\nservice=b\n");
         files.put("/bare", "[a]\n\nhost\n");
         let check = |service, file| read(service, Some(file), &env(&[]), &files).unwrap_err().to_string();
-        assert_eq!(check("nobody", "/f"), "there is no connection service \"nobody\"");
+        assert_eq!(check("unknown", "/f"), "there is no connection service \"unknown\"");
         assert_eq!(check("a", "/absent"), "the service file /absent cannot be read");
         assert!(check("a", "/ldap").starts_with("line 2 of the service file /ldap"));
         assert!(check("a", "/nested").ends_with("names another service"));

@@ -19,9 +19,9 @@ use crate::resume::Resumed;
 use crate::signed_in::SignedIn;
 use crate::tls_info::TlsInfo;
 
-/// A session that is signed in, over verified TLS. Dropping it ends it.
+/// A session that is signed in, over verified TLS. Dropping it closes the connection.
 ///
-/// It outlives the token it was opened with: the server looks at the token at the sign-in only.
+/// It outlives the token it was opened with: the server checks the token at the sign-in only.
 pub struct Session {
     client: Client,
     driver: JoinHandle<Result<(), tokio_postgres::Error>>,
@@ -32,7 +32,7 @@ pub struct Session {
     notices: Arc<OnceLock<OnNotice>>,
 }
 
-/// What is done with a notice.
+/// The callback for a notice.
 type OnNotice = Box<dyn Fn(&DbError) + Send + Sync>;
 
 impl Session {
@@ -46,12 +46,12 @@ impl Session {
         &mut self.client
     }
 
-    /// What TLS was agreed on.
+    /// The negotiated TLS version and cipher suite.
     pub fn tls(&self) -> &TlsInfo {
         &self.tls
     }
 
-    /// The address that was reached; `None` over a stream that somebody else opened.
+    /// The address that was reached; `None` over a stream that the caller opened.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
@@ -61,14 +61,14 @@ impl Session {
         self.parameters.get(name).map(String::as_str)
     }
 
-    /// Has `tell` told of each notice and warning of the server from now on, in the task that drives the session: it must not
+    /// Calls `tell` with each later notice and warning of the server, in the task that drives the session: it must not
     /// block. Without it they go to the log. Only the first call counts.
     pub fn on_notice(&self, tell: impl Fn(&DbError) + Send + Sync + 'static) {
         let _ = self.notices.set(Box::new(tell));
     }
 
     /// What stops a statement of this session from outside; `None` if the server gave no cancel key, or over a stream
-    /// that somebody else opened.
+    /// that the caller opened.
     pub fn canceller(&self) -> Option<Canceller> {
         self.canceller.clone()
     }

@@ -10,7 +10,7 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SessionAttrs {
-    /// The first that answers.
+    /// The first host that accepts a session; the default.
     #[default]
     Any,
     /// The first whose sessions may write by default.
@@ -35,7 +35,7 @@ impl SessionAttrs {
         SessionAttrs::PreferStandby,
     ];
 
-    /// libpq's name.
+    /// The value as libpq's `target_session_attrs` spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             SessionAttrs::Any => "any",
@@ -47,7 +47,7 @@ impl SessionAttrs {
         }
     }
 
-    /// What is asked for while every server is tried, one pass after another.
+    /// The requirement of each pass over all servers.
     pub(crate) fn passes(self) -> &'static [SessionAttrs] {
         match self {
             SessionAttrs::Any => &[SessionAttrs::Any],
@@ -59,7 +59,7 @@ impl SessionAttrs {
         }
     }
 
-    /// Whether a server with these settings is the right one. `None`: it does not say what would decide that.
+    /// Whether a server with these settings fits. `None`: it did not report the settings that decide it.
     pub(crate) fn fits(self, parameters: &BTreeMap<String, String>) -> Option<bool> {
         let is_on = |name: &str| parameters.get(name).map(|value| value == "on");
         let is_standby = || is_on("in_hot_standby");

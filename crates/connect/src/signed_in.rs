@@ -1,4 +1,4 @@
-//! A signed-in stream, for whoever relays.
+//! A signed-in stream, for a proxy that relays it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,7 +14,8 @@ use crate::stream::TlsStream;
 use crate::tls_info::TlsInfo;
 use crate::token_state::TokenIdentity;
 
-/// A session that is signed in and ready, as a stream over verified TLS: for whoever relays. Dropping it ends it.
+/// A session that is signed in and ready, as a stream over verified TLS, for a proxy that relays it. Dropping it closes
+/// the connection.
 pub struct SignedIn<S = TcpStream> {
     pub(crate) stream: TlsStream<S>,
     pub(crate) ready: Ready,
@@ -30,11 +31,11 @@ pub struct SignedIn<S = TcpStream> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timings {
-    /// Waiting for the token; next to nothing where it is in the cache.
+    /// Waiting for the token; almost zero if it is in the cache.
     pub token: Duration,
-    /// Resolving the server's name; nothing where its address is named.
+    /// Resolving the server's name; zero if `hostaddr` is given.
     pub dns: Duration,
-    /// Opening the TCP connection.
+    /// Opening the TCP connection, without the lookup of the server's name.
     pub dial: Duration,
     /// The TLS handshake, with PostgreSQL's request for it.
     pub tls: Duration,
@@ -43,8 +44,8 @@ pub struct Timings {
 }
 
 impl<S> SignedIn<S> {
-    /// What the server has said already: AuthenticationOk, its settings, its cancel key, ReadyForQuery, and whatever came
-    /// right behind.
+    /// The server's messages so far: AuthenticationOk, its settings, its cancel key, ReadyForQuery, and bytes that were
+    /// received with them.
     pub fn said(&self) -> Bytes {
         self.ready.said.clone()
     }
@@ -59,18 +60,18 @@ impl<S> SignedIn<S> {
         self.canceller.clone()
     }
 
-    /// What TLS was agreed on.
+    /// The negotiated TLS version and cipher suite.
     pub fn tls(&self) -> &TlsInfo {
         &self.tls
     }
 
-    /// The address that was reached; `None` over a stream that somebody else opened.
+    /// The address that was reached; `None` over a stream that the caller opened.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// When the token ends that the session was opened with. The session goes on; whoever gives it to somebody else
-    /// afterwards gives more than a new sign-in would.
+    /// When the token expires that the session was opened with. The session goes on. A proxy that gives it to another
+    /// client after this time grants access that a new sign-in would refuse.
     pub fn token_expires_on(&self) -> SystemTime {
         self.token_expires_on
     }
@@ -80,12 +81,12 @@ impl<S> SignedIn<S> {
         self.identity.as_ref()
     }
 
-    /// How long it took.
+    /// The durations of dial, TLS handshake and sign-in.
     pub fn timings(&self) -> Timings {
         self.timings
     }
 
-    /// The stream behind what was said.
+    /// The stream after the messages of [`SignedIn::said`].
     pub fn into_stream(self) -> TlsStream<S> {
         self.stream
     }

@@ -18,7 +18,7 @@ pub struct Secured<S = TcpStream> {
 }
 
 impl<S> Secured<S> {
-    /// What TLS was agreed on.
+    /// The negotiated TLS version and cipher suite.
     pub fn tls(&self) -> &TlsInfo {
         &self.tls
     }

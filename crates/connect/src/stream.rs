@@ -29,7 +29,7 @@ const HANDSHAKE: usize = 0xffff + RECORD;
 
 /// Bytes that are asked for during the handshake: most certificate chains fit.
 const HANDSHAKE_READ: usize = 4096;
-/// More than a record takes that says that nothing follows.
+/// Room for a `close_notify` record, which is smaller.
 const FAREWELL: usize = 256;
 
 thread_local! {
@@ -39,10 +39,10 @@ thread_local! {
 
 /// A connection to a server over verified TLS.
 ///
-/// While nothing flows it holds no buffer. A read takes up to 128 KiB from the socket in one go and gives all of it to a
+/// An idle connection holds no buffer. A read takes up to 128 KiB from the socket in one go and gives all of it to a
 /// reader that has room for 144 KiB; one that has less gets the rest with its next reads. A write encrypts at once and hands
 /// over as much as the socket takes; flush to be sure of the rest. Both are cancel-safe. As with any TLS, a peer that ends
-/// the connection without saying so is [`io::ErrorKind::UnexpectedEof`].
+/// the connection without `close_notify` is [`io::ErrorKind::UnexpectedEof`].
 pub struct TlsStream<S> {
     io: S,
     tls: UnbufferedClientConnection,
@@ -52,9 +52,9 @@ pub struct TlsStream<S> {
     plaintext: BytesMut,
     /// Encrypted and not written yet: the socket had no room.
     outgoing: BytesMut,
-    /// The peer has said that nothing follows.
+    /// The peer has sent `close_notify`.
     ended: bool,
-    /// We have said so.
+    /// We have sent `close_notify`.
     closed: bool,
 }
 
@@ -104,23 +104,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         Ok(this)
     }
 
-    /// The connection below.
+    /// The transport below TLS.
     pub fn get_ref(&self) -> &S {
         &self.io
     }
 
-    /// Whether everything that was received has been read, down to the last byte of a record, and the peer has not said that
-    /// nothing follows. What the socket still holds is not looked at.
+    /// Whether all received bytes have been read, without a partial record, and the peer has not sent `close_notify`.
+    /// Bytes in the socket's buffer are not considered.
     pub fn is_drained(&self) -> bool {
         self.incoming.is_empty() && self.plaintext.is_empty() && !self.ended
     }
 
-    /// What was agreed on.
+    /// What the handshake negotiated: version, cipher suite, peer certificates.
     pub(crate) fn agreed(&self) -> &CommonState {
         &self.tls
     }
 
-    /// Goes one step through the handshake, or through what came behind it.
+    /// Processes one step of the handshake, or of messages after it.
     fn step(&mut self) -> Result<Step, rustls::Error> {
         let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut self.incoming);
         let step = match state {
@@ -148,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             Err(error) => Err(error),
         };
         self.incoming.drain(..discard);
-        // What the server is to be told about it waits in the next step.
+        // After an error the next step yields the alert for the server.
         if step.is_err()
             && let Ok(ConnectionState::EncodeTlsData(data)) =
                 self.tls.process_tls_records(&mut self.incoming).state
@@ -158,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         step
     }
 
-    /// Decrypts the whole records at the front of `ciphertext` and says how many bytes they were.
+    /// Decrypts the complete records at the front of `ciphertext` and returns their length in bytes.
     fn decrypt(&mut self, ciphertext: &mut [u8], out: &mut ReadBuf<'_>) -> Result<usize, rustls::Error> {
         let mut done = 0;
         loop {
@@ -174,7 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                         self.plaintext.extend_from_slice(later);
                     }
                 }
-                // An answer to the peer's new keys, or an alert; it goes out with what is written next.
+                // A KeyUpdate response or an alert; it is sent with the next write.
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.outgoing),
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
@@ -213,7 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                     self.ended = true;
                     None
                 }
-                // No whole record is ever left in `incoming`.
+                // `incoming` never holds a complete record here.
                 _ => return Err(io::ErrorKind::BrokenPipe.into()),
             };
             self.incoming.drain(..discard);
@@ -247,7 +247,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         let before = out.filled().len();
         while out.filled().len() == before && !self.ended {
             let held = self.incoming.len();
-            // A message of the handshake that comes in many records stays there until it is whole.
+            // rustls leaves a handshake message of several records in `incoming` until it is complete.
             let room = out.remaining().clamp(RECORD, READ).min(scratch.len().saturating_sub(held));
             if room == 0 {
                 let message = "a message of the handshake that does not end";
@@ -262,7 +262,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
             }
             scratch[..held].copy_from_slice(&self.incoming);
             let ciphertext = &mut scratch[..held + received];
-            // With something left to write a writer may be waiting for room, which is not ours to wait for then.
+            // If `outgoing` is not empty, a writer may be registered for the socket's write readiness. A poll from the read
+            // half would replace its waker.
             let nobody_writes = self.outgoing.is_empty();
             let done = self.decrypt(ciphertext, out);
             if nobody_writes {
@@ -308,7 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
         with_scratch(|scratch| {
             let length = this.encrypt(|traffic| traffic.encrypt(data, scratch))?;
             let mut encrypted = &scratch[..length];
-            // New keys are announced under the old ones, so they go first.
+            // A KeyUpdate is encrypted with the old keys, so it is sent before data under the new keys.
             if this.outgoing.is_empty() {
                 while !encrypted.is_empty() {
                     match Pin::new(&mut this.io).poll_write(cx, encrypted)? {
@@ -348,7 +349,7 @@ impl<S> fmt::Debug for TlsStream<S> {
     }
 }
 
-/// What is to be done next.
+/// The next action of the handshake.
 #[derive(Debug)]
 enum Step {
     Again,
@@ -368,7 +369,7 @@ fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
 fn encode<D>(mut data: EncodeTlsData<'_, D>, out: &mut BytesMut) {
     let start = out.len();
     let mut room = 0;
-    // The first try says how much it takes.
+    // The first try fails with the size that is needed.
     while let Err(EncodeError::InsufficientSize(insufficient)) = data.encode(&mut out[start..]) {
         if insufficient.required_size <= room {
             break;
@@ -408,7 +409,7 @@ mod tests {
         let server = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
         let mut server =
             server.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
-        // Nobody would read them while the pipe is full of them.
+        // The test does not read the tickets, which would fill the pipe.
         server.send_tls13_tickets = 0;
         let (near, far) = duplex(pipe);
         let name = ServerName::try_from("localhost").unwrap();
@@ -484,7 +485,7 @@ mod tests {
         let (mut client, mut server) = pair(100_000).await;
         server.shutdown().await.unwrap();
         assert_eq!(client.read(&mut [0; 10]).await.unwrap(), 0);
-        assert!(!client.is_drained(), "nobody is to get this one");
+        assert!(!client.is_drained(), "a closed connection must not be reused");
         let (mut client, server) = pair(100_000).await;
         drop(server);
         let error = client.read(&mut [0; 10]).await.unwrap_err();

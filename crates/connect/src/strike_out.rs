@@ -1,10 +1,10 @@
-//! Keeps a token out of what a server says: one that was given it may repeat it.
+//! Removes the token from a server's messages: a server that received it may repeat it.
 
 use bytes::{BufMut, BytesMut};
 use pgentra_wire::frame::Header;
 use pgentra_wire::limits;
 
-/// What stands in the place of a secret.
+/// The replacement of a secret.
 const REDACTED: &str = "[redacted]";
 
 /// Shorter pieces of a token are words that may stand in any text.
@@ -58,7 +58,7 @@ fn without(message: &[u8], secret: &[u8]) -> Option<BytesMut> {
         }
     }
     clean.put_slice(body);
-    // It is shorter than the message was, as every secret is longer than what stands in its place.
+    // It is shorter than the message, because each secret is longer than its replacement.
     let length = u32::try_from(clean.len() - 1).ok()?;
     clean[1..Header::SIZE].copy_from_slice(&length.to_be_bytes());
     Some(clean)

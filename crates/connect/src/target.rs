@@ -1,4 +1,4 @@
-//! Where to connect, as whom, and how.
+//! The complete settings of a connection.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -21,16 +21,15 @@ pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest `connect_timeout`; libpq's 0, "wait for ever", is refused.
 const CONNECT_TIMEOUT_LIMIT: u64 = 3600;
 
-/// PostgreSQL's port.
 const DEFAULT_PORT: u16 = 5432;
 
-/// More hosts than this in one connection are a mistake, and each may cost a whole timeout.
+/// More hosts than this are likely a mistake, and each may take a whole `connect_timeout`.
 const HOSTS_LIMIT: usize = 16;
 
-/// Where to connect, as whom, and how: every question answered.
+/// The complete settings of a connection: hosts, role, database, TLS, timeouts.
 ///
-/// `Display` is one line for a log: role, hosts, database, verification. Nothing in a target is secret. Two that are equal
-/// lead to the same place in the same way, and trust the same authorities.
+/// `Display` is one line for a log: role, hosts, database, verification. Nothing in a target is secret. Equal
+/// targets connect to the same hosts in the same way, and trust the same authorities.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     endpoints: Vec<Endpoint>,
@@ -56,7 +55,7 @@ pub struct Endpoint {
     pub host: String,
     /// The address to dial instead of asking for the name's (`hostaddr`).
     pub address: Option<IpAddr>,
-    /// The port.
+    /// The TCP port; 5432 by default.
     pub port: u16,
 }
 
@@ -99,9 +98,9 @@ pub struct KeepAlive {
 pub struct Decided {
     /// The keyword, such as `host`.
     pub keyword: &'static str,
-    /// The value in force.
+    /// The value in force; never a secret.
     pub value: String,
-    /// Who gave it.
+    /// The layer that gave the value.
     pub origin: Origin,
 }
 
@@ -112,7 +111,7 @@ impl Default for KeepAlive {
 }
 
 impl Target {
-    /// Answers every question from what the layers say, and reads the file that `sslrootcert` names.
+    /// Resolves all settings from the layers, and reads the file that `sslrootcert` names.
     ///
     /// A host and a role must be named. The database defaults to the role's name, the port to 5432, `sslmode` to
     /// `verify-full`, `connect_timeout` to [`DEFAULT_CONNECT_TIMEOUT`], trust to the operating system's.
@@ -189,22 +188,22 @@ impl Target {
         &self.endpoints
     }
 
-    /// The database role.
+    /// The database role that the session signs in as; empty if no layer names it.
     pub fn user(&self) -> &str {
         &self.user
     }
 
-    /// The database.
+    /// The database that the session opens.
     pub fn database(&self) -> &str {
         &self.database
     }
 
-    /// The role, if somebody named it.
+    /// The role, if a layer names it.
     pub fn named_user(&self) -> Option<&str> {
         Some(&*self.user).filter(|user| !user.is_empty())
     }
 
-    /// The database, if somebody named it.
+    /// The database, if a layer names it.
     pub fn named_database(&self) -> Option<&str> {
         let named = |decided: &&Decided| decided.keyword == word::DBNAME && decided.origin != Origin::Default;
         self.decided.iter().find(named).map(|decided| &*decided.value)
@@ -215,7 +214,7 @@ impl Target {
         self.ssl_mode
     }
 
-    /// How TLS begins.
+    /// Whether TLS begins with an SSLRequest (`postgres`) or at once (`direct`).
     pub fn ssl_negotiation(&self) -> SslNegotiation {
         self.ssl_negotiation
     }
@@ -261,7 +260,7 @@ impl Target {
         self.system_bundle.as_deref()
     }
 
-    /// What decided each keyword that somebody named, or that has a default worth knowing.
+    /// The deciding layer of each keyword that a layer names, or that has a default worth showing.
     pub fn decided(&self) -> &[Decided] {
         &self.decided
     }
@@ -287,7 +286,7 @@ impl fmt::Display for Endpoint {
 }
 
 impl SslMode {
-    /// libpq's name.
+    /// The value as libpq's `sslmode` spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             SslMode::VerifyFull => "verify-full",
@@ -303,7 +302,7 @@ impl fmt::Display for SslMode {
 }
 
 impl SslNegotiation {
-    /// libpq's name.
+    /// The value as libpq's `sslnegotiation` spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             SslNegotiation::Postgres => "postgres",
@@ -399,8 +398,7 @@ impl Reading<'_> {
             "verify-full" => Ok(SslMode::VerifyFull),
             "verify-ca" => Ok(SslMode::VerifyCa),
             weak @ ("disable" | "allow" | "prefer" | "require") => {
-                let message =
-                    format!("sslmode={weak} would give the access token to a server that nobody verified");
+                let message = format!("sslmode={weak} would give the access token to an unverified server");
                 Err(ConnectError::config(message).hinting(format!(
                     "{}; for a server with a private authority name its certificate with sslrootcert=FILE",
                     self.remedy(word::SSLMODE)

@@ -163,7 +163,8 @@ where
     let asked = async {
         stream.write_all(&request).await?;
         stream.flush().await?;
-        // Exactly one byte: whatever follows belongs to the handshake, so nothing sent in the clear is taken for more.
+        // Exactly one byte is read: later bytes belong to the TLS handshake, so clear text is never used after it
+        // (CVE-2021-23222).
         stream.read_exact(&mut answer).await
     };
     asked.await.map_err(|error| {
@@ -211,7 +212,7 @@ pub(crate) fn handshake_failed(error: io::Error, host: &str, negotiation: SslNeg
         Some(rustls::Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature | Bad::Other(_))) => (
             TlsFailure::UnknownIssuer,
             format!("the certificate of {host} is not signed by a trusted authority"),
-            "for a private authority name its certificate with sslrootcert=FILE; else somebody may be in between",
+            "for a private authority name its certificate with sslrootcert=FILE; otherwise another server may intercept the connection",
         ),
         Some(rustls::Error::InvalidCertificate(
             Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. },

@@ -10,7 +10,7 @@ use crate::role_name::role_candidates;
 /// Ids in a token are GUIDs, of 36 characters; what is longer is none.
 const ID_LIMIT: usize = 64;
 
-/// How a connector's token is doing: for whoever watches. Nothing of the token's text is in it.
+/// State of a connector's token, for monitoring. It contains no part of the token's text.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TokenState {
@@ -65,7 +65,7 @@ impl TokenState {
 }
 
 impl TokenIdentity {
-    /// `tid`: the tenant.
+    /// `tid`: the tenant that issued the token; `None` if the token does not tell.
     pub fn tenant(&self) -> Option<&str> {
         self.tenant.as_deref()
     }

@@ -1,4 +1,4 @@
-//! Who signed a certificate that nobody here trusts: the authority that is missing.
+//! The issuer of an untrusted certificate: the authority that is missing from the roots.
 
 use std::error::Error;
 use std::fmt;
@@ -11,7 +11,7 @@ use webpki::EndEntityCert;
 
 use crate::quote;
 
-/// A verifier that decides as the one in it, and names the authority where that one only says "unknown issuer".
+/// Wraps a verifier, and adds the authority's name to its error `UnknownIssuer`.
 #[derive(Debug)]
 pub(crate) struct Naming(pub(crate) Arc<dyn ServerCertVerifier>);
 
@@ -111,7 +111,7 @@ fn top<'a>(certificate: &'a CertificateDer<'a>, others: &'a [CertificateDer<'a>]
     top
 }
 
-/// Whether the one's name is that of whoever signed the other.
+/// Whether the subject of one is the issuer of the other.
 fn issues(issuer: &CertificateDer<'_>, certificate: &CertificateDer<'_>) -> bool {
     match (EndEntityCert::try_from(issuer), EndEntityCert::try_from(certificate)) {
         (Ok(issuer), Ok(certificate)) => issuer.subject() == certificate.issuer(),
@@ -119,7 +119,7 @@ fn issues(issuer: &CertificateDer<'_>, certificate: &CertificateDer<'_>) -> bool
     }
 }
 
-/// The common name of whoever signed a certificate, or else the organisation.
+/// The common name of a certificate's issuer, or else the organisation.
 fn issuer(certificate: &CertificateDer<'_>) -> Option<String> {
     let certificate = EndEntityCert::try_from(certificate).ok()?;
     let name = certificate.issuer();

@@ -79,7 +79,7 @@ fn accepted<'a>(cloud: &Cloud, call: &'a Call, protocol: &Protocol) -> Result<(I
         return Err(refusal(StatusCode::BAD_REQUEST, "The parameter 'resource' is required."));
     };
     let identity = identity(cloud, call, protocol)?;
-    // A resource that Entra does not know ends in a vague 500 here.
+    // App Service answers 500 without a reason for a resource that Entra does not know.
     if cloud.resource(resource).is_none() {
         let message = "An unexpected error occurred while fetching the AAD token.";
         return Err(refusal(StatusCode::INTERNAL_SERVER_ERROR, message));

@@ -26,7 +26,7 @@ const OPEN_CHALLENGES: usize = 32;
 
 pub(crate) const PATH: &str = "/metadata/identity/oauth2/token";
 
-/// The agent: its folder, and the challenges that nobody has answered yet. Dropping it removes their files.
+/// The agent: its folder, and the challenges without a response so far. Dropping it removes their files.
 #[derive(Debug)]
 pub(crate) struct Agent {
     options: AzureArcAgent,
@@ -45,7 +45,7 @@ impl Agent {
         Self { options, open: Mutex::default() }
     }
 
-    /// Writes a new challenge file and tells its path.
+    /// Writes a new challenge file and returns its path.
     fn challenge(&self) -> io::Result<PathBuf> {
         let key = random(48).map_err(io::Error::other)?;
         let file = self.options.keys.join(format!("{}.key", Uuid::new_v4()));
@@ -69,7 +69,7 @@ impl Agent {
 impl Drop for Challenge {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.file) {
-            tracing::debug!(%error, file = %self.file.display(), "challenge file is gone already");
+            tracing::debug!(%error, file = %self.file.display(), "challenge file was removed already");
         }
     }
 }
@@ -107,7 +107,7 @@ fn challenged(agent: &Agent) -> Answer {
         Ok(file) => Answer::text(StatusCode::UNAUTHORIZED, "")
             .with_header("Www-Authenticate", format!("Basic realm={}", file.display())),
         Err(error) => {
-            tracing::error!(%error, "no challenge file");
+            tracing::error!(%error, "cannot write the challenge file");
             refusal(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "cannot write the challenge file")
         }
     }

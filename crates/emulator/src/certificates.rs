@@ -41,8 +41,8 @@ impl Authority {
     ///
     /// It carries what OpenSSL, rustls, Python and Node ask of a root: basic constraints and key usage, critical, and
     /// a subject key identifier that the issued certificates point to. The certificates are valid from 2020 to 2049
-    /// whatever the clock of the local cloud says: the key dies with the process, so a short window would protect
-    /// nobody, and tests move clocks.
+    /// whatever the clock of the local cloud says: the key is lost when the process ends, so a short window would not
+    /// add protection, and tests move clocks.
     ///
     /// # Errors
     /// If the crypto library fails.

@@ -23,7 +23,7 @@ use crate::subscription::Subscription;
 /// How many tokens the platform remembers: identities times resources times endpoints, with room to spare.
 const REMEMBERED_TOKENS: usize = 4096;
 
-/// What every endpoint sees.
+/// The state that all endpoints share.
 #[derive(Debug)]
 pub(crate) struct Cloud {
     pub(crate) clock: Clock,
@@ -48,7 +48,7 @@ pub(crate) struct Cloud {
     pub(crate) issued: Mutex<HashMap<(Endpoint, Uuid, String), Minted>>,
 }
 
-/// Where clients reach the endpoints, and what they need to believe them.
+/// Base URLs of the endpoints, and the certificates that clients need to verify them.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     /// `http://127.0.0.1:P`

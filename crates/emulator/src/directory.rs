@@ -7,7 +7,7 @@ use aws_lc_rs::digest;
 use secrecy::{ExposeSecret, SecretString};
 use uuid::{Builder, Uuid};
 
-/// Which kind of managed identity: it lives and dies with the machine, or stands on its own.
+/// The kind of a managed identity: deleted with its machine, or a resource of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdentityKind {
     /// Belongs to one machine and has its name.
@@ -16,7 +16,7 @@ pub enum IdentityKind {
     UserAssigned,
 }
 
-/// A managed identity.
+/// A managed identity: its service principal and its resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub(crate) kind: IdentityKind,
@@ -27,7 +27,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// System-assigned or user-assigned.
+    /// Whether it is system-assigned or user-assigned.
     pub fn kind(&self) -> IdentityKind {
         self.kind
     }
@@ -63,7 +63,7 @@ pub struct User {
 }
 
 impl User {
-    /// Display name.
+    /// Display name, `displayName` in Graph.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -84,7 +84,7 @@ impl User {
     }
 }
 
-/// A security group.
+/// A security group of the tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     pub(crate) name: String,
@@ -92,12 +92,12 @@ pub struct Group {
 }
 
 impl Group {
-    /// Display name.
+    /// Display name, `displayName` in Graph.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Object id.
+    /// Object id: an element of `groups` in a token.
     pub fn object_id(&self) -> Uuid {
         self.object_id
     }
@@ -113,7 +113,7 @@ pub struct Application {
 }
 
 impl Application {
-    /// Display name.
+    /// Display name, `displayName` in Graph.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -254,7 +254,7 @@ impl Directory {
         }
     }
 
-    /// The machine's identity when it is enabled anew: the old principal is gone and does not come back.
+    /// The machine's identity when it is enabled anew: the old principal was deleted and is not restored.
     pub(crate) fn new_principal_of_vm(&self) -> Identity {
         Identity { client_id: Uuid::new_v4(), object_id: Uuid::new_v4(), ..self.vm.clone() }
     }

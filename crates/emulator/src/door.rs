@@ -18,9 +18,9 @@ use crate::{
 pub(crate) enum Door {
     /// All metadata endpoints, each at a path of its own.
     Metadata,
-    /// The metadata service's true address: nothing but what a virtual machine has there.
+    /// The metadata service's true address, with the endpoints of a virtual machine only.
     LinkLocal,
-    /// Entra.
+    /// Entra's token and discovery endpoints.
     Entra,
     /// Issuers of federated assertions.
     Federation,
@@ -55,7 +55,6 @@ impl Door {
         call
     }
 
-    /// The endpoint behind `path`.
     pub(crate) fn endpoint(self, path: &str) -> Option<Endpoint> {
         match self {
             Self::LinkLocal => imds::endpoint(path),
@@ -77,7 +76,7 @@ impl Door {
         }
     }
 
-    /// What is said where there is no endpoint.
+    /// The response for a path without an endpoint.
     pub(crate) fn nothing_here(self, call: &Call) -> Answer {
         match self {
             Self::Metadata | Self::LinkLocal => imds::unknown_source(call),
@@ -121,7 +120,7 @@ pub(crate) fn answer(cloud: &Cloud, endpoint: Endpoint, call: &Call, tweaks: &To
 
 /// The local cloud itself failed: its crypto library did.
 fn broken(failure: &KeyError) -> Answer {
-    tracing::error!(%failure, "no answer");
+    tracing::error!(%failure, "cannot make a response");
     let message = format!("local cloud: {failure}");
     Answer::json(
         StatusCode::INTERNAL_SERVER_ERROR,

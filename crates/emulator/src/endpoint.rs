@@ -50,7 +50,7 @@ pub enum Endpoint {
     FlexibleServer,
     /// Resource Manager: status and result of an operation that takes time.
     Operation,
-    /// Microsoft Graph.
+    /// Microsoft Graph: users, groups, service principals.
     Graph,
 }
 

@@ -48,7 +48,7 @@ impl Parameters {
         Self(form_urlencoded::parse(encoded).into_owned().collect())
     }
 
-    /// The first value of `name`. Empty is as good as missing, as at the real services.
+    /// The first value of `name`. Empty counts as missing, as in the real services.
     pub(crate) fn get(&self, name: &'static str) -> Option<&str> {
         self.all(name).next()
     }
@@ -66,7 +66,6 @@ impl Parameters {
 /// A JSON object whose members keep their order.
 pub(crate) type Object = Vec<(&'static str, Value)>;
 
-/// An answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -88,7 +87,6 @@ impl Answer {
         Self { status, headers, body: Body::Object(object) }
     }
 
-    /// Plain text.
     pub(crate) fn text(status: StatusCode, text: impl Into<String>) -> Self {
         let headers = vec![("Content-Type".to_owned(), "text/plain; charset=utf-8".to_owned())];
         Self { status, headers, body: Body::Text(text.into()) }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::endpoint::Endpoint;
 
-/// One thing that goes wrong with one answer.
+/// A fault in one response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -50,7 +50,7 @@ pub enum Fault {
     WrongTypes,
     /// The token that was last given out here comes again, even if it has expired.
     SameToken,
-    /// The token lives only this long.
+    /// Lifetime of the token.
     ShortLife(Duration),
 }
 
@@ -78,12 +78,12 @@ impl Fault {
         Self::status(410, r#"{"error":"gone","error_description":"IMDS is being updated"}"#)
     }
 
-    /// 302 to another address.
+    /// A response with status 302 and the header `Location`.
     pub fn redirect(to: impl Into<String>) -> Self {
         Self::Answer { status: 302, headers: vec![("Location".to_owned(), to.into())], body: String::new() }
     }
 
-    /// 200 with the log-in page of a hotel's network.
+    /// 200 with the HTML log-in page of a captive portal.
     pub fn captive_portal() -> Self {
         let headers = vec![("Content-Type".to_owned(), "text/html; charset=utf-8".to_owned())];
         let body = "<!DOCTYPE html>\n<html><head><title>Welcome</title></head>\
@@ -91,7 +91,7 @@ impl Fault {
         Self::Answer { status: 200, headers, body: body.to_owned() }
     }
 
-    /// 403 in the words of Docker Desktop's network, which answers for addresses nobody has.
+    /// 403 with the text of Docker Desktop's network, which answers for unassigned addresses.
     pub fn unreachable() -> Self {
         let headers = vec![("Content-Type".to_owned(), "text/plain; charset=utf-8".to_owned())];
         let body = "connecting to 169.254.169.254:80: connecting to 169.254.169.254:80: dial tcp 169.254.169.254:80: \
@@ -100,10 +100,10 @@ impl Fault {
     }
 }
 
-/// The faults still to come, in the order in which they were pushed.
+/// The queue of faults, in the order in which they were pushed.
 ///
-/// Each request takes the first one that is meant for its endpoint, and suffers it alone. A fault that stays is used
-/// when no other is waiting.
+/// Each request takes the first fault for its endpoint out of the queue. A lasting fault is used when the queue has none
+/// for the endpoint.
 #[derive(Debug, Default)]
 pub struct Faults(Mutex<Queue>);
 
@@ -124,7 +124,7 @@ impl Faults {
         self.queue().lasting.push((endpoint.into(), fault));
     }
 
-    /// Forgets all faults.
+    /// Removes all faults, also the lasting ones.
     pub fn clear(&self) {
         *self.queue() = Queue::default();
     }

@@ -33,7 +33,7 @@ pub struct FederatedCredential {
     pub issuer: String,
     /// `sub` of the token, compared byte for byte.
     pub subject: String,
-    /// `aud` of the token.
+    /// `aud` of the token, compared byte for byte.
     pub audience: String,
 }
 

@@ -18,52 +18,52 @@ pub struct AppService {
     pub header: SecretString,
 }
 
-/// A Service Fabric cluster.
+/// Settings of a program on a Service Fabric cluster.
 #[derive(Clone, Debug)]
 pub struct ServiceFabric {
-    /// `IDENTITY_ENDPOINT`
+    /// Value of `IDENTITY_ENDPOINT`.
     pub endpoint: String,
-    /// `IDENTITY_HEADER`
+    /// Value of `IDENTITY_HEADER`, the secret that requests must carry.
     pub header: SecretString,
     /// `IDENTITY_SERVER_THUMBPRINT`: SHA-1 of the node's certificate.
     pub thumbprint: String,
 }
 
-/// Azure Machine Learning.
+/// Settings of a program on Azure Machine Learning.
 #[derive(Clone, Debug)]
 pub struct MachineLearning {
-    /// `MSI_ENDPOINT`
+    /// Value of `MSI_ENDPOINT`.
     pub endpoint: String,
-    /// `MSI_SECRET`
+    /// Value of `MSI_SECRET`, the secret that requests must carry.
     pub secret: SecretString,
     /// `DEFAULT_IDENTITY_CLIENT_ID`: the machine's own identity.
     pub default_client_id: Uuid,
 }
 
-/// An Azure Arc server.
+/// Settings of a program on an Azure Arc server.
 #[derive(Clone, Debug)]
 pub struct AzureArc {
-    /// `IDENTITY_ENDPOINT`
+    /// Value of `IDENTITY_ENDPOINT`.
     pub identity_endpoint: String,
-    /// `IMDS_ENDPOINT`
+    /// Value of `IMDS_ENDPOINT`.
     pub imds_endpoint: String,
 }
 
-/// A workflow at GitHub.
+/// Settings of a job of GitHub Actions with `id-token: write`.
 #[derive(Clone, Debug)]
 pub struct GitHub {
     /// `ACTIONS_ID_TOKEN_REQUEST_URL`; it has a query already.
     pub request_url: String,
-    /// `ACTIONS_ID_TOKEN_REQUEST_TOKEN`
+    /// Value of `ACTIONS_ID_TOKEN_REQUEST_TOKEN`, the bearer token of requests.
     pub request_token: SecretString,
 }
 
 /// A job at Azure Pipelines.
 #[derive(Clone, Debug)]
 pub struct Pipelines {
-    /// `SYSTEM_OIDCREQUESTURI`
+    /// Value of `SYSTEM_OIDCREQUESTURI`.
     pub request_uri: String,
-    /// `SYSTEM_ACCESSTOKEN`
+    /// Value of `SYSTEM_ACCESSTOKEN`, the bearer token of requests.
     pub access_token: SecretString,
     /// Id of the service connection.
     pub service_connection: Uuid,
@@ -87,7 +87,7 @@ pub(crate) const PROXY_NAME: &str = "token-proxy.identity-bindings.local";
 pub(crate) const PROXY_PREFIX: &str = "/token-proxy";
 
 impl LocalAzure {
-    /// App Service.
+    /// App Service: endpoint and secret; the protocols 2019-08-01 and 2017-09-01.
     pub fn app_service(&self) -> AppService {
         AppService {
             endpoint: format!("{}/MSI/token", self.cloud.addresses.metadata),
@@ -104,7 +104,7 @@ impl LocalAzure {
         }
     }
 
-    /// Azure Machine Learning.
+    /// Azure Machine Learning: endpoint, secret and default client id.
     pub fn machine_learning(&self) -> MachineLearning {
         MachineLearning {
             endpoint: format!("{}{}", self.cloud.addresses.metadata, machine_learning::PATH),
@@ -119,7 +119,7 @@ impl LocalAzure {
         Some(AzureArc { identity_endpoint: format!("{address}{}", azure_arc::PATH), imds_endpoint: address })
     }
 
-    /// GitHub.
+    /// GitHub Actions: URL and bearer token of the OIDC request.
     pub fn github(&self) -> GitHub {
         GitHub {
             request_url: format!("{}/github/idtoken?api-version=2.0", self.cloud.addresses.federation),
@@ -127,7 +127,7 @@ impl LocalAzure {
         }
     }
 
-    /// Azure Pipelines.
+    /// Azure Pipelines: URL, access token and service connection.
     pub fn pipelines(&self) -> Pipelines {
         let federation = self.federation();
         Pipelines {
@@ -141,7 +141,7 @@ impl LocalAzure {
         }
     }
 
-    /// AKS identity bindings.
+    /// The token proxy of AKS identity bindings: URL, SNI name and certificate.
     pub fn token_proxy(&self) -> TokenProxy {
         TokenProxy {
             url: format!("{}{PROXY_PREFIX}", self.cloud.addresses.token_proxy),

@@ -191,7 +191,7 @@ pub(crate) fn refusal(status: StatusCode, error: &str, description: &str) -> Ans
     ))
 }
 
-/// Clients tell the service from what else might answer by its `Server` header.
+/// Clients recognise the service by its `Server` header.
 fn with_server(answer: Answer) -> Answer {
     answer.with_header("Server", "IMDS/150.870.65.1854")
 }

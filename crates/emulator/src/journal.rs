@@ -15,7 +15,7 @@ const NAME_LIMIT: usize = 200;
 /// How many query keys and how many header names of one request are remembered.
 const NAMES_LIMIT: usize = 64;
 
-/// How a request ended.
+/// Whether a request got a complete response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -35,15 +35,15 @@ pub struct Entry {
     pub at: SystemTime,
     /// The endpoint that answered; `None` if there is nothing at that path.
     pub endpoint: Option<Endpoint>,
-    /// HTTP method.
+    /// HTTP method, such as `GET`.
     pub method: String,
-    /// Path, without the query.
+    /// Path without the query, cut off at 200 bytes.
     pub path: String,
     /// Names of the query parameters, in order.
     pub query_keys: Vec<String>,
     /// Names of the headers, in lower case, in order.
     pub header_names: Vec<String>,
-    /// How it ended.
+    /// Whether the request got a complete response.
     pub outcome: Outcome,
 }
 
@@ -62,7 +62,7 @@ impl Journal {
         self.entries_mut().iter().filter(|entry| entry.endpoint == Some(endpoint)).count()
     }
 
-    /// Forgets all requests.
+    /// Removes all requests.
     pub fn clear(&self) {
         self.entries_mut().clear();
     }

@@ -21,7 +21,7 @@ pub(crate) struct Bound {
 }
 
 /// Listens on `address`; for 127.0.0.1 also on ::1, since a client may take `localhost` for either and must not reach
-/// somebody else's server.
+/// the server of another process.
 pub(crate) async fn bind(address: IpAddr, port: u16) -> Result<Bound, StartError> {
     let mut attempts = ATTEMPTS;
     loop {
@@ -39,7 +39,7 @@ pub(crate) async fn bind(address: IpAddr, port: u16) -> Result<Bound, StartError
                     return Err(failed(twin, taken));
                 }
             }
-            // A machine without IPv6: nobody else can have that address either.
+            // A machine without IPv6: no other process can listen on that address either.
             Err(_) => return Ok(Bound { listeners: vec![first], port: local.port() }),
         }
     }

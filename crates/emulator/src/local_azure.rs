@@ -45,9 +45,9 @@ pub struct LocalAzure {
 pub struct Principal {
     /// A user's sign-in name, else the display name.
     pub name: String,
-    /// Object id.
+    /// Object id: what roles of Flexible Server are mapped to.
     pub object_id: Uuid,
-    /// What it is.
+    /// User, group or service principal.
     pub kind: PrincipalKind,
 }
 
@@ -69,12 +69,12 @@ pub enum StartError {
     /// A port is taken, or the process may not use it, or the address is not on this machine.
     #[error("cannot listen on {address}")]
     Listen {
-        /// Address and port.
+        /// The address and port of the listening socket.
         address: std::net::SocketAddr,
         /// What the operating system says.
         source: std::io::Error,
     },
-    /// The crypto library failed.
+    /// The crypto library could not make a signing key.
     #[error("cannot make the keys of the tenant")]
     Keys(#[from] KeyError),
     /// The local certificate authority could not be made.
@@ -136,7 +136,7 @@ impl LocalAzure {
         &self.cloud.addresses.authority
     }
 
-    /// Tenant id.
+    /// Id of the Entra tenant: `tid` in a token.
     pub fn tenant(&self) -> Uuid {
         self.cloud.directory.ids.tenant
     }
@@ -166,17 +166,17 @@ impl LocalAzure {
         &self.cloud.directory.vm
     }
 
-    /// The user-assigned identity `myIdentity`.
+    /// The user-assigned identity `myIdentity`, which is assigned to `myVm` at the start.
     pub fn user_assigned(&self) -> &Identity {
         &self.cloud.directory.user_assigned
     }
 
-    /// The Entra administrator.
+    /// The user who is an owner of the subscription.
     pub fn administrator(&self) -> &User {
         &self.cloud.directory.administrator
     }
 
-    /// The application `myApp`.
+    /// The application `myApp`, an owner of the subscription.
     pub fn application(&self) -> &Application {
         &self.cloud.directory.application
     }
@@ -186,7 +186,7 @@ impl LocalAzure {
         &self.cloud.directory.group
     }
 
-    /// Subscription of the machine.
+    /// Id of the subscription that the machine is in.
     pub fn subscription(&self) -> Uuid {
         self.cloud.directory.ids.subscription
     }
@@ -200,7 +200,7 @@ impl LocalAzure {
     pub fn new_identity(&self, name: &str) -> Identity {
         let identity = self.cloud.directory.new_identity(RESOURCE_GROUP, name);
         if self.cloud.subscription.add_identity(identity.clone()).is_err() {
-            tracing::warn!(name, "the subscription is full: the new identity is in no list");
+            tracing::warn!(name, "the subscription is full: the new identity is not listed");
         }
         identity
     }
@@ -220,7 +220,7 @@ impl LocalAzure {
     }
 
     /// Deletes a user, a group, a user-assigned identity or the application's principal from the directory. What was
-    /// signed before stays good.
+    /// signed before stays valid.
     pub fn delete_principal(&self, object_id: Uuid) {
         self.cloud.subscription.forget(object_id, self.application().object_id());
     }
@@ -265,22 +265,22 @@ impl LocalAzure {
         self.cloud.subscription.watch_principals()
     }
 
-    /// Issuers of federated assertions.
+    /// The issuers of federated assertions and their credentials.
     pub fn federation(&self) -> &Federation {
         &self.cloud.federation
     }
 
-    /// The clock.
+    /// The clock that all lifetimes follow.
     pub fn clock(&self) -> &Clock {
         &self.cloud.clock
     }
 
-    /// What shall go wrong.
+    /// The queue of faults that requests get.
     pub fn faults(&self) -> &Faults {
         &self.cloud.faults
     }
 
-    /// What was asked.
+    /// The requests that the endpoints have received.
     pub fn journal(&self) -> &Journal {
         &self.cloud.journal
     }
@@ -326,7 +326,6 @@ impl Facts {
     }
 }
 
-/// Every listening socket.
 struct Sockets(Vec<(Door, Bound)>);
 
 impl Sockets {

@@ -34,7 +34,7 @@ pub struct Draft {
     pub(crate) without: BTreeSet<String>,
 }
 
-/// Whose token it is.
+/// The subject of a token.
 #[derive(Clone, Debug)]
 pub(crate) enum Who {
     App { client_id: Uuid, object_id: Uuid, proof: Proof, resource_id: Option<String> },
@@ -140,7 +140,7 @@ impl Draft {
         self
     }
 
-    /// Leaves a claim out.
+    /// Omits a claim from the token.
     #[must_use]
     pub fn without(mut self, name: impl Into<String>) -> Self {
         self.without.insert(name.into());

@@ -20,7 +20,7 @@ pub struct Options {
     pub clock: Clock,
     /// Ids of everything in the tenant. Default: fresh ones.
     pub ids: Ids,
-    /// How long tokens live.
+    /// Lifetimes of tokens, by the kind of their subject.
     pub lifetimes: Lifetimes,
     /// Ports; default: any free ones.
     pub ports: Ports,
@@ -65,7 +65,7 @@ impl Options {
     }
 }
 
-/// How long tokens live.
+/// Lifetimes of tokens, by the kind of their subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Lifetimes {
@@ -107,7 +107,7 @@ impl Default for Lifetimes {
 pub struct Ports {
     /// The metadata service, App Service and Cloud Shell endpoints, over HTTP.
     pub metadata: u16,
-    /// Entra, over HTTPS.
+    /// Entra's endpoints, over HTTPS.
     pub authority: u16,
     /// The issuers of federated assertions, over HTTPS.
     pub federation: u16,
@@ -144,9 +144,9 @@ impl AzureArcAgent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerOptions {
-    /// Its name.
+    /// Name of the resource.
     pub name: String,
-    /// `fullyQualifiedDomainName`
+    /// `fullyQualifiedDomainName`: the host that clients connect to.
     pub host: String,
 }
 
@@ -160,9 +160,9 @@ impl ServerOptions {
 /// Date texts that App Service has sent in `expires_on`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DateText {
-    /// `06/19/2019 23:42:01 +00:00`
+    /// Linux: `06/19/2019 23:42:01 +00:00`.
     Linux,
-    /// `1/16/2020 5:24:12 AM +00:00`
+    /// Windows: `1/16/2020 5:24:12 AM +00:00`.
     Windows,
     /// `1/16/2020 12:0:12 AM +00:00`: no field is padded.
     Unpadded,
@@ -183,9 +183,9 @@ pub enum TokenVersion {
 pub struct ResourceApplication {
     /// Application id URI, without a slash at its end.
     pub identifier: String,
-    /// Application id.
+    /// Application id (a GUID): `aud` in tokens of version 2.
     pub application_id: Uuid,
-    /// Form of its tokens.
+    /// The version of access tokens that the application accepts.
     pub version: TokenVersion,
 }
 

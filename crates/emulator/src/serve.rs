@@ -59,7 +59,7 @@ pub(crate) struct Server {
 type Payload = Either<Full<Bytes>, Endless>;
 
 impl Server {
-    /// Accepts connections until stopped.
+    /// Accepts connections until the shutdown token is cancelled.
     pub(crate) async fn run(self, listener: TcpListener, tasks: TaskTracker) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let stop = self.stop.clone();
@@ -121,7 +121,7 @@ impl Server {
         if let Err(refusal) =
             host::check(self.door, &self.cloud.host_names, (request.uri(), request.headers()))
         {
-            tracing::warn!(door = ?self.door, "a request for another host, or from a browser, was refused");
+            tracing::warn!(door = ?self.door, "refused a request for another host or from a browser");
             return Ok(response(refusal));
         }
         let call = match read(request).await {
@@ -136,7 +136,7 @@ impl Server {
         };
         let fault = self.cloud.faults.take(endpoint);
         if fault.is_some() {
-            tracing::debug!(%endpoint, "a fault is due");
+            tracing::debug!(%endpoint, "applying a fault");
         }
         let date = self.date(fault.as_ref());
         let mut response = self.suffer(endpoint, &call, fault, allowance).await;
@@ -175,7 +175,7 @@ impl Server {
             Some(Fault::RollOver) => {
                 let cloud = self.cloud.clone();
                 if let Err(error) = on_a_blocking_thread(move || cloud.keys.roll_over()).await {
-                    tracing::error!(%error, "no new key");
+                    tracing::error!(%error, "cannot make a new signing key");
                 }
             }
             _ => {}

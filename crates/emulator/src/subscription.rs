@@ -12,13 +12,13 @@ use crate::options::ServerOptions;
 /// What kind of principal an administrator of a database server is, in the words of the management API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrincipalKind {
-    /// A person.
+    /// A user.
     User,
-    /// A security group.
+    /// A security group; its members sign in under the group's name.
     Group,
     /// An application or a managed identity.
     ServicePrincipal,
-    /// Whoever created it did not say.
+    /// The request that created it did not contain the kind.
     Unknown,
 }
 
@@ -40,11 +40,11 @@ impl PrincipalKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Administrator {
-    /// Object id.
+    /// Object id of the Entra principal.
     pub object_id: Uuid,
     /// The name of its role in the database.
     pub name: String,
-    /// What it is.
+    /// User, group or service principal.
     pub kind: PrincipalKind,
 }
 
@@ -56,7 +56,7 @@ pub struct AdministratorChange {
     verdict: oneshot::Sender<Result<(), String>>,
 }
 
-/// What is to change.
+/// A change of the Entra administrators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A new administrator, or one that is there already and is written again.
@@ -66,7 +66,7 @@ pub enum Change {
 }
 
 impl AdministratorChange {
-    /// What is to change.
+    /// The change that the database has to make.
     pub fn change(&self) -> &Change {
         &self.change
     }
@@ -125,7 +125,7 @@ pub(crate) struct Operation {
     /// When it started and ends, in seconds since 1970.
     pub(crate) started: i64,
     pub(crate) ends: i64,
-    /// Why it failed.
+    /// Reason for the failure, as the API returns it.
     pub(crate) failure: Option<String>,
     /// The database has not answered yet.
     waits: bool,
@@ -141,7 +141,7 @@ impl Operation {
 /// How many operations are remembered; the oldest are forgotten first.
 const REMEMBERED: usize = 256;
 
-/// How many resources of a kind there may be: clients create them, and nobody else bounds their number.
+/// The most resources of a kind: clients create them, and this is the only bound on memory.
 const MOST: usize = 1_000;
 
 /// The changing part of the local Azure, but for the machine's identities.
@@ -266,7 +266,7 @@ impl Subscription {
         self.principals.send_replace(());
     }
 
-    /// Changes whenever somebody comes into the tenant or leaves it.
+    /// Changes whenever a principal is created in the tenant or deleted.
     pub(crate) fn watch_principals(&self) -> watch::Receiver<()> {
         self.principals.subscribe()
     }
@@ -297,7 +297,7 @@ impl Subscription {
         };
         if let (Some(change), Some(database)) = (operation.effect.change(), &state.database) {
             let (verdict, answer) = oneshot::channel();
-            // A database that is gone has nothing to say.
+            // If the receiver was dropped, the database has ended, and the operation does not wait for it.
             if database.send(AdministratorChange { change, verdict }).is_ok() {
                 operation.waits = true;
                 state.verdicts.insert(operation.id, answer);
@@ -327,7 +327,7 @@ impl Subscription {
         self.state().operations.iter().filter(|operation| operation.runs(now)).find(inside).cloned()
     }
 
-    /// Lets the operations that have ended take effect, as the API tells it.
+    /// Applies the effects of the operations that have ended.
     fn settle(&self, now: i64) {
         let mut state = self.state();
         state.hear();
@@ -423,7 +423,7 @@ mod tests {
         drop(changes.try_recv().unwrap());
         assert!(failure(dropped).is_some() && listed());
 
-        // What has nothing to do with administrators does not wait, and neither does anything without a database.
+        // An operation waits only if it changes administrators and a database follows.
         assert!(!subscription.operation(begin(Effect::None), 500).unwrap().runs(500));
         drop(changes);
         assert_eq!(failure(begin(Effect::Remove(Uuid::nil()))), None);

@@ -52,7 +52,7 @@ pub(crate) fn read_token(
             )
             .map(|token| token.with_source_time(response.date()))
             .inspect(|token| {
-                // A source on this machine has this machine's clock, or a clock that was set ahead on purpose.
+                // Not for a source on this machine: it has the same clock, or an emulator's clock that was set on purpose.
                 if !response.is_from_here() {
                     warn_of_clock(token, now);
                 }
@@ -89,7 +89,7 @@ pub(crate) fn finish(
     if !shown.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(bad("the access token in the answer contains characters that no token has"));
     }
-    // Nothing there is verified or trusted: an earlier end only makes the cache ask sooner.
+    // These claims are not verified. That is safe: an earlier `exp` only makes the cache refresh sooner.
     let claims = UnverifiedClaims::read(shown);
     if let Some(other) = audience::other_than(resource, claims.as_ref(), stated_resource) {
         return Err(for_something_else(source, resource, &other));
@@ -104,7 +104,7 @@ pub(crate) fn finish(
         return Err(TokenError::expired(source, "the token in the answer has already expired")
             .with_hint("Compare this machine's clock with the true time: `timedatectl` on Linux."));
     }
-    // Copied into a place of just its length: to shrink the one that it is in could leave a copy behind.
+    // Copied into an allocation of the exact length: `shrink_to_fit` could leave a copy in freed memory.
     let secret = SecretString::from(shown);
     Ok(AccessToken::new(secret, Life { now, expires_on, refresh_in }, source, resource))
 }
@@ -159,7 +159,7 @@ pub(crate) fn not_json(source: SourceName, response: &Response) -> TokenError {
     TokenError::bad_answer(source, "the answer is not the JSON of a token")
 }
 
-/// What a refusal says, in the many shapes of Azure's endpoints.
+/// Code and text of a refusal, in the formats of Azure's endpoints.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Refusal {
     /// The peer's code, such as `invalid_request` or `AADSTS70021`.

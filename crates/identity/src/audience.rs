@@ -1,5 +1,5 @@
-//! Is a token for what was asked for? Nothing here is verified: a token that says that it is for something else is not
-//! handed out, so that it is not sent where it does not belong.
+//! Checks that a token is for the requested resource. The claims are not verified: the check only keeps a token of
+//! another audience from being sent to a server that it was not issued for.
 
 use serde_json::Value;
 use uuid::Uuid;

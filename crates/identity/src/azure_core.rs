@@ -31,7 +31,7 @@ pub struct SdkSource {
 }
 
 impl SdkSource {
-    /// This credential as a source; the world's clock tells how long a token lives.
+    /// This credential as a source; the system's clock decides how long a token is valid.
     pub fn new(credential: Arc<dyn TokenCredential>, system: &System) -> Self {
         Self { credential, clock: system.clock().clone() }
     }
@@ -42,7 +42,7 @@ impl SdkSource {
         let failed = |kind, message: &str| TokenError::new(kind, message).at(SourceName::External);
         let token = match asked {
             Ok(Ok(token)) => token,
-            // Only its words, shortened and redacted: the error itself may carry a whole answer.
+            // Only the text, shortened and redacted: the error value may contain a whole response with a token.
             Ok(Err(error)) => {
                 let status = error.http_status().map_or(0, u16::from);
                 let said = excerpt(&error.to_string(), &[]);

@@ -3,9 +3,9 @@
 //! The promises, each with a test of its own:
 //!
 //! 1. Reading a cached token takes no lock and allocates nothing.
-//! 2. One flight per resource: however many callers wait, one request is made, and all get its answer.
-//! 3. Cancelling one waiter cancels nobody else, and not the request.
-//! 4. A token that still lives is served while its successor is being fetched.
+//! 2. One request at a time per resource: all callers that wait get its result.
+//! 3. Cancelling one waiter cancels neither the other waiters nor the request.
+//! 4. A token that is still valid is served while its successor is being fetched.
 //! 5. Its successor is asked for at [`AccessToken::refresh_on`], up to a minute earlier so that machines which started
 //!    together do not ask together.
 //! 6. A failed refresh keeps the old token and is reported, not thrown; the next try comes after 30 s, then 60 s,
@@ -30,7 +30,7 @@ use crate::chain::Chain;
 use crate::{AccessToken, Resource, TokenError, TokenErrorKind};
 use pgentra_system::{Clock, span};
 
-/// A token is not handed out in the last moments of its life: it must still be good when the server reads it.
+/// A token is not served in the last seconds before its expiry: it must still be valid when the server checks it.
 const LOGIN_TIME: Duration = Duration::from_secs(10);
 
 /// The wait after a first failed refresh, and after one that brought the same token.
@@ -45,13 +45,14 @@ const MAX_JITTER: Duration = Duration::from_secs(60);
 /// How many resources one credential can hold tokens for. A program uses one or two; the slots are searched in line.
 const MAX_RESOURCES: usize = 32;
 
-/// How long after the deadline a source that does not keep to it is cut off: its own error is better than ours.
+/// A source that misses its deadline is cancelled this long after it. The delay lets the source return its own error,
+/// which is more precise.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// The value of [`Slot::refresh_at`] while a flight is under way.
 const NEVER: u64 = u64::MAX;
 
-/// What came of a forced refresh.
+/// Result of a forced refresh.
 #[derive(Debug, Clone)]
 pub enum Refreshed {
     /// Another token than the rejected one.
@@ -101,7 +102,7 @@ impl Cache {
         }
         match self.fetch(slot).await {
             Ok(token) => Ok(token),
-            // In the last moments of its life the old token is better than an error.
+            // The old token is within `LOGIN_TIME` of its expiry and may still be accepted.
             Err(error) => slot.last_resort(self.clock.now()).ok_or(error),
         }
     }
@@ -172,7 +173,7 @@ impl Cache {
     }
 
     fn refresh_behind(&self, slot: &Arc<Slot>) {
-        // Whoever takes the time away starts the flight; without a runtime there is nowhere to start it.
+        // The caller whose swap removes the due time starts the request. Without a runtime no task can be spawned.
         if let Ok(runtime) = Handle::try_current()
             && slot.refresh_at.swap(NEVER, Ordering::AcqRel) != NEVER
         {
@@ -211,7 +212,7 @@ impl Cache {
         slot.refresh_at.store(NEVER, Ordering::Release);
         // A runtime that is shutting down drops the task at once, and with it the guard, which wants this lock.
         drop(flight);
-        // In a task of its own, so that it outlives whoever started it.
+        // The request runs in its own task, so that it goes on when the caller is cancelled.
         let guard = InFlightGuard { slot: slot.clone(), clock: self.clock.clone() };
         let flight = fetch(guard, self.chain.clone(), self.deadline);
         runtime.spawn(async move {
@@ -223,7 +224,7 @@ impl Cache {
 
 type SharedResult = BoxFuture<'static, Result<AccessToken, TokenError>>;
 
-/// One resource's token and the flight for its successor.
+/// One resource's token and the request for its successor.
 #[derive(Debug)]
 struct Slot {
     resource: Resource,

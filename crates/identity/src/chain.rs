@@ -8,7 +8,7 @@ use crate::{
     TokenSource, hint,
 };
 
-/// Sources that are asked one after the other: the next only after one has said that it does not apply here.
+/// Sources that are asked one after the other. The next source is asked only if the previous does not apply here.
 #[derive(Debug)]
 pub(crate) struct Chain {
     sources: Vec<Arc<dyn TokenSource>>,

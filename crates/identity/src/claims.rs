@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::AccessToken;
 
-/// What a token says of itself: **not verified**, to be read by a person, never to be decided by.
+/// The claims of a token, **not verified**: for display, never for a decision.
 ///
 /// An access token is opaque to its client by contract (Microsoft identity platform, "Access tokens"): its form may
 /// change, and nothing here was checked against a key. The names of the claims are those of "Access token claims
@@ -23,7 +23,7 @@ pub struct UnverifiedClaims {
 pub enum TokenKind {
     /// App-only: a managed identity or a service principal.
     App,
-    /// Delegated: a user.
+    /// A delegated token, issued for a user.
     User,
 }
 
@@ -49,7 +49,7 @@ impl UnverifiedClaims {
         &self.header
     }
 
-    /// All claims.
+    /// All claims of the payload, including those without a method here.
     pub fn payload(&self) -> &Map<String, Value> {
         &self.payload
     }
@@ -65,7 +65,7 @@ impl UnverifiedClaims {
         UNIX_EPOCH.checked_add(seconds)
     }
 
-    /// `tid`: the tenant.
+    /// `tid`: the tenant that issued the token.
     pub fn tenant(&self) -> Option<&str> {
         self.text("tid")
     }

@@ -10,7 +10,7 @@ use crate::Resource;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cloud {
-    /// Azure, `login.microsoftonline.com`.
+    /// The worldwide cloud, `login.microsoftonline.com`; the default.
     #[default]
     Public,
     /// Azure US Government, `login.microsoftonline.us`.

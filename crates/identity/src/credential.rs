@@ -14,7 +14,7 @@ use crate::{
 };
 use pgentra_system::System;
 
-/// What was considered, and the sources to ask.
+/// The decision, and the sources to ask.
 type Choice = (Vec<Considered>, Vec<Arc<dyn TokenSource>>);
 
 /// How long a request for a token may take, with all retries: enough for a metadata service that says it restarts and
@@ -33,7 +33,7 @@ struct Inner {
 }
 
 impl Credential {
-    /// A credential that sees this world.
+    /// A credential that uses this system: its variables, files, clock, HTTP client and programs.
     pub fn builder(system: System) -> CredentialBuilder {
         CredentialBuilder {
             system,
@@ -82,7 +82,7 @@ impl Credential {
         self.0.cache.with_cached(resource, read)
     }
 
-    /// The time of day by the clock that decides whether its tokens still live.
+    /// The wall clock that the expiry of tokens is compared with.
     pub fn now(&self) -> SystemTime {
         self.0.cache.now()
     }
@@ -162,15 +162,15 @@ impl CredentialBuilder {
         self
     }
 
-    /// A command that prints a token, or JSON as azure-cli's, and its arguments; it becomes the source, `exec`. It finds
-    /// what the token is for in `PGENTRA_RESOURCE`. A bare token must be a JWT, because nothing else says when it ends.
+    /// A command that prints a token, or JSON as azure-cli's, and its arguments; it becomes the source, `exec`. It gets
+    /// the resource in the variable `PGENTRA_RESOURCE`. A bare token must be a JWT, so that its `exp` claim can be read.
     pub fn command<T: Into<String>>(mut self, words: impl IntoIterator<Item = T>) -> Self {
         self.command = CommandLine(words.into_iter().map(Into::into).collect());
         self.source = Some(SourceName::Exec);
         self
     }
 
-    /// A source of the program's own, the only one that is then asked.
+    /// A custom source. No other source is asked then.
     pub fn custom(mut self, source: Arc<dyn TokenSource>) -> Self {
         self.given = Some(source);
         self
@@ -223,7 +223,7 @@ impl CredentialBuilder {
             }
         };
         let tools = considered.iter().filter(|one| one.verdict() != Verdict::No).map(Considered::source);
-        // A tool in which a person is signed in cannot be asked for another identity that the program names.
+        // A developer tool gives tokens for its signed-in user only, so a selector excludes it.
         let can_ask_tools = self.selector.as_ref().is_none_or(|selector| !selector.is_named());
         let tools = tools.filter(|source| can_ask_tools && source.is_developer_tool()).collect();
         if let Some(tenant) = self.tenant.as_deref().filter(|tenant| !sources::is_tenant(tenant)) {
@@ -259,10 +259,10 @@ impl CredentialBuilder {
         Ok((considered, sources))
     }
 
-    /// The named source first, the others with what speaks for them.
+    /// The named source first, then the others with the reason for each.
     fn named(&self, name: SourceName) -> Vec<Considered> {
         let mut considered = vec![Considered::new(name, "it was named", &[]).verdict_is(Verdict::First)];
-        // What the environment allows does not bind the program.
+        // `AZURE_TOKEN_CREDENTIALS` does not restrict a source that the program names.
         if let Ok(detected) = detect::detect(&self.system) {
             let others = detected.considered.into_iter().filter(|one| one.source() != name);
             considered.extend(others.map(|one| match one.verdict() {

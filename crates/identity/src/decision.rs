@@ -21,15 +21,15 @@ pub struct Considered {
     variables: Vec<&'static str>,
 }
 
-/// What became of a source that was considered.
+/// Whether a considered source is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It is asked first.
+    /// The source is asked before the others.
     First,
     /// It is asked if those before it turn out not to apply here.
     Later,
-    /// It is not asked.
+    /// The source is not asked; the reason says why.
     No,
 }
 
@@ -66,17 +66,17 @@ impl Decision {
 }
 
 impl Considered {
-    /// The source.
+    /// The source that the decision is about.
     pub fn source(&self) -> SourceName {
         self.source
     }
 
-    /// What became of it.
+    /// Whether the source is asked, and whether first.
     pub fn verdict(&self) -> Verdict {
         self.verdict
     }
 
-    /// Why.
+    /// What the detection found that led to the verdict.
     pub fn reason(&self) -> &Reason {
         &self.reason
     }

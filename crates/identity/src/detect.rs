@@ -62,8 +62,8 @@ const RULES: &[Rule] = &[
 /// The sources that are tried where the environment decides nothing, in order.
 const TRIED: &[(SourceName, &str)] = &[
     (SourceName::Imds, "no variable names another source, and every Azure virtual machine has one"),
-    (SourceName::AzureCli, "somebody may be signed in to az"),
-    (SourceName::AzureDeveloperCli, "somebody may be signed in to azd"),
+    (SourceName::AzureCli, "a user may be signed in to az"),
+    (SourceName::AzureDeveloperCli, "a user may be signed in to azd"),
 ];
 
 /// Everything but the developer's tools.

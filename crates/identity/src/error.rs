@@ -6,8 +6,8 @@ use crate::{Reason, SourceName};
 
 /// Why there is no token.
 ///
-/// Cheap to clone, because many callers may wait for one request. `Display` says what failed and where; what lies below
-/// it is in `source()`; what to do next is in [`TokenError::hint`]. None of them ever contains a secret: what a peer
+/// Cheap to clone, because many callers may wait for one request. `Display` is what failed and where; the cause is in
+/// `source()`; what to do next is in [`TokenError::hint`]. None of them ever contains a secret: what a peer
 /// sent is shortened, and redacted where it looks like a token or repeats a secret of the request.
 #[derive(Debug, Clone)]
 pub struct TokenError(Arc<Inner>);
@@ -42,7 +42,7 @@ pub enum TokenErrorKind {
     },
     /// The source answered with something that is not a usable token.
     BadAnswer,
-    /// The source gave a token for something else than was asked for, by its own claims or by the source's answer.
+    /// The source gave a token for another resource, by the token's claims or by the source's response.
     Audience,
     /// The source gave a token that has ended already, by this machine's clock.
     Expired,

@@ -9,7 +9,7 @@ use serde_json::Value;
 /// Below this a number is a number of seconds from now, above it a time: MSAL.NET draws the same line, the year 2001.
 const RELATIVE_BELOW: f64 = 978_307_200.0;
 
-/// No token lives longer than this; a larger figure is a mistake such as milliseconds.
+/// No token is valid for longer than this; a larger value is an error, such as milliseconds for seconds.
 const MAX_LIFE: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
 /// Date texts are at most about 35 characters long.

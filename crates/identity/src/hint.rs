@@ -30,7 +30,7 @@ fn hint(error: &TokenError, selector: &Selector) -> Option<String> {
             "{source} needs its variables and files as the platform sets them. Is this the right host for it? Leave the \
              source unnamed to have it detected."
         )),
-        // What answers a web request can be looked at by hand; a command's answer cannot.
+        // Only a source with an HTTP endpoint: the hint is a curl command.
         TokenErrorKind::BadAnswer | TokenErrorKind::Audience => error.endpoint().map(stranger),
         _ => None,
     }

@@ -34,7 +34,7 @@
 //! # Refresh
 //!
 //! A token is asked for once, however many callers wait. It is refreshed in the background when the source says so, else
-//! at half of a life above two hours, else five minutes before its end. While it lives it is served, whatever becomes of
+//! at half of a life above two hours, else five minutes before its end. While it is valid it is served, whatever becomes of
 //! the refresh: a failure is retried after 30 s, then doubling, and shows in [`Credential::health`].
 //!
 //! ```no_run

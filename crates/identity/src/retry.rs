@@ -26,7 +26,7 @@ const NOT_KNOWN_YET: &[Duration] = &[seconds(1), seconds(2), seconds(4), seconds
 /// A wait at least this long is logged as a warning, so that a person who waits knows why.
 const LONG_WAIT: Duration = seconds(1);
 
-/// A request is not begun with less time than this before the deadline: it could not end well.
+/// A request is not begun with less time than this before the deadline: it could not be completed.
 const LEAST_TIME: Duration = Duration::from_millis(100);
 
 /// How a kind of endpoint is retried.
@@ -36,7 +36,7 @@ pub(crate) struct Policy {
     pub(crate) wanted: fn(u16) -> bool,
     /// The waits before the second, third, … attempt.
     pub(crate) waits: &'static [Duration],
-    /// Statuses worth another attempt.
+    /// Whether a response with this status is retried.
     pub(crate) again: fn(u16) -> bool,
     /// May an identity that is not known have been assigned a moment ago?
     pub(crate) is_new: bool,
@@ -119,7 +119,8 @@ impl Policy {
 
     /// Sends what `request` makes until it succeeds, is refused for good, or may not be retried any more.
     ///
-    /// Every retry begins with a new request, so that it carries the newest secret. The answer's status is one that is wanted.
+    /// Every retry begins with a new request, so that it carries the newest secret. The status of the returned response
+    /// is in `wanted`.
     pub(crate) async fn send(
         &self,
         http: &HttpClient,
@@ -165,7 +166,7 @@ impl Policy {
                 }
             };
             let error = error.endpoint_is(endpoint).after(attempts);
-            // A service that names its wait is believed; one that names an absurd one runs into the deadline here.
+            // The wait that the service names (`Retry-After`) is kept; a wait beyond the deadline ends here.
             let Some(wait) = wait.map(|wait| wait.max(asked_wait.unwrap_or_default())) else {
                 return Err(error);
             };

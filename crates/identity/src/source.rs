@@ -34,9 +34,9 @@ pub enum SourceName {
     ClientSecret,
     /// `client-certificate`: an application with a certificate.
     ClientCertificate,
-    /// `azure-cli`: whoever is signed in to `az`.
+    /// `azure-cli`: the user who is signed in to `az`.
     AzureCli,
-    /// `azure-developer-cli`: whoever is signed in to `azd`.
+    /// `azure-developer-cli`: the user who is signed in to `azd`.
     AzureDeveloperCli,
     /// `exec`: a command of the user's that prints a token.
     Exec,
@@ -70,7 +70,7 @@ impl SourceName {
         matches!(self, Self::AzureCli | Self::AzureDeveloperCli | Self::Exec)
     }
 
-    /// The kebab-case name.
+    /// The kebab-case name, such as `azure-cli`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Imds => "imds",
@@ -155,12 +155,12 @@ impl From<TokenError> for NoToken {
 pub struct Reason(String);
 
 impl Reason {
-    /// A reason in words.
+    /// A reason in words that complete "it does not apply here: …".
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The words.
+    /// The words, as `Display` writes them.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -44,7 +44,7 @@ const CODES: &[Code] = &[
         passes: true,
         hint: "Too many requests from this tenant: share one process or one token among the programs.",
     },
-    // LoopDetected: Entra blocks a client that repeats a request. Another one prolongs it.
+    // LoopDetected: Entra blocks a client that repeats a request. A retry prolongs the block.
     Code {
         names: &["AADSTS50196"],
         passes: false,
@@ -65,7 +65,7 @@ const CODES: &[Code] = &[
         passes: false,
         hint: "There is no such tenant: check AZURE_TENANT_ID and the cloud.",
     },
-    // Not in this cloud: it says the same at every try.
+    // The tenant is not in this cloud: a retry gets the same refusal.
     Code {
         names: &["AADSTS900382"],
         passes: false,
@@ -96,15 +96,15 @@ const CODES: &[Code] = &[
 /// Whether the same request may succeed later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Passes {
-    /// It says the same at every try.
+    /// A retry gets the same refusal.
     Never,
-    /// It does, within the waits of the endpoint.
+    /// A retry within the waits of the endpoint may succeed.
     Soon,
     /// An identity that was just assigned is not known yet.
     WhenKnown,
 }
 
-/// Does a refusal whose status is not one that is always tried again pass by itself?
+/// Whether a refusal may be temporary although its status alone does not call for a retry.
 pub(crate) fn passes(response: &Response) -> Passes {
     let refusal = answer::read_refusal(response);
     if refusal.code.as_deref().and_then(code).is_some_and(|code| code.passes) {
@@ -113,7 +113,7 @@ pub(crate) fn passes(response: &Response) -> Passes {
     if is_unknown_identity(response.status(), &refusal) { Passes::WhenKnown } else { Passes::Never }
 }
 
-/// What a code means for the person who reads it.
+/// A hint for the user, by error code.
 pub(crate) fn hint(name: &str) -> Option<&'static str> {
     code(name).map(|code| code.hint)
 }

@@ -151,7 +151,7 @@ async fn an_identity_that_stays_unknown_is_an_error_that_says_so() {
         assert_eq!((error.status(), error.attempts(), service.requests()), (Some(400), 5, 5));
         assert!((15.0..16.6).contains(&took), "{took}");
         assert!(error.hint().unwrap().contains("may take a minute"), "{:?}", error.hint());
-        // A program that lives on asks by itself: nobody waits who asks after the first minute.
+        // A long-running program asks again. A request after the first minute fails at once instead of waiting.
         tokio::time::sleep(Duration::from_secs(60)).await;
         let (error, took) = timed(ask(&credential)).await;
         assert_eq!((error.unwrap_err().attempts(), service.requests()), (1, 6));

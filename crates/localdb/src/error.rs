@@ -2,14 +2,14 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why no PostgreSQL was started. Whatever had been made by then is gone again.
+/// Why no PostgreSQL was started. Files that had been created are removed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The folder is there already, or cannot be made, or its watcher cannot be started.
     #[error("cannot take {} as the folder of a local PostgreSQL", folder.display())]
     Folder {
-        /// The folder asked for.
+        /// The folder that was to be created.
         folder: PathBuf,
         /// What stood in the way.
         source: io::Error,
@@ -17,9 +17,9 @@ pub enum StartError {
     /// A Unix socket in this folder would have a longer path than the system can hold.
     #[error("the folder's path is too long for a Unix socket by {excess} bytes: {}", folder.display())]
     PathTooLong {
-        /// The folder asked for.
+        /// The folder that was to be created.
         folder: PathBuf,
-        /// By how many bytes.
+        /// Bytes over the limit of the system.
         excess: usize,
     },
     /// This build carries no PostgreSQL: the feature `embedded` is off, or there is none for this system.
@@ -28,7 +28,7 @@ pub enum StartError {
     /// The folder given for an installed PostgreSQL holds none.
     #[error("no PostgreSQL server in {}: neither bin/postgres with bin/initdb, nor postgres with initdb", folder.display())]
     NotInstalled {
-        /// The folder searched.
+        /// The folder that was searched.
         folder: PathBuf,
     },
     /// The installed PostgreSQL is older than the oldest one that this crate can run, or does not say what it is.
@@ -52,7 +52,7 @@ pub enum StartError {
         user: String,
         /// The folder of the local PostgreSQL.
         folder: PathBuf,
-        /// The server program.
+        /// The server program, which the user cannot execute.
         program: PathBuf,
     },
     /// A file of the server could not be written or a program of it could not be run.
@@ -63,12 +63,12 @@ pub enum StartError {
         /// What stood in the way.
         source: io::Error,
     },
-    /// `initdb` or `postgres` ended where it should have gone on.
+    /// `initdb` failed, or `postgres` ended during the start.
     #[error("{program} ended ({status}); its last lines were:\n{log}")]
     Ended {
-        /// `initdb` or `postgres`.
+        /// The program that ended: `initdb` or `postgres`.
         program: &'static str,
-        /// How it ended.
+        /// Its exit status.
         status: std::process::ExitStatus,
         /// The end of its log.
         log: String,
@@ -76,7 +76,7 @@ pub enum StartError {
     /// `initdb` or `postgres` did not get ready in time.
     #[error("{program} was not ready within {} seconds; its last lines were:\n{log}", limit.as_secs())]
     Slow {
-        /// `initdb` or `postgres`.
+        /// The program that was not ready: `initdb` or `postgres`.
         program: &'static str,
         /// The time that it had.
         limit: Duration,

@@ -3,12 +3,12 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// A folder that goes when its owner goes: dropped, returned from, panicked or killed.
+/// A folder that is removed when its owner is dropped or its process ends, also by a panic or SIGKILL.
 ///
-/// Behind it stands a small shell process which waits for the end of ours on a pipe. It then stops the PostgreSQL that
-/// was started in the folder, if one was, and removes the folder with all that is in it. It sits in a process group of
-/// its own, so that a Ctrl-C reaches us and not it. What ends both at once, such as the end of a container, leaves
-/// the folder.
+/// A small shell process waits for the end of this process on a pipe. It then stops the PostgreSQL that
+/// was started in the folder, if one was, and removes the folder with all that is in it. It runs in a process group of
+/// its own, so that a Ctrl-C does not reach it. If both processes end at once, as at the end of a container, the folder
+/// is left.
 ///
 /// Dropping it does the same and blocks until it is done: some ten milliseconds for a folder, up to a second with a
 /// PostgreSQL in it, and never longer than the limits of the shell script (about 15 seconds for a server that hangs).
@@ -49,7 +49,7 @@ impl Janitor {
         &self.folder
     }
 
-    /// Stops and removes everything now, and says whether that went well. Blocks as dropping does.
+    /// Stops the server and removes the folder now, and returns the result. Blocks as dropping does.
     ///
     /// # Errors
     /// When the folder is still there in the end.
@@ -101,10 +101,10 @@ impl Janitor {
     fn clear(&mut self) -> io::Result<()> {
         self.process.stdin = None;
         if self.process.wait()?.success() {
-            // The folder's name is free: what bears it now is somebody else's.
+            // The janitor has removed the folder. A folder of that name is now another process's, so it must stay.
             return Ok(());
         }
-        // The process was killed itself, or has given up.
+        // The janitor was killed, or could not remove the folder: remove it here.
         match std::fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -117,7 +117,7 @@ impl Drop for Janitor {
         if self.process.stdin.is_some()
             && let Err(error) = self.clear()
         {
-            tracing::error!(folder = %self.folder.display(), %error, "the folder could not be removed");
+            tracing::error!(folder = %self.folder.display(), %error, "cannot remove the folder");
         }
     }
 }

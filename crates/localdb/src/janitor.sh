@@ -1,4 +1,4 @@
-# Stays beside a program, outlives it, and clears away what it left. Run as: sh -c SCRIPT janitor create|watch FOLDER
+# Runs beside a program, and removes its folder when it has ended. Run as: sh -c SCRIPT janitor create|watch FOLDER
 #
 # Standard input is a pipe of which the program alone holds the other end: it closes when the program ends, however it
 # ends. Before that, each line names the process to stop then, and the signal to ask it with (0: it ends by itself).
@@ -31,7 +31,7 @@ ended() {
     done
 }
 
-# Killed so hard, PostgreSQL cannot give back the System V segment that it made (proc(5): key, id, mode, size, creator).
+# After SIGKILL, PostgreSQL cannot remove the System V segment that it made (proc(5): key, id, mode, size, creator).
 kill_hard() {
     kill -s KILL -- "-$pid"
     ended 100
@@ -55,7 +55,7 @@ if [ -n "$pid" ] && running; then
     ended 350 || kill_hard
 fi
 
-# A last child may still be writing. Once the folder is gone, its name may be somebody else's.
+# A last child may still be writing, so rm is retried. Once the folder is removed, another process may use its name.
 tries=250
 until rm -rf -- "$folder"; do
     tries=$((tries - 1))

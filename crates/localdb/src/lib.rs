@@ -1,11 +1,11 @@
-//! A PostgreSQL for this machine: started, awaited, stopped, and nothing left behind.
+//! A temporary PostgreSQL on this machine: starts it, waits until it is ready, stops it, and removes its files.
 //!
 //! [`start`] makes a server in a folder of its own, from the PostgreSQL that comes with the build
 //! ([`Server::Embedded`]) or from an installed one ([`Server::Installed`]). It listens on a Unix socket in that folder
 //! and nowhere else, takes no role without its SCRAM password, and keeps nothing: it is for development and tests.
 //!
-//! A [`Janitor`] sees to the end. However the owning process goes, SIGKILL included, the server stops and the folder
-//! vanishes.
+//! A [`Janitor`] does the clean-up: when the owning process ends, also by SIGKILL, it stops the server and removes the
+//! folder.
 
 mod embedded;
 mod error;

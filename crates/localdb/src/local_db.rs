@@ -19,7 +19,7 @@ pub struct LocalDb {
     pub(crate) password: SecretString,
     pub(crate) version: String,
     pub(crate) timings: Timings,
-    // the last field: the server's handle goes first, then whatever of the server still runs
+    // Must be the last field: fields are dropped in order, and the server's handle has to be dropped first.
     pub(crate) janitor: Janitor,
 }
 
@@ -28,7 +28,7 @@ pub struct LocalDb {
 pub struct Timings {
     /// Making the folder and, where the server is the embedded one, unpacking it.
     pub unpack: Duration,
-    /// Making the database cluster.
+    /// The run of `initdb`.
     pub initdb: Duration,
     /// From the start of the server until it took connections.
     pub start: Duration,
@@ -54,7 +54,7 @@ impl LocalDb {
         LocalDb::SUPERUSER
     }
 
-    /// The superuser's password, made for this server from 32 random bytes. It is nowhere else.
+    /// The superuser's password, made for this server from 32 random bytes. It is stored in memory only.
     pub fn password(&self) -> &SecretString {
         &self.password
     }
@@ -64,7 +64,7 @@ impl LocalDb {
         &self.version
     }
 
-    /// The server's log, which goes with the folder.
+    /// The path of the server's log; it is removed with the folder.
     pub fn log(&self) -> &Path {
         &self.log
     }
@@ -74,21 +74,21 @@ impl LocalDb {
         self.timings
     }
 
-    /// Waits until the server ends by itself, which it does not do in good health. Cancel-safe.
+    /// Waits until the server ends without [`LocalDb::stop`], which is a failure. Cancel-safe.
     ///
     /// # Errors
-    /// When the system cannot tell.
+    /// Those of `waitpid`.
     pub async fn ended(&mut self) -> io::Result<ExitStatus> {
         self.server.wait().await
     }
 
-    /// Ends all sessions in good order, stops the server and removes its folder.
+    /// Ends all sessions (fast shutdown), stops the server and removes its folder.
     ///
-    /// When it returns, neither is there any more; a folder that could not be removed is logged as an error. A server
+    /// A folder that could not be removed is logged as an error. A server
     /// that has not stopped after ten seconds is killed. Cancel-safe: cancelled, it goes on as dropping does.
     pub async fn stop(mut self) {
         if let Some(pid) = self.server.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
-            // an error says that it is gone already
+            // An error means that the process has ended already.
             let _ = kill_process(pid, Signal::INT);
             let _ = tokio::time::timeout(STOP_LIMIT, self.server.wait()).await;
         }
@@ -97,12 +97,12 @@ impl LocalDb {
         match tokio::task::spawn_blocking(move || janitor.finish()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::error!(folder = %folder.display(), %error, "the folder could not be removed");
+                tracing::error!(folder = %folder.display(), %error, "cannot remove the folder");
             }
             Err(error) => tracing::error!(folder = %folder.display(), %error, "the folder may be left"),
         }
     }
 }
 
-/// A throw-away server has next to nothing to write when it stops; longer means that it hangs.
+/// A temporary server writes little at its shutdown; after this time it counts as hanging and is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(10);

@@ -22,10 +22,11 @@ pub(crate) struct Order<'a> {
 }
 
 impl Order<'_> {
-    /// Starts the program in a process group of its own, under the janitor's eye.
+    /// Starts the program in a process group of its own, and registers it with the janitor.
     ///
-    /// It waits at a gate until the janitor knows it, so that there is no instant at which our death would leave it
-    /// running: without us the gate never opens, and the waiting shell ends.
+    /// A shell waits for a line on its standard input before it executes the program, and the line is written after the
+    /// janitor has the process id. If this process ends before that, the shell reads EOF and ends too, so the program
+    /// is never left running without the janitor.
     pub(crate) async fn run(self, janitor: &mut Janitor) -> io::Result<Child> {
         let log = open_log(self.log)?;
         let mut command = Command::new("/bin/sh");
@@ -58,7 +59,7 @@ impl Order<'_> {
 /// Kills a program that hangs, with all that it started.
 pub(crate) fn kill_group(child: &Child) {
     if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
-        // an error says that it is gone already
+        // An error means that the process has ended already.
         let _ = kill_process_group(pid, Signal::KILL);
     }
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::StartError;
 
-/// Which PostgreSQL to run.
+/// The PostgreSQL installation that is run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Server {
     /// The one that comes with this build. Linux with glibc and macOS have one, unless the feature `embedded` is off.

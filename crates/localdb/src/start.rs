@@ -26,18 +26,18 @@ use crate::server::{Programs, Server};
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The server's folder: made, owned and in the end removed by it. Its parent must exist. As root, the user
-    /// `postgres` (or else `nobody`) should be able to enter the parent, for the server runs as that user. At most
+    /// `postgres` (or else `nobody`) should be able to enter the parent, because the server runs as that user. At most
     /// about 80 bytes long, as the path of a Unix socket holds little more than 100.
     pub folder: PathBuf,
-    /// Which PostgreSQL.
+    /// The PostgreSQL installation to run.
     pub server: Server,
 }
 
 /// Makes a new, empty PostgreSQL and waits until it takes connections: about a second.
 ///
 /// The server listens only on a Unix socket, in a folder that its user alone can enter. Every role needs its SCRAM
-/// password: peer authentication is not used, as the embedded PostgreSQL has no way to tell one peer from another.
-/// Nothing is written to disk in a safe manner.
+/// password: peer authentication is not used, as the embedded PostgreSQL cannot read the uid of a peer. `fsync` is off:
+/// data may be lost in a crash of the machine.
 ///
 /// Cancel-safe: dropped before it is done, it removes whatever it made. Needs a tokio runtime with IO and time.
 ///
@@ -65,7 +65,7 @@ pub async fn start(options: Options) -> Result<LocalDb, StartError> {
             })
         }
         Err(error) => {
-            // clearing up blocks; it goes on by itself should nobody wait for it
+            // The clean-up blocks. It runs to its end also if this future is dropped.
             let _ = spawn_blocking(move || drop(site)).await;
             Err(error)
         }
@@ -81,7 +81,7 @@ const READY_INTERVAL: Duration = Duration::from_millis(10);
 /// The room for a path in a Unix socket's address, without its closing zero byte: 107 bytes on Linux, 103 elsewhere.
 const SOCKET_PATH_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
-/// Replaces what `initdb` writes. Nobody is trusted, and there is no TCP.
+/// Replaces the file that `initdb` writes: every role needs a password, and TCP is not allowed.
 const PG_HBA: &str = "local all all scram-sha-256\nlocal replication all scram-sha-256\n";
 
 /// Follows what `initdb` writes. No path is in it, so that no path needs quoting.
@@ -246,7 +246,7 @@ impl Site {
     }
 }
 
-/// Gives the folder to the user that the server will run as, and says who that is (None: ourselves).
+/// Makes the user that the server will run as the owner of the folder, and returns it (`None`: the present user).
 fn hand_over(folder: &Path, programs: &Programs, installed: bool) -> Result<Option<Owner>, StartError> {
     let Some(owner) = Owner::choose() else { return Ok(None) };
     owner.take(folder).map_err(StartError::io("hand the folder to the server's user"))?;
@@ -260,7 +260,7 @@ fn hand_over(folder: &Path, programs: &Programs, installed: bool) -> Result<Opti
             program: programs.postgres.clone(),
         });
     }
-    tracing::warn!(user = owner.name, folder = %folder.display(), "the folder is out of reach: PostgreSQL runs as root");
+    tracing::warn!(user = owner.name, folder = %folder.display(), "the user cannot reach the folder: PostgreSQL runs as root");
     let root = Owner { name: "root".into(), uid: 0, gid: 0 };
     root.take(folder).map_err(StartError::io("take the folder back"))?;
     Ok(None)

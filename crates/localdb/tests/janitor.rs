@@ -49,7 +49,7 @@ fn what_is_gone_already_is_no_error() {
     janitor.finish().unwrap();
 }
 
-/// A name that is free again is anybody's: what somebody else makes there at that very moment stays.
+/// After the removal another process may use the name: a folder that it makes at that moment stays.
 #[test]
 fn what_comes_after_it_is_not_its_to_remove() {
     let place = tempfile::tempdir().unwrap();
@@ -116,7 +116,7 @@ fn signals_to_everybody_do_not_move_it() {
     }
 }
 
-/// Even where somebody killed it, an orderly end clears the folder.
+/// An orderly end removes the folder also if the janitor's process was killed.
 #[test]
 #[cfg(target_os = "linux")]
 fn its_own_death_is_made_up_for() {

@@ -67,7 +67,7 @@ fn check(moment: &str, manner: &str, installed: &str) {
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o711)).unwrap();
     let folder = place.path().join("db");
     let this = std::env::current_exe().unwrap();
-    // Whoever runs the tests in the background may have told its programs to ignore interrupts (POSIX, "Asynchronous Lists").
+    // A shell that runs the tests in the background makes them ignore SIGINT (POSIX, "Asynchronous Lists").
     let mut owner = if manner == "interrupt" {
         let mut env = Command::new("env");
         env.arg("--default-signal=INT").arg(this);

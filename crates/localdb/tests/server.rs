@@ -72,7 +72,7 @@ async fn check_life(server: Server) -> String {
         .await
         .unwrap();
 
-    // nobody is trusted, whoever stands at the socket
+    // No connection is trusted: each role needs its password on the Unix socket too.
     assert!(sign_in(&db, "guest", Some("let me in")).await.is_ok());
     for (user, password) in
         [("guest", None), ("guest", Some("wrong")), ("bare", None), ("azuresu", None), ("azuresu", Some(""))]
@@ -97,7 +97,7 @@ async fn check_life(server: Server) -> String {
     version
 }
 
-/// As root, the server's files belong to somebody else.
+/// When the tests run as root, the server's files belong to another user.
 fn assert_unprivileged(db: &LocalDb) {
     let owner = fs::metadata(db.socket_dir().join(".s.PGSQL.5432")).unwrap().uid();
     let ours = fs::metadata("/proc/self").map(|own| own.uid());
@@ -255,7 +255,7 @@ async fn below_a_private_folder_only_the_embedded_one_runs_as_root() {
     assert!(!folder.exists());
 }
 
-/// Waits until the server lets somebody in again.
+/// Waits until the server accepts a session again.
 async fn recovered(db: &LocalDb) -> Client {
     let again = async || sign_in(db, db.superuser(), Some(db.password().expose_secret())).await;
     eventually(DEADLINE, "the server has recovered from the crash", again).await

@@ -1,4 +1,4 @@
-//! From a plan to a server that is as the plan says.
+//! Applies a plan to a server.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,11 @@ use super::read::Roles;
 use super::script::Script;
 use super::server::{Open, PRINCIPALS, Server};
 
-/// Serialises whoever changes the roles of one server in this way; an arbitrary number, the same for all.
+/// Key of the advisory lock that serialises processes that apply role changes to one server. The number is arbitrary
+/// (`pgentra` in ASCII, then 1) and must be the same in all versions.
 const LOCK: i64 = 0x7067_656e_7472_6101;
 
-/// Far longer than anything here takes, and short enough for somebody who waits.
+/// Longer than the statements here take, and short enough for a user who waits.
 const LOCK_TIMEOUT: &str = "SET lock_timeout = '30s'";
 
 /// One transaction: a database and what is changed there, in this order.
@@ -73,7 +74,7 @@ impl Plan {
                 other.run("BEGIN").await?;
                 self.run(&other, step).await?;
                 if step.changes.iter().any(|change| matches!(change, Change::Clear { .. })) {
-                    // It has the server's roles locked, which the next one needs.
+                    // `DROP OWNED` holds locks on roles, which are shared by all databases; the next transaction needs them.
                     other.run("COMMIT").await?;
                     done.push(other.database);
                 } else {
@@ -154,8 +155,8 @@ impl Plan {
         self.check(open).await
     }
 
-    /// Reads the database again, as it will be, and fails if it is not as the file says: PostgreSQL warns, and goes on,
-    /// where somebody grants what is not theirs to grant.
+    /// Reads the database again before the commit, and fails if it differs from the file: a `GRANT` by a role without the
+    /// grant option is only a warning in PostgreSQL.
     async fn check(&self, open: &Open) -> Result<(), RolesError> {
         let Some(file) = &self.file else { return Ok(()) };
         let roles = match open.database.as_str() {
@@ -193,7 +194,7 @@ impl Plan {
         Step { database: step.database, changes }
     }
 
-    /// For a rehearsal: the new names are there, as roles that nobody else ever sees.
+    /// For a dry run: creates roles with the new names, which no other session sees, as the transaction is rolled back.
     async fn stand_in(&self, open: &Open) -> Result<(), RolesError> {
         let mut changes: Vec<&Change> = self.changes.iter().collect();
         changes.sort_by_key(|change| rank(change));

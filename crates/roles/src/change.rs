@@ -17,27 +17,27 @@ pub enum Change {
     /// A role gets another name, and keeps all it has.
     #[non_exhaustive]
     Rename {
-        /// The name it has.
+        /// The present name.
         from: String,
-        /// The name it gets.
+        /// The new name.
         to: String,
     },
     /// A role that is there is mapped, or mapped to something else.
     #[non_exhaustive]
     Bind {
-        /// What it is to be.
+        /// The principal that it will be mapped to.
         to: Principal,
         /// What is different now, in words.
         because: String,
         /// Whether it is a member of the role that marks mapped roles on Single Server.
         is_marked: bool,
-        /// The comment on it.
+        /// The present comment on the role, if there is one.
         comment: Option<String>,
     },
     /// A role becomes a member of another.
     #[non_exhaustive]
     Join {
-        /// The member.
+        /// The role that becomes a member.
         role: String,
         /// The role it is a member of.
         group: String,
@@ -45,7 +45,7 @@ pub enum Change {
     /// A role is no longer a member of another.
     #[non_exhaustive]
     Leave {
-        /// The member.
+        /// The role that is no longer a member.
         role: String,
         /// The role it is a member of.
         group: String,
@@ -61,24 +61,24 @@ pub enum Change {
     /// What keeps a role from being dropped is taken out of the way in one database.
     #[non_exhaustive]
     Clear {
-        /// The role.
+        /// The role that will be dropped.
         role: String,
-        /// The database.
+        /// The database of the objects and privileges.
         database: String,
         /// Who gets what the role owns; `None`: it owns nothing.
         heir: Option<String>,
-        /// The roles that whoever is signed in becomes a member of meanwhile, as it takes that.
+        /// The roles that the session's user joins for the length of the transaction, which the statements require.
         joins: Vec<String>,
     },
     /// A role is dropped.
     #[non_exhaustive]
     Drop {
-        /// The role.
+        /// The role to drop.
         role: String,
     },
 }
 
-/// A role and whose it is to be.
+/// A role and the Entra principal that it will be mapped to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     pub(crate) role: String,
@@ -118,19 +118,19 @@ pub struct Defaults {
     pub(crate) privileges: Vec<String>,
 }
 
-/// What a change does to the whole.
+/// The effect of a change, for the printed plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sign {
-    /// Something is added.
+    /// `+`: an object or a privilege is added.
     Add,
-    /// Something becomes different.
+    /// `~`: a role is changed.
     Alter,
-    /// Something is taken away.
+    /// `-`: an object or a privilege is removed.
     Remove,
 }
 
 impl Sign {
-    /// `+`, `~` or `-`.
+    /// The sign of the printed plan: `+`, `~` or `-`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Add => "+",

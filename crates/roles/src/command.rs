@@ -16,17 +16,17 @@ use super::{Flavour, Kind, RoleName};
 use crate::directory::Directory;
 use pgentra_connect::quote;
 
-/// How long the tenant is asked what a principal is: the server checks it too.
+/// Time limit for the look-up of a principal's kind. It may be short, because the server checks the kind too.
 const LOOK_UP: Duration = Duration::from_secs(5);
 
 /// A role to be made.
 #[derive(Debug, Clone)]
 pub struct NewRole {
-    /// Its name.
+    /// The name of the new role.
     pub name: RoleName,
-    /// What the principal is.
+    /// The kind of the Entra principal.
     pub kind: Kind,
-    /// Whose it is to be.
+    /// The Entra principal that it will be mapped to.
     pub identity: Identity,
     /// Whether it administers Entra roles. Flexible Server only.
     pub is_admin: bool,
@@ -70,8 +70,8 @@ impl NewRole {
     }
 }
 
-/// `Err` where the tenant knows the principal as something else. Whoever may administer a server need not be allowed to
-/// read the directory: without an answer it is for the server to say.
+/// Fails if the principal is of another kind in the tenant. An administrator of a server need not be allowed to read the
+/// directory: without an answer the server checks the kind.
 async fn check_kind(id: Uuid, kind: Kind, directory: Option<&dyn Directory>) -> Result<(), RolesError> {
     let Some(directory) = directory else { return Ok(()) };
     let actual = match tokio::time::timeout(LOOK_UP, directory.kind(id)).await {
@@ -100,11 +100,11 @@ async fn check_kind(id: Uuid, kind: Kind, directory: Option<&dyn Directory>) -> 
 /// A role to be dropped.
 #[derive(Debug, Clone, Default)]
 pub struct Drop {
-    /// The role.
+    /// The name of the role to drop.
     pub name: String,
-    /// Who gets what it owns; its privileges are revoked, too. Default: nobody, and a role that owns anything stays.
+    /// Who gets what it owns; its privileges are revoked, too. Default: none, and a role that owns an object is not dropped.
     pub reassign_to: Option<String>,
-    /// Whether its privileges are revoked. Default: no, and a role that has any stays.
+    /// Whether its privileges are revoked. Default: no, and a role that has privileges is not dropped.
     pub revoke: bool,
 }
 

@@ -25,16 +25,16 @@ pub struct Dependency {
 /// How a role is tied to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DependencyKind {
-    /// It is the owner.
+    /// The role owns the object.
     Owned,
-    /// It has privileges.
+    /// The role has privileges on the object.
     Privileges,
     /// A row security policy is about it.
     Policy,
 }
 
 impl Dependency {
-    /// Whether the role owns it: then it has to go to somebody else.
+    /// Whether the role owns it: then another role has to become the owner.
     pub fn is_owned(&self) -> bool {
         self.kind == DependencyKind::Owned
     }
@@ -115,7 +115,7 @@ async fn described(open: &Open, oid: u32, scope: Scope) -> Result<Vec<Dependency
                 "r" => DependencyKind::Policy,
                 _ => DependencyKind::Privileges,
             },
-            // It may have gone since.
+            // It may have been dropped since the first query.
             what: row.get::<_, Option<String>>(1).unwrap_or_else(|| "an object".to_owned()),
         })
         .collect();

@@ -1,4 +1,5 @@
-//! Who is in the tenant. Whoever can ask Entra implements it; roles are managed without it, and better with it.
+//! The interface to the tenant's directory, implemented outside of this crate. It is optional: without it, client ids
+//! cannot be resolved and orphaned roles are not found.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -40,7 +41,7 @@ pub trait Directory: Send + Sync {
 pub struct ServicePrincipal {
     /// The object id: what roles are mapped to on Flexible Server.
     pub object_id: Uuid,
-    /// The client (application) id.
+    /// The client (application) id of the service principal.
     pub client_id: Uuid,
     /// The display name; for a managed identity that of the resource.
     pub name: String,

@@ -16,27 +16,27 @@ pub enum RolesError {
     /// No session with the server.
     #[error("cannot sign in to the database {}", quote::name(database))]
     Connect {
-        /// The database.
+        /// The database that the session was for.
         database: String,
-        /// Why.
+        /// Why the session could not be opened.
         source: ConnectError,
     },
     /// The server refused a statement. Nothing was kept of its transaction.
     #[error("the server refused, in the database {}: {}", quote::name(database), quote::line(sql))]
     Statement {
-        /// The database.
+        /// The database in which the statement ran.
         database: String,
         /// What was refused, the first part of it.
         sql: String,
-        /// What the server says.
+        /// The error of the server.
         source: SqlError,
     },
     /// The connection broke. Nothing was kept of its transaction, unless it broke at the very end.
     #[error("the connection to the database {} broke", quote::name(database))]
     Broken {
-        /// The database.
+        /// The database of the session.
         database: String,
-        /// How.
+        /// The error of the driver.
         source: tokio_postgres::Error,
     },
     /// The server maps no roles to Entra principals.
@@ -47,7 +47,7 @@ pub enum RolesError {
     /// The server is older than anything that is supported.
     #[error("PostgreSQL 11 or newer is needed; this is {0}")]
     TooOld(i32),
-    /// The functions that tell of roles are not for whoever is signed in.
+    /// The signed-in user may not call the functions that list mapped roles.
     #[error("{} may not see which roles are mapped to Entra", quote::name(.0))]
     NotAdministrator(String),
     /// A role of this name is there already.
@@ -59,15 +59,15 @@ pub enum RolesError {
     /// A role that must not be dropped.
     #[error("the role {} is not dropped: {why}", quote::name(name))]
     NotDropped {
-        /// The role.
+        /// The role that was to be dropped.
         name: String,
-        /// Why not.
+        /// The rule that protects the role, in words.
         why: &'static str,
     },
     /// Objects or privileges that keep a role from being dropped.
     #[error("the role {} cannot be dropped{}", quote::name(name), list(obstacles))]
     InTheWay {
-        /// The role.
+        /// The role that was to be dropped.
         name: String,
         /// What is in the way.
         obstacles: Vec<Dependency>,
@@ -79,7 +79,7 @@ pub enum RolesError {
         list(left)
     )]
     Unsettled {
-        /// The database.
+        /// The database whose transaction was rolled back.
         database: String,
         /// What was still to be done.
         left: Vec<Change>,
@@ -89,7 +89,7 @@ pub enum RolesError {
     HalfApplied {
         /// The databases whose transactions were committed.
         done: Vec<String>,
-        /// What failed.
+        /// The error in the database that failed.
         source: Box<RolesError>,
     },
     /// A script for psql would hold a name with a character that does not show, or a text that leaves its quotes.
@@ -101,15 +101,15 @@ pub enum RolesError {
     /// The tenant was asked which principals it still has, and did not answer.
     #[error("the tenant cannot be asked which principals are gone")]
     Tenant {
-        /// Why not.
+        /// The error of the directory.
         source: DirectoryError,
     },
     /// The tenant had to be asked and did not answer.
     #[error("the tenant cannot be asked whose client id {client_id} is")]
     Directory {
-        /// The client id.
+        /// The client id that was looked up.
         client_id: uuid::Uuid,
-        /// Why not.
+        /// The error of the directory.
         source: DirectoryError,
     },
 }
@@ -189,13 +189,13 @@ impl RolesError {
     }
 }
 
-/// What the server says of a statement that it refused.
+/// The server's error for a statement.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {} (SQLSTATE {}){}", .0.severity(), .0.message(), .0.code().code(), detail(.0))]
 pub struct SqlError(Box<DbError>);
 
 impl SqlError {
-    /// The SQLSTATE.
+    /// The SQLSTATE, five characters.
     pub fn sqlstate(&self) -> &str {
         self.0.code().code()
     }
@@ -222,7 +222,7 @@ impl SqlError {
         }
         match self.sqlstate() {
             "42501" => "sign in as an Entra administrator who owns the object or may grant it",
-            "40001" | "40P01" | "55P03" | "XX000" => "somebody else is changing the same; try again",
+            "40001" | "40P01" | "55P03" | "XX000" => "another session is changing the same roles; try again",
             _ => "nothing was kept of this transaction; mend the cause and run it again",
         }
         .to_owned()
@@ -233,7 +233,7 @@ fn detail(error: &DbError) -> String {
     error.detail().map(|detail| format!("; {detail}")).unwrap_or_default()
 }
 
-/// As much of a statement as says what it was.
+/// The beginning of a statement, for a message.
 fn excerpt(sql: &str) -> String {
     const LENGTH: usize = 200;
     let line = sql.split_whitespace().collect::<Vec<_>>().join(" ");

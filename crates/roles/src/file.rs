@@ -73,11 +73,11 @@ pub(crate) enum Names {
     Some(BTreeSet<String>),
 }
 
-/// Privileges that a role is to have on what will be made.
+/// Default privileges: those that a role gets on objects that are created later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DesiredDefault {
     pub(crate) database: String,
-    /// Whose objects; `None` are those of whoever applies the file.
+    /// The owner of the objects; `None` is the user who applies the file.
     pub(crate) owner: Option<String>,
     pub(crate) schema: Option<String>,
     pub(crate) class: Class,
@@ -97,7 +97,7 @@ pub struct Faults {
 pub struct Fault {
     /// The line of the file; `None` where there is no file.
     pub line: Option<usize>,
-    /// What is wrong.
+    /// The fault in words, without the line number.
     pub message: String,
 }
 
@@ -145,7 +145,7 @@ impl Desired {
         &self.name
     }
 
-    /// What the principal is.
+    /// The kind of the Entra principal.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -269,7 +269,7 @@ fn id<'i>(keys: &mut Keys<'i>, key: &str, reader: &mut Reader<'i>) -> Option<Uui
     found
 }
 
-/// A GUID in the form in which Azure writes them, and no other; all zeros name nobody.
+/// A GUID in the form in which Azure writes them, and no other; the nil GUID is refused.
 pub fn guid(text: &str) -> Option<Uuid> {
     Uuid::parse_str(text).ok().filter(|id| text.len() == 36 && !id.is_nil())
 }
@@ -402,7 +402,7 @@ fn privileges<'i>(
     }
 }
 
-/// The name of something that is there: any name but one that cannot be.
+/// The name of an existing object: any name that PostgreSQL allows.
 fn identifier<'i>(keys: &mut Keys<'i>, key: &str, reader: &mut Reader<'i>) -> Option<String> {
     let At { value, line } = keys.text(key, reader)?;
     if let Some(message) = unusable(&value) {
@@ -455,7 +455,7 @@ fn circles<'i>(roles: &[Desired], reader: &mut Reader<'i>) {
         let mut seen = BTreeSet::new();
         let mut todo: Vec<&str> = role.member_of.iter().map(String::as_str).collect();
         while let Some(group) = todo.pop() {
-            // Itself is told of where it is read.
+            // A role that lists itself directly is reported where `member_of` is read.
             if group == role.name.as_str() && !role.member_of.contains(group) {
                 reader.fault(
                     role.line,

@@ -33,7 +33,7 @@ struct Object {
     arguments: Option<String>,
     is_procedure: bool,
     owner: String,
-    /// It belongs to an extension, and so to whoever made that: `"*"` does not mean it.
+    /// It belongs to an extension: `"*"` does not include it.
     is_foreign: bool,
 }
 
@@ -90,7 +90,7 @@ impl Grants {
         Ok(grants)
     }
 
-    /// What has to change for a role to hold what the file says, and nothing else.
+    /// The changes after which a role has exactly the privileges in the file.
     pub(crate) fn difference(
         &self,
         database: &str,

@@ -26,14 +26,14 @@ pub enum Kind {
     /// A service principal or a managed identity.
     #[default]
     Service,
-    /// A person.
+    /// A user.
     User,
     /// A security group; its members sign in under its name.
     Group,
 }
 
 impl Kind {
-    /// The word for it.
+    /// The word that files and the command line use: `service`, `user` or `group`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Service => "service",

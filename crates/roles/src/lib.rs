@@ -1,4 +1,4 @@
-//! Entra roles: who is mapped to whom, what they may do, and how to make it so.
+//! Entra roles as code: reads a file of roles, compares it with a server, and applies the changes.
 //!
 //! ```no_run
 //! use pgentra_roles::{Options, Plan, RolesFile, Server};

@@ -1,4 +1,4 @@
-//! Which role of the server is which role of the file, and how they differ.
+//! Matches the roles of the file with the roles of the server, and lists their differences.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ pub(crate) struct Matching {
     pub(crate) now: Vec<Option<String>>,
 }
 
-/// Matches by object id first and by name where there is no id, or nobody has it.
+/// Matches by object id first, and by name where there is no id or no role is mapped to it.
 pub(crate) fn matching(desired: &[Desired], roles: &Roles) -> Matching {
     let result = Matching { now: vec![None; desired.len()], ..Matching::default() };
     let mut matcher = Matcher { roles, desired, result, claimed: BTreeSet::new() };
@@ -115,7 +115,7 @@ impl<'a> Matcher<'a> {
             Some(name).filter(|name| self.roles.all.contains_key(*name) && !self.claimed.contains(*name));
         let now = self.result.now[number].clone().or_else(|| by_name.map(str::to_owned));
         let Some(now) = now else {
-            // Nobody of this name, or somebody whom a rename takes it from.
+            // No role has this name, or the role that has it is renamed by the same plan.
             return self.result.changes.push(Change::Create(to));
         };
         self.claimed.insert(now.clone());
@@ -146,7 +146,7 @@ impl<'a> Matcher<'a> {
         self.bind(desired, to, &role.name, differences.join(", "));
     }
 
-    /// A role that is there and belongs to nobody in Entra.
+    /// A role that exists and is not mapped to an Entra principal.
     fn adopt(&mut self, desired: &Desired, to: Principal, now: &str) {
         let is_powerful = self.roles.all.get(now).is_some_and(|any| any.is_powerful);
         if is_powerful || name::is_reserved(now) || now == self.roles.session_user {
@@ -214,7 +214,7 @@ impl<'a> Matcher<'a> {
                 .and_then(|now| self.roles.all.get(now))
                 .into_iter()
                 .flat_map(|any| &any.member_of)
-                // The mapping itself, and being an administrator, are told otherwise.
+                // Reserved roles mark the mapping and administrators; both are compared elsewhere.
                 .filter(|group| group.starts_with("pg_") || !name::is_reserved(group))
                 .map(|group| later(group))
                 .collect();

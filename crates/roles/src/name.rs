@@ -6,7 +6,7 @@ pub use pgentra_connect::quote::NAME_LIMIT;
 /// A text as a quoted SQL identifier.
 pub use pgentra_connect::quote::identifier as quoted;
 
-/// The name of a role that may be made: any text that PostgreSQL keeps as it is and that nobody can misread.
+/// The name of a role that may be made: any text that PostgreSQL keeps unchanged, without invisible characters.
 ///
 /// Sign-in names of guests (`alice_contoso.com#EXT#@tenant.onmicrosoft.com`), quotes, spaces inside and emoji are all
 /// allowed. Case counts.
@@ -14,7 +14,7 @@ pub use pgentra_connect::quote::identifier as quoted;
 pub struct RoleName(String);
 
 impl RoleName {
-    /// The name itself.
+    /// The name, without quotes.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -35,20 +35,20 @@ impl fmt::Display for RoleName {
     }
 }
 
-/// Why a text is no name for a role.
+/// Why a text cannot be the name of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// Nothing is there.
+    /// The name is empty.
     #[error("a name is missing")]
     Empty,
-    /// PostgreSQL would cut it off.
+    /// It has more than [`NAME_LIMIT`] bytes: PostgreSQL would truncate it.
     #[error("a name has at most {NAME_LIMIT} bytes, this one has {0}; with an object id any name will do")]
     TooLong(usize),
-    /// A character that nobody sees.
+    /// It has a control character, which is invisible.
     #[error("a name with a control character cannot be told from another")]
     Control,
-    /// A space that nobody sees.
+    /// It begins or ends with a space, which is invisible.
     #[error("a name that begins or ends with a space cannot be told from another")]
     OuterSpace,
     /// The name of a role of the server itself, or a word of SQL in the place of a name.

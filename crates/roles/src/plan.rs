@@ -18,7 +18,7 @@ use super::server::{Open, PRINCIPALS, Server};
 use super::sql::Dialect;
 use crate::directory::{Directory, DirectoryError};
 
-/// How far a plan goes.
+/// What a plan includes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
     /// What becomes of roles that are mapped to Entra and not in the file. Default: they stay.
@@ -50,7 +50,7 @@ pub struct Plan {
     pub(crate) file: Option<RolesFile>,
 }
 
-/// Something to know that changes nothing.
+/// A finding that does not cause a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Note {
@@ -67,7 +67,7 @@ impl fmt::Display for Note {
         match self {
             Self::NotInFile(role) => write!(f, "role {} is not in the file", shown(role)),
             Self::Orphan(role) => write!(f, "role {}: its principal is no longer in the tenant", shown(role)),
-            Self::NoDirectory(why) => write!(f, "nobody looked for roles whose principal is gone: {why}"),
+            Self::NoDirectory(why) => write!(f, "roles whose principal is gone were not looked for: {why}"),
         }
     }
 }
@@ -142,7 +142,7 @@ impl Plan {
         &self.changes
     }
 
-    /// What is worth knowing besides.
+    /// Findings that do not cause a change.
     pub fn notes(&self) -> &[Note] {
         &self.notes
     }
@@ -189,8 +189,8 @@ impl DatabaseView<'_> {
     }
 }
 
-/// The changes that take a role away. An administrator is made none first, as nobody but the server's owner may drop one;
-/// somebody signed in who is no member of the role becomes one for as long as it takes.
+/// The changes that drop a role. An administrator loses that attribute first, as only the server's owner may drop an
+/// administrator. If the session's user is not a member of the role, it becomes a member for the transaction.
 pub(crate) async fn dropping(
     principals: &Open,
     roles: &Roles,
@@ -205,7 +205,7 @@ pub(crate) async fn dropping(
             joins.push(group.to_owned());
         }
     }
-    // What belongs to the whole server is cleared along with the database for principals.
+    // Dependencies without a database are of shared objects; they are cleared in the database `postgres`.
     let databases: BTreeSet<&str> =
         obstacles.iter().map(|found| found.database.as_deref().unwrap_or(PRINCIPALS)).collect();
     let clear = |database: &str| Change::Clear {

@@ -4,13 +4,13 @@ use std::fmt;
 /// What privileges are granted on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// A database.
+    /// A database: CONNECT, CREATE, TEMPORARY.
     Database,
-    /// A schema.
+    /// A schema: CREATE, USAGE.
     Schema,
     /// A table, view, materialized view or foreign table.
     Table,
-    /// A sequence.
+    /// A sequence: SELECT, UPDATE, USAGE.
     Sequence,
     /// A function, aggregate or procedure.
     Function,
@@ -59,7 +59,6 @@ impl fmt::Display for Class {
 pub(crate) enum Privileges {
     /// Every one that the server knows.
     All,
-    /// These.
     Some(BTreeSet<&'static str>),
 }
 

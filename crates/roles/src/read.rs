@@ -20,7 +20,6 @@ pub struct Roles {
     flavour: Flavour,
     entra: Vec<Role>,
     pub(crate) version: i32,
-    /// Who is signed in.
     pub(crate) session_user: String,
     /// Whether `pgaadauth_update_principal_with_oid` is there, which no article of Microsoft's mentions.
     pub(crate) can_update: bool,
@@ -33,7 +32,7 @@ pub struct Roles {
 /// A role that is mapped to an Entra principal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Role {
-    /// Its name.
+    /// The name of the role.
     pub name: String,
     /// What the principal is. Single Server does not say.
     pub kind: Option<Kind>,
@@ -54,11 +53,11 @@ pub struct Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// The function `pgaadauth_list_principals`.
+    /// The output of the function `pgaadauth_list_principals`.
     Function,
     /// A security label of `pgaadauth`.
     Label,
-    /// Membership of `azure_ad_user`.
+    /// Membership of the role `azure_ad_user`, on Single Server.
     Membership,
 }
 
@@ -73,14 +72,13 @@ impl Source {
     }
 }
 
-/// What counts of any role.
+/// The attributes of any role that a plan depends on.
 #[derive(Debug, Clone)]
 pub(crate) struct AnyRole {
     pub(crate) oid: u32,
-    /// It may do what a superuser may, so it is nobody's to be mapped.
+    /// It has the rights of a superuser, so it must not be mapped.
     pub(crate) is_powerful: bool,
     pub(crate) can_login: bool,
-    /// The comment on it.
     pub(crate) comment: Option<String>,
     /// The roles that it is a member of, but for memberships that only allow to administer.
     pub(crate) member_of: BTreeSet<String>,
@@ -92,7 +90,7 @@ impl Roles {
     /// Several statements: in a transaction of its own (`REPEATABLE READ`) they see one state.
     ///
     /// # Errors
-    /// A server that maps no roles, or somebody who may not see them.
+    /// A server that maps no roles, or a user who may not see them.
     pub async fn read(client: &Client) -> Result<Self, RolesError> {
         let reader = Reader(client);
         let about = reader.about().await?;
@@ -114,7 +112,7 @@ impl Roles {
         Ok(Self { flavour, entra, version, session_user, can_update, all, databases })
     }
 
-    /// The roles as they are seen in any database: nothing of who is mapped to whom.
+    /// The roles as any database shows them, without the mapping to Entra principals.
     pub(crate) async fn read_anywhere(client: &Client, flavour: Flavour) -> Result<Self, RolesError> {
         let reader = Reader(client);
         let about = reader.about().await?;
@@ -153,7 +151,7 @@ impl Roles {
 struct About {
     version: i32,
     session_user: String,
-    /// The functions `pgaadauth_…`, and whether whoever is signed in may call them.
+    /// The functions `pgaadauth_…`, and whether the session's user may call them.
     functions: BTreeMap<String, bool>,
 }
 
@@ -193,8 +191,8 @@ impl Reader<'_> {
     }
 
     async fn all(&self) -> Result<BTreeMap<String, AnyRole>, RolesError> {
-        // From PostgreSQL 16 on there are memberships that allow to administer a role and nothing else: whoever makes a
-        // role has one of it. Through jsonb, as older versions do not have those columns.
+        // From PostgreSQL 16 on the creator of a role gets a membership with ADMIN option only, without INHERIT and SET;
+        // it does not count. The columns are read through jsonb, because older versions do not have them.
         let rows = self
             .rows(
                 "SELECT r.rolname::text, r.oid, r.rolcanlogin, shobj_description(r.oid, 'pg_authid'),

@@ -30,7 +30,7 @@ impl Script {
         Ok(())
     }
 
-    /// Adds a statement.
+    /// Adds a statement. Fails on text that psql would interpret as a command or variable.
     pub(crate) fn statement(&mut self, sql: &str) -> Result<(), RolesError> {
         self.check(sql)?;
         if leaves_quotes(sql) {
@@ -41,7 +41,6 @@ impl Script {
         Ok(())
     }
 
-    /// The script.
     pub(crate) fn into_text(self) -> String {
         self.0
     }

@@ -28,7 +28,7 @@ impl Server {
     /// The roles that are there, read in one read-only transaction.
     ///
     /// # Errors
-    /// No session; a server that maps no roles, or somebody who may not see them.
+    /// No session; a server that maps no roles, or a user who may not see them.
     pub async fn roles(&self) -> Result<Roles, RolesError> {
         let principals = self.open(PRINCIPALS).await?;
         principals.begin_reading().await?;

@@ -13,7 +13,6 @@ use super::privilege::Class;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dialect {
     pub(crate) flavour: Flavour,
-    /// Whether `pgaadauth_update_principal_with_oid` is there.
     pub(crate) can_update: bool,
 }
 
@@ -111,13 +110,13 @@ fn bind_single(principal: &Principal, is_marked: bool, old_comment: Option<&str>
     statements
 }
 
-/// Single Server is not to look the role's name up in the tenant: its password says whose it is.
+/// Single Server must not look up the role's name in the tenant: the id in the password decides.
 const NO_LOOK_UP: &str = "SET LOCAL aad_validate_oids_in_tenant = off";
 
 const MARK: &str = "[pgentra sha256:";
 
-/// Single Server tells nobody whose a role is, so what it was bound to is remembered in a comment: as a digest, because
-/// there the id is also the role's password.
+/// Single Server does not show the principal of a role, so the id is remembered in a comment: as a digest, because there
+/// the id is also the role's password.
 fn comment(role: &str, identity: Identity, old: Option<&str>) -> String {
     let kept = old
         .map(without_mark)
@@ -189,8 +188,8 @@ fn default_privileges(defaults: &Defaults, verb: &str, preposition: &str) -> Str
     )
 }
 
-/// `DROP OWNED` and `REASSIGN OWNED` are for members of the role and of the heir only: whoever is none becomes one, for the
-/// length of the transaction.
+/// `DROP OWNED` and `REASSIGN OWNED` require membership of the role and of the heir: a user without it becomes a member
+/// for the length of the transaction.
 fn clear(role: &str, heir: Option<&str>, joins: &[String]) -> Vec<String> {
     let joined = |verb: &'static str, preposition: &'static str| {
         joins.iter().map(move |group| format!("{verb} {} {preposition} CURRENT_USER", quoted(group)))

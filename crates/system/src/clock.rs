@@ -9,7 +9,7 @@ use tokio::time::Instant;
 ///
 /// Waiting and time limits do not go through this: they use tokio's clock, which tests can pause.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The time of day.
+    /// The wall clock, compared with the expiry of tokens.
     fn now(&self) -> SystemTime;
 }
 
@@ -49,7 +49,7 @@ impl ManualClock {
         Self(Mutex::new(now))
     }
 
-    /// Moves the clock forward.
+    /// Adds a duration to the time that the clock shows.
     pub fn advance(&self, by: Duration) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) += by;
     }

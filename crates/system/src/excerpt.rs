@@ -1,8 +1,8 @@
-//! What others said, made fit for a message.
+//! Text from a peer, shortened and redacted for a message.
 
 use zeroize::Zeroizing;
 
-/// How much of a peer's text goes into a message for people.
+/// Characters of a peer's text that a message shows.
 const MAX_EXCERPT: usize = 300;
 
 /// A run of characters of a token's alphabet at least this long is taken for one. A GUID has 36.

@@ -29,7 +29,7 @@ enum Entry {
 }
 
 impl Files {
-    /// The file system.
+    /// The file system of this machine.
     pub fn real() -> Self {
         Self(Kind::System)
     }
@@ -139,15 +139,15 @@ fn read_system(
     limit: usize,
     check: impl Fn(&Metadata) -> io::Result<()>,
 ) -> io::Result<Vec<u8>> {
-    // Looked at before it is opened: opening a named pipe would wait for its writer.
+    // Checked before it is opened: opening a named pipe would wait for its writer.
     if !path.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let file = File::open(path)?;
-    // Of what was opened, which need not be what was looked at.
+    // Checked again on the open file: the path may have been replaced after the first check.
     check(&file.metadata()?)?;
     let mut content = SecretBuffer::new();
-    // One byte more than allowed tells a file that is too long from one that just fits, also while it grows.
+    // Reads one byte more than the limit: then a longer file is detected, also if it grows meanwhile.
     let read = content.read_blocking(&mut file.take(limit as u64 + 1))?;
     if read > limit { Err(too_large(limit)) } else { Ok(std::mem::take(&mut *content.into_bytes())) }
 }
@@ -156,7 +156,7 @@ fn read_system(
 #[cfg(unix)]
 fn is_private(metadata: &Metadata) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    /// What the group may not do is to change it or to run it, and others may do nothing.
+    /// The group must not have write or execute permission, and others no permission at all.
     const CLOSED: u32 = 0o037;
     let mode = metadata.permissions().mode() & 0o777;
     if mode & CLOSED == 0 {

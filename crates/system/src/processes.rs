@@ -32,7 +32,7 @@ type Script = dyn Fn(&Call) -> io::Result<Finished> + Send + Sync;
 pub struct Call {
     /// The program, found on the `PATH`.
     pub program: String,
-    /// Its arguments.
+    /// The arguments after the program name.
     pub arguments: Vec<String>,
     /// Variables set for it beside the environment's.
     pub variables: Vec<(String, String)>,
@@ -40,7 +40,7 @@ pub struct Call {
     pub folder: Option<String>,
 }
 
-/// What came of a program.
+/// Exit code and output of a program.
 #[derive(Clone)]
 pub struct Finished {
     /// Its exit code; `None` if a signal ended it.
@@ -52,12 +52,12 @@ pub struct Finished {
 }
 
 impl Processes {
-    /// Programs of this machine.
+    /// Runs the programs that are installed on this machine.
     pub fn real() -> Self {
         Self(Kind::System)
     }
 
-    /// No program is installed.
+    /// Reports every program as not installed; for tests.
     pub fn none() -> Self {
         Self::scripted(|_| Err(io::ErrorKind::NotFound.into()))
     }
@@ -148,7 +148,7 @@ async fn run(call: &Call, env: &Env) -> io::Result<Finished> {
 async fn read(stream: Option<impl AsyncRead + Unpin>) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut read = SecretBuffer::new();
     let Some(stream) = stream else { return Ok(read.into_bytes()) };
-    // One byte more than allowed tells an output that is too long from one that just fits.
+    // Reads one byte more than the limit: then a longer output is detected.
     let length = read.read(&mut stream.take(MAX_OUTPUT + 1)).await?;
     if length as u64 > MAX_OUTPUT {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it writes more than 1 MiB"));

@@ -1,17 +1,17 @@
-//! Buffers of secrets that are overwritten when they grow and when they go.
+//! Buffers of secrets. The memory is overwritten when a buffer grows and when it is dropped.
 
 use std::ops::Deref;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// How much is read at once.
+/// Bytes per read.
 const PART: usize = 8 * 1024;
 
 /// Bytes that may hold a secret and whose number is not known in advance.
 ///
-/// A `Vec` that grows moves to another place and leaves a copy of what it held in the old one. This buffer overwrites the
-/// old place first. It is overwritten when it is dropped.
+/// A `Vec` that grows moves to a new allocation and leaves a copy of its content in the old one. This buffer overwrites
+/// the old allocation before it is freed. It is overwritten when it is dropped.
 pub struct SecretBuffer(Zeroizing<Vec<u8>>);
 
 impl Default for SecretBuffer {
@@ -21,7 +21,7 @@ impl Default for SecretBuffer {
 }
 
 impl SecretBuffer {
-    /// An empty buffer.
+    /// An empty buffer that has not allocated memory.
     pub fn new() -> Self {
         Self::with_capacity(0)
     }
@@ -31,7 +31,7 @@ impl SecretBuffer {
         Self(Zeroizing::new(Vec::with_capacity(capacity)))
     }
 
-    /// Appends bytes.
+    /// Appends bytes. A buffer that has to grow overwrites its old allocation.
     pub fn extend(&mut self, bytes: &[u8]) {
         if self.0.capacity() - self.0.len() < bytes.len() {
             drop(self.grow(bytes.len()));
@@ -68,7 +68,7 @@ impl SecretBuffer {
         }
     }
 
-    /// The bytes, in the place where they are.
+    /// The bytes, without a copy.
     pub fn into_bytes(self) -> Zeroizing<Vec<u8>> {
         self.0
     }

@@ -22,7 +22,7 @@ impl System {
         Self::builder().env(Env::real()).files(Files::real()).processes(Processes::real()).build()
     }
 
-    /// A world to be put together.
+    /// Builds a system from parts, for tests.
     pub fn builder() -> SystemBuilder {
         SystemBuilder {
             env: Env::from_map::<String, String>([]),
@@ -34,32 +34,32 @@ impl System {
         }
     }
 
-    /// The environment variables.
+    /// The environment variables that token sources read.
     pub fn env(&self) -> &Env {
         &self.env
     }
 
-    /// The files.
+    /// The file system that token sources read.
     pub fn files(&self) -> &Files {
         &self.files
     }
 
-    /// The clock.
+    /// The clock that expiry times are compared with.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 
-    /// The HTTP client.
+    /// The HTTP client that all token requests use.
     pub fn http(&self) -> &HttpClient {
         &self.http
     }
 
-    /// The programs.
+    /// The programs, such as `az`, that token sources run.
     pub fn processes(&self) -> &Processes {
         &self.processes
     }
 
-    /// The same world with another HTTP client, such as one that trusts further roots.
+    /// The same system with another HTTP client, such as a client that trusts further roots.
     #[must_use]
     pub fn with_http(mut self, http: HttpClient) -> System {
         self.http = http;
@@ -79,32 +79,32 @@ pub struct SystemBuilder {
 }
 
 impl SystemBuilder {
-    /// The environment variables.
+    /// Sets the environment variables. Default: none.
     pub fn env(mut self, env: Env) -> Self {
         self.env = env;
         self
     }
 
-    /// The files.
+    /// Sets the file system. Default: in memory, without files.
     pub fn files(mut self, files: Files) -> Self {
         self.files = files;
         self
     }
 
-    /// The clock.
+    /// Sets the clock. Default: the clock of this machine.
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.clock = Arc::new(clock);
         self
     }
 
-    /// The programs.
+    /// Sets how programs are run. Default: no program is installed.
     pub fn processes(mut self, processes: Processes) -> Self {
         self.processes = processes;
         self
     }
 
     /// An HTTP client of one's own, with other roots for example. Default: one that takes proxies and roots from the
-    /// world's variables and files.
+    /// system's variables and files.
     pub fn http(mut self, http: HttpClient) -> Self {
         self.http = Some(http);
         self
@@ -116,7 +116,7 @@ impl SystemBuilder {
         self
     }
 
-    /// The world.
+    /// Builds the [`System`] and adds the routes to its HTTP client.
     pub fn build(self) -> System {
         let mut http = self.http.unwrap_or_else(|| HttpClient::new(&self.env, &self.files));
         for (host, port, address) in self.routes {

@@ -1,4 +1,4 @@
-//! The claims of a payload whose signature was found good.
+//! The claims of a payload whose signature was verified.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};

@@ -24,7 +24,7 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Where the tenant's signing keys come from.
 pub trait KeySource: Send + Sync {
     /// Fetches the bytes of the JSON Web Key Set, at most [`JWKS_LIMIT`](crate::JWKS_LIMIT) of them, within a time
-    /// that the implementation bounds: whoever verifies a token may wait for it.
+    /// that the implementation bounds: callers of [`Verifier::verify`](crate::Verifier::verify) may wait for it.
     ///
     /// The future may be polled by several tasks in turn and may rest unpolled for a while between two of them.
     fn fetch(&self) -> BoxFuture<'_, Result<Vec<u8>, FetchError>>;
@@ -54,8 +54,8 @@ struct Store {
 
 #[derive(Default)]
 struct Flight {
-    /// Kept here and not only with those who wait: were each of them cancelled, the next one goes on with it. Otherwise
-    /// a client that hangs up at once could use up every interval without any fetch ever ending.
+    /// Stored here and not only in the waiting callers: if all of them are cancelled, the next caller continues the
+    /// fetch. Otherwise clients that disconnect at once could use up every interval, and no fetch would complete.
     running: Option<Fetch>,
     started_at: Option<SystemTime>,
     last_error: Option<FetchError>,
@@ -65,7 +65,7 @@ struct Flight {
 type Outcome = Result<Arc<Loaded>, FetchError>;
 type Fetch = Shared<BoxFuture<'static, Outcome>>;
 
-/// What `Keys::fetch` offers.
+/// Result of `Keys::fetch`.
 enum Offer {
     Begun(Fetch),
     Joined(Fetch),
@@ -78,7 +78,7 @@ impl Keys {
         Keys { store, source: Arc::new(source), refetch_interval, tenant }
     }
 
-    /// The keys at hand if they need no renewal, without waiting.
+    /// The cached keys if they need no renewal, without waiting.
     pub(crate) fn fresh(&self, now: SystemTime) -> Option<Arc<Loaded>> {
         self.store.loaded.load_full().filter(|loaded| loaded.age(now) < REFRESH_AFTER)
     }
@@ -91,7 +91,7 @@ impl Keys {
         let usable = self.store.loaded.load_full().filter(|loaded| loaded.age(now) < MAX_STALE);
         match (self.fetch(now), usable) {
             (Offer::Begun(fetch), Some(stale)) => Ok(fetch.await.unwrap_or(stale)),
-            // Somebody else waits for it already. Push it on in case they gave up, and do not wait.
+            // Another caller has begun this fetch. Poll it once, in case that caller was cancelled, and do not wait.
             (Offer::Joined(fetch), Some(stale)) => {
                 Ok(fetch.now_or_never().and_then(Result::ok).unwrap_or(stale))
             }
@@ -169,7 +169,7 @@ impl Store {
         self.flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what a fetch brought. The fetch holds the store weakly, since the store holds the fetch.
+    /// Stores the result of a fetch. The fetch has a weak reference to the store, because the store owns the fetch.
     fn land(store: &Weak<Store>, outcome: &Outcome) {
         let Some(store) = store.upgrade() else { return };
         let mut flight = store.flight();

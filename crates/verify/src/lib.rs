@@ -1,4 +1,4 @@
-//! Is this Entra token good, and whose is it: keys, policy, principal.
+//! Verifies Entra access tokens: signing keys, policy, principal.
 //!
 //! Hand a [`Policy`] and a [`KeySource`] to a [`Verifier`], then ask it about tokens:
 //!

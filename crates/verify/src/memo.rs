@@ -1,4 +1,4 @@
-//! Tokens already found good: a pool that opens a hundred connections with one token pays for one signature.
+//! A cache of verified tokens: a pool that opens a hundred connections with one token causes one signature check.
 
 use std::collections::HashMap;
 use std::mem;
@@ -9,13 +9,13 @@ use crate::principal::Principal;
 /// Entries per generation; two generations are kept. At about 600 bytes an entry this is little over a megabyte.
 const CAPACITY: usize = 1024;
 
-/// Remembers principals by the SHA-256 of the whole token, never the token. Whoever asks must check the times again,
-/// and name the generation of keys in use: a key that was withdrawn takes its entries with it.
+/// Remembers principals by the SHA-256 of the whole token, never the token. The caller must check the times again, and
+/// name the generation of keys in use: when the keys change, entries of an older generation no longer match.
 #[derive(Default)]
 pub(crate) struct Memo(Mutex<Halves>);
 
 /// When the young half is full it becomes the old one, and the old one is forgotten; a hit in the old half moves to the
-/// young one. What is in use survives, without a list to keep in order.
+/// young one. Entries in use survive, without an ordered list as in an LRU cache.
 #[derive(Default)]
 struct Halves {
     young: HashMap<[u8; 32], Entry>,

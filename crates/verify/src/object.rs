@@ -1,4 +1,4 @@
-//! A JSON object read strictly and shallowly: every member once, texts borrowed, nothing built for what nobody asks.
+//! A JSON object read strictly and shallowly: every member once, texts borrowed, no value built for members that are not read.
 
 use std::borrow::Cow;
 use std::fmt;

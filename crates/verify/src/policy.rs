@@ -1,4 +1,4 @@
-//! Which tokens are good.
+//! Which tokens are accepted.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,7 +19,7 @@ pub const DEFAULT_REFETCH_INTERVAL: Duration = Duration::from_secs(60);
 /// A leeway beyond this hides a broken clock instead of bridging a difference.
 const LEEWAY_LIMIT: Duration = Duration::from_secs(3600);
 
-/// Which tokens are good: one tenant, its issuers, one or more audiences, and a leeway.
+/// Which tokens are accepted: one tenant, its issuers, one or more audiences, and a leeway.
 #[derive(Debug, Clone)]
 pub struct Policy {
     tenant: Uuid,
@@ -33,7 +33,7 @@ pub struct Policy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Cloud {
-    /// The worldwide cloud.
+    /// The worldwide cloud; the default.
     #[default]
     Public,
     /// Azure Government (United States).
@@ -49,7 +49,7 @@ pub enum PolicyError {
     /// An audience is empty, or nothing but a slash.
     #[error("an audience of the policy is empty")]
     EmptyAudience,
-    /// An issuer is empty.
+    /// An issuer is the empty string.
     #[error("an issuer of the policy is empty")]
     EmptyIssuer,
     /// The tenant is the nil GUID, which is what an unset value looks like.
@@ -109,7 +109,7 @@ impl Policy {
         self.refetch_interval
     }
 
-    /// Judges claims whose signature is good. The order is the one in which Azure's error messages make sense: time,
+    /// Judges claims whose signature was verified. The order is the one in which Azure's error messages make sense: time,
     /// audience, issuer and tenant, then who it is.
     pub(crate) fn judge(&self, claims: &Claims<'_>, now: SystemTime) -> Result<Principal, Rejection> {
         let expires_on = claims.time("exp")?;
@@ -153,7 +153,7 @@ impl Policy {
         expires_on: SystemTime,
         now: SystemTime,
     ) -> Result<(), Rejection> {
-        // `duration_since` is an error when the other time is later: then nothing is overdue.
+        // `duration_since` fails if the other time is later: then the time is not past.
         if now.duration_since(expires_on).is_ok_and(|overdue| overdue >= self.leeway) {
             return Err(Rejection::Expired);
         }
@@ -202,7 +202,7 @@ impl PolicyBuilder {
         self
     }
 
-    /// Makes the policy, or says what it cannot be made of.
+    /// Builds the policy, or returns the first setting that is invalid.
     pub fn build(self) -> Result<Policy, PolicyError> {
         if self.tenant.is_nil() {
             return Err(PolicyError::NilTenant);

@@ -7,8 +7,7 @@ use uuid::Uuid;
 
 /// The owner of a verified token. Cheap to clone.
 ///
-/// It says who signed in, not what they may do: whether a database role belongs to this principal is decided by whoever
-/// asks.
+/// It says who signed in, not what they may do: the caller decides whether a database role belongs to this principal.
 #[derive(Debug, Clone)]
 pub struct Principal(pub(crate) Arc<Facts>);
 
@@ -75,7 +74,7 @@ impl Principal {
         self.0.app_id
     }
 
-    /// Application or user.
+    /// Whether the token is for an application or for a user.
     pub fn kind(&self) -> Kind {
         self.0.kind
     }
@@ -111,7 +110,7 @@ impl Principal {
         &self.0.audience
     }
 
-    /// The issuer (`iss`).
+    /// The issuer (`iss`), one of those that the policy allows.
     pub fn issuer(&self) -> &str {
         &self.0.issuer
     }

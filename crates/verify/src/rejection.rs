@@ -45,7 +45,7 @@ pub enum Rejection {
         found: String,
     },
     /// `iss` is none of the policy's issuers, or `ver` is no version that Entra issues.
-    #[error("the token was issued by somebody else")]
+    #[error("the token was issued by another issuer")]
     Issuer,
     /// `tid` is not the policy's tenant.
     #[error("the token belongs to another tenant")]

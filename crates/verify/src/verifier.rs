@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::principal::Principal;
 use crate::rejection::{FetchError, Rejection};
 
-/// Verifies tokens of one tenant. Share it: one holds the keys, and remembers by digest which tokens were good.
+/// Verifies tokens of one tenant. Share one verifier: it caches the keys, and the verified tokens by their digests.
 pub struct Verifier {
     policy: Policy,
     keys: Keys,
@@ -19,19 +19,19 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Fetches nothing yet; the first token does, or [`Verifier::warm`].
+    /// Fetches no keys: the first [`Verifier::verify`] or [`Verifier::warm`] does.
     pub fn new(policy: Policy, keys: impl KeySource + 'static) -> Verifier {
         let keys = Keys::new(keys, policy.tenant(), policy.refetch_interval());
         Verifier { policy, keys, memo: Memo::default() }
     }
 
-    /// The policy in force.
+    /// The policy that tokens are checked against.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// Sees to it that keys are at hand, and says how many: for a readiness check, and so that the first client need not
-    /// wait. `now` is the current time. Cancel-safe, as [`Verifier::verify`] is.
+    /// Fetches the keys if needed, and returns their number: for a readiness check, and so that the first client need
+    /// not wait. `now` is the current time. Cancel-safe, as [`Verifier::verify`] is.
     pub async fn warm(&self, now: SystemTime) -> Result<usize, FetchError> {
         Ok(self.keys.current(now).await?.keys.len())
     }
@@ -44,7 +44,7 @@ impl Verifier {
     /// Good means: signed by the tenant, for the audience, within its time. It does not mean that the principal still
     /// exists, or may do anything.
     ///
-    /// Cancel-safe: a fetch whose every waiter is gone is taken up by the next call that needs it.
+    /// Cancel-safe: if every caller that waits for a fetch is cancelled, the next call that needs it continues it.
     pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Principal, Rejection> {
         let compact = Compact::split(token)?;
         let digests = compact.digests();
@@ -60,7 +60,7 @@ impl Verifier {
         if !loaded.keys.verify(&key_id, &digests.signing_input, &signature) {
             return Err(Rejection::Signature);
         }
-        // Not a byte of the payload is parsed before its signature is known to be good.
+        // The payload is parsed only after its signature was verified.
         let payload = compact.payload()?;
         let principal = self.policy.judge(&Claims::parse(&payload)?, now)?;
         self.memo.insert(digests.token, loaded.generation, principal.clone());

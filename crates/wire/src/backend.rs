@@ -11,7 +11,7 @@ use crate::{WireError, cstring, frame, limits};
 /// One message of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackendMessage {
-    /// `R`: what the client has to show, or that it is in.
+    /// `R`: an authentication request, or AuthenticationOk.
     Authentication(Authentication),
     /// `E`: the end, with its reason.
     ErrorResponse(Fields),
@@ -19,7 +19,7 @@ pub enum BackendMessage {
     NoticeResponse(Fields),
     /// `S`: a setting of the session.
     ParameterStatus(ParameterStatus),
-    /// `K`: how to cancel.
+    /// `K`: the process id and the secret key of a cancel request.
     BackendKeyData(BackendKeyData),
     /// `Z`: the session is ready.
     ReadyForQuery(TransactionStatus),
@@ -54,7 +54,7 @@ impl BackendMessage {
     /// Appends the message.
     ///
     /// # Errors
-    /// What [`BackendMessage::decode`] would refuse; `out` is then as it was.
+    /// A message that [`BackendMessage::decode`] would refuse; `out` is unchanged then.
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), WireError> {
         let limit = (limits::BACKEND_MESSAGE, "server message");
         match self {
@@ -90,14 +90,14 @@ impl BackendMessage {
     }
 }
 
-/// What the server asks of the client, by the code of an Authentication message.
+/// An authentication request, by the code of an Authentication message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authentication {
-    /// 0: nothing more; the client is in.
+    /// 0: the client is authenticated.
     Ok,
     /// 2: Kerberos V5, no longer used by any server.
     KerberosV5,
-    /// 3: the password itself. The only one that an Entra token is an answer to, besides OAUTHBEARER.
+    /// 3: the password in clear text. Servers ask for an Entra token by this request or by OAUTHBEARER.
     CleartextPassword,
     /// 5: an MD5 digest with this salt.
     Md5Password {
@@ -106,11 +106,11 @@ pub enum Authentication {
     },
     /// 6: credentials of the operating system, no longer used by any server.
     ScmCredential,
-    /// 7: GSSAPI.
+    /// 7: GSSAPI; the tokens follow in `GssContinue`.
     Gss,
     /// 8: more of GSSAPI or SSPI.
     GssContinue(Bytes),
-    /// 9: SSPI.
+    /// 9: SSPI, the GSSAPI of Windows.
     Sspi,
     /// 10: SASL, by one of these mechanisms.
     Sasl(Mechanisms),
@@ -196,7 +196,7 @@ impl Mechanisms {
         Self::decode(list.freeze())
     }
 
-    /// Every name.
+    /// The names of the mechanisms, in the server's order of preference.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.0.split(|byte| *byte == 0).take_while(|name| !name.is_empty())
     }
@@ -233,7 +233,7 @@ impl fmt::Debug for Mechanisms {
 pub struct ParameterStatus {
     /// Its name, such as `server_version`.
     pub name: Bytes,
-    /// Its value.
+    /// The value, as `SHOW` prints it.
     pub value: Bytes,
 }
 
@@ -251,12 +251,12 @@ impl ParameterStatus {
     }
 }
 
-/// What the client needs to cancel a statement of this session.
+/// Process id and secret key for a CancelRequest of this session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendKeyData {
     /// The server process of the session.
     pub process_id: u32,
-    /// The secret that goes with it.
+    /// The secret key of the process id.
     pub key: CancelKey,
 }
 
@@ -273,11 +273,11 @@ impl BackendKeyData {
 /// The transaction that a session is in when it is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionStatus {
-    /// `I`: none.
+    /// `I`: outside a transaction block.
     Idle,
-    /// `T`: one is open.
+    /// `T`: in a transaction block.
     Open,
-    /// `E`: one has failed.
+    /// `E`: in a failed transaction block; only `ROLLBACK` is accepted.
     Failed,
 }
 
@@ -351,7 +351,7 @@ impl NegotiateProtocolVersion {
         let newest = ProtocolVersion::from_code(body.get_u32());
         let count = body.get_u32();
         let found = Self { newest, count, options: body };
-        // Counted without trusting the count: each option found takes at least its NUL byte.
+        // The count of the message is not trusted: the loop is bounded by the body, as each option has at least a NUL.
         let ends = found.options.last().is_none_or(|byte| *byte == 0);
         if ends && found.options().count() == count as usize {
             Ok(found)

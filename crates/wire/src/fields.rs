@@ -28,19 +28,19 @@ impl FieldCode {
     pub const POSITION: Self = Self(b'P');
     /// `p`: where in the internal statement.
     pub const INTERNAL_POSITION: Self = Self(b'p');
-    /// `q`: the internal statement.
+    /// `q`: the text of a failed internally generated command.
     pub const INTERNAL_QUERY: Self = Self(b'q');
     /// `W`: the call stack of functions and internal statements.
     pub const WHERE: Self = Self(b'W');
-    /// `s`: the schema concerned.
+    /// `s`: the name of the schema concerned.
     pub const SCHEMA: Self = Self(b's');
-    /// `t`: the table concerned.
+    /// `t`: the name of the table concerned.
     pub const TABLE: Self = Self(b't');
-    /// `c`: the column concerned.
+    /// `c`: the name of the column concerned.
     pub const COLUMN: Self = Self(b'c');
     /// `d`: the data type concerned.
     pub const DATA_TYPE: Self = Self(b'd');
-    /// `n`: the constraint concerned.
+    /// `n`: the name of the constraint concerned.
     pub const CONSTRAINT: Self = Self(b'n');
     /// `F`: the source file of the server.
     pub const FILE: Self = Self(b'F');
@@ -53,9 +53,9 @@ impl FieldCode {
 /// What an error means for the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Severity {
-    /// The statement failed.
+    /// The statement failed; the session goes on.
     Error,
-    /// The session ends.
+    /// The session ends; other sessions go on.
     Fatal,
     /// Every session of the server ends.
     Panic,
@@ -161,12 +161,12 @@ impl Fields {
         self.get(FieldCode::SEVERITY).or_else(|| self.get(FieldCode::LOCALIZED_SEVERITY)).unwrap_or_default()
     }
 
-    /// The DETAIL.
+    /// The field `D` (DETAIL), if the server sent one.
     pub fn detail(&self) -> Option<Cow<'_, str>> {
         self.get(FieldCode::DETAIL)
     }
 
-    /// The HINT.
+    /// The field `H` (HINT), if the server sent one.
     pub fn hint(&self) -> Option<Cow<'_, str>> {
         self.get(FieldCode::HINT)
     }

@@ -1,7 +1,7 @@
 //! What a client answers while it authenticates.
 //!
-//! One type byte, `p`, serves for a password, for the first SASL message and for those after it; only what the
-//! server asked before tells which one it is. So decoding has two steps: [`AuthenticationAnswer::decode`] cuts
+//! The type byte `p` is used for a password, for the first SASL message and for those after it; only the server's last
+//! request tells which of them it is. So decoding has two steps: [`AuthenticationAnswer::decode`] cuts
 //! the message off, and one of the accessors reads it.
 
 use std::fmt;
@@ -63,7 +63,7 @@ impl AuthenticationAnswer {
         }
     }
 
-    /// The answer to [`crate::backend::Authentication::SaslContinue`].
+    /// The response to an [`crate::backend::Authentication::SaslContinue`]: the whole body.
     pub fn sasl_response(&self) -> &[u8] {
         &self.body
     }
@@ -85,7 +85,7 @@ impl fmt::Debug for AuthenticationAnswer {
 pub struct SaslInitialResponse<'a> {
     /// The mechanism that the client chose.
     pub mechanism: &'a [u8],
-    /// What the mechanism says first; `None` where it lets the server begin.
+    /// The initial data of the mechanism; `None` if the server sends first.
     pub data: Option<&'a [u8]>,
 }
 
@@ -103,7 +103,7 @@ impl SaslInitialResponse<'_> {
             match self.data {
                 None => out.put_u32(u32::MAX),
                 Some(data) => {
-                    // Beyond u32 the message is beyond its limit as well, which is checked right after.
+                    // A length beyond u32 also exceeds the limit of the message, which is checked afterwards.
                     out.put_u32(u32::try_from(data.len()).unwrap_or(u32::MAX));
                     out.put_slice(data);
                 }

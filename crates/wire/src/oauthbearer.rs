@@ -105,10 +105,10 @@ impl fmt::Debug for ClientMessage<'_> {
     }
 }
 
-/// Why the server takes no token, or where one is to be had (RFC 7628 section 3.2.2).
+/// Why the server refuses the token, or where to get a token (RFC 7628 section 3.2.2).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Refusal<'a> {
-    /// `invalid_token` mostly.
+    /// The error code of RFC 6750, section 3.1; usually `invalid_token`.
     pub status: Cow<'a, str>,
     /// Where the issuer's metadata is.
     pub openid_configuration: Option<Cow<'a, str>>,

@@ -1,4 +1,4 @@
-//! What a client says in an exchange of the SASL mechanism SCRAM-SHA-256 (RFC 5802 section 7, RFC 7677), as PostgreSQL's
+//! The client's messages of the SASL mechanism SCRAM-SHA-256 (RFC 5802 section 7, RFC 7677), as PostgreSQL's
 //! server reads it.
 //!
 //! The user name in the first message is not read: PostgreSQL takes that of the start-up packet, and libpq sends an empty
@@ -14,28 +14,28 @@ pub const MECHANISM: &str = "SCRAM-SHA-256";
 /// The name of the mechanism where the exchange is bound to the TLS channel.
 pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
-/// What a client says about binding the exchange to its TLS channel (the `gs2-cbind-flag`).
+/// The client's flag for channel binding to TLS (`gs2-cbind-flag`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChannelBinding<'a> {
-    /// `n`: it cannot.
+    /// `n`: the client does not support channel binding.
     Unsupported,
-    /// `y`: it could, and believes that the server cannot. A server that offered it has to refuse: somebody in between
-    /// took the offer away.
+    /// `y`: the client supports it, and the server's list had no `-PLUS` mechanism. A server that offered one has to
+    /// refuse: an attacker on the network removed it from the list.
     NotOffered,
-    /// `p=`: it does, by this type of binding.
+    /// `p=`: the client uses this type of channel binding.
     Used(&'a str),
 }
 
 /// The client's first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientFirst<'a> {
-    /// What it says about channel binding.
+    /// The channel binding flag of the message.
     pub channel_binding: ChannelBinding<'a>,
     /// The part in front, which is repeated in base64 in the last message, before the binding's data.
     pub header: &'a str,
-    /// The rest: the first part of what both sides sign.
+    /// The rest (`client-first-message-bare`): the first part of the AuthMessage.
     pub bare: &'a str,
-    /// The client's random characters.
+    /// The client's part of the nonce, printable ASCII without commas.
     pub nonce: &'a str,
 }
 
@@ -82,7 +82,7 @@ pub struct ClientFinal<'a> {
     pub channel_binding: &'a str,
     /// The random characters of both sides.
     pub nonce: &'a str,
-    /// Everything before the proof: the last part of what both sides sign.
+    /// Everything before the proof (`client-final-message-without-proof`): the last part of the AuthMessage.
     pub without_proof: &'a str,
     /// That the client knows the password, in base64.
     pub proof: &'a str,

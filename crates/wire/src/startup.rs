@@ -39,7 +39,7 @@ impl ProtocolVersion {
         code(self.major, self.minor)
     }
 
-    /// The reverse of [`ProtocolVersion::code`].
+    /// The version with this code in the start-up packet; the reverse of [`ProtocolVersion::code`].
     pub fn from_code(code: u32) -> Self {
         let [a, b, c, d] = code.to_be_bytes();
         Self { major: u16::from_be_bytes([a, b]), minor: u16::from_be_bytes([c, d]) }
@@ -52,10 +52,10 @@ impl fmt::Display for ProtocolVersion {
     }
 }
 
-/// What a client may send first.
+/// The first packet of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FirstPacket {
-    /// It wants a session.
+    /// The client starts a session with this role, database and settings.
     Startup(StartupMessage),
     /// It asks for TLS; the answer is one byte.
     SslRequest,
@@ -63,7 +63,7 @@ pub enum FirstPacket {
     GssEncRequest,
     /// It wants the statement of another session cancelled; there is no answer.
     Cancel(CancelRequest),
-    /// A start-up of another major version, whose layout is not ours to read.
+    /// A start-up of another major version, whose layout is unknown.
     Unsupported(ProtocolVersion),
 }
 
@@ -136,13 +136,13 @@ pub fn is_direct_tls(buf: &[u8]) -> Option<bool> {
     buf.first().map(|byte| *byte == TLS_HANDSHAKE)
 }
 
-/// Appends an SSLRequest.
+/// Appends an SSLRequest packet, 8 bytes.
 pub fn encode_ssl_request(out: &mut BytesMut) {
     out.put_u32(8);
     out.put_u32(SSL_REQUEST);
 }
 
-/// Appends a GSSENCRequest.
+/// Appends a GSSENCRequest packet, 8 bytes.
 pub fn encode_gssenc_request(out: &mut BytesMut) {
     out.put_u32(8);
     out.put_u32(GSSENC_REQUEST);
@@ -279,7 +279,7 @@ impl StartupMessage {
         self.parameters().map(|(name, _)| name).filter(|name| name.starts_with(b"_pq_."))
     }
 
-    /// Appends the packet.
+    /// Appends the packet, with its length first. It has no type byte.
     pub fn encode(&self, out: &mut BytesMut) {
         let length = self.parameters.len() + 9;
         out.reserve(length);
@@ -363,7 +363,7 @@ pub struct CancelRequest {
 }
 
 impl CancelRequest {
-    /// Appends the packet.
+    /// Appends the packet, with its length first. It has no type byte.
     pub fn encode(&self, out: &mut BytesMut) {
         let key = self.key.expose();
         // A key has at most 256 bytes.

@@ -310,7 +310,7 @@ proptest! {
     }
 
     /// Invariant 5: no length is trusted before it is bounded.
-    /// A header alone decides: beyond the limit is an error at once, so nobody buffers more than the limit.
+    /// A header alone decides: beyond the limit is an error at once, so the caller never buffers more than the limit.
     #[test]
     fn no_decoder_waits_for_more_than_its_limit(length in any::<u32>(), tag in any::<u8>()) {
         let framed = |tag: u8| {

@@ -20,7 +20,7 @@ pub enum Direction {
     In,
 }
 
-/// What came of it.
+/// Result of one COPY.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outcome {
     /// Megabytes (10^6 bytes) a second.
@@ -39,7 +39,7 @@ pub fn prepare(files: &Files, megabytes: usize) -> Result<()> {
     Ok(file.flush()?)
 }
 
-/// Runs it once.
+/// Runs one COPY of `megabytes` over `way`, and measures the proxy's processor time.
 pub fn run(way: &Way, direction: Direction, megabytes: usize, files: &Files) -> Result<Outcome> {
     let rows = megabytes * 1_000_000 / ROW;
     let sql = match direction {

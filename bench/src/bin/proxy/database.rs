@@ -38,13 +38,13 @@ pub struct Identity {
     pub authority: PathBuf,
 }
 
-/// A server's programs.
+/// The programs of an installed PostgreSQL, and its version.
 pub struct Server {
     bin: PathBuf,
     pub version: String,
 }
 
-/// The server.
+/// A running PostgreSQL.
 pub struct Database {
     _process: Running,
     pub port: u16,
@@ -62,7 +62,7 @@ impl Server {
         }
         for folder in folders(DOWNLOADED) {
             if !servers.iter().any(Self::takes_direct_tls) {
-                // Where the user can read it whom servers run as.
+                // Copied to a folder that the server's user can read.
                 let copy = files.path("server");
                 output(Command::new("cp").arg("-r").arg(folder.join("native")).arg(&copy))?;
                 servers.extend(Self::at(copy.join("bin")));
@@ -117,7 +117,7 @@ impl Files {
         Ok(path.display().to_string())
     }
 
-    /// A folder that belongs to the user whom servers run as.
+    /// Creates a folder that belongs to the server's user.
     fn folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
         fs::create_dir(&path)?;
@@ -128,7 +128,7 @@ impl Files {
     }
 }
 
-/// Folders of Unix sockets: of those who run as that user, and ours, which nobody else may enter.
+/// Folders of Unix sockets: of processes that run as the server's user, and of our processes, with mode 0700.
 pub const SERVICE_SOCKETS: &str = "sockets";
 pub const OUR_SOCKETS: &str = "our-sockets";
 

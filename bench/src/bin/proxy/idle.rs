@@ -1,4 +1,4 @@
-//! What a session costs while nothing flows: memory of the proxy for each, after one query.
+//! Memory of the proxy for each idle session, after one query.
 
 use std::io;
 use std::sync::Arc;

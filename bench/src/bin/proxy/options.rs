@@ -16,9 +16,9 @@ pub struct Options {
     /// The binary that is measured.
     pub pgentra: String,
     pub rounds: usize,
-    /// Of each run of pgbench.
+    /// Duration of each run of pgbench.
     pub seconds: u32,
-    /// Of each COPY.
+    /// Size of each COPY, in megabytes (10^6 bytes).
     pub megabytes: usize,
     pub only: Vec<String>,
     /// Ways whose name begins so; every one if empty. Direct TLS always takes part.

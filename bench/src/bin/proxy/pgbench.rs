@@ -9,10 +9,10 @@ use crate::database::Files;
 use crate::process::output;
 use crate::ways::Way;
 
-/// How pgbench is run.
+/// Options of a run of pgbench.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// `simple` or `prepared`.
+    /// Query protocol (`-M`): `simple` or `prepared`.
     pub protocol: &'static str,
     pub clients: u32,
     pub seconds: u32,
@@ -20,16 +20,16 @@ pub struct Load {
     pub reconnect: bool,
 }
 
-/// What came of it.
+/// Result of one run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outcome {
-    /// Transactions a second.
+    /// Transactions per second.
     pub tps: f64,
     /// Processor time of the proxy for a transaction, in microseconds.
     pub cpu: f64,
 }
 
-/// Runs it once.
+/// Runs pgbench once over `way`, and measures the proxy's processor time.
 pub fn run(way: &Way, load: Load) -> Result<Outcome> {
     let before = way.cpu();
     let mut command = pgbench(way, load.protocol, load.clients);
@@ -51,7 +51,7 @@ pub fn connects(way: &Way, a_second: u32, seconds: u32) -> Result<f64> {
     number(&output(command.arg("bench"))?, "average connection time = ")
 }
 
-/// The number that stands behind these words in what pgbench said.
+/// The number after these words in the output of pgbench.
 fn number(said: &str, words: &str) -> Result<f64> {
     let line = said.lines().find_map(|line| line.strip_prefix(words));
     let digits = line.and_then(|rest| rest.split(|c: char| c != '.' && !c.is_ascii_digit()).next());

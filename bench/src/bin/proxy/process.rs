@@ -135,7 +135,7 @@ pub fn find(name: &str) -> Option<String> {
     folders.map(|folder| format!("{folder}/{name}")).find(|path| Path::new(path).is_file())
 }
 
-/// A port that nobody uses at this moment.
+/// A TCP port that is free at this moment.
 pub fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

@@ -21,7 +21,7 @@ const CLIENTS: [u32; 3] = [1, 8, 64];
 const CONNECTING: u32 = 8;
 /// Connects a second of one client that comes now and then: far fewer than a server can sign in.
 const PACED: u32 = 20;
-/// Sessions that idle.
+/// Numbers of idle sessions.
 const IDLE: [usize; 2] = [1_000, 5_000];
 /// Transactions whose time is taken one by one.
 const TIMED: u32 = 20_000;
@@ -67,7 +67,7 @@ const IDLING: [Kind; 7] = [
     Kind::Nginx,
 ];
 
-/// What a run found.
+/// Results of a run.
 pub struct Measured {
     pub environment: Vec<String>,
     pub missing: Vec<String>,
@@ -235,7 +235,7 @@ impl Bench<'_> {
         let stub = Stub::start(&self.runtime, &self.identity)?;
         for (column, sessions) in IDLE.into_iter().enumerate() {
             for kind in self.kinds(&IDLING) {
-                // Each in a process that is new: what an earlier crowd left would be taken again for nothing.
+                // A new proxy process for each column: memory that earlier sessions freed would be reused and not counted.
                 let way = Way::open(kind, &self.ground(stub.tls, stub.plain))?;
                 let bytes = idle::run(&self.runtime, &way, sessions).with_context(|| kind.name())?;
                 table.push(kind, column, Sample { value: bytes / 1024.0, beside: Vec::new() });

@@ -1,5 +1,5 @@
-//! A server that lets everybody in and answers every query with nothing: thousands of sessions with PostgreSQL itself would
-//! be thousands of processes.
+//! A server that accepts every sign-in and answers every query with an empty result: thousands of sessions with
+//! PostgreSQL itself would be thousands of processes.
 
 use std::io;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::database::Identity;
 
-/// First byte of a TLS handshake (RFC 8446, section 5.1): whoever begins with it does not ask for TLS.
+/// First byte of a TLS handshake (RFC 8446, section 5.1): a client that begins with it sends no SSLRequest.
 const HANDSHAKE: u8 = 22;
 /// SSLRequest's code (PostgreSQL documentation, "Message Formats").
 const SSL_REQUEST: u32 = 80_877_103;
-/// Longest message that is believed: a token fits.
+/// Longest message that is accepted, in bytes: a token fits.
 const LONGEST: u32 = 65_536;
 
-/// Ports of the stub: whoever asks for TLS gets it on the first, and nobody does on the second.
+/// Ports of the stub: with TLS on request on the first, always without TLS on the second.
 #[derive(Clone, Copy)]
 pub struct Stub {
     pub tls: u16,

@@ -14,7 +14,7 @@ pub struct Table {
     cells: BTreeMap<(Kind, usize), Vec<Sample>>,
 }
 
-/// What is compared.
+/// How the numbers of a table are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
     /// The share of direct TLS in the same round; more is better.
@@ -23,7 +23,7 @@ pub enum Figure {
     Less(&'static str),
 }
 
-/// What one round gave.
+/// Result of one round.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     /// The figure that is compared.
@@ -54,7 +54,7 @@ impl Table {
         self.cells.is_empty()
     }
 
-    /// The ways in it.
+    /// The kinds of ways that have a result.
     pub fn kinds(&self) -> Vec<Kind> {
         let mut kinds: Vec<Kind> = self.cells.keys().map(|(kind, _)| *kind).collect();
         kinds.dedup();
@@ -113,7 +113,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// Three digits that count.
+/// Formats with three significant digits.
 pub fn number(value: f64) -> String {
     let magnitude = value.abs();
     if magnitude >= 1000.0 {

@@ -32,13 +32,13 @@ pub enum Kind {
     Nginx,
 }
 
-/// A way that can be gone.
+/// A way from a client to the server, with a running proxy if it has one.
 pub struct Way {
     pub kind: Kind,
     /// Where clients connect: a name, or the folder of a Unix socket.
     pub host: String,
     pub port: u16,
-    /// Variables for libpq.
+    /// Environment variables for libpq, such as `PGSSLMODE`.
     pub env: Vec<(String, String)>,
     pub process: Option<Running>,
 }
@@ -97,7 +97,7 @@ impl Kind {
         Some(files.path(folder).display().to_string())
     }
 
-    /// Why it cannot be gone here.
+    /// Why this way is not available on this machine; `None` if it is.
     pub fn missing(self, pgentra: &str, server: &Server) -> Option<String> {
         let program = |name: &str| find(name).is_none().then(|| format!("{name} is not installed"));
         let flag = |flag: &str| {
@@ -162,7 +162,7 @@ impl Way {
         Ok(Self { kind, host, port, env, process })
     }
 
-    /// Processor time of the proxy so far; nothing for a direct way.
+    /// Processor time of the proxy so far, in seconds; 0 for a direct way.
     pub fn cpu(&self) -> f64 {
         self.process.as_ref().map_or(0.0, Running::cpu)
     }

@@ -16,7 +16,7 @@ const IDENTITIES: (&str, &str) = ("Microsoft.ManagedIdentity/userAssignedIdentit
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Vm {
-    /// Resource id.
+    /// Resource id, `/subscriptions/…/virtualMachines/NAME`.
     pub id: String,
     /// Name; also that of its system-assigned identity.
     pub name: String,
@@ -24,17 +24,17 @@ pub struct Vm {
     pub system_assigned: Option<SystemAssigned>,
     /// The others that it was given, by resource id.
     pub user_assigned: Vec<UserAssigned>,
-    /// What stands for its state, where the service tells.
+    /// The `ETag` of the machine, if the service sent one.
     etag: Option<String>,
 }
 
-/// The identity that lives and dies with a machine.
+/// The system-assigned identity, which is created and deleted with its machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SystemAssigned {
     /// Object (principal) id. Its client id is in the tenant alone.
     pub object_id: Uuid,
-    /// Tenant id.
+    /// Id of the tenant that the identity belongs to.
     pub tenant_id: Option<Uuid>,
 }
 
@@ -42,22 +42,22 @@ pub struct SystemAssigned {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UserAssigned {
-    /// Resource id.
+    /// Resource id, `/subscriptions/…/userAssignedIdentities/NAME`.
     pub id: String,
-    /// Name.
+    /// Name of the resource, and of the service principal.
     pub name: String,
-    /// Object (principal) id.
+    /// Object (principal) id: what roles of Flexible Server are mapped to.
     pub object_id: Uuid,
-    /// Client (application) id.
+    /// Client (application) id: what a program on the machine selects the identity by.
     pub client_id: Uuid,
 }
 
 /// An identity that a machine is to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// Its own.
+    /// The system-assigned identity of the machine.
     SystemAssigned,
-    /// This one.
+    /// This user-assigned identity.
     UserAssigned(UserAssigned),
 }
 
@@ -146,7 +146,7 @@ impl ResourceManager {
     /// Idempotent: what it has already is not asked for. Not cancel-safe: dropped, it may still be assigned.
     ///
     /// # Errors
-    /// Why Resource Manager refused; or an identity that it had is gone because somebody changed it meanwhile.
+    /// Why Resource Manager refused; or an identity that it had is gone because another client changed it meanwhile.
     pub async fn assign(&self, vm: &Vm, wanted: &Wanted) -> Result<Vm, AzureError> {
         let group = Some(vm.resource_group());
         let before = self.vm(group, &vm.name).await?;
@@ -158,7 +158,7 @@ impl ResourceManager {
             method: Method::Patch,
             url: self.url(&before.id, VMS.1),
             body: Some(json!({ "identity": with(&before, wanted) })),
-            // What others assigned since it was read would be taken away.
+            // The list replaces the old one: without `If-Match`, identities assigned since the read would be removed.
             only_if: before.etag.clone(),
             doing: &doing,
         };
@@ -173,7 +173,7 @@ impl ResourceManager {
         let message =
             format!("the identities of the virtual machine {} are not what they should be now", vm.name);
         Err(AzureError::new(AzureErrorKind::Conflict, message).hinting(
-            "somebody else changed them meanwhile: look with `pgentra identity show`, then try again",
+            "another client changed them meanwhile: look with `pgentra identity show`, then try again",
         ))
     }
 }

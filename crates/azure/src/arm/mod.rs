@@ -1,6 +1,6 @@
 //! Identities of virtual machines and Entra administrators of servers, through Azure Resource Manager.
 //!
-//! What takes time at Azure is waited for, with the waits that Azure asks for, and no longer than [`Patience`] says. What
+//! Long-running operations are polled at the interval that Azure asks for, and no longer than [`Patience`] says. What
 //! is there already is not asked for again.
 
 mod machine;
@@ -77,7 +77,7 @@ impl ResourceManager {
         self
     }
 
-    /// Id of the subscription.
+    /// Id of the subscription (a GUID).
     pub fn subscription(&self) -> &str {
         &self.subscription
     }

@@ -64,7 +64,7 @@ fn failed(doing: &str, body: &Value, answer: &Response) -> AzureError {
     let kind = if status == "canceled" { AzureErrorKind::Conflict } else { AzureErrorKind::Refused };
     let error = AzureError::new(kind, format!("cannot {doing}: the operation {status}: {said}"));
     let error = error.with_code(text("code"));
-    // A flexible server's, of a principal that is to be made an administrator.
+    // The error of a flexible server for a new administrator whose role exists already.
     if said.contains("Updating an existing principal isn't supported") {
         return error.hinting(
             "it has a role in the database already: find it with `pgentra role list`, drop it with `pgentra role drop NAME`, \

@@ -16,11 +16,11 @@ const SERVERS: (&str, &str) = ("Microsoft.DBforPostgreSQL/flexibleServers", "202
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FlexibleServer {
-    /// Resource id.
+    /// Resource id, `/subscriptions/…/flexibleServers/NAME`.
     pub id: String,
-    /// Name.
+    /// Name of the resource.
     pub name: String,
-    /// Where clients connect.
+    /// Fully qualified host name that clients connect to.
     pub host: String,
     /// Whether it takes Entra tokens.
     pub takes_tokens: bool,
@@ -31,11 +31,11 @@ pub struct FlexibleServer {
 /// An Entra administrator of a flexible server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Administrator {
-    /// Object id.
+    /// Object id of the Entra principal.
     pub object_id: Uuid,
     /// Name, and that of its role in the database.
     pub name: String,
-    /// What it is.
+    /// User, group or service principal.
     pub kind: AdministratorKind,
 }
 
@@ -47,7 +47,7 @@ pub enum AdministratorKind {
     User,
     Group,
     ServicePrincipal,
-    /// Not told.
+    /// The response does not contain the kind.
     Unknown,
 }
 
@@ -107,7 +107,7 @@ impl ResourceManager {
             .ok_or_else(|| self.client.unusable(&doing, "object id of an administrator"))
     }
 
-    /// Makes somebody an administrator, and waits until it is one. Whether there was anything to do.
+    /// Makes a principal an administrator, and waits until the operation is done. `false`: it was one already.
     ///
     /// Not cancel-safe: dropped, it may still become one.
     ///
@@ -146,12 +146,12 @@ impl ResourceManager {
         Ok(true)
     }
 
-    /// Takes the administration away from somebody, and waits until it is gone. Whether there was anything to do.
+    /// Removes an administrator, and waits until the operation is done. `false`: it was not an administrator.
     ///
     /// Not cancel-safe: dropped, it may still be taken away.
     ///
     /// # Errors
-    /// Why Resource Manager refused; or it is the last one, without whom nobody could manage Entra roles.
+    /// Why Resource Manager refused; or it is the last administrator, without whom Entra roles could not be managed.
     pub async fn remove_administrator(
         &self,
         server: &FlexibleServer,

@@ -56,8 +56,8 @@ async fn what_cannot_be_found_is_told_before_anything_changes() {
     let setting = administrator().await;
     let manager = setting.manager().await;
     for (group, name, kind) in [
-        (None, "nobody", AzureErrorKind::NotFound),
-        (Some("myResourceGroup"), "nobody", AzureErrorKind::NotFound),
+        (None, "unknown", AzureErrorKind::NotFound),
+        (Some("myResourceGroup"), "unknown", AzureErrorKind::NotFound),
         (Some("nowhere"), "myVm", AzureErrorKind::NotFound),
         (Some("my/group"), "myVm", AzureErrorKind::Usage),
         (None, "../myVm", AzureErrorKind::Usage),

@@ -18,7 +18,7 @@ use pgentra_identity::{Cloud, Credential};
 use pgentra_system::http::HttpClient;
 use pgentra_system::{Env, Files, ManualClock, System};
 
-/// A local Azure, and what somebody needs to ask it.
+/// A local Azure, and the credential and system of a client.
 struct Setting {
     azure: LocalAzure,
     system: System,

@@ -126,11 +126,11 @@ async fn nonsense_is_told_as_such() {
         assert_eq!(error.kind(), AzureErrorKind::Network, "{error}");
         assert!(error.to_string().contains(words), "{error}");
     }
-    // nobody trusts the local authority here
+    // this system does not trust the local authority
     let system = pgentra_system::System::builder().build();
     let endpoints = Endpoints::of(Cloud::Public).unwrap().with_graph(setting.azure.graph()).unwrap();
-    let stranger = pgentra_azure::graph::Graph::new(&system, &setting.credential, &endpoints);
-    let error = stranger.find(Search::Users, "x", false).await.unwrap_err();
+    let distrustful = pgentra_azure::graph::Graph::new(&system, &setting.credential, &endpoints);
+    let error = distrustful.find(Search::Users, "x", false).await.unwrap_err();
     assert_eq!(error.kind(), AzureErrorKind::Network);
     assert!(error.source().is_some() && error.hint().unwrap().contains("SSL_CERT_FILE"), "{error:?}");
 }

@@ -1,4 +1,4 @@
-//! bb8: the connector as its manager, and a pool that tells why it timed out.
+//! bb8: the connector as its manager, and a pool whose timeout error has the cause.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -89,7 +89,7 @@ fn all_in_use() -> ConnectError {
         .hinting("let the pool have more connections, or its users return them sooner")
 }
 
-/// What bb8 has last to say when nobody listens.
+/// The last connection error of the pool: bb8 gives it to its error sink only, not to the caller of `get`.
 #[derive(Debug, Clone, Default)]
 struct LastFailure(Arc<Mutex<Option<Failure>>>);
 

@@ -36,7 +36,7 @@ impl Connect for Connector {
             match Connector::connect(self).await {
                 Ok(session) => {
                     let (client, driver) = session.into_parts();
-                    // How the session ended was logged by the driver.
+                    // The result is dropped: the driver has logged the end of the session.
                     Ok((client, tokio::spawn(async { drop(driver.await) })))
                 }
                 Err(error) => fail(error).await,
@@ -45,10 +45,10 @@ impl Connect for Connector {
     }
 }
 
-/// Nobody but the driver can make its error, so the driver is given a stream that fails with ours.
+/// `tokio_postgres::Error` has no public constructor, so the driver is given a stream that fails with our error.
 async fn fail(error: ConnectError) -> Result<(Client, JoinHandle<()>), Error> {
     let mut config = Config::new();
-    config.user("nobody").ssl_mode(SslMode::Disable);
+    config.user("unused").ssl_mode(SslMode::Disable);
     let (client, connection) = config.connect_raw(Broken(Some(error)), NoTls).await?;
     Ok((client, tokio::spawn(async { drop(connection.await) })))
 }

@@ -3,13 +3,13 @@
 //! | feature | what there is |
 //! |---|---|
 //! | `deadpool` | [`Connector`](crate::Connector) is a `deadpool_postgres::Connect` |
-//! | `bb8` | [`Connector`](crate::Connector) is a `bb8::ManageConnection`; a pool that tells why it timed out |
+//! | `bb8` | [`Connector`](crate::Connector) is a `bb8::ManageConnection`; a pool whose timeout error has the cause |
 //! | `diesel-async` | a [`Connector`](crate::Connector) becomes the `ManagerConfig` of diesel-async's pools |
 //! | `sqlx` | a pool whose password is renewed before it expires |
 //! | `sea-orm` | SeaORM's connection on that pool |
 //!
-//! A session outlives its token: the server looks at it at the sign-in only. So a pool needs a fresh token whenever it
-//! opens a connection, and nothing in between. All but sqlx ask the [`Connector`](crate::Connector) for each connection;
+//! A session outlives its token: the server checks the token at the sign-in only. So a pool needs a fresh token whenever
+//! it opens a connection, and at no other time. All but sqlx ask the [`Connector`](crate::Connector) for each connection;
 //! sqlx has no hook for that (transact-rs/sqlx#3117), so its pool is given each new token as soon as there is one.
 
 use std::error::Error;

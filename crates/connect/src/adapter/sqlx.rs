@@ -32,8 +32,8 @@ use crate::target::{SslMode, SslNegotiation, Target};
 use crate::tls;
 use crate::url::encode;
 
-/// How often the pool's token is compared with the credential's, which is no work while nothing has changed. Azure's
-/// tokens live an hour or more, and their successors are there five minutes before the end at the latest.
+/// How often the pool's token is compared with the credential's, which is cheap while both are the same. Azure's tokens
+/// are valid for an hour or more, and the credential has the next token at least five minutes before the expiry.
 const RENEWAL: Duration = Duration::from_secs(10);
 
 /// A pool of sqlx that is given each new token as soon as there is one. Dropping it ends the renewal.
@@ -74,7 +74,7 @@ impl Pool {
         Ok(pool)
     }
 
-    /// The pool, for everything that sqlx does with one. Its clones live on a fresh token as long as this one is there.
+    /// The pool, for everything that sqlx does with one. Clones get fresh tokens until this `Pool` is dropped.
     pub fn pool(&self) -> &PgPool {
         &self.keeper.pool
     }
@@ -89,7 +89,7 @@ impl Pool {
         let keeper = &self.keeper;
         let token = match keeper.renew().await {
             Ok(token) => token,
-            // A connection that is there needs no token.
+            // An idle connection of the pool needs no token.
             Err(no_token) => return keeper.pool.acquire().await.map_err(|_| no_token),
         };
         let refused = match keeper.pool.acquire().await {
@@ -113,7 +113,7 @@ impl Pool {
         self.keeper.renew().await.map(drop)
     }
 
-    /// Ends the renewal, waits for connections to come back to the pool, and ends them in good order.
+    /// Stops the renewal, waits until all connections are returned to the pool, and closes each with a Terminate message.
     pub async fn close(self) {
         self.keeper.pool.close().await;
     }
@@ -125,7 +125,7 @@ impl Drop for Pool {
     }
 }
 
-/// Ends with the pool.
+/// Renews the pool's token at each tick of `RENEWAL` until the pool is closed.
 async fn keep(keeper: Arc<Keeper>) {
     let renewing = async {
         let mut renewal = interval(RENEWAL);
@@ -138,13 +138,13 @@ async fn keep(keeper: Arc<Keeper>) {
             }
         }
     };
-    // An error says that the pool was closed.
+    // An error means that the pool was closed, which ends the renewal.
     let _: Result<(), Error> = keeper.pool.close_event().do_until(renewing).await;
 }
 
 struct Keeper {
     connector: Connector,
-    /// All but the password.
+    /// The options of the connections, without the password.
     settings: PgConnectOptions,
     given: Mutex<AccessToken>,
     pool: PgPool,

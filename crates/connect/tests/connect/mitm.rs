@@ -1,4 +1,4 @@
-//! Whoever answers instead of the server, or in front of it, never sees a token.
+//! A server in the middle, or in place of the right server, never receives a token.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,12 +98,12 @@ async fn without_tls() {
 #[tokio::test]
 async fn with_a_wrong_certificate() {
     let stage = Stage::new().await;
-    let (ours, stranger) = (&stage.authority, Authority::generate().unwrap());
+    let (ours, other_authority) = (&stage.authority, Authority::generate().unwrap());
     let cases = [
         ("another name", certificate(ours, &["evil.example"]), TlsFailure::Name),
         ("a name below ours", certificate(ours, &["x.localhost"]), TlsFailure::Name),
         ("an address where a name was asked for", certificate(ours, &["127.0.0.1"]), TlsFailure::Name),
-        ("a stranger's authority", certificate(&stranger, &["localhost"]), TlsFailure::UnknownIssuer),
+        ("another authority", certificate(&other_authority, &["localhost"]), TlsFailure::UnknownIssuer),
         ("signed by itself", self_signed(), TlsFailure::UnknownIssuer),
     ];
     for (why, config, failure) in cases {
@@ -113,18 +113,18 @@ async fn with_a_wrong_certificate() {
     }
 }
 
-/// Whoever mends it needs to know whose certificate is missing.
+/// The error names the authority whose certificate is missing.
 #[tokio::test]
 async fn an_authority_that_is_not_trusted_is_named() {
     let stage = Stage::new().await;
-    let stranger = Authority::named("A Stranger's Root").unwrap();
-    let tls = Tls::Speaks(certificate(&stranger, &["localhost"]));
+    let other_authority = Authority::named("An Unknown Root").unwrap();
+    let tls = Tls::Speaks(certificate(&other_authority, &["localhost"]));
     let server = Server::start(tls, cleartext(), &[Verdict::Accept]).await;
     let conninfo = format!("host=localhost hostaddr=127.0.0.1 port={} user=myuser", server.port);
     let connector = stage.machine.connector(&conninfo, stage.authority.pem()).unwrap();
     let error = connector.connect().await.unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert!(cause.contains("signed by \"A Stranger's Root\""), "{cause}");
+    assert!(cause.contains("signed by \"An Unknown Root\""), "{cause}");
 }
 
 #[tokio::test]
@@ -160,8 +160,8 @@ async fn with_any_name_but_not_any_authority() {
     let server = Server::start(other_name, cleartext(), &[Verdict::Accept]).await;
     connector(server.port).connect().await.unwrap();
 
-    let stranger = Authority::generate().unwrap();
-    for config in [certificate(&stranger, &["localhost"]), self_signed(), issued_for((2001, 2002)).1] {
+    let other_authority = Authority::generate().unwrap();
+    for config in [certificate(&other_authority, &["localhost"]), self_signed(), issued_for((2001, 2002)).1] {
         let server = Server::start(Tls::Speaks(config), cleartext(), &[Verdict::Accept]).await;
         let error = connector(server.port).connect().await.unwrap_err();
         assert!(matches!(error.kind(), ConnectErrorKind::Tls(_)), "{error:?}");
@@ -196,7 +196,7 @@ async fn asking_for_anything_but_the_token() {
     }
 }
 
-/// Nobody answers: the time limit ends it, in each stage. Time stands still but for the waiting.
+/// No answer: the time limit ends each stage. Time stands still but for the waiting.
 #[tokio::test]
 async fn a_server_that_says_nothing() {
     let stage = Stage::new().await;

@@ -37,7 +37,7 @@ pub(crate) enum Tls {
     HangsUp,
 }
 
-/// What a server wants from whoever has started up.
+/// The authentication request of a server after the start-up packet.
 #[derive(Clone)]
 pub(crate) enum Wants {
     /// This message.

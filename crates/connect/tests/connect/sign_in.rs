@@ -91,7 +91,7 @@ async fn a_session_by_stages() {
     let stream = connector.dial(addresses[0]).await.unwrap();
     let secured = connector.secure(stream, "localhost").await.unwrap();
     assert_eq!(secured.tls().version(), "TLSv1.3");
-    assert!(place.server.log().startups.is_empty(), "nobody has been named yet");
+    assert!(place.server.log().startups.is_empty(), "no role has been sent yet");
     let token = place.machine.credential.token(&resource()).await.unwrap();
     let session = connector.sign_in(secured, &token).await.unwrap();
     assert_eq!(forty_two(&session).await, "42");
@@ -296,7 +296,7 @@ async fn a_server_that_never_gets_ready() {
 #[tokio::test]
 async fn the_next_host_is_tried_if_one_cannot_be_reached() {
     let place = Place::new(&[Verdict::Accept]).await;
-    // Bound and closed again: nobody listens there.
+    // Bound and closed again: no process listens there.
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let closed = listener.local_addr().unwrap().port();
     drop(listener);
@@ -328,7 +328,7 @@ async fn a_refusal_does_not_lead_to_the_next_host() {
     assert_eq!(second.log().connections, 0);
 }
 
-/// After a failover the first host may be the standby: whoever wants to write is led to the next one.
+/// After a failover the first host may be the standby: with `read-write` the next host is tried.
 #[tokio::test]
 async fn the_server_that_was_asked_for_is_taken() {
     const STANDBY: Verdict =

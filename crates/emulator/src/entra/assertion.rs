@@ -1,4 +1,5 @@
-//! Client assertions (RFC 7523 section 2.2): a signed statement about who the client is, its own or somebody else's.
+//! Client assertions (RFC 7523 section 2.2): a signed statement of the client's identity, by the client or by a
+//! federated issuer.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,4 +1,4 @@
-//! How Entra says no (Microsoft: reference-error-codes).
+//! Error responses of Entra (Microsoft: reference-error-codes).
 
 use hyper::StatusCode;
 use jiff::Timestamp;

@@ -27,7 +27,7 @@ struct Claims<'a> {
 
 /// The path of `SYSTEM_OIDCREQUESTURI`.
 pub(crate) fn request_path(federation: &Federation) -> String {
-    // One plan and one job; their ids are nobody's business but the service's.
+    // There is one plan and one job. Clients treat their ids as opaque, so one id serves for both.
     let id = federation.service_connection;
     format!("/pipelines/my-project/_apis/distributedtask/hubs/build/plans/{id}/jobs/{id}/oidctoken")
 }

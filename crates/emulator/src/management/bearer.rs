@@ -1,4 +1,4 @@
-//! Whose token a request carries, and what is said to one that does not fit.
+//! Checks the bearer token of a request, and makes the refusal of a token that does not fit.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,7 +17,7 @@ const RESOURCE_MANAGER: [&str; 2] = ["https://management.core.windows.net", "htt
 /// The audiences that Graph takes, besides its own address: its name and its application id.
 const GRAPH: [&str; 2] = ["https://graph.microsoft.com", "00000003-0000-0000-c000-000000000000"];
 
-/// Who a token says that it is.
+/// The principal in a token.
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) object_id: Uuid,

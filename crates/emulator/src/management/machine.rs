@@ -35,7 +35,7 @@ pub(super) fn change(cloud: &Cloud, call: &Call, group: &str, name: &str) -> Res
         return Err(refusal(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", message));
     }
     match body.get("identity") {
-        // Without the member nothing is said about identities.
+        // A request without the member leaves the identities unchanged.
         None | Some(Value::Null) if call.method == Method::PATCH => {}
         identity => {
             let wanted = wanted(cloud, identity.unwrap_or(&Value::Null), call.method == Method::PATCH)?;

@@ -1,7 +1,7 @@
 //! Azure Resource Manager and Microsoft Graph, as far as identities and database administrators need them.
 //!
-//! Who may what: the administrator and the application `myApp` are owners of the subscription; nobody else has a role in
-//! it, as on Azure, where a new identity may do nothing. Every member of the tenant but a managed identity may read the
+//! Permissions: the administrator and the application `myApp` are owners of the subscription; other principals have no
+//! role in it, as on Azure, where a new identity has no permissions. Every member of the tenant but a managed identity may read the
 //! directory.
 
 mod bearer;
@@ -28,7 +28,6 @@ use resource_path::ResourcePath;
 /// Where every resource of the local Azure is.
 const LOCATION: &str = "westeurope";
 
-/// The endpoint behind `path`.
 pub(crate) fn endpoint(path: &str) -> Option<Endpoint> {
     if path.starts_with("/v1.0/") {
         return Some(Endpoint::Graph);
@@ -36,18 +35,16 @@ pub(crate) fn endpoint(path: &str) -> Option<Endpoint> {
     ResourcePath::of(path).map(|(place, _)| place.endpoint())
 }
 
-/// What Resource Manager says where there is nothing.
+/// The response of Resource Manager for an unknown path.
 pub(crate) fn nothing_here(call: &Call) -> Answer {
     let message = format!("The requested resource at '{}' does not exist.", call.path);
     refusal(StatusCode::NOT_FOUND, "NotFound", &message)
 }
 
-/// Microsoft Graph.
 pub(crate) fn graph(cloud: &Cloud, call: &Call) -> Answer {
     graph::answer(cloud, call)
 }
 
-/// Resource Manager.
 pub(crate) fn resource_manager(cloud: &Cloud, call: &Call) -> Answer {
     let answered = match ResourcePath::of(&call.path) {
         Some((ResourcePath::Endpoints, _)) => Ok(subscriptions::endpoints(cloud)),

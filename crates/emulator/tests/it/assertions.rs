@@ -136,14 +136,14 @@ async fn an_application_proves_itself_with_its_certificate() {
         assert_eq!((&claims["appid"], &claims["appidacr"]), (&json!(client), &json!("2")), "{header}");
     }
 
-    let stranger = azure_like_certificate();
+    let unregistered = azure_like_certificate();
     for (signer, header, claims, number) in [
         (&own, json!({"alg": "RS256", "x5t": "AAAA"}), good.clone(), 700_027),
         (&own, json!({"alg": "RS256"}), good.clone(), 700_027),
         (&own, json!({"alg": "RS256", "x5t#S256": x5t}), good.clone(), 700_027),
         // The padding of one algorithm under the name of the other, and a foreign key.
         (&own, json!({"alg": "RS512", "x5t": x5t}), good.clone(), 50027),
-        (&stranger, rs256.clone(), good.clone(), 700_027),
+        (&unregistered, rs256.clone(), good.clone(), 700_027),
         (&own, rs256.clone(), claims("sub", json!("other")), 700_021),
         (&own, rs256.clone(), claims("aud", json!("https://login.microsoftonline.com/x/v2.0")), 700_023),
         (&own, rs256.clone(), claims("aud", json!(format!("{host}other/v2.0"))), 700_023),

@@ -64,9 +64,11 @@ async fn an_unknown_instance_tenant_or_path_is_refused() {
     let azure = start().await;
     let other = get(&azure, "common/discovery/instance?authorization_endpoint=https://evil.example/x/").await;
     assert_eq!(other["error"], "invalid_instance");
-    for path in
-        ["nobody/v2.0/.well-known/openid-configuration", "nobody/discovery/keys", "nobody/oauth2/v2.0/token"]
-    {
+    for path in [
+        "unknown/v2.0/.well-known/openid-configuration",
+        "unknown/discovery/keys",
+        "unknown/oauth2/v2.0/token",
+    ] {
         let ask = if path.ends_with("token") {
             token(&azure, path, &[])
         } else {

@@ -202,8 +202,8 @@ async fn a_current_arc_agent_confirms_the_identity_and_an_old_one_ignores_the_qu
     // A spelling that the agent does not know.
     let other = redeem(&current, &format!("&mi_res_id={}", encode(named.resource_id()))).await;
     assert_eq!(jwt::claims(&current, &other.token()).await["oid"], json!(current.vm().object_id()));
-    let nobody = redeem(&current, &format!("&client_id={}", current.tenant())).await;
-    assert_eq!(nobody.json()["error_description"], "Identity not found");
+    let unknown = redeem(&current, &format!("&client_id={}", current.tenant())).await;
+    assert_eq!(unknown.json()["error_description"], "Identity not found");
 
     let (old, _folder) = start_arc(false).await;
     let named = old.user_assigned();

@@ -76,7 +76,7 @@ async fn a_bad_request_is_refused_in_the_words_of_the_service() {
     let get = |query: &str| Ask::get(format!("{path}?{query}")).header("metadata", "True");
     let version = "api-version=2018-02-01";
     let both = format!("&client_id={0}&object_id={0}", azure.vm().client_id());
-    let nobody = "&client_id=00000000-0000-0000-0000-000000000001";
+    let unknown = "&client_id=00000000-0000-0000-0000-000000000001";
     for (ask, status, error, description) in [
         (Ask::get(&path), 400, "bad_request_102", "Required metadata header not specified"),
         (Ask::get(&path).header("metadata", "false"), 400, "bad_request_102", "Required metadata header"),
@@ -94,7 +94,7 @@ async fn a_bad_request_is_refused_in_the_words_of_the_service() {
             "invalid_resource",
             "AADSTS500011: The resource principal named urn:no",
         ),
-        (imds(&azure, nobody), 400, "invalid_request", "Identity not found"),
+        (imds(&azure, unknown), 400, "invalid_request", "Identity not found"),
         (imds(&azure, &both), 400, "invalid_request", "Only one of"),
         (imds(&azure, "").method("POST"), 405, "method_not_allowed", "not allowed"),
         (imds(&azure, "").header("x-forwarded-for", "10.0.0.1"), 400, "bad_request", "X-Forwarded-For"),

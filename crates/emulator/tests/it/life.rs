@@ -36,12 +36,12 @@ async fn a_taken_port_is_named() {
 
 #[tokio::test]
 async fn nobody_else_answers_for_localhost() {
-    // A machine without IPv6 has nobody who could.
-    let Ok(stranger) = TcpListener::bind("[::1]:0").await else { return };
+    // Without IPv6 no other process can listen on ::1.
+    let Ok(other_server) = TcpListener::bind("[::1]:0").await else { return };
     let mut options = options();
-    options.ports.metadata = stranger.local_addr().unwrap().port();
+    options.ports.metadata = other_server.local_addr().unwrap().port();
     let error = LocalAzure::start(options).await.unwrap_err();
-    assert_eq!(error.to_string(), format!("cannot listen on {}", stranger.local_addr().unwrap()));
+    assert_eq!(error.to_string(), format!("cannot listen on {}", other_server.local_addr().unwrap()));
 }
 
 #[tokio::test]
@@ -85,8 +85,8 @@ async fn a_dropped_cloud_stops_too() {
 #[tokio::test]
 async fn clients_that_do_not_know_the_authority_refuse_it() {
     let azure = start().await;
-    let stranger = Authority::generate().unwrap();
-    assert!(Ask::get(azure.keys_url()).trusting(stranger.pem()).send().await.is_err());
+    let other_authority = Authority::generate().unwrap();
+    assert!(Ask::get(azure.keys_url()).trusting(other_authority.pem()).send().await.is_err());
     // Every name under which a client may reach the endpoint is in the certificate.
     for name in ["localhost", "127.0.0.1", "[::1]"] {
         let url = azure.keys_url().replace("localhost", name);

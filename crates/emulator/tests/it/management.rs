@@ -135,8 +135,8 @@ async fn a_token_must_be_signed_here_meant_for_this_service_and_alive() {
     let reply = plain.clone().send().await.unwrap();
     assert_eq!(code(&reply), refused(401, "AuthenticationFailed"));
     assert!(reply.headers["www-authenticate"].to_str().unwrap().contains("authorization_uri="));
-    let stranger = start().await;
-    let forged = stranger.mint(&Draft::of_user(stranger.administrator(), MANAGEMENT)).unwrap();
+    let other_cloud = start().await;
+    let forged = other_cloud.mint(&Draft::of_user(other_cloud.administrator(), MANAGEMENT)).unwrap();
     let reply =
         plain.header("authorization", format!("Bearer {}", forged.expose_secret())).send().await.unwrap();
     assert_eq!(code(&reply), refused(401, "InvalidAuthenticationToken"));
@@ -206,7 +206,7 @@ async fn what_is_not_there_is_named() {
             administrators(&azure, "").replace(SERVERS, "?api-version=2030-01-01"),
             refused(400, "NoRegisteredProviderFound"),
         ),
-        (administrators(&azure, "/nobody"), refused(404, "ResourceNotFound")),
+        (administrators(&azure, "/unknown"), refused(404, "ResourceNotFound")),
         ("/nowhere".to_owned(), refused(404, "NotFound")),
     ] {
         assert_eq!(code(&ask(&azure, "GET", &path, Value::Null).await), expected, "{path}");
@@ -350,7 +350,7 @@ async fn graph_finds_selects_and_pages() {
         ("$filter=displayName eq 'myVm'".to_owned(), vec!["myVm"]),
         ("$filter=startswith(displayName,'my')".to_owned(), vec!["myApp", "myVm", "myIdentity"]),
         (format!("$filter=servicePrincipalNames/any(c:c eq '{}')", vm.client_id()), vec!["myVm"]),
-        ("$filter=displayName eq 'nobody'".to_owned(), vec![]),
+        ("$filter=displayName eq 'unknown'".to_owned(), vec![]),
     ] {
         let query = encode(&query).replace("%24filter%3D", "$filter=");
         let found = graph(&azure, &format!("/v1.0/servicePrincipals?{query}")).await.json();
@@ -387,7 +387,7 @@ async fn graph_finds_selects_and_pages() {
         ("/v1.0/servicePrincipals?$filter=displayName%20ne%20'x'", refused(400, "Request_UnsupportedQuery")),
         ("/v1.0/servicePrincipals?$top=many", refused(400, "Request_UnsupportedQuery")),
         ("/v1.0/robots", refused(400, "BadRequest")),
-        ("/v1.0/groups/nobody", refused(404, "Request_ResourceNotFound")),
+        ("/v1.0/groups/unknown", refused(404, "Request_ResourceNotFound")),
         ("/v1.0/servicePrincipals(appId='x')", refused(404, "Request_ResourceNotFound")),
     ] {
         assert_eq!(code(&graph(&azure, path).await), expected, "{path}");

@@ -72,7 +72,7 @@ impl Bench {
         self.script.asked.load(Ordering::SeqCst)
     }
 
-    /// Lets a flight that was started in the background take off and land.
+    /// Lets a request that was started in the background run to its end.
     async fn settle(&self) {
         for _ in 0..20 {
             tokio::task::yield_now().await;
@@ -159,7 +159,7 @@ async fn a_refresh_comes_when_it_is_due_and_at_most_a_minute_earlier() {
     }
 }
 
-/// Invariant 7: a failed refresh never invalidates a token that still lives.
+/// Invariant 7: a failed refresh never invalidates a token that is still valid.
 #[tokio::test(start_paused = true)]
 async fn a_failed_refresh_keeps_the_old_token_and_backs_off_doubling() {
     let lines = std::iter::once(token("old", 24 * HOUR)).chain((0..7).map(|_| refusal()));
@@ -326,7 +326,7 @@ async fn too_many_resources_are_refused() {
 async fn a_cached_read_needs_no_waiting_and_no_lock() {
     let bench = bench([token("a", HOUR)]);
     bench.text().await;
-    // Whoever holds the lock of the flight does not hold up readers.
+    // Holding the lock of the request does not block readers.
     let slot = bench.cache.slot(&bench.resource).unwrap();
     let _held = slot.flight.lock().unwrap();
     assert!(bench.cache.token(&bench.resource).now_or_never().unwrap().is_ok());

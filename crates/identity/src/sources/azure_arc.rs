@@ -27,7 +27,7 @@ const NAME: SourceName = SourceName::AzureArc;
 /// The agent of Azure Arc (Microsoft: azure-arc/servers/managed-identity-authentication).
 ///
 /// It answers the first request with 401 and the path of a file that only privileged users can read; the second request
-/// carries that file's content. The path comes from whoever listens on the port, so it is checked before anything is read:
+/// carries that file's content. The path comes from the process that listens on the port, so it is checked before a read:
 /// only a `.key` file of at most 4096 bytes that lies, with every link resolved, in the agent's own folder.
 #[derive(Debug)]
 pub(super) struct AzureArc {

@@ -24,9 +24,9 @@ pub(super) struct BuildService {
 /// What the two services answer with.
 #[derive(Deserialize)]
 struct Issued {
-    /// GitHub Actions.
+    /// The token in the response of GitHub Actions.
     value: Option<Zeroizing<String>>,
-    /// Azure Pipelines.
+    /// The token in the response of Azure Pipelines.
     #[serde(rename = "oidcToken")]
     oidc_token: Option<Zeroizing<String>>,
 }

@@ -32,7 +32,7 @@ impl fmt::Debug for CommandLine {
 /// A program that prints a token: `az`, `azd`, or one that the user names.
 ///
 /// The first two run in a folder of the system's, so that a program of that name in the current folder is not run. Where
-/// they were inferred, their failures mean that they do not apply here: nobody said that somebody is signed in.
+/// they were inferred, their failures mean that they do not apply here: a user need not be signed in.
 #[derive(Debug)]
 pub(super) struct Cli {
     setup: Setup,
@@ -137,10 +137,10 @@ impl Cli {
         let error = |message| TokenError::new(TokenErrorKind::Refused { status: 0 }, message).at(self.name);
         match (self.name, signed_out) {
             (SourceName::AzureCli, true) => {
-                error(format!("nobody is signed in to {program}")).with_hint("Sign in: az login")
+                error(format!("no user is signed in to {program}")).with_hint("Sign in: az login")
             }
             (SourceName::AzureDeveloperCli, true) => {
-                error(format!("nobody is signed in to {program}")).with_hint("Sign in: azd auth login")
+                error(format!("no user is signed in to {program}")).with_hint("Sign in: azd auth login")
             }
             _ => {
                 let code =

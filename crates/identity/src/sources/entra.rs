@@ -15,7 +15,7 @@ use pgentra_system::http::Request;
 pub(crate) struct Authority(String);
 
 impl Authority {
-    /// Plain http is accepted for this machine alone: an assertion or a secret goes there.
+    /// Plain http is accepted for loopback only, because the request contains an assertion or a secret.
     pub(crate) fn parse(text: &str, from: &str) -> Result<Self, ConfigError> {
         let refuse =
             |why: &str| ConfigError::new(format!("{from} is not the address of an authority: {why}"));
@@ -55,11 +55,10 @@ pub(super) struct Exchange<'a> {
     pub(super) through: Option<&'a Detour>,
 }
 
-/// How the application proves that it is itself.
+/// The credential of the application.
 pub(super) enum Proof<'a> {
     /// A signed assertion (RFC 7523).
     Assertion(&'a str),
-    /// A secret.
     Secret(&'a str),
 }
 

@@ -145,7 +145,8 @@ impl Imds {
                 Err(error) if has_io_kind(&error, ErrorKind::TimedOut) => ("does not answer", true),
                 Err(error) if error.kind() == HttpErrorKind::Timeout => ("does not answer", true),
                 Err(error) if error.kind() == HttpErrorKind::Protocol => ("does not speak HTTP", false),
-                // Something at the address says no. A network that is unreachable has no such address.
+                // A refused connection: the address exists, so the service may be starting. Other errors, such as an
+                // unreachable network: the address does not exist here.
                 Err(error) => ("cannot be reached", has_io_kind(&error, ErrorKind::ConnectionRefused)),
             };
             let absent = || Ok(Some(Reason::new(format!("the metadata service at {HOST} {why}"))));
@@ -153,7 +154,7 @@ impl Imds {
                 return absent();
             }
             if !*is_patient.get_or_insert_with(|| self.is_alone()) {
-                // Nothing has said no: a busy machine may need another second.
+                // A timeout is not a refusal: a busy machine may need another second.
                 match why == "does not answer" && tries < PROBE_TRIES {
                     true => continue,
                     false => return absent(),
@@ -166,7 +167,8 @@ impl Imds {
             if why != "does not answer" {
                 tokio::time::sleep(REFUSED_WAIT).await;
             }
-            // All that is left: a service that needs three seconds for each answer is found by no number of short tries.
+            // The next try gets all of the time that is left: a service that needs three seconds for each response
+            // fails every short try.
             limit = ends.saturating_duration_since(Instant::now());
             if limit < REFUSED_WAIT {
                 return absent();

@@ -1,4 +1,4 @@
-//! The sources, one file each. They keep no token; what they know of the machine comes through the `System`.
+//! The sources, one file each. They cache no token and reach the machine only through [`System`].
 
 mod app_service;
 mod azure_arc;
@@ -23,11 +23,10 @@ pub(crate) use self::entra::Authority;
 use crate::{ConfigError, Selector, SourceName, TokenError, TokenSource};
 use pgentra_system::System;
 
-/// What a source is made from.
+/// Settings that a source is built from.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) system: System,
-    /// Which identity is meant.
     pub(crate) selector: Selector,
     /// Did the program name the source? Then its absence is a failure, not a reason to ask another.
     pub(crate) named: bool,
@@ -147,7 +146,7 @@ fn alternative(name: SourceName) -> &'static str {
             "The identity is fixed in the cluster's application manifest: name none."
         }
         SourceName::AzureArc => "Name none for the server's own identity, or a resource id.",
-        _ => "Its identity is whoever is signed in there: name none.",
+        _ => "Its identity is the user who is signed in there: name none.",
     }
 }
 

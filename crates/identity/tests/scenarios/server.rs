@@ -15,7 +15,7 @@ pub(crate) struct Server {
     address: SocketAddr,
     metadata: SocketAddr,
     state: Arc<State>,
-    /// Bound and not listening: whoever connects is refused, and nobody else can take the port.
+    /// Bound and not listening: a connection is refused, and another process cannot take the port.
     _closed: TcpSocket,
     /// The same port of 127.0.0.1, where the server listens elsewhere.
     _twin: Option<TcpSocket>,
@@ -77,7 +77,7 @@ impl Server {
 }
 
 /// Listens on a free port. For another address than 127.0.0.1 the same port is taken there too, without listening, so that
-/// no stranger answers for `localhost`.
+/// no other process answers for `localhost`.
 async fn listen(address: &str) -> (TcpListener, Option<TcpSocket>) {
     let mut tries = 0;
     loop {

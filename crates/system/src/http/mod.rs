@@ -76,12 +76,12 @@ impl HttpClient {
         Ok(self)
     }
 
-    /// Gets a document.
+    /// Sends a GET request and reads the whole response, as [`HttpClient::send`] does.
     pub async fn get(&self, url: &str) -> Result<Response, HttpError> {
         self.send(Request::get(url)?).await
     }
 
-    /// Posts a form.
+    /// Sends a POST request with an `application/x-www-form-urlencoded` body, as [`HttpClient::send`] does.
     pub async fn post(&self, url: &str, form: &[(&str, &str)]) -> Result<Response, HttpError> {
         self.send(Request::post(url)?.form(form)).await
     }
@@ -131,8 +131,8 @@ impl HttpClient {
             }
             Ok(Response::new(head, read.into_bytes(), (endpoint, secrets)))
         };
-        // The connection is driven here, not in a task: dropping this future closes the socket. A connection that ends
-        // has handed over what it had; the answer's own future then says whether that was enough.
+        // The connection is polled here, not in a task: dropping this future closes the socket. When the connection
+        // ends, `answer` already has every byte, and fails by itself if the response is incomplete.
         let drive = async {
             let _ended = connection.await;
             std::future::pending::<Infallible>().await

@@ -87,10 +87,10 @@ impl Proxy {
         if let Some(value) = &self.authorization {
             connect.headers_mut().insert(PROXY_AUTHORIZATION, value.clone());
         }
-        // The connection lives until the tunnel is handed over; it ends by itself when the answer is no tunnel.
+        // The connection ends when the upgraded stream is taken, or when the proxy refuses the tunnel.
         let (answer, ended) = futures_util::future::join(
             async {
-                // Taken in, so that it is gone when this ends: the connection lives as long as its sender.
+                // Moved into this block, so that it is dropped at the end: hyper closes the connection with its sender.
                 let mut sender = sender;
                 let answer = sender.send_request(connect).await.map_err(broken)?;
                 let status = answer.status();

@@ -36,7 +36,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A GET request.
+    /// A GET request. Fails on a URL that does not parse.
     pub fn get(url: &str) -> Result<Self, HttpError> {
         Self::new(Method::GET, url)
     }
@@ -46,22 +46,22 @@ impl Request {
         Self::new(Method::POST, url)
     }
 
-    /// A PUT request.
+    /// A PUT request with an empty body. Fails on a URL that does not parse.
     pub fn put(url: &str) -> Result<Self, HttpError> {
         Self::new(Method::PUT, url)
     }
 
-    /// A PATCH request.
+    /// A PATCH request with an empty body. Fails on a URL that does not parse.
     pub fn patch(url: &str) -> Result<Self, HttpError> {
         Self::new(Method::PATCH, url)
     }
 
-    /// A DELETE request.
+    /// A DELETE request. Fails on a URL that does not parse.
     pub fn delete(url: &str) -> Result<Self, HttpError> {
         Self::new(Method::DELETE, url)
     }
 
-    /// Sends this JSON text.
+    /// Sets the body to this JSON text and `Content-Type` to `application/json`.
     pub fn json(mut self, text: String) -> Self {
         self.body = Bytes::from(text);
         self.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -86,7 +86,7 @@ impl Request {
         Ok(self)
     }
 
-    /// Adds a header.
+    /// Adds a header. Fails on a value that HTTP does not allow.
     pub fn header(mut self, name: &'static str, value: &str) -> Result<Self, HttpError> {
         let value = HeaderValue::from_str(value)
             .map_err(|_| HttpError::unusable(format!("the value of the header {name} cannot be sent")))?;
@@ -176,7 +176,7 @@ impl Request {
             self.headers.insert(HOST, host);
         }
         if self.method == Method::POST && hyper::body::Body::size_hint(message.body()).exact() == Some(0) {
-            // hyper leaves it out; servers answer a POST without any length with 411.
+            // hyper omits `Content-Length: 0`; servers answer a POST without a length with 411.
             self.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         *message.headers_mut() = self.headers;
@@ -222,7 +222,7 @@ impl fmt::Debug for Request {
     }
 }
 
-/// In a place that is large enough from the start: one that grows leaves copies of a secret behind.
+/// Allocates the full length at once: a `String` that grows leaves copies of a secret in freed memory.
 fn encode(pairs: &[(&str, &str)]) -> String {
     // Each byte becomes three at most; "=" and "&" come to each pair.
     let room = pairs.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();

@@ -16,7 +16,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// The HTTP status.
+    /// The HTTP status code, such as 200.
     pub fn status(&self) -> u16 {
         self.status
     }
@@ -47,7 +47,7 @@ impl Response {
         endpoint.as_ref().and_then(http::Uri::host).is_some_and(super::dial::is_loopback)
     }
 
-    /// The body.
+    /// The body, whatever the status is.
     pub fn body(&self) -> &[u8] {
         &self.body
     }

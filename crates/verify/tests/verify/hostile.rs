@@ -1,4 +1,4 @@
-//! Every row of `hostile.json` is a token somebody might send, with what must become of it.
+//! Every row of `hostile.json` is a token that an attacker might send, with the expected rejection.
 
 use std::error::Error as _;
 
@@ -25,7 +25,7 @@ struct Row {
     raw_claim: Option<(String, String)>,
     /// Members added behind the last claim.
     append_claims: Option<String>,
-    /// The stranger's public key goes into the header under this name.
+    /// The public key that the tenant does not publish goes into the header under this name.
     embed: Option<String>,
     /// Who signs, and how. Default: the tenant.
     sign: Option<String>,
@@ -99,7 +99,7 @@ impl Row {
         };
         let token = match self.sign.as_deref() {
             None => TENANT_KEY.token(&header, &payload),
-            Some("stranger") => STRANGER.token(&header, &payload),
+            Some("unpublished") => STRANGER.token(&header, &payload),
             Some("hmac-pem") => hmac_token(&header, &payload, TENANT_KEY.public_pem().as_bytes()),
             Some("hmac-der") => hmac_token(&header, &payload, &TENANT_KEY.public_der()),
             Some("nothing") => with_signature(""),

@@ -152,7 +152,7 @@ async fn clients_who_hang_up_cannot_stop_a_rollover() {
     let (verifier, script) = verifier([keys(&[&TENANT_KEY]), keys(&[&STRANGER])]);
     verifier.verify(&token(&TENANT_KEY), now()).await.unwrap();
     let later = now() + DEFAULT_REFETCH_INTERVAL;
-    // Polled once, then dropped: the fetch has begun and nobody waits for it.
+    // Polled once, then dropped: the fetch has begun and no caller waits for it.
     assert!(verifier.verify(&token(&STRANGER), later).now_or_never().is_none());
     verifier.verify(&token(&STRANGER), later).await.unwrap();
     assert_eq!(script.fetches(), 2);

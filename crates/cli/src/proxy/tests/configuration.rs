@@ -263,7 +263,7 @@ there are 13 problems with the configuration
   target 1 drain_timeout: holds for the whole process: give it as a flag
   target 1 max_connections: takes a number from 1 to 1000000, not `many`
   target 3 a parameter: is no key
-  target 2: sslmode=require would give the access token to a server that nobody verified
+  target 2: sslmode=require would give the access token to an unverified server
     hint: leave sslmode out of the connection string; for a server with a private authority name its \
              certificate with sslrootcert=FILE"
     );

@@ -20,7 +20,7 @@ enum Term {
 pub(super) struct Filter(Vec<Term>);
 
 impl Filter {
-    /// Reads the text of `$filter`; `None` if it is nothing that is understood here.
+    /// Reads the text of `$filter`; `None` if the expression is not supported.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut rest = text.trim();
         let mut terms = Vec::new();
@@ -85,7 +85,6 @@ fn term(text: &str) -> Option<(Term, &str)> {
     }
 }
 
-/// A member's name.
 fn name(text: &str) -> Option<(String, &str)> {
     let end = text.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
