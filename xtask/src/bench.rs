@@ -1,4 +1,4 @@
-//! Side by side with peers: builds both sides and runs them in one go.
+//! Builds pgentra and its peers and runs a benchmark of both.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -22,7 +22,7 @@ pub(crate) fn run(root: &Path, name: &str, arguments: &[String]) -> Result<()> {
     )?;
     let mut command = Command::new(root.join("bench/target/release").join(name));
     command.arg(root.join("target/release/pgentra")).args(arguments).current_dir(root);
-    // The Python SDK takes part where the end-to-end tests have installed it.
+    // The Python SDK takes part if the end-to-end tests have installed it.
     let python = root.join("target/e2e-clients/venv/bin/python");
     if python.is_file() {
         command.env("PGENTRA_BENCH_PYTHON", python);
