@@ -61,7 +61,7 @@ impl Gateway {
                 return;
             }
             Err(LoginError::Unanswered(error)) => {
-                tracing::debug!(%address, %error, "a connection was closed without an answer, as its first packet is none");
+                tracing::debug!(%address, %error, "a connection was closed without an answer: its first packet is not of the protocol");
                 return client.close().await;
             }
             Err(LoginError::Disconnected(error)) => {
