@@ -98,7 +98,7 @@ impl AuthProxy {
             Passed::WithAnother => Cancelled::WithAnother,
             Passed::Alone(Ok(())) => Cancelled::PassedOn,
             Passed::Alone(Err(error)) => {
-                tracing::warn!(%error, "a cancel request could not be passed on");
+                tracing::warn!(%error, "a cancel request could not be forwarded");
                 Cancelled::Failed
             }
         });

@@ -192,7 +192,7 @@ END
 $$;
 
 -- What Resource Manager does when an administrator is removed: the role that it made goes. One that owns something cannot
--- go; it stays for the other administrators to deal with, and nobody signs in as it any more.
+-- go; it stays for the other administrators to deal with, and it can no longer sign in.
 CREATE OR REPLACE FUNCTION pgentra.remove_administrator(objectid text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -1,4 +1,4 @@
-//! Room is for clients that are there and have authenticated.
+//! Limits on connections: clients that are not authenticated cannot keep others out.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::fixture::{Stage, one, run};
 use crate::raw::Raw;
 use crate::start_up::start;
 
-/// Long enough for a machine that has other things to do.
+/// Long enough for a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -17,7 +17,8 @@ async fn soon<T>(about: &str, it: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, it).await.unwrap_or_else(|_| panic!("{about}: not within {DEADLINE:?}"))
 }
 
-/// Clients that say nothing, and such that stop in the TLS handshake, give way to one with a token.
+/// Silent clients, and clients that stop in the TLS handshake, are closed to make room for one with
+/// a token.
 #[test]
 fn clients_that_come_to_a_halt_give_way() {
     run(async {
@@ -43,7 +44,7 @@ fn clients_that_come_to_a_halt_give_way() {
     });
 }
 
-/// A place among the sessions is for a client that has authenticated, with a token or with a password.
+/// Only a client that has authenticated takes a session permit, with a token or with a password.
 #[test]
 fn a_client_that_does_not_say_its_password_takes_no_place() {
     run(async {
@@ -59,7 +60,7 @@ fn a_client_that_does_not_say_its_password_takes_no_place() {
     });
 }
 
-/// Its first packet has its own limit, and so has each answer to the server behind.
+/// The first packet has its own time limit, and so has each answer to the server.
 #[test]
 fn a_client_that_halts_at_its_password_is_told_so() {
     run(async {
