@@ -1,4 +1,4 @@
-//! What a person typed. Nothing here touches the world; `sign_in` and the commands resolve it.
+//! The command line. Parsing has no side effects; `sign_in` and the commands resolve the values.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +17,8 @@ pub(crate) use crate::proxy::Proxy;
 use crate::quantity;
 use crate::role::Role;
 
-/// A metadata service that restarts is back within 70 seconds (Microsoft: how-to-use-vm-token); and a few more.
+/// A metadata service that restarts is back within 70 seconds (Microsoft: how-to-use-vm-token); a
+/// few seconds more.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(80);
 /// The range of `--token-timeout`, in seconds.
 pub(crate) const TOKEN_TIMEOUTS: std::ops::RangeInclusive<u64> = 1..=3600;
@@ -58,10 +59,11 @@ fn with_short_help(command: clap::Command) -> clap::Command {
     names.into_iter().fold(command, |command, name| command.mut_subcommand(name, with_short_help))
 }
 
-/// The commands.
+/// The commands of `pgentra`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Play the article "Connect with Managed Identity to Azure Database for PostgreSQL", start to end, on this machine.
+    /// Run the article "Connect with Managed Identity to Azure Database for PostgreSQL" from start
+    /// to end on this machine.
     #[command(after_help = "Example: pgentra quickstart --flavour single")]
     Quickstart(Quickstart),
     /// Print an access token for Azure Database for PostgreSQL.
@@ -69,16 +71,16 @@ pub(crate) enum Command {
         after_help = "Example: PGPASSWORD=$(pgentra token) psql 'host=my.postgres.database.azure.com user=my-app sslmode=verify-full'"
     )]
     Token(Token),
-    /// Say which identity this is, what its token says of itself, and which role names fit it.
+    /// Show the identity, the claims of its token, and the role names that match it.
     #[command(after_help = "Example: pgentra whoami --client-id 00000000-1111-2222-3333-444444444444")]
     Whoami(Whoami),
-    /// Run SQL, signed in; no PostgreSQL client needed.
+    /// Run SQL with an Entra token; needs no PostgreSQL client.
     #[command(
         after_help = "Without -c and -f the SQL is read from standard input. Each -c and each file is a transaction of its own.\n\n\
                       Example: pgentra query -h my.postgres.database.azure.com -U my-app -d postgres -c 'SELECT version()'"
     )]
     Query(Query),
-    /// Run the installed psql, signed in.
+    /// Run the installed psql with an Entra token.
     #[command(
         override_usage = "pgentra psql [OPTIONS] [PSQL OPTIONS] [DBNAME|CONNINFO [USERNAME]] [-- PSQL OPTIONS]",
         after_help = "Every option that is not listed here is psql's own, and so is everything behind --. -v NAME=VALUE is psql's, \
@@ -87,36 +89,39 @@ pub(crate) enum Command {
                       Example: pgentra psql -h my.postgres.database.azure.com -U my-app -d postgres -At -c 'SELECT version()'"
     )]
     Psql(Psql),
-    /// Run any libpq program, signed in: PGHOST, PGUSER, PGPASSWORD and the rest are set for it alone.
+    /// Run any libpq program with an Entra token: pgentra sets PGHOST, PGUSER, PGPASSWORD and the
+    /// rest for it alone.
     #[command(
         after_help = "The token is handed over once, as PGPASSWORD: the program cannot connect again after its end. For programs that \
                       do so use `pgentra proxy`.\n\n\
                       Example: pgentra exec -h my.postgres.database.azure.com -U my-app -d app -- pg_dump --schema-only"
     )]
     Exec(Exec),
-    /// Find what is broken between here and the server, and say what to do about it.
+    /// Find what prevents a sign-in to the server, and how to fix it.
     #[command(
         after_help = "Example: pgentra doctor -h my.postgres.database.azure.com -U my-app -d app\n         \
                       pgentra doctor --redact -o json > for-the-ticket.json"
     )]
     Doctor(Doctor),
-    /// Let any program connect without a password: clients come in here and are signed in at the server.
+    /// Accept connections without a password and sign them in to the server with an Entra token.
     #[command(after_help = "Example: pgentra proxy --listen 6432 my.postgres.database.azure.com\n         \
                       psql 'host=127.0.0.1 port=6432 user=my-app dbname=app'")]
     Proxy(Proxy),
-    /// Let a virtual machine sign in to a database: identity on the machine, role in the database. Shows the plan, asks once.
+    /// Let a virtual machine sign in to a database: identity on the machine, role in the database.
+    /// Shows the plan and asks once.
     #[command(
         after_help = "Example: pgentra grant myVm -g myResourceGroup --server my-server --role my-app -U dba@example.com",
         mut_arg("dbname", |arg| arg.help("Not needed: Entra roles are read and changed in the database postgres"))
     )]
     Grant(Grant),
-    /// Identities of virtual machines, who is in the tenant, Entra administrators of servers.
+    /// Manage identities of virtual machines and Entra administrators of servers, and search the
+    /// tenant.
     #[command(subcommand, after_help = "Example: pgentra identity assign --vm myVm -g myResourceGroup")]
     Identity(IdentityCommand),
-    /// Roles that are mapped to Entra principals, and what they may do.
+    /// Manage roles that are mapped to Entra principals, and their privileges.
     #[command(subcommand, after_help = "Example: pgentra role plan -f roles.toml -d app")]
     Role(Role),
-    /// A local Azure: metadata service, Entra, and a PostgreSQL that checks tokens.
+    /// Run a local Azure: metadata service, Entra, and a PostgreSQL that checks tokens.
     #[command(subcommand, after_help = "Example: pgentra local up --flavour flexible")]
     Local(Local),
     /// Print a completion script for a shell.
@@ -124,7 +129,7 @@ pub(crate) enum Command {
         after_help = "Example: mkdir -p ~/.local/share/bash-completion/completions\n         pgentra completions bash > ~/.local/share/bash-completion/completions/pgentra"
     )]
     Completions {
-        /// The shell.
+        /// Shell for which the script is printed.
         shell: clap_complete::Shell,
     },
     /// Print a manual page in roff, or write all of them into a folder.
@@ -135,7 +140,7 @@ pub(crate) enum Command {
         /// The command, such as local up. Default: pgentra itself.
         #[arg(value_name = "COMMAND", conflicts_with = "dir")]
         command: Vec<String>,
-        /// Write the page of every command into this folder, which is made.
+        /// Write the page of every command into this folder, which is created.
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
@@ -153,7 +158,7 @@ pub(crate) struct Quickstart {
 /// Arguments of `pgentra token`.
 #[derive(Debug, Args)]
 pub(crate) struct Token {
-    /// Print the token's header and claims, as it states them and not verified, instead of the token.
+    /// Print the token's header and claims instead of the token; they are not verified.
     #[arg(long)]
     pub(crate) decode: bool,
     #[command(flatten)]
@@ -187,10 +192,12 @@ pub(crate) struct Query {
 /// Arguments of `pgentra doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
-    /// Mask names of hosts, roles and databases, addresses and ids: the same one always by the same mask.
+    /// Mask names of hosts, roles and databases, addresses and ids; each value always gets the same
+    /// mask.
     #[arg(long)]
     pub(crate) redact: bool,
-    /// Explain a finding, such as role-not-mapped, instead of looking for any; without a name, list them.
+    /// Explain a finding, such as role-not-mapped, instead of running the checks; without a name,
+    /// list all findings.
     #[arg(long, value_name = "FINDING", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["redact", "output"])]
     pub(crate) explain: Option<String>,
     #[command(flatten)]
@@ -231,10 +238,10 @@ pub(crate) enum Local {
     /// Start the local cloud; it runs until Ctrl-C or `pgentra local down`.
     #[command(after_help = "Example: pgentra local up --flavour single --detach")]
     Up(LocalUp),
-    /// Stop the local cloud and remove everything it made.
+    /// Stop the local cloud and remove all of its files.
     #[command(after_help = "Example: pgentra local down")]
     Down(LocalName),
-    /// Say whether the local cloud runs, its addresses and identities.
+    /// Show whether the local cloud runs, its addresses and its identities.
     #[command(after_help = "Example: pgentra local status -o json")]
     Status(LocalStatus),
     /// Print the environment with which Azure SDKs, libpq and pgentra use the local cloud.
@@ -242,12 +249,12 @@ pub(crate) enum Local {
         after_help = "Example: eval \"$(pgentra local env)\" && pgentra query -c 'SELECT current_user'"
     )]
     Env(LocalEnv),
-    /// Move the clock of the local cloud ahead, so that tokens end without anybody waiting.
+    /// Advance the clock of the local cloud, so that tokens expire at once.
     #[command(after_help = "Example: pgentra local clock --advance 25h")]
     Clock(LocalClock),
 }
 
-/// The local cloud whose name nobody gives.
+/// The name of the local cloud if none is given.
 pub(crate) const DEFAULT_NAME: &str = "default";
 
 /// Arguments of `pgentra local up`.
@@ -257,7 +264,7 @@ pub(crate) struct LocalUp {
     pub(crate) name: LocalName,
     #[command(flatten)]
     pub(crate) database: LocalDatabase,
-    /// Port of PostgreSQL, as clients see it; 0 takes any free one.
+    /// Port of PostgreSQL for clients; 0 takes any free one.
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     pub(crate) port: u16,
     /// Port of the metadata service (plain HTTP, as on a VM); 0 takes any free one.
@@ -265,20 +272,22 @@ pub(crate) struct LocalUp {
     pub(crate) metadata_port: u16,
     #[command(flatten)]
     pub(crate) fixed: FixedPlaces,
-    /// Return when it is ready and leave it running.
+    /// Start the cloud in the background and return when it is ready.
     #[arg(long)]
     pub(crate) detach: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }
 
-/// What can only be had at its own place on the machine, which takes privileges.
+/// Services at fixed addresses or paths of the machine, which need privileges.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct FixedPlaces {
-    /// Also answer at 169.254.169.254:80. The address must be on the loopback interface, which takes root or a network namespace.
+    /// Also listen on 169.254.169.254:80. The address must be on the loopback interface, which
+    /// takes root or a network namespace.
     #[arg(long)]
     pub(crate) link_local: bool,
-    /// Also be the agent of an Azure Arc server. Its folder /var/opt/azcmagent must not be there yet; to make it takes root.
+    /// Also emulate the agent of an Azure Arc server. Its folder /var/opt/azcmagent must not exist
+    /// yet; creating it takes root.
     #[arg(long)]
     pub(crate) arc: bool,
 }
@@ -297,13 +306,13 @@ pub(crate) struct LocalStatus {
 pub(crate) struct LocalEnv {
     #[command(flatten)]
     pub(crate) name: LocalName,
-    /// The Azure host to imitate: decides which variables are set.
+    /// The Azure host to imitate; it determines which variables are set.
     #[arg(long, value_enum, default_value_t = Host::Vm, ignore_case = true)]
     pub(crate) host: Host,
-    /// The language to print in: that of a shell, or that of a file of variables. Default: that of SHELL, else sh.
+    /// Output format: a shell, or a file of variables. Default: the shell in SHELL, else sh.
     #[arg(long, value_enum, value_name = "SHELL", ignore_case = true)]
     pub(crate) shell: Option<Shell>,
-    /// Print what takes all variables of a local cloud away again. None has to run.
+    /// Print commands that unset all variables of a local cloud. Works without a running one.
     #[arg(long, conflicts_with_all = ["host", "output"])]
     pub(crate) unset: bool,
     #[command(flatten)]
@@ -315,17 +324,18 @@ pub(crate) struct LocalEnv {
 pub(crate) struct LocalClock {
     #[command(flatten)]
     pub(crate) name: LocalName,
-    /// How far: 90s, 10m, 25h, 3d. Without it the time in the local cloud is only told.
+    /// Time to advance: 90s, 10m, 25h, 3d. Without it the command shows the local cloud's time.
     #[arg(long, value_name = "TIME", value_parser = how_far, allow_negative_numbers = true)]
     pub(crate) advance: Option<Duration>,
     #[command(flatten)]
     pub(crate) output: Output,
 }
 
-/// Which of several local clouds.
+/// Selects one of several local clouds.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LocalName {
-    /// Name of the local cloud, where several run at once. Default: PGENTRA_LOCAL, which `local env` sets, else default.
+    /// Name of the local cloud, if several run at once. Default: PGENTRA_LOCAL, which `local env`
+    /// sets, else default.
     #[arg(long, default_value = "", hide_default_value = true, value_parser = local_name_or_none)]
     pub(crate) name: String,
 }
@@ -333,7 +343,8 @@ pub(crate) struct LocalName {
 /// The PostgreSQL of a local cloud.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LocalDatabase {
-    /// Which Azure product to behave as: flexible (Flexible Server) or single (Single Server, as in the article).
+    /// Azure product to imitate: flexible (Flexible Server) or single (Single Server, as in the
+    /// article).
     #[arg(long, default_value = "flexible", value_name = "FLAVOUR", value_parser = flavour(), ignore_case = true)]
     pub(crate) flavour: Flavour,
     /// Use the PostgreSQL installed in this folder instead of the embedded one.
@@ -372,7 +383,7 @@ pub(crate) enum Host {
     Admin,
 }
 
-/// Which identity, and which tokens.
+/// Selects the identity and its tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Args)]
 #[command(next_help_heading = "Identity")]
 pub(crate) struct Identity {
@@ -385,12 +396,13 @@ pub(crate) struct Identity {
     /// Resource Manager id of a user-assigned identity.
     #[arg(long, value_name = "ID", group = "selector")]
     pub(crate) resource_id: Option<String>,
-    /// Where the token comes from, instead of finding out: imds, app-service, app-service-2017, azure-arc, service-fabric,
-    /// cloud-shell, azure-ml, workload-identity, github-actions, azure-pipelines, client-secret, client-certificate,
-    /// azure-cli or azure-developer-cli.
+    /// Token source, instead of detecting it: imds, app-service, app-service-2017, azure-arc,
+    /// service-fabric, cloud-shell, azure-ml, workload-identity, github-actions, azure-pipelines,
+    /// client-secret, client-certificate, azure-cli or azure-developer-cli.
     #[arg(long, value_name = "NAME", value_parser = source)]
     pub(crate) source: Option<SourceName>,
-    /// A shell command that prints a token, or JSON as az does, as the source. It finds what the token is for in PGENTRA_RESOURCE.
+    /// Shell command that prints a token, or JSON as az does, to use as the source.
+    /// PGENTRA_RESOURCE holds the token's resource.
     #[arg(long, value_name = "CMD", conflicts_with_all = ["source", "selector"])]
     pub(crate) token_command: Option<String>,
     /// Entra tenant, a GUID or a domain name. Default: AZURE_TENANT_ID, where the source needs one.
@@ -399,7 +411,7 @@ pub(crate) struct Identity {
     /// The Azure cloud: public, usgov or china.
     #[arg(long, default_value = "public", value_name = "CLOUD", value_parser = cloud)]
     pub(crate) cloud: Cloud,
-    /// The resource (or scope) to ask a token for, instead of the cloud's PostgreSQL.
+    /// Resource (or scope) of the token, instead of the cloud's PostgreSQL.
     #[arg(long, value_name = "URI")]
     pub(crate) resource: Option<String>,
     /// Give up on a token after this time: 90s, 5m, or a bare number of seconds. A metadata service that restarts may need 70 s
@@ -408,7 +420,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// The same without a selector or a command, for one of them to be set.
+    /// The same without a selector or a command, so that one of them can be set.
     pub(crate) fn select(&mut self) -> &mut Self {
         (self.client_id, self.object_id, self.resource_id, self.token_command) = (None, None, None, None);
         self
@@ -431,11 +443,11 @@ impl Default for Identity {
     }
 }
 
-/// Which server, role and database: named as in psql.
+/// Server, role and database, named as in psql.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Connection {
-    /// A connection URI or a conninfo string, as psql takes it.
+    /// A connection URI or a conninfo string, as in psql.
     #[arg(value_name = "CONNINFO")]
     pub(crate) conninfo: Option<String>,
     #[command(flatten)]
@@ -460,21 +472,21 @@ pub(crate) struct Server {
     pub(crate) dbname: Option<String>,
 }
 
-/// How a result is printed.
+/// The format of a result.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Output {
-    /// Form of the result on stdout.
+    /// Output format on stdout.
     #[arg(short, long, value_enum, default_value_t = Format::Text, value_name = "FORMAT", ignore_case = true)]
     pub(crate) output: Format,
 }
 
-/// Forms of a result.
+/// Output formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// For programs: stable, one document.
+    /// JSON for programs: one document in a stable form.
     Json,
 }
 
@@ -482,7 +494,7 @@ fn flavour() -> impl TypedValueParser<Value = Flavour> {
     PossibleValuesParser::new(["flexible", "single"]).try_map(|text| text.parse::<Flavour>())
 }
 
-/// A time such as `25h` or `1h 30m`, forward, of a year at most.
+/// A duration such as `25h` or `1h 30m`, positive and at most a year.
 fn how_far(text: &str) -> Result<Duration, String> {
     quantity::time_within(text, 0..=FURTHEST.as_secs())
 }
@@ -491,7 +503,7 @@ fn token_timeout(text: &str) -> Result<Duration, String> {
     quantity::time_within(text, TOKEN_TIMEOUTS)
 }
 
-/// A token source by its name, in whatever case.
+/// A token source by its name, in any case.
 pub(crate) fn source(text: &str) -> Result<SourceName, String> {
     text.to_ascii_lowercase().parse().map_err(|_| {
         let names: Vec<_> = SourceName::ALL
@@ -503,7 +515,7 @@ pub(crate) fn source(text: &str) -> Result<SourceName, String> {
     })
 }
 
-/// An Azure cloud by its name, in whatever case.
+/// An Azure cloud by its name, in any case.
 pub(crate) fn cloud(text: &str) -> Result<Cloud, String> {
     text.to_ascii_lowercase().parse().map_err(|_| format!("is public, usgov or china, not `{text}`"))
 }
@@ -519,7 +531,8 @@ pub(crate) fn tenant(text: &str) -> Result<String, String> {
     }
 }
 
-/// A name that can be a folder: letters, digits, `-` and `_`, at most 32, so that socket paths stay short.
+/// A name that is valid as a folder: letters, digits, `-` and `_`, at most 32, so that socket paths
+/// stay short.
 pub(crate) fn local_name(text: &str) -> Result<String, String> {
     let fits = (1..=32).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');

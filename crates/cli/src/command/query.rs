@@ -15,8 +15,8 @@ use crate::table::table;
 use crate::text::Text;
 use crate::{output, sign_in};
 
-/// Runs each SQL text in its own implicit transaction, as `psql -c` does, and prints the results. What the server notices goes
-/// to stderr.
+/// Runs each SQL text in its own implicit transaction, as `psql -c` does, and prints the results.
+/// The server's notices go to stderr.
 pub(crate) async fn run(system: &System, arguments: Query) -> Outcome {
     let scripts = arguments.scripts.read(system).await?;
     let connector = sign_in::connector(system, &arguments.connection, &arguments.identity)?;
@@ -40,7 +40,7 @@ pub(crate) async fn run(system: &System, arguments: Query) -> Outcome {
     }
 }
 
-/// The results of one SQL text, a statement each.
+/// The results of one SQL text, one per statement.
 pub(crate) async fn results(session: &Session, sql: &str) -> Outcome<Vec<Statement>> {
     let sql = Sql { text: sql.to_owned(), file: None };
     messages(session, &sql.text).await.map_err(|error| refused(&error, &sql))
@@ -100,10 +100,11 @@ impl Statement {
     }
 }
 
-/// What the driver says where a server answers a simple query with the beginning of a COPY.
+/// The driver's error when a server answers a simple query with a COPY response.
 const COPY: &str = "unexpected message from server";
 
-/// A statement that the server refused: its own words, SQLSTATE, detail, hint, and the place in the SQL.
+/// The error for a refused statement: the server's message, SQLSTATE, detail, hint, and the
+/// position in the SQL.
 fn refused(error: &tokio_postgres::Error, sql: &Sql) -> Problem {
     let Some(refusal) = error.as_db_error() else {
         if error.to_string() == COPY {
@@ -117,7 +118,7 @@ fn refused(error: &tokio_postgres::Error, sql: &Sql) -> Problem {
             )
             .hint(format!("use psql, signed in: {again}"));
         }
-        // What is not the end of the connection is an answer that this command has no use for.
+        // If the connection is not closed, the answer is one that this command does not support.
         return match error.is_closed() {
             true => Problem::found(Blame::Network, Finding::ConnectionLost, error.to_string())
                 .hint("the connection broke; try again, or look at the server's log"),
@@ -160,21 +161,22 @@ fn refused(error: &tokio_postgres::Error, sql: &Sql) -> Problem {
     }
 }
 
-/// Whether some line begins with a command of psql's, such as `\connect`.
+/// Whether a line begins with a psql command, such as `\connect`.
 fn is_for_psql(sql: &str) -> bool {
     sql.lines().any(|line| line.trim_start().starts_with('\\'))
 }
 
-/// How much of a line of SQL is shown around a place in it.
+/// Characters of a line that are shown around the position of an error.
 const SHOWN: usize = 60;
 
-/// The line of the `position`th character, counted from 1, and a caret below that, as psql shows it.
+/// The line of the `position`th character, counted from 1, with a caret below the character, as
+/// psql shows it.
 fn pointed_at(sql: &str, position: usize) -> Option<String> {
     let before: String = sql.chars().take(position.checked_sub(1)?).collect();
     let number = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|char| *char != '\n').count();
     let line: Vec<char> = sql.split('\n').nth(number - 1)?.trim_end_matches('\r').chars().collect();
-    // A long line is cut so that the place is in the middle of what is left.
+    // A long line is cut so that the position is in the middle.
     let from = if line.len() > SHOWN { column.saturating_sub(SHOWN / 2).min(line.len() - SHOWN) } else { 0 };
     let to = (from + SHOWN).min(line.len());
     let part = |from: usize, to: usize| -> String {
@@ -187,7 +189,7 @@ fn pointed_at(sql: &str, position: usize) -> Option<String> {
     Some(format!("{head}{}{end}\n{caret}^", part(from, to)))
 }
 
-/// What the server says besides results, as psql prints it.
+/// Formats a notice of the server as psql prints it.
 fn notice_text(notice: &DbError) -> String {
     let mut text = format!("{}:  {}", quote::lines(notice.severity()), quote::lines(notice.message()));
     for (name, more) in [("DETAIL", notice.detail()), ("HINT", notice.hint())] {

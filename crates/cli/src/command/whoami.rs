@@ -1,4 +1,4 @@
-//! `pgentra whoami`: which identity is this, and what its token says of itself.
+//! `pgentra whoami`: the identity and the claims of its token.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ use crate::progress::waiting;
 use crate::text::{Text, bold, faint, text};
 use crate::{output, sign_in};
 
-/// Gets a token and prints whose it is.
+/// Gets a token and prints its identity.
 pub(crate) async fn run(system: &System, arguments: Whoami) -> Outcome {
     let (credential, resource) = sign_in::credential(system, &arguments.identity)?;
     let token = waiting("waiting for a token", credential.token(&resource)).await?;
@@ -24,11 +24,12 @@ pub(crate) async fn run(system: &System, arguments: Whoami) -> Outcome {
     }
 }
 
-/// What `pgentra whoami -o json` prints. Everything below `claims` is what the token says of itself, not verified.
+/// The document of `pgentra whoami -o json`. Everything below `claims` comes from the token and is
+/// not verified.
 #[derive(Serialize)]
 struct Found {
     source: String,
-    /// Every source in the order of detection, and what became of it.
+    /// Every source in the order of detection, with the decision about it.
     considered: Vec<Considered>,
     resource: String,
     /// Seconds since 1970.
@@ -44,7 +45,7 @@ struct Considered {
     /// `first`, `later` (if none before it applies) or `no`.
     asked: &'static str,
     reason: String,
-    /// The environment variables that decided.
+    /// The environment variables that led to the decision.
     variables: Vec<&'static str>,
 }
 
@@ -184,7 +185,7 @@ pub(crate) fn date(seconds: u64) -> String {
     date.map(|date| date.to_string()).unwrap_or_else(|| seconds.to_string())
 }
 
-/// A date and time, and how far away it is.
+/// A date and time, and the time until then.
 fn expiry(seconds: u64, now: SystemTime) -> String {
     let date = date(seconds);
     let left = seconds.saturating_sub(unix(now));

@@ -1,4 +1,4 @@
-//! The variables that make a program believe it runs on a host of some kind.
+//! The environment variables of each kind of host.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ use super::cloud::LocalCloud;
 use crate::arguments::Host;
 use crate::identity::azure::MANAGEMENT_CA;
 
-/// Names the local cloud that an environment is set up for.
+/// The name of the local cloud that an environment belongs to.
 pub(crate) const NAME: &str = "PGENTRA_LOCAL";
-/// Its folder, with its control socket.
+/// The folder of the local cloud, with its control socket.
 pub(crate) const FOLDER: &str = "PGENTRA_LOCAL_FOLDER";
-/// Tells one run of a local cloud from the next of the same name.
+/// Identifies one run among runs of the same name.
 pub(crate) const INSTANCE: &str = "PGENTRA_LOCAL_INSTANCE";
 
-/// Every variable that some host sets, to be unset where no local cloud runs that could be asked. `NO_PROXY` is not among them:
-/// it may hold more than what a local cloud adds.
+/// Every variable that a host sets, to be unset when no local cloud runs. `NO_PROXY` is not in the
+/// list, because it may have more than the values of a local cloud.
 pub(crate) const VARIABLES: [&str; 39] = [
     NAME,
     FOLDER,
@@ -76,7 +76,7 @@ pub(crate) struct CloudFiles {
 }
 
 impl CloudFiles {
-    /// Below the cloud's folder.
+    /// The paths below the cloud's folder.
     pub(crate) fn new(folder: &Path) -> Self {
         Self {
             certificate: folder.join("ca.pem"),
@@ -87,11 +87,11 @@ impl CloudFiles {
     }
 }
 
-/// Where SDKs find the metadata service, if not at its own address.
+/// The address of the metadata service for SDKs, if it is not the service's own address.
 pub(crate) const METADATA: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
 
 impl Host {
-    /// The name on the command line and in the description.
+    /// The name on the command line and in the status.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
@@ -113,20 +113,20 @@ impl Host {
     }
 }
 
-/// The variables of every host that this cloud can be.
+/// The variables of every host that this cloud offers.
 pub(crate) fn all(cloud: &LocalCloud) -> BTreeMap<String, BTreeMap<String, String>> {
     let hosts = Host::value_variants().iter();
     let there = hosts.filter(|host| **host != Host::AzureArc || cloud.azure().arc().is_some());
     there.map(|host| (host.name(), of(*host, cloud))).collect()
 }
 
-/// Everything that libpq, the Azure SDKs and pgentra need on `host`.
+/// All variables that libpq, the Azure SDKs and pgentra need on `host`.
 pub(crate) fn of(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
     let mut variables = libpq(host, cloud);
     let mut set = |name: &str, value: &str| drop(variables.insert(name.to_owned(), value.to_owned()));
     let azure = cloud.azure();
     match host {
-        // Where the service has its own address, SDKs take that.
+        // SDKs use the service's own address if it is served.
         Host::Vm if cloud.is_link_local() => {}
         Host::Vm => set(METADATA, azure.metadata_url()),
         Host::UserAssigned => {
@@ -160,7 +160,7 @@ pub(crate) fn of(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
         }
         Host::Admin => {
             set("MSI_ENDPOINT", azure.cloud_shell());
-            // It talks to Resource Manager and Graph.
+            // This host uses Resource Manager and Graph.
             let certificate = CloudFiles::new(cloud.folder()).certificate.display().to_string();
             set("SSL_CERT_FILE", &certificate);
             set("REQUESTS_CA_BUNDLE", &certificate);
@@ -175,8 +175,9 @@ pub(crate) fn of(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
     variables
 }
 
-/// The variables that keep requests to the hosts of a local cloud from a proxy, with what stands in `env` already. Programs
-/// read one spelling or the other, so both get the hosts of both.
+/// The variables that keep requests to a local cloud's hosts away from an HTTP proxy, merged with
+/// the values in `env`. Programs read either the upper or the lower case name, so both get all
+/// hosts.
 pub(crate) fn unproxied(
     env: &Env,
     environments: &BTreeMap<String, BTreeMap<String, String>>,
@@ -191,14 +192,14 @@ pub(crate) fn unproxied(
             hosts.push(host);
         }
     }
-    // An asterisk means all of them, and only by itself.
+    // An asterisk means all hosts, and must be the only value.
     let value = if hosts.contains(&"*") { "*".to_owned() } else { hosts.join(",") };
     NO_PROXY.map(|name| (name.to_owned(), value.clone()))
 }
 
 const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// What names the server and the role.
+/// The variables that name the server and the role.
 fn libpq(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
     let certificate = CloudFiles::new(cloud.folder()).certificate.display().to_string();
     [
@@ -208,9 +209,10 @@ fn libpq(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
         ("PGUSER", host.role(cloud.azure())),
         ("PGSSLMODE", "verify-full"),
         ("PGSSLROOTCERT", &certificate),
-        // Node.js adds it to its own roots; only programs that talk to the local authority need it.
+        // Node.js adds it to its own roots; only programs that use the local authority need it.
         ("NODE_EXTRA_CA_CERTS", &certificate),
-        // Resource Manager and Graph alone: other programs of this shell trust what they trusted before.
+        // For Resource Manager and Graph only, so that other programs of this shell keep their
+        // trusted roots.
         (MANAGEMENT_CA, &certificate),
         ("PGENTRA_MANAGEMENT_ENDPOINT", cloud.azure().resource_manager()),
         ("PGENTRA_GRAPH_ENDPOINT", cloud.azure().graph()),
@@ -220,7 +222,7 @@ fn libpq(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
     .into()
 }
 
-/// What a host needs whose tokens come from Entra's token endpoint.
+/// The variables of a host whose tokens come from Entra's token endpoint.
 fn at_entra(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
     let azure = cloud.azure();
     let places = CloudFiles::new(cloud.folder());
@@ -232,7 +234,7 @@ fn at_entra(host: Host, cloud: &LocalCloud) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     let mut set = |name: &str, value: &str| drop(variables.insert(name.to_owned(), value.to_owned()));
     set("AZURE_AUTHORITY_HOST", azure.authority_host());
-    // OpenSSL, Python's requests and pgentra take these instead of the system's roots.
+    // OpenSSL, Python's requests and pgentra use these instead of the system's roots.
     set("SSL_CERT_FILE", &certificate);
     set("REQUESTS_CA_BUNDLE", &certificate);
     set("AZURE_TENANT_ID", &tenant);

@@ -27,7 +27,8 @@ use crate::progress;
 use shell::Shell;
 use status::Status;
 
-/// Runs one of the sub-commands. Where no name is given, it is that of the local cloud that this shell is set up for.
+/// Runs one of the sub-commands. Without a name, it uses the local cloud of this shell's
+/// environment.
 pub(crate) async fn run(system: &System, mut command: Local) -> Outcome {
     let name = match &mut command {
         Local::Up(arguments) => &mut arguments.name,
@@ -69,7 +70,8 @@ async fn status(system: &System, arguments: &LocalStatus) -> Outcome {
     }
 }
 
-/// `eval` of nothing succeeds, and would leave a shell as it was without a word of its own.
+/// `eval` of an empty output succeeds and would not change the shell; this prints a failing command
+/// instead.
 async fn env(system: &System, arguments: &LocalEnv) -> Outcome {
     let shell = arguments.shell.unwrap_or_else(|| Shell::of(system.env()));
     let printed = printed_env(system, arguments, shell).await;
@@ -110,9 +112,9 @@ async fn printed_env(system: &System, arguments: &LocalEnv, shell: Shell) -> Out
             .map(|text| format!("{text}\n"))
             .map_err(|error| Problem::ours("cannot render JSON", error));
     }
-    // A shell that was another host before must not be two at once.
+    // A shell that was set up for another host must not keep that host's variables.
     let others: BTreeSet<_> = description.environments.values().flat_map(BTreeMap::keys).collect();
-    // No host of a cloud with --link-local sets it, and another cloud's may stand there.
+    // A cloud with --link-local does not set this variable, but an earlier one may have.
     let metadata = environment::METADATA.to_owned();
     let others: BTreeSet<_> = others.into_iter().chain([&metadata]).collect();
     let unset = others.into_iter().filter(|name| !variables.contains_key(*name));
@@ -141,7 +143,7 @@ fn none_runs(name: &str) -> Problem {
         .hint(format!("start one: {} --detach", command("up", name)))
 }
 
-/// The command of `pgentra local` that means the cloud of this name.
+/// The command of `pgentra local` for the cloud of this name.
 fn command(command: &str, name: &str) -> String {
     match name {
         "default" => format!("pgentra local {command}"),
@@ -149,12 +151,12 @@ fn command(command: &str, name: &str) -> String {
     }
 }
 
-/// What to type to use a cloud that runs.
+/// The command that sets a shell up for a running cloud.
 fn entry(name: &str) -> String {
     format!("eval \"$({})\" && pgentra query -c 'SELECT current_user'", command("env", name))
 }
 
-/// What stops a cloud and starts it again as it is, with `more` of what `pgentra local up` takes.
+/// The commands that stop a cloud and start it with the same options, plus `more`.
 fn restart(description: &Status, more: &str) -> String {
     let name = &description.name;
     let flavour = match description.flavour.as_str() {
