@@ -231,10 +231,10 @@ mod tests {
         let (_, peer) = socket.next().await.unwrap();
         assert!(UnixStream::is_trusted(&peer, &[]));
         // No other user is let in, not even root.
-        let stranger = Peer { owner: peer.owner + 1, ..peer };
-        assert!(!UnixStream::is_trusted(&stranger, &[]), "{stranger}");
-        assert!(!UnixStream::is_trusted(&stranger, &[peer.owner + 2]));
-        assert!(UnixStream::is_trusted(&stranger, &[4711, peer.owner]));
+        let other = Peer { owner: peer.owner + 1, ..peer };
+        assert!(!UnixStream::is_trusted(&other, &[]), "{other}");
+        assert!(!UnixStream::is_trusted(&other, &[peer.owner + 2]));
+        assert!(UnixStream::is_trusted(&other, &[4711, peer.owner]));
         assert!(!UnixStream::is_trusted(&Peer { uid: None, ..peer }, &[peer.owner]));
         drop(socket);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "the socket goes with its listener");

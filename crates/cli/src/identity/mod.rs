@@ -98,7 +98,7 @@ async fn find(system: &System, arguments: Find) -> Outcome {
         let how = if arguments.prefix { "has a name that begins like" } else { "is called" };
         return Err(Problem::new(
             Blame::Usage,
-            format!("nobody in the tenant {how} {}", quote::name(&arguments.name)),
+            format!("no principal in the tenant {how} {}", quote::name(&arguments.name)),
         )
         .hint("--prefix finds what begins so; --kind user and --kind group look for persons and groups"));
     }
@@ -184,7 +184,7 @@ fn changed(administrator: &Administrator, format: Format) -> Outcome {
 /// The only principal that matches, of any kind.
 async fn principal(graph: &Graph, who: &str) -> Outcome<Principal> {
     let unknown = |hint: &str| {
-        Problem::new(Blame::Usage, format!("nobody in the tenant is {}", quote::name(who))).hint(hint)
+        Problem::new(Blame::Usage, format!("no principal in the tenant is {}", quote::name(who))).hint(hint)
     };
     if let Ok(id) = who.parse::<Uuid>() {
         let hint =

@@ -52,7 +52,7 @@ impl Control {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => stream,
                     Err(error) => {
-                        tracing::warn!(%error, "control socket");
+                        tracing::warn!(%error, "a connection to the control socket could not be accepted");
                         continue;
                     }
                 },
@@ -70,8 +70,8 @@ impl Control {
                     self.waiting.push(stream);
                     return self;
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "control socket"),
-                Err(_) => tracing::warn!("control socket: no request came"),
+                Ok(Err(error)) => tracing::warn!(%error, "a request on the control socket failed"),
+                Err(_) => tracing::warn!("a connection to the control socket sent no request in time"),
             }
         }
     }

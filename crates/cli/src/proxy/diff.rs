@@ -1,4 +1,4 @@
-//! How one configuration differs from the one before, in words.
+//! Describes the differences of two configurations.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use super::configuration::Configured;
 use super::keys::{Form, KEYS, Key};
 use super::layer::Layer;
 
-/// What is in force of what was said, as it was written.
+/// The effective values, as they were written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EffectiveSettings(BTreeMap<&'static str, Vec<String>>);
 
 impl EffectiveSettings {
-    /// Takes over what a stronger voice said.
+    /// Applies the values of a stronger layer.
     pub(crate) fn take(&mut self, layer: &Layer) {
         for said in layer.iter() {
             self.0.retain(|name, _| !said.key.excludes.contains(name));
@@ -19,7 +19,7 @@ impl EffectiveSettings {
         }
     }
 
-    /// The settings of the process, or those that targets have of it.
+    /// The settings of the process, or its defaults for targets.
     pub(crate) fn of(&self, targets: bool) -> Self {
         let is_one = |name: &str| Key::find(name).is_some_and(|key| key.is_targets() == targets);
         Self(
@@ -31,17 +31,17 @@ impl EffectiveSettings {
         )
     }
 
-    /// The same without the listeners, which are not the target's alone.
+    /// The same without the listeners, which targets share.
     pub(crate) fn without_listeners(mut self) -> Self {
         self.0.remove("listen");
         self
     }
 
-    /// What is different in `next`, key by key.
+    /// The differences to `next`, key by key.
     pub(crate) fn changes(&self, next: &Self) -> Vec<String> {
         let changed = |key: &&Key| self.0.get(key.name) != next.0.get(key.name);
         let in_words = |key: &Key| match key.form {
-            // A text may be a secret.
+            // The text may be a secret.
             Form::Text => format!("{} changed", key.name),
             _ => format!("{} {} -> {}", key.name, self.value(key), next.value(key)),
         };
@@ -53,7 +53,8 @@ impl EffectiveSettings {
     }
 }
 
-/// A line for each target that comes, goes, or changes. Targets of one name are told apart by their order.
+/// A line for each target that is added, removed or changed. Targets of one name are told apart by
+/// their order.
 pub(crate) fn of_targets<'a>(
     before: impl Iterator<Item = &'a Configured>,
     next: impl Iterator<Item = &'a Configured>,

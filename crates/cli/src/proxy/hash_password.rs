@@ -10,10 +10,10 @@ use zeroize::Zeroizing;
 use crate::output;
 use crate::problem::{Blame, Outcome, Problem};
 
-/// Longer than anybody's password.
+/// Longest password in bytes.
 const LENGTH: usize = 1024;
 
-/// Prints the line of a role in the file of `listen_auth_file`.
+/// Prints a role's line for the file of `listen_auth_file`.
 pub(crate) fn run(role: &str) -> Outcome {
     let mut stdin = std::io::stdin().lock();
     let password = if stdin.is_terminal() {
@@ -60,7 +60,7 @@ fn line(input: &mut impl BufRead) -> Outcome<SecretString> {
     Ok(text.into())
 }
 
-/// A terminal that does not show what is typed, for as long as this lives.
+/// Turns the terminal's echo off until it is dropped.
 struct Silence(Option<Termios>);
 
 impl Silence {

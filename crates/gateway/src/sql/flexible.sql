@@ -34,7 +34,7 @@ REVOKE ALL ON pgentra.mapping FROM PUBLIC;
 -- What keeps a call from being carried out. The functions that clients call raise it themselves: an error that another
 -- function raises has the names of both in its context, and Azure shows none.
 
--- Whoever is signed in must be an Entra administrator; being one in another role's name does not count.
+-- The session user must be an Entra administrator; being one in another role's name does not count.
 CREATE OR REPLACE FUNCTION pgentra.caller_problem(OUT message text, OUT code text, OUT hint text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -276,7 +276,7 @@ BEGIN
     IF updated IS NULL THEN
         RAISE EXCEPTION 'role "%" does not exist', rolename USING ERRCODE = 'undefined_object';
     END IF;
-    -- Whoever binds a role to a principal of theirs becomes it, so it must not be more than they are.
+    -- A user can sign in as a role that is bound to the user's principal, so the role must not have more rights than the user.
     IF pgentra.is_powerful(updated) OR rolename ~ '^(pg_|pgentra_|azure_pg_admin$)' THEN
         RAISE EXCEPTION 'permission denied to bind role "%" to a Microsoft Entra principal', rolename
             USING ERRCODE = 'insufficient_privilege';

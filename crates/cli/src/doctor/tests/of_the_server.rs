@@ -30,7 +30,7 @@ async fn network(stage: &mut Stage) {
             stage.on(Host::Vm).set("PGHOST", "no-such-host.invalid"),
             "dns: name-unresolved",
         ),
-        ("nobody listens", stage.on(Host::Vm).port(CLOSED_PORT), "tcp: tcp-refused"),
+        ("no listener", stage.on(Host::Vm).port(CLOSED_PORT), "tcp: tcp-refused"),
         ("packets are dropped", stage.on(Host::Vm).port(black_hole.port).with(&soon), "tcp: tcp-timeout"),
     ] {
         stage.check(what, one, expected).await;

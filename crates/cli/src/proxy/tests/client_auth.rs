@@ -3,10 +3,10 @@ use secrecy::ExposeSecret;
 
 use super::*;
 
-/// Of the password `secret`.
+/// The verifier of the password `secret`.
 const VERIFIER: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
 
-/// A certificate chain and its key in one file, as many have it, and their authority.
+/// A certificate chain with its key in one file, a common form, and their authority.
 fn papers(files: &Files) {
     let authority = Authority::generate().unwrap();
     let issued = authority.issue(&["localhost"]).unwrap().pem();
@@ -168,7 +168,7 @@ fn changed_files_are_read_again_and_bad_ones_are_not_believed() {
     assert!(watched.look().is_none());
     files.put("/users", "nonsense");
     assert!(watched.look().is_none());
-    // A certificate whose key is still to be written.
+    // A certificate whose key is missing.
     files.put("/users", "");
     assert!(watched.look().is_some());
     files.put("/both.pem", "half");
