@@ -11,7 +11,6 @@ use pgentra_connect::quote;
 pub(crate) struct Text(Vec<(&'static str, String)>);
 
 impl Text {
-    /// Appends a piece.
     pub(crate) fn push(&mut self, more: impl Into<Text>) {
         self.0.extend(more.into().0);
     }

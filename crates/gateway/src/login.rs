@@ -27,7 +27,6 @@ pub(crate) struct Session {
     /// Bytes that the server has sent already.
     pub(crate) first: BytesMut,
     pub(crate) registration: Registration,
-    /// The session's permit.
     pub(crate) _permit: OwnedSemaphorePermit,
 }
 

@@ -62,7 +62,6 @@ pub(crate) fn not_a_token() -> Fields {
     .with_hint(TRY_NEW_TOKEN)
 }
 
-/// The token was refused.
 pub(crate) fn rejected(rejection: &Rejection, policy: &Policy) -> Fields {
     match rejection {
         Rejection::NotAToken(_) => not_a_token(),

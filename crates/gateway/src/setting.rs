@@ -132,7 +132,6 @@ fn rename(sql: &[u8]) -> Option<Vec<u8>> {
 #[derive(Clone, Copy)]
 enum Place {
     Begin,
-    /// After SET.
     Set,
     /// The name of a setting must follow.
     Name,

@@ -34,9 +34,9 @@ pub enum Upstream {
 /// A superuser of the PostgreSQL behind the gateway. `Debug` does not show the password.
 #[derive(Clone)]
 pub struct ServiceAccount {
-    /// The role's name.
+    /// The name of a superuser role.
     pub name: String,
-    /// The role's password.
+    /// The role's password, proven by SCRAM-SHA-256.
     pub password: SecretString,
 }
 

@@ -37,7 +37,6 @@ pub(crate) enum UpstreamLoginError {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> UpstreamLogin<S> {
-    /// Sends the start-up.
     pub(crate) async fn start(stream: S, start: &StartupMessage) -> Result<Self, UpstreamLoginError> {
         let mut server = Self { stream, received: BytesMut::new() };
         let mut out = BytesMut::new();
@@ -46,7 +45,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> UpstreamLogin<S> {
         Ok(server)
     }
 
-    /// Reads one message.
     pub(crate) async fn read(&mut self) -> Result<BackendMessage, UpstreamLoginError> {
         loop {
             if let Some(message) = BackendMessage::decode(&mut self.received)? {

@@ -29,7 +29,6 @@ use pgentra_session::tracker::keep;
 
 /// `idle_session_timeout` (PostgreSQL documentation, "PostgreSQL Error Codes").
 const IDLE_SESSION_TIMEOUT: &str = "57P05";
-/// The message Terminate.
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
 /// Time for the server to answer the check. It takes less than a millisecond.
 const CHECK: Duration = Duration::from_secs(2);
@@ -52,7 +51,6 @@ pub(crate) struct Upstream {
     /// The identity of the token with which it was opened.
     pub(crate) identity: Option<TokenIdentity>,
     pub(crate) process_id: Option<u32>,
-    /// Its session permit.
     pub(crate) permit: SessionPermit,
 }
 

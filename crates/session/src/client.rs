@@ -154,16 +154,20 @@ impl Origin {
 /// The client's first request.
 #[derive(Debug)]
 pub enum Opening {
+    /// A start-up packet: the client wants a session.
     Startup(StartupMessage),
+    /// A cancel request: the connection carries nothing else.
     Cancel(CancelRequest),
 }
 
 impl<S: Socket> Client<S> {
+    /// Wraps an accepted connection and sets its socket options.
     pub fn new(stream: S, address: S::Address) -> Self {
         stream.prepare();
         Self { transport: Transport::Plain(stream), address, early: Early::default() }
     }
 
+    /// The peer of the connection.
     pub fn address(&self) -> S::Address {
         self.address
     }
@@ -189,6 +193,7 @@ impl<S: Socket> Client<S> {
         }
     }
 
+    /// Whether the connection has switched to TLS.
     pub fn is_encrypted(&self) -> bool {
         matches!(self.transport, Transport::Tls(_))
     }

@@ -38,7 +38,7 @@ impl Conversation {
         }
     }
 
-    /// The current state.
+    /// What the tracker knows after the bytes so far.
     pub fn known(&self) -> Known {
         Known {
             is_at_rest: self.0.is_at_rest(),

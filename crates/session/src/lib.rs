@@ -10,6 +10,7 @@ pub mod cancel;
 pub mod client;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+/// Limits of a listener: sessions, connections in start-up, and times.
 pub mod limits;
 pub mod listen;
 pub mod login_error;

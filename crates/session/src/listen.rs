@@ -73,6 +73,7 @@ impl Shutdown {
 
 /// A listening socket.
 pub trait Listen {
+    /// The connections that it accepts.
     type Socket: Socket;
 
     /// The listener's name in logs.

@@ -10,15 +10,25 @@ use pgentra_wire::startup::FirstPacketError;
 /// SQLSTATEs of errors that this crate and its users send (PostgreSQL documentation, "PostgreSQL
 /// Error Codes").
 pub mod sqlstate {
+    /// sqlclient_unable_to_establish_sqlconnection: the server cannot be reached.
     pub const UNABLE_TO_CONNECT: &str = "08001";
+    /// connection_failure: the connection to the server broke.
     pub const CONNECTION_FAILURE: &str = "08006";
+    /// protocol_violation: the client sent an invalid message.
     pub const PROTOCOL_VIOLATION: &str = "08P01";
+    /// feature_not_supported: for example an unsupported protocol version.
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
+    /// invalid_authorization_specification: the role, address or certificate is refused.
     pub const INVALID_AUTHORIZATION: &str = "28000";
+    /// invalid_password: the password is wrong, or the role unknown.
     pub const INVALID_PASSWORD: &str = "28P01";
+    /// too_many_connections: a limit is reached.
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
+    /// query_canceled: a time limit of the sign-in has passed.
     pub const QUERY_CANCELED: &str = "57014";
+    /// admin_shutdown: the session is ended by a shutdown.
     pub const ADMIN_SHUTDOWN: &str = "57P01";
+    /// cannot_connect_now: the service is starting, stopping or overloaded.
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
 }
 

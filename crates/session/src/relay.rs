@@ -136,15 +136,19 @@ pub async fn hang_up(client: &mut (impl AsyncRead + Unpin)) {
 /// One side of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
+    /// The side that connected to the proxy.
     Client,
+    /// The side that the proxy connected to.
     Server,
 }
 
 /// Which side broke; `Source` is the client and `Sink` the server.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
+    /// Reading or writing the client failed.
     #[error("the client's connection broke")]
     Source(#[source] io::Error),
+    /// Reading or writing the server failed.
     #[error("the server's connection broke")]
     Sink(#[source] io::Error),
 }

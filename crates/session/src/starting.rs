@@ -75,6 +75,7 @@ pub struct Seat {
 }
 
 impl Starting {
+    /// A listener without connections, with these limits.
     pub fn new(bounds: Bounds) -> Self {
         Self(Arc::new(Shared { bounds, state: Mutex::default() }))
     }

@@ -40,6 +40,7 @@ pub struct Counted<'a, C> {
 }
 
 impl<'a, C> Counted<'a, C> {
+    /// Counts the bytes of `client` in `traffic`.
     pub fn new(client: &'a mut C, traffic: &'a Traffic) -> Self {
         Self { client, traffic }
     }

@@ -23,7 +23,7 @@ struct Modes {
     socket: u32,
 }
 
-/// For the owner alone.
+/// Only the owner may enter the folder and use the socket.
 const OWN: Modes = Modes { folder: 0o700, closed: 0o077, what: "enter", socket: 0o600 };
 /// For other users too: they may enter the folder and use the socket, but cannot replace it. The
 /// peer's user id, as the system reports it, decides which of them may connect.

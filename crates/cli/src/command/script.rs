@@ -13,7 +13,6 @@ use crate::problem::{Blame, Outcome, Problem};
 /// The longest file in bytes: it is kept in memory and sent as one message.
 const FILE_LIMIT: usize = 64 * 1024 * 1024;
 
-/// The scripts to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scripts(pub(crate) Vec<Script>);
 

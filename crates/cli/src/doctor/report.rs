@@ -39,9 +39,7 @@ pub(crate) struct Fact {
 /// The outcome of a check.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// The check passed.
     Passed,
-    /// The check failed.
     Found(Found),
     /// The result could not be determined.
     Skipped,
@@ -104,7 +102,6 @@ impl Report {
         }
     }
 
-    /// Records a warning.
     pub(crate) fn warn(&mut self, finding: Finding, summary: impl Into<String>, hint: Option<String>) {
         self.found(finding, finding.check(), summary.into(), (Vec::new(), hint));
     }

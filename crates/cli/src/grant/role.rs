@@ -29,12 +29,10 @@ impl Database {
         self.roles.flavour()
     }
 
-    /// The host for clients.
     pub(super) fn host(&self) -> String {
         self.connector.target().endpoints().first().map(|endpoint| endpoint.host.clone()).unwrap_or_default()
     }
 
-    /// The port for clients.
     pub(super) fn port(&self) -> u16 {
         self.connector.target().endpoints().first().map_or(super::DEFAULT_PORT, |endpoint| endpoint.port)
     }
@@ -98,7 +96,6 @@ impl Database {
         Ok(!plan.changes().iter().any(is_mapping))
     }
 
-    /// Creates the role.
     pub(super) async fn create(&self, name: &RoleName, ids: Ids) -> Outcome {
         let identity = match (self.flavour(), ids.client_id) {
             (Flavour::Single, Some(client_id)) => pgentra_roles::Identity::ClientId(client_id),

@@ -60,7 +60,6 @@ impl Machine {
         }
     }
 
-    /// The text for people.
     pub(crate) fn text(&self) -> Text {
         let mut text = text![bold(&format!("virtual machine {}", self.name)), "\n  ", faint(&self.id), "\n"];
         let mut line = |what: &str, name: &str, object_id: &str, client_id: Option<&str>| {

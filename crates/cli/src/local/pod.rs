@@ -26,7 +26,6 @@ impl Pod {
         Self { places: Arc::new(places), azure }
     }
 
-    /// Writes fresh tokens.
     pub(crate) fn write(&self) -> Outcome {
         let federation = self.azure.federation();
         for (file, token) in [

@@ -10,7 +10,6 @@ use super::cloud::LocalCloud;
 use super::environment::{self, CloudFiles};
 use crate::text::{Text, bold, faint, text};
 
-/// A running local cloud.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Status {
     /// Its name, `default` if none was given.
@@ -135,7 +134,6 @@ impl Status {
         }
     }
 
-    /// The text for people.
     pub(crate) fn text(&self) -> Text {
         let server = &self.server;
         let places = format!(

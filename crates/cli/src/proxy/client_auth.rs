@@ -20,7 +20,6 @@ const LENGTH: usize = 4 * 1024 * 1024;
 const LOOK: Duration = Duration::from_secs(10);
 const PASSWD: &str = "/etc/passwd";
 
-/// An invalid setting.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) key: &'static str,

@@ -48,7 +48,6 @@ pub(crate) struct Configured {
     pub(crate) settings: Target,
     /// The settings of the target as they were written.
     pub(crate) said: EffectiveSettings,
-    /// Its client authentication.
     pub(crate) client_auth: ClientAuth,
     /// The files of the client authentication.
     pub(crate) watched: WatchedFiles,

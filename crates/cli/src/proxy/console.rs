@@ -32,7 +32,6 @@ impl Console {
         Self { format, clock: system.clock().clone() }
     }
 
-    /// Writes a message.
     pub(crate) fn say(&self, text: &str) {
         match self.format {
             LogFormat::Text => output::say(text),
@@ -40,7 +39,6 @@ impl Console {
         }
     }
 
-    /// Writes a failure.
     pub(crate) fn problem(&self, problem: &Problem) {
         match self.format {
             LogFormat::Text => output::problem(problem),

@@ -37,7 +37,6 @@ pub(crate) fn run(role: &str) -> Outcome {
     output::exact(&format!("{line}\n"))
 }
 
-/// Reads a line.
 fn line(input: &mut impl BufRead) -> Outcome<SecretString> {
     let mut text = Zeroizing::new(Vec::with_capacity(LENGTH + 1));
     input

@@ -60,7 +60,6 @@ pub(crate) enum Form {
 /// What a setting applies to.
 #[derive(Clone, Copy)]
 pub(crate) enum Set {
-    /// The process.
     Process(fn(&mut Process, &RawValue<'_>) -> Result<(), String>),
     /// A target; in a process-wide layer, all targets that do not set it.
     Target(fn(&mut Target, &RawValue<'_>) -> Result<(), String>),

@@ -68,7 +68,6 @@ impl Layer {
         Self(KEYS.iter().filter_map(said).collect())
     }
 
-    /// The settings from flags.
     pub(crate) fn of_flags(flags: &Flags) -> Self {
         let said = |(key, values): &(&'static Key, Vec<String>)| Setting {
             key,

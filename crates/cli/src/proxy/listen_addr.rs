@@ -8,15 +8,19 @@ use std::str::FromStr;
 /// PostgreSQL's default port.
 const PORT: u16 = 5432;
 
-/// A listen address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ListenAddr {
-    /// A TCP address.
     Tcp(SocketAddr),
     /// A socket `.s.PGSQL.PORT` in a folder.
-    Unix { folder: PathBuf, port: u16 },
+    Unix {
+        folder: PathBuf,
+        port: u16,
+    },
     /// A socket from systemd: the `number`th of this name.
-    Systemd { name: String, number: usize },
+    Systemd {
+        name: String,
+        number: usize,
+    },
 }
 
 /// The prefix of a socket from systemd.
@@ -121,7 +125,6 @@ impl FromStr for ListenAddr {
     }
 }
 
-/// The accepted forms.
 const FORMS: &str = "write IP:PORT, PORT, /FOLDER[:PORT] or systemd:NAME";
 
 fn port(text: &str) -> Result<u16, String> {

@@ -46,7 +46,6 @@ impl Notify {
         self.send(&format!("READY=1\nSTATUS={status}"));
     }
 
-    /// Reports the status line.
     pub(crate) fn status(&self, status: &str) {
         self.send(&format!("STATUS={status}"));
     }

@@ -17,7 +17,6 @@ struct Found {
 }
 
 impl Problems {
-    /// Adds a problem.
     pub(crate) fn add(&mut self, origin: impl Display, message: impl Display) {
         self.push(origin, message.to_string(), None);
     }

@@ -45,7 +45,6 @@ struct Live {
     shared: SharedState,
 }
 
-/// A listener.
 #[derive(Debug)]
 struct Open {
     /// The target, with its index among those of the same name.

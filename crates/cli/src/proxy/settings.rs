@@ -70,7 +70,6 @@ pub(crate) struct Target {
     pub(crate) identity: Identity,
 }
 
-/// Client authentication.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ClientAuthSettings {
     pub(crate) tls_cert: Option<PathBuf>,

@@ -109,7 +109,6 @@ fn warnings(plan: &Plan) -> impl Iterator<Item = String> {
     })
 }
 
-/// The number of changes.
 pub(crate) fn sum(plan: &Plan, applied: bool) -> String {
     let count = |sign| plan.changes().iter().filter(|change| change.sign() == sign).count();
     let (added, altered, removed) = (count(Sign::Add), count(Sign::Alter), count(Sign::Remove));

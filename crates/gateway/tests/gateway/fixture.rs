@@ -166,7 +166,6 @@ pub(crate) async fn vm_token() -> String {
     token(&Draft::of_identity(azure().await.vm(), RESOURCE)).await
 }
 
-/// A running gateway.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) shutdown: CancellationToken,

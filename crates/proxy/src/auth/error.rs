@@ -18,7 +18,7 @@ impl ClientAuthError {
         Self { cause: Some(cause.into()), ..self }
     }
 
-    /// How to correct it.
+    /// How to correct the error, in a sentence for the operator.
     pub fn hint(&self) -> &'static str {
         self.hint
     }

@@ -19,7 +19,6 @@ use pgentra_session::traffic::Traffic;
 /// Longest name in bytes that is kept from a client: PostgreSQL's own names have 63 bytes.
 const NAME_LIMIT: usize = 256;
 
-/// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// The client hung up, or its connection broke.

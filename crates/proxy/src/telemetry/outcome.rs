@@ -8,13 +8,11 @@ use pgentra_connect::{ConnectErrorKind, Refusal, Target};
 /// The last sign-in that shows the state of the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
-    /// When it ended.
     pub(super) time: SystemTime,
     /// Why it failed; `None`: it succeeded.
     pub(super) failure: Option<Failure>,
 }
 
-/// Why sign-ins fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     /// When the first of those in a row failed.

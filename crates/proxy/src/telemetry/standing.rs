@@ -62,7 +62,6 @@ pub struct Summary {
     failing: Vec<Failing>,
 }
 
-/// A target that fails.
 #[derive(Clone, Debug)]
 struct Failing {
     name: String,

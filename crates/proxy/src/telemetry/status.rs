@@ -44,7 +44,6 @@ struct Target {
     listening: Vec<String>,
     /// `serving`, `idle` or `failing`.
     state: &'static str,
-    /// Why it fails.
     cause: Option<String>,
     last_sign_in: Option<SignIn>,
     /// Whether it has a token and a listener.

@@ -99,7 +99,6 @@ impl TargetTelemetry {
         self.counts.cancelled(how);
     }
 
-    /// The pool's counters.
     pub(crate) fn supply(&self) -> &PoolCounters {
         &self.counts.supply
     }

@@ -43,7 +43,6 @@ fn asking() -> ClientAuth {
     ClientAuth { users: Some(Users::parse(&line).unwrap()), ..ClientAuth::default() }
 }
 
-/// Within the deadline.
 async fn soon<T>(about: &str, it: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, it).await.unwrap_or_else(|_| panic!("{about}: not within {DEADLINE:?}"))
 }

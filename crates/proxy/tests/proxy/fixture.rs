@@ -203,7 +203,6 @@ fn resource() -> Resource {
     Cloud::Public.postgres_resource()
 }
 
-/// A running auth proxy.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) shutdown: CancellationToken,

@@ -23,7 +23,6 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::fixture::{ROLE, Raw, Running, Stage, UNMAPPED, one, run};
 
-/// Stores the written bytes.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<u8>>>);
 
