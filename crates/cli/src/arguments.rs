@@ -396,13 +396,12 @@ pub(crate) struct Identity {
     /// Resource Manager id of a user-assigned identity.
     #[arg(long, value_name = "ID", group = "selector")]
     pub(crate) resource_id: Option<String>,
-    /// Token source, instead of detecting it: imds, app-service, app-service-2017, azure-arc,
-    /// service-fabric, cloud-shell, azure-ml, workload-identity, github-actions, azure-pipelines,
-    /// client-secret, client-certificate, azure-cli or azure-developer-cli.
+    /// Where the token comes from, instead of finding out: imds, app-service, app-service-2017, azure-arc, service-fabric,
+    /// cloud-shell, azure-ml, workload-identity, github-actions, azure-pipelines, client-secret, client-certificate,
+    /// azure-cli or azure-developer-cli.
     #[arg(long, value_name = "NAME", value_parser = source)]
     pub(crate) source: Option<SourceName>,
-    /// Shell command that prints a token, or JSON as az does, to use as the source.
-    /// PGENTRA_RESOURCE holds the token's resource.
+    /// A shell command that prints a token, or JSON as az does, as the source. It finds what the token is for in PGENTRA_RESOURCE.
     #[arg(long, value_name = "CMD", conflicts_with_all = ["source", "selector"])]
     pub(crate) token_command: Option<String>,
     /// Entra tenant, a GUID or a domain name. Default: AZURE_TENANT_ID, where the source needs one.
@@ -411,7 +410,7 @@ pub(crate) struct Identity {
     /// The Azure cloud: public, usgov or china.
     #[arg(long, default_value = "public", value_name = "CLOUD", value_parser = cloud)]
     pub(crate) cloud: Cloud,
-    /// Resource (or scope) of the token, instead of the cloud's PostgreSQL.
+    /// The resource (or scope) to ask a token for, instead of the cloud's PostgreSQL.
     #[arg(long, value_name = "URI")]
     pub(crate) resource: Option<String>,
     /// Give up on a token after this time: 90s, 5m, or a bare number of seconds. A metadata service that restarts may need 70 s
