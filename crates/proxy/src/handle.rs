@@ -67,6 +67,6 @@ impl SharedState {
 
 impl fmt::Debug for SharedState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("sessions", &self.sessions()).finish_non_exhaustive()
+        f.debug_struct("SharedState").field("sessions", &self.sessions()).finish_non_exhaustive()
     }
 }

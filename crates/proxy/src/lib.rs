@@ -216,7 +216,7 @@ impl AuthProxy {
 
 impl fmt::Debug for AuthProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Injector")
+        f.debug_struct("AuthProxy")
             .field("connector", &self.connector)
             .field("naming", &self.naming)
             .field("limits", &self.limits)

@@ -67,7 +67,7 @@ pub(crate) enum Reclaimed<T: Idle> {
 /// that of the server, the role or the database; the server's message is in any language, so it
 /// does not tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Room {
+pub(crate) enum Eviction {
     /// One of the same role or database.
     Related,
     /// One of any other role and database.
@@ -78,7 +78,7 @@ pub(crate) enum Room {
     Coming,
 }
 
-impl Room {
+impl Eviction {
     /// In the order in which they are tried: the cheapest first.
     pub(crate) const ALL: [Self; 4] = [Self::Related, Self::Any, Self::AllRelated, Self::Coming];
 }
@@ -228,17 +228,17 @@ impl<T: Idle> Pool<T> {
     }
 
     /// Takes out the sessions that are ended to free connections for a client with this start-up.
-    pub(crate) fn make_room(&self, start: &StartupMessage, room: Room) -> Vec<T> {
+    pub(crate) fn make_room(&self, start: &StartupMessage, eviction: Eviction) -> Vec<T> {
         let mut buckets = self.lock();
         let is_related = |other: &StartupMessage| is_related(start, other);
-        match room {
-            Room::Related => Vec::from_iter(buckets.evict(is_related)),
-            Room::Any => Vec::from_iter(buckets.evict(|_| true)),
-            Room::AllRelated => {
+        match eviction {
+            Eviction::Related => Vec::from_iter(buckets.evict(is_related)),
+            Eviction::Any => Vec::from_iter(buckets.evict(|_| true)),
+            Eviction::AllRelated => {
                 let buckets = buckets.by_start.iter_mut().filter(|(start, _)| is_related(start));
                 buckets.flat_map(|(_, bucket)| bucket.empty()).collect()
             }
-            Room::Coming => Vec::new(),
+            Eviction::Coming => Vec::new(),
         }
     }
 
@@ -692,12 +692,12 @@ mod tests {
             pool.opening(start).unwrap().opened(Fake(session, Ok(())), at);
         }
         let client = start("a").with("options", "-c work_mem=1MB").unwrap();
-        assert_eq!(ids(pool.make_room(&client, Room::Related)), [2]);
-        assert_eq!(ids(pool.make_room(&client, Room::Any)), [1], "the least recently used goes first");
-        let mut related = ids(pool.make_room(&client, Room::AllRelated));
+        assert_eq!(ids(pool.make_room(&client, Eviction::Related)), [2]);
+        assert_eq!(ids(pool.make_room(&client, Eviction::Any)), [1], "the least recently used goes first");
+        let mut related = ids(pool.make_room(&client, Eviction::AllRelated));
         related.sort_unstable();
         assert_eq!(related, [3, 4, 5]);
-        assert_eq!((len(&pool), pool.make_room(&client, Room::Related).len()), (0, 0));
+        assert_eq!((len(&pool), pool.make_room(&client, Eviction::Related).len()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]

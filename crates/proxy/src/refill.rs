@@ -10,7 +10,7 @@ use pgentra_wire::startup::StartupMessage;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::pool::{Checkout, PendingOpen, Reclaimed, Room};
+use super::pool::{Checkout, Eviction, PendingOpen, Reclaimed};
 use super::upstream::Upstream;
 use super::{AuthProxy, refusal};
 use crate::session_limit::SessionPermit;
@@ -134,12 +134,12 @@ impl AuthProxy {
 
     /// Opens a new session. If the server's connection limit is reached, pooled sessions are ended.
     async fn open(&self, start: &StartupMessage) -> Result<SignedIn, ConnectError> {
-        let mut rooms = Room::ALL.iter();
+        let mut evictions = Eviction::ALL.iter();
         loop {
             match self.dial(start).await {
                 Err(error) if is_full(&error) => {
                     self.pool.pause(Instant::now());
-                    if !self.make_room(start, &mut rooms).await {
+                    if !self.make_room(start, &mut evictions).await {
                         return Err(error);
                     }
                 }
@@ -149,16 +149,20 @@ impl AuthProxy {
     }
 
     /// Ends pooled sessions by the next of these rules that finds any. `false`: there are none.
-    async fn make_room(&self, start: &StartupMessage, rooms: &mut std::slice::Iter<'_, Room>) -> bool {
-        for room in rooms {
-            let ended = match room {
-                Room::Coming => match self.pool.coming() {
+    async fn make_room(
+        &self,
+        start: &StartupMessage,
+        evictions: &mut std::slice::Iter<'_, Eviction>,
+    ) -> bool {
+        for eviction in evictions {
+            let ended = match eviction {
+                Eviction::Coming => match self.pool.coming() {
                     Some(coming) => Vec::from_iter(timeout(PLACE, coming).await.ok().and_then(Result::ok)),
                     None => continue,
                 },
-                room => self.pool.make_room(start, *room),
+                eviction => self.pool.make_room(start, *eviction),
             };
-            if !ended.is_empty() || *room == Room::Coming {
+            if !ended.is_empty() || *eviction == Eviction::Coming {
                 join_all(ended.into_iter().map(Upstream::end)).await;
                 return true;
             }

@@ -166,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    fn papers(algorithm: &'static SignatureAlgorithm) -> (String, String, CertificateDer<'static>) {
+    fn certificate(algorithm: &'static SignatureAlgorithm) -> (String, String, CertificateDer<'static>) {
         let key = KeyPair::generate_for(algorithm).unwrap();
         let certificate =
             CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -178,7 +178,7 @@ mod tests {
         for (algorithm, length) in
             [(&PKCS_ECDSA_P256_SHA256, Some(32)), (&PKCS_ECDSA_P384_SHA384, Some(48)), (&PKCS_ED25519, None)]
         {
-            let (chain, key, _) = papers(algorithm);
+            let (chain, key, _) = certificate(algorithm);
             let tls = Tls::from_pem(chain.as_bytes(), key.as_bytes(), None).unwrap();
             assert_eq!(tls.end_point().map(<[u8]>::len), length);
         }
@@ -186,8 +186,8 @@ mod tests {
 
     #[test]
     fn what_does_not_belong_together_is_refused() {
-        let (chain, key, _) = papers(&PKCS_ECDSA_P256_SHA256);
-        let (_, other, _) = papers(&PKCS_ECDSA_P256_SHA256);
+        let (chain, key, _) = certificate(&PKCS_ECDSA_P256_SHA256);
+        let (_, other, _) = certificate(&PKCS_ECDSA_P256_SHA256);
         let any = || CertificateRule::Any;
         for (chain, key, clients, said) in [
             (&*chain, &*other, None, "cannot be used"),

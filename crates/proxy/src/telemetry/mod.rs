@@ -179,6 +179,6 @@ impl Telemetry {
 
 impl fmt::Debug for Telemetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Observer").field("began", &self.0.began).finish_non_exhaustive()
+        f.debug_struct("Telemetry").field("began", &self.0.began).finish_non_exhaustive()
     }
 }
