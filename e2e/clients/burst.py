@@ -25,8 +25,9 @@ async def message(reader):
 
 
 async def client(places, kept):
-    # A system whose queue of new connections stays full gives up on some after a minute, before any program has seen them
-    # (tcp(7), tcp_synack_retries). They come again; whoever counts what was accepted sees that it was not the program.
+    # If the queue of new connections stays full, the system drops some after a minute, before the
+    # program accepts them (tcp(7), tcp_synack_retries). The client then connects again; the number of
+    # accepted connections shows that the program dropped none.
     while True:
         try:
             return await attempt(places, kept)

@@ -83,7 +83,7 @@ def until(what, is_so):
 
 
 def settled(watch, pid):
-    """The server has said everything, or nobody takes more of it."""
+    """Whether the server has sent everything, or waits because the proxy reads no more of it."""
     done = "query LIKE 'SELECT repeat%' AND (state = 'idle' OR wait_event = 'ClientWrite')"
     sql = f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND {done}"
     until("the server has done what it can", lambda: watch.rows(sql))

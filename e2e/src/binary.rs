@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// The program under test, built if it is not up to date.
+/// The path of the program under test, built if it is not up to date.
 pub fn pgentra() -> PathBuf {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
     PATH.get_or_init(|| build(&["--package", "pgentra", "--bin", "pgentra"])).clone()
@@ -18,7 +18,7 @@ pub fn example_with(package: &str, name: &str, feature: &str) -> PathBuf {
     build(&["--package", package, "--example", name, "--features", feature])
 }
 
-/// Cargo says where the program lies, in the profile of this very test.
+/// Cargo reports the program's path, in the profile of this test.
 fn build(what: &[&str]) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--message-format=json"]).args(what);

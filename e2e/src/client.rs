@@ -2,9 +2,10 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
-/// Whether everything of `names` is on this machine. If not, says so for all to see, and the test is to return.
+/// Whether all of `names` are installed. If not, a message is written past the test's captured
+/// output, and the test should return.
 ///
-/// Panics where CI=true, as a test that nobody runs proves nothing, and where `e2e/setup.sh` was not run.
+/// Panics if CI=true, because a skipped test proves nothing, and if `e2e/setup.sh` was not run.
 pub fn have(names: &[&str]) -> bool {
     let list = target().join("e2e-clients/missing");
     let list = fs::read_to_string(&list)
@@ -16,7 +17,7 @@ pub fn have(names: &[&str]) -> bool {
     }
     let test = std::thread::current().name().unwrap_or_default().to_owned();
     assert!(!in_ci(), "{test} must run here, but: {missing:?}");
-    // not a print macro: those are held back from who runs the tests
+    // not a print macro: those are captured by the test harness
     let _ = writeln!(std::io::stderr(), "e2e: SKIPPED {test}: {}", missing.join("; "));
     false
 }
@@ -26,7 +27,7 @@ pub fn client(path: &str) -> PathBuf {
     target().join("e2e-clients").join(path)
 }
 
-/// The folder of everything built.
+/// The build folder.
 fn target() -> PathBuf {
     crate::pgentra().ancestors().nth(2).unwrap().to_owned()
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::Lab;
 
-/// Which Azure product a local cloud behaves as.
+/// The Azure product that a local cloud imitates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavour {
     /// Flexible Server.
@@ -23,7 +23,7 @@ pub enum Flavour {
 }
 
 impl Flavour {
-    /// Both.
+    /// Both flavours.
     pub const ALL: [Flavour; 2] = [Flavour::Flexible, Flavour::Single];
 }
 
@@ -36,7 +36,8 @@ impl fmt::Display for Flavour {
     }
 }
 
-/// `pgentra local up` in a lab, with all that it can log. Dropping it stops it and checks that nothing is left.
+/// `pgentra local up` in a lab, with the most verbose log. Dropping it stops it and checks that no
+/// file or process is left.
 #[derive(Debug)]
 pub struct Cloud<'lab> {
     lab: &'lab Lab,
@@ -49,7 +50,7 @@ impl<'lab> Cloud<'lab> {
     pub(crate) fn up(lab: &'lab Lab, flavour: Flavour, arguments: &[&str]) -> Cloud<'lab> {
         let flavour = flavour.to_string();
         let words = ["pgentra", "-vv", "local", "up", "-o", "json", "--flavour", &flavour];
-        // named apart where a lab has several
+        // each cloud of a lab gets its own name
         let count = fs::read_dir(lab.path()).unwrap().count();
         let log = lab.path().join(format!("cloud-{count}.log"));
         let mut process = lab
@@ -77,7 +78,7 @@ impl<'lab> Cloud<'lab> {
         cloud
     }
 
-    /// What it says of itself: the document of `pgentra local status -o json`.
+    /// The document of `pgentra local status -o json`.
     pub fn description(&self) -> &Value {
         &self.description
     }
@@ -90,7 +91,7 @@ impl<'lab> Cloud<'lab> {
         serde_json::from_value(variables).unwrap()
     }
 
-    /// A text of the description, by its JSON pointer.
+    /// A text of the status document, by its JSON pointer.
     pub fn text(&self, pointer: &str) -> String {
         match self.description.pointer(pointer) {
             Some(Value::String(text)) => text.clone(),
@@ -105,27 +106,27 @@ impl<'lab> Cloud<'lab> {
         identities.iter().find(|identity| identity["kind"] == kind).unwrap()
     }
 
-    /// Its process.
+    /// The id of its process.
     pub fn pid(&self) -> Pid {
         Pid::from_child(self.process.as_ref().expect("it runs"))
     }
 
-    /// Its folder.
+    /// The path of its folder.
     pub fn folder(&self) -> PathBuf {
         self.text("/folder").into()
     }
 
-    /// Everything that it logged so far.
+    /// Its log so far.
     pub fn logged(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Waits until it ended, as something is ending it.
+    /// Waits until its process has ended, after the test caused that.
     pub fn ended(mut self) -> ExitStatus {
         self.wait()
     }
 
-    /// The assertions that a kubelet hands to a pod: files by nature.
+    /// The token files of the pod, which contain tokens by design.
     fn assertions(&self) -> Vec<PathBuf> {
         let hosts = self.description["environments"].as_object().into_iter().flatten();
         hosts
@@ -159,7 +160,7 @@ impl Drop for Cloud<'_> {
     }
 }
 
-/// A second or two on an idle machine.
+/// It takes a second or two on an idle machine.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 /// PostgreSQL may take ten seconds to end its sessions.
 const END_LIMIT: Duration = Duration::from_secs(60);

@@ -10,26 +10,26 @@ use tempfile::TempDir;
 use crate::run::processes;
 use crate::{Cloud, Flavour, Proxy, Run, binary, secrecy};
 
-/// Who works in a lab.
+/// The user who runs the commands of a lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum User {
-    /// Whoever runs the tests.
+    /// The user who runs the tests.
     Ours,
-    /// Somebody without privileges: `nobody` where root runs the tests.
+    /// A user without privileges: `nobody` if root runs the tests.
     Ordinary,
 }
 
-/// Where one test works. See the crate's page.
+/// The working folder and environment of one test. See the crate's page.
 pub struct Lab {
     folder: TempDir,
-    /// Words before every command, such as those that enter a network namespace.
+    /// Words before every command, for example to enter a network namespace.
     prefix: Vec<String>,
     said: Mutex<Vec<(String, String)>>,
     tokens: Mutex<Vec<String>>,
 }
 
 impl Lab {
-    /// A lab of whoever runs the tests.
+    /// A lab of the user who runs the tests.
     pub fn new() -> Lab {
         Lab::of(User::Ours)
     }
@@ -45,7 +45,7 @@ impl Lab {
             open(folder);
         }
         if user == User::Ordinary && rustix::process::geteuid().is_root() {
-            // whoever it is may not be able to enter the folder of the build
+            // an unprivileged user may not be able to enter the build folder
             fs::copy(binary::pgentra(), folders[0].join("pgentra")).unwrap();
             for folder in &folders[1..] {
                 chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
@@ -59,7 +59,7 @@ impl Lab {
         lab
     }
 
-    /// A lab whose every command runs behind these words.
+    /// A lab whose commands all have these words before them.
     pub fn behind(words: &[&str]) -> Lab {
         let mut lab = Lab::new();
         lab.prefix = words.iter().map(|word| (*word).to_owned()).collect();
@@ -76,7 +76,7 @@ impl Lab {
         Run::new(self, &["bash", "-euo", "pipefail", "-c", script])
     }
 
-    /// Any program.
+    /// A program with its arguments.
     pub fn program(&self, words: &[&str]) -> Run<'_> {
         Run::new(self, words)
     }
@@ -86,8 +86,8 @@ impl Lab {
         Cloud::up(self, flavour, arguments)
     }
 
-    /// Starts `pgentra proxy` with these variables and arguments and waits until it says of that many listeners that they
-    /// are there.
+    /// Starts `pgentra proxy` with these variables and arguments, and waits until it reports that
+    /// many listeners.
     pub fn proxy(
         &self,
         variables: impl IntoIterator<Item = (String, String)>,
@@ -97,38 +97,39 @@ impl Lab {
         Proxy::start(self, variables, arguments, listeners)
     }
 
-    /// A place for files of the test, open to all users.
+    /// A folder for the test's files, open to all users.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What programs take for the folder of temporary files; empty again in the end.
+    /// The folder for temporary files of programs; it must be empty at the end.
     pub fn temporary(&self) -> PathBuf {
         self.path().join("temporary")
     }
 
-    /// Keeps a text for the search for tokens.
+    /// Records a text for the search for tokens.
     pub fn record(&self, who: &str, text: &str) {
         self.said.lock().unwrap().push((who.to_owned(), text.to_owned()));
     }
 
-    /// Keeps a token, so that parts of it are found.
+    /// Records a token, so that parts of it are found.
     pub fn remember(&self, token: &str) {
         self.tokens.lock().unwrap().push(token.to_owned());
     }
 
-    /// Fails if a token is in anything that was said, or in a file below `folder` that is not one of `except`.
+    /// Fails if a token is in a recorded text, or in a file below `folder` that is not one of
+    /// `except`.
     pub fn assert_no_token(&self, folder: &Path, except: &[PathBuf]) {
         let tokens = self.tokens.lock().unwrap();
         for (who, text) in self.said.lock().unwrap().iter() {
-            // not the text itself: the test's own output must not hold a token either
+            // not the text itself: the test's own output must not contain a token
             assert_eq!(secrecy::find(text.as_bytes(), &tokens), None, "`{who}` lets a token be read");
         }
         let files = secrecy::files(folder, &tokens, except);
         assert!(files.is_empty(), "a token can be read in {files:?}");
     }
 
-    /// Fails if anything is left: a file in the folder of temporary files, a process.
+    /// Fails if a file in the folder of temporary files, or a process, is left.
     pub fn assert_nothing_left(&self) {
         let files: Vec<_> =
             fs::read_dir(self.temporary()).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -137,7 +138,7 @@ impl Lab {
         assert!(processes.is_empty(), "still running: {processes:?}");
     }
 
-    /// Waits for the end of every process of this lab, where nobody else does.
+    /// Waits for the end of all processes of this lab.
     pub fn await_processes(&self) {
         for (pid, line) in processes(self.path()) {
             let words = ["60", "tail", "--pid", &pid.to_string(), "-s", "0.1", "-f", "/dev/null"];
@@ -166,7 +167,7 @@ impl Lab {
     }
 }
 
-/// Not what was said, nor any token.
+/// Does not show recorded texts or tokens.
 impl fmt::Debug for Lab {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lab")
@@ -191,11 +192,11 @@ impl Drop for Lab {
     }
 }
 
-/// The number that Linux gives to `nobody` everywhere.
+/// The user id of `nobody` on Linux.
 const NOBODY: u32 = 65534;
 const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
-/// Where a program lies, whatever path the test gives to it.
+/// The path of a program, independent of the PATH that the test sets.
 fn find(program: &str) -> PathBuf {
     let places = SEARCH_PATH.split(':').map(|folder| Path::new(folder).join(program));
     places.into_iter().find(|path| path.is_file()).unwrap_or_else(|| program.into())

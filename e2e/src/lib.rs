@@ -1,7 +1,8 @@
 //! End-to-end tests: the built program, all its processes, a real PostgreSQL, real clients.
 //!
-//! Every test works in a [`Lab`]: a folder, an environment and a record of whatever any program said. When the lab is
-//! dropped it looks for what must not be there: a token in anything said or written, a file, a process.
+//! Every test works in a [`Lab`]: a folder, an environment and a record of all output. When the lab
+//! is dropped, it searches for a token in the output and in files, for files that are left, and for
+//! processes that are left.
 //!
 //! The clients come from `e2e/setup.sh`, which `cargo xtask test` runs first.
 #![expect(

@@ -2,12 +2,13 @@ use std::process::Command;
 
 use crate::Lab;
 
-/// A network of its own, with nothing but a loopback interface. It takes Linux and root: [`have`](crate::have) `netns`.
+/// A network namespace with a loopback interface only. It needs Linux and root:
+/// [`have`](crate::have) `netns`.
 #[derive(Debug)]
 pub struct Namespace(String);
 
 impl Namespace {
-    /// One of this name, to which the process adds its number.
+    /// A namespace of this name, to which the process id is added.
     pub fn new(name: &str) -> Namespace {
         let namespace = Namespace(format!("e2e-{name}-{}", std::process::id()));
         ip(&["netns", "add", &namespace.0]);
@@ -15,12 +16,12 @@ impl Namespace {
         namespace
     }
 
-    /// A lab whose programs are in it.
+    /// A lab whose programs run in it.
     pub fn lab(&self) -> Lab {
         Lab::behind(&["ip", "netns", "exec", &self.0])
     }
 
-    /// Runs `ip` on it.
+    /// Runs `ip` in it.
     pub fn ip(&self, words: &[&str]) {
         ip(&[&["-n", &self.0], words].concat());
     }

@@ -12,7 +12,8 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::Lab;
 
-/// `pgentra proxy` in a lab. Dropping it ends it with SIGTERM, and fails the test if it does not end well.
+/// `pgentra proxy` in a lab. Dropping it sends SIGTERM, and fails the test if the proxy ends with
+/// an error.
 pub struct Proxy<'lab> {
     lab: &'lab Lab,
     process: Option<Child>,
@@ -56,7 +57,7 @@ impl<'lab> Proxy<'lab> {
         proxy
     }
 
-    /// Where it listens, as it says it: an address, or the path of a socket.
+    /// Its listen addresses as it reports them: an address, or the path of a socket.
     pub fn listeners(&self) -> &[String] {
         &self.listeners
     }
@@ -66,7 +67,7 @@ impl<'lab> Proxy<'lab> {
         self.listeners[0].parse::<SocketAddr>().unwrap().port().to_string()
     }
 
-    /// Waits for a line that has this in it, and returns it.
+    /// Waits for an output line that contains these words, and returns it.
     pub fn await_line(&self, words: &str) -> String {
         eventually_blocking(LIMIT, &format!("the proxy says {words:?}"), || {
             loop {
@@ -82,22 +83,22 @@ impl<'lab> Proxy<'lab> {
         })
     }
 
-    /// Everything that it said so far.
+    /// Its output so far.
     pub fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
 
-    /// Its process.
+    /// The id of its process.
     pub fn pid(&self) -> Pid {
         Pid::from_child(self.process.as_ref().expect("it runs"))
     }
 
-    /// Sends a signal.
+    /// Sends this signal to its process.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
     }
 
-    /// Waits until it ended, as something is ending it.
+    /// Waits until it has ended, after the test caused that.
     pub fn ended(mut self) -> ExitStatus {
         self.wait()
     }
@@ -135,7 +136,7 @@ impl Drop for Proxy<'_> {
     }
 }
 
-/// A second on an idle machine; it drains for five seconds where a client stays.
+/// It takes a second on an idle machine; with a connected client it drains for five seconds.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The log of a proxy, line by line in a failure.

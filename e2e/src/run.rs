@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::Lab;
 
-/// A program to be run in a lab.
+/// A program that runs in a lab.
 #[must_use]
 #[derive(Debug)]
 pub struct Run<'lab> {
@@ -22,11 +22,11 @@ pub struct Run<'lab> {
     limit: Duration,
 }
 
-/// What a program said and how it ended.
+/// The output and exit status of a program.
 pub struct Done<'lab> {
     lab: &'lab Lab,
     shown: String,
-    /// How it ended.
+    /// Its exit status or signal.
     pub status: ExitStatus,
     /// Its standard output.
     pub stdout: String,
@@ -38,35 +38,35 @@ impl<'lab> Run<'lab> {
     pub(crate) fn new(lab: &'lab Lab, words: &[&str]) -> Run<'lab> {
         let mut command = lab.command(words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        // A test must end. No command here needs more than a few seconds on an idle machine.
+        // The default time limit. No command here needs more than a few seconds on an idle machine.
         Run { lab, command, shown: words.join(" "), input: String::new(), limit: Duration::from_secs(120) }
     }
 
-    /// Sets a variable for it.
+    /// Sets a variable.
     pub fn env(mut self, name: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// Sets many variables for it.
+    /// Sets several variables.
     pub fn envs(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         self.command.envs(variables);
         self
     }
 
-    /// What it reads on its standard input.
+    /// Sets its standard input.
     pub fn input(mut self, text: &str) -> Self {
         text.clone_into(&mut self.input);
         self
     }
 
-    /// Fails the test if it takes longer: a promise of the program, with room for a busy machine.
+    /// Sets the time limit, after which the test fails.
     pub fn within(mut self, seconds: u64) -> Self {
         self.limit = Duration::from_secs(seconds);
         self
     }
 
-    /// Runs it, and keeps what it says for the search for tokens.
+    /// Runs it and records its output for the search for tokens.
     pub fn done(self) -> Done<'lab> {
         let done = self.unrecorded();
         done.lab.record(&done.shown, &done.stdout);
@@ -74,7 +74,7 @@ impl<'lab> Run<'lab> {
         done
     }
 
-    /// Runs it where its output is a token and nothing else; only the rest of what it says is searched.
+    /// Runs a program whose stdout is a token; only stderr is recorded.
     pub fn token(self) -> String {
         let done = self.unrecorded();
         done.lab.record(&done.shown, &done.stderr);
@@ -114,26 +114,26 @@ impl fmt::Debug for Done<'_> {
 }
 
 impl Done<'_> {
-    /// Its output; it must have ended well.
+    /// Its standard output; it must have succeeded.
     pub fn ok(&self) -> &str {
         assert!(self.status.success(), "{self:?}");
         &self.stdout
     }
 
-    /// Its output as JSON; it must have ended well.
+    /// Its output as JSON; it must have succeeded.
     pub fn json(&self) -> Value {
         serde_json::from_str(self.ok())
             .unwrap_or_else(|error| panic!("`{}`: {error}\n{}", self.shown, self.stdout))
     }
 
-    /// What it said about its failure; see [`Done::fault`].
+    /// Its error message; see [`Done::fault`].
     pub fn fails(&self, code: i32) -> &str {
         assert_eq!(self.fault(code, &[]), None);
         &self.stderr
     }
 
-    /// What is wrong with the way it failed, if anything: it must end with this exit code, print no result, say once what
-    /// failed, in these words among others, and what to try next.
+    /// What is wrong with the way it failed, if anything: it must end with this exit code, print no
+    /// result, print one error message that contains these words, and a hint.
     pub fn fault(&self, code: i32, words: &[&str]) -> Option<String> {
         let said = &self.stderr;
         let wrong = if self.status.code() != Some(code) {
@@ -158,7 +158,7 @@ impl Done<'_> {
     }
 }
 
-/// Reads a pipe to its end on a thread of its own.
+/// Reads a pipe to its end on a separate thread.
 fn read(mut pipe: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {

@@ -1,17 +1,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where in `text` an access token, or a telling part of one, can be read.
+/// The position in `text` of an access token, or of a part that reveals it.
 ///
-/// A token that was seen before is found by its claims or its signature; any other by the look of it: two parts that
-/// begin as JSON does in base64.
+/// A known token is found by its claims or its signature; any other by its form: two parts that
+/// begin as JSON in base64.
 pub(crate) fn find(text: &[u8], known: &[String]) -> Option<usize> {
     let parts = known.iter().flat_map(|token| token.split('.').skip(1)).filter(|part| part.len() > 20);
     let seen = parts.filter_map(|part| position(text, part.as_bytes())).min();
     seen.or_else(|| any_token(text))
 }
 
-/// The files below `folder` in which a token can be read, but for those of `except`.
+/// The files below `folder` that contain a token, except those in `except`.
 pub(crate) fn files(folder: &Path, known: &[String], except: &[PathBuf]) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! The real Azure SDKs and pgentra, at the same endpoints, are told the same.
+//! The real Azure SDKs and pgentra get the same answers from the same endpoints.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 mod mounts;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 /// How an identity is named, in each client's own words.
 enum Named<'a> {
-    /// Not at all.
+    /// Without a name.
     Default,
     Client(&'a str),
     Object(&'a str),
@@ -60,7 +60,8 @@ impl<'a> Place<'a> {
         Place { lab, name: host.to_owned(), variables: cloud.env(host) }
     }
 
-    /// What a client's token says. The client prints JSON; `read_token.py` takes it, so that no token is shown.
+    /// The claims of a client's token. The client prints JSON; `read_token.py` reads it, so that no
+    /// token is shown.
     fn read(&self, client: &str) -> Value {
         let script = format!("{client} | {} {}", python(), own("read_token.py"));
         self.lab.shell(&script).envs(self.variables.clone()).done().json()
@@ -79,7 +80,7 @@ impl<'a> Place<'a> {
         self.read(&format!("{} {script} {} {credential} '{options}'", node(), folder.display()))
     }
 
-    /// What `pgentra whoami` says must be what the token says, and that of the identity of the local cloud.
+    /// The output of `pgentra whoami` must match the token and the identity of the local cloud.
     fn knows(&self, named: &Named<'_>, ours: &Value, identity: &Value) {
         let script = format!("pgentra whoami -o json {}", named.for_pgentra());
         let who = self.lab.shell(&script).envs(self.variables.clone()).done().json();
@@ -92,7 +93,8 @@ impl<'a> Place<'a> {
         assert_eq!(ours["expires_on"], ours["expires"], "{}", self.name);
     }
 
-    /// A managed identity: the platform gives out the same token again, so all must have the very same.
+    /// A managed identity: the platform returns the same token again, so all clients must get the
+    /// same one.
     fn managed(&self, named: &Named<'_>, identity: &Value, with_node: bool) {
         let ours = self.pgentra(named);
         self.knows(named, &ours, identity);
@@ -107,7 +109,8 @@ impl<'a> Place<'a> {
     }
 }
 
-/// What a client says of a token's end, from what it was told: MSAL counts in whole seconds from when the answer came.
+/// Compares the expiry that a client computes: MSAL counts in whole seconds from the arrival of the
+/// answer.
 fn same_expiry(theirs: &Value, ours: &Value, place: &str) {
     let (said, end) = (theirs["expires_on"].as_i64().unwrap(), theirs["expires"].as_i64().unwrap());
     assert!((said - end).abs() <= ROUNDING, "{place}: {theirs}");
@@ -165,7 +168,7 @@ fn on_azure_arc() {
     place.managed(&Named::Resource(text(identity, "resource_id")), identity, false);
 }
 
-/// Each exchange gives another token, so these are compared by what they say.
+/// Each exchange returns another token, so these are compared by their claims.
 #[test]
 fn on_workload_identity() {
     if !have(&["python", "node"]) {

@@ -1,4 +1,5 @@
-//! What a server has answered reaches its client, and what it has committed stays, whoever leaves, ends or crashes then.
+//! Clients get every answer that the server has sent, and committed transactions persist, when a
+//! client leaves, the server ends, or a backend crashes.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ impl<'lab> Stage<'lab> {
         Self { lab, proxy, cloud, names }
     }
 
-    /// What the client of this file says that asks for much and leaves early.
+    /// The output of this file's client, which requests much data and leaves early.
     fn leaves_early(&self, way: &str, port: &str) -> String {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/leaves_early.py");
         let python = client("venv/bin/python");
@@ -33,8 +34,8 @@ impl<'lab> Stage<'lab> {
     }
 }
 
-/// By a socket whose buffers are small, and by one whose buffers are large; with a session that goes back, and with one that
-/// ends. Each client gets all of its answer.
+/// Through a socket with small buffers and one with large ones; with a session that goes back to
+/// the pool, and with one that ends. Each client gets its whole answer.
 #[test]
 fn a_client_that_leaves_before_it_has_read_its_answer_gets_all_of_it() {
     if !have(&["python"]) {
@@ -51,7 +52,8 @@ fn a_client_that_leaves_before_it_has_read_its_answer_gets_all_of_it() {
             if arguments.is_empty() {
                 assert_eq!(processes, answers, "without reuse each has a session of its own");
             } else {
-                // A client that is not at rest when it leaves ends its session, and so does the server that is told to.
+                // A client that leaves in a transaction ends its session, and so does a server that
+                // is told to terminate it.
                 assert!(processes < answers, "none was used again");
             }
         }

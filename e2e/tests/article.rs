@@ -1,4 +1,4 @@
-//! The article's own commands, as a person copies them, against `pgentra local up`.
+//! The article's own commands against `pgentra local up`.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use e2e::{Cloud, Flavour, Lab, Namespace, RESOURCE, have};
@@ -25,7 +25,7 @@ fn create_role(flavour: Flavour, cloud: &Cloud<'_>) -> String {
     }
 }
 
-/// Plays the article's commands in `lab`, where the metadata service has this address.
+/// Runs the article's commands in `lab`, where the metadata service has this address.
 fn play(lab: &Lab, cloud: &Cloud<'_>, flavour: Flavour, address: &str) {
     let client_id = cloud.identity("system-assigned")["client_id"].as_str().unwrap().to_owned();
     let created = lab.pgentra(&["psql"]).envs(cloud.env("admin")).input(&create_role(flavour, cloud)).done();
@@ -52,10 +52,10 @@ fn play(lab: &Lab, cloud: &Cloud<'_>, flavour: Flavour, address: &str) {
         assert_eq!(lines[0], "myuser", "{signed_in:?}");
         assert!(lines[1].starts_with("PostgreSQL "), "{signed_in:?}");
     }
-    // another identity's role is not for this token
+    // this token is not valid for the role of another identity
     let refused = sign_in("myIdentity");
     assert!(!refused.status.success() && refused.stderr.contains("FATAL:"), "{refused:?}");
-    // and the server knows nothing but the role: the token is not even in the list of sessions
+    // the server sees the role only: the token is not in the list of sessions
     lab.remember(&token);
 }
 
@@ -79,7 +79,7 @@ fn on_single_server() {
     at_the_emulators_address(Flavour::Single);
 }
 
-/// The very address that the article has, and no variable that names another.
+/// With the article's own address, and no variable that names another.
 fn at_the_true_address(flavour: Flavour) {
     if !have(&["curl", "jq", "psql", "ip", "netns"]) {
         return;
@@ -91,7 +91,7 @@ fn at_the_true_address(flavour: Flavour) {
     let cloud = lab.cloud(flavour, &["--link-local"]);
     play(&lab, &cloud, flavour, "http://169.254.169.254");
 
-    // SDKs take the true address: a variable of another cloud is in the way.
+    // SDKs use the true address unless a variable names another.
     let name = cloud.text("/name");
     for host in ["vm", "user-assigned"] {
         let set = lab.pgentra(&["local", "env", "--name", &name, "--host", host]).done();

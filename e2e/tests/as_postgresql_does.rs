@@ -1,4 +1,4 @@
-//! What a client gets for what it sends first: the same from PostgreSQL itself, the proxy and the gateway.
+//! The answers to a client's first packets are the same from PostgreSQL, the proxy and the gateway.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing helper fails its test")]
 
 use std::io::{Read, Write};
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use e2e::{Flavour, Lab, client, have};
 
-/// The answer to packets, of which the client sends each when it has got a byte for the one before, and then closes its sending
-/// side.
+/// The answer to packets. The client sends each after it got a byte for the previous one, and then
+/// closes its sending side.
 fn answer(mut stream: impl Read + Write, packets: &[&[u8]], close: impl FnOnce()) -> String {
     let mut answer = Vec::new();
     for (at, packet) in packets.iter().enumerate() {
@@ -22,7 +22,7 @@ fn answer(mut stream: impl Read + Write, packets: &[&[u8]], close: impl FnOnce()
         }
     }
     close();
-    // A server that hangs up over bytes that it did not read may have the connection reset; nothing was said all the same.
+    // A server that closes with unread bytes may reset the connection, which counts as no answer.
     let _ = stream.read_to_end(&mut answer);
     told(&answer)
 }
@@ -94,7 +94,7 @@ fn a_first_packet_is_answered_as_by_postgresql_or_not_at_all() {
         ("a negative length", b"\x80\0\0\x08\0\x03\0\0".to_vec(), ""),
         ("cancel without a process", b"\0\0\0\x08\x04\xd2\x16\x2e".to_vec(), ""),
         ("cancel with half a key", b"\0\0\0\x0e\x04\xd2\x16\x2e\0\0\0\x01ab".to_vec(), ""),
-        ("cancel with a key that is nobody's", b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x01abcd".to_vec(), ""),
+        ("cancel with an unknown key", b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x01abcd".to_vec(), ""),
         ("no terminator", b"\0\0\0\x0d\0\x03\0\0user\0".to_vec(), "08P01"),
         ("no value", b"\0\0\0\x0e\0\x03\0\0user\0\0".to_vec(), "08P01"),
         ("no user", b"\0\0\0\x09\0\x03\0\0\0".to_vec(), "28000"),
@@ -124,7 +124,7 @@ fn a_first_packet_is_answered_as_by_postgresql_or_not_at_all() {
     }
 }
 
-/// A program without a handler for errors ends well, as with PostgreSQL.
+/// A program without an error handler ends without a crash, as with PostgreSQL.
 #[test]
 fn a_node_program_that_gives_up_before_it_is_connected_ends_well() {
     if !have(&["node"]) {

@@ -1,7 +1,8 @@
 //! The real Azure CLI against the local cloud, and pgentra through it.
 //!
-//! It runs where the CLI is: `bash e2e/setup.sh azure-cli` installs it, which takes 730 MB and a minute and a half. The
-//! CLI knows one cloud more then, and learns its endpoints from its Resource Manager, the local one.
+//! It runs if the CLI is installed: `bash e2e/setup.sh azure-cli` installs it, which takes 730 MB
+//! and a minute and a half. The test registers the local cloud with the CLI, which reads its
+//! endpoints from the local Resource Manager.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::collections::BTreeMap;
@@ -22,24 +23,24 @@ impl Shell<'_> {
         self.lab.shell(script).envs(self.variables.clone()).done()
     }
 
-    /// What the token says that this command prints in JSON.
+    /// The claims of the token that this command prints in JSON.
     fn read(&self, command: &str) -> Value {
         let python = client("venv/bin/python");
         self.run(&format!("{command} | {} {}", python.display(), own("read_token.py").display())).json()
     }
 }
 
-/// All that `az` needs to take the local cloud for a cloud.
+/// The settings with which `az` accepts the local cloud.
 struct Setting<'a> {
     lab: &'a Lab,
     cloud: &'a Cloud<'a>,
-    /// Where `az` keeps what it knows, tokens included; so it is no folder of the lab.
+    /// The folder for the state of `az`, which contains tokens; so it is outside of the lab.
     folder: &'a Path,
     az: &'a Path,
 }
 
 impl<'a> Setting<'a> {
-    /// Makes the local cloud one of the CLI's, by the one address that tells the others.
+    /// Registers the local cloud with the CLI by its Resource Manager.
     fn register(&self, shell: &Shell<'_>) {
         let address = self.cloud.text("/management_url");
         shell
@@ -101,8 +102,8 @@ fn it_agrees() {
     let setting = Setting { lab: &lab, cloud: &cloud, folder: folder.path(), az: &az };
 
     let vm = setting.shell("vm");
-    let nobody = vm.run("pgentra token --source azure-cli");
-    assert!(nobody.fails(3).contains("az login"), "{nobody:?}");
+    let without_login = vm.run("pgentra token --source azure-cli");
+    assert!(without_login.fails(3).contains("az login"), "{without_login:?}");
     setting.register(&vm);
 
     let named = cloud.identity("user-assigned");
@@ -131,10 +132,11 @@ fn it_agrees() {
             }
             assert_eq!(who["tenant_id"], cloud.text("/tenant_id"), "{host}");
         }
-        // whoever keeps it, the platform or `az`, gives out the same token again
+        // the platform or `az` caches the token and returns the same one again
         assert_eq!(through["digest"], theirs["digest"], "{host}");
         assert_eq!(ours["digest"] == theirs["digest"], is_cached, "{host}");
-        // `az` counts anew from each answer, and may lose a second; pgentra takes the earlier of that and the token's own
+        // `az` computes the expiry from each answer, and may lose a second; pgentra takes the
+        // earlier of that and the token's own
         for who in [&theirs, &through] {
             let (said, end) = (who["expires_on"].as_i64().unwrap(), who["expires"].as_i64().unwrap());
             assert!((end - 5..=end + 5).contains(&said), "{host}: {who}");
@@ -174,7 +176,7 @@ fn it_manages_identities_and_administrators() {
     let token = format!("pgentra whoami -o json --client-id {client_id}");
     assert_eq!(setting.shell("vm").run(&token).json()["claims"]["object_id"], another["principalId"]);
 
-    // what the CLI did pgentra sees, and the other way round
+    // pgentra sees the CLI's changes, and the CLI pgentra's
     let admin = setting.shell("admin");
     let seen = admin.run("pgentra identity show --vm myVm -o json").json();
     let mut seen: Vec<_> = seen["user_assigned"].as_array().unwrap().iter().map(|one| &one["id"]).collect();
@@ -208,7 +210,7 @@ fn it_manages_identities_and_administrators() {
     let listed = shell.run(&format!("{command} list {server}")).json();
     assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
     assert_eq!(admin.run(administrators).json()[1]["object_id"], object_id);
-    // what Resource Manager says is true in the database
+    // the database has the administrators of Resource Manager
     let query = "pgentra query -U another -o json -c \"SELECT pg_has_role('azure_pg_admin', 'member')\"";
     let rows = setting.shell("vm").run(&format!("{query} --client-id {client_id}")).json();
     assert_eq!(rows[0]["rows"][0][0], "t");

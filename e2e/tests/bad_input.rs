@@ -1,5 +1,5 @@
-//! Everything that can be wrong: each gives, in bounded time, one message that names the link that failed and the next
-//! thing to try, the right exit code, and no token anywhere (the lab looks for that).
+//! Invalid input: each case gives, in bounded time, one message that names the failed link and the
+//! next step, the right exit code, and no token anywhere (the lab searches for tokens).
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 mod peer;
@@ -15,15 +15,15 @@ const NO_TOKEN: i32 = 3;
 const NETWORK: i32 = 4;
 const REFUSED: i32 = 5;
 
-/// An id that nobody has.
-const STRANGER: &str = "00000000-1111-2222-3333-444444444444";
+/// An id that no identity has.
+const UNKNOWN_ID: &str = "00000000-1111-2222-3333-444444444444";
 
 /// The environment of a program whose metadata service is at this address.
 fn metadata(address: &str) -> BTreeMap<String, String> {
     BTreeMap::from([("AZURE_POD_IDENTITY_AUTHORITY_HOST".to_owned(), address.to_owned())])
 }
 
-/// What it is, arguments, variables, exit code, words of the message.
+/// Description, arguments, variables, exit code, words of the message.
 type Case = (
     &'static str,
     &'static [&'static str],
@@ -32,7 +32,7 @@ type Case = (
     &'static [&'static str],
 );
 
-/// The server refuses, or is not the one it should be.
+/// The server refuses, or is another server than the target.
 #[test]
 fn of_the_server() {
     let lab = Lab::new();
@@ -49,7 +49,7 @@ fn of_the_server() {
             REFUSED,
             &["audience"],
         ),
-        ("an unknown client id", &["--client-id", STRANGER], &[], NO_TOKEN, &[STRANGER]),
+        ("an unknown client id", &["--client-id", UNKNOWN_ID], &[], NO_TOKEN, &[UNKNOWN_ID]),
         ("a client id that is none", &["--client-id", "myVm"], &[], USAGE, &["--client-id", "myVm"]),
         ("a database that does not exist", &["-d", "nowhere"], &[], REFUSED, &["nowhere"]),
         ("an unknown certificate", &[], &[("PGSSLROOTCERT", "")], NETWORK, &["certificate"]),
@@ -90,7 +90,7 @@ fn of_the_server() {
     assert!(done.stderr.contains("division by zero") && done.stderr.contains("22012"), "{}", done.stderr);
 }
 
-/// A token that has ended: whoever kept one is refused in Azure's words, and who asks for a new one gets in.
+/// An expired token is refused with Azure's message, and a new token is accepted.
 #[test]
 fn of_an_old_token() {
     let lab = Lab::new();
@@ -116,7 +116,7 @@ fn of_an_old_token() {
     }
 }
 
-/// There is something at the port, but not a PostgreSQL with TLS.
+/// A process listens on the port, but it is not a PostgreSQL with TLS.
 #[test]
 fn of_the_port() {
     let lab = Lab::new();
@@ -127,7 +127,7 @@ fn of_the_port() {
         ("a web server", Peer::answering(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "PostgreSQL"),
         ("something that hangs up", Peer::answering(b""), "hung up"),
         ("something silent", Peer::silent(), "time"),
-        ("nobody", Peer::absent(), "refused"),
+        ("no listener", Peer::absent(), "refused"),
     ] {
         let done = lab
             .pgentra(&["query", "-c", "SELECT 1"])
@@ -137,14 +137,14 @@ fn of_the_port() {
             .within(30)
             .done();
         faults.extend(done.fault(NETWORK, &[word]).map(|fault| format!("{case}: {fault}")));
-        // asked for TLS, and told nothing else to whoever it is
+        // the client sent a request for TLS and nothing else
         let received = peer.received();
         assert!(received.is_empty() || received == b"\0\0\0\x08\x04\xd2\x16\x2f", "{case}: {received:?}");
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// The metadata service is absent, slow, or answers rubbish.
+/// The metadata service is absent, slow, or sends invalid answers.
 #[test]
 fn of_the_metadata_service() {
     fn http(status: &str, body: &str) -> Vec<u8> {
@@ -163,7 +163,7 @@ fn of_the_metadata_service() {
     let lab = Lab::new();
     let mut faults = Vec::new();
     for (case, peer) in [
-        ("nobody", Peer::absent()),
+        ("no listener", Peer::absent()),
         ("something silent", Peer::silent()),
         ("something that hangs up", Peer::answering(b"")),
         ("no HTTP", Peer::answering(b"SSH-2.0-OpenSSH_9.2\r\n")),
@@ -203,7 +203,7 @@ fn of_the_metadata_service() {
     assert!(elsewhere.received().is_empty(), "a redirect was followed");
 }
 
-/// On a machine that is not in Azure at all: a second for the probe, not a minute for the retries.
+/// On a machine outside of Azure: a second for the probe, not a minute for the retries.
 #[test]
 fn of_the_machine() {
     if !have(&["netns"]) {
@@ -215,7 +215,7 @@ fn of_the_machine() {
     assert!(said.contains("169.254.169.254") || said.contains("imds"), "{said}");
 }
 
-/// What was typed.
+/// Invalid command lines.
 #[test]
 fn of_the_command_line() {
     let lab = Lab::new();
@@ -223,7 +223,7 @@ fn of_the_command_line() {
     for (words, word) in [
         (&["token", "--source", "nonsense"][..], "nonsense"),
         (&["token", "--cloud", "mars"], "mars"),
-        (&["token", "--client-id", STRANGER, "--object-id", STRANGER], "--object-id"),
+        (&["token", "--client-id", UNKNOWN_ID, "--object-id", UNKNOWN_ID], "--object-id"),
         (&["token", "--resource", "not a uri"], "resource"),
         (&["query", "-c", "SELECT 1"], "no server"),
         (&["query", "-f", "/nowhere.sql"], "/nowhere.sql"),
@@ -241,7 +241,7 @@ fn of_the_command_line() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// A local cloud that cannot start says so, and leaves nothing.
+/// A local cloud that cannot start reports that, and leaves no files.
 #[test]
 fn of_the_local_cloud() {
     let lab = Lab::new();
@@ -260,7 +260,7 @@ fn of_the_local_cloud() {
                 "{words:?}: {}",
                 done.stderr
             );
-            // what was under way when it failed may take a moment to clear
+            // processes that were starting may take a moment to end
             lab.await_processes();
             lab.assert_nothing_left();
         }

@@ -1,4 +1,4 @@
-//! Room at `pgentra proxy` is for clients that are there and may come in.
+//! Limits of `pgentra proxy`: clients that are not authenticated cannot keep others out.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ fn connection(to: SocketAddr, said: &[u8]) -> TcpStream {
     stream
 }
 
-/// What it is told until it is hung up on.
+/// The bytes it gets until the connection closes.
 fn told(mut stream: TcpStream) -> String {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -38,7 +38,7 @@ fn start(role: &str) -> Vec<u8> {
     [&length.to_be_bytes()[..], &[0, 3, 0, 0], &parameters].concat()
 }
 
-/// This process may have as many files as the system lets it.
+/// Raises this process's limit of open files to the maximum.
 fn allow_files() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
@@ -59,8 +59,8 @@ fn files(proxy: &Proxy<'_>) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
-/// Another user of this machine has three hundred connections to a socket that is not for it: they are told so at once, and one
-/// whom the socket is for is served.
+/// Another user of this machine has three hundred connections to a socket that it may not use: they
+/// are refused at once, and a user who may connect is served.
 #[test]
 fn a_user_whom_the_socket_is_not_for_takes_no_room() {
     if !have(&["psql", "python"]) || !rustix::process::geteuid().is_root() {
@@ -99,7 +99,8 @@ sys.stdin.read()
     drop(proxy);
 }
 
-/// A client that says nothing, or not all of its first packet, is told so in its own time, not in that of a whole sign-in.
+/// A client that sends nothing, or a part of its first packet, is refused after the time limit of
+/// the first packet, not of the sign-in.
 #[test]
 fn a_first_packet_has_a_time_of_its_own() {
     let lab = Lab::new();
@@ -115,7 +116,7 @@ fn a_first_packet_has_a_time_of_its_own() {
     drop(proxy);
 }
 
-/// A thousand silent connections, and hundreds that stop in the middle of a request, do not keep a probe waiting.
+/// A thousand silent connections, and hundreds with an incomplete request, do not delay a probe.
 #[test]
 fn a_probe_is_answered_whatever_else_is_connected() {
     allow_files();
@@ -148,8 +149,8 @@ fn a_probe_is_answered_whatever_else_is_connected() {
     assert!(proxy.ended().success());
 }
 
-/// Clients that hang up while there is no token yet leave their places: the next one is told what is wrong, not that there are
-/// too many.
+/// Clients that hang up before there is a token free their permits: the next one gets the real
+/// error, not "too many clients".
 #[test]
 fn clients_that_are_gone_are_not_too_many() {
     let lab = Lab::new();
@@ -167,7 +168,7 @@ fn clients_that_are_gone_are_not_too_many() {
     drop(proxy);
 }
 
-/// Sessions that wait for a client are nobody's to wait for.
+/// A drain does not wait for pooled sessions.
 #[test]
 fn only_clients_are_waited_for() {
     if !have(&["psql"]) {
@@ -203,7 +204,7 @@ fn only_clients_are_waited_for() {
     assert!(proxy.ended().success());
 }
 
-/// Forty wrong passwords at once: a dozen are looked at, and the right one is taken seconds later.
+/// Forty wrong passwords at once: a dozen are checked, and the right one is accepted seconds later.
 #[test]
 fn guesses_at_once_shut_nobody_out() {
     if !have(&["psql"]) {

@@ -1,4 +1,5 @@
-//! The commands against a local cloud: what each prints, how each ends, and the life of the cloud itself.
+//! The commands against a local cloud: their output, their exit codes, and the start and end of the
+//! cloud.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::path::{Path, PathBuf};
@@ -29,12 +30,12 @@ fn token_prints_a_token() {
         assert_eq!(lines.ok(), format!("{source}\nBearer\n{resource}\ntrue\n"), "{host}");
         lab.shell(&format!("{script} | tail -1")).envs(cloud.env(host)).token();
     }
-    // verbose, it tells everything but the token
+    // the verbose log has everything but the token
     let script = "pgentra -vv token | cut -d. -f1,2,3";
     lab.shell(script).envs(cloud.env("vm")).token();
 }
 
-/// Every host that the local cloud can be: the identity is found, and its role is reached.
+/// On every host of the local cloud the identity is found, and its role can sign in.
 #[test]
 fn every_host_signs_in() {
     for flavour in Flavour::ALL {
@@ -73,11 +74,11 @@ fn query_prints_results() {
     let all = all.json();
     assert_eq!(all[1]["affected"], 2, "{all}");
     assert_eq!(all[2]["rows"].to_string(), r#"[["1",null],["2",null]]"#, "{all}");
-    // the second of several statements fails: what came before was printed
+    // the second of several statements fails: the result of the first was printed
     let failing = query(&["-c", "SELECT 'before'", "-c", "SELECT 1/0"]);
     assert_eq!(failing.status.code(), Some(5));
     assert!(failing.stdout.contains("before"), "{failing:?}");
-    // a URI and a conninfo string name the server as in psql, before everything else
+    // a URI and a conninfo string name the server as in psql, and override everything else
     let (port, ca) = (cloud.text("/server/port"), cloud.text("/server/sslrootcert"));
     for conninfo in [
         format!("postgres://myVm@localhost:{port}/postgres?sslmode=verify-full&sslrootcert={ca}"),
@@ -110,14 +111,14 @@ fn psql_and_exec_sign_programs_in() {
             run(&["exec", "--", "psql", "-tAc", "SELECT ssl FROM pg_stat_ssl WHERE pid = -1"]).done().ok(),
             ""
         );
-        // exit codes and signals are the program's
+        // exit code and signal are those of the program
         assert_eq!(
             run(&["psql", "--", "-v", "ON_ERROR_STOP=1", "-c", "SELECT 1/0"]).done().status.code(),
             Some(1)
         );
         assert_eq!(run(&["exec", "--", "sh", "-c", "exit 42"]).done().status.code(), Some(42));
         assert_eq!(run(&["exec", "--", "sh", "-c", "kill -TERM $$"]).done().signal(), Some(15));
-        // the program gets the token in its environment, and nobody can read it from the list of processes
+        // the program gets the token in its environment, which the list of processes does not show
         let listed =
             run(&["exec", "--", "sh", "-c", "tr '\\0' ' ' </proc/$$/cmdline; echo; echo \"${#PGPASSWORD}\""])
                 .done();
@@ -141,7 +142,7 @@ fn a_local_cloud_describes_itself() {
     {
         assert!(text.ok().contains(word), "no {word} in\n{}", text.stdout);
     }
-    // what a shell makes of it is what a program reads
+    // a shell's variables are those that a program reads
     for host in ["vm", "user-assigned", "app-service", "aks", "admin"] {
         let script = format!("eval \"$(pgentra local env --name named --host {host})\"; env");
         let shell = lab.shell(&script).done();
@@ -152,10 +153,10 @@ fn a_local_cloud_describes_itself() {
             );
         }
     }
-    // one of a name
+    // a second cloud of the same name
     let again = lab.pgentra(&["local", "up", "--name", "named"]).done();
     assert!(again.fails(2).contains("runs already"), "{again:?}");
-    // and none of another
+    // there is no cloud of another name
     assert!(lab.pgentra(&["local", "status"]).done().fails(2).contains("pgentra local up"));
 }
 
@@ -205,14 +206,14 @@ fn ports_can_be_chosen() {
     assert_eq!(cloud.text("/metadata_url"), format!("http://127.0.0.1:{metadata}"));
 }
 
-/// Invariant 9: a local cloud leaves nothing behind, whoever or whatever ends it.
+/// Invariant 9: a local cloud leaves no files and processes behind, however it ends.
 #[test]
 fn a_local_cloud_leaves_nothing() {
     let lab = Lab::new();
     for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::KILL] {
         let cloud = lab.cloud(Flavour::Flexible, &[]);
         let folder = cloud.folder();
-        // a session is open meanwhile
+        // with an open session
         let session = lab.pgentra(&["query", "-c", "SELECT pg_sleep(1000)"]).envs(cloud.env("vm"));
         let pid = cloud.pid();
         std::thread::scope(|scope| {
@@ -233,7 +234,7 @@ fn a_local_cloud_leaves_nothing() {
     }
 }
 
-/// Without its PostgreSQL it is none: it says so and ends.
+/// Without its PostgreSQL the cloud reports an error and ends.
 #[test]
 fn a_local_cloud_notices_the_end_of_its_postgresql() {
     let lab = Lab::new();
@@ -253,7 +254,7 @@ fn completions_and_the_manual_are_sound() {
     }
     let page = lab.pgentra(&["man"]).done();
     assert!(page.ok().starts_with(".ie") && page.ok().contains(".TH pgentra"), "{}", page.stdout);
-    // a reader that goes away is no failure
+    // a closed pipe is not an error
     lab.shell("pgentra man | head -c 10 >/dev/null").done().ok();
 }
 

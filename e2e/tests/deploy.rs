@@ -1,4 +1,5 @@
-//! The configurations below `deploy/` are ones that `pgentra proxy` takes. `deploy/check.sh` looks at all else there.
+//! `pgentra proxy` accepts the configurations below `deploy/`. `deploy/check.sh` checks everything
+//! else there.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::fs;
@@ -18,7 +19,7 @@ fn checked<'lab>(lab: &'lab Lab, config: &str) -> Done<'lab> {
     lab.pgentra(&["proxy", "--config", file.to_str().unwrap(), "--check-config"]).done()
 }
 
-/// Where the valid configuration listens, and for which server.
+/// The listeners and the server of a valid configuration.
 fn serves(lab: &Lab, config: &str) -> String {
     let done = checked(lab, config);
     let (lines, verdict) = done.ok().trim_end().rsplit_once('\n').unwrap();
@@ -55,7 +56,7 @@ fn a_check_of_the_configuration_finds_what_the_proxy_would_refuse() {
         assert!(!done.stderr.contains("no server is named"), "{to}: a consequence is reported: {done:?}");
         assert!(done.stderr.contains(said), "{to}: {done:?}");
     }
-    // A socket of systemd is handed to the service alone.
+    // systemd passes a socket to the service alone.
     let socket = valid.replace("127.0.0.1:6432", "systemd:app");
     assert_eq!(serves(&lab, &socket), "systemd:app for my-server.postgres.database.azure.com:5432");
     let done = lab.pgentra(&["proxy", "--config=/nowhere.toml", "--check-config"]).done();

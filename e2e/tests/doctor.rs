@@ -1,4 +1,5 @@
-//! `pgentra doctor` as a program: exit codes, both views, masks. What it finds is tested where faults can be seeded.
+//! `pgentra doctor` as a program: exit codes, both formats, masks. Its findings are tested with
+//! seeded faults in the crate.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use e2e::{Flavour, Lab};
@@ -42,7 +43,7 @@ fn a_login_that_works_and_one_that_does_not() {
     }
 }
 
-/// What is masked is nowhere, and the same thing has the same mask in both views.
+/// A masked value occurs nowhere, and has the same mask in both formats.
 #[test]
 fn a_report_for_strangers() {
     let lab = Lab::new();

@@ -1,7 +1,8 @@
-//! Every command of the pages is run as it is typed, in the order of its page, at a local cloud.
+//! Runs every command of the pages, in the order of its page, against a local cloud.
 //!
-//! Names of the pages stand for those of the local cloud (see [`Page::typed`]). A proxy that would run until it is stopped
-//! reads its configuration and exits. What is not run here, or fails on purpose, is in [`EXCEPTIONS`] with the reason.
+//! Names on the pages are replaced by those of the local cloud (see [`Page::typed`]). A proxy that
+//! would run until it is stopped reads its configuration and exits. Commands that are not run here,
+//! or fail on purpose, are in [`EXCEPTIONS`] with the reason.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::fs;
@@ -26,7 +27,7 @@ const PAGES: [&str; 13] = [
     "docs/rust.md",
 ];
 
-/// What becomes of a command that does not simply succeed.
+/// The result of a command other than success.
 #[derive(Clone, Copy)]
 enum Expected {
     /// It ends with this exit code.
@@ -36,7 +37,7 @@ enum Expected {
 }
 use Expected::{Code, Elsewhere};
 
-/// Beginnings of commands on a page; what is expected of them; why.
+/// Prefix of a command on a page; the expected result; the reason.
 const EXCEPTIONS: &[(&str, &str, Expected, &str)] = &[
     ("README.md", "cargo run --release -- quickstart", Elsewhere, "quickstart.rs runs the built program"),
     ("README.md", "cargo xtask test", Elsewhere, "it is what runs this test"),
@@ -61,7 +62,7 @@ const EXCEPTIONS: &[(&str, &str, Expected, &str)] = &[
     ("docs/kubernetes.md", "helm install", Elsewhere, "deploy.rs renders the chart"),
 ];
 
-/// A block between fences: the word behind the first, and the lines.
+/// A fenced block: its language and its lines.
 struct Block {
     language: String,
     lines: Vec<String>,
@@ -103,7 +104,7 @@ fn commands(block: &Block) -> Vec<String> {
     block.lines.iter().filter_map(command).collect()
 }
 
-/// The names that stand for those of the pages.
+/// The names that replace those of the pages.
 struct Page<'a> {
     home: &'a Path,
     administrator: String,
@@ -137,7 +138,7 @@ impl Page<'_> {
         text
     }
 
-    /// A command as it is run: who runs it, and how it comes to an end.
+    /// The command as it is run: as which user, and how it ends.
     fn run(&self, command: &str) -> String {
         let (typed, _) = command.split_once("  #").unwrap_or((command, ""));
         let mut typed = self.typed(typed.trim());
@@ -150,7 +151,7 @@ impl Page<'_> {
             return format!("echo secret | {typed}");
         }
         if typed.starts_with("pgentra token") || typed.starts_with("curl ") {
-            // a token is for whoever asked, and not for the record
+            // a token must not be in the recorded output
             typed.push_str(" >token.txt && test -s token.txt && rm token.txt");
         }
         let is_administrators = typed.contains(&format!("'{}'", self.administrator))
@@ -168,7 +169,7 @@ fn text(page: &str) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// Files that the pages name.
+/// Creates the files that the pages name.
 fn lay_out(names: &Page<'_>) {
     let home = names.home;
     for folder in ["etc", "run", "log"] {
@@ -212,7 +213,7 @@ fn check(lab: &Lab, page: &str, names: &Page<'_>) -> Vec<String> {
             Some(Code(code)) => code,
             None => 0,
         };
-        // The cloud of the whole test is the one that the pages start and stop.
+        // The pages start and stop the cloud of the whole test.
         if command.starts_with("pgentra local up --detach") || command.starts_with("pgentra local down") {
             script.push_str("true\n");
         } else {

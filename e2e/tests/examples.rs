@@ -1,4 +1,5 @@
-//! The example of each pool runs against a local cloud by the one command that `docs/rust.md` gives for it.
+//! The example of each pool runs against a local cloud with the one command that `docs/rust.md`
+//! gives for it.
 
 use e2e::{Flavour, Lab, example_with};
 

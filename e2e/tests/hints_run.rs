@@ -1,4 +1,4 @@
-//! Every command that a hint or the page of failures proposes is run, as it stands but for the names of its examples.
+//! Runs every command in a hint or in `docs/errors.md`, with the example names replaced.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing helper fails its test")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,15 +6,15 @@ use std::fs;
 
 use e2e::{Cloud, Done, Flavour, Lab, have};
 
-/// The page of failures: a section each, commands behind `$ `.
+/// The page of failures: one section each, commands after `$ `.
 const PAGE: &str = include_str!("../../docs/errors.md");
 
-/// What a proposed command does here.
+/// The result of a proposed command.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Does {
-    /// It ends with this code and says this, and that is what it is proposed for.
+    /// It ends with this code and prints this text, for which the page proposes it.
     Shows(i32, &'static str),
-    /// Only its words are looked at; why.
+    /// Only its arguments are checked; the reason.
     Is(&'static str),
 }
 
@@ -31,14 +31,14 @@ const OTHERWISE: [(&str, Does); 15] = [
     // There is no az on this machine, and that is what it says.
     ("pgentra token --source azure-cli", Does::Shows(2, "az is not installed")),
     ("pgentra doctor --token-command 'az ", Does::Shows(6, "exit code 127")),
-    // Of another cloud than the server's: the audience is what is to be compared.
+    // The wrong cloud for this server: the audience is the difference to find.
     ("pgentra doctor --cloud usgov", Does::Shows(6, "refused-audience")),
     ("pgentra doctor --resource https://token.postgres.cosmos", Does::Shows(6, "AADSTS500011")),
     // It shows the error that the server sent in the clear.
     ("psql 'host=localhost sslmode=disable'", Does::Shows(2, "TLS")),
-    // The role of the example is the other identity's: what it finds is whose token it is.
+    // The example's role belongs to the other identity, which doctor reports.
     ("pgentra doctor --client-id", Does::Shows(6, "role-of-another-identity")),
-    // Without another authority than the system's, which the local server's is not.
+    // Without an authority for the local server's certificate.
     ("env -u PGSSLROOTCERT pgentra doctor", Does::Shows(6, "tls-unknown-issuer")),
 ];
 
@@ -113,12 +113,12 @@ fn proposed() -> Vec<(&'static str, &'static str)> {
     commands
 }
 
-/// The command with this cloud's names in the place of the example's.
+/// The command with this cloud's names instead of the example's.
 fn here(cloud: &Cloud<'_>, command: &str) -> String {
     let (port, ca) = (cloud.text("/server/port"), cloud.text("/server/sslrootcert"));
     let (vm, other) = (cloud.identity("system-assigned"), cloud.identity("user-assigned"));
     let metadata = cloud.text("/metadata_url");
-    // Within SQL the role of the example is one that the page's own first command makes.
+    // In SQL the example's role is the one that the page's first command makes.
     let (outside, sql) = match command.split_once(" -c ") {
         Some((outside, sql)) => (outside.to_owned(), format!(" -c {sql}")),
         None => (command.to_owned(), String::new()),
@@ -153,7 +153,7 @@ fn here(cloud: &Cloud<'_>, command: &str) -> String {
     outside + &sql.replace("OBJECT_ID", vm["object_id"].as_str().unwrap())
 }
 
-/// Who a command is for: those that name a person or manage identities are an administrator's.
+/// The host for a command: commands with user names or identities are for the administrator.
 fn host(command: &str) -> &'static str {
     let is_managing =
         ["contoso.com", "example.com", "pgentra identity"].iter().any(|part| command.contains(part));
@@ -183,7 +183,7 @@ fn every_command_of_the_page_of_failures_runs() {
             lab.shell(&format!("words=({real})")).done().ok();
             continue;
         }
-        // What it prints may be a token.
+        // The output may be a token.
         let script = format!("{{ {real}\n}} </dev/null >out");
         let done = lab.shell(&script).envs(hosts[host(command)].clone()).done();
         let printed = fs::read_to_string(lab.path().join("home/out")).unwrap_or_default();
@@ -215,7 +215,7 @@ fn the_commands_of_the_page_that_stay_start() {
     lab.shell("pgentra local down").done().ok();
 }
 
-/// The text behind a label of what a command said.
+/// The text after a label in a command's output.
 fn after<'a>(done: &'a Done<'_>, label: &str) -> &'a str {
     let said = done.stderr.lines().chain(done.stdout.lines());
     said.into_iter()
@@ -224,7 +224,7 @@ fn after<'a>(done: &'a Done<'_>, label: &str) -> &'a str {
         .1
 }
 
-/// Everything that a variable can have in the way, where the hint is the command that takes it away.
+/// Every variable that can be in the way: the hint is a command that unsets it.
 #[test]
 fn a_variable_that_is_in_the_way_is_unset_by_the_hint() {
     let lab = Lab::new();
@@ -258,7 +258,7 @@ fn a_variable_that_is_in_the_way_is_unset_by_the_hint() {
     }
 }
 
-/// The same settings from elsewhere: the hint names the place.
+/// The same settings from other sources: the hint names the source.
 #[test]
 fn a_setting_that_is_in_the_way_is_named_where_it_is() {
     let lab = Lab::new();
@@ -326,7 +326,8 @@ fn what_a_named_cloud_prints_is_for_that_cloud() {
     lab.await_processes();
 }
 
-/// What `grant` prints signs the machine in, in a shell that knows neither server nor port.
+/// The command that `grant` prints signs the machine in, in a shell without variables for server
+/// and port.
 #[test]
 fn what_grant_prints_signs_in() {
     let lab = Lab::new();
@@ -350,7 +351,7 @@ fn management_commands_work_in_the_shell_of_any_host() {
     let lab = Lab::new();
     let cloud = lab.cloud(Flavour::Flexible, &[]);
     for host in ["vm", "app-service", "azure-ml"] {
-        // This host may not read the directory, and is told so by a server that it trusts.
+        // This host may not read the directory; a trusted server says so.
         let mut variables = cloud.env(host);
         assert!(!variables.contains_key("SSL_CERT_FILE"), "{host}");
         let found = lab.pgentra(&["identity", "find", "myVm"]).envs(variables.clone()).done();
@@ -438,7 +439,7 @@ fn a_token_command_that_prints_something_else_is_told_why() {
     assert!(!failed.stderr.contains("hunter2"), "{failed:?}");
 }
 
-/// A listener that cannot be: what the hint says makes it possible.
+/// A listener that cannot be opened: the hint leads to one that can.
 #[test]
 fn a_place_that_cannot_be_listened_on_has_a_way_out() {
     let lab = Lab::new();
@@ -472,7 +473,7 @@ fn a_place_that_cannot_be_listened_on_has_a_way_out() {
     }
 }
 
-/// Every page that a manual page names is written, and is printed by the command of its name.
+/// Every page that a manual page names is written, and is printed by the command of that name.
 #[test]
 fn the_manual_names_pages_that_exist() {
     let lab = Lab::new();
@@ -493,7 +494,7 @@ fn the_manual_names_pages_that_exist() {
     let page = lab.shell("pgentra man local up").done();
     assert!(page.ok().contains("metadata") && page.stdout.starts_with(".ie"), "{page:?}");
     assert_eq!(lab.shell("pgentra man locl").done().fault(2, &["`locl`"]), None);
-    // The examples work in a home that is empty.
+    // The examples work in an empty home folder.
     lab.shell("rm -rf new").done().ok();
     for words in [&["completions", "--help"][..], &["man", "--help"]] {
         let help = lab.pgentra(words).done();
@@ -502,7 +503,7 @@ fn the_manual_names_pages_that_exist() {
     }
 }
 
-/// A folder whose programs cannot be run is named, with the variable that says where it is.
+/// A folder whose programs cannot be run is named, with the variable that sets it.
 #[test]
 fn a_folder_of_a_file_system_without_programs_is_named() {
     if !rustix::process::geteuid().is_root() || !have(&["unshare"]) {
@@ -529,7 +530,7 @@ fn what_is_not_there_is_told_with_what_is() {
     let unread = "[[role]]\nname = 5\n";
     let failed = admin(&["role", "plan", "-f", "-"]).input(unread).done();
     assert_eq!(failed.fault(2, &["standard input: 2 things are wrong"]), None);
-    // What only the server shows to be wrong is told with the file's name, too.
+    // An error that only the server finds names the file too.
     let file = lab.path().join("roles.toml");
     let one = cloud.identity("system-assigned")["object_id"].as_str().unwrap();
     fs::write(&file, format!("[[role]]\nname = \"myApp\"\nobject_id = \"{one}\"\n")).unwrap();

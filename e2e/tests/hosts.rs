@@ -11,7 +11,7 @@ use e2e::{Cloud, Flavour, Lab, example, have};
 use mounts::Mounts;
 use rustix::process::{Signal, kill_process};
 
-/// Host, the source that is found there, and the role.
+/// Host, the detected source, and the role.
 const HOSTS: [(&str, &str, &str); 12] = [
     ("vm", "imds", "myVm"),
     ("user-assigned", "imds", "myIdentity"),
@@ -51,7 +51,7 @@ fn built(name: &str) -> PathBuf {
     programs.iter().find(|program| program.ends_with(name)).unwrap().clone()
 }
 
-/// An example on a host, as its page says it is tried.
+/// An example on a host, run as its page describes.
 struct Trial {
     example: &'static str,
     host: &'static str,
@@ -60,7 +60,7 @@ struct Trial {
     prints: String,
 }
 
-/// On `host` as it is.
+/// The example on an unchanged `host`.
 fn plain(example: &'static str, host: &'static str, prints: impl Into<String>) -> Trial {
     Trial { example, host, arguments: Vec::new(), role: None, prints: prints.into() }
 }
@@ -89,7 +89,7 @@ fn text<'a>(identity: &'a serde_json::Value, field: &str) -> &'a str {
     identity[field].as_str().unwrap()
 }
 
-/// All of them but Azure Arc, which needs a place of its own.
+/// All of them except Azure Arc, which needs a fixed path.
 fn trials(cloud: &Cloud<'_>) -> Vec<Trial> {
     let named = text(cloud.identity("user-assigned"), "client_id");
     let own = text(cloud.identity("system-assigned"), "client_id");
@@ -99,7 +99,7 @@ fn trials(cloud: &Cloud<'_>) -> Vec<Trial> {
     let identity = "signed in as myIdentity\n";
     let application = "signed in as myApp\n";
     let again = "the assertion was exchanged again, for another token\n";
-    let nobody = "client id 00000000-0000-0000-0000-000000000000";
+    let unknown = "client id 00000000-0000-0000-0000-000000000000";
     vec![
         plain("vm", "vm", format!("asking the metadata service for the host's default identity\n{vm}")),
         plain("vm", "vm", format!("asking the metadata service for client id {named}\n{identity}"))
@@ -114,7 +114,7 @@ fn trials(cloud: &Cloud<'_>) -> Vec<Trial> {
         plain(
             "service_fabric",
             "service-fabric",
-            format!("the source service-fabric cannot be asked for an identity by {nobody}\n{vm}"),
+            format!("the source service-fabric cannot be asked for an identity by {unknown}\n{vm}"),
         ),
         plain("cloud_shell", "admin", format!("the person is {person}\nsigned in as {person}\n")),
         plain("azure_ml", "azure-ml", format!("asking the compute for client id {own}\n{vm}")),
@@ -144,7 +144,7 @@ fn trials(cloud: &Cloud<'_>) -> Vec<Trial> {
     ]
 }
 
-/// The program on this host: what it finds, and whom it signs in as.
+/// Runs the program on this host: it must detect the source and sign in as the role.
 fn signs_in(lab: &Lab, cloud: &Cloud<'_>, (host, source, role): (&str, &str, &str)) {
     let variables = cloud.env(host);
     let role = if role.is_empty() { text(cloud.identity("user"), "role") } else { role };
@@ -182,7 +182,8 @@ fn every_example_runs() {
     }
 }
 
-/// A program that names its source is never signed in as somebody else because the host is of another kind.
+/// A program that names its source never uses the identity of another source, whatever kind of host
+/// it runs on.
 #[test]
 fn an_example_on_another_host_fails() {
     let lab = Lab::new();
@@ -206,13 +207,13 @@ fn an_example_on_another_host_fails() {
     }
 }
 
-/// Whoever adds an example tries it here.
+/// Every example is tested here.
 #[test]
 fn no_example_is_forgotten() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let names = files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
-    // what they share is no program, and those of pools are built with the pool's feature
+    // the shared module is not a program, and those of pools are built with the pool's feature
     let others = ["sign_in", "bb8", "deadpool", "diesel_async", "sea_orm", "sqlx"];
     let mut names: Vec<String> = names.filter(|name| !others.contains(&name.as_str())).collect();
     names.sort();
@@ -253,7 +254,8 @@ fn an_azure_arc_server_signs_in() {
     }
 }
 
-/// Invariant 9: a local cloud leaves nothing behind, in `/var/opt` neither. What another agent has there is not touched.
+/// Invariant 9: a local cloud leaves no files behind, also in `/var/opt`. Files of another agent
+/// are not changed.
 #[test]
 fn the_folder_of_the_arc_agent_goes() {
     if !have(&["mounts"]) {
@@ -271,7 +273,7 @@ fn the_folder_of_the_arc_agent_goes() {
     assert_eq!(left(), "");
 
     let cloud = lab.cloud(Flavour::Flexible, &["--arc"]);
-    // a challenge that nobody answers: its key is there when the end comes
+    // a challenge that is not answered: its key file exists when the cloud ends
     lab.shell("curl -s -H Metadata:true \"$IDENTITY_ENDPOINT?api-version=2020-06-01&resource=x\"")
         .envs(cloud.env("azure-arc"))
         .done()
@@ -282,7 +284,7 @@ fn the_folder_of_the_arc_agent_goes() {
     lab.await_processes();
     assert_eq!(left(), "");
 
-    // without it, the variables cannot be had, and the reason is said
+    // without it, there are no variables, and the error gives the reason
     let cloud = lab.cloud(Flavour::Flexible, &[]);
     let asked = lab.pgentra(&["local", "env", "--host", "azure-arc"]).done();
     assert_eq!((asked.status.code(), asked.stdout.as_str()), (Some(2), "false\n"), "{asked:?}");

@@ -27,7 +27,7 @@ fn identities_are_shown_found_and_assigned() {
             assert_eq!(one[field], expected[field]);
         }
     }
-    // the article's way, and ours
+    // with az as in the article, and with pgentra
     let found = admin("pgentra identity find myVm -o json").json();
     assert_eq!(found[0]["client_id"], own["client_id"]);
     assert_eq!(found.as_array().unwrap().len(), 1);
@@ -37,14 +37,15 @@ fn identities_are_shown_found_and_assigned() {
     assert_eq!(person[0]["object_id"], cloud.identity("user")["object_id"]);
     assert!(admin("pgentra identity find myVm").ok().contains(text(&own["client_id"])));
 
-    // what it has is not given twice; what it loses is gone from its metadata service
+    // an identity is not assigned twice; the metadata service no longer serves a removed one
     let again = admin("pgentra identity assign --vm myVm -g myResourceGroup");
     again.ok();
     assert!(again.stderr.contains("nothing was changed"), "{again:?}");
     let again = admin("pgentra identity assign --vm myVm --identity myIdentity -o json").json();
     assert_eq!(again["user_assigned"][0]["object_id"], other["object_id"]);
 
-    // an application with a role may, an identity without may not and is told what is missing
+    // an application with a role may; an identity without one may not, and the error says what is
+    // missing
     on(&lab, &cloud, "client-secret", "pgentra identity show --vm myVm").ok();
     let refused = on(&lab, &cloud, "aks", "pgentra identity show --vm myVm");
     let words = ["403", "az role assignment create --assignee", text(&other["object_id"]), "--role 'Reader'"];
@@ -59,26 +60,30 @@ fn what_cannot_be_meant_is_told() {
     let cloud = lab.cloud(Flavour::Flexible, &[]);
     let deep = "--identity /subscriptions/x/resourceGroups/y";
     for (command, code, words) in [
-        ("pgentra identity show --vm nobody", 2, "nobody"),
-        ("pgentra identity show --vm nobody -g myResourceGroup", 2, "404 ResourceNotFound"),
+        ("pgentra identity show --vm no-such-name", 2, "no-such-name"),
+        ("pgentra identity show --vm no-such-name -g myResourceGroup", 2, "404 ResourceNotFound"),
         ("pgentra identity show --vm myVm -g nowhere", 2, "ResourceGroupNotFound"),
         ("pgentra identity show --vm ../myVm", 2, "no name of a resource"),
         ("pgentra identity show --vm myVm --subscription mine", 2, "not the id of a subscription"),
         ("pgentra identity show --vm myVm --resource https://x.example", 2, "--resource"),
         ("pgentra identity show --vm myVm --management-endpoint http://x.example", 2, "https://"),
         (&format!("pgentra identity assign --vm myVm {deep}"), 2, "resource id"),
-        ("pgentra identity assign --vm myVm --identity nobody", 2, "nobody"),
-        ("pgentra identity find nobody", 2, "nobody in the tenant"),
-        ("pgentra identity server-admin list --server nobody", 2, "nobody"),
-        ("pgentra identity server-admin add nobody --server mydemoserver", 2, "nobody in the tenant"),
-        ("pgentra identity server-admin remove nobody --server mydemoserver", 2, "no administrator"),
+        ("pgentra identity assign --vm myVm --identity no-such-name", 2, "no-such-name"),
+        ("pgentra identity find no-such-name", 2, "no principal in the tenant"),
+        ("pgentra identity server-admin list --server no-such-name", 2, "no-such-name"),
+        (
+            "pgentra identity server-admin add no-such-name --server mydemoserver",
+            2,
+            "no principal in the tenant",
+        ),
+        ("pgentra identity server-admin remove no-such-name --server mydemoserver", 2, "no administrator"),
         (
             "pgentra identity server-admin add 00000000-1111-4222-8333-444444444444 --server mydemoserver",
             2,
-            "nobody in the tenant",
+            "no principal in the tenant",
         ),
-        ("pgentra grant nobody --role x --yes", 2, "nobody"),
-        ("pgentra grant myVm --role x --server nobody --yes", 2, "nobody"),
+        ("pgentra grant no-such-name --role x --yes", 2, "no-such-name"),
+        ("pgentra grant myVm --role x --server no-such-name --yes", 2, "no-such-name"),
         (
             "pgentra query -c 'CREATE ROLE plain' >/dev/null && pgentra grant myVm --role plain --yes",
             2,
@@ -131,7 +136,7 @@ fn a_grant_does_the_administrators_half() {
         let lab = Lab::new();
         let cloud = lab.cloud(flavour, &[]);
         let admin = |script: &str| on(&lab, &cloud, "admin", script);
-        // nobody is asked where nobody can answer
+        // without a terminal there is no question
         let unasked = admin("pgentra grant myVm --role my-app");
         assert_eq!(unasked.fault(2, &["--yes", "nothing was changed"]), None);
         assert!(unasked.stderr.contains("+ role my-app"), "the plan comes first: {unasked:?}");
@@ -144,14 +149,14 @@ fn a_grant_does_the_administrators_half() {
         let query = "pgentra query -U my-app -o json -c 'SELECT current_user'";
         assert_eq!(on(&lab, &cloud, "vm", query).json()[0]["rows"][0][0], "my-app");
 
-        // again there is nothing to do, and nothing to be asked
+        // the second run has no changes and no question
         let again = admin("pgentra grant myVm --role my-app -o json").json();
         assert_eq!(again["created"], false);
-        // the role is one identity's, and stays it
+        // the role belongs to one identity and keeps it
         let taken = admin("pgentra grant myVm --role my-app --identity myIdentity --yes");
         assert_eq!(taken.fault(2, &["already"]), None);
 
-        // on the machine itself it signs in, too
+        // on the machine itself it signs in too
         let metadata = cloud.text("/metadata_url");
         let here = format!(
             "AZURE_POD_IDENTITY_AUTHORITY_HOST={metadata} pgentra grant myVm --role 'Odd \"name\"' --identity myIdentity --yes -o json"
@@ -161,7 +166,7 @@ fn a_grant_does_the_administrators_half() {
     }
 }
 
-/// What the machine is to have by Resource Manager itself: a request of somebody else.
+/// Changes the machine's identities through Resource Manager, as another client does.
 fn patch(lab: &Lab, cloud: &Cloud<'_>, path: &str, method: &str, body: &str) {
     let version = if path.contains("Microsoft.ManagedIdentity") { "2024-11-30" } else { "2024-11-01" };
     let address = format!("{}{path}?api-version={version}", cloud.text("/management_url"));
@@ -187,7 +192,7 @@ fn a_grant_gives_the_machine_its_identity_first() {
         patch(&lab, &cloud, &vm, "PATCH", r#"{"identity":{"type":"None"}}"#);
         assert!(admin("pgentra identity show --vm myVm").ok().contains("no identity"));
 
-        // a role that is somebody's already is seen before the machine is touched
+        // a role of another identity is detected before the machine is changed
         let taken = admin("pgentra grant myVm --role myVm --yes");
         assert_eq!(taken.fault(2, &["already"]), None);
         assert!(admin("pgentra identity show --vm myVm").ok().contains("no identity"));

@@ -1,4 +1,4 @@
-//! A session that the proxy keeps goes only to a client that could sign in now, and shows it what a new session would show.
+//! A pooled session goes only to a client that could sign in now, and equals a new session.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::collections::BTreeMap;
@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use e2e::{Cloud, Flavour, Lab, Proxy, have};
 use eventually::{DEADLINE, eventually_blocking};
 
-/// Something that the administrator changes while a session waits for a client. `{r}` is a role and a database, of its own
-/// for each case; `{map}` creates the role.
+/// A change by the administrator while a session is pooled. `{r}` is a role and a database,
+/// separate for each case; `{map}` creates the role.
 struct Case {
     change: &'static str,
     ask: &'static str,
-    /// What the next client reads, on its output or in the refusal.
+    /// What the next client gets, on its output or in the error.
     reads: &'static str,
 }
 
@@ -110,7 +110,7 @@ impl<'lab> Stage<'lab> {
         done.envs(self.administrator.clone()).input(sql).done().ok();
     }
 
-    /// What a client reads, on its output or in the refusal.
+    /// What a client gets, on its output or in the error.
     fn read(&self, name: &str, sql: &str) -> String {
         let conninfo = format!("host=127.0.0.1 port={} user={name} dbname={name}", self.proxy.port());
         let done = self.lab.program(&["psql", "-XAtq", "-c", sql, &conninfo]).done();
@@ -120,7 +120,7 @@ impl<'lab> Stage<'lab> {
         }
     }
 
-    /// The number of the metric whose line has this in it.
+    /// The value of the metric whose line contains these words.
     fn metric(&self, words: &str) -> String {
         let url = format!("{}/metrics", self.admin);
         let text = self.lab.program(&["curl", "-sS", "--fail-with-body", &url]).done().ok().to_owned();
@@ -219,7 +219,7 @@ fn a_reused_session_has_no_temporary_schema() {
         stage.read("temporary", made);
         assert_eq!(stage.read("temporary", "SELECT pg_my_temp_schema()"), "0\n", "after {made}");
     }
-    // Where none was made the session is used again.
+    // Without a temporary schema the session is used again.
     let pid = stage.read("temporary", "SELECT pg_backend_pid()");
     stage.await_kept(1);
     assert_eq!(stage.read("temporary", "SELECT pg_backend_pid()"), pid);

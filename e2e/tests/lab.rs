@@ -1,4 +1,4 @@
-//! The lab finds what it looks for.
+//! The lab finds tokens, files and processes.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What the local cloud lets pass, Azure lets pass, and what Azure refuses, the local cloud refuses.
+//! The local cloud accepts what Azure accepts, and refuses what Azure refuses.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use e2e::{Cloud, Done, Flavour, Lab, client, have};
@@ -45,7 +45,7 @@ fn a_principal_with_a_role_is_not_made_an_administrator() {
     let mapped = format!("SELECT count(*) FROM pgaadauth_list_principals(false) WHERE objectid = '{other}'");
     assert_eq!(value(&lab, &cloud, &mapped), "1");
 
-    // What nobody added is not removed.
+    // An administrator that was not added cannot be removed.
     assert_eq!(server("remove myVm").fault(2, &["no administrator"]), None);
     on(&lab, &cloud, "vm", "pgentra query -c 'SELECT current_user'").ok();
     // Dropped and added again, as Azure says.
@@ -79,7 +79,7 @@ fn a_removed_administrator_is_none_and_can_come_back() {
 
     server(&format!("add {first}")).ok();
     on(&lab, &cloud, "admin", is_admin).ok();
-    // A table keeps the role; it is no administrator's and nobody's all the same.
+    // A table keeps the role; it is no administrator any more and belongs to no principal.
     on(&lab, &cloud, "admin", "pgentra query -c 'CREATE TABLE kept (a int)'").ok();
     server(&format!("remove {first}")).ok();
     on(&lab, &cloud, "admin", is_admin).fails(5);
@@ -155,7 +155,7 @@ fn a_role_has_the_kind_that_the_directory_says() {
     assert_eq!(admin(&sql("user")).fault(5, &[text, "XX000"]), None);
     admin(&sql("service")).ok();
 
-    // An identity that is made later is in the directory as well, by name.
+    // An identity that is created later is in the directory too, by name.
     let path = format!(
         "/subscriptions/{}/resourceGroups/myResourceGroup/providers/Microsoft.ManagedIdentity/userAssignedIdentities/later",
         cloud.text("/subscription_id")
@@ -209,7 +209,7 @@ fn a_proxy_is_kept_out_of_the_local_cloud() {
     assert_eq!(done.ok().trim_end(), format!("{hosts} {hosts}"));
 
     if have(&["python"]) {
-        // A proxy that nobody listens at.
+        // A proxy on a port without a listener.
         for host in ["vm", "aks"] {
             let python = client("venv/bin/python").to_str().unwrap().to_owned();
             let script = format!("{}/clients/login.py", env!("CARGO_MANIFEST_DIR"));

@@ -1,5 +1,5 @@
-//! Names and texts of a server, a directory or a person are data, wherever they are printed: in scripts for psql, in hints
-//! that are copied into psql or a shell, in tables, on terminals, in logs.
+//! Names and texts from a server, a directory or a user are treated as data wherever they are
+//! printed: in scripts for psql, in hints for psql or a shell, in tables, on terminals, in logs.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::fs;
@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use e2e::{Cloud, Done, Flavour, Lab, have};
 use serde_json::Value;
 
-/// What a terminal obeys, or shows in another order.
+/// Characters that a terminal interprets, or shows in another order.
 fn is_hidden(char: char) -> bool {
     char.is_control() && char != '\n' || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -41,7 +41,7 @@ impl<'lab> Stage<'lab> {
 
     /// As the administrator.
     fn sql(&self, database: &str, sql: &str) -> Done<'_> {
-        // In a variable: what looks like a connection string is one behind -d, as in psql.
+        // In a variable: a value like a connection string after -d is one, as in psql.
         let words = ["query", "-o", "json", "-c", sql];
         self.lab.pgentra(&words).envs(self.cloud.env("admin")).env("PGDATABASE", database).done()
     }
@@ -50,7 +50,8 @@ impl<'lab> Stage<'lab> {
         self.sql(database, sql).json()[0]["rows"][0][0].clone()
     }
 
-    /// A script, as the administrator runs it: in a folder where a file of the name PWNED would be found.
+    /// Runs a script as the administrator does: in a folder where a file named PWNED would be
+    /// found.
     fn psql(&self, script: &str) -> Done<'_> {
         let words = ["psql", "--", "-X", "-q", "-f", "-"];
         self.lab.pgentra(&words).envs(self.cloud.env("admin")).input(script).done()
@@ -71,13 +72,14 @@ impl<'lab> Stage<'lab> {
     }
 }
 
-/// The script is run by psql: everything in it happens where it should, and nothing else.
+/// psql runs the script: each statement runs in its database, and nothing else runs.
 #[test]
 fn a_script_for_psql_does_what_the_plan_does_and_nothing_else() {
     if !have(&["psql"]) {
         return;
     }
-    // Nothing may connect to it: a name that psql takes for a connection string would.
+    // No connection may arrive here: a name that psql takes for a connection string would lead to
+    // one.
     let trap = TcpListener::bind("127.0.0.1:0").unwrap();
     trap.set_nonblocking(true).unwrap();
     let port = trap.local_addr().unwrap().port();
@@ -154,7 +156,7 @@ fn a_script_for_psql_does_what_the_plan_does_and_nothing_else() {
     assert!(caught.is_err(), "a name was taken for a connection string: {caught:?}");
 }
 
-/// An error in one database keeps the script from what it would do in the next.
+/// An error in one database stops the script before the next.
 #[test]
 fn a_script_for_psql_stops_at_the_first_error() {
     if !have(&["psql"]) {
@@ -182,7 +184,8 @@ fn a_script_for_psql_stops_at_the_first_error() {
     assert_eq!(stage.value("postgres", &there), "0");
 }
 
-/// A name with a character that does not show is in no script; without a script the plan can be carried out.
+/// A name with an invisible character is refused in a script; without a script the plan can be
+/// applied.
 #[test]
 fn a_script_for_psql_has_no_name_that_does_not_show() {
     let lab = Lab::new();
@@ -204,7 +207,7 @@ fn a_script_for_psql_has_no_name_that_does_not_show() {
     stage.assert_nothing_ran();
 }
 
-/// Values that a terminal would obey, and those that take two columns or none.
+/// Values that a terminal would interpret, and characters with a width of two or zero columns.
 const VALUES: [&str; 8] = [
     "\u{1b}[31mred\u{1b}[0m",
     "\u{1b}]0;pwn\u{7}",
@@ -265,7 +268,7 @@ fn literal_word(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// What a server says is shown, and cannot say what pgentra would.
+/// Texts of a server are shown, and cannot pass for pgentra's own lines.
 #[test]
 fn a_servers_text_is_shown_and_forges_nothing() {
     let lab = Lab::new();
@@ -334,7 +337,7 @@ fn a_roles_name_cannot_draw_a_row_of_its_own() {
     assert!(plan.stdout.lines().any(|line| line.contains("evil\\nrole x")), "{plan:?}");
 }
 
-/// The SQL and the commands that a hint proposes, run as they stand.
+/// Runs the SQL and the commands of hints unchanged.
 #[test]
 fn a_hint_can_be_run_as_it_stands() {
     let lab = Lab::new();
@@ -441,7 +444,7 @@ fn a_log_shows_what_a_client_calls_itself() {
     assert!(!audited.chars().any(|char| char.is_ascii_control() && char != '\n'), "{audited:?}");
 }
 
-/// What a person has to grant so that a role may replicate is not a right on the database.
+/// The privilege that a role needs for replication is not one on the database.
 #[test]
 fn a_role_that_may_not_replicate_is_told_what_it_lacks() {
     if !have(&["psql"]) {

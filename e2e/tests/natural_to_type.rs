@@ -1,5 +1,5 @@
-//! What a person types without reading the manual first: it does what it looks like, or is refused at once with what to type
-//! instead.
+//! Commands typed without reading the manual: each does what it looks like, or is refused at once
+//! with the right command in the hint.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ const REFUSED: i32 = 5;
 
 type Variables = BTreeMap<String, String>;
 
-/// Runs words on a terminal of its own; what is on the terminal is the output.
+/// Runs a command on its own terminal; the output is the terminal's content.
 fn on_a_terminal<'lab>(lab: &'lab Lab, variables: &Variables, words: &str, input: &str) -> Done<'lab> {
     let run = lab.program(&["script", "--quiet", "--return", "--command", words, "/dev/null"]);
     run.envs(variables.clone()).env("TERM", "xterm").input(input).done()
@@ -187,7 +187,7 @@ fn a_proxy_is_told_its_server_by_a_word() {
     let cloud = lab.cloud(Flavour::Flexible, &[]);
     let mut vm = cloud.env("vm");
     let port = vm["PGPORT"].clone();
-    // The server on the command line counts, whatever the shell was set up for.
+    // The server on the command line overrides the shell's variables.
     vm.insert("PGHOST".to_owned(), "wrong.invalid".to_owned());
     let server = format!("localhost:{port}");
     let proxy = lab.proxy(vm.clone(), &[&server, "--listen", "0", "--drain-timeout", "1s"], 1);
@@ -481,7 +481,7 @@ fn roles_are_changed_after_one_question() {
     let yes = on_a_terminal(&lab, &admin, "pgentra role drop spare", "y\n");
     assert!(yes.ok().contains("Done: 0 added, 0 changed, 1 removed."), "{yes:?}");
     assert!(!there("spare"));
-    // Whoever signs in as a role that gets another name is told.
+    // The plan warns that clients of a renamed role must use its new name.
     let id = cloud.identity("system-assigned")["object_id"].as_str().unwrap().to_owned();
     let file = format!("[[role]]\nname = \"my-app\"\nkind = \"service\"\nobject_id = \"{id}\"\n");
     fs::write(lab.path().join("roles.toml"), file).unwrap();
@@ -491,6 +491,6 @@ fn roles_are_changed_after_one_question() {
     assert!(plan.ok().contains(warning), "{plan:?}");
     lab.pgentra(&["role", "apply", "-f", &path, "--yes"]).envs(admin.clone()).done().ok();
     assert!(there("my-app"));
-    // Nothing to change is nothing to ask.
+    // Without changes there is no question.
     lab.pgentra(&["role", "apply", "-f", &path]).envs(admin).done().ok();
 }

@@ -1,4 +1,5 @@
-//! Real clients through `pgentra proxy`, with no password: each finds what it finds when it signs in with a token itself.
+//! Real clients through `pgentra proxy`, without a password: each gets the same results as with a
+//! token of its own.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::collections::BTreeMap;
@@ -38,7 +39,7 @@ impl<'lab> Stage<'lab> {
     fn new(lab: &'lab Lab, arguments: &[&str]) -> Self {
         let cloud = lab.cloud(Flavour::Flexible, &["--postgres", &postgresql()]);
         let vm = cloud.env("vm");
-        // The database is the client's to choose.
+        // The client chooses the database.
         let named = vm.clone().into_iter().filter(|(name, _)| name != "PGDATABASE");
         let proxy = lab.proxy(named, &[&["--listen", "127.0.0.1:0"], arguments].concat(), 1);
         let mut direct: Variables = vm
@@ -64,7 +65,7 @@ impl<'lab> Stage<'lab> {
         self.lab.pgentra(&["query", "-c", sql]).envs(self.cloud.env("admin")).done().ok();
     }
 
-    /// The program says the same through the proxy as it does by itself, and it says this.
+    /// The program's output through the proxy equals its direct output, and contains these texts.
     fn agrees(&self, words: &[&str], says: &[&str]) {
         let [direct, through] = [&self.direct, &self.through]
             .map(|variables| self.lab.program(words).envs(variables.clone()).done());
@@ -74,7 +75,7 @@ impl<'lab> Stage<'lab> {
         }
     }
 
-    /// A script in which `$1` is where its files go.
+    /// A script in which `$1` is a folder for its files.
     fn shell(&self, script: &str, variables: &Variables, folder: &str) -> String {
         let folder = self.lab.path().join(folder);
         fs::create_dir_all(&folder).unwrap();
@@ -188,7 +189,7 @@ SQL
     assert!(done.starts_with(&expected) && done.contains("processed: 100/100"), "{done}");
 }
 
-/// Ctrl-C in psql reaches the statement: a cancel request with the proxy's own key.
+/// Ctrl-C in psql cancels the statement: the cancel request has the proxy's key.
 #[test]
 fn psql_cancels() {
     if !have(&["psql", "postgresql"]) {
@@ -248,7 +249,7 @@ SQL
     );
 }
 
-/// A PostgreSQL that does TLS itself and asks for a cleartext password: the token of its role `app`.
+/// A PostgreSQL with its own TLS that asks for a cleartext password: the token of its role `app`.
 struct Server<'lab> {
     lab: &'lab Lab,
     folder: PathBuf,
@@ -293,7 +294,8 @@ impl<'lab> Server<'lab> {
         server
     }
 
-    /// A script in which `$1` is the server's folder, `$2` that of PostgreSQL's programs and `$3` the port.
+    /// A script in which `$1` is the server's folder, `$2` that of PostgreSQL's programs and `$3`
+    /// the port.
     fn run(&self, script: &str) -> Run<'lab> {
         let words =
             ["bash", "-euo", "pipefail", "-c", script, "bash", text(&self.folder), &postgresql(), &self.port];
@@ -373,8 +375,8 @@ fn physical_and_logical_replication() {
     assert_eq!(replicated.ok(), "backup successfully verified\n1000\n");
 }
 
-/// A statement under way ends with the server that goes down; clients of the one that comes up are served, and get no session of the
-/// one before that stood ready or was to be used again.
+/// A running statement fails when the server stops; clients are served after the restart, and get
+/// no pooled session of the old server.
 #[test]
 fn a_server_that_restarts_is_found_again() {
     if !have(&["psql", "postgresql"]) {
@@ -400,7 +402,7 @@ fn a_server_that_restarts_is_found_again() {
     assert_eq!(said.ok(), "the statement ended: 2\nserved\nserved\nserved\nserved\n");
 }
 
-/// What a driver's own tests expect of a server they find through the proxy, but for what they do not find directly either.
+/// A driver's own tests pass through the proxy, except those that fail directly too.
 #[test]
 fn the_tests_of_asyncpg() {
     if !have(&["psql", "python", "asyncpg-tests", "postgresql"]) {
@@ -413,7 +415,7 @@ fn the_tests_of_asyncpg() {
     let run = |variables: Variables, names: &[String]| {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let words = [&[text(&python), text(&suite), text(&tests)], &names[..]].concat();
-        // They leave files behind.
+        // The tests leave files behind.
         let run = lab.program(&words).envs(variables).env("TMPDIR", lab.path());
         let done = run.within(600).done();
         let said = done.json();
@@ -427,11 +429,11 @@ fn the_tests_of_asyncpg() {
         let (_, directly, _) = run(server.direct(), &failed);
         failed.retain(|name| !directly.contains(name));
     }
-    // Some of them measure time: they have a second try.
+    // Some tests measure time, so failed ones are repeated.
     if !failed.is_empty() {
         let (_, mut again, mut done) = run(Server::through(&proxy), &failed);
-        // This one measures how much a client gets rid of before it hears of an error: the more hands that goes through and
-        // the busier the machine, the more. What works at all works once in so many times.
+        // This one measures how much a client sends before it reads an error: more hops and a busy
+        // machine increase that. One success in several tries is enough.
         let buffers = ["tests.test_execute.TestExecuteMany.test_executemany_server_failure_during_writes"];
         for _ in 0..8 {
             if again == buffers {
@@ -454,7 +456,8 @@ fn behind_pgbouncer() {
     fs::create_dir(&folder).unwrap();
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/pgbouncer/pgbouncer.ini");
     let example = fs::read_to_string(example).unwrap();
-    // What differs from the example: where pgentra is, where files go, and a socket instead of a port.
+    // The differences from the example: pgentra's address, the folder for files, and a socket
+    // instead of a port.
     let ours = example
         .replace("port=6432", &format!("port={}", stage.proxy.port()))
         .replace("/etc/pgbouncer", text(&folder))

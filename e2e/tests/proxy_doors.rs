@@ -1,4 +1,5 @@
-//! Who may connect to `pgentra proxy`: real clients with certificates, with passwords, as other users of the machine.
+//! Client authentication of `pgentra proxy`: real clients with certificates, with passwords, and as
+//! other users of the machine.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::collections::BTreeMap;
@@ -43,7 +44,7 @@ impl Papers {
         self.folder.join(file).with_extension(extension)
     }
 
-    /// What libpq needs to connect, with this certificate of its own or without.
+    /// A conninfo string for libpq, with or without a client certificate.
     fn conninfo(&self, own: Option<&str>) -> String {
         let trust = format!("sslmode=verify-full sslrootcert={}", self.path("ca", "pem").display());
         match own {
@@ -69,7 +70,7 @@ fn private(path: &Path, content: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// What names the cloud, but neither role nor database.
+/// The variables of the cloud, without role and database.
 fn variables(cloud: &Cloud<'_>) -> BTreeMap<String, String> {
     let named = |name: &String| !["PGUSER", "PGDATABASE", "PGHOST", "PGPORT"].contains(&name.as_str());
     cloud.env("vm").into_iter().filter(|(name, _)| named(name)).collect()

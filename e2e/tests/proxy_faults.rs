@@ -1,4 +1,4 @@
-//! What goes wrong around `pgentra proxy`, and what clients are told then.
+//! Failures around `pgentra proxy`, and the errors that clients get.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::collections::BTreeMap;
@@ -32,12 +32,12 @@ impl<'lab> Stage<'lab> {
         Self { lab, proxy, cloud, through }
     }
 
-    /// A script of a client.
+    /// Runs a client's script.
     fn client(&self, script: &str) -> e2e::Done<'lab> {
         self.lab.shell(script).envs(self.through.clone()).done()
     }
 
-    /// A number from the proxy's status in /proc, in kilobytes or as it is.
+    /// A number from the proxy's /proc/PID/status.
     fn status(&self, key: &str) -> u64 {
         let pid = self.proxy.pid().as_raw_nonzero();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -51,15 +51,16 @@ impl<'lab> Stage<'lab> {
         fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
     }
 
-    /// Waits until it has so many files again: a session closes its own a moment after its client has left.
+    /// Waits until it has as few open files again: a session closes its own a moment after its
+    /// client has left.
     fn closes(&self, files: usize) {
         // Two more: a metadata service that is kept in touch with.
         eventually_blocking(DEADLINE, "its files are closed", || self.files() <= files + 2);
     }
 }
 
-/// A backend that dies under a statement: its session hears what the server said, or that the connection is gone; it does
-/// not hang, and the next one is served.
+/// A backend that dies during a statement: its client gets the server's error, or the end of the
+/// connection; it does not hang, and the next client is served.
 #[test]
 fn the_server_dies_under_a_statement() {
     if !have(&["psql"]) {
@@ -75,7 +76,7 @@ fn the_server_dies_under_a_statement() {
         "{terminated:?}"
     );
     assert!(terminated.stdout.ends_with("exit 2\n1\n"), "{terminated:?}");
-    // The whole server goes, with no time to say anything.
+    // The whole server is killed and cannot send a message.
     let script = r#"
         psql -XAtc "SET application_name = 'sleeper'" -c 'SELECT pg_sleep(100)' >"$HOME/said" 2>&1 &
         client=$!
@@ -88,7 +89,7 @@ fn the_server_dies_under_a_statement() {
     let script = script.replace("$PROCESS", postmaster.lines().next().unwrap());
     let killed = stage.client(&script);
     let said = killed.ok();
-    // One client lost its connection, the other was told why there is none.
+    // One client lost its connection, the other got the error that there is no server.
     assert!(said.starts_with("exit 2\n") && said.ends_with("exit 2\n"), "{killed:?}");
     assert!(said.contains("FATAL:"), "{killed:?}");
 }
@@ -108,7 +109,8 @@ fn contains(folder: &std::path::Path, name: &str) -> bool {
     })
 }
 
-/// Sessions that come and go leave nothing behind: files are closed, and the memory of the second thousand is that of the first.
+/// Sessions leave no open files and no memory: the memory after the second thousand is that after
+/// the first.
 #[test]
 fn nothing_leaks() {
     if !have(&["psql"]) {
@@ -129,8 +131,8 @@ fn nothing_leaks() {
     assert!(now < memory + memory / 4, "{now} kB are held, {memory} were");
 }
 
-/// Each that was accepted is answered, with a session or in words; as many as the system lets may wait to be; nothing of them
-/// stays; and a shell's limit of open files is no limit.
+/// Every accepted client gets a session or an error; the system's maximum may wait to be accepted;
+/// no files and memory are left; and a shell's limit of open files does not matter.
 #[test]
 fn ten_thousand_clients_in_a_burst() {
     const CLIENTS: usize = 10_000;
@@ -157,8 +159,8 @@ fn ten_thousand_clients_in_a_burst() {
     let expected = serde_json::json!({ "session": SESSIONS, "53300": CLIENTS - SESSIONS });
     assert_eq!(told(), expected);
     stage.closes(before);
-    // The allocator keeps what the most connections at the same moment took, and that differs a little from burst to burst; what
-    // stays of each client would add up in every one.
+    // The allocator keeps the memory of the largest burst, which differs a little; a leak for each
+    // client would grow with every burst.
     let mut memory = vec![stage.status("VmRSS")];
     let settles = |memory: &[u64]| matches!(memory, [.., before, now] if *now < before + before / 8);
     while !settles(&memory) {
@@ -177,8 +179,8 @@ fn ten_thousand_clients_in_a_burst() {
     assert_eq!(stage.client("psql -XAtc 'SELECT 1'").ok(), "1\n");
 }
 
-/// The server's machine is gone without a word, under a statement: the client hears of it once keepalives say so, and the next
-/// one is served once the network is back.
+/// The server's machine disappears during a statement: the client gets an error once keepalives
+/// fail, and the next client is served once the network is back.
 #[test]
 fn a_server_that_is_gone_without_a_word() {
     if !have(&["psql", "ip", "netns"]) {
@@ -188,11 +190,11 @@ fn a_server_that_is_gone_without_a_word() {
     let lab = namespace.lab();
     let cloud = lab.cloud(Flavour::Flexible, &[]);
     let vm = cloud.env("vm");
-    // The client's connection is none of the network's.
+    // The client's connection does not use the network.
     let socket = lab.path().join("sockets");
     fs::DirBuilder::new().mode(0o700).create(&socket).unwrap();
     let socket = socket.to_str().unwrap();
-    // The latter for a query that was not acknowledged when the network went.
+    // The timeout covers a query that was not acknowledged when the network went down.
     let keepalives = "keepalives_idle=1 keepalives_interval=1 keepalives_count=1 tcp_user_timeout=2000";
     let target = format!("host=localhost port={} {keepalives}", vm["PGPORT"]);
     let proxy = lab.proxy(vm.clone(), &["--listen", socket, &target], 1);
@@ -216,8 +218,8 @@ fn a_server_that_is_gone_without_a_word() {
     drop(proxy);
 }
 
-/// A client's machine is gone without a word: its session ends all the same. A minute of silence, then a probe; of which the
-/// namespace wants one answered instead of nine.
+/// A client's machine disappears: its session ends after a minute of silence and a probe; in the
+/// namespace one failed probe is enough instead of nine.
 #[test]
 fn a_client_that_is_gone_without_a_word() {
     if !have(&["psql", "ip", "netns"]) {
@@ -247,7 +249,7 @@ fn a_client_that_is_gone_without_a_word() {
     assert!(ended.ok().contains(r#""ended_by":"client""#), "{ended:?}");
 }
 
-/// A token is in its memory, so a crash must leave no core file, where another program does.
+/// A token is in its memory, so a crash must write no core file, in contrast to another program.
 #[test]
 fn a_crash_writes_no_memory_to_disk() {
     let lab = Lab::new();

@@ -1,4 +1,4 @@
-//! How `pgentra proxy` starts, reloads and ends, with clients at work.
+//! Start, reload and shutdown of `pgentra proxy` with active clients.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::collections::BTreeMap;
@@ -13,10 +13,10 @@ use rustix::process::Signal;
 
 type Variables = BTreeMap<String, String>;
 
-/// Rows that a client was told of are counted, so that a lost answer shows.
+/// Acknowledged rows are counted, so that a lost answer is found.
 const SCRIPT: &str = "INSERT INTO told VALUES (:client_id);\n";
 
-/// A local cloud, and the file that a proxy before it reads.
+/// A local cloud, and the configuration file of a proxy.
 struct Stage<'lab> {
     lab: &'lab Lab,
     cloud: Cloud<'lab>,
@@ -31,7 +31,7 @@ impl<'lab> Stage<'lab> {
         stage
     }
 
-    /// SQL of the administrator, past the proxy.
+    /// Runs SQL of the administrator, without the proxy.
     fn admin(&self, sql: &str) -> serde_json::Value {
         let query = ["query", "-o", "json", "-c", sql];
         self.lab.pgentra(&query).envs(self.cloud.env("admin")).done().json()
@@ -51,7 +51,7 @@ impl<'lab> Stage<'lab> {
         fs::write(&self.file, format!("{more}\n{target}")).unwrap();
     }
 
-    /// What names the cloud, but neither role nor database.
+    /// The variables of the cloud, without role and server.
     fn variables(&self) -> Variables {
         let named = |name: &String| !["PGUSER", "PGDATABASE", "PGHOST", "PGPORT"].contains(&name.as_str());
         self.cloud.env("vm").into_iter().filter(|(name, _)| named(name)).collect()
@@ -62,7 +62,7 @@ impl<'lab> Stage<'lab> {
         lab.proxy(self.variables(), &["--config", self.file.to_str().unwrap()], 1)
     }
 
-    /// A client of the proxy, in a shell. It reads the script of pgbench as `$1`.
+    /// Runs a client of the proxy in a shell. It reads pgbench's script as `$1`.
     fn client(&self, proxy: &Proxy<'_>, script: &str) -> std::thread::JoinHandle<(bool, String)> {
         let file = self.lab.path().join("told.sql");
         fs::write(&file, SCRIPT).unwrap();
@@ -83,7 +83,7 @@ impl<'lab> Stage<'lab> {
         })
     }
 
-    /// Waits until so many clients are at work.
+    /// Waits until so many clients are connected.
     fn at_work(&self, clients: u64) {
         eventually_blocking(DEADLINE, "clients at work", || {
             self.count("SELECT count(DISTINCT client) FROM told") >= clients
@@ -94,7 +94,8 @@ impl<'lab> Stage<'lab> {
         self.count("SELECT count(*) FROM told")
     }
 
-    /// Waits until the server knows of no session of the proxy's clients: its processes take a moment to end.
+    /// Waits until the server has no session of the proxy's clients: its processes take a moment to
+    /// end.
     fn no_session_is_left(&self) {
         let role = &self.cloud.env("vm")["PGUSER"];
         let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{role}'");
@@ -102,7 +103,7 @@ impl<'lab> Stage<'lab> {
     }
 }
 
-/// What pgbench says of its transactions.
+/// The number of transactions in pgbench's output.
 fn processed(said: &str) -> u64 {
     let line = said.lines().find(|line| line.contains("actually processed")).unwrap();
     let digits: String = line.split('/').next().unwrap().chars().filter(char::is_ascii_digit).collect();
@@ -181,7 +182,7 @@ fn a_second_sigterm_does_not_wait() {
     assert!(proxy.ended().success());
     let (well, said) = client.join().unwrap();
     assert!(!well && said.contains("terminating connection due to administrator command"), "{said}");
-    // Its end is written down.
+    // Its end is in the audit log.
     let lines = fs::read_to_string(audit).unwrap();
     let ends: Vec<&str> = lines.lines().filter(|line| line.contains(r#""event":"end""#)).collect();
     assert!(ends.len() == 1 && ends[0].contains(r#""ended_by":"drained""#), "{lines}");
@@ -225,7 +226,7 @@ fn systemd_hands_over_its_sockets_and_hears_how_it_goes() {
         assert_eq!(lab.program(&["psql", "-XAtc", "SELECT 7", &conninfo]).done().ok(), "7\n");
     }
     hear("WATCHDOG=1");
-    // Its two sessions come and go unseen; one that stays is seen.
+    // Two sessions end unobserved; one that stays is counted.
     let client = stage.client(&proxy, "psql -X -c 'INSERT INTO told VALUES (1)' -c 'SELECT pg_sleep(86400)'");
     stage.at_work(1);
     let serving = "listener(s), 1 session(s); 1 serving, 0 idle, 0 failing";
@@ -239,12 +240,13 @@ fn systemd_hands_over_its_sockets_and_hears_how_it_goes() {
     proxy.signal(Signal::TERM);
     assert!(proxy.ended().success());
     assert!(!client.join().unwrap().0);
-    // It is not the proxy's to remove.
+    // The proxy must not remove it.
     assert!(socket.exists());
     fs::remove_file(socket).unwrap();
 }
 
-/// Without a token it listens, but nobody is told that it is ready before the one request for it has failed.
+/// Without a token the proxy listens, but it reports readiness only after its first token request
+/// has failed.
 #[test]
 fn systemd_hears_that_there_is_no_token() {
     let lab = Lab::new();
@@ -277,7 +279,7 @@ fn files_that_run_out_are_waited_for() {
     drop(crowd);
     let (well, said) = stage.client(&proxy, "psql -XAtc 'SELECT 7'").join().unwrap();
     assert!(well && said == "7\n", "{said}");
-    // Nothing of the crowd is left.
+    // No connections of the crowd are left.
     let open = || fs::read_dir(format!("/proc/{}/fd", proxy.pid().as_raw_nonzero())).unwrap().count();
     eventually_blocking(DEADLINE, "its files are closed", || open() < 30);
 }
@@ -297,7 +299,7 @@ fn a_check_tells_of_every_target() {
     assert_eq!(all.as_array().unwrap().iter().filter(|target| target["ok"] == true).count(), 2, "{all}");
     for (bad, code) in [
         ("host=localhost port=1".to_owned(), 4),
-        (format!("{good} user=nobody"), 5),
+        (format!("{good} user=no_such_role"), 5),
         (format!("{good} token_command=false"), 3),
     ] {
         let done = check(&[&good, &bad, "host=localhost port=1"], &[]);
@@ -318,14 +320,14 @@ fn sigterm_under_load_ends_sessions_between_transactions() {
     let lab = Lab::new();
     let stage = Stage::new(&lab);
     let proxy = stage.proxy(&lab, "drain_timeout = 600\ndrain = 'transaction'");
-    // More than a minute's work.
+    // More than a minute of work.
     let client = stage.client(&proxy, "pgbench -n -f $1 -c 4 -t 1000000");
     stage.at_work(4);
     proxy.signal(Signal::TERM);
     assert!(proxy.ended().success());
     let (well, said) = client.join().unwrap();
     assert!(!well && said.contains("terminating connection due to administrator command"), "{said}");
-    // Whatever was done, its client was told.
+    // Every committed row was acknowledged to its client.
     assert_eq!(processed(&said), stage.told(), "{said}");
     stage.no_session_is_left();
 }

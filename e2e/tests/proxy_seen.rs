@@ -1,4 +1,5 @@
-//! What is seen of `pgentra proxy`, by the programs that look: curl, Prometheus' parsers, jq, a browser.
+//! Telemetry of `pgentra proxy`, read by the programs of its users: curl, Prometheus' parsers, jq,
+//! a browser.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::fs;
@@ -59,12 +60,12 @@ impl<'lab> Stage<'lab> {
             &format!("--user-data-dir={}", profile.display()),
             &self.admin,
         ];
-        // It does not clear away all of its temporary files.
+        // The browser leaves temporary files.
         self.lab.program(&words).env("TMPDIR", &profile).done().ok().to_owned()
     }
 }
 
-/// Invariant 2: whatever is said, shown or written here is searched for tokens, too, when the lab ends.
+/// Invariant 2: all output of this test is searched for tokens when the lab ends.
 #[test]
 fn prometheus_reads_the_metrics_and_json_is_json() {
     if !have(&["curl", "psql", "python"]) {
@@ -115,7 +116,7 @@ fn promtool_finds_nothing_to_complain_about_in_the_metrics() {
     let promtool = client("bin/promtool");
     let checked = lab.program(&[promtool.to_str().unwrap(), "check", "metrics"]).input(&metrics).done();
     assert_eq!((checked.ok(), checked.stderr.as_str()), ("", ""), "{metrics}");
-    // It does complain about what its rules forbid.
+    // The linter does report violations.
     let wrong = "# TYPE pgentra_wrong_total gauge\npgentra_wrong_total 1\n";
     let checked = lab.program(&[promtool.to_str().unwrap(), "check", "metrics"]).input(wrong).done();
     assert!(!checked.status.success(), "{checked:?}");
@@ -135,7 +136,7 @@ fn a_browser_shows_the_status_page() {
     }
     assert!(page.contains("aria-valuetext=\"0 of 100\""), "{page}");
     drop(stage);
-    // Its helpers end after it.
+    // The browser's helper processes end after it.
     lab.await_processes();
 }
 

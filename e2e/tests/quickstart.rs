@@ -1,9 +1,9 @@
-//! `pgentra quickstart`: the article, start to end, on a machine without PostgreSQL.
+//! `pgentra quickstart`: the whole article, on a machine without PostgreSQL.
 #![expect(clippy::panic, reason = "a failing helper fails its test")]
 
 use e2e::{Flavour, Lab, User, have};
 
-/// What every play shows, in this order.
+/// The steps in the output, in this order.
 const STEPS: [&str; 6] = [
     "1. A local cloud",
     "$ az vm identity assign -g myResourceGroup -n myVm",
@@ -17,7 +17,7 @@ fn check(user: User, flavour: Flavour, sql: &[&str]) {
     let lab = Lab::of(user);
     let played = lab
         .pgentra(&["quickstart", "--flavour", &flavour.to_string()])
-        // neither a PostgreSQL nor anything else is to be found
+        // no PostgreSQL and no other program is on the path
         .env("PATH", "/nowhere")
         .done();
     let text = played.ok();
@@ -105,7 +105,8 @@ fn a_terminal_shows_progress() {
     assert!(text.contains("Connected!"), "{text:?}");
 }
 
-/// Ctrl-C and worse, at several moments: when the folder is there, when PostgreSQL unpacks, is made, starts.
+/// Ctrl-C and other signals at several moments: after the folder exists, while PostgreSQL is
+/// unpacked, initialised, started.
 #[test]
 fn interrupted_it_leaves_nothing() {
     let lab = Lab::new();

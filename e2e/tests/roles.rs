@@ -6,7 +6,7 @@ use std::path::Path;
 
 use e2e::{Cloud, Flavour, Lab, Run, have};
 
-/// The page as a script, and what it says that the script prints.
+/// The page as a script, and the output that the page shows.
 fn page() -> (String, Vec<String>) {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/roles.md");
     let (mut script, mut said, mut block) = (String::new(), Vec::new(), "");
@@ -47,7 +47,7 @@ fn the_page_does_what_it_says() {
     let (script, said) = page();
     assert!(said.len() > 10 && script.contains("pgentra role apply"), "{script}");
     let done = lab.shell(&format!("{script}echo \"$ADMIN\"\n")).done();
-    // its last word is said before its process has ended
+    // its last line is printed before its process has ended
     lab.await_processes();
     let admin = done.ok().lines().last().unwrap().to_owned();
     let mut lines = done.ok().lines();
@@ -81,7 +81,7 @@ fn a_role_from_nothing_to_a_sign_in_on_both_flavours() {
         assert!(has() && list()["flavour"] == flavour.to_string());
         let who = ["query", "-U", name, "-c", "SELECT current_user", "-o", "json"];
         assert_eq!(lab.pgentra(&who).envs(cloud.env("vm")).done().json()[0]["rows"][0][0], name);
-        // what was printed is what psql can run
+        // psql can run the printed script
         if have(&["psql"]) {
             role(&lab, &cloud, &["drop", name, "--yes"]).done().ok();
             let psql = ["psql", "--", "-v", "ON_ERROR_STOP=1", "-q"];
@@ -104,10 +104,10 @@ fn the_tenant_is_asked() {
         role(&lab, &cloud, &["create", "by client id", "--client-id", client_id, "-o", "json"]).done().json();
     let sql = made["changes"][0]["sql"][0].as_str().unwrap();
     assert!(sql.contains(vm["object_id"].as_str().unwrap()), "{made}");
-    let stranger = "00000000-1111-2222-3333-444444444444";
-    let nobody = role(&lab, &cloud, &["create", "nobody", "--client-id", stranger]).done();
-    assert_eq!(nobody.fault(2, &["no service principal with client id", stranger]), None);
-    role(&lab, &cloud, &["create", "gone", "--object-id", stranger]).done().ok();
+    let unknown_id = "00000000-1111-2222-3333-444444444444";
+    let unknown = role(&lab, &cloud, &["create", "no-such-role", "--client-id", unknown_id]).done();
+    assert_eq!(unknown.fault(2, &["no service principal with client id", unknown_id]), None);
+    role(&lab, &cloud, &["create", "gone", "--object-id", unknown_id]).done().ok();
     let roles = role(&lab, &cloud, &["list", "--orphans", "-o", "json"]).done().json();
     let orphans: Vec<_> = roles["roles"]
         .as_array()
@@ -142,8 +142,8 @@ fn bad_input_is_refused_before_anything_is_written() {
         (&["create", "a", "--object-id", "myVm"], 2, &["GUID", "myVm"]),
         (&["create", "a", "--kind", "device", "--object-id", one], 2, &["service, user or group"]),
         (&["create", "myVm", "--object-id", one], 5, &["is there already"]),
-        (&["create", "nobody of this name"], 5, &["not found in the tenant", "--object-id"]),
-        (&["drop", "nobody"], 5, &["nobody", "role list"]),
+        (&["create", "no principal of this name"], 5, &["not found in the tenant", "--object-id"]),
+        (&["drop", "no-such-role"], 5, &["no-such-role", "role list"]),
         (&["plan", "-f", "nowhere.toml"], 2, &["nowhere.toml"]),
         (&["apply", "-f", "twice.toml"], 2, &["line 4", "one principal", "line 9", "kind is service"]),
         (&["apply", "-f", "table.toml"], 2, &["line 3", "no table", "nope"]),
@@ -156,7 +156,7 @@ fn bad_input_is_refused_before_anything_is_written() {
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     assert_eq!(role(&lab, &cloud, &["list"]).done().ok(), before);
-    // who is no administrator may not look
+    // a role that is not an administrator may not list roles
     let vm = lab.pgentra(&["role", "list"]).envs(cloud.env("vm")).done();
     assert_eq!(vm.fault(5, &["myVm", "may not see", "administrator"]), None);
 }

@@ -1,4 +1,4 @@
-//! The real Azure SDKs and real drivers, told about the local cloud by `pgentra local env` alone.
+//! The real Azure SDKs and real drivers, configured by `pgentra local env` alone.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ const DEFAULT: &str = "DefaultAzureCredential";
 const MANAGED: &str = "ManagedIdentityCredential";
 const WORKLOAD: &str = "WorkloadIdentityCredential";
 
-/// Which credentials work on which host, and the role that they reach.
+/// Credentials for each host, and the role that they sign in as.
 const CASES: [(&str, &[&str], &str); 4] = [
     ("vm", &[DEFAULT, MANAGED], "myVm"),
     ("user-assigned", &[DEFAULT, MANAGED], "myIdentity"),
@@ -34,7 +34,7 @@ fn node() -> String {
     text(&client("venv/bin/node"))
 }
 
-/// Signs in with the program that `words` make of a credential, on every host.
+/// Signs in on every host with the program that `words` makes of a credential.
 fn check(lab: &Lab, cloud: &Cloud<'_>, words: impl Fn(&str) -> Vec<String>) {
     for (host, credentials, role) in CASES {
         let variables = cloud.env(host);
@@ -94,7 +94,7 @@ fn they_sign_in_to_single_server() {
     }
 }
 
-/// Every kind of credential that the emulator serves, by the SDKs' own judgement of its answers.
+/// Every kind of credential that the emulator serves, with the SDKs.
 #[test]
 fn they_get_every_kind_of_token() {
     if !have(&["python", "node"]) {

@@ -1,4 +1,5 @@
-//! What a proxy shows of its targets is what happened last: on the status page, in `/readiness`, in metrics, to systemd.
+//! The state of a proxy's targets is that of the last event: on the status page, in `/readiness`,
+//! in metrics and for systemd.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failing helper fails its test")]
 
 use std::fs;
@@ -42,7 +43,7 @@ impl<'lab> Shown<'lab> {
         (code.to_owned(), body.to_owned())
     }
 
-    /// What the status says of a target.
+    /// The status of a target.
     fn target(&self, name: &str) -> Value {
         let status = self.status();
         let targets = status["targets"].as_array().unwrap();
@@ -77,7 +78,7 @@ fn serving_idle_and_failing_are_told_apart() {
             "name=unresolved host=nowhere.invalid user=myVm dbname=postgres",
             "name=another user=myIdentity dbname=postgres",
             "name=untrusted sslrootcert=system user=myVm dbname=postgres",
-            "name=nobody token_command=false user=myVm dbname=postgres",
+            "name=tokenless token_command=false user=myVm dbname=postgres",
             "name=busy user=myVm dbname=postgres",
         ],
     );
@@ -86,7 +87,7 @@ fn serving_idle_and_failing_are_told_apart() {
     }
     let port = shown.proxy.listeners()[5].rsplit(':').next().unwrap().to_owned();
     let busy = format!("host=127.0.0.1 port={port} user=myVm dbname=postgres sslmode=disable");
-    // A session that lasts until its client is told that there is nothing more to come.
+    // A session that lasts until its client gets the end of its input.
     let mut session = std::process::Command::new("psql")
         .args(["-At", &busy])
         .stdin(std::process::Stdio::piped())
@@ -104,7 +105,7 @@ fn serving_idle_and_failing_are_told_apart() {
         ("unresolved", "the server's name cannot be resolved", "08001", 2),
         ("another", "the role is mapped to another identity", "28000", 1),
         ("untrusted", "no verified TLS", "08001", 1),
-        ("nobody", "no token: ", "28000", 1),
+        ("tokenless", "no token: ", "28000", 1),
     ] {
         let target = shown.target(name);
         assert!(target["cause"].as_str().unwrap().starts_with(cause), "{target:#}");
@@ -123,7 +124,7 @@ fn serving_idle_and_failing_are_told_apart() {
     // Five targets sign in with one identity, and one with none.
     assert_eq!(status["identities"].as_array().unwrap().len(), 2, "{status:#}");
 
-    // One that can serve is enough to be sent clients; the others are named.
+    // One target that can serve is enough for readiness; the others are named.
     let (code, body) = shown.readiness();
     assert_eq!((&*code, body.lines().next()), ("200", Some("ready")), "{body}");
     assert_eq!(body.lines().nth(1), Some("6 targets: 1 serving, 1 idle, 4 failing"));
@@ -133,7 +134,7 @@ fn serving_idle_and_failing_are_told_apart() {
         "{body}"
     );
     let metrics = shown.get("/metrics");
-    for (name, value) in [("unresolved", 1), ("nobody", 1), ("busy", 0), ("spare", 0)] {
+    for (name, value) in [("unresolved", 1), ("tokenless", 1), ("busy", 0), ("spare", 0)] {
         let series = format!("pgentra_proxy_failing{{target=\"{name}\"}} {value}");
         assert!(metrics.lines().any(|line| line.trim_end_matches(".0") == series), "no {series}");
     }
@@ -143,7 +144,7 @@ fn serving_idle_and_failing_are_told_apart() {
     eventually_blocking(DEADLINE, "the session is over", || shown.state("busy") == "idle");
 }
 
-/// The state is that of the last sign-in: a target recovers with the first that succeeds.
+/// The state is that of the last sign-in: a target recovers with the first success.
 #[test]
 fn a_target_recovers_when_a_sign_in_succeeds() {
     if !have(&["curl", "psql"]) {
@@ -167,7 +168,7 @@ fn a_target_recovers_when_a_sign_in_succeeds() {
         );
         assert_eq!(target["last_sign_in"]["failures"], failures);
     }
-    // A probe that took the proxy away would take the clients away that show the recovery.
+    // A probe that removed the proxy would also remove the clients that show the recovery.
     assert_eq!(shown.readiness().0, "200");
     admin("ALTER ROLE \"myVm\" LOGIN");
     shown.client(0, "myVm", "postgres").ok();
@@ -175,7 +176,8 @@ fn a_target_recovers_when_a_sign_in_succeeds() {
     assert_eq!((&target["state"], &target["cause"]), (&"idle".into(), &Value::Null), "{target:#}");
 }
 
-/// A client that names what does not exist is refused, and says nothing of a target that leaves the name to it.
+/// A client that names an unknown role or database is refused, and does not change the state of the
+/// target.
 #[test]
 fn a_clients_mistake_is_not_the_targets_failure() {
     if !have(&["curl", "psql"]) {
@@ -339,7 +341,7 @@ fn the_page_shows_what_fails_first() {
     );
     at("the server's name cannot be resolved; 1 sign-in failed since 20");
     at("! ready, 1 failing");
-    // The zone of every time is said, and the token of the one identity is shown once.
+    // Every time has its zone, and the token of the one identity is shown once.
     at(" UTC</dd>");
     assert_eq!(page.matches("Identity 1<").count(), 1, "{page}");
     drop(shown);

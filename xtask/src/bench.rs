@@ -1,4 +1,4 @@
-//! Side by side with peers: builds both sides and runs them in one go.
+//! Builds pgentra and its peers and runs a benchmark of both.
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! File budgets and names.
+//! Limits for the length of files and crates, and forbidden file names.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,16 +7,16 @@ use anyhow::Result;
 
 use crate::tree;
 
-/// Lines of a file, tests not counted: a longer file holds more than two or three things.
+/// Most lines of a file, tests not counted.
 const FILE_LINES: usize = 800;
-/// Lines of code in a crate, without tests, comments and blank lines: past this modules start to form cycles, and the
-/// crate is two.
+/// Most lines of code in a crate, without tests, comments and blank lines: a larger crate has more
+/// than one responsibility.
 const CRATE_LINES: usize = 5_500;
-/// The same for the command line: a bundle of commands that know nothing of each other, and that nobody may import.
+/// The same for the command line: a set of independent commands that no crate may import.
 const COMMAND_LINES: usize = 10_500;
-/// The same for the emulator: a bundle of endpoints around one state that know nothing of each other.
+/// The same for the emulator: independent endpoints around one state.
 const EMULATOR_LINES: usize = 6_000;
-/// Names that say nothing, so that everything ends up there.
+/// File names that say nothing about the content.
 const FORBIDDEN: [&str; 6] = ["utils", "util", "common", "helpers", "helper", "misc"];
 
 /// Every file over its budget, with a forbidden name, or that holds a private key.

@@ -49,7 +49,7 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     Ok(faults)
 }
 
-/// Crate → the crates it depends on, from the rows of the table.
+/// Each crate with the crates that it depends on, from the rows of the table.
 fn table(page: &str) -> BTreeMap<String, BTreeSet<String>> {
     page.lines()
         .filter_map(|line| line.strip_prefix("| `"))
@@ -81,7 +81,8 @@ mod tests {
         assert!(drawn["b"].is_empty());
     }
 
-    /// Invariant 6: the five crates at the bottom depend on none of ours, and neither proxy on the other.
+    /// Invariant 6: the five lowest crates depend on no other crate of the workspace, and neither
+    /// proxy on the other.
     #[test]
     fn the_bottom_crates_depend_on_none_of_ours() {
         let page = std::fs::read_to_string(crate::tree::root().unwrap().join("ARCHITECTURE.md")).unwrap();

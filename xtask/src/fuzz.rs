@@ -1,4 +1,4 @@
-//! Fuzz targets are built and run on every change: an un-built target rots.
+//! Builds and runs the fuzz targets on every change, so that they keep compiling.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,14 +6,14 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::{MetadataCommand, TargetKind};
 
-/// Coverage feedback for libFuzzer, in the flags that a stable compiler takes.
+/// Coverage feedback for libFuzzer, in flags that a stable compiler accepts.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
      -Ccodegen-units=1 --cfg fuzzing";
-/// An input longer than every limit of the parsers is of no use.
+/// Longest input in bytes: a longer one exceeds every limit of the parsers.
 const LONGEST_INPUT: u32 = 70_000;
 
-/// Builds every target and feeds each `runs` inputs, those of `seed`.
+/// Builds every target and runs each with `runs` inputs generated from `seed`.
 pub(crate) fn run(root: &Path, runs: u64, seed: u32) -> Result<()> {
     let manifest = root.join("fuzz/Cargo.toml");
     let metadata =

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::tree;
 
-/// The invariants that no test cites.
+/// Every invariant that no test cites.
 pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     let page = std::fs::read_to_string(root.join("ARCHITECTURE.md")).context("ARCHITECTURE.md")?;
     let sources = tree::rust(root)?;
@@ -29,7 +29,7 @@ fn numbers(page: &str) -> Vec<usize> {
         .collect()
 }
 
-/// Whether a doc comment "Invariant N:" stands right above a test.
+/// Whether a doc comment "Invariant N:" stands directly above a test.
 fn cites(text: &str, number: usize) -> bool {
     let mut lines = text.lines().map(str::trim);
     let citation = format!("/// Invariant {number}:");

@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask check`, `cargo xtask test`, `cargo xtask fuzz`.
+//! The project's own commands: `cargo xtask check`, `cargo xtask test`, `cargo xtask fuzz`.
 #![expect(clippy::print_stdout, reason = "a chore talks to the person who runs it")]
 
 mod bench;
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// Chores of the pgentra workspace.
+/// Development commands of the pgentra workspace.
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
 struct Arguments {
@@ -38,10 +38,11 @@ struct Arguments {
 enum Chore {
     /// Measure pgentra side by side with its peers and print the ratios.
     Bench {
-        /// Which: token, proxy.
+        /// The benchmark: token or proxy.
         #[arg(value_parser = ["token", "proxy"])]
         name: String,
-        /// Passed on to the benchmark: `proxy` takes --rounds, --seconds, --megabytes, --only, --ways and --write.
+        /// Arguments for the benchmark: `proxy` takes --rounds, --seconds, --megabytes, --only,
+        /// --ways and --write.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -49,10 +50,10 @@ enum Chore {
     Check,
     /// Build every fuzz target and run each for a bounded number of inputs.
     Fuzz {
-        /// Inputs per target.
+        /// Number of inputs for each target.
         #[arg(long, default_value_t = 200_000)]
         runs: u64,
-        /// Where the random inputs begin: the same seed makes the same inputs, 0 makes new ones.
+        /// Seed of the random inputs: the same seed makes the same inputs, 0 makes new ones.
         #[arg(long, default_value_t = 0)]
         seed: u32,
     },
@@ -60,7 +61,7 @@ enum Chore {
     Package,
     /// Install what the tests need, then run all of them.
     Test {
-        /// Passed on to `cargo test`, for example a test's name.
+        /// Arguments for `cargo test`, for example a test's name.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

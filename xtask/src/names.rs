@@ -1,4 +1,4 @@
-//! Who may put a name between quotes, and who may write to a terminal.
+//! Restricts which files may quote names and which may write to a terminal.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,8 @@ use anyhow::Result;
 
 use crate::tree;
 
-/// What only one file may hold, outside of tests: where it is looked for, what it is, the file, and why.
+/// Patterns that only one file may contain, outside of tests: folders to search, pattern, file,
+/// reason.
 const RULES: [(&[&str], &str, &str, &str); 5] = [
     (
         &[
@@ -31,7 +32,7 @@ const RULES: [(&[&str], &str, &str, &str); 5] = [
     (&["crates/cli/src"], "\\x1b[", "crates/cli/src/text.rs", "writes a terminal's codes itself"),
 ];
 
-/// Every place that puts a name into a text, or a text onto a terminal, in a way of its own.
+/// Every place that breaks one of the rules.
 pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     Ok(faults(&tree::rust(root)?))
 }

@@ -1,4 +1,4 @@
-//! Who may read the clock and the environment, and who may sign.
+//! Restricts which files may read the clock and the environment, and forbids signing in `verify`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use crate::tree;
 
-/// The only files that may relax clippy's disallowed methods: the seams themselves, build scripts, and tests or examples
-/// that are a process of their own.
+/// The only files that may relax clippy's disallowed methods: the system access itself, build
+/// scripts, and tests or examples that run as their own process.
 const SEAMS: [&str; 6] = [
     "crates/system/src/clock.rs",
     "crates/system/src/env.rs",
@@ -16,10 +16,10 @@ const SEAMS: [&str; 6] = [
     "crates/emulator/examples/serve.rs",
     "e2e/src/client.rs",
 ];
-/// What the crypto library calls everything that can sign.
+/// The names of the crypto library's signing types.
 const SIGNING: [&str; 4] = ["KeyPair", "RsaKeyPair", "hmac::", "EncodingKey"];
 
-/// Every place beside a seam that reads the clock or the environment, and everything in `verify` that could sign.
+/// Every other file that reads the clock or the environment, and every signing name in `verify`.
 pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     Ok(faults(&tree::rust(root)?))
 }
@@ -49,7 +49,7 @@ mod tests {
         faults(&[(PathBuf::from(path), text.to_owned())]).len()
     }
 
-    /// Invariant 4: the clock and the environment are read in the seams alone.
+    /// Invariant 4: only the files of SEAMS read the clock and the environment.
     #[test]
     fn only_seams_read_the_clock_and_the_environment() {
         assert_eq!(check_one("crates/connect/src/dial.rs", "#[expect(clippy::disallowed_methods)]"), 1);
@@ -61,7 +61,7 @@ mod tests {
         assert_eq!(check(&tree::root().unwrap()).unwrap(), Vec::<String>::new());
     }
 
-    /// Invariant 3: `verify` names nothing that can sign.
+    /// Invariant 3: `verify` names no signing type.
     #[test]
     fn verify_cannot_mint() {
         assert_eq!(check_one("crates/verify/src/keys.rs", "use aws_lc_rs::rsa::KeyPair;"), 1);

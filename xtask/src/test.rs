@@ -1,4 +1,4 @@
-//! The test command: everything the tests need, then all of them.
+//! The test command: installs what the tests need, then runs all of them.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -6,10 +6,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// The adapters of `connect`: built apart, so that the tests before them say whether the crates do without.
+/// Features of `connect` for connection pools. They are built separately, so the tests before show
+/// that the crates compile without them.
 const POOLS: &str = "deadpool,bb8,diesel-async,sqlx,sea-orm";
 
-/// Installs the real clients, builds the binary that the end-to-end tests drive, runs every test of the workspace.
+/// Installs the real clients, builds the binary for the end-to-end tests and runs every test of the
+/// workspace.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     println!("== clients for the end-to-end tests");
     let installed =
@@ -18,7 +20,7 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     println!("== the binary that the end-to-end tests drive");
     cargo(root, ["build", "--locked", "--package", "pgentra"].map(OsString::from).as_slice())?;
     println!("== unit, property, scenario and end-to-end tests");
-    // A run that takes this long tells of everything that fails in it.
+    // A long run reports all of its failures.
     let words = ["test", "--locked", "--workspace", "--no-fail-fast"];
     let mut test: Vec<OsString> = words.map(OsString::from).to_vec();
     test.extend(arguments.iter().map(OsString::from));
@@ -30,7 +32,7 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     cargo(root, &pools)
 }
 
-/// Runs cargo in the workspace; fails with its arguments when it fails.
+/// Runs cargo in the workspace. The error contains the arguments.
 pub(crate) fn cargo(root: &Path, arguments: &[OsString]) -> Result<()> {
     let status =
         Command::new(env!("CARGO")).args(arguments).current_dir(root).status().context("cannot run cargo")?;

@@ -1,4 +1,4 @@
-//! What a person typed. Nothing here touches the world; `sign_in` and the commands resolve it.
+//! The command line. Parsing has no side effects; `sign_in` and the commands resolve the values.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,10 +51,11 @@ fn with_short_help(command: clap::Command) -> clap::Command {
     names.into_iter().fold(command, |command, name| command.mut_subcommand(name, with_short_help))
 }
 
-/// The commands.
+/// The commands of `pgentra`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Play the article "Connect with Managed Identity to Azure Database for PostgreSQL", start to end, on this machine.
+    /// Run the article "Connect with Managed Identity to Azure Database for PostgreSQL" from start
+    /// to end on this machine.
     #[command(after_help = "Example: pgentra quickstart --flavour single")]
     Quickstart(Quickstart),
     /// Print an access token for Azure Database for PostgreSQL.
@@ -62,16 +63,16 @@ pub(crate) enum Command {
         after_help = "Example: PGPASSWORD=$(pgentra token) psql 'host=my.postgres.database.azure.com user=my-app sslmode=verify-full'"
     )]
     Token(Token),
-    /// Say which identity this is, what its token says of itself, and which role names fit it.
+    /// Show the identity, the claims of its token, and the role names that match it.
     #[command(after_help = "Example: pgentra whoami --client-id 00000000-1111-2222-3333-444444444444")]
     Whoami(Whoami),
-    /// Run SQL, signed in; no PostgreSQL client needed.
+    /// Run SQL with an Entra token; needs no PostgreSQL client.
     #[command(
         after_help = "Without -c and -f the SQL is read from standard input. Each -c and each file is a transaction of its own.\n\n\
                       Example: pgentra query -h my.postgres.database.azure.com -U my-app -d postgres -c 'SELECT version()'"
     )]
     Query(Query),
-    /// Run the installed psql, signed in.
+    /// Run the installed psql with an Entra token.
     #[command(
         override_usage = "pgentra psql [OPTIONS] [PSQL OPTIONS] [DBNAME|CONNINFO [USERNAME]] [-- PSQL OPTIONS]",
         after_help = "Every option that is not listed here is psql's own, and so is everything behind --. -v NAME=VALUE is psql's, \
@@ -80,36 +81,39 @@ pub(crate) enum Command {
                       Example: pgentra psql -h my.postgres.database.azure.com -U my-app -d postgres -At -c 'SELECT version()'"
     )]
     Psql(Psql),
-    /// Run any libpq program, signed in: PGHOST, PGUSER, PGPASSWORD and the rest are set for it alone.
+    /// Run any libpq program with an Entra token: pgentra sets PGHOST, PGUSER, PGPASSWORD and the
+    /// rest for it alone.
     #[command(
         after_help = "The token is handed over once, as PGPASSWORD: the program cannot connect again after its end. For programs that \
                       do so use `pgentra proxy`.\n\n\
                       Example: pgentra exec -h my.postgres.database.azure.com -U my-app -d app -- pg_dump --schema-only"
     )]
     Exec(Exec),
-    /// Find what is broken between here and the server, and say what to do about it.
+    /// Find what prevents a sign-in to the server, and how to fix it.
     #[command(
         after_help = "Example: pgentra doctor -h my.postgres.database.azure.com -U my-app -d app\n         \
                       pgentra doctor --redact -o json > for-the-ticket.json"
     )]
     Doctor(Doctor),
-    /// Let any program connect without a password: clients come in here and are signed in at the server.
+    /// Accept connections without a password and sign them in to the server with an Entra token.
     #[command(after_help = "Example: pgentra proxy --listen 6432 my.postgres.database.azure.com\n         \
                       psql 'host=127.0.0.1 port=6432 user=my-app dbname=app'")]
     Proxy(Proxy),
-    /// Let a virtual machine sign in to a database: identity on the machine, role in the database. Shows the plan, asks once.
+    /// Let a virtual machine sign in to a database: identity on the machine, role in the database.
+    /// Shows the plan and asks once.
     #[command(
         after_help = "Example: pgentra grant myVm -g myResourceGroup --server my-server --role my-app -U dba@example.com",
         mut_arg("dbname", |arg| arg.help("Not needed: Entra roles are read and changed in the database postgres"))
     )]
     Grant(Grant),
-    /// Identities of virtual machines, who is in the tenant, Entra administrators of servers.
+    /// Manage identities of virtual machines and Entra administrators of servers, and search the
+    /// tenant.
     #[command(subcommand, after_help = "Example: pgentra identity assign --vm myVm -g myResourceGroup")]
     Identity(IdentityCommand),
-    /// Roles that are mapped to Entra principals, and what they may do.
+    /// Manage roles that are mapped to Entra principals, and their privileges.
     #[command(subcommand, after_help = "Example: pgentra role plan -f roles.toml -d app")]
     Role(Role),
-    /// A local Azure: metadata service, Entra, and a PostgreSQL that checks tokens.
+    /// Run a local Azure: metadata service, Entra, and a PostgreSQL that checks tokens.
     #[command(subcommand, after_help = "Example: pgentra local up --flavour flexible")]
     Local(Local),
     /// Print a completion script for a shell.
@@ -117,7 +121,7 @@ pub(crate) enum Command {
         after_help = "Example: mkdir -p ~/.local/share/bash-completion/completions\n         pgentra completions bash > ~/.local/share/bash-completion/completions/pgentra"
     )]
     Completions {
-        /// The shell.
+        /// Shell for which the script is printed.
         shell: clap_complete::Shell,
     },
     /// Print a manual page in roff, or write all of them into a folder.
@@ -128,7 +132,7 @@ pub(crate) enum Command {
         /// The command, such as local up. Default: pgentra itself.
         #[arg(value_name = "COMMAND", conflicts_with = "dir")]
         command: Vec<String>,
-        /// Write the page of every command into this folder, which is made.
+        /// Write the page of every command into this folder, which is created.
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
@@ -146,7 +150,7 @@ pub(crate) struct Quickstart {
 /// Arguments of `pgentra token`.
 #[derive(Debug, Args)]
 pub(crate) struct Token {
-    /// Print the token's header and claims, as it states them and not verified, instead of the token.
+    /// Print the token's header and claims instead of the token; they are not verified.
     #[arg(long)]
     pub(crate) decode: bool,
     #[command(flatten)]
@@ -180,10 +184,12 @@ pub(crate) struct Query {
 /// Arguments of `pgentra doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
-    /// Mask names of hosts, roles and databases, addresses and ids: the same one always by the same mask.
+    /// Mask names of hosts, roles and databases, addresses and ids; each value always gets the same
+    /// mask.
     #[arg(long)]
     pub(crate) redact: bool,
-    /// Explain a finding, such as role-not-mapped, instead of looking for any; without a name, list them.
+    /// Explain a finding, such as role-not-mapped, instead of running the checks; without a name,
+    /// list all findings.
     #[arg(long, value_name = "FINDING", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["redact", "output"])]
     pub(crate) explain: Option<String>,
     #[command(flatten)]
@@ -224,10 +230,10 @@ pub(crate) enum Local {
     /// Start the local cloud; it runs until Ctrl-C or `pgentra local down`.
     #[command(after_help = "Example: pgentra local up --flavour single --detach")]
     Up(LocalUp),
-    /// Stop the local cloud and remove everything it made.
+    /// Stop the local cloud and remove all of its files.
     #[command(after_help = "Example: pgentra local down")]
     Down(LocalName),
-    /// Say whether the local cloud runs, its addresses and identities.
+    /// Show whether the local cloud runs, its addresses and its identities.
     #[command(after_help = "Example: pgentra local status -o json")]
     Status(LocalStatus),
     /// Print the environment with which Azure SDKs, libpq and pgentra use the local cloud.
@@ -235,7 +241,7 @@ pub(crate) enum Local {
         after_help = "Example: eval \"$(pgentra local env)\" && pgentra query -c 'SELECT current_user'"
     )]
     Env(LocalEnv),
-    /// Move the clock of the local cloud ahead, so that tokens end without anybody waiting.
+    /// Advance the clock of the local cloud, so that tokens expire at once.
     #[command(after_help = "Example: pgentra local clock --advance 25h")]
     Clock(LocalClock),
 }
@@ -247,7 +253,7 @@ pub(crate) struct LocalUp {
     pub(crate) name: LocalName,
     #[command(flatten)]
     pub(crate) database: LocalDatabase,
-    /// Port of PostgreSQL, as clients see it; 0 takes any free one.
+    /// Port of PostgreSQL for clients; 0 takes any free one.
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     pub(crate) port: u16,
     /// Port of the metadata service (plain HTTP, as on a VM); 0 takes any free one.
@@ -255,7 +261,7 @@ pub(crate) struct LocalUp {
     pub(crate) metadata_port: u16,
     #[command(flatten)]
     pub(crate) fixed: FixedPlaces,
-    /// Return when it is ready and leave it running.
+    /// Start the cloud in the background and return when it is ready.
     #[arg(long)]
     pub(crate) detach: bool,
     #[command(flatten)]
@@ -276,13 +282,13 @@ pub(crate) struct LocalStatus {
 pub(crate) struct LocalEnv {
     #[command(flatten)]
     pub(crate) name: LocalName,
-    /// The Azure host to imitate: decides which variables are set.
+    /// The Azure host to imitate; it determines which variables are set.
     #[arg(long, value_enum, default_value_t = Host::Vm, ignore_case = true)]
     pub(crate) host: Host,
-    /// The language to print in: that of a shell, or that of a file of variables. Default: that of SHELL, else sh.
+    /// Output format: a shell, or a file of variables. Default: the shell in SHELL, else sh.
     #[arg(long, value_enum, value_name = "SHELL", ignore_case = true)]
     pub(crate) shell: Option<Shell>,
-    /// Print what takes all variables of a local cloud away again. None has to run.
+    /// Print commands that unset all variables of a local cloud. Works without a running one.
     #[arg(long, conflicts_with_all = ["host", "output"])]
     pub(crate) unset: bool,
     #[command(flatten)]
@@ -294,7 +300,7 @@ pub(crate) struct LocalEnv {
 pub(crate) struct LocalClock {
     #[command(flatten)]
     pub(crate) name: LocalName,
-    /// How far: 90s, 10m, 25h, 3d. Without it the time in the local cloud is only told.
+    /// Time to advance: 90s, 10m, 25h, 3d. Without it the command shows the local cloud's time.
     #[arg(long, value_name = "TIME", value_parser = how_far, allow_negative_numbers = true)]
     pub(crate) advance: Option<Duration>,
     #[command(flatten)]

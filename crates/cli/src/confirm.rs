@@ -1,4 +1,4 @@
-//! The one question before something is changed.
+//! The confirmation before a change.
 
 use std::io::IsTerminal as _;
 
@@ -8,15 +8,15 @@ use crate::blame::Blame;
 use crate::output;
 use crate::problem::{Outcome, Problem};
 
-/// Asks once, on a terminal; elsewhere nobody could answer.
+/// Asks once, on a terminal; elsewhere there is no user to answer.
 ///
 /// # Errors
-/// No terminal, where `--yes` is the answer.
+/// There is no terminal; the hint is `--yes`.
 pub(crate) async fn confirmed() -> Outcome<bool> {
     if !std::io::stdin().is_terminal() {
         return Err(Problem::new(
             Blame::Usage,
-            "this would change something, and nobody is here to be asked",
+            "this command makes changes, and there is no terminal to ask for confirmation",
         )
         .hint("--yes carries it out without asking; nothing was changed"));
     }

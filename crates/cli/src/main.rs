@@ -64,7 +64,8 @@ fn main() -> ExitCode {
         .map_err(|error| Problem::ours("cannot start the runtime", error))
         .and_then(|runtime| {
             let outcome = runtime.block_on(run(&system, arguments.command, arguments.verbose > 0));
-            // A resolver thread that hangs must not keep the process: its answer is no longer wanted.
+            // A resolver thread that hangs must not delay the exit: its answer is not needed any
+            // more.
             runtime.shutdown_background();
             outcome
         });
@@ -81,14 +82,14 @@ fn failed(problem: &Problem) -> ExitCode {
     problem.exit_code()
 }
 
-/// Threads that the proxy relays with. Half of the processors: a message that one thread hands to another wakes that one up
-/// first, which costs more than the relaying, and what the proxy serves needs processors too.
+/// Threads of the proxy's relay. Half of the processors: waking another thread costs more than the
+/// relay's work, and the server and clients on this machine need processors too.
 fn relaying_threads(processors: usize) -> usize {
     (processors / 2).max(1)
 }
 
-/// Takes as many open files as the system allows this user: two for each session, where the usual 1,024 are for programs
-/// that still use select(2). Programs that it starts inherit it.
+/// Raises the limit of open files to the user's maximum: each session needs two, and the default of
+/// 1,024 is for programs that use select(2). Child processes inherit it.
 fn allow_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -98,8 +99,8 @@ fn allow_files() {
     }
 }
 
-/// Sees to it that a crash writes no memory to disk, where tokens and keys would be in it, and that no other process of
-/// the same user can read it. Programs that it starts are as they would be.
+/// Prevents core dumps, which would contain tokens and keys, and access by other processes of the
+/// same user. Child processes are not affected.
 #[cfg(target_os = "linux")]
 fn leave_no_core_file() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -109,7 +110,7 @@ fn leave_no_core_file() {
     }
 }
 
-/// Elsewhere a limit of zero bytes does it. Programs that it starts inherit it.
+/// On other systems a core limit of zero bytes. Child processes inherit it.
 #[cfg(not(target_os = "linux"))]
 fn leave_no_core_file() {
     use rustix::process::{Resource, Rlimit, setrlimit};
@@ -141,7 +142,7 @@ async fn run(system: &System, command: Command, is_verbose: bool) -> Outcome {
     }
 }
 
-/// Whether a command asks for tokens or connects as its environment says.
+/// Whether a command gets tokens or connects with the settings of the environment.
 fn uses_environment(command: &Command) -> bool {
     match command {
         Command::Doctor(arguments) => arguments.explain.is_none(),
@@ -165,13 +166,14 @@ fn completions(shell: clap_complete::Shell) -> Outcome {
     clap_complete::generate(shell, &mut definition(), "pgentra", &mut script);
     let script = String::from_utf8_lossy(&script);
     output::exact(&match shell {
-        // `?` is a wildcard of fish's, and one without a match is an error; as a short option it is none that its argparse takes.
+        // `?` is a wildcard in fish, and an error without a match; fish's argparse does not accept
+        // it as a short option.
         clap_complete::Shell::Fish => script.replace("-s ? ", "-s '?' ").replace(" ?/help", " help"),
         _ => script.into_owned(),
     })
 }
 
-/// Prints the page of a command, or writes those of all into a folder.
+/// Prints the page of a command, or writes the pages of all commands into a folder.
 fn man(command: &[String], folder: Option<&Path>) -> Outcome {
     if let Some(folder) = folder {
         let written =
@@ -207,7 +209,8 @@ fn log_format(system: &System, command: &Command) -> LogFormat {
 }
 
 /// # Errors
-/// A filter in `PGENTRA_LOG` that cannot be read.
+///
+/// An invalid filter in `PGENTRA_LOG`.
 fn log(system: &System, verbose: u8, (format, is_proxy): (LogFormat, bool)) -> Outcome {
     let default = match verbose {
         0 => "warn",
@@ -235,7 +238,7 @@ fn log(system: &System, verbose: u8, (format, is_proxy): (LogFormat, bool)) -> O
         tracing_subscriber::registry().with(lines.with_filter(filter)).with(tries).init();
         return Ok(());
     }
-    // A stderr that nobody reads any more is no reason to fail.
+    // A closed stderr is not an error.
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .log_internal_errors(false)

@@ -12,17 +12,17 @@ use tracing_subscriber::fmt::{FormatFields, format};
 use crate::problem::{Outcome, Problem};
 use crate::text::{Printable, Text};
 
-/// Whether results go to a terminal.
+/// Whether stdout is a terminal.
 pub(crate) fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
-/// Prints a result for a person. A reader that went away is no failure.
+/// Prints a result for people. A closed stdout is not an error.
 pub(crate) fn result(text: impl Printable) -> Outcome {
     exact(&text.into_text().render(has_colour(&std::io::stdout())))
 }
 
-/// Prints a result for a program, byte by byte as it is. A reader that went away is no failure.
+/// Prints a result for programs, byte by byte. A closed stdout is not an error.
 pub(crate) fn exact(text: &str) -> Outcome {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -40,34 +40,36 @@ pub(crate) fn json(value: &impl Serialize) -> Outcome {
     exact(&format!("{}\n", shown_json(&text)))
 }
 
-/// Prints a line of a log in JSON on stderr. A stderr that went away is no failure.
+/// Prints a JSON log line on stderr. A closed stderr is not an error.
 pub(crate) fn say_json(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", shown_json(line));
 }
 
-/// Says something to the person on stderr. A stderr that went away is no failure.
+/// Prints a message on stderr. A closed stderr is not an error.
 pub(crate) fn say(text: impl Printable) {
     let mut text = text.into_text();
     text.push("\n");
     to_stderr(&text);
 }
 
-/// Tells of a failure on stderr that is not the end. A stderr that went away is no failure.
+/// Prints a failure that does not end the program on stderr. A closed stderr is not an error.
 pub(crate) fn problem(problem: &Problem) {
     to_stderr(&problem.text());
 }
 
-/// Shows the person something on stderr as it is: a question whose line stays open for the answer, or whole lines.
+/// Prints text on stderr without a line end: a question that waits for the answer, or whole lines.
 pub(crate) fn ask(text: impl Printable) {
     to_stderr(&text.into_text());
 }
 
-/// Whether a stream is to have colour. Nothing is written through what decides it: that would also take codes out of data.
+/// Whether a stream has colour. The output itself is not written through anstream, which would
+/// remove escape codes from data.
 pub(crate) fn has_colour(stream: &impl RawStream) -> bool {
     AutoStream::choice(stream) != ColorChoice::Never
 }
 
-/// The fields of an event in the log for a person: `name=value`, characters that do not show escaped, further lines set in.
+/// The fields of a log event as text: `name=value`, invisible characters escaped, further lines
+/// indented.
 pub(crate) fn log_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
     format::debug_fn(|out, field, value| {
         let text = quote::lines(&format!("{value:?}")).replace('\n', "\n    ");
@@ -85,7 +87,8 @@ fn to_stderr(text: &Text) {
     let _ = out.write_all(text.render(colour).as_bytes()).and_then(|()| out.flush());
 }
 
-/// The same JSON, whose strings have escapes for all that a terminal obeys. JSON itself asks for them below U+0020 only.
+/// JSON with escapes for all terminal control characters in strings. JSON itself requires them
+/// below U+0020 only.
 fn shown_json(json: &str) -> String {
     let mut shown = String::with_capacity(json.len());
     for char in json.chars() {

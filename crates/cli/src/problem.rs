@@ -1,4 +1,4 @@
-//! The one place where a failure becomes words and an exit code: `error:`, `caused by:`, `hint:`.
+//! Turns a failure into text and an exit code: `error:`, `caused by:`, `hint:`.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -16,23 +16,23 @@ use crate::text::{Text, bold, coloured, text};
 #[derive(Debug)]
 pub(crate) struct Problem {
     blame: Blame,
-    /// Its entry in the catalogue, where it has one.
+    /// Its finding in the catalogue, if it has one.
     finding: Option<Finding>,
     error: Box<dyn Error + Send + Sync>,
     hint: Option<String>,
     is_told: bool,
 }
 
-/// What a command returns.
+/// The result of a command.
 pub(crate) type Outcome<T = ()> = Result<T, Problem>;
 
 impl Problem {
-    /// A failure with its blame.
+    /// A failure with its exit code.
     pub(crate) fn new(blame: Blame, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { blame, finding: None, error: error.into(), hint: None, is_told: false }
     }
 
-    /// A failure of the catalogue, with its blame.
+    /// A failure with a finding, which determines the exit code.
     pub(crate) fn found(
         blame: Blame,
         finding: Finding,
@@ -41,29 +41,29 @@ impl Problem {
         Self { blame, finding: Some(finding), error: error.into(), hint: None, is_told: false }
     }
 
-    /// An error of the libraries, as the catalogue has it.
+    /// An error of a library as a finding.
     fn of(finding: Finding, error: impl Error + Send + Sync + 'static, hint: Option<String>) -> Self {
         Self::found(finding.blame(), finding, error).hint(hint.unwrap_or_else(|| finding.hint()))
     }
 
-    /// A failure of this machine or of ours, with what was being done.
+    /// An internal failure or one of this machine, with the action that failed.
     pub(crate) fn ours(doing: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::new(Blame::Ours, Doing { doing, source: source.into() })
     }
 
-    /// The next thing to try.
+    /// Sets the hint: the next step for the user.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The same failure, which the person at the terminal has been told already: only its exit code is left.
+    /// Marks the failure as already shown: only its exit code remains.
     pub(crate) fn told(mut self) -> Self {
         self.is_told = true;
         self
     }
 
-    /// Whether it has been told already.
+    /// Whether the failure was already shown.
     pub(crate) fn is_told(&self) -> bool {
         self.is_told
     }
@@ -79,7 +79,7 @@ impl Problem {
         self.error.to_string()
     }
 
-    /// Why it failed, the nearest cause first.
+    /// The causes, the nearest first.
     pub(crate) fn causes(&self) -> Vec<String> {
         let mut causes = Vec::new();
         let mut cause = self.error.source();
@@ -90,22 +90,22 @@ impl Problem {
         causes
     }
 
-    /// The next thing to try, if there is one.
+    /// The hint, if there is one.
     pub(crate) fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// The entry of the catalogue to read, if one says more than the message.
+    /// The finding to read about, if its page says more than the message.
     pub(crate) fn finding(&self) -> Option<Finding> {
         self.finding.filter(|finding| finding.is_worth_reading())
     }
 
-    /// Who is to blame.
+    /// The cause, which determines the exit code.
     pub(crate) fn blame(&self) -> Blame {
         self.blame
     }
 
-    /// The exit code that says who is to blame.
+    /// The exit code of the process.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.blame as u8)
     }
@@ -126,7 +126,8 @@ impl Problem {
     }
 }
 
-/// The lines of a text, further ones set in: a server's text may have a line that looks like one of ours.
+/// Indents all lines but the first: a server's text may contain a line that looks like one of
+/// pgentra's.
 fn indented(text: &str) -> String {
     text.replace('\n', "\n  ")
 }
@@ -192,7 +193,7 @@ impl From<ConnectError> for Problem {
     }
 }
 
-/// What was being done when something else went wrong.
+/// The action that failed because of another error.
 #[derive(Debug)]
 struct Doing {
     doing: &'static str,

@@ -1,5 +1,5 @@
-//! What is going on, while it goes on: a spinner on a terminal. Elsewhere the steps of a start are a line each, and a wait is
-//! silent. `NO_COLOR` is about colour, and the spinner has none.
+//! Shows progress: a spinner on a terminal. Elsewhere each step of a start is a line, and waits are
+//! silent. `NO_COLOR` does not matter, because the spinner has no colour.
 
 use std::io::IsTerminal;
 use std::pin::pin;
@@ -15,21 +15,21 @@ use tracing_subscriber::layer::{Context, Layer};
 use crate::output;
 use crate::text::Printable;
 
-/// Often enough to look alive.
+/// Redraw interval of the spinner.
 const TICK: Duration = Duration::from_millis(100);
-/// A wait that is over sooner is not worth a word.
+/// Shorter waits are not shown.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How a step begins where there is no spinner.
+/// The prefix of a step without a spinner.
 pub(crate) const STEP: &str = "… ";
 
-/// What a wait of this process shows now.
+/// The wait that this process shows now.
 static SHOWN: Mutex<Shown> = Mutex::new(Shown { bar: None, detail: None });
 
 #[derive(Default)]
 struct Shown {
     bar: Option<ProgressBar>,
-    /// What is known better than what the wait is called, such as the number of a try.
+    /// Further detail of the wait, such as the number of the attempt.
     detail: Option<String>,
 }
 
@@ -46,7 +46,8 @@ fn spinner() -> ProgressBar {
     bar
 }
 
-/// Waits for `work`. On a terminal a wait of more than a second is shown, with what it is for: `waiting for …`.
+/// Waits for `work`. On a terminal a wait of more than a second is shown with its purpose: `waiting
+/// for …`.
 pub(crate) async fn waiting<T>(doing: &str, work: impl Future<Output = T>) -> T {
     if !std::io::stderr().is_terminal() {
         return work.await;
@@ -66,7 +67,7 @@ pub(crate) async fn waiting<T>(doing: &str, work: impl Future<Output = T>) -> T 
     work.await
 }
 
-/// Takes the display away, also where the wait is given up.
+/// Removes the spinner, also when the wait is dropped.
 struct Cleared;
 
 impl Drop for Cleared {
@@ -77,7 +78,7 @@ impl Drop for Cleared {
     }
 }
 
-/// Writes something to the terminal while a wait may be shown there.
+/// Writes to the terminal while a spinner may be shown.
 pub(crate) fn suspend<T>(write: impl FnOnce() -> T) -> T {
     let bar = shown().bar.clone();
     match bar {
@@ -86,7 +87,7 @@ pub(crate) fn suspend<T>(write: impl FnOnce() -> T) -> T {
     }
 }
 
-/// A writer to stderr that does not run into the display of a wait.
+/// A writer to stderr that suspends the spinner.
 pub(crate) struct Stderr;
 
 impl std::io::Write for Stderr {
@@ -99,10 +100,11 @@ impl std::io::Write for Stderr {
     }
 }
 
-/// Has a wait tell which try it is at, from what the token sources log of their retries.
+/// A log layer that shows the number of the attempt in the spinner, from the retry events of the
+/// token sources.
 pub(crate) struct Tries;
 
-/// Where the sources log it.
+/// The target of the retry events.
 pub(crate) const RETRIES: &str = "pgentra_identity::retry";
 
 impl<S: Subscriber> Layer<S> for Tries {
@@ -133,7 +135,7 @@ impl Retry {
             "imds" => "the metadata service".to_owned(),
             source => format!("the token service of {source}"),
         };
-        // The try that comes next; a restart of the metadata service is waited for beyond the last.
+        // The next attempt; a restart of the metadata service has no attempt limit.
         let next = self.attempts + 1;
         Some(match next <= self.of {
             true => format!("waiting for {service}, try {next} of {}", self.of),
@@ -158,7 +160,7 @@ impl Visit for Retry {
     }
 }
 
-/// The display of work under way, on stderr.
+/// Shows the steps of a start on stderr.
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
 }
@@ -169,7 +171,7 @@ impl Progress {
         Self { bar: std::io::stderr().is_terminal().then(spinner) }
     }
 
-    /// Shows what is being done now.
+    /// Shows the current step.
     pub(crate) fn show(&self, doing: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(doing.to_owned()),
@@ -177,7 +179,7 @@ impl Progress {
         }
     }
 
-    /// Prints lines above the display.
+    /// Prints lines above the spinner.
     pub(crate) fn say(&self, text: impl Printable) {
         match &self.bar {
             Some(bar) => bar.suspend(|| output::say(text)),
@@ -185,7 +187,7 @@ impl Progress {
         }
     }
 
-    /// Takes the display away.
+    /// Removes the spinner.
     pub(crate) fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -1,12 +1,12 @@
-//! Times and counts, as people and other programs write them: one reading for flags, variables and files.
+//! Parses durations and counts from flags, variables and files.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
 
-/// A time with its units (`90s`, `5m`, `1h30m`, `3d`), or a bare number of seconds (`30`, `30.0`). A day has 24 hours.
-/// `None`: it is no time, or a negative one.
+/// A duration with its units (`90s`, `5m`, `1h30m`, `3d`), or a bare number of seconds (`30`,
+/// `30.0`). A day has 24 hours. `None`: it is not a duration, or is negative.
 pub(crate) fn time(text: &str) -> Option<Duration> {
     if let Some(seconds) = number(text) {
         return Duration::try_from_secs_f64(seconds).ok();
@@ -15,10 +15,11 @@ pub(crate) fn time(text: &str) -> Option<Duration> {
     Duration::try_from(span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?).ok()
 }
 
-/// A time within a range of seconds.
+/// A duration within a range of seconds.
 ///
 /// # Errors
-/// What the range is; the message goes on where the name of the setting ends.
+///
+/// The range, in a text that continues a sentence which begins with the setting.
 pub(crate) fn time_within(text: &str, range: RangeInclusive<u64>) -> Result<Duration, String> {
     let (least, most) = (Duration::from_secs(*range.start()), Duration::from_secs(*range.end()));
     time(text).filter(|time| (least..=most).contains(time)).ok_or_else(|| {
@@ -29,10 +30,12 @@ pub(crate) fn time_within(text: &str, range: RangeInclusive<u64>) -> Result<Dura
     })
 }
 
-/// A whole number within a range. `30.0` is one: some writers of TOML and YAML know floats alone.
+/// A whole number within a range. `30.0` is accepted, because some writers of TOML and YAML have
+/// floats only.
 ///
 /// # Errors
-/// What the range is; the message goes on where the name of the setting ends.
+///
+/// The range, in a text that continues a sentence which begins with the setting.
 pub(crate) fn count_within(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
     // The shortest form of a whole float has neither a point nor an exponent.
     let whole = || number(text)?.to_string().parse().ok();
@@ -43,7 +46,7 @@ pub(crate) fn count_within(text: &str, range: RangeInclusive<u64>) -> Result<u64
         .ok_or_else(|| format!("takes a number from {} to {}, not `{text}`", range.start(), range.end()))
 }
 
-/// A time in its largest unit, such as `24h` or `90s`.
+/// A duration in its largest unit, such as `24h` or `90s`.
 pub(crate) fn shown(time: Duration) -> String {
     match time.as_secs() {
         0 => "0s".to_owned(),
@@ -53,7 +56,7 @@ pub(crate) fn shown(time: Duration) -> String {
     }
 }
 
-/// A bare number; neither `inf` nor `nan` is one.
+/// A bare number; `inf` and `nan` are not accepted.
 fn number(text: &str) -> Option<f64> {
     text.starts_with(|first: char| first.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }

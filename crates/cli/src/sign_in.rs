@@ -1,4 +1,4 @@
-//! From what a person typed to a credential, a resource and a target.
+//! Builds the credential, resource and target from the arguments.
 
 use pgentra_connect::{Connector, Layers, Session, Target};
 use pgentra_identity::{Credential, Resource, Selector};
@@ -32,7 +32,7 @@ pub(crate) fn credential(system: &System, identity: &Identity) -> Outcome<(Crede
     Ok((credential, resource))
 }
 
-/// What the tokens are for.
+/// The resource of the tokens.
 pub(crate) fn resource(identity: &Identity) -> Outcome<Resource> {
     match &identity.resource {
         Some(text) => text.parse().map_err(|error| {
@@ -50,7 +50,7 @@ pub(crate) fn target(system: &System, connection: &Connection) -> Outcome<Target
     Ok(target)
 }
 
-/// Everything somebody said about a connection.
+/// All layers of connection settings.
 pub(crate) fn layers(system: &System, conninfo: Option<&str>, server: &Server) -> Outcome<Layers> {
     let mut flags = Vec::new();
     for (keyword, value) in [
@@ -66,14 +66,14 @@ pub(crate) fn layers(system: &System, conninfo: Option<&str>, server: &Server) -
     Ok(Layers::gather(conninfo, &flags, system.env(), system.files())?)
 }
 
-/// A connector that signs in to the named server with the named identity.
+/// A connector to the given server with the given identity.
 pub(crate) fn connector(system: &System, connection: &Connection, identity: &Identity) -> Outcome<Connector> {
     let target = target(system, connection)?;
     let (credential, resource) = credential(system, identity)?;
     Ok(Connector::new(target, credential, resource)?)
 }
 
-/// A session; a wait for it is shown.
+/// Opens a session and shows the wait.
 pub(crate) async fn connect(connector: &Connector) -> Outcome<Session> {
     let server = connector.target().endpoints().first().map(ToString::to_string).unwrap_or_default();
     Ok(waiting(&format!("waiting for a token and for {server}"), connector.connect()).await?)

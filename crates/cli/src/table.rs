@@ -11,8 +11,9 @@ const TAB: usize = 8;
 /// The lines of a cell.
 type Cell = Vec<String>;
 
-/// A table as psql draws it: header, rule, rows, and the number of rows. A line feed in a value is a `+` and a further line;
-/// other control characters are escaped. Widths are those that a terminal shows.
+/// A table in psql's format: header, rule, rows, and the number of rows. A line feed in a value is
+/// shown as `+` and a further line; other control characters are escaped. Widths are those of a
+/// terminal.
 pub(crate) fn table(columns: &[String], rows: &[Vec<Option<String>>]) -> Text {
     let header: Vec<Cell> = columns.iter().map(|name| cell(name)).collect();
     let value =
@@ -34,7 +35,7 @@ pub(crate) fn table(columns: &[String], rows: &[Vec<Option<String>>]) -> Text {
     text.into()
 }
 
-/// One row: as many lines as its longest cell.
+/// One row: as many lines as its longest cell has.
 fn draw(row: &[Cell], widths: &[usize], is_header: bool) -> String {
     let mut text = String::new();
     let height = row.iter().map(Vec::len).max().unwrap_or_default();
@@ -64,7 +65,7 @@ fn draw(row: &[Cell], widths: &[usize], is_header: bool) -> String {
     text
 }
 
-/// A value, its control characters escaped and its tabs drawn with spaces.
+/// A value with its control characters escaped and its tabs as spaces.
 fn cell(value: &str) -> Cell {
     let mut lines = vec![String::new()];
     let mut at = 0;
@@ -86,7 +87,7 @@ fn cell(value: &str) -> Cell {
     lines
 }
 
-/// The columns of a terminal that a line takes, character by character as psql counts them.
+/// The width of a line in terminal columns, computed as psql does.
 fn width(line: &str) -> usize {
     line.chars().map(|char| char.width().unwrap_or_default()).sum()
 }
@@ -133,7 +134,7 @@ mod tests {
         );
     }
 
-    /// Blanks at the end are part of a value.
+    /// Trailing blanks are part of a value.
     #[test]
     fn a_value_is_not_cut() {
         assert_eq!(drawn(&["a"], &[&["x  "]]), "  a\n-----\n x  \n(1 row)\n\n");

@@ -1,21 +1,21 @@
-//! Text for a person, with nothing in it that a terminal obeys.
+//! Text for people, in which terminal control characters are escaped.
 
 use pgentra_connect::quote;
 
-/// Text for a person, in pieces that a terminal may show in bold, faint or in colour.
+/// Text for people, in pieces that a terminal may show bold, faint or in colour.
 ///
-/// Whatever goes in is escaped on its way in, as psql does it: a control character is shown, never obeyed, and never
-/// removed. The codes for bold and colour are added when it is printed, so it says the same in a pipe.
+/// Input is escaped as in psql: a control character is shown as an escape sequence and never
+/// removed. Codes for bold and colour are added when the text is printed, so the content is the
+/// same in a pipe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Text(Vec<(&'static str, String)>);
 
 impl Text {
-    /// Adds a piece.
     pub(crate) fn push(&mut self, more: impl Into<Text>) {
         self.0.extend(more.into().0);
     }
 
-    /// As it is printed: with the codes for bold and colour, or without.
+    /// The text for output, with or without codes for bold and colour.
     pub(crate) fn render(&self, colour: bool) -> String {
         let piece = |(style, text): &(&str, String)| match colour && !style.is_empty() {
             true => format!("\x1b[{style}m{text}\x1b[0m"),
@@ -43,9 +43,9 @@ impl From<String> for Text {
     }
 }
 
-/// What can be printed: a text, or a string, which becomes one.
+/// A value that can be printed: a text, or a string.
 pub(crate) trait Printable {
-    /// The text.
+    /// Converts the value into a text.
     fn into_text(self) -> Text;
 }
 
@@ -73,7 +73,7 @@ impl FromIterator<Text> for Text {
     }
 }
 
-/// One text of several pieces.
+/// Joins several pieces into one text.
 macro_rules! text {
     ($($piece:expr),+ $(,)?) => {{
         let mut text = $crate::text::Text::default();
@@ -83,17 +83,17 @@ macro_rules! text {
 }
 pub(crate) use text;
 
-/// Bold, where the terminal shows it. One line.
+/// One line in bold, if the terminal has it.
 pub(crate) fn bold(text: &str) -> Text {
     coloured("1", text)
 }
 
-/// Faint, where the terminal shows it. One line.
+/// One line in faint, if the terminal has it.
 pub(crate) fn faint(text: &str) -> Text {
     coloured("2", text)
 }
 
-/// In the colours of an SGR code (ECMA-48), where the terminal shows them. One line.
+/// One line in the colours of an SGR code (ECMA-48), if the terminal has them.
 pub(crate) fn coloured(code: &'static str, text: &str) -> Text {
     Text(vec![(code, quote::line(text))])
 }

@@ -1,4 +1,4 @@
-//! Command lines that cannot be: told as every other failure is, with a hint.
+//! Invalid command lines, reported like every other failure, with a hint.
 
 use std::ffi::OsString;
 
@@ -10,10 +10,11 @@ use crate::blame::Blame;
 use crate::command::psql_options;
 use crate::problem::Problem;
 
-/// Reads a command line.
+/// Parses a command line.
 ///
 /// # Errors
-/// What is wrong with it; or help and version, which clap treats as errors: see [`is_answer`].
+///
+/// Invalid arguments; also help and version, which clap treats as errors: see [`is_answer`].
 pub(crate) fn parse(words: Vec<OsString>) -> Result<Arguments, clap::Error> {
     let definition = definition();
     let words = psql_options::sort(words, &definition);
@@ -21,7 +22,7 @@ pub(crate) fn parse(words: Vec<OsString>) -> Result<Arguments, clap::Error> {
     Arguments::from_arg_matches(&matches)
 }
 
-/// Whether it is no failure but what was asked for, or the help for somebody who gave nothing at all.
+/// Whether clap's error is a requested output, or the help for a command without arguments.
 pub(crate) fn is_answer(error: &clap::Error) -> bool {
     matches!(
         error.kind(),
@@ -31,7 +32,7 @@ pub(crate) fn is_answer(error: &clap::Error) -> bool {
     )
 }
 
-/// The failure, with what to type instead.
+/// The failure, with a corrected command as the hint.
 pub(crate) fn problem(error: &clap::Error, words: &[OsString]) -> Problem {
     let command = command(words);
     let help = format!("help is --help: {command} --help");
@@ -42,7 +43,7 @@ pub(crate) fn problem(error: &clap::Error, words: &[OsString]) -> Problem {
     Problem::new(Blame::Usage, message(error, &command)).hint(hint)
 }
 
-/// The command that these words name, as it is typed.
+/// The command that these arguments name, as the user types it.
 fn command(words: &[OsString]) -> String {
     let definition = definition();
     let (mut command, mut typed) = (&definition, "pgentra".to_owned());
@@ -66,7 +67,7 @@ fn message(error: &clap::Error, command: &str) -> String {
         }
         (ErrorKind::ValueValidation, Some(flag), value) => {
             let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-            // Our own readers of values say it as the end of a sentence.
+            // Value parsers of pgentra return the end of a sentence.
             match ["takes ", "is "].iter().any(|start| why.starts_with(start)) {
                 true => format!("{} {why}", name(flag)),
                 false => format!("{} cannot be `{}`: {why}", name(flag), value.unwrap_or_default()),
@@ -83,7 +84,7 @@ fn message(error: &clap::Error, command: &str) -> String {
     }
 }
 
-/// clap's own words, in one line.
+/// clap's message in one line.
 fn clap_message(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let message = text.split("\n\n").next().unwrap_or_default();
@@ -96,7 +97,7 @@ fn suggestion(error: &clap::Error) -> Option<String> {
     kinds.into_iter().find_map(|kind| list(error, kind).into_iter().next())
 }
 
-/// An option without what stands for its value.
+/// An option's name without the placeholder of its value.
 fn name(flag: &str) -> &str {
     flag.split([' ', '=']).next().unwrap_or(flag)
 }

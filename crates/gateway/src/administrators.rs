@@ -1,4 +1,4 @@
-//! What Resource Manager and the directory of a tenant change in a database that is prepared already.
+//! Changes that Resource Manager and the tenant's directory make in a prepared database.
 
 use uuid::Uuid;
 
@@ -10,7 +10,7 @@ use super::{ServiceAccount, Upstream, control};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChangeError {
-    /// The database refuses it, in the words that Azure has for it.
+    /// The database refuses the change; the message is Azure's.
     #[error("{0}")]
     Refused(String),
     /// The connection as the service account failed, or a statement did.
@@ -18,12 +18,13 @@ pub enum ChangeError {
     Postgres(#[from] tokio_postgres::Error),
 }
 
-/// Makes a principal an administrator of the server, as Resource Manager does it: with a role of its own. Flexible Server
-/// only.
+/// Makes a principal an administrator of the server, as Resource Manager does: with a role of its
+/// own. Flexible Server only.
 ///
 /// # Errors
-/// [`ChangeError::Refused`] if the principal has a role already, or the name is taken; nothing is changed then. An
-/// administrator that is there already under this name is no error.
+///
+/// [`ChangeError::Refused`] if the principal has a role already, or the name is taken; nothing is
+/// changed then. If the principal is an administrator under this name already, the call succeeds.
 pub async fn add_administrator(
     upstream: &Upstream,
     service: &ServiceAccount,
@@ -36,8 +37,9 @@ pub async fn add_administrator(
     row.get::<_, Option<String>>(0).map_or(Ok(()), |words| Err(ChangeError::Refused(words)))
 }
 
-/// Takes an administrator away, with the role that [`add_administrator`] or the preparation made. A role that owns
-/// something stays, without a principal and without a login. Other roles of the same principal are left alone.
+/// Removes an administrator and the role that [`add_administrator`] or the preparation made. A role
+/// that owns objects stays, without a principal and without a login. Other roles of the same
+/// principal are not changed.
 ///
 /// # Errors
 /// If the connection or the statement fails.
@@ -51,7 +53,7 @@ pub async fn remove_administrator(
     Ok(())
 }
 
-/// Replaces what the database knows of who exists in the tenant.
+/// Replaces the database's list of the tenant's principals.
 ///
 /// # Errors
 /// If the connection or a statement fails. Nothing is changed then.

@@ -9,14 +9,16 @@ use tokio_postgres::{Client, NoTls, Row};
 
 use super::upstream::{ServiceAccount, Upstream};
 
-/// A question takes a millisecond. Beyond this the connection is given up.
+/// Time for the answer to a query, which takes a millisecond. After it the connection is closed.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Administrators own the database `postgres`, and so can give it settings of their own. These go before those.
+/// Administrators own the database `postgres` and can change its settings. These values override
+/// that.
 const SETTINGS: &str = "-c search_path=pg_catalog,pg_temp -c role=none -c statement_timeout=0 -c lock_timeout=0 \
     -c default_transaction_read_only=off";
 
-/// A connection as the service account to the database `postgres`. Made when first needed, and made again when it died.
+/// A connection as the service account to the database `postgres`. Opened at the first query, and
+/// again after it broke.
 pub(crate) struct Control {
     upstream: Upstream,
     service: ServiceAccount,
@@ -38,7 +40,8 @@ impl Control {
         Self { upstream, service, client: Mutex::new(None) }
     }
 
-    /// Asks a question. Where the connection turns out to have died, it is made anew and asked once more.
+    /// Runs a query. If the connection turns out to be broken, it is opened again and the query is
+    /// repeated once.
     pub(crate) async fn query(
         &self,
         sql: &str,
@@ -82,7 +85,7 @@ impl Control {
         Ok(client)
     }
 
-    /// Lets go of a connection, unless it was replaced already.
+    /// Drops a connection, unless it was replaced already.
     async fn forget(&self, client: &Arc<Client>) {
         let mut slot = self.client.lock().await;
         if slot.as_ref().is_some_and(|held| Arc::ptr_eq(held, client)) {
@@ -91,7 +94,7 @@ impl Control {
     }
 }
 
-/// Whether an answer says that there will be no other one: class 57P of SQLSTATE is the server's own farewell.
+/// Whether an error means that the server ends the connection: class 57P of SQLSTATE.
 fn has_ended(error: &tokio_postgres::Error) -> bool {
     error.is_closed() || error.code().is_some_and(|code| code.code().starts_with("57P"))
 }
@@ -126,13 +129,13 @@ mod tests {
         let service = ServiceAccount { name: db.superuser().to_owned(), password: db.password().clone() };
         let control = Control::new(upstream, service);
         control.query("CREATE SEQUENCE public.asked", &[]).await.unwrap();
-        // A sequence does not go back when a transaction fails.
+        // A failed transaction does not reset the sequence, so it counts the queries.
         let deadly =
             "SELECT CASE nextval('public.asked') WHEN 1 THEN pg_terminate_backend(pg_backend_pid()) END";
         control.query(deadly, &[]).await.unwrap();
         let rows = control.query("SELECT last_value FROM public.asked", &[]).await.unwrap();
         assert_eq!(rows[0].get::<_, i64>(0), 2);
-        // What PostgreSQL refuses is not asked twice.
+        // A query that PostgreSQL refuses is not repeated.
         let wrong = "SELECT nextval('public.asked') / 0";
         assert!(matches!(control.query(wrong, &[]).await, Err(ControlError::Postgres(_))));
         let rows = control.query("SELECT last_value FROM public.asked", &[]).await.unwrap();

@@ -19,7 +19,7 @@ pub(crate) struct Mapping {
     object_id: Uuid,
     kind: PrincipalKind,
     multi_factor: bool,
-    /// Whether the role's password is the gateway's.
+    /// Whether the gateway knows the role's password.
     pub(crate) is_adopted: bool,
     pub(crate) password: SecretString,
 }
@@ -43,7 +43,8 @@ impl Mapping {
         }))
     }
 
-    /// Whether a verified token is one for this role. First its kind, then whose it is, then the second factor.
+    /// Whether a verified token may sign in as this role. Checks the token's kind, then its
+    /// principal, then the second factor.
     pub(crate) fn authorize(&self, role: &str, principal: &Principal) -> Result<(), Fields> {
         match (self.kind, principal.kind()) {
             (PrincipalKind::Service, Kind::App) => {

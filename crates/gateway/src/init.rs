@@ -22,17 +22,18 @@ const GATEWAY: &str = include_str!("sql/gateway.sql");
 const FLEXIBLE: &str = include_str!("sql/flexible.sql");
 const SINGLE: &str = include_str!("sql/single.sql");
 
-/// What a PostgreSQL is prepared with.
+/// How a PostgreSQL is prepared.
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// Which product the gateway will be.
+    /// The product that the gateway imitates.
     pub flavour: Flavour,
     /// The tenant of every principal.
     pub tenant: Uuid,
-    /// Who may manage Entra roles from the start. Each gets a role of its name; one that exists is bound anew.
+    /// The first principals that may manage Entra roles. Each gets a role of its name; an existing
+    /// role is bound to the principal.
     pub administrators: Vec<Principal>,
-    /// Who exists in the tenant, so that roles can be made by name alone. Replaces what was there; may be empty, as a
-    /// gateway does not ask Entra.
+    /// The principals of the tenant, so that roles can be made by name alone. Replaces the list in
+    /// the database; may be empty, because a gateway does not query Entra.
     pub directory: Vec<Principal>,
 }
 
@@ -46,7 +47,8 @@ pub enum InitError {
     /// The service account is not a superuser.
     #[error("the role \"{0}\" is not a superuser")]
     NotSuperuser(String),
-    /// The schema `pgentra` exists and belongs to somebody else, who could read and change the mapping.
+    /// The schema `pgentra` exists and belongs to another role, which could read and change the
+    /// mapping.
     #[error("the schema \"pgentra\" in database \"postgres\" does not belong to \"{0}\"")]
     ForeignSchema(String),
     /// The operating system has no random numbers.
@@ -96,7 +98,7 @@ async fn check(client: &Client, service: &ServiceAccount) -> Result<(), InitErro
     }
 }
 
-/// Makes the password that mapped roles have towards the server, unless there is one.
+/// Makes the password that the gateway uses for mapped roles, unless there is one.
 async fn remember_gateway(transaction: &Transaction<'_>, tenant: Uuid) -> Result<(), InitError> {
     let password = random_password()?;
     let verifier = postgres_protocol::password::scram_sha_256(password.expose_secret().as_bytes());
@@ -146,7 +148,7 @@ async fn bind_administrator(
     Ok(())
 }
 
-/// A parameter that the driver cannot log.
+/// A parameter whose `Debug` is empty, so that the driver cannot log it.
 struct Hidden<'a>(&'a str);
 
 impl fmt::Debug for Hidden<'_> {

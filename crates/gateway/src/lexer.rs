@@ -1,21 +1,23 @@
-//! As much of PostgreSQL's lexical structure as it takes to tell words from what only looks like them.
+//! The part of PostgreSQL's lexical structure that separates words from strings, comments and
+//! quoted identifiers.
 
 use std::ops::Range;
 
-/// A piece of a statement. White space and comments are none.
+/// A token of a statement. White space and comments are skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Token {
     /// A keyword or an unquoted identifier.
     Word(Range<usize>),
     /// The end of a statement.
     Semicolon,
-    /// Anything else: a string, a quoted identifier, a number, an operator; its first byte.
+    /// Anything else: a string, a quoted identifier, a number, an operator; the value is its first
+    /// byte.
     Other(u8),
 }
 
-/// Splits SQL into tokens (PostgreSQL documentation, "Lexical Structure"). Whatever the bytes are, it ends.
+/// Splits SQL into tokens (PostgreSQL documentation, "Lexical Structure"). It ends for any input.
 ///
-/// It takes `standard_conforming_strings` to be on, as it has been by default since PostgreSQL 9.1.
+/// It assumes `standard_conforming_strings` to be on, the default since PostgreSQL 9.1.
 pub(crate) struct Lexer<'a> {
     sql: &'a [u8],
     at: usize,
@@ -46,7 +48,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Comments nest.
+    /// Skips a comment, with the comments nested in it.
     fn skip_comment(&mut self) {
         let mut depth = 0_usize;
         loop {
@@ -62,7 +64,8 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// To the end of what a quote began. A doubled quote begins it anew, which skips it all the same.
+    /// Skips to the closing quote. A doubled quote counts as an end and a new beginning, which
+    /// skips the same bytes.
     fn skip_quoted(&mut self, quote: u8, backslash_escapes: bool) {
         self.at += 1;
         loop {
@@ -79,7 +82,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// `$tag$ … $tag$`; a dollar sign that begins none is passed by itself.
+    /// Skips `$tag$ … $tag$`; a dollar sign that begins no tag is skipped alone.
     fn skip_dollar(&mut self) {
         let rest = self.rest();
         let Some(end) = rest.iter().skip(1).position(|byte| *byte == b'$') else {
@@ -119,12 +122,13 @@ impl Iterator for Lexer<'_> {
             byte if begins_word(byte) => {
                 self.skip_while(|byte| continues_word(byte) || byte == b'$');
                 match (&self.sql[start..self.at], self.rest().first()) {
-                    // A prefix belongs to the string behind it; only with this one does a backslash escape.
+                    // A prefix belongs to the string after it; backslash escapes exist only with
+                    // this prefix.
                     (b"e" | b"E", Some(b'\'')) => self.skip_quoted(b'\'', true),
                     _ => return Some(Token::Word(start..self.at)),
                 }
             }
-            // Digits of a number are no word, nor what hangs on to them.
+            // A number and the letters directly after it are not a word.
             byte if byte.is_ascii_digit() => self.skip_while(continues_word),
             _ => self.at += 1,
         }
@@ -144,7 +148,7 @@ fn continues_word(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    /// Words as they are, `;` for the end of a statement, the first character for anything else.
+    /// Words unchanged, `;` for the end of a statement, the first character for anything else.
     fn pieces(sql: &str) -> Vec<String> {
         Lexer::new(sql.as_bytes())
             .map(|token| match token {

@@ -1,15 +1,17 @@
-//! The server side: Entra tokens in front of any PostgreSQL.
+//! The gateway: Entra token authentication in front of any PostgreSQL.
 //!
-//! The gateway answers as Azure Database for PostgreSQL does. A role that is mapped to an Entra principal is asked for
-//! its token as a clear-text password, inside TLS; the token is verified and compared with the mapping; then the gateway
-//! logs in to the PostgreSQL behind it and relays. Any other role goes through the server's own authentication, of which
-//! the gateway sees nothing but SCRAM messages.
+//! The gateway answers as Azure Database for PostgreSQL does. It asks a role that is mapped to an
+//! Entra principal for a token as a cleartext password, inside TLS. It verifies the token, compares
+//! it with the mapping, logs in to the PostgreSQL server and relays. For any other role the client
+//! authenticates at the server, and the gateway forwards the SCRAM messages.
 //!
-//! [`init()`] prepares a PostgreSQL for it, in one of two [`Flavour`]s. The PostgreSQL must be reachable by the gateway
-//! alone, over a Unix socket, and ask every role for SCRAM-SHA-256: what a mapped role is given as its password there is
-//! known to the gateway (Flexible Server) or to everybody (a client id, Single Server).
+//! [`init()`] prepares a PostgreSQL, in one of two [`Flavour`]s. Only the gateway may be able to
+//! reach that server, over a Unix socket, and the server must ask every role for SCRAM-SHA-256: the
+//! password of a mapped role is known to the gateway (Flexible Server) or public (a client id,
+//! Single Server).
 //!
-//! What follows a token's expiry: nothing, as on Azure. A session outlives it, a new one needs a new token.
+//! As on Azure, a session continues after its token has expired, and a new session needs a new
+//! token.
 
 mod administrators;
 mod control;
@@ -43,24 +45,24 @@ use control::Control;
 use pgentra_session::Limits;
 use pgentra_session::cancel::CancelTable;
 
-/// What a gateway is made of. Nothing has a default but [`Limits`].
+/// The configuration of a gateway. Only [`Limits`] has a default.
 #[derive(Clone)]
 pub struct Config {
-    /// The certificate and key to show. The ALPN protocol of PostgreSQL is set by the gateway.
+    /// The certificate and key for clients. The gateway adds PostgreSQL's ALPN protocol.
     pub tls: Arc<rustls::ServerConfig>,
-    /// The PostgreSQL behind the gateway, prepared by [`init()`].
+    /// The PostgreSQL server, prepared by [`init()`].
     pub upstream: Upstream,
     /// The superuser through which the gateway reads the mapping.
     pub service: ServiceAccount,
-    /// Which product to be.
+    /// The product to imitate.
     pub flavour: Flavour,
-    /// [`Flavour::Single`]: the name behind the last `@` of a user name. Unused otherwise.
+    /// [`Flavour::Single`]: the server name after the last `@` of a user name. Unused otherwise.
     pub server_name: String,
-    /// Judges tokens; its policy names the tenant and the audience.
+    /// Verifies tokens; its policy names the tenant and the audience.
     pub verifier: Arc<Verifier>,
-    /// The time at which tokens are judged.
+    /// The current time for the verification of tokens.
     pub clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
-    /// What the gateway takes on.
+    /// Limits for clients and sessions.
     pub limits: Limits,
 }
 
@@ -76,7 +78,7 @@ impl fmt::Debug for Config {
     }
 }
 
-/// Which product of Azure the gateway is like.
+/// The Azure product that the gateway imitates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Flavour {
     /// Azure Database for PostgreSQL Flexible Server: roles are mapped by object id through the `pgaadauth_*` functions
@@ -108,24 +110,24 @@ impl FromStr for Flavour {
     }
 }
 
-/// A text that names no [`Flavour`].
+/// A text that is not the name of a [`Flavour`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a flavour: write \"flexible\" or \"single\"")]
 pub struct UnknownFlavour;
 
-/// A gateway. Nothing is bound and nothing is connected until [`Gateway::serve`].
+/// A gateway. It opens no socket before [`Gateway::serve`].
 pub struct Gateway {
     pub(crate) config: Config,
     pub(crate) tls: TlsAcceptor,
     pub(crate) control: Control,
     pub(crate) cancel: CancelTable,
     pub(crate) sessions: Arc<Semaphore>,
-    /// Clients that authenticate at the server behind.
+    /// Limits the clients that authenticate at the server.
     pub(crate) passing: Semaphore,
 }
 
 impl Gateway {
-    /// A gateway of this configuration.
+    /// A gateway with this configuration.
     pub fn new(config: Config) -> Self {
         let within = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self {

@@ -1,4 +1,4 @@
-//! From a connection to a session.
+//! The log-in of a client, from its connection to its session.
 
 use bytes::BytesMut;
 use pgentra_verify::Principal;
@@ -24,23 +24,23 @@ use pgentra_session::starting::Seat;
 /// A session that is ready.
 pub(crate) struct Session {
     pub(crate) server: UnixStream,
-    /// What the server sent already.
+    /// Bytes that the server has sent already.
     pub(crate) first: BytesMut,
     pub(crate) registration: Registration,
-    /// A place among the sessions.
-    pub(crate) _place: OwnedSemaphorePermit,
+    pub(crate) _permit: OwnedSemaphorePermit,
 }
 
-/// Why a role is let in by a token: the flavour's own record of it.
+/// The record that maps a role to Entra, in the form of the flavour.
 enum RoleMapping {
     Flexible(Mapping),
     Single(Member),
 }
 
 impl Gateway {
-    /// Goes from the connection to ReadyForQuery. `None`: it was a cancel request, and is done.
+    /// Runs the log-in up to ReadyForQuery. `None`: the connection was a cancel request and is
+    /// done.
     ///
-    /// Not cancel-safe; dropped, the client can still be told why.
+    /// Not cancel-safe; after a drop, the client can still get an error.
     pub(crate) async fn enter(
         &self,
         client: &mut Client,
@@ -48,7 +48,7 @@ impl Gateway {
     ) -> Result<Option<Session>, LoginError> {
         let first = Instant::now() + self.config.limits.first_packet.min(self.config.limits.start_up);
         seat.arrive(client, first).await?;
-        // Boxed: a silent connection does not pay for it.
+        // Boxed to keep the task of a silent connection small.
         Box::pin(self.log_in(client, seat, first)).await
     }
 
@@ -76,8 +76,9 @@ impl Gateway {
         client.negotiate(&start).await?;
         let role = self.role_name(&start);
         let upstream = self.upstream_start(&start, &role)?;
-        // A place is taken only by a client that has authenticated, so that no other can keep it out.
-        let (place, server) = match seat.ask(client.while_present(self.claim(&role))).await? {
+        // Only an authenticated client takes a permit, so that other clients cannot use up the
+        // permits.
+        let (permit, server) = match seat.ask(client.while_present(self.claim(&role))).await? {
             None => {
                 let server = seat.ask(self.pass_through(client, &upstream)).await?;
                 seat.admitted();
@@ -86,24 +87,25 @@ impl Gateway {
             Some((role, claim)) => {
                 let principal = seat.ask(self.ask_for_token(client, role)).await?;
                 seat.admitted();
-                let place = self.take_place()?;
+                let permit = self.take_place()?;
                 let opened = self.open_as(role, &claim, &principal, &upstream);
                 let server = client.while_present(opened).await?;
                 audit(role, &upstream, &principal, client);
-                (place, server)
+                (permit, server)
             }
         };
         client.send(&BackendMessage::Authentication(Authentication::Ok)).await?;
         let long_keys = start.version() >= ProtocolVersion::V3_2;
-        self.welcome(client, server, long_keys, place).await.map(Some)
+        self.welcome(client, server, long_keys, permit).await.map(Some)
     }
 
-    /// A request with a key that nobody holds is ignored, as PostgreSQL does: the answer tells no one anything.
+    /// A request with an unknown key is ignored, as in PostgreSQL: the answer does not show whether
+    /// a key exists.
     async fn forward_cancel(&self, request: &CancelRequest) {
         let pass = |request: CancelRequest| async move { self.config.upstream.cancel(&request).await };
         match self.cancel.forward_cancel(request, pass).await {
             Passed::UnknownKey => tracing::debug!("a cancel request with an unknown key"),
-            Passed::Alone(Err(error)) => tracing::warn!(%error, "a cancel request could not be passed on"),
+            Passed::Alone(Err(error)) => tracing::warn!(%error, "a cancel request could not be forwarded"),
             Passed::Alone(Ok(())) | Passed::WithAnother => {}
         }
     }
@@ -119,9 +121,10 @@ impl Gateway {
         }
     }
 
-    /// The start-up for the server behind.
+    /// The start-up for the server.
     fn upstream_start(&self, start: &StartupMessage, role: &[u8]) -> Result<StartupMessage, LoginError> {
-        // Where no database is named it has the role's name, which may just have lost its server.
+        // Without a database the start-up means the one of the user's name, from which `@server`
+        // may have been removed.
         let database = if start.database() == start.user() { role } else { start.database() };
         let upstream = start
             .clone()
@@ -131,14 +134,14 @@ impl Gateway {
             .with("database", database)?;
         match self.config.flavour {
             Flavour::Flexible => Ok(upstream),
-            // So that SHOW and RESET know the setting before anybody has set it.
+            // So that SHOW and RESET know the setting before a SET.
             Flavour::Single => Ok(upstream.with(setting::KNOWN, start.get(setting::TYPED).unwrap_or(b"on"))?),
         }
     }
 
-    /// What is known of the role, if tokens let it in.
+    /// The role's mapping; `None` if the role does not sign in with tokens.
     async fn claim<'a>(&self, role: &'a [u8]) -> Result<Option<(&'a str, RoleMapping)>, LoginError> {
-        // A name that is no text was not given by any of the functions that map roles.
+        // The functions that map roles accept only valid UTF-8.
         let Ok(role) = std::str::from_utf8(role) else {
             return Ok(None);
         };
@@ -157,7 +160,7 @@ impl Gateway {
         }
     }
 
-    /// Asks for the token and has it verified. It is overwritten before anything else happens.
+    /// Asks for the token and verifies it. Its bytes are overwritten right after.
     async fn ask_for_token(&self, client: &mut Client, role: &str) -> Result<Principal, LoginError> {
         client.send(&BackendMessage::Authentication(Authentication::CleartextPassword)).await?;
         let answer = AuthMessage::read(client).await?;
@@ -174,7 +177,7 @@ impl Gateway {
         client.while_present(verified).await
     }
 
-    /// Logs in to the server behind as the role, if the token is one for it.
+    /// Logs in to the server as the role, if the token may use the role.
     async fn open_as(
         &self,
         role: &str,
@@ -201,7 +204,7 @@ impl Gateway {
             }
         }
         match claim {
-            // Its password is known to be the right one, so something else is in the way.
+            // The password is known to be right, so the role cannot log in for another reason.
             RoleMapping::Flexible(_) => {
                 tracing::error!(
                     role,
@@ -216,7 +219,7 @@ impl Gateway {
         }
     }
 
-    /// Makes the gateway's password that of the role.
+    /// Sets the gateway's password as the role's password.
     async fn take_over_password(&self, role: &str) -> Result<(), LoginError> {
         match self.control.query("SELECT pgentra.adopt($1)", &[&role]).await {
             Ok(_) => Ok(()),
@@ -227,7 +230,8 @@ impl Gateway {
         }
     }
 
-    /// `None`: the password is wrong. Any other refusal of the server is for the client.
+    /// Logs in with one password. `None`: the password is wrong. Any other refusal of the server
+    /// goes to the client.
     async fn try_password(
         &self,
         upstream: &StartupMessage,
@@ -243,8 +247,9 @@ impl Gateway {
         }
     }
 
-    /// Leaves the authentication to client and server. The server gives each such client one of its connections, so there are
-    /// only some at the same time, and each has as long for an answer as for its first packet.
+    /// Lets the client authenticate at the server itself. Each such client uses one server
+    /// connection, so their number is limited, and each answer has the time limit of a first
+    /// packet.
     async fn pass_through(
         &self,
         client: &mut Client,
@@ -275,13 +280,13 @@ impl Gateway {
         }
     }
 
-    /// Passes on what the server says until it is ready, with a cancel key of our own.
+    /// Forwards the server's messages up to ReadyForQuery, with a cancel key of the gateway.
     async fn welcome(
         &self,
         client: &mut Client,
         mut server: UpstreamLogin<UnixStream>,
         long_keys: bool,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> Result<Session, LoginError> {
         let mut registered = None;
         let mut out = BytesMut::new();
@@ -310,12 +315,12 @@ impl Gateway {
         client.write_all(&out).await?;
         client.flush().await?;
         let (server, first) = server.into_parts();
-        Ok(Session { server, first, registration, _place: place })
+        Ok(Session { server, first, registration, _permit: permit })
     }
 }
 
-/// One line for whoever watches who signs in. Microsoft: "Audit logging in Azure Database for PostgreSQL" names the text
-/// and `UPN=`, `appid=`, `oid=`.
+/// Logs one line for the audit of sign-ins. Microsoft: "Audit logging in Azure Database for
+/// PostgreSQL" defines the text and `UPN=`, `appid=`, `oid=`.
 fn audit(role: &str, upstream: &StartupMessage, principal: &Principal, client: &Client) {
     let database = &*String::from_utf8_lossy(upstream.database());
     let (oid, address) = (principal.object_id(), client.address());
@@ -331,7 +336,7 @@ fn audit(role: &str, upstream: &StartupMessage, principal: &Principal, client: &
     }
 }
 
-/// What the server says is for the client; that it fails is for the log.
+/// The server's own error goes to the client; any other failure goes to the log.
 fn failed(error: UpstreamLoginError) -> LoginError {
     let fields: Fields = match error {
         UpstreamLoginError::Refused(fields) => fields,

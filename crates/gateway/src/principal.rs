@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
-/// A principal of the tenant, under the name that a role of its own would have.
+/// A principal of the tenant, under the name that its own role would have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     /// A user's sign-in name, a group's or service principal's display name, a managed identity's resource name; for an
@@ -11,14 +11,15 @@ pub struct Principal {
     pub name: String,
     /// The object id. For an application, that of its service principal, not of its registration.
     pub object_id: Uuid,
-    /// What it is.
+    /// User, group or service.
     pub kind: PrincipalKind,
 }
 
-/// What a principal is, by the words of `pgaadauth_create_principal_with_oid` (Microsoft: "Manage Microsoft Entra roles").
+/// The kind of a principal, in the words of `pgaadauth_create_principal_with_oid` (Microsoft:
+/// "Manage Microsoft Entra roles").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PrincipalKind {
-    /// A person. Their own token signs in.
+    /// A user. The user's own token signs in.
     User,
     /// A security group. A member's own token signs in.
     Group,
@@ -27,7 +28,7 @@ pub enum PrincipalKind {
 }
 
 impl PrincipalKind {
-    /// The word for it.
+    /// The kind as the SQL functions write it: `user`, `group` or `service`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -56,7 +57,7 @@ impl FromStr for PrincipalKind {
     }
 }
 
-/// A text that names no [`PrincipalKind`].
+/// A text that is not the name of a [`PrincipalKind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a kind of principal: write \"user\", \"group\" or \"service\"")]
 pub struct UnknownPrincipalKind;

@@ -1,8 +1,8 @@
-//! What a client is told, in Azure's words where they are known.
+//! The errors that clients get, with Azure's messages where they are known.
 //!
-//! The words are those of Azure Database for PostgreSQL Flexible Server as seen from 2025 on ("Acquire a new token and try
-//! again"), and older ones for the conditions that no newer wording is known of. Programs match on fragments of them, as
-//! drivers often do not pass the SQLSTATE of a refused log-in on.
+//! The messages are those of Azure Database for PostgreSQL Flexible Server since 2025 ("Acquire a
+//! new token and try again"), and older ones where no newer message is known. Programs match
+//! fragments of them, because drivers often do not expose the SQLSTATE of a refused log-in.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use pgentra_session::login_error::{fatal, sqlstate};
 const TRY_NEW_TOKEN: &str = "Get a new token with: pgentra token";
 const COMPARE: &str = "Compare the role's principal with the token's: pgentra whoami";
 
-/// As PostgreSQL answers where `pg_hba.conf` has only `hostssl` lines.
+/// The same error as PostgreSQL with only `hostssl` lines in `pg_hba.conf`.
 pub(crate) fn no_encryption(address: IpAddr, user: &[u8], database: &[u8]) -> Fields {
     let text = String::from_utf8_lossy;
     refused(&format!(
@@ -42,19 +42,19 @@ pub(crate) fn shutting_down() -> Fields {
     fatal(sqlstate::CANNOT_CONNECT_NOW, "the database system is shutting down")
 }
 
-/// PostgreSQL itself is not there. Why is for the gateway's log.
+/// PostgreSQL cannot be reached. The gateway logs the reason.
 pub(crate) fn unreachable() -> Fields {
     fatal(sqlstate::CANNOT_CONNECT_NOW, "the gateway cannot reach its PostgreSQL server")
         .with_hint("Try again; if it stays so, see the log of the gateway.")
 }
 
-/// PostgreSQL was there, and then was not, or did not do as prepared.
+/// PostgreSQL closed the connection, or did not answer as it was prepared to.
 pub(crate) fn broken() -> Fields {
     fatal(sqlstate::CONNECTION_FAILURE, "the gateway's PostgreSQL server did not open the session")
         .with_hint("Try again; if it stays so, see the log of the gateway.")
 }
 
-/// The text is no token at all.
+/// The text is not a token.
 pub(crate) fn not_a_token() -> Fields {
     refused(
         "The access token has invalid format. Please ensure the token is passed exactly as returned by the authentication endpoint and retry.",
@@ -62,7 +62,6 @@ pub(crate) fn not_a_token() -> Fields {
     .with_hint(TRY_NEW_TOKEN)
 }
 
-/// The token is not good.
 pub(crate) fn rejected(rejection: &Rejection, policy: &Policy) -> Fields {
     match rejection {
         Rejection::NotAToken(_) => not_a_token(),
@@ -83,7 +82,8 @@ pub(crate) fn rejected(rejection: &Rejection, policy: &Policy) -> Fields {
             )
             .with_hint("Try again; if it stays so, see the log of the gateway.");
         }
-        // Signature, unknown key, algorithm, issuer, tenant, malformed claims, and whatever comes new.
+        // Signature, unknown key, algorithm, issuer, tenant, malformed claims, and any later
+        // addition.
         other => {
             refused("An error occurred while validating the access token. Please acquire a new token and retry")
                 .with_detail(&other.to_string())
@@ -108,7 +108,7 @@ pub(crate) fn app_token_for_user(role: &str) -> Fields {
     .with_hint(COMPARE)
 }
 
-/// Another application's token. The explanation stands where the role's name belongs, as on Azure.
+/// The token of another application. The explanation replaces the role's name, as on Azure.
 pub(crate) fn service_mismatch(label: Uuid, principal: &Principal) -> Fields {
     let app_id = principal.app_id().map(|id| id.to_string()).unwrap_or_default();
     refused(&format!(
@@ -118,7 +118,7 @@ pub(crate) fn service_mismatch(label: Uuid, principal: &Principal) -> Fields {
     .with_hint(COMPARE)
 }
 
-/// Another user's token. No wording of Azure's is known, so it follows that for an application.
+/// The token of another user. Azure's message is unknown; this one follows that for an application.
 pub(crate) fn user_mismatch(role: &str, label: Uuid, principal: &Principal) -> Fields {
     refused(&format!(
         "Microsoft Entra user principal oid mismatch for role \"{role}\". The oid in the security label [{label}] does not match the oid [{}] in the token.",
@@ -127,7 +127,7 @@ pub(crate) fn user_mismatch(role: &str, label: Uuid, principal: &Principal) -> F
     .with_hint(COMPARE)
 }
 
-/// The token of somebody who is not in the group.
+/// The token of a principal outside of the group.
 pub(crate) fn not_in_group(role: &str, group: Uuid, principal: &Principal) -> Fields {
     let fields = refused(&format!(
         "Microsoft Entra access token not valid for role \"{role}\" (does not contain group ID {group})"
@@ -135,7 +135,7 @@ pub(crate) fn not_in_group(role: &str, group: Uuid, principal: &Principal) -> Fi
     about_groups(fields, principal)
 }
 
-/// The same on Single Server.
+/// The token of a principal outside of the group, on Single Server.
 pub(crate) fn not_in_group_single(role: &str, group: Uuid, principal: &Principal) -> Fields {
     let fields = refused(&format!(
         "Azure AD access token not valid for role {role} (does not contain group ID {group})"
@@ -143,19 +143,20 @@ pub(crate) fn not_in_group_single(role: &str, group: Uuid, principal: &Principal
     about_groups(fields, principal)
 }
 
-/// Single Server compares with the role's password, so it cannot say what it had expected.
+/// On Single Server PostgreSQL compares the password, so the gateway does not know the expected id.
 pub(crate) fn service_mismatch_single(role: &str) -> Fields {
     refused(&format!("Service Principal oid mismatch for role[{role}]."))
         .with_hint("The role's password must be the client id of the identity: pgentra whoami")
 }
 
-/// The same for a user's token. No wording of Azure's is known, so it follows that for an application.
+/// The same for a user's token. Azure's message is unknown; this one follows that for an
+/// application.
 pub(crate) fn user_mismatch_single(role: &str) -> Fields {
     refused(&format!("Azure AD user principal oid mismatch for role[{role}]."))
         .with_hint("Did you specify the correct user name and access token?")
 }
 
-/// The role demands a second factor.
+/// The role requires a second factor.
 pub(crate) fn no_second_factor() -> Fields {
     refused("The access token doesn't have a valid mfa claim. Sign in with multifactor authentication and try again")
         .with_hint(TRY_NEW_TOKEN)

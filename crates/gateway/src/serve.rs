@@ -1,4 +1,4 @@
-//! Accepts connections until told to stop, and sees every session to its end.
+//! Accepts connections until the shutdown, and runs every session to its end.
 
 use std::sync::Arc;
 
@@ -16,12 +16,13 @@ use pgentra_session::relay::{AsIs, Broken, Side, relay};
 use pgentra_session::starting::{Seat, Starting};
 
 impl Gateway {
-    /// Serves clients until `shutdown` is cancelled, then drains: the listener closes; whoever is still logging in is
-    /// told 57P03; sessions get [`Limits::drain`](pgentra_session::Limits::drain) to end by themselves, then PostgreSQL
-    /// ends them with 57P01. Returns when the last one is gone, at most some seconds later.
+    /// Serves clients until `shutdown` is cancelled, then drains: the listener closes; a client
+    /// that is still logging in gets 57P03; sessions get
+    /// [`Limits::drain`](pgentra_session::Limits::drain) to end by themselves, then PostgreSQL ends
+    /// them with 57P01. Returns when the last one has ended, at most some seconds later.
     ///
-    /// Dropping the future drops the sessions too, without a farewell. One gateway can serve several listeners: limits
-    /// and cancel keys are common to them.
+    /// Dropping the future drops the sessions too, without a message. One gateway can serve several
+    /// listeners, which share limits and cancel keys.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
         let stages = Shutdown::until(shutdown);
         let _kill = stages.kill.clone().drop_guard();
@@ -35,7 +36,7 @@ impl Gateway {
         stages.wind_up(&tasks, self.config.limits.drain).await;
     }
 
-    /// One connection from start to end. Whatever way it goes, both sides are closed with it.
+    /// Runs one connection from start to end. Both sides are closed on every path.
     async fn run(self: Arc<Self>, mut client: Client, seat: Seat, stages: Shutdown) {
         let address = client.address();
         let logged_in = tokio::select! {
@@ -48,7 +49,7 @@ impl Gateway {
             Ok(Some(session)) => session,
             Ok(None) => return client.close().await,
             Err(LoginError::Rejected(fields)) => {
-                // As a text it is written with escapes: a client may have had its own lines in it.
+                // Formatted as a string field, so that line breaks from the client are escaped.
                 tracing::info!(%address, reason = fields.to_string(), "a client was refused");
                 if !seat.leave() {
                     return Box::pin(client.tell_at_once(fields)).await;
@@ -61,7 +62,7 @@ impl Gateway {
                 return;
             }
             Err(LoginError::Unanswered(error)) => {
-                tracing::debug!(%address, %error, "a connection was closed without an answer, as its first packet is none");
+                tracing::debug!(%address, %error, "a connection was closed without an answer: its first packet is not of the protocol");
                 return client.close().await;
             }
             Err(LoginError::Disconnected(error)) => {
@@ -85,15 +86,15 @@ impl Gateway {
         session: Session,
         terminate: &CancellationToken,
     ) -> Result<Side, Broken> {
-        let Session { mut server, first, registration, _place } = session;
+        let Session { mut server, first, registration, _permit } = session;
         let relayed = async {
             match self.config.flavour {
                 Flavour::Flexible => relay(client, &mut server, first, &mut AsIs).await,
                 Flavour::Single => relay(client, &mut server, first, &mut SettingRenamer::default()).await,
             }
         };
-        // Only PostgreSQL knows where a message may stand between the bytes of a result, so it is PostgreSQL that says
-        // goodbye.
+        // Only PostgreSQL knows where an error may be inserted into a result, so PostgreSQL ends
+        // the session.
         let terminated = async {
             terminate.cancelled().await;
             let process_id = registration.process_id().cast_signed();

@@ -1,8 +1,7 @@
-//! `SET aad_validate_oids_in_tenant = off;`, as people type it.
+//! Rewrites `SET aad_validate_oids_in_tenant = off;`.
 //!
-//! On Single Server this is a setting of the server. A PostgreSQL without it refuses the name, as it has no prefix; a
-//! name with one is taken as a setting of the user's own. So the gateway puts the prefix before it, in SET, SHOW and
-//! RESET, on the way to the server.
+//! Single Server has this setting. Another PostgreSQL refuses the name, because custom settings
+//! need a prefix. So the gateway adds the prefix in SET, SHOW and RESET on the way to the server.
 
 use bytes::{Buf, BufMut, BytesMut};
 use pgentra_wire::frame::Header;
@@ -15,16 +14,17 @@ pub(crate) const TYPED: &str = "aad_validate_oids_in_tenant";
 /// The setting as the server knows it.
 pub(crate) const KNOWN: &str = "pgentra.aad_validate_oids_in_tenant";
 
-/// Longest message that is looked into, its header not counted. Only messages of the simple and extended protocol that
-/// carry a statement are held until they are whole; a longer one passes as it is.
+/// Longest message that is rewritten, in bytes without its header. Only messages of the simple and
+/// extended protocol that carry a statement are held until they are complete; a longer one is
+/// forwarded unchanged.
 const LONGEST: usize = 16 * 1024;
 
-/// Puts the prefix before the setting in what a client sends. Begins where the session is ready.
+/// Adds the prefix to the setting in a client's messages. Starts when the session is ready.
 #[derive(Default)]
 pub(crate) struct SettingRenamer {
-    /// Bytes of the current message that pass as they are.
+    /// Bytes of the current message that are forwarded unchanged.
     passing: usize,
-    /// The beginning of a message that is not decided on yet.
+    /// The beginning of a message that is not complete yet.
     held: BytesMut,
 }
 
@@ -48,7 +48,7 @@ impl Filter for SettingRenamer {
                 break;
             }
             match Header::peek(&received) {
-                // Not the protocol: the server is to say so.
+                // Not the protocol: the bytes are forwarded, and the server reports the error.
                 Err(_) => self.passing = usize::MAX,
                 Ok(None) => break,
                 Ok(Some(header)) if !carries_statement(header) => self.passing = Header::SIZE + header.body,
@@ -64,14 +64,14 @@ impl Filter for SettingRenamer {
     }
 }
 
-/// Query and Parse.
+/// Whether the message is a Query or a Parse.
 fn carries_statement(header: Header) -> bool {
     matches!(header.tag, b'Q' | b'P') && header.body <= LONGEST
 }
 
 fn put_renamed(tag: u8, message: &[u8], out: &mut BytesMut) {
     let mut body = &message[Header::SIZE..];
-    // A Parse names its statement first.
+    // A Parse has the name of the statement first.
     let name = match tag {
         b'P' => body.iter().position(|byte| *byte == 0).map_or(0, |end| end + 1),
         _ => 0,
@@ -93,9 +93,9 @@ fn put_renamed(tag: u8, message: &[u8], out: &mut BytesMut) {
     }
 }
 
-/// The statements with the prefix put before the setting; `None` where there is nothing to do.
+/// The statements with the prefix added; `None` if they do not name the setting.
 fn rename(sql: &[u8]) -> Option<Vec<u8>> {
-    // Most statements are none of ours, and this tells so at a glance.
+    // Most statements do not name the setting, and this check is cheap.
     if !sql.windows(TYPED.len()).any(|window| window.eq_ignore_ascii_case(TYPED.as_bytes())) {
         return None;
     }
@@ -128,13 +128,12 @@ fn rename(sql: &[u8]) -> Option<Vec<u8>> {
     Some(renamed)
 }
 
-/// Where in a statement the lexer is.
+/// The lexer's state within a statement.
 #[derive(Clone, Copy)]
 enum Place {
     Begin,
-    /// Behind SET.
     Set,
-    /// Where the name of a setting has to come.
+    /// The name of a setting must follow.
     Name,
     Rest,
 }

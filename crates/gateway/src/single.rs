@@ -9,7 +9,7 @@ use super::control::{Control, ControlError};
 use super::principal::PrincipalKind;
 use super::refusal;
 
-/// Direct members only: to belong to a role that belongs to `azure_ad_user` makes no Entra role.
+/// Direct members only: membership through another role makes no Entra role.
 const FIND: &str = "SELECT r.rolpassword IS NULL OR r.rolpassword = g.verifier,
             r.rolpassword IS NOT NULL,
             d.object_id::text, d.kind, g.password
@@ -24,11 +24,11 @@ const FIND: &str = "SELECT r.rolpassword IS NULL OR r.rolpassword = g.verifier,
 /// A member of `azure_ad_user`.
 #[derive(Debug)]
 pub(crate) struct Member {
-    /// The role has no password of its own, so its name says whose it is.
+    /// The role has no password of its own, so its principal is found by name.
     by_name: bool,
-    /// Whether the role has a password that the gateway knows or may come to know.
+    /// Whether the gateway knows the role's password or may set it.
     pub(crate) is_adopted: bool,
-    /// Who in the tenant has the role's name, where the gateway was told who exists.
+    /// The principals with the role's name, if the directory has any.
     named: Vec<(Uuid, PrincipalKind)>,
     password: SecretString,
 }
@@ -59,8 +59,8 @@ impl Member {
         }))
     }
 
-    /// The passwords by which the server may know the holder of a verified token, to be tried in this order. It is the
-    /// server that compares: a role's password is a client id or an object id.
+    /// The passwords to try for the principal of a verified token, in this order. The server
+    /// compares them: a role's password is a client id or an object id.
     pub(crate) fn authorize(&self, role: &str, principal: &Principal) -> Result<Vec<SecretString>, Fields> {
         if self.by_name {
             self.judge_name(role, principal)?;
@@ -69,8 +69,8 @@ impl Member {
         let object_id = principal.object_id();
         Ok(match (principal.kind(), principal.app_id()) {
             (Kind::App, Some(app_id)) => vec![app_id, object_id],
-            // A user's token names the tool that the user signed in with. To have used the application that a role is
-            // made for is not to be that application.
+            // A user's token names the application that the user signed in with. That user must not
+            // use the application's own role.
             _ => vec![object_id],
         }
         .into_iter()
@@ -78,7 +78,7 @@ impl Member {
         .collect())
     }
 
-    /// What to say when none of the passwords fits.
+    /// The error when none of the passwords is right.
     pub(crate) fn mismatch(role: &str, principal: &Principal) -> Fields {
         match principal.kind() {
             Kind::App => refusal::service_mismatch_single(role),
@@ -86,8 +86,8 @@ impl Member {
         }
     }
 
-    /// A role made by name belongs to the one principal of that name. Where the gateway was not told of any, the name in
-    /// a user's token has to do.
+    /// A role made by name belongs to the only principal of that name. If the directory has none,
+    /// the name in a user's token is compared.
     fn judge_name(&self, role: &str, principal: &Principal) -> Result<(), Fields> {
         let fits = match self.named[..] {
             [] => principal.kind() == Kind::User && principal.user_principal_name() == Some(role),
@@ -109,8 +109,8 @@ impl Member {
     }
 }
 
-/// The role's name in a user name: without `@server`, where it ends so. The last `@` counts, as sign-in names have one
-/// as well. Server names are host names, whose case does not matter.
+/// The role's name in a user name: without a trailing `@server`. The last `@` counts, because
+/// sign-in names contain one too. Server names are host names, so case does not matter.
 pub(crate) fn role_name<'a>(user: &'a [u8], server_name: &str) -> &'a [u8] {
     match user.iter().rposition(|byte| *byte == b'@') {
         Some(at) if user[at + 1..].eq_ignore_ascii_case(server_name.as_bytes()) => &user[..at],

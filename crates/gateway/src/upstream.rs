@@ -12,9 +12,10 @@ use tokio::net::UnixStream;
 use crate::upstream_login::{UpstreamLogin, UpstreamLoginError};
 use pgentra_session::client::linger;
 
-/// A server on the same machine that does not take a connection within this is not there.
+/// Time to connect to the server, which is on the same machine.
 const DIAL: Duration = Duration::from_secs(10);
-/// PostgreSQL hangs up once it has passed a cancel request on; it is not waited for any longer than this.
+/// PostgreSQL closes the connection once it has handled a cancel request; the gateway waits at most
+/// for this time.
 const CANCEL: Duration = Duration::from_secs(10);
 
 /// Where the PostgreSQL behind the gateway is.
@@ -33,9 +34,9 @@ pub enum Upstream {
 /// A superuser of the PostgreSQL behind the gateway. `Debug` does not show the password.
 #[derive(Clone)]
 pub struct ServiceAccount {
-    /// Its name.
+    /// The name of a superuser role.
     pub name: String,
-    /// Its password.
+    /// The role's password, proven by SCRAM-SHA-256.
     pub password: SecretString,
 }
 
@@ -54,7 +55,7 @@ impl Upstream {
         UpstreamLogin::start(self.dial().await?, start).await
     }
 
-    /// Passes a cancel request on, and waits until the server has taken it.
+    /// Forwards a cancel request and waits until the server has handled it.
     pub(crate) async fn cancel(&self, request: &CancelRequest) -> std::io::Result<()> {
         let mut stream = self.dial().await?;
         let mut out = bytes::BytesMut::new();
@@ -63,7 +64,7 @@ impl Upstream {
         tokio::time::timeout(CANCEL, linger(&mut stream)).await?
     }
 
-    /// The same for tokio-postgres, in the database `postgres`.
+    /// The configuration of tokio-postgres for the same server, in the database `postgres`.
     pub(crate) fn driver_config(&self, service: &ServiceAccount) -> tokio_postgres::Config {
         let Self::Unix { dir, port } = self;
         let mut config = tokio_postgres::Config::new();

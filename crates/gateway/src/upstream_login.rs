@@ -1,4 +1,4 @@
-//! The server's connection until its session is ready.
+//! The start-up of a connection to the server.
 
 use std::io;
 
@@ -14,13 +14,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use pgentra_session::auth_message::Overwritten;
 
-/// A server's connection. `S` is its stream.
+/// A connection to the server. `S` is its stream.
 pub(crate) struct UpstreamLogin<S> {
     stream: S,
     received: BytesMut,
 }
 
-/// Why a server did not let us in.
+/// Why the log-in at the server failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamLoginError {
     #[error("the connection to the server broke")]
@@ -31,13 +31,12 @@ pub(crate) enum UpstreamLoginError {
     Scram(#[source] io::Error),
     #[error("the server asks for an authentication method that is not SCRAM-SHA-256")]
     Method,
-    /// It said no, in its own words.
+    /// The server sent an error.
     #[error("the server refused")]
     Refused(Fields),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> UpstreamLogin<S> {
-    /// Sends the start-up.
     pub(crate) async fn start(stream: S, start: &StartupMessage) -> Result<Self, UpstreamLoginError> {
         let mut server = Self { stream, received: BytesMut::new() };
         let mut out = BytesMut::new();
@@ -46,7 +45,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> UpstreamLogin<S> {
         Ok(server)
     }
 
-    /// Reads one message.
     pub(crate) async fn read(&mut self) -> Result<BackendMessage, UpstreamLoginError> {
         loop {
             if let Some(message) = BackendMessage::decode(&mut self.received)? {
@@ -58,21 +56,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> UpstreamLogin<S> {
         }
     }
 
-    /// Sends what a client answered to a request for authentication. It may be a password.
+    /// Sends a client's answer to an authentication request. It may be a password.
     pub(crate) async fn answer(&mut self, body: &[u8]) -> Result<(), UpstreamLoginError> {
         let mut out = Overwritten(BytesMut::with_capacity(body.len() + Header::SIZE));
         frontend::encode_sasl_response(body, &mut out.0)?;
         self.send(&out.0).await
     }
 
-    /// Sends bytes and waits until they are written out.
+    /// Sends bytes and flushes them.
     async fn send(&mut self, bytes: &[u8]) -> Result<(), UpstreamLoginError> {
         self.stream.write_all(bytes).await?;
         Ok(self.stream.flush().await?)
     }
 
-    /// Logs in with a password, up to and including AuthenticationOk. The server's proof that it knows the password too
-    /// is checked.
+    /// Logs in with a password, up to and including AuthenticationOk. The server must prove that it
+    /// knows the password too.
     pub(crate) async fn log_in(&mut self, password: &[u8]) -> Result<(), UpstreamLoginError> {
         let mut scram: Option<ScramSha256> = None;
         let mut out = BytesMut::new();
@@ -85,7 +83,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> UpstreamLogin<S> {
                 _ => return Err(WireError::Malformed("a message that does not belong to a log-in").into()),
             };
             match (asked, &mut scram) {
-                // A server that asks for nothing has other means to know us; one that began SCRAM has to finish it.
+                // A server that sends no challenge trusts the connection; one that began SCRAM has
+                // to finish it.
                 (Authentication::Ok, None) => return Ok(()),
                 (Authentication::Ok, Some(_)) if proven => return Ok(()),
                 (Authentication::Sasl(mechanisms), None) if mechanisms.offers(SCRAM_SHA_256) => {
@@ -108,7 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> UpstreamLogin<S> {
         }
     }
 
-    /// The stream, and what was received beyond the last message read.
+    /// The stream, and the bytes received after the last message.
     pub(crate) fn into_parts(self) -> (S, BytesMut) {
         (self.stream, self.received)
     }

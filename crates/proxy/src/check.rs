@@ -1,12 +1,15 @@
-//! Whether a session that is kept is as one that would be opened now.
+//! Checks that a pooled session equals one that would be opened now.
 //!
-//! The server is asked for a fingerprint of everything in its catalogs that decides whether the role may sign in to the
-//! database and with which settings: once when a session has been opened, and again before the session goes to a client.
-//! A session whose fingerprint has changed is ended. So is one of a role or a database whose connection limit is exceeded,
-//! and one of a database with a login event trigger, as that runs when a session begins: for them there is no fingerprint.
+//! The proxy asks the server for a fingerprint of all catalog entries that decide whether the role
+//! may sign in to the database and with which settings: once when a session has been opened, and
+//! again before the session goes to a client. A session whose fingerprint has changed is ended.
+//! There is no fingerprint, and the session is ended too, if the connection limit of the role or
+//! database is exceeded, or if the database has a login event trigger, because that runs when a
+//! session begins.
 //!
-//! PostgreSQL does not tell an ordinary role everything. What remains is bounded by
-//! [`Options::server_lifetime`](super::Options::server_lifetime).
+//! PostgreSQL hides parts of its catalogs from an ordinary role.
+//! [`Options::server_lifetime`](super::Options::server_lifetime) bounds the age of changes that are
+//! missed.
 
 use std::io;
 
@@ -19,25 +22,26 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// The query. Every name in it has its schema, operators included: the role's `search_path` may lead anywhere. It works on
-/// PostgreSQL 13 to 18 without any privilege. `xmin` tells a mapping that was made anew with the same words.
+/// The query. Every name in it has its schema, operators included, because the role's `search_path`
+/// may contain other schemas. It works on PostgreSQL 13 to 18 without any privilege. `xmin` shows a
+/// mapping that was replaced by one with the same text.
 const QUERY: &str = include_str!("kept_session.sql");
-/// More than the answer takes.
+/// Bound in bytes for the answer, which is shorter.
 const ANSWER: usize = 256;
-/// A SHA-256 in hexadecimal digits.
+/// Length of a SHA-256 in hexadecimal digits.
 const DIGITS: usize = 64;
 
-/// What a session's role and database were when it was asked.
+/// The fingerprint of a session's role and database at the time of the query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint(Bytes);
 
-/// The last answer of any session with one start-up. Clients that come while the server is asked share the next answer, so
-/// that many of them at once cost it no more than a few.
+/// The last fingerprint of the sessions with one start-up. Clients that come while a query runs
+/// share the next answer, so that many clients at once cause a few queries only.
 #[derive(Debug, Default)]
 pub(crate) struct Latest(Mutex<Option<(Instant, Option<Fingerprint>)>>);
 
 impl Latest {
-    /// The answer to a question that was put at `since` or later: the last one, else that of `ask`.
+    /// A fingerprint that was queried at `since` or later: the last one, else that of `ask`.
     pub(crate) async fn since<E>(
         &self,
         since: Instant,
@@ -56,7 +60,7 @@ impl Latest {
     }
 }
 
-/// Why a session did not answer.
+/// Why a session gave no fingerprint.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unanswered {
     #[error("the connection broke")]
@@ -65,12 +69,13 @@ pub(crate) enum Unanswered {
     Wire(#[from] WireError),
     #[error("the server's answer was not the expected one")]
     AuthMessage,
-    #[error("it took too long")]
+    #[error("the server did not answer in time")]
     Slow,
 }
 
-/// Asks for the fingerprint. `None`: there is none, or the query failed; the session is at rest then too. `received` is
-/// what the server has said already; messages that are no answer are given to `aside`, whole.
+/// Queries the fingerprint. `None`: there is none, or the query failed; the session is idle in both
+/// cases. `received` are bytes that the server has sent already; messages that are not part of the
+/// answer are given to `aside`, whole.
 pub(crate) async fn fingerprint<S>(
     stream: &mut S,
     received: &mut BytesMut,
@@ -110,7 +115,7 @@ where
     Ok(found.flatten().filter(|_| !failed).map(Fingerprint))
 }
 
-/// A Query message.
+/// Encodes a Query message.
 pub(crate) fn query(sql: &str) -> Vec<u8> {
     let length = u32::try_from(sql.len() + 5).unwrap_or(u32::MAX);
     let mut message = Vec::with_capacity(sql.len() + 6);
@@ -133,15 +138,15 @@ fn value(mut row: Bytes) -> Result<Option<Bytes>, Unanswered> {
     }
 }
 
-/// A message of the server.
+/// A message from the server.
 pub(crate) struct Message {
     pub(crate) tag: u8,
-    /// All of it.
+    /// The whole message with its header.
     pub(crate) bytes: Bytes,
 }
 
 impl Message {
-    /// Waits for the next one.
+    /// Reads the next message.
     pub(crate) async fn read<S: AsyncRead + Unpin>(
         stream: &mut S,
         received: &mut BytesMut,
@@ -211,7 +216,8 @@ mod tests {
         ] {
             assert_eq!(&after(b"", answers).await.0.unwrap(), expected, "{about}");
         }
-        // What the server said by itself, also where the beginning of it came with the greeting.
+        // Messages that the server sent without a request, also if the first part came with the
+        // greeting.
         let (answer, aside) = after(&NOTICE[..3], &[&NOTICE[3..], ROWS, &row(b'1'), NOTICE, DONE]).await;
         assert_eq!((answer.unwrap(), aside), (one, [NOTICE, NOTICE].concat()));
     }
@@ -231,8 +237,12 @@ mod tests {
         assert_eq!((first.unwrap(), second.unwrap()), (one.clone(), one.clone()));
         let late = Instant::now();
         latest.since(late, ask()).await.unwrap();
-        assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 2, "what was asked before is too old");
-        // A failure is nobody else's.
+        assert_eq!(
+            asked.load(std::sync::atomic::Ordering::Relaxed),
+            2,
+            "an answer older than `since` was used"
+        );
+        // A failure is not shared with other clients.
         tokio::time::advance(std::time::Duration::from_millis(1)).await;
         let late = Instant::now();
         assert!(latest.since(late, async { Err(Unanswered::AuthMessage) }).await.is_err());

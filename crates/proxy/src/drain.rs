@@ -1,4 +1,4 @@
-//! When a session can be told that it is over.
+//! Finds the moments at which a session can be sent an error during a drain.
 
 use std::io;
 use std::pin::Pin;
@@ -9,49 +9,51 @@ use tokio_util::sync::CancellationToken;
 
 use pgentra_session::tracker::ProtocolTracker;
 
-/// What a session is given when the proxy drains.
+/// How long sessions go on when the proxy drains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Drain {
-    /// Until the deadline to end by itself.
+    /// Until the deadline, to end by themselves.
     #[default]
     Session,
-    /// Until its transaction ends: with the next ReadyForQuery outside of one it is told SQLSTATE 57P01. Its messages are
-    /// followed from its beginning, which costs some processor time.
+    /// Until the transaction ends: at the next ReadyForQuery outside of a transaction, the client
+    /// gets SQLSTATE 57P01. The messages of the session are tracked from its beginning, which costs
+    /// some processor time.
     Transaction,
 }
 
-/// Bytes of ReadyForQuery, a message with a body of one byte.
+/// Length in bytes of ReadyForQuery, whose body is one byte.
 const READY: usize = 6;
 
-/// A client's connection, with an eye on where an ErrorResponse may stand between the messages that the client gets.
+/// A client's connection that tracks where an ErrorResponse may be inserted between the messages to
+/// the client.
 pub(crate) struct DrainWatch<'a, C> {
     client: &'a mut C,
     seen: Seen,
-    /// The client took bytes which it has perhaps not got: TLS keeps them until it is flushed.
+    /// Bytes were written but may not be sent yet: TLS keeps them until it is flushed.
     unflushed: bool,
     drain: &'a CancellationToken,
 }
 
-/// Why nothing more is read from a client at rest.
+/// Why nothing more is read from an idle client.
 #[derive(Debug, thiserror::Error)]
 #[error("the proxy is shutting down")]
 struct Drained;
 
-/// Whether a session was ended because it was at rest.
+/// Whether a session was ended because it was idle during a drain.
 pub(crate) fn is_drained(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|error| error.is::<Drained>())
 }
 
 enum Seen {
-    /// The last bytes that the client took: enough to tell a session that waits for the next query.
+    /// The last bytes written to the client, which show a session that waits for the next query.
     Tail([u8; READY]),
     Messages(Box<ProtocolTracker>),
 }
 
 impl<'a, C> DrainWatch<'a, C> {
-    /// From the first byte that follows the sign-in; the client has got ReadyForQuery. From when `drain` is cancelled, with
-    /// [`Drain::Transaction`], nothing more is read from a client at rest but an error ([`is_drained`]): whoever polls must do
-    /// so once more then.
+    /// Wraps a connection after the sign-in, when the client has got ReadyForQuery. Once `drain` is
+    /// cancelled, with [`Drain::Transaction`], reading from an idle client returns an error
+    /// ([`is_drained`]); the caller must poll once more to get it.
     pub(crate) fn new(client: &'a mut C, how: Drain, drain: &'a CancellationToken) -> Self {
         let seen = match how {
             Drain::Session => Seen::Tail(*b"Z\0\0\0\x05I"),
@@ -60,35 +62,35 @@ impl<'a, C> DrainWatch<'a, C> {
         Self { client, seen, unflushed: false, drain }
     }
 
-    /// Whether the client has got whole messages, so that another can follow. Without messages to go by, a client is taken
-    /// for one that waits for an answer only where the last bytes that it got are those of ReadyForQuery; they could be the
-    /// end of a piece of a result, of a session that is over anyway.
+    /// Whether the client has got whole messages only, so that another one can follow. Without
+    /// message tracking, the client counts as waiting unless the last bytes it got are those of
+    /// ReadyForQuery. They could be part of a result by chance; the session ends in either case.
     pub(crate) fn is_between_messages(&self) -> bool {
         match &self.seen {
             Seen::Tail([b'Z', 0, 0, 0, 5, b'I' | b'T' | b'E']) => true,
             Seen::Tail(_) => false,
-            Seen::Messages(position) => position.is_between_answers(),
+            Seen::Messages(tracker) => tracker.is_between_answers(),
         }
     }
 
     fn is_over(&self) -> bool {
         match &self.seen {
             Seen::Tail(_) => false,
-            Seen::Messages(position) => self.drain.is_cancelled() && !self.unflushed && position.is_at_rest(),
+            Seen::Messages(tracker) => self.drain.is_cancelled() && !self.unflushed && tracker.is_at_rest(),
         }
     }
 
     fn sent(&mut self, bytes: &[u8]) {
-        if let Seen::Messages(position) = &mut self.seen {
-            // A client that takes its leave is none of this one's business.
-            let _ = position.client(bytes);
+        if let Seen::Messages(tracker) = &mut self.seen {
+            // A client's Terminate does not matter here.
+            let _ = tracker.client(bytes);
         }
     }
 
     fn got(&mut self, bytes: &[u8]) {
         match &mut self.seen {
             Seen::Tail(tail) => keep_last(tail, bytes),
-            Seen::Messages(position) => position.server(bytes),
+            Seen::Messages(tracker) => tracker.server(bytes),
         }
     }
 }
@@ -131,7 +133,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for DrainWatch<'_, C> {
         ready!(Pin::new(&mut *this.client).poll_flush(cx))?;
         this.unflushed = false;
         if this.is_over() {
-            // Nobody reads again before the client has sent something, otherwise.
+            // The next poll would otherwise wait until the client sends something.
             cx.waker().wake_by_ref();
         }
         Poll::Ready(Ok(()))
@@ -156,7 +158,7 @@ mod tests {
     #[tokio::test]
     async fn a_session_at_rest_ends_and_another_when_it_comes_to_rest() {
         for (about, before, during, is_between) in [
-            ("nobody asked for anything", &b""[..], &[][..], true),
+            ("no request yet", &b""[..], &[][..], true),
             ("a query is under way", QUERY, &[EMPTY, READY], true),
             ("a transaction is open", QUERY, &[EMPTY, OPEN], true),
             ("an answer has begun", QUERY, &[&EMPTY[..2]], false),
@@ -173,7 +175,7 @@ mod tests {
             for bytes in during {
                 assert!(!watched.is_over(), "{about}");
                 watched.write_all(bytes).await.unwrap();
-                assert!(!watched.is_over(), "{about}: it has not got that yet");
+                assert!(!watched.is_over(), "{about}: the client has not got the message yet");
                 watched.flush().await.unwrap();
             }
             let at_rest = during.last().is_none_or(|last| *last == READY);

@@ -1,4 +1,4 @@
-//! Which injector a listener's clients get.
+//! A handle to the auth proxy of a listener, which a reload can replace.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,16 +11,19 @@ use super::upstream::Cancel;
 use crate::session_limit::SessionLimit;
 use pgentra_session::cancel::CancelTable;
 
-/// The injector that the next client of a listener gets: it can be replaced while clients are served. Clones are one.
+/// The auth proxy that the next client of a listener gets: it can be replaced while clients are
+/// served. Clones share one.
 #[derive(Clone, Debug)]
 pub struct ProxyHandle(watch::Sender<Arc<AuthProxy>>);
 
-/// What injectors have in common that follow one another: the cancel keys of their sessions, who gave wrong passwords, and how
-/// many sessions there are, which counts for the limit of each. Clones are one; the default is a new one.
+/// What successive auth proxies of one target share: the cancel keys of their sessions, the wrong
+/// passwords, and the number of sessions, which counts for the limit of each. Clones share one; the
+/// default is a new one.
 #[derive(Clone, Default)]
 pub struct SharedState {
     pub(crate) cancel: CancelTable<Cancel>,
-    /// Sessions with the server: those of clients, those that are being opened and those that wait for a client.
+    /// Sessions with the server: those of clients, those that are being opened and those in the
+    /// pool.
     pub(crate) sessions: SessionLimit,
     /// Clients that have a session.
     pub(crate) clients: SessionLimit,
@@ -28,35 +31,35 @@ pub struct SharedState {
 }
 
 impl ProxyHandle {
-    /// This one, for now.
+    /// A handle that begins with this proxy.
     pub fn new(proxy: Arc<AuthProxy>) -> Self {
         Self(watch::Sender::new(proxy))
     }
 
-    /// Gives the clients that come from now on to `proxy`. Whoever is signing in or has a session stays where it is. Its
-    /// cancel key is good for as long as both injectors have the same [`SharedState`].
+    /// Gives new clients to `proxy`. A client that is signing in or has a session stays with its
+    /// own. Its cancel key is valid while both proxies have the same [`SharedState`].
     pub fn replace(&self, proxy: Arc<AuthProxy>) {
         self.0.send_replace(proxy);
     }
 
-    /// The one of this moment.
+    /// The proxy that a client would get now.
     pub fn get(&self) -> Arc<AuthProxy> {
         Arc::clone(&self.0.borrow())
     }
 
-    /// Changes with each [`ProxyHandle::replace`] from now on.
+    /// Notifies of each later [`ProxyHandle::replace`].
     pub(crate) fn replaced(&self) -> watch::Receiver<Arc<AuthProxy>> {
         self.0.subscribe()
     }
 }
 
 impl SharedState {
-    /// How many clients have a session.
+    /// The number of clients that have a session.
     pub fn sessions(&self) -> usize {
         self.clients.taken()
     }
 
-    /// Whether they are one.
+    /// Whether both are clones of one state.
     pub fn is(&self, other: &Self) -> bool {
         self.sessions.is(&other.sessions)
     }
@@ -64,6 +67,6 @@ impl SharedState {
 
 impl fmt::Debug for SharedState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("sessions", &self.sessions()).finish_non_exhaustive()
+        f.debug_struct("SharedState").field("sessions", &self.sessions()).finish_non_exhaustive()
     }
 }

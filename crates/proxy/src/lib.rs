@@ -1,8 +1,9 @@
-//! The client side: any program connects without a password, and is signed in with a token.
+//! The auth proxy: clients connect without a password, and the proxy signs them in with a token.
 //!
-//! The client's own start-up goes to the server, over verified TLS and with a fresh token; what follows is relayed byte by
-//! byte. Who may connect is decided before anything is dialled: by where the listener is (on the loopback interface, or a
-//! Unix socket of the same user), and by what its [`ClientAuth`] asks for (TLS, a certificate, a password).
+//! The proxy sends the client's own start-up to the server, over verified TLS and with a fresh
+//! token; then it relays byte by byte. Which clients may connect is decided before the server is
+//! dialled: by the listener's address (the loopback interface, or a Unix socket of the same user),
+//! and by the [`ClientAuth`] (TLS, a certificate, a password).
 
 mod drain;
 pub mod http;
@@ -45,72 +46,81 @@ use crate::telemetry::TargetTelemetry;
 
 use pgentra_session::{Limits, UnixSocket};
 
-/// The default of [`Options::warm_max_age`].
+/// The default of [`Options::warm_max_age`]: 3 minutes.
 pub const WARM_MAX_AGE: Duration = Duration::from_secs(180);
 
-/// The default of [`Options::server_lifetime`].
+/// The default of [`Options::server_lifetime`]: one hour.
 pub const SERVER_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
-/// Where clients come in.
+/// A listening socket for clients.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Listener {
-    /// A TCP address. Whoever reaches it is let in, unless the [`ClientAuth`] asks for more: without that, bind it to the loopback
-    /// interface.
+    /// A TCP socket. Every client that can reach it may connect, unless the [`ClientAuth`] asks for
+    /// authentication: without that, bind it to the loopback interface.
     Tcp(TcpListener),
-    /// A Unix socket. Clients of another user are refused.
+    /// A Unix socket. Clients of another user are refused, unless [`ClientAuth::uids`] has them.
     Unix(UnixSocket),
 }
 
-/// What a role and a database that the target names mean for clients. One that it does not name is the client's to choose.
+/// How the role and database of the target apply to clients. A role or database that the target
+/// leaves open is the client's choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Naming {
-    /// A client that names another one is refused, SQLSTATE 28000. A client that names no database gets the target's.
+    /// A client that names another one is refused, SQLSTATE 28000. A client that names no database
+    /// gets the target's.
     #[default]
     Same,
-    /// They take the place of whatever the client names.
+    /// They replace the role and database that the client names.
     Pinned,
 }
 
-/// What an injector does beyond signing clients in. The default suits a small server.
+/// Options of an auth proxy. The defaults suit a small server.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What a role and a database that the target names mean for clients.
+    /// How the role and database of the target apply to clients.
     pub naming: Naming,
-    /// How much it takes on. [`Limits::start_up`] is the time that a client has for TLS, its start-up packet and its password;
-    /// what follows is bounded by the credential's and the target's own limits, so that their failures are told and not cut off.
+    /// Limits for clients and sessions. [`Limits::start_up`] is the time that a client has for TLS,
+    /// its start-up packet and its password. What follows has the limits of the credential and the
+    /// target, so that their failures are reported.
     pub limits: Limits,
-    /// What a session is given when serving ends.
+    /// How long sessions go on when serving ends.
     pub drain: Drain,
-    /// What it has in common with the injector whose place it takes.
+    /// State shared with the proxy that this one replaces.
     pub shared: SharedState,
-    /// Who is told what happens. By default nobody.
+    /// Where metrics and audit lines go. By default nowhere.
     pub telemetry: Arc<TargetTelemetry>,
-    /// What is asked of clients before anything is dialled; [`AuthProxy::set_client_auth`] replaces it.
+    /// What clients must prove before the server is dialled; [`AuthProxy::set_client_auth`]
+    /// replaces it.
     pub client_auth: ClientAuth,
-    /// Server sessions that stand ready, signed in and never used, for each start-up (role, database and every other
-    /// parameter) that a client was signed in with; at most 32 start-ups, each for half an hour after it was asked for
-    /// last. A client that asks for exactly this start-up is handed one of them, once. They count as sessions of
-    /// [`Limits::connections`], and give up their place to a client that needs it. Default 0: none.
+    /// Unused server sessions that are kept signed in, for each start-up (role, database and all
+    /// other parameters) that a client was signed in with. The proxy keeps at most 32 start-ups,
+    /// each for half an hour after its last use. A client with exactly the same start-up gets one
+    /// of these sessions. They count as sessions of [`Limits::connections`], and are ended if
+    /// another client needs their place. Default 0: none.
     pub warm: usize,
-    /// How long a session may wait for a client. Default [`WARM_MAX_AGE`], 3 minutes: Azure's gateways and firewalls forget
-    /// a connection after four without traffic, and not all of them count keep-alives. A server that ends idle sessions
-    /// earlier (`idle_session_timeout`) is noticed, and its limit kept.
+    /// The longest that a session stays in the pool. Default [`WARM_MAX_AGE`], 3 minutes: Azure's
+    /// gateways and firewalls drop a connection after four minutes without traffic, and not all of
+    /// them count keep-alives. If the server ends idle sessions earlier (`idle_session_timeout`),
+    /// the proxy adopts that limit.
     pub warm_max_age: Duration,
-    /// Whether a session that a client left in good order, outside of a transaction, is cleaned with `DISCARD ALL` and
-    /// given to the next client with exactly the same start-up, while the token lives that it was opened with. A session
-    /// with a temporary schema is ended. Default false: what an extension keeps in the server process outlives
-    /// `DISCARD ALL`.
+    /// Whether the pool reuses sessions. A session that a client left outside of a transaction is
+    /// cleaned with `DISCARD ALL` and given to the next client with exactly the same start-up,
+    /// until the token expires that it was opened with. A session with a temporary schema is ended.
+    /// Default false: state that an extension keeps in the server process survives `DISCARD ALL`.
     pub reuse: bool,
-    /// How long after it was opened a session is kept, for clients to come or for the next client; however often it was
-    /// used. It bounds what the check of a kept session cannot see, such as a password. Default [`SERVER_LIFETIME`], an hour.
+    /// How long after its opening a session may be pooled, however often it was used. It bounds
+    /// changes that the check of pooled sessions cannot see, such as a new password. Default
+    /// [`SERVER_LIFETIME`], an hour.
     pub server_lifetime: Duration,
-    /// A kept session goes to a client only if a session that would be opened now would be as it is: the role and the
-    /// database are the same, may sign in and be signed in to, and have the same settings and memberships. This is asked
-    /// of the server again where it was asked longer ago than this. Default zero: each time.
+    /// The largest age of the check of a pooled session. A client gets a pooled session only if a
+    /// new one would be the same: role and database exist unchanged, still allow the sign-in, and
+    /// have the same settings and memberships. The proxy asks the server again if the last answer
+    /// is older than this. Default zero: each time.
     pub server_check_delay: Duration,
-    /// New connections to the server in a second; that many may begin at once, a further client waits for its turn, and
-    /// one that would wait for more than 5 seconds is refused with SQLSTATE 57P03. Default 0: no limit.
+    /// New connections to the server per second, which is also the size of a burst. A further
+    /// client waits, and one that would wait for more than 5 seconds is refused with SQLSTATE
+    /// 57P03. Default 0: no limit.
     pub connect_rate: u32,
 }
 
@@ -133,7 +143,7 @@ impl Default for Options {
     }
 }
 
-/// Signs clients in to one target. Nothing is connected before the first client.
+/// The auth proxy of one target. It connects when the first client comes.
 pub struct AuthProxy {
     connector: Connector,
     naming: Naming,
@@ -141,7 +151,7 @@ pub struct AuthProxy {
     drain: Drain,
     shared: SharedState,
     client_auth: RwLock<Arc<ClientAuth>>,
-    /// Connections to the server that are being opened for clients.
+    /// Limits the connections to the server that are being opened for clients.
     opening: Semaphore,
     telemetry: Arc<TargetTelemetry>,
     rate: Rate,
@@ -149,14 +159,14 @@ pub struct AuthProxy {
     reuse: bool,
     server_lifetime: Duration,
     server_check_delay: Duration,
-    stock: Pool<Upstream>,
-    keepers: RefillTasks,
-    /// There is something to do for the task that looks after the stock.
+    pool: Pool<Upstream>,
+    refill_tasks: RefillTasks,
+    /// Wakes the refill task.
     changed: Notify,
 }
 
 impl AuthProxy {
-    /// An injector whose sessions `connector` opens.
+    /// An auth proxy whose sessions `connector` opens.
     pub fn new(connector: Connector, options: Options) -> Self {
         let Options {
             naming,
@@ -185,15 +195,16 @@ impl AuthProxy {
             reuse,
             server_lifetime,
             server_check_delay,
-            stock: Pool::new(warm_max_age, telemetry.supply().ready.clone()),
-            keepers: RefillTasks::default(),
+            pool: Pool::new(warm_max_age, telemetry.supply().ready.clone()),
+            refill_tasks: RefillTasks::default(),
             changed: Notify::new(),
             telemetry,
         }
     }
 
-    /// Asks this of the clients that come from now on, such as when a certificate or the file of users was replaced.
-    /// Sessions stay, and whoever is signing in is asked what it was asked.
+    /// Replaces the client authentication for new clients, for example after a certificate or the
+    /// users file was renewed. Existing sessions stay, and a client that is signing in goes on with
+    /// the old one.
     pub fn set_client_auth(&self, client_auth: ClientAuth) {
         *self.client_auth.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(client_auth);
     }
@@ -205,11 +216,11 @@ impl AuthProxy {
 
 impl fmt::Debug for AuthProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Injector")
+        f.debug_struct("AuthProxy")
             .field("connector", &self.connector)
             .field("naming", &self.naming)
             .field("limits", &self.limits)
-            .field("door", &self.client_auth())
+            .field("client_auth", &self.client_auth())
             .field("warm", &self.warm)
             .field("reuse", &self.reuse)
             .finish_non_exhaustive()

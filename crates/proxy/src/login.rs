@@ -1,4 +1,4 @@
-//! From a client's first byte to its session.
+//! The sign-in of a client, from its first byte to its session.
 
 use bytes::BytesMut;
 use pgentra_wire::backend::BackendMessage;
@@ -19,46 +19,47 @@ use pgentra_session::starting::Seat;
 /// A session that is ready.
 pub(crate) struct Session {
     pub(crate) upstream: Upstream,
-    /// What the server sent behind its ReadyForQuery.
+    /// Bytes that the server sent after its ReadyForQuery.
     pub(crate) first: BytesMut,
-    /// The client's cancel key.
+    /// Keeps the client's cancel key valid.
     pub(crate) registration: Option<Registration<Cancel>>,
     pub(crate) sign_in: SignIn,
-    /// The client, as it is counted while it has the session.
+    /// Counts the client while it has the session.
     pub(crate) client: Option<SessionPermit>,
-    /// What the session can be used for again, if it can.
+    /// The start-up under which the session can be pooled; `None`: it cannot.
     pub(crate) start: Option<StartupMessage>,
 }
 
 impl AuthProxy {
-    /// Goes from the connection to ReadyForQuery. `None`: it was a cancel request, and is done.
+    /// Runs the sign-in up to ReadyForQuery. `None`: the connection was a cancel request and is
+    /// done.
     ///
-    /// Not cancel-safe; dropped, the client can still be told why.
+    /// Not cancel-safe; after a drop, the client can still get an error.
     pub(crate) async fn enter<S: Socket>(
         &self,
         client: &mut Client<S>,
-        visit: &mut ConnectionRecord,
+        record: &mut ConnectionRecord,
         seat: &Seat,
     ) -> Result<Option<Box<Session>>, LoginError> {
         let client_auth = self.client_auth();
-        // Before anything else, so that a user who may not come in takes nothing from those who may.
+        // Checked first, so that a user without access takes no resources from the others.
         if !client.is_trusted(&client_auth.uids) {
             return Err(refusal::peer_uid_denied(client.address()).into());
         }
         let first = Instant::now() + self.limits.first_packet.min(self.limits.start_up);
         seat.arrive(client, first).await?;
-        // Boxed: a silent connection does not pay for it.
-        Box::pin(self.sign_in(client, visit, (seat, &client_auth), first)).await
+        // Boxed to keep the task of a silent connection small.
+        Box::pin(self.sign_in(client, record, (seat, &client_auth), first)).await
     }
 
     async fn sign_in<S: Socket>(
         &self,
         client: &mut Client<S>,
-        visit: &mut ConnectionRecord,
+        record: &mut ConnectionRecord,
         (seat, client_auth): (&Seat, &ClientAuth),
         first: Instant,
     ) -> Result<Option<Box<Session>>, LoginError> {
-        let opening = seat.ask(self.authenticate_client(client, client_auth, visit, first)).await?;
+        let opening = seat.ask(self.authenticate_client(client, client_auth, record, first)).await?;
         seat.admitted();
         let start = match opening {
             Opening::Startup(start) => start,
@@ -68,7 +69,7 @@ impl AuthProxy {
             }
         };
         let upstream = self.upstream_start(&start, client_auth)?;
-        visit.asks_for(&upstream);
+        record.asks_for(&upstream);
         let session = client.while_present(self.session(&upstream)).await?;
         tracing::info!(
             address = %client.address(),
@@ -82,7 +83,8 @@ impl AuthProxy {
         self.welcome(client, session, long_keys, again).await.map(Some)
     }
 
-    /// A request with a key that nobody holds is ignored, as PostgreSQL does: the answer tells no one anything.
+    /// A request with an unknown key is ignored, as in PostgreSQL: the answer does not show whether
+    /// a key exists.
     pub(crate) async fn forward_cancel(&self, request: &CancelRequest) {
         let passed = self
             .shared
@@ -96,14 +98,14 @@ impl AuthProxy {
             Passed::WithAnother => Cancelled::WithAnother,
             Passed::Alone(Ok(())) => Cancelled::PassedOn,
             Passed::Alone(Err(error)) => {
-                tracing::warn!(%error, "a cancel request could not be passed on");
+                tracing::warn!(%error, "a cancel request could not be forwarded");
                 Cancelled::Failed
             }
         });
     }
 
-    /// The start-up for the server: the client's own, with what the target decides. Protocol options have been answered
-    /// here, so they stay here.
+    /// The start-up for the server: the client's own, with the target's role and database. Protocol
+    /// options were answered to the client and are not forwarded.
     fn upstream_start(
         &self,
         start: &StartupMessage,
@@ -133,7 +135,7 @@ impl AuthProxy {
         Ok(upstream)
     }
 
-    /// A name that the target may have fixed.
+    /// The role or database to use, where the target may have set one.
     fn decide<'a>(
         &self,
         what: &str,
@@ -148,7 +150,7 @@ impl AuthProxy {
         }
     }
 
-    /// Passes on what the server said until it was ready, with a cancel key of our own.
+    /// Forwards the server's messages up to ReadyForQuery, with a cancel key of the proxy.
     async fn welcome<S: Socket>(
         &self,
         client: &mut Client<S>,
@@ -156,10 +158,10 @@ impl AuthProxy {
         long_keys: bool,
         start: Option<StartupMessage>,
     ) -> Result<Box<Session>, LoginError> {
-        let mut said = BytesMut::from(&upstream.said[..]);
-        let mut out = BytesMut::with_capacity(said.len() + 64);
+        let mut greeting = BytesMut::from(&upstream.greeting[..]);
+        let mut out = BytesMut::with_capacity(greeting.len() + 64);
         let mut registration = None;
-        while let Some(message) = BackendMessage::decode(&mut said)? {
+        while let Some(message) = BackendMessage::decode(&mut greeting)? {
             match (message, &upstream.cancel) {
                 (BackendMessage::BackendKeyData(key), Some(cancel)) => {
                     let (key, registered) =
@@ -167,7 +169,7 @@ impl AuthProxy {
                     registration = Some(registered);
                     BackendMessage::BackendKeyData(key).encode(&mut out)?;
                 }
-                // Without a way to cancel, its key is not ours to give away.
+                // The server cannot be asked to cancel, so the client gets no key.
                 (BackendMessage::BackendKeyData(_), None) => {}
                 (ready @ BackendMessage::ReadyForQuery(_), _) => {
                     ready.encode(&mut out)?;
@@ -180,7 +182,7 @@ impl AuthProxy {
         client.write_all(&out).await?;
         client.flush().await?;
         let sign_in = SignIn { identity: upstream.identity.clone(), backend_pid: upstream.process_id };
-        // Boxed: it is handed on, and each hand of an async function keeps room for it.
-        Ok(Box::new(Session { upstream, first: said, registration, sign_in, client: counted, start }))
+        // Boxed: each async function that it is passed through would reserve space for it.
+        Ok(Box::new(Session { upstream, first: greeting, registration, sign_in, client: counted, start }))
     }
 }

@@ -1,4 +1,4 @@
-//! Server sessions that wait for a client, by the start-up they were opened with.
+//! The pool: server sessions that wait for a client, by the start-up with which they were opened.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,92 +11,98 @@ use tokio::time::Instant;
 
 use super::check::Latest;
 
-/// Different start-ups that sessions are kept for; a further one takes the place of the one that was asked for the
-/// longest time ago. Applications have one or two each; a client that makes up a new one each time gains nothing.
-const SHELVES: usize = 32;
-/// A start-up that nobody asked for in this time is forgotten: an hourly job is not worth a session that is renewed
-/// twenty times for each use.
+/// Start-ups with pooled sessions; a further one replaces the least recently used. Applications
+/// have one or two each; a client that varies its start-up each time gains nothing from the pool.
+const START_UPS: usize = 32;
+/// A start-up that no client used for this time is dropped: for an hourly job the session would be
+/// renewed twenty times for each use.
 const FORGET: Duration = Duration::from_secs(30 * 60);
-/// How long opening ahead pauses after a failure; twice as long after each further one.
+/// Pause of the refill after a failure; it doubles with each further one.
 const BACK_OFF: Duration = Duration::from_secs(1);
-/// The longest of those pauses.
+/// The longest of these pauses.
 const BACK_OFF_LIMIT: Duration = Duration::from_secs(60);
-/// How long opening ahead pauses when the server has no place left.
+/// Pause of the refill when the server's connection limit is reached.
 const FULL: Duration = Duration::from_secs(30);
-/// A server whose `idle_session_timeout` is shorter leaves no time to use a session that waits.
+/// A server with a shorter `idle_session_timeout` gets no pooled sessions: they would end before
+/// their use.
 const SHORTEST_AGE: Duration = Duration::from_secs(1);
 
-/// Something that can wait for a client.
+/// A value that can be pooled.
 pub(crate) trait Idle {
-    /// Whether the server left it alone. Whatever it sent meanwhile makes it unfit.
+    /// Whether the session is still usable. Any bytes that the server sent meanwhile make it
+    /// unusable.
     fn check(&mut self) -> Result<(), Unhealthy>;
 }
 
-/// Why a session is unfit.
+/// Why a session is not usable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unhealthy {
     /// The server ended it because it was idle (57P05).
     IdleTimeout,
-    /// It ended for another reason, or said something.
+    /// The server ended it for another reason, or sent something.
     Disturbed,
-    /// It is not kept any longer.
+    /// It is older than its lifetime.
     Outlived,
 }
 
-/// What there is for a client.
+/// The result of asking the pool for a session.
 pub(crate) enum Checkout<T> {
     Ready(T),
-    /// One is on its way back; it may come to nothing.
+    /// A session is being cleaned and may become available; the channel closes if it does not.
     Soon(oneshot::Receiver<T>),
     Nothing,
 }
 
-/// What there is for a client that needs a place among the sessions.
+/// The result of asking the pool to free a session permit.
 pub(crate) enum Reclaimed<T: Idle> {
-    /// The session that gives up its place.
+    /// The session whose permit is taken.
     Session(T),
-    /// Sessions that are being opened ahead or come back will not be kept until this is dropped.
+    /// No session waits, but some are being opened or cleaned. They will not be pooled until this
+    /// is dropped.
     Coming(Claim<T>),
     Nothing,
 }
 
-/// Which kept sessions are ended where the server has no place for a new one. It may be the server that is full, the role
-/// or the database; its words for that are in any language.
+/// Which pooled sessions are ended when the server's connection limit is reached. The limit may be
+/// that of the server, the role or the database; the server's message is in any language, so it
+/// does not tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Room {
+pub(crate) enum Eviction {
     /// One of the same role or database.
     Related,
-    /// One of any other.
+    /// One of any other role and database.
     Any,
-    /// All of the same role or database: the limit may be lower than it was.
+    /// All of the same role or database: the limit may have been lowered.
     AllRelated,
-    /// One that is being opened ahead or comes back.
+    /// One that is being opened or cleaned.
     Coming,
 }
 
-impl Room {
-    /// In the order in which they are tried: those first that cost the least.
+impl Eviction {
+    /// In the order in which they are tried: the cheapest first.
     pub(crate) const ALL: [Self; 4] = [Self::Related, Self::Any, Self::AllRelated, Self::Coming];
 }
 
-/// Sessions that wait. Clones share them.
+/// The pool. Clones share its sessions.
 pub(crate) struct Pool<T>(Arc<Mutex<Buckets<T>>>);
 
 struct Buckets<T> {
     by_start: HashMap<StartupMessage, Bucket<T>>,
     open: bool,
     claims: usize,
-    /// Clients that need the server's place of a session which is being opened ahead or comes back.
+    /// Clients that wait for the server to free the connection of a session which is being opened
+    /// or cleaned.
     wanted: VecDeque<oneshot::Sender<T>>,
     max_age: Duration,
-    /// Until then nothing is opened ahead.
+    /// The refill opens nothing before this time.
     paused: Option<Instant>,
-    /// How many wait.
+    /// The number of sessions that wait.
     ready: Gauge,
 }
 
 struct Bucket<T> {
-    /// The last came last, and goes first: it is the least likely to have been cut off.
+    /// The last entry is the newest and is taken first: firewalls are least likely to have dropped
+    /// it.
     waiting: Vec<Waiting<T>>,
     opening: usize,
     returning: usize,
@@ -114,7 +120,7 @@ struct Waiting<T> {
     _counted: Counted,
 }
 
-/// Something that is there.
+/// Counts one while it exists.
 struct Counted(Gauge);
 
 impl Counted {
@@ -131,7 +137,8 @@ impl Drop for Counted {
 }
 
 impl<T: Idle> Pool<T> {
-    /// A stock that is closed: it keeps nothing yet. `ready` counts what waits, in other stocks too perhaps.
+    /// An empty pool that is closed: it stores nothing yet. `ready` counts waiting sessions and may
+    /// be shared with other pools.
     pub(crate) fn new(max_age: Duration, ready: Gauge) -> Self {
         let by_start = HashMap::new();
         let wanted = VecDeque::new();
@@ -143,172 +150,173 @@ impl<T: Idle> Pool<T> {
         self.lock().open = true;
     }
 
-    /// Ends all sessions that wait, and keeps none from now on.
+    /// Ends all waiting sessions and stores none from now on.
     pub(crate) fn close(&self) {
-        let mut shelves = self.lock();
-        shelves.open = false;
-        shelves.by_start.clear();
-        shelves.wanted.clear();
+        let mut buckets = self.lock();
+        buckets.open = false;
+        buckets.by_start.clear();
+        buckets.wanted.clear();
     }
 
-    /// A session for exactly this start-up.
+    /// Takes a session with exactly this start-up.
     pub(crate) fn take(&self, start: &StartupMessage, now: Instant) -> Checkout<T> {
-        let mut shelves = self.lock();
-        let Some(shelf) = shelves.by_start.get_mut(start) else {
+        let mut buckets = self.lock();
+        let Some(bucket) = buckets.by_start.get_mut(start) else {
             return Checkout::Nothing;
         };
-        shelf.asked = now;
-        while let Some(mut waiting) = shelf.waiting.pop() {
-            if shelf.is_fit(&mut waiting, now) {
+        bucket.asked = now;
+        while let Some(mut waiting) = bucket.waiting.pop() {
+            if bucket.is_fit(&mut waiting, now) {
                 return Checkout::Ready(waiting.session);
             }
         }
-        shelf.queue.retain(|waiter| !waiter.is_closed());
-        if shelf.queue.len() < shelf.returning {
+        bucket.queue.retain(|waiter| !waiter.is_closed());
+        if bucket.queue.len() < bucket.returning {
             let (sender, receiver) = oneshot::channel();
-            shelf.queue.push_back(sender);
+            bucket.queue.push_back(sender);
             return Checkout::Soon(receiver);
         }
         Checkout::Nothing
     }
 
-    /// What was last known of this start-up. `None`: no session of it is kept.
+    /// The last fingerprint of this start-up. `None`: no session of it is pooled.
     pub(crate) fn latest(&self, start: &StartupMessage) -> Option<Arc<Latest>> {
-        self.lock().by_start.get(start).map(|shelf| Arc::clone(&shelf.latest))
+        self.lock().by_start.get(start).map(|bucket| Arc::clone(&bucket.latest))
     }
 
-    /// Remembers a start-up that a client was signed in with. `true`: it is new.
+    /// Stores a start-up that a client was signed in with. `true`: it is new.
     pub(crate) fn learn(&self, start: &StartupMessage, now: Instant) -> bool {
-        let mut shelves = self.lock();
-        if !shelves.open {
+        let mut buckets = self.lock();
+        if !buckets.open {
             return false;
         }
-        if let Some(shelf) = shelves.by_start.get_mut(start) {
-            shelf.asked = now;
-            shelf.succeeded(now);
+        if let Some(bucket) = buckets.by_start.get_mut(start) {
+            bucket.asked = now;
+            bucket.succeeded(now);
             return false;
         }
-        if shelves.by_start.len() >= SHELVES {
-            let oldest = shelves.by_start.iter().min_by_key(|(_, shelf)| shelf.asked);
+        if buckets.by_start.len() >= START_UPS {
+            let oldest = buckets.by_start.iter().min_by_key(|(_, bucket)| bucket.asked);
             let oldest = oldest.map(|(start, _)| start.clone());
-            oldest.and_then(|start| shelves.by_start.remove(&start));
+            oldest.and_then(|start| buckets.by_start.remove(&start));
         }
-        let shelf = Bucket {
+        let bucket = Bucket {
             waiting: Vec::new(),
             opening: 0,
             returning: 0,
             queue: VecDeque::new(),
             asked: now,
             latest: Arc::default(),
-            max_age: shelves.max_age,
+            max_age: buckets.max_age,
             failures: 0,
             retry: now,
         };
-        shelves.by_start.insert(start.clone(), shelf);
+        buckets.by_start.insert(start.clone(), bucket);
         true
     }
 
-    /// Announces a session that comes back. `None`: it would not be kept.
+    /// Announces a session that is being cleaned. `None`: it would not be pooled.
     pub(crate) fn returning(&self, start: &StartupMessage) -> Option<Checkin<T>> {
         self.lock().by_start.get_mut(start)?.returning += 1;
-        Some(Checkin { stock: self.clone(), start: start.clone() })
+        Some(Checkin { pool: self.clone(), start: start.clone() })
     }
 
-    /// Announces a session that is being opened ahead. `None`: it would not be kept.
+    /// Announces a session that is being opened by the refill. `None`: it would not be pooled.
     pub(crate) fn opening(&self, start: &StartupMessage) -> Option<PendingOpen<T>> {
         self.lock().by_start.get_mut(start)?.opening += 1;
-        Some(PendingOpen { stock: self.clone(), start: start.clone() })
+        Some(PendingOpen { pool: self.clone(), start: start.clone() })
     }
 
-    /// The sessions that give up the server's places for a client with this start-up.
-    pub(crate) fn make_room(&self, start: &StartupMessage, room: Room) -> Vec<T> {
-        let mut shelves = self.lock();
+    /// Takes out the sessions that are ended to free connections for a client with this start-up.
+    pub(crate) fn make_room(&self, start: &StartupMessage, eviction: Eviction) -> Vec<T> {
+        let mut buckets = self.lock();
         let is_related = |other: &StartupMessage| is_related(start, other);
-        match room {
-            Room::Related => Vec::from_iter(shelves.evict(is_related)),
-            Room::Any => Vec::from_iter(shelves.evict(|_| true)),
-            Room::AllRelated => {
-                let shelves = shelves.by_start.iter_mut().filter(|(start, _)| is_related(start));
-                shelves.flat_map(|(_, shelf)| shelf.empty()).collect()
+        match eviction {
+            Eviction::Related => Vec::from_iter(buckets.evict(is_related)),
+            Eviction::Any => Vec::from_iter(buckets.evict(|_| true)),
+            Eviction::AllRelated => {
+                let buckets = buckets.by_start.iter_mut().filter(|(start, _)| is_related(start));
+                buckets.flat_map(|(_, bucket)| bucket.empty()).collect()
             }
-            Room::Coming => Vec::new(),
+            Eviction::Coming => Vec::new(),
         }
     }
 
-    /// The next session that was opened ahead or came back. `None`: there will be none. The end of the channel: it came to
-    /// nothing.
+    /// The next session that was opened or cleaned. `None`: none is on its way. The channel closes
+    /// if it fails.
     pub(crate) fn coming(&self) -> Option<oneshot::Receiver<T>> {
-        let mut shelves = self.lock();
-        shelves.wanted.retain(|waiter| !waiter.is_closed());
-        (shelves.wanted.len() < shelves.coming()).then(|| {
+        let mut buckets = self.lock();
+        buckets.wanted.retain(|waiter| !waiter.is_closed());
+        (buckets.wanted.len() < buckets.coming()).then(|| {
             let (sender, receiver) = oneshot::channel();
-            shelves.wanted.push_back(sender);
+            buckets.wanted.push_back(sender);
             receiver
         })
     }
 
-    /// All sessions that wait for this start-up; it stays known.
+    /// Takes out all waiting sessions of this start-up; the start-up stays known.
     pub(crate) fn empty(&self, start: &StartupMessage) -> Vec<T> {
         self.lock().by_start.get_mut(start).map(Bucket::empty).unwrap_or_default()
     }
 
-    /// Forgets the start-ups of a database, or all of them: sessions that wait are returned, and those that are being opened
-    /// ahead or come back will not be kept.
+    /// Drops the start-ups of a database, or all of them. The waiting sessions are returned, and
+    /// those that are being opened or cleaned will not be pooled.
     pub(crate) fn forget(&self, database: Option<&[u8]>) -> Vec<T> {
-        let mut shelves = self.lock();
+        let mut buckets = self.lock();
         let is_meant = |start: &StartupMessage| database.is_none_or(|name| start.database() == name);
-        let meant = shelves.by_start.extract_if(|start, _| is_meant(start));
-        meant.flat_map(|(_, mut shelf)| shelf.empty()).collect()
+        let meant = buckets.by_start.extract_if(|start, _| is_meant(start));
+        meant.flat_map(|(_, mut bucket)| bucket.empty()).collect()
     }
 
-    /// A place for a client, where all of them are taken.
+    /// Frees a session permit for a client when all of them are taken.
     pub(crate) fn claim(&self) -> Reclaimed<T> {
-        let mut shelves = self.lock();
-        if let Some(session) = shelves.evict(|_| true) {
+        let mut buckets = self.lock();
+        if let Some(session) = buckets.evict(|_| true) {
             return Reclaimed::Session(session);
         }
-        if shelves.coming() == 0 {
+        if buckets.coming() == 0 {
             return Reclaimed::Nothing;
         }
-        shelves.claims += 1;
+        buckets.claims += 1;
         Reclaimed::Coming(Claim(self.clone()))
     }
 
-    /// Whether a client waits for the place of a session that is being opened ahead.
+    /// Whether a client waits for the permit of a session that the refill opens.
     pub(crate) fn is_claimed(&self) -> bool {
         self.lock().claims > 0
     }
 
-    /// The server has no place left: nothing is opened ahead for a while.
+    /// The server's connection limit is reached: the refill pauses.
     pub(crate) fn pause(&self, now: Instant) {
         self.lock().paused = Some(now + FULL);
     }
 
-    /// Ends sessions that are too old or were disturbed, and forgets start-ups that nobody asks for. `false`: there is
-    /// nothing to look after until another one is learned.
+    /// Ends sessions that are too old or unusable, and drops unused start-ups. `false`: the pool is
+    /// empty and the refill task can sleep until the next start-up.
     pub(crate) fn sweep(&self, now: Instant) -> bool {
-        let mut shelves = self.lock();
-        shelves.by_start.retain(|_, shelf| shelf.asked + FORGET > now);
-        for shelf in shelves.by_start.values_mut() {
-            for mut waiting in std::mem::take(&mut shelf.waiting) {
-                if shelf.is_fit(&mut waiting, now) {
-                    shelf.waiting.push(waiting);
+        let mut buckets = self.lock();
+        buckets.by_start.retain(|_, bucket| bucket.asked + FORGET > now);
+        for bucket in buckets.by_start.values_mut() {
+            for mut waiting in std::mem::take(&mut bucket.waiting) {
+                if bucket.is_fit(&mut waiting, now) {
+                    bucket.waiting.push(waiting);
                 }
             }
         }
-        !shelves.by_start.is_empty()
+        !buckets.by_start.is_empty()
     }
 
-    /// A start-up for each session that is missing where `warm` of them should wait, those asked for last first.
+    /// A start-up for each session that is missing where `warm` of them should wait, the most
+    /// recently used first.
     pub(crate) fn missing(&self, warm: usize, now: Instant) -> Vec<StartupMessage> {
-        let shelves = self.lock();
-        if shelves.paused.is_some_and(|until| until > now) {
+        let buckets = self.lock();
+        if buckets.paused.is_some_and(|until| until > now) {
             return Vec::new();
         }
-        let mut wanting: Vec<_> = shelves.by_start.iter().filter(|(_, shelf)| shelf.retry <= now).collect();
-        wanting.sort_by_key(|(_, shelf)| std::cmp::Reverse(shelf.asked));
-        let missing = wanting.into_iter().flat_map(|(start, shelf)| {
-            let there = shelf.waiting.len() + shelf.opening + shelf.returning;
+        let mut wanting: Vec<_> = buckets.by_start.iter().filter(|(_, bucket)| bucket.retry <= now).collect();
+        wanting.sort_by_key(|(_, bucket)| std::cmp::Reverse(bucket.asked));
+        let missing = wanting.into_iter().flat_map(|(start, bucket)| {
+            let there = bucket.waiting.len() + bucket.opening + bucket.returning;
             std::iter::repeat_n(start.clone(), warm.saturating_sub(there))
         });
         missing.collect()
@@ -326,29 +334,30 @@ impl<T> Clone for Pool<T> {
 }
 
 impl<T: Idle> Buckets<T> {
-    /// The session that is missed least.
+    /// Takes out the session that is least likely to be used.
     fn evict(&mut self, is_meant: impl Fn(&StartupMessage) -> bool) -> Option<T> {
-        let shelves =
-            self.by_start.iter_mut().filter(|(start, shelf)| !shelf.waiting.is_empty() && is_meant(start));
-        let (_, shelf) = shelves.min_by_key(|(_, shelf)| shelf.asked)?;
-        Some(shelf.waiting.remove(0).session)
+        let buckets =
+            self.by_start.iter_mut().filter(|(start, bucket)| !bucket.waiting.is_empty() && is_meant(start));
+        let (_, bucket) = buckets.min_by_key(|(_, bucket)| bucket.asked)?;
+        Some(bucket.waiting.remove(0).session)
     }
 
-    /// How many are being opened ahead or come back.
+    /// The number of sessions that are being opened or cleaned.
     fn coming(&self) -> usize {
-        self.by_start.values().map(|shelf| shelf.opening + shelf.returning).sum()
+        self.by_start.values().map(|bucket| bucket.opening + bucket.returning).sum()
     }
 
-    /// Whoever waits for more than comes is told by the end of the channel.
+    /// Closes the channels of clients that wait for more sessions than are on their way.
     fn came_to_nothing(&mut self) {
         let coming = self.coming();
         self.wanted.truncate(coming);
     }
 
-    /// Gives a session to whoever waits for it, or lets it wait. One that nobody may have is ended.
+    /// Gives a session to a client that waits for it, or stores it. A session that must not be
+    /// stored is ended.
     fn put(&mut self, start: &StartupMessage, mut session: T, now: Instant) {
-        let Some(shelf) = self.by_start.get_mut(start) else { return };
-        while let Some(waiter) = shelf.queue.pop_front() {
+        let Some(bucket) = self.by_start.get_mut(start) else { return };
+        while let Some(waiter) = bucket.queue.pop_front() {
             match waiter.send(session) {
                 Ok(()) => return,
                 Err(back) => session = back,
@@ -361,12 +370,12 @@ impl<T: Idle> Buckets<T> {
             }
         }
         if self.claims == 0 {
-            shelf.waiting.push(Waiting { session, since: now, _counted: Counted::new(&self.ready) });
+            bucket.waiting.push(Waiting { session, since: now, _counted: Counted::new(&self.ready) });
         }
     }
 }
 
-/// Whether sessions of these start-ups count for a limit that is common to both.
+/// Whether sessions of these start-ups can count for the same limit.
 fn is_related(one: &StartupMessage, other: &StartupMessage) -> bool {
     one.user() == other.user() || one.database() == other.database()
 }
@@ -383,7 +392,7 @@ impl<T: Idle> Bucket<T> {
         match waiting.session.check() {
             Ok(()) => age < self.max_age,
             Err(spoiled) => {
-                tracing::debug!(?spoiled, ?age, "a session that waited was ended");
+                tracing::debug!(?spoiled, ?age, "a pooled session was ended");
                 if spoiled == Unhealthy::IdleTimeout {
                     self.max_age = self.max_age.min(age / 2).max(SHORTEST_AGE);
                 }
@@ -404,63 +413,63 @@ impl<T: Idle> Bucket<T> {
     }
 }
 
-/// A session that comes back. Dropped, it does not.
+/// A session that is being cleaned. Dropping this reports that it is not pooled.
 pub(crate) struct Checkin<T: Idle> {
-    stock: Pool<T>,
+    pool: Pool<T>,
     start: StartupMessage,
 }
 
 impl<T: Idle> Checkin<T> {
     pub(crate) fn arrived(self, session: T, now: Instant) {
-        self.stock.lock().put(&self.start, session, now);
+        self.pool.lock().put(&self.start, session, now);
     }
 }
 
 impl<T: Idle> Drop for Checkin<T> {
     fn drop(&mut self) {
-        let mut shelves = self.stock.lock();
-        if let Some(shelf) = shelves.by_start.get_mut(&self.start) {
-            shelf.returning = shelf.returning.saturating_sub(1);
-            // Whoever waits for more than comes is told by the end of the channel.
-            shelf.queue.truncate(shelf.returning);
+        let mut buckets = self.pool.lock();
+        if let Some(bucket) = buckets.by_start.get_mut(&self.start) {
+            bucket.returning = bucket.returning.saturating_sub(1);
+            // Closes the channels of clients that wait for more sessions than are on their way.
+            bucket.queue.truncate(bucket.returning);
         }
-        shelves.came_to_nothing();
+        buckets.came_to_nothing();
     }
 }
 
-/// A session that is being opened ahead. Dropped, it was given up.
+/// A session that the refill is opening. Dropping this reports that it failed.
 pub(crate) struct PendingOpen<T: Idle> {
-    stock: Pool<T>,
+    pool: Pool<T>,
     start: StartupMessage,
 }
 
 impl<T: Idle> PendingOpen<T> {
     pub(crate) fn opened(self, session: T, now: Instant) {
-        let mut shelves = self.stock.lock();
-        if let Some(shelf) = shelves.by_start.get_mut(&self.start) {
-            shelf.succeeded(now);
+        let mut buckets = self.pool.lock();
+        if let Some(bucket) = buckets.by_start.get_mut(&self.start) {
+            bucket.succeeded(now);
         }
-        shelves.put(&self.start, session, now);
+        buckets.put(&self.start, session, now);
     }
 
     pub(crate) fn failed(self, now: Instant) {
-        if let Some(shelf) = self.stock.lock().by_start.get_mut(&self.start) {
-            shelf.failed(now);
+        if let Some(bucket) = self.pool.lock().by_start.get_mut(&self.start) {
+            bucket.failed(now);
         }
     }
 }
 
 impl<T: Idle> Drop for PendingOpen<T> {
     fn drop(&mut self) {
-        let mut shelves = self.stock.lock();
-        if let Some(shelf) = shelves.by_start.get_mut(&self.start) {
-            shelf.opening = shelf.opening.saturating_sub(1);
+        let mut buckets = self.pool.lock();
+        if let Some(bucket) = buckets.by_start.get_mut(&self.start) {
+            bucket.opening = bucket.opening.saturating_sub(1);
         }
-        shelves.came_to_nothing();
+        buckets.came_to_nothing();
     }
 }
 
-/// A client that waits for a place.
+/// A client that waits for a session permit.
 pub(crate) struct Claim<T: Idle>(Pool<T>);
 
 impl<T: Idle> Drop for Claim<T> {
@@ -490,184 +499,184 @@ mod tests {
         StartupMessage::new(ProtocolVersion::V3_0, user).unwrap()
     }
 
-    fn stock() -> (Pool<Fake>, Instant) {
-        let stock = Pool::new(AGE, Gauge::default());
-        stock.open();
-        (stock, Instant::now())
+    fn pool() -> (Pool<Fake>, Instant) {
+        let pool = Pool::new(AGE, Gauge::default());
+        pool.open();
+        (pool, Instant::now())
     }
 
-    /// Puts sessions that are fit on a shelf.
-    fn stocked(stock: &Pool<Fake>, user: &str, ids: impl IntoIterator<Item = u32>, now: Instant) {
-        stock.learn(&start(user), now);
+    /// Puts usable sessions into a bucket.
+    fn filled(pool: &Pool<Fake>, user: &str, ids: impl IntoIterator<Item = u32>, now: Instant) {
+        pool.learn(&start(user), now);
         for id in ids {
-            stock.opening(&start(user)).unwrap().opened(Fake(id, Ok(())), now);
+            pool.opening(&start(user)).unwrap().opened(Fake(id, Ok(())), now);
         }
     }
 
-    fn len(stock: &Pool<Fake>) -> i64 {
-        let waiting = stock.lock().by_start.values().map(|shelf| shelf.waiting.len() as i64).sum();
-        assert_eq!(stock.lock().ready.get(), waiting);
+    fn len(pool: &Pool<Fake>) -> i64 {
+        let waiting = pool.lock().by_start.values().map(|bucket| bucket.waiting.len() as i64).sum();
+        assert_eq!(pool.lock().ready.get(), waiting);
         waiting
     }
 
-    fn taken(stock: &Pool<Fake>, user: &str, now: Instant) -> Option<u32> {
-        match stock.take(&start(user), now) {
+    fn taken(pool: &Pool<Fake>, user: &str, now: Instant) -> Option<u32> {
+        match pool.take(&start(user), now) {
             Checkout::Ready(Fake(id, _)) => Some(id),
-            Checkout::Soon(_) => panic!("one comes back"),
+            Checkout::Soon(_) => panic!("one is being cleaned"),
             Checkout::Nothing => None,
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_last_comes_first_once_and_for_the_same_start_up_alone() {
-        let (stock, now) = stock();
-        stocked(&stock, "a", [1, 2], now);
-        assert_eq!(taken(&stock, "b", now), None);
+        let (pool, now) = pool();
+        filled(&pool, "a", [1, 2], now);
+        assert_eq!(taken(&pool, "b", now), None);
         let other = start("a").with("options", "-c work_mem=1MB").unwrap();
-        assert!(matches!(stock.take(&other, now), Checkout::Nothing));
-        let ids = [taken(&stock, "a", now), taken(&stock, "a", now), taken(&stock, "a", now)];
+        assert!(matches!(pool.take(&other, now), Checkout::Nothing));
+        let ids = [taken(&pool, "a", now), taken(&pool, "a", now), taken(&pool, "a", now)];
         assert_eq!(ids, [Some(2), Some(1), None]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_old_and_the_disturbed_are_never_handed_out() {
-        let (stock, now) = stock();
-        stocked(&stock, "a", [1], now);
-        assert_eq!(taken(&stock, "a", now + AGE), None);
-        stocked(&stock, "a", [2], now);
-        stock.opening(&start("a")).unwrap().opened(Fake(3, Err(Unhealthy::Disturbed)), now);
-        assert_eq!(taken(&stock, "a", now), Some(2));
-        assert_eq!(len(&stock), 0);
+        let (pool, now) = pool();
+        filled(&pool, "a", [1], now);
+        assert_eq!(taken(&pool, "a", now + AGE), None);
+        filled(&pool, "a", [2], now);
+        pool.opening(&start("a")).unwrap().opened(Fake(3, Err(Unhealthy::Disturbed)), now);
+        assert_eq!(taken(&pool, "a", now), Some(2));
+        assert_eq!(len(&pool), 0);
 
-        stocked(&stock, "a", [4], now);
-        stock.opening(&start("a")).unwrap().opened(Fake(5, Err(Unhealthy::Disturbed)), now);
-        assert!(stock.sweep(now + AGE - Duration::from_secs(1)));
-        assert_eq!(len(&stock), 1);
-        assert!(stock.sweep(now + AGE));
-        assert_eq!(len(&stock), 0);
+        filled(&pool, "a", [4], now);
+        pool.opening(&start("a")).unwrap().opened(Fake(5, Err(Unhealthy::Disturbed)), now);
+        assert!(pool.sweep(now + AGE - Duration::from_secs(1)));
+        assert_eq!(len(&pool), 1);
+        assert!(pool.sweep(now + AGE));
+        assert_eq!(len(&pool), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_servers_own_idle_timeout_is_learned() {
-        let (stock, now) = stock();
-        stock.learn(&start("a"), now);
+        let (pool, now) = pool();
+        pool.learn(&start("a"), now);
         let ended = Fake(1, Err(Unhealthy::IdleTimeout));
-        stock.opening(&start("a")).unwrap().opened(ended, now);
+        pool.opening(&start("a")).unwrap().opened(ended, now);
         let minute = Duration::from_secs(60);
-        stock.sweep(now + minute);
-        stocked(&stock, "a", [2], now + minute);
-        assert_eq!(taken(&stock, "a", now + minute + minute / 2), None);
-        stocked(&stock, "a", [3], now + minute);
-        assert_eq!(taken(&stock, "a", now + minute + minute / 3), Some(3));
-        // Of one start-up, as the setting may be a role's or a database's.
-        stocked(&stock, "b", [4], now);
-        assert_eq!(taken(&stock, "b", now + minute), Some(4));
+        pool.sweep(now + minute);
+        filled(&pool, "a", [2], now + minute);
+        assert_eq!(taken(&pool, "a", now + minute + minute / 2), None);
+        filled(&pool, "a", [3], now + minute);
+        assert_eq!(taken(&pool, "a", now + minute + minute / 3), Some(3));
+        // The limit holds for one start-up, as the setting may be that of a role or a database.
+        filled(&pool, "b", [4], now);
+        assert_eq!(taken(&pool, "b", now + minute), Some(4));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_missing_is_what_clients_asked_for() {
-        let (stock, now) = stock();
-        assert!(stock.missing(2, now).is_empty());
-        assert!(!stock.sweep(now));
-        assert!(stock.learn(&start("a"), now));
-        assert!(!stock.learn(&start("a"), now));
+        let (pool, now) = pool();
+        assert!(pool.missing(2, now).is_empty());
+        assert!(!pool.sweep(now));
+        assert!(pool.learn(&start("a"), now));
+        assert!(!pool.learn(&start("a"), now));
         let later = now + Duration::from_secs(1);
-        stocked(&stock, "b", [1], later);
-        assert_eq!(stock.missing(2, later), [start("b"), start("a"), start("a")]);
-        let opening = stock.opening(&start("a"));
-        assert_eq!(stock.missing(2, later), [start("b"), start("a")]);
+        filled(&pool, "b", [1], later);
+        assert_eq!(pool.missing(2, later), [start("b"), start("a"), start("a")]);
+        let opening = pool.opening(&start("a"));
+        assert_eq!(pool.missing(2, later), [start("b"), start("a")]);
         drop(opening);
-        assert_eq!(stock.missing(1, later), [start("a")]);
-        assert!(stock.missing(0, later).is_empty());
-        // Until nobody asks any more.
-        assert!(stock.sweep(now + FORGET));
-        assert_eq!(stock.missing(2, now + FORGET), [start("b"), start("b")], "both were too old");
-        assert!(!stock.sweep(later + FORGET));
+        assert_eq!(pool.missing(1, later), [start("a")]);
+        assert!(pool.missing(0, later).is_empty());
+        // Until no client asks any more.
+        assert!(pool.sweep(now + FORGET));
+        assert_eq!(pool.missing(2, now + FORGET), [start("b"), start("b")], "both sessions were too old");
+        assert!(!pool.sweep(later + FORGET));
     }
 
     #[tokio::test(start_paused = true)]
     async fn refusals_are_answered_with_patience() {
-        let (stock, now) = stock();
-        stock.learn(&start("a"), now);
+        let (pool, now) = pool();
+        pool.learn(&start("a"), now);
         let mut at = now;
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
-            stock.opening(&start("a")).unwrap().failed(at);
+            pool.opening(&start("a")).unwrap().failed(at);
             let pause = Duration::from_secs(seconds);
-            assert!(stock.missing(1, at + pause - Duration::from_millis(1)).is_empty(), "{seconds}");
+            assert!(pool.missing(1, at + pause - Duration::from_millis(1)).is_empty(), "{seconds}");
             at += pause;
-            assert_eq!(stock.missing(1, at).len(), 1, "{seconds}");
+            assert_eq!(pool.missing(1, at).len(), 1, "{seconds}");
         }
-        stock.opening(&start("a")).unwrap().failed(at);
-        stock.learn(&start("a"), at);
-        assert_eq!(stock.missing(1, at).len(), 1, "a client was let in");
-        stock.pause(at);
-        stock.learn(&start("a"), at);
-        assert!(stock.missing(1, at).is_empty(), "the server is full");
-        assert_eq!(stock.missing(1, at + FULL).len(), 1);
+        pool.opening(&start("a")).unwrap().failed(at);
+        pool.learn(&start("a"), at);
+        assert_eq!(pool.missing(1, at).len(), 1, "the pause must end when a client was signed in");
+        pool.pause(at);
+        pool.learn(&start("a"), at);
+        assert!(pool.missing(1, at).is_empty(), "the server is full");
+        assert_eq!(pool.missing(1, at + FULL).len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn start_ups_are_bounded() {
-        let (stock, now) = stock();
-        for number in 0..SHELVES {
+        let (pool, now) = pool();
+        for number in 0..START_UPS {
             let later = now + Duration::from_millis(number as u64);
-            stocked(&stock, &number.to_string(), [0], later);
+            filled(&pool, &number.to_string(), [0], later);
         }
         let last = now + Duration::from_secs(1);
-        assert_eq!(taken(&stock, "0", last), Some(0));
-        stocked(&stock, "one more", [0], last);
-        assert_eq!(taken(&stock, "1", last), None, "it was asked for the longest time ago");
-        assert_eq!(taken(&stock, "2", last), Some(0));
-        assert_eq!(len(&stock), SHELVES as i64 - 2);
+        assert_eq!(taken(&pool, "0", last), Some(0));
+        filled(&pool, "one more", [0], last);
+        assert_eq!(taken(&pool, "1", last), None, "the least recently used start-up stayed");
+        assert_eq!(taken(&pool, "2", last), Some(0));
+        assert_eq!(len(&pool), START_UPS as i64 - 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_waits_for_a_session_that_comes_back() {
-        let (stock, now) = stock();
-        stock.learn(&start("a"), now);
-        let returning = stock.returning(&start("a")).unwrap();
-        let Checkout::Soon(waiter) = stock.take(&start("a"), now) else { panic!("it comes back") };
-        assert!(matches!(stock.take(&start("a"), now), Checkout::Nothing), "one for one");
+        let (pool, now) = pool();
+        pool.learn(&start("a"), now);
+        let returning = pool.returning(&start("a")).unwrap();
+        let Checkout::Soon(waiter) = pool.take(&start("a"), now) else { panic!("it is being cleaned") };
+        assert!(matches!(pool.take(&start("a"), now), Checkout::Nothing), "one client for each session");
         returning.arrived(Fake(1, Ok(())), now);
         assert_eq!(waiter.await.unwrap(), Fake(1, Ok(())));
 
-        // It comes to nothing.
-        let returning = stock.returning(&start("a")).unwrap();
-        let Checkout::Soon(waiter) = stock.take(&start("a"), now) else { panic!("it comes back") };
+        // Cleaning fails.
+        let returning = pool.returning(&start("a")).unwrap();
+        let Checkout::Soon(waiter) = pool.take(&start("a"), now) else { panic!("it is being cleaned") };
         drop(returning);
         assert!(waiter.await.is_err());
 
         // The client does not wait any longer.
-        let returning = stock.returning(&start("a")).unwrap();
-        let Checkout::Soon(waiter) = stock.take(&start("a"), now) else { panic!("it comes back") };
+        let returning = pool.returning(&start("a")).unwrap();
+        let Checkout::Soon(waiter) = pool.take(&start("a"), now) else { panic!("it is being cleaned") };
         drop(waiter);
         returning.arrived(Fake(2, Ok(())), now);
-        assert_eq!(taken(&stock, "a", now), Some(2));
+        assert_eq!(taken(&pool, "a", now), Some(2));
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_needs_a_place_gets_it() {
-        let (stock, now) = stock();
-        assert!(matches!(stock.claim(), Reclaimed::Nothing));
-        stocked(&stock, "new", [1], now + Duration::from_secs(1));
-        stocked(&stock, "old", [2, 3], now);
+        let (pool, now) = pool();
+        assert!(matches!(pool.claim(), Reclaimed::Nothing));
+        filled(&pool, "new", [1], now + Duration::from_secs(1));
+        filled(&pool, "old", [2, 3], now);
         for id in [2, 3, 1] {
-            let Reclaimed::Session(Fake(evicted, _)) = stock.claim() else { panic!("{id} waits") };
+            let Reclaimed::Session(Fake(evicted, _)) = pool.claim() else { panic!("{id} waits") };
             assert_eq!(evicted, id);
         }
-        let opening = stock.opening(&start("old")).unwrap();
-        let Reclaimed::Coming(claim) = stock.claim() else { panic!("one comes") };
-        assert!(stock.is_claimed());
+        let opening = pool.opening(&start("old")).unwrap();
+        let Reclaimed::Coming(claim) = pool.claim() else { panic!("one comes") };
+        assert!(pool.is_claimed());
         opening.opened(Fake(4, Ok(())), now);
-        assert_eq!(len(&stock), 0, "its place is for the client");
+        assert_eq!(len(&pool), 0, "the session was pooled although a client waits for its permit");
         drop(claim);
-        assert!(!stock.is_claimed());
-        assert!(matches!(stock.claim(), Reclaimed::Nothing));
+        assert!(!pool.is_claimed());
+        assert!(matches!(pool.claim(), Reclaimed::Nothing));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_server_is_relieved_of_what_costs_the_least() {
-        let (stock, now) = stock();
+        let (pool, now) = pool();
         let ids = |sessions: Vec<Fake>| sessions.into_iter().map(|Fake(id, _)| id).collect::<Vec<_>>();
         let same_role = start("a").with("database", "x").unwrap();
         let same_database = start("b").with("database", "a").unwrap();
@@ -679,83 +688,81 @@ mod tests {
             (&same_database, 4, later(2)),
             (&same_database, 5, later(2)),
         ] {
-            stock.learn(start, at);
-            stock.opening(start).unwrap().opened(Fake(session, Ok(())), at);
+            pool.learn(start, at);
+            pool.opening(start).unwrap().opened(Fake(session, Ok(())), at);
         }
         let client = start("a").with("options", "-c work_mem=1MB").unwrap();
-        assert_eq!(ids(stock.make_room(&client, Room::Related)), [2]);
-        assert_eq!(ids(stock.make_room(&client, Room::Any)), [1], "it was asked for the longest time ago");
-        let mut related = ids(stock.make_room(&client, Room::AllRelated));
+        assert_eq!(ids(pool.make_room(&client, Eviction::Related)), [2]);
+        assert_eq!(ids(pool.make_room(&client, Eviction::Any)), [1], "the least recently used goes first");
+        let mut related = ids(pool.make_room(&client, Eviction::AllRelated));
         related.sort_unstable();
         assert_eq!(related, [3, 4, 5]);
-        assert_eq!((len(&stock), stock.make_room(&client, Room::Related).len()), (0, 0));
+        assert_eq!((len(&pool), pool.make_room(&client, Eviction::Related).len()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_server_is_relieved_of_what_comes() {
-        let (stock, now) = stock();
-        assert!(stock.coming().is_none(), "nothing comes");
-        stock.learn(&start("a"), now);
-        let (opening, returning) =
-            (stock.opening(&start("a")).unwrap(), stock.returning(&start("a")).unwrap());
-        let (first, second) = (stock.coming().unwrap(), stock.coming().unwrap());
-        assert!(stock.coming().is_none(), "one for one");
+        let (pool, now) = pool();
+        assert!(pool.coming().is_none(), "nothing comes");
+        pool.learn(&start("a"), now);
+        let (opening, returning) = (pool.opening(&start("a")).unwrap(), pool.returning(&start("a")).unwrap());
+        let (first, second) = (pool.coming().unwrap(), pool.coming().unwrap());
+        assert!(pool.coming().is_none(), "one client for each session");
         opening.opened(Fake(1, Ok(())), now);
         assert_eq!(first.await.unwrap(), Fake(1, Ok(())));
         drop(returning);
-        assert!(second.await.is_err(), "it came to nothing");
-        // A client that can use it goes before one that needs its place.
-        let returning = stock.returning(&start("a")).unwrap();
-        let Checkout::Soon(waiter) = stock.take(&start("a"), now) else { panic!("it comes back") };
-        let wanted = stock.coming().unwrap();
+        assert!(second.await.is_err(), "it failed");
+        // A client that can use the session goes before one that needs its permit.
+        let returning = pool.returning(&start("a")).unwrap();
+        let Checkout::Soon(waiter) = pool.take(&start("a"), now) else { panic!("it is being cleaned") };
+        let wanted = pool.coming().unwrap();
         returning.arrived(Fake(2, Ok(())), now);
         assert_eq!(waiter.await.unwrap(), Fake(2, Ok(())));
         assert!(wanted.await.is_err());
-        // Nobody waits for it any longer.
-        let opening = stock.opening(&start("a")).unwrap();
-        drop(stock.coming().unwrap());
+        // No client waits for it any longer.
+        let opening = pool.opening(&start("a")).unwrap();
+        drop(pool.coming().unwrap());
         opening.opened(Fake(3, Ok(())), now);
-        assert_eq!(taken(&stock, "a", now), Some(3));
+        assert_eq!(taken(&pool, "a", now), Some(3));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_database_is_let_go_of_and_the_others_are_not() {
-        let (stock, now) = stock();
+        let (pool, now) = pool();
         let at = start("a").with("database", "x").unwrap();
-        stock.learn(&at, now);
+        pool.learn(&at, now);
         for id in [1, 2] {
-            stock.opening(&at).unwrap().opened(Fake(id, Ok(())), now);
+            pool.opening(&at).unwrap().opened(Fake(id, Ok(())), now);
         }
         // Its database has the role's name.
-        stocked(&stock, "b", [3], now);
-        let (opening, returning) = (stock.opening(&at).unwrap(), stock.returning(&at).unwrap());
-        assert_eq!(stock.forget(Some(b"x")), [Fake(1, Ok(())), Fake(2, Ok(()))]);
+        filled(&pool, "b", [3], now);
+        let (opening, returning) = (pool.opening(&at).unwrap(), pool.returning(&at).unwrap());
+        assert_eq!(pool.forget(Some(b"x")), [Fake(1, Ok(())), Fake(2, Ok(()))]);
         opening.opened(Fake(4, Ok(())), now);
         returning.arrived(Fake(5, Ok(())), now);
-        assert_eq!(len(&stock), 1);
-        assert!(stock.missing(1, now).is_empty(), "it is not opened ahead again before a client comes");
-        assert!(stock.learn(&at, now), "then it is");
-        assert_eq!(stock.forget(Some(b"b")), [Fake(3, Ok(()))]);
-        stock.opening(&at).unwrap().opened(Fake(6, Ok(())), now);
-        assert_eq!(stock.empty(&at), [Fake(6, Ok(()))]);
-        assert_eq!(stock.missing(1, now), std::slice::from_ref(&at), "emptied, it is still known");
-        assert!(stock.forget(None).is_empty() && stock.missing(1, now).is_empty());
+        assert_eq!(len(&pool), 1);
+        assert!(pool.missing(1, now).is_empty(), "the refill opened it again before a client came");
+        assert!(pool.learn(&at, now), "the start-up is new after a client came");
+        assert_eq!(pool.forget(Some(b"b")), [Fake(3, Ok(()))]);
+        pool.opening(&at).unwrap().opened(Fake(6, Ok(())), now);
+        assert_eq!(pool.empty(&at), [Fake(6, Ok(()))]);
+        assert_eq!(pool.missing(1, now), std::slice::from_ref(&at), "emptied, it is still known");
+        assert!(pool.forget(None).is_empty() && pool.missing(1, now).is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_kept_when_it_is_closed() {
-        let (stock, now) = stock();
-        stocked(&stock, "a", [1], now);
-        let (opening, returning) =
-            (stock.opening(&start("a")).unwrap(), stock.returning(&start("a")).unwrap());
-        let Checkout::Ready(_) = stock.take(&start("a"), now) else { panic!("it is ready") };
-        let Checkout::Soon(waiter) = stock.take(&start("a"), now) else { panic!("it comes back") };
-        stock.close();
+        let (pool, now) = pool();
+        filled(&pool, "a", [1], now);
+        let (opening, returning) = (pool.opening(&start("a")).unwrap(), pool.returning(&start("a")).unwrap());
+        let Checkout::Ready(_) = pool.take(&start("a"), now) else { panic!("it is ready") };
+        let Checkout::Soon(waiter) = pool.take(&start("a"), now) else { panic!("it is being cleaned") };
+        pool.close();
         assert!(waiter.await.is_err());
         opening.opened(Fake(2, Ok(())), now);
         returning.arrived(Fake(3, Ok(())), now);
-        assert!(!stock.learn(&start("a"), now));
-        assert!(stock.opening(&start("a")).is_none() && stock.returning(&start("a")).is_none());
-        assert_eq!(len(&stock), 0);
+        assert!(!pool.learn(&start("a"), now));
+        assert!(pool.opening(&start("a")).is_none() && pool.returning(&start("a")).is_none());
+        assert_eq!(len(&pool), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! How many new connections to a server there are in a second.
+//! Limits the new connections to a server per second.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The longest that a client waits for its turn. Longer than a burst of clients takes with a sensible rate, and shorter
-/// than the connect timeouts of drivers.
+/// The longest that a client waits for its turn. Longer than a burst of clients takes with a
+/// sensible rate, and shorter than the connect timeouts of drivers.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A token bucket that holds the connections of one second (the "generic cell rate algorithm").
 pub(crate) struct Rate {
     per_second: u32,
-    /// When the bucket is full again, if nobody comes.
+    /// The time at which the bucket is full again without further turns.
     full: Mutex<Option<Instant>>,
     /// Clients that wait. The first of them has the lock.
     waiting: AtomicU32,
@@ -24,7 +24,7 @@ pub(crate) struct Rate {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct QueueTooLong;
 
-/// A client in the queue.
+/// Counts a client in the queue.
 struct Waiting<'a>(&'a AtomicU32);
 
 impl Drop for Waiting<'_> {
@@ -34,7 +34,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl Rate {
-    /// 0 is no limit.
+    /// A limit per second; 0 is no limit.
     pub(crate) fn new(per_second: u32) -> Self {
         Self {
             per_second,
@@ -48,8 +48,8 @@ impl Rate {
         self.per_second
     }
 
-    /// Waits for this client's turn; turns are in the order in which they are asked for. A client that goes away while it
-    /// waits has taken none. Cancel-safe.
+    /// Waits for this client's turn; turns are given in the order of the calls. A client that hangs
+    /// up while it waits takes no turn. Cancel-safe.
     pub(crate) async fn turn(&self) -> Result<(), QueueTooLong> {
         if self.try_turn() {
             return Ok(());
@@ -69,7 +69,7 @@ impl Rate {
         }
     }
 
-    /// Takes a turn if it is there at once, without a queue: for whatever no client waits for.
+    /// Takes a turn if one is free and no client waits: for work that no client waits for.
     pub(crate) fn try_turn(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) == 0 && self.reserve(Instant::now(), true).is_zero()
     }
@@ -78,7 +78,7 @@ impl Rate {
         Duration::from_secs(1).checked_div(self.per_second)
     }
 
-    /// How long it is until the next turn. It is taken if it is there now, and wanted.
+    /// The time until the next turn. The turn is taken if that is zero and `is_wanted`.
     fn reserve(&self, now: Instant, is_wanted: bool) -> Duration {
         let Some(interval) = self.interval() else {
             return Duration::ZERO;
@@ -102,7 +102,8 @@ mod tests {
 
     use super::*;
 
-    /// When each of so many clients that come at once has its turn, in milliseconds; how many are sent away.
+    /// The waiting times in milliseconds of so many clients that come at once, and the number of
+    /// refused ones.
     async fn turns(rate: &Arc<Rate>, clients: usize) -> (Vec<u128>, usize) {
         let began = Instant::now();
         let mut all = JoinSet::new();
@@ -120,7 +121,7 @@ mod tests {
     async fn a_second_at_once_and_then_one_by_one() {
         let rate = Arc::new(Rate::new(10));
         assert_eq!(turns(&rate, 12).await, (vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 100, 200], 0));
-        // Half a second later five are free again.
+        // Half a second later five turns are free again.
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(turns(&rate, 7).await, (vec![0, 0, 0, 0, 0, 100, 200], 0));
     }
@@ -132,7 +133,7 @@ mod tests {
         assert_eq!(turns(&rate, 20).await, (vec![1000, 2000, 3000, 4000, 5000], 15));
     }
 
-    /// Clients that come, wait and leave take nothing from the one that stays.
+    /// Clients that come, wait and hang up take no turns from the one that stays.
     #[tokio::test(start_paused = true)]
     async fn one_that_leaves_the_queue_leaves_its_turn() {
         let rate = Arc::new(Rate::new(1));

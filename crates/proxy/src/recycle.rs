@@ -1,4 +1,4 @@
-//! What a client leaves behind becomes a session for the next one.
+//! Cleans a session that a client has left, for the next client.
 
 use std::io;
 use std::time::Duration;
@@ -16,17 +16,18 @@ use pgentra_session::tracker::keep;
 
 /// Cleans a session (PostgreSQL documentation, "DISCARD").
 const DISCARD: &str = "DISCARD ALL";
-/// For a role that is set for the role (`ALTER ROLE … SET role`): DISCARD ALL sets the session's authorization back and
-/// leaves that out (PostgreSQL documentation, "SET ROLE").
+/// For a role with the setting `role` (`ALTER ROLE … SET role`): DISCARD ALL resets the session
+/// authorization without applying that setting (PostgreSQL documentation, "SET ROLE").
 const RESET: &str = "RESET ROLE";
-/// DISCARD ALL drops temporary objects and keeps their schema: PREPARE TRANSACTION then accepts what it refuses in a new
-/// session.
+/// DISCARD ALL drops temporary objects and keeps their schema: PREPARE TRANSACTION then behaves
+/// differently from a new session.
 const TEMPORARY: &str = "SELECT pg_catalog.pg_my_temp_schema()";
-/// The row that says there is no such schema.
+/// The row for "no temporary schema".
 const NO_SCHEMA: &[u8] = b"\0\x01\0\0\0\x010";
-/// More than the answers to these three queries take.
+/// Bound in bytes for the answers to these three queries.
 const ANSWERS: usize = 256;
-/// The longest that cleaning may take. Dropping a hundred temporary tables takes some tenths of a second.
+/// The longest that cleaning may take. Dropping a hundred temporary tables takes some tenths of a
+/// second.
 const CLEANING: Duration = Duration::from_secs(5);
 
 /// Why a session is not used again.
@@ -34,7 +35,7 @@ const CLEANING: Duration = Duration::from_secs(5);
 enum ResetError {
     #[error(transparent)]
     Unanswered(#[from] Unanswered),
-    #[error("it has a temporary schema")]
+    #[error("the session has a temporary schema")]
     Temporary,
 }
 
@@ -51,14 +52,15 @@ impl From<pgentra_wire::WireError> for ResetError {
 }
 
 impl AuthProxy {
-    /// Takes back a session at rest that its client has left. `changed` are the settings that were reported during it.
-    /// Whatever is not as it should be ends it.
+    /// Cleans an idle session that its client has left, and pools it. `changed` are the settings
+    /// that the server reported during the session. An unexpected answer ends it.
     pub(super) async fn recycle(&self, session: Session, changed: Vec<ParameterStatus>) {
         let Session { mut upstream, registration, start, .. } = session;
-        let Some(returning) = start.and_then(|start| self.stock.returning(&start)) else {
+        let Some(returning) = start.and_then(|start| self.pool.returning(&start)) else {
             return;
         };
-        // From here on the client's key is worth nothing. A request that found it before would hit the next client.
+        // From here on the client's key is invalid: a cancel request with it would hit the next
+        // client.
         drop(registration);
         upstream.cancel = match upstream.cancel.take() {
             None => None,
@@ -87,7 +89,7 @@ impl AuthProxy {
     }
 }
 
-/// Makes a session as if nobody had used it, as far as `DISCARD ALL` can.
+/// Resets a session to the state of a new one, as far as `DISCARD ALL` can.
 async fn clean(upstream: &mut Upstream, changed: Vec<ParameterStatus>) -> Result<(), ResetError> {
     let mut settings = upstream.settings()?;
     changed.into_iter().for_each(|setting| keep(&mut settings, setting));
@@ -127,8 +129,8 @@ where
     }
 }
 
-/// The next message that is an answer. Settings that are reported before it are kept; what was for the client that left
-/// is not.
+/// The next message of the answer. Settings that are reported before it are kept; notices and
+/// notifications are dropped, because they were for the previous client.
 async fn answer<S: AsyncRead + Unpin>(
     stream: &mut S,
     received: &mut BytesMut,

@@ -1,4 +1,4 @@
-//! What a client is told when there is no session: SQLSTATE, message, detail and hint.
+//! The errors that clients get instead of a session: SQLSTATE, message, detail and hint.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -9,7 +9,7 @@ use pgentra_wire::fields::Fields;
 
 use pgentra_session::login_error::{chain, fatal, sqlstate};
 
-/// Characters of a SQLSTATE.
+/// Length of a SQLSTATE.
 const SQLSTATE: usize = 5;
 
 pub(crate) fn no_user() -> Fields {
@@ -43,7 +43,7 @@ pub(crate) fn shutting_down() -> Fields {
     fatal(sqlstate::CANNOT_CONNECT_NOW, "the proxy is shutting down").with_hint("Try again in a few seconds.")
 }
 
-/// In PostgreSQL's own words: drivers and pools know them.
+/// Uses PostgreSQL's own message, which drivers and pools know.
 pub(crate) fn terminated() -> Fields {
     fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
         .with_detail("The proxy is shutting down.")
@@ -51,23 +51,23 @@ pub(crate) fn terminated() -> Fields {
 }
 
 pub(crate) fn peer_uid_denied(address: impl Display) -> Fields {
-    fatal(sqlstate::INVALID_AUTHORIZATION, &format!("the proxy's socket is not for the {address}"))
-        .with_hint("Connect as the user that the proxy runs as, or have its listen_uids name yours.")
+    fatal(sqlstate::INVALID_AUTHORIZATION, &format!("the {address} may not use the proxy's socket"))
+        .with_hint("Connect as the user that the proxy runs as, or add your user to its listen_uids.")
 }
 
-/// PostgreSQL speaks of `pg_hba.conf` here, which there is none of.
+/// PostgreSQL's message names `pg_hba.conf`, which the proxy does not have.
 pub(crate) fn no_encryption() -> Fields {
     fatal(sqlstate::INVALID_AUTHORIZATION, "the proxy requires TLS of its clients")
         .with_hint("Connect with sslmode=verify-full, or at least sslmode=require.")
 }
 
-/// In PostgreSQL's words, as those that follow.
+/// Uses PostgreSQL's message, as the following errors do.
 pub(crate) fn no_certificate() -> Fields {
     fatal(sqlstate::INVALID_AUTHORIZATION, "connection requires a valid client certificate")
-        .with_hint("Name one in the client: sslcert and sslkey in libpq.")
+        .with_hint("Set a certificate in the client: sslcert and sslkey in libpq.")
 }
 
-/// `name` is that of the certificate, if it has one that can be read.
+/// `name` is the certificate's name, if it has one that can be read.
 pub(crate) fn another_certificate(name: Option<&str>, role: &[u8]) -> Fields {
     let role = String::from_utf8_lossy(role);
     let message = format!("certificate authentication failed for user \"{role}\"");
@@ -77,7 +77,7 @@ pub(crate) fn another_certificate(name: Option<&str>, role: &[u8]) -> Fields {
     };
     fatal(sqlstate::INVALID_AUTHORIZATION, &message)
         .with_detail(&detail)
-        .with_hint("Connect as the role that the certificate is for, or have the proxy's map of certificates name this role.")
+        .with_hint("Connect as the role that the certificate is for, or add this role to the proxy's map of certificates.")
 }
 
 pub(crate) fn wrong_password(user: &[u8]) -> Fields {
@@ -89,7 +89,7 @@ pub(crate) fn wrong_password(user: &[u8]) -> Fields {
 pub(crate) fn too_many_attempts(wait: Duration) -> Fields {
     let seconds = wait.as_secs_f64().ceil();
     fatal(sqlstate::INVALID_AUTHORIZATION, "too many wrong passwords for this user from this address")
-        .with_detail("The password was not looked at.")
+        .with_detail("The password was not checked.")
         .with_hint(&format!("Try again in {seconds} seconds."))
 }
 
@@ -99,8 +99,8 @@ pub(crate) fn mechanism() -> Fields {
 
 pub(crate) fn not_mapped(role: &[u8]) -> Fields {
     let role = String::from_utf8_lossy(role);
-    let hint = "Connect as a role that it has, or have it say which role of the database this one is";
-    // A quote and a backslash are escaped as TOML does it.
+    let hint = "Connect as a role of the map, or map this role to a database role";
+    // A quote and a backslash are escaped as in TOML.
     let example = match role.chars().any(quote::is_hidden) {
         true => String::new(),
         false => format!(": {role:?} = \"…\""),
@@ -109,7 +109,7 @@ pub(crate) fn not_mapped(role: &[u8]) -> Fields {
     fatal(sqlstate::INVALID_AUTHORIZATION, &message).with_hint(&format!("{hint}{example}."))
 }
 
-/// The target names a role or database, and the client another one.
+/// The target sets a role or database, and the client names another one.
 pub(crate) fn name_mismatch(what: &str, named: &[u8], asked: &[u8]) -> Fields {
     let shown = |name| quote::name(&String::from_utf8_lossy(name));
     let (named, asked) = (shown(named), shown(asked));
@@ -123,11 +123,11 @@ pub(crate) fn name_mismatch(what: &str, named: &[u8], asked: &[u8]) -> Fields {
     ))
 }
 
-/// Why the server did not let us in. A server's own refusal is passed on in its words.
+/// Why the sign-in at the server failed. A refusal of the server is forwarded with its own message.
 pub(crate) fn failed(error: &ConnectError) -> Fields {
     let fields = match error.server_message() {
         Some(server) => {
-            // One that is none would make the whole message unreadable to some drivers.
+            // A malformed SQLSTATE would make the whole message unreadable to some drivers.
             let code = Some(server.sqlstate()).filter(|code| is_sqlstate(code));
             let fields = fatal(code.unwrap_or(sqlstate::INVALID_AUTHORIZATION), server.message());
             match server.detail() {
@@ -146,8 +146,8 @@ pub(crate) fn failed(error: &ConnectError) -> Fields {
     fields.with_hint(&error.hint().unwrap_or_else(|| DOCTOR.to_owned()))
 }
 
-/// Where nothing better is known.
-const DOCTOR: &str = "Which link is broken, and what to do, says on the machine of the proxy: pgentra doctor";
+/// The hint for errors that have none.
+const DOCTOR: &str = "To find the broken link, run on the machine of the proxy: pgentra doctor";
 
 fn code(kind: ConnectErrorKind) -> &'static str {
     match kind {
@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// Invariant 8: a hint, even where the error has none.
+    /// Invariant 8: every error has a hint.
     #[test]
     fn whoever_knows_no_better_is_sent_to_doctor() {
         let pem = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

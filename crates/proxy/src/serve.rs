@@ -1,4 +1,4 @@
-//! Accepts clients until told to stop, and sees every session to its end.
+//! Accepts clients until the shutdown, and runs every session to its end.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use pgentra_session::traffic::Counted;
 /// The message Terminate (PostgreSQL documentation, "Message Formats").
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
 
-/// How serving comes to its end.
+/// The tokens that end serving.
 #[derive(Clone, Debug, Default)]
 pub struct ShutdownTokens {
-    /// Cancelled: the listener closes, sessions go on for as long as they like.
+    /// Cancelled: the listener closes, and sessions go on without a time limit.
     pub listening: CancellationToken,
     /// Cancelled: the listener closes, and sessions are drained.
     pub serving: CancellationToken,
@@ -47,14 +47,15 @@ impl AuthProxy {
 }
 
 impl ProxyHandle {
-    /// Serves clients until `stop` says otherwise. Drained means: whoever is still signing in is told 57P03; sessions get
-    /// [`Limits::drain`](pgentra_session::Limits::drain) to end by themselves, or to come to the end of their transaction
-    /// ([`Options::drain`](super::Options::drain)). The rest are told 57P01 then where the client waits for an answer, and cut
-    /// off where it is in the middle of one; so it is at once when `stop` says that there is no time. Returns when the last one is
-    /// gone.
+    /// Serves clients until a token of `stop` is cancelled. In a drain, a client that is still
+    /// signing in gets 57P03. Sessions get [`Limits::drain`](pgentra_session::Limits::drain) to end
+    /// by themselves, or to reach the end of their transaction
+    /// ([`Options::drain`](super::Options::drain)). After that, clients that wait for an answer get
+    /// 57P01, and those in the middle of one are cut off. If `stop` skips the drain, this happens
+    /// at once. Returns when the last session has ended.
     ///
-    /// Dropping the future drops the sessions too. One injector can serve several listeners: limits and cancel keys are
-    /// common to them. Whoever looks sees that the listener is up from when this was called.
+    /// Dropping the future drops the sessions too. One proxy can serve several listeners, which
+    /// share limits and cancel keys. Telemetry shows the listener as up from this call on.
     pub fn serve(self, listener: Listener, stop: ShutdownTokens) -> impl Future<Output = ()> + Send {
         let up = self.get().shown_at(match &listener {
             Listener::Tcp(listener) => listener.name(),
@@ -74,14 +75,14 @@ impl ProxyHandle {
         let stages = Shutdown { hurry: stop.waiting, ..Shutdown::until(stop.serving) };
         let _kill = stages.kill.clone().drop_guard();
         let tasks = TaskTracker::new();
-        // Of this listener alone: what happens at one closes no other.
+        // One for each listener: load on one listener closes no connection of another.
         let starting = Starting::within(&self.get().limits);
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = stages.drain.cancelled() => None,
                 Ok(()) = replaced.changed() => {
-                    // The listener is another target's now, perhaps.
+                    // A reload may have given the listener to another target.
                     up = self.get().shown_at(listener.name());
                     keeping = RefillGuard::of(self.get());
                     continue;
@@ -102,30 +103,31 @@ impl ProxyHandle {
 }
 
 impl AuthProxy {
-    /// Shows that this listener is its own until what this returns is dropped. Only now, as one that was made may never serve.
+    /// Shows the listener as up until the returned value is dropped.
     fn shown_at(&self, address: String) -> Listening {
         self.telemetry.served_by(&self.connector, self.limits.connections);
         self.telemetry.listens_on(address)
     }
 
-    /// One connection from start to end. Whatever way it goes, both sides are closed with it.
+    /// Runs one connection from start to end. Both sides are closed on every path.
     async fn run<S: Socket>(self: Arc<Self>, mut client: Client<S>, seat: Seat, stages: Shutdown) {
         let address = client.address();
-        let mut visit = ConnectionRecord::begin(&self.telemetry, address);
+        let mut record = ConnectionRecord::begin(&self.telemetry, address);
         let signed_in = tokio::select! {
             biased;
             () = stages.kill.cancelled() => return,
-            // Boxed, like whatever else is over before the session begins: an idle one does not pay for it.
-            signed_in = Box::pin(self.enter(&mut client, &mut visit, &seat)) => signed_in,
+            // Boxed, as everything that ends before the session begins: it keeps the task of an
+            // idle session small.
+            signed_in = Box::pin(self.enter(&mut client, &mut record, &seat)) => signed_in,
             () = stages.drain.cancelled() => Err(refusal::shutting_down().into()),
         };
         let mut session = match signed_in {
             Ok(Some(session)) => session,
             Ok(None) => return Box::pin(client.close()).await,
             Err(LoginError::Rejected(fields)) => {
-                // As a text it is written with escapes: a client may have had its own lines in it.
+                // Formatted as a string field, so that line breaks from the client are escaped.
                 tracing::info!(%address, reason = fields.to_string(), "a client was refused");
-                visit.refused(&fields);
+                record.refused(&fields);
                 if !seat.leave() {
                     return Box::pin(client.tell_at_once(fields)).await;
                 }
@@ -137,7 +139,7 @@ impl AuthProxy {
                 return;
             }
             Err(LoginError::Unanswered(error)) => {
-                tracing::debug!(%address, %error, "a connection was closed without an answer, as its first packet is none");
+                tracing::debug!(%address, %error, "a connection was closed without an answer: its first packet is not of the protocol");
                 return Box::pin(client.close()).await;
             }
             Err(LoginError::Disconnected(error)) => {
@@ -146,7 +148,7 @@ impl AuthProxy {
             }
         };
         drop(seat);
-        let observed = visit.signed_in(std::mem::take(&mut session.sign_in));
+        let observed = record.signed_in(std::mem::take(&mut session.sign_in));
         let traffic = observed.traffic();
         let mut watched = DrainWatch::new(&mut client, self.drain, &stages.drain);
         let relayed = {
@@ -158,7 +160,7 @@ impl AuthProxy {
                     biased;
                     () = stages.terminate.cancelled() => break None,
                     relayed = &mut relaying => break Some(relayed),
-                    // One that is at rest then is polled once more, and notices.
+                    // Polls the relay once more, so that an idle session sees the drain.
                     () = stages.drain.cancelled(), if !is_draining => is_draining = true,
                 }
             }
@@ -191,7 +193,7 @@ impl AuthProxy {
         }
     }
 
-    /// A session from its first query to its end, or until it is taken back.
+    /// Relays a session from its first query until it ends or goes back to the pool.
     async fn relay_session<C>(&self, client: &mut C, mut session: Box<Session>) -> Result<Side, Broken>
     where
         C: AsyncRead + AsyncWrite + Unpin,
@@ -202,18 +204,20 @@ impl AuthProxy {
             let relayed = relay(client, server, first, &mut AsIs).await;
             return send_terminate(server, relayed).await;
         }
-        let mut position = ProtocolTracker::default();
-        position.see(&first);
-        let relayed = relay(client, server, first, &mut position).await;
+        let mut tracker = ProtocolTracker::default();
+        tracker.see(&first);
+        let relayed = relay(client, server, first, &mut tracker).await;
         let side = send_terminate(server, relayed).await?;
-        if position.ended_idle() {
-            // Boxed, as an idle session would pay for it.
+        if tracker.ended_idle() {
+            // Boxed to keep the task of an idle session small.
             Box::pin(async {
-                // The relay has delivered everything; the client hears at once that it may go.
+                // The relay has delivered everything; the client gets the end of the connection at
+                // once.
                 let _ = client.shutdown().await;
                 session.client = None;
-                self.recycle(*session, position.into_settings()).await;
-                // To close while bytes of the client are unread would have the system drop what the client has not read.
+                self.recycle(*session, tracker.into_settings()).await;
+                // Closing with unread bytes of the client would make the system drop bytes that the
+                // client has not read.
                 hang_up(client).await;
             })
             .await;
@@ -222,7 +226,7 @@ impl AuthProxy {
     }
 }
 
-/// Ends a session at rest as a client would, so that the server does not complain of a connection that broke.
+/// Sends Terminate to an idle session, so that the server logs no broken connection.
 async fn send_terminate<S: AsyncWrite + Unpin>(
     server: &mut S,
     relayed: Result<Side, Broken>,
@@ -235,7 +239,7 @@ async fn send_terminate<S: AsyncWrite + Unpin>(
             server.shutdown().await
         };
         if let Err(error) = Box::pin(left).await {
-            tracing::debug!(%error, "the server could not be told that a session is over");
+            tracing::debug!(%error, "Terminate could not be sent to the server");
         }
     }
     relayed
@@ -247,12 +251,13 @@ mod tests {
 
     use super::*;
 
-    /// What a session's task is made of, without running it.
+    /// The size of a session's task, without running it.
     fn size<F>(_: impl Fn(Arc<AuthProxy>, Client<TcpStream>, Seat, Shutdown) -> F) -> usize {
         size_of::<F>()
     }
 
-    /// An idle session is little more than its task: what is over before it begins, or comes after it, is boxed.
+    /// An idle session costs little more than its task: the parts before and after the session are
+    /// boxed.
     #[test]
     fn an_idle_session_pays_for_nothing_else() {
         let task = size(AuthProxy::run::<TcpStream>);

@@ -1,40 +1,40 @@
-//! How many sessions there are.
+//! Limits the number of sessions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Places for sessions. Clones count together, each with a limit of its own, so that a limit can change while there are
-/// sessions.
+/// Counts sessions. Clones share the count; each call has its own limit, so that a limit can change
+/// while there are sessions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SessionLimit(Arc<Taken>);
 
 #[derive(Debug, Default)]
 struct Taken {
     number: AtomicUsize,
-    /// There is one less.
+    /// Notified when a session ends.
     freed: Notify,
 }
 
-/// A place that is taken; it is free again when this is dropped.
+/// A permit for one session; dropping it frees the permit.
 #[derive(Debug)]
 pub(crate) struct SessionPermit(Arc<Taken>);
 
 impl SessionLimit {
-    /// Takes a place, if fewer than `limit` are taken.
+    /// Takes a permit, if fewer than `limit` are taken.
     pub(crate) fn take(&self, limit: usize) -> Option<SessionPermit> {
         let one_more = |taken: usize| (taken < limit).then_some(taken + 1);
         self.0.number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         Some(SessionPermit(Arc::clone(&self.0)))
     }
 
-    /// The same, waiting until there is one. Cancel-safe; whoever waited longest has no precedence.
+    /// Waits for a permit. Cancel-safe; waiting clients have no order.
     pub(crate) async fn wait(&self, limit: usize) -> SessionPermit {
         loop {
             let freed = self.0.freed.notified();
             match self.take(limit) {
-                Some(place) => return place,
+                Some(permit) => return permit,
                 None => freed.await,
             }
         }
@@ -44,7 +44,7 @@ impl SessionLimit {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// How many are taken.
+    /// The number of permits taken.
     pub(crate) fn taken(&self) -> usize {
         self.0.number.load(Ordering::Relaxed)
     }
@@ -63,25 +63,25 @@ mod tests {
 
     #[test]
     fn a_place_is_free_again_and_limits_may_differ() {
-        let places = SessionLimit::default();
-        assert!(places.take(0).is_none());
-        let one = places.take(1).unwrap();
-        assert!(places.take(1).is_none());
-        let two = places.clone().take(2).unwrap();
-        assert_eq!(places.taken(), 2);
+        let permits = SessionLimit::default();
+        assert!(permits.take(0).is_none());
+        let one = permits.take(1).unwrap();
+        assert!(permits.take(1).is_none());
+        let two = permits.clone().take(2).unwrap();
+        assert_eq!(permits.taken(), 2);
         drop(one);
-        assert!(places.take(1).is_none(), "one is still too many for this limit");
+        assert!(permits.take(1).is_none(), "one session already reaches this limit");
         drop(two);
-        assert_eq!(places.taken(), 0);
-        assert!(places.take(1).is_some());
+        assert_eq!(permits.taken(), 0);
+        assert!(permits.take(1).is_some());
     }
 
     #[tokio::test]
     async fn a_place_that_gets_free_is_noticed() {
-        let places = SessionLimit::default();
-        let place = places.take(1).unwrap();
-        let (waited, ()) = tokio::join!(places.wait(1), async { drop(place) });
-        assert_eq!(places.taken(), 1);
+        let permits = SessionLimit::default();
+        let permit = permits.take(1).unwrap();
+        let (waited, ()) = tokio::join!(permits.wait(1), async { drop(permit) });
+        assert_eq!(permits.taken(), 1);
         drop(waited);
     }
 }

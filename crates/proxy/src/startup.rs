@@ -1,4 +1,4 @@
-//! Who may come in: everything before a server is dialled.
+//! Client authentication: the steps of a sign-in before the server is dialled.
 
 use tokio::time::Instant;
 
@@ -9,18 +9,19 @@ use pgentra_session::client::{Client, Opening, Socket};
 use pgentra_session::login_error::LoginError;
 
 impl AuthProxy {
-    /// Goes from the first byte to a client that may have the role it names. Its first packet has to be there by `first`.
+    /// Reads the start-up of a client and checks that it may use the role that it names. The first
+    /// packet must arrive before `first`.
     ///
-    /// Not cancel-safe; dropped, the client can still be told why.
+    /// Not cancel-safe; after a drop, the client can still get an error.
     pub(crate) async fn authenticate_client<S: Socket>(
         &self,
         client: &mut Client<S>,
         client_auth: &ClientAuth,
-        visit: &mut ConnectionRecord,
+        record: &mut ConnectionRecord,
         first: Instant,
     ) -> Result<Opening, LoginError> {
         let admitted =
-            tokio::time::timeout(self.limits.start_up, self.ask(client, client_auth, visit, first)).await;
+            tokio::time::timeout(self.limits.start_up, self.ask(client, client_auth, record, first)).await;
         admitted.unwrap_or_else(|_| Err(refusal::slow().into()))
     }
 
@@ -28,16 +29,16 @@ impl AuthProxy {
         &self,
         client: &mut Client<S>,
         client_auth: &ClientAuth,
-        visit: &mut ConnectionRecord,
+        record: &mut ConnectionRecord,
         first: Instant,
     ) -> Result<Opening, LoginError> {
         let opening = client.open(client_auth.tls_over::<S>().map(super::Tls::acceptor), first).await?;
-        // A cancel request is good for its key alone.
+        // A cancel request is checked by its key alone.
         if let Opening::Startup(start) = &opening {
             if start.user().is_empty() {
                 return Err(refusal::no_user().into());
             }
-            visit.asks(start);
+            record.asks(start);
             client_auth.check_channel(client, start.user())?;
             client.negotiate(start).await?;
             client_auth.check_password(client, start.user(), &self.shared.attempts).await?;
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
     use pgentra_session::Limits;
 
-    /// One whose server is never dialled.
+    /// A proxy whose server is never dialled.
     fn proxy(client_auth: ClientAuth) -> AuthProxy {
         let env = Env::from_map([("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1")]);
         let credential = Credential::builder(System::builder().env(env.clone()).build()).build().unwrap();
@@ -88,7 +89,8 @@ mod tests {
         out.to_vec()
     }
 
-    /// How long a client is waited for that sends this at once, and this a byte a minute; what it is told in the end.
+    /// How long the proxy waits for a client that sends `at_once` at once and `slowly` a byte a
+    /// minute; and the error that the client gets.
     async fn waits(client_auth: ClientAuth, at_once: Vec<u8>, slowly: Vec<u8>) -> (Duration, String) {
         let proxy = proxy(client_auth);
         let (near, mut far) = duplex(65_536);
@@ -101,16 +103,16 @@ mod tests {
                     break;
                 }
             }
-            // Stays, and says nothing more.
+            // The client stays connected and sends nothing more.
             let mut answer = Vec::new();
             let _ = far.read_to_end(&mut answer).await;
             answer
         });
         let began = Instant::now();
-        let mut visit = ConnectionRecord::begin(&Arc::default(), "a client");
+        let mut record = ConnectionRecord::begin(&Arc::default(), "a client");
         let first = began + proxy.limits.first_packet;
         let end = proxy
-            .authenticate_client(&mut client, &proxy.client_auth(), &mut visit, first)
+            .authenticate_client(&mut client, &proxy.client_auth(), &mut record, first)
             .await
             .err()
             .unwrap();
@@ -119,13 +121,16 @@ mod tests {
         let sqlstate = fields.sqlstate().into_owned();
         let began = Instant::now();
         client.tell(fields).await;
-        assert!(began.elapsed() <= Duration::from_secs(2), "nor is its last message waited for");
+        assert!(
+            began.elapsed() <= Duration::from_secs(2),
+            "the proxy waited for the client to read its error"
+        );
         drop(sending.await);
         (waited, sqlstate)
     }
 
-    /// Whatever a client does slowly, ten seconds is all it has for its first packet, and a minute for TLS, start-up and password
-    /// together.
+    /// A slow client has ten seconds for its first packet, and a minute for TLS, start-up and
+    /// password together.
     #[tokio::test(start_paused = true)]
     async fn a_byte_a_minute_is_too_slow() {
         let Limits { start_up: minute, first_packet, .. } = Limits::default();

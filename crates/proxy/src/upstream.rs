@@ -1,4 +1,4 @@
-//! A session with the server, whoever it is for.
+//! A session with the server.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -29,11 +29,10 @@ use pgentra_session::tracker::keep;
 
 /// `idle_session_timeout` (PostgreSQL documentation, "PostgreSQL Error Codes").
 const IDLE_SESSION_TIMEOUT: &str = "57P05";
-/// Terminate.
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
-/// How long a server may take to say how a session is. It takes less than a millisecond.
+/// Time for the server to answer the check. It takes less than a millisecond.
 const CHECK: Duration = Duration::from_secs(2);
-/// How long a server may take to end a session that is no longer wanted.
+/// Time for the server to end a session that is no longer needed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A session with the server that is ready for a client.
@@ -41,63 +40,64 @@ pub(crate) struct Upstream {
     pub(crate) stream: TlsStream<TcpStream>,
     pub(crate) cancel: Option<Cancel>,
     opened: Instant,
-    /// How long after that it is kept.
+    /// How long after its opening the session may be pooled.
     lifetime: Duration,
-    /// What its role and its database were when it began. A session without one is not kept.
+    /// The fingerprint of its role and database when it began. A session without one is not pooled.
     fingerprint: Option<Fingerprint>,
     pub(crate) token_expires_on: SystemTime,
-    /// What a client is told: AuthenticationOk up to ReadyForQuery, and whatever came behind it.
-    pub(crate) said: Bytes,
+    /// The greeting for the client: AuthenticationOk up to ReadyForQuery, and the bytes after it.
+    pub(crate) greeting: Bytes,
     pub(crate) tls: TlsInfo,
-    /// Whose token it was opened with.
+    /// The identity of the token with which it was opened.
     pub(crate) identity: Option<TokenIdentity>,
     pub(crate) process_id: Option<u32>,
-    /// Its place among the sessions.
-    pub(crate) place: SessionPermit,
+    pub(crate) permit: SessionPermit,
 }
 
 impl Upstream {
-    /// A session that has just been opened. It may be kept for `lifetime` once [`Upstream::identify`] succeeded.
-    pub(crate) fn new(signed_in: SignedIn, place: SessionPermit, lifetime: Duration) -> Self {
+    /// A session that has just been opened. It may be pooled for `lifetime` once
+    /// [`Upstream::identify`] succeeded.
+    pub(crate) fn new(signed_in: SignedIn, permit: SessionPermit, lifetime: Duration) -> Self {
         Self {
             cancel: signed_in.canceller().map(Cancel::new),
             opened: Instant::now(),
             lifetime,
             fingerprint: None,
             token_expires_on: signed_in.token_expires_on(),
-            said: signed_in.said(),
+            greeting: signed_in.said(),
             tls: signed_in.tls().clone(),
             identity: signed_in.identity().cloned(),
             process_id: signed_in.key().map(|key| key.process_id),
             stream: signed_in.into_stream(),
-            place,
+            permit,
         }
     }
 
-    /// Asks what its role and its database are. What the server says besides is for the client.
+    /// Queries the fingerprint. Other messages of the server go to the client.
     ///
     /// # Errors
     /// The session cannot be used.
     pub(crate) async fn identify(&mut self) -> Result<(), Unanswered> {
-        let mut received = BytesMut::from(&self.said[..]);
+        let mut received = BytesMut::from(&self.greeting[..]);
         while !matches!(BackendMessage::decode(&mut received)?, Some(BackendMessage::ReadyForQuery(_)) | None)
         {
         }
-        let mut said = BytesMut::from(&self.said[..self.said.len() - received.len()]);
-        let asking = fingerprint(&mut self.stream, &mut received, |message| said.extend_from_slice(message));
+        let mut greeting = BytesMut::from(&self.greeting[..self.greeting.len() - received.len()]);
+        let asking =
+            fingerprint(&mut self.stream, &mut received, |message| greeting.extend_from_slice(message));
         let answer = tokio::time::timeout(CHECK, asking).await;
         self.fingerprint = answer.unwrap_or(Err(Unanswered::Slow))?;
-        self.said = said.freeze();
+        self.greeting = greeting.freeze();
         Ok(())
     }
 
-    /// Whether it can be kept for another client.
+    /// Whether it can be pooled for another client.
     pub(crate) fn may_be_kept(&self) -> bool {
         self.fingerprint.is_some() && self.opened.elapsed() < self.lifetime
     }
 
-    /// Whether a session that would be opened now would be as this one, by an answer of the server that is not older than
-    /// `since`.
+    /// Whether a new session would equal this one, by an answer of the server that is not older
+    /// than `since`.
     ///
     /// # Errors
     /// The session cannot be used.
@@ -109,7 +109,7 @@ impl Upstream {
         Ok(!is_disturbed && answer.is_some() && answer == self.fingerprint)
     }
 
-    /// The settings that the client was told.
+    /// The settings in the greeting.
     pub(crate) fn settings(&self) -> Result<Vec<ParameterStatus>, WireError> {
         let mut settings = Vec::new();
         self.each(|message| {
@@ -120,7 +120,8 @@ impl Upstream {
         Ok(settings)
     }
 
-    /// Makes what the next client is told: these settings, and nothing that was meant for the one before.
+    /// Replaces the greeting for the next client: these settings, and no messages of the previous
+    /// client.
     pub(crate) fn greet_with(&mut self, settings: Vec<ParameterStatus>) -> Result<(), WireError> {
         let mut key = None;
         self.each(|message| {
@@ -128,7 +129,7 @@ impl Upstream {
                 key = Some(data);
             }
         })?;
-        let mut said = BytesMut::with_capacity(self.said.len());
+        let mut greeting = BytesMut::with_capacity(self.greeting.len());
         let ok = BackendMessage::Authentication(Authentication::Ok);
         let settings = settings.into_iter().map(BackendMessage::ParameterStatus);
         let key = key.map(|BackendKeyData { process_id, key }| {
@@ -137,13 +138,14 @@ impl Upstream {
         });
         let ready = BackendMessage::ReadyForQuery(TransactionStatus::Idle);
         for message in std::iter::once(ok).chain(settings).chain(key).chain([ready]) {
-            message.encode(&mut said)?;
+            message.encode(&mut greeting)?;
         }
-        self.said = said.freeze();
+        self.greeting = greeting.freeze();
         Ok(())
     }
 
-    /// Ends the session in good order and waits until the server has: only then another one can have its place there.
+    /// Sends Terminate and waits until the server has closed the connection, which frees its slot
+    /// there.
     pub(crate) async fn end(mut self) {
         let ended = async {
             self.stream.write_all(TERMINATE).await?;
@@ -153,18 +155,18 @@ impl Upstream {
         let _ = tokio::time::timeout(FAREWELL, ended).await;
     }
 
-    /// Every message up to ReadyForQuery.
+    /// Decodes every message up to ReadyForQuery.
     fn each(&self, mut see: impl FnMut(BackendMessage)) -> Result<(), WireError> {
-        let mut said = BytesMut::from(&self.said[..]);
+        let mut greeting = BytesMut::from(&self.greeting[..]);
         loop {
-            match BackendMessage::decode(&mut said)? {
+            match BackendMessage::decode(&mut greeting)? {
                 Some(BackendMessage::ReadyForQuery(_)) | None => return Ok(()),
                 Some(message) => see(message),
             }
         }
     }
 
-    /// What the server had to say before it was asked anything.
+    /// Reads an unexpected message of the server.
     fn last_words(&mut self) -> Unhealthy {
         let mut received = BytesMut::new();
         let mut cx = Context::from_waker(Waker::noop());
@@ -191,14 +193,14 @@ impl Idle for Upstream {
         if !self.may_be_kept() {
             return Err(Unhealthy::Outlived);
         }
-        // The system is asked, as the runtime may not have heard of the last bytes yet.
+        // Asks the system directly, because the runtime may not know of the last bytes yet.
         let arrived = SockRef::from(self.stream.get_ref()).peek(&mut [MaybeUninit::uninit()]);
         let silent = arrived.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         if silent && self.stream.is_drained() { Ok(()) } else { Err(self.last_words()) }
     }
 }
 
-/// Cancels what a session does, and remembers whether it ever did. Clones are one.
+/// Cancels the statement of a session, and remembers whether it was ever used. Clones share one.
 #[derive(Clone)]
 pub(crate) struct Cancel(Arc<Asked>);
 
@@ -212,13 +214,14 @@ impl Cancel {
         Self(Arc::new(Asked { canceller, ever: AtomicBool::new(false) }))
     }
 
-    /// Asks the server to stop the statement.
+    /// Asks the server to cancel the statement.
     pub(crate) async fn forward_cancel(&self) -> Result<(), ConnectError> {
         self.0.ever.store(true, Ordering::Release);
         self.0.canceller.cancel().await
     }
 
-    /// Itself, if it was never used and nobody else holds it: a request on its way would hit whoever comes next.
+    /// Returns itself, if it was never used and has no other holder: a cancel request on its way
+    /// would hit the next client.
     pub(crate) fn unused(self) -> Option<Self> {
         let asked = Arc::into_inner(self.0)?;
         (!asked.ever.load(Ordering::Acquire)).then(|| Self(Arc::new(asked)))

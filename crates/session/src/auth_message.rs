@@ -1,4 +1,5 @@
-//! What a client sends while it authenticates: secrets, overwritten when they are done with.
+//! Messages that a client sends while it authenticates. They contain secrets and are overwritten on
+//! drop.
 
 use bytes::BytesMut;
 use pgentra_wire::WireError;
@@ -21,9 +22,10 @@ impl AuthMessage {
             if let Some(answer) = AuthenticationAnswer::decode(&mut received.0)? {
                 return Ok(Self(answer));
             }
-            // The decoder has compared the length with its limit.
+            // The decoder has already checked the length against its limit.
             let whole = Header::peek(&received.0)?.map_or(Header::SIZE, |header| Header::SIZE + header.body);
-            // Only the header moves when the buffer grows to its final size: no part of a secret is left behind.
+            // Only the header moves when the buffer grows to its final size, so no part of a secret
+            // is left behind.
             received.0.reserve(whole - received.0.len());
             fill(stream, &mut received.0, whole).await?;
         }
@@ -39,7 +41,7 @@ impl AuthMessage {
         self.0.sasl_initial()
     }
 
-    /// The body as it came, for whoever asked for it.
+    /// The body as received, for a caller that decodes it itself.
     pub fn body(&self) -> &[u8] {
         self.0.sasl_response()
     }

@@ -1,4 +1,4 @@
-//! Who may cancel which statement.
+//! Maps the cancel keys of clients to the sessions that they may cancel.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,21 +12,22 @@ use rand::TryRngCore;
 use rand::rngs::OsRng;
 use tokio::sync::Semaphore;
 
-/// Bytes of a key for clients of protocol 3.0, which know no other length.
+/// Length in bytes of a key for clients of protocol 3.0, which allows no other length.
 const SHORT_KEY: usize = 4;
-/// Bytes of a key for clients of protocol 3.2, as PostgreSQL 18 makes them.
+/// Length in bytes of a key for clients of protocol 3.2, as PostgreSQL 18 makes them.
 const LONG_KEY: usize = 32;
 
-/// Cancel requests that are passed on at the same time by one table: each opens a connection to the server.
+/// Cancel requests that one table forwards at the same time: each opens a connection to the server.
 const AT_ONCE: usize = 8;
-/// Requests with one key that wait until theirs has been passed on; a further one is answered at once.
+/// Requests with one key that may wait while another one is forwarded; a further one is answered at
+/// once.
 const WAITING: u32 = 16;
 
-/// The keys that clients hold, each with what cancels the session behind it: the key of the server, or more. Clones share
-/// one table.
+/// The keys given to clients, each with what cancels its session: the server's key, or more. Clones
+/// share one table.
 ///
-/// A client never sees the server's own key: whoever could reach the server by another way could use it there.
-/// The process id is the server's, as clients show it to people.
+/// A client never gets the server's own key, which it could use to cancel over a direct connection
+/// to the server. The process id is the server's, because clients show it to people.
 pub struct CancelTable<T = CancelRequest>(Arc<Table<T>>);
 
 struct Table<T> {
@@ -43,26 +44,27 @@ struct Key<T> {
 /// The requests with one key.
 #[derive(Default)]
 struct Requests {
-    /// How many came.
+    /// Requests received so far.
     came: AtomicU64,
-    /// How many wait.
+    /// Requests that wait now.
     waiting: AtomicU32,
-    /// How many had come when the last one was passed on. Locked while one is.
+    /// The value of `came` when the last request was forwarded. Locked while a request is
+    /// forwarded.
     covered: tokio::sync::Mutex<u64>,
 }
 
-/// What became of a request.
+/// The result of a cancel request.
 pub enum Passed<R> {
     /// No session has this key.
     UnknownKey,
-    /// It was passed on.
+    /// The request was forwarded; the result of forwarding it.
     Alone(R),
-    /// One with the same key was passed on after it came.
+    /// Another request with the same key was forwarded after this one arrived.
     WithAnother,
 }
 
 impl CancelTable {
-    /// Makes a key for a client. It is forgotten when the registration is dropped.
+    /// Makes a key for a client. The table removes it when the registration is dropped.
     pub fn register(&self, server: BackendKeyData, long: bool) -> io::Result<(BackendKeyData, Registration)> {
         let process_id = server.process_id;
         self.insert(process_id, long, CancelRequest { process_id, key: server.key })
@@ -70,15 +72,16 @@ impl CancelTable {
 }
 
 impl<T: Clone> CancelTable<T> {
-    /// Makes a key for a client that leads to `session`. It is forgotten when the registration is dropped.
+    /// Makes a key for a client that leads to `session`. The table removes it when the registration
+    /// is dropped.
     pub fn insert(
         &self,
         process_id: u32,
         long: bool,
         session: T,
     ) -> io::Result<(BackendKeyData, Registration<T>)> {
-        // Two sessions can share a process id for a moment, when one ended and its process id came again at once; that
-        // they draw the same key as well is checked all the same.
+        // Two sessions can share a process id for a moment, when the system reuses the id of one
+        // that ended. A key that is in use already is drawn again.
         loop {
             let client = CancelRequest { process_id, key: random_key(long)? };
             let mut table = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,13 +94,14 @@ impl<T: Clone> CancelTable<T> {
         }
     }
 
-    /// Passes a request on by `pass`, which gets what cancels the session.
+    /// Forwards a request by `pass`, which gets what cancels the session.
     ///
     /// Each request leads to one that is passed on after it came, so that it stops the statement that its client means. With one key
     /// they are passed on one after the other, and all that come meanwhile are passed on as one; with different keys
     /// `AT_ONCE` at the same time.
     ///
-    /// The comparison of keys is that of a hash table with a random seed, so its time tells nothing about a key.
+    /// Keys are compared by a hash table with a random seed, so the time of the comparison tells
+    /// nothing about a key.
     pub async fn forward_cancel<F: Future>(
         &self,
         request: &CancelRequest,
@@ -105,7 +109,7 @@ impl<T: Clone> CancelTable<T> {
     ) -> Passed<F::Output> {
         let Some(Key { session, requests }) = self.find(request) else { return Passed::UnknownKey };
         let number = requests.came.fetch_add(1, Ordering::SeqCst) + 1;
-        // One that waits already is passed on later, and covers this one.
+        // A request that waits already is forwarded later and covers this one.
         let Some(_waiting) = Waiting::begin(&requests.waiting) else { return Passed::WithAnother };
         let mut covered = requests.covered.lock().await;
         if *covered >= number {
@@ -152,7 +156,7 @@ impl<T> Default for CancelTable<T> {
     }
 }
 
-/// A key that a client holds.
+/// Keeps a client's key valid until it is dropped.
 pub struct Registration<T = CancelRequest> {
     table: CancelTable<T>,
     client: CancelRequest,
@@ -218,7 +222,8 @@ mod tests {
         assert!(table.find(&CancelRequest { process_id: 7, key: one.key }).is_some());
     }
 
-    /// Passes requests on at a server that takes a second for each; when each was begun, and with which key.
+    /// Forwards requests to a server that takes a second for each; returns when each was begun, and
+    /// with which key.
     async fn passed(keys: &[u32], at: impl Fn(usize) -> u64) -> (Vec<(u64, u32)>, usize) {
         use tokio::time::{Duration, Instant, sleep};
         let table = CancelTable::default();
@@ -253,7 +258,7 @@ mod tests {
         assert_eq!((log, with_another), (vec![(0, 7), (1000, 7)], 298));
     }
 
-    /// A request that comes while another is passed on may mean the next statement.
+    /// A request that arrives while another is forwarded may mean the next statement.
     #[tokio::test(start_paused = true)]
     async fn each_request_is_followed_by_one_that_is_passed_on() {
         let (log, with_another) = passed(&[7, 7, 7, 8], |number| [0, 100, 1100, 100][number]).await;

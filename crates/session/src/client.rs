@@ -28,62 +28,65 @@ use super::login_error::{LoginError, fatal, sqlstate};
 use super::presence::Early;
 use super::starting::silent;
 
-/// The newest version of the protocol that clients may speak with us. The server behind is spoken to in 3.0: they differ
-/// in the length of cancel keys, which are ours.
+/// The newest protocol version offered to clients. The upstream connection uses 3.0: the versions
+/// differ in the length of cancel keys only, and the client's key is made here.
 const NEWEST: ProtocolVersion = ProtocolVersion::V3_2;
 /// The codes of requests for encryption (PostgreSQL documentation, "Message Formats"), as versions.
 const SSL_REQUEST: ProtocolVersion = ProtocolVersion { major: 1234, minor: 5679 };
 const GSSENC_REQUEST: ProtocolVersion = ProtocolVersion { major: 1234, minor: 5680 };
 /// How long a client may take to read its last message and hang up.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// A client that vanished without a word is noticed by probes after this time of silence.
+/// Silence after which TCP keep-alive probes begin, to notice a client that lost its network.
 const KEEPALIVE: Duration = Duration::from_secs(60);
-/// The time between those probes.
+/// The time between two keep-alive probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A client's connection.
+/// A client's connection, in clear text or TLS.
 pub struct Client<S: Socket = TcpStream> {
     transport: Transport<S>,
     address: S::Address,
-    /// What the client has sent before it was asked for: see [`Client::while_present`].
+    /// Bytes that the client sent before it was asked for them: see [`Client::while_present`].
     pub(super) early: Early,
 }
 
 enum Transport<S> {
     Plain(S),
-    /// Kept here while it goes on, so that whoever gives up waiting can still go on with it to say why.
+    /// Kept here while the handshake runs, so that a caller whose deadline ends can still finish it
+    /// and send the error.
     Handshake(Box<Accept<S>>),
     Tls(Box<TlsStream<S>>),
-    /// The handshake failed.
+    /// The TLS handshake failed; the connection cannot be used any more.
     Broken,
 }
 
-/// What a client comes in by.
+/// A transport that clients connect over: TCP, or a Unix socket.
 pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
-    /// Who is at the other end, as a log names it.
+    /// The peer's address, as it appears in logs.
     type Address: Copy + Display + Send + Sync + Unpin;
-    /// Whether others may read along, so that TLS has a place on it.
+    /// Whether the transport is a network that others can read, so that TLS makes sense on it.
     const IS_NETWORK: bool;
 
-    /// Whose mistakes count together.
+    /// The origin under which limits count this peer.
     fn origin(address: &Self::Address) -> Origin;
 
-    /// Sets what a long session needs. A system that refuses these options still carries the session.
+    /// Sets the socket options for long sessions. Failure is ignored: the session works without
+    /// them.
     fn prepare(&self);
 
-    /// Whether this client may have what the listener is for: on this machine its owner and these users may.
+    /// Whether the peer may connect. On a Unix socket: the owner of the listener and these user
+    /// ids.
     fn is_trusted(_: &Self::Address, _users: &[u32]) -> bool {
         true
     }
 
-    /// Waits until something was received, or the client is gone. What was received stays.
+    /// Waits until bytes were received or the client has hung up. The bytes stay in the socket.
     fn speaks(&self) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Waits for the first byte and says whether it begins a TLS handshake; the byte stays.
     fn begins_with_tls(&self) -> impl Future<Output = io::Result<bool>> + Send;
 }
 
-/// A network connection inside a test, whose time is the test's.
+/// An in-memory connection for tests, which works with tokio's paused clock.
 impl Socket for DuplexStream {
     type Address = SocketAddr;
     const IS_NETWORK: bool = true;
@@ -128,17 +131,18 @@ impl Socket for TcpStream {
     }
 }
 
-/// Where clients come from that are taken for one.
+/// The unit of clients that limits count together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// An address of version 4, or a network of version 6.
+    /// An IPv4 address, or an IPv6 /64.
     Network(IpAddr),
-    /// A user of this machine.
+    /// A user id of this machine; `None` if the system does not report it.
     User(Option<u32>),
 }
 
 impl Origin {
-    /// The first 64 bits of an address of version 6: the rest is its owner's to choose (RFC 4291 section 2.5.4).
+    /// The origin of a network address: the address for IPv4, the first 64 bits for IPv6, because
+    /// the owner of a network chooses the rest (RFC 4291 section 2.5.4).
     pub fn network(address: IpAddr) -> Self {
         Self::Network(match address.to_canonical() {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
@@ -147,7 +151,7 @@ impl Origin {
     }
 }
 
-/// What a client wants.
+/// The client's first request.
 #[derive(Debug)]
 pub enum Opening {
     /// A session, with these parameters.
@@ -168,12 +172,13 @@ impl<S: Socket> Client<S> {
         self.address
     }
 
-    /// Whether it is its listener's owner, or one of these users of this machine, or not of this machine.
+    /// Whether the peer is on the network, or is the listener's owner or one of these users of this
+    /// machine.
     pub fn is_trusted(&self, users: &[u32]) -> bool {
         S::is_trusted(&self.address, users)
     }
 
-    /// Whose mistakes count together.
+    /// The origin under which limits count this client.
     pub fn origin(&self) -> Origin {
         S::origin(&self.address)
     }
@@ -193,7 +198,7 @@ impl<S: Socket> Client<S> {
         matches!(self.transport, Transport::Tls(_))
     }
 
-    /// Waits until something was received, or the client is gone. To be called before anything was read.
+    /// Waits until bytes were received or the client has hung up. Call it before anything was read.
     pub async fn speaks(&self) -> io::Result<()> {
         match &self.transport {
             Transport::Plain(stream) => stream.speaks().await,
@@ -201,15 +206,16 @@ impl<S: Socket> Client<S> {
         }
     }
 
-    /// Goes through the requests for encryption to the packet that says what the client wants. What PostgreSQL would not
-    /// answer is [`LoginError::Unanswered`].
+    /// Answers requests for encryption and reads the packet with the client's request. A packet
+    /// that PostgreSQL would not answer gives [`LoginError::Unanswered`].
     ///
-    /// TLS begins either at once, when it must agree on the protocol `postgresql` by ALPN, or after an SSLRequest. GSSAPI
-    /// encryption is declined, as is TLS inside of TLS. Exactly the bytes of each packet are read, so nothing that was sent in the clear can pass
-    /// for something sent inside TLS (CVE-2021-23214). Without `tls` an SSLRequest is declined, and a client that begins
-    /// with TLS is left, as it reads nothing else.
+    /// TLS begins either at once, when it must agree on the protocol `postgresql` by ALPN, or after
+    /// an SSLRequest. GSSAPI encryption is declined, as is TLS inside of TLS. Exactly the bytes of
+    /// each packet are read, so that nothing sent in clear text is taken for TLS content
+    /// (CVE-2021-23214). Without `tls` an SSLRequest is declined, and the connection of a client
+    /// that begins with TLS is closed, because it could not read an error.
     ///
-    /// The first packet has to be there by `first`.
+    /// The first packet must arrive before `first`.
     pub async fn open(&mut self, tls: Option<&TlsAcceptor>, first: Instant) -> Result<Opening, LoginError> {
         if self.begins_with_tls().await? {
             let tls = tls.ok_or_else(|| io::Error::other("direct TLS where none is offered"))?;
@@ -220,7 +226,8 @@ impl<S: Socket> Client<S> {
                 )));
             }
         }
-        // PostgreSQL takes each request once, and a further one for a protocol version, which it does not speak.
+        // PostgreSQL accepts each request once; it takes a second one for an unsupported protocol
+        // version.
         let (mut tls_asked, mut gss_asked) = (false, false);
         let mut packet = timeout_at(first, self.first_packet()).await.unwrap_or_else(|_| Err(silent()))?;
         loop {
@@ -250,7 +257,8 @@ impl<S: Socket> Client<S> {
         }
     }
 
-    /// Tells a client that wants more than we speak how much we speak.
+    /// Sends NegotiateProtocolVersion to a client that asks for a newer version or for protocol
+    /// options.
     pub async fn negotiate(&mut self, start: &StartupMessage) -> Result<(), LoginError> {
         if start.version() <= NEWEST && start.protocol_options().next().is_none() {
             return Ok(());
@@ -260,7 +268,7 @@ impl<S: Socket> Client<S> {
         self.send(&BackendMessage::NegotiateProtocolVersion(answer)).await
     }
 
-    /// Sends one message and waits until it is written out.
+    /// Sends one message and flushes it.
     pub async fn send(&mut self, message: &BackendMessage) -> Result<(), LoginError> {
         let mut out = BytesMut::new();
         message.encode(&mut out)?;
@@ -268,7 +276,8 @@ impl<S: Socket> Client<S> {
         Ok(self.flush().await?)
     }
 
-    /// Hangs up in good order, within a bounded time: libpq takes TLS that ends without a word for a failure.
+    /// Closes the connection with a TLS close_notify, within a bounded time: libpq reports TLS
+    /// without it as an error.
     pub async fn close(mut self) {
         let farewell = async {
             self.shutdown().await?;
@@ -277,12 +286,14 @@ impl<S: Socket> Client<S> {
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
     }
 
-    /// Sends the last message and hangs up, within a bounded time. What fails here has nobody to be told to.
+    /// Sends the last message and closes the connection, within a bounded time. Errors are ignored:
+    /// the client cannot be reached.
     pub async fn tell(self, fields: Fields) {
         self.tell_within(FAREWELL, fields).await;
     }
 
-    /// The same without waiting for the client: what the system does not take at once is not sent.
+    /// The same without waiting for the client: bytes that the system does not accept at once are
+    /// not sent.
     pub async fn tell_at_once(self, fields: Fields) {
         self.tell_within(Duration::ZERO, fields).await;
     }
@@ -299,7 +310,7 @@ impl<S: Socket> Client<S> {
         let _ = tokio::time::timeout(limit, farewell).await;
     }
 
-    /// Reads what comes next, past what was kept.
+    /// Reads from the transport; bytes kept by [`Client::while_present`] are not returned.
     pub(super) fn poll_transport(
         &mut self,
         cx: &mut Context<'_>,
@@ -358,22 +369,22 @@ impl<S: Socket> Client<S> {
             if let Some(packet) = FirstPacket::decode(&mut received)? {
                 return Ok(packet);
             }
-            // The decoder has compared the length with its limits.
+            // The decoder has already checked the length against its limits.
             let whole = received.first_chunk().map_or(4, |length| u32::from_be_bytes(*length) as usize);
             fill(self, &mut received, whole).await?;
         }
     }
 }
 
-/// The configuration for TLS with what this protocol needs on top of it.
+/// Builds a TLS acceptor from this configuration and adds the ALPN protocol `postgresql`.
 pub fn acceptor(config: &rustls::ServerConfig) -> TlsAcceptor {
     let mut config = config.clone();
     config.alpn_protocols = vec![ALPN.to_vec()];
     TlsAcceptor::from(Arc::new(config))
 }
 
-/// Reads and forgets until the peer hangs up: to close a connection while unread bytes are there would make the system
-/// drop what the peer has not read yet. The caller bounds the time.
+/// Reads and discards until the peer hangs up. Closing a socket with unread bytes makes the system
+/// send a reset, and the peer would lose the last message. The caller bounds the time.
 pub async fn linger(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     let mut ignored = [0; 512];
     while stream.read(&mut ignored).await? != 0 {}

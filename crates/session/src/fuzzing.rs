@@ -1,4 +1,4 @@
-//! What fuzz targets reach of this module, in their builds alone.
+//! Internals of this crate that fuzz targets use, compiled in their builds alone.
 
 use bytes::BytesMut;
 use pgentra_wire::backend::ParameterStatus;
@@ -6,23 +6,23 @@ use pgentra_wire::backend::ParameterStatus;
 use super::relay::Filter as _;
 use super::tracker::ProtocolTracker;
 
-/// [`ProtocolTracker`], as the relay tells it what flows.
+/// [`ProtocolTracker`], fed in the way that the relay feeds it.
 #[derive(Default)]
 pub struct Conversation(ProtocolTracker);
 
-/// What is known of a conversation.
+/// The state of a conversation.
 #[derive(Debug, PartialEq)]
 pub struct Known {
-    /// Everything is answered, and no transaction is open.
+    /// Every request is answered, and no transaction is open.
     pub is_at_rest: bool,
-    /// What the server sent are whole messages.
+    /// The server has sent whole messages only.
     pub is_between_answers: bool,
-    /// The client has gone, and the server does not know.
+    /// The client has left an idle session, and the server has not been told.
     pub ended_idle: bool,
 }
 
 impl Conversation {
-    /// The client sent these bytes; what of them goes to the server.
+    /// Takes in bytes from the client; returns those that are forwarded to the server.
     pub fn client(&mut self, bytes: &[u8]) -> BytesMut {
         let mut bytes = BytesMut::from(bytes);
         if !self.0.stays() {
@@ -31,14 +31,14 @@ impl Conversation {
         bytes
     }
 
-    /// The server sent these bytes.
+    /// Takes in bytes from the server.
     pub fn server(&mut self, bytes: &[u8]) {
         if !self.0.stays() {
             self.0.see(bytes);
         }
     }
 
-    /// Where it stands.
+    /// What the tracker knows after the bytes so far.
     pub fn known(&self) -> Known {
         Known {
             is_at_rest: self.0.is_at_rest(),
@@ -47,7 +47,7 @@ impl Conversation {
         }
     }
 
-    /// The settings that the server reported.
+    /// The settings that the server reported, each with its last value.
     pub fn into_settings(self) -> Vec<ParameterStatus> {
         self.0.into_settings()
     }

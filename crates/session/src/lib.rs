@@ -1,13 +1,16 @@
-//! What the auth proxy and the gateway share: accept connections, read a client's start-up, relay, cancel, limits.
+//! What the auth proxy and the gateway share: accepting connections, a client's start-up, relay,
+//! cancel and limits.
 //!
-//! Nothing here knows which of the two it serves. A client's connection begins in [`listen`], is read by [`client`], and ends in
-//! [`relay`]; [`cancel`] finds the session that a cancel request means.
+//! This crate does not know which of the two uses it. [`listen`] accepts a client's connection,
+//! [`client`] reads its start-up and [`relay`] forwards its session; [`cancel`] finds the session
+//! of a cancel request.
 
 pub mod auth_message;
 pub mod cancel;
 pub mod client;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+/// Limits of a listener: sessions, connections in start-up, and times.
 pub mod limits;
 pub mod listen;
 pub mod login_error;

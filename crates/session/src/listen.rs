@@ -1,4 +1,4 @@
-//! Accepting connections, and how that comes to its end.
+//! Accepting connections, and the stages of a shutdown.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,48 +11,51 @@ use tokio_util::task::TaskTracker;
 use super::client::Socket;
 use super::starting::{Seat, Starting};
 
-/// How many connections may wait to be accepted. More than any system has by default: Linux takes its `net.core.somaxconn`
-/// (4,096) instead, and a TCP client that finds the queue full is not answered and comes again after a second (listen(2)).
+/// The length of the accept queue. More than any system has by default: Linux limits it to its
+/// `net.core.somaxconn` (4,096). A TCP client that finds the queue full gets no answer and retries
+/// after a second (listen(2)).
 pub(super) const BACKLOG: u32 = 65_535;
-/// A server ends a terminated session at once; beyond this it is cut off.
+/// A server ends a terminated session at once; after this time the session is dropped.
 const TERMINATION: Duration = Duration::from_secs(5);
-/// When the system has no file handles left, connections that end give some back: accepting waits so long for it.
+/// Pause of accepting when the system has no file handles left; connections that end meanwhile free
+/// some.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
 /// Listens on a TCP address, with as many connections waiting to be accepted as the system allows. Must be called on a
 /// tokio runtime.
 ///
 /// # Errors
-/// Whatever the system says.
+/// The error of the system call that failed.
 pub fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A proxy that starts anew has its address again although connections of the one before linger.
+    // With this option a restarted proxy can bind its address although old connections are in
+    // TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// How far a shutdown has come. Each stage follows the one before.
+/// The stages of a shutdown. Each follows the one before.
 #[derive(Clone, Default)]
 pub struct Shutdown {
-    /// No new sessions.
+    /// No new sessions are accepted.
     pub drain: CancellationToken,
-    /// Sessions have no more time to end by themselves.
+    /// The drain time is over, or was cut short.
     pub hurry: CancellationToken,
     /// The sessions that are left are asked to end.
     pub terminate: CancellationToken,
-    /// Whatever is left is dropped.
+    /// The tasks that are left are dropped.
     pub kill: CancellationToken,
 }
 
 impl Shutdown {
-    /// All of them still to come; the first with `shutdown`.
+    /// No stage is reached yet; the first begins with `shutdown`.
     pub fn until(shutdown: CancellationToken) -> Self {
         Self { drain: shutdown, ..Self::default() }
     }
 
-    /// Goes through the stages after the first until no task is left. Sessions have `drain` to end by themselves, or until
-    /// there is a hurry.
+    /// Runs the stages after the first until no task is left. Sessions have `drain` to end by
+    /// themselves, or until `hurry` is cancelled.
     pub async fn wind_up(&self, tasks: &TaskTracker, drain: Duration) {
         tasks.close();
         tokio::select! {
@@ -68,19 +71,19 @@ impl Shutdown {
     }
 }
 
-/// Where clients come in.
+/// A listening socket.
 pub trait Listen {
     /// An accepted connection.
     type Socket: Socket;
 
-    /// What it is called.
+    /// The listener's name in logs.
     fn name(&self) -> String;
 
-    /// The next connection. Cancel-safe.
+    /// Accepts the next connection. Cancel-safe.
     fn next(&self) -> impl Future<Output = io::Result<(Self::Socket, Address<Self>)>> + Send;
 }
 
-/// Who is at the other end of a connection.
+/// The peer address of a listener's connections.
 pub type Address<L> = <<L as Listen>::Socket as Socket>::Address;
 
 impl Listen for TcpListener {
@@ -95,7 +98,7 @@ impl Listen for TcpListener {
     }
 }
 
-/// The next connection. `None`: no more are wanted.
+/// Accepts the next connection; `None` once the shutdown has begun.
 pub async fn accept<L: Listen>(
     listener: &L,
     starting: &Starting,

@@ -1,4 +1,4 @@
-//! How a conversation ends before it became a session.
+//! How a connection ends before it becomes a session.
 
 use std::error::Error;
 use std::io;
@@ -7,7 +7,8 @@ use pgentra_wire::WireError;
 use pgentra_wire::fields::{Fields, Severity};
 use pgentra_wire::startup::FirstPacketError;
 
-/// SQLSTATEs of failures that are ours (PostgreSQL documentation, "PostgreSQL Error Codes").
+/// SQLSTATEs of errors that this crate and its users send (PostgreSQL documentation, "PostgreSQL
+/// Error Codes").
 pub mod sqlstate {
     /// `sqlclient_unable_to_establish_sqlconnection`.
     pub const UNABLE_TO_CONNECT: &str = "08001";
@@ -31,15 +32,16 @@ pub mod sqlstate {
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
 }
 
-/// The end of a conversation that did not become a session.
+/// Why a connection did not become a session.
 #[derive(Debug)]
 pub enum LoginError {
-    /// The client went away, or cannot be spoken to.
+    /// The client hung up, or its connection failed.
     Disconnected(io::Error),
-    /// The client is told why.
+    /// The client gets this error.
     Rejected(Fields),
-    /// Its first packet is none. As PostgreSQL does, the connection is closed without an answer: a driver that gives up
-    /// before it is connected sends Terminate there, and reads an answer as a failure.
+    /// The first packet is not of the protocol. As in PostgreSQL, the connection is closed without
+    /// an answer: a driver that gives up before it is connected sends Terminate there, and would
+    /// take an answer for a failure.
     Unanswered(WireError),
 }
 
@@ -49,7 +51,7 @@ impl From<io::Error> for LoginError {
     }
 }
 
-/// What the client sent is not the protocol. The error repeats nothing of it.
+/// The client's bytes are not of the protocol. The error repeats none of them.
 impl From<WireError> for LoginError {
     fn from(error: WireError) -> Self {
         Self::Rejected(fatal(sqlstate::PROTOCOL_VIOLATION, &error.to_string()))
@@ -71,12 +73,12 @@ impl From<Fields> for LoginError {
     }
 }
 
-/// An error that ends the session.
+/// An ErrorResponse of severity FATAL.
 pub fn fatal(sqlstate: &str, message: &str) -> Fields {
     Fields::new(Severity::Fatal, sqlstate, message)
 }
 
-/// An error with all its causes.
+/// An error with all its causes, separated by colons.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! Whether a client is still there while it is not read from.
+//! Notices that a client hangs up while nothing is read from it.
 
 use std::future::poll_fn;
 use std::io;
@@ -11,14 +11,17 @@ use zeroize::Zeroize;
 use super::client::{Client, Socket};
 use super::login_error::LoginError;
 
-/// What a client may send before it is asked and be watched all the same; beyond this it is taken to be there.
+/// Bytes that are kept of what a client sends before it is asked. A client that sends more counts
+/// as connected and is no longer watched.
 const LIMIT: usize = 16 * 1024;
-/// What is read at once.
+/// Bytes that one read takes.
 const CHUNK: usize = 512;
-/// The message with which a client takes its leave (PostgreSQL documentation, "Message Formats").
+/// The message Terminate, with which a client ends its session (PostgreSQL documentation, "Message
+/// Formats").
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
 
-/// What a client has sent early, in order. It may be a secret, so it is overwritten once it was read. Empty it has no memory.
+/// Bytes that a client has sent early, in order. They may be a secret, so they are overwritten once
+/// read. An empty one holds no memory.
 #[derive(Default)]
 pub struct Early(BytesMut);
 
@@ -27,7 +30,7 @@ impl Early {
         self.0.is_empty()
     }
 
-    /// Hands out as much as there is room for.
+    /// Copies as many bytes into `buf` as fit.
     pub(super) fn take(&mut self, buf: &mut ReadBuf<'_>) {
         let length = self.0.len().min(buf.remaining());
         buf.put_slice(&self.0[..length]);
@@ -40,7 +43,8 @@ impl Early {
 
     fn keep(&mut self, bytes: &[u8]) {
         if self.0.capacity() == 0 {
-            // At once, so that nothing is left behind in a buffer that was too small.
+            // Reserved at once, because growing would leave a copy of the bytes in the freed
+            // buffer.
             self.0.reserve(LIMIT);
         }
         self.0.extend_from_slice(bytes);
@@ -50,7 +54,8 @@ impl Early {
         LIMIT.saturating_sub(self.0.len())
     }
 
-    /// Whether a client that sends nothing more wants nothing: what it has sent is no work for a server.
+    /// Whether the bytes contain no request, so that a client that hangs up now waits for no
+    /// answer.
     fn is_nothing(&self) -> bool {
         self.0.is_empty() || self.0.starts_with(TERMINATE)
     }
@@ -63,11 +68,12 @@ impl Drop for Early {
 }
 
 impl<S: Socket> Client<S> {
-    /// Does something that does not need the client for as long as the client is there. What it sends meanwhile is kept for
-    /// whoever reads next.
+    /// Runs a future that does not need the client, for as long as the client is connected. What
+    /// the client sends meanwhile is kept for the next reader.
     ///
-    /// A client that has hung up is gone, unless it sent work before: one that only closed its sending side waits for the
-    /// answer, and PostgreSQL would do what it was told as well.
+    /// A client that has hung up counts as gone, unless it sent a request before: a client that
+    /// closed only its sending side waits for the answer, and PostgreSQL would execute the request
+    /// as well.
     pub async fn while_present<T>(
         &mut self,
         work: impl Future<Output = Result<T, LoginError>>,
@@ -79,7 +85,7 @@ impl<S: Socket> Client<S> {
         }
     }
 
-    /// Waits until the client is gone. Cancel-safe.
+    /// Waits until the client has hung up. Cancel-safe.
     async fn gone(&mut self) -> io::Error {
         while self.early.room() > 0 {
             match self.read_early().await {

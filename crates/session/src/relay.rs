@@ -1,4 +1,4 @@
-//! Bytes from one side to the other and back, until one side is done.
+//! Forwards bytes in both directions until one side ends.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -13,49 +13,49 @@ use tokio_util::io::poll_read_buf;
 
 use super::client::linger;
 
-/// Bytes that one direction takes at a time: as much as TLS gives in one go. Held only while bytes flow, so an idle session
-/// costs none of it.
+/// Bytes that one direction takes at a time: the most that TLS returns at once. A buffer is held
+/// only while bytes flow, so an idle session holds none.
 const BUFFER: usize = 144 * 1024;
-/// Buffers that a thread keeps for the next bytes that flow: two directions, and some sessions whose other side is slow. More
-/// than these come from the allocator and go back to it.
+/// Free buffers that a thread keeps: enough for two directions and some sessions whose other side
+/// is slow. Further ones come from the allocator and go back to it.
 const KEPT: usize = 4;
-/// Bytes after which a direction that never runs dry lets the other one have its turn: what a server says in the midst of a
-/// long COPY, an error as a rule, is not to wait until the client pauses.
+/// Bytes after which a busy direction lets the other one run. Otherwise an error that the server
+/// sends during a long COPY would wait until the client pauses.
 const TURN: usize = 4 * BUFFER;
-/// How long a client may take to hang up once the server has.
+/// How long the relay waits for a client to hang up after the server has.
 const LINGER: Duration = Duration::from_secs(2);
 
 thread_local! {
-    /// The buffers that no session of this thread holds.
+    /// The free buffers of this thread.
     static BUFFERS: RefCell<Vec<BytesMut>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Changes what a client sends to the server, and sees what the server sends.
+/// Changes what a client sends to the server, and observes what the server sends.
 pub trait Filter {
-    /// Gets what was received and leaves what is to be sent. It may hold bytes back until more came.
+    /// Gets the received bytes and leaves those to send. It may hold bytes back until more arrive.
     fn rewrite(&mut self, bytes: &mut BytesMut);
 
-    /// Gets what the server has sent.
+    /// Gets the bytes that the server sent.
     fn see(&mut self, _: &[u8]) {}
 
     /// The client has hung up.
     fn hang_up(&mut self) {}
 
-    /// Whether the client has left a session that is to stay: nothing more is read from either side, and the relay ends once
-    /// what was read is delivered.
+    /// Whether the client has left a session that the pool keeps. The relay then reads nothing more
+    /// from either side and ends once the bytes read so far are delivered.
     fn stays(&self) -> bool {
         false
     }
 }
 
-/// Changes nothing.
+/// Forwards the client's bytes unchanged.
 pub struct AsIs;
 
 impl Filter for AsIs {
     fn rewrite(&mut self, _: &mut BytesMut) {}
 }
 
-/// What the server sends is seen, and not changed.
+/// Shows the server's bytes to the filter and forwards them unchanged.
 struct Seen<'a, R>(&'a mut R);
 
 impl<R: Filter> Filter for Seen<'_, R> {
@@ -70,12 +70,13 @@ impl<R: Filter> Filter for Seen<'_, R> {
 
 /// Relays until the server hangs up, the client leaves a session that [`stays`](Filter::stays), or one side breaks. `first` is what the server has sent already.
 ///
-/// A client that closes only its sending side still gets its answers. A server that hangs up, or whose connection breaks, ends
-/// the session after its last bytes were delivered. Neither side of a session that stays is told that it ended, but what was
-/// read from one side has been written to the other and flushed. An error says which side broke; a session that ended in good
-/// order has none, and says which side hung up first.
+/// A client that closes only its sending side still gets its answers. When the server hangs up or
+/// its connection breaks, the relay delivers its last bytes and ends. Of a session that stays, the
+/// relay closes neither side, but all bytes read from one side have been written to the other and
+/// flushed. An error says which side broke; a session without an error says which side hung up
+/// first.
 ///
-/// Not cancel-safe: dropped, it loses what it holds; close both sides then.
+/// Not cancel-safe: a dropped relay loses the bytes that it holds, so close both sides then.
 pub async fn relay<C, S>(
     client: &mut C,
     server: &mut S,
@@ -91,16 +92,17 @@ where
     let relayed = poll_fn(|cx| {
         match up.poll(cx, client, server, rewrite) {
             Poll::Ready(Err(Broken::Source(error))) => return Poll::Ready(Err(Broken::Source(error))),
-            // The server does not listen any more, but what it said last is still to be delivered.
+            // The server does not read any more, but its last bytes are still to be delivered.
             Poll::Ready(Err(Broken::Sink(_)) | Ok(())) | Poll::Pending => {}
         }
         match ready!(down.poll(cx, server, client, &mut Seen(rewrite))) {
-            // The client has all its answers, or has left without them. The server still lacks the end of a message, perhaps,
-            // which must not become the beginning of the next client's.
+            // The client has all its answers, or has left without them. The server may still lack
+            // the end of a message; without it, the next client's first bytes would be taken for
+            // that end.
             Ok(()) | Err(Broken::Sink(_)) if rewrite.stays() && up.state != State::Done => Poll::Pending,
             Err(Broken::Sink(_)) if rewrite.stays() => Poll::Ready(Ok(())),
             Ok(()) => Poll::Ready(Ok(())),
-            // The sides of this direction are the other way round.
+            // This direction runs from server to client, so source and sink are swapped.
             Err(Broken::Source(error)) => Poll::Ready(Err(Broken::Sink(error))),
             Err(Broken::Sink(error)) => Poll::Ready(Err(Broken::Source(error))),
         }
@@ -115,10 +117,10 @@ where
     let first_to_go = if up.state == State::Done { Side::Client } else { Side::Server };
     Box::pin(async {
         if relayed.is_err() {
-            // A server that hangs up has the client told; here nothing has flushed what it said last.
+            // Tells the client that the server hung up; this also flushes the server's last bytes.
             let _ = client.shutdown().await;
         }
-        // The session is over; a client that does not hang up is not waited for any longer.
+        // The session is over; the wait for the client to hang up is bounded.
         hang_up(client).await;
     })
     .await;
@@ -139,7 +141,7 @@ pub enum Side {
     Server,
 }
 
-/// Which side broke, seen from the direction client to server.
+/// Which side broke; `Source` is the client and `Sink` the server.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
     /// The client's connection.
@@ -150,7 +152,7 @@ pub enum Broken {
     Sink(#[source] io::Error),
 }
 
-/// One direction.
+/// The state of one direction.
 struct Pipe {
     buf: BytesMut,
     state: State,
@@ -160,7 +162,7 @@ struct Pipe {
 #[derive(PartialEq)]
 enum State {
     Flowing,
-    /// The source is at its end: what is left goes out, then the sink is told.
+    /// The source is at its end: the rest is sent, then the sink is shut down.
     Ending,
     Done,
 }
@@ -233,7 +235,7 @@ impl Pipe {
                     self.state = State::Ending;
                 }
                 Poll::Ready(Ok(_)) => rewrite.rewrite(&mut self.buf),
-                // TLS that ends without a word: not every client takes its leave.
+                // TLS without close_notify: not every client sends it.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     rewrite.hang_up();
                     self.state = State::Ending;
@@ -261,14 +263,14 @@ impl Pipe {
     }
 }
 
-/// A buffer that nobody uses, or none to be filled yet.
+/// A free buffer of this thread, or a new one without memory.
 fn lend() -> BytesMut {
     BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
 fn give_back(mut buf: BytesMut) {
     buf.clear();
-    // Whoever rewrites may have taken a part of it away.
+    // The filter may have split off a part of the buffer.
     if buf.try_reclaim(BUFFER) {
         BUFFERS.with_borrow_mut(|kept| {
             if kept.len() < KEPT {
@@ -315,7 +317,7 @@ mod tests {
         let echo = tokio::spawn(async move {
             let mut received = Vec::new();
             server_from.read_to_end(&mut received).await.unwrap();
-            // The client has closed its sending side, and still gets its answer.
+            // The client has closed its sending side and still gets its answer.
             server_to.write_all(&download).await.unwrap();
             server_to.shutdown().await.unwrap();
             received
@@ -371,28 +373,28 @@ mod tests {
         poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
     }
 
-    /// The session is one that is used again. The proxy has read the whole answer before the client, whose connection takes
-    /// `pipe` bytes, reads any of it.
+    /// The pool keeps the session. The proxy has read the whole answer before the client reads any
+    /// of it; the client's connection buffers `pipe` bytes.
     #[tokio::test(start_paused = true)]
     async fn a_client_that_leaves_before_it_has_read_its_answer_gets_all_of_it() {
         for (about, last, pipe, length) in [
-            ("it closes its sending side", &b""[..], 1000, 100_000),
-            ("it says Terminate", TERMINATE, 1000, 100_000),
-            ("it says Terminate in pieces", b"X", 1000, 100_000),
+            ("the client closes its sending side", &b""[..], 1000, 100_000),
+            ("the client sends Terminate", TERMINATE, 1000, 100_000),
+            ("the client sends Terminate in pieces", b"X", 1000, 100_000),
             ("only the last byte is missing", TERMINATE, 100_000 + 29, 100_000),
-            ("what it has to read is not flushed yet", TERMINATE, 100_000, 10),
-            ("a message that needs no answer comes first", &[COPY_DATA, TERMINATE].concat(), 50, 10_000),
+            ("the answer is not flushed yet", TERMINATE, 100_000, 10),
+            ("a message without an answer comes first", &[COPY_DATA, TERMINATE].concat(), 50, 10_000),
         ] {
             let (mut client, near) = duplex(pipe);
-            // As TLS does, it keeps what it is given until it is flushed.
+            // As TLS does, it buffers written bytes until they are flushed.
             let mut near = BufStream::new(near);
             let (mut far, mut server) = duplex(1 << 20);
             let answer = answer(length);
             server.write_all(&answer).await.unwrap();
             client.write_all(QUERY).await.unwrap();
-            let mut position = ProtocolTracker::default();
+            let mut tracker = ProtocolTracker::default();
             {
-                let mut relay = pin!(relay(&mut near, &mut far, BytesMut::new(), &mut position));
+                let mut relay = pin!(relay(&mut near, &mut far, BytesMut::new(), &mut tracker));
                 assert!(once(&mut relay).await.is_pending(), "{about}");
                 client.write_all(last).await.unwrap();
                 if last.is_empty() {
@@ -405,7 +407,7 @@ mod tests {
                 assert!(read.is_ok_and(|read| read.is_ok()), "{about}: the end of the answer is missing");
                 assert!(received == answer, "{about}");
             }
-            assert!(position.ended_idle(), "{about}");
+            assert!(tracker.ended_idle(), "{about}");
             drop(far);
             let mut heard = Vec::new();
             server.read_to_end(&mut heard).await.unwrap();
@@ -421,15 +423,15 @@ mod tests {
         let mut far = tokio::io::join(says, hears);
         to_proxy.write_all(&answer(10)).await.unwrap();
         client.write_all(QUERY).await.unwrap();
-        let mut position = ProtocolTracker::default();
-        let mut relay = pin!(relay(&mut near, &mut far, BytesMut::new(), &mut position));
+        let mut tracker = ProtocolTracker::default();
+        let mut relay = pin!(relay(&mut near, &mut far, BytesMut::new(), &mut tracker));
         assert!(once(&mut relay).await.is_pending());
         client.write_all(&[COPY_DATA, TERMINATE].concat()).await.unwrap();
-        assert!(once(&mut relay).await.is_pending(), "the server has not got the query yet");
+        assert!(once(&mut relay).await.is_pending(), "the relay ended before the server had the query");
         let (mut received, mut heard) = (vec![0; answer(10).len()], vec![0; QUERY.len()]);
         client.read_exact(&mut received).await.unwrap();
         from_proxy.read_exact(&mut heard).await.unwrap();
-        assert!(once(&mut relay).await.is_pending(), "it has got a part of the message behind it");
+        assert!(once(&mut relay).await.is_pending(), "the relay ended inside of a message");
         let mut heard = vec![0; COPY_DATA.len()];
         let (side, read) = tokio::join!(relay, from_proxy.read_exact(&mut heard));
         assert_eq!((side.unwrap(), read.unwrap(), &*heard), (Side::Client, COPY_DATA.len(), COPY_DATA));
@@ -441,18 +443,18 @@ mod tests {
         let (mut far, mut server) = duplex(1 << 20);
         server.write_all(&answer(10_000)).await.unwrap();
         client.write_all(QUERY).await.unwrap();
-        let mut position = ProtocolTracker::default();
+        let mut tracker = ProtocolTracker::default();
         {
-            let mut relay = pin!(relay(&mut near, &mut far, BytesMut::new(), &mut position));
+            let mut relay = pin!(relay(&mut near, &mut far, BytesMut::new(), &mut tracker));
             assert!(once(&mut relay).await.is_pending());
             client.write_all(TERMINATE).await.unwrap();
             drop(client);
             assert_eq!(relay.await.unwrap(), Side::Client);
         }
-        assert!(position.ended_idle());
+        assert!(tracker.ended_idle());
     }
 
-    /// A server that says this, and whose connection breaks then.
+    /// A server that sends these bytes, and whose connection then breaks.
     struct Breaks(&'static [u8]);
 
     impl AsyncRead for Breaks {
@@ -504,19 +506,19 @@ mod tests {
                         }
                     };
                     tokio::select! {
-                        _ = &mut relay => unreachable!("nobody hung up"),
+                        _ = &mut relay => unreachable!("no side hung up"),
                         () = round_trips => {}
                     }
                 });
             });
             used.count_total
         };
-        // The first ones fill the thread's store of buffers.
+        // The first sessions fill the thread's store of buffers.
         round_trips(10);
         assert_eq!(round_trips(1000), round_trips(1));
     }
 
-    /// A client that always has more to say, and hears as well.
+    /// A client that always has more to send, and also reads.
     struct Flood {
         sent: usize,
         heard: Vec<u8>,
@@ -552,7 +554,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_does_not_wait_until_a_client_that_never_pauses_does() {
         let mut client = Flood { sent: 0, heard: Vec::new() };
-        // A server that swallows whatever it gets, and has said this already.
+        // A server that discards all input, and has sent these bytes already.
         let (mut says, said) = duplex(1024);
         says.write_all(b"an error").await.unwrap();
         let mut server = tokio::io::join(said, tokio::io::sink());

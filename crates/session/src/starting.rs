@@ -1,5 +1,5 @@
-//! The connections of one listener that are not sessions yet: how many there may be, and which one is closed when there are
-//! too many.
+//! The connections of one listener that are not sessions yet: how many there may be, and which one
+//! is closed when there are too many.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -14,23 +14,25 @@ use super::client::{Client, Origin, Socket};
 use super::limits::Limits;
 use super::login_error::{LoginError, fatal, sqlstate};
 
-/// How long a connection may keep its turn while another one waits for one. A client that is there has sent its password by
-/// then, also one that opens some hundred connections with TLS at once.
+/// How long a connection may keep its turn while another one waits. By then a working client has
+/// sent its password, also if it opens some hundred TLS connections at once.
 const SAFE: Duration = Duration::from_secs(3);
-/// The part of the connections without a turn that is closed when the system has no file handles left.
+/// When the system has no file handles left, one in `SHED` connections without a turn is closed.
 const SHED: usize = 8;
 
-/// How many connections a listener takes on.
+/// The limits for connections in start-up.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Those without a turn: nothing has been received of them, they wait for their turn, or they read their last message. They
-    /// cost a file handle and some kilobytes. When there is one more, the oldest of the origin with the most is closed.
+    /// Connections without a turn: they have sent nothing yet, wait for their turn, or read their
+    /// last message. Each takes a file handle and some kilobytes. When there is one more, the
+    /// oldest of the origin with the most is closed.
     pub held: usize,
-    /// Turns: those that are asked what they want and who they are. They cost the memory of a TLS connection.
+    /// Connections with a turn: they are in start-up and authentication. Each takes the memory of a
+    /// TLS connection.
     pub turns: usize,
 }
 
-/// The connections of one listener. Clones are one.
+/// The connections of one listener in start-up. Clones share one state.
 #[derive(Clone)]
 pub struct Starting(Arc<Shared>);
 
@@ -51,7 +53,7 @@ struct State {
 /// The connections of one origin by their numbers, which are in the order of arrival.
 #[derive(Default)]
 struct Group {
-    /// Nothing was received yet, or the last message is being read.
+    /// Connections that have sent nothing yet, or read their last message.
     idle: BTreeMap<u64, Arc<Signals>>,
     waiting: BTreeMap<u64, Arc<Signals>>,
     served: BTreeMap<u64, (Instant, Arc<Signals>)>,
@@ -64,7 +66,7 @@ struct Signals {
     is_closed: AtomicBool,
 }
 
-/// One connection. Dropping it makes room.
+/// One connection's entry. Dropping it frees its space.
 pub struct Seat {
     shared: Arc<Shared>,
     origin: Origin,
@@ -78,12 +80,13 @@ impl Starting {
         Self(Arc::new(Shared { bounds, state: Mutex::default() }))
     }
 
-    /// As a proxy's limits say.
+    /// The limits of connections in start-up, taken from the limits of a listener.
     pub fn within(limits: &Limits) -> Self {
         Self::new(Bounds { held: limits.waiting, turns: limits.starting })
     }
 
-    /// Takes a connection that was accepted. It never waits: another connection makes room.
+    /// Adds a connection that was accepted. It never waits: at the limit, another connection is
+    /// closed.
     pub fn enter(&self, origin: Origin) -> Seat {
         let signals = Arc::new(Signals::default());
         let mut state = self.0.state();
@@ -98,7 +101,7 @@ impl Starting {
         Seat { shared: Arc::clone(&self.0), origin, id, signals }
     }
 
-    /// Closes some connections, as the system has no file handles left.
+    /// Closes some connections, because the system has no file handles left.
     pub fn shed(&self) {
         let mut state = self.0.state();
         for _ in 0..state.held.div_ceil(SHED) {
@@ -114,10 +117,10 @@ impl Shared {
 }
 
 impl State {
-    /// Closes the oldest connection without a turn of the origin that has the most; one that was received something from only
-    /// if that origin has no other.
+    /// Closes the oldest connection without a turn of the origin that has the most. A connection
+    /// that has sent something is closed only if that origin has no other.
     fn close_held(&mut self) {
-        // Of two that are alike the one that was there first.
+        // Of two equal origins, the one whose connection came first.
         let most = self.origins.iter().max_by_key(|(_, group)| {
             let first = group.idle.keys().chain(group.waiting.keys()).next();
             (group.idle.len() + group.waiting.len(), Reverse(first.copied()))
@@ -136,8 +139,8 @@ impl State {
         self.forget(origin);
     }
 
-    /// Where a connection waits for a turn, closes the one that has had its turn for the longest time, of the origin that has
-    /// the most turns, if that was [`SAFE`] or longer.
+    /// If a connection waits for a turn, closes the connection that has had its turn for the
+    /// longest time, of the origin with the most turns, unless that time is shorter than [`SAFE`].
     fn close_served(&mut self, now: Instant) {
         if self.waiting == 0 {
             return;
@@ -159,7 +162,8 @@ impl State {
         self.hand_over(now);
     }
 
-    /// Whether there is a turn for this connection at once. It waits for one otherwise.
+    /// Gives this connection a turn if one is free; otherwise the connection waits, and the result
+    /// is false.
     fn ask_for_turn(&mut self, origin: Origin, id: u64, turns: usize) -> bool {
         let now = Instant::now();
         let Some(group) = self.origins.get_mut(&origin) else { return false };
@@ -176,7 +180,8 @@ impl State {
         false
     }
 
-    /// Gives a free turn to the origin that has the fewest; among those to the connection that waits longest.
+    /// Gives a free turn to the origin that has the fewest turns, and there to the connection that
+    /// waits longest.
     fn hand_over(&mut self, now: Instant) {
         let waiting = self.origins.values_mut().filter(|group| !group.waiting.is_empty());
         let next = waiting.min_by_key(|group| (group.served.len(), group.waiting.keys().next().copied()));
@@ -190,7 +195,7 @@ impl State {
         }
     }
 
-    /// Takes a connection out, wherever it is.
+    /// Removes a connection, with or without a turn.
     fn remove(&mut self, origin: Origin, id: u64) {
         let Some(group) = self.origins.get_mut(&origin) else { return };
         if group.idle.remove(&id).is_some() {
@@ -222,7 +227,8 @@ impl Signals {
 }
 
 impl Seat {
-    /// Waits until the client has sent something, at the latest until `by`, and until it is its turn.
+    /// Waits until the client has sent something, at the latest until `by`, and until the
+    /// connection has its turn.
     pub async fn arrive<S: Socket>(&self, client: &Client<S>, by: Instant) -> Result<(), LoginError> {
         let arrived = async {
             timeout_at(by, client.speaks()).await.map_err(|_| silent())??;
@@ -236,7 +242,7 @@ impl Seat {
         }
     }
 
-    /// Asks the client, for as long as it may keep its turn.
+    /// Runs the start-up and authentication until the turn is taken away.
     pub async fn ask<T>(&self, asking: impl Future<Output = Result<T, LoginError>>) -> Result<T, LoginError> {
         let insist = async {
             sleep(SAFE).await;
@@ -251,12 +257,13 @@ impl Seat {
         }
     }
 
-    /// The client may come in: from now on it is counted among the sessions.
+    /// The client has authenticated: from now on it counts as a session.
     pub fn admitted(&self) {
         self.shared.state().remove(self.origin, self.id);
     }
 
-    /// The client is only told its last message now. Whether there is time to wait until it has read it.
+    /// The client now only reads its last message and gives up its turn. Returns whether there is
+    /// time to wait for the client to read it.
     pub fn leave(&self) -> bool {
         let mut state = self.shared.state();
         state.remove(self.origin, self.id);
@@ -271,7 +278,7 @@ impl Seat {
         true
     }
 
-    /// Waits until its room is needed for another connection.
+    /// Waits until this connection is closed to free its space for another one.
     pub async fn closed(&self) {
         self.signals.closed.notified().await;
     }
@@ -280,7 +287,7 @@ impl Seat {
         self.signals.is_closed.load(Ordering::Acquire)
     }
 
-    /// Waits for a turn. One that was closed waits for ever: see [`Seat::closed`].
+    /// Waits for a turn. A connection that was closed waits for ever: see [`Seat::closed`].
     async fn turn(&self) {
         let has_turn =
             self.shared.state().ask_for_turn(self.origin, self.id, self.shared.bounds.turns.max(1));
@@ -296,7 +303,7 @@ impl Drop for Seat {
     }
 }
 
-/// The client is told that its first packet came too late.
+/// The error for a first packet that is late.
 pub(super) fn silent() -> LoginError {
     fatal(sqlstate::QUERY_CANCELED, "canceling authentication due to timeout")
         .with_detail("The client sent no start-up packet in time.")
@@ -328,7 +335,7 @@ mod tests {
         seats.iter().enumerate().filter(|(_, seat)| seat.is_closed()).map(|(number, _)| number).collect()
     }
 
-    /// Whether it has a turn now.
+    /// Whether the connection has a turn now.
     async fn has_turn(seat: &Seat) -> bool {
         tokio::time::timeout(Duration::ZERO, seat.turn()).await.is_ok()
     }
@@ -339,7 +346,7 @@ mod tests {
         let many: Vec<_> = (0..3).map(|_| starting.enter(origin("192.0.2.1"))).collect();
         let few: Vec<_> = (0..3).map(|_| starting.enter(origin("192.0.2.2"))).collect();
         assert_eq!((closed(&many), closed(&few)), (vec![0, 1], vec![]));
-        // Users of this machine are apart, and so are networks of version 6.
+        // Users of this machine are separate origins, and so are IPv6 networks.
         let seats = [Origin::User(Some(1)), origin("2001:db8:1:2::1"), origin("2001:db8:1:3::1")];
         let seats: Vec<_> = seats.into_iter().map(|origin| starting.enter(origin)).collect();
         assert_eq!(closed(&seats), Vec::<usize>::new());
@@ -375,11 +382,11 @@ mod tests {
             assert!(has_turn(seat).await);
         }
         tokio::time::advance(SAFE * 10).await;
-        assert_eq!(closed(&idle), Vec::<usize>::new(), "nobody needs the room");
+        assert_eq!(closed(&idle), Vec::<usize>::new(), "a connection was closed below the limit");
         let next = starting.enter(origin("192.0.2.2"));
         next.turn().await;
         assert_eq!(closed(&idle), [0]);
-        // Both are safe for now, and one gives way by itself in the end.
+        // Both are within their safe time, and one ends by itself.
         idle[1].admitted();
         let (second, third) = (starting.enter(origin("192.0.2.2")), starting.enter(origin("192.0.2.2")));
         second.turn().await;
@@ -414,7 +421,7 @@ mod tests {
         assert!(refused.leave());
         let next = starting.enter(origin("192.0.2.1"));
         assert!(has_turn(&next).await);
-        assert!(refused.is_closed(), "nor does it keep room");
+        assert!(refused.is_closed(), "a closed connection still takes space");
         assert!(!refused.leave());
     }
 }

@@ -1,4 +1,4 @@
-//! Where a conversation stands: whether the server's session could be given to another client.
+//! Tracks whether the server's session is idle, so that the pool can give it to another client.
 
 use bytes::{Bytes, BytesMut};
 use pgentra_wire::backend::{BackendMessage, ParameterStatus};
@@ -7,28 +7,31 @@ use pgentra_wire::limits;
 
 use super::relay::Filter;
 
-/// Follows the messages of both sides, of which it reads the headers and little else.
+/// Follows the messages of both sides; it reads their headers and little else.
 ///
-/// It may take a session at rest for a busy one, and never the other way round: each message that a server may answer with
-/// ReadyForQuery counts, and only ReadyForQuery counts against it. (PostgreSQL documentation, "Message Flow".)
+/// It may take an idle session for a busy one, but never a busy one for an idle one: each message
+/// that a server may answer with ReadyForQuery adds to `pending`, and only ReadyForQuery subtracts.
+/// (PostgreSQL documentation, "Message Flow".)
 #[derive(Debug, Default)]
 pub struct ProtocolTracker {
     client: Frames,
     server: Frames,
     /// Requests that ReadyForQuery has not answered yet.
     pending: u64,
-    /// A message of the extended protocol came after the last of them: without a Sync, the server may have more to say.
+    /// A message of the extended protocol came after the last request: without a Sync, the server
+    /// may have more to send.
     unsynced: bool,
     transaction: Transaction,
     presence: Presence,
-    /// A message that makes no sense here: nothing is certain any more, and nothing further is taken in.
+    /// A message did not fit the protocol: the state is unknown from then on, and nothing further
+    /// is read.
     lost: bool,
-    /// A ParameterStatus that is not whole yet.
+    /// A ParameterStatus that is not complete yet.
     setting: BytesMut,
     settings: Vec<ParameterStatus>,
 }
 
-/// What the last ReadyForQuery said.
+/// The transaction status of the last ReadyForQuery.
 #[derive(Debug, Default, PartialEq)]
 enum Transaction {
     #[default]
@@ -36,42 +39,42 @@ enum Transaction {
     Open,
 }
 
-/// Whether the client is there.
+/// Whether the client is connected.
 #[derive(Debug, Default, PartialEq)]
 enum Presence {
     #[default]
     Here,
-    /// It left while the session was at rest, and the server does not know.
+    /// It left while the session was idle, and the server has not been told.
     Left,
-    /// It left at another moment, and the server is told.
+    /// It left at another moment, and the server gets the Terminate.
     Gone,
 }
 
 impl ProtocolTracker {
-    /// The client left a session at rest, which the server still holds.
+    /// Whether the client left an idle session, which the server still keeps open.
     pub fn ended_idle(&self) -> bool {
         self.presence == Presence::Left
     }
 
-    /// Takes in what the client sent. `Some(length)`: so many bytes of it come before its Terminate.
+    /// Takes in bytes from the client. `Some(length)`: the number of bytes before its Terminate.
     pub fn client(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut rest = bytes;
         while !self.lost {
-            // Its first byte is enough: nothing of it may reach the server.
+            // The first byte is enough to know Terminate, none of which may reach the server.
             if self.client.is_between() && rest.first() == Some(&b'X') {
                 return Some(bytes.len() - rest.len());
             }
             match self.client.step(&mut rest) {
                 None => return None,
                 Some(Step::Head(_) | Step::Body(..)) => {}
-                Some(Step::LoginError(tag)) => self.client_said(tag),
+                Some(Step::End(tag)) => self.client_said(tag),
                 Some(Step::Malformed) => self.lost = true,
             }
         }
         None
     }
 
-    /// Takes in what the server sent.
+    /// Takes in bytes from the server.
     pub fn server(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !self.lost
@@ -88,9 +91,9 @@ impl ProtocolTracker {
                 }
                 Step::Body(b'S', _) => self.lost = true,
                 Step::Body(..) => {}
-                Step::LoginError(b'Z') => self.answered(),
-                Step::LoginError(b'S') => self.set(),
-                Step::LoginError(_) => {}
+                Step::End(b'Z') => self.answered(),
+                Step::End(b'S') => self.set(),
+                Step::End(_) => {}
                 Step::Malformed => self.lost = true,
             }
         }
@@ -102,13 +105,13 @@ impl ProtocolTracker {
         }
     }
 
-    /// Nothing was begun that is not finished, and no transaction is open.
+    /// Whether every request is answered and no transaction is open.
     pub fn is_at_rest(&self) -> bool {
         let between = self.client.is_between() && self.server.is_between();
         !self.lost && between && self.pending == 0 && !self.unsynced && self.transaction == Transaction::None
     }
 
-    /// What the server sent are whole messages, so that another may follow.
+    /// Whether the server has sent whole messages only, so that another one may be inserted.
     pub fn is_between_answers(&self) -> bool {
         !self.lost && self.server.is_between()
     }
@@ -125,14 +128,15 @@ impl ProtocolTracker {
                 self.pending += 1;
                 self.unsynced = false;
             }
-            // CopyData, CopyDone, CopyFail: they belong to a request before them; where no COPY goes on they are ignored.
+            // CopyData, CopyDone, CopyFail: they belong to a request before them; outside of COPY
+            // the server ignores them.
             b'd' | b'c' | b'f' => {}
             _ => self.unsynced = true,
         }
     }
 
     fn server_says(&mut self, tag: u8) {
-        // Notices and notifications come at any time; an error or a result only to somebody who asked.
+        // Notices and notifications come at any time; an error or a result only after a request.
         let asked = self.pending > 0 || self.unsynced;
         self.lost |= !asked && !matches!(tag, b'N' | b'A');
     }
@@ -183,9 +187,9 @@ impl Filter for ProtocolTracker {
     }
 }
 
-/// Puts a setting in the place of the one of the same name.
+/// Replaces the setting of the same name, or adds it.
 pub fn keep(settings: &mut Vec<ParameterStatus>, setting: ParameterStatus) {
-    // A slice of a large buffer would keep all of it.
+    // A slice of a large buffer would keep all of that buffer in memory.
     let ParameterStatus { name, value } = setting;
     let setting =
         ParameterStatus { name: Bytes::copy_from_slice(&name), value: Bytes::copy_from_slice(&value) };
@@ -195,24 +199,24 @@ pub fn keep(settings: &mut Vec<ParameterStatus>, setting: ParameterStatus) {
     }
 }
 
-/// Cuts a stream into messages without keeping them.
+/// Splits a stream into messages without storing them.
 #[derive(Debug, Default)]
 struct Frames {
     header: [u8; Header::SIZE],
-    /// Bytes of the header that are there.
+    /// Bytes of the header received so far.
     have: usize,
-    /// Bytes of the body that are still to come, once the header is there.
+    /// Bytes of the body that are still to come, once the header is complete.
     left: usize,
 }
 
-/// What comes next in a stream.
+/// The next part of a stream.
 enum Step<'a> {
     /// A message of this type begins.
     Head(u8),
-    /// Bytes of its body.
+    /// Bytes of the body of a message of this type.
     Body(u8, &'a [u8]),
-    /// It is whole.
-    LoginError(u8),
+    /// A message of this type is complete.
+    End(u8),
     Malformed,
 }
 
@@ -221,13 +225,13 @@ impl Frames {
         self.have == 0
     }
 
-    /// `None`: all of `rest` is taken in.
+    /// Reads the next part of `rest`; `None` when all of it was read.
     fn step<'a>(&mut self, rest: &mut &'a [u8]) -> Option<Step<'a>> {
         let [tag, ..] = self.header;
         if self.have == Header::SIZE {
             if self.left == 0 {
                 self.have = 0;
-                return Some(Step::LoginError(tag));
+                return Some(Step::End(tag));
             }
             let (part, after) = rest.split_at(self.left.min(rest.len()));
             *rest = after;
@@ -270,23 +274,24 @@ mod tests {
         tags.bytes().flat_map(|tag| message(tag, b"")).collect()
     }
 
-    /// What a client sends, then what the server answers: `I`, `T` and `E` are ReadyForQuery with that status.
+    /// The state after these client messages and then these server messages: `I`, `T` and `E` are
+    /// ReadyForQuery with that status.
     fn after(client: &str, server: &str) -> ProtocolTracker {
-        let mut position = ProtocolTracker::default();
-        assert_eq!(position.client(&bare(client)), None);
+        let mut tracker = ProtocolTracker::default();
+        assert_eq!(tracker.client(&bare(client)), None);
         for tag in server.bytes() {
             match tag {
-                b'I' | b'T' | b'E' => position.server(&message(b'Z', &[tag])),
-                tag => position.server(&message(tag.to_ascii_uppercase(), b"")),
+                b'I' | b'T' | b'E' => tracker.server(&message(b'Z', &[tag])),
+                tag => tracker.server(&message(tag.to_ascii_uppercase(), b"")),
             }
         }
-        position
+        tracker
     }
 
     #[test]
     fn rest_is_when_everything_is_answered_and_no_transaction_is_open() {
         for (about, client, server, rest) in [
-            ("nothing was said", "", "", true),
+            ("no message", "", "", true),
             ("a query", "Q", "cI", true),
             ("without its answer", "Q", "", false),
             ("half answered", "Q", "c", false),
@@ -305,11 +310,11 @@ mod tests {
             ("data for a COPY that failed", "Qddc", "eI", true),
             ("a Sync that COPY swallowed", "PBESdcS", "gcI", false),
             ("FunctionCall", "F", "vI", true),
-            ("a message nobody knows", "!", "", false),
+            ("an unknown message type", "!", "", false),
             ("notices at any time", "Q", "cIna", true),
             ("the server ends the session", "Q", "cIe", false),
             ("an answer to nothing", "", "c", false),
-            ("ready, and nobody asked", "", "I", false),
+            ("ready without a request", "", "I", false),
             ("what was lost stays lost", "Q", "IIcI", false),
         ] {
             assert_eq!(after(client, server).is_at_rest(), rest, "{about}");
@@ -319,19 +324,19 @@ mod tests {
     #[test]
     fn after_a_message_that_makes_no_sense_nothing_is_taken_in() {
         let setting = message(b'S', b"a\0b\0");
-        // A length that no message has; an answer to nothing.
+        // A length that no message has, and an answer without a request.
         for nonsense in [&b"T\0\0\0\0"[..], &bare("C")] {
             let (mut whole, mut pieces) = (ProtocolTracker::default(), ProtocolTracker::default());
             let said = [nonsense, &setting, READY].concat();
             whole.server(&said);
             said.iter().for_each(|byte| pieces.server(&[*byte]));
-            for position in [whole, pieces] {
-                assert!(!position.is_at_rest() && !position.is_between_answers());
-                assert!(position.into_settings().is_empty());
+            for tracker in [whole, pieces] {
+                assert!(!tracker.is_at_rest() && !tracker.is_between_answers());
+                assert!(tracker.into_settings().is_empty());
             }
         }
-        let mut position = ProtocolTracker::default();
-        assert_eq!(position.client(b"Q\0\0\0\0X"), None, "the server hears it");
+        let mut tracker = ProtocolTracker::default();
+        assert_eq!(tracker.client(b"Q\0\0\0\0X"), None, "the server gets this Terminate");
     }
 
     #[test]
@@ -339,33 +344,33 @@ mod tests {
         for (client, server) in
             [(&b"Q\0\0"[..], &b""[..]), (b"d\0\0\0\x09ab", b""), (b"", b"N\0\0"), (b"", b"A")]
         {
-            let mut position = ProtocolTracker::default();
-            assert_eq!(position.client(client), None);
-            position.server(server);
-            assert!(!position.is_at_rest(), "{client:?} {server:?}");
+            let mut tracker = ProtocolTracker::default();
+            assert_eq!(tracker.client(client), None);
+            tracker.server(server);
+            assert!(!tracker.is_at_rest(), "{client:?} {server:?}");
         }
     }
 
     #[test]
     fn a_length_that_cannot_be_is_no_rest() {
-        let mut position = ProtocolTracker::default();
-        assert_eq!(position.client(b"Q\0\0\0\x03"), None);
-        assert!(!position.is_at_rest());
-        let mut position = ProtocolTracker::default();
-        position.server(b"N\0\0\0\0");
-        assert!(!position.is_at_rest());
+        let mut tracker = ProtocolTracker::default();
+        assert_eq!(tracker.client(b"Q\0\0\0\x03"), None);
+        assert!(!tracker.is_at_rest());
+        let mut tracker = ProtocolTracker::default();
+        tracker.server(b"N\0\0\0\0");
+        assert!(!tracker.is_at_rest());
     }
 
     #[test]
     fn terminate_is_cut_off_and_nothing_behind_it_is_read() {
         for (sent, before) in [(&b"X"[..], 0), (b"X\0\0\0\x04", 0), (b"S\0\0\0\x04X\0\0\0\x04Q", 5)] {
-            let mut position = ProtocolTracker::default();
-            assert_eq!(position.client(sent), Some(before));
-            assert_eq!(position.is_at_rest(), before == 0);
+            let mut tracker = ProtocolTracker::default();
+            assert_eq!(tracker.client(sent), Some(before));
+            assert_eq!(tracker.is_at_rest(), before == 0);
         }
-        // Inside of a message it is any byte.
-        let mut position = ProtocolTracker::default();
-        assert_eq!(position.client(&message(b'Q', b"X\0X")), None);
+        // Inside of a message the byte X has no meaning.
+        let mut tracker = ProtocolTracker::default();
+        assert_eq!(tracker.client(&message(b'Q', b"X\0X")), None);
     }
 
     #[test]
@@ -377,46 +382,46 @@ mod tests {
             ("behind a query", "", "", "QX", "QX", false),
             ("before the answer", "Q", "", "X", "X", false),
         ] {
-            let mut position = after(first, answers);
+            let mut tracker = after(first, answers);
             let mut bytes = BytesMut::from(&bare(last)[..]);
-            position.rewrite(&mut bytes);
+            tracker.rewrite(&mut bytes);
             assert_eq!(bytes, bare(sent), "{about}");
-            assert_eq!(position.stays(), stays, "{about}");
-            // What the server says to it changes nothing any more.
-            position.see(&[&message(b'C', b""), READY].concat());
-            assert_eq!(position.ended_idle(), stays, "{about}");
+            assert_eq!(tracker.stays(), stays, "{about}");
+            // Later messages of the server change nothing.
+            tracker.see(&[&message(b'C', b""), READY].concat());
+            assert_eq!(tracker.ended_idle(), stays, "{about}");
         }
         for (client, server, stays) in [("Q", "cI", true), ("Q", "cT", false), ("Q", "", false)] {
-            let mut position = after(client, server);
-            position.hang_up();
-            assert_eq!(position.stays(), stays);
+            let mut tracker = after(client, server);
+            tracker.hang_up();
+            assert_eq!(tracker.stays(), stays);
         }
     }
 
     #[test]
     fn settings_are_kept_with_their_last_value() {
-        let mut position = ProtocolTracker::default();
+        let mut tracker = ProtocolTracker::default();
         for value in ["UTC", "Europe/Paris"] {
             let body = format!("TimeZone\0{value}\0");
             for byte in message(b'S', body.as_bytes()) {
-                position.server(&[byte]);
+                tracker.server(&[byte]);
             }
         }
-        assert!(position.is_at_rest());
-        let settings = position.into_settings();
+        assert!(tracker.is_at_rest());
+        let settings = tracker.into_settings();
         assert_eq!(settings.len(), 1);
         assert_eq!((&*settings[0].name, &*settings[0].value), (&b"TimeZone"[..], &b"Europe/Paris"[..]));
 
-        let mut position = ProtocolTracker::default();
-        position.server(&message(b'S', b"no value"));
-        assert!(!position.is_at_rest());
-        let mut position = ProtocolTracker::default();
-        position.server(&message(b'S', &[b'x'; limits::BACKEND_MESSAGE + 1]));
-        assert!(!position.is_at_rest());
+        let mut tracker = ProtocolTracker::default();
+        tracker.server(&message(b'S', b"no value"));
+        assert!(!tracker.is_at_rest());
+        let mut tracker = ProtocolTracker::default();
+        tracker.server(&message(b'S', &[b'x'; limits::BACKEND_MESSAGE + 1]));
+        assert!(!tracker.is_at_rest());
     }
 
     proptest! {
-        /// However a stream is cut into pieces, it means the same.
+        /// The result does not depend on how a stream is cut into pieces.
         #[test]
         fn pieces_do_not_matter(tags in proptest::collection::vec((0..9_usize, 0..40_usize), 0..30), piece in 1..64_usize) {
             let (mut client, mut server) = (Vec::new(), Vec::new());
@@ -437,10 +442,10 @@ mod tests {
 
         #[test]
         fn no_bytes_do_harm(client: Vec<u8>, server: Vec<u8>) {
-            let mut position = ProtocolTracker::default();
-            let before = position.client(&client);
+            let mut tracker = ProtocolTracker::default();
+            let before = tracker.client(&client);
             prop_assert!(before.is_none_or(|before| before <= client.len()));
-            position.server(&server);
+            tracker.server(&server);
         }
     }
 }

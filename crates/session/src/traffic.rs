@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes of one session, as PostgreSQL's protocol has them, without TLS.
+/// Bytes of one session in PostgreSQL's protocol, without TLS.
 ///
-/// Only the session's own task writes them, so an addition needs no locked instruction; whoever reads sees them at most
-/// some moments late.
+/// Only the session's own task writes the counters, so an addition needs no locked instruction;
+/// readers see the values with a short delay.
 #[derive(Debug, Default)]
 pub struct Traffic {
     to_server: AtomicU64,
@@ -18,12 +18,12 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Bytes that came from the client.
+    /// Bytes received from the client.
     pub fn to_server(&self) -> u64 {
         self.to_server.load(Ordering::Relaxed)
     }
 
-    /// Bytes that the client took.
+    /// Bytes written to the client.
     pub fn to_client(&self) -> u64 {
         self.to_client.load(Ordering::Relaxed)
     }
@@ -33,7 +33,7 @@ fn add(count: &AtomicU64, bytes: usize) {
     count.store(count.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
 }
 
-/// A client's connection, counted.
+/// A client's connection whose bytes are counted.
 pub struct Counted<'a, C> {
     client: &'a mut C,
     traffic: &'a Traffic,
@@ -90,7 +90,7 @@ mod tests {
         let mut received = [0; 3];
         counted.read_exact(&mut received).await.unwrap();
         assert_eq!((&received, traffic.to_server(), traffic.to_client()), (b"abc", 3, 0));
-        // Only what the client took, where that is not all.
+        // Only the bytes written are counted when a write is partial.
         assert_eq!(counted.write(b"longer").await.unwrap(), 4);
         assert_eq!(traffic.to_client(), 4);
         counted.shutdown().await.unwrap();

@@ -1,4 +1,4 @@
-//! A Unix socket that only its owner can use, and those users that it is for.
+//! A Unix socket for its owner, and for other users that the configuration names.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, Permissions};
@@ -14,19 +14,19 @@ use tokio::net::{UnixListener, UnixStream};
 use super::client::{Origin, Socket};
 use super::listen::{BACKLOG, Listen};
 
-/// What the folder and the socket may be, and are if they are made here.
+/// The access modes of the folder and the socket: those required, and those set on creation.
 struct Modes {
     folder: u32,
-    /// What nobody but the owner may do with the folder, and in words.
+    /// The mode bits that the folder must not have for other users; `what` names them in the error.
     closed: u32,
     what: &'static str,
     socket: u32,
 }
 
-/// For the owner alone.
+/// Only the owner may enter the folder and use the socket.
 const OWN: Modes = Modes { folder: 0o700, closed: 0o077, what: "enter", socket: 0o600 };
-/// For other users too: they may enter the folder and use the socket, but not put another in its place. Which of them may
-/// come in is decided by what the system says of the peer.
+/// For other users too: they may enter the folder and use the socket, but cannot replace it. The
+/// peer's user id, as the system reports it, decides which of them may connect.
 const SHARED: Modes = Modes { folder: 0o755, closed: 0o022, what: "write to", socket: 0o666 };
 
 /// A listening Unix socket with the name that libpq looks for, `.s.PGSQL.PORT`. Dropping it removes the socket.
@@ -34,12 +34,13 @@ const SHARED: Modes = Modes { folder: 0o755, closed: 0o022, what: "write to", so
 pub struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
-    /// Device and inode: a socket that somebody else put in our place stays. `None`: it is not ours to remove.
+    /// Device and inode, so that a socket which another process put in its place is not removed.
+    /// `None`: the socket is not removed at all.
     identity: Option<(u64, u64)>,
     owner: u32,
 }
 
-/// Who is at the other end of a Unix socket.
+/// The peer of a Unix socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer {
     uid: Option<u32>,
@@ -47,21 +48,23 @@ pub struct Peer {
 }
 
 impl UnixSocket {
-    /// Listens in `folder`, which is made if it is not there. It must be the process's own and closed to everybody else
-    /// (mode 0700); the socket is 0600, and a client of another user id is refused on top of that. A socket of this user on
-    /// which no process listens is replaced; whatever else has its name is left alone. Blocks for the time of some system
-    /// calls; must be called on a tokio runtime.
+    /// Listens in `folder`, which is made if it is missing. The folder must belong to the process's
+    /// user and have mode 0700; the socket is 0600, and a client of another user id is refused as
+    /// well. A socket of this user on which no process listens is replaced; any other file of its
+    /// name stays. Blocks for the time of some system calls; must be called on a tokio runtime.
     ///
     /// # Errors
-    /// A folder of another user, or one that others may enter; a name in use; a path too long for a socket; and whatever the
-    /// system says.
+    ///
+    /// A folder of another user, or one that others may enter; a name in use; a path too long for a
+    /// socket; and errors of the system calls.
     pub fn bind(folder: &Path, port: u16) -> io::Result<Self> {
         Self::bind_with(folder, port, &OWN)
     }
 
-    /// As [`UnixSocket::bind`], for the other users too that an injector's door names. The folder must be
-    /// the process's own, and nobody else may write to it (it is made with mode 0755); the socket is 0666, and who comes in
-    /// is decided by the user id that the system tells of a peer.
+    /// As [`UnixSocket::bind`], but other users may connect too, if the client authentication names
+    /// them. The folder must belong to the process's user, and no other user may write to it (it is
+    /// made with mode 0755); the socket is 0666, and the peer's user id decides whether a client
+    /// may connect.
     ///
     /// # Errors
     /// A folder that others may write to, and those of [`UnixSocket::bind`].
@@ -72,7 +75,7 @@ impl UnixSocket {
     fn bind_with(folder: &Path, port: u16, modes: &Modes) -> io::Result<Self> {
         if !folder.exists() {
             DirBuilder::new().recursive(true).mode(modes.folder).create(folder)?;
-            // Whatever the process's umask took away.
+            // Sets the bits that the process's umask removed.
             fs::set_permissions(folder, Permissions::from_mode(modes.folder))?;
         }
         let owner = rustix::process::geteuid().as_raw();
@@ -88,7 +91,7 @@ impl UnixSocket {
                 modes.folder
             ));
         }
-        // From here on no other user can change what has this name.
+        // From here on no other user can change the file of this name.
         let path = folder.join(format!(".s.PGSQL.{port}"));
         remove_stale(&path, owner)?;
         let socket = tokio::net::UnixSocket::new_stream()?;
@@ -99,12 +102,13 @@ impl UnixSocket {
         Ok(Self { listener, path, identity: Some((socket.dev(), socket.ino())), owner })
     }
 
-    /// Listens on a socket that somebody else made and will remove, such as the service manager. Which users may connect
-    /// to it is theirs to say; a client of another user id than this process's is refused all the same. Must be called on a
-    /// tokio runtime.
+    /// Uses a listening socket that another process, such as the service manager, made and will
+    /// remove. That process sets the socket's permissions; a client of another user id than this
+    /// process's is refused all the same. Must be called on a tokio runtime.
     ///
     /// # Errors
-    /// Whatever the system says.
+    ///
+    /// The error of the system call that failed.
     pub fn inherit(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let path =
@@ -113,13 +117,14 @@ impl UnixSocket {
         Ok(Self { listener: UnixListener::from_std(listener)?, path, identity: None, owner })
     }
 
-    /// The socket's path.
+    /// The path of the socket's file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// Removes a socket that a process of this user left behind. Whatever else has the name stays, and is an error.
+/// Removes a socket that a process of this user left behind. Any other file of this name stays and
+/// gives an error.
 fn remove_stale(path: &Path, owner: u32) -> io::Result<()> {
     let there = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -133,7 +138,7 @@ fn remove_stale(path: &Path, owner: u32) -> io::Result<()> {
     if there.uid() != owner {
         return in_use("is a socket of another user");
     }
-    // A connection that would have to wait is one to a process that listens.
+    // A connection attempt that blocks shows that a process listens.
     let probe = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
     probe.set_nonblocking(true)?;
     match probe.connect(&SockAddr::unix(path)?) {
@@ -188,7 +193,7 @@ impl Socket for UnixStream {
         }
     }
 
-    /// libpq never speaks TLS over a Unix socket.
+    /// libpq never uses TLS over a Unix socket.
     async fn begins_with_tls(&self) -> io::Result<bool> {
         Ok(false)
     }
@@ -225,11 +230,11 @@ mod tests {
         let _client = UnixStream::connect(socket.path()).await.unwrap();
         let (_, peer) = socket.next().await.unwrap();
         assert!(UnixStream::is_trusted(&peer, &[]));
-        // Nobody is let in for being who they are, root included.
-        let stranger = Peer { owner: peer.owner + 1, ..peer };
-        assert!(!UnixStream::is_trusted(&stranger, &[]), "{stranger}");
-        assert!(!UnixStream::is_trusted(&stranger, &[peer.owner + 2]));
-        assert!(UnixStream::is_trusted(&stranger, &[4711, peer.owner]));
+        // No other user is let in, not even root.
+        let other = Peer { owner: peer.owner + 1, ..peer };
+        assert!(!UnixStream::is_trusted(&other, &[]), "{other}");
+        assert!(!UnixStream::is_trusted(&other, &[peer.owner + 2]));
+        assert!(UnixStream::is_trusted(&other, &[4711, peer.owner]));
         assert!(!UnixStream::is_trusted(&Peer { uid: None, ..peer }, &[peer.owner]));
         drop(socket);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "the socket goes with its listener");
@@ -259,7 +264,7 @@ mod tests {
         let kept = folder.join("kept");
         fs::rename(&path, &kept).unwrap();
         drop(first);
-        // What is left is a socket that nobody listens on.
+        // The name now leads to a socket on which no process listens.
         fs::rename(&kept, &path).unwrap();
         let second = UnixSocket::bind(&folder, 1).unwrap();
         let _client = UnixStream::connect(second.path()).await.unwrap();
@@ -282,7 +287,7 @@ mod tests {
         assert_eq!(bind().kind(), io::ErrorKind::AddrInUse);
         fs::remove_dir(&path).unwrap();
 
-        // A link, also to a socket that nobody serves, and one that leads nowhere.
+        // A link to a socket on which no process listens, and a link without a target.
         let target = folder.join("target");
         std::os::unix::fs::symlink(&target, &path).unwrap();
         assert_eq!(bind().kind(), io::ErrorKind::AddrInUse);
@@ -291,7 +296,7 @@ mod tests {
         assert!(fs::symlink_metadata(&path).unwrap().is_symlink() && target.exists());
         fs::remove_file(&path).unwrap();
 
-        // One whose process does not accept: its queue is full.
+        // A socket whose process does not accept: its queue is full.
         let hung = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
         hung.bind(&SockAddr::unix(&path).unwrap()).unwrap();
         hung.listen(0).unwrap();
@@ -306,7 +311,7 @@ mod tests {
         assert_eq!(bind().kind(), io::ErrorKind::AddrInUse);
         drop(hung);
 
-        // One of datagrams is somebody else's, whoever listens.
+        // A datagram socket belongs to another program, so it stays.
         fs::remove_file(&path).unwrap();
         let _datagrams = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
         assert_eq!(bind().kind(), io::ErrorKind::AddrInUse);
@@ -314,7 +319,7 @@ mod tests {
         fs::remove_dir_all(&folder).unwrap();
     }
 
-    /// As root alone, a folder and a socket can be given away.
+    /// Only root can give away a folder and a socket, so the test needs root.
     #[tokio::test]
     async fn nothing_of_another_user_is_touched() {
         if !rustix::process::geteuid().is_root() {
@@ -331,7 +336,7 @@ mod tests {
         }
         assert_eq!(fs::read(&path).unwrap(), b"theirs");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is made there either");
-        // In a folder of ours, a socket that is theirs.
+        // A folder of this user that contains a socket of another user.
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::chown(&folder, Some(0), None).unwrap();
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());

@@ -1,4 +1,4 @@
-//! Every pool lives through three token lifetimes: see `tests/`.
+//! Every pool works over three token lifetimes: see `tests/`.
 //!
 //! The snippets of `docs/rust.md` are compiled here.
 

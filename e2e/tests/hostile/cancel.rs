@@ -1,4 +1,5 @@
-//! Requests to cancel: a key opens its own session's statement and nothing else, and there is never an answer.
+//! Cancel requests: a key cancels the statement of its own session only, and there is never an
+//! answer.
 
 use eventually::{DEADLINE, eventually_blocking};
 
@@ -33,7 +34,7 @@ impl Victim {
     }
 }
 
-/// What a connection with these bytes is told.
+/// The bytes that a connection with this request gets.
 fn told(stream: Stream, bytes: Vec<u8>) -> String {
     Talk::of(stream, &[send(bytes), Step::Shut])
 }
@@ -80,7 +81,7 @@ pub(crate) fn probes(stage: &Stage<'_>) {
         );
     }
 
-    // The right key, by every way that leads to the session.
+    // The right key, on every listener through which the session can be reached.
     let cancelled = ". R0 ZI T E57014 ZI .";
     let long = "SELECT pg_sleep(3600)";
     for (name, door, by) in [
@@ -113,7 +114,7 @@ pub(crate) fn probes(stage: &Stage<'_>) {
     let got = format!("{told_then} {}", victim.ends());
     stage.answered(AREA, "a start-up behind the key", &got, cancelled);
 
-    // What the key does not open.
+    // Keys that cancel nothing here.
     for (name, door, by) in [
         ("the key at another target", Door::Plain, Door::Fake),
         ("the key of a kept session at another target", Door::Reuse, Door::Named),

@@ -1,4 +1,4 @@
-//! Commands that are given what is hostile: several at a time, as each is a process of its own.
+//! Commands with hostile input, several at a time, because each is a separate process.
 
 use std::sync::Mutex;
 
@@ -6,15 +6,15 @@ use e2e::{Done, Run};
 
 use crate::stage::{Probes, Stage};
 
-/// What a command may say about a failure at most.
+/// Longest error output of a command, in bytes.
 const LONG: usize = 8 * 1024;
-/// As many as run at a time: most of them wait.
+/// Commands that run at the same time: most of them wait.
 const WORKERS: usize = 12;
 
-/// A probe: its name, the command, what must come of it; see [`outcome`].
+/// A probe: its name, the command, and the expected result; see [`outcome`].
 pub(crate) type Probe<'lab> = (String, Run<'lab>, &'static str);
 
-/// Runs them all.
+/// Runs all of them.
 pub(crate) fn run(stage: &Stage<'_>, area: &str, commands: Vec<Probe<'_>>) {
     let probes: &Probes = &stage.probes;
     let rest = Mutex::new(commands);
@@ -35,7 +35,7 @@ pub(crate) fn run(stage: &Stage<'_>, area: &str, commands: Vec<Probe<'_>>) {
     stage.answered(area, "a good client after all of them", ".", ".");
 }
 
-/// The exit code, or a signal; and in words what no command may do.
+/// The exit code or signal, and a description of any forbidden behaviour.
 fn outcome(done: &Done<'_>) -> String {
     let mut outcome = match done.status.code() {
         Some(code) => code.to_string(),

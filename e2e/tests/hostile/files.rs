@@ -1,4 +1,4 @@
-//! Files and folders that are not what they should be, and values that are none.
+//! Invalid files, folders and values.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::stage::{Stage, unnamed};
 
 const AREA: &str = "files and values";
 
-/// A folder of bad files, and the commands that are given them.
+/// A folder of bad files, and the commands that read them.
 struct Place<'stage, 'lab> {
     stage: &'stage Stage<'lab>,
     folder: PathBuf,
@@ -278,7 +278,7 @@ fn values(place: &mut Place<'_, '_>) {
         ("--resource", &["not a uri", "file:///etc/passwd\n"]),
     ] {
         for value in values {
-            // what a listener is given alone is right for another flag
+            // a listener's value alone may be valid for another flag
             let is_good = flag == "--listen" && *value == "0";
             let flag_is = format!("{flag}={value}");
             let run = place.check(&[&flag_is]);
@@ -296,7 +296,7 @@ pub(crate) fn probes(stage: &Stage<'_>) {
     values(&mut place);
     run(stage, AREA, std::mem::take(&mut place.commands));
     drop(served);
-    // nothing of it was followed, emptied or taken away
+    // no link was followed, and no file was truncated or removed
     let is_there = |name: &str| fs::symlink_metadata(place.at(name)).is_ok();
     let names = ["dangling", "taken/.s.PGSQL.5432", "lent/.s.PGSQL.5432", "pipe", "nowhere"];
     let kept = fs::read_to_string(place.at("kept")).unwrap_or_default();

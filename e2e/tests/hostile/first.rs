@@ -5,7 +5,8 @@ use crate::wire::{GSS, SSL, Step, Stream, TERMINATE, V3, cancel, packet, query, 
 
 const AREA: &str = "first packets";
 
-/// Bytes that are no first packet: PostgreSQL hangs up without a word where the length cannot be one.
+/// Bytes that are not a first packet: PostgreSQL closes the connection without an answer if the
+/// length is invalid.
 fn other_protocols(stage: &Stage<'_>) {
     for (name, bytes) in [
         ("HTTP", &b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..]),
@@ -152,7 +153,7 @@ fn encryption(stage: &Stage<'_>) {
     let hello = [send(b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03"), Step::Shut];
     stage.probe(AREA, "TLS at once at a Unix socket", (stage.connect(Door::Unix), &hello), ".");
 
-    // What is no handshake, where TLS was asked for.
+    // Bytes that are not a handshake, after a request for TLS.
     let port = stage.port(Door::Tls);
     for (name, bytes) in [
         ("a start-up instead of a handshake", good.clone()),

@@ -36,14 +36,14 @@ fn status(mut stream: Stream, request: &[u8], is_all: bool) -> String {
 /// Requests to one port, with what each is answered.
 fn ask(stage: &Stage<'_>, port: u16, prefix: &str, rows: &[(&str, String, &str)]) {
     for (name, request, expected) in rows {
-        // what is half a request is not waited for longer than there is more of it
+        // an incomplete request is not waited for
         let is_all = name.starts_with("no request");
         let got = status(Stream::tcp(port), request.as_bytes(), is_all);
         stage.answered(AREA, &format!("{prefix}, {name}"), &got, expected);
     }
 }
 
-/// What would end the proxy, from this place of its own.
+/// A request that would end the proxy, sent to a separate proxy.
 fn quit(stage: &Stage<'_>, path: &str, headers: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n{headers}\r\n", stage.admin)
 }
@@ -92,7 +92,7 @@ fn origins(stage: &Stage<'_>) {
     );
 }
 
-/// Another path or another method is none.
+/// Other paths and methods are refused.
 fn paths(stage: &Stage<'_>) {
     let quit = |path: &str, headers: &str| quit(stage, path, headers);
     ask(
@@ -214,7 +214,7 @@ fn smuggled(stage: &Stage<'_>) {
     );
 }
 
-/// What is no request is told so, or hung up on.
+/// Malformed requests get an error, or the connection is closed.
 fn malformed(stage: &Stage<'_>) {
     ask(
         stage,

@@ -1,4 +1,4 @@
-//! Parameters that would make one role pass for another.
+//! Start-up parameters that try to make one role pass for another.
 
 use crate::papers::Papers;
 use crate::stage::{Door, LONG, Stage};
@@ -8,7 +8,7 @@ const AREA: &str = "identity";
 /// What a session answers that is the machine's.
 const OWN: &str = "R0 ZI T D[myVm,myVm,postgres] C ZI .";
 
-/// Names that are no name of the map.
+/// Names that the map does not have.
 fn mapped(stage: &Stage<'_>) {
     let one_more = format!("{LONG}x");
     for (name, user) in [
@@ -56,7 +56,7 @@ fn mapped(stage: &Stage<'_>) {
     stage.answered(AREA, "a mapped name that is no text", &got, "E28000 .");
 }
 
-/// What the target names, and nothing else.
+/// The target's role and database, and no others.
 fn named(stage: &Stage<'_>) {
     for (name, user, database) in [
         ("another case of the role", "myvm", "postgres"),
@@ -114,7 +114,7 @@ fn named(stage: &Stage<'_>) {
     }
 }
 
-/// Roles that are not the token's.
+/// Roles of other identities than the token's.
 fn others(stage: &Stage<'_>) {
     for user in [
         "myIdentity",
@@ -136,7 +136,7 @@ fn others(stage: &Stage<'_>) {
         let got = stage.identity(Door::Plain, &[("user", user), ("database", "postgres")]);
         stage.answered(AREA, &format!("the role {}", user.escape_unicode()), &got, "E28*");
     }
-    // A session that was opened for one start-up is not that of one that only looks like it.
+    // A session that was opened for one start-up is not given to a similar one.
     for (name, parameters, expected) in [
         ("role and database in one", &[("user", "myVm\u{1}database"), ("database", "postgres")][..], "E28*"),
         ("another order", &[("database", "postgres"), ("user", "myVm")], OWN),
@@ -153,7 +153,7 @@ fn others(stage: &Stage<'_>) {
     stage.answered(AREA, "a second start-up behind the first", &got, "R0 ZI E08P01 . | R0 ZI .");
 }
 
-/// Certificates that say almost the right name.
+/// Certificates whose name is almost right.
 fn certificates(stage: &Stage<'_>) {
     use rcgen::{CustomExtension, DnType, ExtendedKeyUsagePurpose, date_time_ymd};
 

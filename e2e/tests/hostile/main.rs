@@ -1,5 +1,6 @@
-//! What hostile clients, servers, services and people send to `pgentra proxy`, the local cloud and the command: a table of
-//! probes with what must come back of each. After each the programs go on, and a good client is served.
+//! Hostile clients, servers, services and users against `pgentra proxy`, the local cloud and the
+//! commands: a table of probes with the expected answers. After each probe the programs must run,
+//! and a well-behaved client must be served.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 mod cancel;
@@ -25,7 +26,7 @@ use crate::stage::Stage;
 
 /// Connections that the proxy keeps to the metadata service.
 const SPARE_FILES: usize = 2;
-/// What the proxy's memory may grow by, in kB: buffers that its allocator keeps, and sessions that stand ready.
+/// The allowed growth of the proxy's memory in kB: allocator buffers and pooled sessions.
 const GROWTH: u64 = 16 * 1024;
 
 #[test]

@@ -1,4 +1,5 @@
-//! What a metadata service may answer: a token is a token of the resource that was asked for, and of an answer in order.
+//! Answers of a metadata service: only a well-formed answer with a token of the requested resource
+//! is accepted.
 
 use crate::commands::{Probe, run};
 use crate::peers::answering;
@@ -30,7 +31,7 @@ fn chunked(headers: &str, body: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Bodies that are not quite the JSON of a token.
+/// Bodies that are almost a token's JSON.
 fn bodies(stage: &Stage<'_>, token: &str) -> Vec<Answer> {
     let good = good(token);
     let with = |from: &str, to: &str| json(&good.replacen(from, to, 1));
@@ -202,7 +203,7 @@ pub(crate) fn probes(stage: &Stage<'_>) {
         .into_iter()
         .map(|(name, answer, expected)| {
             let address = format!("http://127.0.0.1:{}", answering(answer));
-            // what is tried again until there is no time left need not be tried for long
+            // answers that are retried until the time limit get a short limit
             let patience = if expected == "3" { "2" } else { "20" };
             let run = stage
                 .lab

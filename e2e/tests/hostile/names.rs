@@ -1,4 +1,4 @@
-//! Names that would be something else in a log, a metric or a terminal.
+//! Names with a special meaning in a log, a metric or a terminal.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use crate::wire::{Stream, TERMINATE, Talk, V3, message, packet, send, start};
 
 const AREA: &str = "names";
 
-/// What a terminal obeys, or a reader of lines.
+/// Texts that a terminal or a line reader would interpret.
 const EVIL: [(&str, &str); 14] = [
     ("a carriage return", "a\rb"),
     ("a bell", "a\u{7}b"),
@@ -70,7 +70,7 @@ fn at_the_proxy(stage: &Stage<'_>) {
     }
 }
 
-/// What a server, or a person, has a command say.
+/// Texts of a server or a user in the output of commands.
 fn in_a_terminal(stage: &Stage<'_>) {
     let mut words = vec![b"SFATAL\0C57P03\0M".to_vec()];
     for (_, evil) in EVIL {
@@ -130,7 +130,7 @@ fn in_a_terminal(stage: &Stage<'_>) {
     run(stage, AREA, commands);
 }
 
-/// What the proxy has written of all the probes.
+/// The proxy's output for all the probes.
 fn what_is_written(stage: &Stage<'_>) {
     let said = stage.proxy.said();
     let obeyed =

@@ -1,5 +1,5 @@
-//! SCRAM-SHA-256 that a client library would not say. Twenty roles would be needed to guess as often as this; the wrong
-//! passwords are of four, and fewer of each than are free.
+//! SCRAM-SHA-256 messages that no client library sends. The wrong passwords are spread over four
+//! roles, fewer for each than are allowed without a pause.
 
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 
@@ -21,7 +21,7 @@ fn begin(user: &str) -> Vec<u8> {
     start(&[("user", user), ("database", "postgres")])
 }
 
-/// First messages.
+/// First client messages.
 fn firsts(stage: &Stage<'_>) {
     let good = "n,,n=,r=abcdefghijklmnopqr";
     let length = i32::try_from(good.len()).unwrap();
@@ -86,7 +86,8 @@ fn firsts(stage: &Stage<'_>) {
     );
 }
 
-/// What a client says first and last; `forge` makes the last message out of the right one and the server's first.
+/// The first and last message of a client; `forge` makes the last message from the right one and
+/// the server's first.
 fn exchange(
     stage: &Stage<'_>,
     user: &str,
@@ -110,7 +111,7 @@ fn exchange(
     talk.finish()
 }
 
-/// Last messages, and passwords.
+/// Last client messages, and passwords.
 fn lasts(stage: &Stage<'_>) {
     let none = ChannelBinding::unsupported;
     let right = |last: &str, _: &str| vec![message(b'p', last.as_bytes()), TERMINATE.to_vec()];

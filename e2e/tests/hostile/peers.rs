@@ -9,18 +9,18 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::papers::{Paper, Papers};
 
-/// What the server does next.
+/// A step of the server's script.
 #[derive(Clone)]
 pub(crate) enum Act {
-    /// Reads what has come.
+    /// Reads the bytes that have arrived.
     Hear,
-    /// Says this, inside TLS once that has begun.
+    /// Sends these bytes, inside TLS once that has begun.
     Say(Vec<u8>),
     /// Begins TLS with its certificate.
     Tls,
     /// Begins TLS with another one.
     TlsAs(Arc<ServerConfig>),
-    /// Says this for as long as it is read.
+    /// Sends these bytes repeatedly until the client closes.
     Pour(Vec<u8>),
 }
 
@@ -49,7 +49,7 @@ impl FakeServer {
         std::thread::spawn(move || {
             for stream in listener.incoming().filter_map(Result::ok) {
                 let (play, tls) = (play.lock().unwrap().clone(), tls.clone());
-                // what the client does about it is the test's matter
+                // the result is checked at the client
                 std::thread::spawn(move || follow(&play, stream, &tls));
             }
         });
@@ -95,7 +95,7 @@ fn follow(play: &Play, stream: TcpStream, tls: &Arc<ServerConfig>) -> io::Result
             }
         }
     }
-    // a client that still writes would reset the connection, and with it what it has not read yet
+    // closing while the client still writes would reset the connection and lose unread bytes
     socket.shutdown(std::net::Shutdown::Write)?;
     let mut rest = Vec::new();
     let read = stream.read_to_end(&mut rest);

@@ -1,4 +1,4 @@
-//! Messages in a session: those of PostgreSQL's business go there as they are, and no session is another's.
+//! Messages in a session: the relay forwards them unchanged, and keeps sessions apart.
 
 use crate::stage::{Door, Stage};
 use crate::wire::{GSS, SSL, SYNC, Step, TERMINATE, message, query, send};
@@ -13,10 +13,10 @@ fn all(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
 }
 
-/// A session's messages and what comes back of them.
+/// The messages of a session and the expected answers.
 type Session = (&'static str, Vec<u8>, &'static str);
 
-/// Statements, and messages that are none.
+/// Statements, and invalid messages.
 fn messages(stage: &Stage<'_>) -> Vec<Session> {
     let x = TERMINATE;
     vec![
@@ -146,9 +146,10 @@ pub(crate) fn probes(stage: &Stage<'_>) {
             .join(" | ")
     };
     for (index, (name, bytes, expected)) in sessions.iter().enumerate() {
-        // each at one of the listeners that relay: they follow the messages in ways of their own
+        // each on one of the listeners, which track messages in different ways
         let door = [Door::Plain, Door::Reuse, Door::Tls, Door::Warm][index % 4];
-        // no end of the connection: a client that is gone before it has a session gets none
+        // the client does not close its sending side: before its session begins, that would end the
+        // sign-in
         let steps = [send([&stage.start(), &bytes[..]].concat())];
         stage.probe(AREA, &format!("{name}, {door:?}"), (stage.connect(door), &steps), &text(expected));
         let steps = [send(stage.start()), Step::Until(b'Z'), send(bytes.clone()), Step::Shut];
@@ -163,7 +164,7 @@ pub(crate) fn probes(stage: &Stage<'_>) {
     gone(stage);
 }
 
-/// Clients that leave in the middle, and who comes next.
+/// Clients that leave in the middle, and the next client.
 fn gone(stage: &Stage<'_>) {
     let copy = [
         query("CREATE TEMP TABLE t (a text)"),

@@ -1,5 +1,5 @@
-//! What a server may answer: a token is for a verified one that asks for a password, and a session is one that was opened as
-//! PostgreSQL opens them.
+//! Answers of a server: only a verified server that asks for a password gets a token, and a session
+//! must begin as PostgreSQL begins one.
 
 use rcgen::{DnType, date_time_ymd};
 
@@ -19,7 +19,7 @@ fn error(fields: &[&str]) -> Vec<u8> {
     message(b'E', &[&fields[..], b"\0"].concat())
 }
 
-/// A probe: what the proxy's client is told; whether the server may have got a token.
+/// A probe: the answer to the proxy's client, and whether the server may have got a token.
 fn probe(stage: &Stage<'_>, name: &str, script: &[Act], may_hear: bool, expected: &str) {
     stage.fake.set(script);
     let steps = [send([stage.start(), TERMINATE.to_vec()].concat())];
@@ -92,7 +92,7 @@ fn certificates(stage: &Stage<'_>) {
     }
 }
 
-/// What it says inside TLS, before it has asked for a password.
+/// Messages inside TLS before the password request.
 fn before_the_password(stage: &Stage<'_>) {
     for (name, said, expected) in [
         ("nothing", Vec::new(), "E08*"),
@@ -136,7 +136,7 @@ fn before_the_password(stage: &Stage<'_>) {
     }
 }
 
-/// What it says once it has the token.
+/// Messages after the server got the token.
 fn after_the_password(stage: &Stage<'_>) {
     let ok = request(0, b"");
     let key = message(b'K', &[0, 0, 0, 9, 1, 2, 3, 4]);

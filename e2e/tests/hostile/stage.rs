@@ -1,4 +1,4 @@
-//! One local cloud, one proxy with a listener of every kind, and what every probe is held against.
+//! One local cloud, one proxy with a listener of every kind, and the checks after every probe.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::papers::{Papers, private};
 use crate::peers::FakeServer;
 use crate::wire::{self, Step, Stream, TERMINATE, Talk, query, send, start};
 
-/// A name that is as long as PostgreSQL keeps names.
+/// A name of the maximum length that PostgreSQL keeps.
 pub(crate) const LONG: &str = "a-role-whose-name-has-as-many-bytes-as-postgresql-keeps-of-it-6";
 
 /// The listeners of the proxy, in the order of its configuration.
@@ -49,7 +49,7 @@ pub(crate) struct Stage<'lab> {
     pub(crate) probes: Probes,
 }
 
-/// What the probes found so far.
+/// The results of the probes so far.
 #[derive(Default)]
 pub(crate) struct Probes {
     names: Mutex<Vec<String>>,
@@ -57,8 +57,8 @@ pub(crate) struct Probes {
 }
 
 impl Probes {
-    /// Notes a probe: `expected` has what may come back, with ` | ` between them; a `*` at the end stands for anything.
-    /// Says whether one of them did.
+    /// Records a probe: `expected` has the allowed answers, separated by ` | `; a `*` at the end
+    /// matches any rest. Returns whether one of them matched.
     pub(crate) fn note(&self, area: &str, name: &str, expected: &str, got: &str) -> bool {
         let is_met = |one: &str| one.strip_suffix('*').map_or(one == got, |start| got.starts_with(start));
         let is_right = expected.split(" | ").any(is_met);
@@ -72,7 +72,7 @@ impl Probes {
         is_right
     }
 
-    /// Notes a fault.
+    /// Records a fault.
     pub(crate) fn fault(&self, fault: String) {
         self.faults.lock().unwrap().push(fault);
     }
@@ -172,7 +172,7 @@ impl<'lab> Stage<'lab> {
         self.cloud.text("/server/port").parse().unwrap()
     }
 
-    /// A connection to a listener, as a good client of it begins one.
+    /// A connection to a listener, begun as a well-behaved client does.
     pub(crate) fn connect(&self, door: Door) -> Stream {
         match door {
             Door::Unix => Stream::unix(&self.proxy.listeners()[door as usize]),
@@ -188,12 +188,12 @@ impl<'lab> Stage<'lab> {
         start(&[("user", &self.role), ("database", "postgres")])
     }
 
-    /// A probe: a conversation, and whether others are served after it.
+    /// A probe: a conversation, then a check that other clients are served.
     pub(crate) fn probe(&self, area: &str, name: &str, talk: (Stream, &[Step]), expected: &str) {
         self.answered(area, name, &Talk::of(talk.0, talk.1), expected);
     }
 
-    /// Notes what came back, and whether others are served after it.
+    /// Records the answer, and checks that other clients are served.
     pub(crate) fn answered(&self, area: &str, name: &str, got: &str, expected: &str) {
         self.probes.note(area, name, expected, got);
         let steps = [send([self.start(), query("SELECT 1"), TERMINATE.to_vec()].concat())];
@@ -203,7 +203,7 @@ impl<'lab> Stage<'lab> {
         }
     }
 
-    /// A session with these parameters that asks who it is.
+    /// A session with these parameters that queries its role.
     pub(crate) fn identity(&self, door: Door, parameters: &[(&str, &str)]) -> String {
         let asked = query("SELECT session_user, current_user, current_database()");
         Talk::of(self.connect(door), &[send([start(parameters), asked, TERMINATE.to_vec()].concat())])
@@ -234,7 +234,7 @@ impl<'lab> Stage<'lab> {
         self.lab.pgentra(&[&["token"], more].concat()).envs(self.cloud.env(host)).token()
     }
 
-    /// A session at the gateway itself, over TLS, with this for a password.
+    /// A session at the gateway itself, over TLS, with this password.
     pub(crate) fn sign_in(&self, role: &str, password: &[u8]) -> String {
         let tls =
             crate::papers::trusting(&fs::read_to_string(self.cloud.text("/server/sslrootcert")).unwrap());

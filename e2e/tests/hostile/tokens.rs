@@ -1,4 +1,4 @@
-//! What the gateway of the local cloud takes for a token.
+//! What the gateway of the local cloud accepts as a token.
 
 use std::fs;
 
@@ -66,7 +66,7 @@ pub(crate) fn probes(stage: &Stage<'_>) {
     conversations(stage, &message(b'p', &with_end(token)));
 }
 
-/// A token that is right, in the wrong place or form of message.
+/// A valid token in the wrong place or message.
 fn conversations(stage: &Stage<'_>, good: &[u8]) {
     let tls = trusting(&fs::read_to_string(stage.cloud.text("/server/sslrootcert")).unwrap());
     let begin = || Stream::tls(stage.gateway(), &tls, false);

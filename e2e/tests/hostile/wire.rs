@@ -1,4 +1,5 @@
-//! PostgreSQL's protocol by hand: bytes that no client library would send, and what comes back in a line of text.
+//! Hand-written messages of PostgreSQL's protocol that no client library sends, and the answers as
+//! a line of text.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-/// The longest time that an answer is waited for: a peer that takes it hangs.
+/// The longest wait for an answer; a slower peer hangs.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(crate) const SSL: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
@@ -139,7 +140,7 @@ impl Write for Stream {
 pub(crate) enum Step {
     /// Sends these bytes.
     Send(Vec<u8>),
-    /// Reads up to the first message of this type (of which nothing was read yet), or to the end.
+    /// Reads up to the next message of this type, or to the end.
     Until(u8),
     /// Sends no more.
     Shut,
@@ -162,7 +163,7 @@ impl Talk {
         Talk { stream, received: Vec::new(), looked_at: 0, end: None }
     }
 
-    /// Goes through the steps, reads to the end, and says what came back; see [`summary`].
+    /// Runs the steps, reads to the end, and returns the answers; see [`summary`].
     pub(crate) fn of(stream: Stream, steps: &[Step]) -> String {
         let mut talk = Talk::new(stream);
         for step in steps {
@@ -178,7 +179,7 @@ impl Talk {
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        // a peer that has hung up is told of by what is read
+        // if the peer has hung up, reading shows it
         let _ = self.stream.write_all(bytes).and_then(|()| self.stream.flush());
     }
 
@@ -216,7 +217,7 @@ impl Talk {
                     ErrorKind::WouldBlock | ErrorKind::TimedOut => "hangs",
                     // an alert
                     ErrorKind::InvalidData => "alert.",
-                    // reset, or TLS that ends without a word
+                    // reset, or TLS without close_notify
                     _ => ".",
                 });
             }
@@ -237,8 +238,9 @@ fn next_message(bytes: &[u8], at: usize) -> Option<(u8, &[u8], usize)> {
     Some((*tag, body, at + 1 + length))
 }
 
-/// What was received, a word a message: `R0` and the like for a request, `E28000` for an error, `ZI` for readiness, `D[…]` for
-/// a row, the type of any other. Of settings, keys and notices it says nothing. `.` is the end of the connection.
+/// The received messages, a word each: `R0` and the like for an authentication request, `E28000`
+/// for an error, `ZI` for ReadyForQuery, `D[…]` for a row, the type byte of any other. Settings,
+/// keys and notices are left out. `.` is the end of the connection.
 fn summary(bytes: &[u8]) -> String {
     let mut words = String::new();
     let mut at = 0;

@@ -1,4 +1,4 @@
-//! A place for the folder of the Azure Arc agent, which clients look for at one path alone.
+//! Provides the folder of the Azure Arc agent, which clients expect at one fixed path.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

@@ -1,10 +1,10 @@
-//! Something at a port that is not what the program looks for.
+//! Peers on a port that are not what the program expects.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// A peer on a loopback port of its own. It lives as long as the test's process.
+/// A peer on its own loopback port. It lives as long as the test's process.
 pub(crate) struct Peer {
     port: u16,
     received: Arc<Mutex<Vec<u8>>>,
@@ -19,7 +19,7 @@ impl Peer {
         })
     }
 
-    /// Answers with these bytes, and then with more for as long as anybody reads.
+    /// Answers with these bytes, and then with more while the client reads.
     pub(crate) fn pouring(reply: &[u8]) -> Peer {
         let reply = reply.to_owned();
         Peer::serving(move |stream| {
@@ -30,20 +30,20 @@ impl Peer {
         })
     }
 
-    /// Takes connections and says nothing.
+    /// Accepts connections and sends nothing.
     pub(crate) fn silent() -> Peer {
         Peer::serving(|stream| {
             let _ = stream.read_to_end(&mut Vec::new());
         })
     }
 
-    /// A port where nobody listens.
+    /// A port without a listener.
     pub(crate) fn absent() -> Peer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Peer { port: listener.local_addr().unwrap().port(), received: Arc::default() }
     }
 
-    /// The port.
+    /// The number of its port.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }

@@ -1,4 +1,4 @@
-//! Which failure an error of the libraries is.
+//! Maps errors of the libraries to findings.
 
 use std::error::Error;
 use std::io;
@@ -20,7 +20,7 @@ impl From<&ConnectError> for Finding {
     }
 }
 
-/// Of Resource Manager and Graph: what they answered, or why they could not be asked.
+/// Errors of Resource Manager and Graph: their answers, or why they could not be reached.
 impl From<&AzureError> for Finding {
     fn from(error: &AzureError) -> Finding {
         if let Some(answered) = of_azure(error.kind()) {
@@ -56,7 +56,7 @@ impl From<&TokenError> for Finding {
             TokenErrorKind::Refused { status: 400 } if is_imds && names_no_identity(error) => {
                 Finding::TokenIdentityUnknown
             }
-            // Of the metadata service only something else answers with a page.
+            // Only another server in place of the metadata service answers with a page.
             TokenErrorKind::BadAnswer if is_imds && error.to_string().contains("web page") => {
                 Finding::SourceStranger
             }
@@ -65,19 +65,20 @@ impl From<&TokenError> for Finding {
     }
 }
 
-/// The metadata service knows no such identity, or several (Microsoft: how-to-use-vm-token, "Error handling").
+/// The metadata service does not know the identity, or has several (Microsoft: how-to-use-vm-token,
+/// "Error handling").
 fn names_no_identity(error: &TokenError) -> bool {
     let text = error.to_string();
     ["Identity not found", "Multiple user assigned"].iter().any(|words| text.contains(words))
 }
 
-/// Whether somebody said no, rather than nobody being there.
+/// Whether the server refused the connection, in contrast to not answering.
 fn was_refused(error: &ConnectError) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// `None` for a kind that is not in the catalogue; a test sees to it that there is none.
+/// `None` for a kind without a finding; a test checks that there is none.
 fn of_connect(kind: ConnectErrorKind) -> Option<Finding> {
     Some(match kind {
         ConnectErrorKind::Config => Finding::ConnectionSettings,
@@ -132,7 +133,7 @@ fn of_refusal(refusal: Refusal) -> Option<Finding> {
     })
 }
 
-/// `None` where nothing was answered: the reason is in the cause.
+/// `None` if there was no answer; the cause has the reason.
 fn of_azure(kind: AzureErrorKind) -> Option<Finding> {
     Some(match kind {
         AzureErrorKind::Usage => Finding::Usage,
@@ -147,7 +148,7 @@ fn of_azure(kind: AzureErrorKind) -> Option<Finding> {
     })
 }
 
-/// `None` for a kind that is not in the catalogue; a test sees to it that there is none.
+/// `None` for a kind without a finding; a test checks that there is none.
 fn of_token(kind: TokenErrorKind) -> Option<Finding> {
     Some(match kind {
         TokenErrorKind::NoSource => Finding::SourceNone,
@@ -192,7 +193,7 @@ mod tests {
         }
     }
 
-    /// Two kinds of one finding could not be told apart by whoever reads it.
+    /// A reader could not tell two kinds with one finding apart.
     #[test]
     fn no_two_kinds_are_one_finding() {
         let connect = ConnectErrorKind::all().filter_map(of_connect);
@@ -201,7 +202,7 @@ mod tests {
         let findings: Vec<_> = connect.chain(token).chain(azure).collect();
         let twice: Vec<_> =
             findings.iter().filter(|one| findings.iter().filter(|other| other == one).count() > 1).collect();
-        // A refused token is one thing, whoever asked for it.
+        // A refused token is one finding for all sources.
         assert!(twice.iter().all(|finding| **finding == Finding::TokenRefused), "{twice:?}");
     }
 }

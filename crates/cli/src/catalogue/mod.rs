@@ -1,5 +1,5 @@
-//! Every failure there is: what it is called, who is to blame, which check of `pgentra doctor` finds it, and the section
-//! of `docs/errors.md` that says what it means and what to try next.
+//! All findings: the id, the exit code, the check of `pgentra doctor`, and the section of
+//! `docs/errors.md` with cause and remedy.
 
 mod kinds;
 
@@ -9,20 +9,20 @@ use crate::doctor::Check;
 /// The page that explains every failure, a section each; `pgentra doctor --explain` prints from it.
 const PAGE: &str = include_str!("../../docs/errors.md");
 
-/// What stands before the name of a failure in the page.
+/// The prefix of a finding's heading in the page.
 #[cfg(test)]
 const HEADING: &str = "### ";
 
 macro_rules! findings {
     ($($name:ident $id:literal $check:ident $blame:ident)*) => {
-        /// A failure, or what `pgentra doctor` finds. Its id is stable.
+        /// A failure, or a finding of `pgentra doctor`. Its id is stable.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub(crate) enum Finding {
             $(#[doc = $id] $name,)*
         }
 
         impl Finding {
-            /// All of them, in the order of the chain.
+            /// All findings, in the order of the checks.
             pub(crate) const ALL: &[Finding] = &[$(Finding::$name),*];
 
             /// The stable name, which is also the anchor in `docs/errors.md`.
@@ -30,12 +30,12 @@ macro_rules! findings {
                 match self { $(Finding::$name => $id),* }
             }
 
-            /// The check that it is a failure of; those after it were not reached.
+            /// The check that fails with this finding; the checks after it are not reached.
             pub(crate) fn check(self) -> Check {
                 match self { $(Finding::$name => Check::$check),* }
             }
 
-            /// Who is to blame, which is the exit code of every command but `doctor`.
+            /// The cause, which is the exit code of every command but `doctor`.
             pub(crate) fn blame(self) -> Blame {
                 match self { $(Finding::$name => Blame::$blame),* }
             }
@@ -125,27 +125,27 @@ impl Finding {
         !matches!(self, Finding::Usage | Finding::ThisMachine)
     }
 
-    /// The failure of this name.
+    /// The finding with this id.
     pub(crate) fn named(id: &str) -> Option<Finding> {
         Finding::ALL.iter().copied().find(|finding| finding.id() == id)
     }
 
-    /// Its section of the page, without the heading.
+    /// The section of the page, without the heading.
     pub(crate) fn section(self) -> &'static str {
         let mut sections = PAGE.split("\n### ").skip(1);
         let section = sections.find_map(|section| section.strip_prefix(self.id())?.strip_prefix('\n'));
-        // The next heading of a higher level belongs to what follows.
+        // The next heading of a higher level ends the section.
         let section = section.and_then(|section| section.split("\n## ").next());
         section.unwrap_or_default().trim()
     }
 
-    /// The commands of its section.
+    /// The commands in the section.
     fn commands(self) -> impl Iterator<Item = &'static str> {
         self.section().lines().filter_map(|line| line.strip_prefix("$ "))
     }
 
-    /// The next thing to try, where the error itself does not know a better one: the first command of its section that can
-    /// be typed as it stands; where each has a name of an example in it, where to read them.
+    /// The next step, for errors without their own hint: the first command of the section that
+    /// needs no replacement of example names; else where to read the commands.
     pub(crate) fn hint(self) -> String {
         match self.commands().find(|command| !has_example(command)) {
             Some(command) => format!("try: {command}"),
@@ -153,19 +153,19 @@ impl Finding {
         }
     }
 
-    /// What it means, in a line.
+    /// The meaning in one line.
     pub(crate) fn summary(self) -> String {
         let cause = self.cause();
         cause.split_once(". ").map_or(cause.clone(), |(first, _)| format!("{first}."))
     }
 
-    /// What it means, in a sentence or two: the first paragraph of its section.
+    /// The meaning in one or two sentences: the first paragraph of the section.
     pub(crate) fn cause(self) -> String {
         self.section().split("\n\n").next().unwrap_or_default().replace('\n', " ")
     }
 }
 
-/// Whether a command of the page names something that is only an example.
+/// Whether a command of the page contains an example name.
 fn has_example(command: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "_-.@".contains(c);
     let mut words = command.split(|c| !is_part(c));
@@ -175,11 +175,11 @@ fn has_example(command: &str) -> bool {
     })
 }
 
-/// What the page writes for a name that the reader has to put in.
+/// Placeholders in the page for names that the reader has to insert.
 const PLACEHOLDERS: &str =
     "GROUP SERVER HOST ROLE ADDRESS ZONE VM APP NAME IDENTITY CLIENT_ID OBJECT_ID RESOURCE_ID NSG";
 
-/// Parts of the names in its examples.
+/// Parts of the page's example names.
 const EXAMPLES: [&str; 5] = ["my-", "my.postgres", "contoso.com", "example.com", "00000000-"];
 
 #[cfg(test)]
@@ -188,7 +188,7 @@ mod tests {
 
     use super::*;
 
-    /// The page has a section for each, and none for what does not exist.
+    /// The page has exactly one section for each finding.
     #[test]
     fn the_page_explains_all_of_them_and_nothing_else() {
         for finding in Finding::ALL {

@@ -13,13 +13,13 @@ use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 use crate::sign_in;
 
-/// Replaces this process by psql, signed in.
+/// Replaces this process by psql with an Entra token.
 pub(crate) async fn psql(system: &System, arguments: Psql) -> Outcome {
     let connector = sign_in::connector(system, &arguments.connection, &arguments.identity)?;
     become_program(&connector, "psql".into(), arguments.arguments).await
 }
 
-/// Replaces this process by any libpq program, signed in.
+/// Replaces this process by a libpq program with an Entra token.
 pub(crate) async fn exec(system: &System, arguments: Exec) -> Outcome {
     let connector = sign_in::connector(system, &arguments.connection, &arguments.identity)?;
     let mut words = arguments.program.into_iter();
@@ -27,7 +27,8 @@ pub(crate) async fn exec(system: &System, arguments: Exec) -> Outcome {
     become_program(&connector, program, words.collect()).await
 }
 
-/// The program takes this process's place, so that signals, terminal and exit code are its own. Returns only on failure.
+/// Replaces this process by the program, so that it has the signals, terminal and exit code.
+/// Returns only on failure.
 async fn become_program(connector: &Connector, program: OsString, arguments: Vec<OsString>) -> Outcome {
     let environment = waiting("waiting for a token", connector.libpq_environment()).await?;
     let mut command = Command::new(&program);

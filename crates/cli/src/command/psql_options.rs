@@ -1,11 +1,11 @@
-//! The words of `pgentra psql`: which are pgentra's and which are psql's own.
+//! Separates the arguments of `pgentra psql` into pgentra's and psql's own.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 
-/// psql's short options that take a value, but for those that are pgentra's too (psql 18, "Options").
+/// psql's short options with a value, except those that pgentra has too (psql 18, "Options").
 const SHORT: &str = "cfFLoPRT";
-/// psql's long options that take a value, but for those that are pgentra's too.
+/// psql's long options with a value, except those that pgentra has too.
 const LONG: [&str; 10] = [
     "command",
     "field-separator",
@@ -19,15 +19,15 @@ const LONG: [&str; 10] = [
     "variable",
 ];
 
-/// An option of pgentra's: its names, and whether it takes a value.
+/// An option of pgentra: its names, and whether it takes a value.
 struct Own {
     short: Option<char>,
     long: Option<String>,
     takes_value: bool,
 }
 
-/// Puts psql's own options behind `--`, where they are handed over as they are. Words of other commands stay as they are.
-/// `definition` is that of all commands.
+/// Moves psql's own options behind `--`, from where they are passed to psql unchanged. Arguments of
+/// other commands stay unchanged. `definition` is that of all commands.
 pub(crate) fn sort(words: Vec<OsString>, definition: &clap::Command) -> Vec<OsString> {
     let command = words.iter().skip(1).position(|word| !word.as_encoded_bytes().starts_with(b"-"));
     let Some(at) = command.map(|at| at + 1).filter(|at| words[*at] == "psql") else { return words };
@@ -53,7 +53,7 @@ struct Sorting {
     own: Vec<Own>,
     ours: Vec<OsString>,
     theirs: Vec<OsString>,
-    /// How many words were no options: psql's database and user name.
+    /// The number of arguments that are not options: psql's database and user name.
     names: usize,
 }
 
@@ -88,7 +88,7 @@ impl Sorting {
         }
     }
 
-    /// Several short options may be one word, the last of them with its value.
+    /// One argument may hold several short options, the last of them with its value.
     fn short(&mut self, letters: &str, words: &mut VecDeque<OsString>) {
         for (at, letter) in letters.char_indices() {
             let rest = &letters[at + letter.len_utf8()..];
@@ -111,7 +111,7 @@ impl Sorting {
         }
     }
 
-    /// As psql: the first names the database, or is a connection string; the second is the role.
+    /// As in psql: the first names the database, or is a connection string; the second is the role.
     fn name(&mut self, word: OsString) {
         self.names += 1;
         match self.names {
@@ -122,7 +122,7 @@ impl Sorting {
     }
 }
 
-/// `-v NAME=VALUE` sets a variable of psql's; a bare `-v` has pgentra say more.
+/// `-v NAME=VALUE` sets a psql variable; a bare `-v` increases pgentra's log level.
 fn is_assignment(rest: &str, words: &VecDeque<OsString>) -> bool {
     let is_one = |text: &str| {
         text.split_once('=').is_some_and(|(name, _)| {
@@ -136,7 +136,8 @@ fn is_assignment(rest: &str, words: &VecDeque<OsString>) -> bool {
     }
 }
 
-/// The value of an option. psql takes whatever comes next; ours is missing where the next word is an option.
+/// The value of an option. psql takes any next argument; for pgentra's options, a next argument
+/// that is an option is an error.
 fn next(words: &mut VecDeque<OsString>, is_ours: bool) -> Option<OsString> {
     let is_option = |word: &OsStr| word.as_encoded_bytes().starts_with(b"-");
     if is_ours && words.front().is_some_and(|word| is_option(word)) {

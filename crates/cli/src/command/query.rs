@@ -12,8 +12,8 @@ use crate::sql::{Statement, messages, refused};
 use crate::text::Text;
 use crate::{output, sign_in};
 
-/// Runs each SQL text in its own implicit transaction, as `psql -c` does, and prints the results. What the server notices goes
-/// to stderr.
+/// Runs each SQL text in its own implicit transaction, as `psql -c` does, and prints the results.
+/// The server's notices go to stderr.
 pub(crate) async fn run(system: &System, arguments: Query) -> Outcome {
     let scripts = arguments.scripts.read(system).await?;
     let connector = sign_in::connector(system, &arguments.connection, &arguments.identity)?;

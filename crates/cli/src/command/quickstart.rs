@@ -17,7 +17,7 @@ use crate::text::{Text, bold, faint, text};
 /// The role that the article creates.
 const ROLE: &str = "myuser";
 
-/// Plays the article on a local cloud of its own, which is gone in the end.
+/// Runs the article on its own local cloud, which is removed at the end.
 pub(crate) async fn run(system: &System, arguments: Quickstart) -> Outcome {
     let stop = up::end_on_signals()?;
     let progress = Progress::new();
@@ -69,7 +69,7 @@ pub(crate) async fn run(system: &System, arguments: Quickstart) -> Outcome {
     }
 }
 
-/// What `-o json` prints.
+/// The document of `-o json`.
 #[derive(Serialize)]
 struct Played {
     steps: Vec<Step>,
@@ -80,21 +80,21 @@ struct Played {
 #[derive(Serialize)]
 struct Step {
     title: &'static str,
-    /// Where a person types it.
+    /// The prompt at which the command is typed.
     #[serde(skip)]
     prompt: &'static str,
-    /// What a person types for it.
+    /// The command of the step.
     command: String,
-    /// What came of it here.
+    /// The result of the step.
     result: String,
 }
 
-/// What is typed at a shell.
+/// The shell's prompt.
 const SHELL: &str = "$";
-/// What is typed into psql.
+/// psql's prompt.
 const SQL: &str = "postgres=>";
 
-/// The article being played.
+/// A run of the article.
 struct Article<'a> {
     cloud: &'a LocalCloud,
     progress: &'a Progress,
@@ -103,7 +103,7 @@ struct Article<'a> {
 }
 
 impl Article<'_> {
-    /// Plays every step; returns what `SELECT version()` said.
+    /// Runs every step; returns the result of `SELECT version()`.
     async fn play(&mut self) -> Outcome<String> {
         let cloud = self.cloud;
         let vm = cloud.vm();

@@ -11,14 +11,13 @@ use tokio::io::AsyncReadExt as _;
 use crate::blame::Blame;
 use crate::problem::{Outcome, Problem};
 
-/// The longest file that is read: it is kept in memory and sent as one message.
+/// The longest file in bytes: it is kept in memory and sent as one message.
 const FILE_LIMIT: usize = 64 * 1024 * 1024;
 
-/// What is to be run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scripts(pub(crate) Vec<Script>);
 
-/// SQL, or where it is.
+/// SQL, or the file that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Script {
     /// The argument of `-c`.
@@ -34,7 +33,7 @@ pub(crate) struct Sql {
 }
 
 impl Scripts {
-    /// Reads all of it. Without `-c` and `-f` that is standard input, unless that is a terminal.
+    /// Reads all scripts. Without `-c` and `-f` it reads standard input, unless that is a terminal.
     ///
     /// # Errors
     /// A file that cannot be read, is too long or is not UTF-8; nothing to run.

@@ -32,7 +32,7 @@ pub(crate) async fn run(system: &System, arguments: Token) -> Outcome {
     }
 }
 
-/// Prints what the token says of itself; the signature is left out, so that what is printed signs nobody in.
+/// Prints the token's claims without the signature, so that the output cannot be used to sign in.
 fn decode(token: &AccessToken, format: Format) -> Outcome {
     let claims = UnverifiedClaims::of(token).ok_or_else(|| {
         Problem::new(Blame::Token, "the token is not a JSON Web Token, so there is nothing to read in it")
@@ -44,7 +44,7 @@ fn decode(token: &AccessToken, format: Format) -> Outcome {
     output::json(&json!({ "header": claims.header(), "claims": claims.payload(), "verified": false }))
 }
 
-/// What `pgentra token -o json` prints; the names are OAuth's and IMDS's.
+/// The document of `pgentra token -o json`; the names are OAuth's and IMDS's.
 #[derive(Serialize)]
 struct Printed<'a> {
     access_token: &'a str,

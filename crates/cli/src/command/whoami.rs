@@ -1,4 +1,4 @@
-//! `pgentra whoami`: which identity is this, and what its token says of itself.
+//! `pgentra whoami`: the identity and the claims of its token.
 
 use std::time::SystemTime;
 
@@ -15,7 +15,7 @@ use crate::text::{Text, bold, faint, text};
 use crate::time::{date, unix};
 use crate::{output, sign_in};
 
-/// Gets a token and prints whose it is.
+/// Gets a token and prints its identity.
 pub(crate) async fn run(system: &System, arguments: Whoami) -> Outcome {
     let (credential, resource) = sign_in::credential(system, &arguments.identity)?;
     let token = waiting("waiting for a token", credential.token(&resource)).await?;
@@ -26,11 +26,12 @@ pub(crate) async fn run(system: &System, arguments: Whoami) -> Outcome {
     }
 }
 
-/// What `pgentra whoami -o json` prints. Everything below `claims` is what the token says of itself, not verified.
+/// The document of `pgentra whoami -o json`. Everything below `claims` comes from the token and is
+/// not verified.
 #[derive(Serialize)]
 struct Found {
     source: String,
-    /// Every source in the order of detection, and what became of it.
+    /// Every source in the order of detection, with the decision about it.
     considered: Vec<Considered>,
     resource: String,
     /// Seconds since 1970.
@@ -46,7 +47,7 @@ struct Considered {
     /// `first`, `later` (if none before it applies) or `no`.
     asked: &'static str,
     reason: String,
-    /// The environment variables that decided.
+    /// The environment variables that led to the decision.
     variables: Vec<&'static str>,
 }
 

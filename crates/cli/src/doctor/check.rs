@@ -1,6 +1,6 @@
-//! The checks, as data, in the order of the chain.
+//! The checks as data, in the order of the sign-in.
 
-/// A link of the chain from a command line to a result.
+/// A part of the sign-in, from the command line to the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Link {
@@ -36,44 +36,44 @@ impl Link {
     }
 }
 
-/// What a check that does not pass means.
+/// The effect of a check that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
-    /// Nobody can sign in, and the checks behind it are not reached.
+    /// No sign-in is possible, and the checks after it are not reached.
     Fatal,
-    /// It is odd, and may be why something else fails.
+    /// Unusual, and may be the cause of another failure.
     Warning,
 }
 
 macro_rules! checks {
     ($($name:ident $link:ident $id:literal $severity:ident $proves:literal)*) => {
-        /// One thing that must hold for a sign-in to succeed.
+        /// A condition that must hold for a sign-in to succeed.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub(crate) enum Check {
             $(#[doc = $proves] $name,)*
         }
 
         impl Check {
-            /// All of them, in order.
+            /// All checks, in order.
             pub(crate) const ALL: &[Check] = &[$(Check::$name),*];
 
-            /// The stable name: the link, and what of it.
+            /// The stable id: the link and the condition.
             pub(crate) fn id(self) -> &'static str {
                 match self { $(Check::$name => $id),* }
             }
 
-            /// Its link of the chain.
+            /// The link that the check belongs to.
             pub(crate) fn link(self) -> Link {
                 match self { $(Check::$name => Link::$link),* }
             }
 
-            /// What it means where it does not pass.
+            /// The effect if the check fails.
             pub(crate) fn severity(self) -> Severity {
                 match self { $(Check::$name => Severity::$severity),* }
             }
 
-            /// What it proves where it passes.
+            /// What a passed check proves.
             pub(crate) fn proves(self) -> &'static str {
                 match self { $(Check::$name => $proves),* }
             }

@@ -1,6 +1,7 @@
-//! `pgentra doctor`: what is broken between here and a result, and what to do about it.
+//! `pgentra doctor`: finds what prevents a sign-in, and how to fix it.
 //!
-//! It walks the chain with the code that signs in, and stops where that would: every finding is one that happened.
+//! It runs the code that signs in, step by step, and stops where that stops: every finding is a
+//! failure that occurred.
 
 mod azure_name;
 mod check;
@@ -31,8 +32,8 @@ use redact::Redactor;
 use render::{Marks, Printed};
 use report::{Found, Line, Report, Stage};
 
-/// Examines the chain and prints what was found; or explains one finding. Checks that passed are folded unless it
-/// `is_verbose` or the report is for others, who cannot ask for more.
+/// Runs the checks and prints the report; or explains one finding. Passed checks are folded unless
+/// `is_verbose`, or the report is redacted for other readers.
 pub(crate) async fn run(system: &System, arguments: Doctor, is_verbose: bool) -> Outcome {
     if let Some(id) = &arguments.explain {
         return explain(id);
@@ -50,18 +51,18 @@ pub(crate) async fn run(system: &System, arguments: Doctor, is_verbose: bool) ->
         None => Ok(()),
         Some((line, found)) => {
             let problem = problem(line, found);
-            // On a terminal the report and the message would be the same words twice.
+            // On a terminal the report and the error message would repeat each other.
             let is_told = arguments.output.output == Format::Text && std::io::stdout().is_terminal();
             Err(if is_told { problem.told() } else { problem })
         }
     }
 }
 
-/// What is found, with what to mask in it.
+/// The report, with the values to mask.
 async fn examine(system: &System, connection: &Connection, identity: &Identity) -> (Report, Redactor) {
     let mut report = Report::new();
     let mut redactor = Redactor::default();
-    // Where the chain stopped, the report says why.
+    // The report has the reason why the checks stopped.
     let _stopped = walk(system, (connection, identity), &mut report, &mut redactor).await;
     (report, redactor)
 }
@@ -85,14 +86,15 @@ fn problem(line: &Line, found: &Found) -> Problem {
     Problem::found(Blame::Check, found.finding, summary).hint(&found.hint)
 }
 
-/// UTF-8 where the locale says so, by the first of the variables that is set (POSIX, "Internationalization Variables").
+/// UTF-8 if the locale has it, by the first of the variables that is set (POSIX,
+/// "Internationalization Variables").
 fn marks(system: &System) -> Marks {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(|name| system.env().get(name));
     let locale = locale.unwrap_or_default().to_ascii_lowercase();
     if locale.contains("utf-8") || locale.contains("utf8") { Marks::Unicode } else { Marks::Ascii }
 }
 
-/// Prints a section of `docs/errors.md`; without a name, what there is.
+/// Prints a section of `docs/errors.md`; without a name, the list of sections.
 fn explain(id: &str) -> Outcome {
     if id.is_empty() {
         let line = |finding: &Finding| format!("{:<26}{}\n", finding.id(), finding.summary());

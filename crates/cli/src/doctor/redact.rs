@@ -1,4 +1,4 @@
-//! A report that can be shown to strangers: names and ids are masked, the same one always by the same mask.
+//! Masks names and ids in a report for other readers; each value always gets the same mask.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,10 @@ use pgentra_connect::quote;
 
 use super::report::Report;
 
-/// A name of fewer bytes stands in too many words to be masked.
+/// Shorter names (in bytes) are not masked, because they occur in many words.
 const SHORTEST: usize = 2;
 
-/// What is to be masked, with its mask.
+/// The values to mask, with their masks.
 #[derive(Debug, Default)]
 pub(crate) struct Redactor {
     masks: Vec<(String, String)>,
@@ -27,7 +27,7 @@ impl Redactor {
         for form in forms(name) {
             self.masks.push((form, mask.clone()));
         }
-        // Those that hold others come first.
+        // Longer names come first, because they may contain shorter ones.
         self.masks.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
     }
 
@@ -77,10 +77,10 @@ impl Redactor {
     }
 }
 
-/// A name as it is, and as it stands in quotes of each kind.
+/// A name unquoted, and in each form of quotes.
 fn forms(name: &str) -> Vec<String> {
     let mut forms = vec![name.to_owned(), name.replace('"', "\"\""), name.replace('\'', "''")];
-    // A hint cuts a name that is too long for PostgreSQL.
+    // A hint truncates a name that is too long for PostgreSQL.
     forms.extend(name.char_indices().nth(quote::NAME_LIMIT).map(|(end, _)| name[..end].to_owned()));
     let shown: Vec<String> = forms.iter().map(|form| quote::line(form)).collect();
     forms.extend(shown);
@@ -95,9 +95,9 @@ fn forms(name: &str) -> Vec<String> {
     forms
 }
 
-/// Takes a secret out of every text, whole or in its parts: nothing that a server sends back may show it.
+/// Removes a secret from every text, whole or in parts: a server could send it back.
 pub(crate) fn strike_out(report: &mut Report, token: &str) {
-    // Shorter pieces of a token are words that may stand in any text.
+    // Shorter pieces of a token are words that occur in any text.
     const SECRET_PIECE: usize = 12;
     let pieces: Vec<&str> =
         std::iter::once(token).chain(token.split('.')).filter(|piece| piece.len() >= SECRET_PIECE).collect();
@@ -108,7 +108,7 @@ pub(crate) fn strike_out(report: &mut Report, token: &str) {
     }
 }
 
-/// A hyphen joins words in names of hosts and roles, an underscore too.
+/// Hyphens and underscores are part of host and role names.
 fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '-' || c == '_'
 }
@@ -122,11 +122,11 @@ fn guids(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Every IP address but those that are the same in every network of Azure.
+/// Every IP address, except those that are the same in all of Azure.
 fn addresses(text: &str) -> Vec<String> {
     let is_part = |c: char| c.is_ascii_hexdigit() || c == ':' || c == '.';
     text.split(|c| !is_part(c))
-        // An address before its port, or at the end of a sentence.
+        // An address may have a port or a full stop after it.
         .flat_map(|word| {
             [word, word.trim_end_matches(['.', ':']), word.rsplit_once(':').map_or(word, |(host, _)| host)]
         })

@@ -1,4 +1,4 @@
-//! A report for people, and for programs.
+//! Renders a report as text or JSON.
 
 use pgentra_connect::quote;
 use serde::Serialize;
@@ -7,12 +7,12 @@ use super::check::{Check, Link, Severity};
 use super::report::{Fact, Found, Line, Outcome, Report};
 use crate::text::{Text, bold, coloured, faint, text};
 
-/// How marks are drawn.
+/// The characters for marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Marks {
     /// ✓ and ✗.
     Unicode,
-    /// Words, for a terminal that has no such characters.
+    /// Words, for a terminal without these characters.
     Ascii,
 }
 
@@ -32,8 +32,9 @@ impl Marks {
     }
 }
 
-/// For people: a line for each check, with what was learned and what to do below it; and a verdict as the last line. Of the
-/// checks that hold, only the first of each link is shown, and of those that could not be told none, unless it `is_verbose`.
+/// The text report: a line for each check, with facts and hints below it; the last line is the
+/// verdict. Of the passed checks only the first of each link is shown, and no skipped checks,
+/// unless `is_verbose`.
 pub(crate) fn text(report: &Report, marks: Marks, is_verbose: bool) -> Text {
     let mut text = Text::default();
     let mut link = None;
@@ -53,7 +54,7 @@ pub(crate) fn text(report: &Report, marks: Marks, is_verbose: bool) -> Text {
         let mark = colour(marks.of(line), line);
         let (id, width) = match is_verbose {
             true => (line.check.id().split_once('.').map_or("", |(_, name)| name), 12),
-            // Beside the names of links, so with its own.
+            // The link's name is a separate column.
             false => (line.check.id(), 15),
         };
         let name = format!("{id:<width$}{}", if id.len() < width { "" } else { "  " });
@@ -83,12 +84,12 @@ pub(crate) fn text(report: &Report, marks: Marks, is_verbose: bool) -> Text {
     text
 }
 
-/// The lines of a text, further ones set in below the first.
+/// Indents all lines of a text but the first.
 fn further(text: &str) -> String {
     text.replace('\n', "\n        ")
 }
 
-/// The checks of a link that hold, in one line; nothing where none does.
+/// The passed checks of a link in one line; empty if there are none.
 fn folded(report: &Report, link: Link, marks: Marks) -> Text {
     let passed = |line: &&Line| line.check.link() == link && matches!(line.outcome, Outcome::Passed);
     let mut lines = report.lines.iter().filter(passed);
@@ -101,7 +102,7 @@ fn folded(report: &Report, link: Link, marks: Marks) -> Text {
     text!["  ", colour(marks.of(first), first), summary, more, "\n"]
 }
 
-/// What it comes to, in one line.
+/// The verdict in one line.
 fn verdict(report: &Report, marks: Marks) -> Text {
     let count = |is: fn(&Line) -> bool| report.lines.iter().filter(|line| is(line)).count();
     let passed = count(|line| matches!(line.outcome, Outcome::Passed));
@@ -141,7 +142,7 @@ fn verdict(report: &Report, marks: Marks) -> Text {
     ]
 }
 
-/// The end of the last link of which something was reached.
+/// The end of the last link that was reached.
 fn last_link(report: &Report) -> usize {
     let reached = |line: &&Line| !matches!(line.outcome, Outcome::NotReached);
     let last = report.lines.iter().rfind(reached).map(|line| line.check.link());
@@ -158,10 +159,10 @@ fn colour(mark: &str, line: &Line) -> Text {
     coloured(colour, mark)
 }
 
-/// What `pgentra doctor -o json` prints.
+/// The document of `pgentra doctor -o json`.
 #[derive(Serialize)]
 pub(crate) struct Printed<'a> {
-    /// Whether nothing fatal was found.
+    /// Whether there is no fatal finding.
     ok: bool,
     /// The first fatal finding.
     finding: Option<&'static str>,

@@ -1,4 +1,4 @@
-//! What was found, check by check.
+//! The results of the checks.
 
 use serde::Serialize;
 use tokio::time::Instant;
@@ -6,50 +6,48 @@ use tokio::time::Instant;
 use super::check::{Check, Severity};
 use crate::catalogue::Finding;
 
-/// What was found. Every check is in it, in order, whether it was reached or not.
+/// The results. Every check is in it, in order, whether it was reached or not.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) lines: Vec<Line>,
     began: Instant,
 }
 
-/// What was found at one check.
+/// The result of one check.
 #[derive(Debug)]
 pub(crate) struct Line {
     pub(crate) check: Check,
     pub(crate) outcome: Outcome,
-    /// What it comes to, in one line; empty where it was not reached.
+    /// The result in one line; empty if the check was not reached.
     pub(crate) summary: String,
-    /// What else was learned, by name.
+    /// Further facts, by name.
     pub(crate) facts: Vec<Fact>,
-    /// Time since the check before.
+    /// Time since the previous check.
     pub(crate) milliseconds: u64,
 }
 
-/// Something that was learned.
+/// A fact that a check found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Fact {
     pub(crate) name: String,
     pub(crate) value: String,
-    /// Who gave it, where that is not the check itself.
+    /// The source of the fact, if it is not the check itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) origin: Option<String>,
 }
 
-/// What became of a check.
+/// The outcome of a check.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// It holds.
     Passed,
-    /// It does not.
     Found(Found),
-    /// It could not be told.
+    /// The result could not be determined.
     Skipped,
-    /// Something before it does not hold.
+    /// An earlier check failed.
     NotReached,
 }
 
-/// What is wrong.
+/// The finding of a failed check.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) finding: Finding,
@@ -57,11 +55,11 @@ pub(crate) struct Found {
     pub(crate) hint: String,
 }
 
-/// A check did not hold and the chain ends here; the report says which.
+/// A check failed and ends the run; the report says which.
 #[derive(Debug)]
 pub(crate) struct Stop;
 
-/// What a stage of the chain hands to the next, if it does.
+/// The value that a step passes to the next one.
 pub(crate) type Stage<T = ()> = Result<T, Stop>;
 
 impl Report {
@@ -76,22 +74,22 @@ impl Report {
         Report { lines: Check::ALL.iter().map(line).collect(), began: Instant::now() }
     }
 
-    /// The check holds.
+    /// Records that the check passed.
     pub(crate) fn pass(&mut self, check: Check, summary: impl Into<String>) {
         self.set(check, Outcome::Passed, summary.into());
     }
 
-    /// It cannot be told whether the check holds.
+    /// Records that the result could not be determined.
     pub(crate) fn skip(&mut self, check: Check, why: impl Into<String>) {
         self.set(check, Outcome::Skipped, why.into());
     }
 
-    /// Something was learned at a check.
+    /// Records a fact at a check.
     pub(crate) fn fact(&mut self, check: Check, name: &str, value: impl Into<String>) {
         self.fact_of(check, name, value, None);
     }
 
-    /// The same, with who gave it.
+    /// Records a fact and its source.
     pub(crate) fn fact_of(
         &mut self,
         check: Check,
@@ -104,12 +102,12 @@ impl Report {
         }
     }
 
-    /// Something is odd.
     pub(crate) fn warn(&mut self, finding: Finding, summary: impl Into<String>, hint: Option<String>) {
         self.found(finding, finding.check(), summary.into(), (Vec::new(), hint));
     }
 
-    /// Something is wrong, at the check of the finding: those before it hold, as far as they have not been told of.
+    /// Records a failure at the finding's check. Earlier checks without a result are recorded as
+    /// passed.
     pub(crate) fn fail(
         &mut self,
         finding: Finding,
@@ -138,7 +136,7 @@ impl Report {
         Stop
     }
 
-    /// The checks before this one hold, as far as they have not been told of.
+    /// Records earlier checks without a result as passed.
     pub(crate) fn pass_before(&mut self, check: Check) {
         for line in self.lines.iter_mut().filter(|line| line.check < check) {
             if matches!(line.outcome, Outcome::NotReached) {
@@ -156,7 +154,7 @@ impl Report {
         }
     }
 
-    /// The first check that does not hold and keeps everybody out.
+    /// The first failed check that prevents every sign-in.
     pub(crate) fn first_fatal(&self) -> Option<(&Line, &Found)> {
         self.lines.iter().find_map(|line| match &line.outcome {
             Outcome::Found(found) if line.check.severity() == Severity::Fatal => Some((line, found)),
@@ -164,7 +162,7 @@ impl Report {
         })
     }
 
-    /// Every text in it, to be changed.
+    /// Every text of the report, mutable.
     pub(crate) fn texts(&mut self) -> impl Iterator<Item = &mut String> {
         self.lines.iter_mut().flat_map(|line| {
             let facts = line

@@ -1,4 +1,4 @@
-//! From the server's name to the result of a query.
+//! The checks from the server's name to the result of a query.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,7 +15,7 @@ use super::settings::Settings;
 use crate::catalogue::Finding;
 use crate::time::{date, unix};
 
-/// A connection, and to what.
+/// A connection and its address.
 struct Reached {
     stream: TcpStream,
     host: String,
@@ -111,7 +111,8 @@ fn tell_silent(silent: &[SocketAddr], report: &mut Report) {
         return;
     }
     let silent: Vec<_> = silent.iter().map(ToString::to_string).collect();
-    let summary = format!("no answer from {}: whoever tries it first waits", silent.join(", "));
+    let summary =
+        format!("no answer from {}: clients that try it first wait for the timeout", silent.join(", "));
     report.warn(Finding::TcpDeadAddress, summary, None);
 }
 
@@ -144,7 +145,7 @@ fn name_hint(host: &str) -> Option<String> {
     ))
 }
 
-/// What to do depends on where the address is.
+/// The hint for a TCP failure depends on the kind of address.
 fn tcp_hint(finding: Finding, host: &str, address: SocketAddr) -> Option<String> {
     if finding != Finding::TcpTimeout {
         return None;
@@ -179,7 +180,7 @@ fn not_secured(error: &ConnectError, host: &str, report: &mut Report) -> Stop {
     report.fail(finding, error, hint)
 }
 
-/// As a sign-in does: where an out-of-date token can be the reason, a newer one is tried once.
+/// As a sign-in does: if an outdated token can be the reason, tries once with a newer one.
 async fn second_try(
     settings: &Settings,
     token: &AccessToken,
@@ -241,7 +242,8 @@ fn refused(settings: &Settings, token: &AccessToken, error: &ConnectError, repor
     report.fail(finding, error, hint)
 }
 
-/// A role that fits the token and was written in another case, or with the server's name behind it.
+/// A role that matches the token, but was written in another case or with the server's name after
+/// it.
 fn another_name(user: &str, claims: &UnverifiedClaims) -> Option<String> {
     let candidates = role_candidates(claims);
     let bare = user.rsplit_once('@').map_or(user, |(role, _)| role);
@@ -307,20 +309,21 @@ async fn query(system: &System, session: &Session, report: &mut Report) -> Stage
     Ok(())
 }
 
-/// The labels are for everybody to read (Flexible Server keeps the mapping there).
+/// Every role can read the labels (Flexible Server keeps the mapping there).
 const LABELS: &str = "SELECT pg_catalog.string_agg(l.label, ' ') FROM pg_catalog.pg_seclabels l \
                       JOIN pg_catalog.pg_roles r ON r.oid = l.objoid \
                       WHERE l.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND r.rolname = session_user \
                       AND l.provider LIKE 'pgaadauth%'";
 
-/// The function is in the database postgres only, and for administrators. Columns go by position: their names have changed.
+/// The function exists in the database postgres only, and for administrators. Columns are read by
+/// position, because their names have changed.
 const MAY_LIST: &str = "SELECT pg_catalog.to_regprocedure('pg_catalog.pgaadauth_list_principals(boolean)') IS NOT NULL \
                         AND EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'azure_pg_admin' \
                         AND pg_catalog.pg_has_role(oid, 'member'))";
 const LISTED: &str = "SELECT p.a || ',oid=' || p.c || ',type=' || p.b \
                       FROM pg_catalog.pgaadauth_list_principals(false) AS p(a, b, c, d, e, f) WHERE p.a = session_user";
 
-/// Signed in, the server may tell whom it takes the role for.
+/// After the sign-in, asks the server which principal the role is mapped to.
 async fn mapping(session: &Session, token: &AccessToken, report: &mut Report) {
     let first = |values: Vec<String>| values.into_iter().next().filter(|value| !value.is_empty());
     let mut told = row(session, LABELS).await.ok().and_then(first);
@@ -334,13 +337,13 @@ async fn mapping(session: &Session, token: &AccessToken, report: &mut Report) {
     let claims = UnverifiedClaims::of(token);
     let ids = claims.iter().flat_map(|claims| [claims.object_id(), claims.client_id()]).flatten();
     let is_ours = ids.map(str::to_ascii_lowercase).any(|id| told.to_ascii_lowercase().contains(&id));
-    // A group's role names the group, and the token of a member need not.
+    // A group's role names the group, which is not always in a member's token.
     if is_ours || told.contains("type=group") || claims.is_none() {
         report.pass(Check::Mapping, told);
     } else {
         report.warn(
             Finding::RoleMappingDiffers,
-            format!("signed in, but the role is mapped to somebody else: {told}"),
+            format!("signed in, but the role is mapped to another identity: {told}"),
             None,
         );
     }

@@ -1,4 +1,4 @@
-//! Configuration and source: what was asked for, by whom, and which token source that leads to.
+//! The checks of the configuration and the token source.
 
 use pgentra_connect::{Connector, Origin, Target};
 use pgentra_identity::{Credential, Resource, SourceName, Verdict};
@@ -13,14 +13,14 @@ use crate::options::{Connection, Identity};
 use crate::problem::Problem;
 use crate::sign_in;
 
-/// Where to, and with whose tokens.
+/// The server and the credential.
 pub(crate) struct Settings {
     pub(crate) connector: Connector,
     pub(crate) credential: Credential,
     pub(crate) resource: Resource,
 }
 
-/// Both halves are told of, as neither depends on the other.
+/// Reports both halves, because neither depends on the other.
 pub(crate) fn check(
     system: &System,
     (connection, identity): (&Connection, &Identity),
@@ -66,7 +66,7 @@ fn tell_target(target: Target, report: &mut Report, redactor: &mut Redactor) -> 
         }
     }
     redactor.add("role", target.user());
-    // A Single Server's name stands behind the role's.
+    // On Single Server the server's name follows the role's.
     if let Some((role, server)) = target.user().rsplit_once('@') {
         redactor.add("role", role);
         redactor.add("host", server);
@@ -89,7 +89,7 @@ fn tell_identity(credential: &Credential, resource: &Resource, identity: &Identi
     report.fact(Check::Identity, "cloud", identity.cloud.to_string());
 }
 
-/// Which source is asked and which are not; and whether a proxy would be in the way of other programs.
+/// Reports which source is used and which are not, and whether an HTTP proxy blocks other programs.
 fn choice(system: &System, credential: &Credential, report: &mut Report) {
     let decision = credential.decision();
     let first = decision.considered().iter().find(|one| one.verdict() == Verdict::First);
@@ -111,8 +111,8 @@ fn choice(system: &System, credential: &Credential, report: &mut Report) {
     }
 }
 
-/// pgentra asks the metadata service itself. Other programs send what is meant for it to a proxy, which has a metadata
-/// service of its own, or none.
+/// pgentra connects to the metadata service directly. Other programs may send these requests to an
+/// HTTP proxy, which has its own metadata service, or none.
 fn proxy(system: &System, report: &mut Report) {
     let env = system.env();
     let host = env.get("AZURE_POD_IDENTITY_AUTHORITY_HOST").unwrap_or_default();

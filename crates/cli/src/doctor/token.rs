@@ -1,6 +1,6 @@
-//! Source, token and claims: is there a token, and is it one for this server?
+//! The checks of source, token and claims: is there a token, and is it valid for this server?
 //!
-//! Nothing that a token says is verified here; only what cannot fit is called wrong.
+//! The token is not verified here; the checks report only what cannot match.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +17,7 @@ use crate::catalogue::Finding;
 use crate::options::Identity;
 use crate::time::{date, unix};
 
-/// Clocks of machines that are kept right differ by milliseconds, and Entra forgives five minutes.
+/// Synchronised clocks differ by milliseconds, and Entra tolerates five minutes.
 const CLOCKS_AGREE: Duration = Duration::from_secs(120);
 
 pub(crate) async fn check(
@@ -49,7 +49,7 @@ fn claims(
     (report, redactor): (&mut Report, &mut Redactor),
 ) -> Stage {
     let Some(claims) = UnverifiedClaims::of(token) else {
-        // It need not be: by contract it is the server's business.
+        // A token need not be a JWT: its format is for the resource only.
         for check in [Check::Form, Check::Audience, Check::Tenant, Check::Owner] {
             report.skip(check, "the token is not a JSON Web Token, so it cannot be read");
         }
@@ -62,7 +62,7 @@ fn claims(
     for claim in ["xms_mirid", "xms_az_rid"] {
         redactor.add("resource", claims.text(claim).unwrap_or_default());
     }
-    // An application id is masked as the id it is.
+    // An application id is masked as an id.
     for candidate in role_candidates(&claims).iter().filter(|one| uuid::Uuid::try_parse(&one.name).is_err()) {
         redactor.add("role", &candidate.name);
     }
@@ -75,8 +75,8 @@ fn claims(
     Ok(())
 }
 
-/// The server takes no token for something else. A v2.0 token names an application instead of a resource, which says
-/// nothing.
+/// The server refuses a token for another resource. A v2.0 token names an application instead of a
+/// resource, so it shows nothing.
 fn audience(settings: &Settings, claims: &UnverifiedClaims, report: &mut Report) -> Stage {
     let same = |one: &str, other: &str| one.trim_end_matches('/') == other.trim_end_matches('/');
     let asked = settings.resource.as_str();
@@ -94,7 +94,7 @@ fn audience(settings: &Settings, claims: &UnverifiedClaims, report: &mut Report)
             (Vec::new(), Some(hint.to_owned())),
         ));
     }
-    // Azure's servers compare it byte for byte.
+    // Azure's servers compare the audience byte by byte.
     let bare = audience.trim_end_matches('/');
     if bare != audience && Cloud::ALL.iter().any(|cloud| cloud.postgres_resource().as_str() == bare) {
         let summary = format!(
@@ -124,7 +124,7 @@ fn audience(settings: &Settings, claims: &UnverifiedClaims, report: &mut Report)
     Ok(())
 }
 
-/// The tenant of a managed identity is that of its subscription, whatever is named.
+/// The tenant of a managed identity is that of its subscription; the setting is ignored.
 fn tenant(system: &System, identity: &Identity, claims: &UnverifiedClaims, report: &mut Report) {
     let Some(tenant) = claims.tenant() else {
         report.skip(Check::Tenant, "the token names no tenant");
@@ -142,7 +142,7 @@ fn tenant(system: &System, identity: &Identity, claims: &UnverifiedClaims, repor
     }
 }
 
-/// A token that had ended on arrival was no token; this one has time left.
+/// A token that had expired on arrival is refused earlier, so this one is still valid.
 fn time(system: &System, token: &AccessToken, report: &mut Report) {
     let left = token.expires_on().duration_since(system.clock().now()).unwrap_or_default().as_secs();
     let summary =
@@ -153,7 +153,8 @@ fn time(system: &System, token: &AccessToken, report: &mut Report) {
 fn clock(token: &AccessToken, claims: &UnverifiedClaims, report: &mut Report) {
     let ours = token.received_on();
     let theirs = token.source_time();
-    // Without a date from the source: a token that is not valid yet was made by a clock ahead of ours.
+    // Without a date from the source: a token that is not valid yet shows that the issuer's clock
+    // is ahead.
     let theirs = theirs.or_else(|| claims.time("nbf").filter(|nbf| *nbf > ours));
     let Some(theirs) = theirs else {
         report.skip(Check::Clock, "the source does not say what time it is there");
@@ -173,7 +174,7 @@ fn clock(token: &AccessToken, claims: &UnverifiedClaims, report: &mut Report) {
     report.warn(Finding::ClockWrong, summary, None);
 }
 
-/// How far apart two clocks are, and on which side ours is.
+/// The difference between two clocks, and the direction.
 fn difference(ours: SystemTime, theirs: SystemTime) -> (Duration, &'static str) {
     match ours.duration_since(theirs) {
         Ok(ahead) => (ahead, "ahead of"),

@@ -9,7 +9,7 @@ use crate::options::{Identity, Output, Server};
 pub(crate) struct Grant {
     /// Name of the virtual machine.
     pub(crate) vm: String,
-    /// The database role that it shall sign in as.
+    /// Database role for the machine.
     #[arg(long, value_name = "NAME")]
     pub(crate) role: RoleName,
     /// The server: the name of a flexible server, or a host name. Default: -h, else PGHOST.
@@ -18,7 +18,7 @@ pub(crate) struct Grant {
     /// A user-assigned identity, by name or resource id, instead of the machine's own.
     #[arg(long, value_name = "NAME|ID")]
     pub(crate) identity: Option<String>,
-    /// Carry it out without asking.
+    /// Make the changes without asking.
     #[arg(long)]
     pub(crate) yes: bool,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! Whether this is the virtual machine, and then a sign-in as it.
+//! Detects whether this is the virtual machine, and signs in as it.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use super::role::Database;
 use crate::problem::Outcome;
 use crate::sql;
 
-/// A metadata service answers within milliseconds, if there is one.
+/// Time for the answer of a metadata service, which takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whether the metadata service says that this is the machine with this resource id.
+/// Whether the metadata service reports that this machine has this resource id.
 pub(super) async fn is_here(system: &System, id: &str) -> bool {
     let base = system.env().get("AZURE_POD_IDENTITY_AUTHORITY_HOST");
     let base = base.unwrap_or_else(|| "http://169.254.169.254".to_owned());

@@ -1,5 +1,5 @@
-//! `pgentra grant`: the administrator's half of the article in one go. Identity on the virtual machine, role in the
-//! database, and a look whether it worked.
+//! `pgentra grant`: the administrator's part of the article in one command. Identity on the virtual
+//! machine, role in the database, and a check that it works.
 
 mod arguments;
 mod here;
@@ -29,7 +29,8 @@ pub(crate) use arguments::Grant;
 use ids::Ids;
 use role::{DEFAULT_PORT, Database};
 
-/// A new principal is not known everywhere in Entra at once: so often it is looked for, and so far apart.
+/// A new principal takes time to appear in Entra: the number of lookups, and the pause between
+/// them.
 const LOOKS: usize = 10;
 const APART: Duration = Duration::from_secs(3);
 
@@ -42,7 +43,7 @@ struct Grounds {
     database: Database,
 }
 
-/// What `-o json` prints.
+/// The document of `-o json`.
 #[derive(Serialize)]
 struct Granted {
     vm: String,
@@ -53,23 +54,24 @@ struct Granted {
     object_id: String,
     #[serde(flatten)]
     changed: Changed,
-    /// Whether this is the machine and it signed in as the role; elsewhere nobody can.
+    /// Whether this is the machine and it signed in as the role; on another machine this cannot be
+    /// tried.
     signed_in: bool,
-    /// What to type on the machine.
+    /// The command to run on the machine.
     #[serde(skip)]
     command: String,
 }
 
-/// What was not as it should be, and is now.
+/// The changes that were made.
 #[derive(Serialize)]
 struct Changed {
-    /// Whether the machine got the identity now.
+    /// Whether the identity was assigned now.
     assigned: bool,
-    /// Whether the role was made now.
+    /// Whether the role was created now.
     created: bool,
 }
 
-/// Checks, shows, asks, does.
+/// Checks the state, shows the plan, asks, and makes the changes.
 pub(crate) async fn run(system: &System, arguments: Grant) -> Outcome {
     let grounds = waiting("looking everything up", grounds(system, &arguments)).await?;
     let ids = grounds.ids(&grounds.vm).await?;
@@ -148,7 +150,7 @@ async fn grounds(system: &System, arguments: &Grant) -> Outcome<Grounds> {
 }
 
 impl Grounds {
-    /// The principal that the role will be mapped to; `None` if it is not there before the machine has the identity.
+    /// The principal for the role; `None` if it does not exist before the identity is assigned.
     async fn ids(&self, vm: &Vm) -> Outcome<Option<Ids>> {
         match (&self.wanted, vm.system_assigned) {
             (Wanted::UserAssigned(one), _) => {
@@ -163,7 +165,7 @@ impl Grounds {
             }
             (Wanted::SystemAssigned, None) => {
                 if self.database.flavour() == Flavour::Single {
-                    // Later it would be too late to learn that the tenant does not answer.
+                    // Fails before any change is made if the tenant does not answer.
                     self.graph.find(Search::ServicePrincipals, &vm.name, false).await?;
                 }
                 Ok(None)
@@ -184,11 +186,11 @@ impl Grounds {
             .hint("it takes Entra a while: run the same again in a minute"))
     }
 
-    /// Makes the role, unless it is there, and looks whether it is what it should be.
+    /// Creates the role, unless it exists, and checks the result.
     async fn make_role(&self, arguments: &Grant, vm: &Vm, exists: bool) -> Outcome<Ids> {
         let ids = self.ids(vm).await?.ok_or_else(|| {
             Problem::new(Blame::Server, format!("the virtual machine {} has no identity of its own", vm.name))
-                .hint("somebody else changed it meanwhile: look with `pgentra identity show`")
+                .hint("it was changed by another client meanwhile: look with `pgentra identity show`")
         })?;
         if !exists {
             self.database.create(&arguments.role, ids).await?;
@@ -197,7 +199,8 @@ impl Grounds {
         Ok(ids)
     }
 
-    /// What signs the machine in: port, name at the server and identity are as they were found.
+    /// The command that signs the machine in, with the port, server name and identity that were
+    /// found.
     fn command(&self, role: &str) -> String {
         let port = match self.database.port() {
             DEFAULT_PORT => String::new(),

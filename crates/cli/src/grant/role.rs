@@ -1,4 +1,4 @@
-//! The database's part.
+//! The changes in the database.
 
 use pgentra_connect::{Connector, quote};
 use pgentra_roles::{Change, Flavour, Kind, NewRole, Options, Plan, RoleName, Roles, RolesError, RolesFile};
@@ -22,7 +22,7 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Signs in, and sees whether this is somebody who may read the roles.
+    /// Signs in, and checks that the user may read the roles.
     pub(super) async fn open(connector: Connector) -> Outcome<Self> {
         let connector = connector.with_database(PRINCIPALS)?;
         let roles = read(&connector).await?;
@@ -33,17 +33,16 @@ impl Database {
         self.roles.flavour()
     }
 
-    /// Where clients connect.
     pub(super) fn host(&self) -> String {
         self.connector.target().endpoints().first().map(|endpoint| endpoint.host.clone()).unwrap_or_default()
     }
 
-    /// The port where clients connect.
     pub(super) fn port(&self) -> u16 {
         self.connector.target().endpoints().first().map_or(DEFAULT_PORT, |endpoint| endpoint.port)
     }
 
-    /// The user name that signs in as the role. Single Server wants the server's name behind it: as the administrator gave it.
+    /// The user name for the role. Single Server needs the server's name after it, as the
+    /// administrator wrote it.
     pub(super) fn user_of(&self, role: &str) -> String {
         let administrator = self.connector.target().user();
         let suffix = administrator.match_indices('@').nth(1).map(|(at, _)| &administrator[at..]);
@@ -53,10 +52,11 @@ impl Database {
         }
     }
 
-    /// Whether the role is there for this principal. `None`: there is no principal yet, so there may be no role either.
+    /// Whether the role exists for this principal. `None` for `ids`: there is no principal yet, so
+    /// there may be no role either.
     pub(super) async fn exists(&self, name: &RoleName, ids: Option<Ids>) -> Outcome<bool> {
         let taken = |whose: String| {
-            let hint = "name another role; or look with `pgentra role list`, and drop the old one if nobody needs it";
+            let hint = "name another role; or look with `pgentra role list`, and drop the old one if it is not needed";
             Err(Problem::new(
                 Blame::Usage,
                 format!("there is a role {} already{whose}", quote::name(name.as_str())),
@@ -86,7 +86,8 @@ impl Database {
         }
     }
 
-    /// Whether the mark that roles get on Single Server, which does not show whose they are, says that it is this principal's.
+    /// Whether the comment that pgentra writes on Single Server says that the role belongs to this
+    /// principal. Single Server itself does not show the principal.
     async fn is_marked(&self, name: &RoleName, ids: Ids) -> Outcome<bool> {
         let Some(client_id) = ids.client_id else { return Ok(false) };
         let name = toml::Value::from(name.as_str());
@@ -99,7 +100,6 @@ impl Database {
         Ok(!plan.changes().iter().any(is_mapping))
     }
 
-    /// Makes the role.
     pub(super) async fn create(&self, name: &RoleName, ids: Ids) -> Outcome {
         let identity = match (self.flavour(), ids.client_id) {
             (Flavour::Single, Some(client_id)) => pgentra_roles::Identity::ClientId(client_id),
@@ -111,7 +111,8 @@ impl Database {
         Ok(())
     }
 
-    /// Whether the role is there, mapped to the principal as far as the server says, and may sign in.
+    /// Checks that the role exists, is mapped to the principal as far as the server shows it, and
+    /// may sign in.
     pub(super) async fn check(&self, name: &RoleName, object_id: Uuid) -> Outcome {
         let roles = read(&self.connector).await?;
         let found = roles.entra().iter().find(|role| role.name == name.as_str());
@@ -121,7 +122,7 @@ impl Database {
                 Blame::Server,
                 format!("the role {} is not mapped to the identity", quote::name(name.as_str())),
             )
-            .hint("look at it with `pgentra role list`; somebody else changed it meanwhile"));
+            .hint("look at it with `pgentra role list`; it was changed by another client meanwhile"));
         }
         let session = self.connector.connect().await?;
         let sql = "SELECT rolcanlogin FROM pg_roles WHERE rolname = $1::text";

@@ -1,4 +1,4 @@
-//! What a person typed behind `pgentra identity`.
+//! Arguments of `pgentra identity`.
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -7,7 +7,7 @@ use crate::options::{Identity, Output};
 /// `pgentra identity …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdentityCommand {
-    /// Give a virtual machine an identity; those that it has stay.
+    /// Give a virtual machine an identity in addition to those it has.
     #[command(after_help = "Example: pgentra identity assign --vm myVm -g myResourceGroup")]
     Assign(Assign),
     /// Show the identities of a virtual machine.
@@ -16,7 +16,7 @@ pub(crate) enum IdentityCommand {
     /// Find a managed identity or an application by its name, or a user or group.
     #[command(after_help = "Example: pgentra identity find myVm")]
     Find(Find),
-    /// The Entra administrators of a flexible server.
+    /// Manage the Entra administrators of a flexible server.
     #[command(
         subcommand,
         after_help = "Example: pgentra identity server-admin add dba@example.com --server my-server -g myResourceGroup"
@@ -30,7 +30,8 @@ pub(crate) struct Assign {
     /// Name of the virtual machine.
     #[arg(long, value_name = "VM")]
     pub(crate) vm: String,
-    /// The user-assigned identity to give it, by name or resource id. Default: an identity of its own, system-assigned.
+    /// User-assigned identity to give the machine, by name or resource id. Default: a
+    /// system-assigned identity.
     #[arg(long, value_name = "NAME|ID")]
     pub(crate) identity: Option<String>,
     #[command(flatten)]
@@ -58,12 +59,12 @@ pub(crate) struct Show {
 /// Arguments of `pgentra identity find`.
 #[derive(Debug, Args)]
 pub(crate) struct Find {
-    /// The name. Case does not matter to Entra.
+    /// The name; case does not matter.
     pub(crate) name: String,
-    /// Find all whose name begins like this.
+    /// Find all names with this prefix.
     #[arg(long)]
     pub(crate) prefix: bool,
-    /// What to look for.
+    /// Kind of principal to search for.
     #[arg(long, value_enum, default_value_t = PrincipalType::Service, value_name = "KIND")]
     pub(crate) kind: PrincipalType,
     /// Microsoft Graph's address, for a private cloud. Default: PGENTRA_GRAPH_ENDPOINT, else the cloud's.
@@ -75,31 +76,31 @@ pub(crate) struct Find {
     pub(crate) caller: Identity,
 }
 
-/// What a principal is.
+/// The kinds of principals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PrincipalType {
     /// A managed identity or an application.
     Service,
-    /// A person.
+    /// A user.
     User,
-    /// A group.
+    /// A security or Microsoft 365 group.
     Group,
 }
 
 /// `pgentra identity server-admin …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServerAdmin {
-    /// List them.
+    /// List the Entra administrators of the server.
     #[command(
         after_help = "Example: pgentra identity server-admin list --server my-server -g myResourceGroup"
     )]
     List(AdminList),
-    /// Make somebody one.
+    /// Make a user, group or identity an Entra administrator of the server.
     #[command(
         after_help = "Example: pgentra identity server-admin add dba@example.com --server my-server -g myResourceGroup"
     )]
     Add(AdminChange),
-    /// Take it away from somebody.
+    /// Remove an Entra administrator from the server.
     #[command(
         after_help = "Example: pgentra identity server-admin remove dba@example.com --server my-server -g myResourceGroup"
     )]
@@ -123,18 +124,19 @@ pub(crate) struct AdminList {
 /// Arguments of `pgentra identity server-admin add` and `remove`.
 #[derive(Debug, Args)]
 pub(crate) struct AdminChange {
-    /// Who: the name of a user (the sign-in name), group, managed identity or application; or an object id.
+    /// The principal: the name of a user (the sign-in name), group, managed identity or
+    /// application; or an object id.
     #[arg(value_name = "WHO")]
     pub(crate) who: String,
     #[command(flatten)]
     pub(crate) of: AdminList,
 }
 
-/// Where in Azure.
+/// Where the resources are in Azure.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Azure")]
 pub(crate) struct Azure {
-    /// Resource group. Default: the one that the name is found in, if it is one.
+    /// Resource group. Default: the one in which the name is found, if it is only one.
     #[arg(short = 'g', long, value_name = "GROUP")]
     pub(crate) resource_group: Option<String>,
     /// Id of the subscription. Default: AZURE_SUBSCRIPTION_ID, else the only one that the identity has a role in.

@@ -1,4 +1,4 @@
-//! From what a person typed to Resource Manager and Graph.
+//! Builds the clients of Resource Manager and Graph from the arguments.
 
 use pgentra_azure::arm::ResourceManager;
 use pgentra_azure::graph::Graph;
@@ -12,7 +12,7 @@ use crate::options::Identity;
 use crate::problem::{Outcome, Problem};
 use crate::sign_in;
 
-/// Resource Manager in the subscription that is meant.
+/// A client of Resource Manager for the selected subscription.
 pub(crate) async fn manager(system: &System, azure: &Azure, caller: &Identity) -> Outcome<ResourceManager> {
     let (credential, endpoints) = asked(system, azure, caller)?;
     let subscription = azure.subscription.clone().or_else(|| system.env().get("AZURE_SUBSCRIPTION_ID"));
@@ -20,19 +20,20 @@ pub(crate) async fn manager(system: &System, azure: &Azure, caller: &Identity) -
     Ok(ResourceManager::new(system, &credential, &endpoints, subscription.as_deref()).await?)
 }
 
-/// Microsoft Graph.
+/// A client of Microsoft Graph.
 pub(crate) fn graph(system: &System, azure: &Azure, caller: &Identity) -> Outcome<Graph> {
     let (credential, endpoints) = asked(system, azure, caller)?;
     Ok(Graph::new(&trusting(system)?, &credential, &endpoints))
 }
 
-/// The largest file of roots that is read, as for `SSL_CERT_FILE`.
+/// Largest file of root certificates in bytes, as for `SSL_CERT_FILE`.
 const ROOTS_LIMIT: usize = 4 * 1024 * 1024;
 
-/// The variable that names a file of further roots to trust for Resource Manager and Graph, and for nothing else.
+/// The variable with a file of further root certificates, trusted for Resource Manager and Graph
+/// only.
 pub(crate) const MANAGEMENT_CA: &str = "PGENTRA_MANAGEMENT_CA";
 
-/// A world whose HTTP client trusts the roots that [`MANAGEMENT_CA`] names too.
+/// A system whose HTTP client also trusts the roots in [`MANAGEMENT_CA`].
 pub(crate) fn trusting(system: &System) -> Outcome<System> {
     let Some(path) = system.env().get(MANAGEMENT_CA) else { return Ok(system.clone()) };
     let unusable = |error: Box<dyn std::error::Error + Send + Sync>| {

@@ -1,4 +1,5 @@
-//! `pgentra identity`: identities of virtual machines, who is in the tenant, administrators of servers.
+//! `pgentra identity`: identities of virtual machines, principals of the tenant, administrators of
+//! servers.
 
 mod arguments;
 pub(crate) mod azure;
@@ -46,7 +47,7 @@ async fn assign(system: &System, arguments: Assign) -> Outcome {
     print(&after, &graph, arguments.output.output).await
 }
 
-/// The identity that is named, else the machine's own.
+/// The identity that the argument names, else the machine's own.
 pub(crate) async fn wanted(
     manager: &ResourceManager,
     group: Option<&str>,
@@ -69,7 +70,8 @@ async fn show(system: &System, arguments: Show) -> Outcome {
 async fn print(vm: &Vm, graph: &Graph, format: Format) -> Outcome {
     let own = match vm.system_assigned {
         None => None,
-        // Who may read a machine may not always read the tenant, and can do without.
+        // A caller who may read a machine may lack the right to read the tenant, which is not
+        // required here.
         Some(own) => {
             waiting("asking Azure", graph.by_object_id(own.object_id)).await.unwrap_or_else(|error| {
                 tracing::info!(%error, "the tenant does not tell the client id");
@@ -97,7 +99,7 @@ async fn find(system: &System, arguments: Find) -> Outcome {
         let how = if arguments.prefix { "has a name that begins like" } else { "is called" };
         return Err(Problem::new(
             Blame::Usage,
-            format!("nobody in the tenant {how} {}", quote::name(&arguments.name)),
+            format!("no principal in the tenant {how} {}", quote::name(&arguments.name)),
         )
         .hint("--prefix finds what begins so; --kind user and --kind group look for persons and groups"));
     }
@@ -180,10 +182,10 @@ fn changed(administrator: &Administrator, format: Format) -> Outcome {
     }
 }
 
-/// The one principal of any kind that a person means.
+/// The only principal that matches, of any kind.
 async fn principal(graph: &Graph, who: &str) -> Outcome<Principal> {
     let unknown = |hint: &str| {
-        Problem::new(Blame::Usage, format!("nobody in the tenant is {}", quote::name(who))).hint(hint)
+        Problem::new(Blame::Usage, format!("no principal in the tenant is {}", quote::name(who))).hint(hint)
     };
     if let Ok(id) = who.parse::<Uuid>() {
         let hint =

@@ -1,4 +1,4 @@
-//! Identities for people and for programs.
+//! Renders identities as text and JSON.
 
 use pgentra_azure::arm::{Administrator, Vm};
 use pgentra_azure::graph::Principal;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::table::table as drawn;
 use crate::text::{Text, bold, faint, text};
 
-/// What `pgentra identity show -o json` and `assign -o json` print.
+/// The document of `pgentra identity show -o json` and `assign -o json`.
 #[derive(Serialize)]
 pub(crate) struct Machine {
     name: String,
@@ -21,7 +21,7 @@ pub(crate) struct Machine {
 #[derive(Serialize)]
 struct SystemAssigned {
     object_id: String,
-    /// Only the tenant knows it: null where it may not be asked.
+    /// Read from the tenant: null if the caller may not read it.
     client_id: Option<String>,
     tenant_id: Option<String>,
 }
@@ -35,7 +35,7 @@ struct UserAssigned {
 }
 
 impl Machine {
-    /// A machine, and the principal of its own identity if the tenant tells.
+    /// A machine, and the principal of its own identity if the tenant returned it.
     pub(crate) fn of(vm: &Vm, own: Option<&Principal>) -> Self {
         let client_id = own.and_then(|own| own.client_id).map(|id| id.to_string());
         Self {
@@ -60,7 +60,6 @@ impl Machine {
         }
     }
 
-    /// For a person.
     pub(crate) fn text(&self) -> Text {
         let mut text = text![bold(&format!("virtual machine {}", self.name)), "\n  ", faint(&self.id), "\n"];
         let mut line = |what: &str, name: &str, object_id: &str, client_id: Option<&str>| {
@@ -87,7 +86,7 @@ impl Machine {
     }
 }
 
-/// One of what `pgentra identity find -o json` prints.
+/// An entry in the document of `pgentra identity find -o json`.
 #[derive(Serialize)]
 pub(crate) struct Found {
     name: String,
@@ -127,7 +126,7 @@ impl Found {
     }
 }
 
-/// One of what `pgentra identity server-admin list -o json` prints.
+/// An entry in the document of `pgentra identity server-admin list -o json`.
 #[derive(Serialize)]
 pub(crate) struct Admin {
     name: String,
@@ -159,7 +158,7 @@ impl Admin {
 mod tests {
     use super::*;
 
-    /// Whoever may make an application in the tenant gives it any display name.
+    /// A user who may create applications in the tenant chooses their display names.
     #[test]
     fn a_display_name_is_shown_and_not_obeyed() {
         let name = "a\x1b]0;x\x07\u{9b}\u{202e}\nmyVm | managed-identity";

@@ -1,5 +1,5 @@
-//! The database follows Resource Manager and the directory: an administrator of the server is one in PostgreSQL, and the
-//! kind of a principal is what the directory says.
+//! Applies changes in Resource Manager and the directory to the database: its administrators and
+//! the kinds of its principals.
 
 use std::sync::Arc;
 
@@ -7,14 +7,15 @@ use pgentra_emulator::{AdministratorChange, Change, LocalAzure, PrincipalKind};
 use pgentra_gateway::{ChangeError, ServiceAccount, Upstream};
 use tokio::sync::{mpsc, watch};
 
-/// The PostgreSQL behind the gateway, past the gateway: the administrators that come and go may be all there are.
+/// A direct connection to the PostgreSQL server, without the gateway: the change may remove the
+/// last administrator.
 #[derive(Clone)]
 pub(crate) struct Database {
     pub(crate) upstream: Upstream,
     pub(crate) service: ServiceAccount,
 }
 
-/// Makes the changes of the administrators as long as the task lives.
+/// Applies the changes of administrators while the task lives.
 pub(crate) async fn follow(database: Database, mut changes: mpsc::UnboundedReceiver<AdministratorChange>) {
     while let Some(change) = changes.recv().await {
         match make(&database, change.change()).await {
@@ -41,7 +42,7 @@ async fn make(database: &Database, change: &Change) -> Result<(), ChangeError> {
     }
 }
 
-/// Tells the database who is in the tenant as long as the task lives.
+/// Sends the tenant's directory to the database after each change, while the task lives.
 pub(crate) async fn know(database: Database, azure: Arc<LocalAzure>, mut changed: watch::Receiver<()>) {
     while changed.changed().await.is_ok() {
         let told =
@@ -52,7 +53,7 @@ pub(crate) async fn know(database: Database, azure: Arc<LocalAzure>, mut changed
     }
 }
 
-/// Who is in the tenant, as the gateway knows principals.
+/// The principals of the tenant in the gateway's type.
 pub(crate) fn directory(azure: &LocalAzure) -> Vec<pgentra_gateway::Principal> {
     azure.principals().iter().map(|one| principal(&one.name, one.object_id, one.kind)).collect()
 }

@@ -1,4 +1,4 @@
-//! Emulator, PostgreSQL and gateway as one local cloud, in this process.
+//! Runs emulator, PostgreSQL and gateway as one local cloud in this process.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -31,24 +31,25 @@ use crate::problem::{Outcome, Problem};
 use crate::progress::Progress;
 use crate::sql;
 
-/// The name of the server in this cloud: what Single Server users write behind the `@`.
+/// The name of the server in this cloud: Single Server users write it after the `@`.
 pub(crate) const SERVER_NAME: &str = "mydemoserver";
-/// A token of a service on this machine takes milliseconds.
+/// Time for a token from a service on this machine, which takes milliseconds.
 const TOKEN_TIME: Duration = Duration::from_secs(20);
 
-/// How a local cloud is to be.
+/// Options of a local cloud.
 pub(crate) struct CloudOptions {
     pub(crate) folder: PathBuf,
     pub(crate) database: LocalDatabase,
-    /// Port of PostgreSQL; 0 takes any.
+    /// Port of PostgreSQL; 0 takes any free one.
     pub(crate) port: u16,
-    /// Port of the metadata service; 0 takes any.
+    /// Port of the metadata service; 0 takes any free one.
     pub(crate) metadata_port: u16,
-    /// What to be besides, at its own place on the machine.
+    /// Services at fixed addresses or paths of the machine.
     pub(crate) fixed: FixedPlaces,
 }
 
-/// A running local cloud. Dropping it ends its processes and removes its folder; `stop` does so in order.
+/// A running local cloud. Dropping it ends its processes and removes its folder without waiting;
+/// `stop` waits.
 pub(crate) struct LocalCloud {
     flavour: Flavour,
     azure: Arc<LocalAzure>,
@@ -56,19 +57,20 @@ pub(crate) struct LocalCloud {
     port: u16,
     stop: CancellationToken,
     pod: Pod,
-    /// The metadata service's own address answers too.
+    /// Whether the metadata service's own address is served too.
     is_link_local: bool,
-    /// What follows the cloud: the pod's token files, and the database.
+    /// Tasks that refresh the pod's token files and update the database.
     followers: Vec<JoinHandle<()>>,
     database: LocalDb,
-    /// The folder of the Arc agent, if it is one.
+    /// The folder of the Arc agent, if there is one.
     arc: Option<Janitor>,
-    // Last, so that it goes last.
+    // The last field, so that it is dropped last.
     janitor: Janitor,
 }
 
 impl LocalCloud {
-    /// Starts everything and waits until it serves. Cancel-safe: dropped before it is done, it leaves nothing behind.
+    /// Starts all parts and waits until they serve. Cancel-safe: dropped before it is done, it
+    /// removes everything again.
     pub(crate) async fn start(system: &System, options: CloudOptions, progress: &Progress) -> Outcome<Self> {
         let janitor = folder::create(system.env(), &options.folder)?;
         let arc = options.fixed.arc.then(folder::create_arc).transpose()?;
@@ -131,7 +133,8 @@ impl LocalCloud {
         })
     }
 
-    /// Gives every identity a role, as the Entra administrator does it, and the application a certificate.
+    /// Creates a role for every identity, as the Entra administrator does, and a certificate for
+    /// the application.
     pub(crate) async fn create_roles(&mut self) -> Outcome {
         let certificate = self.azure.new_client_certificate().await;
         let certificate =
@@ -156,7 +159,7 @@ impl LocalCloud {
         Ok(session.close().await?)
     }
 
-    /// What an Entra administrator types to make `role` belong to a service principal.
+    /// The SQL with which an Entra administrator creates `role` for a service principal.
     pub(crate) fn role_statements(&self, role: &str, object_id: Uuid, client_id: Uuid) -> Vec<String> {
         match self.flavour {
             Flavour::Single => vec![
@@ -174,7 +177,7 @@ impl LocalCloud {
         }
     }
 
-    /// Signs in as the identity of `host`; as its own role, or as `user`.
+    /// A connector with the identity of `host`, for its own role or for `user`.
     pub(crate) fn connector(&self, host: Host, user: Option<&str>) -> Outcome<Connector> {
         let system = self.system_of(host);
         let flags: Vec<_> = user.map(|user| ("user", user.to_owned())).into_iter().collect();
@@ -200,12 +203,12 @@ impl LocalCloud {
         &self.azure
     }
 
-    /// Which product it behaves as.
+    /// The Azure product that it imitates.
     pub(crate) fn flavour(&self) -> Flavour {
         self.flavour
     }
 
-    /// PostgreSQL's port, as clients see it.
+    /// PostgreSQL's port for clients.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -215,7 +218,7 @@ impl LocalCloud {
         self.database.version()
     }
 
-    /// The folder that goes when it stops.
+    /// The folder, which is removed at the stop.
     pub(crate) fn folder(&self) -> &Path {
         self.janitor.folder()
     }
@@ -235,12 +238,12 @@ impl LocalCloud {
         }
     }
 
-    /// The time in this cloud.
+    /// The current time of this cloud.
     pub(crate) fn now(&self) -> SystemTime {
         self.azure.clock().now()
     }
 
-    /// Returns when PostgreSQL ended by itself. Cancel-safe.
+    /// Returns when PostgreSQL has ended by itself. Cancel-safe.
     pub(crate) async fn died(&mut self) -> String {
         match self.database.ended().await {
             Ok(status) => status.to_string(),
@@ -261,7 +264,7 @@ impl LocalCloud {
             azure.stop().await;
         }
         self.database.stop().await;
-        // Blocks for some milliseconds, and nothing else is left to do.
+        // Blocks for some milliseconds; no other work is left.
         for janitor in self.arc.into_iter().chain([self.janitor]) {
             if let Err(error) = janitor.finish() {
                 tracing::error!(%error, "a folder of the local cloud could not be removed");
@@ -269,7 +272,8 @@ impl LocalCloud {
         }
     }
 
-    /// The world of a program on `host`: its environment, this machine's files and clock.
+    /// The system that a program on `host` sees: its environment, and this machine's files and
+    /// clock.
     fn system_of(&self, host: Host) -> System {
         let variables = environment::of(host, &self.view());
         System::builder().env(Env::from_map(variables)).files(pgentra_system::Files::real()).build()
@@ -288,7 +292,7 @@ async fn start_database(system: &System, options: &CloudOptions) -> Outcome<Loca
     })
 }
 
-/// What to do about a PostgreSQL that did not start.
+/// The hint for a PostgreSQL that did not start.
 fn not_started(error: &StartError, system: &System, options: &CloudOptions) -> String {
     let embedded = options.database.postgres.is_none();
     match error {
@@ -323,7 +327,7 @@ async fn start_azure(
     let clock = system.clock().clone();
     let mut azure = Options::new(Clock::following(move || clock.now()));
     azure.ports.metadata = options.metadata_port;
-    // Resource Manager has no port: clients find it in PGPORT.
+    // Resource Manager has no port: clients read it from PGPORT.
     azure.server = match options.database.flavour {
         Flavour::Flexible => Some(ServerOptions::new(SERVER_NAME, "localhost")),
         _ => None,
@@ -340,7 +344,7 @@ async fn start_azure(
     })
 }
 
-/// Who is who in the local tenant, for roles that are created by name.
+/// The principals of the local tenant, for roles that are created by name.
 fn setup(flavour: Flavour, azure: &LocalAzure) -> Setup {
     let administrator = azure.administrator();
     let administrator = pgentra_gateway::Principal {
@@ -356,7 +360,7 @@ fn setup(flavour: Flavour, azure: &LocalAzure) -> Setup {
     }
 }
 
-/// A verifier of the local tenant's tokens, with the keys where the tenant publishes them.
+/// A verifier of the local tenant's tokens, which fetches the keys from the tenant.
 fn verifier(azure: &LocalAzure) -> Outcome<Verifier> {
     let policy = Policy::builder(azure.tenant())
         .issuer(azure.issuer())

@@ -1,4 +1,4 @@
-//! How `pgentra local down|status|env` talk to the process of `pgentra local up`: a socket in its folder.
+//! The control socket in the folder of `pgentra local up`, used by `pgentra local down|status|env`.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -13,18 +13,18 @@ use crate::blame::Blame;
 use crate::problem::{Outcome, Problem};
 use crate::time::unix;
 
-/// A request is a word and a number; nothing longer is read.
+/// Longest request in bytes: a word and a number.
 const LONGEST_REQUEST: u64 = 32;
-/// The clock goes a year ahead at a time, which is more than any token lives.
+/// The furthest step of the clock: a year, which is more than any token lives.
 pub(crate) const FURTHEST: Duration = Duration::from_secs(366 * 24 * 3600);
-/// A description is some kilobytes; nothing longer is read.
+/// Longest answer in bytes; a description takes some kilobytes.
 const LONGEST_ANSWER: u64 = 1 << 20;
-/// A process that does not answer a local socket within this is stuck.
+/// Time for an answer on the local socket; a process without one hangs.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// PostgreSQL is given this long to stop.
+/// Time for PostgreSQL to stop.
 const STOP_TIME: Duration = Duration::from_secs(30);
 
-/// The server's end.
+/// The server's end of the socket.
 pub(crate) struct Control {
     listener: UnixListener,
     waiting: Vec<UnixStream>,
@@ -38,8 +38,9 @@ impl Control {
         Ok(Self { listener, waiting: Vec::new() })
     }
 
-    /// Answers requests until somebody asks for the end, or `stop` is cancelled. Whoever asked for the end hears a closed
-    /// connection when the returned value is dropped, after everything is gone.
+    /// Answers requests until one asks for the end, or `stop` is cancelled. The client that asked
+    /// for the end sees its connection close when the returned value is dropped, after everything
+    /// is removed.
     pub(crate) async fn serve(
         mut self,
         description: &Status,
@@ -52,7 +53,7 @@ impl Control {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => stream,
                     Err(error) => {
-                        tracing::warn!(%error, "control socket");
+                        tracing::warn!(%error, "a connection to the control socket could not be accepted");
                         continue;
                     }
                 },
@@ -70,14 +71,14 @@ impl Control {
                     self.waiting.push(stream);
                     return self;
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "control socket"),
-                Err(_) => tracing::warn!("control socket: no request came"),
+                Ok(Err(error)) => tracing::warn!(%error, "a request on the control socket failed"),
+                Err(_) => tracing::warn!("a connection to the control socket sent no request in time"),
             }
         }
     }
 }
 
-/// Asks the local cloud in this folder what it is. `None`: none runs there.
+/// Asks the local cloud in this folder for its status. `None`: none runs there.
 pub(crate) async fn status(folder: &Path) -> Outcome<Option<Status>> {
     let Some(mut stream) = connect(folder).await? else { return Ok(None) };
     let answer = async {
@@ -93,7 +94,8 @@ pub(crate) async fn status(folder: &Path) -> Outcome<Option<Status>> {
     Ok(Some(description))
 }
 
-/// Moves the clock of the local cloud in this folder ahead; returns its time in seconds since 1970. `None`: none runs there.
+/// Advances the clock of the local cloud in this folder; returns its time in seconds since 1970.
+/// `None`: none runs there.
 pub(crate) async fn advance(folder: &Path, by: Duration) -> Outcome<Option<u64>> {
     let Some(mut stream) = connect(folder).await? else { return Ok(None) };
     let answer = async {
@@ -105,7 +107,8 @@ pub(crate) async fn advance(folder: &Path, by: Duration) -> Outcome<Option<u64>>
     bounded(ANSWER_TIME, answer).await.map(Some)
 }
 
-/// Asks the local cloud in this folder to stop, and waits until it is gone. `false`: none runs there.
+/// Asks the local cloud in this folder to stop, and waits until it has ended. `false`: none runs
+/// there.
 pub(crate) async fn down(folder: &Path) -> Outcome<bool> {
     let Some(mut stream) = connect(folder).await? else { return Ok(false) };
     let gone = async {
@@ -125,7 +128,7 @@ async fn connect(folder: &Path) -> Outcome<Option<UnixStream>> {
     folder::check_ours(folder)?;
     match UnixStream::connect(socket(folder)).await {
         Ok(stream) => Ok(Some(stream)),
-        // No socket, or one that nobody listens on any more.
+        // There is no socket, or no process listens on it any more.
         Err(error)
             if matches!(
                 error.kind(),

@@ -1,4 +1,4 @@
-//! The variables that make a program believe it runs on a host of some kind.
+//! The environment variables of each kind of host.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use secrecy::ExposeSecret;
 use crate::identity::azure::MANAGEMENT_CA;
 use crate::options::Host;
 
-/// Names the local cloud that an environment is set up for.
+/// The name of the local cloud that an environment belongs to.
 pub(crate) const NAME: &str = "PGENTRA_LOCAL";
-/// Its folder, with its control socket.
+/// The folder of the local cloud, with its control socket.
 pub(crate) const FOLDER: &str = "PGENTRA_LOCAL_FOLDER";
-/// Tells one run of a local cloud from the next of the same name.
+/// Identifies one run among runs of the same name.
 pub(crate) const INSTANCE: &str = "PGENTRA_LOCAL_INSTANCE";
 
 /// Every variable that some host sets, to be unset where no local cloud runs that could be asked. `NO_PROXY` is not among them:
@@ -87,7 +87,7 @@ pub(crate) struct CloudFiles {
 }
 
 impl CloudFiles {
-    /// Below the cloud's folder.
+    /// The paths below the cloud's folder.
     pub(crate) fn new(folder: &Path) -> Self {
         Self {
             certificate: folder.join("ca.pem"),
@@ -98,11 +98,11 @@ impl CloudFiles {
     }
 }
 
-/// Where SDKs find the metadata service, if not at its own address.
+/// The address of the metadata service for SDKs, if it is not the service's own address.
 pub(crate) const METADATA: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
 
 impl Host {
-    /// The name on the command line and in the description.
+    /// The name on the command line and in the status.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
@@ -186,8 +186,9 @@ pub(crate) fn of(host: Host, cloud: &CloudView<'_>) -> BTreeMap<String, String> 
     variables
 }
 
-/// The variables that keep requests to the hosts of a local cloud from a proxy, with what stands in `env` already. Programs
-/// read one spelling or the other, so both get the hosts of both.
+/// The variables that keep requests to a local cloud's hosts away from an HTTP proxy, merged with
+/// the values in `env`. Programs read either the upper or the lower case name, so both get all
+/// hosts.
 pub(crate) fn unproxied(
     env: &Env,
     environments: &BTreeMap<String, BTreeMap<String, String>>,
@@ -202,7 +203,7 @@ pub(crate) fn unproxied(
             hosts.push(host);
         }
     }
-    // An asterisk means all of them, and only by itself.
+    // An asterisk means all hosts, and must be the only value.
     let value = if hosts.contains(&"*") { "*".to_owned() } else { hosts.join(",") };
     NO_PROXY.map(|name| (name.to_owned(), value.clone()))
 }
@@ -219,9 +220,10 @@ fn libpq(host: Host, cloud: &CloudView<'_>) -> BTreeMap<String, String> {
         ("PGUSER", host.role(cloud.azure)),
         ("PGSSLMODE", "verify-full"),
         ("PGSSLROOTCERT", &certificate),
-        // Node.js adds it to its own roots; only programs that talk to the local authority need it.
+        // Node.js adds it to its own roots; only programs that use the local authority need it.
         ("NODE_EXTRA_CA_CERTS", &certificate),
-        // Resource Manager and Graph alone: other programs of this shell trust what they trusted before.
+        // For Resource Manager and Graph only, so that other programs of this shell keep their
+        // trusted roots.
         (MANAGEMENT_CA, &certificate),
         ("PGENTRA_MANAGEMENT_ENDPOINT", cloud.azure.resource_manager()),
         ("PGENTRA_GRAPH_ENDPOINT", cloud.azure.graph()),
@@ -243,7 +245,7 @@ fn at_entra(host: Host, cloud: &CloudView<'_>) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     let mut set = |name: &str, value: &str| drop(variables.insert(name.to_owned(), value.to_owned()));
     set("AZURE_AUTHORITY_HOST", azure.authority_host());
-    // OpenSSL, Python's requests and pgentra take these instead of the system's roots.
+    // OpenSSL, Python's requests and pgentra use these instead of the system's roots.
     set("SSL_CERT_FILE", &certificate);
     set("REQUESTS_CA_BUNDLE", &certificate);
     set("AZURE_TENANT_ID", &tenant);

@@ -11,17 +11,18 @@ use pgentra_system::Env;
 use crate::blame::Blame;
 use crate::problem::{Outcome, Problem};
 
-/// What the folder of the Arc agent takes.
+/// Why the folder of the Arc agent needs root.
 const AS_ROOT: &str = "--arc takes root, because clients read the agent's keys nowhere else";
 
-/// The folder of the Arc agent: every client insists on it (Microsoft: azure-arc/servers/managed-identity-authentication).
+/// The folder of the Arc agent, which is fixed in every client (Microsoft:
+/// azure-arc/servers/managed-identity-authentication).
 const ARC: &str = "/var/opt/azcmagent";
 
-/// Where the local cloud called `name` lives: in `XDG_RUNTIME_DIR`, else in `TMPDIR`.
+/// The folder of the local cloud called `name`: in `XDG_RUNTIME_DIR`, else in `TMPDIR`.
 pub(crate) fn of(env: &Env, name: &str) -> PathBuf {
     let user = rustix::process::geteuid();
     match env.get("XDG_RUNTIME_DIR") {
-        // A server started by root runs as another user, who could not pass through root's private folder.
+        // A server started by root runs as another user, who cannot enter root's private folder.
         Some(folder) if !user.is_root() => PathBuf::from(folder).join(format!("pgentra-{name}")),
         _ => {
             let temporary = env.get("TMPDIR").unwrap_or_else(|| "/tmp".to_owned());
@@ -30,7 +31,7 @@ pub(crate) fn of(env: &Env, name: &str) -> PathBuf {
     }
 }
 
-/// The variable that says where the folders of local clouds are.
+/// The variable with the parent of these folders.
 pub(crate) fn variable(env: &Env) -> &'static str {
     match env.get("XDG_RUNTIME_DIR") {
         Some(_) if !rustix::process::geteuid().is_root() => "XDG_RUNTIME_DIR",
@@ -38,7 +39,8 @@ pub(crate) fn variable(env: &Env) -> &'static str {
     }
 }
 
-/// Makes the folder, which must not be there yet, and watches it: it goes when this process goes.
+/// Creates the folder, which must not exist yet, and watches it: it is removed when this process
+/// ends.
 pub(crate) fn create(env: &Env, folder: &Path) -> Outcome<Janitor> {
     let cannot_make = |error: &std::io::Error| {
         let hint = format!("set {} to a folder that you can write to", variable(env));
@@ -53,15 +55,17 @@ pub(crate) fn create(env: &Env, folder: &Path) -> Outcome<Janitor> {
         ErrorKind::AlreadyExists => not_ours(folder),
         _ => cannot_make(&error),
     })?;
-    // Others may pass through where root starts a server as another user; the files inside are closed to them.
+    // If root starts a server as another user, that user must enter the folder; the files inside
+    // stay private.
     let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))
         .map_err(|error| cannot_make(&error))?;
     Ok(janitor)
 }
 
-/// Refuses a folder that is somebody else's: in `/tmp` anybody can make a folder of any name, and what a local cloud in it
-/// says of itself becomes the environment of a shell. No folder is fine: nothing runs there.
+/// Refuses a folder of another user: in `/tmp` any user can create a folder of any name, and the
+/// status in it would become the environment of a shell. A missing folder is accepted: no cloud
+/// runs there.
 pub(crate) fn check_ours(folder: &Path) -> Outcome {
     match std::fs::symlink_metadata(folder) {
         Ok(found) => {
@@ -80,7 +84,8 @@ fn not_ours(folder: &Path) -> Problem {
         .hint("another user made it, or others may write to it: give another --name")
 }
 
-/// Makes the folder of the Arc agent, with that of its keys, and watches it. A real agent's is left alone.
+/// Creates the folder of the Arc agent, with that of its keys, and watches it. The folder of a real
+/// agent is not changed.
 pub(crate) fn create_arc() -> Outcome<Janitor> {
     let folder = Path::new(ARC);
     let janitor = Janitor::create(folder).map_err(|error| match error.kind() {
@@ -95,7 +100,7 @@ pub(crate) fn create_arc() -> Outcome<Janitor> {
     Ok(janitor)
 }
 
-/// Where the Arc agent puts its keys.
+/// The folder for the keys of the Arc agent.
 pub(crate) fn arc_keys(agent: &Janitor) -> PathBuf {
     agent.folder().join("tokens")
 }

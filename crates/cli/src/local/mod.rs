@@ -28,7 +28,8 @@ use command_line::{command, restart};
 use shell::Shell;
 use status::Status;
 
-/// Runs one of the sub-commands. Where no name is given, it is that of the local cloud that this shell is set up for.
+/// Runs one of the sub-commands. Without a name, it uses the local cloud of this shell's
+/// environment.
 pub(crate) async fn run(system: &System, mut command: Local) -> Outcome {
     let name = match &mut command {
         Local::Up(arguments) => &mut arguments.name,
@@ -70,7 +71,8 @@ async fn status(system: &System, arguments: &LocalStatus) -> Outcome {
     }
 }
 
-/// `eval` of nothing succeeds, and would leave a shell as it was without a word of its own.
+/// `eval` of an empty output succeeds and would not change the shell; this prints a failing command
+/// instead.
 async fn env(system: &System, arguments: &LocalEnv) -> Outcome {
     let shell = arguments.shell.unwrap_or_else(|| Shell::of(system.env()));
     let printed = printed_env(system, arguments, shell).await;
@@ -111,9 +113,9 @@ async fn printed_env(system: &System, arguments: &LocalEnv, shell: Shell) -> Out
             .map(|text| format!("{text}\n"))
             .map_err(|error| Problem::ours("cannot render JSON", error));
     }
-    // A shell that was another host before must not be two at once.
+    // A shell that was set up for another host must not keep that host's variables.
     let others: BTreeSet<_> = description.environments.values().flat_map(BTreeMap::keys).collect();
-    // No host of a cloud with --link-local sets it, and another cloud's may stand there.
+    // A cloud with --link-local does not set this variable, but an earlier one may have.
     let metadata = environment::METADATA.to_owned();
     let others: BTreeSet<_> = others.into_iter().chain([&metadata]).collect();
     let unset = others.into_iter().filter(|name| !variables.contains_key(*name));

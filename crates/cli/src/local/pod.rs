@@ -1,4 +1,5 @@
-//! The token files of the pod that a local cloud has, which its kubelet writes anew, and the clock that they end by.
+//! The token files of a local cloud's pod, which its kubelet renews, and the clock by which they
+//! expire.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,10 +11,10 @@ use super::environment::CloudFiles;
 use super::folder::write;
 use crate::problem::{Outcome, Problem};
 
-/// How often the files are written anew; the tokens in them live an hour, as a kubelet's do.
+/// How often the files are renewed; their tokens live an hour, as a kubelet's do.
 const RENEWAL: Duration = Duration::from_secs(20 * 60);
 
-/// The files and who signs what is in them.
+/// The files and the signer of their tokens.
 #[derive(Clone)]
 pub(crate) struct Pod {
     places: Arc<CloudFiles>,
@@ -25,7 +26,6 @@ impl Pod {
         Self { places: Arc::new(places), azure }
     }
 
-    /// Writes fresh tokens.
     pub(crate) fn write(&self) -> Outcome {
         let federation = self.azure.federation();
         for (file, token) in [
@@ -38,7 +38,7 @@ impl Pod {
         Ok(())
     }
 
-    /// Writes fresh tokens again and again as long as the task lives, as a kubelet does.
+    /// Renews the tokens while the task lives, as a kubelet does.
     pub(crate) async fn keep(self) {
         loop {
             tokio::time::sleep(RENEWAL).await;
@@ -46,7 +46,8 @@ impl Pod {
         }
     }
 
-    /// Moves the cloud's clock ahead, and returns its time. A kubelet would have renewed the files in the time between.
+    /// Advances the cloud's clock and returns its time. Renews the files, as a kubelet would have
+    /// done meanwhile.
     pub(crate) fn advance(&self, by: Duration) -> SystemTime {
         self.azure.clock().advance(by);
         if !by.is_zero() {

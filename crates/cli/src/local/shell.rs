@@ -1,4 +1,4 @@
-//! The languages in which `pgentra local env` sets and unsets variables.
+//! The output formats of `pgentra local env`: shells and files of variables.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use pgentra_system::Env;
 use crate::blame::Blame;
 use crate::problem::{Outcome, Problem};
 
-/// A language in which variables are set.
+/// A shell, or a format of a file of variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Shell {
     /// A POSIX shell: sh, dash, bash, zsh, ksh.
     #[value(alias = "bash", alias = "zsh", alias = "dash", alias = "ksh")]
     Sh,
-    /// fish.
+    /// The fish shell.
     Fish,
     /// PowerShell.
     #[value(alias = "pwsh")]
@@ -26,7 +26,7 @@ pub(crate) enum Shell {
 }
 
 impl Shell {
-    /// The shell that `SHELL` names; `sh` where it names another.
+    /// The shell in `SHELL`; `sh` for any other value.
     pub(crate) fn of(env: &Env) -> Self {
         let shell = env.get("SHELL").unwrap_or_default();
         match shell.rsplit('/').next() {
@@ -39,11 +39,12 @@ impl Shell {
     /// Sets one variable, in a line.
     ///
     /// # Errors
-    /// A value that cannot be written in a file for docker: one of several lines.
+    ///
+    /// A value of several lines, for a file for docker.
     pub(crate) fn set(self, name: &str, value: &str) -> Outcome<String> {
         Ok(match self {
             Self::Sh => format!("export {name}={}\n", posix(value)),
-            // `eval (pgentra …)` makes one line of all.
+            // `eval (pgentra …)` joins all lines into one.
             Self::Fish => format!("set -gx {name} {};\n", fish(value)),
             Self::Powershell => format!("$Env:{name} = '{}'\n", value.replace('\'', "''")),
             Self::Dotenv => format!("{name}={}\n", dotenv(value)),
@@ -58,7 +59,7 @@ impl Shell {
         })
     }
 
-    /// Unsets one variable, in a line. A file of variables has none to unset.
+    /// Unsets one variable, in a line. Empty for a file of variables.
     pub(crate) fn unset(self, name: &str) -> String {
         match self {
             Self::Sh => format!("unset {name}\n"),
@@ -76,7 +77,7 @@ impl Shell {
         variables.iter().map(|(name, value)| self.set(name, value)).collect()
     }
 
-    /// A command that fails: `eval` of it fails too, where that of nothing succeeds.
+    /// A command that fails: `eval` of it fails too, while `eval` of an empty output succeeds.
     pub(crate) fn failure(self) -> &'static str {
         match self {
             Self::Sh | Self::Fish => "false\n",
@@ -94,7 +95,8 @@ fn fish(value: &str) -> String {
     format!("'{}'", value.replace('\\', r"\\").replace('\'', r"\'"))
 }
 
-/// Within single quotes everything is literal; a value with one, or of several lines, takes double quotes.
+/// In single quotes everything is literal; a value with a single quote or several lines needs
+/// double quotes.
 fn dotenv(value: &str) -> String {
     if !value.contains(['\'', '\n', '\r']) {
         return format!("'{value}'");
@@ -109,7 +111,7 @@ mod tests {
 
     const VALUE: &str = "a'b $HOME `id` \"c\" \\ \\' \n d";
 
-    /// What a program of the environment that this shell makes sees, if the shell is here.
+    /// The output of a program in the environment that this shell sets, if the shell is installed.
     fn seen(shell: Shell, program: &[&str]) -> Option<String> {
         let script = format!("{}printenv VALUE", shell.set("VALUE", VALUE).unwrap());
         let (program, arguments) = program.split_first()?;

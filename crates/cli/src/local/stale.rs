@@ -1,4 +1,4 @@
-//! Whether a shell was set up by `pgentra local env` for a local cloud that is gone.
+//! Detects an environment of `pgentra local env` whose local cloud has ended.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,14 +11,16 @@ use super::environment::{FOLDER, INSTANCE, NAME};
 use crate::blame::Blame;
 use crate::problem::{Outcome, Problem};
 
-/// A local cloud answers within milliseconds. One that takes longer is busy, and not gone.
+/// Time for an answer. A local cloud answers within milliseconds; one that takes longer is busy and
+/// counts as running.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 
-/// Refuses an environment whose local cloud has been stopped, or started anew: its ports, keys and ids are others then, and each
-/// request would fail in its own way, after its own number of tries.
+/// Refuses an environment whose local cloud was stopped or restarted: its ports, keys and ids have
+/// changed, and each request would fail after its own retries.
 ///
 /// # Errors
-/// What has become of the local cloud. Where that cannot be found out, there is no error.
+///
+/// The state of the local cloud. If it cannot be determined, there is no error.
 pub(crate) async fn check(system: &System) -> Outcome {
     let env = system.env();
     let (Some(name), Some(folder), Some(instance)) = (env.get(NAME), env.get(FOLDER), env.get(INSTANCE))
@@ -84,7 +86,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_found_out_is_no_error() {
-        // A file in the folder's place is not a folder of the user's alone.
+        // A file in place of the folder is not a private folder.
         let file = tempfile::NamedTempFile::new().unwrap();
         let folder = file.path().display().to_string();
         check(&system(&[(NAME, "x"), (FOLDER, &folder), (INSTANCE, "1")])).await.unwrap();

@@ -1,4 +1,4 @@
-//! What a local cloud says of itself: the document of `pgentra local status -o json`.
+//! The status of a local cloud: the document of `pgentra local status -o json`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,39 +10,38 @@ use super::cloud::LocalCloud;
 use super::environment::{self, CloudFiles};
 use crate::text::{Text, bold, faint, text};
 
-/// A running local cloud.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Status {
-    /// Its name, `default` where none was given.
+    /// Its name, `default` if none was given.
     pub(crate) name: String,
-    /// A new one with each start, by which an environment of an earlier one is known.
+    /// A new value with each start, which reveals the environment of an earlier run.
     #[serde(default)]
     pub(crate) instance: String,
     /// `flexible` or `single`.
     pub(crate) flavour: String,
-    /// The process that runs it.
+    /// The id of the process that runs it.
     pub(crate) pid: u32,
-    /// The folder that goes when it stops.
+    /// The folder, which is removed at the stop.
     pub(crate) folder: PathBuf,
-    /// Where PostgreSQL clients connect.
+    /// The address for PostgreSQL clients.
     pub(crate) server: Server,
-    /// The metadata service, as a VM sees it.
+    /// The URL of the metadata service, as on a VM.
     pub(crate) metadata_url: String,
-    /// The Entra authority.
+    /// The URL of the Entra authority.
     pub(crate) authority_host: String,
-    /// Resource Manager and Graph.
+    /// The URL of Resource Manager and Graph.
     pub(crate) management_url: String,
-    /// The Entra tenant.
+    /// The id of the Entra tenant.
     pub(crate) tenant_id: String,
-    /// The subscription that the VM is in.
+    /// The id of the VM's subscription.
     pub(crate) subscription_id: String,
     /// Identities by name, with the database role that is mapped to each.
     pub(crate) identities: Vec<Identity>,
-    /// Variables that make a program believe it runs on a host of that kind.
+    /// The variables for each kind of host.
     pub(crate) environments: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-/// Where PostgreSQL clients connect.
+/// The address for PostgreSQL clients.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Server {
     pub(crate) host: String,
@@ -135,7 +134,6 @@ impl Status {
         }
     }
 
-    /// For a person.
     pub(crate) fn text(&self) -> Text {
         let server = &self.server;
         let places = format!(

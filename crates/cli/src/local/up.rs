@@ -40,7 +40,7 @@ pub(crate) async fn run(system: &System, arguments: LocalUp) -> Outcome {
 }
 
 async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
-    // From here on Ctrl-C ends the wait for whatever is under way, and dropping it cleans up.
+    // From here on Ctrl-C ends any wait, and dropping the future cleans up.
     let stop = end_on_signals()?;
     let progress = Progress::new();
     let options = CloudOptions {
@@ -86,12 +86,12 @@ async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
     };
     drop(pod);
     cloud.stop().await;
-    // Whoever asked for the end hears it now.
+    // The client that asked for the end sees its connection close now.
     drop(control);
     outcome
 }
 
-/// Starts another process of this program that stays, and returns when it is ready.
+/// Starts this program as a background process, and returns when that is ready.
 async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
     let program = std::env::current_exe()
         .map_err(|error| Problem::ours("cannot find this program's own file", error))?;
@@ -111,9 +111,10 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
         .args(arguments.fixed.arc.then_some("--arc"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        // Passed on until it is ready; inherited, it would keep whoever reads this terminal waiting for its end.
+        // Forwarded until the cloud is ready; an inherited stderr would keep readers of this
+        // terminal waiting for its end.
         .stderr(Stdio::piped())
-        // Ctrl-C in this terminal is not meant for it.
+        // Its own process group: Ctrl-C in this terminal does not reach it.
         .process_group(0);
     let mut child = command.spawn().map_err(|error| Problem::ours("cannot start the local cloud", error))?;
     let mut line = String::new();
@@ -123,11 +124,11 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
         let progress = Progress::new();
         let heard = tokio::select! {
             heard = stdout.read_line(&mut line) => heard.map(drop),
-            // Its end without a line is an end without being ready.
+            // If stderr ends without the line, the process ended before it was ready.
             passed = pass_on(&mut stderr, &progress) => passed,
         };
         if line.is_empty() {
-            // Why it ended is still to be told.
+            // The reason is still in the pipe.
             let _ = pass_on(&mut stderr, &progress).await;
         }
         progress.clear();
@@ -152,7 +153,8 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
     }
 }
 
-/// Shows what another process of this program says: its steps as this one's, everything else as it is.
+/// Shows the messages of the background process: its steps as this process's, everything else
+/// unchanged.
 async fn pass_on(said: &mut Lines<BufReader<ChildStderr>>, progress: &Progress) -> std::io::Result<()> {
     while let Some(line) = said.next_line().await? {
         match line.strip_prefix(STEP) {

@@ -12,21 +12,22 @@ use crate::options::{Format, Server};
 #[derive(Debug, Default, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Proxy {
-    /// A server, as a host name (with a dot, or localhost), a connection URI or a conninfo string; several may be given. A role or database that it names is the
-    /// only one that clients may use. Its parameters may set what holds for it alone: …?max_connections=20
+    /// A server, as a host name (with a dot, or localhost), a connection URI or a conninfo string;
+    /// several may be given. If it names a role or database, clients may use no other. Its
+    /// parameters may set values for this target alone: …?max_connections=20
     #[arg(value_name = "TARGET")]
     pub(crate) targets: Vec<String>,
     /// A TOML file with the same settings, and targets. Default: PGENTRA_CONFIG
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Sign in to every target once, say how that went, and listen on nothing.
+    /// Sign in to every target once, print the results, and exit without listening.
     #[arg(long)]
     pub(crate) check: bool,
-    /// Read the configuration and the files that it names, report what is wrong with them, and exit. Contacts no server and
-    /// no token source, and listens on nothing.
+    /// Check the configuration and the files that it names, print the problems, and exit. Contacts
+    /// no server and no token source, and does not listen.
     #[arg(long, conflicts_with = "check")]
     pub(crate) check_config: bool,
-    /// Form in which --check says it.
+    /// Output format of --check.
     #[arg(short, long, value_enum, default_value_t = Format::Text, value_name = "FORMAT", requires = "check")]
     pub(crate) output: Format,
     #[command(flatten)]
@@ -37,17 +38,17 @@ pub(crate) struct Proxy {
     pub(crate) command: Option<ProxyCommand>,
 }
 
-/// What else there is to do with a proxy.
+/// Further commands for a proxy.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProxyCommand {
-    /// Wait until a proxy that was started elsewhere is ready: it listens, and has a token for every target.
+    /// Wait until a running proxy is ready: it listens, and has a token for every target.
     #[command(after_help = "Example: pgentra proxy wait --health 127.0.0.1:9091 --timeout 30")]
     Wait(Wait),
-    /// Print the line of a role in the file of --listen-auth-file. Asks for the password, or reads it from its standard
-    /// input.
+    /// Print a role's line for the file of --listen-auth-file. Asks for the password on a terminal,
+    /// or reads it from standard input.
     #[command(after_help = "Example: pgentra proxy hash-password app >> /etc/pgentra/users")]
     HashPassword {
-        /// The role, as clients name it.
+        /// The role in the form that clients use.
         role: String,
     },
 }

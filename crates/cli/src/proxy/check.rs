@@ -1,4 +1,5 @@
-//! `pgentra proxy --check`: every target is signed in to once, and nothing is listened on. `--check-config`: not even that.
+//! `pgentra proxy --check`: signs in to every target once, without listening. `--check-config`:
+//! checks the configuration only.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -16,12 +17,12 @@ use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 
-/// What became of a target.
+/// The result for a target.
 #[derive(Debug, Serialize)]
 struct Checked {
     target: String,
     ok: bool,
-    /// Without a role there is nobody to sign in as: token, address and certificate are all that was tried.
+    /// Without a role no sign-in is possible: only token, address and certificate were checked.
     role: Option<String>,
     database: Option<String>,
     address: Option<SocketAddr>,
@@ -30,11 +31,11 @@ struct Checked {
     exit_code: u8,
     error: Option<String>,
     hint: Option<String>,
-    /// What `pgentra doctor --explain` says more of.
+    /// The finding for `pgentra doctor --explain`.
     finding: Option<&'static str>,
 }
 
-/// Prints what became of each target. The exit code is that of the first that failed.
+/// Prints the result for each target. The exit code is that of the first failure.
 pub(crate) async fn run(configuration: Configuration, format: Format) -> Outcome {
     let targets = configuration.targets.into_iter().map(|configured| async move {
         let began = Instant::now();
@@ -63,18 +64,18 @@ pub(crate) async fn run(configuration: Configuration, format: Format) -> Outcome
     Err(problem.hint(hint))
 }
 
-/// Prints what a valid configuration serves, a line for each target.
+/// Prints a line for each target of a valid configuration.
 pub(crate) fn configuration(configuration: &Configuration) -> Outcome {
     let mut text = String::new();
     for Configured { name, settings, .. } in &configuration.targets {
         let listen: Vec<_> = settings.listen.iter().map(ToString::to_string).collect();
-        // Writing into a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "{} for {name}", listen.join(", "));
     }
     output::result(&format!("{text}the configuration is valid\n"))
 }
 
-/// Where a target was reached, and with what TLS.
+/// The address of a connection, and its TLS version.
 struct Reached {
     address: Option<SocketAddr>,
     tls: String,
@@ -107,7 +108,7 @@ async fn reach(connector: &Connector) -> Result<Reached, ConnectError> {
             }
         }
     }
-    // A target names a server, and a server has an address or none, which is an error.
+    // Every host gives at least one address or an error.
     match last {
         Some(error) => Err(error),
         None => {
@@ -151,7 +152,7 @@ impl Checked {
             }
         };
         if let Some(hint) = &self.hint {
-            // A text takes whatever is written to it.
+            // Writing to a string cannot fail.
             let _ = writeln!(text, "        hint: {}", hint.replace('\n', "\n        "));
         }
         if let Some(finding) = self.finding {

@@ -1,4 +1,4 @@
-//! Who may come in: what the settings say, read from their files, and read again when these change.
+//! Client authentication from the settings and their files, read again when the files change.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,13 +13,13 @@ use pgentra_system::Files;
 
 use super::settings::{ClientAuthSettings, ClientName};
 
-/// A longer file is no certificate, key or list of users of ours.
+/// Longest file in bytes: no certificate, key or users file is longer.
 const LENGTH: usize = 4 * 1024 * 1024;
-/// How often the files are looked at. A renewed certificate has days; a kubelet writes a changed secret within a minute.
+/// How often the files are checked for changes. A renewed certificate has days; a kubelet writes a
+/// changed secret within a minute.
 const LOOK: Duration = Duration::from_secs(10);
 const PASSWD: &str = "/etc/passwd";
 
-/// A setting that does not go.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) key: &'static str,
@@ -27,7 +27,7 @@ pub(crate) struct Fault {
     pub(crate) hint: &'static str,
 }
 
-/// The files of a door, and what was in them.
+/// The files of the client authentication, and a hash of their content.
 #[derive(Clone, Debug)]
 pub(crate) struct WatchedFiles {
     files: Files,
@@ -35,7 +35,7 @@ pub(crate) struct WatchedFiles {
     seen: u64,
 }
 
-/// Reads what the settings name; or everything that is wrong with it.
+/// Reads the files of the settings; or returns everything that is wrong with them.
 pub(crate) fn open(files: &Files, client_auth: &ClientAuthSettings) -> Result<ClientAuth, Vec<Fault>> {
     let mut faults = Vec::new();
     let tls = tls(files, client_auth, &mut faults);
@@ -57,13 +57,13 @@ pub(crate) fn open(files: &Files, client_auth: &ClientAuthSettings) -> Result<Cl
 }
 
 impl WatchedFiles {
-    /// The files of these settings, as they are now.
+    /// The files of these settings with their current content.
     pub(crate) fn new(files: &Files, client_auth: &ClientAuthSettings) -> Self {
         Self { files: files.clone(), client_auth: client_auth.clone(), seen: contents(files, client_auth) }
     }
 
-    /// Puts what the files say into effect whenever it changes, for as long as there is an injector. A file that is no good
-    /// changes nothing: the log says what is wrong with it, and the next change is looked at again.
+    /// Applies changes of the files for as long as the proxy exists. An invalid file changes
+    /// nothing: the log says what is wrong with it, and the next change is read again.
     pub(crate) async fn keep(mut self, proxy: Weak<AuthProxy>) {
         if self.client_auth.files().next().is_none() {
             return;
@@ -79,7 +79,7 @@ impl WatchedFiles {
         }
     }
 
-    /// The door, if its files have changed and are good.
+    /// The client authentication, if its files have changed and are valid.
     fn look(&mut self) -> Option<ClientAuth> {
         let seen = contents(&self.files, &self.client_auth);
         if seen == self.seen {
@@ -88,7 +88,7 @@ impl WatchedFiles {
         self.seen = seen;
         match open(&self.files, &self.client_auth) {
             Ok(client_auth) => {
-                tracing::info!(files = ?self.client_auth.files().collect::<Vec<_>>(), "read again: they have changed");
+                tracing::info!(files = ?self.client_auth.files().collect::<Vec<_>>(), "client authentication files reloaded");
                 Some(client_auth)
             }
             Err(faults) => {
@@ -157,7 +157,7 @@ fn tls(files: &Files, client_auth: &ClientAuthSettings, faults: &mut Vec<Fault>)
     }
 }
 
-/// The ids of users that are named by number or by name.
+/// The user ids for numbers or names.
 fn uids(files: &Files, users: &[String], faults: &mut Vec<Fault>) -> Vec<u32> {
     let passwd = files.read_text(PASSWD, LENGTH).unwrap_or_default();
     let named = |name: &str| {
@@ -214,7 +214,7 @@ fn read(
     read.map_err(|error| faults.push(fault(error))).ok()
 }
 
-/// A number that changes with the files.
+/// A hash of the files' content.
 fn contents(files: &Files, client_auth: &ClientAuthSettings) -> u64 {
     let mut hasher = DefaultHasher::new();
     for path in client_auth.files() {
@@ -224,7 +224,8 @@ fn contents(files: &Files, client_auth: &ClientAuthSettings) -> u64 {
 }
 
 impl ClientAuthSettings {
-    /// Whether a listener may be reachable from other machines: clients prove who they are, and nobody reads along.
+    /// Whether a listener may be reachable from other machines: clients must authenticate, and the
+    /// connection is encrypted.
     pub(crate) fn require_authentication(&self) -> bool {
         self.tls_cert.is_some() && (self.tls_client_ca.is_some() || self.auth_file.is_some())
     }

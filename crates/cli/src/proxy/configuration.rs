@@ -1,4 +1,4 @@
-//! From everything that was said to what is done, or to everything that is wrong with it.
+//! Builds the configuration from all layers, or reports everything that is wrong with it.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -24,37 +24,36 @@ use crate::options::Identity;
 use crate::problem::Outcome;
 use crate::sign_in;
 
-/// The variable that names the file, where no flag does.
+/// The variable with the file's path, if no flag has one.
 const CONFIG: &str = "PGENTRA_CONFIG";
 
-/// What the proxy does.
+/// The configuration of the proxy.
 #[derive(Debug)]
 pub(crate) struct Configuration {
     pub(crate) process: Process,
-    /// What was said of the process.
+    /// The settings of the process as they were written.
     pub(crate) said: EffectiveSettings,
     pub(crate) targets: Vec<Configured>,
 }
 
-/// A target, ready to be connected to.
+/// A target with its connector.
 #[derive(Debug)]
 pub(crate) struct Configured {
-    /// Its servers, and the role and the database that it names.
+    /// Its servers, role and database.
     pub(crate) name: String,
-    /// What metrics, audit lines and the status page call it.
+    /// Its label in metrics, audit lines and the status page.
     pub(crate) label: String,
     pub(crate) connector: Connector,
-    /// What holds for it; its listeners are all of them.
+    /// The target's settings; `listen` has all of its listeners.
     pub(crate) settings: Target,
-    /// What was said of it.
+    /// The settings of the target as they were written.
     pub(crate) said: EffectiveSettings,
-    /// What it asks of clients.
     pub(crate) client_auth: ClientAuth,
-    /// The files that this is read from.
+    /// The files of the client authentication.
     pub(crate) watched: WatchedFiles,
 }
 
-/// What one configuration after another is made with.
+/// State that successive configurations share.
 #[derive(Debug, Default)]
 pub(crate) struct ReloadState {
     pub(crate) inherited: Inherited,
@@ -65,10 +64,10 @@ pub(crate) struct ReloadState {
 #[derive(Debug, Default)]
 struct Credentials(HashMap<Identity, Credential>);
 
-/// What is said of the whole process, from the weakest voice to the strongest.
+/// The layers of the whole process, the weakest first.
 struct Layers {
     layers: [Layer; 3],
-    /// Those of the file.
+    /// The targets of the file.
     targets: Vec<WrittenTarget>,
     lost_target: bool,
 }
@@ -83,19 +82,20 @@ impl Layers {
     }
 }
 
-/// A target as somebody named it.
+/// A target from the file, a flag or a variable.
 struct Named {
-    /// As a problem calls it.
+    /// Its name in a problem.
     label: String,
     conninfo: Option<String>,
-    /// What its table says.
+    /// The settings in its table.
     table: Layer,
-    /// Whether it is a word that names no server, which has been told.
+    /// Whether it is a word that names no server, which was reported.
     is_no_server: bool,
 }
 
 impl Configuration {
-    /// How the log is to be written, before anything of it is. What is wrong with all this is told by [`Self::gather`].
+    /// The format of the log, before any of it is written. Problems are reported by
+    /// [`Self::gather`].
     pub(crate) fn log_format(system: &System, arguments: &Proxy) -> LogFormat {
         let mut problems = Problems::default();
         let (mut process, mut target) = (Process::default(), Target::default());
@@ -105,8 +105,8 @@ impl Configuration {
         process.seen.log_format
     }
 
-    /// Gathers it, from the weakest voice to the strongest: defaults, the file, `PGENTRA_*` variables, flags; then what a target
-    /// says of itself, in its `[[target]]` table and in its parameters.
+    /// Merges the layers, the weakest first: defaults, the file, `PGENTRA_*` variables, flags; then
+    /// a target's own settings, in its `[[target]]` table and in its parameters.
     pub(crate) fn gather(
         system: &System,
         arguments: &Proxy,
@@ -138,7 +138,7 @@ impl Configuration {
             named.name_server((at < of_arguments).then_some(arguments), &mut problems);
         }
         if named.is_empty() && !lost_target {
-            // Flags and variables name it, as with any other command.
+            // Flags and variables name it, as in every other command.
             named.push(Named {
                 label: UNNAMED.to_owned(),
                 conninfo: None,
@@ -155,7 +155,7 @@ impl Configuration {
                 of_target.take(&layer);
             }
             settings.push(target);
-            // What becomes of the listeners shows in those that open and close.
+            // Changes of listeners are reported when they open and close.
             said.push(of_target.without_listeners());
         }
         for (named, target) in named.iter().zip(&mut settings) {
@@ -196,7 +196,7 @@ impl Configuration {
 }
 
 impl Configured {
-    /// Whether clients of `other` are served in the same way, but perhaps elsewhere.
+    /// Whether clients of `other` are served in the same way, perhaps on other listeners.
     pub(crate) fn is_served_as(&self, other: &Self) -> bool {
         let elsewhere = Target { listen: other.settings.listen.clone(), ..self.settings.clone() };
         self.connector.target() == other.connector.target() && elsewhere == other.settings
@@ -204,7 +204,7 @@ impl Configured {
 }
 
 impl Named {
-    /// What the settings of this target made; what is wrong with them goes to `problems`.
+    /// The value made of this target's settings; errors are added to `problems`.
     fn expect<T>(&self, made: Result<T, Vec<Fault>>, problems: &mut Problems) -> Option<T> {
         let fault = |Fault { key, message, hint }: Fault| {
             let origin = Origin::Target { target: self.label.clone(), key: key.to_owned() };
@@ -213,7 +213,8 @@ impl Named {
         made.map_err(|faults| faults.into_iter().for_each(fault)).ok()
     }
 
-    /// Puts the server that a word names in its place. A word that names none is told; `arguments` are those that it is one of.
+    /// Replaces a word by the server that it names. A word that names none is reported; `arguments`
+    /// are those that contain it.
     fn name_server(&mut self, arguments: Option<&Proxy>, problems: &mut Problems) {
         let Some(text) = &self.conninfo else { return };
         if let Some(string) = word::connection_string(text) {
@@ -242,7 +243,8 @@ impl Named {
         problems.add_with_hint(&self.label, message, &hint);
     }
 
-    /// Takes what is ours out of the connection string. One that cannot be read is reported when it is connected to.
+    /// Removes the proxy's own parameters from the connection string. A string that cannot be read
+    /// is reported when the connector is built.
     fn take_parameters(&mut self, problems: &mut Problems) -> Layer {
         let Some(conninfo) = &mut self.conninfo else { return Layer::default() };
         let is_ours = |name: &str| Key::find(name).is_some();
@@ -254,7 +256,7 @@ impl Named {
         let at = |key: &str| Origin::Target { target: self.label.clone(), key: key.to_owned() };
         for (name, _) in unknown {
             let known = KEYS.iter().map(|key| key.name).chain(connection_keywords());
-            // What somebody mistook for a name may be part of a password.
+            // A text without a parameter's form may be part of a password.
             let is_word =
                 name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
             let shown = if is_word { name.as_str() } else { "a parameter" };
@@ -311,13 +313,13 @@ impl Inherited {
 }
 
 impl Credentials {
-    /// Forgets all others: nobody needs their tokens.
+    /// Drops all other credentials: no target uses their tokens.
     fn keep<'a>(&mut self, identities: impl Iterator<Item = &'a Identity>) {
         let needed: HashSet<_> = identities.map(who).collect();
         self.0.retain(|identity, _| needed.contains(identity));
     }
 
-    /// The credential of this identity, and what its tokens are for.
+    /// The credential of this identity, and the resource of its tokens.
     fn of(&mut self, system: &System, identity: &Identity) -> Outcome<(Credential, Resource)> {
         let resource = sign_in::resource(identity)?;
         let who = who(identity);
@@ -330,7 +332,8 @@ impl Credentials {
     }
 }
 
-/// One credential keeps tokens for several resources.
+/// The part of an identity that determines the credential, which keeps tokens for several
+/// resources.
 fn who(identity: &Identity) -> Identity {
     Identity { resource: None, ..identity.clone() }
 }
@@ -348,7 +351,7 @@ fn connector(
     Ok(Connector::new(target, credential, resource)?)
 }
 
-/// Gives the process-wide listeners to the targets that have none of their own.
+/// Assigns the process-wide listeners to the targets without their own.
 fn share_out(listen: &[ListenAddr], targets: &mut [Target], problems: &mut Problems) {
     if targets.is_empty() {
         return;
@@ -400,10 +403,10 @@ fn check_places(
             if is_open && !process.danger_listen_beyond_loopback {
                 problems.add_with_hint(
                     &origin,
-                    format!("cannot be {place}: whoever reaches an address beyond the loopback interface would have the identity's rights"),
+                    format!("cannot be {place}: every client that reaches an address beyond the loopback interface would have the identity's rights"),
                     "listen on 127.0.0.1, [::1] or a Unix socket; or ask clients for TLS (listen_tls_cert, listen_tls_key) and for a \
                      certificate (listen_tls_client_ca) or a password (listen_auth_file); \
-                     --danger-listen-beyond-loopback lets everybody in",
+                     --danger-listen-beyond-loopback accepts every client",
                 );
             }
             if !place.is_any() && !taken.insert(place) {
@@ -413,11 +416,11 @@ fn check_places(
     }
 }
 
-/// A setting for sockets of a kind that nobody listens on was meant for others.
+/// Reports a setting for a kind of socket that no listener has.
 fn check_kinds(targets: &[Target], problems: &mut Problems) {
     let listens = |is_unix: bool| {
         let places = targets.iter().flat_map(|target| &target.listen);
-        // Which kind the service manager's are is not known here.
+        // The kind of the service manager's sockets is not known here.
         places.into_iter().any(|place| match place {
             ListenAddr::Unix { .. } => is_unix,
             ListenAddr::Tcp(_) => !is_unix,
@@ -429,12 +432,12 @@ fn check_kinds(targets: &[Target], problems: &mut Problems) {
         problems.add_with_hint("listen_uids", "is for Unix sockets, and there is none", hint);
     }
     if targets.iter().any(|target| target.client_auth.tls_cert.is_some()) && !listens(false) {
-        let hint = "leave it out: over a Unix socket nobody reads along, and clients speak no TLS there";
+        let hint = "leave it out: clients use no TLS over a Unix socket, which other machines cannot read";
         problems.add_with_hint("listen_tls_cert", "is for TCP, and there are only Unix sockets", hint);
     }
 }
 
-/// Two targets of one name could not be told apart.
+/// Reports targets with equal names, which could not be told apart.
 fn check_names(named: &[Named], targets: &[Target], problems: &mut Problems) {
     let mut taken = HashSet::new();
     for (named, target) in named.iter().zip(targets) {
@@ -446,7 +449,7 @@ fn check_names(named: &[Named], targets: &[Target], problems: &mut Problems) {
     }
 }
 
-/// Host and database, as short as it can be said: PostgreSQL's own port is left out.
+/// Host and database in the shortest form, without PostgreSQL's default port.
 fn label(target: &pgentra_connect::Target) -> String {
     const PORT: u16 = 5432;
     let server = |endpoint: &pgentra_connect::Endpoint| match endpoint.port {

@@ -1,4 +1,4 @@
-//! What the proxy says of itself on stderr, in the form of its log.
+//! Writes the proxy's messages to stderr, in the format of its log.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,13 +10,13 @@ use super::settings::LogFormat;
 use crate::output;
 use crate::problem::Problem;
 
-/// Says things on stderr whatever the log's level is.
+/// Writes messages to stderr at any log level.
 pub(crate) struct Console {
     format: LogFormat,
     clock: Arc<dyn Clock>,
 }
 
-/// As the log writes its lines.
+/// A line in the log's JSON format.
 #[derive(Serialize)]
 struct Line<'a> {
     timestamp: String,
@@ -32,7 +32,6 @@ impl Console {
         Self { format, clock: system.clock().clone() }
     }
 
-    /// Something that happened.
     pub(crate) fn say(&self, text: &str) {
         match self.format {
             LogFormat::Text => output::say(text),
@@ -40,7 +39,6 @@ impl Console {
         }
     }
 
-    /// Something that failed.
     pub(crate) fn problem(&self, problem: &Problem) {
         match self.format {
             LogFormat::Text => output::problem(problem),
@@ -53,7 +51,7 @@ impl Console {
 
 fn line(now: SystemTime, layer: &'static str, message: &str, hint: Option<&str>) -> String {
     let timestamp = jiff::Timestamp::try_from(now).map(|now| format!("{now:.6}")).unwrap_or_default();
-    // Nothing in it cannot be written as JSON.
+    // Every field can be written as JSON.
     serde_json::to_string(&Line { timestamp, layer, message, hint, target: "pgentra::proxy" })
         .unwrap_or_default()
 }

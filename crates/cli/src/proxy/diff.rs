@@ -1,10 +1,11 @@
-//! How one configuration differs from the one before, in words.
+//! Describes the differences of two configurations.
 
 use std::collections::BTreeMap;
 
 use super::configuration::Configured;
 
-/// A line for each target that comes, goes, or changes. Targets of one name are told apart by their order.
+/// A line for each target that is added, removed or changed. Targets of one name are told apart by
+/// their order.
 pub(crate) fn of_targets<'a>(
     before: impl Iterator<Item = &'a Configured>,
     next: impl Iterator<Item = &'a Configured>,

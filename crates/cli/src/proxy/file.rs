@@ -1,4 +1,4 @@
-//! The file of `--config`.
+//! Reads the file of `--config`.
 
 use std::path::Path;
 
@@ -10,33 +10,33 @@ use super::keys::{Form, KEYS, Key};
 use super::layer::{Layer, Origin, Setting, nearest};
 use super::problems::Problems;
 
-/// A longer file is not one of ours.
+/// Longest file in bytes.
 const LENGTH: usize = 1024 * 1024;
-/// The key of a target's table that names it.
+/// The key with the server in a target's table.
 const SERVER: &str = "server";
 const TARGET: &str = "target";
 
-/// What a file says.
+/// The content of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
-    /// Settings for the whole process.
+    /// The settings of the whole process.
     pub(crate) layer: Layer,
     pub(crate) targets: Vec<WrittenTarget>,
-    /// Whether the file has a target that could not be read, or may have one: the file is the place to mend, so that no
-    /// server was named elsewhere is no problem of its own.
+    /// Whether the file has, or may have, a target that could not be read. Then a missing server is
+    /// not reported as a further problem.
     pub(crate) lost_target: bool,
 }
 
-/// A `[[target]]`.
+/// A `[[target]]` table.
 #[derive(Debug)]
 pub(crate) struct WrittenTarget {
     pub(crate) server: String,
-    /// The line that names it.
+    /// The line where the table begins.
     pub(crate) place: String,
     pub(crate) layer: Layer,
 }
 
-/// Reads the file. What is wrong with it goes to `problems`, all of it.
+/// Reads the file. Everything that is wrong with it is added to `problems`.
 pub(crate) fn read(files: &Files, path: &Path, problems: &mut Problems) -> Written {
     let text = match files.read_text(path, LENGTH) {
         Ok(text) => text,
@@ -51,7 +51,7 @@ pub(crate) fn read(files: &Files, path: &Path, problems: &mut Problems) -> Writt
         let line = error.span().map_or(1, |span| reading.line(span.start));
         reading.problems.add(format!("{}:{line}", path.display()), error.message());
     }
-    // What could not be parsed would be reported once more as missing or misspelled.
+    // A part that could not be parsed would be reported again as missing or misspelled.
     if errors.is_empty() {
         reading.document(table.get_ref())
     } else {
@@ -130,7 +130,7 @@ impl Reading<'_> {
             (Form::Number | Form::Time, DeValue::Integer(number)) if number.radix() == 10 => {
                 Ok(vec![number.as_str().to_owned()])
             }
-            // Whether it is a whole one is seen where it is read.
+            // Whether the number is whole is checked when it is read.
             (Form::Number | Form::Time, DeValue::Float(number)) => Ok(vec![number.as_str().to_owned()]),
             (Form::Time, DeValue::String(text)) => Ok(vec![text.to_string()]),
             (Form::Number, _) => Err("is a number"),
@@ -177,7 +177,7 @@ impl Reading<'_> {
     }
 }
 
-/// A table as a flag would say it: `name=value` for each value.
+/// A table in the form of a flag: `name=value` for each value.
 fn pairs(table: &DeTable<'_>) -> Result<Vec<String>, &'static str> {
     const TEXTS: &str = "is a table whose values are texts, or lists of texts";
     let mut pairs = Vec::new();
@@ -199,7 +199,7 @@ fn pairs(table: &DeTable<'_>) -> Result<Vec<String>, &'static str> {
     Ok(pairs)
 }
 
-/// The entries as they were written: a table keeps them in its own order.
+/// The entries in the order of the file: a table has its own order.
 fn in_order<'a, 'b>(
     table: &'a DeTable<'b>,
 ) -> Vec<(&'a Spanned<std::borrow::Cow<'b, str>>, &'a Spanned<DeValue<'b>>)> {

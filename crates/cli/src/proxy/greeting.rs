@@ -1,4 +1,4 @@
-//! What the proxy says once it has its first tokens: whose they are, and how to connect.
+//! The messages after the first tokens: the identities, and how to connect.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +7,7 @@ use pgentra_connect::{Connector, TokenState, quote};
 use super::listen_addr::ListenAddr;
 use super::settings::Target;
 
-/// Whose token there is, where it is from and for how long it is good. `None` without a token.
+/// The identity, source and remaining lifetime of a token. `None` without a token.
 pub(crate) fn identity(state: &TokenState, now: SystemTime) -> Option<String> {
     let left = state.expires_on?.duration_since(now).unwrap_or_default();
     let name = match (state.role_names.first(), &state.identity) {
@@ -19,7 +19,7 @@ pub(crate) fn identity(state: &TokenState, now: SystemTime) -> Option<String> {
     Some(quote::line(&format!("there is a token {name}({source}), good for {}", hours(left))))
 }
 
-/// A command that connects to this listener. `None`: its clients need something that is not known here.
+/// A command that connects to this listener. `None`: clients need a value that is not known here.
 pub(crate) fn psql(
     place: &ListenAddr,
     address: &str,
@@ -77,7 +77,7 @@ fn hours(left: Duration) -> String {
     }
 }
 
-/// A name in a token is its issuer's; on a terminal it does nothing.
+/// A name in a token is chosen by others, so terminal control characters in it are escaped.
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,10 +11,10 @@ use crate::blame::Blame;
 use crate::output;
 use crate::problem::{Outcome, Problem};
 
-/// Longer than anybody's password.
+/// Longest password in bytes.
 const LENGTH: usize = 1024;
 
-/// Prints the line of a role in the file of `listen_auth_file`.
+/// Prints a role's line for the file of `listen_auth_file`.
 pub(crate) fn run(role: &str) -> Outcome {
     let mut stdin = std::io::stdin().lock();
     let password = if stdin.is_terminal() {
@@ -38,7 +38,6 @@ pub(crate) fn run(role: &str) -> Outcome {
     output::exact(&format!("{line}\n"))
 }
 
-/// Reads a line.
 fn line(input: &mut impl BufRead) -> Outcome<SecretString> {
     let mut text = Zeroizing::new(Vec::with_capacity(LENGTH + 1));
     input
@@ -61,7 +60,7 @@ fn line(input: &mut impl BufRead) -> Outcome<SecretString> {
     Ok(text.into())
 }
 
-/// A terminal that does not show what is typed, for as long as this lives.
+/// Turns the terminal's echo off until it is dropped.
 struct Silence(Option<Termios>);
 
 impl Silence {

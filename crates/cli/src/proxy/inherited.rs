@@ -1,4 +1,4 @@
-//! Sockets that systemd listens on and hands over (sd_listen_fds(3), systemd.socket(5)).
+//! Sockets that systemd opens and passes on (sd_listen_fds(3), systemd.socket(5)).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -14,18 +14,18 @@ use super::listen_addr::ListenAddr;
 use crate::blame::Blame;
 use crate::problem::{Outcome, Problem};
 
-/// The sockets, in the order of their units. They stay with the process: one that a configuration does without can be
-/// wanted by the next.
+/// The sockets, in the order of their units. They stay open, because the next configuration may use
+/// one that the current one does not.
 #[derive(Debug, Default)]
 pub(crate) struct Inherited {
     sockets: Vec<Socket>,
-    /// Every name is taken for one that systemd will hand over.
+    /// Accepts any name as one that systemd will pass on.
     is_assumed: bool,
 }
 
 #[derive(Debug)]
 struct Socket {
-    /// `FileDescriptorName=`, which is the unit's name where it says nothing.
+    /// `FileDescriptorName=`, by default the unit's name.
     name: String,
     kind: Kind,
 }
@@ -37,9 +37,9 @@ enum Kind {
 }
 
 impl Inherited {
-    /// What was handed over to this very process. To be called once.
+    /// The sockets that were passed to this process. Call it once.
     pub(crate) fn from_systemd(env: &Env) -> Outcome<Self> {
-        // Somebody else's are not touched: the numbers may be those of other files here.
+        // Sockets for another process are ignored: their numbers may be other files here.
         if env.get("LISTEN_PID") != Some(std::process::id().to_string()) {
             return Ok(Self::default());
         }
@@ -62,19 +62,19 @@ impl Inherited {
         Ok(Self { sockets, is_assumed: false })
     }
 
-    /// For a check of the configuration in a process that is not the service: systemd hands sockets to the service alone, so
-    /// each `systemd:NAME` is taken for one that will be there.
+    /// For a check of the configuration outside of the service: systemd passes the sockets to the
+    /// service alone, so each `systemd:NAME` is accepted.
     pub(crate) fn or_assumed(self) -> Self {
         let is_assumed = self.sockets.is_empty();
         Self { is_assumed, ..self }
     }
 
-    /// Whether `systemd:NAME` may be any name, because the sockets are not known.
+    /// Whether any `systemd:NAME` is accepted, because the sockets are not known.
     pub(crate) fn is_assumed(&self) -> bool {
         self.is_assumed
     }
 
-    /// Their places.
+    /// The listen addresses of the sockets.
     pub(crate) fn places(&self) -> impl Iterator<Item = ListenAddr> {
         self.sockets.iter().enumerate().map(|(at, socket)| ListenAddr::Systemd {
             name: socket.name.clone(),
@@ -82,7 +82,7 @@ impl Inherited {
         })
     }
 
-    /// A listener on what `place` names, and its address.
+    /// The listener with this name and number, and its address.
     pub(crate) fn open(&self, name: &str, number: usize) -> io::Result<(Listener, String)> {
         let socket = self
             .sockets
@@ -104,7 +104,7 @@ impl Inherited {
         }
     }
 
-    /// Whether only this machine reaches what `place` names.
+    /// Whether the listen address is reachable from this machine only.
     pub(crate) fn is_local(&self, place: &ListenAddr) -> bool {
         let is_it = |at: usize| self.places().nth(at).as_ref() == Some(place);
         self.sockets.iter().enumerate().all(|(at, socket)| match &socket.kind {
@@ -127,7 +127,7 @@ fn take(given: &mut ListenFd, number: usize) -> io::Result<Kind> {
 
 #[cfg(test)]
 impl Inherited {
-    /// As if systemd listened on free ports under these names.
+    /// Sockets with these names on free ports, as if systemd had passed them.
     pub(crate) fn of_names(names: &[&str]) -> Self {
         let socket = |name: &&str| {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,5 +1,5 @@
-//! Every key of `pgentra proxy`, once: its flag, its variable, its key in the file and in a target's URI, and its line in
-//! the documentation all come from [`KEYS`].
+//! All settings of `pgentra proxy`: the flag, the variable, the key in the file and in a target's
+//! URI, and the line in the documentation come from [`KEYS`].
 
 use std::ops::RangeInclusive;
 
@@ -13,36 +13,36 @@ use crate::options::{self, TOKEN_TIMEOUTS};
 /// How our variables begin.
 pub(crate) const PREFIX: &str = "PGENTRA_";
 
-/// With none everybody would be refused; more than this are a slip of the finger.
+/// With 0 every client would be refused; a larger number is a typing error.
 const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
-/// Sessions that stand ready cost the server memory; who needs more wants a pool.
+/// Unused sessions cost the server memory, so the number is bounded.
 const WARM: RangeInclusive<u64> = 0..=1000;
-/// No server signs in more.
+/// More than any server can sign in.
 const RATE: RangeInclusive<u64> = 0..=100_000;
 const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
 
-/// Something that can be set. Flag `--max-connections` = variable `PGENTRA_MAX_CONNECTIONS` = `max_connections` in the file and
-/// in a target's URI.
+/// A setting. Flag `--max-connections` = variable `PGENTRA_MAX_CONNECTIONS` = `max_connections` in
+/// the file and in a target's URI.
 #[derive(Debug)]
 pub(crate) struct Key {
-    /// Its name in the file.
+    /// The key in the file.
     pub(crate) name: &'static str,
-    /// How a value is written.
+    /// The form of a value.
     pub(crate) form: Form,
-    /// What a value is called in the help.
+    /// The placeholder of a value in the help.
     pub(crate) value: &'static str,
-    /// What holds where nobody says anything, in words; empty where that is nothing.
+    /// The default in words; empty if there is none.
     pub(crate) default: &'static str,
-    /// What it does; `None`: what the flag of the same name does in other commands.
+    /// The help text; `None`: that of the flag of the same name in other commands.
     pub(crate) help: Option<&'static str>,
-    /// Other keys that the same place may not set too.
+    /// Keys that cannot be set together with this one in one layer.
     pub(crate) excludes: &'static [&'static str],
-    /// What takes it over.
+    /// The function that stores the value.
     pub(crate) set: Set,
 }
 
-/// How a value is written in the file. Everywhere else it is text.
+/// The form of a value in the file. In other layers it is text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// `20`.
@@ -59,12 +59,11 @@ pub(crate) enum Form {
     Table,
 }
 
-/// What a key belongs to.
+/// What a setting applies to.
 #[derive(Clone, Copy)]
 pub(crate) enum Set {
-    /// The process.
     Process(fn(&mut Process, &RawValue<'_>) -> Result<(), String>),
-    /// A target; set for the whole process, it holds for each target that does not set it.
+    /// A target; in a process-wide layer, all targets that do not set it.
     Target(fn(&mut Target, &RawValue<'_>) -> Result<(), String>),
 }
 
@@ -345,7 +344,7 @@ pub(crate) const KEYS: &[Key] = &[
             let place = given.parsed::<ListenAddr>()?;
             if !place.is_local() {
                 return Err(format!(
-                    "cannot be {place}: whoever reaches it may end the proxy; health_listen has probes and metrics alone"
+                    "cannot be {place}: every client that reaches it may end the proxy; health_listen has probes and metrics alone"
                 ));
             }
             process.seen.admin_listen = Some(place.tcp()?);
@@ -496,12 +495,12 @@ pub(crate) const KEYS: &[Key] = &[
 ];
 
 impl Key {
-    /// The key of this name.
+    /// The setting with this key.
     pub(crate) fn find(name: &str) -> Option<&'static Key> {
         KEYS.iter().find(|key| key.name == name)
     }
 
-    /// The name of its flag, without the hyphens in front.
+    /// The name of its flag, without the hyphens.
     pub(crate) fn flag(&self) -> String {
         self.name.replace('_', "-")
     }
@@ -511,12 +510,13 @@ impl Key {
         format!("{PREFIX}{}", self.name.to_ascii_uppercase())
     }
 
-    /// Whether a target can have its own.
+    /// Whether a target can have its own value.
     pub(crate) fn is_targets(&self) -> bool {
         matches!(self.set, Set::Target(_))
     }
 
-    /// Its flag. `elsewhere` are the flags of other commands. What it is given is checked with everything else.
+    /// The definition of its flag. `elsewhere` has the flags of other commands. The value is
+    /// checked later, with those of all layers.
     pub(crate) fn argument(&'static self, elsewhere: &clap::Command) -> Arg {
         let arg = Arg::new(self.name).long(self.flag()).value_name(self.value);
         let arg = match self.form {
@@ -535,7 +535,7 @@ impl Key {
         }
     }
 
-    /// What the flag of the same name does in other commands.
+    /// The help of the flag of the same name in other commands.
     pub(crate) fn elsewhere(&self, elsewhere: &clap::Command) -> String {
         let same = elsewhere.get_arguments().find(|argument| argument.get_id() == self.name);
         same.and_then(Arg::get_help).map(ToString::to_string).unwrap_or_default()
@@ -563,7 +563,7 @@ mod tests {
     fn no_key_is_also_a_word_of_libpqs_or_of_a_cluster() {
         for key in KEYS {
             assert!(!is_connection_keyword(key.name), "{}", key.name);
-            // A Kubernetes Service named pgentra gives every pod these variables.
+            // Kubernetes sets these variables in every pod if a Service is named pgentra.
             for suffix in ["_HOST", "_PORT", "_TCP", "_ADDR", "_PROTO"] {
                 assert!(!key.variable().ends_with(suffix), "{}", key.name);
             }

@@ -1,4 +1,4 @@
-//! One place where things are set: the file, the variables, the flags, a target.
+//! A layer of settings: the file, the variables, the flags, or a target.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,14 +14,14 @@ use super::settings::{Process, Target};
 /// Variables of ours that are no keys.
 const OTHERS: [&str; 5] = ["config", "log", "local", "local_folder", "local_instance"];
 
-/// How a problem calls the target that flags and variables name.
+/// The name in problems of the target that flags and variables give.
 pub(crate) const UNNAMED: &str = "the target";
 
-/// Everything that was said at one place.
+/// The settings of one layer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Layer(Vec<Setting>);
 
-/// A key with what somebody gave it.
+/// A key with its written value.
 #[derive(Clone, Debug)]
 pub(crate) struct Setting {
     pub(crate) key: &'static Key,
@@ -29,7 +29,7 @@ pub(crate) struct Setting {
     pub(crate) origin: Origin,
 }
 
-/// Where something was said, as a person would look for it.
+/// The origin of a setting, as problems show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     File {
@@ -47,8 +47,8 @@ pub(crate) enum Origin {
 }
 
 impl Layer {
-    /// What the variables say. One that is nearly a name of ours goes to `problems`; others are somebody else's, such as those
-    /// that a Kubernetes Service gives to every pod.
+    /// The settings from variables. A variable whose name is close to a key is added to `problems`;
+    /// others are ignored, such as those that a Kubernetes Service sets in every pod.
     pub(crate) fn of_variables(env: &Env, problems: &mut Problems) -> Self {
         for variable in env.names(PREFIX) {
             let name = variable[PREFIX.len()..].to_ascii_lowercase();
@@ -66,7 +66,6 @@ impl Layer {
         Self(KEYS.iter().filter_map(said).collect())
     }
 
-    /// What the flags say.
     pub(crate) fn of_flags(flags: &Flags) -> Self {
         let said = |(key, values): &(&'static Key, Vec<String>)| Setting {
             key,
@@ -76,7 +75,7 @@ impl Layer {
         Self(flags.0.iter().map(said).collect())
     }
 
-    /// What the parameters of `target` say.
+    /// The settings from the parameters of `target`.
     pub(crate) fn of_parameters(target: &str, parameters: Vec<(String, String)>) -> Self {
         let mut layer = Self::default();
         for (name, value) in parameters {
@@ -101,8 +100,8 @@ impl Layer {
         self.0.extend(said);
     }
 
-    /// Takes over what was said; what cannot be goes to `problems`. Keys of the process alone do nothing where there is
-    /// no `process`.
+    /// Applies the settings; errors are added to `problems`. Keys that are for the process only are
+    /// ignored without `process`.
     pub(crate) fn apply(
         &self,
         mut process: Option<&mut Process>,
@@ -135,14 +134,14 @@ impl fmt::Display for Origin {
             Self::File { path, line, key } => write!(f, "{}:{line} {key}", path.display()),
             Self::Variable(variable) => f.write_str(variable),
             Self::Flag(flag) => write!(f, "--{flag}"),
-            // The one that flags and variables name: its keys are theirs.
+            // The target of flags and variables: problems show the key alone.
             Self::Target { target, key } if target == UNNAMED => f.write_str(key),
             Self::Target { target, key } => write!(f, "{target} {key}"),
         }
     }
 }
 
-/// A variable and a parameter write a list with commas.
+/// In variables and parameters a list is separated by commas.
 fn split(key: &Key, values: Vec<String>) -> Vec<String> {
     match key.form {
         Form::List | Form::Table => {
@@ -152,14 +151,14 @@ fn split(key: &Key, values: Vec<String>) -> Vec<String> {
     }
 }
 
-/// The name that was probably meant, as the end of a sentence.
+/// The most similar known name, as the end of a sentence.
 pub(crate) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> String {
     meant(name, known).map(|known| format!("; the nearest is {known}")).unwrap_or_default()
 }
 
-/// The name that was probably meant.
+/// The most similar known name.
 pub(crate) fn meant(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
-    /// Names that are less alike than this were not meant.
+    /// The least similarity of a suggested name.
     const ALIKE: f64 = 0.7;
     let alike = |known: &'static str| (strsim::normalized_damerau_levenshtein(name, known), known);
     let best = known.map(alike).max_by(|(one, _), (other, _)| one.total_cmp(other));

@@ -1,25 +1,29 @@
-//! Where clients come in, as it is written.
+//! Parses listen addresses.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// PostgreSQL's port, which clients try first.
+/// PostgreSQL's default port.
 const PORT: u16 = 5432;
 
-/// Where clients come in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ListenAddr {
-    /// A TCP address.
     Tcp(SocketAddr),
     /// A socket `.s.PGSQL.PORT` in a folder.
-    Unix { folder: PathBuf, port: u16 },
-    /// A socket of systemd's: the `number`th of this name.
-    Systemd { name: String, number: usize },
+    Unix {
+        folder: PathBuf,
+        port: u16,
+    },
+    /// A socket from systemd: the `number`th of this name.
+    Systemd {
+        name: String,
+        number: usize,
+    },
 }
 
-/// How a socket of systemd's is written.
+/// The prefix of a socket from systemd.
 const SYSTEMD: &str = "systemd:";
 
 impl Default for ListenAddr {
@@ -29,7 +33,8 @@ impl Default for ListenAddr {
 }
 
 impl ListenAddr {
-    /// The same, `number` ports further; any free port stays any. `None`: there are not so many ports.
+    /// The same address, `number` ports higher; port 0 stays 0. `None`: the port would be too
+    /// large.
     pub(crate) fn further(&self, number: usize) -> Option<Self> {
         let next = |port: u16| match port {
             0 => Some(0),
@@ -43,7 +48,7 @@ impl ListenAddr {
         })
     }
 
-    /// Whether it is any port that is free.
+    /// Whether the port is 0, which takes any free one.
     pub(crate) fn is_any(&self) -> bool {
         matches!(self, Self::Tcp(address) if address.port() == 0)
     }
@@ -56,7 +61,7 @@ impl ListenAddr {
         }
     }
 
-    /// Whether only this machine reaches it, as far as it says itself.
+    /// Whether the address itself shows that only this machine can reach it.
     pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().is_loopback(),
@@ -109,7 +114,7 @@ impl FromStr for ListenAddr {
         };
         let host = match host {
             "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            // As other programs write it.
+            // The wildcard address, as other programs write it.
             "" | "*" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             host => {
                 let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -120,7 +125,6 @@ impl FromStr for ListenAddr {
     }
 }
 
-/// What may be written.
 const FORMS: &str = "write IP:PORT, PORT, /FOLDER[:PORT] or systemd:NAME";
 
 fn port(text: &str) -> Result<u16, String> {

@@ -1,4 +1,4 @@
-//! `pgentra proxy`: what it is told, and what it does.
+//! `pgentra proxy`: configuration, start, reload and shutdown.
 
 mod arguments;
 mod check;

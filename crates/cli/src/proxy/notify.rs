@@ -1,4 +1,4 @@
-//! What systemd is told (sd_notify(3), systemd.service(5) `Type=notify-reload` and `WatchdogSec=`).
+//! Messages to systemd (sd_notify(3), systemd.service(5) `Type=notify-reload` and `WatchdogSec=`).
 
 use std::io;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -15,7 +15,8 @@ pub(crate) struct Notify {
 }
 
 impl Notify {
-    /// The socket that `NOTIFY_SOCKET` names, and the watchdog that `WATCHDOG_USEC` sets for the process `WATCHDOG_PID`.
+    /// The socket in `NOTIFY_SOCKET`, and the watchdog that `WATCHDOG_USEC` sets for the process
+    /// `WATCHDOG_PID`.
     pub(crate) fn from_env(env: &Env) -> Self {
         let to = env.get("NOTIFY_SOCKET").and_then(|name| match open(&name) {
             Ok(to) => Some(to),
@@ -30,39 +31,38 @@ impl Notify {
         Self { to, watchdog }
     }
 
-    /// How often [`Notify::alive`] is to be said: twice in the time after which the service would be restarted.
+    /// The interval for [`Notify::alive`]: half of the watchdog's time.
     pub(crate) fn beat(&self) -> Option<Duration> {
         self.watchdog.map(|limit| limit / 2)
     }
 
-    /// Whether anybody listens.
+    /// Whether there is a service manager.
     pub(crate) fn is_heard(&self) -> bool {
         self.to.is_some()
     }
 
-    /// It serves.
+    /// Reports that the proxy serves.
     pub(crate) fn ready(&self, status: &str) {
         self.send(&format!("READY=1\nSTATUS={status}"));
     }
 
-    /// How it is.
     pub(crate) fn status(&self, status: &str) {
         self.send(&format!("STATUS={status}"));
     }
 
-    /// It reads its configuration again; [`Notify::ready`] ends that.
+    /// Reports that the configuration is read again; [`Notify::ready`] ends that state.
     pub(crate) fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS=reading the configuration"));
     }
 
-    /// It is about to end.
+    /// Reports that the shutdown has begun.
     pub(crate) fn stopping(&self, status: &str) {
         self.send(&format!("STOPPING=1\nSTATUS={status}"));
     }
 
-    /// It has not got stuck.
+    /// Resets the watchdog.
     pub(crate) fn alive(&self) {
         self.send("WATCHDOG=1");
     }
@@ -70,7 +70,7 @@ impl Notify {
     fn send(&self, message: &str) {
         let Some((socket, to)) = &self.to else { return };
         if let Err(error) = socket.send_to_addr(message.as_bytes(), to) {
-            tracing::warn!(%error, "the service manager could not be told something");
+            tracing::warn!(%error, "a message could not be sent to the service manager");
         }
     }
 }
@@ -82,7 +82,7 @@ fn open(name: &str) -> io::Result<(UnixDatagram, SocketAddr)> {
         None => SocketAddr::from_pathname(name)?,
     };
     let socket = UnixDatagram::unbound()?;
-    // A service manager that does not listen must not keep clients waiting.
+    // A service manager that does not read must not block clients.
     socket.set_nonblocking(true)?;
     Ok((socket, address))
 }
@@ -154,7 +154,7 @@ mod tests {
             "it is for another process"
         );
         assert_eq!(beat(&[socket, ("WATCHDOG_USEC", "0")]), None);
-        // Nobody listens, and that is no reason to fail.
+        // Without a receiver the message is dropped, which is not an error.
         Notify::from_env(&Env::from_map([socket])).alive();
     }
 }

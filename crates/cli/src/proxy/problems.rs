@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: all of it, each with where it stands.
+//! Collects all problems of a configuration, each with its origin.
 
 use std::error::Error;
 use std::fmt::{self, Display};
@@ -6,7 +6,7 @@ use std::fmt::{self, Display};
 use crate::blame::Blame;
 use crate::problem::Problem;
 
-/// What is wrong with a configuration.
+/// The problems of a configuration.
 #[derive(Debug, Default)]
 pub(crate) struct Problems(Vec<Found>);
 
@@ -18,27 +18,26 @@ struct Found {
 }
 
 impl Problems {
-    /// One more.
     pub(crate) fn add(&mut self, origin: impl Display, message: impl Display) {
         self.push(origin, message.to_string(), None);
     }
 
-    /// One more, with what to do about it.
+    /// Adds a problem with a hint.
     pub(crate) fn add_with_hint(&mut self, origin: impl Display, message: impl Display, hint: &str) {
         self.push(origin, message.to_string(), Some(hint.to_owned()));
     }
 
-    /// A target or an identity that cannot be.
+    /// Adds an invalid target or identity.
     pub(crate) fn add_problem(&mut self, origin: impl Display, problem: &Problem) {
         self.push(origin, problem.chain(), problem.hint_text().map(str::to_owned));
     }
 
-    /// `value`, if nothing is wrong.
+    /// `value`, if there are no problems.
     pub(crate) fn none_or<T>(self, value: T) -> Result<T, Self> {
         if self.0.is_empty() { Ok(value) } else { Err(self) }
     }
 
-    /// Each in one line.
+    /// Each problem in one line.
     pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|found| format!("{}: {}", found.origin, found.message))
     }

@@ -1,4 +1,5 @@
-//! What somebody wrote for a key, read as what the key takes; an error goes on where the key's name ends.
+//! The written value of a key, and functions that parse it. An error continues a sentence that
+//! begins with the key.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -11,7 +12,7 @@ use uuid::Uuid;
 
 use crate::quantity;
 
-/// What somebody wrote; the last of several counts where one is wanted.
+/// The written values; where one is expected, the last counts.
 pub(crate) struct RawValue<'a>(pub(crate) &'a [String]);
 
 impl<'a> RawValue<'a> {
@@ -36,7 +37,8 @@ impl<'a> RawValue<'a> {
         self.text().map(PathBuf::from)
     }
 
-    /// `name=value`, of which the value has no `=`: the distinguished name of a certificate has many.
+    /// `name=value` pairs, split at the last `=`: the distinguished name of a certificate contains
+    /// several.
     pub(super) fn pairs(&self) -> Result<Vec<(String, String)>, String> {
         let one = |text: &String| match text.rsplit_once('=') {
             Some((name, value)) if !name.is_empty() && !value.is_empty() => {
@@ -70,7 +72,7 @@ impl<'a> RawValue<'a> {
         quantity::time_within(self.text()?, range)
     }
 
-    /// What `read` makes of the text.
+    /// Parses the text with `read`.
     pub(super) fn read<T>(&self, read: fn(&str) -> Result<T, String>) -> Result<T, String> {
         read(self.text()?)
     }
@@ -91,7 +93,7 @@ impl<'a> RawValue<'a> {
         }
     }
 
-    /// A name for people and for labels.
+    /// A name for logs and labels.
     pub(super) fn label(&self) -> Result<String, String> {
         const CHARACTERS: usize = 63;
         let text = self.text()?;

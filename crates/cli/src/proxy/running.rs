@@ -1,4 +1,4 @@
-//! What runs: listeners, and the injectors behind them, from one configuration to the next.
+//! The running listeners and auth proxies, and their changes from one configuration to the next.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,17 +21,17 @@ use super::settings::Process;
 use crate::blame::Blame;
 use crate::problem::{Outcome, Problem};
 
-/// Targets that fail of which the status line tells why; the status page has all of them.
+/// Failing targets in the status line; the status page shows all of them.
 const FAILURES_SHOWN: usize = 3;
 
-/// Listeners and what is behind them.
+/// The listeners and their auth proxies.
 #[derive(Debug, Default)]
 pub(crate) struct Running {
     process: Process,
     said: EffectiveSettings,
     targets: Vec<Live>,
     listeners: Vec<Open>,
-    /// Targets that are gone, while sessions of theirs are not.
+    /// Removed targets that still have sessions.
     gone: Vec<SharedState>,
     serving: TaskTracker,
     stop: CancellationToken,
@@ -47,33 +47,33 @@ struct Live {
     shared: SharedState,
 }
 
-/// A listener.
 #[derive(Debug)]
 struct Open {
-    /// Of which target, by its place among those of the same name.
+    /// The target, with its index among those of the same name.
     target: (String, usize),
     place: ListenAddr,
-    /// Which of several free ports.
+    /// The number among several free ports.
     number: usize,
     address: String,
-    /// Whether other users may get at it, if it is a Unix socket.
+    /// Whether other users may use it, if it is a Unix socket.
     is_shared: bool,
     current: ProxyHandle,
     closing: CancellationToken,
 }
 
-/// A listener before anybody is served.
+/// An open listener that does not serve yet.
 struct Bound {
     listener: Listener,
     open: Open,
 }
 
 impl Running {
-    /// Makes what runs what `configuration` says, and tells what that changes, a line each. Listeners that stay are not
-    /// closed, and sessions go on whatever becomes of their target.
+    /// Applies `configuration`, and returns the changes, a line each. Listeners that stay are not
+    /// closed, and all sessions go on.
     ///
     /// # Errors
-    /// An address that cannot be listened on. Nothing is changed then.
+    ///
+    /// A listener that cannot be opened. Nothing is changed then.
     pub(crate) async fn apply(
         &mut self,
         configuration: Configuration,
@@ -95,7 +95,7 @@ impl Running {
             for place in &live.configured.settings.listen {
                 let number = if place.is_any() { free } else { 0 };
                 free += usize::from(place.is_any());
-                // A port that nobody named belongs to its target.
+                // A free port that no setting fixes belongs to its target.
                 let is_it = |open: &&Open| {
                     open.place == *place && open.number == number && (!place.is_any() || open.target == key)
                 };
@@ -139,36 +139,36 @@ impl Running {
         Ok(lines)
     }
 
-    /// Tells `telemetry` what happens to the targets that are set up from now on.
+    /// Sets the telemetry for targets that are set up from now on.
     pub(crate) fn set_telemetry(&mut self, telemetry: Telemetry) {
         self.telemetry = Some(telemetry);
     }
 
-    /// Where it can be told to stop, by whoever may.
+    /// The token that stops the proxy.
     pub(crate) fn stop(&self) -> &CancellationToken {
         &self.stop
     }
 
-    /// Sessions get no more time to end by themselves once it was told to stop. Whether they did until now.
+    /// Ends the drain time during a shutdown. Returns whether it was still running.
     pub(crate) fn skip_drain(&self) -> bool {
         let had_time = !self.skip_drain.is_cancelled();
         self.skip_drain.cancel();
         had_time
     }
 
-    /// Waits for the last session once it was told to stop.
+    /// Waits for the last session during a shutdown.
     pub(crate) async fn ended(&self) {
         self.serving.close();
         self.serving.wait().await;
     }
 
-    /// How many clients have a session.
+    /// The number of clients that have a session.
     pub(crate) fn sessions(&self) -> usize {
         let live = self.targets.iter().map(|live| &live.shared);
         live.chain(&self.gone).map(SharedState::sessions).sum()
     }
 
-    /// In a few words, with what it lacks to serve clients.
+    /// The status line, with the reason if clients cannot be served.
     pub(crate) fn status(&self) -> String {
         let (targets, listeners) = (self.targets.len(), self.listeners.len());
         let mut status =
@@ -180,14 +180,14 @@ impl Running {
         for (name, cause) in summary.failures().take(FAILURES_SHOWN) {
             status.push_str(&format!("; {name}: {cause}"));
         }
-        // What is missing for all of them, such as the first token.
+        // A reason that applies to all targets, such as a missing first token.
         match telemetry.readiness() {
             Err(lacks) if failing == 0 => status + "; " + &lacks,
             _ => status,
         }
     }
 
-    /// Whose tokens there are, and how to connect to each listener.
+    /// The identities, and how to connect to each listener.
     pub(crate) fn greeting(&self) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         for live in &self.targets {
@@ -206,7 +206,7 @@ impl Running {
         lines
     }
 
-    /// Targets of one label are told apart by their numbers.
+    /// Targets with one label are told apart by their numbers.
     fn telemetry_of(&self, label: &str, number: usize) -> Arc<TargetTelemetry> {
         let Some(telemetry) = &self.telemetry else { return Arc::default() };
         match number {
@@ -215,7 +215,8 @@ impl Running {
         }
     }
 
-    /// Nothing in here fails or waits.
+    /// Switches to the new state. It cannot fail and does not wait, so clients never see a
+    /// half-applied configuration.
     fn change_to(
         &mut self,
         next: Vec<Live>,
@@ -229,7 +230,8 @@ impl Running {
                 open.closing.cancel();
             }
         }
-        // The first client is not to wait for it. The same request serves all targets of an identity.
+        // Requests a token now, so that the first client does not wait. One request serves all
+        // targets of an identity.
         for live in &next {
             let connector = live.configured.connector.clone();
             tokio::spawn(async move {
@@ -241,7 +243,7 @@ impl Running {
         self.gone.extend(self.targets.drain(..).map(|live| live.shared));
         self.targets = next;
         for live in &self.targets {
-            // Of one that stays, the files may say something else.
+            // The files of an unchanged target may have changed.
             live.proxy.set_client_auth(live.configured.client_auth.clone());
         }
         let mut listeners = Vec::new();
@@ -256,7 +258,7 @@ impl Running {
                 serving: self.stop.clone(),
                 waiting: self.skip_drain.clone(),
             };
-            // A task each, so that they share no thread.
+            // A separate task for each, so that they run on different threads.
             self.serving.spawn(open.current.clone().serve(listener, stop));
             listeners.push(open);
         }
@@ -268,7 +270,7 @@ impl Running {
 }
 
 impl Live {
-    /// The one from before with all its state, if nothing about it changed.
+    /// The previous target with all its state, if its configuration is unchanged.
     fn of(
         configured: Configured,
         (process, telemetry): (&Process, Arc<TargetTelemetry>),
@@ -290,7 +292,7 @@ impl Live {
 }
 
 impl Open {
-    /// The same listener, of a target that may be another.
+    /// The same listener for another target.
     fn again(&self, target: &(String, usize)) -> Self {
         Self {
             target: target.clone(),
@@ -345,14 +347,15 @@ fn proxy(
     AuthProxy::new(connector.clone(), options)
 }
 
-/// Connections that wait take at most half of the files that this process may have: the other half is for sessions.
+/// The limit of waiting connections: half of this process's file handles; the other half is for
+/// sessions.
 fn waiting() -> usize {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let half = files.and_then(|files| usize::try_from(files / 2).ok()).unwrap_or(usize::MAX);
     Limits::default().waiting.min(half)
 }
 
-/// Listens, and says on what. Other users may get at a Unix socket that `is_shared`.
+/// Opens a listener and returns its address. A Unix socket that `is_shared` accepts other users.
 async fn bind(place: &ListenAddr, inherited: &Inherited, is_shared: bool) -> Outcome<(Listener, String)> {
     let bound: io::Result<_> = match place {
         ListenAddr::Tcp(address) => bind_tcp(*address).and_then(|listener| {
@@ -378,7 +381,7 @@ async fn bind(place: &ListenAddr, inherited: &Inherited, is_shared: bool) -> Out
     })
 }
 
-/// What to do about an address that cannot be listened on.
+/// The hint for a listener that cannot be opened.
 fn not_bound(place: &ListenAddr, error: &io::Error, is_shared: bool) -> String {
     match (place, error.kind()) {
         (ListenAddr::Unix { folder, .. }, io::ErrorKind::PermissionDenied) => {
@@ -400,10 +403,10 @@ fn not_bound(place: &ListenAddr, error: &io::Error, is_shared: bool) -> String {
     }
 }
 
-/// PgBouncer's port, which few other programs take, and the next ones.
+/// PgBouncer's port, which few other programs use, and those after it.
 const OTHERS: std::ops::RangeInclusive<u16> = 6432..=6451;
 
-/// What to do where another program listens, such as a PostgreSQL of this machine.
+/// The hint for a port on which another program listens, such as a local PostgreSQL.
 fn in_use(address: SocketAddr) -> String {
     let is_free = |port: &u16| std::net::TcpListener::bind((address.ip(), *port)).is_ok();
     let place = |port: u16| match address.ip() {

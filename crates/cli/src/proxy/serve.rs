@@ -1,4 +1,4 @@
-//! What `pgentra proxy` does from start to end.
+//! Runs `pgentra proxy` from start to end.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -18,13 +18,14 @@ use super::telemetry::Seen;
 use super::{check, hash_password, wait};
 use crate::problem::Outcome;
 
-/// How long the first request for a token may keep the service manager from hearing that clients are served: less than the
-/// time after which it would start the proxy again, which brings no metadata service back.
+/// How long the first token request may delay the readiness message to the service manager. It is
+/// shorter than the service manager's start timeout, because a restart does not help when the
+/// metadata service is down.
 const FIRST_TOKEN: Duration = Duration::from_secs(30);
-/// How often the service manager hears how it is, if that has changed.
+/// How often a changed status is sent to the service manager.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Lets clients in until Ctrl-C or SIGTERM, then sees their sessions to their end. SIGHUP has the configuration read again.
+/// Serves clients until Ctrl-C or SIGTERM, then drains. SIGHUP reloads the configuration.
 pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
     match arguments.command.take() {
         Some(ProxyCommand::Wait(wait)) => return wait::run(system, wait).await,
@@ -48,7 +49,7 @@ pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
     running.set_telemetry(seen.telemetry().clone());
     let lines = running.apply(configuration, &held.inherited).await?;
     seen.telemetry().started();
-    // Said when all of them are there.
+    // Printed when all listeners are open.
     lines.iter().chain(seen.lines()).for_each(|line| console.say(line));
     if let Some(warning) = port_warning(system, &arguments) {
         console.say(&warning);
@@ -86,7 +87,7 @@ pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
             () = beat.next() => notify.alive(),
         }
     }
-    // Counted first: sessions may end the moment that they are told to.
+    // Counted before the shutdown, because sessions may end at once.
     let sessions = running.sessions();
     stop.cancel();
     console.say(&format!("stopping; {sessions} session(s) to wait for"));
@@ -94,7 +95,8 @@ pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
     loop {
         tokio::select! {
             () = running.ended() => break,
-            // Whoever asks twice does not want to wait, and whoever asks again not even for farewells.
+            // The second signal skips the drain, and the third one ends without messages to
+            // clients.
             SignalEvent::Stop = signals.next() => {
                 let sessions = running.sessions();
                 if !running.skip_drain() {
@@ -109,7 +111,8 @@ pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
     Ok(())
 }
 
-/// `--port` is the server's, as in psql. Other proxies have it for their listener, and who means that gives no `--listen`.
+/// Warns about `--port`, which is the server's port as in psql. In other proxies it is the
+/// listener's port; a user who means that gives no `--listen`.
 fn port_warning(system: &System, arguments: &Proxy) -> Option<String> {
     let port = arguments.server.port.as_deref()?;
     let is_listen = |(key, _): &(&Key, Vec<String>)| key.name == "listen";
@@ -121,7 +124,7 @@ fn port_warning(system: &System, arguments: &Proxy) -> Option<String> {
     (!says_listen).then_some(warning)
 }
 
-/// A configuration that cannot be leaves everything as it is.
+/// An invalid configuration changes nothing.
 async fn reload(
     system: &System,
     arguments: &Proxy,
@@ -149,7 +152,7 @@ async fn reload(
     notify.ready(&running.status());
 }
 
-/// When something is to be told again, if anybody listens.
+/// The next time of a periodic message, if there is a service manager.
 struct Beat(Option<Interval>);
 
 impl Beat {
@@ -161,7 +164,7 @@ impl Beat {
         }))
     }
 
-    /// Cancel-safe.
+    /// Waits for the next time. Cancel-safe.
     async fn next(&mut self) {
         match &mut self.0 {
             Some(interval) => {

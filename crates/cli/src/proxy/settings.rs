@@ -1,4 +1,4 @@
-//! What is set, with its defaults.
+//! The settings with their defaults.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use pgentra_proxy::{SERVER_LIFETIME, WARM_MAX_AGE};
 use super::listen_addr::ListenAddr;
 use crate::options::Identity;
 
-/// What holds for the process.
+/// The settings of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) drain_timeout: Duration,
@@ -21,7 +21,7 @@ pub(crate) struct Process {
     pub(crate) seen: Seen,
 }
 
-/// Where and how it can be seen what the process does. Read once, when it starts.
+/// Telemetry settings. Read once, at the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) admin_listen: Option<SocketAddr>,
@@ -30,31 +30,31 @@ pub(crate) struct Seen {
     pub(crate) audit: Option<AuditPlace>,
 }
 
-/// How the log is written.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// A JSON object a line.
+    /// A JSON object per line.
     Json,
 }
 
-/// Where audit lines go.
+/// Where audit lines are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AuditPlace {
-    /// To stderr.
+    /// Standard error.
     Stderr,
-    /// To the end of a file.
+    /// Appended to a file.
     File(PathBuf),
 }
 
-/// What holds for a target.
+/// The settings of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// What metrics, audit lines and the status page call it; none: its host and database.
+    /// Its label in metrics, audit lines and the status page; default: host and database.
     pub(crate) name: Option<String>,
-    /// Its own listeners; empty: the process-wide ones are shared out.
+    /// Its own listeners; empty: it shares the process-wide ones.
     pub(crate) listen: Vec<ListenAddr>,
     pub(crate) pin: bool,
     pub(crate) max_connections: usize,
@@ -70,26 +70,25 @@ pub(crate) struct Target {
     pub(crate) identity: Identity,
 }
 
-/// Who may come in, and as whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ClientAuthSettings {
     pub(crate) tls_cert: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
     pub(crate) tls_client_ca: Option<PathBuf>,
     pub(crate) tls_client_name: ClientName,
-    /// A certificate's name and a role that it opens.
+    /// Pairs of a certificate's name and a role that it may use.
     pub(crate) tls_client_map: Vec<(String, String)>,
     pub(crate) auth_file: Option<PathBuf>,
     /// Users by number or by name.
     pub(crate) uids: Vec<String>,
-    /// A client's role and the role of the database that it is.
+    /// Pairs of a client's role and a database role.
     pub(crate) role_map: Vec<(String, String)>,
 }
 
-/// What of a client's certificate has to fit its role.
+/// The name in a client's certificate that must match the role.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ClientName {
-    /// Nothing: each of the authority opens every role.
+    /// No name: each certificate of the authority may use every role.
     #[default]
     Any,
     /// The common name.

@@ -1,27 +1,27 @@
-//! What the process is told from outside.
+//! The signals of the proxy.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::problem::{Outcome, Problem};
 
-/// The signals that a proxy heeds.
+/// Receives SIGHUP, SIGTERM and SIGINT.
 pub(crate) struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
 }
 
-/// What they ask for.
+/// The request of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignalEvent {
-    /// SIGHUP: read the configuration again.
+    /// SIGHUP: reload the configuration.
     Reload,
-    /// SIGTERM, or SIGINT as Ctrl-C sends it: end.
+    /// SIGTERM or SIGINT (Ctrl-C): shut down.
     Stop,
 }
 
 impl Signals {
-    /// From now on they no longer end the process by themselves.
+    /// Installs handlers; from now on these signals do not end the process by themselves.
     pub(crate) fn listen() -> Outcome<Self> {
         let listen = |kind| signal(kind).map_err(|error| Problem::ours("cannot listen for signals", error));
         Ok(Self {
@@ -31,7 +31,7 @@ impl Signals {
         })
     }
 
-    /// The next one. Cancel-safe.
+    /// The next signal. Cancel-safe.
     pub(crate) async fn next(&mut self) -> SignalEvent {
         tokio::select! {
             _ = self.hangup.recv() => SignalEvent::Reload,

@@ -1,4 +1,4 @@
-//! How it can be seen what the proxy does: HTTP, the audit log.
+//! Opens the HTTP listeners and the audit log.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -16,16 +16,16 @@ use super::settings::{self, AuditPlace};
 use crate::blame::Blame;
 use crate::problem::{Outcome, Problem};
 
-/// Says who signed in as whom: for the proxy's own user alone.
+/// The audit log names users and roles, so only the proxy's user may read it.
 const AUDIT_MODE: u32 = 0o600;
 
-/// What can be seen, from the start to the end.
+/// The telemetry of a running proxy.
 #[derive(Debug)]
 pub(crate) struct Seen {
     telemetry: Telemetry,
     settings: settings::Seen,
     lines: Vec<String>,
-    /// The HTTP listeners, which outlive the drain.
+    /// Stops the HTTP listeners, which stay open during the drain.
     _end: DropGuard,
 }
 
@@ -33,7 +33,8 @@ impl Seen {
     /// Opens the audit log and the HTTP listeners. `/quitquitquit` cancels `stop`.
     ///
     /// # Errors
-    /// A file that cannot be opened, an address that cannot be listened on.
+    ///
+    /// A file or listener that cannot be opened.
     pub(crate) async fn open(
         system: &System,
         settings: &settings::Seen,
@@ -59,18 +60,18 @@ impl Seen {
         Ok(Self { telemetry, settings: settings.clone(), lines, _end: end.drop_guard() })
     }
 
-    /// Who is told what happens.
+    /// The telemetry of the process.
     pub(crate) fn telemetry(&self) -> &Telemetry {
         &self.telemetry
     }
 
-    /// Where it is seen, a line each.
+    /// The addresses and files, a line each.
     pub(crate) fn lines(&self) -> &[String] {
         &self.lines
     }
 
-    /// Opens the audit log anew, as whoever rotates logs has renamed it before; and says what of `next` has to wait for
-    /// the next start.
+    /// Reopens the audit log after a log rotation; returns a message about changes in `next` that
+    /// need a restart.
     pub(crate) fn reload(&self, next: &settings::Seen) -> Option<&'static str> {
         if let Some(audit) = self.telemetry.audit() {
             audit.reopen();

@@ -1,4 +1,4 @@
-//! `pgentra proxy wait`: for scripts that start something behind a proxy.
+//! `pgentra proxy wait`, for scripts that need a running proxy.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 use crate::quantity;
 
-/// How long to wait before asking again.
+/// The pause between two requests.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Arguments of `pgentra proxy wait`.
 #[derive(Debug, Args)]
 pub(crate) struct Wait {
-    /// Where the proxy's admin listener is. Default: PGENTRA_ADMIN_LISTEN
+    /// Address of the proxy's admin listener. Default: PGENTRA_ADMIN_LISTEN
     #[arg(long, value_name = "ADDR", conflicts_with = "health")]
     admin: Option<ListenAddr>,
-    /// Where its health listener is. Default: PGENTRA_HEALTH_LISTEN
+    /// Address of the proxy's health listener. Default: PGENTRA_HEALTH_LISTEN
     #[arg(long, value_name = "ADDR")]
     health: Option<ListenAddr>,
     /// Give up after this time: 90s, 5m, or a bare number of seconds.
@@ -30,8 +30,8 @@ pub(crate) struct Wait {
     timeout: Duration,
 }
 
-/// Returns once `/readiness` is answered with 200. The exit code of a wait in vain is 3 where somebody answers, and 4 where
-/// nobody does.
+/// Returns once `/readiness` is answered with 200. After the time limit the exit code is 3 if the
+/// listener answered, and 4 if it did not.
 pub(crate) async fn run(system: &System, arguments: Wait) -> Outcome {
     let address = address(system, &arguments)?;
     waiting(&format!("waiting for the proxy at {address}"), ready(system, &arguments, address)).await
@@ -65,7 +65,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
 }
 
 fn unreached((flag, address): (&str, SocketAddr), why: &str) -> Problem {
-    Problem::new(Blame::Network, format!("nobody says at {address} whether the proxy is ready: {why}"))
+    Problem::new(Blame::Network, format!("no answer from the proxy at {address}: {why}"))
         .hint(format!("start the proxy with {flag} {address}, or name the address that it has"))
 }
 
@@ -87,7 +87,7 @@ fn address(system: &System, arguments: &Wait) -> Outcome<SocketAddr> {
     }
 }
 
-/// An address to listen on that means all of them is asked at the loopback one.
+/// The loopback address in place of a wildcard address.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip: IpAddr = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -109,7 +109,7 @@ mod tests {
         Wait { admin: None, health, timeout: Duration::from_secs(timeout) }
     }
 
-    /// Gives these answers, one to each request.
+    /// Sends these answers, one for each request.
     async fn answers(answers: &'static [&'static str]) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -143,7 +143,7 @@ mod tests {
         let system = System::builder().build();
         let address = answers(&[NOT_YET]).await;
         let problem = run(&system, wait(Some(ListenAddr::Tcp(address)), 0)).await.unwrap_err();
-        // With no time at all, no answer may come in time either.
+        // Without any time, the answer may be late too.
         assert!([Blame::Token, Blame::Network].contains(&problem.blame()), "{problem:?}");
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let problem = run(&system, wait(Some(ListenAddr::Tcp(free)), 0)).await.unwrap_err();

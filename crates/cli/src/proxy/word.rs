@@ -1,11 +1,13 @@
-//! A target that is named by a word alone.
+//! Targets that are given as a single word.
 
 use std::net::IpAddr;
 
-/// The connection string that a target stands for: itself, or that of the server which a word names. `None`: the word names none.
+/// The connection string of a target: the text itself, or that of the server which a word names.
+/// `None`: the word names no server.
 ///
-/// A word with a dot is the name of a server, and so are `localhost`, an address, and any of these with `:PORT`. Any other word
-/// would be a database to libpq, on whatever server the environment names: it was meant as something else, most likely.
+/// A word with a dot is the name of a server, and so are `localhost`, an address, and any of these
+/// with `:PORT`. libpq would take any other word as a database on the server in the environment,
+/// which is probably not meant.
 pub(crate) fn connection_string(text: &str) -> Option<String> {
     if text.contains('=') || text.contains("://") {
         return Some(text.to_owned());

@@ -5,9 +5,9 @@ use pgentra_roles::{Kind, RoleName};
 
 use crate::options::{Connection, Identity, Output};
 
-/// What `-d` is good for where roles are managed.
+/// The help of `-d` in commands that manage roles.
 const DATABASE: &str = "Not needed: Entra roles are read and changed in the database postgres";
-/// The same where a file of roles may grant privileges.
+/// The same for commands whose file may grant privileges.
 const DATABASE_OF_GRANTS: &str = "Database of the grants that name none. Default: PGDATABASE, else the name of the role that signs in. \
                                   Entra roles themselves are read and changed in the database postgres";
 
@@ -20,17 +20,18 @@ pub(crate) enum Role {
         mut_arg("dbname", |arg| arg.help(DATABASE))
     )]
     List(List),
-    /// Make a role for a principal. Flexible Server and Single Server are told apart by themselves.
+    /// Create a role for a principal. Detects Flexible Server and Single Server.
     #[command(
         after_help = "Example: pgentra role create my-app --object-id 00000000-1111-2222-3333-444444444444",
-        // In this command the ids are those of the principal that the role is for.
+        // In this command these ids are those of the role's principal.
         mut_arg("client_id", |arg| arg.long("as-client-id")),
         mut_arg("object_id", |arg| arg.long("as-object-id")),
         mut_arg("resource_id", |arg| arg.long("as-resource-id")),
         mut_arg("dbname", |arg| arg.help(DATABASE))
     )]
     Create(Create),
-    /// Drop a role that is mapped to a principal; whatever is in the way is told first. Asks once.
+    /// Drop a role that is mapped to a principal. Lists dependent objects and privileges first, and
+    /// asks once.
     #[command(after_help = "Example: pgentra role drop my-app --reassign-to admin@example.com --yes",
         mut_arg("dbname", |arg| arg.help(DATABASE)))]
     Drop(Drop),
@@ -38,7 +39,7 @@ pub(crate) enum Role {
     #[command(after_help = "Example: pgentra role plan -f roles.toml -d app",
         mut_arg("dbname", |arg| arg.help(DATABASE_OF_GRANTS)))]
     Plan(Plan),
-    /// Make the server as a file of roles says. Shows the plan, asks once.
+    /// Change the server to match a file of roles. Shows the plan and asks once.
     #[command(after_help = "Example: pgentra role apply -f roles.toml -d app --yes",
         mut_arg("dbname", |arg| arg.help(DATABASE_OF_GRANTS)))]
     Apply(Apply),
@@ -47,7 +48,7 @@ pub(crate) enum Role {
 /// Arguments of `pgentra role list`.
 #[derive(Debug, Args)]
 pub(crate) struct List {
-    /// Ask Microsoft Graph whose principals are gone, and say so in one more column.
+    /// Ask Microsoft Graph which principals no longer exist, and show that in a further column.
     #[arg(long)]
     pub(crate) orphans: bool,
     #[command(flatten)]
@@ -66,10 +67,10 @@ pub(crate) struct Create {
     pub(crate) name: RoleName,
     #[command(flatten)]
     pub(crate) principal: Principal,
-    /// Let it administer Entra roles. Flexible Server only.
+    /// Allow the role to administer Entra roles. Flexible Server only.
     #[arg(long)]
     pub(crate) admin: bool,
-    /// Ask for a second factor in its tokens. Flexible Server only.
+    /// Require a second factor in the role's tokens. Flexible Server only.
     #[arg(long)]
     pub(crate) mfa: bool,
     #[command(flatten)]
@@ -80,16 +81,16 @@ pub(crate) struct Create {
     pub(crate) identity: Identity,
 }
 
-/// Whose a role is to be.
+/// The principal of a role.
 #[derive(Debug, Args)]
 pub(crate) struct Principal {
-    /// Object id of the principal: for an application that of the enterprise application.
+    /// Object id of the principal; of an application, that of its enterprise application.
     #[arg(id = "principal_object_id", long = "object-id", value_name = "GUID", group = "principal")]
     pub(crate) object_id: Option<String>,
     /// Client (application) id of the principal. Flexible Server maps object ids, so there it is looked up in the tenant.
     #[arg(id = "principal_client_id", long = "client-id", value_name = "GUID", group = "principal")]
     pub(crate) client_id: Option<String>,
-    /// What the principal is: service (a managed identity or an application), user or group.
+    /// Kind of the principal: service (a managed identity or an application), user or group.
     #[arg(long, default_value = "service", value_name = "KIND")]
     pub(crate) kind: Kind,
 }
@@ -100,13 +101,13 @@ pub(crate) struct Drop {
     /// Name of the role.
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
-    /// Give what it owns to this role, in every database, and revoke its privileges.
+    /// Reassign its objects to this role, in every database, and revoke its privileges.
     #[arg(long, value_name = "ROLE")]
     pub(crate) reassign_to: Option<String>,
-    /// Revoke its privileges, in every database. A role that owns anything stays.
+    /// Revoke its privileges, in every database. A role that owns objects is not dropped.
     #[arg(long)]
     pub(crate) revoke: bool,
-    /// Carry it out without asking.
+    /// Make the change without asking.
     #[arg(long)]
     pub(crate) yes: bool,
     #[command(flatten)]
@@ -122,7 +123,7 @@ pub(crate) struct Drop {
 pub(crate) struct Apply {
     #[command(flatten)]
     pub(crate) plan: Plan,
-    /// Carry it out without asking.
+    /// Make the changes without asking.
     #[arg(long)]
     pub(crate) yes: bool,
 }
@@ -130,13 +131,14 @@ pub(crate) struct Apply {
 /// Arguments of `pgentra role plan` and `apply`.
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
-    /// The file of roles (TOML, see docs/roles.md); - reads standard input. Where a grant names no database, -d is meant.
+    /// The file of roles (TOML, see docs/roles.md); - reads standard input. Grants without a
+    /// database apply to that of -d.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Drop the roles that are mapped to Entra and not in the file, but for administrators.
+    /// Drop roles that are mapped to Entra and missing in the file, except administrators.
     #[arg(long)]
     pub(crate) prune: bool,
-    /// Drop administrators, too, that are not in the file.
+    /// Also drop administrators that are missing in the file.
     #[arg(long, requires = "prune")]
     pub(crate) prune_admins: bool,
     #[command(flatten)]
@@ -149,10 +151,10 @@ pub(crate) struct Plan {
     pub(crate) identity: Identity,
 }
 
-/// What Microsoft Graph is asked besides client ids.
+/// Further queries to Microsoft Graph.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Tenant {
-    /// Ask Microsoft Graph for roles whose principal is gone.
+    /// Ask Microsoft Graph for roles whose principal no longer exists.
     #[arg(long)]
     pub(crate) orphans: bool,
 }
@@ -160,7 +162,7 @@ pub(crate) struct Tenant {
 /// How a change is made and shown.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Run {
-    /// Print what would be run, as a script for psql, and run nothing.
+    /// Print the changes as a script for psql, without making them.
     #[arg(long, conflicts_with = "output")]
     pub(crate) print_sql: bool,
     #[command(flatten)]

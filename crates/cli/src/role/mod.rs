@@ -1,4 +1,4 @@
-//! `pgentra role`: who is mapped to whom, and what they may do.
+//! `pgentra role`: roles, their principals and their privileges.
 
 mod arguments;
 mod show;
@@ -78,7 +78,7 @@ async fn drop(system: &System, arguments: arguments::Drop) -> Outcome {
     carry_out(&server, &plan, arguments.run, Asking::unless(arguments.yes)).await
 }
 
-/// Shows the plan; carries it out where it is said whether to ask first.
+/// Shows the plan; applies it if `apply` says whether to ask first.
 async fn plan(system: &System, arguments: arguments::Plan, apply: Option<Asking>) -> Outcome {
     let server = server(system, &arguments.connection, &arguments.identity)?;
     let text = read(system, &arguments.file).await?;
@@ -107,7 +107,7 @@ async fn plan(system: &System, arguments: arguments::Plan, apply: Option<Asking>
     }
 }
 
-/// Whether a person is asked before something is changed.
+/// Whether the user is asked before a change.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Asking {
     First,
@@ -120,7 +120,7 @@ impl Asking {
     }
 }
 
-/// Makes the changes, unless they are only to be printed or a person does not want them, and shows them.
+/// Applies the changes and shows them, unless they are only printed or the user declines.
 async fn carry_out(
     server: &Server,
     plan: &pgentra_roles::Plan,
@@ -159,7 +159,7 @@ fn server(system: &System, connection: &Connection, identity: &Identity) -> Outc
     Ok(Server::new(sign_in::connector(system, connection, identity)?))
 }
 
-/// The tenant, where the identity that signs in may read it. Nothing is asked of it yet.
+/// A client of Microsoft Graph, if the identity may read the tenant. It sends no request yet.
 fn graph(system: &System, identity: &Identity) -> Outcome<Graph> {
     let unusable = |error: InvalidEndpoint| {
         Problem::new(Blame::Usage, error)
@@ -183,7 +183,7 @@ fn guid(flag: &str, text: &str) -> Outcome<uuid::Uuid> {
     })
 }
 
-/// A file of roles in messages.
+/// The name of a file of roles in messages.
 fn called(path: &Path) -> String {
     if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
 }

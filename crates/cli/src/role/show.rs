@@ -1,4 +1,4 @@
-//! Roles and plans for people and for programs.
+//! Renders roles and plans as text and JSON.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,8 @@ use serde::Serialize;
 use crate::table::table as drawn;
 use crate::text::{Text, coloured, faint, text};
 
-/// The roles as psql draws a table; where it was asked for, with those whose principal is gone.
+/// The roles in psql's table format; with `orphans`, a column for roles whose principal no longer
+/// exists.
 pub(crate) fn table(roles: &Roles, orphans: Option<&BTreeSet<String>>) -> Text {
     let mut columns = vec!["role", "kind", "object id", "tenant", "admin", "mfa", "source"];
     columns.extend(orphans.map(|_| "orphan"));
@@ -35,7 +36,7 @@ pub(crate) fn table(roles: &Roles, orphans: Option<&BTreeSet<String>>) -> Text {
     drawn(&columns, &rows)
 }
 
-/// What `pgentra role list -o json` prints.
+/// The document of `pgentra role list -o json`.
 #[derive(Serialize)]
 pub(crate) struct List<'a> {
     /// `flexible` or `single`.
@@ -46,14 +47,14 @@ pub(crate) struct List<'a> {
 #[derive(Serialize)]
 struct Row<'a> {
     name: &'a str,
-    /// `service`, `user` or `group`; null on Single Server, which does not say.
+    /// `service`, `user` or `group`; null on Single Server, which does not have it.
     kind: Option<&'static str>,
     object_id: Option<String>,
     tenant_id: Option<String>,
     admin: bool,
     mfa: bool,
     source: &'static str,
-    /// Whether the principal is gone; null where nobody asked.
+    /// Whether the principal no longer exists; null if it was not looked up.
     orphan: Option<bool>,
 }
 
@@ -73,7 +74,7 @@ impl<'a> List<'a> {
     }
 }
 
-/// A plan as lines with `+`, `~` and `-`, in colour where the terminal shows it.
+/// A plan as lines with `+`, `~` and `-`, with colour on a terminal that has it.
 pub(crate) fn difference(plan: &Plan, applied: bool) -> Text {
     let mut text = Text::default();
     for change in plan.changes() {
@@ -96,7 +97,7 @@ pub(crate) fn difference(plan: &Plan, applied: bool) -> Text {
     text
 }
 
-/// What a change means for those who sign in now: a renamed role is no longer there under its name.
+/// Effects on clients that sign in now: a renamed role no longer exists under its old name.
 fn warnings(plan: &Plan) -> impl Iterator<Item = String> {
     plan.changes().iter().filter_map(|change| match change {
         Change::Rename { from, to, .. } => Some(format!(
@@ -108,7 +109,6 @@ fn warnings(plan: &Plan) -> impl Iterator<Item = String> {
     })
 }
 
-/// How many changes there are.
 pub(crate) fn sum(plan: &Plan, applied: bool) -> String {
     let count = |sign| plan.changes().iter().filter(|change| change.sign() == sign).count();
     let (added, altered, removed) = (count(Sign::Add), count(Sign::Alter), count(Sign::Remove));
@@ -119,7 +119,7 @@ pub(crate) fn sum(plan: &Plan, applied: bool) -> String {
     }
 }
 
-/// What the commands that change roles print with `-o json`.
+/// The document of the commands that change roles, with `-o json`.
 #[derive(Serialize)]
 pub(crate) struct Difference<'a> {
     /// `flexible` or `single`.
@@ -128,7 +128,7 @@ pub(crate) struct Difference<'a> {
     applied: bool,
     changes: Vec<Step<'a>>,
     notes: Vec<Remark<'a>>,
-    /// What the changes mean for those who sign in now.
+    /// Effects on clients that sign in now.
     warnings: Vec<String>,
 }
 
@@ -138,7 +138,7 @@ struct Step<'a> {
     sign: &'static str,
     action: &'static str,
     role: &'a str,
-    /// Null for what belongs to the whole server.
+    /// Null for changes of the whole server.
     database: Option<&'a str>,
     text: String,
     sql: Vec<String>,

@@ -34,7 +34,7 @@ REVOKE ALL ON pgentra.mapping FROM PUBLIC;
 -- What keeps a call from being carried out. The functions that clients call raise it themselves: an error that another
 -- function raises has the names of both in its context, and Azure shows none.
 
--- Whoever is signed in must be an Entra administrator; being one in another role's name does not count.
+-- The session user must be an Entra administrator; being one in another role's name does not count.
 CREATE OR REPLACE FUNCTION pgentra.caller_problem(OUT message text, OUT code text, OUT hint text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -192,7 +192,7 @@ END
 $$;
 
 -- What Resource Manager does when an administrator is removed: the role that it made goes. One that owns something cannot
--- go; it stays for the other administrators to deal with, and nobody signs in as it any more.
+-- go; it stays for the other administrators to deal with, and it can no longer sign in.
 CREATE OR REPLACE FUNCTION pgentra.remove_administrator(objectid text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -276,7 +276,7 @@ BEGIN
     IF updated IS NULL THEN
         RAISE EXCEPTION 'role "%" does not exist', rolename USING ERRCODE = 'undefined_object';
     END IF;
-    -- Whoever binds a role to a principal of theirs becomes it, so it must not be more than they are.
+    -- A user can sign in as a role that is bound to the user's principal, so the role must not have more rights than the user.
     IF pgentra.is_powerful(updated) OR rolename ~ '^(pg_|pgentra_|azure_pg_admin$)' THEN
         RAISE EXCEPTION 'permission denied to bind role "%" to a Microsoft Entra principal', rolename
             USING ERRCODE = 'insufficient_privilege';

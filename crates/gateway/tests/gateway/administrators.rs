@@ -1,4 +1,4 @@
-//! Administrators that Resource Manager makes and removes, and what the directory says of a principal.
+//! Administrators that Resource Manager makes and removes, and the directory's principals.
 
 use pgentra_emulator::Draft;
 use pgentra_gateway::{ChangeError, Principal, PrincipalKind};
@@ -50,7 +50,7 @@ fn a_principal_with_a_role_is_not_made_an_administrator() {
         }
         assert_eq!(one(&admin, &count("other")).await, "0");
         remove(stage, id).await;
-        assert_eq!(one(&admin, &count("app-rw")).await, "1", "nobody made it an administrator");
+        assert_eq!(one(&admin, &count("app-rw")).await, "1", "a refused change made it an administrator");
         gateway.connect("app-rw", "postgres", &vm_token().await).await.unwrap();
         admin.batch_execute("DROP ROLE plain; DROP ROLE \"app-rw\"").await.unwrap();
     });
@@ -76,7 +76,7 @@ fn an_administrator_comes_twice_and_goes_once() {
         let admin = stage.administrator(&gateway).await;
         assert_eq!(one(&admin, &count(&new.name)).await, "0");
         gateway.refusal(&new.name, "postgres", &draft).await;
-        // A session that goes on is no administrator's any more.
+        // The open session is not an administrator's any more.
         let listed = second.batch_execute("SELECT pgaadauth_list_principals(true)").await;
         assert!(listed.is_err());
         remove(stage, user.object_id()).await;
@@ -104,7 +104,7 @@ fn an_administrator_that_owns_something_signs_in_no_more() {
         );
         assert_eq!(one(&admin, &rights).await, "ffff");
         assert_eq!(failure(owner.batch_execute("SELECT pgaadauth_list_principals(true)").await).0, "42501");
-        // Whoever is left deals with what it owned.
+        // Another administrator handles the objects that it owned.
         let name = &new.name;
         let tidy = format!(
             "GRANT \"{name}\" TO CURRENT_USER WITH INHERIT TRUE; DROP TABLE public.owned; DROP ROLE \"{name}\""
@@ -179,7 +179,7 @@ fn an_administrator_gives_and_takes_replication() {
         let has = "SELECT rolreplication::text FROM pg_roles WHERE rolname = 'sender'";
         assert_eq!(one(&admin, has).await, "false");
         admin.batch_execute("ALTER ROLE sender REPLICATION").await.unwrap();
-        // A new binding leaves what an administrator gave.
+        // A new binding keeps the privileges that an administrator granted.
         admin.batch_execute(&sql.replace("create", "update")).await.unwrap();
         assert_eq!(one(&admin, has).await, "true");
         admin.batch_execute("ALTER ROLE sender NOREPLICATION; DROP ROLE sender").await.unwrap();

@@ -1,4 +1,4 @@
-//! Who may cancel what.
+//! Cancel requests and their keys.
 
 use bytes::{Bytes, BytesMut};
 use eventually::{DEADLINE, eventually};
@@ -12,7 +12,7 @@ use crate::raw::Raw;
 
 const SLEEP: &str = "SELECT pg_sleep(3600)";
 
-/// Waits until the role runs a statement that sleeps, and says in which process.
+/// Waits until the role runs a statement that sleeps; returns its process id.
 async fn sleeping(superuser: &Client, role: &str) -> i32 {
     let sql = "SELECT pid FROM pg_stat_activity WHERE usename = $1 AND wait_event = 'PgSleep'";
     let sleeping = async || superuser.query_opt(sql, &[&role]).await.unwrap();
@@ -98,7 +98,7 @@ fn a_long_key_of_protocol_3_2_works_and_a_guessed_one_does_not() {
         assert_eq!(raw.later_error().await, "57014");
         drop(raw.into_stream());
 
-        // A key is worth nothing once its session is over.
+        // A key is invalid once its session is over.
         request(&gateway, process_id, key.expose()).await;
     });
 }

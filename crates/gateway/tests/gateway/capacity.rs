@@ -1,4 +1,4 @@
-//! Room is for clients that are there and have authenticated.
+//! Limits on connections: clients that are not authenticated cannot keep others out.
 
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ async fn soon<T>(about: &str, it: impl Future<Output = T>) -> T {
     within(DEADLINE, about, it).await
 }
 
-/// Clients that say nothing, and such that stop in the TLS handshake, give way to one with a token.
+/// Silent clients, and clients that stop in the TLS handshake, are closed to make room for one with
+/// a token.
 #[test]
 fn clients_that_come_to_a_halt_give_way() {
     run(async {
@@ -42,7 +43,7 @@ fn clients_that_come_to_a_halt_give_way() {
     });
 }
 
-/// A place among the sessions is for a client that has authenticated, with a token or with a password.
+/// Only a client that has authenticated takes a session permit, with a token or with a password.
 #[test]
 fn a_client_that_does_not_say_its_password_takes_no_place() {
     run(async {
@@ -58,7 +59,7 @@ fn a_client_that_does_not_say_its_password_takes_no_place() {
     });
 }
 
-/// Its first packet has its own limit, and so has each answer to the server behind.
+/// The first packet has its own time limit, and so has each answer to the server.
 #[test]
 fn a_client_that_halts_at_its_password_is_told_so() {
     run(async {

@@ -72,7 +72,7 @@ impl Stage {
         stage
     }
 
-    /// Prepares the server: the administrator, and a directory with a name that is there twice.
+    /// Prepares the server: the administrator, and a directory in which one name occurs twice.
     pub(crate) async fn init(&self) {
         let azure = azure().await;
         let principal = |name: &str, object_id, kind| Principal { name: name.to_owned(), object_id, kind };
@@ -101,7 +101,7 @@ impl Stage {
         ServiceAccount { name: self.db.superuser().to_owned(), password: self.db.password().clone() }
     }
 
-    /// The superuser, past the gateway.
+    /// A superuser session without the gateway.
     pub(crate) async fn superuser(&self) -> Client {
         let mut config = tokio_postgres::Config::new();
         config
@@ -166,7 +166,6 @@ pub(crate) async fn vm_token() -> String {
     token(&Draft::of_identity(azure().await.vm(), RESOURCE)).await
 }
 
-/// A gateway that serves.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) shutdown: CancellationToken,
@@ -211,7 +210,7 @@ impl Running {
         TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream).await
     }
 
-    /// Logs in with the driver; whatever is asked for is answered with `password`.
+    /// Logs in with the driver; each password request is answered with `password`.
     pub(crate) async fn connect(
         &self,
         user: &str,
@@ -228,7 +227,7 @@ impl Running {
         Ok(client)
     }
 
-    /// Why a log-in is refused: SQLSTATE, message, hint.
+    /// The error of a refused log-in: SQLSTATE, message, hint.
     pub(crate) async fn refusal(
         &self,
         user: &str,
@@ -245,7 +244,7 @@ impl Running {
         }
     }
 
-    /// Stops, and waits for the end.
+    /// Stops the gateway and waits for its end.
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         self.served.await.unwrap();

@@ -61,11 +61,11 @@ fn a_role_is_made_by_name_where_the_directory_knows_it() {
         assert_eq!(one(&admin, &sql(vm)).await, format!("Created role for \"{vm}\""));
         gateway.connect(vm, "postgres", &vm_token().await).await.unwrap();
 
-        let (code, message) = failure(admin.query(&sql("nobody"), &[]).await);
+        let (code, message) = failure(admin.query(&sql("unknown"), &[]).await);
         assert_eq!(code, "XX000");
         assert_eq!(
             message,
-            "Could not validate AAD user nobody because its name is not found in the tenant."
+            "Could not validate AAD user unknown because its name is not found in the tenant."
         );
         let (_, message) = failure(admin.query(&sql("twin"), &[]).await);
         assert_eq!(
@@ -156,7 +156,7 @@ fn a_role_that_is_made_again_is_not_mapped() {
         let (code, message, _) = gateway.refusal("reborn", "postgres", &vm_token().await).await;
         assert_eq!((&*code, &*message), ("28P01", "password authentication failed for user \"reborn\""));
 
-        // Even with the oid of the old role: the row of the mapping is moved to it here.
+        // Even with the oid of the old role: the test moves the row of the mapping to the new one.
         let superuser = stage.superuser().await;
         superuser
             .batch_execute(
@@ -232,7 +232,7 @@ fn only_entra_administrators_manage_entra_roles() {
 }
 
 #[test]
-fn nobody_becomes_more_than_an_administrator_by_a_mapping() {
+fn no_mapping_makes_a_role_more_than_an_administrator() {
     run(async {
         let (stage, azure) = (Stage::flexible().await, azure().await);
         let gateway = stage.gateway().await;
@@ -292,7 +292,7 @@ fn arguments_are_checked() {
         ] {
             assert_eq!(failure(admin.batch_execute(&sql).await).0, expected, "{sql}");
         }
-        // As on Azure, nothing is seen of how the function is made.
+        // As on Azure, the error does not show how the function works.
         for sql in [call("'a'", "'no guid'", "'service'"), call("''", &quoted(&oid), "'service'")] {
             let error = admin.batch_execute(&sql).await.unwrap_err();
             let context = error.as_db_error().unwrap().where_().unwrap_or_default().to_owned();
@@ -313,7 +313,7 @@ fn the_mapping_survives_a_password_that_somebody_sets() {
         let admin = stage.administrator(&gateway).await;
         admin.batch_execute(&create("meddled", azure.vm().object_id(), "service")).await.unwrap();
         admin.batch_execute("ALTER ROLE meddled PASSWORD 'known'").await.unwrap();
-        // The password is none that the gateway takes, and the token still is.
+        // The gateway does not accept the role's password, but still accepts the token.
         assert_eq!(gateway.refusal("meddled", "postgres", "known").await.0, "28000");
         gateway.connect("meddled", "postgres", &vm_token().await).await.unwrap();
     });

@@ -1,4 +1,4 @@
-//! What the gateway writes down, and what it never does.
+//! The gateway's log, which never contains a token.
 
 use std::io;
 use std::sync::{LazyLock, Mutex};
@@ -32,7 +32,7 @@ fn log() -> String {
     String::from_utf8(LOG.lock().unwrap().clone()).unwrap()
 }
 
-/// Invariant 2: a token is never printable, and nobody prints it.
+/// Invariant 2: a token cannot be printed and is never logged.
 #[test]
 fn who_signed_in_is_written_down_and_no_token_ever() {
     run(async {
@@ -48,7 +48,7 @@ fn who_signed_in_is_written_down_and_no_token_ever() {
         gateway.connect("audited", "postgres", &good).await.unwrap();
         let user = token(&Draft::of_user(azure.administrator(), RESOURCE)).await;
         gateway.refusal("audited", "postgres", &user).await;
-        gateway.refusal("audited", "postgres", "a password that somebody mistook for a token").await;
+        gateway.refusal("audited", "postgres", "a password instead of a token").await;
         gateway.refusal("no such role\nforged line", "postgres", &good).await;
 
         let log = log();
@@ -64,7 +64,7 @@ fn who_signed_in_is_written_down_and_no_token_ever() {
         assert!(!log.contains("\nforged line"));
         for secret in [&good, &user, "mistook", stage.service().password.expose_secret()] {
             assert!(!log.contains(secret));
-            // Nor its signature, which alone makes a token of claims that anybody may know.
+            // Nor its signature: with known claims, a token can be put together from it.
             assert!(!log.contains(secret.rsplit('.').next().unwrap()));
         }
     });

@@ -1,4 +1,5 @@
-//! The gateway before a real PostgreSQL, with tokens of the local Azure, real TLS and real clients.
+//! The gateway in front of a real PostgreSQL, with tokens of the local Azure, real TLS and real
+//! clients.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! A client that says exactly what a test wants said.
+//! A client whose messages are written by the test.
 
 use bytes::{Buf, BytesMut};
 use pgentra_wire::backend::{Authentication, BackendMessage};
@@ -9,7 +9,7 @@ use pgentra_wire::startup::StartupMessage;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// What PostgreSQL closes the connection at, without an answer.
+/// First packets at which PostgreSQL closes the connection without an answer.
 pub(crate) const NO_FIRST_PACKET: [&[u8]; 9] = [
     // Terminate, from a driver that gives up before it is connected.
     b"X\0\0\0\x04",
@@ -63,8 +63,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         }
     }
 
-    /// Answers a SCRAM exchange up to AuthenticationOk, as libpq does inside TLS: it could bind to the channel, and says
-    /// that it believes that the server cannot.
+    /// Answers a SCRAM exchange up to AuthenticationOk, as libpq does inside TLS: it supports
+    /// channel binding, and states that the server does not.
     pub(crate) async fn scram(&mut self, password: &str) {
         let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unrequested());
         loop {
@@ -116,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         }
     }
 
-    /// The error that has to come next, and nothing behind it.
+    /// The next message, which must be an error and the last one.
     pub(crate) async fn error(&mut self) -> Fields {
         let fields = match self.read().await {
             Some(BackendMessage::ErrorResponse(fields)) => fields,
@@ -126,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         fields
     }
 
-    /// One byte that is no message.
+    /// One byte that is not a message.
     pub(crate) async fn byte(&mut self) -> u8 {
         self.stream.read_u8().await.unwrap()
     }

@@ -1,4 +1,4 @@
-//! Every refusal: its SQLSTATE, its words, and that it says what to do next.
+//! Every refusal: its SQLSTATE, its message, and its hint.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ struct Roles {
     azure: &'static LocalAzure,
 }
 
-/// Roles of each kind. Made once by whichever test comes first.
+/// Roles of each kind. Made once by the first test that needs them.
 async fn roles() -> Roles {
     static MADE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
     let (stage, azure) = (Stage::flexible().await, azure().await);
@@ -53,7 +53,7 @@ impl Roles {
         let (code, message, hint) = self.gateway.refusal(role, "postgres", password).await;
         assert_eq!((&*code, &*message), ("28000", expected), "{role}");
         assert!(!hint.is_empty(), "{message}");
-        // Whatever is said, the token is not.
+        // Neither message nor hint contains the token.
         assert!(!message.contains(password) && !hint.contains(password));
     }
 }

@@ -1,4 +1,4 @@
-//! Sessions from their beginning to their end.
+//! Sessions from start to end.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn gone(superuser: &Client, role: &str) {
     eventually(DEADLINE, &format!("no session of {role}"), sessions).await;
 }
 
-/// A log-in whose connection the test drives itself, to see how it ends.
+/// A log-in whose connection is polled by the test, to see how it ends.
 async fn driven(
     gateway: &Running,
     user: &str,
@@ -72,7 +72,7 @@ fn when_the_client_goes_the_servers_side_goes() {
         let superuser = role(stage, "leaving").await;
         drop(gateway.connect("leaving", "postgres", "x").await.unwrap());
         gone(&superuser, "leaving").await;
-        // Without a word.
+        // The client disappears without Terminate.
         let (_client, connection) = driven(&gateway, "leaving").await;
         connection.abort();
         gone(&superuser, "leaving").await;
@@ -116,7 +116,7 @@ fn a_shutdown_ends_what_does_not_end_by_itself() {
 fn a_shutdown_lets_sessions_end_by_themselves() {
     run(async {
         let stage = Stage::flexible().await;
-        // Longer than this test takes: only the session's own end lets the gateway stop.
+        // Longer than this test: the gateway stops only because the session ends.
         let gateway = stage.gateway_with(|config| config.limits.drain = Duration::from_secs(3600)).await;
         role(stage, "draining").await;
         let client = gateway.connect("draining", "postgres", "x").await.unwrap();
@@ -149,7 +149,7 @@ fn a_control_connection_that_died_is_made_anew() {
         let superuser = role(stage, "patient").await;
         for _ in 0..3 {
             gateway.connect("patient", "postgres", "x").await.unwrap();
-            // Those of other tests' gateways die as well, and they have to bear it.
+            // This ends the connections of other tests' gateways too, which have to reconnect.
             superuser
                 .batch_execute("SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name = 'pgentra gateway'")
                 .await

@@ -1,4 +1,4 @@
-//! Members of `azure_ad_user`, by the article's own statements.
+//! Members of `azure_ad_user`, with the article's own statements.
 
 use pgentra_emulator::Draft;
 use uuid::Uuid;
@@ -45,10 +45,10 @@ fn the_setting_is_a_setting() {
         assert_eq!(one(&admin, show).await, "on");
         admin.batch_execute("SET aad_validate_oids_in_tenant TO off").await.unwrap();
         assert_eq!(one(&admin, show).await, "off");
-        // By the extended protocol, too.
+        // The same with the extended protocol.
         admin.execute("RESET aad_validate_oids_in_tenant", &[]).await.unwrap();
         assert_eq!(one(&admin, show).await, "on");
-        // Elsewhere it is a name like any other.
+        // In other statements the name has no meaning.
         let (code, _) = failure(admin.batch_execute("SELECT aad_validate_oids_in_tenant").await);
         assert_eq!(code, "42703");
     });
@@ -91,10 +91,11 @@ fn roles_made_by_name() {
         let user = Draft::of_user(azure.administrator(), RESOURCE);
         let member = token(&user).await;
         gateway.connect(group, "postgres", &member).await.unwrap();
-        // The second time the role has the gateway's password, and is still one made by name.
+        // At the second sign-in the role has the gateway's password, and still counts as made by
+        // name.
         gateway.connect(&format!("{group}@{SERVER_NAME}"), "postgres", &member).await.unwrap();
         gateway.connect("myVm", "postgres", &vm_token().await).await.unwrap();
-        // Not in the directory: the sign-in name in the token has to do.
+        // The principal is not in the directory, so the sign-in name in the token is compared.
         let guest = token(&user.clone().claim("upn", "guest@elsewhere.example")).await;
         gateway.connect("guest@elsewhere.example", "postgres", &guest).await.unwrap();
 
@@ -142,11 +143,11 @@ fn a_password_that_is_no_id_of_the_token() {
             .unwrap();
         let (code, message, _) = gateway.refusal("wrong", "postgres", &vm_token().await).await;
         assert_eq!((&*code, &*message), ("28000", "Service Principal oid mismatch for role[wrong]."));
-        // The password itself is no token.
+        // The role's password is not accepted as a token.
         let (code, message, _) = gateway.refusal("wrong", "postgres", &wrong.to_string()).await;
         assert_eq!(code, "28000");
         assert!(message.starts_with("The access token has invalid format."));
-        // Whoever signs in through an application is not the application.
+        // A user who signs in through an application is not the application.
         let user = Draft::of_user(azure.administrator(), RESOURCE).claim("appid", tool.to_string());
         let (code, message, _) = gateway.refusal("tool", "postgres", &token(&user).await).await;
         assert_eq!((&*code, &*message), ("28000", "Azure AD user principal oid mismatch for role[tool]."));
@@ -165,13 +166,13 @@ fn other_roles_have_passwords() {
         gateway.connect("plain", "postgres", "sesame").await.unwrap();
         gateway.connect(&format!("plain@{SERVER_NAME}"), "postgres", "sesame").await.unwrap();
         assert_eq!(gateway.refusal("plain", "postgres", &vm_token().await).await.0, "28P01");
-        // Another server's name is part of the role's.
+        // Another server's name is a part of the role's name.
         let (code, message, _) = gateway.refusal("plain@elsewhere", "postgres", "sesame").await;
         assert_eq!(
             (&*code, &*message),
             ("28P01", "password authentication failed for user \"plain@elsewhere\"")
         );
-        // An ordinary role makes nobody an Entra role.
+        // An ordinary role makes no member of it an Entra role.
         let plain = gateway.connect("plain", "postgres", "sesame").await.unwrap();
         let (code, _) = failure(plain.batch_execute("GRANT azure_ad_user TO plain").await);
         assert_eq!(code, "42501");

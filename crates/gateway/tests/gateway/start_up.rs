@@ -111,7 +111,8 @@ fn what_is_not_the_protocol_is_answered_as_such() {
     });
 }
 
-/// As PostgreSQL does: no first packet has such a length, or it is a cancel request, which is never answered.
+/// As PostgreSQL does: a first packet of this length is invalid, or is a cancel request, which is
+/// never answered.
 #[test]
 fn what_is_no_first_packet_is_closed_without_an_answer() {
     run(async {
@@ -184,7 +185,7 @@ fn a_password_message_is_bounded_and_must_be_one() {
             raw.send(message).await;
             assert_eq!(raw.error().await.sqlstate(), "08P01");
         }
-        // The longest that fits is read to its end, and judged.
+        // The longest packet that fits is read to its end and checked.
         let mut raw = Raw::new(gateway.dial_tls().await);
         raw.start(&start(administrator)).await;
         raw.read().await;
@@ -218,7 +219,7 @@ fn a_client_that_is_asked_for_its_token_and_says_nothing_is_told_so_too() {
             .await;
         let mut raw = Raw::new(gateway.dial_tls().await);
         raw.start(&start(crate::fixture::azure().await.administrator().user_principal_name())).await;
-        // On a slow machine the time may be over before the question comes.
+        // On a slow machine the time limit may end before the password request.
         let error = loop {
             match raw.read().await {
                 Some(BackendMessage::Authentication(Authentication::CleartextPassword)) => {}
@@ -239,7 +240,7 @@ fn places_are_for_those_with_a_token() {
         let mut silent = Raw::new(gateway.dial_tls().await);
         silent.start(&start(administrator)).await;
         silent.read().await.unwrap();
-        // Somebody without a token waits for nothing, and takes nobody's place.
+        // A client without a token does not wait and takes no permit.
         let _first = stage.administrator(&gateway).await;
         assert_eq!(gateway.refusal(administrator, "postgres", "no token").await.0, "28000");
     });
@@ -264,7 +265,7 @@ fn one_client_too_many_is_told_so() {
 #[test]
 fn a_client_that_is_still_starting_hears_of_the_shutdown() {
     run(async {
-        // Before its TLS handshake, and after it.
+        // Before the TLS handshake, and after it.
         for handshake_first in [false, true] {
             let gateway = Stage::flexible().await.gateway().await;
             let mut raw = Raw::new(gateway.dial().await);

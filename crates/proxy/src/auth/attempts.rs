@@ -1,4 +1,4 @@
-//! Passwords are not to be guessed.
+//! Limits the rate of wrong passwords, so that passwords cannot be guessed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,29 +8,33 @@ use tokio::time::Instant;
 
 use pgentra_session::client::Origin;
 
-/// So many wrong passwords in a row are a person's mistakes, or those of a pool that was started with an old one.
+/// Wrong passwords in a row without a pause: typing errors, or a connection pool with an old
+/// password.
 const FREE: u32 = 10;
-/// What each further one costs: a million guesses take eleven days, from each address and for each role.
+/// The pause for each further wrong password: a million guesses take eleven days for each address
+/// and role.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long a password may wait until it is looked at. One that would wait longer is not looked at, and the client is told
-/// so at once: so the right one is taken at the latest this and [`PAUSE`] after the last wrong one.
+/// The longest that a password waits before it is checked. A password that would wait longer is not
+/// checked, and the client gets an error at once; so the right one is accepted at the latest this
+/// and [`PAUSE`] after the last wrong one.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Who is remembered. Each takes some hundred bytes, and to push somebody out takes as many wrong passwords.
+/// Entries in the table. Each takes some hundred bytes, and to displace one takes as many wrong
+/// passwords.
 const PLACES: usize = 10_000;
 
-/// Longer names cannot differ: PostgreSQL cuts them off (`NAMEDATALEN`).
+/// Longest role name in bytes: PostgreSQL cuts off longer ones (`NAMEDATALEN`).
 const NAME: usize = 63;
 
-/// Who tries: the address, and the role. Of one address others may come too, through the same NAT or on the same
-/// machine, and a program with an old password must not shut them out.
+/// The key of the table: address and role. Other clients may share the address, through the same
+/// NAT or on the same machine, and a program with an old password must not block them.
 type Who = (Origin, Vec<u8>);
 
-/// Wrong passwords of late: when each who is free of them again.
+/// Recent wrong passwords: for each key, the time at which its pauses have passed.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts(Mutex<HashMap<Who, Instant>>);
 
-/// A password that may be looked at now. It is counted as a wrong one while it is not known to be, so that passwords that come
-/// at the same moment cost as much as those that come one by one.
+/// A password that may be checked now. It counts as wrong until it is known to be right, so that
+/// passwords sent at the same moment cost as much as those sent one after the other.
 #[derive(Debug)]
 pub(crate) struct Attempt<'a> {
     attempts: &'a Attempts,
@@ -39,14 +43,14 @@ pub(crate) struct Attempt<'a> {
 }
 
 impl Attempts {
-    /// Whether a password would be looked at; how long to wait before one would be, where it is not.
+    /// Whether a password would be checked now; otherwise the time to wait.
     pub(crate) fn check(&self, (origin, role): &(Origin, &[u8])) -> Result<(), Duration> {
         let paid_off = self.table().get(&who(*origin, role)).copied();
         paid_off.map_or(Ok(()), |paid_off| wait(paid_off, Instant::now()).map(|_| ()))
     }
 
-    /// Waits until a password may be looked at; how long that would be, if that is too long to wait. A client that goes away
-    /// while it waits has not tried. Cancel-safe.
+    /// Waits until a password may be checked; an error with the time to wait, if that is too long.
+    /// A client that hangs up while it waits is not counted. Cancel-safe.
     pub(crate) async fn turn(&self, (origin, role): &(Origin, &[u8])) -> Result<Attempt<'_>, Duration> {
         let (attempt, wait) = self.reserve(who(*origin, role))?;
         if !wait.is_zero() {
@@ -61,7 +65,7 @@ impl Attempts {
         if table.len() >= PLACES && !table.contains_key(&who) {
             table.retain(|_, paid_off| *paid_off > now);
             if table.len() >= PLACES {
-                // All of them are guessing: whoever did least is forgotten.
+                // The table is full: the entry with the fewest wrong passwords is removed.
                 let least = table.iter().min_by_key(|(_, paid_off)| **paid_off).map(|(who, _)| who.clone());
                 least.and_then(|least| table.remove(&least));
             }
@@ -78,14 +82,14 @@ impl Attempts {
     }
 }
 
-/// How long the next one has to wait; how long it would have to, where that is too long.
+/// The time that the next password waits; the same as an error, if it is too long.
 fn wait(paid_off: Instant, now: Instant) -> Result<Duration, Duration> {
     let wait = (paid_off - PAUSE * FREE).saturating_duration_since(now);
     if wait > PATIENCE { Err(wait) } else { Ok(wait) }
 }
 
 impl Attempt<'_> {
-    /// It was wrong, and stays counted.
+    /// The password was wrong, so the attempt stays counted.
     pub(crate) fn was_wrong(mut self) {
         self.was_wrong = true;
     }
@@ -142,8 +146,8 @@ mod tests {
         assert_eq!(began.elapsed(), PAUSE * 20);
     }
 
-    /// However many come at once, no more are looked at than of those that come one by one; and the right one has its turn
-    /// seconds after the last wrong one.
+    /// Passwords sent at once are checked no faster than those sent one after the other; and the
+    /// right one is checked seconds after the last wrong one.
     #[tokio::test(start_paused = true)]
     async fn guessing_at_once_is_no_faster() {
         let attempts = std::sync::Arc::new(Attempts::default());
@@ -163,7 +167,7 @@ mod tests {
             looked_at += guesses.join_all().await.into_iter().filter(|looked_at| *looked_at).count();
         }
         let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
-        assert!(looked_at <= 11 + seconds, "{looked_at} in {seconds} s");
+        assert!(looked_at <= 11 + seconds, "{looked_at} passwords checked in {seconds} s");
         assert_eq!(seconds, 20, "each round waits for its last one");
         let stormed = Instant::now();
         tokio::time::sleep(PAUSE).await;
@@ -179,7 +183,7 @@ mod tests {
             drop(attempts.turn(&pool).await.unwrap());
         }
         assert!(attempts.table().is_empty());
-        // A client that is gone before its password was looked at has not tried.
+        // A client that hangs up before its password was checked is not counted.
         for _ in 0..=FREE {
             fail(&attempts, &pool).await;
         }
@@ -217,6 +221,6 @@ mod tests {
         assert!(attempts.table().contains_key(&who(worst.0, worst.1)));
         tokio::time::advance(PAUSE * (FREE + 1)).await;
         fail(&attempts, &(origin("192.0.2.9"), b"app")).await;
-        assert_eq!(attempts.table().len(), 1, "what is paid off is forgotten");
+        assert_eq!(attempts.table().len(), 1, "an entry whose pause has passed stays in the table");
     }
 }

@@ -1,4 +1,4 @@
-//! What a client's certificate says, and which roles that opens.
+//! Reads the names in a client's certificate and decides which roles it may use.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::der::oid::db::rfc4519::COMMON_NAME;
 use x509_cert::ext::pkix::name::DirectoryString;
 
-/// Which certificates of the authority open which roles.
+/// Which certificates of the authority may use which roles.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum CertificateRule {
-    /// Each opens every role.
+    /// Each certificate may use every role.
     #[default]
     Any,
-    /// The name in it is that of the role, as with PostgreSQL's authentication method `cert`; with a map, only the roles
-    /// that the map names for it.
+    /// The certificate's name must be the role's name, as with PostgreSQL's authentication method
+    /// `cert`; with a map, the certificate may use only the roles that the map lists for its name.
     Named(CertificateName, Option<BTreeMap<String, Vec<String>>>),
 }
 
@@ -31,8 +31,8 @@ pub enum CertificateName {
 }
 
 impl CertificateRule {
-    /// Whether a certificate opens a role; the name that does not where it does not. A certificate without a name that
-    /// can be read opens none.
+    /// Whether a certificate may use a role; the error is the certificate's name. A certificate
+    /// whose name cannot be read may use none.
     pub(crate) fn check(&self, certificate: &CertificateDer<'_>, role: &[u8]) -> Result<(), Option<String>> {
         let Self::Named(which, map) = self else {
             return Ok(());
@@ -64,7 +64,7 @@ fn text(attribute: &AttributeTypeAndValue) -> Option<String> {
     DirectoryString::try_from(&attribute.value).ok().map(|text| text.value().into_owned())
 }
 
-/// The algorithm by which a certificate was signed.
+/// The algorithm with which a certificate was signed.
 pub(crate) fn signature_algorithm(certificate: &CertificateDer<'_>) -> Option<ObjectIdentifier> {
     Some(Certificate::from_der(certificate).ok()?.signature_algorithm().oid)
 }
@@ -99,7 +99,7 @@ mod tests {
         ]);
         let full = "CN=app,OU=team,O=Contoso\\, Ltd";
         for (rule, role, outcome) in [
-            (CertificateRule::Any, "whoever", Ok(())),
+            (CertificateRule::Any, "any", Ok(())),
             (CertificateRule::Named(CommonName, None), "app", Ok(())),
             (CertificateRule::Named(CommonName, None), "App", Err("app")),
             (CertificateRule::Named(CommonName, map("app", &["one", "two"])), "two", Ok(())),

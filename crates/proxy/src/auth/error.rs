@@ -1,7 +1,7 @@
 use std::error::Error;
 use std::fmt;
 
-/// Why a certificate, a key or a file of users is of no use. It repeats nothing of a secret.
+/// Why a certificate, a key or a users file cannot be used. It repeats no secret.
 #[derive(Debug)]
 pub struct ClientAuthError {
     message: String,
@@ -18,7 +18,7 @@ impl ClientAuthError {
         Self { cause: Some(cause.into()), ..self }
     }
 
-    /// What to do about it.
+    /// How to correct the error, in a sentence for the operator.
     pub fn hint(&self) -> &'static str {
         self.hint
     }

@@ -1,4 +1,5 @@
-//! Who may come in, and as whom: decided before anything is dialled.
+//! Client authentication: which clients may connect, and as which role. Decided before the server
+//! is dialled.
 
 mod attempts;
 mod certificate;
@@ -26,33 +27,37 @@ use pgentra_session::client::{Client, Socket};
 use pgentra_session::login_error::LoginError;
 use scram::{Binding, Exchange};
 
-/// What is asked of clients. The default asks nothing: who may connect is then decided by where the listener is.
+/// What clients must prove. The default is nothing: access is then limited by the listener's
+/// address alone.
 #[derive(Clone, Debug, Default)]
 pub struct ClientAuth {
-    /// TLS over TCP. A client that begins without it is refused (SQLSTATE 28000); a cancel request is let through, as
-    /// libpq sends it in the clear and PostgreSQL takes it so. Unix sockets have none, as in PostgreSQL. Default: none,
-    /// requests for it are declined.
+    /// TLS over TCP. A client that begins without it is refused (SQLSTATE 28000), except for cancel
+    /// requests: libpq sends them in clear text, and PostgreSQL accepts that. Unix sockets have no
+    /// TLS, as in PostgreSQL. Default: none, requests for TLS are declined.
     pub tls: Option<Tls>,
-    /// Who may come in with which password, over TCP and Unix sockets alike. Default: nobody is asked.
+    /// The users with their password verifiers, for TCP and Unix sockets alike. Default: no
+    /// password is asked for.
     pub users: Option<Users>,
-    /// Users of this machine, by their ids, who may use Unix sockets beside the process's own. Default: none.
+    /// User ids of this machine that may use Unix sockets in addition to the process's own.
+    /// Default: none.
     pub uids: Vec<u32>,
-    /// Which role of the database a client's role is. Default: each is itself.
+    /// Maps a client's role to a role of the database. Default: both are the same.
     pub roles: Option<RoleMap>,
 }
 
 impl ClientAuth {
-    /// Whether a listener may be reachable from other machines: clients prove who they are, and nobody reads along.
+    /// Whether a listener may be reachable from other machines: clients must authenticate, and the
+    /// connection is encrypted.
     pub fn requires_authentication(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.asks_for_certificates() || self.users.is_some())
     }
 
-    /// TLS on such a connection, if there is any.
+    /// The TLS configuration for this transport, if it has one.
     pub(crate) fn tls_over<S: Socket>(&self) -> Option<&Tls> {
         self.tls.as_ref().filter(|_| S::IS_NETWORK)
     }
 
-    /// Checks how the client is connected, and with which certificate.
+    /// Checks the client's TLS and its certificate.
     pub(crate) fn check_channel<S: Socket>(&self, client: &Client<S>, user: &[u8]) -> Result<(), Fields> {
         let Some(tls) = self.tls_over::<S>() else {
             return Ok(());
@@ -63,7 +68,7 @@ impl ClientAuth {
         tls.check_certificate(client.peer_certificate().as_ref(), user)
     }
 
-    /// The role of the database that a client's role is.
+    /// Maps a client's role to the role of the database.
     pub(crate) fn role<'a>(&'a self, role: &'a [u8]) -> Result<&'a [u8], Fields> {
         match &self.roles {
             None => Ok(role),
@@ -71,9 +76,10 @@ impl ClientAuth {
         }
     }
 
-    /// Asks for the password, and checks it. What follows on success is AuthenticationOk, which is not sent here.
+    /// Asks for the password and checks it. AuthenticationOk, the next message on success, is not
+    /// sent here.
     ///
-    /// Not cancel-safe; dropped, the client can still be told why.
+    /// Not cancel-safe; after a drop, the client can still get an error.
     pub(crate) async fn check_password<S: Socket>(
         &self,
         client: &mut Client<S>,
@@ -110,7 +116,7 @@ impl ClientAuth {
             async { attempts.turn(&who).await.map_err(|wait| refusal::too_many_attempts(wait).into()) };
         let attempt = client.while_present(turn).await?;
         let proven = exchange.last(answer.body())?;
-        // Unknown and wrong take the same way, and the same work.
+        // An unknown role takes the same path and the same work as a wrong password.
         match proven.filter(|_| is_known) {
             Some(last) => {
                 drop(attempt);

@@ -13,23 +13,23 @@ use rand::rngs::OsRng;
 
 use super::users::{KEY, Verifier};
 
-/// Random bytes of the server: as many as PostgreSQL's.
+/// Random bytes in the server's nonce: as many as PostgreSQL's.
 const NONCE: usize = 18;
-/// The one type of channel binding that PostgreSQL has (RFC 5929 section 4).
+/// The only type of channel binding that PostgreSQL supports (RFC 5929 section 4).
 const END_POINT: &str = "tls-server-end-point";
 
 /// How the exchange is bound to the TLS channel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Binding<'a> {
-    /// It was not offered.
+    /// The server did not offer it.
     NotOffered,
-    /// It was offered, and the client chose to go without.
+    /// The server offered it, and the client declined.
     Declined,
-    /// By this digest of the server's certificate.
+    /// Bound by this digest of the server's certificate.
     EndPoint(&'a [u8]),
 }
 
-/// An exchange with one client.
+/// A SCRAM exchange with one client.
 pub(crate) struct Exchange<'a> {
     verifier: Verifier,
     binding: Binding<'a>,
@@ -37,17 +37,17 @@ pub(crate) struct Exchange<'a> {
     begun: Option<Begun>,
 }
 
-/// What was said first.
+/// The state after the client's first message.
 struct Begun {
     nonce: String,
-    /// What the client has to repeat in base64: its header, and the data of the channel binding.
+    /// What the client must repeat in base64: its header, and the data of the channel binding.
     bound: Vec<u8>,
-    /// The messages so far, as both sides sign them.
+    /// The messages so far, which both sides sign.
     said: String,
 }
 
 impl<'a> Exchange<'a> {
-    /// An exchange about this password.
+    /// Begins an exchange for the password of this verifier.
     ///
     /// # Errors
     /// If the system has no random numbers.
@@ -57,11 +57,12 @@ impl<'a> Exchange<'a> {
         Ok(Self { verifier, binding, own_nonce: STANDARD.encode(nonce), begun: None })
     }
 
-    /// The answer to the client's first message.
+    /// Answers the client's first message.
     ///
     /// # Errors
-    /// A message that PostgreSQL would refuse too, among them one that says that the server offered no channel binding
-    /// where it did: somebody in between took it away.
+    ///
+    /// A message that PostgreSQL would refuse too. One of these says that the server offered no
+    /// channel binding although it did: an attacker in between has removed the offer.
     pub(crate) fn first(&mut self, data: &[u8]) -> Result<Bytes, WireError> {
         let first = ClientFirst::decode(data)?;
         let mut bound = first.header.as_bytes().to_vec();
@@ -91,10 +92,10 @@ impl<'a> Exchange<'a> {
         Ok(answer.into())
     }
 
-    /// The answer to the client's last message; `None`: it does not know the password.
+    /// Answers the client's last message; `None`: the client does not know the password.
     ///
     /// # Errors
-    /// A message that does not belong to the first one.
+    /// A message that does not fit the first one.
     pub(crate) fn last(&self, data: &[u8]) -> Result<Option<Bytes>, WireError> {
         let last = ClientFinal::decode(data)?;
         let begun = self.begun.as_ref().ok_or(WireError::Malformed("SCRAM ends before it began"))?;
@@ -192,10 +193,10 @@ mod tests {
         let bound = |digest: &[u8]| Client::tls_server_end_point(digest.to_vec());
         for (about, binding, client, outcome) in [
             ("neither", Binding::NotOffered, Client::unsupported(), Ok(true)),
-            ("the client could", Binding::NotOffered, Client::unrequested(), Ok(true)),
-            ("the client cannot", Binding::Declined, Client::unsupported(), Ok(true)),
+            ("the client supports it", Binding::NotOffered, Client::unrequested(), Ok(true)),
+            ("the client does not support it", Binding::Declined, Client::unsupported(), Ok(true)),
             (
-                "taken away in between",
+                "the offer was removed on the way",
                 Binding::Declined,
                 Client::unrequested(),
                 Err("thinks the server does not"),
@@ -204,7 +205,7 @@ mod tests {
             ("another certificate", Binding::EndPoint(b"digest"), bound(b"other"), Err("check failed")),
             ("not offered", Binding::NotOffered, bound(b"digest"), Err("disagree")),
             ("not chosen", Binding::Declined, bound(b"digest"), Err("disagree")),
-            ("chosen and not done", Binding::EndPoint(b"digest"), Client::unsupported(), Err("disagree")),
+            ("chosen but not used", Binding::EndPoint(b"digest"), Client::unsupported(), Err("disagree")),
         ] {
             match (exchange("secret", binding, client, "secret"), outcome) {
                 (Ok(done), Ok(expected)) => assert_eq!(done, expected, "{about}"),
@@ -244,7 +245,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
-        /// Against an implementation of the client that is not ours. The characters are those that SASLprep leaves alone.
+        /// Tests against the client of another implementation. The characters are those that
+        /// SASLprep leaves unchanged.
         #[test]
         fn only_the_right_password_goes_through(password in "[!-~]{1,20}", other in "[!-~]{1,20}") {
             let unsupported = sasl::ChannelBinding::unsupported;

@@ -16,7 +16,7 @@ use super::certificate::{CertificateRule, signature_algorithm};
 use super::{ClientAuthError, refusal};
 use pgentra_session::client::acceptor;
 
-/// TLS 1.2 and 1.3 towards clients: after an SSLRequest, or at once (`sslnegotiation=direct`).
+/// TLS 1.2 and 1.3 for clients: after an SSLRequest, or at once (`sslnegotiation=direct`).
 #[derive(Clone)]
 pub struct Tls {
     acceptor: TlsAcceptor,
@@ -25,11 +25,13 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Shows the certificates of the PEM text `chain`, its own first, whose private key is the first in `key`. With
-    /// `clients`, the PEM text of authorities and a rule, a client has to have a certificate of one of them.
+    /// Presents the certificates of the PEM text `chain`, the server's own first, with the first
+    /// private key in `key`. With `clients`, PEM certificates of authorities and a rule, each
+    /// client must have a certificate of one of these authorities.
     ///
     /// # Errors
-    /// A text without what it should have, a key that is encrypted or does not belong to the certificate.
+    /// A text without a certificate or key, a key that is encrypted, or a key that does not match
+    /// the certificate.
     pub fn from_pem(
         chain: &[u8],
         key: &[u8],
@@ -56,8 +58,8 @@ impl Tls {
                 for certificate in certificates(authorities, "the clients' certificate authority")? {
                     roots.add(certificate).map_err(unusable)?;
                 }
-                // A client without a certificate comes through, so that it can be told what it lacks. One with a
-                // certificate of somebody else fails in the handshake.
+                // The handshake accepts a client without a certificate, so that the client gets a
+                // PostgreSQL error. A certificate of another authority fails the handshake.
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                     .allow_unauthenticated()
                     .build()
@@ -70,13 +72,14 @@ impl Tls {
             }
         };
         let mut config = config.with_single_cert(chain, key).map_err(unusable)?;
-        // No client of PostgreSQL resumes sessions, whose certificates would not be looked at again.
+        // Session resumption is off, because a resumed session skips the certificate check. No
+        // PostgreSQL client uses it.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Self { acceptor: acceptor(&config), clients: rule, end_point })
     }
 
-    /// Whether a client has to show a certificate.
+    /// Whether clients must present a certificate.
     pub fn asks_for_certificates(&self) -> bool {
         self.clients.is_some()
     }
@@ -85,12 +88,14 @@ impl Tls {
         &self.acceptor
     }
 
-    /// What binds an authentication to this certificate; `None` for a signature that RFC 5929 has no digest for.
+    /// The channel binding data of this certificate; `None` for a signature algorithm that RFC 5929
+    /// defines no digest for.
     pub(crate) fn end_point(&self) -> Option<&[u8]> {
         self.end_point.as_deref()
     }
 
-    /// Whether a client with this certificate, whose signatures were checked in the handshake, may have this role.
+    /// Whether a client with this certificate may use this role. The handshake has checked the
+    /// signatures.
     pub(crate) fn check_certificate(
         &self,
         certificate: Option<&CertificateDer<'_>>,
@@ -125,9 +130,10 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, 
     }
 }
 
-/// The channel binding `tls-server-end-point` (RFC 5929 section 4.1): the digest of the certificate by the algorithm of its
-/// signature, SHA-256 in the place of MD5 and SHA-1. Signatures without a digest of their own (Ed25519), or with one in
-/// parameters (RSA-PSS), have none that clients agree on.
+/// The channel binding `tls-server-end-point` (RFC 5929 section 4.1): the digest of the certificate
+/// with the algorithm of its signature, SHA-256 instead of MD5 and SHA-1. A signature without a
+/// separate digest (Ed25519), or with the digest in its parameters (RSA-PSS), has no binding that
+/// clients agree on.
 fn end_point(certificate: &CertificateDer<'_>) -> Option<Arc<[u8]>> {
     const fn oid(text: &str) -> ObjectIdentifier {
         ObjectIdentifier::new_unwrap(text)
@@ -160,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    fn papers(algorithm: &'static SignatureAlgorithm) -> (String, String, CertificateDer<'static>) {
+    fn certificate(algorithm: &'static SignatureAlgorithm) -> (String, String, CertificateDer<'static>) {
         let key = KeyPair::generate_for(algorithm).unwrap();
         let certificate =
             CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -172,7 +178,7 @@ mod tests {
         for (algorithm, length) in
             [(&PKCS_ECDSA_P256_SHA256, Some(32)), (&PKCS_ECDSA_P384_SHA384, Some(48)), (&PKCS_ED25519, None)]
         {
-            let (chain, key, _) = papers(algorithm);
+            let (chain, key, _) = certificate(algorithm);
             let tls = Tls::from_pem(chain.as_bytes(), key.as_bytes(), None).unwrap();
             assert_eq!(tls.end_point().map(<[u8]>::len), length);
         }
@@ -180,8 +186,8 @@ mod tests {
 
     #[test]
     fn what_does_not_belong_together_is_refused() {
-        let (chain, key, _) = papers(&PKCS_ECDSA_P256_SHA256);
-        let (_, other, _) = papers(&PKCS_ECDSA_P256_SHA256);
+        let (chain, key, _) = certificate(&PKCS_ECDSA_P256_SHA256);
+        let (_, other, _) = certificate(&PKCS_ECDSA_P256_SHA256);
         let any = || CertificateRule::Any;
         for (chain, key, clients, said) in [
             (&*chain, &*other, None, "cannot be used"),

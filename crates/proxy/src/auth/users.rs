@@ -1,4 +1,4 @@
-//! The file of users: PgBouncer's `userlist.txt`, with SCRAM verifiers only.
+//! The users file: PgBouncer's `userlist.txt`, with SCRAM verifiers only.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,36 +11,38 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::ClientAuthError;
 
-/// Bytes of a key: those of SHA-256.
+/// Length in bytes of a key: that of SHA-256.
 pub(crate) const KEY: usize = 32;
-/// What PostgreSQL makes verifiers with, for roles that are not there where nobody is.
+/// PostgreSQL's default number of iterations, for unknown roles when the file has no users.
 const ITERATIONS: u32 = 4096;
 const SALT: usize = 16;
-/// PostgreSQL's salts have 16 bytes; whatever is longer than a digest adds nothing.
+/// PostgreSQL's salts have 16 bytes; more than a digest's length adds no security.
 const LONGEST_SALT: usize = 256;
 
 const FORM: &str = "each line is: \"role\" \"SCRAM-SHA-256$4096:…\"";
 const MAKE: &str = "write the role's verifier: make one with `pgentra proxy hash-password ROLE`, or take it from \
                     PostgreSQL: SELECT rolpassword FROM pg_authid";
 
-/// Who may come in with a password. It holds what proves passwords, not the passwords.
+/// The users with their verifiers. It holds no passwords.
 #[derive(Clone)]
 pub struct Users {
     verifiers: HashMap<Vec<u8>, Verifier>,
-    /// In the order of the file: what a role that is not there looks like is taken from one that is.
+    /// Salt lengths and iterations in the order of the file; unknown roles get those of one of the
+    /// users.
     shapes: Vec<Shape>,
-    /// The key under which roles that are not there have their salts: the same as long as the file is.
+    /// The key from which the salts of unknown roles are derived: the same for the same file.
     mock: hmac::Key,
 }
 
-/// How long the salt is, and how often it is hashed: what everybody sees of a verifier.
+/// The parts of a verifier that the protocol shows to every client: salt length and iterations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shape {
     iterations: u32,
     salt: usize,
 }
 
-/// What PostgreSQL keeps of a password (`pg_authid.rolpassword`; RFC 5803 with `$` and `:`).
+/// A password verifier as PostgreSQL stores it (`pg_authid.rolpassword`; RFC 5803 with `$` and
+/// `:`).
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Verifier {
     pub(crate) iterations: u32,
@@ -50,12 +52,14 @@ pub(crate) struct Verifier {
 }
 
 impl Users {
-    /// Reads the file: a line `"role" "verifier"` for each user; `""` is a quotation mark inside a role. Empty lines and
-    /// those that begin with `;` or `#` are skipped.
+    /// Reads the file: a line `"role" "verifier"` for each user; `""` is a quotation mark inside a
+    /// role. Empty lines and those that begin with `;` or `#` are skipped.
     ///
     /// # Errors
-    /// A line of another form, a role twice, or anything else than a SCRAM-SHA-256 verifier: a password in plain text
-    /// or as MD5 is refused, as whoever reads it has it.
+    ///
+    /// A line of another form, a role twice, or anything else than a SCRAM-SHA-256 verifier: a
+    /// password in plain text or as MD5 is refused, because a reader of the file could sign in with
+    /// it.
     pub fn parse(text: &str) -> Result<Self, ClientAuthError> {
         let mut users = HashMap::new();
         let mut shapes = Vec::new();
@@ -77,7 +81,7 @@ impl Users {
                     return Err(wrong(number, "has a verifier that is cut off or changed", MAKE));
                 }
                 None if is_md5(&secret) => {
-                    return Err(wrong(number, "has an MD5 password, which is as good as the password", MAKE));
+                    return Err(wrong(number, "has an MD5 password, which is enough to sign in with", MAKE));
                 }
                 None => return Err(wrong(number, "has a password in plain text", MAKE)),
             };
@@ -93,10 +97,11 @@ impl Users {
         Ok(Self { verifiers: users, shapes, mock })
     }
 
-    /// The line of a role whose password this is, with a new salt.
+    /// The line of a role with this password, with a new salt.
     ///
     /// # Errors
-    /// An empty role or password, and a role with control characters: a line could not hold it.
+    ///
+    /// An empty role or password, and a role with control characters, which a line cannot contain.
     pub fn line(role: &str, password: &SecretString) -> Result<String, ClientAuthError> {
         if role.is_empty() || role.chars().any(char::is_control) {
             return Err(ClientAuthError::new(
@@ -108,29 +113,30 @@ impl Users {
         if password.is_empty() {
             return Err(ClientAuthError::new(
                 "the password is empty",
-                "no client sends an empty one: give another",
+                "clients send no empty password: choose another one",
             ));
         }
         let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
         Ok(format!("\"{}\" \"{verifier}\"", role.replace('"', "\"\"")))
     }
 
-    /// How many there are.
+    /// The number of users.
     pub fn len(&self) -> usize {
         self.verifiers.len()
     }
 
-    /// Whether nobody may come in.
+    /// Whether the file has no users, so that no client may sign in.
     pub fn is_empty(&self) -> bool {
         self.verifiers.is_empty()
     }
 
-    /// The role's verifier and `true`; for a role that is not there one that no password fits, and `false`.
+    /// The role's verifier and `true`; for an unknown role a verifier that no password matches, and
+    /// `false`.
     ///
-    /// Its salt and iterations are always the same for a name, and look like those of the others, so that nobody learns
-    /// who is there (PostgreSQL calls it mock authentication).
+    /// The salt and iterations of an unknown role are stable and look like those of the others, so
+    /// that clients cannot find out which roles exist (PostgreSQL calls this mock authentication).
     pub(crate) fn find(&self, role: &[u8]) -> (Verifier, bool) {
-        // Made in either case, so that both take the same time.
+        // Computed in either case, so that both take the same time.
         let mock = self.mock(role);
         match self.verifiers.get(role) {
             Some(verifier) => (verifier.clone(), true),
@@ -166,7 +172,7 @@ impl Users {
     }
 }
 
-/// Not who they are.
+/// Shows the number of users, not their names.
 impl fmt::Debug for Users {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Users({})", self.len())
@@ -187,7 +193,7 @@ impl Verifier {
     }
 }
 
-/// Cuts a text in quotation marks off the front.
+/// Splits a text in quotation marks off the front.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut rest = text.strip_prefix('"')?;
     let mut value = String::new();
@@ -285,9 +291,9 @@ mod tests {
         let (users, again) = (Users::parse(&text).unwrap(), Users::parse(&text).unwrap());
         let mut iterations = Vec::new();
         for number in 0..50 {
-            let role = format!("nobody {number}");
+            let role = format!("unknown {number}");
             let ((mock, known), (same, _)) = (users.find(role.as_bytes()), again.find(role.as_bytes()));
-            assert!(!known && mock == same, "the same as long as the file is the same");
+            assert!(!known && mock == same, "the salt of an unknown role changed");
             assert_eq!(mock.salt.len(), 16);
             iterations.push(mock.iterations);
         }

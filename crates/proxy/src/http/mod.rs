@@ -1,4 +1,4 @@
-//! HTTP for probes, for Prometheus and for people.
+//! HTTP server for probes, for Prometheus and for the status page.
 //!
 //! | request | answer |
 //! |---|---|
@@ -32,32 +32,32 @@ use crate::telemetry::Telemetry;
 use pgentra_session::listen::accept;
 use pgentra_session::starting::{Bounds, Starting};
 
-/// Connections at the same time. A probe and a scrape take one each, for milliseconds; when there is one more, the oldest of the
-/// address with the most is closed.
+/// Connections at the same time. A probe and a scrape take one each, for milliseconds; when there
+/// is one more, the oldest of the address with the most is closed.
 const CONNECTIONS: usize = 256;
 
-/// The largest request head; hyper's own least is 8 KiB.
+/// The largest request head in bytes; hyper requires at least 8 KiB.
 const HEAD_LIMIT: usize = 16 * 1024;
 
-/// The most header lines in it.
+/// The most header lines in a request.
 const HEADERS_LIMIT: usize = 64;
 
-/// How long a connection has for the head of its request.
+/// The time for the head of a request, from the connection on.
 const HEAD: Duration = Duration::from_secs(2);
 
-/// How long a connection may take, from its beginning to the end of its one answer.
+/// The time for a connection, from its beginning to the end of its one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a listener answers.
+/// The requests that a listener answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Everything: on the loopback interface alone.
+    /// All requests, on a loopback address only.
     Admin,
-    /// Probes and metrics: on any address.
+    /// Probes and metrics, on any address.
     Health,
 }
 
-/// A listener for HTTP that shows what an [`Telemetry`] sees.
+/// An HTTP listener that shows the state of a [`Telemetry`].
 #[derive(Debug)]
 pub struct HttpServer {
     listener: TcpListener,
@@ -66,10 +66,12 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// A server that answers on this listener.
+    /// An HTTP server on this listener.
     ///
     /// # Errors
-    /// [`Scope::Admin`] beyond the loopback interface (`PermissionDenied`): whoever reaches it may end the process.
+    ///
+    /// [`Scope::Admin`] on another address than loopback (`PermissionDenied`): any client of it may
+    /// end the process.
     pub fn new(listener: TcpListener, scope: Scope, telemetry: Telemetry) -> io::Result<Self> {
         if scope == Scope::Admin && !listener.local_addr()?.ip().is_loopback() {
             let message =
@@ -79,10 +81,11 @@ impl HttpServer {
         Ok(Self { listener, scope, telemetry })
     }
 
-    /// Answers until `end` is cancelled: that is later than the drain, which probes are to see. Dropping the future lets
-    /// answers that are under way go on.
+    /// Answers until `end` is cancelled, which should be after the drain, so that probes see the
+    /// drain. Dropping the future does not stop answers that have begun.
     pub async fn serve(self, end: CancellationToken) {
-        // There are no turns here: each connection is served at once, and gives way when there are too many.
+        // There are no turns here: each connection is served at once, and the oldest is closed at
+        // the limit.
         let starting = Starting::new(Bounds { held: CONNECTIONS, turns: 1 });
         while let Some((stream, _, seat)) = accept(&self.listener, &starting, &end).await {
             let (scope, telemetry) = (self.scope, self.telemetry.clone());
@@ -100,7 +103,7 @@ impl HttpServer {
     }
 }
 
-/// One request, one answer.
+/// Serves one connection: one request, one answer.
 async fn serve_one(stream: TcpStream, scope: Scope, telemetry: Telemetry) -> hyper::Result<()> {
     let service = service_fn(move |request: Request<Incoming>| {
         let telemetry = telemetry.clone();
@@ -136,7 +139,7 @@ mod tests {
         address
     }
 
-    /// A connection that has sent this.
+    /// A connection that has sent this text.
     async fn connect(address: SocketAddr, sent: &str) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(sent.as_bytes()).await.unwrap();

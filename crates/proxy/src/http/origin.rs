@@ -1,17 +1,18 @@
-//! Which requests may come from a browser: a page of another site must neither read nor do anything here.
+//! Rejects cross-origin requests: a page of another site must neither read nor change anything
+//! here.
 
 use hyper::header::{HOST, HeaderMap, ORIGIN};
 use hyper::http::uri::Authority;
 
-/// Whether the request names this machine by a loopback name or address. A page whose own name was made to lead here (DNS
-/// rebinding) names itself.
+/// Whether the Host header is a loopback name or address. With DNS rebinding, it is the name of the
+/// attacker's page.
 pub(super) fn names_loopback(headers: &HeaderMap) -> bool {
     let mut hosts = headers.get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
     let Some(authority) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else {
         return false;
     };
-    // Whose user information it would be is nobody's business.
+    // An authority with user information is rejected.
     if authority.as_str().contains('@') {
         return false;
     }
@@ -21,7 +22,8 @@ pub(super) fn names_loopback(headers: &HeaderMap) -> bool {
         || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether it was sent by a page of another site: browsers then name its origin. Of several origins each must be ours.
+/// Whether a page of another site sent the request: browsers then send its origin. Each of several
+/// Origin headers must be allowed.
 pub(super) fn is_foreign(headers: &HeaderMap) -> bool {
     let host = headers.get(HOST).map_or(&b""[..], |host| host.as_bytes());
     headers.get_all(ORIGIN).iter().any(|origin| origin.as_bytes().strip_prefix(b"http://") != Some(host))

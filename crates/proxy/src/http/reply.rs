@@ -1,4 +1,4 @@
-//! What each request is answered.
+//! The answer to each request.
 
 use std::io;
 use std::time::Duration;
@@ -16,7 +16,8 @@ use crate::telemetry::Telemetry;
 
 const PAGE: &str = include_str!("status.html");
 
-/// Stands in the page where the value goes that its own script and style have in common with the policy.
+/// Placeholder in the page for the nonce that its script and style share with the content security
+/// policy.
 const NONCE: &str = "{{nonce}}";
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -84,12 +85,12 @@ fn quit(method: &Method, headers: &HeaderMap, telemetry: &Telemetry) -> AuthMess
     if is_foreign(headers) {
         return plain(StatusCode::FORBIDDEN, "a page of another site may not end the proxy");
     }
-    tracing::info!("told to stop by /quitquitquit");
+    tracing::info!("shutting down: requested by /quitquitquit");
     telemetry.stop().cancel();
     plain(StatusCode::OK, "draining")
 }
 
-/// Ends sessions that wait for a client, such as before their database is dropped.
+/// Ends pooled sessions, for example before their database is dropped.
 async fn close_pools(
     method: &Method,
     headers: &HeaderMap,
@@ -109,11 +110,12 @@ async fn close_pools(
         _ => return plain(StatusCode::BAD_REQUEST, "takes ?database=NAME, or nothing for all databases"),
     };
     let closed = telemetry.close_kept(database).await;
-    tracing::info!(closed, database, "told to end kept sessions by /pool/close");
+    tracing::info!(closed, database, "pooled sessions ended by /pool/close");
     plain(StatusCode::OK, &format!("closed {closed}"))
 }
 
-/// The page may load nothing, run and show only what is in it, and ask this listener alone.
+/// The status page. Its policy allows no other script or style, and requests to this listener
+/// alone.
 fn page() -> AuthMessage {
     let policy = |nonce: &str| {
         format!(

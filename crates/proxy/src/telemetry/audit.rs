@@ -1,4 +1,4 @@
-//! Who signed in as whom: a JSON object a line.
+//! The audit log: a JSON object per line, with client and role.
 
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -11,20 +11,22 @@ use uuid::Uuid;
 
 use super::connection::{Names, SignIn};
 
-/// Lines that may wait for a slow disk. Beyond this they are lost, and counted: a log must not stop a session.
+/// Lines that may wait for a slow disk. Further ones are dropped and counted, so that the log does
+/// not block a session.
 const WAITING: usize = 4096;
 
-/// How long the last lines may take when the process ends.
+/// Time to write the last lines when the process ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Opens what an [`AuditLog`] writes to: once in the beginning, and at each [`AuditLog::reopen`].
+/// Opens the file of an [`AuditLog`]: once in the beginning, and at each [`AuditLog::reopen`].
 pub type OpenLog = Box<dyn FnMut() -> io::Result<Box<dyn Write + Send>> + Send>;
 
-/// A log of sessions: JSON, a line for the start of each, one for its end, and one for each client that was refused.
+/// A log of sessions: JSON, a line for the start of each, one for its end, and one for each client
+/// that was refused.
 ///
-/// A thread of its own writes it. Where it cannot keep up, or cannot write, lines are lost and counted
-/// (`pgentra_proxy_audit_lines_lost_total`); sessions go on. The log ends with its last handle; [`AuditLog::flush`] waits
-/// until everything is written.
+/// A separate thread writes it. If that thread is too slow or cannot write, lines are dropped and
+/// counted (`pgentra_proxy_audit_lines_lost_total`); sessions go on. The log ends with its last
+/// handle; [`AuditLog::flush`] waits until everything is written.
 #[derive(Clone, Debug)]
 pub struct AuditLog {
     orders: SyncSender<Order>,
@@ -41,7 +43,8 @@ impl AuditLog {
     /// Opens the log.
     ///
     /// # Errors
-    /// It cannot be opened, or no thread can be started.
+    ///
+    /// The file cannot be opened, or no thread can be started.
     pub fn start(mut open: OpenLog) -> io::Result<Self> {
         let writer = Writer { out: open()?, torn: false, failing: false, lost: Counter::default() };
         let lost = writer.lost.clone();
@@ -50,12 +53,13 @@ impl AuditLog {
         Ok(Self { orders, lost })
     }
 
-    /// Opens it anew, for whoever renamed the file (log rotation). Where that fails, what was open stays in use.
+    /// Opens the file again after it was renamed (log rotation). If that fails, the old file stays
+    /// in use.
     pub fn reopen(&self) {
         self.order(Order::Reopen);
     }
 
-    /// Waits until every line so far is written or lost, but no longer than two seconds.
+    /// Waits until all lines so far are written or dropped, at most for two seconds.
     pub async fn flush(&self) {
         let (sender, written) = oneshot::channel();
         self.order(Order::Flush(sender));
@@ -72,7 +76,7 @@ impl AuditLog {
         }
     }
 
-    /// Lines that could not be written.
+    /// The number of lines that could not be written.
     pub(super) fn lost(&self) -> u64 {
         self.lost.get()
     }
@@ -90,7 +94,7 @@ impl AuditLog {
 
 struct Writer {
     out: Box<dyn Write + Send>,
-    /// The last line broke off in the middle, perhaps.
+    /// The last line may be incomplete.
     torn: bool,
     failing: bool,
     lost: Counter,
@@ -107,7 +111,7 @@ impl Writer {
                         self.torn = false;
                     }
                     Err(error) => {
-                        tracing::error!(%error, "the audit log cannot be opened anew; the old one stays")
+                        tracing::error!(%error, "the audit log cannot be reopened; the old file stays in use")
                     }
                 },
                 Order::Flush(done) => {
@@ -125,7 +129,7 @@ impl Writer {
             Ok(()) => (self.torn, self.failing) = (false, false),
             Err(error) => {
                 self.lost.inc();
-                // Once for each time that it begins to fail.
+                // Logged once for each time that writing begins to fail.
                 if !self.failing {
                     tracing::error!(%error, "the audit log cannot be written; its lines are lost");
                 }
@@ -143,12 +147,12 @@ pub(super) enum Event {
     Refused,
 }
 
-/// One line. What is not known, or not of this event, is left out.
+/// One line. Unknown values, and values of other events, are left out.
 #[derive(Debug, Serialize)]
 pub(super) struct Line<'a> {
     pub(super) time: String,
     pub(super) event: Event,
-    /// The process: sessions are numbered from 1 in each.
+    /// Identifies the process: sessions are numbered from 1 in each.
     pub(super) instance: Uuid,
     pub(super) target: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -226,7 +230,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// In UTC, to the millisecond; empty for what no calendar has.
+/// RFC 3339 in UTC, to the millisecond; empty for a time outside of the calendar.
 pub(super) fn rfc3339(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).map(|time| format!("{time:.3}")).unwrap_or_default()
 }
@@ -237,7 +241,7 @@ mod tests {
 
     use super::*;
 
-    /// A file that takes only so many bytes.
+    /// A file with room for so many bytes.
     #[derive(Clone, Default)]
     struct Disk {
         written: Arc<Mutex<Vec<u8>>>,
@@ -296,7 +300,7 @@ mod tests {
             lines[0],
             r#"{"time":"1970-01-01T00:00:00.000Z","event":"refused","instance":"00000000-0000-0000-0000-000000000000","target":"t","client":"c","sqlstate":"28000","message":"one\n\"quoted\""}"#
         );
-        // The torn line is one of its own.
+        // The incomplete line stays a separate line.
         assert!(lines.len() == 3 && lines[2].ends_with(r#""message":"four"}"#), "{text}");
         assert_eq!(log.lost(), 2);
     }
@@ -344,7 +348,7 @@ mod tests {
         for _ in 0..WAITING + 10 {
             log.write(&refusal("x"));
         }
-        // One may be with the disk already.
+        // One line may be written to the disk already.
         assert!((9..=10).contains(&log.lost()), "{}", log.lost());
         drop(hung);
         log.flush().await;

@@ -1,4 +1,4 @@
-//! One client, from its connection to its end.
+//! The record of one client, from its connection to its end.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -16,19 +16,18 @@ use super::target::shortened;
 use super::{TargetTelemetry, Telemetry};
 use pgentra_session::traffic::Traffic;
 
-/// What a client names is kept up to this length: PostgreSQL's own names have 63 bytes.
+/// Longest name in bytes that is kept from a client: PostgreSQL's own names have 63 bytes.
 const NAME_LIMIT: usize = 256;
 
-/// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// The client hung up, or its connection broke.
     Client,
     /// The server ended it, or its connection broke.
     Server,
-    /// The proxy ended it between messages, because it is shutting down, and told the client.
+    /// The proxy ended it between messages in a shutdown, with an error for the client.
     Drained,
-    /// The proxy cut it off, because it is shutting down.
+    /// The proxy cut it off in a shutdown.
     Cut,
 }
 
@@ -45,7 +44,7 @@ impl Ended {
     }
 }
 
-/// A client that has no session yet.
+/// The record of a client that has no session yet.
 pub(crate) struct ConnectionRecord {
     open: Open,
     client: String,
@@ -53,7 +52,7 @@ pub(crate) struct ConnectionRecord {
     names: Names,
 }
 
-/// Who came, as whom.
+/// The client's address and the role, database and program that it named.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Names {
     pub(super) client_role: Option<String>,
@@ -62,12 +61,12 @@ pub(super) struct Names {
     pub(super) application_name: Option<String>,
 }
 
-/// What a session is signed in with.
+/// The properties of a session's sign-in.
 #[derive(Debug, Default)]
 pub(crate) struct SignIn {
-    /// Whose token it is.
+    /// The identity of the token.
     pub(crate) identity: Option<TokenIdentity>,
-    /// The server's process.
+    /// The process id of the server's backend.
     pub(crate) backend_pid: Option<u32>,
 }
 
@@ -82,20 +81,20 @@ impl ConnectionRecord {
         }
     }
 
-    /// The client said who it is.
+    /// Records the client's start-up.
     pub(crate) fn asks(&mut self, start: &StartupMessage) {
         self.names.client_role = Some(name(start.user()));
         self.names.application_name = start.get("application_name").map(name);
     }
 
-    /// What the server is asked for.
+    /// Records the start-up that the server gets.
     pub(crate) fn asks_for(&mut self, start: &StartupMessage) {
         self.names.role = Some(name(start.user()));
         self.names.database = Some(name(start.database()));
         self.names.application_name = start.get("application_name").map(name);
     }
 
-    /// The client is told why it gets no session.
+    /// Records an error that the client gets instead of a session.
     pub(crate) fn refused(&self, fields: &Fields) {
         let target = &self.open.0;
         let sqlstate = fields.sqlstate().into_owned();
@@ -124,7 +123,8 @@ impl ConnectionRecord {
         }
     }
 
-    /// The client has its session. What is known of it is kept only where it will be written down.
+    /// Records that the client has its session. Its properties are kept only if there is an audit
+    /// log.
     pub(crate) fn signed_in(self, sign_in: SignIn) -> ObservedSession {
         let (number, traffic) = self.open.0.counts.began(self.began.elapsed());
         let session = self.open.audit().map(|(process, audit)| {
@@ -143,7 +143,7 @@ impl ConnectionRecord {
     }
 }
 
-/// A connection that counts as open until this is dropped.
+/// Counts a connection as open until it is dropped.
 struct Open(Arc<TargetTelemetry>);
 
 impl Open {
@@ -164,7 +164,7 @@ impl Drop for Open {
     }
 }
 
-/// A session. Dropped without another word, it was cut.
+/// The record of a session. If dropped without an end, the session counts as cut.
 pub(crate) struct ObservedSession {
     open: Open,
     number: u64,
@@ -183,7 +183,7 @@ struct Kept {
 }
 
 impl ObservedSession {
-    /// Where its bytes are counted.
+    /// The counters for the session's bytes.
     pub(crate) fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.traffic)
     }
@@ -211,7 +211,7 @@ impl Drop for ObservedSession {
     }
 }
 
-/// To the millisecond.
+/// Seconds, rounded to the millisecond.
 fn rounded(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }

@@ -1,4 +1,4 @@
-//! The numbers of one target.
+//! The counters of one target.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,12 +12,13 @@ use prometheus_client::metrics::histogram::Histogram;
 use super::connection::Ended;
 use pgentra_session::traffic::Traffic;
 
-/// Upper bounds in seconds. A cached token takes microseconds, a server next door milliseconds, and a metadata service that
-/// restarts more than a minute.
+/// Upper bounds of the histogram in seconds. A cached token takes microseconds, a near server
+/// milliseconds, and a metadata service that restarts more than a minute.
 const SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
 
-/// SQLSTATEs that are told apart. A server may say what it likes: what comes beyond this is counted as `other`.
+/// SQLSTATEs that are counted separately; further ones count as `other`, because a server can send
+/// any.
 const SQLSTATES_LIMIT: usize = 64;
 
 #[derive(Debug)]
@@ -32,37 +33,37 @@ pub(super) struct Counts {
     pub(super) ends: [(&'static str, Counter); 4],
     pub(super) cancels: [(&'static str, Counter); 4],
     pub(super) supply: PoolCounters,
-    /// By SQLSTATE: how many, and what the last one was told.
+    /// For each SQLSTATE the count and the last message.
     refusals: Mutex<BTreeMap<String, (u64, String)>>,
     live: Mutex<Live>,
 }
 
-/// Where the sessions of clients came from, since the start.
+/// The pool's counters since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolStats {
     /// Server sessions that wait for a client now.
     pub ready: u64,
-    /// Clients that got a session which was ready.
+    /// Clients that got a pooled session.
     pub hits: u64,
-    /// Clients for which a session was opened although some are kept ready.
+    /// Clients for which a session was opened although sessions are pooled.
     pub misses: u64,
-    /// Sessions that were opened ahead.
+    /// Sessions that the refill opened.
     pub warmed: u64,
-    /// Times that opening ahead failed.
+    /// Failures of the refill.
     pub failed: u64,
-    /// Sessions that were cleaned and kept for another client.
+    /// Sessions that were cleaned and pooled again.
     pub reused: u64,
 }
 
-/// What became of a client's cancel request.
+/// The result of a client's cancel request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Cancelled {
     PassedOn,
-    /// One with the same key was passed on for it.
+    /// Another request with the same key was forwarded after it.
     WithAnother,
-    /// Nobody holds this key: the session is over, or somebody guesses.
+    /// The key is unknown: the session has ended, or the key is a guess.
     UnknownKey,
-    /// It could not be passed on.
+    /// The request could not be forwarded.
     Failed,
 }
 
@@ -79,7 +80,7 @@ impl Cancelled {
     }
 }
 
-/// [`PoolStats`], as it is counted.
+/// The counters behind [`PoolStats`].
 #[derive(Debug, Default)]
 pub(crate) struct PoolCounters {
     pub(crate) ready: Gauge,
@@ -103,7 +104,7 @@ impl PoolCounters {
     }
 }
 
-/// Sessions that are open, and what those that ended left behind.
+/// Open sessions, and the byte counts of ended ones.
 #[derive(Debug, Default)]
 struct Live {
     traffic: HashMap<u64, Arc<Traffic>>,
@@ -171,13 +172,14 @@ impl Counts {
         refusals.iter().map(|(sqlstate, (count, _))| (sqlstate.clone(), *count)).collect()
     }
 
-    /// What the last client was told that was refused with each SQLSTATE.
+    /// The last message for each SQLSTATE with which clients were refused.
     pub(super) fn refusal_messages(&self) -> BTreeMap<String, String> {
         let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         refusals.iter().map(|(sqlstate, (_, message))| (sqlstate.clone(), message.clone())).collect()
     }
 
-    /// A session begins, so long after its client came. Its number is for [`Counts::ended`].
+    /// Records that a session begins, and how long the client waited for it. Its number is for
+    /// [`Counts::ended`].
     pub(super) fn began(&self, waited: Duration) -> (u64, Arc<Traffic>) {
         self.sessions.inc();
         self.sessions_open.inc();
@@ -200,7 +202,7 @@ impl Counts {
         }
     }
 
-    /// Bytes to the server and to the client, of all sessions that are and were.
+    /// Bytes to the server and to the client, of all open and ended sessions.
     pub(super) fn bytes(&self) -> (u64, u64) {
         let live = self.live();
         let add = |(up, down): (u64, u64), traffic: &Arc<Traffic>| {

@@ -1,4 +1,4 @@
-//! The numbers, as Prometheus reads them.
+//! The metrics for Prometheus.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::standing::{Standing, State};
 use super::{TargetTelemetry, Telemetry};
 
-/// Begins every name.
+/// Prefix of every metric's name.
 const PREFIX: &str = "pgentra_proxy_";
 
 /// The content type of OpenMetrics, which newer servers ask for.
@@ -29,7 +29,8 @@ pub(crate) struct Exposition {
 }
 
 impl Telemetry {
-    /// All numbers: as OpenMetrics for who accepts it, else in Prometheus' older text format.
+    /// All metrics: as OpenMetrics if `accept` has that type, else in Prometheus' older text
+    /// format.
     pub(crate) fn metrics(&self, accept: &str) -> Exposition {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self.clone()));
@@ -46,7 +47,7 @@ impl Telemetry {
     }
 }
 
-/// What one scrape sees of a target.
+/// The values of a target at one scrape.
 struct Seen {
     target: Arc<TargetTelemetry>,
     token: Option<TokenState>,
@@ -80,12 +81,12 @@ impl EncodeMetric for Value {
     }
 }
 
-/// A metric.
+/// The description of a metric.
 struct Family<S: ?Sized> {
     name: &'static str,
     kind: MetricType,
     unit: Option<Unit>,
-    /// The label beside the target's name; empty: none.
+    /// The label in addition to the target's name; empty: none.
     label: &'static str,
     help: &'static str,
     series: fn(&S) -> Series,
@@ -93,7 +94,7 @@ struct Family<S: ?Sized> {
 
 const SECONDS: Option<Unit> = Some(Unit::Seconds);
 
-/// Those of each target.
+/// The metrics of each target.
 const OF_TARGETS: [Family<Seen>; 21] = [
     Family {
         name: "connections",
@@ -288,7 +289,7 @@ const OF_TARGETS: [Family<Seen>; 21] = [
     },
 ];
 
-/// Those of the process.
+/// The metrics of the process.
 const OF_PROCESS: [Family<Telemetry>; 3] = [
     Family {
         name: "start_time",
@@ -338,9 +339,9 @@ impl Collector for Telemetry {
 }
 
 impl<S> Family<S> {
-    /// The series of each target, or of none.
+    /// Encodes the series of each target, or of the process.
     fn encode(&self, encoder: &mut DescriptorEncoder<'_>, of: Vec<(Option<String>, Series)>) -> fmt::Result {
-        // A metric without a value is not described either.
+        // A metric without a value gets no description either.
         if of.iter().all(|(_, series)| series.is_empty()) {
             return Ok(());
         }
@@ -373,7 +374,7 @@ fn each<T>(named: &[(&'static str, T)], value: impl Fn(&T) -> Value) -> Series {
     named.iter().map(|(name, it)| ((*name).to_owned(), value(it))).collect()
 }
 
-/// Seconds from one time to another; below zero where it lies before.
+/// Seconds from one time to another; negative if the second is earlier.
 fn between(from: SystemTime, to: SystemTime) -> f64 {
     match to.duration_since(from) {
         Ok(after) => after.as_secs_f64(),

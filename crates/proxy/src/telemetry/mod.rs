@@ -1,4 +1,4 @@
-//! What can be seen of a proxy from outside: numbers, the last problems, who signed in as whom.
+//! Telemetry of a proxy: metrics, the last errors, and the audit log.
 //!
 //! A [`Telemetry`] is for a process, a [`TargetTelemetry`] for one of its targets: an [`AuthProxy`](crate::AuthProxy)
 //! takes one and tells it what happens. Nothing of a token gets here.
@@ -32,14 +32,14 @@ pub(crate) use target::{Listening, Pool};
 
 use problems::Problems;
 
-/// What can be seen of a process. Cheap to clone; clones are one.
+/// The telemetry of a process. Cheap to clone; clones share one state.
 #[derive(Clone)]
 pub struct Telemetry(Arc<Process>);
 
 struct Process {
     clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
     began: SystemTime,
-    /// Tells the process from every other, as their audit lines may stand in one file.
+    /// Identifies the process, because several processes may write to one audit file.
     instance: Uuid,
     /// Cancelled when the process begins to drain.
     stop: CancellationToken,
@@ -51,8 +51,8 @@ struct Process {
 }
 
 impl Telemetry {
-    /// An observer of a process that begins now. `clock` is the time of day; `stop` is cancelled when the process is to
-    /// end. Sessions are written to `audit` if there is one.
+    /// The telemetry of a process that starts now. `clock` is the time of day; `stop` is cancelled
+    /// when the process is to end. Sessions are written to `audit` if there is one.
     pub fn new(
         clock: impl Fn() -> SystemTime + Send + Sync + 'static,
         stop: CancellationToken,
@@ -71,8 +71,9 @@ impl Telemetry {
         }))
     }
 
-    /// The observer of a target, under the name that metrics and audit lines give it. It is shared with whoever holds the
-    /// one of the same name, so that a target which is set up anew goes on counting; it is gone when nobody holds it.
+    /// The telemetry of a target, under its name in metrics and audit lines. Callers with the same
+    /// name share one, so that a target goes on counting over a reload. It is removed when the last
+    /// holder drops it.
     pub fn target(&self, name: &str) -> Arc<TargetTelemetry> {
         let mut targets = self.0.targets.lock().unwrap_or_else(PoisonError::into_inner);
         targets.retain(|target| target.strong_count() > 0);
@@ -84,12 +85,12 @@ impl Telemetry {
         target
     }
 
-    /// Every listener is up.
+    /// Records that every listener is up.
     pub fn started(&self) {
         self.0.started.store(true, Ordering::Release);
     }
 
-    /// Where sessions are written to.
+    /// The audit log, if there is one.
     pub fn audit(&self) -> Option<&AuditLog> {
         self.0.audit.as_ref()
     }
@@ -98,7 +99,7 @@ impl Telemetry {
         self.0.started.load(Ordering::Acquire)
     }
 
-    /// What the process is told to stop with.
+    /// The token that stops the process.
     pub(crate) fn stop(&self) -> &CancellationToken {
         &self.0.stop
     }
@@ -116,12 +117,15 @@ impl Telemetry {
         targets.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Whether clients are to be sent here: every target has had an answer to its first request for a token, and at least
-    /// one has a token and a listener. A server that is down does not count, as its clients are told why by this proxy, and
-    /// would be told nothing by none; nor do targets that fail beside others that do not. [`Telemetry::summary`] names them.
+    /// Whether clients are to be sent here: the first request for a token has been answered for
+    /// every target, and at least one target has a token and a listener. A server that is down does
+    /// not count: this proxy reports the reason to its clients, and without the proxy they would
+    /// get none. Nor does a failing target count while another one works. [`Telemetry::summary`]
+    /// names them.
     ///
     /// # Errors
-    /// What is missing, in words: a token, a listener; or that it drains.
+    ///
+    /// The reason in words: a token or a listener is missing, or the process drains.
     pub fn readiness(&self) -> Result<(), String> {
         if self.stop().is_cancelled() {
             return Err("draining: no new clients are let in".to_owned());
@@ -143,19 +147,20 @@ impl Telemetry {
         }
     }
 
-    /// How many targets serve, are idle and fail, and which fail why.
+    /// How many targets serve, are idle and fail, and why each failing one fails.
     pub fn summary(&self) -> Summary {
         Summary::of(&self.targets(), self.now())
     }
 
-    /// Ends the kept sessions of this database, or of all databases, of every target. Returns how many there were.
+    /// Ends the pooled sessions of this database, or of all databases, of every target. Returns
+    /// their number.
     pub(crate) async fn close_kept(&self, database: Option<&str>) -> usize {
         let targets = self.targets();
         join_all(targets.iter().map(|target| target.close_kept(database))).await.into_iter().sum()
     }
 
-    /// Waits until there is a token for every target, but no longer than `limit`; not where clients are not let in anyway.
-    /// The requests go on when it returns.
+    /// Waits until there is a token for every target, at most for `limit`. Returns at once if no
+    /// clients are accepted anyway. The requests go on after it returns.
     pub async fn await_tokens(&self, limit: Duration) {
         if self.stop().is_cancelled() || !self.has_started() {
             return;
@@ -174,6 +179,6 @@ impl Telemetry {
 
 impl fmt::Debug for Telemetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Observer").field("began", &self.0.began).finish_non_exhaustive()
+        f.debug_struct("Telemetry").field("began", &self.0.began).finish_non_exhaustive()
     }
 }

@@ -1,29 +1,27 @@
-//! What became of the last sign-in at a target's server.
+//! The result of the last sign-in at a target's server.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use pgentra_connect::{ConnectErrorKind, Refusal, Target};
 
-/// The last sign-in that says something of the target.
+/// The last sign-in that shows the state of the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
-    /// When it ended.
     pub(super) time: SystemTime,
-    /// Why it failed; `None`: it did not.
+    /// Why it failed; `None`: it succeeded.
     pub(super) failure: Option<Failure>,
 }
 
-/// Why sign-ins fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     /// When the first of those in a row failed.
     pub(super) since: SystemTime,
     /// How many failed in a row.
     pub(super) times: u64,
-    /// What the client was told last.
+    /// The SQLSTATE that the last client got.
     pub(super) sqlstate: String,
-    /// In a few words.
+    /// A short description of the cause.
     pub(super) cause: &'static str,
     /// The message that goes with the SQLSTATE, and its detail.
     pub(super) message: String,
@@ -62,7 +60,7 @@ impl Last {
     }
 }
 
-/// Whether a failure is the target's, and not that of the role or the database that a client chose.
+/// Whether a failure is caused by the target, and not by the role or database that a client chose.
 pub(super) fn is_the_targets(kind: ConnectErrorKind, target: &Target) -> bool {
     let ConnectErrorKind::Refused(refusal) = kind else { return true };
     match refusal {
@@ -77,7 +75,7 @@ pub(super) fn is_the_targets(kind: ConnectErrorKind, target: &Target) -> bool {
     }
 }
 
-/// What failed, for a person who knows no SQLSTATE.
+/// Describes what failed, for readers who do not know SQLSTATEs.
 fn in_words(kind: ConnectErrorKind) -> &'static str {
     match kind {
         ConnectErrorKind::Config => "the target cannot be used as it is written",
@@ -145,7 +143,7 @@ mod tests {
         assert_eq!((failure.since, failure.times), (at(4), 1));
     }
 
-    /// A client that names a role or a database which does not exist says nothing of the target.
+    /// A client that names an unknown role or database does not make the target fail.
     #[test]
     fn what_a_client_chose_is_not_the_targets_fault() {
         let open = target("host=h");

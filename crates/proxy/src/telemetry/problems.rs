@@ -1,10 +1,10 @@
-//! The last refusals, for whoever looks.
+//! The last refused clients, for the status page.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-/// So many are kept; whoever wants all of them has the log.
+/// Number of entries; the log has all of them.
 const LIMIT: usize = 50;
 
 /// One client that was refused.
@@ -34,7 +34,7 @@ impl Problems {
         problems.push_back(problem);
     }
 
-    /// The newest first.
+    /// The entries, newest first.
     pub(super) fn newest(&self) -> Vec<Problem> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
     }

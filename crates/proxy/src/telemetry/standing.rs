@@ -1,4 +1,4 @@
-//! Whether a target serves, is idle or fails.
+//! The state of a target: serving, idle or failing.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use super::TargetTelemetry;
 use super::audit::rfc3339;
 use super::outcome::Outcome;
 
-/// How a target is doing, by what happened last.
+/// The state of a target, by its last events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum State {
     /// The last sign-in failed, or there is no token or no listener.
     Failing,
     /// Sessions are open.
     Serving,
-    /// No session is open, and nothing is known to be missing.
+    /// No session is open, and no failure is known.
     Idle,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Standing {
     pub(super) state: State,
     /// Why it fails, in words.
     pub(super) cause: Option<String>,
-    /// What became of the last sign-in.
+    /// The result of the last sign-in.
     pub(super) last: Option<Outcome>,
 }
 
@@ -54,19 +54,19 @@ impl Standing {
     }
 }
 
-/// How the targets of a process are doing. `Display` is a line with their numbers, and a line for each that fails.
+/// The states of all targets of a process. `Display` is a line with their numbers, and a line for
+/// each that fails.
 #[derive(Clone, Debug)]
 pub struct Summary {
     states: Vec<State>,
     failing: Vec<Failing>,
 }
 
-/// A target that fails.
 #[derive(Clone, Debug)]
 struct Failing {
     name: String,
     cause: String,
-    /// From when on, and with what SQLSTATE, where sign-ins fail.
+    /// The time of the first failure and the last SQLSTATE, if sign-ins fail.
     sign_in: Option<(SystemTime, String)>,
 }
 
@@ -85,22 +85,22 @@ impl Summary {
         summary
     }
 
-    /// How many targets have open sessions and did not fail last.
+    /// The number of targets that have open sessions and did not fail last.
     pub fn serving(&self) -> usize {
         self.count(State::Serving)
     }
 
-    /// How many targets have no session, and nothing is known to be wrong with them.
+    /// The number of targets that have no session and no known failure.
     pub fn idle(&self) -> usize {
         self.count(State::Idle)
     }
 
-    /// How many targets failed last, or lack a token or a listener.
+    /// The number of targets that failed last, or lack a token or a listener.
     pub fn failing(&self) -> usize {
         self.count(State::Failing)
     }
 
-    /// Each target that fails, with the reason.
+    /// Each failing target with the reason.
     pub fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
         self.failing.iter().map(|failing| (&*failing.name, &*failing.cause))
     }

@@ -1,4 +1,4 @@
-//! What the status page shows.
+//! The content of the status page.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -21,14 +21,14 @@ pub(crate) struct Status {
     started: String,
     uptime_seconds: u64,
     summary: Summary,
-    /// Those that fail first, then those that serve.
+    /// Failing ones first, then serving ones.
     targets: Vec<Target>,
-    /// Whose tokens the targets sign in with, each once.
+    /// The identities of the targets' tokens, each once.
     identities: Vec<Token>,
     problems: Vec<Problem>,
 }
 
-/// How many targets are in each state.
+/// The number of targets in each state.
 #[derive(Debug, Serialize)]
 struct Summary {
     serving: usize,
@@ -39,12 +39,11 @@ struct Summary {
 #[derive(Debug, Serialize)]
 struct Target {
     name: String,
-    /// What it connects to, as whom.
+    /// The server, role and database of the target.
     server: Option<String>,
     listening: Vec<String>,
     /// `serving`, `idle` or `failing`.
     state: &'static str,
-    /// Why it fails.
     cause: Option<String>,
     last_sign_in: Option<SignIn>,
     /// Whether it has a token and a listener.
@@ -56,16 +55,16 @@ struct Target {
     refusals: BTreeMap<String, u64>,
     /// The last message of each SQLSTATE.
     refusal_messages: BTreeMap<String, String>,
-    /// Its place among `identities`.
+    /// Index into `identities`.
     identity: Option<usize>,
 }
 
-/// The last sign-in at the server that says something of the target.
+/// The last sign-in at the server that shows the state of the target.
 #[derive(Debug, Serialize)]
 struct SignIn {
     time: String,
     ok: bool,
-    /// When the first of the failures in a row was, and how many there are.
+    /// The time of the first failure in a row.
     failing_since: Option<String>,
     failures: u64,
     sqlstate: Option<String>,
@@ -81,7 +80,7 @@ struct Sessions {
     signing_in: i64,
 }
 
-/// All zero where no sessions are kept for clients.
+/// All zero if no sessions are pooled.
 #[derive(Debug, Serialize)]
 struct PoolStats {
     ready: u64,
@@ -99,7 +98,7 @@ struct Token {
     client_id: Option<String>,
     obtained: Option<String>,
     expires: Option<String>,
-    /// From when it was obtained to its end.
+    /// From when the token was obtained until it expires.
     life_seconds: Option<u64>,
     left_seconds: Option<u64>,
     succeeded: u64,
@@ -210,7 +209,7 @@ impl Target {
     }
 }
 
-/// The servers of a target, with the role and the database that it names.
+/// The servers of a target, with its role and database.
 fn server(target: &pgentra_connect::Target) -> String {
     let servers: Vec<_> = target.endpoints().iter().map(ToString::to_string).collect();
     let mut text = servers.join(", ");

@@ -13,7 +13,7 @@ use super::Telemetry;
 use super::counts::{Cancelled, Counts, PoolCounters};
 use super::outcome::{Last, Outcome, is_the_targets};
 
-/// What can be seen of one target. Made by [`Telemetry::target`]; the default one is seen by nobody.
+/// The telemetry of one target. Made by [`Telemetry::target`]; a default one is not shown anywhere.
 #[derive(Debug, Default)]
 pub struct TargetTelemetry {
     name: String,
@@ -26,15 +26,15 @@ pub struct TargetTelemetry {
     pools: Mutex<Vec<Weak<dyn Pool>>>,
 }
 
-/// What keeps server sessions for clients to come.
+/// A pool, as far as telemetry needs it.
 pub(crate) trait Pool: fmt::Debug + Send + Sync {
-    /// Ends those of this database, or all of them, and keeps none until a client asks for one. Returns how many there were
-    /// once the server has ended them.
+    /// Ends the pooled sessions of this database, or all of them, and pools none until a client
+    /// asks for one. Returns their number after the server has ended them.
     fn close<'a>(&'a self, database: Option<&'a str>) -> Pin<Box<dyn Future<Output = usize> + Send + 'a>>;
 }
 
 impl TargetTelemetry {
-    /// What metrics and audit lines call it.
+    /// The target's name in metrics and audit lines.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -43,33 +43,33 @@ impl TargetTelemetry {
         Self { name: name.to_owned(), process: Some(process), ..Self::default() }
     }
 
-    /// What opens its sessions from now on, and how many there may be at once.
+    /// Sets the connector that opens its sessions, and their limit.
     pub(crate) fn served_by(&self, connector: &Connector, limit: usize) {
         *self.connector.lock().unwrap_or_else(PoisonError::into_inner) = Some(connector.clone());
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// A listener is up until what this returns is dropped.
+    /// Shows a listener as up until the returned value is dropped.
     pub(crate) fn listens_on(self: &Arc<Self>, address: String) -> Listening {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner).push(address.clone());
         Listening { target: Arc::clone(self), address }
     }
 
-    /// Sessions are kept here for as long as it is there.
+    /// Registers the pool, for as long as it exists.
     pub(crate) fn kept_by(&self, pool: Weak<dyn Pool>) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         pools.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&pool));
         pools.push(pool);
     }
 
-    /// Ends the kept sessions of this database, or all of them: see [`Pool::close`].
+    /// Ends the pooled sessions of this database, or all of them: see [`Pool::close`].
     pub(crate) async fn close_kept(&self, database: Option<&str>) -> usize {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let pools: Vec<_> = pools.iter().filter_map(Weak::upgrade).collect();
         join_all(pools.iter().map(|pool| pool.close(database))).await.into_iter().sum()
     }
 
-    /// A server session was opened.
+    /// Records that a server session was opened.
     pub(crate) fn opened(&self, timings: Timings) {
         self.counts.opened(timings);
         if let Some(process) = &self.process {
@@ -77,7 +77,7 @@ impl TargetTelemetry {
         }
     }
 
-    /// A server session could not be opened, and `told` is what a client hears of it.
+    /// Records that a server session could not be opened; `told` is the error that a client gets.
     pub(crate) fn failed(&self, error: &ConnectError, told: &Fields) {
         self.counts.failed(error.kind());
         let connector = self.connector();
@@ -89,17 +89,16 @@ impl TargetTelemetry {
         }
     }
 
-    /// What became of the last sign-in that says something of the target.
+    /// The result of the last sign-in that shows the state of the target.
     pub(super) fn last(&self) -> Option<Outcome> {
         self.last.get()
     }
 
-    /// A client asked to cancel a statement.
+    /// Records a client's cancel request.
     pub(crate) fn cancelled(&self, how: Cancelled) {
         self.counts.cancelled(how);
     }
 
-    /// Where the sessions of clients come from.
     pub(crate) fn supply(&self) -> &PoolCounters {
         &self.counts.supply
     }
@@ -124,7 +123,7 @@ impl TargetTelemetry {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether it has what clients need of this proxy: a listener and a token.
+    /// Whether the target has a listener and a token.
     pub(super) fn readiness(&self, now: SystemTime) -> Result<(), Lack> {
         let lack = |is_pending, what, error: Option<String>| {
             Err(Lack { is_pending, what, name: self.name.clone(), error })
@@ -145,7 +144,7 @@ impl TargetTelemetry {
 /// What a target lacks, in words.
 #[derive(Debug)]
 pub(super) struct Lack {
-    /// It has been asked for, and there is no answer yet.
+    /// A token was requested, and there is no answer yet.
     pub(super) is_pending: bool,
     what: &'static str,
     name: String,
@@ -153,7 +152,7 @@ pub(super) struct Lack {
 }
 
 impl Lack {
-    /// The same without the name of the target.
+    /// The reason without the name of the target.
     pub(super) fn cause(&self) -> String {
         let Self { what, error, .. } = self;
         error.as_ref().map_or_else(|| (*what).to_owned(), |error| format!("{what}: {error}"))
@@ -168,7 +167,7 @@ impl std::fmt::Display for Lack {
     }
 }
 
-/// What a client is told is kept up to this number of characters.
+/// Longest client message that is kept, in characters.
 const MESSAGE_LIMIT: usize = 1000;
 
 pub(super) fn shortened(text: &str) -> String {

@@ -1,4 +1,4 @@
-//! Room is for clients that are there and may come in.
+//! Limits on connections: clients that hold no valid sign-in cannot keep others out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,19 +42,18 @@ fn asking() -> ClientAuth {
     ClientAuth { users: Some(Users::parse(&line).unwrap()), ..ClientAuth::default() }
 }
 
-/// Within the deadline.
 async fn soon<T>(about: &str, it: impl Future<Output = T>) -> T {
     within(DEADLINE, about, it).await
 }
 
-/// Waits until nothing is left of the clients before.
+/// Waits until the connections of earlier clients are closed.
 async fn until_idle(about: &str, running: &Running, idle: usize) {
     eventually(DEADLINE, about, async || holds(Arc::strong_count(&running.proxy), |held| *held <= idle))
         .await;
 }
 
-/// A client that hangs up while the server is dialled, spoken to in TLS or signed in to gives its place to the next at once,
-/// however it is connected and whatever it said last.
+/// When a client hangs up while the proxy dials the server, negotiates TLS or signs in, its permit
+/// is free at once, on every transport and after every last message.
 #[test]
 fn one_that_hangs_up_while_the_server_is_slow_leaves_its_place() {
     run(async {
@@ -95,7 +94,7 @@ fn one_that_hangs_up_while_the_server_is_slow_leaves_its_place() {
             leaving(ghost).await;
             soon(about, waiting.read_to_end(&mut Vec::new())).await.unwrap();
             until_idle(about, &running, idle).await;
-            // While the server has not let it in.
+            // Before the server has accepted the sign-in.
             let mut ghost = Raw::new(dial().await);
             ghost.start(&start(ROLE)).await;
             let mut waiting = server.accept().await;
@@ -116,7 +115,8 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// What a client sends before it is let in reaches the server, also if the client closes its side behind it.
+/// Bytes that a client sends before its session is ready reach the server, also if the client
+/// closes its sending side after them.
 #[test]
 fn what_is_sent_early_is_not_lost() {
     run(async {
@@ -136,7 +136,8 @@ fn what_is_sent_early_is_not_lost() {
     });
 }
 
-/// Three hundred clients hang up while a metadata service does not answer: the next one waits for it, and is told about it.
+/// Three hundred clients hang up while a metadata service does not answer: the next client waits
+/// for the service and gets its error.
 #[test]
 fn ghosts_do_not_keep_places_while_there_is_no_token() {
     run(async {
@@ -177,7 +178,7 @@ fn ghosts_do_not_keep_places_while_there_is_no_token() {
     });
 }
 
-/// One that leaves while `connect_rate` makes it wait has used neither its place nor its turn.
+/// A client that hangs up while `connect_rate` makes it wait has used neither a permit nor a turn.
 #[test]
 fn ghosts_in_the_queue_for_new_connections_use_no_turn() {
     run(async {
@@ -205,7 +206,7 @@ fn ghosts_in_the_queue_for_new_connections_use_no_turn() {
     });
 }
 
-/// Clients that get as far as they like without showing who they are do not keep out one that does.
+/// Clients that stop at any step before authentication do not keep out a client that authenticates.
 #[test]
 fn clients_that_come_to_a_halt_give_way() {
     run(async {
@@ -247,7 +248,8 @@ fn clients_that_come_to_a_halt_give_way() {
     });
 }
 
-/// Of those that say nothing the oldest is told that there are too many, and one that speaks is served at once.
+/// Of the silent clients, the oldest gets the error "too many clients", and a client that sends its
+/// start-up is served at once.
 #[test]
 fn the_oldest_silent_client_makes_room() {
     run(async {
@@ -270,7 +272,7 @@ fn the_oldest_silent_client_makes_room() {
     });
 }
 
-/// What happens at one listener closes no other of the same target.
+/// Load at one listener closes no connection of another listener of the same target.
 #[test]
 fn listeners_are_apart() {
     run(async {
@@ -291,7 +293,7 @@ fn listeners_are_apart() {
         halted.write_all(&ssl_request()).await.unwrap();
         assert_eq!(halted.read_u8().await.unwrap(), b'S');
         let _silent = running.dial().await;
-        // Quicker than any connection has to give way.
+        // Sooner than any connection has to be closed.
         let client = tokio::time::timeout(
             Duration::from_secs(2),
             session(UnixStream::connect(path).await.unwrap(), ROLE, ""),
@@ -304,7 +306,8 @@ fn listeners_are_apart() {
     });
 }
 
-/// Passwords that come at once are looked at no faster than one by one, and the right one is taken right after.
+/// Passwords that come at once are checked no faster than one by one, and the right one is accepted
+/// right after.
 #[test]
 fn guessing_at_once_is_no_faster_and_shuts_nobody_out() {
     run(async {
@@ -338,7 +341,7 @@ async fn cancel(running: &Running, key: &CancelRequest) -> TcpStream {
     stream
 }
 
-/// Three hundred requests with one good key are passed on as two, and every client is answered.
+/// Three hundred requests with one valid key are forwarded as two, and every client is answered.
 #[test]
 fn a_storm_of_cancel_requests_opens_two_connections() {
     run(async {
@@ -362,7 +365,7 @@ fn a_storm_of_cancel_requests_opens_two_connections() {
         for _ in 0..299 {
             others.push(cancel(&running, &key).await);
         }
-        // Most need not wait for their own: it will follow.
+        // Most clients need not wait for a request of their own: a later one covers it.
         let mut answered = futures_util::stream::FuturesUnordered::new();
         for mut stream in others {
             answered.push(async move { stream.read(&mut [0]).await.unwrap() });

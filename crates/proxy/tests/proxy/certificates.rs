@@ -1,4 +1,4 @@
-//! Certificates and keys of this run.
+//! Generates certificates and keys for one test run.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// An authority for clients and servers.
+/// A certificate authority for clients and servers.
 pub(crate) struct Papers(CertifiedIssuer<'static, KeyPair>);
 
 /// A certificate and its key, in PEM.

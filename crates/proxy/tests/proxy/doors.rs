@@ -1,4 +1,4 @@
-//! TLS, certificates and roles: who may come in.
+//! Client authentication: TLS, certificates and roles.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -27,7 +27,7 @@ pub(crate) fn start(user: &str) -> StartupMessage {
     StartupMessage::new(ProtocolVersion::V3_0, user).unwrap().with("database", "postgres").unwrap()
 }
 
-/// A session over a stream that somebody else opened.
+/// A session over a stream that the caller opened.
 pub(crate) async fn session(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     user: &str,
@@ -40,7 +40,7 @@ pub(crate) async fn session(
     Ok(client)
 }
 
-/// What a client with this certificate is told.
+/// The error for a client with this certificate.
 async fn refusal(running: &Running, papers: &Papers, own: Option<&Paper>, user: &str) -> Fields {
     let mut raw = Raw::new(papers.connect(own, running.dial().await).await.unwrap());
     raw.start(&start(user)).await;
@@ -67,7 +67,7 @@ fn a_listener_with_tls_takes_no_one_without() {
         let long = one(&client, "SELECT repeat('x', 3000000)").await;
         assert_eq!(long.len(), 3_000_000);
 
-        // Direct TLS has to agree on the protocol: another protocol's client must not end up here.
+        // Direct TLS requires ALPN, so that a client of another protocol is refused.
         let connector = papers.trusting(None, &[]);
         let mut other =
             connector.connect("localhost".try_into().unwrap(), running.dial().await).await.unwrap();
@@ -106,22 +106,23 @@ fn a_cancel_request_needs_no_tls_but_its_key() {
 #[test]
 fn a_client_shows_a_certificate_of_the_authority() {
     run(async {
-        let (papers, strangers) = (Papers::new(), Papers::new());
+        let (papers, others) = (Papers::new(), Papers::new());
         let running = Running::behind(with_tls(&papers, Some(CertificateRule::Any))).await;
         let refused = refusal(&running, &papers, None, ROLE).await;
         assert_eq!(refused.sqlstate(), "28000");
         assert_eq!(refused.message(), "connection requires a valid client certificate");
         assert!(refused.hint().unwrap().contains("sslcert"), "{refused:?}");
 
-        // One of somebody else's: TLS itself says no. With 1.3 a client learns of it when it reads.
-        let stranger = strangers.client(ROLE);
-        let ended = match papers.connect(Some(&stranger), running.dial().await).await {
+        // A certificate of another authority fails the handshake. With TLS 1.3 a client learns of
+        // it when it reads.
+        let other = others.client(ROLE);
+        let ended = match papers.connect(Some(&other), running.dial().await).await {
             Err(error) => error,
             Ok(mut stream) => stream.read_u8().await.unwrap_err(),
         };
         assert!(matches!(ended.kind(), ErrorKind::InvalidData | ErrorKind::ConnectionReset), "{ended:?}");
 
-        // A certificate for servers is none for clients.
+        // A server certificate is not valid for clients.
         let server = papers.server();
         let ended = match papers.connect(Some(&server), running.dial().await).await {
             Err(error) => error,
@@ -129,7 +130,7 @@ fn a_client_shows_a_certificate_of_the_authority() {
         };
         assert!(matches!(ended.kind(), ErrorKind::InvalidData | ErrorKind::ConnectionReset), "{ended:?}");
 
-        let own = papers.client("whoever");
+        let own = papers.client("anyone");
         let stream = papers.connect(Some(&own), running.dial().await).await.unwrap();
         let client = session(stream, ROLE, "").await.unwrap();
         assert_eq!(one(&client, "SELECT current_user::text").await, ROLE);
@@ -142,20 +143,20 @@ fn the_name_in_a_certificate_says_which_role() {
         let papers = Papers::new();
         let named = CertificateRule::Named(CertificateName::CommonName, None);
         let running = Running::behind(with_tls(&papers, Some(named))).await;
-        let own = papers.client("somebody");
+        let own = papers.client("other_user");
         let refused = refusal(&running, &papers, Some(&own), ROLE).await;
         assert_eq!(refused.sqlstate(), "28000");
         assert_eq!(refused.message(), format!("certificate authentication failed for user \"{ROLE}\""));
-        assert!(refused.detail().unwrap().contains("\"somebody\""), "{refused:?}");
+        assert!(refused.detail().unwrap().contains("\"other_user\""), "{refused:?}");
         let own = papers.client(ROLE);
         session(papers.connect(Some(&own), running.dial().await).await.unwrap(), ROLE, "").await.unwrap();
 
-        let map = BTreeMap::from([("CN=somebody".to_owned(), vec![ROLE.to_owned()])]);
+        let map = BTreeMap::from([("CN=other_user".to_owned(), vec![ROLE.to_owned()])]);
         let mapped = CertificateRule::Named(CertificateName::DistinguishedName, Some(map));
         running.proxy.set_client_auth(with_tls(&papers, Some(mapped)));
         let refused = refusal(&running, &papers, Some(&own), ROLE).await;
         assert!(refused.detail().unwrap().contains(&format!("\"CN={ROLE}\"")), "{refused:?}");
-        let own = papers.client("somebody");
+        let own = papers.client("other_user");
         session(papers.connect(Some(&own), running.dial().await).await.unwrap(), ROLE, "").await.unwrap();
     });
 }
@@ -181,7 +182,7 @@ fn a_new_certificate_is_for_new_clients_and_sessions_stay() {
 #[test]
 fn roles_are_mapped_and_those_that_are_not_are_refused() {
     run(async {
-        let roles = RoleMap::from_iter([("app", ROLE), ("nobody", "nobody_here")]);
+        let roles = RoleMap::from_iter([("app", ROLE), ("unknown", "unknown_role")]);
         let running = Running::behind(ClientAuth { roles: Some(roles), ..ClientAuth::default() }).await;
         let client = running.connect("app", "postgres").await.unwrap();
         assert_eq!(one(&client, "SELECT current_user::text").await, ROLE);
@@ -189,8 +190,8 @@ fn roles_are_mapped_and_those_that_are_not_are_refused() {
         assert_eq!(refused.code().code(), "28000");
         assert!(refused.message().contains("role_map has no role"), "{refused:?}");
         assert!(refused.hint().unwrap().contains("\"myuser\" = "), "{refused:?}");
-        // The map does not open what the server refuses.
-        assert_eq!(running.refusal("nobody", "postgres").await.code().code(), "28000");
+        // The map does not permit a role that the server refuses.
+        assert_eq!(running.refusal("unknown", "postgres").await.code().code(), "28000");
     });
 }
 
@@ -204,7 +205,8 @@ impl ResolvesServerCert for Replaceable {
     }
 }
 
-/// The other side of the proxy: each new session is verified afresh, and those that there are go on.
+/// The proxy's connection to the server: each new session verifies the certificate anew, and
+/// existing sessions go on.
 #[test]
 fn a_servers_new_certificate_is_verified_by_new_sessions() {
     run(async {
@@ -220,7 +222,7 @@ fn a_servers_new_certificate_is_verified_by_new_sessions() {
             .unwrap()
             .with_no_client_auth()
             .with_cert_resolver(shown.clone());
-        // As PostgreSQL: to resume a session is to trust the certificate that it began with.
+        // As PostgreSQL: a resumed session would trust the certificate of the first one.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         let port = stage.gateway_with(Arc::new(config)).await;

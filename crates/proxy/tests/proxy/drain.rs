@@ -1,4 +1,4 @@
-//! How it ends.
+//! Shutdown and drain.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn a_session_may_end_by_itself() {
     });
 }
 
-/// A client, and how its connection ends.
+/// A client, and the result of its connection.
 async fn connect(
     running: &Running,
     application: &str,
@@ -64,7 +64,7 @@ fn what_does_not_end_is_told() {
             running.served.await.unwrap();
             assert_eq!(sqlstate(idle_ended.await.unwrap()), "57P01");
             assert!(idle.is_closed());
-            // In the place of its answer.
+            // The error replaces the answer.
             assert_eq!(query.await.unwrap().unwrap_err().code().unwrap().code(), "57P01");
             let _ = busy_ended.await.unwrap();
         }
@@ -84,7 +84,7 @@ fn a_session_at_rest_ends_at_once_and_a_transaction_ends_first() {
         client.execute("INSERT INTO t SELECT generate_series(1, 1000)", &[]).await.unwrap();
         assert_eq!(one(&client, "SELECT count(*)::text FROM t").await, "1000");
         assert!(!running.served.is_finished());
-        // Its answer arrives before the session ends.
+        // The answer arrives before the session ends.
         client.batch_execute("COMMIT").await.unwrap();
         assert_eq!(sqlstate(ended.await.unwrap()), "57P01");
         running.served.await.unwrap();

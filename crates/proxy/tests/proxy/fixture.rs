@@ -1,4 +1,4 @@
-//! A local Azure, a PostgreSQL with a gateway, and injectors that lead to it.
+//! A local Azure, a PostgreSQL with a gateway, and auth proxies in front of it.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The role that is mapped to the virtual machine's identity.
 pub(crate) const ROLE: &str = "myuser";
-/// One that has a password of its own.
+/// A role with a password of its own.
 pub(crate) const UNMAPPED: &str = "unmapped";
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
@@ -43,7 +43,7 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
 }
 
 pub(crate) struct Stage {
-    /// The time of day of all of them.
+    /// The time of day for all parts.
     pub(crate) clock: Clock,
     pub(crate) azure: Arc<LocalAzure>,
     pub(crate) credential: Credential,
@@ -83,12 +83,12 @@ impl Stage {
         stage
     }
 
-    /// Another gateway before the same PostgreSQL; its port.
+    /// Starts another gateway in front of the same PostgreSQL and returns its port.
     pub(crate) async fn gateway_with(&self, tls: Arc<ServerConfig>) -> u16 {
         serve(&self.azure, &self.db, &self.clock, tls).await.port()
     }
 
-    /// The superuser, past everything.
+    /// A superuser session without proxy and gateway.
     pub(crate) async fn superuser(&self) -> Client {
         self.superuser_in("postgres").await
     }
@@ -107,7 +107,7 @@ impl Stage {
         client
     }
 
-    /// The way to this stage's gateway; `more` may name a role and a database.
+    /// A connector to this fixture's gateway; `more` may set a role and a database.
     pub(crate) fn connector(&self, more: &str) -> Connector {
         self.connector_to(self.gateway.port(), more, self.azure.certificates().pem())
     }
@@ -207,7 +207,6 @@ fn resource() -> Resource {
     Cloud::Public.postgres_resource()
 }
 
-/// An injector that serves.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) shutdown: CancellationToken,
@@ -230,7 +229,7 @@ impl Running {
         Self { address, shutdown, served, proxy }
     }
 
-    /// Serves the stage's PostgreSQL through this door.
+    /// Serves the fixture's PostgreSQL with this client authentication.
     pub(crate) async fn behind(client_auth: pgentra_proxy::ClientAuth) -> Self {
         let options = pgentra_proxy::Options { client_auth, ..pgentra_proxy::Options::default() };
         Self::with(Stage::shared().await.connector(""), options).await
@@ -240,7 +239,7 @@ impl Running {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Connects with the driver, which has no password to give.
+    /// Connects with the driver, without a password.
     pub(crate) async fn connect(&self, user: &str, database: &str) -> Result<Client, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
         config.user(user).dbname(database);
@@ -249,7 +248,7 @@ impl Running {
         Ok(client)
     }
 
-    /// Connects as the role, with an application name that makes the start-up one of its own.
+    /// Connects as the role, with an application name that makes the start-up unique.
     pub(crate) async fn named(&self, application: &str) -> Client {
         let mut config = tokio_postgres::Config::new();
         config.user(ROLE).dbname("postgres").application_name(application);
@@ -258,13 +257,13 @@ impl Running {
         client
     }
 
-    /// Waits until the supply is as it should be.
+    /// Waits until the pool's counters satisfy a condition.
     pub(crate) async fn until_supply(&self, so: impl Fn(PoolStats) -> bool) {
         let supply = async || holds(self.proxy.supply(), |supply| so(*supply));
         eventually(DEADLINE, "the supply is as expected", supply).await;
     }
 
-    /// What a client is told instead of a session.
+    /// The error that a client gets instead of a session.
     pub(crate) async fn refusal(&self, user: &str, database: &str) -> tokio_postgres::error::DbError {
         match self.connect(user, database).await {
             Ok(_) => panic!("{user} was let in"),
@@ -345,7 +344,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         }
     }
 
-    /// The error that has to come next, and nothing behind it.
+    /// The next message, which must be an error and the last one.
     pub(crate) async fn error(&mut self) -> Fields {
         let fields = match self.read().await {
             Some(BackendMessage::ErrorResponse(fields)) => fields,

@@ -1,4 +1,4 @@
-//! A kept session goes only to a client that could sign in now, and shows it what a new session would show.
+//! A pooled session goes only to a client that could sign in now, and equals a new session.
 
 use std::time::Duration;
 
@@ -12,13 +12,14 @@ use crate::fixture::{ROLE, Raw, Running, Stage, one, pid, run};
 /// Something that is changed while a session is kept. `{r}` is its role, `{d}` its database; each case has its own.
 struct Case {
     about: &'static str,
-    /// What the superuser does before the first client comes, in the database.
+    /// SQL of the superuser before the first client comes, in the database.
     before: &'static str,
-    /// What the superuser does while a session waits. What the administrator has to do begins with `@`.
+    /// SQL of the superuser while a session is pooled. Statements for the administrator begin with
+    /// `@`.
     change: &'static str,
-    /// What a client is asked then.
+    /// The query of the next client.
     ask: &'static str,
-    /// What it answers, or the SQLSTATE that it is refused with.
+    /// Its result, or the SQLSTATE of the refusal.
     answer: Result<&'static str, &'static str>,
 }
 
@@ -148,7 +149,8 @@ const CASES: &[Case] = &[
     ),
 ];
 
-/// A stage of its own: the server's configuration is reloaded, which ends the sessions that other tests keep.
+/// A separate server: its configuration is reloaded, which would end the pooled sessions of other
+/// tests.
 struct Theatre {
     stage: Stage,
     superuser: Client,
@@ -267,7 +269,7 @@ async fn play(theatre: &Theatre, options: &Options, case: &Case, name: &str) {
         assert!(!kept.contains(&process), "{about}: the session from before the change");
     }
     assert_eq!(running.proxy.supply().hits, 0, "{about}");
-    // And so it is for a client of a proxy that keeps none.
+    // A client of a proxy without a pool gets the same.
     let new = ask(&theatre.direct, name, database, &ask_for).await.map(|(answer, _)| answer);
     assert_eq!(new, expected, "{about}: without kept sessions");
     running.shutdown.cancel();
@@ -339,7 +341,7 @@ fn nothing_is_kept_where_a_trigger_runs_when_a_session_begins() {
         }
         let begun: i64 = inside.query_one("SELECT last_value FROM begun", &[]).await.unwrap().get(0);
         assert_eq!(begun, 2);
-        // Not one that began before the trigger was made, either.
+        // The trigger's removal does not make an older session valid again.
         inside.batch_execute("DROP EVENT TRIGGER begins").await.unwrap();
         drop(running.connect("watched", "watched").await.unwrap());
         within(DEADLINE, "a kept session", running.until_supply(|supply| supply.ready == 1)).await;
@@ -385,7 +387,7 @@ fn a_session_is_kept_for_its_lifetime_and_no_longer() {
                 .await;
             assert_eq!(running.proxy.supply().ready, 0);
         }
-        // It waits, which does not extend it.
+        // A session in the pool does not get a longer lifetime.
         let options = Options { server_lifetime: Duration::from_millis(500), ..reuse() };
         let running = Running::with(stage.connector(""), options).await;
         drop(running.named("kept shortly").await);
@@ -414,7 +416,7 @@ fn an_answer_may_be_as_old_as_the_delay_allows() {
             (answer, process)
         };
         let (_, process) = leave().await;
-        // Asked once, for the first client that is given it; then not again.
+        // The server is asked for the first client only.
         leave().await;
         theatre.change("ALTER ROLE slow SET work_mem = '33MB'", "slow").await;
         assert_eq!(leave().await, ("4MB".to_owned(), process));
@@ -442,7 +444,7 @@ fn kept_sessions_do_not_use_up_a_connection_limit() {
             theatre.role_and_database(name).await;
             theatre.change(limit, name).await;
             let running = theatre.keeping(&reuse()).await;
-            // Two are kept, each for another start-up.
+            // Two sessions are pooled, each with another start-up.
             let both = [named(&running, name, "a").await.unwrap(), named(&running, name, "b").await.unwrap()];
             drop(both);
             within(DEADLINE, "two kept sessions", running.until_supply(|supply| supply.ready == 2)).await;
@@ -453,12 +455,12 @@ fn kept_sessions_do_not_use_up_a_connection_limit() {
             assert_eq!(running.proxy.supply().ready, 2, "one made room");
             let _fourth = named(&running, name, "d").await.unwrap();
             assert_eq!(theatre.processes(name).await.len(), 2);
-            // All of it is in use now.
+            // All connections of the role are in use now.
             let refused = named(&running, name, "e").await.map(|_| ()).unwrap_err();
             assert_eq!(refused.code().unwrap().code(), "53300");
             running.shutdown.cancel();
         }
-        // One is being opened ahead when the next client comes.
+        // The refill opens a session when the next client comes.
         theatre.role_and_database("ahead").await;
         theatre.change("ALTER ROLE ahead CONNECTION LIMIT 2", "ahead").await;
         for _ in 0..5 {
@@ -504,7 +506,7 @@ fn a_server_that_does_not_answer_keeps_no_client_waiting_for_each_session() {
             pgentra_wire::startup::StartupMessage::new(pgentra_wire::startup::ProtocolVersion::V3_0, ROLE)
                 .unwrap()
         };
-        // The first question fails: the client gets a session all the same, which is not kept.
+        // The first query fails: the client gets a session all the same, which is not pooled.
         let mut client = Raw::new(running.dial().await);
         client.start(&start()).await;
         let mut asked = server.session(1).await;

@@ -1,4 +1,4 @@
-//! Everybody at once.
+//! Many clients connect at the same time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ const CLIENTS: usize = 500;
 #[test]
 fn five_hundred_clients_cause_one_token_request() {
     run(async {
-        // Its own, so that nobody else asks for tokens.
+        // A separate fixture, so that no other test asks for tokens.
         let stage = Stage::new("storm").await;
         let running = storm(&stage, "the first token").await;
-        // Every token has ended; everybody comes back at once.
+        // Every token has expired, and all clients come back at once.
         stage.clock.advance(Duration::from_secs(25 * 60 * 60));
         running.shutdown.cancel();
         running.served.await.unwrap();
@@ -27,7 +27,7 @@ fn five_hundred_clients_cause_one_token_request() {
     });
 }
 
-/// Everybody connects, and gets a session or is told that there are too many.
+/// All clients connect, and each gets a session or the error "too many clients".
 async fn storm(stage: &Stage, about: &str) -> Running {
     stage.azure.journal().clear();
     // PostgreSQL takes a hundred at once; the others wait at the listener, with no token yet.
@@ -54,7 +54,7 @@ async fn storm(stage: &Stage, about: &str) -> Running {
     running
 }
 
-/// Each is answered, however many there are, and nothing of them stays.
+/// Every client is answered, and no memory or permit is left in use.
 #[test]
 fn two_thousand_clients_in_a_burst_are_all_told() {
     run(async {

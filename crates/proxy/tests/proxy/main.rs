@@ -1,4 +1,5 @@
-//! The injector before the gateway before a real PostgreSQL, with tokens of the local Azure and real clients.
+//! The auth proxy in front of the gateway and a real PostgreSQL, with tokens of the local Azure and
+//! real clients.
 
 #![expect(
     clippy::unwrap_used,

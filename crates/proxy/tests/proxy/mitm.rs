@@ -1,4 +1,4 @@
-//! Whoever answers instead of the server sees no byte of a token.
+//! An attacker that answers in place of the server gets no byte of a token.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::fixture::{ROLE, Running, Stage, run};
 
-/// How the one in the middle answers to SSLRequest.
+/// How the attacker answers SSLRequest.
 enum Answer {
     /// `N`, and a request for the password at once.
     Declines,
@@ -21,7 +21,8 @@ enum Answer {
     Shows(Arc<ServerConfig>),
 }
 
-/// Invariant 1: no token for a server that declines TLS, or has another's name, or a certificate that nobody vouches for.
+/// Invariant 1: no token for a server that declines TLS, has another name, or has a certificate of
+/// an unknown authority.
 #[test]
 fn a_man_in_the_middle_gets_nothing() {
     run(async {
@@ -80,7 +81,7 @@ fn self_signed() -> Answer {
     Answer::Shows(Arc::new(config))
 }
 
-/// Takes one connection to its end and keeps what it was sent, in the clear and inside TLS.
+/// Accepts one connection and keeps the bytes it receives, in clear text and inside TLS.
 async fn listen(listener: TcpListener, answer: Answer, received: Arc<Mutex<Vec<u8>>>) {
     const WANTS_PASSWORD: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
     let keep = |bytes: &[u8]| received.lock().unwrap().extend_from_slice(bytes);
@@ -92,7 +93,7 @@ async fn listen(listener: TcpListener, answer: Answer, received: Arc<Mutex<Vec<u
     match answer {
         Answer::Declines => {
             stream.write_all(b"N").await.unwrap();
-            // It may have hung up already.
+            // The client may have hung up already.
             let _ = stream.write_all(WANTS_PASSWORD).await;
             let _ = stream.read_to_end(&mut rest).await;
         }

@@ -1,4 +1,4 @@
-//! What can be seen from outside: metrics, status, probes, the audit log, and that no token is in any of them.
+//! Telemetry: metrics, status, probes and the audit log, none of which contains a token.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -24,7 +24,6 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::fixture::{ROLE, Raw, Running, Stage, UNMAPPED, one, run};
 
-/// Keeps what is written.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<u8>>>);
 
@@ -45,7 +44,7 @@ impl Write for Kept {
     }
 }
 
-/// An observed injector, with an admin listener.
+/// An auth proxy with telemetry and an admin listener.
 struct Watched {
     telemetry: Telemetry,
     stop: CancellationToken,
@@ -81,7 +80,7 @@ impl Watched {
         serde_json::from_str(&self.get("/status.json").await.1).unwrap()
     }
 
-    /// The value of a series.
+    /// The value of a metric.
     async fn metric(&self, series: &str) -> Option<f64> {
         let (_, text) = self.get("/metrics").await;
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
@@ -92,7 +91,7 @@ impl Watched {
         self.audit.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Waits until nobody is connected.
+    /// Waits until no client is connected.
     async fn empty(&self) {
         let series = "pgentra_proxy_connections_open{target=\"my-target\"}";
         let open = async || holds(self.metric(series).await, |open| *open == Some(0.0));
@@ -112,7 +111,7 @@ async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     ask(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")).await
 }
 
-/// Status and everything that was answered, with the head.
+/// The HTTP status and the whole answer, with its head.
 async fn ask(address: SocketAddr, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -123,7 +122,7 @@ async fn ask(address: SocketAddr, request: &str) -> (u16, String) {
     (status, if request.contains("X-Whole") { answer } else { body })
 }
 
-/// Invariant 2: after sign-ins that went well and others that did not, no token is in anything that can be seen.
+/// Invariant 2: after successful and failed sign-ins, no token is in any output.
 #[test]
 fn sessions_are_counted_and_written_down_and_no_token_is_seen() {
     run(async {
@@ -226,7 +225,7 @@ fn sessions_are_counted_and_written_down_and_no_token_is_seen() {
         ];
         for (at, text) in seen.iter().enumerate() {
             assert!(!text.is_empty(), "{at}");
-            // Nor a part of it: the signature alone makes a token of claims that anybody may know.
+            // Nor a part of it: with the signature and known claims, a token can be put together.
             for piece in token.split('.') {
                 assert!(!text.contains(piece), "{at} lets a part of the token be read");
             }
@@ -234,7 +233,8 @@ fn sessions_are_counted_and_written_down_and_no_token_is_seen() {
     });
 }
 
-/// Processes that write to one file one after the other, or at the same time: each number comes twice, and each session once.
+/// Processes that write to one file one after the other, or at the same time: each session number
+/// occurs once per process.
 #[test]
 fn the_lines_of_a_session_can_be_paired_whatever_process_wrote_them() {
     run(async {
@@ -334,7 +334,7 @@ fn readiness_follows_listeners_tokens_and_drain() {
         let (status, reason) = watched.get("/readiness").await;
         assert_eq!((status, reason.starts_with("no token for my-target")), (503, true), "{reason}");
         assert_eq!(watched.status().await["state"], "not ready");
-        // Nobody has connected: the probe itself asked for it.
+        // No client has connected: the probe itself asked for the token.
         let ready = "ready\n1 target: 0 serving, 1 idle, 0 failing\n".to_owned();
         let readiness = async || holds(watched.get("/readiness").await, |told| *told == (200, ready.clone()));
         eventually(DEADLINE, "the proxy is ready", readiness).await;
@@ -418,10 +418,11 @@ fn each_listener_answers_what_is_its_own() {
         ] {
             assert_eq!(ask(watched.admin, &request(method, path, &more)).await.0, status, "{method} {path}");
         }
-        // From outside under whatever name: a probe of Kubernetes names the pod's address.
+        // The health listener accepts any Host header: a probe of Kubernetes sends the pod's
+        // address.
         assert_eq!(ask(health, &request("GET", "/liveness", "Host: 10.0.0.7:9090")).await.0, 200);
         assert_eq!(ask(health, &request("POST", "/quitquitquit", "Host: localhost")).await.0, 404);
-        assert!(!watched.stop.is_cancelled(), "nobody has asked for it in the right way");
+        assert!(!watched.stop.is_cancelled(), "a rejected request stopped the proxy");
         assert_eq!(ask(watched.admin, &request("POST", "/quitquitquit", &own)).await.0, 200);
         assert!(watched.stop.is_cancelled());
     });

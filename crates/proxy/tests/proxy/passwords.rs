@@ -1,4 +1,4 @@
-//! SCRAM-SHA-256 from a file.
+//! SCRAM-SHA-256 with the users file.
 
 use std::time::Duration;
 
@@ -37,14 +37,14 @@ fn only_the_right_password_opens() {
         let running = Running::behind(asking()).await;
         let client = session(running.dial().await, ROLE, PASSWORD).await.unwrap();
         assert_eq!(one(&client, "SELECT current_user::text").await, ROLE);
-        // Nobody learns whether the role or the password was wrong.
-        for (user, password) in [(ROLE, "wrong"), ("nobody_here", PASSWORD), ("nobody_here", "wrong")] {
+        // The error does not show whether the role or the password was wrong.
+        for (user, password) in [(ROLE, "wrong"), ("unknown_role", PASSWORD), ("unknown_role", "wrong")] {
             let refused = refusal(&running, user, password).await;
             assert_eq!(refused.code().code(), "28P01", "{refused:?}");
             assert_eq!(refused.message(), format!("password authentication failed for user \"{user}\""));
             assert!(refused.hint().is_some());
         }
-        // A client without one is told by its driver.
+        // A client without a password gets its driver's error.
         let error = running.connect(ROLE, "postgres").await.err().unwrap();
         assert!(format!("{error:?}").contains("password missing"), "{error:?}");
     });
@@ -59,7 +59,7 @@ fn one_who_guesses_has_to_wait_and_others_do_not() {
             ClientAuth { roles: Some(RoleMap::from_iter([(ROLE, ROLE), ("other", ROLE)])), ..client_auth };
         let running = Running::behind(client_auth).await;
         for _ in 0..10 {
-            // A person's mistakes.
+            // Typing errors.
             assert_eq!(refusal(&running, ROLE, "guess").await.code().code(), "28P01");
         }
         let guesses = join_all((0..30).map(|_| refusal(&running, ROLE, "guess"))).await;
@@ -82,7 +82,7 @@ fn the_password_is_that_of_the_role_before_the_map() {
         let client = session(running.dial().await, "app", PASSWORD).await.unwrap();
         assert_eq!(one(&client, "SELECT current_user::text").await, ROLE);
         assert_eq!(refusal(&running, "app", "other").await.code().code(), "28P01");
-        // What the map says is for those who have shown their password.
+        // The role map is applied only after the password was checked.
         assert_eq!(refusal(&running, ROLE, PASSWORD).await.code().code(), "28P01");
         assert!(refusal(&running, ROLE, "other").await.message().contains("role_map"));
     });
@@ -106,7 +106,7 @@ fn another_file_is_for_new_clients() {
     });
 }
 
-/// Nobody is let in who leaves a step out.
+/// A client that leaves out a step is refused.
 #[test]
 fn an_exchange_that_is_not_one_is_refused() {
     run(async {
@@ -162,7 +162,7 @@ fn an_exchange_that_is_not_one_is_refused() {
     });
 }
 
-/// Whoever hangs up at any step leaves its place to the next one at once.
+/// When a client hangs up at any step, its permit is free at once.
 #[test]
 fn a_client_that_vanishes_frees_its_place() {
     run(async {

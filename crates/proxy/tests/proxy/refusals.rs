@@ -1,4 +1,4 @@
-//! Whoever is accepted and gets no session is told why.
+//! Each accepted client that gets no session gets an error with the reason.
 
 use std::time::Duration;
 
@@ -57,11 +57,11 @@ fn an_oid_that_does_not_match_is_told_in_azures_words() {
 fn no_token_no_name_no_answer() {
     run(async {
         let stage = Stage::shared().await;
-        // A port that nobody listens on any more.
+        // A port on which no process listens any more.
         let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let roots = stage.azure.certificates().pem();
         let unreachable = stage.connector_to(gone, "", roots);
-        // A metadata service that is not there.
+        // A metadata service that does not answer.
         let env = Env::from_map([("AZURE_POD_IDENTITY_AUTHORITY_HOST", format!("http://127.0.0.1:{gone}"))]);
         let credential = Credential::builder(System::builder().env(env).build())
             .deadline(Duration::from_millis(1))

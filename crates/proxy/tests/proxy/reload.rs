@@ -1,4 +1,4 @@
-//! One injector takes the place of another on a listener that stays.
+//! Replaces the auth proxy of a listener that stays open.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ fn sessions_and_their_cancel_keys_outlive_their_injector() {
         let (new, connection) = config.connect(NoTls).await.unwrap();
         tokio::spawn(connection);
         assert_eq!(one(&new, "SELECT current_database()::text").await, "postgres");
-        // Both count.
+        // Sessions of both count for the limit.
         let refused = config.connect(NoTls).await.err().unwrap();
         assert_eq!(refused.as_db_error().unwrap().code().code(), "53300");
 
@@ -56,7 +56,7 @@ fn sessions_and_their_cancel_keys_outlive_their_injector() {
         let (old, ended) = sleeping.await.unwrap();
         assert_eq!(ended.unwrap_err().code().unwrap().code(), "57014");
 
-        // A listener that goes leaves its sessions alone.
+        // A closed listener does not end its sessions.
         stop.listening.cancel();
         until_unreachable(address).await;
         assert_eq!(one(&old, "SELECT current_user::text").await, ROLE);

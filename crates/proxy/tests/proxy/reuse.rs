@@ -1,4 +1,4 @@
-//! Sessions that clients leave to others.
+//! Sessions that are reused for other clients.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio_postgres::Client;
 use crate::fixture::{ROLE, Raw, Running, Stage, one, pid, run};
 use crate::scripted::{Connected, Scripted, setting};
 
-/// What the proxy says to a server before it uses a session again, and what the server answers.
+/// The queries of the proxy before it reuses a session, and the server's answers.
 const CLEAN: &[u8] = b"Q\0\0\0\x10DISCARD ALL\0Q\0\0\0\x0fRESET ROLE\0\
     Q\0\0\0\x2aSELECT pg_catalog.pg_my_temp_schema()\0";
 const CLEANED: &[u8] = b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05IC\0\0\0\x0aRESET\0Z\0\0\0\x05I\
@@ -26,7 +26,7 @@ async fn reusing(stage: &Stage) -> Running {
     Running::with(stage.connector(""), Options { reuse: true, ..Options::default() }).await
 }
 
-/// Ends a session as drivers do, and waits until it is ready for the next client.
+/// Ends a session as drivers do, and waits until it is pooled.
 async fn leave(running: &Running, client: Client) {
     let before = running.proxy.supply().reused;
     drop(client);
@@ -45,7 +45,7 @@ fn the_next_client_finds_nothing_of_the_one_before() {
         first
             .batch_execute(
                 "SET work_mem = '1234kB'; SET TimeZone = 'Asia/Tokyo'; SET statement_timeout = '1h';
-                 SET application_name = 'somebody'; SET client_encoding = 'LATIN1'; SET my.setting = 'mine';
+                 SET application_name = 'other_user'; SET client_encoding = 'LATIN1'; SET my.setting = 'mine';
                  CREATE SCHEMA left_behind CREATE SEQUENCE counted; SELECT nextval('left_behind.counted');
                  PREPARE prepared AS SELECT 1; LISTEN channel; SELECT pg_advisory_lock(4711);
                  DECLARE held CURSOR WITH HOLD FOR SELECT 1; SET ROLE pg_monitor",
@@ -131,7 +131,7 @@ fn a_role_that_is_set_for_the_role_is_set_again() {
         first.batch_execute("RESET SESSION AUTHORIZATION").await.unwrap();
         let process = pid(&first).await;
         leave(&running, first).await;
-        // Also when the proxy knows already that there is one.
+        // The same when the proxy knows of the temporary schema already.
         for _ in 0..3 {
             let next = running.connect(ROLE, "owned").await.unwrap();
             assert_eq!(pid(&next).await, process);
@@ -171,7 +171,7 @@ fn a_session_that_was_left_in_the_middle_of_something_is_ended() {
             ("half a message", query("SELECT 1")[..9].to_vec(), 0),
             ("a batch without Sync", batch.clone(), 0),
             ("a batch with Flush", [batch, message(b'H', b"")].concat(), 0),
-            ("an answer that nobody has read", query("SELECT repeat('x', 10000000)"), 0),
+            ("an unread answer", query("SELECT repeat('x', 10000000)"), 0),
         ]
         .into_iter()
         .enumerate()
@@ -209,7 +209,7 @@ fn whoever_hangs_up_without_a_word_leaves_a_session_too() {
             raw.stream.write_all(messages).await.unwrap();
             raw.stream.shutdown().await.unwrap();
             running.until_supply(|supply| supply.reused == reused + 1).await;
-            // It is told that it may go.
+            // The client gets the end of the connection.
             assert_eq!(raw.stream.read_to_end(&mut Vec::new()).await.unwrap_or(0), 0);
         }
         let supply = running.proxy.supply();
@@ -242,7 +242,7 @@ fn a_session_that_was_ever_cancelled_is_ended() {
 #[test]
 fn a_session_whose_token_has_expired_is_ended() {
     run(async {
-        // Its own, as its time moves.
+        // A separate fixture, because its clock moves.
         let stage = Stage::new("reuse-expiry").await;
         let running = reusing(&stage).await;
         let superuser = stage.superuser().await;
@@ -250,7 +250,8 @@ fn a_session_whose_token_has_expired_is_ended() {
         leave(&running, first).await;
         stage.clock.advance(Duration::from_secs(25 * 60 * 60));
         drop(second);
-        // Neither the one that comes back now nor the one that waits is for a client any more.
+        // Neither the session that is being cleaned nor the pooled one is given to a client any
+        // more.
         stage.until_processes(&superuser, "expired", 1).await;
         let third = running.named("expired").await;
         stage.until_processes(&superuser, "expired", 1).await;
@@ -338,7 +339,7 @@ fn settings_are_told_as_they_are_and_the_key_is_another() {
     run(async {
         let (server, running) = scripted_stage().await;
         let (mut client, mut session, old) = scripted(&server, &running, 7).await;
-        // One changed by the client, one that the server's new configuration brings.
+        // One setting changed by the client, one by the server's new configuration.
         session.send(&[setting("TimeZone", "Asia/Tokyo")]).await;
         client.read().await.unwrap();
         client.stream.write_all(b"X\0\0\0\x04").await.unwrap();
@@ -361,13 +362,13 @@ fn settings_are_told_as_they_are_and_the_key_is_another() {
         let key = key.unwrap();
         assert_eq!((key.process_id, key.key.expose().len()), (7, 32));
         assert_ne!(key.key, old.key);
-        // The old key reaches nobody: the proxy hangs up and has dialled no one.
+        // The old key is unknown: the proxy hangs up and dials no server.
         let mut request = BytesMut::new();
         old.encode(&mut request);
         let mut stream = running.dial().await;
         stream.write_all(&request).await.unwrap();
         assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap(), 0);
-        // The new one does, so the server's next connection is its request.
+        // The new key is valid, so the server's next connection is its cancel request.
         request.clear();
         CancelRequest { process_id: 7, key: key.key.clone() }.encode(&mut request);
         stream = running.dial().await;
@@ -389,7 +390,7 @@ fn a_cancel_request_on_its_way_reaches_no_other_client() {
         key.encode(&mut request);
         let mut stream = running.dial().await;
         stream.write_all(&request).await.unwrap();
-        // It has been passed on and waits for the server to take it.
+        // The request was forwarded and waits for the server to accept it.
         let mut canceller = server.accept().await;
         canceller.cancel_request().await;
         client.stream.write_all(b"X\0\0\0\x04").await.unwrap();

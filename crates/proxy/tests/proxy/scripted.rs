@@ -1,4 +1,4 @@
-//! A server that says exactly what a test wants said.
+//! A server whose messages are written by the test.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::fixture::Stage;
 
-/// What the proxy asks a session that it keeps.
+/// The proxy's check of a pooled session.
 const CHECK: &str = include_str!("../../src/kept_session.sql");
 
 pub(crate) struct Scripted {
@@ -31,7 +31,7 @@ pub(crate) struct Scripted {
 pub(crate) struct Connected {
     pub(crate) stream: TlsStream<TcpStream>,
     received: BytesMut,
-    /// What it was signed in with.
+    /// The token that it was signed in with.
     pub(crate) token: String,
 }
 
@@ -47,7 +47,7 @@ impl Scripted {
         stage.connector_to(self.listener.local_addr().unwrap().port(), "", &self.roots)
     }
 
-    /// The next connection, and nothing said to it.
+    /// The next connection, without an answer.
     pub(crate) async fn tcp(&self) -> (TcpStream, std::net::SocketAddr) {
         self.listener.accept().await.unwrap()
     }
@@ -55,7 +55,7 @@ impl Scripted {
     /// The next connection, inside TLS.
     pub(crate) async fn accept(&self) -> Connected {
         let (mut stream, _) = self.listener.accept().await.unwrap();
-        // As PostgreSQL does: what is sent has arrived.
+        // As PostgreSQL does: sent without delay.
         stream.set_nodelay(true).unwrap();
         stream.read_exact(&mut [0; 8]).await.unwrap();
         stream.write_all(b"S").await.unwrap();
@@ -74,7 +74,7 @@ impl Scripted {
         connected
     }
 
-    /// Signs in whoever connects until `done`, with process ids that count up.
+    /// Signs in every connection until `done`, with increasing process ids.
     pub(crate) async fn answer_from<T>(&self, process_id: u32, done: impl Future<Output = T>) -> T {
         let mut kept = Vec::new();
         let answering = async {
@@ -97,7 +97,7 @@ impl Connected {
         self.stream.flush().await.unwrap();
     }
 
-    /// Its start-up, and a token that is not looked at.
+    /// Reads the start-up and the token, without checking the token.
     pub(crate) async fn start_up(&mut self) -> StartupMessage {
         let start = loop {
             match FirstPacket::decode(&mut self.received).unwrap() {
@@ -121,7 +121,7 @@ impl Connected {
         self.let_in_and_say(process_id, key, None).await;
     }
 
-    /// The same with a message right behind, in one piece with it.
+    /// The same with a further message in the same write.
     pub(crate) async fn let_in_and_say(&mut self, process_id: u32, key: &[u8], more: Option<BackendMessage>) {
         let key = CancelKey::new(Bytes::copy_from_slice(key)).unwrap();
         let mut messages = vec![
@@ -134,7 +134,7 @@ impl Connected {
         self.send(&messages).await;
     }
 
-    /// A request to cancel, which is all that this connection is for.
+    /// Reads a cancel request, the only message of such a connection.
     pub(crate) async fn cancel_request(&mut self) -> CancelRequest {
         loop {
             match FirstPacket::decode(&mut self.received).unwrap() {
@@ -153,7 +153,7 @@ impl Connected {
         assert_eq!(self.received.split_to(bytes.len()), bytes);
     }
 
-    /// Is asked what its role and its database are, and answers with a fingerprint of this digit.
+    /// Answers the fingerprint query with this digit repeated.
     pub(crate) async fn identify(&mut self, digit: u8) {
         let sql = CHECK.trim_end();
         let length = u32::try_from(sql.len() + 5).unwrap();
@@ -164,13 +164,13 @@ impl Connected {
         self.stream.flush().await.unwrap();
     }
 
-    /// Says what no server says.
+    /// Sends bytes that are not of the protocol.
     pub(crate) async fn talk_nonsense(&mut self) {
         self.stream.write_all(b"?\0\0\0\x04").await.unwrap();
         self.stream.flush().await.unwrap();
     }
 
-    /// Waits until the other side hangs up, having said nothing more than its farewell.
+    /// Waits until the proxy hangs up, after no message but Terminate.
     pub(crate) async fn until_left(mut self) {
         let mut rest = Vec::from(&self.received[..]);
         let _ = self.stream.read_to_end(&mut rest).await;

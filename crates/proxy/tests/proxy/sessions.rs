@@ -84,7 +84,7 @@ fn requests_for_encryption_are_declined_and_every_parameter_arrives() {
         assert_eq!(parameter("application_name").as_deref(), Some("named"));
         assert_eq!(parameter("DateStyle").as_deref(), Some("German, DMY"));
 
-        // What the client leaves out, the target may say.
+        // The target supplies what the client leaves out.
         let client = running.connect(ROLE, "postgres").await.unwrap();
         assert_eq!(one(&client, "SHOW application_name").await, "default");
         assert_eq!(one(&client, "SHOW work_mem").await, "1234kB");
@@ -113,7 +113,7 @@ fn a_role_and_a_database_may_be_fixed() {
         let target = format!("user={ROLE} dbname=postgres");
         let running = stage.inject(&target).await;
         running.connect(ROLE, "postgres").await.unwrap();
-        for (user, database) in [("somebody", "postgres"), (ROLE, "template1")] {
+        for (user, database) in [("other_user", "postgres"), (ROLE, "template1")] {
             let refusal = running.refusal(user, database).await;
             assert_eq!(refusal.code().code(), "28000");
             assert!(refusal.message().starts_with("the proxy serves the "), "{refusal:?}");
@@ -125,7 +125,7 @@ fn a_role_and_a_database_may_be_fixed() {
         raw.until_ready().await;
 
         let pinned = Running::new(stage.connector(&target), Naming::Pinned, Limits::default()).await;
-        let client = pinned.connect("somebody", "template1").await.unwrap();
+        let client = pinned.connect("other_user", "template1").await.unwrap();
         assert_eq!(one(&client, "SELECT current_user || '@' || current_database()").await, "myuser@postgres");
     });
 }
@@ -164,13 +164,13 @@ fn a_statement_is_cancelled_and_a_guessed_key_cancels_nothing() {
                 assert_ne!(raw.stream.read_buf(&mut answer).await.unwrap(), 0);
             }
             drop(raw);
-            // A key is worth nothing once its session is over.
+            // A key is invalid once its session is over.
             request(&running, key.process_id, key.key.expose()).await;
         }
     });
 }
 
-/// Sends a cancel request and waits until the injector is done with it.
+/// Sends a cancel request and waits until the proxy is done with it.
 async fn request(running: &Running, process_id: u32, key: &[u8]) {
     let mut out = BytesMut::new();
     let key = CancelKey::new(Bytes::copy_from_slice(key)).unwrap();
@@ -212,7 +212,7 @@ fn psql_needs_no_password() {
         let conninfo = format!("host=127.0.0.1 port={} user={ROLE} dbname=postgres", running.address.port());
         let mut command = tokio::process::Command::new("psql");
         command.args(["-XAtw", "-c", "SELECT current_user", &conninfo]).env_remove("PGPASSWORD");
-        // Whatever the shell says of other servers is not meant for this one.
+        // Environment variables of the caller's shell must not affect this connection.
         for name in ["PGSSLMODE", "PGSSLROOTCERT", "PGHOSTADDR", "PGSERVICE", "PGOPTIONS"] {
             command.env_remove(name);
         }

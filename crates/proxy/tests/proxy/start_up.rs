@@ -1,4 +1,4 @@
-//! Start-ups that ask for more than a session.
+//! Start-ups with options and replication.
 
 use bytes::{Bytes, BytesMut};
 use pgentra_proxy::{Naming, Options};
@@ -92,7 +92,8 @@ fn every_parameter_goes_to_the_server_and_protocol_options_do_not() {
     });
 }
 
-/// Invariant 2: a client is not given the token of the proxy, whatever the server says before and right behind ReadyForQuery.
+/// Invariant 2: a client never gets the proxy's token, whatever the server sends before and right
+/// after ReadyForQuery.
 #[test]
 fn a_server_that_repeats_the_token_does_not_get_it_to_the_client() {
     run(async {
@@ -148,7 +149,7 @@ fn a_rate_that_is_used_up_is_said_and_sessions_that_are_ready_need_none() {
         let options = Options { connect_rate: 1, reuse: true, ..Options::default() };
         let running = Running::with(stage.connector(""), options).await;
         let first = running.named("rate").await;
-        // The bucket is empty. Six turns are the whole queue; nobody has to wait for them here.
+        // The bucket is empty. Six turns are the whole queue; no session has to wait for them here.
         let queued: Vec<_> = futures_util::future::join_all((0..8).map(|_| async {
             let mut raw = Raw::new(running.dial().await);
             raw.start(&StartupMessage::new(ProtocolVersion::V3_0, ROLE).unwrap()).await;

@@ -1,4 +1,4 @@
-//! Sessions that stand ready.
+//! Pooled sessions that were opened ahead.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +78,7 @@ fn only_the_very_same_start_up_is_served_from_it() {
             ask(other).await;
             assert_eq!(running.proxy.supply().hits, 0, "{about}");
         }
-        // The version of the protocol is ours to answer, and so are its options.
+        // The proxy answers for the protocol version and its options itself.
         let newer = start("options", "-c work_mem=1MB").with("_pq_.unheard_of", "on").unwrap();
         let messages = ask(newer.with_version(ProtocolVersion { major: 3, minor: 9 })).await;
         assert_eq!(running.proxy.supply().hits, 1);
@@ -123,7 +123,7 @@ fn a_server_that_is_full_is_given_the_place_of_one_that_waits() {
         superuser.batch_execute("CREATE DATABASE narrow CONNECTION LIMIT 2").await.unwrap();
         let _first = running.connect(ROLE, "narrow").await.unwrap();
         running.until_supply(|supply| supply.ready == 1).await;
-        // Another start-up; both places are taken.
+        // Another start-up; both permits are taken.
         let start = StartupMessage::new(ProtocolVersion::V3_0, ROLE)
             .and_then(|start| start.with("database", "narrow"))
             .and_then(|start| start.with("application_name", "second"))
@@ -154,7 +154,8 @@ fn nothing_is_kept_ready_once_the_proxy_stops() {
     });
 }
 
-/// A proxy that keeps one session ready with a server that is scripted, and a client that made it learn the start-up.
+/// A proxy with one pooled session to a scripted server, and a client that made the proxy learn the
+/// start-up.
 struct OneReady {
     running: Running,
     server: Scripted,
@@ -202,7 +203,7 @@ fn a_session_that_the_server_spoke_to_is_never_handed_over() {
             if said.is_empty() {
                 drop(one.ready);
             }
-            // At once: nobody but the hand-over itself has looked at it since.
+            // At once: only the hand-over itself has checked the session since.
             let mut client = Raw::new(one.running.dial().await);
             client.start(&start()).await;
             let told = process(&one.server.answer_from(3, client.until_ready()).await);
@@ -246,7 +247,7 @@ fn a_server_that_refuses_is_left_alone_and_a_client_is_not() {
         first.start(&start()).await;
         let _first = server.session(1).await;
         first.until_ready().await;
-        // Both that are opened ahead are refused, and then there is a pause.
+        // The server refuses both sessions of the refill, and then the refill pauses.
         for _ in 0..2 {
             let mut refused = server.accept().await;
             refused.start_up().await;

@@ -1,4 +1,4 @@
-//! What applying a file does to a Flexible Server.
+//! Applying a file to a Flexible Server.
 
 use pgentra_roles::RolesError;
 use uuid::Uuid;
@@ -139,7 +139,7 @@ fn a_role_is_found_by_its_object_id() {
             stage.settle("moved", &text("new name")).await,
             ["~ role \"old name\" is renamed to \"new name\""]
         );
-        // What it was granted is still there.
+        // The role keeps its privileges.
         let held = "SELECT grantee::text FROM information_schema.role_table_grants WHERE table_name = 't' AND grantee LIKE '% name'";
         assert_eq!(stage.texts("moved", held).await, ["new name"]);
     });
@@ -251,7 +251,7 @@ fn nothing_is_kept_where_something_cannot_be_granted() {
         assert!(!matches!(error, RolesError::HalfApplied { .. }), "{error:?}");
         let roles = "SELECT rolname::text FROM pg_roles WHERE rolname = 'half'";
         assert!(stage.texts("postgres", roles).await.is_empty());
-        // A table that is not there is known before.
+        // A missing table is reported before any change.
         let told = stage.faults("half_1", &text("no_such_table")).await;
         assert_eq!(
             told,
@@ -271,15 +271,15 @@ fn applying_twice_at_once_is_serial() {
             (stage.plan("postgres", text).await.unwrap(), stage.plan("postgres", text).await.unwrap());
         let server = stage.server("postgres");
         let (one, two) = tokio::join!(plans.0.apply(&server), plans.1.apply(&server));
-        // The one that came second is told that the role is there by now.
+        // The second one gets the error that the role exists already.
         let failed = one.err().or(two.err()).unwrap();
         assert_eq!(failed.sqlstate(), Some("42710"), "{failed:?}");
         assert_eq!(stage.plan("postgres", text).await.unwrap().changes(), []);
     });
 }
 
-/// The second database takes the grant in the rehearsal and refuses it the second time: a counter tells them apart, as what
-/// it counted is not rolled back.
+/// The second database accepts the grant in the rehearsal and refuses it the second time: a
+/// sequence tells them apart, because a rollback does not reset it.
 #[test]
 fn what_was_done_before_a_failure_is_told_and_not_done_again() {
     run(async {

@@ -1,4 +1,4 @@
-//! Roles made one by one, on both flavours.
+//! Creating single roles, on both flavours.
 
 use pgentra_roles::{Identity, Kind, NewRole, Plan, RolesError, RolesFile};
 use uuid::Uuid;
@@ -38,10 +38,11 @@ fn a_client_id_is_looked_up_where_roles_are_mapped_by_object_id() {
         create(stage, role("looked_up", Identity::ClientId(CLIENT))).await.unwrap();
         let id = "SELECT object_id::text FROM pgentra.mapping WHERE rolname = 'looked_up'";
         assert_eq!(stage.texts("postgres", id).await, [OBJECT.to_string()]);
-        let unknown = create(stage, role("nobody", Identity::ClientId(Uuid::new_v4()))).await.unwrap_err();
+        let unknown =
+            create(stage, role("no_such_role", Identity::ClientId(Uuid::new_v4()))).await.unwrap_err();
         assert!(unknown.to_string().contains("no service principal with client id"), "{unknown}");
         let server = stage.server("postgres");
-        let alone = role("nobody", Identity::ClientId(CLIENT)).plan(&server, None).await.unwrap_err();
+        let alone = role("no_such_role", Identity::ClientId(CLIENT)).plan(&server, None).await.unwrap_err();
         assert!(matches!(alone, RolesError::Directory { .. }), "{alone:?}");
     });
 }
@@ -53,7 +54,7 @@ fn what_cannot_be_made_is_refused() {
         create(stage, role("once", Identity::ObjectId(Uuid::new_v4()))).await.unwrap();
         let twice = create(stage, role("once", Identity::ObjectId(Uuid::new_v4()))).await.unwrap_err();
         assert!(matches!(twice, RolesError::Exists(_)), "{twice:?}");
-        let unknown = create(stage, role("nobody of this name", Identity::Name)).await.unwrap_err();
+        let unknown = create(stage, role("no principal of this name", Identity::Name)).await.unwrap_err();
         assert!(unknown.to_string().contains("pgaadauth_create_principal"), "{unknown}");
         assert!(unknown.hint().unwrap().contains("--object-id"), "{unknown:?}");
         let single = Stage::single().await;

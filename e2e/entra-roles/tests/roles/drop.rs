@@ -1,4 +1,4 @@
-//! Roles that are dropped, and what is in the way.
+//! Dropping roles, and the objects that prevent it.
 
 use pgentra_roles::{Drop, RolesError};
 use uuid::Uuid;
@@ -69,8 +69,8 @@ fn what_is_in_the_way_is_told_and_taken_away_when_asked() {
         assert!(error.hint().unwrap().contains("--reassign-to"));
         assert!(exists(stage, "in_the_way").await);
 
-        let nobody = Drop { reassign_to: Some("nobody_here".to_owned()), ..named("in_the_way") };
-        assert!(drop(stage, nobody).await.unwrap_err().to_string().contains("nobody_here"));
+        let unknown = Drop { reassign_to: Some("no_such_role".to_owned()), ..named("in_the_way") };
+        assert!(drop(stage, unknown).await.unwrap_err().to_string().contains("no_such_role"));
         let heir = Drop { reassign_to: Some("way_heir".to_owned()), ..named("in_the_way") };
         assert_eq!(
             drop(stage, heir).await.unwrap(),
@@ -83,7 +83,7 @@ fn what_is_in_the_way_is_told_and_taken_away_when_asked() {
         assert!(!exists(stage, "in_the_way").await);
         let owner = "SELECT tableowner::text FROM pg_tables WHERE tablename = 'own'";
         assert_eq!(stage.texts("way_2", owner).await, ["way_heir"]);
-        // Whoever was signed in is a member of nothing that it was not before.
+        // The role that was signed in gets no further memberships.
         let members = "SELECT m.member::regrole::text FROM pg_auth_members m WHERE m.roleid = 'way_heir'::regrole AND (m.inherit_option OR m.set_option)";
         assert!(stage.texts("postgres", members).await.is_empty());
     });

@@ -86,7 +86,7 @@ impl Stage {
         Self { azure, db, port, files }
     }
 
-    /// The server as the Entra administrator sees it; what names no database means this one.
+    /// The server as the Entra administrator; `database` is the default database.
     pub(crate) fn server(&self, database: &str) -> Server {
         Server::new(self.administrator(database))
     }
@@ -131,7 +131,7 @@ impl Stage {
         self.admin(name, sql).await;
     }
 
-    /// The superuser, past the gateway.
+    /// A superuser session without the gateway.
     pub(crate) async fn superuser(&self, database: &str) -> Client {
         let mut config = tokio_postgres::Config::new();
         config.host_path(self.db.socket_dir()).port(self.db.port()).dbname(database);
@@ -162,7 +162,8 @@ impl Stage {
         Plan::make(&self.server(database), &file, options, Some(&Tenant)).await
     }
 
-    /// Plans and applies, and proves that nothing is left to do. What was done, line by line.
+    /// Plans and applies, and checks that a second plan is empty. Returns the changes, line by
+    /// line.
     pub(crate) async fn settle(&self, database: &str, text: &str) -> Vec<String> {
         let plan = self.plan(database, text).await.unwrap();
         plan.apply(&self.server(database)).await.unwrap();
@@ -171,7 +172,7 @@ impl Stage {
         lines(plan.changes())
     }
 
-    /// What is wrong with a file on this server; it must not have changed anything.
+    /// The errors for a file on this server; nothing may have changed.
     pub(crate) async fn faults(&self, database: &str, text: &str) -> Vec<String> {
         let error = self.plan(database, text).await.unwrap_err();
         assert!(matches!(error, RolesError::Faults(_)), "{error:?}");
@@ -188,7 +189,7 @@ pub(crate) fn lines(changes: &[Change]) -> Vec<String> {
     changes.iter().map(ToString::to_string).collect()
 }
 
-/// A tenant with one service principal, and nobody else.
+/// A tenant with one service principal only.
 pub(crate) struct Tenant;
 
 impl Directory for Tenant {

@@ -1,4 +1,4 @@
-//! What a plan says, what it refuses, and that it changes nothing.
+//! Plans and their errors; planning changes nothing.
 
 use pgentra_gateway::Flavour;
 use pgentra_roles::{Note, Options, RolesError};

@@ -1,4 +1,4 @@
-//! Roles that are not in the file. Each test has a server for itself.
+//! Roles that are not in the file. Each test has its own server.
 
 use pgentra_gateway::Flavour;
 use pgentra_roles::{Note, Options, Prune, RolesError};
@@ -27,7 +27,7 @@ fn only_mapped_roles_are_pruned_and_administrators_only_when_said() {
         furnish(&stage).await;
         let text = "[[role]]\nname = 'kept'";
         let me = stage.azure.administrator().user_principal_name().to_owned();
-        // Not asked to: told, and left alone.
+        // Without --prune: reported, and not changed.
         let plan = stage.plan("postgres", text).await.unwrap();
         assert_eq!(plan.changes(), []);
         for name in [&*me, "extra", "other admin"] {

@@ -1,4 +1,4 @@
-//! Whatever a file says: once it is applied, nothing is left to do.
+//! For any file: after it is applied, a second plan is empty.
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};

@@ -1,4 +1,4 @@
-//! A file on Single Server, which tells nobody whose a role is.
+//! A file on Single Server, which does not show the principal of a role.
 
 use pgentra_roles::{Flavour, Roles, Source};
 use uuid::Uuid;
@@ -45,7 +45,7 @@ fn another_identity_is_seen_and_bound() {
         let stage = Stage::single().await;
         let text = |id: Uuid| format!("[[role]]\nname = 'single_moved'\nclient_id = '{id}'");
         let (other, vm) = (Uuid::new_v4(), stage.azure.vm().client_id());
-        // Made by hand: nothing tells whose it is.
+        // Created by hand, so its principal is unknown.
         let sql = format!(
             "CREATE ROLE single_moved LOGIN PASSWORD '{other}' IN ROLE azure_ad_user; COMMENT ON ROLE single_moved IS 'billing'"
         );

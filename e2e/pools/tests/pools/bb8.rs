@@ -6,7 +6,7 @@ use pgentra_connect::{Connector, Session};
 use crate::cloud::{Cloud, OTHER_ROLE, ROLE};
 use crate::life::{self, AnyError, CONNECTIONS, PROCESS};
 
-/// bb8 goes on trying until the time is up.
+/// bb8 retries until this time is over.
 const ENOUGH: Duration = Duration::from_secs(5);
 const PLENTY: Duration = Duration::from_secs(60);
 

@@ -18,9 +18,9 @@ use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
-/// How long a token lives here.
+/// The lifetime of a token here.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(60 * 60);
-/// After this much more a verifier takes it no longer.
+/// The time after expiry at which a verifier refuses the token.
 pub(crate) const LEEWAY: Duration = Duration::from_secs(10 * 60);
 
 /// The role of the machine's identity.
@@ -88,12 +88,12 @@ impl Cloud {
         self.connector_with(role, &[])
     }
 
-    /// The same with flags, which decide before everything else.
+    /// The same with flags, which override everything else.
     pub(crate) fn connector_with(&self, role: &str, flags: &[(&str, String)]) -> Connector {
         self.sign_in(role, ("AZURE_POD_IDENTITY_AUTHORITY_HOST", self.azure.metadata_url()), flags)
     }
 
-    /// Signs in on the host that the variable tells of.
+    /// Signs in on the host that the variable describes.
     fn sign_in(&self, role: &str, (variable, value): (&str, &str), flags: &[(&str, String)]) -> Connector {
         let env = [
             ("PGHOST", "localhost".to_owned()),
@@ -111,7 +111,7 @@ impl Cloud {
         Connector::new(target, credential, AzureCloud::Public.postgres_resource()).unwrap()
     }
 
-    /// Lets this much time pass, at once. Whatever was waiting for it goes on.
+    /// Advances the clock. Timers that have passed fire.
     pub(crate) async fn pass(&self, time: Duration) {
         tokio::time::pause();
         tokio::time::advance(time).await;
@@ -144,7 +144,7 @@ impl Cloud {
         self.db.stop().await;
     }
 
-    /// Past the gateway.
+    /// Runs SQL without the gateway.
     async fn superuser(&self, sql: &str) {
         let mut config = tokio_postgres::Config::new();
         config.host_path(self.db.socket_dir()).port(self.db.port()).dbname("postgres");

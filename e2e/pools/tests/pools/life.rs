@@ -1,4 +1,4 @@
-//! What every pool must live through.
+//! What every pool must support.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -9,7 +9,7 @@ use pgentra_emulator::{Endpoint, Fault};
 
 use crate::cloud::{Cloud, LEEWAY, LIFETIME};
 
-/// How many connections a pool has.
+/// Connections of a pool.
 pub(crate) const CONNECTIONS: usize = 10;
 
 /// What reports the server process behind a session.
@@ -68,14 +68,14 @@ pub(crate) fn is_refusal(error: &(dyn Error + 'static)) {
     assert_eq!(error.kind(), ConnectErrorKind::Refused(Refusal::OidMismatch), "{error}");
 }
 
-/// The metadata service refuses from now on.
+/// From now on the metadata service refuses requests for tokens.
 pub(crate) fn refuse_tokens(cloud: &Cloud) {
     let answer =
         r#"{"error":"invalid_request","error_description":"Multiple user assigned identities exist"}"#;
     cloud.azure.faults().push_lasting(Endpoint::ImdsToken, Fault::status(400, answer));
 }
 
-/// The error says what the metadata service said.
+/// The error contains the metadata service's message.
 pub(crate) fn is_token_failure(error: &(dyn Error + 'static)) {
     let error = ConnectError::find(error).unwrap();
     assert_eq!(error.kind(), ConnectErrorKind::Token, "{error}");

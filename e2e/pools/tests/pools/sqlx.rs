@@ -11,7 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use crate::cloud::{Cloud, LEEWAY, LIFETIME, OTHER_ROLE, ROLE};
 use crate::life::{self, AnyError, CONNECTIONS, PROCESS};
 
-/// sqlx's own pool, which nobody but the renewal gives a token to.
+/// sqlx's own pool, to which only the renewal task gives tokens.
 pub(crate) struct Renewed {
     pub(crate) pool: Pool,
     options: std::sync::Mutex<Arc<PgConnectOptions>>,
@@ -66,7 +66,7 @@ async fn a_pool_lives_through_three_token_lifetimes() {
     cloud.stop().await;
 }
 
-/// Without this the test above would prove nothing.
+/// Shows that the test above needs the renewal.
 #[tokio::test]
 async fn a_pool_that_is_not_renewed_is_refused() {
     let cloud = Cloud::start().await;

@@ -1,4 +1,5 @@
-//! sqlx, which asks nobody for a password, and tokio-postgres through the auth proxy: no adapter, no token in the program.
+//! sqlx and tokio-postgres through the auth proxy, without a password: no adapter, no token in the
+//! program.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cloud::{Cloud, LEEWAY, LIFETIME, ROLE};
 
-/// As many as a small program has.
+/// Connections of a small program.
 const CONNECTIONS: u32 = 10;
 
 struct Proxy {
@@ -77,20 +78,20 @@ async fn a_plain_pool_lives_through_three_token_lifetimes() {
     cloud.stop().await;
 }
 
-/// The metadata service is gone for longer than a token lives: sessions go on, clients are told what is missing, and all is
-/// well when it is back.
+/// The metadata service is down for longer than a token lives: sessions go on, clients get the
+/// reason, and everything works when it is back.
 #[tokio::test]
 async fn azure_is_gone_for_longer_than_a_token_lives() {
     let cloud = Cloud::start().await;
     let proxy = Proxy::start(&cloud).await;
     let mut early = PgConnection::connect_with(&proxy.sqlx()).await.unwrap();
-    // An answer that no source tries again: a test must not wait for retries.
+    // An answer that no source retries, because the test must not wait for retries.
     let gone = Fault::status(
         400,
         r#"{"error":"invalid_request","error_description":"Multiple user assigned identities exist"}"#,
     );
     cloud.azure.faults().push_lasting(Endpoint::ImdsToken, gone);
-    // The token lives, and is used; that no newer one can be had is nobody's concern yet.
+    // The cached token is still valid and is used, although no newer one can be obtained.
     cloud.pass(LIFETIME / 2).await;
     PgConnection::connect_with(&proxy.sqlx()).await.unwrap().close().await.unwrap();
     cloud.pass(LIFETIME + LEEWAY).await;
@@ -119,7 +120,7 @@ async fn the_server_is_restarted() {
     let ended = tokio::spawn(connection);
     let sleeping = client.query_one("SELECT pg_sleep(100)", &[]);
     let (lost, ()) = tokio::join!(sleeping, cloud.restart());
-    // It hears of it, in the server's words or by the end of the connection.
+    // The client gets the server's error or the end of the connection.
     let lost = lost.unwrap_err();
     assert!(lost.is_closed() || lost.code().is_some_and(|code| code.code() == "57P01"), "{lost:?}");
     assert!(ended.await.unwrap().is_err() || client.is_closed());

@@ -12,9 +12,9 @@ use super::stage::Stage;
 use crate::options::Host;
 use crate::time::unix;
 
-/// A port of loopback at which nobody listens.
-const NOBODY: u16 = 1;
-const STRANGER: &str = "00000000-1111-2222-3333-444444444444";
+/// A port of loopback on which no process listens.
+const CLOSED_PORT: u16 = 1;
+const UNKNOWN_ID: &str = "00000000-1111-2222-3333-444444444444";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +82,7 @@ async fn source(stage: &mut Stage) {
     for (what, one, expected) in [
         (
             "no source at all",
-            stage.on(Host::Vm).unset(metadata).route_metadata(NOBODY),
+            stage.on(Host::Vm).unset(metadata).route_metadata(CLOSED_PORT),
             "source: source-none",
         ),
         (
@@ -123,13 +123,13 @@ async fn source(stage: &mut Stage) {
             "token: token-refused-by-entra",
         ),
         (
-            "a client id that nobody has",
-            stage.on(Host::Vm).with(&["--client-id", STRANGER]),
+            "an unknown client id",
+            stage.on(Host::Vm).with(&["--client-id", UNKNOWN_ID]),
             "token: token-identity-unknown",
         ),
         (
             "an API that the tenant does not know",
-            stage.on(Host::Vm).with(&["--resource", "https://nobody.example"]),
+            stage.on(Host::Vm).with(&["--resource", "https://unknown.example"]),
             "token: token-refused-by-entra",
         ),
         (
@@ -142,7 +142,7 @@ async fn source(stage: &mut Stage) {
     }
 }
 
-/// Whatever a metadata service can answer.
+/// Every kind of answer from a metadata service.
 async fn metadata_service(stage: &mut Stage) {
     for (what, fault, expected) in [
         ("slow", Fault::Slow(Duration::from_millis(100)), ""),
@@ -186,7 +186,7 @@ async fn claims(stage: &mut Stage) {
         ),
         (
             "another tenant was named",
-            stage.on(Host::Vm).set("AZURE_TENANT_ID", STRANGER),
+            stage.on(Host::Vm).set("AZURE_TENANT_ID", UNKNOWN_ID),
             "claims: claims-tenant",
         ),
         ("a clock that is behind", stage.on(Host::Vm).clock_behind(DAY / 24), "claims: clock-wrong"),
@@ -196,7 +196,7 @@ async fn claims(stage: &mut Stage) {
     }
 }
 
-/// A token of the VM for any API.
+/// A token of the VM for the given API.
 pub(super) async fn token_for(stage: &Stage, resource: &str) -> String {
     let env = Env::from_map([("AZURE_POD_IDENTITY_AUTHORITY_HOST", stage.cloud.azure().metadata_url())]);
     let credential = Credential::builder(System::builder().env(env).build()).build().unwrap();

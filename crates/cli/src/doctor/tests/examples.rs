@@ -1,4 +1,4 @@
-//! What the pages show can be typed.
+//! The examples in the documentation can be parsed.
 
 use std::ffi::OsString;
 
@@ -37,7 +37,7 @@ fn every_command_in_the_pages_is_one() {
         for line in lines {
             let words = words(line);
             let Some(first) = words.iter().position(|word| word == "pgentra") else { continue };
-            // What a shell makes of the rest is not ours.
+            // The part after a pipe or redirection belongs to the shell.
             let end = words.iter().position(|word| ["|", ">", "&&", ";"].contains(&word.as_str()));
             let Some(ours) = words.get(first..end.unwrap_or(words.len())) else { continue };
             if let Err(error) = usage::parse(ours.iter().map(OsString::from).collect()) {

@@ -1,4 +1,4 @@
-//! Servers that go wrong at one point.
+//! Servers that fail at one step.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ pub(super) const READY: &[u8] = b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x01\0\0\0
 /// A server on loopback; it answers as long as the runtime lives.
 pub(super) struct Fake {
     pub(super) port: u16,
-    /// A connection that nobody accepts.
+    /// A connection that stays in the accept queue.
     _queued: Option<TcpStream>,
 }
 
-/// What a server behind TLS says after each message of the client, the start-up packet first; then it hangs up, or stays
-/// silent.
+/// The answers of a server behind TLS to each message of the client, beginning with the start-up
+/// packet; then it hangs up, or stays silent.
 #[derive(Clone)]
 pub(super) struct Script {
     pub(super) says: Vec<Vec<u8>>,
@@ -40,14 +40,14 @@ impl Script {
         Script { says: vec![CLEARTEXT.to_vec(), error(sqlstate, message)], stays: false }
     }
 
-    /// Says this at once.
+    /// Sends these bytes at once.
     pub(super) fn says(bytes: &[u8]) -> Script {
         Script { says: vec![bytes.to_vec()], stays: false }
     }
 }
 
 impl Fake {
-    /// Says this when it is asked for TLS.
+    /// Sends these bytes after an SSLRequest.
     pub(super) async fn in_the_clear(answer: &'static [u8], stays: bool) -> Fake {
         Fake::start(move |mut stream: TcpStream| async move {
             let mut request = [0; 8];
@@ -61,7 +61,7 @@ impl Fake {
         .await
     }
 
-    /// Answers a request over HTTP, whatever it is.
+    /// Answers every HTTP request with these bytes.
     pub(super) async fn over_http(answer: &'static [u8]) -> Fake {
         Fake::start(move |mut stream: TcpStream| async move {
             let mut request = [0; 1024];
@@ -71,7 +71,7 @@ impl Fake {
         .await
     }
 
-    /// Speaks TLS with this certificate, and then by the script.
+    /// Negotiates TLS with this certificate and then follows the script.
     pub(super) async fn behind_tls(config: Arc<ServerConfig>, script: Script) -> Fake {
         let acceptor = TlsAcceptor::from(config);
         Fake::start(move |mut stream: TcpStream| {
@@ -93,7 +93,7 @@ impl Fake {
         let listener = socket.listen(0).unwrap();
         let address = listener.local_addr().unwrap();
         let queued = TcpStream::connect(address).await.unwrap();
-        // It must stay open and not be accepted.
+        // The listener must stay open without accepting.
         tokio::spawn(async move {
             let _kept = listener;
             std::future::pending::<()>().await
@@ -142,7 +142,7 @@ pub(super) fn error(sqlstate: &str, message: &str) -> Vec<u8> {
     [b"E", &length.to_be_bytes()[..], fields.as_bytes()].concat()
 }
 
-/// An authority, in a file, and what it signs.
+/// A certificate authority, in a file, and what it signs.
 pub(super) struct Trust {
     authority: Authority,
     pub(super) file: PathBuf,
@@ -161,7 +161,7 @@ impl Trust {
     }
 }
 
-/// A certificate for `localhost` that ended long ago, and its authority's in a file.
+/// An expired certificate for `localhost`, with its authority in a file.
 pub(super) fn outdated(folder: &std::path::Path) -> (PathBuf, Arc<ServerConfig>) {
     let mut root = rcgen::CertificateParams::new(Vec::new()).unwrap();
     root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));

@@ -1,4 +1,4 @@
-//! Faults, each seeded on purpose, and what doctor finds: the right link, and no other.
+//! Seeded faults: doctor must report the right link, and no other.
 
 mod before_the_server;
 mod examples;

@@ -9,8 +9,8 @@ use super::fake::{CLEARTEXT, Fake, MD5, READY, SCRAM, Script, Trust, error, outd
 use super::stage::{Expected, Stage, Try};
 use crate::options::Host;
 
-/// A port of loopback at which nobody listens.
-const NOBODY: u16 = 1;
+/// A port of loopback on which no process listens.
+const CLOSED_PORT: u16 = 1;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_of_network_tls_and_sign_in() {
@@ -30,7 +30,7 @@ async fn network(stage: &mut Stage) {
             stage.on(Host::Vm).set("PGHOST", "no-such-host.invalid"),
             "dns: name-unresolved",
         ),
-        ("nobody listens", stage.on(Host::Vm).port(NOBODY), "tcp: tcp-refused"),
+        ("no listener", stage.on(Host::Vm).port(CLOSED_PORT), "tcp: tcp-refused"),
         ("packets are dropped", stage.on(Host::Vm).port(black_hole.port).with(&soon), "tcp: tcp-timeout"),
     ] {
         stage.check(what, one, expected).await;
@@ -54,13 +54,13 @@ async fn certificates(stage: &mut Stage) {
     let trust = Trust::new(stage.folder.path());
     let (outdated_root, outdated) = outdated(stage.folder.path());
     let ours = trust.file.display().to_string();
-    let stranger = Fake::behind_tls(trust.for_names(&["localhost"]), Script::says(READY)).await;
+    let untrusted = Fake::behind_tls(trust.for_names(&["localhost"]), Script::says(READY)).await;
     let other = Fake::behind_tls(trust.for_names(&["db.example"]), Script::says(READY)).await;
     let outdated = Fake::behind_tls(outdated, Script::says(READY)).await;
     for (what, one, expected, says) in [
         (
-            "a stranger's authority",
-            stage.on(Host::Vm).port(stranger.port),
+            "an unknown authority",
+            stage.on(Host::Vm).port(untrusted.port),
             "tls: tls-unknown-issuer",
             "Test Root",
         ),
@@ -102,7 +102,7 @@ async fn certificates(stage: &mut Stage) {
     }
 }
 
-/// Every refusal that is known, in the words of Azure and PostgreSQL.
+/// Every known refusal, in the words of Azure and PostgreSQL.
 const REFUSALS: [(&str, &str, Expected); 18] = [
     (
         "28000",
@@ -298,7 +298,7 @@ async fn single_server() {
         ),
         (
             "a role that is not there",
-            stage.on(Host::Vm).set("PGUSER", "nobody"),
+            stage.on(Host::Vm).set("PGUSER", "unknown"),
             "authentication: role-not-mapped",
         ),
         (

@@ -1,4 +1,4 @@
-//! A local cloud in which one thing at a time is wrong.
+//! A local cloud with one fault at a time.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -17,17 +17,17 @@ use crate::progress::Progress;
 use crate::sql;
 use pgentra_gateway::Flavour;
 
-/// What is found: nothing, or one finding, as `link: finding`.
+/// The expected result: nothing, or one finding as `link: finding`.
 pub(super) type Expected = &'static str;
 
-/// A cloud that is in order, and whatever went another way than expected.
+/// A working cloud, and the list of unexpected results.
 pub(super) struct Stage {
     pub(super) cloud: LocalCloud,
     pub(super) folder: TempDir,
     faults: Vec<String>,
 }
 
-/// One run of doctor, on a machine that is like a VM of the cloud but for what is said here.
+/// One run of doctor, on a machine like a VM of the cloud except for these settings.
 pub(super) struct Try {
     variables: BTreeMap<String, String>,
     arguments: Vec<String>,
@@ -51,7 +51,7 @@ impl Stage {
         Stage { cloud, folder, faults: Vec::new() }
     }
 
-    /// A program on this host.
+    /// A run as a program on this host.
     pub(super) fn on(&self, host: Host) -> Try {
         Try {
             variables: environment::of(host, &self.cloud.view()),
@@ -62,7 +62,7 @@ impl Stage {
         }
     }
 
-    /// Examines, and keeps what is not as expected.
+    /// Runs doctor, and records an unexpected result.
     pub(super) async fn check(&mut self, what: &str, one: Try, expected: Expected) -> Report {
         let report = one.examine().await;
         let found: Vec<String> = report
@@ -99,7 +99,7 @@ impl Stage {
         report
     }
 
-    /// As the Entra administrator.
+    /// Runs SQL as the Entra administrator.
     pub(super) async fn administer(&self, sql: &str) {
         let session = self.cloud.connector(Host::Admin, None).unwrap().connect().await.unwrap();
         sql::results(&session, sql).await.unwrap();
@@ -128,7 +128,7 @@ impl Try {
         self
     }
 
-    /// A server on this port of loopback instead of the cloud's.
+    /// Uses a server on this port of loopback instead of the cloud's.
     pub(super) fn port(self, port: u16) -> Try {
         self.set("PGPORT", port)
     }
@@ -138,7 +138,7 @@ impl Try {
         self
     }
 
-    /// `--token-command`, which prints this.
+    /// Uses a `--token-command` that prints this text.
     pub(super) fn token(mut self, text: &str) -> Try {
         let text = text.to_owned();
         self.processes = Processes::scripted(move |_| {
@@ -148,7 +148,7 @@ impl Try {
         self.with(&["--token-command", "print-it"])
     }
 
-    /// Leads the metadata service's own address to this port of loopback.
+    /// Redirects the metadata service's own address to this port of loopback.
     pub(super) fn route_metadata(mut self, port: u16) -> Try {
         self.route = Some(port);
         self

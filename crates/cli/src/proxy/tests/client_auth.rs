@@ -3,11 +3,11 @@ use secrecy::ExposeSecret;
 
 use super::*;
 
-/// Of the password `secret`.
+/// The verifier of the password `secret`.
 const VERIFIER: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
 
-/// A certificate chain and its key in one file, as many have it, and their authority.
-fn papers(files: &Files) {
+/// A certificate chain with its key in one file, a common form, and their authority.
+fn write_certificate(files: &Files) {
     let authority = Authority::generate().unwrap();
     let issued = authority.issue(&["localhost"]).unwrap().pem();
     files.put("/both.pem", issued.expose_secret());
@@ -29,7 +29,7 @@ fn pair(name: &str, value: &str) -> Vec<(String, String)> {
 #[test]
 fn a_door_is_read_from_its_files() {
     let files = Files::in_memory();
-    papers(&files);
+    write_certificate(&files);
     files.put("/users", format!("\"app\" \"{VERIFIER}\"\n"));
     let client_auth = open(&files, &ClientAuthSettings::default()).unwrap();
     assert!(client_auth.tls.is_none() && client_auth.users.is_none() && client_auth.roles.is_none());
@@ -61,7 +61,7 @@ fn whoever_is_asked_for_nothing_is_a_stranger() {
     ] {
         assert_eq!(client_auth.require_authentication(), closed, "{client_auth:?}");
         let files = Files::in_memory();
-        papers(&files);
+        write_certificate(&files);
         files.put("/users", "");
         assert_eq!(open(&files, &client_auth).unwrap().requires_authentication(), closed, "{client_auth:?}");
     }
@@ -70,7 +70,7 @@ fn whoever_is_asked_for_nothing_is_a_stranger() {
 #[test]
 fn what_does_not_go_is_told_with_what_to_do() {
     let files = Files::in_memory();
-    papers(&files);
+    write_certificate(&files);
     files.put("/plain", "\"app\" \"hunter2\"");
     files.put("/latin", b"\"\xe4\" \"x\"");
     let path = |path: &str| Some(PathBuf::from(path));
@@ -158,7 +158,7 @@ fn users_have_numbers_or_names() {
 #[test]
 fn changed_files_are_read_again_and_bad_ones_are_not_believed() {
     let files = Files::in_memory();
-    papers(&files);
+    write_certificate(&files);
     files.put("/users", "");
     let client_auth = ClientAuthSettings { auth_file: Some("/users".into()), ..with_tls() };
     let mut watched = WatchedFiles::new(&files, &client_auth);
@@ -168,11 +168,11 @@ fn changed_files_are_read_again_and_bad_ones_are_not_believed() {
     assert!(watched.look().is_none());
     files.put("/users", "nonsense");
     assert!(watched.look().is_none());
-    // A certificate whose key is still to be written.
+    // A certificate whose key is missing.
     files.put("/users", "");
     assert!(watched.look().is_some());
     files.put("/both.pem", "half");
     assert!(watched.look().is_none());
-    papers(&files);
+    write_certificate(&files);
     assert!(watched.look().is_some());
 }

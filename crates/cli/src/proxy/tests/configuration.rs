@@ -11,7 +11,7 @@ const FILE: &str = "/etc/pgentra.toml";
 const ONE: &str = "00000000-1111-2222-3333-444444444444";
 const TWO: &str = "99999999-1111-2222-3333-444444444444";
 
-/// What is written in a file, in variables and on the command line.
+/// The layers: a file, variables and the command line.
 #[derive(Default)]
 struct Setting<'a> {
     file: &'a str,
@@ -180,7 +180,7 @@ fn a_switch_can_be_switched_off_again() {
     let said = Setting { file: "pin = true", flags: &["host=a", "--pin=false"], ..Setting::default() };
     assert!(!said.target().pin);
     assert!(Setting { flags: &["host=a", "--pin"], ..Setting::default() }.target().pin);
-    // What stands behind the flag is a target.
+    // The argument after the flag is a target.
     assert!(Setting { flags: &["--pin", "host=a"], ..Setting::default() }.target().pin);
 }
 
@@ -234,7 +234,7 @@ target = 3
             ("PGENTRA_START_UP_TIMEOUT", "soon"),
             ("PGENTRA_PIN", "yes"),
             ("PGENTRA_MAX_CONECTIONS", "5"),
-            // These are none of ours.
+            // Variables that are not settings of the proxy.
             ("PGENTRA_PORT", "tcp://10.0.0.1:5432"),
             ("PGENTRA_SERVICE_HOST", "10.0.0.1"),
             ("PGENTRA_LOG", "info"),
@@ -443,7 +443,7 @@ fn beyond_loopback_clients_prove_who_they_are() {
     let open = ["host=db.example", "--listen", "0.0.0.0:6432"];
     let said = problems(Setting { flags: &open, ..Setting::default() });
     assert!(said.contains("cannot be 0.0.0.0:6432") && said.contains("listen_tls_cert"), "{said}");
-    // A password that everybody on the way can guess at is not enough, nor TLS with anybody.
+    // A password without TLS is not enough, nor TLS without client authentication.
     let more = ["--listen-auth-file", "/nowhere"];
     let said = problems(Setting { flags: &[&open[..], &more].concat(), ..Setting::default() });
     assert!(said.contains("cannot be 0.0.0.0:6432"), "{said}");

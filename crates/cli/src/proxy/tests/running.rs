@@ -8,10 +8,10 @@ use crate::proxy::arguments::Proxy;
 use crate::proxy::configuration::ReloadState;
 
 const FILE: &str = "/pgentra.toml";
-/// A metadata service that nobody is at.
+/// An address at which no metadata service listens.
 const NOWHERE: (&str, &str) = ("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1");
 
-/// What runs, and the file that says so.
+/// The running proxy and its configuration file.
 struct Stage {
     files: Files,
     system: System,
@@ -44,7 +44,7 @@ impl Stage {
     }
 }
 
-/// What a client is told that names nobody: there is somebody to answer.
+/// The answer to a start-up without a user, which shows that the listener serves.
 async fn answer(address: &str) -> std::io::Result<Vec<u8>> {
     let mut client = TcpStream::connect(address).await?;
     client.write_all(b"\0\0\0\x09\0\x03\0\0\0").await?;
@@ -78,7 +78,7 @@ async fn a_reload_tells_what_it_changes_and_keeps_what_stays() {
     );
     assert_eq!(stage.apply(TWO).await.unwrap(), [""; 0]);
 
-    // A client that has not said yet what it wants belongs to the old one.
+    // A client that has sent nothing yet belongs to the old target.
     let mut early = TcpStream::connect(&before[1]).await.unwrap();
     let changed =
         format!("drain_timeout = 9\n{}\nlissten", TWO.replace("= 7", "= 8").replace("444'", "445'"));
