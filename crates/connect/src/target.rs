@@ -66,7 +66,7 @@ pub enum SslMode {
     #[default]
     VerifyFull,
     /// A certificate of an authority that is named in `sslrootcert`, for whatever name. With the operating system's
-    /// authorities anybody could get one, so it needs a file.
+    /// authorities any domain owner could get such a certificate, so it needs a file.
     VerifyCa,
 }
 

@@ -83,10 +83,10 @@ impl AdministratorChange {
     }
 }
 
-/// What a running operation does when it ends.
+/// The effect of an operation when it ends.
 #[derive(Clone, Debug)]
 pub(crate) enum Effect {
-    /// It was there from the start.
+    /// None: the change was applied when the operation began.
     None,
     /// The server has a new administrator.
     Add(Administrator),
@@ -95,7 +95,7 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
-    /// What a database has to do for it.
+    /// The change that the database has to make for it.
     fn change(&self) -> Option<Change> {
         match self {
             Self::None => None,

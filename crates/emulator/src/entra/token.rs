@@ -125,7 +125,7 @@ fn authenticated(
         let Application { client_id, object_id, .. } = *application;
         Ok(Who::App { client_id, object_id, proof, resource_id: None })
     } else if named == Some(managed.client_id) {
-        // A managed identity has no secret and no certificate that anybody could know.
+        // A managed identity has no client secret or certificate, so every one is refused.
         let trusted = Trusted { client, own: false, federated };
         let proof = proven(cloud, form, &trusted, |_| false)?;
         let resource_id = Some(managed.resource_id.clone());
