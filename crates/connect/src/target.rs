@@ -47,7 +47,7 @@ pub struct Target {
     decided: Vec<Decided>,
 }
 
-/// One server to try.
+/// Name, address and port of a server; a connection may list several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// The name or address that the certificate must be for.
@@ -70,7 +70,7 @@ pub enum SslMode {
     VerifyCa,
 }
 
-/// How TLS begins.
+/// How the client starts TLS: by an SSLRequest or at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SslNegotiation {

@@ -185,7 +185,7 @@ fn v2_body(cloud: &Cloud, minted: &Minted) -> Object {
     body
 }
 
-/// Numbers are text.
+/// The response of the v1 endpoint, in which numbers are strings.
 fn v1_body(cloud: &Cloud, resource: &str, minted: &Minted) -> Object {
     let left = (minted.expires - cloud.clock.unix()).max(0).to_string();
     vec![
