@@ -25,15 +25,15 @@ pub enum AzureErrorKind {
     Token,
     /// The service could not be reached, or not understood.
     Network,
-    /// What was asked cannot be: a name that cannot be sent, or one that is several things.
+    /// The request is invalid: for example, a name has characters that cannot be sent.
     Usage,
-    /// There is no such thing, or the caller may not see it.
+    /// The resource or principal does not exist, or the caller may not see it.
     NotFound,
-    /// Several things have the name.
+    /// Several resources or principals have the name.
     Ambiguous,
     /// The caller has no role that allows it.
     Forbidden,
-    /// Something else is changing the same thing.
+    /// Another operation is changing the same resource.
     Conflict,
     /// Too many requests, for longer than we wait.
     Throttled,

@@ -6,7 +6,7 @@ use crate::quote::{self, NAME_LIMIT, copyable_identifier, literal, name, shell_w
 use crate::refusal::Refusal;
 use crate::role_name::role_candidates;
 
-/// What a sign-in is made with, and what a hint can name.
+/// Role, database and token of a sign-in, which hints refer to.
 #[derive(Clone, Copy)]
 pub(crate) struct SignIn<'a> {
     pub(crate) role: &'a str,
@@ -17,7 +17,7 @@ pub(crate) struct SignIn<'a> {
 }
 
 impl<'a> SignIn<'a> {
-    /// As `role`, in `database`, with this token and what it says of itself.
+    /// As `role`, in `database`, with this token and its unverified claims.
     pub(crate) fn new(
         (role, database): (&'a str, &'a str),
         token: &'a AccessToken,
@@ -82,7 +82,7 @@ impl<'a> SignIn<'a> {
         format!("{role}{server}")
     }
 
-    /// What a person types to have the role made for this token.
+    /// The command that creates the role for this token.
     fn registration(&self) -> Option<String> {
         if let Some(role) = self.role_on_single() {
             let role = copyable_identifier(role)?;
@@ -103,7 +103,7 @@ impl<'a> SignIn<'a> {
         ))
     }
 
-    /// What a person types to have a role of the wrong kind made anew.
+    /// The command that recreates a role of the wrong kind.
     fn anew(&self) -> String {
         let role = shell_word(self.role_on_single().unwrap_or(self.role));
         let role = if role.starts_with('-') { format!("-- {role}") } else { role };
@@ -116,7 +116,7 @@ impl<'a> SignIn<'a> {
     }
 }
 
-/// A GUID. A token can say anything, and what it says is copied into a command.
+/// Whether a text is a GUID. Claims are not verified and are copied into a shell command, so other texts are refused.
 fn id(text: Option<&str>) -> Option<&str> {
     let is_guid =
         |text: &&str| text.len() == 36 && text.chars().all(|char| char.is_ascii_hexdigit() || char == '-');
@@ -397,7 +397,7 @@ mod tests {
         assert!(told.ends_with(&command), "{told}");
     }
 
-    /// What a token says is copied only where it is an id.
+    /// A claim is copied into a command only if it is a GUID.
     #[test]
     fn a_claim_cannot_write_a_command() {
         let hostile = claims(r#"{"idtyp":"app","oid":"x', 'y'); DROP ROLE z; --","appid":"$(id)"}"#);

@@ -26,7 +26,7 @@ struct Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConnectErrorKind {
-    /// What was asked for is not possible, not complete, or not allowed. Nothing was dialled.
+    /// The settings are invalid, incomplete, or not allowed. No connection was opened.
     Config,
     /// There is no token; the source is a [`TokenError`].
     Token,
@@ -51,10 +51,10 @@ pub enum ConnectErrorKind {
 pub enum TlsFailure {
     /// The server answered `N`: it has no TLS.
     Declined,
-    /// The server answered the request for TLS with an error, in the clear. It is not shown: anybody may have written
-    /// it (CVE-2024-10977).
+    /// The server answered the request for TLS with an error, in the clear. It is not shown: an attacker on the network
+    /// may have written it (CVE-2024-10977).
     ErrorInTheClear,
-    /// What answers does not speak TLS, or not PostgreSQL.
+    /// The peer does not speak TLS, or is not PostgreSQL.
     NotTls,
     /// The certificate is for another name.
     Name,
@@ -110,7 +110,7 @@ impl ConnectError {
         self.0.source.as_ref()?.downcast_ref()
     }
 
-    /// What the server said when it refused.
+    /// The server's ErrorResponse, if it refused the sign-in.
     pub fn server_message(&self) -> Option<&ServerMessage> {
         self.0.server.as_ref()
     }

@@ -115,8 +115,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
         Err(ConnectError::protocol("the server accepted the sign-in and never got ready"))
     }
 
-    /// The next message, waiting for as much as it takes. The token is struck out before anything is read of it, so that
-    /// neither an error, a notice, a setting nor what is repeated to others can have it.
+    /// The next message, waiting for as much as it takes. The token is removed before the message is parsed, so that
+    /// it can be in no error, notice, setting or relayed message.
     async fn next(&mut self) -> Result<BackendMessage, ConnectError> {
         loop {
             strike_out::in_message(&mut self.received, self.sign_in.token);

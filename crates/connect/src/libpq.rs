@@ -8,8 +8,8 @@ use crate::error::ConnectError;
 use crate::roots::Kind;
 use crate::target::Target;
 
-/// Variables that would change the connection behind the others' back: a service file overrides every variable, so one
-/// with `sslmode=prefer` in it would hand the token to anybody.
+/// Variables that would override the others: a service file has precedence over variables, so a file with
+/// `sslmode=prefer` would send the token to an unverified server.
 const REMOVED: [&str; 11] = [
     "PGSERVICE",
     "PGSERVICEFILE",
@@ -26,7 +26,8 @@ const REMOVED: [&str; 11] = [
 
 /// The environment with which a libpq program makes the same connection: verified TLS, with a token as its password.
 ///
-/// The token is the program's to see, and everybody's who may read that program's environment: the same user and root.
+/// The token can be read by the program, and by processes that may read its environment: those of the same user and of
+/// root.
 #[derive(Debug, Clone)]
 pub struct LibpqEnvironment {
     variables: Vec<(&'static str, String)>,
@@ -34,12 +35,12 @@ pub struct LibpqEnvironment {
 }
 
 impl LibpqEnvironment {
-    /// What to set, the password left out.
+    /// The variables to set, without `PGPASSWORD`.
     pub fn variables(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.variables.iter().map(|(name, value)| (*name, value.as_str()))
     }
 
-    /// What must not be set in the program's environment, unless it is one of [`LibpqEnvironment::variables`].
+    /// The variables to remove from the program's environment, except those in [`LibpqEnvironment::variables`].
     pub fn removed(&self) -> impl Iterator<Item = &'static str> {
         REMOVED.into_iter().filter(|name| self.variables.iter().all(|(set, _)| set != name))
     }
@@ -49,7 +50,8 @@ impl LibpqEnvironment {
         &self.token
     }
 
-    /// Gives all of it to a program that is about to be started, and takes away what would undo it.
+    /// Sets all variables with the password in a command's environment, and removes those of
+    /// [`LibpqEnvironment::removed`].
     pub fn apply(&self, command: &mut Command) {
         for name in self.removed() {
             command.env_remove(name);
@@ -78,7 +80,7 @@ impl LibpqEnvironment {
             ("PGSSLNEGOTIATION", target.ssl_negotiation().as_str().to_owned()),
             ("PGTARGETSESSIONATTRS", target.session_attrs().as_str().to_owned()),
             ("PGCONNECT_TIMEOUT", target.connect_timeout().as_secs().to_string()),
-            // The next three keep libpq 16 and later from using the token for anything but a password inside TLS.
+            // With the next three, libpq 16 and later sends the token only as a cleartext password inside TLS.
             ("PGREQUIREAUTH", "password".to_owned()),
             ("PGCHANNELBINDING", "disable".to_owned()),
             ("PGGSSENCMODE", "disable".to_owned()),

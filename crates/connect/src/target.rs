@@ -48,7 +48,7 @@ pub struct Target {
     decided: Vec<Decided>,
 }
 
-/// One server to try.
+/// Name, address and port of a server; a connection may list several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// The name or address that the certificate must be for.
@@ -67,11 +67,11 @@ pub enum SslMode {
     #[default]
     VerifyFull,
     /// A certificate of an authority that is named in `sslrootcert`, for whatever name. With the operating system's
-    /// authorities anybody could get one, so it needs a file.
+    /// authorities any domain owner could get such a certificate, so it needs a file.
     VerifyCa,
 }
 
-/// How TLS begins.
+/// How the client starts TLS: by an SSLRequest or at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SslNegotiation {

@@ -34,7 +34,7 @@ pub struct TokenState {
     pub last_error: Option<TokenError>,
 }
 
-/// Whose a token is, by its own words: not verified, to be read by a person, never to be decided by.
+/// The principal in a token's claims, not verified: for display, never for a decision.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenIdentity {
     tenant: Option<String>,

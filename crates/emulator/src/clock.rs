@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The time the local cloud believes in. Clones share one clock.
+/// The wall clock of the local cloud. Clones share one clock.
 ///
 /// Tokens, certificates of federated assertions and caches of the platform follow this clock alone, so a test moves a
 /// day ahead by one call. Timeouts of connections follow tokio's clock.

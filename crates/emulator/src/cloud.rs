@@ -71,7 +71,7 @@ pub(crate) struct Addresses {
     pub(crate) management: String,
 }
 
-/// What a program proves to its platform's endpoint.
+/// The secrets that requests to the platforms' endpoints must carry.
 #[derive(Debug)]
 pub(crate) struct Secrets {
     pub(crate) app_service: SecretString,
@@ -94,7 +94,7 @@ impl Secrets {
     }
 }
 
-/// What a fault changes in the token of one answer.
+/// The changes that a fault makes to the token of one response.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TokenOverrides {
     pub(crate) skew: i64,

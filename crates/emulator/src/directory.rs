@@ -53,7 +53,7 @@ impl Identity {
     }
 }
 
-/// A person in the tenant.
+/// A user in the tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub(crate) name: String,

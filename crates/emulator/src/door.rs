@@ -88,7 +88,7 @@ impl Door {
     }
 }
 
-/// The right answer to `call`.
+/// The regular response to `call`, without faults.
 pub(crate) fn answer(cloud: &Cloud, endpoint: Endpoint, call: &Call, tweaks: &TokenOverrides) -> Answer {
     let answered = match endpoint {
         Endpoint::ImdsToken => imds::token(cloud, call, tweaks),

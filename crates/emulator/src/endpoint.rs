@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Something that answers requests. Faults are aimed at it, and the journal names it.
+/// An HTTP endpoint: the target of faults, and the key of journal entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Endpoint {

@@ -10,7 +10,7 @@ use crate::endpoint::Endpoint;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// This answer instead of the right one.
+    /// This response instead of the regular one.
     Answer {
         /// HTTP status code; one outside 100..=999 becomes 500.
         status: u16,
@@ -35,7 +35,7 @@ pub enum Fault {
         /// Length of the body in bytes; it is generated as it is sent, not held in memory.
         bytes: u64,
     },
-    /// The right answer with a properly signed token of at least this size.
+    /// The regular response with a validly signed token of at least this size.
     HugeToken {
         /// Least length of the token in bytes.
         bytes: usize,

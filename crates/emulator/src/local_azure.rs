@@ -28,7 +28,7 @@ use crate::options::{GRAPH, Options, ResourceApplication};
 use crate::serve;
 use crate::subscription::{AdministratorChange, PrincipalKind, Subscription};
 
-/// The identity side of a local Azure. It answers until it is stopped or dropped.
+/// The identity side of a local Azure. It serves requests until it is stopped or dropped.
 #[derive(Debug)]
 pub struct LocalAzure {
     pub(crate) cloud: Arc<Cloud>,

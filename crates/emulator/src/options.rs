@@ -37,7 +37,7 @@ pub struct Options {
     pub arc: Option<AzureArcAgent>,
     /// How App Service writes an expiry in its protocol of 2017. Default: as on Linux.
     pub legacy_dates: DateText,
-    /// The flexible server that Resource Manager tells of. Default: `mydemoserver`; with `None` there is none.
+    /// The flexible server in Resource Manager. Default: `mydemoserver`; `None`: no server.
     pub server: Option<ServerOptions>,
     /// How long an operation of Resource Manager runs, by the clock. Default: 1 second; on Azure it can be minutes.
     pub operation_time: Duration,

@@ -59,7 +59,7 @@ pub struct AdministratorChange {
 /// A change of the Entra administrators.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A new administrator, or one that is there already and is written again.
+    /// A new administrator, or an existing administrator that is written again.
     Add(Administrator),
     /// The administrator with this object id is to be none.
     Remove(Uuid),
@@ -83,10 +83,10 @@ impl AdministratorChange {
     }
 }
 
-/// What a running operation does when it ends.
+/// The effect of an operation when it ends.
 #[derive(Clone, Debug)]
 pub(crate) enum Effect {
-    /// It was there from the start.
+    /// None: the change was applied when the operation began.
     None,
     /// The server has a new administrator.
     Add(Administrator),
@@ -95,7 +95,7 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
-    /// What a database has to do for it.
+    /// The change that the database has to make for it.
     fn change(&self) -> Option<Change> {
         match self {
             Self::None => None,
@@ -346,7 +346,7 @@ impl Subscription {
 }
 
 impl State {
-    /// Takes the answers of the database.
+    /// Receives the results of changes from the database.
     fn hear(&mut self) {
         for operation in self.operations.iter_mut().filter(|operation| operation.waits) {
             let answer = self.verdicts.get_mut(&operation.id).map(oneshot::Receiver::try_recv);

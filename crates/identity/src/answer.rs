@@ -143,7 +143,7 @@ fn tell_clocks(error: TokenError, date: Option<SystemTime>, now: SystemTime) -> 
     }
 }
 
-/// An error for a success answer that is not JSON, which says what it seems to be instead.
+/// The error for a successful response that is not JSON. It names the likely cause, such as a proxy's HTML page.
 pub(crate) fn not_json(source: SourceName, response: &Response) -> TokenError {
     let body = response.body();
     let kind = response.header("content-type").unwrap_or_default();

@@ -17,7 +17,7 @@ pub struct UnverifiedClaims {
     payload: Map<String, Value>,
 }
 
-/// Whether a token was issued to a program or to a person.
+/// Whether a token was issued to an application or to a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenKind {

@@ -54,7 +54,7 @@ impl Credential {
     /// Cancel-safe: dropping the future abandons the wait, not the request, whose token is then cached.
     ///
     /// # Errors
-    /// Why there is none. A failure to refresh a token that still lives is not an error: see [`Credential::health`].
+    /// Why there is none. A failure to refresh a token that is still valid is not an error: see [`Credential::health`].
     pub async fn token(&self, resource: &Resource) -> Result<AccessToken, TokenError> {
         self.0.cache.token(resource).await
     }

@@ -4,7 +4,7 @@ use crate::{Reason, Selector, SourceName};
 
 /// Which token source was chosen, what decided it, and why the others were not.
 ///
-/// `Display` tells it in prose, one source a line.
+/// `Display` writes it as text, one source per line.
 #[derive(Debug, Clone)]
 pub struct Decision {
     considered: Vec<Considered>,

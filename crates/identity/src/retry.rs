@@ -23,7 +23,7 @@ const REFUSED_HERE: &[Duration] = &[Duration::from_millis(250), Duration::from_m
 /// The waits for an identity that the metadata service does not know: it may have been assigned a moment ago.
 const NOT_KNOWN_YET: &[Duration] = &[seconds(1), seconds(2), seconds(4), seconds(8)];
 
-/// A wait at least this long is logged as a warning, so that a person who waits knows why.
+/// A wait at least this long is logged as a warning, so that the user knows the reason.
 const LONG_WAIT: Duration = seconds(1);
 
 /// A request is not begun with less time than this before the deadline: it could not be completed.

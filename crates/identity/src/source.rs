@@ -65,7 +65,7 @@ impl SourceName {
         Self::External,
     ];
 
-    /// Is it a tool in which a person is signed in?
+    /// Whether it is a developer tool, which has a signed-in user.
     pub(crate) fn is_developer_tool(self) -> bool {
         matches!(self, Self::AzureCli | Self::AzureDeveloperCli | Self::Exec)
     }

@@ -152,7 +152,7 @@ async fn a_pod() {
     check(&token, SourceName::WorkloadIdentity, azure.application().object_id());
 
     // The kubelet has replaced the file by the token of another account: it is read anew, and refused.
-    let other = azure.federation().token_of("default", "stranger", "api://AzureADTokenExchange").unwrap();
+    let other = azure.federation().token_of("default", "unregistered", "api://AzureADTokenExchange").unwrap();
     files.put("/token", other.expose_secret());
     let short = Credential::builder(system(&variables, files.clone())).deadline(Duration::from_secs(1));
     let error = short.build().unwrap().token(&resource()).await.unwrap_err();

@@ -82,7 +82,7 @@ pub(crate) fn last_lines(log: &Path) -> String {
     lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }
 
-/// What a person reads of a failure: enough for the reason, which comes last.
+/// Lines and bytes of a log in an error message: enough for the reason, which is at the end.
 const LOG_LINES: usize = 12;
 const LOG_END: u64 = 4096;
 

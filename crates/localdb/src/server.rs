@@ -55,9 +55,9 @@ impl Programs {
     }
 }
 
-/// Runs a program that was written a moment ago. While it was, another thread may have begun to start a program of its own:
-/// until that child is its program, it holds open what this process had open, and the system does not run a file that
-/// anybody could write to (execve(2), ETXTBSY).
+/// Runs a program file that was just written. If another thread forked a child meanwhile, the child has inherited the
+/// writable file descriptor until its `execve`, and the system does not run a file that is open for writing (execve(2),
+/// ETXTBSY): so it is retried.
 fn once_free<T>(mut run: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 1..BUSY_ATTEMPTS {
         match run() {

@@ -101,7 +101,7 @@ fn it_follows_no_link() {
     assert!(outside.join("a/b/file").exists());
 }
 
-/// What a terminal, a shell or a service manager sends to everybody does not make it leave its post.
+/// Signals that a terminal, a shell or a service manager sends to all processes do not end it.
 #[test]
 #[cfg(target_os = "linux")]
 fn signals_to_everybody_do_not_move_it() {

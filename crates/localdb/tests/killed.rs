@@ -1,7 +1,7 @@
-//! The owner of a server dies at the worst moments; nothing survives it: no process, no folder, no shared memory.
+//! The owner of a server is killed at critical moments; no process, folder or shared memory is left.
 //!
-//! The test starts itself again as the owner that is to die, and is made the one that orphans fall to, so that it can
-//! wait for the end of each process that the owner left, instead of looking for it.
+//! The test starts itself again as the owner that will be killed, and becomes a child subreaper, so that it can `wait` for
+//! each process that the owner left.
 #![cfg(all(target_os = "linux", feature = "embedded"))]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failing helper fails its test")]
 

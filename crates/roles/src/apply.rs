@@ -25,16 +25,16 @@ struct Step<'a> {
 }
 
 impl Plan {
-    /// Makes the changes. Each database is changed in one transaction, the one for principals first. Where there are
-    /// several, each of the others is rehearsed before: everything is run there and rolled back. At the end of each
-    /// transaction the database is read again, and nothing is kept unless it is as the file says. Transactions of the
-    /// others are committed when all have come that far; those in which a role that is to be dropped loses all it has, one
-    /// after the other.
+    /// Makes the changes. Each database is changed in one transaction, the database `postgres` first. If there are several
+    /// databases, the changes of the others are run and rolled back before (a dry run). At the end of each transaction the
+    /// database is read again; if it differs from the file, the transaction is rolled back. The transactions of the other
+    /// databases are committed together at the end, except those that clear a role that will be dropped: each of them is
+    /// committed at once, because it locks roles.
     ///
     /// Cancel-safe between databases only: dropped, the transactions that are open are rolled back.
     ///
     /// # Errors
-    /// What was refused. Only [`RolesError::HalfApplied`] means that something was kept.
+    /// Only [`RolesError::HalfApplied`] means that a transaction was committed.
     pub async fn apply(&self, server: &Server) -> Result<(), RolesError> {
         if self.changes.is_empty() {
             return Ok(());
@@ -121,7 +121,7 @@ impl Plan {
         Ok(script.into_text())
     }
 
-    /// Roles are made before they are granted anything, and dropped when they hold nothing any more.
+    /// The changes by database, in order: a role is created before its grants, and dropped after its privileges.
     fn steps(&self) -> Vec<Step<'_>> {
         let place = |change: &Change| change.database().unwrap_or(PRINCIPALS).to_owned();
         let others: BTreeSet<String> =
@@ -184,7 +184,7 @@ impl Plan {
         }
     }
 
-    /// What of a step can be rehearsed: not what takes rights that another transaction gives.
+    /// The changes of a step for the dry run, without those that need rights from another transaction.
     fn rehearsed<'a>(&'a self, step: &Step<'a>) -> Step<'a> {
         let is_bound = |role: &str| {
             self.changes.iter().any(|change| matches!(change, Change::Bind { .. }) && change.role() == role)

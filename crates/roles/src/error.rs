@@ -10,7 +10,7 @@ use crate::directory::DirectoryError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RolesError {
-    /// A file of roles, or one role, that cannot be; or that does not fit the server. Nothing was changed.
+    /// A file of roles, or one role, is invalid or does not fit the server. The server was not changed.
     #[error(transparent)]
     Faults(#[from] Faults),
     /// No session with the server.
@@ -21,17 +21,17 @@ pub enum RolesError {
         /// Why the session could not be opened.
         source: ConnectError,
     },
-    /// The server refused a statement. Nothing was kept of its transaction.
+    /// The server refused a statement. Its transaction was rolled back.
     #[error("the server refused, in the database {}: {}", quote::name(database), quote::line(sql))]
     Statement {
         /// The database in which the statement ran.
         database: String,
-        /// What was refused, the first part of it.
+        /// The beginning of the refused statement.
         sql: String,
         /// The error of the server.
         source: SqlError,
     },
-    /// The connection broke. Nothing was kept of its transaction, unless it broke at the very end.
+    /// The connection broke. Its transaction was rolled back, unless the connection broke during the commit.
     #[error("the connection to the database {} broke", quote::name(database))]
     Broken {
         /// The database of the session.
@@ -69,10 +69,10 @@ pub enum RolesError {
     InTheWay {
         /// The role that was to be dropped.
         name: String,
-        /// What is in the way.
+        /// The dependencies that prevent it.
         obstacles: Vec<Dependency>,
     },
-    /// After all statements had run, something was not as the file says, so nothing was kept.
+    /// After all statements had run, the database differed from the file, so the transaction was rolled back.
     #[error(
         "after everything was run in the database {} this was still missing{}",
         quote::name(database),
@@ -81,7 +81,7 @@ pub enum RolesError {
     Unsettled {
         /// The database whose transaction was rolled back.
         database: String,
-        /// What was still to be done.
+        /// The changes that were still missing.
         left: Vec<Change>,
     },
     /// Some databases were changed before another failed.
@@ -95,7 +95,7 @@ pub enum RolesError {
     /// A script for psql would hold a name with a character that does not show, or a text that leaves its quotes.
     #[error("a script for psql cannot hold this: {text}")]
     NotForScript {
-        /// What it cannot hold; characters that do not show are escaped.
+        /// The text that is not allowed, with invisible characters escaped.
         text: String,
     },
     /// The tenant was asked which principals it still has, and did not answer.

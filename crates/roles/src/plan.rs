@@ -21,26 +21,26 @@ use crate::directory::{Directory, DirectoryError};
 /// What a plan includes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
-    /// What becomes of roles that are mapped to Entra and not in the file. Default: they stay.
+    /// Which mapped roles that are not in the file are dropped. Default: none.
     pub prune: Prune,
     /// Whether the directory is asked which principals are gone. Default: no.
     pub orphans: bool,
 }
 
-/// What becomes of roles that are mapped to Entra and not in the file. Never dropped is who is signed in; and one that owns
-/// anything keeps the whole plan from being made.
+/// Which mapped roles that are not in the file are dropped. The signed-in role is never dropped. A role that owns an
+/// object makes the whole plan fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Prune {
-    /// They stay, and are told.
+    /// None: they are listed in the notes of the plan.
     #[default]
     Nothing,
-    /// They are dropped, but for administrators.
+    /// All except administrators.
     Roles,
-    /// They are dropped, administrators as well.
+    /// All, including administrators.
     Administrators,
 }
 
-/// What has to change for a server to be as a file says.
+/// The changes that make a server match a file.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub(crate) changes: Vec<Change>,
@@ -137,7 +137,7 @@ impl Plan {
         Ok(Self { changes, notes, dialect, file: Some(file) })
     }
 
-    /// What has to change. Empty: the server is as the file says.
+    /// The changes, in order. Empty: the server matches the file.
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
@@ -158,7 +158,7 @@ impl Plan {
     }
 }
 
-/// A database and who is looked for in it.
+/// A session in a database, and the roles that are examined in it.
 pub(crate) struct DatabaseView<'a> {
     pub(crate) open: &'a Open,
     pub(crate) roles: &'a Roles,
@@ -167,7 +167,7 @@ pub(crate) struct DatabaseView<'a> {
 }
 
 impl DatabaseView<'_> {
-    /// What the roles hold here, and how that differs from the file.
+    /// Reads the roles' privileges in this database, and returns the differences to the file.
     pub(crate) async fn difference(
         &self,
         desired: &[Desired],

@@ -204,8 +204,8 @@ fn clear(role: &str, heir: Option<&str>, joins: &[String]) -> Vec<String> {
     statements
 }
 
-/// Fails where the role owns something: between the look at what is there and this moment it may have made it, and
-/// `DROP OWNED` would drop that.
+/// A statement that fails if the role owns an object: the role may have created it since the plan was made, and
+/// `DROP OWNED` would drop it.
 fn owns_nothing(role: &str) -> String {
     let body = format!(
         "BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_shdepend d \

@@ -152,7 +152,7 @@ pub fn encode_gssenc_request(out: &mut BytesMut) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EncryptionAnswer {
     /// `S` or `G`: the handshake comes next. Bytes that already follow must be refused by the caller: they came
-    /// from before the encryption began, so anybody may have written them (CVE-2021-23222).
+    /// from before the encryption began, so an attacker may have written them (CVE-2021-23222).
     Accepted,
     /// `N`: the connection stays in the clear.
     Refused,

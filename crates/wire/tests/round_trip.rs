@@ -1,4 +1,4 @@
-//! What one role writes the other one reads, whole or in pieces, and nothing that a peer sends does harm.
+//! Each decoder reads what the encoder wrote, whole or in pieces, and no input causes a panic or unbounded memory.
 
 #![expect(clippy::unwrap_used, reason = "a test, whose helpers stand outside of test functions")]
 

@@ -242,7 +242,7 @@ fn append(path: PathBuf, text: &str) -> Result<()> {
     Ok(fs::write(&path, settings + text)?)
 }
 
-/// A server listens a moment before it lets anybody in.
+/// Retries a command: a server listens shortly before it accepts sessions.
 fn retry(command: &mut Command) -> Result<String> {
     for _ in 0..50 {
         if let Ok(said) = output(command) {

@@ -178,8 +178,8 @@ impl ResourceManager {
     }
 }
 
-/// What the machine has and is to have. All of it is named: a type without the user-assigned ones would take them away
-/// (Microsoft: qs-configure-rest-vm).
+/// The member `identity` with the present identities and the new one. It must list all of them: Azure removes
+/// user-assigned identities that are missing (Microsoft: qs-configure-rest-vm).
 fn with(vm: &Vm, wanted: &Wanted) -> Value {
     let mut ids: Map<String, Value> =
         vm.user_assigned.iter().map(|one| (one.id.clone(), json!({}))).collect();

@@ -1,4 +1,4 @@
-//! Servers that do what they are told, and remember every byte they were sent.
+//! Scripted servers that record every byte they receive.
 
 use std::collections::VecDeque;
 use std::io;
@@ -110,7 +110,7 @@ impl Server {
             while let Ok((stream, _)) = listener.accept().await {
                 log.lock().unwrap().connections += 1;
                 let (behaviour, log) = (Arc::clone(&behaviour), Arc::clone(&log));
-                // A client that hangs up on us is what many tests are about.
+                // Errors are ignored: in many tests the client closes the connection early.
                 tokio::spawn(async move { behaviour.serve(stream, log).await.ok() });
             }
         });

@@ -16,7 +16,7 @@ const LEEWAY: i64 = 300;
 const HOW: &str = "Please check your federated identity credential Subject, Audience and Issuer against the presented \
                    assertion. https://learn.microsoft.com/entra/workload-id/workload-identity-federation";
 
-/// An assertion taken apart, and not yet believed.
+/// A decoded assertion whose signature is not verified yet.
 pub(super) struct Parsed<'a> {
     pub(super) header: Header,
     pub(super) claims: Claims,

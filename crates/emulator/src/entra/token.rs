@@ -125,7 +125,7 @@ fn authenticated(
         let Application { client_id, object_id, .. } = *application;
         Ok(Who::App { client_id, object_id, proof, resource_id: None })
     } else if named == Some(managed.client_id) {
-        // A managed identity has no secret and no certificate that anybody could know.
+        // A managed identity has no client secret or certificate, so every one is refused.
         let trusted = Trusted { client, own: false, federated };
         let proof = proven(cloud, form, &trusted, |_| false)?;
         let resource_id = Some(managed.resource_id.clone());
@@ -185,7 +185,7 @@ fn v2_body(cloud: &Cloud, minted: &Minted) -> Object {
     body
 }
 
-/// Numbers are text.
+/// The response of the v1 endpoint, in which numbers are strings.
 fn v1_body(cloud: &Cloud, resource: &str, minted: &Minted) -> Object {
     let left = (minted.expires - cloud.clock.unix()).max(0).to_string();
     vec![

@@ -29,7 +29,7 @@ pub(super) fn show(cloud: &Cloud, in_group: &str, name: &str) -> Result<Answer, 
     }
 }
 
-/// `PUT …/userAssignedIdentities/{name}`: what is there stays as it is.
+/// `PUT …/userAssignedIdentities/{name}`: an existing identity is not changed.
 pub(super) fn create(cloud: &Cloud, call: &Call, in_group: &str, name: &str) -> Result<Answer, Answer> {
     let holder = group(cloud, in_group)?;
     body(call)?;

@@ -135,12 +135,12 @@ fn group(cloud: &Cloud, name: &str) -> Result<String, Answer> {
     })
 }
 
-/// Whether the resources that the local cloud was born with are in this group, or no group is meant.
+/// Whether this group has the resources that the local cloud starts with, or no group is given.
 fn is_home(cloud: &Cloud, in_group: Option<&str>) -> Result<bool, Answer> {
     in_group.map_or(Ok(true), |name| Ok(group(cloud, name)? == RESOURCE_GROUP))
 }
 
-/// `Err` unless `named` is the one resource of this kind that the local cloud was born with.
+/// `Err` unless `named` is the one resource of this kind that the local cloud starts with.
 fn only(cloud: &Cloud, kind: &str, (in_group, named): (&str, &str), name: &str) -> Result<(), Answer> {
     let holder = group(cloud, in_group)?;
     if holder == RESOURCE_GROUP && named.eq_ignore_ascii_case(name) {

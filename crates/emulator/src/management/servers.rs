@@ -78,7 +78,7 @@ pub(super) fn found(cloud: &Cloud, object_id: Uuid) -> Option<Value> {
     administrators.iter().find(|one| one.object_id == object_id).map(|one| shown(cloud, server, one))
 }
 
-/// `PUT …/administrators/{object id}`: 202, and a while later it is there.
+/// `PUT …/administrators/{object id}`: 202; the administrator exists when the operation ends.
 pub(super) fn add(
     cloud: &Cloud,
     call: &Call,

@@ -72,8 +72,9 @@ async fn certificates_and_names_are_checked() {
     let wrong_name = trusting.get("https://other.example/").await.unwrap_err();
     assert_eq!(wrong_name.kind(), HttpErrorKind::Tls);
 
-    let stranger = Authority::generate().unwrap();
-    let unknown = client(&[], &Files::in_memory()).with_extra_roots(stranger.pem().as_bytes()).unwrap();
+    let other_authority = Authority::generate().unwrap();
+    let unknown =
+        client(&[], &Files::in_memory()).with_extra_roots(other_authority.pem().as_bytes()).unwrap();
     let unknown =
         unknown.with_route("login.example", 443, address).get("https://login.example/").await.unwrap_err();
     assert_eq!(unknown.kind(), HttpErrorKind::Tls);
