@@ -98,8 +98,7 @@ impl<T: Clone> CancelTable<T> {
     ///
     /// After each request at least one is forwarded, so the statement that its client means is
     /// cancelled. Requests with one key are forwarded one after the other, and all that arrive
-    /// meanwhile are forwarded as one. Of different keys, [`AT_ONCE`] are forwarded at the same
-    /// time.
+    /// meanwhile are forwarded as one. Of different keys, eight are forwarded at a time.
     ///
     /// Keys are compared by a hash table with a random seed, so the time of the comparison tells
     /// nothing about a key.

@@ -128,7 +128,7 @@ where
     relayed.map(|()| first_to_go)
 }
 
-/// Waits until the client hangs up, at most for [`LINGER`].
+/// Waits until the client hangs up, at most for two seconds.
 pub async fn hang_up(client: &mut (impl AsyncRead + Unpin)) {
     let _ = tokio::time::timeout(LINGER, linger(client)).await;
 }
