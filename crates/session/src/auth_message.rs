@@ -14,8 +14,8 @@ use super::login_error::LoginError;
 pub struct AuthMessage(AuthenticationAnswer);
 
 impl AuthMessage {
-    /// Reads exactly one message, so that nothing of it stays in another buffer of ours. Not cancel-safe: dropped in
-    /// the middle, it has consumed (and overwrites) what came so far.
+    /// Reads exactly one message, so that no part of it stays in another buffer of the process. Not
+    /// cancel-safe: if it is dropped midway, the bytes read so far are lost (and overwritten).
     pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Self, LoginError> {
         let mut received = Overwritten(BytesMut::with_capacity(Header::SIZE));
         loop {

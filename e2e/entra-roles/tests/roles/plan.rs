@@ -64,7 +64,7 @@ fn a_plan_says_what_would_be_done() {
     });
 }
 
-/// A function that writes is put in the place of the one that is asked: the server refuses to run it.
+/// A function that writes replaces the one that the plan calls: the server refuses to run it.
 #[test]
 fn a_plan_cannot_write() {
     run(async {
