@@ -95,7 +95,7 @@ sys.stdin.read()
     let words = ["bash", "-euo", "pipefail", "-c", script, "bash", folder.to_str().unwrap(), &role];
     let done = lab.program(&words).within(120).done();
     assert!(done.ok().ends_with("7\n"), "{done:?}");
-    assert!(done.stdout.contains("is not for the local user 65534"), "{done:?}");
+    assert!(done.stdout.contains("the local user 65534 may not use the proxy's socket"), "{done:?}");
     drop(proxy);
 }
 

@@ -3,6 +3,7 @@
 
 mod bench;
 mod budgets;
+mod cycles;
 mod dependencies;
 mod fuzz;
 mod invariants;
@@ -70,6 +71,7 @@ enum Chore {
 fn check(root: &std::path::Path) -> Result<()> {
     let mut faults = dependencies::check(root)?;
     faults.extend(budgets::check(root)?);
+    faults.extend(cycles::check(root)?);
     faults.extend(invariants::check(root)?);
     faults.extend(seams::check(root)?);
     faults.extend(names::check(root)?);
