@@ -435,7 +435,7 @@ fn a_token_command_that_prints_something_else_is_told_why() {
     assert!(failed.stderr.contains("exit code 3 and said nothing\n"), "{failed:?}");
     assert_eq!(failed.fault(3, &["by hand"]), None);
     // Its arguments may be secrets.
-    let failed = token("false hunter2");
+    let failed = token("false --password hunter2");
     assert!(!failed.stderr.contains("hunter2"), "{failed:?}");
 }
 
