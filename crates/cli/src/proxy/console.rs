@@ -20,7 +20,7 @@ pub(crate) struct Console {
 #[derive(Serialize)]
 struct Line<'a> {
     timestamp: String,
-    layer: &'static str,
+    level: &'static str,
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<&'a str>,
@@ -49,10 +49,10 @@ impl Console {
     }
 }
 
-fn line(now: SystemTime, layer: &'static str, message: &str, hint: Option<&str>) -> String {
+fn line(now: SystemTime, level: &'static str, message: &str, hint: Option<&str>) -> String {
     let timestamp = jiff::Timestamp::try_from(now).map(|now| format!("{now:.6}")).unwrap_or_default();
     // Every field can be written as JSON.
-    serde_json::to_string(&Line { timestamp, layer, message, hint, target: "pgentra::proxy" })
+    serde_json::to_string(&Line { timestamp, level, message, hint, target: "pgentra::proxy" })
         .unwrap_or_default()
 }
 
@@ -65,7 +65,7 @@ mod tests {
         let said = line(SystemTime::UNIX_EPOCH, "INFO", "of \"two\"\nlines", None);
         assert_eq!(
             said,
-            r#"{"timestamp":"1970-01-01T00:00:00.000000Z","layer":"INFO","message":"of \"two\"\nlines","target":"pgentra::proxy"}"#
+            r#"{"timestamp":"1970-01-01T00:00:00.000000Z","level":"INFO","message":"of \"two\"\nlines","target":"pgentra::proxy"}"#
         );
         assert!(line(SystemTime::UNIX_EPOCH, "ERROR", "x", Some("y")).contains(r#""hint":"y""#));
     }

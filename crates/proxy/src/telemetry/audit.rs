@@ -143,7 +143,7 @@ impl Writer {
 #[serde(rename_all = "lowercase")]
 pub(super) enum Event {
     Start,
-    LoginError,
+    End,
     Refused,
 }
 

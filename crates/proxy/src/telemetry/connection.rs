@@ -205,7 +205,7 @@ impl Drop for ObservedSession {
             bytes_to_client: Some(self.traffic.to_client()),
             seconds: Some(rounded(self.began.elapsed())),
             ended_by: Some(self.ended.as_str()),
-            ..Line::new((process.now(), process.instance()), Event::LoginError, target.name(), client, names)
+            ..Line::new((process.now(), process.instance()), Event::End, target.name(), client, names)
         };
         audit.write(&line.signed_in(sign_in));
     }
