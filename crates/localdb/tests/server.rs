@@ -2,7 +2,6 @@
 #![cfg(feature = "embedded")]
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::print_stdout,
     reason = "a failing helper fails its test; a skipped test says so"
 )]
