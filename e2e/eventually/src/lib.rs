@@ -50,7 +50,7 @@ impl<T, E: Debug> Attempt for Result<T, E> {
     }
 }
 
-/// An attempt of which a failure shows the value.
+/// An attempt that meets the condition with this value; a failure shows the last one.
 pub fn holds<T>(value: T, condition: impl FnOnce(&T) -> bool) -> Result<T, T> {
     if condition(&value) { Ok(value) } else { Err(value) }
 }
@@ -106,8 +106,7 @@ pub fn eventually_blocking<A: Attempt>(
     what: &str,
     mut attempt: impl FnMut() -> A,
 ) -> A::Value {
-    let (_waiting, expired) = timer(deadline);
-    let mut expired = expired;
+    let (_waiting, mut expired) = timer(deadline);
     loop {
         // Looked at first: the last attempt begins after the deadline, however long the one before took.
         let is_last = expired.try_recv().is_ok();
