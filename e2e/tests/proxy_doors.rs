@@ -172,7 +172,7 @@ fn users_of_the_machine_are_known_by_their_ids() {
         assert_eq!(client(uid).ok().trim_end(), role, "{uid}");
     }
     let refused = client("4711");
-    assert!(refused.stderr.contains("is not for the local user 4711"), "{refused:?}");
+    assert!(refused.stderr.contains("the local user 4711 may not use"), "{refused:?}");
     assert!(refused.stderr.contains("listen_uids"), "{refused:?}");
     drop(proxy);
 }
