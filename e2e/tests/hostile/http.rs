@@ -554,7 +554,13 @@ fn entra(stage: &Stage<'_>) {
         ("GET", post(&tenant, "").replacen("POST", "GET", 1)),
     ] {
         let got = status(Stream::tls(entra, &tls, true), request.as_bytes(), false);
-        stage.answered(AREA, &format!("Entra, {name}"), &got, "400 | 401 | 404 | 405 | 413");
+        // A server that refuses a body before it has read it may close the connection under the rest of the body, and its
+        // answer is lost then.
+        let expected = match name {
+            "300 KB" => "400 | 413 | .",
+            _ => "400 | 401 | 404 | 405",
+        };
+        stage.answered(AREA, &format!("Entra, {name}"), &got, expected);
     }
 }
 
