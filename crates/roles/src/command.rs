@@ -5,9 +5,10 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::change::{Change, Principal};
-use super::dependency::obstacles;
 use super::error::RolesError;
-use super::file::{Faults, Identity};
+use super::fault::Faults;
+use super::file::Identity;
+use super::obstacles::obstacles;
 use super::plan::{Plan, dropping, object_id};
 use super::read::Roles;
 use super::server::{PRINCIPALS, Server};

@@ -3,7 +3,7 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::file::Fault;
+use super::fault::Fault;
 
 /// A text being read, and what is wrong with it so far.
 pub(crate) struct Reader<'i> {

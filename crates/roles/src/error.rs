@@ -3,7 +3,7 @@ use tokio_postgres::error::DbError;
 
 use super::change::Change;
 use super::dependency::Dependency;
-use super::file::Faults;
+use super::fault::Faults;
 use crate::directory::DirectoryError;
 
 /// Why roles could not be read, planned or changed.

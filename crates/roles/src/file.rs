@@ -1,13 +1,13 @@
 //! The file of roles: see `docs/roles.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use pgentra_connect::quote;
 use uuid::Uuid;
 
 use super::Kind;
 use super::document::{At, Keys, Reader};
+use super::fault::Faults;
 use super::name::{self, NameError, RoleName};
 use super::privilege::{Class, Privileges};
 
@@ -85,22 +85,6 @@ pub(crate) struct DesiredDefault {
     pub(crate) line: usize,
 }
 
-/// Everything that is wrong with a file, or that does not fit the server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Faults {
-    faults: Vec<Fault>,
-    hint: Option<&'static str>,
-}
-
-/// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// The line of the file; `None` where there is no file.
-    pub line: Option<usize>,
-    /// The fault in words, without the line number.
-    pub message: String,
-}
-
 impl RolesFile {
     /// Reads a file (TOML, see `docs/roles.md`). Where a grant names no database, `database` is meant.
     ///
@@ -153,55 +137,6 @@ impl Desired {
     /// Whose it is to be.
     pub fn identity(&self) -> Identity {
         self.identity
-    }
-}
-
-impl Faults {
-    pub(crate) fn of(mut faults: Vec<Fault>) -> Self {
-        faults.sort_by_key(|fault| fault.line);
-        Self { faults, hint: None }
-    }
-
-    pub(crate) fn hinting(mut self, hint: &'static str) -> Self {
-        self.hint = Some(hint);
-        self
-    }
-
-    /// One fault, where there is no file.
-    pub(crate) fn one(message: impl Into<String>) -> Self {
-        Self::of(vec![Fault { line: None, message: message.into() }])
-    }
-
-    /// All of them, by line.
-    pub fn all(&self) -> &[Fault] {
-        &self.faults
-    }
-
-    pub(crate) fn hint(&self) -> Option<&'static str> {
-        self.hint
-    }
-}
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.faults {
-            [only] => write!(f, "{only}"),
-            several => {
-                write!(f, "{} things are wrong", several.len())?;
-                several.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
-            }
-        }
-    }
-}
-
-impl std::error::Error for Faults {}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            Some(line) => write!(f, "line {line}: {}", self.message),
-            None => f.write_str(&self.message),
-        }
     }
 }
 

@@ -7,7 +7,8 @@ use tokio_postgres::Row;
 
 use super::change::{Change, Defaults, Named, Privilege};
 use super::error::RolesError;
-use super::file::{Desired, DesiredDefault, DesiredGrant, Fault, GrantTarget, Names};
+use super::fault::Fault;
+use super::file::{Desired, DesiredDefault, DesiredGrant, GrantTarget, Names};
 use super::privilege::Class;
 use super::server::Open;
 

@@ -6,7 +6,8 @@ use pgentra_connect::quote;
 use uuid::Uuid;
 
 use super::change::{Change, Principal};
-use super::file::{Desired, Fault, Identity};
+use super::fault::Fault;
+use super::file::{Desired, Identity};
 use super::read::{Role, Roles};
 use super::{Flavour, name, sql};
 

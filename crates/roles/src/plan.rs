@@ -8,11 +8,13 @@ use uuid::Uuid;
 
 use super::Flavour;
 use super::change::{Change, Principal, shown};
-use super::dependency::{self, Dependency};
+use super::dependency::Dependency;
 use super::error::RolesError;
-use super::file::{Desired, Fault, Faults, Identity, RolesFile};
+use super::fault::{Fault, Faults};
+use super::file::{Desired, Identity, RolesFile};
 use super::grants::{Grants, Holder};
 use super::matching::{Matching, matching};
+use super::obstacles;
 use super::read::{Role, Roles};
 use super::server::{Open, PRINCIPALS, Server};
 use super::sql::Dialect;
@@ -116,7 +118,7 @@ impl Plan {
                 notes.push(Note::NotInFile(role.name.clone()));
                 continue;
             }
-            let found = dependency::obstacles(server, &principals, role.oid).await?;
+            let found = obstacles::obstacles(server, &principals, role.oid).await?;
             if let Some(owned) = found.iter().find(|found| found.is_owned()) {
                 let message = format!("the role {} is not in the file and {owned}", quote::name(&role.name));
                 faults.push(Fault { line: None, message });

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::error::RolesError;
 use super::label::Label;
-use super::server::PRINCIPALS;
+use super::server::{PRINCIPALS, Server};
 use super::{Flavour, Kind};
 use crate::directory::Directory;
 
@@ -82,6 +82,18 @@ pub(crate) struct AnyRole {
     pub(crate) comment: Option<String>,
     /// The roles that it is a member of, but for memberships that only allow to administer.
     pub(crate) member_of: BTreeSet<String>,
+}
+
+impl Server {
+    /// The roles that are there, read in one read-only transaction.
+    ///
+    /// # Errors
+    /// No session; a server that maps no roles, or a user who may not see them.
+    pub async fn roles(&self) -> Result<Roles, RolesError> {
+        let principals = self.open(PRINCIPALS).await?;
+        principals.begin_reading().await?;
+        Roles::read(principals.client()).await
+    }
 }
 
 impl Roles {

@@ -3,7 +3,6 @@ use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use super::error::RolesError;
-use super::read::Roles;
 
 /// The database whose sessions manage principals; on Flexible Server the only one that has the functions for it.
 pub(crate) const PRINCIPALS: &str = "postgres";
@@ -23,16 +22,6 @@ impl Server {
     /// The database that the connector names: what a file of roles means where it names none.
     pub fn default_database(&self) -> &str {
         self.connector.target().database()
-    }
-
-    /// The roles that are there, read in one read-only transaction.
-    ///
-    /// # Errors
-    /// No session; a server that maps no roles, or a user who may not see them.
-    pub async fn roles(&self) -> Result<Roles, RolesError> {
-        let principals = self.open(PRINCIPALS).await?;
-        principals.begin_reading().await?;
-        Roles::read(principals.client()).await
     }
 
     /// A session in a database.

@@ -24,9 +24,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
 
 use super::auth_message::fill;
-use super::login_error::{LoginError, fatal, sqlstate};
-use super::presence::Early;
-use super::starting::silent;
+use super::early::Early;
+use super::login_error::{LoginError, fatal, silent, sqlstate};
 
 /// The newest protocol version offered to clients. The upstream connection uses 3.0: the versions
 /// differ in the length of cancel keys only, and the client's key is made here.

@@ -8,6 +8,7 @@
 pub mod auth_message;
 pub mod cancel;
 pub mod client;
+mod early;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 /// Limits of a listener: sessions, connections in start-up, and times.

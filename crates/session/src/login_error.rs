@@ -89,3 +89,10 @@ pub fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+/// The error for a first packet that is late.
+pub(super) fn silent() -> LoginError {
+    fatal(sqlstate::QUERY_CANCELED, "canceling authentication due to timeout")
+        .with_detail("The client sent no start-up packet in time.")
+        .into()
+}

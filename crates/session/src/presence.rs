@@ -4,68 +4,14 @@ use std::future::poll_fn;
 use std::io;
 use std::task::ready;
 
-use bytes::{Buf, BytesMut};
 use tokio::io::ReadBuf;
 use zeroize::Zeroize;
 
 use super::client::{Client, Socket};
 use super::login_error::LoginError;
 
-/// Bytes that are kept of what a client sends before it is asked. A client that sends more counts
-/// as connected and is no longer watched.
-const LIMIT: usize = 16 * 1024;
 /// Bytes that one read takes.
 const CHUNK: usize = 512;
-/// The message Terminate, with which a client ends its session (PostgreSQL documentation, "Message
-/// Formats").
-const TERMINATE: &[u8] = b"X\0\0\0\x04";
-
-/// Bytes that a client has sent early, in order. They may be a secret, so they are overwritten once
-/// read. An empty one holds no memory.
-#[derive(Default)]
-pub struct Early(BytesMut);
-
-impl Early {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Copies as many bytes into `buf` as fit.
-    pub(super) fn take(&mut self, buf: &mut ReadBuf<'_>) {
-        let length = self.0.len().min(buf.remaining());
-        buf.put_slice(&self.0[..length]);
-        self.0[..length].zeroize();
-        self.0.advance(length);
-        if self.0.is_empty() {
-            self.0 = BytesMut::new();
-        }
-    }
-
-    fn keep(&mut self, bytes: &[u8]) {
-        if self.0.capacity() == 0 {
-            // Reserved at once, because growing would leave a copy of the bytes in the freed
-            // buffer.
-            self.0.reserve(LIMIT);
-        }
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn room(&self) -> usize {
-        LIMIT.saturating_sub(self.0.len())
-    }
-
-    /// Whether the bytes contain no request, so that a client that hangs up now waits for no
-    /// answer.
-    fn is_nothing(&self) -> bool {
-        self.0.is_empty() || self.0.starts_with(TERMINATE)
-    }
-}
-
-impl Drop for Early {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
 
 impl<S: Socket> Client<S> {
     /// Runs a future that does not need the client, for as long as the client is connected. What
@@ -122,6 +68,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::early::{LIMIT, TERMINATE};
 
     fn client() -> (Client<DuplexStream>, DuplexStream) {
         let (near, far) = duplex(64 * 1024);

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::client::{Client, Origin, Socket};
 use super::limits::Limits;
-use super::login_error::{LoginError, fatal, sqlstate};
+use super::login_error::{LoginError, fatal, silent, sqlstate};
 
 /// How long a connection may keep its turn while another one waits. By then a working client has
 /// sent its password, also if it opens some hundred TLS connections at once.
@@ -301,13 +301,6 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.shared.state().remove(self.origin, self.id);
     }
-}
-
-/// The error for a first packet that is late.
-pub(super) fn silent() -> LoginError {
-    fatal(sqlstate::QUERY_CANCELED, "canceling authentication due to timeout")
-        .with_detail("The client sent no start-up packet in time.")
-        .into()
 }
 
 fn crowded() -> LoginError {

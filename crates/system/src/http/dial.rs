@@ -1,6 +1,8 @@
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -8,7 +10,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::{HttpClient, HttpError, HttpErrorKind, Request};
+use super::host::is_localhost;
+use super::proxy::Proxies;
+use super::tls::Platform;
+use super::{HttpError, HttpErrorKind, Request};
 use crate::span;
 
 /// A byte stream to the peer, plain or TLS.
@@ -19,7 +24,15 @@ impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 /// No more addresses than this are tried for one name.
 const MAX_ADDRESSES: usize = 8;
 
-impl HttpClient {
+/// Opens the connection of a request. Clones share the TLS configuration.
+#[derive(Clone, Debug)]
+pub(super) struct Dialer {
+    pub(super) routes: Arc<BTreeMap<(String, u16), SocketAddr>>,
+    pub(super) proxies: Arc<Proxies>,
+    pub(super) tls: Arc<Platform>,
+}
+
+impl Dialer {
     pub(super) async fn dial(&self, request: &Request) -> Result<Pin<Box<dyn Stream>>, HttpError> {
         let Some(proxy) = self.proxies.proxy_for(request)? else {
             let stream = self.connect(request.host(), request.port(), request).await?;
@@ -101,46 +114,5 @@ impl HttpClient {
             .caused_by(cause)
         })?;
         Ok(Box::pin(stream))
-    }
-}
-
-/// Is this host this machine?
-pub(super) fn is_loopback(host: &str) -> bool {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    bare.parse::<IpAddr>().map_or_else(|_| is_localhost(host), |address| address.to_canonical().is_loopback())
-}
-
-/// Is this host on this machine or its link? Such hosts are never reached through a proxy.
-pub(super) fn is_local(host: &str) -> bool {
-    match host.parse::<IpAddr>() {
-        Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
-        Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unicast_link_local(),
-        Err(_) => is_localhost(host),
-    }
-}
-
-fn is_localhost(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || host.to_ascii_lowercase().ends_with(".localhost")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn this_machine_is_a_loopback_address_or_localhost() {
-        for (host, here) in [
-            ("localhost", true),
-            ("127.0.0.1", true),
-            ("127.9.9.9", true),
-            ("[::1]", true),
-            ("::ffff:127.0.0.1", true),
-            ("169.254.169.254", false),
-            ("10.0.0.1", false),
-            ("login.microsoftonline.com", false),
-            ("localhost.example", false),
-        ] {
-            assert_eq!(is_loopback(host), here, "{host}");
-        }
     }
 }

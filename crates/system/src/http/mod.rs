@@ -11,12 +11,13 @@
 
 mod dial;
 mod error;
+mod host;
+mod limits;
 mod proxy;
 mod request;
 mod response;
 mod tls;
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -29,7 +30,9 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 
+use self::dial::Dialer;
 pub use self::error::{HttpError, HttpErrorKind};
+use self::limits::{MAX_HEAD_BYTES, MAX_HEADERS};
 pub use self::request::Request;
 pub use self::response::Response;
 pub use self::tls::{authorities, provider};
@@ -40,39 +43,32 @@ use crate::{Env, Files, span};
 /// 100 KiB.
 pub const MAX_BODY: usize = 1024 * 1024;
 
-/// hyper's own default is 100; metadata services send about ten, Entra about twenty.
-const MAX_HEADERS: usize = 64;
-
-/// The most bytes that the status line and the headers may take.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
-
 /// Sends requests. Cheap to clone; clones share the TLS configuration.
 #[derive(Clone, Debug)]
 pub struct HttpClient {
-    routes: Arc<BTreeMap<(String, u16), SocketAddr>>,
-    proxies: Arc<proxy::Proxies>,
-    tls: Arc<tls::Platform>,
+    dialer: Dialer,
 }
 
 impl HttpClient {
     /// A client that takes proxies and extra roots from these variables and files.
     pub fn new(env: &Env, files: &Files) -> Self {
-        Self {
+        let dialer = Dialer {
             routes: Arc::default(),
             proxies: Arc::new(proxy::Proxies::new(env.clone())),
             tls: Arc::new(tls::Platform::new(env.clone(), files.clone())),
-        }
+        };
+        Self { dialer }
     }
 
     /// Dials `address` whenever a URL names this host and port. Names, certificates and headers stay as the URL says.
     pub fn with_route(mut self, host: &str, port: u16, address: SocketAddr) -> Self {
-        Arc::make_mut(&mut self.routes).insert((host.to_owned(), port), address);
+        Arc::make_mut(&mut self.dialer.routes).insert((host.to_owned(), port), address);
         self
     }
 
     /// Trusts these roots (PEM) too.
     pub fn with_extra_roots(mut self, pem: &[u8]) -> Result<Self, HttpError> {
-        self.tls = Arc::new(self.tls.with_roots(tls::certificates(pem)?));
+        self.dialer.tls = Arc::new(self.dialer.tls.with_roots(tls::certificates(pem)?));
         Ok(self)
     }
 
@@ -106,7 +102,7 @@ impl HttpClient {
     }
 
     async fn exchange(&self, request: Request) -> Result<Response, HttpError> {
-        let stream = self.dial(&request).await?;
+        let stream = self.dialer.dial(&request).await?;
         let host = request.authority();
         let broken = |cause| {
             HttpError::new(HttpErrorKind::Protocol, format!("no whole HTTP answer from {host}"))

@@ -12,8 +12,9 @@ use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::dial::is_local;
-use super::{HttpError, HttpErrorKind, MAX_HEAD_BYTES, MAX_HEADERS, Request};
+use super::host::is_local;
+use super::limits::{MAX_HEAD_BYTES, MAX_HEADERS};
+use super::{HttpError, HttpErrorKind, Request};
 use crate::Env;
 
 /// The proxy settings of the environment, read when first needed. `Debug` shows none: they may hold a password.

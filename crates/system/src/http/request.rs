@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use zeroize::Zeroizing;
 
-use super::dial::is_loopback;
+use super::host::is_loopback;
 use super::{HttpError, HttpErrorKind};
 
 /// How long a connection may take to be established, unless a source says otherwise.

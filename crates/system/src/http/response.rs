@@ -44,7 +44,7 @@ impl Response {
     /// Whether a server on this machine answered, at a loopback address or as `localhost`.
     pub fn is_from_here(&self) -> bool {
         let endpoint = self.endpoint.parse::<http::Uri>().ok();
-        endpoint.as_ref().and_then(http::Uri::host).is_some_and(super::dial::is_loopback)
+        endpoint.as_ref().and_then(http::Uri::host).is_some_and(super::host::is_loopback)
     }
 
     /// The body, whatever the status is.

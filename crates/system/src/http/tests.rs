@@ -133,7 +133,7 @@ async fn a_plain_request_builds_no_tls_configuration() {
     });
     let client = client(&[("SSL_CERT_FILE", "/missing.pem")], &Files::in_memory());
     assert_eq!(client.get(&url).await.unwrap().body(), b"ok");
-    assert!(!client.tls.is_built());
+    assert!(!client.dialer.tls.is_built());
 }
 
 #[tokio::test]
