@@ -15,7 +15,7 @@ const TOKEN_TIMEOUT: Duration = Duration::from_secs(80);
 /// The range of `--token-timeout`, in seconds.
 pub(crate) const TOKEN_TIMEOUTS: std::ops::RangeInclusive<u64> = 1..=3600;
 
-/// The local cloud whose name nobody gives.
+/// The name of the local cloud if none is given.
 pub(crate) const DEFAULT_NAME: &str = "default";
 
 /// Which of several local clouds.

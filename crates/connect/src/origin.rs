@@ -22,7 +22,7 @@ pub enum Origin {
     },
     /// A variable of Azure's Service Connector.
     ServiceConnector(&'static str),
-    /// Nobody named it.
+    /// The built-in default; no layer names the keyword.
     Default,
 }
 

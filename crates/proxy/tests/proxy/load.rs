@@ -68,7 +68,7 @@ fn two_thousand_clients_in_a_burst_are_all_told() {
         assert!(told.iter().all(|refusal| refusal.code().code() == "53300"));
         assert_eq!(one(&only, "SELECT current_user::text").await, ROLE);
         drop(only);
-        // Every connection holds its injector: when nobody does, their memory and their places are free.
+        // Each connection holds its proxy: once none does, memory and permits are free.
         let held = async || holds(Arc::strong_count(&running.proxy), |held| *held <= idle);
         eventually(DEADLINE, "every connection of the burst is released", held).await;
         running.connect(ROLE, "postgres").await.unwrap();
