@@ -7,11 +7,11 @@ use std::time::Duration;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::azure_arc::Agent;
+use crate::application_certificates::Certificates;
+use crate::arc_agent::Agent;
 use crate::clock::Clock;
 use crate::directory::{Directory, Machine};
 use crate::endpoint::Endpoint;
-use crate::entra::Certificates;
 use crate::fault::Faults;
 use crate::federation::Federation;
 use crate::journal::Journal;

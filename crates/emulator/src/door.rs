@@ -6,8 +6,8 @@ use serde_json::json;
 use crate::cloud::{Cloud, TokenOverrides};
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call};
-use crate::hosts::PROXY_PREFIX;
 use crate::keys::KeyError;
+use crate::token_proxy::PROXY_PREFIX;
 use crate::{
     app_service, azure_arc, cloud_shell, entra, federation, imds, machine_learning, management,
     service_fabric,

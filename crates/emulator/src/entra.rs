@@ -2,13 +2,13 @@
 
 mod assertion;
 mod certificate;
+mod jws;
 mod refusal;
 mod token;
 
 use hyper::StatusCode;
 use serde_json::json;
 
-pub(crate) use certificate::Certificates;
 pub(crate) use refusal::unknown_resource;
 pub(crate) use token::{proxied_token, token};
 

@@ -12,8 +12,8 @@ use hyper::{HeaderMap, StatusCode, Uri};
 
 use crate::door::Door;
 use crate::exchange::Answer;
-use crate::hosts::PROXY_NAME;
 use crate::listen::LINK_LOCAL;
+use crate::token_proxy::PROXY_NAME;
 
 /// The refusal of a request that is not for this machine, or that a page in a browser sent.
 pub(crate) fn check(door: Door, names: &[String], (uri, headers): (&Uri, &HeaderMap)) -> Result<(), Answer> {

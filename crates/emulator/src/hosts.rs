@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::certificates::{CertificateError, Issued, client_certificate};
 use crate::federation;
 use crate::local_azure::LocalAzure;
+use crate::token_proxy::{PROXY_NAME, PROXY_PREFIX};
 use crate::{azure_arc, machine_learning, service_fabric};
 
 /// App Service, Functions, Container Apps.
@@ -79,12 +80,6 @@ pub struct TokenProxy {
     /// `AZURE_KUBERNETES_CA_DATA`: certificate of its own authority, in PEM.
     pub ca_pem: String,
 }
-
-/// The name that the token proxy's certificate is for.
-pub(crate) const PROXY_NAME: &str = "token-proxy.identity-bindings.local";
-
-/// Where the token proxy puts the authority's paths.
-pub(crate) const PROXY_PREFIX: &str = "/token-proxy";
 
 impl LocalAzure {
     /// App Service: endpoint and secret; the protocols 2019-08-01 and 2017-09-01.

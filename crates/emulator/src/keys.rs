@@ -186,6 +186,13 @@ fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     if found == tag { rest.split_at_checked(length) } else { None }
 }
 
+/// Making RSA keys takes a tenth of a second and more: not on a thread that serves connections.
+pub(crate) async fn on_a_blocking_thread<T: Send + 'static>(
+    make: impl FnOnce() -> Result<T, KeyError> + Send + 'static,
+) -> Result<T, KeyError> {
+    tokio::task::spawn_blocking(make).await.unwrap_or(Err(KeyError("make a signing key")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

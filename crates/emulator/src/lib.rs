@@ -9,6 +9,8 @@
 //! Where the answers of the real services are documented, these are the same in status, body and the types of values.
 
 mod app_service;
+mod application_certificates;
+mod arc_agent;
 mod azure_arc;
 pub mod certificates;
 mod clock;
@@ -18,6 +20,7 @@ mod directory;
 mod door;
 mod endpoint;
 mod entra;
+mod error;
 mod exchange;
 mod fault;
 mod faulty_stream;
@@ -36,16 +39,18 @@ pub mod options;
 mod serve;
 mod service_fabric;
 mod subscription;
+mod token_proxy;
 
 pub use clock::Clock;
 pub use directory::{Application, Group, Identity, IdentityKind, Ids, Machine, User};
 pub use endpoint::Endpoint;
+pub use error::StartError;
 pub use fault::{Fault, Faults};
 pub use federation::{BINDING_AUDIENCE, EXCHANGE_AUDIENCE, FederatedCredential, Federation};
 pub use hosts::{AppService, AzureArc, GitHub, MachineLearning, Pipelines, ServiceFabric, TokenProxy};
 pub use journal::{Entry, Journal, Outcome};
 pub use keys::KeyError;
-pub use local_azure::{LocalAzure, Principal, StartError};
+pub use local_azure::{LocalAzure, Principal};
 pub use mint::Draft;
 pub use options::Options;
 pub use subscription::{Administrator, AdministratorChange, Change, PrincipalKind};

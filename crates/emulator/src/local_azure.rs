@@ -10,23 +10,24 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::azure_arc::Agent;
+use crate::application_certificates::Certificates;
+use crate::arc_agent::Agent;
 use crate::certificates::{Authority, CertificateError, names_of, server_config_for_name};
 use crate::clock::Clock;
 use crate::cloud::{Addresses, Cloud, Secrets, TokenOverrides};
 use crate::directory::{Application, Directory, Group, Identity, Machine, RESOURCE_GROUP, User};
 use crate::door::Door;
-use crate::entra::Certificates;
+use crate::error::StartError;
 use crate::fault::Faults;
 use crate::federation::Federation;
-use crate::hosts::PROXY_NAME;
 use crate::journal::Journal;
-use crate::keys::{KeyError, KeyRing};
+use crate::keys::{KeyError, KeyRing, on_a_blocking_thread};
 use crate::listen::{self, Bound};
 use crate::mint::{Draft, random};
 use crate::options::{GRAPH, Options, ResourceApplication};
 use crate::serve;
 use crate::subscription::{AdministratorChange, PrincipalKind, Subscription};
+use crate::token_proxy::PROXY_NAME;
 
 /// The identity side of a local Azure. It serves requests until it is stopped or dropped.
 #[derive(Debug)]
@@ -57,29 +58,6 @@ struct Facts {
     issuer: String,
     keys_url: String,
     cloud_shell: String,
-}
-
-/// A local cloud could not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The address to listen on can be reached from outside this machine.
-    #[error("{0} is not a loopback address, and a local cloud listens on no other")]
-    NotLoopback(IpAddr),
-    /// A port is taken, or the process may not use it, or the address is not on this machine.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address and port of the listening socket.
-        address: std::net::SocketAddr,
-        /// What the operating system says.
-        source: std::io::Error,
-    },
-    /// The crypto library could not make a signing key.
-    #[error("cannot make the keys of the tenant")]
-    Keys(#[from] KeyError),
-    /// The local certificate authority could not be made.
-    #[error("cannot make the certificates of the endpoints")]
-    Certificates(#[from] CertificateError),
 }
 
 impl LocalAzure {
@@ -415,13 +393,6 @@ impl Addresses {
             management: tls(Door::Management),
         }
     }
-}
-
-/// Making RSA keys takes a tenth of a second and more: not on a thread that serves connections.
-pub(crate) async fn on_a_blocking_thread<T: Send + 'static>(
-    make: impl FnOnce() -> Result<T, KeyError> + Send + 'static,
-) -> Result<T, KeyError> {
-    tokio::task::spawn_blocking(make).await.unwrap_or(Err(KeyError("make a signing key")))
 }
 
 fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> {

@@ -30,7 +30,7 @@ use crate::fault::Fault;
 use crate::faulty_stream::{Allowance, Cuttable};
 use crate::host;
 use crate::journal::{Entry, Outcome};
-use crate::local_azure::on_a_blocking_thread;
+use crate::keys::on_a_blocking_thread;
 
 /// The largest request body that is read: an assertion is a few KiB, a certificate chain in it a few more.
 const BODY_LIMIT: usize = 256 * 1024;

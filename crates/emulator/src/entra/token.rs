@@ -13,9 +13,9 @@ use crate::directory::Application;
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call, Object, Parameters};
 use crate::federation::FederatedCredential;
-use crate::hosts::PROXY_PREFIX;
 use crate::keys::KeyError;
 use crate::mint::{Draft, Minted, Proof, Who};
+use crate::token_proxy::PROXY_PREFIX;
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 

@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 use serde_json::json;
 
-use super::Issuer;
+use super::issuer::Issuer;
 use crate::cloud::Cloud;
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call};

@@ -6,12 +6,10 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::issuers::GITHUB_SUBJECT;
 use crate::cloud::Cloud;
 use crate::exchange::{Answer, Call};
 use crate::keys::KeyError;
-
-/// `sub` of a workflow on branch `main`.
-pub(super) const SUBJECT: &str = "repo:my-organization/my-repository:ref:refs/heads/main";
 
 /// The audience where a workflow asks for none: the owner of the repository.
 const DEFAULT_AUDIENCE: &str = "https://github.com/my-organization";
@@ -49,7 +47,7 @@ pub(crate) fn workflow_token(cloud: &Cloud, call: &Call) -> Result<Answer, KeyEr
     let lifetime = i64::try_from(federation.lifetimes.workflow.as_secs()).unwrap_or(i64::MAX);
     let token = federation.github.sign(&Claims {
         jti: Uuid::new_v4(),
-        sub: SUBJECT,
+        sub: GITHUB_SUBJECT,
         aud: call.query.get("audience").unwrap_or(DEFAULT_AUDIENCE),
         branch: "refs/heads/main",
         repository: "my-organization/my-repository",

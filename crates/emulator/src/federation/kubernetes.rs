@@ -1,11 +1,13 @@
 //! Service account tokens of a Kubernetes cluster.
 
+use std::time::Duration;
+
 use aws_lc_rs::digest;
 use secrecy::SecretString;
 use serde::Serialize;
 use uuid::{Builder, Uuid};
 
-use super::Federation;
+use super::issuer::Issuer;
 use crate::keys::KeyError;
 
 /// Namespace and name of the service account that is registered.
@@ -39,19 +41,20 @@ struct Named<'a> {
     uid: Uuid,
 }
 
+/// A token of a service account, by its namespace and name; `life` is its start and its lifetime.
 pub(super) fn token(
-    federation: &Federation,
-    namespace: &str,
-    account: &str,
+    issuer: &Issuer,
+    (namespace, account): (&str, &str),
     audience: &str,
+    life: (i64, Duration),
 ) -> Result<SecretString, KeyError> {
-    let now = federation.clock.unix();
-    let lifetime = i64::try_from(federation.lifetimes.service_account.as_secs()).unwrap_or(i64::MAX);
-    federation.kubernetes.sign(&Claims {
+    let (now, lifetime) = life;
+    let lifetime = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+    issuer.sign(&Claims {
         aud: [audience],
         exp: now.saturating_add(lifetime),
         iat: now,
-        iss: &federation.kubernetes.url,
+        iss: &issuer.url,
         jti: Uuid::new_v4(),
         kubernetes: Kubernetes {
             namespace,

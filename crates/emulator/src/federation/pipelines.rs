@@ -6,13 +6,10 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{EXCHANGE_AUDIENCE, Federation};
+use super::issuers::{EXCHANGE_AUDIENCE, Federation, PIPELINES_SUBJECT};
 use crate::cloud::Cloud;
 use crate::exchange::{Answer, Call};
 use crate::keys::KeyError;
-
-/// `sub` of a service connection.
-pub(super) const SUBJECT: &str = "sc://my-organization/my-project/my-connection";
 
 #[derive(Serialize)]
 struct Claims<'a> {
@@ -58,7 +55,7 @@ pub(crate) fn connection_token(cloud: &Cloud, call: &Call) -> Result<Answer, Key
     let lifetime = i64::try_from(federation.lifetimes.workflow.as_secs()).unwrap_or(i64::MAX);
     let token = federation.pipelines.sign(&Claims {
         jti: Uuid::new_v4(),
-        sub: SUBJECT,
+        sub: PIPELINES_SUBJECT,
         aud: EXCHANGE_AUDIENCE,
         iss: &federation.pipelines.url,
         nbf: now,

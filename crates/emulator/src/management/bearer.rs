@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::refusal;
+use super::answers::refusal;
 use crate::cloud::Cloud;
 use crate::exchange::{Answer, Call};
 

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::{bearer, json_answer};
+use super::answers::json_answer;
+use super::bearer;
 use crate::cloud::Cloud;
 use crate::directory::{Group, Identity, IdentityKind, User};
 use crate::exchange::{Answer, Call};

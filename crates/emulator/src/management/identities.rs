@@ -3,7 +3,9 @@
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::{LOCATION, body, collection, group, json_answer, not_found, subscriptions, with_status};
+use super::answers::{body, collection, json_answer, not_found, with_status};
+use super::resource_groups::{LOCATION, group};
+use super::subscriptions;
 use crate::cloud::Cloud;
 use crate::directory::Identity;
 use crate::exchange::{Answer, Call};

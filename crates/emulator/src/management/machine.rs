@@ -4,7 +4,9 @@ use aws_lc_rs::digest;
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::{LOCATION, body, json_answer, only, operations, refusal, resource_id};
+use super::answers::{body, collection, json_answer, refusal};
+use super::operations;
+use super::resource_groups::{LOCATION, is_home, only, resource_id};
 use crate::cloud::Cloud;
 use crate::directory::{Identity, IdentityKind, RESOURCE_GROUP};
 use crate::exchange::{Answer, Call};
@@ -21,8 +23,8 @@ pub(super) fn show(cloud: &Cloud, group: &str, name: &str) -> Result<Answer, Ans
 
 /// `GET …/virtualMachines`, of a resource group or of the subscription.
 pub(super) fn list(cloud: &Cloud, in_group: Option<&str>) -> Result<Answer, Answer> {
-    let here = super::is_home(cloud, in_group)?;
-    Ok(super::collection(here.then(|| shown(cloud)).into_iter().collect()))
+    let here = is_home(cloud, in_group)?;
+    Ok(collection(here.then(|| shown(cloud)).into_iter().collect()))
 }
 
 /// `PATCH` or `PUT …/virtualMachines/{name}`: of all that a machine has, its identities alone can change here.

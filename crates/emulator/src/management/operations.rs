@@ -5,13 +5,14 @@ use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{LOCATION, json_answer, refusal, servers};
+use super::answers::{json_answer, refusal};
+use super::resource_groups::LOCATION;
 use crate::cloud::Cloud;
 use crate::exchange::Answer;
 use crate::subscription::{Effect, Operation};
 
 /// The code of a change that the database refused.
-const FAILED: &str = "BadRequest";
+pub(super) const FAILED: &str = "BadRequest";
 
 /// Starts an operation on `resource`, which takes the time that the options say.
 pub(super) fn start(cloud: &Cloud, resource: &str, effect: Effect) -> Operation {
@@ -53,23 +54,7 @@ pub(super) fn status(cloud: &Cloud, id: &str) -> Result<Answer, Answer> {
     Ok(if runs { answer.with_header("Retry-After", retry_after(cloud, &operation)) } else { answer })
 }
 
-/// `GET …/operationResults/{id}`: 202 while it runs, then the error, the resource, or 204 if there is none any more.
-pub(super) fn result(cloud: &Cloud, id: &str) -> Result<Answer, Answer> {
-    let operation = find(cloud, id)?;
-    if operation.runs(cloud.clock.unix()) {
-        let here = location(cloud, servers::PROVIDER, &operation);
-        let answer = Answer::text(StatusCode::ACCEPTED, "").with_header("Location", here);
-        return Ok(answer.with_header("Retry-After", retry_after(cloud, &operation)));
-    }
-    if let Some(message) = &operation.failure {
-        return Err(refusal(StatusCode::BAD_REQUEST, FAILED, message));
-    }
-    let object_id = operation.resource.rsplit('/').next().and_then(|id| id.parse().ok());
-    let found = object_id.and_then(|id| servers::found(cloud, id));
-    Ok(found.map_or_else(|| Answer::text(StatusCode::NO_CONTENT, ""), json_answer))
-}
-
-fn find(cloud: &Cloud, id: &str) -> Result<Operation, Answer> {
+pub(super) fn find(cloud: &Cloud, id: &str) -> Result<Operation, Answer> {
     let known = Uuid::parse_str(id).ok().and_then(|id| cloud.subscription.operation(id, cloud.clock.unix()));
     known.ok_or_else(|| {
         let message = format!("The operation '{id}' was not found.");
@@ -86,7 +71,7 @@ fn address(cloud: &Cloud, provider: &str, word: &str, operation: &Operation) -> 
 }
 
 /// In whole seconds, and none for what has ended already.
-fn retry_after(cloud: &Cloud, operation: &Operation) -> String {
+pub(super) fn retry_after(cloud: &Cloud, operation: &Operation) -> String {
     (operation.ends - cloud.clock.unix()).clamp(0, 30).to_string()
 }
 

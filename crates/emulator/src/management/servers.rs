@@ -4,7 +4,9 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{LOCATION, body, collection, json_answer, not_found, only, operations, refusal, resource_id};
+use super::answers::{body, collection, json_answer, not_found, refusal};
+use super::resource_groups::{LOCATION, is_home, only, resource_id};
+use super::{operations, resource_groups};
 use crate::cloud::Cloud;
 use crate::directory::RESOURCE_GROUP;
 use crate::exchange::{Answer, Call};
@@ -24,7 +26,7 @@ pub(super) fn show(cloud: &Cloud, group: &str, name: &str) -> Result<Answer, Ans
 
 /// `GET …/flexibleServers`, of a resource group or of the subscription.
 pub(super) fn servers(cloud: &Cloud, in_group: Option<&str>) -> Result<Answer, Answer> {
-    let here = super::is_home(cloud, in_group)?;
+    let here = is_home(cloud, in_group)?;
     Ok(collection(cloud.server.iter().filter(|_| here).map(|server| server_shown(cloud, server)).collect()))
 }
 
@@ -149,7 +151,7 @@ fn begin(cloud: &Cloud, server: &ServerOptions, object_id: Uuid, effect: Effect)
 
 fn server<'a>(cloud: &'a Cloud, group: &str, name: &str) -> Result<&'a ServerOptions, Answer> {
     let Some(server) = &cloud.server else {
-        return Err(not_found(KIND, name, &super::group(cloud, group)?));
+        return Err(not_found(KIND, name, &resource_groups::group(cloud, group)?));
     };
     only(cloud, KIND, (group, name), &server.name)?;
     Ok(server)

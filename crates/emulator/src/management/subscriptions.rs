@@ -3,8 +3,9 @@
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
+use super::answers::{collection, json_answer, refusal, with_status};
 use super::bearer::Caller;
-use super::{LOCATION, collection, json_answer, refusal, with_status};
+use super::resource_groups::LOCATION;
 use crate::cloud::Cloud;
 use crate::exchange::Answer;
 

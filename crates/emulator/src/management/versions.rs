@@ -3,7 +3,8 @@
 
 use hyper::StatusCode;
 
-use super::{LOCATION, is_version, refusal};
+use super::answers::refusal;
+use super::resource_groups::LOCATION;
 use crate::exchange::Answer;
 
 /// `Microsoft.DBforPostgreSQL/flexibleServers` (Azure/azure-rest-api-specs, postgresql).
@@ -79,6 +80,18 @@ fn invalid(version: &str) -> Answer {
     refusal(StatusCode::BAD_REQUEST, "InvalidApiVersionParameter", &message)
 }
 
+/// `2024-11-01`, or with `-preview` behind it.
+fn is_version(text: &str) -> bool {
+    let text = text.strip_suffix("-preview").unwrap_or(text);
+    let parts: Vec<&str> = text.split('-').collect();
+    let shape: Vec<usize> = parts
+        .iter()
+        .filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()))
+        .map(|part| part.len())
+        .collect();
+    shape == [4, 2, 2] && parts.len() == 3
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +120,19 @@ mod tests {
             ("", "2030-01-01", false),
         ] {
             assert_eq!(check(kind, version, "2026-11-28").is_ok(), good, "{kind} {version}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_a_date() {
+        for (text, good) in [
+            ("2024-11-01", true),
+            ("2026-04-01-preview", true),
+            ("2024-11", false),
+            ("latest", false),
+            ("2024-11-01-x", false),
+        ] {
+            assert_eq!(is_version(text), good, "{text}");
         }
     }
 }

@@ -13,8 +13,8 @@ use serde_json::json;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::Setup;
 use super::entra::{Exchange, Proof};
+use super::{AssertionSignature, Setup};
 use crate::{AccessToken, NoToken, SourceName, TokenError, TokenRequest, TokenSource};
 
 /// A key and a chain of certificates are a few KiB.
@@ -24,17 +24,6 @@ const MAX_FILE: usize = 1024 * 1024;
 const ASSERTION_LIFE: Duration = Duration::from_secs(10 * 60);
 
 const NAME: SourceName = SourceName::ClientCertificate;
-
-/// How an application with a certificate signs its assertions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AssertionSignature {
-    /// RSASSA-PSS with SHA-256, which Entra recommends. The default.
-    #[default]
-    Ps256,
-    /// RSASSA-PKCS1-v1_5 with SHA-256, for servers that know nothing newer.
-    Rs256,
-}
 
 /// An application with a certificate (Microsoft: certificate-credentials): a file with an RSA key and its certificate, PEM
 /// or, with the feature `pkcs12`, PKCS#12. It is read anew for each exchange, so that a renewed one is taken up.

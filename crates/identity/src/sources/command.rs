@@ -1,4 +1,3 @@
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -18,16 +17,6 @@ use pgentra_system::{Call, Finished};
 
 /// How long a program may take: `az` needs up to three seconds, more with a cold disk.
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// A program of the user's and its arguments. `Debug` shows the program alone: arguments may be secrets.
-#[derive(Clone, Default)]
-pub(crate) struct CommandLine(pub(crate) Vec<String>);
-
-impl fmt::Debug for CommandLine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} and {} arguments", self.0.first(), self.0.len().saturating_sub(1))
-    }
-}
 
 /// A program that prints a token: `az`, `azd`, or one that the user names.
 ///

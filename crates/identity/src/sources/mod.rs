@@ -1,6 +1,7 @@
-//! The sources, one file each. They cache no token and reach the machine only through [`System`].
+//! The sources, one file each. They cache no token and reach the machine only through [`System`](pgentra_system::System).
 
 mod app_service;
+mod authority;
 mod azure_arc;
 mod build_service;
 mod client_certificate;
@@ -12,67 +13,16 @@ mod imds;
 mod msi_secret;
 mod printed;
 mod service_fabric;
+mod setup;
 mod token_proxy;
 mod workload_identity;
 
 use std::sync::Arc;
 
-pub use self::client_certificate::AssertionSignature;
-pub(crate) use self::command::CommandLine;
-pub(crate) use self::entra::Authority;
-use crate::{ConfigError, Selector, SourceName, TokenError, TokenSource};
-use pgentra_system::System;
-
-/// Settings that a source is built from.
-#[derive(Debug, Clone)]
-pub(crate) struct Setup {
-    pub(crate) system: System,
-    pub(crate) selector: Selector,
-    /// Did the program name the source? Then its absence is a failure, not a reason to ask another.
-    pub(crate) named: bool,
-    pub(crate) authority: Authority,
-    pub(crate) tenant: Option<String>,
-    /// The audience of federated assertions in this cloud.
-    pub(crate) audience: &'static str,
-    /// How an application's own assertions are signed.
-    pub(crate) signature: AssertionSignature,
-    /// The command of the source `exec`.
-    pub(crate) command: CommandLine,
-    /// The developer's tools that are asked if the others turn out not to apply here.
-    pub(crate) tools: Vec<SourceName>,
-}
-
-impl Setup {
-    /// The client id of an application: the selector's, else a variable's.
-    fn client_id(&self, source: SourceName, variable: &str) -> Result<String, TokenError> {
-        match &self.selector {
-            Selector::ClientId(id) => Ok(id.to_string()),
-            _ => self.need(source, variable),
-        }
-    }
-
-    /// The tenant that the program named, else a variable's.
-    fn tenant(&self, source: SourceName, variable: &str) -> Result<String, TokenError> {
-        match &self.tenant {
-            Some(tenant) => Ok(tenant.clone()),
-            None => self.need(source, variable),
-        }
-    }
-
-    /// The value of a variable that a source cannot do without.
-    fn need(&self, source: SourceName, variable: &str) -> Result<String, TokenError> {
-        self.system.env().get(variable).ok_or_else(|| {
-            TokenError::config(source, format!("the environment variable {variable} is not set"))
-        })
-    }
-}
-
-/// Can this be a tenant: a GUID or a domain name?
-pub(crate) fn is_tenant(text: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
-    // Domain names are at most 253 bytes long. A hyphen at the start would be an option of a program.
-    !text.is_empty() && text.len() <= 253 && !text.starts_with(['-', '.']) && text.bytes().all(is_plain)
-}
+pub(crate) use self::authority::{Authority, is_tenant};
+pub use self::setup::AssertionSignature;
+pub(crate) use self::setup::{CommandLine, Setup};
+use crate::{ConfigError, Selector, SourceName, TokenSource};
 
 /// Makes a source, unless it cannot honour the selector.
 pub(crate) fn build(name: SourceName, setup: &Setup) -> Result<Arc<dyn TokenSource>, ConfigError> {

@@ -2,9 +2,9 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use zeroize::Zeroizing;
 
-use super::Setup;
-use super::entra::{Authority, Exchange, Proof};
+use super::entra::{Exchange, Proof};
 use super::token_proxy::TokenProxy;
+use super::{Authority, Setup};
 use crate::{AccessToken, NoToken, SourceName, TokenError, TokenRequest, TokenSource};
 
 /// Where the webhook of Azure Workload Identity mounts the token if `AZURE_FEDERATED_TOKEN_FILE` does not say.

@@ -1,0 +1,146 @@
+//! A signed assertion in its parts (RFC 7515, RFC 7519), and what makes Entra refuse one of any kind.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+
+use super::refusal::{Refusal, time};
+use crate::cloud::Cloud;
+
+/// Entra lets a clock be this far off.
+const LEEWAY: i64 = 300;
+
+/// A decoded assertion whose signature is not verified yet.
+pub(super) struct Parsed<'a> {
+    pub(super) header: Header,
+    pub(super) claims: Claims,
+    pub(super) message: &'a str,
+    pub(super) signature: Vec<u8>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Header {
+    pub(super) alg: String,
+    #[serde(default)]
+    pub(super) kid: String,
+    #[serde(default)]
+    pub(super) x5t: Option<String>,
+    #[serde(default, rename = "x5t#S256")]
+    pub(super) x5t_sha256: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Claims {
+    #[serde(default)]
+    pub(super) iss: String,
+    #[serde(default)]
+    pub(super) sub: String,
+    #[serde(default)]
+    pub(super) aud: Audiences,
+    exp: NumericDate,
+    #[serde(default)]
+    nbf: Option<NumericDate>,
+    #[serde(default)]
+    iat: Option<NumericDate>,
+}
+
+/// Seconds since 1970, which may have a fraction (RFC 7519 section 2): MSAL for Python sends one. MSAL for .NET writes the
+/// number as text, against that section, and Entra takes it.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "Written")]
+struct NumericDate(f64);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(f64),
+    Text(String),
+}
+
+impl TryFrom<Written> for NumericDate {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        match written {
+            Written::Number(seconds) => Ok(Self(seconds)),
+            Written::Text(text) if text.starts_with(|first: char| first.is_ascii_digit()) => {
+                text.parse().map(Self).map_err(|_| "a time that is no number")
+            }
+            Written::Text(_) => Err("a time that is no number"),
+        }
+    }
+}
+
+impl NumericDate {
+    /// Whole seconds; a time beyond all reason stays beyond it.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the conversion saturates, and the fraction is not wanted"
+    )]
+    fn seconds(self) -> i64 {
+        self.0 as i64
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Audiences {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Default for Audiences {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
+}
+
+impl Audiences {
+    pub(super) fn list(&self) -> &[String] {
+        match self {
+            Self::One(audience) => std::slice::from_ref(audience),
+            Self::Several(audiences) => audiences,
+        }
+    }
+}
+
+/// Refuses an assertion that is not valid at any of these times, yet or any more.
+pub(super) fn within(cloud: &Cloud, claims: &Claims, times: &[i64]) -> Result<(), Refusal> {
+    let now = cloud.clock.unix();
+    let from = claims.nbf.or(claims.iat).map_or(i64::MIN, NumericDate::seconds);
+    let until = claims.exp.seconds();
+    let valid = from.saturating_sub(LEEWAY)..=until.saturating_add(LEEWAY);
+    if times.iter().any(|time| valid.contains(time)) {
+        return Ok(());
+    }
+    let sentence = format!(
+        "AADSTS700024: Client assertion is not within its valid time range. Current time: {}, assertion valid from {}, \
+         expiry time of assertion {}. Review the documentation at \
+         https://learn.microsoft.com/entra/identity-platform/certificate-credentials .",
+        time(now),
+        time(from.max(0)),
+        time(until)
+    );
+    Err(Refusal::new(700_024, "invalid_client", sentence))
+}
+
+pub(super) fn malformed() -> Refusal {
+    Refusal::new(50027, "invalid_request", "AADSTS50027: JWT token is invalid or malformed.")
+}
+
+pub(super) fn forged() -> Refusal {
+    let sentence = "AADSTS700027: Client assertion failed signature validation.";
+    Refusal::new(700_027, "invalid_client", sentence)
+}
+
+pub(super) fn parse(token: &str) -> Option<Parsed<'_>> {
+    let (message, signature) = token.rsplit_once('.')?;
+    let (header, claims) = message.split_once('.')?;
+    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).ok();
+    Some(Parsed {
+        header: serde_json::from_slice(&decode(header)?).ok()?,
+        claims: serde_json::from_slice(&decode(claims)?).ok()?,
+        message,
+        signature: decode(signature)?,
+    })
+}
