@@ -9,9 +9,6 @@ use syn::{Attribute, Item, ItemMod, ItemUse, UseTree, Visibility};
 
 use crate::tree;
 
-/// Crates that still have a cycle. A crate without one leaves this list, so that it stays without.
-const NOT_YET: [&str; 1] = ["proxy"];
-
 /// A module's path within its crate: empty for the root.
 type Module = Vec<String>;
 
@@ -31,18 +28,9 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     let mut faults = Vec::new();
     for (name, sources) in by_crate(tree::rust(root)?) {
         let parsed = Crate::parse(&sources)?;
-        let cycle = shortest_cycle(&parsed.imports());
-        match (cycle, NOT_YET.contains(&name.as_str())) {
-            (Some(cycle), false) => {
-                let files: Vec<_> = cycle.iter().map(|module| parsed.name_of(module)).collect();
-                faults.push(format!("crates/{name}: import cycle: {}", files.join(" -> ")));
-            }
-            (None, true) => {
-                faults.push(format!(
-                    "crates/{name} has no import cycle: remove it from NOT_YET in xtask/src/cycles.rs"
-                ));
-            }
-            _ => {}
+        if let Some(cycle) = shortest_cycle(&parsed.imports()) {
+            let files: Vec<_> = cycle.iter().map(|module| parsed.name_of(module)).collect();
+            faults.push(format!("crates/{name}: import cycle: {}", files.join(" -> ")));
         }
     }
     Ok(faults)

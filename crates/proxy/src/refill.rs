@@ -1,7 +1,7 @@
 //! The refill task: opens sessions before a client asks for them.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -14,8 +14,7 @@ use super::pool::{Checkout, Eviction, PendingOpen, Reclaimed};
 use super::upstream::Upstream;
 use super::{AuthProxy, refusal};
 use crate::session_limit::SessionPermit;
-use crate::telemetry::Pool;
-pub use crate::telemetry::PoolStats;
+use crate::telemetry::{Pool, PoolStats};
 use pgentra_session::login_error::{LoginError, chain, sqlstate};
 
 /// Sessions that the refill opens at the same time: few, to spare a server that has just restarted.
@@ -27,10 +26,6 @@ const LOOK: Duration = Duration::from_secs(1);
 const ON_ITS_WAY: Duration = Duration::from_millis(100);
 /// How long a client waits for the permit of a session that the refill opens.
 const PLACE: Duration = Duration::from_secs(2);
-
-/// The number of listeners that are served, and their refill task.
-#[derive(Default)]
-pub(super) struct RefillTasks(Mutex<(usize, Option<AbortHandle>)>);
 
 impl AuthProxy {
     /// The pool's counters, over all proxies with the same telemetry. All zero if no sessions are

@@ -12,8 +12,9 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use x509_cert::der::oid::ObjectIdentifier;
 
+use super::ClientAuthError;
 use super::certificate::{CertificateRule, signature_algorithm};
-use super::{ClientAuthError, refusal};
+use crate::refusal;
 use pgentra_session::client::acceptor;
 
 /// TLS 1.2 and 1.3 for clients: after an SSLRequest, or at once (`sslnegotiation=direct`).

@@ -15,6 +15,7 @@
 
 mod origin;
 mod reply;
+mod scope;
 
 use std::convert::Infallible;
 use std::io;
@@ -28,6 +29,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+pub use self::scope::Scope;
 use crate::telemetry::Telemetry;
 use pgentra_session::listen::accept;
 use pgentra_session::starting::{Bounds, Starting};
@@ -47,15 +49,6 @@ const HEAD: Duration = Duration::from_secs(2);
 
 /// The time for a connection, from its beginning to the end of its one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The requests that a listener answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// All requests, on a loopback address only.
-    Admin,
-    /// Probes and metrics, on any address.
-    Health,
-}
 
 /// An HTTP listener that shows the state of a [`Telemetry`].
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::connection::{Names, SignIn};
+use super::names::{Names, SignIn};
 
 /// Lines that may wait for a slow disk. Further ones are dropped and counted, so that the log does
 /// not block a session.

@@ -5,44 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pgentra_connect::TokenIdentity;
 use pgentra_wire::fields::Fields;
 use pgentra_wire::startup::StartupMessage;
 use tokio::time::Instant;
 
 use super::audit::{AuditLog, Event, Line};
+use super::ended::Ended;
+use super::names::{Names, SignIn};
 use super::problems::Problem;
-use super::target::shortened;
-use super::{TargetTelemetry, Telemetry};
+use super::process::Process;
+use super::target::{TargetTelemetry, shortened};
 use pgentra_session::traffic::Traffic;
 
 /// Longest name in bytes that is kept from a client: PostgreSQL's own names have 63 bytes.
 const NAME_LIMIT: usize = 256;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// The client hung up, or its connection broke.
-    Client,
-    /// The server ended it, or its connection broke.
-    Server,
-    /// The proxy ended it between messages in a shutdown, with an error for the client.
-    Drained,
-    /// The proxy cut it off in a shutdown.
-    Cut,
-}
-
-impl Ended {
-    pub(super) const ALL: [Self; 4] = [Self::Client, Self::Server, Self::Drained, Self::Cut];
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Server => "server",
-            Self::Drained => "drained",
-            Self::Cut => "cut",
-        }
-    }
-}
 
 /// The record of a client that has no session yet.
 pub(crate) struct ConnectionRecord {
@@ -50,24 +26,6 @@ pub(crate) struct ConnectionRecord {
     client: String,
     began: Instant,
     names: Names,
-}
-
-/// The client's address and the role, database and program that it named.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Names {
-    pub(super) client_role: Option<String>,
-    pub(super) role: Option<String>,
-    pub(super) database: Option<String>,
-    pub(super) application_name: Option<String>,
-}
-
-/// The properties of a session's sign-in.
-#[derive(Debug, Default)]
-pub(crate) struct SignIn {
-    /// The identity of the token.
-    pub(crate) identity: Option<TokenIdentity>,
-    /// The process id of the server's backend.
-    pub(crate) backend_pid: Option<u32>,
 }
 
 impl ConnectionRecord {
@@ -113,7 +71,7 @@ impl ConnectionRecord {
             database: self.names.database.clone(),
             application_name: self.names.application_name.clone(),
         };
-        process.0.problems.add(problem);
+        process.problems.add(problem);
         if let Some(audit) = process.audit() {
             audit.write(&Line {
                 sqlstate: Some(&sqlstate),
@@ -128,7 +86,7 @@ impl ConnectionRecord {
     pub(crate) fn signed_in(self, sign_in: SignIn) -> ObservedSession {
         let (number, traffic) = self.open.0.counts.began(self.began.elapsed());
         let session = self.open.audit().map(|(process, audit)| {
-            let session = process.0.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+            let session = process.sessions.fetch_add(1, Ordering::Relaxed) + 1;
             let line = Line { session: Some(session), ..self.line(process, Event::Start) };
             audit.write(&line.signed_in(&sign_in));
             session
@@ -138,8 +96,8 @@ impl ConnectionRecord {
         ObservedSession { open, number, traffic, began: Instant::now(), ended: Ended::Cut, kept }
     }
 
-    fn line<'a>(&'a self, process: &Telemetry, event: Event) -> Line<'a> {
-        Line::new((process.now(), process.instance()), event, self.open.0.name(), &self.client, &self.names)
+    fn line<'a>(&'a self, process: &Process, event: Event) -> Line<'a> {
+        Line::new((process.now(), process.instance), event, self.open.0.name(), &self.client, &self.names)
     }
 }
 
@@ -152,7 +110,7 @@ impl Open {
         Self(Arc::clone(target))
     }
 
-    fn audit(&self) -> Option<(&Telemetry, &AuditLog)> {
+    fn audit(&self) -> Option<(&Process, &AuditLog)> {
         let process = self.0.process()?;
         Some((process, process.audit()?))
     }
@@ -205,7 +163,7 @@ impl Drop for ObservedSession {
             bytes_to_client: Some(self.traffic.to_client()),
             seconds: Some(rounded(self.began.elapsed())),
             ended_by: Some(self.ended.as_str()),
-            ..Line::new((process.now(), process.instance()), Event::End, target.name(), client, names)
+            ..Line::new((process.now(), process.instance), Event::End, target.name(), client, names)
         };
         audit.write(&line.signed_in(sign_in));
     }

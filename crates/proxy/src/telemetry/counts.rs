@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::connection::Ended;
+use super::ended::Ended;
 use pgentra_session::traffic::Traffic;
 
 /// Upper bounds of the histogram in seconds. A cached token takes microseconds, a near server

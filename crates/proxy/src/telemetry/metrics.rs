@@ -297,7 +297,7 @@ const OF_PROCESS: [Family<Telemetry>; 3] = [
         unit: SECONDS,
         label: "",
         help: "When the proxy was started, in seconds since 1970",
-        series: |telemetry| gauge(between(SystemTime::UNIX_EPOCH, telemetry.0.began)),
+        series: |telemetry| gauge(between(SystemTime::UNIX_EPOCH, telemetry.process.began)),
     },
     Family {
         name: "draining",

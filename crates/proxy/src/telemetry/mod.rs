@@ -6,9 +6,12 @@
 mod audit;
 mod connection;
 mod counts;
+mod ended;
 mod metrics;
+mod names;
 mod outcome;
 mod problems;
+mod process;
 mod standing;
 mod status;
 mod target;
@@ -23,31 +26,23 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use audit::{AuditLog, OpenLog};
-pub(crate) use connection::{ConnectionRecord, Ended, SignIn};
+pub(crate) use connection::ConnectionRecord;
 pub(crate) use counts::Cancelled;
 pub use counts::PoolStats;
+pub(crate) use ended::Ended;
+pub(crate) use names::SignIn;
 pub use standing::Summary;
 pub use target::TargetTelemetry;
 pub(crate) use target::{Listening, Pool};
 
 use problems::Problems;
+use process::Process;
 
 /// The telemetry of a process. Cheap to clone; clones share one state.
 #[derive(Clone)]
-pub struct Telemetry(Arc<Process>);
-
-struct Process {
-    clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
-    began: SystemTime,
-    /// Identifies the process, because several processes may write to one audit file.
-    instance: Uuid,
-    /// Cancelled when the process begins to drain.
-    stop: CancellationToken,
-    started: AtomicBool,
-    targets: Mutex<Vec<Weak<TargetTelemetry>>>,
-    problems: Problems,
-    audit: Option<AuditLog>,
-    sessions: AtomicU64,
+pub struct Telemetry {
+    process: Arc<Process>,
+    targets: Arc<Mutex<Vec<Weak<TargetTelemetry>>>>,
 }
 
 impl Telemetry {
@@ -58,62 +53,58 @@ impl Telemetry {
         stop: CancellationToken,
         audit: Option<AuditLog>,
     ) -> Self {
-        Self(Arc::new(Process {
+        let process = Process {
             began: clock(),
             instance: Uuid::new_v4(),
             clock: Box::new(clock),
             stop,
             started: AtomicBool::new(false),
-            targets: Mutex::default(),
             problems: Problems::default(),
             audit,
             sessions: AtomicU64::new(0),
-        }))
+        };
+        Self { process: Arc::new(process), targets: Arc::default() }
     }
 
     /// The telemetry of a target, under its name in metrics and audit lines. Callers with the same
     /// name share one, so that a target goes on counting over a reload. It is removed when the last
     /// holder drops it.
     pub fn target(&self, name: &str) -> Arc<TargetTelemetry> {
-        let mut targets = self.0.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         targets.retain(|target| target.strong_count() > 0);
         if let Some(known) = targets.iter().filter_map(Weak::upgrade).find(|target| target.name() == name) {
             return known;
         }
-        let target = Arc::new(TargetTelemetry::new(name, self.clone()));
+        let target = Arc::new(TargetTelemetry::new(name, Arc::clone(&self.process)));
         targets.push(Arc::downgrade(&target));
         target
     }
 
     /// Records that every listener is up.
     pub fn started(&self) {
-        self.0.started.store(true, Ordering::Release);
+        self.process.started.store(true, Ordering::Release);
     }
 
     /// The audit log, if there is one.
     pub fn audit(&self) -> Option<&AuditLog> {
-        self.0.audit.as_ref()
+        self.process.audit()
     }
 
     pub(crate) fn has_started(&self) -> bool {
-        self.0.started.load(Ordering::Acquire)
+        self.process.started.load(Ordering::Acquire)
     }
 
     /// The token that stops the process.
     pub(crate) fn stop(&self) -> &CancellationToken {
-        &self.0.stop
+        &self.process.stop
     }
 
     pub(crate) fn now(&self) -> SystemTime {
-        (self.0.clock)()
-    }
-
-    pub(crate) fn instance(&self) -> Uuid {
-        self.0.instance
+        self.process.now()
     }
 
     pub(crate) fn targets(&self) -> Vec<Arc<TargetTelemetry>> {
-        let targets = self.0.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         targets.iter().filter_map(Weak::upgrade).collect()
     }
 
@@ -179,6 +170,6 @@ impl Telemetry {
 
 impl fmt::Debug for Telemetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Telemetry").field("began", &self.0.began).finish_non_exhaustive()
+        f.debug_struct("Telemetry").field("began", &self.process.began).finish_non_exhaustive()
     }
 }

@@ -157,12 +157,12 @@ impl Telemetry {
             },
             reason,
             now: rfc3339(now),
-            started: rfc3339(self.0.began),
-            uptime_seconds: now.duration_since(self.0.began).unwrap_or_default().as_secs(),
+            started: rfc3339(self.process.began),
+            uptime_seconds: now.duration_since(self.process.began).unwrap_or_default().as_secs(),
             summary: Summary { serving: summary.serving(), idle: summary.idle(), failing: summary.failing() },
             targets: targets.into_iter().map(|(_, target)| target).collect(),
             identities,
-            problems: self.0.problems.newest().into_iter().map(problem).collect(),
+            problems: self.process.problems.newest().into_iter().map(problem).collect(),
         }
     }
 }

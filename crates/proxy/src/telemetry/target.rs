@@ -9,15 +9,15 @@ use pgentra_connect::{ConnectError, Connector, Timings, TokenState};
 
 use pgentra_wire::fields::Fields;
 
-use super::Telemetry;
 use super::counts::{Cancelled, Counts, PoolCounters};
 use super::outcome::{Last, Outcome, is_the_targets};
+use super::process::Process;
 
-/// The telemetry of one target. Made by [`Telemetry::target`]; a default one is not shown anywhere.
+/// The telemetry of one target. Made by [`Telemetry::target`](super::Telemetry::target); a default one is not shown anywhere.
 #[derive(Debug, Default)]
 pub struct TargetTelemetry {
     name: String,
-    process: Option<Telemetry>,
+    process: Option<Arc<Process>>,
     pub(super) counts: Counts,
     connector: Mutex<Option<Connector>>,
     last: Last,
@@ -39,7 +39,7 @@ impl TargetTelemetry {
         &self.name
     }
 
-    pub(super) fn new(name: &str, process: Telemetry) -> Self {
+    pub(super) fn new(name: &str, process: Arc<Process>) -> Self {
         Self { name: name.to_owned(), process: Some(process), ..Self::default() }
     }
 
@@ -103,8 +103,8 @@ impl TargetTelemetry {
         &self.counts.supply
     }
 
-    pub(super) fn process(&self) -> Option<&Telemetry> {
-        self.process.as_ref()
+    pub(super) fn process(&self) -> Option<&Process> {
+        self.process.as_deref()
     }
 
     pub(super) fn connector(&self) -> Option<Connector> {
