@@ -11,9 +11,11 @@ pub mod client;
 mod early;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+pub mod greeting;
 /// Limits of a listener: sessions, connections in start-up, and times.
 pub mod limits;
 pub mod listen;
+pub mod login;
 pub mod login_error;
 pub mod presence;
 pub mod relay;
