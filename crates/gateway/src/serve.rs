@@ -11,9 +11,9 @@ use super::setting::SettingRenamer;
 use super::{Flavour, Gateway, refusal};
 use pgentra_session::client::Client;
 use pgentra_session::listen::{Shutdown, accept};
-use pgentra_session::login::{turn_away, until_shutdown};
 use pgentra_session::relay::{AsIs, RelayOutcome, relay};
 use pgentra_session::starting::{Seat, Starting};
+use pgentra_session::turn_away::turn_away;
 
 impl Gateway {
     /// Serves clients until `shutdown` is cancelled, then drains: the listener closes; a client
@@ -40,7 +40,7 @@ impl Gateway {
     async fn run(self: Arc<Self>, mut client: Client, seat: Seat, stages: Shutdown) {
         let address = client.address();
         let login = Box::pin(self.log_in(&mut client, &seat));
-        let Some(login) = until_shutdown(login, &stages, refusal::shutting_down).await else { return };
+        let Some(login) = stages.during(login, refusal::shutting_down).await else { return };
         let session = match login {
             Ok(Some(session)) => session,
             Ok(None) => return client.close().await,

@@ -12,7 +12,8 @@ use tokio::time::{Instant, timeout};
 
 use super::auth::{ClientAuth, Tls};
 use super::drain::{Drain, DrainWatch};
-use super::session_limit::SessionPermit;
+use super::limits::SessionPermit;
+use super::pool::ServerPool;
 use super::telemetry::{Cancelled, ConnectionRecord, Ended, SignIn};
 use super::upstream::{Cancel, Upstream};
 use super::upstream_start::upstream_start;
@@ -21,12 +22,12 @@ use pgentra_session::cancel::{Passed, Registration};
 use pgentra_session::client::{Client, Opening, Socket};
 use pgentra_session::greeting::Greeting;
 use pgentra_session::listen::Shutdown;
-use pgentra_session::login::{turn_away, until_shutdown};
 use pgentra_session::login_error::{self, LoginError};
 use pgentra_session::relay::{AsIs, Filter, RelayOutcome, hang_up, relay};
 use pgentra_session::starting::Seat;
 use pgentra_session::tracker::ProtocolTracker;
 use pgentra_session::traffic::Counted;
+use pgentra_session::turn_away::turn_away;
 
 /// A client's session, from ReadyForQuery on.
 struct Session {
@@ -54,7 +55,7 @@ pub(crate) async fn run<S: Socket>(
     // Boxed, as everything that ends before the session begins: it keeps the task of an idle
     // session small.
     let login = Box::pin(log_in(&proxy, &mut client, &mut record, &seat));
-    let Some(login) = until_shutdown(login, &shutdown, refusal::shutting_down).await else { return };
+    let Some(login) = shutdown.during(login, refusal::shutting_down).await else { return };
     let mut session = match login {
         Ok(Some(session)) => session,
         Ok(None) => return Box::pin(client.close()).await,
@@ -143,7 +144,8 @@ async fn log_in<S: Socket>(
         let role = client_auth.role(start.user())?;
         let server_start = upstream_start(proxy.connector.target(), proxy.naming, role, &start)?;
         record.asks_for(&server_start);
-        let upstream = client.while_present(proxy.pool.acquire(&server_start)).await?;
+        let pool: &ServerPool = &proxy.pool;
+        let upstream = client.while_present(pool.acquire(&server_start)).await?;
         tracing::info!(
             address = %client.address(),
             role = &*String::from_utf8_lossy(server_start.user()),
@@ -151,7 +153,7 @@ async fn log_in<S: Socket>(
             tls = %upstream.tls,
             "a client is signed in"
         );
-        let pooled_as = proxy.pool.reuses(&server_start).then_some(server_start);
+        let pooled_as = pool.reuses(&server_start).then_some(server_start);
         answer(proxy, client, &start, upstream, pooled_as).await.map(Some)
     })
     .await

@@ -23,7 +23,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::pool::fingerprint::{Fingerprint, Latest, Unanswered, fingerprint};
 use super::pool::health::{Idle, Unhealthy};
-use crate::session_limit::SessionPermit;
+use crate::limits::SessionPermit;
 use pgentra_session::client::linger;
 use pgentra_session::tracker::keep;
 

@@ -15,13 +15,13 @@ pub mod greeting;
 /// Limits of a listener: sessions, connections in start-up, and times.
 pub mod limits;
 pub mod listen;
-pub mod login;
 pub mod login_error;
 pub mod presence;
 pub mod relay;
 pub mod starting;
 pub mod tracker;
 pub mod traffic;
+pub mod turn_away;
 pub mod unix;
 
 pub use limits::Limits;

@@ -21,10 +21,9 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
+use super::limits::{Rate, SessionLimit, SessionPermit};
 use super::options::Options;
-use super::rate::Rate;
 use super::refusal;
-use super::session_limit::{SessionLimit, SessionPermit};
 use super::telemetry::{Pool, TargetTelemetry};
 use super::upstream::Upstream;
 use fingerprint::Unanswered;

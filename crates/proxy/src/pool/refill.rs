@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::guards::PendingOpen;
 use super::{ServerPool, is_full};
-use crate::session_limit::SessionPermit;
+use crate::limits::SessionPermit;
 use crate::upstream::Upstream;
 use pgentra_session::login_error::chain;
 

@@ -1,26 +1,9 @@
-//! How a login ends: with a session, or with a client that is turned away.
-
-use pgentra_wire::fields::Fields;
+//! The end of a connection whose client gets no session.
 
 use super::client::{Client, Socket};
 use super::listen::Shutdown;
 use super::login_error::LoginError;
 use super::starting::Seat;
-
-/// Runs a login to its end. When the shutdown begins, the login ends with the error
-/// `shutting_down`. `None`: the connection is to be dropped.
-pub async fn until_shutdown<T>(
-    login: impl Future<Output = Result<T, LoginError>>,
-    shutdown: &Shutdown,
-    shutting_down: fn() -> Fields,
-) -> Option<Result<T, LoginError>> {
-    tokio::select! {
-        biased;
-        () = shutdown.kill.cancelled() => None,
-        ended = login => Some(ended),
-        () = shutdown.drain.cancelled() => Some(Err(shutting_down().into())),
-    }
-}
 
 /// Closes the connection of a client that gets no session, after it got the error.
 pub async fn turn_away<S: Socket>(client: Client<S>, seat: Seat, error: LoginError, shutdown: &Shutdown) {
