@@ -1,7 +1,7 @@
 //! The log-in of a client, from its connection to its session.
 
 use bytes::BytesMut;
-use pgentra_verify::Principal;
+use pgentra_verify::{Principal, Verifier};
 use pgentra_wire::backend::{Authentication, BackendMessage};
 use pgentra_wire::fields::Fields;
 use pgentra_wire::startup::StartupMessage;
@@ -158,7 +158,7 @@ impl Gateway {
         let Ok(token) = std::str::from_utf8(answer.password()?) else {
             return Err(refusal::not_a_token().into());
         };
-        let verifier = &self.config.verifier;
+        let verifier: &Verifier = &self.config.verifier;
         let verified = async {
             verifier.verify(token, (self.config.clock)()).await.map_err(|rejection| {
                 tracing::warn!(role, error = chain(&rejection), "an access token was refused");
@@ -255,15 +255,11 @@ impl Gateway {
         let (_passing, mut server) = client.while_present(begun).await?;
         loop {
             let message = client.while_present(async { server.read().await.map_err(failed) }).await?;
-            let expects_answer = match &message {
-                BackendMessage::Authentication(Authentication::Ok) => return Ok(server),
-                BackendMessage::Authentication(Authentication::SaslFinal(_)) => false,
-                BackendMessage::Authentication(_) => true,
-                BackendMessage::ErrorResponse(fields) => return Err(fields.clone().into()),
-                _ => false,
-            };
+            if message == BackendMessage::Authentication(Authentication::Ok) {
+                return Ok(server);
+            }
             client.send(&message).await?;
-            if expects_answer {
+            if server.is_asked() {
                 let answer = timeout(limit, AuthMessage::read(client)).await;
                 let answer = answer.unwrap_or_else(|_| Err(login_error::login_timeout().into()))?;
                 server.answer(answer.body()).await.map_err(failed)?;
@@ -280,12 +276,18 @@ impl Gateway {
         permit: OwnedSemaphorePermit,
     ) -> Result<Session, LoginError> {
         loop {
-            match client.while_present(async { server.read().await.map_err(failed) }).await? {
-                BackendMessage::BackendKeyData(key) => greeting.replace_key(key, &self.cancel)?,
-                BackendMessage::ErrorResponse(fields) => {
-                    greeting.send(client).await?;
-                    return Err(fields.into());
+            let message = match client.while_present(async { Ok(server.read().await) }).await? {
+                Ok(message) => message,
+                Err(error) => {
+                    if matches!(error, UpstreamLoginError::Refused(_)) {
+                        // The client gets the notices before the error.
+                        greeting.send(client).await?;
+                    }
+                    return Err(failed(error));
                 }
+            };
+            match message {
+                BackendMessage::BackendKeyData(key) => greeting.replace_key(key, &self.cancel)?,
                 ready @ BackendMessage::ReadyForQuery(_) => {
                     greeting.add(&ready)?;
                     break;
