@@ -1,7 +1,7 @@
 //! The container images: from scratch, and not as root.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -42,25 +42,13 @@ pub(crate) fn local(release: &Release, built: &Built, shelf: &mut Shelf) -> Resu
     }
     let mut tree = base();
     tree.copy("usr/bin/pgentra", RUN, &built.full)?;
-    let libraries = match libraries() {
-        Ok(libraries) => libraries,
-        Err(error) => {
-            shelf.leave_out(name, format!("{error:#}"));
-            return Ok(());
-        }
-    };
-    for library in libraries {
-        let path = library.trim_start_matches('/').to_owned();
-        tree.copy(&path, RUN, Path::new(&library))?;
+    if let Err(error) = userland(&mut tree) {
+        shelf.leave_out(name, format!("{error:#}"));
+        return Ok(());
     }
-    // `initdb` starts `postgres` through a shell.
-    tree.copy("bin/sh", RUN, Path::new("/bin/sh"))?;
     let image = image(release, built, &tree, &["local", "up"])?;
-    shelf.put(
-        &name,
-        &layout(&image, release.epoch)?,
-        "OCI layout, with this machine's C library and /bin/sh, user 65532",
-    )
+    let how = "OCI layout, with this machine's C library, shell and coreutils, user 65532";
+    shelf.put(&name, &layout(&image, release.epoch)?, how)
 }
 
 /// What every image has: certificates, a user, a folder for temporary files.
@@ -97,23 +85,35 @@ fn certificates() -> String {
     text
 }
 
-/// The shared libraries of the embedded PostgreSQL and of the shell, as this machine's loader finds them.
-fn libraries() -> Result<BTreeSet<String>> {
-    // PostgreSQL links the C library, libm and libz; both programs below are here wherever Rust builds.
-    let mut found = BTreeSet::new();
-    let said = Command::new("ldd").arg("/bin/sh").output().context("cannot run ldd")?;
-    let text = String::from_utf8_lossy(&said.stdout).into_owned();
-    let loader = text.split_whitespace().find(|word| word.starts_with('/') && word.contains("ld-linux"));
-    found.insert(loader.context("ldd names no loader")?.to_owned());
-    let libc = text.split_whitespace().find(|word| word.starts_with('/') && word.contains("libc.so"));
-    let folder =
-        Path::new(libc.context("ldd names no C library")?).parent().context("a library lies in a folder")?;
-    for name in ["libc.so.6", "libm.so.6", "libz.so.1"] {
-        let path = folder.join(name);
-        ensure!(path.exists(), "this machine has no {name} in {}", folder.display());
-        found.insert(path.display().to_string());
+/// Programs of the scripts that start PostgreSQL and remove its folder (`janitor.sh` in localdb).
+const PROGRAMS: [&str; 6] = ["sh", "ipcrm", "mkdir", "rm", "sleep", "tr"];
+
+/// What the embedded PostgreSQL links: the C library's parts and zlib.
+const LIBRARIES: [&str; 3] = ["libc.so.6", "libm.so.6", "libz.so.1"];
+
+/// Puts this machine's programs and shared libraries into an image.
+fn userland(tree: &mut Tree) -> Result<()> {
+    let mut libraries = BTreeSet::new();
+    for program in PROGRAMS {
+        let folders = ["/bin", "/usr/bin"].map(|folder| Path::new(folder).join(program));
+        let path = folders.into_iter().find(|path| path.exists());
+        let path = path.with_context(|| format!("this machine has no /bin/{program}"))?;
+        tree.copy(&format!("bin/{program}"), RUN, &path)?;
+        let said = Command::new("ldd").arg(&path).output().context("cannot run ldd")?;
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        libraries.extend(text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from));
     }
-    Ok(found)
+    let libc = libraries.iter().find(|path| path.ends_with("libc.so.6")).context("ldd names no C library")?;
+    let folder = libc.parent().context("a library lies in a folder")?.to_owned();
+    for name in LIBRARIES {
+        ensure!(folder.join(name).exists(), "this machine has no {name} in {}", folder.display());
+        libraries.insert(folder.join(name));
+    }
+    for library in libraries {
+        let path = library.to_str().context("a library's name is not UTF-8")?;
+        tree.copy(path.trim_start_matches('/'), RUN, &library)?;
+    }
+    Ok(())
 }
 
 /// One layer and its configuration.
@@ -126,7 +126,7 @@ fn image(release: &Release, built: &Built, tree: &Tree, command: &[&str]) -> Res
         "os": "linux",
         "config": {
             "User": USER,
-            "Env": ["PATH=/usr/bin", "HOME=/tmp"],
+            "Env": ["PATH=/usr/bin:/bin", "HOME=/tmp"],
             "Entrypoint": ["/usr/bin/pgentra"],
             "Cmd": command,
             "WorkingDir": "/",
