@@ -9,6 +9,7 @@ mod fuzz;
 mod invariants;
 mod names;
 mod package;
+mod pictures;
 mod seams;
 mod test;
 mod tree;
@@ -20,6 +21,7 @@ fn main() -> Result<()> {
     let root = tree::root()?;
     match Arguments::parse().chore {
         Chore::Bench { name, arguments } => bench::run(&root, &name, &arguments),
+        Chore::BenchPictures => pictures::write(&root),
         Chore::Check => check(&root),
         Chore::Fuzz { runs, seed } => fuzz::run(&root, runs, seed),
         Chore::Package => package::run(&root),
@@ -47,6 +49,8 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Draw the pictures of docs/bench-proxy.md from its tables; `bench proxy --write docs` does it too.
+    BenchPictures,
     /// Compare the code with ARCHITECTURE.md: dependencies, budgets, names, invariants, 0 import cycles.
     Check,
     /// Build every fuzz target and run each for a bounded number of inputs.
