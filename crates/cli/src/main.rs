@@ -9,6 +9,7 @@ mod doctor;
 mod grant;
 mod identity;
 mod local;
+mod markdown;
 mod options;
 mod output;
 mod problem;
@@ -22,6 +23,7 @@ mod table;
 mod text;
 mod time;
 mod usage;
+mod wrap;
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -39,13 +41,14 @@ use problem::{Outcome, Problem};
 use proxy::{Configuration, LogFormat};
 
 fn main() -> ExitCode {
+    let system = System::real();
+    output::set_columns(system.env());
     let words: Vec<_> = std::env::args_os().collect();
     let arguments = match usage::parse(words.clone()) {
         Ok(arguments) => arguments,
         Err(answer) if usage::is_answer(&answer) => answer.exit(),
         Err(error) => return failed(&usage::problem(&error, &words)),
     };
-    let system = System::real();
     let is_proxy = matches!(arguments.command, Command::Proxy(_));
     let format = log_format(&system, &arguments.command);
     if let Err(problem) = log(&system, arguments.verbose, (format, is_proxy)) {
@@ -128,14 +131,14 @@ async fn run(system: &System, command: Command, is_verbose: bool) -> Outcome {
         Command::Quickstart(arguments) => command::quickstart::run(system, arguments).await,
         Command::Token(arguments) => command::token::run(system, arguments).await,
         Command::Whoami(arguments) => command::whoami::run(system, arguments).await,
-        Command::Query(arguments) => command::query::run(system, arguments).await,
+        Command::Query(arguments) => command::query::run(system, arguments, is_verbose).await,
         Command::Psql(arguments) => command::launch::psql(system, arguments).await,
         Command::Exec(arguments) => command::launch::exec(system, arguments).await,
         Command::Doctor(arguments) => doctor::run(system, arguments, is_verbose).await,
         Command::Proxy(arguments) => proxy::run(system, arguments).await,
         Command::Grant(arguments) => grant::run(system, arguments).await,
-        Command::Identity(command) => identity::run(system, command).await,
-        Command::Role(command) => role::run(system, command).await,
+        Command::Identity(command) => identity::run(system, command, is_verbose).await,
+        Command::Role(command) => role::run(system, command, is_verbose).await,
         Command::Local(command) => local::run(system, command).await,
         Command::Completions { shell } => completions(shell),
         Command::Man { command, dir } => man(&command, dir.as_deref()),

@@ -63,10 +63,10 @@ impl Statement {
         self.rows.first()?.first()?.as_deref()
     }
 
-    /// For a person.
-    pub(crate) fn text(&self) -> Text {
+    /// For a person, on a terminal of `width` columns.
+    pub(crate) fn text(&self, width: Option<usize>) -> Text {
         match (self.columns.is_empty(), self.affected) {
-            (false, _) => table(&self.columns, &self.rows),
+            (false, _) => table(&self.columns, &self.rows, width),
             (true, 0) => "OK\n".into(),
             (true, 1) => "OK, 1 row\n".into(),
             (true, affected) => format!("OK, {affected} rows\n").into(),
