@@ -61,7 +61,10 @@ impl Page {
                 self.gap();
                 self.is_bold = true;
             }
-            Tag::Paragraph => self.gap(),
+            Tag::Paragraph => {
+                self.gap();
+                self.text.push(hang());
+            }
             Tag::List(_) => {
                 if self.depth == 0 {
                     self.gap();

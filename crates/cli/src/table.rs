@@ -168,14 +168,21 @@ fn count(rows: usize) -> String {
 fn expanded(columns: &[String], rows: &[Row], width: usize) -> String {
     let names: Vec<Cell> = columns.iter().map(|name| cell(name)).collect();
     let widest = names.iter().flatten().map(|line| wide(&line.text)).max().unwrap_or_default();
-    let room = width.saturating_sub(widest + 5).max(NARROWEST);
+    let values: Vec<Vec<Cell>> = rows
+        .iter()
+        .map(|row| {
+            let value = |at: usize| cell(row.get(at).and_then(Option::as_deref).unwrap_or(""));
+            (0..names.len()).map(value).collect()
+        })
+        .collect();
+    let longest = values.iter().flatten().flatten().map(|line| wide(&line.text)).max().unwrap_or_default();
+    let room = longest.min(width.saturating_sub(widest + 5)).max(NARROWEST);
     let mut text = String::new();
-    for (number, row) in rows.iter().enumerate() {
+    for (number, row) in values.into_iter().enumerate() {
         let head = format!("-[ RECORD {} ]", number + 1);
         let rest = (widest + 5 + room).saturating_sub(wide(&head));
         text.push_str(&format!("{head}{}\n", "-".repeat(rest)));
-        for (at, name) in names.iter().enumerate() {
-            let value = cell(row.get(at).and_then(Option::as_deref).unwrap_or(""));
+        for (name, value) in names.iter().zip(row) {
             let value = value.into_iter().flat_map(|line| broken(line, room)).collect();
             text.push_str(&draw(&[name.clone(), value], &[widest, room], false));
         }

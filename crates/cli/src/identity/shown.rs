@@ -65,9 +65,9 @@ impl Machine {
         let mut line = |what: &str, name: &str, object_id: &str, client_id: Option<&str>| {
             let client_id = client_id.unwrap_or("not told by the tenant");
             text.push(text![
-                format!("  {what:<16} "),
+                format!("  {what:<15}  "),
                 bold(name),
-                format!(" object id {object_id}  client id {client_id}\n"),
+                format!("\n    object id  {object_id}\n    client id  {client_id}\n"),
             ]);
         };
         if let Some(own) = &self.system_assigned {
