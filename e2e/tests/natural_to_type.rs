@@ -486,18 +486,18 @@ fn what_is_shown_fits_the_terminal() {
     admin.insert("LC_ALL".to_owned(), "C.UTF-8".to_owned());
     admin.insert("NO_COLOR".to_owned(), "1".to_owned());
     let sql = "select repeat('wide ', 60) as a, 1 as b";
-    for (words, is_copied) in [
-        ("pgentra doctor", &[][..]),
-        ("pgentra doctor -U nobody_here", &["pgaadauth_create"][..]),
-        ("pgentra doctor --explain role-not-mapped", &["pgentra query"]),
-        ("pgentra doctor --explain", &[]),
-        ("pgentra role list", &[]),
-        ("pgentra identity find my --prefix", &[]),
-        ("pgentra identity server-admin list --server mydemoserver", &[]),
-        (&*format!("pgentra query -c \"{sql}\""), &[]),
-        ("pgentra query -c 'select * from pg_roles'", &[]),
-        ("pgentra query -h nowhere.invalid -c 'select 1'", &[]),
-        ("pgentra token --tenant 'a b'", &["contoso.onmicrosoft.com"]),
+    for words in [
+        "pgentra doctor",
+        "pgentra doctor -U nobody_here",
+        "pgentra doctor --explain role-not-mapped",
+        "pgentra doctor --explain",
+        "pgentra role list",
+        "pgentra identity find my --prefix",
+        "pgentra identity server-admin list --server mydemoserver",
+        &*format!("pgentra query -c \"{sql}\""),
+        "pgentra query -c 'select * from pg_roles'",
+        "pgentra query -h nowhere.invalid -c 'select 1'",
+        "pgentra token --tenant 'a b'",
     ] {
         for width in [40, 60, 120] {
             let done = on_a_terminal(&lab, &admin, &format!("stty rows 40 cols {width}; {words}"), "");
@@ -506,9 +506,9 @@ fn what_is_shown_fits_the_terminal() {
                 .stdout
                 .lines()
                 .filter(|line| line.trim_end().chars().count() > width)
-                // A word that is wider than the line is not broken.
+                // A word that is wider than the line is not broken, and neither is a command.
                 .filter(|line| line.split_whitespace().all(|word| word.chars().count() < width - 12))
-                .filter(|line| !is_copied.iter().any(|part| line.contains(part)))
+                .filter(|line| !["pgentra ", "SELECT "].iter().any(|it| line.trim_start().starts_with(it)))
                 .collect();
             assert!(wide.is_empty(), "{words}, {width} columns: {wide:#?}\n{done:?}");
         }

@@ -418,7 +418,9 @@ mod tests {
         let ids = HEADINGS.iter().flat_map(|(_, ids)| *ids);
         let gone: Vec<_> = ids.filter(|id| !known.contains(id)).collect();
         assert!(gone.is_empty(), "no option of the proxy: {gone:?}");
-        let help = definition.clone().find_subcommand_mut("proxy").unwrap().render_help().to_string();
+        let mut built = definition.clone();
+        built.build();
+        let help = built.find_subcommand_mut("proxy").unwrap().render_help().to_string();
         assert!(help.contains("[env: PGENTRA_WARM]") && help.contains("[env: PGENTRA_CLIENT_ID]"), "{help}");
     }
 

@@ -32,12 +32,20 @@ struct Page {
     text: Text,
     keep_lines: bool,
     is_begun: bool,
-    is_bold: bool,
-    is_code: bool,
+    kind: Kind,
     /// The depth of lists.
     depth: usize,
     /// The address of the link that is open, if it leads out of the documentation.
     link: Option<String>,
+}
+
+/// What the text at hand is.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Kind {
+    #[default]
+    Prose,
+    Bold,
+    Code,
 }
 
 impl Page {
@@ -45,8 +53,8 @@ impl Page {
         match event {
             Event::Start(tag) => self.start(tag),
             Event::End(tag) => self.end(tag),
-            Event::Text(code) if self.is_code => self.code(&code),
-            Event::Text(words) if self.is_bold => self.text.push(bold(&words)),
+            Event::Text(code) if self.kind == Kind::Code => self.code(&code),
+            Event::Text(words) if self.kind == Kind::Bold => self.text.push(bold(&words)),
             Event::Text(words) => self.text.push(&*words),
             Event::Code(code) => self.text.push(command(&code)),
             Event::SoftBreak if !self.keep_lines => self.text.push(" "),
@@ -59,7 +67,7 @@ impl Page {
         match tag {
             Tag::Heading { .. } => {
                 self.gap();
-                self.is_bold = true;
+                self.kind = Kind::Bold;
             }
             Tag::Paragraph => {
                 self.gap();
@@ -76,9 +84,9 @@ impl Page {
             }
             Tag::CodeBlock(CodeBlockKind::Fenced(_) | CodeBlockKind::Indented) => {
                 self.gap();
-                self.is_code = true;
+                self.kind = Kind::Code;
             }
-            Tag::Emphasis | Tag::Strong => self.is_bold = true,
+            Tag::Emphasis | Tag::Strong => self.kind = Kind::Bold,
             Tag::Link { dest_url, .. } => {
                 self.link = dest_url.contains("://").then(|| dest_url.into_string());
             }
@@ -89,13 +97,12 @@ impl Page {
     fn end(&mut self, tag: TagEnd) {
         match tag {
             TagEnd::Heading(_) => {
-                self.is_bold = false;
+                self.kind = Kind::Prose;
                 self.text.push("\n");
             }
             TagEnd::Paragraph | TagEnd::Item => self.text.push("\n"),
             TagEnd::List(_) => self.depth = self.depth.saturating_sub(1),
-            TagEnd::CodeBlock => self.is_code = false,
-            TagEnd::Emphasis | TagEnd::Strong => self.is_bold = false,
+            TagEnd::CodeBlock | TagEnd::Emphasis | TagEnd::Strong => self.kind = Kind::Prose,
             TagEnd::Link => {
                 if let Some(address) = self.link.take() {
                     self.text.push(faint(&format!(" ({address})")));

@@ -1,5 +1,7 @@
 //! Breaks lines at blanks, for the width of a terminal.
 
+use std::ops::Range;
+
 use textwrap::core::Fragment;
 use textwrap::wrap_algorithms::wrap_first_fit;
 use unicode_width::UnicodeWidthChar as _;
@@ -17,9 +19,15 @@ pub(crate) struct Part<'a> {
     pub(crate) is_whole: bool,
 }
 
+/// How commands and statements begin in a message, after a colon.
+const COMMANDS: &str =
+    "pgentra eval psql az curl export unset env chmod chown rm sudo sh SELECT ALTER GRANT CREATE DROP";
+/// How they end, outside of quotes and parentheses.
+const ENDS: [&str; 4] = ["; ", ", ", ". ", " ("];
+
 /// Breaks a line that is wider than `width` columns. Further lines begin at the column `hang`, else
-/// two columns after the first one. A word that is too wide for a line is not broken, because it
-/// could not be copied.
+/// two columns after the first one. A word that is too wide for a line is not broken, and neither is
+/// a command: it could not be copied.
 pub(crate) fn lines<'a>(
     line: &[Part<'a>],
     hang: Option<usize>,
@@ -30,7 +38,16 @@ pub(crate) fn lines<'a>(
     if line.iter().map(|part| columns(part.text)).sum::<usize>() <= width {
         return vec![whole()];
     }
-    let (indent, words) = words(line);
+    let text: String = line.iter().map(|part| part.text).collect();
+    // Where the commands are marked, there are no others.
+    let is_marked = line.iter().any(|part| part.is_whole);
+    let commands = if is_marked { Vec::new() } else { commands(&text) };
+    let (mut at, mut parts) = (0, Vec::new());
+    for part in line {
+        parts.extend(split(*part, at, &commands));
+        at += part.text.len();
+    }
+    let (indent, words) = words(&parts);
     if words.is_empty() {
         return vec![whole()];
     }
@@ -77,6 +94,64 @@ impl Fragment for Word {
     fn penalty_width(&self) -> f64 {
         0.0
     }
+}
+
+/// The ranges of the commands in a line: in backquotes, or after a colon.
+fn commands(line: &str) -> Vec<Range<usize>> {
+    let mut found: Vec<Range<usize>> = Vec::new();
+    let begins = |text: &str| {
+        COMMANDS.split(' ').any(|word| text.strip_prefix(word).is_some_and(|rest| rest.starts_with(' ')))
+    };
+    for (at, _) in line.match_indices([':', '`']) {
+        if found.last().is_some_and(|last| at < last.end) {
+            continue;
+        }
+        let Some(rest) = line.get(at + 1..) else { continue };
+        if line.get(at..=at) == Some("`") {
+            found.extend(rest.find('`').map(|end| at..at + end + 2));
+        } else if let Some(rest) = rest.strip_prefix(' ').filter(|rest| begins(rest)) {
+            found.push(at + 2..at + 2 + command(rest));
+        }
+    }
+    found
+}
+
+/// The length of the command at the beginning of a text.
+fn command(text: &str) -> usize {
+    let (mut quote, mut depth) = (None, 0_usize);
+    for (at, char) in text.char_indices() {
+        let rest = text.get(at..).unwrap_or_default();
+        match (quote, char) {
+            (Some(open), _) if open == char => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(char),
+            (None, _) if depth == 0 && ENDS.iter().any(|end| rest.starts_with(end)) => return at,
+            (None, '(') => depth += 1,
+            (None, ')') => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    text.trim_end().len()
+}
+
+/// A part that begins at the byte `start` of its line, in pieces: commands, and what is between.
+fn split<'a>(part: Part<'a>, start: usize, commands: &[Range<usize>]) -> Vec<Part<'a>> {
+    if part.is_whole {
+        return vec![part];
+    }
+    let (mut pieces, mut done) = (Vec::new(), 0);
+    let within = |at: usize| at.saturating_sub(start).min(part.text.len());
+    for command in commands {
+        for (to, is_whole) in [(within(command.start), false), (within(command.end), true)] {
+            let text = part.text.get(done..to).unwrap_or_default();
+            if !text.is_empty() {
+                pieces.push(Part { text, is_whole, ..part });
+                done = to;
+            }
+        }
+    }
+    pieces.push(Part { text: part.text.get(done..).unwrap_or_default(), ..part });
+    pieces
 }
 
 /// The blanks before the first word, and the words. A word may have parts of several styles.
@@ -187,6 +262,37 @@ mod tests {
             broken(&[part(&format!("see {url} now"))], None, 40),
             ["see", &format!("  {url}"), "  now"]
         );
+    }
+
+    #[test]
+    fn a_command_in_a_message_is_not_broken() {
+        for (text, commands) in [
+            (
+                "ready; next: eval \"$(pgentra local env --name a)\" && pgentra query -c 'SELECT 1, 2; x'; stop it: pgentra local down",
+                &[
+                    "eval \"$(pgentra local env --name a)\" && pgentra query -c 'SELECT 1, 2; x'",
+                    "pgentra local down",
+                ][..],
+            ),
+            ("Ctrl-C or `pgentra local down` stops it", &["`pgentra local down`"]),
+            ("hint: unset PGSSLMODE, or PGX", &["unset PGSSLMODE"]),
+            ("in postgres: SELECT * FROM f('a', b, c)", &["SELECT * FROM f('a', b, c)"]),
+            ("it is: pgentra-like, `open", &[]),
+        ] {
+            let found: Vec<_> = super::commands(text).into_iter().map(|range| &text[range]).collect();
+            assert_eq!(found, commands, "{text}");
+            for width in [40, 60, 120] {
+                let shown = broken(&[part(text)], None, width);
+                let is_there = |command: &&str| shown.iter().any(|line| line.contains(*command));
+                assert!(commands.iter().all(is_there), "{shown:#?}");
+            }
+        }
+        let label = [
+            Part { style: "1", text: "see:", is_whole: false },
+            part(" pgentra doctor --explain "),
+            part("role-not-mapped"),
+        ];
+        assert_eq!(broken(&label, None, 20), ["see:", "  pgentra doctor --explain role-not-mapped"]);
     }
 
     #[test]
