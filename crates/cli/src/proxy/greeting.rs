@@ -2,58 +2,32 @@
 
 use std::time::{Duration, SystemTime};
 
-use pgentra_connect::{Connector, TokenState, quote};
+use pgentra_connect::{TokenState, quote};
 
-use super::listen_addr::ListenAddr;
-use super::settings::Target;
+use super::access::Access;
 
 /// The identity, source and remaining lifetime of a token. `None` without a token.
-pub(crate) fn identity(state: &TokenState, now: SystemTime) -> Option<String> {
+pub(crate) fn signed_in(state: &TokenState, now: SystemTime) -> Option<String> {
     let left = state.expires_on?.duration_since(now).unwrap_or_default();
     let name = match (state.role_names.first(), &state.identity) {
-        (Some(name), _) => format!("of {name} "),
-        (None, Some(identity)) => format!("of {identity} "),
+        (Some(name), _) => format!("as {name} "),
+        (None, Some(identity)) => format!("as {identity} "),
         (None, None) => String::new(),
     };
     let source = state.source.as_deref().unwrap_or("an unknown source");
-    Some(quote::line(&format!("there is a token {name}({source}), good for {}", hours(left))))
+    Some(quote::line(&format!("signed in {name}({source}, token valid for {})", hours(left))))
 }
 
-/// A command that connects to this listener. `None`: clients need a value that is not known here.
-pub(crate) fn psql(
-    place: &ListenAddr,
-    address: &str,
-    (connector, settings): (&Connector, &Target),
-) -> Option<String> {
-    let (host, port) = match place {
-        ListenAddr::Tcp(_) => {
-            let address: std::net::SocketAddr = address.parse().ok()?;
-            let ip = match address.ip() {
-                ip if ip.is_unspecified() => "localhost".to_owned(),
-                ip => ip.to_string(),
-            };
-            (ip, address.port())
-        }
-        ListenAddr::Unix { folder, port } => (folder.display().to_string(), *port),
-        ListenAddr::Systemd { .. } => return None,
-    };
-    let client_auth = &settings.client_auth;
-    if client_auth.tls_client_ca.is_some() {
-        return None;
+/// A command that connects to a listener. `None`: a value cannot be typed.
+pub(crate) fn psql(access: &Access) -> Option<String> {
+    let port = access.port.to_string();
+    let mut pairs = vec![("host", access.host.as_str()), ("port", &port)];
+    pairs.extend(access.user.as_deref().map(|user| ("user", user)));
+    pairs.push(("dbname", &access.database));
+    if access.is_tls {
+        pairs.push(("sslmode", access.sslmode()));
     }
-    let target = connector.target();
-    let state = connector.token_state();
-    let mapped = client_auth.role_map.first().map(|(theirs, _)| theirs.as_str());
-    let user =
-        mapped.or_else(|| target.named_user()).or_else(|| state.role_names.first().map(String::as_str));
-    let port = port.to_string();
-    let mut pairs = vec![("host", host.as_str()), ("port", &port)];
-    pairs.extend(user.map(|user| ("user", user)));
-    pairs.push(("dbname", target.named_database().unwrap_or("postgres")));
-    if client_auth.tls_cert.is_some() && matches!(place, ListenAddr::Tcp(_)) {
-        pairs.push(("sslmode", "require"));
-    }
-    if pairs.iter().any(|(_, value)| value.chars().any(char::is_control)) {
+    if pairs.iter().any(|(_, value)| value.chars().any(quote::is_hidden)) {
         return None;
     }
     let pairs: Vec<_> = pairs.into_iter().map(|(word, value)| format!("{word}={}", quoted(value))).collect();
@@ -77,10 +51,10 @@ fn hours(left: Duration) -> String {
     }
 }
 
-/// A name in a token is chosen by others, so terminal control characters in it are escaped.
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::access::Host;
 
     #[test]
     fn values_are_quoted_for_libpq() {
@@ -94,5 +68,29 @@ mod tests {
     fn a_time_is_in_hours_and_minutes() {
         assert_eq!(hours(Duration::from_secs(86_399)), "23 h 59 min");
         assert_eq!(hours(Duration::from_secs(3_540)), "59 min");
+    }
+
+    #[test]
+    fn a_command_is_one_word_for_the_shell_or_is_not_printed() {
+        let access = |user: Option<&str>| Access {
+            host: Host::Tcp("127.0.0.1".to_owned()),
+            port: 6432,
+            user: user.map(str::to_owned),
+            database: "app".to_owned(),
+            is_tls: false,
+            has_password: false,
+        };
+        for (user, command) in [
+            (None, Some("connect: psql 'host=127.0.0.1 port=6432 dbname=app'")),
+            (Some("my-app"), Some("connect: psql 'host=127.0.0.1 port=6432 user=my-app dbname=app'")),
+            (
+                Some("My Group"),
+                Some(r"connect: psql 'host=127.0.0.1 port=6432 user='\''My Group'\'' dbname=app'"),
+            ),
+            (Some("a\u{202e}b"), None),
+            (Some("a\nb"), None),
+        ] {
+            assert_eq!(psql(&access(user)).as_deref(), command, "{user:?}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `pgentra proxy`: configuration, start, reload and shutdown.
 
+mod access;
 mod arguments;
 mod check;
 mod client_auth;
@@ -16,7 +17,9 @@ mod keys;
 mod layer;
 mod listen_addr;
 mod notify;
+mod print_config;
 mod problems;
+mod program_formats;
 mod raw_value;
 mod running;
 mod serve;

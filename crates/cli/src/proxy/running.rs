@@ -3,14 +3,17 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgentra_connect::quote;
 use pgentra_proxy::telemetry::{TargetTelemetry, Telemetry};
 use pgentra_proxy::{AuthProxy, Listener, Naming, Options, ProxyHandle, SharedState, ShutdownTokens};
 use pgentra_session::{Limits, UnixSocket, bind_tcp};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::access::Access;
 use super::configuration::{Configuration, Configured};
 use super::diff;
 use super::effective_settings::EffectiveSettings;
@@ -23,6 +26,8 @@ use crate::problem::{Outcome, Problem};
 
 /// Failing targets in the status line; the status page shows all of them.
 const FAILURES_SHOWN: usize = 3;
+/// How often a token is asked for while there is none. A token source retries within each request.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The listeners and their auth proxies.
 #[derive(Debug, Default)]
@@ -80,6 +85,7 @@ impl Running {
         inherited: &Inherited,
     ) -> Outcome<Vec<String>> {
         let Configuration { process, said, targets } = configuration;
+        let number_of_targets = targets.len();
         let mut next: Vec<Live> = Vec::new();
         let mut kept = Vec::new();
         let mut bound = Vec::new();
@@ -107,7 +113,8 @@ impl Running {
                     }
                     Some(open) => kept.push((open.again(&key), Arc::clone(&live.proxy))),
                     None => {
-                        let (listener, address) = bind(place, inherited, is_shared).await?;
+                        let (listener, address) =
+                            bind(place, inherited, (is_shared, number_of_targets)).await?;
                         let current = ProxyHandle::new(Arc::clone(&live.proxy));
                         let closing = CancellationToken::new();
                         let open = Open {
@@ -187,23 +194,39 @@ impl Running {
         }
     }
 
-    /// The identities, and how to connect to each listener.
-    pub(crate) fn greeting(&self) -> Vec<String> {
+    /// A line for each identity that has a token.
+    pub(crate) fn signed_in(&self) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
-        for live in &self.targets {
-            let connector = &live.configured.connector;
-            let identity = greeting::identity(&connector.token_state(), connector.now());
-            if let Some(line) = identity.filter(|line| !lines.contains(line)) {
-                lines.push(line);
-            }
-        }
-        for open in &self.listeners {
-            let (name, number) = &open.target;
-            let Some(live) = of_name(&self.targets, name).nth(*number) else { continue };
-            let Configured { connector, settings, .. } = &live.configured;
-            lines.extend(greeting::psql(&open.place, &open.address, (connector, settings)));
+        for Live { configured: Configured { connector, .. }, .. } in &self.targets {
+            let line = greeting::signed_in(&connector.token_state(), connector.now());
+            lines.extend(line.filter(|line| !lines.contains(line)));
         }
         lines
+    }
+
+    /// Why targets have no token, a problem for each target without one.
+    pub(crate) fn without_token(&self) -> Vec<Problem> {
+        let lacking = self.targets.iter().filter_map(|Live { configured, .. }| {
+            let state = configured.connector.token_state();
+            let late = || {
+                let text = format!("the token source of {} has not answered yet", configured.label);
+                Problem::new(Blame::Token, text).hint("pgentra token -v shows which source is asked")
+            };
+            state.expires_on.is_none().then(|| state.last_error.map_or_else(late, Problem::from))
+        });
+        lacking.collect()
+    }
+
+    /// How to connect to each listener, a line each.
+    pub(crate) fn psql(&self) -> Vec<String> {
+        let command = |open: &Open| {
+            let (name, number) = &open.target;
+            let Configured { connector, settings, .. } =
+                &of_name(&self.targets, name).nth(*number)?.configured;
+            let access = Access::of(&open.place, open.address.parse().ok(), (connector, settings))?;
+            greeting::psql(&access)
+        };
+        self.listeners.iter().filter_map(command).collect()
     }
 
     /// Targets with one label are told apart by their numbers.
@@ -230,15 +253,10 @@ impl Running {
                 open.closing.cancel();
             }
         }
-        // Requests a token now, so that the first client does not wait. One request serves all
-        // targets of an identity.
+        // At the start, the console says what is missing.
+        let is_first = self.targets.is_empty();
         for live in &next {
-            let connector = live.configured.connector.clone();
-            tokio::spawn(async move {
-                if let Err(error) = connector.token_ready().await {
-                    tracing::warn!(error = Problem::from(error).chain(), "there is no token yet");
-                }
-            });
+            tokio::spawn(live.ask_for_token(!is_first, self.stop.clone()));
         }
         self.gone.extend(self.targets.drain(..).map(|live| live.shared));
         self.targets = next;
@@ -252,7 +270,7 @@ impl Running {
             listeners.push(open);
         }
         for Bound { listener, open } in bound {
-            lines.push(format!("listening on {} for {}", open.address, open.target.0));
+            lines.push(format!("listening on {} -> {}", open.address, open.target.0));
             let stop = ShutdownTokens {
                 listening: open.closing.clone(),
                 serving: self.stop.clone(),
@@ -288,6 +306,33 @@ impl Live {
             }
         };
         Self { configured, proxy, shared }
+    }
+
+    /// Asks for a token now, so that the first client does not wait, and again until there is one: a
+    /// proxy that a probe calls not ready gets no client that would ask. One request serves all
+    /// targets of an identity.
+    fn ask_for_token(&self, is_logged: bool, stop: CancellationToken) -> impl Future<Output = ()> + 'static {
+        let connector = self.configured.connector.clone();
+        let proxy = Arc::downgrade(&self.proxy);
+        async move {
+            let mut times = interval(ASK_AGAIN);
+            times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut is_logged = is_logged;
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = times.tick() => {}
+                }
+                let Err(error) = connector.token_ready().await else { return };
+                if std::mem::take(&mut is_logged) {
+                    tracing::warn!(error = Problem::from(error).chain(), "there is no token yet");
+                }
+                // The target was removed.
+                if proxy.strong_count() == 0 {
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -356,7 +401,11 @@ fn waiting() -> usize {
 }
 
 /// Opens a listener and returns its address. A Unix socket that `is_shared` accepts other users.
-async fn bind(place: &ListenAddr, inherited: &Inherited, is_shared: bool) -> Outcome<(Listener, String)> {
+async fn bind(
+    place: &ListenAddr,
+    inherited: &Inherited,
+    (is_shared, number_of_targets): (bool, usize),
+) -> Outcome<(Listener, String)> {
     let bound: io::Result<_> = match place {
         ListenAddr::Tcp(address) => bind_tcp(*address).and_then(|listener| {
             let address = listener.local_addr()?.to_string();
@@ -376,13 +425,16 @@ async fn bind(place: &ListenAddr, inherited: &Inherited, is_shared: bool) -> Out
         ListenAddr::Systemd { name, number } => inherited.open(name, *number),
     };
     bound.map_err(|error| {
-        Problem::new(Blame::Ours, format!("cannot listen on {place}: {error}"))
-            .hint(not_bound(place, &error, is_shared))
+        Problem::new(Blame::Ours, format!("cannot listen on {place}: {error}")).hint(not_bound(
+            place,
+            &error,
+            (is_shared, number_of_targets),
+        ))
     })
 }
 
 /// The hint for a listener that cannot be opened.
-fn not_bound(place: &ListenAddr, error: &io::Error, is_shared: bool) -> String {
+fn not_bound(place: &ListenAddr, error: &io::Error, (is_shared, number_of_targets): (bool, usize)) -> String {
     match (place, error.kind()) {
         (ListenAddr::Unix { folder, .. }, io::ErrorKind::PermissionDenied) => {
             let folder = quote::shell_word(&folder.to_string_lossy());
@@ -395,7 +447,7 @@ fn not_bound(place: &ListenAddr, error: &io::Error, is_shared: bool) -> String {
         (ListenAddr::Unix { .. }, io::ErrorKind::InvalidInput) => {
             "give a folder with a shorter path: with the name of the socket it may have 107 bytes".to_owned()
         }
-        (ListenAddr::Tcp(address), io::ErrorKind::AddrInUse) => in_use(*address),
+        (ListenAddr::Tcp(address), io::ErrorKind::AddrInUse) => in_use(*address, number_of_targets),
         (ListenAddr::Tcp(_), io::ErrorKind::PermissionDenied) => {
             "ports below 1024 are for privileged programs: give a higher one with --listen".to_owned()
         }
@@ -406,14 +458,21 @@ fn not_bound(place: &ListenAddr, error: &io::Error, is_shared: bool) -> String {
 /// PgBouncer's port, which few other programs use, and those after it.
 const OTHERS: std::ops::RangeInclusive<u16> = 6432..=6451;
 
-/// The hint for a port on which another program listens, such as a local PostgreSQL.
-fn in_use(address: SocketAddr) -> String {
-    let is_free = |port: &u16| std::net::TcpListener::bind((address.ip(), *port)).is_ok();
+/// The hint for a port on which another program listens, such as a local PostgreSQL: a free port that
+/// is followed by as many free ones as there are further targets.
+fn in_use(address: SocketAddr, number_of_targets: usize) -> String {
+    let is_free = |port: u16| std::net::TcpListener::bind((address.ip(), port)).is_ok();
     let place = |port: u16| match address.ip() {
         IpAddr::V4(Ipv4Addr::LOCALHOST) => port.to_string(),
         ip => SocketAddr::from((ip, port)).to_string(),
     };
-    match OTHERS.filter(|port| *port != address.port()).find(is_free) {
+    let is_free = |first: &u16| {
+        (0..number_of_targets).all(|further| {
+            let port = u16::try_from(further).ok().and_then(|further| first.checked_add(further));
+            port.is_some_and(|port| port != address.port() && is_free(port))
+        })
+    };
+    match OTHERS.into_iter().find(is_free) {
         Some(free) => format!("another program listens there; this one is free: --listen {}", place(free)),
         None => "another program listens there; port 0 takes any free one: --listen 0".to_owned(),
     }

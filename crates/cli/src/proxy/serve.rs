@@ -15,14 +15,14 @@ use super::notify::Notify;
 use super::running::Running;
 use super::signals::{SignalEvent, Signals};
 use super::telemetry::Seen;
-use super::{check, hash_password, wait};
+use super::{check, hash_password, print_config, wait};
 use crate::problem::Outcome;
 
 /// How long the first token request may delay the readiness message to the service manager. It is
 /// shorter than the service manager's start timeout, because a restart does not help when the
 /// metadata service is down.
 const FIRST_TOKEN: Duration = Duration::from_secs(30);
-/// How often a changed status is sent to the service manager.
+/// How often a changed status is sent to the service manager, and a late token is looked for.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Serves clients until Ctrl-C or SIGTERM, then drains. SIGHUP reloads the configuration.
@@ -42,6 +42,9 @@ pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
     if arguments.check {
         return check::run(configuration, arguments.output).await;
     }
+    if let Some(program) = arguments.print_config {
+        return print_config::run(&configuration, program).await;
+    }
     let console = Console::new(system, configuration.process.seen.log_format);
     let mut signals = Signals::listen()?;
     let mut running = Running::default();
@@ -56,8 +59,10 @@ pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
     }
     let notify = Notify::from_env(system.env());
     let mut beat = Beat::every(notify.beat());
-    let mut look = Beat::every(notify.is_heard().then_some(LOOK));
+    let mut look = Beat::every(Some(LOOK));
     let mut said = String::new();
+    // Targets that had no token at the last look.
+    let mut lacking = 0;
     let telemetry = seen.telemetry().clone();
     let mut first_tokens = pin!(telemetry.await_tokens(FIRST_TOKEN));
     let mut is_ready = false;
@@ -66,13 +71,18 @@ pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
         tokio::select! {
             () = &mut first_tokens, if !is_ready => {
                 is_ready = true;
-                running.greeting().iter().for_each(|line| console.say(line));
+                lacking = greet(&running, &console);
                 said = running.status();
                 notify.ready(&said);
             }
             () = look.next(), if is_ready => {
+                let still = running.without_token().len();
+                if still < lacking {
+                    running.signed_in().iter().for_each(|line| console.say(line));
+                }
+                lacking = still.min(lacking);
                 let now = running.status();
-                if now != said {
+                if notify.is_heard() && now != said {
                     notify.status(&now);
                     said = now;
                 }
@@ -109,6 +119,26 @@ pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
     }
     seen.close().await;
     Ok(())
+}
+
+/// Says who is signed in, or why not, and how to connect. Returns the number of targets without a
+/// token.
+fn greet(running: &Running, console: &Console) -> usize {
+    running.signed_in().iter().for_each(|line| console.say(line));
+    let lacking = running.without_token();
+    let mut causes: Vec<String> = Vec::new();
+    for problem in &lacking {
+        // Targets of one identity lack the same token.
+        if !causes.contains(&problem.chain()) {
+            causes.push(problem.chain());
+            console.warn(problem);
+        }
+    }
+    if !lacking.is_empty() {
+        console.say("not signed in yet; the proxy listens, and asks for a token again");
+    }
+    running.psql().iter().for_each(|line| console.say(line));
+    lacking.len()
 }
 
 /// Warns about `--port`, which is the server's port as in psql. In other proxies it is the
