@@ -3,9 +3,7 @@
 use std::net::SocketAddr;
 
 use pgentra_connect::Connector;
-
-use super::listen_addr::ListenAddr;
-use super::settings::Target;
+use pgentra_proxy_config::{ListenAddr, TargetSettings};
 
 /// The values that a program needs to connect to a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +35,7 @@ impl Access {
     pub(crate) fn of(
         place: &ListenAddr,
         address: Option<SocketAddr>,
-        (connector, settings): (&Connector, &Target),
+        (connector, settings): (&Connector, &TargetSettings),
     ) -> Option<Self> {
         let client_auth = &settings.client_auth;
         if client_auth.tls_client_ca.is_some() {

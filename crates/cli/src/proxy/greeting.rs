@@ -3,11 +3,63 @@
 use std::time::{Duration, SystemTime};
 
 use pgentra_connect::{TokenState, quote};
+use pgentra_proxy_config::RunningProxy;
 
 use super::access::Access;
+use super::console::Console;
+use crate::blame::Blame;
+use crate::problem::Problem;
+
+/// Says who is signed in, or why not, and how to connect to each listener. Returns the number of
+/// targets without a token.
+pub(crate) fn greet(running: &RunningProxy, console: &Console) -> usize {
+    say_signed_in(running, console);
+    let lacking = without_token(running);
+    let mut causes: Vec<String> = Vec::new();
+    for problem in &lacking {
+        // Targets of one identity lack the same token.
+        if !causes.contains(&problem.chain()) {
+            causes.push(problem.chain());
+            console.warn(problem);
+        }
+    }
+    if !lacking.is_empty() {
+        console.say("not signed in yet; the proxy listens, and asks for a token again");
+    }
+    let command = |listener: pgentra_proxy_config::RunningListener<'_>| {
+        let target = listener.target;
+        let address = listener.address.parse().ok();
+        psql(&Access::of(listener.place, address, (&target.connector, &target.settings))?)
+    };
+    running.listeners().filter_map(command).for_each(|line| console.say(&line));
+    lacking.len()
+}
+
+/// Says who is signed in, a line for each identity that has a token.
+pub(crate) fn say_signed_in(running: &RunningProxy, console: &Console) {
+    let mut lines: Vec<String> = Vec::new();
+    for target in running.targets() {
+        let line = signed_in(&target.connector.token_state(), target.connector.now());
+        lines.extend(line.filter(|line| !lines.contains(line)));
+    }
+    lines.iter().for_each(|line| console.say(line));
+}
+
+/// Why targets have no token, a problem for each target without one.
+pub(crate) fn without_token(running: &RunningProxy) -> Vec<Problem> {
+    let lacking = running.targets().filter_map(|target| {
+        let state = target.connector.token_state();
+        let late = || {
+            let text = format!("the token source of {} has not answered yet", target.label);
+            Problem::new(Blame::Token, text).hint("pgentra token -v shows which source is asked")
+        };
+        state.expires_on.is_none().then(|| state.last_error.map_or_else(late, Problem::from))
+    });
+    lacking.collect()
+}
 
 /// The identity, source and remaining lifetime of a token. `None` without a token.
-pub(crate) fn signed_in(state: &TokenState, now: SystemTime) -> Option<String> {
+fn signed_in(state: &TokenState, now: SystemTime) -> Option<String> {
     let left = state.expires_on?.duration_since(now).unwrap_or_default();
     let name = match (state.role_names.first(), &state.identity) {
         (Some(name), _) => format!("as {name} "),
@@ -19,7 +71,7 @@ pub(crate) fn signed_in(state: &TokenState, now: SystemTime) -> Option<String> {
 }
 
 /// A command that connects to a listener. `None`: a value cannot be typed.
-pub(crate) fn psql(access: &Access) -> Option<String> {
+fn psql(access: &Access) -> Option<String> {
     let port = access.port.to_string();
     let mut pairs = vec![("host", access.host.as_str()), ("port", &port)];
     pairs.extend(access.user.as_deref().map(|user| ("user", user)));

@@ -2,10 +2,9 @@
 //! program's own format.
 
 use pgentra_connect::quote;
+use pgentra_proxy_config::{Configuration, ListenAddr, TargetConfig};
 
 use super::access::{Access, Host};
-use super::configuration::{Configuration, Configured};
-use super::listen_addr::ListenAddr;
 use super::program_formats::{self as formats, Entry, Program};
 use crate::blame::Blame;
 use crate::output;
@@ -32,8 +31,8 @@ pub(crate) async fn run(configuration: &Configuration, program: Program) -> Outc
     Ok(())
 }
 
-async fn entry(configured: &Configured, program: Program) -> Outcome<Entry> {
-    let Configured { connector, settings, label, .. } = configured;
+async fn entry(configured: &TargetConfig, program: Program) -> Outcome<Entry> {
+    let TargetConfig { connector, settings, label, .. } = configured;
     let named = !settings.client_auth.role_map.is_empty() || connector.target().named_user().is_some();
     if !named {
         let token = waiting("asking for a token, which names the role", connector.token_ready()).await;
@@ -60,8 +59,8 @@ async fn entry(configured: &Configured, program: Program) -> Outcome<Entry> {
 }
 
 /// Why there is nothing to print for a target.
-fn no_access(configured: &Configured) -> Problem {
-    let Configured { settings, label, .. } = configured;
+fn no_access(configured: &TargetConfig) -> Problem {
+    let TargetConfig { settings, label, .. } = configured;
     if settings.client_auth.tls_client_ca.is_some() {
         let text = format!("clients of {label} need a certificate, and its path is not known here");
         return Problem::new(Blame::Usage, text)
@@ -73,7 +72,7 @@ fn no_access(configured: &Configured) -> Problem {
 }
 
 /// The target's name; by default the first part of its host name, and its database.
-fn short(configured: &Configured) -> String {
+fn short(configured: &TargetConfig) -> String {
     if let Some(name) = &configured.settings.name {
         return name.clone();
     }
