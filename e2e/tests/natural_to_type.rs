@@ -191,7 +191,7 @@ fn a_proxy_is_told_its_server_by_a_word() {
     vm.insert("PGHOST".to_owned(), "wrong.invalid".to_owned());
     let server = format!("localhost:{port}");
     let proxy = lab.proxy(vm.clone(), &[&server, "--listen", "0", "--drain-timeout", "1s"], 1);
-    let token = proxy.await_line("there is a token of myVm (imds), good for ");
+    let token = proxy.await_line("signed in as myVm (imds, token valid for ");
     assert!(token.contains("23 h 59 min"), "{token}");
     let connect = proxy.await_line("connect: psql ");
     let expected = format!("host=127.0.0.1 port={} user=myVm dbname=postgres", proxy.port());
@@ -224,6 +224,38 @@ fn a_proxy_is_told_its_server_by_a_word() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// A proxy without a token says why, listens, and signs in as soon as there is one: no client has to
+/// ask.
+#[test]
+fn a_proxy_without_a_token_says_why_and_asks_again() {
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let mut vm = cloud.env("vm");
+    let server = format!("localhost:{}", vm["PGPORT"]);
+    vm.remove("PGUSER");
+    let marker = lab.path().join("marker");
+    let command = format!("test -e {} && pgentra token --source imds", marker.display());
+    for format in ["text", "json"] {
+        let words = [&*server, "--listen", "0", "--token-command", &command, "--log-format", format];
+        let said = format!(" -> {server}");
+        let proxy = lab.proxy(vm.clone(), &words, 1);
+        assert!(proxy.said().contains(&said), "{}", proxy.said());
+        proxy.await_line(if format == "text" { "warning: no token from exec" } else { "no token from exec" });
+        proxy.await_line("not signed in yet; the proxy listens, and asks for a token again");
+        fs::write(&marker, "").unwrap();
+        proxy.await_line("signed in as myVm (exec, token valid for ");
+        if format == "json" {
+            let lines = proxy.said();
+            let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+            let warning = lines.into_iter().find(|line| line["level"] == "WARN").unwrap();
+            assert!(warning["hint"].as_str().unwrap().contains("sh -c"), "{warning}");
+        } else {
+            assert!(proxy.said().contains("\nhint: "), "{}", proxy.said());
+        }
+        fs::remove_file(&marker).unwrap();
+    }
+}
+
 #[test]
 fn a_port_that_is_taken_leads_to_a_free_one() {
     let lab = Lab::new();
@@ -236,6 +268,12 @@ fn a_port_that_is_taken_leads_to_a_free_one() {
     let (_, free) = done.stderr.split_once("--listen ").unwrap();
     let free: u16 = free.split_whitespace().next().unwrap().parse().unwrap();
     assert_ne!(free.to_string(), taken);
+    // The option works as it is printed, with two targets as well.
+    let words = ["db.invalid", "other.invalid", "--listen", &taken];
+    let two = lab.pgentra(&[&["proxy"], &words[..]].concat()).envs(environment.clone()).within(30).done();
+    let (_, free) = two.stderr.split_once("--listen ").unwrap();
+    let free = free.split_whitespace().next().unwrap();
+    lab.proxy(environment, &["db.invalid", "other.invalid", "--listen", free], 2);
     drop(taken_here);
 }
 

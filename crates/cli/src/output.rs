@@ -73,9 +73,14 @@ pub(crate) fn exact(text: &str) -> Outcome {
 
 /// Prints a result as one JSON document.
 pub(crate) fn json(value: &impl Serialize) -> Outcome {
+    exact(&format!("{}\n", json_text(value)?))
+}
+
+/// A JSON document of several lines, in which terminal control characters are escaped.
+pub(crate) fn json_text(value: &(impl Serialize + ?Sized)) -> Outcome<String> {
     let text =
         serde_json::to_string_pretty(value).map_err(|error| Problem::ours("cannot render JSON", error))?;
-    exact(&format!("{}\n", shown_json(&text)))
+    Ok(shown_json(&text))
 }
 
 /// Prints a JSON log line on stderr. A closed stderr is not an error.
