@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
+use pgentra_local::Host;
+use pgentra_local::control::FURTHEST;
+
 use crate::command::script::Scripts;
 use crate::grant::Grant;
 use crate::identity::IdentityCommand;
-use crate::local::control::FURTHEST;
 use crate::local::shell::Shell;
-use crate::options::{Connection, FixedPlaces, Host, Identity, LocalDatabase, LocalName, Output};
+use crate::options::{Connection, FixedPlaces, Identity, LocalDatabase, LocalName, Output, host};
 pub(crate) use crate::proxy::Proxy;
 use crate::quantity;
 use crate::role::Role;
@@ -283,7 +285,7 @@ pub(crate) struct LocalEnv {
     #[command(flatten)]
     pub(crate) name: LocalName,
     /// The Azure host to imitate; it determines which variables are set.
-    #[arg(long, value_enum, default_value_t = Host::Vm, ignore_case = true)]
+    #[arg(long, default_value_t = Host::Vm, value_parser = host(), ignore_case = true)]
     pub(crate) host: Host,
     /// Output format: a shell, or a file of variables. Default: the shell in SHELL, else sh.
     #[arg(long, value_enum, value_name = "SHELL", ignore_case = true)]
