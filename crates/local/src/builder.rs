@@ -37,7 +37,7 @@ pub struct LocalCloudBuilder<'a> {
     limits: Limits,
     progress: Box<dyn Fn(&str) + Send + Sync + 'a>,
     azure: Box<dyn FnOnce(&mut Options) + Send + 'a>,
-    setup: Box<dyn FnOnce(&LocalAzure, &mut Setup) + Send + 'a>,
+    tenant: Box<dyn FnOnce(&LocalAzure) + Send + 'a>,
 }
 
 impl LocalCloud {
@@ -57,7 +57,7 @@ impl LocalCloud {
             limits: Limits::default(),
             progress: Box::new(|_| {}),
             azure: Box::new(|_| {}),
-            setup: Box::new(|_, _| {}),
+            tenant: Box::new(|_| {}),
         }
     }
 }
@@ -141,9 +141,9 @@ impl<'a> LocalCloudBuilder<'a> {
         self
     }
 
-    /// Changes the administrators and the directory that PostgreSQL is prepared with.
-    pub fn setup(mut self, change: impl FnOnce(&LocalAzure, &mut Setup) + Send + 'a) -> Self {
-        self.setup = Box::new(change);
+    /// Changes the tenant before PostgreSQL is prepared with its directory.
+    pub fn tenant(mut self, change: impl FnOnce(&LocalAzure) + Send + 'a) -> Self {
+        self.tenant = Box::new(change);
         self
     }
 
@@ -176,8 +176,8 @@ impl<'a> LocalCloudBuilder<'a> {
         write(&files.certificate, azure.ca_pem())?;
         (self.progress)("installing Azure's functions and roles");
         let (upstream, service) = upstream(&database);
-        let mut setup = setup(self.flavour, &azure);
-        (self.setup)(&azure, &mut setup);
+        (self.tenant)(&azure);
+        let setup = setup(self.flavour, &azure);
         pgentra_gateway::init(&upstream, &service, &setup)
             .await
             .map_err(|error| Failure::machine("cannot prepare PostgreSQL for Entra roles", error))?;
@@ -212,6 +212,7 @@ impl<'a> LocalCloudBuilder<'a> {
             azure,
             gateway,
             config,
+            setup,
             clock,
             is_link_local: self.is_link_local,
             followers,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pgentra_connect::{Connector, Layers, Target, quote};
 use pgentra_emulator::LocalAzure;
-use pgentra_gateway::{Config, Flavour, ServiceAccount, Upstream};
+use pgentra_gateway::{Config, Flavour, ServiceAccount, Setup, Upstream};
 use pgentra_identity::{Cloud, Credential, Resource};
 use pgentra_localdb::{Janitor, LocalDb};
 use pgentra_system::{Env, Files, System};
@@ -38,6 +38,7 @@ pub struct LocalCloud {
     pub(crate) azure: Arc<LocalAzure>,
     pub(crate) gateway: RunningGateway,
     pub(crate) config: Config,
+    pub(crate) setup: Setup,
     pub(crate) clock: CloudClock,
     /// Whether the metadata service's own address is served too.
     pub(crate) is_link_local: bool,
@@ -175,6 +176,11 @@ impl LocalCloud {
     /// The configuration of the gateway, for another one in front of the same PostgreSQL.
     pub fn gateway_config(&self) -> Config {
         self.config.clone()
+    }
+
+    /// What PostgreSQL was prepared with.
+    pub fn gateway_setup(&self) -> &Setup {
+        &self.setup
     }
 
     /// Shuts the gateway down, which ends every session, and serves again at the same port.
