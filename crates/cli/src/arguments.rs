@@ -235,6 +235,9 @@ pub(crate) enum Local {
     /// Stop the local cloud and remove all of its files.
     #[command(after_help = "Example: pgentra local down")]
     Down(LocalName),
+    /// List the local clouds that run.
+    #[command(after_help = "Example: pgentra local list")]
+    List(Output),
     /// Show whether the local cloud runs, its addresses and its identities.
     #[command(after_help = "Example: pgentra local status -o json")]
     Status(LocalStatus),

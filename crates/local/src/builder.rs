@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
-use pgentra_emulator::{Clock, LocalAzure, Options};
+use pgentra_emulator::{Clock, Ids, LocalAzure, Options};
 use pgentra_gateway::{Config, Flavour, Setup};
 use pgentra_localdb::{LocalDb, StartError};
 use pgentra_session::Limits;
@@ -19,6 +19,7 @@ use crate::environment::CloudFiles;
 use crate::error::{Error, Failure};
 use crate::folder::{self, folder_of, write};
 use crate::gateway::{self, RunningGateway};
+use crate::kept;
 use crate::local_cloud::{LocalCloud, SERVER_NAME, upstream};
 
 /// How to start a [`LocalCloud`]. By default it is a Flexible Server on the embedded PostgreSQL, with
@@ -33,11 +34,21 @@ pub struct LocalCloudBuilder<'a> {
     metadata_port: u16,
     is_link_local: bool,
     is_arc: bool,
+    origin: Origin,
     clock: Option<Clock>,
     limits: Limits,
     progress: Box<dyn Fn(&str) + Send + Sync + 'a>,
     azure: Box<dyn FnOnce(&mut Options) + Send + 'a>,
     tenant: Box<dyn FnOnce(&LocalAzure) + Send + 'a>,
+}
+
+/// Where ids, ports and the certificate authority come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// They are new.
+    New,
+    /// They are those of the name.
+    Name,
 }
 
 impl LocalCloud {
@@ -53,6 +64,7 @@ impl LocalCloud {
             metadata_port: 0,
             is_link_local: false,
             is_arc: false,
+            origin: Origin::New,
             clock: None,
             limits: Limits::default(),
             progress: Box::new(|_| {}),
@@ -117,6 +129,14 @@ impl<'a> LocalCloudBuilder<'a> {
         self
     }
 
+    /// Whether ids, ports and the certificate authority are those of the name, as in every other
+    /// run. The key of the authority is kept in the [`state_folder`](crate::state_folder). A port that
+    /// is taken is replaced for this run, with a warning in the log. Default: no, all are new.
+    pub fn kept(mut self, is_kept: bool) -> Self {
+        self.origin = if is_kept { Origin::Name } else { Origin::New };
+        self
+    }
+
     /// The clock that tokens follow. Default: the system's, plus whatever the cloud is advanced by.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
@@ -169,6 +189,12 @@ impl<'a> LocalCloudBuilder<'a> {
         };
         options.link_local = self.is_link_local;
         options.arc = arc.as_ref().map(folder::arc_keys).map(AzureArcAgent::new);
+        let mut preferred_port = 0;
+        if self.origin == Origin::Name {
+            options.ids = Ids::derived(&name);
+            (preferred_port, options.preferred_ports) = kept::ports(&folder);
+            options.authority = kept::authority(self.system.env(), &name)?.map(Arc::new);
+        }
         (self.azure)(&mut options);
         let (database, azure) =
             tokio::try_join!(start_database(&self.system, &folder, self.postgres), start_azure(options))?;
@@ -197,7 +223,12 @@ impl<'a> LocalCloudBuilder<'a> {
             clock: Arc::new(move || clock.now()),
             limits: self.limits,
         };
-        let gateway = RunningGateway::start(config.clone(), self.port).await?;
+        let gateway = match self.port {
+            0 if preferred_port != 0 => {
+                RunningGateway::start_preferred(config.clone(), preferred_port).await?
+            }
+            port => RunningGateway::start(config.clone(), port).await?,
+        };
         let azure = Arc::new(azure);
         let clock = CloudClock::new(files, azure.clone());
         clock.write()?;
@@ -208,6 +239,7 @@ impl<'a> LocalCloudBuilder<'a> {
         followers.spawn(administrators::know(behind, azure.clone(), azure.principals_changed()));
         Ok(LocalCloud {
             name,
+            started: self.system.clock().now(),
             flavour: self.flavour,
             azure,
             gateway,

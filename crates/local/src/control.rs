@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use pgentra_system::Env;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
@@ -87,6 +88,20 @@ pub async fn status(folder: &Path) -> Result<Option<Status>, Failure> {
         Failure::machine("the local cloud answered something else than its description", error)
     })?;
     Ok(Some(description))
+}
+
+/// The status of each of this user's local clouds that runs, by name. A cloud that does not answer is
+/// left out.
+pub async fn list(env: &Env) -> Vec<Status> {
+    let mut running = Vec::new();
+    for name in folder::names(env) {
+        match status(&folder::folder_of(env, &name)).await {
+            Ok(found) => running.extend(found),
+            // In `/tmp` another user can make a folder of any name.
+            Err(error) => tracing::debug!(%name, %error, "it is not known whether this local cloud runs"),
+        }
+    }
+    running
 }
 
 /// Advances the clock of the local cloud in this folder; returns its time in seconds since 1970.

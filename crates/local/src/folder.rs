@@ -1,5 +1,6 @@
 //! The folder of a local cloud: its control socket, its CA certificate, its database.
 
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,23 @@ pub fn folder_of(env: &Env, name: &str) -> PathBuf {
             PathBuf::from(temporary).join(format!("pgentra-{}-{name}", user.as_raw()))
         }
     }
+}
+
+/// The names of this user's local clouds that have a folder. Whether one runs, its control socket
+/// says.
+pub(crate) fn names(env: &Env) -> Vec<String> {
+    // An empty name gives the beginning of every folder's name.
+    let nameless = folder_of(env, "");
+    let (Some(parent), Some(prefix)) = (nameless.parent(), nameless.file_name().and_then(OsStr::to_str))
+    else {
+        return Vec::new();
+    };
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    let names =
+        entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_prefix(prefix)?.to_owned()));
+    let mut names: Vec<String> = names.filter(|name| !name.is_empty()).collect();
+    names.sort();
+    names
 }
 
 /// The variable with the parent of these folders.

@@ -33,15 +33,36 @@ impl RunningGateway {
     /// # Errors
     /// If the port cannot be bound.
     pub async fn start(config: Config, port: u16) -> Result<Self, Failure> {
-        let bound = async {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
-            let address = listener.local_addr()?;
-            Ok::<_, std::io::Error>((listener, address))
-        };
-        let (listener, address) = bound.await.map_err(|error| {
+        let cannot_listen = |error| {
             Failure::machine("cannot listen for PostgreSQL clients", error)
                 .with_hint("give another --port, or 0 for any free one")
-        })?;
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(cannot_listen)?;
+        Self::serve(config, listener).map_err(cannot_listen)
+    }
+
+    /// As [`RunningGateway::start`], at this port if it is free and at any free one otherwise.
+    pub(crate) async fn start_preferred(config: Config, port: u16) -> Result<Self, Failure> {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .await
+            .and_then(|it| Self::serve(config.clone(), it))
+        {
+            Ok(running) => Ok(running),
+            Err(_) => {
+                let running = Self::start(config, 0).await?;
+                let other = running.address.port();
+                tracing::warn!(
+                    port,
+                    other,
+                    "PostgreSQL's usual port is taken; another one serves in this run"
+                );
+                Ok(running)
+            }
+        }
+    }
+
+    fn serve(config: Config, listener: TcpListener) -> std::io::Result<Self> {
+        let address = listener.local_addr()?;
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(Arc::new(Gateway::new(config)).serve(listener, shutdown.clone()));
         let _shutdown_on_drop = shutdown.clone().drop_guard();

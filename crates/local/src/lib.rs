@@ -27,6 +27,7 @@ mod error;
 mod folder;
 mod gateway;
 mod host;
+mod kept;
 mod local_cloud;
 mod status;
 
@@ -39,6 +40,7 @@ pub use error::{Error, Failure, FailureKind};
 pub use folder::folder_of;
 pub use gateway::RunningGateway;
 pub use host::{Host, UnknownHost};
+pub use kept::state_folder;
 pub use local_cloud::{LocalCloud, SERVER_NAME};
 pub use pgentra_gateway::Flavour;
 pub use status::{IdentityStatus, ServerStatus, Status};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pgentra_connect::{Connector, Layers, Target, quote};
 use pgentra_emulator::LocalAzure;
@@ -34,6 +34,7 @@ const TOKEN_TIME: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct LocalCloud {
     pub(crate) name: String,
+    pub(crate) started: SystemTime,
     pub(crate) flavour: Flavour,
     pub(crate) azure: Arc<LocalAzure>,
     pub(crate) gateway: RunningGateway,
@@ -141,6 +142,11 @@ impl LocalCloud {
     /// The name that it was started with.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// When it was ready, by this machine's clock.
+    pub fn started(&self) -> SystemTime {
+        self.started
     }
 
     /// The Azure product that it imitates.

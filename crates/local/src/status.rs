@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -21,6 +22,9 @@ pub struct Status {
     pub flavour: String,
     /// The id of the process that runs it.
     pub pid: u32,
+    /// When it was ready, in seconds since 1970 by this machine's clock.
+    #[serde(default)]
+    pub started: u64,
     /// The folder, which is removed at the stop.
     pub folder: PathBuf,
     /// The address for PostgreSQL clients.
@@ -104,6 +108,7 @@ impl Status {
             instance,
             flavour: cloud.flavour().to_string(),
             pid: std::process::id(),
+            started: cloud.started().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             folder: cloud.folder().to_path_buf(),
             server: ServerStatus {
                 host: "localhost".to_owned(),

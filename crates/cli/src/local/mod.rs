@@ -15,11 +15,11 @@ use pgentra_system::System;
 
 use crate::arguments::{Local, LocalClock, LocalEnv, LocalStatus};
 use crate::blame::Blame;
-use crate::options::{DEFAULT_NAME, Format, LocalName, local_name};
+use crate::options::{DEFAULT_NAME, Format, LocalName, Output, local_name};
 use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress;
-use crate::time::date;
+use crate::time::{date, unix};
 use command_line::{command, restart};
 use shell::Shell;
 
@@ -28,6 +28,7 @@ use shell::Shell;
 pub(crate) async fn run(system: &System, mut command: Local) -> Outcome {
     let name = match &mut command {
         Local::Up(arguments) => &mut arguments.name,
+        Local::List(output) => return list(system, *output).await,
         Local::Down(name) => name,
         Local::Status(arguments) => &mut arguments.name,
         Local::Env(arguments) => &mut arguments.name,
@@ -39,6 +40,7 @@ pub(crate) async fn run(system: &System, mut command: Local) -> Outcome {
     }
     match command {
         Local::Up(arguments) => up::run(system, arguments).await,
+        Local::List(output) => list(system, output).await,
         Local::Down(name) => down(system, &name).await,
         Local::Status(arguments) => status(system, &arguments).await,
         Local::Env(arguments) => env(system, &arguments).await,
@@ -50,12 +52,24 @@ async fn down(system: &System, name: &LocalName) -> Outcome {
     let folder = folder_of(system.env(), &name.name);
     let stopped = progress::waiting("stopping the local cloud", control::down(&folder)).await?;
     if stopped {
-        output::say(&format!("local cloud `{}` stopped; nothing is left of it", name.name));
+        output::say(&format!("local cloud `{}` stopped and removed", name.name));
         output::say("in a shell that was set up for it: eval \"$(pgentra local env --unset)\"");
     } else {
         output::say(&format!("no local cloud `{}` runs; nothing to do", name.name));
     }
     Ok(())
+}
+
+async fn list(system: &System, output: Output) -> Outcome {
+    let clouds = control::list(system.env()).await;
+    match output.output {
+        Format::Text if clouds.is_empty() => {
+            output::say("no local cloud runs; start one: pgentra local up --detach");
+            Ok(())
+        }
+        Format::Text => output::result(status::table(&clouds, unix(system.clock().now()))),
+        Format::Json => output::json(&clouds.iter().map(status::Row::of).collect::<Vec<_>>()),
+    }
 }
 
 async fn status(system: &System, arguments: &LocalStatus) -> Outcome {

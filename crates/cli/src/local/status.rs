@@ -1,8 +1,11 @@
 //! The status of a local cloud as text.
 
 use pgentra_local::Status;
+use serde::Serialize;
 
+use crate::table;
 use crate::text::{Text, bold, faint, text};
+use crate::time::date;
 
 /// The text of `pgentra local status`.
 pub(super) fn text(status: &Status) -> Text {
@@ -32,4 +35,60 @@ pub(super) fn text(status: &Status) -> Text {
         ]);
     }
     text
+}
+
+/// A local cloud in the document of `pgentra local list -o json`.
+#[derive(Serialize)]
+pub(super) struct Row<'a> {
+    name: &'a str,
+    flavour: &'a str,
+    pid: u32,
+    host: &'a str,
+    port: u16,
+    metadata_url: &'a str,
+    /// Seconds since 1970.
+    started: u64,
+}
+
+impl<'a> Row<'a> {
+    pub(super) fn of(status: &'a Status) -> Self {
+        Self {
+            name: &status.name,
+            flavour: &status.flavour,
+            pid: status.pid,
+            host: &status.server.host,
+            port: status.server.port,
+            metadata_url: &status.metadata_url,
+            started: status.started,
+        }
+    }
+}
+
+/// The text of `pgentra local list` at this time, in seconds since 1970.
+pub(super) fn table(clouds: &[Status], now: u64) -> Text {
+    let columns = ["name", "flavour", "PostgreSQL", "metadata", "pid", "since"].map(str::to_owned);
+    let row = |status: &Status| {
+        let since = format!("{}, {}", date(status.started), ago(now.saturating_sub(status.started)));
+        [
+            status.name.clone(),
+            status.flavour.clone(),
+            format!("{}:{}", status.server.host, status.server.port),
+            status.metadata_url.clone(),
+            status.pid.to_string(),
+            since,
+        ]
+        .map(Some)
+        .to_vec()
+    };
+    table::table(&columns, &clouds.iter().map(row).collect::<Vec<_>>())
+}
+
+/// A time that has passed, in its largest unit.
+fn ago(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s ago"),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
 }

@@ -46,6 +46,7 @@ async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
     let start = LocalCloud::builder()
         .system(system)
         .name(&arguments.name.name)
+        .kept(true)
         .flavour(database.flavour)
         .postgres(database.postgres.clone())
         .port(arguments.port)
