@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
+use pgentra_proxy_config::quantity;
 
 use pgentra_local::Host;
 use pgentra_local::control::FURTHEST;
@@ -14,7 +15,6 @@ use crate::identity::IdentityCommand;
 use crate::local::shell::Shell;
 use crate::options::{Connection, FixedPlaces, Identity, LocalDatabase, LocalName, Output, host};
 pub(crate) use crate::proxy::Proxy;
-use crate::quantity;
 use crate::role::Role;
 
 /// PostgreSQL without passwords, on Azure identities.

@@ -7,6 +7,7 @@ use pgentra_azure::AzureError;
 use pgentra_connect::ConnectError;
 use pgentra_identity::{ConfigError, TokenError};
 use pgentra_local::FailureKind;
+use pgentra_proxy_config::{ConfigProblem, ProblemKind, ProxyConfigError};
 use pgentra_roles::RolesError;
 
 use crate::blame::Blame;
@@ -213,6 +214,23 @@ impl From<pgentra_local::Failure> for Problem {
         };
         let hint = failure.hint().map(str::to_owned);
         Self { hint, ..Self::new(blame, failure) }
+    }
+}
+
+impl From<ProxyConfigError> for Problem {
+    fn from(error: ProxyConfigError) -> Self {
+        let error = error.with_hints(|problem| match problem.kind {
+            ProblemKind::Connection => Some(Finding::ConnectionSettings.hint()),
+            ProblemKind::Identity => Some(Finding::IdentitySettings.hint()),
+            _ => None,
+        });
+        let blame = if error.is_of_this_machine() { Blame::Ours } else { Blame::Usage };
+        let hint = match error.problems() {
+            [ConfigProblem { origin: None, hint, .. }] => hint.clone(),
+            several if several.iter().all(|problem| problem.hint.is_some()) => None,
+            _ => Some("what each key takes: pgentra proxy --help".to_owned()),
+        };
+        Self { hint, ..Self::new(blame, error) }
     }
 }
 
