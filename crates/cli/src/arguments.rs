@@ -6,12 +6,14 @@ use std::time::Duration;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 use pgentra_proxy_config::quantity;
 
+use pgentra_local::Host;
+use pgentra_local::control::FURTHEST;
+
 use crate::command::script::Scripts;
 use crate::grant::Grant;
 use crate::identity::IdentityCommand;
-use crate::local::control::FURTHEST;
 use crate::local::shell::Shell;
-use crate::options::{Connection, FixedPlaces, Host, Identity, LocalDatabase, LocalName, Output};
+use crate::options::{Connection, FixedPlaces, Identity, LocalDatabase, LocalName, Output, host};
 pub(crate) use crate::proxy::Proxy;
 use crate::role::Role;
 
@@ -283,6 +285,9 @@ pub(crate) enum Local {
     /// Stop the local cloud and remove all of its files.
     #[command(after_help = "Example: pgentra local down")]
     Down(LocalName),
+    /// List the local clouds that run.
+    #[command(after_help = "Example: pgentra local list")]
+    List(Output),
     /// Show whether the local cloud runs, its addresses and its identities.
     #[command(after_help = "Example: pgentra local status -o json")]
     Status(LocalStatus),
@@ -333,7 +338,7 @@ pub(crate) struct LocalEnv {
     #[command(flatten)]
     pub(crate) name: LocalName,
     /// The Azure host to imitate; it determines which variables are set.
-    #[arg(long, value_enum, default_value_t = Host::Vm, ignore_case = true)]
+    #[arg(long, default_value_t = Host::Vm, value_parser = host(), ignore_case = true)]
     pub(crate) host: Host,
     /// Output format: a shell, or a file of variables. Default: the shell in SHELL, else sh.
     #[arg(long, value_enum, value_name = "SHELL", ignore_case = true)]

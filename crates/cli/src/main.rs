@@ -180,10 +180,10 @@ fn log(system: &System, verbose: u8, (format, is_proxy): (LogFormat, bool)) -> O
     let default = match verbose {
         0 => "warn",
         1 => {
-            "pgentra=info,pgentra_identity=info,pgentra_connect=info,pgentra_roles=info,pgentra_azure=info,pgentra_session=info,pgentra_proxy=info,pgentra_proxy_config=info,pgentra_gateway=info,warn"
+            "pgentra=info,pgentra_identity=info,pgentra_connect=info,pgentra_roles=info,pgentra_azure=info,pgentra_session=info,pgentra_proxy=info,pgentra_proxy_config=info,pgentra_gateway=info,pgentra_local=info,warn"
         }
         _ => {
-            "pgentra=debug,pgentra_identity=debug,pgentra_connect=debug,pgentra_roles=debug,pgentra_azure=debug,pgentra_system=debug,pgentra_session=debug,pgentra_proxy=debug,pgentra_proxy_config=debug,pgentra_gateway=debug,pgentra_emulator=debug,pgentra_localdb=debug,info"
+            "pgentra=debug,pgentra_identity=debug,pgentra_connect=debug,pgentra_roles=debug,pgentra_azure=debug,pgentra_system=debug,pgentra_session=debug,pgentra_proxy=debug,pgentra_proxy_config=debug,pgentra_gateway=debug,pgentra_emulator=debug,pgentra_localdb=debug,pgentra_local=debug,info"
         }
     };
     let filter = match system.env().get("PGENTRA_LOG") {
