@@ -1,7 +1,5 @@
 //! `pgentra completions`, and the answers that its scripts ask for at each TAB.
 
-use std::path::Path;
-
 use clap::{Arg, Command, ValueHint};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
@@ -12,7 +10,6 @@ use pgentra_system::{Env, System};
 use crate::arguments;
 use crate::blame::Blame;
 use crate::catalogue::Finding;
-use crate::local::folder;
 use crate::output;
 use crate::problem::{Outcome, Problem};
 
@@ -112,26 +109,8 @@ fn commands() -> Vec<CompletionCandidate> {
 
 /// The names of the local clouds of this user.
 fn local_clouds(env: &Env) -> Vec<String> {
-    let any = folder::of(env, "");
-    let (Some(parent), Some(prefix)) = (any.parent(), any.file_name().and_then(|name| name.to_str())) else {
-        return Vec::new();
-    };
-    let mut names = named(parent, prefix);
-    names.sort();
-    names
-}
-
-fn named(parent: &Path, prefix: &str) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
-    let name = |entry: std::fs::DirEntry| {
-        let name = entry.file_name().to_str()?.strip_prefix(prefix)?.to_owned();
-        // What quickstart starts has no name that could be meant.
-        let is_named = !name.is_empty() && !name.starts_with("quickstart-");
-        let is_ours =
-            entry.file_type().is_ok_and(|kind| kind.is_dir()) && folder::check_ours(&entry.path()).is_ok();
-        (is_named && is_ours).then_some(name)
-    };
-    entries.filter_map(Result::ok).filter_map(name).collect()
+    // What quickstart starts has no name that could be meant.
+    pgentra_local::cloud_names(env).into_iter().filter(|name| !name.starts_with("quickstart-")).collect()
 }
 
 #[cfg(test)]
@@ -177,9 +156,9 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let env = Env::from_map([("TMPDIR", parent.path().to_str().unwrap())]);
         for name in ["one", "two", "quickstart-7"] {
-            std::fs::create_dir(folder::of(&env, name)).unwrap();
+            std::fs::create_dir(pgentra_local::folder_of(&env, name)).unwrap();
         }
-        std::fs::write(folder::of(&env, "file"), "").unwrap();
+        std::fs::write(pgentra_local::folder_of(&env, "file"), "").unwrap();
         std::fs::create_dir(parent.path().join("other")).unwrap();
         assert_eq!(local_clouds(&env), ["one", "two"]);
         assert_eq!(local_clouds(&Env::from_map([("TMPDIR", "/nowhere")])), Vec::<String>::new());

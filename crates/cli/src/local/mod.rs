@@ -67,7 +67,9 @@ async fn list(system: &System, output: Output) -> Outcome {
             output::say("no local cloud runs; start one: pgentra local up --detach");
             Ok(())
         }
-        Format::Text => output::result(status::table(&clouds, unix(system.clock().now()))),
+        Format::Text => {
+            output::result(status::table(&clouds, unix(system.clock().now()), output::result_width()))
+        }
         Format::Json => output::json(&clouds.iter().map(status::Row::of).collect::<Vec<_>>()),
     }
 }

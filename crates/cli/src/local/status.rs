@@ -64,8 +64,9 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The text of `pgentra local list` at this time, in seconds since 1970.
-pub(super) fn table(clouds: &[Status], now: u64) -> Text {
+/// The text of `pgentra local list` at this time, in seconds since 1970, on a terminal of `width`
+/// columns.
+pub(super) fn table(clouds: &[Status], now: u64, width: Option<usize>) -> Text {
     let columns = ["name", "flavour", "PostgreSQL", "metadata", "pid", "since"].map(str::to_owned);
     let row = |status: &Status| {
         let since = format!("{}, {}", date(status.started), ago(now.saturating_sub(status.started)));
@@ -80,7 +81,7 @@ pub(super) fn table(clouds: &[Status], now: u64) -> Text {
         .map(Some)
         .to_vec()
     };
-    table::table(&columns, &clouds.iter().map(row).collect::<Vec<_>>())
+    table::table(&columns, &clouds.iter().map(row).collect::<Vec<_>>(), width)
 }
 
 /// A time that has passed, in its largest unit.
