@@ -33,7 +33,7 @@ pub fn folder_of(env: &Env, name: &str) -> PathBuf {
 
 /// The names of this user's local clouds that have a folder, sorted. Whether one runs, its control
 /// socket says.
-pub fn cloud_names(env: &Env) -> Vec<String> {
+pub(crate) fn cloud_names(env: &Env) -> Vec<String> {
     // An empty name gives the beginning of every folder's name.
     let nameless = folder_of(env, "");
     let (Some(parent), Some(prefix)) = (nameless.parent(), nameless.file_name().and_then(OsStr::to_str))

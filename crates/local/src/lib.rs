@@ -37,7 +37,7 @@ pub use environment::{
     CloudFiles, FOLDER_VARIABLE, INSTANCE_VARIABLE, METADATA_VARIABLE, NAME_VARIABLE, VARIABLES, unproxied,
 };
 pub use error::{Error, Failure, FailureKind};
-pub use folder::{cloud_names, folder_of};
+pub use folder::folder_of;
 pub use gateway::RunningGateway;
 pub use host::{Host, UnknownHost};
 pub use kept::state_folder;
