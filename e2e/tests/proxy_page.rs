@@ -1,6 +1,6 @@
 //! The status page of `pgentra proxy` in a browser: idle, busy and broken; light, dark and narrow. The pictures are written to
 //! `target/status-page`, for people who change the page.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failing helper fails its test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::fs;
 use std::io::Write as _;
@@ -10,7 +10,16 @@ use e2e::{Cloud, Done, Flavour, Lab, Proxy, client, have};
 use eventually::{DEADLINE, eventually_blocking};
 use serde_json::Value;
 
-const VIEWS: [&str; 4] = ["light-1280", "dark-1280", "light-500", "dark-500"];
+const VIEWS: [&str; 8] = [
+    "light-1280",
+    "dark-1280",
+    "light-500",
+    "dark-500",
+    "light-1121",
+    "light-1000",
+    "light-961",
+    "light-320",
+];
 
 /// A proxy with its admin listener.
 struct Shown<'lab> {
