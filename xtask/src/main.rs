@@ -5,6 +5,7 @@ mod bench;
 mod budgets;
 mod cycles;
 mod dependencies;
+mod dist;
 mod fuzz;
 mod imports;
 mod invariants;
@@ -25,6 +26,7 @@ fn main() -> Result<()> {
         Chore::Bench { name, arguments } => bench::run(&root, &name, &arguments),
         Chore::BenchPictures => pictures::write(&root),
         Chore::Check => check(&root),
+        Chore::Dist(options) => dist::run(&root, &options),
         Chore::Fuzz { runs, seed } => fuzz::run(&root, runs, seed),
         Chore::Package => package::run(&root),
         Chore::Test { arguments } => test::run(&root, &arguments),
@@ -56,6 +58,8 @@ enum Chore {
     /// Compare the code with ARCHITECTURE.md: dependencies, budgets, names, journeys, invariants, 0
     /// import cycles.
     Check,
+    /// Make everything that can be installed, in target/artifacts, with a table of it.
+    Dist(dist::Options),
     /// Build every fuzz target and run each for a bounded number of inputs.
     Fuzz {
         /// Number of inputs for each target.
