@@ -306,6 +306,11 @@ fn a_broken_proxy_says_what_is_broken_first() {
     let at = |shown: &str| text(&report).find(shown).unwrap_or_else(|| panic!("no {shown:?}"));
     assert!(at("✗ reports") < at("✓ orders") && at("✗ failing") < at("✓ serving"), "{}", text(&report));
     assert_eq!(report["title"], "ready, 1 failing – pgentra proxy");
+    assert!(
+        report["bars"].as_u64() >= Some(3),
+        "a session, and refusals of both targets: {}",
+        report["bars"]
+    );
     drop((held, shown, cloud));
     lab.await_processes();
 }
