@@ -378,9 +378,17 @@ fn a_local_cloud_notices_the_end_of_its_postgresql() {
 fn completions_and_the_manual_are_sound() {
     let lab = Lab::new();
     lab.shell("pgentra completions bash | bash -n").done().ok();
-    for shell in ["zsh", "fish", "elvish", "powershell"] {
-        assert!(lab.pgentra(&["completions", shell]).done().ok().contains("quickstart"), "{shell}");
+    for (shell, registers) in [
+        ("zsh", "compdef "),
+        ("fish", "complete "),
+        ("elvish", "edit:completion:arg-completer"),
+        ("powershell", "Register-ArgumentCompleter"),
+    ] {
+        assert!(lab.pgentra(&["completions", shell]).done().ok().contains(registers), "{shell}");
     }
+    // the environment of a shell that never completes does not change a command
+    let version = lab.pgentra(&["version"]).env("COMPLETE", "bash").done();
+    assert_eq!(version.ok(), lab.pgentra(&["--version"]).done().ok());
     let page = lab.pgentra(&["man"]).done();
     assert!(page.ok().starts_with(".ie") && page.ok().contains(".TH pgentra"), "{}", page.stdout);
     // a closed pipe is not an error

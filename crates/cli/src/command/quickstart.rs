@@ -11,7 +11,7 @@ use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress::Progress;
 use crate::sql;
-use crate::text::{Text, bold, faint, text};
+use crate::text::{Text, bold, coloured, command as to_copy, text};
 
 /// The role that the article creates.
 const ROLE: &str = "myuser";
@@ -54,12 +54,13 @@ pub(crate) async fn run(system: &System, arguments: Quickstart) -> Outcome {
     match arguments.output.output {
         Format::Json => output::json(&played),
         Format::Text => {
-            output::result(&format!("\nConnected!\n\nPostgres version: {}\n", played.version))?;
+            let version = format!("\n\nPostgres version: {}\n", played.version);
+            output::result(text!["\n", coloured("1;32", "Connected!"), version])?;
             output::say(text![
-                "\n",
-                faint(
-                    "Everything this made is gone again. Next: pgentra local up, or on an Azure host: pgentra token"
-                ),
+                "\nEverything this made is gone again. Next: ",
+                to_copy("pgentra local up"),
+                ", or on an Azure host: ",
+                to_copy("pgentra token"),
             ]);
             Ok(())
         }
@@ -202,7 +203,8 @@ impl Article<'_> {
             title: "Connect with the token as the password",
             prompt: SHELL,
             command: format!(
-                "PGPASSWORD=$(pgentra token) psql -h SERVER --user {user} postgres\npgentra query -h SERVER -U {user} -d postgres -c 'SELECT version()'"
+                "PGPASSWORD=$(pgentra token) psql -h localhost -p {port} --user {user} postgres\npgentra query -h localhost -p {port} -U {user} -d postgres -c 'SELECT version()'",
+                port = self.cloud.port(),
             ),
             result: "signed in over TLS, certificate and name verified".to_owned(),
         });
@@ -212,8 +214,8 @@ impl Article<'_> {
     fn step(&mut self, step: Step) {
         if self.format == Format::Text {
             let Step { title, prompt, command, result } = &step;
-            let lines: Text =
-                command.lines().map(|line| text!["   ", faint(&format!("{prompt} {line}")), "\n"]).collect();
+            let line = |line| text![format!("   {prompt} "), to_copy(line), "\n"];
+            let lines: Text = command.lines().map(line).collect();
             let title = bold(&format!("{}. {title}", self.steps.len() + 1));
             self.progress.say(text![title, "\n", lines, format!("   {result}\n")]);
         }
