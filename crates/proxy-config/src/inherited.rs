@@ -10,14 +10,13 @@ use pgentra_proxy::Listener;
 use pgentra_session::UnixSocket;
 use pgentra_system::Env;
 
-use super::listen_addr::ListenAddr;
-use crate::blame::Blame;
-use crate::problem::{Outcome, Problem};
+use crate::error::{ProblemKind, ProxyConfigError};
+use crate::listen_addr::ListenAddr;
 
 /// The sockets, in the order of their units. They stay open, because the next configuration may use
 /// one that the current one does not.
 #[derive(Debug, Default)]
-pub(crate) struct Inherited {
+pub struct InheritedSockets {
     sockets: Vec<Socket>,
     /// Accepts any name as one that systemd will pass on.
     is_assumed: bool,
@@ -36,9 +35,9 @@ enum Kind {
     Unix(UnixListener),
 }
 
-impl Inherited {
+impl InheritedSockets {
     /// The sockets that were passed to this process. Call it once.
-    pub(crate) fn from_systemd(env: &Env) -> Outcome<Self> {
+    pub fn from_systemd(env: &Env) -> Result<Self, ProxyConfigError> {
         // Sockets for another process are ignored: their numbers may be other files here.
         if env.get("LISTEN_PID") != Some(std::process::id().to_string()) {
             return Ok(Self::default());
@@ -54,8 +53,8 @@ impl Inherited {
                     "the socket {name} that systemd hands over cannot be used: {error}",
                     name = quote::name(&name)
                 );
-                Problem::new(Blame::Usage, message)
-                    .hint("the socket unit needs ListenStream=, with an IP address or a path, and Accept=no")
+                let hint = "the socket unit needs ListenStream=, with an IP address or a path, and Accept=no";
+                ProxyConfigError::one(ProblemKind::Setting, message, hint)
             })?;
             sockets.push(Socket { name, kind });
         }
@@ -64,7 +63,7 @@ impl Inherited {
 
     /// For a check of the configuration outside of the service: systemd passes the sockets to the
     /// service alone, so each `systemd:NAME` is accepted.
-    pub(crate) fn or_assumed(self) -> Self {
+    pub fn or_assumed(self) -> Self {
         let is_assumed = self.sockets.is_empty();
         Self { is_assumed, ..self }
     }
@@ -126,7 +125,7 @@ fn take(given: &mut ListenFd, number: usize) -> io::Result<Kind> {
 }
 
 #[cfg(test)]
-impl Inherited {
+impl InheritedSockets {
     /// Sockets with these names on free ports, as if systemd had passed them.
     pub(crate) fn of_names(names: &[&str]) -> Self {
         let socket = |name: &&str| {

@@ -8,17 +8,23 @@ use std::str::FromStr;
 /// PostgreSQL's default port.
 const PORT: u16 = 5432;
 
+/// Where a listener is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum ListenAddr {
+pub enum ListenAddr {
+    /// A TCP address.
     Tcp(SocketAddr),
     /// A socket `.s.PGSQL.PORT` in a folder.
     Unix {
+        /// The folder of the socket.
         folder: PathBuf,
+        /// The number in the name of the socket.
         port: u16,
     },
     /// A socket from systemd: the `number`th of this name.
     Systemd {
+        /// `FileDescriptorName=` of the socket unit.
         name: String,
+        /// The index among the sockets of this name.
         number: usize,
     },
 }
@@ -35,7 +41,7 @@ impl Default for ListenAddr {
 impl ListenAddr {
     /// The same address, `number` ports higher; port 0 stays 0. `None`: the port would be too
     /// large.
-    pub(crate) fn further(&self, number: usize) -> Option<Self> {
+    pub fn further(&self, number: usize) -> Option<Self> {
         let next = |port: u16| match port {
             0 => Some(0),
             port => port.checked_add(u16::try_from(number).ok()?),
@@ -49,12 +55,16 @@ impl ListenAddr {
     }
 
     /// Whether the port is 0, which takes any free one.
-    pub(crate) fn is_any(&self) -> bool {
+    pub fn is_any(&self) -> bool {
         matches!(self, Self::Tcp(address) if address.port() == 0)
     }
 
     /// The address of a TCP listener.
-    pub(crate) fn tcp(self) -> Result<SocketAddr, String> {
+    ///
+    /// # Errors
+    ///
+    /// Another kind of listener, in a text that continues a sentence which begins with the setting.
+    pub fn tcp(self) -> Result<SocketAddr, String> {
         match self {
             Self::Tcp(address) => Ok(address),
             other => Err(format!("cannot be {other}: write IP:PORT or PORT")),
@@ -62,7 +72,7 @@ impl ListenAddr {
     }
 
     /// Whether the address itself shows that only this machine can reach it.
-    pub(crate) fn is_local(&self) -> bool {
+    pub fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().is_loopback(),
             Self::Unix { .. } | Self::Systemd { .. } => true,

@@ -4,8 +4,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::proxy::arguments::Proxy;
-use crate::proxy::configuration::ReloadState;
+use crate::inherited::InheritedSockets;
+use crate::sources::Sources;
 
 const FILE: &str = "/pgentra.toml";
 /// An address at which no metadata service listens.
@@ -16,22 +16,22 @@ struct Stage {
     files: Files,
     system: System,
     held: ReloadState,
-    running: Running,
+    running: RunningProxy,
 }
 
 impl Stage {
-    fn new(inherited: Inherited) -> Self {
+    fn new(inherited: InheritedSockets) -> Self {
         let files = Files::in_memory();
         let system = System::builder().env(Env::from_map([NOWHERE])).files(files.clone()).build();
-        Self { files, system, held: ReloadState::new(inherited), running: Running::default() }
+        Self { files, system, held: ReloadState::new(inherited), running: RunningProxy::default() }
     }
 
     async fn apply(&mut self, file: &str) -> Result<Vec<String>, String> {
         self.files.put(FILE, file);
-        let arguments = Proxy { config: Some(FILE.into()), ..Proxy::default() };
-        let gathered = Configuration::gather(&self.system, &arguments, &mut self.held);
+        let sources = Sources::file(FILE);
+        let gathered = Configuration::gather(&self.system, &sources, &mut self.held);
         let configuration = gathered.map_err(|problems| problems.to_string())?;
-        self.running.apply(configuration, &self.held.inherited).await.map_err(|problem| problem.chain())
+        self.running.apply(configuration, &self.held).await.map_err(|error| error.to_string())
     }
 
     fn addresses(&self) -> Vec<String> {
@@ -66,7 +66,7 @@ client_id = '00000000-1111-2222-3333-444444444444'
 
 #[tokio::test]
 async fn a_reload_tells_what_it_changes_and_keeps_what_stays() {
-    let mut stage = Stage::new(Inherited::default());
+    let mut stage = Stage::new(InheritedSockets::default());
     let lines = stage.apply(TWO).await.unwrap();
     let before = stage.addresses();
     assert_eq!(
@@ -124,7 +124,7 @@ async fn a_reload_tells_what_it_changes_and_keeps_what_stays() {
 
 #[tokio::test]
 async fn an_address_that_cannot_be_had_changes_nothing() {
-    let mut stage = Stage::new(Inherited::default());
+    let mut stage = Stage::new(InheritedSockets::default());
     stage.apply(TWO).await.unwrap();
     let before = stage.addresses();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -142,7 +142,7 @@ async fn an_address_that_cannot_be_had_changes_nothing() {
 
 #[tokio::test]
 async fn a_listener_can_change_its_target() {
-    let mut stage = Stage::new(Inherited::default());
+    let mut stage = Stage::new(InheritedSockets::default());
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let file = |host: &str| format!("[[target]]\nserver = 'host={host}'\nlisten = '127.0.0.1:{port}'\n");
     stage.apply(&file("one.example")).await.unwrap();
@@ -155,7 +155,7 @@ async fn a_listener_can_change_its_target() {
 
 #[tokio::test]
 async fn a_socket_of_systemds_comes_back() {
-    let mut stage = Stage::new(Inherited::of_names(&["pg"]));
+    let mut stage = Stage::new(InheritedSockets::of_names(&["pg"]));
     let with = "[[target]]\nserver = 'host=one.example'\n";
     stage.apply(with).await.unwrap();
     let inherited = stage.addresses();

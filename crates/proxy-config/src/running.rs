@@ -11,23 +11,21 @@ use pgentra_session::{Limits, UnixSocket, bind_tcp};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::configuration::{Configuration, Configured};
-use super::diff;
-use super::effective_settings::EffectiveSettings;
-use super::greeting;
-use super::inherited::Inherited;
-use super::listen_addr::ListenAddr;
-use super::settings::Process;
-use crate::blame::Blame;
-use crate::problem::{Outcome, Problem};
+use crate::configuration::{Configuration, ReloadState, TargetConfig};
+use crate::diff;
+use crate::effective_settings::EffectiveSettings;
+use crate::error::{ProblemKind, ProxyConfigError, chain};
+use crate::inherited::InheritedSockets;
+use crate::listen_addr::ListenAddr;
+use crate::settings::ProcessSettings;
 
 /// Failing targets in the status line; the status page shows all of them.
 const FAILURES_SHOWN: usize = 3;
 
-/// The listeners and their auth proxies.
+/// The listeners of a proxy and their auth proxies. Dropping it ends neither: see [`RunningProxy::stop`].
 #[derive(Debug, Default)]
-pub(crate) struct Running {
-    process: Process,
+pub struct RunningProxy {
+    process: ProcessSettings,
     said: EffectiveSettings,
     targets: Vec<Live>,
     listeners: Vec<Open>,
@@ -42,7 +40,7 @@ pub(crate) struct Running {
 /// A target that is served.
 #[derive(Debug)]
 struct Live {
-    configured: Configured,
+    configured: TargetConfig,
     proxy: Arc<AuthProxy>,
     shared: SharedState,
 }
@@ -61,24 +59,36 @@ struct Open {
     closing: CancellationToken,
 }
 
+/// An open listener.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct RunningListener<'a> {
+    /// The listen address, as configured.
+    pub place: &'a ListenAddr,
+    /// The address in use: IP address and port, or the path of a Unix socket.
+    pub address: &'a str,
+    /// The target whose clients connect here.
+    pub target: &'a TargetConfig,
+}
+
 /// An open listener that does not serve yet.
 struct Bound {
     listener: Listener,
     open: Open,
 }
 
-impl Running {
+impl RunningProxy {
     /// Applies `configuration`, and returns the changes, a line each. Listeners that stay are not
     /// closed, and all sessions go on.
     ///
     /// # Errors
     ///
     /// A listener that cannot be opened. Nothing is changed then.
-    pub(crate) async fn apply(
+    pub async fn apply(
         &mut self,
         configuration: Configuration,
-        inherited: &Inherited,
-    ) -> Outcome<Vec<String>> {
+        state: &ReloadState,
+    ) -> Result<Vec<String>, ProxyConfigError> {
         let Configuration { process, said, targets } = configuration;
         let mut next: Vec<Live> = Vec::new();
         let mut kept = Vec::new();
@@ -102,12 +112,12 @@ impl Running {
                 match self.listeners.iter().find(is_it) {
                     Some(open) if matches!(place, ListenAddr::Unix { .. }) && open.is_shared != is_shared => {
                         let message = format!("listen_uids begins or ceases to open {place} to other users");
-                        return Err(Problem::new(Blame::Usage, message)
-                            .hint("restart the proxy, or listen in another folder"));
+                        let hint = "restart the proxy, or listen in another folder";
+                        return Err(ProxyConfigError::one(ProblemKind::Setting, message, hint));
                     }
                     Some(open) => kept.push((open.again(&key), Arc::clone(&live.proxy))),
                     None => {
-                        let (listener, address) = bind(place, inherited, is_shared).await?;
+                        let (listener, address) = bind(place, &state.inherited, is_shared).await?;
                         let current = ProxyHandle::new(Arc::clone(&live.proxy));
                         let closing = CancellationToken::new();
                         let open = Open {
@@ -140,36 +150,36 @@ impl Running {
     }
 
     /// Sets the telemetry for targets that are set up from now on.
-    pub(crate) fn set_telemetry(&mut self, telemetry: Telemetry) {
+    pub fn set_telemetry(&mut self, telemetry: Telemetry) {
         self.telemetry = Some(telemetry);
     }
 
     /// The token that stops the proxy.
-    pub(crate) fn stop(&self) -> &CancellationToken {
+    pub fn stop(&self) -> &CancellationToken {
         &self.stop
     }
 
     /// Ends the drain time during a shutdown. Returns whether it was still running.
-    pub(crate) fn skip_drain(&self) -> bool {
+    pub fn skip_drain(&self) -> bool {
         let had_time = !self.skip_drain.is_cancelled();
         self.skip_drain.cancel();
         had_time
     }
 
     /// Waits for the last session during a shutdown.
-    pub(crate) async fn ended(&self) {
+    pub async fn ended(&self) {
         self.serving.close();
         self.serving.wait().await;
     }
 
     /// The number of clients that have a session.
-    pub(crate) fn sessions(&self) -> usize {
+    pub fn sessions(&self) -> usize {
         let live = self.targets.iter().map(|live| &live.shared);
         live.chain(&self.gone).map(SharedState::sessions).sum()
     }
 
     /// The status line, with the reason if clients cannot be served.
-    pub(crate) fn status(&self) -> String {
+    pub fn status(&self) -> String {
         let (targets, listeners) = (self.targets.len(), self.listeners.len());
         let mut status =
             format!("{targets} target(s) on {listeners} listener(s), {} session(s)", self.sessions());
@@ -187,23 +197,18 @@ impl Running {
         }
     }
 
-    /// The identities, and how to connect to each listener.
-    pub(crate) fn greeting(&self) -> Vec<String> {
-        let mut lines: Vec<String> = Vec::new();
-        for live in &self.targets {
-            let connector = &live.configured.connector;
-            let identity = greeting::identity(&connector.token_state(), connector.now());
-            if let Some(line) = identity.filter(|line| !lines.contains(line)) {
-                lines.push(line);
-            }
-        }
-        for open in &self.listeners {
+    /// The targets that are served, in the order of the configuration.
+    pub fn targets(&self) -> impl Iterator<Item = &TargetConfig> {
+        self.targets.iter().map(|live| &live.configured)
+    }
+
+    /// The open listeners.
+    pub fn listeners(&self) -> impl Iterator<Item = RunningListener<'_>> {
+        self.listeners.iter().filter_map(|open| {
             let (name, number) = &open.target;
-            let Some(live) = of_name(&self.targets, name).nth(*number) else { continue };
-            let Configured { connector, settings, .. } = &live.configured;
-            lines.extend(greeting::psql(&open.place, &open.address, (connector, settings)));
-        }
-        lines
+            let live = of_name(&self.targets, name).nth(*number)?;
+            Some(RunningListener { place: &open.place, address: &open.address, target: &live.configured })
+        })
     }
 
     /// Targets with one label are told apart by their numbers.
@@ -236,7 +241,7 @@ impl Running {
             let connector = live.configured.connector.clone();
             tokio::spawn(async move {
                 if let Err(error) = connector.token_ready().await {
-                    tracing::warn!(error = Problem::from(error).chain(), "there is no token yet");
+                    tracing::warn!(error = chain(&error), "there is no token yet");
                 }
             });
         }
@@ -272,9 +277,9 @@ impl Running {
 impl Live {
     /// The previous target with all its state, if its configuration is unchanged.
     fn of(
-        configured: Configured,
-        (process, telemetry): (&Process, Arc<TargetTelemetry>),
-        before: Option<(&Live, &Process)>,
+        configured: TargetConfig,
+        (process, telemetry): (&ProcessSettings, Arc<TargetTelemetry>),
+        before: Option<(&Live, &ProcessSettings)>,
     ) -> Self {
         let shared = before.map(|(live, _)| live.shared.clone()).unwrap_or_default();
         let same =
@@ -315,12 +320,12 @@ fn of_name<'a>(targets: &'a [Live], name: &str) -> impl Iterator<Item = &'a Live
 }
 
 fn proxy(
-    process: &Process,
-    configured: &Configured,
+    process: &ProcessSettings,
+    configured: &TargetConfig,
     shared: SharedState,
     telemetry: Arc<TargetTelemetry>,
 ) -> AuthProxy {
-    let Configured { connector, settings, client_auth, .. } = configured;
+    let TargetConfig { connector, settings, client_auth, .. } = configured;
     let limits = Limits {
         connections: settings.max_connections,
         start_up: settings.start_up_timeout,
@@ -356,7 +361,11 @@ fn waiting() -> usize {
 }
 
 /// Opens a listener and returns its address. A Unix socket that `is_shared` accepts other users.
-async fn bind(place: &ListenAddr, inherited: &Inherited, is_shared: bool) -> Outcome<(Listener, String)> {
+async fn bind(
+    place: &ListenAddr,
+    inherited: &InheritedSockets,
+    is_shared: bool,
+) -> Result<(Listener, String), ProxyConfigError> {
     let bound: io::Result<_> = match place {
         ListenAddr::Tcp(address) => bind_tcp(*address).and_then(|listener| {
             let address = listener.local_addr()?.to_string();
@@ -376,8 +385,8 @@ async fn bind(place: &ListenAddr, inherited: &Inherited, is_shared: bool) -> Out
         ListenAddr::Systemd { name, number } => inherited.open(name, *number),
     };
     bound.map_err(|error| {
-        Problem::new(Blame::Ours, format!("cannot listen on {place}: {error}"))
-            .hint(not_bound(place, &error, is_shared))
+        let message = format!("cannot listen on {place}: {error}");
+        ProxyConfigError::one(ProblemKind::Machine, message, not_bound(place, &error, is_shared))
     })
 }
 

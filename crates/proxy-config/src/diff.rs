@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::configuration::Configured;
+use crate::configuration::TargetConfig;
 
 /// A line for each target that is added, removed or changed. Targets of one name are told apart by
 /// their order.
 pub(crate) fn of_targets<'a>(
-    before: impl Iterator<Item = &'a Configured>,
-    next: impl Iterator<Item = &'a Configured>,
+    before: impl Iterator<Item = &'a TargetConfig>,
+    next: impl Iterator<Item = &'a TargetConfig>,
 ) -> Vec<String> {
     let mut before = by_name(before);
     let mut lines = Vec::new();
@@ -30,7 +30,9 @@ pub(crate) fn of_targets<'a>(
     lines
 }
 
-fn by_name<'a>(targets: impl Iterator<Item = &'a Configured>) -> BTreeMap<(&'a str, usize), &'a Configured> {
+fn by_name<'a>(
+    targets: impl Iterator<Item = &'a TargetConfig>,
+) -> BTreeMap<(&'a str, usize), &'a TargetConfig> {
     let mut named = BTreeMap::new();
     for target in targets {
         let number = named.keys().filter(|(name, _)| *name == target.name).count();

@@ -1,15 +1,47 @@
 use std::time::Duration;
 
-use clap::Parser;
-use pgentra_identity::Cloud;
+use pgentra_identity::{Cloud, Selector};
 use pgentra_system::{Env, Files, System};
 
 use super::*;
-use crate::arguments::{Arguments, Command};
 
 const FILE: &str = "/etc/pgentra.toml";
 const ONE: &str = "00000000-1111-2222-3333-444444444444";
 const TWO: &str = "99999999-1111-2222-3333-444444444444";
+
+/// The flags of a command line as plain values. A switch takes its value behind `=`.
+fn sources(words: &[&str]) -> Sources {
+    let commands = Some(Commands { program: "pgentra proxy", names: &["wait", "hash-password"] });
+    let mut sources = Sources { commands, ..Sources::default() };
+    let mut words = words.iter().map(|word| (*word).to_owned());
+    while let Some(word) = words.next() {
+        let keyword = match word.as_str() {
+            "-h" => "host",
+            "-d" => "dbname",
+            _ => "",
+        };
+        if !keyword.is_empty() {
+            sources.connection.push((keyword, words.next().unwrap()));
+            continue;
+        }
+        let Some(flag) = word.strip_prefix("--") else {
+            sources.targets.push(word);
+            continue;
+        };
+        let (name, value) = match flag.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (flag, None),
+        };
+        let key = Key::find(&name.replace('-', "_")).unwrap();
+        let value = value.or_else(|| (key.form == Form::Switch).then(|| "true".to_owned()));
+        let value = value.unwrap_or_else(|| words.next().unwrap());
+        match sources.flags.iter_mut().find(|(given, _)| given.name == key.name) {
+            Some((_, values)) => values.push(value),
+            None => sources.flags.push((key, vec![value])),
+        }
+    }
+    sources
+}
 
 /// The layers: a file, variables and the command line.
 #[derive(Default)]
@@ -25,15 +57,13 @@ impl Setting<'_> {
         files.put(FILE, self.file);
         let system =
             System::builder().env(Env::from_map(self.variables.iter().copied())).files(files).build();
-        let config = ["--config", FILE];
-        let config = if self.file.is_empty() { &config[..0] } else { &config };
-        let words = [&["pgentra", "proxy"], config, self.flags].concat();
-        let Command::Proxy(arguments) = Arguments::try_parse_from(words).unwrap().command else { panic!() };
-        let gathered = Configuration::gather(&system, &arguments, &mut ReloadState::default());
+        let file = (!self.file.is_empty()).then(|| FILE.into());
+        let sources = Sources { file, ..sources(self.flags) };
+        let gathered = Configuration::gather(&system, &sources, &mut ReloadState::default());
         gathered.map_err(|problems| problems.to_string())
     }
 
-    fn target(&self) -> Target {
+    fn target(&self) -> TargetSettings {
         let mut targets = self.gather().unwrap().targets;
         assert_eq!(targets.len(), 1);
         targets.remove(0).settings
@@ -72,8 +102,8 @@ fn a_variable_names_the_file_and_a_flag_another() {
     files.put("/b", file.replace("true", "false"));
     let system = System::builder().env(Env::from_map([("PGENTRA_CONFIG", "/a")])).files(files).build();
     for (config, pin) in [(None, true), (Some("/b".into()), false)] {
-        let arguments = Proxy { config, ..Proxy::default() };
-        let gathered = Configuration::gather(&system, &arguments, &mut ReloadState::default()).unwrap();
+        let sources = Sources { file: config, ..Sources::default() };
+        let gathered = Configuration::gather(&system, &sources, &mut ReloadState::default()).unwrap();
         assert_eq!(gathered.targets[0].settings.pin, pin);
     }
 }
@@ -85,7 +115,7 @@ fn a_target_has_settings_in_either_form() {
         "host=db.example dbname=app listen='6432, /run/pg' max_connections=20 connect_timeout=3 pin=true";
     for target in [uri, conninfo] {
         let configuration = Setting { flags: &[target], ..Setting::default() }.gather().unwrap();
-        let Configured { name, connector, settings, .. } = &configuration.targets[0];
+        let TargetConfig { name, connector, settings, .. } = &configuration.targets[0];
         assert_eq!(name, "db.example:5432, database \"app\"");
         assert_eq!(connector.target().connect_timeout(), Duration::from_secs(3));
         assert_eq!((settings.max_connections, settings.pin), (20, true));
@@ -145,10 +175,10 @@ fn sockets_of_systemd_are_shared_out_too() {
     let listen = |names: &[&str], targets: &[&str]| {
         let system = System::builder().build();
         let targets = targets.iter().map(|target| (*target).to_owned()).collect();
-        let arguments = Proxy { targets, ..Proxy::default() };
-        let mut held = ReloadState::new(Inherited::of_names(names));
+        let sources = Sources { targets, ..Sources::default() };
+        let mut held = ReloadState::new(InheritedSockets::of_names(names));
         let gathered =
-            Configuration::gather(&system, &arguments, &mut held).map_err(|problems| problems.to_string())?;
+            Configuration::gather(&system, &sources, &mut held).map_err(|problems| problems.to_string())?;
         let places = gathered.targets.iter().map(|target| {
             let place = |place: &ListenAddr| match place {
                 ListenAddr::Systemd { name, number } => format!("{name}{number}"),
@@ -192,12 +222,12 @@ fn an_identity_is_replaced_as_a_whole() {
         ..Setting::default()
     };
     let identity = said.target().identity;
-    assert_eq!((identity.client_id, identity.object_id.as_deref()), (None, Some(TWO)));
+    assert_eq!(identity.selector, Some(Selector::ObjectId(TWO.parse().unwrap())));
     assert_eq!((identity.cloud, identity.tenant.as_deref()), (Cloud::UsGov, Some("t")));
     let said =
         Setting { flags: &["host=a token_command='print it'", "--client-id", ONE], ..Setting::default() };
     let identity = said.target().identity;
-    assert_eq!((identity.client_id, identity.token_command.as_deref()), (None, Some("print it")));
+    assert_eq!((identity.selector, identity.token_command.as_deref()), (None, Some("print it")));
 }
 
 #[test]
@@ -211,12 +241,12 @@ fn targets_of_one_identity_share_its_credential() {
     ];
     let files = Files::in_memory();
     let system = System::builder().env(Env::from_map::<String, String>([])).files(files).build();
-    let arguments = Proxy { targets: targets.to_vec(), ..Proxy::default() };
+    let sources = Sources { targets: targets.to_vec(), ..Sources::default() };
     let mut held = ReloadState::default();
-    let gathered = Configuration::gather(&system, &arguments, &mut held).unwrap();
+    let gathered = Configuration::gather(&system, &sources, &mut held).unwrap();
     assert_eq!((gathered.targets.len(), held.credentials.0.len()), (4, 3));
-    let arguments = Proxy { targets: targets[..1].to_vec(), ..Proxy::default() };
-    Configuration::gather(&system, &arguments, &mut held).unwrap();
+    let sources = Sources { targets: targets[..1].to_vec(), ..Sources::default() };
+    Configuration::gather(&system, &sources, &mut held).unwrap();
     assert_eq!(held.credentials.0.len(), 1);
 }
 
@@ -374,10 +404,9 @@ fn what_is_no_toml_is_told_with_its_lines() {
     let error =
         problems(Setting { file: "listen = \n\npin = = 1\n", flags: &["host=a"], ..Setting::default() });
     assert!(error.contains("/etc/pgentra.toml:1: ") && error.contains("/etc/pgentra.toml:3: "), "{error}");
-    let arguments =
-        Proxy { config: Some("/none".into()), targets: vec!["host=a".into()], ..Proxy::default() };
+    let sources = Sources { targets: vec!["host=a".into()], ..Sources::file("/none") };
     let system = System::builder().build();
-    let gathered = Configuration::gather(&system, &arguments, &mut ReloadState::default());
+    let gathered = Configuration::gather(&system, &sources, &mut ReloadState::default());
     assert!(gathered.unwrap_err().to_string().contains("/none: cannot be read"));
 }
 
@@ -401,8 +430,8 @@ fn doors_are_set_in_every_form() {
     files.put(FILE, file);
     let mut problems = Problems::default();
     let written = file::read(&files, std::path::Path::new(FILE), &mut problems);
-    let mut target = Target::default();
-    written.layer.apply(Some(&mut Process::default()), &mut target, &mut problems);
+    let mut target = TargetSettings::default();
+    written.layer.apply(Some(&mut ProcessSettings::default()), &mut target, &mut problems);
     written.targets[0].layer.apply(None, &mut target, &mut problems);
     assert!(problems.none_or(()).is_ok());
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());

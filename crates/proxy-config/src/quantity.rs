@@ -7,7 +7,7 @@ use jiff::{Span, SpanRelativeTo};
 
 /// A duration with its units (`90s`, `5m`, `1h30m`, `3d`), or a bare number of seconds (`30`,
 /// `30.0`). A day has 24 hours. `None`: it is not a duration, or is negative.
-pub(crate) fn time(text: &str) -> Option<Duration> {
+pub fn time(text: &str) -> Option<Duration> {
     if let Some(seconds) = number(text) {
         return Duration::try_from_secs_f64(seconds).ok();
     }
@@ -20,7 +20,7 @@ pub(crate) fn time(text: &str) -> Option<Duration> {
 /// # Errors
 ///
 /// The range, in a text that continues a sentence which begins with the setting.
-pub(crate) fn time_within(text: &str, range: RangeInclusive<u64>) -> Result<Duration, String> {
+pub fn time_within(text: &str, range: RangeInclusive<u64>) -> Result<Duration, String> {
     let (least, most) = (Duration::from_secs(*range.start()), Duration::from_secs(*range.end()));
     time(text).filter(|time| (least..=most).contains(time)).ok_or_else(|| {
         let (least, most) = (shown(least), shown(most));
@@ -36,7 +36,7 @@ pub(crate) fn time_within(text: &str, range: RangeInclusive<u64>) -> Result<Dura
 /// # Errors
 ///
 /// The range, in a text that continues a sentence which begins with the setting.
-pub(crate) fn count_within(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+pub fn count_within(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
     // The shortest form of a whole float has neither a point nor an exponent.
     let whole = || number(text)?.to_string().parse().ok();
     text.parse()
@@ -47,7 +47,7 @@ pub(crate) fn count_within(text: &str, range: RangeInclusive<u64>) -> Result<u64
 }
 
 /// A duration in its largest unit, such as `24h` or `90s`.
-pub(crate) fn shown(time: Duration) -> String {
+pub fn shown(time: Duration) -> String {
     match time.as_secs() {
         0 => "0s".to_owned(),
         seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),

@@ -3,12 +3,11 @@
 
 use std::ops::RangeInclusive;
 
-use clap::{Arg, ArgAction};
+use pgentra_identity::{IdentityOptions, Resource, Selector};
 
-use super::listen_addr::ListenAddr;
-use super::raw_value::RawValue;
-use super::settings::{Process, Target};
-use crate::options::{self, TOKEN_TIMEOUTS};
+use crate::listen_addr::ListenAddr;
+use crate::raw_value::RawValue;
+use crate::settings::{ProcessSettings, TargetSettings};
 
 /// How our variables begin.
 pub(crate) const PREFIX: &str = "PGENTRA_";
@@ -25,17 +24,18 @@ const DAY: u64 = 86_400;
 /// A setting. Flag `--max-connections` = variable `PGENTRA_MAX_CONNECTIONS` = `max_connections` in
 /// the file and in a target's URI.
 #[derive(Debug)]
-pub(crate) struct Key {
+#[non_exhaustive]
+pub struct Key {
     /// The key in the file.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// The form of a value.
-    pub(crate) form: Form,
+    pub form: Form,
     /// The placeholder of a value in the help.
-    pub(crate) value: &'static str,
+    pub value: &'static str,
     /// The default in words; empty if there is none.
-    pub(crate) default: &'static str,
-    /// The help text; `None`: that of the flag of the same name in other commands.
-    pub(crate) help: Option<&'static str>,
+    pub default: &'static str,
+    /// What the setting does; `None`: it is a field of the same name of [`IdentityOptions`], or selects an identity.
+    pub help: Option<&'static str>,
     /// Keys that cannot be set together with this one in one layer.
     pub(crate) excludes: &'static [&'static str],
     /// The function that stores the value.
@@ -44,7 +44,7 @@ pub(crate) struct Key {
 
 /// The form of a value in the file. In other layers it is text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub enum Form {
     /// `20`.
     Number,
     /// `"5m"`, or a number of seconds.
@@ -62,13 +62,13 @@ pub(crate) enum Form {
 /// What a setting applies to.
 #[derive(Clone, Copy)]
 pub(crate) enum Set {
-    Process(fn(&mut Process, &RawValue<'_>) -> Result<(), String>),
+    Process(fn(&mut ProcessSettings, &RawValue<'_>) -> Result<(), String>),
     /// A target; in a process-wide layer, all targets that do not set it.
-    Target(fn(&mut Target, &RawValue<'_>) -> Result<(), String>),
+    Target(fn(&mut TargetSettings, &RawValue<'_>) -> Result<(), String>),
 }
 
 /// Every key. To add one: a field in `settings.rs` and an entry here; then `docs/proxy-configure.md` (a test says which line).
-pub(crate) const KEYS: &[Key] = &[
+pub const KEYS: &[Key] = &[
     Key {
         name: "listen",
         form: Form::List,
@@ -347,7 +347,7 @@ pub(crate) const KEYS: &[Key] = &[
                     "cannot be {place}: every client that reaches it may end the proxy; health_listen has probes and metrics alone"
                 ));
             }
-            process.seen.admin_listen = Some(place.tcp()?);
+            process.telemetry.admin_listen = Some(place.tcp()?);
             Ok(())
         }),
     },
@@ -359,7 +359,7 @@ pub(crate) const KEYS: &[Key] = &[
         help: Some("Where probes and metrics are, and nothing else: IP:PORT or PORT, on any interface"),
         excludes: &[],
         set: Set::Process(|process, given| {
-            process.seen.health_listen = Some(given.parsed::<ListenAddr>()?.tcp()?);
+            process.telemetry.health_listen = Some(given.parsed::<ListenAddr>()?.tcp()?);
             Ok(())
         }),
     },
@@ -370,7 +370,7 @@ pub(crate) const KEYS: &[Key] = &[
         default: "text",
         help: Some("How the log is written: text, or json for an object a line"),
         excludes: &[],
-        set: Set::Process(|process, given| given.parsed().map(|value| process.seen.log_format = value)),
+        set: Set::Process(|process, given| given.parsed().map(|value| process.telemetry.log_format = value)),
     },
     Key {
         name: "audit",
@@ -379,7 +379,9 @@ pub(crate) const KEYS: &[Key] = &[
         default: "",
         help: Some("A file that gets a JSON line for each start, end and refusal of a session; - is stderr"),
         excludes: &[],
-        set: Set::Process(|process, given| given.text().map(|value| process.seen.audit = Some(value.into()))),
+        set: Set::Process(|process, given| {
+            given.text().map(|value| process.telemetry.audit = Some(value.into()))
+        }),
     },
     Key {
         name: "client_id",
@@ -389,8 +391,7 @@ pub(crate) const KEYS: &[Key] = &[
         help: None,
         excludes: &["object_id", "resource_id", "token_command"],
         set: Set::Target(|target, given| {
-            let id = given.guid()?;
-            target.identity.select().client_id = Some(id);
+            select(target, Selector::ClientId(given.guid()?));
             Ok(())
         }),
     },
@@ -402,8 +403,7 @@ pub(crate) const KEYS: &[Key] = &[
         help: None,
         excludes: &["client_id", "resource_id", "token_command"],
         set: Set::Target(|target, given| {
-            let id = given.guid()?;
-            target.identity.select().object_id = Some(id);
+            select(target, Selector::ObjectId(given.guid()?));
             Ok(())
         }),
     },
@@ -415,7 +415,7 @@ pub(crate) const KEYS: &[Key] = &[
         help: None,
         excludes: &["client_id", "object_id", "token_command"],
         set: Set::Target(|target, given| {
-            target.identity.select().resource_id = Some(given.text()?.to_owned());
+            select(target, Selector::ResourceId(given.text()?.to_owned()));
             Ok(())
         }),
     },
@@ -427,7 +427,7 @@ pub(crate) const KEYS: &[Key] = &[
         help: None,
         excludes: &["token_command"],
         set: Set::Target(|target, given| {
-            target.identity.source = Some(given.read(options::source)?);
+            target.identity.source = Some(given.read(IdentityOptions::parse_source)?);
             target.identity.token_command = None;
             Ok(())
         }),
@@ -440,8 +440,8 @@ pub(crate) const KEYS: &[Key] = &[
         help: None,
         excludes: &["client_id", "object_id", "resource_id", "source"],
         set: Set::Target(|target, given| {
-            let identity = target.identity.select();
-            identity.source = None;
+            let identity = &mut target.identity;
+            (identity.selector, identity.source) = (None, None);
             identity.token_command = Some(given.text()?.to_owned());
             Ok(())
         }),
@@ -454,7 +454,7 @@ pub(crate) const KEYS: &[Key] = &[
         help: None,
         excludes: &[],
         set: Set::Target(|target, given| {
-            given.read(options::tenant).map(|value| target.identity.tenant = Some(value))
+            given.read(IdentityOptions::parse_tenant).map(|value| target.identity.tenant = Some(value))
         }),
     },
     Key {
@@ -465,7 +465,7 @@ pub(crate) const KEYS: &[Key] = &[
         help: None,
         excludes: &[],
         set: Set::Target(|target, given| {
-            given.read(options::cloud).map(|value| target.identity.cloud = value)
+            given.read(IdentityOptions::parse_cloud).map(|value| target.identity.cloud = value)
         }),
     },
     Key {
@@ -476,8 +476,7 @@ pub(crate) const KEYS: &[Key] = &[
         help: None,
         excludes: &[],
         set: Set::Target(|target, given| {
-            given.parsed::<pgentra_identity::Resource>()?;
-            target.identity.resource = Some(given.text()?.to_owned());
+            target.identity.resource = Some(given.parsed::<Resource>()?);
             Ok(())
         }),
     },
@@ -489,57 +488,37 @@ pub(crate) const KEYS: &[Key] = &[
         help: None,
         excludes: &[],
         set: Set::Target(|target, given| {
-            given.time(TOKEN_TIMEOUTS).map(|value| target.identity.token_timeout = value)
+            given.time(IdentityOptions::TOKEN_TIMEOUTS).map(|value| target.identity.token_timeout = value)
         }),
     },
 ];
 
 impl Key {
     /// The setting with this key.
-    pub(crate) fn find(name: &str) -> Option<&'static Key> {
+    pub fn find(name: &str) -> Option<&'static Key> {
         KEYS.iter().find(|key| key.name == name)
     }
 
     /// The name of its flag, without the hyphens.
-    pub(crate) fn flag(&self) -> String {
+    pub fn flag(&self) -> String {
         self.name.replace('_', "-")
     }
 
     /// The name of its variable.
-    pub(crate) fn variable(&self) -> String {
+    pub fn variable(&self) -> String {
         format!("{PREFIX}{}", self.name.to_ascii_uppercase())
     }
 
     /// Whether a target can have its own value.
-    pub(crate) fn is_targets(&self) -> bool {
+    pub fn is_targets(&self) -> bool {
         matches!(self.set, Set::Target(_))
     }
+}
 
-    /// The definition of its flag. `elsewhere` has the flags of other commands. The value is
-    /// checked later, with those of all layers.
-    pub(crate) fn argument(&'static self, elsewhere: &clap::Command) -> Arg {
-        let arg = Arg::new(self.name).long(self.flag()).value_name(self.value);
-        let arg = match self.form {
-            Form::List | Form::Table => arg.action(ArgAction::Append),
-            Form::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
-            Form::Number | Form::Time => arg.allow_negative_numbers(true),
-            Form::Text => arg,
-        };
-        let (help, arg) = match self.help {
-            Some(help) => (help.to_owned(), arg),
-            None => (self.elsewhere(elsewhere), arg.help_heading("Identity")),
-        };
-        match self.default {
-            "" | "false" => arg.help(help),
-            default => arg.help(format!("{help} [default: {default}]")),
-        }
-    }
-
-    /// The help of the flag of the same name in other commands.
-    pub(crate) fn elsewhere(&self, elsewhere: &clap::Command) -> String {
-        let same = elsewhere.get_arguments().find(|argument| argument.get_id() == self.name);
-        same.and_then(Arg::get_help).map(ToString::to_string).unwrap_or_default()
-    }
+/// Sets the identity in place of a token command.
+fn select(target: &mut TargetSettings, selector: Selector) {
+    target.identity.selector = Some(selector);
+    target.identity.token_command = None;
 }
 
 impl std::fmt::Debug for Set {
@@ -553,11 +532,9 @@ impl std::fmt::Debug for Set {
 
 #[cfg(test)]
 mod tests {
-    use clap::Args;
     use pgentra_connect::{connection_keywords, is_connection_keyword};
 
     use super::*;
-    use crate::options::Identity;
 
     #[test]
     fn no_key_is_also_a_word_of_libpqs_or_of_a_cluster() {
@@ -574,7 +551,7 @@ mod tests {
     #[test]
     fn the_defaults_are_as_documented() {
         for key in KEYS.iter().filter(|key| !key.default.is_empty() && key.form != Form::List) {
-            let (mut process, mut target) = (Process::default(), Target::default());
+            let (mut process, mut target) = (ProcessSettings::default(), TargetSettings::default());
             let given = [key.default.to_owned()];
             match key.set {
                 Set::Process(set) => set(&mut process, &RawValue(&given)).unwrap(),
@@ -582,40 +559,6 @@ mod tests {
             }
             assert_eq!((process, target), Default::default(), "{}", key.name);
         }
-    }
-
-    /// The table in `docs/proxy-configure.md`, as it has to be.
-    fn table() -> String {
-        let elsewhere = Identity::augment_args(clap::Command::new("elsewhere"));
-        let mut table =
-            String::from("| key | value | of | default | what it does |\n|---|---|---|---|---|\n");
-        for key in KEYS {
-            let form = match key.form {
-                Form::Number => "number",
-                Form::Time => "time",
-                Form::Switch => "true, false",
-                Form::Text => "text",
-                Form::List => "list of texts",
-                Form::Table => "table of texts",
-            };
-            let of = if key.is_targets() { "target" } else { "process" };
-            let help = key.help.map_or_else(|| key.elsewhere(&elsewhere), str::to_owned);
-            let Key { name, default, .. } = key;
-            table.push_str(&format!(
-                "| `{name}` | {form} | {of} | {default} | {} |\n",
-                help.replace('|', "\\|")
-            ));
-        }
-        table
-    }
-
-    #[test]
-    fn the_documentation_has_every_key() {
-        let table = table();
-        assert!(
-            include_str!("../../../../docs/proxy-configure.md").contains(&table),
-            "docs/proxy-configure.md needs this table:\n{table}"
-        );
     }
 
     #[test]

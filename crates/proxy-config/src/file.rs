@@ -6,9 +6,10 @@ use pgentra_system::Files;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{Form, KEYS, Key};
-use super::layer::{Layer, Origin, Setting, nearest};
-use super::problems::Problems;
+use crate::error::Problems;
+use crate::keys::{Form, KEYS, Key};
+use crate::layer::{Layer, Origin, Setting};
+use crate::nearest::nearest;
 
 /// Longest file in bytes.
 const LENGTH: usize = 1024 * 1024;

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use pgentra_system::Env;
 
-use super::flags::Flags;
-use super::keys::{Form, KEYS, Key, PREFIX, Set};
-use super::problems::Problems;
-use super::raw_value::RawValue;
-use super::settings::{Process, Target};
+use crate::error::Problems;
+use crate::keys::{Form, KEYS, Key, PREFIX, Set};
+use crate::nearest::nearest;
+use crate::raw_value::RawValue;
+use crate::settings::{ProcessSettings, TargetSettings};
 
 /// Variables of ours that are no keys.
 const OTHERS: [&str; 5] = ["config", "log", "local", "local_folder", "local_instance"];
@@ -66,13 +66,13 @@ impl Layer {
         Self(KEYS.iter().filter_map(said).collect())
     }
 
-    pub(crate) fn of_flags(flags: &Flags) -> Self {
+    pub(crate) fn of_flags(flags: &[(&'static Key, Vec<String>)]) -> Self {
         let said = |(key, values): &(&'static Key, Vec<String>)| Setting {
             key,
             values: values.clone(),
             origin: Origin::Flag(key.flag()),
         };
-        Self(flags.0.iter().map(said).collect())
+        Self(flags.iter().map(said).collect())
     }
 
     /// The settings from the parameters of `target`.
@@ -104,8 +104,8 @@ impl Layer {
     /// ignored without `process`.
     pub(crate) fn apply(
         &self,
-        mut process: Option<&mut Process>,
-        target: &mut Target,
+        mut process: Option<&mut ProcessSettings>,
+        target: &mut TargetSettings,
         problems: &mut Problems,
     ) {
         for said in &self.0 {
@@ -149,18 +149,4 @@ fn split(key: &Key, values: Vec<String>) -> Vec<String> {
         }
         _ => values,
     }
-}
-
-/// The most similar known name, as the end of a sentence.
-pub(crate) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> String {
-    meant(name, known).map(|known| format!("; the nearest is {known}")).unwrap_or_default()
-}
-
-/// The most similar known name.
-pub(crate) fn meant(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
-    /// The least similarity of a suggested name.
-    const ALIKE: f64 = 0.7;
-    let alike = |known: &'static str| (strsim::normalized_damerau_levenshtein(name, known), known);
-    let best = known.map(alike).max_by(|(one, _), (other, _)| one.total_cmp(other));
-    best.filter(|(likeness, _)| *likeness >= ALIKE).map(|(_, known)| known)
 }

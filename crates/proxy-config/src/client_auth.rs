@@ -11,7 +11,7 @@ use pgentra_proxy::{
 };
 use pgentra_system::Files;
 
-use super::settings::{ClientAuthSettings, ClientName};
+use crate::settings::{ClientAuthSettings, ClientName};
 
 /// Longest file in bytes: no certificate, key or users file is longer.
 const LENGTH: usize = 4 * 1024 * 1024;

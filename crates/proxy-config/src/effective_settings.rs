@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::keys::{Form, KEYS, Key};
-use super::layer::Layer;
+use crate::keys::{Form, KEYS, Key};
+use crate::layer::Layer;
 
 /// What is in force of what was said, as it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

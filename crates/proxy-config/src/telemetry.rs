@@ -12,34 +12,33 @@ use pgentra_system::System;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::settings::{self, AuditPlace};
-use crate::blame::Blame;
-use crate::problem::{Outcome, Problem};
+use crate::error::{ProblemKind, ProxyConfigError};
+use crate::settings::{AuditPlace, TelemetrySettings};
 
 /// The audit log names users and roles, so only the proxy's user may read it.
 const AUDIT_MODE: u32 = 0o600;
 
 /// The telemetry of a running proxy.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub struct TelemetryEndpoints {
     telemetry: Telemetry,
-    settings: settings::Seen,
+    settings: TelemetrySettings,
     lines: Vec<String>,
     /// Stops the HTTP listeners, which stay open during the drain.
     _end: DropGuard,
 }
 
-impl Seen {
+impl TelemetryEndpoints {
     /// Opens the audit log and the HTTP listeners. `/quitquitquit` cancels `stop`.
     ///
     /// # Errors
     ///
     /// A file or listener that cannot be opened.
-    pub(crate) async fn open(
+    pub async fn open(
         system: &System,
-        settings: &settings::Seen,
+        settings: &TelemetrySettings,
         stop: &CancellationToken,
-    ) -> Outcome<Self> {
+    ) -> Result<Self, ProxyConfigError> {
         let audit = settings.audit.as_ref().map(open_audit).transpose()?;
         let clock = system.clock().clone();
         let telemetry = Telemetry::new(move || clock.now(), stop.clone(), audit);
@@ -52,7 +51,8 @@ impl Seen {
             let Some(address) = address else { continue };
             let (admin, bound) = bind(address, scope, &telemetry).await.map_err(|error| {
                 let message = format!("cannot listen on {address}: {error}");
-                Problem::new(Blame::Ours, message).hint(format!("give another address with --{what}-listen"))
+                let hint = format!("give another address with --{what}-listen");
+                ProxyConfigError::one(ProblemKind::Machine, message, hint)
             })?;
             tokio::spawn(admin.serve(end.clone()));
             lines.push(format!("{what} on http://{bound}/"));
@@ -61,18 +61,18 @@ impl Seen {
     }
 
     /// The telemetry of the process.
-    pub(crate) fn telemetry(&self) -> &Telemetry {
+    pub fn telemetry(&self) -> &Telemetry {
         &self.telemetry
     }
 
     /// The addresses and files, a line each.
-    pub(crate) fn lines(&self) -> &[String] {
+    pub fn lines(&self) -> &[String] {
         &self.lines
     }
 
     /// Reopens the audit log after a log rotation; returns a message about changes in `next` that
     /// need a restart.
-    pub(crate) fn reload(&self, next: &settings::Seen) -> Option<&'static str> {
+    pub fn reload(&self, next: &TelemetrySettings) -> Option<&'static str> {
         if let Some(audit) = self.telemetry.audit() {
             audit.reopen();
         }
@@ -81,7 +81,7 @@ impl Seen {
     }
 
     /// Waits until the audit log is written.
-    pub(crate) async fn close(self) {
+    pub async fn close(self) {
         if let Some(audit) = self.telemetry.audit() {
             audit.flush().await;
         }
@@ -98,15 +98,16 @@ async fn bind(
     Ok((HttpServer::new(listener, scope, telemetry.clone())?, bound))
 }
 
-fn open_audit(place: &AuditPlace) -> Outcome<AuditLog> {
+fn open_audit(place: &AuditPlace) -> Result<AuditLog, ProxyConfigError> {
     let to = place.clone();
     let open = move || match &to {
         AuditPlace::Stderr => Ok(Box::new(io::stderr()) as Box<dyn Write + Send>),
         AuditPlace::File(path) => append(path),
     };
     AuditLog::start(Box::new(open)).map_err(|error| {
-        Problem::new(Blame::Ours, format!("cannot open the audit log {place}: {error}"))
-            .hint("name a file that this user may write with --audit, or - for stderr")
+        let message = format!("cannot open the audit log {place}: {error}");
+        let hint = "name a file that this user may write with --audit, or - for stderr";
+        ProxyConfigError::one(ProblemKind::Machine, message, hint)
     })
 }
 
@@ -122,8 +123,8 @@ mod tests {
 
     use super::*;
 
-    async fn open(settings: &settings::Seen) -> Outcome<Seen> {
-        Seen::open(&System::builder().build(), settings, &CancellationToken::new()).await
+    async fn open(settings: &TelemetrySettings) -> Result<TelemetryEndpoints, ProxyConfigError> {
+        TelemetryEndpoints::open(&System::builder().build(), settings, &CancellationToken::new()).await
     }
 
     #[tokio::test]
@@ -131,7 +132,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.json");
         let audit = Some(AuditPlace::File(path.clone()));
-        let settings = settings::Seen { audit, ..settings::Seen::default() };
+        let settings = TelemetrySettings { audit, ..TelemetrySettings::default() };
         let seen = open(&settings).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::rename(&path, folder.path().join("audit.1")).unwrap();
@@ -143,23 +144,24 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "kept\n");
 
         let nowhere = AuditPlace::File(folder.path().join("none/audit"));
-        let problem = open(&settings::Seen { audit: Some(nowhere), ..settings }).await.unwrap_err();
-        assert!(problem.chain().contains("none/audit"), "{problem:?}");
+        let problem = open(&TelemetrySettings { audit: Some(nowhere), ..settings }).await.unwrap_err();
+        assert!(problem.to_string().contains("none/audit"), "{problem:?}");
     }
 
     #[tokio::test]
     async fn listeners_are_up_until_the_end_and_what_cannot_change_is_said() {
         let any = "127.0.0.1:0".parse().ok();
-        let settings = settings::Seen { admin_listen: any, health_listen: any, ..settings::Seen::default() };
+        let settings =
+            TelemetrySettings { admin_listen: any, health_listen: any, ..TelemetrySettings::default() };
         let seen = open(&settings).await.unwrap();
         let lines = seen.lines().join(" ");
         assert!(
             lines.starts_with("admin on http://127.0.0.1:") && lines.contains("/ health on http://"),
             "{lines}"
         );
-        assert!(seen.reload(&settings::Seen::default()).unwrap().contains("next start"));
+        assert!(seen.reload(&TelemetrySettings::default()).unwrap().contains("next start"));
         let taken = lines.split(['/', ' ']).find_map(|word| word.parse().ok());
-        let again = settings::Seen { admin_listen: taken, ..settings };
-        assert!(open(&again).await.unwrap_err().chain().contains("cannot listen on"));
+        let again = TelemetrySettings { admin_listen: taken, ..settings };
+        assert!(open(&again).await.unwrap_err().to_string().contains("cannot listen on"));
     }
 }

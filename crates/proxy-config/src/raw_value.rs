@@ -16,30 +16,30 @@ use crate::quantity;
 pub(crate) struct RawValue<'a>(pub(crate) &'a [String]);
 
 impl<'a> RawValue<'a> {
-    pub(super) fn text(&self) -> Result<&'a str, String> {
+    pub(crate) fn text(&self) -> Result<&'a str, String> {
         match self.0.last() {
             Some(text) if !text.is_empty() => Ok(text),
             _ => Err("is empty".to_owned()),
         }
     }
 
-    pub(super) fn parsed<T: FromStr<Err: Display>>(&self) -> Result<T, String> {
+    pub(crate) fn parsed<T: FromStr<Err: Display>>(&self) -> Result<T, String> {
         let text = self.text()?;
         text.parse().map_err(|error| format!("cannot be `{text}`: {error}"))
     }
 
-    pub(super) fn list<T: FromStr<Err: Display>>(&self) -> Result<Vec<T>, String> {
+    pub(crate) fn list<T: FromStr<Err: Display>>(&self) -> Result<Vec<T>, String> {
         let one = |text: &String| text.parse().map_err(|error| format!("cannot be `{text}`: {error}"));
         self.0.iter().map(one).collect()
     }
 
-    pub(super) fn path(&self) -> Result<PathBuf, String> {
+    pub(crate) fn path(&self) -> Result<PathBuf, String> {
         self.text().map(PathBuf::from)
     }
 
     /// `name=value` pairs, split at the last `=`: the distinguished name of a certificate contains
     /// several.
-    pub(super) fn pairs(&self) -> Result<Vec<(String, String)>, String> {
+    pub(crate) fn pairs(&self) -> Result<Vec<(String, String)>, String> {
         let one = |text: &String| match text.rsplit_once('=') {
             Some((name, value)) if !name.is_empty() && !value.is_empty() => {
                 Ok((name.to_owned(), value.to_owned()))
@@ -50,7 +50,7 @@ impl<'a> RawValue<'a> {
     }
 
     /// As [`RawValue::pairs`], with each name once.
-    pub(super) fn map(&self) -> Result<Vec<(String, String)>, String> {
+    pub(crate) fn map(&self) -> Result<Vec<(String, String)>, String> {
         let pairs = self.pairs()?;
         let is_again = |at: usize| pairs[..at].iter().any(|(name, _)| *name == pairs[at].0);
         match (0..pairs.len()).find(|at| is_again(*at)) {
@@ -59,25 +59,25 @@ impl<'a> RawValue<'a> {
         }
     }
 
-    pub(super) fn number(&self, range: RangeInclusive<u64>) -> Result<u64, String> {
+    pub(crate) fn number(&self, range: RangeInclusive<u64>) -> Result<u64, String> {
         quantity::count_within(self.text()?, range)
     }
 
-    pub(super) fn size(&self, range: RangeInclusive<u64>) -> Result<usize, String> {
+    pub(crate) fn size(&self, range: RangeInclusive<u64>) -> Result<usize, String> {
         usize::try_from(self.number(range)?).map_err(|error| error.to_string())
     }
 
     /// A time, within a range of seconds.
-    pub(super) fn time(&self, range: RangeInclusive<u64>) -> Result<Duration, String> {
+    pub(crate) fn time(&self, range: RangeInclusive<u64>) -> Result<Duration, String> {
         quantity::time_within(self.text()?, range)
     }
 
     /// Parses the text with `read`.
-    pub(super) fn read<T>(&self, read: fn(&str) -> Result<T, String>) -> Result<T, String> {
+    pub(crate) fn read<T>(&self, read: fn(&str) -> Result<T, String>) -> Result<T, String> {
         read(self.text()?)
     }
 
-    pub(super) fn switch(&self) -> Result<bool, String> {
+    pub(crate) fn switch(&self) -> Result<bool, String> {
         match self.text()? {
             "true" => Ok(true),
             "false" => Ok(false),
@@ -85,7 +85,7 @@ impl<'a> RawValue<'a> {
         }
     }
 
-    pub(super) fn drain(&self) -> Result<Drain, String> {
+    pub(crate) fn drain(&self) -> Result<Drain, String> {
         match self.text()? {
             "session" => Ok(Drain::Session),
             "transaction" => Ok(Drain::Transaction),
@@ -94,7 +94,7 @@ impl<'a> RawValue<'a> {
     }
 
     /// A name for logs and labels.
-    pub(super) fn label(&self) -> Result<String, String> {
+    pub(crate) fn label(&self) -> Result<String, String> {
         const CHARACTERS: usize = 63;
         let text = self.text()?;
         if text.chars().any(char::is_control) || text.trim() != text {
@@ -106,9 +106,8 @@ impl<'a> RawValue<'a> {
         }
     }
 
-    pub(super) fn guid(&self) -> Result<String, String> {
+    pub(crate) fn guid(&self) -> Result<Uuid, String> {
         let text = self.text()?;
-        text.parse::<Uuid>().map_err(|_| format!("takes a GUID, not `{text}`"))?;
-        Ok(text.to_owned())
+        text.parse().map_err(|_| format!("takes a GUID, not `{text}`"))
     }
 }

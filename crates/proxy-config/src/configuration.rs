@@ -3,49 +3,52 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
-use pgentra_connect::quote;
-use pgentra_connect::{Connector, connection_keywords, is_connection_keyword, split_connection_string};
-use pgentra_identity::{Credential, Resource};
+use pgentra_connect::{
+    Connector, connection_keywords, is_connection_keyword, quote, split_connection_string,
+};
+use pgentra_identity::{ConfigError, Credential, IdentityOptions, Resource};
 use pgentra_proxy::ClientAuth;
 use pgentra_system::System;
 
-use super::arguments::Proxy;
-use super::client_auth::{self, Fault, WatchedFiles};
-use super::effective_settings::EffectiveSettings;
-use super::file::{self, Written, WrittenTarget};
-use super::inherited::Inherited;
-use super::keys::{Form, KEYS, Key};
-use super::layer::{Layer, Origin, UNNAMED, nearest};
-use super::listen_addr::ListenAddr;
-use super::problems::Problems;
-use super::settings::{LogFormat, Process, Target};
-use super::word;
-use crate::options::Identity;
-use crate::problem::Outcome;
-use crate::sign_in;
+use crate::client_auth::{self, Fault, WatchedFiles};
+use crate::effective_settings::EffectiveSettings;
+use crate::error::{Problems, ProxyConfigError, TargetError};
+use crate::file::{self, Written, WrittenTarget};
+use crate::inherited::InheritedSockets;
+use crate::keys::{Form, KEYS, Key};
+use crate::layer::{Layer, Origin, UNNAMED};
+use crate::listen_addr::ListenAddr;
+use crate::nearest::{nearest, nearest_name};
+use crate::settings::{LogFormat, ProcessSettings, TargetSettings};
+use crate::sources::{Commands, Sources};
+use crate::word;
 
 /// The variable with the file's path, if no flag has one.
 const CONFIG: &str = "PGENTRA_CONFIG";
 
-/// The configuration of the proxy.
+/// The configuration of a proxy: valid, with all files read that it names.
 #[derive(Debug)]
-pub(crate) struct Configuration {
-    pub(crate) process: Process,
+pub struct Configuration {
+    /// The settings of the whole process.
+    pub process: ProcessSettings,
     /// The settings of the process as they were written.
     pub(crate) said: EffectiveSettings,
-    pub(crate) targets: Vec<Configured>,
+    /// The targets, at least one.
+    pub targets: Vec<TargetConfig>,
 }
 
 /// A target with its connector.
 #[derive(Debug)]
-pub(crate) struct Configured {
+#[non_exhaustive]
+pub struct TargetConfig {
     /// Its servers, role and database.
-    pub(crate) name: String,
+    pub name: String,
     /// Its label in metrics, audit lines and the status page.
-    pub(crate) label: String,
-    pub(crate) connector: Connector,
+    pub label: String,
+    /// Opens its sessions.
+    pub connector: Connector,
     /// The target's settings; `listen` has all of its listeners.
-    pub(crate) settings: Target,
+    pub settings: TargetSettings,
     /// The settings of the target as they were written.
     pub(crate) said: EffectiveSettings,
     pub(crate) client_auth: ClientAuth,
@@ -53,16 +56,16 @@ pub(crate) struct Configured {
     pub(crate) watched: WatchedFiles,
 }
 
-/// State that successive configurations share.
+/// State that successive configurations share: sockets of the service manager, and credentials with their tokens.
 #[derive(Debug, Default)]
-pub(crate) struct ReloadState {
-    pub(crate) inherited: Inherited,
+pub struct ReloadState {
+    pub(crate) inherited: InheritedSockets,
     credentials: Credentials,
 }
 
 /// A credential for each identity, so that targets of one identity share its tokens.
 #[derive(Debug, Default)]
-struct Credentials(HashMap<Identity, Credential>);
+struct Credentials(HashMap<IdentityOptions, Credential>);
 
 /// The layers of the whole process, the weakest first.
 struct Layers {
@@ -73,11 +76,11 @@ struct Layers {
 }
 
 impl Layers {
-    fn listen(system: &System, arguments: &Proxy, problems: &mut Problems) -> Self {
-        let config = arguments.config.clone().or_else(|| system.env().get(CONFIG).map(PathBuf::from));
+    fn read(system: &System, sources: &Sources, problems: &mut Problems) -> Self {
+        let config = sources.file.clone().or_else(|| system.env().get(CONFIG).map(PathBuf::from));
         let Written { layer, targets, lost_target } =
             config.map(|path| file::read(system.files(), &path, problems)).unwrap_or_default();
-        let layers = [layer, Layer::of_variables(system.env(), problems), Layer::of_flags(&arguments.flags)];
+        let layers = [layer, Layer::of_variables(system.env(), problems), Layer::of_flags(&sources.flags)];
         Self { layers, targets, lost_target }
     }
 }
@@ -94,33 +97,38 @@ struct Named {
 }
 
 impl Configuration {
-    /// The format of the log, before any of it is written. Problems are reported by
+    /// The format of the log, for a program that sets up its log before anything else. Problems are reported by
     /// [`Self::gather`].
-    pub(crate) fn log_format(system: &System, arguments: &Proxy) -> LogFormat {
+    pub fn log_format(system: &System, sources: &Sources) -> LogFormat {
         let mut problems = Problems::default();
-        let (mut process, mut target) = (Process::default(), Target::default());
-        for layer in Layers::listen(system, arguments, &mut problems).layers {
+        let (mut process, mut target) = (ProcessSettings::default(), TargetSettings::default());
+        for layer in Layers::read(system, sources, &mut problems).layers {
             layer.apply(Some(&mut process), &mut target, &mut problems);
         }
-        process.seen.log_format
+        process.telemetry.log_format
     }
 
     /// Merges the layers, the weakest first: defaults, the file, `PGENTRA_*` variables, flags; then
-    /// a target's own settings, in its `[[target]]` table and in its parameters.
-    pub(crate) fn gather(
+    /// a target's own settings, in its `[[target]]` table and in its parameters. Reads files; contacts no server and no
+    /// token source, and opens no listener.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with the configuration, and files that cannot be read.
+    pub fn gather(
         system: &System,
-        arguments: &Proxy,
-        held: &mut ReloadState,
-    ) -> Result<Self, Problems> {
+        sources: &Sources,
+        state: &mut ReloadState,
+    ) -> Result<Self, ProxyConfigError> {
         let mut problems = Problems::default();
-        let Layers { layers, targets, lost_target } = Layers::listen(system, arguments, &mut problems);
-        let (mut process, mut defaults) = (Process::default(), Target::default());
+        let Layers { layers, targets, lost_target } = Layers::read(system, sources, &mut problems);
+        let (mut process, mut defaults) = (ProcessSettings::default(), TargetSettings::default());
         let mut effective = EffectiveSettings::default();
         for layer in layers {
             layer.apply(Some(&mut process), &mut defaults, &mut problems);
             effective.take(&layer);
         }
-        let given = arguments.targets.iter().enumerate().map(|(at, conninfo)| Named {
+        let given = sources.targets.iter().enumerate().map(|(at, conninfo)| Named {
             label: format!("target {}", at + 1),
             conninfo: Some(conninfo.clone()),
             table: Layer::default(),
@@ -133,9 +141,9 @@ impl Configuration {
             is_no_server: false,
         });
         let mut named: Vec<_> = given.chain(written).collect();
-        let of_arguments = arguments.targets.len();
+        let of_arguments = sources.targets.len();
         for (at, named) in named.iter_mut().enumerate() {
-            named.name_server((at < of_arguments).then_some(arguments), &mut problems);
+            named.name_server((at < of_arguments).then_some(sources), &mut problems);
         }
         if named.is_empty() && !lost_target {
             // Flags and variables name it, as in every other command.
@@ -148,7 +156,7 @@ impl Configuration {
         }
         let (mut settings, mut said) = (Vec::new(), Vec::new());
         for named in &mut named {
-            let mut target = Target { listen: Vec::new(), ..defaults.clone() };
+            let mut target = TargetSettings { listen: Vec::new(), ..defaults.clone() };
             let mut of_target = effective.of(true);
             for layer in [std::mem::take(&mut named.table), named.take_parameters(&mut problems)] {
                 layer.apply(None, &mut target, &mut problems);
@@ -159,12 +167,12 @@ impl Configuration {
             said.push(of_target.without_listeners());
         }
         for (named, target) in named.iter().zip(&mut settings) {
-            target.listen = held.inherited.find(&target.listen, &named.label, &mut problems);
+            target.listen = state.inherited.find(&target.listen, &named.label, &mut problems);
         }
-        let listen = held.inherited.find(&defaults.listen, "listen", &mut problems);
-        let listen = if listen.is_empty() { held.inherited.others(&settings) } else { listen };
+        let listen = state.inherited.find(&defaults.listen, "listen", &mut problems);
+        let listen = if listen.is_empty() { state.inherited.others(&settings) } else { listen };
         share_out(&listen, &mut settings, &mut problems);
-        check_places((&process, &held.inherited), &named, &settings, &mut problems);
+        check_places((&process, &state.inherited), &named, &settings, &mut problems);
 
         check_kinds(&settings, &mut problems);
         check_names(&named, &settings, &mut problems);
@@ -177,28 +185,36 @@ impl Configuration {
             if named.is_no_server {
                 continue;
             }
-            let connector = connector(system, arguments, &named, &settings, &mut held.credentials);
+            let connector = connector(system, sources, &named, &settings, &mut state.credentials);
             match (connector, client_auth) {
                 (Ok(connector), Some(client_auth)) => {
                     let name = name(connector.target());
                     let label = settings.name.clone().unwrap_or_else(|| label(connector.target()));
-                    targets.push(Configured { name, label, connector, settings, said, client_auth, watched });
+                    targets.push(TargetConfig {
+                        name,
+                        label,
+                        connector,
+                        settings,
+                        said,
+                        client_auth,
+                        watched,
+                    });
                 }
                 (Ok(_), None) => {}
-                (Err(problem), _) => problems.add_problem(&named.label, &problem),
+                (Err(error), _) => problems.add_target(&named.label, &error),
             }
         }
         let configuration = problems.none_or(Self { process, said: effective.of(false), targets })?;
         let settings = configuration.targets.iter().map(|target| &target.settings.identity);
-        held.credentials.keep(settings);
+        state.credentials.keep(settings);
         Ok(configuration)
     }
 }
 
-impl Configured {
+impl TargetConfig {
     /// Whether clients of `other` are served in the same way, perhaps on other listeners.
     pub(crate) fn is_served_as(&self, other: &Self) -> bool {
-        let elsewhere = Target { listen: other.settings.listen.clone(), ..self.settings.clone() };
+        let elsewhere = TargetSettings { listen: other.settings.listen.clone(), ..self.settings.clone() };
         self.connector.target() == other.connector.target() && elsewhere == other.settings
     }
 }
@@ -213,9 +229,9 @@ impl Named {
         made.map_err(|faults| faults.into_iter().for_each(fault)).ok()
     }
 
-    /// Replaces a word by the server that it names. A word that names none is reported; `arguments`
-    /// are those that contain it.
-    fn name_server(&mut self, arguments: Option<&Proxy>, problems: &mut Problems) {
+    /// Replaces a word by the server that it names. A word that names none is reported; `sources`
+    /// are those that contain it, unless the file does.
+    fn name_server(&mut self, sources: Option<&Sources>, problems: &mut Problems) {
         let Some(text) = &self.conninfo else { return };
         if let Some(string) = word::connection_string(text) {
             self.conninfo = Some(string);
@@ -224,18 +240,20 @@ impl Named {
         self.is_no_server = true;
         let shown = quote::name(&text.chars().take(60).collect::<String>());
         let forms = "a server is HOST.DOMAIN, HOST:PORT, -h HOST or postgresql://HOST/DATABASE";
-        let Some(arguments) = arguments else {
+        let of_program = sources.and_then(|sources| Some((sources, sources.commands?)));
+        let Some((sources, Commands { program, names })) = of_program else {
             let hint = "write a connection URI, a conninfo string such as host=… dbname=…, or the server's full name";
             return problems.add_with_hint(&self.label, format!("{shown} is no server"), hint);
         };
         let message = format!(
-            "{shown} is neither a command of \"pgentra proxy\" (wait, hash-password) nor a server; {forms}"
+            "{shown} is neither a command of {} ({}) nor a server; {forms}",
+            quote::name(program),
+            names.join(", ")
         );
-        let nearest = nearest(text, ["wait", "hash-password"].into_iter());
         let is_switch = |(key, _): &(&Key, Vec<String>)| key.form == Form::Switch;
-        let hint = match nearest.strip_prefix("; the nearest is ") {
-            Some(command) => format!("did you mean: pgentra proxy {command}"),
-            None if arguments.flags.0.iter().any(is_switch) => {
+        let hint = match nearest_name(text, names.iter().copied()) {
+            Some(command) => format!("did you mean: {program} {command}"),
+            None if sources.flags.iter().any(is_switch) => {
                 "a switch takes its value behind =, such as --reuse=false; a database is -d NAME".to_owned()
             }
             None => "name the server in full; a database is -d NAME".to_owned(),
@@ -273,12 +291,12 @@ impl Named {
 
 impl ReloadState {
     /// With the sockets that systemd hands over.
-    pub(crate) fn new(inherited: Inherited) -> Self {
+    pub fn new(inherited: InheritedSockets) -> Self {
         Self { inherited, ..Self::default() }
     }
 }
 
-impl Inherited {
+impl InheritedSockets {
     /// Puts all sockets of a name in the place of the name.
     fn find(&self, listen: &[ListenAddr], label: &str, problems: &mut Problems) -> Vec<ListenAddr> {
         let mut found = Vec::new();
@@ -307,26 +325,31 @@ impl Inherited {
     }
 
     /// The sockets that no target names.
-    fn others(&self, targets: &[Target]) -> Vec<ListenAddr> {
+    fn others(&self, targets: &[TargetSettings]) -> Vec<ListenAddr> {
         self.places().filter(|place| !targets.iter().any(|target| target.listen.contains(place))).collect()
     }
 }
 
 impl Credentials {
     /// Drops all other credentials: no target uses their tokens.
-    fn keep<'a>(&mut self, identities: impl Iterator<Item = &'a Identity>) {
+    fn keep<'a>(&mut self, identities: impl Iterator<Item = &'a IdentityOptions>) {
         let needed: HashSet<_> = identities.map(who).collect();
         self.0.retain(|identity, _| needed.contains(identity));
     }
 
     /// The credential of this identity, and the resource of its tokens.
-    fn of(&mut self, system: &System, identity: &Identity) -> Outcome<(Credential, Resource)> {
-        let resource = sign_in::resource(identity)?;
+    fn of(
+        &mut self,
+        system: &System,
+        identity: &IdentityOptions,
+    ) -> Result<(Credential, Resource), ConfigError> {
+        let resource = identity.resource();
         let who = who(identity);
         if let Some(credential) = self.0.get(&who) {
             return Ok((credential.clone(), resource));
         }
-        let (credential, _) = sign_in::credential(system, &who)?;
+        let credential = who.credential(system)?;
+        tracing::info!(decision = %credential.decision(), "token source");
         self.0.insert(who, credential.clone());
         Ok((credential, resource))
     }
@@ -334,25 +357,27 @@ impl Credentials {
 
 /// The part of an identity that determines the credential, which keeps tokens for several
 /// resources.
-fn who(identity: &Identity) -> Identity {
-    Identity { resource: None, ..identity.clone() }
+fn who(identity: &IdentityOptions) -> IdentityOptions {
+    IdentityOptions { resource: None, ..identity.clone() }
 }
 
 fn connector(
     system: &System,
-    arguments: &Proxy,
+    sources: &Sources,
     named: &Named,
-    settings: &Target,
+    settings: &TargetSettings,
     credentials: &mut Credentials,
-) -> Outcome<Connector> {
-    let layers = sign_in::layers(system, named.conninfo.as_deref(), &arguments.server)?;
+) -> Result<Connector, TargetError> {
+    let conninfo = named.conninfo.as_deref();
+    let layers =
+        pgentra_connect::Layers::gather(conninfo, &sources.connection, system.env(), system.files())?;
     let target = pgentra_connect::Target::resolve_server(&layers)?;
     let (credential, resource) = credentials.of(system, &settings.identity)?;
     Ok(Connector::new(target, credential, resource)?)
 }
 
 /// Assigns the process-wide listeners to the targets without their own.
-fn share_out(listen: &[ListenAddr], targets: &mut [Target], problems: &mut Problems) {
+fn share_out(listen: &[ListenAddr], targets: &mut [TargetSettings], problems: &mut Problems) {
     if targets.is_empty() {
         return;
     }
@@ -389,9 +414,9 @@ fn share_out(listen: &[ListenAddr], targets: &mut [Target], problems: &mut Probl
 }
 
 fn check_places(
-    (process, inherited): (&Process, &Inherited),
+    (process, inherited): (&ProcessSettings, &InheritedSockets),
     named: &[Named],
-    targets: &[Target],
+    targets: &[TargetSettings],
     problems: &mut Problems,
 ) {
     let mut taken = HashSet::new();
@@ -417,7 +442,7 @@ fn check_places(
 }
 
 /// Reports a setting for a kind of socket that no listener has.
-fn check_kinds(targets: &[Target], problems: &mut Problems) {
+fn check_kinds(targets: &[TargetSettings], problems: &mut Problems) {
     let listens = |is_unix: bool| {
         let places = targets.iter().flat_map(|target| &target.listen);
         // The kind of the service manager's sockets is not known here.
@@ -438,7 +463,7 @@ fn check_kinds(targets: &[Target], problems: &mut Problems) {
 }
 
 /// Reports targets with equal names, which could not be told apart.
-fn check_names(named: &[Named], targets: &[Target], problems: &mut Problems) {
+fn check_names(named: &[Named], targets: &[TargetSettings], problems: &mut Problems) {
     let mut taken = HashSet::new();
     for (named, target) in named.iter().zip(targets) {
         if let Some(name) = target.name.as_ref().filter(|name| !taken.insert(*name)) {
