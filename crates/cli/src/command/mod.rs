@@ -1,7 +1,5 @@
 //! One file per command.
 
-pub(crate) mod launch;
-pub(crate) mod psql_options;
 pub(crate) mod query;
 pub(crate) mod quickstart;
 pub(crate) mod script;
