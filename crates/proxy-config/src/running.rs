@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use pgentra_connect::quote;
 use pgentra_proxy::telemetry::{TargetTelemetry, Telemetry};
-use pgentra_proxy::{AuthProxy, Listener, Naming, Options, ProxyHandle, SharedState, ShutdownTokens};
+use pgentra_proxy::{
+    AuthProxy, ClientAuth, Listener, Naming, Options, ProxyHandle, SharedState, ShutdownTokens,
+};
 use pgentra_session::{Limits, UnixSocket, bind_tcp};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -117,7 +119,8 @@ impl RunningProxy {
                     }
                     Some(open) => kept.push((open.again(&key), Arc::clone(&live.proxy))),
                     None => {
-                        let (listener, address) = bind(place, &state.inherited, is_shared).await?;
+                        let (listener, address) =
+                            bind(place, &state.inherited, &live.configured.client_auth).await?;
                         let current = ProxyHandle::new(Arc::clone(&live.proxy));
                         let closing = CancellationToken::new();
                         let open = Open {
@@ -360,16 +363,18 @@ fn waiting() -> usize {
     Limits::default().waiting.min(half)
 }
 
-/// Opens a listener and returns its address. A Unix socket that `is_shared` accepts other users.
+/// Opens a listener and returns its address.
 async fn bind(
     place: &ListenAddr,
     inherited: &InheritedSockets,
-    is_shared: bool,
+    client_auth: &ClientAuth,
 ) -> Result<(Listener, String), ProxyConfigError> {
+    // A Unix socket that other users may use.
+    let is_shared = !client_auth.uids.is_empty();
     let bound: io::Result<_> = match place {
         ListenAddr::Tcp(address) => bind_tcp(*address).and_then(|listener| {
             let address = listener.local_addr()?.to_string();
-            Ok((Listener::Tcp(listener), address))
+            Ok((Listener::tcp(listener, client_auth).map_err(io::Error::other)?, address))
         }),
         ListenAddr::Unix { folder, port } => {
             let socket = if is_shared {
@@ -382,7 +387,7 @@ async fn bind(
                 (Listener::Unix(socket), path)
             })
         }
-        ListenAddr::Systemd { name, number } => inherited.open(name, *number),
+        ListenAddr::Systemd { name, number } => inherited.open(name, *number, client_auth),
     };
     bound.map_err(|error| {
         let message = format!("cannot listen on {place}: {error}");
