@@ -7,17 +7,13 @@ use std::time::Duration;
 use pgentra_connect::{ConnectError, ConnectErrorKind, quote};
 use pgentra_wire::fields::Fields;
 
-use pgentra_session::login_error::{chain, fatal, sqlstate};
+use pgentra_session::login_error::{chain, fatal, login_timeout, sqlstate, too_many_clients};
 
 /// Length of a SQLSTATE.
 const SQLSTATE: usize = 5;
 
-pub(crate) fn no_user() -> Fields {
-    fatal(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
-}
-
 pub(crate) fn too_many(limit: usize) -> Fields {
-    fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+    too_many_clients()
         .with_detail(&format!("The proxy opens {limit} sessions to this server at once."))
         .with_hint("Close sessions that are no longer used, or start the proxy with a larger limit.")
 }
@@ -34,7 +30,7 @@ pub(crate) fn too_fast(per_second: u32) -> Fields {
 }
 
 pub(crate) fn slow() -> Fields {
-    fatal(sqlstate::QUERY_CANCELED, "canceling authentication due to timeout").with_detail(
+    login_timeout().with_detail(
         "The client did not do its part of the sign-in in time: TLS, its start-up packet, its password.",
     )
 }
@@ -53,6 +49,13 @@ pub(crate) fn terminated() -> Fields {
 pub(crate) fn peer_uid_denied(address: impl Display) -> Fields {
     fatal(sqlstate::INVALID_AUTHORIZATION, &format!("the {address} may not use the proxy's socket"))
         .with_hint("Connect as the user that the proxy runs as, or add your user to its listen_uids.")
+}
+
+pub(crate) fn unauthenticated(address: impl Display) -> Fields {
+    let message = format!("the proxy serves {address} only with client authentication, which is not set up");
+    fatal(sqlstate::INVALID_AUTHORIZATION, &message).with_hint(
+        "Connect from the machine that the proxy runs on, or set up TLS with a certificate or password.",
+    )
 }
 
 /// PostgreSQL's message names `pg_hba.conf`, which the proxy does not have.

@@ -1,44 +1,97 @@
-//! The refill task: opens sessions before a client asks for them.
+//! The sessions with the server of one target: pooled ones, and new ones where the pool has none.
 
+mod bucket;
+pub(crate) mod fingerprint;
+mod guards;
+pub(crate) mod health;
+mod idle;
+mod recycle;
+mod refill;
+
+use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use pgentra_connect::{ConnectError, SignedIn};
+use pgentra_connect::{ConnectError, Connector, SignedIn};
+use pgentra_wire::backend::ParameterStatus;
 use pgentra_wire::startup::StartupMessage;
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
 
-use super::pool::{Checkout, Eviction, PendingOpen, Reclaimed};
+use super::limits::{Rate, SessionLimit, SessionPermit};
+use super::options::Options;
+use super::refusal;
+use super::telemetry::{Pool, TargetTelemetry};
 use super::upstream::Upstream;
-use super::{AuthProxy, refusal};
-use crate::session_limit::SessionPermit;
-use crate::telemetry::{Pool, PoolStats};
+use fingerprint::Unanswered;
+use idle::{Checkout, Eviction, IdleSessions, Reclaimed};
 use pgentra_session::login_error::{LoginError, chain, sqlstate};
+use recycle::{ResetError, clean};
 
-/// Sessions that the refill opens at the same time: few, to spare a server that has just restarted.
-const AT_ONCE: usize = 4;
-/// How often waiting sessions are checked. It bounds how long an ended session keeps its permit;
-/// each session is checked again before a client gets it.
-const LOOK: Duration = Duration::from_secs(1);
+pub(crate) use refill::RefillGuard;
+
 /// How long a client waits for a session that is being cleaned, before the proxy opens a new one.
 const ON_ITS_WAY: Duration = Duration::from_millis(100);
 /// How long a client waits for the permit of a session that the refill opens.
 const PLACE: Duration = Duration::from_secs(2);
+/// The longest that cleaning may take. Dropping a hundred temporary tables takes some tenths of a
+/// second.
+const CLEANING: Duration = Duration::from_secs(5);
 
-impl AuthProxy {
-    /// The pool's counters, over all proxies with the same telemetry. All zero if no sessions are
-    /// pooled: see [`Options::warm`](super::Options::warm) and
-    /// [`Options::reuse`](super::Options::reuse).
-    pub fn supply(&self) -> PoolStats {
-        self.telemetry.supply().get()
+/// The sessions with the server of one target.
+pub(crate) struct ServerPool {
+    connector: Connector,
+    telemetry: Arc<TargetTelemetry>,
+    /// Counts the sessions, together with those of other proxies of the target.
+    sessions: SessionLimit,
+    limit: usize,
+    /// Limits the connections to the server that are being opened for clients.
+    opening: Semaphore,
+    rate: Rate,
+    warm: usize,
+    reuse: bool,
+    server_lifetime: Duration,
+    server_check_delay: Duration,
+    idle: IdleSessions<Upstream>,
+    /// Wakes the refill task.
+    changed: Notify,
+    refill: Mutex<Refill>,
+}
+
+/// The listeners that are served, and the refill task that runs for them.
+#[derive(Default)]
+struct Refill {
+    listeners: usize,
+    task: Option<AbortHandle>,
+}
+
+impl ServerPool {
+    /// An empty pool, which stores sessions while a [`RefillGuard`] exists.
+    pub(crate) fn new(connector: Connector, options: &Options) -> Self {
+        Self {
+            connector,
+            telemetry: Arc::clone(&options.telemetry),
+            sessions: options.shared.sessions.clone(),
+            limit: options.limits.connections,
+            opening: Semaphore::new(options.limits.starting.clamp(1, Semaphore::MAX_PERMITS)),
+            rate: Rate::new(options.connect_rate),
+            warm: options.warm,
+            reuse: options.reuse,
+            server_lifetime: options.server_lifetime,
+            server_check_delay: options.server_check_delay,
+            idle: IdleSessions::new(options.warm_max_age, options.telemetry.supply().ready.clone()),
+            changed: Notify::new(),
+            refill: Mutex::default(),
+        }
     }
 
     /// A session for this start-up: a pooled one, else a new one.
-    pub(super) async fn session(&self, start: &StartupMessage) -> Result<Upstream, LoginError> {
-        let keeps = self.keeps(start);
-        if keeps {
+    pub(crate) async fn acquire(&self, start: &StartupMessage) -> Result<Upstream, LoginError> {
+        let pools = self.pools(start);
+        if pools {
             if let Some(ready) = self.ready(start).await {
                 self.telemetry.supply().hits.inc();
                 if self.warm > 0 {
@@ -48,13 +101,13 @@ impl AuthProxy {
             }
             self.telemetry.supply().misses.inc();
         }
-        let permit = self.permit().await.ok_or_else(|| refusal::too_many(self.limits.connections))?;
+        let permit = self.permit().await.ok_or_else(|| refusal::too_many(self.limit))?;
         // The semaphore is never closed.
         let _opening = self.opening.acquire().await;
         self.rate.turn().await.map_err(|_| refusal::too_fast(self.rate.per_second()))?;
         let signed_in = self.open(start).await.map_err(|error| refusal::failed(&error))?;
         let mut upstream = Upstream::new(signed_in, permit, self.server_lifetime);
-        if keeps
+        if pools
             && self.reuse
             && let Err(error) = upstream.identify().await
         {
@@ -63,25 +116,66 @@ impl AuthProxy {
             let signed_in = self.open(start).await.map_err(|error| refusal::failed(&error))?;
             upstream = Upstream::new(signed_in, permit, self.server_lifetime);
         }
-        if keeps && self.pool.learn(start, Instant::now()) {
+        if pools && self.idle.learn(start, Instant::now()) {
             self.changed.notify_one();
         }
         Ok(upstream)
     }
 
+    /// Whether sessions with this start-up go back to the pool.
+    pub(crate) fn reuses(&self, start: &StartupMessage) -> bool {
+        self.reuse && self.pools(start)
+    }
+
+    /// Cleans an idle session that its client has left, and pools it. The client's cancel key must
+    /// be invalid already: a cancel request with it would hit the next client. `changed` are the
+    /// settings that the server reported during the session. An unexpected answer ends it.
+    pub(crate) async fn recycle(
+        &self,
+        mut upstream: Upstream,
+        start: &StartupMessage,
+        changed: Vec<ParameterStatus>,
+    ) {
+        let Some(returning) = self.idle.returning(start) else { return };
+        upstream.cancel = match upstream.cancel.take() {
+            None => None,
+            Some(cancel) => match cancel.unused() {
+                Some(cancel) => Some(cancel),
+                None => return,
+            },
+        };
+        if !upstream.may_be_kept() || upstream.token_expires_on <= self.connector.now() {
+            return;
+        }
+        let cleaned = timeout(CLEANING, clean(&mut upstream, changed)).await;
+        match cleaned.unwrap_or(Err(Unanswered::Slow.into())) {
+            Ok(()) => {
+                self.telemetry.supply().reused.inc();
+                returning.arrived(upstream, Instant::now());
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                tracing::debug!(reason, "a session is not used again");
+                if matches!(error, ResetError::Temporary) {
+                    upstream.end().await;
+                }
+            }
+        }
+    }
+
     /// Whether sessions of this start-up are pooled. Replication sessions are not, because a client
     /// opens few of them.
-    pub(super) fn keeps(&self, start: &StartupMessage) -> bool {
+    fn pools(&self, start: &StartupMessage) -> bool {
         (self.warm > 0 || self.reuse) && start.get("replication").is_none()
     }
 
     /// A pooled session for this start-up that equals a new one.
     async fn ready(&self, start: &StartupMessage) -> Option<Upstream> {
-        let latest = self.pool.latest(start)?;
+        let latest = self.idle.latest(start)?;
         let now = Instant::now();
         let since = now.checked_sub(self.server_check_delay).unwrap_or(now);
         loop {
-            let mut upstream = match self.pool.take(start, Instant::now()) {
+            let mut upstream = match self.idle.take(start, Instant::now()) {
                 Checkout::Ready(upstream) => upstream,
                 Checkout::Soon(waiter) => timeout(ON_ITS_WAY, waiter).await.ok()?.ok()?,
                 Checkout::Nothing => return None,
@@ -96,7 +190,7 @@ impl AuthProxy {
                     tracing::info!("pooled sessions are ended: a new session would differ from them");
                     // The others have the same role and database. They are ended before a new
                     // session is opened, so that the server has their connections free.
-                    let others = self.pool.empty(start);
+                    let others = self.idle.empty(start);
                     join_all(others.into_iter().chain([upstream]).map(Upstream::end)).await;
                     return None;
                 }
@@ -104,7 +198,7 @@ impl AuthProxy {
                     tracing::info!(error = chain(&error), "a pooled session cannot be used");
                     // The others may have lost their connection too: the client does not wait for a
                     // check of each.
-                    drop(self.pool.empty(start));
+                    drop(self.idle.empty(start));
                     return None;
                 }
             }
@@ -113,15 +207,14 @@ impl AuthProxy {
 
     /// A session permit. A pooled session is ended if all permits are taken.
     async fn permit(&self) -> Option<SessionPermit> {
-        let (sessions, limit) = (&self.shared.sessions, self.limits.connections);
-        if let Some(permit) = sessions.take(limit) {
+        if let Some(permit) = self.sessions.take(self.limit) {
             return Some(permit);
         }
-        match self.pool.claim() {
+        match self.idle.claim() {
             Reclaimed::Session(upstream) => Some(upstream.permit),
             Reclaimed::Coming(_claim) => {
                 self.changed.notify_one();
-                timeout(PLACE, sessions.wait(limit)).await.ok()
+                timeout(PLACE, self.sessions.wait(self.limit)).await.ok()
             }
             Reclaimed::Nothing => None,
         }
@@ -133,7 +226,7 @@ impl AuthProxy {
         loop {
             match self.dial(start).await {
                 Err(error) if is_full(&error) => {
-                    self.pool.pause(Instant::now());
+                    self.idle.pause(Instant::now());
                     if !self.make_room(start, &mut evictions).await {
                         return Err(error);
                     }
@@ -151,11 +244,11 @@ impl AuthProxy {
     ) -> bool {
         for eviction in evictions {
             let ended = match eviction {
-                Eviction::Coming => match self.pool.coming() {
+                Eviction::Coming => match self.idle.coming() {
                     Some(coming) => Vec::from_iter(timeout(PLACE, coming).await.ok().and_then(Result::ok)),
                     None => continue,
                 },
-                eviction => self.pool.make_room(start, *eviction),
+                eviction => self.idle.make_room(start, *eviction),
             };
             if !ended.is_empty() || *eviction == Eviction::Coming {
                 join_all(ended.into_iter().map(Upstream::end)).await;
@@ -173,74 +266,16 @@ impl AuthProxy {
         }
         opened
     }
-
-    /// Checks and refills the pool until it is dropped.
-    async fn keep(self: Arc<Self>) {
-        let mut openings = JoinSet::new();
-        loop {
-            while openings.try_join_next().is_some() {}
-            if self.pool.is_claimed() {
-                openings.abort_all();
-            }
-            let any = self.pool.sweep(Instant::now());
-            for start in self.pool.missing(self.warm, Instant::now()) {
-                if openings.len() >= AT_ONCE || self.pool.is_claimed() {
-                    break;
-                }
-                let Some(permit) = self.shared.sessions.take(self.limits.connections) else { break };
-                if !self.rate.try_turn() {
-                    break;
-                }
-                let Some(opening) = self.pool.opening(&start) else { continue };
-                openings.spawn(Arc::clone(&self).open_ahead(start, opening, permit));
-            }
-            tokio::select! {
-                () = self.changed.notified() => {}
-                Some(_) = openings.join_next(), if !openings.is_empty() => {}
-                () = sleep(LOOK), if any => {}
-            }
-        }
-    }
-
-    async fn open_ahead(
-        self: Arc<Self>,
-        start: StartupMessage,
-        opening: PendingOpen<Upstream>,
-        permit: SessionPermit,
-    ) {
-        match self.dial(&start).await {
-            Ok(signed_in) => {
-                let mut upstream = Upstream::new(signed_in, permit, self.server_lifetime);
-                let identified = upstream.identify().await;
-                if identified.is_ok() && upstream.may_be_kept() {
-                    self.telemetry.supply().warmed.inc();
-                    return opening.opened(upstream, Instant::now());
-                }
-                self.telemetry.supply().failed.inc();
-                let error = identified.err().map(|error| chain(&error));
-                tracing::info!(error, "a session that the refill opened cannot be pooled");
-                opening.failed(Instant::now());
-                upstream.end().await;
-            }
-            Err(error) => {
-                self.telemetry.supply().failed.inc();
-                tracing::info!(%error, "the refill could not open a session");
-                if is_full(&error) {
-                    self.pool.pause(Instant::now());
-                }
-                opening.failed(Instant::now());
-            }
-        }
-    }
 }
 
+/// Whether the server has no connection free.
 fn is_full(error: &ConnectError) -> bool {
     error.server_message().is_some_and(|server| server.sqlstate() == sqlstate::TOO_MANY_CONNECTIONS)
 }
 
-impl Pool for AuthProxy {
+impl Pool for ServerPool {
     fn close<'a>(&'a self, database: Option<&'a str>) -> Pin<Box<dyn Future<Output = usize> + Send + 'a>> {
-        let closed = self.pool.forget(database.map(str::as_bytes));
+        let closed = self.idle.forget(database.map(str::as_bytes));
         Box::pin(async move {
             let ended = join_all(closed.into_iter().map(Upstream::end)).await;
             ended.len()
@@ -248,34 +283,12 @@ impl Pool for AuthProxy {
     }
 }
 
-/// The pool stores sessions while one of these exists.
-pub(super) struct RefillGuard(Arc<AuthProxy>);
-
-impl RefillGuard {
-    pub(super) fn of(proxy: Arc<AuthProxy>) -> Option<Self> {
-        if proxy.warm == 0 && !proxy.reuse {
-            return None;
-        }
-        let mut refill_tasks = proxy.refill_tasks.0.lock().unwrap_or_else(PoisonError::into_inner);
-        refill_tasks.0 += 1;
-        if refill_tasks.1.is_none() {
-            proxy.pool.open();
-            let pool: Weak<AuthProxy> = Arc::downgrade(&proxy);
-            proxy.telemetry.kept_by(pool);
-            refill_tasks.1 = Some(tokio::spawn(Arc::clone(&proxy).keep()).abort_handle());
-        }
-        drop(refill_tasks);
-        Some(Self(proxy))
-    }
-}
-
-impl Drop for RefillGuard {
-    fn drop(&mut self) {
-        let mut refill_tasks = self.0.refill_tasks.0.lock().unwrap_or_else(PoisonError::into_inner);
-        refill_tasks.0 -= 1;
-        if refill_tasks.0 == 0 {
-            refill_tasks.1.take().inspect(AbortHandle::abort);
-            self.0.pool.close();
-        }
+impl fmt::Debug for ServerPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerPool")
+            .field("connector", &self.connector)
+            .field("warm", &self.warm)
+            .field("reuse", &self.reuse)
+            .finish_non_exhaustive()
     }
 }

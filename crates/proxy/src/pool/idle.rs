@@ -1,7 +1,7 @@
-//! The pool: server sessions that wait for a client, by the start-up with which they were opened.
+//! Server sessions that wait for a client, by the start-up with which they were opened.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use pgentra_wire::startup::StartupMessage;
@@ -9,7 +9,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::check::Latest;
+use super::bucket::{Bucket, Buckets, Shared, is_related};
+use super::fingerprint::Latest;
+use super::guards::{Checkin, Claim, PendingOpen};
+use super::health::Idle;
 
 /// Start-ups with pooled sessions; a further one replaces the least recently used. Applications
 /// have one or two each; a client that varies its start-up each time gains nothing from the pool.
@@ -17,33 +20,8 @@ const START_UPS: usize = 32;
 /// A start-up that no client used for this time is dropped: for an hourly job the session would be
 /// renewed twenty times for each use.
 const FORGET: Duration = Duration::from_secs(30 * 60);
-/// Pause of the refill after a failure; it doubles with each further one.
-const BACK_OFF: Duration = Duration::from_secs(1);
-/// The longest of these pauses.
-const BACK_OFF_LIMIT: Duration = Duration::from_secs(60);
 /// Pause of the refill when the server's connection limit is reached.
 const FULL: Duration = Duration::from_secs(30);
-/// A server with a shorter `idle_session_timeout` gets no pooled sessions: they would end before
-/// their use.
-const SHORTEST_AGE: Duration = Duration::from_secs(1);
-
-/// A value that can be pooled.
-pub(crate) trait Idle {
-    /// Whether the session is still usable. Any bytes that the server sent meanwhile make it
-    /// unusable.
-    fn check(&mut self) -> Result<(), Unhealthy>;
-}
-
-/// Why a session is not usable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unhealthy {
-    /// The server ended it because it was idle (57P05).
-    IdleTimeout,
-    /// The server ended it for another reason, or sent something.
-    Disturbed,
-    /// It is older than its lifetime.
-    Outlived,
-}
 
 /// The result of asking the pool for a session.
 pub(crate) enum Checkout<T> {
@@ -83,67 +61,17 @@ impl Eviction {
     pub(crate) const ALL: [Self; 4] = [Self::Related, Self::Any, Self::AllRelated, Self::Coming];
 }
 
-/// The pool. Clones share its sessions.
-pub(crate) struct Pool<T>(Arc<Mutex<Buckets<T>>>);
+/// The sessions of a pool that wait for a client.
+pub(crate) struct IdleSessions<T>(Shared<T>);
 
-struct Buckets<T> {
-    by_start: HashMap<StartupMessage, Bucket<T>>,
-    open: bool,
-    claims: usize,
-    /// Clients that wait for the server to free the connection of a session which is being opened
-    /// or cleaned.
-    wanted: VecDeque<oneshot::Sender<T>>,
-    max_age: Duration,
-    /// The refill opens nothing before this time.
-    paused: Option<Instant>,
-    /// The number of sessions that wait.
-    ready: Gauge,
-}
-
-struct Bucket<T> {
-    /// The last entry is the newest and is taken first: firewalls are least likely to have dropped
-    /// it.
-    waiting: Vec<Waiting<T>>,
-    opening: usize,
-    returning: usize,
-    queue: VecDeque<oneshot::Sender<T>>,
-    asked: Instant,
-    latest: Arc<Latest>,
-    max_age: Duration,
-    failures: u32,
-    retry: Instant,
-}
-
-struct Waiting<T> {
-    session: T,
-    since: Instant,
-    _counted: Counted,
-}
-
-/// Counts one while it exists.
-struct Counted(Gauge);
-
-impl Counted {
-    fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-impl<T: Idle> Pool<T> {
+impl<T: Idle> IdleSessions<T> {
     /// An empty pool that is closed: it stores nothing yet. `ready` counts waiting sessions and may
     /// be shared with other pools.
     pub(crate) fn new(max_age: Duration, ready: Gauge) -> Self {
         let by_start = HashMap::new();
         let wanted = VecDeque::new();
         let (open, claims, paused) = (false, 0, None);
-        Self(Arc::new(Mutex::new(Buckets { by_start, open, claims, wanted, max_age, paused, ready })))
+        Self(Shared::new(Buckets { by_start, open, claims, wanted, max_age, paused, ready }))
     }
 
     pub(crate) fn open(&self) {
@@ -200,17 +128,7 @@ impl<T: Idle> Pool<T> {
             let oldest = oldest.map(|(start, _)| start.clone());
             oldest.and_then(|start| buckets.by_start.remove(&start));
         }
-        let bucket = Bucket {
-            waiting: Vec::new(),
-            opening: 0,
-            returning: 0,
-            queue: VecDeque::new(),
-            asked: now,
-            latest: Arc::default(),
-            max_age: buckets.max_age,
-            failures: 0,
-            retry: now,
-        };
+        let bucket = Bucket::new(buckets.max_age, now);
         buckets.by_start.insert(start.clone(), bucket);
         true
     }
@@ -218,13 +136,13 @@ impl<T: Idle> Pool<T> {
     /// Announces a session that is being cleaned. `None`: it would not be pooled.
     pub(crate) fn returning(&self, start: &StartupMessage) -> Option<Checkin<T>> {
         self.lock().by_start.get_mut(start)?.returning += 1;
-        Some(Checkin { pool: self.clone(), start: start.clone() })
+        Some(Checkin { pool: self.0.clone(), start: start.clone() })
     }
 
     /// Announces a session that is being opened by the refill. `None`: it would not be pooled.
     pub(crate) fn opening(&self, start: &StartupMessage) -> Option<PendingOpen<T>> {
         self.lock().by_start.get_mut(start)?.opening += 1;
-        Some(PendingOpen { pool: self.clone(), start: start.clone() })
+        Some(PendingOpen { pool: self.0.clone(), start: start.clone() })
     }
 
     /// Takes out the sessions that are ended to free connections for a client with this start-up.
@@ -278,7 +196,7 @@ impl<T: Idle> Pool<T> {
             return Reclaimed::Nothing;
         }
         buckets.claims += 1;
-        Reclaimed::Coming(Claim(self.clone()))
+        Reclaimed::Coming(Claim(self.0.clone()))
     }
 
     /// Whether a client waits for the permit of a session that the refill opens.
@@ -323,158 +241,7 @@ impl<T: Idle> Pool<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Buckets<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<T> Clone for Pool<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<T: Idle> Buckets<T> {
-    /// Takes out the session that is least likely to be used.
-    fn evict(&mut self, is_meant: impl Fn(&StartupMessage) -> bool) -> Option<T> {
-        let buckets =
-            self.by_start.iter_mut().filter(|(start, bucket)| !bucket.waiting.is_empty() && is_meant(start));
-        let (_, bucket) = buckets.min_by_key(|(_, bucket)| bucket.asked)?;
-        Some(bucket.waiting.remove(0).session)
-    }
-
-    /// The number of sessions that are being opened or cleaned.
-    fn coming(&self) -> usize {
-        self.by_start.values().map(|bucket| bucket.opening + bucket.returning).sum()
-    }
-
-    /// Closes the channels of clients that wait for more sessions than are on their way.
-    fn came_to_nothing(&mut self) {
-        let coming = self.coming();
-        self.wanted.truncate(coming);
-    }
-
-    /// Gives a session to a client that waits for it, or stores it. A session that must not be
-    /// stored is ended.
-    fn put(&mut self, start: &StartupMessage, mut session: T, now: Instant) {
-        let Some(bucket) = self.by_start.get_mut(start) else { return };
-        while let Some(waiter) = bucket.queue.pop_front() {
-            match waiter.send(session) {
-                Ok(()) => return,
-                Err(back) => session = back,
-            }
-        }
-        while let Some(waiter) = self.wanted.pop_front() {
-            match waiter.send(session) {
-                Ok(()) => return,
-                Err(back) => session = back,
-            }
-        }
-        if self.claims == 0 {
-            bucket.waiting.push(Waiting { session, since: now, _counted: Counted::new(&self.ready) });
-        }
-    }
-}
-
-/// Whether sessions of these start-ups can count for the same limit.
-fn is_related(one: &StartupMessage, other: &StartupMessage) -> bool {
-    one.user() == other.user() || one.database() == other.database()
-}
-
-impl<T> Bucket<T> {
-    fn empty(&mut self) -> Vec<T> {
-        self.waiting.drain(..).map(|waiting| waiting.session).collect()
-    }
-}
-
-impl<T: Idle> Bucket<T> {
-    fn is_fit(&mut self, waiting: &mut Waiting<T>, now: Instant) -> bool {
-        let age = now.saturating_duration_since(waiting.since);
-        match waiting.session.check() {
-            Ok(()) => age < self.max_age,
-            Err(spoiled) => {
-                tracing::debug!(?spoiled, ?age, "a pooled session was ended");
-                if spoiled == Unhealthy::IdleTimeout {
-                    self.max_age = self.max_age.min(age / 2).max(SHORTEST_AGE);
-                }
-                false
-            }
-        }
-    }
-
-    fn succeeded(&mut self, now: Instant) {
-        self.failures = 0;
-        self.retry = self.retry.min(now);
-    }
-
-    fn failed(&mut self, now: Instant) {
-        let pause = BACK_OFF.saturating_mul(1 << self.failures.min(10));
-        self.failures = self.failures.saturating_add(1);
-        self.retry = now + pause.min(BACK_OFF_LIMIT);
-    }
-}
-
-/// A session that is being cleaned. Dropping this reports that it is not pooled.
-pub(crate) struct Checkin<T: Idle> {
-    pool: Pool<T>,
-    start: StartupMessage,
-}
-
-impl<T: Idle> Checkin<T> {
-    pub(crate) fn arrived(self, session: T, now: Instant) {
-        self.pool.lock().put(&self.start, session, now);
-    }
-}
-
-impl<T: Idle> Drop for Checkin<T> {
-    fn drop(&mut self) {
-        let mut buckets = self.pool.lock();
-        if let Some(bucket) = buckets.by_start.get_mut(&self.start) {
-            bucket.returning = bucket.returning.saturating_sub(1);
-            // Closes the channels of clients that wait for more sessions than are on their way.
-            bucket.queue.truncate(bucket.returning);
-        }
-        buckets.came_to_nothing();
-    }
-}
-
-/// A session that the refill is opening. Dropping this reports that it failed.
-pub(crate) struct PendingOpen<T: Idle> {
-    pool: Pool<T>,
-    start: StartupMessage,
-}
-
-impl<T: Idle> PendingOpen<T> {
-    pub(crate) fn opened(self, session: T, now: Instant) {
-        let mut buckets = self.pool.lock();
-        if let Some(bucket) = buckets.by_start.get_mut(&self.start) {
-            bucket.succeeded(now);
-        }
-        buckets.put(&self.start, session, now);
-    }
-
-    pub(crate) fn failed(self, now: Instant) {
-        if let Some(bucket) = self.pool.lock().by_start.get_mut(&self.start) {
-            bucket.failed(now);
-        }
-    }
-}
-
-impl<T: Idle> Drop for PendingOpen<T> {
-    fn drop(&mut self) {
-        let mut buckets = self.pool.lock();
-        if let Some(bucket) = buckets.by_start.get_mut(&self.start) {
-            bucket.opening = bucket.opening.saturating_sub(1);
-        }
-        buckets.came_to_nothing();
-    }
-}
-
-/// A client that waits for a session permit.
-pub(crate) struct Claim<T: Idle>(Pool<T>);
-
-impl<T: Idle> Drop for Claim<T> {
-    fn drop(&mut self) {
-        self.0.lock().claims -= 1;
+        self.0.lock()
     }
 }
 
@@ -483,6 +250,7 @@ mod tests {
     use pgentra_wire::startup::ProtocolVersion;
 
     use super::*;
+    use crate::pool::health::Unhealthy;
 
     const AGE: Duration = Duration::from_secs(180);
 
@@ -499,27 +267,27 @@ mod tests {
         StartupMessage::new(ProtocolVersion::V3_0, user).unwrap()
     }
 
-    fn pool() -> (Pool<Fake>, Instant) {
-        let pool = Pool::new(AGE, Gauge::default());
+    fn pool() -> (IdleSessions<Fake>, Instant) {
+        let pool = IdleSessions::new(AGE, Gauge::default());
         pool.open();
         (pool, Instant::now())
     }
 
     /// Puts usable sessions into a bucket.
-    fn filled(pool: &Pool<Fake>, user: &str, ids: impl IntoIterator<Item = u32>, now: Instant) {
+    fn filled(pool: &IdleSessions<Fake>, user: &str, ids: impl IntoIterator<Item = u32>, now: Instant) {
         pool.learn(&start(user), now);
         for id in ids {
             pool.opening(&start(user)).unwrap().opened(Fake(id, Ok(())), now);
         }
     }
 
-    fn len(pool: &Pool<Fake>) -> i64 {
+    fn len(pool: &IdleSessions<Fake>) -> i64 {
         let waiting = pool.lock().by_start.values().map(|bucket| bucket.waiting.len() as i64).sum();
         assert_eq!(pool.lock().ready.get(), waiting);
         waiting
     }
 
-    fn taken(pool: &Pool<Fake>, user: &str, now: Instant) -> Option<u32> {
+    fn taken(pool: &IdleSessions<Fake>, user: &str, now: Instant) -> Option<u32> {
         match pool.take(&start(user), now) {
             Checkout::Ready(Fake(id, _)) => Some(id),
             Checkout::Soon(_) => panic!("one is being cleaned"),

@@ -8,7 +8,7 @@
 //! session begins.
 //!
 //! PostgreSQL hides parts of its catalogs from an ordinary role.
-//! [`Options::server_lifetime`](super::Options::server_lifetime) bounds the age of changes that are
+//! [`Options::server_lifetime`](crate::Options::server_lifetime) bounds the age of changes that are
 //! missed.
 
 use std::io;

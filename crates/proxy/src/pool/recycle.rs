@@ -1,17 +1,13 @@
 //! Cleans a session that a client has left, for the next client.
 
 use std::io;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use pgentra_wire::backend::{BackendMessage, ParameterStatus};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::time::Instant;
 
-use super::AuthProxy;
-use super::check::{Message, Unanswered, query};
-use super::login::Session;
-use super::upstream::Upstream;
+use super::fingerprint::{Message, Unanswered, query};
+use crate::upstream::Upstream;
 use pgentra_session::tracker::keep;
 
 /// Cleans a session (PostgreSQL documentation, "DISCARD").
@@ -26,13 +22,10 @@ const TEMPORARY: &str = "SELECT pg_catalog.pg_my_temp_schema()";
 const NO_SCHEMA: &[u8] = b"\0\x01\0\0\0\x010";
 /// Bound in bytes for the answers to these three queries.
 const ANSWERS: usize = 256;
-/// The longest that cleaning may take. Dropping a hundred temporary tables takes some tenths of a
-/// second.
-const CLEANING: Duration = Duration::from_secs(5);
 
 /// Why a session is not used again.
 #[derive(Debug, thiserror::Error)]
-enum ResetError {
+pub(super) enum ResetError {
     #[error(transparent)]
     Unanswered(#[from] Unanswered),
     #[error("the session has a temporary schema")]
@@ -51,46 +44,8 @@ impl From<pgentra_wire::WireError> for ResetError {
     }
 }
 
-impl AuthProxy {
-    /// Cleans an idle session that its client has left, and pools it. `changed` are the settings
-    /// that the server reported during the session. An unexpected answer ends it.
-    pub(super) async fn recycle(&self, session: Session, changed: Vec<ParameterStatus>) {
-        let Session { mut upstream, registration, start, .. } = session;
-        let Some(returning) = start.and_then(|start| self.pool.returning(&start)) else {
-            return;
-        };
-        // From here on the client's key is invalid: a cancel request with it would hit the next
-        // client.
-        drop(registration);
-        upstream.cancel = match upstream.cancel.take() {
-            None => None,
-            Some(cancel) => match cancel.unused() {
-                Some(cancel) => Some(cancel),
-                None => return,
-            },
-        };
-        if !upstream.may_be_kept() || upstream.token_expires_on <= self.connector.now() {
-            return;
-        }
-        let cleaned = tokio::time::timeout(CLEANING, clean(&mut upstream, changed)).await;
-        match cleaned.unwrap_or(Err(Unanswered::Slow.into())) {
-            Ok(()) => {
-                self.telemetry.supply().reused.inc();
-                returning.arrived(upstream, Instant::now());
-            }
-            Err(error) => {
-                let reason = pgentra_session::login_error::chain(&error);
-                tracing::debug!(reason, "a session is not used again");
-                if matches!(error, ResetError::Temporary) {
-                    upstream.end().await;
-                }
-            }
-        }
-    }
-}
-
 /// Resets a session to the state of a new one, as far as `DISCARD ALL` can.
-async fn clean(upstream: &mut Upstream, changed: Vec<ParameterStatus>) -> Result<(), ResetError> {
+pub(super) async fn clean(upstream: &mut Upstream, changed: Vec<ParameterStatus>) -> Result<(), ResetError> {
     let mut settings = upstream.settings()?;
     changed.into_iter().for_each(|setting| keep(&mut settings, setting));
     discard(&mut upstream.stream, &mut settings).await?;
