@@ -12,6 +12,7 @@ mod invariants;
 mod journeys;
 mod names;
 mod package;
+mod pictures;
 mod seams;
 mod test;
 mod tree;
@@ -23,6 +24,7 @@ fn main() -> Result<()> {
     let root = tree::root()?;
     match Arguments::parse().chore {
         Chore::Bench { name, arguments } => bench::run(&root, &name, &arguments),
+        Chore::BenchPictures => pictures::write(&root),
         Chore::Check => check(&root),
         Chore::Dist(options) => dist::run(&root, &options),
         Chore::Fuzz { runs, seed } => fuzz::run(&root, runs, seed),
@@ -51,6 +53,8 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Draw the pictures of docs/bench-proxy.md from its tables; `bench proxy --write docs` does it too.
+    BenchPictures,
     /// Compare the code with ARCHITECTURE.md: dependencies, budgets, names, journeys, invariants, 0
     /// import cycles.
     Check,

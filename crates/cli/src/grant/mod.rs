@@ -24,7 +24,7 @@ use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 use crate::sign_in;
-use crate::text::{Text, bold, text};
+use crate::text::{Text, bold, command, text};
 pub(crate) use arguments::Grant;
 use ids::Ids;
 use role::{DEFAULT_PORT, Database};
@@ -242,7 +242,7 @@ impl Grounds {
 
 impl Granted {
     fn text(&self) -> Text {
-        let Granted { vm, role, server, object_id, command, .. } = self;
+        let Granted { vm, role, server, object_id, command: line, .. } = self;
         let how = if self.signed_in { "signed in as it" } else { "the role is there and mapped to it" };
         text![
             format!(
@@ -250,7 +250,9 @@ impl Granted {
                 quote::line(vm)
             ),
             bold(role),
-            format!(": {how}.\nOn the machine: {command}\n"),
+            format!(": {how}.\nOn the machine: "),
+            command(line),
+            "\n",
         ]
     }
 }

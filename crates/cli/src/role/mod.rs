@@ -24,10 +24,10 @@ pub(crate) use arguments::Role;
 /// The largest file of roles that is read.
 const FILE_LIMIT: usize = 4 * 1024 * 1024;
 
-/// Runs one of the commands.
-pub(crate) async fn run(system: &System, command: Role) -> Outcome {
+/// Runs one of the commands. A list has what fits on the terminal, unless `is_verbose`.
+pub(crate) async fn run(system: &System, command: Role, is_verbose: bool) -> Outcome {
     match command {
-        Role::List(arguments) => list(system, arguments).await,
+        Role::List(arguments) => list(system, arguments, is_verbose).await,
         Role::Create(arguments) => create(system, arguments).await,
         Role::Drop(arguments) => drop(system, arguments).await,
         Role::Plan(arguments) => plan(system, arguments, None).await,
@@ -35,7 +35,7 @@ pub(crate) async fn run(system: &System, command: Role) -> Outcome {
     }
 }
 
-async fn list(system: &System, arguments: arguments::List) -> Outcome {
+async fn list(system: &System, arguments: arguments::List, is_verbose: bool) -> Outcome {
     let server = server(system, &arguments.connection, &arguments.identity)?;
     let found = waiting("reading the roles", server.roles()).await?;
     let orphans = match arguments.orphans {
@@ -43,7 +43,10 @@ async fn list(system: &System, arguments: arguments::List) -> Outcome {
         false => None,
     };
     match arguments.output.output {
-        Format::Text => output::result(show::table(&found, orphans.as_ref())),
+        Format::Text => {
+            let width = output::result_width().filter(|_| !is_verbose);
+            output::result(show::table(&found, orphans.as_ref(), width))
+        }
         Format::Json => output::json(&show::List::of(&found, orphans.as_ref())),
     }
 }
