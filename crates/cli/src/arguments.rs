@@ -388,8 +388,17 @@ mod tests {
 
     #[test]
     fn the_options_of_the_proxy_have_headings() {
-        const WITHOUT: [&str; 8] =
-            ["config", "check", "check_config", "output", "targets", "verbose", "help", "help_by_h"];
+        const WITHOUT: [&str; 9] = [
+            "config",
+            "check",
+            "check_config",
+            "print_config",
+            "output",
+            "targets",
+            "verbose",
+            "help",
+            "help_by_h",
+        ];
         let definition = definition();
         let proxy = definition.find_subcommand("proxy").unwrap();
         let without: Vec<_> = proxy
