@@ -250,7 +250,9 @@ where
     if matches!(outcome, RelayOutcome::Drained) {
         Box::pin(session.upstream.terminate()).await;
     }
-    if let Some(tracker) = tracker.filter(ProtocolTracker::ended_idle) {
+    if matches!(outcome, RelayOutcome::ClosedByClient)
+        && let Some(tracker) = tracker.filter(ProtocolTracker::ended_idle)
+    {
         // Boxed to keep the task of an idle session small.
         Box::pin(async {
             // The relay has delivered everything; the client gets the end of the connection at
