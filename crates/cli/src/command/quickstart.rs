@@ -11,7 +11,7 @@ use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress::Progress;
 use crate::sql;
-use crate::text::{Text, bold, coloured, command as to_copy, text};
+use crate::text::{Text, bold, coloured, command as to_copy, text, verbatim};
 
 /// The role that the article creates.
 const ROLE: &str = "myuser";
@@ -214,7 +214,7 @@ impl Article<'_> {
     fn step(&mut self, step: Step) {
         if self.format == Format::Text {
             let Step { title, prompt, command, result } = &step;
-            let line = |line| text![format!("   {prompt} "), to_copy(line), "\n"];
+            let line = |line| text![verbatim(&format!("   {prompt} ")), to_copy(line), "\n"];
             let lines: Text = command.lines().map(line).collect();
             let title = bold(&format!("{}. {title}", self.steps.len() + 1));
             self.progress.say(text![title, "\n", lines, format!("   {result}\n")]);
