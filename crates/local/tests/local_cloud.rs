@@ -1,5 +1,4 @@
 //! A local cloud from its start to its end.
-#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::time::Duration;
 
