@@ -107,6 +107,7 @@ eventually "the service is active after the upgrade" is pgentra-proxy.service ac
 after=$(main_pid)
 [ "$after" != "$before" ] || failed "the old process goes on after an upgrade"
 [ "$(readlink "/proc/$after/exe")" = /usr/bin/pgentra ] || failed "the service runs a deleted file"
+is pgentra-proxy.socket active || failed "the socket does not listen after the upgrade"
 grep -q 'max_connections = 50' /etc/pgentra/proxy.toml || failed "the upgrade replaced the configuration"
 [ "$(query 'SELECT 2')" = 2 ] || failed "no sign-in after the upgrade"
 shows "upgrade: the service runs the new file with the administrator's configuration"
