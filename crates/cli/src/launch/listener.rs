@@ -134,7 +134,9 @@ fn tcp(target: &Target) -> Outcome<Bound> {
         .and_then(|line| Users::parse(&line))
         .map_err(|error| Problem::new(Blame::Usage, error))?;
     let client_auth = ClientAuth { users: Some(users), ..ClientAuth::default() };
-    Ok((Listener::Tcp(listener), None, client_auth, Answer::Tcp { port, password }))
+    let listener = Listener::tcp(listener, &client_auth)
+        .map_err(|error| Problem::ours("cannot listen on 127.0.0.1", error))?;
+    Ok((listener, None, client_auth, Answer::Tcp { port, password }))
 }
 
 fn say(answer: &Answer) -> Outcome {
