@@ -165,7 +165,7 @@ fn named<'a>(root: &'a clap::Command, words: &[String]) -> Outcome<&'a clap::Com
 fn write(command: &clap::Command, folder: &Path) -> io::Result<()> {
     let name = Man::new(command.clone()).get_filename();
     std::fs::write(folder.join(name), page(command)?)?;
-    command.get_subcommands().try_for_each(|command| write(command, folder))
+    command.get_subcommands().filter(|one| !one.is_hide_set()).try_for_each(|one| write(one, folder))
 }
 
 /// The page of a command.
@@ -283,7 +283,7 @@ mod tests {
 
     fn every(command: &clap::Command, check: &mut impl FnMut(&clap::Command, &str)) {
         check(command, &String::from_utf8(page(command).unwrap()).unwrap());
-        command.get_subcommands().for_each(|command| every(command, check));
+        command.get_subcommands().filter(|one| !one.is_hide_set()).for_each(|one| every(one, check));
     }
 
     #[test]
