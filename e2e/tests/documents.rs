@@ -3,7 +3,7 @@
 //! Names on the pages are replaced by those of the local cloud (see [`Page::typed`]). A proxy that
 //! would run until it is stopped reads its configuration and exits. `documents.tsv` has a row for every
 //! command: a command without a row fails the test. Output on a page is compared with the real one.
-#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failing helper fails its test")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
