@@ -8,6 +8,9 @@ use std::process::{Command, Stdio};
 /// What the server's programs and the shell may find; our own environment may hold secrets and `PG*` variables.
 pub(crate) const SEARCH_PATH: &str = "/usr/bin:/bin:/usr/sbin:/sbin";
 
+/// The user without rights of its own that every system has.
+const UNPRIVILEGED: &str = "nobody";
+
 /// The user that the server runs as, where that is another one than ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Owner {
@@ -17,13 +20,13 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    /// None when we are unprivileged already. As root: `postgres` if there is such a user, else `nobody`.
+    /// None when we are unprivileged already. As root: `postgres` if there is such a user, else [`UNPRIVILEGED`].
     pub(crate) fn choose() -> Option<Owner> {
         if !rustix::process::geteuid().is_root() {
             return None;
         }
         let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        ["postgres", "nobody"].iter().find_map(|name| Owner::read(&users, name))
+        ["postgres", UNPRIVILEGED].iter().find_map(|name| Owner::read(&users, name))
     }
 
     /// Whether this user can work in `folder` and run `program`. It is tried out, so that access lists count too.
@@ -66,7 +69,7 @@ impl Owner {
     }
 }
 
-/// macOS writes the ids of `nobody` as -2.
+/// macOS writes the ids of [`UNPRIVILEGED`] as -2.
 fn id(text: &str) -> Option<u32> {
     text.parse().ok().or_else(|| text.parse().ok().map(i32::cast_unsigned))
 }
@@ -81,7 +84,7 @@ mod tests {
                      postgres:x:101:104:PostgreSQL,,,:/var/lib/postgresql:/bin/bash\nnobody:*:-2:-2::/:\nshort:x\n";
         let ids = |name| Owner::read(users, name).map(|owner| (owner.uid, owner.gid));
         assert_eq!(ids("postgres"), Some((101, 104)));
-        assert_eq!(ids("nobody"), Some((u32::MAX - 1, u32::MAX - 1)));
+        assert_eq!(ids(UNPRIVILEGED), Some((u32::MAX - 1, u32::MAX - 1)));
         assert_eq!(ids("short"), None);
         assert_eq!(ids("absent"), None);
     }
