@@ -9,6 +9,7 @@ mod fuzz;
 mod invariants;
 mod names;
 mod package;
+mod prose;
 mod seams;
 mod test;
 mod tree;
@@ -47,7 +48,7 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Compare the code with ARCHITECTURE.md: dependencies, budgets, names, invariants, 0 import cycles.
+    /// Compare the code with ARCHITECTURE.md: dependencies, budgets, names, wording, invariants, 0 import cycles.
     Check,
     /// Build every fuzz target and run each for a bounded number of inputs.
     Fuzz {
@@ -75,10 +76,13 @@ fn check(root: &std::path::Path) -> Result<()> {
     faults.extend(invariants::check(root)?);
     faults.extend(seams::check(root)?);
     faults.extend(names::check(root)?);
+    faults.extend(prose::check(root)?);
     for fault in &faults {
         println!("{fault}");
     }
     anyhow::ensure!(faults.is_empty(), "{} rule(s) of ARCHITECTURE.md broken", faults.len());
-    println!("dependencies, budgets, names and invariants are as ARCHITECTURE.md says; 0 import cycles");
+    println!(
+        "dependencies, budgets, names, wording and invariants are as ARCHITECTURE.md says; 0 import cycles"
+    );
     Ok(())
 }
