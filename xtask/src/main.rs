@@ -7,6 +7,7 @@ mod cycles;
 mod dependencies;
 mod fuzz;
 mod invariants;
+mod msrv;
 mod names;
 mod package;
 mod prose;
@@ -76,6 +77,7 @@ fn check(root: &std::path::Path) -> Result<()> {
     faults.extend(invariants::check(root)?);
     faults.extend(seams::check(root)?);
     faults.extend(names::check(root)?);
+    faults.extend(msrv::check(root)?);
     faults.extend(prose::check(root)?);
     for fault in &faults {
         println!("{fault}");
