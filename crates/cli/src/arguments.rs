@@ -13,7 +13,7 @@ use crate::local::shell::Shell;
 use crate::options::{Connection, FixedPlaces, Host, Identity, LocalDatabase, LocalName, Output};
 pub(crate) use crate::proxy::Proxy;
 use crate::quantity;
-use crate::role::Role;
+use crate::role::RoleCommand;
 
 /// PostgreSQL without passwords, on Azure identities.
 #[derive(Debug, Parser)]
@@ -112,7 +112,7 @@ pub(crate) enum Command {
     Identity(IdentityCommand),
     /// Manage roles that are mapped to Entra principals, and their privileges.
     #[command(subcommand, after_help = "Example: pgentra role plan -f roles.toml -d app")]
-    Role(Role),
+    Role(RoleCommand),
     /// Run a local Azure: metadata service, Entra, and a PostgreSQL that checks tokens.
     #[command(subcommand, after_help = "Example: pgentra local up --flavour flexible")]
     Local(Local),

@@ -20,7 +20,7 @@ use crate::target::{Endpoint, KeepAlive, Target};
 const STAGGER: Duration = Duration::from_millis(250);
 
 /// The first of several that was reached.
-pub(crate) struct Reached<T> {
+pub(crate) struct Dialed<T> {
     pub(crate) stream: T,
     pub(crate) address: SocketAddr,
     /// When its dial began.
@@ -60,7 +60,7 @@ pub(crate) async fn addresses(endpoint: &Endpoint, limit: Duration) -> Result<Ve
 pub(crate) async fn race<T, F>(
     addresses: Vec<SocketAddr>,
     dial: impl Fn(SocketAddr) -> F,
-) -> Result<Reached<T>, ConnectError>
+) -> Result<Dialed<T>, ConnectError>
 where
     F: Future<Output = Result<T, ConnectError>>,
 {
@@ -73,7 +73,7 @@ where
                 let (began, dialled) = (Instant::now(), dial(address));
                 dials.push(async move {
                     let dialled = dialled.await;
-                    dialled.map(|stream| Reached { stream, address, began }).map_err(|error| (address, error))
+                    dialled.map(|stream| Dialed { stream, address, began }).map_err(|error| (address, error))
                 });
             }
             None if dials.is_empty() => {

@@ -10,7 +10,7 @@ use pgentra_wire::startup::StartupMessage;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use zeroize::Zeroize as _;
 
-use crate::advice::SignIn;
+use crate::advice::AttemptedSignIn;
 use crate::error::ConnectError;
 use crate::quote;
 use crate::refusal::{Refusal, ServerMessage};
@@ -37,7 +37,7 @@ pub(crate) struct Ready {
 pub(crate) async fn sign_in<S>(
     stream: &mut S,
     startup: &StartupMessage,
-    sign_in: &SignIn<'_>,
+    sign_in: &AttemptedSignIn<'_>,
 ) -> Result<Ready, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -53,7 +53,7 @@ where
 struct Conversation<'a, S> {
     stream: &'a mut S,
     received: BytesMut,
-    sign_in: &'a SignIn<'a>,
+    sign_in: &'a AttemptedSignIn<'a>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
@@ -164,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
 }
 
 /// What a server's ErrorResponse means for this sign-in.
-pub(crate) fn refused(fields: &Fields, sign_in: &SignIn<'_>) -> ConnectError {
+pub(crate) fn refused(fields: &Fields, sign_in: &AttemptedSignIn<'_>) -> ConnectError {
     let server = ServerMessage::read(fields, sign_in.token);
     let refusal = Refusal::classify(server.sqlstate(), server.message());
     let message = format!("the server refused: {} (SQLSTATE {})", server.message(), server.sqlstate());

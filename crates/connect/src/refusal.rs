@@ -191,7 +191,7 @@ mod tests {
     use pgentra_wire::fields::Severity;
 
     use super::*;
-    use crate::advice::SignIn;
+    use crate::advice::AttemptedSignIn;
 
     /// Each message as Azure or PostgreSQL words it, in every wording known.
     const MESSAGES: [(&str, &str, Refusal); 33] = [
@@ -326,7 +326,7 @@ mod tests {
     fn every_wording_has_its_meaning_and_its_hint() {
         for (sqlstate, message, refusal) in MESSAGES {
             assert_eq!(Refusal::classify(sqlstate, message), refusal, "{message}");
-            let sign_in = SignIn { role: "it's", database: "db", token: "t", claims: None };
+            let sign_in = AttemptedSignIn { role: "it's", database: "db", token: "t", claims: None };
             let hint = refusal.hint(&sign_in, message);
             assert_eq!(hint.is_some(), refusal != Refusal::Other, "{refusal:?}");
         }

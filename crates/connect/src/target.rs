@@ -130,7 +130,7 @@ impl Target {
     /// # Errors
     /// As [`Target::resolve`], but for the missing role.
     pub fn resolve_server(layers: &Layers) -> Result<Target, ConnectError> {
-        let mut reading = Reading { layers, decided: Vec::new() };
+        let mut reading = KeywordReader { layers, decided: Vec::new() };
         let endpoints = reading.endpoints()?;
         let user = reading.text(word::USER).unwrap_or_default();
         let database = reading.or_default(word::DBNAME, &user);
@@ -316,12 +316,12 @@ pub(crate) fn no_role() -> ConnectError {
 }
 
 /// Reads keywords and keeps who decided them.
-struct Reading<'a> {
+struct KeywordReader<'a> {
     layers: &'a Layers,
     decided: Vec<Decided>,
 }
 
-impl Reading<'_> {
+impl KeywordReader<'_> {
     fn text(&mut self, keyword: &'static str) -> Option<String> {
         let setting = self.layers.find(keyword)?;
         let (value, origin) = (setting.value.clone(), setting.origin.clone());

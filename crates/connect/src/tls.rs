@@ -22,7 +22,7 @@ use crate::quote;
 use crate::roots::{Kind, Roots};
 use crate::stream::TlsStream;
 use crate::target::{SslMode, SslNegotiation};
-use crate::untrusted::{Naming, Untrusted, is_authority_itself};
+use crate::untrusted::{IssuerNaming, Untrusted, is_authority_itself};
 
 /// The TLS settings for a mode and the authorities to trust: TLS 1.2 and 1.3, aws-lc-rs, PostgreSQL's protocol name.
 /// Reads the operating system's authorities, which takes milliseconds: keep the result, which also resumes sessions.
@@ -35,7 +35,7 @@ pub fn client_config(mode: SslMode, roots: &Roots) -> Result<Arc<ClientConfig>, 
         Kind::Platform => None,
         Kind::Own { special, .. } => Some(special),
     };
-    let naming = Naming(verifier(mode, roots, &provider)?);
+    let naming = IssuerNaming(verifier(mode, roots, &provider)?);
     let verifier = as_libpq::verifier(naming, special, mode == SslMode::VerifyFull);
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

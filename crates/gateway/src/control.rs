@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row};
 
-use super::upstream::{ServiceAccount, Upstream};
+use super::upstream::{ServiceAccount, UpstreamAddress};
 
 /// Time for the answer to a query, which takes a millisecond. After it the connection is closed.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -19,8 +19,8 @@ const SETTINGS: &str = "-c search_path=pg_catalog,pg_temp -c role=none -c statem
 
 /// A connection as the service account to the database `postgres`. Opened at the first query, and
 /// again after it broke.
-pub(crate) struct Control {
-    upstream: Upstream,
+pub(crate) struct ControlConnection {
+    upstream: UpstreamAddress,
     service: ServiceAccount,
     client: Mutex<Option<Arc<Client>>>,
 }
@@ -35,8 +35,8 @@ pub(crate) enum ControlError {
     Mapping,
 }
 
-impl Control {
-    pub(crate) fn new(upstream: Upstream, service: ServiceAccount) -> Self {
+impl ControlConnection {
+    pub(crate) fn new(upstream: UpstreamAddress, service: ServiceAccount) -> Self {
         Self { upstream, service, client: Mutex::new(None) }
     }
 
@@ -101,7 +101,7 @@ fn has_ended(error: &tokio_postgres::Error) -> bool {
 
 /// Connects. The task that drives the connection ends with the last handle of the client.
 pub(crate) async fn connect(
-    upstream: &Upstream,
+    upstream: &UpstreamAddress,
     service: &ServiceAccount,
 ) -> Result<Client, tokio_postgres::Error> {
     let mut config = upstream.driver_config(service);
@@ -117,17 +117,17 @@ pub(crate) async fn connect(
 
 #[cfg(test)]
 mod tests {
-    use pgentra_localdb::{Options, Server};
+    use pgentra_localdb::{Installation, Options};
 
     use super::*;
 
     #[tokio::test]
     async fn a_question_in_whose_middle_the_connection_dies_is_asked_again() {
         let folder = std::env::temp_dir().join(format!("pgentra-control-{}", std::process::id()));
-        let db = pgentra_localdb::start(Options { folder, server: Server::Embedded }).await.unwrap();
-        let upstream = Upstream::Unix { dir: db.socket_dir().to_owned(), port: db.port() };
+        let db = pgentra_localdb::start(Options { folder, server: Installation::Embedded }).await.unwrap();
+        let upstream = UpstreamAddress::Unix { dir: db.socket_dir().to_owned(), port: db.port() };
         let service = ServiceAccount { name: db.superuser().to_owned(), password: db.password().clone() };
-        let control = Control::new(upstream, service);
+        let control = ControlConnection::new(upstream, service);
         control.query("CREATE SEQUENCE public.asked", &[]).await.unwrap();
         // A failed transaction does not reset the sequence, so it counts the queries.
         let deadly =

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::control;
 use super::principal::Principal;
-use super::{Flavour, ServiceAccount, Upstream};
+use super::{Flavour, ServiceAccount, UpstreamAddress};
 
 /// Serialises preparations of one server; an arbitrary number, the same for all.
 const LOCK: i64 = 0x7067_656e_7472_6100;
@@ -63,7 +63,11 @@ pub enum InitError {
 ///
 /// # Errors
 /// See [`InitError`]. Nothing is changed then.
-pub async fn init(upstream: &Upstream, service: &ServiceAccount, setup: &Setup) -> Result<(), InitError> {
+pub async fn init(
+    upstream: &UpstreamAddress,
+    service: &ServiceAccount,
+    setup: &Setup,
+) -> Result<(), InitError> {
     let mut client = control::connect(upstream, service).await?;
     check(&client, service).await?;
     let transaction = client.transaction().await?;

@@ -22,7 +22,7 @@ use pgentra_session::login_error::{LoginError, chain, sqlstate};
 use pgentra_session::starting::Seat;
 
 /// A session that is ready.
-pub(crate) struct Session {
+pub(crate) struct ServerSession {
     pub(crate) server: UnixStream,
     /// Bytes that the server has sent already.
     pub(crate) first: BytesMut,
@@ -45,7 +45,7 @@ impl Gateway {
         &self,
         client: &mut Client,
         seat: &Seat,
-    ) -> Result<Option<Session>, LoginError> {
+    ) -> Result<Option<ServerSession>, LoginError> {
         let first = Instant::now() + self.config.limits.first_packet.min(self.config.limits.start_up);
         seat.arrive(client, first).await?;
         // Boxed to keep the task of a silent connection small.
@@ -57,7 +57,7 @@ impl Gateway {
         client: &mut Client,
         seat: &Seat,
         first: Instant,
-    ) -> Result<Option<Session>, LoginError> {
+    ) -> Result<Option<ServerSession>, LoginError> {
         let start = match seat.ask(client.open(Some(&self.tls), first)).await? {
             Opening::Startup(start) => start,
             Opening::Cancel(request) => {
@@ -287,7 +287,7 @@ impl Gateway {
         mut server: UpstreamLogin<UnixStream>,
         long_keys: bool,
         permit: OwnedSemaphorePermit,
-    ) -> Result<Session, LoginError> {
+    ) -> Result<ServerSession, LoginError> {
         let mut registered = None;
         let mut out = BytesMut::new();
         loop {
@@ -315,7 +315,7 @@ impl Gateway {
         client.write_all(&out).await?;
         client.flush().await?;
         let (server, first) = server.into_parts();
-        Ok(Session { server, first, registration, _permit: permit })
+        Ok(ServerSession { server, first, registration, _permit: permit })
     }
 }
 
@@ -325,7 +325,7 @@ fn audit(role: &str, upstream: &StartupMessage, principal: &Principal, client: &
     let database = &*String::from_utf8_lossy(upstream.database());
     let (oid, address) = (principal.object_id(), client.address());
     match principal.kind() {
-        pgentra_verify::Kind::App => {
+        pgentra_verify::SubjectKind::App => {
             let appid = principal.app_id().map(|id| id.to_string()).unwrap_or_default();
             tracing::info!(%oid, %appid, role, database, %address, "Microsoft Entra ID connection authorized");
         }

@@ -161,7 +161,7 @@ pub(crate) fn not_json(source: SourceName, response: &Response) -> TokenError {
 
 /// Code and text of a refusal, in the formats of Azure's endpoints.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Refusal {
+pub(crate) struct RefusalText {
     /// The peer's code, such as `invalid_request` or `AADSTS70021`.
     pub(crate) code: Option<String>,
     /// The peer's words, fit for a message.
@@ -169,9 +169,9 @@ pub(crate) struct Refusal {
 }
 
 /// Reads a refusal: `{"error","error_description"}`, `{"statusCode","message"}`, `{"error":{"code","message"}}`, or text.
-pub(crate) fn read_refusal(response: &Response) -> Refusal {
+pub(crate) fn read_refusal(response: &Response) -> RefusalText {
     let Ok(Value::Object(body)) = serde_json::from_slice::<Value>(response.body()) else {
-        return Refusal { code: None, text: response.body_excerpt() };
+        return RefusalText { code: None, text: response.body_excerpt() };
     };
     let nested = body.get("error").and_then(Value::as_object).unwrap_or(&body);
     let text_of = |name: &str| nested.get(name).or_else(|| body.get(name)).and_then(Value::as_str);
@@ -181,13 +181,13 @@ pub(crate) fn read_refusal(response: &Response) -> Refusal {
     let text = text.or(plain).map_or_else(|| response.body_excerpt(), |text| response.excerpt(text));
     let aadsts =
         text.split(|c: char| !c.is_ascii_alphanumeric()).find(|word| is_aadsts(word)).map(str::to_owned);
-    Refusal { code: aadsts.or(code), text }
+    RefusalText { code: aadsts.or(code), text }
 }
 
 /// The error for a refusal.
 pub(crate) fn refused(source: SourceName, response: &Response) -> TokenError {
     let status = response.status();
-    let Refusal { code, text } = read_refusal(response);
+    let RefusalText { code, text } = read_refusal(response);
     let mut message = format!("refused with status {status}");
     if let Some(code) = code.as_deref().filter(|code| !text.contains(code)) {
         message.push_str(&format!(", {code}"));

@@ -31,7 +31,7 @@ const LEAST_TIME: Duration = Duration::from_millis(100);
 
 /// How a kind of endpoint is retried.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Policy {
+pub(crate) struct RetryPolicy {
     /// The statuses of an answer that the caller can use.
     pub(crate) wanted: fn(u16) -> bool,
     /// The waits before the second, third, … attempt.
@@ -59,7 +59,7 @@ fn is_success(status: u16) -> bool {
     (200..300).contains(&status) && status != 206
 }
 
-impl Policy {
+impl RetryPolicy {
     /// IMDS: "IMDS is updating" (404), "back within 70 seconds" (410), throttled, server errors (Microsoft:
     /// how-to-use-vm-token, "Retry guidance").
     pub(crate) const IMDS: Self = Self {

@@ -3,12 +3,12 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::fault::Fault;
+use super::fault::Diagnostic;
 
 /// A text being read, and what is wrong with it so far.
 pub(crate) struct Reader<'i> {
     text: &'i str,
-    pub(crate) faults: Vec<Fault>,
+    pub(crate) faults: Vec<Diagnostic>,
 }
 
 /// A value and its line.
@@ -40,7 +40,7 @@ impl<'i> Reader<'i> {
     }
 
     pub(crate) fn fault(&mut self, line: usize, message: impl Into<String>) {
-        self.faults.push(Fault { line: Some(line), message: message.into() });
+        self.faults.push(Diagnostic { line: Some(line), message: message.into() });
     }
 
     fn line(&self, offset: usize) -> usize {

@@ -6,8 +6,8 @@ use pgentra_connect::quote;
 use uuid::Uuid;
 
 use super::change::{Change, Principal};
-use super::fault::Fault;
-use super::file::{Desired, Identity};
+use super::fault::Diagnostic;
+use super::file::{Desired, PrincipalRef};
 use super::read::{Role, Roles};
 use super::{Flavour, name, sql};
 
@@ -15,7 +15,7 @@ use super::{Flavour, name, sql};
 #[derive(Debug, Default)]
 pub(crate) struct Matching {
     pub(crate) changes: Vec<Change>,
-    pub(crate) faults: Vec<Fault>,
+    pub(crate) faults: Vec<Diagnostic>,
     /// For each role of the file, in its order, the name that it has at present.
     pub(crate) now: Vec<Option<String>>,
 }
@@ -44,7 +44,7 @@ struct Matcher<'a> {
 
 impl<'a> Matcher<'a> {
     fn fault(&mut self, role: &Desired, message: impl Into<String>) {
-        self.result.faults.push(Fault { line: Some(role.line), message: message.into() });
+        self.result.faults.push(Diagnostic { line: Some(role.line), message: message.into() });
     }
 
     /// The mapped roles that belong to the principal; none where the file, or the server, does not tell whose they are.
@@ -157,7 +157,7 @@ impl<'a> Matcher<'a> {
             );
             return self.fault(desired, message);
         }
-        if self.roles.flavour() == Flavour::Flexible && to.identity == Identity::Name {
+        if self.roles.flavour() == Flavour::Flexible && to.identity == PrincipalRef::Name {
             let message = format!(
                 "the role {now} is there and not mapped: it takes an object_id to map it",
                 now = quote::name(now)
@@ -184,7 +184,7 @@ impl<'a> Matcher<'a> {
     /// What a role is bound to is nothing that Single Server tells, so the comment has to.
     fn single_differences(&self, to: &Principal, now: &str) -> Vec<String> {
         let comment = self.roles.all.get(now).and_then(|any| any.comment.as_deref());
-        if to.identity == Identity::Name || sql::is_bound(comment, to.identity) {
+        if to.identity == PrincipalRef::Name || sql::is_bound(comment, to.identity) {
             return Vec::new();
         }
         vec![format!("unknown whose it is → {to}")]
@@ -225,7 +225,7 @@ impl<'a> Matcher<'a> {
                     role = quote::name(&role),
                     group = quote::name(group)
                 );
-                faults.push(Fault { line: Some(desired.line), message });
+                faults.push(Diagnostic { line: Some(desired.line), message });
             }
             let join = |group: &String| Change::Join { role: role.clone(), group: group.clone() };
             let leave = |group: &String| Change::Leave { role: role.clone(), group: group.clone() };
@@ -241,7 +241,7 @@ impl<'a> Matcher<'a> {
 fn flexible_differences(to: &mut Principal, role: &Role) -> Vec<String> {
     let mut differences = Vec::new();
     match (id(to.identity), role.object_id) {
-        (None, Some(id)) => to.identity = Identity::ObjectId(id),
+        (None, Some(id)) => to.identity = PrincipalRef::ObjectId(id),
         (Some(wanted), Some(id)) if wanted != id => differences.push(format!("object id {id} → {wanted}")),
         (Some(wanted), None) => differences.push(format!("mapped by its name → object id {wanted}")),
         _ => {}
@@ -260,9 +260,9 @@ fn flexible_differences(to: &mut Principal, role: &Role) -> Vec<String> {
     differences
 }
 
-fn id(identity: Identity) -> Option<Uuid> {
+fn id(identity: PrincipalRef) -> Option<Uuid> {
     match identity {
-        Identity::ObjectId(id) | Identity::ClientId(id) => Some(id),
-        Identity::Name => None,
+        PrincipalRef::ObjectId(id) | PrincipalRef::ClientId(id) => Some(id),
+        PrincipalRef::Name => None,
     }
 }

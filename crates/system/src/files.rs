@@ -19,11 +19,11 @@ pub struct Files(Kind);
 #[derive(Clone)]
 enum Kind {
     System,
-    Memory(Arc<Mutex<BTreeMap<PathBuf, Entry>>>),
+    Memory(Arc<Mutex<BTreeMap<PathBuf, FileEntry>>>),
 }
 
 #[derive(Clone)]
-enum Entry {
+enum FileEntry {
     File(Vec<u8>),
     Link(PathBuf),
 }
@@ -43,7 +43,7 @@ impl Files {
     pub fn put(&self, path: impl Into<PathBuf>, content: impl Into<Vec<u8>>) {
         if let Kind::Memory(entries) = &self.0 {
             let mut entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
-            entries.insert(path.into(), Entry::File(content.into()));
+            entries.insert(path.into(), FileEntry::File(content.into()));
         }
     }
 
@@ -51,7 +51,7 @@ impl Files {
     pub fn link(&self, path: impl Into<PathBuf>, target: impl Into<PathBuf>) {
         if let Kind::Memory(entries) = &self.0 {
             let mut entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
-            entries.insert(path.into(), Entry::Link(target.into()));
+            entries.insert(path.into(), FileEntry::Link(target.into()));
         }
     }
 
@@ -116,8 +116,8 @@ impl Files {
         let mut path = path.to_owned();
         for _ in 0..MAX_LINKS {
             match entries.get(&path) {
-                Some(Entry::File(content)) => return Ok((path, content.clone())),
-                Some(Entry::Link(target)) => path = target.clone(),
+                Some(FileEntry::File(content)) => return Ok((path, content.clone())),
+                Some(FileEntry::Link(target)) => path = target.clone(),
                 None => return Err(io::ErrorKind::NotFound.into()),
             }
         }

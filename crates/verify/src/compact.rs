@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{Context, Digest, SHA256};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::object::{Object, Value};
+use crate::object::{ClaimValue, Object};
 use crate::rejection::{Malformed, Rejection};
 
 /// The longest token looked at, in bytes: what fits into PostgreSQL's password message (`PG_MAX_AUTH_TOKEN_LENGTH` in
@@ -66,20 +66,20 @@ impl<'a> Compact<'a> {
             return Err(Rejection::NotAToken(Malformed::CriticalExtension));
         }
         match header.get("alg") {
-            Some(Value::Text(alg)) if alg == "RS256" => {}
-            Some(Value::Text(_)) => return Err(Rejection::Algorithm),
+            Some(ClaimValue::Text(alg)) if alg == "RS256" => {}
+            Some(ClaimValue::Text(_)) => return Err(Rejection::Algorithm),
             _ => return Err(Rejection::NotAToken(Malformed::Header)),
         }
         match header.get("typ") {
             None => {}
             // RFC 7515 section 4.1.9 (case-insensitive media type) and RFC 9068 section 2.1.
-            Some(Value::Text(typ)) if is_token_type(typ) => {}
+            Some(ClaimValue::Text(typ)) if is_token_type(typ) => {}
             Some(_) => return Err(Rejection::NotAToken(Malformed::Header)),
         }
         match header.get("kid") {
-            Some(Value::Text(kid)) if kid.is_empty() => Err(Rejection::NotAToken(Malformed::NoKeyId)),
-            Some(Value::Text(kid)) if kid.len() > KEY_ID_LIMIT => Err(Rejection::UnknownKey),
-            Some(Value::Text(kid)) => Ok(kid.clone().into_owned()),
+            Some(ClaimValue::Text(kid)) if kid.is_empty() => Err(Rejection::NotAToken(Malformed::NoKeyId)),
+            Some(ClaimValue::Text(kid)) if kid.len() > KEY_ID_LIMIT => Err(Rejection::UnknownKey),
+            Some(ClaimValue::Text(kid)) => Ok(kid.clone().into_owned()),
             Some(_) => Err(Rejection::NotAToken(Malformed::Header)),
             None => Err(Rejection::NotAToken(Malformed::NoKeyId)),
         }

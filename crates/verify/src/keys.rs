@@ -32,7 +32,7 @@ pub trait KeySource: Send + Sync {
 
 /// Promises: one fetch at a time, however many wait for it; at most one per interval because of unknown key ids; a
 /// failed fetch leaves the keys at hand in use.
-pub(crate) struct Keys {
+pub(crate) struct KeyCache {
     store: Arc<Store>,
     source: Arc<dyn KeySource>,
     refetch_interval: Duration,
@@ -62,20 +62,24 @@ struct Flight {
     generation: u64,
 }
 
-type Outcome = Result<Arc<Loaded>, FetchError>;
-type Fetch = Shared<BoxFuture<'static, Outcome>>;
+type FetchResult = Result<Arc<Loaded>, FetchError>;
+type Fetch = Shared<BoxFuture<'static, FetchResult>>;
 
-/// Result of `Keys::fetch`.
+/// Result of `KeyCache::fetch`.
 enum Offer {
     Begun(Fetch),
     Joined(Fetch),
     TooSoon(Option<FetchError>),
 }
 
-impl Keys {
-    pub(crate) fn new(source: impl KeySource + 'static, tenant: Uuid, refetch_interval: Duration) -> Keys {
+impl KeyCache {
+    pub(crate) fn new(
+        source: impl KeySource + 'static,
+        tenant: Uuid,
+        refetch_interval: Duration,
+    ) -> KeyCache {
         let store = Arc::new(Store { loaded: ArcSwapOption::empty(), flight: Mutex::new(Flight::default()) });
-        Keys { store, source: Arc::new(source), refetch_interval, tenant }
+        KeyCache { store, source: Arc::new(source), refetch_interval, tenant }
     }
 
     /// The cached keys if they need no renewal, without waiting.
@@ -84,7 +88,7 @@ impl Keys {
     }
 
     /// Keys that are fresh, or as fresh as can be had.
-    pub(crate) async fn current(&self, now: SystemTime) -> Outcome {
+    pub(crate) async fn current(&self, now: SystemTime) -> FetchResult {
         if let Some(loaded) = self.fresh(now) {
             return Ok(loaded);
         }
@@ -151,7 +155,7 @@ impl Keys {
     }
 }
 
-async fn load(source: &dyn KeySource, tenant: Uuid, generation: u64, now: SystemTime) -> Outcome {
+async fn load(source: &dyn KeySource, tenant: Uuid, generation: u64, now: SystemTime) -> FetchResult {
     let document = source.fetch().await?;
     let keys = KeySet::parse(&document, tenant).map_err(FetchError::new)?;
     Ok(Arc::new(Loaded { keys, generation, fetched_at: now }))
@@ -170,7 +174,7 @@ impl Store {
     }
 
     /// Stores the result of a fetch. The fetch has a weak reference to the store, because the store owns the fetch.
-    fn land(store: &Weak<Store>, outcome: &Outcome) {
+    fn land(store: &Weak<Store>, outcome: &FetchResult) {
         let Some(store) = store.upgrade() else { return };
         let mut flight = store.flight();
         match outcome {

@@ -66,14 +66,14 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::principal::{Facts, Groups, Kind};
+    use crate::principal::{Facts, Groups, SubjectKind};
 
     fn principal(id: u128) -> Principal {
         Principal(Arc::new(Facts {
             tenant: Uuid::from_u128(1),
             object_id: Uuid::from_u128(id),
             app_id: None,
-            kind: Kind::App,
+            kind: SubjectKind::App,
             groups: Groups::Absent,
             user_principal_name: None,
             multi_factor: false,

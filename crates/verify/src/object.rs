@@ -11,11 +11,11 @@ const MEMBERS_LIMIT: usize = 256;
 /// The members of a JSON object. A name that occurs twice is an error: readers disagree about which one counts
 /// (RFC 8259 section 4), and a disagreement about a claim is a way in.
 #[derive(Debug)]
-pub(crate) struct Object<'a>(Vec<(Cow<'a, str>, Value<'a>)>);
+pub(crate) struct Object<'a>(Vec<(Cow<'a, str>, ClaimValue<'a>)>);
 
 /// A member's value, as deep as claims go.
 #[derive(Debug)]
-pub(crate) enum Value<'a> {
+pub(crate) enum ClaimValue<'a> {
     Text(Cow<'a, str>),
     /// A whole number from 0 to 2^64 - 1. A number written with a point or an exponent is `Other`.
     Number(u64),
@@ -33,7 +33,7 @@ impl<'a> Object<'a> {
         serde_json::from_slice(json).ok()
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&Value<'a>> {
+    pub(crate) fn get(&self, name: &str) -> Option<&ClaimValue<'a>> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 }
@@ -61,7 +61,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for ClaimValue<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(AnyValue)
     }
@@ -70,38 +70,38 @@ impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
 struct AnyValue;
 
 impl<'de> Visitor<'de> for AnyValue {
-    type Value = Value<'de>;
+    type Value = ClaimValue<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Value::Text(Cow::Borrowed(text)))
+        Ok(ClaimValue::Text(Cow::Borrowed(text)))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Value::Text(Cow::Owned(text.to_owned())))
+        Ok(ClaimValue::Text(Cow::Owned(text.to_owned())))
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
-        Ok(Value::Number(number))
+        Ok(ClaimValue::Number(number))
     }
 
     fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Value::Other)
+        Ok(ClaimValue::Other)
     }
 
     fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Value::Other)
+        Ok(ClaimValue::Other)
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(Value::Bool(value))
+        Ok(ClaimValue::Bool(value))
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(Value::Other)
+        Ok(ClaimValue::Other)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
@@ -112,7 +112,7 @@ impl<'de> Visitor<'de> for AnyValue {
                 _ => texts = None,
             }
         }
-        Ok(texts.map_or(Value::Other, Value::Texts))
+        Ok(texts.map_or(ClaimValue::Other, ClaimValue::Texts))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -122,7 +122,7 @@ impl<'de> Visitor<'de> for AnyValue {
             names.push(name);
             map.next_value::<IgnoredAny>()?;
         }
-        Ok(Value::Names(names))
+        Ok(ClaimValue::Names(names))
     }
 }
 
@@ -146,8 +146,8 @@ struct Name<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
             type Value = Cow<'de, str>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -162,7 +162,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
                 Ok(Cow::Owned(text.to_owned()))
             }
         }
-        deserializer.deserialize_str(Text).map(Name)
+        deserializer.deserialize_str(TextVisitor).map(Name)
     }
 }
 
@@ -230,13 +230,13 @@ mod tests {
         let json =
             br#"{"t":"a\u0062","n":7,"b":true,"l":["x","y"],"o":{"p":1},"f":1.5,"m":-1,"u":null,"x":["x",[1]]}"#;
         let object = Object::parse(json).unwrap();
-        assert!(matches!(object.get("t"), Some(Value::Text(t)) if t == "ab"));
-        assert!(matches!(object.get("n"), Some(Value::Number(7))));
-        assert!(matches!(object.get("b"), Some(Value::Bool(true))));
-        assert!(matches!(object.get("l"), Some(Value::Texts(l)) if l == &["x", "y"]));
-        assert!(matches!(object.get("o"), Some(Value::Names(o)) if o == &["p"]));
+        assert!(matches!(object.get("t"), Some(ClaimValue::Text(t)) if t == "ab"));
+        assert!(matches!(object.get("n"), Some(ClaimValue::Number(7))));
+        assert!(matches!(object.get("b"), Some(ClaimValue::Bool(true))));
+        assert!(matches!(object.get("l"), Some(ClaimValue::Texts(l)) if l == &["x", "y"]));
+        assert!(matches!(object.get("o"), Some(ClaimValue::Names(o)) if o == &["p"]));
         for other in ["f", "m", "u", "x"] {
-            assert!(matches!(object.get(other), Some(Value::Other)), "{other}");
+            assert!(matches!(object.get(other), Some(ClaimValue::Other)), "{other}");
         }
         assert!(object.get("absent").is_none());
     }
@@ -277,6 +277,9 @@ mod tests {
         // Refused or skipped, but answered: the parser neither recurses without bound nor builds the tree.
         let _ = Object::parse(deep.as_bytes());
         let deep_in_object = format!("{{\"a\":{{\"b\":{}{}}}}}", "[".repeat(60_000), "]".repeat(60_000));
-        assert!(matches!(Object::parse(deep_in_object.as_bytes()).unwrap().get("a"), Some(Value::Names(_))));
+        assert!(matches!(
+            Object::parse(deep_in_object.as_bytes()).unwrap().get("a"),
+            Some(ClaimValue::Names(_))
+        ));
     }
 }

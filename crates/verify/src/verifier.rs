@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use crate::claims::Claims;
 use crate::compact::Compact;
-use crate::keys::{KeySource, Keys};
+use crate::keys::{KeyCache, KeySource};
 use crate::memo::Memo;
 use crate::policy::Policy;
 use crate::principal::Principal;
@@ -14,14 +14,14 @@ use crate::rejection::{FetchError, Rejection};
 /// Verifies tokens of one tenant. Share one verifier: it caches the keys, and the verified tokens by their digests.
 pub struct Verifier {
     policy: Policy,
-    keys: Keys,
+    keys: KeyCache,
     memo: Memo,
 }
 
 impl Verifier {
     /// Fetches no keys: the first [`Verifier::verify`] or [`Verifier::warm`] does.
     pub fn new(policy: Policy, keys: impl KeySource + 'static) -> Verifier {
-        let keys = Keys::new(keys, policy.tenant(), policy.refetch_interval());
+        let keys = KeyCache::new(keys, policy.tenant(), policy.refetch_interval());
         Verifier { policy, keys, memo: Memo::default() }
     }
 

@@ -18,7 +18,7 @@ pub use server::{Administrator, AdministratorKind, FlexibleServer};
 
 use pgentra_connect::quote;
 
-use crate::client::{Ask, Client};
+use crate::client::{Ask, RestClient};
 use crate::{AzureError, AzureErrorKind, Endpoints};
 
 /// How many pages of a list are read; a page of Resource Manager holds a hundred and more.
@@ -38,7 +38,7 @@ impl Default for Patience {
 /// Azure Resource Manager, in one subscription.
 #[derive(Debug, Clone)]
 pub struct ResourceManager {
-    client: Client,
+    client: RestClient,
     subscription: String,
     patience: Patience,
 }
@@ -58,7 +58,7 @@ impl ResourceManager {
         subscription: Option<&str>,
     ) -> Result<Self, AzureError> {
         let endpoint = endpoints.resource_manager.clone();
-        let client = Client::new("Azure Resource Manager", endpoint, system.clone(), credential.clone());
+        let client = RestClient::new("Azure Resource Manager", endpoint, system.clone(), credential.clone());
         let mut manager = Self { client, subscription: String::new(), patience: Patience::default() };
         manager.subscription = match subscription {
             Some(id) => uuid::Uuid::parse_str(id.trim()).map(|id| id.to_string()).map_err(|_| {

@@ -26,7 +26,7 @@ use crate::progress::waiting;
 use crate::sign_in;
 use crate::text::{Text, bold, text};
 pub(crate) use arguments::Grant;
-use ids::Ids;
+use ids::PrincipalIds;
 use role::{DEFAULT_PORT, Database};
 
 /// A new principal takes time to appear in Entra: the number of lookups, and the pause between
@@ -45,7 +45,7 @@ struct Grounds {
 
 /// The document of `-o json`.
 #[derive(Serialize)]
-struct Granted {
+struct GrantDocument {
     vm: String,
     role: String,
     server: String,
@@ -113,7 +113,7 @@ pub(crate) async fn run(system: &System, arguments: Grant) -> Outcome {
             "not signed in as the role: that takes a token of the virtual machine, and this is not it",
         );
     }
-    let granted = Granted {
+    let granted = GrantDocument {
         vm: vm.name,
         role: arguments.role.to_string(),
         server: grounds.database.host(),
@@ -151,17 +151,17 @@ async fn grounds(system: &System, arguments: &Grant) -> Outcome<Grounds> {
 
 impl Grounds {
     /// The principal for the role; `None` if it does not exist before the identity is assigned.
-    async fn ids(&self, vm: &Vm) -> Outcome<Option<Ids>> {
+    async fn ids(&self, vm: &Vm) -> Outcome<Option<PrincipalIds>> {
         match (&self.wanted, vm.system_assigned) {
             (Wanted::UserAssigned(one), _) => {
-                Ok(Some(Ids { object_id: one.object_id, client_id: Some(one.client_id) }))
+                Ok(Some(PrincipalIds { object_id: one.object_id, client_id: Some(one.client_id) }))
             }
             (Wanted::SystemAssigned, Some(own)) => {
                 let client_id = match self.database.flavour() {
                     Flavour::Single => Some(self.client_id(own.object_id).await?),
                     _ => None,
                 };
-                Ok(Some(Ids { object_id: own.object_id, client_id }))
+                Ok(Some(PrincipalIds { object_id: own.object_id, client_id }))
             }
             (Wanted::SystemAssigned, None) => {
                 if self.database.flavour() == Flavour::Single {
@@ -187,7 +187,7 @@ impl Grounds {
     }
 
     /// Creates the role, unless it exists, and checks the result.
-    async fn make_role(&self, arguments: &Grant, vm: &Vm, exists: bool) -> Outcome<Ids> {
+    async fn make_role(&self, arguments: &Grant, vm: &Vm, exists: bool) -> Outcome<PrincipalIds> {
         let ids = self.ids(vm).await?.ok_or_else(|| {
             Problem::new(Blame::Server, format!("the virtual machine {} has no identity of its own", vm.name))
                 .hint("it was changed by another client meanwhile: look with `pgentra identity show`")
@@ -240,9 +240,9 @@ impl Grounds {
     }
 }
 
-impl Granted {
+impl GrantDocument {
     fn text(&self) -> Text {
-        let Granted { vm, role, server, object_id, command, .. } = self;
+        let GrantDocument { vm, role, server, object_id, command, .. } = self;
         let how = if self.signed_in { "signed in as it" } else { "the role is there and mapped to it" };
         text![
             format!(

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use pgentra_emulator::{AdministratorChange, Change, LocalAzure, PrincipalKind};
-use pgentra_gateway::{ChangeError, ServiceAccount, Upstream};
+use pgentra_gateway::{ChangeError, ServiceAccount, UpstreamAddress};
 use tokio::sync::{mpsc, watch};
 
 /// A direct connection to the PostgreSQL server, without the gateway: the change may remove the
 /// last administrator.
 #[derive(Clone)]
 pub(crate) struct Database {
-    pub(crate) upstream: Upstream,
+    pub(crate) upstream: UpstreamAddress,
     pub(crate) service: ServiceAccount,
 }
 

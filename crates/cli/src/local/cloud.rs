@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use pgentra_connect::{Connector, Layers, Target, quote};
 use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
 use pgentra_emulator::{Clock, Identity, LocalAzure, Options};
-use pgentra_gateway::{Flavour, Gateway, ServiceAccount, Setup, Upstream};
+use pgentra_gateway::{Flavour, Gateway, ServiceAccount, Setup, UpstreamAddress};
 use pgentra_identity::{Cloud, Credential, Resource};
 use pgentra_localdb::{Janitor, LocalDb, StartError};
 use pgentra_session::Limits;
@@ -83,7 +83,8 @@ impl LocalCloud {
         let places = CloudFiles::new(janitor.folder());
         write(&places.certificate, azure.ca_pem())?;
         progress.show("installing Azure's functions and roles");
-        let upstream = Upstream::Unix { dir: database.socket_dir().to_path_buf(), port: database.port() };
+        let upstream =
+            UpstreamAddress::Unix { dir: database.socket_dir().to_path_buf(), port: database.port() };
         let service =
             ServiceAccount { name: database.superuser().to_owned(), password: database.password().clone() };
         pgentra_gateway::init(&upstream, &service, &setup(flavour, &azure))
@@ -282,8 +283,8 @@ impl LocalCloud {
 
 async fn start_database(system: &System, options: &CloudOptions) -> Outcome<LocalDb> {
     let server = match &options.database.postgres {
-        Some(folder) => pgentra_localdb::Server::Installed(folder.clone()),
-        None => pgentra_localdb::Server::Embedded,
+        Some(folder) => pgentra_localdb::Installation::Installed(folder.clone()),
+        None => pgentra_localdb::Installation::Embedded,
     };
     let folder = options.folder.join("db");
     pgentra_localdb::start(pgentra_localdb::Options { folder, server }).await.map_err(|error| {

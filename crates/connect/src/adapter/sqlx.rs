@@ -22,7 +22,7 @@ use sqlx::{Error, Postgres};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::advice::SignIn;
+use crate::advice::AttemptedSignIn;
 use crate::connector::{Connector, is_stale};
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::handshake;
@@ -179,7 +179,8 @@ impl Keeper {
             Error::Database(error) => {
                 let claims = UnverifiedClaims::of(token);
                 let target = self.connector.target();
-                let sign_in = SignIn::new((target.user(), target.database()), token, claims.as_ref());
+                let sign_in =
+                    AttemptedSignIn::new((target.user(), target.database()), token, claims.as_ref());
                 handshake::refused(&fields(error.as_ref()), &sign_in)
             }
             Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {

@@ -7,8 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use pgentra_emulator::{Clock, Draft, LocalAzure, Options};
-use pgentra_gateway::{Config, Flavour, Gateway, Principal, PrincipalKind, ServiceAccount, Setup, Upstream};
-use pgentra_localdb::{LocalDb, Server};
+use pgentra_gateway::{
+    Config, Flavour, Gateway, Principal, PrincipalKind, ServiceAccount, Setup, UpstreamAddress,
+};
+use pgentra_localdb::{Installation, LocalDb};
 use pgentra_session::Limits;
 use pgentra_verify::{BoxFuture, FetchError, KeySource, Policy, Verifier};
 use pgentra_wire::startup::{ALPN, encode_ssl_request};
@@ -66,7 +68,7 @@ impl Stage {
 
     async fn new(flavour: Flavour) -> Self {
         let folder = std::env::temp_dir().join(format!("pgentra-proxy-{}-{flavour}", std::process::id()));
-        let db = pgentra_localdb::start(pgentra_localdb::Options { folder, server: Server::Embedded });
+        let db = pgentra_localdb::start(pgentra_localdb::Options { folder, server: Installation::Embedded });
         let stage = Self { flavour, db: db.await.unwrap() };
         stage.init().await;
         stage
@@ -93,8 +95,8 @@ impl Stage {
         pgentra_gateway::init(&self.upstream(), &self.service(), &setup).await.unwrap();
     }
 
-    pub(crate) fn upstream(&self) -> Upstream {
-        Upstream::Unix { dir: self.db.socket_dir().to_owned(), port: self.db.port() }
+    pub(crate) fn upstream(&self) -> UpstreamAddress {
+        UpstreamAddress::Unix { dir: self.db.socket_dir().to_owned(), port: self.db.port() }
     }
 
     pub(crate) fn service(&self) -> ServiceAccount {

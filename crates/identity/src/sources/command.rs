@@ -6,14 +6,14 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::Setup;
+use super::SourceSettings;
 use super::printed::Printed;
 use crate::{
     AccessToken, NoToken, Reason, SourceName, TokenError, TokenErrorKind, TokenRequest, TokenSource, answer,
     expiry, shell,
 };
 use pgentra_system::excerpt;
-use pgentra_system::{Call, Finished};
+use pgentra_system::{Finished, Invocation};
 
 /// How long a program may take: `az` needs up to three seconds, more with a cold disk.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -24,12 +24,12 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// they were inferred, their failures mean that they do not apply here: a user need not be signed in.
 #[derive(Debug)]
 pub(super) struct Cli {
-    setup: Setup,
+    setup: SourceSettings,
     name: SourceName,
 }
 
 impl Cli {
-    pub(super) fn new(name: SourceName, setup: Setup) -> Self {
+    pub(super) fn new(name: SourceName, setup: SourceSettings) -> Self {
         Self { setup, name }
     }
 
@@ -53,7 +53,7 @@ impl Cli {
         self.read(request, &finished)
     }
 
-    fn call(&self, request: TokenRequest<'_>) -> Result<Call, TokenError> {
+    fn call(&self, request: TokenRequest<'_>) -> Result<Invocation, TokenError> {
         let scope = request.resource.scope();
         let tenant = self.setup.tenant.as_deref();
         let Some(program) = program(self.name) else { return self.users_call(request) };
@@ -72,7 +72,7 @@ impl Cli {
         arguments.extend(tenant.into_iter().flat_map(|tenant| [tenant_flag, tenant]));
         let folder =
             if cfg!(windows) { self.setup.system.env().get("SYSTEMROOT") } else { Some("/".to_owned()) };
-        Ok(Call {
+        Ok(Invocation {
             program: program.to_owned(),
             arguments: arguments.into_iter().map(str::to_owned).collect(),
             variables: vec![(colours.0.to_owned(), colours.1.to_owned())],
@@ -80,11 +80,11 @@ impl Cli {
         })
     }
 
-    fn users_call(&self, request: TokenRequest<'_>) -> Result<Call, TokenError> {
+    fn users_call(&self, request: TokenRequest<'_>) -> Result<Invocation, TokenError> {
         let Some((program, arguments)) = self.setup.command.0.split_first() else {
             return Err(TokenError::config(self.name, "there is no command"));
         };
-        Ok(Call {
+        Ok(Invocation {
             program: program.clone(),
             arguments: arguments.to_vec(),
             variables: vec![("PGENTRA_RESOURCE".to_owned(), request.resource.as_str().to_owned())],

@@ -9,8 +9,10 @@ use eventually::{DEADLINE, eventually, holds};
 use pgentra_connect::pgentra_identity::{Cloud, Credential, Resource};
 use pgentra_connect::{Connector, Layers, Roots, Target};
 use pgentra_emulator::{Clock, LocalAzure, Options};
-use pgentra_gateway::{Config, Flavour, Gateway, Principal, PrincipalKind, ServiceAccount, Setup, Upstream};
-use pgentra_localdb::{LocalDb, Server};
+use pgentra_gateway::{
+    Config, Flavour, Gateway, Principal, PrincipalKind, ServiceAccount, Setup, UpstreamAddress,
+};
+use pgentra_localdb::{Installation, LocalDb};
 use pgentra_proxy::{AuthProxy, Listener, Naming, PoolStats};
 use pgentra_session::Limits;
 use pgentra_system::{Clock as _, Env, Files, System, SystemClock};
@@ -60,7 +62,7 @@ impl Stage {
         let clock = Clock::following(|| SystemClock.now());
         let azure = Arc::new(LocalAzure::start(Options::new(clock.clone())).await.unwrap());
         let folder = std::env::temp_dir().join(format!("pgentra-inject-{}-{name}", std::process::id()));
-        let options = pgentra_localdb::Options { folder, server: Server::Embedded };
+        let options = pgentra_localdb::Options { folder, server: Installation::Embedded };
         let db = pgentra_localdb::start(options).await.unwrap();
         let (upstream, service) = upstream(&db);
         let vm = azure.vm().object_id();
@@ -160,9 +162,9 @@ impl Stage {
     }
 }
 
-fn upstream(db: &LocalDb) -> (Upstream, ServiceAccount) {
+fn upstream(db: &LocalDb) -> (UpstreamAddress, ServiceAccount) {
     let service = ServiceAccount { name: db.superuser().to_owned(), password: db.password().clone() };
-    (Upstream::Unix { dir: db.socket_dir().to_owned(), port: db.port() }, service)
+    (UpstreamAddress::Unix { dir: db.socket_dir().to_owned(), port: db.port() }, service)
 }
 
 async fn serve(azure: &Arc<LocalAzure>, db: &LocalDb, clock: &Clock, tls: Arc<ServerConfig>) -> SocketAddr {

@@ -8,11 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use pgentra_connect::{ConnectError, Connector, Layers, Session, Target};
 use pgentra_emulator::{Clock, LocalAzure};
-use pgentra_gateway::{Config, Flavour, Gateway, Principal, PrincipalKind, ServiceAccount, Setup, Upstream};
+use pgentra_gateway::{
+    Config, Flavour, Gateway, Principal, PrincipalKind, ServiceAccount, Setup, UpstreamAddress,
+};
 use pgentra_identity::{Cloud, Credential};
-use pgentra_localdb::{LocalDb, Server as Postgres};
+use pgentra_localdb::{Installation, LocalDb};
 use pgentra_roles::directory::{BoxFuture, Directory, DirectoryError, ServicePrincipal};
-use pgentra_roles::{Change, Faults, Options, Plan, RolesError, RolesFile, Server};
+use pgentra_roles::{Change, Diagnostics, Options, Plan, RolesError, RolesFile, ServerSessions};
 use pgentra_session::Limits;
 use pgentra_system::{Env, Files, System};
 use pgentra_verify::{FetchError, KeySource, Policy, Verifier};
@@ -61,9 +63,9 @@ impl Stage {
         let files = tempfile::tempdir().unwrap();
         std::fs::write(files.path().join("ca.pem"), azure.ca_pem()).unwrap();
         let folder = files.path().join("db");
-        let options = pgentra_localdb::Options { folder, server: Postgres::Embedded };
+        let options = pgentra_localdb::Options { folder, server: Installation::Embedded };
         let db = pgentra_localdb::start(options).await.unwrap();
-        let upstream = Upstream::Unix { dir: db.socket_dir().to_owned(), port: db.port() };
+        let upstream = UpstreamAddress::Unix { dir: db.socket_dir().to_owned(), port: db.port() };
         let service = ServiceAccount { name: db.superuser().to_owned(), password: db.password().clone() };
         pgentra_gateway::init(&upstream, &service, &setup(flavour, &azure)).await.unwrap();
         let keys = Published(azure.clone());
@@ -87,8 +89,8 @@ impl Stage {
     }
 
     /// The server as the Entra administrator; `database` is the default database.
-    pub(crate) fn server(&self, database: &str) -> Server {
-        Server::new(self.administrator(database))
+    pub(crate) fn server(&self, database: &str) -> ServerSessions {
+        ServerSessions::new(self.administrator(database))
     }
 
     pub(crate) fn administrator(&self, database: &str) -> Connector {
@@ -181,7 +183,7 @@ impl Stage {
     }
 }
 
-pub(crate) fn told(faults: &Faults) -> Vec<String> {
+pub(crate) fn told(faults: &Diagnostics) -> Vec<String> {
     faults.all().iter().map(ToString::to_string).collect()
 }
 

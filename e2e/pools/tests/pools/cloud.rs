@@ -5,9 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use pgentra_connect::{Connector, Layers, Target};
 use pgentra_emulator::{Endpoint, LocalAzure, Options};
-use pgentra_gateway::{Config, Flavour, Gateway, Principal, PrincipalKind, ServiceAccount, Setup, Upstream};
+use pgentra_gateway::{
+    Config, Flavour, Gateway, Principal, PrincipalKind, ServiceAccount, Setup, UpstreamAddress,
+};
 use pgentra_identity::{Cloud as AzureCloud, Credential};
-use pgentra_localdb::{LocalDb, Server};
+use pgentra_localdb::{Installation, LocalDb};
 use pgentra_session::Limits;
 use pgentra_system::{Clock, Env, Files, RuntimeClock, System};
 use pgentra_verify::{BoxFuture, FetchError, KeySource, Policy, Verifier};
@@ -63,7 +65,7 @@ impl Cloud {
         let files = tempfile::tempdir().unwrap();
         std::fs::write(files.path().join("ca.pem"), azure.ca_pem()).unwrap();
         let folder = files.path().join("db");
-        let db = pgentra_localdb::Options { folder, server: Server::Embedded };
+        let db = pgentra_localdb::Options { folder, server: Installation::Embedded };
         let db = pgentra_localdb::start(db).await.unwrap();
         pgentra_gateway::init(&upstream(&db), &service(&db), &setup(&azure)).await.unwrap();
         let gateway = serve(&azure, &db, &clock, 0).await;
@@ -186,8 +188,8 @@ async fn serve(azure: &Arc<LocalAzure>, db: &LocalDb, clock: &Now, port: u16) ->
     Running { port, shutdown, served }
 }
 
-fn upstream(db: &LocalDb) -> Upstream {
-    Upstream::Unix { dir: db.socket_dir().to_owned(), port: db.port() }
+fn upstream(db: &LocalDb) -> UpstreamAddress {
+    UpstreamAddress::Unix { dir: db.socket_dir().to_owned(), port: db.port() }
 }
 
 fn service(db: &LocalDb) -> ServiceAccount {
