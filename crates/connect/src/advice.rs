@@ -19,7 +19,8 @@ pub(crate) struct AttemptedSignIn<'a> {
 impl<'a> AttemptedSignIn<'a> {
     /// As `role`, in `database`, with this token and its unverified claims.
     pub(crate) fn new(
-        (role, database): (&'a str, &'a str),
+        role: &'a str,
+        database: &'a str,
         token: &'a AccessToken,
         claims: Option<&'a UnverifiedClaims>,
     ) -> Self {

@@ -335,7 +335,7 @@ impl Connector {
         let claims = UnverifiedClaims::of(token);
         let (role, database) =
             (String::from_utf8_lossy(startup.user()), String::from_utf8_lossy(startup.database()));
-        let sign_in = AttemptedSignIn::new((&role, &database), token, claims.as_ref());
+        let sign_in = AttemptedSignIn::new(&role, &database, token, claims.as_ref());
         let signed_in = handshake::sign_in(&mut stream, startup, &sign_in);
         let ready =
             timeout_at(deadline, signed_in).await.map_err(|_| too_slow(&host, limit, "the sign-in"))??;

@@ -40,9 +40,12 @@ impl Plan {
             return Ok(());
         }
         let principals = open(server, PRINCIPALS).await?;
+        // Held by the session, over all transactions: two applies at a time would each undo what the other has read.
         principals.query("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
         let steps = self.steps();
         let others = || steps.iter().filter(|step| step.database != PRINCIPALS);
+        // Roles are committed before the grants in other databases. A grant that fails then would leave half of the plan,
+        // so every other database runs its changes once and rolls back before anything is committed.
         for step in others() {
             let open = open(server, step.database).await?;
             open.run("BEGIN").await?;
@@ -53,6 +56,7 @@ impl Plan {
         let mut done = Vec::new();
         let result = self.run_all(server, &principals, &steps, &mut done).await;
         match result {
+            // Some databases are committed: the error has to name them, because a second run starts from there.
             Err(source) if !done.is_empty() => {
                 Err(RolesError::HalfApplied { done, source: Box::new(source) })
             }
@@ -130,6 +134,7 @@ impl Plan {
             .changes
             .iter()
             .any(|change| matches!(change, Change::Clear { database, .. } if database != PRINCIPALS));
+        // A role cannot be dropped while another database has privileges of it, so the drop waits for the clears there.
         let is_last = |change: &Change| clears_elsewhere && matches!(change, Change::Drop { .. });
         let step = |database: &'_ str, of: &dyn Fn(&Change) -> bool| {
             let mut changes: Vec<&Change> = self.changes.iter().filter(|change| of(change)).collect();
@@ -192,6 +197,7 @@ impl Plan {
         let is_bound = |role: &str| {
             self.changes.iter().any(|change| matches!(change, Change::Bind { .. }) && change.role() == role)
         };
+        // The demotion of an administrator commits in `postgres` first; without it, `DROP OWNED` is refused in the dry run.
         let waits = |change: &Change| matches!(change, Change::Clear { .. }) && is_bound(change.role());
         let changes = step.changes.iter().copied().filter(|change| !waits(change)).collect();
         DatabaseTransaction { database: step.database, changes }
@@ -225,13 +231,16 @@ async fn open(server: &ServerSessions, database: &str) -> Result<DatabaseSession
     Ok(open)
 }
 
+/// The order within a transaction.
 fn rank(change: &Change) -> u8 {
     match change {
+        // First, because it makes a name free that a created role may take.
         Change::Rename { .. } => 0,
         Change::Create(_) => 1,
         Change::Bind { .. } => 2,
         Change::Leave { .. } => 3,
         Change::Join { .. } => 4,
+        // Before grants: what is revoked from PUBLIC or as a whole would take new grants with it.
         Change::Revoke(_) | Change::RevokeDefault(_) => 5,
         Change::Grant(_) | Change::GrantDefault(_) => 6,
         Change::Clear { .. } => 7,

@@ -24,6 +24,8 @@ pub(crate) struct Matching {
 pub(crate) fn matching(desired: &[Desired], roles: &Roles) -> Matching {
     let result = Matching { now: vec![None; desired.len()], ..Matching::default() };
     let mut matcher = Matcher { roles, desired, result, claimed: BTreeSet::new() };
+    // By id first, for all of them: a role that keeps its principal and changes its name must not be taken for the role of
+    // another entry that has that name in the file.
     for (number, role) in desired.iter().enumerate() {
         matcher.claim_by_id(number, role);
     }
@@ -136,6 +138,7 @@ impl<'a> Matcher<'a> {
         if differences.is_empty() {
             return;
         }
+        // Mapping it to another principal could lock the only administrator out, with no session left to undo it.
         if role.name == self.roles.session_user {
             let message = format!(
                 "{} is who is signed in, and is not changed by itself ({}); sign in as another administrator",
@@ -150,6 +153,7 @@ impl<'a> Matcher<'a> {
     /// A role that exists and is not mapped to an Entra principal.
     fn adopt(&mut self, desired: &Desired, to: Principal, now: &str) {
         let is_powerful = self.roles.all.get(now).is_some_and(|any| any.is_powerful);
+        // A line in a file must not hand a superuser's role, such as `postgres` or `azuresu`, to a principal.
         if is_powerful || name::is_reserved(now) || now == self.roles.session_user {
             let message = format!(
                 "the role {now} may do what a superuser may; it is not mapped to a principal",
@@ -199,6 +203,7 @@ impl<'a> Matcher<'a> {
             .zip(self.desired)
             .filter_map(|(now, desired)| Some((now.as_deref()?, desired.name.as_str())))
             .collect();
+        // Renames run first, so memberships are compared and changed under the new names.
         let later = |name: &str| renamed.get(name).copied().unwrap_or(name).to_owned();
         let known: BTreeSet<String> = self
             .roles
@@ -241,6 +246,7 @@ impl<'a> Matcher<'a> {
 fn flexible_differences(to: &mut Principal, role: &Role) -> Vec<String> {
     let mut differences = Vec::new();
     match (id(to.identity), role.object_id) {
+        // Written out, or the bind of another attribute would look the name up again and could find another principal.
         (None, Some(id)) => to.identity = PrincipalRef::ObjectId(id),
         (Some(wanted), Some(id)) if wanted != id => differences.push(format!("object id {id} → {wanted}")),
         (Some(wanted), None) => differences.push(format!("mapped by its name → object id {wanted}")),

@@ -20,7 +20,7 @@ use super::server::{DatabaseSession, PRINCIPALS, ServerSessions};
 use super::sql::Dialect;
 use crate::directory::{Directory, DirectoryError};
 
-/// What a plan includes.
+/// What a plan changes and reports beyond the roles of the file. Default: nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
     /// Which mapped roles that are not in the file are dropped. Default: none.
@@ -86,12 +86,14 @@ impl Plan {
         options: Options,
         directory: Option<&dyn Directory>,
     ) -> Result<Self, RolesError> {
+        // One snapshot for each database: roles that change while the plan is made do not mix into it.
         let principals = server.open(PRINCIPALS).await?;
         principals.begin_reading().await?;
         let roles = Roles::read(principals.client()).await?;
         let file = RolesFile { roles: resolve(&file.roles, roles.flavour(), directory).await? };
         let Matching { mut changes, mut faults, now } = matching(&file.roles, &roles);
         faults.extend(missing_owners(&file.roles, &roles));
+        // Faults are collected to the end, so that one run shows every line that has to be changed.
         for database in file.databases() {
             if !roles.databases.contains(database) {
                 faults.extend(missing_database(&file.roles, database));
@@ -114,11 +116,13 @@ impl Plan {
                 Prune::Roles => !role.is_admin,
                 Prune::Administrators => true,
             };
+            // The session's own role is never dropped: the transaction would end without its user.
             if !is_pruned || role.name == roles.session_user {
                 notes.push(Note::NotInFile(role.name.clone()));
                 continue;
             }
             let found = obstacles::obstacles(server, &principals, role.oid).await?;
+            // `DROP OWNED` would delete the objects with their data. A plan drops privileges, never data.
             if let Some(owned) = found.iter().find(|found| found.is_owned()) {
                 let message = format!("the role {} is not in the file and {owned}", quote::name(&role.name));
                 faults.push(Diagnostic { line: None, message });
@@ -202,6 +206,8 @@ pub(crate) async fn dropping(
 ) -> Result<Vec<Change>, RolesError> {
     let mut joins = Vec::new();
     for group in [Some(&*role.name), heir].into_iter().flatten() {
+        // `USAGE`, not `MEMBER`: `DROP OWNED` and `REASSIGN OWNED` need the privileges of the role (PostgreSQL:
+        // "DROP OWNED", "Notes").
         let rows = principals.query("SELECT pg_has_role($1::text::name, 'USAGE')", &[&group]).await?;
         if !rows.iter().all(|row| row.get(0)) {
             joins.push(group.to_owned());
@@ -254,6 +260,7 @@ pub(crate) async fn resolve(
     let mut found: BTreeMap<Uuid, &Desired> = BTreeMap::new();
     for (role, original) in resolved.iter_mut().zip(desired) {
         if let (Flavour::Flexible, PrincipalRef::ClientId(client_id)) = (flavour, role.identity) {
+            // A role for the client id would be created without an error, and no token of the principal would match it.
             match object_id(client_id, directory).await? {
                 Some(id) => role.identity = PrincipalRef::ObjectId(id),
                 None => {

@@ -71,6 +71,8 @@ impl<'a> Claims<'a> {
             Some(_) => return Err(Rejection::BadClaim("idtyp")),
             None => {}
         }
+        // `idtyp` is an optional claim of version 2. Without it, an application's token has its object id as the subject
+        // and no delegated scopes; a user's `sub` is a pairwise value.
         let is_its_own_subject = self.optional_text("sub")?.and_then(guid) == Some(object_id);
         let delegated = self.0.get("scp").is_some();
         Ok(if is_its_own_subject && !delegated { SubjectKind::App } else { SubjectKind::User })
@@ -85,6 +87,7 @@ impl<'a> Claims<'a> {
             Some(_) => return Err(Rejection::BadClaim("groups")),
             None => {}
         }
+        // Beyond 200 groups, Entra replaces the list by a reference to Graph, which is not called here.
         let elsewhere = match self.0.get("_claim_names") {
             Some(ClaimValue::Names(names)) => names.iter().any(|name| name == "groups"),
             Some(_) => return Err(Rejection::BadClaim("_claim_names")),
@@ -108,6 +111,7 @@ impl<'a> Claims<'a> {
     }
 
     pub(crate) fn user_principal_name(&self) -> Result<Option<String>, Rejection> {
+        // `upn` in version 1, `preferred_username` in version 2; `unique_name` for guests, who have no `upn`.
         for name in ["upn", "preferred_username", "unique_name"] {
             if let Some(text) = self.optional_text(name)? {
                 return Ok(Some(text.to_owned()));

@@ -40,6 +40,7 @@ impl<'a> Compact<'a> {
         else {
             return Err(Rejection::NotAToken(Malformed::Parts));
         };
+        // `alg: none` has an empty signature (RFC 7519 section 6); it is refused before the header is read.
         if signature.is_empty() {
             return Err(Rejection::NotAToken(Malformed::Unsigned));
         }
@@ -51,6 +52,7 @@ impl<'a> Compact<'a> {
         let (signing_input, rest) = self.token.as_bytes().split_at(signed);
         let mut context = Context::new(&SHA256);
         context.update(signing_input);
+        // The state after the signing input is reused, so the second digest costs the hash of the signature only.
         let mut whole = context.clone();
         whole.update(rest);
         let mut token = [0; 32];
@@ -62,6 +64,7 @@ impl<'a> Compact<'a> {
     pub(crate) fn key_id(&self) -> Result<String, Rejection> {
         let json = decode(self.header)?;
         let header = Object::parse(&json).ok_or(Rejection::NotAToken(Malformed::Header))?;
+        // RFC 7515 section 4.1.11: an extension that is marked critical must be understood, and none is known here.
         if header.get("crit").is_some() {
             return Err(Rejection::NotAToken(Malformed::CriticalExtension));
         }

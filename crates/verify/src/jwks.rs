@@ -61,6 +61,7 @@ impl KeySet {
         }
         let keys: Vec<PublishedKey> =
             keys.iter().filter_map(|key| PublishedKey::parse(key.as_object()?, tenant)).collect();
+        // Keeps the last good keys when the issuer serves an empty or foreign document for a while.
         if keys.is_empty() {
             return Err(BadKeySet::NoneUsable);
         }
@@ -100,6 +101,7 @@ impl PublishedKey {
         if text("issuer").is_some_and(|issuer| names_another_tenant(issuer, tenant)) {
             return None;
         }
+        // A key without an id is never used: a token's `kid` selects the key, and a token without one is refused.
         let id = text("kid").filter(|id| !id.is_empty())?.to_owned();
         let n = URL_SAFE_NO_PAD.decode(text("n")?).ok()?;
         let e = URL_SAFE_NO_PAD.decode(text("e")?).ok()?;

@@ -31,6 +31,7 @@ struct Entry {
 impl Memo {
     pub(crate) fn find(&self, token: &[u8; 32], keys: u64) -> Option<Principal> {
         let mut halves = self.halves();
+        // A young entry of other keys is not looked for in the old half: that one is older still.
         if let Some(entry) = halves.young.get(token) {
             return (entry.keys == keys).then(|| entry.principal.clone());
         }

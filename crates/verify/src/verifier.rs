@@ -47,9 +47,12 @@ impl Verifier {
     /// Cancel-safe: if every caller that waits for a fetch is cancelled, the next call that needs it continues it.
     pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Principal, Rejection> {
         let compact = Compact::split(token)?;
+        // The token is hashed before any part of it is decoded: a pool sends one token for each of its connections, and all
+        // but the first stop at the memo.
         let digests = compact.digests();
         let known = self.keys.fresh(now).and_then(|loaded| self.memo.find(&digests.token, loaded.generation));
         if let Some(principal) = known {
+            // The signature and the claims of these bytes cannot change; the time can.
             self.policy.check_time(principal.not_before(), principal.expires_on(), now)?;
             return Ok(principal);
         }

@@ -35,6 +35,14 @@ impl Default for Patience {
     }
 }
 
+/// A type of resource in the paths of Resource Manager, such as `Microsoft.Compute/virtualMachines`, and the
+/// `api-version` whose documents are read here.
+#[derive(Clone, Copy)]
+struct ResourceType {
+    path: &'static str,
+    version: &'static str,
+}
+
 /// Azure Resource Manager, in one subscription.
 #[derive(Debug, Clone)]
 pub struct ResourceManager {
@@ -118,8 +126,9 @@ impl ResourceManager {
     /// The resource of a kind with this name: in the group, or the only one in the subscription.
     async fn named(
         &self,
-        (kind, version): (&str, &str),
-        (group, name): (Option<&str>, &str),
+        ResourceType { path: kind, version }: ResourceType,
+        group: Option<&str>,
+        name: &str,
         doing: &str,
     ) -> Result<Value, AzureError> {
         segment(name)?;

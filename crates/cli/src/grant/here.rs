@@ -35,7 +35,8 @@ pub(super) async fn sign_in(
     system: &System,
     database: &Database,
     role: &str,
-    (wanted, cloud): (&Wanted, Cloud),
+    wanted: &Wanted,
+    cloud: Cloud,
 ) -> Outcome {
     let flags = [
         ("host", database.host()),

@@ -77,7 +77,7 @@ pub(crate) async fn run(system: &System, arguments: Grant) -> Outcome {
     let ids = grounds.ids(&grounds.vm).await?;
     let exists = grounds.database.exists(&arguments.role, ids).await?;
     let assigned = grounds.vm.has(&grounds.wanted);
-    grounds.show(&arguments, (assigned, exists));
+    grounds.show(&arguments, assigned, exists);
     let is_done = assigned && exists;
     if !is_done && !arguments.yes && !confirmed().await? {
         output::say("nothing was changed");
@@ -105,7 +105,8 @@ pub(crate) async fn run(system: &System, arguments: Grant) -> Outcome {
             system,
             &grounds.database,
             arguments.role.as_str(),
-            (&grounds.wanted, arguments.caller.cloud),
+            &grounds.wanted,
+            arguments.caller.cloud,
         )
         .await?;
     } else {
@@ -217,7 +218,7 @@ impl Grounds {
         )
     }
 
-    fn show(&self, arguments: &Grant, (assigned, exists): (bool, bool)) {
+    fn show(&self, arguments: &Grant, assigned: bool, exists: bool) {
         let sign = |done: bool| if done { "=" } else { "+" };
         let identity = match &self.wanted {
             Wanted::SystemAssigned => "its own identity (system-assigned)".to_owned(),

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::SourceSettings;
 use super::printed::Printed;
+use crate::answer::UncheckedToken;
 use crate::{
     AccessToken, NoToken, Reason, SourceName, TokenError, TokenErrorKind, TokenRequest, TokenSource, answer,
     expiry, shell,
@@ -101,9 +102,14 @@ impl Cli {
         let stated = printed.expires_on.as_ref().and_then(|value| expiry::parse(value, now));
         let stated = stated.or_else(|| expiry::parse_rfc3339(printed.expires_on_text.as_deref()?));
         let relative = || printed.expires_in.as_ref().and_then(expiry::parse_seconds).map(|left| now + left);
-        let asked = (request.resource, printed.resource.as_ref().and_then(Value::as_str));
-        answer::finish(self.name, asked, token, (stated.or_else(relative), None, now))
-            .inspect(|token| answer::warn_of_clock(token, now))
+        let unchecked = UncheckedToken {
+            text: token,
+            resource: printed.resource.as_ref().and_then(Value::as_str),
+            expires_on: stated.or_else(relative),
+            refresh_in: None,
+            now,
+        };
+        unchecked.check(self.name, request.resource).inspect(|token| answer::warn_of_clock(token, now))
     }
 
     fn not_run(&self, program: &str, cause: io::Error) -> TokenError {
