@@ -124,9 +124,11 @@ impl Refusal {
 
     /// Classifies a refusal. The text is matched before the SQLSTATE: Azure's codes for its token messages are not documented.
     pub fn classify(sqlstate: &str, message: &str) -> Refusal {
+        // `lc_messages` other than English leaves the SQLSTATE only; Azure's own messages are always English.
         let message = message.to_lowercase();
         let by_text =
             BY_TEXT.iter().find(|(fragment, _)| message.contains(fragment)).map(|(_, refusal)| *refusal);
+        // With `peer`, `cert` or `trust` PostgreSQL names the role that does not exist. 28000 alone says much else.
         let role_missing = || {
             (sqlstate == "28000" && message.contains("role") && message.contains("does not exist"))
                 .then_some(Refusal::RoleNotMapped)

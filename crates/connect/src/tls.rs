@@ -71,6 +71,7 @@ fn verifier(
             roots: Arc::clone(store),
             algorithms: provider.signature_verification_algorithms,
         })),
+        // libpq refuses this too: any site's certificate would do, because the name is not compared.
         (SslMode::VerifyCa, Kind::Platform) => {
             Err(ConnectError::config("sslmode=verify-ca needs the server's own authority in sslrootcert"))
         }
@@ -140,9 +141,11 @@ where
         ConnectError::config(format!("{host} cannot be the name of a server", host = quote::name(host)))
             .because(error)
     })?;
+    // An IP address as the name sends no SNI; the certificate must then list the address.
     let stream = TlsStream::connect(stream, Arc::clone(config), name)
         .await
         .map_err(|error| handshake_failed(error, host, negotiation))?;
+    // Without the request for TLS only ALPN proves that PostgreSQL answers, not another TLS service of the same host.
     if negotiation == SslNegotiation::Direct && stream.agreed().alpn_protocol() != Some(startup::ALPN) {
         return Err(tls_error(
             TlsFailure::Handshake,
@@ -180,6 +183,7 @@ where
                     "turn TLS on at the server; Azure has it always, so this may not be the server you mean",
                 ))
         }
+        // Its text is not shown: it came without TLS, so that anything in the network could have sent it (CVE-2024-10977).
         Ok(Some(EncryptionAnswer::Error)) => Err(tls_error(
             TlsFailure::ErrorInTheClear,
             format!("{host} answered the request for TLS with an error"),
@@ -203,6 +207,7 @@ pub(crate) fn handshake_failed(error: io::Error, host: &str, negotiation: SslNeg
             format!("the certificate of the server is not for {host}"),
             "use the name that the certificate is for; where only another name resolves, sslmode=verify-ca with sslrootcert",
         ),
+        // webpki refuses an authority's certificate for a server; libpq accepts it, so a working setup brings users here.
         Some(error) if is_authority_itself(error) => (
             TlsFailure::Certificate,
             format!("the certificate of {host} is that of an authority"),

@@ -49,6 +49,8 @@ impl ControlConnection {
     ) -> Result<Vec<Row>, ControlError> {
         let client = self.client().await?;
         match self.ask(&client, sql, parameters).await {
+            // PostgreSQL was restarted since the last login: the first client after it must not see that. A broken
+            // statement is not repeated, as it would break again.
             Err(ControlError::Postgres(error)) if has_ended(&error) || client.is_closed() => {
                 self.forget(&client).await;
                 let client = self.client().await?;
@@ -66,6 +68,7 @@ impl ControlConnection {
     ) -> Result<Vec<Row>, ControlError> {
         match tokio::time::timeout(ANSWER, client.query(sql, parameters)).await {
             Ok(answer) => Ok(answer?),
+            // The statement may still run there, and its answer would be read as that of the next one.
             Err(_) => {
                 self.forget(client).await;
                 Err(ControlError::Slow)
@@ -74,6 +77,7 @@ impl ControlConnection {
     }
 
     async fn client(&self) -> Result<Arc<Client>, ControlError> {
+        // Held while connecting: logins that arrive together share one new connection.
         let mut slot = self.client.lock().await;
         if let Some(client) = slot.as_ref().filter(|client| !client.is_closed()) {
             return Ok(client.clone());

@@ -47,6 +47,7 @@ impl Mapping {
     /// principal, then the second factor.
     pub(crate) fn authorize(&self, role: &str, principal: &Principal) -> Result<(), Fields> {
         match (self.kind, principal.kind()) {
+            // The object id of the service principal, or the id of its application: administrators copy either.
             (PrincipalKind::Service, SubjectKind::App) => {
                 if ![Some(principal.object_id()), principal.app_id()].contains(&Some(self.object_id)) {
                     return Err(refusal::service_mismatch(self.object_id, principal));
@@ -59,6 +60,7 @@ impl Mapping {
                 }
             }
             (PrincipalKind::User, _) => return Err(refusal::app_token_for_user(role)),
+            // Users and applications alike: a group may have both as members.
             (PrincipalKind::Group, _) => {
                 if !principal.groups().contains(self.object_id) {
                     return Err(refusal::not_in_group(role, self.object_id, principal));

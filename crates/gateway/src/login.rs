@@ -66,9 +66,11 @@ impl Gateway {
                 return Ok(None);
             }
         };
+        // PostgreSQL's order: a start-up without a user is refused before anything is looked up.
         if start.user().is_empty() {
             return Err(refusal::no_user().into());
         }
+        // A token or password sent in clear text is lost even if the sign-in fails, so the request for it is never sent.
         if !client.is_encrypted() {
             let address = client.address().ip().to_canonical();
             return Err(refusal::no_encryption(address, start.user(), start.database()).into());
@@ -94,7 +96,9 @@ impl Gateway {
                 (permit, server)
             }
         };
+        // Only now: the client must not take a refusal of the server for a failure in its session.
         client.send(&BackendMessage::Authentication(Authentication::Ok)).await?;
+        // Keys of more than four bytes came with protocol 3.2; an older client would read the message wrongly.
         let long_keys = start.version() >= ProtocolVersion::V3_2;
         self.welcome(client, server, long_keys, permit).await.map(Some)
     }
@@ -128,6 +132,7 @@ impl Gateway {
         let database = if start.database() == start.user() { role } else { start.database() };
         let upstream = start
             .clone()
+            // Protocol options were negotiated with the client and answered by the gateway.
             .without(|name| name.starts_with(b"_pq_.") || name == setting::TYPED.as_bytes())
             .with_version(ProtocolVersion::V3_0)
             .with("user", role)?
@@ -195,9 +200,11 @@ impl Gateway {
         let passwords = authorized.inspect_err(|fields| {
             tracing::warn!(role, oid = %principal.object_id(), reason = &*fields.message(), "an access token does not fit the role");
         })?;
+        // The gateway does not know this role's password yet. The mapping authorizes the login, so it may set one.
         if !is_adopted {
             self.take_over_password(role).await?;
         }
+        // On Single Server the password is the id that the role was created with: the client id or the object id.
         for password in &passwords {
             if let Some(server) = self.try_password(upstream, password).await? {
                 return Ok(server);

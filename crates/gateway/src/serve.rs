@@ -40,6 +40,8 @@ impl Gateway {
     async fn run(self: Arc<Self>, mut client: Client, seat: Seat, stages: Shutdown) {
         let address = client.address();
         let logged_in = tokio::select! {
+            // In this order: at the end of the drain nothing more is sent, and a login that has just finished counts
+            // before the shutdown, because its session is open at the server.
             biased;
             () = stages.kill.cancelled() => return,
             logged_in = Box::pin(tokio::time::timeout(self.config.limits.start_up, self.enter(&mut client, &seat))) => logged_in,

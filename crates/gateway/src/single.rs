@@ -103,6 +103,7 @@ impl Member {
             [(object_id, PrincipalKind::Service)] => {
                 principal.kind() == SubjectKind::App && principal.object_id() == object_id
             }
+            // Several principals of that name: which one is meant cannot be told, so none signs in.
             _ => false,
         };
         if fits { Ok(()) } else { Err(Self::mismatch(role, principal)) }

@@ -312,7 +312,8 @@ impl Drop for InFlightGuard {
         self.slot.state().running = None;
         let lost = milliseconds(self.clock.now() + BACK_OFF);
         // Still `NEVER` only if the request ended without a result: a result has set the next due time.
-        let _was_lost = self.slot.refresh_at.compare_exchange(NEVER, lost, Ordering::AcqRel, Ordering::Acquire);
+        let _was_lost =
+            self.slot.refresh_at.compare_exchange(NEVER, lost, Ordering::AcqRel, Ordering::Acquire);
     }
 }
 

@@ -126,7 +126,7 @@ pub(crate) fn detect(system: &System) -> Result<Detected, ConfigError> {
     for rule in RULES {
         let missing: Vec<_> = rule.needs.iter().copied().filter(|name| !system.env().has(name)).collect();
         let applies = missing.is_empty();
-        // The agent's variables are set for its own users only; MSAL takes its program as a sign of Azure Arc too.
+        // The variables do not reach every process on an Arc server; MSAL takes the agent's program as a sign as well.
         let himds = rule.source == SourceName::AzureArc && !applies && agent_is_installed(system);
         let one = match first {
             _ if forbidden(rule.source) => not_allowed(rule.source),

@@ -40,7 +40,7 @@ impl Plan {
             return Ok(());
         }
         let principals = open(server, PRINCIPALS).await?;
-        // Held by the session, over all transactions: two applies at a time would each undo what the other has read.
+        // Held by the session, over all transactions: two applies at a time would each change what the other has read.
         principals.query("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
         let steps = self.steps();
         let others = || steps.iter().filter(|step| step.database != PRINCIPALS);
@@ -240,7 +240,6 @@ fn rank(change: &Change) -> u8 {
         Change::Bind { .. } => 2,
         Change::Leave { .. } => 3,
         Change::Join { .. } => 4,
-        // Before grants: what is revoked from PUBLIC or as a whole would take new grants with it.
         Change::Revoke(_) | Change::RevokeDefault(_) => 5,
         Change::Grant(_) | Change::GrantDefault(_) => 6,
         Change::Clear { .. } => 7,

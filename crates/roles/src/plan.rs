@@ -116,7 +116,7 @@ impl Plan {
                 Prune::Roles => !role.is_admin,
                 Prune::Administrators => true,
             };
-            // The session's own role is never dropped: the transaction would end without its user.
+            // PostgreSQL refuses to drop the session's own role, and with it the whole transaction.
             if !is_pruned || role.name == roles.session_user {
                 notes.push(Note::NotInFile(role.name.clone()));
                 continue;
@@ -206,8 +206,8 @@ pub(crate) async fn dropping(
 ) -> Result<Vec<Change>, RolesError> {
     let mut joins = Vec::new();
     for group in [Some(&*role.name), heir].into_iter().flatten() {
-        // `USAGE`, not `MEMBER`: `DROP OWNED` and `REASSIGN OWNED` need the privileges of the role (PostgreSQL:
-        // "DROP OWNED", "Notes").
+        // `USAGE`, not `MEMBER`: `DROP OWNED` and `REASSIGN OWNED` check for the privileges of the role, which a member
+        // without INHERIT does not have.
         let rows = principals.query("SELECT pg_has_role($1::text::name, 'USAGE')", &[&group]).await?;
         if !rows.iter().all(|row| row.get(0)) {
             joins.push(group.to_owned());

@@ -78,7 +78,8 @@ impl KeyCache {
         tenant: Uuid,
         refetch_interval: Duration,
     ) -> KeyCache {
-        let store = Arc::new(Store { loaded: ArcSwapOption::empty(), state: Mutex::new(FetchState::default()) });
+        let store =
+            Arc::new(Store { loaded: ArcSwapOption::empty(), state: Mutex::new(FetchState::default()) });
         KeyCache { store, source: Arc::new(source), refetch_interval, tenant }
     }
 
