@@ -23,7 +23,7 @@ use crate::session::Session;
 use crate::session_attrs::SessionAttrs;
 use crate::signed_in::{SignedIn, Timings};
 use crate::stages::Secured;
-use crate::target::{self, Endpoint, Target};
+use crate::target::{self, HostSpec, Target};
 use crate::tls;
 use crate::tls_info::TlsInfo;
 use crate::token_state::{TokenIdentity, TokenState};
@@ -143,7 +143,7 @@ impl Connector {
     ///
     /// # Errors
     /// [`ConnectErrorKind::Dns`].
-    pub async fn resolve(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, ConnectError> {
+    pub async fn resolve(&self, endpoint: &HostSpec) -> Result<Vec<SocketAddr>, ConnectError> {
         dial::addresses(endpoint, self.target.connect_timeout()).await
     }
 
@@ -353,7 +353,7 @@ pub(crate) fn is_stale(error: &ConnectError) -> bool {
 }
 
 /// A server signed us in, and is not of the kind that was asked for.
-fn not_wanted(endpoint: &Endpoint, wanted: SessionAttrs, is_silent: bool) -> ConnectError {
+fn not_wanted(endpoint: &HostSpec, wanted: SessionAttrs, is_silent: bool) -> ConnectError {
     let what = if is_silent { "does not say whether it is" } else { "is not" };
     let message = format!("no server fits target_session_attrs={wanted}: {endpoint} {what} one");
     let hint = match is_silent {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::look_up::look_up;
-use crate::target::{Endpoint, KeepAlive, Target};
+use crate::target::{HostSpec, KeepAlive, Target};
 
 /// An address that has not answered after this time gets company by the next one: the "Connection Attempt Delay" that
 /// RFC 8305 recommends.
@@ -28,7 +28,7 @@ pub(crate) struct Dialed<T> {
 }
 
 /// The addresses of an endpoint, as the resolver orders them.
-pub(crate) async fn addresses(endpoint: &Endpoint, limit: Duration) -> Result<Vec<SocketAddr>, ConnectError> {
+pub(crate) async fn addresses(endpoint: &HostSpec, limit: Duration) -> Result<Vec<SocketAddr>, ConnectError> {
     if let Some(address) = endpoint.address {
         return Ok(vec![SocketAddr::new(address, endpoint.port)]);
     }

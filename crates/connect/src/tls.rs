@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use crate::as_libpq;
 use crate::error::{ConnectError, ConnectErrorKind, TlsFailure};
 use crate::quote;
-use crate::roots::{Kind, Roots};
+use crate::roots::{RootSource, Roots};
 use crate::stream::TlsStream;
 use crate::target::{SslMode, SslNegotiation};
 use crate::untrusted::{IssuerNaming, Untrusted, is_authority_itself};
@@ -32,8 +32,8 @@ use crate::untrusted::{IssuerNaming, Untrusted, is_authority_itself};
 pub fn client_config(mode: SslMode, roots: &Roots) -> Result<Arc<ClientConfig>, ConnectError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let special = match &roots.0 {
-        Kind::Platform => None,
-        Kind::Own { special, .. } => Some(special),
+        RootSource::Platform => None,
+        RootSource::Own { special, .. } => Some(special),
     };
     let naming = IssuerNaming(verifier(mode, roots, &provider)?);
     let verifier = as_libpq::verifier(naming, special, mode == SslMode::VerifyFull);
@@ -53,7 +53,7 @@ fn verifier(
 ) -> Result<Arc<dyn ServerCertVerifier>, ConnectError> {
     let provider = Arc::clone(provider);
     match (mode, &roots.0) {
-        (SslMode::VerifyFull, Kind::Platform) => {
+        (SslMode::VerifyFull, RootSource::Platform) => {
             let verifier = Verifier::new(provider).map_err(|error| {
                 ConnectError::config("this system has no certificate authorities to trust")
                     .because(error)
@@ -61,18 +61,18 @@ fn verifier(
             })?;
             Ok(Arc::new(verifier))
         }
-        (SslMode::VerifyFull, Kind::Own { store, .. }) => {
+        (SslMode::VerifyFull, RootSource::Own { store, .. }) => {
             let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(store), provider).build();
             verifier.map(|verifier| verifier as Arc<dyn ServerCertVerifier>).map_err(|error| {
                 ConnectError::config("the trusted authorities cannot be used").because(error)
             })
         }
-        (SslMode::VerifyCa, Kind::Own { store, .. }) => Ok(Arc::new(AnyName {
+        (SslMode::VerifyCa, RootSource::Own { store, .. }) => Ok(Arc::new(AnyName {
             roots: Arc::clone(store),
             algorithms: provider.signature_verification_algorithms,
         })),
         // libpq refuses this too: any site's certificate would do, because the name is not compared.
-        (SslMode::VerifyCa, Kind::Platform) => {
+        (SslMode::VerifyCa, RootSource::Platform) => {
             Err(ConnectError::config("sslmode=verify-ca needs the server's own authority in sslrootcert"))
         }
     }

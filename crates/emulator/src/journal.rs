@@ -18,7 +18,7 @@ const NAMES_LIMIT: usize = 64;
 /// Whether a request got a complete response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Outcome {
+pub enum ResponseOutcome {
     /// An answer with this status was handed to the connection.
     Answered(u16),
     /// The connection was cut off within an answer with this status.
@@ -44,7 +44,7 @@ pub struct Entry {
     /// Names of the headers, in lower case, in order.
     pub header_names: Vec<String>,
     /// Whether the request got a complete response.
-    pub outcome: Outcome,
+    pub outcome: ResponseOutcome,
 }
 
 /// The requests of the past, oldest first. At most 10,000 are remembered.
@@ -106,7 +106,7 @@ mod tests {
             path: path.to_owned(),
             query_keys: vec!["k".repeat(1000); 1000],
             header_names: Vec::new(),
-            outcome: Outcome::Answered(200),
+            outcome: ResponseOutcome::Answered(200),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::arc_agent::Agent;
 use crate::certificates::{Authority, CertificateError, names_of, server_config_for_name};
 use crate::clock::Clock;
 use crate::cloud::{Addresses, Cloud, Secrets, TokenOverrides};
-use crate::directory::{Application, Directory, Group, Identity, Machine, RESOURCE_GROUP, User};
+use crate::directory::{Application, Group, Identity, Machine, RESOURCE_GROUP, TenantDirectory, User};
 use crate::door::Door;
 use crate::error::StartError;
 use crate::fault::Faults;
@@ -82,7 +82,7 @@ impl LocalAzure {
         for (door, bound) in sockets.0 {
             for listener in bound.listeners {
                 let tls = certificates.of(door);
-                let server = serve::Server { cloud: cloud.clone(), door, tls, stop: stop.clone() };
+                let server = serve::HttpServer { cloud: cloud.clone(), door, tls, stop: stop.clone() };
                 tasks.spawn(server.run(listener, tasks.clone()));
             }
         }
@@ -396,7 +396,7 @@ impl Addresses {
 }
 
 fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> {
-    let directory = Directory::new(options.ids, random(30)?.into());
+    let directory = TenantDirectory::new(options.ids, random(30)?.into());
     let mut resources = options.resources;
     // Clients that know Graph by its address alone ask for tokens for that address, as the Azure CLI does.
     resources.push(ResourceApplication::new(addresses.management.clone(), GRAPH));

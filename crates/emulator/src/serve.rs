@@ -29,7 +29,7 @@ use crate::exchange::{Answer, Body, Call, Parameters};
 use crate::fault::Fault;
 use crate::faulty_stream::{Allowance, Cuttable};
 use crate::host;
-use crate::journal::{Entry, Outcome};
+use crate::journal::{Entry, ResponseOutcome};
 use crate::keys::on_a_blocking_thread;
 
 /// The largest request body that is read: an assertion is a few KiB, a certificate chain in it a few more.
@@ -49,7 +49,7 @@ const END_OF_DATES: Duration = Duration::from_secs(253_370_764_800);
 
 /// One listening socket's share of the local cloud.
 #[derive(Clone)]
-pub(crate) struct Server {
+pub(crate) struct HttpServer {
     pub(crate) cloud: Arc<Cloud>,
     pub(crate) door: Door,
     pub(crate) tls: Option<Arc<ServerConfig>>,
@@ -58,7 +58,7 @@ pub(crate) struct Server {
 
 type Payload = Either<Full<Bytes>, Endless>;
 
-impl Server {
+impl HttpServer {
     /// Accepts connections until the shutdown token is cancelled.
     pub(crate) async fn run(self, listener: TcpListener, tasks: TaskTracker) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
@@ -131,7 +131,7 @@ impl Server {
         let endpoint = self.door.endpoint(&call.path);
         let Some(endpoint) = endpoint else {
             let answer = self.door.nothing_here(&call);
-            self.note(&call, None, Outcome::Answered(answer.status.as_u16()));
+            self.note(&call, None, ResponseOutcome::Answered(answer.status.as_u16()));
             return Ok(response(answer));
         };
         let fault = self.cloud.faults.take(endpoint);
@@ -168,7 +168,7 @@ impl Server {
     ) -> Response<Payload> {
         match &fault {
             Some(Fault::Hang) => {
-                self.note(call, Some(endpoint), Outcome::Hung);
+                self.note(call, Some(endpoint), ResponseOutcome::Hung);
                 return std::future::pending().await;
             }
             Some(Fault::Slow(delay)) => tokio::time::sleep(*delay).await,
@@ -188,22 +188,22 @@ impl Server {
         match fault {
             Some(Fault::Cut { after }) => {
                 allowance.limit(after as u64);
-                self.note(call, Some(endpoint), Outcome::Cut(status));
+                self.note(call, Some(endpoint), ResponseOutcome::Cut(status));
                 return response(answer);
             }
             Some(Fault::WrongTypes) => answer.body.swap_types(),
             Some(Fault::Malformed) => answer.body = first_half(answer.body),
             Some(Fault::HugeBody { bytes }) => {
-                self.note(call, Some(endpoint), Outcome::Answered(status));
+                self.note(call, Some(endpoint), ResponseOutcome::Answered(status));
                 return response(answer).map(|_| Either::Right(Endless::new(bytes)));
             }
             _ => {}
         }
-        self.note(call, Some(endpoint), Outcome::Answered(status));
+        self.note(call, Some(endpoint), ResponseOutcome::Answered(status));
         response(answer)
     }
 
-    fn note(&self, call: &Call, endpoint: Option<Endpoint>, outcome: Outcome) {
+    fn note(&self, call: &Call, endpoint: Option<Endpoint>, outcome: ResponseOutcome) {
         self.cloud.journal.write(Entry {
             at: self.cloud.clock.now(),
             endpoint,

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use crate::directory::{Directory, Group, Identity, RESOURCE_GROUP, User};
+use crate::directory::{Group, Identity, RESOURCE_GROUP, TenantDirectory, User};
 use crate::options::ServerOptions;
 
 /// What kind of principal an administrator of a database server is, in the words of the management API.
@@ -147,13 +147,13 @@ const MOST: usize = 1_000;
 /// The changing part of the local Azure, but for the machine's identities.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    state: Mutex<State>,
+    state: Mutex<SubscriptionState>,
     /// Told of every change of who is in the tenant.
     principals: watch::Sender<()>,
 }
 
 #[derive(Debug)]
-struct State {
+struct SubscriptionState {
     resource_groups: BTreeSet<String>,
     identities: Vec<Identity>,
     users: Vec<User>,
@@ -172,7 +172,7 @@ struct State {
 pub(crate) struct Full;
 
 impl Subscription {
-    pub(crate) fn new(directory: &Directory, server: Option<&ServerOptions>) -> Self {
+    pub(crate) fn new(directory: &TenantDirectory, server: Option<&ServerOptions>) -> Self {
         let administrator = &directory.administrator;
         let first = Administrator {
             object_id: administrator.object_id,
@@ -181,7 +181,7 @@ impl Subscription {
         };
         let administrators: Vec<_> = server.map(|_| first).into_iter().collect();
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(SubscriptionState {
                 resource_groups: BTreeSet::from([RESOURCE_GROUP.to_owned()]),
                 identities: vec![directory.user_assigned.clone()],
                 users: vec![administrator.clone()],
@@ -340,12 +340,12 @@ impl Subscription {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SubscriptionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl SubscriptionState {
     /// Receives the results of changes from the database.
     fn hear(&mut self) {
         for operation in self.operations.iter_mut().filter(|operation| operation.waits) {
@@ -374,7 +374,7 @@ mod tests {
     use crate::directory::Ids;
 
     fn subscription() -> Subscription {
-        let directory = Directory::new(Ids::derived("test"), "secret".to_owned().into());
+        let directory = TenantDirectory::new(Ids::derived("test"), "secret".to_owned().into());
         Subscription::new(&directory, Some(&ServerOptions::new("server", "localhost")))
     }
 

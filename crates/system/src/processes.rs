@@ -17,10 +17,10 @@ const MAX_OUTPUT: u64 = 1024 * 1024;
 
 /// Where programs are run: on this machine, nowhere, or in a function. Cheap to clone.
 #[derive(Clone)]
-pub struct Processes(Kind);
+pub struct Processes(Backend);
 
 #[derive(Clone)]
-enum Kind {
+enum Backend {
     System,
     Scripted(Arc<Responder>),
 }
@@ -54,7 +54,7 @@ pub struct Finished {
 impl Processes {
     /// Runs the programs that are installed on this machine.
     pub fn real() -> Self {
-        Self(Kind::System)
+        Self(Backend::System)
     }
 
     /// Reports every program as not installed; for tests.
@@ -64,13 +64,13 @@ impl Processes {
 
     /// Every call is answered by this function.
     pub fn scripted(answer: impl Fn(&Invocation) -> io::Result<Finished> + Send + Sync + 'static) -> Self {
-        Self(Kind::Scripted(Arc::new(answer)))
+        Self(Backend::Scripted(Arc::new(answer)))
     }
 
     /// Is this program installed? On this machine: is a file of that name in a folder of the `PATH`? Nothing is started.
     pub fn has(&self, program: &str, env: &Env, files: &Files) -> bool {
         match &self.0 {
-            Kind::Scripted(answer) => {
+            Backend::Scripted(answer) => {
                 let call = Invocation {
                     program: program.to_owned(),
                     arguments: Vec::new(),
@@ -79,7 +79,7 @@ impl Processes {
                 };
                 !answer(&call).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
             }
-            Kind::System => {
+            Backend::System => {
                 let path = env.get("PATH").unwrap_or_default();
                 let names = [program.to_owned(), format!("{program}.exe")];
                 std::env::split_paths(&path)
@@ -95,8 +95,8 @@ impl Processes {
     /// if it writes more than 1 MiB, and others of the system.
     pub async fn run(&self, call: &Invocation, env: &Env, limit: Duration) -> io::Result<Finished> {
         match &self.0 {
-            Kind::Scripted(answer) => answer(call),
-            Kind::System => match timeout(limit, run(call, env)).await {
+            Backend::Scripted(answer) => answer(call),
+            Backend::System => match timeout(limit, run(call, env)).await {
                 Ok(result) => result,
                 Err(_) => Err(io::Error::new(
                     io::ErrorKind::TimedOut,
@@ -110,8 +110,8 @@ impl Processes {
 impl fmt::Debug for Processes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Kind::System => "Processes(system)",
-            Kind::Scripted(_) => "Processes(scripted)",
+            Backend::System => "Processes(system)",
+            Backend::Scripted(_) => "Processes(scripted)",
         })
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
-use crate::object::{ClaimValue, Object};
+use crate::object::{ClaimValue, JsonObject};
 use crate::principal::{Groups, SubjectKind};
 use crate::rejection::{Malformed, Rejection};
 
@@ -14,11 +14,11 @@ const LAST_SECOND: u64 = 253_402_300_799;
 
 /// Typed access to the claims. Names and meanings: Microsoft, "Access token claims reference".
 #[derive(Debug)]
-pub(crate) struct Claims<'a>(Object<'a>);
+pub(crate) struct Claims<'a>(JsonObject<'a>);
 
 impl<'a> Claims<'a> {
     pub(crate) fn parse(payload: &'a [u8]) -> Result<Claims<'a>, Rejection> {
-        Object::parse(payload).map(Claims).ok_or(Rejection::NotAToken(Malformed::Payload))
+        JsonObject::parse(payload).map(Claims).ok_or(Rejection::NotAToken(Malformed::Payload))
     }
 
     /// A text that must be there and not be empty. A list is refused: Entra's `aud` is one text.

@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{Context, Digest, SHA256};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::object::{ClaimValue, Object};
+use crate::object::{ClaimValue, JsonObject};
 use crate::rejection::{Malformed, Rejection};
 
 /// The longest token looked at, in bytes: what fits into PostgreSQL's password message (`PG_MAX_AUTH_TOKEN_LENGTH` in
@@ -63,7 +63,7 @@ impl<'a> Compact<'a> {
     /// Checks the header and yields the id of the key. `alg` is compared with one name, never used to choose code.
     pub(crate) fn key_id(&self) -> Result<String, Rejection> {
         let json = decode(self.header)?;
-        let header = Object::parse(&json).ok_or(Rejection::NotAToken(Malformed::Header))?;
+        let header = JsonObject::parse(&json).ok_or(Rejection::NotAToken(Malformed::Header))?;
         // RFC 7515 section 4.1.11: an extension that is marked critical must be understood, and none is known here.
         if header.get("crit").is_some() {
             return Err(Rejection::NotAToken(Malformed::CriticalExtension));

@@ -11,7 +11,7 @@ const MEMBERS_LIMIT: usize = 256;
 /// The members of a JSON object. A name that occurs twice is an error: readers disagree about which one counts
 /// (RFC 8259 section 4), and a disagreement about a claim is a way in.
 #[derive(Debug)]
-pub(crate) struct Object<'a>(Vec<(Cow<'a, str>, ClaimValue<'a>)>);
+pub(crate) struct JsonObject<'a>(Vec<(Cow<'a, str>, ClaimValue<'a>)>);
 
 /// A member's value, as deep as claims go.
 #[derive(Debug)]
@@ -27,9 +27,9 @@ pub(crate) enum ClaimValue<'a> {
     Other,
 }
 
-impl<'a> Object<'a> {
+impl<'a> JsonObject<'a> {
     /// Reads exactly one object; anything else, or anything after it, is `None`.
-    pub(crate) fn parse(json: &'a [u8]) -> Option<Object<'a>> {
+    pub(crate) fn parse(json: &'a [u8]) -> Option<JsonObject<'a>> {
         serde_json::from_slice(json).ok()
     }
 
@@ -38,11 +38,11 @@ impl<'a> Object<'a> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for JsonObject<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members;
         impl<'de> Visitor<'de> for Members {
-            type Value = Object<'de>;
+            type Value = JsonObject<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
@@ -54,7 +54,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
                     refuse_double(&name, members.iter().map(|(known, _)| known))?;
                     members.push((name, map.next_value()?));
                 }
-                Ok(Object(members))
+                Ok(JsonObject(members))
             }
         }
         deserializer.deserialize_map(Members)
@@ -229,7 +229,7 @@ mod tests {
     fn values_keep_what_claims_need() {
         let json =
             br#"{"t":"a\u0062","n":7,"b":true,"l":["x","y"],"o":{"p":1},"f":1.5,"m":-1,"u":null,"x":["x",[1]]}"#;
-        let object = Object::parse(json).unwrap();
+        let object = JsonObject::parse(json).unwrap();
         assert!(matches!(object.get("t"), Some(ClaimValue::Text(t)) if t == "ab"));
         assert!(matches!(object.get("n"), Some(ClaimValue::Number(7))));
         assert!(matches!(object.get("b"), Some(ClaimValue::Bool(true))));
@@ -249,16 +249,16 @@ mod tests {
             r#"{"o":{"groups":"src1","groups":"src2"}}"#,
             r#"{"unknown":1,"unknown":2}"#,
         ] {
-            assert!(Object::parse(twice.as_bytes()).is_none(), "{twice}");
+            assert!(JsonObject::parse(twice.as_bytes()).is_none(), "{twice}");
         }
     }
 
     #[test]
     fn anything_but_one_object_is_nothing() {
         for json in ["", "[]", "1", "null", "\"a\"", "{}{}", "{} x", "{", "{\"a\"", "{1:2}", "\u{feff}{}"] {
-            assert!(Object::parse(json.as_bytes()).is_none(), "{json}");
+            assert!(JsonObject::parse(json.as_bytes()).is_none(), "{json}");
         }
-        assert!(Object::parse(b"{\"a\":\"\xff\"}").is_none());
+        assert!(JsonObject::parse(b"{\"a\":\"\xff\"}").is_none());
     }
 
     #[test]
@@ -267,18 +267,18 @@ mod tests {
             let members: Vec<String> = (0..n).map(|i| format!("\"m{i}\":0")).collect();
             format!("{{{}}}", members.join(","))
         };
-        assert!(Object::parse(many(MEMBERS_LIMIT).as_bytes()).is_some());
-        assert!(Object::parse(many(MEMBERS_LIMIT + 1).as_bytes()).is_none());
+        assert!(JsonObject::parse(many(MEMBERS_LIMIT).as_bytes()).is_some());
+        assert!(JsonObject::parse(many(MEMBERS_LIMIT + 1).as_bytes()).is_none());
     }
 
     #[test]
     fn depth_costs_no_stack() {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(60_000), "]".repeat(60_000));
         // Refused or skipped, but answered: the parser neither recurses without bound nor builds the tree.
-        let _ = Object::parse(deep.as_bytes());
+        let _ = JsonObject::parse(deep.as_bytes());
         let deep_in_object = format!("{{\"a\":{{\"b\":{}{}}}}}", "[".repeat(60_000), "]".repeat(60_000));
         assert!(matches!(
-            Object::parse(deep_in_object.as_bytes()).unwrap().get("a"),
+            JsonObject::parse(deep_in_object.as_bytes()).unwrap().get("a"),
             Some(ClaimValue::Names(_))
         ));
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
 use crate::claims::{Claims, excerpt};
-use crate::principal::{Facts, Principal};
+use crate::principal::{Principal, VerifiedClaims};
 use crate::rejection::Rejection;
 
 /// How far the clocks of issuer and verifier may differ: five minutes, as Microsoft's own token libraries allow
@@ -133,7 +133,7 @@ impl Policy {
             return Err(Rejection::Tenant);
         }
         let object_id = claims.guid("oid")?;
-        Ok(Principal(Arc::new(Facts {
+        Ok(Principal(Arc::new(VerifiedClaims {
             tenant,
             object_id,
             app_id: claims.app_id()?,

@@ -9,10 +9,10 @@ use uuid::Uuid;
 ///
 /// It says who signed in, not what they may do: the caller decides whether a database role belongs to this principal.
 #[derive(Debug, Clone)]
-pub struct Principal(pub(crate) Arc<Facts>);
+pub struct Principal(pub(crate) Arc<VerifiedClaims>);
 
 #[derive(Debug)]
-pub(crate) struct Facts {
+pub(crate) struct VerifiedClaims {
     pub(crate) tenant: Uuid,
     pub(crate) object_id: Uuid,
     pub(crate) app_id: Option<Uuid>,

@@ -452,7 +452,7 @@ fn check_names(named: &[Named], targets: &[Target], problems: &mut Problems) {
 /// Host and database in the shortest form, without PostgreSQL's default port.
 fn label(target: &pgentra_connect::Target) -> String {
     const PORT: u16 = 5432;
-    let server = |endpoint: &pgentra_connect::Endpoint| match endpoint.port {
+    let server = |endpoint: &pgentra_connect::HostSpec| match endpoint.port {
         PORT => endpoint.host.clone(),
         _ => endpoint.to_string(),
     };

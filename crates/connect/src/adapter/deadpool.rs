@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use deadpool_postgres::Connect;
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
@@ -12,8 +13,6 @@ use tokio_postgres::{Client, Config, Error, NoTls};
 
 use crate::connector::Connector;
 use crate::error::ConnectError;
-
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Where to connect is the connector's to say: the manager's own `Config` is not looked at.
 ///

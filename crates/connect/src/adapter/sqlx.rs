@@ -26,7 +26,7 @@ use crate::advice::AttemptedSignIn;
 use crate::connector::{Connector, is_stale};
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::handshake;
-use crate::roots::Kind;
+use crate::roots::RootSource;
 use crate::session_attrs::SessionAttrs;
 use crate::target::{SslMode, SslNegotiation, Target};
 use crate::tls;
@@ -236,12 +236,12 @@ fn settings(target: &Target) -> Result<PgConnectOptions, ConnectError> {
         .database(target.database())
         .ssl_mode(PgSslMode::VerifyFull);
     let settings = match &target.roots().0 {
-        Kind::Own { path: Some(path), .. } => settings.ssl_root_cert(path),
-        Kind::Own { path: None, .. } => {
+        RootSource::Own { path: Some(path), .. } => settings.ssl_root_cert(path),
+        RootSource::Own { path: None, .. } => {
             return refuse("trusted authorities that are in no file; name one with sslrootcert");
         }
         // None, so that PGSSLROOTCERT, which sqlx reads by itself, adds none.
-        Kind::Platform => settings.ssl_root_cert_from_pem(Vec::new()),
+        RootSource::Platform => settings.ssl_root_cert_from_pem(Vec::new()),
     };
     Ok(match target.application_name() {
         Some(name) => settings.application_name(name),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::SourceSettings;
-use super::printed::Printed;
+use super::printed::CommandOutput;
 use crate::answer::UncheckedToken;
 use crate::{
     AccessToken, NoToken, Reason, SourceName, TokenError, TokenErrorKind, TokenRequest, TokenSource, answer,
@@ -95,7 +95,7 @@ impl Cli {
 
     fn read(&self, request: TokenRequest<'_>, finished: &Finished) -> Result<AccessToken, TokenError> {
         let now = self.setup.system.clock().now();
-        let printed = Printed::read(self.name, &finished.stdout)?;
+        let printed = CommandOutput::read(self.name, &finished.stdout)?;
         let Some(token) = printed.token else {
             return Err(TokenError::bad_answer(self.name, "the program printed JSON without a token"));
         };
