@@ -45,7 +45,7 @@ pub struct Principal {
     pub resource_id: Option<String>,
 }
 
-/// What a [`Principal`] is.
+/// What a [`Principal`] is: Graph tells applications and managed identities apart, roles do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum PrincipalKind {
@@ -53,7 +53,7 @@ pub enum PrincipalKind {
     ManagedIdentity,
     /// Any other service principal: an application.
     Application,
-    /// A user.
+    /// A user, who may be a guest of the tenant.
     User,
     /// A group; its members sign in under the group's name.
     Group,
@@ -66,7 +66,7 @@ pub enum Search {
     ServicePrincipals,
     /// Persons, by display name or principal name.
     Users,
-    /// Groups, by display name.
+    /// Security groups, found by their display name.
     Groups,
 }
 

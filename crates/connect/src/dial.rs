@@ -23,7 +23,7 @@ const STAGGER: Duration = Duration::from_millis(250);
 pub(crate) struct Dialed<T> {
     pub(crate) stream: T,
     pub(crate) address: SocketAddr,
-    /// When its dial began.
+    /// When the dial of this address began; the dials of others began earlier.
     pub(crate) began: Instant,
 }
 

@@ -54,7 +54,7 @@ pub struct TlsStream<S> {
     outgoing: BytesMut,
     /// The peer has sent `close_notify`.
     ended: bool,
-    /// We have sent `close_notify`.
+    /// `close_notify` was sent: nothing may be written after it.
     closed: bool,
 }
 
@@ -104,7 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         Ok(this)
     }
 
-    /// The transport below TLS.
+    /// The transport below TLS. Reading from it or writing to it directly breaks the session.
     pub fn get_ref(&self) -> &S {
         &self.io
     }

@@ -38,6 +38,7 @@ pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Resu
     let draft = Draft::of_identity(&identity, resource);
     let minted = cloud.token(Endpoint::ImdsToken, caching, &draft, tweaks)?;
     let mut body = token_body(cloud, &identity, resource, &minted);
+    // IMDS repeats the parameter that selected the identity; the client id is in every answer.
     for (key, name) in [("object_id", "object_id"), ("msi_res_id", "msi_res_id")] {
         if let Some(named) = call.query.get(key) {
             body.push((name, json!(named)));

@@ -232,10 +232,12 @@ impl Mint<'_> {
             Ok(Value::Object(claims)) => claims,
             _ => return Err(KeyError("encode a token")),
         };
+        // Last, so that a test can replace or remove what Entra always sets.
         claims.extend(draft.claims.clone());
         claims.retain(|name, _| !draft.without.contains(name));
         self.pad(&mut claims)?;
         let id = self.key.id();
+        // Entra's v2 tokens have no `x5t`; in v1 it repeats the key id.
         let x5t = (version == TokenVersion::V1).then_some(id);
         let token = self.key.sign(&JwsHeader { typ: "JWT", alg: "RS256", x5t, kid: id }, &claims)?;
         Ok(Minted { token: token.into(), not_before, expires })
@@ -255,6 +257,7 @@ impl Mint<'_> {
         };
         let (aud, iss, ver) = match version {
             TokenVersion::V1 => (draft.audience.clone(), v1_issuer, "1.0"),
+            // A v2 token is for the client id of the resource's application, whatever URI was asked for.
             TokenVersion::V2 => {
                 let aud = self.resource.map(|resource| resource.application_id.to_string());
                 let iss = format!("{}{}/v2.0", self.authority, self.tenant);
@@ -290,6 +293,7 @@ impl Mint<'_> {
 fn kind<'a>(who: &'a TokenSubject, version: TokenVersion, v1_issuer: &str) -> AccountClaims<'a> {
     match (who, version) {
         (TokenSubject::App { client_id, proof, resource_id, .. }, version) => {
+            // Microsoft: access-token-claims-reference, `appidacr`: 1 is a secret, 2 a certificate or an assertion.
             let acr = match proof {
                 Proof::Secret => "1",
                 Proof::Assertion => "2",

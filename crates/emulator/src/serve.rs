@@ -65,6 +65,7 @@ impl HttpServer {
         let stop = self.stop.clone();
         let accept = async {
             loop {
+                // A place before the accept: what is not served yet waits in the kernel and holds no memory here.
                 let Ok(place) = places.clone().acquire_owned().await else { return };
                 match listener.accept().await {
                     Ok((stream, _)) => {
@@ -128,6 +129,7 @@ impl HttpServer {
             Ok(call) => self.door.received(call),
             Err(refusal) => return Ok(response(refusal)),
         };
+        // A path that nothing answers takes no fault out of the queue: the fault waits for the request that it is for.
         let endpoint = self.door.endpoint(&call.path);
         let Some(endpoint) = endpoint else {
             let answer = self.door.nothing_here(&call);
@@ -140,6 +142,7 @@ impl HttpServer {
         }
         let date = self.date(fault.as_ref());
         let mut response = self.suffer(endpoint, &call, fault, allowance).await;
+        // hyper writes the machine's time otherwise, and a client that compares clocks would see two.
         if let Some(date) = date {
             response.headers_mut().entry(DATE).or_insert(date);
         }

@@ -54,7 +54,7 @@ pub struct Config {
     pub upstream: UpstreamAddress,
     /// The superuser through which the gateway reads the mapping.
     pub service: ServiceAccount,
-    /// The product to imitate.
+    /// The Azure product whose mapping of roles and messages clients get.
     pub flavour: Flavour,
     /// [`Flavour::Single`]: the server name after the last `@` of a user name. Unused otherwise.
     pub server_name: String,

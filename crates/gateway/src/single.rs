@@ -21,7 +21,7 @@ const FIND: &str = "SELECT r.rolpassword IS NULL OR r.rolpassword = g.verifier,
         JOIN pg_catalog.pg_roles marker ON marker.oid = m.roleid
         WHERE m.member = r.oid AND marker.rolname = 'azure_ad_user')";
 
-/// A member of `azure_ad_user`.
+/// A role that is a member of `azure_ad_user`, which marks Entra roles on Single Server.
 #[derive(Debug)]
 pub(crate) struct Member {
     /// The role has no password of its own, so its principal is found by name.

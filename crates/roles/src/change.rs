@@ -17,9 +17,9 @@ pub enum Change {
     /// A role gets another name, and keeps all it has.
     #[non_exhaustive]
     Rename {
-        /// The present name.
+        /// The name on the server before the change.
         from: String,
-        /// The new name.
+        /// The name that the file asks for.
         to: String,
     },
     /// A role that is there is mapped, or mapped to something else.
@@ -50,9 +50,9 @@ pub enum Change {
         /// The role it is a member of.
         group: String,
     },
-    /// Privileges are granted.
+    /// Privileges on existing objects are granted.
     Grant(Privilege),
-    /// Privileges are revoked.
+    /// Privileges on existing objects that the file does not list are revoked.
     Revoke(Privilege),
     /// Privileges on what will be made are granted.
     GrantDefault(Defaults),
@@ -70,10 +70,10 @@ pub enum Change {
         /// The roles that the session's user joins for the length of the transaction, which the statements require.
         joins: Vec<String>,
     },
-    /// A role is dropped.
+    /// A role is dropped, after its [`Change::Clear`] in every database.
     #[non_exhaustive]
     Drop {
-        /// The role to drop.
+        /// Its name, without quotes.
         role: String,
     },
 }

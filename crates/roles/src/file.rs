@@ -58,7 +58,7 @@ pub(crate) struct DesiredGrant {
     pub(crate) line: usize,
 }
 
-/// What privileges are on.
+/// The object, or the class of objects, that privileges are granted on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GrantTarget {
     Database,

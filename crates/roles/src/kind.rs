@@ -26,7 +26,7 @@ pub enum ObjectType {
     /// A service principal or a managed identity.
     #[default]
     Service,
-    /// A user.
+    /// A user, who may be a guest of the tenant.
     User,
     /// A security group; its members sign in under its name.
     Group,

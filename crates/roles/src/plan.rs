@@ -36,9 +36,9 @@ pub enum Prune {
     /// None: they are listed in the notes of the plan.
     #[default]
     Nothing,
-    /// All except administrators.
+    /// Every mapped role that is not in the file, except administrators.
     Roles,
-    /// All, including administrators.
+    /// Every mapped role that is not in the file, administrators too.
     Administrators,
 }
 

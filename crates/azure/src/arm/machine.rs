@@ -58,7 +58,7 @@ pub struct UserAssigned {
 pub enum Wanted {
     /// The system-assigned identity of the machine.
     SystemAssigned,
-    /// This user-assigned identity.
+    /// This user-assigned identity, beside those that the machine has.
     UserAssigned(UserAssigned),
 }
 

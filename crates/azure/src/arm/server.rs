@@ -19,7 +19,7 @@ const SERVERS: ResourceType =
 pub struct FlexibleServer {
     /// Resource id, `/subscriptions/…/flexibleServers/NAME`.
     pub id: String,
-    /// Name of the resource.
+    /// Name of the resource, as `az postgres flexible-server list` shows it.
     pub name: String,
     /// Fully qualified host name that clients connect to.
     pub host: String,

@@ -75,6 +75,7 @@ fn granted(cloud: &Cloud, call: &Call, door: &Door<'_>, v2: bool) -> Result<Draf
     let client = form.get("client_id").ok_or_else(|| missing("client_id"))?;
     let resource =
         if v2 { scoped(&form)? } else { form.get("resource").ok_or_else(|| missing("resource"))? };
+    // Before the resource is looked up, as at Entra: a client that fails to prove itself learns nothing of the tenant.
     let who = authenticated(cloud, &form, client, door.federated)?;
     if cloud.resource(resource).is_none() {
         return Err(EntraError::new(500_011, "invalid_resource", unknown_resource(cloud, resource)));
