@@ -1,9 +1,9 @@
 //! Limits for the length of files and crates, and forbidden file names.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::tree;
 
@@ -59,6 +59,12 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
         }
     }
     Ok(faults)
+}
+
+/// The file with the most lines, tests not counted, and the number of its lines.
+pub(crate) fn longest(root: &Path) -> Result<(PathBuf, usize)> {
+    let files = tree::rust(root)?.into_iter().map(|(path, text)| (code_lines(&path, &text), path));
+    files.max().map(|(lines, path)| (path, lines)).context("the workspace has no Rust file")
 }
 
 fn is_blank_or_comment(line: &str) -> bool {

@@ -49,6 +49,13 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     Ok(faults)
 }
 
+/// The number of crates in the table, and of their dependencies on each other.
+pub(crate) fn count(root: &Path) -> Result<(usize, usize)> {
+    let page = std::fs::read_to_string(root.join("ARCHITECTURE.md")).context("ARCHITECTURE.md")?;
+    let drawn = table(&page);
+    Ok((drawn.len(), drawn.values().map(BTreeSet::len).sum()))
+}
+
 /// Each crate with the crates that it depends on, from the rows of the table.
 fn table(page: &str) -> BTreeMap<String, BTreeSet<String>> {
     page.lines()

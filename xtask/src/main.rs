@@ -6,7 +6,9 @@ mod budgets;
 mod cycles;
 mod dependencies;
 mod fuzz;
+mod imports;
 mod invariants;
+mod journeys;
 mod msrv;
 mod names;
 mod package;
@@ -49,7 +51,8 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Compare the code with ARCHITECTURE.md: dependencies, budgets, names, wording, invariants, 0 import cycles.
+    /// Compare the code with ARCHITECTURE.md: dependencies, budgets, names, wording, journeys,
+    /// invariants, 0 import cycles.
     Check,
     /// Build every fuzz target and run each for a bounded number of inputs.
     Fuzz {
@@ -71,9 +74,14 @@ enum Chore {
 }
 
 fn check(root: &std::path::Path) -> Result<()> {
+    let workspace = imports::Workspace::read(root)?;
+    let journeys = journeys::read(root)?;
+    let cycles = cycles::check(&workspace);
+    let cycles_found = cycles.len();
     let mut faults = dependencies::check(root)?;
     faults.extend(budgets::check(root)?);
-    faults.extend(cycles::check(root)?);
+    faults.extend(cycles);
+    faults.extend(journeys::check(root, &workspace, &journeys));
     faults.extend(invariants::check(root)?);
     faults.extend(seams::check(root)?);
     faults.extend(names::check(root)?);
@@ -83,8 +91,13 @@ fn check(root: &std::path::Path) -> Result<()> {
         println!("{fault}");
     }
     anyhow::ensure!(faults.is_empty(), "{} rule(s) of ARCHITECTURE.md broken", faults.len());
-    println!(
-        "dependencies, budgets, names, wording and invariants are as ARCHITECTURE.md says; 0 import cycles"
-    );
+    let (crates, dependencies) = dependencies::count(root)?;
+    let (longest, lines) = budgets::longest(root)?;
+    println!("crates                 {crates}");
+    println!("dependencies of those  {dependencies}");
+    println!("import cycles          {cycles_found}");
+    println!("longest file           {lines} lines: {}", longest.display());
+    print!("{}", journeys::table(journeys));
+    println!("dependencies, budgets, names, wording, journeys and invariants are as ARCHITECTURE.md says");
     Ok(())
 }

@@ -15,6 +15,7 @@ const RULES: [(&[&str], &str, &str, &str); 5] = [
             "crates/cli/src",
             "crates/connect/src",
             "crates/identity/src",
+            "crates/proxy-config/src",
             "crates/roles/src",
         ],
         "\\\"{",

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
+use pgentra_proxy_config::quantity;
 
 use crate::command::script::Scripts;
 use crate::grant::Grant;
@@ -12,7 +13,6 @@ use crate::local::control::FURTHEST;
 use crate::local::shell::Shell;
 use crate::options::{Connection, FixedPlaces, Host, Identity, LocalDatabase, LocalName, Output};
 pub(crate) use crate::proxy::Proxy;
-use crate::quantity;
 use crate::role::RoleCommand;
 
 /// PostgreSQL without passwords, on Azure identities.

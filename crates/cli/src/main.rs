@@ -14,7 +14,6 @@ mod output;
 mod problem;
 mod progress;
 mod proxy;
-mod quantity;
 mod role;
 mod sign_in;
 mod sql;
@@ -27,6 +26,7 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use pgentra_proxy_config::{Configuration, LogFormat};
 use pgentra_system::System;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
@@ -36,7 +36,6 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use arguments::{Command, definition};
 use blame::Blame;
 use problem::{Outcome, Problem};
-use proxy::{Configuration, LogFormat};
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
@@ -203,7 +202,7 @@ fn man(command: &[String], folder: Option<&Path>) -> Outcome {
 
 fn log_format(system: &System, command: &Command) -> LogFormat {
     match command {
-        Command::Proxy(arguments) => Configuration::log_format(system, arguments),
+        Command::Proxy(arguments) => Configuration::log_format(system, &arguments.sources()),
         _ => LogFormat::Text,
     }
 }
@@ -215,10 +214,10 @@ fn log(system: &System, verbose: u8, (format, is_proxy): (LogFormat, bool)) -> O
     let default = match verbose {
         0 => "warn",
         1 => {
-            "pgentra=info,pgentra_identity=info,pgentra_connect=info,pgentra_roles=info,pgentra_azure=info,pgentra_session=info,pgentra_proxy=info,pgentra_gateway=info,warn"
+            "pgentra=info,pgentra_identity=info,pgentra_connect=info,pgentra_roles=info,pgentra_azure=info,pgentra_session=info,pgentra_proxy=info,pgentra_proxy_config=info,pgentra_gateway=info,warn"
         }
         _ => {
-            "pgentra=debug,pgentra_identity=debug,pgentra_connect=debug,pgentra_roles=debug,pgentra_azure=debug,pgentra_system=debug,pgentra_session=debug,pgentra_proxy=debug,pgentra_gateway=debug,pgentra_emulator=debug,pgentra_localdb=debug,info"
+            "pgentra=debug,pgentra_identity=debug,pgentra_connect=debug,pgentra_roles=debug,pgentra_azure=debug,pgentra_system=debug,pgentra_session=debug,pgentra_proxy=debug,pgentra_proxy_config=debug,pgentra_gateway=debug,pgentra_emulator=debug,pgentra_localdb=debug,info"
         }
     };
     let filter = match system.env().get("PGENTRA_LOG") {

@@ -6,14 +6,8 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use pgentra_gateway::Flavour;
-use pgentra_identity::{Cloud, SourceName};
-
-use crate::quantity;
-
-/// A metadata service that restarts is back within 70 seconds (Microsoft: how-to-use-vm-token); and a few more.
-const TOKEN_TIMEOUT: Duration = Duration::from_secs(80);
-/// The range of `--token-timeout`, in seconds.
-pub(crate) const TOKEN_TIMEOUTS: std::ops::RangeInclusive<u64> = 1..=3600;
+use pgentra_identity::{Cloud, IdentityOptions, SourceName};
+use pgentra_proxy_config::quantity;
 
 /// The name of the local cloud if none is given.
 pub(crate) const DEFAULT_NAME: &str = "default";
@@ -80,7 +74,7 @@ pub(crate) enum Host {
 }
 
 /// Which identity, and which tokens.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Identity")]
 pub(crate) struct Identity {
     /// Client (application) id of a user-assigned identity. Default: AZURE_CLIENT_ID, else the host's own identity.
@@ -95,16 +89,16 @@ pub(crate) struct Identity {
     /// Where the token comes from, instead of finding out: imds, app-service, app-service-2017, azure-arc, service-fabric,
     /// cloud-shell, azure-ml, workload-identity, github-actions, azure-pipelines, client-secret, client-certificate,
     /// azure-cli or azure-developer-cli.
-    #[arg(long, value_name = "NAME", value_parser = source)]
+    #[arg(long, value_name = "NAME", value_parser = IdentityOptions::parse_source)]
     pub(crate) source: Option<SourceName>,
     /// A shell command that prints a token, or JSON as az does, as the source. It finds what the token is for in PGENTRA_RESOURCE.
     #[arg(long, value_name = "CMD", conflicts_with_all = ["source", "selector"])]
     pub(crate) token_command: Option<String>,
     /// Entra tenant, a GUID or a domain name. Default: AZURE_TENANT_ID, where the source needs one.
-    #[arg(long, value_name = "TENANT", value_parser = tenant)]
+    #[arg(long, value_name = "TENANT", value_parser = IdentityOptions::parse_tenant)]
     pub(crate) tenant: Option<String>,
     /// The Azure cloud: public, usgov or china.
-    #[arg(long, default_value = "public", value_name = "CLOUD", value_parser = cloud)]
+    #[arg(long, default_value = "public", value_name = "CLOUD", value_parser = IdentityOptions::parse_cloud)]
     pub(crate) cloud: Cloud,
     /// The resource (or scope) to ask a token for, instead of the cloud's PostgreSQL.
     #[arg(long, value_name = "URI")]
@@ -112,30 +106,6 @@ pub(crate) struct Identity {
     /// Give up on a token after this time: 90s, 5m, or a bare number of seconds. A metadata service that restarts may need 70 s
     #[arg(long, value_name = "TIME", default_value = "80s", value_parser = token_timeout, allow_negative_numbers = true)]
     pub(crate) token_timeout: Duration,
-}
-
-impl Identity {
-    /// The same without a selector or a command, for one of them to be set.
-    pub(crate) fn select(&mut self) -> &mut Self {
-        (self.client_id, self.object_id, self.resource_id, self.token_command) = (None, None, None, None);
-        self
-    }
-}
-
-impl Default for Identity {
-    fn default() -> Self {
-        Self {
-            client_id: None,
-            object_id: None,
-            resource_id: None,
-            source: None,
-            token_command: None,
-            tenant: None,
-            cloud: Cloud::default(),
-            resource: None,
-            token_timeout: TOKEN_TIMEOUT,
-        }
-    }
 }
 
 /// Which server, role and database: named as in psql.
@@ -167,6 +137,15 @@ pub(crate) struct Server {
     pub(crate) dbname: Option<String>,
 }
 
+impl Server {
+    /// The flags as keywords of a connection string.
+    pub(crate) fn keywords(&self) -> Vec<(&'static str, String)> {
+        let given =
+            [("host", &self.host), ("port", &self.port), ("user", &self.username), ("dbname", &self.dbname)];
+        given.into_iter().filter_map(|(keyword, value)| Some((keyword, value.clone()?))).collect()
+    }
+}
+
 /// How a result is printed.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Output {
@@ -190,35 +169,7 @@ fn flavour() -> impl TypedValueParser<Value = Flavour> {
 }
 
 fn token_timeout(text: &str) -> Result<Duration, String> {
-    quantity::time_within(text, TOKEN_TIMEOUTS)
-}
-
-/// A token source by its name, in whatever case.
-pub(crate) fn source(text: &str) -> Result<SourceName, String> {
-    text.to_ascii_lowercase().parse().map_err(|_| {
-        let names: Vec<_> = SourceName::ALL
-            .iter()
-            .filter(|name| **name != SourceName::Exec)
-            .map(|name| name.as_str())
-            .collect();
-        format!("is one of {}, not `{text}`", names.join(", "))
-    })
-}
-
-/// An Azure cloud by its name, in whatever case.
-pub(crate) fn cloud(text: &str) -> Result<Cloud, String> {
-    text.to_ascii_lowercase().parse().map_err(|_| format!("is public, usgov or china, not `{text}`"))
-}
-
-/// A GUID or a domain name (RFC 1035: 253 characters at most).
-pub(crate) fn tenant(text: &str) -> Result<String, String> {
-    let is_name = (1..=253).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
-    if is_name {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("takes a GUID or a domain name such as contoso.onmicrosoft.com, not `{text}`"))
-    }
+    quantity::time_within(text, IdentityOptions::TOKEN_TIMEOUTS)
 }
 
 /// A name that can be a folder: letters, digits, `-` and `_`, at most 32, so that socket paths stay short.
@@ -241,25 +192,6 @@ mod tests {
         assert!(local_name("single-2").is_ok());
         for bad in ["", "a/b", "..", "ä", &"x".repeat(33)] {
             assert!(local_name(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn names_are_taken_in_any_case() {
-        assert_eq!(source("IMDS"), Ok(SourceName::Imds));
-        assert_eq!(cloud("USGov"), Ok(Cloud::UsGov));
-        let error = source("imsd").unwrap_err();
-        assert!(error.contains("imds, app-service") && !error.contains("exec"), "{error}");
-        assert!(cloud("mars").is_err());
-    }
-
-    #[test]
-    fn a_tenant_is_a_guid_or_a_domain_name() {
-        for good in ["contoso.onmicrosoft.com", "00000000-1111-2222-3333-444444444444", "organizations"] {
-            assert_eq!(tenant(good), Ok(good.to_owned()));
-        }
-        for bad in ["", "a b", "a/b", "a?b", "ä.example", &"x".repeat(254)] {
-            assert!(tenant(bad).is_err(), "{bad}");
         }
     }
 }

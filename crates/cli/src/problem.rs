@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use pgentra_azure::AzureError;
 use pgentra_connect::ConnectError;
 use pgentra_identity::{ConfigError, TokenError};
+use pgentra_proxy_config::{ConfigProblem, ProblemKind, ProxyConfigError};
 use pgentra_roles::RolesError;
 
 use crate::blame::Blame;
@@ -190,6 +191,23 @@ impl From<ConnectError> for Problem {
         let finding = Finding::from(&error);
         let hint = error.hint();
         Self::of(finding, error, hint)
+    }
+}
+
+impl From<ProxyConfigError> for Problem {
+    fn from(error: ProxyConfigError) -> Self {
+        let error = error.with_hints(|problem| match problem.kind {
+            ProblemKind::Connection => Some(Finding::ConnectionSettings.hint()),
+            ProblemKind::Identity => Some(Finding::IdentitySettings.hint()),
+            _ => None,
+        });
+        let blame = if error.is_of_this_machine() { Blame::Ours } else { Blame::Usage };
+        let hint = match error.problems() {
+            [ConfigProblem { origin: None, hint, .. }] => hint.clone(),
+            several if several.iter().all(|problem| problem.hint.is_some()) => None,
+            _ => Some("what each key takes: pgentra proxy --help".to_owned()),
+        };
+        Self { hint, ..Self::new(blame, error) }
     }
 }
 

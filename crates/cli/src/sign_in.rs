@@ -1,69 +1,47 @@
 //! Builds the credential, resource and target from the arguments.
 
 use pgentra_connect::{Connector, Layers, Session, Target};
-use pgentra_identity::{Credential, Resource, Selector};
+use pgentra_identity::{Credential, IdentityOptions, InvalidResource, Resource, Selector};
 use pgentra_system::System;
 
 use crate::blame::Blame;
-use crate::options::{Connection, Identity, Server};
+use crate::options::{Connection, Identity};
 use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 
 /// A credential and the resource its tokens are for.
 pub(crate) fn credential(system: &System, identity: &Identity) -> Outcome<(Credential, Resource)> {
-    let resource = resource(identity)?;
-    let mut builder =
-        Credential::builder(system.clone()).cloud(identity.cloud).deadline(identity.token_timeout);
-    // Without a flag AZURE_CLIENT_ID may name the identity.
-    if let Some(selector) = selector(identity)? {
-        builder = builder.selector(selector);
-    }
-    if let Some(tenant) = &identity.tenant {
-        builder = builder.tenant(tenant);
-    }
-    if let Some(command) = &identity.token_command {
-        builder = builder.command(["/bin/sh", "-c", command]);
-    }
-    if let Some(source) = identity.source {
-        builder = builder.source(source);
-    }
-    let credential = builder.build()?;
+    let options = options(identity)?;
+    let credential = options.credential(system)?;
     tracing::info!(decision = %credential.decision(), "token source");
-    Ok((credential, resource))
+    Ok((credential, options.resource()))
 }
 
-/// The resource of the tokens.
-pub(crate) fn resource(identity: &Identity) -> Outcome<Resource> {
-    match &identity.resource {
-        Some(text) => text.parse().map_err(|error| {
+/// The flags as options of a credential.
+fn options(identity: &Identity) -> Outcome<IdentityOptions> {
+    let resource = identity.resource.as_ref().map(|text| {
+        text.parse().map_err(|error: InvalidResource| {
             Problem::new(Blame::Usage, error)
                 .hint("--resource takes the URI of an API, such as https://ossrdbms-aad.database.windows.net")
-        }),
-        None => Ok(identity.cloud.postgres_resource()),
-    }
+        })
+    });
+    Ok(IdentityOptions {
+        resource: resource.transpose()?,
+        selector: selector(identity)?,
+        source: identity.source,
+        token_command: identity.token_command.clone(),
+        tenant: identity.tenant.clone(),
+        cloud: identity.cloud,
+        token_timeout: identity.token_timeout,
+    })
 }
 
 /// The server, role and database to sign in to.
 pub(crate) fn target(system: &System, connection: &Connection) -> Outcome<Target> {
-    let target = Target::resolve(&layers(system, connection.conninfo.as_deref(), &connection.server)?)?;
+    let (conninfo, flags) = (connection.conninfo.as_deref(), connection.server.keywords());
+    let target = Target::resolve(&Layers::gather(conninfo, &flags, system.env(), system.files())?)?;
     tracing::info!(%target, "connection");
     Ok(target)
-}
-
-/// All layers of connection settings.
-pub(crate) fn layers(system: &System, conninfo: Option<&str>, server: &Server) -> Outcome<Layers> {
-    let mut flags = Vec::new();
-    for (keyword, value) in [
-        ("host", &server.host),
-        ("port", &server.port),
-        ("user", &server.username),
-        ("dbname", &server.dbname),
-    ] {
-        if let Some(value) = value {
-            flags.push((keyword, value.clone()));
-        }
-    }
-    Ok(Layers::gather(conninfo, &flags, system.env(), system.files())?)
 }
 
 /// A connector to the given server with the given identity.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use pgentra_wire::backend::{Authentication, BackendKeyData, BackendMessage};
+use pgentra_wire::client_login::{ClientLogin, ClientLoginError};
 use pgentra_wire::fields::Fields;
-use pgentra_wire::frontend;
 use pgentra_wire::startup::StartupMessage;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use zeroize::Zeroize as _;
@@ -15,9 +15,6 @@ use crate::error::ConnectError;
 use crate::quote;
 use crate::refusal::{Refusal, ServerMessage};
 use crate::strike_out;
-
-/// A server sends about fifteen settings. The limit ends a sign-in with a server that never sends ReadyForQuery.
-const MESSAGES_LIMIT: usize = 1000;
 
 /// Bytes of a PasswordMessage beside the password: type, length and the final NUL.
 const PASSWORD_FRAME: usize = 6;
@@ -42,9 +39,9 @@ pub(crate) async fn sign_in<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut conversation = Conversation { stream, received: BytesMut::with_capacity(4096), sign_in };
     let mut out = BytesMut::new();
-    startup.encode(&mut out);
+    let login = ClientLogin::start(startup, &mut out);
+    let mut conversation = Conversation { stream, received: BytesMut::with_capacity(4096), login, sign_in };
     conversation.send(&out).await?;
     conversation.authenticate().await?;
     conversation.wait_until_ready().await
@@ -53,6 +50,7 @@ where
 struct Conversation<'a, S> {
     stream: &'a mut S,
     received: BytesMut,
+    login: ClientLogin,
     sign_in: &'a AttemptedSignIn<'a>,
 }
 
@@ -62,13 +60,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
             BackendMessage::Authentication(Authentication::Ok) => return Ok(()),
             BackendMessage::Authentication(Authentication::CleartextPassword) => {}
             BackendMessage::Authentication(other) => return Err(self.not_for_a_token(&other)),
-            BackendMessage::ErrorResponse(fields) => return Err(refused(&fields, self.sign_in)),
             _ => return Err(out_of_order()),
         }
         // Capacity for the whole message: a buffer that grows leaves a copy of the token in freed memory.
         let mut out = BytesMut::with_capacity(self.sign_in.token.len() + PASSWORD_FRAME);
-        let encoded = frontend::encode_password(self.sign_in.token.as_bytes(), &mut out);
-        let sent = match encoded {
+        let answered = self.login.answer_password(self.sign_in.token.as_bytes(), &mut out);
+        let sent = match answered {
             Ok(()) => self.send(&out).await,
             Err(error) => {
                 Err(ConnectError::protocol("the token does not fit into a password message").because(error))
@@ -78,7 +75,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
         sent?;
         match self.next().await? {
             BackendMessage::Authentication(Authentication::Ok) => Ok(()),
-            BackendMessage::ErrorResponse(fields) => Err(refused(&fields, self.sign_in)),
             _ => Err(out_of_order()),
         }
     }
@@ -88,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
         let mut parameters = BTreeMap::new();
         let mut key = None;
         repeat(&BackendMessage::Authentication(Authentication::Ok), &mut said)?;
-        for _ in 0..MESSAGES_LIMIT {
+        loop {
             let message = self.next().await?;
             repeat(&message, &mut said)?;
             match message {
@@ -97,22 +93,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
                     parameters.insert(text(&status.name), text(&status.value));
                 }
                 BackendMessage::BackendKeyData(data) => key = Some(data),
-                BackendMessage::NoticeResponse(_) => {}
-                BackendMessage::ErrorResponse(fields) => return Err(refused(&fields, self.sign_in)),
-                BackendMessage::ReadyForQuery(_) => {
-                    // Messages after ReadyForQuery belong to the session; they are not parsed here.
-                    while let Some(length) = strike_out::whole_message(&self.received) {
-                        let mut message = self.received.split_to(length);
-                        strike_out::in_message(&mut message, self.sign_in.token);
-                        said.extend_from_slice(&message);
-                    }
-                    said.extend_from_slice(&self.received);
-                    return Ok(Ready { said: said.freeze(), parameters, key });
-                }
-                _ => return Err(out_of_order()),
+                BackendMessage::ReadyForQuery(_) => break,
+                _ => {}
             }
         }
-        Err(ConnectError::protocol("the server accepted the sign-in and never got ready"))
+        // Messages after ReadyForQuery belong to the session; they are not parsed here.
+        while let Some(length) = strike_out::whole_message(&self.received) {
+            let mut message = self.received.split_to(length);
+            strike_out::in_message(&mut message, self.sign_in.token);
+            said.extend_from_slice(&message);
+        }
+        said.extend_from_slice(&self.received);
+        Ok(Ready { said: said.freeze(), parameters, key })
     }
 
     /// The next message, waiting for as much as it takes. The token is removed before the message is parsed, so that
@@ -120,11 +112,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
     async fn next(&mut self) -> Result<BackendMessage, ConnectError> {
         loop {
             strike_out::in_message(&mut self.received, self.sign_in.token);
-            let message = BackendMessage::decode(&mut self.received).map_err(|error| {
-                ConnectError::protocol("the server does not follow PostgreSQL's protocol").because(error)
-            })?;
-            if let Some(message) = message {
-                return Ok(message);
+            match self.login.read(&mut self.received) {
+                Ok(Some(message)) => return Ok(message),
+                Ok(None) => {}
+                Err(error) => return Err(self.failed(error)),
             }
             match self.stream.read_buf(&mut self.received).await {
                 Ok(0) => {
@@ -134,6 +125,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
                 }
                 Ok(_) => {}
                 Err(error) => return Err(broken(error)),
+            }
+        }
+    }
+
+    fn failed(&self, error: ClientLoginError) -> ConnectError {
+        match error {
+            ClientLoginError::Refused(fields) => refused(&fields, self.sign_in),
+            ClientLoginError::OutOfOrder => out_of_order(),
+            ClientLoginError::TooManyMessages => {
+                ConnectError::protocol("the server accepted the sign-in and never got ready")
+            }
+            error => {
+                ConnectError::protocol("the server does not follow PostgreSQL's protocol").because(error)
             }
         }
     }

@@ -1,12 +1,11 @@
 //! The log-in of a client, from its connection to its session.
 
 use bytes::BytesMut;
-use pgentra_verify::Principal;
+use pgentra_verify::{Principal, Verifier};
 use pgentra_wire::backend::{Authentication, BackendMessage};
 use pgentra_wire::fields::Fields;
-use pgentra_wire::startup::{CancelRequest, ProtocolVersion, StartupMessage};
+use pgentra_wire::startup::StartupMessage;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
@@ -16,9 +15,10 @@ use super::single::{self, Member};
 use super::{Flavour, Gateway, refusal, setting};
 use crate::upstream_login::{UpstreamLogin, UpstreamLoginError};
 use pgentra_session::auth_message::AuthMessage;
-use pgentra_session::cancel::{Passed, Registration};
-use pgentra_session::client::{Client, Opening};
-use pgentra_session::login_error::{LoginError, chain, sqlstate};
+use pgentra_session::cancel::Registration;
+use pgentra_session::client::{Client, Opening, server_start};
+use pgentra_session::greeting::Greeting;
+use pgentra_session::login_error::{self, LoginError, chain, sqlstate};
 use pgentra_session::starting::Seat;
 
 /// A session that is ready.
@@ -41,18 +41,23 @@ impl Gateway {
     /// done.
     ///
     /// Not cancel-safe; after a drop, the client can still get an error.
-    pub(crate) async fn enter(
+    pub(crate) async fn log_in(
         &self,
         client: &mut Client,
         seat: &Seat,
     ) -> Result<Option<ServerSession>, LoginError> {
-        let first = Instant::now() + self.config.limits.first_packet.min(self.config.limits.start_up);
-        seat.arrive(client, first).await?;
-        // Boxed to keep the task of a silent connection small.
-        Box::pin(self.log_in(client, seat, first)).await
+        let login = async {
+            let first = self.config.limits.first_packet_deadline();
+            seat.arrive(client, first).await?;
+            // Boxed to keep the task of a silent connection small.
+            Box::pin(self.authenticate(client, seat, first)).await
+        };
+        timeout(self.config.limits.start_up, login)
+            .await
+            .unwrap_or_else(|_| Err(login_error::login_timeout().into()))
     }
 
-    async fn log_in(
+    async fn authenticate(
         &self,
         client: &mut Client,
         seat: &Seat,
@@ -62,13 +67,14 @@ impl Gateway {
             Opening::Startup(start) => start,
             Opening::Cancel(request) => {
                 seat.admitted();
-                self.forward_cancel(&request).await;
+                let pass = async |request| self.config.upstream.cancel(&request).await;
+                self.cancel.forward_cancel(&request, pass).await;
                 return Ok(None);
             }
         };
         // PostgreSQL's order: a start-up without a user is refused before anything is looked up.
         if start.user().is_empty() {
-            return Err(refusal::no_user().into());
+            return Err(login_error::no_user().into());
         }
         // A token or password sent in clear text is lost even if the sign-in fails, so the request for it is never sent.
         if !client.is_encrypted() {
@@ -98,24 +104,11 @@ impl Gateway {
         };
         // Only now: the client must not take a refusal of the server for a failure in its session.
         client.send(&BackendMessage::Authentication(Authentication::Ok)).await?;
-        // Keys of more than four bytes came with protocol 3.2; an older client would read the message wrongly.
-        let long_keys = start.version() >= ProtocolVersion::V3_2;
-        self.welcome(client, server, long_keys, permit).await.map(Some)
-    }
-
-    /// A request with an unknown key is ignored, as in PostgreSQL: the answer does not show whether
-    /// a key exists.
-    async fn forward_cancel(&self, request: &CancelRequest) {
-        let pass = |request: CancelRequest| async move { self.config.upstream.cancel(&request).await };
-        match self.cancel.forward_cancel(request, pass).await {
-            Passed::UnknownKey => tracing::debug!("a cancel request with an unknown key"),
-            Passed::Alone(Err(error)) => tracing::warn!(%error, "a cancel request could not be forwarded"),
-            Passed::Alone(Ok(())) | Passed::WithAnother => {}
-        }
+        self.welcome(client, server, Greeting::new(&start), permit).await.map(Some)
     }
 
     fn take_place(&self) -> Result<OwnedSemaphorePermit, LoginError> {
-        self.sessions.clone().try_acquire_owned().map_err(|_| refusal::too_many().into())
+        self.sessions.clone().try_acquire_owned().map_err(|_| login_error::too_many_clients().into())
     }
 
     fn role_name(&self, start: &StartupMessage) -> Vec<u8> {
@@ -130,12 +123,8 @@ impl Gateway {
         // Without a database the start-up means the one of the user's name, from which `@server`
         // may have been removed.
         let database = if start.database() == start.user() { role } else { start.database() };
-        let upstream = start
-            .clone()
-            // Protocol options were negotiated with the client and answered by the gateway.
-            .without(|name| name.starts_with(b"_pq_.") || name == setting::TYPED.as_bytes())
-            .with_version(ProtocolVersion::V3_0)
-            .with("user", role)?
+        let upstream = server_start(start, role)?
+            .without(|name| name == setting::TYPED.as_bytes())
             .with("database", database)?;
         match self.config.flavour {
             Flavour::Flexible => Ok(upstream),
@@ -172,7 +161,7 @@ impl Gateway {
         let Ok(token) = std::str::from_utf8(answer.password()?) else {
             return Err(refusal::not_a_token().into());
         };
-        let verifier = &self.config.verifier;
+        let verifier: &Verifier = &self.config.verifier;
         let verified = async {
             verifier.verify(token, (self.config.clock)()).await.map_err(|rejection| {
                 tracing::warn!(role, error = chain(&rejection), "an access token was refused");
@@ -271,17 +260,13 @@ impl Gateway {
         let (_passing, mut server) = client.while_present(begun).await?;
         loop {
             let message = client.while_present(async { server.read().await.map_err(failed) }).await?;
-            let expects_answer = match &message {
-                BackendMessage::Authentication(Authentication::Ok) => return Ok(server),
-                BackendMessage::Authentication(Authentication::SaslFinal(_)) => false,
-                BackendMessage::Authentication(_) => true,
-                BackendMessage::ErrorResponse(fields) => return Err(fields.clone().into()),
-                _ => false,
-            };
+            if message == BackendMessage::Authentication(Authentication::Ok) {
+                return Ok(server);
+            }
             client.send(&message).await?;
-            if expects_answer {
+            if server.is_asked() {
                 let answer = timeout(limit, AuthMessage::read(client)).await;
-                let answer = answer.unwrap_or_else(|_| Err(refusal::slow().into()))?;
+                let answer = answer.unwrap_or_else(|_| Err(login_error::login_timeout().into()))?;
                 server.answer(answer.body()).await.map_err(failed)?;
             }
         }
@@ -292,35 +277,34 @@ impl Gateway {
         &self,
         client: &mut Client,
         mut server: UpstreamLogin<UnixStream>,
-        long_keys: bool,
+        mut greeting: Greeting,
         permit: OwnedSemaphorePermit,
     ) -> Result<ServerSession, LoginError> {
-        let mut registered = None;
-        let mut out = BytesMut::new();
         loop {
-            match client.while_present(async { server.read().await.map_err(failed) }).await? {
-                BackendMessage::BackendKeyData(key) => {
-                    let (key, registration) = self.cancel.register(key, long_keys)?;
-                    registered = Some(registration);
-                    BackendMessage::BackendKeyData(key).encode(&mut out)?;
+            let message = match client.while_present(async { Ok(server.read().await) }).await? {
+                Ok(message) => message,
+                Err(error) => {
+                    if matches!(error, UpstreamLoginError::Refused(_)) {
+                        // The client gets the notices before the error.
+                        greeting.send(client).await?;
+                    }
+                    return Err(failed(error));
                 }
-                BackendMessage::ErrorResponse(fields) => {
-                    client.write_all(&out).await?;
-                    return Err(fields.into());
-                }
+            };
+            match message {
+                BackendMessage::BackendKeyData(key) => greeting.replace_key(key, &self.cancel)?,
                 ready @ BackendMessage::ReadyForQuery(_) => {
-                    ready.encode(&mut out)?;
+                    greeting.add(&ready)?;
                     break;
                 }
-                other => other.encode(&mut out)?,
+                other => greeting.add(&other)?,
             }
         }
-        let Some(registration) = registered else {
+        let Some(registration) = greeting.take_registration() else {
             tracing::error!("the server sent no cancel key");
             return Err(refusal::broken().into());
         };
-        client.write_all(&out).await?;
-        client.flush().await?;
+        greeting.send(client).await?;
         let (server, first) = server.into_parts();
         Ok(ServerSession { server, first, registration, _permit: permit })
     }

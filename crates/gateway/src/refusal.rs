@@ -26,18 +26,6 @@ pub(crate) fn no_encryption(address: IpAddr, user: &[u8], database: &[u8]) -> Fi
     .with_hint("Connect with TLS: sslmode=verify-full")
 }
 
-pub(crate) fn no_user() -> Fields {
-    refused("no PostgreSQL user name specified in startup packet")
-}
-
-pub(crate) fn too_many() -> Fields {
-    fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
-}
-
-pub(crate) fn slow() -> Fields {
-    fatal(sqlstate::QUERY_CANCELED, "canceling authentication due to timeout")
-}
-
 pub(crate) fn shutting_down() -> Fields {
     fatal(sqlstate::CANNOT_CONNECT_NOW, "the database system is shutting down")
 }

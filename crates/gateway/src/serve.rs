@@ -11,9 +11,9 @@ use super::setting::SettingRenamer;
 use super::{Flavour, Gateway, refusal};
 use pgentra_session::client::Client;
 use pgentra_session::listen::{Shutdown, accept};
-use pgentra_session::login_error::LoginError;
-use pgentra_session::relay::{AsIs, Broken, Side, relay};
+use pgentra_session::relay::{AsIs, RelayOutcome, relay};
 use pgentra_session::starting::{Seat, Starting};
+use pgentra_session::turn_away::turn_away;
 
 impl Gateway {
     /// Serves clients until `shutdown` is cancelled, then drains: the listener closes; a client
@@ -39,46 +39,28 @@ impl Gateway {
     /// Runs one connection from start to end. Both sides are closed on every path.
     async fn run(self: Arc<Self>, mut client: Client, seat: Seat, stages: Shutdown) {
         let address = client.address();
-        let logged_in = tokio::select! {
-            // In this order: at the end of the drain nothing more is sent, and a login that has just finished counts
-            // before the shutdown, because its session is open at the server.
-            biased;
-            () = stages.kill.cancelled() => return,
-            logged_in = Box::pin(tokio::time::timeout(self.config.limits.start_up, self.enter(&mut client, &seat))) => logged_in,
-            () = stages.drain.cancelled() => Ok(Err(refusal::shutting_down().into())),
-        };
-        let session = match logged_in.unwrap_or_else(|_| Err(refusal::slow().into())) {
+        let login = Box::pin(self.log_in(&mut client, &seat));
+        let Some(login) = stages.during(login, refusal::shutting_down).await else { return };
+        let session = match login {
             Ok(Some(session)) => session,
             Ok(None) => return client.close().await,
-            Err(LoginError::Rejected(fields)) => {
-                // Formatted as a string field, so that line breaks from the client are escaped.
-                tracing::info!(%address, reason = fields.to_string(), "a client was refused");
-                if !seat.leave() {
-                    return Box::pin(client.tell_at_once(fields)).await;
-                }
-                tokio::select! {
-                    () = stages.kill.cancelled() => {}
-                    () = seat.closed() => {}
-                    () = Box::pin(client.tell(fields)) => {}
-                }
-                return;
-            }
-            Err(LoginError::Unanswered(error)) => {
-                tracing::debug!(%address, %error, "a connection was closed without an answer: its first packet is not of the protocol");
-                return client.close().await;
-            }
-            Err(LoginError::Disconnected(error)) => {
-                tracing::debug!(%address, %error, "a client left before its session began");
-                return;
-            }
+            Err(error) => return Box::pin(turn_away(client, seat, error, &stages)).await,
         };
         drop(seat);
-        tokio::select! {
-            () = stages.kill.cancelled() => {}
-            ended = self.relay(&mut client, session, &stages.terminate) => match ended {
-                Ok(_) => tracing::debug!(%address, "a session ended"),
-                Err(error) => tracing::debug!(%address, %error, "a session broke"),
-            },
+        let outcome = tokio::select! {
+            () = stages.kill.cancelled() => return,
+            outcome = self.relay(&mut client, session, &stages.terminate) => outcome,
+        };
+        match outcome {
+            RelayOutcome::ClosedByClient | RelayOutcome::ClosedByServer | RelayOutcome::Drained => {
+                tracing::debug!(%address, "a session ended");
+            }
+            RelayOutcome::ClientIo(error) => {
+                tracing::debug!(%address, %error, "the client's connection broke")
+            }
+            RelayOutcome::ServerIo(error) => {
+                tracing::debug!(%address, %error, "the server's connection broke")
+            }
         }
     }
 
@@ -87,7 +69,7 @@ impl Gateway {
         client: &mut Client,
         session: ServerSession,
         terminate: &CancellationToken,
-    ) -> Result<Side, Broken> {
+    ) -> RelayOutcome {
         let ServerSession { mut server, first, registration, _permit } = session;
         let relayed = async {
             match self.config.flavour {

@@ -3,11 +3,11 @@
 use std::io;
 
 use bytes::BytesMut;
-use pgentra_wire::WireError;
 use pgentra_wire::backend::{Authentication, BackendMessage};
+use pgentra_wire::client_login::{ClientLogin, ClientLoginError};
 use pgentra_wire::fields::Fields;
 use pgentra_wire::frame::Header;
-use pgentra_wire::frontend::{self, SaslInitialResponse};
+use pgentra_wire::frontend::SaslInitialResponse;
 use pgentra_wire::startup::StartupMessage;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -18,6 +18,7 @@ use pgentra_session::auth_message::Overwritten;
 pub(crate) struct UpstreamLogin<S> {
     stream: S,
     received: BytesMut,
+    login: ClientLogin,
 }
 
 /// Why the log-in at the server failed.
@@ -26,7 +27,7 @@ pub(crate) enum UpstreamLoginError {
     #[error("the connection to the server broke")]
     Io(#[from] io::Error),
     #[error("the server does not speak the protocol")]
-    Wire(#[from] WireError),
+    Protocol(#[source] ClientLoginError),
     #[error("the SCRAM exchange with the server failed")]
     Scram(#[source] io::Error),
     #[error("the server asks for an authentication method that is not SCRAM-SHA-256")]
@@ -36,18 +37,27 @@ pub(crate) enum UpstreamLoginError {
     Refused(Fields),
 }
 
+impl From<ClientLoginError> for UpstreamLoginError {
+    fn from(error: ClientLoginError) -> Self {
+        match error {
+            ClientLoginError::Refused(fields) => Self::Refused(fields),
+            error => Self::Protocol(error),
+        }
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> UpstreamLogin<S> {
     pub(crate) async fn start(stream: S, start: &StartupMessage) -> Result<Self, UpstreamLoginError> {
-        let mut server = Self { stream, received: BytesMut::new() };
         let mut out = BytesMut::new();
-        start.encode(&mut out);
+        let login = ClientLogin::start(start, &mut out);
+        let mut server = Self { stream, received: BytesMut::new(), login };
         server.send(&out).await?;
         Ok(server)
     }
 
     pub(crate) async fn read(&mut self) -> Result<BackendMessage, UpstreamLoginError> {
         loop {
-            if let Some(message) = BackendMessage::decode(&mut self.received)? {
+            if let Some(message) = self.login.read(&mut self.received)? {
                 return Ok(message);
             }
             if self.stream.read_buf(&mut self.received).await? == 0 {
@@ -56,10 +66,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> UpstreamLogin<S> {
         }
     }
 
+    /// Whether the server waits for an answer.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.login.is_asked()
+    }
+
     /// Sends a client's answer to an authentication request. It may be a password.
     pub(crate) async fn answer(&mut self, body: &[u8]) -> Result<(), UpstreamLoginError> {
         let mut out = Overwritten(BytesMut::with_capacity(body.len() + Header::SIZE));
-        frontend::encode_sasl_response(body, &mut out.0)?;
+        self.login.answer_raw(body, &mut out.0)?;
         self.send(&out.0).await
     }
 
@@ -70,37 +85,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> UpstreamLogin<S> {
     }
 
     /// Logs in with a password, up to and including AuthenticationOk. The server must prove that it
-    /// knows the password too.
+    /// knows the password too, unless it asks for none.
     pub(crate) async fn log_in(&mut self, password: &[u8]) -> Result<(), UpstreamLoginError> {
-        let mut scram: Option<ScramSha256> = None;
+        let mut scram = ScramSha256::new(password, ChannelBinding::unsupported());
         let mut out = BytesMut::new();
-        let mut proven = false;
         loop {
-            let asked = match self.read().await? {
-                BackendMessage::Authentication(asked) => asked,
-                BackendMessage::ErrorResponse(fields) => return Err(UpstreamLoginError::Refused(fields)),
-                BackendMessage::NoticeResponse(_) => continue,
-                _ => return Err(WireError::Malformed("a message that does not belong to a log-in").into()),
-            };
-            match (asked, &mut scram) {
-                // A server that sends no challenge trusts the connection; one that began SCRAM has
-                // to finish it.
-                (Authentication::Ok, None) => return Ok(()),
-                (Authentication::Ok, Some(_)) if proven => return Ok(()),
-                (Authentication::Sasl(mechanisms), None) if mechanisms.offers(SCRAM_SHA_256) => {
-                    let begun = scram.insert(ScramSha256::new(password, ChannelBinding::unsupported()));
+            match self.read().await? {
+                BackendMessage::Authentication(Authentication::Ok) => return Ok(()),
+                BackendMessage::Authentication(Authentication::Sasl(mechanisms))
+                    if mechanisms.offers(SCRAM_SHA_256) =>
+                {
                     let mechanism = SCRAM_SHA_256.as_bytes();
-                    SaslInitialResponse { mechanism, data: Some(begun.message()) }.encode(&mut out)?;
+                    let initial = SaslInitialResponse { mechanism, data: Some(scram.message()) };
+                    self.login.answer_sasl(&initial, &mut out)?;
                 }
-                (Authentication::SaslContinue(data), Some(scram)) => {
+                BackendMessage::Authentication(Authentication::SaslContinue(data)) => {
                     scram.update(&data).map_err(UpstreamLoginError::Scram)?;
-                    frontend::encode_sasl_response(scram.message(), &mut out)?;
+                    self.login.answer_sasl_continue(scram.message(), &mut out)?;
                 }
-                (Authentication::SaslFinal(data), Some(scram)) => {
+                BackendMessage::Authentication(Authentication::SaslFinal(data)) => {
                     scram.finish(&data).map_err(UpstreamLoginError::Scram)?;
-                    proven = true;
                 }
-                _ => return Err(UpstreamLoginError::Method),
+                BackendMessage::Authentication(_) => return Err(UpstreamLoginError::Method),
+                _ => {}
             }
             let bytes = out.split();
             self.send(&bytes).await?;

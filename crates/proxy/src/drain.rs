@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
+use pgentra_session::relay::drained;
 use pgentra_session::tracker::ProtocolTracker;
 
 /// How long sessions go on when the proxy drains.
@@ -34,16 +35,6 @@ pub(crate) struct DrainWatch<'a, C> {
     drain: &'a CancellationToken,
 }
 
-/// Why nothing more is read from an idle client.
-#[derive(Debug, thiserror::Error)]
-#[error("the proxy is shutting down")]
-struct Drained;
-
-/// Whether a session was ended because it was idle during a drain.
-pub(crate) fn is_drained(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|error| error.is::<Drained>())
-}
-
 enum Seen {
     /// The last bytes written to the client, which show a session that waits for the next query.
     Tail([u8; READY]),
@@ -52,8 +43,8 @@ enum Seen {
 
 impl<'a, C> DrainWatch<'a, C> {
     /// Wraps a connection after the sign-in, when the client has got ReadyForQuery. Once `drain` is
-    /// cancelled, with [`Drain::Transaction`], reading from an idle client returns an error
-    /// ([`is_drained`]); the caller must poll once more to get it.
+    /// cancelled, with [`Drain::Transaction`], reading from an idle client returns [`drained`];
+    /// the caller must poll once more to get it.
     pub(crate) fn new(client: &'a mut C, how: Drain, drain: &'a CancellationToken) -> Self {
         let seen = match how {
             Drain::Session => Seen::Tail(*b"Z\0\0\0\x05I"),
@@ -108,7 +99,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for DrainWatch<'_, C> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.is_over() {
-            return Poll::Ready(Err(io::Error::other(Drained)));
+            return Poll::Ready(Err(drained()));
         }
         let before = buf.filled().len();
         let polled = Pin::new(&mut *this.client).poll_read(cx, buf);
@@ -182,7 +173,8 @@ mod tests {
             assert_eq!(watched.is_between_messages(), is_between, "{about}");
             far.write_all(QUERY).await.unwrap();
             let read = watched.read(&mut received).await;
-            assert_eq!(read.is_err_and(|error| is_drained(&error)), at_rest, "{about}");
+            let drained = read.is_err_and(|error| error.to_string() == drained().to_string());
+            assert_eq!(drained, at_rest, "{about}");
         }
     }
 

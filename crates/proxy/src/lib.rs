@@ -7,25 +7,20 @@
 
 mod auth;
 mod auth_proxy;
-mod check;
+mod connection;
 mod drain;
 mod handle;
 pub mod http;
+mod limits;
 mod listener;
-mod login;
 mod options;
 mod pool;
-mod rate;
-mod recycle;
-mod refill;
-mod refill_tasks;
 mod refusal;
 mod serve;
-mod session_limit;
 mod shared_state;
-mod startup;
 pub mod telemetry;
 mod upstream;
+mod upstream_start;
 
 pub use auth::{CertificateName, CertificateRule, ClientAuth, ClientAuthError, RoleMap, Tls, Users};
 pub use auth_proxy::AuthProxy;

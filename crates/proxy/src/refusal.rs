@@ -7,17 +7,13 @@ use std::time::Duration;
 use pgentra_connect::{ConnectError, ConnectErrorKind, quote};
 use pgentra_wire::fields::Fields;
 
-use pgentra_session::login_error::{chain, fatal, sqlstate};
+use pgentra_session::login_error::{chain, fatal, login_timeout, sqlstate, too_many_clients};
 
 /// Length of a SQLSTATE.
 const SQLSTATE: usize = 5;
 
-pub(crate) fn no_user() -> Fields {
-    fatal(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
-}
-
 pub(crate) fn too_many(limit: usize) -> Fields {
-    fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+    too_many_clients()
         .with_detail(&format!("The proxy opens {limit} sessions to this server at once."))
         .with_hint("Close sessions that are no longer used, or start the proxy with a larger limit.")
 }
@@ -34,7 +30,7 @@ pub(crate) fn too_fast(per_second: u32) -> Fields {
 }
 
 pub(crate) fn slow() -> Fields {
-    fatal(sqlstate::QUERY_CANCELED, "canceling authentication due to timeout").with_detail(
+    login_timeout().with_detail(
         "The client did not do its part of the sign-in in time: TLS, its start-up packet, its password.",
     )
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pgentra_session::cancel::CancelTable;
 
 use crate::auth::Attempts;
-use crate::session_limit::SessionLimit;
+use crate::limits::SessionLimit;
 use crate::upstream::Cancel;
 
 /// What successive auth proxies of one target share: the cancel keys of their sessions, the wrong

@@ -21,14 +21,15 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
-use super::check::{Fingerprint, Latest, Unanswered, fingerprint};
-use super::pool::{Idle, Unhealthy};
-use crate::session_limit::SessionPermit;
+use super::pool::fingerprint::{Fingerprint, Latest, Unanswered, fingerprint};
+use super::pool::health::{Idle, Unhealthy};
+use crate::limits::SessionPermit;
 use pgentra_session::client::linger;
 use pgentra_session::tracker::keep;
 
 /// `idle_session_timeout` (PostgreSQL documentation, "PostgreSQL Error Codes").
 const IDLE_SESSION_TIMEOUT: &str = "57P05";
+/// The message Terminate (PostgreSQL documentation, "Message Formats").
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
 /// Time for the server to answer the check. It takes less than a millisecond.
 const CHECK: Duration = Duration::from_secs(2);
@@ -142,6 +143,17 @@ impl Upstream {
         }
         self.greeting = greeting.freeze();
         Ok(())
+    }
+
+    /// Sends Terminate, so that the server logs no broken connection. A failure is logged.
+    pub(crate) async fn terminate(&mut self) {
+        let left = async {
+            self.stream.write_all(TERMINATE).await?;
+            self.stream.shutdown().await
+        };
+        if let Err(error) = left.await {
+            tracing::debug!(%error, "Terminate could not be sent to the server");
+        }
     }
 
     /// Sends Terminate and waits until the server has closed the connection, which frees its slot

@@ -1,6 +1,7 @@
 //! Maps the cancel keys of clients to the sessions that they may cancel.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,22 +54,18 @@ struct Requests {
     covered: tokio::sync::Mutex<u64>,
 }
 
-/// The result of a cancel request.
-pub enum Passed<R> {
-    /// No session has this key.
+/// The result of a cancel request. The client gets no answer in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// No session has this key. The request is ignored, as in PostgreSQL: the client cannot tell
+    /// whether a key exists.
     UnknownKey,
-    /// The request was forwarded; the result of forwarding it.
-    Alone(R),
+    /// The request was forwarded.
+    Forwarded,
+    /// The request could not be forwarded; the log has the reason.
+    Failed,
     /// Another request with the same key was forwarded after this one arrived.
     WithAnother,
-}
-
-impl CancelTable {
-    /// Makes a key for a client. The table removes it when the registration is dropped.
-    pub fn register(&self, server: BackendKeyData, long: bool) -> io::Result<(BackendKeyData, Registration)> {
-        let process_id = server.process_id;
-        self.insert(process_id, long, CancelRequest { process_id, key: server.key })
-    }
 }
 
 impl<T: Clone> CancelTable<T> {
@@ -102,12 +99,15 @@ impl<T: Clone> CancelTable<T> {
     ///
     /// Keys are compared by a hash table with a random seed, so the time of the comparison tells
     /// nothing about a key.
-    pub async fn forward_cancel<F: Future>(
+    pub async fn forward_cancel<E: Display>(
         &self,
         request: &CancelRequest,
-        pass: impl FnOnce(T) -> F,
-    ) -> Passed<F::Output> {
-        let Some(Key { session, requests }) = self.find(request) else { return Passed::UnknownKey };
+        pass: impl AsyncFnOnce(T) -> Result<(), E>,
+    ) -> Passed {
+        let Some(Key { session, requests }) = self.find(request) else {
+            tracing::debug!("a cancel request with an unknown key");
+            return Passed::UnknownKey;
+        };
         let number = requests.came.fetch_add(1, Ordering::SeqCst) + 1;
         // A request that waits already is forwarded later and covers this one.
         let Some(_waiting) = Waiting::begin(&requests.waiting) else { return Passed::WithAnother };
@@ -120,7 +120,13 @@ impl<T: Clone> CancelTable<T> {
         let came = requests.came.load(Ordering::SeqCst);
         let passed = pass(session).await;
         *covered = came;
-        Passed::Alone(passed)
+        match passed {
+            Ok(()) => Passed::Forwarded,
+            Err(error) => {
+                tracing::warn!(%error, "a cancel request could not be forwarded");
+                Passed::Failed
+            }
+        }
     }
 
     fn find(&self, request: &CancelRequest) -> Option<Key<T>> {
@@ -186,14 +192,19 @@ fn random_key(long: bool) -> io::Result<CancelKey> {
 mod tests {
     use super::*;
 
-    fn key_data(process_id: u32) -> BackendKeyData {
-        BackendKeyData { process_id, key: CancelKey::new(Bytes::from_static(b"real")).unwrap() }
+    /// The server's own key.
+    fn real(process_id: u32) -> CancelRequest {
+        CancelRequest { process_id, key: CancelKey::new(Bytes::from_static(b"real")).unwrap() }
+    }
+
+    fn register(table: &CancelTable, process_id: u32, long: bool) -> (BackendKeyData, Registration) {
+        table.insert(process_id, long, real(process_id)).unwrap()
     }
 
     #[test]
     fn a_key_lives_as_long_as_its_registration() {
         let table = CancelTable::default();
-        let (client, registration) = table.register(key_data(7), false).unwrap();
+        let (client, registration) = register(&table, 7, false);
         assert_eq!(client.process_id, 7);
         assert_eq!(client.key.expose().len(), 4);
         let request = CancelRequest { process_id: 7, key: client.key };
@@ -206,16 +217,15 @@ mod tests {
     #[test]
     fn the_servers_own_key_is_of_no_use() {
         let table = CancelTable::default();
-        let (_, _registration) = table.register(key_data(7), true).unwrap();
-        let request = CancelRequest { process_id: 7, key: key_data(7).key };
-        assert!(table.find(&request).is_none());
+        let (_, _registration) = register(&table, 7, true);
+        assert!(table.find(&real(7)).is_none());
     }
 
     #[test]
     fn keys_differ_even_for_one_process_id() {
         let table = CancelTable::default();
-        let (one, _one) = table.register(key_data(7), true).unwrap();
-        let (two, two_registered) = table.register(key_data(7), true).unwrap();
+        let (one, _one) = register(&table, 7, true);
+        let (two, two_registered) = register(&table, 7, true);
         assert_eq!(one.key.expose().len(), 32);
         assert_ne!(one.key, two.key);
         drop(two_registered);
@@ -227,8 +237,7 @@ mod tests {
     async fn passed(keys: &[u32], at: impl Fn(usize) -> u64) -> (Vec<(u64, u32)>, usize) {
         use tokio::time::{Duration, Instant, sleep};
         let table = CancelTable::default();
-        let registered: Vec<_> =
-            (0..=20).map(|number| table.register(key_data(number), true).unwrap()).collect();
+        let registered: Vec<_> = (0..=20).map(|number| register(&table, number, true)).collect();
         let log = Arc::new(Mutex::new(Vec::new()));
         let began = Instant::now();
         let mut all = tokio::task::JoinSet::new();
@@ -238,13 +247,14 @@ mod tests {
             let request = CancelRequest { process_id: *key, key: client };
             all.spawn(async move {
                 sleep(wait).await;
-                let pass = |server: CancelRequest| async move {
+                let pass = async |server: CancelRequest| {
                     log.lock()
                         .unwrap()
                         .push((u64::try_from(began.elapsed().as_millis()).unwrap(), server.process_id));
                     sleep(Duration::from_secs(1)).await;
+                    Ok::<_, io::Error>(())
                 };
-                matches!(table.forward_cancel(&request, pass).await, Passed::WithAnother)
+                table.forward_cancel(&request, pass).await == Passed::WithAnother
             });
         }
         let with_another = all.join_all().await.into_iter().filter(|with_another| *with_another).count();

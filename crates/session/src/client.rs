@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use pgentra_wire::WireError;
 use pgentra_wire::backend::{BackendMessage, NegotiateProtocolVersion};
 use pgentra_wire::fields::Fields;
 use pgentra_wire::startup::{
@@ -373,6 +374,13 @@ impl<S: Socket> Client<S> {
             fill(self, &mut received, whole).await?;
         }
     }
+}
+
+/// The start-up for the server: the client's own, as `role`. Protocol options were answered to the
+/// client ([`Client::negotiate`]) and are left out.
+pub fn server_start(start: &StartupMessage, role: &[u8]) -> Result<StartupMessage, WireError> {
+    let start = start.clone().without(|name| name.starts_with(b"_pq_."));
+    start.with_version(ProtocolVersion::V3_0).with("user", role)
 }
 
 /// Builds a TLS acceptor from this configuration and adds the ALPN protocol `postgresql`.

@@ -11,6 +11,7 @@ pub mod client;
 mod early;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+pub mod greeting;
 /// Limits of a listener: sessions, connections in start-up, and times.
 pub mod limits;
 pub mod listen;
@@ -20,6 +21,7 @@ pub mod relay;
 pub mod starting;
 pub mod tracker;
 pub mod traffic;
+pub mod turn_away;
 pub mod unix;
 
 pub use limits::Limits;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// The limits of one listener. Every number has a default that suits a small server.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -39,5 +41,12 @@ impl Default for Limits {
             start_up: Duration::from_secs(60),
             drain: Duration::from_secs(5),
         }
+    }
+}
+
+impl Limits {
+    /// When the first packet of a client must be there that connects now.
+    pub fn first_packet_deadline(&self) -> Instant {
+        Instant::now() + self.first_packet.min(self.start_up)
     }
 }

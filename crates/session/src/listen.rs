@@ -4,11 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use pgentra_wire::fields::Fields;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::client::Socket;
+use super::login_error::LoginError;
 use super::starting::{Seat, Starting};
 
 /// The length of the accept queue. More than any system has by default: Linux limits it to its
@@ -52,6 +54,21 @@ impl Shutdown {
     /// No stage is reached yet; the first begins with `shutdown`.
     pub fn until(shutdown: CancellationToken) -> Self {
         Self { drain: shutdown, ..Self::default() }
+    }
+
+    /// Runs a login to its end. When the first stage begins, the login ends with the error
+    /// `shutting_down`. `None`: the last stage is reached, and the connection is to be dropped.
+    pub async fn during<T>(
+        &self,
+        login: impl Future<Output = Result<T, LoginError>>,
+        shutting_down: fn() -> Fields,
+    ) -> Option<Result<T, LoginError>> {
+        tokio::select! {
+            biased;
+            () = self.kill.cancelled() => None,
+            ended = login => Some(ended),
+            () = self.drain.cancelled() => Some(Err(shutting_down().into())),
+        }
     }
 
     /// Runs the stages after the first until no task is left. Sessions have `drain` to end by

@@ -90,9 +90,22 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
+/// PostgreSQL's error for a start-up without a role.
+pub fn no_user() -> Fields {
+    fatal(sqlstate::INVALID_AUTHORIZATION, "no PostgreSQL user name specified in startup packet")
+}
+
+/// PostgreSQL's error when all its connections are in use.
+pub fn too_many_clients() -> Fields {
+    fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+}
+
+/// PostgreSQL's error for a client that did not authenticate in time.
+pub fn login_timeout() -> Fields {
+    fatal(sqlstate::QUERY_CANCELED, "canceling authentication due to timeout")
+}
+
 /// The error for a first packet that is late.
 pub(super) fn silent() -> LoginError {
-    fatal(sqlstate::QUERY_CANCELED, "canceling authentication due to timeout")
-        .with_detail("The client sent no start-up packet in time.")
-        .into()
+    login_timeout().with_detail("The client sent no start-up packet in time.").into()
 }

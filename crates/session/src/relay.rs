@@ -68,13 +68,13 @@ impl<R: Filter> Filter for Seen<'_, R> {
     }
 }
 
-/// Relays until the server hangs up, the client leaves a session that [`stays`](Filter::stays), or one side breaks. `first` is what the server has sent already.
+/// Relays until the server hangs up, the client leaves a session that [`stays`](Filter::stays), or one side breaks.
+/// `first` is what the server has sent already.
 ///
 /// A client that closes only its sending side still gets its answers. When the server hangs up or
 /// its connection breaks, the relay delivers its last bytes and ends. Of a session that stays, the
 /// relay closes neither side, but all bytes read from one side have been written to the other and
-/// flushed. An error says which side broke; a session without an error says which side hung up
-/// first.
+/// flushed.
 ///
 /// Not cancel-safe: a dropped relay loses the bytes that it holds, so close both sides then.
 pub async fn relay<C, S>(
@@ -82,41 +82,39 @@ pub async fn relay<C, S>(
     server: &mut S,
     first: BytesMut,
     rewrite: &mut impl Filter,
-) -> Result<Side, Broken>
+) -> RelayOutcome
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut up = Pipe::new(BytesMut::new());
     let mut down = Pipe::new(first);
-    let relayed = poll_fn(|cx| {
+    let outcome = poll_fn(|cx| {
         match up.poll(cx, client, server, rewrite) {
-            Poll::Ready(Err(Broken::Source(error))) => return Poll::Ready(Err(Broken::Source(error))),
+            Poll::Ready(Err(PipeError::Read(error))) => return Poll::Ready(RelayOutcome::of_client(error)),
             // The server does not read any more, but its last bytes are still to be delivered.
-            Poll::Ready(Err(Broken::Sink(_)) | Ok(())) | Poll::Pending => {}
+            Poll::Ready(Err(PipeError::Write(_)) | Ok(())) | Poll::Pending => {}
         }
         match ready!(down.poll(cx, server, client, &mut Seen(rewrite))) {
             // The client has all its answers, or has left without them. The server may still lack
             // the end of a message; without it, the next client's first bytes would be taken for
             // that end.
-            Ok(()) | Err(Broken::Sink(_)) if rewrite.stays() && up.state != State::Done => Poll::Pending,
-            Err(Broken::Sink(_)) if rewrite.stays() => Poll::Ready(Ok(())),
-            Ok(()) => Poll::Ready(Ok(())),
-            // This direction runs from server to client, so source and sink are swapped.
-            Err(Broken::Source(error)) => Poll::Ready(Err(Broken::Sink(error))),
-            Err(Broken::Sink(error)) => Poll::Ready(Err(Broken::Source(error))),
+            Ok(()) | Err(PipeError::Write(_)) if rewrite.stays() && up.state != State::Done => Poll::Pending,
+            Err(PipeError::Write(_)) if rewrite.stays() => Poll::Ready(RelayOutcome::ClosedByClient),
+            Ok(()) if up.state == State::Done => Poll::Ready(RelayOutcome::ClosedByClient),
+            Ok(()) => Poll::Ready(RelayOutcome::ClosedByServer),
+            Err(PipeError::Read(error)) => Poll::Ready(RelayOutcome::ServerIo(error)),
+            Err(PipeError::Write(error)) => Poll::Ready(RelayOutcome::ClientIo(error)),
         }
     })
     .await;
-    if let Err(Broken::Source(error)) = relayed {
-        return Err(Broken::Source(error));
+    match outcome {
+        RelayOutcome::ClientIo(_) | RelayOutcome::Drained => return outcome,
+        _ if rewrite.stays() => return RelayOutcome::ClosedByClient,
+        _ => {}
     }
-    if rewrite.stays() {
-        return Ok(Side::Client);
-    }
-    let first_to_go = if up.state == State::Done { Side::Client } else { Side::Server };
     Box::pin(async {
-        if relayed.is_err() {
+        if matches!(outcome, RelayOutcome::ServerIo(_)) {
             // Tells the client that the server hung up; this also flushes the server's last bytes.
             let _ = client.shutdown().await;
         }
@@ -124,7 +122,7 @@ where
         hang_up(client).await;
     })
     .await;
-    relayed.map(|()| first_to_go)
+    outcome
 }
 
 /// Waits for a client that was told that its session is over, but no longer than two seconds.
@@ -132,24 +130,44 @@ pub async fn hang_up(client: &mut (impl AsyncRead + Unpin)) {
     let _ = tokio::time::timeout(LINGER, linger(client)).await;
 }
 
-/// One side of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The client's connection to this process.
-    Client,
-    /// This process's connection to the server.
-    Server,
+/// How a relayed session ended.
+#[derive(Debug)]
+pub enum RelayOutcome {
+    /// The client hung up first, or left a session that stays.
+    ClosedByClient,
+    /// The server hung up first.
+    ClosedByServer,
+    /// The client's connection broke.
+    ClientIo(io::Error),
+    /// The connection to the server broke.
+    ServerIo(io::Error),
+    /// Reading from the client returned [`drained`]: the session is idle and both sides are open.
+    Drained,
 }
 
-/// Which side broke; `Source` is the client and `Sink` the server.
+/// The error with which a client's connection ends its relay as [`RelayOutcome::Drained`].
+pub fn drained() -> io::Error {
+    io::Error::other(Drained)
+}
+
 #[derive(Debug, thiserror::Error)]
-pub enum Broken {
-    /// The client's connection.
-    #[error("the client's connection broke")]
-    Source(#[source] io::Error),
-    /// The server's connection.
-    #[error("the server's connection broke")]
-    Sink(#[source] io::Error),
+#[error("the session is idle, and the process is shutting down")]
+struct Drained;
+
+impl RelayOutcome {
+    /// The outcome of an error of the client's connection.
+    fn of_client(error: io::Error) -> Self {
+        match error.get_ref() {
+            Some(inner) if inner.is::<Drained>() => Self::Drained,
+            _ => Self::ClientIo(error),
+        }
+    }
+}
+
+/// Which end of one direction broke.
+enum PipeError {
+    Read(io::Error),
+    Write(io::Error),
 }
 
 /// The state of one direction.
@@ -178,7 +196,7 @@ impl Pipe {
         source: &mut R,
         sink: &mut W,
         rewrite: &mut impl Filter,
-    ) -> Poll<Result<(), Broken>>
+    ) -> Poll<Result<(), PipeError>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -198,7 +216,7 @@ impl Pipe {
         source: &mut R,
         sink: &mut W,
         rewrite: &mut impl Filter,
-    ) -> Poll<Result<(), Broken>>
+    ) -> Poll<Result<(), PipeError>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -206,8 +224,8 @@ impl Pipe {
         let mut moved = 0;
         loop {
             while !self.buf.is_empty() {
-                match ready!(Pin::new(&mut *sink).poll_write(cx, &self.buf)).map_err(Broken::Sink)? {
-                    0 => return Poll::Ready(Err(Broken::Sink(io::ErrorKind::WriteZero.into()))),
+                match ready!(Pin::new(&mut *sink).poll_write(cx, &self.buf)).map_err(PipeError::Write)? {
+                    0 => return Poll::Ready(Err(PipeError::Write(io::ErrorKind::WriteZero.into()))),
                     written => {
                         self.buf.advance(written);
                         moved += written;
@@ -223,7 +241,7 @@ impl Pipe {
                 return Poll::Pending;
             }
             if self.state == State::Ending {
-                return Pin::new(sink).poll_shutdown(cx).map_err(Broken::Sink);
+                return Pin::new(sink).poll_shutdown(cx).map_err(PipeError::Write);
             }
             if self.buf.capacity() == 0 {
                 self.buf = lend();
@@ -240,7 +258,7 @@ impl Pipe {
                     rewrite.hang_up();
                     self.state = State::Ending;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Source(error))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(PipeError::Read(error))),
                 Poll::Pending => {
                     give_back(std::mem::take(&mut self.buf));
                     ready!(self.poll_flush(cx, sink))?;
@@ -254,9 +272,9 @@ impl Pipe {
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut W,
-    ) -> Poll<Result<(), Broken>> {
+    ) -> Poll<Result<(), PipeError>> {
         if self.unflushed {
-            ready!(Pin::new(sink).poll_flush(cx)).map_err(Broken::Sink)?;
+            ready!(Pin::new(sink).poll_flush(cx)).map_err(PipeError::Write)?;
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
@@ -292,7 +310,7 @@ mod tests {
     struct Ends {
         client: DuplexStream,
         server: DuplexStream,
-        relay: tokio::task::JoinHandle<Result<Side, Broken>>,
+        relay: tokio::task::JoinHandle<RelayOutcome>,
     }
 
     fn relayed(first: &[u8]) -> Ends {
@@ -329,7 +347,7 @@ mod tests {
         assert_eq!(echo.await.unwrap(), long);
         send.await.unwrap();
         drop(from_relay);
-        assert_eq!(relay.await.unwrap().unwrap(), Side::Client);
+        assert!(matches!(relay.await.unwrap(), RelayOutcome::ClosedByClient));
     }
 
     #[tokio::test(start_paused = true)]
@@ -340,7 +358,7 @@ mod tests {
         let mut received = Vec::new();
         client.read_to_end(&mut received).await.unwrap();
         assert_eq!(received, b"goodbye");
-        assert_eq!(relay.await.unwrap().unwrap(), Side::Server);
+        assert!(matches!(relay.await.unwrap(), RelayOutcome::ClosedByServer));
     }
 
     #[tokio::test]
@@ -355,7 +373,8 @@ mod tests {
         client.read_to_end(&mut received).await.unwrap();
         assert_eq!(received, b"last words");
         drop(client);
-        relay.await.unwrap().unwrap();
+        let ended = relay.await.unwrap();
+        assert!(matches!(ended, RelayOutcome::ClosedByClient | RelayOutcome::ClosedByServer), "{ended:?}");
     }
 
     const QUERY: &[u8] = b"Q\0\0\0\x06;\0";
@@ -402,8 +421,8 @@ mod tests {
                 }
                 let mut received = vec![0; answer.len()];
                 let read = tokio::time::timeout(LINGER, client.read_exact(&mut received));
-                let (side, read) = tokio::join!(relay, read);
-                assert_eq!(side.unwrap(), Side::Client, "{about}");
+                let (ended, read) = tokio::join!(relay, read);
+                assert!(matches!(ended, RelayOutcome::ClosedByClient), "{about}: {ended:?}");
                 assert!(read.is_ok_and(|read| read.is_ok()), "{about}: the end of the answer is missing");
                 assert!(received == answer, "{about}");
             }
@@ -433,8 +452,9 @@ mod tests {
         from_proxy.read_exact(&mut heard).await.unwrap();
         assert!(once(&mut relay).await.is_pending(), "the relay ended inside of a message");
         let mut heard = vec![0; COPY_DATA.len()];
-        let (side, read) = tokio::join!(relay, from_proxy.read_exact(&mut heard));
-        assert_eq!((side.unwrap(), read.unwrap(), &*heard), (Side::Client, COPY_DATA.len(), COPY_DATA));
+        let (ended, read) = tokio::join!(relay, from_proxy.read_exact(&mut heard));
+        assert!(matches!(ended, RelayOutcome::ClosedByClient), "{ended:?}");
+        assert_eq!((read.unwrap(), &*heard), (COPY_DATA.len(), COPY_DATA));
     }
 
     #[tokio::test]
@@ -449,7 +469,7 @@ mod tests {
             assert!(once(&mut relay).await.is_pending());
             client.write_all(TERMINATE).await.unwrap();
             drop(client);
-            assert_eq!(relay.await.unwrap(), Side::Client);
+            assert!(matches!(relay.await, RelayOutcome::ClosedByClient));
         }
         assert!(tracker.ended_idle());
     }
@@ -482,7 +502,7 @@ mod tests {
         client.read_to_end(&mut received).await.unwrap();
         assert_eq!(received, b"last words");
         drop(client);
-        assert!(matches!(relay.await.unwrap(), Err(Broken::Sink(_))));
+        assert!(matches!(relay.await.unwrap(), RelayOutcome::ServerIo(_)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::client::{Client, Origin, Socket};
 use super::limits::Limits;
-use super::login_error::{LoginError, fatal, silent, sqlstate};
+use super::login_error::{LoginError, silent, too_many_clients};
 
 /// How long a connection may keep its turn while another one waits. By then a working client has
 /// sent its password, also if it opens some hundred TLS connections at once.
@@ -304,7 +304,7 @@ impl Drop for Seat {
 }
 
 fn crowded() -> LoginError {
-    fatal(sqlstate::TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+    too_many_clients()
         .with_detail("Others wait to sign in, and this client had not done its part of the sign-in yet.")
         .with_hint("Connect again.")
         .into()

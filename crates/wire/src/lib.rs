@@ -15,6 +15,7 @@
 //! and "Message Formats"; protocol 3.2 is that of PostgreSQL 18.
 
 pub mod backend;
+pub mod client_login;
 pub mod fields;
 pub mod frame;
 pub mod frontend;

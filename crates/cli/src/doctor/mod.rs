@@ -17,6 +17,7 @@ mod tests;
 
 use std::io::IsTerminal as _;
 
+use pgentra_proxy_config::nearest_name;
 use pgentra_system::System;
 
 use crate::arguments::Doctor;
@@ -26,7 +27,6 @@ use crate::options::{Connection, Format, Identity};
 use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
-use crate::proxy::meant;
 pub(crate) use check::Check;
 use redact::Redactor;
 use render::{Marks, Printed};
@@ -106,7 +106,7 @@ fn explain(id: &str) -> Outcome {
             let wanted = id.to_ascii_lowercase().replace([' ', '_'], "-");
             let ids = || Finding::ALL.iter().map(|finding| finding.id());
             let begun = ids().find(|id| !wanted.is_empty() && id.starts_with(&wanted));
-            let hint = match begun.or_else(|| meant(&wanted, ids())) {
+            let hint = match begun.or_else(|| nearest_name(&wanted, ids())) {
                 Some(id) => format!("the nearest is {id}: pgentra doctor --explain {id}"),
                 None => "list all of them: pgentra doctor --explain".to_owned(),
             };

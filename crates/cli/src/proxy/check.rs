@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use pgentra_connect::{ConnectError, Connector};
+use pgentra_proxy_config::{Configuration, TargetConfig};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::configuration::{Configuration, Configured};
 use crate::catalogue::Finding;
 use crate::options::Format;
 use crate::output;
@@ -67,7 +67,7 @@ pub(crate) async fn run(configuration: Configuration, format: Format) -> Outcome
 /// Prints a line for each target of a valid configuration.
 pub(crate) fn configuration(configuration: &Configuration) -> Outcome {
     let mut text = String::new();
-    for Configured { name, settings, .. } in &configuration.targets {
+    for TargetConfig { name, settings, .. } in &configuration.targets {
         let listen: Vec<_> = settings.listen.iter().map(ToString::to_string).collect();
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{} for {name}", listen.join(", "));
@@ -118,7 +118,7 @@ async fn reach(connector: &Connector) -> Result<Reached, ConnectError> {
 }
 
 impl Checked {
-    fn of(configured: &Configured, reached: &Result<Reached, Problem>, took: Duration) -> Self {
+    fn of(configured: &TargetConfig, reached: &Result<Reached, Problem>, took: Duration) -> Self {
         let target = configured.connector.target();
         let named = |name: Option<&str>| name.map(str::to_owned);
         let problem = reached.as_ref().err();

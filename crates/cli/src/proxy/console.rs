@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use pgentra_proxy_config::LogFormat;
 use pgentra_system::{Clock, System};
 use serde::Serialize;
 
-use super::settings::LogFormat;
 use crate::output;
 use crate::problem::Problem;
 

@@ -3,12 +3,26 @@
 use std::time::{Duration, SystemTime};
 
 use pgentra_connect::{Connector, TokenState, quote};
+use pgentra_proxy_config::{ListenAddr, RunningProxy, TargetSettings};
 
-use super::listen_addr::ListenAddr;
-use super::settings::Target;
+/// The identities, and how to connect to each listener.
+pub(crate) fn lines(running: &RunningProxy) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for target in running.targets() {
+        let identity = identity(&target.connector.token_state(), target.connector.now());
+        if let Some(line) = identity.filter(|line| !lines.contains(line)) {
+            lines.push(line);
+        }
+    }
+    lines.extend(running.listeners().filter_map(|listener| {
+        let target = listener.target;
+        psql(listener.place, listener.address, (&target.connector, &target.settings))
+    }));
+    lines
+}
 
 /// The identity, source and remaining lifetime of a token. `None` without a token.
-pub(crate) fn identity(state: &TokenState, now: SystemTime) -> Option<String> {
+fn identity(state: &TokenState, now: SystemTime) -> Option<String> {
     let left = state.expires_on?.duration_since(now).unwrap_or_default();
     let name = match (state.role_names.first(), &state.identity) {
         (Some(name), _) => format!("of {name} "),
@@ -20,10 +34,10 @@ pub(crate) fn identity(state: &TokenState, now: SystemTime) -> Option<String> {
 }
 
 /// A command that connects to this listener. `None`: clients need a value that is not known here.
-pub(crate) fn psql(
+fn psql(
     place: &ListenAddr,
     address: &str,
-    (connector, settings): (&Connector, &Target),
+    (connector, settings): (&Connector, &TargetSettings),
 ) -> Option<String> {
     let (host, port) = match place {
         ListenAddr::Tcp(_) => {

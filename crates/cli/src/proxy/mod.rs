@@ -1,33 +1,16 @@
-//! `pgentra proxy`: configuration, start, reload and shutdown.
+//! `pgentra proxy`: start, reload and shutdown. The configuration is [`pgentra_proxy_config`].
 
 mod arguments;
 mod check;
-mod client_auth;
-mod configuration;
 mod console;
-mod diff;
-mod effective_settings;
-mod file;
 mod flags;
 mod greeting;
 mod hash_password;
-mod inherited;
-mod keys;
-mod layer;
-mod listen_addr;
 mod notify;
-mod problems;
-mod raw_value;
-mod running;
 mod serve;
-mod settings;
 mod signals;
-mod telemetry;
+mod sources;
 mod wait;
-mod word;
 
 pub(crate) use arguments::Proxy;
-pub(crate) use configuration::Configuration;
-pub(crate) use layer::meant;
 pub(crate) use serve::run;
-pub(crate) use settings::LogFormat;

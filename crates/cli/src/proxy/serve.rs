@@ -3,19 +3,17 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use pgentra_proxy_config::{
+    Configuration, InheritedSockets, Key, ReloadState, RunningProxy, Sources, TelemetryEndpoints,
+};
 use pgentra_system::System;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::arguments::{Proxy, ProxyCommand};
-use super::configuration::{Configuration, ReloadState};
 use super::console::Console;
-use super::inherited::Inherited;
-use super::keys::Key;
 use super::notify::Notify;
-use super::running::Running;
 use super::signals::{SignalEvent, Signals};
-use super::telemetry::Seen;
-use super::{check, hash_password, wait};
+use super::{check, greeting, hash_password, wait};
 use crate::problem::Outcome;
 
 /// How long the first token request may delay the readiness message to the service manager. It is
@@ -32,22 +30,23 @@ pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
         Some(ProxyCommand::HashPassword { role }) => return hash_password::run(&role),
         None => {}
     }
-    let inherited = Inherited::from_systemd(system.env())?;
+    let sources = arguments.sources();
+    let inherited = InheritedSockets::from_systemd(system.env())?;
     if arguments.check_config {
         let mut held = ReloadState::new(inherited.or_assumed());
-        return check::configuration(&Configuration::gather(system, &arguments, &mut held)?);
+        return check::configuration(&Configuration::gather(system, &sources, &mut held)?);
     }
     let mut held = ReloadState::new(inherited);
-    let configuration = Configuration::gather(system, &arguments, &mut held)?;
+    let configuration = Configuration::gather(system, &sources, &mut held)?;
     if arguments.check {
         return check::run(configuration, arguments.output).await;
     }
-    let console = Console::new(system, configuration.process.seen.log_format);
+    let console = Console::new(system, configuration.process.telemetry.log_format);
     let mut signals = Signals::listen()?;
-    let mut running = Running::default();
-    let seen = Seen::open(system, &configuration.process.seen, running.stop()).await?;
+    let mut running = RunningProxy::default();
+    let seen = TelemetryEndpoints::open(system, &configuration.process.telemetry, running.stop()).await?;
     running.set_telemetry(seen.telemetry().clone());
-    let lines = running.apply(configuration, &held.inherited).await?;
+    let lines = running.apply(configuration, &held).await?;
     seen.telemetry().started();
     // Printed when all listeners are open.
     lines.iter().chain(seen.lines()).for_each(|line| console.say(line));
@@ -66,7 +65,7 @@ pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
         tokio::select! {
             () = &mut first_tokens, if !is_ready => {
                 is_ready = true;
-                running.greeting().iter().for_each(|line| console.say(line));
+                greeting::lines(&running).iter().for_each(|line| console.say(line));
                 said = running.status();
                 notify.ready(&said);
             }
@@ -80,7 +79,7 @@ pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
             told = signals.next() => match told {
                 SignalEvent::Stop => break,
                 SignalEvent::Reload => {
-                    reload(system, &arguments, (&mut held, &mut running, &seen), (&notify, &console)).await;
+                    reload(system, &sources, (&mut held, &mut running, &seen), (&notify, &console)).await;
                 }
             },
             () = stop.cancelled() => break,
@@ -127,26 +126,26 @@ fn port_warning(system: &System, arguments: &Proxy) -> Option<String> {
 /// An invalid configuration changes nothing.
 async fn reload(
     system: &System,
-    arguments: &Proxy,
-    (held, running, seen): (&mut ReloadState, &mut Running, &Seen),
+    sources: &Sources,
+    (held, running, seen): (&mut ReloadState, &mut RunningProxy, &TelemetryEndpoints),
     (notify, console): (&Notify, &Console),
 ) {
     notify.reloading();
-    let applied = match Configuration::gather(system, arguments, held) {
+    let applied = match Configuration::gather(system, sources, held) {
         Ok(configuration) => {
-            if let Some(line) = seen.reload(&configuration.process.seen) {
+            if let Some(line) = seen.reload(&configuration.process.telemetry) {
                 console.say(line);
             }
-            running.apply(configuration, &held.inherited).await
+            running.apply(configuration, held).await
         }
-        Err(problems) => Err(problems.into()),
+        Err(error) => Err(error),
     };
     match applied {
         Ok(lines) if lines.is_empty() => console.say("reloaded: nothing has changed"),
         Ok(lines) => lines.iter().for_each(|line| console.say(&format!("reloaded: {line}"))),
-        Err(problem) => {
+        Err(error) => {
             console.say("the new configuration is refused, the one before stays");
-            console.problem(&problem);
+            console.problem(&error.into());
         }
     }
     notify.ready(&running.status());

@@ -4,14 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::Args;
+use pgentra_proxy_config::{ListenAddr, quantity};
 use pgentra_system::System;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::listen_addr::ListenAddr;
 use crate::blame::Blame;
 use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
-use crate::quantity;
 
 /// The pause between two requests.
 const PAUSE: Duration = Duration::from_millis(200);

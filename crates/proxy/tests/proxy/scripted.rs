@@ -19,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 use crate::fixture::Stage;
 
 /// The proxy's check of a pooled session.
-const CHECK: &str = include_str!("../../src/kept_session.sql");
+const CHECK: &str = include_str!("../../src/pool/kept_session.sql");
 
 pub(crate) struct Scripted {
     listener: TcpListener,

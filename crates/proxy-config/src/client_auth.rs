@@ -1,0 +1,240 @@
+//! Client authentication from the settings and their files, read again when the files change.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Weak;
+use std::time::Duration;
+
+use pgentra_proxy::{
+    AuthProxy, CertificateName, CertificateRule, ClientAuth, ClientAuthError, RoleMap, Tls, Users,
+};
+use pgentra_system::Files;
+
+use crate::settings::{ClientAuthSettings, ClientName};
+
+/// Longest file in bytes: no certificate, key or users file is longer.
+const LENGTH: usize = 4 * 1024 * 1024;
+/// How often the files are checked for changes. A renewed certificate has days; a kubelet writes a
+/// changed secret within a minute.
+const LOOK: Duration = Duration::from_secs(10);
+const PASSWD: &str = "/etc/passwd";
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) key: &'static str,
+    pub(crate) message: String,
+    pub(crate) hint: &'static str,
+}
+
+/// The files of the client authentication, and a hash of their content.
+#[derive(Clone, Debug)]
+pub(crate) struct WatchedFiles {
+    files: Files,
+    client_auth: ClientAuthSettings,
+    seen: u64,
+}
+
+/// Reads the files of the settings; or returns everything that is wrong with them.
+pub(crate) fn open(files: &Files, client_auth: &ClientAuthSettings) -> Result<ClientAuth, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let tls = tls(files, client_auth, &mut faults);
+    let users = client_auth.auth_file.as_ref().and_then(|path| {
+        const KEY: &str = "listen_auth_file";
+        let text = String::from_utf8(read(files, KEY, path, true, &mut faults)?);
+        let users = match &text {
+            Ok(text) => Users::parse(text).map_err(|error| Fault::of(KEY, path, &error)),
+            Err(_) => {
+                let message = format!("{} is not UTF-8", path.display());
+                Err(Fault { key: KEY, message, hint: "save it as UTF-8" })
+            }
+        };
+        users.map_err(|fault| faults.push(fault)).ok()
+    });
+    let uids = uids(files, &client_auth.uids, &mut faults);
+    let roles = (!client_auth.role_map.is_empty()).then(|| RoleMap::from_iter(client_auth.role_map.clone()));
+    if faults.is_empty() { Ok(ClientAuth { tls, users, uids, roles }) } else { Err(faults) }
+}
+
+impl WatchedFiles {
+    /// The files of these settings with their current content.
+    pub(crate) fn new(files: &Files, client_auth: &ClientAuthSettings) -> Self {
+        Self { files: files.clone(), client_auth: client_auth.clone(), seen: contents(files, client_auth) }
+    }
+
+    /// Applies changes of the files for as long as the proxy exists. An invalid file changes
+    /// nothing: the log says what is wrong with it, and the next change is read again.
+    pub(crate) async fn keep(mut self, proxy: Weak<AuthProxy>) {
+        if self.client_auth.files().next().is_none() {
+            return;
+        }
+        let mut interval = tokio::time::interval(LOOK);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let Some(proxy) = proxy.upgrade() else { return };
+            if let Some(client_auth) = self.look() {
+                proxy.set_client_auth(client_auth);
+            }
+        }
+    }
+
+    /// The client authentication, if its files have changed and are valid.
+    fn look(&mut self) -> Option<ClientAuth> {
+        let seen = contents(&self.files, &self.client_auth);
+        if seen == self.seen {
+            return None;
+        }
+        self.seen = seen;
+        match open(&self.files, &self.client_auth) {
+            Ok(client_auth) => {
+                tracing::info!(files = ?self.client_auth.files().collect::<Vec<_>>(), "client authentication files reloaded");
+                Some(client_auth)
+            }
+            Err(faults) => {
+                for Fault { key, message, hint } in faults {
+                    tracing::warn!(key, hint, "{message}; what was there before stays");
+                }
+                None
+            }
+        }
+    }
+}
+
+impl Fault {
+    fn of(key: &'static str, path: &Path, error: &ClientAuthError) -> Self {
+        let mut message = format!("{}: {error}", path.display());
+        if let Some(cause) = std::error::Error::source(error) {
+            message.push_str(&format!(": {cause}"));
+        }
+        Self { key, message, hint: error.hint() }
+    }
+}
+
+fn tls(files: &Files, client_auth: &ClientAuthSettings, faults: &mut Vec<Fault>) -> Option<Tls> {
+    let mut missing = |key, needs: &str, hint| faults.push(Fault { key, message: needs.to_owned(), hint });
+    if client_auth.tls_client_name != ClientName::Any || !client_auth.tls_client_map.is_empty() {
+        let hint = "listen_tls_client_ca names the authority whose certificates clients have";
+        if client_auth.tls_client_ca.is_none() {
+            missing("listen_tls_client_name", "needs listen_tls_client_ca", hint);
+        }
+    }
+    if client_auth.tls_client_name == ClientName::Any && !client_auth.tls_client_map.is_empty() {
+        let hint = "say which name of a certificate the map has: listen_tls_client_name = \"cn\" or \"dn\"";
+        missing("listen_tls_client_map", "needs listen_tls_client_name", hint);
+    }
+    let (cert, key) = match (&client_auth.tls_cert, &client_auth.tls_key) {
+        (None, None) => {
+            if client_auth.tls_client_ca.is_some() {
+                let hint = "a client shows its certificate to a server that shows one: give listen_tls_cert and listen_tls_key";
+                missing("listen_tls_client_ca", "needs listen_tls_cert", hint);
+            }
+            return None;
+        }
+        (Some(cert), Some(key)) => (cert, key),
+        (Some(_), None) => {
+            missing("listen_tls_cert", "needs listen_tls_key", "give the file with its private key");
+            return None;
+        }
+        (None, Some(_)) => {
+            missing("listen_tls_key", "needs listen_tls_cert", "give the file with its certificate chain");
+            return None;
+        }
+    };
+    let chain = read(files, "listen_tls_cert", cert, false, faults);
+    let private = read(files, "listen_tls_key", key, true, faults);
+    let authority = match &client_auth.tls_client_ca {
+        None => None,
+        Some(path) => Some((read(files, "listen_tls_client_ca", path, false, faults)?, rule(client_auth))),
+    };
+    let clients = authority.as_ref().map(|(pem, rule)| (&**pem, rule.clone()));
+    match Tls::from_pem(&chain?, &private?, clients) {
+        Ok(tls) => Some(tls),
+        Err(error) => {
+            faults.push(Fault::of("listen_tls_cert", cert, &error));
+            None
+        }
+    }
+}
+
+/// The user ids for numbers or names.
+fn uids(files: &Files, users: &[String], faults: &mut Vec<Fault>) -> Vec<u32> {
+    let passwd = files.read_text(PASSWD, LENGTH).unwrap_or_default();
+    let named = |name: &str| {
+        passwd.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            (fields.next()? == name).then(|| fields.nth(1)?.parse().ok()).flatten()
+        })
+    };
+    let mut uids = Vec::new();
+    for user in users {
+        match user.parse().ok().or_else(|| named(user)) {
+            Some(uid) => uids.push(uid),
+            None => {
+                let message = format!("names `{user}`, who is not in {PASSWD}");
+                faults.push(Fault {
+                    key: "listen_uids",
+                    message,
+                    hint: "give the user's number: id -u NAME",
+                });
+            }
+        }
+    }
+    uids
+}
+
+fn rule(client_auth: &ClientAuthSettings) -> CertificateRule {
+    let name = match client_auth.tls_client_name {
+        ClientName::Any => return CertificateRule::Any,
+        ClientName::Cn => CertificateName::CommonName,
+        ClientName::Dn => CertificateName::DistinguishedName,
+    };
+    let mut map: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, role) in &client_auth.tls_client_map {
+        map.entry(name.clone()).or_default().push(role.clone());
+    }
+    CertificateRule::Named(name, (!map.is_empty()).then_some(map))
+}
+
+fn read(
+    files: &Files,
+    key: &'static str,
+    path: &Path,
+    is_private: bool,
+    faults: &mut Vec<Fault>,
+) -> Option<Vec<u8>> {
+    let read = if is_private { files.read_private(path, LENGTH) } else { files.read(path, LENGTH) };
+    let hint = match &read {
+        Err(error) if is_private && error.kind() == std::io::ErrorKind::PermissionDenied => {
+            "chmod 0640 FILE, or 0600; of a Kubernetes secret: defaultMode: 0440 with an fsGroup"
+        }
+        _ => "give a file that the proxy can read",
+    };
+    let fault = |error| Fault { key, message: format!("{} cannot be read: {error}", path.display()), hint };
+    read.map_err(|error| faults.push(fault(error))).ok()
+}
+
+/// A hash of the files' content.
+fn contents(files: &Files, client_auth: &ClientAuthSettings) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for path in client_auth.files() {
+        files.read(path, LENGTH).map_err(|error| error.kind()).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+impl ClientAuthSettings {
+    /// Whether a listener may be reachable from other machines: clients must authenticate, and the
+    /// connection is encrypted.
+    pub(crate) fn require_authentication(&self) -> bool {
+        self.tls_cert.is_some() && (self.tls_client_ca.is_some() || self.auth_file.is_some())
+    }
+
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        [&self.tls_cert, &self.tls_key, &self.tls_client_ca, &self.auth_file].into_iter().flatten()
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/client_auth.rs"]
+mod tests;

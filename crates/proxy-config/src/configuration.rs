@@ -1,0 +1,501 @@
+//! Builds the configuration from all layers, or reports everything that is wrong with it.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+use pgentra_connect::{
+    Connector, connection_keywords, is_connection_keyword, quote, split_connection_string,
+};
+use pgentra_identity::{ConfigError, Credential, IdentityOptions, Resource};
+use pgentra_proxy::ClientAuth;
+use pgentra_system::System;
+
+use crate::client_auth::{self, Fault, WatchedFiles};
+use crate::effective_settings::EffectiveSettings;
+use crate::error::{Problems, ProxyConfigError, TargetError};
+use crate::file::{self, Written, WrittenTarget};
+use crate::inherited::InheritedSockets;
+use crate::keys::{Form, KEYS, Key};
+use crate::layer::{Layer, Origin, UNNAMED};
+use crate::listen_addr::ListenAddr;
+use crate::nearest::{nearest, nearest_name};
+use crate::settings::{LogFormat, ProcessSettings, TargetSettings};
+use crate::sources::{Commands, Sources};
+use crate::word;
+
+/// The variable with the file's path, if no flag has one.
+const CONFIG: &str = "PGENTRA_CONFIG";
+
+/// The configuration of a proxy: valid, with all files read that it names.
+#[derive(Debug)]
+pub struct Configuration {
+    /// The settings of the whole process.
+    pub process: ProcessSettings,
+    /// The settings of the process as they were written.
+    pub(crate) said: EffectiveSettings,
+    /// The targets, at least one.
+    pub targets: Vec<TargetConfig>,
+}
+
+/// A target with its connector.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct TargetConfig {
+    /// Its servers, role and database.
+    pub name: String,
+    /// Its label in metrics, audit lines and the status page.
+    pub label: String,
+    /// Opens its sessions.
+    pub connector: Connector,
+    /// The target's settings; `listen` has all of its listeners.
+    pub settings: TargetSettings,
+    /// The settings of the target as they were written.
+    pub(crate) said: EffectiveSettings,
+    pub(crate) client_auth: ClientAuth,
+    /// The files of the client authentication.
+    pub(crate) watched: WatchedFiles,
+}
+
+/// State that successive configurations share: sockets of the service manager, and credentials with their tokens.
+#[derive(Debug, Default)]
+pub struct ReloadState {
+    pub(crate) inherited: InheritedSockets,
+    credentials: Credentials,
+}
+
+/// A credential for each identity, so that targets of one identity share its tokens.
+#[derive(Debug, Default)]
+struct Credentials(HashMap<IdentityOptions, Credential>);
+
+/// The layers of the whole process, the weakest first.
+struct Layers {
+    layers: [Layer; 3],
+    /// The targets of the file.
+    targets: Vec<WrittenTarget>,
+    lost_target: bool,
+}
+
+impl Layers {
+    fn read(system: &System, sources: &Sources, problems: &mut Problems) -> Self {
+        let config = sources.file.clone().or_else(|| system.env().get(CONFIG).map(PathBuf::from));
+        let Written { layer, targets, lost_target } =
+            config.map(|path| file::read(system.files(), &path, problems)).unwrap_or_default();
+        let layers = [layer, Layer::of_variables(system.env(), problems), Layer::of_flags(&sources.flags)];
+        Self { layers, targets, lost_target }
+    }
+}
+
+/// A target from the file, a flag or a variable.
+struct Named {
+    /// Its name in a problem.
+    label: String,
+    conninfo: Option<String>,
+    /// The settings in its table.
+    table: Layer,
+    /// Whether it is a word that names no server, which was reported.
+    is_no_server: bool,
+}
+
+impl Configuration {
+    /// The format of the log, for a program that sets up its log before anything else. Problems are reported by
+    /// [`Self::gather`].
+    pub fn log_format(system: &System, sources: &Sources) -> LogFormat {
+        let mut problems = Problems::default();
+        let (mut process, mut target) = (ProcessSettings::default(), TargetSettings::default());
+        for layer in Layers::read(system, sources, &mut problems).layers {
+            layer.apply(Some(&mut process), &mut target, &mut problems);
+        }
+        process.telemetry.log_format
+    }
+
+    /// Merges the layers, the weakest first: defaults, the file, `PGENTRA_*` variables, flags; then
+    /// a target's own settings, in its `[[target]]` table and in its parameters. Reads files; contacts no server and no
+    /// token source, and opens no listener.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with the configuration, and files that cannot be read.
+    pub fn gather(
+        system: &System,
+        sources: &Sources,
+        state: &mut ReloadState,
+    ) -> Result<Self, ProxyConfigError> {
+        let mut problems = Problems::default();
+        let Layers { layers, targets, lost_target } = Layers::read(system, sources, &mut problems);
+        let (mut process, mut defaults) = (ProcessSettings::default(), TargetSettings::default());
+        let mut effective = EffectiveSettings::default();
+        for layer in layers {
+            layer.apply(Some(&mut process), &mut defaults, &mut problems);
+            effective.take(&layer);
+        }
+        let given = sources.targets.iter().enumerate().map(|(at, conninfo)| Named {
+            label: format!("target {}", at + 1),
+            conninfo: Some(conninfo.clone()),
+            table: Layer::default(),
+            is_no_server: false,
+        });
+        let written = targets.into_iter().map(|target| Named {
+            label: target.place,
+            conninfo: Some(target.server),
+            table: target.layer,
+            is_no_server: false,
+        });
+        let mut named: Vec<_> = given.chain(written).collect();
+        let of_arguments = sources.targets.len();
+        for (at, named) in named.iter_mut().enumerate() {
+            named.name_server((at < of_arguments).then_some(sources), &mut problems);
+        }
+        if named.is_empty() && !lost_target {
+            // Flags and variables name it, as in every other command.
+            named.push(Named {
+                label: UNNAMED.to_owned(),
+                conninfo: None,
+                table: Layer::default(),
+                is_no_server: false,
+            });
+        }
+        let (mut settings, mut said) = (Vec::new(), Vec::new());
+        for named in &mut named {
+            let mut target = TargetSettings { listen: Vec::new(), ..defaults.clone() };
+            let mut of_target = effective.of(true);
+            for layer in [std::mem::take(&mut named.table), named.take_parameters(&mut problems)] {
+                layer.apply(None, &mut target, &mut problems);
+                of_target.take(&layer);
+            }
+            settings.push(target);
+            // Changes of listeners are reported when they open and close.
+            said.push(of_target.without_listeners());
+        }
+        for (named, target) in named.iter().zip(&mut settings) {
+            target.listen = state.inherited.find(&target.listen, &named.label, &mut problems);
+        }
+        let listen = state.inherited.find(&defaults.listen, "listen", &mut problems);
+        let listen = if listen.is_empty() { state.inherited.others(&settings) } else { listen };
+        share_out(&listen, &mut settings, &mut problems);
+        check_places((&process, &state.inherited), &named, &settings, &mut problems);
+
+        check_kinds(&settings, &mut problems);
+        check_names(&named, &settings, &mut problems);
+
+        let mut targets = Vec::new();
+        for ((named, settings), said) in named.into_iter().zip(settings).zip(said) {
+            let watched = WatchedFiles::new(system.files(), &settings.client_auth);
+            let client_auth =
+                named.expect(client_auth::open(system.files(), &settings.client_auth), &mut problems);
+            if named.is_no_server {
+                continue;
+            }
+            let connector = connector(system, sources, &named, &settings, &mut state.credentials);
+            match (connector, client_auth) {
+                (Ok(connector), Some(client_auth)) => {
+                    let name = name(connector.target());
+                    let label = settings.name.clone().unwrap_or_else(|| label(connector.target()));
+                    targets.push(TargetConfig {
+                        name,
+                        label,
+                        connector,
+                        settings,
+                        said,
+                        client_auth,
+                        watched,
+                    });
+                }
+                (Ok(_), None) => {}
+                (Err(error), _) => problems.add_target(&named.label, &error),
+            }
+        }
+        let configuration = problems.none_or(Self { process, said: effective.of(false), targets })?;
+        let settings = configuration.targets.iter().map(|target| &target.settings.identity);
+        state.credentials.keep(settings);
+        Ok(configuration)
+    }
+}
+
+impl TargetConfig {
+    /// Whether clients of `other` are served in the same way, perhaps on other listeners.
+    pub(crate) fn is_served_as(&self, other: &Self) -> bool {
+        let elsewhere = TargetSettings { listen: other.settings.listen.clone(), ..self.settings.clone() };
+        self.connector.target() == other.connector.target() && elsewhere == other.settings
+    }
+}
+
+impl Named {
+    /// The value made of this target's settings; errors are added to `problems`.
+    fn expect<T>(&self, made: Result<T, Vec<Fault>>, problems: &mut Problems) -> Option<T> {
+        let fault = |Fault { key, message, hint }: Fault| {
+            let origin = Origin::Target { target: self.label.clone(), key: key.to_owned() };
+            problems.add_with_hint(origin, message, hint);
+        };
+        made.map_err(|faults| faults.into_iter().for_each(fault)).ok()
+    }
+
+    /// Replaces a word by the server that it names. A word that names none is reported; `sources`
+    /// are those that contain it, unless the file does.
+    fn name_server(&mut self, sources: Option<&Sources>, problems: &mut Problems) {
+        let Some(text) = &self.conninfo else { return };
+        if let Some(string) = word::connection_string(text) {
+            self.conninfo = Some(string);
+            return;
+        }
+        self.is_no_server = true;
+        let shown = quote::name(&text.chars().take(60).collect::<String>());
+        let forms = "a server is HOST.DOMAIN, HOST:PORT, -h HOST or postgresql://HOST/DATABASE";
+        let of_program = sources.and_then(|sources| Some((sources, sources.commands?)));
+        let Some((sources, Commands { program, names })) = of_program else {
+            let hint = "write a connection URI, a conninfo string such as host=… dbname=…, or the server's full name";
+            return problems.add_with_hint(&self.label, format!("{shown} is no server"), hint);
+        };
+        let message = format!(
+            "{shown} is neither a command of \"{program}\" ({}) nor a server; {forms}",
+            names.join(", ")
+        );
+        let is_switch = |(key, _): &(&Key, Vec<String>)| key.form == Form::Switch;
+        let hint = match nearest_name(text, names.iter().copied()) {
+            Some(command) => format!("did you mean: {program} {command}"),
+            None if sources.flags.iter().any(is_switch) => {
+                "a switch takes its value behind =, such as --reuse=false; a database is -d NAME".to_owned()
+            }
+            None => "name the server in full; a database is -d NAME".to_owned(),
+        };
+        problems.add_with_hint(&self.label, message, &hint);
+    }
+
+    /// Removes the proxy's own parameters from the connection string. A string that cannot be read
+    /// is reported when the connector is built.
+    fn take_parameters(&mut self, problems: &mut Problems) -> Layer {
+        let Some(conninfo) = &mut self.conninfo else { return Layer::default() };
+        let is_ours = |name: &str| Key::find(name).is_some();
+        let Ok((rest, ours)) = split_connection_string(conninfo, is_ours) else { return Layer::default() };
+        let Ok((rest, unknown)) = split_connection_string(&rest, |name| !is_connection_keyword(name)) else {
+            return Layer::default();
+        };
+        *conninfo = rest;
+        let at = |key: &str| Origin::Target { target: self.label.clone(), key: key.to_owned() };
+        for (name, _) in unknown {
+            let known = KEYS.iter().map(|key| key.name).chain(connection_keywords());
+            // A text without a parameter's form may be part of a password.
+            let is_word =
+                name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            let shown = if is_word { name.as_str() } else { "a parameter" };
+            problems.add(at(shown), format!("is no key{}", nearest(&name, known)));
+        }
+        let (ours, others): (Vec<_>, Vec<_>) =
+            ours.into_iter().partition(|(name, _)| Key::find(name).is_some_and(Key::is_targets));
+        for (name, _) in others {
+            problems.add(at(&name), "holds for the whole process: give it as a flag");
+        }
+        Layer::of_parameters(&self.label, ours)
+    }
+}
+
+impl ReloadState {
+    /// With the sockets that systemd hands over.
+    pub fn new(inherited: InheritedSockets) -> Self {
+        Self { inherited, ..Self::default() }
+    }
+}
+
+impl InheritedSockets {
+    /// Puts all sockets of a name in the place of the name.
+    fn find(&self, listen: &[ListenAddr], label: &str, problems: &mut Problems) -> Vec<ListenAddr> {
+        let mut found = Vec::new();
+        for place in listen {
+            let name = match place {
+                ListenAddr::Systemd { name, .. } if !self.is_assumed() => name,
+                place => {
+                    found.push(place.clone());
+                    continue;
+                }
+            };
+            let before = found.len();
+            found.extend(
+                self.places()
+                    .filter(|place| matches!(place, ListenAddr::Systemd { name: it, .. } if it == name)),
+            );
+            if found.len() == before {
+                problems.add_with_hint(
+                    label,
+                    format!("there is no {place}"),
+                    "FileDescriptorName= in the socket unit gives a socket its name",
+                );
+            }
+        }
+        found
+    }
+
+    /// The sockets that no target names.
+    fn others(&self, targets: &[TargetSettings]) -> Vec<ListenAddr> {
+        self.places().filter(|place| !targets.iter().any(|target| target.listen.contains(place))).collect()
+    }
+}
+
+impl Credentials {
+    /// Drops all other credentials: no target uses their tokens.
+    fn keep<'a>(&mut self, identities: impl Iterator<Item = &'a IdentityOptions>) {
+        let needed: HashSet<_> = identities.map(who).collect();
+        self.0.retain(|identity, _| needed.contains(identity));
+    }
+
+    /// The credential of this identity, and the resource of its tokens.
+    fn of(
+        &mut self,
+        system: &System,
+        identity: &IdentityOptions,
+    ) -> Result<(Credential, Resource), ConfigError> {
+        let resource = identity.resource();
+        let who = who(identity);
+        if let Some(credential) = self.0.get(&who) {
+            return Ok((credential.clone(), resource));
+        }
+        let credential = who.credential(system)?;
+        tracing::info!(decision = %credential.decision(), "token source");
+        self.0.insert(who, credential.clone());
+        Ok((credential, resource))
+    }
+}
+
+/// The part of an identity that determines the credential, which keeps tokens for several
+/// resources.
+fn who(identity: &IdentityOptions) -> IdentityOptions {
+    IdentityOptions { resource: None, ..identity.clone() }
+}
+
+fn connector(
+    system: &System,
+    sources: &Sources,
+    named: &Named,
+    settings: &TargetSettings,
+    credentials: &mut Credentials,
+) -> Result<Connector, TargetError> {
+    let conninfo = named.conninfo.as_deref();
+    let layers =
+        pgentra_connect::Layers::gather(conninfo, &sources.connection, system.env(), system.files())?;
+    let target = pgentra_connect::Target::resolve_server(&layers)?;
+    let (credential, resource) = credentials.of(system, &settings.identity)?;
+    Ok(Connector::new(target, credential, resource)?)
+}
+
+/// Assigns the process-wide listeners to the targets without their own.
+fn share_out(listen: &[ListenAddr], targets: &mut [TargetSettings], problems: &mut Problems) {
+    if targets.is_empty() {
+        return;
+    }
+    let mut without: Vec<_> = targets.iter_mut().filter(|target| target.listen.is_empty()).collect();
+    let number = without.len();
+    let mut count_up = |first: &ListenAddr| {
+        for (at, target) in without.iter_mut().enumerate() {
+            match first.further(at) {
+                Some(place) => target.listen = vec![place],
+                None => {
+                    return problems.add(
+                        "listen",
+                        format!("not so many ports follow on {first}: give one for each target"),
+                    );
+                }
+            }
+        }
+    };
+    match listen {
+        [] => count_up(&ListenAddr::default()),
+        [first] => count_up(first),
+        places if number == 1 => without[0].listen = places.to_vec(),
+        places if places.len() == number => {
+            for (target, place) in without.into_iter().zip(places) {
+                target.listen = vec![place.clone()];
+            }
+        }
+        places => problems.add_with_hint(
+            "listen",
+            format!("is given {} times for {number} targets that have none of their own", places.len()),
+            "give it once for each target, once for all, or leave it out",
+        ),
+    }
+}
+
+fn check_places(
+    (process, inherited): (&ProcessSettings, &InheritedSockets),
+    named: &[Named],
+    targets: &[TargetSettings],
+    problems: &mut Problems,
+) {
+    let mut taken = HashSet::new();
+    for (named, target) in named.iter().zip(targets) {
+        for place in &target.listen {
+            let origin = Origin::Target { target: named.label.clone(), key: "listen".to_owned() };
+            let is_local = place.is_local() && inherited.is_local(place);
+            let is_open = !is_local && !target.client_auth.require_authentication();
+            if is_open && !process.danger_listen_beyond_loopback {
+                problems.add_with_hint(
+                    &origin,
+                    format!("cannot be {place}: every client that reaches an address beyond the loopback interface would have the identity's rights"),
+                    "listen on 127.0.0.1, [::1] or a Unix socket; or ask clients for TLS (listen_tls_cert, listen_tls_key) and for a \
+                     certificate (listen_tls_client_ca) or a password (listen_auth_file); \
+                     --danger-listen-beyond-loopback accepts every client",
+                );
+            }
+            if !place.is_any() && !taken.insert(place) {
+                problems.add(&origin, format!("cannot be {place}: it is given twice"));
+            }
+        }
+    }
+}
+
+/// Reports a setting for a kind of socket that no listener has.
+fn check_kinds(targets: &[TargetSettings], problems: &mut Problems) {
+    let listens = |is_unix: bool| {
+        let places = targets.iter().flat_map(|target| &target.listen);
+        // The kind of the service manager's sockets is not known here.
+        places.into_iter().any(|place| match place {
+            ListenAddr::Unix { .. } => is_unix,
+            ListenAddr::Tcp(_) => !is_unix,
+            ListenAddr::Systemd { .. } => true,
+        })
+    };
+    if targets.iter().any(|target| !target.client_auth.uids.is_empty()) && !listens(true) {
+        let hint = "listen on one: --listen /run/pgentra";
+        problems.add_with_hint("listen_uids", "is for Unix sockets, and there is none", hint);
+    }
+    if targets.iter().any(|target| target.client_auth.tls_cert.is_some()) && !listens(false) {
+        let hint = "leave it out: clients use no TLS over a Unix socket, which other machines cannot read";
+        problems.add_with_hint("listen_tls_cert", "is for TCP, and there are only Unix sockets", hint);
+    }
+}
+
+/// Reports targets with equal names, which could not be told apart.
+fn check_names(named: &[Named], targets: &[TargetSettings], problems: &mut Problems) {
+    let mut taken = HashSet::new();
+    for (named, target) in named.iter().zip(targets) {
+        if let Some(name) = target.name.as_ref().filter(|name| !taken.insert(*name)) {
+            let origin = Origin::Target { target: named.label.clone(), key: "name".to_owned() };
+            let hint = "give each target a name of its own, in its table or as a parameter of its URI";
+            problems.add_with_hint(&origin, format!("cannot be {name}: another target has it"), hint);
+        }
+    }
+}
+
+/// Host and database in the shortest form, without PostgreSQL's default port.
+fn label(target: &pgentra_connect::Target) -> String {
+    const PORT: u16 = 5432;
+    let server = |endpoint: &pgentra_connect::HostSpec| match endpoint.port {
+        PORT => endpoint.host.clone(),
+        _ => endpoint.to_string(),
+    };
+    let servers: Vec<_> = target.endpoints().iter().map(server).collect();
+    let database = target.named_database().map(|database| format!("/{database}")).unwrap_or_default();
+    servers.join(",") + &database
+}
+
+fn name(target: &pgentra_connect::Target) -> String {
+    let servers: Vec<_> = target.endpoints().iter().map(ToString::to_string).collect();
+    let mut name = servers.join(", ");
+    for (what, named) in [("role", target.named_user()), ("database", target.named_database())] {
+        if let Some(named) = named {
+            name.push_str(&format!(", {what} {named}", named = quote::name(named)));
+        }
+    }
+    name
+}
+
+#[cfg(test)]
+#[path = "tests/configuration.rs"]
+mod tests;

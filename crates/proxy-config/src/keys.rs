@@ -1,0 +1,572 @@
+//! All settings of `pgentra proxy`: the flag, the variable, the key in the file and in a target's
+//! URI, and the line in the documentation come from [`KEYS`].
+
+use std::ops::RangeInclusive;
+
+use pgentra_identity::{IdentityOptions, Resource, Selector};
+
+use crate::listen_addr::ListenAddr;
+use crate::raw_value::RawValue;
+use crate::settings::{ProcessSettings, TargetSettings};
+
+/// How our variables begin.
+pub(crate) const PREFIX: &str = "PGENTRA_";
+
+/// With 0 every client would be refused; a larger number is a typing error.
+const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
+/// Unused sessions cost the server memory, so the number is bounded.
+const WARM: RangeInclusive<u64> = 0..=1000;
+/// More than any server can sign in.
+const RATE: RangeInclusive<u64> = 0..=100_000;
+const HOUR: u64 = 3600;
+const DAY: u64 = 86_400;
+
+/// A setting. Flag `--max-connections` = variable `PGENTRA_MAX_CONNECTIONS` = `max_connections` in
+/// the file and in a target's URI.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Key {
+    /// The key in the file.
+    pub name: &'static str,
+    /// The form of a value.
+    pub form: Form,
+    /// The placeholder of a value in the help.
+    pub value: &'static str,
+    /// The default in words; empty if there is none.
+    pub default: &'static str,
+    /// What the setting does; `None`: it is a field of the same name of [`IdentityOptions`], or selects an identity.
+    pub help: Option<&'static str>,
+    /// Keys that cannot be set together with this one in one layer.
+    pub(crate) excludes: &'static [&'static str],
+    /// The function that stores the value.
+    pub(crate) set: Set,
+}
+
+/// The form of a value in the file. In other layers it is text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `20`.
+    Number,
+    /// `"5m"`, or a number of seconds.
+    Time,
+    /// `true` or `false`; a flag without a value is true.
+    Switch,
+    /// `"text"`.
+    Text,
+    /// `["one", "two"]` or `"one"`; a flag is repeated, a variable or a parameter has commas.
+    List,
+    /// `{ name = "value" }`, with a list for several values; elsewhere a list of `name=value`.
+    Table,
+}
+
+/// What a setting applies to.
+#[derive(Clone, Copy)]
+pub(crate) enum Set {
+    Process(fn(&mut ProcessSettings, &RawValue<'_>) -> Result<(), String>),
+    /// A target; in a process-wide layer, all targets that do not set it.
+    Target(fn(&mut TargetSettings, &RawValue<'_>) -> Result<(), String>),
+}
+
+/// Every key. To add one: a field in `settings.rs` and an entry here; then `docs/proxy-configure.md` (a test says which line).
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "listen",
+        form: Form::List,
+        value: "ADDR",
+        default: "127.0.0.1:5432, the next target 5433, and so on",
+        help: Some(
+            "Where clients come in: IP:PORT, PORT, /FOLDER[:PORT] for a Unix socket, or systemd:NAME for one of systemd's; port 0 \
+             takes any free one. May be given once for each target, or several times for one",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.list().map(|value| target.listen = value)),
+    },
+    Key {
+        name: "name",
+        form: Form::Text,
+        value: "NAME",
+        default: "",
+        help: Some(
+            "What metrics, audit lines and the status page call the target, at most 63 characters; without it, its host and \
+             database. Each target has a name of its own",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.label().map(|value| target.name = Some(value))),
+    },
+    Key {
+        name: "listen_tls_cert",
+        form: Form::Text,
+        value: "FILE",
+        default: "",
+        help: Some(
+            "The certificate chain (PEM) that is shown to clients over TCP, who have to use TLS then; read again when it changes",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.path().map(|value| target.client_auth.tls_cert = Some(value))),
+    },
+    Key {
+        name: "listen_tls_key",
+        form: Form::Text,
+        value: "FILE",
+        default: "",
+        help: Some("The private key of listen_tls_cert (PEM), for the proxy's eyes alone: mode 0600 or 0640"),
+        excludes: &[],
+        set: Set::Target(|target, given| given.path().map(|value| target.client_auth.tls_key = Some(value))),
+    },
+    Key {
+        name: "listen_tls_client_ca",
+        form: Form::Text,
+        value: "FILE",
+        default: "",
+        help: Some("The authorities (PEM) of which one has to have issued a client's certificate"),
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            given.path().map(|value| target.client_auth.tls_client_ca = Some(value))
+        }),
+    },
+    Key {
+        name: "listen_tls_client_name",
+        form: Form::Text,
+        value: "NAME",
+        default: "any",
+        help: Some(
+            "What of its certificate has to be a client's role: any (nothing), cn (the common name) or dn (the distinguished name)",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            given.parsed().map(|value| target.client_auth.tls_client_name = value)
+        }),
+    },
+    Key {
+        name: "listen_tls_client_map",
+        form: Form::Table,
+        value: "NAME=ROLE",
+        default: "",
+        help: Some("Which roles a certificate's name opens, instead of the one that is called the same"),
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            given.pairs().map(|value| target.client_auth.tls_client_map = value)
+        }),
+    },
+    Key {
+        name: "listen_auth_file",
+        form: Form::Text,
+        value: "FILE",
+        default: "",
+        help: Some(
+            "A file of roles and their SCRAM-SHA-256 verifiers, in the form of PgBouncer's userlist.txt: clients have to know the password; read again when it changes",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            given.path().map(|value| target.client_auth.auth_file = Some(value))
+        }),
+    },
+    Key {
+        name: "listen_uids",
+        form: Form::List,
+        value: "USER",
+        default: "",
+        help: Some(
+            "Users of this machine, by number or name, who may use the Unix sockets beside the proxy's own",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.list().map(|value| target.client_auth.uids = value)),
+    },
+    Key {
+        name: "role_map",
+        form: Form::Table,
+        value: "ROLE=ROLE",
+        default: "",
+        help: Some("Which role of the database a client's role is; a role that is not in it is refused"),
+        excludes: &[],
+        set: Set::Target(|target, given| given.map().map(|value| target.client_auth.role_map = value)),
+    },
+    Key {
+        name: "pin",
+        form: Form::Switch,
+        value: "BOOL",
+        default: "false",
+        help: Some(
+            "Put the role and the database that the target names in the place of those that clients name",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.switch().map(|value| target.pin = value)),
+    },
+    Key {
+        name: "max_connections",
+        form: Form::Number,
+        value: "NUMBER",
+        default: "100",
+        help: Some(
+            "Sessions with each target at the same time; a further client is refused (SQLSTATE 53300)",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.size(CONNECTIONS).map(|value| target.max_connections = value)),
+    },
+    Key {
+        name: "start_up_timeout",
+        form: Form::Time,
+        value: "TIME",
+        default: "60s",
+        help: Some("Time that a client has for TLS, its start-up packet and its password"),
+        excludes: &[],
+        set: Set::Target(|target, given| given.time(1..=HOUR).map(|value| target.start_up_timeout = value)),
+    },
+    Key {
+        name: "first_packet_timeout",
+        form: Form::Time,
+        value: "TIME",
+        default: "10s",
+        help: Some(
+            "Time that a client has for its first packet: the start-up packet, or the request for TLS; never more than start_up_timeout",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            given.time(1..=HOUR).map(|value| target.first_packet_timeout = value)
+        }),
+    },
+    Key {
+        name: "warm",
+        form: Form::Number,
+        value: "NUMBER",
+        default: "0",
+        help: Some(
+            "Sessions that stand ready, signed in and never used, for each role, database and other parameters that clients ask \
+             for; they count as sessions of the target, and make room for clients. 0: none",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.size(WARM).map(|value| target.warm = value)),
+    },
+    Key {
+        name: "warm_max_age",
+        form: Form::Time,
+        value: "TIME",
+        default: "3m",
+        help: Some("How long a session may wait for a client before it is replaced"),
+        excludes: &[],
+        set: Set::Target(|target, given| given.time(1..=DAY).map(|value| target.warm_max_age = value)),
+    },
+    Key {
+        name: "reuse",
+        form: Form::Switch,
+        value: "BOOL",
+        default: "false",
+        help: Some(
+            "Clean a session that its client has left with DISCARD ALL and give it to the next client with the same role, \
+             database and other parameters",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.switch().map(|value| target.reuse = value)),
+    },
+    Key {
+        name: "server_lifetime",
+        form: Form::Time,
+        value: "TIME",
+        default: "1h",
+        help: Some(
+            "How long after it was opened a session is kept by warm and reuse, however often it was used. 0: none is kept",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.time(0..=DAY).map(|value| target.server_lifetime = value)),
+    },
+    Key {
+        name: "server_check_delay",
+        form: Form::Time,
+        value: "TIME",
+        default: "0s",
+        help: Some(
+            "How long a kept session goes to clients without asking the server again whether its role may sign in and with which \
+             settings. 0: it is asked each time",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.time(0..=HOUR).map(|value| target.server_check_delay = value)),
+    },
+    Key {
+        name: "connect_rate",
+        form: Form::Number,
+        value: "NUMBER",
+        default: "0",
+        help: Some(
+            "New connections to the target in a second; a further client waits for its turn, or is refused (SQLSTATE 57P03) where \
+             that takes longer than 5 seconds. 0: no limit",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            let rate = given.number(RATE)?;
+            u32::try_from(rate).map(|rate| target.connect_rate = rate).map_err(|error| error.to_string())
+        }),
+    },
+    Key {
+        name: "drain_timeout",
+        form: Form::Time,
+        value: "TIME",
+        default: "5s",
+        help: Some("Time that sessions have to end by themselves when the proxy is told to stop"),
+        excludes: &[],
+        set: Set::Process(|process, given| given.time(0..=DAY).map(|value| process.drain_timeout = value)),
+    },
+    Key {
+        name: "drain",
+        form: Form::Text,
+        value: "UNIT",
+        default: "session",
+        help: Some(
+            "What a session may still do when the proxy is told to stop: session, end by itself; transaction, end its transaction \
+             and be told 57P01",
+        ),
+        excludes: &[],
+        set: Set::Process(|process, given| given.drain().map(|value| process.drain = value)),
+    },
+    Key {
+        name: "danger_listen_beyond_loopback",
+        form: Form::Switch,
+        value: "BOOL",
+        default: "false",
+        help: Some(
+            "Listen beyond the loopback interface without asking for TLS and a certificate or password: every \
+             client that reaches the address has the identity's rights",
+        ),
+        excludes: &[],
+        set: Set::Process(|process, given| {
+            given.switch().map(|value| process.danger_listen_beyond_loopback = value)
+        }),
+    },
+    Key {
+        name: "admin_listen",
+        form: Form::Text,
+        value: "ADDR",
+        default: "",
+        help: Some(
+            "Where the status page is, with probes, metrics, POST /pool/close and POST /quitquitquit: IP:PORT or PORT, on the loopback interface",
+        ),
+        excludes: &[],
+        set: Set::Process(|process, given| {
+            let place = given.parsed::<ListenAddr>()?;
+            if !place.is_local() {
+                return Err(format!(
+                    "cannot be {place}: every client that reaches it may end the proxy; health_listen has probes and metrics alone"
+                ));
+            }
+            process.telemetry.admin_listen = Some(place.tcp()?);
+            Ok(())
+        }),
+    },
+    Key {
+        name: "health_listen",
+        form: Form::Text,
+        value: "ADDR",
+        default: "",
+        help: Some("Where probes and metrics are, and nothing else: IP:PORT or PORT, on any interface"),
+        excludes: &[],
+        set: Set::Process(|process, given| {
+            process.telemetry.health_listen = Some(given.parsed::<ListenAddr>()?.tcp()?);
+            Ok(())
+        }),
+    },
+    Key {
+        name: "log_format",
+        form: Form::Text,
+        value: "FORMAT",
+        default: "text",
+        help: Some("How the log is written: text, or json for an object a line"),
+        excludes: &[],
+        set: Set::Process(|process, given| given.parsed().map(|value| process.telemetry.log_format = value)),
+    },
+    Key {
+        name: "audit",
+        form: Form::Text,
+        value: "FILE",
+        default: "",
+        help: Some("A file that gets a JSON line for each start, end and refusal of a session; - is stderr"),
+        excludes: &[],
+        set: Set::Process(|process, given| {
+            given.text().map(|value| process.telemetry.audit = Some(value.into()))
+        }),
+    },
+    Key {
+        name: "client_id",
+        form: Form::Text,
+        value: "GUID",
+        default: "",
+        help: None,
+        excludes: &["object_id", "resource_id", "token_command"],
+        set: Set::Target(|target, given| {
+            select(target, Selector::ClientId(given.guid()?));
+            Ok(())
+        }),
+    },
+    Key {
+        name: "object_id",
+        form: Form::Text,
+        value: "GUID",
+        default: "",
+        help: None,
+        excludes: &["client_id", "resource_id", "token_command"],
+        set: Set::Target(|target, given| {
+            select(target, Selector::ObjectId(given.guid()?));
+            Ok(())
+        }),
+    },
+    Key {
+        name: "resource_id",
+        form: Form::Text,
+        value: "ID",
+        default: "",
+        help: None,
+        excludes: &["client_id", "object_id", "token_command"],
+        set: Set::Target(|target, given| {
+            select(target, Selector::ResourceId(given.text()?.to_owned()));
+            Ok(())
+        }),
+    },
+    Key {
+        name: "source",
+        form: Form::Text,
+        value: "NAME",
+        default: "",
+        help: None,
+        excludes: &["token_command"],
+        set: Set::Target(|target, given| {
+            target.identity.source = Some(given.read(IdentityOptions::parse_source)?);
+            target.identity.token_command = None;
+            Ok(())
+        }),
+    },
+    Key {
+        name: "token_command",
+        form: Form::Text,
+        value: "CMD",
+        default: "",
+        help: None,
+        excludes: &["client_id", "object_id", "resource_id", "source"],
+        set: Set::Target(|target, given| {
+            let identity = &mut target.identity;
+            (identity.selector, identity.source) = (None, None);
+            identity.token_command = Some(given.text()?.to_owned());
+            Ok(())
+        }),
+    },
+    Key {
+        name: "tenant",
+        form: Form::Text,
+        value: "TENANT",
+        default: "",
+        help: None,
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            given.read(IdentityOptions::parse_tenant).map(|value| target.identity.tenant = Some(value))
+        }),
+    },
+    Key {
+        name: "cloud",
+        form: Form::Text,
+        value: "CLOUD",
+        default: "public",
+        help: None,
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            given.read(IdentityOptions::parse_cloud).map(|value| target.identity.cloud = value)
+        }),
+    },
+    Key {
+        name: "resource",
+        form: Form::Text,
+        value: "URI",
+        default: "",
+        help: None,
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            target.identity.resource = Some(given.parsed::<Resource>()?);
+            Ok(())
+        }),
+    },
+    Key {
+        name: "token_timeout",
+        form: Form::Time,
+        value: "TIME",
+        default: "80s",
+        help: None,
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            given.time(IdentityOptions::TOKEN_TIMEOUTS).map(|value| target.identity.token_timeout = value)
+        }),
+    },
+];
+
+impl Key {
+    /// The setting with this key.
+    pub fn find(name: &str) -> Option<&'static Key> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// The name of its flag, without the hyphens.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// The name of its variable.
+    pub fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.name.to_ascii_uppercase())
+    }
+
+    /// Whether a target can have its own value.
+    pub fn is_targets(&self) -> bool {
+        matches!(self.set, Set::Target(_))
+    }
+}
+
+/// Sets the identity in place of a token command.
+fn select(target: &mut TargetSettings, selector: Selector) {
+    target.identity.selector = Some(selector);
+    target.identity.token_command = None;
+}
+
+impl std::fmt::Debug for Set {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Process(_) => "Process",
+            Self::Target(_) => "Target",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pgentra_connect::{connection_keywords, is_connection_keyword};
+
+    use super::*;
+
+    #[test]
+    fn no_key_is_also_a_word_of_libpqs_or_of_a_cluster() {
+        for key in KEYS {
+            assert!(!is_connection_keyword(key.name), "{}", key.name);
+            // Kubernetes sets these variables in every pod if a Service is named pgentra.
+            for suffix in ["_HOST", "_PORT", "_TCP", "_ADDR", "_PROTO"] {
+                assert!(!key.variable().ends_with(suffix), "{}", key.name);
+            }
+        }
+        assert_ne!(connection_keywords().count(), 0);
+    }
+
+    #[test]
+    fn the_defaults_are_as_documented() {
+        for key in KEYS.iter().filter(|key| !key.default.is_empty() && key.form != Form::List) {
+            let (mut process, mut target) = (ProcessSettings::default(), TargetSettings::default());
+            let given = [key.default.to_owned()];
+            match key.set {
+                Set::Process(set) => set(&mut process, &RawValue(&given)).unwrap(),
+                Set::Target(set) => set(&mut target, &RawValue(&given)).unwrap(),
+            }
+            assert_eq!((process, target), Default::default(), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn what_excludes_is_excluded() {
+        for key in KEYS {
+            for other in key.excludes {
+                assert!(Key::find(other).unwrap().excludes.contains(&key.name), "{} and {other}", key.name);
+            }
+        }
+    }
+}

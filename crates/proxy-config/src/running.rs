@@ -1,0 +1,433 @@
+//! The running listeners and auth proxies, and their changes from one configuration to the next.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use pgentra_connect::quote;
+use pgentra_proxy::telemetry::{TargetTelemetry, Telemetry};
+use pgentra_proxy::{AuthProxy, Listener, Naming, Options, ProxyHandle, SharedState, ShutdownTokens};
+use pgentra_session::{Limits, UnixSocket, bind_tcp};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::configuration::{Configuration, ReloadState, TargetConfig};
+use crate::diff;
+use crate::effective_settings::EffectiveSettings;
+use crate::error::{ProblemKind, ProxyConfigError, chain};
+use crate::inherited::InheritedSockets;
+use crate::listen_addr::ListenAddr;
+use crate::settings::ProcessSettings;
+
+/// Failing targets in the status line; the status page shows all of them.
+const FAILURES_SHOWN: usize = 3;
+
+/// The listeners of a proxy and their auth proxies. Dropping it ends neither: see [`RunningProxy::stop`].
+#[derive(Debug, Default)]
+pub struct RunningProxy {
+    process: ProcessSettings,
+    said: EffectiveSettings,
+    targets: Vec<Live>,
+    listeners: Vec<Open>,
+    /// Removed targets that still have sessions.
+    gone: Vec<SharedState>,
+    serving: TaskTracker,
+    stop: CancellationToken,
+    skip_drain: CancellationToken,
+    telemetry: Option<Telemetry>,
+}
+
+/// A target that is served.
+#[derive(Debug)]
+struct Live {
+    configured: TargetConfig,
+    proxy: Arc<AuthProxy>,
+    shared: SharedState,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// The target, with its index among those of the same name.
+    target: (String, usize),
+    place: ListenAddr,
+    /// The number among several free ports.
+    number: usize,
+    address: String,
+    /// Whether other users may use it, if it is a Unix socket.
+    is_shared: bool,
+    current: ProxyHandle,
+    closing: CancellationToken,
+}
+
+/// An open listener.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct RunningListener<'a> {
+    /// The listen address, as configured.
+    pub place: &'a ListenAddr,
+    /// The address in use: IP address and port, or the path of a Unix socket.
+    pub address: &'a str,
+    /// The target whose clients connect here.
+    pub target: &'a TargetConfig,
+}
+
+/// An open listener that does not serve yet.
+struct Bound {
+    listener: Listener,
+    open: Open,
+}
+
+impl RunningProxy {
+    /// Applies `configuration`, and returns the changes, a line each. Listeners that stay are not
+    /// closed, and all sessions go on.
+    ///
+    /// # Errors
+    ///
+    /// A listener that cannot be opened. Nothing is changed then.
+    pub async fn apply(
+        &mut self,
+        configuration: Configuration,
+        state: &ReloadState,
+    ) -> Result<Vec<String>, ProxyConfigError> {
+        let Configuration { process, said, targets } = configuration;
+        let mut next: Vec<Live> = Vec::new();
+        let mut kept = Vec::new();
+        let mut bound = Vec::new();
+        for configured in targets {
+            let key = (configured.name.clone(), of_name(&next, &configured.name).count());
+            let before = of_name(&self.targets, &key.0).nth(key.1);
+            let labelled = next.iter().filter(|live| live.configured.label == configured.label).count();
+            let telemetry = self.telemetry_of(&configured.label, labelled);
+            let before = before.map(|live| (live, &self.process));
+            let live = Live::of(configured, (&process, telemetry), before);
+            let is_shared = !live.configured.client_auth.uids.is_empty();
+            let mut free = 0;
+            for place in &live.configured.settings.listen {
+                let number = if place.is_any() { free } else { 0 };
+                free += usize::from(place.is_any());
+                // A free port that no setting fixes belongs to its target.
+                let is_it = |open: &&Open| {
+                    open.place == *place && open.number == number && (!place.is_any() || open.target == key)
+                };
+                match self.listeners.iter().find(is_it) {
+                    Some(open) if matches!(place, ListenAddr::Unix { .. }) && open.is_shared != is_shared => {
+                        let message = format!("listen_uids begins or ceases to open {place} to other users");
+                        let hint = "restart the proxy, or listen in another folder";
+                        return Err(ProxyConfigError::one(ProblemKind::Setting, message, hint));
+                    }
+                    Some(open) => kept.push((open.again(&key), Arc::clone(&live.proxy))),
+                    None => {
+                        let (listener, address) = bind(place, &state.inherited, is_shared).await?;
+                        let current = ProxyHandle::new(Arc::clone(&live.proxy));
+                        let closing = CancellationToken::new();
+                        let open = Open {
+                            target: key.clone(),
+                            place: place.clone(),
+                            number,
+                            address,
+                            is_shared,
+                            current,
+                            closing,
+                        };
+                        bound.push(Bound { listener, open });
+                    }
+                }
+            }
+            next.push(live);
+        }
+        let is_first = self.targets.is_empty();
+        let mut lines = if is_first { Vec::new() } else { self.said.changes(&said) };
+        if !is_first {
+            let (before, next) = (&self.targets, &next);
+            lines.extend(diff::of_targets(
+                before.iter().map(|it| &it.configured),
+                next.iter().map(|it| &it.configured),
+            ));
+        }
+        (self.process, self.said) = (process, said);
+        lines.extend(self.change_to(next, kept, bound));
+        Ok(lines)
+    }
+
+    /// Sets the telemetry for targets that are set up from now on.
+    pub fn set_telemetry(&mut self, telemetry: Telemetry) {
+        self.telemetry = Some(telemetry);
+    }
+
+    /// The token that stops the proxy.
+    pub fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Ends the drain time during a shutdown. Returns whether it was still running.
+    pub fn skip_drain(&self) -> bool {
+        let had_time = !self.skip_drain.is_cancelled();
+        self.skip_drain.cancel();
+        had_time
+    }
+
+    /// Waits for the last session during a shutdown.
+    pub async fn ended(&self) {
+        self.serving.close();
+        self.serving.wait().await;
+    }
+
+    /// The number of clients that have a session.
+    pub fn sessions(&self) -> usize {
+        let live = self.targets.iter().map(|live| &live.shared);
+        live.chain(&self.gone).map(SharedState::sessions).sum()
+    }
+
+    /// The status line, with the reason if clients cannot be served.
+    pub fn status(&self) -> String {
+        let (targets, listeners) = (self.targets.len(), self.listeners.len());
+        let mut status =
+            format!("{targets} target(s) on {listeners} listener(s), {} session(s)", self.sessions());
+        let Some(telemetry) = &self.telemetry else { return status };
+        let summary = telemetry.summary();
+        let (serving, idle, failing) = (summary.serving(), summary.idle(), summary.failing());
+        status.push_str(&format!("; {serving} serving, {idle} idle, {failing} failing"));
+        for (name, cause) in summary.failures().take(FAILURES_SHOWN) {
+            status.push_str(&format!("; {name}: {cause}"));
+        }
+        // A reason that applies to all targets, such as a missing first token.
+        match telemetry.readiness() {
+            Err(lacks) if failing == 0 => status + "; " + &lacks,
+            _ => status,
+        }
+    }
+
+    /// The targets that are served, in the order of the configuration.
+    pub fn targets(&self) -> impl Iterator<Item = &TargetConfig> {
+        self.targets.iter().map(|live| &live.configured)
+    }
+
+    /// The open listeners.
+    pub fn listeners(&self) -> impl Iterator<Item = RunningListener<'_>> {
+        self.listeners.iter().filter_map(|open| {
+            let (name, number) = &open.target;
+            let live = of_name(&self.targets, name).nth(*number)?;
+            Some(RunningListener { place: &open.place, address: &open.address, target: &live.configured })
+        })
+    }
+
+    /// Targets with one label are told apart by their numbers.
+    fn telemetry_of(&self, label: &str, number: usize) -> Arc<TargetTelemetry> {
+        let Some(telemetry) = &self.telemetry else { return Arc::default() };
+        match number {
+            0 => telemetry.target(label),
+            further => telemetry.target(&format!("{label} ({})", further + 1)),
+        }
+    }
+
+    /// Switches to the new state. It cannot fail and does not wait, so clients never see a
+    /// half-applied configuration.
+    fn change_to(
+        &mut self,
+        next: Vec<Live>,
+        kept: Vec<(Open, Arc<AuthProxy>)>,
+        bound: Vec<Bound>,
+    ) -> Vec<String> {
+        let mut lines = Vec::new();
+        for open in &self.listeners {
+            if !kept.iter().any(|(again, _)| again.is(open)) {
+                lines.push(format!("no longer listening on {}", open.address));
+                open.closing.cancel();
+            }
+        }
+        // Requests a token now, so that the first client does not wait. One request serves all
+        // targets of an identity.
+        for live in &next {
+            let connector = live.configured.connector.clone();
+            tokio::spawn(async move {
+                if let Err(error) = connector.token_ready().await {
+                    tracing::warn!(error = chain(&error), "there is no token yet");
+                }
+            });
+        }
+        self.gone.extend(self.targets.drain(..).map(|live| live.shared));
+        self.targets = next;
+        for live in &self.targets {
+            // The files of an unchanged target may have changed.
+            live.proxy.set_client_auth(live.configured.client_auth.clone());
+        }
+        let mut listeners = Vec::new();
+        for (open, proxy) in kept {
+            open.current.replace(proxy);
+            listeners.push(open);
+        }
+        for Bound { listener, open } in bound {
+            lines.push(format!("listening on {} for {}", open.address, open.target.0));
+            let stop = ShutdownTokens {
+                listening: open.closing.clone(),
+                serving: self.stop.clone(),
+                waiting: self.skip_drain.clone(),
+            };
+            // A separate task for each, so that they run on different threads.
+            self.serving.spawn(open.current.clone().serve(listener, stop));
+            listeners.push(open);
+        }
+        self.listeners = listeners;
+        let is_live = |shared: &SharedState| self.targets.iter().any(|live| live.shared.is(shared));
+        self.gone.retain(|shared| shared.sessions() > 0 && !is_live(shared));
+        lines
+    }
+}
+
+impl Live {
+    /// The previous target with all its state, if its configuration is unchanged.
+    fn of(
+        configured: TargetConfig,
+        (process, telemetry): (&ProcessSettings, Arc<TargetTelemetry>),
+        before: Option<(&Live, &ProcessSettings)>,
+    ) -> Self {
+        let shared = before.map(|(live, _)| live.shared.clone()).unwrap_or_default();
+        let same =
+            before.filter(|(live, before)| *before == process && live.configured.is_served_as(&configured));
+        let proxy = match same {
+            Some((live, _)) => Arc::clone(&live.proxy),
+            None => {
+                let proxy = Arc::new(proxy(process, &configured, shared.clone(), telemetry));
+                tokio::spawn(configured.watched.clone().keep(Arc::downgrade(&proxy)));
+                proxy
+            }
+        };
+        Self { configured, proxy, shared }
+    }
+}
+
+impl Open {
+    /// The same listener for another target.
+    fn again(&self, target: &(String, usize)) -> Self {
+        Self {
+            target: target.clone(),
+            place: self.place.clone(),
+            number: self.number,
+            address: self.address.clone(),
+            is_shared: self.is_shared,
+            current: self.current.clone(),
+            closing: self.closing.clone(),
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.place == other.place && self.address == other.address
+    }
+}
+
+fn of_name<'a>(targets: &'a [Live], name: &str) -> impl Iterator<Item = &'a Live> {
+    targets.iter().filter(move |live| live.configured.name == name)
+}
+
+fn proxy(
+    process: &ProcessSettings,
+    configured: &TargetConfig,
+    shared: SharedState,
+    telemetry: Arc<TargetTelemetry>,
+) -> AuthProxy {
+    let TargetConfig { connector, settings, client_auth, .. } = configured;
+    let limits = Limits {
+        connections: settings.max_connections,
+        start_up: settings.start_up_timeout,
+        first_packet: settings.first_packet_timeout,
+        drain: process.drain_timeout,
+        waiting: waiting(),
+        ..Limits::default()
+    };
+    let naming = if settings.pin { Naming::Pinned } else { Naming::Same };
+    let options = Options {
+        naming,
+        limits,
+        drain: process.drain,
+        shared,
+        telemetry,
+        client_auth: client_auth.clone(),
+        warm: settings.warm,
+        warm_max_age: settings.warm_max_age,
+        reuse: settings.reuse,
+        server_lifetime: settings.server_lifetime,
+        server_check_delay: settings.server_check_delay,
+        connect_rate: settings.connect_rate,
+    };
+    AuthProxy::new(connector.clone(), options)
+}
+
+/// The limit of waiting connections: half of this process's file handles; the other half is for
+/// sessions.
+fn waiting() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let half = files.and_then(|files| usize::try_from(files / 2).ok()).unwrap_or(usize::MAX);
+    Limits::default().waiting.min(half)
+}
+
+/// Opens a listener and returns its address. A Unix socket that `is_shared` accepts other users.
+async fn bind(
+    place: &ListenAddr,
+    inherited: &InheritedSockets,
+    is_shared: bool,
+) -> Result<(Listener, String), ProxyConfigError> {
+    let bound: io::Result<_> = match place {
+        ListenAddr::Tcp(address) => bind_tcp(*address).and_then(|listener| {
+            let address = listener.local_addr()?.to_string();
+            Ok((Listener::Tcp(listener), address))
+        }),
+        ListenAddr::Unix { folder, port } => {
+            let socket = if is_shared {
+                UnixSocket::bind_shared(folder, *port)
+            } else {
+                UnixSocket::bind(folder, *port)
+            };
+            socket.map(|socket| {
+                let path = socket.path().display().to_string();
+                (Listener::Unix(socket), path)
+            })
+        }
+        ListenAddr::Systemd { name, number } => inherited.open(name, *number),
+    };
+    bound.map_err(|error| {
+        let message = format!("cannot listen on {place}: {error}");
+        ProxyConfigError::one(ProblemKind::Machine, message, not_bound(place, &error, is_shared))
+    })
+}
+
+/// The hint for a listener that cannot be opened.
+fn not_bound(place: &ListenAddr, error: &io::Error, is_shared: bool) -> String {
+    match (place, error.kind()) {
+        (ListenAddr::Unix { folder, .. }, io::ErrorKind::PermissionDenied) => {
+            let folder = quote::shell_word(&folder.to_string_lossy());
+            let (mode, more) = match is_shared {
+                true => ("go-w", ""),
+                false => ("700", "; or name the users who may enter, with --listen-uids"),
+            };
+            format!("chmod {mode} {folder}, if it is yours alone to change{more}")
+        }
+        (ListenAddr::Unix { .. }, io::ErrorKind::InvalidInput) => {
+            "give a folder with a shorter path: with the name of the socket it may have 107 bytes".to_owned()
+        }
+        (ListenAddr::Tcp(address), io::ErrorKind::AddrInUse) => in_use(*address),
+        (ListenAddr::Tcp(_), io::ErrorKind::PermissionDenied) => {
+            "ports below 1024 are for privileged programs: give a higher one with --listen".to_owned()
+        }
+        _ => "give another address with --listen; port 0 takes any free one".to_owned(),
+    }
+}
+
+/// PgBouncer's port, which few other programs use, and those after it.
+const OTHERS: std::ops::RangeInclusive<u16> = 6432..=6451;
+
+/// The hint for a port on which another program listens, such as a local PostgreSQL.
+fn in_use(address: SocketAddr) -> String {
+    let is_free = |port: &u16| std::net::TcpListener::bind((address.ip(), *port)).is_ok();
+    let place = |port: u16| match address.ip() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => port.to_string(),
+        ip => SocketAddr::from((ip, port)).to_string(),
+    };
+    match OTHERS.filter(|port| *port != address.port()).find(is_free) {
+        Some(free) => format!("another program listens there; this one is free: --listen {}", place(free)),
+        None => "another program listens there; port 0 takes any free one: --listen 0".to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/running.rs"]
+mod tests;

@@ -1,0 +1,198 @@
+//! The settings with their defaults. What each means is in [`KEYS`](crate::KEYS), under the same name.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use pgentra_identity::IdentityOptions;
+use pgentra_proxy::{Drain, SERVER_LIFETIME, WARM_MAX_AGE};
+
+use crate::listen_addr::ListenAddr;
+
+/// The settings of the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessSettings {
+    /// Time that sessions have to end by themselves. Default: 5 seconds.
+    pub drain_timeout: Duration,
+    /// What a session may still do in the drain.
+    pub drain: Drain,
+    /// Whether listeners beyond the loopback interface may serve clients that do not authenticate. Default: no.
+    pub danger_listen_beyond_loopback: bool,
+    /// Probes, metrics, status page, log and audit log.
+    pub telemetry: TelemetrySettings,
+}
+
+/// Telemetry settings. Read once, at the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TelemetrySettings {
+    /// Where the status page is, on the loopback interface. Default: nowhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// Where probes and metrics alone are. Default: nowhere.
+    pub health_listen: Option<SocketAddr>,
+    /// The format of the log, for the program that writes it.
+    pub log_format: LogFormat,
+    /// Where audit lines go. Default: nowhere.
+    pub audit: Option<AuditPlace>,
+}
+
+/// The format of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text for people.
+    #[default]
+    Text,
+    /// A JSON object per line.
+    Json,
+}
+
+/// Where audit lines are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditPlace {
+    /// Standard error.
+    Stderr,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+/// The settings of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetSettings {
+    /// Its label in metrics, audit lines and the status page; default: host and database.
+    pub name: Option<String>,
+    /// Its own listeners; empty: it shares the process-wide ones.
+    pub listen: Vec<ListenAddr>,
+    /// Whether the role and database of the target replace those that clients name.
+    pub pin: bool,
+    /// Sessions at the same time. Default: 100.
+    pub max_connections: usize,
+    /// Time for TLS, the start-up packet and the password. Default: a minute.
+    pub start_up_timeout: Duration,
+    /// Time for the first packet. Default: 10 seconds.
+    pub first_packet_timeout: Duration,
+    /// What clients must prove.
+    pub client_auth: ClientAuthSettings,
+    /// Unused sessions that are kept signed in. Default: 0.
+    pub warm: usize,
+    /// How long a session waits in the pool. Default: [`WARM_MAX_AGE`].
+    pub warm_max_age: Duration,
+    /// Whether the pool reuses sessions. Default: no.
+    pub reuse: bool,
+    /// How long after its opening a session may be pooled. Default: [`SERVER_LIFETIME`].
+    pub server_lifetime: Duration,
+    /// The largest age of the check of a pooled session. Default: zero.
+    pub server_check_delay: Duration,
+    /// New connections to the server per second; 0, the default: no limit.
+    pub connect_rate: u32,
+    /// Whose tokens sign clients in.
+    pub identity: IdentityOptions,
+}
+
+/// The settings of client authentication; the files are read when the configuration is gathered, and again when they change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientAuthSettings {
+    /// The certificate chain for clients (PEM).
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub tls_key: Option<PathBuf>,
+    /// The authorities of clients' certificates (PEM).
+    pub tls_client_ca: Option<PathBuf>,
+    /// The name in a certificate that must match the role.
+    pub tls_client_name: ClientName,
+    /// Pairs of a certificate's name and a role that it may use.
+    pub tls_client_map: Vec<(String, String)>,
+    /// Roles and their SCRAM-SHA-256 verifiers, in the form of PgBouncer's userlist.txt.
+    pub auth_file: Option<PathBuf>,
+    /// Users by number or by name.
+    pub uids: Vec<String>,
+    /// Pairs of a client's role and a database role.
+    pub role_map: Vec<(String, String)>,
+}
+
+/// The name in a client's certificate that must match the role.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientName {
+    /// No name: each certificate of the authority may use every role.
+    #[default]
+    Any,
+    /// The common name.
+    Cn,
+    /// The distinguished name.
+    Dn,
+}
+
+impl FromStr for ClientName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "any" => Ok(Self::Any),
+            "cn" => Ok(Self::Cn),
+            "dn" => Ok(Self::Dn),
+            _ => Err("it is any, cn or dn"),
+        }
+    }
+}
+
+impl Default for ProcessSettings {
+    fn default() -> Self {
+        Self {
+            drain_timeout: Duration::from_secs(5),
+            drain: Drain::default(),
+            danger_listen_beyond_loopback: false,
+            telemetry: TelemetrySettings::default(),
+        }
+    }
+}
+
+impl Default for TargetSettings {
+    fn default() -> Self {
+        Self {
+            name: None,
+            listen: Vec::new(),
+            pin: false,
+            max_connections: 100,
+            start_up_timeout: Duration::from_secs(60),
+            first_packet_timeout: Duration::from_secs(10),
+            client_auth: ClientAuthSettings::default(),
+            warm: 0,
+            warm_max_age: WARM_MAX_AGE,
+            reuse: false,
+            server_lifetime: SERVER_LIFETIME,
+            server_check_delay: Duration::ZERO,
+            connect_rate: 0,
+            identity: IdentityOptions::default(),
+        }
+    }
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("write text or json"),
+        }
+    }
+}
+
+impl From<&str> for AuditPlace {
+    fn from(text: &str) -> Self {
+        match text {
+            "-" => Self::Stderr,
+            path => Self::File(path.into()),
+        }
+    }
+}
+
+impl fmt::Display for AuditPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stderr => f.write_str("stderr"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Opens the HTTP listeners and the audit log.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use pgentra_proxy::http::{HttpServer, Scope};
+use pgentra_proxy::telemetry::{AuditLog, Telemetry};
+use pgentra_system::System;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::error::{ProblemKind, ProxyConfigError};
+use crate::settings::{AuditPlace, TelemetrySettings};
+
+/// The audit log names users and roles, so only the proxy's user may read it.
+const AUDIT_MODE: u32 = 0o600;
+
+/// The telemetry of a running proxy.
+#[derive(Debug)]
+pub struct TelemetryEndpoints {
+    telemetry: Telemetry,
+    settings: TelemetrySettings,
+    lines: Vec<String>,
+    /// Stops the HTTP listeners, which stay open during the drain.
+    _end: DropGuard,
+}
+
+impl TelemetryEndpoints {
+    /// Opens the audit log and the HTTP listeners. `/quitquitquit` cancels `stop`.
+    ///
+    /// # Errors
+    ///
+    /// A file or listener that cannot be opened.
+    pub async fn open(
+        system: &System,
+        settings: &TelemetrySettings,
+        stop: &CancellationToken,
+    ) -> Result<Self, ProxyConfigError> {
+        let audit = settings.audit.as_ref().map(open_audit).transpose()?;
+        let clock = system.clock().clone();
+        let telemetry = Telemetry::new(move || clock.now(), stop.clone(), audit);
+        let end = CancellationToken::new();
+        let mut lines = Vec::new();
+        for (what, scope, address) in [
+            ("admin", Scope::Admin, settings.admin_listen),
+            ("health", Scope::Health, settings.health_listen),
+        ] {
+            let Some(address) = address else { continue };
+            let (admin, bound) = bind(address, scope, &telemetry).await.map_err(|error| {
+                let message = format!("cannot listen on {address}: {error}");
+                let hint = format!("give another address with --{what}-listen");
+                ProxyConfigError::one(ProblemKind::Machine, message, hint)
+            })?;
+            tokio::spawn(admin.serve(end.clone()));
+            lines.push(format!("{what} on http://{bound}/"));
+        }
+        Ok(Self { telemetry, settings: settings.clone(), lines, _end: end.drop_guard() })
+    }
+
+    /// The telemetry of the process.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// The addresses and files, a line each.
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
+    /// Reopens the audit log after a log rotation; returns a message about changes in `next` that
+    /// need a restart.
+    pub fn reload(&self, next: &TelemetrySettings) -> Option<&'static str> {
+        if let Some(audit) = self.telemetry.audit() {
+            audit.reopen();
+        }
+        (self.settings != *next)
+            .then_some("admin_listen, health_listen, log_format and audit change at the next start only")
+    }
+
+    /// Waits until the audit log is written.
+    pub async fn close(self) {
+        if let Some(audit) = self.telemetry.audit() {
+            audit.flush().await;
+        }
+    }
+}
+
+async fn bind(
+    address: SocketAddr,
+    scope: Scope,
+    telemetry: &Telemetry,
+) -> io::Result<(HttpServer, SocketAddr)> {
+    let listener = TcpListener::bind(address).await?;
+    let bound = listener.local_addr()?;
+    Ok((HttpServer::new(listener, scope, telemetry.clone())?, bound))
+}
+
+fn open_audit(place: &AuditPlace) -> Result<AuditLog, ProxyConfigError> {
+    let to = place.clone();
+    let open = move || match &to {
+        AuditPlace::Stderr => Ok(Box::new(io::stderr()) as Box<dyn Write + Send>),
+        AuditPlace::File(path) => append(path),
+    };
+    AuditLog::start(Box::new(open)).map_err(|error| {
+        let message = format!("cannot open the audit log {place}: {error}");
+        let hint = "name a file that this user may write with --audit, or - for stderr";
+        ProxyConfigError::one(ProblemKind::Machine, message, hint)
+    })
+}
+
+fn append(path: &Path) -> io::Result<Box<dyn Write + Send>> {
+    let file = OpenOptions::new().append(true).create(true).mode(AUDIT_MODE).open(path)?;
+    Ok(Box::new(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    async fn open(settings: &TelemetrySettings) -> Result<TelemetryEndpoints, ProxyConfigError> {
+        TelemetryEndpoints::open(&System::builder().build(), settings, &CancellationToken::new()).await
+    }
+
+    #[tokio::test]
+    async fn the_audit_log_is_private_appended_to_and_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.json");
+        let audit = Some(AuditPlace::File(path.clone()));
+        let settings = TelemetrySettings { audit, ..TelemetrySettings::default() };
+        let seen = open(&settings).await.unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::rename(&path, folder.path().join("audit.1")).unwrap();
+        assert_eq!(seen.reload(&settings), None);
+        seen.close().await;
+        assert!(path.exists(), "a new file is begun");
+        fs::write(&path, "kept\n").unwrap();
+        open(&settings).await.unwrap().close().await;
+        assert_eq!(fs::read_to_string(&path).unwrap(), "kept\n");
+
+        let nowhere = AuditPlace::File(folder.path().join("none/audit"));
+        let problem = open(&TelemetrySettings { audit: Some(nowhere), ..settings }).await.unwrap_err();
+        assert!(problem.to_string().contains("none/audit"), "{problem:?}");
+    }
+
+    #[tokio::test]
+    async fn listeners_are_up_until_the_end_and_what_cannot_change_is_said() {
+        let any = "127.0.0.1:0".parse().ok();
+        let settings =
+            TelemetrySettings { admin_listen: any, health_listen: any, ..TelemetrySettings::default() };
+        let seen = open(&settings).await.unwrap();
+        let lines = seen.lines().join(" ");
+        assert!(
+            lines.starts_with("admin on http://127.0.0.1:") && lines.contains("/ health on http://"),
+            "{lines}"
+        );
+        assert!(seen.reload(&TelemetrySettings::default()).unwrap().contains("next start"));
+        let taken = lines.split(['/', ' ']).find_map(|word| word.parse().ok());
+        let again = TelemetrySettings { admin_listen: taken, ..settings };
+        assert!(open(&again).await.unwrap_err().to_string().contains("cannot listen on"));
+    }
+}

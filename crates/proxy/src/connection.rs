@@ -1,0 +1,384 @@
+//! One connection of a client, in the order of events: the start-up, the client's authentication, a
+//! session from the pool or a new one, the answer to the client, the relay, the end, the record.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use pgentra_wire::backend::BackendMessage;
+use pgentra_wire::startup::{CancelRequest, StartupMessage};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+
+use super::auth::{ClientAuth, Tls};
+use super::drain::{Drain, DrainWatch};
+use super::limits::SessionPermit;
+use super::pool::ServerPool;
+use super::telemetry::{Cancelled, ConnectionRecord, Ended, SignIn};
+use super::upstream::{Cancel, Upstream};
+use super::upstream_start::upstream_start;
+use super::{AuthProxy, refusal};
+use pgentra_session::cancel::{Passed, Registration};
+use pgentra_session::client::{Client, Opening, Socket};
+use pgentra_session::greeting::Greeting;
+use pgentra_session::listen::Shutdown;
+use pgentra_session::login_error::{self, LoginError};
+use pgentra_session::relay::{AsIs, Filter, RelayOutcome, hang_up, relay};
+use pgentra_session::starting::Seat;
+use pgentra_session::tracker::ProtocolTracker;
+use pgentra_session::traffic::Counted;
+use pgentra_session::turn_away::turn_away;
+
+/// A client's session, from ReadyForQuery on.
+struct Session {
+    upstream: Upstream,
+    /// Bytes that the server sent after its ReadyForQuery.
+    first: BytesMut,
+    /// Keeps the client's cancel key valid.
+    registration: Option<Registration<Cancel>>,
+    sign_in: SignIn,
+    /// Counts the client while it has the session.
+    counted: Option<SessionPermit>,
+    /// The start-up under which the session can be pooled; `None`: it cannot.
+    pooled_as: Option<StartupMessage>,
+}
+
+/// Runs one connection from its accept to its end. Both sides are closed on every path.
+pub(crate) async fn run<S: Socket>(
+    proxy: Arc<AuthProxy>,
+    mut client: Client<S>,
+    seat: Seat,
+    shutdown: Shutdown,
+) {
+    let address = client.address();
+    let mut record = ConnectionRecord::begin(&proxy.telemetry, address);
+    // Boxed, as everything that ends before the session begins: it keeps the task of an idle
+    // session small.
+    let login = Box::pin(log_in(&proxy, &mut client, &mut record, &seat));
+    let Some(login) = shutdown.during(login, refusal::shutting_down).await else { return };
+    let mut session = match login {
+        Ok(Some(session)) => session,
+        Ok(None) => return Box::pin(client.close()).await,
+        Err(error) => {
+            if let LoginError::Rejected(fields) = &error {
+                record.refused(fields);
+            }
+            return Box::pin(turn_away(client, seat, error, &shutdown)).await;
+        }
+    };
+    drop(seat);
+    let observed = record.signed_in(std::mem::take(&mut session.sign_in));
+    let traffic = observed.traffic();
+    let mut watched = DrainWatch::new(&mut client, proxy.drain, &shutdown.drain);
+    let outcome = {
+        let mut counted = Counted::new(&mut watched, &traffic);
+        let mut relaying = pin!(relay_session(&proxy, &mut counted, session));
+        let mut is_draining = proxy.drain == Drain::Session;
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.terminate.cancelled() => break None,
+                outcome = &mut relaying => break Some(outcome),
+                // Polls the relay once more, so that an idle session sees the drain.
+                () = shutdown.drain.cancelled(), if !is_draining => is_draining = true,
+            }
+        }
+    };
+    let ended = match outcome {
+        Some(RelayOutcome::ClosedByClient) => Ended::Client,
+        Some(RelayOutcome::ClosedByServer) => Ended::Server,
+        Some(RelayOutcome::ClientIo(error)) => {
+            tracing::debug!(%address, %error, "the client's connection broke");
+            Ended::Client
+        }
+        Some(RelayOutcome::ServerIo(error)) => {
+            tracing::debug!(%address, %error, "the server's connection broke");
+            Ended::Server
+        }
+        Some(RelayOutcome::Drained) => Ended::Drained,
+        None if watched.is_between_messages() => Ended::Drained,
+        None => Ended::Cut,
+    };
+    let is_told = ended == Ended::Drained;
+    match ended {
+        Ended::Client | Ended::Server => tracing::debug!(%address, "a session ended"),
+        Ended::Drained | Ended::Cut => tracing::info!(%address, is_told, "a session was ended"),
+    }
+    observed.ended(ended);
+    if is_told {
+        tokio::select! {
+            () = shutdown.kill.cancelled() => {}
+            () = Box::pin(client.tell(refusal::terminated())) => {}
+        }
+    }
+}
+
+/// Runs the login up to ReadyForQuery. `None`: the connection was a cancel request and is done.
+///
+/// Not cancel-safe; after a drop, the client can still get an error.
+async fn log_in<S: Socket>(
+    proxy: &AuthProxy,
+    client: &mut Client<S>,
+    record: &mut ConnectionRecord,
+    seat: &Seat,
+) -> Result<Option<Box<Session>>, LoginError> {
+    let client_auth = proxy.client_auth();
+    // Checked first, so that a user without access takes no resources from the others.
+    if !client.is_trusted(&client_auth.uids) {
+        return Err(refusal::peer_uid_denied(client.address()).into());
+    }
+    let first_packet = proxy.limits.first_packet_deadline();
+    seat.arrive(client, first_packet).await?;
+    // Boxed to keep the task of a silent connection small.
+    Box::pin(async {
+        let authenticated = authenticate(proxy, client, record, &client_auth, first_packet);
+        let opening = seat.ask(authenticated).await?;
+        seat.admitted();
+        let start = match opening {
+            Opening::Startup(start) => start,
+            Opening::Cancel(request) => {
+                forward_cancel(proxy, &request).await;
+                return Ok(None);
+            }
+        };
+        let role = client_auth.role(start.user())?;
+        let server_start = upstream_start(proxy.connector.target(), proxy.naming, role, &start)?;
+        record.asks_for(&server_start);
+        let pool: &ServerPool = &proxy.pool;
+        let upstream = client.while_present(pool.acquire(&server_start)).await?;
+        tracing::info!(
+            address = %client.address(),
+            role = &*String::from_utf8_lossy(server_start.user()),
+            database = &*String::from_utf8_lossy(server_start.database()),
+            tls = %upstream.tls,
+            "a client is signed in"
+        );
+        let pooled_as = pool.reuses(&server_start).then_some(server_start);
+        answer(proxy, client, &start, upstream, pooled_as).await.map(Some)
+    })
+    .await
+}
+
+/// Reads the client's first request, and the proof that it may use the role that it names.
+async fn authenticate<S: Socket>(
+    proxy: &AuthProxy,
+    client: &mut Client<S>,
+    record: &mut ConnectionRecord,
+    client_auth: &ClientAuth,
+    first_packet: Instant,
+) -> Result<Opening, LoginError> {
+    let authenticated = async {
+        let tls = client_auth.tls_over::<S>().map(Tls::acceptor);
+        let opening = client.open(tls, first_packet).await?;
+        // A cancel request is checked by its key alone.
+        if let Opening::Startup(start) = &opening {
+            if start.user().is_empty() {
+                return Err(login_error::no_user().into());
+            }
+            record.asks(start);
+            client_auth.check_channel(client, start.user())?;
+            client.negotiate(start).await?;
+            client_auth.check_password(client, start.user(), &proxy.shared.attempts).await?;
+        }
+        Ok(opening)
+    };
+    let authenticated = timeout(proxy.limits.start_up, authenticated).await;
+    authenticated.unwrap_or_else(|_| Err(refusal::slow().into()))
+}
+
+async fn forward_cancel(proxy: &AuthProxy, request: &CancelRequest) {
+    let pass = async |cancel: Cancel| cancel.forward_cancel().await;
+    proxy.telemetry.cancelled(match proxy.shared.cancel.forward_cancel(request, pass).await {
+        Passed::UnknownKey => Cancelled::UnknownKey,
+        Passed::WithAnother => Cancelled::WithAnother,
+        Passed::Forwarded => Cancelled::PassedOn,
+        Passed::Failed => Cancelled::Failed,
+    });
+}
+
+/// Forwards the server's messages up to ReadyForQuery, with a cancel key of the proxy.
+async fn answer<S: Socket>(
+    proxy: &AuthProxy,
+    client: &mut Client<S>,
+    start: &StartupMessage,
+    upstream: Upstream,
+    pooled_as: Option<StartupMessage>,
+) -> Result<Box<Session>, LoginError> {
+    let mut received = BytesMut::from(&upstream.greeting[..]);
+    let mut greeting = Greeting::new(start);
+    while let Some(message) = BackendMessage::decode(&mut received)? {
+        match (message, &upstream.cancel) {
+            (BackendMessage::BackendKeyData(key), Some(cancel)) => {
+                greeting.add_key(key.process_id, cancel.clone(), &proxy.shared.cancel)?;
+            }
+            // The server cannot be asked to cancel, so the client gets no key.
+            (BackendMessage::BackendKeyData(_), None) => {}
+            (ready @ BackendMessage::ReadyForQuery(_), _) => {
+                greeting.add(&ready)?;
+                break;
+            }
+            (other, _) => greeting.add(&other)?,
+        }
+    }
+    let counted = proxy.shared.clients.take(usize::MAX);
+    let registration = greeting.take_registration();
+    greeting.send(client).await?;
+    let sign_in = SignIn { identity: upstream.identity.clone(), backend_pid: upstream.process_id };
+    // Boxed: each async function that it is passed through would reserve space for it.
+    Ok(Box::new(Session { upstream, first: received, registration, sign_in, counted, pooled_as }))
+}
+
+/// Relays a session from its first query until it ends or goes back to the pool.
+async fn relay_session<C>(proxy: &AuthProxy, client: &mut C, mut session: Box<Session>) -> RelayOutcome
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    let first = std::mem::take(&mut session.first);
+    let server = &mut session.upstream.stream;
+    let mut tracker = session.pooled_as.is_some().then(ProtocolTracker::default);
+    let outcome = match &mut tracker {
+        None => relay(client, server, first, &mut AsIs).await,
+        Some(tracker) => {
+            tracker.see(&first);
+            relay(client, server, first, tracker).await
+        }
+    };
+    if matches!(outcome, RelayOutcome::Drained) {
+        Box::pin(session.upstream.terminate()).await;
+    }
+    if let Some(tracker) = tracker.filter(ProtocolTracker::ended_idle) {
+        // Boxed to keep the task of an idle session small.
+        Box::pin(async {
+            // The relay has delivered everything; the client gets the end of the connection at
+            // once.
+            let _ = client.shutdown().await;
+            let Session { upstream, registration, counted, pooled_as, .. } = *session;
+            drop((registration, counted));
+            if let Some(start) = pooled_as {
+                proxy.pool.recycle(upstream, &start, tracker.into_settings()).await;
+            }
+            // Closing with unread bytes of the client would make the system drop bytes that the
+            // client has not read.
+            hang_up(client).await;
+        })
+        .await;
+    }
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use pgentra_connect::pgentra_identity::{Cloud, Credential};
+    use pgentra_connect::{Connector, Layers, Target};
+    use pgentra_emulator::certificates::Authority;
+    use pgentra_system::{Env, Files, System};
+    use pgentra_wire::startup::{ProtocolVersion, encode_ssl_request};
+    use secrecy::ExposeSecret as _;
+    use tokio::io::{AsyncReadExt, duplex};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::Options;
+    use crate::auth::Users;
+    use pgentra_session::Limits;
+
+    /// A proxy whose server is never dialled.
+    fn proxy(client_auth: ClientAuth) -> AuthProxy {
+        let env = Env::from_map([("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1")]);
+        let credential = Credential::builder(System::builder().env(env.clone()).build()).build().unwrap();
+        let layers = Layers::gather(Some("host=db.example"), &[], &env, &Files::in_memory()).unwrap();
+        let target = Target::resolve_server(&layers).unwrap();
+        let connector = Connector::new(target, credential, Cloud::Public.postgres_resource()).unwrap();
+        AuthProxy::new(connector, Options { client_auth, ..Options::default() })
+    }
+
+    fn client_auth() -> ClientAuth {
+        let issued = Authority::generate().unwrap().issue(&["localhost"]).unwrap().pem();
+        let pem = issued.expose_secret().as_bytes();
+        let tls = Some(Tls::from_pem(pem, pem, None).unwrap());
+        ClientAuth { tls, users: Some(Users::parse("").unwrap()), ..ClientAuth::default() }
+    }
+
+    fn start() -> Vec<u8> {
+        let mut out = bytes::BytesMut::new();
+        StartupMessage::new(ProtocolVersion::V3_0, "app").unwrap().encode(&mut out);
+        out.to_vec()
+    }
+
+    /// How long the proxy waits for a client that sends `at_once` at once and `slowly` a byte a
+    /// minute; and the error that the client gets.
+    async fn waits(client_auth: ClientAuth, at_once: Vec<u8>, slowly: Vec<u8>) -> (Duration, String) {
+        let proxy = proxy(client_auth);
+        let (near, mut far) = duplex(65_536);
+        let mut client = Client::new(near, SocketAddr::from(([192, 0, 2, 1], 4711)));
+        let sending = tokio::spawn(async move {
+            far.write_all(&at_once).await.unwrap();
+            for byte in slowly {
+                tokio::time::sleep(Duration::from_secs(59)).await;
+                if far.write_all(&[byte]).await.is_err() {
+                    break;
+                }
+            }
+            // The client stays connected and sends nothing more.
+            let mut answer = Vec::new();
+            let _ = far.read_to_end(&mut answer).await;
+            answer
+        });
+        let began = Instant::now();
+        let mut record = ConnectionRecord::begin(&Arc::default(), "a client");
+        let first = began + proxy.limits.first_packet;
+        let end =
+            authenticate(&proxy, &mut client, &mut record, &proxy.client_auth(), first).await.err().unwrap();
+        let waited = began.elapsed();
+        let LoginError::Rejected(fields) = end else { panic!("{end:?}") };
+        let sqlstate = fields.sqlstate().into_owned();
+        let began = Instant::now();
+        client.tell(fields).await;
+        assert!(
+            began.elapsed() <= Duration::from_secs(2),
+            "the proxy waited for the client to read its error"
+        );
+        drop(sending.await);
+        (waited, sqlstate)
+    }
+
+    /// A slow client has ten seconds for its first packet, and a minute for TLS, start-up and
+    /// password together.
+    #[tokio::test(start_paused = true)]
+    async fn a_byte_a_minute_is_too_slow() {
+        let Limits { start_up: minute, first_packet, .. } = Limits::default();
+        assert_eq!((minute.as_secs(), first_packet.as_secs()), (60, 10));
+        let mut request = bytes::BytesMut::new();
+        encode_ssl_request(&mut request);
+        let open = || ClientAuth { tls: None, ..client_auth() };
+        let slow = start();
+        let (most, rest) = slow.split_at(slow.len() - 1);
+        for (about, client_auth, at_once, slowly, limit) in [
+            ("nothing at all", ClientAuth::default(), vec![], vec![], first_packet),
+            ("the start-up packet", ClientAuth::default(), vec![], start(), first_packet),
+            ("its last byte", ClientAuth::default(), most.to_vec(), rest.to_vec(), first_packet),
+            ("half a request for TLS", client_auth(), request[..4].to_vec(), vec![], first_packet),
+            ("the handshake", client_auth(), request.to_vec(), vec![0x16; 200], minute),
+            ("the password", open(), start(), vec![b'p'; 200], minute),
+        ] {
+            let (waited, sqlstate) = waits(client_auth, at_once, slowly).await;
+            assert_eq!((waited, &*sqlstate), (limit, "57014"), "{about}");
+        }
+    }
+
+    /// The size of a session's task, without running it.
+    fn size<F>(_: impl Fn(Arc<AuthProxy>, Client<TcpStream>, Seat, Shutdown) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// An idle session costs little more than its task: the parts before and after the session are
+    /// boxed.
+    #[test]
+    fn an_idle_session_pays_for_nothing_else() {
+        let task = size(run::<TcpStream>);
+        assert!(task <= 2048, "{task} bytes");
+    }
+}

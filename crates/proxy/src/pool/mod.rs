@@ -1,0 +1,294 @@
+//! The sessions with the server of one target: pooled ones, and new ones where the pool has none.
+
+mod bucket;
+pub(crate) mod fingerprint;
+mod guards;
+pub(crate) mod health;
+mod idle;
+mod recycle;
+mod refill;
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use pgentra_connect::{ConnectError, Connector, SignedIn};
+use pgentra_wire::backend::ParameterStatus;
+use pgentra_wire::startup::StartupMessage;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
+
+use super::limits::{Rate, SessionLimit, SessionPermit};
+use super::options::Options;
+use super::refusal;
+use super::telemetry::{Pool, TargetTelemetry};
+use super::upstream::Upstream;
+use fingerprint::Unanswered;
+use idle::{Checkout, Eviction, IdleSessions, Reclaimed};
+use pgentra_session::login_error::{LoginError, chain, sqlstate};
+use recycle::{ResetError, clean};
+
+pub(crate) use refill::RefillGuard;
+
+/// How long a client waits for a session that is being cleaned, before the proxy opens a new one.
+const ON_ITS_WAY: Duration = Duration::from_millis(100);
+/// How long a client waits for the permit of a session that the refill opens.
+const PLACE: Duration = Duration::from_secs(2);
+/// The longest that cleaning may take. Dropping a hundred temporary tables takes some tenths of a
+/// second.
+const CLEANING: Duration = Duration::from_secs(5);
+
+/// The sessions with the server of one target.
+pub(crate) struct ServerPool {
+    connector: Connector,
+    telemetry: Arc<TargetTelemetry>,
+    /// Counts the sessions, together with those of other proxies of the target.
+    sessions: SessionLimit,
+    limit: usize,
+    /// Limits the connections to the server that are being opened for clients.
+    opening: Semaphore,
+    rate: Rate,
+    warm: usize,
+    reuse: bool,
+    server_lifetime: Duration,
+    server_check_delay: Duration,
+    idle: IdleSessions<Upstream>,
+    /// Wakes the refill task.
+    changed: Notify,
+    refill: Mutex<Refill>,
+}
+
+/// The listeners that are served, and the refill task that runs for them.
+#[derive(Default)]
+struct Refill {
+    listeners: usize,
+    task: Option<AbortHandle>,
+}
+
+impl ServerPool {
+    /// An empty pool, which stores sessions while a [`RefillGuard`] exists.
+    pub(crate) fn new(connector: Connector, options: &Options) -> Self {
+        Self {
+            connector,
+            telemetry: Arc::clone(&options.telemetry),
+            sessions: options.shared.sessions.clone(),
+            limit: options.limits.connections,
+            opening: Semaphore::new(options.limits.starting.clamp(1, Semaphore::MAX_PERMITS)),
+            rate: Rate::new(options.connect_rate),
+            warm: options.warm,
+            reuse: options.reuse,
+            server_lifetime: options.server_lifetime,
+            server_check_delay: options.server_check_delay,
+            idle: IdleSessions::new(options.warm_max_age, options.telemetry.supply().ready.clone()),
+            changed: Notify::new(),
+            refill: Mutex::default(),
+        }
+    }
+
+    /// A session for this start-up: a pooled one, else a new one.
+    pub(crate) async fn acquire(&self, start: &StartupMessage) -> Result<Upstream, LoginError> {
+        let pools = self.pools(start);
+        if pools {
+            if let Some(ready) = self.ready(start).await {
+                self.telemetry.supply().hits.inc();
+                if self.warm > 0 {
+                    self.changed.notify_one();
+                }
+                return Ok(ready);
+            }
+            self.telemetry.supply().misses.inc();
+        }
+        let permit = self.permit().await.ok_or_else(|| refusal::too_many(self.limit))?;
+        // The semaphore is never closed.
+        let _opening = self.opening.acquire().await;
+        self.rate.turn().await.map_err(|_| refusal::too_fast(self.rate.per_second()))?;
+        let signed_in = self.open(start).await.map_err(|error| refusal::failed(&error))?;
+        let mut upstream = Upstream::new(signed_in, permit, self.server_lifetime);
+        if pools
+            && self.reuse
+            && let Err(error) = upstream.identify().await
+        {
+            tracing::info!(error = chain(&error), "a session that cannot be pooled is replaced");
+            let permit = upstream.permit;
+            let signed_in = self.open(start).await.map_err(|error| refusal::failed(&error))?;
+            upstream = Upstream::new(signed_in, permit, self.server_lifetime);
+        }
+        if pools && self.idle.learn(start, Instant::now()) {
+            self.changed.notify_one();
+        }
+        Ok(upstream)
+    }
+
+    /// Whether sessions with this start-up go back to the pool.
+    pub(crate) fn reuses(&self, start: &StartupMessage) -> bool {
+        self.reuse && self.pools(start)
+    }
+
+    /// Cleans an idle session that its client has left, and pools it. The client's cancel key must
+    /// be invalid already: a cancel request with it would hit the next client. `changed` are the
+    /// settings that the server reported during the session. An unexpected answer ends it.
+    pub(crate) async fn recycle(
+        &self,
+        mut upstream: Upstream,
+        start: &StartupMessage,
+        changed: Vec<ParameterStatus>,
+    ) {
+        let Some(returning) = self.idle.returning(start) else { return };
+        upstream.cancel = match upstream.cancel.take() {
+            None => None,
+            Some(cancel) => match cancel.unused() {
+                Some(cancel) => Some(cancel),
+                None => return,
+            },
+        };
+        if !upstream.may_be_kept() || upstream.token_expires_on <= self.connector.now() {
+            return;
+        }
+        let cleaned = timeout(CLEANING, clean(&mut upstream, changed)).await;
+        match cleaned.unwrap_or(Err(Unanswered::Slow.into())) {
+            Ok(()) => {
+                self.telemetry.supply().reused.inc();
+                returning.arrived(upstream, Instant::now());
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                tracing::debug!(reason, "a session is not used again");
+                if matches!(error, ResetError::Temporary) {
+                    upstream.end().await;
+                }
+            }
+        }
+    }
+
+    /// Whether sessions of this start-up are pooled. Replication sessions are not, because a client
+    /// opens few of them.
+    fn pools(&self, start: &StartupMessage) -> bool {
+        (self.warm > 0 || self.reuse) && start.get("replication").is_none()
+    }
+
+    /// A pooled session for this start-up that equals a new one.
+    async fn ready(&self, start: &StartupMessage) -> Option<Upstream> {
+        let latest = self.idle.latest(start)?;
+        let now = Instant::now();
+        let since = now.checked_sub(self.server_check_delay).unwrap_or(now);
+        loop {
+            let mut upstream = match self.idle.take(start, Instant::now()) {
+                Checkout::Ready(upstream) => upstream,
+                Checkout::Soon(waiter) => timeout(ON_ITS_WAY, waiter).await.ok()?.ok()?,
+                Checkout::Nothing => return None,
+            };
+            // A new sign-in would need a valid token.
+            if upstream.token_expires_on <= self.connector.now() {
+                continue;
+            }
+            match upstream.is_as_new(&latest, since).await {
+                Ok(true) => return Some(upstream),
+                Ok(false) => {
+                    tracing::info!("pooled sessions are ended: a new session would differ from them");
+                    // The others have the same role and database. They are ended before a new
+                    // session is opened, so that the server has their connections free.
+                    let others = self.idle.empty(start);
+                    join_all(others.into_iter().chain([upstream]).map(Upstream::end)).await;
+                    return None;
+                }
+                Err(error) => {
+                    tracing::info!(error = chain(&error), "a pooled session cannot be used");
+                    // The others may have lost their connection too: the client does not wait for a
+                    // check of each.
+                    drop(self.idle.empty(start));
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// A session permit. A pooled session is ended if all permits are taken.
+    async fn permit(&self) -> Option<SessionPermit> {
+        if let Some(permit) = self.sessions.take(self.limit) {
+            return Some(permit);
+        }
+        match self.idle.claim() {
+            Reclaimed::Session(upstream) => Some(upstream.permit),
+            Reclaimed::Coming(_claim) => {
+                self.changed.notify_one();
+                timeout(PLACE, self.sessions.wait(self.limit)).await.ok()
+            }
+            Reclaimed::Nothing => None,
+        }
+    }
+
+    /// Opens a new session. If the server's connection limit is reached, pooled sessions are ended.
+    async fn open(&self, start: &StartupMessage) -> Result<SignedIn, ConnectError> {
+        let mut evictions = Eviction::ALL.iter();
+        loop {
+            match self.dial(start).await {
+                Err(error) if is_full(&error) => {
+                    self.idle.pause(Instant::now());
+                    if !self.make_room(start, &mut evictions).await {
+                        return Err(error);
+                    }
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    /// Ends pooled sessions by the next of these rules that finds any. `false`: there are none.
+    async fn make_room(
+        &self,
+        start: &StartupMessage,
+        evictions: &mut std::slice::Iter<'_, Eviction>,
+    ) -> bool {
+        for eviction in evictions {
+            let ended = match eviction {
+                Eviction::Coming => match self.idle.coming() {
+                    Some(coming) => Vec::from_iter(timeout(PLACE, coming).await.ok().and_then(Result::ok)),
+                    None => continue,
+                },
+                eviction => self.idle.make_room(start, *eviction),
+            };
+            if !ended.is_empty() || *eviction == Eviction::Coming {
+                join_all(ended.into_iter().map(Upstream::end)).await;
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn dial(&self, start: &StartupMessage) -> Result<SignedIn, ConnectError> {
+        let opened = self.connector.open(start).await;
+        match &opened {
+            Ok(signed_in) => self.telemetry.opened(signed_in.timings()),
+            Err(error) => self.telemetry.failed(error, &refusal::failed(error)),
+        }
+        opened
+    }
+}
+
+/// Whether the server has no connection free.
+fn is_full(error: &ConnectError) -> bool {
+    error.server_message().is_some_and(|server| server.sqlstate() == sqlstate::TOO_MANY_CONNECTIONS)
+}
+
+impl Pool for ServerPool {
+    fn close<'a>(&'a self, database: Option<&'a str>) -> Pin<Box<dyn Future<Output = usize> + Send + 'a>> {
+        let closed = self.idle.forget(database.map(str::as_bytes));
+        Box::pin(async move {
+            let ended = join_all(closed.into_iter().map(Upstream::end)).await;
+            ended.len()
+        })
+    }
+}
+
+impl fmt::Debug for ServerPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerPool")
+            .field("connector", &self.connector)
+            .field("warm", &self.warm)
+            .field("reuse", &self.reuse)
+            .finish_non_exhaustive()
+    }
+}
