@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Runs in the Debian of service-test.sh, with systemd as process 1. Each step says what it shows; the first that fails ends it.
+# Runs in the Debian of service-test.sh, with systemd as process 1: inside.sh deb|rpm. Each step says what it shows; the first that
+# fails ends it.
 set -euo pipefail
+format=$1
 
 failed() {
-    echo "service: FAILED: $1" >&2
+    echo "service: $format: FAILED: $1" >&2
     systemctl status pgentra-proxy.service --no-pager -l >&2 || :
     journalctl -u pgentra-proxy.service --no-pager -n 40 >&2 || :
     exit 1
@@ -11,7 +13,7 @@ failed() {
 passed=0
 shows() {
     passed=$((passed + 1))
-    echo "service: $1"
+    echo "service: $format: $1"
 }
 # Waits for a condition: at most 60 seconds.
 eventually() {
@@ -27,7 +29,27 @@ is() { [ "$(systemctl is-active "$1")" = "$2" ]; }
 main_pid() { systemctl show -P MainPID pgentra-proxy.service; }
 query() { psql -X -At 'host=127.0.0.1 port=6432 user=myVm dbname=postgres' -c "$1"; }
 
-dpkg -i /first.deb >/dev/null
+# Debian's rpm knows nothing of what dpkg has installed: it is told to ask for no other package.
+install_first() {
+    case $format in
+    deb) apt-get install -q -y /first.deb >/dev/null 2>&1 ;;
+    rpm) rpm -i --nodeps /first.rpm ;;
+    esac
+}
+upgrade() {
+    case $format in
+    deb) dpkg --force-confold -i /second.deb >/dev/null ;;
+    rpm) rpm -U --nodeps /second.rpm ;;
+    esac
+}
+remove() {
+    case $format in
+    deb) dpkg -r pgentra >/dev/null 2>&1 ;;
+    rpm) rpm -e pgentra 2>/dev/null ;;
+    esac
+}
+
+install_first
 is pgentra-proxy.service inactive || failed "the package started the service"
 ! systemctl is-enabled --quiet pgentra-proxy.service || failed "the package enabled the service"
 shows "installed: neither started nor enabled"
@@ -80,7 +102,7 @@ systemctl reload pgentra-proxy.service || failed "the mended configuration is no
 shows "a reload with a missing certificate file fails; the mended one is taken"
 
 systemctl enable pgentra-proxy.service >/dev/null 2>&1
-dpkg --force-confold -i /second.deb >/dev/null
+upgrade
 eventually "the service is active after the upgrade" is pgentra-proxy.service active
 after=$(main_pid)
 [ "$after" != "$before" ] || failed "the old process goes on after an upgrade"
@@ -94,15 +116,22 @@ eventually "the watchdog restarts a service that is stuck" sh -c "[ \"\$(systemc
 [ "$(query 'SELECT 3')" = 3 ] || failed "no sign-in after the watchdog's restart"
 shows "watchdog: a service that is stuck is started again"
 
-dpkg -r pgentra >/dev/null 2>&1
+remove
 is pgentra-proxy.service inactive || failed "the service runs after its package was removed"
 is pgentra-proxy.socket inactive || failed "the socket listens after its package was removed"
 ! psql -X 'host=127.0.0.1 port=6432 user=myVm dbname=postgres' -c 'SELECT 1' >/dev/null 2>&1 || failed "a client is served after the removal"
-[ -e /etc/pgentra/proxy.toml ] || failed "the removal took the configuration"
-shows "removal: stopped, the configuration stays"
-dpkg -P pgentra >/dev/null 2>&1
-[ ! -e /etc/pgentra/proxy.toml ] || failed "the purge left the configuration"
+case $format in
+deb) kept=/etc/pgentra/proxy.toml ;;
+rpm) kept=/etc/pgentra/proxy.toml.rpmsave ;;
+esac
+grep -q 'max_connections = 50' "$kept" || failed "the removal took the configuration"
+[ ! -e /usr/bin/pgentra ] || failed "the removal left the program"
+shows "removal: stopped, the configuration stays at $kept"
+if [ "$format" = deb ]; then
+    dpkg -P pgentra >/dev/null 2>&1
+    [ ! -e /etc/pgentra/proxy.toml ] || failed "the purge left the configuration"
+fi
 dangling=$(find /etc/systemd /var/lib/systemd -name 'pgentra*')
-[ -z "$dangling" ] || failed "the purge left $dangling"
-shows "purge: no configuration, no link of the service is left"
-echo "service: $passed steps passed"
+[ -z "$dangling" ] || failed "left behind: $dangling"
+shows "no link of the service is left"
+echo "service: $format: $passed steps passed"

@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Installs the Debian package in a Debian of its own in which systemd runs as process 1, and uses the service as an administrator
-# does: socket activation, sign-in, reload, a refused reload, upgrade, removal, purge. Needs root, debootstrap and namespaces; where
-# they are missing it says so and fails only where CI=true. Debian is installed once, below target/service-test.
+# Installs the Debian and the RPM package in a Debian of its own in which systemd runs as process 1, and uses the service as an
+# administrator does: socket activation, sign-in, reload, a refused reload, upgrade, removal, purge. It takes two folders with the
+# packages of two revisions: service-test.sh FIRST SECOND. Needs root, debootstrap and namespaces; where they are missing it says so
+# and fails only where CI=true. Debian is installed once, below target/service-test. The RPM package is installed by Debian's rpm.
 set -euo pipefail
+first=$(cd "$1" && pwd)
+second=$(cd "$2" && pwd)
 cd "$(dirname "$0")/.."
 work=$PWD/target/service-test
-debian=$work/debian
+packages=systemd,systemd-sysv,dbus,postgresql-client,iproute2,ca-certificates,procps,rpm
+debian=$work/debian-$(echo "$packages" | sha256sum | cut -c 1-8)
 
 left_out() {
     echo "service: left out: $1" >&2
@@ -22,29 +26,21 @@ fi
 if [ ! -e "$debian.complete" ]; then
     rm -rf "$debian"
     mkdir -p "$work"
-    packages=systemd,systemd-sysv,dbus,postgresql-client,iproute2,ca-certificates,procps
     debootstrap --variant=minbase --include=$packages bookworm "$debian" >"$work/debootstrap.log" 2>&1 ||
         left_out "debootstrap failed: $(tail -n 1 "$work/debootstrap.log")"
     touch "$debian.complete"
 fi
 
-package=$(bash deploy/debian/build.sh dev 2>"$work/build.log") || { cat "$work/build.log" >&2; exit 1; }
-root=$(mktemp -d "$work/root.XXXXXX")
+root=
 system=
 clean() {
     # The end of process 1 of the namespace ends every process in it.
     [ -z "$system" ] || { kill -KILL "$system" 2>/dev/null || :; wait "$system" 2>/dev/null || :; }
-    rm -rf "$root"
+    system=
+    [ -z "$root" ] || rm -rf "$root"
+    root=
 }
 trap clean EXIT
-cp -a "$debian/." "$root"
-# The same contents under a later version, for an upgrade.
-cp "$package" "$root/first.deb"
-dpkg-deb -R "$package" "$root/later"
-sed -i 's/^Version: .*/Version: 9.9.9-1/' "$root/later/DEBIAN/control"
-dpkg-deb --root-owner-group --build "$root/later" "$root/second.deb" >/dev/null
-rm -rf "$root/later"
-cp deploy/service-test-inside.sh "$root/inside.sh"
 
 start=$(cat <<'START'
 set -eu
@@ -68,23 +64,32 @@ umount -l old
 exec env -i container=oci PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system
 START
 )
-unshare --fork --kill-child --pid --mount --uts --ipc --net --mount-proc bash -c "$start" bash "$root" >"$work/system.log" 2>&1 &
-system=$!
-inside=
-for _ in $(seq 300); do
-    inside=$(pgrep -P "$system" | head -n 1 || :)
-    if [ -n "$inside" ]; then
-        # `degraded`: a unit of Debian's own that cannot run in a namespace.
-        state=$(nsenter -t "$inside" -p -m -u -i -n -r -w systemctl is-system-running 2>/dev/null || :)
-        case "$state" in running | degraded) break ;; esac
-    fi
-    sleep 0.2
+for format in deb rpm; do
+    root=$(mktemp -d "$work/root.XXXXXX")
+    cp -a "$debian/." "$root"
+    cp "$first"/pgentra[_-]*."$format" "$root/first.$format"
+    cp "$second"/pgentra[_-]*."$format" "$root/second.$format"
+    cp deploy/service-test-inside.sh "$root/inside.sh"
+    unshare --fork --kill-child --pid --mount --uts --ipc --net --mount-proc bash -c "$start" bash "$root" >"$work/system.log" 2>&1 &
+    system=$!
+    inside=
+    state=
+    for _ in $(seq 300); do
+        inside=$(pgrep -P "$system" | head -n 1 || :)
+        if [ -n "$inside" ]; then
+            # `degraded`: a unit of Debian's own that cannot run in a namespace.
+            state=$(nsenter -t "$inside" -p -m -u -i -n -r -w systemctl is-system-running 2>/dev/null || :)
+            case "$state" in running | degraded) break ;; esac
+        fi
+        sleep 0.2
+    done
+    case "${state:-}" in
+    running | degraded) ;;
+    *)
+        cat "$work/system.log" >&2
+        left_out "systemd does not start as process 1 here (state: ${state:-none})"
+        ;;
+    esac
+    nsenter -t "$inside" -p -m -u -i -n -r -w env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 bash /inside.sh "$format"
+    clean
 done
-case "${state:-}" in
-running | degraded) ;;
-*)
-    cat "$work/system.log" >&2
-    left_out "systemd does not start as process 1 here (state: ${state:-none})"
-    ;;
-esac
-nsenter -t "$inside" -p -m -u -i -n -r -w env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 bash /inside.sh

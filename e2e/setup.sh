@@ -39,6 +39,7 @@ packages() {
     has setpriv || echo util-linux
     has script || echo bsdutils
     has fish || echo fish
+    has groff || echo groff-base
     has zsh || echo zsh
     has python3 || echo python3
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
@@ -105,7 +106,7 @@ azure_cli() {
 }
 
 install_packages || echo "e2e: the package manager failed; going on with what there is" >&2
-for program in chromium curl fish jq openssl psql ip setpriv script zsh; do
+for program in chromium curl fish groff jq openssl psql ip setpriv script zsh; do
     has "$program" || missing "$program" "not on the PATH; install it with this system's package manager"
 done
 has pgbouncer || [ -x /usr/sbin/pgbouncer ] || missing pgbouncer "not on the PATH; install it with this system's package manager"

@@ -143,7 +143,9 @@ impl Page<'_> {
         let (typed, _) = command.split_once("  #").unwrap_or((command, ""));
         let mut typed = self.typed(typed.trim());
         let is_lasting = typed.starts_with("pgentra proxy ")
-            && !["hash-password", "wait", "--check"].iter().any(|word| typed.contains(word));
+            && !["hash-password", "wait", "--check", "--print-config"]
+                .iter()
+                .any(|word| typed.contains(word));
         if is_lasting {
             typed.push_str(" --check-config");
         }

@@ -191,7 +191,7 @@ fn a_proxy_is_told_its_server_by_a_word() {
     vm.insert("PGHOST".to_owned(), "wrong.invalid".to_owned());
     let server = format!("localhost:{port}");
     let proxy = lab.proxy(vm.clone(), &[&server, "--listen", "0", "--drain-timeout", "1s"], 1);
-    let token = proxy.await_line("there is a token of myVm (imds), good for ");
+    let token = proxy.await_line("signed in as myVm (imds, token valid for ");
     assert!(token.contains("23 h 59 min"), "{token}");
     let connect = proxy.await_line("connect: psql ");
     let expected = format!("host=127.0.0.1 port={} user=myVm dbname=postgres", proxy.port());
@@ -224,6 +224,38 @@ fn a_proxy_is_told_its_server_by_a_word() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// A proxy without a token says why, listens, and signs in as soon as there is one: no client has to
+/// ask.
+#[test]
+fn a_proxy_without_a_token_says_why_and_asks_again() {
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let mut vm = cloud.env("vm");
+    let server = format!("localhost:{}", vm["PGPORT"]);
+    vm.remove("PGUSER");
+    let marker = lab.path().join("marker");
+    let command = format!("test -e {} && pgentra token --source imds", marker.display());
+    for format in ["text", "json"] {
+        let words = [&*server, "--listen", "0", "--token-command", &command, "--log-format", format];
+        let said = format!(" -> {server}");
+        let proxy = lab.proxy(vm.clone(), &words, 1);
+        assert!(proxy.said().contains(&said), "{}", proxy.said());
+        proxy.await_line(if format == "text" { "warning: no token from exec" } else { "no token from exec" });
+        proxy.await_line("not signed in yet; the proxy listens, and asks for a token again");
+        fs::write(&marker, "").unwrap();
+        proxy.await_line("signed in as myVm (exec, token valid for ");
+        if format == "json" {
+            let lines = proxy.said();
+            let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+            let warning = lines.into_iter().find(|line| line["level"] == "WARN").unwrap();
+            assert!(warning["hint"].as_str().unwrap().contains("sh -c"), "{warning}");
+        } else {
+            assert!(proxy.said().contains("\nhint: "), "{}", proxy.said());
+        }
+        fs::remove_file(&marker).unwrap();
+    }
+}
+
 #[test]
 fn a_port_that_is_taken_leads_to_a_free_one() {
     let lab = Lab::new();
@@ -236,6 +268,12 @@ fn a_port_that_is_taken_leads_to_a_free_one() {
     let (_, free) = done.stderr.split_once("--listen ").unwrap();
     let free: u16 = free.split_whitespace().next().unwrap().parse().unwrap();
     assert_ne!(free.to_string(), taken);
+    // The option works as it is printed, with two targets as well.
+    let words = ["db.invalid", "other.invalid", "--listen", &taken];
+    let two = lab.pgentra(&[&["proxy"], &words[..]].concat()).envs(environment.clone()).within(30).done();
+    let (_, free) = two.stderr.split_once("--listen ").unwrap();
+    let free = free.split_whitespace().next().unwrap();
+    lab.proxy(environment, &["db.invalid", "other.invalid", "--listen", free], 2);
     drop(taken_here);
 }
 
@@ -383,24 +421,61 @@ fn a_shell_is_set_up_and_left_in_its_own_language() {
     }
 }
 
-/// Runs the completions of a fresh shell.
+/// Each shell completes commands, options and values: of sources, of findings, and of the local
+/// clouds that run.
 #[test]
-fn completions_work_in_fish_and_zsh() {
+fn completions_offer_values_in_each_shell() {
     let lab = Lab::new();
-    if have(&["fish"]) {
-        let script =
-            "pgentra completions fish | source; complete -C 'pgentra lo'; complete -C 'pgentra token --he'";
-        let done = lab.program(&["fish", "-c", script]).done();
-        assert_eq!(done.stderr, "", "{done:?}");
-        assert!(done.ok().contains("local") && done.stdout.contains("--help"), "{done:?}");
-        lab.shell("pgentra completions fish > completions.fish && fish --no-execute completions.fish")
-            .done()
-            .ok();
+    let _cloud = lab.cloud(Flavour::Flexible, &["--name", "spring"]);
+    let plain = Variables::from([("NO_COLOR".to_owned(), "1".to_owned())]);
+    // In bash and zsh the keys of a person are typed on a terminal.
+    let typed = "pgentra vers\t\npgentra doctor --explain role-not-m\t\npgentra local status --name spr\t\n\
+                 pgentra token --source im\t --hel\t\nexit\n";
+    let version = lab.pgentra(&["--version"]).done().ok().trim().to_owned();
+    let complete = |shown: &Done<'_>| {
+        for part in
+            [&*version, "The server asks for a password", "local cloud `spring`", "Usage: pgentra token"]
+        {
+            assert!(shown.stdout.contains(part), "no {part:?} in {shown:?}");
+        }
+    };
+    if have(&["script"]) {
+        let script = "source <(pgentra completions bash)\n";
+        complete(&on_a_terminal(&lab, &plain, "bash --norc --noprofile -i", &format!("{script}{typed}")));
     }
-    if have(&["zsh"]) {
+    if have(&["script", "zsh"]) {
+        lab.shell("mkdir -p .zfunc && pgentra completions zsh > .zfunc/_pgentra").done().ok();
+        let script = "fpath=(~/.zfunc $fpath); autoload -Uz compinit && compinit -u\n";
+        complete(&on_a_terminal(&lab, &plain, "zsh -f -i", &format!("{script}{typed}")));
         lab.shell("pgentra completions zsh > completions.zsh && zsh -n completions.zsh").done().ok();
     }
-    lab.shell("pgentra completions bash > completions.bash && bash -n completions.bash").done().ok();
+    if have(&["fish"]) {
+        lab.shell("mkdir -p .config/fish/completions").done().ok();
+        lab.shell("pgentra completions fish > .config/fish/completions/pgentra.fish").done().ok();
+        for (line, value) in [
+            ("pgentra lo", "local"),
+            ("pgentra token --he", "--help"),
+            ("pgentra token --source im", "imds"),
+            ("pgentra query --cloud us", "usgov"),
+            ("pgentra doctor --explain role-not-m", "role-not-mapped"),
+            ("pgentra local status --name spr", "spring"),
+        ] {
+            let done = lab.program(&["fish", "-c", &format!("complete -C '{line}'")]).done();
+            assert_eq!(done.stderr, "", "{done:?}");
+            assert!(done.ok().lines().any(|one| one.split('\t').next() == Some(value)), "{line}: {done:?}");
+        }
+        lab.shell("fish --no-execute .config/fish/completions/pgentra.fish").done().ok();
+    }
+    let script = lab.pgentra(&["completions", "powershell"]).done();
+    assert!(script.ok().contains("Register-ArgumentCompleter"), "{script:?}");
+    if lab.shell("command -v pwsh").done().status.success() {
+        let script = "pgentra completions powershell | Out-String | Invoke-Expression; \
+                      (TabExpansion2 'pgentra token --source im' 25).CompletionMatches.CompletionText";
+        let done = lab.program(&["pwsh", "-NoProfile", "-Command", script]).done();
+        assert_eq!(done.ok().trim(), "imds");
+    } else {
+        eprintln!("e2e: no pwsh on the PATH; the script for PowerShell was printed and not loaded");
+    }
 }
 
 #[test]
@@ -420,15 +495,90 @@ fn doctor_says_each_failure_once_and_ends_with_a_verdict() {
     let folded = done.stdout.lines().count();
     let verbose = on_a_terminal(&lab, &vm, "pgentra doctor -v 2>/dev/null", "").ok().lines().count();
     assert!(folded < 20 && verbose > 2 * folded, "{folded} lines, with -v {verbose}");
+    let legend = on_a_terminal(&lab, &vm, "pgentra doctor -v 2>/dev/null", "");
+    assert!(legend.ok().contains("· no result: "), "{legend:?}");
     let done = on_a_terminal(&lab, &vm, "pgentra doctor -U nobody_here", "");
     assert_eq!(done.status.code(), Some(6), "{done:?}");
     assert_eq!(done.stdout.matches("is not mapped to Entra: the server").count(), 1, "{done:?}");
     assert_eq!(done.stdout.matches("hint:").count(), 1, "{done:?}");
     let last = done.stdout.trim_end().lines().last().unwrap();
     assert!(last.contains("✗ authentication: role-not-mapped"), "{done:?}");
+    // The verdict names a command that works.
+    let (_, next) = last.split_once("Next: ").unwrap();
+    shell(&lab, &vm, next.trim()).ok();
     // A program that reads the report gets the message as well.
     let done = lab.pgentra(&["doctor", "-U", "nobody_here"]).envs(vm).done();
     assert!(done.stderr.contains("error: authentication.method: "), "{done:?}");
+}
+
+/// Results and messages fit terminals of 40, 60 and 120 columns, except what is there to copy; a
+/// pipe gets every value in full.
+#[test]
+fn what_is_shown_fits_the_terminal() {
+    if !have(&["script"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let mut admin = cloud.env("admin");
+    admin.insert("LC_ALL".to_owned(), "C.UTF-8".to_owned());
+    admin.insert("NO_COLOR".to_owned(), "1".to_owned());
+    let sql = "select repeat('wide ', 60) as a, 1 as b";
+    for words in [
+        "pgentra doctor",
+        "pgentra doctor -U nobody_here",
+        "pgentra doctor --explain role-not-mapped",
+        "pgentra doctor --explain",
+        "pgentra role list",
+        "pgentra identity find my --prefix",
+        "pgentra identity server-admin list --server mydemoserver",
+        &*format!("pgentra query -c \"{sql}\""),
+        "pgentra query -c 'select * from pg_roles'",
+        "pgentra query -h nowhere.invalid -c 'select 1'",
+        "pgentra token --tenant 'a b'",
+    ] {
+        for width in [40, 60, 120] {
+            let done = on_a_terminal(&lab, &admin, &format!("stty rows 40 cols {width}; {words}"), "");
+            assert!(!done.stdout.is_empty(), "{done:?}");
+            let wide: Vec<_> = done
+                .stdout
+                .lines()
+                .filter(|line| line.trim_end().chars().count() > width)
+                // A word that is wider than the line is not broken, and neither is a command.
+                .filter(|line| line.split_whitespace().all(|word| word.chars().count() < width - 12))
+                .filter(|line| !["pgentra ", "SELECT "].iter().any(|it| line.trim_start().starts_with(it)))
+                .collect();
+            assert!(wide.is_empty(), "{words}, {width} columns: {wide:#?}\n{done:?}");
+        }
+    }
+    let listed = |words: &str| on_a_terminal(&lab, &admin, &format!("stty rows 40 cols 120; {words}"), "");
+    let tenant = cloud.text("/tenant_id");
+    let list = listed("pgentra role list");
+    assert!(
+        !list.ok().contains(&tenant) && list.stdout.contains("-v also shows: tenant, source"),
+        "{list:?}"
+    );
+    assert!(listed("pgentra role list -v 2>/dev/null").ok().contains(&tenant));
+    let piped = shell(&lab, &admin, "pgentra role list");
+    assert!(piped.ok().contains(&tenant) && !piped.stdout.contains("-v also"), "{piped:?}");
+    let wide = shell(&lab, &admin, &format!("pgentra query -c \"{sql}\""));
+    assert!(wide.ok().contains(&"wide ".repeat(60)), "{wide:?}");
+    // COLUMNS sets the width of a terminal, and of nothing else.
+    let narrow = on_a_terminal(&lab, &admin, "COLUMNS=50 pgentra doctor --explain timeout", "");
+    let mut prose = narrow.ok().lines().filter(|line| !line.starts_with("  pgentra"));
+    assert!(prose.all(|line| line.trim_end().chars().count() <= 50), "{narrow:?}");
+}
+
+#[test]
+fn a_finding_is_explained_without_marks() {
+    let lab = Lab::new();
+    let done = lab.pgentra(&["doctor", "--explain", "role-not-mapped"]).done();
+    for mark in ["```", "*enterprise", "`pgentra", "]("] {
+        assert!(!done.ok().contains(mark), "{mark} in {done:?}");
+    }
+    // Each command can be copied from its line.
+    let commands: Vec<_> = done.stdout.lines().filter_map(|line| line.strip_prefix("  pgentra ")).collect();
+    assert_eq!(commands[0], "whoami", "{done:?}");
 }
 
 #[test]

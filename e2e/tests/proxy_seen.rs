@@ -131,7 +131,7 @@ fn a_browser_shows_the_status_page() {
     let stage = Stage::new(&lab);
     let page = stage.page();
     let object_id = stage.cloud.identity("system-assigned")["object_id"].as_str().unwrap().to_owned();
-    for shown in ["✓ ready", "min left", &object_id, "0 open", "1 × 28000", "and not \"nowhere\""] {
+    for shown in ["✓ ready", "min left", &object_id, "none open", "1 × 28000", "and not \"nowhere\""] {
         assert!(page.contains(shown), "no {shown:?} in {page}");
     }
     assert!(page.contains("aria-valuetext=\"0 of 100\""), "{page}");

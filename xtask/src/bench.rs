@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::pictures;
 use crate::test::cargo;
 
 /// Runs the benchmark called `name`, against `pgentra` as it is packaged.
@@ -31,5 +32,9 @@ pub(crate) fn run(root: &Path, name: &str, arguments: &[String]) -> Result<()> {
     }
     let status = command.status().with_context(|| format!("cannot run the benchmark {name}"))?;
     ensure!(status.success(), "the benchmark {name} failed");
+    // The tables of the page may have changed.
+    if name == "proxy" && arguments.iter().any(|argument| argument.starts_with("--write")) {
+        pictures::write(root)?;
+    }
     Ok(())
 }

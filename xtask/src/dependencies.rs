@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 /// Crates that the tests of any crate may use.
-const TEST_CRATES: [&str; 7] =
-    ["emulator", "eventually", "localdb", "gateway", "identity", "system", "verify"];
+const TEST_CRATES: [&str; 8] =
+    ["emulator", "eventually", "local", "localdb", "gateway", "identity", "system", "verify"];
 
 /// Every difference between the table and the manifests.
 pub(crate) fn check(root: &Path) -> Result<Vec<String>> {

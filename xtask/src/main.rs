@@ -5,6 +5,7 @@ mod bench;
 mod budgets;
 mod cycles;
 mod dependencies;
+mod dist;
 mod fuzz;
 mod imports;
 mod invariants;
@@ -12,6 +13,7 @@ mod journeys;
 mod msrv;
 mod names;
 mod package;
+mod pictures;
 mod prose;
 mod seams;
 mod test;
@@ -24,7 +26,9 @@ fn main() -> Result<()> {
     let root = tree::root()?;
     match Arguments::parse().chore {
         Chore::Bench { name, arguments } => bench::run(&root, &name, &arguments),
+        Chore::BenchPictures => pictures::write(&root),
         Chore::Check => check(&root),
+        Chore::Dist(options) => dist::run(&root, &options),
         Chore::Fuzz { runs, seed } => fuzz::run(&root, runs, seed),
         Chore::Package => package::run(&root),
         Chore::Test { arguments } => test::run(&root, &arguments),
@@ -51,9 +55,13 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Draw the pictures of docs/bench-proxy.md from its tables; `bench proxy --write docs` does it too.
+    BenchPictures,
     /// Compare the code with ARCHITECTURE.md: dependencies, budgets, names, wording, journeys,
     /// invariants, 0 import cycles.
     Check,
+    /// Make everything that can be installed, in target/artifacts, with a table of it.
+    Dist(dist::Options),
     /// Build every fuzz target and run each for a bounded number of inputs.
     Fuzz {
         /// Number of inputs for each target.

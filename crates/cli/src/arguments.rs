@@ -6,12 +6,14 @@ use std::time::Duration;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 use pgentra_proxy_config::quantity;
 
+use pgentra_local::Host;
+use pgentra_local::control::FURTHEST;
+
 use crate::command::script::Scripts;
 use crate::grant::Grant;
 use crate::identity::IdentityCommand;
-use crate::local::control::FURTHEST;
 use crate::local::shell::Shell;
-use crate::options::{Connection, FixedPlaces, Host, Identity, LocalDatabase, LocalName, Output};
+use crate::options::{Connection, FixedPlaces, Identity, LocalDatabase, LocalName, Output, host};
 pub(crate) use crate::proxy::Proxy;
 use crate::role::RoleCommand;
 
@@ -40,7 +42,43 @@ pub(crate) struct Arguments {
 
 /// The definition of all commands, with `-h` as help on each that has no option `-h HOST`.
 pub(crate) fn definition() -> clap::Command {
-    with_short_help(Arguments::command())
+    let definition = with_short_help(Arguments::command());
+    definition.mut_subcommand("proxy", |proxy| proxy.mut_args(sorted))
+}
+
+/// The headings of the proxy's options, in this order.
+const HEADINGS: &[(&str, &[&str])] = &[
+    ("Listening", &["listen", "listen_tls_cert", "listen_tls_key", "danger_listen_beyond_loopback"]),
+    (
+        "Who may connect",
+        &[
+            "listen_auth_file",
+            "listen_tls_client_ca",
+            "listen_tls_client_name",
+            "listen_tls_client_map",
+            "listen_uids",
+            "role_map",
+            "pin",
+        ],
+    ),
+    ("Limits", &["max_connections", "connect_rate", "start_up_timeout", "first_packet_timeout"]),
+    ("Pooling", &["warm", "warm_max_age", "reuse", "server_lifetime", "server_check_delay"]),
+    ("Stopping", &["drain", "drain_timeout"]),
+    ("Observing", &["name", "admin_listen", "health_listen", "log_format", "audit"]),
+];
+
+/// An option of the proxy below its heading, with the variable that sets it too.
+fn sorted(argument: clap::Arg) -> clap::Arg {
+    let id = argument.get_id().as_str();
+    let heading = HEADINGS.iter().find(|(_, ids)| ids.contains(&id)).map(|(heading, _)| *heading);
+    let Some(heading) = heading.or(argument.get_help_heading().filter(|heading| *heading == "Identity"))
+    else {
+        return argument;
+    };
+    let variable = id.to_ascii_uppercase();
+    let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+    let heading = heading.to_owned();
+    argument.help(format!("{help} [env: PGENTRA_{variable}]")).help_heading(heading)
 }
 
 fn with_short_help(command: clap::Command) -> clap::Command {
@@ -118,7 +156,18 @@ pub(crate) enum Command {
     Local(Local),
     /// Print a completion script for a shell.
     #[command(
-        after_help = "Example: mkdir -p ~/.local/share/bash-completion/completions\n         pgentra completions bash > ~/.local/share/bash-completion/completions/pgentra"
+        after_help = "A script asks the installed pgentra for the values; print it again after an update.\n\n\
+                      Example: # bash\n         \
+                      mkdir -p ~/.local/share/bash-completion/completions\n         \
+                      pgentra completions bash > ~/.local/share/bash-completion/completions/pgentra\n         \
+                      # zsh; ~/.zshrc has: fpath=(~/.zfunc $fpath); autoload -Uz compinit && compinit\n         \
+                      mkdir -p ~/.zfunc\n         \
+                      pgentra completions zsh > ~/.zfunc/_pgentra\n         \
+                      # fish\n         \
+                      mkdir -p ~/.config/fish/completions\n         \
+                      pgentra completions fish > ~/.config/fish/completions/pgentra.fish\n         \
+                      # PowerShell, in the file that $PROFILE names:\n         \
+                      # pgentra completions powershell | Out-String | Invoke-Expression"
     )]
     Completions {
         /// Shell for which the script is printed.
@@ -136,6 +185,9 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+    /// Print the version.
+    #[command(after_help = "Example: pgentra version")]
+    Version,
 }
 
 /// Arguments of `pgentra quickstart`.
@@ -233,6 +285,9 @@ pub(crate) enum Local {
     /// Stop the local cloud and remove all of its files.
     #[command(after_help = "Example: pgentra local down")]
     Down(LocalName),
+    /// List the local clouds that run.
+    #[command(after_help = "Example: pgentra local list")]
+    List(Output),
     /// Show whether the local cloud runs, its addresses and its identities.
     #[command(after_help = "Example: pgentra local status -o json")]
     Status(LocalStatus),
@@ -283,7 +338,7 @@ pub(crate) struct LocalEnv {
     #[command(flatten)]
     pub(crate) name: LocalName,
     /// The Azure host to imitate; it determines which variables are set.
-    #[arg(long, value_enum, default_value_t = Host::Vm, ignore_case = true)]
+    #[arg(long, default_value_t = Host::Vm, value_parser = host(), ignore_case = true)]
     pub(crate) host: Host,
     /// Output format: a shell, or a file of variables. Default: the shell in SHELL, else sh.
     #[arg(long, value_enum, value_name = "SHELL", ignore_case = true)]
@@ -349,6 +404,29 @@ mod tests {
         let definition = definition();
         definition.clone().debug_assert();
         walk(&definition);
+    }
+
+    #[test]
+    fn the_options_of_the_proxy_have_headings() {
+        const WITHOUT: [&str; 8] =
+            ["config", "check", "check_config", "output", "targets", "verbose", "help", "help_by_h"];
+        let definition = definition();
+        let proxy = definition.find_subcommand("proxy").unwrap();
+        let without: Vec<_> = proxy
+            .get_arguments()
+            .filter(|argument| argument.get_help_heading().is_none())
+            .map(|argument| argument.get_id().as_str())
+            .filter(|id| !WITHOUT.contains(id))
+            .collect();
+        assert!(without.is_empty(), "no heading in HEADINGS: {without:?}");
+        let known: Vec<_> = proxy.get_arguments().map(|argument| argument.get_id().as_str()).collect();
+        let ids = HEADINGS.iter().flat_map(|(_, ids)| *ids);
+        let gone: Vec<_> = ids.filter(|id| !known.contains(id)).collect();
+        assert!(gone.is_empty(), "no option of the proxy: {gone:?}");
+        let mut built = definition.clone();
+        built.build();
+        let help = built.find_subcommand_mut("proxy").unwrap().render_help().to_string();
+        assert!(help.contains("[env: PGENTRA_WARM]") && help.contains("[env: PGENTRA_CLIENT_ID]"), "{help}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod doctor;
 mod grant;
 mod identity;
 mod local;
+mod markdown;
 mod options;
 mod output;
 mod problem;
@@ -21,9 +22,9 @@ mod table;
 mod text;
 mod time;
 mod usage;
+mod wrap;
 
 use std::io::IsTerminal as _;
-use std::path::Path;
 use std::process::ExitCode;
 
 use pgentra_proxy_config::{Configuration, LogFormat};
@@ -33,18 +34,20 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use arguments::{Command, definition};
+use arguments::Command;
 use blame::Blame;
 use problem::{Outcome, Problem};
 
 fn main() -> ExitCode {
+    command::completions::answer();
+    let system = System::real();
+    output::set_columns(system.env());
     let words: Vec<_> = std::env::args_os().collect();
     let arguments = match usage::parse(words.clone()) {
         Ok(arguments) => arguments,
         Err(answer) if usage::is_answer(&answer) => answer.exit(),
         Err(error) => return failed(&usage::problem(&error, &words)),
     };
-    let system = System::real();
     let is_proxy = matches!(arguments.command, Command::Proxy(_));
     let format = log_format(&system, &arguments.command);
     if let Err(problem) = log(&system, arguments.verbose, (format, is_proxy)) {
@@ -127,17 +130,18 @@ async fn run(system: &System, command: Command, is_verbose: bool) -> Outcome {
         Command::Quickstart(arguments) => command::quickstart::run(system, arguments).await,
         Command::Token(arguments) => command::token::run(system, arguments).await,
         Command::Whoami(arguments) => command::whoami::run(system, arguments).await,
-        Command::Query(arguments) => command::query::run(system, arguments).await,
+        Command::Query(arguments) => command::query::run(system, arguments, is_verbose).await,
         Command::Psql(arguments) => command::launch::psql(system, arguments).await,
         Command::Exec(arguments) => command::launch::exec(system, arguments).await,
         Command::Doctor(arguments) => doctor::run(system, arguments, is_verbose).await,
         Command::Proxy(arguments) => proxy::run(system, arguments).await,
         Command::Grant(arguments) => grant::run(system, arguments).await,
-        Command::Identity(command) => identity::run(system, command).await,
-        Command::Role(command) => role::run(system, command).await,
+        Command::Identity(command) => identity::run(system, command, is_verbose).await,
+        Command::Role(command) => role::run(system, command, is_verbose).await,
         Command::Local(command) => local::run(system, command).await,
-        Command::Completions { shell } => completions(shell),
-        Command::Man { command, dir } => man(&command, dir.as_deref()),
+        Command::Completions { shell } => command::completions::run(shell),
+        Command::Man { command, dir } => command::manual::run(&command, dir.as_deref()),
+        Command::Version => output::result(&arguments::definition().render_version()),
     }
 }
 
@@ -154,50 +158,12 @@ fn uses_environment(command: &Command) -> bool {
         | Command::Grant(_)
         | Command::Identity(_)
         | Command::Role(_) => true,
-        Command::Quickstart(_) | Command::Local(_) | Command::Completions { .. } | Command::Man { .. } => {
-            false
-        }
+        Command::Quickstart(_)
+        | Command::Local(_)
+        | Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Version => false,
     }
-}
-
-fn completions(shell: clap_complete::Shell) -> Outcome {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut definition(), "pgentra", &mut script);
-    let script = String::from_utf8_lossy(&script);
-    output::exact(&match shell {
-        // `?` is a wildcard in fish, and an error without a match; fish's argparse does not accept
-        // it as a short option.
-        clap_complete::Shell::Fish => script.replace("-s ? ", "-s '?' ").replace(" ?/help", " help"),
-        _ => script.into_owned(),
-    })
-}
-
-/// Prints the page of a command, or writes the pages of all commands into a folder.
-fn man(command: &[String], folder: Option<&Path>) -> Outcome {
-    if let Some(folder) = folder {
-        let written =
-            std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(definition(), folder));
-        return written.map_err(|error| {
-            Problem::ours("cannot write the manual pages", error).hint("name a folder that you can write to")
-        });
-    }
-    let mut root = definition();
-    root.build();
-    let mut meant = &root;
-    for word in command {
-        meant = meant.find_subcommand(word).ok_or_else(|| {
-            Problem::new(
-                Blame::Usage,
-                format!("{} has no command `{word}`", meant.get_bin_name().unwrap_or_default()),
-            )
-            .hint("list the commands: pgentra --help")
-        })?;
-    }
-    let mut page = Vec::new();
-    clap_mangen::Man::new(meant.clone())
-        .render(&mut page)
-        .map_err(|error| Problem::ours("cannot render the manual page", error))?;
-    output::exact(&String::from_utf8_lossy(&page))
 }
 
 fn log_format(system: &System, command: &Command) -> LogFormat {
@@ -214,10 +180,10 @@ fn log(system: &System, verbose: u8, (format, is_proxy): (LogFormat, bool)) -> O
     let default = match verbose {
         0 => "warn",
         1 => {
-            "pgentra=info,pgentra_identity=info,pgentra_connect=info,pgentra_roles=info,pgentra_azure=info,pgentra_session=info,pgentra_proxy=info,pgentra_proxy_config=info,pgentra_gateway=info,warn"
+            "pgentra=info,pgentra_identity=info,pgentra_connect=info,pgentra_roles=info,pgentra_azure=info,pgentra_session=info,pgentra_proxy=info,pgentra_proxy_config=info,pgentra_gateway=info,pgentra_local=info,warn"
         }
         _ => {
-            "pgentra=debug,pgentra_identity=debug,pgentra_connect=debug,pgentra_roles=debug,pgentra_azure=debug,pgentra_system=debug,pgentra_session=debug,pgentra_proxy=debug,pgentra_proxy_config=debug,pgentra_gateway=debug,pgentra_emulator=debug,pgentra_localdb=debug,info"
+            "pgentra=debug,pgentra_identity=debug,pgentra_connect=debug,pgentra_roles=debug,pgentra_azure=debug,pgentra_system=debug,pgentra_session=debug,pgentra_proxy=debug,pgentra_proxy_config=debug,pgentra_gateway=debug,pgentra_emulator=debug,pgentra_localdb=debug,pgentra_local=debug,info"
         }
     };
     let filter = match system.env().get("PGENTRA_LOG") {

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use pgentra_gateway::Flavour;
 use pgentra_identity::{Cloud, IdentityOptions, SourceName};
+use pgentra_local::{Flavour, Host};
 use pgentra_proxy_config::quantity;
 
 /// The name of the local cloud if none is given.
@@ -40,37 +40,6 @@ pub(crate) struct FixedPlaces {
     /// Also be the agent of an Azure Arc server. Its folder /var/opt/azcmagent must not be there yet; to make it takes root.
     #[arg(long)]
     pub(crate) arc: bool,
-}
-
-/// The Azure host that `pgentra local env` imitates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Host {
-    /// A virtual machine with a system-assigned identity.
-    Vm,
-    /// The same machine, with its user-assigned identity.
-    UserAssigned,
-    /// App Service, Functions or Container Apps.
-    AppService,
-    /// A pod with workload identity.
-    Aks,
-    /// A pod with workload identity through an identity binding's token proxy.
-    AksBinding,
-    /// A Service Fabric application.
-    ServiceFabric,
-    /// An Azure Machine Learning compute.
-    AzureMl,
-    /// A workflow at GitHub.
-    GithubActions,
-    /// A job at Azure Pipelines.
-    AzurePipelines,
-    /// A server connected through Azure Arc; needs `pgentra local up --arc`.
-    AzureArc,
-    /// An application with a client secret.
-    ClientSecret,
-    /// An application with a certificate.
-    ClientCertificate,
-    /// The Entra administrator of the server, a person at a Cloud Shell.
-    Admin,
 }
 
 /// Which identity, and which tokens.
@@ -166,6 +135,29 @@ pub(crate) enum Format {
 
 fn flavour() -> impl TypedValueParser<Value = Flavour> {
     PossibleValuesParser::new(["flexible", "single"]).try_map(|text| text.parse::<Flavour>())
+}
+
+/// A host of a local cloud, with what it is.
+pub(crate) fn host() -> impl TypedValueParser<Value = Host> {
+    let described = Host::ALL.map(|host| {
+        let what = match host {
+            Host::Vm => "A virtual machine with a system-assigned identity",
+            Host::UserAssigned => "The same machine, with its user-assigned identity",
+            Host::AppService => "App Service, Functions or Container Apps",
+            Host::Aks => "A pod with workload identity",
+            Host::AksBinding => "A pod with workload identity through an identity binding's token proxy",
+            Host::ServiceFabric => "A Service Fabric application",
+            Host::AzureMl => "An Azure Machine Learning compute",
+            Host::GithubActions => "A workflow at GitHub",
+            Host::AzurePipelines => "A job at Azure Pipelines",
+            Host::AzureArc => "A server connected through Azure Arc; needs `pgentra local up --arc`",
+            Host::ClientSecret => "An application with a client secret",
+            Host::ClientCertificate => "An application with a certificate",
+            Host::Admin => "The Entra administrator of the server, a person at a Cloud Shell",
+        };
+        PossibleValue::new(host.name()).help(what)
+    });
+    PossibleValuesParser::new(described).try_map(|text| text.parse::<Host>())
 }
 
 fn token_timeout(text: &str) -> Result<Duration, String> {

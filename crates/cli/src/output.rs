@@ -1,10 +1,12 @@
 //! Printing: results to stdout, all else to stderr. Colour only on a terminal, and never with `NO_COLOR`.
 
 use std::io::{ErrorKind, IsTerminal as _, Write};
+use std::sync::OnceLock;
 
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use pgentra_connect::quote;
+use pgentra_system::Env;
 use serde::Serialize;
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::{FormatFields, format};
@@ -12,14 +14,50 @@ use tracing_subscriber::fmt::{FormatFields, format};
 use crate::problem::{Outcome, Problem};
 use crate::text::{Printable, Text};
 
+/// `COLUMNS`, which sets the width of terminals instead of the terminal itself, as in psql.
+static COLUMNS: OnceLock<usize> = OnceLock::new();
+
+/// Takes the width of terminals from the environment, if it says one.
+pub(crate) fn set_columns(env: &Env) {
+    let columns = env.get("COLUMNS").and_then(|columns| columns.parse().ok()).filter(|columns| *columns > 0);
+    if let Some(columns) = columns {
+        // Only the first call counts.
+        let _ = COLUMNS.set(columns);
+    }
+}
+
 /// Whether stdout is a terminal.
 pub(crate) fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
-/// Prints a result for people. A closed stdout is not an error.
+/// The columns of the terminal for results; `None` if stdout is no terminal, or the width is not
+/// known.
+pub(crate) fn result_width() -> Option<usize> {
+    let stdout = std::io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    columns(terminal_size::terminal_size_of(stdout))
+}
+
+/// The same of the terminal for messages.
+pub(crate) fn message_width() -> Option<usize> {
+    let stderr = std::io::stderr();
+    if !stderr.is_terminal() {
+        return None;
+    }
+    columns(terminal_size::terminal_size_of(stderr))
+}
+
+fn columns(size: Option<(terminal_size::Width, terminal_size::Height)>) -> Option<usize> {
+    COLUMNS.get().copied().or(size.map(|(width, _)| usize::from(width.0)))
+}
+
+/// Prints a result for people; on a terminal, in lines of its width. A closed stdout is not an
+/// error.
 pub(crate) fn result(text: impl Printable) -> Outcome {
-    exact(&text.into_text().render(has_colour(&std::io::stdout())))
+    exact(&text.into_text().wrapped(has_colour(&std::io::stdout()), result_width()))
 }
 
 /// Prints a result for programs, byte by byte. A closed stdout is not an error.
@@ -35,9 +73,14 @@ pub(crate) fn exact(text: &str) -> Outcome {
 
 /// Prints a result as one JSON document.
 pub(crate) fn json(value: &impl Serialize) -> Outcome {
+    exact(&format!("{}\n", json_text(value)?))
+}
+
+/// A JSON document of several lines, in which terminal control characters are escaped.
+pub(crate) fn json_text(value: &(impl Serialize + ?Sized)) -> Outcome<String> {
     let text =
         serde_json::to_string_pretty(value).map_err(|error| Problem::ours("cannot render JSON", error))?;
-    exact(&format!("{}\n", shown_json(&text)))
+    Ok(shown_json(&text))
 }
 
 /// Prints a JSON log line on stderr. A closed stderr is not an error.
@@ -84,7 +127,7 @@ pub(crate) fn log_fields() -> impl for<'writer> FormatFields<'writer> + Send + S
 fn to_stderr(text: &Text) {
     let colour = has_colour(&std::io::stderr());
     let mut out = std::io::stderr().lock();
-    let _ = out.write_all(text.render(colour).as_bytes()).and_then(|()| out.flush());
+    let _ = out.write_all(text.wrapped(colour, message_width()).as_bytes()).and_then(|()| out.flush());
 }
 
 /// JSON with escapes for all terminal control characters in strings. JSON itself requires them

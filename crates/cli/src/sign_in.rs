@@ -1,7 +1,7 @@
 //! Builds the credential, resource and target from the arguments.
 
 use pgentra_connect::{Connector, Layers, Session, Target};
-use pgentra_identity::{Credential, IdentityOptions, InvalidResource, Resource, Selector};
+use pgentra_identity::{Credential, IdentityOptions, InvalidResource, Resource, Selector, Verdict};
 use pgentra_system::System;
 
 use crate::blame::Blame;
@@ -13,7 +13,11 @@ use crate::progress::waiting;
 pub(crate) fn credential(system: &System, identity: &Identity) -> Outcome<(Credential, Resource)> {
     let options = options(identity)?;
     let credential = options.credential(system)?;
-    tracing::info!(decision = %credential.decision(), "token source");
+    let decision = credential.decision();
+    if let Some(one) = decision.considered().iter().find(|one| one.verdict() == Verdict::First) {
+        tracing::info!(source = %one.source(), because = %one.reason(), "token source");
+    }
+    tracing::debug!(%decision, "all token sources");
     Ok((credential, options.resource()))
 }
 

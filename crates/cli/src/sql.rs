@@ -8,6 +8,7 @@ use tokio_postgres::error::ErrorPosition;
 use crate::blame::Blame;
 use crate::catalogue::Finding;
 use crate::command::script::Sql;
+use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::table::table;
 use crate::text::Text;
@@ -63,10 +64,10 @@ impl Statement {
         self.rows.first()?.first()?.as_deref()
     }
 
-    /// For a person.
-    pub(crate) fn text(&self) -> Text {
+    /// For a person, on a terminal of `width` columns.
+    pub(crate) fn text(&self, width: Option<usize>) -> Text {
         match (self.columns.is_empty(), self.affected) {
-            (false, _) => table(&self.columns, &self.rows),
+            (false, _) => table(&self.columns, &self.rows, width),
             (true, 0) => "OK\n".into(),
             (true, 1) => "OK, 1 row\n".into(),
             (true, affected) => format!("OK, {affected} rows\n").into(),
@@ -108,10 +109,11 @@ pub(crate) fn refused(error: &tokio_postgres::Error, sql: &Sql) -> Problem {
     if let Some(detail) = refusal.detail() {
         text.push_str(&format!("; {}", quote::lines(detail)));
     }
+    let most = shown(output::message_width());
     let place = match refusal.position() {
-        Some(ErrorPosition::Original(position)) => pointed_at(&sql.text, *position as usize),
+        Some(ErrorPosition::Original(position)) => pointed_at(&sql.text, *position as usize, most),
         // A statement within a function.
-        Some(ErrorPosition::Internal { position, query }) => pointed_at(query, *position as usize),
+        Some(ErrorPosition::Internal { position, query }) => pointed_at(query, *position as usize, most),
         None => None,
     };
     if let Some(place) = &place {
@@ -141,16 +143,24 @@ fn is_for_psql(sql: &str) -> bool {
 
 /// How much of a line of SQL is shown around a place in it.
 const SHOWN: usize = 60;
+/// What stands beside it: the indentation of the message, `LINE 1000: `, and dots at both ends.
+const BESIDE: usize = 20;
+
+/// How much of a line of SQL fits beside the rest on a terminal of `width` columns.
+fn shown(width: Option<usize>) -> usize {
+    width.map_or(SHOWN, |width| width.saturating_sub(BESIDE).clamp(BESIDE, SHOWN))
+}
 
 /// The line of the `position`th character, counted from 1, and a caret below that, as psql shows it.
-fn pointed_at(sql: &str, position: usize) -> Option<String> {
+/// Of a long line, `most` characters are shown.
+fn pointed_at(sql: &str, position: usize, most: usize) -> Option<String> {
     let before: String = sql.chars().take(position.checked_sub(1)?).collect();
     let number = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|char| *char != '\n').count();
     let line: Vec<char> = sql.split('\n').nth(number - 1)?.trim_end_matches('\r').chars().collect();
     // A long line is cut so that the place is in the middle of what is left.
-    let from = if line.len() > SHOWN { column.saturating_sub(SHOWN / 2).min(line.len() - SHOWN) } else { 0 };
-    let to = (from + SHOWN).min(line.len());
+    let from = if line.len() > most { column.saturating_sub(most / 2).min(line.len() - most) } else { 0 };
+    let to = (from + most).min(line.len());
     let part = |from: usize, to: usize| -> String {
         let plain = |char: &char| if quote::is_hidden(*char) { ' ' } else { *char };
         line.get(from..to).unwrap_or_default().iter().map(plain).collect()
@@ -167,6 +177,7 @@ mod tests {
 
     #[test]
     fn a_place_is_pointed_at() {
+        let pointed_at = |sql, position| super::pointed_at(sql, position, SHOWN);
         assert_eq!(pointed_at("select 1 frm x", 10).unwrap(), "LINE 1: select 1 frm x\n                 ^");
         assert_eq!(pointed_at("select 1;\nselekt 2;\n", 11).unwrap(), "LINE 2: selekt 2;\n        ^");
         assert_eq!(
@@ -180,6 +191,9 @@ mod tests {
         let (line, caret) = place.split_once('\n').unwrap();
         assert!(line.starts_with("LINE 1: ...aaa") && line.ends_with("bbb..."), "{place}");
         assert_eq!(&line[caret.len() - 1..caret.len() + 2], "frm", "{place}");
+        let narrow = super::pointed_at(&long, 112, shown(Some(40))).unwrap();
+        assert!(narrow.lines().all(|line| line.len() <= 38), "{narrow}");
+        assert_eq!([None, Some(20), Some(60), Some(200)].map(shown), [60, 20, 40, 60]);
         assert_eq!(pointed_at("select", 0), None);
         assert_eq!(pointed_at("select \u{1b}[31m frm", 14).unwrap().matches('\u{1b}').count(), 0);
     }

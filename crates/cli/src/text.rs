@@ -2,32 +2,91 @@
 
 use pgentra_connect::quote;
 
+use crate::wrap::{Part, columns, lines};
+
 /// Text for people, in pieces that a terminal may show bold, faint or in colour.
 ///
 /// Input is escaped as in psql: a control character is shown as an escape sequence and never
 /// removed. Codes for bold and colour are added when the text is printed, so the content is the
-/// same in a pipe.
+/// same in a pipe. On a terminal, lines are broken at words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Text(Vec<(&'static str, String)>);
+pub(crate) struct Text(Vec<Piece>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Piece {
+    /// SGR codes (ECMA-48); empty for none.
+    style: &'static str,
+    text: String,
+    form: Form,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// Lines may be broken between its words.
+    Words,
+    /// Its lines stay as they are.
+    Whole,
+    /// An empty piece: further lines of a broken line begin at its column.
+    Hang,
+}
 
 impl Text {
+    fn piece(style: &'static str, text: String, form: Form) -> Self {
+        Self(vec![Piece { style, text, form }])
+    }
+
     pub(crate) fn push(&mut self, more: impl Into<Text>) {
         self.0.extend(more.into().0);
     }
 
     /// The text for output, with or without codes for bold and colour.
     pub(crate) fn render(&self, colour: bool) -> String {
-        let piece = |(style, text): &(&str, String)| match colour && !style.is_empty() {
-            true => format!("\x1b[{style}m{text}\x1b[0m"),
-            false => text.clone(),
-        };
-        self.0.iter().map(piece).collect()
+        self.0.iter().map(|piece| styled(piece.style, &piece.text, colour)).collect()
+    }
+
+    /// The same, with lines broken at words for a terminal of this many columns.
+    pub(crate) fn wrapped(&self, colour: bool, width: Option<usize>) -> String {
+        let Some(width) = width else { return self.render(colour) };
+        let (mut parts, mut hang, mut text) = (Vec::new(), None, String::new());
+        for piece in &self.0 {
+            if piece.form == Form::Hang {
+                hang = Some(parts.iter().map(|part: &Part<'_>| columns(part.text)).sum());
+                continue;
+            }
+            for line in piece.text.split_inclusive('\n') {
+                let (line, is_end) = line.strip_suffix('\n').map_or((line, false), |line| (line, true));
+                parts.push(Part { style: piece.style, text: line, is_whole: piece.form == Form::Whole });
+                if is_end {
+                    broken(&mut text, &parts, hang, (colour, width));
+                    text.push('\n');
+                    (parts, hang) = (Vec::new(), None);
+                }
+            }
+        }
+        broken(&mut text, &parts, hang, (colour, width));
+        text
+    }
+}
+
+fn broken(text: &mut String, parts: &[Part<'_>], hang: Option<usize>, (colour, width): (bool, usize)) {
+    for (number, line) in lines(parts, hang, width).into_iter().enumerate() {
+        if number > 0 {
+            text.push('\n');
+        }
+        text.extend(line.iter().map(|(style, part)| styled(style, part, colour)));
+    }
+}
+
+fn styled(style: &str, text: &str, colour: bool) -> String {
+    match colour && !style.is_empty() {
+        true => format!("\x1b[{style}m{text}\x1b[0m"),
+        false => text.to_owned(),
     }
 }
 
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
-        Self(vec![("", quote::lines(text))])
+        Self::piece("", quote::lines(text), Form::Words)
     }
 }
 
@@ -95,7 +154,22 @@ pub(crate) fn faint(text: &str) -> Text {
 
 /// One line in the colours of an SGR code (ECMA-48), if the terminal has them.
 pub(crate) fn coloured(code: &'static str, text: &str) -> Text {
-    Text(vec![(code, quote::line(text))])
+    Text::piece(code, quote::line(text), Form::Words)
+}
+
+/// A command to copy, in one line that is not broken; bold, if the terminal has it.
+pub(crate) fn command(text: &str) -> Text {
+    Text::piece("1", quote::line(text), Form::Whole)
+}
+
+/// Lines that are not broken: a table, code.
+pub(crate) fn verbatim(text: &str) -> Text {
+    Text::piece("", quote::lines(text), Form::Whole)
+}
+
+/// Nothing; the further lines of a broken line begin in its column.
+pub(crate) fn hang() -> Text {
+    Text::piece("", String::new(), Form::Hang)
 }
 
 #[cfg(test)]
@@ -116,5 +190,23 @@ mod tests {
             expected.replace("a\\x1B[0m\\nb", "\x1b[1ma\\x1B[0m\\nb\x1b[0m"),
             "the same, and bold"
         );
+    }
+
+    #[test]
+    fn a_terminal_gets_lines_of_its_width() {
+        let text = text![
+            bold("hint:"),
+            " ",
+            hang(),
+            "take the role that fits this identity\nor ask\n",
+            verbatim(" a table | that is wider\n"),
+            "end"
+        ];
+        assert_eq!(text.wrapped(false, None), text.render(false));
+        assert_eq!(
+            text.wrapped(true, Some(24)),
+            "\x1b[1mhint:\x1b[0m take the role that\n      fits this identity\nor ask\n a table | that is wider\nend"
+        );
+        assert_eq!(text.wrapped(true, Some(120)), text.render(true));
     }
 }

@@ -71,6 +71,26 @@ pub fn conninfo_value(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
+/// A value of an ADO.NET connection string, as Npgsql takes it: in double quotes, doubled inside, where it needs them.
+pub fn ado_value(text: &str) -> String {
+    let is_plain = |char: char| char.is_alphanumeric() || ".-_/:@".contains(char);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => identifier(text),
+    }
+}
+
+/// The value of a variable in a file `.env`. `None` where its readers (shells, Docker, Compose, systemd, the dotenv
+/// libraries) agree on no form of it: it has a character that some of them expand or escape, or one that does not show.
+pub fn dotenv_value(text: &str) -> Option<String> {
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "._-/:@".contains(char);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return Some(text.to_owned());
+    }
+    let is_disputed = |char: char| "'\\$\"`".contains(char) || is_hidden(char);
+    (!text.is_empty() && !text.chars().any(is_disputed)).then(|| format!("'{text}'"))
+}
+
 /// A name for a person to read: in double quotes, doubled inside; characters that do not show are escaped.
 pub fn name(name: &str) -> String {
     line(&identifier(name))
@@ -138,6 +158,11 @@ mod tests {
         assert_eq!(shell_word(""), "''");
         assert_eq!(shell_word("a\n'\u{9b}"), r"$'a\012\'\302\233'");
         assert_eq!(conninfo_value("a'b\\c"), "'a\\'b\\\\c'");
+        assert_eq!(ado_value("my-app"), "my-app");
+        assert_eq!(ado_value("a;b=\"c\""), "\"a;b=\"\"c\"\"\"");
+        assert_eq!(dotenv_value("my-app").as_deref(), Some("my-app"));
+        assert_eq!(dotenv_value("My Group #1").as_deref(), Some("'My Group #1'"));
+        assert_eq!(dotenv_value("it's"), None);
         assert_eq!(name("a\"b\n"), "\"a\"\"b\\n\"");
         assert_eq!(line("a\tb\r\n\u{1b}[0m\u{9b}\u{202e}é"), "a\\tb\\r\\n\\x1B[0m\\u009B\\u202Eé");
         assert_eq!(lines("a\tb\r\n\u{7f}"), "a\tb\\r\n\\x7F");

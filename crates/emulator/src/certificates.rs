@@ -1,25 +1,29 @@
-//! A certificate authority for this machine: its certificate is for trust stores, its key never leaves memory.
+//! A certificate authority for this machine: its certificate is for trust stores.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, CidrSubnet, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyPair, KeyUsagePurpose, NameConstraints,
+    PKCS_RSA_SHA256, PublicKeyData as _, RsaKeySize, date_time_ymd,
 };
 use rustls::ServerConfig;
 use rustls::server::{ResolvesServerCert, ResolvesServerCertUsingSni};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use secrecy::SecretString;
 
-/// A local certificate authority, generated in memory. Its key is never written, printed or handed out.
+/// A local certificate authority, generated in memory. Its key leaves memory only through
+/// [`Authority::to_pem`].
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
     pem: String,
 }
 
@@ -55,13 +59,50 @@ impl Authority {
     /// # Errors
     /// If the crypto library fails.
     pub fn named(common_name: &str) -> Result<Self, CertificateError> {
-        let mut params = parameters(common_name, &[])?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let issuer =
-            CertifiedIssuer::self_signed(params, KeyPair::generate().map_err(failed)?).map_err(failed)?;
-        let pem = issuer.pem();
-        Ok(Self { issuer, pem })
+        Self::with(root(common_name)?, KeyPair::generate().map_err(failed)?)
+    }
+
+    /// As [`Authority::generate`], for certificates of `localhost` and loopback addresses only: a
+    /// client that trusts it is not deceived about any other name, should its key be stolen (RFC
+    /// 5280 section 4.2.1.10). For an authority that is kept.
+    ///
+    /// # Errors
+    /// If the crypto library fails.
+    pub fn of_loopback() -> Result<Self, CertificateError> {
+        Self::with(loopback_root()?, KeyPair::generate().map_err(failed)?)
+    }
+
+    /// An authority of [`Authority::of_loopback`] that [`Authority::to_pem`] wrote.
+    ///
+    /// # Errors
+    /// If the text has no certificate or no key, or if the key is not the certificate's.
+    pub fn from_pem(text: &str) -> Result<Self, CertificateError> {
+        let certificate = CertificateDer::from_pem_slice(text.as_bytes()).map_err(failed)?;
+        let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).map_err(failed)?;
+        let key = KeyPair::try_from(&key).map_err(failed)?;
+        let public = key.subject_public_key_info();
+        if !certificate.windows(public.len()).any(|part| part == public) {
+            return Err(failed("the key is not that of the certificate"));
+        }
+        // The signature is another one each time, so the issuer's own certificate is not the kept one.
+        let mut kept = Self::with(loopback_root()?, key)?;
+        kept.pem.clear();
+        push_pem(&mut kept.pem, "CERTIFICATE", &certificate);
+        Ok(Self { certificate, ..kept })
+    }
+
+    /// The certificate and then the private key in PEM. Anybody who has it can sign for names of
+    /// this machine.
+    pub fn to_pem(&self) -> SecretString {
+        let mut text = self.pem.clone();
+        push_pem(&mut text, "PRIVATE KEY", &self.issuer.key().serialize_der());
+        text.into()
+    }
+
+    fn with(params: CertificateParams, key: KeyPair) -> Result<Self, CertificateError> {
+        let issuer = CertifiedIssuer::self_signed(params, key).map_err(failed)?;
+        let (certificate, pem) = (issuer.der().clone(), issuer.pem());
+        Ok(Self { issuer, certificate, pem })
     }
 
     /// The authority's certificate in PEM, for `SSL_CERT_FILE`, `NODE_EXTRA_CA_CERTS`, `PGSSLROOTCERT` and the like.
@@ -81,7 +122,7 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().map_err(failed)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
-        Ok(Issued::new(vec![certificate.der().clone(), self.issuer.der().clone()], &key))
+        Ok(Issued::new(vec![certificate.der().clone(), self.certificate.clone()], &key))
     }
 }
 
@@ -185,6 +226,27 @@ pub(crate) fn names_of(address: IpAddr) -> Vec<String> {
         names.push(own);
     }
     names
+}
+
+fn root(common_name: &str) -> Result<CertificateParams, CertificateError> {
+    let mut params = parameters(common_name, &[])?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
+
+/// The parameters of [`Authority::of_loopback`], which are the same each time.
+fn loopback_root() -> Result<CertificateParams, CertificateError> {
+    let mut params = root("pgentra local CA")?;
+    params.name_constraints = Some(NameConstraints {
+        permitted_subtrees: vec![
+            GeneralSubtree::DnsName("localhost".to_owned()),
+            GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([127, 0, 0, 0], 8)),
+            GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(Ipv6Addr::LOCALHOST.into(), 128)),
+        ],
+        excluded_subtrees: Vec::new(),
+    });
+    Ok(params)
 }
 
 fn parameters(common_name: &str, names: &[&str]) -> Result<CertificateParams, CertificateError> {

@@ -20,6 +20,25 @@ pub(crate) struct Bound {
     pub(crate) port: u16,
 }
 
+/// As [`bind`]; port 0 means `preferred` if that is free, and any free port otherwise.
+pub(crate) async fn bind_preferred(address: IpAddr, port: u16, preferred: u16) -> Result<Bound, StartError> {
+    if port == 0 && preferred != 0 {
+        match bind(address, preferred).await {
+            Err(StartError::Listen { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {
+                let bound = bind(address, 0).await?;
+                tracing::warn!(
+                    taken = preferred,
+                    port = bound.port,
+                    "a port is taken; another one serves in this run"
+                );
+                return Ok(bound);
+            }
+            other => return other,
+        }
+    }
+    bind(address, port).await
+}
+
 /// Listens on `address`; for 127.0.0.1 also on ::1, since a client may take `localhost` for either and must not reach
 /// the server of another process.
 pub(crate) async fn bind(address: IpAddr, port: u16) -> Result<Bound, StartError> {

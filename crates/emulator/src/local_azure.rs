@@ -33,7 +33,7 @@ use crate::token_proxy::PROXY_NAME;
 #[derive(Debug)]
 pub struct LocalAzure {
     pub(crate) cloud: Arc<Cloud>,
-    authority: Authority,
+    authority: Arc<Authority>,
     facts: Facts,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -71,7 +71,10 @@ impl LocalAzure {
         if !options.address.is_loopback() {
             return Err(StartError::NotLoopback(options.address));
         }
-        let authority = Authority::generate()?;
+        let authority = match &options.authority {
+            Some(authority) => authority.clone(),
+            None => Arc::new(Authority::generate()?),
+        };
         let sockets = Sockets::bind(&options).await?;
         let certificates = ServerCertificates::issue(&authority, options.address)?;
         let addresses = Addresses::of(options.address, &sockets, &certificates);
@@ -308,19 +311,19 @@ struct Sockets(Vec<(Door, Bound)>);
 
 impl Sockets {
     async fn bind(options: &Options) -> Result<Self, StartError> {
-        let (address, ports) = (options.address, &options.ports);
+        let (ports, preferred) = (&options.ports, &options.preferred_ports);
         let mut wanted = vec![
-            (Door::Metadata, ports.metadata),
-            (Door::Entra, ports.authority),
-            (Door::Federation, ports.federation),
-            (Door::ServiceFabric, ports.service_fabric),
-            (Door::TokenProxy, ports.token_proxy),
-            (Door::Management, ports.management),
+            (Door::Metadata, ports.metadata, preferred.metadata),
+            (Door::Entra, ports.authority, preferred.authority),
+            (Door::Federation, ports.federation, preferred.federation),
+            (Door::ServiceFabric, ports.service_fabric, preferred.service_fabric),
+            (Door::TokenProxy, ports.token_proxy, preferred.token_proxy),
+            (Door::Management, ports.management, preferred.management),
         ];
-        wanted.extend(options.arc.is_some().then_some((Door::Arc, ports.arc)));
+        wanted.extend(options.arc.is_some().then_some((Door::Arc, ports.arc, preferred.arc)));
         let mut sockets = Vec::new();
-        for (door, port) in wanted {
-            sockets.push((door, listen::bind(address, port).await?));
+        for (door, port, preferred) in wanted {
+            sockets.push((door, listen::bind_preferred(options.address, port, preferred).await?));
         }
         if options.link_local {
             sockets.push((Door::LinkLocal, listen::bind_link_local().await?));

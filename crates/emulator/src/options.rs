@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::{Uuid, uuid};
 
+use crate::certificates::Authority;
 use crate::clock::Clock;
 use crate::directory::Ids;
 
@@ -24,6 +26,10 @@ pub struct Options {
     pub lifetimes: Lifetimes,
     /// Ports; default: any free ones.
     pub ports: Ports,
+    /// Where [`Options::ports`] takes any free port: the one to take if it is free. Default: none.
+    pub preferred_ports: Ports,
+    /// The certificate authority. Default: a new one, whose key is lost with the process.
+    pub authority: Option<Arc<Authority>>,
     /// Loopback address to listen on. Default: 127.0.0.1, and ::1 beside it where the machine has it, because
     /// `localhost` can mean either. Any address that is not loopback is refused.
     pub address: IpAddr,
@@ -53,6 +59,8 @@ impl Options {
             ids: Ids::random(),
             lifetimes: Lifetimes::default(),
             ports: Ports::default(),
+            preferred_ports: Ports::default(),
+            authority: None,
             address: Ipv4Addr::LOCALHOST.into(),
             link_local: false,
             host_names: Vec::new(),

@@ -17,6 +17,7 @@ mod administrators;
 mod control;
 mod flexible;
 mod init;
+mod jwks_url;
 mod lexer;
 mod login;
 mod principal;
@@ -38,6 +39,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub use administrators::{ChangeError, add_administrator, remove_administrator, set_directory};
 pub use init::{InitError, Setup, init};
+pub use jwks_url::JwksUrl;
 pub use principal::{Principal, PrincipalKind, UnknownPrincipalKind};
 pub use upstream::{ServiceAccount, UpstreamAddress};
 

@@ -246,7 +246,8 @@ impl Named {
             return problems.add_with_hint(&self.label, format!("{shown} is no server"), hint);
         };
         let message = format!(
-            "{shown} is neither a command of \"{program}\" ({}) nor a server; {forms}",
+            "{shown} is neither a command of {} ({}) nor a server; {forms}",
+            quote::name(program),
             names.join(", ")
         );
         let is_switch = |(key, _): &(&Key, Vec<String>)| key.form == Form::Switch;

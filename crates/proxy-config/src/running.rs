@@ -3,11 +3,13 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgentra_connect::quote;
 use pgentra_proxy::telemetry::{TargetTelemetry, Telemetry};
 use pgentra_proxy::{AuthProxy, Listener, Naming, Options, ProxyHandle, SharedState, ShutdownTokens};
 use pgentra_session::{Limits, UnixSocket, bind_tcp};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +23,8 @@ use crate::settings::ProcessSettings;
 
 /// Failing targets in the status line; the status page shows all of them.
 const FAILURES_SHOWN: usize = 3;
+/// How often a token is asked for while there is none. A token source retries within each request.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// The listeners of a proxy and their auth proxies. Dropping it ends neither: see [`RunningProxy::stop`].
 #[derive(Debug, Default)]
@@ -90,6 +94,7 @@ impl RunningProxy {
         state: &ReloadState,
     ) -> Result<Vec<String>, ProxyConfigError> {
         let Configuration { process, said, targets } = configuration;
+        let number_of_targets = targets.len();
         let mut next: Vec<Live> = Vec::new();
         let mut kept = Vec::new();
         let mut bound = Vec::new();
@@ -117,7 +122,8 @@ impl RunningProxy {
                     }
                     Some(open) => kept.push((open.again(&key), Arc::clone(&live.proxy))),
                     None => {
-                        let (listener, address) = bind(place, &state.inherited, is_shared).await?;
+                        let (listener, address) =
+                            bind(place, &state.inherited, (is_shared, number_of_targets)).await?;
                         let current = ProxyHandle::new(Arc::clone(&live.proxy));
                         let closing = CancellationToken::new();
                         let open = Open {
@@ -235,15 +241,10 @@ impl RunningProxy {
                 open.closing.cancel();
             }
         }
-        // Requests a token now, so that the first client does not wait. One request serves all
-        // targets of an identity.
+        let is_first = self.targets.is_empty();
         for live in &next {
-            let connector = live.configured.connector.clone();
-            tokio::spawn(async move {
-                if let Err(error) = connector.token_ready().await {
-                    tracing::warn!(error = chain(&error), "there is no token yet");
-                }
-            });
+            // At the start, the program says what is missing.
+            tokio::spawn(live.ask_for_token(!is_first, self.stop.clone()));
         }
         self.gone.extend(self.targets.drain(..).map(|live| live.shared));
         self.targets = next;
@@ -257,7 +258,7 @@ impl RunningProxy {
             listeners.push(open);
         }
         for Bound { listener, open } in bound {
-            lines.push(format!("listening on {} for {}", open.address, open.target.0));
+            lines.push(format!("listening on {} -> {}", open.address, open.target.0));
             let stop = ShutdownTokens {
                 listening: open.closing.clone(),
                 serving: self.stop.clone(),
@@ -293,6 +294,33 @@ impl Live {
             }
         };
         Self { configured, proxy, shared }
+    }
+
+    /// Asks for a token now, so that the first client does not wait, and again until there is one: a
+    /// proxy that a probe calls not ready gets no client that would ask. One request serves all
+    /// targets of an identity.
+    fn ask_for_token(&self, is_logged: bool, stop: CancellationToken) -> impl Future<Output = ()> + 'static {
+        let connector = self.configured.connector.clone();
+        let proxy = Arc::downgrade(&self.proxy);
+        async move {
+            let mut times = interval(ASK_AGAIN);
+            times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut is_logged = is_logged;
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = times.tick() => {}
+                }
+                let Err(error) = connector.token_ready().await else { return };
+                if std::mem::take(&mut is_logged) {
+                    tracing::warn!(error = chain(&error), "there is no token yet");
+                }
+                // The target was removed.
+                if proxy.strong_count() == 0 {
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -364,7 +392,7 @@ fn waiting() -> usize {
 async fn bind(
     place: &ListenAddr,
     inherited: &InheritedSockets,
-    is_shared: bool,
+    (is_shared, number_of_targets): (bool, usize),
 ) -> Result<(Listener, String), ProxyConfigError> {
     let bound: io::Result<_> = match place {
         ListenAddr::Tcp(address) => bind_tcp(*address).and_then(|listener| {
@@ -386,12 +414,13 @@ async fn bind(
     };
     bound.map_err(|error| {
         let message = format!("cannot listen on {place}: {error}");
-        ProxyConfigError::one(ProblemKind::Machine, message, not_bound(place, &error, is_shared))
+        let hint = not_bound(place, &error, (is_shared, number_of_targets));
+        ProxyConfigError::one(ProblemKind::Machine, message, hint)
     })
 }
 
 /// The hint for a listener that cannot be opened.
-fn not_bound(place: &ListenAddr, error: &io::Error, is_shared: bool) -> String {
+fn not_bound(place: &ListenAddr, error: &io::Error, (is_shared, number_of_targets): (bool, usize)) -> String {
     match (place, error.kind()) {
         (ListenAddr::Unix { folder, .. }, io::ErrorKind::PermissionDenied) => {
             let folder = quote::shell_word(&folder.to_string_lossy());
@@ -404,7 +433,7 @@ fn not_bound(place: &ListenAddr, error: &io::Error, is_shared: bool) -> String {
         (ListenAddr::Unix { .. }, io::ErrorKind::InvalidInput) => {
             "give a folder with a shorter path: with the name of the socket it may have 107 bytes".to_owned()
         }
-        (ListenAddr::Tcp(address), io::ErrorKind::AddrInUse) => in_use(*address),
+        (ListenAddr::Tcp(address), io::ErrorKind::AddrInUse) => in_use(*address, number_of_targets),
         (ListenAddr::Tcp(_), io::ErrorKind::PermissionDenied) => {
             "ports below 1024 are for privileged programs: give a higher one with --listen".to_owned()
         }
@@ -415,14 +444,21 @@ fn not_bound(place: &ListenAddr, error: &io::Error, is_shared: bool) -> String {
 /// PgBouncer's port, which few other programs use, and those after it.
 const OTHERS: std::ops::RangeInclusive<u16> = 6432..=6451;
 
-/// The hint for a port on which another program listens, such as a local PostgreSQL.
-fn in_use(address: SocketAddr) -> String {
-    let is_free = |port: &u16| std::net::TcpListener::bind((address.ip(), *port)).is_ok();
+/// The hint for a port on which another program listens, such as a local PostgreSQL: a free port that
+/// is followed by as many free ones as there are further targets.
+fn in_use(address: SocketAddr, number_of_targets: usize) -> String {
+    let is_free = |port: u16| std::net::TcpListener::bind((address.ip(), port)).is_ok();
     let place = |port: u16| match address.ip() {
         IpAddr::V4(Ipv4Addr::LOCALHOST) => port.to_string(),
         ip => SocketAddr::from((ip, port)).to_string(),
     };
-    match OTHERS.filter(|port| *port != address.port()).find(is_free) {
+    let is_free = |first: &u16| {
+        (0..number_of_targets).all(|further| {
+            let port = u16::try_from(further).ok().and_then(|further| first.checked_add(further));
+            port.is_some_and(|port| port != address.port() && is_free(port))
+        })
+    };
+    match OTHERS.into_iter().find(is_free) {
         Some(free) => format!("another program listens there; this one is free: --listen {}", place(free)),
         None => "another program listens there; port 0 takes any free one: --listen 0".to_owned(),
     }

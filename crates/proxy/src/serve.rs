@@ -94,7 +94,7 @@ impl ProxyHandle {
 impl AuthProxy {
     /// Shows the listener as up until the returned value is dropped.
     fn shown_at(&self, address: String) -> Listening {
-        self.telemetry.served_by(&self.connector, self.limits.connections);
+        self.telemetry.served_by(&self.connector, self.limits.connections, self.client_auth().access());
         self.telemetry.listens_on(address)
     }
 }

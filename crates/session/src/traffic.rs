@@ -1,21 +1,46 @@
-//! Counts the bytes of a session.
+//! Counts the bytes of a session, and tells what it does.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+/// The message ReadyForQuery without its last byte, the transaction status (PostgreSQL documentation,
+/// "Message Formats").
+const READY: u64 = 0x5a_0000_0005;
+
+/// What a session does, by the last bytes of each side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Activity {
+    /// The client has sent something, and the server has not ended its answer.
+    Active,
+    /// The server waits for the client, in a transaction that has failed.
+    InFailedTransaction,
+    /// The server waits for the client, in a transaction.
+    InTransaction,
+    /// The server waits for the client.
+    Idle,
+}
+
 /// Bytes of one session in PostgreSQL's protocol, without TLS.
 ///
 /// Only the session's own task writes the counters, so an addition needs no locked instruction;
-/// readers see the values with a short delay.
+/// readers see the values with a short delay. A new one is that of a session whose server waits for
+/// the client.
 #[derive(Debug, Default)]
 pub struct Traffic {
     to_server: AtomicU64,
     to_client: AtomicU64,
+    /// The last eight bytes for the client.
+    tail: AtomicU64,
+    /// The transaction status of the last ReadyForQuery; [`BUSY`] since the client's last bytes.
+    status: AtomicU8,
 }
+
+/// The client has sent something since the last ReadyForQuery.
+const BUSY: u8 = 1;
 
 impl Traffic {
     /// Bytes received from the client.
@@ -26,6 +51,40 @@ impl Traffic {
     /// Bytes written to the client.
     pub fn to_client(&self) -> u64 {
         self.to_client.load(Ordering::Relaxed)
+    }
+
+    /// What the session does. If a client sends several queries at once, the answer to the first
+    /// ends the activity. A message that happens to end like ReadyForQuery does as well, until the
+    /// client's next bytes.
+    pub fn activity(&self) -> Activity {
+        match self.status.load(Ordering::Relaxed) {
+            BUSY => Activity::Active,
+            b'T' => Activity::InTransaction,
+            b'E' => Activity::InFailedTransaction,
+            _ => Activity::Idle,
+        }
+    }
+
+    fn read(&self, bytes: usize) {
+        if bytes > 0 {
+            add(&self.to_server, bytes);
+            self.status.store(BUSY, Ordering::Relaxed);
+        }
+    }
+
+    fn written(&self, bytes: &[u8]) {
+        add(&self.to_client, bytes.len());
+        let tail = match bytes.last_chunk() {
+            Some(last) => u64::from_be_bytes(*last),
+            None => bytes
+                .iter()
+                .fold(self.tail.load(Ordering::Relaxed), |tail, byte| (tail << 8) | u64::from(*byte)),
+        };
+        self.tail.store(tail, Ordering::Relaxed);
+        let [_, _, .., status] = tail.to_be_bytes();
+        if (tail >> 8) & 0xff_ffff_ffff == READY && matches!(status, b'I' | b'T' | b'E') {
+            self.status.store(status, Ordering::Relaxed);
+        }
     }
 }
 
@@ -51,7 +110,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Counted<'_, C> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let polled = Pin::new(&mut *this.client).poll_read(cx, buf);
-        add(&this.traffic.to_server, buf.filled().len() - before);
+        this.traffic.read(buf.filled().len() - before);
         polled
     }
 }
@@ -61,7 +120,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Counted<'_, C> {
         let this = self.get_mut();
         let polled = Pin::new(&mut *this.client).poll_write(cx, buf);
         if let Poll::Ready(Ok(written)) = polled {
-            add(&this.traffic.to_client, written);
+            this.traffic.written(buf.get(..written).unwrap_or_default());
         }
         polled
     }
@@ -97,5 +156,38 @@ mod tests {
         drop(far);
         assert_eq!(counted.read(&mut received).await.unwrap(), 0);
         assert_eq!(traffic.to_server(), 3);
+    }
+
+    /// ReadyForQuery is seen wherever a write ends, and nothing else changes what is known.
+    #[test]
+    fn what_the_session_does_is_seen() {
+        let query = |traffic: &Traffic| {
+            traffic.read(1);
+            assert_eq!(traffic.activity(), Activity::Active);
+        };
+        for (status, activity) in
+            [(b'I', Activity::Idle), (b'T', Activity::InTransaction), (b'E', Activity::InFailedTransaction)]
+        {
+            let answer = [&b"C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05"[..], &[status]].concat();
+            for split in 0..=answer.len() {
+                let traffic = Traffic::default();
+                assert_eq!(traffic.activity(), Activity::Idle);
+                query(&traffic);
+                let (first, second) = answer.split_at(split);
+                traffic.written(first);
+                traffic.written(second);
+                assert_eq!(traffic.activity(), activity, "split at {split}");
+                // A notice between queries, and the end of the connection.
+                traffic.written(b"N\0\0\0\x05\0");
+                traffic.read(0);
+                assert_eq!(traffic.activity(), activity);
+            }
+        }
+        let traffic = Traffic::default();
+        query(&traffic);
+        for part in [&b"D\0\0\0\x0a\0\x01\0\0\0\0"[..], b"Z\0\0\0\x05X", b"Z\0\0\0\x06I", b"I"] {
+            traffic.written(part);
+            assert_eq!(traffic.activity(), Activity::Active, "{part:?}");
+        }
     }
 }

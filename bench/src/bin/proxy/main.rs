@@ -4,7 +4,6 @@
 //! without TLS; the proxy speaks TLS with the server where it can. Rounds are interleaved: every way in turn, the order
 //! reversed in each second round. Figures are medians; shares are of direct TLS in the same round.
 
-mod chart;
 mod copy;
 mod database;
 mod idle;

@@ -23,7 +23,7 @@ pub struct Options {
     pub only: Vec<String>,
     /// Ways whose name begins so; every one if empty. Direct TLS always takes part.
     pub ways: Vec<String>,
-    /// Where `bench-proxy.md` and `bench-proxy.svg` are written to.
+    /// The folder of `bench-proxy.md`, which is written.
     pub write: Option<PathBuf>,
 }
 

@@ -1,4 +1,4 @@
-//! Results on the screen and as a page of the documentation.
+//! Results on the screen and as a page of the documentation. `cargo xtask bench` draws its pictures from the page.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -6,7 +6,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::chart;
 use crate::sections::Measured;
 
 /// What stands between these lines of the page is replaced.
@@ -18,7 +17,7 @@ pub fn print(measured: &Measured) {
     println!("read the shares: the machine decides the rest");
 }
 
-/// Writes the tables into `bench-proxy.md`, between its two marks, and the picture beside it.
+/// Writes the tables into `bench-proxy.md`, between its two marks.
 pub fn write(measured: &Measured, folder: &Path) -> Result<()> {
     let path = folder.join("bench-proxy.md");
     let page = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -36,6 +35,5 @@ pub fn write(measured: &Measured, folder: &Path) -> Result<()> {
         let _ = write!(out, "\n{}", table.markdown());
     });
     fs::write(&path, format!("{front}{BEGIN}{out}\n{END}{back}"))?;
-    fs::write(folder.join("bench-proxy.svg"), chart::draw(measured))?;
     Ok(())
 }

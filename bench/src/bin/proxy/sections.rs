@@ -11,7 +11,7 @@ use crate::options::Options;
 use crate::pgbench::Load;
 use crate::process::{find, output};
 use crate::stub::Stub;
-use crate::table::{Figure, Sample, Table};
+use crate::table::{Sample, Table};
 use crate::ways::{Ground, Kind, Way};
 use crate::{copy, idle, pgbench};
 
@@ -129,7 +129,7 @@ impl Bench<'_> {
         let title = format!(
             "`pgbench -S`, {protocol} protocol: share of direct TLS, transactions a second, CPU of the proxy"
         );
-        let mut table = Table::new(&title, columns.to_vec(), Figure::Share);
+        let mut table = Table::new(&title, columns.to_vec());
         let mut ways = self.ways(&PERSISTENT, database)?;
         if protocol == "prepared" {
             // Statements of the protocol stay with a server connection: PgBouncer follows them from version 1.21 on.
@@ -149,7 +149,7 @@ impl Bench<'_> {
     fn connect(&self, database: &Database) -> Result<Table> {
         let title = "`pgbench -S -C`, a connection for each transaction: times direct TLS, transactions a second, CPU of the proxy";
         let columns = vec![format!("{CONNECTING} clients")];
-        let mut table = Table::new(title, columns, Figure::Share);
+        let mut table = Table::new(title, columns);
         let mut ways = self.ways(&CONNECT, database)?;
         self.rounds(&mut ways, |ways| {
             let load = Load {
@@ -167,7 +167,7 @@ impl Bench<'_> {
 
     fn paced(&self, database: &Database) -> Result<Table> {
         let title = format!("One client that connects {PACED} times a second: times as fast as direct TLS");
-        let mut table = Table::new(&title, vec!["connect".to_owned()], Figure::Share);
+        let mut table = Table::new(&title, vec!["connect".to_owned()]);
         let mut ways = self.ways(&CONNECT, database)?;
         self.rounds(&mut ways, |ways| {
             let all = each(ways, |way| pgbench::connects(way, PACED, self.options.seconds))?;
@@ -180,8 +180,9 @@ impl Bench<'_> {
 
     fn latency(&self, database: &Database) -> Result<Table> {
         let columns = vec!["p50, added".to_owned(), "p99, added".to_owned()];
-        let title = "One client, prepared protocol: time that a round trip takes longer than with direct TLS";
-        let mut table = Table::new(title, columns, Figure::Less("µs"));
+        let title =
+            "One client, prepared protocol: time that a round trip takes longer than with direct TLS, in µs";
+        let mut table = Table::new(title, columns);
         let mut ways = self.ways(&PERSISTENT, database)?;
         ways.retain(|way| way.kind != Kind::PgBouncerTransaction || follows_statements());
         self.rounds(&mut ways, |ways| {
@@ -206,10 +207,9 @@ impl Bench<'_> {
         let megabytes = self.options.megabytes;
         copy::prepare(&self.files, megabytes)?;
         let columns = || vec!["out".to_owned(), "in".to_owned()];
-        let mut speed =
-            Table::new(&format!("COPY of {megabytes} MB: share of direct TLS"), columns(), Figure::Share);
+        let mut speed = Table::new(&format!("COPY of {megabytes} MB: share of direct TLS"), columns());
         let title = format!("COPY of {megabytes} MB: CPU seconds of the proxy for a gigabyte");
-        let mut cpu = Table::new(&title, columns(), Figure::Less("s/GB"));
+        let mut cpu = Table::new(&title, columns());
         let mut ways = self.ways(&PERSISTENT, database)?;
         for (column, direction) in [Direction::Out, Direction::In].into_iter().enumerate() {
             self.rounds(&mut ways, |ways| {
@@ -230,8 +230,8 @@ impl Bench<'_> {
 
     fn idle(&self) -> Result<Table> {
         let columns = IDLE.map(|sessions| format!("{} sessions", crate::table::number(sessions as f64)));
-        let title = "Idle sessions after one query: memory of the proxy for each";
-        let mut table = Table::new(title, columns.to_vec(), Figure::Less("KiB"));
+        let title = "Idle sessions after one query: memory of the proxy for each, in KiB";
+        let mut table = Table::new(title, columns.to_vec());
         let stub = Stub::start(&self.runtime, &self.identity)?;
         for (column, sessions) in IDLE.into_iter().enumerate() {
             for kind in self.kinds(&IDLING) {

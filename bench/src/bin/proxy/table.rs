@@ -9,18 +9,7 @@ use crate::ways::Kind;
 pub struct Table {
     pub title: String,
     pub columns: Vec<String>,
-    /// What the figure in front of each cell is, and whether less of it is better.
-    pub figure: Figure,
     cells: BTreeMap<(Kind, usize), Vec<Sample>>,
-}
-
-/// How the numbers of a table are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Figure {
-    /// The share of direct TLS in the same round; more is better.
-    Share,
-    /// The number itself; less is better.
-    Less(&'static str),
 }
 
 /// Result of one round.
@@ -42,16 +31,12 @@ pub struct Middle {
 }
 
 impl Table {
-    pub fn new(title: &str, columns: Vec<String>, figure: Figure) -> Self {
-        Self { title: title.to_owned(), columns, figure, cells: BTreeMap::new() }
+    pub fn new(title: &str, columns: Vec<String>) -> Self {
+        Self { title: title.to_owned(), columns, cells: BTreeMap::new() }
     }
 
     pub fn push(&mut self, kind: Kind, column: usize, sample: Sample) {
         self.cells.entry((kind, column)).or_default().push(sample);
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.cells.is_empty()
     }
 
     /// The kinds of ways that have a result.

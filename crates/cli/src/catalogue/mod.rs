@@ -5,6 +5,7 @@ mod kinds;
 
 use crate::blame::Blame;
 use crate::doctor::Check;
+use crate::markdown::words;
 
 /// The page that explains every failure, a section each; `pgentra doctor --explain` prints from it.
 const PAGE: &str = include_str!("../../docs/errors.md");
@@ -153,6 +154,13 @@ impl Finding {
         }
     }
 
+    /// The next command: the first of the section that needs no replacement of example names, else
+    /// the one that prints the section.
+    pub(crate) fn next(self) -> String {
+        let command = self.commands().find(|command| !has_example(command));
+        command.map_or_else(|| format!("pgentra doctor --explain {}", self.id()), str::to_owned)
+    }
+
     /// The meaning in one line.
     pub(crate) fn summary(self) -> String {
         let cause = self.cause();
@@ -161,7 +169,7 @@ impl Finding {
 
     /// The meaning in one or two sentences: the first paragraph of the section.
     pub(crate) fn cause(self) -> String {
-        self.section().split("\n\n").next().unwrap_or_default().replace('\n', " ")
+        words(self.section().split("\n\n").next().unwrap_or_default())
     }
 }
 

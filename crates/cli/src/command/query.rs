@@ -8,13 +8,13 @@ use crate::arguments::Query;
 use crate::options::Format;
 use crate::problem::Outcome;
 use crate::progress::{suspend, waiting};
-use crate::sql::{Statement, messages, refused};
+use crate::sql::{messages, refused};
 use crate::text::Text;
 use crate::{output, sign_in};
 
 /// Runs each SQL text in its own implicit transaction, as `psql -c` does, and prints the results.
-/// The server's notices go to stderr.
-pub(crate) async fn run(system: &System, arguments: Query) -> Outcome {
+/// The server's notices go to stderr. A table is as wide as the terminal, unless `is_verbose`.
+pub(crate) async fn run(system: &System, arguments: Query, is_verbose: bool) -> Outcome {
     let scripts = arguments.scripts.read(system).await?;
     let connector = sign_in::connector(system, &arguments.connection, &arguments.identity)?;
     let session = sign_in::connect(&connector).await?;
@@ -22,12 +22,13 @@ pub(crate) async fn run(system: &System, arguments: Query) -> Outcome {
         let told = notice_text(notice);
         suspend(|| output::say(&told));
     });
+    let width = output::result_width().filter(|_| !is_verbose);
     let mut statements = Vec::new();
     for sql in &scripts {
         let results = waiting("waiting for the server", messages(&session, &sql.text));
         let results = results.await.map_err(|error| refused(&error, sql))?;
         if arguments.output.output == Format::Text {
-            output::result(results.iter().map(Statement::text).collect::<Text>())?;
+            output::result(results.iter().map(|one| one.text(width)).collect::<Text>())?;
         }
         statements.extend(results);
     }

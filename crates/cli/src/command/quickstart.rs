@@ -1,18 +1,17 @@
 //! `pgentra quickstart`: the article "Connect with Managed Identity to Azure Database for PostgreSQL", start to end.
 
-use pgentra_gateway::Flavour;
+use pgentra_local::{Flavour, Host, LocalCloud, SERVER_NAME};
 use pgentra_system::System;
 use serde::Serialize;
 
 use crate::arguments::Quickstart;
-use crate::local::cloud::{CloudOptions, LocalCloud, SERVER_NAME};
-use crate::local::{folder, up};
-use crate::options::{FixedPlaces, Format, Host};
+use crate::local::up;
+use crate::options::Format;
 use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress::Progress;
 use crate::sql;
-use crate::text::{Text, bold, faint, text};
+use crate::text::{Text, bold, coloured, command as to_copy, text};
 
 /// The role that the article creates.
 const ROLE: &str = "myuser";
@@ -21,18 +20,16 @@ const ROLE: &str = "myuser";
 pub(crate) async fn run(system: &System, arguments: Quickstart) -> Outcome {
     let stop = up::end_on_signals()?;
     let progress = Progress::new();
-    let name = format!("quickstart-{}", std::process::id());
-    let folder = folder::of(system.env(), &name);
-    let options = CloudOptions {
-        folder: folder.clone(),
-        database: arguments.database.clone(),
-        port: 0,
-        metadata_port: 0,
-        fixed: FixedPlaces { link_local: false, arc: false },
-    };
+    let start = LocalCloud::builder()
+        .system(system)
+        .name(format!("quickstart-{}", std::process::id()))
+        .flavour(arguments.database.flavour)
+        .postgres(arguments.database.postgres.clone())
+        .progress(|step| progress.show(step))
+        .start();
     let cloud = tokio::select! {
         () = stop.cancelled() => Err(interrupted()),
-        started = LocalCloud::start(system, options, &progress) => started,
+        started = start => started.map_err(Problem::from),
     };
     let played = match cloud {
         Ok(cloud) => {
@@ -57,12 +54,13 @@ pub(crate) async fn run(system: &System, arguments: Quickstart) -> Outcome {
     match arguments.output.output {
         Format::Json => output::json(&played),
         Format::Text => {
-            output::result(&format!("\nConnected!\n\nPostgres version: {}\n", played.version))?;
+            let version = format!("\n\nPostgres version: {}\n", played.version);
+            output::result(text!["\n", coloured("1;32", "Connected!"), version])?;
             output::say(text![
-                "\n",
-                faint(
-                    "Everything this made is gone again. Next: pgentra local up, or on an Azure host: pgentra token"
-                ),
+                "\nEverything this made is gone again. Next: ",
+                to_copy("pgentra local up"),
+                ", or on an Azure host: ",
+                to_copy("pgentra token"),
             ]);
             Ok(())
         }
@@ -106,7 +104,7 @@ impl Article<'_> {
     /// Runs every step; returns the result of `SELECT version()`.
     async fn play(&mut self) -> Outcome<String> {
         let cloud = self.cloud;
-        let vm = cloud.vm();
+        let vm = cloud.azure().vm();
         self.step(ArticleStep {
             title: "A local cloud: metadata service, Entra tenant, PostgreSQL that checks tokens",
             prompt: SHELL,
@@ -117,7 +115,7 @@ impl Article<'_> {
             result: format!(
                 "PostgreSQL {} on localhost:{}, behaving as {} server",
                 cloud.postgres_version(),
-                cloud.port(),
+                cloud.postgres_addr().port(),
                 cloud.flavour()
             ),
         });
@@ -146,9 +144,10 @@ impl Article<'_> {
 
     /// The Entra administrator creates the database role.
     async fn create_role(&mut self) -> Outcome {
-        let sql = self.cloud.role_statements(ROLE, self.cloud.vm().object_id(), self.cloud.vm().client_id());
+        let vm = self.cloud.azure().vm();
+        let sql = self.cloud.role_statements(ROLE, vm.object_id(), vm.client_id());
         self.progress.show("creating the database role, as the Entra administrator");
-        let connector = self.cloud.connector(Host::Admin, None)?;
+        let connector = self.cloud.connector(Host::Admin, &[])?;
         let session = connector.connect().await?;
         let mut said = None;
         for statement in &sql {
@@ -171,11 +170,11 @@ impl Article<'_> {
         self.progress.show("getting an access token from the metadata service");
         let (credential, resource) = self.cloud.credential(Host::Vm)?;
         let token = credential.token(&resource).await?;
-        let life = token.expires_on().duration_since(self.cloud.now()).unwrap_or_default().as_secs();
+        let life = token.expires_on().duration_since(self.cloud.clock().now()).unwrap_or_default().as_secs();
         let command = format!(
             "curl '{}/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fossrdbms-aad.database.windows.net&client_id={}' -H Metadata:true | jq -r .access_token\npgentra token",
             "http://169.254.169.254",
-            self.cloud.vm().client_id(),
+            self.cloud.azure().vm().client_id(),
         );
         let result =
             format!("a token from {}, good for {} h {} min", token.source(), life / 3600, life % 3600 / 60);
@@ -195,7 +194,7 @@ impl Article<'_> {
             Flavour::Single => format!("{ROLE}@{SERVER_NAME}"),
             _ => ROLE.to_owned(),
         };
-        let connector = self.cloud.connector(Host::Vm, Some(&user))?;
+        let connector = self.cloud.connector(Host::Vm, &[("user", user.clone())])?;
         let session = connector.connect().await?;
         let results = sql::results(&session, "SELECT version()").await?;
         let version = results.first().and_then(|result| result.value()).unwrap_or_default().to_owned();
@@ -204,7 +203,8 @@ impl Article<'_> {
             title: "Connect with the token as the password",
             prompt: SHELL,
             command: format!(
-                "PGPASSWORD=$(pgentra token) psql -h SERVER --user {user} postgres\npgentra query -h SERVER -U {user} -d postgres -c 'SELECT version()'"
+                "PGPASSWORD=$(pgentra token) psql -h localhost -p {port} --user {user} postgres\npgentra query -h localhost -p {port} -U {user} -d postgres -c 'SELECT version()'",
+                port = self.cloud.port(),
             ),
             result: "signed in over TLS, certificate and name verified".to_owned(),
         });
@@ -214,8 +214,8 @@ impl Article<'_> {
     fn step(&mut self, step: ArticleStep) {
         if self.format == Format::Text {
             let ArticleStep { title, prompt, command, result } = &step;
-            let lines: Text =
-                command.lines().map(|line| text!["   ", faint(&format!("{prompt} {line}")), "\n"]).collect();
+            let line = |line| text![format!("   {prompt} "), to_copy(line), "\n"];
+            let lines: Text = command.lines().map(line).collect();
             let title = bold(&format!("{}. {title}", self.steps.len() + 1));
             self.progress.say(text![title, "\n", lines, format!("   {result}\n")]);
         }

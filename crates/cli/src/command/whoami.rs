@@ -11,7 +11,7 @@ use crate::arguments::Whoami;
 use crate::options::Format;
 use crate::problem::Outcome;
 use crate::progress::waiting;
-use crate::text::{Text, bold, faint, text};
+use crate::text::{Text, bold, faint, hang, text};
 use crate::time::{date, unix};
 use crate::{output, sign_in};
 
@@ -91,7 +91,9 @@ impl Found {
 
     fn text(&self, now: SystemTime) -> Text {
         let mut text = Text::default();
-        let mut line = |name: &str, value: &str| text.push(format!("{name:<12}{}\n", quote::line(value)));
+        let mut line = |name: &str, value: &str| {
+            text.push(text![format!("{name:<12}"), hang(), quote::line(value), "\n"]);
+        };
         line("source", &self.source);
         for one in self.considered.iter().filter(|one| one.asked == "first") {
             line("why", &one.reason);
@@ -131,6 +133,7 @@ impl Found {
                 for role in roles {
                     text.push(text![
                         format!("{:<12}", "role name"),
+                        hang(),
                         bold(&role.name),
                         " ",
                         faint(&format!("if {}", role.because)),

@@ -24,9 +24,10 @@ use crate::arguments::Doctor;
 use crate::blame::Blame;
 use crate::catalogue::Finding;
 use crate::options::{Connection, Format, Identity};
-use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
+use crate::text::{Text, bold, hang, text};
+use crate::{markdown, output};
 pub(crate) use check::Check;
 use redact::Redactor;
 use render::{Marks, Printed};
@@ -97,11 +98,17 @@ fn marks(system: &System) -> Marks {
 /// Prints a section of `docs/errors.md`; without a name, the list of sections.
 fn explain(id: &str) -> Outcome {
     if id.is_empty() {
-        let line = |finding: &Finding| format!("{:<26}{}\n", finding.id(), finding.summary());
-        return output::result(&Finding::ALL.iter().map(line).collect::<String>());
+        let line = |finding: &Finding| {
+            let id = format!("{:<25}", finding.id());
+            text![bold(&id), " ", hang(), finding.summary(), "\n"]
+        };
+        return output::result(Finding::ALL.iter().map(line).collect::<Text>());
     }
     match Finding::named(id) {
-        Some(finding) => output::result(&format!("{}\n\n{}\n", finding.id(), finding.section())),
+        Some(finding) => {
+            let section = markdown::rendered(finding.section(), output::result_width().is_none());
+            output::result(text![bold(finding.id()), "\n\n", section])
+        }
         None => {
             let wanted = id.to_ascii_lowercase().replace([' ', '_'], "-");
             let ids = || Finding::ALL.iter().map(|finding| finding.id());

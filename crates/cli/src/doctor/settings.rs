@@ -103,7 +103,7 @@ fn choice(system: &System, credential: &Credential, report: &mut Report) {
         report.fact(Check::Source, &format!("then {}", one.source()), one.reason().to_string());
     }
     let never: Vec<_> = never.iter().map(|one| one.source().as_str()).collect();
-    report.fact(Check::Source, "not asked", format!("{} (pgentra whoami -v says why)", never.join(", ")));
+    report.fact(Check::Source, "not asked", format!("{} (pgentra whoami -vv says why)", never.join(", ")));
     match decision.source() {
         Some(SourceName::Imds) => proxy(system, report),
         _ => report

@@ -24,7 +24,7 @@ use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 use crate::sign_in;
-use crate::text::{Text, bold, text};
+use crate::text::{Text, bold, command, text};
 pub(crate) use arguments::Grant;
 use ids::PrincipalIds;
 use role::{DEFAULT_PORT, Database};
@@ -243,7 +243,7 @@ impl Grounds {
 
 impl GrantDocument {
     fn text(&self) -> Text {
-        let GrantDocument { vm, role, server, object_id, command, .. } = self;
+        let GrantDocument { vm, role, server, object_id, command: line, .. } = self;
         let how = if self.signed_in { "signed in as it" } else { "the role is there and mapped to it" };
         text![
             format!(
@@ -251,7 +251,9 @@ impl GrantDocument {
                 quote::line(vm)
             ),
             bold(role),
-            format!(": {how}.\nOn the machine: {command}\n"),
+            format!(": {how}.\nOn the machine: "),
+            command(line),
+            "\n",
         ]
     }
 }

@@ -21,11 +21,11 @@ pub(crate) use arguments::{Azure, IdentityCommand};
 use shown::{Admin, Found, MachineDocument};
 
 /// Runs one of the commands.
-pub(crate) async fn run(system: &System, command: IdentityCommand) -> Outcome {
+pub(crate) async fn run(system: &System, command: IdentityCommand, is_verbose: bool) -> Outcome {
     match command {
         IdentityCommand::Assign(arguments) => assign(system, arguments).await,
         IdentityCommand::Show(arguments) => show(system, arguments).await,
-        IdentityCommand::Find(arguments) => find(system, arguments).await,
+        IdentityCommand::Find(arguments) => find(system, arguments, is_verbose).await,
         IdentityCommand::ServerAdmin(ServerAdmin::List(arguments)) => list(system, arguments).await,
         IdentityCommand::ServerAdmin(ServerAdmin::Add(arguments)) => add(system, arguments).await,
         IdentityCommand::ServerAdmin(ServerAdmin::Remove(arguments)) => remove(system, arguments).await,
@@ -86,7 +86,7 @@ async fn print(vm: &Vm, graph: &Graph, format: Format) -> Outcome {
     }
 }
 
-async fn find(system: &System, arguments: Find) -> Outcome {
+async fn find(system: &System, arguments: Find, is_verbose: bool) -> Outcome {
     let search = match arguments.kind {
         PrincipalType::Service => Search::ServicePrincipals,
         PrincipalType::User => Search::Users,
@@ -105,7 +105,10 @@ async fn find(system: &System, arguments: Find) -> Outcome {
     }
     let found: Vec<_> = found.iter().map(Found::of).collect();
     match arguments.output.output {
-        Format::Text => output::result(Found::table(&found)),
+        Format::Text => {
+            let width = output::result_width().filter(|_| !is_verbose);
+            output::result(Found::table(&found, width))
+        }
         Format::Json => output::json(&found),
     }
 }
@@ -118,7 +121,7 @@ async fn list(system: &System, arguments: AdminList) -> Outcome {
     let all = waiting("asking Azure", manager.administrators(&server)).await?;
     let all: Vec<_> = all.iter().map(Admin::of).collect();
     match arguments.output.output {
-        Format::Text => output::result(Admin::table(&all)),
+        Format::Text => output::result(Admin::table(&all, output::result_width())),
         Format::Json => output::json(&all),
     }
 }
@@ -177,7 +180,7 @@ async fn remove(system: &System, AdminChange { who, of }: AdminChange) -> Outcom
 
 fn changed(administrator: &Administrator, format: Format) -> Outcome {
     match format {
-        Format::Text => output::result(Admin::table(&[Admin::of(administrator)])),
+        Format::Text => output::result(Admin::table(&[Admin::of(administrator)], output::result_width())),
         Format::Json => output::json(&Admin::of(administrator)),
     }
 }

@@ -5,7 +5,7 @@ use pgentra_azure::graph::Principal;
 use pgentra_connect::quote;
 use serde::Serialize;
 
-use crate::table::table as drawn;
+use crate::table::{Need, Row, list};
 use crate::text::{Text, bold, faint, text};
 
 /// The document of `pgentra identity show -o json` and `assign -o json`.
@@ -65,9 +65,9 @@ impl MachineDocument {
         let mut line = |what: &str, name: &str, object_id: &str, client_id: Option<&str>| {
             let client_id = client_id.unwrap_or("not told by the tenant");
             text.push(text![
-                format!("  {what:<16} "),
+                format!("  {what:<15}  "),
                 bold(name),
-                format!(" object id {object_id}  client id {client_id}\n"),
+                format!("\n    object id  {object_id}\n    client id  {client_id}\n"),
             ]);
         };
         if let Some(own) = &self.system_assigned {
@@ -108,9 +108,20 @@ impl Found {
         }
     }
 
-    pub(crate) fn table(found: &[Found]) -> Text {
-        let columns = ["name", "kind", "object id", "client id", "resource"].map(str::to_owned);
-        let rows: Vec<_> = found
+    /// With a `width`, a resource is shown by the last segment of its id.
+    pub(crate) fn table(found: &[Found], width: Option<usize>) -> Text {
+        let columns = [
+            ("name", Need::Always),
+            ("kind", Need::Always),
+            ("object id", Need::Always),
+            ("client id", Need::Always),
+            ("resource", Need::IfItFits),
+        ];
+        let resource = |id: &String| match width {
+            Some(_) => id.rsplit('/').next().unwrap_or_default().to_owned(),
+            None => id.clone(),
+        };
+        let rows: Vec<Row> = found
             .iter()
             .map(|one| {
                 vec![
@@ -118,11 +129,11 @@ impl Found {
                     Some(one.kind.clone()),
                     Some(one.object_id.clone()),
                     one.client_id.clone(),
-                    one.resource_id.clone(),
+                    one.resource_id.as_ref().map(resource),
                 ]
             })
             .collect();
-        drawn(&columns, &rows)
+        list(&columns, &rows, width)
     }
 }
 
@@ -144,13 +155,13 @@ impl Admin {
         }
     }
 
-    pub(crate) fn table(all: &[Admin]) -> Text {
-        let columns = ["name", "kind", "object id"].map(str::to_owned);
-        let rows: Vec<_> = all
+    pub(crate) fn table(all: &[Admin], width: Option<usize>) -> Text {
+        let columns = ["name", "kind", "object id"].map(|name| (name, Need::Always));
+        let rows: Vec<Row> = all
             .iter()
             .map(|one| vec![Some(one.name.clone()), Some(one.kind.clone()), Some(one.object_id.clone())])
             .collect();
-        drawn(&columns, &rows)
+        list(&columns, &rows, width)
     }
 }
 
@@ -169,7 +180,7 @@ mod tests {
             client_id: None,
             resource_id: None,
         };
-        let table = Found::table(&[found]).render(true);
+        let table = Found::table(&[found], None).render(true);
         let rows: Vec<_> = table.lines().skip(2).collect();
         assert!(rows[0].starts_with(" a\\x1B]0;x\\x07\\u009B\\u202E"), "{table}");
         assert!(

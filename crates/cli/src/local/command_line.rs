@@ -1,8 +1,7 @@
 //! The commands that messages about a local cloud tell the user to run.
 
 use pgentra_connect::quote;
-
-use super::status::Status;
+use pgentra_local::Status;
 
 /// The command of `pgentra local` that means the cloud of this name.
 pub(super) fn command(command: &str, name: &str) -> String {

@@ -1,13 +1,6 @@
 //! `pgentra local`: a local Azure whose PostgreSQL checks tokens.
 
-mod administrators;
-pub(crate) mod cloud;
 mod command_line;
-pub(crate) mod control;
-pub(crate) mod environment;
-pub(crate) mod folder;
-mod keys;
-mod pod;
 pub(crate) mod shell;
 pub(crate) mod stale;
 mod status;
@@ -15,35 +8,39 @@ pub(crate) mod up;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pgentra_local::{
+    Host, METADATA_VARIABLE, NAME_VARIABLE, Status, VARIABLES, control, folder_of, unproxied,
+};
 use pgentra_system::System;
 
 use crate::arguments::{Local, LocalClock, LocalEnv, LocalStatus};
 use crate::blame::Blame;
-use crate::options::{DEFAULT_NAME, Format, Host, LocalName, local_name};
+use crate::options::{DEFAULT_NAME, Format, LocalName, Output, local_name};
 use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress;
-use crate::time::date;
+use crate::time::{date, unix};
 use command_line::{command, restart};
 use shell::Shell;
-use status::Status;
 
 /// Runs one of the sub-commands. Without a name, it uses the local cloud of this shell's
 /// environment.
 pub(crate) async fn run(system: &System, mut command: Local) -> Outcome {
     let name = match &mut command {
         Local::Up(arguments) => &mut arguments.name,
+        Local::List(output) => return list(system, *output).await,
         Local::Down(name) => name,
         Local::Status(arguments) => &mut arguments.name,
         Local::Env(arguments) => &mut arguments.name,
         Local::Clock(arguments) => &mut arguments.name,
     };
     if name.name.is_empty() {
-        let here = system.env().get(environment::NAME).filter(|name| local_name(name).is_ok());
+        let here = system.env().get(NAME_VARIABLE).filter(|name| local_name(name).is_ok());
         name.name = here.unwrap_or_else(|| DEFAULT_NAME.to_owned());
     }
     match command {
         Local::Up(arguments) => up::run(system, arguments).await,
+        Local::List(output) => list(system, output).await,
         Local::Down(name) => down(system, &name).await,
         Local::Status(arguments) => status(system, &arguments).await,
         Local::Env(arguments) => env(system, &arguments).await,
@@ -52,10 +49,10 @@ pub(crate) async fn run(system: &System, mut command: Local) -> Outcome {
 }
 
 async fn down(system: &System, name: &LocalName) -> Outcome {
-    let folder = folder::of(system.env(), &name.name);
+    let folder = folder_of(system.env(), &name.name);
     let stopped = progress::waiting("stopping the local cloud", control::down(&folder)).await?;
     if stopped {
-        output::say(&format!("local cloud `{}` stopped; nothing is left of it", name.name));
+        output::say(&format!("local cloud `{}` stopped and removed", name.name));
         output::say("in a shell that was set up for it: eval \"$(pgentra local env --unset)\"");
     } else {
         output::say(&format!("no local cloud `{}` runs; nothing to do", name.name));
@@ -63,10 +60,22 @@ async fn down(system: &System, name: &LocalName) -> Outcome {
     Ok(())
 }
 
+async fn list(system: &System, output: Output) -> Outcome {
+    let clouds = control::list(system.env()).await;
+    match output.output {
+        Format::Text if clouds.is_empty() => {
+            output::say("no local cloud runs; start one: pgentra local up --detach");
+            Ok(())
+        }
+        Format::Text => output::result(status::table(&clouds, unix(system.clock().now()))),
+        Format::Json => output::json(&clouds.iter().map(status::Row::of).collect::<Vec<_>>()),
+    }
+}
+
 async fn status(system: &System, arguments: &LocalStatus) -> Outcome {
     let description = running(system, &arguments.name).await?;
     match arguments.output.output {
-        Format::Text => output::result(description.text()),
+        Format::Text => output::result(status::text(&description)),
         Format::Json => output::json(&description),
     }
 }
@@ -90,14 +99,14 @@ async fn env(system: &System, arguments: &LocalEnv) -> Outcome {
 
 async fn printed_env(system: &System, arguments: &LocalEnv, shell: Shell) -> Outcome<String> {
     if arguments.unset {
-        return match shell.unset(environment::NAME).is_empty() {
+        return match shell.unset(NAME_VARIABLE).is_empty() {
             true => Err(Problem::new(Blame::Usage, "a file of variables has none to unset")
                 .hint("--unset goes with --shell sh, fish or powershell")),
-            false => Ok(environment::VARIABLES.iter().map(|name| shell.unset(name)).collect()),
+            false => Ok(VARIABLES.iter().map(|name| shell.unset(name)).collect()),
         };
     }
     let description = running(system, &arguments.name).await?;
-    let Some(mut variables) = description.environments.get(&arguments.host.name()).cloned() else {
+    let Some(mut variables) = description.environments.get(arguments.host.name()).cloned() else {
         if arguments.host == Host::AzureArc {
             let again = restart(&description, " --arc");
             return Err(Problem::new(Blame::Usage, "the running local cloud is no Azure Arc server")
@@ -106,7 +115,7 @@ async fn printed_env(system: &System, arguments: &LocalEnv, shell: Shell) -> Out
         return Err(Problem::new(Blame::Ours, "the running local cloud is of another version of pgentra")
             .hint(format!("stop it and start it again: {}", restart(&description, ""))));
     };
-    variables.extend(environment::unproxied(system.env(), &description.environments));
+    variables.extend(unproxied(system.env(), &description.environments));
     if arguments.output.output == Format::Json {
         let text = serde_json::to_string_pretty(&variables);
         return text
@@ -116,7 +125,7 @@ async fn printed_env(system: &System, arguments: &LocalEnv, shell: Shell) -> Out
     // A shell that was set up for another host must not keep that host's variables.
     let others: BTreeSet<_> = description.environments.values().flat_map(BTreeMap::keys).collect();
     // A cloud with --link-local does not set this variable, but an earlier one may have.
-    let metadata = environment::METADATA.to_owned();
+    let metadata = METADATA_VARIABLE.to_owned();
     let others: BTreeSet<_> = others.into_iter().chain([&metadata]).collect();
     let unset = others.into_iter().filter(|name| !variables.contains_key(*name));
     let unset: String = unset.map(|name| shell.unset(name)).collect();
@@ -125,7 +134,7 @@ async fn printed_env(system: &System, arguments: &LocalEnv, shell: Shell) -> Out
 
 async fn clock(system: &System, arguments: &LocalClock) -> Outcome {
     let name = &arguments.name.name;
-    let folder = folder::of(system.env(), name);
+    let folder = folder_of(system.env(), name);
     let by = arguments.advance.unwrap_or_default();
     let now = control::advance(&folder, by).await?.ok_or_else(|| none_runs(name))?;
     match arguments.output.output {
@@ -135,7 +144,7 @@ async fn clock(system: &System, arguments: &LocalClock) -> Outcome {
 }
 
 async fn running(system: &System, name: &LocalName) -> Outcome<Status> {
-    let found = control::status(&folder::of(system.env(), &name.name)).await?;
+    let found = control::status(&folder_of(system.env(), &name.name)).await?;
     found.ok_or_else(|| none_runs(&name.name))
 }
 

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pgentra_connect::quote;
+use pgentra_local::{FOLDER_VARIABLE, INSTANCE_VARIABLE, NAME_VARIABLE, control};
 use pgentra_system::System;
 
-use super::control;
-use super::environment::{FOLDER, INSTANCE, NAME};
 use crate::blame::Blame;
 use crate::problem::{Outcome, Problem};
 
@@ -23,7 +22,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(1);
 /// The state of the local cloud. If it cannot be determined, there is no error.
 pub(crate) async fn check(system: &System) -> Outcome {
     let env = system.env();
-    let (Some(name), Some(folder), Some(instance)) = (env.get(NAME), env.get(FOLDER), env.get(INSTANCE))
+    let (Some(name), Some(folder), Some(instance)) =
+        (env.get(NAME_VARIABLE), env.get(FOLDER_VARIABLE), env.get(INSTANCE_VARIABLE))
     else {
         return Ok(());
     };
@@ -33,8 +33,11 @@ pub(crate) async fn check(system: &System) -> Outcome {
         Ok(Ok(Some(found))) if found.instance == instance => return Ok(()),
         Ok(Ok(Some(_))) => "has been stopped and started anew",
         Ok(Ok(None)) => "has been stopped",
-        Ok(Err(problem)) => {
-            tracing::debug!(problem = problem.chain(), "it is not known whether the local cloud runs");
+        Ok(Err(error)) => {
+            tracing::debug!(
+                problem = Problem::from(error).chain(),
+                "it is not known whether the local cloud runs"
+            );
             return Ok(());
         }
         Err(_) => return Ok(()),
@@ -66,14 +69,17 @@ mod tests {
     #[tokio::test]
     async fn a_shell_without_a_local_cloud_is_fine() {
         check(&system(&[])).await.unwrap();
-        check(&system(&[(NAME, "default")])).await.unwrap();
+        check(&system(&[(NAME_VARIABLE, "default")])).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_local_cloud_that_is_gone_is_told_at_once() {
         let base = tempfile::tempdir().unwrap();
         let folder = base.path().join("gone").display().to_string();
-        let problem = check(&system(&[(NAME, "t2"), (FOLDER, &folder), (INSTANCE, "1")])).await.unwrap_err();
+        let problem =
+            check(&system(&[(NAME_VARIABLE, "t2"), (FOLDER_VARIABLE, &folder), (INSTANCE_VARIABLE, "1")]))
+                .await
+                .unwrap_err();
         assert_eq!(
             problem.error_text(),
             "this shell is set up for the local cloud \"t2\", which has been stopped"
@@ -89,6 +95,8 @@ mod tests {
         // A file in place of the folder is not a private folder.
         let file = tempfile::NamedTempFile::new().unwrap();
         let folder = file.path().display().to_string();
-        check(&system(&[(NAME, "x"), (FOLDER, &folder), (INSTANCE, "1")])).await.unwrap();
+        check(&system(&[(NAME_VARIABLE, "x"), (FOLDER_VARIABLE, &folder), (INSTANCE_VARIABLE, "1")]))
+            .await
+            .unwrap();
     }
 }

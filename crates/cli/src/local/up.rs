@@ -3,16 +3,15 @@
 use std::path::Path;
 use std::process::Stdio;
 
+use pgentra_local::control::{self, Control};
+use pgentra_local::{LocalCloud, Status, folder_of};
 use pgentra_system::System;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::ChildStderr;
 use tokio_util::sync::CancellationToken;
 
-use super::cloud::{CloudOptions, LocalCloud};
 use super::command_line::{self, entry};
-use super::control::{self, Control};
-use super::folder;
-use super::status::Status;
+use super::status;
 use crate::arguments::LocalUp;
 use crate::blame::Blame;
 use crate::options::Format;
@@ -22,7 +21,7 @@ use crate::progress::{Progress, STEP};
 
 /// Starts the local cloud and runs it until Ctrl-C, SIGTERM or `pgentra local down`.
 pub(crate) async fn run(system: &System, arguments: LocalUp) -> Outcome {
-    let folder = folder::of(system.env(), &arguments.name.name);
+    let folder = folder_of(system.env(), &arguments.name.name);
     if control::status(&folder).await?.is_some() {
         let name = &arguments.name.name;
         return Err(Problem::new(Blame::Usage, format!("a local cloud `{name}` runs already")).hint(
@@ -43,30 +42,36 @@ async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
     // From here on Ctrl-C ends any wait, and dropping the future cleans up.
     let stop = end_on_signals()?;
     let progress = Progress::new();
-    let options = CloudOptions {
-        folder: folder.to_path_buf(),
-        database: arguments.database.clone(),
-        port: arguments.port,
-        metadata_port: arguments.metadata_port,
-        fixed: arguments.fixed,
-    };
+    let database = &arguments.database;
+    let start = LocalCloud::builder()
+        .system(system)
+        .name(&arguments.name.name)
+        .kept(true)
+        .flavour(database.flavour)
+        .postgres(database.postgres.clone())
+        .port(arguments.port)
+        .metadata_port(arguments.metadata_port)
+        .link_local(arguments.fixed.link_local)
+        .arc(arguments.fixed.arc)
+        .progress(|step| progress.show(step))
+        .start();
     let started = tokio::select! {
         () = stop.cancelled() => return Ok(()),
-        started = LocalCloud::start(system, options, &progress) => started,
+        started = start => started,
     };
     let mut cloud = started?;
     progress.show("creating a role for each identity");
     let roles = cloud.create_roles().await;
     progress.clear();
-    if let Err(problem) = roles {
+    if let Err(error) = roles {
         cloud.stop().await;
-        return Err(problem);
+        return Err(error.into());
     }
-    let description = Status::of(&arguments.name.name, &cloud);
+    let description = Status::of(&cloud);
     let control = Control::bind(folder)?;
     match arguments.output.output {
         Format::Text => {
-            output::say(description.text());
+            output::say(status::text(&description));
             let name = &arguments.name.name;
             output::say(&format!("ready; in another terminal: {}", entry(name)));
             output::say(&format!("Ctrl-C or `{}` stops it", command_line::command("down", name)));
@@ -78,13 +83,13 @@ async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
             output::exact(&format!("{line}\n"))?;
         }
     }
-    let pod = cloud.pod().clone();
+    let clock = cloud.clock().clone();
     let (control, outcome) = tokio::select! {
-        control = control.serve(&description, |by| pod.advance(by), &stop) => (Some(control), Ok(())),
+        control = control.serve(&description, &clock, &stop) => (Some(control), Ok(())),
         how = cloud.died() => (None, Err(Problem::new(Blame::Ours, format!("the PostgreSQL of the local cloud ended by itself ({how})"))
             .hint("start it again with -vv"))),
     };
-    drop(pod);
+    drop(clock);
     cloud.stop().await;
     // The client that asked for the end sees its connection close now.
     drop(control);
@@ -144,7 +149,7 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
         Format::Json => output::exact(&line),
         Format::Text => {
             let found = control::status(folder).await?;
-            output::say(found.map(|description| description.text()).unwrap_or_default());
+            output::say(found.as_ref().map(status::text).unwrap_or_default());
             let name = &arguments.name.name;
             output::say(&format!("ready; next: {}", entry(name)));
             output::say(&format!("`{}` stops it", command_line::command("down", name)));

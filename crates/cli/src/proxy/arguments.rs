@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::flags::Flags;
+use super::program_formats::Program;
 use super::wait::Wait;
 use crate::options::{Format, Server};
 
@@ -27,6 +28,10 @@ pub(crate) struct Proxy {
     /// no server and no token source, and does not listen.
     #[arg(long, conflicts_with = "check")]
     pub(crate) check_config: bool,
+    /// Print how a program connects to the listeners of this configuration, in the program's own
+    /// format, and exit without listening. Asks for a token if the configuration names no role.
+    #[arg(long, value_enum, value_name = "PROGRAM", ignore_case = true, conflicts_with_all = ["check", "check_config"])]
+    pub(crate) print_config: Option<Program>,
     /// Output format of --check.
     #[arg(short, long, value_enum, default_value_t = Format::Text, value_name = "FORMAT", requires = "check")]
     pub(crate) output: Format,

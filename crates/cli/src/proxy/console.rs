@@ -39,6 +39,24 @@ impl Console {
         }
     }
 
+    /// Writes a failure that the proxy survives.
+    pub(crate) fn warn(&self, problem: &Problem) {
+        match self.format {
+            LogFormat::Text => {
+                output::say(&format!("warning: {}", problem.chain()));
+                if let Some(hint) = problem.hint_text() {
+                    output::say(&format!("hint: {hint}"));
+                }
+                if let Some(finding) = problem.finding() {
+                    output::say(&format!("see: pgentra doctor --explain {}", finding.id()));
+                }
+            }
+            LogFormat::Json => {
+                output::say_json(&line(self.clock.now(), "WARN", &problem.chain(), problem.hint_text()));
+            }
+        }
+    }
+
     pub(crate) fn problem(&self, problem: &Problem) {
         match self.format {
             LogFormat::Text => output::problem(problem),

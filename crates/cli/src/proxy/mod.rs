@@ -1,5 +1,6 @@
 //! `pgentra proxy`: start, reload and shutdown. The configuration is [`pgentra_proxy_config`].
 
+mod access;
 mod arguments;
 mod check;
 mod console;
@@ -7,6 +8,8 @@ mod flags;
 mod greeting;
 mod hash_password;
 mod notify;
+mod print_config;
+mod program_formats;
 mod serve;
 mod signals;
 mod sources;

@@ -13,14 +13,14 @@ use super::arguments::{Proxy, ProxyCommand};
 use super::console::Console;
 use super::notify::Notify;
 use super::signals::{SignalEvent, Signals};
-use super::{check, greeting, hash_password, wait};
+use super::{check, greeting, hash_password, print_config, wait};
 use crate::problem::Outcome;
 
 /// How long the first token request may delay the readiness message to the service manager. It is
 /// shorter than the service manager's start timeout, because a restart does not help when the
 /// metadata service is down.
 const FIRST_TOKEN: Duration = Duration::from_secs(30);
-/// How often a changed status is sent to the service manager.
+/// How often a changed status is sent to the service manager, and a late token is looked for.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Serves clients until Ctrl-C or SIGTERM, then drains. SIGHUP reloads the configuration.
@@ -41,6 +41,9 @@ pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
     if arguments.check {
         return check::run(configuration, arguments.output).await;
     }
+    if let Some(program) = arguments.print_config {
+        return print_config::run(&configuration, program).await;
+    }
     let console = Console::new(system, configuration.process.telemetry.log_format);
     let mut signals = Signals::listen()?;
     let mut running = RunningProxy::default();
@@ -55,8 +58,10 @@ pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
     }
     let notify = Notify::from_env(system.env());
     let mut beat = Beat::every(notify.beat());
-    let mut look = Beat::every(notify.is_heard().then_some(LOOK));
+    let mut look = Beat::every(Some(LOOK));
     let mut said = String::new();
+    // Targets that had no token at the last look.
+    let mut lacking = 0;
     let telemetry = seen.telemetry().clone();
     let mut first_tokens = pin!(telemetry.await_tokens(FIRST_TOKEN));
     let mut is_ready = false;
@@ -65,13 +70,18 @@ pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
         tokio::select! {
             () = &mut first_tokens, if !is_ready => {
                 is_ready = true;
-                greeting::lines(&running).iter().for_each(|line| console.say(line));
+                lacking = greeting::greet(&running, &console);
                 said = running.status();
                 notify.ready(&said);
             }
             () = look.next(), if is_ready => {
+                let still = greeting::without_token(&running).len();
+                if still < lacking {
+                    greeting::say_signed_in(&running, &console);
+                }
+                lacking = still.min(lacking);
                 let now = running.status();
-                if now != said {
+                if notify.is_heard() && now != said {
                     notify.status(&now);
                     said = now;
                 }

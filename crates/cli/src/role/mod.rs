@@ -24,20 +24,18 @@ pub(crate) use arguments::RoleCommand;
 /// The largest file of roles that is read.
 const FILE_LIMIT: usize = 4 * 1024 * 1024;
 
-/// Runs one of the commands.
-pub(crate) async fn run(system: &System, command: RoleCommand) -> Outcome {
+/// Runs one of the commands. A list has what fits on the terminal, unless `is_verbose`.
+pub(crate) async fn run(system: &System, command: RoleCommand, is_verbose: bool) -> Outcome {
     match command {
-        RoleCommand::List(arguments) => list(system, arguments).await,
+        RoleCommand::List(arguments) => list(system, arguments, is_verbose).await,
         RoleCommand::Create(arguments) => create(system, arguments).await,
         RoleCommand::Drop(arguments) => drop(system, arguments).await,
         RoleCommand::Plan(arguments) => plan(system, arguments, None).await,
-        RoleCommand::Apply(arguments) => {
-            plan(system, arguments.plan, Some(Asking::unless(arguments.yes))).await
-        }
+        RoleCommand::Apply(arguments) => plan(system, arguments.plan, Some(Asking::unless(arguments.yes))).await,
     }
 }
 
-async fn list(system: &System, arguments: arguments::List) -> Outcome {
+async fn list(system: &System, arguments: arguments::List, is_verbose: bool) -> Outcome {
     let server = server(system, &arguments.connection, &arguments.identity)?;
     let found = waiting("reading the roles", server.roles()).await?;
     let orphans = match arguments.orphans {
@@ -45,7 +43,10 @@ async fn list(system: &System, arguments: arguments::List) -> Outcome {
         false => None,
     };
     match arguments.output.output {
-        Format::Text => output::result(show::table(&found, orphans.as_ref())),
+        Format::Text => {
+            let width = output::result_width().filter(|_| !is_verbose);
+            output::result(show::table(&found, orphans.as_ref(), width))
+        }
         Format::Json => output::json(&show::List::of(&found, orphans.as_ref())),
     }
 }

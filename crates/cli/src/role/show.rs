@@ -6,17 +6,24 @@ use pgentra_connect::quote;
 use pgentra_roles::{Change, Note, Plan, Roles, Sign};
 use serde::Serialize;
 
-use crate::table::table as drawn;
+use crate::table::{Need, Row as Values, list};
 use crate::text::{Text, coloured, faint, text};
 
 /// The roles in psql's table format; with `orphans`, a column for roles whose principal no longer
-/// exists.
-pub(crate) fn table(roles: &Roles, orphans: Option<&BTreeSet<String>>) -> Text {
-    let mut columns = vec!["role", "kind", "object id", "tenant", "admin", "mfa", "source"];
-    columns.extend(orphans.map(|_| "orphan"));
-    let columns: Vec<String> = columns.into_iter().map(str::to_owned).collect();
+/// exists. With a `width`, it has what fits and what differs.
+pub(crate) fn table(roles: &Roles, orphans: Option<&BTreeSet<String>>, width: Option<usize>) -> Text {
+    let mut columns = vec![
+        ("role", Need::Always),
+        ("kind", Need::Always),
+        ("object id", Need::IfItFits),
+        ("tenant", Need::IfRowsDiffer),
+        ("admin", Need::Always),
+        ("mfa", Need::IfItFits),
+        ("source", Need::IfRowsDiffer),
+    ];
+    columns.extend(orphans.map(|_| ("orphan", Need::Always)));
     let flag = |is: bool| Some(if is { "yes" } else { "no" }.to_owned());
-    let rows: Vec<Vec<Option<String>>> = roles
+    let rows: Vec<Values> = roles
         .entra()
         .iter()
         .map(|role| {
@@ -33,7 +40,7 @@ pub(crate) fn table(roles: &Roles, orphans: Option<&BTreeSet<String>>) -> Text {
             row
         })
         .collect();
-    drawn(&columns, &rows)
+    list(&columns, &rows, width)
 }
 
 /// The document of `pgentra role list -o json`.

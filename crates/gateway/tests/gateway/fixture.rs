@@ -1,38 +1,33 @@
-//! One local Azure and one PostgreSQL for each flavour, shared by all tests of this program; a gateway for each test.
+//! A local cloud for each flavour, shared by all tests of this program; a gateway for each test.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
-use pgentra_emulator::{Clock, Draft, LocalAzure, Options};
-use pgentra_gateway::{
-    Config, Flavour, Gateway, Principal, PrincipalKind, ServiceAccount, Setup, UpstreamAddress,
-};
-use pgentra_localdb::{Installation, LocalDb};
-use pgentra_session::Limits;
-use pgentra_verify::{BoxFuture, FetchError, KeySource, Policy, Verifier};
+use pgentra_emulator::{Clock, Draft, LocalAzure};
+use pgentra_gateway::{Config, Flavour, ServiceAccount, UpstreamAddress};
+use pgentra_local::{LocalCloud, RunningGateway};
 use pgentra_wire::startup::{ALPN, encode_ssl_request};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
-use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_util::sync::CancellationToken;
+
+pub(crate) use pgentra_local::SERVER_NAME;
 
 pub(crate) const RESOURCE: &str = "https://ossrdbms-aad.database.windows.net";
-pub(crate) const SERVER_NAME: &str = "mydemoserver";
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     crate::logs::keep();
     Runtime::new().unwrap()
 });
-static AZURE: OnceCell<LocalAzure> = OnceCell::const_new();
 static FLEXIBLE: OnceCell<Stage> = OnceCell::const_new();
 static SINGLE: OnceCell<Stage> = OnceCell::const_new();
 
@@ -41,20 +36,24 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     RUNTIME.block_on(test)
 }
 
-/// The local Azure. Its clock stands still.
+/// The tenant of the Flexible Server. Its clock stands still.
 pub(crate) async fn azure() -> &'static LocalAzure {
-    AZURE
-        .get_or_init(|| async {
-            let clock = Clock::fixed(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-            LocalAzure::start(Options::new(clock)).await.unwrap()
-        })
-        .await
+    Stage::flexible().await.azure()
 }
 
-/// A PostgreSQL that is prepared for a flavour.
+/// A token of the tenant of the Flexible Server.
+pub(crate) async fn token(draft: &Draft) -> String {
+    Stage::flexible().await.token(draft)
+}
+
+/// A token of the virtual machine, for the Flexible Server.
+pub(crate) async fn vm_token() -> String {
+    Stage::flexible().await.vm_token()
+}
+
+/// A local cloud whose directory has one name twice.
 pub(crate) struct Stage {
-    pub(crate) flavour: Flavour,
-    db: LocalDb,
+    cloud: LocalCloud,
 }
 
 impl Stage {
@@ -67,54 +66,43 @@ impl Stage {
     }
 
     async fn new(flavour: Flavour) -> Self {
-        let folder = std::env::temp_dir().join(format!("pgentra-proxy-{}-{flavour}", std::process::id()));
-        let db = pgentra_localdb::start(pgentra_localdb::Options { folder, server: Installation::Embedded });
-        let stage = Self { flavour, db: db.await.unwrap() };
-        stage.init().await;
-        stage
+        let clock = Clock::fixed(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+        let cloud = LocalCloud::builder().flavour(flavour).clock(clock).tenant(|azure| {
+            azure.new_identity("twin");
+            azure.new_identity("twin");
+        });
+        Self { cloud: cloud.start().await.unwrap() }
     }
 
-    /// Prepares the server: the administrator, and a directory in which one name occurs twice.
+    /// Prepares the server again.
     pub(crate) async fn init(&self) {
-        let azure = azure().await;
-        let principal = |name: &str, object_id, kind| Principal { name: name.to_owned(), object_id, kind };
-        let administrator = azure.administrator();
-        let upn = administrator.user_principal_name();
-        let setup = Setup {
-            flavour: self.flavour,
-            tenant: azure.tenant(),
-            administrators: vec![principal(upn, administrator.object_id(), PrincipalKind::User)],
-            directory: vec![
-                principal(upn, administrator.object_id(), PrincipalKind::User),
-                principal(azure.group().name(), azure.group().object_id(), PrincipalKind::Group),
-                principal(azure.vm().name(), azure.vm().object_id(), PrincipalKind::Service),
-                principal("twin", azure.user_assigned().object_id(), PrincipalKind::Service),
-                principal("twin", azure.application().object_id(), PrincipalKind::Service),
-            ],
-        };
-        pgentra_gateway::init(&self.upstream(), &self.service(), &setup).await.unwrap();
+        let setup = self.cloud.gateway_setup();
+        pgentra_gateway::init(&self.upstream(), &self.service(), setup).await.unwrap();
+    }
+
+    pub(crate) fn azure(&self) -> &LocalAzure {
+        self.cloud.azure()
+    }
+
+    pub(crate) fn token(&self, draft: &Draft) -> String {
+        self.azure().mint(draft).unwrap().expose_secret().to_owned()
+    }
+
+    pub(crate) fn vm_token(&self) -> String {
+        self.token(&Draft::of_identity(self.azure().vm(), RESOURCE))
     }
 
     pub(crate) fn upstream(&self) -> UpstreamAddress {
-        UpstreamAddress::Unix { dir: self.db.socket_dir().to_owned(), port: self.db.port() }
+        self.cloud.gateway_config().upstream
     }
 
     pub(crate) fn service(&self) -> ServiceAccount {
-        ServiceAccount { name: self.db.superuser().to_owned(), password: self.db.password().clone() }
+        self.cloud.gateway_config().service
     }
 
     /// A superuser session without the gateway.
     pub(crate) async fn superuser(&self) -> Client {
-        let mut config = tokio_postgres::Config::new();
-        config
-            .host_path(self.db.socket_dir())
-            .port(self.db.port())
-            .user(self.db.superuser())
-            .password(self.db.password().expose_secret())
-            .dbname("postgres");
-        let (client, connection) = config.connect(NoTls).await.unwrap();
-        tokio::spawn(connection);
-        client
+        self.cloud.superuser("postgres").await.unwrap()
     }
 
     pub(crate) async fn gateway(&self) -> Running {
@@ -122,62 +110,28 @@ impl Stage {
     }
 
     pub(crate) async fn gateway_with(&self, change: impl FnOnce(&mut Config)) -> Running {
-        let azure = azure().await;
-        let issued = azure.certificates().issue(&["localhost"]).unwrap();
-        let policy = Policy::builder(azure.tenant()).audience(RESOURCE).build().unwrap();
-        let mut config = Config {
-            tls: issued.server_config(&[]).unwrap(),
-            upstream: self.upstream(),
-            service: self.service(),
-            flavour: self.flavour,
-            server_name: SERVER_NAME.to_owned(),
-            verifier: Arc::new(Verifier::new(policy, Published(azure))),
-            clock: Arc::new(|| azure.clock().now()),
-            limits: Limits::default(),
-        };
+        let mut config = self.cloud.gateway_config();
         change(&mut config);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let shutdown = CancellationToken::new();
-        let gateway = Arc::new(Gateway::new(config));
-        let served = tokio::spawn(gateway.serve(listener, shutdown.clone()));
-        Running { address, shutdown, served, roots: issued.chain.last().unwrap().clone() }
+        let gateway = RunningGateway::start(config, 0).await.unwrap();
+        Running { gateway, roots: self.azure().ca_pem().to_owned() }
     }
 
     /// Signs in as the Entra administrator.
     pub(crate) async fn administrator(&self, gateway: &Running) -> Client {
-        let administrator = azure().await.administrator();
-        let token = token(&Draft::of_user(administrator, RESOURCE)).await;
+        let administrator = self.azure().administrator();
+        let token = self.token(&Draft::of_user(administrator, RESOURCE));
         gateway.connect(administrator.user_principal_name(), "postgres", &token).await.unwrap()
     }
 }
 
-struct Published(&'static LocalAzure);
-
-impl KeySource for Published {
-    fn fetch(&self) -> BoxFuture<'_, Result<Vec<u8>, FetchError>> {
-        Box::pin(async { Ok(self.0.keys()) })
-    }
-}
-
-pub(crate) async fn token(draft: &Draft) -> String {
-    azure().await.mint(draft).unwrap().expose_secret().to_owned()
-}
-
-pub(crate) async fn vm_token() -> String {
-    token(&Draft::of_identity(azure().await.vm(), RESOURCE)).await
-}
-
 pub(crate) struct Running {
-    pub(crate) address: SocketAddr,
-    pub(crate) shutdown: CancellationToken,
-    pub(crate) served: JoinHandle<()>,
-    roots: rustls::pki_types::CertificateDer<'static>,
+    pub(crate) gateway: RunningGateway,
+    roots: String,
 }
 
 impl Running {
     pub(crate) async fn dial(&self) -> TcpStream {
-        TcpStream::connect(self.address).await.unwrap()
+        TcpStream::connect(self.gateway.address).await.unwrap()
     }
 
     /// TLS after an SSLRequest.
@@ -201,7 +155,7 @@ impl Running {
         alpn: &[&[u8]],
     ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.roots.clone()).unwrap();
+        roots.add(CertificateDer::from_pem_slice(self.roots.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -248,8 +202,8 @@ impl Running {
 
     /// Stops the gateway and waits for its end.
     pub(crate) async fn stop(self) {
-        self.shutdown.cancel();
-        self.served.await.unwrap();
+        self.gateway.shutdown.cancel();
+        self.gateway.served.await.unwrap();
     }
 }
 

@@ -103,7 +103,7 @@ fn a_shutdown_ends_what_does_not_end_by_itself() {
         let gateway = stage.gateway_with(|config| config.limits.drain = Duration::ZERO).await;
         let superuser = role(stage, "drained").await;
         let (client, connection) = driven(&gateway, "drained").await;
-        let address = gateway.address;
+        let address = gateway.gateway.address;
         gateway.stop().await;
         assert_eq!(failure(connection.await.unwrap()).0, "57P01");
         assert!(client.is_closed());
@@ -120,10 +120,10 @@ fn a_shutdown_lets_sessions_end_by_themselves() {
         let gateway = stage.gateway_with(|config| config.limits.drain = Duration::from_secs(3600)).await;
         role(stage, "draining").await;
         let client = gateway.connect("draining", "postgres", "x").await.unwrap();
-        gateway.shutdown.cancel();
+        gateway.gateway.shutdown.cancel();
         assert_eq!(one(&client, "SELECT 'still here'").await, "still here");
         drop(client);
-        gateway.served.await.unwrap();
+        gateway.gateway.served.await.unwrap();
     });
 }
 
@@ -134,8 +134,8 @@ fn a_gateway_that_is_dropped_drops_its_sessions() {
         let gateway = stage.gateway().await;
         let superuser = role(stage, "dropped_session").await;
         let (_client, connection) = driven(&gateway, "dropped_session").await;
-        gateway.served.abort();
-        assert!(gateway.served.await.unwrap_err().is_cancelled());
+        gateway.gateway.served.abort();
+        assert!(gateway.gateway.served.await.unwrap_err().is_cancelled());
         let _ = connection.await.unwrap();
         gone(&superuser, "dropped_session").await;
     });

@@ -3,12 +3,13 @@
 use pgentra_emulator::Draft;
 use uuid::Uuid;
 
-use crate::fixture::{RESOURCE, SERVER_NAME, Stage, azure, failure, one, run, token, vm_token};
+use crate::fixture::{RESOURCE, SERVER_NAME, Stage, failure, one, run};
 
 #[test]
 fn the_article_as_it_is_typed() {
     run(async {
-        let (stage, azure) = (Stage::single().await, azure().await);
+        let stage = Stage::single().await;
+        let azure = stage.azure();
         let gateway = stage.gateway().await;
         let admin = stage.administrator(&gateway).await;
         let client_id = azure.vm().client_id();
@@ -20,7 +21,7 @@ fn the_article_as_it_is_typed() {
             .await
             .unwrap();
         for user in ["myuser".to_owned(), format!("myuser@{SERVER_NAME}")] {
-            let client = gateway.connect(&user, "postgres", &vm_token().await).await.unwrap();
+            let client = gateway.connect(&user, "postgres", &stage.vm_token()).await.unwrap();
             assert!(one(&client, "SELECT version()").await.starts_with("PostgreSQL "));
             assert_eq!(one(&client, "SELECT current_user::text").await, "myuser");
         }
@@ -31,7 +32,7 @@ fn the_article_as_it_is_typed() {
             ))
             .await
             .unwrap();
-        gateway.connect("in_one", "postgres", &vm_token().await).await.unwrap();
+        gateway.connect("in_one", "postgres", &stage.vm_token()).await.unwrap();
     });
 }
 
@@ -57,7 +58,8 @@ fn the_setting_is_a_setting() {
 #[test]
 fn an_object_id_as_the_password() {
     run(async {
-        let (stage, azure) = (Stage::single().await, azure().await);
+        let stage = Stage::single().await;
+        let azure = stage.azure();
         let gateway = stage.gateway().await;
         let admin = stage.administrator(&gateway).await;
         for (role, id) in
@@ -66,8 +68,8 @@ fn an_object_id_as_the_password() {
             let sql = format!("CREATE ROLE {role} LOGIN PASSWORD '{id}' IN ROLE azure_ad_user");
             admin.batch_execute(&sql).await.unwrap();
         }
-        let user = token(&Draft::of_user(azure.administrator(), RESOURCE)).await;
-        gateway.connect("by_oid", "postgres", &vm_token().await).await.unwrap();
+        let user = stage.token(&Draft::of_user(azure.administrator(), RESOURCE));
+        gateway.connect("by_oid", "postgres", &stage.vm_token()).await.unwrap();
         gateway.connect("user_by_oid", "postgres", &user).await.unwrap();
     });
 }
@@ -75,7 +77,8 @@ fn an_object_id_as_the_password() {
 #[test]
 fn roles_made_by_name() {
     run(async {
-        let (stage, azure) = (Stage::single().await, azure().await);
+        let stage = Stage::single().await;
+        let azure = stage.azure();
         let gateway = stage.gateway().await;
         let admin = stage.administrator(&gateway).await;
         let group = azure.group().name();
@@ -89,17 +92,17 @@ fn roles_made_by_name() {
             .await
             .unwrap();
         let user = Draft::of_user(azure.administrator(), RESOURCE);
-        let member = token(&user).await;
+        let member = stage.token(&user);
         gateway.connect(group, "postgres", &member).await.unwrap();
         // At the second sign-in the role has the gateway's password, and still counts as made by
         // name.
         gateway.connect(&format!("{group}@{SERVER_NAME}"), "postgres", &member).await.unwrap();
-        gateway.connect("myVm", "postgres", &vm_token().await).await.unwrap();
+        gateway.connect("myVm", "postgres", &stage.vm_token()).await.unwrap();
         // The principal is not in the directory, so the sign-in name in the token is compared.
-        let guest = token(&user.clone().claim("upn", "guest@elsewhere.example")).await;
+        let guest = stage.token(&user.clone().claim("upn", "guest@elsewhere.example"));
         gateway.connect("guest@elsewhere.example", "postgres", &guest).await.unwrap();
 
-        let outsider = token(&user.claim("groups", serde_json::json!([]))).await;
+        let outsider = stage.token(&user.claim("groups", serde_json::json!([])));
         let id = azure.group().object_id();
         for (role, password, expected) in [
             (
@@ -114,11 +117,11 @@ fn roles_made_by_name() {
             ),
             (
                 "guest@elsewhere.example",
-                &vm_token().await,
+                &stage.vm_token(),
                 "Service Principal oid mismatch for role[guest@elsewhere.example].".to_owned(),
             ),
             ("myVm", &member, "Azure AD user principal oid mismatch for role[myVm].".to_owned()),
-            ("twin", &vm_token().await, "Service Principal oid mismatch for role[twin].".to_owned()),
+            ("twin", &stage.vm_token(), "Service Principal oid mismatch for role[twin].".to_owned()),
         ] {
             let (code, message, hint) = gateway.refusal(role, "postgres", password).await;
             assert_eq!((&*code, message), ("28000", expected));
@@ -130,7 +133,8 @@ fn roles_made_by_name() {
 #[test]
 fn a_password_that_is_no_id_of_the_token() {
     run(async {
-        let (stage, azure) = (Stage::single().await, azure().await);
+        let stage = Stage::single().await;
+        let azure = stage.azure();
         let gateway = stage.gateway().await;
         let admin = stage.administrator(&gateway).await;
         let (wrong, tool) = (Uuid::from_u128(1), Uuid::from_u128(2));
@@ -141,7 +145,7 @@ fn a_password_that_is_no_id_of_the_token() {
             ))
             .await
             .unwrap();
-        let (code, message, _) = gateway.refusal("wrong", "postgres", &vm_token().await).await;
+        let (code, message, _) = gateway.refusal("wrong", "postgres", &stage.vm_token()).await;
         assert_eq!((&*code, &*message), ("28000", "Service Principal oid mismatch for role[wrong]."));
         // The role's password is not accepted as a token.
         let (code, message, _) = gateway.refusal("wrong", "postgres", &wrong.to_string()).await;
@@ -149,10 +153,10 @@ fn a_password_that_is_no_id_of_the_token() {
         assert!(message.starts_with("The access token has invalid format."));
         // A user who signs in through an application is not the application.
         let user = Draft::of_user(azure.administrator(), RESOURCE).claim("appid", tool.to_string());
-        let (code, message, _) = gateway.refusal("tool", "postgres", &token(&user).await).await;
+        let (code, message, _) = gateway.refusal("tool", "postgres", &stage.token(&user)).await;
         assert_eq!((&*code, &*message), ("28000", "Azure AD user principal oid mismatch for role[tool]."));
         let app = Draft::of_identity(azure.vm(), RESOURCE).claim("appid", tool.to_string());
-        gateway.connect("tool", "postgres", &token(&app).await).await.unwrap();
+        gateway.connect("tool", "postgres", &stage.token(&app)).await.unwrap();
     });
 }
 
@@ -165,7 +169,7 @@ fn other_roles_have_passwords() {
         admin.batch_execute("CREATE ROLE plain LOGIN PASSWORD 'sesame'").await.unwrap();
         gateway.connect("plain", "postgres", "sesame").await.unwrap();
         gateway.connect(&format!("plain@{SERVER_NAME}"), "postgres", "sesame").await.unwrap();
-        assert_eq!(gateway.refusal("plain", "postgres", &vm_token().await).await.0, "28P01");
+        assert_eq!(gateway.refusal("plain", "postgres", &stage.vm_token()).await.0, "28P01");
         // Another server's name is a part of the role's name.
         let (code, message, _) = gateway.refusal("plain@elsewhere", "postgres", "sesame").await;
         assert_eq!(
@@ -182,7 +186,8 @@ fn other_roles_have_passwords() {
 #[test]
 fn a_role_that_leaves_is_no_entra_role_any_more() {
     run(async {
-        let (stage, azure) = (Stage::single().await, azure().await);
+        let stage = Stage::single().await;
+        let azure = stage.azure();
         let gateway = stage.gateway().await;
         let admin = stage.administrator(&gateway).await;
         let id = azure.vm().client_id();
@@ -190,16 +195,17 @@ fn a_role_that_leaves_is_no_entra_role_any_more() {
             .batch_execute(&format!("CREATE ROLE leaver LOGIN PASSWORD '{id}' IN ROLE azure_ad_user"))
             .await
             .unwrap();
-        gateway.connect("leaver", "postgres", &vm_token().await).await.unwrap();
+        gateway.connect("leaver", "postgres", &stage.vm_token()).await.unwrap();
         admin.batch_execute("REVOKE azure_ad_user FROM leaver").await.unwrap();
-        assert_eq!(gateway.refusal("leaver", "postgres", &vm_token().await).await.0, "28P01");
+        assert_eq!(gateway.refusal("leaver", "postgres", &stage.vm_token()).await.0, "28P01");
     });
 }
 
 #[test]
 fn preparing_again_keeps_what_is_there() {
     run(async {
-        let (stage, azure) = (Stage::single().await, azure().await);
+        let stage = Stage::single().await;
+        let azure = stage.azure();
         let gateway = stage.gateway().await;
         let admin = stage.administrator(&gateway).await;
         let id = azure.vm().client_id();
@@ -212,13 +218,13 @@ fn preparing_again_keeps_what_is_there() {
             .await
             .unwrap();
         // From its first login on, a role has the gateway's password instead of the id.
-        let open = gateway.connect("kept_role", "postgres", &vm_token().await).await.unwrap();
+        let open = gateway.connect("kept_role", "postgres", &stage.vm_token()).await.unwrap();
         stage.init().await;
         assert_eq!(one(&open, "SELECT current_user::text").await, "kept_role");
         for role in ["kept_role", "kept_unused"] {
-            let client = gateway.connect(role, "postgres", &vm_token().await).await.unwrap();
+            let client = gateway.connect(role, "postgres", &stage.vm_token()).await.unwrap();
             assert_eq!(one(&client, "SELECT current_user::text").await, role);
-            let other = token(&Draft::of_identity(azure.user_assigned(), RESOURCE)).await;
+            let other = stage.token(&Draft::of_identity(azure.user_assigned(), RESOURCE));
             assert_eq!(gateway.refusal(role, "postgres", &other).await.0, "28000");
         }
         gateway.connect("kept_plain", "postgres", "sesame").await.unwrap();

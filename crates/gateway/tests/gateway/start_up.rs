@@ -274,16 +274,16 @@ fn a_client_that_is_still_starting_hears_of_the_shutdown() {
             raw.send(&request).await;
             assert_eq!(raw.byte().await, b'S');
             if !handshake_first {
-                gateway.shutdown.cancel();
+                gateway.gateway.shutdown.cancel();
             }
             let mut raw = Raw::new(gateway.handshake(raw.into_stream(), &[]).await.unwrap());
-            gateway.shutdown.cancel();
+            gateway.gateway.shutdown.cancel();
             let error = raw.error().await;
             assert_eq!(
                 (&*error.sqlstate(), &*error.message()),
                 ("57P03", "the database system is shutting down")
             );
-            gateway.served.await.unwrap();
+            gateway.gateway.served.await.unwrap();
         }
     });
 }

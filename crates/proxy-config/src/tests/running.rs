@@ -72,8 +72,8 @@ async fn a_reload_tells_what_it_changes_and_keeps_what_stays() {
     assert_eq!(
         lines,
         [
-            format!("listening on {} for one.example:5432", before[0]),
-            format!("listening on {} for two.example:5432", before[1])
+            format!("listening on {} -> one.example:5432", before[0]),
+            format!("listening on {} -> two.example:5432", before[1])
         ]
     );
     assert_eq!(stage.apply(TWO).await.unwrap(), [""; 0]);
@@ -99,8 +99,8 @@ async fn a_reload_tells_what_it_changes_and_keeps_what_stays() {
             "drain_timeout 5s -> 9".to_owned(),
             "target added: three.example:5432".to_owned(),
             "target changed: two.example:5432: max_connections 7 -> 8, client_id changed".to_owned(),
-            format!("listening on {} for three.example:5432", after[2]),
-            format!("listening on {} for three.example:5432", after[3]),
+            format!("listening on {} -> three.example:5432", after[2]),
+            format!("listening on {} -> three.example:5432", after[3]),
         ]
     );
     assert_eq!(stage.running.status(), "3 target(s) on 4 listener(s), 0 session(s)");

@@ -22,6 +22,7 @@ use pgentra_wire::fields::Fields;
 use pgentra_wire::scram::{MECHANISM, MECHANISM_PLUS};
 
 use super::refusal;
+use crate::telemetry::ClientAccess;
 use pgentra_session::auth_message::AuthMessage;
 use pgentra_session::client::{Client, Socket};
 use pgentra_session::login_error::LoginError;
@@ -50,6 +51,15 @@ impl ClientAuth {
     /// connection is encrypted.
     pub fn requires_authentication(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.asks_for_certificates() || self.users.is_some())
+    }
+
+    /// What a client needs to connect.
+    pub(crate) fn access(&self) -> ClientAccess {
+        ClientAccess {
+            role: self.roles.as_ref().and_then(RoleMap::first),
+            has_tls: self.tls.is_some(),
+            asks_for_certificates: self.tls.as_ref().is_some_and(Tls::asks_for_certificates),
+        }
     }
 
     /// The TLS configuration for this transport, if it has one.

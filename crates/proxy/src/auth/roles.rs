@@ -6,6 +6,11 @@ use std::collections::BTreeMap;
 pub struct RoleMap(BTreeMap<Vec<u8>, String>);
 
 impl RoleMap {
+    /// A role that clients may name.
+    pub(crate) fn first(&self) -> Option<String> {
+        self.0.keys().find_map(|role| String::from_utf8(role.clone()).ok())
+    }
+
     /// The database role for a client's role, if the map has it.
     pub(crate) fn get(&self, role: &[u8]) -> Option<&[u8]> {
         self.0.get(role).map(String::as_bytes)

@@ -1,6 +1,7 @@
 //! The record of one client, from its connection to its end.
 
 use std::fmt::Display;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 
 use super::audit::{AuditLog, Event, Line};
 use super::ended::Ended;
+use super::live::LiveSession;
 use super::names::{Names, SignIn};
 use super::problems::Problem;
 use super::process::Process;
@@ -42,6 +44,7 @@ impl ConnectionRecord {
     /// Records the client's start-up.
     pub(crate) fn asks(&mut self, start: &StartupMessage) {
         self.names.client_role = Some(name(start.user()));
+        self.names.database = Some(name(start.database()));
         self.names.application_name = start.get("application_name").map(name);
     }
 
@@ -59,6 +62,7 @@ impl ConnectionRecord {
         let message = shortened(&fields.message());
         target.counts.refused(&sqlstate, &message);
         let Some(process) = target.process() else { return };
+        target.counts.history.refused(process.now());
         let problem = Problem {
             time: process.now(),
             target: target.name().to_owned(),
@@ -81,19 +85,24 @@ impl ConnectionRecord {
         }
     }
 
-    /// Records that the client has its session. Its properties are kept only if there is an audit
-    /// log.
+    /// Records that the client has its session. The identity of the token is kept only if there is
+    /// an audit log.
     pub(crate) fn signed_in(self, sign_in: SignIn) -> ObservedSession {
-        let (number, traffic) = self.open.0.counts.began(self.began.elapsed());
-        let session = self.open.audit().map(|(process, audit)| {
+        let waited = self.began.elapsed();
+        let audited = self.open.audit().map(|(process, audit)| {
             let session = process.sessions.fetch_add(1, Ordering::Relaxed) + 1;
             let line = Line { session: Some(session), ..self.line(process, Event::Start) };
             audit.write(&line.signed_in(&sign_in));
             session
         });
         let Self { open, client, names, .. } = self;
-        let kept = session.map(|session| Box::new(Kept { session, client, names, sign_in }));
-        ObservedSession { open, number, traffic, began: Instant::now(), ended: Ended::Cut, kept }
+        let target = &open.0;
+        if let Some(process) = target.process() {
+            target.counts.history.began(process.now(), waited);
+        }
+        let (number, live) = target.counts.began(waited, client, names, sign_in.backend_pid);
+        let audited = audited.map(|session| Box::new((session, sign_in)));
+        ObservedSession { open, number, live, ended: Ended::Cut, audited }
     }
 
     fn line<'a>(&'a self, process: &Process, event: Event) -> Line<'a> {
@@ -126,24 +135,28 @@ impl Drop for Open {
 pub(crate) struct ObservedSession {
     open: Open,
     number: u64,
-    traffic: Arc<Traffic>,
-    began: Instant,
+    live: Arc<LiveSession>,
     ended: Ended,
-    kept: Option<Box<Kept>>,
+    /// What the last line of a session in the audit log repeats of its first: its number there, and
+    /// its sign-in.
+    audited: Option<Box<(u64, SignIn)>>,
 }
 
-/// What the last line of a session repeats of its first.
-struct Kept {
-    session: u64,
-    client: String,
-    names: Names,
-    sign_in: SignIn,
+/// The counters for the bytes of a session.
+pub(crate) struct SessionTraffic(Arc<LiveSession>);
+
+impl Deref for SessionTraffic {
+    type Target = Traffic;
+
+    fn deref(&self) -> &Traffic {
+        &self.0.traffic
+    }
 }
 
 impl ObservedSession {
     /// The counters for the session's bytes.
-    pub(crate) fn traffic(&self) -> Arc<Traffic> {
-        Arc::clone(&self.traffic)
+    pub(crate) fn traffic(&self) -> SessionTraffic {
+        SessionTraffic(Arc::clone(&self.live))
     }
 
     pub(crate) fn ended(mut self, how: Ended) {
@@ -155,13 +168,16 @@ impl Drop for ObservedSession {
     fn drop(&mut self) {
         let target = &self.open.0;
         target.counts.ended(self.number, self.ended);
-        let Some((kept, (process, audit))) = self.kept.as_deref().zip(self.open.audit()) else { return };
-        let Kept { session, client, names, sign_in } = kept;
+        let Some((audited, (process, audit))) = self.audited.as_deref().zip(self.open.audit()) else {
+            return;
+        };
+        let (session, sign_in) = audited;
+        let LiveSession { traffic, names, client, began, .. } = &*self.live;
         let line = Line {
             session: Some(*session),
-            bytes_to_server: Some(self.traffic.to_server()),
-            bytes_to_client: Some(self.traffic.to_client()),
-            seconds: Some(rounded(self.began.elapsed())),
+            bytes_to_server: Some(traffic.to_server()),
+            bytes_to_client: Some(traffic.to_client()),
+            seconds: Some(rounded(began.elapsed())),
             ended_by: Some(self.ended.as_str()),
             ..Line::new((process.now(), process.instance), Event::End, target.name(), client, names)
         };

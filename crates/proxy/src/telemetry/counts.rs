@@ -1,6 +1,6 @@
 //! The counters of one target.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::ended::Ended;
-use pgentra_session::traffic::Traffic;
+use super::history::History;
+use super::live::{Live, LiveSession};
+use super::names::Names;
+use pgentra_session::traffic::Activity;
 
 /// Upper bounds of the histogram in seconds. A cached token takes microseconds, a near server
 /// milliseconds, and a metadata service that restarts more than a minute.
@@ -33,6 +36,7 @@ pub(super) struct Counts {
     pub(super) ends: [(&'static str, Counter); 4],
     pub(super) cancels: [(&'static str, Counter); 4],
     pub(super) supply: PoolCounters,
+    pub(super) history: History,
     /// For each SQLSTATE the count and the last message.
     refusals: Mutex<BTreeMap<String, (u64, String)>>,
     live: Mutex<Live>,
@@ -104,15 +108,6 @@ impl PoolCounters {
     }
 }
 
-/// Open sessions, and the byte counts of ended ones.
-#[derive(Debug, Default)]
-struct Live {
-    traffic: HashMap<u64, Arc<Traffic>>,
-    next: u64,
-    to_server: u64,
-    to_client: u64,
-}
-
 impl Default for Counts {
     fn default() -> Self {
         let stage = |name| (name, Histogram::new(SECONDS));
@@ -126,6 +121,7 @@ impl Default for Counts {
             stages: ["token", "dns", "dial", "tls", "sign_in"].map(stage),
             failures: ["token", "dns", "dial", "timeout", "tls", "refused", "protocol", "other"].map(count),
             supply: PoolCounters::default(),
+            history: History::default(),
             ends: Ended::ALL.map(|ended| count(ended.as_str())),
             cancels: Cancelled::ALL.map(|cancelled| count(cancelled.as_str())),
             refusals: Mutex::default(),
@@ -180,35 +176,33 @@ impl Counts {
 
     /// Records that a session begins, and how long the client waited for it. Its number is for
     /// [`Counts::ended`].
-    pub(super) fn began(&self, waited: Duration) -> (u64, Arc<Traffic>) {
+    pub(super) fn began(
+        &self,
+        waited: Duration,
+        client: String,
+        names: Names,
+        backend_pid: Option<u32>,
+    ) -> (u64, Arc<LiveSession>) {
         self.sessions.inc();
         self.sessions_open.inc();
         self.session_start.observe(waited.as_secs_f64());
-        let traffic = Arc::new(Traffic::default());
-        let mut live = self.live();
-        live.next += 1;
-        let number = live.next;
-        live.traffic.insert(number, Arc::clone(&traffic));
-        (number, traffic)
+        self.live().begin(client, names, backend_pid)
     }
 
     pub(super) fn ended(&self, number: u64, how: Ended) {
         self.sessions_open.dec();
         count(&self.ends, how.as_str());
-        let mut live = self.live();
-        if let Some(traffic) = live.traffic.remove(&number) {
-            live.to_server += traffic.to_server();
-            live.to_client += traffic.to_client();
-        }
+        self.live().end(number);
     }
 
     /// Bytes to the server and to the client, of all open and ended sessions.
     pub(super) fn bytes(&self) -> (u64, u64) {
-        let live = self.live();
-        let add = |(up, down): (u64, u64), traffic: &Arc<Traffic>| {
-            (up + traffic.to_server(), down + traffic.to_client())
-        };
-        live.traffic.values().fold((live.to_server, live.to_client), add)
+        self.live().bytes()
+    }
+
+    /// Open sessions: see [`Live::first`].
+    pub(super) fn first(&self, limit: usize) -> Vec<(Activity, Arc<LiveSession>)> {
+        self.live().first(limit)
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {

@@ -4,9 +4,12 @@
 //! takes one and tells it what happens. Nothing of a token gets here.
 
 mod audit;
+mod connect_with;
 mod connection;
 mod counts;
 mod ended;
+mod history;
+mod live;
 mod metrics;
 mod names;
 mod outcome;
@@ -26,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use audit::{AuditLog, OpenLog};
+pub(crate) use connect_with::ClientAccess;
 pub(crate) use connection::ConnectionRecord;
 pub(crate) use counts::Cancelled;
 pub use counts::PoolStats;

@@ -2,8 +2,8 @@
 
 use pgentra_connect::TokenIdentity;
 
-/// The client's address and the role, database and program that it named.
-#[derive(Debug, Clone, Default)]
+/// The role, database and program that a client named.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Names {
     pub(super) client_role: Option<String>,
     pub(super) role: Option<String>,

@@ -1,14 +1,22 @@
 //! The content of the status page.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use pgentra_session::traffic::Activity;
 use serde::Serialize;
 
 use super::audit::rfc3339;
+use super::connect_with::ConnectWith;
+use super::history::{Recent, STEP};
+use super::live::LiveSession;
 use super::outcome::Outcome;
 use super::standing::Standing;
 use super::{TargetTelemetry, Telemetry};
+
+/// The number of sessions that are shown; the rest are counted.
+const SESSIONS: usize = 100;
 
 /// The document of `/status.json`. Times are RFC 3339 in UTC.
 #[derive(Debug, Serialize)]
@@ -25,6 +33,10 @@ pub(crate) struct Status {
     targets: Vec<Target>,
     /// The identities of the targets' tokens, each once.
     identities: Vec<Token>,
+    /// Open sessions: busy ones first, then those in a transaction, the oldest first of each.
+    sessions: Vec<Session>,
+    /// The number of other open sessions.
+    sessions_not_shown: usize,
     problems: Vec<Problem>,
 }
 
@@ -49,6 +61,9 @@ struct Target {
     /// Whether it has a token and a listener.
     ready: bool,
     sessions: Sessions,
+    session_start: Option<SessionStart>,
+    recent: Steps,
+    connect_with: Vec<ConnectWith>,
     supply: PoolStats,
     bytes_to_server: u64,
     bytes_to_client: u64,
@@ -80,6 +95,43 @@ struct Sessions {
     signing_in: i64,
 }
 
+/// How long the last clients waited, from their connection to their session.
+#[derive(Debug, Serialize)]
+struct SessionStart {
+    p50_seconds: f64,
+    p95_seconds: f64,
+    /// The number of clients.
+    of: usize,
+}
+
+/// The last ten minutes, in steps. The newest is the last and is not over.
+#[derive(Debug, Serialize)]
+struct Steps {
+    /// Clients that got a session in the last minute.
+    sessions_per_minute: u32,
+    step_seconds: u64,
+    sessions: Vec<u32>,
+    refusals: Vec<u32>,
+}
+
+/// An open session.
+#[derive(Debug, Serialize)]
+struct Session {
+    target: String,
+    client: String,
+    client_role: Option<String>,
+    role: Option<String>,
+    database: Option<String>,
+    application_name: Option<String>,
+    /// As in `pg_stat_activity`.
+    state: &'static str,
+    began: String,
+    age_seconds: u64,
+    backend_pid: Option<u32>,
+    bytes_to_server: u64,
+    bytes_to_client: u64,
+}
+
 /// All zero if no sessions are pooled.
 #[derive(Debug, Serialize)]
 struct PoolStats {
@@ -91,6 +143,8 @@ struct PoolStats {
 
 #[derive(Debug, PartialEq, Serialize)]
 struct Token {
+    /// Roles that fit the identity: the names that are in the token.
+    role_names: Vec<String>,
     source: Option<String>,
     asked_for: String,
     tenant: Option<String>,
@@ -136,6 +190,7 @@ impl Telemetry {
             database: problem.database,
             application_name: problem.application_name,
         };
+        let (sessions, sessions_not_shown) = self.sessions(now);
         let mut identities = Vec::new();
         let mut targets: Vec<_> = self
             .targets()
@@ -162,8 +217,66 @@ impl Telemetry {
             summary: Summary { serving: summary.serving(), idle: summary.idle(), failing: summary.failing() },
             targets: targets.into_iter().map(|(_, target)| target).collect(),
             identities,
+            sessions,
+            sessions_not_shown,
             problems: self.process.problems.newest().into_iter().map(problem).collect(),
         }
+    }
+}
+
+impl Telemetry {
+    /// The open sessions to show, and the number of the others.
+    fn sessions(&self, now: SystemTime) -> (Vec<Session>, usize) {
+        let (mut first, mut open) = (Vec::new(), 0);
+        for target in self.targets() {
+            open += usize::try_from(target.counts.sessions_open.get()).unwrap_or_default();
+            let shown = target.counts.first(SESSIONS);
+            first.extend(
+                shown.into_iter().map(|(activity, session)| (activity, session, Arc::clone(&target))),
+            );
+        }
+        first.sort_by_key(|(activity, session, _)| (*activity, session.began));
+        first.truncate(SESSIONS);
+        let shown: Vec<_> = first
+            .iter()
+            .map(|(activity, session, target)| Session::of(*activity, session, target, now))
+            .collect();
+        let rest = open.saturating_sub(shown.len());
+        (shown, rest)
+    }
+}
+
+impl Session {
+    fn of(activity: Activity, session: &LiveSession, target: &TargetTelemetry, now: SystemTime) -> Self {
+        let LiveSession { traffic, names, client, began, backend_pid } = session;
+        let age = began.elapsed();
+        Self {
+            target: target.name().to_owned(),
+            client: client.to_string(),
+            client_role: names.client_role.clone(),
+            role: names.role.clone(),
+            database: names.database.clone(),
+            application_name: names.application_name.clone(),
+            state: match activity {
+                Activity::Active => "active",
+                Activity::InFailedTransaction => "idle in transaction (aborted)",
+                Activity::InTransaction => "idle in transaction",
+                Activity::Idle => "idle",
+            },
+            began: now.checked_sub(age).map(rfc3339).unwrap_or_default(),
+            age_seconds: age.as_secs(),
+            backend_pid: *backend_pid,
+            bytes_to_server: traffic.to_server(),
+            bytes_to_client: traffic.to_client(),
+        }
+    }
+}
+
+impl SessionStart {
+    fn of(recent: &Recent) -> Option<Self> {
+        let waited = recent.waited.as_ref()?;
+        let [p50_seconds, p95_seconds] = [waited.p50, waited.p95].map(|wait| wait.as_secs_f64());
+        Some(Self { p50_seconds, p95_seconds, of: waited.of })
     }
 }
 
@@ -184,6 +297,14 @@ impl Target {
         let counts = &target.counts;
         let (bytes_to_server, bytes_to_client) = counts.bytes();
         let open = counts.sessions_open.get();
+        let recent = counts.history.recent(now);
+        let connector = target.connector();
+        let role_names = target.token().map(|token| token.role_names).unwrap_or_default();
+        let access = target.access();
+        let connect_with = |listener| {
+            let target = connector.as_ref().map(|connector| connector.target());
+            ConnectWith::new(listener, target, role_names.first().map(String::as_str), &access)
+        };
         let super::PoolStats { ready, hits, misses, reused, .. } = target.supply().get();
         Self {
             name: target.name().to_owned(),
@@ -199,6 +320,14 @@ impl Target {
                 total: counts.sessions.get(),
                 signing_in: (counts.connections_open.get() - open).max(0),
             },
+            session_start: SessionStart::of(&recent),
+            recent: Steps {
+                sessions_per_minute: recent.per_minute,
+                step_seconds: STEP,
+                sessions: recent.sessions,
+                refusals: recent.refusals,
+            },
+            connect_with: target.listening().into_iter().map(connect_with).collect(),
             supply: PoolStats { ready, hits, misses, reused },
             bytes_to_server,
             bytes_to_client,
@@ -243,6 +372,7 @@ impl Token {
         let identity = token.identity.as_ref();
         let id = |id: Option<&str>| id.map(str::to_owned);
         Self {
+            role_names: token.role_names,
             source: token.source,
             asked_for: token.asked_for,
             tenant: id(identity.and_then(|identity| identity.tenant())),

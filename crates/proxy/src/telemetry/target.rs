@@ -9,6 +9,7 @@ use pgentra_connect::{ConnectError, Connector, Timings, TokenState};
 
 use pgentra_wire::fields::Fields;
 
+use super::connect_with::ClientAccess;
 use super::counts::{Cancelled, Counts, PoolCounters};
 use super::outcome::{Last, Outcome, is_the_targets};
 use super::process::Process;
@@ -22,6 +23,7 @@ pub struct TargetTelemetry {
     connector: Mutex<Option<Connector>>,
     last: Last,
     limit: AtomicUsize,
+    access: Mutex<ClientAccess>,
     listening: Mutex<Vec<String>>,
     pools: Mutex<Vec<Weak<dyn Pool>>>,
 }
@@ -43,10 +45,11 @@ impl TargetTelemetry {
         Self { name: name.to_owned(), process: Some(process), ..Self::default() }
     }
 
-    /// Sets the connector that opens its sessions, and their limit.
-    pub(crate) fn served_by(&self, connector: &Connector, limit: usize) {
+    /// Sets the connector that opens its sessions, their limit, and how clients get them.
+    pub(crate) fn served_by(&self, connector: &Connector, limit: usize, access: ClientAccess) {
         *self.connector.lock().unwrap_or_else(PoisonError::into_inner) = Some(connector.clone());
         self.limit.store(limit, Ordering::Relaxed);
+        *self.access.lock().unwrap_or_else(PoisonError::into_inner) = access;
     }
 
     /// Shows a listener as up until the returned value is dropped.
@@ -117,6 +120,10 @@ impl TargetTelemetry {
 
     pub(super) fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn access(&self) -> ClientAccess {
+        self.access.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn listening(&self) -> Vec<String> {

@@ -1,28 +1,23 @@
 //! A local Azure, a PostgreSQL with a gateway, and auth proxies in front of it.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
-use std::time::SystemTime;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::BytesMut;
 use eventually::{DEADLINE, eventually, holds};
 use pgentra_connect::pgentra_identity::{Cloud, Credential, Resource};
 use pgentra_connect::{Connector, Layers, Roots, Target};
-use pgentra_emulator::{Clock, LocalAzure, Options};
-use pgentra_gateway::{
-    Config, Flavour, Gateway, Principal, PrincipalKind, ServiceAccount, Setup, UpstreamAddress,
-};
-use pgentra_localdb::{Installation, LocalDb};
+use pgentra_emulator::{Clock, LocalAzure};
+use pgentra_gateway::{Config, Principal, PrincipalKind};
+use pgentra_local::{Host, LocalCloud, RunningGateway};
 use pgentra_proxy::{AuthProxy, Listener, Naming, PoolStats};
 use pgentra_session::Limits;
-use pgentra_system::{Clock as _, Env, Files, System, SystemClock};
-use pgentra_verify::{BoxFuture, FetchError, KeySource, Policy, Verifier};
+use pgentra_system::{Env, Files};
 use pgentra_wire::backend::BackendMessage;
 use pgentra_wire::fields::Fields;
 use pgentra_wire::frame::Header;
 use pgentra_wire::startup::StartupMessage;
 use rustls::ServerConfig;
-use secrecy::ExposeSecret;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -45,49 +40,45 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
 }
 
 pub(crate) struct Stage {
-    /// The time of day for all parts.
-    pub(crate) clock: Clock,
+    cloud: LocalCloud,
+    /// Its tenant.
     pub(crate) azure: Arc<LocalAzure>,
+    /// That of the virtual machine.
     pub(crate) credential: Credential,
-    db: LocalDb,
-    gateway: SocketAddr,
+    /// Further gateways, which serve while the fixture lives.
+    gateways: Mutex<Vec<RunningGateway>>,
 }
 
 impl Stage {
     pub(crate) async fn shared() -> &'static Self {
-        STAGE.get_or_init(|| Self::new("shared")).await
+        STAGE.get_or_init(Self::new).await
     }
 
-    pub(crate) async fn new(name: &str) -> Self {
-        let clock = Clock::following(|| SystemClock.now());
-        let azure = Arc::new(LocalAzure::start(Options::new(clock.clone())).await.unwrap());
-        let folder = std::env::temp_dir().join(format!("pgentra-inject-{}-{name}", std::process::id()));
-        let options = pgentra_localdb::Options { folder, server: Installation::Embedded };
-        let db = pgentra_localdb::start(options).await.unwrap();
-        let (upstream, service) = upstream(&db);
-        let vm = azure.vm().object_id();
-        let role = Principal { name: ROLE.to_owned(), object_id: vm, kind: PrincipalKind::Service };
-        let setup = Setup {
-            flavour: Flavour::Flexible,
-            tenant: azure.tenant(),
-            administrators: vec![role],
-            directory: Vec::new(),
-        };
-        pgentra_gateway::init(&upstream, &service, &setup).await.unwrap();
-        let tls = azure.certificates().issue(&["localhost"]).unwrap().server_config(&[]).unwrap();
-        let gateway = serve(&azure, &db, &clock, tls).await;
-        let env = Env::from_map([("AZURE_POD_IDENTITY_AUTHORITY_HOST", azure.metadata_url())]);
-        let system = System::builder().env(env).clock(Follows(clock.clone())).build();
-        let credential = Credential::builder(system).build().unwrap();
-        let stage = Self { clock, azure, credential, db, gateway };
+    pub(crate) async fn new() -> Self {
+        let cloud = LocalCloud::builder().start().await.unwrap();
+        let azure = Arc::clone(cloud.azure());
+        let Config { upstream, service, .. } = cloud.gateway_config();
+        let object_id = azure.vm().object_id();
+        let role = Principal { name: ROLE.to_owned(), object_id, kind: PrincipalKind::Service };
+        pgentra_gateway::add_administrator(&upstream, &service, &role).await.unwrap();
+        let (credential, _) = cloud.credential(Host::Vm).unwrap();
         let role = format!("CREATE ROLE {UNMAPPED} LOGIN PASSWORD 'x'");
-        stage.superuser().await.batch_execute(&role).await.unwrap();
-        stage
+        cloud.superuser("postgres").await.unwrap().batch_execute(&role).await.unwrap();
+        Self { cloud, azure, credential, gateways: Mutex::default() }
+    }
+
+    /// The time of day for all parts.
+    pub(crate) fn clock(&self) -> &Clock {
+        self.azure.clock()
     }
 
     /// Starts another gateway in front of the same PostgreSQL and returns its port.
     pub(crate) async fn gateway_with(&self, tls: Arc<ServerConfig>) -> u16 {
-        serve(&self.azure, &self.db, &self.clock, tls).await.port()
+        let config = Config { tls, ..self.cloud.gateway_config() };
+        let gateway = RunningGateway::start(config, 0).await.unwrap();
+        let port = gateway.address.port();
+        self.gateways.lock().unwrap().push(gateway);
+        port
     }
 
     /// A superuser session without proxy and gateway.
@@ -97,21 +88,12 @@ impl Stage {
 
     /// The same in this database.
     pub(crate) async fn superuser_in(&self, database: &str) -> Client {
-        let mut config = tokio_postgres::Config::new();
-        config
-            .host_path(self.db.socket_dir())
-            .port(self.db.port())
-            .user(self.db.superuser())
-            .password(self.db.password().expose_secret())
-            .dbname(database);
-        let (client, connection) = config.connect(NoTls).await.unwrap();
-        tokio::spawn(connection);
-        client
+        self.cloud.superuser(database).await.unwrap()
     }
 
     /// A connector to this fixture's gateway; `more` may set a role and a database.
     pub(crate) fn connector(&self, more: &str) -> Connector {
-        self.connector_to(self.gateway.port(), more, self.azure.certificates().pem())
+        self.connector_to(self.cloud.postgres_addr().port(), more, self.azure.certificates().pem())
     }
 
     /// The same with another source of tokens.
@@ -159,49 +141,6 @@ impl Stage {
         let what = format!("{application:?} runs pg_sleep");
         let sleeping = async || superuser.query_opt(sql, &[&application]).await.unwrap();
         eventually(DEADLINE, &what, sleeping).await;
-    }
-}
-
-fn upstream(db: &LocalDb) -> (UpstreamAddress, ServiceAccount) {
-    let service = ServiceAccount { name: db.superuser().to_owned(), password: db.password().clone() };
-    (UpstreamAddress::Unix { dir: db.socket_dir().to_owned(), port: db.port() }, service)
-}
-
-async fn serve(azure: &Arc<LocalAzure>, db: &LocalDb, clock: &Clock, tls: Arc<ServerConfig>) -> SocketAddr {
-    let policy = Policy::builder(azure.tenant()).audience(resource().as_str()).build().unwrap();
-    let (upstream, service) = upstream(db);
-    let clock = clock.clone();
-    let config = Config {
-        tls,
-        upstream,
-        service,
-        flavour: Flavour::Flexible,
-        server_name: "mydemoserver".to_owned(),
-        verifier: Arc::new(Verifier::new(policy, Published(Arc::clone(azure)))),
-        clock: Arc::new(move || clock.now()),
-        limits: Limits::default(),
-    };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let gateway = listener.local_addr().unwrap();
-    tokio::spawn(Arc::new(Gateway::new(config)).serve(listener, CancellationToken::new()));
-    gateway
-}
-
-/// The stage's clock for the credential.
-#[derive(Debug)]
-struct Follows(Clock);
-
-impl pgentra_system::Clock for Follows {
-    fn now(&self) -> SystemTime {
-        self.0.now()
-    }
-}
-
-struct Published(Arc<LocalAzure>);
-
-impl KeySource for Published {
-    fn fetch(&self) -> BoxFuture<'_, Result<Vec<u8>, FetchError>> {
-        Box::pin(async { Ok(self.0.keys()) })
     }
 }
 

@@ -159,8 +159,8 @@ struct Theatre {
 }
 
 impl Theatre {
-    async fn new(name: &str) -> Self {
-        let stage = Stage::new(name).await;
+    async fn new() -> Self {
+        let stage = Stage::new().await;
         let superuser = stage.superuser().await;
         let direct = stage.inject("").await;
         let administrator = direct.connect(ROLE, "postgres").await.unwrap();
@@ -279,7 +279,7 @@ async fn play(theatre: &Theatre, options: &Options, case: &Case, name: &str) {
 #[test]
 fn a_client_gets_what_a_new_session_would_be() {
     run(async {
-        let theatre = Theatre::new("kept-cases").await;
+        let theatre = Theatre::new().await;
         for (kind, options) in [("reuse", reuse()), ("warm", warm())] {
             for (number, case) in CASES.iter().enumerate() {
                 let name = format!("{kind}_{number}");
@@ -292,7 +292,7 @@ fn a_client_gets_what_a_new_session_would_be() {
 #[test]
 fn where_nothing_has_changed_the_session_is_used() {
     run(async {
-        let theatre = Theatre::new("kept-same").await;
+        let theatre = Theatre::new().await;
         theatre.role_and_database("same").await;
         // Of a busy server, whose other roles, databases and settings come and go.
         for options in [reuse(), warm()] {
@@ -322,7 +322,7 @@ fn where_nothing_has_changed_the_session_is_used() {
 #[test]
 fn nothing_is_kept_where_a_trigger_runs_when_a_session_begins() {
     run(async {
-        let theatre = Theatre::new("kept-trigger").await;
+        let theatre = Theatre::new().await;
         theatre.role_and_database("watched").await;
         let inside = theatre.stage.superuser_in("watched").await;
         inside
@@ -400,7 +400,7 @@ fn a_session_is_kept_for_its_lifetime_and_no_longer() {
 #[test]
 fn an_answer_may_be_as_old_as_the_delay_allows() {
     run(async {
-        let theatre = Theatre::new("kept-delay").await;
+        let theatre = Theatre::new().await;
         theatre.role_and_database("slow").await;
         let options = Options { server_check_delay: Duration::from_secs(3600), ..reuse() };
         let running = theatre.keeping(&options).await;
@@ -436,7 +436,7 @@ async fn named(running: &Running, name: &str, application: &str) -> Result<Clien
 #[test]
 fn kept_sessions_do_not_use_up_a_connection_limit() {
     run(async {
-        let theatre = Theatre::new("kept-limit").await;
+        let theatre = Theatre::new().await;
         for (name, limit) in [
             ("few", "ALTER ROLE few CONNECTION LIMIT 2"),
             ("small", "ALTER DATABASE small CONNECTION LIMIT 2"),
@@ -479,7 +479,7 @@ fn kept_sessions_do_not_use_up_a_connection_limit() {
 #[test]
 fn a_limit_below_what_is_kept_ends_what_is_kept() {
     run(async {
-        let theatre = Theatre::new("kept-lower").await;
+        let theatre = Theatre::new().await;
         theatre.role_and_database("lower").await;
         let limits = Limits { connections: 10, ..Limits::default() };
         let running = theatre.keeping(&Options { limits, ..reuse() }).await;

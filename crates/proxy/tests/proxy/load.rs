@@ -17,10 +17,10 @@ const CLIENTS: usize = 500;
 fn five_hundred_clients_cause_one_token_request() {
     run(async {
         // A separate fixture, so that no other test asks for tokens.
-        let stage = Stage::new("storm").await;
+        let stage = Stage::new().await;
         let running = storm(&stage, "the first token").await;
         // Every token has expired, and all clients come back at once.
-        stage.clock.advance(Duration::from_secs(25 * 60 * 60));
+        stage.clock().advance(Duration::from_secs(25 * 60 * 60));
         running.shutdown.cancel();
         running.served.await.unwrap();
         storm(&stage, "a token that has expired").await;

@@ -314,7 +314,7 @@ fn how_a_session_ended_is_told() {
 #[test]
 fn readiness_follows_listeners_tokens_and_drain() {
     run(async {
-        let stage = Stage::new("readiness").await;
+        let stage = Stage::new().await;
         let connector = stage.connector("");
         // The second is for the probe.
         for _ in 0..2 {

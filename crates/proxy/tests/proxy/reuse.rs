@@ -243,12 +243,12 @@ fn a_session_that_was_ever_cancelled_is_ended() {
 fn a_session_whose_token_has_expired_is_ended() {
     run(async {
         // A separate fixture, because its clock moves.
-        let stage = Stage::new("reuse-expiry").await;
+        let stage = Stage::new().await;
         let running = reusing(&stage).await;
         let superuser = stage.superuser().await;
         let (first, second) = (running.named("expired").await, running.named("expired").await);
         leave(&running, first).await;
-        stage.clock.advance(Duration::from_secs(25 * 60 * 60));
+        stage.clock().advance(Duration::from_secs(25 * 60 * 60));
         drop(second);
         // Neither the session that is being cleaned nor the pooled one is given to a client any
         // more.

@@ -1,7 +1,7 @@
 //! Security labels, as Flexible Server has them. No module that would check them is loaded here, so they are put into the
 //! catalog itself.
 
-use pgentra_gateway::Flavour;
+use pgentra_local::Flavour;
 use pgentra_roles::{Flavour as Found, ObjectType, Roles, Source};
 use uuid::Uuid;
 

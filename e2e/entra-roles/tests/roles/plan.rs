@@ -1,6 +1,6 @@
 //! Plans and their errors; planning changes nothing.
 
-use pgentra_gateway::Flavour;
+use pgentra_local::Flavour;
 use pgentra_roles::{Note, Options, RolesError};
 use uuid::Uuid;
 

@@ -1,6 +1,6 @@
 //! Roles that are not in the file. Each test has its own server.
 
-use pgentra_gateway::Flavour;
+use pgentra_local::Flavour;
 use pgentra_roles::{Note, Options, Prune, RolesError};
 use uuid::Uuid;
 

@@ -72,7 +72,7 @@ pub(crate) fn is_refusal(error: &(dyn Error + 'static)) {
 pub(crate) fn refuse_tokens(cloud: &Cloud) {
     let answer =
         r#"{"error":"invalid_request","error_description":"Multiple user assigned identities exist"}"#;
-    cloud.azure.faults().push_lasting(Endpoint::ImdsToken, Fault::status(400, answer));
+    cloud.azure().faults().push_lasting(Endpoint::ImdsToken, Fault::status(400, answer));
 }
 
 /// The error contains the metadata service's message.

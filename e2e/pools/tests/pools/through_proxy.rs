@@ -90,7 +90,7 @@ async fn azure_is_gone_for_longer_than_a_token_lives() {
         400,
         r#"{"error":"invalid_request","error_description":"Multiple user assigned identities exist"}"#,
     );
-    cloud.azure.faults().push_lasting(Endpoint::ImdsToken, gone);
+    cloud.azure().faults().push_lasting(Endpoint::ImdsToken, gone);
     // The cached token is still valid and is used, although no newer one can be obtained.
     cloud.pass(LIFETIME / 2).await;
     PgConnection::connect_with(&proxy.sqlx()).await.unwrap().close().await.unwrap();
@@ -102,7 +102,7 @@ async fn azure_is_gone_for_longer_than_a_token_lives() {
     }
     let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&mut early).await.unwrap();
     assert_eq!(one, 1, "a session does not end with its token");
-    cloud.azure.faults().clear();
+    cloud.azure().faults().clear();
     // A failed request is not repeated at once.
     cloud.pass(Duration::from_secs(120)).await;
     PgConnection::connect_with(&proxy.sqlx()).await.unwrap().close().await.unwrap();

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use pgentra_emulator::{Endpoint, Fault};
-use pgentra_gateway::Flavour;
 use pgentra_identity::{Cloud, Credential};
+use pgentra_local::Flavour;
 use pgentra_system::{Clock, Env, System, SystemClock};
 
 use super::fake::Fake;
 use super::stage::Stage;
-use crate::options::Host;
 use crate::time::unix;
+use pgentra_local::Host;
 
 /// A port of loopback on which no process listens.
 const CLOSED_PORT: u16 = 1;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use pgentra_gateway::Flavour;
+use pgentra_local::Flavour;
 
 use super::before_the_server::token;
 use super::fake::{CLEARTEXT, Fake, MD5, READY, SCRAM, Script, Trust, error, outdated};
 use super::stage::{Expected, Stage, Try};
-use crate::options::Host;
+use pgentra_local::Host;
 
 /// A port of loopback on which no process listens.
 const CLOSED_PORT: u16 = 1;
@@ -218,7 +218,7 @@ async fn sign_in(stage: &mut Stage) {
 async fn flexible_server() {
     let mut stage = Stage::new(Flavour::Flexible).await;
     let group = stage.cloud.azure().group().object_id();
-    let vm = stage.cloud.vm().object_id();
+    let vm = stage.cloud.azure().vm().object_id();
     stage
         .administer(&format!(
             "SELECT pgaadauth_create_principal_with_oid('readers', '{group}', 'group', false, false)"

@@ -4,18 +4,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use clap::Parser;
+use pgentra_local::{Flavour, Host, LocalCloud};
 use pgentra_system::{Clock, Env, Files, Processes, System, SystemClock};
 use tempfile::TempDir;
 
 use super::super::report::{Outcome, Report};
 use super::super::{Printed, examine, render};
 use crate::arguments::{Arguments, Command};
-use crate::local::cloud::{CloudOptions, LocalCloud};
-use crate::local::environment;
-use crate::options::{FixedPlaces, Host, LocalDatabase};
-use crate::progress::Progress;
 use crate::sql;
-use pgentra_gateway::Flavour;
 
 /// The expected result: nothing, or one finding as `link: finding`.
 pub(super) type Expected = &'static str;
@@ -39,14 +35,8 @@ pub(super) struct Try {
 impl Stage {
     pub(super) async fn new(flavour: Flavour) -> Stage {
         let folder = tempfile::tempdir().unwrap();
-        let options = CloudOptions {
-            folder: folder.path().join("cloud"),
-            database: LocalDatabase { flavour, postgres: None },
-            port: 0,
-            metadata_port: 0,
-            fixed: FixedPlaces { link_local: false, arc: false },
-        };
-        let mut cloud = LocalCloud::start(&System::real(), options, &Progress::new()).await.unwrap();
+        let cloud = LocalCloud::builder().folder(folder.path().join("cloud")).flavour(flavour);
+        let mut cloud = cloud.start().await.unwrap();
         cloud.create_roles().await.unwrap();
         Stage { cloud, folder, faults: Vec::new() }
     }
@@ -54,7 +44,7 @@ impl Stage {
     /// A run as a program on this host.
     pub(super) fn on(&self, host: Host) -> Try {
         Try {
-            variables: environment::of(host, &self.cloud.view()),
+            variables: self.cloud.environment(host),
             arguments: Vec::new(),
             clock_behind: Duration::ZERO,
             processes: Processes::none(),
@@ -101,7 +91,7 @@ impl Stage {
 
     /// Runs SQL as the Entra administrator.
     pub(super) async fn administer(&self, sql: &str) {
-        let session = self.cloud.connector(Host::Admin, None).unwrap().connect().await.unwrap();
+        let session = self.cloud.connector(Host::Admin, &[]).unwrap().connect().await.unwrap();
         sql::results(&session, sql).await.unwrap();
         session.close().await.unwrap();
     }

@@ -1,22 +1,22 @@
-//! The control socket in the folder of `pgentra local up`, used by `pgentra local down|status|env`.
+//! The control socket in the folder of a local cloud: its status, its clock, its end.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
+use pgentra_system::Env;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
-use super::folder;
-use super::status::Status;
-use crate::blame::Blame;
-use crate::problem::{Outcome, Problem};
-use crate::time::unix;
+use crate::clock::CloudClock;
+use crate::error::{Failure, FailureKind};
+use crate::folder;
+use crate::status::Status;
 
 /// Longest request in bytes: a word and a number.
 const LONGEST_REQUEST: u64 = 32;
 /// The furthest step of the clock: a year, which is more than any token lives.
-pub(crate) const FURTHEST: Duration = Duration::from_secs(366 * 24 * 3600);
+pub const FURTHEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Longest answer in bytes; a description takes some kilobytes.
 const LONGEST_ANSWER: u64 = 1 << 20;
 /// Time for an answer on the local socket; a process without one hangs.
@@ -25,28 +25,23 @@ const ANSWER_TIME: Duration = Duration::from_secs(10);
 const STOP_TIME: Duration = Duration::from_secs(30);
 
 /// The server's end of the socket.
-pub(crate) struct Control {
+pub struct Control {
     listener: UnixListener,
     waiting: Vec<UnixStream>,
 }
 
 impl Control {
     /// Listens in the folder of a local cloud.
-    pub(crate) fn bind(folder: &Path) -> Outcome<Self> {
+    pub fn bind(folder: &Path) -> Result<Self, Failure> {
         let listener = UnixListener::bind(socket(folder))
-            .map_err(|error| Problem::ours("cannot listen on the control socket", error))?;
+            .map_err(|error| Failure::machine("cannot listen on the control socket", error))?;
         Ok(Self { listener, waiting: Vec::new() })
     }
 
     /// Answers requests until one asks for the end, or `stop` is cancelled. The client that asked
     /// for the end sees its connection close when the returned value is dropped, after everything
     /// is removed.
-    pub(crate) async fn serve(
-        mut self,
-        description: &Status,
-        advance: impl Fn(Duration) -> SystemTime,
-        stop: &CancellationToken,
-    ) -> Self {
+    pub async fn serve(mut self, status: &Status, clock: &CloudClock, stop: &CancellationToken) -> Self {
         loop {
             let mut stream = tokio::select! {
                 () = stop.cancelled() => return self,
@@ -60,11 +55,12 @@ impl Control {
             };
             match tokio::time::timeout(ANSWER_TIME, request(&mut stream)).await {
                 Ok(Ok(Request::Status)) => {
-                    let answer = serde_json::to_vec(description).unwrap_or_default();
+                    let answer = serde_json::to_vec(status).unwrap_or_default();
                     let _ = stream.write_all(&answer).await;
                 }
                 Ok(Ok(Request::Advance(by))) => {
-                    let now = unix(advance(by)).to_string();
+                    let now = clock.advance(by).duration_since(UNIX_EPOCH).unwrap_or_default();
+                    let now = now.as_secs().to_string();
                     let _ = stream.write_all(now.as_bytes()).await;
                 }
                 Ok(Ok(Request::Down)) => {
@@ -79,7 +75,7 @@ impl Control {
 }
 
 /// Asks the local cloud in this folder for its status. `None`: none runs there.
-pub(crate) async fn status(folder: &Path) -> Outcome<Option<Status>> {
+pub async fn status(folder: &Path) -> Result<Option<Status>, Failure> {
     let Some(mut stream) = connect(folder).await? else { return Ok(None) };
     let answer = async {
         stream.write_all(b"status\n").await?;
@@ -89,14 +85,28 @@ pub(crate) async fn status(folder: &Path) -> Outcome<Option<Status>> {
     };
     let bytes = bounded(ANSWER_TIME, answer).await?;
     let description = serde_json::from_slice(&bytes).map_err(|error| {
-        Problem::ours("the local cloud answered something else than its description", error)
+        Failure::machine("the local cloud answered something else than its description", error)
     })?;
     Ok(Some(description))
 }
 
+/// The status of each of this user's local clouds that runs, by name. A cloud that does not answer is
+/// left out.
+pub async fn list(env: &Env) -> Vec<Status> {
+    let mut running = Vec::new();
+    for name in folder::names(env) {
+        match status(&folder::folder_of(env, &name)).await {
+            Ok(found) => running.extend(found),
+            // In `/tmp` another user can make a folder of any name.
+            Err(error) => tracing::debug!(%name, %error, "it is not known whether this local cloud runs"),
+        }
+    }
+    running
+}
+
 /// Advances the clock of the local cloud in this folder; returns its time in seconds since 1970.
 /// `None`: none runs there.
-pub(crate) async fn advance(folder: &Path, by: Duration) -> Outcome<Option<u64>> {
+pub async fn advance(folder: &Path, by: Duration) -> Result<Option<u64>, Failure> {
     let Some(mut stream) = connect(folder).await? else { return Ok(None) };
     let answer = async {
         stream.write_all(format!("advance {}\n", by.as_secs()).as_bytes()).await?;
@@ -109,7 +119,7 @@ pub(crate) async fn advance(folder: &Path, by: Duration) -> Outcome<Option<u64>>
 
 /// Asks the local cloud in this folder to stop, and waits until it has ended. `false`: none runs
 /// there.
-pub(crate) async fn down(folder: &Path) -> Outcome<bool> {
+pub async fn down(folder: &Path) -> Result<bool, Failure> {
     let Some(mut stream) = connect(folder).await? else { return Ok(false) };
     let gone = async {
         stream.write_all(b"down\n").await?;
@@ -124,7 +134,7 @@ fn socket(folder: &Path) -> PathBuf {
     folder.join("control.sock")
 }
 
-async fn connect(folder: &Path) -> Outcome<Option<UnixStream>> {
+async fn connect(folder: &Path) -> Result<Option<UnixStream>, Failure> {
     folder::check_ours(folder)?;
     match UnixStream::connect(socket(folder)).await {
         Ok(stream) => Ok(Some(stream)),
@@ -137,19 +147,19 @@ async fn connect(folder: &Path) -> Outcome<Option<UnixStream>> {
         {
             Ok(None)
         }
-        Err(error) => Err(Problem::ours("cannot reach the local cloud", error)),
+        Err(error) => Err(Failure::machine("cannot reach the local cloud", error)),
     }
 }
 
-async fn bounded<T>(time: Duration, work: impl Future<Output = std::io::Result<T>>) -> Outcome<T> {
+async fn bounded<T>(time: Duration, work: impl Future<Output = std::io::Result<T>>) -> Result<T, Failure> {
     match tokio::time::timeout(time, work).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(Problem::ours("the local cloud hung up", error)),
-        Err(_) => Err(Problem::new(
-            Blame::Ours,
+        Ok(Err(error)) => Err(Failure::machine("the local cloud hung up", error)),
+        Err(_) => Err(Failure::new(
+            FailureKind::Machine,
             format!("the local cloud did not answer within {} s", time.as_secs()),
         )
-        .hint("end its process; what it made is then removed by its watchdog")),
+        .with_hint("end its process; what it made is then removed by its watchdog")),
     }
 }
 

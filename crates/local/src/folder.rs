@@ -1,5 +1,6 @@
 //! The folder of a local cloud: its control socket, its CA certificate, its database.
 
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -8,8 +9,7 @@ use pgentra_connect::quote;
 use pgentra_localdb::Janitor;
 use pgentra_system::Env;
 
-use crate::blame::Blame;
-use crate::problem::{Outcome, Problem};
+use crate::error::{Failure, FailureKind};
 
 /// Why the folder of the Arc agent needs root.
 const AS_ROOT: &str = "--arc takes root, because clients read the agent's keys nowhere else";
@@ -19,7 +19,7 @@ const AS_ROOT: &str = "--arc takes root, because clients read the agent's keys n
 const ARC: &str = "/var/opt/azcmagent";
 
 /// The folder of the local cloud called `name`: in `XDG_RUNTIME_DIR`, else in `TMPDIR`.
-pub(crate) fn of(env: &Env, name: &str) -> PathBuf {
+pub fn folder_of(env: &Env, name: &str) -> PathBuf {
     let user = rustix::process::geteuid();
     match env.get("XDG_RUNTIME_DIR") {
         // A server started by root runs as another user, who cannot enter root's private folder.
@@ -29,6 +29,23 @@ pub(crate) fn of(env: &Env, name: &str) -> PathBuf {
             PathBuf::from(temporary).join(format!("pgentra-{}-{name}", user.as_raw()))
         }
     }
+}
+
+/// The names of this user's local clouds that have a folder. Whether one runs, its control socket
+/// says.
+pub(crate) fn names(env: &Env) -> Vec<String> {
+    // An empty name gives the beginning of every folder's name.
+    let nameless = folder_of(env, "");
+    let (Some(parent), Some(prefix)) = (nameless.parent(), nameless.file_name().and_then(OsStr::to_str))
+    else {
+        return Vec::new();
+    };
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    let names =
+        entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_prefix(prefix)?.to_owned()));
+    let mut names: Vec<String> = names.filter(|name| !name.is_empty()).collect();
+    names.sort();
+    names
 }
 
 /// The variable with the parent of these folders.
@@ -41,17 +58,17 @@ pub(crate) fn variable(env: &Env) -> &'static str {
 
 /// Creates the folder, which must not exist yet, and watches it: it is removed when this process
 /// ends.
-pub(crate) fn create(env: &Env, folder: &Path) -> Outcome<Janitor> {
+pub(crate) fn create(env: &Env, folder: &Path) -> Result<Janitor, Failure> {
     let cannot_make = |error: &std::io::Error| {
         let hint = format!("set {} to a folder that you can write to", variable(env));
-        cannot_make(folder, error).hint(hint)
+        cannot_make(folder, error).with_hint(hint)
     };
     let janitor = Janitor::create(folder).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists if check_ours(folder).is_ok() => Problem::new(
-            Blame::Ours,
+        ErrorKind::AlreadyExists if check_ours(folder).is_ok() => Failure::new(
+            FailureKind::Machine,
             format!("{} is left of a local cloud that ended with the machine", folder.display()),
         )
-        .hint(format!("remove it: rm -r {}", quote::shell_word(&folder.to_string_lossy()))),
+        .with_hint(format!("remove it: rm -r {}", quote::shell_word(&folder.to_string_lossy()))),
         ErrorKind::AlreadyExists => not_ours(folder),
         _ => cannot_make(&error),
     })?;
@@ -66,7 +83,7 @@ pub(crate) fn create(env: &Env, folder: &Path) -> Outcome<Janitor> {
 /// Refuses a folder of another user: in `/tmp` any user can create a folder of any name, and the
 /// status in it would become the environment of a shell. A missing folder is accepted: no cloud
 /// runs there.
-pub(crate) fn check_ours(folder: &Path) -> Outcome {
+pub(crate) fn check_ours(folder: &Path) -> Result<(), Failure> {
     match std::fs::symlink_metadata(folder) {
         Ok(found) => {
             let is_ours = found.is_dir()
@@ -75,28 +92,29 @@ pub(crate) fn check_ours(folder: &Path) -> Outcome {
             if is_ours { Ok(()) } else { Err(not_ours(folder)) }
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Problem::ours("cannot look at the local cloud's folder", error)),
+        Err(error) => Err(Failure::machine("cannot look at the local cloud's folder", error)),
     }
 }
 
-fn not_ours(folder: &Path) -> Problem {
-    Problem::new(Blame::Ours, format!("{} is not a folder of yours alone", folder.display()))
-        .hint("another user made it, or others may write to it: give another --name")
+fn not_ours(folder: &Path) -> Failure {
+    Failure::new(FailureKind::Machine, format!("{} is not a folder of yours alone", folder.display()))
+        .with_hint("another user made it, or others may write to it: give another --name")
 }
 
 /// Creates the folder of the Arc agent, with that of its keys, and watches it. The folder of a real
 /// agent is not changed.
-pub(crate) fn create_arc() -> Outcome<Janitor> {
+pub(crate) fn create_arc() -> Result<Janitor, Failure> {
     let folder = Path::new(ARC);
     let janitor = Janitor::create(folder).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => Problem::new(
-            Blame::Usage,
+        ErrorKind::AlreadyExists => Failure::new(
+            FailureKind::Usage,
             format!("{ARC} is there already: this machine may be an Azure Arc server"),
         )
-        .hint("run the same command as root in a mount namespace of its own, after: unshare --mount, mount -t tmpfs none /var/opt"),
-        _ => cannot_make(folder, &error).hint(AS_ROOT),
+        .with_hint("run the same command as root in a mount namespace of its own, after: unshare --mount, mount -t tmpfs none /var/opt"),
+        _ => cannot_make(folder, &error).with_hint(AS_ROOT),
     })?;
-    std::fs::create_dir(arc_keys(&janitor)).map_err(|error| cannot_make(folder, &error).hint(AS_ROOT))?;
+    std::fs::create_dir(arc_keys(&janitor))
+        .map_err(|error| cannot_make(folder, &error).with_hint(AS_ROOT))?;
     Ok(janitor)
 }
 
@@ -105,12 +123,12 @@ pub(crate) fn arc_keys(agent: &Janitor) -> PathBuf {
     agent.folder().join("tokens")
 }
 
-fn cannot_make(folder: &Path, error: &std::io::Error) -> Problem {
-    Problem::new(Blame::Ours, format!("cannot make the folder {}: {error}", folder.display()))
+fn cannot_make(folder: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(FailureKind::Machine, format!("cannot make the folder {}: {error}", folder.display()))
 }
 
 /// Writes a file of the cloud's folder, for this user alone, in one step for its readers.
-pub(super) fn write(file: &Path, text: &str) -> Outcome {
+pub(crate) fn write(file: &Path, text: &str) -> Result<(), Failure> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let fresh = file.with_extension("new");
@@ -122,7 +140,7 @@ pub(super) fn write(file: &Path, text: &str) -> Outcome {
         .open(&fresh)
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .and_then(|()| std::fs::rename(&fresh, file));
-    written.map_err(|error| Problem::ours("cannot write into the local cloud's folder", error))
+    written.map_err(|error| Failure::machine("cannot write into the local cloud's folder", error))
 }
 
 #[cfg(test)]
@@ -168,7 +186,7 @@ mod tests {
         {
             let env = Env::from_map([(name, nowhere.to_str().unwrap())]);
             let problem = create(&env, &nowhere.join("one")).unwrap_err();
-            assert!(problem.hint_text().unwrap().starts_with(&format!("set {counts} to")), "{problem:?}");
+            assert!(problem.hint().unwrap().starts_with(&format!("set {counts} to")), "{problem:?}");
         }
     }
 }

@@ -3,27 +3,25 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
 use pgentra_emulator::LocalAzure;
 use pgentra_system::Env;
 use secrecy::ExposeSecret;
 
-use crate::identity::azure::MANAGEMENT_CA;
-use crate::options::Host;
+use crate::host::Host;
 
 /// The name of the local cloud that an environment belongs to.
-pub(crate) const NAME: &str = "PGENTRA_LOCAL";
+pub const NAME_VARIABLE: &str = "PGENTRA_LOCAL";
 /// The folder of the local cloud, with its control socket.
-pub(crate) const FOLDER: &str = "PGENTRA_LOCAL_FOLDER";
+pub const FOLDER_VARIABLE: &str = "PGENTRA_LOCAL_FOLDER";
 /// Identifies one run among runs of the same name.
-pub(crate) const INSTANCE: &str = "PGENTRA_LOCAL_INSTANCE";
+pub const INSTANCE_VARIABLE: &str = "PGENTRA_LOCAL_INSTANCE";
 
 /// Every variable that some host sets, to be unset where no local cloud runs that could be asked. `NO_PROXY` is not among them:
 /// it may hold more than what a local cloud adds.
-pub(crate) const VARIABLES: [&str; 40] = [
-    NAME,
-    FOLDER,
-    INSTANCE,
+pub const VARIABLES: [&str; 40] = [
+    NAME_VARIABLE,
+    FOLDER_VARIABLE,
+    INSTANCE_VARIABLE,
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
     "ACTIONS_ID_TOKEN_REQUEST_URL",
     "AZURESUBSCRIPTION_CLIENT_ID",
@@ -75,20 +73,21 @@ pub(crate) struct CloudView<'a> {
 }
 
 /// The files of a local cloud that programs read.
-pub(crate) struct CloudFiles {
+#[derive(Debug)]
+pub struct CloudFiles {
     /// The local authority's certificate.
-    pub(crate) certificate: PathBuf,
+    pub certificate: PathBuf,
     /// The pod's service account token.
-    pub(crate) pod_token: PathBuf,
+    pub pod_token: PathBuf,
     /// The same account's token for an identity binding.
-    pub(crate) bound_pod_token: PathBuf,
+    pub bound_pod_token: PathBuf,
     /// Certificate and key of the application `myApp`.
-    pub(crate) client_certificate: PathBuf,
+    pub client_certificate: PathBuf,
 }
 
 impl CloudFiles {
     /// The paths below the cloud's folder.
-    pub(crate) fn new(folder: &Path) -> Self {
+    pub fn new(folder: &Path) -> Self {
         Self {
             certificate: folder.join("ca.pem"),
             pod_token: folder.join("azure-identity-token"),
@@ -99,14 +98,9 @@ impl CloudFiles {
 }
 
 /// The address of the metadata service for SDKs, if it is not the service's own address.
-pub(crate) const METADATA: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
+pub const METADATA_VARIABLE: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
 
 impl Host {
-    /// The name on the command line and in the status.
-    pub(crate) fn name(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-    }
-
     /// The database role that is mapped to the identity of this host.
     pub(crate) fn role(self, azure: &LocalAzure) -> &str {
         match self {
@@ -126,9 +120,9 @@ impl Host {
 
 /// The variables of every host that this cloud can be.
 pub(crate) fn all(cloud: &CloudView<'_>) -> BTreeMap<String, BTreeMap<String, String>> {
-    let hosts = Host::value_variants().iter();
-    let there = hosts.filter(|host| **host != Host::AzureArc || cloud.azure.arc().is_some());
-    there.map(|host| (host.name(), of(*host, cloud))).collect()
+    let hosts = Host::ALL.into_iter();
+    let there = hosts.filter(|host| *host != Host::AzureArc || cloud.azure.arc().is_some());
+    there.map(|host| (host.name().to_owned(), of(host, cloud))).collect()
 }
 
 /// Everything that libpq, the Azure SDKs and pgentra need on `host`.
@@ -139,10 +133,10 @@ pub(crate) fn of(host: Host, cloud: &CloudView<'_>) -> BTreeMap<String, String> 
     match host {
         // Where the service has its own address, SDKs take that.
         Host::Vm if cloud.is_link_local => {}
-        Host::Vm => set(METADATA, azure.metadata_url()),
+        Host::Vm => set(METADATA_VARIABLE, azure.metadata_url()),
         Host::UserAssigned => {
             if !cloud.is_link_local {
-                set(METADATA, azure.metadata_url());
+                set(METADATA_VARIABLE, azure.metadata_url());
             }
             set("AZURE_CLIENT_ID", &azure.user_assigned().client_id().to_string());
         }
@@ -189,11 +183,12 @@ pub(crate) fn of(host: Host, cloud: &CloudView<'_>) -> BTreeMap<String, String> 
 /// The variables that keep requests to a local cloud's hosts away from an HTTP proxy, merged with
 /// the values in `env`. Programs read either the upper or the lower case name, so both get all
 /// hosts.
-pub(crate) fn unproxied(
+pub fn unproxied(
     env: &Env,
     environments: &BTreeMap<String, BTreeMap<String, String>>,
 ) -> [(String, String); 2] {
-    let is_link_local = environments.get(&Host::Vm.name()).is_some_and(|vm| !vm.contains_key(METADATA));
+    let is_link_local =
+        environments.get(Host::Vm.name()).is_some_and(|vm| !vm.contains_key(METADATA_VARIABLE));
     let own = ["localhost", "127.0.0.1"].into_iter().chain(is_link_local.then_some("169.254.169.254"));
     let standing: Vec<String> = NO_PROXY.iter().filter_map(|name| env.get(name)).collect();
     let standing = standing.iter().flat_map(|value| value.split(',')).map(str::trim);
@@ -224,7 +219,7 @@ fn libpq(host: Host, cloud: &CloudView<'_>) -> BTreeMap<String, String> {
         ("NODE_EXTRA_CA_CERTS", &certificate),
         // For Resource Manager and Graph only, so that other programs of this shell keep their
         // trusted roots.
-        (MANAGEMENT_CA, &certificate),
+        ("PGENTRA_MANAGEMENT_CA", &certificate),
         ("PGENTRA_MANAGEMENT_ENDPOINT", cloud.azure.resource_manager()),
         ("PGENTRA_GRAPH_ENDPOINT", cloud.azure.graph()),
         ("AZURE_SUBSCRIPTION_ID", &cloud.azure.subscription().to_string()),
@@ -290,7 +285,7 @@ mod tests {
             let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             BTreeMap::from([("vm".to_owned(), variables.collect())])
         };
-        let usual = vm(&[(METADATA, "http://127.0.0.1:1")]);
+        let usual = vm(&[(METADATA_VARIABLE, "http://127.0.0.1:1")]);
         for (standing, expected) in [
             (&[][..], "localhost,127.0.0.1"),
             (&[("NO_PROXY", "")], "localhost,127.0.0.1"),

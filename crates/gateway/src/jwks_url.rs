@@ -1,23 +1,25 @@
-//! The signing keys of a tenant, fetched where the tenant publishes them.
+//! The signing keys of a tenant, from the URL where it publishes them.
 
 use futures_util::future::BoxFuture;
 use pgentra_system::http::HttpClient;
 use pgentra_verify::{FetchError, KeySource};
 
-/// The JWKS document behind one URL.
-pub(crate) struct PublishedKeys {
+/// The JSON Web Key Set (RFC 7517) at a URL. [`Verifier`](pgentra_verify::Verifier) decides when it
+/// is fetched.
+#[derive(Debug)]
+pub struct JwksUrl {
     http: HttpClient,
     url: String,
 }
 
-impl PublishedKeys {
+impl JwksUrl {
     /// Keys at `url`, fetched through `http`, which bounds time and size and follows no redirect.
-    pub(crate) fn new(http: HttpClient, url: impl Into<String>) -> Self {
+    pub fn new(http: HttpClient, url: impl Into<String>) -> Self {
         Self { http, url: url.into() }
     }
 }
 
-impl KeySource for PublishedKeys {
+impl KeySource for JwksUrl {
     fn fetch(&self) -> BoxFuture<'_, Result<Vec<u8>, FetchError>> {
         Box::pin(async {
             let response = self.http.get(&self.url).await.map_err(FetchError::new)?;

@@ -1,0 +1,332 @@
+//! Starts a local cloud.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
+use pgentra_emulator::{Clock, Ids, LocalAzure, Options};
+use pgentra_gateway::{Config, Flavour, Setup};
+use pgentra_localdb::{LocalDb, StartError};
+use pgentra_session::Limits;
+use pgentra_system::System;
+use tokio::task::JoinSet;
+
+use crate::administrators::{self, Database};
+use crate::clock::CloudClock;
+use crate::environment::CloudFiles;
+use crate::error::{Error, Failure};
+use crate::folder::{self, folder_of, write};
+use crate::gateway::{self, RunningGateway};
+use crate::kept;
+use crate::local_cloud::{LocalCloud, SERVER_NAME, upstream};
+
+/// How to start a [`LocalCloud`]. By default it is a Flexible Server on the embedded PostgreSQL, with
+/// a name of its own, at free ports, by this machine's clock.
+pub struct LocalCloudBuilder<'a> {
+    system: System,
+    name: Option<String>,
+    folder: Option<PathBuf>,
+    flavour: Flavour,
+    postgres: Option<PathBuf>,
+    port: u16,
+    metadata_port: u16,
+    is_link_local: bool,
+    is_arc: bool,
+    origin: Origin,
+    clock: Option<Clock>,
+    limits: Limits,
+    progress: Box<dyn Fn(&str) + Send + Sync + 'a>,
+    azure: Box<dyn FnOnce(&mut Options) + Send + 'a>,
+    tenant: Box<dyn FnOnce(&LocalAzure) + Send + 'a>,
+}
+
+/// Where ids, ports and the certificate authority come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// They are new.
+    New,
+    /// They are those of the name.
+    Name,
+}
+
+impl LocalCloud {
+    /// Options of a new local cloud.
+    pub fn builder<'a>() -> LocalCloudBuilder<'a> {
+        LocalCloudBuilder {
+            system: System::real(),
+            name: None,
+            folder: None,
+            flavour: Flavour::Flexible,
+            postgres: None,
+            port: 0,
+            metadata_port: 0,
+            is_link_local: false,
+            is_arc: false,
+            origin: Origin::New,
+            clock: None,
+            limits: Limits::default(),
+            progress: Box::new(|_| {}),
+            azure: Box::new(|_| {}),
+            tenant: Box::new(|_| {}),
+        }
+    }
+}
+
+impl<'a> LocalCloudBuilder<'a> {
+    /// The environment that names the folder's parent, and the clock. Default: this machine's.
+    pub fn system(mut self, system: &System) -> Self {
+        self.system = system.clone();
+        self
+    }
+
+    /// The name. Default: one that no other cloud of this machine has.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The folder, which must not exist; its parent must. Default: [`folder_of`] the name.
+    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
+
+    /// The Azure product to imitate. Default: Flexible Server.
+    pub fn flavour(mut self, flavour: Flavour) -> Self {
+        self.flavour = flavour;
+        self
+    }
+
+    /// The folder of an installed PostgreSQL. Default: the embedded one.
+    pub fn postgres(mut self, folder: Option<PathBuf>) -> Self {
+        self.postgres = folder;
+        self
+    }
+
+    /// The port of PostgreSQL for clients. Default: 0, any free one.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// The port of the metadata service. Default: 0, any free one.
+    pub fn metadata_port(mut self, port: u16) -> Self {
+        self.metadata_port = port;
+        self
+    }
+
+    /// Whether the metadata service also answers at 169.254.169.254:80. Default: no.
+    pub fn link_local(mut self, is_link_local: bool) -> Self {
+        self.is_link_local = is_link_local;
+        self
+    }
+
+    /// Whether the cloud is an Azure Arc server too, which needs root. Default: no.
+    pub fn arc(mut self, is_arc: bool) -> Self {
+        self.is_arc = is_arc;
+        self
+    }
+
+    /// Whether ids, ports and the certificate authority are those of the name, as in every other
+    /// run. The key of the authority is kept in the [`state_folder`](crate::state_folder). A port that
+    /// is taken is replaced for this run, with a warning in the log. Default: no, all are new.
+    pub fn kept(mut self, is_kept: bool) -> Self {
+        self.origin = if is_kept { Origin::Name } else { Origin::New };
+        self
+    }
+
+    /// The clock that tokens follow. Default: the system's, plus whatever the cloud is advanced by.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// The limits of the gateway.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Called with each step of the start, as a text for a person.
+    pub fn progress(mut self, progress: impl Fn(&str) + Send + Sync + 'a) -> Self {
+        self.progress = Box::new(progress);
+        self
+    }
+
+    /// Changes the options of the emulator.
+    pub fn azure(mut self, change: impl FnOnce(&mut Options) + Send + 'a) -> Self {
+        self.azure = Box::new(change);
+        self
+    }
+
+    /// Changes the tenant before PostgreSQL is prepared with its directory.
+    pub fn tenant(mut self, change: impl FnOnce(&LocalAzure) + Send + 'a) -> Self {
+        self.tenant = Box::new(change);
+        self
+    }
+
+    /// Starts all parts and waits until they serve. Cancel-safe: dropped before it is done, it
+    /// removes everything again.
+    ///
+    /// # Errors
+    /// If a folder cannot be made, a port cannot be bound, or PostgreSQL does not start.
+    pub async fn start(self) -> Result<LocalCloud, Error> {
+        let name = self.name.unwrap_or_else(unique_name);
+        let folder = self.folder.unwrap_or_else(|| folder_of(self.system.env(), &name));
+        let janitor = folder::create(self.system.env(), &folder)?;
+        let arc = self.is_arc.then(folder::create_arc).transpose()?;
+        (self.progress)("starting PostgreSQL, the metadata service and the Entra tenant");
+        let now = self.system.clock().clone();
+        let clock = self.clock.unwrap_or_else(|| Clock::following(move || now.now()));
+        let mut options = Options::new(clock);
+        options.ports.metadata = self.metadata_port;
+        // Resource Manager has no port: clients read it from PGPORT.
+        options.server = match self.flavour {
+            Flavour::Flexible => Some(ServerOptions::new(SERVER_NAME, "localhost")),
+            _ => None,
+        };
+        options.link_local = self.is_link_local;
+        options.arc = arc.as_ref().map(folder::arc_keys).map(AzureArcAgent::new);
+        let mut preferred_port = 0;
+        if self.origin == Origin::Name {
+            options.ids = Ids::derived(&name);
+            (preferred_port, options.preferred_ports) = kept::ports(&folder);
+            options.authority = kept::authority(self.system.env(), &name)?.map(Arc::new);
+        }
+        (self.azure)(&mut options);
+        let (database, azure) =
+            tokio::try_join!(start_database(&self.system, &folder, self.postgres), start_azure(options))?;
+        let files = CloudFiles::new(janitor.folder());
+        write(&files.certificate, azure.ca_pem())?;
+        (self.progress)("installing Azure's functions and roles");
+        let (upstream, service) = upstream(&database);
+        (self.tenant)(&azure);
+        let setup = setup(self.flavour, &azure);
+        pgentra_gateway::init(&upstream, &service, &setup)
+            .await
+            .map_err(|error| Failure::machine("cannot prepare PostgreSQL for Entra roles", error))?;
+        let certificate = azure
+            .certificates()
+            .issue(&["localhost", "127.0.0.1", "::1"])
+            .and_then(|issued| issued.server_config(&[]))
+            .map_err(|error| Failure::machine("cannot make the server's certificate", error))?;
+        let clock = azure.clock().clone();
+        let config = Config {
+            tls: certificate,
+            upstream: upstream.clone(),
+            service: service.clone(),
+            flavour: self.flavour,
+            server_name: SERVER_NAME.to_owned(),
+            verifier: Arc::new(gateway::verifier(&azure)?),
+            clock: Arc::new(move || clock.now()),
+            limits: self.limits,
+        };
+        let gateway = match self.port {
+            0 if preferred_port != 0 => {
+                RunningGateway::start_preferred(config.clone(), preferred_port).await?
+            }
+            port => RunningGateway::start(config.clone(), port).await?,
+        };
+        let azure = Arc::new(azure);
+        let clock = CloudClock::new(files, azure.clone());
+        clock.write()?;
+        let behind = Database { upstream, service };
+        let mut followers = JoinSet::new();
+        followers.spawn(clock.clone().keep());
+        followers.spawn(administrators::follow(behind.clone(), azure.follow_administrators()));
+        followers.spawn(administrators::know(behind, azure.clone(), azure.principals_changed()));
+        Ok(LocalCloud {
+            name,
+            started: self.system.clock().now(),
+            flavour: self.flavour,
+            azure,
+            gateway,
+            config,
+            setup,
+            clock,
+            is_link_local: self.is_link_local,
+            followers,
+            database,
+            arc,
+            janitor,
+        })
+    }
+}
+
+/// A name that no other cloud of this machine has.
+fn unique_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+async fn start_database(
+    system: &System,
+    folder: &Path,
+    postgres: Option<PathBuf>,
+) -> Result<LocalDb, Failure> {
+    let is_embedded = postgres.is_none();
+    let server = postgres.map_or(pgentra_localdb::Installation::Embedded, pgentra_localdb::Installation::Installed);
+    let options = pgentra_localdb::Options { folder: folder.join("db"), server };
+    pgentra_localdb::start(options).await.map_err(|error| {
+        let hint = not_started(&error, system, folder, is_embedded);
+        Failure::machine("cannot start PostgreSQL", error).with_hint(hint)
+    })
+}
+
+/// The hint for a PostgreSQL that did not start.
+fn not_started(error: &StartError, system: &System, folder: &Path, is_embedded: bool) -> String {
+    match error {
+        StartError::Io { source, .. } if is_embedded && source.kind() == ErrorKind::PermissionDenied => {
+            format!(
+                "programs in {} cannot be run, as on a file system that is mounted noexec: set {} to a folder where they \
+             can, or take an installed PostgreSQL with --postgres DIR",
+                folder.display(),
+                folder::variable(system.env())
+            )
+        }
+        StartError::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
+            format!("free some space, or set {} to a folder on another disk", folder::variable(system.env()))
+        }
+        StartError::Folder { .. } | StartError::PathTooLong { .. } => {
+            format!("set {} to another folder with a short path", folder::variable(system.env()))
+        }
+        StartError::NotEmbedded | StartError::NotInstalled { .. } | StartError::Version { .. } => {
+            "name an installed one: --postgres /usr/lib/postgresql/17".to_owned()
+        }
+        StartError::Unreachable { .. } => format!(
+            "run it as another user than root, or set {} to a folder that every user may enter",
+            folder::variable(system.env())
+        ),
+        _ => "-vv says more; --postgres DIR takes an installed one".to_owned(),
+    }
+}
+
+async fn start_azure(options: Options) -> Result<LocalAzure, Failure> {
+    let is_link_local = options.link_local;
+    LocalAzure::start(options).await.map_err(|error| {
+        let failure = Failure::machine("cannot start the local Azure", error);
+        if is_link_local {
+            failure.with_hint("as root: ip addr add 169.254.169.254/32 dev lo, best in a network namespace")
+        } else {
+            failure.with_hint("give another --metadata-port, or 0 for any free one")
+        }
+    })
+}
+
+/// The principals of the local tenant, for roles that are created by name.
+fn setup(flavour: Flavour, azure: &LocalAzure) -> Setup {
+    let administrator = azure.administrator();
+    let administrator = pgentra_gateway::Principal {
+        name: administrator.user_principal_name().to_owned(),
+        object_id: administrator.object_id(),
+        kind: pgentra_gateway::PrincipalKind::User,
+    };
+    Setup {
+        flavour,
+        tenant: azure.tenant(),
+        administrators: vec![administrator],
+        directory: administrators::directory(azure),
+    }
+}

@@ -1,0 +1,75 @@
+//! The clock of a local cloud, and the token files of its pod, which its kubelet renews.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pgentra_emulator::LocalAzure;
+use secrecy::ExposeSecret;
+
+use crate::environment::CloudFiles;
+use crate::error::Failure;
+use crate::folder::write;
+
+/// How often the files are renewed; their tokens live an hour, as a kubelet's do.
+const RENEWAL: Duration = Duration::from_secs(20 * 60);
+
+/// The time of a local cloud: lifetimes of tokens follow it. Clones share one clock.
+#[derive(Clone, Debug)]
+pub struct CloudClock {
+    files: Arc<CloudFiles>,
+    azure: Arc<LocalAzure>,
+}
+
+impl CloudClock {
+    pub(crate) fn new(files: CloudFiles, azure: Arc<LocalAzure>) -> Self {
+        Self { files: Arc::new(files), azure }
+    }
+
+    /// The current time of the cloud.
+    pub fn now(&self) -> SystemTime {
+        self.azure.clock().now()
+    }
+
+    /// Advances the clock and returns its time. Renews the token files of the pod, as a kubelet
+    /// would have done meanwhile.
+    pub fn advance(&self, by: Duration) -> SystemTime {
+        self.azure.clock().advance(by);
+        if !by.is_zero() {
+            self.renew();
+        }
+        self.now()
+    }
+
+    /// Writes the token files of the pod.
+    pub(crate) fn write(&self) -> Result<(), Failure> {
+        let federation = self.azure.federation();
+        for (file, token) in [
+            (&self.files.pod_token, federation.service_account_token()),
+            (&self.files.bound_pod_token, federation.bound_service_account_token()),
+        ] {
+            let token = token.map_err(|error| Failure::machine("cannot sign a pod's token", error))?;
+            write(file, token.expose_secret())?;
+        }
+        Ok(())
+    }
+
+    /// Renews the tokens while the task lives, as a kubelet does.
+    pub(crate) async fn keep(self) {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            self.renew();
+        }
+    }
+
+    fn renew(&self) {
+        if let Err(error) = self.write() {
+            tracing::warn!(?error, "the pod's token files could not be renewed");
+        }
+    }
+}
+
+impl pgentra_system::Clock for CloudClock {
+    fn now(&self) -> SystemTime {
+        self.azure.clock().now()
+    }
+}

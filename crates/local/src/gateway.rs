@@ -1,0 +1,90 @@
+//! A gateway that serves on a loopback address.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use pgentra_emulator::LocalAzure;
+use pgentra_gateway::{Config, Gateway, JwksUrl};
+use pgentra_identity::Cloud;
+use pgentra_system::http::HttpClient;
+use pgentra_system::{Env, Files};
+use pgentra_verify::{Policy, Verifier};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::error::Failure;
+
+/// A gateway that serves until `shutdown` is cancelled. Dropping it cancels `shutdown`.
+#[derive(Debug)]
+pub struct RunningGateway {
+    /// The address for clients.
+    pub address: SocketAddr,
+    /// Cancelled, it begins the shutdown, which takes [`pgentra_session::Limits::drain`] at most.
+    pub shutdown: CancellationToken,
+    /// Done when the gateway has ended.
+    pub served: JoinHandle<()>,
+    _shutdown_on_drop: DropGuard,
+}
+
+impl RunningGateway {
+    /// Serves `config` on a port of 127.0.0.1; 0 takes any free one.
+    ///
+    /// # Errors
+    /// If the port cannot be bound.
+    pub async fn start(config: Config, port: u16) -> Result<Self, Failure> {
+        let cannot_listen = |error| {
+            Failure::machine("cannot listen for PostgreSQL clients", error)
+                .with_hint("give another --port, or 0 for any free one")
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(cannot_listen)?;
+        Self::serve(config, listener).map_err(cannot_listen)
+    }
+
+    /// As [`RunningGateway::start`], at this port if it is free and at any free one otherwise.
+    pub(crate) async fn start_preferred(config: Config, port: u16) -> Result<Self, Failure> {
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .await
+            .and_then(|it| Self::serve(config.clone(), it))
+        {
+            Ok(running) => Ok(running),
+            Err(_) => {
+                let running = Self::start(config, 0).await?;
+                let other = running.address.port();
+                tracing::warn!(
+                    port,
+                    other,
+                    "PostgreSQL's usual port is taken; another one serves in this run"
+                );
+                Ok(running)
+            }
+        }
+    }
+
+    fn serve(config: Config, listener: TcpListener) -> std::io::Result<Self> {
+        let address = listener.local_addr()?;
+        let shutdown = CancellationToken::new();
+        let served = tokio::spawn(Arc::new(Gateway::new(config)).serve(listener, shutdown.clone()));
+        let _shutdown_on_drop = shutdown.clone().drop_guard();
+        Ok(Self { address, shutdown, served, _shutdown_on_drop })
+    }
+
+    /// Shuts the gateway down and waits for its end.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        let _ = self.served.await;
+    }
+}
+
+/// A verifier of the local tenant's tokens, which fetches the keys from the tenant.
+pub(crate) fn verifier(azure: &LocalAzure) -> Result<Verifier, Failure> {
+    let policy = Policy::builder(azure.tenant())
+        .issuer(azure.issuer())
+        .audience(Cloud::Public.postgres_resource().as_str())
+        .build()
+        .map_err(|error| Failure::machine("cannot make the policy for tokens", error))?;
+    let http = HttpClient::new(&Env::from_map::<String, String>([]), &Files::in_memory())
+        .with_extra_roots(azure.ca_pem().as_bytes())
+        .map_err(|error| Failure::machine("cannot trust the local authority", error))?;
+    Ok(Verifier::new(policy, JwksUrl::new(http, azure.keys_url())))
+}

@@ -1,0 +1,181 @@
+//! What stays the same for the same name: ids, ports, and the certificate authority.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use pgentra_emulator::certificates::Authority;
+use pgentra_emulator::options::Ports;
+use pgentra_system::Env;
+use secrecy::ExposeSecret;
+
+use crate::error::{Failure, FailureKind};
+use crate::folder::write;
+
+/// The ports of all clouds: below those that Linux and macOS give to outgoing connections (32768 and
+/// up), above those of most services.
+const FIRST_PORT: u16 = 20_000;
+/// The ports of one cloud.
+const PORTS: u16 = 8;
+/// How many clouds have ports of their own.
+const BLOCKS: u16 = 1500;
+/// Longest file in bytes; an authority takes about 1,000.
+const LONGEST: u64 = 1 << 16;
+
+/// The preferred ports of the cloud in this folder: the first is PostgreSQL's. They depend on the
+/// folder, so that clouds of two users of one machine differ.
+pub(crate) fn ports(folder: &Path) -> (u16, Ports) {
+    // FNV-1a: the same in every version and on every machine.
+    let hash = folder.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let block = u16::try_from(hash % u64::from(BLOCKS)).unwrap_or_default();
+    let first = FIRST_PORT + block * PORTS;
+    let mut ports = Ports::default();
+    ports.metadata = first + 1;
+    ports.authority = first + 2;
+    ports.federation = first + 3;
+    ports.service_fabric = first + 4;
+    ports.token_proxy = first + 5;
+    ports.management = first + 6;
+    ports.arc = first + 7;
+    (first, ports)
+}
+
+/// The folder with the certificate authorities of this user's clouds: `pgentra/local` in
+/// `XDG_STATE_HOME`, else in `~/.local/state`. `None`: the environment names neither.
+pub fn state_folder(env: &Env) -> Option<PathBuf> {
+    let named = |name: &str| env.get(name).map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let state = named("XDG_STATE_HOME").or_else(|| Some(named("HOME")?.join(".local/state")));
+    Some(state?.join("pgentra/local"))
+}
+
+/// The certificate authority of the cloud called `name`, made and kept at its first start. Only its
+/// user can read it. `None`: there is no folder to keep it in.
+///
+/// # Errors
+/// If the file or its folder belongs to another user or can be read by one, or cannot be read.
+pub(crate) fn authority(env: &Env, name: &str) -> Result<Option<Authority>, Failure> {
+    let Some(folder) = state_folder(env) else { return Ok(None) };
+    if let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder) {
+        tracing::warn!(folder = %folder.display(), %error, "the certificate authority is not kept");
+        return Ok(None);
+    }
+    authority_in(&folder, name).map(Some)
+}
+
+fn authority_in(folder: &Path, name: &str) -> Result<Authority, Failure> {
+    let cannot_read =
+        |error| Failure::machine(&format!("cannot read {}", folder.join(name).display()), error);
+    check_private(folder)?;
+    let file = folder.join(format!("{name}.pem"));
+    match fs::symlink_metadata(&file) {
+        Ok(found) => {
+            check_private(&file)?;
+            let readable = found.is_file() && found.len() <= LONGEST;
+            let text = if readable { fs::read_to_string(&file).map_err(cannot_read)? } else { String::new() };
+            Authority::from_pem(&text).map_err(|error| {
+                Failure::machine(&format!("{} is not a certificate authority", file.display()), error)
+                    .with_hint("remove it; the next start makes a new one")
+            })
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let authority = Authority::of_loopback()
+                .map_err(|error| Failure::machine("cannot make a certificate authority", error))?;
+            write(&file, authority.to_pem().expose_secret())?;
+            Ok(authority)
+        }
+        Err(error) => Err(cannot_read(error)),
+    }
+}
+
+/// Refuses what another user made or may read: with the key, that user could pose as the cloud.
+fn check_private(path: &Path) -> Result<(), Failure> {
+    let found = fs::symlink_metadata(path)
+        .map_err(|error| Failure::machine(&format!("cannot look at {}", path.display()), error))?;
+    let is_private = !found.is_symlink()
+        && found.uid() == rustix::process::geteuid().as_raw()
+        && found.permissions().mode() & 0o077 == 0;
+    if is_private {
+        return Ok(());
+    }
+    let message = format!("{} may be read by other users", path.display());
+    Err(Failure::new(FailureKind::Machine, message)
+        .with_hint("it holds private keys: remove it, or make it yours alone with chmod go="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_is_kept_for_its_user_alone() {
+        let base = tempfile::tempdir().unwrap();
+        let env = Env::from_map([("XDG_STATE_HOME", base.path().join("state").to_str().unwrap())]);
+        let authority = |name: &str| authority(&env, name).map(Option::unwrap);
+        let folder = state_folder(&env).unwrap();
+        let first = authority("one").unwrap();
+        let file = folder.join("one.pem");
+        assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(authority("one").unwrap().pem(), first.pem());
+        assert_ne!(authority("two").unwrap().pem(), first.pem());
+
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        let failure = authority("one").unwrap_err();
+        assert!(failure.to_string().contains("may be read by other users"), "{failure}");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(authority("one").is_err());
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(&file, "nonsense").unwrap();
+        let failure = authority("one").unwrap_err();
+        assert!(failure.to_string().contains("is not a certificate authority"), "{failure}");
+    }
+
+    #[test]
+    fn without_a_folder_nothing_is_kept() {
+        let base = tempfile::NamedTempFile::new().unwrap();
+        for env in [
+            Env::from_map::<String, String>([]),
+            Env::from_map([("HOME".to_owned(), base.path().display().to_string())]),
+        ] {
+            assert!(authority(&env, "one").unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_authority_is_refused() {
+        let [one, two] = [Authority::of_loopback(), Authority::of_loopback()].map(Result::unwrap);
+        let mixed = format!("{}{}", one.pem(), two.to_pem().expose_secret().replace(two.pem(), ""));
+        assert!(Authority::from_pem(&mixed).is_err());
+        assert_eq!(Authority::from_pem(one.to_pem().expose_secret()).unwrap().pem(), one.pem());
+    }
+
+    #[test]
+    fn ports_depend_on_the_folder_alone() {
+        let (first, ports) = ports_of("/run/user/1000/pgentra-default");
+        assert_eq!((first, ports.metadata, ports.arc), (first, first + 1, first + 7));
+        assert_eq!(ports_of("/run/user/1000/pgentra-default").0, first);
+        assert_ne!(ports_of("/run/user/1000/pgentra-other").0, first);
+        assert_ne!(ports_of("/run/user/1001/pgentra-default").0, first);
+        for folder in 0..1000 {
+            let (first, _) = ports_of(&format!("/tmp/pgentra-{folder}"));
+            assert!((FIRST_PORT..32_768).contains(&first) && (first + PORTS) <= 32_768, "{first}");
+        }
+    }
+
+    fn ports_of(folder: &str) -> (u16, Ports) {
+        ports(Path::new(folder))
+    }
+
+    #[test]
+    fn the_state_folder_is_an_absolute_one() {
+        let of = |variables: &[(&str, &str)]| state_folder(&Env::from_map(variables.iter().copied()));
+        assert_eq!(of(&[("HOME", "/home/a")]), Some("/home/a/.local/state/pgentra/local".into()));
+        assert_eq!(of(&[("HOME", "/home/a"), ("XDG_STATE_HOME", "/s")]), Some("/s/pgentra/local".into()));
+        assert_eq!(of(&[("XDG_STATE_HOME", "s")]), None);
+        assert_eq!(of(&[]), None);
+    }
+}

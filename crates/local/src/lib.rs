@@ -1,0 +1,46 @@
+//! A local Azure with a PostgreSQL that takes its tokens, as a value: the emulator, a PostgreSQL, and
+//! the gateway in front of it, in this process and on loopback.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//!
+//! use pgentra_local::{Flavour, Host, LocalCloud};
+//!
+//! let mut cloud = LocalCloud::builder().flavour(Flavour::Single).start().await?;
+//! cloud.create_roles().await?;
+//! let session = cloud.connector(Host::Vm, &[])?.connect().await?;
+//! cloud.clock().advance(Duration::from_secs(25 * 60 * 60));
+//! let variables = cloud.environment(Host::Aks);
+//! # let _ = (session, variables);
+//! cloud.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod administrators;
+mod builder;
+mod clock;
+pub mod control;
+mod environment;
+mod error;
+mod folder;
+mod gateway;
+mod host;
+mod kept;
+mod local_cloud;
+mod status;
+
+pub use builder::LocalCloudBuilder;
+pub use clock::CloudClock;
+pub use environment::{
+    CloudFiles, FOLDER_VARIABLE, INSTANCE_VARIABLE, METADATA_VARIABLE, NAME_VARIABLE, VARIABLES, unproxied,
+};
+pub use error::{Error, Failure, FailureKind};
+pub use folder::folder_of;
+pub use gateway::RunningGateway;
+pub use host::{Host, UnknownHost};
+pub use kept::state_folder;
+pub use local_cloud::{LocalCloud, SERVER_NAME};
+pub use pgentra_gateway::Flavour;
+pub use status::{IdentityStatus, ServerStatus, Status};

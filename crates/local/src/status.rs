@@ -1,0 +1,148 @@
+//! The status of a local cloud: the document of `pgentra local status -o json`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::environment;
+use crate::local_cloud::LocalCloud;
+
+/// The status of a local cloud.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Its name, `default` if none was given.
+    pub name: String,
+    /// A new value with each start, which reveals the environment of an earlier run.
+    #[serde(default)]
+    pub instance: String,
+    /// `flexible` or `single`.
+    pub flavour: String,
+    /// The id of the process that runs it.
+    pub pid: u32,
+    /// When it was ready, in seconds since 1970 by this machine's clock.
+    #[serde(default)]
+    pub started: u64,
+    /// The folder, which is removed at the stop.
+    pub folder: PathBuf,
+    /// The address for PostgreSQL clients.
+    pub server: ServerStatus,
+    /// The URL of the metadata service, as on a VM.
+    pub metadata_url: String,
+    /// The URL of the Entra authority.
+    pub authority_host: String,
+    /// The URL of Resource Manager and Graph.
+    pub management_url: String,
+    /// The id of the Entra tenant.
+    pub tenant_id: String,
+    /// The id of the VM's subscription.
+    pub subscription_id: String,
+    /// Identities by name, with the database role that is mapped to each.
+    pub identities: Vec<IdentityStatus>,
+    /// The variables for each kind of host.
+    pub environments: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// The address for PostgreSQL clients.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// `localhost`.
+    pub host: String,
+    /// The port of the gateway.
+    pub port: u16,
+    /// The database to connect to.
+    pub database: String,
+    /// PostgreSQL's version, such as "17.5".
+    pub version: String,
+    /// The file with the certificate of the local authority.
+    pub sslrootcert: PathBuf,
+}
+
+/// An identity of the local tenant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IdentityStatus {
+    /// The display name.
+    pub name: String,
+    /// `system-assigned`, `user-assigned`, `application` or `user`.
+    pub kind: String,
+    /// Application id; a user has none.
+    pub client_id: Option<String>,
+    /// The object id of its principal.
+    pub object_id: String,
+    /// Resource Manager id; only a user-assigned identity has one of its own.
+    pub resource_id: Option<String>,
+    /// The database role mapped to it.
+    pub role: String,
+}
+
+impl Status {
+    /// Describes a cloud of this process. Each call gives another [`Status::instance`].
+    pub fn of(cloud: &LocalCloud) -> Self {
+        let azure = cloud.azure();
+        let managed = |kind: &str, identity: &pgentra_emulator::Identity| IdentityStatus {
+            name: identity.name().to_owned(),
+            kind: kind.to_owned(),
+            client_id: Some(identity.client_id().to_string()),
+            object_id: identity.object_id().to_string(),
+            resource_id: (kind == "user-assigned").then(|| identity.resource_id().to_owned()),
+            role: identity.name().to_owned(),
+        };
+        let administrator = azure.administrator();
+        let application = azure.application();
+        let instance = Uuid::new_v4().to_string();
+        let mut environments = environment::all(&cloud.view());
+        for variables in environments.values_mut() {
+            let folder = cloud.folder().display().to_string();
+            for (variable, value) in [
+                (environment::NAME_VARIABLE, cloud.name()),
+                (environment::FOLDER_VARIABLE, &folder),
+                (environment::INSTANCE_VARIABLE, &instance),
+            ] {
+                variables.insert(variable.to_owned(), value.to_owned());
+            }
+        }
+        Self {
+            name: cloud.name().to_owned(),
+            instance,
+            flavour: cloud.flavour().to_string(),
+            pid: std::process::id(),
+            started: cloud.started().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            folder: cloud.folder().to_path_buf(),
+            server: ServerStatus {
+                host: "localhost".to_owned(),
+                port: cloud.postgres_addr().port(),
+                database: "postgres".to_owned(),
+                version: cloud.postgres_version().to_owned(),
+                sslrootcert: cloud.files().certificate,
+            },
+            metadata_url: azure.metadata_url().to_owned(),
+            authority_host: azure.authority_host().to_owned(),
+            management_url: azure.resource_manager().to_owned(),
+            tenant_id: azure.tenant().to_string(),
+            subscription_id: azure.subscription().to_string(),
+            identities: vec![
+                managed("system-assigned", azure.vm()),
+                managed("user-assigned", azure.user_assigned()),
+                IdentityStatus {
+                    name: application.name().to_owned(),
+                    kind: "application".to_owned(),
+                    client_id: Some(application.client_id().to_string()),
+                    object_id: application.object_id().to_string(),
+                    resource_id: None,
+                    role: application.name().to_owned(),
+                },
+                IdentityStatus {
+                    name: administrator.name().to_owned(),
+                    kind: "user".to_owned(),
+                    client_id: None,
+                    object_id: administrator.object_id().to_string(),
+                    resource_id: None,
+                    role: administrator.user_principal_name().to_owned(),
+                },
+            ],
+            environments,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+# After the old files went; $1 is 0 for a removal and 1 for an upgrade.
+if [ -d /run/systemd/system ]; then
+    systemctl --system daemon-reload >/dev/null 2>&1 || :
+    if [ "$1" -ge 1 ]; then
+        systemctl --system try-restart pgentra-proxy.socket pgentra-proxy.service >/dev/null 2>&1 || :
+    fi
+fi
