@@ -18,6 +18,7 @@ mod prose;
 mod seams;
 mod test;
 mod tree;
+mod type_names;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -95,6 +96,7 @@ fn check(root: &std::path::Path) -> Result<()> {
     faults.extend(names::check(root)?);
     faults.extend(msrv::check(root)?);
     faults.extend(prose::check(root)?);
+    faults.extend(type_names::check(root)?);
     for fault in &faults {
         println!("{fault}");
     }

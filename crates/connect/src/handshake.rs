@@ -41,20 +41,20 @@ where
 {
     let mut out = BytesMut::new();
     let login = ClientLogin::start(startup, &mut out);
-    let mut conversation = Conversation { stream, received: BytesMut::with_capacity(4096), login, sign_in };
+    let mut conversation = Handshake { stream, received: BytesMut::with_capacity(4096), login, sign_in };
     conversation.send(&out).await?;
     conversation.authenticate().await?;
     conversation.wait_until_ready().await
 }
 
-struct Conversation<'a, S> {
+struct Handshake<'a, S> {
     stream: &'a mut S,
     received: BytesMut,
     login: ClientLogin,
     sign_in: &'a AttemptedSignIn<'a>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<'_, S> {
     async fn authenticate(&mut self) -> Result<(), ConnectError> {
         match self.next().await? {
             BackendMessage::Authentication(Authentication::Ok) => return Ok(()),

@@ -53,4 +53,4 @@ pub use keys::KeyError;
 pub use local_azure::{LocalAzure, Principal};
 pub use mint::Draft;
 pub use options::Options;
-pub use subscription::{Administrator, AdministratorChange, Change, PrincipalKind};
+pub use subscription::{Administrator, AdministratorChange, AdministratorEdit, PrincipalKind};

@@ -85,7 +85,7 @@ impl LocalAzure {
         for (door, bound) in sockets.0 {
             for listener in bound.listeners {
                 let tls = certificates.of(door);
-                let server = serve::HttpServer { cloud: cloud.clone(), door, tls, stop: stop.clone() };
+                let server = serve::EndpointServer { cloud: cloud.clone(), door, tls, stop: stop.clone() };
                 tasks.spawn(server.run(listener, tasks.clone()));
             }
         }

@@ -49,7 +49,7 @@ const END_OF_DATES: Duration = Duration::from_secs(253_370_764_800);
 
 /// One listening socket's share of the local cloud.
 #[derive(Clone)]
-pub(crate) struct HttpServer {
+pub(crate) struct EndpointServer {
     pub(crate) cloud: Arc<Cloud>,
     pub(crate) door: Door,
     pub(crate) tls: Option<Arc<ServerConfig>>,
@@ -58,7 +58,7 @@ pub(crate) struct HttpServer {
 
 type Payload = Either<Full<Bytes>, Endless>;
 
-impl HttpServer {
+impl EndpointServer {
     /// Accepts connections until the shutdown token is cancelled.
     pub(crate) async fn run(self, listener: TcpListener, tasks: TaskTracker) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));

@@ -52,13 +52,13 @@ pub struct Administrator {
 /// runs until one of the methods is called; dropped, it fails.
 #[derive(Debug)]
 pub struct AdministratorChange {
-    change: Change,
+    change: AdministratorEdit,
     verdict: oneshot::Sender<Result<(), String>>,
 }
 
 /// A change of the Entra administrators.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum AdministratorEdit {
     /// A new administrator, or an existing administrator that is written again.
     Add(Administrator),
     /// The administrator with this object id is to be none.
@@ -67,7 +67,7 @@ pub enum Change {
 
 impl AdministratorChange {
     /// The change that the database has to make.
-    pub fn change(&self) -> &Change {
+    pub fn change(&self) -> &AdministratorEdit {
         &self.change
     }
 
@@ -96,11 +96,11 @@ pub(crate) enum Effect {
 
 impl Effect {
     /// The change that the database has to make for it.
-    fn change(&self) -> Option<Change> {
+    fn change(&self) -> Option<AdministratorEdit> {
         match self {
             Self::None => None,
-            Self::Add(new) => Some(Change::Add(new.clone())),
-            Self::Remove(id) => Some(Change::Remove(*id)),
+            Self::Add(new) => Some(AdministratorEdit::Add(new.clone())),
+            Self::Remove(id) => Some(AdministratorEdit::Remove(*id)),
         }
     }
 
@@ -409,7 +409,7 @@ mod tests {
             "its time is over, and the database has not answered"
         );
         let change = changes.try_recv().unwrap();
-        assert_eq!(change.change(), &Change::Add(new.clone()));
+        assert_eq!(change.change(), &AdministratorEdit::Add(new.clone()));
         change.refused("no");
         assert_eq!((failure(refused).as_deref(), listed()), (Some("no"), false));
         assert!(subscription.running("/s", 500).is_none());

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use pgentra_emulator::{AdministratorChange, Change, LocalAzure, PrincipalKind};
+use pgentra_emulator::{AdministratorChange, AdministratorEdit, LocalAzure, PrincipalKind};
 use pgentra_gateway::{ChangeError, ServiceAccount, UpstreamAddress};
 use tokio::sync::{mpsc, watch};
 
@@ -29,14 +29,14 @@ pub(crate) async fn follow(database: Database, mut changes: mpsc::UnboundedRecei
     }
 }
 
-async fn make(database: &Database, change: &Change) -> Result<(), ChangeError> {
+async fn make(database: &Database, change: &AdministratorEdit) -> Result<(), ChangeError> {
     let Database { upstream, service } = database;
     match change {
-        Change::Add(new) => {
+        AdministratorEdit::Add(new) => {
             let new = principal(&new.name, new.object_id, new.kind);
             pgentra_gateway::add_administrator(upstream, service, &new).await
         }
-        Change::Remove(object_id) => {
+        AdministratorEdit::Remove(object_id) => {
             pgentra_gateway::remove_administrator(upstream, service, *object_id).await
         }
     }

@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_secs(10);
 const PASSWD: &str = "/etc/passwd";
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct ClientAuthFault {
     pub(crate) key: &'static str,
     pub(crate) message: String,
     pub(crate) hint: &'static str,
@@ -36,17 +36,20 @@ pub(crate) struct WatchedFiles {
 }
 
 /// Reads the files of the settings; or returns everything that is wrong with them.
-pub(crate) fn open(files: &Files, client_auth: &ClientAuthSettings) -> Result<ClientAuth, Vec<Fault>> {
+pub(crate) fn open(
+    files: &Files,
+    client_auth: &ClientAuthSettings,
+) -> Result<ClientAuth, Vec<ClientAuthFault>> {
     let mut faults = Vec::new();
     let tls = tls(files, client_auth, &mut faults);
     let users = client_auth.auth_file.as_ref().and_then(|path| {
         const KEY: &str = "listen_auth_file";
         let text = String::from_utf8(read(files, KEY, path, true, &mut faults)?);
         let users = match &text {
-            Ok(text) => Users::parse(text).map_err(|error| Fault::of(KEY, path, &error)),
+            Ok(text) => Users::parse(text).map_err(|error| ClientAuthFault::of(KEY, path, &error)),
             Err(_) => {
                 let message = format!("{} is not UTF-8", path.display());
-                Err(Fault { key: KEY, message, hint: "save it as UTF-8" })
+                Err(ClientAuthFault { key: KEY, message, hint: "save it as UTF-8" })
             }
         };
         users.map_err(|fault| faults.push(fault)).ok()
@@ -92,7 +95,7 @@ impl WatchedFiles {
                 Some(client_auth)
             }
             Err(faults) => {
-                for Fault { key, message, hint } in faults {
+                for ClientAuthFault { key, message, hint } in faults {
                     tracing::warn!(key, hint, "{message}; what was there before stays");
                 }
                 None
@@ -101,7 +104,7 @@ impl WatchedFiles {
     }
 }
 
-impl Fault {
+impl ClientAuthFault {
     fn of(key: &'static str, path: &Path, error: &ClientAuthError) -> Self {
         let mut message = format!("{}: {error}", path.display());
         if let Some(cause) = std::error::Error::source(error) {
@@ -111,8 +114,9 @@ impl Fault {
     }
 }
 
-fn tls(files: &Files, client_auth: &ClientAuthSettings, faults: &mut Vec<Fault>) -> Option<Tls> {
-    let mut missing = |key, needs: &str, hint| faults.push(Fault { key, message: needs.to_owned(), hint });
+fn tls(files: &Files, client_auth: &ClientAuthSettings, faults: &mut Vec<ClientAuthFault>) -> Option<Tls> {
+    let mut missing =
+        |key, needs: &str, hint| faults.push(ClientAuthFault { key, message: needs.to_owned(), hint });
     if client_auth.tls_client_name != ClientName::Any || !client_auth.tls_client_map.is_empty() {
         let hint = "listen_tls_client_ca names the authority whose certificates clients have";
         if client_auth.tls_client_ca.is_none() {
@@ -151,14 +155,14 @@ fn tls(files: &Files, client_auth: &ClientAuthSettings, faults: &mut Vec<Fault>)
     match Tls::from_pem(&chain?, &private?, clients) {
         Ok(tls) => Some(tls),
         Err(error) => {
-            faults.push(Fault::of("listen_tls_cert", cert, &error));
+            faults.push(ClientAuthFault::of("listen_tls_cert", cert, &error));
             None
         }
     }
 }
 
 /// The user ids for numbers or names.
-fn uids(files: &Files, users: &[String], faults: &mut Vec<Fault>) -> Vec<u32> {
+fn uids(files: &Files, users: &[String], faults: &mut Vec<ClientAuthFault>) -> Vec<u32> {
     let passwd = files.read_text(PASSWD, LENGTH).unwrap_or_default();
     let named = |name: &str| {
         passwd.lines().find_map(|line| {
@@ -172,7 +176,7 @@ fn uids(files: &Files, users: &[String], faults: &mut Vec<Fault>) -> Vec<u32> {
             Some(uid) => uids.push(uid),
             None => {
                 let message = format!("names `{user}`, who is not in {PASSWD}");
-                faults.push(Fault {
+                faults.push(ClientAuthFault {
                     key: "listen_uids",
                     message,
                     hint: "give the user's number: id -u NAME",
@@ -201,7 +205,7 @@ fn read(
     key: &'static str,
     path: &Path,
     is_private: bool,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<ClientAuthFault>,
 ) -> Option<Vec<u8>> {
     let read = if is_private { files.read_private(path, LENGTH) } else { files.read(path, LENGTH) };
     let hint = match &read {
@@ -210,7 +214,8 @@ fn read(
         }
         _ => "give a file that the proxy can read",
     };
-    let fault = |error| Fault { key, message: format!("{} cannot be read: {error}", path.display()), hint };
+    let fault =
+        |error| ClientAuthFault { key, message: format!("{} cannot be read: {error}", path.display()), hint };
     read.map_err(|error| faults.push(fault(error))).ok()
 }
 

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::error::Problems;
 use crate::keys::{Form, KEYS, Key};
-use crate::layer::{Layer, Origin, Setting};
+use crate::layer::{Layer, Setting, SettingOrigin};
 use crate::nearest::nearest;
 
 /// Longest file in bytes.
@@ -168,9 +168,9 @@ impl Reading<'_> {
         self.problems.add(origin, what);
     }
 
-    fn origin(&self, name: &Spanned<impl AsRef<str>>) -> Origin {
+    fn origin(&self, name: &Spanned<impl AsRef<str>>) -> SettingOrigin {
         let line = self.line(name.span().start);
-        Origin::File { path: self.path.to_owned(), line, key: name.get_ref().as_ref().to_owned() }
+        SettingOrigin::File { path: self.path.to_owned(), line, key: name.get_ref().as_ref().to_owned() }
     }
 
     fn line(&self, offset: usize) -> usize {

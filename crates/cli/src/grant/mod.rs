@@ -27,7 +27,7 @@ use crate::sign_in;
 use crate::text::{Text, bold, command, text};
 pub(crate) use arguments::Grant;
 use ids::PrincipalIds;
-use role::{DEFAULT_PORT, Database};
+use role::{DEFAULT_PORT, RoleDatabase};
 
 /// A new principal takes time to appear in Entra: the number of lookups, and the pause between
 /// them.
@@ -40,7 +40,7 @@ struct Grounds {
     graph: Graph,
     vm: Vm,
     wanted: Wanted,
-    database: Database,
+    database: RoleDatabase,
 }
 
 /// The document of `-o json`.
@@ -146,7 +146,7 @@ async fn grounds(system: &System, arguments: &Grant) -> Outcome<Grounds> {
     }
     let connection = Connection { conninfo: None, server };
     let connector = sign_in::connector(system, &connection, &arguments.caller)?;
-    let database = Database::open(connector).await?;
+    let database = RoleDatabase::open(connector).await?;
     Ok(Grounds { manager, graph, vm, wanted, database })
 }
 

@@ -17,13 +17,13 @@ const PRINCIPALS: &str = "postgres";
 pub(super) const DEFAULT_PORT: u16 = 5432;
 
 /// A server, with an administrator who signs in to it.
-pub(super) struct Database {
+pub(super) struct RoleDatabase {
     connector: Connector,
     server: pgentra_roles::ServerSessions,
     roles: Roles,
 }
 
-impl Database {
+impl RoleDatabase {
     /// Signs in, and checks that the user may read the roles.
     pub(super) async fn open(connector: Connector) -> Outcome<Self> {
         let connector = connector.with_database(PRINCIPALS)?;

@@ -31,7 +31,9 @@ pub(crate) async fn run(system: &System, command: RoleCommand, is_verbose: bool)
         RoleCommand::Create(arguments) => create(system, arguments).await,
         RoleCommand::Drop(arguments) => drop(system, arguments).await,
         RoleCommand::Plan(arguments) => plan(system, arguments, None).await,
-        RoleCommand::Apply(arguments) => plan(system, arguments.plan, Some(Asking::unless(arguments.yes))).await,
+        RoleCommand::Apply(arguments) => {
+            plan(system, arguments.plan, Some(Asking::unless(arguments.yes))).await
+        }
     }
 }
 

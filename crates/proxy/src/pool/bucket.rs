@@ -70,20 +70,20 @@ pub(super) struct Bucket<T> {
 pub(super) struct Waiting<T> {
     pub(super) session: T,
     pub(super) since: Instant,
-    _counted: Counted,
+    _counted: GaugeGuard,
 }
 
 /// Counts one while it exists.
-struct Counted(Gauge);
+struct GaugeGuard(Gauge);
 
-impl Counted {
+impl GaugeGuard {
     fn new(gauge: &Gauge) -> Self {
         gauge.inc();
         Self(gauge.clone())
     }
 }
 
-impl Drop for Counted {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -126,7 +126,7 @@ impl<T: Idle> Buckets<T> {
             }
         }
         if self.claims == 0 {
-            bucket.waiting.push(Waiting { session, since: now, _counted: Counted::new(&self.ready) });
+            bucket.waiting.push(Waiting { session, since: now, _counted: GaugeGuard::new(&self.ready) });
         }
     }
 }

@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::standing::{Standing, State};
+use super::standing::{Standing, TargetState};
 use super::{TargetTelemetry, Telemetry};
 
 /// Prefix of every metric's name.
@@ -284,7 +284,7 @@ const OF_TARGETS: [Family<Seen>; 21] = [
         label: "",
         help: "1 while the last sign-in at the server failed, or there is no token or no listener, else 0",
         series: |seen| {
-            gauge(f64::from(u8::from(Standing::of(&seen.target, seen.now).state == State::Failing)))
+            gauge(f64::from(u8::from(Standing::of(&seen.target, seen.now).state == TargetState::Failing)))
         },
     },
 ];
