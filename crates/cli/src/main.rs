@@ -138,7 +138,7 @@ async fn run(system: &System, command: Command, is_verbose: bool) -> Outcome {
         Command::Grant(arguments) => grant::run(system, arguments).await,
         Command::Identity(command) => identity::run(system, command, is_verbose).await,
         Command::Role(command) => role::run(system, command, is_verbose).await,
-        Command::Local(command) => local::run(system, command).await,
+        Command::Local(command) => local::run(system, command, is_verbose).await,
         Command::Completions { shell } => command::completions::run(shell),
         Command::Man { command, dir } => command::manual::run(&command, dir.as_deref()),
         Command::Version => output::result(&arguments::definition().render_version()),

@@ -1,18 +1,16 @@
 //! `pgentra completions`, and the answers that its scripts ask for at each TAB.
 
-use std::path::Path;
-
 use clap::{Arg, Command, ValueHint};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::Shells;
 use pgentra_identity::{Cloud, SourceName};
-use pgentra_system::{Env, System};
+use pgentra_local::control;
+use pgentra_system::System;
 
 use crate::arguments;
 use crate::blame::Blame;
 use crate::catalogue::Finding;
-use crate::local::folder;
 use crate::output;
 use crate::problem::{Outcome, Problem};
 
@@ -71,10 +69,7 @@ fn with_value(argument: Arg, is_local: bool) -> Arg {
         "drain" => ArgValueCandidates::new(|| candidates(["session", "transaction"])),
         "log_format" => ArgValueCandidates::new(|| candidates(["text", "json"])),
         "listen_tls_client_name" => ArgValueCandidates::new(|| candidates(["any", "cn", "dn"])),
-        "name" if is_local => ArgValueCandidates::new(|| {
-            let system = System::real();
-            candidates(local_clouds(system.env()))
-        }),
+        "name" if is_local => ArgValueCandidates::new(local_clouds),
         "dir" | "postgres" => return argument.value_hint(ValueHint::DirPath),
         _ => return argument,
     };
@@ -110,28 +105,11 @@ fn commands() -> Vec<CompletionCandidate> {
     candidates(names)
 }
 
-/// The names of the local clouds of this user.
-fn local_clouds(env: &Env) -> Vec<String> {
-    let any = folder::of(env, "");
-    let (Some(parent), Some(prefix)) = (any.parent(), any.file_name().and_then(|name| name.to_str())) else {
-        return Vec::new();
-    };
-    let mut names = named(parent, prefix);
-    names.sort();
-    names
-}
-
-fn named(parent: &Path, prefix: &str) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(parent) else { return Vec::new() };
-    let name = |entry: std::fs::DirEntry| {
-        let name = entry.file_name().to_str()?.strip_prefix(prefix)?.to_owned();
-        // What quickstart starts has no name that could be meant.
-        let is_named = !name.is_empty() && !name.starts_with("quickstart-");
-        let is_ours =
-            entry.file_type().is_ok_and(|kind| kind.is_dir()) && folder::check_ours(&entry.path()).is_ok();
-        (is_named && is_ours).then_some(name)
-    };
-    entries.filter_map(Result::ok).filter_map(name).collect()
+/// The names of the local clouds that run.
+fn local_clouds() -> Vec<CompletionCandidate> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let running = runtime.map(|runtime| runtime.block_on(control::list(System::real().env())));
+    candidates(running.unwrap_or_default().into_iter().map(|status| status.name))
 }
 
 #[cfg(test)]
@@ -170,18 +148,5 @@ mod tests {
         let findings = explained.iter().filter(|one| !one.starts_with('-'));
         assert_eq!(findings.count(), Finding::ALL.len());
         assert!(!completed(&["token", "--source", ""]).contains(&"exec".to_owned()));
-    }
-
-    #[test]
-    fn local_clouds_are_those_that_have_a_folder() {
-        let parent = tempfile::tempdir().unwrap();
-        let env = Env::from_map([("TMPDIR", parent.path().to_str().unwrap())]);
-        for name in ["one", "two", "quickstart-7"] {
-            std::fs::create_dir(folder::of(&env, name)).unwrap();
-        }
-        std::fs::write(folder::of(&env, "file"), "").unwrap();
-        std::fs::create_dir(parent.path().join("other")).unwrap();
-        assert_eq!(local_clouds(&env), ["one", "two"]);
-        assert_eq!(local_clouds(&Env::from_map([("TMPDIR", "/nowhere")])), Vec::<String>::new());
     }
 }

@@ -204,7 +204,7 @@ impl Article<'_> {
             prompt: SHELL,
             command: format!(
                 "PGPASSWORD=$(pgentra token) psql -h localhost -p {port} --user {user} postgres\npgentra query -h localhost -p {port} -U {user} -d postgres -c 'SELECT version()'",
-                port = self.cloud.port(),
+                port = self.cloud.postgres_addr().port(),
             ),
             result: "signed in over TLS, certificate and name verified".to_owned(),
         });

@@ -24,11 +24,11 @@ use command_line::{command, restart};
 use shell::Shell;
 
 /// Runs one of the sub-commands. Without a name, it uses the local cloud of this shell's
-/// environment.
-pub(crate) async fn run(system: &System, mut command: Local) -> Outcome {
+/// environment. A list has what fits on the terminal, unless `is_verbose`.
+pub(crate) async fn run(system: &System, mut command: Local, is_verbose: bool) -> Outcome {
     let name = match &mut command {
         Local::Up(arguments) => &mut arguments.name,
-        Local::List(output) => return list(system, *output).await,
+        Local::List(output) => return list(system, *output, is_verbose).await,
         Local::Down(name) => name,
         Local::Status(arguments) => &mut arguments.name,
         Local::Env(arguments) => &mut arguments.name,
@@ -40,7 +40,7 @@ pub(crate) async fn run(system: &System, mut command: Local) -> Outcome {
     }
     match command {
         Local::Up(arguments) => up::run(system, arguments).await,
-        Local::List(output) => list(system, output).await,
+        Local::List(output) => list(system, output, is_verbose).await,
         Local::Down(name) => down(system, &name).await,
         Local::Status(arguments) => status(system, &arguments).await,
         Local::Env(arguments) => env(system, &arguments).await,
@@ -60,14 +60,17 @@ async fn down(system: &System, name: &LocalName) -> Outcome {
     Ok(())
 }
 
-async fn list(system: &System, output: Output) -> Outcome {
+async fn list(system: &System, output: Output, is_verbose: bool) -> Outcome {
     let clouds = control::list(system.env()).await;
     match output.output {
         Format::Text if clouds.is_empty() => {
             output::say("no local cloud runs; start one: pgentra local up --detach");
             Ok(())
         }
-        Format::Text => output::result(status::table(&clouds, unix(system.clock().now()))),
+        Format::Text => {
+            let width = output::result_width().filter(|_| !is_verbose);
+            output::result(status::table(&clouds, unix(system.clock().now()), width))
+        }
         Format::Json => output::json(&clouds.iter().map(status::Row::of).collect::<Vec<_>>()),
     }
 }

@@ -3,8 +3,8 @@
 use pgentra_local::Status;
 use serde::Serialize;
 
-use crate::table;
-use crate::text::{Text, bold, faint, text};
+use crate::table::{Need, list};
+use crate::text::{Text, bold, text};
 use crate::time::date;
 
 /// The text of `pgentra local status`.
@@ -25,13 +25,12 @@ pub(super) fn text(status: &Status) -> Text {
     );
     let mut text = text![bold(&format!("local cloud `{}`", status.name)), places];
     for identity in &status.identities {
-        let client = identity.client_id.as_deref().map(|id| format!("  client id {id}")).unwrap_or_default();
+        let client = identity.client_id.as_ref().map(|id| format!("    client id  {id}\n"));
         text.push(text![
             format!("  {:<13}", identity.kind.replace("-assigned", " MI")),
             bold(&identity.role),
-            " ",
-            faint(&format!("object id {}{client}", identity.object_id)),
-            "\n",
+            format!("\n    object id  {}\n", identity.object_id),
+            client.unwrap_or_default(),
         ]);
     }
     text
@@ -64,9 +63,17 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The text of `pgentra local list` at this time, in seconds since 1970.
-pub(super) fn table(clouds: &[Status], now: u64) -> Text {
-    let columns = ["name", "flavour", "PostgreSQL", "metadata", "pid", "since"].map(str::to_owned);
+/// The text of `pgentra local list` at this time, in seconds since 1970. With a `width`, it has what
+/// fits.
+pub(super) fn table(clouds: &[Status], now: u64, width: Option<usize>) -> Text {
+    let columns = [
+        ("name", Need::Always),
+        ("flavour", Need::Always),
+        ("PostgreSQL", Need::Always),
+        ("metadata", Need::IfItFits),
+        ("pid", Need::IfItFits),
+        ("since", Need::IfItFits),
+    ];
     let row = |status: &Status| {
         let since = format!("{}, {}", date(status.started), ago(now.saturating_sub(status.started)));
         [
@@ -80,7 +87,7 @@ pub(super) fn table(clouds: &[Status], now: u64) -> Text {
         .map(Some)
         .to_vec()
     };
-    table::table(&columns, &clouds.iter().map(row).collect::<Vec<_>>())
+    list(&columns, &clouds.iter().map(row).collect::<Vec<_>>(), width)
 }
 
 /// A time that has passed, in its largest unit.
