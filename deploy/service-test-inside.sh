@@ -15,15 +15,15 @@ shows() {
     passed=$((passed + 1))
     echo "service: $format: $1"
 }
-# Waits for a condition: at most 60 seconds.
+# Waits for a condition: at most 120 seconds, on a busy machine.
 eventually() {
     local what=$1
     shift
-    for _ in $(seq 300); do
+    for _ in $(seq 600); do
         ! "$@" >/dev/null 2>&1 || return 0
         sleep 0.2
     done
-    failed "not within 60 s: $what"
+    failed "not within 120 s: $what"
 }
 is() { [ "$(systemctl is-active "$1")" = "$2" ]; }
 main_pid() { systemctl show -P MainPID pgentra-proxy.service; }

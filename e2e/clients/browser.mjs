@@ -4,7 +4,8 @@
 //
 // waits until the page's text contains AWAITED. For each NAME, SCHEME-WIDTH such as dark-500, it sets the colour scheme and the
 // width of the window, writes FOLDER/NAME.png (FOLDER empty: none) and notes how wide the content is. Then it clicks every button
-// that copies. The report is JSON: {text, views: [{name, width, content}], copied: [...], errors: [...]}.
+// that copies. The report is JSON: {text, title, bars: drawn bars of sparklines, views: [{name, width, content, ground}],
+// copied: [...], errors: [...]}.
 import { spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -91,7 +92,8 @@ async function main() {
     await until("the button says that it copied", `${button}.textContent === "Copied"`);
     copied.push(await evaluate("navigator.clipboard.readText()"));
   }
-  return { text: await evaluate("document.body.innerText"), title: await evaluate("document.title"), views, copied, errors };
+  const bars = await evaluate("[...document.querySelectorAll('svg rect')].filter((bar) => bar.getBoundingClientRect().height > 0).length");
+  return { text: await evaluate("document.body.innerText"), title: await evaluate("document.title"), bars, views, copied, errors };
 }
 
 try {

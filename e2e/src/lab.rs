@@ -1,10 +1,12 @@
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
+use rustix::process::Pid;
 use tempfile::TempDir;
 
 use crate::run::processes;
@@ -79,6 +81,19 @@ impl Lab {
     /// A program with its arguments.
     pub fn program(&self, words: &[&str]) -> Run<'_> {
         Run::new(self, words)
+    }
+
+    /// Starts a program with pipes for its input and output; the caller ends it.
+    pub fn spawn(&self, words: &[&str], variables: impl IntoIterator<Item = (String, String)>) -> Child {
+        let mut command = self.command(words);
+        command.envs(variables).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        command.spawn().unwrap()
+    }
+
+    /// The processes of this lab whose command line contains `word`.
+    pub fn processes(&self, word: &str) -> Vec<Pid> {
+        let found = processes(self.path()).into_iter().filter(|(_, line)| line.contains(word));
+        found.filter_map(|(pid, _)| Pid::from_raw(i32::try_from(pid).ok()?)).collect()
     }
 
     /// Starts `pgentra local up` and waits until it is ready.

@@ -1,8 +1,8 @@
 //! Runs every command of the pages, in the order of its page, against a local cloud.
 //!
 //! Names on the pages are replaced by those of the local cloud (see [`Page::typed`]). A proxy that
-//! would run until it is stopped reads its configuration and exits. Commands that are not run here,
-//! or fail on purpose, are in [`EXCEPTIONS`] with the reason.
+//! would run until it is stopped reads its configuration and exits. `documents.tsv` has a row for every
+//! command: a command without a row fails the test. Output on a page is compared with the real one.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::fs;
@@ -11,56 +11,36 @@ use std::path::{Path, PathBuf};
 
 use e2e::{Flavour, Lab, have};
 
-const PAGES: [&str; 13] = [
-    "README.md",
-    "docs/commands.md",
-    "docs/local.md",
-    "docs/proxy.md",
-    "docs/proxy-configure.md",
-    "docs/proxy-authenticate.md",
-    "docs/proxy-pooling.md",
-    "docs/proxy-operate.md",
-    "docs/proxy-observe.md",
-    "docs/identity.md",
-    "docs/recipes.md",
-    "docs/kubernetes.md",
-    "docs/rust.md",
-];
+/// Every command of the pages: the page, how the command ends, and the command. It ends with an exit
+/// code, or is not run here for the reason behind `-`. Behind `~` is why its output is another one here.
+const TABLE: &str = include_str!("documents.tsv");
 
-/// The result of a command other than success.
-#[derive(Clone, Copy)]
-enum Expected {
-    /// It ends with this exit code.
-    Code(i32),
-    /// It is not run here.
-    Elsewhere,
+/// Pages whose commands another test runs.
+const OTHERS: [(&str, &str); 2] = [("docs/errors.md", "hints_run.rs"), ("docs/roles.md", "roles.rs")];
+
+/// A row of [`TABLE`].
+struct Row {
+    page: &'static str,
+    /// The exit code, or the reason why the command is not run here.
+    expected: Result<i32, &'static str>,
+    /// Whether the output is compared.
+    has_output: bool,
+    command: &'static str,
 }
-use Expected::{Code, Elsewhere};
 
-/// Prefix of a command on a page; the expected result; the reason.
-const EXCEPTIONS: &[(&str, &str, Expected, &str)] = &[
-    ("README.md", "cargo run --release -- quickstart", Elsewhere, "quickstart.rs runs the built program"),
-    ("README.md", "cargo xtask test", Elsewhere, "it is what runs this test"),
-    ("docs/local.md", "unshare --mount", Elsewhere, "hosts.rs runs the local cloud in a mount namespace"),
-    ("docs/local.md", "pgentra local up --detach --arc", Elsewhere, "hosts.rs does, in a mount namespace"),
-    ("docs/local.md", "az ", Elsewhere, "azure_cli.rs runs them"),
-    ("docs/local.md", "pgentra psql", Elsewhere, "article.rs runs the session of the article"),
-    ("docs/local.md", "export PGPASSWORD=", Elsewhere, "article.rs runs the commands of the article"),
-    ("docs/local.md", "psql -h localhost", Elsewhere, "article.rs runs the commands of the article"),
-    ("docs/local.md", "PGPASSWORD=$OLD psql", Code(2), "the token has expired"),
-    ("docs/proxy-pooling.md", "curl -X POST", Elsewhere, "it asks a running proxy"),
-    ("docs/proxy.md", "psql 'host=127.0.0.1 port=6432", Elsewhere, "it asks a running proxy"),
-    ("docs/commands.md", "pgentra grant myVm", Code(2), "it asks, and there is no terminal"),
-    (
-        "docs/commands.md",
-        "pgentra identity server-admin remove",
-        Code(2),
-        "the administrator who stands for the one of the page is the last of the local cloud",
-    ),
-    ("docs/rust.md", "cargo run", Elsewhere, "examples.rs runs the examples"),
-    ("docs/kubernetes.md", "podman build", Elsewhere, "deploy.rs reads the files of the image"),
-    ("docs/kubernetes.md", "helm install", Elsewhere, "deploy.rs renders the chart"),
-];
+fn table() -> Vec<Row> {
+    let row = |line: &'static str| {
+        let mut columns = line.splitn(3, '\t');
+        let (page, expected, command) =
+            (columns.next().unwrap(), columns.next().unwrap(), columns.next().unwrap());
+        let (code, why) = expected.split_once(" ~ ").unwrap_or((expected, ""));
+        let expected = code.parse().map_err(|_| {
+            expected.strip_prefix("- ").unwrap_or_else(|| panic!("{line}: no exit code, and no reason"))
+        });
+        Row { page, expected, has_output: why.is_empty(), command }
+    };
+    TABLE.lines().map(row).collect()
+}
 
 /// A fenced block: its language and its lines.
 struct Block {
@@ -86,8 +66,14 @@ fn blocks(text: &str) -> Vec<Block> {
     found
 }
 
+/// A command of a page, and the output that the page shows.
+struct Shown {
+    command: String,
+    output: Vec<String>,
+}
+
 /// The commands of a block: lines behind a prompt, or that begin with a program.
-fn commands(block: &Block) -> Vec<String> {
+fn commands(block: &Block) -> Vec<Shown> {
     const PROGRAMS: [&str; 8] =
         ["pgentra ", "psql ", "curl ", "az ", "podman ", "helm ", "kubectl ", "cargo "];
     let command = |line: &String| match block.language.as_str() {
@@ -101,7 +87,49 @@ fn commands(block: &Block) -> Vec<String> {
         }
         _ => None,
     };
-    block.lines.iter().filter_map(command).collect()
+    let mut found: Vec<Shown> = Vec::new();
+    for line in &block.lines {
+        match (command(line), found.last_mut()) {
+            (Some(command), _) => found.push(Shown { command, output: Vec::new() }),
+            // A block without prompts may have other commands, of which the first word is not known.
+            (None, Some(before)) if block.language == "console" => before.output.push(line.clone()),
+            (None, _) => {}
+        }
+    }
+    found
+}
+
+/// A line without what differs from run to run: digits, ids, and the widths of columns.
+fn shape(line: &str) -> String {
+    let mut shape = String::new();
+    let mut last = None;
+    for char in line.trim().chars() {
+        let char = match char {
+            '0'..='9' => '0',
+            '─' => '-',
+            char => char,
+        };
+        let repeats = last == Some(char) && matches!(char, '0' | '-' | ' ');
+        if !repeats {
+            shape.push(char);
+        }
+        last = Some(char);
+    }
+    shape
+}
+
+/// Whether a line is as the page shows it, where `…` stands for what was left out.
+fn is_shown(line: &str, shown: &str) -> bool {
+    let (line, shown) = (shape(line), shape(shown));
+    let mut parts = shown.split('…');
+    let Some(mut rest) = line.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    for part in parts {
+        match rest.find(part.trim()) {
+            Some(at) => rest = &rest[at + part.trim().len()..],
+            None => return false,
+        }
+    }
+    rest.is_empty() || shown.ends_with('…')
 }
 
 /// The names that replace those of the pages.
@@ -142,11 +170,7 @@ impl Page<'_> {
     fn run(&self, command: &str) -> String {
         let (typed, _) = command.split_once("  #").unwrap_or((command, ""));
         let mut typed = self.typed(typed.trim());
-        let is_lasting = typed.starts_with("pgentra proxy ")
-            && !["hash-password", "wait", "--check", "--print-config"]
-                .iter()
-                .any(|word| typed.contains(word));
-        if is_lasting {
+        if is_lasting(&typed) {
             typed.push_str(" --check-config");
         }
         if typed.contains("hash-password") {
@@ -196,26 +220,26 @@ fn lay_out(names: &Page<'_>) {
 
 /// Runs the commands of a page in one shell. Returns what is wrong.
 fn check(lab: &Lab, page: &str, names: &Page<'_>) -> Vec<String> {
-    let found: Vec<String> = blocks(&text(page)).iter().flat_map(commands).collect();
-    let exception = |command: &str| {
-        EXCEPTIONS.iter().find(|(on, start, _, _)| *on == page && command.starts_with(start)).map(|it| it.2)
-    };
+    let found: Vec<Shown> = blocks(&text(page)).iter().flat_map(commands).collect();
+    let rows: Vec<Row> = table().into_iter().filter(|row| row.page == page).collect();
+    let mut faults = Vec::new();
+    for index in 0..found.len().max(rows.len()) {
+        let shown = found.get(index).map(|shown| shown.command.as_str());
+        let row = rows.get(index).map(|row| row.command);
+        if shown != row {
+            faults.push(format!("{page}: the page has {shown:?}, documents.tsv has {row:?}"));
+            return faults;
+        }
+    }
     let mut script = String::from(
         "set +e -o pipefail\nas_administrator() { eval \"$(pgentra local env --host admin)\"; }\neval \"$(pgentra local env)\"\n",
     );
-    let mut faults: Vec<String> = EXCEPTIONS
-        .iter()
-        .filter(|(on, start, _, _)| *on == page && !found.iter().any(|command| command.starts_with(start)))
-        .map(|(_, start, _, why)| format!("{page}: `{start}` is excepted ({why}) and not there"))
-        .collect();
     let mut expected = Vec::new();
-    for command in &found {
-        let code = match exception(command) {
-            Some(Elsewhere) => continue,
-            Some(Code(code)) => code,
-            None => 0,
-        };
+    for (shown, row) in found.iter().zip(&rows) {
+        let Ok(code) = row.expected else { continue };
+        let output = if row.has_output { &shown.output[..] } else { &[] };
         // The pages start and stop the cloud of the whole test.
+        let command = &shown.command;
         if command.starts_with("pgentra local up --detach") || command.starts_with("pgentra local down") {
             script.push_str("true\n");
         } else {
@@ -223,22 +247,43 @@ fn check(lab: &Lab, page: &str, names: &Page<'_>) -> Vec<String> {
             script.push('\n');
         }
         script.push_str("printf '\\n@@@ %s\\n' \"$?\"; printf '\\n@@@\\n' >&2\n");
-        expected.push((command.clone(), code));
+        expected.push((command, output, code));
     }
     let done = lab.program(&["bash", "-c", &script]).done();
     let codes: Vec<&str> = done.stdout.lines().filter_map(|line| line.strip_prefix("@@@ ")).collect();
+    let printed: Vec<&str> = done.stdout.split("\n@@@ ").collect();
     let said: Vec<&str> = done.stderr.split("\n@@@\n").collect();
     if codes.len() != expected.len() {
         faults.push(format!("{page}: {} of {} commands were run", codes.len(), expected.len()));
     }
-    for (index, (command, code)) in expected.iter().enumerate() {
+    for (index, (command, output, code)) in expected.iter().enumerate() {
         let got = codes.get(index).copied().unwrap_or("not run");
+        let said = said.get(index).copied().unwrap_or_default();
         if got != code.to_string() {
-            let said = said.get(index).copied().unwrap_or_default().trim();
-            faults.push(format!("{page}: `{command}` ended with {got}, not {code}: {said}"));
+            faults.push(format!("{page}: `{command}` ended with {got}, not {code}: {}", said.trim()));
+        }
+        // The output of a proxy is compared by natural_to_type.rs, a token is not recorded.
+        if is_lasting(command) || command.starts_with("pgentra local ") {
+            continue;
+        }
+        let printed = printed.get(index).copied().unwrap_or_default();
+        for shown in output.iter().map(|line| names.typed(line)).filter(|line| line.trim() != "…") {
+            let ours = shown.replace("my-app", "myVm").replace("my-server", "localhost-postgres");
+            let mut lines = printed.lines().chain(said.lines());
+            let is_there = lines.any(|line| is_shown(line, &shown) || is_shown(line, &ours));
+            if !is_there {
+                faults.push(format!("{page}: `{command}` does not print `{shown}` but:\n{printed}\n{said}"));
+                break;
+            }
         }
     }
     faults
+}
+
+/// Whether a command runs a proxy until it is stopped.
+fn is_lasting(command: &str) -> bool {
+    command.starts_with("pgentra proxy ")
+        && !["hash-password", "wait", "--check", "--print-config"].iter().any(|word| command.contains(word))
 }
 
 #[test]
@@ -256,9 +301,11 @@ fn every_command_of_the_pages_runs() {
     let shop = ["CREATE SCHEMA shop", "CREATE TABLE shop.orders (id serial)"];
     let prepared = lab.pgentra(&["query", "-d", "app", "-c", shop[0], "-c", shop[1]]);
     prepared.envs(cloud.env("admin")).done().ok();
-    let count = PAGES.iter().flat_map(|page| blocks(&text(page))).flat_map(|block| commands(&block)).count();
-    assert!(count > 50, "no more than {count} commands were found");
-    let faults: Vec<String> = PAGES.iter().flat_map(|page| check(&lab, page, &names)).collect();
+    let pages: Vec<String> =
+        pages().into_iter().filter(|page| !OTHERS.iter().any(|it| it.0 == page)).collect();
+    let mut faults: Vec<String> = pages.iter().flat_map(|page| check(&lab, page, &names)).collect();
+    let lost = table().into_iter().filter(|row| !pages.iter().any(|page| page == row.page));
+    faults.extend(lost.map(|row| format!("documents.tsv names {}, which is no page of this test", row.page)));
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
@@ -272,8 +319,8 @@ fn every_configuration_of_the_proxy_is_valid() {
     let password = lab.pgentra(&["proxy", "hash-password", "app"]).input("secret\n").done().ok().to_owned();
     fs::write(home.join("etc/users"), password).unwrap();
     fs::set_permissions(home.join("etc/users"), fs::Permissions::from_mode(0o600)).unwrap();
-    let pages = PAGES.iter().filter(|page| page.starts_with("docs/proxy"));
-    let found: Vec<Block> = pages.flat_map(|page| blocks(&text(page))).collect();
+    let pages = pages().into_iter().filter(|page| page.starts_with("docs/proxy"));
+    let found: Vec<Block> = pages.flat_map(|page| blocks(&text(&page))).collect();
     let configurations: Vec<_> = found.iter().filter(|block| block.language == "toml").collect();
     assert!(configurations.len() >= 3, "{} configurations were found", configurations.len());
     let file = home.join("etc/proxy.toml");
@@ -289,13 +336,35 @@ fn every_configuration_of_the_proxy_is_valid() {
     }
 }
 
-/// The Markdown files of the root folder and of `docs/`.
+/// The Markdown files of the root folder and of `docs/`, from the root.
+fn pages() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let names = |folder: &str, prefix: &str| -> Vec<String> {
+        let files = fs::read_dir(root.join(folder)).unwrap().map(|file| file.unwrap().file_name());
+        let names = files.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with(".md"));
+        names.map(|name| format!("{prefix}{name}")).collect()
+    };
+    let mut pages = [names(".", ""), names("docs", "docs/")].concat();
+    pages.sort();
+    pages
+}
+
 fn markdown_files() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let files =
-        [root.clone(), root.join("docs")].into_iter().flat_map(|folder| fs::read_dir(folder).unwrap());
-    let paths = files.map(|file| file.unwrap().path());
-    paths.filter(|path| path.extension().is_some_and(|it| it == "md")).collect()
+    pages().iter().map(|page| root.join(page)).collect()
+}
+
+/// The site has a way to every page of `docs/`, and the settings that mdBook needs.
+#[test]
+fn every_page_is_in_the_table_of_contents() {
+    let summary = text("docs/SUMMARY.md");
+    let listed = links(&summary);
+    let missing: Vec<String> = pages()
+        .into_iter()
+        .filter_map(|page| page.strip_prefix("docs/").map(str::to_owned))
+        .filter(|page| page != "SUMMARY.md" && !listed.contains(page))
+        .collect();
+    assert!(missing.is_empty(), "docs/SUMMARY.md does not list {missing:?}");
 }
 
 /// The lines of a Markdown text that are not in a fenced block.

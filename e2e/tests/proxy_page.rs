@@ -1,6 +1,6 @@
 //! The status page of `pgentra proxy` in a browser: idle, busy and broken; light, dark and narrow. The pictures are written to
 //! `target/status-page`, for people who change the page.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failing helper fails its test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::fs;
 use std::io::Write as _;
@@ -10,7 +10,16 @@ use e2e::{Cloud, Done, Flavour, Lab, Proxy, client, have};
 use eventually::{DEADLINE, eventually_blocking};
 use serde_json::Value;
 
-const VIEWS: [&str; 4] = ["light-1280", "dark-1280", "light-500", "dark-500"];
+const VIEWS: [&str; 8] = [
+    "light-1280",
+    "dark-1280",
+    "light-500",
+    "dark-500",
+    "light-1121",
+    "light-1000",
+    "light-961",
+    "light-320",
+];
 
 /// A proxy with its admin listener.
 struct Shown<'lab> {
@@ -113,6 +122,17 @@ fn text(report: &Value) -> &str {
     report["text"].as_str().unwrap()
 }
 
+/// The names of all fields, except those of maps.
+fn collect_fields(value: &Value, fields: &mut Vec<String>) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        fields.push(name.clone());
+        if !["refusals", "refusal_messages"].contains(&name.as_str()) {
+            collect_fields(value, fields);
+        }
+    }
+    value.as_array().into_iter().flatten().for_each(|value| collect_fields(value, fields));
+}
+
 #[track_caller]
 fn assert_shows(report: &Value, texts: &[&str]) {
     for shown in texts {
@@ -210,6 +230,17 @@ fn a_busy_proxy_lists_its_sessions() {
             && wait["p50_seconds"].as_f64() <= wait["p95_seconds"].as_f64()
     );
 
+    let mut fields = Vec::new();
+    collect_fields(&status, &mut fields);
+    assert!(fields.len() > 60, "{fields:?}");
+    let page = include_str!("../../docs/proxy-observe.md");
+    for field in fields {
+        let ways = ["`", "."]
+            .into_iter()
+            .flat_map(|before| ["`", "[]`"].map(|after| format!("{before}{field}{after}")));
+        assert!(ways.into_iter().any(|way| page.contains(&way)), "docs/proxy-observe.md lacks {field}");
+    }
+
     let report = shown.look("busy", "idle in transaction (aborted)");
     assert_shows(
         &report,
@@ -275,6 +306,11 @@ fn a_broken_proxy_says_what_is_broken_first() {
     let at = |shown: &str| text(&report).find(shown).unwrap_or_else(|| panic!("no {shown:?}"));
     assert!(at("✗ reports") < at("✓ orders") && at("✗ failing") < at("✓ serving"), "{}", text(&report));
     assert_eq!(report["title"], "ready, 1 failing – pgentra proxy");
+    assert!(
+        report["bars"].as_u64() >= Some(3),
+        "a session, and refusals of both targets: {}",
+        report["bars"]
+    );
     drop((held, shown, cloud));
     lab.await_processes();
 }

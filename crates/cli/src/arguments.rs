@@ -12,6 +12,7 @@ use pgentra_local::control::FURTHEST;
 use crate::command::script::Scripts;
 use crate::grant::Grant;
 use crate::identity::IdentityCommand;
+use crate::launch::{Exec, ExecListener, Psql};
 use crate::local::shell::Shell;
 use crate::options::{Connection, FixedPlaces, Identity, LocalDatabase, LocalName, Output, host};
 pub(crate) use crate::proxy::Proxy;
@@ -114,19 +115,22 @@ pub(crate) enum Command {
     #[command(
         override_usage = "pgentra psql [OPTIONS] [PSQL OPTIONS] [DBNAME|CONNINFO [USERNAME]] [-- PSQL OPTIONS]",
         after_help = "Every option that is not listed here is psql's own, and so is everything behind --. -v NAME=VALUE is psql's, \
-                      a bare -v is pgentra's.\nThe token is handed over once, as PGPASSWORD: \\c after its end is refused. For sessions that \
-                      connect again use `pgentra proxy`.\n\n\
+                      a bare -v is pgentra's.\npsql connects to a private listener, which signs in with a valid token each time: \\c works for as long \
+                      as psql runs.\n\n\
                       Example: pgentra psql -h my.postgres.database.azure.com -U my-app -d postgres -At -c 'SELECT version()'"
     )]
     Psql(Psql),
-    /// Run any libpq program with an Entra token: pgentra sets PGHOST, PGUSER, PGPASSWORD and the
-    /// rest for it alone.
+    /// Run any program that uses PostgreSQL. It connects to a private listener, which signs in with
+    /// an Entra token.
     #[command(
-        after_help = "The token is handed over once, as PGPASSWORD: the program cannot connect again after its end. For programs that \
-                      do so use `pgentra proxy`.\n\n\
+        after_help = "PGHOST, PGPORT, PGUSER and PGDATABASE are set for the program alone. It can connect at any time, for as long as it \
+                      runs: each connection gets a valid token. The token is not in its environment.\n\n\
                       Example: pgentra exec -h my.postgres.database.azure.com -U my-app -d app -- pg_dump --schema-only"
     )]
     Exec(Exec),
+    /// Serve the listener of `psql` and `exec`.
+    #[command(name = "exec-listener", hide = true)]
+    ExecListener(ExecListener),
     /// Find what prevents a sign-in to the server, and how to fix it.
     #[command(
         after_help = "Example: pgentra doctor -h my.postgres.database.azure.com -U my-app -d app\n         \
@@ -250,30 +254,6 @@ pub(crate) struct Doctor {
     pub(crate) connection: Connection,
     #[command(flatten)]
     pub(crate) identity: Identity,
-}
-
-/// Arguments of `pgentra psql`.
-#[derive(Debug, Args)]
-pub(crate) struct Psql {
-    #[command(flatten)]
-    pub(crate) connection: Connection,
-    #[command(flatten)]
-    pub(crate) identity: Identity,
-    /// Arguments for psql itself.
-    #[arg(last = true, value_name = "PSQL OPTIONS")]
-    pub(crate) arguments: Vec<std::ffi::OsString>,
-}
-
-/// Arguments of `pgentra exec`.
-#[derive(Debug, Args)]
-pub(crate) struct Exec {
-    #[command(flatten)]
-    pub(crate) connection: Connection,
-    #[command(flatten)]
-    pub(crate) identity: Identity,
-    /// The program and its arguments.
-    #[arg(last = true, required = true, value_name = "CMD")]
-    pub(crate) program: Vec<std::ffi::OsString>,
 }
 
 /// `pgentra local …`.
@@ -408,8 +388,17 @@ mod tests {
 
     #[test]
     fn the_options_of_the_proxy_have_headings() {
-        const WITHOUT: [&str; 8] =
-            ["config", "check", "check_config", "output", "targets", "verbose", "help", "help_by_h"];
+        const WITHOUT: [&str; 9] = [
+            "config",
+            "check",
+            "check_config",
+            "print_config",
+            "output",
+            "targets",
+            "verbose",
+            "help",
+            "help_by_h",
+        ];
         let definition = definition();
         let proxy = definition.find_subcommand("proxy").unwrap();
         let without: Vec<_> = proxy
@@ -432,7 +421,7 @@ mod tests {
     #[test]
     fn every_command_shows_an_example() {
         fn walk(command: &clap::Command) {
-            let leaf = command.get_subcommands().next().is_none();
+            let leaf = command.get_subcommands().next().is_none() && !command.is_hide_set();
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(
                 !leaf

@@ -16,3 +16,13 @@ pub(crate) enum Blame {
     /// A check of `pgentra doctor` failed.
     Check = 6,
 }
+
+impl Blame {
+    /// The blame that an exit code says; a fault of ours for every other code.
+    pub(crate) fn of_exit_code(code: u8) -> Self {
+        [Self::Usage, Self::Token, Self::Network, Self::Server, Self::Check]
+            .into_iter()
+            .find(|blame| *blame as u8 == code)
+            .unwrap_or(Self::Ours)
+    }
+}

@@ -8,6 +8,7 @@ mod confirm;
 mod doctor;
 mod grant;
 mod identity;
+mod launch;
 mod local;
 mod markdown;
 mod options;
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
     }
     leave_no_core_file();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if is_proxy {
+    if is_proxy || matches!(arguments.command, Command::ExecListener(_)) {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         runtime.worker_threads(relaying_threads(processors));
         allow_files();
@@ -131,8 +132,9 @@ async fn run(system: &System, command: Command, is_verbose: bool) -> Outcome {
         Command::Token(arguments) => command::token::run(system, arguments).await,
         Command::Whoami(arguments) => command::whoami::run(system, arguments).await,
         Command::Query(arguments) => command::query::run(system, arguments, is_verbose).await,
-        Command::Psql(arguments) => command::launch::psql(system, arguments).await,
-        Command::Exec(arguments) => command::launch::exec(system, arguments).await,
+        Command::Psql(arguments) => launch::psql(system, arguments).await,
+        Command::Exec(arguments) => launch::exec(system, arguments).await,
+        Command::ExecListener(arguments) => launch::serve(system, arguments).await,
         Command::Doctor(arguments) => doctor::run(system, arguments, is_verbose).await,
         Command::Proxy(arguments) => proxy::run(system, arguments).await,
         Command::Grant(arguments) => grant::run(system, arguments).await,
@@ -155,6 +157,7 @@ fn uses_environment(command: &Command) -> bool {
         | Command::Query(_)
         | Command::Psql(_)
         | Command::Exec(_)
+        | Command::ExecListener(_)
         | Command::Grant(_)
         | Command::Identity(_)
         | Command::Role(_) => true,

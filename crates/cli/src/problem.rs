@@ -43,6 +43,22 @@ impl Problem {
         Self { blame, finding: Some(finding), error: error.into(), hint: None, is_told: false }
     }
 
+    /// A failure of another process of this program: its error with the causes, the nearest first.
+    pub(crate) fn restored(
+        blame: Blame,
+        finding: Option<Finding>,
+        error: Vec<String>,
+        hint: Option<String>,
+    ) -> Self {
+        let cause: Option<Box<dyn Error + Send + Sync>> = None;
+        let error = error.into_iter().rev().fold(cause, |source, text| {
+            let restored = Restored { text, source };
+            Some(Box::new(restored))
+        });
+        let error = error.unwrap_or_else(|| "unknown error".into());
+        Self { blame, finding, error, hint, is_told: false }
+    }
+
     /// An error of a library as a finding.
     fn of(finding: Finding, error: impl Error + Send + Sync + 'static, hint: Option<String>) -> Self {
         Self::found(finding.blame(), finding, error).hint(hint.unwrap_or_else(|| finding.hint()))
@@ -234,6 +250,25 @@ impl From<ProxyConfigError> for Problem {
     }
 }
 
+/// An error as another process described it.
+#[derive(Debug)]
+struct Restored {
+    text: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl std::fmt::Display for Restored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for Restored {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+}
+
 /// The action that failed because of another error.
 #[derive(Debug)]
 struct Doing {
@@ -266,6 +301,17 @@ mod tests {
             "error: cannot start the local cloud\ncaused by: disk full\nhint: free some space\n"
         );
         assert_eq!(problem.exit_code(), ExitCode::from(1));
+    }
+
+    #[test]
+    fn a_failure_of_another_process_reads_the_same() {
+        let cause = std::io::Error::other("disk full");
+        let problem = Problem::ours("cannot start", cause).hint("free some space");
+        let texts = std::iter::once(problem.error_text()).chain(problem.causes()).collect();
+        let hint = problem.hint_text().map(str::to_owned);
+        let restored = Problem::restored(problem.blame(), problem.finding(), texts, hint);
+        assert_eq!(restored.text().render(false), problem.text().render(false));
+        assert_eq!(restored.exit_code(), problem.exit_code());
     }
 
     #[test]

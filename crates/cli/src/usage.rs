@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::arguments::{Arguments, definition};
 use crate::blame::Blame;
-use crate::command::psql_options;
+use crate::launch::psql_options;
 use crate::problem::Problem;
 
 /// Parses a command line.

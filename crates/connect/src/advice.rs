@@ -1,6 +1,6 @@
 //! The next thing to try after a refusal.
 
-use pgentra_identity::{AccessToken, TokenKind, UnverifiedClaims};
+use pgentra_identity::{TokenKind, UnverifiedClaims};
 
 use crate::quote::{self, NAME_LIMIT, copyable_identifier, literal, name, shell_word};
 use crate::refusal::Refusal;
@@ -17,16 +17,6 @@ pub(crate) struct AttemptedSignIn<'a> {
 }
 
 impl<'a> AttemptedSignIn<'a> {
-    /// As `role`, in `database`, with this token and its unverified claims.
-    pub(crate) fn new(
-        role: &'a str,
-        database: &'a str,
-        token: &'a AccessToken,
-        claims: Option<&'a UnverifiedClaims>,
-    ) -> Self {
-        Self { role, database, token: token.expose_secret(), claims }
-    }
-
     /// The object id in the token, or the word that stands for one.
     fn object_id(&self) -> &'a str {
         id(self.claims.and_then(UnverifiedClaims::object_id)).unwrap_or("OBJECT_ID")

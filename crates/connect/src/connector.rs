@@ -335,13 +335,14 @@ impl Connector {
         let claims = UnverifiedClaims::of(token);
         let (role, database) =
             (String::from_utf8_lossy(startup.user()), String::from_utf8_lossy(startup.database()));
-        let sign_in = AttemptedSignIn::new(&role, &database, token, claims.as_ref());
+        let (role, database, claims) = (&*role, &*database, claims.as_ref());
+        let sign_in = AttemptedSignIn { role, database, token: token.expose_secret(), claims };
         let signed_in = handshake::sign_in(&mut stream, startup, &sign_in);
         let ready =
             timeout_at(deadline, signed_in).await.map_err(|_| too_slow(&host, limit, "the sign-in"))??;
         let canceller =
             ready.key.clone().map(|key| Canceller::new(&self.target, Arc::clone(&self.tls), &host, key));
-        let identity = claims.as_ref().map(TokenIdentity::of);
+        let identity = claims.map(TokenIdentity::of);
         let timings = Timings { tls: took, sign_in: began.elapsed(), ..Timings::default() };
         let token_expires_on = token.expires_on();
         Ok(SignedIn { stream, ready, tls, address: None, canceller, token_expires_on, identity, timings })

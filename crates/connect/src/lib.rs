@@ -66,7 +66,7 @@ pub use conninfo::split_connection_string;
 pub use error::{ConnectError, ConnectErrorKind, TlsFailure};
 pub use keyword::{connection_keywords, is_connection_keyword};
 pub use layers::Layers;
-pub use libpq::LibpqEnvironment;
+pub use libpq::{LibpqEnvironment, ListenerEnvironment};
 pub use origin::Origin;
 pub use refusal::{Refusal, ServerMessage};
 pub use role_name::{RoleCandidate, role_candidates};

@@ -90,6 +90,75 @@ impl LibpqEnvironment {
     }
 }
 
+/// libpq's connection variables that would change where a program connects, or how it authenticates (PostgreSQL
+/// documentation, "Environment Variables" of libpq).
+const CONNECTION: [&str; 27] = [
+    "PGHOSTADDR",
+    "PGSERVICE",
+    "PGSERVICEFILE",
+    "PGPASSWORD",
+    "PGPASSFILE",
+    "PGREQUIREAUTH",
+    "PGCHANNELBINDING",
+    "PGREQUIRESSL",
+    "PGSSLNEGOTIATION",
+    "PGSSLCOMPRESSION",
+    "PGSSLCERT",
+    "PGSSLKEY",
+    "PGSSLCERTMODE",
+    "PGSSLROOTCERT",
+    "PGSSLCRL",
+    "PGSSLCRLDIR",
+    "PGSSLSNI",
+    "PGSSLMINPROTOCOLVERSION",
+    "PGSSLMAXPROTOCOLVERSION",
+    "PGREQUIREPEER",
+    "PGKRBSRVNAME",
+    "PGGSSLIB",
+    "PGTARGETSESSIONATTRS",
+    "PGLOADBALANCEHOSTS",
+    "PGCONNECT_TIMEOUT",
+    "PGOPTIONS",
+    "PGAPPNAME",
+];
+
+/// The environment with which a libpq program connects to a listener of the auth proxy on this machine, as the role
+/// and to the database of a target. It contains no token.
+#[derive(Debug, Clone)]
+pub struct ListenerEnvironment {
+    variables: Vec<(&'static str, String)>,
+}
+
+impl ListenerEnvironment {
+    /// `host` is the folder of a Unix socket or an address. The connection to the server is the proxy's, so all
+    /// settings that belong to it are removed.
+    pub fn new(target: &Target, host: &str, port: u16) -> Self {
+        let optional = [
+            ("PGAPPNAME", target.application_name().map(str::to_owned)),
+            ("PGOPTIONS", target.options().map(str::to_owned)),
+        ];
+        let mut variables = vec![
+            ("PGHOST", host.to_owned()),
+            ("PGPORT", port.to_string()),
+            ("PGUSER", target.user().to_owned()),
+            ("PGDATABASE", target.database().to_owned()),
+            // The listener has no TLS: it is a Unix socket or on the loopback interface.
+            ("PGSSLMODE", "disable".to_owned()),
+            ("PGGSSENCMODE", "disable".to_owned()),
+        ];
+        variables.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        Self { variables }
+    }
+
+    /// Sets the variables in a command's environment, and removes every other one that would change the connection.
+    pub fn apply(&self, command: &mut Command) {
+        for name in CONNECTION {
+            command.env_remove(name);
+        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+    }
+}
+
 /// libpq before 16 knows no `system`, so a file is named wherever the system keeps one.
 pub(crate) fn root_certificates(target: &Target) -> Result<String, ConnectError> {
     match &target.roots().0 {

@@ -183,6 +183,16 @@ impl Target {
         self
     }
 
+    /// The same servers, where role and database are the client's choice, as with
+    /// [`Target::resolve_server`]: for [`Connector::open`](crate::Connector::open).
+    #[must_use]
+    pub fn for_any_role(mut self) -> Target {
+        self.user.clear();
+        self.database.clear();
+        self.decided.retain(|decided| ![word::USER, word::DBNAME].contains(&decided.keyword));
+        self
+    }
+
     /// The servers, in the order in which they are tried.
     pub fn endpoints(&self) -> &[HostSpec] {
         &self.endpoints

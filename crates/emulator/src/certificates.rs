@@ -279,6 +279,9 @@ fn failed(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Certifi
 
 #[cfg(test)]
 mod tests {
+    use rustls::client::danger::ServerCertVerifier as _;
+    use secrecy::ExposeSecret as _;
+
     use super::*;
 
     #[test]
@@ -287,6 +290,35 @@ mod tests {
         assert!(authority.issue(&[]).is_err());
         assert!(authority.issue(&["käse.example"]).is_err());
         assert_eq!(authority.issue(&["localhost", "::1"]).unwrap().chain.len(), 2);
+    }
+
+    /// Whether a client that trusts `root` accepts a server of `issued` as `name`.
+    fn accepts(root: &Authority, issued: &Issued, name: &str) -> bool {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(root.pem().as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(roots.into(), provider);
+        let (end, issuers) = issued.chain.split_first().unwrap();
+        let now = rustls_pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_000));
+        let name = name.to_owned().try_into().unwrap();
+        verifier.build().unwrap().verify_server_cert(end, issuers, &name, &[], now).is_ok()
+    }
+
+    #[test]
+    fn a_kept_authority_signs_for_this_machine_alone() {
+        let first = Authority::of_loopback().unwrap();
+        let kept = Authority::from_pem(first.to_pem().expose_secret()).unwrap();
+        assert_eq!(kept.pem(), first.pem());
+        for name in ["localhost", "127.0.0.1", "::1"] {
+            let issued = kept.issue(&["localhost", "127.0.0.1", "::1"]).unwrap();
+            assert!(accepts(&first, &issued, name), "{name}");
+        }
+        let open = Authority::generate().unwrap();
+        for name in ["bank.example", "192.0.2.1"] {
+            assert!(accepts(&open, &open.issue(&[name]).unwrap(), name), "{name}");
+            assert!(!accepts(&first, &kept.issue(&[name]).unwrap(), name), "{name}");
+        }
+        assert!(Authority::from_pem(first.pem()).is_err(), "a key is needed");
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub use error::StartError;
 pub use fault::{Fault, Faults};
 pub use federation::{BINDING_AUDIENCE, EXCHANGE_AUDIENCE, FederatedCredential, Federation};
 pub use hosts::{AppService, AzureArc, GitHub, MachineLearning, Pipelines, ServiceFabric, TokenProxy};
-pub use journal::{Entry, Journal, ResponseOutcome};
+pub use journal::{Journal, JournalEntry, ResponseOutcome};
 pub use keys::KeyError;
 pub use local_azure::{LocalAzure, Principal};
 pub use mint::Draft;

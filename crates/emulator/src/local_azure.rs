@@ -22,7 +22,7 @@ use crate::fault::Faults;
 use crate::federation::Federation;
 use crate::journal::Journal;
 use crate::keys::{KeyError, KeyRing, on_a_blocking_thread};
-use crate::listen::{self, Bound};
+use crate::listen::{self, BoundPort};
 use crate::mint::{Draft, random};
 use crate::options::{GRAPH, Options, ResourceApplication};
 use crate::serve;
@@ -307,7 +307,7 @@ impl Facts {
     }
 }
 
-struct Sockets(Vec<(Door, Bound)>);
+struct Sockets(Vec<(Door, BoundPort)>);
 
 impl Sockets {
     async fn bind(options: &Options) -> Result<Self, StartError> {

@@ -29,7 +29,7 @@ use crate::exchange::{Answer, Body, Call, Parameters};
 use crate::fault::Fault;
 use crate::faulty_stream::{Allowance, Cuttable};
 use crate::host;
-use crate::journal::{Entry, ResponseOutcome};
+use crate::journal::{JournalEntry, ResponseOutcome};
 use crate::keys::on_a_blocking_thread;
 
 /// The largest request body that is read: an assertion is a few KiB, a certificate chain in it a few more.
@@ -207,7 +207,7 @@ impl EndpointServer {
     }
 
     fn note(&self, call: &Call, endpoint: Option<Endpoint>, outcome: ResponseOutcome) {
-        self.cloud.journal.write(Entry {
+        self.cloud.journal.write(JournalEntry {
             at: self.cloud.clock.now(),
             endpoint,
             method: call.method.to_string(),

@@ -94,10 +94,9 @@ pub async fn status(folder: &Path) -> Result<Option<Status>, Failure> {
 /// left out.
 pub async fn list(env: &Env) -> Vec<Status> {
     let mut running = Vec::new();
-    for name in folder::names(env) {
+    for name in folder::cloud_names(env) {
         match status(&folder::folder_of(env, &name)).await {
             Ok(found) => running.extend(found),
-            // In `/tmp` another user can make a folder of any name.
             Err(error) => tracing::debug!(%name, %error, "it is not known whether this local cloud runs"),
         }
     }

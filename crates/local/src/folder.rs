@@ -31,9 +31,9 @@ pub fn folder_of(env: &Env, name: &str) -> PathBuf {
     }
 }
 
-/// The names of this user's local clouds that have a folder. Whether one runs, its control socket
-/// says.
-pub(crate) fn names(env: &Env) -> Vec<String> {
+/// The names of this user's local clouds that have a folder, sorted. Whether one runs, its control
+/// socket says.
+pub(crate) fn cloud_names(env: &Env) -> Vec<String> {
     // An empty name gives the beginning of every folder's name.
     let nameless = folder_of(env, "");
     let (Some(parent), Some(prefix)) = (nameless.parent(), nameless.file_name().and_then(OsStr::to_str))
@@ -41,9 +41,13 @@ pub(crate) fn names(env: &Env) -> Vec<String> {
         return Vec::new();
     };
     let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
-    let names =
-        entries.filter_map(|entry| Some(entry.file_name().to_str()?.strip_prefix(prefix)?.to_owned()));
-    let mut names: Vec<String> = names.filter(|name| !name.is_empty()).collect();
+    let name = |entry: std::fs::DirEntry| {
+        let name = entry.file_name().to_str()?.strip_prefix(prefix)?.to_owned();
+        // In `/tmp` another user can make a folder of any name.
+        let is_ours = entry.file_type().is_ok_and(|kind| kind.is_dir()) && check_ours(&entry.path()).is_ok();
+        (!name.is_empty() && is_ours).then_some(name)
+    };
+    let mut names: Vec<String> = entries.filter_map(name).collect();
     names.sort();
     names
 }

@@ -43,4 +43,5 @@ pub use host::{Host, UnknownHost};
 pub use kept::state_folder;
 pub use local_cloud::{LocalCloud, SERVER_NAME};
 pub use pgentra_gateway::Flavour;
+pub use pgentra_localdb::Janitor;
 pub use status::{IdentityStatus, ServerStatus, Status};

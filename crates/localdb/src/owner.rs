@@ -25,8 +25,7 @@ impl Owner {
         if !rustix::process::geteuid().is_root() {
             return None;
         }
-        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        ["postgres", UNPRIVILEGED].iter().find_map(|name| Owner::read(&users, name))
+        ["postgres", UNPRIVILEGED].iter().find_map(|name| Owner::named(name))
     }
 
     /// Whether this user can work in `folder` and run `program`. It is tried out, so that access lists count too.
@@ -57,21 +56,11 @@ impl Owner {
         Ok(())
     }
 
-    fn read(users: &str, name: &str) -> Option<Owner> {
-        users.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            if fields.next()? != name {
-                return None;
-            }
-            let (uid, gid) = (fields.nth(1)?, fields.next()?);
-            Some(Owner { name: name.to_owned(), uid: id(uid)?, gid: id(gid)? })
-        })
+    /// The user of this name; none if the name service does not answer.
+    fn named(name: &str) -> Option<Owner> {
+        let user = nix::unistd::User::from_name(name).ok().flatten()?;
+        Some(Owner { name: user.name, uid: user.uid.as_raw(), gid: user.gid.as_raw() })
     }
-}
-
-/// macOS writes the ids of [`UNPRIVILEGED`] as -2.
-fn id(text: &str) -> Option<u32> {
-    text.parse().ok().or_else(|| text.parse().ok().map(i32::cast_unsigned))
 }
 
 #[cfg(test)]
@@ -79,13 +68,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn users_are_read() {
-        let users = "root:x:0:0:root:/root:/bin/bash\npostgresql:x:7:7::/:\n\
-                     postgres:x:101:104:PostgreSQL,,,:/var/lib/postgresql:/bin/bash\nnobody:*:-2:-2::/:\nshort:x\n";
-        let ids = |name| Owner::read(users, name).map(|owner| (owner.uid, owner.gid));
-        assert_eq!(ids("postgres"), Some((101, 104)));
-        assert_eq!(ids(UNPRIVILEGED), Some((u32::MAX - 1, u32::MAX - 1)));
-        assert_eq!(ids("short"), None);
-        assert_eq!(ids("absent"), None);
+    fn users_are_known_by_name() {
+        let root = Owner::named("root").unwrap();
+        assert_eq!((root.name.as_str(), root.uid, root.gid), ("root", 0, 0));
+        assert_eq!(Owner::named("no-such-user-on-any-machine"), None);
     }
 }

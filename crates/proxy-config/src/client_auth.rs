@@ -9,7 +9,7 @@ use std::time::Duration;
 use pgentra_proxy::{
     AuthProxy, CertificateName, CertificateRule, ClientAuth, ClientAuthError, RoleMap, Tls, Users,
 };
-use pgentra_system::Files;
+use pgentra_system::{Accounts, Files, System};
 
 use crate::settings::{ClientAuthSettings, ClientName};
 
@@ -18,7 +18,6 @@ const LENGTH: usize = 4 * 1024 * 1024;
 /// How often the files are checked for changes. A renewed certificate has days; a kubelet writes a
 /// changed secret within a minute.
 const LOOK: Duration = Duration::from_secs(10);
-const PASSWD: &str = "/etc/passwd";
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ClientAuthFault {
@@ -30,16 +29,16 @@ pub(crate) struct ClientAuthFault {
 /// The files of the client authentication, and a hash of their content.
 #[derive(Clone, Debug)]
 pub(crate) struct WatchedFiles {
-    files: Files,
+    system: System,
     client_auth: ClientAuthSettings,
+    /// Not a setting of the files: see [`ClientAuth::danger_admit_unauthenticated`].
+    admits_unauthenticated: bool,
     seen: u64,
 }
 
 /// Reads the files of the settings; or returns everything that is wrong with them.
-pub(crate) fn open(
-    files: &Files,
-    client_auth: &ClientAuthSettings,
-) -> Result<ClientAuth, Vec<ClientAuthFault>> {
+fn open(system: &System, client_auth: &ClientAuthSettings) -> Result<ClientAuth, Vec<ClientAuthFault>> {
+    let files = system.files();
     let mut faults = Vec::new();
     let tls = tls(files, client_auth, &mut faults);
     let users = client_auth.auth_file.as_ref().and_then(|path| {
@@ -54,15 +53,29 @@ pub(crate) fn open(
         };
         users.map_err(|fault| faults.push(fault)).ok()
     });
-    let uids = uids(files, &client_auth.uids, &mut faults);
+    let uids = uids(system.accounts(), &client_auth.uids, &mut faults);
     let roles = (!client_auth.role_map.is_empty()).then(|| RoleMap::from_iter(client_auth.role_map.clone()));
-    if faults.is_empty() { Ok(ClientAuth { tls, users, uids, roles }) } else { Err(faults) }
+    match faults.is_empty() {
+        true => Ok(ClientAuth { tls, users, uids, roles, ..ClientAuth::default() }),
+        false => Err(faults),
+    }
 }
 
 impl WatchedFiles {
     /// The files of these settings with their current content.
-    pub(crate) fn new(files: &Files, client_auth: &ClientAuthSettings) -> Self {
-        Self { files: files.clone(), client_auth: client_auth.clone(), seen: contents(files, client_auth) }
+    pub(crate) fn new(
+        system: &System,
+        client_auth: &ClientAuthSettings,
+        admits_unauthenticated: bool,
+    ) -> Self {
+        let seen = contents(system.files(), client_auth);
+        Self { system: system.clone(), client_auth: client_auth.clone(), admits_unauthenticated, seen }
+    }
+
+    /// Reads the files; or returns everything that is wrong with them and the settings.
+    pub(crate) fn open(&self) -> Result<ClientAuth, Vec<ClientAuthFault>> {
+        let client_auth = open(&self.system, &self.client_auth)?;
+        Ok(ClientAuth { danger_admit_unauthenticated: self.admits_unauthenticated, ..client_auth })
     }
 
     /// Applies changes of the files for as long as the proxy exists. An invalid file changes
@@ -84,12 +97,12 @@ impl WatchedFiles {
 
     /// The client authentication, if its files have changed and are valid.
     fn look(&mut self) -> Option<ClientAuth> {
-        let seen = contents(&self.files, &self.client_auth);
+        let seen = contents(self.system.files(), &self.client_auth);
         if seen == self.seen {
             return None;
         }
         self.seen = seen;
-        match open(&self.files, &self.client_auth) {
+        match self.open() {
             Ok(client_auth) => {
                 tracing::info!(files = ?self.client_auth.files().collect::<Vec<_>>(), "client authentication files reloaded");
                 Some(client_auth)
@@ -162,27 +175,20 @@ fn tls(files: &Files, client_auth: &ClientAuthSettings, faults: &mut Vec<ClientA
 }
 
 /// The user ids for numbers or names.
-fn uids(files: &Files, users: &[String], faults: &mut Vec<ClientAuthFault>) -> Vec<u32> {
-    let passwd = files.read_text(PASSWD, LENGTH).unwrap_or_default();
-    let named = |name: &str| {
-        passwd.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            (fields.next()? == name).then(|| fields.nth(1)?.parse().ok()).flatten()
-        })
-    };
+fn uids(accounts: &Accounts, users: &[String], faults: &mut Vec<ClientAuthFault>) -> Vec<u32> {
+    const HINT: &str = "give the user's number: id -u NAME";
     let mut uids = Vec::new();
     for user in users {
-        match user.parse().ok().or_else(|| named(user)) {
-            Some(uid) => uids.push(uid),
-            None => {
-                let message = format!("names `{user}`, who is not in {PASSWD}");
-                faults.push(ClientAuthFault {
-                    key: "listen_uids",
-                    message,
-                    hint: "give the user's number: id -u NAME",
-                });
+        let uid = user.parse().map_or_else(|_| accounts.uid(user), |uid| Ok(Some(uid)));
+        let message = match uid {
+            Ok(Some(uid)) => {
+                uids.push(uid);
+                continue;
             }
-        }
+            Ok(None) => format!("names `{user}`, who is no user of this machine"),
+            Err(error) => format!("names `{user}`, whose number cannot be found: {error}"),
+        };
+        faults.push(ClientAuthFault { key: "listen_uids", message, hint: HINT });
     }
     uids
 }

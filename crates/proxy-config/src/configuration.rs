@@ -10,7 +10,7 @@ use pgentra_identity::{ConfigError, Credential, IdentityOptions, Resource};
 use pgentra_proxy::ClientAuth;
 use pgentra_system::System;
 
-use crate::client_auth::{self, ClientAuthFault, WatchedFiles};
+use crate::client_auth::{ClientAuthFault, WatchedFiles};
 use crate::effective_settings::EffectiveSettings;
 use crate::error::{Problems, ProxyConfigError, TargetError};
 use crate::file::{self, Written, WrittenTarget};
@@ -180,9 +180,9 @@ impl Configuration {
 
         let mut targets = Vec::new();
         for ((named, settings), said) in named.into_iter().zip(settings).zip(said) {
-            let watched = WatchedFiles::new(system.files(), &settings.client_auth);
-            let client_auth =
-                named.expect(client_auth::open(system.files(), &settings.client_auth), &mut problems);
+            let admits_unauthenticated = process.danger_listen_beyond_loopback;
+            let watched = WatchedFiles::new(system, &settings.client_auth, admits_unauthenticated);
+            let client_auth = named.expect(watched.open(), &mut problems);
             if named.is_no_server {
                 continue;
             }

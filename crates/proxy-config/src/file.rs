@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use pgentra_system::Files;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use pgentra_toml_lines::{At, Entry, Table, Value, parse};
 
 use crate::error::Problems;
 use crate::keys::{Form, KEYS, Key};
@@ -46,15 +45,13 @@ pub(crate) fn read(files: &Files, path: &Path, problems: &mut Problems) -> Writt
             return Written { lost_target: true, ..Written::default() };
         }
     };
-    let (table, errors) = DeTable::parse_recoverable(&text);
-    let mut reading = Reading { path, text: &text, problems };
-    for error in &errors {
-        let line = error.span().map_or(1, |span| reading.line(span.start));
-        reading.problems.add(format!("{}:{line}", path.display()), error.message());
+    let (table, faults) = parse(&text);
+    for fault in &faults {
+        problems.add(format!("{}:{}", path.display(), fault.line), &fault.message);
     }
     // A part that could not be parsed would be reported again as missing or misspelled.
-    if errors.is_empty() {
-        reading.document(table.get_ref())
+    if faults.is_empty() {
+        Reading { path, problems }.document(table)
     } else {
         Written { lost_target: true, ..Written::default() }
     }
@@ -62,149 +59,109 @@ pub(crate) fn read(files: &Files, path: &Path, problems: &mut Problems) -> Writt
 
 struct Reading<'a> {
     path: &'a Path,
-    text: &'a str,
     problems: &'a mut Problems,
 }
 
 impl Reading<'_> {
-    fn document(&mut self, table: &DeTable<'_>) -> Written {
-        let mut written = Written { lost_target: table.contains_key(TARGET), ..Written::default() };
-        for (name, value) in in_order(table) {
-            match (name.get_ref().as_ref(), value.get_ref()) {
-                (TARGET, DeValue::Array(targets)) => {
-                    for target in targets.iter() {
-                        match target.get_ref() {
-                            DeValue::Table(table) => {
-                                written.targets.extend(self.target(table, target.span().start))
-                            }
-                            _ => self.wrong(name, "is a list of tables: write [[target]]"),
+    fn document(&mut self, table: Table) -> Written {
+        let mut written = Written { lost_target: table.has(TARGET), ..Written::default() };
+        for Entry { key: name, line, value } in table.entries {
+            let origin = self.origin(line, &name);
+            match (name.as_str(), value.value) {
+                (TARGET, Value::Array(targets)) => {
+                    for target in targets {
+                        match target.value {
+                            Value::Table(table) => written.targets.extend(self.target(table)),
+                            _ => self.problems.add(&origin, "is a list of tables: write [[target]]"),
                         }
                     }
                 }
-                (TARGET, _) => self.wrong(name, "is a list of tables: write [[target]]"),
+                (TARGET, _) => self.problems.add(&origin, "is a list of tables: write [[target]]"),
                 (word, value) => match Key::find(word) {
-                    Some(key) => written.layer.extend(self.said(key, name, value)),
-                    None => self.unknown(name, &[TARGET]),
+                    Some(key) => written.layer.extend(self.said(key, origin, value)),
+                    None => self.unknown(&origin, word, TARGET),
                 },
             }
         }
         written
     }
 
-    fn target(&mut self, table: &DeTable<'_>, start: usize) -> Option<WrittenTarget> {
+    fn target(&mut self, table: Table) -> Option<WrittenTarget> {
+        let (start, has_server) = (table.line, table.has(SERVER));
         let mut server = None;
         let mut layer = Layer::default();
-        for (name, value) in in_order(table) {
-            match (name.get_ref().as_ref(), value.get_ref()) {
-                (SERVER, DeValue::String(text)) => {
-                    let line = self.line(name.span().start);
-                    server = Some((text.to_string(), format!("{}:{line}", self.path.display())));
+        for Entry { key: name, line, value } in table.entries {
+            let origin = self.origin(line, &name);
+            match (name.as_str(), value.value) {
+                (SERVER, Value::Text(text)) => {
+                    server = Some((text, format!("{}:{line}", self.path.display())));
                 }
                 (SERVER, _) => {
-                    self.wrong(name, "is a text: a connection URI or a conninfo string");
-                    server = None;
+                    self.problems.add(&origin, "is a text: a connection URI or a conninfo string");
                 }
                 (word, value) => match Key::find(word) {
-                    Some(key) if key.is_targets() => layer.extend(self.said(key, name, value)),
-                    Some(_) => {
-                        self.wrong(name, "holds for the whole process: write it above the first [[target]]")
-                    }
-                    None => self.unknown(name, &[SERVER]),
+                    Some(key) if key.is_targets() => layer.extend(self.said(key, origin, value)),
+                    Some(_) => self
+                        .problems
+                        .add(&origin, "holds for the whole process: write it above the first [[target]]"),
+                    None => self.unknown(&origin, word, SERVER),
                 },
             }
         }
-        if server.is_none() && !table.contains_key(SERVER) {
-            let origin = format!("{}:{} [[{TARGET}]]", self.path.display(), self.line(start));
+        if !has_server {
+            let origin = format!("{}:{start} [[{TARGET}]]", self.path.display());
             self.problems.add(origin, format!("names no {SERVER}"));
         }
         let (server, place) = server?;
         Some(WrittenTarget { server, place, layer })
     }
 
-    fn said(
-        &mut self,
-        key: &'static Key,
-        name: &Spanned<impl AsRef<str>>,
-        value: &DeValue<'_>,
-    ) -> Option<Setting> {
+    fn said(&mut self, key: &'static Key, origin: SettingOrigin, value: Value) -> Option<Setting> {
+        let type_name = value.type_name();
         let values = match (key.form, value) {
-            (Form::Number | Form::Time, DeValue::Integer(number)) if number.radix() == 10 => {
-                Ok(vec![number.as_str().to_owned()])
-            }
             // Whether the number is whole is checked when it is read.
-            (Form::Number | Form::Time, DeValue::Float(number)) => Ok(vec![number.as_str().to_owned()]),
-            (Form::Time, DeValue::String(text)) => Ok(vec![text.to_string()]),
+            (Form::Number | Form::Time, Value::Integer(number) | Value::Float(number)) => Ok(vec![number]),
+            (Form::Time, Value::Text(text)) => Ok(vec![text]),
             (Form::Number, _) => Err("is a number"),
             (Form::Time, _) => Err("is a time, such as \"5m\", or a number of seconds"),
-            (Form::Switch, DeValue::Boolean(value)) => Ok(vec![value.to_string()]),
+            (Form::Switch, Value::Boolean(value)) => Ok(vec![value.to_string()]),
             (Form::Switch, _) => Err("is true or false"),
-            (Form::Text | Form::List, DeValue::String(text)) => Ok(vec![text.to_string()]),
+            (Form::Text, Value::Text(text)) => Ok(vec![text]),
             (Form::Text, _) => Err("is a text"),
-            (Form::List, DeValue::Array(values)) => values
-                .iter()
-                .map(|value| value.get_ref().as_str().map(str::to_owned))
-                .collect::<Option<_>>()
-                .ok_or("is a list of texts"),
-            (Form::List, _) => Err("is a list of texts"),
-            (Form::Table, DeValue::Table(table)) => pairs(table),
+            (Form::List, value) => value.into_texts().ok_or("is a list of texts"),
+            (Form::Table, Value::Table(table)) => pairs(table),
             (Form::Table, _) => Err("is a table of texts"),
         };
         match values {
-            Ok(values) => Some(Setting { key, values, origin: self.origin(name) }),
+            Ok(values) => Some(Setting { key, values, origin }),
             Err(what) => {
-                self.wrong(name, &format!("{what}, not a {}", value.type_str()));
+                self.problems.add(&origin, format!("{what}, not a {type_name}"));
                 None
             }
         }
     }
 
-    fn unknown(&mut self, name: &Spanned<impl AsRef<str>>, more: &[&'static str]) {
-        let known = KEYS.iter().map(|key| key.name).chain(more.iter().copied());
-        self.wrong(name, &format!("is no key{}", nearest(name.get_ref().as_ref(), known)));
+    fn unknown(&mut self, origin: &SettingOrigin, name: &str, more: &'static str) {
+        let known = KEYS.iter().map(|key| key.name).chain([more]);
+        self.problems.add(origin, format!("is no key{}", nearest(name, known)));
     }
 
-    fn wrong(&mut self, name: &Spanned<impl AsRef<str>>, what: &str) {
-        let origin = self.origin(name);
-        self.problems.add(origin, what);
-    }
-
-    fn origin(&self, name: &Spanned<impl AsRef<str>>) -> SettingOrigin {
-        let line = self.line(name.span().start);
-        SettingOrigin::File { path: self.path.to_owned(), line, key: name.get_ref().as_ref().to_owned() }
-    }
-
-    fn line(&self, offset: usize) -> usize {
-        self.text.as_bytes()[..offset.min(self.text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
+    fn origin(&self, line: usize, name: &str) -> SettingOrigin {
+        SettingOrigin::File { path: self.path.to_owned(), line, key: name.to_owned() }
     }
 }
 
 /// A table in the form of a flag: `name=value` for each value.
-fn pairs(table: &DeTable<'_>) -> Result<Vec<String>, &'static str> {
+fn pairs(table: Table) -> Result<Vec<String>, &'static str> {
     const TEXTS: &str = "is a table whose values are texts, or lists of texts";
     let mut pairs = Vec::new();
-    for (name, value) in in_order(table) {
-        let values = match value.get_ref() {
-            DeValue::String(text) => vec![&**text],
-            DeValue::Array(values) => {
-                values.iter().map(|value| value.get_ref().as_str()).collect::<Option<_>>().ok_or(TEXTS)?
-            }
-            _ => return Err(TEXTS),
-        };
-        for value in values {
+    for Entry { key: name, value: At { value, .. }, .. } in table.entries {
+        for value in value.into_texts().ok_or(TEXTS)? {
             if value.contains('=') {
                 return Err("is a table whose values have no `=`");
             }
-            pairs.push(format!("{}={value}", name.get_ref()));
+            pairs.push(format!("{name}={value}"));
         }
     }
     Ok(pairs)
-}
-
-/// The entries in the order of the file: a table has its own order.
-fn in_order<'a, 'b>(
-    table: &'a DeTable<'b>,
-) -> Vec<(&'a Spanned<std::borrow::Cow<'b, str>>, &'a Spanned<DeValue<'b>>)> {
-    let mut entries: Vec<_> = table.iter().collect();
-    entries.sort_by_key(|(name, _)| name.span().start);
-    entries
 }

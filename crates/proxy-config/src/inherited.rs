@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 
 use listenfd::ListenFd;
 use pgentra_connect::quote;
-use pgentra_proxy::Listener;
+use pgentra_proxy::{ClientAuth, Listener};
 use pgentra_session::UnixSocket;
 use pgentra_system::Env;
 
@@ -82,7 +82,12 @@ impl InheritedSockets {
     }
 
     /// The listener with this name and number, and its address.
-    pub(crate) fn open(&self, name: &str, number: usize) -> io::Result<(Listener, String)> {
+    pub(crate) fn open(
+        &self,
+        name: &str,
+        number: usize,
+        client_auth: &ClientAuth,
+    ) -> io::Result<(Listener, String)> {
         let socket = self
             .sockets
             .iter()
@@ -93,7 +98,8 @@ impl InheritedSockets {
             Kind::Tcp(listener, address) => {
                 let listener = listener.try_clone()?;
                 listener.set_nonblocking(true)?;
-                Ok((Listener::Tcp(tokio::net::TcpListener::from_std(listener)?), address.to_string()))
+                let listener = Listener::tcp(tokio::net::TcpListener::from_std(listener)?, client_auth);
+                Ok((listener.map_err(io::Error::other)?, address.to_string()))
             }
             Kind::Unix(listener) => {
                 let socket = UnixSocket::inherit(listener.try_clone()?)?;

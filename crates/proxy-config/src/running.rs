@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use pgentra_connect::quote;
 use pgentra_proxy::telemetry::{TargetTelemetry, Telemetry};
-use pgentra_proxy::{AuthProxy, Listener, Naming, Options, ProxyHandle, SharedState, ShutdownTokens};
+use pgentra_proxy::{
+    AuthProxy, ClientAuth, Listener, Naming, Options, ProxyHandle, SharedState, ShutdownTokens,
+};
 use pgentra_session::{Limits, UnixSocket, bind_tcp};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -122,8 +124,9 @@ impl RunningProxy {
                     }
                     Some(open) => kept.push((open.again(&key), Arc::clone(&live.proxy))),
                     None => {
+                        let client_auth = &live.configured.client_auth;
                         let (listener, address) =
-                            bind(place, &state.inherited, (is_shared, number_of_targets)).await?;
+                            bind(place, &state.inherited, client_auth, number_of_targets).await?;
                         let current = ProxyHandle::new(Arc::clone(&live.proxy));
                         let closing = CancellationToken::new();
                         let open = Open {
@@ -388,16 +391,19 @@ fn waiting() -> usize {
     Limits::default().waiting.min(half)
 }
 
-/// Opens a listener and returns its address. A Unix socket that `is_shared` accepts other users.
+/// Opens a listener and returns its address.
 async fn bind(
     place: &ListenAddr,
     inherited: &InheritedSockets,
-    (is_shared, number_of_targets): (bool, usize),
+    client_auth: &ClientAuth,
+    number_of_targets: usize,
 ) -> Result<(Listener, String), ProxyConfigError> {
+    // A Unix socket that other users may use.
+    let is_shared = !client_auth.uids.is_empty();
     let bound: io::Result<_> = match place {
         ListenAddr::Tcp(address) => bind_tcp(*address).and_then(|listener| {
             let address = listener.local_addr()?.to_string();
-            Ok((Listener::Tcp(listener), address))
+            Ok((Listener::tcp(listener, client_auth).map_err(io::Error::other)?, address))
         }),
         ListenAddr::Unix { folder, port } => {
             let socket = if is_shared {
@@ -410,17 +416,17 @@ async fn bind(
                 (Listener::Unix(socket), path)
             })
         }
-        ListenAddr::Systemd { name, number } => inherited.open(name, *number),
+        ListenAddr::Systemd { name, number } => inherited.open(name, *number, client_auth),
     };
     bound.map_err(|error| {
         let message = format!("cannot listen on {place}: {error}");
-        let hint = not_bound(place, &error, (is_shared, number_of_targets));
+        let hint = not_bound(place, &error, is_shared, number_of_targets);
         ProxyConfigError::one(ProblemKind::Machine, message, hint)
     })
 }
 
 /// The hint for a listener that cannot be opened.
-fn not_bound(place: &ListenAddr, error: &io::Error, (is_shared, number_of_targets): (bool, usize)) -> String {
+fn not_bound(place: &ListenAddr, error: &io::Error, is_shared: bool, number_of_targets: usize) -> String {
     match (place, error.kind()) {
         (ListenAddr::Unix { folder, .. }, io::ErrorKind::PermissionDenied) => {
             let folder = quote::shell_word(&folder.to_string_lossy());

@@ -127,6 +127,10 @@ async fn log_in<S: Socket>(
     if !client.is_trusted(&client_auth.uids) {
         return Err(refusal::peer_uid_denied(client.address()).into());
     }
+    // The listener was checked too, but a reload may have replaced its client authentication.
+    if client.is_remote() && !client_auth.admits_other_machines() {
+        return Err(refusal::unauthenticated(client.address()).into());
+    }
     let first_packet = proxy.limits.first_packet_deadline();
     seat.arrive(client, first_packet).await?;
     // Boxed to keep the task of a silent connection small.
@@ -246,7 +250,9 @@ where
     if matches!(outcome, RelayOutcome::Drained) {
         Box::pin(session.upstream.terminate()).await;
     }
-    if let Some(tracker) = tracker.filter(ProtocolTracker::ended_idle) {
+    if matches!(outcome, RelayOutcome::ClosedByClient)
+        && let Some(tracker) = tracker.filter(ProtocolTracker::ended_idle)
+    {
         // Boxed to keep the task of an idle session small.
         Box::pin(async {
             // The relay has delivered everything; the client gets the end of the connection at
@@ -284,6 +290,7 @@ mod tests {
     use crate::Options;
     use crate::auth::Users;
     use pgentra_session::Limits;
+    use pgentra_session::starting::Starting;
 
     /// A proxy whose server is never dialled.
     fn proxy(client_auth: ClientAuth) -> AuthProxy {
@@ -306,6 +313,37 @@ mod tests {
         let mut out = bytes::BytesMut::new();
         StartupMessage::new(ProtocolVersion::V3_0, "app").unwrap().encode(&mut out);
         out.to_vec()
+    }
+
+    /// The SQLSTATE for a client with this address that hangs up at once; `None`: it was not refused.
+    async fn refused(proxy: &AuthProxy, address: &str) -> Option<String> {
+        let (near, _) = duplex(1024);
+        let mut client = Client::new(near, address.parse::<SocketAddr>().unwrap());
+        let mut record = ConnectionRecord::begin(&Arc::default(), "a client");
+        let seat = Starting::within(&proxy.limits).enter(client.origin());
+        match log_in(proxy, &mut client, &mut record, &seat).await {
+            Err(LoginError::Rejected(fields)) => Some(fields.sqlstate().into_owned()),
+            Ok(_) => panic!("a client that says nothing has no session"),
+            Err(_) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn other_machines_are_refused_without_a_proof() {
+        let refusal = Some("28000".to_owned());
+        let open = proxy(ClientAuth::default());
+        for local in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert_eq!(refused(&open, local).await, None, "{local}");
+        }
+        let danger = proxy(ClientAuth { danger_admit_unauthenticated: true, ..ClientAuth::default() });
+        let closed = proxy(client_auth());
+        for remote in ["192.0.2.1:1", "[2001:db8::1]:1", "[::ffff:192.0.2.1]:1"] {
+            assert_eq!(refused(&open, remote).await, refusal, "{remote}");
+            assert_eq!(refused(&danger, remote).await, None, "{remote}");
+            assert_eq!(refused(&closed, remote).await, None, "{remote}");
+        }
+        closed.set_client_auth(ClientAuth::default());
+        assert_eq!(refused(&closed, "192.0.2.1:1").await, refusal);
     }
 
     /// How long the proxy waits for a client that sends `at_once` at once and `slowly` a byte a

@@ -3,7 +3,8 @@
 //! The proxy sends the client's own start-up to the server, over verified TLS and with a fresh
 //! token; then it relays byte by byte. Which clients may connect is decided before the server is
 //! dialled: by the listener's address (the loopback interface, or a Unix socket of the same user),
-//! and by the [`ClientAuth`] (TLS, a certificate, a password).
+//! and by the [`ClientAuth`] (TLS, a certificate, a password). A listener that other machines reach
+//! is an error without such a proof: see [`Listener::tcp`].
 
 mod auth;
 mod auth_proxy;
@@ -26,7 +27,7 @@ pub use auth::{CertificateName, CertificateRule, ClientAuth, ClientAuthError, Ro
 pub use auth_proxy::AuthProxy;
 pub use drain::Drain;
 pub use handle::ProxyHandle;
-pub use listener::Listener;
+pub use listener::{Listener, ListenerError};
 pub use options::{Naming, Options, SERVER_LIFETIME, WARM_MAX_AGE};
 pub use serve::ShutdownTokens;
 pub use shared_state::SharedState;

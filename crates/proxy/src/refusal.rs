@@ -51,6 +51,13 @@ pub(crate) fn peer_uid_denied(address: impl Display) -> Fields {
         .with_hint("Connect as the user that the proxy runs as, or add your user to its listen_uids.")
 }
 
+pub(crate) fn unauthenticated(address: impl Display) -> Fields {
+    let message = format!("the proxy serves {address} only with client authentication, which is not set up");
+    fatal(sqlstate::INVALID_AUTHORIZATION, &message).with_hint(
+        "Connect from the machine that the proxy runs on, or set up TLS with a certificate or password.",
+    )
+}
+
 /// PostgreSQL's message names `pg_hba.conf`, which the proxy does not have.
 pub(crate) fn no_encryption() -> Fields {
     fatal(sqlstate::INVALID_AUTHORIZATION, "the proxy requires TLS of its clients")

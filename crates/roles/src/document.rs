@@ -1,59 +1,46 @@
-//! TOML with every fault told, each with its line.
+//! A file of roles with every fault told, each with its line.
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use pgentra_toml_lines::{At, Table, Value, parse};
 
 use super::fault::Diagnostic;
 
-/// A text being read, and what is wrong with it so far.
-pub(crate) struct Reader<'i> {
-    text: &'i str,
+/// What is wrong with a text so far.
+#[derive(Default)]
+pub(crate) struct Reader {
     pub(crate) faults: Vec<Diagnostic>,
 }
 
-/// A value and its line.
-#[derive(Debug, Clone)]
-pub(crate) struct At<T> {
-    pub(crate) value: T,
-    pub(crate) line: usize,
-}
-
 /// A table whose keys are taken one by one.
-pub(crate) struct Keys<'i> {
-    table: DeTable<'i>,
+pub(crate) struct Keys {
+    table: Table,
     pub(crate) line: usize,
 }
 
-impl<'i> Reader<'i> {
-    pub(crate) fn new(text: &'i str) -> Self {
-        Self { text, faults: Vec::new() }
-    }
-
+impl Reader {
     /// The document; what cannot be parsed is a fault each.
-    pub(crate) fn document(&mut self) -> Keys<'i> {
-        let (table, errors) = DeTable::parse_recoverable(self.text);
-        for error in errors {
-            let line = error.span().map_or(1, |span| self.line(span.start));
-            self.fault(line, error.message().to_owned());
+    pub(crate) fn document(&mut self, text: &str) -> Keys {
+        let (table, faults) = parse(text);
+        for fault in faults {
+            self.fault(fault.line, fault.message);
         }
-        Keys { table: table.into_inner(), line: 1 }
+        Keys::of(table)
     }
 
     pub(crate) fn fault(&mut self, line: usize, message: impl Into<String>) {
         self.faults.push(Diagnostic { line: Some(line), message: message.into() });
     }
-
-    fn line(&self, offset: usize) -> usize {
-        self.text.as_bytes()[..offset.min(self.text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
-    }
 }
 
-impl<'i> Keys<'i> {
+impl Keys {
+    fn of(table: Table) -> Self {
+        Self { line: table.line, table }
+    }
+
     /// A text; not there, or no text, is `None`.
-    pub(crate) fn text(&mut self, key: &str, reader: &mut Reader<'i>) -> Option<At<String>> {
-        let (value, line) = self.take(key, reader)?;
+    pub(crate) fn text(&mut self, key: &str, reader: &mut Reader) -> Option<At<String>> {
+        let At { value, line } = self.take(key)?;
         match value {
-            DeValue::String(text) => Some(At { value: text.into_owned(), line }),
+            Value::Text(value) => Some(At { value, line }),
             _ => {
                 reader.fault(line, format!("{key} is a text in quotes"));
                 None
@@ -62,11 +49,11 @@ impl<'i> Keys<'i> {
     }
 
     /// A flag; not there is false.
-    pub(crate) fn flag(&mut self, key: &str, reader: &mut Reader<'i>) -> bool {
-        match self.take(key, reader) {
+    pub(crate) fn flag(&mut self, key: &str, reader: &mut Reader) -> bool {
+        match self.take(key) {
             None => false,
-            Some((DeValue::Boolean(flag), _)) => flag,
-            Some((_, line)) => {
+            Some(At { value: Value::Boolean(flag), .. }) => flag,
+            Some(At { line, .. }) => {
                 reader.fault(line, format!("{key} is true or false"));
                 false
             }
@@ -74,19 +61,9 @@ impl<'i> Keys<'i> {
     }
 
     /// A list of texts, or one text in its place.
-    pub(crate) fn texts(&mut self, key: &str, reader: &mut Reader<'i>) -> Option<At<Vec<String>>> {
-        let (value, line) = self.take(key, reader)?;
-        let texts = match value {
-            DeValue::String(text) => Some(vec![text.into_owned()]),
-            DeValue::Array(items) => items
-                .into_iter()
-                .map(|item| match item.into_inner() {
-                    DeValue::String(text) => Some(text.into_owned()),
-                    _ => None,
-                })
-                .collect(),
-            _ => None,
-        };
+    pub(crate) fn texts(&mut self, key: &str, reader: &mut Reader) -> Option<At<Vec<String>>> {
+        let At { value, line } = self.take(key)?;
+        let texts = value.into_texts();
         if texts.is_none() {
             reader.fault(line, format!("{key} is a list of texts"));
         }
@@ -94,34 +71,30 @@ impl<'i> Keys<'i> {
     }
 
     /// Tables under a key, as `[[key]]` makes them.
-    pub(crate) fn tables(&mut self, key: &str, reader: &mut Reader<'i>) -> Vec<Keys<'i>> {
-        let Some((value, line)) = self.take(key, reader) else { return Vec::new() };
-        let mut tables = Vec::new();
-        if let DeValue::Array(items) = value {
-            for item in items {
-                let line = reader.line(item.span().start);
-                match item.into_inner() {
-                    DeValue::Table(table) => tables.push(Keys { table, line }),
-                    _ => reader.fault(line, format!("{key} is a table: write [[{key}]]")),
-                }
-            }
-        } else {
+    pub(crate) fn tables(&mut self, key: &str, reader: &mut Reader) -> Vec<Keys> {
+        let Some(At { value, line }) = self.take(key) else { return Vec::new() };
+        let Value::Array(items) = value else {
             reader.fault(line, format!("{key} is a list of tables: write it with two brackets"));
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for item in items {
+            match item.value {
+                Value::Table(table) => tables.push(Keys::of(table)),
+                _ => reader.fault(item.line, format!("{key} is a table: write [[{key}]]")),
+            }
         }
         tables
     }
 
     /// Whatever was not taken is not understood.
-    pub(crate) fn end(self, what: &str, possible: &str, reader: &mut Reader<'i>) {
-        for key in self.table.keys() {
-            let line = reader.line(key.span().start);
-            reader.fault(line, format!("{what} has no key `{}`; its keys are {possible}", key.get_ref()));
+    pub(crate) fn end(self, what: &str, possible: &str, reader: &mut Reader) {
+        for entry in self.table.entries {
+            reader.fault(entry.line, format!("{what} has no key `{}`; its keys are {possible}", entry.key));
         }
     }
 
-    fn take(&mut self, key: &str, reader: &Reader<'i>) -> Option<(DeValue<'i>, usize)> {
-        let value: Spanned<DeValue<'i>> = self.table.remove(key)?;
-        let line = reader.line(value.span().start);
-        Some((value.into_inner(), line))
+    fn take(&mut self, key: &str) -> Option<At<Value>> {
+        self.table.take(key).map(|entry| entry.value)
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pgentra_connect::quote;
+use pgentra_toml_lines::At;
 use uuid::Uuid;
 
 use super::ObjectType;
-use super::document::{At, Keys, Reader};
+use super::document::{Keys, Reader};
 use super::fault::Diagnostics;
 use super::name::{self, NameError, RoleName};
 use super::privilege::{Class, Privileges};
@@ -91,12 +92,12 @@ impl RolesFile {
     /// # Errors
     /// Everything that is wrong with it, without asking any server.
     pub fn parse(text: &str, database: &str) -> Result<Self, Diagnostics> {
-        let mut reader = Reader::new(text);
+        let mut reader = Reader::default();
         if text.len() > SIZE_LIMIT {
             reader.fault(1, format!("a file of roles has at most {SIZE_LIMIT} bytes"));
             return Err(Diagnostics::of(reader.faults));
         }
-        let mut document = reader.document();
+        let mut document = reader.document(text);
         let mut roles = Vec::new();
         for keys in document.tables("role", &mut reader) {
             roles.extend(role(keys, database, &mut reader));
@@ -140,7 +141,7 @@ impl Desired {
     }
 }
 
-fn role<'i>(mut keys: Keys<'i>, database: &str, reader: &mut Reader<'i>) -> Option<Desired> {
+fn role(mut keys: Keys, database: &str, reader: &mut Reader) -> Option<Desired> {
     let line = keys.line;
     let name = keys.text("name", reader);
     let kind = kind(&mut keys, reader);
@@ -187,12 +188,12 @@ fn role<'i>(mut keys: Keys<'i>, database: &str, reader: &mut Reader<'i>) -> Opti
     Some(Desired { name, kind: kind?, identity, is_admin, is_mfa, member_of, grants, defaults, line })
 }
 
-fn kind<'i>(keys: &mut Keys<'i>, reader: &mut Reader<'i>) -> Option<ObjectType> {
+fn kind(keys: &mut Keys, reader: &mut Reader) -> Option<ObjectType> {
     let Some(At { value, line }) = keys.text("kind", reader) else { return Some(ObjectType::default()) };
     value.parse().map_err(|error| reader.fault(line, format!("{error}, not {value:?}"))).ok()
 }
 
-fn id<'i>(keys: &mut Keys<'i>, key: &str, reader: &mut Reader<'i>) -> Option<Uuid> {
+fn id(keys: &mut Keys, key: &str, reader: &mut Reader) -> Option<Uuid> {
     let At { value, line } = keys.text(key, reader)?;
     let found = guid(&value);
     if found.is_none() {
@@ -209,11 +210,7 @@ pub fn guid(text: &str) -> Option<Uuid> {
     Uuid::parse_str(text).ok().filter(|id| text.len() == 36 && !id.is_nil())
 }
 
-fn member_of<'i>(
-    keys: &mut Keys<'i>,
-    role: Option<&At<String>>,
-    reader: &mut Reader<'i>,
-) -> BTreeSet<String> {
+fn member_of(keys: &mut Keys, role: Option<&At<String>>, reader: &mut Reader) -> BTreeSet<String> {
     let Some(At { value, line }) = keys.texts("member_of", reader) else { return BTreeSet::new() };
     for group in &value {
         if let Err(error) = name::check(group) {
@@ -230,7 +227,7 @@ fn member_of<'i>(
     value.into_iter().collect()
 }
 
-fn grant<'i>(mut keys: Keys<'i>, database: &str, reader: &mut Reader<'i>) -> Option<DesiredGrant> {
+fn grant(mut keys: Keys, database: &str, reader: &mut Reader) -> Option<DesiredGrant> {
     let line = keys.line;
     let database = identifier(&mut keys, "database", reader).unwrap_or_else(|| database.to_owned());
     let schema = identifier(&mut keys, "schema", reader);
@@ -269,7 +266,7 @@ impl GrantTarget {
     }
 }
 
-fn object_names<'i>(names: &At<Vec<String>>, reader: &mut Reader<'i>) -> Option<ObjectNames> {
+fn object_names(names: &At<Vec<String>>, reader: &mut Reader) -> Option<ObjectNames> {
     if names.value.iter().any(|name| name == "*") {
         if names.value.len() == 1 {
             return Some(ObjectNames::All);
@@ -290,7 +287,7 @@ fn object_names<'i>(names: &At<Vec<String>>, reader: &mut Reader<'i>) -> Option<
     Some(ObjectNames::Some(names.value.iter().cloned().collect()))
 }
 
-fn default<'i>(mut keys: Keys<'i>, database: &str, reader: &mut Reader<'i>) -> Option<DesiredDefault> {
+fn default(mut keys: Keys, database: &str, reader: &mut Reader) -> Option<DesiredDefault> {
     let line = keys.line;
     let database = identifier(&mut keys, "database", reader).unwrap_or_else(|| database.to_owned());
     let schema = identifier(&mut keys, "schema", reader);
@@ -311,11 +308,11 @@ fn default<'i>(mut keys: Keys<'i>, database: &str, reader: &mut Reader<'i>) -> O
     Some(DesiredDefault { database, owner, schema, class, privileges, line })
 }
 
-fn privileges<'i>(
+fn privileges(
     words: Option<At<Vec<String>>>,
     line: usize,
     class: Class,
-    reader: &mut Reader<'i>,
+    reader: &mut Reader,
 ) -> Option<Privileges> {
     let words = words.filter(|words| !words.value.is_empty());
     let Some(At { value, line }) = words else {
@@ -338,7 +335,7 @@ fn privileges<'i>(
 }
 
 /// The name of an existing object: any name that PostgreSQL allows.
-fn identifier<'i>(keys: &mut Keys<'i>, key: &str, reader: &mut Reader<'i>) -> Option<String> {
+fn identifier(keys: &mut Keys, key: &str, reader: &mut Reader) -> Option<String> {
     let At { value, line } = keys.text(key, reader)?;
     if let Some(message) = unusable(&value) {
         reader.fault(line, format!("{key}: {message}"));
@@ -356,7 +353,7 @@ fn unusable(name: &str) -> Option<String> {
 }
 
 /// One role twice, and two roles for one principal.
-fn twice<'i>(roles: &[Desired], reader: &mut Reader<'i>) {
+fn twice(roles: &[Desired], reader: &mut Reader) {
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
     let mut principals: BTreeMap<Uuid, &Desired> = BTreeMap::new();
     for role in roles {
@@ -383,7 +380,7 @@ fn twice<'i>(roles: &[Desired], reader: &mut Reader<'i>) {
 }
 
 /// Roles of the file that are members of each other in a circle.
-fn circles<'i>(roles: &[Desired], reader: &mut Reader<'i>) {
+fn circles(roles: &[Desired], reader: &mut Reader) {
     let groups: BTreeMap<&str, &BTreeSet<String>> =
         roles.iter().map(|role| (role.name.as_str(), &role.member_of)).collect();
     for role in roles {

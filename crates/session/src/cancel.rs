@@ -29,9 +29,9 @@ const WAITING: u32 = 16;
 ///
 /// A client never gets the server's own key, which it could use to cancel over a direct connection
 /// to the server. The process id is the server's, because clients show it to people.
-pub struct CancelTable<T = CancelRequest>(Arc<Table<T>>);
+pub struct CancelTable<T = CancelRequest>(Arc<Registrations<T>>);
 
-struct Table<T> {
+struct Registrations<T> {
     keys: Mutex<HashMap<CancelRequest, CancelEntry<T>>>,
     at_once: Semaphore,
 }
@@ -158,7 +158,7 @@ impl<T> Clone for CancelTable<T> {
 
 impl<T> Default for CancelTable<T> {
     fn default() -> Self {
-        Self(Arc::new(Table { keys: Mutex::default(), at_once: Semaphore::new(AT_ONCE) }))
+        Self(Arc::new(Registrations { keys: Mutex::default(), at_once: Semaphore::new(AT_ONCE) }))
     }
 }
 

@@ -79,6 +79,10 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
         true
     }
 
+    /// Whether the peer is not on the loopback interface or a Unix socket: another machine may have
+    /// this address.
+    fn is_remote(address: &Self::Address) -> bool;
+
     /// Waits until bytes were received or the client has hung up. The bytes stay in the socket.
     fn speaks(&self) -> impl Future<Output = io::Result<()>> + Send;
 
@@ -96,6 +100,10 @@ impl Socket for DuplexStream {
     }
 
     fn prepare(&self) {}
+
+    fn is_remote(address: &SocketAddr) -> bool {
+        is_beyond_loopback(address)
+    }
 
     async fn speaks(&self) -> io::Result<()> {
         Ok(())
@@ -120,6 +128,10 @@ impl Socket for TcpStream {
         let _ = SockRef::from(self).set_tcp_keepalive(&keepalive);
     }
 
+    fn is_remote(address: &SocketAddr) -> bool {
+        is_beyond_loopback(address)
+    }
+
     async fn speaks(&self) -> io::Result<()> {
         self.peek(&mut [0]).await.map(|_| ())
     }
@@ -129,6 +141,10 @@ impl Socket for TcpStream {
         let length = self.peek(&mut first).await?;
         is_direct_tls(&first[..length]).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
+}
+
+fn is_beyond_loopback(address: &SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
 }
 
 /// The unit of clients that limits count together.
@@ -176,6 +192,11 @@ impl<S: Socket> Client<S> {
     /// machine.
     pub fn is_trusted(&self, users: &[u32]) -> bool {
         S::is_trusted(&self.address, users)
+    }
+
+    /// Whether the peer may be another machine.
+    pub fn is_remote(&self) -> bool {
+        S::is_remote(&self.address)
     }
 
     /// The origin under which limits count this client.

@@ -11,6 +11,9 @@ use super::cancel::{CancelTable, Registration};
 use super::client::{Client, Socket};
 use super::login_error::LoginError;
 
+/// More bytes than the settings of PostgreSQL take, so that the buffer need not grow.
+const CAPACITY: usize = 1024;
+
 /// The server's messages up to ReadyForQuery, with a cancel key of this process instead of the
 /// server's.
 pub struct Greeting<T = CancelRequest> {
@@ -23,7 +26,7 @@ impl<T: Clone> Greeting<T> {
     /// An empty greeting for the client that sent this start-up.
     pub fn new(start: &StartupMessage) -> Self {
         let has_long_keys = start.version() >= ProtocolVersion::V3_2;
-        Self { out: BytesMut::new(), has_long_keys, registration: None }
+        Self { out: BytesMut::with_capacity(CAPACITY), has_long_keys, registration: None }
     }
 
     /// Adds a message that the client gets as it is.

@@ -198,6 +198,10 @@ impl Socket for UnixStream {
         Ok(false)
     }
 
+    fn is_remote(_: &Peer) -> bool {
+        false
+    }
+
     fn is_trusted(peer: &Peer, users: &[u32]) -> bool {
         peer.uid.is_some_and(|uid| uid == peer.owner || users.contains(&uid))
     }

@@ -1,10 +1,11 @@
-//! Access to the machine: clock, environment, files, programs, HTTP client.
+//! Access to the machine: clock, environment, files, user accounts, programs, HTTP client.
 //!
 //! Nothing else in this project reads the clock, the environment or the file system. [`System::real`] is this process on this
 //! machine; [`System::builder`] puts one together from parts, for a test or a local cloud.
 
 pub mod http;
 
+mod accounts;
 mod clock;
 mod env;
 mod excerpt;
@@ -14,6 +15,7 @@ pub mod secret;
 pub mod span;
 mod system;
 
+pub use self::accounts::Accounts;
 pub use self::clock::{Clock, ManualClock, RuntimeClock, SystemClock};
 pub use self::env::Env;
 pub use self::excerpt::excerpt;

@@ -2,15 +2,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::http::HttpClient;
-use crate::{Clock, Env, Files, Processes, SystemClock};
+use crate::{Accounts, Clock, Env, Files, Processes, SystemClock};
 
-/// Everything a credential can see of the machine: environment, files, clock, HTTP, programs. Cheap to clone.
+/// Everything a credential can see of the machine: environment, files, user accounts, clock, HTTP, programs. Cheap to clone.
 ///
 /// [`System::real`] is the machine. [`System::builder`] begins with an empty one: no variable, no file, no program.
 #[derive(Debug, Clone)]
 pub struct System {
     env: Env,
     files: Files,
+    accounts: Accounts,
     clock: Arc<dyn Clock>,
     http: HttpClient,
     processes: Processes,
@@ -19,7 +20,12 @@ pub struct System {
 impl System {
     /// This process on this machine. Nothing is read yet.
     pub fn real() -> Self {
-        Self::builder().env(Env::real()).files(Files::real()).processes(Processes::real()).build()
+        Self::builder()
+            .env(Env::real())
+            .files(Files::real())
+            .accounts(Accounts::real())
+            .processes(Processes::real())
+            .build()
     }
 
     /// Builds a system from parts, for tests.
@@ -27,6 +33,7 @@ impl System {
         SystemBuilder {
             env: Env::from_map::<String, String>([]),
             files: Files::in_memory(),
+            accounts: Accounts::from_map::<String>([]),
             clock: Arc::new(SystemClock),
             http: None,
             processes: Processes::none(),
@@ -42,6 +49,11 @@ impl System {
     /// The file system that token sources read.
     pub fn files(&self) -> &Files {
         &self.files
+    }
+
+    /// The user accounts.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// The clock that expiry times are compared with.
@@ -67,11 +79,12 @@ impl System {
     }
 }
 
-/// Puts a [`System`] together. Defaults: no variable, no file, no program, the system's clock, HTTP as those variables and files say.
+/// Puts a [`System`] together. Defaults: no variable, no file, no user account, no program, the system's clock, HTTP as those variables and files say.
 #[derive(Debug)]
 pub struct SystemBuilder {
     env: Env,
     files: Files,
+    accounts: Accounts,
     clock: Arc<dyn Clock>,
     http: Option<HttpClient>,
     processes: Processes,
@@ -88,6 +101,12 @@ impl SystemBuilder {
     /// Sets the file system. Default: in memory, without files.
     pub fn files(mut self, files: Files) -> Self {
         self.files = files;
+        self
+    }
+
+    /// Sets the user accounts. Default: none.
+    pub fn accounts(mut self, accounts: Accounts) -> Self {
+        self.accounts = accounts;
         self
     }
 
@@ -122,6 +141,13 @@ impl SystemBuilder {
         for (host, port, address) in self.routes {
             http = http.with_route(&host, port, address);
         }
-        System { env: self.env, files: self.files, clock: self.clock, http, processes: self.processes }
+        System {
+            env: self.env,
+            files: self.files,
+            accounts: self.accounts,
+            clock: self.clock,
+            http,
+            processes: self.processes,
+        }
     }
 }

@@ -5,8 +5,11 @@ use std::fmt;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::fields::Fields;
+use crate::frame::{self, Bound};
 use crate::startup::{CancelKey, ProtocolVersion};
-use crate::{WireError, cstring, frame, limits};
+use crate::{WireError, cstring, limits};
+
+const BOUND: Bound = Bound { limit: limits::BACKEND_MESSAGE, what: "server message" };
 
 /// One message of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +37,7 @@ impl BackendMessage {
     /// A length beyond [`limits::BACKEND_MESSAGE`], a malformed inside, or a message that does not belong before
     /// the first ReadyForQuery.
     pub fn decode(buf: &mut BytesMut) -> Result<Option<Self>, WireError> {
-        let Some((tag, body)) = frame::split(buf, limits::BACKEND_MESSAGE, "server message")? else {
+        let Some((tag, body)) = frame::split(buf, BOUND)? else {
             return Ok(None);
         };
         let body = body.freeze();
@@ -56,31 +59,30 @@ impl BackendMessage {
     /// # Errors
     /// A message that [`BackendMessage::decode`] would refuse; `out` is unchanged then.
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), WireError> {
-        let limit = (limits::BACKEND_MESSAGE, "server message");
         match self {
-            Self::Authentication(it) => frame::put(out, b'R', limit, |out| it.put_body(out)),
-            Self::ErrorResponse(it) => frame::put(out, b'E', limit, |out| {
+            Self::Authentication(it) => frame::put(out, b'R', BOUND, |out| it.put_body(out)),
+            Self::ErrorResponse(it) => frame::put(out, b'E', BOUND, |out| {
                 it.put_body(out);
                 Ok(())
             }),
-            Self::NoticeResponse(it) => frame::put(out, b'N', limit, |out| {
+            Self::NoticeResponse(it) => frame::put(out, b'N', BOUND, |out| {
                 it.put_body(out);
                 Ok(())
             }),
-            Self::ParameterStatus(it) => frame::put(out, b'S', limit, |out| {
+            Self::ParameterStatus(it) => frame::put(out, b'S', BOUND, |out| {
                 cstring::put(out, &it.name, "setting")?;
                 cstring::put(out, &it.value, "setting")
             }),
-            Self::BackendKeyData(it) => frame::put(out, b'K', limit, |out| {
+            Self::BackendKeyData(it) => frame::put(out, b'K', BOUND, |out| {
                 out.put_u32(it.process_id);
                 out.put_slice(it.key.expose());
                 Ok(())
             }),
-            Self::ReadyForQuery(it) => frame::put(out, b'Z', limit, |out| {
+            Self::ReadyForQuery(it) => frame::put(out, b'Z', BOUND, |out| {
                 out.put_u8(it.byte());
                 Ok(())
             }),
-            Self::NegotiateProtocolVersion(it) => frame::put(out, b'v', limit, |out| {
+            Self::NegotiateProtocolVersion(it) => frame::put(out, b'v', BOUND, |out| {
                 out.put_u32(it.newest.code());
                 out.put_u32(it.count);
                 out.put_slice(&it.options);

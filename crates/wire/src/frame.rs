@@ -34,16 +34,21 @@ impl Header {
     }
 }
 
-/// Cuts a whole message off the front. `limit` bounds the length word; `what` names the message in the error.
-pub(crate) fn split(
-    buf: &mut BytesMut,
-    limit: usize,
-    what: &'static str,
-) -> Result<Option<(u8, BytesMut)>, WireError> {
+/// The longest message of a kind.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bound {
+    /// The largest length word.
+    pub(crate) limit: usize,
+    /// The message's name in the error.
+    pub(crate) what: &'static str,
+}
+
+/// Cuts a whole message off the front.
+pub(crate) fn split(buf: &mut BytesMut, bound: Bound) -> Result<Option<(u8, BytesMut)>, WireError> {
     let Some(header) = Header::peek(buf)? else {
         return Ok(None);
     };
-    check(header.body, limit, what)?;
+    bound.check(header.body)?;
     if buf.len() < Header::SIZE + header.body {
         return Ok(None);
     }
@@ -55,7 +60,7 @@ pub(crate) fn split(
 pub(crate) fn put(
     out: &mut BytesMut,
     tag: u8,
-    (limit, what): (usize, &'static str),
+    bound: Bound,
     write: impl FnOnce(&mut BytesMut) -> Result<(), WireError>,
 ) -> Result<(), WireError> {
     let start = out.len();
@@ -63,8 +68,8 @@ pub(crate) fn put(
     out.put_u32(0);
     let written = write(out).and_then(|()| {
         let body = out.len() - start - Header::SIZE;
-        check(body, limit, what)?;
-        let length = u32::try_from(body + 4).map_err(|_| too_long(body, limit, what))?;
+        bound.check(body)?;
+        let length = u32::try_from(body + 4).map_err(|_| bound.exceeded_by(body))?;
         out[start + 1..start + Header::SIZE].copy_from_slice(&length.to_be_bytes());
         Ok(())
     });
@@ -74,12 +79,14 @@ pub(crate) fn put(
     written
 }
 
-fn check(body: usize, limit: usize, what: &'static str) -> Result<(), WireError> {
-    if body.saturating_add(4) > limit { Err(too_long(body, limit, what)) } else { Ok(()) }
-}
+impl Bound {
+    fn check(self, body: usize) -> Result<(), WireError> {
+        if body.saturating_add(4) > self.limit { Err(self.exceeded_by(body)) } else { Ok(()) }
+    }
 
-fn too_long(body: usize, limit: usize, what: &'static str) -> WireError {
-    WireError::Length { what, length: body.saturating_add(4), limit }
+    fn exceeded_by(self, body: usize) -> WireError {
+        WireError::Length { what: self.what, length: body.saturating_add(4), limit: self.limit }
+    }
 }
 
 #[cfg(test)]
@@ -98,7 +105,7 @@ mod tests {
     #[test]
     fn a_length_over_the_limit_is_refused_from_the_header_alone() {
         let mut buf = BytesMut::from(&b"p\xff\xff\xff\xff"[..]);
-        let refused = split(&mut buf, 65_535, "password message");
+        let refused = split(&mut buf, Bound { limit: 65_535, what: "password message" });
         assert_eq!(
             refused,
             Err(WireError::Length { what: "password message", length: 0xffff_ffff, limit: 65_535 })
@@ -108,7 +115,7 @@ mod tests {
     #[test]
     fn a_message_that_cannot_be_written_leaves_the_buffer_as_it_was() {
         let mut out = BytesMut::from(&b"before"[..]);
-        let written = put(&mut out, b'p', (8, "password message"), |out| {
+        let written = put(&mut out, b'p', Bound { limit: 8, what: "password message" }, |out| {
             out.put_slice(b"12345");
             Ok(())
         });

@@ -8,9 +8,10 @@ use std::fmt;
 
 use bytes::{BufMut, BytesMut};
 
-use crate::{WireError, cstring, frame, limits};
+use crate::frame::{self, Bound};
+use crate::{WireError, cstring, limits};
 
-const LIMIT: (usize, &str) = (limits::AUTH_MESSAGE, "authentication message");
+const BOUND: Bound = Bound { limit: limits::AUTH_MESSAGE, what: "authentication message" };
 
 /// A message with the type byte `p`. It holds a secret: its `Debug` form shows only its length.
 pub struct AuthenticationAnswer {
@@ -28,7 +29,7 @@ impl AuthenticationAnswer {
             Some(b'p') => {}
             Some(tag) => return Err(WireError::Unexpected { tag: *tag }),
         }
-        Ok(frame::split(buf, LIMIT.0, LIMIT.1)?.map(|(_, body)| Self { body }))
+        Ok(frame::split(buf, BOUND)?.map(|(_, body)| Self { body }))
     }
 
     /// The answer to [`crate::backend::Authentication::CleartextPassword`] or `Md5Password`.
@@ -98,7 +99,7 @@ impl SaslInitialResponse<'_> {
         if self.mechanism.is_empty() {
             return Err(WireError::Malformed("a SASL mechanism has no name"));
         }
-        frame::put(out, b'p', LIMIT, |out| {
+        frame::put(out, b'p', BOUND, |out| {
             cstring::put(out, self.mechanism, "SASL mechanism")?;
             match self.data {
                 None => out.put_u32(u32::MAX),
@@ -126,7 +127,7 @@ impl fmt::Debug for SaslInitialResponse<'_> {
 /// # Errors
 /// A NUL byte, or more than [`limits::PASSWORD`] bytes.
 pub fn encode_password(password: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
-    frame::put(out, b'p', LIMIT, |out| cstring::put(out, password, "password"))
+    frame::put(out, b'p', BOUND, |out| cstring::put(out, password, "password"))
 }
 
 /// Appends a SASL message after the first one.
@@ -134,7 +135,7 @@ pub fn encode_password(password: &[u8], out: &mut BytesMut) -> Result<(), WireEr
 /// # Errors
 /// A message beyond [`limits::AUTH_MESSAGE`].
 pub fn encode_sasl_response(data: &[u8], out: &mut BytesMut) -> Result<(), WireError> {
-    frame::put(out, b'p', LIMIT, |out| {
+    frame::put(out, b'p', BOUND, |out| {
         out.put_slice(data);
         Ok(())
     })

@@ -1,9 +1,7 @@
 //! One file per command.
 
 pub(crate) mod completions;
-pub(crate) mod launch;
 pub(crate) mod manual;
-pub(crate) mod psql_options;
 pub(crate) mod query;
 pub(crate) mod quickstart;
 pub(crate) mod script;

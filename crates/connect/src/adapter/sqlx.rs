@@ -179,7 +179,12 @@ impl Keeper {
             Error::Database(error) => {
                 let claims = UnverifiedClaims::of(token);
                 let target = self.connector.target();
-                let sign_in = AttemptedSignIn::new(target.user(), target.database(), token, claims.as_ref());
+                let sign_in = AttemptedSignIn {
+                    role: target.user(),
+                    database: target.database(),
+                    token: token.expose_secret(),
+                    claims: claims.as_ref(),
+                };
                 handshake::refused(&fields(error.as_ref()), &sign_in)
             }
             Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {

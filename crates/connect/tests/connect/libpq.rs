@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use pgentra_connect::{Connector, Layers, Roots, Target};
+use pgentra_connect::{Connector, Layers, ListenerEnvironment, Roots, Target};
 use pgentra_emulator::certificates::Authority;
 use pgentra_system::{Env, Files};
 
@@ -90,4 +90,52 @@ async fn what_would_undo_it_is_taken_away() {
     assert_eq!(seen["PGSSLMODE"], "verify-full");
     assert_eq!(seen["PGPASSWORD"], machine.token().await);
     assert!(!output.contains("theirs"), "{:?}", seen.keys());
+}
+
+/// A program behind a listener of the proxy: none of the direct connection's settings is left.
+#[tokio::test]
+async fn a_program_behind_a_listener_knows_the_listener_alone() {
+    let machine = Machine::start().await;
+    let conninfo = "host=h user=u dbname=d application_name=app sslnegotiation=direct";
+    let connector = connector(&machine, conninfo, &[(BUNDLE, "")]);
+    let mut command = Command::new("env");
+    command.env_clear().env("PATH", "/usr/bin:/bin");
+    for name in [
+        "PGSERVICE",
+        "PGHOSTADDR",
+        "PGPASSWORD",
+        "PGPASSFILE",
+        "PGSSLNEGOTIATION",
+        "PGSSLROOTCERT",
+        "PGREQUIREAUTH",
+        "PGCHANNELBINDING",
+        "PGTARGETSESSIONATTRS",
+        "PGOPTIONS",
+        "PGHOST",
+    ] {
+        command.env(name, "theirs");
+    }
+    command.env("PGCLIENTENCODING", "UTF8");
+    ListenerEnvironment::new(connector.target(), "/run/listener", 5432).apply(&mut command);
+    let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let mut seen: Vec<&str> = output.lines().filter(|line| line.starts_with("PG")).collect();
+    seen.sort_unstable();
+    let expected = [
+        "PGAPPNAME=app",
+        "PGCLIENTENCODING=UTF8",
+        "PGDATABASE=d",
+        "PGGSSENCMODE=disable",
+        "PGHOST=/run/listener",
+        "PGPORT=5432",
+        "PGSSLMODE=disable",
+        "PGUSER=u",
+    ];
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_target_for_any_role_names_neither_role_nor_database() {
+    let target = crate::server::target("host=h user=u dbname=d").unwrap().for_any_role();
+    assert_eq!((target.named_user(), target.named_database()), (None, None));
+    assert_eq!(target.endpoints()[0].host, "h");
 }

@@ -14,6 +14,11 @@ fn write_certificate(files: &Files) {
     files.put("/ca.pem", authority.pem());
 }
 
+/// A machine with these files and one user account.
+fn system(files: &Files) -> System {
+    System::builder().files(files.clone()).accounts(Accounts::from_map([("app", 1001)])).build()
+}
+
 fn with_tls() -> ClientAuthSettings {
     ClientAuthSettings {
         tls_cert: Some("/both.pem".into()),
@@ -31,9 +36,9 @@ fn a_door_is_read_from_its_files() {
     let files = Files::in_memory();
     write_certificate(&files);
     files.put("/users", format!("\"app\" \"{VERIFIER}\"\n"));
-    let client_auth = open(&files, &ClientAuthSettings::default()).unwrap();
+    let client_auth = open(&system(&files), &ClientAuthSettings::default()).unwrap();
     assert!(client_auth.tls.is_none() && client_auth.users.is_none() && client_auth.roles.is_none());
-    let client_auth = open(&files, &with_tls()).unwrap();
+    let client_auth = open(&system(&files), &with_tls()).unwrap();
     assert!(!client_auth.tls.unwrap().asks_for_certificates());
     let client_auth = ClientAuthSettings {
         tls_client_ca: Some("/ca.pem".into()),
@@ -43,7 +48,7 @@ fn a_door_is_read_from_its_files() {
         role_map: pair("app", "my-app"),
         ..with_tls()
     };
-    let client_auth = open(&files, &client_auth).unwrap();
+    let client_auth = open(&system(&files), &client_auth).unwrap();
     assert!(client_auth.tls.unwrap().asks_for_certificates());
     assert_eq!(client_auth.users.unwrap().len(), 1);
     assert_eq!(client_auth.roles, Some(RoleMap::from_iter([("app", "my-app")])));
@@ -63,7 +68,11 @@ fn whoever_is_asked_for_nothing_is_a_stranger() {
         let files = Files::in_memory();
         write_certificate(&files);
         files.put("/users", "");
-        assert_eq!(open(&files, &client_auth).unwrap().requires_authentication(), closed, "{client_auth:?}");
+        assert_eq!(
+            open(&system(&files), &client_auth).unwrap().requires_authentication(),
+            closed,
+            "{client_auth:?}"
+        );
     }
 }
 
@@ -117,7 +126,7 @@ fn what_does_not_go_is_told_with_what_to_do() {
             "not UTF-8",
         ),
     ] {
-        let faults = open(&files, &client_auth).unwrap_err();
+        let faults = open(&system(&files), &client_auth).unwrap_err();
         assert_eq!(faults.len(), 1, "{faults:?}");
         assert_eq!(faults[0].key, key);
         assert!(faults[0].message.contains(said) && !faults[0].hint.is_empty(), "{faults:?}");
@@ -134,7 +143,7 @@ fn a_secret_that_others_can_read_is_refused() {
     let client_auth = ClientAuthSettings { auth_file: Some(path.clone()), ..ClientAuthSettings::default() };
     for (mode, may) in [(0o644, false), (0o640, true)] {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        match open(&Files::real(), &client_auth) {
+        match open(&system(&Files::real()), &client_auth) {
             Ok(_) => assert!(may),
             Err(faults) => assert!(!may && faults[0].hint.contains("chmod 0640"), "{faults:?}"),
         }
@@ -144,13 +153,12 @@ fn a_secret_that_others_can_read_is_refused() {
 #[test]
 fn users_have_numbers_or_names() {
     let files = Files::in_memory();
-    files.put("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\napp:x:1001:1002::/:/bin/false\n");
     let named = |users: &[&str]| ClientAuthSettings {
         uids: users.iter().map(|user| (*user).to_owned()).collect(),
         ..ClientAuthSettings::default()
     };
-    assert_eq!(open(&files, &named(&["app", "4711"])).unwrap().uids, [1001, 4711]);
-    let faults = open(&files, &named(&["app", "nobody_here", "x"])).unwrap_err();
+    assert_eq!(open(&system(&files), &named(&["app", "4711"])).unwrap().uids, [1001, 4711]);
+    let faults = open(&system(&files), &named(&["app", "nobody_here", "x"])).unwrap_err();
     assert_eq!(faults.len(), 2);
     assert!(faults[0].message.contains("nobody_here") && faults[0].hint.contains("id -u"), "{faults:?}");
 }
@@ -161,7 +169,7 @@ fn changed_files_are_read_again_and_bad_ones_are_not_believed() {
     write_certificate(&files);
     files.put("/users", "");
     let client_auth = ClientAuthSettings { auth_file: Some("/users".into()), ..with_tls() };
-    let mut watched = WatchedFiles::new(&files, &client_auth);
+    let mut watched = WatchedFiles::new(&system(&files), &client_auth, false);
     assert!(watched.look().is_none());
     files.put("/users", format!("\"app\" \"{VERIFIER}\"\n"));
     assert_eq!(watched.look().unwrap().users.unwrap().len(), 1);

@@ -44,6 +44,10 @@ pub struct ClientAuth {
     pub uids: Vec<u32>,
     /// Maps a client's role to a role of the database. Default: both are the same.
     pub roles: Option<RoleMap>,
+    /// Whether clients of other machines may connect although
+    /// [`ClientAuth::requires_authentication`] is false: every client that reaches the listener has
+    /// the identity's rights then. Default: they may not.
+    pub danger_admit_unauthenticated: bool,
 }
 
 impl ClientAuth {
@@ -51,6 +55,11 @@ impl ClientAuth {
     /// connection is encrypted.
     pub fn requires_authentication(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.asks_for_certificates() || self.users.is_some())
+    }
+
+    /// Whether clients of other machines may connect.
+    pub(crate) fn admits_other_machines(&self) -> bool {
+        self.requires_authentication() || self.danger_admit_unauthenticated
     }
 
     /// What a client needs to connect.

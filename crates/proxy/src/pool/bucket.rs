@@ -70,7 +70,7 @@ pub(super) struct Bucket<T> {
 pub(super) struct Waiting<T> {
     pub(super) session: T,
     pub(super) since: Instant,
-    _counted: GaugeGuard,
+    _gauge: GaugeGuard,
 }
 
 /// Counts one while it exists.
@@ -126,7 +126,7 @@ impl<T: Idle> Buckets<T> {
             }
         }
         if self.claims == 0 {
-            bucket.waiting.push(Waiting { session, since: now, _counted: GaugeGuard::new(&self.ready) });
+            bucket.waiting.push(Waiting { session, since: now, _gauge: GaugeGuard::new(&self.ready) });
         }
     }
 }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
 use pgentra_emulator::certificates::Authority;
-use pgentra_proxy::{CertificateName, CertificateRule, ClientAuth, Options, RoleMap};
+use pgentra_proxy::{
+    CertificateName, CertificateRule, ClientAuth, Listener, ListenerError, Options, RoleMap, Users,
+};
 use pgentra_wire::backend::BackendMessage;
 use pgentra_wire::fields::Fields;
 use pgentra_wire::startup::{ALPN, CancelRequest, ProtocolVersion, StartupMessage};
@@ -45,6 +47,34 @@ async fn refusal(running: &Running, papers: &Papers, own: Option<&Paper>, user: 
     let mut raw = Raw::new(papers.connect(own, running.dial().await).await.unwrap());
     raw.start(&start(user)).await;
     raw.error().await
+}
+
+#[test]
+fn other_machines_reach_no_listener_without_a_proof() {
+    run(async {
+        let papers = Papers::new();
+        let users = || Some(Users::parse("").unwrap());
+        for (client_auth, may) in [
+            (ClientAuth::default(), false),
+            (with_tls(&papers, None), false),
+            (ClientAuth { users: users(), ..ClientAuth::default() }, false),
+            (ClientAuth { users: users(), ..with_tls(&papers, None) }, true),
+            (with_tls(&papers, Some(CertificateRule::Any)), true),
+            (ClientAuth { danger_admit_unauthenticated: true, ..ClientAuth::default() }, true),
+        ] {
+            for beyond in ["0.0.0.0:0", "[::]:0"] {
+                let listener = tokio::net::TcpListener::bind(beyond).await.unwrap();
+                match Listener::tcp(listener, &client_auth) {
+                    Ok(_) => assert!(may, "{client_auth:?}"),
+                    Err(error) => {
+                        assert!(!may && matches!(error, ListenerError::Unauthenticated(_)), "{error:?}");
+                    }
+                }
+            }
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            Listener::tcp(listener, &client_auth).unwrap();
+        }
+    });
 }
 
 #[test]

@@ -155,6 +155,11 @@ pub(crate) struct Running {
     pub(crate) proxy: Arc<AuthProxy>,
 }
 
+/// A listener for clients of this machine.
+pub(crate) fn on_loopback(listener: TcpListener) -> Listener {
+    Listener::tcp(listener, &pgentra_proxy::ClientAuth::default()).unwrap()
+}
+
 impl Running {
     pub(crate) async fn new(connector: Connector, naming: Naming, limits: Limits) -> Self {
         Self::with(connector, pgentra_proxy::Options { naming, limits, ..pgentra_proxy::Options::default() })
@@ -166,7 +171,7 @@ impl Running {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let proxy = Arc::new(AuthProxy::new(connector, options));
-        let served = tokio::spawn(Arc::clone(&proxy).serve(Listener::Tcp(listener), shutdown.clone()));
+        let served = tokio::spawn(Arc::clone(&proxy).serve(on_loopback(listener), shutdown.clone()));
         Self { address, shutdown, served, proxy }
     }
 

@@ -12,7 +12,7 @@ use pgentra_connect::Connector;
 use pgentra_emulator::{Endpoint, Fault};
 use pgentra_proxy::http::{HttpServer, Scope};
 use pgentra_proxy::telemetry::{AuditLog, Telemetry};
-use pgentra_proxy::{AuthProxy, Listener, Options, ProxyHandle, ShutdownTokens};
+use pgentra_proxy::{AuthProxy, Options, ProxyHandle, ShutdownTokens};
 use pgentra_session::Limits;
 use pgentra_system::{Clock as _, SystemClock};
 use pgentra_wire::startup::{CancelKey, CancelRequest, ProtocolVersion, StartupMessage};
@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::fixture::{ROLE, Raw, Running, Stage, UNMAPPED, one, run};
+use crate::fixture::{ROLE, Raw, Running, Stage, UNMAPPED, on_loopback, one, run};
 
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Vec<u8>>>);
@@ -535,7 +535,7 @@ fn a_listener_that_is_given_to_another_target_is_shown_there() {
         let current = ProxyHandle::new(proxy("before"));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        tokio::spawn(current.clone().serve(Listener::Tcp(listener), ShutdownTokens::default()));
+        tokio::spawn(current.clone().serve(on_loopback(listener), ShutdownTokens::default()));
         let admin = listen(&telemetry, Scope::Admin).await;
         let shown = async |name: &str| {
             let expected = async || {

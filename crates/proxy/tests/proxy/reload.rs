@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use pgentra_proxy::{AuthProxy, Listener, Naming, ProxyHandle, SharedState, ShutdownTokens};
+use pgentra_proxy::{AuthProxy, Naming, ProxyHandle, SharedState, ShutdownTokens};
 use pgentra_session::Limits;
 use tokio::net::TcpListener;
 use tokio_postgres::{Config, NoTls};
 
-use crate::fixture::{ROLE, Stage, one, run, until_unreachable};
+use crate::fixture::{ROLE, Stage, on_loopback, one, run, until_unreachable};
 
 #[test]
 fn sessions_and_their_cancel_keys_outlive_their_injector() {
@@ -28,7 +28,7 @@ fn sessions_and_their_cancel_keys_outlive_their_injector() {
         let address = listener.local_addr().unwrap();
         let current = ProxyHandle::new(proxy(9, Naming::Same));
         let stop = ShutdownTokens::default();
-        let served = tokio::spawn(current.clone().serve(Listener::Tcp(listener), stop.clone()));
+        let served = tokio::spawn(current.clone().serve(on_loopback(listener), stop.clone()));
         let mut config = Config::new();
         config.host("127.0.0.1").port(address.port()).user(ROLE).dbname("elsewhere");
         assert!(config.connect(NoTls).await.is_err(), "the first one names the database");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventually::{DEADLINE, eventually, holds};
-use pgentra_proxy::{AuthProxy, Listener, Options, ProxyHandle, SharedState, ShutdownTokens};
+use pgentra_proxy::{AuthProxy, Options, ProxyHandle, SharedState, ShutdownTokens};
 use pgentra_session::Limits;
 use pgentra_wire::backend::BackendMessage;
 use pgentra_wire::fields::{Fields, Severity};
@@ -12,7 +12,7 @@ use pgentra_wire::startup::{ProtocolVersion, StartupMessage};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::NoTls;
 
-use crate::fixture::{ROLE, Raw, Running, Stage, one, pid, run};
+use crate::fixture::{ROLE, Raw, Running, Stage, on_loopback, one, pid, run};
 use crate::scripted::{Connected, Scripted, fatal, setting};
 
 fn warm(number: usize) -> Options {
@@ -314,7 +314,7 @@ fn sessions_that_wait_go_with_their_injector() {
         let (old, new) = (proxy(2), proxy(1));
         let current = ProxyHandle::new(Arc::clone(&old));
         let stop = ShutdownTokens::default();
-        let served = tokio::spawn(current.clone().serve(Listener::Tcp(listener), stop.clone()));
+        let served = tokio::spawn(current.clone().serve(on_loopback(listener), stop.clone()));
         let connect = async || {
             let mut config = tokio_postgres::Config::new();
             config.user(ROLE).dbname("postgres").application_name("warm reload");

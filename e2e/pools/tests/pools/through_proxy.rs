@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgentra_emulator::{Endpoint, Fault};
-use pgentra_proxy::{AuthProxy, Listener, Options};
+use pgentra_proxy::{AuthProxy, ClientAuth, Listener, Options};
 use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
 use tokio::net::TcpListener;
@@ -30,7 +30,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(proxy.serve(Listener::Tcp(listener), shutdown.clone()));
+        let listener = Listener::tcp(listener, &ClientAuth::default()).unwrap();
+        let served = tokio::spawn(proxy.serve(listener, shutdown.clone()));
         Proxy { port, shutdown, served }
     }
 
