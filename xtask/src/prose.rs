@@ -48,7 +48,7 @@ fn vague_lines(path: &Path, text: &str) -> Vec<String> {
     found(path, text.lines().enumerate().filter(|(_, line)| is_vague(line)))
 }
 
-/// Lines of prose over the width. Code, tables, headings and link targets are no prose, and a line
+/// Lines of prose over the width. Code, tables, headings, pictures and link targets are no prose, and a line
 /// without a space cannot be broken.
 fn wide_lines(path: &Path, text: &str) -> Vec<String> {
     let mut is_code = false;
@@ -58,7 +58,7 @@ fn wide_lines(path: &Path, text: &str) -> Vec<String> {
             is_code = !is_code;
         }
         let is_link_target = start.starts_with('[') && start.contains("]: ");
-        let is_prose = !start.starts_with(['|', '#']) && !is_link_target;
+        let is_prose = !start.starts_with(['|', '#']) && !start.starts_with("![") && !is_link_target;
         let can_break = start.trim_start_matches(['-', '>', ' ']).contains(' ');
         line.chars().count() > PROSE_WIDTH && !is_code && is_prose && can_break
     });

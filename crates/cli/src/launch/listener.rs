@@ -135,7 +135,9 @@ fn tcp(target: &Target) -> Outcome<NewListener> {
         .and_then(|line| Users::parse(&line))
         .map_err(|error| Problem::new(Blame::Usage, error))?;
     let client_auth = ClientAuth { users: Some(users), ..ClientAuth::default() };
-    Ok((Listener::Tcp(listener), None, client_auth, ListenerReport::Tcp { port, password }))
+    let listener = Listener::tcp(listener, &client_auth)
+        .map_err(|error| Problem::ours("cannot use the listener's socket", error))?;
+    Ok((listener, None, client_auth, ListenerReport::Tcp { port, password }))
 }
 
 fn say(answer: &ListenerReport) -> Outcome {
