@@ -9,9 +9,9 @@ class Pgentra < Formula
 @SYSTEMS@
   def install
     bin.install "pgentra"
-    man1.install "pgentra.1"
+    man1.install Dir["man/*.1"]
     bash_completion.install "completions/pgentra.bash" => "pgentra"
-    zsh_completion.install "completions/pgentra.zsh" => "_pgentra"
+    zsh_completion.install "completions/_pgentra"
     fish_completion.install "completions/pgentra.fish"
   end
 

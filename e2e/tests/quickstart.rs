@@ -105,6 +105,26 @@ fn a_terminal_shows_progress() {
     assert!(text.contains("Connected!"), "{text:?}");
 }
 
+/// With --keep the cloud of the article is there afterwards, until it is told to stop.
+#[test]
+fn it_can_be_kept() {
+    let lab = Lab::new();
+    let script = "pgentra quickstart --keep >out 2>said & kept=$!\n\
+                  grep -q 'keeps running' <(tail --pid=$kept -n +1 -f said) || { cat said; exit 1; }\n\
+                  pgentra quickstart --keep && exit 1\n\
+                  eval \"$(pgentra local env --name quickstart)\"\n\
+                  pgentra query -o json -c 'SELECT current_user'\n\
+                  pgentra query -U myuser -o json -c 'SELECT current_user'\n\
+                  pgentra local down\nwait $kept\ncat out said";
+    let done = lab.shell(script).done();
+    for part in ["\"myVm\"", "\"myuser\"", "Connected!", "eval \"$(pgentra local env --name quickstart)\""] {
+        assert!(done.ok().contains(part), "no {part}: {done:?}");
+    }
+    assert!(done.stderr.contains("a local cloud `quickstart` runs already"), "{done:?}");
+    lab.await_processes();
+    lab.assert_nothing_left();
+}
+
 /// Ctrl-C and other signals at several moments: after the folder exists, while PostgreSQL is
 /// unpacked, initialised, started.
 #[test]

@@ -197,6 +197,9 @@ pub(crate) enum Command {
 /// Arguments of `pgentra quickstart`.
 #[derive(Debug, Args)]
 pub(crate) struct Quickstart {
+    /// Keep the local cloud, with the name quickstart, until Ctrl-C or `pgentra local down --name quickstart`.
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) keep: bool,
     #[command(flatten)]
     pub(crate) database: LocalDatabase,
     #[command(flatten)]

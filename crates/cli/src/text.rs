@@ -193,6 +193,12 @@ mod tests {
     }
 
     #[test]
+    fn a_command_stays_beside_its_prompt() {
+        let text = text![verbatim("   $ "), command("pgentra query -c 'SELECT version()'"), "\n"];
+        assert_eq!(text.wrapped(false, Some(24)), text.render(false));
+    }
+
+    #[test]
     fn a_terminal_gets_lines_of_its_width() {
         let text = text![
             bold("hint:"),

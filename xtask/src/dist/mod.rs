@@ -126,8 +126,9 @@ impl Options {
 
 fn package(release: &Release, options: &Options, all: &[Built]) -> Result<Shelf> {
     let mut shelf = Shelf::new(release.out.clone())?;
+    let pages = release.stage().join("man");
     // The same for every system, by any binary that runs on this machine.
-    let printed = all.iter().find_map(|built| Printed::by(&built.full).ok());
+    let printed = all.iter().find_map(|built| Printed::by(&built.full, &pages).ok());
     let all = match &printed {
         Some(printed) => {
             for built in all {

@@ -1,4 +1,4 @@
-//! What every package brings beside the binary: the manual page, completions, licences.
+//! What every package brings beside the binary: manual pages, completions, licences.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,35 +10,49 @@ use super::archive::{READ, RUN, Tree};
 use super::build::Built;
 use super::release::Release;
 
-/// The words for a shell's completions, and the file in which that shell looks for them.
-const COMPLETIONS: [(&str, &str); 3] = [
-    ("bash", "usr/share/bash-completion/completions/pgentra"),
-    ("zsh", "usr/share/zsh/site-functions/_pgentra"),
-    ("fish", "usr/share/fish/vendor_completions.d/pgentra.fish"),
+/// Each shell, its completions in an archive, and the file in which it looks for them on a Linux system.
+const COMPLETIONS: [(&str, &str, Option<&str>); 4] = [
+    ("bash", "pgentra.bash", Some("usr/share/bash-completion/completions/pgentra")),
+    ("zsh", "_pgentra", Some("usr/share/zsh/site-functions/_pgentra")),
+    ("fish", "pgentra.fish", Some("usr/share/fish/vendor_completions.d/pgentra.fish")),
+    ("powershell", "pgentra.ps1", None),
 ];
 
 /// What the binary prints about itself. It is the same for every system.
 pub(crate) struct Printed {
-    manual: Vec<u8>,
-    completions: Vec<(&'static str, &'static str, Vec<u8>)>,
+    /// Name and text of each manual page.
+    manual: Vec<(String, Vec<u8>)>,
+    /// In the order of [`COMPLETIONS`].
+    completions: Vec<Vec<u8>>,
 }
 
 impl Printed {
-    /// Asks a binary that runs on this machine.
+    /// Asks a binary that runs on this machine. The manual pages are written to a folder on the way.
     ///
     /// # Errors
     /// The binary fails.
-    pub(crate) fn by(binary: &Path) -> Result<Printed> {
+    pub(crate) fn by(binary: &Path, folder: &Path) -> Result<Printed> {
         let print = |words: &[&str]| -> Result<Vec<u8>> {
             let said = Command::new(binary).args(words).output().context("cannot run the binary")?;
             ensure!(said.status.success(), "pgentra {} failed", words.join(" "));
             Ok(said.stdout)
         };
-        let completions = COMPLETIONS
-            .iter()
-            .map(|(shell, path)| Ok((*shell, *path, print(&["completions", shell])?)))
-            .collect::<Result<_>>()?;
-        Ok(Printed { manual: print(&["man"])?, completions })
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+        }
+        fs::create_dir_all(folder)?;
+        print(&["man", "--dir", folder.to_str().context("the folder's name is not UTF-8")?])?;
+        let mut manual = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            let name =
+                path.file_name().and_then(|name| name.to_str()).context("a page's name is not UTF-8")?;
+            manual.push((name.to_owned(), fs::read(&path)?));
+        }
+        ensure!(manual.iter().any(|(name, _)| name == "pgentra.1"), "pgentra man --dir writes no pgentra.1");
+        let completions =
+            COMPLETIONS.iter().map(|(shell, _, _)| print(&["completions", shell])).collect::<Result<_>>()?;
+        Ok(Printed { manual, completions })
     }
 }
 
@@ -54,9 +68,13 @@ pub(crate) fn files(release: &Release, built: &Built, printed: &Printed) -> Resu
     for unit in ["pgentra-proxy.service", "pgentra-proxy.socket"] {
         tree.copy(&format!("usr/lib/systemd/system/{unit}"), READ, &deploy.join("systemd").join(unit))?;
     }
-    tree.file("usr/share/man/man1/pgentra.1", READ, printed.manual.clone());
-    for (_, path, text) in &printed.completions {
-        tree.file(path, READ, text.clone());
+    for (name, text) in &printed.manual {
+        tree.file(&format!("usr/share/man/man1/{name}"), READ, text.clone());
+    }
+    for ((_, _, path), text) in COMPLETIONS.iter().zip(&printed.completions) {
+        if let Some(path) = path {
+            tree.file(path, READ, text.clone());
+        }
     }
     for (name, path) in documents(&release.root)? {
         tree.copy(&format!("usr/share/doc/pgentra/{name}"), READ, &path)?;
@@ -71,9 +89,11 @@ pub(crate) fn files(release: &Release, built: &Built, printed: &Printed) -> Resu
 pub(crate) fn folder(release: &Release, binary: &Path, printed: &Printed) -> Result<Tree> {
     let mut tree = Tree::default();
     tree.copy("pgentra", RUN, binary)?;
-    tree.file("pgentra.1", READ, printed.manual.clone());
-    for (shell, _, text) in &printed.completions {
-        tree.file(&format!("completions/pgentra.{shell}"), READ, text.clone());
+    for (name, text) in &printed.manual {
+        tree.file(&format!("man/{name}"), READ, text.clone());
+    }
+    for ((_, name, _), text) in COMPLETIONS.iter().zip(&printed.completions) {
+        tree.file(&format!("completions/{name}"), READ, text.clone());
     }
     for name in ["README.md", "LICENSE-APACHE", "LICENSE-MIT"] {
         tree.copy(name, READ, &release.root.join(name))?;

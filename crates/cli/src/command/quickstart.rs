@@ -1,28 +1,40 @@
 //! `pgentra quickstart`: the article "Connect with Managed Identity to Azure Database for PostgreSQL", start to end.
 
-use pgentra_local::{Flavour, Host, LocalCloud, SERVER_NAME};
+use pgentra_local::control::Control;
+use pgentra_local::{Flavour, Host, LocalCloud, SERVER_NAME, Status, folder_of};
 use pgentra_system::System;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use crate::arguments::Quickstart;
+use crate::local::command_line::{command, entry};
 use crate::local::up;
 use crate::options::Format;
 use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress::Progress;
 use crate::sql;
-use crate::text::{Text, bold, coloured, command as to_copy, text};
+use crate::text::{Text, bold, coloured, command as to_copy, text, verbatim};
 
 /// The role that the article creates.
 const ROLE: &str = "myuser";
 
-/// Runs the article on its own local cloud, which is removed at the end.
+/// The name of the local cloud that is kept.
+const KEPT: &str = "quickstart";
+
+/// Runs the article on its own local cloud, which is removed at the end, or kept until it is told to
+/// stop.
 pub(crate) async fn run(system: &System, arguments: Quickstart) -> Outcome {
     let stop = up::end_on_signals()?;
+    let name = match arguments.keep {
+        true => KEPT.to_owned(),
+        false => format!("{KEPT}-{}", std::process::id()),
+    };
+    up::check_free(&folder_of(system.env(), &name), &name, "").await?;
     let progress = Progress::new();
     let start = LocalCloud::builder()
         .system(system)
-        .name(format!("quickstart-{}", std::process::id()))
+        .name(&name)
         .flavour(arguments.database.flavour)
         .postgres(arguments.database.postgres.clone())
         .progress(|step| progress.show(step))
@@ -44,8 +56,15 @@ pub(crate) async fn run(system: &System, arguments: Quickstart) -> Outcome {
                 played = article.play() => played,
             };
             let steps = article.steps;
-            cloud.stop().await;
-            played.map(|version| Played { steps, version })
+            match played {
+                Ok(version) if arguments.keep => {
+                    return keep(system, (cloud, &version), &progress, &stop).await;
+                }
+                played => {
+                    cloud.stop().await;
+                    played.map(|version| Played { steps, version })
+                }
+            }
         }
         Err(problem) => Err(problem),
     };
@@ -54,10 +73,9 @@ pub(crate) async fn run(system: &System, arguments: Quickstart) -> Outcome {
     match arguments.output.output {
         Format::Json => output::json(&played),
         Format::Text => {
-            let version = format!("\n\nPostgres version: {}\n", played.version);
-            output::result(text!["\n", coloured("1;32", "Connected!"), version])?;
+            connected(&played.version)?;
             output::say(text![
-                "\nEverything this made is gone again. Next: ",
+                "\nEverything this made is gone again; --keep keeps it. Next: ",
                 to_copy("pgentra local up"),
                 ", or on an Azure host: ",
                 to_copy("pgentra token"),
@@ -65,6 +83,44 @@ pub(crate) async fn run(system: &System, arguments: Quickstart) -> Outcome {
             Ok(())
         }
     }
+}
+
+/// What the article's example application prints.
+fn connected(version: &str) -> Outcome {
+    let version = format!("\n\nPostgres version: {version}\n");
+    output::result(text!["\n", coloured("1;32", "Connected!"), version])
+}
+
+/// Says how the cloud of the article is used, and runs it until it is told to stop.
+async fn keep(
+    system: &System,
+    (mut cloud, version): (LocalCloud, &str),
+    progress: &Progress,
+    stop: &CancellationToken,
+) -> Outcome {
+    progress.show("creating a role for each identity");
+    let ready = match cloud.create_roles().await {
+        Ok(()) => Control::bind(&folder_of(system.env(), cloud.name())).map_err(Problem::from),
+        Err(error) => Err(Problem::from(error)),
+    };
+    progress.clear();
+    let control = match ready {
+        Ok(control) => control,
+        Err(problem) => {
+            cloud.stop().await;
+            return Err(problem);
+        }
+    };
+    connected(version)?;
+    output::say(text![
+        "\nIt keeps running; in another terminal: ",
+        to_copy(&entry(KEPT)),
+        "\nCtrl-C or `",
+        to_copy(&command("down", KEPT)),
+        "` stops it",
+    ]);
+    let description = Status::of(&cloud);
+    up::serve(cloud, control, &description, stop).await
 }
 
 /// The document of `-o json`.
@@ -214,7 +270,7 @@ impl Article<'_> {
     fn step(&mut self, step: ArticleStep) {
         if self.format == Format::Text {
             let ArticleStep { title, prompt, command, result } = &step;
-            let line = |line| text![format!("   {prompt} "), to_copy(line), "\n"];
+            let line = |line| text![verbatim(&format!("   {prompt} ")), to_copy(line), "\n"];
             let lines: Text = command.lines().map(line).collect();
             let title = bold(&format!("{}. {title}", self.steps.len() + 1));
             self.progress.say(text![title, "\n", lines, format!("   {result}\n")]);

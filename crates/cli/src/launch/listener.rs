@@ -136,7 +136,7 @@ fn tcp(target: &Target) -> Outcome<NewListener> {
         .map_err(|error| Problem::new(Blame::Usage, error))?;
     let client_auth = ClientAuth { users: Some(users), ..ClientAuth::default() };
     let listener = Listener::tcp(listener, &client_auth)
-        .map_err(|error| Problem::ours("cannot use the listener's socket", error))?;
+        .map_err(|error| Problem::ours("cannot listen on 127.0.0.1", error))?;
     Ok((listener, None, client_auth, ListenerReport::Tcp { port, password }))
 }
 

@@ -4,7 +4,7 @@ use pgentra_connect::quote;
 use pgentra_local::Status;
 
 /// The command of `pgentra local` that means the cloud of this name.
-pub(super) fn command(command: &str, name: &str) -> String {
+pub(crate) fn command(command: &str, name: &str) -> String {
     match name {
         "default" => format!("pgentra local {command}"),
         name => format!("pgentra local {command} --name {}", quote::shell_word(name)),
@@ -12,7 +12,7 @@ pub(super) fn command(command: &str, name: &str) -> String {
 }
 
 /// What to type to use a cloud that runs.
-pub(super) fn entry(name: &str) -> String {
+pub(crate) fn entry(name: &str) -> String {
     format!("eval \"$({})\" && pgentra query -c 'SELECT current_user'", command("env", name))
 }
 

@@ -1,6 +1,6 @@
 //! `pgentra local`: a local Azure whose PostgreSQL checks tokens.
 
-mod command_line;
+pub(crate) mod command_line;
 pub(crate) mod shell;
 pub(crate) mod stale;
 mod status;

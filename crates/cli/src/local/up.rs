@@ -22,20 +22,21 @@ use crate::progress::{Progress, STEP};
 /// Starts the local cloud and runs it until Ctrl-C, SIGTERM or `pgentra local down`.
 pub(crate) async fn run(system: &System, arguments: LocalUp) -> Outcome {
     let folder = folder_of(system.env(), &arguments.name.name);
-    if control::status(&folder).await?.is_some() {
-        let name = &arguments.name.name;
-        return Err(Problem::new(Blame::Usage, format!("a local cloud `{name}` runs already")).hint(
-            format!(
-                "use it: {}; stop it: {}; or give this one another name with --name",
-                entry(name),
-                command_line::command("down", name)
-            ),
-        ));
-    }
+    check_free(&folder, &arguments.name.name, "; or give this one another name with --name").await?;
     if arguments.detach {
         return detach(&folder, &arguments).await;
     }
     stay(system, &folder, &arguments).await
+}
+
+/// Refuses a second cloud of this name; `way_out` ends the hint.
+pub(crate) async fn check_free(folder: &Path, name: &str, way_out: &str) -> Outcome {
+    if control::status(folder).await?.is_none() {
+        return Ok(());
+    }
+    let (used, stopped) = (entry(name), command_line::command("down", name));
+    Err(Problem::new(Blame::Usage, format!("a local cloud `{name}` runs already"))
+        .hint(format!("use it: {used}; stop it: {stopped}{way_out}")))
 }
 
 async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
@@ -83,9 +84,23 @@ async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
             output::exact(&format!("{line}\n"))?;
         }
     }
+    serve(cloud, control, &description, &stop).await
+}
+
+/// Lets a cloud run until it is told to stop, and removes it.
+///
+/// # Errors
+///
+/// Its PostgreSQL ended by itself.
+pub(crate) async fn serve(
+    mut cloud: LocalCloud,
+    control: Control,
+    description: &Status,
+    stop: &CancellationToken,
+) -> Outcome {
     let clock = cloud.clock().clone();
     let (control, outcome) = tokio::select! {
-        control = control.serve(&description, &clock, &stop) => (Some(control), Ok(())),
+        control = control.serve(description, &clock, stop) => (Some(control), Ok(())),
         how = cloud.died() => (None, Err(Problem::new(Blame::Ours, format!("the PostgreSQL of the local cloud ended by itself ({how})"))
             .hint("start it again with -vv"))),
     };

@@ -1,4 +1,7 @@
 //! Messages to systemd (sd_notify(3), systemd.service(5) `Type=notify-reload` and `WatchdogSec=`).
+//!
+//! The crate sd-notify (0.5.0) takes an abstract socket for a path, and it blocks while the service
+//! manager does not read: clients would wait too.
 
 use std::io;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
