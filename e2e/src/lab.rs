@@ -17,7 +17,7 @@ use crate::{Cloud, Flavour, Proxy, Run, binary, secrecy};
 pub enum User {
     /// The user who runs the tests.
     Ours,
-    /// A user without privileges: `nobody` if root runs the tests.
+    /// A user without privileges: that of [`UNPRIVILEGED`] if root runs the tests.
     Ordinary,
 }
 
@@ -50,7 +50,7 @@ impl Lab {
             // an unprivileged user may not be able to enter the build folder
             fs::copy(binary::pgentra(), folders[0].join("pgentra")).unwrap();
             for folder in &folders[1..] {
-                chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
+                chown(folder, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
             }
             lab.prefix = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]
                 .map(str::to_owned)
@@ -208,7 +208,7 @@ impl Drop for Lab {
 }
 
 /// The user id of `nobody` on Linux.
-const NOBODY: u32 = 65534;
+const UNPRIVILEGED: u32 = 65534;
 const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
 /// The path of a program, independent of the PATH that the test sets.

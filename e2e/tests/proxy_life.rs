@@ -156,7 +156,7 @@ fn sigterm_under_load_lets_sessions_end() {
     proxy.signal(Signal::TERM);
     proxy.await_line("stopping; 4 session(s) to wait for");
     let address = ("127.0.0.1", proxy.port().parse().unwrap());
-    eventually_blocking(DEADLINE, "nobody listens", || TcpStream::connect(address).is_err());
+    eventually_blocking(DEADLINE, "the listener to close", || TcpStream::connect(address).is_err());
     let (well, said) = client.join().unwrap();
     assert!(well, "{said}");
     assert_eq!((processed(&said), stage.told()), (4000, 4000));

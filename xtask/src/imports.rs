@@ -273,15 +273,15 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         }
     }
 
-    fn visit_macro(&mut self, makro: &'ast syn::Macro) {
-        let text = makro.tokens.to_string().replace(" :: ", "::").replace(":: ", "::").replace(" ::", "::");
+    fn visit_macro(&mut self, call: &'ast syn::Macro) {
+        let text = call.tokens.to_string().replace(" :: ", "::").replace(":: ", "::").replace(" ::", "::");
         for word in text.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')) {
             let parts: Vec<String> = word.split("::").map(str::to_owned).collect();
             if parts.len() > 1 && parts.iter().all(|p| !p.is_empty()) {
                 self.name(&parts);
             }
         }
-        visit::visit_macro(self, makro);
+        visit::visit_macro(self, call);
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {

@@ -10,12 +10,15 @@ mod fuzz;
 mod imports;
 mod invariants;
 mod journeys;
+mod msrv;
 mod names;
 mod package;
 mod pictures;
+mod prose;
 mod seams;
 mod test;
 mod tree;
+mod type_names;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -55,8 +58,8 @@ enum Chore {
     },
     /// Draw the pictures of docs/bench-proxy.md from its tables; `bench proxy --write docs` does it too.
     BenchPictures,
-    /// Compare the code with ARCHITECTURE.md: dependencies, budgets, names, journeys, invariants, 0
-    /// import cycles.
+    /// Compare the code with ARCHITECTURE.md: dependencies, budgets, names, wording, journeys,
+    /// invariants, 0 import cycles.
     Check,
     /// Make everything that can be installed, in target/artifacts, with a table of it.
     Dist(dist::Options),
@@ -91,6 +94,9 @@ fn check(root: &std::path::Path) -> Result<()> {
     faults.extend(invariants::check(root)?);
     faults.extend(seams::check(root)?);
     faults.extend(names::check(root)?);
+    faults.extend(msrv::check(root)?);
+    faults.extend(prose::check(root)?);
+    faults.extend(type_names::check(root)?);
     for fault in &faults {
         println!("{fault}");
     }
@@ -102,6 +108,6 @@ fn check(root: &std::path::Path) -> Result<()> {
     println!("import cycles          {cycles_found}");
     println!("longest file           {lines} lines: {}", longest.display());
     print!("{}", journeys::table(journeys));
-    println!("dependencies, budgets, names, journeys and invariants are as ARCHITECTURE.md says");
+    println!("dependencies, budgets, names, wording, journeys and invariants are as ARCHITECTURE.md says");
     Ok(())
 }

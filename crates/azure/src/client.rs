@@ -9,7 +9,7 @@ use pgentra_system::http::{HttpError, HttpErrorKind, Request, Response};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
-use crate::endpoints::Endpoint;
+use crate::endpoints::ServiceUrl;
 use crate::error::{AzureError, AzureErrorKind};
 
 /// How long one exchange may take.
@@ -23,10 +23,10 @@ const WAITS: [u64; 5] = [1, 2, 4, 8, 16];
 
 /// A service that takes tokens.
 #[derive(Debug, Clone)]
-pub(crate) struct Client {
+pub(crate) struct RestClient {
     /// What it is called in messages.
     pub(crate) name: &'static str,
-    pub(crate) endpoint: Endpoint,
+    pub(crate) endpoint: ServiceUrl,
     system: System,
     credential: Credential,
 }
@@ -88,10 +88,10 @@ impl<'a> Ask<'a> {
     }
 }
 
-impl Client {
+impl RestClient {
     pub(crate) fn new(
         name: &'static str,
-        endpoint: Endpoint,
+        endpoint: ServiceUrl,
         system: System,
         credential: Credential,
     ) -> Self {

@@ -5,12 +5,12 @@ use pgentra_identity::{Cloud, Resource};
 /// A token is sent to these addresses and to no others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoints {
-    pub(crate) resource_manager: Endpoint,
-    pub(crate) graph: Endpoint,
+    pub(crate) resource_manager: ServiceUrl,
+    pub(crate) graph: ServiceUrl,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Endpoint {
+pub(crate) struct ServiceUrl {
     /// An https URL without a slash at its end.
     pub(crate) base: String,
     pub(crate) resource: Resource,
@@ -31,8 +31,8 @@ impl Endpoints {
     /// None for the clouds that this version knows.
     pub fn of(cloud: Cloud) -> Result<Self, InvalidEndpoint> {
         Ok(Self {
-            resource_manager: Endpoint::new(cloud.resource_manager())?,
-            graph: Endpoint::new(cloud.graph())?,
+            resource_manager: ServiceUrl::new(cloud.resource_manager())?,
+            graph: ServiceUrl::new(cloud.graph())?,
         })
     }
 
@@ -55,7 +55,7 @@ impl Endpoints {
     }
 }
 
-impl Endpoint {
+impl ServiceUrl {
     fn new(url: &str) -> Result<Self, InvalidEndpoint> {
         let resource = url
             .parse()

@@ -9,9 +9,9 @@ use pgentra_system::System;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::client::{Ask, Client, GRAPH, Method};
+use crate::client::{Ask, GRAPH, Method, RestClient};
 use crate::{AzureError, AzureErrorKind, Endpoints};
-use pgentra_roles::Kind;
+use pgentra_roles::ObjectType;
 use pgentra_roles::directory::{BoxFuture, Directory, DirectoryError, ServicePrincipal};
 
 /// How many objects one search takes at most; a name that fits more is no name.
@@ -26,7 +26,7 @@ const MEMBERS: &str = "id,appId,displayName,userPrincipalName,servicePrincipalTy
 /// Who is in the tenant. Reading the directory takes a member of the tenant, or the Entra role Directory Readers.
 #[derive(Debug, Clone)]
 pub struct Graph {
-    client: Client,
+    client: RestClient,
 }
 
 /// A user, a group, or a service principal.
@@ -45,7 +45,7 @@ pub struct Principal {
     pub resource_id: Option<String>,
 }
 
-/// What a [`Principal`] is.
+/// What a [`Principal`] is: Graph tells applications and managed identities apart, roles do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum PrincipalKind {
@@ -53,7 +53,7 @@ pub enum PrincipalKind {
     ManagedIdentity,
     /// Any other service principal: an application.
     Application,
-    /// A user.
+    /// A user, who may be a guest of the tenant.
     User,
     /// A group; its members sign in under the group's name.
     Group,
@@ -66,7 +66,7 @@ pub enum Search {
     ServicePrincipals,
     /// Persons, by display name or principal name.
     Users,
-    /// Groups, by display name.
+    /// Security groups, found by their display name.
     Groups,
 }
 
@@ -94,7 +94,7 @@ impl fmt::Display for PrincipalKind {
 impl Graph {
     /// Graph of these endpoints, asked with this credential.
     pub fn new(system: &System, credential: &Credential, endpoints: &Endpoints) -> Self {
-        Self { client: Client::new(GRAPH, endpoints.graph.clone(), system.clone(), credential.clone()) }
+        Self { client: RestClient::new(GRAPH, endpoints.graph.clone(), system.clone(), credential.clone()) }
     }
 
     /// All principals with this name, or with `prefix` whose name begins with it, in no particular order. Case does not matter to Graph.
@@ -272,13 +272,13 @@ impl Directory for Graph {
         Box::pin(async move { self.which_exist(object_ids).await.map_err(directory_error) })
     }
 
-    fn kind(&self, object_id: Uuid) -> BoxFuture<'_, Result<Option<Kind>, DirectoryError>> {
+    fn kind(&self, object_id: Uuid) -> BoxFuture<'_, Result<Option<ObjectType>, DirectoryError>> {
         Box::pin(async move {
             let found = self.by_object_id(object_id).await.map_err(directory_error)?;
             Ok(found.map(|principal| match principal.kind {
-                PrincipalKind::ManagedIdentity | PrincipalKind::Application => Kind::Service,
-                PrincipalKind::User => Kind::User,
-                PrincipalKind::Group => Kind::Group,
+                PrincipalKind::ManagedIdentity | PrincipalKind::Application => ObjectType::Service,
+                PrincipalKind::User => ObjectType::User,
+                PrincipalKind::Group => ObjectType::Group,
             }))
         })
     }

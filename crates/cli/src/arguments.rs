@@ -16,7 +16,7 @@ use crate::launch::{Exec, ExecListener, Psql};
 use crate::local::shell::Shell;
 use crate::options::{Connection, FixedPlaces, Identity, LocalDatabase, LocalName, Output, host};
 pub(crate) use crate::proxy::Proxy;
-use crate::role::Role;
+use crate::role::RoleCommand;
 
 /// PostgreSQL without passwords, on Azure identities.
 #[derive(Debug, Parser)]
@@ -154,7 +154,7 @@ pub(crate) enum Command {
     Identity(IdentityCommand),
     /// Manage roles that are mapped to Entra principals, and their privileges.
     #[command(subcommand, after_help = "Example: pgentra role plan -f roles.toml -d app")]
-    Role(Role),
+    Role(RoleCommand),
     /// Run a local Azure: metadata service, Entra, and a PostgreSQL that checks tokens.
     #[command(subcommand, after_help = "Example: pgentra local up --flavour flexible")]
     Local(Local),

@@ -32,7 +32,7 @@ struct Page {
     text: Text,
     keep_lines: bool,
     is_begun: bool,
-    kind: Kind,
+    kind: LineKind,
     /// The depth of lists.
     depth: usize,
     /// The address of the link that is open, if it leads out of the documentation.
@@ -41,7 +41,7 @@ struct Page {
 
 /// What the text at hand is.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Kind {
+enum LineKind {
     #[default]
     Prose,
     Bold,
@@ -53,8 +53,8 @@ impl Page {
         match event {
             Event::Start(tag) => self.start(tag),
             Event::End(tag) => self.end(tag),
-            Event::Text(code) if self.kind == Kind::Code => self.code(&code),
-            Event::Text(words) if self.kind == Kind::Bold => self.text.push(bold(&words)),
+            Event::Text(code) if self.kind == LineKind::Code => self.code(&code),
+            Event::Text(words) if self.kind == LineKind::Bold => self.text.push(bold(&words)),
             Event::Text(words) => self.text.push(&*words),
             Event::Code(code) => self.text.push(command(&code)),
             Event::SoftBreak if !self.keep_lines => self.text.push(" "),
@@ -67,7 +67,7 @@ impl Page {
         match tag {
             Tag::Heading { .. } => {
                 self.gap();
-                self.kind = Kind::Bold;
+                self.kind = LineKind::Bold;
             }
             Tag::Paragraph => {
                 self.gap();
@@ -84,9 +84,9 @@ impl Page {
             }
             Tag::CodeBlock(CodeBlockKind::Fenced(_) | CodeBlockKind::Indented) => {
                 self.gap();
-                self.kind = Kind::Code;
+                self.kind = LineKind::Code;
             }
-            Tag::Emphasis | Tag::Strong => self.kind = Kind::Bold,
+            Tag::Emphasis | Tag::Strong => self.kind = LineKind::Bold,
             Tag::Link { dest_url, .. } => {
                 self.link = dest_url.contains("://").then(|| dest_url.into_string());
             }
@@ -97,12 +97,12 @@ impl Page {
     fn end(&mut self, tag: TagEnd) {
         match tag {
             TagEnd::Heading(_) => {
-                self.kind = Kind::Prose;
+                self.kind = LineKind::Prose;
                 self.text.push("\n");
             }
             TagEnd::Paragraph | TagEnd::Item => self.text.push("\n"),
             TagEnd::List(_) => self.depth = self.depth.saturating_sub(1),
-            TagEnd::CodeBlock | TagEnd::Emphasis | TagEnd::Strong => self.kind = Kind::Prose,
+            TagEnd::CodeBlock | TagEnd::Emphasis | TagEnd::Strong => self.kind = LineKind::Prose,
             TagEnd::Link => {
                 if let Some(address) = self.link.take() {
                     self.text.push(faint(&format!(" ({address})")));

@@ -17,11 +17,11 @@ struct Piece {
     /// SGR codes (ECMA-48); empty for none.
     style: &'static str,
     text: String,
-    form: Form,
+    form: TextForm,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum TextForm {
     /// Lines may be broken between its words.
     Words,
     /// Its lines stay as they are.
@@ -31,7 +31,7 @@ enum Form {
 }
 
 impl Text {
-    fn piece(style: &'static str, text: String, form: Form) -> Self {
+    fn piece(style: &'static str, text: String, form: TextForm) -> Self {
         Self(vec![Piece { style, text, form }])
     }
 
@@ -49,13 +49,13 @@ impl Text {
         let Some(width) = width else { return self.render(colour) };
         let (mut parts, mut hang, mut text) = (Vec::new(), None, String::new());
         for piece in &self.0 {
-            if piece.form == Form::Hang {
+            if piece.form == TextForm::Hang {
                 hang = Some(parts.iter().map(|part: &Part<'_>| columns(part.text)).sum());
                 continue;
             }
             for line in piece.text.split_inclusive('\n') {
                 let (line, is_end) = line.strip_suffix('\n').map_or((line, false), |line| (line, true));
-                parts.push(Part { style: piece.style, text: line, is_whole: piece.form == Form::Whole });
+                parts.push(Part { style: piece.style, text: line, is_whole: piece.form == TextForm::Whole });
                 if is_end {
                     broken(&mut text, &parts, hang, (colour, width));
                     text.push('\n');
@@ -86,7 +86,7 @@ fn styled(style: &str, text: &str, colour: bool) -> String {
 
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
-        Self::piece("", quote::lines(text), Form::Words)
+        Self::piece("", quote::lines(text), TextForm::Words)
     }
 }
 
@@ -154,22 +154,22 @@ pub(crate) fn faint(text: &str) -> Text {
 
 /// One line in the colours of an SGR code (ECMA-48), if the terminal has them.
 pub(crate) fn coloured(code: &'static str, text: &str) -> Text {
-    Text::piece(code, quote::line(text), Form::Words)
+    Text::piece(code, quote::line(text), TextForm::Words)
 }
 
 /// A command to copy, in one line that is not broken; bold, if the terminal has it.
 pub(crate) fn command(text: &str) -> Text {
-    Text::piece("1", quote::line(text), Form::Whole)
+    Text::piece("1", quote::line(text), TextForm::Whole)
 }
 
 /// Lines that are not broken: a table, code.
 pub(crate) fn verbatim(text: &str) -> Text {
-    Text::piece("", quote::lines(text), Form::Whole)
+    Text::piece("", quote::lines(text), TextForm::Whole)
 }
 
 /// Nothing; the further lines of a broken line begin in its column.
 pub(crate) fn hang() -> Text {
-    Text::piece("", String::new(), Form::Hang)
+    Text::piece("", String::new(), TextForm::Hang)
 }
 
 #[cfg(test)]

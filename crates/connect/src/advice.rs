@@ -8,7 +8,7 @@ use crate::role_name::role_candidates;
 
 /// Role, database and token of a sign-in, which hints refer to.
 #[derive(Clone, Copy)]
-pub(crate) struct SignIn<'a> {
+pub(crate) struct AttemptedSignIn<'a> {
     pub(crate) role: &'a str,
     pub(crate) database: &'a str,
     pub(crate) token: &'a str,
@@ -16,7 +16,7 @@ pub(crate) struct SignIn<'a> {
     pub(crate) claims: Option<&'a UnverifiedClaims>,
 }
 
-impl<'a> SignIn<'a> {
+impl<'a> AttemptedSignIn<'a> {
     /// The object id in the token, or the word that stands for one.
     fn object_id(&self) -> &'a str {
         id(self.claims.and_then(UnverifiedClaims::object_id)).unwrap_or("OBJECT_ID")
@@ -122,7 +122,7 @@ fn is_single(message: &str) -> bool {
 
 impl Refusal {
     /// The next thing to try after this sign-in, where the server said `message`.
-    pub(crate) fn hint(self, sign_in: &SignIn<'_>, message: &str) -> Option<String> {
+    pub(crate) fn hint(self, sign_in: &AttemptedSignIn<'_>, message: &str) -> Option<String> {
         let role = name(sign_in.role);
         let hint = match self {
             Refusal::Expired => "compare this machine's clock with the server's; a token is refused at its end".to_owned(),
@@ -183,14 +183,14 @@ impl Refusal {
     }
 }
 
-fn statement(attribute: &str, sign_in: &SignIn<'_>) -> String {
+fn statement(attribute: &str, sign_in: &AttemptedSignIn<'_>) -> String {
     match copyable_identifier(sign_in.role_on_single().unwrap_or(sign_in.role)) {
         Some(role) => format!("as an administrator: ALTER ROLE {role} {attribute}"),
         None => format!("an administrator has to give the role the attribute {attribute}"),
     }
 }
 
-fn mismatch(sign_in: &SignIn<'_>, message: &str) -> String {
+fn mismatch(sign_in: &AttemptedSignIn<'_>, message: &str) -> String {
     let role = name(sign_in.role);
     let whose =
         format!("belongs to another identity, or to an earlier one of the same name{}", sign_in.fits());
@@ -213,7 +213,7 @@ fn mismatch(sign_in: &SignIn<'_>, message: &str) -> String {
     )
 }
 
-fn not_mapped(sign_in: &SignIn<'_>) -> String {
+fn not_mapped(sign_in: &AttemptedSignIn<'_>) -> String {
     let role = name(sign_in.role);
     let administrator = match sign_in.role_on_single() {
         Some(_) => "as an Entra administrator",
@@ -295,7 +295,7 @@ mod tests {
     }
 
     fn hint(refusal: Refusal, role: &str, claims: Option<&UnverifiedClaims>, message: &str) -> String {
-        refusal.hint(&SignIn { role, database: "a\"b", token: "t", claims }, message).unwrap()
+        refusal.hint(&AttemptedSignIn { role, database: "a\"b", token: "t", claims }, message).unwrap()
     }
 
     #[test]
@@ -336,7 +336,7 @@ mod tests {
         for role in [&*long, &*wide, "a\nb", "a\u{1b}[31m", "a\u{202e}b"] {
             for claims in [None, Some(&vm()), Some(&person())] {
                 for refusal in Refusal::ALL {
-                    let sign_in = SignIn { role, database: role, token: "t", claims };
+                    let sign_in = AttemptedSignIn { role, database: role, token: "t", claims };
                     let told = refusal.hint(&sign_in, "").unwrap_or_default();
                     assert!(!told.chars().any(quote::is_hidden), "{told:?}");
                     for sql in ["CREATE", "pgaadauth_create", "ALTER ROLE", "GRANT CONNECT"] {
@@ -393,7 +393,7 @@ mod tests {
     fn a_claim_cannot_write_a_command() {
         let hostile = claims(r#"{"idtyp":"app","oid":"x', 'y'); DROP ROLE z; --","appid":"$(id)"}"#);
         for refusal in Refusal::ALL {
-            let sign_in = SignIn { role: "r", database: "d", token: "t", claims: Some(&hostile) };
+            let sign_in = AttemptedSignIn { role: "r", database: "d", token: "t", claims: Some(&hostile) };
             let told = refusal.hint(&sign_in, "role[r]").unwrap_or_default();
             assert!(!told.contains("DROP ROLE") && !told.contains("$("), "{told}");
         }

@@ -12,7 +12,7 @@ use x509_cert::der::Decode as _;
 use x509_cert::der::oid::db::rfc5280::{ANY_EXTENDED_KEY_USAGE, ID_KP_SERVER_AUTH};
 use x509_cert::ext::pkix::{ExtendedKeyUsage, KeyUsage};
 
-use crate::untrusted::{Naming, is_authority_itself};
+use crate::untrusted::{IssuerNaming, is_authority_itself};
 
 /// The certificates of `sslrootcert` that mean more, or less, to OpenSSL than a root to rustls.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,7 +56,7 @@ fn may_serve(certificate: &Certificate) -> bool {
 /// A verifier that decides as libpq with the same `sslrootcert`.
 #[derive(Debug)]
 pub(crate) struct AsLibpq {
-    pub(crate) inner: Naming,
+    pub(crate) inner: IssuerNaming,
     pub(crate) special: Special,
     pub(crate) checks_name: bool,
 }
@@ -112,7 +112,7 @@ impl ServerCertVerifier for AsLibpq {
 
 /// The verifier for a connection: as libpq where `sslrootcert` names the authorities.
 pub(crate) fn verifier(
-    inner: Naming,
+    inner: IssuerNaming,
     special: Option<&Special>,
     checks_name: bool,
 ) -> Arc<dyn ServerCertVerifier> {

@@ -12,9 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::advice::SignIn;
+use crate::advice::AttemptedSignIn;
 use crate::cancel::Canceller;
-use crate::dial::{self, Reached, Watch};
+use crate::dial::{self, Dialed, Watch};
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::handshake;
 use crate::libpq::LibpqEnvironment;
@@ -23,7 +23,7 @@ use crate::session::Session;
 use crate::session_attrs::SessionAttrs;
 use crate::signed_in::{SignedIn, Timings};
 use crate::stages::Secured;
-use crate::target::{self, Endpoint, Target};
+use crate::target::{self, HostSpec, Target};
 use crate::tls;
 use crate::tls_info::TlsInfo;
 use crate::token_state::{TokenIdentity, TokenState};
@@ -50,7 +50,7 @@ enum Missed {
 
 /// Start-up message and token of a sign-in.
 #[derive(Clone, Copy)]
-struct Attempt<'a> {
+struct SignInAttempt<'a> {
     startup: &'a StartupMessage,
     token: &'a AccessToken,
 }
@@ -112,7 +112,7 @@ impl Connector {
         let began = Instant::now();
         let token = self.token().await?;
         let waited = began.elapsed();
-        let refused = match self.reach(Attempt { startup, token: &token }).await {
+        let refused = match self.reach(SignInAttempt { startup, token: &token }).await {
             Ok(signed_in) => return Ok(signed_in.waited_for_token(waited)),
             Err(error) if is_stale(&error) => error,
             Err(error) => return Err(error),
@@ -120,7 +120,7 @@ impl Connector {
         let began = Instant::now();
         let newer = self.newer(&token, refused).await?;
         let waited = waited + began.elapsed();
-        Ok(self.reach(Attempt { startup, token: &newer }).await?.waited_for_token(waited))
+        Ok(self.reach(SignInAttempt { startup, token: &newer }).await?.waited_for_token(waited))
     }
 
     /// How the token is doing and whose it is. Reading it has a due refresh started, as using it does.
@@ -143,7 +143,7 @@ impl Connector {
     ///
     /// # Errors
     /// [`ConnectErrorKind::Dns`].
-    pub async fn resolve(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, ConnectError> {
+    pub async fn resolve(&self, endpoint: &HostSpec) -> Result<Vec<SocketAddr>, ConnectError> {
         dial::addresses(endpoint, self.target.connect_timeout()).await
     }
 
@@ -175,7 +175,7 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let attempt = Attempt { startup: self.startup()?, token };
+        let attempt = SignInAttempt { startup: self.startup()?, token };
         let deadline = Instant::now() + self.target.connect_timeout();
         Session::resume(self.sign_in_until(secured, attempt, deadline).await?).await
     }
@@ -192,7 +192,8 @@ impl Connector {
         let startup = self.startup()?;
         let token = self.token().await?;
         let deadline = Instant::now() + self.target.connect_timeout();
-        Session::resume(self.enter(stream, host, Attempt { startup, token: &token }, deadline).await?).await
+        Session::resume(self.enter(stream, host, SignInAttempt { startup, token: &token }, deadline).await?)
+            .await
     }
 
     /// The environment with which a libpq program (psql, pg_dump, …) makes the same connection, with a token as its
@@ -236,7 +237,7 @@ impl Connector {
         self.startup.as_ref().ok_or_else(target::no_role)
     }
 
-    async fn reach(&self, attempt: Attempt<'_>) -> Result<SignedIn, ConnectError> {
+    async fn reach(&self, attempt: SignInAttempt<'_>) -> Result<SignedIn, ConnectError> {
         let mut last = None;
         for wanted in self.target.session_attrs().passes() {
             match self.reach_one(attempt, *wanted).await {
@@ -249,7 +250,7 @@ impl Connector {
     }
 
     /// A session with the first host that is `wanted`.
-    async fn reach_one(&self, attempt: Attempt<'_>, wanted: SessionAttrs) -> Result<SignedIn, Missed> {
+    async fn reach_one(&self, attempt: SignInAttempt<'_>, wanted: SessionAttrs) -> Result<SignedIn, Missed> {
         let limit = self.target.connect_timeout();
         let mut last = None;
         let mut timings = Timings::default();
@@ -269,7 +270,7 @@ impl Connector {
             let reached = dial::race(addresses, |address| dial::dial(address, watch, limit)).await;
             timings.dial += dialling.elapsed();
             match reached {
-                Ok(Reached { stream, address, began }) => {
+                Ok(Dialed { stream, address, began }) => {
                     tracing::debug!(host = endpoint.host, %address, "connected");
                     let signed_in: SignedIn<TcpStream> = self
                         .enter(stream, &endpoint.host, attempt, began + limit)
@@ -290,7 +291,7 @@ impl Connector {
         &self,
         stream: S,
         host: &str,
-        attempt: Attempt<'_>,
+        attempt: SignInAttempt<'_>,
         deadline: Instant,
     ) -> Result<SignedIn<S>, ConnectError>
     where
@@ -322,7 +323,7 @@ impl Connector {
     async fn sign_in_until<S>(
         &self,
         secured: Secured<S>,
-        Attempt { startup, token }: Attempt<'_>,
+        SignInAttempt { startup, token }: SignInAttempt<'_>,
         deadline: Instant,
     ) -> Result<SignedIn<S>, ConnectError>
     where
@@ -335,7 +336,7 @@ impl Connector {
         let (role, database) =
             (String::from_utf8_lossy(startup.user()), String::from_utf8_lossy(startup.database()));
         let (role, database, claims) = (&*role, &*database, claims.as_ref());
-        let sign_in = SignIn { role, database, token: token.expose_secret(), claims };
+        let sign_in = AttemptedSignIn { role, database, token: token.expose_secret(), claims };
         let signed_in = handshake::sign_in(&mut stream, startup, &sign_in);
         let ready =
             timeout_at(deadline, signed_in).await.map_err(|_| too_slow(&host, limit, "the sign-in"))??;
@@ -353,7 +354,7 @@ pub(crate) fn is_stale(error: &ConnectError) -> bool {
 }
 
 /// A server signed us in, and is not of the kind that was asked for.
-fn not_wanted(endpoint: &Endpoint, wanted: SessionAttrs, is_silent: bool) -> ConnectError {
+fn not_wanted(endpoint: &HostSpec, wanted: SessionAttrs, is_silent: bool) -> ConnectError {
     let what = if is_silent { "does not say whether it is" } else { "is not" };
     let message = format!("no server fits target_session_attrs={wanted}: {endpoint} {what} one");
     let hint = match is_silent {

@@ -13,22 +13,22 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::look_up::look_up;
-use crate::target::{Endpoint, KeepAlive, Target};
+use crate::target::{HostSpec, KeepAlive, Target};
 
 /// An address that has not answered after this time gets company by the next one: the "Connection Attempt Delay" that
 /// RFC 8305 recommends.
 const STAGGER: Duration = Duration::from_millis(250);
 
 /// The first of several that was reached.
-pub(crate) struct Reached<T> {
+pub(crate) struct Dialed<T> {
     pub(crate) stream: T,
     pub(crate) address: SocketAddr,
-    /// When its dial began.
+    /// When the dial of this address began; the dials of others began earlier.
     pub(crate) began: Instant,
 }
 
 /// The addresses of an endpoint, as the resolver orders them.
-pub(crate) async fn addresses(endpoint: &Endpoint, limit: Duration) -> Result<Vec<SocketAddr>, ConnectError> {
+pub(crate) async fn addresses(endpoint: &HostSpec, limit: Duration) -> Result<Vec<SocketAddr>, ConnectError> {
     if let Some(address) = endpoint.address {
         return Ok(vec![SocketAddr::new(address, endpoint.port)]);
     }
@@ -60,7 +60,7 @@ pub(crate) async fn addresses(endpoint: &Endpoint, limit: Duration) -> Result<Ve
 pub(crate) async fn race<T, F>(
     addresses: Vec<SocketAddr>,
     dial: impl Fn(SocketAddr) -> F,
-) -> Result<Reached<T>, ConnectError>
+) -> Result<Dialed<T>, ConnectError>
 where
     F: Future<Output = Result<T, ConnectError>>,
 {
@@ -73,7 +73,7 @@ where
                 let (began, dialled) = (Instant::now(), dial(address));
                 dials.push(async move {
                     let dialled = dialled.await;
-                    dialled.map(|stream| Reached { stream, address, began }).map_err(|error| (address, error))
+                    dialled.map(|stream| Dialed { stream, address, began }).map_err(|error| (address, error))
                 });
             }
             None if dials.is_empty() => {

@@ -10,7 +10,7 @@ use pgentra_wire::startup::StartupMessage;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use zeroize::Zeroize as _;
 
-use crate::advice::SignIn;
+use crate::advice::AttemptedSignIn;
 use crate::error::ConnectError;
 use crate::quote;
 use crate::refusal::{Refusal, ServerMessage};
@@ -34,27 +34,27 @@ pub(crate) struct Ready {
 pub(crate) async fn sign_in<S>(
     stream: &mut S,
     startup: &StartupMessage,
-    sign_in: &SignIn<'_>,
+    sign_in: &AttemptedSignIn<'_>,
 ) -> Result<Ready, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut out = BytesMut::new();
     let login = ClientLogin::start(startup, &mut out);
-    let mut conversation = Conversation { stream, received: BytesMut::with_capacity(4096), login, sign_in };
+    let mut conversation = Handshake { stream, received: BytesMut::with_capacity(4096), login, sign_in };
     conversation.send(&out).await?;
     conversation.authenticate().await?;
     conversation.wait_until_ready().await
 }
 
-struct Conversation<'a, S> {
+struct Handshake<'a, S> {
     stream: &'a mut S,
     received: BytesMut,
     login: ClientLogin,
-    sign_in: &'a SignIn<'a>,
+    sign_in: &'a AttemptedSignIn<'a>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<'_, S> {
     async fn authenticate(&mut self) -> Result<(), ConnectError> {
         match self.next().await? {
             BackendMessage::Authentication(Authentication::Ok) => return Ok(()),
@@ -168,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<'_, S> {
 }
 
 /// What a server's ErrorResponse means for this sign-in.
-pub(crate) fn refused(fields: &Fields, sign_in: &SignIn<'_>) -> ConnectError {
+pub(crate) fn refused(fields: &Fields, sign_in: &AttemptedSignIn<'_>) -> ConnectError {
     let server = ServerMessage::read(fields, sign_in.token);
     let refusal = Refusal::classify(server.sqlstate(), server.message());
     let message = format!("the server refused: {} (SQLSTATE {})", server.message(), server.sqlstate());

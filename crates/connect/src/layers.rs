@@ -20,7 +20,7 @@ use crate::{service_connector, service_file};
 /// else must not lead to another one.
 #[derive(Debug, Clone)]
 pub struct Layers {
-    layers: Vec<Layer>,
+    layers: Vec<KeywordLayer>,
     files: Files,
     system_bundle: Option<String>,
 }
@@ -34,11 +34,11 @@ const SYSTEM_BUNDLES: [&str; 4] = [
 ];
 
 #[derive(Debug, Clone, Default)]
-struct Layer(Vec<Setting>);
+struct KeywordLayer(Vec<KeywordValue>);
 
 /// A keyword that was given a value.
 #[derive(Debug, Clone)]
-pub(crate) struct Setting {
+pub(crate) struct KeywordValue {
     pub(crate) keyword: &'static str,
     pub(crate) value: String,
     pub(crate) origin: Origin,
@@ -67,19 +67,18 @@ impl Layers {
         layers.push(expand(flags)?, &Origin::Flag)?;
         layers.push_service(env)?;
         layers.push_variables(env)?;
-        let azure = service_connector::read(env)?.into_iter().map(|(variable, keyword, value)| Setting {
-            keyword,
-            value,
-            origin: Origin::ServiceConnector(variable),
+        let azure = service_connector::read(env)?.into_iter().map(|(variable, keyword, value)| {
+            KeywordValue { keyword, value, origin: Origin::ServiceConnector(variable) }
         });
-        layers.layers.push(Layer(azure.collect()));
+        layers.layers.push(KeywordLayer(azure.collect()));
         Ok(layers)
     }
 
     /// The value that counts, and who gave it. An empty value counts as none, as with libpq.
-    pub(crate) fn find(&self, keyword: &str) -> Option<&Setting> {
-        let in_layer =
-            |layer: &'_ Layer| layer.0.iter().position(|s| s.keyword == keyword && !s.value.is_empty());
+    pub(crate) fn find(&self, keyword: &str) -> Option<&KeywordValue> {
+        let in_layer = |layer: &'_ KeywordLayer| {
+            layer.0.iter().position(|s| s.keyword == keyword && !s.value.is_empty())
+        };
         self.layers.iter().find_map(|layer| in_layer(layer).map(|at| &layer.0[at]))
     }
 
@@ -93,10 +92,10 @@ impl Layers {
     }
 
     fn push(&mut self, pairs: Pairs, origin: &Origin) -> Result<(), ConnectError> {
-        let mut layer = Layer::default();
+        let mut layer = KeywordLayer::default();
         for (keyword, value) in pairs {
             if let Some(keyword) = keyword::check(&keyword, &value, origin)? {
-                layer.set(Setting { keyword, value, origin: origin.clone() });
+                layer.set(KeywordValue { keyword, value, origin: origin.clone() });
             }
         }
         self.layers.push(layer);
@@ -104,7 +103,7 @@ impl Layers {
     }
 
     fn push_variables(&mut self, env: &Env) -> Result<(), ConnectError> {
-        let mut layer = Layer::default();
+        let mut layer = KeywordLayer::default();
         for (variable, keyword) in keyword::variables() {
             let Some(value) = env.get(&variable) else { continue };
             let origin = Origin::Variable(variable.clone());
@@ -112,7 +111,7 @@ impl Layers {
                 ConnectError::config(format!("the variable {variable} is in the way")).because(error)
             })?;
             if let Some(keyword) = checked {
-                layer.set(Setting { keyword, value, origin });
+                layer.set(KeywordValue { keyword, value, origin });
             }
         }
         self.layers.push(layer);
@@ -132,9 +131,9 @@ impl Layers {
     }
 }
 
-impl Layer {
+impl KeywordLayer {
     /// Within a layer the last one counts, as with libpq.
-    fn set(&mut self, setting: Setting) {
+    fn set(&mut self, setting: KeywordValue) {
         self.0.retain(|known| known.keyword != setting.keyword);
         self.0.push(setting);
     }

@@ -77,7 +77,7 @@ pub use session_attrs::SessionAttrs;
 pub use signed_in::{SignedIn, Timings};
 pub use stages::Secured;
 pub use stream::TlsStream;
-pub use target::{DEFAULT_CONNECT_TIMEOUT, Decided, Endpoint, KeepAlive, SslMode, SslNegotiation, Target};
+pub use target::{DEFAULT_CONNECT_TIMEOUT, Decided, HostSpec, KeepAlive, SslMode, SslNegotiation, Target};
 pub use tls_info::TlsInfo;
 pub use token_state::{TokenIdentity, TokenState};
 

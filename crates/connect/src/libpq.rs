@@ -5,7 +5,7 @@ use std::process::Command;
 use pgentra_identity::AccessToken;
 
 use crate::error::ConnectError;
-use crate::roots::Kind;
+use crate::roots::RootSource;
 use crate::target::Target;
 
 /// Variables that would override the others: a service file has precedence over variables, so a file with
@@ -60,7 +60,7 @@ impl LibpqEnvironment {
     }
 
     pub(crate) fn new(target: &Target, token: AccessToken) -> Result<LibpqEnvironment, ConnectError> {
-        let list = |part: &dyn Fn(&crate::Endpoint) -> String| {
+        let list = |part: &dyn Fn(&crate::HostSpec) -> String| {
             target.endpoints().iter().map(part).collect::<Vec<_>>().join(",")
         };
         let addresses =
@@ -162,11 +162,11 @@ impl ListenerEnvironment {
 /// libpq before 16 knows no `system`, so a file is named wherever the system keeps one.
 pub(crate) fn root_certificates(target: &Target) -> Result<String, ConnectError> {
     match &target.roots().0 {
-        Kind::Own { path: Some(path), .. } => Ok(path.clone()),
-        Kind::Own { path: None, .. } => {
+        RootSource::Own { path: Some(path), .. } => Ok(path.clone()),
+        RootSource::Own { path: None, .. } => {
             Err(ConnectError::config("the trusted authorities are in no file, which is where libpq looks")
                 .hinting("name the file with sslrootcert"))
         }
-        Kind::Platform => Ok(target.system_bundle().unwrap_or("system").to_owned()),
+        RootSource::Platform => Ok(target.system_bundle().unwrap_or("system").to_owned()),
     }
 }

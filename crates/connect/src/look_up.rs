@@ -26,7 +26,7 @@ const SHARED: Duration = Duration::from_secs(1);
 const ADDRESSES: usize = 16;
 
 /// An answer, for each that waits for it.
-type Answer = Result<Arc<[SocketAddr]>, Arc<io::Error>>;
+type LookUpResult = Result<Arc<[SocketAddr]>, Arc<io::Error>>;
 
 type Resolve = dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync;
 
@@ -35,7 +35,7 @@ static SYSTEM: LazyLock<LookUps> = LazyLock::new(|| LookUps::new(|name| system(n
 
 /// The addresses of a name with port 0, at most [`ADDRESSES`], as the system orders them. Waits for as long as the resolver takes; one that
 /// stops waiting leaves the look-up to others that ask for the same name.
-pub(crate) async fn look_up(name: &str) -> Answer {
+pub(crate) async fn look_up(name: &str) -> LookUpResult {
     SYSTEM.look_up(name).await
 }
 
@@ -59,7 +59,7 @@ struct UnderWay {
 struct LookUp {
     number: u64,
     began: Instant,
-    answer: Shared<oneshot::Receiver<Answer>>,
+    answer: Shared<oneshot::Receiver<LookUpResult>>,
 }
 
 impl LookUps {
@@ -69,7 +69,7 @@ impl LookUps {
         Self { resolve: Box::new(resolve), under_way: Arc::default() }
     }
 
-    async fn look_up(&self, name: &str) -> Answer {
+    async fn look_up(&self, name: &str) -> LookUpResult {
         loop {
             let answer = self.join(name);
             // The look-up was started on another runtime, which was shut down: start it again on this one.
@@ -80,7 +80,7 @@ impl LookUps {
     }
 
     /// The youngest look-up of the name; a new one where that is not young enough, and there are not too many.
-    fn join(&self, name: &str) -> Shared<oneshot::Receiver<Answer>> {
+    fn join(&self, name: &str) -> Shared<oneshot::Receiver<LookUpResult>> {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         let known = under_way.names.get(name).map(Vec::as_slice).unwrap_or_default();
         if let Some(youngest) = known.last()
@@ -95,7 +95,7 @@ impl LookUps {
         let look_up = LookUp { number, began: Instant::now(), answer: answer.clone() };
         under_way.names.entry(name.to_owned()).or_default().push(look_up);
         drop(under_way);
-        let place = Place { under_way: Arc::clone(&self.under_way), name: name.to_owned(), number };
+        let place = LookUpGuard { under_way: Arc::clone(&self.under_way), name: name.to_owned(), number };
         let resolving = (self.resolve)(name.to_owned());
         tokio::spawn(async move {
             let answer = resolving.await;
@@ -110,13 +110,13 @@ impl LookUps {
 }
 
 /// A look-up counts as under way until this is dropped, with its task at the latest.
-struct Place {
+struct LookUpGuard {
     under_way: Arc<Mutex<UnderWay>>,
     name: String,
     number: u64,
 }
 
-impl Drop for Place {
+impl Drop for LookUpGuard {
     fn drop(&mut self) {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = under_way.names.get_mut(&self.name) {

@@ -7,15 +7,15 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origin {
-    /// The positional argument.
+    /// The connection string or URI on the command line.
     Positional,
-    /// A flag.
+    /// A flag of the command line, such as `--host`.
     Flag,
     /// A variable of libpq, such as `PGHOST`.
     Variable(String),
-    /// A service file.
+    /// A section of libpq's connection service file (`pg_service.conf`).
     ServiceFile {
-        /// The file.
+        /// The file that has the section.
         path: PathBuf,
         /// The name of the service in it.
         service: String,

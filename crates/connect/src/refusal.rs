@@ -124,9 +124,11 @@ impl Refusal {
 
     /// Classifies a refusal. The text is matched before the SQLSTATE: Azure's codes for its token messages are not documented.
     pub fn classify(sqlstate: &str, message: &str) -> Refusal {
+        // `lc_messages` other than English leaves the SQLSTATE only; Azure's own messages are always English.
         let message = message.to_lowercase();
         let by_text =
             BY_TEXT.iter().find(|(fragment, _)| message.contains(fragment)).map(|(_, refusal)| *refusal);
+        // With `peer`, `cert` or `trust` PostgreSQL names the role that does not exist. 28000 alone says much else.
         let role_missing = || {
             (sqlstate == "28000" && message.contains("role") && message.contains("does not exist"))
                 .then_some(Refusal::RoleNotMapped)
@@ -191,7 +193,7 @@ mod tests {
     use pgentra_wire::fields::Severity;
 
     use super::*;
-    use crate::advice::SignIn;
+    use crate::advice::AttemptedSignIn;
 
     /// Each message as Azure or PostgreSQL words it, in every wording known.
     const MESSAGES: [(&str, &str, Refusal); 33] = [
@@ -326,7 +328,7 @@ mod tests {
     fn every_wording_has_its_meaning_and_its_hint() {
         for (sqlstate, message, refusal) in MESSAGES {
             assert_eq!(Refusal::classify(sqlstate, message), refusal, "{message}");
-            let sign_in = SignIn { role: "it's", database: "db", token: "t", claims: None };
+            let sign_in = AttemptedSignIn { role: "it's", database: "db", token: "t", claims: None };
             let hint = refusal.hint(&sign_in, message);
             assert_eq!(hint.is_some(), refusal != Refusal::Other, "{refusal:?}");
         }

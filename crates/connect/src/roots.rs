@@ -15,17 +15,17 @@ const LENGTH_LIMIT: usize = 1024 * 1024;
 
 /// The certificate authorities that a server's certificate is checked against.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Roots(pub(crate) Kind);
+pub struct Roots(pub(crate) RootSource);
 
 #[derive(Debug, Clone)]
-pub(crate) enum Kind {
+pub(crate) enum RootSource {
     /// Those of the operating system.
     Platform,
     /// These and no others, with the file they were read from.
     Own { store: Arc<RootCertStore>, special: Special, path: Option<String> },
 }
 
-impl PartialEq for Kind {
+impl PartialEq for RootSource {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Platform, Self::Platform) => true,
@@ -38,12 +38,12 @@ impl PartialEq for Kind {
     }
 }
 
-impl Eq for Kind {}
+impl Eq for RootSource {}
 
 impl Roots {
     /// The authorities that the operating system trusts.
     pub fn platform() -> Roots {
-        Roots(Kind::Platform)
+        Roots(RootSource::Platform)
     }
 
     /// The certificates of a PEM text and no others. As with libpq, a chain ends in one that is self-signed; the others
@@ -72,7 +72,7 @@ impl Roots {
             return Err(ConnectError::config("there is no certificate among the trusted authorities")
                 .hinting("sslrootcert names a file with -----BEGIN CERTIFICATE----- in it"));
         }
-        Ok(Roots(Kind::Own { store: Arc::new(store), special, path: None }))
+        Ok(Roots(RootSource::Own { store: Arc::new(store), special, path: None }))
     }
 
     /// What the value of `sslrootcert` means: `system`, or a file.
@@ -85,7 +85,7 @@ impl Roots {
                 .because(error)
         })?;
         let mut roots = Roots::from_pem(&pem)?;
-        if let Kind::Own { path, .. } = &mut roots.0 {
+        if let RootSource::Own { path, .. } = &mut roots.0 {
             *path = Some(value.to_owned());
         }
         Ok(roots)

@@ -41,7 +41,7 @@ impl Session {
         &self.client
     }
 
-    /// The client, to begin transactions with.
+    /// The client to begin transactions with: [`Client::transaction`] borrows it mutably.
     pub fn client_mut(&mut self) -> &mut Client {
         &mut self.client
     }

@@ -63,8 +63,10 @@ impl SessionAttrs {
     pub(crate) fn fits(self, parameters: &BTreeMap<String, String>) -> Option<bool> {
         let is_on = |name: &str| parameters.get(name).map(|value| value == "on");
         let is_standby = || is_on("in_hot_standby");
+        // A standby reports `default_transaction_read_only = off`, and still only reads.
         let only_reads = || Some(is_standby()? || is_on("default_transaction_read_only")?);
         match self {
+            // `prefer-standby` never asks itself: its passes ask for `standby` and `any`.
             SessionAttrs::Any | SessionAttrs::PreferStandby => Some(true),
             SessionAttrs::ReadWrite => Some(!only_reads()?),
             SessionAttrs::ReadOnly => only_reads(),

@@ -54,7 +54,7 @@ pub struct TlsStream<S> {
     outgoing: BytesMut,
     /// The peer has sent `close_notify`.
     ended: bool,
-    /// We have sent `close_notify`.
+    /// `close_notify` was sent: nothing may be written after it.
     closed: bool,
 }
 
@@ -84,15 +84,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                 }
             }
             match stepped.map_err(invalid)? {
-                Step::Ready => break,
-                Step::Again => {}
-                Step::Receive if this.ended || this.incoming.len() > HANDSHAKE => {
+                HandshakeStep::Ready => break,
+                HandshakeStep::Again => {}
+                HandshakeStep::Receive if this.ended || this.incoming.len() > HANDSHAKE => {
                     return Err(io::Error::new(
                         io::ErrorKind::UnexpectedEof,
                         "the handshake was not finished",
                     ));
                 }
-                Step::Receive => {
+                HandshakeStep::Receive => {
                     this.incoming.reserve(HANDSHAKE_READ);
                     if this.io.read_buf(&mut this.incoming).await? == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -104,7 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         Ok(this)
     }
 
-    /// The transport below TLS.
+    /// The transport below TLS. Reading from it or writing to it directly breaks the session.
     pub fn get_ref(&self) -> &S {
         &self.io
     }
@@ -121,30 +121,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     }
 
     /// Processes one step of the handshake, or of messages after it.
-    fn step(&mut self) -> Result<Step, rustls::Error> {
+    fn step(&mut self) -> Result<HandshakeStep, rustls::Error> {
         let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut self.incoming);
         let step = match state {
             Ok(ConnectionState::EncodeTlsData(data)) => {
                 encode(data, &mut self.outgoing);
-                Ok(Step::Again)
+                Ok(HandshakeStep::Again)
             }
             Ok(ConnectionState::TransmitTlsData(data)) => {
                 data.done();
-                Ok(Step::Again)
+                Ok(HandshakeStep::Again)
             }
             // A server may speak first (RFC 8446, section 4.4.4).
             Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                 while let Some(record) = traffic.next_record() {
                     self.plaintext.extend_from_slice(record?.payload);
                 }
-                Ok(Step::Again)
+                Ok(HandshakeStep::Again)
             }
-            Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Ready),
+            Ok(ConnectionState::WriteTraffic(_)) => Ok(HandshakeStep::Ready),
             Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
                 self.ended = true;
-                Ok(Step::Receive)
+                Ok(HandshakeStep::Receive)
             }
-            Ok(_) => Ok(Step::Receive),
+            Ok(_) => Ok(HandshakeStep::Receive),
             Err(error) => Err(error),
         };
         self.incoming.drain(..discard);
@@ -351,7 +351,7 @@ impl<S> fmt::Debug for TlsStream<S> {
 
 /// The next action of the handshake.
 #[derive(Debug)]
-enum Step {
+enum HandshakeStep {
     Again,
     Receive,
     Ready,

@@ -11,7 +11,7 @@ use crate::keyword::excerpt;
 use crate::layers::Layers;
 use crate::origin::Origin;
 use crate::quote;
-use crate::roots::{Kind, Roots};
+use crate::roots::{RootSource, Roots};
 use crate::session_attrs::SessionAttrs;
 
 /// How long one address may take from the first packet to a session that is ready, unless `connect_timeout` says
@@ -32,7 +32,7 @@ const HOSTS_LIMIT: usize = 16;
 /// targets connect to the same hosts in the same way, and trust the same authorities.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<HostSpec>,
     user: String,
     database: String,
     ssl_mode: SslMode,
@@ -50,7 +50,7 @@ pub struct Target {
 
 /// Name, address and port of a server; a connection may list several.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct HostSpec {
     /// The name or address that the certificate must be for.
     pub host: String,
     /// The address to dial instead of asking for the name's (`hostaddr`).
@@ -130,7 +130,7 @@ impl Target {
     /// # Errors
     /// As [`Target::resolve`], but for the missing role.
     pub fn resolve_server(layers: &Layers) -> Result<Target, ConnectError> {
-        let mut reading = Reading { layers, decided: Vec::new() };
+        let mut reading = KeywordReader { layers, decided: Vec::new() };
         let endpoints = reading.endpoints()?;
         let user = reading.text(word::USER).unwrap_or_default();
         let database = reading.or_default(word::DBNAME, &user);
@@ -140,7 +140,7 @@ impl Target {
                 .map_err(|error| error.hinting(reading.trust(&value)))?,
             None => Roots::platform(),
         };
-        if ssl_mode == SslMode::VerifyCa && matches!(roots.0, Kind::Platform) {
+        if ssl_mode == SslMode::VerifyCa && matches!(roots.0, RootSource::Platform) {
             return Err(ConnectError::config(
                 "sslmode=verify-ca needs the server's own authority in sslrootcert",
             )
@@ -194,7 +194,7 @@ impl Target {
     }
 
     /// The servers, in the order in which they are tried.
-    pub fn endpoints(&self) -> &[Endpoint] {
+    pub fn endpoints(&self) -> &[HostSpec] {
         &self.endpoints
     }
 
@@ -286,7 +286,7 @@ impl fmt::Display for Target {
     }
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for HostSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.contains(':') {
             true => write!(f, "[{}]:{}", self.host, self.port),
@@ -326,12 +326,12 @@ pub(crate) fn no_role() -> ConnectError {
 }
 
 /// Reads keywords and keeps who decided them.
-struct Reading<'a> {
+struct KeywordReader<'a> {
     layers: &'a Layers,
     decided: Vec<Decided>,
 }
 
-impl Reading<'_> {
+impl KeywordReader<'_> {
     fn text(&mut self, keyword: &'static str) -> Option<String> {
         let setting = self.layers.find(keyword)?;
         let (value, origin) = (setting.value.clone(), setting.origin.clone());
@@ -347,7 +347,7 @@ impl Reading<'_> {
     }
 
     /// One host may have the port of all; several may have one each (PostgreSQL, "Specifying Multiple Hosts").
-    fn endpoints(&mut self) -> Result<Vec<Endpoint>, ConnectError> {
+    fn endpoints(&mut self) -> Result<Vec<HostSpec>, ConnectError> {
         let hosts = self.text(word::HOST);
         let addresses = self.text(word::HOSTADDR);
         let ports = self.or_default(word::PORT, &DEFAULT_PORT.to_string());
@@ -376,7 +376,7 @@ impl Reading<'_> {
         Ok(endpoints)
     }
 
-    fn endpoint(&self, host: &str, address: Option<&str>, port: &str) -> Result<Endpoint, ConnectError> {
+    fn endpoint(&self, host: &str, address: Option<&str>, port: &str) -> Result<HostSpec, ConnectError> {
         if host.is_empty() {
             return Err(ConnectError::config("one of the hosts has no name").hinting(self.remedy(word::HOST)));
         }
@@ -400,7 +400,7 @@ impl Reading<'_> {
                 _ => return Err(self.not_a_value(word::PORT, text, "a number from 1 to 65535")),
             },
         };
-        Ok(Endpoint { host: host.to_owned(), address, port })
+        Ok(HostSpec { host: host.to_owned(), address, port })
     }
 
     fn ssl_mode(&mut self) -> Result<SslMode, ConnectError> {

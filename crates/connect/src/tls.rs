@@ -19,10 +19,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use crate::as_libpq;
 use crate::error::{ConnectError, ConnectErrorKind, TlsFailure};
 use crate::quote;
-use crate::roots::{Kind, Roots};
+use crate::roots::{RootSource, Roots};
 use crate::stream::TlsStream;
 use crate::target::{SslMode, SslNegotiation};
-use crate::untrusted::{Naming, Untrusted, is_authority_itself};
+use crate::untrusted::{IssuerNaming, Untrusted, is_authority_itself};
 
 /// The TLS settings for a mode and the authorities to trust: TLS 1.2 and 1.3, aws-lc-rs, PostgreSQL's protocol name.
 /// Reads the operating system's authorities, which takes milliseconds: keep the result, which also resumes sessions.
@@ -32,10 +32,10 @@ use crate::untrusted::{Naming, Untrusted, is_authority_itself};
 pub fn client_config(mode: SslMode, roots: &Roots) -> Result<Arc<ClientConfig>, ConnectError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let special = match &roots.0 {
-        Kind::Platform => None,
-        Kind::Own { special, .. } => Some(special),
+        RootSource::Platform => None,
+        RootSource::Own { special, .. } => Some(special),
     };
-    let naming = Naming(verifier(mode, roots, &provider)?);
+    let naming = IssuerNaming(verifier(mode, roots, &provider)?);
     let verifier = as_libpq::verifier(naming, special, mode == SslMode::VerifyFull);
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -53,7 +53,7 @@ fn verifier(
 ) -> Result<Arc<dyn ServerCertVerifier>, ConnectError> {
     let provider = Arc::clone(provider);
     match (mode, &roots.0) {
-        (SslMode::VerifyFull, Kind::Platform) => {
+        (SslMode::VerifyFull, RootSource::Platform) => {
             let verifier = Verifier::new(provider).map_err(|error| {
                 ConnectError::config("this system has no certificate authorities to trust")
                     .because(error)
@@ -61,17 +61,18 @@ fn verifier(
             })?;
             Ok(Arc::new(verifier))
         }
-        (SslMode::VerifyFull, Kind::Own { store, .. }) => {
+        (SslMode::VerifyFull, RootSource::Own { store, .. }) => {
             let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(store), provider).build();
             verifier.map(|verifier| verifier as Arc<dyn ServerCertVerifier>).map_err(|error| {
                 ConnectError::config("the trusted authorities cannot be used").because(error)
             })
         }
-        (SslMode::VerifyCa, Kind::Own { store, .. }) => Ok(Arc::new(AnyName {
+        (SslMode::VerifyCa, RootSource::Own { store, .. }) => Ok(Arc::new(AnyName {
             roots: Arc::clone(store),
             algorithms: provider.signature_verification_algorithms,
         })),
-        (SslMode::VerifyCa, Kind::Platform) => {
+        // libpq refuses this too: any site's certificate would do, because the name is not compared.
+        (SslMode::VerifyCa, RootSource::Platform) => {
             Err(ConnectError::config("sslmode=verify-ca needs the server's own authority in sslrootcert"))
         }
     }
@@ -140,9 +141,11 @@ where
         ConnectError::config(format!("{host} cannot be the name of a server", host = quote::name(host)))
             .because(error)
     })?;
+    // An IP address as the name sends no SNI; the certificate must then list the address.
     let stream = TlsStream::connect(stream, Arc::clone(config), name)
         .await
         .map_err(|error| handshake_failed(error, host, negotiation))?;
+    // Without the request for TLS only ALPN proves that PostgreSQL answers, not another TLS service of the same host.
     if negotiation == SslNegotiation::Direct && stream.agreed().alpn_protocol() != Some(startup::ALPN) {
         return Err(tls_error(
             TlsFailure::Handshake,
@@ -180,6 +183,7 @@ where
                     "turn TLS on at the server; Azure has it always, so this may not be the server you mean",
                 ))
         }
+        // Its text is not shown: it came without TLS, so that anything in the network could have sent it (CVE-2024-10977).
         Ok(Some(EncryptionAnswer::Error)) => Err(tls_error(
             TlsFailure::ErrorInTheClear,
             format!("{host} answered the request for TLS with an error"),
@@ -203,6 +207,7 @@ pub(crate) fn handshake_failed(error: io::Error, host: &str, negotiation: SslNeg
             format!("the certificate of the server is not for {host}"),
             "use the name that the certificate is for; where only another name resolves, sslmode=verify-ca with sslrootcert",
         ),
+        // webpki refuses an authority's certificate for a server; libpq accepts it, so a working setup brings users here.
         Some(error) if is_authority_itself(error) => (
             TlsFailure::Certificate,
             format!("the certificate of {host} is that of an authority"),

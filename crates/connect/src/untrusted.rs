@@ -13,7 +13,7 @@ use crate::quote;
 
 /// Wraps a verifier, and adds the authority's name to its error `UnknownIssuer`.
 #[derive(Debug)]
-pub(crate) struct Naming(pub(crate) Arc<dyn ServerCertVerifier>);
+pub(crate) struct IssuerNaming(pub(crate) Arc<dyn ServerCertVerifier>);
 
 /// The end of a chain of certificates that leads to no trusted authority.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub(crate) struct Untrusted {
 }
 
 impl Untrusted {
-    /// What [`Naming`] put into an error of a handshake.
+    /// What [`IssuerNaming`] put into an error of a handshake.
     pub(crate) fn of(error: &rustls::Error) -> Option<Untrusted> {
         match error {
             rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other))) => {
@@ -33,7 +33,7 @@ impl Untrusted {
     }
 }
 
-impl ServerCertVerifier for Naming {
+impl ServerCertVerifier for IssuerNaming {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,

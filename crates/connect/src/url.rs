@@ -6,7 +6,7 @@ use crate::error::ConnectError;
 use crate::keyword as word;
 use crate::libpq::root_certificates;
 use crate::session_attrs::SessionAttrs;
-use crate::target::{DEFAULT_CONNECT_TIMEOUT, Endpoint, KeepAlive, SslNegotiation, Target};
+use crate::target::{DEFAULT_CONNECT_TIMEOUT, HostSpec, KeepAlive, SslNegotiation, Target};
 
 impl Target {
     /// The target as a connection URI of libpq (PostgreSQL, "Connection URIs"), without a token: for a program that is
@@ -18,7 +18,7 @@ impl Target {
     /// Trusted authorities that are in no file, which is where libpq looks.
     pub fn url(&self) -> Result<String, ConnectError> {
         let mut url = format!("postgresql://{}@", encode(self.user()));
-        for (number, Endpoint { host, port, .. }) in self.endpoints().iter().enumerate() {
+        for (number, HostSpec { host, port, .. }) in self.endpoints().iter().enumerate() {
             let comma = if number == 0 { "" } else { "," };
             let host = if host.contains(':') { format!("[{host}]") } else { encode(host) };
             let _ = write!(url, "{comma}{host}:{port}");
@@ -42,7 +42,7 @@ impl Target {
         }
         if self.endpoints().iter().any(|endpoint| endpoint.address.is_some()) {
             let address =
-                |endpoint: &Endpoint| endpoint.address.map(|address| address.to_string()).unwrap_or_default();
+                |endpoint: &HostSpec| endpoint.address.map(|address| address.to_string()).unwrap_or_default();
             let addresses: Vec<String> = self.endpoints().iter().map(address).collect();
             parameters.push((word::HOSTADDR, addresses.join(",")));
         }

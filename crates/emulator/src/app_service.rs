@@ -7,7 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::cloud::{Caching, Cloud, TokenOverrides};
-use crate::directory::{Identity, Selector};
+use crate::directory::{Identity, IdentitySelector};
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call};
 use crate::keys::KeyError;
@@ -90,10 +90,10 @@ fn accepted<'a>(cloud: &Cloud, call: &'a Call, protocol: &Protocol) -> Result<(I
 /// The named user-assigned identity; without a name the system-assigned one and no other, unlike on a virtual machine.
 fn identity(cloud: &Cloud, call: &Call, protocol: &Protocol) -> Result<Identity, Answer> {
     let all = |names: &'static [&'static str]| names.iter().flat_map(|name| call.query.all(name));
-    let client_ids = call.query.all(protocol.client_id).map(Selector::Client);
-    let object_ids = all(protocol.object_ids).map(Selector::Object);
-    let resource_ids = all(protocol.resource_ids).map(Selector::Resource);
-    let selectors: Vec<Selector<'_>> = client_ids.chain(object_ids).chain(resource_ids).collect();
+    let client_ids = call.query.all(protocol.client_id).map(IdentitySelector::Client);
+    let object_ids = all(protocol.object_ids).map(IdentitySelector::Object);
+    let resource_ids = all(protocol.resource_ids).map(IdentitySelector::Resource);
+    let selectors: Vec<IdentitySelector<'_>> = client_ids.chain(object_ids).chain(resource_ids).collect();
     let bad = |message| refusal(StatusCode::BAD_REQUEST, message);
     match selectors[..] {
         [] => {

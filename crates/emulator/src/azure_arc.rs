@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::arc_agent::Agent;
 use crate::cloud::{Caching, Cloud, TokenOverrides};
-use crate::directory::{Identity, Selector};
+use crate::directory::{Identity, IdentitySelector};
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call};
 use crate::imds::{permitted, refusal, token_body};
@@ -66,9 +66,9 @@ fn identity<'a>(
         .filter(|_| agent.options.user_assigned);
     let Some((name, value)) = named else { return Some((cloud.machine.system_assigned()?, None)) };
     let selector = match name {
-        "client_id" => Selector::Client(value),
-        "object_id" => Selector::Object(value),
-        _ => Selector::Resource(value),
+        "client_id" => IdentitySelector::Client(value),
+        "object_id" => IdentitySelector::Object(value),
+        _ => IdentitySelector::Resource(value),
     };
     let found = cloud.machine.identities().into_iter().find(|identity| selector.matches(identity))?;
     Some((found, named))

@@ -10,13 +10,13 @@ use uuid::Uuid;
 use crate::application_certificates::Certificates;
 use crate::arc_agent::Agent;
 use crate::clock::Clock;
-use crate::directory::{Directory, Machine};
+use crate::directory::{Machine, TenantDirectory};
 use crate::endpoint::Endpoint;
 use crate::fault::Faults;
 use crate::federation::Federation;
 use crate::journal::Journal;
 use crate::keys::{KeyError, KeyRing};
-use crate::mint::{Draft, Mint, Minted, Who, random};
+use crate::mint::{Draft, Mint, Minted, TokenSubject, random};
 use crate::options::{DateText, Lifetimes, ResourceApplication, ServerOptions};
 use crate::subscription::Subscription;
 
@@ -29,7 +29,7 @@ pub(crate) struct Cloud {
     pub(crate) clock: Clock,
     pub(crate) lifetimes: Lifetimes,
     pub(crate) resources: Vec<ResourceApplication>,
-    pub(crate) directory: Directory,
+    pub(crate) directory: TenantDirectory,
     pub(crate) machine: Machine,
     pub(crate) subscription: Subscription,
     pub(crate) server: Option<ServerOptions>,
@@ -137,8 +137,8 @@ impl Cloud {
         tweaks: &TokenOverrides,
     ) -> Result<Minted, KeyError> {
         let who = match &draft.who {
-            Who::App { object_id, .. } => *object_id,
-            Who::User(user) => user.object_id,
+            TokenSubject::App { object_id, .. } => *object_id,
+            TokenSubject::User(user) => user.object_id,
         };
         let key = (endpoint, who, draft.audience.clone());
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
@@ -160,9 +160,9 @@ impl Cloud {
     /// A new token for `draft`.
     pub(crate) fn mint(&self, draft: &Draft, tweaks: &TokenOverrides) -> Result<Minted, KeyError> {
         let lifetime = match &draft.who {
-            Who::User(_) => self.lifetimes.user,
-            Who::App { resource_id: Some(_), .. } => self.lifetimes.managed_identity,
-            Who::App { resource_id: None, .. } => self.lifetimes.application,
+            TokenSubject::User(_) => self.lifetimes.user,
+            TokenSubject::App { resource_id: Some(_), .. } => self.lifetimes.managed_identity,
+            TokenSubject::App { resource_id: None, .. } => self.lifetimes.application,
         };
         let mint = Mint {
             key: &*self.keys.signing()?,

@@ -187,7 +187,7 @@ impl Ids {
 
 /// Everything in the tenant that does not change while it runs.
 #[derive(Debug)]
-pub(crate) struct Directory {
+pub(crate) struct TenantDirectory {
     pub(crate) ids: Ids,
     pub(crate) domain: String,
     pub(crate) vm: Identity,
@@ -200,7 +200,7 @@ pub(crate) struct Directory {
 /// The resource group that holds the machine and the user-assigned identity.
 pub(crate) const RESOURCE_GROUP: &str = "myResourceGroup";
 
-impl Directory {
+impl TenantDirectory {
     pub(crate) fn new(ids: Ids, secret: SecretString) -> Self {
         let scope = format!("/subscriptions/{}/resourcegroups/{RESOURCE_GROUP}/providers", ids.subscription);
         let digits = ids.tenant.simple().to_string();
@@ -277,13 +277,13 @@ pub struct Machine {
 
 /// How a request names one of several identities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Selector<'a> {
+pub(crate) enum IdentitySelector<'a> {
     Client(&'a str),
     Object(&'a str),
     Resource(&'a str),
 }
 
-impl Selector<'_> {
+impl IdentitySelector<'_> {
     pub(crate) fn matches(self, identity: &Identity) -> bool {
         match self {
             Self::Client(id) => Uuid::parse_str(id).is_ok_and(|id| id == identity.client_id),
@@ -351,8 +351,8 @@ fn derive(name: &str, role: &str) -> Uuid {
 mod tests {
     use super::*;
 
-    fn directory() -> Directory {
-        Directory::new(Ids::derived("test"), SecretString::from("correct".to_owned()))
+    fn directory() -> TenantDirectory {
+        TenantDirectory::new(Ids::derived("test"), SecretString::from("correct".to_owned()))
     }
 
     #[test]
@@ -368,10 +368,10 @@ mod tests {
         let directory = directory();
         let identity = &directory.user_assigned;
         let upper = identity.client_id.to_string().to_uppercase();
-        assert!(Selector::Client(&upper).matches(identity));
-        assert!(!Selector::Object(&upper).matches(identity));
-        assert!(Selector::Resource(&identity.resource_id.to_uppercase()).matches(identity));
-        assert!(!Selector::Client("nonsense").matches(identity));
+        assert!(IdentitySelector::Client(&upper).matches(identity));
+        assert!(!IdentitySelector::Object(&upper).matches(identity));
+        assert!(IdentitySelector::Resource(&identity.resource_id.to_uppercase()).matches(identity));
+        assert!(!IdentitySelector::Client("nonsense").matches(identity));
     }
 
     #[test]

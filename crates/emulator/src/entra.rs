@@ -38,7 +38,7 @@ pub(crate) fn instance_discovery(cloud: &Cloud, call: &Call) -> Answer {
     let prefix = &cloud.addresses.authority;
     let Some(tenant) = asked.strip_prefix(&**prefix).and_then(|path| path.split('/').next()) else {
         let description = "AADSTS50049: Unknown or invalid instance.";
-        return refusal::Refusal::new(50049, "invalid_instance", description).answer(cloud, call);
+        return refusal::EntraError::new(50049, "invalid_instance", description).answer(cloud, call);
     };
     let host = prefix.trim_start_matches("https://").trim_end_matches('/');
     let metadata = json!([{"preferred_network": host, "preferred_cache": host, "aliases": [host]}]);

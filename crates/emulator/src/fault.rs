@@ -137,6 +137,7 @@ impl Faults {
     pub(crate) fn take(&self, endpoint: Endpoint) -> Option<Fault> {
         let meant = |target: &Option<Endpoint>| target.is_none_or(|target| target == endpoint);
         let mut queue = self.queue();
+        // Pushed faults before lasting ones, so that a test can put an exception into an outage.
         if let Some(position) = queue.once.iter().position(|(target, _)| meant(target)) {
             return queue.once.remove(position).map(|(_, fault)| fault);
         }

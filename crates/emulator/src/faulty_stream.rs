@@ -27,6 +27,7 @@ impl Allowance {
     }
 
     fn spend(&self, bytes: usize) {
+        // The largest value means "no limit", and stays.
         let left = self.left();
         if left != u64::MAX {
             self.limit(left.saturating_sub(bytes as u64));
@@ -63,6 +64,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cuttable<S> {
         if left == 0 {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
+        // Up to the last byte allowed: a fault names the exact byte after which the connection breaks.
         let part = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
         let written = Pin::new(&mut self.stream).poll_write(cx, buf.get(..part).unwrap_or(buf));
         if let Poll::Ready(Ok(bytes)) = written {

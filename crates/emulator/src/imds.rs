@@ -4,7 +4,7 @@ use hyper::{Method, StatusCode};
 use serde_json::json;
 
 use crate::cloud::{Caching, Cloud, TokenOverrides};
-use crate::directory::{Identity, RESOURCE_GROUP, Selector};
+use crate::directory::{Identity, IdentitySelector, RESOURCE_GROUP};
 use crate::endpoint::Endpoint;
 use crate::entra::unknown_resource;
 use crate::exchange::{Answer, Call, Object};
@@ -38,6 +38,7 @@ pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Resu
     let draft = Draft::of_identity(&identity, resource);
     let minted = cloud.token(Endpoint::ImdsToken, caching, &draft, tweaks)?;
     let mut body = token_body(cloud, &identity, resource, &minted);
+    // IMDS repeats the parameter that selected the identity; the client id is in every answer.
     for (key, name) in [("object_id", "object_id"), ("msi_res_id", "msi_res_id")] {
         if let Some(named) = call.query.get(key) {
             body.push((name, json!(named)));
@@ -145,11 +146,11 @@ pub(crate) fn permitted(call: &Call) -> Result<(), Answer> {
 /// The named identity; without a name the system-assigned one, else the only user-assigned one
 /// (Microsoft: managed-identities-faq).
 fn identity(cloud: &Cloud, call: &Call) -> Result<Identity, Answer> {
-    let client_ids = call.query.all("client_id").map(Selector::Client);
-    let object_ids = call.query.all("object_id").map(Selector::Object);
+    let client_ids = call.query.all("client_id").map(IdentitySelector::Client);
+    let object_ids = call.query.all("object_id").map(IdentitySelector::Object);
     let resource_ids =
-        call.query.all("msi_res_id").chain(call.query.all("mi_res_id")).map(Selector::Resource);
-    let selectors: Vec<Selector<'_>> = client_ids.chain(object_ids).chain(resource_ids).collect();
+        call.query.all("msi_res_id").chain(call.query.all("mi_res_id")).map(IdentitySelector::Resource);
+    let selectors: Vec<IdentitySelector<'_>> = client_ids.chain(object_ids).chain(resource_ids).collect();
     let not_found = || invalid("Identity not found");
     match selectors[..] {
         [] => {

@@ -18,7 +18,7 @@ const NAMES_LIMIT: usize = 64;
 /// Whether a request got a complete response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Outcome {
+pub enum ResponseOutcome {
     /// An answer with this status was handed to the connection.
     Answered(u16),
     /// The connection was cut off within an answer with this status.
@@ -30,7 +30,7 @@ pub enum Outcome {
 /// One request: names only. Values of parameters and headers, and bodies, are never kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Entry {
+pub struct JournalEntry {
     /// When it was answered, by the clock of the local cloud.
     pub at: SystemTime,
     /// The endpoint that answered; `None` if there is nothing at that path.
@@ -44,16 +44,16 @@ pub struct Entry {
     /// Names of the headers, in lower case, in order.
     pub header_names: Vec<String>,
     /// Whether the request got a complete response.
-    pub outcome: Outcome,
+    pub outcome: ResponseOutcome,
 }
 
 /// The requests of the past, oldest first. At most 10,000 are remembered.
 #[derive(Debug, Default)]
-pub struct Journal(Mutex<VecDeque<Entry>>);
+pub struct Journal(Mutex<VecDeque<JournalEntry>>);
 
 impl Journal {
     /// A copy of all remembered requests.
-    pub fn entries(&self) -> Vec<Entry> {
+    pub fn entries(&self) -> Vec<JournalEntry> {
         self.entries_mut().iter().cloned().collect()
     }
 
@@ -67,7 +67,7 @@ impl Journal {
         self.entries_mut().clear();
     }
 
-    pub(crate) fn write(&self, mut entry: Entry) {
+    pub(crate) fn write(&self, mut entry: JournalEntry) {
         for name in [&mut entry.method, &mut entry.path] {
             shorten(name);
         }
@@ -82,7 +82,7 @@ impl Journal {
         entries.push_back(entry);
     }
 
-    fn entries_mut(&self) -> std::sync::MutexGuard<'_, VecDeque<Entry>> {
+    fn entries_mut(&self) -> std::sync::MutexGuard<'_, VecDeque<JournalEntry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -98,15 +98,15 @@ fn shorten(name: &mut String) {
 mod tests {
     use super::*;
 
-    fn entry(path: &str) -> Entry {
-        Entry {
+    fn entry(path: &str) -> JournalEntry {
+        JournalEntry {
             at: SystemTime::UNIX_EPOCH,
             endpoint: Some(Endpoint::ImdsToken),
             method: "GET".to_owned(),
             path: path.to_owned(),
             query_keys: vec!["k".repeat(1000); 1000],
             header_names: Vec::new(),
-            outcome: Outcome::Answered(200),
+            outcome: ResponseOutcome::Answered(200),
         }
     }
 

@@ -15,13 +15,17 @@ const ATTEMPTS: usize = 16;
 
 /// Sockets that share one port.
 #[derive(Debug)]
-pub(crate) struct Bound {
+pub(crate) struct BoundPort {
     pub(crate) listeners: Vec<TcpListener>,
     pub(crate) port: u16,
 }
 
 /// As [`bind`]; port 0 means `preferred` if that is free, and any free port otherwise.
-pub(crate) async fn bind_preferred(address: IpAddr, port: u16, preferred: u16) -> Result<Bound, StartError> {
+pub(crate) async fn bind_preferred(
+    address: IpAddr,
+    port: u16,
+    preferred: u16,
+) -> Result<BoundPort, StartError> {
     if port == 0 && preferred != 0 {
         match bind(address, preferred).await {
             Err(StartError::Listen { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {
@@ -41,17 +45,17 @@ pub(crate) async fn bind_preferred(address: IpAddr, port: u16, preferred: u16) -
 
 /// Listens on `address`; for 127.0.0.1 also on ::1, since a client may take `localhost` for either and must not reach
 /// the server of another process.
-pub(crate) async fn bind(address: IpAddr, port: u16) -> Result<Bound, StartError> {
+pub(crate) async fn bind(address: IpAddr, port: u16) -> Result<BoundPort, StartError> {
     let mut attempts = ATTEMPTS;
     loop {
         let first = listener((address, port).into()).await?;
         let local = first.local_addr().map_err(|source| failed((address, port).into(), source))?;
         if address != IpAddr::V4(Ipv4Addr::LOCALHOST) {
-            return Ok(Bound { listeners: vec![first], port: local.port() });
+            return Ok(BoundPort { listeners: vec![first], port: local.port() });
         }
         let twin = SocketAddr::from((Ipv6Addr::LOCALHOST, local.port()));
         match TcpListener::bind(twin).await {
-            Ok(second) => return Ok(Bound { listeners: vec![first, second], port: local.port() }),
+            Ok(second) => return Ok(BoundPort { listeners: vec![first, second], port: local.port() }),
             Err(taken) if taken.kind() == io::ErrorKind::AddrInUse => {
                 attempts -= 1;
                 if port != 0 || attempts == 0 {
@@ -59,14 +63,14 @@ pub(crate) async fn bind(address: IpAddr, port: u16) -> Result<Bound, StartError
                 }
             }
             // A machine without IPv6: no other process can listen on that address either.
-            Err(_) => return Ok(Bound { listeners: vec![first], port: local.port() }),
+            Err(_) => return Ok(BoundPort { listeners: vec![first], port: local.port() }),
         }
     }
 }
 
 /// Listens on 169.254.169.254 port 80.
-pub(crate) async fn bind_link_local() -> Result<Bound, StartError> {
-    Ok(Bound { listeners: vec![listener(LINK_LOCAL).await?], port: LINK_LOCAL.port() })
+pub(crate) async fn bind_link_local() -> Result<BoundPort, StartError> {
+    Ok(BoundPort { listeners: vec![listener(LINK_LOCAL).await?], port: LINK_LOCAL.port() })
 }
 
 async fn listener(address: SocketAddr) -> Result<TcpListener, StartError> {

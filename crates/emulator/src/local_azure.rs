@@ -15,14 +15,14 @@ use crate::arc_agent::Agent;
 use crate::certificates::{Authority, CertificateError, names_of, server_config_for_name};
 use crate::clock::Clock;
 use crate::cloud::{Addresses, Cloud, Secrets, TokenOverrides};
-use crate::directory::{Application, Directory, Group, Identity, Machine, RESOURCE_GROUP, User};
+use crate::directory::{Application, Group, Identity, Machine, RESOURCE_GROUP, TenantDirectory, User};
 use crate::door::Door;
 use crate::error::StartError;
 use crate::fault::Faults;
 use crate::federation::Federation;
 use crate::journal::Journal;
 use crate::keys::{KeyError, KeyRing, on_a_blocking_thread};
-use crate::listen::{self, Bound};
+use crate::listen::{self, BoundPort};
 use crate::mint::{Draft, random};
 use crate::options::{GRAPH, Options, ResourceApplication};
 use crate::serve;
@@ -85,7 +85,7 @@ impl LocalAzure {
         for (door, bound) in sockets.0 {
             for listener in bound.listeners {
                 let tls = certificates.of(door);
-                let server = serve::Server { cloud: cloud.clone(), door, tls, stop: stop.clone() };
+                let server = serve::EndpointServer { cloud: cloud.clone(), door, tls, stop: stop.clone() };
                 tasks.spawn(server.run(listener, tasks.clone()));
             }
         }
@@ -307,7 +307,7 @@ impl Facts {
     }
 }
 
-struct Sockets(Vec<(Door, Bound)>);
+struct Sockets(Vec<(Door, BoundPort)>);
 
 impl Sockets {
     async fn bind(options: &Options) -> Result<Self, StartError> {
@@ -399,7 +399,7 @@ impl Addresses {
 }
 
 fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> {
-    let directory = Directory::new(options.ids, random(30)?.into());
+    let directory = TenantDirectory::new(options.ids, random(30)?.into());
     let mut resources = options.resources;
     // Clients that know Graph by its address alone ask for tokens for that address, as the Azure CLI does.
     resources.push(ResourceApplication::new(addresses.management.clone(), GRAPH));

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use crate::cloud::{Caching, Cloud, TokenOverrides};
-use crate::directory::Selector;
+use crate::directory::IdentitySelector;
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call};
 use crate::keys::KeyError;
@@ -33,7 +33,7 @@ pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Resu
     let (Some(resource), Some(client)) = (call.query.get("resource"), call.query.get("clientid")) else {
         return bad("The parameters 'resource' and 'clientid' are required.");
     };
-    let selector = Selector::Client(client);
+    let selector = IdentitySelector::Client(client);
     let Some(identity) = cloud.machine.identities().into_iter().find(|identity| selector.matches(identity))
     else {
         return bad("No managed identity with this client id is assigned.");

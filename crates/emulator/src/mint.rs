@@ -25,7 +25,7 @@ const BACKDATED: i64 = 300;
 /// An access token to be minted. Everything in it can be changed, also to something that Entra would never sign.
 #[derive(Clone, Debug)]
 pub struct Draft {
-    pub(crate) who: Who,
+    pub(crate) who: TokenSubject,
     pub(crate) audience: String,
     pub(crate) lifetime: Option<Duration>,
     pub(crate) issued: Option<SystemTime>,
@@ -36,7 +36,7 @@ pub struct Draft {
 
 /// The subject of a token.
 #[derive(Clone, Debug)]
-pub(crate) enum Who {
+pub(crate) enum TokenSubject {
     App { client_id: Uuid, object_id: Uuid, proof: Proof, resource_id: Option<String> },
     User(User),
 }
@@ -71,7 +71,7 @@ impl Draft {
     /// A token of a managed identity for `resource`, the `aud` as it was asked for.
     pub fn of_identity(identity: &Identity, resource: impl Into<String>) -> Self {
         Self::of(
-            Who::App {
+            TokenSubject::App {
                 client_id: identity.client_id,
                 object_id: identity.object_id,
                 proof: Proof::Assertion,
@@ -84,7 +84,7 @@ impl Draft {
     /// A token of an application that signed in with its secret.
     pub fn of_application(application: &Application, resource: impl Into<String>) -> Self {
         Self::of(
-            Who::App {
+            TokenSubject::App {
                 client_id: application.client_id,
                 object_id: application.object_id,
                 proof: Proof::Secret,
@@ -96,10 +96,10 @@ impl Draft {
 
     /// A delegated token of a user.
     pub fn of_user(user: &User, resource: impl Into<String>) -> Self {
-        Self::of(Who::User(user.clone()), resource)
+        Self::of(TokenSubject::User(user.clone()), resource)
     }
 
-    pub(crate) fn of(who: Who, resource: impl Into<String>) -> Self {
+    pub(crate) fn of(who: TokenSubject, resource: impl Into<String>) -> Self {
         Self {
             who,
             audience: resource.into(),
@@ -149,7 +149,7 @@ impl Draft {
 }
 
 #[derive(Serialize)]
-struct Header<'a> {
+struct JwsHeader<'a> {
     typ: &'static str,
     alg: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,12 +173,12 @@ struct Base<'a> {
     uti: String,
     ver: &'static str,
     #[serde(flatten)]
-    kind: Kind<'a>,
+    kind: AccountClaims<'a>,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Kind<'a> {
+enum AccountClaims<'a> {
     AppV1 {
         appid: Uuid,
         appidacr: &'static str,
@@ -232,12 +232,14 @@ impl Mint<'_> {
             Ok(Value::Object(claims)) => claims,
             _ => return Err(KeyError("encode a token")),
         };
+        // Last, so that a test can replace or remove what Entra always sets.
         claims.extend(draft.claims.clone());
         claims.retain(|name, _| !draft.without.contains(name));
         self.pad(&mut claims)?;
         let id = self.key.id();
+        // Entra's v2 tokens have no `x5t`; in v1 it repeats the key id.
         let x5t = (version == TokenVersion::V1).then_some(id);
-        let token = self.key.sign(&Header { typ: "JWT", alg: "RS256", x5t, kid: id }, &claims)?;
+        let token = self.key.sign(&JwsHeader { typ: "JWT", alg: "RS256", x5t, kid: id }, &claims)?;
         Ok(Minted { token: token.into(), not_before, expires })
     }
 
@@ -250,11 +252,12 @@ impl Mint<'_> {
         let v1_issuer = format!("https://sts.windows.net/{}/", self.tenant);
         let kind = kind(&draft.who, version, &v1_issuer);
         let (oid, sub) = match &draft.who {
-            Who::App { object_id, .. } => (*object_id, object_id.to_string()),
-            Who::User(user) => (user.object_id, pairwise(user.object_id, &draft.audience)),
+            TokenSubject::App { object_id, .. } => (*object_id, object_id.to_string()),
+            TokenSubject::User(user) => (user.object_id, pairwise(user.object_id, &draft.audience)),
         };
         let (aud, iss, ver) = match version {
             TokenVersion::V1 => (draft.audience.clone(), v1_issuer, "1.0"),
+            // A v2 token is for the client id of the resource's application, whatever URI was asked for.
             TokenVersion::V2 => {
                 let aud = self.resource.map(|resource| resource.application_id.to_string());
                 let iss = format!("{}{}/v2.0", self.authority, self.tenant);
@@ -287,9 +290,10 @@ impl Mint<'_> {
     }
 }
 
-fn kind<'a>(who: &'a Who, version: TokenVersion, v1_issuer: &str) -> Kind<'a> {
+fn kind<'a>(who: &'a TokenSubject, version: TokenVersion, v1_issuer: &str) -> AccountClaims<'a> {
     match (who, version) {
-        (Who::App { client_id, proof, resource_id, .. }, version) => {
+        (TokenSubject::App { client_id, proof, resource_id, .. }, version) => {
+            // Microsoft: access-token-claims-reference, `appidacr`: 1 is a secret, 2 a certificate or an assertion.
             let acr = match proof {
                 Proof::Secret => "1",
                 Proof::Assertion => "2",
@@ -297,12 +301,12 @@ fn kind<'a>(who: &'a Who, version: TokenVersion, v1_issuer: &str) -> Kind<'a> {
             let xms_mirid = resource_id.as_deref();
             if version == TokenVersion::V1 {
                 let idp = v1_issuer.to_owned();
-                Kind::AppV1 { appid: *client_id, appidacr: acr, idp, idtyp: "app", xms_mirid }
+                AccountClaims::AppV1 { appid: *client_id, appidacr: acr, idp, idtyp: "app", xms_mirid }
             } else {
-                Kind::AppV2 { azp: *client_id, azpacr: acr, idtyp: "app", xms_mirid }
+                AccountClaims::AppV2 { azp: *client_id, azpacr: acr, idtyp: "app", xms_mirid }
             }
         }
-        (Who::User(user), TokenVersion::V1) => Kind::UserV1 {
+        (TokenSubject::User(user), TokenVersion::V1) => AccountClaims::UserV1 {
             acr: "1",
             amr: ["pwd", "mfa"],
             appid: CONSOLE_APPLICATION,
@@ -315,7 +319,7 @@ fn kind<'a>(who: &'a Who, version: TokenVersion, v1_issuer: &str) -> Kind<'a> {
             unique_name: &user.user_principal_name,
             upn: &user.user_principal_name,
         },
-        (Who::User(user), TokenVersion::V2) => Kind::UserV2 {
+        (TokenSubject::User(user), TokenVersion::V2) => AccountClaims::UserV2 {
             azp: CONSOLE_APPLICATION,
             azpacr: "0",
             groups: &user.groups,

@@ -29,7 +29,7 @@ use crate::exchange::{Answer, Body, Call, Parameters};
 use crate::fault::Fault;
 use crate::faulty_stream::{Allowance, Cuttable};
 use crate::host;
-use crate::journal::{Entry, Outcome};
+use crate::journal::{JournalEntry, ResponseOutcome};
 use crate::keys::on_a_blocking_thread;
 
 /// The largest request body that is read: an assertion is a few KiB, a certificate chain in it a few more.
@@ -49,7 +49,7 @@ const END_OF_DATES: Duration = Duration::from_secs(253_370_764_800);
 
 /// One listening socket's share of the local cloud.
 #[derive(Clone)]
-pub(crate) struct Server {
+pub(crate) struct EndpointServer {
     pub(crate) cloud: Arc<Cloud>,
     pub(crate) door: Door,
     pub(crate) tls: Option<Arc<ServerConfig>>,
@@ -58,13 +58,14 @@ pub(crate) struct Server {
 
 type Payload = Either<Full<Bytes>, Endless>;
 
-impl Server {
+impl EndpointServer {
     /// Accepts connections until the shutdown token is cancelled.
     pub(crate) async fn run(self, listener: TcpListener, tasks: TaskTracker) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let stop = self.stop.clone();
         let accept = async {
             loop {
+                // A place before the accept: what is not served yet waits in the kernel and holds no memory here.
                 let Ok(place) = places.clone().acquire_owned().await else { return };
                 match listener.accept().await {
                     Ok((stream, _)) => {
@@ -128,10 +129,11 @@ impl Server {
             Ok(call) => self.door.received(call),
             Err(refusal) => return Ok(response(refusal)),
         };
+        // A path that nothing answers takes no fault out of the queue: the fault waits for the request that it is for.
         let endpoint = self.door.endpoint(&call.path);
         let Some(endpoint) = endpoint else {
             let answer = self.door.nothing_here(&call);
-            self.note(&call, None, Outcome::Answered(answer.status.as_u16()));
+            self.note(&call, None, ResponseOutcome::Answered(answer.status.as_u16()));
             return Ok(response(answer));
         };
         let fault = self.cloud.faults.take(endpoint);
@@ -140,6 +142,7 @@ impl Server {
         }
         let date = self.date(fault.as_ref());
         let mut response = self.suffer(endpoint, &call, fault, allowance).await;
+        // hyper writes the machine's time otherwise, and a client that compares clocks would see two.
         if let Some(date) = date {
             response.headers_mut().entry(DATE).or_insert(date);
         }
@@ -168,7 +171,7 @@ impl Server {
     ) -> Response<Payload> {
         match &fault {
             Some(Fault::Hang) => {
-                self.note(call, Some(endpoint), Outcome::Hung);
+                self.note(call, Some(endpoint), ResponseOutcome::Hung);
                 return std::future::pending().await;
             }
             Some(Fault::Slow(delay)) => tokio::time::sleep(*delay).await,
@@ -188,23 +191,23 @@ impl Server {
         match fault {
             Some(Fault::Cut { after }) => {
                 allowance.limit(after as u64);
-                self.note(call, Some(endpoint), Outcome::Cut(status));
+                self.note(call, Some(endpoint), ResponseOutcome::Cut(status));
                 return response(answer);
             }
             Some(Fault::WrongTypes) => answer.body.swap_types(),
             Some(Fault::Malformed) => answer.body = first_half(answer.body),
             Some(Fault::HugeBody { bytes }) => {
-                self.note(call, Some(endpoint), Outcome::Answered(status));
+                self.note(call, Some(endpoint), ResponseOutcome::Answered(status));
                 return response(answer).map(|_| Either::Right(Endless::new(bytes)));
             }
             _ => {}
         }
-        self.note(call, Some(endpoint), Outcome::Answered(status));
+        self.note(call, Some(endpoint), ResponseOutcome::Answered(status));
         response(answer)
     }
 
-    fn note(&self, call: &Call, endpoint: Option<Endpoint>, outcome: Outcome) {
-        self.cloud.journal.write(Entry {
+    fn note(&self, call: &Call, endpoint: Option<Endpoint>, outcome: ResponseOutcome) {
+        self.cloud.journal.write(JournalEntry {
             at: self.cloud.clock.now(),
             endpoint,
             method: call.method.to_string(),

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use crate::directory::{Directory, Group, Identity, RESOURCE_GROUP, User};
+use crate::directory::{Group, Identity, RESOURCE_GROUP, TenantDirectory, User};
 use crate::options::ServerOptions;
 
 /// What kind of principal an administrator of a database server is, in the words of the management API.
@@ -52,13 +52,13 @@ pub struct Administrator {
 /// runs until one of the methods is called; dropped, it fails.
 #[derive(Debug)]
 pub struct AdministratorChange {
-    change: Change,
+    change: AdministratorEdit,
     verdict: oneshot::Sender<Result<(), String>>,
 }
 
 /// A change of the Entra administrators.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum AdministratorEdit {
     /// A new administrator, or an existing administrator that is written again.
     Add(Administrator),
     /// The administrator with this object id is to be none.
@@ -67,7 +67,7 @@ pub enum Change {
 
 impl AdministratorChange {
     /// The change that the database has to make.
-    pub fn change(&self) -> &Change {
+    pub fn change(&self) -> &AdministratorEdit {
         &self.change
     }
 
@@ -96,11 +96,11 @@ pub(crate) enum Effect {
 
 impl Effect {
     /// The change that the database has to make for it.
-    fn change(&self) -> Option<Change> {
+    fn change(&self) -> Option<AdministratorEdit> {
         match self {
             Self::None => None,
-            Self::Add(new) => Some(Change::Add(new.clone())),
-            Self::Remove(id) => Some(Change::Remove(*id)),
+            Self::Add(new) => Some(AdministratorEdit::Add(new.clone())),
+            Self::Remove(id) => Some(AdministratorEdit::Remove(*id)),
         }
     }
 
@@ -147,13 +147,13 @@ const MOST: usize = 1_000;
 /// The changing part of the local Azure, but for the machine's identities.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    state: Mutex<State>,
+    state: Mutex<SubscriptionState>,
     /// Told of every change of who is in the tenant.
     principals: watch::Sender<()>,
 }
 
 #[derive(Debug)]
-struct State {
+struct SubscriptionState {
     resource_groups: BTreeSet<String>,
     identities: Vec<Identity>,
     users: Vec<User>,
@@ -172,7 +172,7 @@ struct State {
 pub(crate) struct Full;
 
 impl Subscription {
-    pub(crate) fn new(directory: &Directory, server: Option<&ServerOptions>) -> Self {
+    pub(crate) fn new(directory: &TenantDirectory, server: Option<&ServerOptions>) -> Self {
         let administrator = &directory.administrator;
         let first = Administrator {
             object_id: administrator.object_id,
@@ -181,7 +181,7 @@ impl Subscription {
         };
         let administrators: Vec<_> = server.map(|_| first).into_iter().collect();
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(SubscriptionState {
                 resource_groups: BTreeSet::from([RESOURCE_GROUP.to_owned()]),
                 identities: vec![directory.user_assigned.clone()],
                 users: vec![administrator.clone()],
@@ -340,12 +340,12 @@ impl Subscription {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SubscriptionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl SubscriptionState {
     /// Receives the results of changes from the database.
     fn hear(&mut self) {
         for operation in self.operations.iter_mut().filter(|operation| operation.waits) {
@@ -374,7 +374,7 @@ mod tests {
     use crate::directory::Ids;
 
     fn subscription() -> Subscription {
-        let directory = Directory::new(Ids::derived("test"), "secret".to_owned().into());
+        let directory = TenantDirectory::new(Ids::derived("test"), "secret".to_owned().into());
         Subscription::new(&directory, Some(&ServerOptions::new("server", "localhost")))
     }
 
@@ -409,7 +409,7 @@ mod tests {
             "its time is over, and the database has not answered"
         );
         let change = changes.try_recv().unwrap();
-        assert_eq!(change.change(), &Change::Add(new.clone()));
+        assert_eq!(change.change(), &AdministratorEdit::Add(new.clone()));
         change.refused("no");
         assert_eq!((failure(refused).as_deref(), listed()), (Some("no"), false));
         assert!(subscription.running("/s", 500).is_none());

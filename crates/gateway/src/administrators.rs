@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::init::{InitError, replace_directory};
 use super::principal::Principal;
-use super::{ServiceAccount, Upstream, control};
+use super::{ServiceAccount, UpstreamAddress, control};
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ pub enum ChangeError {
 /// [`ChangeError::Refused`] if the principal has a role already, or the name is taken; nothing is
 /// changed then. If the principal is an administrator under this name already, the call succeeds.
 pub async fn add_administrator(
-    upstream: &Upstream,
+    upstream: &UpstreamAddress,
     service: &ServiceAccount,
     administrator: &Principal,
 ) -> Result<(), ChangeError> {
@@ -44,7 +44,7 @@ pub async fn add_administrator(
 /// # Errors
 /// If the connection or the statement fails.
 pub async fn remove_administrator(
-    upstream: &Upstream,
+    upstream: &UpstreamAddress,
     service: &ServiceAccount,
     object_id: Uuid,
 ) -> Result<(), ChangeError> {
@@ -58,7 +58,7 @@ pub async fn remove_administrator(
 /// # Errors
 /// If the connection or a statement fails. Nothing is changed then.
 pub async fn set_directory(
-    upstream: &Upstream,
+    upstream: &UpstreamAddress,
     service: &ServiceAccount,
     directory: &[Principal],
 ) -> Result<(), InitError> {

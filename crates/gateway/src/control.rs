@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row};
 
-use super::upstream::{ServiceAccount, Upstream};
+use super::upstream::{ServiceAccount, UpstreamAddress};
 
 /// Time for the answer to a query, which takes a millisecond. After it the connection is closed.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -19,8 +19,8 @@ const SETTINGS: &str = "-c search_path=pg_catalog,pg_temp -c role=none -c statem
 
 /// A connection as the service account to the database `postgres`. Opened at the first query, and
 /// again after it broke.
-pub(crate) struct Control {
-    upstream: Upstream,
+pub(crate) struct ControlConnection {
+    upstream: UpstreamAddress,
     service: ServiceAccount,
     client: Mutex<Option<Arc<Client>>>,
 }
@@ -35,8 +35,8 @@ pub(crate) enum ControlError {
     Mapping,
 }
 
-impl Control {
-    pub(crate) fn new(upstream: Upstream, service: ServiceAccount) -> Self {
+impl ControlConnection {
+    pub(crate) fn new(upstream: UpstreamAddress, service: ServiceAccount) -> Self {
         Self { upstream, service, client: Mutex::new(None) }
     }
 
@@ -49,6 +49,8 @@ impl Control {
     ) -> Result<Vec<Row>, ControlError> {
         let client = self.client().await?;
         match self.ask(&client, sql, parameters).await {
+            // PostgreSQL was restarted since the last login: the first client after it must not see that. A broken
+            // statement is not repeated, as it would break again.
             Err(ControlError::Postgres(error)) if has_ended(&error) || client.is_closed() => {
                 self.forget(&client).await;
                 let client = self.client().await?;
@@ -66,6 +68,7 @@ impl Control {
     ) -> Result<Vec<Row>, ControlError> {
         match tokio::time::timeout(ANSWER, client.query(sql, parameters)).await {
             Ok(answer) => Ok(answer?),
+            // The statement may still run there, and its answer would be read as that of the next one.
             Err(_) => {
                 self.forget(client).await;
                 Err(ControlError::Slow)
@@ -74,6 +77,7 @@ impl Control {
     }
 
     async fn client(&self) -> Result<Arc<Client>, ControlError> {
+        // Held while connecting: logins that arrive together share one new connection.
         let mut slot = self.client.lock().await;
         if let Some(client) = slot.as_ref().filter(|client| !client.is_closed()) {
             return Ok(client.clone());
@@ -101,7 +105,7 @@ fn has_ended(error: &tokio_postgres::Error) -> bool {
 
 /// Connects. The task that drives the connection ends with the last handle of the client.
 pub(crate) async fn connect(
-    upstream: &Upstream,
+    upstream: &UpstreamAddress,
     service: &ServiceAccount,
 ) -> Result<Client, tokio_postgres::Error> {
     let mut config = upstream.driver_config(service);
@@ -117,17 +121,17 @@ pub(crate) async fn connect(
 
 #[cfg(test)]
 mod tests {
-    use pgentra_localdb::{Options, Server};
+    use pgentra_localdb::{Installation, Options};
 
     use super::*;
 
     #[tokio::test]
     async fn a_question_in_whose_middle_the_connection_dies_is_asked_again() {
         let folder = std::env::temp_dir().join(format!("pgentra-control-{}", std::process::id()));
-        let db = pgentra_localdb::start(Options { folder, server: Server::Embedded }).await.unwrap();
-        let upstream = Upstream::Unix { dir: db.socket_dir().to_owned(), port: db.port() };
+        let db = pgentra_localdb::start(Options { folder, server: Installation::Embedded }).await.unwrap();
+        let upstream = UpstreamAddress::Unix { dir: db.socket_dir().to_owned(), port: db.port() };
         let service = ServiceAccount { name: db.superuser().to_owned(), password: db.password().clone() };
-        let control = Control::new(upstream, service);
+        let control = ControlConnection::new(upstream, service);
         control.query("CREATE SEQUENCE public.asked", &[]).await.unwrap();
         // A failed transaction does not reset the sequence, so it counts the queries.
         let deadly =

@@ -1,11 +1,11 @@
 //! Roles mapped by object id, as on Flexible Server.
 
-use pgentra_verify::{Kind, Principal};
+use pgentra_verify::{Principal, SubjectKind};
 use pgentra_wire::fields::Fields;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::control::{Control, ControlError};
+use super::control::{ControlConnection, ControlError};
 use super::principal::PrincipalKind;
 use super::refusal;
 
@@ -26,7 +26,7 @@ pub(crate) struct Mapping {
 
 impl Mapping {
     /// The mapping of a role; `None` for one that is not mapped, or does not exist.
-    pub(crate) async fn find(control: &Control, role: &str) -> Result<Option<Self>, ControlError> {
+    pub(crate) async fn find(control: &ControlConnection, role: &str) -> Result<Option<Self>, ControlError> {
         let rows = control.query(FIND, &[&role]).await?;
         let Some(row) = rows.first() else {
             return Ok(None);
@@ -47,18 +47,20 @@ impl Mapping {
     /// principal, then the second factor.
     pub(crate) fn authorize(&self, role: &str, principal: &Principal) -> Result<(), Fields> {
         match (self.kind, principal.kind()) {
-            (PrincipalKind::Service, Kind::App) => {
+            // The object id of the service principal, or the id of its application: administrators copy either.
+            (PrincipalKind::Service, SubjectKind::App) => {
                 if ![Some(principal.object_id()), principal.app_id()].contains(&Some(self.object_id)) {
                     return Err(refusal::service_mismatch(self.object_id, principal));
                 }
             }
             (PrincipalKind::Service, _) => return Err(refusal::user_token_for_service(role)),
-            (PrincipalKind::User, Kind::User) => {
+            (PrincipalKind::User, SubjectKind::User) => {
                 if principal.object_id() != self.object_id {
                     return Err(refusal::user_mismatch(role, self.object_id, principal));
                 }
             }
             (PrincipalKind::User, _) => return Err(refusal::app_token_for_user(role)),
+            // Users and applications alike: a group may have both as members.
             (PrincipalKind::Group, _) => {
                 if !principal.groups().contains(self.object_id) {
                     return Err(refusal::not_in_group(role, self.object_id, principal));

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::control;
 use super::principal::Principal;
-use super::{Flavour, ServiceAccount, Upstream};
+use super::{Flavour, ServiceAccount, UpstreamAddress};
 
 /// Serialises preparations of one server; an arbitrary number, the same for all.
 const LOCK: i64 = 0x7067_656e_7472_6100;
@@ -63,7 +63,11 @@ pub enum InitError {
 ///
 /// # Errors
 /// See [`InitError`]. Nothing is changed then.
-pub async fn init(upstream: &Upstream, service: &ServiceAccount, setup: &Setup) -> Result<(), InitError> {
+pub async fn init(
+    upstream: &UpstreamAddress,
+    service: &ServiceAccount,
+    setup: &Setup,
+) -> Result<(), InitError> {
     let mut client = control::connect(upstream, service).await?;
     check(&client, service).await?;
     let transaction = client.transaction().await?;
@@ -89,6 +93,7 @@ async fn check(client: &Client, service: &ServiceAccount) -> Result<(), InitErro
             &[],
         )
         .await?;
+    // Only a superuser may read and write `pg_authid.rolpassword`, which Single Server's mapping lives in.
     if !row.get::<_, bool>(0) {
         return Err(InitError::NotSuperuser(service.name.clone()));
     }
@@ -101,6 +106,7 @@ async fn check(client: &Client, service: &ServiceAccount) -> Result<(), InitErro
 /// Makes the password that the gateway uses for mapped roles, unless there is one.
 async fn remember_gateway(transaction: &Transaction<'_>, tenant: Uuid) -> Result<(), InitError> {
     let password = random_password()?;
+    // The password stays if there is one: roles that were mapped before have it.
     let verifier = postgres_protocol::password::scram_sha_256(password.expose_secret().as_bytes());
     transaction
         .execute(
@@ -140,6 +146,8 @@ async fn bind_administrator(
             transaction.query(sql, &[name, &object_id, &kind.as_str()]).await?;
         }
         Flavour::Single => {
+            // On Single Server the object id is the role's password; its verifier is made here, so that the server's
+            // log of statements never has the id as a password in clear text.
             let verifier = postgres_protocol::password::scram_sha_256(object_id.as_bytes());
             let sql = "SELECT pgentra.bind_administrator($1, $2)";
             transaction.query(sql, &[name, &Hidden(&verifier)]).await?;

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// A token of a statement. White space and comments are skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Token {
+pub(crate) enum Lexeme {
     /// A keyword or an unquoted identifier.
     Word(Range<usize>),
     /// The end of a statement.
@@ -106,16 +106,16 @@ impl<'a> Lexer<'a> {
 }
 
 impl Iterator for Lexer<'_> {
-    type Item = Token;
+    type Item = Lexeme;
 
-    fn next(&mut self) -> Option<Token> {
+    fn next(&mut self) -> Option<Lexeme> {
         self.skip_space();
         let start = self.at;
         let first = *self.rest().first()?;
         match first {
             b';' => {
                 self.at += 1;
-                return Some(Token::Semicolon);
+                return Some(Lexeme::Semicolon);
             }
             b'\'' | b'"' => self.skip_quoted(first, false),
             b'$' => self.skip_dollar(),
@@ -125,14 +125,14 @@ impl Iterator for Lexer<'_> {
                     // A prefix belongs to the string after it; backslash escapes exist only with
                     // this prefix.
                     (b"e" | b"E", Some(b'\'')) => self.skip_quoted(b'\'', true),
-                    _ => return Some(Token::Word(start..self.at)),
+                    _ => return Some(Lexeme::Word(start..self.at)),
                 }
             }
             // A number and the letters directly after it are not a word.
             byte if byte.is_ascii_digit() => self.skip_while(continues_word),
             _ => self.at += 1,
         }
-        Some(Token::Other(first))
+        Some(Lexeme::Other(first))
     }
 }
 
@@ -152,9 +152,9 @@ mod tests {
     fn pieces(sql: &str) -> Vec<String> {
         Lexer::new(sql.as_bytes())
             .map(|token| match token {
-                Token::Word(range) => sql[range].to_owned(),
-                Token::Semicolon => ";".to_owned(),
-                Token::Other(byte) => char::from(byte).to_string(),
+                Lexeme::Word(range) => sql[range].to_owned(),
+                Lexeme::Semicolon => ";".to_owned(),
+                Lexeme::Other(byte) => char::from(byte).to_string(),
             })
             .collect()
     }
@@ -192,7 +192,7 @@ mod tests {
         fn it_always_ends_and_words_lie_in_order(sql: Vec<u8>) {
             let mut end = 0;
             for token in Lexer::new(&sql) {
-                if let Token::Word(range) = token {
+                if let Lexeme::Word(range) = token {
                     assert!(range.start >= end && range.end > range.start && range.end <= sql.len());
                     end = range.end;
                 }

@@ -41,9 +41,9 @@ pub use administrators::{ChangeError, add_administrator, remove_administrator, s
 pub use init::{InitError, Setup, init};
 pub use jwks_url::JwksUrl;
 pub use principal::{Principal, PrincipalKind, UnknownPrincipalKind};
-pub use upstream::{ServiceAccount, Upstream};
+pub use upstream::{ServiceAccount, UpstreamAddress};
 
-use control::Control;
+use control::ControlConnection;
 use pgentra_session::Limits;
 use pgentra_session::cancel::CancelTable;
 
@@ -53,10 +53,10 @@ pub struct Config {
     /// The certificate and key for clients. The gateway adds PostgreSQL's ALPN protocol.
     pub tls: Arc<rustls::ServerConfig>,
     /// The PostgreSQL server, prepared by [`init()`].
-    pub upstream: Upstream,
+    pub upstream: UpstreamAddress,
     /// The superuser through which the gateway reads the mapping.
     pub service: ServiceAccount,
-    /// The product to imitate.
+    /// The Azure product whose mapping of roles and messages clients get.
     pub flavour: Flavour,
     /// [`Flavour::Single`]: the server name after the last `@` of a user name. Unused otherwise.
     pub server_name: String,
@@ -121,7 +121,7 @@ pub struct UnknownFlavour;
 pub struct Gateway {
     pub(crate) config: Config,
     pub(crate) tls: TlsAcceptor,
-    pub(crate) control: Control,
+    pub(crate) control: ControlConnection,
     pub(crate) cancel: CancelTable,
     pub(crate) sessions: Arc<Semaphore>,
     /// Limits the clients that authenticate at the server.
@@ -134,7 +134,7 @@ impl Gateway {
         let within = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self {
             tls: pgentra_session::client::acceptor(&config.tls),
-            control: Control::new(config.upstream.clone(), config.service.clone()),
+            control: ControlConnection::new(config.upstream.clone(), config.service.clone()),
             cancel: CancelTable::default(),
             sessions: within(config.limits.connections),
             passing: Semaphore::new((config.limits.connections / 4).clamp(1, Semaphore::MAX_PERMITS)),

@@ -22,7 +22,7 @@ use pgentra_session::login_error::{self, LoginError, chain, sqlstate};
 use pgentra_session::starting::Seat;
 
 /// A session that is ready.
-pub(crate) struct Session {
+pub(crate) struct ServerSession {
     pub(crate) server: UnixStream,
     /// Bytes that the server has sent already.
     pub(crate) first: BytesMut,
@@ -45,7 +45,7 @@ impl Gateway {
         &self,
         client: &mut Client,
         seat: &Seat,
-    ) -> Result<Option<Session>, LoginError> {
+    ) -> Result<Option<ServerSession>, LoginError> {
         let login = async {
             let first = self.config.limits.first_packet_deadline();
             seat.arrive(client, first).await?;
@@ -62,7 +62,7 @@ impl Gateway {
         client: &mut Client,
         seat: &Seat,
         first: Instant,
-    ) -> Result<Option<Session>, LoginError> {
+    ) -> Result<Option<ServerSession>, LoginError> {
         let start = match seat.ask(client.open(Some(&self.tls), first)).await? {
             Opening::Startup(start) => start,
             Opening::Cancel(request) => {
@@ -72,9 +72,11 @@ impl Gateway {
                 return Ok(None);
             }
         };
+        // PostgreSQL's order: a start-up without a user is refused before anything is looked up.
         if start.user().is_empty() {
             return Err(login_error::no_user().into());
         }
+        // A token or password sent in clear text is lost even if the sign-in fails, so the request for it is never sent.
         if !client.is_encrypted() {
             let address = client.address().ip().to_canonical();
             return Err(refusal::no_encryption(address, start.user(), start.database()).into());
@@ -100,6 +102,7 @@ impl Gateway {
                 (permit, server)
             }
         };
+        // Only now: the client must not take a refusal of the server for a failure in its session.
         client.send(&BackendMessage::Authentication(Authentication::Ok)).await?;
         self.welcome(client, server, Greeting::new(&start), permit).await.map(Some)
     }
@@ -186,9 +189,11 @@ impl Gateway {
         let passwords = authorized.inspect_err(|fields| {
             tracing::warn!(role, oid = %principal.object_id(), reason = &*fields.message(), "an access token does not fit the role");
         })?;
+        // The gateway does not know this role's password yet. The mapping authorizes the login, so it may set one.
         if !is_adopted {
             self.take_over_password(role).await?;
         }
+        // On Single Server the password is the id that the role was created with: the client id or the object id.
         for password in &passwords {
             if let Some(server) = self.try_password(upstream, password).await? {
                 return Ok(server);
@@ -274,7 +279,7 @@ impl Gateway {
         mut server: UpstreamLogin<UnixStream>,
         mut greeting: Greeting,
         permit: OwnedSemaphorePermit,
-    ) -> Result<Session, LoginError> {
+    ) -> Result<ServerSession, LoginError> {
         loop {
             let message = match client.while_present(async { Ok(server.read().await) }).await? {
                 Ok(message) => message,
@@ -301,7 +306,7 @@ impl Gateway {
         };
         greeting.send(client).await?;
         let (server, first) = server.into_parts();
-        Ok(Session { server, first, registration, _permit: permit })
+        Ok(ServerSession { server, first, registration, _permit: permit })
     }
 }
 
@@ -311,7 +316,7 @@ fn audit(role: &str, upstream: &StartupMessage, principal: &Principal, client: &
     let database = &*String::from_utf8_lossy(upstream.database());
     let (oid, address) = (principal.object_id(), client.address());
     match principal.kind() {
-        pgentra_verify::Kind::App => {
+        pgentra_verify::SubjectKind::App => {
             let appid = principal.app_id().map(|id| id.to_string()).unwrap_or_default();
             tracing::info!(%oid, %appid, role, database, %address, "Microsoft Entra ID connection authorized");
         }

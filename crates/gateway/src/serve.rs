@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::login::Session;
+use super::login::ServerSession;
 use super::setting::SettingRenamer;
 use super::{Flavour, Gateway, refusal};
 use pgentra_session::client::Client;
@@ -67,10 +67,10 @@ impl Gateway {
     async fn relay(
         &self,
         client: &mut Client,
-        session: Session,
+        session: ServerSession,
         terminate: &CancellationToken,
     ) -> RelayOutcome {
-        let Session { mut server, first, registration, _permit } = session;
+        let ServerSession { mut server, first, registration, _permit } = session;
         let relayed = async {
             match self.config.flavour {
                 Flavour::Flexible => relay(client, &mut server, first, &mut AsIs).await,

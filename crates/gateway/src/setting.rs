@@ -6,7 +6,7 @@
 use bytes::{Buf, BufMut, BytesMut};
 use pgentra_wire::frame::Header;
 
-use super::lexer::{Lexer, Token};
+use super::lexer::{Lexeme, Lexer};
 use pgentra_session::relay::Filter;
 
 /// The setting as it is typed.
@@ -101,24 +101,24 @@ fn rename(sql: &[u8]) -> Option<Vec<u8>> {
     }
     let mut renamed = Vec::with_capacity(sql.len() + KNOWN.len());
     let mut copied = 0;
-    let mut place = Place::Begin;
+    let mut place = LexerState::Begin;
     let mut tokens = Lexer::new(sql).peekable();
     while let Some(token) = tokens.next() {
-        let is = |word: &str| matches!(&token, Token::Word(at) if sql[at.clone()].eq_ignore_ascii_case(word.as_bytes()));
+        let is = |word: &str| matches!(&token, Lexeme::Word(at) if sql[at.clone()].eq_ignore_ascii_case(word.as_bytes()));
         place = match (place, &token) {
-            (_, Token::Semicolon) => Place::Begin,
-            (Place::Begin, _) if is("SET") => Place::Set,
-            (Place::Begin, _) if is("SHOW") || is("RESET") => Place::Name,
-            (Place::Set, _) if is("SESSION") || is("LOCAL") => Place::Name,
-            (Place::Set | Place::Name, Token::Word(at))
-                if is(TYPED) && tokens.peek() != Some(&Token::Other(b'.')) =>
+            (_, Lexeme::Semicolon) => LexerState::Begin,
+            (LexerState::Begin, _) if is("SET") => LexerState::Set,
+            (LexerState::Begin, _) if is("SHOW") || is("RESET") => LexerState::Name,
+            (LexerState::Set, _) if is("SESSION") || is("LOCAL") => LexerState::Name,
+            (LexerState::Set | LexerState::Name, Lexeme::Word(at))
+                if is(TYPED) && tokens.peek() != Some(&Lexeme::Other(b'.')) =>
             {
                 renamed.extend_from_slice(&sql[copied..at.start]);
                 renamed.extend_from_slice(KNOWN.as_bytes());
                 copied = at.end;
-                Place::Rest
+                LexerState::Rest
             }
-            _ => Place::Rest,
+            _ => LexerState::Rest,
         };
     }
     if copied == 0 {
@@ -130,7 +130,7 @@ fn rename(sql: &[u8]) -> Option<Vec<u8>> {
 
 /// The lexer's state within a statement.
 #[derive(Clone, Copy)]
-enum Place {
+enum LexerState {
     Begin,
     Set,
     /// The name of a setting must follow.

@@ -1,11 +1,11 @@
 //! Members of `azure_ad_user`, as on Single Server.
 
-use pgentra_verify::{Kind, Principal};
+use pgentra_verify::{Principal, SubjectKind};
 use pgentra_wire::fields::Fields;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::control::{Control, ControlError};
+use super::control::{ControlConnection, ControlError};
 use super::principal::PrincipalKind;
 use super::refusal;
 
@@ -21,7 +21,7 @@ const FIND: &str = "SELECT r.rolpassword IS NULL OR r.rolpassword = g.verifier,
         JOIN pg_catalog.pg_roles marker ON marker.oid = m.roleid
         WHERE m.member = r.oid AND marker.rolname = 'azure_ad_user')";
 
-/// A member of `azure_ad_user`.
+/// A role that is a member of `azure_ad_user`, which marks Entra roles on Single Server.
 #[derive(Debug)]
 pub(crate) struct Member {
     /// The role has no password of its own, so its principal is found by name.
@@ -35,7 +35,7 @@ pub(crate) struct Member {
 
 impl Member {
     /// The role of this name, if it is a member of `azure_ad_user`.
-    pub(crate) async fn find(control: &Control, role: &str) -> Result<Option<Self>, ControlError> {
+    pub(crate) async fn find(control: &ControlConnection, role: &str) -> Result<Option<Self>, ControlError> {
         let rows = control.query(FIND, &[&role]).await?;
         let Some(row) = rows.first() else {
             return Ok(None);
@@ -68,7 +68,7 @@ impl Member {
         }
         let object_id = principal.object_id();
         Ok(match (principal.kind(), principal.app_id()) {
-            (Kind::App, Some(app_id)) => vec![app_id, object_id],
+            (SubjectKind::App, Some(app_id)) => vec![app_id, object_id],
             // A user's token names the application that the user signed in with. That user must not
             // use the application's own role.
             _ => vec![object_id],
@@ -81,7 +81,7 @@ impl Member {
     /// The error when none of the passwords is right.
     pub(crate) fn mismatch(role: &str, principal: &Principal) -> Fields {
         match principal.kind() {
-            Kind::App => refusal::service_mismatch_single(role),
+            SubjectKind::App => refusal::service_mismatch_single(role),
             _ => refusal::user_mismatch_single(role),
         }
     }
@@ -90,7 +90,7 @@ impl Member {
     /// the name in a user's token is compared.
     fn judge_name(&self, role: &str, principal: &Principal) -> Result<(), Fields> {
         let fits = match self.named[..] {
-            [] => principal.kind() == Kind::User && principal.user_principal_name() == Some(role),
+            [] => principal.kind() == SubjectKind::User && principal.user_principal_name() == Some(role),
             [(group, PrincipalKind::Group)] => {
                 if !principal.groups().contains(group) {
                     return Err(refusal::not_in_group_single(role, group, principal));
@@ -98,11 +98,12 @@ impl Member {
                 true
             }
             [(object_id, PrincipalKind::User)] => {
-                principal.kind() == Kind::User && principal.object_id() == object_id
+                principal.kind() == SubjectKind::User && principal.object_id() == object_id
             }
             [(object_id, PrincipalKind::Service)] => {
-                principal.kind() == Kind::App && principal.object_id() == object_id
+                principal.kind() == SubjectKind::App && principal.object_id() == object_id
             }
+            // Several principals of that name: which one is meant cannot be told, so none signs in.
             _ => false,
         };
         if fits { Ok(()) } else { Err(Self::mismatch(role, principal)) }

@@ -21,7 +21,7 @@ const CANCEL: Duration = Duration::from_secs(10);
 /// Where the PostgreSQL behind the gateway is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Upstream {
+pub enum UpstreamAddress {
     /// A Unix socket, `DIR/.s.PGSQL.PORT`.
     Unix {
         /// The folder of the socket: PostgreSQL's `unix_socket_directories`.
@@ -46,7 +46,7 @@ impl fmt::Debug for ServiceAccount {
     }
 }
 
-impl Upstream {
+impl UpstreamAddress {
     /// Connects and sends the start-up.
     pub(crate) async fn start(
         &self,

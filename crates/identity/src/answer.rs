@@ -44,12 +44,14 @@ pub(crate) fn read_token(
         let relative = granted.expires_in.as_ref().and_then(expiry::parse_seconds).map(|left| now + left);
         let refresh_in = granted.refresh_in.as_ref().and_then(expiry::parse_seconds);
         match granted.access_token {
-            Some(text) => finish(
-                source,
-                (resource, granted.resource.as_ref().and_then(Value::as_str)),
+            Some(text) => UncheckedToken {
                 text,
-                (stated.or(relative), refresh_in, now),
-            )
+                resource: granted.resource.as_ref().and_then(Value::as_str),
+                expires_on: stated.or(relative),
+                refresh_in,
+                now,
+            }
+            .check(source, resource)
             .map(|token| token.with_source_time(response.date()))
             .inspect(|token| {
                 // Not for a source on this machine: it has the same clock, or an emulator's clock that was set on purpose.
@@ -64,49 +66,55 @@ pub(crate) fn read_token(
     read().map_err(|error| error.endpoint_is(response.endpoint()))
 }
 
-/// Makes a token of its text and of what is known about its end, after checking both, and that it is for what was asked
-/// for. Every token of every source comes through here.
-///
-/// `asked` is the resource, and what the answer states in its place, if it does. `life` is the stated end, the wait until
-/// the token should be refreshed, and the time of the answer. Where no end is stated, the token's own `exp` claim is taken;
-/// where both are known, the earlier.
-pub(crate) fn finish(
-    source: SourceName,
-    asked: (&Resource, Option<&str>),
-    text: Zeroizing<String>,
-    life: (Option<SystemTime>, Option<Duration>, SystemTime),
-) -> Result<AccessToken, TokenError> {
-    let (stated, refresh_in, now) = life;
-    let (resource, stated_resource) = asked;
-    let shown = text.as_str();
-    let bad = |what: &str| TokenError::bad_answer(source, what);
-    if shown.is_empty() {
-        return Err(bad("the access token in the answer is empty"));
+/// A token as a source states it. Every token of every source is checked here.
+pub(crate) struct UncheckedToken<'a> {
+    pub(crate) text: Zeroizing<String>,
+    /// What the source says that the token is for; `None`: it does not say.
+    pub(crate) resource: Option<&'a str>,
+    /// The end that the source states; `None`: the token's own `exp` claim alone counts.
+    pub(crate) expires_on: Option<SystemTime>,
+    /// How long after `now` the source asks for a refresh; `None`: the cache decides.
+    pub(crate) refresh_in: Option<Duration>,
+    /// When the source answered.
+    pub(crate) now: SystemTime,
+}
+
+impl UncheckedToken<'_> {
+    /// # Errors
+    /// A text that cannot be a token, a token for another resource, or a token that has ended. Of the stated
+    /// end and the `exp` claim, the earlier counts.
+    pub(crate) fn check(self, source: SourceName, resource: &Resource) -> Result<AccessToken, TokenError> {
+        let Self { text, resource: stated_resource, expires_on: stated, refresh_in, now } = self;
+        let shown = text.as_str();
+        let bad = |what: &str| TokenError::bad_answer(source, what);
+        if shown.is_empty() {
+            return Err(bad("the access token in the answer is empty"));
+        }
+        if shown.len() > MAX_TOKEN {
+            return Err(bad("the access token in the answer is longer than a server would read"));
+        }
+        if !shown.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(bad("the access token in the answer contains characters that no token has"));
+        }
+        // These claims are not verified. That is safe: an earlier `exp` only makes the cache refresh sooner.
+        let claims = UnverifiedClaims::read(shown);
+        if let Some(other) = audience::other_than(resource, claims.as_ref(), stated_resource) {
+            return Err(for_something_else(source, resource, &other));
+        }
+        let claimed = |name| claims.as_ref().and_then(|claims| claims.time(name));
+        let expires_on = match (stated, claimed("exp")) {
+            (Some(stated), Some(claimed)) => stated.min(claimed),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => return Err(bad("the answer does not say when the token ends")),
+        };
+        if expires_on <= now {
+            return Err(TokenError::expired(source, "the token in the answer has already expired")
+                .with_hint("Compare this machine's clock with the true time: `timedatectl` on Linux."));
+        }
+        // Copied into an allocation of the exact length: `shrink_to_fit` could leave a copy in freed memory.
+        let secret = SecretString::from(shown);
+        Ok(AccessToken::new(secret, Life { now, expires_on, refresh_in }, source, resource))
     }
-    if shown.len() > MAX_TOKEN {
-        return Err(bad("the access token in the answer is longer than a server would read"));
-    }
-    if !shown.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(bad("the access token in the answer contains characters that no token has"));
-    }
-    // These claims are not verified. That is safe: an earlier `exp` only makes the cache refresh sooner.
-    let claims = UnverifiedClaims::read(shown);
-    if let Some(other) = audience::other_than(resource, claims.as_ref(), stated_resource) {
-        return Err(for_something_else(source, resource, &other));
-    }
-    let claimed = |name| claims.as_ref().and_then(|claims| claims.time(name));
-    let expires_on = match (stated, claimed("exp")) {
-        (Some(stated), Some(claimed)) => stated.min(claimed),
-        (Some(one), None) | (None, Some(one)) => one,
-        (None, None) => return Err(bad("the answer does not say when the token ends")),
-    };
-    if expires_on <= now {
-        return Err(TokenError::expired(source, "the token in the answer has already expired")
-            .with_hint("Compare this machine's clock with the true time: `timedatectl` on Linux."));
-    }
-    // Copied into an allocation of the exact length: `shrink_to_fit` could leave a copy in freed memory.
-    let secret = SecretString::from(shown);
-    Ok(AccessToken::new(secret, Life { now, expires_on, refresh_in }, source, resource))
 }
 
 /// Tells of a token that is not valid yet.
@@ -161,7 +169,7 @@ pub(crate) fn not_json(source: SourceName, response: &Response) -> TokenError {
 
 /// Code and text of a refusal, in the formats of Azure's endpoints.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Refusal {
+pub(crate) struct RefusalText {
     /// The peer's code, such as `invalid_request` or `AADSTS70021`.
     pub(crate) code: Option<String>,
     /// The peer's words, fit for a message.
@@ -169,9 +177,9 @@ pub(crate) struct Refusal {
 }
 
 /// Reads a refusal: `{"error","error_description"}`, `{"statusCode","message"}`, `{"error":{"code","message"}}`, or text.
-pub(crate) fn read_refusal(response: &Response) -> Refusal {
+pub(crate) fn read_refusal(response: &Response) -> RefusalText {
     let Ok(Value::Object(body)) = serde_json::from_slice::<Value>(response.body()) else {
-        return Refusal { code: None, text: response.body_excerpt() };
+        return RefusalText { code: None, text: response.body_excerpt() };
     };
     let nested = body.get("error").and_then(Value::as_object).unwrap_or(&body);
     let text_of = |name: &str| nested.get(name).or_else(|| body.get(name)).and_then(Value::as_str);
@@ -181,13 +189,13 @@ pub(crate) fn read_refusal(response: &Response) -> Refusal {
     let text = text.or(plain).map_or_else(|| response.body_excerpt(), |text| response.excerpt(text));
     let aadsts =
         text.split(|c: char| !c.is_ascii_alphanumeric()).find(|word| is_aadsts(word)).map(str::to_owned);
-    Refusal { code: aadsts.or(code), text }
+    RefusalText { code: aadsts.or(code), text }
 }
 
 /// The error for a refusal.
 pub(crate) fn refused(source: SourceName, response: &Response) -> TokenError {
     let status = response.status();
-    let Refusal { code, text } = read_refusal(response);
+    let RefusalText { code, text } = read_refusal(response);
     let mut message = format!("refused with status {status}");
     if let Some(code) = code.as_deref().filter(|code| !text.contains(code)) {
         message.push_str(&format!(", {code}"));

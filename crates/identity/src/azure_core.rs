@@ -14,6 +14,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout_at;
 
+use crate::answer::UncheckedToken;
 use crate::{
     AccessToken, Credential, NoToken, Resource, SourceName, TokenError, TokenErrorKind, TokenRequest,
     TokenSource, answer,
@@ -53,14 +54,16 @@ impl SdkSource {
             }
         };
         let now = self.clock.now();
-        let life = (Some(SystemTime::from(token.expires_on)), None, now);
-        answer::finish(
-            SourceName::External,
-            (request.resource, None),
-            token.token.secret().to_owned().into(),
-            life,
-        )
-        .inspect(|token| answer::warn_of_clock(token, now))
+        let unchecked = UncheckedToken {
+            text: token.token.secret().to_owned().into(),
+            resource: None,
+            expires_on: Some(SystemTime::from(token.expires_on)),
+            refresh_in: None,
+            now,
+        };
+        unchecked
+            .check(SourceName::External, request.resource)
+            .inspect(|token| answer::warn_of_clock(token, now))
     }
 }
 

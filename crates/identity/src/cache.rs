@@ -49,7 +49,7 @@ const MAX_RESOURCES: usize = 32;
 /// which is more precise.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// The value of [`Slot::refresh_at`] while a flight is under way.
+/// The value of [`Slot::refresh_at`] while a request is in flight.
 const NEVER: u64 = u64::MAX;
 
 /// Result of a forced refresh.
@@ -124,16 +124,18 @@ impl Cache {
     ) -> Result<Refreshed, TokenError> {
         let slot = self.slot(resource)?;
         if let Some(token) = self.read(slot, AccessToken::clone) {
+            // Another caller has refreshed it since the rejected copy was read.
             if !token.same_secret(rejected) {
                 return Ok(Refreshed::New(token));
             }
-            if slot.flight().same_until.is_some_and(|until| Instant::now() < until) {
+            // Metadata services cache tokens too: until theirs changes, another request brings the same one.
+            if slot.state().same_until.is_some_and(|until| Instant::now() < until) {
                 return Ok(Refreshed::Same(token));
             }
         }
         let token = self.fetch(slot).await?;
         if token.same_secret(rejected) {
-            slot.flight().same_until = Some(Instant::now() + BACK_OFF);
+            slot.state().same_until = Some(Instant::now() + BACK_OFF);
             return Ok(Refreshed::Same(token));
         }
         Ok(Refreshed::New(token))
@@ -142,14 +144,14 @@ impl Cache {
     pub(crate) fn health(&self, resource: &Resource) -> Health {
         let slot = self.slots.iter().map_while(OnceLock::get).find(|slot| slot.resource == *resource);
         let held = slot.and_then(|slot| slot.held.load_full());
-        let flight = slot.map(|slot| slot.flight());
+        let state = slot.map(|slot| slot.state());
         Health {
             expires_on: held.map(|token| token.expires_on()),
-            obtained_on: flight.as_ref().and_then(|flight| flight.obtained_on),
-            succeeded: flight.as_ref().map_or(0, |flight| flight.succeeded),
-            failed: flight.as_ref().map_or(0, |flight| flight.failed),
-            failures: flight.as_ref().map_or(0, |flight| flight.failures),
-            last_error: flight.and_then(|flight| flight.last_error.clone()),
+            obtained_on: state.as_ref().and_then(|state| state.obtained_on),
+            succeeded: state.as_ref().map_or(0, |state| state.succeeded),
+            failed: state.as_ref().map_or(0, |state| state.failed),
+            failures: state.as_ref().map_or(0, |state| state.failures),
+            last_error: state.and_then(|state| state.last_error.clone()),
         }
     }
 
@@ -167,21 +169,21 @@ impl Cache {
         let held = slot.held.load();
         let token = held.as_deref().filter(|token| now + LOGIN_TIME < token.expires_on())?;
         if slot.is_due(now) {
-            self.refresh_behind(slot);
+            self.refresh_in_background(slot);
         }
         Some(read(token))
     }
 
-    fn refresh_behind(&self, slot: &Arc<Slot>) {
+    fn refresh_in_background(&self, slot: &Arc<Slot>) {
         // The caller whose swap removes the due time starts the request. Without a runtime no task can be spawned.
         if let Ok(runtime) = Handle::try_current()
             && slot.refresh_at.swap(NEVER, Ordering::AcqRel) != NEVER
         {
-            let _flight = self.join_or_start(slot, &runtime);
+            let _request = self.join_or_start(slot, &runtime);
         }
     }
 
-    /// Joins the flight under way, or starts one; starts another one once if that was lost with its runtime.
+    /// Joins the request in flight, or starts one; starts a second one if the first was lost with its runtime.
     async fn fetch(&self, slot: &Arc<Slot>) -> Result<AccessToken, TokenError> {
         let runtime = Handle::try_current().map_err(|cause| {
             TokenError::new(TokenErrorKind::Config, "a token can only be fetched inside a tokio runtime")
@@ -196,29 +198,30 @@ impl Cache {
     }
 
     fn join_or_start(&self, slot: &Arc<Slot>, runtime: &Handle) -> Shared<SharedResult> {
-        let mut flight = slot.flight();
-        if let Some(running) = &flight.running {
+        let mut state = slot.state();
+        if let Some(running) = &state.running {
             return running.clone();
         }
         let (sender, receiver) = oneshot::channel();
-        let landing = async move {
+        let result = async move {
             receiver.await.unwrap_or_else(|cause| {
                 let message = "the request was abandoned: its runtime was shut down, or the source panicked";
                 Err(TokenError::new(TokenErrorKind::Abandoned, message).caused_by(cause))
             })
         };
-        let landing = landing.boxed().shared();
-        flight.running = Some(landing.clone());
+        let result = result.boxed().shared();
+        state.running = Some(result.clone());
         slot.refresh_at.store(NEVER, Ordering::Release);
         // A runtime that is shutting down drops the task at once, and with it the guard, which wants this lock.
-        drop(flight);
+        drop(state);
         // The request runs in its own task, so that it goes on when the caller is cancelled.
         let guard = InFlightGuard { slot: slot.clone(), clock: self.clock.clone() };
-        let flight = fetch(guard, self.chain.clone(), self.deadline);
+        let request = fetch(guard, self.chain.clone(), self.deadline);
         runtime.spawn(async move {
-            let _waiters = sender.send(flight.await);
+            // Fails if every waiter was cancelled; the token is in the slot all the same.
+            let _waiters = sender.send(request.await);
         });
-        landing
+        result
     }
 }
 
@@ -231,11 +234,11 @@ struct Slot {
     held: ArcSwapOption<AccessToken>,
     /// When the next refresh is due, in milliseconds since 1970.
     refresh_at: AtomicU64,
-    flight: Mutex<InFlight>,
+    state: Mutex<RequestState>,
 }
 
 #[derive(Debug, Default)]
-struct InFlight {
+struct RequestState {
     running: Option<Shared<SharedResult>>,
     obtained_on: Option<SystemTime>,
     succeeded: u64,
@@ -251,12 +254,12 @@ impl Slot {
             resource,
             held: ArcSwapOption::empty(),
             refresh_at: AtomicU64::new(NEVER),
-            flight: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
-    fn flight(&self) -> MutexGuard<'_, InFlight> {
-        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, RequestState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_due(&self, now: SystemTime) -> bool {
@@ -269,24 +272,27 @@ impl Slot {
 
     fn keep(&self, token: &AccessToken, now: SystemTime) {
         let wait = token.refresh_on().duration_since(now).unwrap_or_default();
+        // At most a tenth of the wait, so that a token with a short life is not refreshed at once.
         let jitter = MAX_JITTER.min(wait / 10).mul_f64(rand::rng().random_range(0.0..1.0));
         let is_same = self.held.load().as_deref().is_some_and(|held| held.same_secret(token));
+        // The source's own cache is not renewed yet. Asking again at once would make a loop of requests.
         let least = if is_same { BACK_OFF } else { Duration::ZERO };
         self.held.store(Some(Arc::new(token.clone())));
-        let mut flight = self.flight();
-        flight.obtained_on = Some(now);
-        flight.succeeded += 1;
-        flight.failures = 0;
-        flight.last_error = None;
+        let mut state = self.state();
+        state.obtained_on = Some(now);
+        state.succeeded += 1;
+        state.failures = 0;
+        state.last_error = None;
         self.refresh_at.store(milliseconds(now + (wait - jitter).max(least)), Ordering::Release);
     }
 
     fn report(&self, error: &TokenError, now: SystemTime) {
-        let mut flight = self.flight();
-        let wait = BACK_OFF.saturating_mul(1 << flight.failures.min(10)).min(MAX_BACK_OFF);
-        flight.failed += 1;
-        flight.failures = flight.failures.saturating_add(1);
-        flight.last_error = Some(error.clone());
+        let mut state = self.state();
+        // The shift is bounded: 30 s * 2^10 is beyond MAX_BACK_OFF, and `1 << 32` would overflow.
+        let wait = BACK_OFF.saturating_mul(1 << state.failures.min(10)).min(MAX_BACK_OFF);
+        state.failed += 1;
+        state.failures = state.failures.saturating_add(1);
+        state.last_error = Some(error.clone());
         self.refresh_at.store(milliseconds(now + wait), Ordering::Release);
         if self.held.load().as_deref().is_some_and(|held| now < held.expires_on()) {
             let retry_s = wait.as_secs();
@@ -295,7 +301,7 @@ impl Slot {
     }
 }
 
-/// A flight under way. When it is dropped, landed or lost, the next one may start.
+/// Held while a request is in flight. Its drop, after a result or with a lost runtime, allows the next request.
 struct InFlightGuard {
     slot: Arc<Slot>,
     clock: Arc<dyn Clock>,
@@ -303,17 +309,19 @@ struct InFlightGuard {
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.slot.flight().running = None;
+        self.slot.state().running = None;
         let lost = milliseconds(self.clock.now() + BACK_OFF);
-        let _landed = self.slot.refresh_at.compare_exchange(NEVER, lost, Ordering::AcqRel, Ordering::Acquire);
+        // Still `NEVER` only if the request ended without a result: a result has set the next due time.
+        let _was_lost =
+            self.slot.refresh_at.compare_exchange(NEVER, lost, Ordering::AcqRel, Ordering::Acquire);
     }
 }
 
-async fn fetch(flight: InFlightGuard, chain: Arc<Chain>, limit: Duration) -> Result<AccessToken, TokenError> {
-    let slot = &flight.slot;
+async fn fetch(guard: InFlightGuard, chain: Arc<Chain>, limit: Duration) -> Result<AccessToken, TokenError> {
+    let slot = &guard.slot;
     let deadline = Instant::now() + limit;
     let result = match timeout_at(deadline + GRACE, chain.token(&slot.resource, deadline)).await {
-        Ok(Ok(token)) if token.expires_on() <= flight.clock.now() => {
+        Ok(Ok(token)) if token.expires_on() <= guard.clock.now() => {
             Err(TokenError::expired(token.source(), "the token has already expired"))
         }
         Ok(result) => result,
@@ -323,8 +331,8 @@ async fn fetch(flight: InFlightGuard, chain: Arc<Chain>, limit: Duration) -> Res
         }
     };
     match &result {
-        Ok(token) => slot.keep(token, flight.clock.now()),
-        Err(error) => slot.report(error, flight.clock.now()),
+        Ok(token) => slot.keep(token, guard.clock.now()),
+        Err(error) => slot.report(error, guard.clock.now()),
     }
     result
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::cache::{Cache, Health};
 use crate::chain::Chain;
 use crate::decision::{Considered, Verdict};
-use crate::sources::{self, AssertionSignature, Authority, CommandLine, Setup};
+use crate::sources::{self, AssertionSignature, CommandLine, EntraAuthority, SourceSettings};
 use crate::{
     AccessToken, Cloud, ConfigError, Decision, Refreshed, Resource, Selector, SourceName, TokenError,
     TokenSource, detect,
@@ -232,7 +232,7 @@ impl CredentialBuilder {
                 "A tenant is a GUID or a domain name, such as contoso.onmicrosoft.com: az account show --query tenantId",
             ));
         }
-        let setup = Setup {
+        let setup = SourceSettings {
             system: self.system.clone(),
             selector: selector.clone(),
             named,
@@ -273,13 +273,13 @@ impl CredentialBuilder {
         considered
     }
 
-    fn authority(&self) -> Result<Authority, ConfigError> {
+    fn authority(&self) -> Result<EntraAuthority, ConfigError> {
         if let Some(url) = &self.authority_host {
-            return Authority::parse(url, "the authority host");
+            return EntraAuthority::parse(url, "the authority host");
         }
         match self.system.env().get("AZURE_AUTHORITY_HOST") {
-            Some(url) => Authority::parse(&url, "AZURE_AUTHORITY_HOST"),
-            None => Authority::parse(self.cloud.authority_host(), "the cloud's authority"),
+            Some(url) => EntraAuthority::parse(&url, "AZURE_AUTHORITY_HOST"),
+            None => EntraAuthority::parse(self.cloud.authority_host(), "the cloud's authority"),
         }
     }
 }

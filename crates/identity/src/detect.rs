@@ -104,7 +104,7 @@ const CREDENTIALS: &[(&str, &[SourceName])] = &[
     ("azuredeveloperclicredential", &[SourceName::AzureDeveloperCli]),
 ];
 
-/// What `AZURE_TOKEN_CREDENTIALS` allows.
+/// The sources that `AZURE_TOKEN_CREDENTIALS` leaves; `None` in `sources`: all of them.
 struct Allowed {
     sources: Option<&'static [SourceName]>,
     /// Is one credential named? Then its absence is a failure, as in the SDKs.
@@ -126,9 +126,11 @@ pub(crate) fn detect(system: &System) -> Result<Detected, ConfigError> {
     for rule in RULES {
         let missing: Vec<_> = rule.needs.iter().copied().filter(|name| !system.env().has(name)).collect();
         let applies = missing.is_empty();
+        // The variables do not reach every process on an Arc server; MSAL takes the agent's program as a sign as well.
         let himds = rule.source == SourceName::AzureArc && !applies && agent_is_installed(system);
         let one = match first {
             _ if forbidden(rule.source) => not_allowed(rule.source),
+            // Considered, so that `whoami` can show which variables were overruled.
             Some(first) if applies || himds => {
                 Considered::new(rule.source, format!("{first} comes before it"), rule.needs)
             }
@@ -144,6 +146,7 @@ pub(crate) fn detect(system: &System) -> Result<Detected, ConfigError> {
         }
         considered.push(one);
     }
+    // A source without variables is found only by asking it, and so it comes after all that have some.
     for (source, reason) in TRIED {
         considered.push(match first {
             _ if forbidden(*source) => not_allowed(*source),
@@ -173,6 +176,7 @@ fn allowed(system: &System) -> Result<Allowed, ConfigError> {
         return Ok(Allowed { sources: None, is_one: false });
     };
     let name = text.trim().to_ascii_lowercase();
+    // `prod` and `dev` choose groups: a source in them that is absent is skipped, not reported as a failure.
     if name == "prod" {
         return Ok(Allowed { sources: Some(PRODUCTION), is_one: false });
     }

@@ -21,8 +21,8 @@ fn hint(error: &TokenError, selector: &Selector) -> Option<String> {
     match error.kind() {
         TokenErrorKind::Refused { status } => {
             refused(source, status, &error.to_string(), selector).or_else(|| {
-                let strange = matches!(status, 300..400 | 403..=407);
-                error.endpoint().filter(|_| strange && source == SourceName::Imds).map(stranger)
+                let is_foreign = matches!(status, 300..400 | 403..=407);
+                error.endpoint().filter(|_| is_foreign && source == SourceName::Imds).map(intercepted)
             })
         }
         TokenErrorKind::Network | TokenErrorKind::Timeout => Some(unreachable(source, error.endpoint())),
@@ -31,12 +31,13 @@ fn hint(error: &TokenError, selector: &Selector) -> Option<String> {
              source unnamed to have it detected."
         )),
         // Only a source with an HTTP endpoint: the hint is a curl command.
-        TokenErrorKind::BadAnswer | TokenErrorKind::Audience => error.endpoint().map(stranger),
+        TokenErrorKind::BadAnswer | TokenErrorKind::Audience => error.endpoint().map(intercepted),
         _ => None,
     }
 }
 
-fn stranger(endpoint: &str) -> String {
+/// A captive portal, a transparent proxy or a container network answers in place of the token source.
+fn intercepted(endpoint: &str) -> String {
     format!(
         "Something else than Azure seems to answer there. See what it says: curl -i -H Metadata:true '{endpoint}'"
     )

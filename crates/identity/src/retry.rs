@@ -31,7 +31,7 @@ const LEAST_TIME: Duration = Duration::from_millis(100);
 
 /// How a kind of endpoint is retried.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Policy {
+pub(crate) struct RetryPolicy {
     /// The statuses of an answer that the caller can use.
     pub(crate) wanted: fn(u16) -> bool,
     /// The waits before the second, third, … attempt.
@@ -59,7 +59,7 @@ fn is_success(status: u16) -> bool {
     (200..300).contains(&status) && status != 206
 }
 
-impl Policy {
+impl RetryPolicy {
     /// IMDS: "IMDS is updating" (404), "back within 70 seconds" (410), throttled, server errors (Microsoft:
     /// how-to-use-vm-token, "Retry guidance").
     pub(crate) const IMDS: Self = Self {
@@ -138,6 +138,7 @@ impl Policy {
             let (endpoint, is_to_this_machine) = (prepared.endpoint(), prepared.is_to_this_machine());
             attempts += 1;
             let result = http.send(prepared).await;
+            // `wait` is `None` where another attempt cannot help, or the waits of this kind are used up.
             let (error, wait, asked_wait) = match result {
                 Ok(response) if (self.wanted)(response.status()) => return Ok(response),
                 Ok(response) => {
@@ -145,6 +146,7 @@ impl Policy {
                     let passes =
                         if (self.again)(status) { Passes::Soon } else { transient::passes(&response) };
                     let wait = match passes {
+                        // IMDS promises to be back within 70 s of its first 410, however often it was asked.
                         Passes::Soon if status == 410 && self.gone > Duration::ZERO => {
                             let since = *gone_since.get_or_insert_with(Instant::now);
                             (since.elapsed() < self.gone).then_some(GONE_WAIT)
@@ -153,12 +155,15 @@ impl Policy {
                         Passes::WhenKnown if self.is_new => not_known_yet.next().map(lengthened),
                         Passes::WhenKnown | Passes::Never => None,
                     };
+                    // An answer in between ends that outage: the next 410 begins another one.
                     if status != 410 {
                         gone_since = None;
                     }
                     (answer::refused(source, &response), wait, retry_after(&response))
                 }
                 Err(cause) => {
+                    // With no token service of the platform here, a refused port is a local cloud that was stopped.
+                    // The long waits would only delay that message.
                     let was_refused = is_to_this_machine && !self.is_here && is_connection_refused(&cause);
                     let (error, again) = unreachable(source, cause);
                     let waits = if was_refused { &mut refused_here } else { &mut waits };
@@ -170,6 +175,7 @@ impl Policy {
             let Some(wait) = wait.map(|wait| wait.max(asked_wait.unwrap_or_default())) else {
                 return Err(error);
             };
+            // The last error says more than a time-out would, so the call ends now instead of at the deadline.
             let resume = Instant::now() + wait;
             if resume + LEAST_TIME > deadline {
                 return Err(error);

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::answer::{self, Refusal};
+use crate::answer::{self, RefusalText};
 use pgentra_system::http::Response;
 
 /// A code of Entra's (Microsoft: reference-error-codes).
@@ -124,7 +124,7 @@ fn code(name: &str) -> Option<&'static Code> {
 
 /// The metadata service does not know the identity: `Identity not found` of the machine's own (Azure/aad-pod-identity#436,
 /// #1102), and of the metadata service of AAD Pod Identity that none is assigned to the pod yet (#472).
-fn is_unknown_identity(status: u16, refusal: &Refusal) -> bool {
+fn is_unknown_identity(status: u16, refusal: &RefusalText) -> bool {
     let says = |words: &str| refusal.text.contains(words);
     match StatusCode::from_u16(status) {
         Ok(StatusCode::BAD_REQUEST) => says("Identity not found"),

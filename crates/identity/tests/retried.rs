@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pgentra_identity::{AccessToken, Credential, Selector, SourceName, TokenError, TokenErrorKind};
-use pgentra_system::{Call, Finished, Processes, System};
+use pgentra_system::{Finished, Invocation, Processes, System};
 use tokio::time::Instant;
 
 use crate::stage::{Answer, POSTGRESQL, Service, closed_port, jwt, system};
@@ -309,7 +309,7 @@ async fn tools_are_started_without_colours() {
         (SourceName::AzureCli, "az", ("AZURE_CORE_NO_COLOR", "true")),
         (SourceName::AzureDeveloperCli, "azd", ("NO_COLOR", "1")),
     ] {
-        let seen = Arc::new(Mutex::new(None::<Call>));
+        let seen = Arc::new(Mutex::new(None::<Invocation>));
         let note = seen.clone();
         let processes = Processes::scripted(move |call| {
             *note.lock().unwrap() = Some(call.clone());

@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use pgentra_emulator::{AdministratorChange, Change, LocalAzure, PrincipalKind};
-use pgentra_gateway::{ChangeError, ServiceAccount, Upstream};
+use pgentra_emulator::{AdministratorChange, AdministratorEdit, LocalAzure, PrincipalKind};
+use pgentra_gateway::{ChangeError, ServiceAccount, UpstreamAddress};
 use tokio::sync::{mpsc, watch};
 
 /// A direct connection to the PostgreSQL server, without the gateway: the change may remove the
 /// last administrator.
 #[derive(Clone)]
 pub(crate) struct Database {
-    pub(crate) upstream: Upstream,
+    pub(crate) upstream: UpstreamAddress,
     pub(crate) service: ServiceAccount,
 }
 
@@ -29,14 +29,14 @@ pub(crate) async fn follow(database: Database, mut changes: mpsc::UnboundedRecei
     }
 }
 
-async fn make(database: &Database, change: &Change) -> Result<(), ChangeError> {
+async fn make(database: &Database, change: &AdministratorEdit) -> Result<(), ChangeError> {
     let Database { upstream, service } = database;
     match change {
-        Change::Add(new) => {
+        AdministratorEdit::Add(new) => {
             let new = principal(&new.name, new.object_id, new.kind);
             pgentra_gateway::add_administrator(upstream, service, &new).await
         }
-        Change::Remove(object_id) => {
+        AdministratorEdit::Remove(object_id) => {
             pgentra_gateway::remove_administrator(upstream, service, *object_id).await
         }
     }

@@ -34,7 +34,7 @@ pub struct LocalCloudBuilder<'a> {
     metadata_port: u16,
     is_link_local: bool,
     is_arc: bool,
-    origin: Origin,
+    origin: Identifiers,
     clock: Option<Clock>,
     limits: Limits,
     progress: Box<dyn Fn(&str) + Send + Sync + 'a>,
@@ -44,7 +44,7 @@ pub struct LocalCloudBuilder<'a> {
 
 /// Where ids, ports and the certificate authority come from.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
+enum Identifiers {
     /// They are new.
     New,
     /// They are those of the name.
@@ -64,7 +64,7 @@ impl LocalCloud {
             metadata_port: 0,
             is_link_local: false,
             is_arc: false,
-            origin: Origin::New,
+            origin: Identifiers::New,
             clock: None,
             limits: Limits::default(),
             progress: Box::new(|_| {}),
@@ -133,7 +133,7 @@ impl<'a> LocalCloudBuilder<'a> {
     /// run. The key of the authority is kept in the [`state_folder`](crate::state_folder). A port that
     /// is taken is replaced for this run, with a warning in the log. Default: no, all are new.
     pub fn kept(mut self, is_kept: bool) -> Self {
-        self.origin = if is_kept { Origin::Name } else { Origin::New };
+        self.origin = if is_kept { Identifiers::Name } else { Identifiers::New };
         self
     }
 
@@ -190,7 +190,7 @@ impl<'a> LocalCloudBuilder<'a> {
         options.link_local = self.is_link_local;
         options.arc = arc.as_ref().map(folder::arc_keys).map(AzureArcAgent::new);
         let mut preferred_port = 0;
-        if self.origin == Origin::Name {
+        if self.origin == Identifiers::Name {
             options.ids = Ids::derived(&name);
             (preferred_port, options.preferred_ports) = kept::ports(&folder);
             options.authority = kept::authority(self.system.env(), &name)?.map(Arc::new);
@@ -267,7 +267,8 @@ async fn start_database(
     postgres: Option<PathBuf>,
 ) -> Result<LocalDb, Failure> {
     let is_embedded = postgres.is_none();
-    let server = postgres.map_or(pgentra_localdb::Server::Embedded, pgentra_localdb::Server::Installed);
+    let server =
+        postgres.map_or(pgentra_localdb::Installation::Embedded, pgentra_localdb::Installation::Installed);
     let options = pgentra_localdb::Options { folder: folder.join("db"), server };
     pgentra_localdb::start(options).await.map_err(|error| {
         let hint = not_started(&error, system, folder, is_embedded);

@@ -54,16 +54,16 @@ impl Control {
                 },
             };
             match tokio::time::timeout(ANSWER_TIME, request(&mut stream)).await {
-                Ok(Ok(Request::Status)) => {
+                Ok(Ok(ControlRequest::Status)) => {
                     let answer = serde_json::to_vec(status).unwrap_or_default();
                     let _ = stream.write_all(&answer).await;
                 }
-                Ok(Ok(Request::Advance(by))) => {
+                Ok(Ok(ControlRequest::Advance(by))) => {
                     let now = clock.advance(by).duration_since(UNIX_EPOCH).unwrap_or_default();
                     let now = now.as_secs().to_string();
                     let _ = stream.write_all(now.as_bytes()).await;
                 }
-                Ok(Ok(Request::Down)) => {
+                Ok(Ok(ControlRequest::Down)) => {
                     self.waiting.push(stream);
                     return self;
                 }
@@ -162,13 +162,13 @@ async fn bounded<T>(time: Duration, work: impl Future<Output = std::io::Result<T
     }
 }
 
-enum Request {
+enum ControlRequest {
     Status,
     Advance(Duration),
     Down,
 }
 
-async fn request(stream: &mut UnixStream) -> std::io::Result<Request> {
+async fn request(stream: &mut UnixStream) -> std::io::Result<ControlRequest> {
     let mut line = Vec::new();
     let mut limited = stream.take(LONGEST_REQUEST);
     while !line.ends_with(b"\n") {
@@ -178,11 +178,12 @@ async fn request(stream: &mut UnixStream) -> std::io::Result<Request> {
     }
     let line = std::str::from_utf8(&line).unwrap_or_default().strip_suffix('\n').unwrap_or_default();
     match line.split_once(' ') {
-        None if line == "status" => Ok(Request::Status),
-        None if line == "down" => Ok(Request::Down),
+        None if line == "status" => Ok(ControlRequest::Status),
+        None if line == "down" => Ok(ControlRequest::Down),
         Some(("advance", seconds)) => {
             let by = seconds.parse().map(Duration::from_secs).ok().filter(|by| *by <= FURTHEST);
-            by.map(Request::Advance).ok_or_else(|| std::io::Error::other("a time that is too far away"))
+            by.map(ControlRequest::Advance)
+                .ok_or_else(|| std::io::Error::other("a time that is too far away"))
         }
         _ => Err(std::io::Error::other("an unknown request")),
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use pgentra_connect::{Connector, Layers, Target, quote};
 use pgentra_emulator::LocalAzure;
-use pgentra_gateway::{Config, Flavour, ServiceAccount, Setup, Upstream};
+use pgentra_gateway::{Config, Flavour, ServiceAccount, Setup, UpstreamAddress};
 use pgentra_identity::{Cloud, Credential, Resource};
 use pgentra_localdb::{Janitor, LocalDb};
 use pgentra_system::{Env, Files, System};
@@ -257,8 +257,8 @@ impl LocalCloud {
 }
 
 /// The PostgreSQL behind the gateway, and the superuser that the gateway reads with.
-pub(crate) fn upstream(database: &LocalDb) -> (Upstream, ServiceAccount) {
-    let upstream = Upstream::Unix { dir: database.socket_dir().to_path_buf(), port: database.port() };
+pub(crate) fn upstream(database: &LocalDb) -> (UpstreamAddress, ServiceAccount) {
+    let upstream = UpstreamAddress::Unix { dir: database.socket_dir().to_path_buf(), port: database.port() };
     let service =
         ServiceAccount { name: database.superuser().to_owned(), password: database.password().clone() };
     (upstream, service)

@@ -68,7 +68,7 @@ pub enum StartError {
     Ended {
         /// The program that ended: `initdb` or `postgres`.
         program: &'static str,
-        /// Its exit status.
+        /// Its exit status, or the signal that ended it.
         status: std::process::ExitStatus,
         /// The end of its log.
         log: String,

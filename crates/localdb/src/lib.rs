@@ -1,7 +1,7 @@
 //! A temporary PostgreSQL on this machine: starts it, waits until it is ready, stops it, and removes its files.
 //!
 //! [`start`] makes a server in a folder of its own, from the PostgreSQL that comes with the build
-//! ([`Server::Embedded`]) or from an installed one ([`Server::Installed`]). It listens on a Unix socket in that folder
+//! ([`Installation::Embedded`]) or from an installed one ([`Installation::Installed`]). It listens on a Unix socket in that folder
 //! and nowhere else, takes no role without its SCRAM password, and keeps nothing: it is for development and tests.
 //!
 //! A [`Janitor`] does the clean-up: when the owning process ends, also by SIGKILL, it stops the server and removes the
@@ -18,6 +18,6 @@ mod start;
 
 pub use error::StartError;
 pub use janitor::Janitor;
-pub use local_db::{LocalDb, Timings};
-pub use server::Server;
+pub use local_db::{LocalDb, StartTimings};
+pub use server::Installation;
 pub use start::{Options, start};

@@ -18,17 +18,17 @@ pub struct LocalDb {
     pub(crate) log: PathBuf,
     pub(crate) password: SecretString,
     pub(crate) version: String,
-    pub(crate) timings: Timings,
+    pub(crate) timings: StartTimings,
     // Must be the last field: fields are dropped in order, and the server's handle has to be dropped first.
     pub(crate) janitor: Janitor,
 }
 
 /// How long the parts of a start took.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Timings {
+pub struct StartTimings {
     /// Making the folder and, where the server is the embedded one, unpacking it.
     pub unpack: Duration,
-    /// The run of `initdb`.
+    /// The run of `initdb`, which creates the cluster.
     pub initdb: Duration,
     /// From the start of the server until it took connections.
     pub start: Duration,
@@ -70,7 +70,7 @@ impl LocalDb {
     }
 
     /// How long the parts of the start took.
-    pub fn timings(&self) -> Timings {
+    pub fn timings(&self) -> StartTimings {
         self.timings
     }
 

@@ -8,6 +8,9 @@ use std::process::{Command, Stdio};
 /// What the server's programs and the shell may find; our own environment may hold secrets and `PG*` variables.
 pub(crate) const SEARCH_PATH: &str = "/usr/bin:/bin:/usr/sbin:/sbin";
 
+/// The user without rights of its own that every system has.
+const UNPRIVILEGED: &str = "nobody";
+
 /// The user that the server runs as, where that is another one than ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Owner {
@@ -17,12 +20,12 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    /// None when we are unprivileged already. As root: `postgres` if there is such a user, else `nobody`.
+    /// None when we are unprivileged already. As root: `postgres` if there is such a user, else [`UNPRIVILEGED`].
     pub(crate) fn choose() -> Option<Owner> {
         if !rustix::process::geteuid().is_root() {
             return None;
         }
-        ["postgres", "nobody"].iter().find_map(|name| Owner::named(name))
+        ["postgres", UNPRIVILEGED].iter().find_map(|name| Owner::named(name))
     }
 
     /// Whether this user can work in `folder` and run `program`. It is tried out, so that access lists count too.

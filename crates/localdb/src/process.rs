@@ -13,7 +13,7 @@ use crate::owner::{Owner, SEARCH_PATH};
 
 /// One program of the server, to be run in the folder.
 #[derive(Debug)]
-pub(crate) struct Order<'a> {
+pub(crate) struct ServerProgram<'a> {
     pub(crate) program: &'a Path,
     pub(crate) arguments: &'a [&'a OsStr],
     pub(crate) owner: Option<&'a Owner>,
@@ -21,7 +21,7 @@ pub(crate) struct Order<'a> {
     pub(crate) farewell: Farewell,
 }
 
-impl Order<'_> {
+impl ServerProgram<'_> {
     /// Starts the program in a process group of its own, and registers it with the janitor.
     ///
     /// A shell waits for a line on its standard input before it executes the program, and the line is written after the

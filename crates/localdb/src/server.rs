@@ -6,7 +6,7 @@ use crate::StartError;
 
 /// The PostgreSQL installation that is run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Server {
+pub enum Installation {
     /// The one that comes with this build. Linux with glibc and macOS have one, unless the feature `embedded` is off.
     #[default]
     Embedded,

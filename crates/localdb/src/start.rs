@@ -17,10 +17,10 @@ use tokio::time::{Instant, interval, timeout};
 use crate::embedded;
 use crate::error::StartError;
 use crate::janitor::{Farewell, Janitor};
-use crate::local_db::{LocalDb, Timings};
+use crate::local_db::{LocalDb, StartTimings};
 use crate::owner::Owner;
-use crate::process::{Order, kill_group, last_lines};
-use crate::server::{Programs, Server};
+use crate::process::{ServerProgram, kill_group, last_lines};
+use crate::server::{Installation, Programs};
 
 /// What to start, and where.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ pub struct Options {
     /// about 80 bytes long, as the path of a Unix socket holds little more than 100.
     pub folder: PathBuf,
     /// The PostgreSQL installation to run.
-    pub server: Server,
+    pub server: Installation,
 }
 
 /// Makes a new, empty PostgreSQL and waits until it takes connections: about a second.
@@ -50,7 +50,7 @@ pub async fn start(options: Options) -> Result<LocalDb, StartError> {
         Err(panicked) => return Err(StartError::io("prepare the folder")(io::Error::other(panicked))),
     };
     let password = random_password()?;
-    let mut timings = Timings { unpack: begin.elapsed(), ..Timings::default() };
+    let mut timings = StartTimings { unpack: begin.elapsed(), ..StartTimings::default() };
     match site.build(&password, &mut timings).await {
         Ok(server) => {
             tracing::debug!(version = site.version, ?timings, folder = %site.janitor.folder().display(), "PostgreSQL started");
@@ -117,8 +117,8 @@ struct Site {
 impl Site {
     fn prepare(options: &Options) -> Result<Site, StartError> {
         let installed = match &options.server {
-            Server::Embedded => None,
-            Server::Installed(folder) => Some(Programs::find(folder)?),
+            Installation::Embedded => None,
+            Installation::Installed(folder) => Some(Programs::find(folder)?),
         };
         let refuse = |source| StartError::Folder { folder: options.folder.clone(), source };
         let folder = std::path::absolute(&options.folder).map_err(refuse)?;
@@ -140,7 +140,11 @@ impl Site {
     }
 
     /// Makes the cluster and starts the server in it.
-    async fn build(&mut self, password: &SecretString, timings: &mut Timings) -> Result<Child, StartError> {
+    async fn build(
+        &mut self,
+        password: &SecretString,
+        timings: &mut StartTimings,
+    ) -> Result<Child, StartError> {
         let begin = Instant::now();
         self.make_cluster(password).await?;
         timings.initdb = begin.elapsed();
@@ -168,7 +172,7 @@ impl Site {
 
     async fn initdb(&mut self, password_file: &Path) -> Result<(), StartError> {
         let (program, data, log) = (self.programs.initdb.clone(), self.data(), self.log());
-        let order = Order {
+        let order = ServerProgram {
             program: &program,
             arguments: &[
                 "-D".as_ref(),
@@ -203,7 +207,7 @@ impl Site {
         let (program, data, log) = (self.programs.postgres.clone(), self.data(), self.log());
         let port = LocalDb::PORT.to_string();
         let arguments: [&OsStr; 4] = ["-D".as_ref(), data.as_ref(), "-p".as_ref(), port.as_ref()];
-        let order = Order {
+        let order = ServerProgram {
             program: &program,
             arguments: &arguments,
             owner: self.owner.as_ref(),

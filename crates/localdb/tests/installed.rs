@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use pgentra_localdb::{Options, Server, StartError, start};
+use pgentra_localdb::{Installation, Options, StartError, start};
 
 const VERSION: &str = r#"[ "$1" = --version ] && { echo "postgres (PostgreSQL) 16.9"; exit; }"#;
 /// An `initdb` that makes what is configured afterwards.
@@ -24,7 +24,7 @@ async fn check(initdb: &str, postgres: &str) -> StartError {
         open(&bin.join(name));
     }
     let folder = place.path().join("db");
-    let server = Server::Installed(place.path().to_owned());
+    let server = Installation::Installed(place.path().to_owned());
     let error = start(Options { folder: folder.clone(), server }).await.unwrap_err();
     assert!(!folder.exists(), "left behind after: {error}");
     assert_eq!(running(&folder), Vec::<String>::new());
@@ -63,7 +63,7 @@ async fn something_else_is_refused() {
 #[tokio::test]
 async fn a_folder_without_programs_is_refused() {
     let place = tempfile::tempdir().unwrap();
-    let server = Server::Installed(place.path().join("nothing"));
+    let server = Installation::Installed(place.path().join("nothing"));
     let error = start(Options { folder: place.path().join("db"), server }).await.unwrap_err();
     assert!(matches!(error, StartError::NotInstalled { .. }), "{error:?}");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
@@ -104,7 +104,7 @@ async fn the_environment_is_not_handed_on() {
 async fn a_build_without_one_says_so() {
     let place = tempfile::tempdir().unwrap();
     let error =
-        start(Options { folder: place.path().join("db"), server: Server::Embedded }).await.unwrap_err();
+        start(Options { folder: place.path().join("db"), server: Installation::Embedded }).await.unwrap_err();
     assert!(matches!(error, StartError::NotEmbedded), "{error:?}");
     assert!(error.to_string().contains("name an installed one"), "{error}");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);

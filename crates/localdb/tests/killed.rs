@@ -15,7 +15,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use eventually::{DEADLINE, eventually_blocking};
-use pgentra_localdb::{Options, Server, start};
+use pgentra_localdb::{Installation, Options, start};
 use rustix::process::{
     Pid, Signal, WaitOptions, getpid, kill_current_process_group, kill_process, set_child_subreaper, wait,
 };
@@ -145,7 +145,8 @@ fn the_owner() {
         });
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let server = if installed.is_empty() { Server::Embedded } else { Server::Installed(installed.into()) };
+    let server =
+        if installed.is_empty() { Installation::Embedded } else { Installation::Installed(installed.into()) };
     let db = runtime.block_on(start(Options { folder: folder.clone(), server })).unwrap();
     match manner.as_str() {
         "interrupt" => kill_current_process_group(Signal::INT).unwrap(),

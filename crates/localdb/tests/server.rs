@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use eventually::{DEADLINE, eventually};
-use pgentra_localdb::{LocalDb, Options, Server, StartError, start};
+use pgentra_localdb::{Installation, LocalDb, Options, StartError, start};
 use secrecy::ExposeSecret;
 use tokio_postgres::{Client, NoTls};
 
@@ -22,7 +22,7 @@ fn place() -> tempfile::TempDir {
     place
 }
 
-fn options(folder: impl Into<PathBuf>, server: Server) -> Options {
+fn options(folder: impl Into<PathBuf>, server: Installation) -> Options {
     Options { folder: folder.into(), server }
 }
 
@@ -49,7 +49,7 @@ fn installed() -> Option<PathBuf> {
 }
 
 /// The whole life of a server; the version that it reports.
-async fn check_life(server: Server) -> String {
+async fn check_life(server: Installation) -> String {
     let place = place();
     let folder = place.path().join("it's a db, with odd names ü");
     let db = start(options(&folder, server)).await.unwrap();
@@ -107,7 +107,7 @@ fn assert_unprivileged(db: &LocalDb) {
 
 #[tokio::test]
 async fn the_embedded_one_lives() {
-    assert_eq!(check_life(Server::Embedded).await, "17.5");
+    assert_eq!(check_life(Installation::Embedded).await, "17.5");
 }
 
 #[tokio::test]
@@ -115,15 +115,15 @@ async fn an_installed_one_lives() {
     let Some(folder) = installed() else {
         return println!("skipped: no PostgreSQL below /usr/lib/postgresql");
     };
-    let version = check_life(Server::Installed(folder.clone())).await;
+    let version = check_life(Installation::Installed(folder.clone())).await;
     assert_eq!(Path::new(version.split('.').next().unwrap()), folder.file_name().unwrap());
-    check_life(Server::Installed(folder.join("bin"))).await;
+    check_life(Installation::Installed(folder.join("bin"))).await;
 }
 
 #[tokio::test]
 async fn the_server_refuses_to_log_passwords() {
     let place = place();
-    let db = start(options(place.path().join("db"), Server::Embedded)).await.unwrap();
+    let db = start(options(place.path().join("db"), Installation::Embedded)).await.unwrap();
     let client = superuser(&db).await;
     client.batch_execute("ALTER ROLE nobody_here PASSWORD 'hush-hush'").await.unwrap_err();
     let log = fs::read_to_string(db.log()).unwrap();
@@ -137,7 +137,7 @@ async fn the_server_refuses_to_log_passwords() {
 async fn dropping_it_is_enough() {
     let place = place();
     let folder = place.path().join("db");
-    let db = start(options(&folder, Server::Embedded)).await.unwrap();
+    let db = start(options(&folder, Installation::Embedded)).await.unwrap();
     let client = superuser(&db).await;
     drop(db);
     assert!(!folder.exists());
@@ -148,7 +148,7 @@ async fn dropping_it_is_enough() {
 async fn its_end_is_noticed() {
     let place = place();
     let folder = place.path().join("db");
-    let mut db = start(options(&folder, Server::Embedded)).await.unwrap();
+    let mut db = start(options(&folder, Installation::Embedded)).await.unwrap();
     let pid = fs::read_to_string(folder.join("data/postmaster.pid")).unwrap();
     let pid = rustix::process::Pid::from_raw(pid.lines().next().unwrap().parse().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -167,7 +167,7 @@ async fn a_cancelled_start_leaves_nothing() {
         let what = file.display().to_string();
         let reached = eventually(DEADLINE, &what, async || file.exists());
         tokio::select! {
-            db = start(options(&folder, Server::Embedded)) => panic!("started before {stage:?} was seen: {db:?}"),
+            db = start(options(&folder, Installation::Embedded)) => panic!("started before {stage:?} was seen: {db:?}"),
             () = reached => {}
         }
         // A part of the work may still run on a thread of its own, and clears up when it is done.
@@ -179,8 +179,8 @@ async fn a_cancelled_start_leaves_nothing() {
 async fn two_run_side_by_side() {
     let place = place();
     let (one, two) = tokio::join!(
-        start(options(place.path().join("one"), Server::Embedded)),
-        start(options(place.path().join("two"), Server::Embedded))
+        start(options(place.path().join("one"), Installation::Embedded)),
+        start(options(place.path().join("two"), Installation::Embedded))
     );
     let (one, two) = (one.unwrap(), two.unwrap());
     assert_ne!(one.password().expose_secret(), two.password().expose_secret());
@@ -197,7 +197,7 @@ async fn what_exists_is_left_alone() {
     let folder = place.path().join("db");
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("precious"), "data").unwrap();
-    let error = start(options(&folder, Server::Embedded)).await.unwrap_err();
+    let error = start(options(&folder, Installation::Embedded)).await.unwrap_err();
     assert!(matches!(error, StartError::Folder { .. }), "{error:?}");
     assert_eq!(fs::read_to_string(folder.join("precious")).unwrap(), "data");
 }
@@ -205,7 +205,7 @@ async fn what_exists_is_left_alone() {
 #[tokio::test]
 async fn a_folder_without_parent_is_refused() {
     let place = place();
-    let error = start(options(place.path().join("no/db"), Server::Embedded)).await.unwrap_err();
+    let error = start(options(place.path().join("no/db"), Installation::Embedded)).await.unwrap_err();
     let StartError::Folder { source, .. } = error else { panic!("{error:?}") };
     assert!(source.to_string().contains("No such file"), "{source}");
 }
@@ -215,7 +215,7 @@ async fn a_folder_without_parent_is_refused() {
 async fn a_folder_that_a_shell_would_read_is_refused() {
     let place = place();
     for name in ["$(touch x)", "`touch x`", "a\"b", "a\\b", "a\nb"] {
-        let error = start(options(place.path().join(name), Server::Embedded)).await.unwrap_err();
+        let error = start(options(place.path().join(name), Installation::Embedded)).await.unwrap_err();
         assert!(matches!(error, StartError::Folder { .. }), "{error:?}");
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
     }
@@ -224,13 +224,13 @@ async fn a_folder_that_a_shell_would_read_is_refused() {
 #[tokio::test]
 async fn a_path_too_long_for_a_socket_is_refused() {
     let place = place();
-    let error = start(options(place.path().join("x".repeat(90)), Server::Embedded)).await.unwrap_err();
+    let error = start(options(place.path().join("x".repeat(90)), Installation::Embedded)).await.unwrap_err();
     assert!(matches!(error, StartError::PathTooLong { .. }), "{error:?}");
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 
     // the longest that fits does work
     let longest = 107 - "/socket/.s.PGSQL.5432".len() - place.path().as_os_str().len() - 1;
-    let db = start(options(place.path().join("x".repeat(longest)), Server::Embedded)).await.unwrap();
+    let db = start(options(place.path().join("x".repeat(longest)), Installation::Embedded)).await.unwrap();
     superuser(&db).await;
     db.stop().await;
 }
@@ -244,12 +244,12 @@ async fn below_a_private_folder_only_the_embedded_one_runs_as_root() {
     let place = place();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let folder = place.path().join("db");
-    let db = start(options(&folder, Server::Embedded)).await.unwrap();
+    let db = start(options(&folder, Installation::Embedded)).await.unwrap();
     superuser(&db).await;
     assert_eq!(fs::metadata(db.socket_dir()).unwrap().uid(), 0);
     db.stop().await;
     let Some(installed) = installed() else { return };
-    let error = start(options(&folder, Server::Installed(installed))).await.unwrap_err();
+    let error = start(options(&folder, Installation::Installed(installed))).await.unwrap_err();
     assert!(matches!(error, StartError::Unreachable { .. }), "{error:?}");
     assert!(!folder.exists());
 }
@@ -264,7 +264,7 @@ async fn recovered(db: &LocalDb) -> Client {
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_the_crash_of_a_server_process() {
     let place = place();
-    let db = start(options(place.path().join("db"), Server::Embedded)).await.unwrap();
+    let db = start(options(place.path().join("db"), Installation::Embedded)).await.unwrap();
     let client = superuser(&db).await;
     client.batch_execute("CREATE TABLE kept (n int, how text)").await.unwrap();
     for (round, statements) in [

@@ -20,7 +20,7 @@ const LENGTH: usize = 4 * 1024 * 1024;
 const LOOK: Duration = Duration::from_secs(10);
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct ClientAuthFault {
     pub(crate) key: &'static str,
     pub(crate) message: String,
     pub(crate) hint: &'static str,
@@ -37,7 +37,7 @@ pub(crate) struct WatchedFiles {
 }
 
 /// Reads the files of the settings; or returns everything that is wrong with them.
-fn open(system: &System, client_auth: &ClientAuthSettings) -> Result<ClientAuth, Vec<Fault>> {
+fn open(system: &System, client_auth: &ClientAuthSettings) -> Result<ClientAuth, Vec<ClientAuthFault>> {
     let files = system.files();
     let mut faults = Vec::new();
     let tls = tls(files, client_auth, &mut faults);
@@ -45,10 +45,10 @@ fn open(system: &System, client_auth: &ClientAuthSettings) -> Result<ClientAuth,
         const KEY: &str = "listen_auth_file";
         let text = String::from_utf8(read(files, KEY, path, true, &mut faults)?);
         let users = match &text {
-            Ok(text) => Users::parse(text).map_err(|error| Fault::of(KEY, path, &error)),
+            Ok(text) => Users::parse(text).map_err(|error| ClientAuthFault::of(KEY, path, &error)),
             Err(_) => {
                 let message = format!("{} is not UTF-8", path.display());
-                Err(Fault { key: KEY, message, hint: "save it as UTF-8" })
+                Err(ClientAuthFault { key: KEY, message, hint: "save it as UTF-8" })
             }
         };
         users.map_err(|fault| faults.push(fault)).ok()
@@ -73,7 +73,7 @@ impl WatchedFiles {
     }
 
     /// Reads the files; or returns everything that is wrong with them and the settings.
-    pub(crate) fn open(&self) -> Result<ClientAuth, Vec<Fault>> {
+    pub(crate) fn open(&self) -> Result<ClientAuth, Vec<ClientAuthFault>> {
         let client_auth = open(&self.system, &self.client_auth)?;
         Ok(ClientAuth { danger_admit_unauthenticated: self.admits_unauthenticated, ..client_auth })
     }
@@ -108,7 +108,7 @@ impl WatchedFiles {
                 Some(client_auth)
             }
             Err(faults) => {
-                for Fault { key, message, hint } in faults {
+                for ClientAuthFault { key, message, hint } in faults {
                     tracing::warn!(key, hint, "{message}; what was there before stays");
                 }
                 None
@@ -117,7 +117,7 @@ impl WatchedFiles {
     }
 }
 
-impl Fault {
+impl ClientAuthFault {
     fn of(key: &'static str, path: &Path, error: &ClientAuthError) -> Self {
         let mut message = format!("{}: {error}", path.display());
         if let Some(cause) = std::error::Error::source(error) {
@@ -127,8 +127,9 @@ impl Fault {
     }
 }
 
-fn tls(files: &Files, client_auth: &ClientAuthSettings, faults: &mut Vec<Fault>) -> Option<Tls> {
-    let mut missing = |key, needs: &str, hint| faults.push(Fault { key, message: needs.to_owned(), hint });
+fn tls(files: &Files, client_auth: &ClientAuthSettings, faults: &mut Vec<ClientAuthFault>) -> Option<Tls> {
+    let mut missing =
+        |key, needs: &str, hint| faults.push(ClientAuthFault { key, message: needs.to_owned(), hint });
     if client_auth.tls_client_name != ClientName::Any || !client_auth.tls_client_map.is_empty() {
         let hint = "listen_tls_client_ca names the authority whose certificates clients have";
         if client_auth.tls_client_ca.is_none() {
@@ -167,14 +168,14 @@ fn tls(files: &Files, client_auth: &ClientAuthSettings, faults: &mut Vec<Fault>)
     match Tls::from_pem(&chain?, &private?, clients) {
         Ok(tls) => Some(tls),
         Err(error) => {
-            faults.push(Fault::of("listen_tls_cert", cert, &error));
+            faults.push(ClientAuthFault::of("listen_tls_cert", cert, &error));
             None
         }
     }
 }
 
 /// The user ids for numbers or names.
-fn uids(accounts: &Accounts, users: &[String], faults: &mut Vec<Fault>) -> Vec<u32> {
+fn uids(accounts: &Accounts, users: &[String], faults: &mut Vec<ClientAuthFault>) -> Vec<u32> {
     const HINT: &str = "give the user's number: id -u NAME";
     let mut uids = Vec::new();
     for user in users {
@@ -187,7 +188,7 @@ fn uids(accounts: &Accounts, users: &[String], faults: &mut Vec<Fault>) -> Vec<u
             Ok(None) => format!("names `{user}`, who is no user of this machine"),
             Err(error) => format!("names `{user}`, whose number cannot be found: {error}"),
         };
-        faults.push(Fault { key: "listen_uids", message, hint: HINT });
+        faults.push(ClientAuthFault { key: "listen_uids", message, hint: HINT });
     }
     uids
 }
@@ -210,7 +211,7 @@ fn read(
     key: &'static str,
     path: &Path,
     is_private: bool,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<ClientAuthFault>,
 ) -> Option<Vec<u8>> {
     let read = if is_private { files.read_private(path, LENGTH) } else { files.read(path, LENGTH) };
     let hint = match &read {
@@ -219,7 +220,8 @@ fn read(
         }
         _ => "give a file that the proxy can read",
     };
-    let fault = |error| Fault { key, message: format!("{} cannot be read: {error}", path.display()), hint };
+    let fault =
+        |error| ClientAuthFault { key, message: format!("{} cannot be read: {error}", path.display()), hint };
     read.map_err(|error| faults.push(fault(error))).ok()
 }
 

@@ -10,13 +10,13 @@ use pgentra_identity::{ConfigError, Credential, IdentityOptions, Resource};
 use pgentra_proxy::ClientAuth;
 use pgentra_system::System;
 
-use crate::client_auth::{Fault, WatchedFiles};
+use crate::client_auth::{ClientAuthFault, WatchedFiles};
 use crate::effective_settings::EffectiveSettings;
 use crate::error::{Problems, ProxyConfigError, TargetError};
 use crate::file::{self, Written, WrittenTarget};
 use crate::inherited::InheritedSockets;
 use crate::keys::{Form, KEYS, Key};
-use crate::layer::{Layer, Origin, UNNAMED};
+use crate::layer::{Layer, SettingOrigin, UNNAMED};
 use crate::listen_addr::ListenAddr;
 use crate::nearest::{nearest, nearest_name};
 use crate::settings::{LogFormat, ProcessSettings, TargetSettings};
@@ -68,14 +68,14 @@ pub struct ReloadState {
 struct Credentials(HashMap<IdentityOptions, Credential>);
 
 /// The layers of the whole process, the weakest first.
-struct Layers {
+struct ProcessLayers {
     layers: [Layer; 3],
     /// The targets of the file.
     targets: Vec<WrittenTarget>,
     lost_target: bool,
 }
 
-impl Layers {
+impl ProcessLayers {
     fn read(system: &System, sources: &Sources, problems: &mut Problems) -> Self {
         let config = sources.file.clone().or_else(|| system.env().get(CONFIG).map(PathBuf::from));
         let Written { layer, targets, lost_target } =
@@ -102,7 +102,7 @@ impl Configuration {
     pub fn log_format(system: &System, sources: &Sources) -> LogFormat {
         let mut problems = Problems::default();
         let (mut process, mut target) = (ProcessSettings::default(), TargetSettings::default());
-        for layer in Layers::read(system, sources, &mut problems).layers {
+        for layer in ProcessLayers::read(system, sources, &mut problems).layers {
             layer.apply(Some(&mut process), &mut target, &mut problems);
         }
         process.telemetry.log_format
@@ -121,7 +121,8 @@ impl Configuration {
         state: &mut ReloadState,
     ) -> Result<Self, ProxyConfigError> {
         let mut problems = Problems::default();
-        let Layers { layers, targets, lost_target } = Layers::read(system, sources, &mut problems);
+        let ProcessLayers { layers, targets, lost_target } =
+            ProcessLayers::read(system, sources, &mut problems);
         let (mut process, mut defaults) = (ProcessSettings::default(), TargetSettings::default());
         let mut effective = EffectiveSettings::default();
         for layer in layers {
@@ -221,9 +222,9 @@ impl TargetConfig {
 
 impl Named {
     /// The value made of this target's settings; errors are added to `problems`.
-    fn expect<T>(&self, made: Result<T, Vec<Fault>>, problems: &mut Problems) -> Option<T> {
-        let fault = |Fault { key, message, hint }: Fault| {
-            let origin = Origin::Target { target: self.label.clone(), key: key.to_owned() };
+    fn expect<T>(&self, made: Result<T, Vec<ClientAuthFault>>, problems: &mut Problems) -> Option<T> {
+        let fault = |ClientAuthFault { key, message, hint }: ClientAuthFault| {
+            let origin = SettingOrigin::Target { target: self.label.clone(), key: key.to_owned() };
             problems.add_with_hint(origin, message, hint);
         };
         made.map_err(|faults| faults.into_iter().for_each(fault)).ok()
@@ -271,7 +272,7 @@ impl Named {
             return Layer::default();
         };
         *conninfo = rest;
-        let at = |key: &str| Origin::Target { target: self.label.clone(), key: key.to_owned() };
+        let at = |key: &str| SettingOrigin::Target { target: self.label.clone(), key: key.to_owned() };
         for (name, _) in unknown {
             let known = KEYS.iter().map(|key| key.name).chain(connection_keywords());
             // A text without a parameter's form may be part of a password.
@@ -422,7 +423,7 @@ fn check_places(
     let mut taken = HashSet::new();
     for (named, target) in named.iter().zip(targets) {
         for place in &target.listen {
-            let origin = Origin::Target { target: named.label.clone(), key: "listen".to_owned() };
+            let origin = SettingOrigin::Target { target: named.label.clone(), key: "listen".to_owned() };
             let is_local = place.is_local() && inherited.is_local(place);
             let is_open = !is_local && !target.client_auth.require_authentication();
             if is_open && !process.danger_listen_beyond_loopback {
@@ -467,7 +468,7 @@ fn check_names(named: &[Named], targets: &[TargetSettings], problems: &mut Probl
     let mut taken = HashSet::new();
     for (named, target) in named.iter().zip(targets) {
         if let Some(name) = target.name.as_ref().filter(|name| !taken.insert(*name)) {
-            let origin = Origin::Target { target: named.label.clone(), key: "name".to_owned() };
+            let origin = SettingOrigin::Target { target: named.label.clone(), key: "name".to_owned() };
             let hint = "give each target a name of its own, in its table or as a parameter of its URI";
             problems.add_with_hint(&origin, format!("cannot be {name}: another target has it"), hint);
         }
@@ -477,7 +478,7 @@ fn check_names(named: &[Named], targets: &[TargetSettings], problems: &mut Probl
 /// Host and database in the shortest form, without PostgreSQL's default port.
 fn label(target: &pgentra_connect::Target) -> String {
     const PORT: u16 = 5432;
-    let server = |endpoint: &pgentra_connect::Endpoint| match endpoint.port {
+    let server = |endpoint: &pgentra_connect::HostSpec| match endpoint.port {
         PORT => endpoint.host.clone(),
         _ => endpoint.to_string(),
     };

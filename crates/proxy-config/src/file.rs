@@ -7,7 +7,7 @@ use pgentra_toml_lines::{At, Entry, Table, Value, parse};
 
 use crate::error::Problems;
 use crate::keys::{Form, KEYS, Key};
-use crate::layer::{Layer, Origin, Setting};
+use crate::layer::{Layer, Setting, SettingOrigin};
 use crate::nearest::nearest;
 
 /// Longest file in bytes.
@@ -116,7 +116,7 @@ impl Reading<'_> {
         Some(WrittenTarget { server, place, layer })
     }
 
-    fn said(&mut self, key: &'static Key, origin: Origin, value: Value) -> Option<Setting> {
+    fn said(&mut self, key: &'static Key, origin: SettingOrigin, value: Value) -> Option<Setting> {
         let type_name = value.type_name();
         let values = match (key.form, value) {
             // Whether the number is whole is checked when it is read.
@@ -141,13 +141,13 @@ impl Reading<'_> {
         }
     }
 
-    fn unknown(&mut self, origin: &Origin, name: &str, more: &'static str) {
+    fn unknown(&mut self, origin: &SettingOrigin, name: &str, more: &'static str) {
         let known = KEYS.iter().map(|key| key.name).chain([more]);
         self.problems.add(origin, format!("is no key{}", nearest(name, known)));
     }
 
-    fn origin(&self, line: usize, name: &str) -> Origin {
-        Origin::File { path: self.path.to_owned(), line, key: name.to_owned() }
+    fn origin(&self, line: usize, name: &str) -> SettingOrigin {
+        SettingOrigin::File { path: self.path.to_owned(), line, key: name.to_owned() }
     }
 }
 

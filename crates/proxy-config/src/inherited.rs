@@ -17,13 +17,13 @@ use crate::listen_addr::ListenAddr;
 /// one that the current one does not.
 #[derive(Debug, Default)]
 pub struct InheritedSockets {
-    sockets: Vec<Socket>,
+    sockets: Vec<InheritedSocket>,
     /// Accepts any name as one that systemd will pass on.
     is_assumed: bool,
 }
 
 #[derive(Debug)]
-struct Socket {
+struct InheritedSocket {
     /// `FileDescriptorName=`, by default the unit's name.
     name: String,
     kind: Kind,
@@ -56,7 +56,7 @@ impl InheritedSockets {
                 let hint = "the socket unit needs ListenStream=, with an IP address or a path, and Accept=no";
                 ProxyConfigError::one(ProblemKind::Setting, message, hint)
             })?;
-            sockets.push(Socket { name, kind });
+            sockets.push(InheritedSocket { name, kind });
         }
         Ok(Self { sockets, is_assumed: false })
     }
@@ -137,7 +137,7 @@ impl InheritedSockets {
         let socket = |name: &&str| {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
-            Socket { name: (*name).to_owned(), kind: Kind::Tcp(listener, address) }
+            InheritedSocket { name: (*name).to_owned(), kind: Kind::Tcp(listener, address) }
         };
         Self { sockets: names.iter().map(socket).collect(), is_assumed: false }
     }

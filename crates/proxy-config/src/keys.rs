@@ -323,8 +323,8 @@ pub const KEYS: &[Key] = &[
         value: "BOOL",
         default: "false",
         help: Some(
-            "Listen beyond the loopback interface without asking for TLS and a certificate or password: whoever reaches the address \
-             has the identity's rights",
+            "Listen beyond the loopback interface without asking for TLS and a certificate or password: every \
+             client that reaches the address has the identity's rights",
         ),
         excludes: &[],
         set: Set::Process(|process, given| {

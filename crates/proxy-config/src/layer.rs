@@ -26,12 +26,12 @@ pub(crate) struct Layer(Vec<Setting>);
 pub(crate) struct Setting {
     pub(crate) key: &'static Key,
     pub(crate) values: Vec<String>,
-    pub(crate) origin: Origin,
+    pub(crate) origin: SettingOrigin,
 }
 
 /// The origin of a setting, as problems show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum SettingOrigin {
     File {
         path: PathBuf,
         line: usize,
@@ -61,7 +61,7 @@ impl Layer {
         let said = |key: &'static Key| {
             let variable = key.variable();
             let values = split(key, vec![env.get(&variable)?]);
-            Some(Setting { key, values, origin: Origin::Variable(variable) })
+            Some(Setting { key, values, origin: SettingOrigin::Variable(variable) })
         };
         Self(KEYS.iter().filter_map(said).collect())
     }
@@ -70,7 +70,7 @@ impl Layer {
         let said = |(key, values): &(&'static Key, Vec<String>)| Setting {
             key,
             values: values.clone(),
-            origin: Origin::Flag(key.flag()),
+            origin: SettingOrigin::Flag(key.flag()),
         };
         Self(flags.iter().map(said).collect())
     }
@@ -84,7 +84,7 @@ impl Layer {
             match layer.0.iter_mut().find(|said| said.key.name == name) {
                 Some(said) => said.values.extend(values),
                 None => {
-                    let origin = Origin::Target { target: target.to_owned(), key: name };
+                    let origin = SettingOrigin::Target { target: target.to_owned(), key: name };
                     layer.0.push(Setting { key, values, origin });
                 }
             }
@@ -128,7 +128,7 @@ impl Layer {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, line, key } => write!(f, "{}:{line} {key}", path.display()),

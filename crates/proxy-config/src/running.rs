@@ -33,7 +33,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(10);
 pub struct RunningProxy {
     process: ProcessSettings,
     said: EffectiveSettings,
-    targets: Vec<Live>,
+    targets: Vec<ServedTarget>,
     listeners: Vec<Open>,
     /// Removed targets that still have sessions.
     gone: Vec<SharedState>,
@@ -45,7 +45,7 @@ pub struct RunningProxy {
 
 /// A target that is served.
 #[derive(Debug)]
-struct Live {
+struct ServedTarget {
     configured: TargetConfig,
     proxy: Arc<AuthProxy>,
     shared: SharedState,
@@ -78,7 +78,7 @@ pub struct RunningListener<'a> {
 }
 
 /// An open listener that does not serve yet.
-struct Bound {
+struct BoundListener {
     listener: Listener,
     open: Open,
 }
@@ -97,7 +97,7 @@ impl RunningProxy {
     ) -> Result<Vec<String>, ProxyConfigError> {
         let Configuration { process, said, targets } = configuration;
         let number_of_targets = targets.len();
-        let mut next: Vec<Live> = Vec::new();
+        let mut next: Vec<ServedTarget> = Vec::new();
         let mut kept = Vec::new();
         let mut bound = Vec::new();
         for configured in targets {
@@ -106,7 +106,7 @@ impl RunningProxy {
             let labelled = next.iter().filter(|live| live.configured.label == configured.label).count();
             let telemetry = self.telemetry_of(&configured.label, labelled);
             let before = before.map(|live| (live, &self.process));
-            let live = Live::of(configured, (&process, telemetry), before);
+            let live = ServedTarget::of(configured, (&process, telemetry), before);
             let is_shared = !live.configured.client_auth.uids.is_empty();
             let mut free = 0;
             for place in &live.configured.settings.listen {
@@ -138,7 +138,7 @@ impl RunningProxy {
                             current,
                             closing,
                         };
-                        bound.push(Bound { listener, open });
+                        bound.push(BoundListener { listener, open });
                     }
                 }
             }
@@ -233,9 +233,9 @@ impl RunningProxy {
     /// half-applied configuration.
     fn change_to(
         &mut self,
-        next: Vec<Live>,
+        next: Vec<ServedTarget>,
         kept: Vec<(Open, Arc<AuthProxy>)>,
-        bound: Vec<Bound>,
+        bound: Vec<BoundListener>,
     ) -> Vec<String> {
         let mut lines = Vec::new();
         for open in &self.listeners {
@@ -260,7 +260,7 @@ impl RunningProxy {
             open.current.replace(proxy);
             listeners.push(open);
         }
-        for Bound { listener, open } in bound {
+        for BoundListener { listener, open } in bound {
             lines.push(format!("listening on {} -> {}", open.address, open.target.0));
             let stop = ShutdownTokens {
                 listening: open.closing.clone(),
@@ -278,12 +278,12 @@ impl RunningProxy {
     }
 }
 
-impl Live {
+impl ServedTarget {
     /// The previous target with all its state, if its configuration is unchanged.
     fn of(
         configured: TargetConfig,
         (process, telemetry): (&ProcessSettings, Arc<TargetTelemetry>),
-        before: Option<(&Live, &ProcessSettings)>,
+        before: Option<(&ServedTarget, &ProcessSettings)>,
     ) -> Self {
         let shared = before.map(|(live, _)| live.shared.clone()).unwrap_or_default();
         let same =
@@ -346,7 +346,7 @@ impl Open {
     }
 }
 
-fn of_name<'a>(targets: &'a [Live], name: &str) -> impl Iterator<Item = &'a Live> {
+fn of_name<'a>(targets: &'a [ServedTarget], name: &str) -> impl Iterator<Item = &'a ServedTarget> {
     targets.iter().filter(move |live| live.configured.name == name)
 }
 

@@ -30,7 +30,7 @@ use pgentra_session::traffic::Counted;
 use pgentra_session::turn_away::turn_away;
 
 /// A client's session, from ReadyForQuery on.
-struct Session {
+struct ReadySession {
     upstream: Upstream,
     /// Bytes that the server sent after its ReadyForQuery.
     first: BytesMut,
@@ -121,7 +121,7 @@ async fn log_in<S: Socket>(
     client: &mut Client<S>,
     record: &mut ConnectionRecord,
     seat: &Seat,
-) -> Result<Option<Box<Session>>, LoginError> {
+) -> Result<Option<Box<ReadySession>>, LoginError> {
     let client_auth = proxy.client_auth();
     // Checked first, so that a user without access takes no resources from the others.
     if !client.is_trusted(&client_auth.uids) {
@@ -207,7 +207,7 @@ async fn answer<S: Socket>(
     start: &StartupMessage,
     upstream: Upstream,
     pooled_as: Option<StartupMessage>,
-) -> Result<Box<Session>, LoginError> {
+) -> Result<Box<ReadySession>, LoginError> {
     let mut received = BytesMut::from(&upstream.greeting[..]);
     let mut greeting = Greeting::new(start);
     while let Some(message) = BackendMessage::decode(&mut received)? {
@@ -229,11 +229,11 @@ async fn answer<S: Socket>(
     greeting.send(client).await?;
     let sign_in = SignIn { identity: upstream.identity.clone(), backend_pid: upstream.process_id };
     // Boxed: each async function that it is passed through would reserve space for it.
-    Ok(Box::new(Session { upstream, first: received, registration, sign_in, counted, pooled_as }))
+    Ok(Box::new(ReadySession { upstream, first: received, registration, sign_in, counted, pooled_as }))
 }
 
 /// Relays a session from its first query until it ends or goes back to the pool.
-async fn relay_session<C>(proxy: &AuthProxy, client: &mut C, mut session: Box<Session>) -> RelayOutcome
+async fn relay_session<C>(proxy: &AuthProxy, client: &mut C, mut session: Box<ReadySession>) -> RelayOutcome
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
@@ -258,7 +258,7 @@ where
             // The relay has delivered everything; the client gets the end of the connection at
             // once.
             let _ = client.shutdown().await;
-            let Session { upstream, registration, counted, pooled_as, .. } = *session;
+            let ReadySession { upstream, registration, counted, pooled_as, .. } = *session;
             drop((registration, counted));
             if let Some(start) = pooled_as {
                 proxy.pool.recycle(upstream, &start, tracker.into_settings()).await;

@@ -9,7 +9,7 @@ use super::name::quoted;
 use super::plan::{DatabaseView, Plan};
 use super::read::Roles;
 use super::script::Script;
-use super::server::{Open, PRINCIPALS, Server};
+use super::server::{DatabaseSession, PRINCIPALS, ServerSessions};
 
 /// Key of the advisory lock that serialises processes that apply role changes to one server. The number is arbitrary
 /// (`pgentra` in ASCII, then 1) and must be the same in all versions.
@@ -19,7 +19,7 @@ const LOCK: i64 = 0x7067_656e_7472_6101;
 const LOCK_TIMEOUT: &str = "SET lock_timeout = '30s'";
 
 /// One transaction: a database and what is changed there, in this order.
-struct Step<'a> {
+struct DatabaseTransaction<'a> {
     database: &'a str,
     changes: Vec<&'a Change>,
 }
@@ -35,14 +35,17 @@ impl Plan {
     ///
     /// # Errors
     /// Only [`RolesError::HalfApplied`] means that a transaction was committed.
-    pub async fn apply(&self, server: &Server) -> Result<(), RolesError> {
+    pub async fn apply(&self, server: &ServerSessions) -> Result<(), RolesError> {
         if self.changes.is_empty() {
             return Ok(());
         }
         let principals = open(server, PRINCIPALS).await?;
+        // Held by the session, over all transactions: two applies at a time would each change what the other has read.
         principals.query("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
         let steps = self.steps();
         let others = || steps.iter().filter(|step| step.database != PRINCIPALS);
+        // Roles are committed before the grants in other databases. A grant that fails then would leave half of the plan,
+        // so every other database runs its changes once and rolls back before anything is committed.
         for step in others() {
             let open = open(server, step.database).await?;
             open.run("BEGIN").await?;
@@ -53,6 +56,7 @@ impl Plan {
         let mut done = Vec::new();
         let result = self.run_all(server, &principals, &steps, &mut done).await;
         match result {
+            // Some databases are committed: the error has to name them, because a second run starts from there.
             Err(source) if !done.is_empty() => {
                 Err(RolesError::HalfApplied { done, source: Box::new(source) })
             }
@@ -62,9 +66,9 @@ impl Plan {
 
     async fn run_all(
         &self,
-        server: &Server,
-        principals: &Open,
-        steps: &[Step<'_>],
+        server: &ServerSessions,
+        principals: &DatabaseSession,
+        steps: &[DatabaseTransaction<'_>],
         done: &mut Vec<String>,
     ) -> Result<(), RolesError> {
         let (mut waiting, mut last) = (Vec::new(), None);
@@ -122,7 +126,7 @@ impl Plan {
     }
 
     /// The changes by database, in order: a role is created before its grants, and dropped after its privileges.
-    fn steps(&self) -> Vec<Step<'_>> {
+    fn steps(&self) -> Vec<DatabaseTransaction<'_>> {
         let place = |change: &Change| change.database().unwrap_or(PRINCIPALS).to_owned();
         let others: BTreeSet<String> =
             self.changes.iter().map(place).filter(|database| database != PRINCIPALS).collect();
@@ -130,6 +134,7 @@ impl Plan {
             .changes
             .iter()
             .any(|change| matches!(change, Change::Clear { database, .. } if database != PRINCIPALS));
+        // A role cannot be dropped while another database has privileges of it, so the drop waits for the clears there.
         let is_last = |change: &Change| clears_elsewhere && matches!(change, Change::Drop { .. });
         let step = |database: &'_ str, of: &dyn Fn(&Change) -> bool| {
             let mut changes: Vec<&Change> = self.changes.iter().filter(|change| of(change)).collect();
@@ -142,11 +147,14 @@ impl Plan {
         steps
             .into_iter()
             .filter(|(_, changes)| !changes.is_empty())
-            .map(|(_, changes)| Step { database: changes[0].database().unwrap_or(PRINCIPALS), changes })
+            .map(|(_, changes)| DatabaseTransaction {
+                database: changes[0].database().unwrap_or(PRINCIPALS),
+                changes,
+            })
             .collect()
     }
 
-    async fn run(&self, open: &Open, step: &Step<'_>) -> Result<(), RolesError> {
+    async fn run(&self, open: &DatabaseSession, step: &DatabaseTransaction<'_>) -> Result<(), RolesError> {
         for change in &step.changes {
             for statement in self.statements(change) {
                 open.run(&statement).await?;
@@ -157,7 +165,7 @@ impl Plan {
 
     /// Reads the database again before the commit, and fails if it differs from the file: a `GRANT` by a role without the
     /// grant option is only a warning in PostgreSQL.
-    async fn check(&self, open: &Open) -> Result<(), RolesError> {
+    async fn check(&self, open: &DatabaseSession) -> Result<(), RolesError> {
         let Some(file) = &self.file else { return Ok(()) };
         let roles = match open.database.as_str() {
             PRINCIPALS => Roles::read(open.client()).await?,
@@ -176,7 +184,7 @@ impl Plan {
             left.extend(look.difference(&file.roles, &mut faults).await?);
         }
         if !faults.is_empty() {
-            return Err(super::Faults::of(faults).into());
+            return Err(super::Diagnostics::of(faults).into());
         }
         match left.is_empty() {
             true => Ok(()),
@@ -185,17 +193,18 @@ impl Plan {
     }
 
     /// The changes of a step for the dry run, without those that need rights from another transaction.
-    fn rehearsed<'a>(&'a self, step: &Step<'a>) -> Step<'a> {
+    fn rehearsed<'a>(&'a self, step: &DatabaseTransaction<'a>) -> DatabaseTransaction<'a> {
         let is_bound = |role: &str| {
             self.changes.iter().any(|change| matches!(change, Change::Bind { .. }) && change.role() == role)
         };
+        // The demotion of an administrator commits in `postgres` first; without it, `DROP OWNED` is refused in the dry run.
         let waits = |change: &Change| matches!(change, Change::Clear { .. }) && is_bound(change.role());
         let changes = step.changes.iter().copied().filter(|change| !waits(change)).collect();
-        Step { database: step.database, changes }
+        DatabaseTransaction { database: step.database, changes }
     }
 
     /// For a dry run: creates roles with the new names, which no other session sees, as the transaction is rolled back.
-    async fn stand_in(&self, open: &Open) -> Result<(), RolesError> {
+    async fn stand_in(&self, open: &DatabaseSession) -> Result<(), RolesError> {
         let mut changes: Vec<&Change> = self.changes.iter().collect();
         changes.sort_by_key(|change| rank(change));
         for change in changes {
@@ -216,14 +225,16 @@ impl Plan {
 }
 
 /// A session to write with. It waits for others, though not for ever.
-async fn open(server: &Server, database: &str) -> Result<Open, RolesError> {
+async fn open(server: &ServerSessions, database: &str) -> Result<DatabaseSession, RolesError> {
     let open = server.open(database).await?;
     open.run(LOCK_TIMEOUT).await?;
     Ok(open)
 }
 
+/// The order within a transaction.
 fn rank(change: &Change) -> u8 {
     match change {
+        // First, because it makes a name free that a created role may take.
         Change::Rename { .. } => 0,
         Change::Create(_) => 1,
         Change::Bind { .. } => 2,

@@ -4,8 +4,8 @@ use std::fmt;
 
 use pgentra_connect::quote;
 
-use super::Kind;
-use super::file::Identity;
+use super::ObjectType;
+use super::file::PrincipalRef;
 use super::privilege::Class;
 
 /// One step from what is to what should be. Its `Display` is one line that a person reads.
@@ -17,9 +17,9 @@ pub enum Change {
     /// A role gets another name, and keeps all it has.
     #[non_exhaustive]
     Rename {
-        /// The present name.
+        /// The name on the server before the change.
         from: String,
-        /// The new name.
+        /// The name that the file asks for.
         to: String,
     },
     /// A role that is there is mapped, or mapped to something else.
@@ -50,9 +50,9 @@ pub enum Change {
         /// The role it is a member of.
         group: String,
     },
-    /// Privileges are granted.
+    /// Privileges on existing objects are granted.
     Grant(Privilege),
-    /// Privileges are revoked.
+    /// Privileges on existing objects that the file does not list are revoked.
     Revoke(Privilege),
     /// Privileges on what will be made are granted.
     GrantDefault(Defaults),
@@ -70,10 +70,10 @@ pub enum Change {
         /// The roles that the session's user joins for the length of the transaction, which the statements require.
         joins: Vec<String>,
     },
-    /// A role is dropped.
+    /// A role is dropped, after its [`Change::Clear`] in every database.
     #[non_exhaustive]
     Drop {
-        /// The role to drop.
+        /// Its name, without quotes.
         role: String,
     },
 }
@@ -82,8 +82,8 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     pub(crate) role: String,
-    pub(crate) kind: Kind,
-    pub(crate) identity: Identity,
+    pub(crate) kind: ObjectType,
+    pub(crate) identity: PrincipalRef,
     pub(crate) is_admin: bool,
     pub(crate) is_mfa: bool,
 }
@@ -95,13 +95,13 @@ pub struct Privilege {
     pub(crate) database: String,
     pub(crate) class: Class,
     pub(crate) schema: Option<String>,
-    pub(crate) objects: Vec<Named>,
+    pub(crate) objects: Vec<ObjectName>,
     pub(crate) privileges: Vec<String>,
 }
 
 /// An object within its schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Named {
+pub(crate) struct ObjectName {
     pub(crate) name: String,
     pub(crate) arguments: Option<String>,
     pub(crate) is_procedure: bool,
@@ -226,9 +226,9 @@ impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.kind)?;
         match self.identity {
-            Identity::ObjectId(id) => write!(f, ", object id {id}")?,
-            Identity::ClientId(id) => write!(f, ", client id {id}")?,
-            Identity::Name => write!(f, ", looked up by its name")?,
+            PrincipalRef::ObjectId(id) => write!(f, ", object id {id}")?,
+            PrincipalRef::ClientId(id) => write!(f, ", client id {id}")?,
+            PrincipalRef::Name => write!(f, ", looked up by its name")?,
         }
         for (is, word) in [(self.is_admin, ", administrator"), (self.is_mfa, ", with a second factor")] {
             if is {
@@ -272,7 +272,7 @@ impl fmt::Display for Defaults {
     }
 }
 
-impl Named {
+impl ObjectName {
     fn shown(&self, schema: Option<&str>) -> String {
         let mut text = schema.map(|schema| format!("{}.", shown(schema))).unwrap_or_default();
         text.push_str(&shown(&self.name));

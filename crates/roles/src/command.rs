@@ -6,14 +6,14 @@ use uuid::Uuid;
 
 use super::change::{Change, Principal};
 use super::error::RolesError;
-use super::fault::Faults;
-use super::file::Identity;
+use super::fault::Diagnostics;
+use super::file::PrincipalRef;
 use super::obstacles::obstacles;
 use super::plan::{Plan, dropping, object_id};
 use super::read::Roles;
-use super::server::{PRINCIPALS, Server};
+use super::server::{PRINCIPALS, ServerSessions};
 use super::sql::{self, Dialect};
-use super::{Flavour, Kind, RoleName};
+use super::{Flavour, ObjectType, RoleName};
 use crate::directory::Directory;
 use pgentra_connect::quote;
 
@@ -26,9 +26,9 @@ pub struct NewRole {
     /// The name of the new role.
     pub name: RoleName,
     /// The kind of the Entra principal.
-    pub kind: Kind,
+    pub kind: ObjectType,
     /// The Entra principal that it will be mapped to.
-    pub identity: Identity,
+    pub identity: PrincipalRef,
     /// Whether it administers Entra roles. Flexible Server only.
     pub is_admin: bool,
     /// Whether its tokens must tell of a second factor. Flexible Server only.
@@ -40,7 +40,11 @@ impl NewRole {
     ///
     /// # Errors
     /// What is known to be wrong before anything is written.
-    pub async fn plan(&self, server: &Server, directory: Option<&dyn Directory>) -> Result<Plan, RolesError> {
+    pub async fn plan(
+        &self,
+        server: &ServerSessions,
+        directory: Option<&dyn Directory>,
+    ) -> Result<Plan, RolesError> {
         let principals = server.open(PRINCIPALS).await?;
         principals.begin_reading().await?;
         let roles = Roles::read(principals.client()).await?;
@@ -55,15 +59,16 @@ impl NewRole {
             return Err(RolesError::Exists(role.role));
         }
         if let Some(why) = sql::impossible(roles.flavour(), &role, true) {
-            return Err(Faults::one(why).into());
+            return Err(Diagnostics::one(why).into());
         }
-        if let (Flavour::Flexible, Identity::ClientId(client_id)) = (roles.flavour(), self.identity) {
+        if let (Flavour::Flexible, PrincipalRef::ClientId(client_id)) = (roles.flavour(), self.identity) {
             let id = object_id(client_id, directory).await?;
-            let unknown =
-                || Faults::one(format!("the tenant has no service principal with client id {client_id}"));
-            role.identity = Identity::ObjectId(id.ok_or_else(unknown)?);
+            let unknown = || {
+                Diagnostics::one(format!("the tenant has no service principal with client id {client_id}"))
+            };
+            role.identity = PrincipalRef::ObjectId(id.ok_or_else(unknown)?);
         }
-        if let (Flavour::Flexible, Identity::ObjectId(id)) = (roles.flavour(), role.identity) {
+        if let (Flavour::Flexible, PrincipalRef::ObjectId(id)) = (roles.flavour(), role.identity) {
             check_kind(id, self.kind, directory).await?;
         }
         let dialect = Dialect { flavour: roles.flavour(), can_update: roles.can_update };
@@ -73,7 +78,7 @@ impl NewRole {
 
 /// Fails if the principal is of another kind in the tenant. An administrator of a server need not be allowed to read the
 /// directory: without an answer the server checks the kind.
-async fn check_kind(id: Uuid, kind: Kind, directory: Option<&dyn Directory>) -> Result<(), RolesError> {
+async fn check_kind(id: Uuid, kind: ObjectType, directory: Option<&dyn Directory>) -> Result<(), RolesError> {
     let Some(directory) = directory else { return Ok(()) };
     let actual = match tokio::time::timeout(LOOK_UP, directory.kind(id)).await {
         Ok(Ok(actual)) => actual,
@@ -85,22 +90,22 @@ async fn check_kind(id: Uuid, kind: Kind, directory: Option<&dyn Directory>) -> 
     };
     let Some(actual) = actual.filter(|actual| *actual != kind) else { return Ok(()) };
     let what = match actual {
-        Kind::Service => "a managed identity or an application",
-        Kind::User => "a user",
-        Kind::Group => "a group",
+        ObjectType::Service => "a managed identity or an application",
+        ObjectType::User => "a user",
+        ObjectType::Group => "a group",
     };
     let message = format!("{id} is {what} in the tenant, and the role would be of kind {kind}");
     let hint = match actual {
-        Kind::Service => "say --kind service",
-        Kind::User => "say --kind user",
-        Kind::Group => "say --kind group",
+        ObjectType::Service => "say --kind service",
+        ObjectType::User => "say --kind user",
+        ObjectType::Group => "say --kind group",
     };
-    Err(Faults::one(message).hinting(hint).into())
+    Err(Diagnostics::one(message).hinting(hint).into())
 }
 
 /// A role to be dropped.
 #[derive(Debug, Clone, Default)]
-pub struct Drop {
+pub struct RoleDrop {
     /// The name of the role to drop.
     pub name: String,
     /// Who gets what it owns; its privileges are revoked, too. Default: none, and a role that owns an object is not dropped.
@@ -109,12 +114,12 @@ pub struct Drop {
     pub revoke: bool,
 }
 
-impl Drop {
+impl RoleDrop {
     /// The plan that drops it.
     ///
     /// # Errors
     /// A role that is not mapped, who is signed in, or the last administrator; or what is in the way.
-    pub async fn plan(&self, server: &Server) -> Result<Plan, RolesError> {
+    pub async fn plan(&self, server: &ServerSessions) -> Result<Plan, RolesError> {
         let principals = server.open(PRINCIPALS).await?;
         principals.begin_reading().await?;
         let roles = Roles::read(principals.client()).await?;
@@ -129,7 +134,7 @@ impl Drop {
         if let Some(heir) =
             self.reassign_to.as_ref().filter(|heir| !roles.all.contains_key(*heir) || **heir == self.name)
         {
-            return Err(Faults::one(format!(
+            return Err(Diagnostics::one(format!(
                 "there is no other role {heir} to reassign to",
                 heir = quote::name(heir)
             ))

@@ -9,7 +9,7 @@ use std::pin::Pin;
 
 use uuid::Uuid;
 
-use crate::Kind;
+use crate::ObjectType;
 
 /// What an asynchronous method of a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -30,7 +30,7 @@ pub trait Directory: Send + Sync {
 
     /// What the principal with this object id is, in the words of roles. `None` if the tenant has none, or if this
     /// directory does not tell, which is the default.
-    fn kind(&self, object_id: Uuid) -> BoxFuture<'_, Result<Option<Kind>, DirectoryError>> {
+    fn kind(&self, object_id: Uuid) -> BoxFuture<'_, Result<Option<ObjectType>, DirectoryError>> {
         let _ = object_id;
         Box::pin(std::future::ready(Ok(None)))
     }

@@ -2,12 +2,12 @@
 
 use pgentra_toml_lines::{At, Table, Value, parse};
 
-use super::fault::Fault;
+use super::fault::Diagnostic;
 
 /// What is wrong with a text so far.
 #[derive(Default)]
 pub(crate) struct Reader {
-    pub(crate) faults: Vec<Fault>,
+    pub(crate) faults: Vec<Diagnostic>,
 }
 
 /// A table whose keys are taken one by one.
@@ -27,7 +27,7 @@ impl Reader {
     }
 
     pub(crate) fn fault(&mut self, line: usize, message: impl Into<String>) {
-        self.faults.push(Fault { line: Some(line), message: message.into() });
+        self.faults.push(Diagnostic { line: Some(line), message: message.into() });
     }
 }
 

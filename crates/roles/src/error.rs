@@ -3,7 +3,7 @@ use tokio_postgres::error::DbError;
 
 use super::change::Change;
 use super::dependency::Dependency;
-use super::fault::Faults;
+use super::fault::Diagnostics;
 use crate::directory::DirectoryError;
 
 /// Why roles could not be read, planned or changed.
@@ -12,7 +12,7 @@ use crate::directory::DirectoryError;
 pub enum RolesError {
     /// A file of roles, or one role, is invalid or does not fit the server. The server was not changed.
     #[error(transparent)]
-    Faults(#[from] Faults),
+    Faults(#[from] Diagnostics),
     /// No session with the server.
     #[error("cannot sign in to the database {}", quote::name(database))]
     Connect {

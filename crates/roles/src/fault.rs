@@ -4,22 +4,22 @@ use std::fmt;
 
 /// Everything that is wrong with a file, or that does not fit the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Faults {
-    faults: Vec<Fault>,
+pub struct Diagnostics {
+    faults: Vec<Diagnostic>,
     hint: Option<&'static str>,
 }
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct Diagnostic {
     /// The line of the file; `None` where there is no file.
     pub line: Option<usize>,
     /// The fault in words, without the line number.
     pub message: String,
 }
 
-impl Faults {
-    pub(crate) fn of(mut faults: Vec<Fault>) -> Self {
+impl Diagnostics {
+    pub(crate) fn of(mut faults: Vec<Diagnostic>) -> Self {
         faults.sort_by_key(|fault| fault.line);
         Self { faults, hint: None }
     }
@@ -31,11 +31,11 @@ impl Faults {
 
     /// One fault, where there is no file.
     pub(crate) fn one(message: impl Into<String>) -> Self {
-        Self::of(vec![Fault { line: None, message: message.into() }])
+        Self::of(vec![Diagnostic { line: None, message: message.into() }])
     }
 
     /// All of them, by line.
-    pub fn all(&self) -> &[Fault] {
+    pub fn all(&self) -> &[Diagnostic] {
         &self.faults
     }
 
@@ -44,7 +44,7 @@ impl Faults {
     }
 }
 
-impl fmt::Display for Faults {
+impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.faults {
             [only] => write!(f, "{only}"),
@@ -56,9 +56,9 @@ impl fmt::Display for Faults {
     }
 }
 
-impl std::error::Error for Faults {}
+impl std::error::Error for Diagnostics {}
 
-impl fmt::Display for Fault {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             Some(line) => write!(f, "line {line}: {}", self.message),

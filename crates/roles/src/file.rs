@@ -6,9 +6,9 @@ use pgentra_connect::quote;
 use pgentra_toml_lines::At;
 use uuid::Uuid;
 
-use super::Kind;
+use super::ObjectType;
 use super::document::{Keys, Reader};
-use super::fault::Faults;
+use super::fault::Diagnostics;
 use super::name::{self, NameError, RoleName};
 use super::privilege::{Class, Privileges};
 
@@ -29,8 +29,8 @@ pub struct RolesFile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
     pub(crate) name: RoleName,
-    pub(crate) kind: Kind,
-    pub(crate) identity: Identity,
+    pub(crate) kind: ObjectType,
+    pub(crate) identity: PrincipalRef,
     pub(crate) is_admin: bool,
     pub(crate) is_mfa: bool,
     pub(crate) member_of: BTreeSet<String>,
@@ -41,7 +41,7 @@ pub struct Desired {
 
 /// Whose a role is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Identity {
+pub enum PrincipalRef {
     /// The principal with this object id.
     ObjectId(Uuid),
     /// The service principal with this client (application) id.
@@ -59,17 +59,17 @@ pub(crate) struct DesiredGrant {
     pub(crate) line: usize,
 }
 
-/// What privileges are on.
+/// The object, or the class of objects, that privileges are granted on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum GrantTarget {
     Database,
     Schema(String),
-    Objects { class: Class, schema: String, names: Names },
+    Objects { class: Class, schema: String, names: ObjectNames },
 }
 
 /// Which objects of a schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Names {
+pub(crate) enum ObjectNames {
     All,
     Some(BTreeSet<String>),
 }
@@ -91,11 +91,11 @@ impl RolesFile {
     ///
     /// # Errors
     /// Everything that is wrong with it, without asking any server.
-    pub fn parse(text: &str, database: &str) -> Result<Self, Faults> {
+    pub fn parse(text: &str, database: &str) -> Result<Self, Diagnostics> {
         let mut reader = Reader::default();
         if text.len() > SIZE_LIMIT {
             reader.fault(1, format!("a file of roles has at most {SIZE_LIMIT} bytes"));
-            return Err(Faults::of(reader.faults));
+            return Err(Diagnostics::of(reader.faults));
         }
         let mut document = reader.document(text);
         let mut roles = Vec::new();
@@ -107,7 +107,7 @@ impl RolesFile {
         circles(&roles, &mut reader);
         match reader.faults.is_empty() {
             true => Ok(Self { roles }),
-            false => Err(Faults::of(reader.faults)),
+            false => Err(Diagnostics::of(reader.faults)),
         }
     }
 
@@ -131,12 +131,12 @@ impl Desired {
     }
 
     /// The kind of the Entra principal.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ObjectType {
         self.kind
     }
 
     /// Whose it is to be.
-    pub fn identity(&self) -> Identity {
+    pub fn identity(&self) -> PrincipalRef {
         self.identity
     }
 }
@@ -150,17 +150,17 @@ fn role(mut keys: Keys, database: &str, reader: &mut Reader) -> Option<Desired> 
     if object_id.is_some() && client_id.is_some() {
         reader.fault(line, "a role has an object_id or a client_id, not both");
     }
-    if client_id.is_some() && kind.is_some_and(|kind| kind != Kind::Service) {
+    if client_id.is_some() && kind.is_some_and(|kind| kind != ObjectType::Service) {
         reader.fault(line, "only a service has a client_id; a user or a group has an object_id");
     }
     let identity = match (object_id, client_id) {
-        (Some(id), _) => Identity::ObjectId(id),
-        (None, Some(id)) => Identity::ClientId(id),
-        (None, None) => Identity::Name,
+        (Some(id), _) => PrincipalRef::ObjectId(id),
+        (None, Some(id)) => PrincipalRef::ClientId(id),
+        (None, None) => PrincipalRef::Name,
     };
     let is_admin = keys.flag("admin", reader);
     let is_mfa = keys.flag("mfa", reader);
-    if is_mfa && kind == Some(Kind::Service) {
+    if is_mfa && kind == Some(ObjectType::Service) {
         reader.fault(line, "mfa is for users and groups: a service has no second factor");
     }
     let member_of = member_of(&mut keys, name.as_ref(), reader);
@@ -188,8 +188,8 @@ fn role(mut keys: Keys, database: &str, reader: &mut Reader) -> Option<Desired> 
     Some(Desired { name, kind: kind?, identity, is_admin, is_mfa, member_of, grants, defaults, line })
 }
 
-fn kind(keys: &mut Keys, reader: &mut Reader) -> Option<Kind> {
-    let Some(At { value, line }) = keys.text("kind", reader) else { return Some(Kind::default()) };
+fn kind(keys: &mut Keys, reader: &mut Reader) -> Option<ObjectType> {
+    let Some(At { value, line }) = keys.text("kind", reader) else { return Some(ObjectType::default()) };
     value.parse().map_err(|error| reader.fault(line, format!("{error}, not {value:?}"))).ok()
 }
 
@@ -266,10 +266,10 @@ impl GrantTarget {
     }
 }
 
-fn object_names(names: &At<Vec<String>>, reader: &mut Reader) -> Option<Names> {
+fn object_names(names: &At<Vec<String>>, reader: &mut Reader) -> Option<ObjectNames> {
     if names.value.iter().any(|name| name == "*") {
         if names.value.len() == 1 {
-            return Some(Names::All);
+            return Some(ObjectNames::All);
         }
         reader.fault(names.line, "\"*\" means every object, and stands alone");
         return None;
@@ -284,7 +284,7 @@ fn object_names(names: &At<Vec<String>>, reader: &mut Reader) -> Option<Names> {
             return None;
         }
     }
-    Some(Names::Some(names.value.iter().cloned().collect()))
+    Some(ObjectNames::Some(names.value.iter().cloned().collect()))
 }
 
 fn default(mut keys: Keys, database: &str, reader: &mut Reader) -> Option<DesiredDefault> {
@@ -364,8 +364,8 @@ fn twice(roles: &[Desired], reader: &mut Reader) {
             );
         }
         let id = match role.identity {
-            Identity::ObjectId(id) | Identity::ClientId(id) => id,
-            Identity::Name => continue,
+            PrincipalRef::ObjectId(id) | PrincipalRef::ClientId(id) => id,
+            PrincipalRef::Name => continue,
         };
         if let Some(first) = principals.insert(id, role).filter(|first| first.name != role.name) {
             let message = format!(

@@ -5,29 +5,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use pgentra_connect::quote;
 use tokio_postgres::Row;
 
-use super::change::{Change, Defaults, Named, Privilege};
+use super::change::{Change, Defaults, ObjectName, Privilege};
 use super::error::RolesError;
-use super::fault::Fault;
-use super::file::{Desired, DesiredDefault, DesiredGrant, GrantTarget, Names};
+use super::fault::Diagnostic;
+use super::file::{Desired, DesiredDefault, DesiredGrant, GrantTarget, ObjectNames};
 use super::privilege::Class;
-use super::server::Open;
+use super::server::DatabaseSession;
 
 /// An object, by its class and its oid.
-type Key = (Class, u32);
+type ObjectKey = (Class, u32);
 
 /// The state of a database, as far as a file is about it.
 #[derive(Debug, Default)]
 pub(crate) struct Grants {
     database: u32,
     schemas: BTreeSet<String>,
-    objects: BTreeMap<Key, Object>,
+    objects: BTreeMap<ObjectKey, GrantedObject>,
     /// Role, object → the privileges it was granted itself: neither those of PUBLIC nor those of a group.
-    held: BTreeMap<(String, Key), BTreeSet<String>>,
+    held: BTreeMap<(String, ObjectKey), BTreeSet<String>>,
     defaults: BTreeSet<HeldDefault>,
 }
 
 #[derive(Debug)]
-struct Object {
+struct GrantedObject {
     schema: Option<String>,
     name: String,
     /// Argument types of a function, so that it can be told from others of its name.
@@ -60,7 +60,11 @@ pub(crate) struct Holder<'a> {
 
 impl Grants {
     /// Reads what these roles hold, and what is in the schemas that the file names.
-    pub(crate) async fn read(open: &Open, roles: &[String], desired: &[Desired]) -> Result<Self, RolesError> {
+    pub(crate) async fn read(
+        open: &DatabaseSession,
+        roles: &[String],
+        desired: &[Desired],
+    ) -> Result<Self, RolesError> {
         let schemas = named_schemas(desired, &open.database);
         let mut grants = Self::default();
         for row in open.query(SCHEMAS, &[]).await? {
@@ -96,9 +100,9 @@ impl Grants {
         &self,
         database: &str,
         holder: Holder<'_>,
-        faults: &mut Vec<Fault>,
+        faults: &mut Vec<Diagnostic>,
     ) -> Vec<Change> {
-        let mut wanted: BTreeMap<Key, BTreeSet<String>> = BTreeMap::new();
+        let mut wanted: BTreeMap<ObjectKey, BTreeSet<String>> = BTreeMap::new();
         for want in holder.desired.grants.iter().filter(|want| want.database == database) {
             let class = want.on.class();
             if want.privileges.too_new(holder.version) {
@@ -109,7 +113,7 @@ impl Grants {
                 wanted.entry(key).or_default().extend(privileges.into_iter().map(str::to_owned));
             }
         }
-        let held = |key: &Key| {
+        let held = |key: &ObjectKey| {
             let now = holder.now?;
             self.held.get(&(now.to_owned(), *key))
         };
@@ -142,10 +146,11 @@ impl Grants {
         &self,
         role: &str,
         database: &str,
-        differences: Vec<(Key, BTreeSet<String>)>,
+        differences: Vec<(ObjectKey, BTreeSet<String>)>,
         now: Option<&str>,
     ) -> Vec<Privilege> {
-        let mut groups: BTreeMap<(Class, Option<String>, BTreeSet<String>), Vec<Named>> = BTreeMap::new();
+        let mut groups: BTreeMap<(Class, Option<String>, BTreeSet<String>), Vec<ObjectName>> =
+            BTreeMap::new();
         for (key, privileges) in differences {
             let Some(object) = self.objects.get(&key).filter(|object| Some(&*object.owner) != now) else {
                 continue;
@@ -168,7 +173,7 @@ impl Grants {
     }
 
     /// The objects that a grant means; those that are not there are faults.
-    fn meant(&self, want: &DesiredGrant, faults: &mut Vec<Fault>) -> Vec<Key> {
+    fn meant(&self, want: &DesiredGrant, faults: &mut Vec<Diagnostic>) -> Vec<ObjectKey> {
         let database = &want.database;
         let missing_schema = |schema: &str| {
             fault(
@@ -196,12 +201,12 @@ impl Grants {
                 faults.push(missing_schema(schema));
                 Vec::new()
             }
-            GrantTarget::Objects { class, schema, names: Names::All } => self
+            GrantTarget::Objects { class, schema, names: ObjectNames::All } => self
                 .within(*class, schema)
                 .filter(|(_, object)| !object.is_foreign)
                 .map(|(key, _)| key)
                 .collect(),
-            GrantTarget::Objects { class, schema, names: Names::Some(names) } => {
+            GrantTarget::Objects { class, schema, names: ObjectNames::Some(names) } => {
                 let mut keys = Vec::new();
                 for name in names {
                     let before = keys.len();
@@ -225,13 +230,23 @@ impl Grants {
         }
     }
 
-    fn within<'a>(&'a self, class: Class, schema: &'a str) -> impl Iterator<Item = (Key, &'a Object)> {
-        let fits =
-            move |key: &Key, object: &Object| key.0 == class && object.schema.as_deref() == Some(schema);
+    fn within<'a>(
+        &'a self,
+        class: Class,
+        schema: &'a str,
+    ) -> impl Iterator<Item = (ObjectKey, &'a GrantedObject)> {
+        let fits = move |key: &ObjectKey, object: &GrantedObject| {
+            key.0 == class && object.schema.as_deref() == Some(schema)
+        };
         self.objects.iter().filter(move |(key, object)| fits(key, object)).map(|(key, object)| (*key, object))
     }
 
-    fn default_difference(&self, database: &str, holder: Holder<'_>, faults: &mut Vec<Fault>) -> Vec<Change> {
+    fn default_difference(
+        &self,
+        database: &str,
+        holder: Holder<'_>,
+        faults: &mut Vec<Diagnostic>,
+    ) -> Vec<Change> {
         let role = holder.desired.name.as_str();
         let owned =
             |want: &DesiredDefault| want.owner.clone().unwrap_or_else(|| holder.session_user.to_owned());
@@ -274,9 +289,13 @@ impl Grants {
     }
 }
 
-impl Object {
-    fn named(&self) -> Named {
-        Named { name: self.name.clone(), arguments: self.arguments.clone(), is_procedure: self.is_procedure }
+impl GrantedObject {
+    fn named(&self) -> ObjectName {
+        ObjectName {
+            name: self.name.clone(),
+            arguments: self.arguments.clone(),
+            is_procedure: self.is_procedure,
+        }
     }
 }
 
@@ -310,8 +329,8 @@ fn named_schemas(desired: &[Desired], database: &str) -> Vec<String> {
     schemas.into_iter().collect()
 }
 
-fn fault(line: usize, message: &str) -> Fault {
-    Fault { line: Some(line), message: message.to_owned() }
+fn fault(line: usize, message: &str) -> Diagnostic {
+    Diagnostic { line: Some(line), message: message.to_owned() }
 }
 
 /// The letter that the queries below have for a class.
@@ -325,9 +344,9 @@ fn class(letter: &str) -> Class {
     }
 }
 
-fn object(row: &Row) -> (Key, Object) {
+fn object(row: &Row) -> (ObjectKey, GrantedObject) {
     let key = (class(row.get(0)), row.get(1));
-    let object = Object {
+    let object = GrantedObject {
         schema: row.get(2),
         name: row.get(3),
         arguments: row.get(4),

@@ -22,17 +22,17 @@ impl fmt::Display for Flavour {
 
 /// What a principal is, by the words of `pgaadauth_create_principal_with_oid` (Microsoft: "Manage Microsoft Entra roles").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Kind {
+pub enum ObjectType {
     /// A service principal or a managed identity.
     #[default]
     Service,
-    /// A user.
+    /// A user, who may be a guest of the tenant.
     User,
     /// A security group; its members sign in under its name.
     Group,
 }
 
-impl Kind {
+impl ObjectType {
     /// The word that files and the command line use: `service`, `user` or `group`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -43,13 +43,13 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ObjectType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl FromStr for Kind {
+impl FromStr for ObjectType {
     type Err = UnknownKind;
 
     fn from_str(text: &str) -> Result<Self, UnknownKind> {
@@ -60,7 +60,7 @@ impl FromStr for Kind {
     }
 }
 
-/// A text that names no [`Kind`].
+/// A text that names no [`ObjectType`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a kind is service, user or group")]
 pub struct UnknownKind;
@@ -71,11 +71,11 @@ mod tests {
 
     #[test]
     fn kinds_are_written_as_they_are_read() {
-        for kind in [Kind::Service, Kind::User, Kind::Group] {
+        for kind in [ObjectType::Service, ObjectType::User, ObjectType::Group] {
             assert_eq!(kind.to_string().parse(), Ok(kind));
         }
         for other in ["", "Service", "device"] {
-            assert_eq!(other.parse::<Kind>(), Err(UnknownKind));
+            assert_eq!(other.parse::<ObjectType>(), Err(UnknownKind));
         }
     }
 }

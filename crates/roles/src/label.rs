@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::Kind;
+use super::ObjectType;
 
 /// What the labels of a role say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Label {
     pub(crate) object_id: Option<Uuid>,
     pub(crate) tenant: Option<Uuid>,
-    pub(crate) kind: Option<Kind>,
+    pub(crate) kind: Option<ObjectType>,
     pub(crate) is_admin: bool,
     pub(crate) is_mfa: bool,
 }
@@ -66,7 +66,10 @@ mod tests {
     fn both_providers_are_read() {
         let mut label = Label::default();
         label.read(&format!("aadauth,oid={OBJECT},type=service,admin"));
-        assert_eq!((label.object_id, label.kind, label.is_admin), (Some(OBJECT), Some(Kind::Service), true));
+        assert_eq!(
+            (label.object_id, label.kind, label.is_admin),
+            (Some(OBJECT), Some(ObjectType::Service), true)
+        );
         label.read(&format!("type=service,oid={OBJECT},tenant_id={TENANT}"));
         assert_eq!((label.object_id, label.tenant, label.is_mfa), (Some(OBJECT), Some(TENANT), false));
     }

@@ -1,7 +1,7 @@
 //! Entra roles as code: reads a file of roles, compares it with a server, and applies the changes.
 //!
 //! ```no_run
-//! use pgentra_roles::{Options, Plan, RolesFile, Server};
+//! use pgentra_roles::{Options, Plan, RolesFile, ServerSessions};
 //! use pgentra_connect::{Connector, Layers, Target};
 //! use pgentra_identity::{Cloud, Credential};
 //! use pgentra_system::System;
@@ -11,7 +11,7 @@
 //! let uri = "postgresql://admin%40example.com@my-server.postgres.database.azure.com/app";
 //! let target = Target::resolve(&Layers::gather(Some(uri), &[], world.env(), world.files())?)?;
 //! let credential = Credential::builder(world).build()?;
-//! let server = Server::new(Connector::new(target, credential, Cloud::Public.postgres_resource())?);
+//! let server = ServerSessions::new(Connector::new(target, credential, Cloud::Public.postgres_resource())?);
 //!
 //! let file = RolesFile::parse(
 //!     r#"
@@ -61,14 +61,14 @@ mod server;
 mod sql;
 
 pub use change::{Change, Sign};
-pub use command::{Drop, NewRole};
+pub use command::{NewRole, RoleDrop};
 pub use dependency::{Dependency, DependencyKind};
 pub use error::{RolesError, SqlError};
-pub use fault::{Fault, Faults};
-pub use file::{Desired, Identity, RolesFile, guid};
-pub use kind::{Flavour, Kind, UnknownKind};
+pub use fault::{Diagnostic, Diagnostics};
+pub use file::{Desired, PrincipalRef, RolesFile, guid};
+pub use kind::{Flavour, ObjectType, UnknownKind};
 pub use name::{NAME_LIMIT, NameError, RoleName, quoted};
 pub use plan::{Note, Options, Plan, Prune};
 pub use privilege::Class;
 pub use read::{Role, Roles, Source};
-pub use server::Server;
+pub use server::ServerSessions;

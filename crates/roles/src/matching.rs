@@ -6,8 +6,8 @@ use pgentra_connect::quote;
 use uuid::Uuid;
 
 use super::change::{Change, Principal};
-use super::fault::Fault;
-use super::file::{Desired, Identity};
+use super::fault::Diagnostic;
+use super::file::{Desired, PrincipalRef};
 use super::read::{Role, Roles};
 use super::{Flavour, name, sql};
 
@@ -15,7 +15,7 @@ use super::{Flavour, name, sql};
 #[derive(Debug, Default)]
 pub(crate) struct Matching {
     pub(crate) changes: Vec<Change>,
-    pub(crate) faults: Vec<Fault>,
+    pub(crate) faults: Vec<Diagnostic>,
     /// For each role of the file, in its order, the name that it has at present.
     pub(crate) now: Vec<Option<String>>,
 }
@@ -24,6 +24,8 @@ pub(crate) struct Matching {
 pub(crate) fn matching(desired: &[Desired], roles: &Roles) -> Matching {
     let result = Matching { now: vec![None; desired.len()], ..Matching::default() };
     let mut matcher = Matcher { roles, desired, result, claimed: BTreeSet::new() };
+    // By id first, for all of them: a role that keeps its principal and changes its name must not be taken for the role of
+    // another entry that has that name in the file.
     for (number, role) in desired.iter().enumerate() {
         matcher.claim_by_id(number, role);
     }
@@ -44,7 +46,7 @@ struct Matcher<'a> {
 
 impl<'a> Matcher<'a> {
     fn fault(&mut self, role: &Desired, message: impl Into<String>) {
-        self.result.faults.push(Fault { line: Some(role.line), message: message.into() });
+        self.result.faults.push(Diagnostic { line: Some(role.line), message: message.into() });
     }
 
     /// The mapped roles that belong to the principal; none where the file, or the server, does not tell whose they are.
@@ -136,6 +138,7 @@ impl<'a> Matcher<'a> {
         if differences.is_empty() {
             return;
         }
+        // Mapping it to another principal could lock the only administrator out, with no session left to undo it.
         if role.name == self.roles.session_user {
             let message = format!(
                 "{} is who is signed in, and is not changed by itself ({}); sign in as another administrator",
@@ -150,6 +153,7 @@ impl<'a> Matcher<'a> {
     /// A role that exists and is not mapped to an Entra principal.
     fn adopt(&mut self, desired: &Desired, to: Principal, now: &str) {
         let is_powerful = self.roles.all.get(now).is_some_and(|any| any.is_powerful);
+        // A line in a file must not hand a superuser's role, such as `postgres` or `azuresu`, to a principal.
         if is_powerful || name::is_reserved(now) || now == self.roles.session_user {
             let message = format!(
                 "the role {now} may do what a superuser may; it is not mapped to a principal",
@@ -157,7 +161,7 @@ impl<'a> Matcher<'a> {
             );
             return self.fault(desired, message);
         }
-        if self.roles.flavour() == Flavour::Flexible && to.identity == Identity::Name {
+        if self.roles.flavour() == Flavour::Flexible && to.identity == PrincipalRef::Name {
             let message = format!(
                 "the role {now} is there and not mapped: it takes an object_id to map it",
                 now = quote::name(now)
@@ -184,7 +188,7 @@ impl<'a> Matcher<'a> {
     /// What a role is bound to is nothing that Single Server tells, so the comment has to.
     fn single_differences(&self, to: &Principal, now: &str) -> Vec<String> {
         let comment = self.roles.all.get(now).and_then(|any| any.comment.as_deref());
-        if to.identity == Identity::Name || sql::is_bound(comment, to.identity) {
+        if to.identity == PrincipalRef::Name || sql::is_bound(comment, to.identity) {
             return Vec::new();
         }
         vec![format!("unknown whose it is → {to}")]
@@ -199,6 +203,7 @@ impl<'a> Matcher<'a> {
             .zip(self.desired)
             .filter_map(|(now, desired)| Some((now.as_deref()?, desired.name.as_str())))
             .collect();
+        // Renames run first, so memberships are compared and changed under the new names.
         let later = |name: &str| renamed.get(name).copied().unwrap_or(name).to_owned();
         let known: BTreeSet<String> = self
             .roles
@@ -225,7 +230,7 @@ impl<'a> Matcher<'a> {
                     role = quote::name(&role),
                     group = quote::name(group)
                 );
-                faults.push(Fault { line: Some(desired.line), message });
+                faults.push(Diagnostic { line: Some(desired.line), message });
             }
             let join = |group: &String| Change::Join { role: role.clone(), group: group.clone() };
             let leave = |group: &String| Change::Leave { role: role.clone(), group: group.clone() };
@@ -241,7 +246,8 @@ impl<'a> Matcher<'a> {
 fn flexible_differences(to: &mut Principal, role: &Role) -> Vec<String> {
     let mut differences = Vec::new();
     match (id(to.identity), role.object_id) {
-        (None, Some(id)) => to.identity = Identity::ObjectId(id),
+        // Written out, or the bind of another attribute would look the name up again and could find another principal.
+        (None, Some(id)) => to.identity = PrincipalRef::ObjectId(id),
         (Some(wanted), Some(id)) if wanted != id => differences.push(format!("object id {id} → {wanted}")),
         (Some(wanted), None) => differences.push(format!("mapped by its name → object id {wanted}")),
         _ => {}
@@ -260,9 +266,9 @@ fn flexible_differences(to: &mut Principal, role: &Role) -> Vec<String> {
     differences
 }
 
-fn id(identity: Identity) -> Option<Uuid> {
+fn id(identity: PrincipalRef) -> Option<Uuid> {
     match identity {
-        Identity::ObjectId(id) | Identity::ClientId(id) => Some(id),
-        Identity::Name => None,
+        PrincipalRef::ObjectId(id) | PrincipalRef::ClientId(id) => Some(id),
+        PrincipalRef::Name => None,
     }
 }

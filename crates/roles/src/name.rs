@@ -39,7 +39,7 @@ impl fmt::Display for RoleName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// The name is empty.
+    /// The name has no characters.
     #[error("a name is missing")]
     Empty,
     /// It has more than [`NAME_LIMIT`] bytes: PostgreSQL would truncate it.

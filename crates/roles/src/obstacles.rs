@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 
 use super::dependency::{Dependency, DependencyKind};
 use super::error::RolesError;
-use super::server::{Open, PRINCIPALS, Server};
+use super::server::{DatabaseSession, PRINCIPALS, ServerSessions};
 
 /// How many objects of one database are told by name.
 const TOLD: i64 = 20;
 
 /// Everything that keeps a role from being dropped, in all databases; `principals` is a session in the one for principals.
 pub(crate) async fn obstacles(
-    server: &Server,
-    principals: &Open,
+    server: &ServerSessions,
+    principals: &DatabaseSession,
     oid: u32,
 ) -> Result<Vec<Dependency>, RolesError> {
-    let mut found = described(principals, oid, Scope::Server).await?;
+    let mut found = described(principals, oid, DependencyScope::Server).await?;
     let databases: BTreeSet<String> = principals
         .query(
             "SELECT DISTINCT b.datname::text FROM pg_catalog.pg_shdepend d
@@ -29,25 +29,29 @@ pub(crate) async fn obstacles(
         .collect();
     for database in databases {
         if database == PRINCIPALS {
-            found.extend(described(principals, oid, Scope::Database).await?);
+            found.extend(described(principals, oid, DependencyScope::Database).await?);
         } else {
             let open = server.open(&database).await?;
             open.begin_reading().await?;
-            found.extend(described(&open, oid, Scope::Database).await?);
+            found.extend(described(&open, oid, DependencyScope::Database).await?);
         }
     }
     Ok(found)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Scope {
+enum DependencyScope {
     /// Objects of the whole server, which are described anywhere.
     Server,
     /// Objects of this database, which are described only here.
     Database,
 }
 
-async fn described(open: &Open, oid: u32, scope: Scope) -> Result<Vec<Dependency>, RolesError> {
+async fn described(
+    open: &DatabaseSession,
+    oid: u32,
+    scope: DependencyScope,
+) -> Result<Vec<Dependency>, RolesError> {
     let rows = open
         .query(
             "SELECT d.deptype::text, pg_describe_object(d.classid, d.objid, d.objsubid), count(*) OVER ()
@@ -56,10 +60,10 @@ async fn described(open: &Open, oid: u32, scope: Scope) -> Result<Vec<Dependency
                AND d.dbid = CASE WHEN $2 THEN 0
                                  ELSE (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) END
              ORDER BY d.deptype = 'o' DESC, 2 LIMIT $3",
-            &[&oid, &(scope == Scope::Server), &TOLD],
+            &[&oid, &(scope == DependencyScope::Server), &TOLD],
         )
         .await?;
-    let database = (scope == Scope::Database).then(|| open.database.clone());
+    let database = (scope == DependencyScope::Database).then(|| open.database.clone());
     let mut found: Vec<Dependency> = rows
         .iter()
         .map(|row| Dependency {

@@ -10,17 +10,17 @@ use super::Flavour;
 use super::change::{Change, Principal, shown};
 use super::dependency::Dependency;
 use super::error::RolesError;
-use super::fault::{Fault, Faults};
-use super::file::{Desired, Identity, RolesFile};
+use super::fault::{Diagnostic, Diagnostics};
+use super::file::{Desired, PrincipalRef, RolesFile};
 use super::grants::{Grants, Holder};
 use super::matching::{Matching, matching};
 use super::obstacles;
 use super::read::{Role, Roles};
-use super::server::{Open, PRINCIPALS, Server};
+use super::server::{DatabaseSession, PRINCIPALS, ServerSessions};
 use super::sql::Dialect;
 use crate::directory::{Directory, DirectoryError};
 
-/// What a plan includes.
+/// What a plan changes and reports beyond the roles of the file. Default: nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
     /// Which mapped roles that are not in the file are dropped. Default: none.
@@ -36,9 +36,9 @@ pub enum Prune {
     /// None: they are listed in the notes of the plan.
     #[default]
     Nothing,
-    /// All except administrators.
+    /// Every mapped role that is not in the file, except administrators.
     Roles,
-    /// All, including administrators.
+    /// Every mapped role that is not in the file, administrators too.
     Administrators,
 }
 
@@ -81,17 +81,19 @@ impl Plan {
     /// # Errors
     /// Everything in the file that does not fit the server, at once; or why it could not be read.
     pub async fn make(
-        server: &Server,
+        server: &ServerSessions,
         file: &RolesFile,
         options: Options,
         directory: Option<&dyn Directory>,
     ) -> Result<Self, RolesError> {
+        // One snapshot for each database: roles that change while the plan is made do not mix into it.
         let principals = server.open(PRINCIPALS).await?;
         principals.begin_reading().await?;
         let roles = Roles::read(principals.client()).await?;
         let file = RolesFile { roles: resolve(&file.roles, roles.flavour(), directory).await? };
         let Matching { mut changes, mut faults, now } = matching(&file.roles, &roles);
         faults.extend(missing_owners(&file.roles, &roles));
+        // Faults are collected to the end, so that one run shows every line that has to be changed.
         for database in file.databases() {
             if !roles.databases.contains(database) {
                 faults.extend(missing_database(&file.roles, database));
@@ -114,14 +116,16 @@ impl Plan {
                 Prune::Roles => !role.is_admin,
                 Prune::Administrators => true,
             };
+            // PostgreSQL refuses to drop the session's own role, and with it the whole transaction.
             if !is_pruned || role.name == roles.session_user {
                 notes.push(Note::NotInFile(role.name.clone()));
                 continue;
             }
             let found = obstacles::obstacles(server, &principals, role.oid).await?;
+            // `DROP OWNED` would delete the objects with their data. A plan drops privileges, never data.
             if let Some(owned) = found.iter().find(|found| found.is_owned()) {
                 let message = format!("the role {} is not in the file and {owned}", quote::name(&role.name));
-                faults.push(Fault { line: None, message });
+                faults.push(Diagnostic { line: None, message });
                 continue;
             }
             changes.extend(dropping(&principals, &roles, role, None, &found).await?);
@@ -131,7 +135,7 @@ impl Plan {
         }
         if !faults.is_empty() {
             faults.dedup();
-            return Err(Faults::of(faults)
+            return Err(Diagnostics::of(faults)
                 .hinting("nothing was changed; mend the file, or the server")
                 .into());
         }
@@ -162,7 +166,7 @@ impl Plan {
 
 /// A session in a database, and the roles that are examined in it.
 pub(crate) struct DatabaseView<'a> {
-    pub(crate) open: &'a Open,
+    pub(crate) open: &'a DatabaseSession,
     pub(crate) roles: &'a Roles,
     /// For each role of the file the name that it has.
     pub(crate) now: &'a [Option<String>],
@@ -173,7 +177,7 @@ impl DatabaseView<'_> {
     pub(crate) async fn difference(
         &self,
         desired: &[Desired],
-        faults: &mut Vec<Fault>,
+        faults: &mut Vec<Diagnostic>,
     ) -> Result<Vec<Change>, RolesError> {
         let names: Vec<String> = self.now.iter().flatten().cloned().collect();
         let grants = Grants::read(self.open, &names, desired).await?;
@@ -194,7 +198,7 @@ impl DatabaseView<'_> {
 /// The changes that drop a role. An administrator loses that attribute first, as only the server's owner may drop an
 /// administrator. If the session's user is not a member of the role, it becomes a member for the transaction.
 pub(crate) async fn dropping(
-    principals: &Open,
+    principals: &DatabaseSession,
     roles: &Roles,
     role: &Role,
     heir: Option<&str>,
@@ -202,6 +206,8 @@ pub(crate) async fn dropping(
 ) -> Result<Vec<Change>, RolesError> {
     let mut joins = Vec::new();
     for group in [Some(&*role.name), heir].into_iter().flatten() {
+        // `USAGE`, not `MEMBER`: `DROP OWNED` and `REASSIGN OWNED` check for the privileges of the role, which a member
+        // without INHERIT does not have.
         let rows = principals.query("SELECT pg_has_role($1::text::name, 'USAGE')", &[&group]).await?;
         if !rows.iter().all(|row| row.get(0)) {
             joins.push(group.to_owned());
@@ -227,7 +233,7 @@ fn demotion(roles: &Roles, role: &Role) -> Option<Change> {
         to: Principal {
             role: role.name.clone(),
             kind: role.kind?,
-            identity: Identity::ObjectId(id),
+            identity: PrincipalRef::ObjectId(id),
             is_admin: false,
             is_mfa: role.is_mfa,
         },
@@ -237,7 +243,7 @@ fn demotion(roles: &Roles, role: &Role) -> Option<Change> {
     })
 }
 
-async fn begin_reading(server: &Server, database: &str) -> Result<Open, RolesError> {
+async fn begin_reading(server: &ServerSessions, database: &str) -> Result<DatabaseSession, RolesError> {
     let open = server.open(database).await?;
     open.begin_reading().await?;
     Ok(open)
@@ -253,16 +259,17 @@ pub(crate) async fn resolve(
     let mut faults = Vec::new();
     let mut found: BTreeMap<Uuid, &Desired> = BTreeMap::new();
     for (role, original) in resolved.iter_mut().zip(desired) {
-        if let (Flavour::Flexible, Identity::ClientId(client_id)) = (flavour, role.identity) {
+        if let (Flavour::Flexible, PrincipalRef::ClientId(client_id)) = (flavour, role.identity) {
+            // A role for the client id would be created without an error, and no token of the principal would match it.
             match object_id(client_id, directory).await? {
-                Some(id) => role.identity = Identity::ObjectId(id),
+                Some(id) => role.identity = PrincipalRef::ObjectId(id),
                 None => {
                     let message = format!("the tenant has no service principal with client id {client_id}");
-                    faults.push(Fault { line: Some(role.line), message });
+                    faults.push(Diagnostic { line: Some(role.line), message });
                 }
             }
         }
-        if let Identity::ObjectId(id) = role.identity
+        if let PrincipalRef::ObjectId(id) = role.identity
             && let Some(first) = found.insert(id, original)
         {
             let message = format!(
@@ -270,10 +277,10 @@ pub(crate) async fn resolve(
                 quote::name(role.name.as_str()),
                 quote::name(first.name.as_str())
             );
-            faults.push(Fault { line: Some(role.line), message });
+            faults.push(Diagnostic { line: Some(role.line), message });
         }
     }
-    if faults.is_empty() { Ok(resolved) } else { Err(Faults::of(faults).into()) }
+    if faults.is_empty() { Ok(resolved) } else { Err(Diagnostics::of(faults).into()) }
 }
 
 /// The object id of the service principal with this client id.
@@ -287,28 +294,28 @@ pub(crate) async fn object_id(
     Ok(principal.map(|principal| principal.object_id))
 }
 
-fn missing_database(desired: &[Desired], database: &str) -> Vec<Fault> {
+fn missing_database(desired: &[Desired], database: &str) -> Vec<Diagnostic> {
     let grants = desired.iter().flat_map(|role| role.grants.iter().map(|want| (&*want.database, want.line)));
     let defaults =
         desired.iter().flat_map(|role| role.defaults.iter().map(|want| (&*want.database, want.line)));
     grants
         .chain(defaults)
         .filter(|(named, _)| *named == database)
-        .map(|(_, line)| Fault {
+        .map(|(_, line)| Diagnostic {
             line: Some(line),
             message: format!("there is no database {database}", database = quote::name(database)),
         })
         .collect()
 }
 
-fn missing_owners(desired: &[Desired], roles: &Roles) -> Vec<Fault> {
+fn missing_owners(desired: &[Desired], roles: &Roles) -> Vec<Diagnostic> {
     let mut faults = Vec::new();
     for want in desired.iter().flat_map(|role| &role.defaults) {
         if let Some(owner) = &want.owner
             && !roles.all.contains_key(owner)
             && !desired.iter().any(|role| role.name.as_str() == owner)
         {
-            faults.push(Fault {
+            faults.push(Diagnostic {
                 line: Some(want.line),
                 message: format!("there is no role {owner}", owner = quote::name(owner)),
             });
@@ -326,7 +333,7 @@ async fn orphans(roles: &Roles, file: &RolesFile, directory: &dyn Directory) -> 
         }
     }
     for role in &file.roles {
-        if let Identity::ObjectId(id) = role.identity {
+        if let PrincipalRef::ObjectId(id) = role.identity {
             ids.entry(id).or_default().insert(role.name.as_str());
         }
     }

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::error::RolesError;
 use super::label::Label;
-use super::server::{PRINCIPALS, Server};
-use super::{Flavour, Kind};
+use super::server::{PRINCIPALS, ServerSessions};
+use super::{Flavour, ObjectType};
 use crate::directory::Directory;
 
 /// The first version that has all that is asked here (procedures, `GRANT … ON PROCEDURE`).
@@ -35,7 +35,7 @@ pub struct Role {
     /// The name of the role.
     pub name: String,
     /// What the principal is. Single Server does not say.
-    pub kind: Option<Kind>,
+    pub kind: Option<ObjectType>,
     /// The principal's object id. Single Server does not say, nor does a label by name alone.
     pub object_id: Option<Uuid>,
     /// The principal's tenant, where the server says.
@@ -84,7 +84,7 @@ pub(crate) struct AnyRole {
     pub(crate) member_of: BTreeSet<String>,
 }
 
-impl Server {
+impl ServerSessions {
     /// The roles that are there, read in one read-only transaction.
     ///
     /// # Errors

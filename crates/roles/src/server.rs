@@ -9,11 +9,11 @@ pub(crate) const PRINCIPALS: &str = "postgres";
 
 /// A server, and the administrator who signs in to it: a session for each database that is asked for.
 #[derive(Debug, Clone)]
-pub struct Server {
+pub struct ServerSessions {
     connector: Connector,
 }
 
-impl Server {
+impl ServerSessions {
     /// The server of this connector, with its role and its identity.
     pub fn new(connector: Connector) -> Self {
         Self { connector }
@@ -25,22 +25,22 @@ impl Server {
     }
 
     /// A session in a database.
-    pub(crate) async fn open(&self, database: &str) -> Result<Open, RolesError> {
+    pub(crate) async fn open(&self, database: &str) -> Result<DatabaseSession, RolesError> {
         let failed = |source| RolesError::Connect { database: database.to_owned(), source };
         let session =
             self.connector.with_database(database).map_err(failed)?.connect().await.map_err(failed)?;
-        Ok(Open { session, database: database.to_owned() })
+        Ok(DatabaseSession { session, database: database.to_owned() })
     }
 }
 
 /// A session in a database. Dropped, it ends, and with it a transaction that was not committed.
 #[derive(Debug)]
-pub(crate) struct Open {
+pub(crate) struct DatabaseSession {
     session: Session,
     pub(crate) database: String,
 }
 
-impl Open {
+impl DatabaseSession {
     pub(crate) fn client(&self) -> &Client {
         self.session.client()
     }

@@ -4,8 +4,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use pgentra_connect::quote::literal;
 
 use super::Flavour;
-use super::change::{Change, Defaults, Named, Principal, Privilege};
-use super::file::Identity;
+use super::change::{Change, Defaults, ObjectName, Principal, Privilege};
+use super::file::PrincipalRef;
 use super::name::quoted;
 use super::privilege::Class;
 
@@ -49,10 +49,10 @@ impl Dialect {
 fn create_flexible(principal: &Principal) -> String {
     let Principal { role, is_admin, is_mfa, .. } = principal;
     match principal.identity {
-        Identity::Name => {
+        PrincipalRef::Name => {
             format!("SELECT pgaadauth_create_principal({}, {is_admin}, {is_mfa})", literal(role))
         }
-        Identity::ObjectId(_) | Identity::ClientId(_) => {
+        PrincipalRef::ObjectId(_) | PrincipalRef::ClientId(_) => {
             function("pgaadauth_create_principal_with_oid", principal)
         }
     }
@@ -85,7 +85,7 @@ fn label(principal: &Principal) -> Vec<String> {
 fn create_single(principal: &Principal) -> Vec<String> {
     let role = quoted(&principal.role);
     match principal.identity {
-        Identity::Name => vec![format!("CREATE ROLE {role} WITH LOGIN IN ROLE azure_ad_user")],
+        PrincipalRef::Name => vec![format!("CREATE ROLE {role} WITH LOGIN IN ROLE azure_ad_user")],
         identity => vec![
             NO_LOOK_UP.to_owned(),
             format!("CREATE ROLE {role} WITH LOGIN PASSWORD '{}' IN ROLE azure_ad_user", id(identity)),
@@ -97,14 +97,14 @@ fn create_single(principal: &Principal) -> Vec<String> {
 fn bind_single(principal: &Principal, is_marked: bool, old_comment: Option<&str>) -> Vec<String> {
     let role = quoted(&principal.role);
     let mut statements = Vec::new();
-    if principal.identity != Identity::Name {
+    if principal.identity != PrincipalRef::Name {
         statements.push(NO_LOOK_UP.to_owned());
         statements.push(format!("ALTER ROLE {role} WITH LOGIN PASSWORD '{}'", id(principal.identity)));
     }
     if !is_marked {
         statements.push(format!("GRANT azure_ad_user TO {role}"));
     }
-    if principal.identity != Identity::Name {
+    if principal.identity != PrincipalRef::Name {
         statements.push(comment(&principal.role, principal.identity, old_comment));
     }
     statements
@@ -117,7 +117,7 @@ const MARK: &str = "[pgentra sha256:";
 
 /// Single Server does not show the principal of a role, so the id is remembered in a comment: as a digest, because there
 /// the id is also the role's password.
-fn comment(role: &str, identity: Identity, old: Option<&str>) -> String {
+fn comment(role: &str, identity: PrincipalRef, old: Option<&str>) -> String {
     let kept = old
         .map(without_mark)
         .filter(|kept| !kept.is_empty())
@@ -128,7 +128,7 @@ fn comment(role: &str, identity: Identity, old: Option<&str>) -> String {
 }
 
 /// Whether a comment says that a role was bound to this identity.
-pub(crate) fn is_bound(comment: Option<&str>, identity: Identity) -> bool {
+pub(crate) fn is_bound(comment: Option<&str>, identity: PrincipalRef) -> bool {
     comment.is_some_and(|comment| comment.ends_with(&format!("{MARK}{}]", fingerprint(identity))))
 }
 
@@ -136,7 +136,7 @@ fn without_mark(comment: &str) -> &str {
     comment.split_once(MARK).map_or(comment, |(kept, _)| kept.trim_end())
 }
 
-fn fingerprint(identity: Identity) -> String {
+fn fingerprint(identity: PrincipalRef) -> String {
     let digest = digest(&SHA256, id(identity).as_bytes());
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -147,7 +147,7 @@ fn privileges(privilege: &Privilege, verb: &str, preposition: &str) -> Vec<Strin
     let statement = |keyword: &str, objects: &[String]| {
         format!("{verb} {list} ON {keyword} {} {preposition} {role}", objects.join(", "))
     };
-    let qualified = |object: &Named| match &privilege.schema {
+    let qualified = |object: &ObjectName| match &privilege.schema {
         Some(schema) => format!("{}.{}", quoted(schema), quoted(&object.name)),
         None => quoted(&object.name),
     };
@@ -219,10 +219,10 @@ fn owns_nothing(role: &str) -> String {
     format!("DO {}", literal(&body))
 }
 
-fn id(identity: Identity) -> String {
+fn id(identity: PrincipalRef) -> String {
     match identity {
-        Identity::ObjectId(id) | Identity::ClientId(id) => id.to_string(),
-        Identity::Name => String::new(),
+        PrincipalRef::ObjectId(id) | PrincipalRef::ClientId(id) => id.to_string(),
+        PrincipalRef::Name => String::new(),
     }
 }
 
@@ -245,13 +245,19 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::Kind;
+    use crate::ObjectType;
 
     const ID: Uuid = Uuid::from_u128(0x1);
     const ID_TEXT: &str = "00000000-0000-0000-0000-000000000001";
 
-    fn principal(role: &str, identity: Identity) -> Principal {
-        Principal { role: role.to_owned(), kind: Kind::Service, identity, is_admin: false, is_mfa: false }
+    fn principal(role: &str, identity: PrincipalRef) -> Principal {
+        Principal {
+            role: role.to_owned(),
+            kind: ObjectType::Service,
+            identity,
+            is_admin: false,
+            is_mfa: false,
+        }
     }
 
     fn flexible(can_update: bool, change: &Change) -> Vec<String> {
@@ -269,16 +275,16 @@ mod tests {
 
     #[test]
     fn the_articles_statements() {
-        let create = Change::Create(principal("my'user", Identity::ObjectId(ID)));
+        let create = Change::Create(principal("my'user", PrincipalRef::ObjectId(ID)));
         assert_eq!(
             flexible(true, &create),
             [format!(
                 "SELECT pgaadauth_create_principal_with_oid('my''user', '{ID_TEXT}', 'service', false, false)"
             )]
         );
-        let by_name = Change::Create(principal("myVm", Identity::Name));
+        let by_name = Change::Create(principal("myVm", PrincipalRef::Name));
         assert_eq!(flexible(true, &by_name), ["SELECT pgaadauth_create_principal('myVm', false, false)"]);
-        let create = single(&Change::Create(principal("myuser", Identity::ClientId(ID))));
+        let create = single(&Change::Create(principal("myuser", PrincipalRef::ClientId(ID))));
         assert_eq!(
             create[..2],
             [
@@ -292,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_server_without_the_function_takes_a_label() {
-        let mut admin = principal("a\"b", Identity::ObjectId(ID));
+        let mut admin = principal("a\"b", PrincipalRef::ObjectId(ID));
         admin.is_admin = true;
         assert_eq!(
             flexible(false, &bind(admin, None)),
@@ -308,14 +314,14 @@ mod tests {
 
     #[test]
     fn a_comment_remembers_and_keeps_what_people_wrote() {
-        let identity = Identity::ClientId(ID);
+        let identity = PrincipalRef::ClientId(ID);
         let of = |comment: Option<&str>| {
             let sql = single(&bind(principal("r", identity), comment)).pop().unwrap();
             sql.strip_prefix("COMMENT ON ROLE \"r\" IS '").unwrap().strip_suffix('\'').unwrap().to_owned()
         };
         let first = of(None);
         assert!(is_bound(Some(&first), identity) && first.starts_with('['));
-        assert!(!is_bound(Some(&first), Identity::ClientId(Uuid::from_u128(2))));
+        assert!(!is_bound(Some(&first), PrincipalRef::ClientId(Uuid::from_u128(2))));
         let second = of(Some("billing team"));
         assert!(is_bound(Some(&second), identity) && second.starts_with("billing team ["));
         assert_eq!(of(Some(&second)), second);
@@ -324,7 +330,7 @@ mod tests {
 
     #[test]
     fn functions_and_procedures_are_granted_apart() {
-        let named = |name: &str, is_procedure| Named {
+        let named = |name: &str, is_procedure| ObjectName {
             name: name.to_owned(),
             arguments: Some("a integer, b text".to_owned()),
             is_procedure,

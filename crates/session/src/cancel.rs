@@ -29,15 +29,15 @@ const WAITING: u32 = 16;
 ///
 /// A client never gets the server's own key, which it could use to cancel over a direct connection
 /// to the server. The process id is the server's, because clients show it to people.
-pub struct CancelTable<T = CancelRequest>(Arc<Table<T>>);
+pub struct CancelTable<T = CancelRequest>(Arc<Registrations<T>>);
 
-struct Table<T> {
-    keys: Mutex<HashMap<CancelRequest, Key<T>>>,
+struct Registrations<T> {
+    keys: Mutex<HashMap<CancelRequest, CancelEntry<T>>>,
     at_once: Semaphore,
 }
 
 #[derive(Clone)]
-struct Key<T> {
+struct CancelEntry<T> {
     session: T,
     requests: Arc<Requests>,
 }
@@ -85,7 +85,7 @@ impl<T: Clone> CancelTable<T> {
             if table.contains_key(&client) {
                 continue;
             }
-            table.insert(client.clone(), Key { session, requests: Arc::default() });
+            table.insert(client.clone(), CancelEntry { session, requests: Arc::default() });
             let handed_out = BackendKeyData { process_id, key: client.key.clone() };
             return Ok((handed_out, Registration { table: self.clone(), client }));
         }
@@ -104,13 +104,13 @@ impl<T: Clone> CancelTable<T> {
         request: &CancelRequest,
         pass: impl AsyncFnOnce(T) -> Result<(), E>,
     ) -> Passed {
-        let Some(Key { session, requests }) = self.find(request) else {
+        let Some(CancelEntry { session, requests }) = self.find(request) else {
             tracing::debug!("a cancel request with an unknown key");
             return Passed::UnknownKey;
         };
         let number = requests.came.fetch_add(1, Ordering::SeqCst) + 1;
         // A request that waits already is forwarded later and covers this one.
-        let Some(_waiting) = Waiting::begin(&requests.waiting) else { return Passed::WithAnother };
+        let Some(_waiting) = WaitGuard::begin(&requests.waiting) else { return Passed::WithAnother };
         let mut covered = requests.covered.lock().await;
         if *covered >= number {
             return Passed::WithAnother;
@@ -129,14 +129,14 @@ impl<T: Clone> CancelTable<T> {
         }
     }
 
-    fn find(&self, request: &CancelRequest) -> Option<Key<T>> {
+    fn find(&self, request: &CancelRequest) -> Option<CancelEntry<T>> {
         self.0.keys.lock().unwrap_or_else(PoisonError::into_inner).get(request).cloned()
     }
 }
 
-struct Waiting<'a>(&'a AtomicU32);
+struct WaitGuard<'a>(&'a AtomicU32);
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitGuard<'a> {
     fn begin(waiting: &'a AtomicU32) -> Option<Self> {
         let one_more = |waiting: u32| (waiting < WAITING).then_some(waiting + 1);
         waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
@@ -144,7 +144,7 @@ impl<'a> Waiting<'a> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
@@ -158,7 +158,7 @@ impl<T> Clone for CancelTable<T> {
 
 impl<T> Default for CancelTable<T> {
     fn default() -> Self {
-        Self(Arc::new(Table { keys: Mutex::default(), at_once: Semaphore::new(AT_ONCE) }))
+        Self(Arc::new(Registrations { keys: Mutex::default(), at_once: Semaphore::new(AT_ONCE) }))
     }
 }
 

@@ -67,7 +67,7 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
     const IS_NETWORK: bool;
 
     /// The origin under which limits count this peer.
-    fn origin(address: &Self::Address) -> Origin;
+    fn origin(address: &Self::Address) -> ClientOrigin;
 
     /// Sets the socket options for long sessions. Failure is ignored: the session works without
     /// them.
@@ -95,8 +95,8 @@ impl Socket for DuplexStream {
     type Address = SocketAddr;
     const IS_NETWORK: bool = true;
 
-    fn origin(address: &SocketAddr) -> Origin {
-        Origin::network(address.ip())
+    fn origin(address: &SocketAddr) -> ClientOrigin {
+        ClientOrigin::network(address.ip())
     }
 
     fn prepare(&self) {}
@@ -118,8 +118,8 @@ impl Socket for TcpStream {
     type Address = SocketAddr;
     const IS_NETWORK: bool = true;
 
-    fn origin(address: &SocketAddr) -> Origin {
-        Origin::network(address.ip())
+    fn origin(address: &SocketAddr) -> ClientOrigin {
+        ClientOrigin::network(address.ip())
     }
 
     fn prepare(&self) {
@@ -149,14 +149,14 @@ fn is_beyond_loopback(address: &SocketAddr) -> bool {
 
 /// The unit of clients that limits count together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Origin {
+pub enum ClientOrigin {
     /// An IPv4 address, or an IPv6 /64.
     Network(IpAddr),
     /// A user id of this machine; `None` if the system does not report it.
     User(Option<u32>),
 }
 
-impl Origin {
+impl ClientOrigin {
     /// The origin of a network address: the address for IPv4, the first 64 bits for IPv6, because
     /// the owner of a network chooses the rest (RFC 4291 section 2.5.4).
     pub fn network(address: IpAddr) -> Self {
@@ -200,7 +200,7 @@ impl<S: Socket> Client<S> {
     }
 
     /// The origin under which limits count this client.
-    pub fn origin(&self) -> Origin {
+    pub fn origin(&self) -> ClientOrigin {
         S::origin(&self.address)
     }
 

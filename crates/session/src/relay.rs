@@ -56,9 +56,9 @@ impl Filter for AsIs {
 }
 
 /// Shows the server's bytes to the filter and forwards them unchanged.
-struct Seen<'a, R>(&'a mut R);
+struct Observed<'a, R>(&'a mut R);
 
-impl<R: Filter> Filter for Seen<'_, R> {
+impl<R: Filter> Filter for Observed<'_, R> {
     fn rewrite(&mut self, bytes: &mut BytesMut) {
         self.0.see(bytes);
     }
@@ -95,7 +95,7 @@ where
             // The server does not read any more, but its last bytes are still to be delivered.
             Poll::Ready(Err(PipeError::Write(_)) | Ok(())) | Poll::Pending => {}
         }
-        match ready!(down.poll(cx, server, client, &mut Seen(rewrite))) {
+        match ready!(down.poll(cx, server, client, &mut Observed(rewrite))) {
             // The client has all its answers, or has left without them. The server may still lack
             // the end of a message; without it, the next client's first bytes would be taken for
             // that end.

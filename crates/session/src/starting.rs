@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::client::{Client, Origin, Socket};
+use super::client::{Client, ClientOrigin, Socket};
 use super::limits::Limits;
 use super::login_error::{LoginError, silent, too_many_clients};
 
@@ -34,9 +34,9 @@ pub struct Bounds {
 
 /// The connections of one listener in start-up. Clones share one state.
 #[derive(Clone)]
-pub struct Starting(Arc<Shared>);
+pub struct Starting(Arc<SharedSlots>);
 
-struct Shared {
+struct SharedSlots {
     bounds: Bounds,
     state: Mutex<State>,
 }
@@ -47,20 +47,20 @@ struct State {
     held: usize,
     turns: usize,
     waiting: usize,
-    origins: HashMap<Origin, Group>,
+    origins: HashMap<ClientOrigin, OriginConnections>,
 }
 
 /// The connections of one origin by their numbers, which are in the order of arrival.
 #[derive(Default)]
-struct Group {
+struct OriginConnections {
     /// Connections that have sent nothing yet, or read their last message.
-    idle: BTreeMap<u64, Arc<Signals>>,
-    waiting: BTreeMap<u64, Arc<Signals>>,
-    served: BTreeMap<u64, (Instant, Arc<Signals>)>,
+    idle: BTreeMap<u64, Arc<SlotSignals>>,
+    waiting: BTreeMap<u64, Arc<SlotSignals>>,
+    served: BTreeMap<u64, (Instant, Arc<SlotSignals>)>,
 }
 
 #[derive(Default)]
-struct Signals {
+struct SlotSignals {
     turn: Notify,
     closed: Notify,
     is_closed: AtomicBool,
@@ -68,16 +68,16 @@ struct Signals {
 
 /// One connection's entry. Dropping it frees its space.
 pub struct Seat {
-    shared: Arc<Shared>,
-    origin: Origin,
+    shared: Arc<SharedSlots>,
+    origin: ClientOrigin,
     id: u64,
-    signals: Arc<Signals>,
+    signals: Arc<SlotSignals>,
 }
 
 impl Starting {
     /// For one listener, within these bounds.
     pub fn new(bounds: Bounds) -> Self {
-        Self(Arc::new(Shared { bounds, state: Mutex::default() }))
+        Self(Arc::new(SharedSlots { bounds, state: Mutex::default() }))
     }
 
     /// The limits of connections in start-up, taken from the limits of a listener.
@@ -87,8 +87,8 @@ impl Starting {
 
     /// Adds a connection that was accepted. It never waits: at the limit, another connection is
     /// closed.
-    pub fn enter(&self, origin: Origin) -> Seat {
-        let signals = Arc::new(Signals::default());
+    pub fn enter(&self, origin: ClientOrigin) -> Seat {
+        let signals = Arc::new(SlotSignals::default());
         let mut state = self.0.state();
         if state.held >= self.0.bounds.held.max(1) {
             state.close_held();
@@ -110,7 +110,7 @@ impl Starting {
     }
 }
 
-impl Shared {
+impl SharedSlots {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,7 +164,7 @@ impl State {
 
     /// Gives this connection a turn if one is free; otherwise the connection waits, and the result
     /// is false.
-    fn ask_for_turn(&mut self, origin: Origin, id: u64, turns: usize) -> bool {
+    fn ask_for_turn(&mut self, origin: ClientOrigin, id: u64, turns: usize) -> bool {
         let now = Instant::now();
         let Some(group) = self.origins.get_mut(&origin) else { return false };
         let Some(signals) = group.idle.remove(&id) else { return false };
@@ -196,7 +196,7 @@ impl State {
     }
 
     /// Removes a connection, with or without a turn.
-    fn remove(&mut self, origin: Origin, id: u64) {
+    fn remove(&mut self, origin: ClientOrigin, id: u64) {
         let Some(group) = self.origins.get_mut(&origin) else { return };
         if group.idle.remove(&id).is_some() {
             self.held -= 1;
@@ -210,16 +210,17 @@ impl State {
         self.forget(origin);
     }
 
-    fn forget(&mut self, origin: Origin) {
-        let is_empty =
-            |group: &Group| group.idle.is_empty() && group.waiting.is_empty() && group.served.is_empty();
+    fn forget(&mut self, origin: ClientOrigin) {
+        let is_empty = |group: &OriginConnections| {
+            group.idle.is_empty() && group.waiting.is_empty() && group.served.is_empty()
+        };
         if self.origins.get(&origin).is_some_and(is_empty) {
             self.origins.remove(&origin);
         }
     }
 }
 
-impl Signals {
+impl SlotSignals {
     fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
         self.closed.notify_one();
@@ -316,8 +317,8 @@ mod tests {
 
     use super::*;
 
-    fn origin(address: &str) -> Origin {
-        Origin::network(address.parse::<IpAddr>().unwrap())
+    fn origin(address: &str) -> ClientOrigin {
+        ClientOrigin::network(address.parse::<IpAddr>().unwrap())
     }
 
     fn starting(held: usize, turns: usize) -> Starting {
@@ -340,7 +341,7 @@ mod tests {
         let few: Vec<_> = (0..3).map(|_| starting.enter(origin("192.0.2.2"))).collect();
         assert_eq!((closed(&many), closed(&few)), (vec![0, 1], vec![]));
         // Users of this machine are separate origins, and so are IPv6 networks.
-        let seats = [Origin::User(Some(1)), origin("2001:db8:1:2::1"), origin("2001:db8:1:3::1")];
+        let seats = [ClientOrigin::User(Some(1)), origin("2001:db8:1:2::1"), origin("2001:db8:1:3::1")];
         let seats: Vec<_> = seats.into_iter().map(|origin| starting.enter(origin)).collect();
         assert_eq!(closed(&seats), Vec::<usize>::new());
         assert_eq!((closed(&many), closed(&few)), (vec![0, 1, 2], vec![0, 1]));

@@ -11,7 +11,7 @@ use socket2::{Domain, SockAddr, SockRef, Type};
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::client::{Origin, Socket};
+use super::client::{ClientOrigin, Socket};
 use super::listen::{BACKLOG, Listen};
 
 /// The access modes of the folder and the socket: those required, and those set on creation.
@@ -175,8 +175,8 @@ impl Socket for UnixStream {
     type Address = Peer;
     const IS_NETWORK: bool = false;
 
-    fn origin(peer: &Peer) -> Origin {
-        Origin::User(peer.uid)
+    fn origin(peer: &Peer) -> ClientOrigin {
+        ClientOrigin::User(peer.uid)
     }
 
     fn prepare(&self) {}

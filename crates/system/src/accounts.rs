@@ -7,10 +7,10 @@ use std::sync::Arc;
 ///
 /// Asking the name service blocks the thread.
 #[derive(Clone)]
-pub struct Accounts(Kind);
+pub struct Accounts(Backend);
 
 #[derive(Clone)]
-enum Kind {
+enum Backend {
     System,
     Map(Arc<BTreeMap<String, u32>>),
 }
@@ -18,12 +18,12 @@ enum Kind {
 impl Accounts {
     /// The accounts of this machine.
     pub fn real() -> Self {
-        Self(Kind::System)
+        Self(Backend::System)
     }
 
     /// These accounts, each with its user id, and no others.
     pub fn from_map<N: Into<String>>(accounts: impl IntoIterator<Item = (N, u32)>) -> Self {
-        Self(Kind::Map(Arc::new(accounts.into_iter().map(|(name, uid)| (name.into(), uid)).collect())))
+        Self(Backend::Map(Arc::new(accounts.into_iter().map(|(name, uid)| (name.into(), uid)).collect())))
     }
 
     /// The user id of an account; `None` if there is none of this name.
@@ -32,8 +32,8 @@ impl Accounts {
     /// The name service does not answer.
     pub fn uid(&self, name: &str) -> io::Result<Option<u32>> {
         match &self.0 {
-            Kind::System => system_uid(name),
-            Kind::Map(accounts) => Ok(accounts.get(name).copied()),
+            Backend::System => system_uid(name),
+            Backend::Map(accounts) => Ok(accounts.get(name).copied()),
         }
     }
 }
@@ -41,8 +41,8 @@ impl Accounts {
 impl fmt::Debug for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Kind::System => "Accounts(system)",
-            Kind::Map(_) => "Accounts(map)",
+            Backend::System => "Accounts(system)",
+            Backend::Map(_) => "Accounts(map)",
         })
     }
 }

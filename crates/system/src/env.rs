@@ -7,10 +7,10 @@ use std::sync::Arc;
 /// A variable that is empty, or is not Unicode, counts as unset, as in the Azure SDKs for Go, .NET and Python.
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Env(Kind);
+pub struct Env(Backend);
 
 #[derive(Clone)]
-enum Kind {
+enum Backend {
     Process,
     Map(Arc<BTreeMap<String, String>>),
 }
@@ -18,20 +18,20 @@ enum Kind {
 impl Env {
     /// The variables of this process, read anew at each call.
     pub fn real() -> Self {
-        Self(Kind::Process)
+        Self(Backend::Process)
     }
 
     /// These variables and no others; no process-wide state is touched.
     pub fn from_map<K: Into<String>, V: Into<String>>(variables: impl IntoIterator<Item = (K, V)>) -> Self {
         let map = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        Self(Kind::Map(Arc::new(map)))
+        Self(Backend::Map(Arc::new(map)))
     }
 
     /// The value of a variable that is set and not empty.
     pub fn get(&self, name: &str) -> Option<String> {
         let value = match &self.0 {
-            Kind::Process => process_variable(name),
-            Kind::Map(map) => map.get(name).cloned(),
+            Backend::Process => process_variable(name),
+            Backend::Map(map) => map.get(name).cloned(),
         };
         value.filter(|value| !value.is_empty())
     }
@@ -39,8 +39,8 @@ impl Env {
     /// The names of the variables that are set and not empty and begin like this, in order: to find one that is misspelled.
     pub fn names(&self, prefix: &str) -> Vec<String> {
         let mut names = match &self.0 {
-            Kind::Process => process_names(),
-            Kind::Map(map) => map.keys().cloned().collect(),
+            Backend::Process => process_names(),
+            Backend::Map(map) => map.keys().cloned().collect(),
         };
         names.retain(|name| name.starts_with(prefix) && self.has(name));
         names.sort();
@@ -55,8 +55,8 @@ impl Env {
     /// The variables a child process must be given in place of the inherited ones; `None` means: let it inherit.
     pub(crate) fn for_child(&self) -> Option<&BTreeMap<String, String>> {
         match &self.0 {
-            Kind::Process => None,
-            Kind::Map(map) => Some(map),
+            Backend::Process => None,
+            Backend::Map(map) => Some(map),
         }
     }
 }
@@ -65,8 +65,8 @@ impl fmt::Debug for Env {
     /// Names only: values of variables are secrets often enough.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Process => f.write_str("Env(process)"),
-            Kind::Map(map) => f.debug_set().entries(map.keys()).finish(),
+            Backend::Process => f.write_str("Env(process)"),
+            Backend::Map(map) => f.debug_set().entries(map.keys()).finish(),
         }
     }
 }

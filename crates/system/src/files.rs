@@ -14,16 +14,16 @@ const MAX_LINKS: usize = 40;
 ///
 /// Reading blocks the thread. The files concerned are small and local: tokens, keys, certificates, configuration.
 #[derive(Clone)]
-pub struct Files(Kind);
+pub struct Files(Backend);
 
 #[derive(Clone)]
-enum Kind {
+enum Backend {
     System,
-    Memory(Arc<Mutex<BTreeMap<PathBuf, Entry>>>),
+    Memory(Arc<Mutex<BTreeMap<PathBuf, FileEntry>>>),
 }
 
 #[derive(Clone)]
-enum Entry {
+enum FileEntry {
     File(Vec<u8>),
     Link(PathBuf),
 }
@@ -31,27 +31,27 @@ enum Entry {
 impl Files {
     /// The file system of this machine.
     pub fn real() -> Self {
-        Self(Kind::System)
+        Self(Backend::System)
     }
 
     /// No file but those added with [`Files::put`] and [`Files::link`].
     pub fn in_memory() -> Self {
-        Self(Kind::Memory(Arc::default()))
+        Self(Backend::Memory(Arc::default()))
     }
 
     /// Adds or replaces an in-memory file. Does nothing to the real file system.
     pub fn put(&self, path: impl Into<PathBuf>, content: impl Into<Vec<u8>>) {
-        if let Kind::Memory(entries) = &self.0 {
+        if let Backend::Memory(entries) = &self.0 {
             let mut entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
-            entries.insert(path.into(), Entry::File(content.into()));
+            entries.insert(path.into(), FileEntry::File(content.into()));
         }
     }
 
     /// Adds or replaces an in-memory symbolic link. Does nothing to the real file system.
     pub fn link(&self, path: impl Into<PathBuf>, target: impl Into<PathBuf>) {
-        if let Kind::Memory(entries) = &self.0 {
+        if let Backend::Memory(entries) = &self.0 {
             let mut entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
-            entries.insert(path.into(), Entry::Link(target.into()));
+            entries.insert(path.into(), FileEntry::Link(target.into()));
         }
     }
 
@@ -62,8 +62,8 @@ impl Files {
     pub fn read(&self, path: impl AsRef<Path>, limit: usize) -> io::Result<Vec<u8>> {
         let path = path.as_ref();
         match &self.0 {
-            Kind::System => read_system(path, limit, |_| Ok(())),
-            Kind::Memory(_) => match self.follow(path)?.1 {
+            Backend::System => read_system(path, limit, |_| Ok(())),
+            Backend::Memory(_) => match self.follow(path)?.1 {
                 content if content.len() > limit => Err(too_large(limit)),
                 content => Ok(content),
             },
@@ -77,8 +77,8 @@ impl Files {
     /// Those of [`Files::read`]; `PermissionDenied` for a file with another mode.
     pub fn read_private(&self, path: impl AsRef<Path>, limit: usize) -> io::Result<Vec<u8>> {
         match &self.0 {
-            Kind::System => read_system(path.as_ref(), limit, is_private),
-            Kind::Memory(_) => self.read(path, limit),
+            Backend::System => read_system(path.as_ref(), limit, is_private),
+            Backend::Memory(_) => self.read(path, limit),
         }
     }
 
@@ -94,8 +94,8 @@ impl Files {
     /// Does a regular file exist at this path, after following links?
     pub fn is_file(&self, path: impl AsRef<Path>) -> bool {
         match &self.0 {
-            Kind::System => path.as_ref().is_file(),
-            Kind::Memory(_) => self.follow(path.as_ref()).is_ok(),
+            Backend::System => path.as_ref().is_file(),
+            Backend::Memory(_) => self.follow(path.as_ref()).is_ok(),
         }
     }
 
@@ -105,19 +105,19 @@ impl Files {
     /// Those of the file system: the file must exist.
     pub fn canonical(&self, path: impl AsRef<Path>) -> io::Result<PathBuf> {
         match &self.0 {
-            Kind::System => path.as_ref().canonicalize(),
-            Kind::Memory(_) => self.follow(path.as_ref()).map(|(path, _)| path),
+            Backend::System => path.as_ref().canonicalize(),
+            Backend::Memory(_) => self.follow(path.as_ref()).map(|(path, _)| path),
         }
     }
 
     fn follow(&self, path: &Path) -> io::Result<(PathBuf, Vec<u8>)> {
-        let Kind::Memory(entries) = &self.0 else { return Err(io::ErrorKind::Unsupported.into()) };
+        let Backend::Memory(entries) = &self.0 else { return Err(io::ErrorKind::Unsupported.into()) };
         let entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
         let mut path = path.to_owned();
         for _ in 0..MAX_LINKS {
             match entries.get(&path) {
-                Some(Entry::File(content)) => return Ok((path, content.clone())),
-                Some(Entry::Link(target)) => path = target.clone(),
+                Some(FileEntry::File(content)) => return Ok((path, content.clone())),
+                Some(FileEntry::Link(target)) => path = target.clone(),
                 None => return Err(io::ErrorKind::NotFound.into()),
             }
         }
@@ -128,8 +128,8 @@ impl Files {
 impl fmt::Debug for Files {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Kind::System => "Files(system)",
-            Kind::Memory(_) => "Files(memory)",
+            Backend::System => "Files(system)",
+            Backend::Memory(_) => "Files(memory)",
         })
     }
 }

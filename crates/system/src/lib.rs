@@ -20,5 +20,5 @@ pub use self::clock::{Clock, ManualClock, RuntimeClock, SystemClock};
 pub use self::env::Env;
 pub use self::excerpt::excerpt;
 pub use self::files::Files;
-pub use self::processes::{Call, Finished, Processes};
+pub use self::processes::{Finished, Invocation, Processes};
 pub use self::system::{System, SystemBuilder};

@@ -17,19 +17,19 @@ const MAX_OUTPUT: u64 = 1024 * 1024;
 
 /// Where programs are run: on this machine, nowhere, or in a function. Cheap to clone.
 #[derive(Clone)]
-pub struct Processes(Kind);
+pub struct Processes(Backend);
 
 #[derive(Clone)]
-enum Kind {
+enum Backend {
     System,
-    Scripted(Arc<Script>),
+    Scripted(Arc<Responder>),
 }
 
-type Script = dyn Fn(&Call) -> io::Result<Finished> + Send + Sync;
+type Responder = dyn Fn(&Invocation) -> io::Result<Finished> + Send + Sync;
 
 /// A program to run, with its arguments; no shell is involved. `Debug` shows the program alone: arguments may be secrets.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Call {
+pub struct Invocation {
     /// The program, found on the `PATH`.
     pub program: String,
     /// The arguments after the program name.
@@ -54,7 +54,7 @@ pub struct Finished {
 impl Processes {
     /// Runs the programs that are installed on this machine.
     pub fn real() -> Self {
-        Self(Kind::System)
+        Self(Backend::System)
     }
 
     /// Reports every program as not installed; for tests.
@@ -63,15 +63,15 @@ impl Processes {
     }
 
     /// Every call is answered by this function.
-    pub fn scripted(answer: impl Fn(&Call) -> io::Result<Finished> + Send + Sync + 'static) -> Self {
-        Self(Kind::Scripted(Arc::new(answer)))
+    pub fn scripted(answer: impl Fn(&Invocation) -> io::Result<Finished> + Send + Sync + 'static) -> Self {
+        Self(Backend::Scripted(Arc::new(answer)))
     }
 
     /// Is this program installed? On this machine: is a file of that name in a folder of the `PATH`? Nothing is started.
     pub fn has(&self, program: &str, env: &Env, files: &Files) -> bool {
         match &self.0 {
-            Kind::Scripted(answer) => {
-                let call = Call {
+            Backend::Scripted(answer) => {
+                let call = Invocation {
                     program: program.to_owned(),
                     arguments: Vec::new(),
                     variables: Vec::new(),
@@ -79,7 +79,7 @@ impl Processes {
                 };
                 !answer(&call).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
             }
-            Kind::System => {
+            Backend::System => {
                 let path = env.get("PATH").unwrap_or_default();
                 let names = [program.to_owned(), format!("{program}.exe")];
                 std::env::split_paths(&path)
@@ -93,10 +93,10 @@ impl Processes {
     /// # Errors
     /// `NotFound` if it is not installed, `TimedOut` if it takes longer than `limit` (it is then killed), `FileTooLarge`
     /// if it writes more than 1 MiB, and others of the system.
-    pub async fn run(&self, call: &Call, env: &Env, limit: Duration) -> io::Result<Finished> {
+    pub async fn run(&self, call: &Invocation, env: &Env, limit: Duration) -> io::Result<Finished> {
         match &self.0 {
-            Kind::Scripted(answer) => answer(call),
-            Kind::System => match timeout(limit, run(call, env)).await {
+            Backend::Scripted(answer) => answer(call),
+            Backend::System => match timeout(limit, run(call, env)).await {
                 Ok(result) => result,
                 Err(_) => Err(io::Error::new(
                     io::ErrorKind::TimedOut,
@@ -110,15 +110,15 @@ impl Processes {
 impl fmt::Debug for Processes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Kind::System => "Processes(system)",
-            Kind::Scripted(_) => "Processes(scripted)",
+            Backend::System => "Processes(system)",
+            Backend::Scripted(_) => "Processes(scripted)",
         })
     }
 }
 
-impl fmt::Debug for Call {
+impl fmt::Debug for Invocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Call({}, {} arguments)", self.program, self.arguments.len())
+        write!(f, "Invocation({}, {} arguments)", self.program, self.arguments.len())
     }
 }
 
@@ -128,7 +128,7 @@ impl fmt::Debug for Finished {
     }
 }
 
-async fn run(call: &Call, env: &Env) -> io::Result<Finished> {
+async fn run(call: &Invocation, env: &Env) -> io::Result<Finished> {
     let mut command = Command::new(&call.program);
     if let Some(variables) = env.for_child() {
         command.env_clear().envs(variables);
@@ -162,7 +162,7 @@ mod tests {
 
     #[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
     async fn sh(script: &str, variables: &[(&str, &str)], limit: Duration) -> io::Result<Finished> {
-        let call = Call {
+        let call = Invocation {
             program: "sh".to_owned(),
             arguments: vec!["-c".to_owned(), script.to_owned()],
             variables: vec![("EXTRA".to_owned(), "extra".to_owned())],
@@ -205,7 +205,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_program_is_said_to_be_missing() {
-        let call = Call {
+        let call = Invocation {
             program: "no-such-program-here".to_owned(),
             arguments: Vec::new(),
             variables: Vec::new(),

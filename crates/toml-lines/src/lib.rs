@@ -8,10 +8,10 @@ use toml::de::{DeTable, DeValue};
 /// the order of the file.
 ///
 /// The length of `text` is the caller's to limit.
-pub fn parse(text: &str) -> (Table, Vec<Fault>) {
+pub fn parse(text: &str) -> (Table, Vec<SyntaxError>) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let lines = Lines(text);
-    let fault = |error: toml::de::Error| Fault {
+    let fault = |error: toml::de::Error| SyntaxError {
         line: error.span().map_or(1, |span| lines.at(span.start)),
         message: error.message().to_owned(),
     };
@@ -22,7 +22,7 @@ pub fn parse(text: &str) -> (Table, Vec<Fault>) {
 
 /// A syntax error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct SyntaxError {
     /// The line, from 1.
     pub line: usize,
     /// The error in words, without the line.

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
-use crate::object::{Object, Value};
-use crate::principal::{Groups, Kind};
+use crate::object::{ClaimValue, JsonObject};
+use crate::principal::{Groups, SubjectKind};
 use crate::rejection::{Malformed, Rejection};
 
 /// The end of the year 9999 in seconds since 1970: later times are mistakes, and overflow what displays them.
@@ -14,11 +14,11 @@ const LAST_SECOND: u64 = 253_402_300_799;
 
 /// Typed access to the claims. Names and meanings: Microsoft, "Access token claims reference".
 #[derive(Debug)]
-pub(crate) struct Claims<'a>(Object<'a>);
+pub(crate) struct Claims<'a>(JsonObject<'a>);
 
 impl<'a> Claims<'a> {
     pub(crate) fn parse(payload: &'a [u8]) -> Result<Claims<'a>, Rejection> {
-        Object::parse(payload).map(Claims).ok_or(Rejection::NotAToken(Malformed::Payload))
+        JsonObject::parse(payload).map(Claims).ok_or(Rejection::NotAToken(Malformed::Payload))
     }
 
     /// A text that must be there and not be empty. A list is refused: Entra's `aud` is one text.
@@ -29,7 +29,7 @@ impl<'a> Claims<'a> {
     pub(crate) fn optional_text(&self, name: &'static str) -> Result<Option<&str>, Rejection> {
         match self.0.get(name) {
             None => Ok(None),
-            Some(Value::Text(text)) if !text.is_empty() => Ok(Some(text)),
+            Some(ClaimValue::Text(text)) if !text.is_empty() => Ok(Some(text)),
             Some(_) => Err(Rejection::BadClaim(name)),
         }
     }
@@ -44,7 +44,7 @@ impl<'a> Claims<'a> {
     pub(crate) fn time(&self, name: &'static str) -> Result<SystemTime, Rejection> {
         match self.0.get(name) {
             None => Err(Rejection::MissingClaim(name)),
-            Some(Value::Number(seconds)) if *seconds <= LAST_SECOND => SystemTime::UNIX_EPOCH
+            Some(ClaimValue::Number(seconds)) if *seconds <= LAST_SECOND => SystemTime::UNIX_EPOCH
                 .checked_add(Duration::from_secs(*seconds))
                 .ok_or(Rejection::BadClaim(name)),
             Some(_) => Err(Rejection::BadClaim(name)),
@@ -63,36 +63,39 @@ impl<'a> Claims<'a> {
         }
     }
 
-    pub(crate) fn kind(&self, object_id: Uuid) -> Result<Kind, Rejection> {
+    pub(crate) fn kind(&self, object_id: Uuid) -> Result<SubjectKind, Rejection> {
         match self.optional_text("idtyp")? {
-            Some("app") => return Ok(Kind::App),
-            Some("user") => return Ok(Kind::User),
+            Some("app") => return Ok(SubjectKind::App),
+            Some("user") => return Ok(SubjectKind::User),
             // `device`, and what may come: neither a person nor an application.
             Some(_) => return Err(Rejection::BadClaim("idtyp")),
             None => {}
         }
+        // `idtyp` is an optional claim of version 2. Without it, an application's token has its object id as the subject
+        // and no delegated scopes; a user's `sub` is a pairwise value.
         let is_its_own_subject = self.optional_text("sub")?.and_then(guid) == Some(object_id);
         let delegated = self.0.get("scp").is_some();
-        Ok(if is_its_own_subject && !delegated { Kind::App } else { Kind::User })
+        Ok(if is_its_own_subject && !delegated { SubjectKind::App } else { SubjectKind::User })
     }
 
     /// Overage is told by `_claim_names` in tokens of the code flow and by `hasgroups` in those of the implicit flow.
     pub(crate) fn groups(&self) -> Result<Groups, Rejection> {
         match self.0.get("groups") {
-            Some(Value::Texts(groups)) => {
+            Some(ClaimValue::Texts(groups)) => {
                 return Ok(Groups::Listed(groups.iter().filter_map(guid).collect()));
             }
             Some(_) => return Err(Rejection::BadClaim("groups")),
             None => {}
         }
+        // Beyond 200 groups, Entra replaces the list by a reference to Graph, which is not called here.
         let elsewhere = match self.0.get("_claim_names") {
-            Some(Value::Names(names)) => names.iter().any(|name| name == "groups"),
+            Some(ClaimValue::Names(names)) => names.iter().any(|name| name == "groups"),
             Some(_) => return Err(Rejection::BadClaim("_claim_names")),
             None => false,
         };
         let has_groups = match self.0.get("hasgroups") {
-            Some(Value::Bool(has)) => *has,
-            Some(Value::Text(has)) => has == "true",
+            Some(ClaimValue::Bool(has)) => *has,
+            Some(ClaimValue::Text(has)) => has == "true",
             Some(_) => return Err(Rejection::BadClaim("hasgroups")),
             None => false,
         };
@@ -102,12 +105,13 @@ impl<'a> Claims<'a> {
     pub(crate) fn multi_factor(&self) -> Result<bool, Rejection> {
         match self.0.get("amr") {
             None => Ok(false),
-            Some(Value::Texts(methods)) => Ok(methods.iter().any(|method| method == "mfa")),
+            Some(ClaimValue::Texts(methods)) => Ok(methods.iter().any(|method| method == "mfa")),
             Some(_) => Err(Rejection::BadClaim("amr")),
         }
     }
 
     pub(crate) fn user_principal_name(&self) -> Result<Option<String>, Rejection> {
+        // `upn` in version 1, `preferred_username` in version 2; `unique_name` for guests, who have no `upn`.
         for name in ["upn", "preferred_username", "unique_name"] {
             if let Some(text) = self.optional_text(name)? {
                 return Ok(Some(text.to_owned()));

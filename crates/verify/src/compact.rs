@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{Context, Digest, SHA256};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::object::{Object, Value};
+use crate::object::{ClaimValue, JsonObject};
 use crate::rejection::{Malformed, Rejection};
 
 /// The longest token looked at, in bytes: what fits into PostgreSQL's password message (`PG_MAX_AUTH_TOKEN_LENGTH` in
@@ -40,6 +40,7 @@ impl<'a> Compact<'a> {
         else {
             return Err(Rejection::NotAToken(Malformed::Parts));
         };
+        // `alg: none` has an empty signature (RFC 7519 section 6); it is refused before the header is read.
         if signature.is_empty() {
             return Err(Rejection::NotAToken(Malformed::Unsigned));
         }
@@ -51,6 +52,7 @@ impl<'a> Compact<'a> {
         let (signing_input, rest) = self.token.as_bytes().split_at(signed);
         let mut context = Context::new(&SHA256);
         context.update(signing_input);
+        // The state after the signing input is reused, so the second digest costs the hash of the signature only.
         let mut whole = context.clone();
         whole.update(rest);
         let mut token = [0; 32];
@@ -61,25 +63,26 @@ impl<'a> Compact<'a> {
     /// Checks the header and yields the id of the key. `alg` is compared with one name, never used to choose code.
     pub(crate) fn key_id(&self) -> Result<String, Rejection> {
         let json = decode(self.header)?;
-        let header = Object::parse(&json).ok_or(Rejection::NotAToken(Malformed::Header))?;
+        let header = JsonObject::parse(&json).ok_or(Rejection::NotAToken(Malformed::Header))?;
+        // RFC 7515 section 4.1.11: an extension that is marked critical must be understood, and none is known here.
         if header.get("crit").is_some() {
             return Err(Rejection::NotAToken(Malformed::CriticalExtension));
         }
         match header.get("alg") {
-            Some(Value::Text(alg)) if alg == "RS256" => {}
-            Some(Value::Text(_)) => return Err(Rejection::Algorithm),
+            Some(ClaimValue::Text(alg)) if alg == "RS256" => {}
+            Some(ClaimValue::Text(_)) => return Err(Rejection::Algorithm),
             _ => return Err(Rejection::NotAToken(Malformed::Header)),
         }
         match header.get("typ") {
             None => {}
             // RFC 7515 section 4.1.9 (case-insensitive media type) and RFC 9068 section 2.1.
-            Some(Value::Text(typ)) if is_token_type(typ) => {}
+            Some(ClaimValue::Text(typ)) if is_token_type(typ) => {}
             Some(_) => return Err(Rejection::NotAToken(Malformed::Header)),
         }
         match header.get("kid") {
-            Some(Value::Text(kid)) if kid.is_empty() => Err(Rejection::NotAToken(Malformed::NoKeyId)),
-            Some(Value::Text(kid)) if kid.len() > KEY_ID_LIMIT => Err(Rejection::UnknownKey),
-            Some(Value::Text(kid)) => Ok(kid.clone().into_owned()),
+            Some(ClaimValue::Text(kid)) if kid.is_empty() => Err(Rejection::NotAToken(Malformed::NoKeyId)),
+            Some(ClaimValue::Text(kid)) if kid.len() > KEY_ID_LIMIT => Err(Rejection::UnknownKey),
+            Some(ClaimValue::Text(kid)) => Ok(kid.clone().into_owned()),
             Some(_) => Err(Rejection::NotAToken(Malformed::Header)),
             None => Err(Rejection::NotAToken(Malformed::NoKeyId)),
         }

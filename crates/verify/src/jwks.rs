@@ -23,9 +23,9 @@ const MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 const EXPONENT_BYTES: std::ops::RangeInclusive<usize> = 1..=5;
 
 /// The usable keys of one document, each parsed once.
-pub(crate) struct KeySet(Vec<Key>);
+pub(crate) struct KeySet(Vec<PublishedKey>);
 
-struct Key {
+struct PublishedKey {
     id: String,
     public: ParsedPublicKey,
 }
@@ -59,7 +59,9 @@ impl KeySet {
         if keys.len() > KEYS_LIMIT {
             return Err(BadKeySet::TooMany);
         }
-        let keys: Vec<Key> = keys.iter().filter_map(|key| Key::parse(key.as_object()?, tenant)).collect();
+        let keys: Vec<PublishedKey> =
+            keys.iter().filter_map(|key| PublishedKey::parse(key.as_object()?, tenant)).collect();
+        // Keeps the last good keys when the issuer serves an empty or foreign document for a while.
         if keys.is_empty() {
             return Err(BadKeySet::NoneUsable);
         }
@@ -89,8 +91,8 @@ impl fmt::Debug for KeySet {
     }
 }
 
-impl Key {
-    fn parse(key: &Map<String, Value>, tenant: Uuid) -> Option<Key> {
+impl PublishedKey {
+    fn parse(key: &Map<String, Value>, tenant: Uuid) -> Option<PublishedKey> {
         let text = |name: &str| key.get(name).and_then(Value::as_str);
         let absent_or = |name: &str, wanted: &str| key.get(name).is_none_or(|value| value == wanted);
         if text("kty") != Some("RSA") || !absent_or("use", "sig") || !absent_or("alg", "RS256") {
@@ -99,6 +101,7 @@ impl Key {
         if text("issuer").is_some_and(|issuer| names_another_tenant(issuer, tenant)) {
             return None;
         }
+        // A key without an id is never used: a token's `kid` selects the key, and a token without one is refused.
         let id = text("kid").filter(|id| !id.is_empty())?.to_owned();
         let n = URL_SAFE_NO_PAD.decode(text("n")?).ok()?;
         let e = URL_SAFE_NO_PAD.decode(text("e")?).ok()?;
@@ -106,7 +109,7 @@ impl Key {
             return None;
         }
         let public = PublicKeyComponents { n, e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).ok()?;
-        Some(Key { id, public })
+        Some(PublishedKey { id, public })
     }
 }
 

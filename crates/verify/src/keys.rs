@@ -32,7 +32,7 @@ pub trait KeySource: Send + Sync {
 
 /// Promises: one fetch at a time, however many wait for it; at most one per interval because of unknown key ids; a
 /// failed fetch leaves the keys at hand in use.
-pub(crate) struct Keys {
+pub(crate) struct KeyCache {
     store: Arc<Store>,
     source: Arc<dyn KeySource>,
     refetch_interval: Duration,
@@ -49,11 +49,11 @@ pub(crate) struct Loaded {
 
 struct Store {
     loaded: ArcSwapOption<Loaded>,
-    flight: Mutex<Flight>,
+    state: Mutex<FetchState>,
 }
 
 #[derive(Default)]
-struct Flight {
+struct FetchState {
     /// Stored here and not only in the waiting callers: if all of them are cancelled, the next caller continues the
     /// fetch. Otherwise clients that disconnect at once could use up every interval, and no fetch would complete.
     running: Option<Fetch>,
@@ -62,20 +62,25 @@ struct Flight {
     generation: u64,
 }
 
-type Outcome = Result<Arc<Loaded>, FetchError>;
-type Fetch = Shared<BoxFuture<'static, Outcome>>;
+type FetchResult = Result<Arc<Loaded>, FetchError>;
+type Fetch = Shared<BoxFuture<'static, FetchResult>>;
 
-/// Result of `Keys::fetch`.
+/// What [`KeyCache::fetch`] found: its caller decides whether to wait.
 enum Offer {
     Begun(Fetch),
     Joined(Fetch),
     TooSoon(Option<FetchError>),
 }
 
-impl Keys {
-    pub(crate) fn new(source: impl KeySource + 'static, tenant: Uuid, refetch_interval: Duration) -> Keys {
-        let store = Arc::new(Store { loaded: ArcSwapOption::empty(), flight: Mutex::new(Flight::default()) });
-        Keys { store, source: Arc::new(source), refetch_interval, tenant }
+impl KeyCache {
+    pub(crate) fn new(
+        source: impl KeySource + 'static,
+        tenant: Uuid,
+        refetch_interval: Duration,
+    ) -> KeyCache {
+        let store =
+            Arc::new(Store { loaded: ArcSwapOption::empty(), state: Mutex::new(FetchState::default()) });
+        KeyCache { store, source: Arc::new(source), refetch_interval, tenant }
     }
 
     /// The cached keys if they need no renewal, without waiting.
@@ -84,12 +89,13 @@ impl Keys {
     }
 
     /// Keys that are fresh, or as fresh as can be had.
-    pub(crate) async fn current(&self, now: SystemTime) -> Outcome {
+    pub(crate) async fn current(&self, now: SystemTime) -> FetchResult {
         if let Some(loaded) = self.fresh(now) {
             return Ok(loaded);
         }
         let usable = self.store.loaded.load_full().filter(|loaded| loaded.age(now) < MAX_STALE);
         match (self.fetch(now), usable) {
+            // The caller that began the fetch waits for it, so that a process with few logins renews its keys at all.
             (Offer::Begun(fetch), Some(stale)) => Ok(fetch.await.unwrap_or(stale)),
             // Another caller has begun this fetch. Poll it once, in case that caller was cancelled, and do not wait.
             (Offer::Joined(fetch), Some(stale)) => {
@@ -111,6 +117,8 @@ impl Keys {
         if loaded.keys.contains(id) {
             return Ok(loaded);
         }
+        // Entra publishes a new key before it signs with it, so an unknown id is a key that was published since the last
+        // fetch, or one that was made up. The interval bounds the requests that made-up ids can cause.
         let renewed = match self.fetch(now) {
             Offer::Begun(fetch) | Offer::Joined(fetch) => fetch.await.map_err(Rejection::KeysUnavailable)?,
             Offer::TooSoon(Some(error)) => return Err(Rejection::KeysUnavailable(error)),
@@ -122,36 +130,37 @@ impl Keys {
 
     /// Joins the fetch that is under way, or begins one if the last was long enough ago.
     fn fetch(&self, now: SystemTime) -> Offer {
-        let mut flight = self.store.flight();
-        if let Some(running) = &flight.running {
+        let mut state = self.store.state();
+        if let Some(running) = &state.running {
             return Offer::Joined(running.clone());
         }
-        let pause = match (&flight.last_error, self.store.loaded.load().is_some()) {
+        // A process without any keys can verify nothing, so it asks again sooner.
+        let pause = match (&state.last_error, self.store.loaded.load().is_some()) {
             (Some(_), false) => RETRY_AFTER.min(self.refetch_interval),
             _ => self.refetch_interval,
         };
         // A clock that was set back must not stop all fetching: a start in the future counts as long ago.
         let too_soon =
-            flight.started_at.is_some_and(|at| now.duration_since(at).is_ok_and(|since| since < pause));
+            state.started_at.is_some_and(|at| now.duration_since(at).is_ok_and(|since| since < pause));
         if too_soon {
-            return Offer::TooSoon(flight.last_error.clone());
+            return Offer::TooSoon(state.last_error.clone());
         }
-        flight.started_at = Some(now);
-        flight.generation += 1;
-        let generation = flight.generation;
+        state.started_at = Some(now);
+        state.generation += 1;
+        let generation = state.generation;
         let (source, tenant, store) = (Arc::clone(&self.source), self.tenant, Arc::downgrade(&self.store));
         let fetch = async move {
             let outcome = load(&*source, tenant, generation, now).await;
-            Store::land(&store, &outcome);
+            Store::finish(&store, &outcome);
             outcome
         };
         let fetch = fetch.boxed().shared();
-        flight.running = Some(fetch.clone());
+        state.running = Some(fetch.clone());
         Offer::Begun(fetch)
     }
 }
 
-async fn load(source: &dyn KeySource, tenant: Uuid, generation: u64, now: SystemTime) -> Outcome {
+async fn load(source: &dyn KeySource, tenant: Uuid, generation: u64, now: SystemTime) -> FetchResult {
     let document = source.fetch().await?;
     let keys = KeySet::parse(&document, tenant).map_err(FetchError::new)?;
     Ok(Arc::new(Loaded { keys, generation, fetched_at: now }))
@@ -165,21 +174,21 @@ impl Loaded {
 }
 
 impl Store {
-    fn flight(&self) -> MutexGuard<'_, Flight> {
-        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, FetchState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stores the result of a fetch. The fetch has a weak reference to the store, because the store owns the fetch.
-    fn land(store: &Weak<Store>, outcome: &Outcome) {
+    fn finish(store: &Weak<Store>, outcome: &FetchResult) {
         let Some(store) = store.upgrade() else { return };
-        let mut flight = store.flight();
+        let mut state = store.state();
         match outcome {
             Ok(loaded) => {
                 store.loaded.store(Some(Arc::clone(loaded)));
-                flight.last_error = None;
+                state.last_error = None;
             }
-            Err(error) => flight.last_error = Some(error.clone()),
+            Err(error) => state.last_error = Some(error.clone()),
         }
-        flight.running = None;
+        state.running = None;
     }
 }

@@ -43,6 +43,6 @@ pub use futures_util::future::BoxFuture;
 pub use jwks::{JWKS_LIMIT, KEYS_LIMIT};
 pub use keys::{KeySource, MAX_STALE, REFRESH_AFTER, RETRY_AFTER};
 pub use policy::{Cloud, DEFAULT_LEEWAY, DEFAULT_REFETCH_INTERVAL, Policy, PolicyBuilder, PolicyError};
-pub use principal::{Groups, Kind, Principal};
+pub use principal::{Groups, Principal, SubjectKind};
 pub use rejection::{FetchError, Malformed, Rejection};
 pub use verifier::Verifier;

@@ -18,12 +18,12 @@ pub(crate) struct Memo(Mutex<Halves>);
 /// young one. Entries in use survive, without an ordered list as in an LRU cache.
 #[derive(Default)]
 struct Halves {
-    young: HashMap<[u8; 32], Entry>,
-    old: HashMap<[u8; 32], Entry>,
+    young: HashMap<[u8; 32], CachedPrincipal>,
+    old: HashMap<[u8; 32], CachedPrincipal>,
 }
 
 #[derive(Clone)]
-struct Entry {
+struct CachedPrincipal {
     keys: u64,
     principal: Principal,
 }
@@ -31,6 +31,7 @@ struct Entry {
 impl Memo {
     pub(crate) fn find(&self, token: &[u8; 32], keys: u64) -> Option<Principal> {
         let mut halves = self.halves();
+        // A young entry of other keys is not looked for in the old half: that one is older still.
         if let Some(entry) = halves.young.get(token) {
             return (entry.keys == keys).then(|| entry.principal.clone());
         }
@@ -41,7 +42,7 @@ impl Memo {
     }
 
     pub(crate) fn insert(&self, token: [u8; 32], keys: u64, principal: Principal) {
-        self.halves().insert(token, Entry { keys, principal });
+        self.halves().insert(token, CachedPrincipal { keys, principal });
     }
 
     fn halves(&self) -> MutexGuard<'_, Halves> {
@@ -50,7 +51,7 @@ impl Memo {
 }
 
 impl Halves {
-    fn insert(&mut self, token: [u8; 32], entry: Entry) {
+    fn insert(&mut self, token: [u8; 32], entry: CachedPrincipal) {
         if self.young.len() >= CAPACITY && !self.young.contains_key(&token) {
             self.old = mem::take(&mut self.young);
         }
@@ -66,14 +67,14 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::principal::{Facts, Groups, Kind};
+    use crate::principal::{Groups, SubjectKind, VerifiedClaims};
 
     fn principal(id: u128) -> Principal {
-        Principal(Arc::new(Facts {
+        Principal(Arc::new(VerifiedClaims {
             tenant: Uuid::from_u128(1),
             object_id: Uuid::from_u128(id),
             app_id: None,
-            kind: Kind::App,
+            kind: SubjectKind::App,
             groups: Groups::Absent,
             user_principal_name: None,
             multi_factor: false,

@@ -11,11 +11,11 @@ const MEMBERS_LIMIT: usize = 256;
 /// The members of a JSON object. A name that occurs twice is an error: readers disagree about which one counts
 /// (RFC 8259 section 4), and a disagreement about a claim is a way in.
 #[derive(Debug)]
-pub(crate) struct Object<'a>(Vec<(Cow<'a, str>, Value<'a>)>);
+pub(crate) struct JsonObject<'a>(Vec<(Cow<'a, str>, ClaimValue<'a>)>);
 
 /// A member's value, as deep as claims go.
 #[derive(Debug)]
-pub(crate) enum Value<'a> {
+pub(crate) enum ClaimValue<'a> {
     Text(Cow<'a, str>),
     /// A whole number from 0 to 2^64 - 1. A number written with a point or an exponent is `Other`.
     Number(u64),
@@ -27,22 +27,22 @@ pub(crate) enum Value<'a> {
     Other,
 }
 
-impl<'a> Object<'a> {
+impl<'a> JsonObject<'a> {
     /// Reads exactly one object; anything else, or anything after it, is `None`.
-    pub(crate) fn parse(json: &'a [u8]) -> Option<Object<'a>> {
+    pub(crate) fn parse(json: &'a [u8]) -> Option<JsonObject<'a>> {
         serde_json::from_slice(json).ok()
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&Value<'a>> {
+    pub(crate) fn get(&self, name: &str) -> Option<&ClaimValue<'a>> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for JsonObject<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members;
         impl<'de> Visitor<'de> for Members {
-            type Value = Object<'de>;
+            type Value = JsonObject<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
@@ -54,14 +54,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
                     refuse_double(&name, members.iter().map(|(known, _)| known))?;
                     members.push((name, map.next_value()?));
                 }
-                Ok(Object(members))
+                Ok(JsonObject(members))
             }
         }
         deserializer.deserialize_map(Members)
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for ClaimValue<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(AnyValue)
     }
@@ -70,38 +70,38 @@ impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
 struct AnyValue;
 
 impl<'de> Visitor<'de> for AnyValue {
-    type Value = Value<'de>;
+    type Value = ClaimValue<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Value::Text(Cow::Borrowed(text)))
+        Ok(ClaimValue::Text(Cow::Borrowed(text)))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Value::Text(Cow::Owned(text.to_owned())))
+        Ok(ClaimValue::Text(Cow::Owned(text.to_owned())))
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
-        Ok(Value::Number(number))
+        Ok(ClaimValue::Number(number))
     }
 
     fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Value::Other)
+        Ok(ClaimValue::Other)
     }
 
     fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Value::Other)
+        Ok(ClaimValue::Other)
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(Value::Bool(value))
+        Ok(ClaimValue::Bool(value))
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(Value::Other)
+        Ok(ClaimValue::Other)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
@@ -112,7 +112,7 @@ impl<'de> Visitor<'de> for AnyValue {
                 _ => texts = None,
             }
         }
-        Ok(texts.map_or(Value::Other, Value::Texts))
+        Ok(texts.map_or(ClaimValue::Other, ClaimValue::Texts))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -122,7 +122,7 @@ impl<'de> Visitor<'de> for AnyValue {
             names.push(name);
             map.next_value::<IgnoredAny>()?;
         }
-        Ok(Value::Names(names))
+        Ok(ClaimValue::Names(names))
     }
 }
 
@@ -146,8 +146,8 @@ struct Name<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
             type Value = Cow<'de, str>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -162,7 +162,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
                 Ok(Cow::Owned(text.to_owned()))
             }
         }
-        deserializer.deserialize_str(Text).map(Name)
+        deserializer.deserialize_str(TextVisitor).map(Name)
     }
 }
 
@@ -229,14 +229,14 @@ mod tests {
     fn values_keep_what_claims_need() {
         let json =
             br#"{"t":"a\u0062","n":7,"b":true,"l":["x","y"],"o":{"p":1},"f":1.5,"m":-1,"u":null,"x":["x",[1]]}"#;
-        let object = Object::parse(json).unwrap();
-        assert!(matches!(object.get("t"), Some(Value::Text(t)) if t == "ab"));
-        assert!(matches!(object.get("n"), Some(Value::Number(7))));
-        assert!(matches!(object.get("b"), Some(Value::Bool(true))));
-        assert!(matches!(object.get("l"), Some(Value::Texts(l)) if l == &["x", "y"]));
-        assert!(matches!(object.get("o"), Some(Value::Names(o)) if o == &["p"]));
+        let object = JsonObject::parse(json).unwrap();
+        assert!(matches!(object.get("t"), Some(ClaimValue::Text(t)) if t == "ab"));
+        assert!(matches!(object.get("n"), Some(ClaimValue::Number(7))));
+        assert!(matches!(object.get("b"), Some(ClaimValue::Bool(true))));
+        assert!(matches!(object.get("l"), Some(ClaimValue::Texts(l)) if l == &["x", "y"]));
+        assert!(matches!(object.get("o"), Some(ClaimValue::Names(o)) if o == &["p"]));
         for other in ["f", "m", "u", "x"] {
-            assert!(matches!(object.get(other), Some(Value::Other)), "{other}");
+            assert!(matches!(object.get(other), Some(ClaimValue::Other)), "{other}");
         }
         assert!(object.get("absent").is_none());
     }
@@ -249,16 +249,16 @@ mod tests {
             r#"{"o":{"groups":"src1","groups":"src2"}}"#,
             r#"{"unknown":1,"unknown":2}"#,
         ] {
-            assert!(Object::parse(twice.as_bytes()).is_none(), "{twice}");
+            assert!(JsonObject::parse(twice.as_bytes()).is_none(), "{twice}");
         }
     }
 
     #[test]
     fn anything_but_one_object_is_nothing() {
         for json in ["", "[]", "1", "null", "\"a\"", "{}{}", "{} x", "{", "{\"a\"", "{1:2}", "\u{feff}{}"] {
-            assert!(Object::parse(json.as_bytes()).is_none(), "{json}");
+            assert!(JsonObject::parse(json.as_bytes()).is_none(), "{json}");
         }
-        assert!(Object::parse(b"{\"a\":\"\xff\"}").is_none());
+        assert!(JsonObject::parse(b"{\"a\":\"\xff\"}").is_none());
     }
 
     #[test]
@@ -267,16 +267,19 @@ mod tests {
             let members: Vec<String> = (0..n).map(|i| format!("\"m{i}\":0")).collect();
             format!("{{{}}}", members.join(","))
         };
-        assert!(Object::parse(many(MEMBERS_LIMIT).as_bytes()).is_some());
-        assert!(Object::parse(many(MEMBERS_LIMIT + 1).as_bytes()).is_none());
+        assert!(JsonObject::parse(many(MEMBERS_LIMIT).as_bytes()).is_some());
+        assert!(JsonObject::parse(many(MEMBERS_LIMIT + 1).as_bytes()).is_none());
     }
 
     #[test]
     fn depth_costs_no_stack() {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(60_000), "]".repeat(60_000));
         // Refused or skipped, but answered: the parser neither recurses without bound nor builds the tree.
-        let _ = Object::parse(deep.as_bytes());
+        let _ = JsonObject::parse(deep.as_bytes());
         let deep_in_object = format!("{{\"a\":{{\"b\":{}{}}}}}", "[".repeat(60_000), "]".repeat(60_000));
-        assert!(matches!(Object::parse(deep_in_object.as_bytes()).unwrap().get("a"), Some(Value::Names(_))));
+        assert!(matches!(
+            JsonObject::parse(deep_in_object.as_bytes()).unwrap().get("a"),
+            Some(ClaimValue::Names(_))
+        ));
     }
 }

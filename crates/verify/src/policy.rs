@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
 use crate::claims::{Claims, excerpt};
-use crate::principal::{Facts, Principal};
+use crate::principal::{Principal, VerifiedClaims};
 use crate::rejection::Rejection;
 
 /// How far the clocks of issuer and verifier may differ: five minutes, as Microsoft's own token libraries allow
@@ -60,7 +60,7 @@ pub enum PolicyError {
     Leeway,
 }
 
-/// Builds a [`Policy`].
+/// Settings of a [`Policy`]. A list that stays empty is derived from cloud and tenant.
 #[derive(Debug, Clone)]
 pub struct PolicyBuilder {
     tenant: Uuid,
@@ -123,15 +123,17 @@ impl Policy {
         if !self.issuers.iter().any(|known| known == issuer) {
             return Err(Rejection::Issuer);
         }
+        // A version that is not known may give the claims another meaning.
         if !matches!(claims.text("ver")?, "1.0" | "2.0") {
             return Err(Rejection::Issuer);
         }
+        // The issuer names the tenant too, but an issuer that the operator configured need not.
         let tenant = claims.guid("tid")?;
         if tenant != self.tenant {
             return Err(Rejection::Tenant);
         }
         let object_id = claims.guid("oid")?;
-        Ok(Principal(Arc::new(Facts {
+        Ok(Principal(Arc::new(VerifiedClaims {
             tenant,
             object_id,
             app_id: claims.app_id()?,

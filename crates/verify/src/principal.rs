@@ -9,14 +9,14 @@ use uuid::Uuid;
 ///
 /// It says who signed in, not what they may do: the caller decides whether a database role belongs to this principal.
 #[derive(Debug, Clone)]
-pub struct Principal(pub(crate) Arc<Facts>);
+pub struct Principal(pub(crate) Arc<VerifiedClaims>);
 
 #[derive(Debug)]
-pub(crate) struct Facts {
+pub(crate) struct VerifiedClaims {
     pub(crate) tenant: Uuid,
     pub(crate) object_id: Uuid,
     pub(crate) app_id: Option<Uuid>,
-    pub(crate) kind: Kind,
+    pub(crate) kind: SubjectKind,
     pub(crate) groups: Groups,
     pub(crate) user_principal_name: Option<String>,
     pub(crate) multi_factor: bool,
@@ -30,7 +30,7 @@ pub(crate) struct Facts {
 /// second, and tells the two apart by the token alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Kind {
+pub enum SubjectKind {
     /// An application by itself: a managed identity or a service principal. `idtyp` is `app`; or `idtyp` is absent,
     /// there is no `scp`, and `oid` equals `sub`.
     App,
@@ -75,7 +75,7 @@ impl Principal {
     }
 
     /// Whether the token is for an application or for a user.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> SubjectKind {
         self.0.kind
     }
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use crate::claims::Claims;
 use crate::compact::Compact;
-use crate::keys::{KeySource, Keys};
+use crate::keys::{KeyCache, KeySource};
 use crate::memo::Memo;
 use crate::policy::Policy;
 use crate::principal::Principal;
@@ -14,14 +14,14 @@ use crate::rejection::{FetchError, Rejection};
 /// Verifies tokens of one tenant. Share one verifier: it caches the keys, and the verified tokens by their digests.
 pub struct Verifier {
     policy: Policy,
-    keys: Keys,
+    keys: KeyCache,
     memo: Memo,
 }
 
 impl Verifier {
     /// Fetches no keys: the first [`Verifier::verify`] or [`Verifier::warm`] does.
     pub fn new(policy: Policy, keys: impl KeySource + 'static) -> Verifier {
-        let keys = Keys::new(keys, policy.tenant(), policy.refetch_interval());
+        let keys = KeyCache::new(keys, policy.tenant(), policy.refetch_interval());
         Verifier { policy, keys, memo: Memo::default() }
     }
 
@@ -47,9 +47,12 @@ impl Verifier {
     /// Cancel-safe: if every caller that waits for a fetch is cancelled, the next call that needs it continues it.
     pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Principal, Rejection> {
         let compact = Compact::split(token)?;
+        // The token is hashed before any part of it is decoded: a pool sends one token for each of its connections, and all
+        // but the first stop at the memo.
         let digests = compact.digests();
         let known = self.keys.fresh(now).and_then(|loaded| self.memo.find(&digests.token, loaded.generation));
         if let Some(principal) = known {
+            // The signature and the claims of these bytes cannot change; the time can.
             self.policy.check_time(principal.not_before(), principal.expires_on(), now)?;
             return Ok(principal);
         }

@@ -99,7 +99,7 @@ pub enum Authentication {
     Ok,
     /// 2: Kerberos V5, no longer used by any server.
     KerberosV5,
-    /// 3: the password in clear text. Servers ask for an Entra token by this request or by OAUTHBEARER.
+    /// 3: the password in clear text. Azure Database for PostgreSQL asks for an Entra token by this request.
     CleartextPassword,
     /// 5: an MD5 digest with this salt.
     Md5Password {

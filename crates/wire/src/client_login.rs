@@ -21,18 +21,18 @@ const MESSAGES: usize = 1000;
 /// One login. It begins with the start-up and is over with ReadyForQuery or an error.
 #[derive(Debug)]
 pub struct ClientLogin {
-    state: State,
+    state: LoginState,
     messages: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum LoginState {
     /// The start-up was sent; the server has asked for nothing.
     Started,
     /// The server waits for an answer.
-    Asked(Request),
+    Asked(AuthRequest),
     /// The answer was sent.
-    Answered(Request),
+    Answered(AuthRequest),
     /// The server has sent its last part of a SASL exchange.
     Proven,
     Authenticated,
@@ -41,7 +41,7 @@ enum State {
 
 /// The kind of an authentication request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Request {
+enum AuthRequest {
     CleartextPassword,
     Sasl,
     SaslContinue,
@@ -89,7 +89,7 @@ impl ClientLogin {
     /// Begins a login and appends the start-up packet.
     pub fn start(start: &StartupMessage, out: &mut BytesMut) -> Self {
         start.encode(out);
-        Self { state: State::Started, messages: 0 }
+        Self { state: LoginState::Started, messages: 0 }
     }
 
     /// Cuts the next message off the front of `received`; `None` while it is not whole. It is an authentication message,
@@ -110,14 +110,14 @@ impl ClientLogin {
             (_, BackendMessage::ErrorResponse(fields)) => {
                 return Err(ClientLoginError::Refused(fields.clone()));
             }
-            (State::Ready, _) => return Err(ClientLoginError::OutOfOrder),
+            (LoginState::Ready, _) => return Err(ClientLoginError::OutOfOrder),
             (state, BackendMessage::NoticeResponse(_)) => state,
             (state, BackendMessage::Authentication(authentication)) => after(state, authentication)?,
             (
-                State::Authenticated,
+                LoginState::Authenticated,
                 BackendMessage::ParameterStatus(_) | BackendMessage::BackendKeyData(_),
-            ) => State::Authenticated,
-            (State::Authenticated, BackendMessage::ReadyForQuery(_)) => State::Ready,
+            ) => LoginState::Authenticated,
+            (LoginState::Authenticated, BackendMessage::ReadyForQuery(_)) => LoginState::Ready,
             _ => return Err(ClientLoginError::OutOfOrder),
         };
         Ok(Some(message))
@@ -129,7 +129,7 @@ impl ClientLogin {
     /// # Errors
     /// [`ClientLoginError::NotAsked`] after any other message; a password that does not fit.
     pub fn answer_password(&mut self, password: &[u8], out: &mut BytesMut) -> Result<(), ClientLoginError> {
-        self.answer(&[Request::CleartextPassword], || frontend::encode_password(password, out))
+        self.answer(&[AuthRequest::CleartextPassword], || frontend::encode_password(password, out))
     }
 
     /// Appends the answer to [`Authentication::Sasl`].
@@ -141,7 +141,7 @@ impl ClientLogin {
         initial: &SaslInitialResponse<'_>,
         out: &mut BytesMut,
     ) -> Result<(), ClientLoginError> {
-        self.answer(&[Request::Sasl], || initial.encode(out))
+        self.answer(&[AuthRequest::Sasl], || initial.encode(out))
     }
 
     /// Appends the answer to [`Authentication::SaslContinue`].
@@ -149,7 +149,7 @@ impl ClientLogin {
     /// # Errors
     /// [`ClientLoginError::NotAsked`] after any other message; a message that does not fit.
     pub fn answer_sasl_continue(&mut self, data: &[u8], out: &mut BytesMut) -> Result<(), ClientLoginError> {
-        self.answer(&[Request::SaslContinue], || frontend::encode_sasl_response(data, out))
+        self.answer(&[AuthRequest::SaslContinue], || frontend::encode_sasl_response(data, out))
     }
 
     /// Appends the body of an answer that another program made, whatever the server asked for.
@@ -157,24 +157,29 @@ impl ClientLogin {
     /// # Errors
     /// [`ClientLoginError::NotAsked`] if the server waits for no answer; a message that does not fit.
     pub fn answer_raw(&mut self, body: &[u8], out: &mut BytesMut) -> Result<(), ClientLoginError> {
-        let any = [Request::CleartextPassword, Request::Sasl, Request::SaslContinue, Request::Other];
+        let any = [
+            AuthRequest::CleartextPassword,
+            AuthRequest::Sasl,
+            AuthRequest::SaslContinue,
+            AuthRequest::Other,
+        ];
         self.answer(&any, || frontend::encode_sasl_response(body, out))
     }
 
     /// Whether the server waits for an answer.
     pub fn is_asked(&self) -> bool {
-        matches!(self.state, State::Asked(_))
+        matches!(self.state, LoginState::Asked(_))
     }
 
     fn answer(
         &mut self,
-        to: &[Request],
+        to: &[AuthRequest],
         encode: impl FnOnce() -> Result<(), WireError>,
     ) -> Result<(), ClientLoginError> {
         match self.state {
-            State::Asked(request) if to.contains(&request) => {
+            LoginState::Asked(request) if to.contains(&request) => {
                 encode()?;
-                self.state = State::Answered(request);
+                self.state = LoginState::Answered(request);
                 Ok(())
             }
             _ => Err(ClientLoginError::NotAsked),
@@ -183,18 +188,22 @@ impl ClientLogin {
 }
 
 /// The state after an authentication message.
-fn after(state: State, message: &Authentication) -> Result<State, ClientLoginError> {
-    let in_sasl = matches!(state, State::Answered(Request::Sasl | Request::SaslContinue));
+fn after(state: LoginState, message: &Authentication) -> Result<LoginState, ClientLoginError> {
+    let in_sasl = matches!(state, LoginState::Answered(AuthRequest::Sasl | AuthRequest::SaslContinue));
     match (message, state) {
-        (Authentication::Ok, State::Started | State::Proven) => Ok(State::Authenticated),
-        (Authentication::Ok, State::Answered(_)) if !in_sasl => Ok(State::Authenticated),
-        (Authentication::SaslContinue(_), _) if in_sasl => Ok(State::Asked(Request::SaslContinue)),
-        (Authentication::SaslFinal(_), _) if in_sasl => Ok(State::Proven),
-        (Authentication::GssContinue(_), State::Answered(Request::Other)) => Ok(State::Asked(Request::Other)),
-        (Authentication::CleartextPassword, State::Started) => Ok(State::Asked(Request::CleartextPassword)),
-        (Authentication::Sasl(_), State::Started) => Ok(State::Asked(Request::Sasl)),
+        (Authentication::Ok, LoginState::Started | LoginState::Proven) => Ok(LoginState::Authenticated),
+        (Authentication::Ok, LoginState::Answered(_)) if !in_sasl => Ok(LoginState::Authenticated),
+        (Authentication::SaslContinue(_), _) if in_sasl => Ok(LoginState::Asked(AuthRequest::SaslContinue)),
+        (Authentication::SaslFinal(_), _) if in_sasl => Ok(LoginState::Proven),
+        (Authentication::GssContinue(_), LoginState::Answered(AuthRequest::Other)) => {
+            Ok(LoginState::Asked(AuthRequest::Other))
+        }
+        (Authentication::CleartextPassword, LoginState::Started) => {
+            Ok(LoginState::Asked(AuthRequest::CleartextPassword))
+        }
+        (Authentication::Sasl(_), LoginState::Started) => Ok(LoginState::Asked(AuthRequest::Sasl)),
         // Also the middle of an exchange that was not begun, so that the caller can say what the server asked for.
-        (_, State::Started) => Ok(State::Asked(Request::Other)),
+        (_, LoginState::Started) => Ok(LoginState::Asked(AuthRequest::Other)),
         _ => Err(ClientLoginError::OutOfOrder),
     }
 }

@@ -20,7 +20,6 @@ pub mod fields;
 pub mod frame;
 pub mod frontend;
 pub mod limits;
-pub mod oauthbearer;
 pub mod scram;
 pub mod startup;
 

@@ -2,15 +2,16 @@ use pgentra_system::http::Response;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::{ResourceManager, segment};
+use super::{ResourceManager, ResourceType, segment};
 use crate::client::{Ask, Method};
 use crate::{AzureError, AzureErrorKind};
 
 /// Virtual machines, and the api-version whose shapes are read here.
-const VMS: (&str, &str) = ("Microsoft.Compute/virtualMachines", "2024-11-01");
+const VMS: ResourceType = ResourceType { path: "Microsoft.Compute/virtualMachines", version: "2024-11-01" };
 
 /// User-assigned identities, and their api-version.
-const IDENTITIES: (&str, &str) = ("Microsoft.ManagedIdentity/userAssignedIdentities", "2023-01-31");
+const IDENTITIES: ResourceType =
+    ResourceType { path: "Microsoft.ManagedIdentity/userAssignedIdentities", version: "2023-01-31" };
 
 /// A virtual machine, as far as its identities go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +58,7 @@ pub struct UserAssigned {
 pub enum Wanted {
     /// The system-assigned identity of the machine.
     SystemAssigned,
-    /// This user-assigned identity.
+    /// This user-assigned identity, beside those that the machine has.
     UserAssigned(UserAssigned),
 }
 
@@ -106,7 +107,7 @@ impl ResourceManager {
     /// Why Resource Manager did not show it; or several have the name.
     pub async fn vm(&self, group: Option<&str>, name: &str) -> Result<Vm, AzureError> {
         let doing = format!("read the identities of the virtual machine {name}");
-        let document = self.named(VMS, (group, name), &doing).await?;
+        let document = self.named(VMS, group, name, &doing).await?;
         Vm::read(&document).ok_or_else(|| self.client.unusable(&doing, "virtual machine"))
     }
 
@@ -120,7 +121,7 @@ impl ResourceManager {
             let parts: Vec<&str> = name_or_id.split('/').skip(1).collect();
             parts.iter().try_for_each(|part| segment(part))?;
             let path = parts.get(4..).unwrap_or_default().join("/").to_ascii_lowercase();
-            let (kind, version) = IDENTITIES;
+            let ResourceType { path: kind, version } = IDENTITIES;
             if parts.len() != 8 || !path.starts_with(&format!("providers/{kind}/").to_ascii_lowercase()) {
                 let message = format!("`{name_or_id}` is not the resource id of a user-assigned identity");
                 return Err(AzureError::new(AzureErrorKind::Usage, message)
@@ -128,7 +129,7 @@ impl ResourceManager {
             }
             self.client.json(&Ask::get(self.url(name_or_id, version), &doing)).await?
         } else {
-            self.named(IDENTITIES, (group, name_or_id), &doing).await?
+            self.named(IDENTITIES, group, name_or_id, &doing).await?
         };
         let properties = &document["properties"];
         let id = |member: &str| properties[member].as_str().and_then(|id| id.parse().ok());
@@ -156,7 +157,7 @@ impl ResourceManager {
         let doing = format!("assign an identity to the virtual machine {}", vm.name);
         let ask = Ask {
             method: Method::Patch,
-            url: self.url(&before.id, VMS.1),
+            url: self.url(&before.id, VMS.version),
             body: Some(json!({ "identity": with(&before, wanted) })),
             // The list replaces the old one: without `If-Match`, identities assigned since the read would be removed.
             only_if: before.etag.clone(),

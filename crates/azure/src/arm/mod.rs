@@ -18,7 +18,7 @@ pub use server::{Administrator, AdministratorKind, FlexibleServer};
 
 use pgentra_connect::quote;
 
-use crate::client::{Ask, Client};
+use crate::client::{Ask, RestClient};
 use crate::{AzureError, AzureErrorKind, Endpoints};
 
 /// How many pages of a list are read; a page of Resource Manager holds a hundred and more.
@@ -35,10 +35,18 @@ impl Default for Patience {
     }
 }
 
+/// A type of resource in the paths of Resource Manager, such as `Microsoft.Compute/virtualMachines`, and the
+/// `api-version` whose documents are read here.
+#[derive(Clone, Copy)]
+struct ResourceType {
+    path: &'static str,
+    version: &'static str,
+}
+
 /// Azure Resource Manager, in one subscription.
 #[derive(Debug, Clone)]
 pub struct ResourceManager {
-    client: Client,
+    client: RestClient,
     subscription: String,
     patience: Patience,
 }
@@ -58,7 +66,7 @@ impl ResourceManager {
         subscription: Option<&str>,
     ) -> Result<Self, AzureError> {
         let endpoint = endpoints.resource_manager.clone();
-        let client = Client::new("Azure Resource Manager", endpoint, system.clone(), credential.clone());
+        let client = RestClient::new("Azure Resource Manager", endpoint, system.clone(), credential.clone());
         let mut manager = Self { client, subscription: String::new(), patience: Patience::default() };
         manager.subscription = match subscription {
             Some(id) => uuid::Uuid::parse_str(id.trim()).map(|id| id.to_string()).map_err(|_| {
@@ -118,8 +126,9 @@ impl ResourceManager {
     /// The resource of a kind with this name: in the group, or the only one in the subscription.
     async fn named(
         &self,
-        (kind, version): (&str, &str),
-        (group, name): (Option<&str>, &str),
+        ResourceType { path: kind, version }: ResourceType,
+        group: Option<&str>,
+        name: &str,
         doing: &str,
     ) -> Result<Value, AzureError> {
         segment(name)?;

@@ -5,12 +5,13 @@ use pgentra_connect::quote;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::ResourceManager;
+use super::{ResourceManager, ResourceType};
 use crate::client::{Ask, Method};
 use crate::{AzureError, AzureErrorKind};
 
 /// Flexible servers, and their api-version: the newest stable one.
-const SERVERS: (&str, &str) = ("Microsoft.DBforPostgreSQL/flexibleServers", "2025-08-01");
+const SERVERS: ResourceType =
+    ResourceType { path: "Microsoft.DBforPostgreSQL/flexibleServers", version: "2025-08-01" };
 
 /// A flexible server of Azure Database for PostgreSQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +19,7 @@ const SERVERS: (&str, &str) = ("Microsoft.DBforPostgreSQL/flexibleServers", "202
 pub struct FlexibleServer {
     /// Resource id, `/subscriptions/…/flexibleServers/NAME`.
     pub id: String,
-    /// Name of the resource.
+    /// Name of the resource, as `az postgres flexible-server list` shows it.
     pub name: String,
     /// Fully qualified host name that clients connect to.
     pub host: String,
@@ -78,7 +79,7 @@ impl ResourceManager {
     /// Why Resource Manager did not show it; or several have the name.
     pub async fn server(&self, group: Option<&str>, name: &str) -> Result<FlexibleServer, AzureError> {
         let doing = format!("read the server {name}");
-        let document = self.named(SERVERS, (group, name), &doing).await?;
+        let document = self.named(SERVERS, group, name, &doing).await?;
         let (text, properties) =
             (|member: &str| document[member].as_str().map(str::to_owned), &document["properties"]);
         let host = properties["fullyQualifiedDomainName"].as_str().map(str::to_owned);
@@ -101,7 +102,8 @@ impl ResourceManager {
     /// Why Resource Manager did not show them.
     pub async fn administrators(&self, server: &FlexibleServer) -> Result<Vec<Administrator>, AzureError> {
         let doing = format!("read the administrators of the server {}", server.name);
-        let listed = self.list(self.url(&format!("{}/administrators", server.id), SERVERS.1), &doing).await?;
+        let listed =
+            self.list(self.url(&format!("{}/administrators", server.id), SERVERS.version), &doing).await?;
         let read = listed.iter().map(|one| read(&one["properties"]));
         read.collect::<Option<_>>()
             .ok_or_else(|| self.client.unusable(&doing, "object id of an administrator"))
@@ -175,7 +177,7 @@ impl ResourceManager {
     }
 
     fn administrator_url(&self, server: &FlexibleServer, object_id: Uuid) -> String {
-        self.url(&format!("{}/administrators/{object_id}", server.id), SERVERS.1)
+        self.url(&format!("{}/administrators/{object_id}", server.id), SERVERS.version)
     }
 }
 

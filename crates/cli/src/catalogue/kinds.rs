@@ -52,13 +52,13 @@ impl From<&TokenError> for Finding {
             return Finding::TokenRefusedByEntra;
         }
         match error.kind() {
-            TokenErrorKind::Refused { status: 300..400 | 403..=407 } if is_imds => Finding::SourceStranger,
+            TokenErrorKind::Refused { status: 300..400 | 403..=407 } if is_imds => Finding::SourceIntercepted,
             TokenErrorKind::Refused { status: 400 } if is_imds && names_no_identity(error) => {
                 Finding::TokenIdentityUnknown
             }
             // Only another server in place of the metadata service answers with a page.
             TokenErrorKind::BadAnswer if is_imds && error.to_string().contains("web page") => {
-                Finding::SourceStranger
+                Finding::SourceIntercepted
             }
             kind => of_token(kind).unwrap_or(Finding::ThisMachine),
         }

@@ -54,7 +54,7 @@ findings! {
     SourceUnreachable "source-unreachable" Answer Token
     SourceTimeout "source-timeout" Answer Token
     SourceProxyRefused "source-proxy-refused" Answer Token
-    SourceStranger "source-stranger" Answer Token
+    SourceIntercepted "source-intercepted" Answer Token
     TokenThrottled "token-throttled" Token Token
     TokenSourceRestarting "token-source-restarting" Token Token
     TokenSourceFailing "token-source-failing" Token Token

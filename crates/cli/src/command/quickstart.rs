@@ -126,13 +126,13 @@ async fn keep(
 /// The document of `-o json`.
 #[derive(Serialize)]
 struct Played {
-    steps: Vec<Step>,
+    steps: Vec<ArticleStep>,
     version: String,
 }
 
 /// A step of the article.
 #[derive(Serialize)]
-struct Step {
+struct ArticleStep {
     title: &'static str,
     /// The prompt at which the command is typed.
     #[serde(skip)]
@@ -153,7 +153,7 @@ struct Article<'a> {
     cloud: &'a LocalCloud,
     progress: &'a Progress,
     format: Format,
-    steps: Vec<Step>,
+    steps: Vec<ArticleStep>,
 }
 
 impl Article<'_> {
@@ -161,7 +161,7 @@ impl Article<'_> {
     async fn play(&mut self) -> Outcome<String> {
         let cloud = self.cloud;
         let vm = cloud.azure().vm();
-        self.step(Step {
+        self.step(ArticleStep {
             title: "A local cloud: metadata service, Entra tenant, PostgreSQL that checks tokens",
             prompt: SHELL,
             command: match cloud.flavour() {
@@ -175,7 +175,7 @@ impl Article<'_> {
                 cloud.flavour()
             ),
         });
-        self.step(Step {
+        self.step(ArticleStep {
             title: "The VM has a managed identity",
             prompt: SHELL,
             command: format!(
@@ -184,7 +184,7 @@ impl Article<'_> {
             ),
             result: format!("the local VM came with one: object id {}", vm.object_id()),
         });
-        self.step(Step {
+        self.step(ArticleStep {
             title: "Its application id",
             prompt: SHELL,
             command: format!(
@@ -212,7 +212,7 @@ impl Article<'_> {
         }
         session.close().await?;
         let result = said.unwrap_or_else(|| format!("role {ROLE} created"));
-        self.step(Step {
+        self.step(ArticleStep {
             title: "A database role for it, created by the Entra administrator",
             prompt: SQL,
             command: sql.join("\n"),
@@ -234,7 +234,7 @@ impl Article<'_> {
         );
         let result =
             format!("a token from {}, good for {} h {} min", token.source(), life / 3600, life % 3600 / 60);
-        self.step(Step {
+        self.step(ArticleStep {
             title: "An access token, with no password anywhere",
             prompt: SHELL,
             command,
@@ -255,7 +255,7 @@ impl Article<'_> {
         let results = sql::results(&session, "SELECT version()").await?;
         let version = results.first().and_then(|result| result.value()).unwrap_or_default().to_owned();
         session.close().await?;
-        self.step(Step {
+        self.step(ArticleStep {
             title: "Connect with the token as the password",
             prompt: SHELL,
             command: format!(
@@ -267,9 +267,9 @@ impl Article<'_> {
         Ok(version)
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, step: ArticleStep) {
         if self.format == Format::Text {
-            let Step { title, prompt, command, result } = &step;
+            let ArticleStep { title, prompt, command, result } = &step;
             let line = |line| text![verbatim(&format!("   {prompt} ")), to_copy(line), "\n"];
             let lines: Text = command.lines().map(line).collect();
             let title = bold(&format!("{}. {title}", self.steps.len() + 1));

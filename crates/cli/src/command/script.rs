@@ -15,11 +15,11 @@ use crate::problem::{Outcome, Problem};
 const FILE_LIMIT: usize = 64 * 1024 * 1024;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Scripts(pub(crate) Vec<Script>);
+pub(crate) struct Scripts(pub(crate) Vec<SqlInput>);
 
 /// SQL, or the file that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Script {
+pub(crate) enum SqlInput {
     /// The argument of `-c`.
     Text(String),
     /// The file of `-f`; `-` is standard input.
@@ -49,8 +49,8 @@ impl Scripts {
         let mut read_so_far = Vec::new();
         for script in &self.0 {
             read_so_far.push(match script {
-                Script::Text(text) => Sql { text: text.clone(), file: None },
-                Script::File(path) => read(system, path).await?,
+                SqlInput::Text(text) => Sql { text: text.clone(), file: None },
+                SqlInput::File(path) => read(system, path).await?,
             });
         }
         Ok(read_so_far)
@@ -109,10 +109,10 @@ impl Args for Scripts {
 
 impl FromArgMatches for Scripts {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        let texts = matches.get_many::<String>("command").into_iter().flatten().cloned().map(Script::Text);
-        let files = matches.get_many::<PathBuf>("file").into_iter().flatten().cloned().map(Script::File);
+        let texts = matches.get_many::<String>("command").into_iter().flatten().cloned().map(SqlInput::Text);
+        let files = matches.get_many::<PathBuf>("file").into_iter().flatten().cloned().map(SqlInput::File);
         let places = |id| matches.indices_of(id).into_iter().flatten();
-        let mut scripts: Vec<(usize, Script)> =
+        let mut scripts: Vec<(usize, SqlInput)> =
             places("command").zip(texts).chain(places("file").zip(files)).collect();
         scripts.sort_by_key(|(place, _)| *place);
         Ok(Self(scripts.into_iter().map(|(_, script)| script).collect()))
@@ -133,8 +133,8 @@ mod tests {
         let command = Scripts::augment_args(Command::new("query"));
         let words = ["query", "-f", "a.sql", "-c", "SELECT 1", "--file=-", "-cSELECT 2"];
         let scripts = Scripts::from_arg_matches(&command.try_get_matches_from(words).unwrap()).unwrap();
-        let text = |text: &str| Script::Text(text.to_owned());
-        let file = |file: &str| Script::File(file.into());
+        let text = |text: &str| SqlInput::Text(text.to_owned());
+        let file = |file: &str| SqlInput::File(file.into());
         assert_eq!(scripts.0, [file("a.sql"), text("SELECT 1"), file("-"), text("SELECT 2")]);
     }
 }

@@ -22,7 +22,7 @@ pub(crate) async fn run(system: &System, arguments: Token) -> Outcome {
     }
     match arguments.output.output {
         Format::Text => output::exact(&format!("{}\n", token.expose_secret())),
-        Format::Json => output::json(&Printed {
+        Format::Json => output::json(&TokenDocument {
             access_token: token.expose_secret(),
             expires_on: unix(token.expires_on()),
             resource: token.resource().as_str(),
@@ -46,7 +46,7 @@ fn decode(token: &AccessToken, format: Format) -> Outcome {
 
 /// The document of `pgentra token -o json`; the names are OAuth's and IMDS's.
 #[derive(Serialize)]
-struct Printed<'a> {
+struct TokenDocument<'a> {
     access_token: &'a str,
     /// Seconds since 1970, as IMDS and az 2.54 give it.
     expires_on: u64,

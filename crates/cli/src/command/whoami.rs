@@ -32,17 +32,17 @@ pub(crate) async fn run(system: &System, arguments: Whoami) -> Outcome {
 struct Found {
     source: String,
     /// Every source in the order of detection, with the decision about it.
-    considered: Vec<Considered>,
+    considered: Vec<PrintedSource>,
     resource: String,
     /// Seconds since 1970.
     expires_on: u64,
-    claims: Option<Claims>,
-    role_candidates: Vec<Role>,
+    claims: Option<PrintedClaims>,
+    role_candidates: Vec<PrintedRole>,
     verified: bool,
 }
 
 #[derive(Serialize)]
-struct Considered {
+struct PrintedSource {
     source: String,
     /// `first`, `later` (if none before it applies) or `no`.
     asked: &'static str,
@@ -52,7 +52,7 @@ struct Considered {
 }
 
 #[derive(Serialize)]
-struct Claims {
+struct PrintedClaims {
     tenant_id: Option<String>,
     client_id: Option<String>,
     object_id: Option<String>,
@@ -66,7 +66,7 @@ struct Claims {
 }
 
 #[derive(Serialize)]
-struct Role {
+struct PrintedRole {
     name: String,
     because: String,
 }
@@ -77,13 +77,13 @@ impl Found {
         let role_candidates = claims.as_ref().map(role_candidates).unwrap_or_default();
         Self {
             source: token.source().to_string(),
-            considered: credential.decision().considered().iter().map(Considered::of).collect(),
+            considered: credential.decision().considered().iter().map(PrintedSource::of).collect(),
             resource: token.resource().to_string(),
             expires_on: unix(token.expires_on()),
-            claims: claims.as_ref().map(Claims::of),
+            claims: claims.as_ref().map(PrintedClaims::of),
             role_candidates: role_candidates
                 .into_iter()
-                .map(|role| Role { name: role.name, because: role.because.to_owned() })
+                .map(|role| PrintedRole { name: role.name, because: role.because.to_owned() })
                 .collect(),
             verified: false,
         }
@@ -148,7 +148,7 @@ impl Found {
     }
 }
 
-impl Considered {
+impl PrintedSource {
     fn of(one: &pgentra_identity::Considered) -> Self {
         Self {
             source: one.source().to_string(),
@@ -163,7 +163,7 @@ impl Considered {
     }
 }
 
-impl Claims {
+impl PrintedClaims {
     fn of(claims: &UnverifiedClaims) -> Self {
         let owned = |text: Option<&str>| text.map(str::to_owned);
         Self {

@@ -39,7 +39,7 @@ impl Link {
 /// The effect of a check that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Severity {
+pub(crate) enum CheckSeverity {
     /// No sign-in is possible, and the checks after it are not reached.
     Fatal,
     /// Unusual, and may be the cause of another failure.
@@ -69,8 +69,8 @@ macro_rules! checks {
             }
 
             /// The effect if the check fails.
-            pub(crate) fn severity(self) -> Severity {
-                match self { $(Check::$name => Severity::$severity),* }
+            pub(crate) fn severity(self) -> CheckSeverity {
+                match self { $(Check::$name => CheckSeverity::$severity),* }
             }
 
             /// What a passed check proves.

@@ -3,7 +3,7 @@
 use pgentra_connect::quote;
 use serde::Serialize;
 
-use super::check::{Check, Link, Severity};
+use super::check::{Check, CheckSeverity, Link};
 use super::report::{Fact, Found, Line, Outcome, Report};
 use crate::text::{Text, bold, coloured, command, faint, hang, text};
 
@@ -18,7 +18,7 @@ pub(crate) enum Marks {
 
 impl Marks {
     fn of(self, line: &Line) -> &'static str {
-        let fatal = line.check.severity() == Severity::Fatal;
+        let fatal = line.check.severity() == CheckSeverity::Fatal;
         match (&line.outcome, self) {
             (Outcome::Passed, Marks::Unicode) => "✓",
             (Outcome::Passed, Marks::Ascii) => "ok  ",
@@ -166,8 +166,8 @@ fn last_link(report: &Report) -> usize {
 fn colour(mark: &str, line: &Line) -> Text {
     let colour = match (&line.outcome, line.check.severity()) {
         (Outcome::Passed, _) => "32",
-        (Outcome::Found(_), Severity::Fatal) => "1;31",
-        (Outcome::Found(_), Severity::Warning) => "1;33",
+        (Outcome::Found(_), CheckSeverity::Fatal) => "1;31",
+        (Outcome::Found(_), CheckSeverity::Warning) => "1;33",
         _ => return mark.into(),
     };
     coloured(colour, mark)
@@ -189,7 +189,7 @@ pub(crate) struct Printed<'a> {
 struct PrintedCheck<'a> {
     id: &'static str,
     link: Link,
-    severity: Severity,
+    severity: CheckSeverity,
     proves: &'static str,
     /// `passed`, `failed`, `warning`, `unknown` or `not-reached`.
     outcome: &'static str,
@@ -236,8 +236,8 @@ impl<'a> PrintedCheck<'a> {
             proves: line.check.proves(),
             outcome: match (&line.outcome, line.check.severity()) {
                 (Outcome::Passed, _) => "passed",
-                (Outcome::Found(_), Severity::Fatal) => "failed",
-                (Outcome::Found(_), Severity::Warning) => "warning",
+                (Outcome::Found(_), CheckSeverity::Fatal) => "failed",
+                (Outcome::Found(_), CheckSeverity::Warning) => "warning",
                 (Outcome::Skipped, _) => "unknown",
                 (Outcome::NotReached, _) => "not-reached",
             },

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::check::{Check, Severity};
+use super::check::{Check, CheckSeverity};
 use crate::catalogue::Finding;
 
 /// The results. Every check is in it, in order, whether it was reached or not.
@@ -141,11 +141,11 @@ impl Report {
         for line in self.lines.iter_mut().filter(|line| line.check < check) {
             if matches!(line.outcome, Outcome::NotReached) {
                 match line.check.severity() {
-                    Severity::Fatal => {
+                    CheckSeverity::Fatal => {
                         line.outcome = Outcome::Passed;
                         line.summary = line.check.proves().to_owned();
                     }
-                    Severity::Warning => {
+                    CheckSeverity::Warning => {
                         line.outcome = Outcome::Skipped;
                         line.summary = "nothing is known about it".to_owned();
                     }
@@ -157,7 +157,7 @@ impl Report {
     /// The first failed check that prevents every sign-in.
     pub(crate) fn first_fatal(&self) -> Option<(&Line, &Found)> {
         self.lines.iter().find_map(|line| match &line.outcome {
-            Outcome::Found(found) if line.check.severity() == Severity::Fatal => Some((line, found)),
+            Outcome::Found(found) if line.check.severity() == CheckSeverity::Fatal => Some((line, found)),
             _ => None,
         })
     }
@@ -215,8 +215,8 @@ mod tests {
         for line in &report.lines {
             let expected = match line.check {
                 check if check < Check::Offered => match check.severity() {
-                    Severity::Fatal => matches!(line.outcome, Outcome::Passed),
-                    Severity::Warning => matches!(line.outcome, Outcome::Skipped),
+                    CheckSeverity::Fatal => matches!(line.outcome, Outcome::Passed),
+                    CheckSeverity::Warning => matches!(line.outcome, Outcome::Skipped),
                 },
                 Check::Offered => matches!(line.outcome, Outcome::Found(_)),
                 _ => matches!(line.outcome, Outcome::NotReached),

@@ -9,7 +9,7 @@ use pgentra_system::System;
 use pgentra_system::http::Request;
 use serde_json::Value;
 
-use super::role::Database;
+use super::role::RoleDatabase;
 use crate::problem::Outcome;
 use crate::sql;
 
@@ -33,9 +33,10 @@ pub(super) async fn is_here(system: &System, id: &str) -> bool {
 /// Signs in as the role with the machine's token.
 pub(super) async fn sign_in(
     system: &System,
-    database: &Database,
+    database: &RoleDatabase,
     role: &str,
-    (wanted, cloud): (&Wanted, Cloud),
+    wanted: &Wanted,
+    cloud: Cloud,
 ) -> Outcome {
     let flags = [
         ("host", database.host()),

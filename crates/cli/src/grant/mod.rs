@@ -26,8 +26,8 @@ use crate::progress::waiting;
 use crate::sign_in;
 use crate::text::{Text, bold, command, text};
 pub(crate) use arguments::Grant;
-use ids::Ids;
-use role::{DEFAULT_PORT, Database};
+use ids::PrincipalIds;
+use role::{DEFAULT_PORT, RoleDatabase};
 
 /// A new principal takes time to appear in Entra: the number of lookups, and the pause between
 /// them.
@@ -40,12 +40,12 @@ struct Grounds {
     graph: Graph,
     vm: Vm,
     wanted: Wanted,
-    database: Database,
+    database: RoleDatabase,
 }
 
 /// The document of `-o json`.
 #[derive(Serialize)]
-struct Granted {
+struct GrantDocument {
     vm: String,
     role: String,
     server: String,
@@ -77,7 +77,7 @@ pub(crate) async fn run(system: &System, arguments: Grant) -> Outcome {
     let ids = grounds.ids(&grounds.vm).await?;
     let exists = grounds.database.exists(&arguments.role, ids).await?;
     let assigned = grounds.vm.has(&grounds.wanted);
-    grounds.show(&arguments, (assigned, exists));
+    grounds.show(&arguments, assigned, exists);
     let is_done = assigned && exists;
     if !is_done && !arguments.yes && !confirmed().await? {
         output::say("nothing was changed");
@@ -105,7 +105,8 @@ pub(crate) async fn run(system: &System, arguments: Grant) -> Outcome {
             system,
             &grounds.database,
             arguments.role.as_str(),
-            (&grounds.wanted, arguments.caller.cloud),
+            &grounds.wanted,
+            arguments.caller.cloud,
         )
         .await?;
     } else {
@@ -113,7 +114,7 @@ pub(crate) async fn run(system: &System, arguments: Grant) -> Outcome {
             "not signed in as the role: that takes a token of the virtual machine, and this is not it",
         );
     }
-    let granted = Granted {
+    let granted = GrantDocument {
         vm: vm.name,
         role: arguments.role.to_string(),
         server: grounds.database.host(),
@@ -145,23 +146,23 @@ async fn grounds(system: &System, arguments: &Grant) -> Outcome<Grounds> {
     }
     let connection = Connection { conninfo: None, server };
     let connector = sign_in::connector(system, &connection, &arguments.caller)?;
-    let database = Database::open(connector).await?;
+    let database = RoleDatabase::open(connector).await?;
     Ok(Grounds { manager, graph, vm, wanted, database })
 }
 
 impl Grounds {
     /// The principal for the role; `None` if it does not exist before the identity is assigned.
-    async fn ids(&self, vm: &Vm) -> Outcome<Option<Ids>> {
+    async fn ids(&self, vm: &Vm) -> Outcome<Option<PrincipalIds>> {
         match (&self.wanted, vm.system_assigned) {
             (Wanted::UserAssigned(one), _) => {
-                Ok(Some(Ids { object_id: one.object_id, client_id: Some(one.client_id) }))
+                Ok(Some(PrincipalIds { object_id: one.object_id, client_id: Some(one.client_id) }))
             }
             (Wanted::SystemAssigned, Some(own)) => {
                 let client_id = match self.database.flavour() {
                     Flavour::Single => Some(self.client_id(own.object_id).await?),
                     _ => None,
                 };
-                Ok(Some(Ids { object_id: own.object_id, client_id }))
+                Ok(Some(PrincipalIds { object_id: own.object_id, client_id }))
             }
             (Wanted::SystemAssigned, None) => {
                 if self.database.flavour() == Flavour::Single {
@@ -187,7 +188,7 @@ impl Grounds {
     }
 
     /// Creates the role, unless it exists, and checks the result.
-    async fn make_role(&self, arguments: &Grant, vm: &Vm, exists: bool) -> Outcome<Ids> {
+    async fn make_role(&self, arguments: &Grant, vm: &Vm, exists: bool) -> Outcome<PrincipalIds> {
         let ids = self.ids(vm).await?.ok_or_else(|| {
             Problem::new(Blame::Server, format!("the virtual machine {} has no identity of its own", vm.name))
                 .hint("it was changed by another client meanwhile: look with `pgentra identity show`")
@@ -217,7 +218,7 @@ impl Grounds {
         )
     }
 
-    fn show(&self, arguments: &Grant, (assigned, exists): (bool, bool)) {
+    fn show(&self, arguments: &Grant, assigned: bool, exists: bool) {
         let sign = |done: bool| if done { "=" } else { "+" };
         let identity = match &self.wanted {
             Wanted::SystemAssigned => "its own identity (system-assigned)".to_owned(),
@@ -240,9 +241,9 @@ impl Grounds {
     }
 }
 
-impl Granted {
+impl GrantDocument {
     fn text(&self) -> Text {
-        let Granted { vm, role, server, object_id, command: line, .. } = self;
+        let GrantDocument { vm, role, server, object_id, command: line, .. } = self;
         let how = if self.signed_in { "signed in as it" } else { "the role is there and mapped to it" };
         text![
             format!(

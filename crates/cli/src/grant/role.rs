@@ -1,10 +1,12 @@
 //! The changes in the database.
 
 use pgentra_connect::{Connector, quote};
-use pgentra_roles::{Change, Flavour, Kind, NewRole, Options, Plan, RoleName, Roles, RolesError, RolesFile};
+use pgentra_roles::{
+    Change, Flavour, NewRole, ObjectType, Options, Plan, RoleName, Roles, RolesError, RolesFile,
+};
 use uuid::Uuid;
 
-use super::ids::Ids;
+use super::ids::PrincipalIds;
 use crate::blame::Blame;
 use crate::problem::{Outcome, Problem};
 
@@ -15,18 +17,18 @@ const PRINCIPALS: &str = "postgres";
 pub(super) const DEFAULT_PORT: u16 = 5432;
 
 /// A server, with an administrator who signs in to it.
-pub(super) struct Database {
+pub(super) struct RoleDatabase {
     connector: Connector,
-    server: pgentra_roles::Server,
+    server: pgentra_roles::ServerSessions,
     roles: Roles,
 }
 
-impl Database {
+impl RoleDatabase {
     /// Signs in, and checks that the user may read the roles.
     pub(super) async fn open(connector: Connector) -> Outcome<Self> {
         let connector = connector.with_database(PRINCIPALS)?;
         let roles = read(&connector).await?;
-        Ok(Self { server: pgentra_roles::Server::new(connector.clone()), connector, roles })
+        Ok(Self { server: pgentra_roles::ServerSessions::new(connector.clone()), connector, roles })
     }
 
     pub(super) fn flavour(&self) -> Flavour {
@@ -54,7 +56,7 @@ impl Database {
 
     /// Whether the role exists for this principal. `None` for `ids`: there is no principal yet, so
     /// there may be no role either.
-    pub(super) async fn exists(&self, name: &RoleName, ids: Option<Ids>) -> Outcome<bool> {
+    pub(super) async fn exists(&self, name: &RoleName, ids: Option<PrincipalIds>) -> Outcome<bool> {
         let taken = |whose: String| {
             let hint = "name another role; or look with `pgentra role list`, and drop the old one if it is not needed";
             Err(Problem::new(
@@ -66,7 +68,7 @@ impl Database {
         if let Some(role) = self.roles.entra().iter().find(|role| role.name == name.as_str()) {
             return match (role.object_id, ids) {
                 (Some(other), Some(ids))
-                    if other == ids.object_id && role.kind.is_none_or(|kind| kind == Kind::Service) =>
+                    if other == ids.object_id && role.kind.is_none_or(|kind| kind == ObjectType::Service) =>
                 {
                     Ok(true)
                 }
@@ -88,7 +90,7 @@ impl Database {
 
     /// Whether the comment that pgentra writes on Single Server says that the role belongs to this
     /// principal. Single Server itself does not show the principal.
-    async fn is_marked(&self, name: &RoleName, ids: Ids) -> Outcome<bool> {
+    async fn is_marked(&self, name: &RoleName, ids: PrincipalIds) -> Outcome<bool> {
         let Some(client_id) = ids.client_id else { return Ok(false) };
         let name = toml::Value::from(name.as_str());
         let text = format!("[[role]]\nname = {name}\nclient_id = '{client_id}'\n");
@@ -100,13 +102,18 @@ impl Database {
         Ok(!plan.changes().iter().any(is_mapping))
     }
 
-    pub(super) async fn create(&self, name: &RoleName, ids: Ids) -> Outcome {
+    pub(super) async fn create(&self, name: &RoleName, ids: PrincipalIds) -> Outcome {
         let identity = match (self.flavour(), ids.client_id) {
-            (Flavour::Single, Some(client_id)) => pgentra_roles::Identity::ClientId(client_id),
-            _ => pgentra_roles::Identity::ObjectId(ids.object_id),
+            (Flavour::Single, Some(client_id)) => pgentra_roles::PrincipalRef::ClientId(client_id),
+            _ => pgentra_roles::PrincipalRef::ObjectId(ids.object_id),
         };
-        let role =
-            NewRole { name: name.clone(), kind: Kind::Service, identity, is_admin: false, is_mfa: false };
+        let role = NewRole {
+            name: name.clone(),
+            kind: ObjectType::Service,
+            identity,
+            is_admin: false,
+            is_mfa: false,
+        };
         role.plan(&self.server, None).await?.apply(&self.server).await?;
         Ok(())
     }

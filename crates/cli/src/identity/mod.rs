@@ -18,7 +18,7 @@ use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 use arguments::{AdminChange, AdminList, Assign, Find, PrincipalType, ServerAdmin, Show};
 pub(crate) use arguments::{Azure, IdentityCommand};
-use shown::{Admin, Found, Machine};
+use shown::{Admin, Found, MachineDocument};
 
 /// Runs one of the commands.
 pub(crate) async fn run(system: &System, command: IdentityCommand, is_verbose: bool) -> Outcome {
@@ -79,7 +79,7 @@ async fn print(vm: &Vm, graph: &Graph, format: Format) -> Outcome {
             })
         }
     };
-    let machine = Machine::of(vm, own.as_ref());
+    let machine = MachineDocument::of(vm, own.as_ref());
     match format {
         Format::Text => output::result(machine.text()),
         Format::Json => output::json(&machine),

@@ -10,16 +10,16 @@ use crate::text::{Text, bold, faint, text};
 
 /// The document of `pgentra identity show -o json` and `assign -o json`.
 #[derive(Serialize)]
-pub(crate) struct Machine {
+pub(crate) struct MachineDocument {
     name: String,
     id: String,
     resource_group: String,
-    system_assigned: Option<SystemAssigned>,
-    user_assigned: Vec<UserAssigned>,
+    system_assigned: Option<SystemAssignedDocument>,
+    user_assigned: Vec<UserAssignedDocument>,
 }
 
 #[derive(Serialize)]
-struct SystemAssigned {
+struct SystemAssignedDocument {
     object_id: String,
     /// Read from the tenant: null if the caller may not read it.
     client_id: Option<String>,
@@ -27,14 +27,14 @@ struct SystemAssigned {
 }
 
 #[derive(Serialize)]
-struct UserAssigned {
+struct UserAssignedDocument {
     name: String,
     id: String,
     object_id: String,
     client_id: String,
 }
 
-impl Machine {
+impl MachineDocument {
     /// A machine, and the principal of its own identity if the tenant returned it.
     pub(crate) fn of(vm: &Vm, own: Option<&Principal>) -> Self {
         let client_id = own.and_then(|own| own.client_id).map(|id| id.to_string());
@@ -42,7 +42,7 @@ impl Machine {
             name: vm.name.clone(),
             id: vm.id.clone(),
             resource_group: vm.resource_group().to_owned(),
-            system_assigned: vm.system_assigned.map(|own| SystemAssigned {
+            system_assigned: vm.system_assigned.map(|own| SystemAssignedDocument {
                 object_id: own.object_id.to_string(),
                 client_id,
                 tenant_id: own.tenant_id.map(|id| id.to_string()),
@@ -50,7 +50,7 @@ impl Machine {
             user_assigned: vm
                 .user_assigned
                 .iter()
-                .map(|one| UserAssigned {
+                .map(|one| UserAssignedDocument {
                     name: one.name.clone(),
                     id: one.id.clone(),
                     object_id: one.object_id.to_string(),
@@ -189,7 +189,7 @@ mod tests {
         );
         assert!(!table.chars().any(|char| char != '\n' && quote::is_hidden(char)), "{table:?}");
 
-        let machine = Machine {
+        let machine = MachineDocument {
             name: name.to_owned(),
             id: name.to_owned(),
             resource_group: "g".to_owned(),

@@ -24,7 +24,7 @@ const ANSWER: u64 = 64 * 1024;
 /// What the listener's process writes, a line of JSON, when clients can connect or never will.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Answer {
+pub(super) enum ListenerReport {
     /// A Unix socket.
     Socket {
         /// The folder that libpq takes as the host.
@@ -37,7 +37,7 @@ pub(super) enum Answer {
     Failed { exit_code: u8, finding: Option<String>, error: Vec<String>, hint: Option<String> },
 }
 
-impl Answer {
+impl ListenerReport {
     pub(super) fn failed(problem: &Problem) -> Self {
         Self::Failed {
             exit_code: problem.blame() as u8,
@@ -89,11 +89,11 @@ pub(super) async fn start(env: &Env, access: &Access) -> Outcome<Reached> {
             .hint("-vv shows more; --direct does without a listener")
     })?;
     match answer {
-        Answer::Socket { folder, port } => Ok(Reached { host: folder, port, password: None }),
-        Answer::Tcp { port, password } => {
+        ListenerReport::Socket { folder, port } => Ok(Reached { host: folder, port, password: None }),
+        ListenerReport::Tcp { port, password } => {
             Ok(Reached { host: "127.0.0.1".to_owned(), port, password: Some(password.into()) })
         }
-        Answer::Failed { exit_code, finding, error, hint } => {
+        ListenerReport::Failed { exit_code, finding, error, hint } => {
             let finding = finding.and_then(|id| Finding::named(&id));
             Err(Problem::restored(Blame::of_exit_code(exit_code), finding, error, hint))
         }

@@ -20,7 +20,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use uuid::Uuid;
 
 use super::arguments::{Access, ExecListener};
-use super::client::{self, Answer};
+use super::client::{self, ListenerReport};
 use crate::blame::Blame;
 use crate::problem::{Outcome, Problem};
 use crate::{output, sign_in};
@@ -54,7 +54,7 @@ pub(crate) async fn serve(system: &System, arguments: ExecListener) -> Outcome {
         Ok(opened) => opened,
         Err(problem) => {
             // The program's process shows it, after it has removed its progress display.
-            say(&Answer::failed(&problem))?;
+            say(&ListenerReport::failed(&problem))?;
             return Err(problem.told());
         }
     };
@@ -79,14 +79,14 @@ pub(crate) async fn serve(system: &System, arguments: ExecListener) -> Outcome {
 }
 
 /// A listener that does not serve yet.
-struct Open {
+struct OpenListener {
     proxy: ProxyHandle,
     listener: Listener,
     /// The folder of a Unix socket. It is removed with its janitor, also after SIGKILL.
     folder: Option<Janitor>,
 }
 
-async fn open(system: &System, access: &Access) -> Outcome<(Open, Answer)> {
+async fn open(system: &System, access: &Access) -> Outcome<(OpenListener, ListenerReport)> {
     let target = sign_in::target(system, &access.connection)?;
     let (credential, resource) = sign_in::credential(system, &access.identity)?;
     let connector = Connector::new(target.clone().for_any_role(), credential, resource)?;
@@ -96,13 +96,13 @@ async fn open(system: &System, access: &Access) -> Outcome<(Open, Answer)> {
         if access.way.tcp { tcp(&target)? } else { unix(system.env())? };
     let limits = Limits { connections: CONNECTIONS, ..Limits::default() };
     let proxy = AuthProxy::new(connector, Options { limits, client_auth, ..Options::default() });
-    Ok((Open { proxy: ProxyHandle::new(Arc::new(proxy)), listener, folder }, answer))
+    Ok((OpenListener { proxy: ProxyHandle::new(Arc::new(proxy)), listener, folder }, answer))
 }
 
-type Bound = (Listener, Option<Janitor>, ClientAuth, Answer);
+type NewListener = (Listener, Option<Janitor>, ClientAuth, ListenerReport);
 
 /// A Unix socket in a folder of this user alone. Only processes of this user may connect.
-fn unix(env: &Env) -> Outcome<Bound> {
+fn unix(env: &Env) -> Outcome<NewListener> {
     let parent = ["XDG_RUNTIME_DIR", "TMPDIR"]
         .into_iter()
         .find_map(|name| env.get(name).map(PathBuf::from).filter(|folder| folder.is_dir()))
@@ -115,13 +115,14 @@ fn unix(env: &Env) -> Outcome<Bound> {
     };
     let folder = Janitor::create(&path).map_err(cannot_listen)?;
     let socket = UnixSocket::bind(folder.folder(), PORT).map_err(cannot_listen)?;
-    let answer = Answer::Socket { folder: folder.folder().to_string_lossy().into_owned(), port: PORT };
+    let answer =
+        ListenerReport::Socket { folder: folder.folder().to_string_lossy().into_owned(), port: PORT };
     Ok((Listener::Unix(socket), Some(folder), ClientAuth::default(), answer))
 }
 
 /// A port of 127.0.0.1. Other users of this machine can reach it, so it asks for a password that is
 /// made for this run.
-fn tcp(target: &Target) -> Outcome<Bound> {
+fn tcp(target: &Target) -> Outcome<NewListener> {
     let listener = bind_tcp(([127, 0, 0, 1], 0).into())
         .map_err(|error| Problem::ours("cannot listen on 127.0.0.1", error))?;
     let port = listener
@@ -136,10 +137,10 @@ fn tcp(target: &Target) -> Outcome<Bound> {
     let client_auth = ClientAuth { users: Some(users), ..ClientAuth::default() };
     let listener = Listener::tcp(listener, &client_auth)
         .map_err(|error| Problem::ours("cannot listen on 127.0.0.1", error))?;
-    Ok((listener, None, client_auth, Answer::Tcp { port, password }))
+    Ok((listener, None, client_auth, ListenerReport::Tcp { port, password }))
 }
 
-fn say(answer: &Answer) -> Outcome {
+fn say(answer: &ListenerReport) -> Outcome {
     let line = serde_json::to_string(answer).map_err(|error| Problem::ours("cannot render JSON", error))?;
     output::exact(&format!("{line}\n"))
 }

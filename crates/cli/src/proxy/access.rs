@@ -8,7 +8,7 @@ use pgentra_proxy_config::{ListenAddr, TargetSettings};
 /// The values that a program needs to connect to a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Access {
-    pub(crate) host: Host,
+    pub(crate) host: ListenerHost,
     pub(crate) port: u16,
     /// `None`: neither the configuration nor a token names the role.
     pub(crate) user: Option<String>,
@@ -21,7 +21,7 @@ pub(crate) struct Access {
 
 /// Where a listener is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Host {
+pub(crate) enum ListenerHost {
     /// An IP address, or `localhost`.
     Tcp(String),
     /// The folder of a Unix socket.
@@ -48,9 +48,9 @@ impl Access {
                     ip if ip.is_unspecified() => "localhost".to_owned(),
                     ip => ip.to_string(),
                 };
-                (Host::Tcp(host), address.port())
+                (ListenerHost::Tcp(host), address.port())
             }
-            ListenAddr::Unix { folder, port } => (Host::Unix(folder.to_str()?.to_owned()), *port),
+            ListenAddr::Unix { folder, port } => (ListenerHost::Unix(folder.to_str()?.to_owned()), *port),
             ListenAddr::Systemd { .. } => return None,
         };
         let target = connector.target();
@@ -59,7 +59,7 @@ impl Access {
             .or_else(|| target.named_user().map(str::to_owned))
             .or_else(|| connector.token_state().role_names.first().cloned());
         Some(Self {
-            is_tls: client_auth.tls_cert.is_some() && matches!(host, Host::Tcp(_)),
+            is_tls: client_auth.tls_cert.is_some() && matches!(host, ListenerHost::Tcp(_)),
             host,
             port,
             user,
@@ -75,7 +75,7 @@ impl Access {
     }
 }
 
-impl Host {
+impl ListenerHost {
     /// The value for programs that take an address or a folder in the same field.
     pub(crate) fn as_str(&self) -> &str {
         match self {

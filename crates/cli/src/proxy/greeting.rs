@@ -106,7 +106,7 @@ fn hours(left: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::access::Host;
+    use crate::proxy::access::ListenerHost;
 
     #[test]
     fn values_are_quoted_for_libpq() {
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn a_command_is_one_word_for_the_shell_or_is_not_printed() {
         let access = |user: Option<&str>| Access {
-            host: Host::Tcp("127.0.0.1".to_owned()),
+            host: ListenerHost::Tcp("127.0.0.1".to_owned()),
             port: 6432,
             user: user.map(str::to_owned),
             database: "app".to_owned(),

@@ -4,8 +4,8 @@
 use pgentra_connect::quote;
 use pgentra_proxy_config::{Configuration, ListenAddr, TargetConfig};
 
-use super::access::{Access, Host};
-use super::program_formats::{self as formats, Entry, Program};
+use super::access::{Access, ListenerHost};
+use super::program_formats::{self as formats, Program, ProgramTarget};
 use crate::blame::Blame;
 use crate::output;
 use crate::problem::{Outcome, Problem};
@@ -13,7 +13,7 @@ use crate::progress::waiting;
 
 /// Prints the configuration on stdout, and what to do with it on stderr.
 pub(crate) async fn run(configuration: &Configuration, program: Program) -> Outcome {
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut entries: Vec<ProgramTarget> = Vec::new();
     for configured in &configuration.targets {
         let entry = entry(configured, program).await?;
         let same = entries.iter().filter(|it| it.name == entry.name).count();
@@ -21,17 +21,17 @@ pub(crate) async fn run(configuration: &Configuration, program: Program) -> Outc
             0 => entry.name,
             further => format!("{} ({})", entry.name, further + 1),
         };
-        entries.push(Entry { name, ..entry });
+        entries.push(ProgramTarget { name, ..entry });
     }
     output::exact(&formats::text(program, &entries)?)?;
     output::say(&formats::next_step(program, &entries));
-    for Entry { name, user, .. } in entries.iter().filter(|entry| entry.access.has_password) {
+    for ProgramTarget { name, user, .. } in entries.iter().filter(|entry| entry.access.has_password) {
         output::say(&format!("the proxy asks for the password of {} at {name}", quote::name(user)));
     }
     Ok(())
 }
 
-async fn entry(configured: &TargetConfig, program: Program) -> Outcome<Entry> {
+async fn entry(configured: &TargetConfig, program: Program) -> Outcome<ProgramTarget> {
     let TargetConfig { connector, settings, label, .. } = configured;
     let named = !settings.client_auth.role_map.is_empty() || connector.target().named_user().is_some();
     if !named {
@@ -48,14 +48,14 @@ async fn entry(configured: &TargetConfig, program: Program) -> Outcome<Entry> {
             _ => None,
         };
         let access = Access::of(place, address, (connector, settings))?;
-        (matches!(access.host, Host::Tcp(_)) || program.takes_sockets()).then_some(access)
+        (matches!(access.host, ListenerHost::Tcp(_)) || program.takes_sockets()).then_some(access)
     });
     let Some(access) = access else { return Err(no_access(configured)) };
     let Some(user) = access.user.clone() else {
         let text = format!("no role is known for {label}: the token does not name one");
         return Err(Problem::new(Blame::Usage, text).hint("name the role: -U ROLE"));
     };
-    Ok(Entry { name: short(configured), access, user })
+    Ok(ProgramTarget { name: short(configured), access, user })
 }
 
 /// Why there is nothing to print for a target.

@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pgentra_connect::quote;
 use serde::Serialize;
 
-use super::access::{Access, Host};
+use super::access::{Access, ListenerHost};
 use crate::blame::Blame;
 use crate::output;
 use crate::problem::{Outcome, Problem};
@@ -37,7 +37,7 @@ pub(crate) enum Program {
 
 /// A target as a program connects to it.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct ProgramTarget {
     /// For people.
     pub(crate) name: String,
     pub(crate) access: Access,
@@ -49,7 +49,7 @@ pub(crate) struct Entry {
 /// # Errors
 ///
 /// A name that the format cannot express.
-pub(crate) fn text(program: Program, entries: &[Entry]) -> Outcome<String> {
+pub(crate) fn text(program: Program, entries: &[ProgramTarget]) -> Outcome<String> {
     match program {
         Program::Pgadmin => pgadmin(entries),
         Program::Dbeaver => dbeaver(entries),
@@ -62,7 +62,7 @@ pub(crate) fn text(program: Program, entries: &[Entry]) -> Outcome<String> {
 }
 
 /// Where the printed text goes, and how it is used.
-pub(crate) fn next_step(program: Program, entries: &[Entry]) -> String {
+pub(crate) fn next_step(program: Program, entries: &[ProgramTarget]) -> String {
     match program {
         Program::Pgadmin => "save it as servers.json; in pgAdmin: Tools, Import/Export Servers".to_owned(),
         Program::Dbeaver => {
@@ -90,7 +90,7 @@ impl Program {
 }
 
 /// pgAdmin's "Import/Export Servers".
-fn pgadmin(entries: &[Entry]) -> Outcome<String> {
+fn pgadmin(entries: &[ProgramTarget]) -> Outcome<String> {
     #[derive(Serialize)]
     #[serde(rename_all = "PascalCase")]
     struct File<'a> {
@@ -106,17 +106,17 @@ fn pgadmin(entries: &[Entry]) -> Outcome<String> {
         #[serde(rename = "MaintenanceDB")]
         maintenance_db: &'a str,
         username: &'a str,
-        connection_parameters: Parameters,
+        connection_parameters: FormatParameters,
     }
     #[derive(Serialize)]
-    struct Parameters {
+    struct FormatParameters {
         sslmode: &'static str,
         /// pgAdmin asks for no password where a file may have one.
         #[serde(skip_serializing_if = "Option::is_none")]
         passfile: Option<&'static str>,
     }
     let mut servers = BTreeMap::new();
-    for (at, Entry { name, access, user }) in entries.iter().enumerate() {
+    for (at, ProgramTarget { name, access, user }) in entries.iter().enumerate() {
         let passfile = (!access.has_password).then_some("/dev/null");
         let server = Server {
             name,
@@ -125,7 +125,7 @@ fn pgadmin(entries: &[Entry]) -> Outcome<String> {
             port: access.port,
             maintenance_db: &access.database,
             username: user,
-            connection_parameters: Parameters { sslmode: access.sslmode(), passfile },
+            connection_parameters: FormatParameters { sslmode: access.sslmode(), passfile },
         };
         servers.insert(at + 1, server);
     }
@@ -133,7 +133,7 @@ fn pgadmin(entries: &[Entry]) -> Outcome<String> {
 }
 
 /// The connections of a DBeaver project, with the user in the configuration itself.
-fn dbeaver(entries: &[Entry]) -> Outcome<String> {
+fn dbeaver(entries: &[ProgramTarget]) -> Outcome<String> {
     #[derive(Serialize)]
     struct File<'a> {
         folders: BTreeMap<&'a str, ()>,
@@ -165,7 +165,7 @@ fn dbeaver(entries: &[Entry]) -> Outcome<String> {
     }
     let mut connections = BTreeMap::new();
     for (at, entry) in entries.iter().enumerate() {
-        let Entry { name, access, user } = entry;
+        let ProgramTarget { name, access, user } = entry;
         // DBeaver replaces variables in these fields and has no escape for them.
         if let Some(value) = [user, &access.database].into_iter().find(|value| value.contains("${")) {
             return Err(not_written("DBeaver", value));
@@ -194,11 +194,11 @@ fn dbeaver(entries: &[Entry]) -> Outcome<String> {
 }
 
 /// Data sources of Grafana. A string of JSON is one of YAML.
-fn grafana(entries: &[Entry]) -> Outcome<String> {
+fn grafana(entries: &[ProgramTarget]) -> Outcome<String> {
     // Grafana replaces `$NAME` and `${NAME}` in all values; `$$` is a dollar sign.
     let scalar = |value: &str| output::json_text(&value.replace('$', "$$"));
     let mut text = "apiVersion: 1\ndatasources:\n".to_owned();
-    for Entry { name, access, user } in entries {
+    for ProgramTarget { name, access, user } in entries {
         let url = format!("{}:{}", access.host.in_uri().unwrap_or_default(), access.port);
         // Writing to a string cannot fail.
         let _ = write!(
@@ -217,9 +217,9 @@ fn grafana(entries: &[Entry]) -> Outcome<String> {
 
 /// A service file of libpq, which has neither quotes nor escapes: a value is what follows `=`, and
 /// libpq removes blanks at the end of the line.
-fn psql_service(entries: &[Entry]) -> Outcome<String> {
+fn psql_service(entries: &[ProgramTarget]) -> Outcome<String> {
     let mut text = String::new();
-    for (key, Entry { access, user, .. }) in keys(entries).iter().zip(entries) {
+    for (key, ProgramTarget { access, user, .. }) in keys(entries).iter().zip(entries) {
         let port = access.port.to_string();
         let pairs = [
             ("host", access.host.as_str()),
@@ -242,18 +242,18 @@ fn psql_service(entries: &[Entry]) -> Outcome<String> {
     Ok(text)
 }
 
-fn jdbc(entry: &Entry) -> String {
+fn jdbc(entry: &ProgramTarget) -> String {
     format!("{}?user={}&sslmode={}", address(entry), encoded(&entry.user), entry.access.sslmode())
 }
 
 /// A JDBC URL without parameters.
-fn address(Entry { access, .. }: &Entry) -> String {
+fn address(ProgramTarget { access, .. }: &ProgramTarget) -> String {
     let host = access.host.in_uri().unwrap_or_default();
     format!("jdbc:postgresql://{host}:{}/{}", access.port, encoded(&access.database))
 }
 
-fn npgsql(entry: &Entry) -> Outcome<String> {
-    let Entry { access, user, .. } = entry;
+fn npgsql(entry: &ProgramTarget) -> Outcome<String> {
+    let ProgramTarget { access, user, .. } = entry;
     let sslmode = if access.is_tls { "Require" } else { "Disable" };
     let port = access.port.to_string();
     let mut pairs = Vec::new();
@@ -274,10 +274,10 @@ fn npgsql(entry: &Entry) -> Outcome<String> {
 
 /// Variables in a form that all readers of such files agree on: shells, Docker, Compose, systemd and
 /// the dotenv libraries. A URI needs no quotes.
-fn dotenv(entries: &[Entry]) -> String {
+fn dotenv(entries: &[ProgramTarget]) -> String {
     let mut text = String::new();
     for (key, entry) in keys(entries).iter().zip(entries) {
-        let Entry { access, user, name } = entry;
+        let ProgramTarget { access, user, name } = entry;
         let prefix = match entries.len() {
             1 => String::new(),
             _ => key.to_ascii_uppercase().replace(|char: char| !char.is_ascii_alphanumeric(), "_") + "_",
@@ -290,7 +290,7 @@ fn dotenv(entries: &[Entry]) -> String {
         let (user_part, database) = (encoded(user), encoded(&access.database));
         let sslmode = access.sslmode();
         let uri = match &access.host {
-            Host::Unix(folder) => {
+            ListenerHost::Unix(folder) => {
                 let folder = encoded(folder);
                 format!("postgresql://{user_part}@{folder}:{}/{database}", access.port)
             }
@@ -322,9 +322,9 @@ fn dotenv(entries: &[Entry]) -> String {
 }
 
 /// A word for each target, by which a program names it: letters, digits, `-`, `_` and `.`.
-fn keys(entries: &[Entry]) -> Vec<String> {
+fn keys(entries: &[ProgramTarget]) -> Vec<String> {
     let mut keys: Vec<String> = Vec::new();
-    for Entry { name, .. } in entries {
+    for ProgramTarget { name, .. } in entries {
         let is_kept = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.');
         let key: String = name.chars().map(|char| if is_kept(char) { char } else { '-' }).collect();
         let is_taken = keys.contains(&key);

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use pgentra_roles::{Kind, RoleName};
+use pgentra_roles::{ObjectType, RoleName};
 
 use crate::options::{Connection, Identity, Output};
 
@@ -13,7 +13,7 @@ const DATABASE_OF_GRANTS: &str = "Database of the grants that name none. Default
 
 /// `pgentra role …`.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Role {
+pub(crate) enum RoleCommand {
     /// List the roles that are mapped to Entra principals.
     #[command(
         after_help = "Example: pgentra role list -h my.postgres.database.azure.com -U admin@example.com",
@@ -34,11 +34,11 @@ pub(crate) enum Role {
     /// asks once.
     #[command(after_help = "Example: pgentra role drop my-app --reassign-to admin@example.com --yes",
         mut_arg("dbname", |arg| arg.help(DATABASE)))]
-    Drop(Drop),
+    Drop(DropArguments),
     /// Show how the server differs from a file of roles. Changes nothing.
     #[command(after_help = "Example: pgentra role plan -f roles.toml -d app",
         mut_arg("dbname", |arg| arg.help(DATABASE_OF_GRANTS)))]
-    Plan(Plan),
+    Plan(PlanArguments),
     /// Change the server to match a file of roles. Shows the plan and asks once.
     #[command(after_help = "Example: pgentra role apply -f roles.toml -d app --yes",
         mut_arg("dbname", |arg| arg.help(DATABASE_OF_GRANTS)))]
@@ -66,7 +66,7 @@ pub(crate) struct Create {
     #[arg(value_name = "NAME")]
     pub(crate) name: RoleName,
     #[command(flatten)]
-    pub(crate) principal: Principal,
+    pub(crate) principal: PrincipalArguments,
     /// Allow the role to administer Entra roles. Flexible Server only.
     #[arg(long)]
     pub(crate) admin: bool,
@@ -83,7 +83,7 @@ pub(crate) struct Create {
 
 /// The principal of a role.
 #[derive(Debug, Args)]
-pub(crate) struct Principal {
+pub(crate) struct PrincipalArguments {
     /// Object id of the principal; of an application, that of its enterprise application.
     #[arg(id = "principal_object_id", long = "object-id", value_name = "GUID", group = "principal")]
     pub(crate) object_id: Option<String>,
@@ -92,12 +92,12 @@ pub(crate) struct Principal {
     pub(crate) client_id: Option<String>,
     /// Kind of the principal: service (a managed identity or an application), user or group.
     #[arg(long, default_value = "service", value_name = "KIND")]
-    pub(crate) kind: Kind,
+    pub(crate) kind: ObjectType,
 }
 
 /// Arguments of `pgentra role drop`.
 #[derive(Debug, Args)]
-pub(crate) struct Drop {
+pub(crate) struct DropArguments {
     /// Name of the role.
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
@@ -122,7 +122,7 @@ pub(crate) struct Drop {
 #[derive(Debug, Args)]
 pub(crate) struct Apply {
     #[command(flatten)]
-    pub(crate) plan: Plan,
+    pub(crate) plan: PlanArguments,
     /// Make the changes without asking.
     #[arg(long)]
     pub(crate) yes: bool,
@@ -130,7 +130,7 @@ pub(crate) struct Apply {
 
 /// Arguments of `pgentra role plan` and `apply`.
 #[derive(Debug, Args)]
-pub(crate) struct Plan {
+pub(crate) struct PlanArguments {
     /// The file of roles (TOML, see docs/roles.md); - reads standard input. Grants without a
     /// database apply to that of -d.
     #[arg(short, long, value_name = "FILE")]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use pgentra_azure::graph::Graph;
 use pgentra_azure::{Endpoints, InvalidEndpoint};
-use pgentra_roles::{NewRole, Options, Prune, RolesFile, Server};
+use pgentra_roles::{NewRole, Options, Prune, RolesFile, ServerSessions};
 use pgentra_system::System;
 use tokio::io::AsyncReadExt as _;
 
@@ -19,19 +19,21 @@ use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 use crate::{output, sign_in};
 
-pub(crate) use arguments::Role;
+pub(crate) use arguments::RoleCommand;
 
 /// The largest file of roles that is read.
 const FILE_LIMIT: usize = 4 * 1024 * 1024;
 
 /// Runs one of the commands. A list has what fits on the terminal, unless `is_verbose`.
-pub(crate) async fn run(system: &System, command: Role, is_verbose: bool) -> Outcome {
+pub(crate) async fn run(system: &System, command: RoleCommand, is_verbose: bool) -> Outcome {
     match command {
-        Role::List(arguments) => list(system, arguments, is_verbose).await,
-        Role::Create(arguments) => create(system, arguments).await,
-        Role::Drop(arguments) => drop(system, arguments).await,
-        Role::Plan(arguments) => plan(system, arguments, None).await,
-        Role::Apply(arguments) => plan(system, arguments.plan, Some(Asking::unless(arguments.yes))).await,
+        RoleCommand::List(arguments) => list(system, arguments, is_verbose).await,
+        RoleCommand::Create(arguments) => create(system, arguments).await,
+        RoleCommand::Drop(arguments) => drop(system, arguments).await,
+        RoleCommand::Plan(arguments) => plan(system, arguments, None).await,
+        RoleCommand::Apply(arguments) => {
+            plan(system, arguments.plan, Some(Asking::unless(arguments.yes))).await
+        }
     }
 }
 
@@ -53,9 +55,9 @@ async fn list(system: &System, arguments: arguments::List, is_verbose: bool) -> 
 
 async fn create(system: &System, arguments: arguments::Create) -> Outcome {
     let identity = match (&arguments.principal.object_id, &arguments.principal.client_id) {
-        (Some(id), _) => pgentra_roles::Identity::ObjectId(guid("--object-id", id)?),
-        (None, Some(id)) => pgentra_roles::Identity::ClientId(guid("--client-id", id)?),
-        (None, None) => pgentra_roles::Identity::Name,
+        (Some(id), _) => pgentra_roles::PrincipalRef::ObjectId(guid("--object-id", id)?),
+        (None, Some(id)) => pgentra_roles::PrincipalRef::ClientId(guid("--client-id", id)?),
+        (None, None) => pgentra_roles::PrincipalRef::Name,
     };
     let role = NewRole {
         name: arguments.name,
@@ -70,8 +72,8 @@ async fn create(system: &System, arguments: arguments::Create) -> Outcome {
     carry_out(&server, &plan, arguments.run, Asking::Not).await
 }
 
-async fn drop(system: &System, arguments: arguments::Drop) -> Outcome {
-    let role = pgentra_roles::Drop {
+async fn drop(system: &System, arguments: arguments::DropArguments) -> Outcome {
+    let role = pgentra_roles::RoleDrop {
         name: arguments.name,
         reassign_to: arguments.reassign_to,
         revoke: arguments.revoke,
@@ -82,7 +84,7 @@ async fn drop(system: &System, arguments: arguments::Drop) -> Outcome {
 }
 
 /// Shows the plan; applies it if `apply` says whether to ask first.
-async fn plan(system: &System, arguments: arguments::Plan, apply: Option<Asking>) -> Outcome {
+async fn plan(system: &System, arguments: arguments::PlanArguments, apply: Option<Asking>) -> Outcome {
     let server = server(system, &arguments.connection, &arguments.identity)?;
     let text = read(system, &arguments.file).await?;
     let file = RolesFile::parse(&text, server.default_database()).map_err(|faults| {
@@ -125,7 +127,7 @@ impl Asking {
 
 /// Applies the changes and shows them, unless they are only printed or the user declines.
 async fn carry_out(
-    server: &Server,
+    server: &ServerSessions,
     plan: &pgentra_roles::Plan,
     run: arguments::Run,
     asking: Asking,
@@ -158,8 +160,8 @@ fn show(plan: &pgentra_roles::Plan, run: arguments::Run, applied: bool) -> Outco
     }
 }
 
-fn server(system: &System, connection: &Connection, identity: &Identity) -> Outcome<Server> {
-    Ok(Server::new(sign_in::connector(system, connection, identity)?))
+fn server(system: &System, connection: &Connection, identity: &Identity) -> Outcome<ServerSessions> {
+    Ok(ServerSessions::new(sign_in::connector(system, connection, identity)?))
 }
 
 /// A client of Microsoft Graph, if the identity may read the tenant. It sends no request yet.

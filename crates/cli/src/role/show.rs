@@ -133,14 +133,14 @@ pub(crate) struct Difference<'a> {
     flavour: String,
     /// Whether the changes were made.
     applied: bool,
-    changes: Vec<Step<'a>>,
+    changes: Vec<ChangeLine<'a>>,
     notes: Vec<Remark<'a>>,
     /// Effects on clients that sign in now.
     warnings: Vec<String>,
 }
 
 #[derive(Serialize)]
-struct Step<'a> {
+struct ChangeLine<'a> {
     /// `+`, `~` or `-`.
     sign: &'static str,
     action: &'static str,
@@ -161,7 +161,7 @@ struct Remark<'a> {
 
 impl<'a> Difference<'a> {
     pub(crate) fn of(plan: &'a Plan, applied: bool) -> Self {
-        let step = |change: &'a Change| Step {
+        let step = |change: &'a Change| ChangeLine {
             sign: change.sign().as_str(),
             action: change.action(),
             role: change.role(),

@@ -91,10 +91,10 @@ fn all_in_use() -> ConnectError {
 
 /// The last connection error of the pool: bb8 gives it to its error sink only, not to the caller of `get`.
 #[derive(Debug, Clone, Default)]
-struct LastFailure(Arc<Mutex<Option<Failure>>>);
+struct LastFailure(Arc<Mutex<Option<RecordedFailure>>>);
 
 #[derive(Debug)]
-struct Failure {
+struct RecordedFailure {
     at: Instant,
     error: Arc<ConnectError>,
 }
@@ -109,7 +109,7 @@ impl LastFailure {
 impl ErrorSink<ConnectError> for LastFailure {
     fn sink(&self, error: ConnectError) {
         tracing::warn!(%error, "a connection of the pool failed");
-        let failure = Failure { at: Instant::now(), error: Arc::new(error) };
+        let failure = RecordedFailure { at: Instant::now(), error: Arc::new(error) };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
     }
 

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use deadpool_postgres::Connect;
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
@@ -12,8 +13,6 @@ use tokio_postgres::{Client, Config, Error, NoTls};
 
 use crate::connector::Connector;
 use crate::error::ConnectError;
-
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Where to connect is the connector's to say: the manager's own `Config` is not looked at.
 ///
@@ -49,26 +48,26 @@ impl Connect for Connector {
 async fn fail(error: ConnectError) -> Result<(Client, JoinHandle<()>), Error> {
     let mut config = Config::new();
     config.user("unused").ssl_mode(SslMode::Disable);
-    let (client, connection) = config.connect_raw(Broken(Some(error)), NoTls).await?;
+    let (client, connection) = config.connect_raw(FailsOnce(Some(error)), NoTls).await?;
     Ok((client, tokio::spawn(async { drop(connection.await) })))
 }
 
 /// Fails with this error, and from then on without one.
-struct Broken(Option<ConnectError>);
+struct FailsOnce(Option<ConnectError>);
 
-impl Broken {
+impl FailsOnce {
     fn error(&mut self) -> io::Error {
         self.0.take().map_or_else(|| io::ErrorKind::BrokenPipe.into(), io::Error::other)
     }
 }
 
-impl AsyncRead for Broken {
+impl AsyncRead for FailsOnce {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Err(self.error()))
     }
 }
 
-impl AsyncWrite for Broken {
+impl AsyncWrite for FailsOnce {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
         Poll::Ready(Err(self.error()))
     }

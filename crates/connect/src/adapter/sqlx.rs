@@ -22,11 +22,11 @@ use sqlx::{Error, Postgres};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::advice::SignIn;
+use crate::advice::AttemptedSignIn;
 use crate::connector::{Connector, is_stale};
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::handshake;
-use crate::roots::Kind;
+use crate::roots::RootSource;
 use crate::session_attrs::SessionAttrs;
 use crate::target::{SslMode, SslNegotiation, Target};
 use crate::tls;
@@ -179,7 +179,7 @@ impl Keeper {
             Error::Database(error) => {
                 let claims = UnverifiedClaims::of(token);
                 let target = self.connector.target();
-                let sign_in = SignIn {
+                let sign_in = AttemptedSignIn {
                     role: target.user(),
                     database: target.database(),
                     token: token.expose_secret(),
@@ -241,12 +241,12 @@ fn settings(target: &Target) -> Result<PgConnectOptions, ConnectError> {
         .database(target.database())
         .ssl_mode(PgSslMode::VerifyFull);
     let settings = match &target.roots().0 {
-        Kind::Own { path: Some(path), .. } => settings.ssl_root_cert(path),
-        Kind::Own { path: None, .. } => {
+        RootSource::Own { path: Some(path), .. } => settings.ssl_root_cert(path),
+        RootSource::Own { path: None, .. } => {
             return refuse("trusted authorities that are in no file; name one with sslrootcert");
         }
         // None, so that PGSSLROOTCERT, which sqlx reads by itself, adds none.
-        Kind::Platform => settings.ssl_root_cert_from_pem(Vec::new()),
+        RootSource::Platform => settings.ssl_root_cert_from_pem(Vec::new()),
     };
     Ok(match target.application_name() {
         Some(name) => settings.application_name(name),

@@ -3,7 +3,7 @@
 
 use super::certificate;
 use super::jws::{Parsed, forged, malformed, parse, within};
-use super::refusal::Refusal;
+use super::refusal::EntraError;
 use crate::cloud::Cloud;
 use crate::federation::FederatedCredential;
 
@@ -20,7 +20,7 @@ pub(super) struct Trusted<'a> {
 }
 
 /// Believes an assertion of the client itself, or of an issuer that is registered with it.
-pub(super) fn check(cloud: &Cloud, token: &str, trusted: &Trusted<'_>) -> Result<(), Refusal> {
+pub(super) fn check(cloud: &Cloud, token: &str, trusted: &Trusted<'_>) -> Result<(), EntraError> {
     let parsed = parse(token).ok_or_else(malformed)?;
     if trusted.own && parsed.claims.iss.eq_ignore_ascii_case(trusted.client) {
         return certificate::self_signed(cloud, &parsed, trusted.client);
@@ -29,7 +29,11 @@ pub(super) fn check(cloud: &Cloud, token: &str, trusted: &Trusted<'_>) -> Result
 }
 
 /// Checks a federated token against the credentials, in the order in which Entra complains.
-fn federated(cloud: &Cloud, parsed: &Parsed<'_>, registered: &[FederatedCredential]) -> Result<(), Refusal> {
+fn federated(
+    cloud: &Cloud,
+    parsed: &Parsed<'_>,
+    registered: &[FederatedCredential],
+) -> Result<(), EntraError> {
     let claims = &parsed.claims;
     let audiences = claims.aud.list();
     let of_issuer: Vec<_> = registered.iter().filter(|one| one.issuer == claims.iss).collect();
@@ -52,13 +56,13 @@ fn federated(cloud: &Cloud, parsed: &Parsed<'_>, registered: &[FederatedCredenti
     if genuine { Ok(()) } else { Err(forged()) }
 }
 
-fn unreachable_issuer() -> Refusal {
-    Refusal::new(90061, "invalid_request", "AADSTS90061: Request to External OIDC endpoint failed.")
+fn unreachable_issuer() -> EntraError {
+    EntraError::new(90061, "invalid_request", "AADSTS90061: Request to External OIDC endpoint failed.")
 }
 
-fn no_record(number: u32, what: &str, presented: &str) -> Refusal {
+fn no_record(number: u32, what: &str, presented: &str) -> EntraError {
     let sentence = format!(
         "AADSTS{number}: No matching federated identity record found for presented assertion {what} '{presented}'. {HOW}"
     );
-    Refusal::new(number, "invalid_client", sentence)
+    EntraError::new(number, "invalid_client", sentence)
 }

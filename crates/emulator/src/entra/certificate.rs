@@ -4,15 +4,15 @@
 use aws_lc_rs::signature::{self, UnparsedPublicKey};
 
 use super::jws::{Parsed, forged, malformed, within};
-use super::refusal::Refusal;
+use super::refusal::EntraError;
 use crate::cloud::Cloud;
 
 /// Checks that `client` signed the assertion itself, for this tenant, just now.
-pub(super) fn self_signed(cloud: &Cloud, parsed: &Parsed<'_>, client: &str) -> Result<(), Refusal> {
+pub(super) fn self_signed(cloud: &Cloud, parsed: &Parsed<'_>, client: &str) -> Result<(), EntraError> {
     if !parsed.claims.sub.eq_ignore_ascii_case(client) {
         let sentence =
             "AADSTS700021: Client assertion application identifier doesn't match 'client_id' parameter.";
-        return Err(Refusal::new(700_021, "invalid_client", sentence));
+        return Err(EntraError::new(700_021, "invalid_client", sentence));
     }
     let header = &parsed.header;
     let Some(registered) = cloud.certificates.find(header.x5t.as_deref(), header.x5t_sha256.as_deref())
@@ -23,7 +23,7 @@ pub(super) fn self_signed(cloud: &Cloud, parsed: &Parsed<'_>, client: &str) -> R
              Thumbprint of key used by client: '{used}', Please visit the Azure Portal, Graph Explorer or directly use \
              MS Graph to see configured keys for app Id '{client}'.]"
         );
-        return Err(Refusal::new(700_027, "invalid_client", sentence));
+        return Err(EntraError::new(700_027, "invalid_client", sentence));
     };
     let algorithm = match &*header.alg {
         "RS256" => &signature::RSA_PKCS1_2048_8192_SHA256,
@@ -36,7 +36,7 @@ pub(super) fn self_signed(cloud: &Cloud, parsed: &Parsed<'_>, client: &str) -> R
     if !parsed.claims.aud.list().iter().any(|audience| is_this_tenant(cloud, audience)) {
         let sentence = "AADSTS700023: Client assertion audience claim does not match Realm issuer. Review the \
                         documentation at https://learn.microsoft.com/entra/identity-platform/certificate-credentials .";
-        return Err(Refusal::new(700_023, "invalid_client", sentence));
+        return Err(EntraError::new(700_023, "invalid_client", sentence));
     }
     // The client wrote the times of its assertion by its own clock, which does not move with the local cloud's.
     within(cloud, &parsed.claims, &[cloud.clock.unix(), cloud.clock.outside()])

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-use super::refusal::{Refusal, time};
+use super::refusal::{EntraError, time};
 use crate::cloud::Cloud;
 
 /// Entra lets a clock be this far off.
@@ -12,14 +12,14 @@ const LEEWAY: i64 = 300;
 
 /// A decoded assertion whose signature is not verified yet.
 pub(super) struct Parsed<'a> {
-    pub(super) header: Header,
+    pub(super) header: JwsHeader,
     pub(super) claims: Claims,
     pub(super) message: &'a str,
     pub(super) signature: Vec<u8>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Header {
+pub(super) struct JwsHeader {
     pub(super) alg: String,
     #[serde(default)]
     pub(super) kid: String,
@@ -47,26 +47,26 @@ pub(super) struct Claims {
 /// Seconds since 1970, which may have a fraction (RFC 7519 section 2): MSAL for Python sends one. MSAL for .NET writes the
 /// number as text, against that section, and Entra takes it.
 #[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "Written")]
+#[serde(try_from = "NumberOrText")]
 struct NumericDate(f64);
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Written {
+enum NumberOrText {
     Number(f64),
     Text(String),
 }
 
-impl TryFrom<Written> for NumericDate {
+impl TryFrom<NumberOrText> for NumericDate {
     type Error = &'static str;
 
-    fn try_from(written: Written) -> Result<Self, Self::Error> {
+    fn try_from(written: NumberOrText) -> Result<Self, Self::Error> {
         match written {
-            Written::Number(seconds) => Ok(Self(seconds)),
-            Written::Text(text) if text.starts_with(|first: char| first.is_ascii_digit()) => {
+            NumberOrText::Number(seconds) => Ok(Self(seconds)),
+            NumberOrText::Text(text) if text.starts_with(|first: char| first.is_ascii_digit()) => {
                 text.parse().map(Self).map_err(|_| "a time that is no number")
             }
-            Written::Text(_) => Err("a time that is no number"),
+            NumberOrText::Text(_) => Err("a time that is no number"),
         }
     }
 }
@@ -105,7 +105,7 @@ impl Audiences {
 }
 
 /// Refuses an assertion that is not valid at any of these times, yet or any more.
-pub(super) fn within(cloud: &Cloud, claims: &Claims, times: &[i64]) -> Result<(), Refusal> {
+pub(super) fn within(cloud: &Cloud, claims: &Claims, times: &[i64]) -> Result<(), EntraError> {
     let now = cloud.clock.unix();
     let from = claims.nbf.or(claims.iat).map_or(i64::MIN, NumericDate::seconds);
     let until = claims.exp.seconds();
@@ -121,16 +121,16 @@ pub(super) fn within(cloud: &Cloud, claims: &Claims, times: &[i64]) -> Result<()
         time(from.max(0)),
         time(until)
     );
-    Err(Refusal::new(700_024, "invalid_client", sentence))
+    Err(EntraError::new(700_024, "invalid_client", sentence))
 }
 
-pub(super) fn malformed() -> Refusal {
-    Refusal::new(50027, "invalid_request", "AADSTS50027: JWT token is invalid or malformed.")
+pub(super) fn malformed() -> EntraError {
+    EntraError::new(50027, "invalid_request", "AADSTS50027: JWT token is invalid or malformed.")
 }
 
-pub(super) fn forged() -> Refusal {
+pub(super) fn forged() -> EntraError {
     let sentence = "AADSTS700027: Client assertion failed signature validation.";
-    Refusal::new(700_027, "invalid_client", sentence)
+    EntraError::new(700_027, "invalid_client", sentence)
 }
 
 pub(super) fn parse(token: &str) -> Option<Parsed<'_>> {

@@ -10,13 +10,13 @@ use crate::exchange::{Answer, Call};
 
 /// A refusal: an AADSTS number, an OAuth error code (RFC 6749 section 5.2) and a sentence.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct EntraError {
     number: u32,
     error: &'static str,
     sentence: String,
 }
 
-impl Refusal {
+impl EntraError {
     pub(crate) fn new(number: u32, error: &'static str, sentence: impl Into<String>) -> Self {
         Self { number, error, sentence: sentence.into() }
     }
@@ -57,8 +57,8 @@ pub(crate) fn unknown_resource(cloud: &Cloud, resource: &str) -> String {
 }
 
 /// There is no tenant `named`.
-pub(super) fn unknown_tenant(named: &str) -> Refusal {
-    Refusal::new(
+pub(super) fn unknown_tenant(named: &str) -> EntraError {
+    EntraError::new(
         90002,
         "invalid_request",
         format!(
@@ -70,10 +70,10 @@ pub(super) fn unknown_tenant(named: &str) -> Refusal {
 }
 
 /// A parameter is missing from the form.
-pub(super) fn missing(parameter: &str) -> Refusal {
+pub(super) fn missing(parameter: &str) -> EntraError {
     let sentence =
         format!("AADSTS900144: The request body must contain the following parameter: '{parameter}'.");
-    Refusal::new(900_144, "invalid_request", sentence)
+    EntraError::new(900_144, "invalid_request", sentence)
 }
 
 /// `2026-01-31 13:45:00Z`

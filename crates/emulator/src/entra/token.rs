@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::assertion::Trusted;
-use super::refusal::{Refusal, missing, unknown_resource, unknown_tenant};
+use super::refusal::{EntraError, missing, unknown_resource, unknown_tenant};
 use super::{assertion, is_tenant, split_tenant};
 use crate::cloud::{Caching, Cloud, TokenOverrides};
 use crate::directory::Application;
@@ -14,7 +14,7 @@ use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call, Object, Parameters};
 use crate::federation::FederatedCredential;
 use crate::keys::KeyError;
-use crate::mint::{Draft, Minted, Proof, Who};
+use crate::mint::{Draft, Minted, Proof, TokenSubject};
 use crate::token_proxy::PROXY_PREFIX;
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
@@ -46,7 +46,7 @@ fn answer(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides, door: &Door<'_>) 
         let method = &call.method;
         let sentence =
             format!("AADSTS900561: The endpoint only accepts POST requests. Received a {method} request.");
-        return Ok(Refusal::new(900_561, "invalid_request", sentence).answer(cloud, call));
+        return Ok(EntraError::new(900_561, "invalid_request", sentence).answer(cloud, call));
     }
     let v2 = door.path.contains("/oauth2/v2.0/");
     let draft = match granted(cloud, call, door, v2) {
@@ -61,7 +61,7 @@ fn answer(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides, door: &Door<'_>) 
 }
 
 /// Whose token it will be, and for which resource.
-fn granted(cloud: &Cloud, call: &Call, door: &Door<'_>, v2: bool) -> Result<Draft, Refusal> {
+fn granted(cloud: &Cloud, call: &Call, door: &Door<'_>, v2: bool) -> Result<Draft, EntraError> {
     let (tenant, _) = split_tenant(door.path);
     if !is_tenant(cloud, tenant) {
         return Err(unknown_tenant(tenant));
@@ -70,14 +70,15 @@ fn granted(cloud: &Cloud, call: &Call, door: &Door<'_>, v2: bool) -> Result<Draf
     let grant = form.get("grant_type").ok_or_else(|| missing("grant_type"))?;
     if grant != "client_credentials" {
         let sentence = format!("AADSTS70003: The app requested an unsupported grant type '{grant}'.");
-        return Err(Refusal::new(70003, "unsupported_grant_type", sentence));
+        return Err(EntraError::new(70003, "unsupported_grant_type", sentence));
     }
     let client = form.get("client_id").ok_or_else(|| missing("client_id"))?;
     let resource =
         if v2 { scoped(&form)? } else { form.get("resource").ok_or_else(|| missing("resource"))? };
+    // Before the resource is looked up, as at Entra: a client that fails to prove itself learns nothing of the tenant.
     let who = authenticated(cloud, &form, client, door.federated)?;
     if cloud.resource(resource).is_none() {
-        return Err(Refusal::new(500_011, "invalid_resource", unknown_resource(cloud, resource)));
+        return Err(EntraError::new(500_011, "invalid_resource", unknown_resource(cloud, resource)));
     }
     Ok(Draft::of(who, resource))
 }
@@ -88,7 +89,7 @@ const OPENID: [&str; 4] = ["openid", "profile", "email", "offline_access"];
 
 /// The resource in `scope`, a list with spaces between (RFC 6749 section 3.3): a client that acts for itself can ask for
 /// the `/.default` of one resource only.
-fn scoped(form: &Parameters) -> Result<&str, Refusal> {
+fn scoped(form: &Parameters) -> Result<&str, EntraError> {
     let scope = form.get("scope").ok_or_else(|| missing("scope"))?;
     let asked: Vec<&str> = scope.split_whitespace().filter(|scope| !OPENID.contains(scope)).collect();
     let resources: Option<Vec<&str>> = asked.iter().map(|scope| scope.strip_suffix("/.default")).collect();
@@ -97,14 +98,14 @@ fn scoped(form: &Parameters) -> Result<&str, Refusal> {
             "AADSTS28000: Provided value for the input parameter scope is not valid because it contains more than one \
              resource. Scope {scope} is not valid."
         );
-        return Err(Refusal::new(28000, "invalid_request", sentence));
+        return Err(EntraError::new(28000, "invalid_request", sentence));
     }
     resources.unwrap_or_default().pop().ok_or_else(|| {
         let sentence = format!(
             "AADSTS1002012: The provided value for scope {scope} is not valid. Client credential flows must have a \
              scope value with /.default suffixed to the resource identifier (application ID URI)."
         );
-        Refusal::new(1_002_012, "invalid_scope", sentence)
+        EntraError::new(1_002_012, "invalid_scope", sentence)
     })
 }
 
@@ -114,7 +115,7 @@ fn authenticated(
     form: &Parameters,
     client: &str,
     federated: &[FederatedCredential],
-) -> Result<Who, Refusal> {
+) -> Result<TokenSubject, EntraError> {
     let directory = &cloud.directory;
     let named = Uuid::parse_str(client).ok();
     let application = &directory.application;
@@ -123,13 +124,18 @@ fn authenticated(
         let trusted = Trusted { client, own: true, federated };
         let proof = proven(cloud, form, &trusted, |secret| application.has_secret(secret))?;
         let Application { client_id, object_id, .. } = *application;
-        Ok(Who::App { client_id, object_id, proof, resource_id: None })
+        Ok(TokenSubject::App { client_id, object_id, proof, resource_id: None })
     } else if named == Some(managed.client_id) {
         // A managed identity has no client secret or certificate, so every one is refused.
         let trusted = Trusted { client, own: false, federated };
         let proof = proven(cloud, form, &trusted, |_| false)?;
         let resource_id = Some(managed.resource_id.clone());
-        Ok(Who::App { client_id: managed.client_id, object_id: managed.object_id, proof, resource_id })
+        Ok(TokenSubject::App {
+            client_id: managed.client_id,
+            object_id: managed.object_id,
+            proof,
+            resource_id,
+        })
     } else {
         let sentence = format!(
             "AADSTS700016: Application with identifier '{client}' was not found in the directory '{}'. This can happen \
@@ -137,7 +143,7 @@ fn authenticated(
              in the tenant. You may have sent your authentication request to the wrong tenant.",
             directory.domain
         );
-        Err(Refusal::new(700_016, "unauthorized_client", sentence))
+        Err(EntraError::new(700_016, "unauthorized_client", sentence))
     }
 }
 
@@ -146,21 +152,21 @@ fn proven(
     form: &Parameters,
     trusted: &Trusted<'_>,
     is_secret: impl Fn(&str) -> bool,
-) -> Result<Proof, Refusal> {
+) -> Result<Proof, EntraError> {
     if let Some(token) = form.get("client_assertion") {
         return match form.get("client_assertion_type") {
             None => Err(missing("client_assertion_type")),
             Some(JWT_BEARER) => assertion::check(cloud, token, trusted).map(|()| Proof::Assertion),
             Some(other) => {
                 let sentence = format!("AADSTS90023: Unsupported 'client_assertion_type' value '{other}'.");
-                Err(Refusal::new(90023, "invalid_request", sentence))
+                Err(EntraError::new(90023, "invalid_request", sentence))
             }
         };
     }
     let Some(secret) = form.get("client_secret") else {
         let sentence = "AADSTS7000218: The request body must contain the following parameter: 'client_assertion' or \
                         'client_secret'.";
-        return Err(Refusal::new(7_000_218, "invalid_client", sentence));
+        return Err(EntraError::new(7_000_218, "invalid_client", sentence));
     };
     if is_secret(secret) {
         return Ok(Proof::Secret);
@@ -170,7 +176,7 @@ fn proven(
          secret value, not the client secret ID, for a secret added to app '{}'.",
         trusted.client
     );
-    Err(Refusal::new(7_000_215, "invalid_client", sentence))
+    Err(EntraError::new(7_000_215, "invalid_client", sentence))
 }
 
 /// Numbers are numbers, and there is no `expires_on`.

@@ -16,7 +16,7 @@ pub(crate) struct Issuer {
 }
 
 #[derive(Serialize)]
-struct Header<'a> {
+struct JwsHeader<'a> {
     typ: &'static str,
     alg: &'static str,
     kid: &'a str,
@@ -33,6 +33,6 @@ impl Issuer {
 
     pub(super) fn sign(&self, claims: &impl Serialize) -> Result<SecretString, KeyError> {
         let key = self.key()?;
-        Ok(key.sign(&Header { typ: "JWT", alg: "RS256", kid: key.id() }, claims)?.into())
+        Ok(key.sign(&JwsHeader { typ: "JWT", alg: "RS256", kid: key.id() }, claims)?.into())
     }
 }

@@ -32,11 +32,11 @@ struct Claims<'a> {
 #[derive(Serialize)]
 struct Kubernetes<'a> {
     namespace: &'a str,
-    serviceaccount: Named<'a>,
+    serviceaccount: NamedObject<'a>,
 }
 
 #[derive(Serialize)]
-struct Named<'a> {
+struct NamedObject<'a> {
     name: &'a str,
     uid: Uuid,
 }
@@ -58,7 +58,7 @@ pub(super) fn token(
         jti: Uuid::new_v4(),
         kubernetes: Kubernetes {
             namespace,
-            serviceaccount: Named { name: account, uid: uid(namespace, account) },
+            serviceaccount: NamedObject { name: account, uid: uid(namespace, account) },
         },
         nbf: now,
         sub: subject(namespace, account),

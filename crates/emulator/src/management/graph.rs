@@ -12,7 +12,7 @@ use super::bearer;
 use crate::cloud::Cloud;
 use crate::directory::{Group, Identity, IdentityKind, User};
 use crate::exchange::{Answer, Call};
-use filter::Filter;
+use filter::ODataFilter;
 
 /// How many objects a page has if the client does not say (Microsoft: paging).
 const PAGE: usize = 100;
@@ -22,7 +22,7 @@ const LARGEST_PAGE: usize = 999;
 const MOST_IDS: usize = 1_000;
 
 /// A refusal: status, code and message.
-type Refusal = (StatusCode, &'static str, String);
+type GraphError = (StatusCode, &'static str, String);
 
 /// Answers any request below `/v1.0`.
 pub(super) fn answer(cloud: &Cloud, call: &Call) -> Answer {
@@ -39,14 +39,14 @@ pub(super) fn answer(cloud: &Cloud, call: &Call) -> Answer {
 
 /// A set of objects, by the word in its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Set {
+enum ObjectSet {
     ServicePrincipals,
     Users,
     Groups,
     DirectoryObjects,
 }
 
-impl Set {
+impl ObjectSet {
     const ALL: [Self; 4] = [Self::ServicePrincipals, Self::Users, Self::Groups, Self::DirectoryObjects];
 
     fn name(self) -> &'static str {
@@ -82,16 +82,16 @@ impl Set {
     }
 }
 
-fn dispatch(cloud: &Cloud, call: &Call) -> Result<Answer, Refusal> {
+fn dispatch(cloud: &Cloud, call: &Call) -> Result<Answer, GraphError> {
     let path = call.path.trim_start_matches("/v1.0/");
     let parts: Vec<&str> = path.split('/').collect();
-    let set = |word: &str| Set::ALL.into_iter().find(|set| set.name().eq_ignore_ascii_case(word));
+    let set = |word: &str| ObjectSet::ALL.into_iter().find(|set| set.name().eq_ignore_ascii_case(word));
     match (&call.method, &parts[..]) {
-        (&Method::POST, [objects, "getByIds"]) if set(objects) == Some(Set::DirectoryObjects) => {
+        (&Method::POST, [objects, "getByIds"]) if set(objects) == Some(ObjectSet::DirectoryObjects) => {
             by_ids(cloud, call)
         }
         (&Method::GET, [word]) => match set(word) {
-            Some(Set::DirectoryObjects) | None => by_key(cloud, call, word),
+            Some(ObjectSet::DirectoryObjects) | None => by_key(cloud, call, word),
             Some(set) => page(cloud, call, set),
         },
         (&Method::GET, [word, id]) => {
@@ -113,18 +113,23 @@ fn dispatch(cloud: &Cloud, call: &Call) -> Result<Answer, Refusal> {
 }
 
 /// `servicePrincipals(appId='…')`
-fn by_key(cloud: &Cloud, call: &Call, word: &str) -> Result<Answer, Refusal> {
+fn by_key(cloud: &Cloud, call: &Call, word: &str) -> Result<Answer, GraphError> {
     let key = word.split_once('(').and_then(|(set, key)| {
         let id = key.strip_prefix("appId='")?.strip_suffix("')")?;
-        set.eq_ignore_ascii_case(Set::ServicePrincipals.name()).then_some(id)
+        set.eq_ignore_ascii_case(ObjectSet::ServicePrincipals.name()).then_some(id)
     });
     let id = key.ok_or_else(|| no_segment(word))?;
     let matches = |object: &Value| object["appId"].as_str().is_some_and(|text| text.eq_ignore_ascii_case(id));
     let found = service_principals(cloud).into_iter().find(matches);
-    one(cloud, call, found, (Set::ServicePrincipals, id))
+    one(cloud, call, found, (ObjectSet::ServicePrincipals, id))
 }
 
-fn one(cloud: &Cloud, call: &Call, found: Option<Value>, (set, id): (Set, &str)) -> Result<Answer, Refusal> {
+fn one(
+    cloud: &Cloud,
+    call: &Call,
+    found: Option<Value>,
+    (set, id): (ObjectSet, &str),
+) -> Result<Answer, GraphError> {
     let object = found.ok_or_else(|| {
         let message = format!(
             "Resource '{id}' does not exist or one of its queried reference-property objects are not present."
@@ -139,11 +144,13 @@ fn one(cloud: &Cloud, call: &Call, found: Option<Value>, (set, id): (Set, &str))
 }
 
 /// A page of a set, filtered.
-fn page(cloud: &Cloud, call: &Call, set: Set) -> Result<Answer, Refusal> {
+fn page(cloud: &Cloud, call: &Call, set: ObjectSet) -> Result<Answer, GraphError> {
     let bad = |message: String| (StatusCode::BAD_REQUEST, "Request_UnsupportedQuery", message);
     let filter = match call.query.get("$filter") {
         None => None,
-        Some(text) => Some(Filter::parse(text).ok_or_else(|| bad(format!("Invalid filter clause: {text}")))?),
+        Some(text) => {
+            Some(ODataFilter::parse(text).ok_or_else(|| bad(format!("Invalid filter clause: {text}")))?)
+        }
     };
     let number = |name: &'static str, default: usize| match call.query.get(name) {
         None => Ok(default),
@@ -183,7 +190,7 @@ fn next_link(cloud: &Cloud, call: &Call, start: usize) -> String {
 }
 
 /// `POST /directoryObjects/getByIds`: those of the ids that exist.
-fn by_ids(cloud: &Cloud, call: &Call) -> Result<Answer, Refusal> {
+fn by_ids(cloud: &Cloud, call: &Call) -> Result<Answer, GraphError> {
     let bad = |message: &str| (StatusCode::BAD_REQUEST, "Request_BadRequest", message.to_owned());
     let body: Value =
         serde_json::from_slice(&call.body).map_err(|_| bad("Unable to read JSON request payload."))?;
@@ -195,7 +202,7 @@ fn by_ids(cloud: &Cloud, call: &Call) -> Result<Answer, Refusal> {
         return Err(bad("The number of ids exceeds the limit of 1000."));
     }
     let ids: Vec<String> = ids.iter().map(Uuid::to_string).collect();
-    let objects = Set::DirectoryObjects.objects(cloud).into_iter();
+    let objects = ObjectSet::DirectoryObjects.objects(cloud).into_iter();
     let found = objects.filter(|object| ids.iter().any(|id| object["id"] == id.as_str()));
     Ok(json_answer(json!({
         "@odata.context": format!("{}/v1.0/$metadata#directoryObjects", cloud.addresses.management),
@@ -267,12 +274,12 @@ fn group(group: &Group) -> Value {
     json!({ "id": group.object_id, "displayName": group.name, "securityEnabled": true })
 }
 
-fn no_segment(word: &str) -> Refusal {
+fn no_segment(word: &str) -> GraphError {
     (StatusCode::BAD_REQUEST, "BadRequest", format!("Resource not found for the segment '{word}'."))
 }
 
 /// The error form of Graph (Microsoft: errors).
-fn refused(cloud: &Cloud, call: &Call, (status, code, message): Refusal) -> Answer {
+fn refused(cloud: &Cloud, call: &Call, (status, code, message): GraphError) -> Answer {
     let date = Timestamp::from_second(cloud.clock.unix())
         .map(|at| at.strftime("%Y-%m-%dT%H:%M:%S").to_string())
         .unwrap_or_default();

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use pgentra_emulator::{Draft, Endpoint, Fault, LocalAzure, Outcome};
+use pgentra_emulator::{Draft, Endpoint, Fault, LocalAzure, ResponseOutcome};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
@@ -68,7 +68,7 @@ async fn a_hanging_request_never_ends_by_itself() {
     azure.faults().push(None, Fault::Hang);
     let waited = timeout(Duration::from_secs(3600), imds(&azure, "").send()).await;
     assert!(waited.is_err());
-    assert_eq!(azure.journal().entries()[0].outcome, Outcome::Hung);
+    assert_eq!(azure.journal().entries()[0].outcome, ResponseOutcome::Hung);
     azure.stop().await;
 }
 
@@ -79,7 +79,7 @@ async fn an_answer_is_cut_at_any_byte() {
         azure.faults().push(None, Fault::Cut { after });
         assert!(imds(&azure, "").send().await.is_err(), "after {after}");
     }
-    assert!(azure.journal().entries().iter().all(|entry| entry.outcome == Outcome::Cut(200)));
+    assert!(azure.journal().entries().iter().all(|entry| entry.outcome == ResponseOutcome::Cut(200)));
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn the_journal_names_everything_and_tells_nothing() {
     for name in ["metadata", "authorization"] {
         assert!(entry.header_names.iter().any(|other| other == name), "{name}");
     }
-    assert_eq!(entry.outcome, Outcome::Answered(200));
+    assert_eq!(entry.outcome, ResponseOutcome::Answered(200));
     assert_eq!(entry.at, crate::client::start_time());
     let printed = format!("{azure:?}");
     let minted = azure.mint(&Draft::of_user(azure.administrator(), POSTGRESQL)).unwrap();

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use pgentra_emulator::{Change, Draft, Endpoint, Fault, LocalAzure, PrincipalKind};
+use pgentra_emulator::{AdministratorEdit, Draft, Endpoint, Fault, LocalAzure, PrincipalKind};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
@@ -257,7 +257,7 @@ async fn an_administrator_comes_and_goes_in_operations_that_take_time() {
     // The database hears of it at once.
     let change = changes.try_recv().unwrap();
     match change.change() {
-        Change::Add(new) => assert_eq!((new.object_id, new.kind), (id, PrincipalKind::Group)),
+        AdministratorEdit::Add(new) => assert_eq!((new.object_id, new.kind), (id, PrincipalKind::Group)),
         other => panic!("{other:?}"),
     }
     let header = |name: &str| accepted.headers[name].to_str().unwrap().to_owned();
@@ -285,7 +285,7 @@ async fn an_administrator_comes_and_goes_in_operations_that_take_time() {
     let accepted = ask(&azure, "DELETE", &path, Value::Null).await;
     assert_eq!(accepted.status, 202);
     let change = changes.try_recv().unwrap();
-    assert_eq!(change.change(), &Change::Remove(id));
+    assert_eq!(change.change(), &AdministratorEdit::Remove(id));
     change.done();
     azure.clock().advance(Duration::from_secs(1));
     let location = accepted.headers["location"].to_str().unwrap().to_owned();

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use pgentra_emulator::{Clock, Draft, LocalAzure};
-use pgentra_gateway::{Config, Flavour, ServiceAccount, Upstream};
+use pgentra_gateway::{Config, Flavour, ServiceAccount, UpstreamAddress};
 use pgentra_local::{LocalCloud, RunningGateway};
 use pgentra_wire::startup::{ALPN, encode_ssl_request};
 use rustls::pki_types::CertificateDer;
@@ -92,7 +92,7 @@ impl Stage {
         self.token(&Draft::of_identity(self.azure().vm(), RESOURCE))
     }
 
-    pub(crate) fn upstream(&self) -> Upstream {
+    pub(crate) fn upstream(&self) -> UpstreamAddress {
         self.cloud.gateway_config().upstream
     }
 

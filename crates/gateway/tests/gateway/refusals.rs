@@ -207,7 +207,7 @@ fn a_server_that_is_not_there() {
         let gateway = Stage::flexible()
             .await
             .gateway_with(|config| {
-                let pgentra_gateway::Upstream::Unix { port, .. } = &mut config.upstream else {
+                let pgentra_gateway::UpstreamAddress::Unix { port, .. } = &mut config.upstream else {
                     return;
                 };
                 *port += 1;

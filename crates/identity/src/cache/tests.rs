@@ -89,7 +89,7 @@ fn refusal() -> Line {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_flight_serves_every_waiter() {
+async fn one_request_serves_every_waiter() {
     let bench = bench([(SECOND, Ok(("a", HOUR)))]);
     let all = (0..1000).map(|_| bench.text());
     assert!(futures_util::future::join_all(all).await.iter().all(|text| text == "a"));
@@ -287,7 +287,7 @@ async fn a_panicking_source_is_an_error_and_not_the_end() {
 }
 
 #[test]
-fn a_flight_lost_with_its_runtime_is_flown_again() {
+fn a_request_lost_with_its_runtime_is_sent_again() {
     let runtime =
         || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let first = runtime();
@@ -328,7 +328,7 @@ async fn a_cached_read_needs_no_waiting_and_no_lock() {
     bench.text().await;
     // Holding the lock of the request does not block readers.
     let slot = bench.cache.slot(&bench.resource).unwrap();
-    let _held = slot.flight.lock().unwrap();
+    let _held = slot.state.lock().unwrap();
     assert!(bench.cache.token(&bench.resource).now_or_never().unwrap().is_ok());
     let text = bench.cache.with_cached(&bench.resource, |token| token.expose_secret().len());
     assert_eq!(text, Some(1));

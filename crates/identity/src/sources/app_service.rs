@@ -1,8 +1,8 @@
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::Setup;
-use crate::retry::Policy;
+use super::SourceSettings;
+use crate::retry::RetryPolicy;
 use crate::{AccessToken, NoToken, Selector, SourceName, TokenError, TokenRequest, TokenSource, answer};
 use pgentra_system::http::{HttpError, Request};
 
@@ -13,12 +13,12 @@ const API_VERSION: &str = "2019-08-01";
 ///
 /// Both variables are read at each request: the platform changes the header's value.
 #[derive(Debug)]
-pub(super) struct AppService {
-    setup: Setup,
+pub(super) struct AppServiceSource {
+    setup: SourceSettings,
 }
 
-impl AppService {
-    pub(super) fn new(setup: Setup) -> Self {
+impl AppServiceSource {
+    pub(super) fn new(setup: SourceSettings) -> Self {
         Self { setup }
     }
 
@@ -26,7 +26,7 @@ impl AppService {
         let system = &self.setup.system;
         let make = || self.request(request.resource.as_str());
         let response =
-            Policy::LOCAL.send(system.http(), SourceName::AppService, request.deadline, make).await?;
+            RetryPolicy::LOCAL.send(system.http(), SourceName::AppService, request.deadline, make).await?;
         Ok(answer::read_token(SourceName::AppService, request.resource, &response, system.clock().now())?)
     }
 
@@ -50,7 +50,7 @@ impl AppService {
     }
 }
 
-impl TokenSource for AppService {
+impl TokenSource for AppServiceSource {
     fn name(&self) -> SourceName {
         SourceName::AppService
     }

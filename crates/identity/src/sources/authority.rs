@@ -5,9 +5,9 @@ use crate::ConfigError;
 
 /// Entra's address: an https URL without a path, kept with a trailing slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Authority(String);
+pub(crate) struct EntraAuthority(String);
 
-impl Authority {
+impl EntraAuthority {
     /// Plain http is accepted for loopback only, because the request contains an assertion or a secret.
     pub(crate) fn parse(text: &str, from: &str) -> Result<Self, ConfigError> {
         let refuse =
@@ -61,7 +61,7 @@ mod tests {
             ("login.microsoftonline.com", None),
             ("", None),
         ] {
-            let parsed = Authority::parse(text, "x").ok();
+            let parsed = EntraAuthority::parse(text, "x").ok();
             assert_eq!(parsed.as_ref().map(|authority| authority.0.as_str()), expected, "{text}");
         }
     }

@@ -5,8 +5,8 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::Setup;
-use crate::retry::Policy;
+use super::SourceSettings;
+use crate::retry::RetryPolicy;
 use crate::{AccessToken, NoToken, Selector, SourceName, TokenError, TokenRequest, TokenSource, answer};
 use pgentra_system::http::{Request, Response};
 
@@ -30,12 +30,12 @@ const NAME: SourceName = SourceName::AzureArc;
 /// carries that file's content. The path comes from the process that listens on the port, so it is checked before a read:
 /// only a `.key` file of at most 4096 bytes that lies, with every link resolved, in the agent's own folder.
 #[derive(Debug)]
-pub(super) struct AzureArc {
-    setup: Setup,
+pub(super) struct AzureArcSource {
+    setup: SourceSettings,
 }
 
-impl AzureArc {
-    pub(super) fn new(setup: Setup) -> Self {
+impl AzureArcSource {
+    pub(super) fn new(setup: SourceSettings) -> Self {
         Self { setup }
     }
 
@@ -43,11 +43,11 @@ impl AzureArc {
         let system = &self.setup.system;
         let resource = request.resource.as_str();
         let make = || self.request(resource, None);
-        let challenge = Policy::ARC.send(system.http(), NAME, request.deadline, make).await?;
+        let challenge = RetryPolicy::ARC.send(system.http(), NAME, request.deadline, make).await?;
         let response = if challenge.status() == 401 {
             let key = self.key(&challenge).map_err(|error| error.endpoint_is(challenge.endpoint()))?;
             let make = || self.request(resource, Some(&key));
-            Policy::ARC_WITH_KEY.send(system.http(), NAME, request.deadline, make).await?
+            RetryPolicy::ARC_WITH_KEY.send(system.http(), NAME, request.deadline, make).await?
         } else {
             challenge
         };
@@ -148,7 +148,7 @@ impl AzureArc {
     }
 }
 
-impl TokenSource for AzureArc {
+impl TokenSource for AzureArcSource {
     fn name(&self) -> SourceName {
         NAME
     }

@@ -3,9 +3,9 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::Setup;
-use super::entra::{Exchange, Proof};
-use crate::retry::Policy;
+use super::SourceSettings;
+use super::entra::{ClientCredential, EntraRequest};
+use crate::retry::RetryPolicy;
 use crate::{AccessToken, NoToken, SourceName, TokenError, TokenRequest, TokenSource, answer};
 use pgentra_system::http::{HttpError, Request, Response};
 
@@ -16,14 +16,14 @@ const PIPELINES_API_VERSION: &str = "7.1";
 ///
 /// An assertion lives for minutes and jobs for hours, so each exchange begins with a fresh one (Azure/login#180).
 #[derive(Debug)]
-pub(super) struct BuildService {
-    setup: Setup,
+pub(super) struct BuildServiceSource {
+    setup: SourceSettings,
     name: SourceName,
 }
 
 /// What the two services answer with.
 #[derive(Deserialize)]
-struct Issued {
+struct IssuedToken {
     /// The token in the response of GitHub Actions.
     value: Option<Zeroizing<String>>,
     /// The token in the response of Azure Pipelines.
@@ -31,8 +31,8 @@ struct Issued {
     oidc_token: Option<Zeroizing<String>>,
 }
 
-impl BuildService {
-    pub(super) fn new(name: SourceName, setup: Setup) -> Self {
+impl BuildServiceSource {
+    pub(super) fn new(name: SourceName, setup: SourceSettings) -> Self {
         Self { setup, name }
     }
 
@@ -44,11 +44,11 @@ impl BuildService {
         let client_id = self.setup.client_id(self.name, variables[0])?;
         let tenant = self.setup.tenant(self.name, variables[1])?;
         let http = self.setup.system.http();
-        let response = Policy::ISSUER.send(http, self.name, request.deadline, || self.request()).await?;
+        let response = RetryPolicy::ISSUER.send(http, self.name, request.deadline, || self.request()).await?;
         let assertion = self.assertion(&response)?;
-        let proof = Proof::Assertion(&assertion);
+        let proof = ClientCredential::Assertion(&assertion);
         let exchange =
-            Exchange { source: self.name, tenant: &tenant, client_id: &client_id, proof, through: None };
+            EntraRequest { source: self.name, tenant: &tenant, client_id: &client_id, proof, through: None };
         Ok(exchange.send(&self.setup, request).await?)
     }
 
@@ -86,7 +86,7 @@ impl BuildService {
 
     fn assertion(&self, response: &Response) -> Result<Zeroizing<String>, TokenError> {
         let bad = |error: TokenError| error.endpoint_is(response.endpoint());
-        let issued: Issued = serde_json::from_slice(response.body())
+        let issued: IssuedToken = serde_json::from_slice(response.body())
             .map_err(|_| bad(answer::not_json(self.name, response)))?;
         issued.value.or(issued.oidc_token).filter(|text| !text.is_empty()).ok_or_else(|| {
             bad(TokenError::bad_answer(self.name, "the job's token issuer answered without an assertion"))
@@ -94,7 +94,7 @@ impl BuildService {
     }
 }
 
-impl TokenSource for BuildService {
+impl TokenSource for BuildServiceSource {
     fn name(&self) -> SourceName {
         self.name
     }

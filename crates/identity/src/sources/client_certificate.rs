@@ -13,8 +13,8 @@ use serde_json::json;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::entra::{Exchange, Proof};
-use super::{AssertionSignature, Setup};
+use super::entra::{ClientCredential, EntraRequest};
+use super::{AssertionSignature, SourceSettings};
 use crate::{AccessToken, NoToken, SourceName, TokenError, TokenRequest, TokenSource};
 
 /// A key and a chain of certificates are a few KiB.
@@ -28,8 +28,8 @@ const NAME: SourceName = SourceName::ClientCertificate;
 /// An application with a certificate (Microsoft: certificate-credentials): a file with an RSA key and its certificate, PEM
 /// or, with the feature `pkcs12`, PKCS#12. It is read anew for each exchange, so that a renewed one is taken up.
 #[derive(Debug)]
-pub(super) struct ClientCertificate {
-    setup: Setup,
+pub(super) struct ClientCertificateSource {
+    setup: SourceSettings,
 }
 
 /// The key, and the certificates with the key's own first.
@@ -38,8 +38,8 @@ struct KeyAndChain {
     chain: Vec<CertificateDer<'static>>,
 }
 
-impl ClientCertificate {
-    pub(super) fn new(setup: Setup) -> Self {
+impl ClientCertificateSource {
+    pub(super) fn new(setup: SourceSettings) -> Self {
         Self { setup }
     }
 
@@ -48,9 +48,9 @@ impl ClientCertificate {
         let tenant = self.setup.tenant(NAME, "AZURE_TENANT_ID")?;
         let identity = self.read()?;
         let assertion = self.assertion(&identity, &client_id, &self.setup.authority.token_url(&tenant))?;
-        let proof = Proof::Assertion(&assertion);
+        let proof = ClientCredential::Assertion(&assertion);
         let exchange =
-            Exchange { source: NAME, tenant: &tenant, client_id: &client_id, proof, through: None };
+            EntraRequest { source: NAME, tenant: &tenant, client_id: &client_id, proof, through: None };
         Ok(exchange.send(&self.setup, request).await?)
     }
 
@@ -116,7 +116,7 @@ impl ClientCertificate {
     }
 }
 
-impl TokenSource for ClientCertificate {
+impl TokenSource for ClientCertificateSource {
     fn name(&self) -> SourceName {
         NAME
     }

@@ -2,20 +2,20 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use zeroize::Zeroizing;
 
-use super::Setup;
-use super::entra::{Exchange, Proof};
+use super::SourceSettings;
+use super::entra::{ClientCredential, EntraRequest};
 use crate::{AccessToken, NoToken, SourceName, TokenRequest, TokenSource};
 
 const NAME: SourceName = SourceName::ClientSecret;
 
 /// An application with a secret (Microsoft: v2-oauth2-client-creds-grant-flow, "First case").
 #[derive(Debug)]
-pub(super) struct ClientSecret {
-    setup: Setup,
+pub(super) struct ClientSecretSource {
+    setup: SourceSettings,
 }
 
-impl ClientSecret {
-    pub(super) fn new(setup: Setup) -> Self {
+impl ClientSecretSource {
+    pub(super) fn new(setup: SourceSettings) -> Self {
         Self { setup }
     }
 
@@ -23,14 +23,14 @@ impl ClientSecret {
         let client_id = self.setup.client_id(NAME, "AZURE_CLIENT_ID")?;
         let tenant = self.setup.tenant(NAME, "AZURE_TENANT_ID")?;
         let secret = Zeroizing::new(self.setup.need(NAME, "AZURE_CLIENT_SECRET")?);
-        let proof = Proof::Secret(&secret);
+        let proof = ClientCredential::Secret(&secret);
         let exchange =
-            Exchange { source: NAME, tenant: &tenant, client_id: &client_id, proof, through: None };
+            EntraRequest { source: NAME, tenant: &tenant, client_id: &client_id, proof, through: None };
         Ok(exchange.send(&self.setup, request).await?)
     }
 }
 
-impl TokenSource for ClientSecret {
+impl TokenSource for ClientSecretSource {
     fn name(&self) -> SourceName {
         NAME
     }

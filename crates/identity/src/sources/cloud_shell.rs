@@ -1,19 +1,19 @@
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::Setup;
-use crate::retry::Policy;
+use super::SourceSettings;
+use crate::retry::RetryPolicy;
 use crate::{AccessToken, NoToken, SourceName, TokenError, TokenRequest, TokenSource, answer};
 use pgentra_system::http::Request;
 
 /// The token service of Azure Cloud Shell (Microsoft: cloud-shell, msi-authorization): the token is the signed-in user's.
 #[derive(Debug)]
-pub(super) struct CloudShell {
-    setup: Setup,
+pub(super) struct CloudShellSource {
+    setup: SourceSettings,
 }
 
-impl CloudShell {
-    pub(super) fn new(setup: Setup) -> Self {
+impl CloudShellSource {
+    pub(super) fn new(setup: SourceSettings) -> Self {
         Self { setup }
     }
 
@@ -28,12 +28,12 @@ impl CloudShell {
             })
         };
         let response =
-            Policy::LOCAL.send(system.http(), SourceName::CloudShell, request.deadline, make).await?;
+            RetryPolicy::LOCAL.send(system.http(), SourceName::CloudShell, request.deadline, make).await?;
         Ok(answer::read_token(SourceName::CloudShell, request.resource, &response, system.clock().now())?)
     }
 }
 
-impl TokenSource for CloudShell {
+impl TokenSource for CloudShellSource {
     fn name(&self) -> SourceName {
         SourceName::CloudShell
     }

@@ -6,14 +6,15 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::Setup;
-use super::printed::Printed;
+use super::SourceSettings;
+use super::printed::CommandOutput;
+use crate::answer::UncheckedToken;
 use crate::{
     AccessToken, NoToken, Reason, SourceName, TokenError, TokenErrorKind, TokenRequest, TokenSource, answer,
     expiry, shell,
 };
 use pgentra_system::excerpt;
-use pgentra_system::{Call, Finished};
+use pgentra_system::{Finished, Invocation};
 
 /// How long a program may take: `az` needs up to three seconds, more with a cold disk.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -24,12 +25,12 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// they were inferred, their failures mean that they do not apply here: a user need not be signed in.
 #[derive(Debug)]
 pub(super) struct Cli {
-    setup: Setup,
+    setup: SourceSettings,
     name: SourceName,
 }
 
 impl Cli {
-    pub(super) fn new(name: SourceName, setup: Setup) -> Self {
+    pub(super) fn new(name: SourceName, setup: SourceSettings) -> Self {
         Self { setup, name }
     }
 
@@ -53,7 +54,7 @@ impl Cli {
         self.read(request, &finished)
     }
 
-    fn call(&self, request: TokenRequest<'_>) -> Result<Call, TokenError> {
+    fn call(&self, request: TokenRequest<'_>) -> Result<Invocation, TokenError> {
         let scope = request.resource.scope();
         let tenant = self.setup.tenant.as_deref();
         let Some(program) = program(self.name) else { return self.users_call(request) };
@@ -72,7 +73,7 @@ impl Cli {
         arguments.extend(tenant.into_iter().flat_map(|tenant| [tenant_flag, tenant]));
         let folder =
             if cfg!(windows) { self.setup.system.env().get("SYSTEMROOT") } else { Some("/".to_owned()) };
-        Ok(Call {
+        Ok(Invocation {
             program: program.to_owned(),
             arguments: arguments.into_iter().map(str::to_owned).collect(),
             variables: vec![(colours.0.to_owned(), colours.1.to_owned())],
@@ -80,11 +81,11 @@ impl Cli {
         })
     }
 
-    fn users_call(&self, request: TokenRequest<'_>) -> Result<Call, TokenError> {
+    fn users_call(&self, request: TokenRequest<'_>) -> Result<Invocation, TokenError> {
         let Some((program, arguments)) = self.setup.command.0.split_first() else {
             return Err(TokenError::config(self.name, "there is no command"));
         };
-        Ok(Call {
+        Ok(Invocation {
             program: program.clone(),
             arguments: arguments.to_vec(),
             variables: vec![("PGENTRA_RESOURCE".to_owned(), request.resource.as_str().to_owned())],
@@ -94,16 +95,21 @@ impl Cli {
 
     fn read(&self, request: TokenRequest<'_>, finished: &Finished) -> Result<AccessToken, TokenError> {
         let now = self.setup.system.clock().now();
-        let printed = Printed::read(self.name, &finished.stdout)?;
+        let printed = CommandOutput::read(self.name, &finished.stdout)?;
         let Some(token) = printed.token else {
             return Err(TokenError::bad_answer(self.name, "the program printed JSON without a token"));
         };
         let stated = printed.expires_on.as_ref().and_then(|value| expiry::parse(value, now));
         let stated = stated.or_else(|| expiry::parse_rfc3339(printed.expires_on_text.as_deref()?));
         let relative = || printed.expires_in.as_ref().and_then(expiry::parse_seconds).map(|left| now + left);
-        let asked = (request.resource, printed.resource.as_ref().and_then(Value::as_str));
-        answer::finish(self.name, asked, token, (stated.or_else(relative), None, now))
-            .inspect(|token| answer::warn_of_clock(token, now))
+        let unchecked = UncheckedToken {
+            text: token,
+            resource: printed.resource.as_ref().and_then(Value::as_str),
+            expires_on: stated.or_else(relative),
+            refresh_in: None,
+            now,
+        };
+        unchecked.check(self.name, request.resource).inspect(|token| answer::warn_of_clock(token, now))
     }
 
     fn not_run(&self, program: &str, cause: io::Error) -> TokenError {

@@ -3,25 +3,25 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 
-use super::Setup;
+use super::SourceSettings;
 use super::authority::is_tenant;
-use crate::retry::Policy;
+use crate::retry::RetryPolicy;
 use crate::{AccessToken, SourceName, TokenError, TokenRequest, answer};
 use pgentra_system::http::Request;
 
 /// A request to Entra's token endpoint for an application (OAuth 2.0 client credentials; Microsoft:
 /// v2-oauth2-client-creds-grant-flow).
-pub(super) struct Exchange<'a> {
+pub(super) struct EntraRequest<'a> {
     pub(super) source: SourceName,
     pub(super) tenant: &'a str,
     pub(super) client_id: &'a str,
-    pub(super) proof: Proof<'a>,
+    pub(super) proof: ClientCredential<'a>,
     /// Another place that takes the same request, with its own trust.
     pub(super) through: Option<&'a Detour>,
 }
 
 /// The credential of the application.
-pub(super) enum Proof<'a> {
+pub(super) enum ClientCredential<'a> {
     /// A signed assertion (RFC 7523).
     Assertion(&'a str),
     Secret(&'a str),
@@ -34,10 +34,10 @@ pub(super) struct Detour {
     pub(super) name: Option<ServerName<'static>>,
 }
 
-impl Exchange<'_> {
+impl EntraRequest<'_> {
     pub(super) async fn send(
         &self,
-        setup: &Setup,
+        setup: &SourceSettings,
         request: TokenRequest<'_>,
     ) -> Result<AccessToken, TokenError> {
         if !is_tenant(self.tenant) {
@@ -52,7 +52,7 @@ impl Exchange<'_> {
         let mut form =
             vec![("grant_type", "client_credentials"), ("client_id", self.client_id), ("scope", &scope)];
         let secret = match self.proof {
-            Proof::Assertion(assertion) => {
+            ClientCredential::Assertion(assertion) => {
                 form.push((
                     "client_assertion_type",
                     "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
@@ -60,7 +60,7 @@ impl Exchange<'_> {
                 form.push(("client_assertion", assertion));
                 assertion
             }
-            Proof::Secret(secret) => {
+            ClientCredential::Secret(secret) => {
                 form.push(("client_secret", secret));
                 secret
             }
@@ -76,7 +76,7 @@ impl Exchange<'_> {
                 None => made,
             })
         };
-        let response = Policy::ENTRA.send(system.http(), self.source, request.deadline, make).await?;
+        let response = RetryPolicy::ENTRA.send(system.http(), self.source, request.deadline, make).await?;
         answer::read_token(self.source, request.resource, &response, system.clock().now())
     }
 }

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
-use super::Setup;
-use crate::retry::Policy;
+use super::SourceSettings;
+use crate::retry::RetryPolicy;
 use crate::{
     AccessToken, NoToken, Reason, Selector, SourceName, TokenError, TokenRequest, TokenSource, answer,
 };
@@ -52,8 +52,8 @@ const ABSENT_FOR: Duration = Duration::from_secs(60);
 /// is to lose is an error that comes later. Where the source was named, by the program or by
 /// `AZURE_POD_IDENTITY_AUTHORITY_HOST`, it is not probed.
 #[derive(Debug)]
-pub(super) struct Imds {
-    setup: Setup,
+pub(super) struct ImdsSource {
+    setup: SourceSettings,
     /// When it was asked for the first time.
     first: OnceLock<Instant>,
     /// Has it given a token? Then its identity is not a new one.
@@ -68,8 +68,8 @@ enum Probed {
     Absent(Reason, Instant),
 }
 
-impl Imds {
-    pub(super) fn new(setup: Setup) -> Self {
+impl ImdsSource {
+    pub(super) fn new(setup: SourceSettings) -> Self {
         Self {
             setup,
             first: OnceLock::new(),
@@ -94,7 +94,7 @@ impl Imds {
         let make = || self.request(&url, request.resource.as_str()).map_err(unusable);
         let system = &self.setup.system;
         let is_new = first.elapsed() < NEW_FOR && !self.has_given.load(Ordering::Relaxed);
-        let policy = Policy { is_new, ..Policy::IMDS };
+        let policy = RetryPolicy { is_new, ..RetryPolicy::IMDS };
         let response = policy.send(system.http(), SourceName::Imds, request.deadline, make).await?;
         let token = answer::read_token(SourceName::Imds, request.resource, &response, system.clock().now())?;
         self.has_given.store(true, Ordering::Relaxed);
@@ -184,7 +184,7 @@ impl Imds {
     }
 }
 
-impl TokenSource for Imds {
+impl TokenSource for ImdsSource {
     fn name(&self) -> SourceName {
         SourceName::Imds
     }

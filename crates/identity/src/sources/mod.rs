@@ -19,28 +19,30 @@ mod workload_identity;
 
 use std::sync::Arc;
 
-pub(crate) use self::authority::{Authority, is_tenant};
+pub(crate) use self::authority::{EntraAuthority, is_tenant};
 pub use self::setup::AssertionSignature;
-pub(crate) use self::setup::{CommandLine, Setup};
+pub(crate) use self::setup::{CommandLine, SourceSettings};
 use crate::{ConfigError, Selector, SourceName, TokenSource};
 
 /// Makes a source, unless it cannot honour the selector.
-pub(crate) fn build(name: SourceName, setup: &Setup) -> Result<Arc<dyn TokenSource>, ConfigError> {
+pub(crate) fn build(name: SourceName, setup: &SourceSettings) -> Result<Arc<dyn TokenSource>, ConfigError> {
     honours(name, &setup.selector)?;
     let setup = setup.clone();
     Ok(match name {
-        SourceName::Imds => Arc::new(imds::Imds::new(setup)),
-        SourceName::AppService => Arc::new(app_service::AppService::new(setup)),
-        SourceName::CloudShell => Arc::new(cloud_shell::CloudShell::new(setup)),
-        SourceName::WorkloadIdentity => Arc::new(workload_identity::WorkloadIdentity::new(setup)),
-        SourceName::AppService2017 | SourceName::AzureMl => Arc::new(msi_secret::MsiSecret::new(name, setup)),
-        SourceName::AzureArc => Arc::new(azure_arc::AzureArc::new(setup)),
-        SourceName::ServiceFabric => Arc::new(service_fabric::ServiceFabric::new(setup)),
-        SourceName::GitHubActions | SourceName::AzurePipelines => {
-            Arc::new(build_service::BuildService::new(name, setup))
+        SourceName::Imds => Arc::new(imds::ImdsSource::new(setup)),
+        SourceName::AppService => Arc::new(app_service::AppServiceSource::new(setup)),
+        SourceName::CloudShell => Arc::new(cloud_shell::CloudShellSource::new(setup)),
+        SourceName::WorkloadIdentity => Arc::new(workload_identity::WorkloadIdentitySource::new(setup)),
+        SourceName::AppService2017 | SourceName::AzureMl => {
+            Arc::new(msi_secret::MsiSecretSource::new(name, setup))
         }
-        SourceName::ClientSecret => Arc::new(client_secret::ClientSecret::new(setup)),
-        SourceName::ClientCertificate => Arc::new(client_certificate::ClientCertificate::new(setup)),
+        SourceName::AzureArc => Arc::new(azure_arc::AzureArcSource::new(setup)),
+        SourceName::ServiceFabric => Arc::new(service_fabric::ServiceFabricSource::new(setup)),
+        SourceName::GitHubActions | SourceName::AzurePipelines => {
+            Arc::new(build_service::BuildServiceSource::new(name, setup))
+        }
+        SourceName::ClientSecret => Arc::new(client_secret::ClientSecretSource::new(setup)),
+        SourceName::ClientCertificate => Arc::new(client_certificate::ClientCertificateSource::new(setup)),
         SourceName::AzureCli | SourceName::AzureDeveloperCli => Arc::new(command::Cli::new(name, setup)),
         SourceName::Exec if setup.command.0.is_empty() => {
             return Err(ConfigError::new("the source exec needs a command that prints a token"));

@@ -1,8 +1,8 @@
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
-use super::Setup;
-use crate::retry::Policy;
+use super::SourceSettings;
+use crate::retry::RetryPolicy;
 use crate::{AccessToken, NoToken, Selector, SourceName, TokenError, TokenRequest, TokenSource, answer};
 use pgentra_system::http::Request;
 
@@ -14,20 +14,20 @@ const API_VERSION: &str = "2017-09-01";
 /// Machine Learning wants a client id even for the default identity: `DEFAULT_IDENTITY_CLIENT_ID`
 /// (microsoft-authentication-library-for-dotnet, `MachineLearningManagedIdentitySource`).
 #[derive(Debug)]
-pub(super) struct MsiSecret {
-    setup: Setup,
+pub(super) struct MsiSecretSource {
+    setup: SourceSettings,
     name: SourceName,
 }
 
-impl MsiSecret {
-    pub(super) fn new(name: SourceName, setup: Setup) -> Self {
+impl MsiSecretSource {
+    pub(super) fn new(name: SourceName, setup: SourceSettings) -> Self {
         Self { setup, name }
     }
 
     async fn ask(&self, request: TokenRequest<'_>) -> Result<AccessToken, NoToken> {
         let system = &self.setup.system;
         let make = || self.request(request.resource.as_str());
-        let response = Policy::LOCAL.send(system.http(), self.name, request.deadline, make).await?;
+        let response = RetryPolicy::LOCAL.send(system.http(), self.name, request.deadline, make).await?;
         Ok(answer::read_token(self.name, request.resource, &response, system.clock().now())?)
     }
 
@@ -55,7 +55,7 @@ impl MsiSecret {
     }
 }
 
-impl TokenSource for MsiSecret {
+impl TokenSource for MsiSecretSource {
     fn name(&self) -> SourceName {
         self.name
     }

@@ -9,7 +9,7 @@ use pgentra_system::secret::SecretBuffer;
 
 /// JSON as azure-cli, azd or an OAuth endpoint gives it, or the token alone.
 #[derive(Deserialize)]
-pub(super) struct Printed {
+pub(super) struct CommandOutput {
     #[serde(alias = "accessToken", alias = "access_token")]
     pub(super) token: Option<Zeroizing<String>>,
     /// Seconds since 1970.
@@ -22,7 +22,7 @@ pub(super) struct Printed {
     pub(super) resource: Option<Value>,
 }
 
-impl Printed {
+impl CommandOutput {
     pub(super) fn read(source: SourceName, output: &[u8]) -> Result<Self, TokenError> {
         let plain = without_escapes(output);
         let text = std::str::from_utf8(&plain)

@@ -8,8 +8,8 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::Setup;
-use crate::retry::Policy;
+use super::SourceSettings;
+use crate::retry::RetryPolicy;
 use crate::{AccessToken, NoToken, SourceName, TokenError, TokenRequest, TokenSource, answer};
 use pgentra_system::http::{Request, provider};
 
@@ -23,19 +23,19 @@ const NAME: SourceName = SourceName::ServiceFabric;
 /// Its certificate is self-signed; the platform gives its SHA-1 thumbprint in a variable. That certificate, and no other,
 /// is trusted for this one connection, and for nothing else.
 #[derive(Debug)]
-pub(super) struct ServiceFabric {
-    setup: Setup,
+pub(super) struct ServiceFabricSource {
+    setup: SourceSettings,
 }
 
-impl ServiceFabric {
-    pub(super) fn new(setup: Setup) -> Self {
+impl ServiceFabricSource {
+    pub(super) fn new(setup: SourceSettings) -> Self {
         Self { setup }
     }
 
     async fn ask(&self, request: TokenRequest<'_>) -> Result<AccessToken, NoToken> {
         let system = &self.setup.system;
         let make = || self.request(request.resource.as_str());
-        let response = Policy::SERVICE_FABRIC.send(system.http(), NAME, request.deadline, make).await?;
+        let response = RetryPolicy::SERVICE_FABRIC.send(system.http(), NAME, request.deadline, make).await?;
         Ok(answer::read_token(NAME, request.resource, &response, system.clock().now())?)
     }
 
@@ -64,7 +64,7 @@ impl ServiceFabric {
     }
 }
 
-impl TokenSource for ServiceFabric {
+impl TokenSource for ServiceFabricSource {
     fn name(&self) -> SourceName {
         NAME
     }

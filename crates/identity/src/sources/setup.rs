@@ -1,17 +1,17 @@
 use std::fmt;
 
-use super::Authority;
+use super::EntraAuthority;
 use crate::{Selector, SourceName, TokenError};
 use pgentra_system::System;
 
 /// Settings that a source is built from.
 #[derive(Debug, Clone)]
-pub(crate) struct Setup {
+pub(crate) struct SourceSettings {
     pub(crate) system: System,
     pub(crate) selector: Selector,
     /// Did the program name the source? Then its absence is a failure, not a reason to ask another.
     pub(crate) named: bool,
-    pub(crate) authority: Authority,
+    pub(crate) authority: EntraAuthority,
     pub(crate) tenant: Option<String>,
     /// The audience of federated assertions in this cloud.
     pub(crate) audience: &'static str,
@@ -23,7 +23,7 @@ pub(crate) struct Setup {
     pub(crate) tools: Vec<SourceName>,
 }
 
-impl Setup {
+impl SourceSettings {
     /// The client id of an application: the selector's, else a variable's.
     pub(super) fn client_id(&self, source: SourceName, variable: &str) -> Result<String, TokenError> {
         match &self.selector {

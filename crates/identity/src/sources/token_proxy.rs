@@ -4,7 +4,7 @@ use http::Uri;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 
-use super::Setup;
+use super::SourceSettings;
 use super::entra::Detour;
 use crate::{SourceName, TokenError};
 use pgentra_system::http::authorities;
@@ -19,14 +19,14 @@ const NAME: SourceName = SourceName::WorkloadIdentity;
 ///
 /// AKS sets the variables in pods that ask for it; they are honoured where they are set.
 #[derive(Debug, Default)]
-pub(super) struct TokenProxy {
+pub(super) struct BindingProxy {
     /// The authorities last read, so that a file which is empty while it is being replaced does no harm.
     trusted: Mutex<Option<(Vec<u8>, Arc<ClientConfig>)>>,
 }
 
-impl TokenProxy {
+impl BindingProxy {
     /// The way through the proxy, if the variables name one; `path` is that of the request at Entra.
-    pub(super) fn detour(&self, setup: &Setup, path: &str) -> Result<Option<Detour>, TokenError> {
+    pub(super) fn detour(&self, setup: &SourceSettings, path: &str) -> Result<Option<Detour>, TokenError> {
         let env = setup.system.env();
         let Some(url) = env.get("AZURE_KUBERNETES_TOKEN_PROXY") else { return Ok(None) };
         let refuse = |why: &str| TokenError::config(NAME, format!("AZURE_KUBERNETES_TOKEN_PROXY {why}"));
@@ -49,7 +49,7 @@ impl TokenProxy {
         Ok(Some(Detour { url, tls, name }))
     }
 
-    fn trust(&self, setup: &Setup) -> Result<Arc<ClientConfig>, TokenError> {
+    fn trust(&self, setup: &SourceSettings) -> Result<Arc<ClientConfig>, TokenError> {
         let env = setup.system.env();
         let pem = match (env.get("AZURE_KUBERNETES_CA_FILE"), env.get("AZURE_KUBERNETES_CA_DATA")) {
             (Some(path), None) => setup.system.files().read(&path, MAX_CA).map_err(|cause| {

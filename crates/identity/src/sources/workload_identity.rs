@@ -2,9 +2,9 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use zeroize::Zeroizing;
 
-use super::entra::{Exchange, Proof};
-use super::token_proxy::TokenProxy;
-use super::{Authority, Setup};
+use super::entra::{ClientCredential, EntraRequest};
+use super::token_proxy::BindingProxy;
+use super::{EntraAuthority, SourceSettings};
 use crate::{AccessToken, NoToken, SourceName, TokenError, TokenRequest, TokenSource};
 
 /// Where the webhook of Azure Workload Identity mounts the token if `AZURE_FEDERATED_TOKEN_FILE` does not say.
@@ -18,14 +18,14 @@ const MAX_ASSERTION: usize = 64 * 1024;
 ///
 /// The file is read anew for each exchange, because the kubelet replaces its content long before it expires.
 #[derive(Debug)]
-pub(super) struct WorkloadIdentity {
-    setup: Setup,
-    proxy: TokenProxy,
+pub(super) struct WorkloadIdentitySource {
+    setup: SourceSettings,
+    proxy: BindingProxy,
 }
 
-impl WorkloadIdentity {
-    pub(super) fn new(setup: Setup) -> Self {
-        Self { setup, proxy: TokenProxy::default() }
+impl WorkloadIdentitySource {
+    pub(super) fn new(setup: SourceSettings) -> Self {
+        Self { setup, proxy: BindingProxy::default() }
     }
 
     async fn ask(&self, request: TokenRequest<'_>) -> Result<AccessToken, NoToken> {
@@ -33,10 +33,10 @@ impl WorkloadIdentity {
         let client_id = self.setup.client_id(source, "AZURE_CLIENT_ID")?;
         let tenant = self.setup.tenant(source, "AZURE_TENANT_ID")?;
         let assertion = self.assertion()?;
-        let proof = Proof::Assertion(&assertion);
-        let detour = self.proxy.detour(&self.setup, &Authority::token_path(&tenant))?;
+        let proof = ClientCredential::Assertion(&assertion);
+        let detour = self.proxy.detour(&self.setup, &EntraAuthority::token_path(&tenant))?;
         let exchange =
-            Exchange { source, tenant: &tenant, client_id: &client_id, proof, through: detour.as_ref() };
+            EntraRequest { source, tenant: &tenant, client_id: &client_id, proof, through: detour.as_ref() };
         Ok(exchange.send(&self.setup, request).await?)
     }
 
@@ -66,7 +66,7 @@ impl WorkloadIdentity {
     }
 }
 
-impl TokenSource for WorkloadIdentity {
+impl TokenSource for WorkloadIdentitySource {
     fn name(&self) -> SourceName {
         SourceName::WorkloadIdentity
     }

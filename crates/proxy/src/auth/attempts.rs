@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use pgentra_session::client::Origin;
+use pgentra_session::client::ClientOrigin;
 
 /// Wrong passwords in a row without a pause: typing errors, or a connection pool with an old
 /// password.
@@ -27,7 +27,7 @@ const NAME: usize = 63;
 
 /// The key of the table: address and role. Other clients may share the address, through the same
 /// NAT or on the same machine, and a program with an old password must not block them.
-type Who = (Origin, Vec<u8>);
+type Who = (ClientOrigin, Vec<u8>);
 
 /// Recent wrong passwords: for each key, the time at which its pauses have passed.
 #[derive(Debug, Default)]
@@ -44,14 +44,14 @@ pub(crate) struct Attempt<'a> {
 
 impl Attempts {
     /// Whether a password would be checked now; otherwise the time to wait.
-    pub(crate) fn check(&self, (origin, role): &(Origin, &[u8])) -> Result<(), Duration> {
+    pub(crate) fn check(&self, (origin, role): &(ClientOrigin, &[u8])) -> Result<(), Duration> {
         let paid_off = self.table().get(&who(*origin, role)).copied();
         paid_off.map_or(Ok(()), |paid_off| wait(paid_off, Instant::now()).map(|_| ()))
     }
 
     /// Waits until a password may be checked; an error with the time to wait, if that is too long.
     /// A client that hangs up while it waits is not counted. Cancel-safe.
-    pub(crate) async fn turn(&self, (origin, role): &(Origin, &[u8])) -> Result<Attempt<'_>, Duration> {
+    pub(crate) async fn turn(&self, (origin, role): &(ClientOrigin, &[u8])) -> Result<Attempt<'_>, Duration> {
         let (attempt, wait) = self.reserve(who(*origin, role))?;
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
@@ -110,7 +110,7 @@ impl Drop for Attempt<'_> {
     }
 }
 
-fn who(origin: Origin, role: &[u8]) -> Who {
+fn who(origin: ClientOrigin, role: &[u8]) -> Who {
     (origin, role[..role.len().min(NAME)].to_vec())
 }
 
@@ -120,11 +120,11 @@ mod tests {
 
     use super::*;
 
-    fn origin(address: &str) -> Origin {
-        Origin::network(address.parse::<IpAddr>().unwrap())
+    fn origin(address: &str) -> ClientOrigin {
+        ClientOrigin::network(address.parse::<IpAddr>().unwrap())
     }
 
-    async fn fail(attempts: &Attempts, who: &(Origin, &[u8])) {
+    async fn fail(attempts: &Attempts, who: &(ClientOrigin, &[u8])) {
         attempts.turn(who).await.unwrap().was_wrong();
     }
 

@@ -11,7 +11,7 @@ use pgentra_wire::scram::{ChannelBinding, ClientFinal, ClientFirst};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 
-use super::users::{KEY, Verifier};
+use super::users::{KEY, ScramVerifier};
 
 /// Random bytes in the server's nonce: as many as PostgreSQL's.
 const NONCE: usize = 18;
@@ -31,7 +31,7 @@ pub(crate) enum Binding<'a> {
 
 /// A SCRAM exchange with one client.
 pub(crate) struct Exchange<'a> {
-    verifier: Verifier,
+    verifier: ScramVerifier,
     binding: Binding<'a>,
     own_nonce: String,
     begun: Option<Begun>,
@@ -51,7 +51,7 @@ impl<'a> Exchange<'a> {
     ///
     /// # Errors
     /// If the system has no random numbers.
-    pub(crate) fn new(verifier: Verifier, binding: Binding<'a>) -> io::Result<Self> {
+    pub(crate) fn new(verifier: ScramVerifier, binding: Binding<'a>) -> io::Result<Self> {
         let mut nonce = [0; NONCE];
         OsRng.try_fill_bytes(&mut nonce).map_err(io::Error::other)?;
         Ok(Self { verifier, binding, own_nonce: STANDARD.encode(nonce), begun: None })
@@ -136,8 +136,8 @@ mod tests {
 
     use super::*;
 
-    fn verifier(password: &str) -> Verifier {
-        Verifier::parse(&scram_sha_256(password.as_bytes())).unwrap()
+    fn verifier(password: &str) -> ScramVerifier {
+        ScramVerifier::parse(&scram_sha_256(password.as_bytes())).unwrap()
     }
 
     /// The example of RFC 7677 section 3.
@@ -150,7 +150,7 @@ mod tests {
         let key = |what: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &salted), what);
         let stored = digest::digest(&digest::SHA256, key(b"Client Key").as_ref());
         let mut exchange = Exchange {
-            verifier: Verifier {
+            verifier: ScramVerifier {
                 iterations: 4096,
                 salt,
                 stored_key: stored.as_ref().try_into().unwrap(),

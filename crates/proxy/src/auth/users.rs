@@ -26,7 +26,7 @@ const MAKE: &str = "write the role's verifier: make one with `pgentra proxy hash
 /// The users with their verifiers. It holds no passwords.
 #[derive(Clone)]
 pub struct Users {
-    verifiers: HashMap<Vec<u8>, Verifier>,
+    verifiers: HashMap<Vec<u8>, ScramVerifier>,
     /// Salt lengths and iterations in the order of the file; unknown roles get those of one of the
     /// users.
     shapes: Vec<Shape>,
@@ -44,7 +44,7 @@ struct Shape {
 /// A password verifier as PostgreSQL stores it (`pg_authid.rolpassword`; RFC 5803 with `$` and
 /// `:`).
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub(crate) struct Verifier {
+pub(crate) struct ScramVerifier {
     pub(crate) iterations: u32,
     pub(crate) salt: Vec<u8>,
     pub(crate) stored_key: [u8; KEY],
@@ -75,7 +75,7 @@ impl Users {
             if role.is_empty() || !rest.trim_start().is_empty() {
                 return Err(wrong(number, "is not of the right form", FORM));
             }
-            let verifier = match Verifier::parse(&secret) {
+            let verifier = match ScramVerifier::parse(&secret) {
                 Some(verifier) => verifier,
                 None if secret.starts_with("SCRAM-SHA-256$") => {
                     return Err(wrong(number, "has a verifier that is cut off or changed", MAKE));
@@ -135,7 +135,7 @@ impl Users {
     ///
     /// The salt and iterations of an unknown role are stable and look like those of the others, so
     /// that clients cannot find out which roles exist (PostgreSQL calls this mock authentication).
-    pub(crate) fn find(&self, role: &[u8]) -> (Verifier, bool) {
+    pub(crate) fn find(&self, role: &[u8]) -> (ScramVerifier, bool) {
         // Computed in either case, so that both take the same time.
         let mock = self.mock(role);
         match self.verifiers.get(role) {
@@ -144,7 +144,7 @@ impl Users {
         }
     }
 
-    fn mock(&self, role: &[u8]) -> Verifier {
+    fn mock(&self, role: &[u8]) -> ScramVerifier {
         let random = |what: &[u8]| {
             let mut context = hmac::Context::with_key(&self.mock);
             context.update(what);
@@ -168,7 +168,7 @@ impl Users {
         bytes.truncate(salt);
         let mut keys = [0; KEY];
         keys.copy_from_slice(key.as_ref());
-        Verifier { iterations, salt: bytes, stored_key: keys, server_key: keys }
+        ScramVerifier { iterations, salt: bytes, stored_key: keys, server_key: keys }
     }
 }
 
@@ -179,7 +179,7 @@ impl fmt::Debug for Users {
     }
 }
 
-impl Verifier {
+impl ScramVerifier {
     /// `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`, the last three in base64.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (parameters, keys) = text.strip_prefix("SCRAM-SHA-256$")?.split_once('$')?;

@@ -25,9 +25,9 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// How long a readiness probe waits for a token: Kubernetes gives up after a second.
 const TOKEN_WAIT: Duration = Duration::from_millis(700);
 
-type AuthMessage = Response<Full<Bytes>>;
+type HttpReply = Response<Full<Bytes>>;
 
-pub(super) async fn answer<B>(request: &Request<B>, scope: Scope, telemetry: &Telemetry) -> AuthMessage {
+pub(super) async fn answer<B>(request: &Request<B>, scope: Scope, telemetry: &Telemetry) -> HttpReply {
     let (headers, path) = (request.headers(), request.uri().path());
     let admin = scope == Scope::Admin;
     if admin && !names_loopback(headers) {
@@ -78,7 +78,7 @@ pub(super) async fn answer<B>(request: &Request<B>, scope: Scope, telemetry: &Te
     }
 }
 
-fn quit(method: &Method, headers: &HeaderMap, telemetry: &Telemetry) -> AuthMessage {
+fn quit(method: &Method, headers: &HeaderMap, telemetry: &Telemetry) -> HttpReply {
     if method != Method::POST {
         return plain(StatusCode::FORBIDDEN, "POST it: the proxy then drains and ends");
     }
@@ -96,7 +96,7 @@ async fn close_pools(
     headers: &HeaderMap,
     query: Option<&str>,
     telemetry: &Telemetry,
-) -> AuthMessage {
+) -> HttpReply {
     if method != Method::POST {
         return plain(StatusCode::FORBIDDEN, "POST it: sessions that wait for a client are then ended");
     }
@@ -116,7 +116,7 @@ async fn close_pools(
 
 /// The status page. Its policy allows no other script or style, and requests to this listener
 /// alone.
-fn page() -> AuthMessage {
+fn page() -> HttpReply {
     let policy = |nonce: &str| {
         format!(
             "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
@@ -143,11 +143,11 @@ fn nonce() -> io::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn plain(status: StatusCode, text: &str) -> AuthMessage {
+fn plain(status: StatusCode, text: &str) -> HttpReply {
     respond(status, TEXT, format!("{text}\n"))
 }
 
-fn respond(status: StatusCode, content_type: &'static str, text: String) -> AuthMessage {
+fn respond(status: StatusCode, content_type: &'static str, text: String) -> HttpReply {
     let mut answer = Response::new(Full::new(Bytes::from(text)));
     *answer.status_mut() = status;
     for (name, value) in [

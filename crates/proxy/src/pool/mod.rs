@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout};
 use super::limits::{Rate, SessionLimit, SessionPermit};
 use super::options::Options;
 use super::refusal;
-use super::telemetry::{Pool, TargetTelemetry};
+use super::telemetry::{PoolControl, TargetTelemetry};
 use super::upstream::Upstream;
 use fingerprint::Unanswered;
 use idle::{Checkout, Eviction, IdleSessions, Reclaimed};
@@ -273,7 +273,7 @@ fn is_full(error: &ConnectError) -> bool {
     error.server_message().is_some_and(|server| server.sqlstate() == sqlstate::TOO_MANY_CONNECTIONS)
 }
 
-impl Pool for ServerPool {
+impl PoolControl for ServerPool {
     fn close<'a>(&'a self, database: Option<&'a str>) -> Pin<Box<dyn Future<Output = usize> + Send + 'a>> {
         let closed = self.idle.forget(database.map(str::as_bytes));
         Box::pin(async move {

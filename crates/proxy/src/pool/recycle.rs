@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     const DISCARDED: &[u8] = b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I";
-    const RESETTED: &[u8] = b"C\0\0\0\x0aRESET\0Z\0\0\0\x05I";
+    const WAS_RESET: &[u8] = b"C\0\0\0\x0aRESET\0Z\0\0\0\x05I";
     const UNUSED: &[u8] = b"T\0\0\0\x06\0\x01D\0\0\0\x0b\0\x01\0\0\0\x010C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I";
     const USED: &[u8] = b"T\0\0\0\x06\0\x01D\0\0\0\x0b\0\x01\0\0\0\x017C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I";
     const ZONE: &[u8] = b"S\0\0\0\x11TimeZone\0UTC\0";
@@ -133,26 +133,26 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_whole_answer_will_do() {
-        assert!(after(&[DISCARDED, RESETTED, UNUSED]).await.unwrap().is_empty());
-        let settings = after(&[NOTIFICATION, ZONE, DISCARDED, RESETTED, UNUSED]).await.unwrap();
+        assert!(after(&[DISCARDED, WAS_RESET, UNUSED]).await.unwrap().is_empty());
+        let settings = after(&[NOTIFICATION, ZONE, DISCARDED, WAS_RESET, UNUSED]).await.unwrap();
         assert_eq!((&*settings[0].name, &*settings[0].value), (&b"TimeZone"[..], &b"UTC"[..]));
         for (about, answers) in [
             ("the server hangs up", &[][..]),
             ("in the middle", &[DISCARDED]),
-            ("an error", &[b"E\0\0\0\x05\0Z\0\0\0\x05I", RESETTED, UNUSED]),
+            ("an error", &[b"E\0\0\0\x05\0Z\0\0\0\x05I", WAS_RESET, UNUSED]),
             (
                 "another answer comes first",
-                &[b"C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I", DISCARDED, RESETTED, UNUSED],
+                &[b"C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I", DISCARDED, WAS_RESET, UNUSED],
             ),
-            ("a transaction is open", &[b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05T", RESETTED, UNUSED]),
-            ("more than was asked for", &[DISCARDED, RESETTED, UNUSED, NOTIFICATION]),
-            ("no row", &[DISCARDED, RESETTED, &UNUSED[..7], &UNUSED[19..]]),
-            ("no setting", &[b"S\0\0\0\x05x", DISCARDED, RESETTED, UNUSED]),
+            ("a transaction is open", &[b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05T", WAS_RESET, UNUSED]),
+            ("more than was asked for", &[DISCARDED, WAS_RESET, UNUSED, NOTIFICATION]),
+            ("no row", &[DISCARDED, WAS_RESET, &UNUSED[..7], &UNUSED[19..]]),
+            ("no setting", &[b"S\0\0\0\x05x", DISCARDED, WAS_RESET, UNUSED]),
             ("no message", &[b"C\0\0\0\x03"]),
             ("a message too long", &[b"N\x01\0\0\0"]),
         ] {
             assert!(matches!(after(answers).await, Err(ResetError::Unanswered(_))), "{about}");
         }
-        assert!(matches!(after(&[DISCARDED, RESETTED, USED]).await, Err(ResetError::Temporary)));
+        assert!(matches!(after(&[DISCARDED, WAS_RESET, USED]).await, Err(ResetError::Temporary)));
     }
 }

@@ -66,7 +66,7 @@ impl AuditLog {
         let _ = tokio::time::timeout(LAST_WORDS, written).await;
     }
 
-    pub(super) fn write(&self, line: &Line<'_>) {
+    pub(super) fn write(&self, line: &AuditLine<'_>) {
         match serde_json::to_vec(line) {
             Ok(mut bytes) => {
                 bytes.push(b'\n');
@@ -149,7 +149,7 @@ pub(super) enum Event {
 
 /// One line. Unknown values, and values of other events, are left out.
 #[derive(Debug, Serialize)]
-pub(super) struct Line<'a> {
+pub(super) struct AuditLine<'a> {
     pub(super) time: String,
     pub(super) event: Event,
     /// Identifies the process: sessions are numbered from 1 in each.
@@ -188,7 +188,7 @@ pub(super) struct Line<'a> {
     pub(super) bytes_to_client: Option<u64>,
 }
 
-impl<'a> Line<'a> {
+impl<'a> AuditLine<'a> {
     pub(super) fn new(
         (time, instance): (SystemTime, Uuid),
         event: Event,
@@ -275,10 +275,10 @@ mod tests {
         }
     }
 
-    fn refusal(message: &str) -> Line<'_> {
+    fn refusal(message: &str) -> AuditLine<'_> {
         static NAMES: Names = Names { client_role: None, role: None, database: None, application_name: None };
-        let line = Line::new((SystemTime::UNIX_EPOCH, Uuid::nil()), Event::Refused, "t", "c", &NAMES);
-        Line { sqlstate: Some("28000"), message: Some(message), ..line }
+        let line = AuditLine::new((SystemTime::UNIX_EPOCH, Uuid::nil()), Event::Refused, "t", "c", &NAMES);
+        AuditLine { sqlstate: Some("28000"), message: Some(message), ..line }
     }
 
     #[tokio::test]

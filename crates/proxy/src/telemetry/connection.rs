@@ -10,11 +10,11 @@ use pgentra_wire::fields::Fields;
 use pgentra_wire::startup::StartupMessage;
 use tokio::time::Instant;
 
-use super::audit::{AuditLog, Event, Line};
+use super::audit::{AuditLine, AuditLog, Event};
 use super::ended::Ended;
 use super::live::LiveSession;
 use super::names::{Names, SignIn};
-use super::problems::Problem;
+use super::problems::RefusedClient;
 use super::process::Process;
 use super::target::{TargetTelemetry, shortened};
 use pgentra_session::traffic::Traffic;
@@ -24,7 +24,7 @@ const NAME_LIMIT: usize = 256;
 
 /// The record of a client that has no session yet.
 pub(crate) struct ConnectionRecord {
-    open: Open,
+    open: OpenGuard,
     client: String,
     began: Instant,
     names: Names,
@@ -34,7 +34,7 @@ impl ConnectionRecord {
     pub(crate) fn begin(target: &Arc<TargetTelemetry>, client: impl Display) -> Self {
         target.counts.connections.inc();
         Self {
-            open: Open::new(target),
+            open: OpenGuard::new(target),
             client: client.to_string(),
             began: Instant::now(),
             names: Names::default(),
@@ -63,7 +63,7 @@ impl ConnectionRecord {
         target.counts.refused(&sqlstate, &message);
         let Some(process) = target.process() else { return };
         target.counts.history.refused(process.now());
-        let problem = Problem {
+        let problem = RefusedClient {
             time: process.now(),
             target: target.name().to_owned(),
             client: self.client.clone(),
@@ -77,7 +77,7 @@ impl ConnectionRecord {
         };
         process.problems.add(problem);
         if let Some(audit) = process.audit() {
-            audit.write(&Line {
+            audit.write(&AuditLine {
                 sqlstate: Some(&sqlstate),
                 message: Some(&message),
                 ..self.line(process, Event::Refused)
@@ -91,7 +91,7 @@ impl ConnectionRecord {
         let waited = self.began.elapsed();
         let audited = self.open.audit().map(|(process, audit)| {
             let session = process.sessions.fetch_add(1, Ordering::Relaxed) + 1;
-            let line = Line { session: Some(session), ..self.line(process, Event::Start) };
+            let line = AuditLine { session: Some(session), ..self.line(process, Event::Start) };
             audit.write(&line.signed_in(&sign_in));
             session
         });
@@ -105,15 +105,21 @@ impl ConnectionRecord {
         ObservedSession { open, number, live, ended: Ended::Cut, audited }
     }
 
-    fn line<'a>(&'a self, process: &Process, event: Event) -> Line<'a> {
-        Line::new((process.now(), process.instance), event, self.open.0.name(), &self.client, &self.names)
+    fn line<'a>(&'a self, process: &Process, event: Event) -> AuditLine<'a> {
+        AuditLine::new(
+            (process.now(), process.instance),
+            event,
+            self.open.0.name(),
+            &self.client,
+            &self.names,
+        )
     }
 }
 
 /// Counts a connection as open until it is dropped.
-struct Open(Arc<TargetTelemetry>);
+struct OpenGuard(Arc<TargetTelemetry>);
 
-impl Open {
+impl OpenGuard {
     fn new(target: &Arc<TargetTelemetry>) -> Self {
         target.counts.connections_open.inc();
         Self(Arc::clone(target))
@@ -125,7 +131,7 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         self.0.counts.connections_open.dec();
     }
@@ -133,7 +139,7 @@ impl Drop for Open {
 
 /// The record of a session. If dropped without an end, the session counts as cut.
 pub(crate) struct ObservedSession {
-    open: Open,
+    open: OpenGuard,
     number: u64,
     live: Arc<LiveSession>,
     ended: Ended,
@@ -173,13 +179,13 @@ impl Drop for ObservedSession {
         };
         let (session, sign_in) = audited;
         let LiveSession { traffic, names, client, began, .. } = &*self.live;
-        let line = Line {
+        let line = AuditLine {
             session: Some(*session),
             bytes_to_server: Some(traffic.to_server()),
             bytes_to_client: Some(traffic.to_client()),
             seconds: Some(rounded(began.elapsed())),
             ended_by: Some(self.ended.as_str()),
-            ..Line::new((process.now(), process.instance), Event::End, target.name(), client, names)
+            ..AuditLine::new((process.now(), process.instance), Event::End, target.name(), client, names)
         };
         audit.write(&line.signed_in(sign_in));
     }

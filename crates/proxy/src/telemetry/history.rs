@@ -18,20 +18,20 @@ const WAITS: usize = 256;
 
 /// The clients of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Step {
+struct HistoryStep {
     sessions: u32,
     refusals: u32,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct History(Mutex<State>);
+pub(super) struct History(Mutex<HistoryState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct HistoryState {
     /// The number of the newest step since 1970.
     now: u64,
     /// The newest last.
-    steps: VecDeque<Step>,
+    steps: VecDeque<HistoryStep>,
     /// The last waiting times in microseconds.
     waits: VecDeque<u32>,
 }
@@ -88,16 +88,16 @@ impl History {
 
     /// The state with a step for this time. The clock may be set: an earlier time counts as the
     /// newest step.
-    fn state(&self, now: SystemTime) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self, now: SystemTime) -> std::sync::MutexGuard<'_, HistoryState> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let step = (seconds / STEP).max(state.now);
         let passed = usize::try_from(step - state.now).unwrap_or(STEPS);
         if state.steps.is_empty() || passed >= STEPS {
-            state.steps = VecDeque::from([Step::default(); STEPS]);
+            state.steps = VecDeque::from([HistoryStep::default(); STEPS]);
         } else {
             state.steps.rotate_left(passed);
-            state.steps.iter_mut().rev().take(passed).for_each(|step| *step = Step::default());
+            state.steps.iter_mut().rev().take(passed).for_each(|step| *step = HistoryStep::default());
         }
         state.now = step;
         state

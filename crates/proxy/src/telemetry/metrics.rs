@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::standing::{Standing, State};
+use super::standing::{Standing, TargetState};
 use super::{TargetTelemetry, Telemetry};
 
 /// Prefix of every metric's name.
@@ -55,15 +55,15 @@ struct Seen {
 }
 
 /// The values of a metric, each with the value of its label.
-type Series = Vec<(String, Value)>;
+type Series = Vec<(String, MetricValue)>;
 
-enum Value {
+enum MetricValue {
     Counter(u64),
     Gauge(f64),
     Histogram(Histogram),
 }
 
-impl EncodeMetric for Value {
+impl EncodeMetric for MetricValue {
     fn encode(&self, encoder: prometheus_client::encoding::MetricEncoder<'_>) -> fmt::Result {
         match self {
             Self::Counter(value) => ConstCounter::new(*value).encode(encoder),
@@ -142,7 +142,7 @@ const OF_TARGETS: [Family<Seen>; 21] = [
         unit: None,
         label: "by",
         help: "Sessions that ended: the client hung up, the server did, or the proxy drained it or cut it off",
-        series: |seen| each(&seen.target.counts.ends, |count| Value::Counter(count.get())),
+        series: |seen| each(&seen.target.counts.ends, |count| MetricValue::Counter(count.get())),
     },
     Family {
         name: "session_start",
@@ -150,7 +150,7 @@ const OF_TARGETS: [Family<Seen>; 21] = [
         unit: SECONDS,
         label: "",
         help: "Time from a client's connection to its session",
-        series: |seen| one(Value::Histogram(seen.target.counts.session_start.clone())),
+        series: |seen| one(MetricValue::Histogram(seen.target.counts.session_start.clone())),
     },
     Family {
         name: "open",
@@ -158,7 +158,7 @@ const OF_TARGETS: [Family<Seen>; 21] = [
         unit: SECONDS,
         label: "stage",
         help: "Time that opening a session with the server took: waiting for the token, resolving the name, TCP, TLS, sign-in",
-        series: |seen| each(&seen.target.counts.stages, |stage| Value::Histogram(stage.clone())),
+        series: |seen| each(&seen.target.counts.stages, |stage| MetricValue::Histogram(stage.clone())),
     },
     Family {
         name: "open_failures",
@@ -166,7 +166,7 @@ const OF_TARGETS: [Family<Seen>; 21] = [
         unit: None,
         label: "reason",
         help: "Sessions with the server that could not be opened, by what failed",
-        series: |seen| each(&seen.target.counts.failures, |count| Value::Counter(count.get())),
+        series: |seen| each(&seen.target.counts.failures, |count| MetricValue::Counter(count.get())),
     },
     Family {
         name: "sessions_ready",
@@ -184,7 +184,7 @@ const OF_TARGETS: [Family<Seen>; 21] = [
         help: "Clients whose session was ready (hit) or was opened for them (miss), where sessions are kept",
         series: |seen| {
             let supply = seen.target.supply().get();
-            each(&[("hit", supply.hits), ("miss", supply.misses)], |count| Value::Counter(*count))
+            each(&[("hit", supply.hits), ("miss", supply.misses)], |count| MetricValue::Counter(*count))
         },
     },
     Family {
@@ -195,7 +195,7 @@ const OF_TARGETS: [Family<Seen>; 21] = [
         help: "Server sessions that were kept for a client: opened ahead, or left by another client",
         series: |seen| {
             let supply = seen.target.supply().get();
-            each(&[("opened", supply.warmed), ("left", supply.reused)], |count| Value::Counter(*count))
+            each(&[("opened", supply.warmed), ("left", supply.reused)], |count| MetricValue::Counter(*count))
         },
     },
     Family {
@@ -206,7 +206,7 @@ const OF_TARGETS: [Family<Seen>; 21] = [
         help: "Clients that were told why they get no session; beyond 64 different codes the rest is `other`",
         series: |seen| {
             let refusals = seen.target.counts.refusals().into_iter();
-            refusals.map(|(code, count)| (code, Value::Counter(count))).collect()
+            refusals.map(|(code, count)| (code, MetricValue::Counter(count))).collect()
         },
     },
     Family {
@@ -215,7 +215,7 @@ const OF_TARGETS: [Family<Seen>; 21] = [
         unit: None,
         label: "result",
         help: "Requests to cancel a statement: passed_on, coalesced (another with the same key was passed on for it), with an unknown_key (a session that is over, or a guess), or failed",
-        series: |seen| each(&seen.target.counts.cancels, |count| Value::Counter(count.get())),
+        series: |seen| each(&seen.target.counts.cancels, |count| MetricValue::Counter(count.get())),
     },
     Family {
         name: "transferred",
@@ -225,7 +225,7 @@ const OF_TARGETS: [Family<Seen>; 21] = [
         help: "Bytes that were relayed, without TLS: to_server, to_client",
         series: |seen| {
             let (to_server, to_client) = seen.target.counts.bytes();
-            each(&[("to_server", to_server), ("to_client", to_client)], |count| Value::Counter(*count))
+            each(&[("to_server", to_server), ("to_client", to_client)], |count| MetricValue::Counter(*count))
         },
     },
     Family {
@@ -258,7 +258,9 @@ const OF_TARGETS: [Family<Seen>; 21] = [
         help: "Requests for a token, success or failure; targets of one identity share them",
         series: |seen| {
             let Some(token) = &seen.token else { return Vec::new() };
-            each(&[("success", token.succeeded), ("failure", token.failed)], |count| Value::Counter(*count))
+            each(&[("success", token.succeeded), ("failure", token.failed)], |count| {
+                MetricValue::Counter(*count)
+            })
         },
     },
     Family {
@@ -284,7 +286,7 @@ const OF_TARGETS: [Family<Seen>; 21] = [
         label: "",
         help: "1 while the last sign-in at the server failed, or there is no token or no listener, else 0",
         series: |seen| {
-            gauge(f64::from(u8::from(Standing::of(&seen.target, seen.now).state == State::Failing)))
+            gauge(f64::from(u8::from(Standing::of(&seen.target, seen.now).state == TargetState::Failing)))
         },
     },
 ];
@@ -358,19 +360,19 @@ impl<S> Family<S> {
     }
 }
 
-fn one(value: Value) -> Series {
+fn one(value: MetricValue) -> Series {
     vec![(String::new(), value)]
 }
 
 fn counter(value: u64) -> Series {
-    one(Value::Counter(value))
+    one(MetricValue::Counter(value))
 }
 
 fn gauge(value: f64) -> Series {
-    one(Value::Gauge(value))
+    one(MetricValue::Gauge(value))
 }
 
-fn each<T>(named: &[(&'static str, T)], value: impl Fn(&T) -> Value) -> Series {
+fn each<T>(named: &[(&'static str, T)], value: impl Fn(&T) -> MetricValue) -> Series {
     named.iter().map(|(name, it)| ((*name).to_owned(), value(it))).collect()
 }
 

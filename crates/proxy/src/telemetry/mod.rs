@@ -37,9 +37,9 @@ pub(crate) use ended::Ended;
 pub(crate) use names::SignIn;
 pub use standing::Summary;
 pub use target::TargetTelemetry;
-pub(crate) use target::{Listening, Pool};
+pub(crate) use target::{Listening, PoolControl};
 
-use problems::Problems;
+use problems::RefusedClients;
 use process::Process;
 
 /// The telemetry of a process. Cheap to clone; clones share one state.
@@ -63,7 +63,7 @@ impl Telemetry {
             clock: Box::new(clock),
             stop,
             started: AtomicBool::new(false),
-            problems: Problems::default(),
+            problems: RefusedClients::default(),
             audit,
             sessions: AtomicU64::new(0),
         };

@@ -7,14 +7,14 @@ use pgentra_connect::{ConnectErrorKind, Refusal, Target};
 
 /// The last sign-in that shows the state of the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(super) struct SignInOutcome {
     pub(super) time: SystemTime,
     /// Why it failed; `None`: it succeeded.
-    pub(super) failure: Option<Failure>,
+    pub(super) failure: Option<SignInFailure>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(super) struct SignInFailure {
     /// When the first of those in a row failed.
     pub(super) since: SystemTime,
     /// How many failed in a row.
@@ -27,17 +27,17 @@ pub(super) struct Failure {
     pub(super) message: String,
 }
 
-/// The [`Outcome`] of a target.
+/// The [`SignInOutcome`] of a target.
 #[derive(Debug, Default)]
-pub(super) struct Last(Mutex<Option<Outcome>>);
+pub(super) struct Last(Mutex<Option<SignInOutcome>>);
 
 impl Last {
-    pub(super) fn get(&self) -> Option<Outcome> {
+    pub(super) fn get(&self) -> Option<SignInOutcome> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn succeeded(&self, time: SystemTime) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Outcome { time, failure: None });
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(SignInOutcome { time, failure: None });
     }
 
     pub(super) fn failed(
@@ -49,14 +49,14 @@ impl Last {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = last.as_ref().and_then(|last| last.failure.as_ref());
         let (since, times) = before.map_or((time, 0), |before| (before.since, before.times));
-        let failure = Failure {
+        let failure = SignInFailure {
             since,
             times: times + 1,
             sqlstate: sqlstate.to_owned(),
             cause: in_words(kind),
             message,
         };
-        *last = Some(Outcome { time, failure: Some(failure) });
+        *last = Some(SignInOutcome { time, failure: Some(failure) });
     }
 }
 
@@ -137,7 +137,7 @@ mod tests {
         let failure = last.get().unwrap().failure.unwrap();
         assert_eq!((failure.since, failure.times, failure.cause), (at(1), 2, "no connection to the server"));
         last.succeeded(at(3));
-        assert_eq!(last.get(), Some(Outcome { time: at(3), failure: None }));
+        assert_eq!(last.get(), Some(SignInOutcome { time: at(3), failure: None }));
         failed(4, ConnectErrorKind::Token);
         let failure = last.get().unwrap().failure.unwrap();
         assert_eq!((failure.since, failure.times), (at(4), 1));

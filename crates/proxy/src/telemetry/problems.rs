@@ -9,7 +9,7 @@ const LIMIT: usize = 50;
 
 /// One client that was refused.
 #[derive(Clone, Debug)]
-pub(super) struct Problem {
+pub(super) struct RefusedClient {
     pub(super) time: SystemTime,
     pub(super) target: String,
     pub(super) client: String,
@@ -23,10 +23,10 @@ pub(super) struct Problem {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Problems(Mutex<VecDeque<Problem>>);
+pub(super) struct RefusedClients(Mutex<VecDeque<RefusedClient>>);
 
-impl Problems {
-    pub(super) fn add(&self, problem: Problem) {
+impl RefusedClients {
+    pub(super) fn add(&self, problem: RefusedClient) {
         let mut problems = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if problems.len() == LIMIT {
             problems.pop_front();
@@ -35,7 +35,7 @@ impl Problems {
     }
 
     /// The entries, newest first.
-    pub(super) fn newest(&self) -> Vec<Problem> {
+    pub(super) fn newest(&self) -> Vec<RefusedClient> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
     }
 }
@@ -46,9 +46,9 @@ mod tests {
 
     #[test]
     fn the_oldest_make_room() {
-        let problems = Problems::default();
+        let problems = RefusedClients::default();
         for number in 0..LIMIT + 3 {
-            problems.add(Problem {
+            problems.add(RefusedClient {
                 time: SystemTime::UNIX_EPOCH,
                 target: String::new(),
                 client: String::new(),

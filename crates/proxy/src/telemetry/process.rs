@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::audit::AuditLog;
-use super::problems::Problems;
+use super::problems::RefusedClients;
 
 /// The clock, the audit log and the counters of a process.
 pub(super) struct Process {
@@ -19,7 +19,7 @@ pub(super) struct Process {
     /// Cancelled when the process begins to drain.
     pub(super) stop: CancellationToken,
     pub(super) started: AtomicBool,
-    pub(super) problems: Problems,
+    pub(super) problems: RefusedClients,
     pub(super) audit: Option<AuditLog>,
     pub(super) sessions: AtomicU64,
 }

@@ -6,11 +6,11 @@ use std::time::SystemTime;
 
 use super::TargetTelemetry;
 use super::audit::rfc3339;
-use super::outcome::Outcome;
+use super::outcome::SignInOutcome;
 
 /// The state of a target, by its last events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum State {
+pub(super) enum TargetState {
     /// The last sign-in failed, or there is no token or no listener.
     Failing,
     /// Sessions are open.
@@ -19,7 +19,7 @@ pub(super) enum State {
     Idle,
 }
 
-impl State {
+impl TargetState {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Failing => "failing",
@@ -32,11 +32,11 @@ impl State {
 /// A state with its reason.
 #[derive(Clone, Debug)]
 pub(super) struct Standing {
-    pub(super) state: State,
+    pub(super) state: TargetState,
     /// Why it fails, in words.
     pub(super) cause: Option<String>,
     /// The result of the last sign-in.
-    pub(super) last: Option<Outcome>,
+    pub(super) last: Option<SignInOutcome>,
 }
 
 impl Standing {
@@ -46,9 +46,9 @@ impl Standing {
         let lack = target.readiness(now).err().filter(|lack| !lack.is_pending);
         let cause = lack.map(|lack| lack.cause()).or_else(|| Some(failed?.cause.to_owned()));
         let state = match cause {
-            Some(_) => State::Failing,
-            None if target.counts.sessions_open.get() > 0 => State::Serving,
-            None => State::Idle,
+            Some(_) => TargetState::Failing,
+            None if target.counts.sessions_open.get() > 0 => TargetState::Serving,
+            None => TargetState::Idle,
         };
         Self { state, cause, last }
     }
@@ -58,7 +58,7 @@ impl Standing {
 /// each that fails.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    states: Vec<State>,
+    states: Vec<TargetState>,
     failing: Vec<Failing>,
 }
 
@@ -87,17 +87,17 @@ impl Summary {
 
     /// The number of targets that have open sessions and did not fail last.
     pub fn serving(&self) -> usize {
-        self.count(State::Serving)
+        self.count(TargetState::Serving)
     }
 
     /// The number of targets that have no session and no known failure.
     pub fn idle(&self) -> usize {
-        self.count(State::Idle)
+        self.count(TargetState::Idle)
     }
 
     /// The number of targets that failed last, or lack a token or a listener.
     pub fn failing(&self) -> usize {
-        self.count(State::Failing)
+        self.count(TargetState::Failing)
     }
 
     /// Each failing target with the reason.
@@ -105,7 +105,7 @@ impl Summary {
         self.failing.iter().map(|failing| (&*failing.name, &*failing.cause))
     }
 
-    fn count(&self, state: State) -> usize {
+    fn count(&self, state: TargetState) -> usize {
         self.states.iter().filter(|one| **one == state).count()
     }
 }

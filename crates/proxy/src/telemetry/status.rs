@@ -11,7 +11,7 @@ use super::audit::rfc3339;
 use super::connect_with::ConnectWith;
 use super::history::{Recent, STEP};
 use super::live::LiveSession;
-use super::outcome::Outcome;
+use super::outcome::SignInOutcome;
 use super::standing::Standing;
 use super::{TargetTelemetry, Telemetry};
 
@@ -30,14 +30,14 @@ pub(crate) struct Status {
     uptime_seconds: u64,
     summary: Summary,
     /// Failing ones first, then serving ones.
-    targets: Vec<Target>,
+    targets: Vec<TargetStatus>,
     /// The identities of the targets' tokens, each once.
-    identities: Vec<Token>,
+    identities: Vec<TokenStatus>,
     /// Open sessions: busy ones first, then those in a transaction, the oldest first of each.
-    sessions: Vec<Session>,
+    sessions: Vec<SessionStatus>,
     /// The number of other open sessions.
     sessions_not_shown: usize,
-    problems: Vec<Problem>,
+    problems: Vec<ProblemStatus>,
 }
 
 /// The number of targets in each state.
@@ -49,7 +49,7 @@ struct Summary {
 }
 
 #[derive(Debug, Serialize)]
-struct Target {
+struct TargetStatus {
     name: String,
     /// The server, role and database of the target.
     server: Option<String>,
@@ -116,7 +116,7 @@ struct Steps {
 
 /// An open session.
 #[derive(Debug, Serialize)]
-struct Session {
+struct SessionStatus {
     target: String,
     client: String,
     client_role: Option<String>,
@@ -142,7 +142,7 @@ struct PoolStats {
 }
 
 #[derive(Debug, PartialEq, Serialize)]
-struct Token {
+struct TokenStatus {
     /// Roles that fit the identity: the names that are in the token.
     role_names: Vec<String>,
     source: Option<String>,
@@ -161,7 +161,7 @@ struct Token {
 }
 
 #[derive(Debug, Serialize)]
-struct Problem {
+struct ProblemStatus {
     time: String,
     target: String,
     client: String,
@@ -178,7 +178,7 @@ impl Telemetry {
     pub(crate) fn status(&self) -> Status {
         let now = self.now();
         let reason = self.readiness().err();
-        let problem = |problem: super::problems::Problem| Problem {
+        let problem = |problem: super::problems::RefusedClient| ProblemStatus {
             time: rfc3339(problem.time),
             target: problem.target,
             client: problem.client,
@@ -197,7 +197,7 @@ impl Telemetry {
             .iter()
             .map(|target| {
                 let standing = Standing::of(target, now);
-                (standing.state, Target::of(target, standing, now, &mut identities))
+                (standing.state, TargetStatus::of(target, standing, now, &mut identities))
             })
             .collect();
         targets.sort_by_key(|(state, _)| *state);
@@ -226,7 +226,7 @@ impl Telemetry {
 
 impl Telemetry {
     /// The open sessions to show, and the number of the others.
-    fn sessions(&self, now: SystemTime) -> (Vec<Session>, usize) {
+    fn sessions(&self, now: SystemTime) -> (Vec<SessionStatus>, usize) {
         let (mut first, mut open) = (Vec::new(), 0);
         for target in self.targets() {
             open += usize::try_from(target.counts.sessions_open.get()).unwrap_or_default();
@@ -239,14 +239,14 @@ impl Telemetry {
         first.truncate(SESSIONS);
         let shown: Vec<_> = first
             .iter()
-            .map(|(activity, session, target)| Session::of(*activity, session, target, now))
+            .map(|(activity, session, target)| SessionStatus::of(*activity, session, target, now))
             .collect();
         let rest = open.saturating_sub(shown.len());
         (shown, rest)
     }
 }
 
-impl Session {
+impl SessionStatus {
     fn of(activity: Activity, session: &LiveSession, target: &TargetTelemetry, now: SystemTime) -> Self {
         let LiveSession { traffic, names, client, began, backend_pid } = session;
         let age = began.elapsed();
@@ -280,15 +280,15 @@ impl SessionStart {
     }
 }
 
-impl Target {
+impl TargetStatus {
     fn of(
         target: &TargetTelemetry,
         standing: Standing,
         now: SystemTime,
-        identities: &mut Vec<Token>,
+        identities: &mut Vec<TokenStatus>,
     ) -> Self {
         let identity = target.token().map(|token| {
-            let token = Token::of(token, now);
+            let token = TokenStatus::of(token, now);
             identities.iter().position(|known| *known == token).unwrap_or_else(|| {
                 identities.push(token);
                 identities.len() - 1
@@ -351,8 +351,8 @@ fn server(target: &pgentra_connect::Target) -> String {
 }
 
 impl SignIn {
-    fn of(outcome: Outcome) -> Self {
-        let Outcome { time, failure } = outcome;
+    fn of(outcome: SignInOutcome) -> Self {
+        let SignInOutcome { time, failure } = outcome;
         Self {
             time: rfc3339(time),
             ok: failure.is_none(),
@@ -365,7 +365,7 @@ impl SignIn {
     }
 }
 
-impl Token {
+impl TokenStatus {
     fn of(token: pgentra_connect::TokenState, now: SystemTime) -> Self {
         let seconds =
             |from: SystemTime, to: SystemTime| to.duration_since(from).unwrap_or_default().as_secs();

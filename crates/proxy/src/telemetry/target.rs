@@ -11,7 +11,7 @@ use pgentra_wire::fields::Fields;
 
 use super::connect_with::ClientAccess;
 use super::counts::{Cancelled, Counts, PoolCounters};
-use super::outcome::{Last, Outcome, is_the_targets};
+use super::outcome::{Last, SignInOutcome, is_the_targets};
 use super::process::Process;
 
 /// The telemetry of one target. Made by [`Telemetry::target`](super::Telemetry::target); a default one is not shown anywhere.
@@ -25,11 +25,11 @@ pub struct TargetTelemetry {
     limit: AtomicUsize,
     access: Mutex<ClientAccess>,
     listening: Mutex<Vec<String>>,
-    pools: Mutex<Vec<Weak<dyn Pool>>>,
+    pools: Mutex<Vec<Weak<dyn PoolControl>>>,
 }
 
 /// A pool, as far as telemetry needs it.
-pub(crate) trait Pool: fmt::Debug + Send + Sync {
+pub(crate) trait PoolControl: fmt::Debug + Send + Sync {
     /// Ends the pooled sessions of this database, or all of them, and pools none until a client
     /// asks for one. Returns their number after the server has ended them.
     fn close<'a>(&'a self, database: Option<&'a str>) -> Pin<Box<dyn Future<Output = usize> + Send + 'a>>;
@@ -59,13 +59,13 @@ impl TargetTelemetry {
     }
 
     /// Registers the pool, for as long as it exists.
-    pub(crate) fn kept_by(&self, pool: Weak<dyn Pool>) {
+    pub(crate) fn kept_by(&self, pool: Weak<dyn PoolControl>) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         pools.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&pool));
         pools.push(pool);
     }
 
-    /// Ends the pooled sessions of this database, or all of them: see [`Pool::close`].
+    /// Ends the pooled sessions of this database, or all of them: see [`PoolControl::close`].
     pub(crate) async fn close_kept(&self, database: Option<&str>) -> usize {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let pools: Vec<_> = pools.iter().filter_map(Weak::upgrade).collect();
@@ -93,7 +93,7 @@ impl TargetTelemetry {
     }
 
     /// The result of the last sign-in that shows the state of the target.
-    pub(super) fn last(&self) -> Option<Outcome> {
+    pub(super) fn last(&self) -> Option<SignInOutcome> {
         self.last.get()
     }
 

@@ -448,7 +448,7 @@ fn kept_sessions_do_not_use_up_a_connection_limit() {
             let both = [named(&running, name, "a").await.unwrap(), named(&running, name, "b").await.unwrap()];
             drop(both);
             within(DEADLINE, "two kept sessions", running.until_supply(|supply| supply.ready == 2)).await;
-            // And one of another role and database, which is nobody's limit.
+            // And one of another role and database, to which no limit applies.
             drop(running.named("unrelated").await);
             within(DEADLINE, "a third one", running.until_supply(|supply| supply.ready == 3)).await;
             let _third = named(&running, name, "c").await.unwrap();

@@ -51,17 +51,20 @@ mfa = true
     );
     let file = RolesFile::parse(&text, "app").unwrap();
     let [app, alice] = file.roles() else { panic!("{file:?}") };
-    assert_eq!((app.kind(), app.identity()), (Kind::Service, Identity::ObjectId(ONE.parse().unwrap())));
+    assert_eq!(
+        (app.kind(), app.identity()),
+        (ObjectType::Service, PrincipalRef::ObjectId(ONE.parse().unwrap()))
+    );
     assert_eq!(app.member_of, BTreeSet::from(["readers".to_owned()]));
     let [database, schema, tables, functions] = &*app.grants else { panic!("{app:?}") };
     assert_eq!((&*database.database, &database.on), ("app", &GrantTarget::Database));
     assert_eq!((&*schema.database, &schema.on), ("other", &GrantTarget::Schema("public".to_owned())));
-    let names = Names::Some(["a", "b"].map(str::to_owned).into());
+    let names = ObjectNames::Some(["a", "b"].map(str::to_owned).into());
     assert_eq!(tables.on, GrantTarget::Objects { class: Class::Table, schema: "public".to_owned(), names });
     assert_eq!(functions.privileges, Privileges::All);
     assert_eq!(app.defaults[0].owner.as_deref(), Some("deployer"));
     assert_eq!(alice.name().as_str(), "alice_contoso.com#EXT#@tenant.onmicrosoft.com");
-    assert_eq!((alice.identity(), alice.is_admin, alice.is_mfa), (Identity::Name, true, true));
+    assert_eq!((alice.identity(), alice.is_admin, alice.is_mfa), (PrincipalRef::Name, true, true));
     assert_eq!(file.databases(), BTreeSet::from(["app", "other"]));
     assert_eq!(RolesFile::parse("", "app"), Ok(RolesFile::default()));
 }

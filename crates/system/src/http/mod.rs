@@ -125,7 +125,7 @@ impl HttpClient {
                 let frame = frame.map_err(|cause| unreadable(cause, &host))?;
                 read.extend(frame.data_ref().map_or(&[][..], |data| data));
             }
-            Ok(Response::new(head, read.into_bytes(), (endpoint, secrets)))
+            Ok(Response::new(head, read.into_bytes(), endpoint, secrets))
         };
         // The connection is polled here, not in a task: dropping this future closes the socket. When the connection
         // ends, `answer` already has every byte, and fails by itself if the response is incomplete.

@@ -24,7 +24,7 @@ pub(super) struct Proxies {
 }
 
 /// A proxy to go through.
-pub(super) struct Proxy {
+pub(super) struct HttpProxy {
     pub(super) host: String,
     pub(super) port: u16,
     authorization: Option<HeaderValue>,
@@ -36,7 +36,7 @@ impl Proxies {
     }
 
     /// The proxy for this request: only for https to a host that is not on this machine or its link.
-    pub(super) fn proxy_for(&self, request: &Request) -> Result<Option<Proxy>, HttpError> {
+    pub(super) fn proxy_for(&self, request: &Request) -> Result<Option<HttpProxy>, HttpError> {
         if !request.is_https() || is_local(request.host()) {
             return Ok(None);
         }
@@ -50,11 +50,11 @@ impl Proxies {
         let host = proxy.uri().host().unwrap_or_default();
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
         let port = proxy.uri().port_u16().unwrap_or(80);
-        Ok(Some(Proxy { host, port, authorization: proxy.basic_auth().cloned() }))
+        Ok(Some(HttpProxy { host, port, authorization: proxy.basic_auth().cloned() }))
     }
 }
 
-impl Proxy {
+impl HttpProxy {
     /// Asks the proxy at the other end of `stream` to connect us to the request's host.
     pub(super) async fn tunnel(
         &self,

@@ -68,15 +68,15 @@ impl Response {
     pub fn fixed(status: u16, body: &[u8]) -> Self {
         let head = http::Response::builder().status(status).body(()).map(http::Response::into_parts);
         let Ok((head, ())) = head else { return Self::fixed(500, body) };
-        Self::new(head, Zeroizing::new(body.to_vec()), ("http://host/path".to_owned(), Vec::new()))
+        Self::new(head, Zeroizing::new(body.to_vec()), "http://host/path".to_owned(), Vec::new())
     }
 
     pub(super) fn new(
         head: http::response::Parts,
         body: Zeroizing<Vec<u8>>,
-        asked: (String, Vec<Zeroizing<String>>),
+        endpoint: String,
+        secrets: Vec<Zeroizing<String>>,
     ) -> Self {
-        let (endpoint, secrets) = asked;
         Self { status: head.status.as_u16(), headers: head.headers, body, secrets, endpoint }
     }
 }

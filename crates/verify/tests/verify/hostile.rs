@@ -6,7 +6,7 @@ use pgentra_verify::{Rejection, TOKEN_LIMIT};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::mint::{STRANGER, TENANT_KEY, app_claims, hmac_token, merge, now, verifier};
+use crate::mint::{TENANT_KEY, UNPUBLISHED_KEY, app_claims, hmac_token, merge, now, verifier};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -99,7 +99,7 @@ impl Row {
         };
         let token = match self.sign.as_deref() {
             None => TENANT_KEY.token(&header, &payload),
-            Some("unpublished") => STRANGER.token(&header, &payload),
+            Some("unpublished") => UNPUBLISHED_KEY.token(&header, &payload),
             Some("hmac-pem") => hmac_token(&header, &payload, TENANT_KEY.public_pem().as_bytes()),
             Some("hmac-der") => hmac_token(&header, &payload, &TENANT_KEY.public_der()),
             Some("nothing") => with_signature(""),
@@ -116,7 +116,7 @@ impl Row {
             merge(&mut header, &expand(changes));
         }
         if let Some(name) = &self.embed {
-            header[name] = STRANGER.jwk();
+            header[name] = UNPUBLISHED_KEY.jwk();
         }
         header.to_string()
     }

@@ -10,7 +10,9 @@ use pgentra_verify::{
 };
 use serde_json::{Value, json};
 
-use crate::mint::{Answer, STRANGER, Script, Signer, TENANT, TENANT_KEY, app_claims, document, now, policy};
+use crate::mint::{
+    Answer, Script, Signer, TENANT, TENANT_KEY, UNPUBLISHED_KEY, app_claims, document, now, policy,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -36,17 +38,17 @@ fn token(signer: &Signer) -> String {
 
 #[tokio::test]
 async fn rollover_needs_one_fetch() {
-    let (verifier, script) = verifier([keys(&[&TENANT_KEY]), keys(&[&TENANT_KEY, &STRANGER])]);
+    let (verifier, script) = verifier([keys(&[&TENANT_KEY]), keys(&[&TENANT_KEY, &UNPUBLISHED_KEY])]);
     verifier.verify(&token(&TENANT_KEY), now()).await.unwrap();
     assert_eq!(script.fetches(), 1);
-    verifier.verify(&token(&STRANGER), now() + DEFAULT_REFETCH_INTERVAL).await.unwrap();
+    verifier.verify(&token(&UNPUBLISHED_KEY), now() + DEFAULT_REFETCH_INTERVAL).await.unwrap();
     verifier.verify(&token(&TENANT_KEY), now() + DEFAULT_REFETCH_INTERVAL).await.unwrap();
     assert_eq!(script.fetches(), 2);
 }
 
 #[tokio::test]
 async fn a_key_withdrawn_takes_its_remembered_tokens_with_it() {
-    let (verifier, script) = verifier([keys(&[&TENANT_KEY]), keys(&[&STRANGER])]);
+    let (verifier, script) = verifier([keys(&[&TENANT_KEY]), keys(&[&UNPUBLISHED_KEY])]);
     let old = token(&TENANT_KEY);
     verifier.verify(&old, now()).await.unwrap();
     verifier.verify(&old, now() + REFRESH_AFTER - SECOND).await.unwrap();
@@ -131,7 +133,7 @@ async fn an_outage_is_bridged_for_a_bounded_time() {
 async fn during_an_outage_an_unknown_key_is_not_called_unknown() {
     let (verifier, _) = verifier([keys(&[&TENANT_KEY]), failure()]);
     verifier.verify(&token(&TENANT_KEY), now()).await.unwrap();
-    let answer = verifier.verify(&token(&STRANGER), now() + DEFAULT_REFETCH_INTERVAL).await;
+    let answer = verifier.verify(&token(&UNPUBLISHED_KEY), now() + DEFAULT_REFETCH_INTERVAL).await;
     assert!(matches!(answer, Err(Rejection::KeysUnavailable(_))), "{answer:?}");
 }
 
@@ -149,20 +151,20 @@ async fn a_fetch_that_hangs_holds_up_one_caller_only() {
 
 #[tokio::test]
 async fn clients_who_hang_up_cannot_stop_a_rollover() {
-    let (verifier, script) = verifier([keys(&[&TENANT_KEY]), keys(&[&STRANGER])]);
+    let (verifier, script) = verifier([keys(&[&TENANT_KEY]), keys(&[&UNPUBLISHED_KEY])]);
     verifier.verify(&token(&TENANT_KEY), now()).await.unwrap();
     let later = now() + DEFAULT_REFETCH_INTERVAL;
     // Polled once, then dropped: the fetch has begun and no caller waits for it.
-    assert!(verifier.verify(&token(&STRANGER), later).now_or_never().is_none());
-    verifier.verify(&token(&STRANGER), later).await.unwrap();
+    assert!(verifier.verify(&token(&UNPUBLISHED_KEY), later).now_or_never().is_none());
+    verifier.verify(&token(&UNPUBLISHED_KEY), later).await.unwrap();
     assert_eq!(script.fetches(), 2);
 }
 
 #[tokio::test]
 async fn a_clock_set_back_stops_nothing() {
-    let (verifier, script) = verifier([keys(&[&TENANT_KEY]), keys(&[&STRANGER])]);
+    let (verifier, script) = verifier([keys(&[&TENANT_KEY]), keys(&[&UNPUBLISHED_KEY])]);
     verifier.verify(&token(&TENANT_KEY), now() + REFRESH_AFTER).await.unwrap();
-    verifier.verify(&token(&STRANGER), now()).await.unwrap();
+    verifier.verify(&token(&UNPUBLISHED_KEY), now()).await.unwrap();
     assert_eq!(script.fetches(), 2);
 }
 
@@ -182,7 +184,7 @@ async fn remembered_tokens_expire_all_the_same() {
 
 #[tokio::test]
 async fn warming_fetches_once() {
-    let (verifier, script) = verifier([keys(&[&TENANT_KEY, &STRANGER])]);
+    let (verifier, script) = verifier([keys(&[&TENANT_KEY, &UNPUBLISHED_KEY])]);
     assert_eq!(verifier.warm(now()).await.unwrap(), 2);
     verifier.verify(&token(&TENANT_KEY), now()).await.unwrap();
     assert_eq!(script.fetches(), 1);

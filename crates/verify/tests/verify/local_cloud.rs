@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pgentra_emulator::{Clock, Draft, LocalAzure, Options};
-use pgentra_verify::{Kind, Policy, Principal, Rejection, Verifier};
+use pgentra_verify::{Policy, Principal, Rejection, SubjectKind, Verifier};
 use secrecy::ExposeSecret as _;
 
 use crate::mint::{AUDIENCE, Script, now};
@@ -23,12 +23,12 @@ async fn its_identities_and_people_are_recognized() {
     let azure = cloud().await;
     for identity in [azure.vm(), azure.user_assigned()] {
         let principal = verify(&azure, &Draft::of_identity(identity, AUDIENCE)).await.unwrap();
-        assert_eq!((principal.kind(), principal.object_id()), (Kind::App, identity.object_id()));
+        assert_eq!((principal.kind(), principal.object_id()), (SubjectKind::App, identity.object_id()));
         assert_eq!(principal.app_id(), Some(identity.client_id()));
     }
     let ada = azure.administrator();
     let principal = verify(&azure, &Draft::of_user(ada, AUDIENCE)).await.unwrap();
-    assert_eq!((principal.kind(), principal.object_id()), (Kind::User, ada.object_id()));
+    assert_eq!((principal.kind(), principal.object_id()), (SubjectKind::User, ada.object_id()));
     assert_eq!(principal.user_principal_name(), Some(ada.user_principal_name()));
     for group in ada.groups() {
         assert!(principal.groups().contains(*group));

@@ -31,7 +31,7 @@ pub(crate) struct Signer {
 
 /// The tenant's key, and one that the tenant never published.
 pub(crate) static TENANT_KEY: LazyLock<Signer> = LazyLock::new(|| Signer::generate("tenant-key"));
-pub(crate) static STRANGER: LazyLock<Signer> = LazyLock::new(|| Signer::generate("unpublished-key"));
+pub(crate) static UNPUBLISHED_KEY: LazyLock<Signer> = LazyLock::new(|| Signer::generate("unpublished-key"));
 
 impl Signer {
     pub(crate) fn generate(id: &str) -> Signer {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use pgentra_verify::{Groups, Kind, Principal};
+use pgentra_verify::{Groups, Principal, SubjectKind};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -19,7 +19,7 @@ async fn a_managed_identity() {
     assert_eq!(principal.tenant(), TENANT);
     assert_eq!(principal.object_id().to_string(), OBJECT);
     assert_eq!(principal.app_id().unwrap().to_string(), CLIENT);
-    assert_eq!(principal.kind(), Kind::App);
+    assert_eq!(principal.kind(), SubjectKind::App);
     assert_eq!(principal.groups(), &Groups::Absent);
     assert_eq!(principal.user_principal_name(), None);
     assert!(!principal.multi_factor());
@@ -32,7 +32,7 @@ async fn a_managed_identity() {
 #[tokio::test]
 async fn a_person() {
     let principal = principal(user_claims(), json!({})).await;
-    assert_eq!(principal.kind(), Kind::User);
+    assert_eq!(principal.kind(), SubjectKind::User);
     assert_eq!(principal.user_principal_name(), Some("ada@example.com"));
     assert!(principal.multi_factor());
     let group = Uuid::from_u128(0xdddddddd_0000_4000_8000_000000000005);
@@ -43,23 +43,23 @@ async fn a_person() {
 #[tokio::test]
 async fn application_or_person() {
     let cases = [
-        ("idtyp decides", app_claims(), json!({}), Kind::App),
+        ("idtyp decides", app_claims(), json!({}), SubjectKind::App),
         (
             "idtyp user decides, whatever the rest looks like",
             app_claims(),
             json!({"idtyp": "user"}),
-            Kind::User,
+            SubjectKind::User,
         ),
-        ("no idtyp, own subject, no scp", app_claims(), json!({"idtyp": null}), Kind::App),
-        ("no idtyp, another subject", app_claims(), json!({"idtyp": null, "sub": "x"}), Kind::User),
-        ("no idtyp, no subject", app_claims(), json!({"idtyp": null, "sub": null}), Kind::User),
+        ("no idtyp, own subject, no scp", app_claims(), json!({"idtyp": null}), SubjectKind::App),
+        ("no idtyp, another subject", app_claims(), json!({"idtyp": null, "sub": "x"}), SubjectKind::User),
+        ("no idtyp, no subject", app_claims(), json!({"idtyp": null, "sub": null}), SubjectKind::User),
         (
             "no idtyp, but delegated",
             app_claims(),
             json!({"idtyp": null, "scp": "user_impersonation"}),
-            Kind::User,
+            SubjectKind::User,
         ),
-        ("a person's token has no idtyp", user_claims(), json!({}), Kind::User),
+        ("a person's token has no idtyp", user_claims(), json!({}), SubjectKind::User),
     ];
     for (why, claims, changes, kind) in cases {
         assert_eq!(principal(claims, changes).await.kind(), kind, "{why}");

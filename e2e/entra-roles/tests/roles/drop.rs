@@ -1,6 +1,6 @@
 //! Dropping roles, and the objects that prevent it.
 
-use pgentra_roles::{Drop, RolesError};
+use pgentra_roles::{RoleDrop, RolesError};
 use uuid::Uuid;
 
 use crate::fixture::{Stage, lines, run};
@@ -12,15 +12,15 @@ async fn make(stage: &Stage, name: &str) {
     stage.admin("postgres", &sql).await;
 }
 
-async fn drop(stage: &Stage, drop: Drop) -> Result<Vec<String>, RolesError> {
+async fn drop(stage: &Stage, drop: RoleDrop) -> Result<Vec<String>, RolesError> {
     let server = stage.server("postgres");
     let plan = drop.plan(&server).await?;
     plan.apply(&server).await?;
     Ok(lines(plan.changes()))
 }
 
-fn named(name: &str) -> Drop {
-    Drop { name: name.to_owned(), ..Drop::default() }
+fn named(name: &str) -> RoleDrop {
+    RoleDrop { name: name.to_owned(), ..RoleDrop::default() }
 }
 
 async fn exists(stage: &Stage, name: &str) -> bool {
@@ -59,7 +59,7 @@ fn what_is_in_the_way_is_told_and_taken_away_when_asked() {
             .await
             .unwrap();
 
-        let error = drop(stage, Drop { revoke: true, ..named("in_the_way") }).await.unwrap_err();
+        let error = drop(stage, RoleDrop { revoke: true, ..named("in_the_way") }).await.unwrap_err();
         let RolesError::InTheWay { obstacles, .. } = &error else { panic!("{error:?}") };
         let told: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -69,9 +69,9 @@ fn what_is_in_the_way_is_told_and_taken_away_when_asked() {
         assert!(error.hint().unwrap().contains("--reassign-to"));
         assert!(exists(stage, "in_the_way").await);
 
-        let unknown = Drop { reassign_to: Some("no_such_role".to_owned()), ..named("in_the_way") };
+        let unknown = RoleDrop { reassign_to: Some("no_such_role".to_owned()), ..named("in_the_way") };
         assert!(drop(stage, unknown).await.unwrap_err().to_string().contains("no_such_role"));
-        let heir = Drop { reassign_to: Some("way_heir".to_owned()), ..named("in_the_way") };
+        let heir = RoleDrop { reassign_to: Some("way_heir".to_owned()), ..named("in_the_way") };
         assert_eq!(
             drop(stage, heir).await.unwrap(),
             [
@@ -103,7 +103,7 @@ fn privileges_alone_are_revoked_when_asked() {
             .await;
         let error = drop(stage, named("only_granted")).await.unwrap_err();
         assert!(error.hint().unwrap().contains("--revoke"), "{error:?}");
-        drop(stage, Drop { revoke: true, ..named("only_granted") }).await.unwrap();
+        drop(stage, RoleDrop { revoke: true, ..named("only_granted") }).await.unwrap();
         assert!(!exists(stage, "only_granted").await);
     });
 }

@@ -10,7 +10,7 @@ use pgentra_connect::{ConnectError, Connector, Session};
 use pgentra_emulator::{Clock, LocalAzure};
 use pgentra_local::{Flavour, Host, LocalCloud};
 use pgentra_roles::directory::{BoxFuture, Directory, DirectoryError, ServicePrincipal};
-use pgentra_roles::{Change, Faults, Options, Plan, RolesError, RolesFile, Server};
+use pgentra_roles::{Change, Diagnostics, Options, Plan, RolesError, RolesFile, ServerSessions};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
@@ -55,8 +55,8 @@ impl Stage {
     }
 
     /// The server as the Entra administrator; `database` is the default database.
-    pub(crate) fn server(&self, database: &str) -> Server {
-        Server::new(self.administrator(database))
+    pub(crate) fn server(&self, database: &str) -> ServerSessions {
+        ServerSessions::new(self.administrator(database))
     }
 
     pub(crate) fn administrator(&self, database: &str) -> Connector {
@@ -126,7 +126,7 @@ impl Stage {
     }
 }
 
-pub(crate) fn told(faults: &Faults) -> Vec<String> {
+pub(crate) fn told(faults: &Diagnostics) -> Vec<String> {
     faults.all().iter().map(ToString::to_string).collect()
 }
 

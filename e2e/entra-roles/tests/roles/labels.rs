@@ -2,7 +2,7 @@
 //! catalog itself.
 
 use pgentra_local::Flavour;
-use pgentra_roles::{Flavour as Found, Kind, Roles, Source};
+use pgentra_roles::{Flavour as Found, ObjectType, Roles, Source};
 use uuid::Uuid;
 
 use crate::fixture::{Stage, run};
@@ -32,11 +32,11 @@ fn labels_are_read() {
         let labelled = of("labelled");
         assert_eq!(
             (labelled.kind, labelled.object_id, labelled.tenant, labelled.is_admin, labelled.source),
-            (Some(Kind::Group), Some(object), Some(tenant), true, Source::Label)
+            (Some(ObjectType::Group), Some(object), Some(tenant), true, Source::Label)
         );
         assert_eq!((of("by name").object_id, of("by name").source), (None, Source::Label));
         let me = of(stage.azure.administrator().user_principal_name());
-        assert_eq!((me.source, me.is_admin, me.kind), (Source::Function, true, Some(Kind::User)));
+        assert_eq!((me.source, me.is_admin, me.kind), (Source::Function, true, Some(ObjectType::User)));
         // In another database there are no functions; labels are seen everywhere.
         let other = stage.superuser("template1").await;
         let roles = Roles::read(&other).await.unwrap();

@@ -1,6 +1,6 @@
 use super::*;
 
-fn entry(name: &str, host: Host, user: &str, database: &str) -> Entry {
+fn entry(name: &str, host: ListenerHost, user: &str, database: &str) -> ProgramTarget {
     let access = Access {
         host,
         port: 6432,
@@ -9,11 +9,11 @@ fn entry(name: &str, host: Host, user: &str, database: &str) -> Entry {
         is_tls: false,
         has_password: false,
     };
-    Entry { name: name.to_owned(), access, user: user.to_owned() }
+    ProgramTarget { name: name.to_owned(), access, user: user.to_owned() }
 }
 
-fn plain() -> Entry {
-    entry("my-server/app", Host::Tcp("127.0.0.1".to_owned()), "my-app", "app")
+fn plain() -> ProgramTarget {
+    entry("my-server/app", ListenerHost::Tcp("127.0.0.1".to_owned()), "my-app", "app")
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn the_usual_case_is_as_a_person_would_write_it() {
 
 #[test]
 fn several_targets_are_told_apart() {
-    let entries = [plain(), entry("9 reports", Host::Unix("/run/pg".to_owned()), "app", "reports")];
+    let entries = [plain(), entry("9 reports", ListenerHost::Unix("/run/pg".to_owned()), "app", "reports")];
     let dotenv = text(Program::Dotenv, &entries).unwrap();
     assert!(dotenv.contains("\nMY_SERVER_APP_PGUSER=my-app\n"), "{dotenv}");
     assert!(
@@ -72,7 +72,7 @@ fn a_certificate_and_a_password_are_asked_for() {
 
 #[test]
 fn a_name_that_a_format_cannot_hold_is_refused_or_left_to_the_uri() {
-    let of = |user: &str| [entry("a", Host::Tcp("::1".to_owned()), user, "app")];
+    let of = |user: &str| [entry("a", ListenerHost::Tcp("::1".to_owned()), user, "app")];
     for (program, user) in [
         (Program::PsqlService, "ends with a blank "),
         (Program::PsqlService, "two\nlines"),

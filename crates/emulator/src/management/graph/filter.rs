@@ -17,9 +17,9 @@ enum Term {
 
 /// Conditions, all of which must hold.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Filter(Vec<Term>);
+pub(super) struct ODataFilter(Vec<Term>);
 
-impl Filter {
+impl ODataFilter {
     /// Reads the text of `$filter`; `None` if the expression is not supported.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut rest = text.trim();
@@ -119,7 +119,7 @@ mod tests {
         /// Texts that begin well and go on somehow: a filter or none, never a panic.
         #[test]
         fn no_text_is_too_much(text in r"(startswith\(a,'|a eq '|a in \('|a/any\(x:x eq ')?[a'(), é:/]{0,12}") {
-            if let Some(filter) = Filter::parse(&text) {
+            if let Some(filter) = ODataFilter::parse(&text) {
                 filter.holds(&json!({"a": "é'a", "b": ["a"]}));
             }
         }
@@ -127,7 +127,7 @@ mod tests {
         #[test]
         fn any_value_is_found_by_itself(value in ".*") {
             let text = format!("appId eq '{}'", value.replace('\'', "''"));
-            let filter = Filter::parse(&text).unwrap();
+            let filter = ODataFilter::parse(&text).unwrap();
             let object = json!({ "appId": value });
             prop_assert!(filter.holds(&object));
         }
@@ -148,7 +148,7 @@ mod tests {
             ("appId eq 'a-1' and startswith(displayName,'O')", true),
             ("appId eq 'a-1' and displayName eq 'x'", false),
         ] {
-            assert_eq!(Filter::parse(text).map(|filter| filter.holds(&object)), Some(holds), "{text}");
+            assert_eq!(ODataFilter::parse(text).map(|filter| filter.holds(&object)), Some(holds), "{text}");
         }
     }
 
@@ -166,7 +166,7 @@ mod tests {
             "appId in ()",
             "displayName eq 'x' and",
         ] {
-            assert_eq!(Filter::parse(text), None, "{text}");
+            assert_eq!(ODataFilter::parse(text), None, "{text}");
         }
     }
 }
