@@ -17,7 +17,7 @@ use crate::{Cloud, Flavour, Proxy, Run, binary, secrecy};
 pub enum User {
     /// The user who runs the tests.
     Ours,
-    /// A user without privileges: that of [`UNPRIVILEGED`] if root runs the tests.
+    /// A user without privileges: `nobody` if root runs the tests.
     Ordinary,
 }
 

@@ -27,6 +27,7 @@ mod wrap;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use pgentra_proxy_config::{Configuration, LogFormat};
 use pgentra_system::System;
@@ -38,6 +39,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use arguments::Command;
 use blame::Blame;
 use problem::{Outcome, Problem};
+
+/// How long the exit waits for threads whose answers are not needed any more.
+const EXIT: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     command::completions::answer();
@@ -67,9 +71,9 @@ fn main() -> ExitCode {
         .map_err(|error| Problem::ours("cannot start the runtime", error))
         .and_then(|runtime| {
             let outcome = runtime.block_on(run(&system, arguments.command, arguments.verbose > 0));
-            // A resolver thread that hangs must not delay the exit: its answer is not needed any
-            // more.
-            runtime.shutdown_background();
+            // Drops every task, which ends the programs that tasks have started, such as a token
+            // command. A resolver thread that hangs delays the exit no longer than that.
+            runtime.shutdown_timeout(EXIT);
             outcome
         });
     match outcome {

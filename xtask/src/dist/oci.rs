@@ -1,5 +1,5 @@
 //! OCI image layouts: a folder of blobs named by their hashes, with an index, in one tar archive.
-//! https://github.com/opencontainers/image-spec/blob/main/image-layout.md
+//! <https://github.com/opencontainers/image-spec/blob/main/image-layout.md>
 
 use anyhow::Result;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! What the binaries are made of: a CycloneDX bill of materials. https://cyclonedx.org/docs/1.5/json/
+//! What the binaries are made of: a CycloneDX bill of materials. <https://cyclonedx.org/docs/1.5/json/>
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,5 +1,5 @@
 //! The Python wheel: pip puts the binary beside `python`, and `python -m pgentra` runs it.
-//! https://packaging.python.org/en/latest/specifications/binary-distribution-format/
+//! <https://packaging.python.org/en/latest/specifications/binary-distribution-format/>
 
 use std::fs;
 use std::io::{Cursor, Write as _};
