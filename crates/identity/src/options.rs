@@ -37,6 +37,14 @@ impl IdentityOptions {
     /// # Errors
     /// Options that contradict each other or the environment.
     pub fn credential(&self, system: &System) -> Result<Credential, ConfigError> {
+        if let (Some(_), Some(source)) =
+            (&self.token_command, self.source.filter(|one| *one != SourceName::Exec))
+        {
+            return Err(ConfigError::new(format!(
+                "a token command and the source {source} exclude each other"
+            ))
+            .with_hint("leave out one of them"));
+        }
         let mut builder = Credential::builder(system.clone()).cloud(self.cloud).deadline(self.token_timeout);
         // Without an option AZURE_CLIENT_ID may name the identity.
         if let Some(selector) = &self.selector {
