@@ -7,6 +7,8 @@ use pgentra_connect::{ConnectError, ConnectErrorKind, Connector, TlsFailure};
 use sqlx::Postgres;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::cloud::{Cloud, LEEWAY, LIFETIME, OTHER_ROLE, ROLE};
 use crate::life::{self, AnyError, CONNECTIONS, PROCESS};
@@ -118,11 +120,22 @@ async fn a_newer_token_is_tried_once() {
 #[tokio::test]
 async fn a_server_that_is_not_verified_gets_no_token() {
     let cloud = Cloud::start().await;
-    for (flag, value, failure) in
-        [("host", "127.0.0.1", TlsFailure::Name), ("sslrootcert", "system", TlsFailure::UnknownIssuer)]
-    {
-        let connector = cloud.connector_with(ROLE, &[(flag, value.to_owned())]);
-        let error = pool(connector).await.unwrap_err();
+    // The server's certificate has 127.0.0.1, and not this other address of the loopback interface.
+    let elsewhere = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let port = elsewhere.local_addr().unwrap().port().to_string();
+    let server = cloud.connector(ROLE).target().endpoints()[0].port;
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = elsewhere.accept().await {
+            let mut server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+            let _ = copy_bidirectional(&mut client, &mut server).await;
+        }
+    });
+    for (flags, failure) in [
+        (&[("host", "127.0.0.2"), ("port", &port)][..], TlsFailure::Name),
+        (&[("sslrootcert", "system")], TlsFailure::UnknownIssuer),
+    ] {
+        let flags: Vec<_> = flags.iter().map(|(flag, value)| (*flag, (*value).to_owned())).collect();
+        let error = pool(cloud.connector_with(ROLE, &flags)).await.unwrap_err();
         assert_eq!(error.kind(), ConnectErrorKind::Tls(failure), "{error}");
     }
     cloud.stop().await;
