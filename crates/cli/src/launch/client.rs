@@ -68,7 +68,7 @@ impl Reached {
 /// Starts the listener, and returns when it accepts clients and has a token.
 ///
 /// # Errors
-/// Every failure of the listener's process, which has shown it on stderr.
+/// Every failure of the listener's process, as it reports it.
 pub(super) async fn start(env: &Env, access: &Access) -> Outcome<Reached> {
     let program = std::process::id().to_string();
     let mut child = command(env, &["--program", &program], access)?
