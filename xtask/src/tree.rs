@@ -13,6 +13,15 @@ pub(crate) fn root() -> Result<PathBuf> {
         .context("xtask lies in the workspace")
 }
 
+/// Where cargo keeps its registries.
+#[expect(clippy::disallowed_methods, reason = "cargo keeps its home in the environment")]
+pub(crate) fn cargo_home() -> Result<PathBuf> {
+    if let Some(home) = std::env::var_os("CARGO_HOME") {
+        return Ok(home.into());
+    }
+    Ok(PathBuf::from(std::env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?).join(".cargo"))
+}
+
 /// Every file that git tracks or would track, relative to the root.
 pub(crate) fn files(root: &Path) -> Result<Vec<PathBuf>> {
     let listed = Command::new("git")

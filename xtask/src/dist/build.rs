@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::release::{Release, Target};
+use crate::tree::cargo_home;
 
 /// The binaries for one system.
 pub(crate) struct Built {
@@ -125,14 +126,6 @@ fn environment(release: &Release, target: &Target) -> Result<Vec<(String, OsStri
         variables.push((format!("CC_{}", target.triple.replace('-', "_")), target.cc.into()));
     }
     Ok(variables)
-}
-
-#[expect(clippy::disallowed_methods, reason = "cargo keeps its home in the environment")]
-fn cargo_home() -> Result<PathBuf> {
-    if let Some(home) = std::env::var_os("CARGO_HOME") {
-        return Ok(home.into());
-    }
-    Ok(PathBuf::from(std::env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?).join(".cargo"))
 }
 
 fn rustc_version() -> Result<String> {
