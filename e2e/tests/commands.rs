@@ -160,8 +160,9 @@ fn a_local_cloud_describes_itself() {
 fn several_run_side_by_side_and_detached() {
     let lab = Lab::new();
     let one = lab.pgentra(&["local", "up", "--detach", "--name", "one", "-o", "json"]).done().json();
-    let two = lab.pgentra(&["local", "up", "--detach", "--name", "two", "--flavour", "single"]).done();
+    let two = lab.pgentra(&["local", "up", "--detach", "--name", "two", "--flavour", "single", "-vv"]).done();
     two.ok();
+    assert!(two.stderr.contains("PostgreSQL started"), "the background process is as verbose: {two:?}");
     for (name, flavour) in [("one", "flexible"), ("two", "single")] {
         let status = lab.pgentra(&["local", "status", "--name", name, "-o", "json"]).done().json();
         assert_eq!(status["flavour"], flavour);

@@ -1,22 +1,23 @@
 //! The command line. Parsing has no side effects; `sign_in` and the commands resolve the values.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
-use pgentra_proxy_config::quantity;
-
-use pgentra_local::Host;
-use pgentra_local::control::FURTHEST;
 
 use crate::command::script::Scripts;
 use crate::grant::Grant;
 use crate::identity::IdentityCommand;
-use crate::launch::{Exec, ExecListener, Psql};
-use crate::local::shell::Shell;
-use crate::options::{Connection, FixedPlaces, Identity, LocalDatabase, LocalName, Output, host};
+#[cfg(unix)]
+use crate::launch::ExecListener;
+use crate::launch::{Exec, Psql};
+#[cfg(unix)]
+use crate::local::arguments::{Local, Quickstart};
+use crate::options::{Connection, Identity, Output};
 pub(crate) use crate::proxy::Proxy;
 use crate::role::RoleCommand;
+
+/// What a new user runs first.
+const START: &str = if cfg!(unix) { "pgentra quickstart" } else { "pgentra doctor -h SERVER" };
 
 /// PostgreSQL without passwords, on Azure identities.
 #[derive(Debug, Parser)]
@@ -24,9 +25,11 @@ use crate::role::RoleCommand;
     name = "pgentra",
     version,
     disable_help_flag = true,
-    after_help = "Exit codes: 0 fine, 1 our fault, 2 usage or configuration, 3 no token, 4 network or TLS,\n\
-                  5 refused by the server, 6 a check of `doctor` failed. `psql` and `exec` pass on the exit code of the program they run.\n\n\
-                  Start with: pgentra quickstart"
+    after_help = format!(
+        "Exit codes: 0 fine, 1 our fault, 2 usage or configuration, 3 no token, 4 network or TLS,\n\
+         5 refused by the server, 6 a check of `doctor` failed. `psql` and `exec` pass on the exit code of the program they run.\n\n\
+         Start with: {START}"
+    )
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -95,6 +98,7 @@ fn with_short_help(command: clap::Command) -> clap::Command {
 pub(crate) enum Command {
     /// Run the article "Connect with Managed Identity to Azure Database for PostgreSQL" from start
     /// to end on this machine.
+    #[cfg(unix)]
     #[command(after_help = "Example: pgentra quickstart --flavour single")]
     Quickstart(Quickstart),
     /// Print an access token for Azure Database for PostgreSQL.
@@ -129,6 +133,7 @@ pub(crate) enum Command {
     )]
     Exec(Exec),
     /// Serve the listener of `psql` and `exec`.
+    #[cfg(unix)]
     #[command(name = "exec-listener", hide = true)]
     ExecListener(ExecListener),
     /// Find what prevents a sign-in to the server, and how to fix it.
@@ -156,6 +161,7 @@ pub(crate) enum Command {
     #[command(subcommand, after_help = "Example: pgentra role plan -f roles.toml -d app")]
     Role(RoleCommand),
     /// Run a local Azure: metadata service, Entra, and a PostgreSQL that checks tokens.
+    #[cfg(unix)]
     #[command(subcommand, after_help = "Example: pgentra local up --flavour flexible")]
     Local(Local),
     /// Print a completion script for a shell.
@@ -192,18 +198,6 @@ pub(crate) enum Command {
     /// Print the version.
     #[command(after_help = "Example: pgentra version")]
     Version,
-}
-
-/// Arguments of `pgentra quickstart`.
-#[derive(Debug, Args)]
-pub(crate) struct Quickstart {
-    /// Keep the local cloud, with the name quickstart, until Ctrl-C or `pgentra local down --name quickstart`.
-    #[arg(long, conflicts_with = "output")]
-    pub(crate) keep: bool,
-    #[command(flatten)]
-    pub(crate) database: LocalDatabase,
-    #[command(flatten)]
-    pub(crate) output: Output,
 }
 
 /// Arguments of `pgentra token`.
@@ -259,97 +253,6 @@ pub(crate) struct Doctor {
     pub(crate) identity: Identity,
 }
 
-/// `pgentra local …`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Local {
-    /// Start the local cloud; it runs until Ctrl-C or `pgentra local down`.
-    #[command(after_help = "Example: pgentra local up --flavour single --detach")]
-    Up(LocalUp),
-    /// Stop the local cloud and remove all of its files.
-    #[command(after_help = "Example: pgentra local down")]
-    Down(LocalName),
-    /// List the local clouds that run.
-    #[command(after_help = "Example: pgentra local list")]
-    List(Output),
-    /// Show whether the local cloud runs, its addresses and its identities.
-    #[command(after_help = "Example: pgentra local status -o json")]
-    Status(LocalStatus),
-    /// Print the environment with which Azure SDKs, libpq and pgentra use the local cloud.
-    #[command(
-        after_help = "Example: eval \"$(pgentra local env)\" && pgentra query -c 'SELECT current_user'"
-    )]
-    Env(LocalEnv),
-    /// Advance the clock of the local cloud, so that tokens expire at once.
-    #[command(after_help = "Example: pgentra local clock --advance 25h")]
-    Clock(LocalClock),
-}
-
-/// Arguments of `pgentra local up`.
-#[derive(Debug, Args)]
-pub(crate) struct LocalUp {
-    #[command(flatten)]
-    pub(crate) name: LocalName,
-    #[command(flatten)]
-    pub(crate) database: LocalDatabase,
-    /// Port of PostgreSQL for clients; 0 takes any free one.
-    #[arg(long, default_value_t = 0, value_name = "PORT")]
-    pub(crate) port: u16,
-    /// Port of the metadata service (plain HTTP, as on a VM); 0 takes any free one.
-    #[arg(long, default_value_t = 0, value_name = "PORT")]
-    pub(crate) metadata_port: u16,
-    #[command(flatten)]
-    pub(crate) fixed: FixedPlaces,
-    /// Start the cloud in the background and return when it is ready.
-    #[arg(long)]
-    pub(crate) detach: bool,
-    #[command(flatten)]
-    pub(crate) output: Output,
-}
-
-/// Arguments of `pgentra local status`.
-#[derive(Debug, Args)]
-pub(crate) struct LocalStatus {
-    #[command(flatten)]
-    pub(crate) name: LocalName,
-    #[command(flatten)]
-    pub(crate) output: Output,
-}
-
-/// Arguments of `pgentra local env`.
-#[derive(Debug, Args)]
-pub(crate) struct LocalEnv {
-    #[command(flatten)]
-    pub(crate) name: LocalName,
-    /// The Azure host to imitate; it determines which variables are set.
-    #[arg(long, default_value_t = Host::Vm, value_parser = host(), ignore_case = true)]
-    pub(crate) host: Host,
-    /// Output format: a shell, or a file of variables. Default: the shell in SHELL, else sh.
-    #[arg(long, value_enum, value_name = "SHELL", ignore_case = true)]
-    pub(crate) shell: Option<Shell>,
-    /// Print commands that unset all variables of a local cloud. Works without a running one.
-    #[arg(long, conflicts_with_all = ["host", "output"])]
-    pub(crate) unset: bool,
-    #[command(flatten)]
-    pub(crate) output: Output,
-}
-
-/// Arguments of `pgentra local clock`.
-#[derive(Debug, Args)]
-pub(crate) struct LocalClock {
-    #[command(flatten)]
-    pub(crate) name: LocalName,
-    /// Time to advance: 90s, 10m, 25h, 3d. Without it the command shows the local cloud's time.
-    #[arg(long, value_name = "TIME", value_parser = how_far, allow_negative_numbers = true)]
-    pub(crate) advance: Option<Duration>,
-    #[command(flatten)]
-    pub(crate) output: Output,
-}
-
-/// A time such as `25h` or `1h 30m`, forward, of a year at most.
-fn how_far(text: &str) -> Result<Duration, String> {
-    quantity::time_within(text, 0..=FURTHEST.as_secs())
-}
-
 #[cfg(test)]
 mod tests {
 
@@ -358,18 +261,6 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn a_time_span_goes_forward_and_not_too_far() {
-        for (text, seconds) in
-            [("90s", 90), ("10m", 600), ("25h", 90_000), ("1h 30m", 5_400), ("3d", 259_200), ("1", 1)]
-        {
-            assert_eq!(how_far(text), Ok(Duration::from_secs(seconds)), "{text}");
-        }
-        for bad in ["", "-1h", "400d", "soon", "99999999999999999999d"] {
-            assert!(how_far(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

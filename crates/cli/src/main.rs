@@ -9,10 +9,12 @@ mod doctor;
 mod grant;
 mod identity;
 mod launch;
+#[cfg(unix)]
 mod local;
 mod markdown;
 mod options;
 mod output;
+mod platform;
 mod problem;
 mod progress;
 mod proxy;
@@ -38,6 +40,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use arguments::Command;
 use blame::Blame;
+use platform::{allow_files, leave_no_core_file};
 use problem::{Outcome, Problem};
 
 /// How long the exit waits for threads whose answers are not needed any more.
@@ -60,7 +63,7 @@ fn main() -> ExitCode {
     }
     leave_no_core_file();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if is_proxy || matches!(arguments.command, Command::ExecListener(_)) {
+    if relays(&arguments.command) {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         runtime.worker_threads(relaying_threads(processors));
         allow_files();
@@ -95,55 +98,40 @@ fn relaying_threads(processors: usize) -> usize {
     (processors / 2).max(1)
 }
 
-/// Raises the limit of open files to the user's maximum: each session needs two, and the default of
-/// 1,024 is for programs that use select(2). Child processes inherit it.
-fn allow_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::warn!(%error, "no more than {:?} files can be open", limit.current);
-    }
-}
-
-/// Prevents core dumps, which would contain tokens and keys, and access by other processes of the
-/// same user. Child processes are not affected.
-#[cfg(target_os = "linux")]
-fn leave_no_core_file() {
-    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "a crash could leave a core file with a token in it");
-    }
-}
-
-/// On other systems a core limit of zero bytes. Child processes inherit it.
-#[cfg(not(target_os = "linux"))]
-fn leave_no_core_file() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-
-    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
-        tracing::warn!(%error, "a crash could leave a core file with a token in it");
+/// Whether this process relays sessions of other programs.
+fn relays(command: &Command) -> bool {
+    match command {
+        Command::Proxy(_) => true,
+        #[cfg(unix)]
+        Command::ExecListener(_) => true,
+        // The program's listener is in this process.
+        #[cfg(windows)]
+        Command::Psql(_) | Command::Exec(_) => true,
+        _ => false,
     }
 }
 
 async fn run(system: &System, command: Command, is_verbose: bool) -> Outcome {
+    #[cfg(unix)]
     if uses_environment(&command) {
         local::stale::check(system).await?;
     }
     match command {
+        #[cfg(unix)]
         Command::Quickstart(arguments) => command::quickstart::run(system, arguments).await,
         Command::Token(arguments) => command::token::run(system, arguments).await,
         Command::Whoami(arguments) => command::whoami::run(system, arguments).await,
         Command::Query(arguments) => command::query::run(system, arguments, is_verbose).await,
         Command::Psql(arguments) => launch::psql(system, arguments).await,
         Command::Exec(arguments) => launch::exec(system, arguments).await,
+        #[cfg(unix)]
         Command::ExecListener(arguments) => launch::serve(system, arguments).await,
         Command::Doctor(arguments) => doctor::run(system, arguments, is_verbose).await,
         Command::Proxy(arguments) => proxy::run(system, arguments).await,
         Command::Grant(arguments) => grant::run(system, arguments).await,
         Command::Identity(command) => identity::run(system, command, is_verbose).await,
         Command::Role(command) => role::run(system, command, is_verbose).await,
+        #[cfg(unix)]
         Command::Local(command) => local::run(system, command, is_verbose).await,
         Command::Completions { shell } => command::completions::run(shell),
         Command::Man { command, dir } => command::manual::run(&command, dir.as_deref()),
@@ -151,7 +139,9 @@ async fn run(system: &System, command: Command, is_verbose: bool) -> Outcome {
     }
 }
 
-/// Whether a command gets tokens or connects with the settings of the environment.
+/// Whether a command gets tokens or connects with the settings of the environment, which may be those
+/// of a local cloud.
+#[cfg(unix)]
 fn uses_environment(command: &Command) -> bool {
     match command {
         Command::Doctor(arguments) => arguments.explain.is_none(),

@@ -1,46 +1,10 @@
 //! The options that several commands share.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use pgentra_identity::{Cloud, IdentityOptions, SourceName};
-use pgentra_local::{Flavour, Host};
 use pgentra_proxy_config::quantity;
-
-/// The name of the local cloud if none is given.
-pub(crate) const DEFAULT_NAME: &str = "default";
-
-/// Which of several local clouds.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct LocalName {
-    /// Name of the local cloud, where several run at once. Default: PGENTRA_LOCAL, which `local env` sets, else default.
-    #[arg(long, default_value = "", hide_default_value = true, value_parser = local_name_or_none)]
-    pub(crate) name: String,
-}
-
-/// The PostgreSQL of a local cloud.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct LocalDatabase {
-    /// Which Azure product to behave as: flexible (Flexible Server) or single (Single Server, as in the article).
-    #[arg(long, default_value = "flexible", value_name = "FLAVOUR", value_parser = flavour(), ignore_case = true)]
-    pub(crate) flavour: Flavour,
-    /// Use the PostgreSQL installed in this folder instead of the embedded one.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) postgres: Option<PathBuf>,
-}
-
-/// What can only be had at its own place on the machine, which takes privileges.
-#[derive(Clone, Copy, Debug, Args)]
-pub(crate) struct FixedPlaces {
-    /// Also answer at 169.254.169.254:80. The address must be on the loopback interface, which takes root or a network namespace.
-    #[arg(long)]
-    pub(crate) link_local: bool,
-    /// Also be the agent of an Azure Arc server. Its folder /var/opt/azcmagent must not be there yet; to make it takes root.
-    #[arg(long)]
-    pub(crate) arc: bool,
-}
 
 /// Which identity, and which tokens.
 #[derive(Clone, Debug, Args)]
@@ -133,57 +97,6 @@ pub(crate) enum Format {
     Json,
 }
 
-fn flavour() -> impl TypedValueParser<Value = Flavour> {
-    PossibleValuesParser::new(["flexible", "single"]).try_map(|text| text.parse::<Flavour>())
-}
-
-/// A host of a local cloud, with what it is.
-pub(crate) fn host() -> impl TypedValueParser<Value = Host> {
-    let described = Host::ALL.map(|host| {
-        let what = match host {
-            Host::Vm => "A virtual machine with a system-assigned identity",
-            Host::UserAssigned => "The same machine, with its user-assigned identity",
-            Host::AppService => "App Service, Functions or Container Apps",
-            Host::Aks => "A pod with workload identity",
-            Host::AksBinding => "A pod with workload identity through an identity binding's token proxy",
-            Host::ServiceFabric => "A Service Fabric application",
-            Host::AzureMl => "An Azure Machine Learning compute",
-            Host::GithubActions => "A workflow at GitHub",
-            Host::AzurePipelines => "A job at Azure Pipelines",
-            Host::AzureArc => "A server connected through Azure Arc; needs `pgentra local up --arc`",
-            Host::ClientSecret => "An application with a client secret",
-            Host::ClientCertificate => "An application with a certificate",
-            Host::Admin => "The Entra administrator of the server, a person at a Cloud Shell",
-        };
-        PossibleValue::new(host.name()).help(what)
-    });
-    PossibleValuesParser::new(described).try_map(|text| text.parse::<Host>())
-}
-
 fn token_timeout(text: &str) -> Result<Duration, String> {
     quantity::time_within(text, IdentityOptions::TOKEN_TIMEOUTS)
-}
-
-/// A name that can be a folder: letters, digits, `-` and `_`, at most 32, so that socket paths stay short.
-pub(crate) fn local_name(text: &str) -> Result<String, String> {
-    let fits = (1..=32).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    if fits { Ok(text.to_owned()) } else { Err("1 to 32 letters, digits, `-` or `_`".to_owned()) }
-}
-
-fn local_name_or_none(text: &str) -> Result<String, String> {
-    if text.is_empty() { Ok(String::new()) } else { local_name(text) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_local_clouds_are_plain() {
-        assert!(local_name("single-2").is_ok());
-        for bad in ["", "a/b", "..", "ä", &"x".repeat(33)] {
-            assert!(local_name(bad).is_err(), "{bad}");
-        }
-    }
 }

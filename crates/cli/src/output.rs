@@ -124,6 +124,18 @@ pub(crate) fn log_fields() -> impl for<'writer> FormatFields<'writer> + Send + S
     .delimited(" ")
 }
 
+/// The flag with which another process of this program logs as much as this one; `None` for warnings
+/// alone.
+pub(crate) fn log_flag() -> Option<&'static str> {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        Some("-vv")
+    } else if tracing::enabled!(tracing::Level::INFO) {
+        Some("-v")
+    } else {
+        None
+    }
+}
+
 fn to_stderr(text: &Text) {
     let colour = has_colour(&std::io::stderr());
     let mut out = std::io::stderr().lock();

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use pgentra_azure::AzureError;
 use pgentra_connect::ConnectError;
 use pgentra_identity::{ConfigError, TokenError};
-use pgentra_local::FailureKind;
 use pgentra_proxy_config::{ConfigProblem, ProblemKind, ProxyConfigError};
 use pgentra_roles::RolesError;
 
@@ -208,28 +207,6 @@ impl From<ConnectError> for Problem {
         let finding = Finding::from(&error);
         let hint = error.hint();
         Self::of(finding, error, hint)
-    }
-}
-
-impl From<pgentra_local::Error> for Problem {
-    fn from(error: pgentra_local::Error) -> Self {
-        match error {
-            pgentra_local::Error::Connect(error) => (*error).into(),
-            pgentra_local::Error::Identity(error) => error.into(),
-            pgentra_local::Error::Failed(failure) => failure.into(),
-            error => Self::new(Blame::Ours, error),
-        }
-    }
-}
-
-impl From<pgentra_local::Failure> for Problem {
-    fn from(failure: pgentra_local::Failure) -> Self {
-        let blame = match failure.kind() {
-            FailureKind::Usage => Blame::Usage,
-            FailureKind::Machine => Blame::Ours,
-        };
-        let hint = failure.hint().map(str::to_owned);
-        Self { hint, ..Self::new(blame, failure) }
     }
 }
 

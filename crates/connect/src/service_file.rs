@@ -24,13 +24,15 @@ pub(crate) fn read(
     files: &Files,
 ) -> Result<(PathBuf, Pairs), ConnectError> {
     let mut looked = Vec::new();
-    for path in candidates(file, env) {
+    let places = Places::of_this_system();
+    for path in candidates(file, env, places) {
         let text = match files.read_text(&path, LENGTH_LIMIT) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => continue,
             Err(error) => {
                 let message = format!("the service file {} cannot be read", path.display());
-                let hint = "name one that can be read: servicefile=FILE, PGSERVICEFILE or ~/.pg_service.conf";
+                let hint =
+                    format!("name one that can be read: servicefile=FILE, PGSERVICEFILE or {}", places.own);
                 return Err(ConnectError::config(message).because(error).hinting(hint));
             }
         };
@@ -41,24 +43,55 @@ pub(crate) fn read(
     }
     let message = format!("there is no connection service {}", quote::name(&excerpt(service)));
     let hint = match looked.is_empty() {
-        true => {
-            "no service file was found: write ~/.pg_service.conf, or name one with PGSERVICEFILE".to_owned()
-        }
+        true => format!("no service file was found: write {}, or name one with PGSERVICEFILE", places.own),
         false => format!("looked for [{}] in {}", excerpt(service), looked.join(" and ")),
     };
     Err(ConnectError::config(message).hinting(hint))
 }
 
-fn candidates(file: Option<&str>, env: &Env) -> Vec<PathBuf> {
+/// Where libpq looks for service files if none is named.
+#[derive(Clone, Copy)]
+struct Places {
+    /// The user's own file, as a person writes it.
+    own: &'static str,
+    /// The variable with the folder above that file.
+    variable: &'static str,
+    below: &'static str,
+    /// Folders of the file of all users, if `PGSYSCONFDIR` names none.
+    of_all: &'static [&'static str],
+}
+
+const UNIX: Places = Places {
+    own: "~/.pg_service.conf",
+    variable: "HOME",
+    below: ".pg_service.conf",
+    of_all: &SYSTEM_FOLDERS,
+};
+
+/// The folder of all users is where the installer of PostgreSQL puts it, which is not known here.
+const WINDOWS: Places = Places {
+    own: r"%APPDATA%\postgresql\.pg_service.conf",
+    variable: "APPDATA",
+    below: "postgresql/.pg_service.conf",
+    of_all: &[],
+};
+
+impl Places {
+    const fn of_this_system() -> Self {
+        if cfg!(windows) { WINDOWS } else { UNIX }
+    }
+}
+
+fn candidates(file: Option<&str>, env: &Env, places: Places) -> Vec<PathBuf> {
     if let Some(file) = file {
         return vec![PathBuf::from(file)];
     }
-    let home = env.get("HOME").map(|home| Path::new(&home).join(".pg_service.conf"));
+    let own = env.get(places.variable).map(|home| Path::new(&home).join(places.below));
     let folders = match env.get("PGSYSCONFDIR") {
         Some(folder) => vec![folder],
-        None => SYSTEM_FOLDERS.map(str::to_owned).to_vec(),
+        None => places.of_all.iter().map(|folder| (*folder).to_owned()).collect(),
     };
-    home.into_iter()
+    own.into_iter()
         .chain(folders.into_iter().map(|folder| Path::new(&folder).join("pg_service.conf")))
         .collect()
 }
@@ -132,6 +165,14 @@ mod tests {
         assert_eq!(host("c", &home).as_deref(), Some("c"));
         assert_eq!(host("b", &env(&[("PGSYSCONFDIR", "/conf")])).as_deref(), Some("conf"));
         assert_eq!(host("c", &env(&[("PGSYSCONFDIR", "/conf")])), None);
+    }
+
+    #[test]
+    fn each_system_has_its_own_places() {
+        let env = env(&[("HOME", "/home/ada"), ("APPDATA", "/users/ada/roaming")]);
+        let files = |places| candidates(None, &env, places);
+        assert_eq!(files(UNIX)[0], Path::new("/home/ada/.pg_service.conf"));
+        assert_eq!(files(WINDOWS), [Path::new("/users/ada/roaming/postgresql/.pg_service.conf")]);
     }
 
     #[test]

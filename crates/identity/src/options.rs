@@ -5,6 +5,14 @@ use pgentra_system::System;
 
 use crate::{Cloud, ConfigError, Credential, Resource, Selector, SourceName};
 
+/// What runs a token command: the shell that every system of this kind has. PowerShell takes the command as one
+/// argument, which cmd.exe cannot.
+const SHELL: &[&str] = if cfg!(windows) {
+    &["powershell.exe", "-NoProfile", "-NonInteractive", "-Command"]
+} else {
+    &["/bin/sh", "-c"]
+};
+
 /// Which identity, and which tokens: what a [`Credential`] is built from, as plain values that can be compared and be the
 /// key of a map. For programs whose users choose an identity by flags or in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -13,7 +21,7 @@ pub struct IdentityOptions {
     pub selector: Option<Selector>,
     /// The token source. Default: it is detected.
     pub source: Option<SourceName>,
-    /// A shell command that prints a token, as the source. Default: none.
+    /// A command that prints a token, as the source; `sh` runs it, PowerShell on Windows. Default: none.
     pub token_command: Option<String>,
     /// The Entra tenant, a GUID or a domain name. Default: `AZURE_TENANT_ID`.
     pub tenant: Option<String>,
@@ -54,7 +62,7 @@ impl IdentityOptions {
             builder = builder.tenant(tenant);
         }
         if let Some(command) = &self.token_command {
-            builder = builder.command(["/bin/sh", "-c", command]);
+            builder = builder.command(SHELL.iter().copied().chain([command.as_str()]));
         }
         if let Some(source) = self.source {
             builder = builder.source(source);

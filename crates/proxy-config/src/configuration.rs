@@ -17,7 +17,7 @@ use crate::file::{self, Written, WrittenTarget};
 use crate::inherited::InheritedSockets;
 use crate::keys::{Form, KEYS, Key};
 use crate::layer::{Layer, SettingOrigin, UNNAMED};
-use crate::listen_addr::ListenAddr;
+use crate::listen_addr::{HAS_UNIX_SOCKETS, ListenAddr};
 use crate::nearest::{nearest, nearest_name};
 use crate::settings::{LogFormat, ProcessSettings, TargetSettings};
 use crate::sources::{Commands, Sources};
@@ -51,6 +51,8 @@ pub struct TargetConfig {
     pub settings: TargetSettings,
     /// The settings of the target as they were written.
     pub(crate) said: EffectiveSettings,
+    /// Where its own listeners are written; `None`: it shares those of the process.
+    pub(crate) listen_origin: Option<SettingOrigin>,
     pub(crate) client_auth: ClientAuth,
     /// The files of the client authentication.
     pub(crate) watched: WatchedFiles,
@@ -155,14 +157,18 @@ impl Configuration {
                 is_no_server: false,
             });
         }
-        let (mut settings, mut said) = (Vec::new(), Vec::new());
+        let (mut settings, mut said, mut listen_origins) = (Vec::new(), Vec::new(), Vec::new());
         for named in &mut named {
             let mut target = TargetSettings { listen: Vec::new(), ..defaults.clone() };
             let mut of_target = effective.of(true);
+            let mut listen_origin = None;
             for layer in [std::mem::take(&mut named.table), named.take_parameters(&mut problems)] {
                 layer.apply(None, &mut target, &mut problems);
                 of_target.take(&layer);
+                let listen = layer.iter().find(|said| said.key.name == "listen");
+                listen_origin = listen.map(|said| said.origin.clone()).or(listen_origin);
             }
+            listen_origins.push(listen_origin);
             settings.push(target);
             // Changes of listeners are reported when they open and close.
             said.push(of_target.without_listeners());
@@ -179,7 +185,9 @@ impl Configuration {
         check_names(&named, &settings, &mut problems);
 
         let mut targets = Vec::new();
-        for ((named, settings), said) in named.into_iter().zip(settings).zip(said) {
+        for (((named, settings), said), listen_origin) in
+            named.into_iter().zip(settings).zip(said).zip(listen_origins)
+        {
             let admits_unauthenticated = process.danger_listen_beyond_loopback;
             let watched = WatchedFiles::new(system, &settings.client_auth, admits_unauthenticated);
             let client_auth = named.expect(watched.open(), &mut problems);
@@ -197,6 +205,7 @@ impl Configuration {
                         connector,
                         settings,
                         said,
+                        listen_origin,
                         client_auth,
                         watched,
                     });
@@ -454,7 +463,10 @@ fn check_kinds(targets: &[TargetSettings], problems: &mut Problems) {
         })
     };
     if targets.iter().any(|target| !target.client_auth.uids.is_empty()) && !listens(true) {
-        let hint = "listen on one: --listen /run/pgentra";
+        let hint = match HAS_UNIX_SOCKETS {
+            true => "listen on one: --listen /run/pgentra",
+            false => "leave it out: Unix sockets are for Linux and macOS alone",
+        };
         problems.add_with_hint("listen_uids", "is for Unix sockets, and there is none", hint);
     }
     if targets.iter().any(|target| target.client_auth.tls_cert.is_some()) && !listens(false) {

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+#[cfg(unix)]
 use std::os::unix::net::UnixListener;
 
 use listenfd::ListenFd;
 use pgentra_connect::quote;
 use pgentra_proxy::{ClientAuth, Listener};
+#[cfg(unix)]
 use pgentra_session::UnixSocket;
 use pgentra_system::Env;
 
@@ -32,6 +34,7 @@ struct InheritedSocket {
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpListener, SocketAddr),
+    #[cfg(unix)]
     Unix(UnixListener),
 }
 
@@ -101,6 +104,7 @@ impl InheritedSockets {
                 let listener = Listener::tcp(tokio::net::TcpListener::from_std(listener)?, client_auth);
                 Ok((listener.map_err(io::Error::other)?, address.to_string()))
             }
+            #[cfg(unix)]
             Kind::Unix(listener) => {
                 let socket = UnixSocket::inherit(listener.try_clone()?)?;
                 let path = socket.path().display().to_string();
@@ -114,6 +118,7 @@ impl InheritedSockets {
         let is_it = |at: usize| self.places().nth(at).as_ref() == Some(place);
         self.sockets.iter().enumerate().all(|(at, socket)| match &socket.kind {
             Kind::Tcp(_, address) => !is_it(at) || address.ip().is_loopback(),
+            #[cfg(unix)]
             Kind::Unix(_) => true,
         })
     }
@@ -124,10 +129,11 @@ fn take(given: &mut ListenFd, number: usize) -> io::Result<Kind> {
         let address = listener.local_addr()?;
         return Ok(Kind::Tcp(listener, address));
     }
-    match given.take_unix_listener(number)? {
-        Some(listener) => Ok(Kind::Unix(listener)),
-        None => Err(io::ErrorKind::NotFound.into()),
+    #[cfg(unix)]
+    if let Some(listener) = given.take_unix_listener(number)? {
+        return Ok(Kind::Unix(listener));
     }
+    Err(io::ErrorKind::NotFound.into())
 }
 
 #[cfg(test)]

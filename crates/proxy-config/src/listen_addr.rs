@@ -94,48 +94,62 @@ impl FromStr for ListenAddr {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(name) = text.strip_prefix(SYSTEMD).filter(|name| !name.is_empty()) {
-            return Ok(Self::Systemd { name: name.to_owned(), number: 0 });
-        }
-        if text.starts_with('/') {
-            let (folder, port) = match text.rsplit_once(':') {
-                Some((folder, text)) => (folder, self::port(text)?),
-                None => (text, PORT),
-            };
-            if port == 0 {
-                return Err("the port is part of a Unix socket's name: it cannot be 0".to_owned());
-            }
-            return Ok(Self::Unix { folder: folder.into(), port });
-        }
-        if text.starts_with(['.', '~']) || text.contains('/') {
-            return Err("the folder of a Unix socket is named from the root, such as /run/pgentra".to_owned());
-        }
-        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return port(text).map(|port| Self::Tcp((Ipv4Addr::LOCALHOST, port).into()));
-        }
-        if let Ok(address) = text.parse::<IpAddr>() {
-            return Ok(Self::Tcp((address, PORT).into()));
-        }
-        let Some((host, number)) = text.rsplit_once(':') else {
-            return match text {
-                "localhost" => Ok(Self::default()),
-                _ => Err(FORMS.to_owned()),
-            };
-        };
-        let host = match host {
-            "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            // The wildcard address, as other programs write it.
-            "" | "*" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            host => {
-                let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-                bare.parse().map_err(|_| format!("`{host}` is no address of this machine: {FORMS}"))?
-            }
-        };
-        port(number).map(|port| Self::Tcp((host, port).into()))
+        parse(text, HAS_UNIX_SOCKETS)
     }
 }
 
+/// Whether listeners on this system can be Unix sockets, or come from systemd.
+pub(crate) const HAS_UNIX_SOCKETS: bool = cfg!(unix);
+
+fn parse(text: &str, has_unix_sockets: bool) -> Result<ListenAddr, String> {
+    let forms = if has_unix_sockets { FORMS } else { TCP_FORMS };
+    let is_systemd = text.starts_with(SYSTEMD);
+    let is_path = text.contains(['/', '\\']) || text.starts_with(['.', '~']);
+    if !has_unix_sockets && (is_systemd || is_path) {
+        return Err(format!("Unix sockets and those of systemd are for Linux and macOS alone: {forms}"));
+    }
+    if let Some(name) = text.strip_prefix(SYSTEMD).filter(|name| !name.is_empty()) {
+        return Ok(ListenAddr::Systemd { name: name.to_owned(), number: 0 });
+    }
+    if text.starts_with('/') {
+        let (folder, port) = match text.rsplit_once(':') {
+            Some((folder, text)) => (folder, self::port(text)?),
+            None => (text, PORT),
+        };
+        if port == 0 {
+            return Err("the port is part of a Unix socket's name: it cannot be 0".to_owned());
+        }
+        return Ok(ListenAddr::Unix { folder: folder.into(), port });
+    }
+    if text.starts_with(['.', '~']) || text.contains('/') {
+        return Err("the folder of a Unix socket is named from the root, such as /run/pgentra".to_owned());
+    }
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return port(text).map(|port| ListenAddr::Tcp((Ipv4Addr::LOCALHOST, port).into()));
+    }
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(ListenAddr::Tcp((address, PORT).into()));
+    }
+    let Some((host, number)) = text.rsplit_once(':') else {
+        return match text {
+            "localhost" => Ok(ListenAddr::default()),
+            _ => Err(forms.to_owned()),
+        };
+    };
+    let host = match host {
+        "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        // The wildcard address, as other programs write it.
+        "" | "*" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        host => {
+            let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            bare.parse().map_err(|_| format!("`{host}` is no address of this machine: {forms}"))?
+        }
+    };
+    port(number).map(|port| ListenAddr::Tcp((host, port).into()))
+}
+
 const FORMS: &str = "write IP:PORT, PORT, /FOLDER[:PORT] or systemd:NAME";
+const TCP_FORMS: &str = "write IP:PORT or PORT";
 
 fn port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| format!("`{text}` is no port: ports are 0 to 65535"))
@@ -183,6 +197,18 @@ mod tests {
             let error = bad.parse::<ListenAddr>().unwrap_err();
             assert!(error.contains(says), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn a_system_without_unix_sockets_has_tcp_alone() {
+        assert_eq!(parse("6432", false), Ok(tcp("127.0.0.1:6432")));
+        assert_eq!(parse("[::1]:1", false), Ok(tcp("[::1]:1")));
+        for bad in ["/run/pg", "/run/pg:1", "./run", "~/run", "run/pg", r"C:\run", r"\\pipe\x", "systemd:pg"]
+        {
+            let error = parse(bad, false).unwrap_err();
+            assert!(error.starts_with("Unix sockets") && error.ends_with(TCP_FORMS), "{bad}: {error}");
+        }
+        assert_eq!(parse("nonsense", false), Err(TCP_FORMS.to_owned()));
     }
 
     #[test]

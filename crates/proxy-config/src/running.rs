@@ -10,7 +10,10 @@ use pgentra_proxy::telemetry::{TargetTelemetry, Telemetry};
 use pgentra_proxy::{
     AuthProxy, ClientAuth, Listener, Naming, Options, ProxyHandle, SharedState, ShutdownTokens,
 };
-use pgentra_session::{Limits, UnixSocket, bind_tcp};
+#[cfg(unix)]
+use pgentra_session::UnixSocket;
+use pgentra_session::{Limits, bind_tcp};
+use pgentra_system::open_files;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,6 +23,7 @@ use crate::diff;
 use crate::effective_settings::EffectiveSettings;
 use crate::error::{ProblemKind, ProxyConfigError, chain};
 use crate::inherited::InheritedSockets;
+use crate::layer::SettingOrigin;
 use crate::listen_addr::ListenAddr;
 use crate::settings::ProcessSettings;
 
@@ -125,8 +129,13 @@ impl RunningProxy {
                     Some(open) => kept.push((open.again(&key), Arc::clone(&live.proxy))),
                     None => {
                         let client_auth = &live.configured.client_auth;
-                        let (listener, address) =
-                            bind(place, &state.inherited, client_auth, number_of_targets).await?;
+                        let change = ListenChange::of(live.configured.listen_origin.as_ref());
+                        let opened = bind(place, &state.inherited, client_auth).await;
+                        let (listener, address) = opened.map_err(|error| {
+                            let message = format!("cannot listen on {place}: {error}");
+                            let hint = not_bound(place, &error, is_shared, (number_of_targets, change));
+                            ProxyConfigError::one(ProblemKind::Machine, message, hint)
+                        })?;
                         let current = ProxyHandle::new(Arc::clone(&live.proxy));
                         let closing = CancellationToken::new();
                         let open = Open {
@@ -386,8 +395,7 @@ fn proxy(
 /// The limit of waiting connections: half of this process's file handles; the other half is for
 /// sessions.
 fn waiting() -> usize {
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let half = files.and_then(|files| usize::try_from(files / 2).ok()).unwrap_or(usize::MAX);
+    let half = open_files().and_then(|files| usize::try_from(files / 2).ok()).unwrap_or(usize::MAX);
     Limits::default().waiting.min(half)
 }
 
@@ -396,15 +404,18 @@ async fn bind(
     place: &ListenAddr,
     inherited: &InheritedSockets,
     client_auth: &ClientAuth,
-    number_of_targets: usize,
-) -> Result<(Listener, String), ProxyConfigError> {
+) -> io::Result<(Listener, String)> {
     // A Unix socket that other users may use.
     let is_shared = !client_auth.uids.is_empty();
-    let bound: io::Result<_> = match place {
+    match place {
         ListenAddr::Tcp(address) => bind_tcp(*address).and_then(|listener| {
             let address = listener.local_addr()?.to_string();
             Ok((Listener::tcp(listener, client_auth).map_err(io::Error::other)?, address))
         }),
+        // Refused when it is read.
+        #[cfg(not(unix))]
+        ListenAddr::Unix { .. } => Err(io::ErrorKind::Unsupported.into()),
+        #[cfg(unix)]
         ListenAddr::Unix { folder, port } => {
             let socket = if is_shared {
                 UnixSocket::bind_shared(folder, *port)
@@ -417,16 +428,48 @@ async fn bind(
             })
         }
         ListenAddr::Systemd { name, number } => inherited.open(name, *number, client_auth),
-    };
-    bound.map_err(|error| {
-        let message = format!("cannot listen on {place}: {error}");
-        let hint = not_bound(place, &error, is_shared, number_of_targets);
-        ProxyConfigError::one(ProblemKind::Machine, message, hint)
-    })
+    }
+}
+
+/// How the user changes a listen address.
+#[derive(Clone, Copy)]
+enum ListenChange<'a> {
+    /// A flag, which is stronger than the variable and the file.
+    Flag,
+    /// The target's own setting, which is stronger than the flag.
+    Target(&'a SettingOrigin),
+}
+
+impl<'a> ListenChange<'a> {
+    fn of(own: Option<&'a SettingOrigin>) -> Self {
+        own.map_or(Self::Flag, Self::Target)
+    }
+
+    /// What to write for this address.
+    fn to(self, place: &str) -> String {
+        match self {
+            Self::Flag => format!("--listen {place}"),
+            Self::Target(origin) => format!("{place}, at {origin}"),
+        }
+    }
+}
+
+impl std::fmt::Display for ListenChange<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Flag => f.write_str("with --listen"),
+            Self::Target(origin) => write!(f, "at {origin}"),
+        }
+    }
 }
 
 /// The hint for a listener that cannot be opened.
-fn not_bound(place: &ListenAddr, error: &io::Error, is_shared: bool, number_of_targets: usize) -> String {
+fn not_bound(
+    place: &ListenAddr,
+    error: &io::Error,
+    is_shared: bool,
+    (number_of_targets, change): (usize, ListenChange<'_>),
+) -> String {
     match (place, error.kind()) {
         (ListenAddr::Unix { folder, .. }, io::ErrorKind::PermissionDenied) => {
             let folder = quote::shell_word(&folder.to_string_lossy());
@@ -439,11 +482,11 @@ fn not_bound(place: &ListenAddr, error: &io::Error, is_shared: bool, number_of_t
         (ListenAddr::Unix { .. }, io::ErrorKind::InvalidInput) => {
             "give a folder with a shorter path: with the name of the socket it may have 107 bytes".to_owned()
         }
-        (ListenAddr::Tcp(address), io::ErrorKind::AddrInUse) => in_use(*address, number_of_targets),
+        (ListenAddr::Tcp(address), io::ErrorKind::AddrInUse) => in_use(*address, number_of_targets, change),
         (ListenAddr::Tcp(_), io::ErrorKind::PermissionDenied) => {
-            "ports below 1024 are for privileged programs: give a higher one with --listen".to_owned()
+            format!("ports below 1024 are for privileged programs: give a higher one {change}")
         }
-        _ => "give another address with --listen; port 0 takes any free one".to_owned(),
+        _ => format!("give another address {change}; port 0 takes any free one"),
     }
 }
 
@@ -451,8 +494,9 @@ fn not_bound(place: &ListenAddr, error: &io::Error, is_shared: bool, number_of_t
 const OTHERS: std::ops::RangeInclusive<u16> = 6432..=6451;
 
 /// The hint for a port on which another program listens, such as a local PostgreSQL: a free port that
-/// is followed by as many free ones as there are further targets.
-fn in_use(address: SocketAddr, number_of_targets: usize) -> String {
+/// is followed by as many free ones as there are further targets that share the listen address.
+fn in_use(address: SocketAddr, number_of_targets: usize, change: ListenChange<'_>) -> String {
+    let number_of_targets = if let ListenChange::Target(_) = change { 1 } else { number_of_targets };
     let is_free = |port: u16| std::net::TcpListener::bind((address.ip(), port)).is_ok();
     let place = |port: u16| match address.ip() {
         IpAddr::V4(Ipv4Addr::LOCALHOST) => port.to_string(),
@@ -465,8 +509,10 @@ fn in_use(address: SocketAddr, number_of_targets: usize) -> String {
         })
     };
     match OTHERS.into_iter().find(is_free) {
-        Some(free) => format!("another program listens there; this one is free: --listen {}", place(free)),
-        None => "another program listens there; port 0 takes any free one: --listen 0".to_owned(),
+        Some(free) => {
+            format!("another program listens there; this one is free: {}", change.to(&place(free)))
+        }
+        None => format!("another program listens there; port 0 takes any free one: {}", change.to("0")),
     }
 }
 

@@ -1,22 +1,16 @@
 //! Opens the HTTP listeners and the audit log.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
 use pgentra_proxy::http::{HttpServer, Scope};
 use pgentra_proxy::telemetry::{AuditLog, Telemetry};
-use pgentra_system::System;
+use pgentra_system::{System, append_private};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::error::{ProblemKind, ProxyConfigError};
 use crate::settings::{AuditPlace, TelemetrySettings};
-
-/// The audit log names users and roles, so only the proxy's user may read it.
-const AUDIT_MODE: u32 = 0o600;
 
 /// The telemetry of a running proxy.
 #[derive(Debug)]
@@ -102,7 +96,8 @@ fn open_audit(place: &AuditPlace) -> Result<AuditLog, ProxyConfigError> {
     let to = place.clone();
     let open = move || match &to {
         AuditPlace::Stderr => Ok(Box::new(io::stderr()) as Box<dyn Write + Send>),
-        AuditPlace::File(path) => append(path),
+        // The audit log names users and roles, so only the proxy's user may read it.
+        AuditPlace::File(path) => append_private(path).map(|file| Box::new(file) as Box<dyn Write + Send>),
     };
     AuditLog::start(Box::new(open)).map_err(|error| {
         let message = format!("cannot open the audit log {place}: {error}");
@@ -111,12 +106,7 @@ fn open_audit(place: &AuditPlace) -> Result<AuditLog, ProxyConfigError> {
     })
 }
 
-fn append(path: &Path) -> io::Result<Box<dyn Write + Send>> {
-    let file = OpenOptions::new().append(true).create(true).mode(AUDIT_MODE).open(path)?;
-    Ok(Box::new(file))
-}
-
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+#[cfg(unix)]
 use pgentra_session::UnixSocket;
 use tokio::net::TcpListener;
 
@@ -15,7 +16,8 @@ pub enum Listener {
     /// A TCP socket: see [`Listener::tcp`].
     #[non_exhaustive]
     Tcp(TcpListener),
-    /// A Unix socket. Clients of another user are refused, unless [`ClientAuth::uids`] has them.
+    /// A Unix socket, where the system has them. Clients of another user are refused, unless [`ClientAuth::uids`] has them.
+    #[cfg(unix)]
     Unix(UnixSocket),
 }
 

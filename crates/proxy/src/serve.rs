@@ -48,11 +48,13 @@ impl ProxyHandle {
     pub fn serve(self, listener: Listener, stop: ShutdownTokens) -> impl Future<Output = ()> + Send {
         let up = self.get().shown_at(match &listener {
             Listener::Tcp(listener) => listener.name(),
+            #[cfg(unix)]
             Listener::Unix(listener) => listener.name(),
         });
         async move {
             match listener {
                 Listener::Tcp(listener) => self.serve_on(listener, stop, up).await,
+                #[cfg(unix)]
                 Listener::Unix(listener) => self.serve_on(listener, stop, up).await,
             }
         }

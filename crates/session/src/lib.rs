@@ -22,8 +22,10 @@ pub mod starting;
 pub mod tracker;
 pub mod traffic;
 pub mod turn_away;
+#[cfg(unix)]
 pub mod unix;
 
 pub use limits::Limits;
 pub use listen::bind_tcp;
+#[cfg(unix)]
 pub use unix::UnixSocket;

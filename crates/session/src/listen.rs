@@ -31,8 +31,11 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 pub fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // With this option a restarted proxy can bind its address although old connections are in
-    // TIME_WAIT.
-    socket.set_reuseaddr(true)?;
+    // TIME_WAIT. Windows needs no option for that; there this one would let another program bind
+    // the same address.
+    if cfg!(not(windows)) {
+        socket.set_reuseaddr(true)?;
+    }
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

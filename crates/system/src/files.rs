@@ -152,6 +152,19 @@ fn read_system(
     if read > limit { Err(too_large(limit)) } else { Ok(std::mem::take(&mut *content.into_bytes())) }
 }
 
+/// Opens a file of this machine to append to it. A file that this makes can be read by the process's user alone; on
+/// Windows its folder says who may read it.
+///
+/// # Errors
+/// Those of the file system.
+pub fn append_private(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
 /// As PostgreSQL wants the mode of a key, except that it asks who owns a file that its group can read.
 #[cfg(unix)]
 fn is_private(metadata: &Metadata) -> io::Result<()> {
@@ -166,6 +179,7 @@ fn is_private(metadata: &Metadata) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
+/// Windows has no modes: as in libpq, the file's folder is taken to be the user's own.
 #[cfg(not(unix))]
 fn is_private(_: &Metadata) -> io::Result<()> {
     Ok(())

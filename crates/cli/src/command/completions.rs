@@ -5,12 +5,12 @@ use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::Shells;
 use pgentra_identity::{Cloud, SourceName};
-use pgentra_local::control;
-use pgentra_system::System;
 
 use crate::arguments;
 use crate::blame::Blame;
 use crate::catalogue::Finding;
+#[cfg(unix)]
+use crate::local::running_names;
 use crate::output;
 use crate::problem::{Outcome, Problem};
 
@@ -59,6 +59,7 @@ fn with_values(command: Command, is_local: bool) -> Command {
     })
 }
 
+#[cfg_attr(not(unix), expect(unused_variables, reason = "there is no local cloud"))]
 fn with_value(argument: Arg, is_local: bool) -> Arg {
     let values = match argument.get_id().as_str() {
         "source" => ArgValueCandidates::new(sources),
@@ -69,7 +70,8 @@ fn with_value(argument: Arg, is_local: bool) -> Arg {
         "drain" => ArgValueCandidates::new(|| candidates(["session", "transaction"])),
         "log_format" => ArgValueCandidates::new(|| candidates(["text", "json"])),
         "listen_tls_client_name" => ArgValueCandidates::new(|| candidates(["any", "cn", "dn"])),
-        "name" if is_local => ArgValueCandidates::new(local_clouds),
+        #[cfg(unix)]
+        "name" if is_local => ArgValueCandidates::new(|| candidates(running_names())),
         "dir" | "postgres" => return argument.value_hint(ValueHint::DirPath),
         _ => return argument,
     };
@@ -103,13 +105,6 @@ fn commands() -> Vec<CompletionCandidate> {
     names.sort();
     names.dedup();
     candidates(names)
-}
-
-/// The names of the local clouds that run.
-fn local_clouds() -> Vec<CompletionCandidate> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let running = runtime.map(|runtime| runtime.block_on(control::list(System::real().env())));
-    candidates(running.unwrap_or_default().into_iter().map(|status| status.name))
 }
 
 #[cfg(test)]

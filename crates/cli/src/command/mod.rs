@@ -3,6 +3,7 @@
 pub(crate) mod completions;
 pub(crate) mod manual;
 pub(crate) mod query;
+#[cfg(unix)]
 pub(crate) mod quickstart;
 pub(crate) mod script;
 pub(crate) mod token;

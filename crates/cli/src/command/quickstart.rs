@@ -6,11 +6,12 @@ use pgentra_system::System;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::Quickstart;
+use crate::local::arguments::Quickstart;
 use crate::local::command_line::{command, entry};
 use crate::local::up;
 use crate::options::Format;
 use crate::output;
+use crate::platform::stop_signal;
 use crate::problem::{Outcome, Problem};
 use crate::progress::Progress;
 use crate::sql;
@@ -25,7 +26,7 @@ const KEPT: &str = "quickstart";
 /// Runs the article on its own local cloud, which is removed at the end, or kept until it is told to
 /// stop.
 pub(crate) async fn run(system: &System, arguments: Quickstart) -> Outcome {
-    let stop = up::end_on_signals()?;
+    let stop = stop_signal().map_err(|error| Problem::ours("cannot listen for signals", error))?;
     let name = match arguments.keep {
         true => KEPT.to_owned(),
         false => format!("{KEPT}-{}", std::process::id()),

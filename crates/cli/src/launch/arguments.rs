@@ -42,7 +42,8 @@ pub(crate) struct Access {
 #[command(next_help_heading = "Way to the server")]
 pub(crate) struct Way {
     /// Listen on 127.0.0.1 instead of a Unix socket, for programs that cannot use one, such as
-    /// those with JDBC. PGPASSWORD is then a password that is valid for this listener alone.
+    /// those with JDBC. PGPASSWORD is then a password that is valid for this listener alone. On
+    /// Windows it is always so.
     #[arg(long)]
     pub(crate) tcp: bool,
     /// Let the program connect to the server by itself, with the token in PGPASSWORD. After the
@@ -52,6 +53,7 @@ pub(crate) struct Way {
 }
 
 /// Arguments of the hidden command: the program's, and whose listener this is.
+#[cfg(unix)]
 #[derive(Debug, Args)]
 pub(crate) struct ExecListener {
     #[command(flatten)]

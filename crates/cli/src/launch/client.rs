@@ -1,19 +1,23 @@
 //! Starts the listener's process, and learns from it how the program reaches the listener.
 
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
-use pgentra_connect::{ListenerEnvironment, Target};
-use pgentra_system::Env;
-use secrecy::{ExposeSecret as _, SecretString};
+use pgentra_connect::Target;
+use pgentra_system::{Env, System};
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use zeroize::Zeroizing;
 
 use super::arguments::Access;
+use super::reached::Reached;
 use super::words;
 use crate::blame::Blame;
 use crate::catalogue::Finding;
+use crate::output;
 use crate::problem::{Outcome, Problem};
+use crate::progress::waiting;
 
 /// The hidden command of the listener's process.
 pub(super) const COMMAND: &str = "exec-listener";
@@ -25,19 +29,18 @@ const ANSWER: u64 = 64 * 1024;
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ListenerReport {
-    /// A Unix socket.
-    Socket {
-        /// The folder that libpq takes as the host.
-        folder: String,
-        port: u16,
-    },
-    /// A TCP listener on 127.0.0.1.
-    Tcp { port: u16, password: String },
+    /// A listener, as [`Reached`].
+    Ready { host: String, port: u16, password: Option<String> },
     /// Why there is no listener.
     Failed { exit_code: u8, finding: Option<String>, error: Vec<String>, hint: Option<String> },
 }
 
 impl ListenerReport {
+    pub(super) fn of(reached: Reached) -> Self {
+        let Reached { host, port, password } = reached;
+        Self::Ready { host, port, password: password.map(|password| password.expose_secret().to_owned()) }
+    }
+
     pub(super) fn failed(problem: &Problem) -> Self {
         Self::Failed {
             exit_code: problem.blame() as u8,
@@ -48,28 +51,29 @@ impl ListenerReport {
     }
 }
 
-/// How the program reaches the listener.
-pub(super) struct Reached {
-    host: String,
-    port: u16,
-    password: Option<SecretString>,
-}
-
-impl Reached {
-    /// Sets the environment of the program.
-    pub(super) fn apply(&self, target: &Target, command: &mut Command) {
-        ListenerEnvironment::new(target, &self.host, self.port).apply(command);
-        if let Some(password) = &self.password {
-            command.env("PGPASSWORD", password.expose_secret());
-        }
+/// Replaces this process by the program. With a `target`, the program reaches that through a
+/// listener, which a process of its own serves. Returns only on failure: why the program does not
+/// run.
+///
+/// # Errors
+/// Every failure of the listener's process.
+pub(super) async fn run(
+    system: &System,
+    (access, target): (&Access, Option<Target>),
+    mut command: Command,
+) -> Outcome<std::io::Error> {
+    if let Some(target) = target {
+        let reached = waiting("waiting for a token", start(system.env(), access)).await?;
+        reached.apply(&target, &mut command);
     }
+    Ok(command.exec())
 }
 
 /// Starts the listener, and returns when it accepts clients and has a token.
 ///
 /// # Errors
 /// Every failure of the listener's process, as it reports it.
-pub(super) async fn start(env: &Env, access: &Access) -> Outcome<Reached> {
+async fn start(env: &Env, access: &Access) -> Outcome<Reached> {
     let program = std::process::id().to_string();
     let mut child = command(env, &["--program", &program], access)?
         .stdout(Stdio::piped())
@@ -89,9 +93,8 @@ pub(super) async fn start(env: &Env, access: &Access) -> Outcome<Reached> {
             .hint("-vv shows more; --direct does without a listener")
     })?;
     match answer {
-        ListenerReport::Socket { folder, port } => Ok(Reached { host: folder, port, password: None }),
-        ListenerReport::Tcp { port, password } => {
-            Ok(Reached { host: "127.0.0.1".to_owned(), port, password: Some(password.into()) })
+        ListenerReport::Ready { host, port, password } => {
+            Ok(Reached { host, port, password: password.map(Into::into) })
         }
         ListenerReport::Failed { exit_code, finding, error, hint } => {
             let finding = finding.and_then(|id| Finding::named(&id));
@@ -109,12 +112,14 @@ pub(super) fn command(env: &Env, flags: &[&str], access: &Access) -> Outcome<tok
     command.arg(COMMAND).args(flags).stdin(Stdio::null()).process_group(0);
     // It writes to the program's terminal, so it shows no more than the person asked for. Clients
     // get the reason of each refusal in the refusal itself.
-    if tracing::enabled!(tracing::Level::DEBUG) {
-        command.arg("-vv");
-    } else if tracing::enabled!(tracing::Level::INFO) {
-        command.arg("-v");
-    } else if !env.has("PGENTRA_LOG") {
-        command.env("PGENTRA_LOG", "error");
+    match output::log_flag() {
+        Some(flag) => {
+            command.arg(flag);
+        }
+        None if !env.has("PGENTRA_LOG") => {
+            command.env("PGENTRA_LOG", "error");
+        }
+        None => {}
     }
     command.args(words::of(access));
     Ok(command)

@@ -1,16 +1,23 @@
 //! `pgentra psql` and `pgentra exec`: run a program that connects with an Entra token.
 //!
 //! The program replaces this process, so that it has the terminal, the signals and the exit code. A
-//! second process serves a listener of the auth proxy for it ([`listener`]), and ends with it.
+//! second process ([`process`]) serves a listener of the auth proxy for it ([`listener`]), and ends
+//! with it. Where a process cannot be replaced, the program is its child ([`child`]).
 
 mod arguments;
+#[cfg(windows)]
+mod child;
+#[cfg(unix)]
 mod client;
 mod listener;
+#[cfg(unix)]
+mod process;
 pub(crate) mod psql_options;
+mod reached;
+#[cfg(unix)]
 mod words;
 
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use pgentra_system::System;
@@ -20,17 +27,31 @@ use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 use crate::sign_in;
 
-pub(crate) use arguments::{Exec, ExecListener, Psql};
-pub(crate) use listener::serve;
+#[cfg(unix)]
+pub(crate) use arguments::ExecListener;
+pub(crate) use arguments::{Exec, Psql};
+#[cfg(unix)]
+pub(crate) use process::serve;
 
 use arguments::Access;
+#[cfg(windows)]
+use child::run;
+#[cfg(unix)]
+use client::run;
 
-/// Replaces this process by psql.
+/// How psql is installed.
+const INSTALL: &str = if cfg!(windows) {
+    ", which comes with PostgreSQL"
+} else {
+    " (Debian: apt-get install postgresql-client)"
+};
+
+/// Runs psql in place of this process.
 pub(crate) async fn psql(system: &System, arguments: Psql) -> Outcome {
     become_program(system, &arguments.access, "psql".into(), arguments.arguments).await
 }
 
-/// Replaces this process by a program that uses PostgreSQL.
+/// Runs a program that uses PostgreSQL in place of this process.
 pub(crate) async fn exec(system: &System, arguments: Exec) -> Outcome {
     let mut words = arguments.program.into_iter();
     let program = words.next().ok_or_else(|| Problem::new(Blame::Usage, "no program named"))?;
@@ -49,17 +70,15 @@ async fn become_program(
     if access.way.direct {
         let connector = sign_in::connector(system, &access.connection, &access.identity)?;
         waiting("waiting for a token", connector.libpq_environment()).await?.apply(&mut command);
-    } else {
-        let target = sign_in::target(system, &access.connection)?;
-        let reached = waiting("waiting for a token", client::start(system.env(), access)).await?;
-        reached.apply(&target, &mut command);
     }
-    let error = command.exec();
+    let target = (!access.way.direct).then(|| sign_in::target(system, &access.connection)).transpose()?;
+    let error = run(system, (access, target), command).await?;
     let name = program.to_string_lossy().into_owned();
     let problem = Problem::new(Blame::Usage, format!("cannot run `{name}`: {error}"));
     Err(match (error.kind(), name.as_str()) {
-        (std::io::ErrorKind::NotFound, "psql") => problem
-            .hint("install psql (Debian: apt-get install postgresql-client), or use: pgentra query -c SQL"),
+        (std::io::ErrorKind::NotFound, "psql") => {
+            problem.hint(format!("install psql{INSTALL}, or use: pgentra query -c SQL"))
+        }
         (std::io::ErrorKind::NotFound, _) => problem.hint("is it installed, and on the PATH?"),
         _ => problem,
     })

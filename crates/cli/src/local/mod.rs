@@ -1,6 +1,8 @@
 //! `pgentra local`: a local Azure whose PostgreSQL checks tokens.
 
+pub(crate) mod arguments;
 pub(crate) mod command_line;
+mod failure;
 pub(crate) mod shell;
 pub(crate) mod stale;
 mod status;
@@ -13,13 +15,13 @@ use pgentra_local::{
 };
 use pgentra_system::System;
 
-use crate::arguments::{Local, LocalClock, LocalEnv, LocalStatus};
 use crate::blame::Blame;
-use crate::options::{DEFAULT_NAME, Format, LocalName, Output, local_name};
+use crate::options::{Format, Output};
 use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress;
 use crate::time::{date, unix};
+use arguments::{DEFAULT_NAME, Local, LocalClock, LocalEnv, LocalName, LocalStatus, local_name};
 use command_line::{command, restart};
 use shell::Shell;
 
@@ -46,6 +48,14 @@ pub(crate) async fn run(system: &System, mut command: Local, is_verbose: bool) -
         Local::Env(arguments) => env(system, &arguments).await,
         Local::Clock(arguments) => clock(system, &arguments).await,
     }
+}
+
+/// The names of the local clouds that run, for a shell that completes one. Must not be called on a
+/// runtime.
+pub(crate) fn running_names() -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let running = runtime.map(|runtime| runtime.block_on(control::list(System::real().env())));
+    running.unwrap_or_default().into_iter().map(|status| status.name).collect()
 }
 
 async fn down(system: &System, name: &LocalName) -> Outcome {

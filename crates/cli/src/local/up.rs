@@ -10,12 +10,13 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::ChildStderr;
 use tokio_util::sync::CancellationToken;
 
+use super::arguments::LocalUp;
 use super::command_line::{self, entry};
 use super::status;
-use crate::arguments::LocalUp;
 use crate::blame::Blame;
 use crate::options::Format;
 use crate::output;
+use crate::platform::stop_signal;
 use crate::problem::{Outcome, Problem};
 use crate::progress::{Progress, STEP};
 
@@ -41,7 +42,7 @@ pub(crate) async fn check_free(folder: &Path, name: &str, way_out: &str) -> Outc
 
 async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
     // From here on Ctrl-C ends any wait, and dropping the future cleans up.
-    let stop = end_on_signals()?;
+    let stop = stop_signal().map_err(|error| Problem::ours("cannot listen for signals", error))?;
     let progress = Progress::new();
     let database = &arguments.database;
     let start = LocalCloud::builder()
@@ -129,6 +130,7 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
         .args(database.postgres.iter().flat_map(|folder| ["--postgres".as_ref(), folder.as_os_str()]))
         .args(arguments.fixed.link_local.then_some("--link-local"))
         .args(arguments.fixed.arc.then_some("--arc"))
+        .args(output::log_flag())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         // Forwarded until the cloud is ready; an inherited stderr would keep readers of this
@@ -158,7 +160,7 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
         let status =
             child.wait().await.map_err(|error| Problem::ours("cannot wait for the local cloud", error))?;
         return Err(Problem::new(Blame::Ours, format!("the local cloud did not start ({status})"))
-            .hint("its own words are above; without --detach, -vv says more"));
+            .hint("its own words are above; -vv says more"));
     }
     match arguments.output.output {
         Format::Json => output::exact(&line),
@@ -183,19 +185,4 @@ async fn pass_on(said: &mut Lines<BufReader<ChildStderr>>, progress: &Progress) 
         }
     }
     Ok(())
-}
-
-/// Cancelled at the first SIGINT, SIGTERM or SIGHUP.
-pub(crate) fn end_on_signals() -> Outcome<CancellationToken> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let stop = CancellationToken::new();
-    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
-        let mut signal = signal(kind).map_err(|error| Problem::ours("cannot listen for signals", error))?;
-        let stop = stop.clone();
-        tokio::spawn(async move {
-            signal.recv().await;
-            stop.cancel();
-        });
-    }
-    Ok(stop)
 }

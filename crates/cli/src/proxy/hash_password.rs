@@ -3,12 +3,12 @@
 use std::io::{BufRead, IsTerminal, Read as _};
 
 use pgentra_proxy::Users;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use crate::blame::Blame;
 use crate::output;
+use crate::platform::SilentTerminal;
 use crate::problem::{Outcome, Problem};
 
 /// Longest password in bytes.
@@ -16,20 +16,20 @@ const LENGTH: usize = 1024;
 
 /// Prints a role's line for the file of `listen_auth_file`.
 pub(crate) fn run(role: &str) -> Outcome {
-    let mut stdin = std::io::stdin().lock();
-    let password = if stdin.is_terminal() {
-        let _silence = Silence::begin();
+    let password = if std::io::stdin().is_terminal() {
+        let mut terminal = SilentTerminal::begin();
+        let mut typed = || terminal.line(LENGTH + 1).map_err(not_read).and_then(password);
         output::say(&format!("Password for {role}: "));
-        let password = line(&mut stdin)?;
+        let password = typed()?;
         output::say("Again: ");
-        if line(&mut stdin)?.expose_secret() != password.expose_secret() {
+        if typed()?.expose_secret() != password.expose_secret() {
             return Err(
                 Problem::new(Blame::Usage, "the two passwords differ").hint("type the same one twice")
             );
         }
         password
     } else {
-        line(&mut stdin)?
+        line(&mut std::io::stdin().lock())?
     };
     let line = Users::line(role, &password).map_err(|error| {
         let hint = error.hint();
@@ -40,10 +40,16 @@ pub(crate) fn run(role: &str) -> Outcome {
 
 fn line(input: &mut impl BufRead) -> Outcome<SecretString> {
     let mut text = Zeroizing::new(Vec::with_capacity(LENGTH + 1));
-    input
-        .take(LENGTH as u64 + 1)
-        .read_until(b'\n', &mut text)
-        .map_err(|error| Problem::ours("cannot read the password", error))?;
+    input.take(LENGTH as u64 + 1).read_until(b'\n', &mut text).map_err(not_read)?;
+    password(text)
+}
+
+fn not_read(error: std::io::Error) -> Problem {
+    Problem::ours("cannot read the password", error)
+}
+
+/// The password of a line. A line without its end that is longer than [`LENGTH`] was cut off.
+fn password(mut text: Zeroizing<Vec<u8>>) -> Outcome<SecretString> {
     if text.ends_with(b"\n") {
         text.pop();
     } else if text.len() > LENGTH {
@@ -58,29 +64,6 @@ fn line(input: &mut impl BufRead) -> Outcome<SecretString> {
             .hint("give the password in UTF-8, as a program that connects with it does")
     })?;
     Ok(text.into())
-}
-
-/// Turns the terminal's echo off until it is dropped.
-struct Silence(Option<Termios>);
-
-impl Silence {
-    fn begin() -> Self {
-        let before = tcgetattr(std::io::stdin()).ok();
-        if let Some(before) = &before {
-            let mut silent = before.clone();
-            silent.local_modes.remove(LocalModes::ECHO);
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &silent);
-        }
-        Self(before)
-    }
-}
-
-impl Drop for Silence {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, before);
-        }
-    }
 }
 
 #[cfg(test)]

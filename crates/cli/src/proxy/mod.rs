@@ -11,7 +11,6 @@ mod notify;
 mod print_config;
 mod program_formats;
 mod serve;
-mod signals;
 mod sources;
 mod wait;
 

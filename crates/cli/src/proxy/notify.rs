@@ -3,17 +3,16 @@
 //! The crate sd-notify (0.5.0) takes an abstract socket for a path, and it blocks while the service
 //! manager does not read: clients would wait too.
 
-use std::io;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use pgentra_system::Env;
-use rustix::time::{ClockId, clock_gettime};
+
+use crate::platform::{ManagerSocket, monotonic};
 
 /// The service manager's socket; without one every message is dropped.
 #[derive(Debug)]
 pub(crate) struct Notify {
-    to: Option<(UnixDatagram, SocketAddr)>,
+    to: Option<ManagerSocket>,
     watchdog: Option<Duration>,
 }
 
@@ -21,7 +20,7 @@ impl Notify {
     /// The socket in `NOTIFY_SOCKET`, and the watchdog that `WATCHDOG_USEC` sets for the process
     /// `WATCHDOG_PID`.
     pub(crate) fn from_env(env: &Env) -> Self {
-        let to = env.get("NOTIFY_SOCKET").and_then(|name| match open(&name) {
+        let to = env.get("NOTIFY_SOCKET").and_then(|name| match ManagerSocket::open(&name) {
             Ok(to) => Some(to),
             Err(error) => {
                 tracing::warn!(%error, name, "the service manager cannot be told anything");
@@ -55,8 +54,7 @@ impl Notify {
 
     /// Reports that the configuration is read again; [`Notify::ready`] ends that state.
     pub(crate) fn reloading(&self) {
-        let now = clock_gettime(ClockId::Monotonic);
-        let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
+        let micros = monotonic().as_micros();
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS=reading the configuration"));
     }
 
@@ -71,38 +69,17 @@ impl Notify {
     }
 
     fn send(&self, message: &str) {
-        let Some((socket, to)) = &self.to else { return };
-        if let Err(error) = socket.send_to_addr(message.as_bytes(), to) {
+        let Some(socket) = &self.to else { return };
+        if let Err(error) = socket.send(message) {
             tracing::warn!(%error, "a message could not be sent to the service manager");
         }
     }
 }
 
-/// A name that begins with `@` is in Linux's abstract namespace.
-fn open(name: &str) -> io::Result<(UnixDatagram, SocketAddr)> {
-    let address = match name.strip_prefix('@') {
-        Some(name) => abstract_address(name)?,
-        None => SocketAddr::from_pathname(name)?,
-    };
-    let socket = UnixDatagram::unbound()?;
-    // A service manager that does not read must not block clients.
-    socket.set_nonblocking(true)?;
-    Ok((socket, address))
-}
-
-#[cfg(target_os = "linux")]
-fn abstract_address(name: &str) -> io::Result<SocketAddr> {
-    use std::os::linux::net::SocketAddrExt;
-    SocketAddr::from_abstract_name(name)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn abstract_address(_: &str) -> io::Result<SocketAddr> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
+    use std::os::unix::net::UnixDatagram;
+
     use super::*;
 
     fn heard(socket: &UnixDatagram) -> String {
@@ -140,8 +117,11 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn an_abstract_socket_too() {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::net::SocketAddr;
+
         let name = format!("pgentra-notify-{}", std::process::id());
-        let socket = UnixDatagram::bind_addr(&abstract_address(&name).unwrap()).unwrap();
+        let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         say_all(&Notify::from_env(&Env::from_map([("NOTIFY_SOCKET", format!("@{name}"))])), &socket);
     }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::access::{Access, ListenerHost};
 use crate::blame::Blame;
 use crate::output;
+use crate::platform::names::{NO_FILE, SERVICE_FILE};
 use crate::problem::{Outcome, Problem};
 
 /// All but the unreserved characters of RFC 3986.
@@ -74,7 +75,7 @@ pub(crate) fn next_step(program: Program, entries: &[ProgramTarget]) -> String {
         Program::PsqlService => {
             let keys = keys(entries);
             let service = keys.first().map(|key| quote::shell_word(&format!("service={key}")));
-            format!("add it to ~/.pg_service.conf; then: psql {}", service.unwrap_or_default())
+            format!("add it to {SERVICE_FILE}; then: psql {}", service.unwrap_or_default())
         }
         Program::Jdbc => "give it to the program as its JDBC URL; it needs no password".to_owned(),
         Program::Npgsql => "give it to the program as its connection string".to_owned(),
@@ -117,7 +118,7 @@ fn pgadmin(entries: &[ProgramTarget]) -> Outcome<String> {
     }
     let mut servers = BTreeMap::new();
     for (at, ProgramTarget { name, access, user }) in entries.iter().enumerate() {
-        let passfile = (!access.has_password).then_some("/dev/null");
+        let passfile = (!access.has_password).then_some(NO_FILE);
         let server = Server {
             name,
             group: "pgentra",

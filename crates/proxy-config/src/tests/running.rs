@@ -140,6 +140,34 @@ async fn an_address_that_cannot_be_had_changes_nothing() {
     stage.end().await;
 }
 
+/// The hint for a port that another program has names what the user has to change.
+#[tokio::test]
+async fn a_taken_port_is_changed_where_it_is_written() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    for (file, hint) in [
+        (
+            format!("listen = '{port}'\n[[target]]\nserver = 'host=a.example'\n"),
+            "this one is free: --listen ",
+        ),
+        (
+            format!("[[target]]\nserver = 'host=a.example'\nlisten = '{port}'\n"),
+            ", at /pgentra.toml:3 listen",
+        ),
+        (
+            format!("listen = '0'\n[[target]]\nserver = 'postgresql://a.example?listen={port}'\n"),
+            ", at /pgentra.toml:3 listen",
+        ),
+    ] {
+        let mut stage = Stage::new(InheritedSockets::default());
+        stage.files.put(FILE, file.as_str());
+        let configuration = Configuration::gather(&stage.system, &Sources::file(FILE), &mut stage.held);
+        let error = stage.running.apply(configuration.unwrap(), &stage.held).await.unwrap_err();
+        let told = error.problems()[0].hint.clone().unwrap();
+        assert!(told.contains("this one is free: ") && told.contains(hint), "{file}: {told}");
+    }
+}
+
 #[tokio::test]
 async fn a_listener_can_change_its_target() {
     let mut stage = Stage::new(InheritedSockets::default());

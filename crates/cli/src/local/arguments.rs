@@ -1,0 +1,212 @@
+//! Arguments of `pgentra local` and `pgentra quickstart`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
+use pgentra_local::control::FURTHEST;
+use pgentra_local::{Flavour, Host};
+use pgentra_proxy_config::quantity;
+
+use super::shell::Shell;
+use crate::options::Output;
+
+/// The name of the local cloud if none is given.
+pub(crate) const DEFAULT_NAME: &str = "default";
+
+/// Which of several local clouds.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LocalName {
+    /// Name of the local cloud, where several run at once. Default: PGENTRA_LOCAL, which `local env` sets, else default.
+    #[arg(long, default_value = "", hide_default_value = true, value_parser = local_name_or_none)]
+    pub(crate) name: String,
+}
+
+/// The PostgreSQL of a local cloud.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LocalDatabase {
+    /// Which Azure product to behave as: flexible (Flexible Server) or single (Single Server, as in the article).
+    #[arg(long, default_value = "flexible", value_name = "FLAVOUR", value_parser = flavour(), ignore_case = true)]
+    pub(crate) flavour: Flavour,
+    /// Use the PostgreSQL installed in this folder instead of the embedded one.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) postgres: Option<PathBuf>,
+}
+
+/// What can only be had at its own place on the machine, which takes privileges.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct FixedPlaces {
+    /// Also answer at 169.254.169.254:80. The address must be on the loopback interface, which takes root or a network namespace.
+    #[arg(long)]
+    pub(crate) link_local: bool,
+    /// Also be the agent of an Azure Arc server. Its folder /var/opt/azcmagent must not be there yet; to make it takes root.
+    #[arg(long)]
+    pub(crate) arc: bool,
+}
+
+/// Arguments of `pgentra quickstart`.
+#[derive(Debug, Args)]
+pub(crate) struct Quickstart {
+    /// Keep the local cloud, with the name quickstart, until Ctrl-C or `pgentra local down --name quickstart`.
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) keep: bool,
+    #[command(flatten)]
+    pub(crate) database: LocalDatabase,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `pgentra local …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Local {
+    /// Start the local cloud; it runs until Ctrl-C or `pgentra local down`.
+    #[command(after_help = "Example: pgentra local up --flavour single --detach")]
+    Up(LocalUp),
+    /// Stop the local cloud and remove all of its files.
+    #[command(after_help = "Example: pgentra local down")]
+    Down(LocalName),
+    /// List the local clouds that run.
+    #[command(after_help = "Example: pgentra local list")]
+    List(Output),
+    /// Show whether the local cloud runs, its addresses and its identities.
+    #[command(after_help = "Example: pgentra local status -o json")]
+    Status(LocalStatus),
+    /// Print the environment with which Azure SDKs, libpq and pgentra use the local cloud.
+    #[command(
+        after_help = "Example: eval \"$(pgentra local env)\" && pgentra query -c 'SELECT current_user'"
+    )]
+    Env(LocalEnv),
+    /// Advance the clock of the local cloud, so that tokens expire at once.
+    #[command(after_help = "Example: pgentra local clock --advance 25h")]
+    Clock(LocalClock),
+}
+
+/// Arguments of `pgentra local up`.
+#[derive(Debug, Args)]
+pub(crate) struct LocalUp {
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    #[command(flatten)]
+    pub(crate) database: LocalDatabase,
+    /// Port of PostgreSQL for clients; 0 takes any free one.
+    #[arg(long, default_value_t = 0, value_name = "PORT")]
+    pub(crate) port: u16,
+    /// Port of the metadata service (plain HTTP, as on a VM); 0 takes any free one.
+    #[arg(long, default_value_t = 0, value_name = "PORT")]
+    pub(crate) metadata_port: u16,
+    #[command(flatten)]
+    pub(crate) fixed: FixedPlaces,
+    /// Start the cloud in the background and return when it is ready.
+    #[arg(long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra local status`.
+#[derive(Debug, Args)]
+pub(crate) struct LocalStatus {
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra local env`.
+#[derive(Debug, Args)]
+pub(crate) struct LocalEnv {
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    /// The Azure host to imitate; it determines which variables are set.
+    #[arg(long, default_value_t = Host::Vm, value_parser = host(), ignore_case = true)]
+    pub(crate) host: Host,
+    /// Output format: a shell, or a file of variables. Default: the shell in SHELL, else sh.
+    #[arg(long, value_enum, value_name = "SHELL", ignore_case = true)]
+    pub(crate) shell: Option<Shell>,
+    /// Print commands that unset all variables of a local cloud. Works without a running one.
+    #[arg(long, conflicts_with_all = ["host", "output"])]
+    pub(crate) unset: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra local clock`.
+#[derive(Debug, Args)]
+pub(crate) struct LocalClock {
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    /// Time to advance: 90s, 10m, 25h, 3d. Without it the command shows the local cloud's time.
+    #[arg(long, value_name = "TIME", value_parser = how_far, allow_negative_numbers = true)]
+    pub(crate) advance: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// A time such as `25h` or `1h 30m`, forward, of a year at most.
+fn how_far(text: &str) -> Result<Duration, String> {
+    quantity::time_within(text, 0..=FURTHEST.as_secs())
+}
+
+fn flavour() -> impl TypedValueParser<Value = Flavour> {
+    PossibleValuesParser::new(["flexible", "single"]).try_map(|text| text.parse::<Flavour>())
+}
+
+/// A host of a local cloud, with what it is.
+pub(crate) fn host() -> impl TypedValueParser<Value = Host> {
+    let described = Host::ALL.map(|host| {
+        let what = match host {
+            Host::Vm => "A virtual machine with a system-assigned identity",
+            Host::UserAssigned => "The same machine, with its user-assigned identity",
+            Host::AppService => "App Service, Functions or Container Apps",
+            Host::Aks => "A pod with workload identity",
+            Host::AksBinding => "A pod with workload identity through an identity binding's token proxy",
+            Host::ServiceFabric => "A Service Fabric application",
+            Host::AzureMl => "An Azure Machine Learning compute",
+            Host::GithubActions => "A workflow at GitHub",
+            Host::AzurePipelines => "A job at Azure Pipelines",
+            Host::AzureArc => "A server connected through Azure Arc; needs `pgentra local up --arc`",
+            Host::ClientSecret => "An application with a client secret",
+            Host::ClientCertificate => "An application with a certificate",
+            Host::Admin => "The Entra administrator of the server, a person at a Cloud Shell",
+        };
+        PossibleValue::new(host.name()).help(what)
+    });
+    PossibleValuesParser::new(described).try_map(|text| text.parse::<Host>())
+}
+
+/// A name that can be a folder: letters, digits, `-` and `_`, at most 32, so that socket paths stay short.
+pub(crate) fn local_name(text: &str) -> Result<String, String> {
+    let fits = (1..=32).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    if fits { Ok(text.to_owned()) } else { Err("1 to 32 letters, digits, `-` or `_`".to_owned()) }
+}
+
+fn local_name_or_none(text: &str) -> Result<String, String> {
+    if text.is_empty() { Ok(String::new()) } else { local_name(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_span_goes_forward_and_not_too_far() {
+        for (text, seconds) in
+            [("90s", 90), ("10m", 600), ("25h", 90_000), ("1h 30m", 5_400), ("3d", 259_200), ("1", 1)]
+        {
+            assert_eq!(how_far(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "-1h", "400d", "soon", "99999999999999999999d"] {
+            assert!(how_far(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_of_local_clouds_are_plain() {
+        assert!(local_name("single-2").is_ok());
+        for bad in ["", "a/b", "..", "ä", &"x".repeat(33)] {
+            assert!(local_name(bad).is_err(), "{bad}");
+        }
+    }
+}
