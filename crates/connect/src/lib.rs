@@ -26,6 +26,7 @@ pub mod adapter;
 mod advice;
 mod as_libpq;
 mod cancel;
+mod command_server;
 mod connector;
 mod conninfo;
 mod dial;

@@ -88,7 +88,7 @@ struct OpenListener {
 
 async fn open(system: &System, access: &Access) -> Outcome<(OpenListener, ListenerReport)> {
     let target = sign_in::target(system, &access.connection)?;
-    let (credential, resource) = sign_in::credential(system, &access.identity)?;
+    let (credential, resource) = sign_in::credential_for(system, &access.identity, Some(&target))?;
     let connector = Connector::new(target.clone().for_any_role(), credential, resource)?;
     // Without a token no connection can succeed, and the program would show the reason worse.
     connector.token_ready().await?;
