@@ -185,7 +185,7 @@ impl Configuration {
         check_names(&named, &settings, &mut problems);
 
         let mut targets = Vec::new();
-        for (((named, settings), said), listen_origin) in
+        for (((named, mut settings), said), listen_origin) in
             named.into_iter().zip(settings).zip(said).zip(listen_origins)
         {
             let admits_unauthenticated = process.danger_listen_beyond_loopback;
@@ -194,7 +194,7 @@ impl Configuration {
             if named.is_no_server {
                 continue;
             }
-            let connector = connector(system, sources, &named, &settings, &mut state.credentials);
+            let connector = connector(system, sources, &named, &mut settings, &mut state.credentials);
             match (connector, client_auth) {
                 (Ok(connector), Some(client_auth)) => {
                     let name = name(connector.target());
@@ -375,13 +375,16 @@ fn connector(
     system: &System,
     sources: &Sources,
     named: &Named,
-    settings: &TargetSettings,
+    settings: &mut TargetSettings,
     credentials: &mut Credentials,
 ) -> Result<Connector, TargetError> {
     let conninfo = named.conninfo.as_deref();
     let layers =
         pgentra_connect::Layers::gather(conninfo, &sources.connection, system.env(), system.files())?;
     let target = pgentra_connect::Target::resolve_server(&layers)?;
+    if settings.identity.token_command.is_some() {
+        settings.identity.command_server = target.command_server();
+    }
     let (credential, resource) = credentials.of(system, &settings.identity)?;
     Ok(Connector::new(target, credential, resource)?)
 }

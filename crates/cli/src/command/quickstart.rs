@@ -26,7 +26,7 @@ const KEPT: &str = "quickstart";
 /// Runs the article on its own local cloud, which is removed at the end, or kept until it is told to
 /// stop.
 pub(crate) async fn run(system: &System, arguments: Quickstart) -> Outcome {
-    let stop = stop_signal().map_err(|error| Problem::ours("cannot listen for signals", error))?;
+    let stop = stop_signal()?;
     let name = match arguments.keep {
         true => KEPT.to_owned(),
         false => format!("{KEPT}-{}", std::process::id()),

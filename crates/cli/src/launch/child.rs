@@ -31,7 +31,7 @@ pub(super) async fn run(
         tokio::spawn(open.proxy.serve(open.listener, ShutdownTokens::default()));
     }
     // Ctrl-C and Ctrl-Break reach the program too, which decides what they mean.
-    let _held = stop_signal().map_err(|error| Problem::ours("cannot listen for signals", error))?;
+    let _held = stop_signal()?;
     let mut child = match tokio::process::Command::from(command).spawn() {
         Ok(child) => child,
         Err(error) => return Ok(error),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pgentra_connect::{Connector, Target};
+use pgentra_connect::Connector;
 use pgentra_proxy::{AuthProxy, ClientAuth, Listener, Options, ProxyHandle, Users};
 use pgentra_session::{Limits, bind_tcp};
 use pgentra_system::System;
@@ -33,14 +33,14 @@ pub(super) type NewListener = (Listener, ClientAuth, Reached);
 pub(super) async fn open<T>(
     system: &System,
     access: &Access,
-    listen: impl FnOnce(&Target) -> Outcome<(Listener, ClientAuth, T)>,
+    listen: impl FnOnce() -> Outcome<(Listener, ClientAuth, T)>,
 ) -> Outcome<(OpenListener, T)> {
     let target = sign_in::target(system, &access.connection)?;
-    let (credential, resource) = sign_in::credential(system, &access.identity)?;
-    let connector = Connector::new(target.clone().for_any_role(), credential, resource)?;
+    let (credential, resource) = sign_in::credential_for(system, &access.identity, Some(&target))?;
+    let connector = Connector::new(target.for_any_role(), credential, resource)?;
     // Without a token no connection can succeed, and the program would show the reason worse.
     connector.token_ready().await?;
-    let (listener, client_auth, more) = listen(&target)?;
+    let (listener, client_auth, more) = listen()?;
     let limits = Limits { connections: CONNECTIONS, ..Limits::default() };
     let proxy = AuthProxy::new(connector, Options { limits, client_auth, ..Options::default() });
     Ok((OpenListener { proxy: ProxyHandle::new(Arc::new(proxy)), listener }, more))
@@ -51,7 +51,7 @@ pub(super) async fn open<T>(
 ///
 /// # Errors
 /// The system gives no port.
-pub(super) fn tcp(target: &Target) -> Outcome<NewListener> {
+pub(super) fn tcp() -> Outcome<NewListener> {
     let listener = bind_tcp(([127, 0, 0, 1], 0).into())
         .map_err(|error| Problem::ours("cannot listen on 127.0.0.1", error))?;
     let port = listener
@@ -60,8 +60,8 @@ pub(super) fn tcp(target: &Target) -> Outcome<NewListener> {
         .port();
     // 244 random bits.
     let password = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-    let users = Users::line(target.user(), &password.clone().into())
-        .and_then(|line| Users::parse(&line))
+    // A program may connect as any role that the identity can sign in as, as psql does with `\c`.
+    let users = Users::with_one_password(&password.clone().into())
         .map_err(|error| Problem::new(Blame::Usage, error))?;
     let client_auth = ClientAuth { users: Some(users), ..ClientAuth::default() };
     let listener = Listener::tcp(listener, &client_auth)

@@ -57,7 +57,7 @@ pub(crate) async fn serve(system: &System, arguments: ExecListener) -> Outcome {
         }
     };
     say(&ListenerReport::of(reached))?;
-    let stop = stop_signal().map_err(|error| Problem::ours("cannot listen for signals", error))?;
+    let stop = stop_signal()?;
     let tokens = ShutdownTokens::default();
     let mut serving = pin!(open.proxy.serve(open.listener, tokens.clone()));
     tokio::select! {
@@ -81,9 +81,9 @@ async fn open(
     system: &System,
     access: &Access,
 ) -> Outcome<(listener::OpenListener, Option<Janitor>, Reached)> {
-    let (open, (folder, reached)) = listener::open(system, access, |target| {
+    let (open, (folder, reached)) = listener::open(system, access, || {
         if access.way.tcp {
-            let (listener, client_auth, reached) = listener::tcp(target)?;
+            let (listener, client_auth, reached) = listener::tcp()?;
             return Ok((listener, client_auth, (None, reached)));
         }
         let (folder, (listener, client_auth, reached)) = unix(system.env())?;

@@ -42,7 +42,7 @@ pub(crate) async fn check_free(folder: &Path, name: &str, way_out: &str) -> Outc
 
 async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
     // From here on Ctrl-C ends any wait, and dropping the future cleans up.
-    let stop = stop_signal().map_err(|error| Problem::ours("cannot listen for signals", error))?;
+    let stop = stop_signal()?;
     let progress = Progress::new();
     let database = &arguments.database;
     let start = LocalCloud::builder()

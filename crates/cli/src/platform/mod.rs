@@ -7,11 +7,13 @@ mod windows;
 
 #[cfg(unix)]
 pub(crate) use unix::{
-    ManagerSocket, Signals, SilentTerminal, allow_files, leave_no_core_file, monotonic, stop_signal,
+    ManagerSocket, Signals, SilentTerminal, allow_files, create_private, leave_no_core_file, monotonic,
+    stop_signal, sync_folder,
 };
 #[cfg(windows)]
 pub(crate) use windows::{
-    ManagerSocket, Signals, SilentTerminal, allow_files, exit, leave_no_core_file, monotonic, stop_signal,
+    ManagerSocket, Signals, SilentTerminal, allow_files, create_private, exit, leave_no_core_file, monotonic,
+    stop_signal, sync_folder,
 };
 
 /// What a signal asks a proxy for.

@@ -1,7 +1,10 @@
 //! Linux, macOS and other Unix systems.
 
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, Read as _, StdinLock};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -12,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::SignalEvent;
+use crate::problem::{Outcome, Problem};
 
 /// Raises the limit of open files to the user's maximum: each session needs two, and the default of
 /// 1,024 is for programs that use select(2). Child processes inherit it.
@@ -45,10 +49,10 @@ pub(crate) fn leave_no_core_file() {
 ///
 /// # Errors
 /// The system does not let this process listen for signals.
-pub(crate) fn stop_signal() -> io::Result<CancellationToken> {
+pub(crate) fn stop_signal() -> Outcome<CancellationToken> {
     let stop = CancellationToken::new();
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
-        let mut signal = signal(kind)?;
+        let mut signal = listen(kind)?;
         let stop = stop.clone();
         tokio::spawn(async move {
             signal.recv().await;
@@ -56,6 +60,10 @@ pub(crate) fn stop_signal() -> io::Result<CancellationToken> {
         });
     }
     Ok(stop)
+}
+
+fn listen(kind: SignalKind) -> Outcome<Signal> {
+    signal(kind).map_err(|error| Problem::ours("cannot listen for signals", error))
 }
 
 /// Receives SIGHUP, SIGTERM and SIGINT.
@@ -70,11 +78,11 @@ impl Signals {
     ///
     /// # Errors
     /// The system does not let this process listen for signals.
-    pub(crate) fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> Outcome<Self> {
         Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
         })
     }
 
@@ -124,6 +132,22 @@ impl Drop for SilentTerminal {
             let _ = tcsetattr(&self.input, OptionalActions::Flush, before);
         }
     }
+}
+
+/// Makes a file that only its user can read.
+///
+/// # Errors
+/// Those of the file system; a file of this name that is there already.
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Waits until the names of the files in a folder are on the disk.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 /// The socket of the service manager (sd_notify(3)).

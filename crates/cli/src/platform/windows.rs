@@ -1,7 +1,9 @@
 //! Windows. It has no service manager that listens on a socket, and no signal for a reload.
 
 use std::convert::Infallible;
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use console::Term;
@@ -12,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::SignalEvent;
+use crate::problem::{Outcome, Problem};
 
 /// Nothing to raise: Windows sets no limit for a process.
 pub(crate) fn allow_files() {}
@@ -30,7 +33,7 @@ pub(crate) fn exit(code: i32) -> ! {
 ///
 /// # Errors
 /// The system does not let this process listen for console events.
-pub(crate) fn stop_signal() -> io::Result<CancellationToken> {
+pub(crate) fn stop_signal() -> Outcome<CancellationToken> {
     let mut signals = Signals::listen()?;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
@@ -54,7 +57,11 @@ impl Signals {
     ///
     /// # Errors
     /// The system does not let this process listen for console events.
-    pub(crate) fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> Outcome<Self> {
+        Self::handlers().map_err(|error| Problem::ours("cannot listen for console events", error))
+    }
+
+    fn handlers() -> io::Result<Self> {
         Ok(Self {
             interrupt: ctrl_c()?,
             r#break: ctrl_break()?,
@@ -97,6 +104,22 @@ impl SilentTerminal {
         line.truncate(limit);
         Ok(line)
     }
+}
+
+/// Makes a file. Its folder says who may read it.
+///
+/// # Errors
+/// Those of the file system; a file of this name that is there already.
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).open(path)
+}
+
+/// Nothing to wait for: Windows writes the names of files by itself.
+///
+/// # Errors
+/// None.
+pub(crate) fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// The socket of a service manager, which no Windows has.

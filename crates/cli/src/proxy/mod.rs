@@ -7,7 +7,7 @@ mod console;
 mod flags;
 mod greeting;
 mod hash_password;
-mod notify;
+pub(crate) mod notify;
 mod print_config;
 mod program_formats;
 mod serve;

@@ -14,7 +14,7 @@ use super::console::Console;
 use super::notify::Notify;
 use super::{check, greeting, hash_password, print_config, wait};
 use crate::platform::{SignalEvent, Signals};
-use crate::problem::{Outcome, Problem};
+use crate::problem::Outcome;
 
 /// How long the first token request may delay the readiness message to the service manager. It is
 /// shorter than the service manager's start timeout, because a restart does not help when the
@@ -45,7 +45,7 @@ pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
         return print_config::run(&configuration, program).await;
     }
     let console = Console::new(system, configuration.process.telemetry.log_format);
-    let mut signals = Signals::listen().map_err(|error| Problem::ours("cannot listen for signals", error))?;
+    let mut signals = Signals::listen()?;
     let mut running = RunningProxy::default();
     let seen = TelemetryEndpoints::open(system, &configuration.process.telemetry, running.stop()).await?;
     running.set_telemetry(seen.telemetry().clone());
