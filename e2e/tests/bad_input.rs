@@ -260,6 +260,8 @@ fn of_the_local_cloud() {
                 "{words:?}: {}",
                 done.stderr
             );
+            let is_early = !done.stderr.contains("starting PostgreSQL");
+            assert!(is_early || words[0] != "--port", "told before PostgreSQL is started: {done:?}");
             // processes that were starting may take a moment to end
             lab.await_processes();
             lab.assert_nothing_left();

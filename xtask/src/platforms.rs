@@ -102,7 +102,7 @@ impl std::fmt::Display for Library {
 
 fn check(root: &Path, folder: &Path, platform: &Platform, library: &Library) -> Result<()> {
     let triple = platform.triple;
-    let mut command = Command::new(env!("CARGO"));
+    let mut command = cargo();
     command.args(["check", "--locked", "--target", triple]).current_dir(root);
     command.args(platform.packages.iter().flat_map(|name| ["--package", name]));
     // A folder of its own: a build of the standard library takes another mode of the compiler, for all crates.
@@ -162,6 +162,12 @@ fn printed(words: &[&str]) -> Result<String> {
         bail!("rustc {}: {}", words.join(" "), String::from_utf8_lossy(&said.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())
+}
+
+/// The cargo that runs this, or that built it.
+#[expect(clippy::disallowed_methods, reason = "cargo tells its programs which one it is")]
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()))
 }
 
 /// The compiler that cargo uses.

@@ -1,4 +1,8 @@
 //! `pgentra`: PostgreSQL without passwords, on Azure identities.
+#![cfg_attr(
+    windows,
+    expect(dead_code, reason = "the local cloud, and the listener in another process, are for Unix")
+)]
 
 mod arguments;
 mod blame;

@@ -162,12 +162,22 @@ impl Watch {
             let settings = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(count);
             socket.set_tcp_keepalive(&settings)?;
         }
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        if self.user_timeout.is_some() {
-            socket.set_tcp_user_timeout(self.user_timeout)?;
+        match self.user_timeout {
+            Some(timeout) => set_user_timeout(&socket, timeout),
+            None => Ok(()),
         }
-        Ok(())
     }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn set_user_timeout(socket: &SockRef<'_>, timeout: Duration) -> io::Result<()> {
+    socket.set_tcp_user_timeout(Some(timeout))
+}
+
+/// Other systems have no such option; as in libpq, it is ignored.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn set_user_timeout(_: &SockRef<'_>, _: Duration) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(test)]

@@ -177,6 +177,11 @@ impl<'a> LocalCloudBuilder<'a> {
         let folder = self.folder.unwrap_or_else(|| folder_of(self.system.env(), &name));
         let janitor = folder::create(self.system.env(), &folder)?;
         let arc = self.is_arc.then(folder::create_arc).transpose()?;
+        // Before PostgreSQL, which takes seconds: a port that is taken is told at once.
+        let listener = match self.port {
+            0 => None,
+            port => Some(RunningGateway::listen(port).await?),
+        };
         (self.progress)("starting PostgreSQL, the metadata service and the Entra tenant");
         let now = self.system.clock().clone();
         let clock = self.clock.unwrap_or_else(|| Clock::following(move || now.now()));
@@ -224,11 +229,12 @@ impl<'a> LocalCloudBuilder<'a> {
             clock: Arc::new(move || clock.now()),
             limits: self.limits,
         };
-        let gateway = match self.port {
-            0 if preferred_port != 0 => {
+        let gateway = match listener {
+            Some(listener) => RunningGateway::start_on(config.clone(), listener)?,
+            None if preferred_port != 0 => {
                 RunningGateway::start_preferred(config.clone(), preferred_port).await?
             }
-            port => RunningGateway::start(config.clone(), port).await?,
+            None => RunningGateway::start(config.clone(), 0).await?,
         };
         let azure = Arc::new(azure);
         let clock = CloudClock::new(files, azure.clone());

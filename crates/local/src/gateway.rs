@@ -33,11 +33,16 @@ impl RunningGateway {
     /// # Errors
     /// If the port cannot be bound.
     pub async fn start(config: Config, port: u16) -> Result<Self, Failure> {
-        let cannot_listen = |error| {
-            Failure::machine("cannot listen for PostgreSQL clients", error)
-                .with_hint("give another --port, or 0 for any free one")
-        };
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(cannot_listen)?;
+        Self::start_on(config, Self::listen(port).await?)
+    }
+
+    /// Opens a port of 127.0.0.1 for [`RunningGateway::start_on`]; clients that connect before that wait.
+    pub(crate) async fn listen(port: u16) -> Result<TcpListener, Failure> {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(cannot_listen)
+    }
+
+    /// Serves `config` on an open port.
+    pub(crate) fn start_on(config: Config, listener: TcpListener) -> Result<Self, Failure> {
         Self::serve(config, listener).map_err(cannot_listen)
     }
 
@@ -81,6 +86,11 @@ impl RunningGateway {
             let _ = (&mut self.served).await;
         }
     }
+}
+
+fn cannot_listen(error: std::io::Error) -> Failure {
+    Failure::machine("cannot listen for PostgreSQL clients", error)
+        .with_hint("give another --port, or 0 for any free one")
 }
 
 /// A verifier of the local tenant's tokens, which fetches the keys from the tenant.

@@ -405,8 +405,6 @@ async fn bind(
     inherited: &InheritedSockets,
     client_auth: &ClientAuth,
 ) -> io::Result<(Listener, String)> {
-    // A Unix socket that other users may use.
-    let is_shared = !client_auth.uids.is_empty();
     match place {
         ListenAddr::Tcp(address) => bind_tcp(*address).and_then(|listener| {
             let address = listener.local_addr()?.to_string();
@@ -417,6 +415,8 @@ async fn bind(
         ListenAddr::Unix { .. } => Err(io::ErrorKind::Unsupported.into()),
         #[cfg(unix)]
         ListenAddr::Unix { folder, port } => {
+            // A Unix socket that other users may use.
+            let is_shared = !client_auth.uids.is_empty();
             let socket = if is_shared {
                 UnixSocket::bind_shared(folder, *port)
             } else {
