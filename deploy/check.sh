@@ -50,19 +50,21 @@ if command -v systemd-analyze >/dev/null; then
     units=$(mktemp -d)
     trap 'rm -rf "$units"' EXIT
     # The unit names a binary that need not be installed here.
-    for unit in systemd/pgentra-proxy.service systemd/pgentra-proxy.socket; do
+    for unit in systemd/pgentra-proxy.service systemd/pgentra-proxy.socket systemd/pgentra-gateway.service; do
         sed "s#/usr/bin/pgentra#/bin/true#" "$unit" >"$units/$(basename "$unit")"
     done
     # It says what it does not like on stderr, also where it exits with 0.
-    said=$(SYSTEMD_UNIT_PATH="$units:" systemd-analyze verify --man=no "$units"/pgentra-proxy.* 2>&1 | grep -F pgentra-proxy || :)
+    said=$(SYSTEMD_UNIT_PATH="$units:" systemd-analyze verify --man=no "$units"/pgentra-*.* 2>&1 | grep -F pgentra- || :)
     [ -z "$said" ] || { echo "$said" >&2; failed=1; }
     # Of 0 (locked) to 10 (open), times ten.
-    if systemd-analyze security --offline=true --threshold=15 "$units/pgentra-proxy.service" >"$units/report"; then
-        tail -n 1 "$units/report"
-    else
-        cat "$units/report" >&2
-        failed=1
-    fi
+    for unit in pgentra-proxy pgentra-gateway; do
+        if systemd-analyze security --offline=true --threshold=15 "$units/$unit.service" >"$units/report"; then
+            tail -n 1 "$units/report"
+        else
+            cat "$units/report" >&2
+            failed=1
+        fi
+    done
 else
     missing "the systemd units: no systemd-analyze"
 fi
