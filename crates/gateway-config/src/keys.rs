@@ -114,7 +114,7 @@ pub const GATEWAY_KEYS: &[GatewayKey] = &[
             "Where probes, metrics and POST /quitquitquit are: IP:PORT or PORT, on the loopback interface",
         ),
         excludes: &[],
-        set: GatewaySet::Process(|it, given| admin(it, given)),
+        set: GatewaySet::Process(admin),
     },
     GatewayKey {
         name: "health_listen",
@@ -123,7 +123,7 @@ pub const GATEWAY_KEYS: &[GatewayKey] = &[
         default: "",
         help: Some("Where probes and metrics are, and nothing else: IP:PORT or PORT, on any interface"),
         excludes: &[],
-        set: GatewaySet::Process(|it, given| health(it, given)),
+        set: GatewaySet::Process(health),
     },
     GatewayKey {
         name: "log_format",
@@ -243,7 +243,7 @@ pub const GATEWAY_KEYS: &[GatewayKey] = &[
             "Where roles are mapped to principals: flexible or single, in the database, as on that Azure product; none, in the file of mapping",
         ),
         excludes: &[],
-        set: GatewaySet::Server(|it, given| flavour(it, given)),
+        set: GatewaySet::Server(flavour),
     },
     GatewayKey {
         name: "mapping",

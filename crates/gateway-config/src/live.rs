@@ -63,6 +63,10 @@ struct ServedListener {
     closing: CancellationToken,
 }
 
+/// A listen address with its number among several free ports, and the listener with its address, if
+/// it is new.
+type BoundPlace = (ListenAddr, usize, Option<(TcpListener, String)>);
+
 impl LiveGateway {
     /// Serves nothing before [`LiveGateway::apply`]. `stop` begins the shutdown.
     pub fn new(system: &System, telemetry: GatewayTelemetry, stop: CancellationToken) -> Self {
@@ -193,7 +197,7 @@ impl LiveGateway {
         &self,
         places: &[ListenAddr],
         inherited: &InheritedSockets,
-    ) -> Result<Vec<(ListenAddr, usize, Option<(TcpListener, String)>)>, SettingsError> {
+    ) -> Result<Vec<BoundPlace>, SettingsError> {
         let mut free = 0;
         let mut bound = Vec::new();
         for place in places {
@@ -207,11 +211,7 @@ impl LiveGateway {
     }
 
     /// Serves the new listeners and closes those that are gone.
-    fn open(
-        &mut self,
-        bound: Vec<(ListenAddr, usize, Option<(TcpListener, String)>)>,
-        front: &Arc<Front>,
-    ) -> Vec<String> {
+    fn open(&mut self, bound: Vec<BoundPlace>, front: &Arc<Front>) -> Vec<String> {
         let mut lines = Vec::new();
         let mut before = std::mem::take(&mut self.listeners);
         for (place, number, opened) in bound {
