@@ -50,7 +50,7 @@ if command -v systemd-analyze >/dev/null; then
     units=$(mktemp -d)
     trap 'rm -rf "$units"' EXIT
     # The unit names a binary that need not be installed here.
-    for unit in systemd/pgentra-proxy.service systemd/pgentra-proxy.socket; do
+    for unit in systemd/pgentra-proxy.service systemd/pgentra-proxy.socket systemd/pgentra-gateway.service; do
         sed "s#/usr/bin/pgentra#/bin/true#" "$unit" >"$units/$(basename "$unit")"
     done
     # A template is checked as one of its services, of a user that every system has.
@@ -59,7 +59,7 @@ if command -v systemd-analyze >/dev/null; then
     said=$(SYSTEMD_UNIT_PATH="$units:" systemd-analyze verify --man=no "$units"/pgentra-* 2>&1 | grep -F pgentra- || :)
     [ -z "$said" ] || { echo "$said" >&2; failed=1; }
     # Of 0 (locked) to 10 (open), times ten.
-    for service in pgentra-proxy pgentra-token; do
+    for service in pgentra-proxy pgentra-gateway pgentra-token; do
         if systemd-analyze security --offline=true --threshold=15 "$units/$service.service" >"$units/report"; then
             tail -n 1 "$units/report"
         else

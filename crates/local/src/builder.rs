@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
 use pgentra_emulator::{Clock, Ids, LocalAzure, Options};
-use pgentra_gateway::{Config, Flavour, Setup};
+use pgentra_gateway::{
+    Config, Flavour, GatewayTelemetry, RoleSource, SessionExpiry, Setup, Unmapped, UpstreamMethod,
+};
 use pgentra_localdb::{Installation, LocalDb, StartError};
 use pgentra_session::Limits;
 use pgentra_system::System;
@@ -220,14 +222,19 @@ impl<'a> LocalCloudBuilder<'a> {
             .map_err(|error| Failure::machine("cannot make the server's certificate", error))?;
         let clock = azure.clock().clone();
         let config = Config {
-            tls: certificate,
+            name: SERVER_NAME.to_owned(),
+            tls: certificate.into(),
             upstream: upstream.clone(),
+            method: UpstreamMethod::Password,
             service: service.clone(),
-            flavour: self.flavour,
+            roles: RoleSource::Database(self.flavour),
+            unmapped: Unmapped::Password,
             server_name: SERVER_NAME.to_owned(),
-            verifier: Arc::new(gateway::verifier(&azure)?),
+            verifiers: vec![Arc::new(gateway::verifier(&azure)?)],
             clock: Arc::new(move || clock.now()),
+            expiry: SessionExpiry::Off,
             limits: self.limits,
+            telemetry: GatewayTelemetry::default(),
         };
         let gateway = match listener {
             Some(listener) => RunningGateway::start_on(config.clone(), listener)?,

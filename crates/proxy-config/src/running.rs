@@ -13,6 +13,10 @@ use pgentra_proxy::{
 #[cfg(unix)]
 use pgentra_session::UnixSocket;
 use pgentra_session::{Limits, bind_tcp};
+use pgentra_settings::{
+    EffectiveSettings, InheritedSocket, InheritedSockets, ListenAddr, ProblemKind, SettingOrigin,
+    SettingsError, chain,
+};
 use pgentra_system::open_files;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -20,11 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::configuration::{Configuration, ReloadState, TargetConfig};
 use crate::diff;
-use crate::effective_settings::EffectiveSettings;
-use crate::error::{ProblemKind, ProxyConfigError, chain};
-use crate::inherited::InheritedSockets;
-use crate::layer::SettingOrigin;
-use crate::listen_addr::ListenAddr;
+use crate::keys::Set;
 use crate::settings::ProcessSettings;
 
 /// Failing targets in the status line; the status page shows all of them.
@@ -98,7 +98,7 @@ impl RunningProxy {
         &mut self,
         configuration: Configuration,
         state: &ReloadState,
-    ) -> Result<Vec<String>, ProxyConfigError> {
+    ) -> Result<Vec<String>, SettingsError> {
         let Configuration { process, said, targets } = configuration;
         let number_of_targets = targets.len();
         let mut next: Vec<ServedTarget> = Vec::new();
@@ -124,7 +124,7 @@ impl RunningProxy {
                     Some(open) if matches!(place, ListenAddr::Unix { .. }) && open.is_shared != is_shared => {
                         let message = format!("listen_uids begins or ceases to open {place} to other users");
                         let hint = "restart the proxy, or listen in another folder";
-                        return Err(ProxyConfigError::one(ProblemKind::Setting, message, hint));
+                        return Err(SettingsError::one(ProblemKind::Setting, message, hint));
                     }
                     Some(open) => kept.push((open.again(&key), Arc::clone(&live.proxy))),
                     None => {
@@ -134,7 +134,7 @@ impl RunningProxy {
                         let (listener, address) = opened.map_err(|error| {
                             let message = format!("cannot listen on {place}: {error}");
                             let hint = not_bound(place, &error, is_shared, (number_of_targets, change));
-                            ProxyConfigError::one(ProblemKind::Machine, message, hint)
+                            SettingsError::one(ProblemKind::Machine, message, hint)
                         })?;
                         let current = ProxyHandle::new(Arc::clone(&live.proxy));
                         let closing = CancellationToken::new();
@@ -154,7 +154,7 @@ impl RunningProxy {
             next.push(live);
         }
         let is_first = self.targets.is_empty();
-        let mut lines = if is_first { Vec::new() } else { self.said.changes(&said) };
+        let mut lines = if is_first { Vec::new() } else { self.said.changes::<Set>(&said) };
         if !is_first {
             let (before, next) = (&self.targets, &next);
             lines.extend(diff::of_targets(
@@ -427,7 +427,17 @@ async fn bind(
                 (Listener::Unix(socket), path)
             })
         }
-        ListenAddr::Systemd { name, number } => inherited.open(name, *number, client_auth),
+        ListenAddr::Systemd { name, number } => {
+            let (socket, address) = inherited.open(name, *number)?;
+            let listener = match socket {
+                InheritedSocket::Tcp(listener) => {
+                    Listener::tcp(listener, client_auth).map_err(io::Error::other)?
+                }
+                #[cfg(unix)]
+                InheritedSocket::Unix(socket) => Listener::Unix(socket),
+            };
+            Ok((listener, address))
+        }
     }
 }
 

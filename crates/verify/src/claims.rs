@@ -102,6 +102,14 @@ impl<'a> Claims<'a> {
         Ok(if elsewhere || has_groups { Groups::Overage } else { Groups::Absent })
     }
 
+    /// `roles`. What is not a list of texts proves no role.
+    pub(crate) fn app_roles(&self) -> Vec<String> {
+        match self.0.get("roles") {
+            Some(ClaimValue::Texts(roles)) => roles.iter().map(ToString::to_string).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     pub(crate) fn multi_factor(&self) -> Result<bool, Rejection> {
         match self.0.get("amr") {
             None => Ok(false),

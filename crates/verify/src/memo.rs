@@ -76,6 +76,7 @@ mod tests {
             app_id: None,
             kind: SubjectKind::App,
             groups: Groups::Absent,
+            app_roles: Vec::new(),
             user_principal_name: None,
             multi_factor: false,
             not_before: SystemTime::UNIX_EPOCH,

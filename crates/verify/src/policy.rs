@@ -139,6 +139,7 @@ impl Policy {
             app_id: claims.app_id()?,
             kind: claims.kind(object_id)?,
             groups: claims.groups()?,
+            app_roles: claims.app_roles(),
             user_principal_name: claims.user_principal_name()?,
             multi_factor: claims.multi_factor()?,
             not_before,

@@ -18,6 +18,7 @@ pub(crate) struct VerifiedClaims {
     pub(crate) app_id: Option<Uuid>,
     pub(crate) kind: SubjectKind,
     pub(crate) groups: Groups,
+    pub(crate) app_roles: Vec<String>,
     pub(crate) user_principal_name: Option<String>,
     pub(crate) multi_factor: bool,
     pub(crate) not_before: SystemTime,
@@ -82,6 +83,11 @@ impl Principal {
     /// The groups that the token lists.
     pub fn groups(&self) -> &Groups {
         &self.0.groups
+    }
+
+    /// The app roles (`roles`) that the principal has in the application that the token is for.
+    pub fn app_roles(&self) -> &[String] {
+        &self.0.app_roles
     }
 
     /// A person's sign-in name: `upn`, else `preferred_username`, else `unique_name`. For display and audit only: names

@@ -15,7 +15,7 @@ use crate::blame::Blame;
 use crate::output;
 use crate::platform::{SignalEvent, Signals};
 use crate::problem::{Outcome, Problem};
-use crate::proxy::notify::Notify;
+use crate::service::Notify;
 use crate::time::{date, unix};
 
 /// How often the credential is asked for its token: a read of its cache, which starts a refresh when

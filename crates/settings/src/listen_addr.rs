@@ -99,7 +99,7 @@ impl FromStr for ListenAddr {
 }
 
 /// Whether listeners on this system can be Unix sockets, or come from systemd.
-pub(crate) const HAS_UNIX_SOCKETS: bool = cfg!(unix);
+pub const HAS_UNIX_SOCKETS: bool = cfg!(unix);
 
 fn parse(text: &str, has_unix_sockets: bool) -> Result<ListenAddr, String> {
     let forms = if has_unix_sockets { FORMS } else { TCP_FORMS };

@@ -1,0 +1,12 @@
+//! What the server programs share, `pgentra proxy` and `pgentra gateway`: flags of settings, messages,
+//! the service manager.
+
+mod beat;
+mod console;
+mod flags;
+mod notify;
+
+pub(crate) use beat::Beat;
+pub(crate) use console::Console;
+pub(crate) use flags::Flags;
+pub(crate) use notify::Notify;
