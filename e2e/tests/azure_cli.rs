@@ -218,3 +218,74 @@ fn it_manages_identities_and_administrators() {
     assert_eq!(shell.run(&format!("{command} list {server}")).json().as_array().unwrap().len(), 1);
     setting.shell("vm").run(&format!("{query} --client-id {client_id}")).fails(5);
 }
+
+/// Identities of other hosts by the CLI, and what `pgentra grant` gave read back by the CLI.
+#[test]
+fn it_assigns_identities_to_every_host() {
+    let Some(az) = az() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let setting = Setting { lab: &lab, cloud: &cloud, folder: folder.path(), az: &az };
+    let shell = setting.shell("client-secret");
+    setting.register(&shell);
+    let login =
+        "az login --service-principal -u $AZURE_CLIENT_ID -p $AZURE_CLIENT_SECRET --tenant $AZURE_TENANT_ID";
+    shell.run(login).ok();
+    let admin = setting.shell("admin");
+    let granted = |host: &str| admin.run(&format!("pgentra grant {host} --yes -o json")).json();
+    let named = cloud.identity("user-assigned");
+    let id = named["resource_id"].as_str().unwrap();
+
+    // What the CLI assigns, pgentra sees; what pgentra grants, the CLI shows.
+    for (words, host) in [
+        ("webapp", "myWebApp"),
+        ("functionapp", "myFunctionApp"),
+        ("vmss", "myScaleSet"),
+        ("containerapp", "myContainerApp"),
+    ] {
+        let named_one = if words == "containerapp" { "--user-assigned" } else { "--identities" };
+        let assigned = shell.run(&format!(
+            "az {words} identity assign -g myResourceGroup -n {host} {named_one} {id} >/dev/null && az {words} identity show -g myResourceGroup -n {host}"
+        ));
+        let ids = assigned.json()["userAssignedIdentities"].clone();
+        assert!(ids.as_object().unwrap().contains_key(id), "{words}: {ids}");
+        let seen = admin.run(&format!("pgentra identity show {words}/{host} -o json")).json();
+        assert_eq!(seen["user_assigned"][0]["object_id"], named["object_id"], "{words}");
+
+        let granted = granted(&format!("{words}/{host} --role {words}"));
+        assert_eq!(granted["assigned"], true, "{words}: its own beside the other");
+        let theirs = shell.run(&format!("az {words} identity show -g myResourceGroup -n {host}")).json();
+        assert_eq!(theirs["principalId"], granted["object_id"], "{words}");
+        assert_eq!(theirs["type"].as_str().unwrap().replace(' ', ""), "SystemAssigned,UserAssigned");
+        admin.run(&format!("pgentra revoke {words}/{host} --role {words} --unassign --yes")).ok();
+        let theirs = shell.run(&format!("az {words} identity show -g myResourceGroup -n {host}")).json();
+        assert_eq!(theirs["type"], "UserAssigned", "{words}");
+    }
+
+    // The federated credential of a service account.
+    shell.run("az identity create -g myResourceGroup -n another").ok();
+    let command = "az identity federated-credential";
+    let place = "--identity-name another -g myResourceGroup";
+    let issuer = "$(az aks show -g myResourceGroup -n myCluster --query oidcIssuerProfile.issuerUrl -o tsv)";
+    let made = shell.run(&format!(
+        "{command} create --name by-hand {place} --issuer {issuer} --subject system:serviceaccount:default:my-service-account --audiences api://AzureADTokenExchange"
+    ));
+    assert_eq!(made.json()["subject"], "system:serviceaccount:default:my-service-account");
+    let aks = "aks/myCluster/default/my-service-account --identity another --role another";
+    let first = granted(aks);
+    assert_eq!((&first["assigned"], &first["created"]), (&Value::Bool(false), &Value::Bool(true)));
+    let mut pod = setting.shell("aks");
+    pod.variables.insert("AZURE_CLIENT_ID".to_owned(), first["client_id"].as_str().unwrap().to_owned());
+    let query = "pgentra query -U another -o json -c 'SELECT current_user'";
+    assert_eq!(pod.run(query).json()[0]["rows"][0][0], "another");
+    shell.run(&format!("{command} delete --yes --name by-hand {place}")).ok();
+    assert_eq!(granted(aks)["assigned"], true);
+    let listed = shell.run(&format!("{command} list {place}")).json();
+    assert_eq!(listed[0]["name"], "pgentra-aks-myCluster-default-my-service-account");
+    admin.run(&format!("pgentra revoke {aks} --yes")).ok();
+    assert_eq!(shell.run(&format!("{command} list {place}")).json(), Value::Array(Vec::new()));
+    let servers = shell.run("az resource show -g myResourceGroup -n branchServer --resource-type Microsoft.HybridCompute/machines --api-version 2024-07-10");
+    let server = granted("arc/branchServer --role server");
+    assert_eq!(servers.json()["identity"]["principalId"], server["object_id"]);
+}

@@ -182,7 +182,9 @@ impl Page<'_> {
             typed.push_str(" >token.txt && test -s token.txt && rm token.txt");
         }
         let is_administrators = typed.contains(&format!("'{}'", self.administrator))
-            || ["pgentra identity ", "pgentra grant "].iter().any(|it| typed.starts_with(it));
+            || ["pgentra identity ", "pgentra grant ", "pgentra revoke "]
+                .iter()
+                .any(|it| typed.starts_with(it));
         if is_administrators {
             format!("(as_administrator; {typed}) </dev/null")
         } else {

@@ -233,7 +233,7 @@ fn a_variable_that_is_in_the_way_is_unset_by_the_hint() {
     for setting in [
         "PGCHANNELBINDING=require",
         "PGREQUIREAUTH=scram-sha-256",
-        "PGLOADBALANCEHOSTS=random",
+        "PGLOADBALANCEHOSTS=on",
         "PGGSSENCMODE=require",
         "PGSSLCERTMODE=require",
         "PGSSLMINPROTOCOLVERSION=TLSv1.3",

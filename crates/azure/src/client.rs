@@ -258,16 +258,19 @@ impl RestClient {
         let path = path.split('?').next().unwrap_or_default();
         // A role is assigned at a resource, a resource group or the subscription; a list is none of them.
         let whole = path.split("/administrators").next().unwrap_or(path);
+        let whole = whole.split("/federatedIdentityCredentials").next().unwrap_or(whole);
         let scope = match path.to_ascii_lowercase().contains("/resourcegroups/") {
             true => whole,
             false => whole.split("/providers/").next().unwrap_or(whole),
         };
         let writes = ask.method != Method::Get;
         let lower = path.to_ascii_lowercase();
-        let role = match (writes, lower.contains("/microsoft.compute/")) {
-            (true, true) => "Virtual Machine Contributor",
-            (true, false) => "Contributor",
-            (false, _) => "Reader",
+        let role = match writes {
+            false => "Reader",
+            true if lower.contains("/microsoft.compute/") => "Virtual Machine Contributor",
+            true if lower.contains("/microsoft.web/") => "Website Contributor",
+            true if lower.contains("/microsoft.managedidentity/") => "Managed Identity Contributor",
+            true => "Contributor",
         };
         let more = match writes
             && ask.body.as_ref().is_some_and(|body| !body["identity"]["userAssignedIdentities"].is_null())

@@ -1,4 +1,4 @@
-//! Azure Resource Manager ([`arm`]) and Microsoft Graph ([`graph`]): the identities of virtual machines, the administrators of
+//! Azure Resource Manager ([`arm`]) and Microsoft Graph ([`graph`]): the identities of hosts, the administrators of
 //! servers, and who is in the tenant.
 //!
 //! The crate does not print, and reads neither the environment nor files: the caller passes in all settings.

@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 use crate::command::script::Scripts;
 #[cfg(unix)]
 pub(crate) use crate::gateway::GatewayArguments;
-use crate::grant::Grant;
+use crate::grant::{Grant, Revoke};
 use crate::identity::IdentityCommand;
 #[cfg(unix)]
 use crate::launch::ExecListener;
@@ -185,15 +185,23 @@ pub(crate) enum Command {
     #[command(after_help = "Example: pgentra gateway --config /etc/pgentra/gateway.toml\n         \
                       pgentra gateway --check --config /etc/pgentra/gateway.toml")]
     Gateway(Box<GatewayArguments>),
-    /// Let a virtual machine sign in to a database: identity on the machine, role in the database.
-    /// Shows the plan and asks once.
+    /// Let a host sign in to a database: identity on the host, role in the database. Shows the plan
+    /// and asks once.
     #[command(
-        after_help = "Example: pgentra grant myVm -g myResourceGroup --server my-server --role my-app -U dba@example.com",
+        after_help = "Example: pgentra grant myVm -g myResourceGroup --server my-server --role my-app -U dba@example.com\n         \
+                      pgentra grant webapp/my-app --server my-server --role my-app -U dba@example.com\n         \
+                      pgentra grant aks/my-cluster/default/my-app --identity my-identity --server my-server --role my-app -U dba@example.com",
         mut_arg("dbname", |arg| arg.help("Not needed: Entra roles are read and changed in the database postgres"))
     )]
     Grant(Grant),
-    /// Manage identities of virtual machines and Entra administrators of servers, and search the
-    /// tenant.
+    /// Take back what `pgentra grant` gave a host: the role, and the federated credential. Shows the
+    /// plan and asks once.
+    #[command(
+        after_help = "Example: pgentra revoke webapp/my-app --server my-server --role my-app -U dba@example.com",
+        mut_arg("dbname", |arg| arg.help("Not needed: Entra roles are read and changed in the database postgres"))
+    )]
+    Revoke(Revoke),
+    /// Manage identities of hosts and Entra administrators of servers, and search the tenant.
     #[command(subcommand, after_help = "Example: pgentra identity assign --vm myVm -g myResourceGroup")]
     Identity(IdentityCommand),
     /// Manage roles that are mapped to Entra principals, and their privileges.

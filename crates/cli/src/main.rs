@@ -156,6 +156,7 @@ async fn run(system: &System, command: Command, is_verbose: bool) -> Outcome {
         #[cfg(unix)]
         Command::Gateway(arguments) => gateway::run(system, *arguments).await,
         Command::Grant(arguments) => grant::run(system, arguments).await,
+        Command::Revoke(arguments) => grant::revoke(system, arguments).await,
         Command::Identity(command) => identity::run(system, command, is_verbose).await,
         Command::Role(command) => role::run(system, command, is_verbose).await,
         #[cfg(unix)]
@@ -180,6 +181,7 @@ fn uses_environment(command: &Command) -> bool {
         | Command::Exec(_)
         | Command::ExecListener(_)
         | Command::Grant(_)
+        | Command::Revoke(_)
         | Command::Identity(_)
         | Command::Role(_) => true,
         Command::Quickstart(_)

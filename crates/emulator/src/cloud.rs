@@ -14,6 +14,7 @@ use crate::directory::{Machine, TenantDirectory};
 use crate::endpoint::Endpoint;
 use crate::fault::Faults;
 use crate::federation::Federation;
+use crate::holders::Holders;
 use crate::journal::Journal;
 use crate::keys::{KeyError, KeyRing};
 use crate::mint::{Draft, Mint, Minted, TokenSubject, random};
@@ -31,6 +32,7 @@ pub(crate) struct Cloud {
     pub(crate) resources: Vec<ResourceApplication>,
     pub(crate) directory: TenantDirectory,
     pub(crate) machine: Machine,
+    pub(crate) holders: Holders,
     pub(crate) subscription: Subscription,
     pub(crate) server: Option<ServerOptions>,
     pub(crate) operation_time: Duration,

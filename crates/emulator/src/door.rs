@@ -110,6 +110,8 @@ pub(crate) fn answer(cloud: &Cloud, endpoint: Endpoint, call: &Call, tweaks: &To
         Endpoint::Pipelines => federation::connection_token(cloud, call),
         Endpoint::ResourceManager
         | Endpoint::VirtualMachine
+        | Endpoint::IdentityHolder
+        | Endpoint::Cluster
         | Endpoint::UserAssignedIdentity
         | Endpoint::FlexibleServer
         | Endpoint::Operation => Ok(management::resource_manager(cloud, call)),

@@ -44,7 +44,11 @@ pub enum Endpoint {
     ResourceManager,
     /// Resource Manager: a virtual machine.
     VirtualMachine,
-    /// Resource Manager: user-assigned identities.
+    /// Resource Manager: apps, scale sets and Arc servers with their identities.
+    IdentityHolder,
+    /// Resource Manager: a Kubernetes cluster.
+    Cluster,
+    /// Resource Manager: user-assigned identities and their federated credentials.
     UserAssignedIdentity,
     /// Resource Manager: a flexible server and its administrators.
     FlexibleServer,
@@ -76,6 +80,8 @@ impl fmt::Display for Endpoint {
             Self::Pipelines => "pipelines",
             Self::ResourceManager => "resource-manager",
             Self::VirtualMachine => "virtual-machine",
+            Self::IdentityHolder => "identity-holder",
+            Self::Cluster => "cluster",
             Self::UserAssignedIdentity => "user-assigned-identity",
             Self::FlexibleServer => "flexible-server",
             Self::Operation => "operation",

@@ -25,6 +25,7 @@ mod exchange;
 mod fault;
 mod faulty_stream;
 mod federation;
+mod holders;
 mod host;
 mod hosts;
 mod imds;

@@ -20,13 +20,14 @@ use crate::door::Door;
 use crate::error::StartError;
 use crate::fault::Faults;
 use crate::federation::Federation;
+use crate::holders::Holders;
 use crate::journal::Journal;
 use crate::keys::{KeyError, KeyRing, on_a_blocking_thread};
 use crate::listen::{self, BoundPort};
 use crate::mint::{Draft, random};
 use crate::options::{GRAPH, Options, ResourceApplication};
 use crate::serve;
-use crate::subscription::{AdministratorChange, PrincipalKind, Subscription};
+use crate::subscription::{AdministratorChange, NamedCredential, PrincipalKind, Subscription};
 use crate::token_proxy::PROXY_NAME;
 
 /// The identity side of a local Azure. It serves requests until it is stopped or dropped.
@@ -229,7 +230,8 @@ impl LocalAzure {
         let application = subscription.has_application().then(|| self.application());
         let application =
             application.map(|one| principal(one.name(), one.object_id(), PrincipalKind::ServicePrincipal));
-        let identities = self.machine().system_assigned().into_iter().chain(subscription.identities());
+        let own = self.machine().system_assigned().into_iter().chain(self.cloud.holders.system_assigned());
+        let identities = own.chain(subscription.identities());
         let identities =
             identities.map(|one| principal(one.name(), one.object_id(), PrincipalKind::ServicePrincipal));
         let users = subscription.users();
@@ -398,17 +400,27 @@ impl Addresses {
     }
 }
 
+/// The names of the federated credentials that the user-assigned identity starts with.
+const FEDERATED: [&str; 3] = ["my-cluster", "my-repository", "my-connection"];
+
 fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> {
     let directory = TenantDirectory::new(options.ids, random(30)?.into());
     let mut resources = options.resources;
     // Clients that know Graph by its address alone ask for tokens for that address, as the Azure CLI does.
     resources.push(ResourceApplication::new(addresses.management.clone(), GRAPH));
+    let federation = Federation::new(options.clock.clone(), options.lifetimes.clone(), &addresses.federation);
+    let subscription = Subscription::new(&directory, options.server.as_ref());
+    for (name, credential) in FEDERATED.into_iter().zip(federation.credentials()) {
+        let new = NamedCredential { name: name.to_owned(), credential };
+        subscription.set_federated(directory.user_assigned.object_id, new);
+    }
     Ok(Cloud {
         machine: Machine::new(vec![directory.vm.clone(), directory.user_assigned.clone()]),
-        subscription: Subscription::new(&directory, options.server.as_ref()),
+        holders: Holders::new(directory.ids.subscription),
+        subscription,
         server: options.server,
         operation_time: options.operation_time,
-        federation: Federation::new(options.clock.clone(), options.lifetimes.clone(), &addresses.federation),
+        federation,
         clock: options.clock,
         lifetimes: options.lifetimes,
         resources,

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use crate::directory::{Group, Identity, RESOURCE_GROUP, TenantDirectory, User};
+use crate::federation::FederatedCredential;
 use crate::options::ServerOptions;
 
 /// What kind of principal an administrator of a database server is, in the words of the management API.
@@ -116,6 +117,22 @@ impl Effect {
     }
 }
 
+/// A role of a principal in the subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RoleAssignment {
+    pub(crate) name: Uuid,
+    pub(crate) principal: Uuid,
+    /// Resource id of the role.
+    pub(crate) definition: String,
+}
+
+/// A federated credential of a user-assigned identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NamedCredential {
+    pub(crate) name: String,
+    pub(crate) credential: FederatedCredential,
+}
+
 /// An operation that takes time, as the management API runs it.
 #[derive(Clone, Debug)]
 pub(crate) struct Operation {
@@ -156,6 +173,9 @@ pub(crate) struct Subscription {
 struct SubscriptionState {
     resource_groups: BTreeSet<String>,
     identities: Vec<Identity>,
+    /// By the object id of their identity.
+    federated: Vec<(Uuid, NamedCredential)>,
+    role_assignments: Vec<RoleAssignment>,
     users: Vec<User>,
     groups: Vec<Group>,
     has_application: bool,
@@ -184,6 +204,8 @@ impl Subscription {
             state: Mutex::new(SubscriptionState {
                 resource_groups: BTreeSet::from([RESOURCE_GROUP.to_owned()]),
                 identities: vec![directory.user_assigned.clone()],
+                federated: Vec::new(),
+                role_assignments: Vec::new(),
                 users: vec![administrator.clone()],
                 groups: vec![directory.group.clone()],
                 has_application: true,
@@ -228,6 +250,43 @@ impl Subscription {
         Ok(())
     }
 
+    /// The federated credentials of the identity with this object id.
+    pub(crate) fn federated(&self, object_id: Uuid) -> Vec<NamedCredential> {
+        let state = self.state();
+        let of_identity = state.federated.iter().filter(|(identity, _)| *identity == object_id);
+        of_identity.map(|(_, one)| one.clone()).collect()
+    }
+
+    /// Adds a federated credential to an identity, or replaces that of the same name.
+    pub(crate) fn set_federated(&self, object_id: Uuid, new: NamedCredential) {
+        let mut state = self.state();
+        let other =
+            |(identity, one): &(Uuid, NamedCredential)| *identity != object_id || one.name != new.name;
+        state.federated.retain(other);
+        state.federated.push((object_id, new));
+    }
+
+    /// Whether there was one.
+    pub(crate) fn remove_federated(&self, object_id: Uuid, name: &str) -> bool {
+        let mut state = self.state();
+        let before = state.federated.len();
+        state.federated.retain(|(identity, one)| *identity != object_id || one.name != name);
+        state.federated.len() < before
+    }
+
+    /// Those that clients made; the owners of the subscription are not among them.
+    pub(crate) fn role_assignments(&self) -> Vec<RoleAssignment> {
+        self.state().role_assignments.clone()
+    }
+
+    pub(crate) fn add_role_assignment(&self, new: RoleAssignment) -> Result<(), Full> {
+        let mut state = self.state();
+        state.role_assignments.retain(|one| one.name != new.name);
+        room(state.role_assignments.len())?;
+        state.role_assignments.push(new);
+        Ok(())
+    }
+
     pub(crate) fn users(&self) -> Vec<User> {
         self.state().users.clone()
     }
@@ -254,6 +313,7 @@ impl Subscription {
     pub(crate) fn forget(&self, object_id: Uuid, application: Uuid) {
         let mut state = self.state();
         state.identities.retain(|identity| identity.object_id != object_id);
+        state.federated.retain(|(identity, _)| *identity != object_id);
         state.users.retain(|user| user.object_id != object_id);
         state.groups.retain(|group| group.object_id != object_id);
         state.has_application &= object_id != application;

@@ -382,8 +382,11 @@ async fn a_command_that_fails_is_told_without_its_arguments() {
     }
 }
 
+/// The variables that a command got.
+type Variables = Arc<Mutex<Vec<(String, String)>>>;
+
 /// A credential of a command that prints this, with this lifetime, and the variables that the command got.
-fn opaque(output: &'static str, lifetime: Option<u64>) -> (Credential, Arc<Mutex<Vec<(String, String)>>>) {
+fn opaque(output: &'static str, lifetime: Option<u64>) -> (Credential, Variables) {
     let got = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&got);
     let processes = Processes::scripted(move |call| {

@@ -1,9 +1,10 @@
-//! Identities of virtual machines and Entra administrators of servers, through Azure Resource Manager.
+//! Identities of hosts and Entra administrators of servers, through Azure Resource Manager.
 //!
 //! Long-running operations are polled at the interval that Azure asks for, and no longer than [`Patience`] says. What
 //! is there already is not asked for again.
 
-mod machine;
+mod host;
+mod identity;
 mod operation;
 mod server;
 
@@ -13,7 +14,8 @@ use pgentra_identity::Credential;
 use pgentra_system::System;
 use serde_json::Value;
 
-pub use machine::{SystemAssigned, UserAssigned, Vm, Wanted};
+pub use host::{AzureHost, AzureHostType, SystemAssigned, Wanted};
+pub use identity::{FederatedIdentityCredential, UserAssigned};
 pub use server::{Administrator, AdministratorKind, FlexibleServer};
 
 use pgentra_connect::quote;
@@ -180,6 +182,11 @@ fn singular(word: &str) -> &str {
         "flexibleServers" => "flexible server",
         "virtualMachines" => "virtual machine",
         "userAssignedIdentities" => "user-assigned identity",
+        "virtualMachineScaleSets" => "scale set",
+        "sites" => "app",
+        "containerApps" => "container app",
+        "machines" => "Arc server",
+        "managedClusters" => "cluster",
         word => word,
     }
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use eventually::{DEADLINE, eventually, holds};
-use pgentra_azure::arm::Wanted;
+use pgentra_azure::arm::{AzureHostType, Wanted};
 use pgentra_azure::{AzureErrorKind, graph::Search};
 
 use pgentra_emulator::{Endpoint, Fault};
@@ -12,7 +12,7 @@ use crate::administrator;
 async fn an_assignment_keeps_what_was_there_and_is_not_made_twice() {
     let setting = administrator().await;
     let manager = setting.manager().await;
-    let vm = manager.vm(None, "myvm").await.unwrap();
+    let vm = manager.host(AzureHostType::VirtualMachine, None, "myvm").await.unwrap();
     assert_eq!((vm.name.as_str(), vm.resource_group()), ("myVm", "myResourceGroup"));
     assert_eq!(vm.system_assigned.unwrap().object_id, setting.azure.vm().object_id());
     let other = setting.azure.new_identity("other");
@@ -35,7 +35,7 @@ async fn the_own_identity_comes_beside_the_others() {
     let setting = administrator().await;
     setting.azure.machine().unassign(setting.azure.vm());
     let manager = setting.manager().await;
-    let vm = manager.vm(Some("myResourceGroup"), "myVm").await.unwrap();
+    let vm = manager.host(AzureHostType::VirtualMachine, Some("myResourceGroup"), "myVm").await.unwrap();
     assert_eq!((vm.system_assigned, vm.user_assigned.len()), (None, 1));
     let after = manager.assign(&vm, &Wanted::SystemAssigned).await.unwrap();
     assert_eq!(after.user_assigned, vm.user_assigned);
@@ -45,7 +45,7 @@ async fn the_own_identity_comes_beside_the_others() {
 
     setting.azure.machine().unassign(setting.azure.user_assigned());
     setting.azure.machine().identities().iter().for_each(|one| setting.azure.machine().unassign(one));
-    let bare = manager.vm(None, "myVm").await.unwrap();
+    let bare = manager.host(AzureHostType::VirtualMachine, None, "myVm").await.unwrap();
     assert_eq!((bare.system_assigned, bare.user_assigned.len()), (None, 0));
     let after = manager.assign(&bare, &Wanted::SystemAssigned).await.unwrap();
     assert!(after.system_assigned.is_some());
@@ -62,7 +62,7 @@ async fn what_cannot_be_found_is_told_before_anything_changes() {
         (Some("my/group"), "myVm", AzureErrorKind::Usage),
         (None, "../myVm", AzureErrorKind::Usage),
     ] {
-        let error = manager.vm(group, name).await.unwrap_err();
+        let error = manager.host(AzureHostType::VirtualMachine, group, name).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.hint().is_some(), "{error}");
     }
@@ -86,7 +86,7 @@ async fn what_others_assign_meanwhile_is_not_taken_away() {
     let setting = administrator().await;
     let (azure, manager) = (&setting.azure, setting.manager().await);
     azure.machine().unassign(azure.vm());
-    let vm = manager.vm(None, "myVm").await.unwrap();
+    let vm = manager.host(AzureHostType::VirtualMachine, None, "myVm").await.unwrap();
     azure.new_identity("other");
     let wanted = Wanted::UserAssigned(manager.identity(None, "other").await.unwrap());
     // the machine is read, and the patch comes late

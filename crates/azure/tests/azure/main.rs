@@ -2,7 +2,9 @@
 //! a paused clock.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod federation;
 mod graph;
+mod hosts;
 mod machine;
 mod server;
 mod trouble;
@@ -55,6 +57,12 @@ async fn setting(variable: impl Fn(&LocalAzure) -> (&'static str, String)) -> Se
 impl Setting {
     async fn manager(&self) -> ResourceManager {
         ResourceManager::new(&self.system, &self.credential, &self.endpoints, None).await.unwrap()
+    }
+
+    /// The same for an identity that cannot list its subscriptions.
+    async fn manager_of(&self, subscription: &str) -> ResourceManager {
+        let new = ResourceManager::new(&self.system, &self.credential, &self.endpoints, Some(subscription));
+        new.await.unwrap()
     }
 
     fn graph(&self) -> Graph {

@@ -1,7 +1,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use pgentra_azure::arm::{ResourceManager, Wanted};
+use pgentra_azure::arm::{AzureHostType, ResourceManager, Wanted};
 use pgentra_azure::graph::Search;
 use pgentra_azure::{AzureError, AzureErrorKind, Endpoints};
 use pgentra_emulator::{Endpoint, Fault};
@@ -16,7 +16,7 @@ const PASS: Fault = Fault::Slow(Duration::ZERO);
 async fn assign(setting: &Setting, fault: Fault) -> Result<(), AzureError> {
     setting.azure.machine().unassign(setting.azure.vm());
     let manager = setting.manager().await;
-    let vm = manager.vm(None, "myVm").await?;
+    let vm = manager.host(AzureHostType::VirtualMachine, None, "myVm").await?;
     for fault in [PASS, fault] {
         setting.azure.faults().push(Endpoint::VirtualMachine, fault);
     }
@@ -74,7 +74,7 @@ async fn who_has_no_role_is_told_which_one_is_missing() {
     let named = ResourceManager::new(&setting.system, &setting.credential, &setting.endpoints, Some(&id))
         .await
         .unwrap();
-    let error = named.vm(Some("myResourceGroup"), "myVm").await.unwrap_err();
+    let error = named.host(AzureHostType::VirtualMachine, Some("myResourceGroup"), "myVm").await.unwrap_err();
     assert_eq!((error.kind(), error.code()), (AzureErrorKind::Forbidden, Some("AuthorizationFailed")));
     let hint = error.hint().unwrap();
     let object_id = setting.azure.vm().object_id();
@@ -102,12 +102,12 @@ async fn who_has_no_role_is_told_which_one_is_missing() {
 async fn a_token_that_is_refused_is_replaced_once() {
     let setting = administrator().await;
     let manager = setting.manager().await;
-    manager.vm(None, "myVm").await.unwrap();
+    manager.host(AzureHostType::VirtualMachine, None, "myVm").await.unwrap();
     setting.azure.roll_over_keys().await.unwrap();
     setting.azure.forget_old_keys();
-    manager.vm(None, "myVm").await.unwrap();
+    manager.host(AzureHostType::VirtualMachine, None, "myVm").await.unwrap();
     setting.azure.faults().push_lasting(Endpoint::VirtualMachine, Fault::status(401, "{}"));
-    let error = manager.vm(None, "myVm").await.unwrap_err();
+    let error = manager.host(AzureHostType::VirtualMachine, None, "myVm").await.unwrap_err();
     assert_eq!(error.kind(), AzureErrorKind::Forbidden);
 }
 
@@ -122,7 +122,7 @@ async fn nonsense_is_told_as_such() {
         (Fault::HugeBody { bytes: 100_000_000 }, "cannot read"),
     ] {
         setting.azure.faults().push(Endpoint::VirtualMachine, fault);
-        let error = manager.vm(None, "myVm").await.unwrap_err();
+        let error = manager.host(AzureHostType::VirtualMachine, None, "myVm").await.unwrap_err();
         assert_eq!(error.kind(), AzureErrorKind::Network, "{error}");
         assert!(error.to_string().contains(words), "{error}");
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use pgentra_azure::arm::{ResourceManager, Wanted};
+use pgentra_azure::arm::{AzureHostType, ResourceManager, Wanted};
 use pgentra_azure::{AzureError, AzureErrorKind, Endpoints};
 use pgentra_identity::{Cloud, Credential};
 use pgentra_system::{Env, ManualClock, System};
@@ -47,7 +47,7 @@ async fn assign(
     let manager = ResourceManager::new(&system, &credential, &endpoints, Some(subscription)).await.unwrap();
     let began = Instant::now();
     let result = async {
-        let vm = manager.vm(Some("g"), "vm").await?;
+        let vm = manager.host(AzureHostType::VirtualMachine, Some("g"), "vm").await?;
         manager.assign(&vm, &Wanted::SystemAssigned).await.map(drop)
     };
     let result = result.await;

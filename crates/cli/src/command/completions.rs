@@ -9,6 +9,7 @@ use pgentra_identity::{Cloud, SourceName};
 use crate::arguments;
 use crate::blame::Blame;
 use crate::catalogue::Finding;
+use crate::identity::host_ref::FORMS;
 #[cfg(unix)]
 use crate::local::running_names;
 use crate::output;
@@ -66,6 +67,7 @@ fn with_value(argument: Arg, is_local: bool) -> Arg {
         "cloud" => ArgValueCandidates::new(|| candidates(Cloud::ALL.iter().map(ToString::to_string))),
         "explain" => ArgValueCandidates::new(findings),
         "kind" => ArgValueCandidates::new(|| candidates(["service", "user", "group"])),
+        "place" => ArgValueCandidates::new(hosts),
         "command" => ArgValueCandidates::new(commands),
         "drain" => ArgValueCandidates::new(|| candidates(["session", "transaction"])),
         "log_format" => ArgValueCandidates::new(|| candidates(["text", "json"])),
@@ -76,6 +78,11 @@ fn with_value(argument: Arg, is_local: bool) -> Arg {
         _ => return argument,
     };
     argument.add(values)
+}
+
+/// The kinds of hosts, up to the name that follows.
+fn hosts() -> Vec<CompletionCandidate> {
+    candidates(FORMS.iter().filter_map(|form| form.split_once('/')).map(|(kind, _)| format!("{kind}/")))
 }
 
 fn candidates<T: Into<String>>(values: impl IntoIterator<Item = T>) -> Vec<CompletionCandidate> {

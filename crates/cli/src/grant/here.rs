@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use pgentra_azure::arm::Wanted;
 use pgentra_connect::{Connector, Layers, Target};
 use pgentra_identity::{Cloud, Credential, Selector, SourceName};
 use pgentra_system::System;
 use pgentra_system::http::Request;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::role::RoleDatabase;
 use crate::problem::Outcome;
@@ -35,7 +35,7 @@ pub(super) async fn sign_in(
     system: &System,
     database: &RoleDatabase,
     role: &str,
-    wanted: &Wanted,
+    client_id: Option<Uuid>,
     cloud: Cloud,
 ) -> Outcome {
     let flags = [
@@ -45,10 +45,7 @@ pub(super) async fn sign_in(
         ("dbname", "postgres".to_owned()),
     ];
     let target = Target::resolve(&Layers::gather(None, &flags, system.env(), system.files())?)?;
-    let selector = match wanted {
-        Wanted::SystemAssigned => Selector::Default,
-        Wanted::UserAssigned(one) => Selector::ClientId(one.client_id),
-    };
+    let selector = client_id.map_or(Selector::Default, Selector::ClientId);
     let credential =
         Credential::builder(system.clone()).source(SourceName::Imds).selector(selector).build()?;
     let session = Connector::new(target, credential, cloud.postgres_resource())?.connect().await?;

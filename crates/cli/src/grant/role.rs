@@ -35,6 +35,17 @@ impl RoleDatabase {
         self.roles.flavour()
     }
 
+    /// The sessions through which roles are changed.
+    pub(super) fn server(&self) -> &pgentra_roles::ServerSessions {
+        &self.server
+    }
+
+    /// The other roles that are mapped to a principal, where the server shows it.
+    pub(super) fn others_of<'a>(&'a self, object_id: Uuid, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let of_principal = self.roles.entra().iter().filter(move |role| role.object_id == Some(object_id));
+        of_principal.map(|role| role.name.as_str()).filter(move |other| *other != name)
+    }
+
     pub(super) fn host(&self) -> String {
         self.connector.target().endpoints().first().map(|endpoint| endpoint.host.clone()).unwrap_or_default()
     }

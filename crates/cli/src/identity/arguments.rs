@@ -1,17 +1,23 @@
 //! Arguments of `pgentra identity`.
 
 use clap::{Args, Subcommand, ValueEnum};
+use pgentra_azure::arm::AzureHostType;
 
+use super::host_ref::HostRef;
 use crate::options::{Identity, Output};
 
 /// `pgentra identity …`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdentityCommand {
-    /// Give a virtual machine an identity in addition to those it has.
-    #[command(after_help = "Example: pgentra identity assign --vm myVm -g myResourceGroup")]
+    /// Give a host an identity in addition to those it has; a service account or a repository gets a
+    /// federated credential.
+    #[command(after_help = "Example: pgentra identity assign --vm myVm -g myResourceGroup\n         \
+                      pgentra identity assign webapp/my-app\n         \
+                      pgentra identity assign aks/my-cluster/default/my-app --identity my-identity")]
     Assign(Assign),
-    /// Show the identities of a virtual machine.
-    #[command(after_help = "Example: pgentra identity show --vm myVm -g myResourceGroup -o json")]
+    /// Show the identities of a host, or the federated credentials of an identity.
+    #[command(after_help = "Example: pgentra identity show --vm myVm -g myResourceGroup -o json\n         \
+                      pgentra identity show identity/my-identity")]
     Show(Show),
     /// Find a managed identity or an application by its name, or a user or group.
     #[command(after_help = "Example: pgentra identity find myVm")]
@@ -24,14 +30,49 @@ pub(crate) enum IdentityCommand {
     ServerAdmin(ServerAdmin),
 }
 
+/// A host, by its kind and name.
+#[derive(Clone, Debug, Args)]
+#[group(required = true)]
+pub(crate) struct NamedHost {
+    /// The host: vm/NAME, vmss/NAME, webapp/NAME, functionapp/NAME, containerapp/NAME, arc/NAME,
+    /// identity/NAME, aks/CLUSTER/NAMESPACE/SERVICEACCOUNT or github/OWNER/REPOSITORY[@ENVIRONMENT].
+    #[arg(value_name = "HOST")]
+    pub(crate) place: Option<HostRef>,
+    /// Name of a virtual machine: the same as vm/NAME.
+    #[arg(long, value_name = "VM", conflicts_with = "place")]
+    pub(crate) vm: Option<String>,
+}
+
+impl NamedHost {
+    /// The host that is named.
+    pub(crate) fn named(&self) -> HostRef {
+        match (&self.place, &self.vm) {
+            (Some(place), _) => place.clone(),
+            (None, vm) => HostRef::Azure(AzureHostType::VirtualMachine, vm.clone().unwrap_or_default()),
+        }
+    }
+}
+
+/// Which tokens of a repository at GitHub are taken.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct FederationArguments {
+    /// Branch whose workflows sign in, for github without an environment. Default: main.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) branch: Option<String>,
+    /// Issuer of the tokens, for github at a company of its own. Default: GitHub's.
+    #[arg(long, value_name = "URL")]
+    pub(crate) issuer: Option<String>,
+}
+
 /// Arguments of `pgentra identity assign`.
 #[derive(Debug, Args)]
 pub(crate) struct Assign {
-    /// Name of the virtual machine.
-    #[arg(long, value_name = "VM")]
-    pub(crate) vm: String,
-    /// User-assigned identity to give the machine, by name or resource id. Default: a
-    /// system-assigned identity.
+    #[command(flatten)]
+    pub(crate) host: NamedHost,
+    #[command(flatten)]
+    pub(crate) federation: FederationArguments,
+    /// User-assigned identity to give the host, by name or resource id. Default: a system-assigned
+    /// identity, which aks and github do not have.
     #[arg(long, value_name = "NAME|ID")]
     pub(crate) identity: Option<String>,
     #[command(flatten)]
@@ -45,9 +86,8 @@ pub(crate) struct Assign {
 /// Arguments of `pgentra identity show`.
 #[derive(Debug, Args)]
 pub(crate) struct Show {
-    /// Name of the virtual machine.
-    #[arg(long, value_name = "VM")]
-    pub(crate) vm: String,
+    #[command(flatten)]
+    pub(crate) host: NamedHost,
     #[command(flatten)]
     pub(crate) output: Output,
     #[command(flatten)]

@@ -1,11 +1,12 @@
-//! `pgentra identity`: identities of virtual machines, principals of the tenant, administrators of
-//! servers.
+//! `pgentra identity`: identities of hosts, principals of the tenant, administrators of servers.
 
 mod arguments;
 pub(crate) mod azure;
+pub(crate) mod host_ref;
+pub(crate) mod place;
 mod shown;
 
-use pgentra_azure::arm::{Administrator, AdministratorKind, ResourceManager, Vm, Wanted};
+use pgentra_azure::arm::{Administrator, AdministratorKind, AzureHost, ResourceManager, UserAssigned};
 use pgentra_azure::graph::{Graph, Principal, PrincipalKind, Search};
 use pgentra_connect::quote;
 use pgentra_system::System;
@@ -17,8 +18,10 @@ use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 use arguments::{AdminChange, AdminList, Assign, Find, PrincipalType, ServerAdmin, Show};
-pub(crate) use arguments::{Azure, IdentityCommand};
-use shown::{Admin, Found, MachineDocument};
+pub(crate) use arguments::{Azure, FederationArguments, IdentityCommand};
+use host_ref::HostRef;
+use place::{HostProof, Place};
+use shown::{Admin, Found, IdentityDocument, MachineDocument};
 
 /// Runs one of the commands.
 pub(crate) async fn run(system: &System, command: IdentityCommand, is_verbose: bool) -> Outcome {
@@ -35,40 +38,57 @@ pub(crate) async fn run(system: &System, command: IdentityCommand, is_verbose: b
 async fn assign(system: &System, arguments: Assign) -> Outcome {
     let manager = azure::manager(system, &arguments.azure, &arguments.caller).await?;
     let group = arguments.azure.resource_group.as_deref();
-    let vm = waiting("asking Azure", manager.vm(group, &arguments.vm)).await?;
-    let wanted = wanted(&manager, group, arguments.identity.as_deref()).await?;
-    let after = if vm.has(&wanted) {
-        output::say(&format!("{} has it already; nothing was changed", quote::line(&vm.name)));
-        vm
+    let named = arguments.host.named();
+    let what = (&arguments.federation, arguments.caller.cloud);
+    let found = Place::find(&manager, group, (&named, arguments.identity.as_deref()), what);
+    let place = waiting("asking Azure", found).await?;
+    if let HostProof::Identity(_) = &place.proof {
+        return Err(Problem::new(
+            Blame::Usage,
+            format!("{named} is an identity, which is assigned to a host"),
+        )
+        .hint("name the host, and the identity with --identity"));
+    }
+    let after = if place.is_assigned() {
+        output::say(&format!("{} has it already; nothing was changed", place.described()));
+        place
     } else {
-        waiting("asking Azure", manager.assign(&vm, &wanted)).await?
+        waiting("asking Azure", place.assign(&manager)).await?
     };
-    let graph = azure::graph(system, &arguments.azure, &arguments.caller)?;
-    print(&after, &graph, arguments.output.output).await
-}
-
-/// The identity that the argument names, else the machine's own.
-pub(crate) async fn wanted(
-    manager: &ResourceManager,
-    group: Option<&str>,
-    identity: Option<&str>,
-) -> Outcome<Wanted> {
-    Ok(match identity {
-        Some(name) => Wanted::UserAssigned(manager.identity(group, name).await?),
-        None => Wanted::SystemAssigned,
-    })
+    let format = arguments.output.output;
+    match &after.proof {
+        HostProof::Assigned { host, .. } => {
+            let graph = azure::graph(system, &arguments.azure, &arguments.caller)?;
+            print(host, &graph, format).await?;
+        }
+        HostProof::Federated { identity, .. } | HostProof::Identity(identity) => {
+            print_identity(&manager, identity, format).await?;
+        }
+    }
+    after.left_to_do().iter().for_each(output::say);
+    Ok(())
 }
 
 async fn show(system: &System, arguments: Show) -> Outcome {
     let manager = azure::manager(system, &arguments.azure, &arguments.caller).await?;
-    let vm =
-        waiting("asking Azure", manager.vm(arguments.azure.resource_group.as_deref(), &arguments.vm)).await?;
-    let graph = azure::graph(system, &arguments.azure, &arguments.caller)?;
-    print(&vm, &graph, arguments.output.output).await
+    let group = arguments.azure.resource_group.as_deref();
+    match arguments.host.named() {
+        HostRef::Azure(kind, name) => {
+            let host = waiting("asking Azure", manager.host(kind, group, &name)).await?;
+            let graph = azure::graph(system, &arguments.azure, &arguments.caller)?;
+            print(&host, &graph, arguments.output.output).await
+        }
+        HostRef::Identity(name) => {
+            let identity = waiting("asking Azure", manager.identity(group, &name)).await?;
+            print_identity(&manager, &identity, arguments.output.output).await
+        }
+        other => Err(Problem::new(Blame::Usage, format!("{other} has no identity of its own"))
+            .hint("its federated credentials are those of an identity: pgentra identity show identity/NAME")),
+    }
 }
 
-async fn print(vm: &Vm, graph: &Graph, format: Format) -> Outcome {
-    let own = match vm.system_assigned {
+async fn print(host: &AzureHost, graph: &Graph, format: Format) -> Outcome {
+    let own = match host.system_assigned {
         None => None,
         // A caller who may read a machine may lack the right to read the tenant, which is not
         // required here.
@@ -79,10 +99,19 @@ async fn print(vm: &Vm, graph: &Graph, format: Format) -> Outcome {
             })
         }
     };
-    let machine = MachineDocument::of(vm, own.as_ref());
+    let machine = MachineDocument::of(host, own.as_ref());
     match format {
         Format::Text => output::result(machine.text()),
         Format::Json => output::json(&machine),
+    }
+}
+
+async fn print_identity(manager: &ResourceManager, identity: &UserAssigned, format: Format) -> Outcome {
+    let federated = waiting("asking Azure", manager.federated(identity)).await?;
+    let document = IdentityDocument::of(identity, federated);
+    match format {
+        Format::Text => output::result(document.text()),
+        Format::Json => output::json(&document),
     }
 }
 

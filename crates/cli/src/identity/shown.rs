@@ -1,16 +1,22 @@
 //! Renders identities as text and JSON.
 
-use pgentra_azure::arm::{Administrator, Vm};
+use pgentra_azure::arm::{Administrator, AzureHost, FederatedIdentityCredential, UserAssigned};
 use pgentra_azure::graph::Principal;
 use pgentra_connect::quote;
 use serde::Serialize;
 
+use super::host_ref::HostRef;
 use crate::table::{Need, Row, list};
 use crate::text::{Text, bold, faint, text};
 
 /// The document of `pgentra identity show -o json` and `assign -o json`.
 #[derive(Serialize)]
 pub(crate) struct MachineDocument {
+    /// What it is, in words.
+    kind: String,
+    /// As the command line names it.
+    #[serde(skip)]
+    named: String,
     name: String,
     id: String,
     resource_group: String,
@@ -36,9 +42,11 @@ struct UserAssignedDocument {
 
 impl MachineDocument {
     /// A machine, and the principal of its own identity if the tenant returned it.
-    pub(crate) fn of(vm: &Vm, own: Option<&Principal>) -> Self {
+    pub(crate) fn of(vm: &AzureHost, own: Option<&Principal>) -> Self {
         let client_id = own.and_then(|own| own.client_id).map(|id| id.to_string());
         Self {
+            kind: vm.kind.to_string(),
+            named: HostRef::Azure(vm.kind, vm.name.clone()).to_string(),
             name: vm.name.clone(),
             id: vm.id.clone(),
             resource_group: vm.resource_group().to_owned(),
@@ -61,7 +69,7 @@ impl MachineDocument {
     }
 
     pub(crate) fn text(&self) -> Text {
-        let mut text = text![bold(&format!("virtual machine {}", self.name)), "\n  ", faint(&self.id), "\n"];
+        let mut text = text![bold(&format!("{} {}", self.kind, self.name)), "\n  ", faint(&self.id), "\n"];
         let mut line = |what: &str, name: &str, object_id: &str, client_id: Option<&str>| {
             let client_id = client_id.unwrap_or("not told by the tenant");
             text.push(text![
@@ -78,8 +86,61 @@ impl MachineDocument {
         }
         if self.system_assigned.is_none() && self.user_assigned.is_empty() {
             text.push(format!(
-                "  no identity; give it one: pgentra identity assign --vm {}\n",
-                quote::shell_word(&self.name)
+                "  no identity; give it one: pgentra identity assign {}\n",
+                quote::shell_word(&self.named)
+            ));
+        }
+        text
+    }
+}
+
+/// The document of `pgentra identity show identity/NAME -o json`.
+#[derive(Serialize)]
+pub(crate) struct IdentityDocument {
+    name: String,
+    id: String,
+    object_id: String,
+    client_id: String,
+    federated_credentials: Vec<CredentialDocument>,
+}
+
+#[derive(Serialize)]
+struct CredentialDocument {
+    name: String,
+    issuer: String,
+    subject: String,
+    audience: String,
+}
+
+impl IdentityDocument {
+    pub(crate) fn of(identity: &UserAssigned, federated: Vec<FederatedIdentityCredential>) -> Self {
+        let credential = |one: FederatedIdentityCredential| {
+            let FederatedIdentityCredential { name, issuer, subject, audience } = one;
+            CredentialDocument { name, issuer, subject, audience }
+        };
+        Self {
+            name: identity.name.clone(),
+            id: identity.id.clone(),
+            object_id: identity.object_id.to_string(),
+            client_id: identity.client_id.to_string(),
+            federated_credentials: federated.into_iter().map(credential).collect(),
+        }
+    }
+
+    pub(crate) fn text(&self) -> Text {
+        let Self { name, id, object_id, client_id, federated_credentials } = self;
+        let mut text = text![
+            bold(&format!("identity {name}")),
+            "\n  ",
+            faint(id),
+            format!("\n  object id  {object_id}\n  client id  {client_id}\n")
+        ];
+        for CredentialDocument { name, issuer, subject, .. } in federated_credentials {
+            text.push(text!["  federated  ", bold(name)]);
+            text.push(format!(
+                "\n    issuer   {}\n    subject  {}\n",
+                quote::line(issuer),
+                quote::line(subject)
             ));
         }
         text
@@ -190,6 +251,8 @@ mod tests {
         assert!(!table.chars().any(|char| char != '\n' && quote::is_hidden(char)), "{table:?}");
 
         let machine = MachineDocument {
+            kind: "virtual machine".to_owned(),
+            named: name.to_owned(),
             name: name.to_owned(),
             id: name.to_owned(),
             resource_group: "g".to_owned(),
@@ -197,6 +260,6 @@ mod tests {
             user_assigned: Vec::new(),
         };
         let text = machine.text().render(false);
-        assert!(!text.contains("\nmyVm") && text.contains("--vm $'a\\033"), "{text}");
+        assert!(!text.contains("\nmyVm") && text.contains("assign $'a\\033"), "{text}");
     }
 }

@@ -111,6 +111,11 @@ async fn drop(system: &System, arguments: arguments::DropArguments) -> Outcome {
     carry_out(&server, &plan, arguments.run, Asking::unless(arguments.yes)).await
 }
 
+/// The changes of a plan that is not applied yet.
+pub(crate) fn difference(plan: &pgentra_roles::Plan) -> crate::text::Text {
+    show::difference(plan, false)
+}
+
 /// Shows the plan; applies it if `apply` says whether to ask first. Returns whether there was nothing to do.
 async fn plan(system: &System, arguments: arguments::PlanArguments, apply: Option<Asking>) -> Outcome<bool> {
     let server = server(system, &arguments.connection, &arguments.identity)?;

@@ -1,6 +1,6 @@
 //! `pgentra token --file`: a token in a file, for programs that read a password from one.
 
-mod entry;
+mod form;
 mod replace;
 mod watch;
 
@@ -14,7 +14,7 @@ use crate::blame::Blame;
 use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 use crate::sign_in;
-use entry::Entry;
+use form::TokenFileForm;
 use watch::TokenFile;
 
 /// Writes the token into `file`, and with `--watch` keeps it up to date until a signal.
@@ -27,8 +27,8 @@ pub(crate) async fn run(system: &System, arguments: &Token, file: PathBuf) -> Ou
         None => None,
     };
     let entry = match &target {
-        Some(target) => Entry::pgpass(target)?,
-        None => Entry::Token,
+        Some(target) => TokenFileForm::pgpass(target)?,
+        None => TokenFileForm::Token,
     };
     // A token command may need the server's name without a .pgpass line too.
     let target = target.or_else(|| sign_in::target_of_environment(system));

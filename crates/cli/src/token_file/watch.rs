@@ -9,7 +9,7 @@ use pgentra_system::System;
 use tokio::sync::Notify as Wake;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::entry::Entry;
+use super::form::TokenFileForm;
 use super::replace::replace;
 use crate::blame::Blame;
 use crate::output;
@@ -30,7 +30,7 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(60);
 pub(super) struct TokenFile {
     pub(super) credential: Credential,
     pub(super) resource: Resource,
-    pub(super) entry: Entry,
+    pub(super) entry: TokenFileForm,
     pub(super) path: PathBuf,
 }
 
@@ -247,7 +247,7 @@ mod tests {
             let file = TokenFile {
                 credential: Credential::builder(system.clone()).command(["give-token"]).build().unwrap(),
                 resource: "https://example".parse().unwrap(),
-                entry: Entry::Token,
+                entry: TokenFileForm::Token,
                 path: folder.path().join("password"),
             };
             Self { file, system, start, folder }

@@ -9,7 +9,7 @@ use super::assertion::Trusted;
 use super::refusal::{EntraError, missing, unknown_resource, unknown_tenant};
 use super::{assertion, is_tenant, split_tenant};
 use crate::cloud::{Caching, Cloud, TokenOverrides};
-use crate::directory::Application;
+use crate::directory::{Application, Identity};
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call, Object, Parameters};
 use crate::federation::FederatedCredential;
@@ -21,15 +21,14 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer
 
 /// `POST /{tenant}/oauth2/v2.0/token` with `scope`, or `POST /{tenant}/oauth2/token` with `resource`.
 pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Result<Answer, KeyError> {
-    let door =
-        Door { endpoint: Endpoint::EntraToken, path: &call.path, federated: &cloud.federation.credentials() };
+    let door = Door { endpoint: Endpoint::EntraToken, path: &call.path };
     answer(cloud, call, tweaks, &door)
 }
 
 /// The same behind the token proxy of AKS identity bindings, which takes tokens that are meant for it.
 pub(crate) fn proxied_token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Result<Answer, KeyError> {
     let path = call.path.strip_prefix(PROXY_PREFIX).unwrap_or(&call.path);
-    let door = Door { endpoint: Endpoint::TokenProxy, path, federated: &[cloud.federation.binding()] };
+    let door = Door { endpoint: Endpoint::TokenProxy, path };
     answer(cloud, call, tweaks, &door)
 }
 
@@ -37,8 +36,25 @@ pub(crate) fn proxied_token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides)
 struct Door<'a> {
     endpoint: Endpoint,
     path: &'a str,
-    /// Whose statements prove a client here.
-    federated: &'a [FederatedCredential],
+}
+
+impl Door<'_> {
+    /// Whose statements prove an identity here, or the application.
+    fn federated(&self, cloud: &Cloud, identity: Option<&Identity>) -> Vec<FederatedCredential> {
+        match (self.endpoint, identity) {
+            (Endpoint::TokenProxy, Some(identity))
+                if identity.object_id != cloud.directory.ids.user_assigned_object =>
+            {
+                Vec::new()
+            }
+            (Endpoint::TokenProxy, _) => vec![cloud.federation.binding()],
+            (_, None) => cloud.federation.credentials(),
+            (_, Some(identity)) => {
+                let registered = cloud.subscription.federated(identity.object_id);
+                registered.into_iter().map(|one| one.credential).collect()
+            }
+        }
+    }
 }
 
 fn answer(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides, door: &Door<'_>) -> Result<Answer, KeyError> {
@@ -76,7 +92,7 @@ fn granted(cloud: &Cloud, call: &Call, door: &Door<'_>, v2: bool) -> Result<Draf
     let resource =
         if v2 { scoped(&form)? } else { form.get("resource").ok_or_else(|| missing("resource"))? };
     // Before the resource is looked up, as at Entra: a client that fails to prove itself learns nothing of the tenant.
-    let who = authenticated(cloud, &form, client, door.federated)?;
+    let who = authenticated(cloud, &form, client, door)?;
     if cloud.resource(resource).is_none() {
         return Err(EntraError::new(500_011, "invalid_resource", unknown_resource(cloud, resource)));
     }
@@ -114,22 +130,23 @@ fn authenticated(
     cloud: &Cloud,
     form: &Parameters,
     client: &str,
-    federated: &[FederatedCredential],
+    door: &Door<'_>,
 ) -> Result<TokenSubject, EntraError> {
     let directory = &cloud.directory;
     let named = Uuid::parse_str(client).ok();
     let application = &directory.application;
-    let managed = &directory.user_assigned;
+    let managed = cloud.subscription.identities().into_iter().find(|one| Some(one.client_id) == named);
+    let federated = &door.federated(cloud, managed.as_ref());
     if named == Some(application.client_id) {
         let trusted = Trusted { client, own: true, federated };
         let proof = proven(cloud, form, &trusted, |secret| application.has_secret(secret))?;
         let Application { client_id, object_id, .. } = *application;
         Ok(TokenSubject::App { client_id, object_id, proof, resource_id: None })
-    } else if named == Some(managed.client_id) {
+    } else if let Some(managed) = managed {
         // A managed identity has no client secret or certificate, so every one is refused.
         let trusted = Trusted { client, own: false, federated };
         let proof = proven(cloud, form, &trusted, |_| false)?;
-        let resource_id = Some(managed.resource_id.clone());
+        let resource_id = Some(managed.resource_id);
         Ok(TokenSubject::App {
             client_id: managed.client_id,
             object_id: managed.object_id,

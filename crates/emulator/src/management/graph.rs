@@ -229,6 +229,7 @@ fn service_principals(cloud: &Cloud) -> Vec<Value> {
     }
     let machine = cloud.machine.system_assigned();
     all.extend(machine.iter().map(|identity| managed(cloud, identity)));
+    all.extend(cloud.holders.system_assigned().iter().map(|identity| managed(cloud, identity)));
     all.extend(cloud.subscription.identities().iter().map(|identity| managed(cloud, identity)));
     all
 }

@@ -24,11 +24,13 @@ pub(super) fn list(cloud: &Cloud, in_group: Option<&str>) -> Result<Answer, Answ
 
 /// `GET …/userAssignedIdentities/{name}`
 pub(super) fn show(cloud: &Cloud, in_group: &str, name: &str) -> Result<Answer, Answer> {
+    Ok(json_answer(shown(cloud, &named(cloud, in_group, name)?)))
+}
+
+/// The identity with this name in a resource group.
+pub(super) fn named(cloud: &Cloud, in_group: &str, name: &str) -> Result<Identity, Answer> {
     let holder = group(cloud, in_group)?;
-    match find(cloud, &holder, name) {
-        Some(identity) => Ok(json_answer(shown(cloud, &identity))),
-        None => Err(not_found(KIND, name, &holder)),
-    }
+    find(cloud, &holder, name).ok_or_else(|| not_found(KIND, name, &holder))
 }
 
 /// `PUT …/userAssignedIdentities/{name}`: an existing identity is not changed.

@@ -5,14 +5,19 @@
 //! directory.
 
 mod answers;
+mod assignment;
 mod bearer;
+mod clusters;
+mod federated_credentials;
 mod graph;
+mod holders;
 mod identities;
 mod machine;
 mod operation_results;
 mod operations;
 mod resource_groups;
 mod resource_path;
+mod role_assignments;
 mod servers;
 mod subscriptions;
 mod versions;
@@ -106,6 +111,32 @@ fn dispatch(cloud: &Cloud, call: &Call, place: ResourcePath<'_>, caller: &Caller
         (&Method::GET, ResourcePath::Identity { group, name }) => identities::show(cloud, group, name),
         (&Method::PUT, ResourcePath::Identity { group, name }) => {
             identities::create(cloud, call, group, name)
+        }
+        (&Method::GET, ResourcePath::FederatedCredentials { group, identity }) => {
+            federated_credentials::list(cloud, (group, identity))
+        }
+        (&Method::GET, ResourcePath::FederatedCredential { group, identity, name }) => {
+            federated_credentials::show(cloud, (group, identity), name)
+        }
+        (&Method::PUT, ResourcePath::FederatedCredential { group, identity, name }) => {
+            federated_credentials::create(cloud, call, (group, identity), name)
+        }
+        (&Method::DELETE, ResourcePath::FederatedCredential { group, identity, name }) => {
+            federated_credentials::delete(cloud, (group, identity), name)
+        }
+        (&Method::GET, ResourcePath::Holders { kind, group }) => holders::list(cloud, kind, group),
+        (&Method::GET, ResourcePath::Holder { kind, group, name }) => {
+            holders::show(cloud, kind, (group, name))
+        }
+        (&Method::PATCH | &Method::PUT, ResourcePath::Holder { kind, group, name }) => {
+            holders::change(cloud, call, kind, (group, name))
+        }
+        (&Method::GET, ResourcePath::Clusters { group }) => clusters::list(cloud, group),
+        (&Method::GET, ResourcePath::Cluster { group, name }) => clusters::show(cloud, group, name),
+        (&Method::GET, ResourcePath::RoleAssignments) => role_assignments::list(cloud, call),
+        (&Method::PUT, ResourcePath::RoleAssignment(name)) => role_assignments::create(cloud, call, name),
+        (&Method::GET, ResourcePath::Provider(namespace)) => {
+            Ok(json_answer(subscriptions::provider(cloud, namespace)))
         }
         (&Method::GET, ResourcePath::Server { group, name }) => servers::show(cloud, group, name),
         (&Method::GET, ResourcePath::Administrators { group, server }) => servers::list(cloud, group, server),

@@ -3,6 +3,7 @@
 use hyper::Method;
 
 use crate::endpoint::Endpoint;
+use crate::holders::HolderType;
 
 /// What a path of the management address names. Segments are compared without regard to case, as Azure does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,37 @@ pub(super) enum ResourcePath<'a> {
         group: &'a str,
         name: &'a str,
     },
+    FederatedCredentials {
+        group: &'a str,
+        identity: &'a str,
+    },
+    FederatedCredential {
+        group: &'a str,
+        identity: &'a str,
+        name: &'a str,
+    },
+    /// Resources of other types that have identities.
+    Holders {
+        kind: HolderType,
+        group: Option<&'a str>,
+    },
+    Holder {
+        kind: HolderType,
+        group: &'a str,
+        name: &'a str,
+    },
+    Clusters {
+        group: Option<&'a str>,
+    },
+    Cluster {
+        group: &'a str,
+        name: &'a str,
+    },
+    /// Roles of principals at the subscription.
+    RoleAssignments,
+    RoleAssignment(&'a str),
+    /// A resource provider.
+    Provider(&'a str),
     Servers {
         group: Option<&'a str>,
     },
@@ -52,7 +84,8 @@ pub(super) enum ResourcePath<'a> {
 impl<'a> ResourcePath<'a> {
     /// The place and the subscription in its path.
     pub(super) fn of(path: &'a str) -> Option<(Self, Option<&'a str>)> {
-        let parts: Vec<&str> = path.split('/').skip(1).collect();
+        // `az resource show` writes two slashes between provider and type.
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         let is = |at: usize, word: &str| parts.get(at).is_some_and(|part| part.eq_ignore_ascii_case(word));
         // `…/providers/NAMESPACE/KIND`, in the subscription or in a resource group.
         let group = parts.get(3).copied().filter(|_| is(2, "resourceGroups"));
@@ -76,8 +109,25 @@ impl<'a> ResourcePath<'a> {
             _ if kind("Microsoft.ManagedIdentity", "userAssignedIdentities") => match (rest, group) {
                 ([], group) => Self::Identities { group },
                 ([name], Some(group)) => Self::Identity { group, name },
+                ([identity, _], Some(group)) if is(at + 4, "federatedIdentityCredentials") => {
+                    Self::FederatedCredentials { group, identity }
+                }
+                ([identity, _, name], Some(group)) if is(at + 4, "federatedIdentityCredentials") => {
+                    Self::FederatedCredential { group, identity, name }
+                }
                 _ => return None,
             },
+            _ if kind("Microsoft.ContainerService", "managedClusters") => match (rest, group) {
+                ([], group) => Self::Clusters { group },
+                ([name], Some(group)) => Self::Cluster { group, name },
+                _ => return None,
+            },
+            _ if kind("Microsoft.Authorization", "roleAssignments") && group.is_none() => match rest {
+                [] => Self::RoleAssignments,
+                [name] => Self::RoleAssignment(name),
+                _ => return None,
+            },
+            ([_, _, _, namespace], None) if is(2, "providers") => Self::Provider(namespace),
             _ if kind("Microsoft.DBforPostgreSQL", "flexibleServers") => match (rest, group) {
                 ([], group) => Self::Servers { group },
                 ([name], Some(group)) => Self::Server { group, name },
@@ -96,7 +146,17 @@ impl<'a> ResourcePath<'a> {
                     false => return None,
                 }
             }
-            _ => return None,
+            _ => {
+                let holder = |holder: &HolderType| {
+                    holder.path().split_once('/').is_some_and(|(namespace, name)| kind(namespace, name))
+                };
+                let kind = HolderType::ALL.into_iter().find(holder)?;
+                match (rest, group) {
+                    ([], group) => Self::Holders { kind, group },
+                    ([name], Some(group)) => Self::Holder { kind, group, name },
+                    _ => return None,
+                }
+            }
         };
         Some((place, parts.get(1).copied()))
     }
@@ -108,9 +168,17 @@ impl<'a> ResourcePath<'a> {
             | Self::Subscriptions
             | Self::Subscription
             | Self::ResourceGroups
-            | Self::ResourceGroup(_) => Endpoint::ResourceManager,
+            | Self::ResourceGroup(_)
+            | Self::RoleAssignments
+            | Self::RoleAssignment(_)
+            | Self::Provider(_) => Endpoint::ResourceManager,
             Self::VirtualMachines { .. } | Self::VirtualMachine { .. } => Endpoint::VirtualMachine,
-            Self::Identities { .. } | Self::Identity { .. } => Endpoint::UserAssignedIdentity,
+            Self::Identities { .. }
+            | Self::Identity { .. }
+            | Self::FederatedCredentials { .. }
+            | Self::FederatedCredential { .. } => Endpoint::UserAssignedIdentity,
+            Self::Holders { .. } | Self::Holder { .. } => Endpoint::IdentityHolder,
+            Self::Clusters { .. } | Self::Cluster { .. } => Endpoint::Cluster,
             Self::Servers { .. }
             | Self::Server { .. }
             | Self::Administrators { .. }
@@ -128,6 +196,9 @@ impl<'a> ResourcePath<'a> {
         };
         let below = match self {
             Self::Administrators { .. } | Self::Administrator { .. } => "/administrators",
+            Self::FederatedCredentials { .. } | Self::FederatedCredential { .. } => {
+                "/federatedIdentityCredentials"
+            }
             _ => "",
         };
         format!("{}{below}/{verb}", self.kind())
@@ -140,9 +211,13 @@ impl<'a> ResourcePath<'a> {
                 "Microsoft.Resources/subscriptions/resourceGroups"
             }
             Self::VirtualMachines { .. } | Self::VirtualMachine { .. } => "Microsoft.Compute/virtualMachines",
-            Self::Identities { .. } | Self::Identity { .. } => {
-                "Microsoft.ManagedIdentity/userAssignedIdentities"
-            }
+            Self::Identities { .. }
+            | Self::Identity { .. }
+            | Self::FederatedCredentials { .. }
+            | Self::FederatedCredential { .. } => "Microsoft.ManagedIdentity/userAssignedIdentities",
+            Self::Holders { kind, .. } | Self::Holder { kind, .. } => kind.path(),
+            Self::Clusters { .. } | Self::Cluster { .. } => "Microsoft.ContainerService/managedClusters",
+            Self::RoleAssignments | Self::RoleAssignment(_) => "Microsoft.Authorization/roleAssignments",
             Self::Servers { .. }
             | Self::Server { .. }
             | Self::Administrators { .. }
@@ -170,6 +245,33 @@ mod tests {
             (
                 format!("{group}/Microsoft.DBforPostgreSQL/flexibleServers/S/administrators/I"),
                 Some(ResourcePath::Administrator { group: "G", server: "S", id: "I" }),
+            ),
+            (
+                format!("{group}/Microsoft.Web/Sites/W"),
+                Some(ResourcePath::Holder { kind: HolderType::Site, group: "G", name: "W" }),
+            ),
+            (
+                "/subscriptions/S/providers/Microsoft.Compute/virtualMachineScaleSets".to_owned(),
+                Some(ResourcePath::Holders { kind: HolderType::ScaleSet, group: None }),
+            ),
+            (
+                format!(
+                    "{group}/Microsoft.ManagedIdentity/userAssignedIdentities/I/federatedIdentityCredentials/F"
+                ),
+                Some(ResourcePath::FederatedCredential { group: "G", identity: "I", name: "F" }),
+            ),
+            (
+                format!("{group}/Microsoft.ContainerService/managedClusters/C"),
+                Some(ResourcePath::Cluster { group: "G", name: "C" }),
+            ),
+            (
+                "/subscriptions/S/providers/Microsoft.App".to_owned(),
+                Some(ResourcePath::Provider("Microsoft.App")),
+            ),
+            (format!("{group}/Microsoft.Web/sites/W/config/web"), None),
+            (
+                format!("{group}/Microsoft.HybridCompute//machines/M"),
+                Some(ResourcePath::Holder { kind: HolderType::ArcServer, group: "G", name: "M" }),
             ),
             (
                 "/subscriptions/S/providers/Microsoft.Compute/locations/l/operations/O".to_owned(),

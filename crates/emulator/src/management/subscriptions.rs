@@ -63,6 +63,16 @@ pub(super) fn subscription(cloud: &Cloud) -> Value {
     })
 }
 
+/// `GET …/providers/{namespace}`: every resource provider is registered.
+pub(super) fn provider(cloud: &Cloud, namespace: &str) -> Value {
+    json!({
+        "id": format!("/subscriptions/{}/providers/{namespace}", cloud.directory.ids.subscription),
+        "namespace": namespace,
+        "registrationState": "Registered",
+        "resourceTypes": [],
+    })
+}
+
 /// `GET …/resourceGroups`
 pub(super) fn groups(cloud: &Cloud) -> Answer {
     collection(cloud.subscription.resource_groups().iter().map(|name| group(cloud, name)).collect())

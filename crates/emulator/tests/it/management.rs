@@ -381,7 +381,7 @@ async fn graph_finds_selects_and_pages() {
             None => break,
         }
     }
-    assert_eq!(pages, [2, 1]);
+    assert_eq!(pages, [2, 2]);
 
     for (path, expected) in [
         ("/v1.0/servicePrincipals?$filter=displayName%20ne%20'x'", refused(400, "Request_UnsupportedQuery")),

@@ -9,7 +9,7 @@ use crate::problem::{Outcome, Problem};
 
 /// The form of the file.
 #[derive(Debug)]
-pub(super) enum Entry {
+pub(super) enum TokenFileForm {
     /// The token and nothing else: some programs take a line feed at its end for a part of the
     /// password.
     Token,
@@ -17,7 +17,7 @@ pub(super) enum Entry {
     Pgpass(Vec<String>),
 }
 
-impl Entry {
+impl TokenFileForm {
     /// Lines of a password file (PostgreSQL documentation, "The Password File") for a target.
     ///
     /// # Errors
@@ -89,7 +89,9 @@ mod tests {
     fn lines(conninfo: &str) -> Outcome<Vec<String>> {
         let env = Env::from_map(Vec::<(String, String)>::new());
         let layers = Layers::gather(Some(conninfo), &[], &env, &Files::in_memory()).unwrap();
-        let Entry::Pgpass(lines) = Entry::pgpass(&Target::resolve(&layers).unwrap())? else { panic!() };
+        let TokenFileForm::Pgpass(lines) = TokenFileForm::pgpass(&Target::resolve(&layers).unwrap())? else {
+            panic!()
+        };
         Ok(lines)
     }
 
