@@ -6,7 +6,7 @@ use pgentra_connect::quote;
 use uuid::Uuid;
 
 use super::Flavour;
-use super::access::Access;
+use super::access::SessionRights;
 use super::change::Change;
 use super::desired::{Desired, PrincipalRef, RolesFile};
 use super::error::RolesError;
@@ -54,7 +54,7 @@ impl Plan {
         let file = RolesFile { roles: resolve(&file.roles, roles.flavour(), directory).await? };
         let Matching { mut changes, mut faults, now } = matching(&file.roles, &roles);
         faults.extend(missing_owners(&file.roles, &roles));
-        let access = Access::read(&principals, &roles).await?;
+        let access = SessionRights::read(&principals, &roles).await?;
         let names = now.iter().zip(&file.roles);
         let renamed = names.filter_map(|(now, role)| Some((now.as_deref()?, role.name.as_str()))).collect();
         let mut loans = BTreeMap::new();
