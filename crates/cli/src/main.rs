@@ -22,6 +22,7 @@ mod sql;
 mod table;
 mod text;
 mod time;
+mod token_file;
 mod usage;
 mod wrap;
 
