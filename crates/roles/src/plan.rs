@@ -279,3 +279,100 @@ async fn orphans(roles: &Roles, file: &RolesFile, directory: &dyn Directory) -> 
         Err(error) => vec![Note::NoDirectory(error.to_string())],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ObjectType;
+    use crate::change::{Defaults, JoinOptions, OptionsChange, Ownership, Principal, Privilege};
+    use crate::membership::MembershipOptions;
+    use crate::object::{ObjectKind, OwnedObject};
+    use crate::privilege::Class;
+
+    /// A change of every kind, of this role.
+    fn every_change(role: &str) -> Vec<Change> {
+        let (role, other, options) = (role.to_owned(), "other".to_owned(), MembershipOptions::default());
+        let principal = Principal {
+            role: role.clone(),
+            kind: ObjectType::Service,
+            identity: PrincipalRef::Name,
+            is_admin: false,
+            is_mfa: false,
+        };
+        let privilege = Privilege {
+            role: role.clone(),
+            database: "app".to_owned(),
+            class: Class::Database,
+            schema: None,
+            objects: Vec::new(),
+            privileges: vec!["CONNECT".to_owned()],
+            owners: BTreeSet::new(),
+        };
+        let defaults = |role: &str, owner: &str| Defaults {
+            role: role.to_owned(),
+            database: "app".to_owned(),
+            owner: owner.to_owned(),
+            schema: None,
+            class: Class::Table,
+            privileges: vec!["SELECT".to_owned()],
+        };
+        vec![
+            Change::Create(principal.clone()),
+            Change::CreateGroup { role: role.clone() },
+            Change::ForbidLogin { role: role.clone() },
+            Change::Rename { from: role.clone(), to: other.clone() },
+            Change::Rename { from: other.clone(), to: role.clone() },
+            Change::Bind { to: principal, because: String::new(), is_marked: false, comment: None },
+            Change::Join {
+                role: role.clone(),
+                group: other.clone(),
+                options: JoinOptions { options, is_noinherit: false },
+            },
+            Change::AlterMembership {
+                role: role.clone(),
+                group: other.clone(),
+                options: OptionsChange { from: options, to: options },
+            },
+            Change::Leave { role: role.clone(), group: other.clone() },
+            Change::Own(Ownership {
+                role: role.clone(),
+                database: "app".to_owned(),
+                from: other.clone(),
+                kind: ObjectKind::Database,
+                objects: vec![OwnedObject::outer(ObjectKind::Database, "app")],
+                line: 1,
+            }),
+            Change::Grant(privilege.clone()),
+            Change::Revoke(privilege),
+            Change::GrantDefault(defaults(&role, &other)),
+            Change::GrantDefault(defaults(&other, &role)),
+            Change::RevokeDefault(defaults(&role, &other)),
+            Change::RevokeDefault(defaults(&other, &role)),
+            Change::Clear { role: role.clone(), database: "app".to_owned(), heir: None, joins: Vec::new() },
+            Change::Drop { role },
+        ]
+    }
+
+    #[test]
+    fn no_plan_changes_the_servers_own_roles() {
+        let actions: BTreeSet<&str> = every_change("x").iter().map(Change::action).collect();
+        assert_eq!(actions.len(), 14, "a kind is missing: {actions:?}");
+        for role in [
+            "azure_pg_admin",
+            "azure_superuser",
+            "azuresu",
+            "azure_ad_admin",
+            "azure_ad_user",
+            "replication",
+            "pg_monitor",
+            "pg_database_owner",
+        ] {
+            for change in every_change(role) {
+                let told = reserved(std::slice::from_ref(&change));
+                assert_eq!(told.len(), 1, "{change}");
+                assert!(told[0].message.contains("is the server's own"), "{told:?}");
+            }
+        }
+        assert_eq!(reserved(&every_change("azure app")), []);
+    }
+}
