@@ -135,7 +135,7 @@ fn bad_input_is_refused_before_anything_is_written() {
     )
     .unwrap();
     let long = "x".repeat(64);
-    let cases: [(&[&str], i32, &[&str]); 11] = [
+    let cases: [(&[&str], i32, &[&str]); 16] = [
         (&["create", &long, "--object-id", one], 2, &["63 bytes", "64"]),
         (&["create", "pg_mine", "--object-id", one], 2, &["belongs to the server"]),
         (&["create", " a", "--object-id", one], 2, &["space"]),
@@ -147,6 +147,12 @@ fn bad_input_is_refused_before_anything_is_written() {
         (&["plan", "-f", "nowhere.toml"], 2, &["nowhere.toml"]),
         (&["apply", "-f", "twice.toml"], 2, &["line 4", "one principal", "line 9", "kind is service"]),
         (&["apply", "-f", "table.toml"], 2, &["line 3", "no table", "nope"]),
+        // with --exit-code, 2 is a difference
+        (&["plan", "-f", "nowhere.toml", "--exit-code"], 1, &["nowhere.toml"]),
+        (&["plan", "-f", "twice.toml", "--exit-code"], 1, &["one principal"]),
+        (&["plan", "-f", "table.toml", "--exit-code", "--no-such-option"], 1, &["--no-such-option"]),
+        (&["import", "-f", "table.toml"], 2, &["cannot write table.toml", "new file"]),
+        (&["import", "-f", "no-such-folder/roles.toml"], 2, &["cannot write no-such-folder/roles.toml"]),
     ];
     let before = role(&lab, &cloud, &["list"]).done().ok().to_owned();
     let mut faults = Vec::new();

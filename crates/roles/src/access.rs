@@ -15,7 +15,8 @@ pub(crate) const DATABASE_OWNER: &str = "pg_database_owner";
 
 /// The memberships and the attributes of the session's user.
 #[derive(Debug)]
-pub(crate) struct Access {
+#[expect(clippy::struct_excessive_bools, reason = "independent attributes of a role, as pg_roles has them")]
+pub(crate) struct SessionRights {
     pub(crate) user: String,
     version: i32,
     is_superuser: bool,
@@ -29,6 +30,7 @@ pub(crate) struct Access {
 
 /// A role, as the session's user sees it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent answers of the server")]
 struct OtherRole {
     has_privileges: bool,
     can_become: bool,
@@ -78,7 +80,7 @@ impl Membership {
     }
 }
 
-impl Access {
+impl SessionRights {
     /// Reads them in any database of the server.
     pub(crate) async fn read(open: &DatabaseSession, roles: &Roles) -> Result<Self, RolesError> {
         let has_options = roles.version >= OPTIONS_SINCE;

@@ -17,6 +17,7 @@ pub struct RolesFile {
 
 /// One role of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent keys of a file")]
 pub struct Desired {
     pub(crate) name: RoleName,
     /// Whether it signs in: then it is mapped to a principal. A group role does not.

@@ -185,8 +185,8 @@ impl Grants {
         differences: Vec<(ObjectKey, BTreeSet<String>)>,
         called: &str,
     ) -> Vec<Privilege> {
-        type Group = (Vec<ObjectName>, BTreeSet<String>);
-        let mut groups: BTreeMap<(Class, Option<String>, BTreeSet<String>), Group> = BTreeMap::new();
+        type Grouped = (Vec<ObjectName>, BTreeSet<String>);
+        let mut groups: BTreeMap<(Class, Option<String>, BTreeSet<String>), Grouped> = BTreeMap::new();
         for (key, privileges) in differences {
             let Some(object) = self.objects.get(&key).filter(|object| object.owner != called) else {
                 continue;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use pgentra_connect::quote;
 
+use super::Flavour;
 use super::desired::{Desired, DesiredOwnership, OwnTarget, PrincipalRef, RolesFile};
 use super::error::RolesError;
 use super::grants::Grants;
@@ -11,7 +12,6 @@ use super::name::{self, RoleName};
 use super::owners::Owners;
 use super::read::{Role, Roles};
 use super::server::{DatabaseSession, PRINCIPALS, ServerSessions};
-use super::{Flavour, ObjectType};
 
 /// What a server has, as a file of roles, and what of it no file can say.
 #[derive(Debug, Clone)]
@@ -97,7 +97,7 @@ fn one(name: RoleName, mapped: Option<&Role>, roles: &Roles, left_out: &mut Vec<
     Desired {
         name,
         can_login: mapped.is_some(),
-        kind: mapped.and_then(|role| role.kind).unwrap_or(ObjectType::default()),
+        kind: mapped.and_then(|role| role.kind).unwrap_or_default(),
         identity: id.map_or(PrincipalRef::Name, PrincipalRef::ObjectId),
         is_admin: is_flexible && mapped.is_some_and(|role| role.is_admin),
         is_mfa: is_flexible && mapped.is_some_and(|role| role.is_mfa),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgentra_connect::quote;
 
-use super::access::{Access, DATABASE_OWNER, Memberships};
+use super::access::{DATABASE_OWNER, Memberships, SessionRights};
 use super::change::{Change, Ownership};
 use super::fault::Diagnostic;
 use super::name::quoted;
@@ -22,7 +22,7 @@ pub(crate) struct Loan {
 
 /// What a loan is made of: one database, as it is before the changes.
 pub(crate) struct Lender<'a> {
-    pub(crate) access: &'a Access,
+    pub(crate) access: &'a SessionRights,
     pub(crate) owners: &'a Owners,
     /// The names that roles will have, by those that they have.
     pub(crate) renamed: &'a BTreeMap<&'a str, &'a str>,

@@ -7,6 +7,7 @@ pub(crate) const OPTIONS_SINCE: i32 = 160_000;
 
 /// What a member may do with a role. Before PostgreSQL 16 only `admin` is an option of the membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the three options of a membership in PostgreSQL")]
 pub(crate) struct MembershipOptions {
     /// The member has the privileges of the role without `SET ROLE`.
     pub(crate) inherit: bool,

@@ -6,7 +6,7 @@ use pgentra_connect::quote;
 use uuid::Uuid;
 
 use super::Flavour;
-use super::access::Access;
+use super::access::SessionRights;
 use super::change::Change;
 use super::desired::{Desired, PrincipalRef, RolesFile};
 use super::error::RolesError;
@@ -54,7 +54,7 @@ impl Plan {
         let file = RolesFile { roles: resolve(&file.roles, roles.flavour(), directory).await? };
         let Matching { mut changes, mut faults, now } = matching(&file.roles, &roles);
         faults.extend(missing_owners(&file.roles, &roles));
-        let access = Access::read(&principals, &roles).await?;
+        let access = SessionRights::read(&principals, &roles).await?;
         let names = now.iter().zip(&file.roles);
         let renamed = names.filter_map(|(now, role)| Some((now.as_deref()?, role.name.as_str()))).collect();
         let mut loans = BTreeMap::new();
@@ -277,5 +277,102 @@ async fn orphans(roles: &Roles, file: &RolesFile, directory: &dyn Directory) -> 
             .flat_map(|(_, roles)| roles.iter().map(|role| Note::Orphan((*role).to_owned())))
             .collect(),
         Err(error) => vec![Note::NoDirectory(error.to_string())],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ObjectType;
+    use crate::change::{Defaults, JoinOptions, OptionsChange, Ownership, Principal, Privilege};
+    use crate::membership::MembershipOptions;
+    use crate::object::{ObjectKind, OwnedObject};
+    use crate::privilege::Class;
+
+    /// A change of every kind, of this role.
+    fn every_change(role: &str) -> Vec<Change> {
+        let (role, other, options) = (role.to_owned(), "other".to_owned(), MembershipOptions::default());
+        let principal = Principal {
+            role: role.clone(),
+            kind: ObjectType::Service,
+            identity: PrincipalRef::Name,
+            is_admin: false,
+            is_mfa: false,
+        };
+        let privilege = Privilege {
+            role: role.clone(),
+            database: "app".to_owned(),
+            class: Class::Database,
+            schema: None,
+            objects: Vec::new(),
+            privileges: vec!["CONNECT".to_owned()],
+            owners: BTreeSet::new(),
+        };
+        let defaults = |role: &str, owner: &str| Defaults {
+            role: role.to_owned(),
+            database: "app".to_owned(),
+            owner: owner.to_owned(),
+            schema: None,
+            class: Class::Table,
+            privileges: vec!["SELECT".to_owned()],
+        };
+        vec![
+            Change::Create(principal.clone()),
+            Change::CreateGroup { role: role.clone() },
+            Change::ForbidLogin { role: role.clone() },
+            Change::Rename { from: role.clone(), to: other.clone() },
+            Change::Rename { from: other.clone(), to: role.clone() },
+            Change::Bind { to: principal, because: String::new(), is_marked: false, comment: None },
+            Change::Join {
+                role: role.clone(),
+                group: other.clone(),
+                options: JoinOptions { options, is_noinherit: false },
+            },
+            Change::AlterMembership {
+                role: role.clone(),
+                group: other.clone(),
+                options: OptionsChange { from: options, to: options },
+            },
+            Change::Leave { role: role.clone(), group: other.clone() },
+            Change::Own(Ownership {
+                role: role.clone(),
+                database: "app".to_owned(),
+                from: other.clone(),
+                kind: ObjectKind::Database,
+                objects: vec![OwnedObject::outer(ObjectKind::Database, "app")],
+                line: 1,
+            }),
+            Change::Grant(privilege.clone()),
+            Change::Revoke(privilege),
+            Change::GrantDefault(defaults(&role, &other)),
+            Change::GrantDefault(defaults(&other, &role)),
+            Change::RevokeDefault(defaults(&role, &other)),
+            Change::RevokeDefault(defaults(&other, &role)),
+            Change::Clear { role: role.clone(), database: "app".to_owned(), heir: None, joins: Vec::new() },
+            Change::Drop { role },
+        ]
+    }
+
+    #[test]
+    fn no_plan_changes_the_servers_own_roles() {
+        let actions: BTreeSet<&str> = every_change("x").iter().map(Change::action).collect();
+        assert_eq!(actions.len(), 14, "a kind is missing: {actions:?}");
+        for role in [
+            "azure_pg_admin",
+            "azure_superuser",
+            "azuresu",
+            "azure_ad_admin",
+            "azure_ad_user",
+            "replication",
+            "pg_monitor",
+            "pg_database_owner",
+        ] {
+            for change in every_change(role) {
+                let told = reserved(std::slice::from_ref(&change));
+                assert_eq!(told.len(), 1, "{change}");
+                assert!(told[0].message.contains("is the server's own"), "{told:?}");
+            }
+        }
+        assert_eq!(reserved(&every_change("azure app")), []);
     }
 }

@@ -75,6 +75,7 @@ impl Source {
 
 /// The attributes of any role that a plan depends on.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent attributes of a role, as pg_roles has them")]
 pub(crate) struct AnyRole {
     pub(crate) oid: u32,
     /// It has the rights of a superuser, so it must not be mapped.

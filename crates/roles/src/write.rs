@@ -20,10 +20,10 @@ impl RolesFile {
     }
 }
 
-/// Lines of a table.
-struct Lines(String);
+/// TableText of a table.
+struct TableText(String);
 
-impl Lines {
+impl TableText {
     fn of(header: &str) -> Self {
         Self(format!("[[{header}]]\n"))
     }
@@ -47,7 +47,7 @@ fn quoted(text: &str) -> String {
 }
 
 fn role(role: &Desired) -> String {
-    let mut lines = Lines::of("role");
+    let mut lines = TableText::of("role");
     lines.text("name", role.name.as_str());
     if role.is_group_role() {
         lines.entry("login", "false");
@@ -90,7 +90,7 @@ fn membership((group, options): (&String, &MembershipOptions)) -> String {
 }
 
 fn own(want: &DesiredOwnership) -> String {
-    let mut lines = Lines::of("role.own");
+    let mut lines = TableText::of("role.own");
     lines.text("database", &want.database);
     match &want.on {
         OwnTarget::Database => {}
@@ -104,7 +104,7 @@ fn own(want: &DesiredOwnership) -> String {
 }
 
 fn grant(want: &DesiredGrant) -> String {
-    let mut lines = Lines::of("role.grant");
+    let mut lines = TableText::of("role.grant");
     lines.text("database", &want.database);
     match &want.on {
         GrantTarget::Database => {}
@@ -137,7 +137,7 @@ fn defaults(wants: &[DesiredDefault]) -> Vec<String> {
         }
     }
     let text = |(want, owners): (&DesiredDefault, BTreeSet<&str>)| {
-        let mut lines = Lines::of("role.default");
+        let mut lines = TableText::of("role.default");
         lines.text("database", &want.database);
         if let Some(schema) = &want.schema {
             lines.text("schema", schema);
@@ -152,7 +152,7 @@ fn defaults(wants: &[DesiredDefault]) -> Vec<String> {
     groups.into_iter().map(text).collect()
 }
 
-fn privileges(lines: &mut Lines, privileges: &Privileges) {
+fn privileges(lines: &mut TableText, privileges: &Privileges) {
     match privileges {
         Privileges::All => lines.texts("privileges", ["ALL"]),
         Privileges::Some(named) => lines.texts("privileges", named.iter().copied()),

@@ -273,4 +273,21 @@ proptest::proptest! {
     fn no_text_is_too_much(text in "\\PC{0,200}") {
         let _ = RolesFile::parse(&text, "app");
     }
+
+    /// Any texts in the place of any names: a file that is read is written, and read as the same file.
+    #[test]
+    fn any_text_is_a_name_or_a_fault(names in proptest::array::uniform4("[\\x00-\\x7fé日🦀]{0,40}")) {
+        let [one, two, three, four] = names.map(|name| toml::Value::String(name).to_string());
+        let text = format!(
+            "[[schema]]\nname = {four}\nowner = {one}\nread_write = {two}\nread_only = {three}\ncreators = {four}
+[[role]]\nname = {one}\nlogin = false\nmember_of = [{two}, {{ role = {three}, admin = true }}]
+[[role.own]]\ndatabase = {four}
+[[role.grant]]\nschema = {two}\nfunctions = [{three}, {four}]\nprivileges = 'EXECUTE'
+[[role.default]]\nowner = [{two}, {four}]\non = 'types'\nprivileges = 'USAGE'"
+        );
+        if let Ok(file) = RolesFile::parse(&text, "app") {
+            let written = file.to_toml();
+            assert_eq!(RolesFile::parse(&written, "app").unwrap().to_toml(), written);
+        }
+    }
 }

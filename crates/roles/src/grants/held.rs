@@ -17,7 +17,8 @@ impl Grants {
         role: &str,
         left_out: &mut Vec<String>,
     ) -> Vec<DesiredGrant> {
-        let mut groups: BTreeMap<(Class, Option<&str>, Vec<&str>), Vec<ObjectKey>> = BTreeMap::new();
+        type GroupKey<'a> = (Class, Option<&'a str>, Vec<&'a str>);
+        let mut groups: BTreeMap<GroupKey<'_>, Vec<ObjectKey>> = BTreeMap::new();
         for ((_, key), privileges) in self.held.iter().filter(|((holder, _), _)| holder == role) {
             let schema = self.objects.get(key).and_then(|object| object.schema.as_deref());
             let privileges = privileges.iter().map(String::as_str).collect();

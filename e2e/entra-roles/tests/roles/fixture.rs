@@ -12,6 +12,7 @@ use pgentra_emulator::{Clock, LocalAzure};
 use pgentra_local::{Flavour, Host, LocalCloud};
 use pgentra_roles::directory::{BoxFuture, Directory, DirectoryError, ServicePrincipal};
 use pgentra_roles::{Change, Diagnostics, Options, Plan, RolesError, RolesFile, ServerSessions};
+use pgentra_system::System;
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
@@ -50,7 +51,7 @@ impl Stage {
     }
 
     pub(crate) async fn fresh(flavour: Flavour) -> Self {
-        Self::on(flavour, std::env::var_os(POSTGRES).map(PathBuf::from)).await
+        Self::on(flavour, System::real().env().get(POSTGRES).map(PathBuf::from)).await
     }
 
     /// A Flexible Server on each PostgreSQL below `/usr/lib/postgresql`.

@@ -1,7 +1,6 @@
 //! Entra roles: a local Azure's tokens, the real gateway in both flavours, a real PostgreSQL.
 
 #![expect(clippy::unwrap_used, reason = "a test, whose helpers stand outside of test functions")]
-#![expect(clippy::disallowed_methods, reason = "a variable names the PostgreSQL of the tests")]
 
 mod apply;
 mod create;

@@ -1,4 +1,4 @@
-//! For any file: after it is applied, a second plan is empty.
+//! For any file: after it is applied, a second plan is empty, and the server's own roles are as before.
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -8,7 +8,7 @@ use crate::fixture::{Stage, run};
 
 const SCHEMA: &str =
     "CREATE SCHEMA s; CREATE TABLE s.a (); CREATE TABLE s.\"B b\" (); CREATE VIEW s.v AS SELECT 1 AS x;
-    CREATE SEQUENCE s.q; CREATE FUNCTION s.f(integer) RETURNS integer LANGUAGE sql AS 'SELECT 1'";
+    CREATE SEQUENCE s.q; CREATE TYPE s.e AS ENUM (); CREATE FUNCTION s.f(integer) RETURNS integer LANGUAGE sql AS 'SELECT 1'";
 
 /// One of some grants of each class, with privileges of that class.
 fn grant() -> impl Strategy<Value = String> {
@@ -26,6 +26,7 @@ fn grant() -> impl Strategy<Value = String> {
         some("schema = 's'\ntables = '*'", &["SELECT", "UPDATE", "ALL"]),
         some("schema = 's'\nsequences = '*'", &["USAGE", "SELECT"]),
         some("schema = 's'\nfunctions = ['f']", &["EXECUTE"]),
+        some("schema = 's'\ntypes = '*'", &["USAGE"]),
     ]
 }
 
@@ -71,8 +72,33 @@ fn file() -> impl Strategy<Value = String> {
         role(3, ["random admin", "random admin"]),
     );
     let roles = roles.prop_map(|(one, two, three, admin)| vec![one, two, three, admin]);
-    roles.prop_flat_map(|roles| subsequence(roles, 1..=4)).prop_map(|roles| roles.concat())
+    let roles = roles.prop_flat_map(|roles| subsequence(roles, 1..=4)).prop_map(|roles| roles.concat());
+    (roles, groups()).prop_map(|(roles, groups)| format!("{groups}{roles}"))
 }
+
+/// Two group roles, of which one owns the schema, or its objects, or the database, and is a member of the other or is not.
+fn groups() -> impl Strategy<Value = String> {
+    let own = subsequence(&["", "schema = 's'\n", "schema = 's'\nobjects = '*'\n"][..], 0..=3);
+    let groups = (own, any::<bool>(), select(&["'random own'", "{ role = 'random own', admin = true }"][..]));
+    groups.prop_map(|(own, is_first, membership)| {
+        let own: String =
+            own.iter().map(|own| format!("[[role.own]]\ndatabase = 'random_1'\n{own}")).collect();
+        let (first, second) = if is_first { (own, String::new()) } else { (String::new(), own) };
+        format!(
+            "[[role]]\nname = 'random own'\nlogin = false\n{first}
+[[role]]\nname = 'random \"own\" $$'\nlogin = false\nmember_of = [{membership}]\n{second}"
+        )
+    })
+}
+
+/// The server's own roles, their memberships in each other, and their default privileges.
+const OWN_ROLES: &str = "
+WITH own AS (SELECT * FROM pg_roles WHERE rolname ~ '^(pg_|azure_pg_admin$|azuresu$|replication$)')
+SELECT own::text FROM own
+UNION ALL SELECT concat_ws(' ', roleid::regrole, member::regrole, admin_option) FROM pg_auth_members
+WHERE roleid IN (SELECT oid FROM own) AND member IN (SELECT oid FROM own)
+UNION ALL SELECT d::text FROM pg_default_acl d WHERE defaclrole IN (SELECT oid FROM own)
+ORDER BY 1";
 
 #[test]
 fn after_apply_nothing_is_left_to_do() {
@@ -82,10 +108,14 @@ fn after_apply_nothing_is_left_to_do() {
         stage.database("random_2", SCHEMA).await;
         stage.admin("postgres", "CREATE ROLE random_group; CREATE ROLE \"random 'group'\"").await;
     });
+    let before = run(async { Stage::flexible().await.texts("random_1", OWN_ROLES).await });
     let config = Config { cases: 12, failure_persistence: None, ..Config::default() };
     let result = TestRunner::new(config).run(&file(), |text| {
         run(async { Stage::flexible().await.settle("random_1", &text).await });
         Ok(())
     });
     result.unwrap();
+    let after = run(async { Stage::flexible().await.texts("random_1", OWN_ROLES).await });
+    assert!(before.len() > 5, "{before:#?}");
+    assert_eq!(after, before);
 }
