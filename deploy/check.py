@@ -1,7 +1,7 @@
 """Checks the chart and the manifests with the programs that read them: Helm renders, Kubernetes' schemas validate each manifest,
 and `pgentra proxy --check-config` reads each configuration and each command line of a container.
 
-Usage: check.py PGENTRA [HELM]. Without HELM the chart is left out.
+Usage: check.py PGENTRA [HELM]. Without HELM the chart is left out. The values table of the chart is compared with its values.
 """
 
 import copy
@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,23 @@ VALUES = {
         {"server": "postgresql://one.postgres.database.azure.com/", "warm": 2, "role_map": {"app": "my-app"}},
         {"server": "host=two.postgres.database.azure.com dbname=app", "port": 5433},
     ],
+}
+# Every value that adds something.
+EVERYTHING = {
+    "autoscaling": {"enabled": True, "minReplicas": 3},
+    "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}],
+    "extraVolumes": [{"name": "pki", "configMap": {"name": "pki"}}],
+    "extraVolumeMounts": [{"name": "pki", "mountPath": "/etc/pki", "readOnly": True}],
+    "hostAliases": [{"ip": "192.0.2.1", "hostnames": ["one.example"]}],
+    "dnsPolicy": "Default",
+    "imagePullSecrets": [{"name": "registry"}],
+    "podSecurityContext": {"fsGroup": 1000},
+    "podLabels": {"team": "data", "azure.workload.identity/use": "true"},
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"key": "database", "operator": "Exists"}],
+    "podDisruptionBudget": {"minAvailable": "50%"},
 }
 # A chart that depends on this one and takes the sidecar from it.
 SIDECAR = """
@@ -74,7 +92,8 @@ class Mounts:
         """Fails unless `pgentra` takes these arguments, with this text as its configuration file."""
         if config is not None:
             (self.folder / "config" / "proxy.toml").write_text(self.of(config))
-        arguments = [self.of(argument) for argument in arguments]
+        # --check signs in, which takes a server.
+        arguments = [self.of(argument) for argument in arguments if argument != "--check"]
         environment = {"PATH": os.environ["PATH"], "AZURE_CLIENT_ID": CLIENT_ID}
         done = run(PGENTRA, *arguments, "--check-config", env=environment)
         if done.returncode != 0:
@@ -92,9 +111,11 @@ def check(text, origin, mounts):
     found = documents(text)
     config = None
     for document in found:
-        kubernetes_validate.validate(document, KUBERNETES, strict=True)
-        counted["manifests"] += 1
-        print(f"{origin}: {document['kind']}/{document['metadata']['name']} is valid")
+        # Kubernetes has no schema of the Prometheus operator's resources.
+        if not document["apiVersion"].startswith("monitoring.coreos.com/"):
+            kubernetes_validate.validate(document, KUBERNETES, strict=True)
+            counted["manifests"] += 1
+            print(f"{origin}: {document['kind']}/{document['metadata']['name']} is valid")
         if document["kind"] == "ConfigMap":
             config = document["data"]["proxy.toml"]
     for document in found:
@@ -139,6 +160,64 @@ def config_of(rendered):
     return tomllib.loads(config["data"]["proxy.toml"])
 
 
+def leaves(values, path=""):
+    """Each value of values.yaml that is no map, or an empty one: its path and its default."""
+    for key, value in values.items():
+        below = f"{path}.{key}" if path else key
+        if isinstance(value, dict) and value:
+            yield from leaves(value, below)
+        else:
+            yield below, value
+
+
+def values_table():
+    """The table in the chart's README has each value with its default, and the schema has each value."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    shown = lambda value: value if isinstance(value, str) and value else json.dumps(value, separators=(",", ":"))
+    expected = [(path, shown(value)) for path, value in leaves(values)]
+    rows = re.findall(r"^\| `([^`]+)` \| `([^`]*)` \| \S", (CHART / "README.md").read_text(), re.MULTILINE)
+    for wrong in sorted(set(expected) ^ set(rows)):
+        print(f"README.md of the chart: {wrong} is {'missing' if wrong in expected else 'not in values.yaml'}", file=sys.stderr)
+    if rows != expected:
+        sys.exit("the table in the chart's README differs from values.yaml, which has the same order")
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
+    helms_own = {"global", "enabled"}
+    assert set(schema) - helms_own == set(values), set(schema) ^ set(values)
+    print(f"chart: the README and the schema have all {len(rows)} values")
+
+
+def everything(mounts):
+    """Each value that adds something is in the manifest that it is for."""
+    rendered = check(render(CHART, VALUES | EVERYTHING), "chart, everything", mounts)
+    by_kind = {document["kind"]: document for document in rendered}
+    pods = {"Deployment": by_kind["Deployment"]["spec"]["template"], "the test's pod": by_kind["Pod"]}
+    for name, pod in pods.items():
+        spec, labels = pod["spec"], pod["metadata"]["labels"]
+        (container,) = spec["containers"]
+        for key in ["hostAliases", "dnsPolicy", "imagePullSecrets", "nodeSelector", "tolerations"]:
+            assert spec[key] == EVERYTHING[key], (name, key, spec)
+        assert spec["securityContext"]["fsGroup"] == 1000, (name, spec)
+        assert spec["securityContext"]["runAsNonRoot"] is True, (name, spec)
+        assert container["env"] == EVERYTHING["extraEnv"], (name, container)
+        assert EVERYTHING["extraVolumes"][0] in spec["volumes"], (name, spec)
+        assert EVERYTHING["extraVolumeMounts"][0] in container["volumeMounts"], (name, container)
+        assert EVERYTHING["podLabels"].items() <= labels.items(), (name, labels)
+    assert "replicas" not in by_kind["Deployment"]["spec"], by_kind["Deployment"]
+    selected = by_kind["Service"]["spec"]["selector"]
+    assert not selected.items() <= by_kind["Pod"]["metadata"]["labels"].items(), "the Service selects the test's pod"
+    assert by_kind["HorizontalPodAutoscaler"]["spec"]["minReplicas"] == 3, by_kind
+    assert by_kind["PodDisruptionBudget"]["spec"]["minAvailable"] == "50%", by_kind
+    ports = [port["name"] for port in by_kind["Service"]["spec"]["ports"]]
+    monitor, rule = by_kind["ServiceMonitor"], by_kind["PrometheusRule"]
+    assert monitor["spec"]["endpoints"][0]["port"] in ports, (monitor, ports)
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= by_kind["Service"]["metadata"]["labels"].items(), monitor
+    rules = (HERE / "prometheus" / "pgentra-proxy.rules.yml").read_text()
+    assert rule["spec"] == yaml.safe_load(rules), "the chart has other rules than deploy/prometheus"
+    for resource in (monitor, rule):
+        assert resource["metadata"]["labels"]["release"] == "prometheus", resource
+    print("chart: every value reaches its manifest")
+
+
 def chart(mounts):
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(VALUES, file)
@@ -168,8 +247,16 @@ def chart(mounts):
     smallest = VALUES | {"replicas": 1, "auth": {"secretName": ""}, "tls": {"clientCa": "ca.crt"}}
     smallest |= {"networkPolicy": {"enabled": False}, "serviceAccount": {"create": False, "name": "there"}}
     kinds = [document["kind"] for document in check(render(CHART, smallest), "chart, fewest objects", mounts)]
-    assert sorted(kinds) == ["ConfigMap", "Deployment", "Service"], kinds
+    assert sorted(kinds) == ["ConfigMap", "Deployment", "Pod", "Service"], kinds
 
+    bare = VALUES | {"workloadIdentity": {"enabled": False}}
+    for document in check(render(CHART, bare), "chart, no workload identity", mounts):
+        assert "azure.workload.identity" not in json.dumps(document), document
+    everything(mounts)
+
+    refused("replica", lambda values: values.update(replica=3))
+    refused("minAvailable", lambda values: values.update(podDisruptionBudget={"minAvailable": "half"}))
+    refused("extraVolumes", lambda values: values.update(extraVolumes=[{"name": "tls", "emptyDir": {}}]))
     refused("targets is empty", lambda values: values.update(targets=[]))
     refused("workloadIdentity.clientId", lambda values: values.update(workloadIdentity={"clientId": ""}))
     refused("clientId", lambda values: values.update(workloadIdentity={"clientId": "my-app"}))
@@ -187,11 +274,12 @@ def chart(mounts):
         if done.returncode != 0:
             sys.exit(f"helm dependency update: {done.stderr}")
         rendered = check(render(app, {"pgentra-proxy": VALUES}), "sidecar in another chart", mounts)
-        (pod,) = [document for document in rendered if document["kind"] == "Pod"]
+        (pod,) = [document for document in rendered if document["metadata"]["name"] == "app"]
         assert pod["spec"]["initContainers"][0]["restartPolicy"] == "Always", pod
         assert pod["spec"]["initContainers"][0]["args"][-2:] == ["--warm=2", "postgresql://one/"], pod
 
 
+values_table()
 with tempfile.TemporaryDirectory() as folder:
     mounts = Mounts(folder)
     for manifest in sorted((HERE / "kubernetes").glob("*.yaml")):

@@ -111,3 +111,85 @@ readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
 {{- end }}
+
+{{- /* Labels of a pod that signs in. */}}
+{{- define "pgentra-proxy.identityLabels" -}}
+{{- if .Values.workloadIdentity.enabled }}
+azure.workload.identity/use: "true"
+{{- end }}
+{{- with omit .Values.podLabels "azure.workload.identity/use" }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /* What a pod of the proxy and the pod of `helm test` share, but for the containers. */}}
+{{- define "pgentra-proxy.pod" -}}
+serviceAccountName: {{ include "pgentra-proxy.serviceAccount" . }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.hostAliases }}
+hostAliases:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.dnsPolicy }}
+dnsPolicy: {{ . }}
+{{- end }}
+securityContext:
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+volumes:
+  - name: config
+    configMap:
+      name: {{ include "pgentra-proxy.fullname" . }}
+  - name: tls
+    secret:
+      secretName: {{ .Values.tls.secretName }}
+      defaultMode: 0440
+  {{- with .Values.auth.secretName }}
+  - name: auth
+    secret:
+      secretName: {{ . }}
+      defaultMode: 0440
+  {{- end }}
+  {{- with .Values.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{- /* What their containers share. */}}
+{{- define "pgentra-proxy.container" -}}
+image: "{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}"
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{- with .Values.extraEnv }}
+env:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+resources:
+  {{- toYaml .Values.resources | nindent 2 }}
+securityContext:
+  {{- include "pgentra-proxy.locked" . | nindent 2 }}
+volumeMounts:
+  - name: config
+    mountPath: /etc/pgentra/config
+    readOnly: true
+  - name: tls
+    mountPath: /etc/pgentra/tls
+    readOnly: true
+  {{- if .Values.auth.secretName }}
+  - name: auth
+    mountPath: /etc/pgentra/auth
+    readOnly: true
+  {{- end }}
+  {{- with .Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
