@@ -1,8 +1,9 @@
 //! The gateway: Entra token authentication in front of any PostgreSQL.
 //!
 //! The gateway answers as Azure Database for PostgreSQL does. It asks a role that is mapped to an
-//! Entra principal for a token as a cleartext password, inside TLS. It verifies the token, compares
-//! it with the mapping, logs in to the PostgreSQL server and relays. For any other role the client
+//! Entra principal for a token as a cleartext password, or by OAUTHBEARER as PostgreSQL 18 does if
+//! the client wants that ([`AUTH_SETTING`]), inside TLS. It verifies the token, compares it with the
+//! mapping, logs in to the PostgreSQL server and relays. For any other role the client
 //! authenticates at the server, and the gateway forwards the SCRAM messages.
 //!
 //! [`init()`] prepares a PostgreSQL, in one of two [`Flavour`]s. Only the gateway may be able to
@@ -14,17 +15,22 @@
 //! token.
 
 mod administrators;
+mod ask_method;
+mod check;
 mod control;
 mod flexible;
 mod init;
 mod jwks_url;
 mod lexer;
 mod login;
+mod oauth;
 mod principal;
 mod refusal;
 mod serve;
 mod setting;
 mod single;
+mod startup_option;
+mod token_request;
 mod upstream;
 mod upstream_login;
 
@@ -38,13 +44,17 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 pub use administrators::{ChangeError, add_administrator, remove_administrator, set_directory};
+pub use ask_method::{AUTH_SETTING, AskMethod, UnknownAskMethod};
+pub use check::GatewayRefusal;
 pub use init::{InitError, Setup, init};
-pub use jwks_url::JwksUrl;
+pub use jwks_url::{IssuerKeys, JwksUrl};
+pub use oauth::Oauth;
 pub use principal::{Principal, PrincipalKind, UnknownPrincipalKind};
 pub use upstream::{ServiceAccount, UpstreamAddress};
 
 use control::ControlConnection;
 use pgentra_session::Limits;
+use pgentra_session::attempts::Attempts;
 use pgentra_session::cancel::CancelTable;
 
 /// The configuration of a gateway. Only [`Limits`] has a default.
@@ -62,6 +72,8 @@ pub struct Config {
     pub server_name: String,
     /// Verifies tokens; its policy names the tenant and the audience.
     pub verifier: Arc<Verifier>,
+    /// How clients are asked for a token, and what a client of OAUTHBEARER is told.
+    pub oauth: Oauth,
     /// The current time for the verification of tokens.
     pub clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
     /// Limits for clients and sessions.
@@ -75,6 +87,7 @@ impl fmt::Debug for Config {
             .field("service", &self.service)
             .field("flavour", &self.flavour)
             .field("server_name", &self.server_name)
+            .field("oauth", &self.oauth)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
@@ -126,6 +139,8 @@ pub struct Gateway {
     pub(crate) sessions: Arc<Semaphore>,
     /// Limits the clients that authenticate at the server.
     pub(crate) passing: Semaphore,
+    /// Tokens that were refused.
+    pub(crate) attempts: Attempts,
 }
 
 impl Gateway {
@@ -138,6 +153,7 @@ impl Gateway {
             cancel: CancelTable::default(),
             sessions: within(config.limits.connections),
             passing: Semaphore::new((config.limits.connections / 4).clamp(1, Semaphore::MAX_PERMITS)),
+            attempts: Attempts::default(),
             config,
         }
     }

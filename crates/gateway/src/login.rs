@@ -1,7 +1,7 @@
 //! The log-in of a client, from its connection to its session.
 
 use bytes::BytesMut;
-use pgentra_verify::{Principal, Verifier};
+use pgentra_verify::Principal;
 use pgentra_wire::backend::{Authentication, BackendMessage};
 use pgentra_wire::fields::Fields;
 use pgentra_wire::startup::StartupMessage;
@@ -10,10 +10,13 @@ use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
+use super::ask_method::{AUTH_SETTING, AskMethod};
 use super::flexible::Mapping;
 use super::single::{self, Member};
-use super::{Flavour, Gateway, refusal, setting};
+use super::token_request::{self, TokenAnswer};
+use super::{Flavour, Gateway, refusal, setting, startup_option};
 use crate::upstream_login::{UpstreamLogin, UpstreamLoginError};
+use pgentra_session::attempts::Attempt;
 use pgentra_session::auth_message::AuthMessage;
 use pgentra_session::cancel::Registration;
 use pgentra_session::client::{Client, Opening, server_start};
@@ -31,7 +34,7 @@ pub(crate) struct ServerSession {
 }
 
 /// The record that maps a role to Entra, in the form of the flavour.
-enum RoleMapping {
+pub(crate) enum RoleMapping {
     Flexible(Mapping),
     Single(Member),
 }
@@ -82,6 +85,8 @@ impl Gateway {
             return Err(refusal::no_encryption(address, start.user(), start.database()).into());
         }
         client.negotiate(&start).await?;
+        let (start, wanted) = startup_option::take(start, AUTH_SETTING)?;
+        let how = AskMethod::wanted(wanted.as_deref(), self.config.oauth.default)?;
         let role = self.role_name(&start);
         let upstream = self.upstream_start(&start, &role)?;
         // Only an authenticated client takes a permit, so that other clients cannot use up the
@@ -93,7 +98,7 @@ impl Gateway {
                 (self.take_place()?, server)
             }
             Some((role, claim)) => {
-                let principal = seat.ask(self.ask_for_token(client, role)).await?;
+                let principal = seat.ask(self.ask_for_token(client, role, how)).await?;
                 seat.admitted();
                 let permit = self.take_place()?;
                 let opened = self.open_as(role, &claim, &principal, &upstream);
@@ -134,7 +139,10 @@ impl Gateway {
     }
 
     /// The role's mapping; `None` if the role does not sign in with tokens.
-    async fn claim<'a>(&self, role: &'a [u8]) -> Result<Option<(&'a str, RoleMapping)>, LoginError> {
+    pub(crate) async fn claim<'a>(
+        &self,
+        role: &'a [u8],
+    ) -> Result<Option<(&'a str, RoleMapping)>, LoginError> {
         // The functions that map roles accept only valid UTF-8.
         let Ok(role) = std::str::from_utf8(role) else {
             return Ok(None);
@@ -155,20 +163,37 @@ impl Gateway {
     }
 
     /// Asks for the token and verifies it. Its bytes are overwritten right after.
-    async fn ask_for_token(&self, client: &mut Client, role: &str) -> Result<Principal, LoginError> {
-        client.send(&BackendMessage::Authentication(Authentication::CleartextPassword)).await?;
-        let answer = AuthMessage::read(client).await?;
-        let Ok(token) = std::str::from_utf8(answer.password()?) else {
-            return Err(refusal::not_a_token().into());
+    async fn ask_for_token(
+        &self,
+        client: &mut Client,
+        role: &str,
+        how: AskMethod,
+    ) -> Result<Principal, LoginError> {
+        let who = (client.origin(), role.as_bytes());
+        self.attempts.check(&who).map_err(refusal::too_many_attempts)?;
+        let fields = match token_request::ask(client, how, role).await? {
+            TokenAnswer::Refused(fields) => fields,
+            TokenAnswer::Token(token) => {
+                let turn = async {
+                    self.attempts.turn(&who).await.map_err(|wait| refusal::too_many_attempts(wait).into())
+                };
+                let attempt: Attempt<'_> = client.while_present(turn).await?;
+                // A refusal is a value here: it is told in the words of the mechanism.
+                let judged = async { Ok(self.verify(role, token.expose_secret()).await) };
+                match client.while_present(judged).await? {
+                    Ok(principal) => return Ok(principal),
+                    Err(fields) => {
+                        // Anything but class 28 says nothing of the token.
+                        if fields.sqlstate().starts_with("28") {
+                            attempt.was_wrong();
+                        }
+                        fields
+                    }
+                }
+            }
         };
-        let verifier: &Verifier = &self.config.verifier;
-        let verified = async {
-            verifier.verify(token, (self.config.clock)()).await.map_err(|rejection| {
-                tracing::warn!(role, error = chain(&rejection), "an access token was refused");
-                refusal::rejected(&rejection, verifier.policy()).into()
-            })
-        };
-        client.while_present(verified).await
+        token_request::refuse(client, how, &self.config.oauth).await?;
+        Err(fields.into())
     }
 
     /// Logs in to the server as the role, if the token may use the role.

@@ -1,6 +1,7 @@
 //! Accepts connections until the shutdown, and runs every session to its end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -11,9 +12,13 @@ use super::setting::SettingRenamer;
 use super::{Flavour, Gateway, refusal};
 use pgentra_session::client::Client;
 use pgentra_session::listen::{Shutdown, accept};
+use pgentra_session::login_error::chain;
 use pgentra_session::relay::{AsIs, RelayOutcome, relay};
 use pgentra_session::starting::{Seat, Starting};
 use pgentra_session::turn_away::turn_away;
+
+/// How often it is looked whether signing keys are due for renewal.
+const KEY_CHECK: Duration = Duration::from_secs(60);
 
 impl Gateway {
     /// Serves clients until `shutdown` is cancelled, then drains: the listener closes; a client
@@ -28,12 +33,30 @@ impl Gateway {
         let _kill = stages.kill.clone().drop_guard();
         let tasks = TaskTracker::new();
         let starting = Starting::within(&self.config.limits);
+        let (gateway, until) = (self.clone(), stages.drain.clone());
+        tasks.spawn(async move {
+            until.run_until_cancelled(gateway.keep_keys_fresh()).await;
+        });
         while let Some((stream, address, seat)) = accept(&listener, &starting, &stages.drain).await {
             let client = Client::new(stream, address);
             tasks.spawn(self.clone().run(client, seat, stages.clone()));
         }
         drop(listener);
         stages.wind_up(&tasks, self.config.limits.drain).await;
+    }
+
+    /// Renews signing keys before they are so old that a login has to wait for it. It fetches only what
+    /// is due.
+    async fn keep_keys_fresh(&self) {
+        loop {
+            tokio::time::sleep(KEY_CHECK).await;
+            if let Err(error) = self.config.verifier.refresh((self.config.clock)()).await {
+                tracing::warn!(
+                    error = chain(&error),
+                    "signing keys cannot be renewed; the old ones stay in use"
+                );
+            }
+        }
     }
 
     /// Runs one connection from start to end. Both sides are closed on every path.

@@ -59,6 +59,11 @@ impl Member {
         }))
     }
 
+    /// Whether the principal of a verified token may use a role that is found by name.
+    pub(crate) fn authorize_by_name(&self, role: &str, principal: &Principal) -> Result<(), Fields> {
+        if self.by_name { self.judge_name(role, principal) } else { Err(Self::mismatch(role, principal)) }
+    }
+
     /// The passwords to try for the principal of a verified token, in this order. The server
     /// compares them: a role's password is a client id or an object id.
     pub(crate) fn authorize(&self, role: &str, principal: &Principal) -> Result<Vec<SecretString>, Fields> {

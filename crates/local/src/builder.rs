@@ -213,13 +213,15 @@ impl<'a> LocalCloudBuilder<'a> {
             .and_then(|issued| issued.server_config(&[]))
             .map_err(|error| Failure::machine("cannot make the server's certificate", error))?;
         let clock = azure.clock().clone();
+        let verifier = gateway::verifier(&azure)?;
         let config = Config {
             tls: certificate,
             upstream: upstream.clone(),
             service: service.clone(),
             flavour: self.flavour,
             server_name: SERVER_NAME.to_owned(),
-            verifier: Arc::new(gateway::verifier(&azure)?),
+            oauth: gateway::oauth(&azure, verifier.policy()),
+            verifier: Arc::new(verifier),
             clock: Arc::new(move || clock.now()),
             limits: self.limits,
         };
