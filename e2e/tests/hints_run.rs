@@ -276,7 +276,7 @@ fn a_setting_that_is_in_the_way_is_named_where_it_is() {
             &["postgresql:///postgres?channel_binding=require"],
             "leave channel_binding out of the connection string",
         ),
-        (&["-d", "load_balance_hosts=random"], "leave load_balance_hosts out of the connection string"),
+        (&["-d", "load_balance_hosts=on"], "leave load_balance_hosts out of the connection string"),
         (&["sslcert=x"], "leave sslcert out of the connection string"),
         (&["service=weak"], &format!("remove sslmode from [weak] in {file}")),
         (&["service=bound"], &format!("remove channel_binding from [bound] in {file}")),

@@ -47,6 +47,49 @@ fn a_program_connects_after_its_first_token_has_expired() {
     assert!(done.stderr.contains("The access token has expired"), "{done:?}");
 }
 
+/// Workers of a restore, and psql that changes its database and its role: each opens connections of
+/// its own, after the program's first token has expired too.
+#[test]
+fn every_connection_of_a_program_is_signed_in() {
+    if !have(&["psql", "postgresql"]) {
+        return;
+    }
+    let lab = Lab::new();
+    // Its pg_dump refuses a server that is newer than itself, such as the embedded one.
+    let folders = std::fs::read_dir("/usr/lib/postgresql").unwrap().map(|entry| entry.unwrap().path());
+    let installed = folders.filter(|folder| folder.join("bin/initdb").exists()).max().unwrap();
+    let bin = installed.join("bin").display().to_string();
+    let cloud = lab.cloud(Flavour::Flexible, &["--postgres", installed.to_str().unwrap()]);
+    let vm = cloud.text("/identities/0/object_id");
+    let role =
+        format!("SELECT pgaadauth_create_principal_with_oid('second', '{vm}', 'service', false, false)");
+    let admin = |words: &[&str]| {
+        lab.pgentra(&[&["query"], words].concat()).envs(cloud.env("admin")).done().ok();
+    };
+    admin(&["-c", "CREATE DATABASE shop", "-c", "CREATE DATABASE copy", "-c", &role]);
+    for database in ["shop", "copy"] {
+        admin(&["-d", database, "-c", "GRANT CREATE ON SCHEMA public TO \"myVm\""]);
+    }
+    let run = |words: &[&str]| lab.pgentra(words).envs(cloud.env("vm")).env("PGDATABASE", "shop");
+
+    let tables = "for table in 1 2 3 4 5 6 7 8; do echo \"CREATE TABLE t$table AS SELECT generate_series(1, 100) AS id;\"; \
+                  echo \"CREATE INDEX ON t$table (id);\"; done | psql -qv ON_ERROR_STOP=1";
+    let dump = "pg_dump -Fc -n public -f dump --no-owner --no-privileges";
+    let restore = "pg_restore -j4 -d copy --no-owner dump 2>&1 | grep -v 'schema \"public\" already exists' >restored || true";
+    let count = "psql -d copy -Atc 'SELECT count(*) FROM t1, t8 WHERE t1.id = t8.id'";
+    let script = format!("PATH={bin}:$PATH; {tables} && {dump} && {ADVANCE} && {restore}; {count}");
+    let done = run(&["exec", "--", "sh", "-c", &script]).done();
+    assert_eq!(done.ok(), "100\n", "{done:?}");
+
+    let who = "SELECT current_database(), current_user;\n";
+    let session = format!("{who}\\c copy\n{who}\\! {ADVANCE}\n\\c shop second\n{who}");
+    for way in [&[][..], &["--tcp"]] {
+        let done = run(&[&["psql"], way, &["-Atq"]].concat()).input(&session).done();
+        let said: Vec<&str> = done.ok().lines().filter(|line| line.contains('|')).collect();
+        assert_eq!(said, ["shop|myVm", "copy|myVm", "shop|second"], "{done:?}");
+    }
+}
+
 #[test]
 fn the_program_has_no_token_in_its_environment() {
     if !have(&["psql"]) {

@@ -315,8 +315,13 @@ fn target_session_attrs_lead_to_the_primary() {
         let done = lab.pgentra(&["query", &target, "-c", "select 1"]).envs(vm.clone()).done();
         assert_eq!(done.status.code(), Some(code), "{attrs}: {done:?}");
         if have(&["psql"]) {
-            let done = lab.pgentra(&["psql", &target, "-Atc", "select 1"]).envs(vm.clone()).done();
-            assert_eq!(done.status.success(), code == 0, "{attrs}: {done:?}");
+            for words in [
+                &["psql", &target, "-Atc", "select 1"][..],
+                &["exec", &target, "--", "psql", "-Atc", "select 1"],
+            ] {
+                let done = lab.pgentra(words).envs(vm.clone()).done();
+                assert_eq!(done.status.success(), code == 0, "{attrs}: {done:?}");
+            }
         }
     }
     let variable = lab.pgentra(&["query", "-c", "select 1"]).envs(vm.clone());

@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "a chore talks to the person who runs it")]
 
 mod bench;
+mod book;
 mod budgets;
 mod cycles;
 mod dependencies;
@@ -14,6 +15,7 @@ mod msrv;
 mod names;
 mod package;
 mod pictures;
+mod platforms;
 mod prose;
 mod seams;
 mod test;
@@ -28,10 +30,12 @@ fn main() -> Result<()> {
     match Arguments::parse().chore {
         Chore::Bench { name, arguments } => bench::run(&root, &name, &arguments),
         Chore::BenchPictures => pictures::write(&root),
+        Chore::Book => book::run(&root),
         Chore::Check => check(&root),
         Chore::Dist(options) => dist::run(&root, &options),
         Chore::Fuzz { runs, seed } => fuzz::run(&root, runs, seed),
         Chore::Package => package::run(&root),
+        Chore::Platforms(options) => platforms::run(&root, &options),
         Chore::Test { arguments } => test::run(&root, &arguments),
     }
 }
@@ -58,6 +62,8 @@ enum Chore {
     },
     /// Draw the pictures of docs/bench-proxy.md from its tables; `bench proxy --write docs` does it too.
     BenchPictures,
+    /// Build the documentation as a site, with a page for each file of the repository that it links to, and check its links.
+    Book,
     /// Compare the code with ARCHITECTURE.md: dependencies, budgets, names, wording, journeys,
     /// invariants, 0 import cycles.
     Check,
@@ -74,6 +80,8 @@ enum Chore {
     },
     /// Package every crate that may be published, and build each from its package.
     Package,
+    /// Compile the libraries and the binary for systems on which no test runs, as far as their standard library can be had.
+    Platforms(platforms::Options),
     /// Install what the tests need, then run all of them.
     Test {
         /// Arguments for `cargo test`, for example a test's name.

@@ -97,9 +97,12 @@ pub(crate) enum Command {
     /// to end on this machine.
     #[command(after_help = "Example: pgentra quickstart --flavour single")]
     Quickstart(Quickstart),
-    /// Print an access token for Azure Database for PostgreSQL.
+    /// Print an access token for Azure Database for PostgreSQL, or keep one in a file.
     #[command(
-        after_help = "Example: PGPASSWORD=$(pgentra token) psql 'host=my.postgres.database.azure.com user=my-app sslmode=verify-full'"
+        after_help = "With --file the token is written into a file for programs that read a password from one: in one step, with mode 0600, \
+                      without a line feed. --watch replaces it ahead of each expiry; SIGHUP asks for another token at once.\n\n\
+                      Example: PGPASSWORD=$(pgentra token) psql 'host=my.postgres.database.azure.com user=my-app sslmode=verify-full'\n         \
+                      pgentra token --watch --file /run/my-app/password"
     )]
     Token(Token),
     /// Show the identity, the claims of its token, and the role names that match it.
@@ -212,6 +215,16 @@ pub(crate) struct Token {
     /// Print the token's header and claims instead of the token; they are not verified.
     #[arg(long)]
     pub(crate) decode: bool,
+    /// Write the token into this file, which is replaced in one step, instead of printing it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["decode", "output"])]
+    pub(crate) file: Option<PathBuf>,
+    /// Replace the file ahead of each expiry, until SIGTERM or Ctrl-C. The file then stays.
+    #[arg(long, requires = "file")]
+    pub(crate) watch: bool,
+    /// Write a line of libpq's password file (.pgpass) for this server, role and database: a URI or
+    /// conninfo string, in addition to PGHOST and the other variables.
+    #[arg(long, value_name = "CONNINFO", requires = "file")]
+    pub(crate) pgpass: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,
     #[command(flatten)]
@@ -418,6 +431,8 @@ mod tests {
         let mut built = definition.clone();
         built.build();
         let help = built.find_subcommand_mut("proxy").unwrap().render_help().to_string();
+        // Without the line breaks, which depend on the widths of the columns.
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(help.contains("[env: PGENTRA_WARM]") && help.contains("[env: PGENTRA_CLIENT_ID]"), "{help}");
     }
 

@@ -18,6 +18,9 @@ pub(crate) enum Blame {
 }
 
 impl Blame {
+    /// The exit code of a plan that has changes, where the user asks for it: 2, which usage errors have otherwise.
+    pub(crate) const DIFFERENCE: Self = Self::Usage;
+
     /// The blame that an exit code says; a fault of ours for every other code.
     pub(crate) fn of_exit_code(code: u8) -> Self {
         [Self::Usage, Self::Token, Self::Network, Self::Server, Self::Check]

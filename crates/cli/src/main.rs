@@ -22,6 +22,7 @@ mod sql;
 mod table;
 mod text;
 mod time;
+mod token_file;
 mod usage;
 mod wrap;
 
@@ -51,7 +52,12 @@ fn main() -> ExitCode {
     let arguments = match usage::parse(words.clone()) {
         Ok(arguments) => arguments,
         Err(answer) if usage::is_answer(&answer) => answer.exit(),
-        Err(error) => return failed(&usage::problem(&error, &words)),
+        Err(error) => {
+            let problem = usage::problem(&error, &words);
+            // There, 2 means a difference.
+            let is_plan = words.iter().any(|word| word == "--exit-code");
+            return failed(&if is_plan { problem.blaming(Blame::Ours) } else { problem });
+        }
     };
     let is_proxy = matches!(arguments.command, Command::Proxy(_));
     let format = log_format(&system, &arguments.command);

@@ -60,9 +60,12 @@ pub(crate) struct Identity {
     /// azure-cli or azure-developer-cli.
     #[arg(long, value_name = "NAME", value_parser = IdentityOptions::parse_source)]
     pub(crate) source: Option<SourceName>,
-    /// A shell command that prints a token, or JSON as az does, as the source. It finds what the token is for in PGENTRA_RESOURCE.
+    /// A shell command that prints a token, or JSON as az does, as the source. It finds what the token is for in PGENTRA_RESOURCE, PGENTRA_HOST, PGENTRA_PORT and PGENTRA_ROLE.
     #[arg(long, value_name = "CMD", conflicts_with_all = ["source", "selector"])]
     pub(crate) token_command: Option<String>,
+    /// How long a token of the command is valid: 15m, 1h. Needed where neither token nor output says it.
+    #[arg(long, value_name = "TIME", requires = "token_command", value_parser = token_lifetime, allow_negative_numbers = true)]
+    pub(crate) token_lifetime: Option<Duration>,
     /// Entra tenant, a GUID or a domain name. Default: AZURE_TENANT_ID, where the source needs one.
     #[arg(long, value_name = "TENANT", value_parser = IdentityOptions::parse_tenant)]
     pub(crate) tenant: Option<String>,
@@ -162,6 +165,10 @@ pub(crate) fn host() -> impl TypedValueParser<Value = Host> {
 
 fn token_timeout(text: &str) -> Result<Duration, String> {
     quantity::time_within(text, IdentityOptions::TOKEN_TIMEOUTS)
+}
+
+fn token_lifetime(text: &str) -> Result<Duration, String> {
+    quantity::time_within(text, IdentityOptions::TOKEN_LIFETIMES)
 }
 
 /// A name that can be a folder: letters, digits, `-` and `_`, at most 32, so that socket paths stay short.

@@ -75,6 +75,11 @@ impl Problem {
         self
     }
 
+    /// The same with another exit code.
+    pub(crate) fn blaming(self, blame: Blame) -> Self {
+        Self { blame, ..self }
+    }
+
     /// Marks the failure as already shown: only its exit code remains.
     pub(crate) fn told(mut self) -> Self {
         self.is_told = true;

@@ -1,7 +1,9 @@
 //! Builds the credential, resource and target from the arguments.
 
 use pgentra_connect::{Connector, Layers, Session, Target};
-use pgentra_identity::{Credential, IdentityOptions, InvalidResource, Resource, Selector, Verdict};
+use pgentra_identity::{
+    CommandServer, Credential, IdentityOptions, InvalidResource, Resource, Selector, Verdict,
+};
 use pgentra_system::System;
 
 use crate::blame::Blame;
@@ -11,7 +13,18 @@ use crate::progress::waiting;
 
 /// A credential and the resource its tokens are for.
 pub(crate) fn credential(system: &System, identity: &Identity) -> Outcome<(Credential, Resource)> {
-    let options = options(identity)?;
+    credential_for(system, identity, None)
+}
+
+/// The same, for tokens that are sent to this server. A token command learns its first host, its
+/// port and the role.
+pub(crate) fn credential_for(
+    system: &System,
+    identity: &Identity,
+    target: Option<&Target>,
+) -> Outcome<(Credential, Resource)> {
+    let mut options = options(identity)?;
+    options.command_server = target.map(Target::command_server).unwrap_or_default();
     let credential = options.credential(system)?;
     let decision = credential.decision();
     if let Some(one) = decision.considered().iter().find(|one| one.verdict() == Verdict::First) {
@@ -34,6 +47,8 @@ fn options(identity: &Identity) -> Outcome<IdentityOptions> {
         selector: selector(identity)?,
         source: identity.source,
         token_command: identity.token_command.clone(),
+        token_lifetime: identity.token_lifetime,
+        command_server: CommandServer::default(),
         tenant: identity.tenant.clone(),
         cloud: identity.cloud,
         token_timeout: identity.token_timeout,
@@ -48,10 +63,16 @@ pub(crate) fn target(system: &System, connection: &Connection) -> Outcome<Target
     Ok(target)
 }
 
+/// The server that the environment names, if it names one.
+pub(crate) fn target_of_environment(system: &System) -> Option<Target> {
+    let layers = Layers::gather(None, &[], system.env(), system.files()).ok()?;
+    Target::resolve_server(&layers).ok()
+}
+
 /// A connector to the given server with the given identity.
 pub(crate) fn connector(system: &System, connection: &Connection, identity: &Identity) -> Outcome<Connector> {
     let target = target(system, connection)?;
-    let (credential, resource) = credential(system, identity)?;
+    let (credential, resource) = credential_for(system, identity, Some(&target))?;
     Ok(Connector::new(target, credential, resource)?)
 }
 

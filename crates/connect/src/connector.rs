@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::advice::AttemptedSignIn;
 use crate::cancel::Canceller;
-use crate::dial::{self, Dialed, Watch};
+use crate::dial::{self, Watch};
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::handshake;
 use crate::libpq::LibpqEnvironment;
@@ -40,17 +40,9 @@ pub struct Connector {
     startup: Option<StartupMessage>,
 }
 
-/// Why there is no session.
-enum Missed {
-    /// No host was the right one; why the last was not.
-    AllHosts(Option<ConnectError>),
-    /// A host failed in a way that ends the search.
-    OneHost(ConnectError),
-}
-
 /// Start-up message and token of a sign-in.
 #[derive(Clone, Copy)]
-struct SignInAttempt<'a> {
+pub(crate) struct SignInAttempt<'a> {
     startup: &'a StartupMessage,
     token: &'a AccessToken,
 }
@@ -85,20 +77,29 @@ impl Connector {
         Ok(Connector { target: Arc::new(target), startup, ..self.clone() })
     }
 
-    /// A session with the first address that can be reached.
+    /// The same connector for servers of another kind. It shares the credential, its tokens, and TLS sessions.
+    #[must_use]
+    pub fn with_session_attrs(&self, attrs: SessionAttrs) -> Connector {
+        let target = Target::clone(&self.target).with_session_attrs(attrs);
+        Connector { target: Arc::new(target), ..self.clone() }
+    }
+
+    /// A session with the first host that is wanted.
     ///
     /// A token is taken from the credential for each call. Where the server refuses it and an out-of-date token can be
     /// the reason ([`Refusal::stale_token_explains`]), a newer one is asked for once and the sign-in tried once more.
-    /// Only a name that does not resolve and an address that does not answer lead on to the next; a failure of TLS or a
-    /// refusal does not, so that a token is never sent to one server after the other. The addresses of one name are
-    /// dialled a quarter of a second apart, and the first that answers is the one (RFC 8305); hosts are tried in order. With
-    /// [`Target::session_attrs`] a session with a server of another kind is closed, and the next host is tried.
+    /// As in libpq, a name that does not resolve, an address that does not answer in time, and a server that accepts no
+    /// connections now (57P03) lead on to the next host; a failure of TLS or another refusal does not, so that a token is
+    /// never sent to one server after the other. With [`Target::session_attrs`] a session with a server of another kind is
+    /// closed, and the search goes on. Hosts are tried in order, or in a random one
+    /// ([`Target::load_balance_hosts`]). The addresses of one name are dialled a quarter of a second apart, and the first
+    /// that answers is the one (RFC 8305); where it leads on, the name's other addresses come before the next host.
     ///
     /// Bounded by the credential's time limit, and [`Target::connect_timeout`] for each address. Dropping the future
     /// closes the connection.
     ///
     /// # Errors
-    /// See [`ConnectErrorKind`].
+    /// See [`ConnectErrorKind`]. The error of several hosts names each that was tried.
     pub async fn connect(&self) -> Result<Session, ConnectError> {
         Session::resume(self.open(self.startup()?).await?).await
     }
@@ -109,10 +110,30 @@ impl Connector {
     /// # Errors
     /// See [`ConnectErrorKind`].
     pub async fn open(&self, startup: &StartupMessage) -> Result<SignedIn, ConnectError> {
+        self.open_among(startup, &self.host_order()).await
+    }
+
+    /// The order in which the hosts are tried for one session: indexes of [`Target::endpoints`].
+    pub fn host_order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.target.endpoints().len()).collect();
+        self.target.load_balance_hosts().arrange(&mut order);
+        order
+    }
+
+    /// As [`Connector::open`], with these hosts alone, in this order: indexes of [`Target::endpoints`]. For a proxy that
+    /// knows of each host whether it is up.
+    ///
+    /// # Errors
+    /// See [`ConnectErrorKind`].
+    pub async fn open_among(
+        &self,
+        startup: &StartupMessage,
+        order: &[usize],
+    ) -> Result<SignedIn, ConnectError> {
         let began = Instant::now();
         let token = self.token().await?;
         let waited = began.elapsed();
-        let refused = match self.reach(SignInAttempt { startup, token: &token }).await {
+        let refused = match self.reach(SignInAttempt { startup, token: &token }, order).await {
             Ok(signed_in) => return Ok(signed_in.waited_for_token(waited)),
             Err(error) if is_stale(&error) => error,
             Err(error) => return Err(error),
@@ -120,7 +141,8 @@ impl Connector {
         let began = Instant::now();
         let newer = self.newer(&token, refused).await?;
         let waited = waited + began.elapsed();
-        Ok(self.reach(SignInAttempt { startup, token: &newer }).await?.waited_for_token(waited))
+        let reached = self.reach(SignInAttempt { startup, token: &newer }, order).await?;
+        Ok(reached.waited_for_token(waited))
     }
 
     /// How the token is doing and whose it is. Reading it has a due refresh started, as using it does.
@@ -237,57 +259,7 @@ impl Connector {
         self.startup.as_ref().ok_or_else(target::no_role)
     }
 
-    async fn reach(&self, attempt: SignInAttempt<'_>) -> Result<SignedIn, ConnectError> {
-        let mut last = None;
-        for wanted in self.target.session_attrs().passes() {
-            match self.reach_one(attempt, *wanted).await {
-                Ok(signed_in) => return Ok(signed_in),
-                Err(Missed::AllHosts(error)) => last = error,
-                Err(Missed::OneHost(error)) => return Err(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| ConnectError::config("no server is named")))
-    }
-
-    /// A session with the first host that is `wanted`.
-    async fn reach_one(&self, attempt: SignInAttempt<'_>, wanted: SessionAttrs) -> Result<SignedIn, Missed> {
-        let limit = self.target.connect_timeout();
-        let mut last = None;
-        let mut timings = Timings::default();
-        for endpoint in self.target.endpoints() {
-            let began = Instant::now();
-            let addresses = dial::addresses(endpoint, limit).await;
-            timings.dns += began.elapsed();
-            let addresses = match addresses {
-                Ok(addresses) => addresses,
-                Err(error) => {
-                    last = Some(error);
-                    continue;
-                }
-            };
-            let watch = Watch::of(&self.target);
-            let dialling = Instant::now();
-            let reached = dial::race(addresses, |address| dial::dial(address, watch, limit)).await;
-            timings.dial += dialling.elapsed();
-            match reached {
-                Ok(Dialed { stream, address, began }) => {
-                    tracing::debug!(host = endpoint.host, %address, "connected");
-                    let signed_in: SignedIn<TcpStream> = self
-                        .enter(stream, &endpoint.host, attempt, began + limit)
-                        .await
-                        .map_err(Missed::OneHost)?;
-                    match wanted.fits(&signed_in.ready.parameters) {
-                        Some(true) => return Ok(signed_in.reached_at(address, timings)),
-                        fits => last = Some(not_wanted(endpoint, wanted, fits.is_none())),
-                    }
-                }
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(Missed::AllHosts(last))
-    }
-
-    async fn enter<S>(
+    pub(crate) async fn enter<S>(
         &self,
         stream: S,
         host: &str,
@@ -345,25 +317,23 @@ impl Connector {
         let identity = claims.map(TokenIdentity::of);
         let timings = Timings { tls: took, sign_in: began.elapsed(), ..Timings::default() };
         let token_expires_on = token.expires_on();
-        Ok(SignedIn { stream, ready, tls, address: None, canceller, token_expires_on, identity, timings })
+        Ok(SignedIn {
+            stream,
+            ready,
+            tls,
+            host: None,
+            address: None,
+            state: None,
+            canceller,
+            token_expires_on,
+            identity,
+            timings,
+        })
     }
 }
 
 pub(crate) fn is_stale(error: &ConnectError) -> bool {
     matches!(error.kind(), ConnectErrorKind::Refused(refusal) if Refusal::stale_token_explains(refusal))
-}
-
-/// A server signed us in, and is not of the kind that was asked for.
-fn not_wanted(endpoint: &HostSpec, wanted: SessionAttrs, is_silent: bool) -> ConnectError {
-    let what = if is_silent { "does not say whether it is" } else { "is not" };
-    let message = format!("no server fits target_session_attrs={wanted}: {endpoint} {what} one");
-    let hint = match is_silent {
-        true => "PostgreSQL says it since version 14: leave target_session_attrs out for an older server",
-        false => {
-            "name all servers, separated by commas; after a failover one may need a moment to become the primary"
-        }
-    };
-    ConnectError::new(ConnectErrorKind::Tcp, message).hinting(hint)
 }
 
 fn too_slow(host: &str, limit: Duration, what: &str) -> ConnectError {

@@ -25,6 +25,8 @@ pub(crate) struct Dialed<T> {
     pub(crate) address: SocketAddr,
     /// When the dial of this address began; the dials of others began earlier.
     pub(crate) began: Instant,
+    /// The addresses that have not failed: those that were not dialled yet, or had not answered.
+    pub(crate) others: Vec<SocketAddr>,
 }
 
 /// The addresses of an endpoint, as the resolver orders them.
@@ -66,15 +68,14 @@ where
 {
     let mut waiting = VecDeque::from(take_turns(addresses));
     let mut dials = FuturesUnordered::new();
+    let mut pending = Vec::new();
     let mut last = None;
     loop {
         match waiting.pop_front() {
             Some(address) => {
                 let (began, dialled) = (Instant::now(), dial(address));
-                dials.push(async move {
-                    let dialled = dialled.await;
-                    dialled.map(|stream| Dialed { stream, address, began }).map_err(|error| (address, error))
-                });
+                pending.push(address);
+                dials.push(async move { (address, began, dialled.await) });
             }
             None if dials.is_empty() => {
                 return Err(last.unwrap_or_else(|| ConnectError::config("no address is known")));
@@ -83,13 +84,19 @@ where
         }
         tokio::select! {
             biased;
-            Some(dialled) = dials.next() => match dialled {
-                Ok(reached) => return Ok(reached),
-                Err((address, error)) => {
-                    tracing::debug!(%address, %error, "not reached");
-                    last = Some(error);
+            Some((address, began, dialled)) = dials.next() => {
+                pending.retain(|other| *other != address);
+                match dialled {
+                    Ok(stream) => {
+                        let others = pending.into_iter().chain(waiting).collect();
+                        return Ok(Dialed { stream, address, began, others });
+                    }
+                    Err(error) => {
+                        tracing::debug!(%address, %error, "not reached");
+                        last = Some(error);
+                    }
                 }
-            },
+            }
             () = sleep(STAGGER), if !waiting.is_empty() => {}
         }
     }
@@ -220,6 +227,18 @@ mod tests {
         assert_eq!(error.to_string(), "no connection to 10.0.0.2:2");
         assert_eq!(*dialled.lock().unwrap(), names);
         assert_eq!(race(Vec::new(), by_port).await.map(|_| ()).unwrap_err().kind(), ConnectErrorKind::Config);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_not_failed_is_left() {
+        for (names, left) in [
+            (&["10.0.0.1:3", "10.0.0.2:3"][..], &["10.0.0.2:3"][..]),
+            (&["10.0.0.1:2", "10.0.0.2:3"], &[]),
+            (&["10.0.0.1:1", "10.0.0.2:3", "10.0.0.3:2"], &["10.0.0.1:1", "10.0.0.3:2"]),
+        ] {
+            let reached = race(addresses(names), by_port).await.unwrap();
+            assert_eq!(reached.others, addresses(left), "{names:?}");
+        }
     }
 
     #[test]

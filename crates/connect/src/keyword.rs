@@ -25,9 +25,10 @@ pub(crate) const TCP_USER_TIMEOUT: &str = "tcp_user_timeout";
 pub(crate) const SERVICE: &str = "service";
 pub(crate) const SERVICEFILE: &str = "servicefile";
 pub(crate) const TARGET_SESSION_ATTRS: &str = "target_session_attrs";
+pub(crate) const LOAD_BALANCE_HOSTS: &str = "load_balance_hosts";
 
 /// Keywords that decide something here, with the variable that libpq reads for each.
-const USED: [(&str, Option<&str>); 20] = [
+const USED: [(&str, Option<&str>); 21] = [
     (HOST, Some("PGHOST")),
     (HOSTADDR, Some("PGHOSTADDR")),
     (PORT, Some("PGPORT")),
@@ -48,11 +49,12 @@ const USED: [(&str, Option<&str>); 20] = [
     (SERVICE, Some("PGSERVICE")),
     (SERVICEFILE, Some("PGSERVICEFILE")),
     (TARGET_SESSION_ATTRS, Some("PGTARGETSESSIONATTRS")),
+    (LOAD_BALANCE_HOSTS, Some("PGLOADBALANCEHOSTS")),
 ];
 
 /// Keywords of which only these values agree with what happens anyway, and why another one is refused. A variable is
 /// read only where ignoring it would break a promise that libpq keeps.
-const FIXED: [Fixed; 11] = [
+const FIXED: [Fixed; 10] = [
     Fixed(
         "channel_binding",
         &["disable", "prefer"],
@@ -61,7 +63,6 @@ const FIXED: [Fixed; 11] = [
     ),
     Fixed("client_encoding", &["utf8", "utf-8", "unicode", "auto"], "the connection speaks UTF-8", false),
     Fixed("gssencmode", &["disable", "prefer"], "the connection is encrypted with TLS", true),
-    Fixed("load_balance_hosts", &["disable"], "hosts are tried in their order", true),
     Fixed("max_protocol_version", &["3.0", "3.2", "latest"], "the connection speaks protocol 3.0", false),
     Fixed("min_protocol_version", &["3.0"], "the connection speaks protocol 3.0", true),
     Fixed("require_auth", &["password"], "a token is sent as a password", true),
@@ -181,7 +182,6 @@ mod tests {
             ("Host", "x", "there is no connection keyword \"Host\""),
             ("sslcert", "x", "the connection keyword \"sslcert\" is not supported"),
             ("channel_binding", "require", "channel_binding=require is not possible"),
-            ("load_balance_hosts", "random", "load_balance_hosts=random is not possible"),
             ("require_auth", "scram-sha-256", "require_auth=scram-sha-256 is not possible"),
             ("password", "hunter2", "a password is given"),
         ] {
@@ -205,6 +205,7 @@ mod tests {
             ("PGAPPNAME", "application_name"),
             ("PGCHANNELBINDING", "channel_binding"),
             ("PGTARGETSESSIONATTRS", "target_session_attrs"),
+            ("PGLOADBALANCEHOSTS", "load_balance_hosts"),
             ("PGSSLMINPROTOCOLVERSION", "ssl_min_protocol_version"),
             ("PGREQUIREAUTH", "require_auth"),
         ] {

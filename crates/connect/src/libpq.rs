@@ -5,12 +5,13 @@ use std::process::Command;
 use pgentra_identity::AccessToken;
 
 use crate::error::ConnectError;
+use crate::load_balance::LoadBalanceHosts;
 use crate::roots::RootSource;
 use crate::target::Target;
 
 /// Variables that would override the others: a service file has precedence over variables, so a file with
 /// `sslmode=prefer` would send the token to an unverified server.
-const REMOVED: [&str; 11] = [
+const REMOVED: [&str; 12] = [
     "PGSERVICE",
     "PGSERVICEFILE",
     "PGPASSFILE",
@@ -22,6 +23,7 @@ const REMOVED: [&str; 11] = [
     "PGHOSTADDR",
     "PGOPTIONS",
     "PGAPPNAME",
+    "PGLOADBALANCEHOSTS",
 ];
 
 /// The environment with which a libpq program makes the same connection: verified TLS, with a token as its password.
@@ -65,10 +67,13 @@ impl LibpqEnvironment {
         };
         let addresses =
             list(&|endpoint| endpoint.address.map(|address| address.to_string()).unwrap_or_default());
+        let order = Some(target.load_balance_hosts()).filter(|order| *order != LoadBalanceHosts::default());
         let optional = [
             ("PGHOSTADDR", Some(addresses).filter(|list| list.chars().any(|c| c != ','))),
             ("PGAPPNAME", target.application_name().map(str::to_owned)),
             ("PGOPTIONS", target.options().map(str::to_owned)),
+            // libpq 16 and later; an earlier one ignores it.
+            ("PGLOADBALANCEHOSTS", order.map(|order| order.as_str().to_owned())),
         ];
         let mut variables = vec![
             ("PGHOST", list(&|endpoint| endpoint.host.clone())),

@@ -1,12 +1,14 @@
 //! Which of several servers is the right one (libpq, `target_session_attrs`).
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::server_state::ServerState;
+
 /// Which of several servers is taken. The names are libpq's.
 ///
-/// A server says in its greeting whether it is a standby and whether its sessions only read; PostgreSQL does so since version 14.
+/// A server reports at the sign-in whether it is a standby and whether its sessions only read. PostgreSQL does so since
+/// version 14; an older one is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SessionAttrs {
@@ -21,7 +23,7 @@ pub enum SessionAttrs {
     Primary,
     /// The first that is a standby.
     Standby,
-    /// The first that is a standby; any, where none is.
+    /// The first that is a standby; the first that accepts a session, where none is.
     PreferStandby,
 }
 
@@ -47,31 +49,14 @@ impl SessionAttrs {
         }
     }
 
-    /// The requirement of each pass over all servers.
-    pub(crate) fn passes(self) -> &'static [SessionAttrs] {
+    /// Whether a server in this state is the one to take. With [`SessionAttrs::PreferStandby`]: whether it is preferred.
+    pub fn fits(self, state: ServerState) -> bool {
         match self {
-            SessionAttrs::Any => &[SessionAttrs::Any],
-            SessionAttrs::ReadWrite => &[SessionAttrs::ReadWrite],
-            SessionAttrs::ReadOnly => &[SessionAttrs::ReadOnly],
-            SessionAttrs::Primary => &[SessionAttrs::Primary],
-            SessionAttrs::Standby => &[SessionAttrs::Standby],
-            SessionAttrs::PreferStandby => &[SessionAttrs::Standby, SessionAttrs::Any],
-        }
-    }
-
-    /// Whether a server with these settings fits. `None`: it did not report the settings that decide it.
-    pub(crate) fn fits(self, parameters: &BTreeMap<String, String>) -> Option<bool> {
-        let is_on = |name: &str| parameters.get(name).map(|value| value == "on");
-        let is_standby = || is_on("in_hot_standby");
-        // A standby reports `default_transaction_read_only = off`, and still only reads.
-        let only_reads = || Some(is_standby()? || is_on("default_transaction_read_only")?);
-        match self {
-            // `prefer-standby` never asks itself: its passes ask for `standby` and `any`.
-            SessionAttrs::Any | SessionAttrs::PreferStandby => Some(true),
-            SessionAttrs::ReadWrite => Some(!only_reads()?),
-            SessionAttrs::ReadOnly => only_reads(),
-            SessionAttrs::Primary => Some(!is_standby()?),
-            SessionAttrs::Standby => is_standby(),
+            SessionAttrs::Any => true,
+            SessionAttrs::ReadWrite => !state.only_reads,
+            SessionAttrs::ReadOnly => state.only_reads,
+            SessionAttrs::Primary => !state.is_standby,
+            SessionAttrs::Standby | SessionAttrs::PreferStandby => state.is_standby,
         }
     }
 }
@@ -96,24 +81,20 @@ mod tests {
 
     #[test]
     fn a_server_fits_as_libpq_has_it() {
-        let server = |standby: &str, read_only: &str| {
-            let settings = [("in_hot_standby", standby), ("default_transaction_read_only", read_only)];
-            settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
-        };
-        let (primary, frozen, standby) = (server("off", "off"), server("off", "on"), server("on", "off"));
+        let primary = ServerState { is_standby: false, only_reads: false };
+        let frozen = ServerState { is_standby: false, only_reads: true };
+        let standby = ServerState { is_standby: true, only_reads: true };
         for (attrs, expected) in [
             (SessionAttrs::Any, [true, true, true]),
             (SessionAttrs::ReadWrite, [true, false, false]),
             (SessionAttrs::ReadOnly, [false, true, true]),
             (SessionAttrs::Primary, [true, true, false]),
             (SessionAttrs::Standby, [false, false, true]),
+            (SessionAttrs::PreferStandby, [false, false, true]),
         ] {
-            let found = [&primary, &frozen, &standby].map(|server| attrs.fits(server).unwrap());
-            assert_eq!(found, expected, "{attrs}");
+            assert_eq!([primary, frozen, standby].map(|server| attrs.fits(server)), expected, "{attrs}");
             assert_eq!(attrs.as_str().parse(), Ok(attrs));
         }
-        assert_eq!(SessionAttrs::Primary.fits(&BTreeMap::new()), None);
-        assert_eq!(SessionAttrs::Any.fits(&BTreeMap::new()), Some(true));
         assert!("Primary".parse::<SessionAttrs>().is_err());
     }
 }

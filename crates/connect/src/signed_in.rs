@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::cancel::Canceller;
 use crate::handshake::Ready;
+use crate::server_state::ServerState;
 use crate::stream::TlsStream;
 use crate::tls_info::TlsInfo;
 use crate::token_state::TokenIdentity;
@@ -20,7 +21,9 @@ pub struct SignedIn<S = TcpStream> {
     pub(crate) stream: TlsStream<S>,
     pub(crate) ready: Ready,
     pub(crate) tls: TlsInfo,
+    pub(crate) host: Option<usize>,
     pub(crate) address: Option<SocketAddr>,
+    pub(crate) state: Option<ServerState>,
     pub(crate) canceller: Option<Canceller>,
     pub(crate) token_expires_on: SystemTime,
     pub(crate) identity: Option<TokenIdentity>,
@@ -65,6 +68,17 @@ impl<S> SignedIn<S> {
         &self.tls
     }
 
+    /// Which of [`Target::endpoints`](crate::Target::endpoints) was reached; `None` over a stream that the caller opened.
+    pub fn host(&self) -> Option<usize> {
+        self.host
+    }
+
+    /// Whether the server was a standby at the sign-in, and whether its sessions only read; `None` if it did not report it
+    /// and the target did not need to know.
+    pub fn state(&self) -> Option<ServerState> {
+        self.state
+    }
+
     /// The address that was reached; `None` over a stream that the caller opened.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
@@ -91,8 +105,13 @@ impl<S> SignedIn<S> {
         self.stream
     }
 
-    /// Over a connection that took `reached` to open.
-    pub(crate) fn reached_at(mut self, address: SocketAddr, reached: Timings) -> SignedIn<S> {
+    /// With this host, over a connection that took `reached` to open.
+    pub(crate) fn reached_at(
+        mut self,
+        (host, address): (usize, SocketAddr),
+        reached: Timings,
+    ) -> SignedIn<S> {
+        self.host = Some(host);
         self.address = Some(address);
         self.timings = Timings { dns: reached.dns, dial: reached.dial, ..self.timings };
         self.canceller = self.canceller.map(|canceller| canceller.at(address));

@@ -9,6 +9,7 @@ use crate::error::ConnectError;
 use crate::keyword as word;
 use crate::keyword::excerpt;
 use crate::layers::Layers;
+use crate::load_balance::LoadBalanceHosts;
 use crate::origin::Origin;
 use crate::quote;
 use crate::roots::{RootSource, Roots};
@@ -45,6 +46,7 @@ pub struct Target {
     keep_alive: Option<KeepAlive>,
     user_timeout: Option<Duration>,
     session_attrs: SessionAttrs,
+    load_balance_hosts: LoadBalanceHosts,
     decided: Vec<Decided>,
 }
 
@@ -165,6 +167,7 @@ impl Target {
             keep_alive: reading.keep_alive()?,
             user_timeout: reading.user_timeout()?,
             session_attrs: reading.session_attrs()?,
+            load_balance_hosts: reading.load_balance_hosts()?,
             decided: reading.decided,
         })
     }
@@ -183,6 +186,13 @@ impl Target {
         self
     }
 
+    /// The same target, servers of another kind.
+    #[must_use]
+    pub fn with_session_attrs(mut self, attrs: SessionAttrs) -> Target {
+        self.session_attrs = attrs;
+        self
+    }
+
     /// The same servers, where role and database are the client's choice, as with
     /// [`Target::resolve_server`]: for [`Connector::open`](crate::Connector::open).
     #[must_use]
@@ -193,7 +203,7 @@ impl Target {
         self
     }
 
-    /// The servers, in the order in which they are tried.
+    /// The servers, in the order in which they are named.
     pub fn endpoints(&self) -> &[HostSpec] {
         &self.endpoints
     }
@@ -264,6 +274,11 @@ impl Target {
     /// Which of several servers is taken.
     pub fn session_attrs(&self) -> SessionAttrs {
         self.session_attrs
+    }
+
+    /// In which order the servers are tried.
+    pub fn load_balance_hosts(&self) -> LoadBalanceHosts {
+        self.load_balance_hosts
     }
 
     pub(crate) fn system_bundle(&self) -> Option<&str> {
@@ -432,6 +447,11 @@ impl KeywordReader<'_> {
         let origin = self.decided.last().map(|decided| decided.origin.to_string()).unwrap_or_default();
         let possible = format!("{possible}; this comes from {origin}");
         text.parse().map_err(|()| not_a_value(word::TARGET_SESSION_ATTRS, &text, &possible))
+    }
+
+    fn load_balance_hosts(&mut self) -> Result<LoadBalanceHosts, ConnectError> {
+        let Some(text) = self.text(word::LOAD_BALANCE_HOSTS) else { return Ok(LoadBalanceHosts::default()) };
+        text.parse().map_err(|()| self.not_a_value(word::LOAD_BALANCE_HOSTS, &text, "disable or random"))
     }
 
     fn connect_timeout(&mut self) -> Result<Duration, ConnectError> {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::error::ConnectError;
 use crate::keyword as word;
 use crate::libpq::root_certificates;
+use crate::load_balance::LoadBalanceHosts;
 use crate::session_attrs::SessionAttrs;
 use crate::target::{DEFAULT_CONNECT_TIMEOUT, HostSpec, KeepAlive, SslNegotiation, Target};
 
@@ -64,6 +65,9 @@ impl Target {
         if self.session_attrs() != SessionAttrs::default() {
             parameters.push((word::TARGET_SESSION_ATTRS, self.session_attrs().to_string()));
         }
+        if self.load_balance_hosts() != LoadBalanceHosts::default() {
+            parameters.push((word::LOAD_BALANCE_HOSTS, self.load_balance_hosts().as_str().to_owned()));
+        }
         if let Some(timeout) = self.user_timeout() {
             parameters.push((word::TCP_USER_TIMEOUT, timeout.as_millis().to_string()));
         }
@@ -111,6 +115,7 @@ mod tests {
             "host=h user=u keepalives=0",
             "host=h user=u tcp_user_timeout=1500",
             "host=a,b user=u target_session_attrs=prefer-standby",
+            "host=a,b user=u load_balance_hosts=random",
         ] {
             let first = target(text);
             let url = first.url().unwrap();
@@ -122,7 +127,12 @@ mod tests {
                     target.keep_alive(),
                     target.user_timeout(),
                 );
-                format!("{parts:?} {more:?} {:?} {}", target.ssl_negotiation(), target.session_attrs())
+                let order = target.load_balance_hosts();
+                format!(
+                    "{parts:?} {more:?} {:?} {} {order:?}",
+                    target.ssl_negotiation(),
+                    target.session_attrs()
+                )
             });
             assert_eq!(shown(&again), shown(&first), "{url}");
             assert_eq!(again.url().unwrap(), url);

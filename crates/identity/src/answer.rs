@@ -105,7 +105,7 @@ impl UncheckedToken<'_> {
         let expires_on = match (stated, claimed("exp")) {
             (Some(stated), Some(claimed)) => stated.min(claimed),
             (Some(one), None) | (None, Some(one)) => one,
-            (None, None) => return Err(bad("the answer does not say when the token ends")),
+            (None, None) => return Err(endless(source)),
         };
         if expires_on <= now {
             return Err(TokenError::expired(source, "the token in the answer has already expired")
@@ -114,6 +114,17 @@ impl UncheckedToken<'_> {
         // Copied into an allocation of the exact length: `shrink_to_fit` could leave a copy in freed memory.
         let secret = SecretString::from(shown);
         Ok(AccessToken::new(secret, Life { now, expires_on, refresh_in }, source, resource))
+    }
+}
+
+fn endless(source: SourceName) -> TokenError {
+    let error = TokenError::bad_answer(source, "the answer does not say when the token ends");
+    match source {
+        SourceName::Exec => error.with_hint(
+            "Say how long a token of the command is valid: --token-lifetime 15m, or token_lifetime in a file. Or let the \
+             command print JSON with access_token and expires_on.",
+        ),
+        _ => error,
     }
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::cache::{Cache, Health};
 use crate::chain::Chain;
 use crate::decision::{Considered, Verdict};
-use crate::sources::{self, AssertionSignature, CommandLine, EntraAuthority, SourceSettings};
+use crate::sources::{self, AssertionSignature, CommandLine, CommandServer, EntraAuthority, SourceSettings};
 use crate::{
     AccessToken, Cloud, ConfigError, Decision, Refreshed, Resource, Selector, SourceName, TokenError,
     TokenSource, detect,
@@ -163,10 +163,24 @@ impl CredentialBuilder {
     }
 
     /// A command that prints a token, or JSON as azure-cli's, and its arguments; it becomes the source, `exec`. It gets
-    /// the resource in the variable `PGENTRA_RESOURCE`. A bare token must be a JWT, so that its `exp` claim can be read.
+    /// the resource in the variable `PGENTRA_RESOURCE`, and the server in those of [`CommandServer`]. A bare token must
+    /// be a JWT, so that its `exp` claim can be read, or have a [`CredentialBuilder::command_lifetime`].
     pub fn command<T: Into<String>>(mut self, words: impl IntoIterator<Item = T>) -> Self {
-        self.command = CommandLine(words.into_iter().map(Into::into).collect());
+        self.command.words = words.into_iter().map(Into::into).collect();
         self.source = Some(SourceName::Exec);
+        self
+    }
+
+    /// How long a token of the command is valid, from the moment that the command ends. Of this, what the command says
+    /// and the `exp` claim, the earliest counts. Default: without the other two, a token is an error.
+    pub fn command_lifetime(mut self, lifetime: Duration) -> Self {
+        self.command.lifetime = Some(lifetime);
+        self
+    }
+
+    /// The server and role that the tokens of the command are for. Default: unknown, which is empty variables.
+    pub fn command_server(mut self, server: CommandServer) -> Self {
+        self.command.server = server;
         self
     }
 

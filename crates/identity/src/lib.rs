@@ -86,5 +86,5 @@ pub use self::resource::{InvalidResource, Resource};
 pub use self::selector::Selector;
 pub use self::source::{NoToken, TokenRequest, TokenSource};
 pub use self::source_name::{Reason, SourceName, UnknownSource};
-pub use self::sources::AssertionSignature;
+pub use self::sources::{AssertionSignature, CommandServer};
 pub use self::token::AccessToken;

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use pgentra_system::System;
 
-use crate::{Cloud, ConfigError, Credential, Resource, Selector, SourceName};
+use crate::{Cloud, CommandServer, ConfigError, Credential, Resource, Selector, SourceName};
 
 /// Which identity, and which tokens: what a [`Credential`] is built from, as plain values that can be compared and be the
 /// key of a map. For programs whose users choose an identity by flags or in a file.
@@ -15,6 +15,10 @@ pub struct IdentityOptions {
     pub source: Option<SourceName>,
     /// A shell command that prints a token, as the source. Default: none.
     pub token_command: Option<String>,
+    /// How long a token of the command is valid. Default: the token or the command's output says it.
+    pub token_lifetime: Option<Duration>,
+    /// The server and role that tokens of the command are for. Default: unknown.
+    pub command_server: CommandServer,
     /// The Entra tenant, a GUID or a domain name. Default: `AZURE_TENANT_ID`.
     pub tenant: Option<String>,
     /// The Azure cloud. Default: the public one.
@@ -31,6 +35,9 @@ impl IdentityOptions {
     pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(80);
     /// The values in seconds that a program accepts for [`IdentityOptions::token_timeout`].
     pub const TOKEN_TIMEOUTS: RangeInclusive<u64> = 1..=3600;
+    /// The values in seconds that a program accepts for [`IdentityOptions::token_lifetime`]: of a shorter life too little
+    /// is left when the server checks the token, and no service issues tokens for more than a week.
+    pub const TOKEN_LIFETIMES: RangeInclusive<u64> = 30..=604_800;
 
     /// Builds the credential. It is independent of [`IdentityOptions::resource`]: one credential keeps tokens for several.
     ///
@@ -45,6 +52,10 @@ impl IdentityOptions {
             ))
             .with_hint("leave out one of them"));
         }
+        if self.token_lifetime.is_some() && self.token_command.is_none() {
+            return Err(ConfigError::new("a token lifetime is for a token command, and there is none")
+                .with_hint("leave it out: every other source says when its tokens end"));
+        }
         let mut builder = Credential::builder(system.clone()).cloud(self.cloud).deadline(self.token_timeout);
         // Without an option AZURE_CLIENT_ID may name the identity.
         if let Some(selector) = &self.selector {
@@ -54,7 +65,10 @@ impl IdentityOptions {
             builder = builder.tenant(tenant);
         }
         if let Some(command) = &self.token_command {
-            builder = builder.command(["/bin/sh", "-c", command]);
+            builder = builder.command(["/bin/sh", "-c", command]).command_server(self.command_server.clone());
+        }
+        if let Some(lifetime) = self.token_lifetime {
+            builder = builder.command_lifetime(lifetime);
         }
         if let Some(source) = self.source {
             builder = builder.source(source);
@@ -111,6 +125,8 @@ impl Default for IdentityOptions {
             selector: None,
             source: None,
             token_command: None,
+            token_lifetime: None,
+            command_server: CommandServer::default(),
             tenant: None,
             cloud: Cloud::default(),
             resource: None,
@@ -157,5 +173,9 @@ mod tests {
         assert_eq!(options.resource(), Cloud::UsGov.postgres_resource());
         let both = IdentityOptions { token_command: Some("print it".to_owned()), ..options };
         assert!(both.credential(&System::builder().build()).is_err());
+        let lifetime =
+            IdentityOptions { token_lifetime: Some(Duration::from_secs(900)), ..IdentityOptions::default() };
+        let error = lifetime.credential(&System::builder().build()).unwrap_err();
+        assert!(error.to_string().contains("a token command"), "{error}");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
 use pgentra_emulator::{Clock, Ids, LocalAzure, Options};
 use pgentra_gateway::{Config, Flavour, Setup};
-use pgentra_localdb::{LocalDb, StartError};
+use pgentra_localdb::{Installation, LocalDb, StartError};
 use pgentra_session::Limits;
 use pgentra_system::System;
 use tokio::task::JoinSet;
@@ -196,8 +196,9 @@ impl<'a> LocalCloudBuilder<'a> {
             options.authority = kept::authority(self.system.env(), &name)?.map(Arc::new);
         }
         (self.azure)(&mut options);
+        let installation = self.postgres.map_or(Installation::Embedded, Installation::Installed);
         let (database, azure) =
-            tokio::try_join!(start_database(&self.system, &folder, self.postgres), start_azure(options))?;
+            tokio::try_join!(start_database(&self.system, &folder, &installation), start_azure(options))?;
         let files = CloudFiles::new(janitor.folder());
         write(&files.certificate, azure.ca_pem())?;
         (self.progress)("installing Azure's functions and roles");
@@ -251,6 +252,7 @@ impl<'a> LocalCloudBuilder<'a> {
             is_link_local: self.is_link_local,
             followers,
             database,
+            installation,
             arc,
             janitor,
         })
@@ -266,12 +268,10 @@ fn unique_name() -> String {
 async fn start_database(
     system: &System,
     folder: &Path,
-    postgres: Option<PathBuf>,
+    installation: &Installation,
 ) -> Result<LocalDb, Failure> {
-    let is_embedded = postgres.is_none();
-    let server =
-        postgres.map_or(pgentra_localdb::Installation::Embedded, pgentra_localdb::Installation::Installed);
-    let options = pgentra_localdb::Options { folder: folder.join("db"), server };
+    let is_embedded = *installation == Installation::Embedded;
+    let options = pgentra_localdb::Options { folder: folder.join("db"), server: installation.clone() };
     pgentra_localdb::start(options).await.map_err(|error| {
         let hint = not_started(&error, system, folder, is_embedded);
         Failure::machine("cannot start PostgreSQL", error).with_hint(hint)

@@ -70,9 +70,16 @@ impl RunningGateway {
     }
 
     /// Shuts the gateway down and waits for its end.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
+        self.end().await;
+    }
+
+    /// The same for a gateway that is kept; once it has ended, nothing.
+    pub(crate) async fn end(&mut self) {
         self.shutdown.cancel();
-        let _ = self.served.await;
+        if !self.served.is_finished() {
+            let _ = (&mut self.served).await;
+        }
     }
 }
 

@@ -29,6 +29,7 @@ mod gateway;
 mod host;
 mod kept;
 mod local_cloud;
+mod standby;
 mod status;
 
 pub use builder::LocalCloudBuilder;
@@ -44,4 +45,5 @@ pub use kept::state_folder;
 pub use local_cloud::{LocalCloud, SERVER_NAME};
 pub use pgentra_gateway::Flavour;
 pub use pgentra_localdb::Janitor;
+pub use standby::Standby;
 pub use status::{IdentityStatus, ServerStatus, Status};

@@ -10,7 +10,7 @@ use pgentra_connect::{Connector, Layers, Target, quote};
 use pgentra_emulator::LocalAzure;
 use pgentra_gateway::{Config, Flavour, ServiceAccount, Setup, UpstreamAddress};
 use pgentra_identity::{Cloud, Credential, Resource};
-use pgentra_localdb::{Janitor, LocalDb};
+use pgentra_localdb::{Installation, Janitor, LocalDb};
 use pgentra_system::{Env, Files, System};
 use secrecy::ExposeSecret;
 use tokio::task::JoinSet;
@@ -46,6 +46,8 @@ pub struct LocalCloud {
     /// Tasks that refresh the pod's token files and update the database.
     pub(crate) followers: JoinSet<()>,
     pub(crate) database: LocalDb,
+    /// The PostgreSQL that it runs.
+    pub(crate) installation: Installation,
     /// The folder of the Arc agent, if there is one.
     pub(crate) arc: Option<Janitor>,
     // The last field, so that it is dropped last.

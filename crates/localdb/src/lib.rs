@@ -4,6 +4,8 @@
 //! ([`Installation::Embedded`]) or from an installed one ([`Installation::Installed`]). It listens on a Unix socket in that folder
 //! and nowhere else, takes no role without its SCRAM password, and keeps nothing: it is for development and tests.
 //!
+//! [`start_standby`] makes a streaming replica of such a server, for tests of a failover.
+//!
 //! A [`Janitor`] does the clean-up: when the owning process ends, also by SIGKILL, it stops the server and removes the
 //! folder.
 
@@ -14,10 +16,12 @@ mod local_db;
 mod owner;
 mod process;
 mod server;
+mod standby;
 mod start;
 
 pub use error::StartError;
 pub use janitor::Janitor;
 pub use local_db::{LocalDb, StartTimings};
 pub use server::Installation;
+pub use standby::start_standby;
 pub use start::{Options, start};

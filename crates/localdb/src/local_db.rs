@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use tokio::process::Child;
 
 use crate::janitor::Janitor;
+use crate::process::kill_group;
 
 /// A running PostgreSQL. Dropping it stops the server at once and removes its folder, and blocks until both are done
 /// (see [`Janitor`]); [`LocalDb::stop`] does so in the kinder way.
@@ -15,6 +16,7 @@ use crate::janitor::Janitor;
 pub struct LocalDb {
     pub(crate) server: Child,
     pub(crate) socket_dir: PathBuf,
+    pub(crate) data: PathBuf,
     pub(crate) log: PathBuf,
     pub(crate) password: SecretString,
     pub(crate) version: String,
@@ -54,7 +56,8 @@ impl LocalDb {
         LocalDb::SUPERUSER
     }
 
-    /// The superuser's password, made for this server from 32 random bytes. It is stored in memory only.
+    /// The superuser's password, made for this server from 32 random bytes. It is stored in memory only, and in the folder
+    /// of a standby (see [`start_standby`](crate::start_standby)).
     pub fn password(&self) -> &SecretString {
         &self.password
     }
@@ -62,6 +65,16 @@ impl LocalDb {
     /// The server's version, such as "17.5".
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// The folder of the server's data.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Ends the server as a crash does, by SIGKILL; its sessions notice it and end. The folder is removed when this is dropped.
+    pub fn kill(&self) {
+        kill_group(&self.server);
     }
 
     /// The path of the server's log; it is removed with the folder.

@@ -52,18 +52,7 @@ pub async fn start(options: Options) -> Result<LocalDb, StartError> {
     let password = random_password()?;
     let mut timings = StartTimings { unpack: begin.elapsed(), ..StartTimings::default() };
     match site.build(&password, &mut timings).await {
-        Ok(server) => {
-            tracing::debug!(version = site.version, ?timings, folder = %site.janitor.folder().display(), "PostgreSQL started");
-            Ok(LocalDb {
-                server,
-                socket_dir: site.socket_dir(),
-                log: site.log(),
-                password,
-                version: site.version,
-                timings,
-                janitor: site.janitor,
-            })
-        }
+        Ok(server) => Ok(site.started(server, password, timings)),
         Err(error) => {
             // The clean-up blocks. It runs to its end also if this future is dropped.
             let _ = spawn_blocking(move || drop(site)).await;
@@ -107,7 +96,7 @@ log_min_error_statement = panic
 
 /// A folder in which a server is being made.
 #[derive(Debug)]
-struct Site {
+pub(crate) struct Site {
     programs: Programs,
     version: String,
     owner: Option<Owner>,
@@ -115,7 +104,7 @@ struct Site {
 }
 
 impl Site {
-    fn prepare(options: &Options) -> Result<Site, StartError> {
+    pub(crate) fn prepare(options: &Options) -> Result<Site, StartError> {
         let installed = match &options.server {
             Installation::Embedded => None,
             Installation::Installed(folder) => Some(Programs::find(folder)?),
@@ -203,7 +192,7 @@ impl Site {
     }
 
     /// Starts the server and waits until it takes connections.
-    async fn launch(&mut self) -> Result<Child, StartError> {
+    pub(crate) async fn launch(&mut self) -> Result<Child, StartError> {
         let (program, data, log) = (self.programs.postgres.clone(), self.data(), self.log());
         let port = LocalDb::PORT.to_string();
         let arguments: [&OsStr; 4] = ["-D".as_ref(), data.as_ref(), "-p".as_ref(), port.as_ref()];
@@ -237,7 +226,27 @@ impl Site {
         writeln!(file, "{}", password.expose_secret())
     }
 
-    fn data(&self) -> PathBuf {
+    /// The server that runs in the folder.
+    pub(crate) fn started(self, server: Child, password: SecretString, timings: StartTimings) -> LocalDb {
+        tracing::debug!(version = self.version, ?timings, folder = %self.janitor.folder().display(), "PostgreSQL started");
+        LocalDb {
+            server,
+            socket_dir: self.socket_dir(),
+            data: self.data(),
+            log: self.log(),
+            password,
+            version: self.version,
+            timings,
+            janitor: self.janitor,
+        }
+    }
+
+    /// Makes the server's user the owner of what was written below `path`.
+    pub(crate) fn hand_over(&self, path: &Path) -> io::Result<()> {
+        self.owner.as_ref().map_or(Ok(()), |owner| owner.take(path))
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
         self.janitor.folder().join("data")
     }
 

@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use eventually::{DEADLINE, eventually};
-use pgentra_localdb::{Installation, LocalDb, Options, StartError, start};
+use pgentra_localdb::{Installation, LocalDb, Options, StartError, start, start_standby};
 use secrecy::ExposeSecret;
 use tokio_postgres::{Client, NoTls};
 
@@ -118,6 +118,55 @@ async fn an_installed_one_lives() {
     let version = check_life(Installation::Installed(folder.clone())).await;
     assert_eq!(Path::new(version.split('.').next().unwrap()), folder.file_name().unwrap());
     check_life(Installation::Installed(folder.join("bin"))).await;
+}
+
+/// A primary and its standby: what was committed is replayed, and the standby takes over after a crash.
+async fn check_standby(server: Installation) {
+    let place = place();
+    let folder = |name: &str| place.path().join(name);
+    let primary = start(options(folder("it's one"), server.clone())).await.unwrap();
+    let client = superuser(&primary).await;
+    client.batch_execute("CREATE TABLE ledger (id int)").await.unwrap();
+    let standby = start_standby(options(folder("two"), server), &primary).await.unwrap();
+    println!("the standby took {:?}", standby.timings());
+    // From now on a commit is acknowledged when the standby has it.
+    let wait = "ALTER SYSTEM SET synchronous_standby_names = '*'; SELECT pg_reload_conf()";
+    for statement in wait.split("; ") {
+        client.simple_query(statement).await.unwrap();
+    }
+    let is_waited_for = async || {
+        let row = client.query_one("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'", &[]);
+        row.await.unwrap().get::<_, i64>(0) == 1
+    };
+    eventually(DEADLINE, "the primary waits for its standby", is_waited_for).await;
+    client.batch_execute("INSERT INTO ledger SELECT generate_series(1, 100)").await.unwrap();
+    let reader = superuser(&standby).await;
+    let is_standby = reader.query_one("SELECT pg_is_in_recovery()", &[]).await.unwrap();
+    assert!(is_standby.get::<_, bool>(0));
+    assert!(reader.batch_execute("INSERT INTO ledger VALUES (0)").await.is_err(), "a standby only reads");
+
+    primary.kill();
+    eventually(DEADLINE, "the primary is gone", async || client.is_closed()).await;
+    reader.query_one("SELECT pg_promote()", &[]).await.unwrap();
+    reader.batch_execute("INSERT INTO ledger VALUES (101)").await.unwrap();
+    let rows = reader.query_one("SELECT count(*) FROM ledger", &[]).await.unwrap();
+    assert_eq!(rows.get::<_, i64>(0), 101, "an acknowledged commit is lost");
+    drop(primary);
+    standby.stop().await;
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn the_embedded_one_has_a_standby() {
+    check_standby(Installation::Embedded).await;
+}
+
+#[tokio::test]
+async fn an_installed_one_has_a_standby() {
+    let Some(folder) = installed() else {
+        return println!("skipped: no PostgreSQL below /usr/lib/postgresql");
+    };
+    check_standby(Installation::Installed(folder)).await;
 }
 
 #[tokio::test]

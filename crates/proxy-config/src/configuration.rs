@@ -179,14 +179,14 @@ impl Configuration {
         check_names(&named, &settings, &mut problems);
 
         let mut targets = Vec::new();
-        for ((named, settings), said) in named.into_iter().zip(settings).zip(said) {
+        for ((named, mut settings), said) in named.into_iter().zip(settings).zip(said) {
             let admits_unauthenticated = process.danger_listen_beyond_loopback;
             let watched = WatchedFiles::new(system, &settings.client_auth, admits_unauthenticated);
             let client_auth = named.expect(watched.open(), &mut problems);
             if named.is_no_server {
                 continue;
             }
-            let connector = connector(system, sources, &named, &settings, &mut state.credentials);
+            let connector = connector(system, sources, &named, &mut settings, &mut state.credentials);
             match (connector, client_auth) {
                 (Ok(connector), Some(client_auth)) => {
                     let name = name(connector.target());
@@ -366,13 +366,16 @@ fn connector(
     system: &System,
     sources: &Sources,
     named: &Named,
-    settings: &TargetSettings,
+    settings: &mut TargetSettings,
     credentials: &mut Credentials,
 ) -> Result<Connector, TargetError> {
     let conninfo = named.conninfo.as_deref();
     let layers =
         pgentra_connect::Layers::gather(conninfo, &sources.connection, system.env(), system.files())?;
     let target = pgentra_connect::Target::resolve_server(&layers)?;
+    if settings.identity.token_command.is_some() {
+        settings.identity.command_server = target.command_server();
+    }
     let (credential, resource) = credentials.of(system, &settings.identity)?;
     Ok(Connector::new(target, credential, resource)?)
 }

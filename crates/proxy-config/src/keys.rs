@@ -389,7 +389,7 @@ pub const KEYS: &[Key] = &[
         value: "GUID",
         default: "",
         help: None,
-        excludes: &["object_id", "resource_id", "token_command"],
+        excludes: &["object_id", "resource_id", "token_command", "token_lifetime"],
         set: Set::Target(|target, given| {
             select(target, Selector::ClientId(given.guid()?));
             Ok(())
@@ -401,7 +401,7 @@ pub const KEYS: &[Key] = &[
         value: "GUID",
         default: "",
         help: None,
-        excludes: &["client_id", "resource_id", "token_command"],
+        excludes: &["client_id", "resource_id", "token_command", "token_lifetime"],
         set: Set::Target(|target, given| {
             select(target, Selector::ObjectId(given.guid()?));
             Ok(())
@@ -413,7 +413,7 @@ pub const KEYS: &[Key] = &[
         value: "ID",
         default: "",
         help: None,
-        excludes: &["client_id", "object_id", "token_command"],
+        excludes: &["client_id", "object_id", "token_command", "token_lifetime"],
         set: Set::Target(|target, given| {
             select(target, Selector::ResourceId(given.text()?.to_owned()));
             Ok(())
@@ -425,10 +425,10 @@ pub const KEYS: &[Key] = &[
         value: "NAME",
         default: "",
         help: None,
-        excludes: &["token_command"],
+        excludes: &["token_command", "token_lifetime"],
         set: Set::Target(|target, given| {
             target.identity.source = Some(given.read(IdentityOptions::parse_source)?);
-            target.identity.token_command = None;
+            (target.identity.token_command, target.identity.token_lifetime) = (None, None);
             Ok(())
         }),
     },
@@ -444,6 +444,19 @@ pub const KEYS: &[Key] = &[
             (identity.selector, identity.source) = (None, None);
             identity.token_command = Some(given.text()?.to_owned());
             Ok(())
+        }),
+    },
+    Key {
+        name: "token_lifetime",
+        form: Form::Time,
+        value: "TIME",
+        default: "",
+        help: None,
+        excludes: &["client_id", "object_id", "resource_id", "source"],
+        set: Set::Target(|target, given| {
+            given
+                .time(IdentityOptions::TOKEN_LIFETIMES)
+                .map(|value| target.identity.token_lifetime = Some(value))
         }),
     },
     Key {
@@ -518,7 +531,7 @@ impl Key {
 /// Sets the identity in place of a token command.
 fn select(target: &mut TargetSettings, selector: Selector) {
     target.identity.selector = Some(selector);
-    target.identity.token_command = None;
+    (target.identity.token_command, target.identity.token_lifetime) = (None, None);
 }
 
 impl std::fmt::Debug for Set {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::change::Change;
+use super::change::{Change, Principal};
 use super::error::RolesError;
+use super::loan::Loan;
 use super::matching::{Matching, matching};
 use super::name::quoted;
+use super::object::ObjectKind;
 use super::plan::{DatabaseView, Plan};
 use super::read::Roles;
 use super::script::Script;
@@ -18,6 +20,9 @@ const LOCK: i64 = 0x7067_656e_7472_6101;
 /// Longer than the statements here take, and short enough for a user who waits.
 const LOCK_TIMEOUT: &str = "SET lock_timeout = '30s'";
 
+/// A change of an owner locks its object against every other use. Whoever comes later waits behind it, so it waits shorter.
+const OWNER_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '5s'";
+
 /// One transaction: a database and what is changed there, in this order.
 struct DatabaseTransaction<'a> {
     database: &'a str,
@@ -28,8 +33,9 @@ impl Plan {
     /// Makes the changes. Each database is changed in one transaction, the database `postgres` first. If there are several
     /// databases, the changes of the others are run and rolled back before (a dry run). At the end of each transaction the
     /// database is read again; if it differs from the file, the transaction is rolled back. The transactions of the other
-    /// databases are committed together at the end, except those that clear a role that will be dropped: each of them is
-    /// committed at once, because it locks roles.
+    /// databases are committed together at the end, except those that clear a role that will be dropped, and those in which
+    /// the session's user becomes a member of a role for the length of the transaction: each of them is committed at once,
+    /// because it locks roles.
     ///
     /// Cancel-safe between databases only: dropped, the transactions that are open are rolled back.
     ///
@@ -77,8 +83,10 @@ impl Plan {
                 let other = open(server, step.database).await?;
                 other.run("BEGIN").await?;
                 self.run(&other, step).await?;
-                if step.changes.iter().any(|change| matches!(change, Change::Clear { .. })) {
-                    // `DROP OWNED` holds locks on roles, which are shared by all databases; the next transaction needs them.
+                let joins = self.loan(step).is_some();
+                if joins || step.changes.iter().any(|change| matches!(change, Change::Clear { .. })) {
+                    // `DROP OWNED` and a membership hold locks on roles, which are shared by all databases; the next
+                    // transaction needs them.
                     other.run("COMMIT").await?;
                     done.push(other.database);
                 } else {
@@ -112,13 +120,12 @@ impl Plan {
     /// [`RolesError::NotForScript`] where a name has a control character or another one that does not show.
     pub fn script(&self) -> Result<String, RolesError> {
         let mut script = Script::new();
-        for step in self.steps() {
+        for step in &self.steps() {
             script.connect(step.database)?;
             script.statement("BEGIN")?;
-            for change in &step.changes {
-                for statement in self.statements(change) {
-                    script.statement(&statement)?;
-                }
+            script.statement("SET LOCAL lock_timeout = '30s'")?;
+            for statement in self.step_statements(step) {
+                script.statement(&statement)?;
             }
             script.statement("COMMIT")?;
         }
@@ -155,12 +162,39 @@ impl Plan {
     }
 
     async fn run(&self, open: &DatabaseSession, step: &DatabaseTransaction<'_>) -> Result<(), RolesError> {
-        for change in &step.changes {
-            for statement in self.statements(change) {
-                open.run(&statement).await?;
-            }
+        for statement in self.step_statements(step) {
+            open.run(&statement).await?;
         }
         self.check(open).await
+    }
+
+    /// The statements of a transaction: what it takes first is given back last, before memberships are changed.
+    fn step_statements(&self, step: &DatabaseTransaction<'_>) -> Vec<String> {
+        let of = |phase: Phase| {
+            let changes = step.changes.iter().filter(move |change| Phase::of(change) == phase);
+            changes.flat_map(|change| self.statements(change))
+        };
+        let loan = self.loan(step);
+        let lent = |statements: fn(&Loan) -> Vec<String>| loan.map(statements).unwrap_or_default();
+        let mut statements = Vec::new();
+        if step.changes.iter().any(|change| matches!(change, Change::Own(_))) {
+            statements.push(OWNER_LOCK_TIMEOUT.to_owned());
+        }
+        statements.extend(of(Phase::Roles));
+        statements.extend(lent(Loan::begin));
+        statements.extend(lent(Loan::begin_moves));
+        statements.extend(of(Phase::Owners));
+        statements.extend(lent(Loan::end_moves));
+        statements.extend(of(Phase::Privileges));
+        statements.extend(lent(Loan::end));
+        statements.extend(of(Phase::Rest));
+        statements
+    }
+
+    /// What the transaction takes and gives back.
+    fn loan(&self, step: &DatabaseTransaction<'_>) -> Option<&Loan> {
+        let takes = |change: &&Change| matches!(Phase::of(change), Phase::Owners | Phase::Privileges);
+        self.loans.get(step.database).filter(|_| step.changes.iter().any(takes))
     }
 
     /// Reads the database again before the commit, and fails if it differs from the file: a `GRANT` by a role without the
@@ -181,7 +215,7 @@ impl Plan {
         let now: Vec<Option<String>> = file.roles.iter().map(|role| Some(role.name.to_string())).collect();
         if file.databases().contains(open.database.as_str()) {
             let look = DatabaseView { open, roles: &roles, now: &now };
-            left.extend(look.difference(&file.roles, &mut faults).await?);
+            left.extend(look.difference(&file.roles, &mut faults).await?.0);
         }
         if !faults.is_empty() {
             return Err(super::Diagnostics::of(faults).into());
@@ -209,8 +243,8 @@ impl Plan {
         changes.sort_by_key(|change| rank(change));
         for change in changes {
             match change {
-                Change::Create(principal) => {
-                    open.run(&format!("CREATE ROLE {} NOLOGIN", quoted(&principal.role))).await?;
+                Change::Create(Principal { role, .. }) | Change::CreateGroup { role } => {
+                    open.run(&format!("CREATE ROLE {} NOLOGIN", quoted(role))).await?;
                 }
                 Change::Rename { .. } => {
                     for statement in self.statements(change) {
@@ -236,13 +270,45 @@ fn rank(change: &Change) -> u8 {
     match change {
         // First, because it makes a name free that a created role may take.
         Change::Rename { .. } => 0,
-        Change::Create(_) => 1,
-        Change::Bind { .. } => 2,
-        Change::Leave { .. } => 3,
-        Change::Join { .. } => 4,
-        Change::Revoke(_) | Change::RevokeDefault(_) => 5,
-        Change::Grant(_) | Change::GrantDefault(_) => 6,
-        Change::Clear { .. } => 7,
-        Change::Drop { .. } => 8,
+        Change::Create(_) | Change::CreateGroup { .. } => 1,
+        Change::Bind { .. } | Change::ForbidLogin { .. } => 2,
+        // The owner of a database may create schemas, and the owner of a schema objects.
+        Change::Own(ownership) => match ownership.kind {
+            ObjectKind::Database => 3,
+            ObjectKind::Schema => 4,
+            _ => 5,
+        },
+        Change::Revoke(_) | Change::RevokeDefault(_) => 6,
+        Change::Grant(_) => 7,
+        // An owner of new objects in a schema must be allowed to create them.
+        Change::GrantDefault(_) => 8,
+        Change::Leave { .. } => 9,
+        Change::Join { .. } | Change::AlterMembership { .. } => 10,
+        Change::Clear { .. } => 11,
+        Change::Drop { .. } => 12,
+    }
+}
+
+/// A part of a transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Roles are made and renamed.
+    Roles,
+    /// Owners change.
+    Owners,
+    /// Privileges are granted and revoked, by the owners.
+    Privileges,
+    /// Memberships change, roles are dropped.
+    Rest,
+}
+
+impl Phase {
+    fn of(change: &Change) -> Self {
+        match rank(change) {
+            0..=2 => Self::Roles,
+            3..=5 => Self::Owners,
+            6..=8 => Self::Privileges,
+            _ => Self::Rest,
+        }
     }
 }

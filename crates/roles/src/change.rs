@@ -1,11 +1,15 @@
 //! One step from what is to what should be.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use pgentra_connect::quote;
 
 use super::ObjectType;
-use super::file::PrincipalRef;
+use super::desired::PrincipalRef;
+use super::membership::{self, MembershipOptions};
+use super::name::shown;
+use super::object::{ObjectKind, OwnedObject, TypeName};
 use super::privilege::Class;
 
 /// One step from what is to what should be. Its `Display` is one line that a person reads.
@@ -14,6 +18,18 @@ use super::privilege::Class;
 pub enum Change {
     /// A role is made and mapped.
     Create(Principal),
+    /// A group role is made.
+    #[non_exhaustive]
+    CreateGroup {
+        /// Its name, without quotes.
+        role: String,
+    },
+    /// A role that is to be a group role cannot sign in any more.
+    #[non_exhaustive]
+    ForbidLogin {
+        /// Its name, without quotes.
+        role: String,
+    },
     /// A role gets another name, and keeps all it has.
     #[non_exhaustive]
     Rename {
@@ -41,6 +57,18 @@ pub enum Change {
         role: String,
         /// The role it is a member of.
         group: String,
+        /// What it may do with it.
+        options: JoinOptions,
+    },
+    /// A membership gets other options.
+    #[non_exhaustive]
+    AlterMembership {
+        /// The member.
+        role: String,
+        /// The role it is a member of.
+        group: String,
+        /// What it may do with it, before and after.
+        options: OptionsChange,
     },
     /// A role is no longer a member of another.
     #[non_exhaustive]
@@ -50,6 +78,8 @@ pub enum Change {
         /// The role it is a member of.
         group: String,
     },
+    /// Objects get another owner.
+    Own(Ownership),
     /// Privileges on existing objects are granted.
     Grant(Privilege),
     /// Privileges on existing objects that the file does not list are revoked.
@@ -88,6 +118,34 @@ pub struct Principal {
     pub(crate) is_mfa: bool,
 }
 
+/// What a new member may do with a role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JoinOptions {
+    pub(crate) options: MembershipOptions,
+    /// Whether the member has the attribute NOINHERIT, from which PostgreSQL takes the option INHERIT.
+    pub(crate) is_noinherit: bool,
+}
+
+/// What a member may do with a role, before a change and after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OptionsChange {
+    pub(crate) from: MembershipOptions,
+    pub(crate) to: MembershipOptions,
+}
+
+/// Objects of one kind that get another owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ownership {
+    /// The new owner.
+    pub(crate) role: String,
+    pub(crate) database: String,
+    /// The owner at present.
+    pub(crate) from: String,
+    pub(crate) kind: ObjectKind,
+    pub(crate) objects: Vec<OwnedObject>,
+    pub(crate) line: usize,
+}
+
 /// Privileges of a role on objects of one schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Privilege {
@@ -97,13 +155,18 @@ pub struct Privilege {
     pub(crate) schema: Option<String>,
     pub(crate) objects: Vec<ObjectName>,
     pub(crate) privileges: Vec<String>,
+    /// The owners of the objects, as whom the privileges are granted and revoked.
+    pub(crate) owners: BTreeSet<String>,
 }
 
 /// An object within its schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ObjectName {
     pub(crate) name: String,
+    /// The arguments of a function for a person to read.
     pub(crate) arguments: Option<String>,
+    /// The types of the arguments.
+    pub(crate) types: Vec<TypeName>,
     pub(crate) is_procedure: bool,
 }
 
@@ -144,8 +207,16 @@ impl Change {
     /// What it does to the whole.
     pub fn sign(&self) -> Sign {
         match self {
-            Self::Create(_) | Self::Join { .. } | Self::Grant(_) | Self::GrantDefault(_) => Sign::Add,
-            Self::Rename { .. } | Self::Bind { .. } => Sign::Alter,
+            Self::Create(_)
+            | Self::CreateGroup { .. }
+            | Self::Join { .. }
+            | Self::Grant(_)
+            | Self::GrantDefault(_) => Sign::Add,
+            Self::Rename { .. }
+            | Self::Bind { .. }
+            | Self::ForbidLogin { .. }
+            | Self::AlterMembership { .. }
+            | Self::Own(_) => Sign::Alter,
             Self::Leave { .. }
             | Self::Revoke(_)
             | Self::RevokeDefault(_)
@@ -161,7 +232,11 @@ impl Change {
             Self::Rename { to, .. } => to,
             Self::Grant(privilege) | Self::Revoke(privilege) => &privilege.role,
             Self::GrantDefault(defaults) | Self::RevokeDefault(defaults) => &defaults.role,
-            Self::Join { role, .. }
+            Self::Own(ownership) => &ownership.role,
+            Self::CreateGroup { role }
+            | Self::ForbidLogin { role }
+            | Self::Join { role, .. }
+            | Self::AlterMembership { role, .. }
             | Self::Leave { role, .. }
             | Self::Clear { role, .. }
             | Self::Drop { role, .. } => role,
@@ -173,15 +248,30 @@ impl Change {
         match self {
             Self::Grant(privilege) | Self::Revoke(privilege) => Some(&privilege.database),
             Self::GrantDefault(defaults) | Self::RevokeDefault(defaults) => Some(&defaults.database),
+            Self::Own(ownership) => Some(&ownership.database),
             Self::Clear { database, .. } => Some(database),
             _ => None,
+        }
+    }
+
+    /// The roles that it makes, alters or drops, or whose privileges, defaults or memberships it changes.
+    pub(crate) fn altered(&self) -> Vec<&str> {
+        match self {
+            Self::Rename { from, to } => vec![from, to],
+            Self::GrantDefault(defaults) | Self::RevokeDefault(defaults) => {
+                vec![&defaults.role, &defaults.owner]
+            }
+            change => vec![change.role()],
         }
     }
 
     /// A word for what it does, which stays.
     pub fn action(&self) -> &'static str {
         match self {
-            Self::Create(_) => "create",
+            Self::Create(_) | Self::CreateGroup { .. } => "create",
+            Self::ForbidLogin { .. } => "forbid-login",
+            Self::AlterMembership { .. } => "alter-membership",
+            Self::Own(_) => "own",
             Self::Rename { .. } => "rename",
             Self::Bind { .. } => "bind",
             Self::Join { .. } => "join",
@@ -203,7 +293,19 @@ impl fmt::Display for Change {
             Self::Create(principal) => write!(f, "role {}: {principal}", shown(&principal.role)),
             Self::Rename { from, to } => write!(f, "role {} is renamed to {}", shown(from), shown(to)),
             Self::Bind { to, because, .. } => write!(f, "role {}: {because}", shown(&to.role)),
-            Self::Join { role, group } => write!(f, "role {} is a member of {}", shown(role), shown(group)),
+            Self::CreateGroup { role } => write!(f, "role {}: without login", shown(role)),
+            Self::ForbidLogin { role } => write!(f, "role {}: login yes → no", shown(role)),
+            Self::Join { role, group, options } => {
+                write!(f, "role {} is a member of {}{}", shown(role), shown(group), options.options)
+            }
+            Self::AlterMembership { role, group, options } => write!(
+                f,
+                "role {} is a member of {}: {}",
+                shown(role),
+                shown(group),
+                membership::differences(options.from, options.to)
+            ),
+            Self::Own(ownership) => ownership.fmt(f),
             Self::Leave { role, group } => write!(f, "role {} is a member of {}", shown(role), shown(group)),
             Self::Grant(privilege) | Self::Revoke(privilege) => privilege.fmt(f),
             Self::GrantDefault(defaults) | Self::RevokeDefault(defaults) => defaults.fmt(f),
@@ -236,6 +338,33 @@ impl fmt::Display for Principal {
             }
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Ownership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let objects: Vec<String> = self.objects.iter().map(ToString::to_string).collect();
+        let kind = match self.objects.len() {
+            1 => self.kind.words().to_owned(),
+            _ => self.kind.plural(),
+        };
+        write!(f, "owner of {kind} {}", objects.join(", "))?;
+        if self.kind != ObjectKind::Database {
+            write!(f, " in database {}", shown(&self.database))?;
+        }
+        write!(f, ": {} → {}", shown(&self.from), shown(&self.role))
+    }
+}
+
+impl Ownership {
+    /// What has to be done, for a message that says why it cannot be.
+    pub(crate) fn summary(&self) -> String {
+        let first = self.objects.first().map(ToString::to_string).unwrap_or_default();
+        let what = match self.objects.len() {
+            1 => format!("{} {first} is", self.kind.words()),
+            count => format!("{count} {} such as {first} are", self.kind.plural()),
+        };
+        format!("{what} owned by {} and not by {}", quote::name(&self.from), quote::name(&self.role))
     }
 }
 
@@ -281,11 +410,4 @@ impl ObjectName {
         }
         text
     }
-}
-
-/// A name as SQL would need it, without quotes where there is no doubt.
-pub(crate) fn shown(name: &str) -> String {
-    let plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
-        && name.chars().all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_');
-    if plain { name.to_owned() } else { quote::name(name) }
 }

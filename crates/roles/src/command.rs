@@ -5,14 +5,16 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::change::{Change, Principal};
+use super::desired::PrincipalRef;
 use super::error::RolesError;
 use super::fault::Diagnostics;
-use super::file::PrincipalRef;
+use super::name;
 use super::obstacles::obstacles;
-use super::plan::{Plan, dropping, object_id};
+use super::plan::{Plan, object_id};
+use super::prune::dropping;
 use super::read::Roles;
 use super::server::{PRINCIPALS, ServerSessions};
-use super::sql::{self, Dialect};
+use super::sql;
 use super::{Flavour, ObjectType, RoleName};
 use crate::directory::Directory;
 use pgentra_connect::quote;
@@ -71,8 +73,7 @@ impl NewRole {
         if let (Flavour::Flexible, PrincipalRef::ObjectId(id)) = (roles.flavour(), role.identity) {
             check_kind(id, self.kind, directory).await?;
         }
-        let dialect = Dialect { flavour: roles.flavour(), can_update: roles.can_update };
-        Ok(Plan { changes: vec![Change::Create(role)], notes: Vec::new(), dialect, file: None })
+        Ok(Plan::of(vec![Change::Create(role)], &roles))
     }
 }
 
@@ -125,6 +126,9 @@ impl RoleDrop {
         let roles = Roles::read(principals.client()).await?;
         let role = roles.named(&self.name).ok_or_else(|| RolesError::NoSuchRole(self.name.clone()))?;
         let kept = |why| Err(RolesError::NotDropped { name: self.name.clone(), why });
+        if name::is_reserved(&role.name) {
+            return kept("it is the server's own");
+        }
         if role.name == roles.session_user {
             return kept("it is who is signed in");
         }
@@ -148,7 +152,6 @@ impl RoleDrop {
             return Err(RolesError::InTheWay { name: self.name.clone(), obstacles: found });
         }
         let changes = dropping(&principals, &roles, role, heir, &found).await?;
-        let dialect = Dialect { flavour: roles.flavour(), can_update: roles.can_update };
-        Ok(Plan { changes, notes: Vec::new(), dialect, file: None })
+        Ok(Plan::of(changes, &roles))
     }
 }

@@ -16,6 +16,12 @@ pub(crate) struct Keys {
     pub(crate) line: usize,
 }
 
+/// An item of a list: a text, or a table where there is more to say.
+pub(crate) enum Item {
+    Text(String),
+    Keys(Keys),
+}
+
 impl Reader {
     /// The document; what cannot be parsed is a fault each.
     pub(crate) fn document(&mut self, text: &str) -> Keys {
@@ -48,16 +54,39 @@ impl Keys {
         }
     }
 
-    /// A flag; not there is false.
-    pub(crate) fn flag(&mut self, key: &str, reader: &mut Reader) -> bool {
+    /// Whether the key is there.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.table.has(key)
+    }
+
+    /// A flag, and what it is where it is not there.
+    pub(crate) fn flag(&mut self, key: &str, default: bool, reader: &mut Reader) -> bool {
         match self.take(key) {
-            None => false,
+            None => default,
             Some(At { value: Value::Boolean(flag), .. }) => flag,
             Some(At { line, .. }) => {
                 reader.fault(line, format!("{key} is true or false"));
-                false
+                default
             }
         }
+    }
+
+    /// A list of texts and tables, or one of them in its place.
+    pub(crate) fn items(&mut self, key: &str, reader: &mut Reader) -> Vec<At<Item>> {
+        let Some(value) = self.take(key) else { return Vec::new() };
+        let items = match value.value {
+            Value::Array(items) => items,
+            _ => vec![value],
+        };
+        let mut found = Vec::new();
+        for At { value, line } in items {
+            match value {
+                Value::Text(text) => found.push(At { value: Item::Text(text), line }),
+                Value::Table(table) => found.push(At { value: Item::Keys(Keys::of(table)), line }),
+                _ => reader.fault(line, format!("{key} is a list of texts and of tables")),
+            }
+        }
+        found
     }
 
     /// A list of texts, or one text in its place.

@@ -222,7 +222,8 @@ impl SqlError {
         }
         match self.sqlstate() {
             "42501" => "sign in as an Entra administrator who owns the object or may grant it",
-            "40001" | "40P01" | "55P03" | "XX000" => "another session is changing the same roles; try again",
+            "55P03" => "another session has a lock on it (SELECT * FROM pg_locks); try again",
+            "40001" | "40P01" | "XX000" => "another session is changing the same roles; try again",
             _ => "nothing was kept of this transaction; mend the cause and run it again",
         }
         .to_owned()

@@ -6,11 +6,19 @@ use pgentra_connect::quote;
 use tokio_postgres::Row;
 
 use super::change::{Change, Defaults, ObjectName, Privilege};
+use super::desired::{Desired, DesiredDefault, DesiredGrant, GrantTarget, ObjectNames};
 use super::error::RolesError;
 use super::fault::Diagnostic;
-use super::file::{Desired, DesiredDefault, DesiredGrant, GrantTarget, ObjectNames};
+use super::name;
+use super::object::{ObjectKind, TypeName};
+use super::owners::Moved;
 use super::privilege::Class;
 use super::server::DatabaseSession;
+
+mod held;
+mod queries;
+
+use queries::{DEFAULTS, HELD, OBJECTS, SCHEMAS};
 
 /// An object, by its class and its oid.
 type ObjectKey = (Class, u32);
@@ -30,11 +38,13 @@ pub(crate) struct Grants {
 struct GrantedObject {
     schema: Option<String>,
     name: String,
-    /// Argument types of a function, so that it can be told from others of its name.
+    /// The arguments of a function for a person to read, and the types alone: by them it can be told from others of its name.
     arguments: Option<String>,
+    signature: Option<String>,
+    types: Vec<TypeName>,
     is_procedure: bool,
     owner: String,
-    /// It belongs to an extension: `"*"` does not include it.
+    /// It belongs to an extension, or is a constructor of a range, which is a superuser's: `"*"` does not include it.
     is_foreign: bool,
 }
 
@@ -59,13 +69,12 @@ pub(crate) struct Holder<'a> {
 }
 
 impl Grants {
-    /// Reads what these roles hold, and what is in the schemas that the file names.
+    /// Reads what these roles hold, and what is in these schemas.
     pub(crate) async fn read(
         open: &DatabaseSession,
         roles: &[String],
-        desired: &[Desired],
+        schemas: &[String],
     ) -> Result<Self, RolesError> {
-        let schemas = named_schemas(desired, &open.database);
         let mut grants = Self::default();
         for row in open.query(SCHEMAS, &[]).await? {
             grants.schemas.insert(row.get(0));
@@ -84,15 +93,41 @@ impl Grants {
             }
         }
         for row in open.query(DEFAULTS, &[&roles]).await? {
-            grants.defaults.insert(HeldDefault {
+            let held = HeldDefault {
                 role: row.get(0),
                 owner: row.get(1),
                 schema: row.get(2),
                 class: class(row.get(3)),
                 privilege: row.get(4),
-            });
+            };
+            // The defaults of the server's own roles are the server's.
+            if !name::is_reserved(&held.owner) {
+                grants.defaults.insert(held);
+            }
         }
         Ok(grants)
+    }
+
+    /// Goes on as if these objects had their new owners: with an object, its owner's privileges change hands.
+    pub(crate) fn assume(&mut self, moved: &[Moved]) {
+        for Moved { kind, oid, owner } in moved {
+            let class = match kind {
+                ObjectKind::Database => Class::Database,
+                ObjectKind::Schema => Class::Schema,
+                ObjectKind::Table
+                | ObjectKind::View
+                | ObjectKind::MaterializedView
+                | ObjectKind::ForeignTable => Class::Table,
+                ObjectKind::Sequence => Class::Sequence,
+                ObjectKind::Function | ObjectKind::Procedure | ObjectKind::Aggregate => Class::Function,
+                ObjectKind::Type | ObjectKind::Domain => Class::Type,
+                _ => continue,
+            };
+            if let Some(object) = self.objects.get_mut(&(class, *oid)) {
+                object.owner.clone_from(owner);
+                self.held.remove(&(owner.clone(), (class, *oid)));
+            }
+        }
     }
 
     /// The changes after which a role has exactly the privileges in the file.
@@ -135,8 +170,9 @@ impl Grants {
         }
         let role = holder.desired.name.as_str();
         let mut changes: Vec<Change> =
-            self.grouped(role, database, granted, holder.now).into_iter().map(Change::Grant).collect();
-        changes.extend(self.grouped(role, database, revoked, holder.now).into_iter().map(Change::Revoke));
+            self.grouped(role, database, granted, holder.called()).into_iter().map(Change::Grant).collect();
+        changes
+            .extend(self.grouped(role, database, revoked, holder.called()).into_iter().map(Change::Revoke));
         changes.extend(self.default_difference(database, holder, faults));
         changes
     }
@@ -147,21 +183,24 @@ impl Grants {
         role: &str,
         database: &str,
         differences: Vec<(ObjectKey, BTreeSet<String>)>,
-        now: Option<&str>,
+        called: &str,
     ) -> Vec<Privilege> {
-        let mut groups: BTreeMap<(Class, Option<String>, BTreeSet<String>), Vec<ObjectName>> =
-            BTreeMap::new();
+        type Group = (Vec<ObjectName>, BTreeSet<String>);
+        let mut groups: BTreeMap<(Class, Option<String>, BTreeSet<String>), Group> = BTreeMap::new();
         for (key, privileges) in differences {
-            let Some(object) = self.objects.get(&key).filter(|object| Some(&*object.owner) != now) else {
+            let Some(object) = self.objects.get(&key).filter(|object| object.owner != called) else {
                 continue;
             };
             if !privileges.is_empty() {
-                groups.entry((key.0, object.schema.clone(), privileges)).or_default().push(object.named());
+                let group = groups.entry((key.0, object.schema.clone(), privileges)).or_default();
+                group.0.push(object.named());
+                group.1.insert(object.owner.clone());
             }
         }
         groups
             .into_iter()
-            .map(|((class, schema, privileges), objects)| Privilege {
+            .map(|((class, schema, privileges), (objects, owners))| Privilege {
+                owners,
                 role: role.to_owned(),
                 database: database.to_owned(),
                 class,
@@ -212,7 +251,9 @@ impl Grants {
                     let before = keys.len();
                     keys.extend(
                         self.within(*class, schema)
-                            .filter(|(_, object)| object.name == *name)
+                            .filter(|(_, object)| {
+                                object.name == *name || object.signature.as_ref() == Some(name)
+                            })
                             .map(|(key, _)| key),
                     );
                     if keys.len() == before {
@@ -289,11 +330,19 @@ impl Grants {
     }
 }
 
+impl Holder<'_> {
+    /// Its name at present, or the one that it will have.
+    fn called(&self) -> &str {
+        self.now.unwrap_or(self.desired.name.as_str())
+    }
+}
+
 impl GrantedObject {
     fn named(&self) -> ObjectName {
         ObjectName {
             name: self.name.clone(),
             arguments: self.arguments.clone(),
+            types: self.types.clone(),
             is_procedure: self.is_procedure,
         }
     }
@@ -318,7 +367,8 @@ fn defaults_grouped<'a>(database: &str, items: impl Iterator<Item = &'a HeldDefa
         .collect()
 }
 
-fn named_schemas(desired: &[Desired], database: &str) -> Vec<String> {
+/// The schemas that the grants of a file name in a database.
+pub(crate) fn schemas_of(desired: &[Desired], database: &str) -> Vec<String> {
     let grants = desired.iter().flat_map(|role| &role.grants).filter(|want| want.database == database);
     let schemas: BTreeSet<String> = grants
         .filter_map(|want| match &want.on {
@@ -340,6 +390,7 @@ fn class(letter: &str) -> Class {
         "n" => Class::Schema,
         "S" => Class::Sequence,
         "f" => Class::Function,
+        "T" => Class::Type,
         _ => Class::Table,
     }
 }
@@ -353,65 +404,12 @@ fn object(row: &Row) -> (ObjectKey, GrantedObject) {
         is_procedure: row.get(5),
         owner: row.get(6),
         is_foreign: row.get(7),
+        signature: row.get::<_, Option<String>>(8).map(|types| format!("{}({types})", row.get::<_, &str>(3))),
+        types: types(row.get(9), row.get(10)),
     };
     (key, object)
 }
 
-const SCHEMAS: &str = "SELECT nspname::text FROM pg_catalog.pg_namespace";
-
-/// The database itself; the schemas that the file names and what is in them; and whatever the roles hold something on,
-/// but for the system's own. $1: schemas, $2: roles.
-const OBJECTS: &str = "
-WITH held AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname::text = ANY($2))
-SELECT 'd'::text, d.oid, NULL::text, d.datname::text, NULL::text, false,
-       pg_catalog.pg_get_userbyid(d.datdba)::text, false
-FROM pg_catalog.pg_database d WHERE d.datname = current_database()
-UNION ALL
-SELECT 'n', n.oid, NULL, n.nspname::text, NULL, false, pg_catalog.pg_get_userbyid(n.nspowner)::text, false
-FROM pg_catalog.pg_namespace n
-WHERE n.nspname::text = ANY($1)
-   OR n.nspname !~ '^(pg_|information_schema$)'
-      AND EXISTS (SELECT FROM aclexplode(n.nspacl) a WHERE a.grantee IN (TABLE held))
-UNION ALL
-SELECT CASE c.relkind WHEN 'S' THEN 'S' ELSE 'r' END, c.oid, n.nspname::text, c.relname::text, NULL, false,
-       pg_catalog.pg_get_userbyid(c.relowner)::text,
-       EXISTS (SELECT FROM pg_catalog.pg_depend e
-               WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
-  AND (n.nspname::text = ANY($1)
-       OR n.nspname !~ '^(pg_|information_schema$)'
-          AND EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.grantee IN (TABLE held)))
-UNION ALL
-SELECT 'f', p.oid, n.nspname::text, p.proname::text, pg_catalog.pg_get_function_identity_arguments(p.oid),
-       p.prokind = 'p', pg_catalog.pg_get_userbyid(p.proowner)::text,
-       EXISTS (SELECT FROM pg_catalog.pg_depend e
-               WHERE e.classid = 'pg_catalog.pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e')
-FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-WHERE n.nspname::text = ANY($1)
-   OR n.nspname !~ '^(pg_|information_schema$)'
-      AND EXISTS (SELECT FROM aclexplode(p.proacl) a WHERE a.grantee IN (TABLE held))";
-
-/// What the roles ($1) were granted themselves. An owner's own privileges are in these lists too, and are left out.
-const HELD: &str = "
-SELECT r.rolname::text, x.class, x.oid, a.privilege_type::text
-FROM (
-    SELECT 'd'::text AS class, oid, datdba AS owner, datacl AS acl
-    FROM pg_catalog.pg_database WHERE datname = current_database()
-    UNION ALL SELECT 'n', oid, nspowner, nspacl FROM pg_catalog.pg_namespace
-    UNION ALL SELECT CASE relkind WHEN 'S' THEN 'S' ELSE 'r' END, oid, relowner, relacl
-    FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
-    UNION ALL SELECT 'f', oid, proowner, proacl FROM pg_catalog.pg_proc
-) x
-CROSS JOIN LATERAL aclexplode(x.acl) a
-JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
-WHERE r.rolname::text = ANY($1) AND a.grantee <> x.owner";
-
-const DEFAULTS: &str = "
-SELECT r.rolname::text, pg_catalog.pg_get_userbyid(d.defaclrole)::text, n.nspname::text,
-       d.defaclobjtype::text, a.privilege_type::text
-FROM pg_catalog.pg_default_acl d
-LEFT JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace
-CROSS JOIN LATERAL aclexplode(d.defaclacl) a
-JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
-WHERE r.rolname::text = ANY($1) AND a.grantee <> d.defaclrole AND d.defaclobjtype IN ('r', 'S', 'f')";
+fn types(schemas: Vec<String>, names: Vec<String>) -> Vec<TypeName> {
+    schemas.into_iter().zip(names).map(|(schema, name)| TypeName { schema, name }).collect()
+}

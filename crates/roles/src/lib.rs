@@ -38,37 +38,50 @@
 //! anything is asked of the server, and all that the server lacks before anything is written. Each database is changed in
 //! one transaction, at whose end it is read again: unless it is then as the file says, nothing is kept.
 
+mod access;
 mod apply;
 mod change;
 mod command;
 mod dependency;
+mod desired;
 pub mod directory;
 mod document;
 mod error;
 mod fault;
 mod file;
 mod grants;
+mod import;
 mod kind;
 mod label;
+mod loan;
 mod matching;
+mod membership;
 mod name;
+mod object;
 mod obstacles;
+mod options;
+mod owners;
 mod plan;
 mod privilege;
+mod prune;
 mod read;
 mod script;
 mod server;
 mod sql;
+mod write;
 
 pub use change::{Change, Sign};
 pub use command::{NewRole, RoleDrop};
 pub use dependency::{Dependency, DependencyKind};
+pub use desired::{Desired, PrincipalRef, RolesFile};
 pub use error::{RolesError, SqlError};
 pub use fault::{Diagnostic, Diagnostics};
-pub use file::{Desired, PrincipalRef, RolesFile, guid};
+pub use file::guid;
+pub use import::Import;
 pub use kind::{Flavour, ObjectType, UnknownKind};
 pub use name::{NAME_LIMIT, NameError, RoleName, quoted};
-pub use plan::{Note, Options, Plan, Prune};
+pub use options::{Note, Options, Prune};
+pub use plan::Plan;
 pub use privilege::Class;
 pub use read::{Role, Roles, Source};
 pub use server::ServerSessions;

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use pgentra_connect::quote;
 use uuid::Uuid;
 
-use super::change::{Change, Principal};
+use super::change::{Change, JoinOptions, OptionsChange, Principal};
+use super::desired::{Desired, PrincipalRef};
 use super::fault::Diagnostic;
-use super::file::{Desired, PrincipalRef};
+use super::membership::{MembershipOptions, OPTIONS_SINCE, yes};
 use super::read::{Role, Roles};
 use super::{Flavour, name, sql};
 
@@ -103,6 +104,9 @@ impl<'a> Matcher<'a> {
     }
 
     fn match_one(&mut self, number: usize, desired: &Desired) {
+        if desired.is_group_role() {
+            return self.match_group(number, desired);
+        }
         let to = Principal {
             role: desired.name.to_string(),
             kind: desired.kind,
@@ -113,10 +117,7 @@ impl<'a> Matcher<'a> {
         if let Some(why) = sql::impossible(self.roles.flavour(), &to, true) {
             return self.fault(desired, why);
         }
-        let name = desired.name.as_str();
-        let by_name =
-            Some(name).filter(|name| self.roles.all.contains_key(*name) && !self.claimed.contains(*name));
-        let now = self.result.now[number].clone().or_else(|| by_name.map(str::to_owned));
+        let now = self.result.now[number].clone().or_else(|| self.by_name(desired));
         let Some(now) = now else {
             // No role has this name, or the role that has it is renamed by the same plan.
             return self.result.changes.push(Change::Create(to));
@@ -126,6 +127,38 @@ impl<'a> Matcher<'a> {
         match self.roles.named(&now) {
             Some(role) => self.compare(desired, to, role),
             None => self.adopt(desired, to, &now),
+        }
+    }
+
+    /// The role with the name of the file, unless it is the role of another entry.
+    fn by_name(&self, desired: &Desired) -> Option<String> {
+        let name = desired.name.as_str();
+        let is_free = self.roles.all.contains_key(name) && !self.claimed.contains(name);
+        is_free.then(|| name.to_owned())
+    }
+
+    /// A role without login.
+    fn match_group(&mut self, number: usize, desired: &Desired) {
+        let role = desired.name.to_string();
+        let Some(now) = self.by_name(desired) else {
+            return self.result.changes.push(Change::CreateGroup { role });
+        };
+        self.claimed.insert(now.clone());
+        self.result.now[number] = Some(now.clone());
+        let Some(any) = self.roles.all.get(&now) else { return };
+        let called = quote::name(&now);
+        if self.roles.named(&now).is_some() {
+            let message = format!(
+                "the role {called} is mapped to a principal, and one with login = false is not; drop it first"
+            );
+            self.fault(desired, message);
+        } else if any.is_powerful || now == self.roles.session_user {
+            let message = format!(
+                "the role {called} may do what a superuser may, or is who is signed in; it stays as it is"
+            );
+            self.fault(desired, message);
+        } else if any.can_login {
+            self.result.changes.push(Change::ForbidLogin { role });
         }
     }
 
@@ -180,7 +213,7 @@ impl<'a> Matcher<'a> {
         self.result.changes.push(Change::Bind {
             to,
             because,
-            is_marked: any.is_some_and(|any| any.member_of.contains("azure_ad_user")),
+            is_marked: any.is_some_and(|any| any.is_member("azure_ad_user")),
             comment: any.and_then(|any| any.comment.clone()),
         });
     }
@@ -214,32 +247,66 @@ impl<'a> Matcher<'a> {
             .collect();
         let (mut changes, mut faults) = (Vec::new(), Vec::new());
         for (desired, now) in self.desired.iter().zip(&self.result.now) {
-            let role = desired.name.to_string();
-            let has: BTreeSet<String> = now
-                .as_ref()
-                .and_then(|now| self.roles.all.get(now))
+            let any = now.as_ref().and_then(|now| self.roles.all.get(now));
+            let has: BTreeMap<String, MembershipOptions> = any
                 .into_iter()
                 .flat_map(|any| &any.member_of)
                 // Reserved roles mark the mapping and administrators; both are compared elsewhere.
-                .filter(|group| group.starts_with("pg_") || !name::is_reserved(group))
-                .map(|group| later(group))
+                .filter(|(group, _)| group.starts_with("pg_") || !name::is_reserved(group))
+                .map(|(group, options)| (later(group), *options))
                 .collect();
-            for group in desired.member_of.iter().filter(|group| !known.contains(*group)) {
-                let message = format!(
-                    "{role} is to be a member of {group}, and there is no such role",
-                    role = quote::name(&role),
-                    group = quote::name(group)
-                );
+            let mut fault = |message: String| {
                 faults.push(Diagnostic { line: Some(desired.line), message });
+            };
+            let role = desired.name.to_string();
+            for (group, options) in &desired.member_of {
+                let called = (quote::name(&role), quote::name(group));
+                if !known.contains(group) {
+                    fault(format!(
+                        "{} is to be a member of {}, and there is no such role",
+                        called.0, called.1
+                    ));
+                }
+                if self.roles.version < OPTIONS_SINCE && !(options.inherit && options.set) {
+                    fault(format!(
+                        "{} is a member of {}: inherit and set can be false from PostgreSQL 16 on",
+                        called.0, called.1
+                    ));
+                }
             }
-            let join = |group: &String| Change::Join { role: role.clone(), group: group.clone() };
-            let leave = |group: &String| Change::Leave { role: role.clone(), group: group.clone() };
-            changes.extend(has.difference(&desired.member_of).map(leave));
-            changes.extend(desired.member_of.difference(&has).map(join));
+            let is_noinherit = any.is_some_and(|any| any.is_noinherit);
+            changes.extend(membership_changes(&role, &has, &desired.member_of, is_noinherit));
         }
         self.result.changes.extend(changes);
         self.result.faults.extend(faults);
     }
+}
+
+fn membership_changes(
+    role: &str,
+    has: &BTreeMap<String, MembershipOptions>,
+    wanted: &BTreeMap<String, MembershipOptions>,
+    is_noinherit: bool,
+) -> Vec<Change> {
+    let (role, mut changes) = (role.to_owned(), Vec::new());
+    for group in has.keys().filter(|group| !wanted.contains_key(*group)) {
+        changes.push(Change::Leave { role: role.clone(), group: group.clone() });
+    }
+    for (group, to) in wanted {
+        let (role, group) = (role.clone(), group.clone());
+        match has.get(&group) {
+            None => {
+                let options = JoinOptions { options: *to, is_noinherit };
+                changes.push(Change::Join { role, group, options });
+            }
+            Some(from) if from != to => {
+                let options = OptionsChange { from: *from, to: *to };
+                changes.push(Change::AlterMembership { role, group, options });
+            }
+            Some(_) => {}
+        }
+    }
+    changes
 }
 
 /// How a mapped role differs. Where the file does not say whose it is, it stays whose it is.
@@ -258,7 +325,6 @@ fn flexible_differences(to: &mut Principal, role: &Role) -> Vec<String> {
     for (is, wanted, word) in
         [(role.is_admin, to.is_admin, "administrator"), (role.is_mfa, to.is_mfa, "second factor")]
     {
-        let yes = |is| if is { "yes" } else { "no" };
         if is != wanted {
             differences.push(format!("{word} {} → {}", yes(is), yes(wanted)));
         }

@@ -75,9 +75,24 @@ pub(crate) fn check(text: &str) -> Result<(), NameError> {
 
 /// Names that PostgreSQL (`pg_`, `public`, `none`), Azure and the gateway keep for themselves.
 pub(crate) fn is_reserved(name: &str) -> bool {
-    const RESERVED: [&str; 7] =
-        ["public", "none", "azure_pg_admin", "azure_ad_user", "azure_ad_admin", "azuresu", "replication"];
+    const RESERVED: [&str; 8] = [
+        "public",
+        "none",
+        "azure_pg_admin",
+        "azure_ad_user",
+        "azure_ad_admin",
+        "azure_superuser",
+        "azuresu",
+        "replication",
+    ];
     RESERVED.contains(&name) || name.starts_with("pg_") || name.starts_with("pgentra_")
+}
+
+/// A name as SQL would need it, without quotes where there is no doubt.
+pub(crate) fn shown(name: &str) -> String {
+    let plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
+        && name.chars().all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '_');
+    if plain { name.to_owned() } else { pgentra_connect::quote::name(name) }
 }
 
 #[cfg(test)]

@@ -1,46 +1,27 @@
 //! From a file and a server to what has to change.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use pgentra_connect::quote;
 use uuid::Uuid;
 
 use super::Flavour;
-use super::change::{Change, Principal, shown};
-use super::dependency::Dependency;
+use super::access::Access;
+use super::change::Change;
+use super::desired::{Desired, PrincipalRef, RolesFile};
 use super::error::RolesError;
 use super::fault::{Diagnostic, Diagnostics};
-use super::file::{Desired, PrincipalRef, RolesFile};
-use super::grants::{Grants, Holder};
+use super::grants::{self, Grants, Holder};
+use super::loan::{Lender, Loan};
 use super::matching::{Matching, matching};
-use super::obstacles;
-use super::read::{Role, Roles};
+use super::name;
+use super::options::{Note, Options};
+use super::owners::{self, Owners};
+use super::prune::Leftovers;
+use super::read::Roles;
 use super::server::{DatabaseSession, PRINCIPALS, ServerSessions};
 use super::sql::Dialect;
 use crate::directory::{Directory, DirectoryError};
-
-/// What a plan changes and reports beyond the roles of the file. Default: nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Options {
-    /// Which mapped roles that are not in the file are dropped. Default: none.
-    pub prune: Prune,
-    /// Whether the directory is asked which principals are gone. Default: no.
-    pub orphans: bool,
-}
-
-/// Which mapped roles that are not in the file are dropped. The signed-in role is never dropped. A role that owns an
-/// object makes the whole plan fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Prune {
-    /// None: they are listed in the notes of the plan.
-    #[default]
-    Nothing,
-    /// Every mapped role that is not in the file, except administrators.
-    Roles,
-    /// Every mapped role that is not in the file, administrators too.
-    Administrators,
-}
 
 /// The changes that make a server match a file.
 #[derive(Debug, Clone)]
@@ -48,30 +29,10 @@ pub struct Plan {
     pub(crate) changes: Vec<Change>,
     pub(crate) notes: Vec<Note>,
     pub(crate) dialect: Dialect,
+    /// What the transaction in each database takes and gives back.
+    pub(crate) loans: BTreeMap<String, Loan>,
     /// The file, with every client id resolved: what is looked at again after the changes.
     pub(crate) file: Option<RolesFile>,
-}
-
-/// A finding that does not cause a change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Note {
-    /// A mapped role that is not in the file.
-    NotInFile(String),
-    /// A role whose principal the tenant does not have any more.
-    Orphan(String),
-    /// The tenant did not say which principals it has.
-    NoDirectory(String),
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotInFile(role) => write!(f, "role {} is not in the file", shown(role)),
-            Self::Orphan(role) => write!(f, "role {}: its principal is no longer in the tenant", shown(role)),
-            Self::NoDirectory(why) => write!(f, "roles whose principal is gone were not looked for: {why}"),
-        }
-    }
 }
 
 impl Plan {
@@ -93,6 +54,10 @@ impl Plan {
         let file = RolesFile { roles: resolve(&file.roles, roles.flavour(), directory).await? };
         let Matching { mut changes, mut faults, now } = matching(&file.roles, &roles);
         faults.extend(missing_owners(&file.roles, &roles));
+        let access = Access::read(&principals, &roles).await?;
+        let names = now.iter().zip(&file.roles);
+        let renamed = names.filter_map(|(now, role)| Some((now.as_deref()?, role.name.as_str()))).collect();
+        let mut loans = BTreeMap::new();
         // Faults are collected to the end, so that one run shows every line that has to be changed.
         for database in file.databases() {
             if !roles.databases.contains(database) {
@@ -104,43 +69,41 @@ impl Plan {
                 _ => Some(begin_reading(server, database).await?),
             };
             let open = other.as_ref().unwrap_or(&principals);
-            let held = DatabaseView { open, roles: &roles, now: &now };
-            changes.extend(held.difference(&file.roles, &mut faults).await?);
-        }
-        let left: Vec<_> =
-            roles.entra().iter().filter(|role| !now.iter().flatten().any(|now| *now == role.name)).collect();
-        let mut notes = Vec::new();
-        for role in left {
-            let is_pruned = match options.prune {
-                Prune::Nothing => false,
-                Prune::Roles => !role.is_admin,
-                Prune::Administrators => true,
-            };
-            // PostgreSQL refuses to drop the session's own role, and with it the whole transaction.
-            if !is_pruned || role.name == roles.session_user {
-                notes.push(Note::NotInFile(role.name.clone()));
-                continue;
+            let view = DatabaseView { open, roles: &roles, now: &now };
+            let (found, owners) = view.difference(&file.roles, &mut faults).await?;
+            let lender = Lender { access: &access, owners: &owners, renamed: &renamed, changes: &found };
+            let loan = lender.loan(&mut faults);
+            if !loan.is_empty() {
+                loans.insert(database.to_owned(), loan);
             }
-            let found = obstacles::obstacles(server, &principals, role.oid).await?;
-            // `DROP OWNED` would delete the objects with their data. A plan drops privileges, never data.
-            if let Some(owned) = found.iter().find(|found| found.is_owned()) {
-                let message = format!("the role {} is not in the file and {owned}", quote::name(&role.name));
-                faults.push(Diagnostic { line: None, message });
-                continue;
-            }
-            changes.extend(dropping(&principals, &roles, role, None, &found).await?);
+            changes.extend(found);
         }
+        let joins = |(database, loan): (&String, &Loan)| {
+            let note = |role: &str| Note::Joins { role: role.to_owned(), database: database.clone() };
+            loan.roles().map(note).collect::<Vec<_>>()
+        };
+        let joined: Vec<Note> = loans.iter().flat_map(joins).collect();
+        let left = Leftovers { server, principals: &principals, roles: &roles, file: &file, now: &now };
+        let (dropped, mut notes) = left.look(options, &mut faults).await?;
+        changes.extend(dropped);
+        notes.extend(joined);
         if let Some(directory) = directory.filter(|_| options.orphans) {
             notes.extend(orphans(&roles, &file, directory).await);
         }
+        faults.extend(reserved(&changes));
         if !faults.is_empty() {
             faults.dedup();
             return Err(Diagnostics::of(faults)
                 .hinting("nothing was changed; mend the file, or the server")
                 .into());
         }
-        let dialect = Dialect { flavour: roles.flavour(), can_update: roles.can_update };
-        Ok(Self { changes, notes, dialect, file: Some(file) })
+        Ok(Self { changes, notes, dialect: Dialect::of(&roles), loans, file: Some(file) })
+    }
+
+    /// Changes without a file.
+    pub(crate) fn of(changes: Vec<Change>, roles: &Roles) -> Self {
+        let (notes, loans) = (Vec::new(), BTreeMap::new());
+        Self { changes, notes, dialect: Dialect::of(roles), loans, file: None }
     }
 
     /// The changes, in order. Empty: the server matches the file.
@@ -173,15 +136,21 @@ pub(crate) struct DatabaseView<'a> {
 }
 
 impl DatabaseView<'_> {
-    /// Reads the roles' privileges in this database, and returns the differences to the file.
+    /// Reads the owners and the roles' privileges in this database, and returns the differences to the file.
     pub(crate) async fn difference(
         &self,
         desired: &[Desired],
         faults: &mut Vec<Diagnostic>,
-    ) -> Result<Vec<Change>, RolesError> {
+    ) -> Result<(Vec<Change>, Owners), RolesError> {
         let names: Vec<String> = self.now.iter().flatten().cloned().collect();
-        let grants = Grants::read(self.open, &names, desired).await?;
-        let mut changes = Vec::new();
+        let owners = Owners::read(self.open, &owners::schemas_of(desired, &self.open.database)).await?;
+        let (mut changes, mut moved) = (Vec::new(), Vec::new());
+        for (role, now) in desired.iter().zip(self.now) {
+            changes.extend(owners.difference(role, now.as_deref(), &mut moved, faults));
+        }
+        let mut grants =
+            Grants::read(self.open, &names, &grants::schemas_of(desired, &self.open.database)).await?;
+        grants.assume(&moved);
         for (role, now) in desired.iter().zip(self.now) {
             let holder = Holder {
                 desired: role,
@@ -191,56 +160,8 @@ impl DatabaseView<'_> {
             };
             changes.extend(grants.difference(&self.open.database, holder, faults));
         }
-        Ok(changes)
+        Ok((changes, owners))
     }
-}
-
-/// The changes that drop a role. An administrator loses that attribute first, as only the server's owner may drop an
-/// administrator. If the session's user is not a member of the role, it becomes a member for the transaction.
-pub(crate) async fn dropping(
-    principals: &DatabaseSession,
-    roles: &Roles,
-    role: &Role,
-    heir: Option<&str>,
-    obstacles: &[Dependency],
-) -> Result<Vec<Change>, RolesError> {
-    let mut joins = Vec::new();
-    for group in [Some(&*role.name), heir].into_iter().flatten() {
-        // `USAGE`, not `MEMBER`: `DROP OWNED` and `REASSIGN OWNED` check for the privileges of the role, which a member
-        // without INHERIT does not have.
-        let rows = principals.query("SELECT pg_has_role($1::text::name, 'USAGE')", &[&group]).await?;
-        if !rows.iter().all(|row| row.get(0)) {
-            joins.push(group.to_owned());
-        }
-    }
-    // Dependencies without a database are of shared objects; they are cleared in the database `postgres`.
-    let databases: BTreeSet<&str> =
-        obstacles.iter().map(|found| found.database.as_deref().unwrap_or(PRINCIPALS)).collect();
-    let clear = |database: &str| Change::Clear {
-        role: role.name.clone(),
-        database: database.to_owned(),
-        heir: heir.map(str::to_owned),
-        joins: joins.clone(),
-    };
-    let demotion = demotion(roles, role).into_iter();
-    let drop = Change::Drop { role: role.name.clone() };
-    Ok(demotion.chain(databases.into_iter().map(clear)).chain([drop]).collect())
-}
-
-fn demotion(roles: &Roles, role: &Role) -> Option<Change> {
-    let id = role.object_id.filter(|_| role.is_admin && roles.flavour() == Flavour::Flexible)?;
-    Some(Change::Bind {
-        to: Principal {
-            role: role.name.clone(),
-            kind: role.kind?,
-            identity: PrincipalRef::ObjectId(id),
-            is_admin: false,
-            is_mfa: role.is_mfa,
-        },
-        because: "administrator yes → no".to_owned(),
-        is_marked: false,
-        comment: None,
-    })
 }
 
 async fn begin_reading(server: &ServerSessions, database: &str) -> Result<DatabaseSession, RolesError> {
@@ -295,15 +216,26 @@ pub(crate) async fn object_id(
 }
 
 fn missing_database(desired: &[Desired], database: &str) -> Vec<Diagnostic> {
-    let grants = desired.iter().flat_map(|role| role.grants.iter().map(|want| (&*want.database, want.line)));
-    let defaults =
-        desired.iter().flat_map(|role| role.defaults.iter().map(|want| (&*want.database, want.line)));
-    grants
-        .chain(defaults)
+    desired
+        .iter()
+        .flat_map(Desired::databases)
         .filter(|(named, _)| *named == database)
         .map(|(_, line)| Diagnostic {
             line: Some(line),
             message: format!("there is no database {database}", database = quote::name(database)),
+        })
+        .collect()
+}
+
+/// Changes of roles that are the server's own. What a file may say has none; no other way may lead to one either.
+fn reserved(changes: &[Change]) -> Vec<Diagnostic> {
+    let altered: BTreeSet<&str> =
+        changes.iter().flat_map(Change::altered).filter(|role| name::is_reserved(role)).collect();
+    altered
+        .into_iter()
+        .map(|role| Diagnostic {
+            line: None,
+            message: format!("the role {} is the server's own, and stays as it is", quote::name(role)),
         })
         .collect()
 }

@@ -14,9 +14,14 @@ pub enum Class {
     Sequence,
     /// A function, aggregate or procedure.
     Function,
+    /// A type or domain: USAGE.
+    Type,
 }
 
 impl Class {
+    /// The classes of objects that are in a schema.
+    pub(crate) const OF_SCHEMA: [Self; 4] = [Self::Table, Self::Sequence, Self::Function, Self::Type];
+
     /// Its privileges (PostgreSQL, "Privileges"), by their words in SQL.
     pub(crate) fn privileges(self) -> &'static [&'static str] {
         match self {
@@ -27,6 +32,7 @@ impl Class {
             }
             Self::Sequence => &["SELECT", "UPDATE", "USAGE"],
             Self::Function => &["EXECUTE"],
+            Self::Type => &["USAGE"],
         }
     }
 
@@ -38,6 +44,7 @@ impl Class {
             Self::Table => "tables",
             Self::Sequence => "sequences",
             Self::Function => "functions",
+            Self::Type => "types",
         }
     }
 }
@@ -50,6 +57,7 @@ impl fmt::Display for Class {
             Self::Table => "table",
             Self::Sequence => "sequence",
             Self::Function => "function",
+            Self::Type => "type",
         })
     }
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::error::RolesError;
 use super::label::Label;
+use super::membership::MembershipOptions;
 use super::server::{PRINCIPALS, ServerSessions};
 use super::{Flavour, ObjectType};
 use crate::directory::Directory;
@@ -79,9 +80,18 @@ pub(crate) struct AnyRole {
     /// It has the rights of a superuser, so it must not be mapped.
     pub(crate) is_powerful: bool,
     pub(crate) can_login: bool,
+    /// It has the attribute NOINHERIT.
+    pub(crate) is_noinherit: bool,
     pub(crate) comment: Option<String>,
-    /// The roles that it is a member of, but for memberships that only allow to administer.
-    pub(crate) member_of: BTreeSet<String>,
+    /// The roles that it is a member of. The membership that a creator of a role gets by itself is not one of them.
+    pub(crate) member_of: BTreeMap<String, MembershipOptions>,
+}
+
+impl AnyRole {
+    /// Whether it is a member of a role, and not only its administrator.
+    pub(crate) fn is_member(&self, group: &str) -> bool {
+        self.member_of.get(group).is_some_and(|options| options.is_member())
+    }
 }
 
 impl ServerSessions {
@@ -203,17 +213,10 @@ impl Reader<'_> {
     }
 
     async fn all(&self) -> Result<BTreeMap<String, AnyRole>, RolesError> {
-        // From PostgreSQL 16 on the creator of a role gets a membership with ADMIN option only, without INHERIT and SET;
-        // it does not count. The columns are read through jsonb, because older versions do not have them.
         let rows = self
             .rows(
                 "SELECT r.rolname::text, r.oid, r.rolcanlogin, shobj_description(r.oid, 'pg_authid'),
-                        r.rolsuper OR r.rolreplication OR r.rolbypassrls,
-                        ARRAY(SELECT g.rolname::text
-                              FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
-                              WHERE m.member = r.oid
-                                AND (coalesce((to_jsonb(m)->>'inherit_option')::boolean, true)
-                                     OR coalesce((to_jsonb(m)->>'set_option')::boolean, true)))
+                        r.rolsuper OR r.rolreplication OR r.rolbypassrls, NOT r.rolinherit
                  FROM pg_catalog.pg_roles r",
             )
             .await?;
@@ -222,9 +225,17 @@ impl Reader<'_> {
             can_login: row.get(2),
             comment: row.get(3),
             is_powerful: row.get(4),
-            member_of: row.get::<_, Vec<String>>(5).into_iter().collect(),
+            is_noinherit: row.get(5),
+            member_of: BTreeMap::new(),
         };
-        Ok(rows.iter().map(|row| (row.get(0), role(row))).collect())
+        let mut all: BTreeMap<String, AnyRole> = rows.iter().map(|row| (row.get(0), role(row))).collect();
+        for row in self.rows(MEMBERSHIPS).await? {
+            if let Some(role) = all.get_mut(row.get::<_, &str>(0)) {
+                let options = MembershipOptions { inherit: row.get(2), set: row.get(3), admin: row.get(4) };
+                role.member_of.insert(row.get(1), options);
+            }
+        }
+        Ok(all)
     }
 
     async fn databases(&self) -> Result<BTreeSet<String>, RolesError> {
@@ -305,7 +316,7 @@ fn listed(row: &SimpleQueryRow, all: &BTreeMap<String, AnyRole>) -> Option<Role>
 
 fn single(all: &BTreeMap<String, AnyRole>) -> Vec<Role> {
     // A role that belongs to another member signs in with a password, as ever: direct members only.
-    let is_member = |role: &AnyRole| role.can_login && role.member_of.contains("azure_ad_user");
+    let is_member = |role: &AnyRole| role.can_login && role.is_member("azure_ad_user");
     let members = all.iter().filter(|(name, role)| *name != "azure_ad_admin" && is_member(role));
     members
         .map(|(name, role)| Role {
@@ -313,10 +324,24 @@ fn single(all: &BTreeMap<String, AnyRole>) -> Vec<Role> {
             kind: None,
             object_id: None,
             tenant: None,
-            is_admin: role.member_of.contains("azure_ad_admin"),
+            is_admin: role.is_member("azure_ad_admin"),
             is_mfa: false,
             source: Source::Membership,
             oid: role.oid,
         })
         .collect()
 }
+
+/// The members of roles, with what the grants of all grantors allow together. The columns are read through jsonb, because
+/// older versions do not have them.
+///
+/// From PostgreSQL 16 on the bootstrap superuser (10) makes the creator of a role its administrator, and nothing else; that
+/// is nothing that a file says, or that could be revoked.
+const MEMBERSHIPS: &str = "
+SELECT r.rolname::text, g.rolname::text, bool_or(o.inherit), bool_or(o.set), bool_or(m.admin_option)
+FROM pg_catalog.pg_auth_members m
+JOIN pg_catalog.pg_roles r ON r.oid = m.member JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
+CROSS JOIN LATERAL (SELECT coalesce((to_jsonb(m)->>'inherit_option')::boolean, true) AS inherit,
+                           coalesce((to_jsonb(m)->>'set_option')::boolean, true) AS set) o
+WHERE o.inherit OR o.set OR m.grantor <> 10
+GROUP BY 1, 2";

@@ -4,19 +4,28 @@ use aws_lc_rs::digest::{SHA256, digest};
 use pgentra_connect::quote::literal;
 
 use super::Flavour;
-use super::change::{Change, Defaults, ObjectName, Principal, Privilege};
-use super::file::PrincipalRef;
+use super::change::{Change, Defaults, JoinOptions, ObjectName, OptionsChange, Principal, Privilege};
+use super::desired::PrincipalRef;
+use super::membership::{MembershipOptions, OPTIONS_SINCE};
 use super::name::quoted;
+use super::object;
 use super::privilege::Class;
+use super::read::Roles;
 
 /// What statements depend on besides the change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dialect {
     pub(crate) flavour: Flavour,
     pub(crate) can_update: bool,
+    /// `server_version_num`.
+    pub(crate) version: i32,
 }
 
 impl Dialect {
+    pub(crate) fn of(roles: &Roles) -> Self {
+        Self { flavour: roles.flavour(), can_update: roles.can_update, version: roles.version }
+    }
+
     /// The statements of a change, without semicolons.
     pub(crate) fn statements(self, change: &Change) -> Vec<String> {
         match change {
@@ -34,7 +43,18 @@ impl Dialect {
             Change::Rename { from, to } => {
                 vec![format!("ALTER ROLE {} RENAME TO {}", quoted(from), quoted(to))]
             }
-            Change::Join { role, group } => vec![format!("GRANT {} TO {}", quoted(group), quoted(role))],
+            Change::CreateGroup { role } => vec![format!("CREATE ROLE {} NOLOGIN", quoted(role))],
+            Change::ForbidLogin { role } => vec![format!("ALTER ROLE {} NOLOGIN", quoted(role))],
+            Change::Join { role, group, options } => vec![self.join(role, group, *options)],
+            Change::AlterMembership { role, group, options } => {
+                vec![self.alter_membership(role, group, *options)]
+            }
+            Change::Own(ownership) => {
+                let statement = |object: &object::OwnedObject| {
+                    format!("ALTER {} OWNER TO {}", object.reference(), quoted(&ownership.role))
+                };
+                ownership.objects.iter().map(statement).collect()
+            }
             Change::Leave { role, group } => vec![format!("REVOKE {} FROM {}", quoted(group), quoted(role))],
             Change::Grant(privilege) => privileges(privilege, "GRANT", "TO"),
             Change::Revoke(privilege) => privileges(privilege, "REVOKE", "FROM"),
@@ -44,6 +64,37 @@ impl Dialect {
             Change::Drop { role } => vec![format!("DROP ROLE {}", quoted(role))],
         }
     }
+}
+
+impl Dialect {
+    /// What is as PostgreSQL has it by default is not written.
+    fn join(self, role: &str, group: &str, JoinOptions { options, is_noinherit }: JoinOptions) -> String {
+        let statement = format!("GRANT {} TO {}", quoted(group), quoted(role));
+        if self.version < OPTIONS_SINCE {
+            return if options.admin { format!("{statement} WITH ADMIN OPTION") } else { statement };
+        }
+        let default = MembershipOptions { inherit: !is_noinherit, ..MembershipOptions::default() };
+        match option_list(default, options) {
+            list if list.is_empty() => statement,
+            list => format!("{statement} WITH {list}"),
+        }
+    }
+
+    fn alter_membership(self, role: &str, group: &str, OptionsChange { from, to }: OptionsChange) -> String {
+        let (role, group) = (quoted(role), quoted(group));
+        match (self.version < OPTIONS_SINCE, to.admin) {
+            (true, true) => format!("GRANT {group} TO {role} WITH ADMIN OPTION"),
+            (true, false) => format!("REVOKE ADMIN OPTION FOR {group} FROM {role}"),
+            (false, _) => format!("GRANT {group} TO {role} WITH {}", option_list(from, to)),
+        }
+    }
+}
+
+/// The options that differ.
+fn option_list(from: MembershipOptions, to: MembershipOptions) -> String {
+    let differing = from.words().into_iter().zip(to.words()).filter(|(from, to)| from.1 != to.1);
+    let words = differing.map(|(_, (word, is))| format!("{word} {}", if is { "TRUE" } else { "FALSE" }));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn create_flexible(principal: &Principal) -> String {
@@ -159,9 +210,7 @@ fn privileges(privilege: &Privilege, verb: &str, preposition: &str) -> Vec<Strin
                     .objects
                     .iter()
                     .filter(|object| object.is_procedure == is_procedure)
-                    .map(|object| {
-                        format!("{}({})", qualified(object), object.arguments.as_deref().unwrap_or_default())
-                    })
+                    .map(|object| format!("{}{}", qualified(object), object::arguments(&object.types)))
                     .collect();
                 if !objects.is_empty() {
                     statements.push(statement(keyword, &objects));
@@ -242,10 +291,13 @@ pub(crate) fn impossible(flavour: Flavour, principal: &Principal, can_update: bo
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use uuid::Uuid;
 
     use super::*;
     use crate::ObjectType;
+    use crate::object::TypeName;
 
     const ID: Uuid = Uuid::from_u128(0x1);
     const ID_TEXT: &str = "00000000-0000-0000-0000-000000000001";
@@ -261,11 +313,11 @@ mod tests {
     }
 
     fn flexible(can_update: bool, change: &Change) -> Vec<String> {
-        Dialect { flavour: Flavour::Flexible, can_update }.statements(change)
+        Dialect { flavour: Flavour::Flexible, can_update, version: 160_000 }.statements(change)
     }
 
     fn single(change: &Change) -> Vec<String> {
-        Dialect { flavour: Flavour::Single, can_update: false }.statements(change)
+        Dialect { flavour: Flavour::Single, can_update: false, version: 110_000 }.statements(change)
     }
 
     fn bind(principal: Principal, comment: Option<&str>) -> Change {
@@ -333,6 +385,9 @@ mod tests {
         let named = |name: &str, is_procedure| ObjectName {
             name: name.to_owned(),
             arguments: Some("a integer, b text".to_owned()),
+            types: ["int4", "te\"xt"]
+                .map(|name| TypeName { schema: "pg_catalog".to_owned(), name: name.to_owned() })
+                .into(),
             is_procedure,
         };
         let grant = Change::Grant(Privilege {
@@ -342,12 +397,13 @@ mod tests {
             schema: Some("s".to_owned()),
             objects: vec![named("f", false), named("p", true)],
             privileges: vec!["EXECUTE".to_owned()],
+            owners: BTreeSet::new(),
         });
         assert_eq!(
             flexible(true, &grant),
             [
-                "GRANT EXECUTE ON FUNCTION \"s\".\"f\"(a integer, b text) TO \"r\"",
-                "GRANT EXECUTE ON PROCEDURE \"s\".\"p\"(a integer, b text) TO \"r\"",
+                "GRANT EXECUTE ON FUNCTION \"s\".\"f\"(IN \"pg_catalog\".\"int4\", IN \"pg_catalog\".\"te\"\"xt\") TO \"r\"",
+                "GRANT EXECUTE ON PROCEDURE \"s\".\"p\"(IN \"pg_catalog\".\"int4\", IN \"pg_catalog\".\"te\"\"xt\") TO \"r\"",
             ]
         );
     }

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::release::{Release, Target};
+use crate::platforms::rustc;
 use crate::tree::cargo_home;
 
 /// The binaries for one system.
@@ -40,7 +41,7 @@ pub(crate) fn binaries(release: &Release, target: &'static Target) -> Result<Res
 
 /// What this machine lacks for a build.
 fn missing(target: &Target) -> Option<String> {
-    let asked = Command::new("rustc").args(["--print", "target-libdir", "--target", target.triple]).output();
+    let asked = rustc().args(["--print", "target-libdir", "--target", target.triple]).output();
     let library =
         asked.map(|said| PathBuf::from(String::from_utf8_lossy(&said.stdout).trim())).unwrap_or_default();
     if !library.is_dir() {
@@ -53,6 +54,27 @@ fn missing(target: &Target) -> Option<String> {
         return Some(format!("no linker {0}: apt-get install gcc-{1}-linux-gnu", target.cc, target.arch));
     }
     None
+}
+
+/// Runs the binary, through cargo's `CARGO_TARGET_…_RUNNER` if that names a program such as an emulator.
+#[expect(clippy::disallowed_methods, reason = "cargo's own variable")]
+pub(crate) fn runs(built: &Built) -> Command {
+    let runner =
+        std::env::var(format!("CARGO_TARGET_{}_RUNNER", in_variables(built.target))).unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    match words.next() {
+        Some(runner) => {
+            let mut command = Command::new(runner);
+            command.args(words).arg(&built.full);
+            command
+        }
+        None => Command::new(&built.full),
+    }
+}
+
+/// The target's name in the names of cargo's variables.
+fn in_variables(target: &Target) -> String {
+    target.triple.to_uppercase().replace('-', "_")
 }
 
 /// Whether programs for the target run on this machine.
@@ -121,14 +143,13 @@ fn environment(release: &Release, target: &Target) -> Result<Vec<(String, OsStri
         ("SOURCE_DATE_EPOCH".to_owned(), "0".into()),
     ];
     if !is_native(target) {
-        let name = target.triple.to_uppercase().replace('-', "_");
-        variables.push((format!("CARGO_TARGET_{name}_LINKER"), target.cc.into()));
+        variables.push((format!("CARGO_TARGET_{}_LINKER", in_variables(target)), target.cc.into()));
         variables.push((format!("CC_{}", target.triple.replace('-', "_")), target.cc.into()));
     }
     Ok(variables)
 }
 
 fn rustc_version() -> Result<String> {
-    let said = Command::new("rustc").arg("--version").output().context("cannot run rustc")?;
+    let said = rustc().arg("--version").output().context("cannot run rustc")?;
     Ok(String::from_utf8_lossy(&said.stdout).split_whitespace().take(2).collect::<Vec<_>>().join(" "))
 }

@@ -128,7 +128,7 @@ fn package(release: &Release, options: &Options, all: &[Built]) -> Result<Shelf>
     let mut shelf = Shelf::new(release.out.clone())?;
     let pages = release.stage().join("man");
     // The same for every system, by any binary that runs on this machine.
-    let printed = all.iter().find_map(|built| Printed::by(&built.full, &pages).ok());
+    let printed = all.iter().find_map(|built| Printed::by(built, &pages).ok());
     let all = match &printed {
         Some(printed) => {
             for built in all {
@@ -138,7 +138,8 @@ fn package(release: &Release, options: &Options, all: &[Built]) -> Result<Shelf>
         }
         None if all.is_empty() => all,
         None => {
-            let why = "no binary runs on this machine, and one must print the manual page: build for this machine too";
+            let why = "no binary runs on this machine, and one must print the manual page: build for this machine too, or set \
+                       CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64";
             shelf.leave_out("everything with a binary", why);
             &[]
         }

@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use super::archive::{READ, RUN, Tree};
-use super::build::Built;
+use super::build::{Built, runs};
 use super::release::Release;
 
 /// Each shell, its completions in an archive, and the file in which it looks for them on a Linux system.
@@ -31,9 +30,9 @@ impl Printed {
     ///
     /// # Errors
     /// The binary fails.
-    pub(crate) fn by(binary: &Path, folder: &Path) -> Result<Printed> {
+    pub(crate) fn by(built: &Built, folder: &Path) -> Result<Printed> {
         let print = |words: &[&str]| -> Result<Vec<u8>> {
-            let said = Command::new(binary).args(words).output().context("cannot run the binary")?;
+            let said = runs(built).args(words).output().context("cannot run the binary")?;
             ensure!(said.status.success(), "pgentra {} failed", words.join(" "));
             Ok(said.stdout)
         };

@@ -11,11 +11,15 @@ use crate::options::Format;
 use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 use crate::time::unix;
-use crate::{output, sign_in};
+use crate::{output, sign_in, token_file};
 
-/// Prints an access token on stdout.
-pub(crate) async fn run(system: &System, arguments: Token) -> Outcome {
-    let (credential, resource) = sign_in::credential(system, &arguments.identity)?;
+/// Prints an access token on stdout, or writes it into a file.
+pub(crate) async fn run(system: &System, mut arguments: Token) -> Outcome {
+    if let Some(file) = arguments.file.take() {
+        return token_file::run(system, &arguments, file).await;
+    }
+    let target = sign_in::target_of_environment(system);
+    let (credential, resource) = sign_in::credential_for(system, &arguments.identity, target.as_ref())?;
     let token = waiting("waiting for a token", credential.token(&resource)).await?;
     if arguments.decode {
         return decode(&token, arguments.output.output);

@@ -17,7 +17,8 @@ use crate::{output, sign_in};
 
 /// Gets a token and prints its identity.
 pub(crate) async fn run(system: &System, arguments: Whoami) -> Outcome {
-    let (credential, resource) = sign_in::credential(system, &arguments.identity)?;
+    let target = sign_in::target_of_environment(system);
+    let (credential, resource) = sign_in::credential_for(system, &arguments.identity, target.as_ref())?;
     let token = waiting("waiting for a token", credential.token(&resource)).await?;
     let found = Found::of(&credential, &token);
     match arguments.output.output {

@@ -28,7 +28,7 @@ pub(crate) fn check(
     redactor: &mut Redactor,
 ) -> Stage<Settings> {
     let target = sign_in::target(system, connection);
-    let credential = sign_in::credential(system, identity);
+    let credential = sign_in::credential_for(system, identity, target.as_ref().ok());
     let target = match target {
         Ok(target) => Ok(tell_target(target, report, redactor)),
         Err(problem) => Err(fail(&problem, Finding::ConnectionSettings, report)),

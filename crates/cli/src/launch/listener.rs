@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgentra_connect::{Connector, Target};
+use pgentra_connect::Connector;
 use pgentra_local::Janitor;
 use pgentra_proxy::{AuthProxy, ClientAuth, Listener, Options, ProxyHandle, ShutdownTokens, Users};
 use pgentra_session::{Limits, UnixSocket, bind_tcp};
@@ -88,12 +88,11 @@ struct OpenListener {
 
 async fn open(system: &System, access: &Access) -> Outcome<(OpenListener, ListenerReport)> {
     let target = sign_in::target(system, &access.connection)?;
-    let (credential, resource) = sign_in::credential(system, &access.identity)?;
-    let connector = Connector::new(target.clone().for_any_role(), credential, resource)?;
+    let (credential, resource) = sign_in::credential_for(system, &access.identity, Some(&target))?;
+    let connector = Connector::new(target.for_any_role(), credential, resource)?;
     // Without a token no connection can succeed, and the program would show the reason worse.
     connector.token_ready().await?;
-    let (listener, folder, client_auth, answer) =
-        if access.way.tcp { tcp(&target)? } else { unix(system.env())? };
+    let (listener, folder, client_auth, answer) = if access.way.tcp { tcp()? } else { unix(system.env())? };
     let limits = Limits { connections: CONNECTIONS, ..Limits::default() };
     let proxy = AuthProxy::new(connector, Options { limits, client_auth, ..Options::default() });
     Ok((OpenListener { proxy: ProxyHandle::new(Arc::new(proxy)), listener, folder }, answer))
@@ -122,7 +121,7 @@ fn unix(env: &Env) -> Outcome<NewListener> {
 
 /// A port of 127.0.0.1. Other users of this machine can reach it, so it asks for a password that is
 /// made for this run.
-fn tcp(target: &Target) -> Outcome<NewListener> {
+fn tcp() -> Outcome<NewListener> {
     let listener = bind_tcp(([127, 0, 0, 1], 0).into())
         .map_err(|error| Problem::ours("cannot listen on 127.0.0.1", error))?;
     let port = listener
@@ -131,8 +130,8 @@ fn tcp(target: &Target) -> Outcome<NewListener> {
         .port();
     // 244 random bits.
     let password = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-    let users = Users::line(target.user(), &password.clone().into())
-        .and_then(|line| Users::parse(&line))
+    // A program may connect as any role that the identity can sign in as, as psql does with `\c`.
+    let users = Users::with_one_password(&password.clone().into())
         .map_err(|error| Problem::new(Blame::Usage, error))?;
     let client_auth = ClientAuth { users: Some(users), ..ClientAuth::default() };
     let listener = Listener::tcp(listener, &client_auth)

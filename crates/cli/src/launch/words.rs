@@ -17,6 +17,7 @@ pub(super) fn of(access: &Access) -> Vec<OsString> {
         resource_id,
         source,
         token_command,
+        token_lifetime,
         tenant,
         cloud,
         resource,
@@ -37,6 +38,7 @@ pub(super) fn of(access: &Access) -> Vec<OsString> {
         ("--resource-id", resource_id.clone()),
         ("--source", source.map(|source| source.to_string())),
         ("--token-command", token_command.clone()),
+        ("--token-lifetime", token_lifetime.map(|time| time.as_secs().to_string())),
         ("--tenant", tenant.clone()),
         ("--cloud", Some(cloud.to_string())),
         ("--resource", resource.clone()),
@@ -68,7 +70,8 @@ mod tests {
     fn the_words_say_the_same() {
         for given in [
             &["postgres://app@db.example/app"][..],
-            &["--tcp", "host=db user='my app'", "--token-command", "echo -x", "--token-timeout", "5m"],
+            &["--tcp", "host=db user='my app'", "--token-command", "echo -x", "--token-lifetime", "15m"],
+            &["--token-timeout", "5m"],
             &["--direct", "-h", "db", "-p", "1", "-U", "app", "-d", "x y", "--cloud", "china"],
             &["--client-id", "a", "--source", "imds", "--tenant", "contoso.example", "--resource", "u:r"],
             &["--object-id", "b"],

@@ -7,11 +7,11 @@ mod console;
 mod flags;
 mod greeting;
 mod hash_password;
-mod notify;
+pub(crate) mod notify;
 mod print_config;
 mod program_formats;
 mod serve;
-mod signals;
+pub(crate) mod signals;
 mod sources;
 mod wait;
 

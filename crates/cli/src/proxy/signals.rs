@@ -1,4 +1,4 @@
-//! The signals of the proxy.
+//! The signals of a program that runs until it is stopped.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 

@@ -38,11 +38,15 @@ pub(crate) enum RoleCommand {
     /// Show how the server differs from a file of roles. Changes nothing.
     #[command(after_help = "Example: pgentra role plan -f roles.toml -d app",
         mut_arg("dbname", |arg| arg.help(DATABASE_OF_GRANTS)))]
-    Plan(PlanArguments),
+    Plan(PlanCommand),
     /// Change the server to match a file of roles. Shows the plan and asks once.
     #[command(after_help = "Example: pgentra role apply -f roles.toml -d app --yes",
         mut_arg("dbname", |arg| arg.help(DATABASE_OF_GRANTS)))]
     Apply(Apply),
+    /// Write a file of roles from what the server has. A plan for the file is empty.
+    #[command(after_help = "Example: pgentra role import -h my.postgres.database.azure.com -U admin@example.com -f roles.toml",
+        mut_arg("dbname", |arg| arg.help("Not needed: every database is read that the role can connect to")))]
+    Import(ImportArguments),
 }
 
 /// Arguments of `pgentra role list`.
@@ -128,6 +132,28 @@ pub(crate) struct Apply {
     pub(crate) yes: bool,
 }
 
+/// Arguments of `pgentra role plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanCommand {
+    #[command(flatten)]
+    pub(crate) plan: PlanArguments,
+    /// Exit with 0 if the server is as the file says, with 2 if it differs, and with 1 on any error.
+    #[arg(long)]
+    pub(crate) exit_code: bool,
+}
+
+/// Arguments of `pgentra role import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// The file to write, which must not exist. Default: standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+}
+
 /// Arguments of `pgentra role plan` and `apply`.
 #[derive(Debug, Args)]
 pub(crate) struct PlanArguments {
@@ -141,6 +167,9 @@ pub(crate) struct PlanArguments {
     /// Also drop administrators that are missing in the file.
     #[arg(long, requires = "prune")]
     pub(crate) prune_admins: bool,
+    /// Drop roles without login that are missing in the file, if the file has roles without login.
+    #[arg(long)]
+    pub(crate) prune_groups: bool,
     #[command(flatten)]
     pub(crate) tenant: Tenant,
     #[command(flatten)]

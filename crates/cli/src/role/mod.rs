@@ -3,6 +3,7 @@
 mod arguments;
 mod show;
 
+use std::io::Write as _;
 use std::path::Path;
 
 use pgentra_azure::graph::Graph;
@@ -30,11 +31,38 @@ pub(crate) async fn run(system: &System, command: RoleCommand, is_verbose: bool)
         RoleCommand::List(arguments) => list(system, arguments, is_verbose).await,
         RoleCommand::Create(arguments) => create(system, arguments).await,
         RoleCommand::Drop(arguments) => drop(system, arguments).await,
-        RoleCommand::Plan(arguments) => plan(system, arguments, None).await,
+        RoleCommand::Plan(arguments) if arguments.exit_code => with_exit_code(system, arguments.plan).await,
+        RoleCommand::Plan(arguments) => plan(system, arguments.plan, None).await.map(|_| ()),
         RoleCommand::Apply(arguments) => {
-            plan(system, arguments.plan, Some(Asking::unless(arguments.yes))).await
+            plan(system, arguments.plan, Some(Asking::unless(arguments.yes))).await.map(|_| ())
         }
+        RoleCommand::Import(arguments) => import(system, &arguments).await,
     }
+}
+
+/// Shows the plan; the exit code tells what it is, as that of other tools that make plans.
+async fn with_exit_code(system: &System, arguments: arguments::PlanArguments) -> Outcome {
+    match plan(system, arguments, None).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Problem::new(Blame::DIFFERENCE, "the server differs from the file").told()),
+        Err(problem) => Err(problem.blaming(Blame::Ours)),
+    }
+}
+
+async fn import(system: &System, arguments: &arguments::ImportArguments) -> Outcome {
+    let server = server(system, &arguments.connection, &arguments.identity)?;
+    let import = waiting("reading the roles", pgentra_roles::Import::read(&server)).await?;
+    let Some(path) = &arguments.file else { return output::exact(&import.to_toml()) };
+    let unwritable = |error: std::io::Error| {
+        Problem::new(Blame::Usage, format!("cannot write {}: {error}", path.display()))
+            .hint("-f names a new file in a folder that exists; without -f the file is printed")
+    };
+    let mut file = std::fs::File::options().write(true).create_new(true).open(path).map_err(unwritable)?;
+    file.write_all(import.to_toml().as_bytes()).map_err(unwritable)?;
+    for what in import.left_out() {
+        output::say(&format!("left out: {}", pgentra_connect::quote::line(what)));
+    }
+    Ok(())
 }
 
 async fn list(system: &System, arguments: arguments::List, is_verbose: bool) -> Outcome {
@@ -83,8 +111,8 @@ async fn drop(system: &System, arguments: arguments::DropArguments) -> Outcome {
     carry_out(&server, &plan, arguments.run, Asking::unless(arguments.yes)).await
 }
 
-/// Shows the plan; applies it if `apply` says whether to ask first.
-async fn plan(system: &System, arguments: arguments::PlanArguments, apply: Option<Asking>) -> Outcome {
+/// Shows the plan; applies it if `apply` says whether to ask first. Returns whether there was nothing to do.
+async fn plan(system: &System, arguments: arguments::PlanArguments, apply: Option<Asking>) -> Outcome<bool> {
     let server = server(system, &arguments.connection, &arguments.identity)?;
     let text = read(system, &arguments.file).await?;
     let file = RolesFile::parse(&text, server.default_database()).map_err(|faults| {
@@ -96,7 +124,7 @@ async fn plan(system: &System, arguments: arguments::PlanArguments, apply: Optio
         (true, false) => Prune::Roles,
         (true, true) => Prune::Administrators,
     };
-    let options = Options { prune, orphans: arguments.tenant.orphans };
+    let options = Options { prune, prune_groups: arguments.prune_groups, orphans: arguments.tenant.orphans };
     let graph = graph(system, &arguments.identity)?;
     let made = pgentra_roles::Plan::make(&server, &file, options, Some(&graph));
     let plan = waiting("comparing the server with the file", made).await.map_err(|error| match &error {
@@ -107,9 +135,10 @@ async fn plan(system: &System, arguments: arguments::PlanArguments, apply: Optio
         _ => Problem::from(error),
     })?;
     match apply {
-        Some(asking) => carry_out(&server, &plan, arguments.run, asking).await,
-        None => show(&plan, arguments.run, false),
+        Some(asking) => carry_out(&server, &plan, arguments.run, asking).await?,
+        None => show(&plan, arguments.run, false)?,
     }
+    Ok(plan.changes().is_empty())
 }
 
 /// Whether the user is asked before a change.

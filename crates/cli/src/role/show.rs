@@ -129,6 +129,8 @@ pub(crate) fn sum(plan: &Plan, applied: bool) -> String {
 /// The document of the commands that change roles, with `-o json`.
 #[derive(Serialize)]
 pub(crate) struct Difference<'a> {
+    /// 1; a document in which a key is gone, or means something else, has another number.
+    version: u32,
     /// `flexible` or `single`.
     flavour: String,
     /// Whether the changes were made.
@@ -153,9 +155,11 @@ struct ChangeLine<'a> {
 
 #[derive(Serialize)]
 struct Remark<'a> {
-    /// `not-in-file`, `orphan` or `no-directory`.
+    /// `not-in-file`, `joins`, `orphan` or `no-directory`.
     kind: &'static str,
     role: Option<&'a str>,
+    /// The database of `joins`.
+    database: Option<&'a str>,
     text: String,
 }
 
@@ -170,14 +174,16 @@ impl<'a> Difference<'a> {
             sql: plan.statements(change),
         };
         let remark = |note: &'a Note| {
-            let (kind, role) = match note {
-                Note::NotInFile(role) => ("not-in-file", Some(&**role)),
-                Note::Orphan(role) => ("orphan", Some(&**role)),
-                _ => ("no-directory", None),
+            let (kind, role, database) = match note {
+                Note::NotInFile(role) => ("not-in-file", Some(&**role), None),
+                Note::Joins { role, database, .. } => ("joins", Some(&**role), Some(&**database)),
+                Note::Orphan(role) => ("orphan", Some(&**role), None),
+                _ => ("no-directory", None, None),
             };
-            Remark { kind, role, text: note.to_string() }
+            Remark { kind, role, database, text: note.to_string() }
         };
         Self {
+            version: 1,
             flavour: plan.flavour().to_string(),
             applied,
             changes: plan.changes().iter().map(step).collect(),

@@ -31,7 +31,7 @@ async fn it_says_the_same_to_libpq() {
     let machine = Machine::start().await;
     let ours = Authority::generate().unwrap();
     let conninfo = "host=a,b port=1,2 hostaddr=127.0.0.1, user='My Group' dbname=d connect_timeout=9 \
-                    sslmode=verify-ca sslrootcert=/ca.pem sslnegotiation=direct application_name=app options='-c x=y'";
+                    sslmode=verify-ca sslrootcert=/ca.pem sslnegotiation=direct application_name=app options='-c x=y' load_balance_hosts=random";
     let connector = connector(&machine, conninfo, &[("/ca.pem", ours.pem())]);
     let variables = variables(&connector).await;
     for (name, value) in [
@@ -44,6 +44,7 @@ async fn it_says_the_same_to_libpq() {
         ("PGSSLROOTCERT", "/ca.pem"),
         ("PGSSLNEGOTIATION", "direct"),
         ("PGTARGETSESSIONATTRS", "any"),
+        ("PGLOADBALANCEHOSTS", "random"),
         ("PGCONNECT_TIMEOUT", "9"),
         ("PGAPPNAME", "app"),
         ("PGOPTIONS", "-c x=y"),
@@ -79,9 +80,16 @@ async fn what_would_undo_it_is_taken_away() {
     let connector = connector(&machine, "host=h user=u", &[(BUNDLE, "")]);
     let environment = connector.libpq_environment().await.unwrap();
     let mut command = Command::new("env");
-    for name in
-        ["PGSERVICE", "PGSERVICEFILE", "PGHOSTADDR", "PGSSLCERT", "PGPASSFILE", "PGOPTIONS", "PGSSLMODE"]
-    {
+    for name in [
+        "PGSERVICE",
+        "PGSERVICEFILE",
+        "PGHOSTADDR",
+        "PGSSLCERT",
+        "PGPASSFILE",
+        "PGOPTIONS",
+        "PGLOADBALANCEHOSTS",
+        "PGSSLMODE",
+    ] {
         command.env(name, "theirs");
     }
     environment.apply(&mut command);

@@ -1,7 +1,8 @@
 //! From five layers of settings to one target.
 
 use pgentra_connect::{
-    ConnectError, ConnectErrorKind, Layers, Origin, SessionAttrs, SslMode, SslNegotiation, Target,
+    ConnectError, ConnectErrorKind, Layers, LoadBalanceHosts, Origin, SessionAttrs, SslMode, SslNegotiation,
+    Target,
 };
 use pgentra_emulator::certificates::Authority;
 use pgentra_system::{Env, Files};
@@ -164,7 +165,8 @@ fn every_setting_has_its_place() {
         positional: Some(
             "host=a,b hostaddr=127.0.0.1,::1 port=1,2 user=u sslmode=verify-ca sslrootcert=/ca.pem \
              sslnegotiation=direct connect_timeout=9 application_name=app options='-c x=y' keepalives_idle=30 \
-             keepalives_interval=5 keepalives_count=3 tcp_user_timeout=2500 channel_binding=prefer target_session_attrs=primary",
+             keepalives_interval=5 keepalives_count=3 tcp_user_timeout=2500 channel_binding=prefer target_session_attrs=primary \
+             load_balance_hosts=random",
         ),
         files: &[("/ca.pem", authority.pem())],
         ..Place::default()
@@ -181,6 +183,7 @@ fn every_setting_has_its_place() {
     assert_eq!(target.to_string(), "role \"u\" on a:1, b:2, database \"u\", sslmode=verify-ca");
     assert_eq!(target.user_timeout().unwrap().as_millis(), 2500);
     assert_eq!(target.session_attrs(), SessionAttrs::Primary);
+    assert_eq!(target.load_balance_hosts(), LoadBalanceHosts::Random);
     let off = "host=h user=u keepalives=0 tcp_user_timeout=0";
     let off = Place { positional: Some(off), ..Place::default() }.resolve().unwrap();
     assert_eq!((off.keep_alive(), off.user_timeout()), (None, None));
@@ -215,6 +218,7 @@ fn what_cannot_be_is_refused_by_name() {
         ("tcp_user_timeout=1s", "tcp_user_timeout cannot be"),
         ("tcp_user_timeout=2147483648", "tcp_user_timeout cannot be"),
         ("target_session_attrs=master", "target_session_attrs cannot be \"master\""),
+        ("load_balance_hosts=on", "load_balance_hosts cannot be \"on\""),
         ("port=0", "port cannot be \"0\""),
         ("port=65536", "port cannot be"),
         ("port=x", "port cannot be"),
@@ -252,17 +256,15 @@ fn host_and_role_are_never_guessed() {
 
 #[test]
 fn a_variable_in_the_way_is_named() {
-    for (variable, value) in [
-        ("PGCHANNELBINDING", "require"),
-        ("PGLOADBALANCEHOSTS", "random"),
-        ("PGREQUIREAUTH", "scram-sha-256"),
-    ] {
+    for (variable, value) in [("PGCHANNELBINDING", "require"), ("PGREQUIREAUTH", "scram-sha-256")] {
         let place =
             Place { positional: Some("host=h user=u"), variables: &[(variable, value)], ..Place::default() };
         let error = place.resolve().unwrap_err();
         assert!(error.to_string().contains(variable), "{error}");
     }
-    for (variable, value) in [("PGSSLMODE", "require"), ("PGTARGETSESSIONATTRS", "master")] {
+    for (variable, value) in
+        [("PGSSLMODE", "require"), ("PGTARGETSESSIONATTRS", "master"), ("PGLOADBALANCEHOSTS", "yes")]
+    {
         let place =
             Place { positional: Some("host=h user=u"), variables: &[(variable, value)], ..Place::default() };
         let hint = place.resolve().unwrap_err().hint().unwrap();

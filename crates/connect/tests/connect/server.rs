@@ -53,6 +53,8 @@ pub(crate) enum Verdict {
     Accept,
     /// Accepts, and says these settings of itself.
     AcceptAs(&'static [(&'static str, &'static str)]),
+    /// Accepts, says nothing of its state, and tells it in an answer of this row: as PostgreSQL before 14.
+    AcceptOld(&'static [u8]),
     Refuse {
         sqlstate: &'static str,
         message: &'static str,
@@ -92,7 +94,12 @@ struct Behaviour {
     tls: Tls,
     wants: Wants,
     verdicts: Mutex<VecDeque<Verdict>>,
+    /// The row that tells its state.
+    state: Mutex<Option<&'static [u8]>>,
 }
+
+pub(crate) const OLD_PRIMARY: &[u8] = b"D\0\0\0\x16\0\x02\0\0\0\x05false\0\0\0\x03off";
+pub(crate) const OLD_STANDBY: &[u8] = b"D\0\0\0\x14\0\x02\0\0\0\x04true\0\0\0\x02on";
 
 pub(crate) fn cleartext() -> Wants {
     Wants::Message(BackendMessage::Authentication(Authentication::CleartextPassword))
@@ -112,8 +119,8 @@ impl Server {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let log = Arc::new(Mutex::new(Log::default()));
-        let behaviour =
-            Arc::new(Behaviour { tls, wants, verdicts: Mutex::new(verdicts.iter().cloned().collect()) });
+        let verdicts = Mutex::new(verdicts.iter().cloned().collect());
+        let behaviour = Arc::new(Behaviour { tls, wants, verdicts, state: Mutex::default() });
         let server = Server { port, log: Arc::clone(&log) };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -199,7 +206,8 @@ impl Behaviour {
             }
         }
         send(&mut stream, &ready()).await?;
-        answer_queries(&mut stream, &mut received, log).await
+        let state = *self.state.lock().unwrap();
+        answer_queries(&mut stream, &mut received, log, state).await
     }
 
     /// As PostgreSQL 18 refuses a token: what it wants, and after the client's dismissal its ErrorResponse.
@@ -227,6 +235,11 @@ impl Behaviour {
             if verdicts.len() > 1 { verdicts.pop_front().unwrap() } else { verdicts[0].clone() }
         };
         let refusal = match verdict {
+            Verdict::AcceptOld(row) => {
+                *self.state.lock().unwrap() = Some(row);
+                send(stream, &[BackendMessage::Authentication(Authentication::Ok)]).await?;
+                return Ok(true);
+            }
             Verdict::Accept => {
                 send(stream, &[BackendMessage::Authentication(Authentication::Ok)]).await?;
                 return Ok(true);
@@ -292,8 +305,13 @@ fn ready() -> [BackendMessage; 4] {
     ]
 }
 
-/// Answers every simple query with one row, the text `42`.
-async fn answer_queries<S>(stream: &mut S, received: &mut BytesMut, log: &Mutex<Log>) -> io::Result<()>
+/// Answers every simple query with one row: the text `42`, or the server's state.
+async fn answer_queries<S>(
+    stream: &mut S,
+    received: &mut BytesMut,
+    log: &Mutex<Log>,
+    state: Option<&[u8]>,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -311,8 +329,15 @@ where
         let message = received.split_to(length + 1);
         if message[0] == b'Q' {
             let text = String::from_utf8_lossy(&message[5..message.len() - 1]).into_owned();
+            let asks_for_state = text.contains("pg_is_in_recovery");
             log.lock().unwrap().queries.push(text);
-            stream.write_all(ROW).await?;
+            match state.filter(|_| asks_for_state) {
+                Some(row) => {
+                    let done = b"C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I";
+                    stream.write_all(&[b"T\0\0\0\x06\0\x02", row, done].concat()).await?;
+                }
+                None => stream.write_all(ROW).await?,
+            }
             stream.flush().await?;
         }
     }

@@ -3,7 +3,9 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use pgentra_connect::{ConnectErrorKind, Connector, Layers, Refusal, Roots, Session, Target, TlsFailure};
+use pgentra_connect::{
+    ConnectErrorKind, Connector, Layers, Refusal, Roots, Session, SessionAttrs, Target, TlsFailure,
+};
 use pgentra_emulator::certificates::Authority;
 use pgentra_emulator::{Endpoint, Fault};
 use pgentra_system::{Env, Files};
@@ -13,7 +15,8 @@ use tokio::net::TcpListener;
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::server::{
-    Machine, PROCESS_ID, Server, Tls, Verdict, Wants, bearer, certificate, cleartext, resource,
+    Machine, OLD_PRIMARY, OLD_STANDBY, PROCESS_ID, Server, Tls, Verdict, Wants, bearer, certificate,
+    cleartext, resource,
 };
 
 const EXPIRED: Verdict = Verdict::Refuse {
@@ -364,47 +367,155 @@ async fn a_refusal_does_not_lead_to_the_next_host() {
     assert_eq!(second.log().connections, 0);
 }
 
+const STANDBY: Verdict =
+    Verdict::AcceptAs(&[("in_hot_standby", "on"), ("default_transaction_read_only", "off")]);
+const PRIMARY: Verdict =
+    Verdict::AcceptAs(&[("in_hot_standby", "off"), ("default_transaction_read_only", "off")]);
+
+/// Several servers with one certificate.
+struct Cluster {
+    machine: Machine,
+    authority: Authority,
+    servers: Vec<Server>,
+}
+
+impl Cluster {
+    async fn new(verdicts: &[Verdict]) -> Cluster {
+        let authority = Authority::generate().unwrap();
+        let tls = Tls::Speaks(certificate(&authority, &["localhost"]));
+        let mut servers = Vec::new();
+        for verdict in verdicts {
+            servers.push(Server::start(tls.clone(), cleartext(), std::slice::from_ref(verdict)).await);
+        }
+        Cluster { machine: Machine::start().await, authority, servers }
+    }
+
+    fn connector(&self, ports: &[u16], options: &str) -> Connector {
+        let each = |one: &dyn Fn(&u16) -> String| ports.iter().map(one).collect::<Vec<_>>().join(",");
+        let (hosts, ports) = (each(&|_| "localhost".to_owned()), each(&ToString::to_string));
+        let addresses = hosts.replace("localhost", "127.0.0.1");
+        let conninfo = format!("host={hosts} hostaddr={addresses} port={ports} user=myuser {options}");
+        self.machine.connector(&conninfo, self.authority.pem()).unwrap()
+    }
+
+    async fn connect(&self, ports: &[u16], attrs: &str) -> Result<Session, pgentra_connect::ConnectError> {
+        self.connector(ports, &format!("target_session_attrs={attrs}")).connect().await
+    }
+}
+
 /// After a failover the first host may be the standby: with `read-write` the next host is tried.
 #[tokio::test]
 async fn the_server_that_was_asked_for_is_taken() {
-    const STANDBY: Verdict =
-        Verdict::AcceptAs(&[("in_hot_standby", "on"), ("default_transaction_read_only", "off")]);
-    const PRIMARY: Verdict =
-        Verdict::AcceptAs(&[("in_hot_standby", "off"), ("default_transaction_read_only", "off")]);
-    let first = Place::new(&[STANDBY]).await;
-    let tls = Tls::Speaks(certificate(&first.authority, &["localhost"]));
-    let second = Server::start(tls.clone(), cleartext(), &[PRIMARY]).await;
-    let old = Server::start(tls, cleartext(), &[Verdict::Accept]).await;
-    let connect = async |ports: [u16; 2], attrs: &str| {
-        let [one, two] = ports;
-        let conninfo = format!(
-            "host=localhost,localhost hostaddr=127.0.0.1,127.0.0.1 port={one},{two} user=myuser target_session_attrs={attrs}"
-        );
-        first.machine.connector(&conninfo, first.authority.pem()).unwrap().connect().await
-    };
-    let (standby, primary) = (first.server.port, second.port);
-    for (ports, attrs, expected) in [
-        ([standby, primary], "any", standby),
-        ([standby, primary], "read-write", primary),
-        ([standby, primary], "primary", primary),
-        ([primary, standby], "read-only", standby),
-        ([primary, standby], "standby", standby),
-        ([primary, standby], "prefer-standby", standby),
-        ([primary, primary], "prefer-standby", primary),
-    ] {
-        let session = connect(ports, attrs).await.unwrap();
-        assert_eq!(session.address().unwrap().port(), expected, "{attrs}");
+    let verdicts = [STANDBY, PRIMARY, Verdict::AcceptOld(OLD_STANDBY), Verdict::AcceptOld(OLD_PRIMARY)];
+    let cluster = Cluster::new(&[&verdicts[..], &[Verdict::Accept]].concat()).await;
+    let ports: Vec<u16> = cluster.servers.iter().map(|server| server.port).collect();
+    let [standby, primary, old_standby, old_primary, mute] = ports[..] else { panic!("five servers") };
+    for (standby, primary) in [(standby, primary), (old_standby, old_primary)] {
+        for (ports, attrs, expected) in [
+            ([standby, primary], "any", standby),
+            ([standby, primary], "read-write", primary),
+            ([standby, primary], "primary", primary),
+            ([primary, standby], "read-only", standby),
+            ([primary, standby], "standby", standby),
+            ([primary, standby], "prefer-standby", standby),
+            ([primary, primary], "prefer-standby", primary),
+        ] {
+            let session = cluster.connect(&ports, attrs).await.unwrap();
+            assert_eq!(session.address().unwrap().port(), expected, "{attrs}");
+            // Messages of the search are not taken for answers of the session.
+            assert_eq!(forty_two(&session).await, "42");
+        }
     }
     for (ports, attrs, says) in [
-        ([standby, standby], "read-write", "is not one"),
-        ([primary, primary], "standby", "is not one"),
-        ([old.port, old.port], "primary", "does not say whether it is one"),
+        ([standby, standby], "read-write", "is a standby"),
+        ([primary, old_primary], "standby", "is a primary"),
+        ([mute, mute], "primary", "does not say what it is"),
     ] {
-        let error = connect(ports, attrs).await.unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains(&format!("target_session_attrs={attrs}")) && text.contains(says), "{text}");
+        let error = cluster.connect(&ports, attrs).await.unwrap_err();
+        let [one, two] = ports.map(|port| format!("localhost:{port} {says}"));
+        let expected = format!("no server fits target_session_attrs={attrs}: {one}; {two}");
+        assert_eq!(error.to_string(), expected);
         assert!(error.hint().is_some());
     }
+}
+
+/// A session that is not wanted is ended in PostgreSQL's way, so that the server logs no broken connection; and a server
+/// that is taken in the end is signed in to once.
+#[tokio::test]
+async fn no_session_is_left_behind_or_opened_twice() {
+    let cluster = Cluster::new(&[PRIMARY, PRIMARY]).await;
+    let ports = [cluster.servers[0].port, cluster.servers[1].port];
+    let session = cluster.connect(&ports, "prefer-standby").await.unwrap();
+    assert_eq!(session.address().unwrap().port(), ports[0]);
+    assert_eq!(cluster.servers.iter().map(|it| it.log().connections).collect::<Vec<_>>(), [1, 1]);
+    cluster.servers[1].until("the session is ended", |log| log.plain.ends_with(b"X\0\0\0\x04")).await;
+    assert!(!cluster.servers[0].log().plain.ends_with(b"X\0\0\0\x04"));
+}
+
+/// The rule of libpq: what is not up leads on, and the last error names each host.
+#[tokio::test]
+async fn a_server_that_accepts_no_connections_leads_to_the_next_host() {
+    const STARTING: Verdict =
+        Verdict::Refuse { sqlstate: "57P03", message: "the database system is starting up" };
+    let cluster = Cluster::new(&[STARTING, PRIMARY]).await;
+    let [starting, primary] = [cluster.servers[0].port, cluster.servers[1].port];
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let closed = listener.local_addr().unwrap().port();
+    drop(listener);
+    let session = cluster.connect(&[closed, starting, primary], "any").await.unwrap();
+    assert_eq!(session.address().unwrap().port(), primary);
+
+    let error = cluster.connect(&[closed, starting], "any").await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::Refused(Refusal::NotReady));
+    assert_eq!(error.server_message().unwrap().sqlstate(), "57P03");
+    let text = error.to_string();
+    for part in [
+        "no server can be reached: ",
+        &format!("localhost:{closed}: no connection to 127.0.0.1:{closed}: "),
+        &format!("; localhost:{starting}: the server refused: the database system is starting up"),
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    let error = cluster.connect(&[closed, primary], "standby").await.unwrap_err().to_string();
+    assert!(error.contains(&format!("localhost:{closed}: no connection")), "{error}");
+    assert!(error.ends_with(&format!("localhost:{primary} is a primary")), "{error}");
+}
+
+/// A caller that knows more of the hosts says in which order they are tried.
+#[tokio::test]
+async fn hosts_are_tried_in_the_order_that_is_given() {
+    let cluster = Cluster::new(&[PRIMARY, STANDBY]).await;
+    let ports = [cluster.servers[0].port, cluster.servers[1].port];
+    let connector = cluster.connector(&ports, "");
+    let startup = StartupMessage::new(ProtocolVersion::V3_0, "myuser").unwrap();
+    for (order, expected) in [(&[0, 1][..], 0), (&[1, 0], 1), (&[1], 1), (&[7, 1], 1)] {
+        let signed_in = connector.open_among(&startup, order).await.unwrap();
+        assert_eq!(signed_in.host(), Some(expected), "{order:?}");
+        assert_eq!(signed_in.state().unwrap().is_standby, expected == 1);
+    }
+    assert!(connector.open_among(&startup, &[]).await.is_err());
+    let mut standby = connector.with_session_attrs(SessionAttrs::Standby).open(&startup).await.unwrap();
+    assert_eq!(standby.host(), Some(1));
+    // This server's answers are no states.
+    assert!(standby.ask_state().await.is_err());
+}
+
+#[tokio::test]
+async fn with_random_order_every_host_gets_sessions() {
+    let cluster = Cluster::new(&[PRIMARY, PRIMARY]).await;
+    let ports = [cluster.servers[0].port, cluster.servers[1].port];
+    let connector = cluster.connector(&ports, "load_balance_hosts=random");
+    // One host gets all of 40 sessions with a probability of 2 in 2^40.
+    for _ in 0..40 {
+        connector.connect().await.unwrap();
+    }
+    assert!(cluster.servers.iter().all(|server| server.log().connections > 0));
+    let in_order = cluster.connector(&ports, "");
+    let before = cluster.servers[1].log().connections;
+    for _ in 0..3 {
+        in_order.connect().await.unwrap();
+    }
+    assert_eq!(cluster.servers[1].log().connections, before);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use super::printed::CommandOutput;
 use crate::answer::UncheckedToken;
 use crate::{
     AccessToken, NoToken, Reason, SourceName, TokenError, TokenErrorKind, TokenRequest, TokenSource, answer,
-    expiry, shell,
+    expiry,
 };
 use pgentra_system::excerpt;
 use pgentra_system::{Finished, Invocation};
@@ -82,13 +82,14 @@ impl Cli {
     }
 
     fn users_call(&self, request: TokenRequest<'_>) -> Result<Invocation, TokenError> {
-        let Some((program, arguments)) = self.setup.command.0.split_first() else {
+        let command = &self.setup.command;
+        let Some((program, arguments)) = command.words.split_first() else {
             return Err(TokenError::config(self.name, "there is no command"));
         };
         Ok(Invocation {
             program: program.clone(),
             arguments: arguments.to_vec(),
-            variables: vec![("PGENTRA_RESOURCE".to_owned(), request.resource.as_str().to_owned())],
+            variables: command.server.variables(request.resource),
             folder: None,
         })
     }
@@ -102,10 +103,13 @@ impl Cli {
         let stated = printed.expires_on.as_ref().and_then(|value| expiry::parse(value, now));
         let stated = stated.or_else(|| expiry::parse_rfc3339(printed.expires_on_text.as_deref()?));
         let relative = || printed.expires_in.as_ref().and_then(expiry::parse_seconds).map(|left| now + left);
+        let stated = stated.or_else(relative);
+        let lifetime = self.setup.command.lifetime.filter(|_| self.name == SourceName::Exec);
+        let given = lifetime.map(|lifetime| now + lifetime);
         let unchecked = UncheckedToken {
             text: token,
             resource: printed.resource.as_ref().and_then(Value::as_str),
-            expires_on: stated.or_else(relative),
+            expires_on: [stated, given].into_iter().flatten().min(),
             refresh_in: None,
             now,
         };
@@ -144,23 +148,14 @@ impl Cli {
                     true => format!("{program} ended with {code} and said nothing"),
                     false => format!("{program} ended with {code}: {said}"),
                 };
-                error(message).with_hint(format!("Run it by hand: {}", self.by_hand()))
-            }
-        }
-    }
-
-    /// The command as a shell takes it. A command of the user's is shown without its arguments where they may be secrets:
-    /// the hint goes into logs too.
-    fn by_hand(&self) -> String {
-        match self.name {
-            SourceName::AzureCli => "az account get-access-token --resource-type oss-rdbms".to_owned(),
-            SourceName::AzureDeveloperCli => "azd auth token".to_owned(),
-            _ => {
-                let words: Vec<_> = self.setup.command.0.iter().map(|one| shell::word(one)).collect();
-                match may_show(&self.setup.command.0) {
-                    true => words.join(" "),
-                    false => format!("{} with its arguments", words.first().map_or("", String::as_str)),
-                }
+                error(message).with_hint(match self.name {
+                    SourceName::AzureCli => {
+                        "Run it by hand: az account get-access-token --resource-type oss-rdbms"
+                    }
+                    SourceName::AzureDeveloperCli => "Run it by hand: azd auth token",
+                    // Its arguments are not repeated: any of them may be a secret, and the hint goes into logs too.
+                    _ => "Run the command of --token-command by hand (token_command in a file).",
+                })
             }
         }
     }
@@ -175,17 +170,6 @@ pub(super) fn program(name: SourceName) -> Option<&'static str> {
         SourceName::AzureDeveloperCli => Some("azd"),
         _ => None,
     }
-}
-
-/// May these arguments be shown: is none of them long, of more than one line, like a token, or with a word that secrets go by?
-fn may_show(command: &[String]) -> bool {
-    const NAMES: &[&str] =
-        &["pass", "pwd", "secret", "token=", "key", "sig=", "authorization", "bearer", "credential", "@"];
-    command.iter().skip(1).all(|argument| {
-        let small = argument.to_ascii_lowercase();
-        let is_one_line = excerpt(argument, &[]) == argument.split_whitespace().collect::<Vec<_>>().join(" ");
-        is_one_line && !argument.contains('\n') && !NAMES.iter().any(|name| small.contains(name))
-    })
 }
 
 impl TokenSource for Cli {

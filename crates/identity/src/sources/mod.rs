@@ -20,7 +20,7 @@ mod workload_identity;
 use std::sync::Arc;
 
 pub(crate) use self::authority::{EntraAuthority, is_tenant};
-pub use self::setup::AssertionSignature;
+pub use self::setup::{AssertionSignature, CommandServer};
 pub(crate) use self::setup::{CommandLine, SourceSettings};
 use crate::{ConfigError, Selector, SourceName, TokenSource};
 
@@ -44,7 +44,7 @@ pub(crate) fn build(name: SourceName, setup: &SourceSettings) -> Result<Arc<dyn 
         SourceName::ClientSecret => Arc::new(client_secret::ClientSecretSource::new(setup)),
         SourceName::ClientCertificate => Arc::new(client_certificate::ClientCertificateSource::new(setup)),
         SourceName::AzureCli | SourceName::AzureDeveloperCli => Arc::new(command::Cli::new(name, setup)),
-        SourceName::Exec if setup.command.0.is_empty() => {
+        SourceName::Exec if setup.command.words.is_empty() => {
             return Err(ConfigError::new("the source exec needs a command that prints a token"));
         }
         SourceName::Exec => Arc::new(command::Cli::new(name, setup)),

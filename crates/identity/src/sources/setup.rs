@@ -1,7 +1,8 @@
 use std::fmt;
+use std::time::Duration;
 
 use super::EntraAuthority;
-use crate::{Selector, SourceName, TokenError};
+use crate::{Resource, Selector, SourceName, TokenError};
 use pgentra_system::System;
 
 /// Settings that a source is built from.
@@ -50,11 +51,53 @@ impl SourceSettings {
 
 /// A program of the user's and its arguments. `Debug` shows the program alone: arguments may be secrets.
 #[derive(Clone, Default)]
-pub(crate) struct CommandLine(pub(crate) Vec<String>);
+pub(crate) struct CommandLine {
+    pub(crate) words: Vec<String>,
+    /// How long each of its tokens is valid; `None`: the token or the output says it.
+    pub(crate) lifetime: Option<Duration>,
+    /// The server that the tokens are for.
+    pub(crate) server: CommandServer,
+}
 
 impl fmt::Debug for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} and {} arguments", self.0.first(), self.0.len().saturating_sub(1))
+        write!(f, "{:?} and {} arguments", self.words.first(), self.words.len().saturating_sub(1))
+    }
+}
+
+/// The server and role for which a command prints a token: some token services issue a token for one server and one
+/// role. Each part that is not known is an empty variable.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct CommandServer {
+    /// Name of the server, in [`CommandServer::HOST`].
+    pub host: Option<String>,
+    /// Port of the server, in [`CommandServer::PORT`].
+    pub port: Option<u16>,
+    /// Database role, in [`CommandServer::ROLE`].
+    pub role: Option<String>,
+}
+
+impl CommandServer {
+    /// The variable with what a token is for.
+    pub const RESOURCE: &str = "PGENTRA_RESOURCE";
+    /// The variable with the server's name.
+    pub const HOST: &str = "PGENTRA_HOST";
+    /// The variable with the server's port.
+    pub const PORT: &str = "PGENTRA_PORT";
+    /// The variable with the database role.
+    pub const ROLE: &str = "PGENTRA_ROLE";
+
+    /// The variables of a command. All are set, so that it never takes a value of another origin: Kubernetes sets
+    /// `PGENTRA_PORT` in every pod if a Service is named pgentra.
+    pub(crate) fn variables(&self, resource: &Resource) -> Vec<(String, String)> {
+        let port = self.port.map(|port| port.to_string());
+        let all = [
+            (Self::RESOURCE, Some(resource.as_str().to_owned())),
+            (Self::HOST, self.host.clone()),
+            (Self::PORT, port),
+            (Self::ROLE, self.role.clone()),
+        ];
+        all.into_iter().map(|(name, value)| (name.to_owned(), value.unwrap_or_default())).collect()
     }
 }
 

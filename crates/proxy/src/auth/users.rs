@@ -27,6 +27,8 @@ const MAKE: &str = "write the role's verifier: make one with `pgentra proxy hash
 #[derive(Clone)]
 pub struct Users {
     verifiers: HashMap<Vec<u8>, ScramVerifier>,
+    /// The verifier of every role that has none of its own.
+    any: Option<ScramVerifier>,
     /// Salt lengths and iterations in the order of the file; unknown roles get those of one of the
     /// users.
     shapes: Vec<Shape>,
@@ -94,7 +96,18 @@ impl Users {
             }
         }
         let mock = hmac::Key::new(hmac::HMAC_SHA256, all.finish().as_ref());
-        Ok(Self { verifiers: users, shapes, mock })
+        Ok(Self { verifiers: users, any: None, shapes, mock })
+    }
+
+    /// One password for every role: for a listener of one program, which may use any role.
+    ///
+    /// # Errors
+    ///
+    /// An empty password.
+    pub fn with_one_password(password: &SecretString) -> Result<Self, ClientAuthError> {
+        let mut users = Self::parse(&Self::line("*", password)?)?;
+        users.any = users.verifiers.drain().map(|(_, verifier)| verifier).next();
+        Ok(users)
     }
 
     /// The line of a role with this password, with a new salt.
@@ -127,7 +140,7 @@ impl Users {
 
     /// Whether the file has no users, so that no client may sign in.
     pub fn is_empty(&self) -> bool {
-        self.verifiers.is_empty()
+        self.verifiers.is_empty() && self.any.is_none()
     }
 
     /// The role's verifier and `true`; for an unknown role a verifier that no password matches, and
@@ -138,7 +151,7 @@ impl Users {
     pub(crate) fn find(&self, role: &[u8]) -> (ScramVerifier, bool) {
         // Computed in either case, so that both take the same time.
         let mock = self.mock(role);
-        match self.verifiers.get(role) {
+        match self.verifiers.get(role).or(self.any.as_ref()) {
             Some(verifier) => (verifier.clone(), true),
             None => (mock, false),
         }
@@ -327,5 +340,14 @@ mod tests {
         fn no_text_does_harm(text in "[\"; #a-z$:=\n0-9-]{0,80}") {
             let _ = Users::parse(&text).map(|users| users.find(b"a").1);
         }
+    }
+
+    #[test]
+    fn one_password_is_that_of_every_role() {
+        let users = Users::with_one_password(&"secret".into()).unwrap();
+        let (first, second) = (users.find(b"app"), users.find(b"*"));
+        assert!(first.1 && second.1 && first.0 == second.0);
+        assert_eq!((users.is_empty(), users.len()), (false, 0));
+        assert!(Users::with_one_password(&"".into()).is_err());
     }
 }

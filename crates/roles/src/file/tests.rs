@@ -1,4 +1,8 @@
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::desired::{GrantTarget, ObjectNames, OwnTarget};
+use crate::privilege::{Class, Privileges};
 
 const ONE: &str = "00000000-0000-4000-8000-000000000001";
 
@@ -55,7 +59,7 @@ mfa = true
         (app.kind(), app.identity()),
         (ObjectType::Service, PrincipalRef::ObjectId(ONE.parse().unwrap()))
     );
-    assert_eq!(app.member_of, BTreeSet::from(["readers".to_owned()]));
+    assert_eq!(app.member_of, BTreeMap::from([("readers".to_owned(), MembershipOptions::default())]));
     let [database, schema, tables, functions] = &*app.grants else { panic!("{app:?}") };
     assert_eq!((&*database.database, &database.on), ("app", &GrantTarget::Database));
     assert_eq!((&*schema.database, &schema.on), ("other", &GrantTarget::Schema("public".to_owned())));
@@ -117,7 +121,7 @@ privileges = ["SELECT"]
         "line 20: \"pg_read_all_data\": the name belongs to the server itself",
         "line 19: mfa is for users and groups",
         "line 26: \"SELECT\" is no privilege on a schema",
-        "line 27: a grant on tables, sequences or functions names their schema",
+        "line 27: a grant on tables, sequences, functions or types names their schema",
     ] {
         assert!(told.iter().any(|fault| fault.starts_with(expected)), "{expected}: {told:#?}");
     }
@@ -163,6 +167,33 @@ fn each_bad_input() {
         ("[[role]]\nname = 'a'\n[[role.grant]]\nschema='s'", "privileges are missing"),
         ("[[role]]\nname = 'a'\n[[role.grant]]\nschema=''\nprivileges='USAGE'", "schema: a name is missing"),
         ("[[role]]\nname = 'a'\n[[role.default]]\non='views'\nprivileges='SELECT'", "a default is on ="),
+        ("[[role]]\nname = 'a'\nlogin = false\nobject_id = 'x'", "so it has no object_id"),
+        ("[[role]]\nname = 'a'\nlogin = false\nadmin = false", "so it has no admin"),
+        ("[[role]]\nname = 'a'\nmember_of = [{ admin = true }]", "a membership names its role"),
+        ("[[role]]\nname = 'a'\nmember_of = { role = 'b', grant = true }", "a membership has no key `grant`"),
+        ("[[role]]\nname = 'a'\nmember_of = [{ role = 'b', inherit = false, set = false }]", "is none"),
+        ("[[role]]\nname = 'a'\nmember_of = ['b', { role = 'b', admin = true }]", "the same role twice"),
+        ("[[role]]\nname = 'a'\n[[role.own]]\nobjects = '*'", "own with objects names their schema"),
+        ("[[role]]\nname = 'a'\n[[role.own]]\nschema = 's'\nobjects = 't'", "objects is \"*\""),
+        ("[[role]]\nname = 'a'\n[[role.own]]\nschema = 'pg_catalog'", "belongs to the server itself"),
+        (
+            "[[role]]\nname = 'a'\n[[role.own]]\nschema = 's'\n[[role]]\nname = 'b'\n[[role.own]]\nschema = 's'",
+            "\"b\" is to own what \"a\" is to own already",
+        ),
+        (
+            "[[role]]\nname = 'a'\n[[role.default]]\nowner = ['b', 'azure_pg_admin']\non = 'tables'\nprivileges = 'SELECT'",
+            "owner \"azure_pg_admin\": the name belongs to the server itself",
+        ),
+        (
+            "[[role]]\nname = 'a'\n[[role.default]]\nowner = []\non = 'types'\nprivileges = 'USAGE'",
+            "at least one role",
+        ),
+        ("[[schema]]\nowner = 'a'", "a schema needs a name"),
+        ("[[schema]]\nname = 's'", "has an owner, a read_write or a read_only role"),
+        ("[[schema]]\nname = 's'\nowner = 'a'\nread_only = 'a'", "are three roles"),
+        ("[[schema]]\nname = 's'\nowner = 'azure_pg_admin'", "belongs to the server itself"),
+        ("[[schema]]\nname = 'information_schema'\nowner = 'a'", "belongs to the server itself"),
+        ("[[schema]]\nname = 's'\nowner = 'a'\ncreators = 'azuresu'", "belongs to the server itself"),
         ("[[role]]\nname = \"a\\u0000\"", "control character"),
         ("[[role]\nname = 'a'", "line 1: "),
         ("[[role]]\nname = 'a\nadmin = true", "line 2: "),
@@ -171,6 +202,70 @@ fn each_bad_input() {
         assert!(told.iter().any(|fault| fault.contains(expected)), "{text}: {told:#?}");
     }
     assert!(faults(&" ".repeat(SIZE_LIMIT + 1))[0].contains("at most"));
+}
+
+#[test]
+fn group_roles_memberships_and_owners() {
+    let text = r#"
+[[role]]
+name = "shop_owner"
+login = false
+member_of = ["a", { role = "b", inherit = false }, { role = "c", set = false, admin = true }]
+[[role.own]]
+[[role.own]]
+schema = "shop"
+[[role.own]]
+database = "other"
+schema = "shop"
+objects = "*"
+[[role.default]]
+owner = ["one", "two"]
+on = "types"
+privileges = "USAGE"
+"#;
+    let file = RolesFile::parse(text, "app").unwrap();
+    let [role] = file.roles() else { panic!("{file:?}") };
+    assert!(role.is_group_role());
+    let options = |inherit, set, admin| MembershipOptions { inherit, set, admin };
+    let groups: Vec<_> = role.member_of.values().copied().collect();
+    assert_eq!(groups, [options(true, true, false), options(false, true, false), options(true, false, true)]);
+    let owns: Vec<_> = role.owns.iter().map(|want| (&*want.database, &want.on)).collect();
+    let (schema, objects) = (OwnTarget::Schema("shop".to_owned()), OwnTarget::Objects("shop".to_owned()));
+    assert_eq!(owns, [("app", &OwnTarget::Database), ("app", &schema), ("other", &objects)]);
+    let owners: Vec<_> = role.defaults.iter().map(|want| want.owner.as_deref()).collect();
+    assert_eq!(owners, [Some("one"), Some("two")]);
+    assert_eq!(file.databases(), BTreeSet::from(["app", "other"]));
+}
+
+/// `docs/roles.md` shows what a template stands for.
+#[test]
+fn a_template_is_what_its_page_writes_out() {
+    let page = include_str!("../../../../docs/roles.md");
+    let blocks: Vec<&str> =
+        page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let template = blocks.iter().find(|block| block.contains("read_only = ")).unwrap();
+    let written = blocks.iter().find(|block| block.contains("name = \"shop_ro\"")).unwrap();
+    let read = |text: &str| RolesFile::parse(text, "app").unwrap().to_toml();
+    assert_eq!(read(template), read(written));
+}
+
+/// A file that is written is read as the same file.
+#[test]
+fn what_is_written_is_read_again() {
+    let long = "é".repeat(31);
+    for name in ["it's \"q\" \\ $$", "日本語 🦀", "'''\"\"\"", "#", "[[role]]", &long] {
+        let name = toml::Value::String(name.to_owned()).to_string();
+        let text = format!(
+            "[[schema]]\nname = {name}\ndatabase = {name}\nowner = {name}\nread_only = 'ro'\ncreators = ['x', {name}]
+[[role]]\nname = 'm'\nmember_of = [{name}, {{ role = 'z', admin = true }}]\nkind = 'user'\nmfa = true\nobject_id = '{ONE}'
+[[role.grant]]\nschema = {name}\nfunctions = [{name}, 'f(integer, text)']\nprivileges = 'ALL'
+[[role.default]]\non = 'tables'\nprivileges = ['SELECT', 'INSERT']
+[[role]]\nname = 'n'\nadmin = true\nclient_id = '00000000-0000-4000-8000-000000000002'"
+        );
+        let first = RolesFile::parse(&text, "app").unwrap().to_toml();
+        let again = RolesFile::parse(&first, "other").unwrap();
+        assert_eq!(again.to_toml().replace("\"other\"", "\"app\""), first);
+    }
 }
 
 proptest::proptest! {

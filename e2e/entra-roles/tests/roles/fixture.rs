@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
@@ -16,9 +17,13 @@ use tokio::sync::OnceCell;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+/// Names the folder of an installed PostgreSQL, 14 or newer, such as `/usr/lib/postgresql/15`. Default: the embedded one.
+const POSTGRES: &str = "PGENTRA_TEST_POSTGRES";
+
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 static FLEXIBLE: OnceCell<Stage> = OnceCell::const_new();
 static SINGLE: OnceCell<Stage> = OnceCell::const_new();
+static INSTALLED: OnceCell<Vec<Stage>> = OnceCell::const_new();
 
 /// A client id and an object id that the tenant of [`Tenant`] has.
 pub(crate) const CLIENT: Uuid = Uuid::from_u128(0x5f3c_1a52_0000_4000_8000_0000_0000_00c1);
@@ -31,6 +36,7 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
 
 pub(crate) struct Stage {
     cloud: LocalCloud,
+    is_installed: bool,
     pub(crate) azure: Arc<LocalAzure>,
 }
 
@@ -44,14 +50,39 @@ impl Stage {
     }
 
     pub(crate) async fn fresh(flavour: Flavour) -> Self {
+        Self::on(flavour, std::env::var_os(POSTGRES).map(PathBuf::from)).await
+    }
+
+    /// A Flexible Server on each PostgreSQL below `/usr/lib/postgresql`.
+    pub(crate) async fn installed() -> &'static [Self] {
+        INSTALLED
+            .get_or_init(async || {
+                let mut stages = Vec::new();
+                for entry in std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten() {
+                    if entry.path().join("bin/postgres").exists() {
+                        stages.push(Self::on(Flavour::Flexible, Some(entry.path())).await);
+                    }
+                }
+                stages
+            })
+            .await
+    }
+
+    /// Whether the server has timers: the embedded one has none.
+    pub(crate) fn has_timers(&self) -> bool {
+        self.is_installed
+    }
+
+    async fn on(flavour: Flavour, folder: Option<PathBuf>) -> Self {
+        let is_installed = folder.is_some();
         let clock = Clock::fixed(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-        let cloud = LocalCloud::builder().flavour(flavour).clock(clock).tenant(|azure| {
+        let cloud = LocalCloud::builder().flavour(flavour).postgres(folder).clock(clock).tenant(|azure| {
             azure.new_identity("twin");
             azure.new_identity("twin");
         });
         let cloud = cloud.start().await.unwrap();
         let azure = cloud.azure().clone();
-        Self { cloud, azure }
+        Self { cloud, is_installed, azure }
     }
 
     /// The server as the Entra administrator; `database` is the default database.
@@ -84,6 +115,11 @@ impl Stage {
     /// A superuser session without the gateway.
     pub(crate) async fn superuser(&self, database: &str) -> Client {
         self.cloud.superuser(database).await.unwrap()
+    }
+
+    /// The server's version, as `server_version_num` has it.
+    pub(crate) async fn version(&self) -> i32 {
+        self.texts("postgres", "SELECT current_setting('server_version_num')").await[0].parse().unwrap()
     }
 
     /// The first column of every row.

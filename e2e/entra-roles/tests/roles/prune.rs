@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::fixture::{Stage, lines, run};
 
-const PRUNE: Options = Options { prune: Prune::Roles, orphans: false };
+const PRUNE: Options = Options { prune: Prune::Roles, prune_groups: false, orphans: false };
 
 async fn furnish(stage: &Stage) {
     for (name, is_admin) in [("kept", false), ("extra", false), ("other admin", true)] {
