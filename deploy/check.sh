@@ -50,17 +50,17 @@ if command -v systemd-analyze >/dev/null; then
     units=$(mktemp -d)
     trap 'rm -rf "$units"' EXIT
     # The unit names a binary that need not be installed here.
-    for unit in systemd/pgentra-proxy.service systemd/pgentra-proxy.socket; do
+    for unit in systemd/pgentra-proxy.service systemd/pgentra-proxy.socket systemd/pgentra-gateway.service; do
         sed "s#/usr/bin/pgentra#/bin/true#" "$unit" >"$units/$(basename "$unit")"
     done
     # A template is checked as one of its services, of a user that every system has.
     sed -e "s#/usr/bin/pgentra#/bin/true#" -e "s/%i/daemon/g" systemd/pgentra-token@.service >"$units/pgentra-token.service"
     # It says what it does not like on stderr, also where it exits with 0.
-    said=$(SYSTEMD_UNIT_PATH="$units:" systemd-analyze verify --man=no "$units"/pgentra-* 2>&1 | grep -F pgentra- || :)
+    said=$(SYSTEMD_UNIT_PATH="$units:" systemd-analyze verify --man=no "$units"/pgentra-*.* 2>&1 | grep -F pgentra- || :)
     [ -z "$said" ] || { echo "$said" >&2; failed=1; }
     # Of 0 (locked) to 10 (open), times ten.
-    for service in pgentra-proxy pgentra-token; do
-        if systemd-analyze security --offline=true --threshold=15 "$units/$service.service" >"$units/report"; then
+    for unit in pgentra-proxy pgentra-gateway pgentra-token; do
+        if systemd-analyze security --offline=true --threshold=15 "$units/$unit.service" >"$units/report"; then
             tail -n 1 "$units/report"
         else
             cat "$units/report" >&2

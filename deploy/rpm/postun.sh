@@ -3,6 +3,6 @@ if [ -d /run/systemd/system ]; then
     systemctl --system daemon-reload >/dev/null 2>&1 || :
     if [ "$1" -ge 1 ]; then
         # Not the socket: systemd refuses to start it while its service runs, and clients wait at it meanwhile.
-        systemctl --system try-restart pgentra-proxy.service >/dev/null 2>&1 || :
+        systemctl --system try-restart pgentra-proxy.service pgentra-gateway.service >/dev/null 2>&1 || :
     fi
 fi

@@ -109,7 +109,12 @@ impl Lab {
         arguments: &[&str],
         listeners: usize,
     ) -> Proxy<'_> {
-        Proxy::start(self, variables, arguments, listeners)
+        Proxy::start(self, "proxy", variables, arguments, listeners)
+    }
+
+    /// Starts `pgentra gateway` with these arguments, and waits until it reports that many listeners.
+    pub fn gateway(&self, arguments: &[&str], listeners: usize) -> Proxy<'_> {
+        Proxy::start(self, "gateway", [], arguments, listeners)
     }
 
     /// A folder for the test's files, open to all users.

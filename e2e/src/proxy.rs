@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::Lab;
 
-/// `pgentra proxy` in a lab. Dropping it sends SIGTERM, and fails the test if the proxy ends with
-/// an error.
+/// `pgentra proxy` or `pgentra gateway` in a lab. Dropping it sends SIGTERM, and fails the test if
+/// the program ends with an error.
 pub struct Proxy<'lab> {
     lab: &'lab Lab,
     process: Option<Child>,
@@ -25,12 +25,13 @@ pub struct Proxy<'lab> {
 impl<'lab> Proxy<'lab> {
     pub(crate) fn start(
         lab: &'lab Lab,
+        program: &str,
         variables: impl IntoIterator<Item = (String, String)>,
         arguments: &[&str],
         listeners: usize,
     ) -> Proxy<'lab> {
         let mut process = lab
-            .command(&[&["pgentra", "-v", "proxy"], arguments].concat())
+            .command(&[&["pgentra", "-v", program], arguments].concat())
             .envs(variables)
             .process_group(0)
             .stdin(Stdio::null())

@@ -16,7 +16,8 @@ use e2e::{Flavour, Lab, have};
 const TABLE: &str = include_str!("documents.tsv");
 
 /// Pages whose commands another test runs.
-const OTHERS: [(&str, &str); 2] = [("docs/errors.md", "hints_run.rs"), ("docs/roles.md", "roles.rs")];
+const OTHERS: [(&str, &str); 3] =
+    [("docs/errors.md", "hints_run.rs"), ("docs/gateway.md", "gateway.rs"), ("docs/roles.md", "roles.rs")];
 
 /// A row of [`TABLE`].
 struct Row {

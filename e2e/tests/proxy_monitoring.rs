@@ -98,24 +98,33 @@ fn prometheus_reads_the_rules_and_their_tests_pass() {
     }
     let lab = Lab::new();
     let promtool = client("bin/promtool").display().to_string();
-    let rules = deploy(RULES).display().to_string();
-    let checked = lab.program(&[&promtool, "check", "rules", "--lint-fatal", &rules]).done();
-    assert!(checked.ok().contains("SUCCESS: 8 rules found"), "{checked:?}");
-    let tests = deploy("prometheus/pgentra-proxy.rules.test.yml").display().to_string();
-    let tested = lab.program(&[&promtool, "test", "rules", &tests]).done();
-    assert!(tested.ok().contains("SUCCESS"), "{tested:?}");
-    // Every alert has a test, and the tests can fail.
-    let (rules, tests) = (fs::read_to_string(&rules).unwrap(), fs::read_to_string(&tests).unwrap());
-    let alerts: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    assert_eq!(alerts.len(), 8);
-    for alert in alerts {
-        assert!(tests.contains(&format!("alertname: {alert}\n        exp_alerts:")), "no test fires {alert}");
+    for (program, number, (written, broken), fails) in [
+        ("proxy", 8, ("== 1", "== 2"), "PgentraProxyTargetFailing"),
+        ("gateway", 4, ("ready == 0", "ready == 2"), "PgentraGatewayNotReady"),
+    ] {
+        let rules = deploy(&format!("prometheus/pgentra-{program}.rules.yml")).display().to_string();
+        let checked = lab.program(&[&promtool, "check", "rules", "--lint-fatal", &rules]).done();
+        assert!(checked.ok().contains(&format!("SUCCESS: {number} rules found")), "{checked:?}");
+        let tests = deploy(&format!("prometheus/pgentra-{program}.rules.test.yml")).display().to_string();
+        let tested = lab.program(&[&promtool, "test", "rules", &tests]).done();
+        assert!(tested.ok().contains("SUCCESS"), "{tested:?}");
+        // Every alert has a test, and the tests can fail.
+        let (rules, tests) = (fs::read_to_string(&rules).unwrap(), fs::read_to_string(&tests).unwrap());
+        let alerts: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+        assert_eq!(alerts.len(), number);
+        for alert in alerts {
+            assert!(
+                tests.contains(&format!("alertname: {alert}\n        exp_alerts:")),
+                "no test fires {alert}"
+            );
+        }
+        let file = lab.path().join(format!("pgentra-{program}.rules.yml"));
+        fs::write(file, rules.replace(written, broken)).unwrap();
+        let broken = lab.path().join("tests.yml");
+        fs::write(&broken, tests).unwrap();
+        let tested = lab.program(&[&promtool, "test", "rules", &broken.display().to_string()]).done();
+        assert!(!tested.status.success() && tested.stderr.contains(fails), "{tested:?}");
     }
-    fs::write(lab.path().join("pgentra-proxy.rules.yml"), rules.replace("== 1", "== 2")).unwrap();
-    let broken = lab.path().join("tests.yml");
-    fs::write(&broken, tests).unwrap();
-    let tested = lab.program(&[&promtool, "test", "rules", &broken.display().to_string()]).done();
-    assert!(!tested.status.success() && tested.stderr.contains("PgentraProxyTargetFailing"), "{tested:?}");
 }
 
 /// Each query of the dashboard is a rule in a file that Prometheus checks.

@@ -10,6 +10,7 @@ use pgentra_local::Host;
 use pgentra_local::control::FURTHEST;
 
 use crate::command::script::Scripts;
+pub(crate) use crate::gateway::GatewayArguments;
 use crate::grant::Grant;
 use crate::identity::IdentityCommand;
 use crate::launch::{Exec, ExecListener, Psql};
@@ -44,8 +45,34 @@ pub(crate) struct Arguments {
 /// The definition of all commands, with `-h` as help on each that has no option `-h HOST`.
 pub(crate) fn definition() -> clap::Command {
     let definition = with_short_help(Arguments::command());
-    definition.mut_subcommand("proxy", |proxy| proxy.mut_args(sorted))
+    definition
+        .mut_subcommand("proxy", |proxy| proxy.mut_args(|argument| sorted(argument, HEADINGS, "PGENTRA_")))
+        .mut_subcommand("gateway", |gateway| {
+            gateway.mut_args(|argument| sorted(argument, GATEWAY_HEADINGS, "PGENTRA_GATEWAY_"))
+        })
 }
+
+/// The headings of the gateway's options, in this order.
+const GATEWAY_HEADINGS: &[(&str, &[&str])] = &[
+    ("Listening", &["listen", "listen_tls_cert", "listen_tls_key", "danger_accept_plaintext"]),
+    ("Tokens", &["tenant", "cloud", "audience", "issuer", "keys_url", "keys_ca", "expiry", "expiry_notice"]),
+    (
+        "Server",
+        &[
+            "upstream",
+            "databases",
+            "host_names",
+            "method",
+            "upstream_ca",
+            "authority",
+            "password_file",
+            "service_role",
+        ],
+    ),
+    ("Roles", &["flavour", "mapping", "unmapped", "auth", "server_name"]),
+    ("Limits", &["max_connections", "start_up_timeout", "first_packet_timeout", "drain_timeout"]),
+    ("Observing", &["name", "admin_listen", "health_listen", "log_format", "audit"]),
+];
 
 /// The headings of the proxy's options, in this order.
 const HEADINGS: &[(&str, &[&str])] = &[
@@ -68,10 +95,10 @@ const HEADINGS: &[(&str, &[&str])] = &[
     ("Observing", &["name", "admin_listen", "health_listen", "log_format", "audit"]),
 ];
 
-/// An option of the proxy below its heading, with the variable that sets it too.
-fn sorted(argument: clap::Arg) -> clap::Arg {
+/// An option below its heading, with the variable that sets it too.
+fn sorted(argument: clap::Arg, headings: &[(&str, &[&str])], prefix: &str) -> clap::Arg {
     let id = argument.get_id().as_str();
-    let heading = HEADINGS.iter().find(|(_, ids)| ids.contains(&id)).map(|(heading, _)| *heading);
+    let heading = headings.iter().find(|(_, ids)| ids.contains(&id)).map(|(heading, _)| *heading);
     let Some(heading) = heading.or(argument.get_help_heading().filter(|heading| *heading == "Identity"))
     else {
         return argument;
@@ -79,7 +106,7 @@ fn sorted(argument: clap::Arg) -> clap::Arg {
     let variable = id.to_ascii_uppercase();
     let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
     let heading = heading.to_owned();
-    argument.help(format!("{help} [env: PGENTRA_{variable}]")).help_heading(heading)
+    argument.help(format!("{help} [env: {prefix}{variable}]")).help_heading(heading)
 }
 
 fn with_short_help(command: clap::Command) -> clap::Command {
@@ -144,6 +171,10 @@ pub(crate) enum Command {
     #[command(after_help = "Example: pgentra proxy --listen 6432 my.postgres.database.azure.com\n         \
                       psql 'host=127.0.0.1 port=6432 user=my-app dbname=app'")]
     Proxy(Proxy),
+    /// Let any PostgreSQL accept Entra tokens: verify them in front of it, and sign in to it.
+    #[command(after_help = "Example: pgentra gateway --config /etc/pgentra/gateway.toml\n         \
+                      pgentra gateway --check --config /etc/pgentra/gateway.toml")]
+    Gateway(Box<GatewayArguments>),
     /// Let a virtual machine sign in to a database: identity on the machine, role in the database.
     /// Shows the plan and asks once.
     #[command(

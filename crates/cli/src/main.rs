@@ -6,6 +6,7 @@ mod catalogue;
 mod command;
 mod confirm;
 mod doctor;
+mod gateway;
 mod grant;
 mod identity;
 mod launch;
@@ -17,6 +18,7 @@ mod problem;
 mod progress;
 mod proxy;
 mod role;
+mod service;
 mod sign_in;
 mod sql;
 mod table;
@@ -30,6 +32,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use pgentra_gateway_config::GatewayConfiguration;
 use pgentra_proxy_config::{Configuration, LogFormat};
 use pgentra_system::System;
 use tracing_subscriber::EnvFilter;
@@ -59,7 +62,7 @@ fn main() -> ExitCode {
             return failed(&if is_plan { problem.blaming(Blame::Ours) } else { problem });
         }
     };
-    let is_proxy = matches!(arguments.command, Command::Proxy(_));
+    let is_proxy = matches!(arguments.command, Command::Proxy(_) | Command::Gateway(_));
     let format = log_format(&system, &arguments.command);
     if let Err(problem) = log(&system, arguments.verbose, (format, is_proxy)) {
         return failed(&problem);
@@ -147,6 +150,7 @@ async fn run(system: &System, command: Command, is_verbose: bool) -> Outcome {
         Command::ExecListener(arguments) => launch::serve(system, arguments).await,
         Command::Doctor(arguments) => doctor::run(system, arguments, is_verbose).await,
         Command::Proxy(arguments) => proxy::run(system, arguments).await,
+        Command::Gateway(arguments) => gateway::run(system, *arguments).await,
         Command::Grant(arguments) => grant::run(system, arguments).await,
         Command::Identity(command) => identity::run(system, command, is_verbose).await,
         Command::Role(command) => role::run(system, command, is_verbose).await,
@@ -172,6 +176,7 @@ fn uses_environment(command: &Command) -> bool {
         | Command::Identity(_)
         | Command::Role(_) => true,
         Command::Quickstart(_)
+        | Command::Gateway(_)
         | Command::Local(_)
         | Command::Completions { .. }
         | Command::Man { .. }
@@ -182,6 +187,7 @@ fn uses_environment(command: &Command) -> bool {
 fn log_format(system: &System, command: &Command) -> LogFormat {
     match command {
         Command::Proxy(arguments) => Configuration::log_format(system, &arguments.sources()),
+        Command::Gateway(arguments) => GatewayConfiguration::log_format(system, &arguments.sources()),
         _ => LogFormat::Text,
     }
 }
@@ -193,10 +199,10 @@ fn log(system: &System, verbose: u8, (format, is_proxy): (LogFormat, bool)) -> O
     let default = match verbose {
         0 => "warn",
         1 => {
-            "pgentra=info,pgentra_identity=info,pgentra_connect=info,pgentra_roles=info,pgentra_azure=info,pgentra_session=info,pgentra_proxy=info,pgentra_proxy_config=info,pgentra_gateway=info,pgentra_local=info,warn"
+            "pgentra=info,pgentra_identity=info,pgentra_connect=info,pgentra_roles=info,pgentra_azure=info,pgentra_session=info,pgentra_proxy=info,pgentra_proxy_config=info,pgentra_settings=info,pgentra_observe=info,pgentra_gateway=info,pgentra_gateway_config=info,pgentra_local=info,warn"
         }
         _ => {
-            "pgentra=debug,pgentra_identity=debug,pgentra_connect=debug,pgentra_roles=debug,pgentra_azure=debug,pgentra_system=debug,pgentra_session=debug,pgentra_proxy=debug,pgentra_proxy_config=debug,pgentra_gateway=debug,pgentra_emulator=debug,pgentra_localdb=debug,pgentra_local=debug,info"
+            "pgentra=debug,pgentra_identity=debug,pgentra_connect=debug,pgentra_roles=debug,pgentra_azure=debug,pgentra_system=debug,pgentra_session=debug,pgentra_proxy=debug,pgentra_proxy_config=debug,pgentra_settings=debug,pgentra_observe=debug,pgentra_gateway=debug,pgentra_gateway_config=debug,pgentra_emulator=debug,pgentra_localdb=debug,pgentra_local=debug,info"
         }
     };
     let filter = match system.env().get("PGENTRA_LOG") {

@@ -240,6 +240,13 @@ impl From<pgentra_local::Failure> for Problem {
 
 impl From<ProxyConfigError> for Problem {
     fn from(error: ProxyConfigError) -> Self {
+        Self::of_settings(error, "pgentra proxy")
+    }
+}
+
+impl Problem {
+    /// What is wrong with the settings of a server program, or why they cannot be applied.
+    pub(crate) fn of_settings(error: ProxyConfigError, program: &str) -> Self {
         let error = error.with_hints(|problem| match problem.kind {
             ProblemKind::Connection => Some(Finding::ConnectionSettings.hint()),
             ProblemKind::Identity => Some(Finding::IdentitySettings.hint()),
@@ -249,7 +256,7 @@ impl From<ProxyConfigError> for Problem {
         let hint = match error.problems() {
             [ConfigProblem { origin: None, hint, .. }] => hint.clone(),
             several if several.iter().all(|problem| problem.hint.is_some()) => None,
-            _ => Some("what each key takes: pgentra proxy --help".to_owned()),
+            _ => Some(format!("what each key takes: {program} --help")),
         };
         Self { hint, ..Self::new(blame, error) }
     }

@@ -2,9 +2,10 @@
 
 use uuid::Uuid;
 
+use super::control::ControlError;
 use super::init::{InitError, replace_directory};
 use super::principal::Principal;
-use super::{ServiceAccount, UpstreamAddress, control};
+use super::{ServiceAccount, UpstreamAddress, UpstreamMethod, control};
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,18 @@ pub enum ChangeError {
     /// The connection as the service account failed, or a statement did.
     #[error("changing the administrators of the server failed")]
     Postgres(#[from] tokio_postgres::Error),
+    /// The server cannot be reached.
+    #[error("the server cannot be reached")]
+    Control(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<ControlError> for ChangeError {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Postgres(error) => Self::Postgres(error),
+            other => Self::Control(Box::new(other)),
+        }
+    }
 }
 
 /// Makes a principal an administrator of the server, as Resource Manager does: with a role of its
@@ -30,7 +43,7 @@ pub async fn add_administrator(
     service: &ServiceAccount,
     administrator: &Principal,
 ) -> Result<(), ChangeError> {
-    let client = control::connect(upstream, service).await?;
+    let client = control::connect(upstream, &UpstreamMethod::Password, service).await?;
     let Principal { name, object_id, kind } = administrator;
     let sql = "SELECT pgentra.add_administrator($1, $2, $3)";
     let row = client.query_one(sql, &[name, &object_id.to_string(), &kind.as_str()]).await?;
@@ -48,7 +61,7 @@ pub async fn remove_administrator(
     service: &ServiceAccount,
     object_id: Uuid,
 ) -> Result<(), ChangeError> {
-    let client = control::connect(upstream, service).await?;
+    let client = control::connect(upstream, &UpstreamMethod::Password, service).await?;
     client.query_one("SELECT pgentra.remove_administrator($1)", &[&object_id.to_string()]).await?;
     Ok(())
 }
@@ -62,7 +75,7 @@ pub async fn set_directory(
     service: &ServiceAccount,
     directory: &[Principal],
 ) -> Result<(), InitError> {
-    let mut client = control::connect(upstream, service).await?;
+    let mut client = control::connect(upstream, &UpstreamMethod::Password, service).await?;
     let transaction = client.transaction().await?;
     replace_directory(&transaction, directory).await?;
     Ok(transaction.commit().await?)

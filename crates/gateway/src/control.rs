@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row};
 
-use super::upstream::{ServiceAccount, UpstreamAddress};
+use super::upstream::{ServiceAccount, UpstreamAddress, UpstreamMethod};
 
 /// Time for the answer to a query, which takes a millisecond. After it the connection is closed.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -21,6 +21,7 @@ const SETTINGS: &str = "-c search_path=pg_catalog,pg_temp -c role=none -c statem
 /// again after it broke.
 pub(crate) struct ControlConnection {
     upstream: UpstreamAddress,
+    method: UpstreamMethod,
     service: ServiceAccount,
     client: Mutex<Option<Arc<Client>>>,
 }
@@ -29,6 +30,8 @@ pub(crate) struct ControlConnection {
 pub(crate) enum ControlError {
     #[error("the control connection to PostgreSQL failed")]
     Postgres(#[from] tokio_postgres::Error),
+    #[error("the control connection to PostgreSQL could not be opened")]
+    Dial(#[source] std::io::Error),
     #[error("PostgreSQL did not answer on the control connection within {} s", ANSWER.as_secs())]
     Slow,
     #[error("the mapping in PostgreSQL is not as the gateway's preparation makes it")]
@@ -36,8 +39,8 @@ pub(crate) enum ControlError {
 }
 
 impl ControlConnection {
-    pub(crate) fn new(upstream: UpstreamAddress, service: ServiceAccount) -> Self {
-        Self { upstream, service, client: Mutex::new(None) }
+    pub(crate) fn new(upstream: UpstreamAddress, method: UpstreamMethod, service: ServiceAccount) -> Self {
+        Self { upstream, method, service, client: Mutex::new(None) }
     }
 
     /// Runs a query. If the connection turns out to be broken, it is opened again and the query is
@@ -82,7 +85,7 @@ impl ControlConnection {
         if let Some(client) = slot.as_ref().filter(|client| !client.is_closed()) {
             return Ok(client.clone());
         }
-        let connect = connect(&self.upstream, &self.service);
+        let connect = connect(&self.upstream, &self.method, &self.service);
         let client = tokio::time::timeout(ANSWER, connect).await.map_err(|_| ControlError::Slow)??;
         let client = Arc::new(client);
         *slot = Some(client.clone());
@@ -106,11 +109,13 @@ fn has_ended(error: &tokio_postgres::Error) -> bool {
 /// Connects. The task that drives the connection ends with the last handle of the client.
 pub(crate) async fn connect(
     upstream: &UpstreamAddress,
+    method: &UpstreamMethod,
     service: &ServiceAccount,
-) -> Result<Client, tokio_postgres::Error> {
-    let mut config = upstream.driver_config(service);
+) -> Result<Client, ControlError> {
+    let stream = upstream.dial(method, &service.name).await.map_err(ControlError::Dial)?;
+    let mut config = UpstreamAddress::driver_config(service);
     config.options(SETTINGS).application_name("pgentra gateway");
-    let (client, connection) = config.connect(NoTls).await?;
+    let (client, connection) = config.connect_raw(stream, NoTls).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "the control connection ended");
@@ -131,7 +136,7 @@ mod tests {
         let db = pgentra_localdb::start(Options { folder, server: Installation::Embedded }).await.unwrap();
         let upstream = UpstreamAddress::Unix { dir: db.socket_dir().to_owned(), port: db.port() };
         let service = ServiceAccount { name: db.superuser().to_owned(), password: db.password().clone() };
-        let control = ControlConnection::new(upstream, service);
+        let control = ControlConnection::new(upstream, UpstreamMethod::Password, service);
         control.query("CREATE SEQUENCE public.asked", &[]).await.unwrap();
         // A failed transaction does not reset the sequence, so it counts the queries.
         let deadly =

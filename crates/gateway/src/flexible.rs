@@ -2,16 +2,14 @@
 
 use pgentra_verify::{Principal, SubjectKind};
 use pgentra_wire::fields::Fields;
-use secrecy::SecretString;
 use uuid::Uuid;
 
 use super::control::{ControlConnection, ControlError};
 use super::principal::PrincipalKind;
 use super::refusal;
 
-const FIND: &str = "SELECT m.object_id::text, m.kind, m.is_mfa, m.is_adopted, g.password
-     FROM pgentra.mapping m CROSS JOIN pgentra.gateway g
-     WHERE m.rolname = $1::text";
+const FIND: &str =
+    "SELECT object_id::text, kind, is_mfa, is_adopted FROM pgentra.mapping WHERE rolname = $1::text";
 
 /// The principal that a role is mapped to.
 #[derive(Debug)]
@@ -21,7 +19,6 @@ pub(crate) struct Mapping {
     multi_factor: bool,
     /// Whether the gateway knows the role's password.
     pub(crate) is_adopted: bool,
-    pub(crate) password: SecretString,
 }
 
 impl Mapping {
@@ -34,13 +31,7 @@ impl Mapping {
         let (Ok(object_id), Ok(kind)) = (row.get::<_, &str>(0).parse(), row.get::<_, &str>(1).parse()) else {
             return Err(ControlError::Mapping);
         };
-        Ok(Some(Self {
-            object_id,
-            kind,
-            multi_factor: row.get(2),
-            is_adopted: row.get(3),
-            password: row.get::<_, String>(4).into(),
-        }))
+        Ok(Some(Self { object_id, kind, multi_factor: row.get(2), is_adopted: row.get(3) }))
     }
 
     /// Whether a verified token may sign in as this role. Checks the token's kind, then its

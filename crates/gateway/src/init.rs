@@ -11,16 +11,17 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
 
-use super::control;
+use super::control::{self, ControlError};
 use super::principal::Principal;
-use super::{Flavour, ServiceAccount, UpstreamAddress};
+use super::{Flavour, ServiceAccount, UpstreamAddress, UpstreamMethod};
 
 /// Serialises preparations of one server; an arbitrary number, the same for all.
 const LOCK: i64 = 0x7067_656e_7472_6100;
 
-const GATEWAY: &str = include_str!("sql/gateway.sql");
-const FLEXIBLE: &str = include_str!("sql/flexible.sql");
-const SINGLE: &str = include_str!("sql/single.sql");
+pub(crate) const GATEWAY: &str = include_str!("sql/gateway.sql");
+pub(crate) const FLEXIBLE: &str = include_str!("sql/flexible.sql");
+const LOCAL: &str = include_str!("sql/local.sql");
+pub(crate) const SINGLE: &str = include_str!("sql/single.sql");
 
 /// How a PostgreSQL is prepared.
 #[derive(Debug, Clone)]
@@ -51,9 +52,21 @@ pub enum InitError {
     /// mapping.
     #[error("the schema \"pgentra\" in database \"postgres\" does not belong to \"{0}\"")]
     ForeignSchema(String),
+    /// The server cannot be reached.
+    #[error("the server cannot be reached")]
+    Control(#[source] Box<dyn Error + Send + Sync>),
     /// The operating system has no random numbers.
     #[error("no random numbers to make a password from")]
     NoRandomness,
+}
+
+impl From<ControlError> for InitError {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Postgres(error) => Self::Postgres(error),
+            other => Self::Control(Box::new(other)),
+        }
+    }
 }
 
 /// Prepares a PostgreSQL (13 or newer) for the gateway: the roles, the functions and the first administrators.
@@ -68,11 +81,12 @@ pub async fn init(
     service: &ServiceAccount,
     setup: &Setup,
 ) -> Result<(), InitError> {
-    let mut client = control::connect(upstream, service).await?;
+    let mut client = control::connect(upstream, &UpstreamMethod::Password, service).await?;
     check(&client, service).await?;
     let transaction = client.transaction().await?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
     transaction.batch_execute(GATEWAY).await?;
+    transaction.batch_execute(LOCAL).await?;
     remember_gateway(&transaction, setup.tenant).await?;
     replace_directory(&transaction, &setup.directory).await?;
     match setup.flavour {
@@ -177,7 +191,7 @@ impl ToSql for Hidden<'_> {
     to_sql_checked!();
 }
 
-fn random_password() -> Result<SecretString, InitError> {
+pub(crate) fn random_password() -> Result<SecretString, InitError> {
     let mut bytes = [0; 32];
     OsRng.try_fill_bytes(&mut bytes).map_err(|_| InitError::NoRandomness)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())

@@ -6,19 +6,28 @@
 //! mapping, logs in to the PostgreSQL server and relays. For any other role the client
 //! authenticates at the server, and the gateway forwards the SCRAM messages.
 //!
-//! [`init()`] prepares a PostgreSQL, in one of two [`Flavour`]s. Only the gateway may be able to
-//! reach that server, over a Unix socket, and the server must ask every role for SCRAM-SHA-256: the
-//! password of a mapped role is known to the gateway (Flexible Server) or public (a client id,
-//! Single Server).
+//! A [`Gateway`] is one server; a [`Front`] leads the clients of a listener to several. [`ServerScript`]
+//! prepares a PostgreSQL for production: the gateway signs in as a role by `peer`, by a certificate
+//! that it signs itself ([`ClientCertificates`]), or by one password that all mapped roles share
+//! ([`UpstreamMethod`]). Which principals may use a role is in the database, in one of two
+//! [`Flavour`]s, or in rules ([`RoleRules`]).
+//!
+//! [`init()`] prepares the PostgreSQL of a local cloud. Only the gateway may be able to reach that
+//! server, over a Unix socket, and the server must ask every role for SCRAM-SHA-256: the password of
+//! a mapped role is known to the gateway (Flexible Server) or public (a client id, Single Server).
 //!
 //! As on Azure, a session continues after its token has expired, and a new session needs a new
-//! token.
+//! token, unless a [`SessionExpiry`] says otherwise.
 
 mod administrators;
 mod ask_method;
-mod check;
+mod attempt;
+mod authority;
+mod client_certificates;
 mod control;
+mod expiry;
 mod flexible;
+mod front;
 mod init;
 mod jwks_url;
 mod lexer;
@@ -26,13 +35,16 @@ mod login;
 mod oauth;
 mod principal;
 mod refusal;
-mod serve;
+mod rules;
+mod script;
 mod setting;
 mod single;
 mod startup_option;
+mod telemetry;
 mod token_request;
 mod upstream;
 mod upstream_login;
+mod upstream_stream;
 
 use std::fmt;
 use std::str::FromStr;
@@ -40,54 +52,134 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use pgentra_verify::Verifier;
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
+use secrecy::SecretString;
+use tokio::sync::{OnceCell, Semaphore};
 
 pub use administrators::{ChangeError, add_administrator, remove_administrator, set_directory};
 pub use ask_method::{AUTH_SETTING, AskMethod, UnknownAskMethod};
-pub use check::GatewayRefusal;
+pub use authority::{AuthorityError, SigningAuthority};
+pub use client_certificates::{CERTIFICATE_LIFETIME, ClientCertificates};
+pub use expiry::SessionExpiry;
+pub use front::{Front, GatewayShutdown, Route, Servers};
 pub use init::{InitError, Setup, init};
 pub use jwks_url::{IssuerKeys, JwksUrl};
 pub use oauth::Oauth;
 pub use principal::{Principal, PrincipalKind, UnknownPrincipalKind};
-pub use upstream::{ServiceAccount, UpstreamAddress};
+pub use rules::{PrincipalRule, RoleRules, SharedRules};
+pub use script::{SERVICE_ROLE, ServerScript, ServerScriptMethod};
+pub use telemetry::GatewayTelemetry;
+pub use upstream::{ServiceAccount, TlsUpstream, UpstreamAddress, UpstreamMethod, UpstreamTlsError};
 
 use control::ControlConnection;
 use pgentra_session::Limits;
 use pgentra_session::attempts::Attempts;
 use pgentra_session::cancel::CancelTable;
+use pgentra_session::client::Client;
 
-/// The configuration of a gateway. Only [`Limits`] has a default.
+/// The configuration of a gateway: one server.
 #[derive(Clone)]
 pub struct Config {
-    /// The certificate and key for clients. The gateway adds PostgreSQL's ALPN protocol.
-    pub tls: Arc<rustls::ServerConfig>,
-    /// The PostgreSQL server, prepared by [`init()`].
+    /// The server's name in metrics and audit lines.
+    pub name: String,
+    /// TLS for clients, where the gateway serves a listener by itself ([`Gateway::serve`]).
+    pub tls: ClientTls,
+    /// The PostgreSQL server.
     pub upstream: UpstreamAddress,
-    /// The superuser through which the gateway reads the mapping.
+    /// How the gateway signs in there.
+    pub method: UpstreamMethod,
+    /// The role through which the gateway reads the mapping and ends sessions.
     pub service: ServiceAccount,
-    /// The Azure product whose mapping of roles and messages clients get.
-    pub flavour: Flavour,
+    /// Which principals may use which roles.
+    pub roles: RoleSource,
+    /// What becomes of clients whose role is not mapped.
+    pub unmapped: Unmapped,
     /// [`Flavour::Single`]: the server name after the last `@` of a user name. Unused otherwise.
     pub server_name: String,
-    /// Verifies tokens; its policy names the tenant and the audience.
-    pub verifier: Arc<Verifier>,
+    /// Verify tokens; the policy of each names a tenant and the audience. At least one.
+    pub verifiers: Vec<Arc<Verifier>>,
     /// How clients are asked for a token, and what a client of OAUTHBEARER is told.
     pub oauth: Oauth,
     /// The current time for the verification of tokens.
     pub clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+    /// What happens to a session when its token expires.
+    pub expiry: SessionExpiry,
     /// Limits for clients and sessions.
     pub limits: Limits,
+    /// Where metrics and audit lines go.
+    pub telemetry: GatewayTelemetry,
+}
+
+/// TLS for clients.
+#[derive(Clone)]
+pub enum ClientTls {
+    /// Every client has to use it. The gateway adds PostgreSQL's ALPN protocol.
+    Required(Arc<rustls::ServerConfig>),
+    /// Clients of this machine may do without, so that their tokens can be read by whatever reads
+    /// its loopback interface.
+    DangerOptional(Option<Arc<rustls::ServerConfig>>),
+}
+
+/// Which principals may use which roles.
+#[derive(Clone, Debug)]
+pub enum RoleSource {
+    /// The mapping in the database, made by [`init()`] or a [`ServerScript`].
+    Database(Flavour),
+    /// Rules outside of the database.
+    Rules(SharedRules),
+}
+
+/// What becomes of clients whose role is not mapped to a principal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unmapped {
+    /// They are refused.
+    #[default]
+    Refuse,
+    /// They authenticate at the server by SCRAM-SHA-256. The server must ask each of them for it:
+    /// a client that it lets in without a question is refused.
+    Password,
+}
+
+impl ClientTls {
+    fn config(&self) -> Option<&Arc<rustls::ServerConfig>> {
+        match self {
+            Self::Required(config) | Self::DangerOptional(Some(config)) => Some(config),
+            Self::DangerOptional(None) => None,
+        }
+    }
+
+    /// Whether this client may do without TLS.
+    fn admits_without(&self, client: &Client) -> bool {
+        matches!(self, Self::DangerOptional(_)) && !client.is_remote()
+    }
+}
+
+impl From<Arc<rustls::ServerConfig>> for ClientTls {
+    fn from(config: Arc<rustls::ServerConfig>) -> Self {
+        Self::Required(config)
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Required(_) => "Required",
+            Self::DangerOptional(_) => "DangerOptional",
+        })
+    }
 }
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
+            .field("name", &self.name)
             .field("upstream", &self.upstream)
+            .field("method", &self.method)
             .field("service", &self.service)
-            .field("flavour", &self.flavour)
+            .field("roles", &self.roles)
+            .field("unmapped", &self.unmapped)
             .field("server_name", &self.server_name)
             .field("oauth", &self.oauth)
+            .field("expiry", &self.expiry)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
@@ -130,10 +222,9 @@ impl FromStr for Flavour {
 #[error("not a flavour: write \"flexible\" or \"single\"")]
 pub struct UnknownFlavour;
 
-/// A gateway. It opens no socket before [`Gateway::serve`].
+/// A gateway: one server. It opens no socket before it serves.
 pub struct Gateway {
     pub(crate) config: Config,
-    pub(crate) tls: TlsAcceptor,
     pub(crate) control: ControlConnection,
     pub(crate) cancel: CancelTable,
     pub(crate) sessions: Arc<Semaphore>,
@@ -141,6 +232,8 @@ pub struct Gateway {
     pub(crate) passing: Semaphore,
     /// Tokens that were refused.
     pub(crate) attempts: Attempts,
+    /// The password of mapped roles, with [`UpstreamMethod::Password`].
+    pub(crate) own_password: OnceCell<SecretString>,
 }
 
 impl Gateway {
@@ -148,13 +241,131 @@ impl Gateway {
     pub fn new(config: Config) -> Self {
         let within = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self {
-            tls: pgentra_session::client::acceptor(&config.tls),
-            control: ControlConnection::new(config.upstream.clone(), config.service.clone()),
+            control: ControlConnection::new(
+                config.upstream.clone(),
+                config.method.clone(),
+                config.service.clone(),
+            ),
             cancel: CancelTable::default(),
             sessions: within(config.limits.connections),
             passing: Semaphore::new((config.limits.connections / 4).clamp(1, Semaphore::MAX_PERMITS)),
             attempts: Attempts::default(),
+            own_password: OnceCell::new(),
             config,
+        }
+    }
+}
+
+/// Why the gateway cannot work with its server.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GatewayCheckError {
+    /// The gateway cannot sign in as its own role.
+    #[error("the gateway cannot sign in at {server} as \"{role}\"")]
+    SignIn {
+        /// The address of the server.
+        server: String,
+        /// The role of the gateway.
+        role: String,
+        /// The reason.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The mapping cannot be read.
+    #[error("the mapping of roles cannot be read")]
+    Mapping(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Gateway {
+    /// The rules, if the mapping is outside of the database.
+    pub fn rules(&self) -> Option<&SharedRules> {
+        match &self.config.roles {
+            RoleSource::Rules(rules) => Some(rules),
+            RoleSource::Database(_) => None,
+        }
+    }
+
+    /// Signs in at the server as the service account and reads the mapping. Returns the server's
+    /// version and the number of mapped roles.
+    ///
+    /// # Errors
+    /// See [`GatewayCheckError`].
+    pub async fn check(&self) -> Result<(String, usize), GatewayCheckError> {
+        let failed = |cause| GatewayCheckError::SignIn {
+            server: self.config.upstream.to_string(),
+            role: self.config.service.name.clone(),
+            cause: Box::new(cause),
+        };
+        let rows = self.control.query("SHOW server_version", &[]).await.map_err(failed)?;
+        let version = rows.first().map(|row| row.get::<_, String>(0)).unwrap_or_default();
+        let sql = match &self.config.roles {
+            RoleSource::Rules(rules) => return Ok((version, rules.current().roles.len())),
+            RoleSource::Database(Flavour::Flexible) => "SELECT count(*) FROM pgentra.mapping",
+            RoleSource::Database(Flavour::Single) => "SELECT count(*) FROM pgentra.member",
+        };
+        let unreadable = |cause| GatewayCheckError::Mapping(Box::new(cause));
+        let rows = self.control.query(sql, &[]).await.map_err(unreadable)?;
+        let count = rows.first().map(|row| row.get::<_, i64>(0)).unwrap_or_default();
+        Ok((version, usize::try_from(count).unwrap_or_default()))
+    }
+
+    /// Fetches the signing keys of every tenant if needed, and returns their number.
+    ///
+    /// # Errors
+    /// The keys of a tenant cannot be had.
+    pub async fn keys(&self) -> Result<usize, pgentra_verify::FetchError> {
+        let mut number = 0;
+        for verifier in &self.config.verifiers {
+            number += verifier.warm((self.config.clock)()).await?;
+        }
+        Ok(number)
+    }
+
+    /// Renews signing keys that will soon be too old, and those alone.
+    ///
+    /// # Errors
+    /// The keys of a tenant cannot be had; the old ones stay in use.
+    pub async fn refresh_keys(&self) -> Result<(), pgentra_verify::FetchError> {
+        let mut outcome = Ok(());
+        for verifier in &self.config.verifiers {
+            outcome = outcome.and(verifier.refresh((self.config.clock)()).await);
+        }
+        outcome
+    }
+
+    /// Whether a token would sign in as a role; `None`: the role is not mapped. The server is asked
+    /// for the mapping, and for nothing else.
+    ///
+    /// # Errors
+    /// The SQLSTATE and the message that a client gets.
+    pub async fn judge(
+        &self,
+        role: &str,
+        token: &str,
+    ) -> Result<Option<pgentra_verify::Principal>, GatewayRefusal> {
+        self.would_sign_in(role, token).await.map_err(GatewayRefusal::of)
+    }
+}
+
+/// What a client gets that is refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{message} (SQLSTATE {sqlstate})")]
+pub struct GatewayRefusal {
+    /// The SQLSTATE.
+    pub sqlstate: String,
+    /// The message.
+    pub message: String,
+}
+
+impl GatewayRefusal {
+    fn of(error: pgentra_session::login_error::LoginError) -> Self {
+        use pgentra_session::login_error::LoginError;
+        match error {
+            LoginError::Rejected(fields) => {
+                Self { sqlstate: fields.sqlstate().into_owned(), message: fields.message().into_owned() }
+            }
+            LoginError::Unanswered(error) => Self { sqlstate: String::new(), message: error.to_string() },
+            LoginError::Disconnected(error) => Self { sqlstate: String::new(), message: error.to_string() },
         }
     }
 }

@@ -1,90 +1,58 @@
-//! The log-in of a client, from its connection to its session.
+//! The log-in of a client, from its start-up to its session.
 
 use bytes::BytesMut;
-use pgentra_verify::Principal;
+use pgentra_session::attempts::Attempt;
+use pgentra_session::auth_message::AuthMessage;
+use pgentra_session::cancel::Registration;
+use pgentra_session::client::{Client, server_start};
+use pgentra_session::greeting::Greeting;
+use pgentra_session::login_error::{self, LoginError, chain, sqlstate};
+use pgentra_session::starting::Seat;
+use pgentra_verify::{Principal, Rejection, Verifier};
 use pgentra_wire::backend::{Authentication, BackendMessage};
 use pgentra_wire::fields::Fields;
 use pgentra_wire::startup::StartupMessage;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::ask_method::{AUTH_SETTING, AskMethod};
 use super::flexible::Mapping;
 use super::single::{self, Member};
 use super::token_request::{self, TokenAnswer};
-use super::{Flavour, Gateway, refusal, setting, startup_option};
-use crate::upstream_login::{UpstreamLogin, UpstreamLoginError};
-use pgentra_session::attempts::Attempt;
-use pgentra_session::auth_message::AuthMessage;
-use pgentra_session::cancel::Registration;
-use pgentra_session::client::{Client, Opening, server_start};
-use pgentra_session::greeting::Greeting;
-use pgentra_session::login_error::{self, LoginError, chain, sqlstate};
-use pgentra_session::starting::Seat;
+use super::{Flavour, Gateway, RoleSource, Unmapped, UpstreamMethod, refusal, setting, startup_option};
+use crate::attempt::ClientRecord;
+use crate::control::ControlError;
+use crate::expiry::SessionExpiry;
+use crate::telemetry::{of, result, with};
+use crate::upstream_login::{UpstreamLogin, UpstreamLoginError, method};
+use crate::upstream_stream::UpstreamStream;
 
 /// A session that is ready.
 pub(crate) struct ServerSession {
-    pub(crate) server: UnixStream,
+    pub(crate) server: UpstreamStream,
     /// Bytes that the server has sent already.
     pub(crate) first: BytesMut,
     pub(crate) registration: Registration,
     pub(crate) _permit: OwnedSemaphorePermit,
 }
 
-/// The record that maps a role to Entra, in the form of the flavour.
-pub(crate) enum RoleMapping {
+/// What maps a role to Entra, in the form of its source.
+enum RoleMapping {
     Flexible(Mapping),
     Single(Member),
+    Rules(std::sync::Arc<crate::RoleRules>),
 }
 
 impl Gateway {
-    /// Runs the log-in up to ReadyForQuery. `None`: the connection was a cancel request and is
-    /// done.
-    ///
-    /// Not cancel-safe; after a drop, the client can still get an error.
-    pub(crate) async fn log_in(
+    /// Authenticates a client and opens its session, up to ReadyForQuery.
+    pub(crate) async fn authenticate(
         &self,
         client: &mut Client,
         seat: &Seat,
-    ) -> Result<Option<ServerSession>, LoginError> {
-        let login = async {
-            let first = self.config.limits.first_packet_deadline();
-            seat.arrive(client, first).await?;
-            // Boxed to keep the task of a silent connection small.
-            Box::pin(self.authenticate(client, seat, first)).await
-        };
-        timeout(self.config.limits.start_up, login)
-            .await
-            .unwrap_or_else(|_| Err(login_error::login_timeout().into()))
-    }
-
-    async fn authenticate(
-        &self,
-        client: &mut Client,
-        seat: &Seat,
-        first: Instant,
-    ) -> Result<Option<ServerSession>, LoginError> {
-        let start = match seat.ask(client.open(Some(&self.tls), first)).await? {
-            Opening::Startup(start) => start,
-            Opening::Cancel(request) => {
-                seat.admitted();
-                let pass = async |request| self.config.upstream.cancel(&request).await;
-                self.cancel.forward_cancel(&request, pass).await;
-                return Ok(None);
-            }
-        };
-        // PostgreSQL's order: a start-up without a user is refused before anything is looked up.
-        if start.user().is_empty() {
-            return Err(login_error::no_user().into());
-        }
-        // A token or password sent in clear text is lost even if the sign-in fails, so the request for it is never sent.
-        if !client.is_encrypted() {
-            let address = client.address().ip().to_canonical();
-            return Err(refusal::no_encryption(address, start.user(), start.database()).into());
-        }
-        client.negotiate(&start).await?;
+        start: StartupMessage,
+        attempt: &mut ClientRecord,
+    ) -> Result<ServerSession, LoginError> {
         let (start, wanted) = startup_option::take(start, AUTH_SETTING)?;
         let how = AskMethod::wanted(wanted.as_deref(), self.config.oauth.default)?;
         let role = self.role_name(&start);
@@ -92,6 +60,9 @@ impl Gateway {
         // Only an authenticated client takes a permit, so that other clients cannot use up the
         // permits.
         let (permit, server) = match seat.ask(client.while_present(self.claim(&role))).await? {
+            None if self.config.unmapped == Unmapped::Refuse => {
+                return Err(refusal::not_mapped(&String::from_utf8_lossy(&role)).into());
+            }
             None => {
                 let server = seat.ask(self.pass_through(client, &upstream)).await?;
                 seat.admitted();
@@ -99,6 +70,7 @@ impl Gateway {
             }
             Some((role, claim)) => {
                 let principal = seat.ask(self.ask_for_token(client, role, how)).await?;
+                attempt.principal = Some(principal.clone());
                 seat.admitted();
                 let permit = self.take_place()?;
                 let opened = self.open_as(role, &claim, &principal, &upstream);
@@ -109,7 +81,19 @@ impl Gateway {
         };
         // Only now: the client must not take a refusal of the server for a failure in its session.
         client.send(&BackendMessage::Authentication(Authentication::Ok)).await?;
-        self.welcome(client, server, Greeting::new(&start), permit).await.map(Some)
+        self.welcome(client, server, Greeting::new(&start), permit).await
+    }
+
+    /// Judges a token without a client.
+    pub(crate) async fn would_sign_in(
+        &self,
+        role: &str,
+        token: &str,
+    ) -> Result<Option<Principal>, LoginError> {
+        let Some((role, claim)) = self.claim(role.as_bytes()).await? else { return Ok(None) };
+        let principal = self.verify(role, token).await?;
+        authorize(&claim, role, &principal)?;
+        Ok(Some(principal))
     }
 
     fn take_place(&self) -> Result<OwnedSemaphorePermit, LoginError> {
@@ -117,9 +101,11 @@ impl Gateway {
     }
 
     fn role_name(&self, start: &StartupMessage) -> Vec<u8> {
-        match self.config.flavour {
-            Flavour::Flexible => start.user().to_vec(),
-            Flavour::Single => single::role_name(start.user(), &self.config.server_name).to_vec(),
+        match self.config.roles {
+            RoleSource::Database(Flavour::Single) => {
+                single::role_name(start.user(), &self.config.server_name).to_vec()
+            }
+            _ => start.user().to_vec(),
         }
     }
 
@@ -131,35 +117,49 @@ impl Gateway {
         let upstream = server_start(start, role)?
             .without(|name| name == setting::TYPED.as_bytes())
             .with("database", database)?;
-        match self.config.flavour {
-            Flavour::Flexible => Ok(upstream),
+        match self.config.roles {
             // So that SHOW and RESET know the setting before a SET.
-            Flavour::Single => Ok(upstream.with(setting::KNOWN, start.get(setting::TYPED).unwrap_or(b"on"))?),
+            RoleSource::Database(Flavour::Single) => {
+                Ok(upstream.with(setting::KNOWN, start.get(setting::TYPED).unwrap_or(b"on"))?)
+            }
+            _ => Ok(upstream),
         }
     }
 
     /// The role's mapping; `None` if the role does not sign in with tokens.
-    pub(crate) async fn claim<'a>(
-        &self,
-        role: &'a [u8],
-    ) -> Result<Option<(&'a str, RoleMapping)>, LoginError> {
+    async fn claim<'a>(&self, role: &'a [u8]) -> Result<Option<(&'a str, RoleMapping)>, LoginError> {
         // The functions that map roles accept only valid UTF-8.
         let Ok(role) = std::str::from_utf8(role) else {
             return Ok(None);
         };
-        let found = match self.config.flavour {
-            Flavour::Flexible => {
-                Mapping::find(&self.control, role).await.map(|it| it.map(RoleMapping::Flexible))
+        let (name, telemetry) = (&self.config.name, &self.config.telemetry);
+        match self.find(role).await {
+            Ok(claim) => {
+                telemetry.mapping(name, None);
+                Ok(claim.map(|claim| (role, claim)))
             }
-            Flavour::Single => Member::find(&self.control, role).await.map(|it| it.map(RoleMapping::Single)),
-        };
-        match found {
-            Ok(claim) => Ok(claim.map(|claim| (role, claim))),
             Err(error) => {
-                tracing::error!(error = chain(&error), "the mapping of roles cannot be read");
+                let error = chain(&error);
+                tracing::error!(server = name, error, "the mapping of roles cannot be read");
+                telemetry.mapping(name, Some(format!("the mapping of roles cannot be read: {error}")));
                 Err(refusal::unreachable().into())
             }
         }
+    }
+
+    async fn find(&self, role: &str) -> Result<Option<RoleMapping>, ControlError> {
+        Ok(match &self.config.roles {
+            RoleSource::Database(Flavour::Flexible) => {
+                Mapping::find(&self.control, role).await?.map(RoleMapping::Flexible)
+            }
+            RoleSource::Database(Flavour::Single) => {
+                Member::find(&self.control, role).await?.map(RoleMapping::Single)
+            }
+            RoleSource::Rules(rules) => {
+                let rules = rules.current();
+                rules.has(role).then_some(RoleMapping::Rules(rules))
+            }
+        })
     }
 
     /// Asks for the token and verifies it. Its bytes are overwritten right after.
@@ -182,18 +182,53 @@ impl Gateway {
                 let judged = async { Ok(self.verify(role, token.expose_secret()).await) };
                 match client.while_present(judged).await? {
                     Ok(principal) => return Ok(principal),
-                    Err(fields) => {
+                    Err(LoginError::Rejected(fields)) => {
                         // Anything but class 28 says nothing of the token.
                         if fields.sqlstate().starts_with("28") {
                             attempt.was_wrong();
                         }
                         fields
                     }
+                    Err(error) => return Err(error),
                 }
             }
         };
         token_request::refuse(client, how, &self.config.oauth).await?;
         Err(fields.into())
+    }
+
+    /// Verifies a token by the tenant that it belongs to.
+    async fn verify(&self, role: &str, token: &str) -> Result<Principal, LoginError> {
+        let (name, now) = (&self.config.name, (self.config.clock)());
+        let tokens = &self.config.telemetry.counts().tokens;
+        let mut refused = None;
+        for verifier in &self.config.verifiers {
+            let verifier: &Verifier = verifier;
+            let rejection = match verifier.verify(token, now).await {
+                Ok(principal) => {
+                    // The leeway is for a login; the session would end at once.
+                    let is_over = principal.expires_on() <= now;
+                    if !is_over || !matches!(self.config.expiry, SessionExpiry::End(_)) {
+                        tokens.get_or_create(&with(name, "result", "verified")).inc();
+                        return Ok(principal);
+                    }
+                    Rejection::Expired
+                }
+                Err(rejection) => rejection,
+            };
+            let is_foreign = matches!(
+                rejection,
+                Rejection::Issuer | Rejection::Tenant | Rejection::UnknownKey | Rejection::Algorithm
+            );
+            refused = Some((verifier, rejection));
+            if !is_foreign {
+                break;
+            }
+        }
+        let Some((verifier, rejection)) = refused else { return Err(refusal::broken().into()) };
+        tokens.get_or_create(&with(name, "result", result(&rejection))).inc();
+        tracing::warn!(role, error = chain(&rejection), "an access token was refused");
+        Err(refusal::rejected(&rejection, verifier.policy()).into())
     }
 
     /// Logs in to the server as the role, if the token may use the role.
@@ -203,49 +238,89 @@ impl Gateway {
         claim: &RoleMapping,
         principal: &Principal,
         upstream: &StartupMessage,
-    ) -> Result<UpstreamLogin<UnixStream>, LoginError> {
-        let (authorized, is_adopted) = match claim {
-            RoleMapping::Flexible(mapping) => (
-                mapping.authorize(role, principal).map(|()| vec![mapping.password.clone()]),
-                mapping.is_adopted,
-            ),
-            RoleMapping::Single(member) => (member.authorize(role, principal), member.is_adopted),
-        };
-        let passwords = authorized.inspect_err(|fields| {
+    ) -> Result<UpstreamLogin<UpstreamStream>, LoginError> {
+        let passwords = authorize(claim, role, principal).inspect_err(|fields| {
             tracing::warn!(role, oid = %principal.object_id(), reason = &*fields.message(), "an access token does not fit the role");
         })?;
-        // The gateway does not know this role's password yet. The mapping authorizes the login, so it may set one.
-        if !is_adopted {
-            self.take_over_password(role).await?;
+        match self.config.method {
+            UpstreamMethod::Password | UpstreamMethod::SharedPassword => {}
+            _ => return self.be_trusted(role, upstream).await,
+        }
+        if passwords.is_empty() {
+            return self.open_with_own_password(role, claim, upstream).await;
         }
         // On Single Server the password is the id that the role was created with: the client id or the object id.
         for password in &passwords {
-            if let Some(server) = self.try_password(upstream, password).await? {
+            if let Some(server) = self.try_password(role, upstream, password).await? {
                 return Ok(server);
             }
         }
-        match claim {
-            // The password is known to be right, so the role cannot log in for another reason.
-            RoleMapping::Flexible(_) => {
-                tracing::error!(
-                    role,
-                    "the server does not take the gateway's password: look at the role's VALID UNTIL"
-                );
-                Err(refusal::broken().into())
-            }
-            RoleMapping::Single(_) => {
-                tracing::warn!(role, oid = %principal.object_id(), "the role's password is no id of the token");
-                Err(Member::mismatch(role, principal).into())
+        tracing::warn!(role, oid = %principal.object_id(), "the role's password is no id of the token");
+        Err(Member::mismatch(role, principal).into())
+    }
+
+    /// Logs in with the gateway's own password, which is set if the role has another one: the
+    /// mapping authorizes the login.
+    async fn open_with_own_password(
+        &self,
+        role: &str,
+        claim: &RoleMapping,
+        upstream: &StartupMessage,
+    ) -> Result<UpstreamLogin<UpstreamStream>, LoginError> {
+        let password = self.own_password().await?;
+        let is_adopted = match claim {
+            RoleMapping::Flexible(mapping) => mapping.is_adopted,
+            RoleMapping::Single(member) => member.is_adopted,
+            RoleMapping::Rules(_) => true,
+        };
+        if !is_adopted {
+            self.take_over_password(role).await?;
+        }
+        if let Some(server) = self.try_password(role, upstream, &password).await? {
+            return Ok(server);
+        }
+        // Only now is it known that a role of the rules has another password.
+        if matches!(claim, RoleMapping::Rules(_)) {
+            self.take_over_password(role).await?;
+            if let Some(server) = self.try_password(role, upstream, &password).await? {
+                return Ok(server);
             }
         }
+        tracing::error!(
+            role,
+            "the server does not take the gateway's password: look at the role's VALID UNTIL"
+        );
+        self.count_failure();
+        Err(refusal::broken().into())
+    }
+
+    async fn own_password(&self) -> Result<SecretString, LoginError> {
+        if matches!(self.config.method, UpstreamMethod::SharedPassword) {
+            return Ok(self.config.service.password.clone());
+        }
+        // It is made once, and stays when the server is prepared again.
+        let read = async || {
+            let rows = self.control.query("SELECT password FROM pgentra.gateway", &[]).await?;
+            let row = rows.first().ok_or(ControlError::Mapping)?;
+            Ok::<SecretString, ControlError>(row.get::<_, String>(0).into())
+        };
+        self.own_password.get_or_try_init(read).await.cloned().map_err(|error| {
+            tracing::error!(error = chain(&error), "the gateway's password cannot be read");
+            refusal::unreachable().into()
+        })
     }
 
     /// Sets the gateway's password as the role's password.
     async fn take_over_password(&self, role: &str) -> Result<(), LoginError> {
-        match self.control.query("SELECT pgentra.adopt($1)", &[&role]).await {
+        let sql = match self.config.method {
+            UpstreamMethod::SharedPassword => "SELECT pgentra.adopt_principal($1)",
+            _ => "SELECT pgentra.adopt($1)",
+        };
+        match self.control.query(sql, &[&role]).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 tracing::error!(role, error = chain(&error), "a role's password cannot be set");
+                self.count_failure();
                 Err(refusal::broken().into())
             }
         }
@@ -255,44 +330,103 @@ impl Gateway {
     /// goes to the client.
     async fn try_password(
         &self,
+        role: &str,
         upstream: &StartupMessage,
         password: &SecretString,
-    ) -> Result<Option<UpstreamLogin<UnixStream>>, LoginError> {
-        let mut server = self.config.upstream.start(upstream).await.map_err(failed)?;
+    ) -> Result<Option<UpstreamLogin<UpstreamStream>>, LoginError> {
+        let mut server = self.start(role, upstream).await?;
         match server.log_in(password.expose_secret().as_bytes()).await {
             Ok(()) => Ok(Some(server)),
             Err(UpstreamLoginError::Refused(fields)) if fields.sqlstate() == sqlstate::INVALID_PASSWORD => {
                 Ok(None)
             }
-            Err(error) => Err(failed(error)),
+            Err(error) => Err(self.failed(error)),
         }
     }
 
-    /// Lets the client authenticate at the server itself. Each such client uses one server
-    /// connection, so their number is limited, and each answer has the time limit of a first
-    /// packet.
+    /// Logs in at a server that knows the gateway by its user or its certificate.
+    async fn be_trusted(
+        &self,
+        role: &str,
+        upstream: &StartupMessage,
+    ) -> Result<UpstreamLogin<UpstreamStream>, LoginError> {
+        let mut server = self.start(role, upstream).await?;
+        match server.be_trusted().await {
+            Ok(()) => Ok(server),
+            // pg_hba.conf, pg_ident.conf or ssl_ca_file do not fit, or the role may not log in: what the client asked for
+            // is not the cause.
+            Err(UpstreamLoginError::Refused(fields)) if fields.sqlstate().starts_with("28") => {
+                tracing::error!(
+                    role,
+                    reason = &*fields.message(),
+                    "the server does not let the gateway in as a role"
+                );
+                self.count_failure();
+                Err(refusal::not_let_in().into())
+            }
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    async fn start(
+        &self,
+        role: &str,
+        upstream: &StartupMessage,
+    ) -> Result<UpstreamLogin<UpstreamStream>, LoginError> {
+        let (address, method) = (&self.config.upstream, &self.config.method);
+        address.start(method, role, upstream).await.map_err(|error| self.failed(error))
+    }
+
+    /// Lets the client authenticate at the server itself, by SCRAM-SHA-256. Each such client uses
+    /// one server connection, so their number is limited, and each answer has the time limit of a
+    /// first packet.
     async fn pass_through(
         &self,
         client: &mut Client,
         upstream: &StartupMessage,
-    ) -> Result<UpstreamLogin<UnixStream>, LoginError> {
+    ) -> Result<UpstreamLogin<UpstreamStream>, LoginError> {
         let limit = self.config.limits.first_packet;
         // The semaphore is never closed.
         let begun = async {
             let passing = self.passing.acquire().await;
-            Ok((passing, self.config.upstream.start(upstream).await.map_err(failed)?))
+            // Without a certificate: the client has to prove who it is.
+            let address = &self.config.upstream;
+            let server = address.start(&UpstreamMethod::Password, "", upstream).await;
+            Ok((passing, server.map_err(|error| self.failed(error))?))
         };
         let (_passing, mut server) = client.while_present(begun).await?;
+        let mut was_asked = false;
         loop {
-            let message = client.while_present(async { server.read().await.map_err(failed) }).await?;
-            if message == BackendMessage::Authentication(Authentication::Ok) {
-                return Ok(server);
+            let message = client
+                .while_present(async { server.read().await.map_err(|error| self.failed(error)) })
+                .await?;
+            match &message {
+                BackendMessage::Authentication(Authentication::Ok) if was_asked => return Ok(server),
+                // The server trusts the gateway, and the client has proven nothing.
+                BackendMessage::Authentication(Authentication::Ok) => {
+                    let role = &*String::from_utf8_lossy(upstream.user());
+                    tracing::error!(
+                        role,
+                        "the server lets the gateway in as a role that is not mapped: pg_hba.conf has to ask for scram-sha-256"
+                    );
+                    self.count_failure();
+                    return Err(refusal::not_let_in().into());
+                }
+                BackendMessage::Authentication(
+                    Authentication::Sasl(_) | Authentication::SaslContinue(_) | Authentication::SaslFinal(_),
+                ) => was_asked = true,
+                // The answer would show the password, or what stands for it, to the gateway.
+                BackendMessage::Authentication(other) => {
+                    let needs = "pg_hba.conf has to ask for scram-sha-256 here";
+                    return Err(self.failed(UpstreamLoginError::Method(method(other), needs)));
+                }
+                _ => {}
             }
             client.send(&message).await?;
             if server.is_asked() {
                 let answer = timeout(limit, AuthMessage::read(client)).await;
                 let answer = answer.unwrap_or_else(|_| Err(login_error::login_timeout().into()))?;
-                server.answer(answer.body()).await.map_err(failed)?;
+                server.answer(answer.body()).await.map_err(|error| self.failed(error))?;
             }
         }
     }
@@ -301,7 +435,7 @@ impl Gateway {
     async fn welcome(
         &self,
         client: &mut Client,
-        mut server: UpstreamLogin<UnixStream>,
+        mut server: UpstreamLogin<UpstreamStream>,
         mut greeting: Greeting,
         permit: OwnedSemaphorePermit,
     ) -> Result<ServerSession, LoginError> {
@@ -313,7 +447,7 @@ impl Gateway {
                         // The client gets the notices before the error.
                         greeting.send(client).await?;
                     }
-                    return Err(failed(error));
+                    return Err(self.failed(error));
                 }
             };
             match message {
@@ -333,6 +467,39 @@ impl Gateway {
         let (server, first) = server.into_parts();
         Ok(ServerSession { server, first, registration, _permit: permit })
     }
+
+    /// The server's own error goes to the client; any other failure goes to the log.
+    fn failed(&self, error: UpstreamLoginError) -> LoginError {
+        let server = &self.config.name;
+        let fields: Fields = match error {
+            UpstreamLoginError::Refused(fields) => fields,
+            error @ UpstreamLoginError::Io(_) => {
+                tracing::error!(server, error = chain(&error), "PostgreSQL cannot be reached");
+                self.count_failure();
+                refusal::unreachable()
+            }
+            error => {
+                tracing::error!(server, error = chain(&error), "PostgreSQL did not open the session");
+                self.count_failure();
+                refusal::broken()
+            }
+        };
+        LoginError::Rejected(fields)
+    }
+
+    fn count_failure(&self) {
+        self.config.telemetry.counts().upstream_failures.get_or_create(&of(&self.config.name)).inc();
+    }
+}
+
+/// The passwords to try for the owner of a verified token, which may use the role. None: the
+/// gateway's own.
+fn authorize(claim: &RoleMapping, role: &str, principal: &Principal) -> Result<Vec<SecretString>, Fields> {
+    match claim {
+        RoleMapping::Flexible(mapping) => mapping.authorize(role, principal).map(|()| Vec::new()),
+        RoleMapping::Rules(rules) => rules.authorize(role, principal).map(|()| Vec::new()),
+        RoleMapping::Single(member) => member.authorize(role, principal),
+    }
 }
 
 /// Logs one line for the audit of sign-ins. Microsoft: "Audit logging in Azure Database for
@@ -350,20 +517,4 @@ fn audit(role: &str, upstream: &StartupMessage, principal: &Principal, client: &
             tracing::info!(%oid, UPN = %upn, role, database, %address, "Microsoft Entra ID connection authorized");
         }
     }
-}
-
-/// The server's own error goes to the client; any other failure goes to the log.
-fn failed(error: UpstreamLoginError) -> LoginError {
-    let fields: Fields = match error {
-        UpstreamLoginError::Refused(fields) => fields,
-        error @ UpstreamLoginError::Io(_) => {
-            tracing::error!(error = chain(&error), "PostgreSQL cannot be reached");
-            refusal::unreachable()
-        }
-        error => {
-            tracing::error!(error = chain(&error), "PostgreSQL did not open the session");
-            refusal::broken()
-        }
-    };
-    LoginError::Rejected(fields)
 }

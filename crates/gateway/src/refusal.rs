@@ -164,6 +164,46 @@ pub(crate) fn no_second_factor() -> Fields {
         .with_hint(TRY_NEW_TOKEN)
 }
 
+/// A role that no principal is mapped to, where such roles do not sign in at all.
+pub(crate) fn not_mapped(role: &str) -> Fields {
+    refused(&format!("role \"{role}\" is not mapped to a Microsoft Entra principal"))
+        .with_hint("The administrator of the gateway maps roles to principals.")
+}
+
+/// A principal that a rule excludes.
+pub(crate) fn denied(role: &str) -> Fields {
+    refused(&format!("Microsoft Entra access token not valid for role \"{role}\": its principal is denied"))
+        .with_hint(COMPARE)
+}
+
+/// A principal that no rule of the role names.
+pub(crate) fn no_rule(role: &str, principal: &Principal) -> Fields {
+    let fields = refused(&format!(
+        "Microsoft Entra access token not valid for role \"{role}\": no rule of the role names the oid [{}]",
+        principal.object_id()
+    ));
+    let fields = match principal.groups() {
+        Groups::Overage => {
+            fields.with_detail("The token's principal is in more groups than a token can list.")
+        }
+        _ => fields,
+    };
+    fields.with_hint(COMPARE)
+}
+
+/// The server refused the gateway itself, and not what the client asked for.
+pub(crate) fn not_let_in() -> Fields {
+    refused("the gateway's PostgreSQL server does not let this role in")
+        .with_hint("The log of the gateway has the reason.")
+}
+
+/// No server of the gateway has this name or database.
+pub(crate) fn no_server(database: &[u8]) -> Fields {
+    let database = String::from_utf8_lossy(database);
+    fatal(sqlstate::INVALID_CATALOG_NAME, &format!("database \"{database}\" does not exist"))
+        .with_hint("No server of the gateway has it; look at the host name and the database.")
+}
+
 fn about_groups(fields: Fields, principal: &Principal) -> Fields {
     let fields = match principal.groups() {
         Groups::Overage => {

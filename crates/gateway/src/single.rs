@@ -9,17 +9,8 @@ use super::control::{ControlConnection, ControlError};
 use super::principal::PrincipalKind;
 use super::refusal;
 
-/// Direct members only: membership through another role makes no Entra role.
-const FIND: &str = "SELECT r.rolpassword IS NULL OR r.rolpassword = g.verifier,
-            r.rolpassword IS NOT NULL,
-            d.object_id::text, d.kind, g.password
-     FROM pg_catalog.pg_authid r
-     CROSS JOIN pgentra.gateway g
-     LEFT JOIN pgentra.directory d ON d.name = r.rolname
-     WHERE r.rolname = $1::text AND EXISTS (
-        SELECT FROM pg_catalog.pg_auth_members m
-        JOIN pg_catalog.pg_roles marker ON marker.oid = m.roleid
-        WHERE m.member = r.oid AND marker.rolname = 'azure_ad_user')";
+const FIND: &str =
+    "SELECT by_name, is_adopted, object_id::text, kind FROM pgentra.member WHERE rolname = $1::text";
 
 /// A role that is a member of `azure_ad_user`, which marks Entra roles on Single Server.
 #[derive(Debug)]
@@ -30,7 +21,6 @@ pub(crate) struct Member {
     pub(crate) is_adopted: bool,
     /// The principals with the role's name, if the directory has any.
     named: Vec<(Uuid, PrincipalKind)>,
-    password: SecretString,
 }
 
 impl Member {
@@ -51,25 +41,15 @@ impl Member {
                 }
             }
         }
-        Ok(Some(Self {
-            by_name: row.get(0),
-            is_adopted: row.get(1),
-            named,
-            password: row.get::<_, String>(4).into(),
-        }))
-    }
-
-    /// Whether the principal of a verified token may use a role that is found by name.
-    pub(crate) fn authorize_by_name(&self, role: &str, principal: &Principal) -> Result<(), Fields> {
-        if self.by_name { self.judge_name(role, principal) } else { Err(Self::mismatch(role, principal)) }
+        Ok(Some(Self { by_name: row.get(0), is_adopted: row.get(1), named }))
     }
 
     /// The passwords to try for the principal of a verified token, in this order. The server
-    /// compares them: a role's password is a client id or an object id.
+    /// compares them: a role's password is a client id or an object id. None: the gateway's own.
     pub(crate) fn authorize(&self, role: &str, principal: &Principal) -> Result<Vec<SecretString>, Fields> {
         if self.by_name {
             self.judge_name(role, principal)?;
-            return Ok(vec![self.password.clone()]);
+            return Ok(Vec::new());
         }
         let object_id = principal.object_id();
         Ok(match (principal.kind(), principal.app_id()) {

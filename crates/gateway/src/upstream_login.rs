@@ -30,8 +30,8 @@ pub(crate) enum UpstreamLoginError {
     Protocol(#[source] ClientLoginError),
     #[error("the SCRAM exchange with the server failed")]
     Scram(#[source] io::Error),
-    #[error("the server asks for an authentication method that is not SCRAM-SHA-256")]
-    Method,
+    #[error("the server asks for {0}; {1}")]
+    Method(&'static str, &'static str),
     /// The server sent an error.
     #[error("the server refused")]
     Refused(Fields),
@@ -106,7 +106,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> UpstreamLogin<S> {
                 BackendMessage::Authentication(Authentication::SaslFinal(data)) => {
                     scram.finish(&data).map_err(UpstreamLoginError::Scram)?;
                 }
-                BackendMessage::Authentication(_) => return Err(UpstreamLoginError::Method),
+                BackendMessage::Authentication(other) => {
+                    let needs = "pg_hba.conf has to ask for scram-sha-256 here";
+                    return Err(UpstreamLoginError::Method(method(&other), needs));
+                }
                 _ => {}
             }
             let bytes = out.split();
@@ -114,8 +117,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> UpstreamLogin<S> {
         }
     }
 
+    /// Waits for AuthenticationOk from a server that knows already who it is talking to.
+    pub(crate) async fn be_trusted(&mut self) -> Result<(), UpstreamLoginError> {
+        loop {
+            match self.read().await? {
+                BackendMessage::Authentication(Authentication::Ok) => return Ok(()),
+                BackendMessage::Authentication(other) => {
+                    let needs = "pg_hba.conf has to have peer or cert here, as the gateway is configured";
+                    return Err(UpstreamLoginError::Method(method(&other), needs));
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// The stream, and the bytes received after the last message.
     pub(crate) fn into_parts(self) -> (S, BytesMut) {
         (self.stream, self.received)
+    }
+}
+
+/// An authentication request in the words of `pg_hba.conf`.
+pub(crate) fn method(request: &Authentication) -> &'static str {
+    match request {
+        Authentication::CleartextPassword => "a password in clear text (password)",
+        Authentication::Md5Password { .. } => "an MD5 password (md5)",
+        Authentication::Sasl(_) => "a password by SASL (scram-sha-256)",
+        _ => "another authentication method",
     }
 }

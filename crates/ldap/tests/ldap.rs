@@ -204,7 +204,7 @@ async fn each_hostile_token_is_refused() {
     let policy =
         table.issuers.iter().fold(Policy::builder(table.tenant), |policy, issuer| policy.issuer(issuer));
     let keys = Keys(table.keys.to_string().into_bytes());
-    config.verifier = Arc::new(Verifier::new(policy.build().unwrap(), keys));
+    config.verifiers = vec![Arc::new(Verifier::new(policy.build().unwrap(), keys))];
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(table.now);
     config.clock = Arc::new(move || now);
     let served = serve(config, Options::default()).await;

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
 use pgentra_emulator::{Clock, Ids, LocalAzure, Options};
-use pgentra_gateway::{Config, Flavour, Setup};
+use pgentra_gateway::{
+    Config, Flavour, GatewayTelemetry, RoleSource, SessionExpiry, Setup, Unmapped, UpstreamMethod,
+};
 use pgentra_localdb::{Installation, LocalDb, StartError};
 use pgentra_session::Limits;
 use pgentra_system::System;
@@ -216,15 +218,20 @@ impl<'a> LocalCloudBuilder<'a> {
         let clock = azure.clock().clone();
         let verifier = gateway::verifier(&azure)?;
         let config = Config {
-            tls: certificate,
+            name: SERVER_NAME.to_owned(),
+            tls: certificate.into(),
             upstream: upstream.clone(),
+            method: UpstreamMethod::Password,
             service: service.clone(),
-            flavour: self.flavour,
+            roles: RoleSource::Database(self.flavour),
+            unmapped: Unmapped::Password,
             server_name: SERVER_NAME.to_owned(),
             oauth: gateway::oauth(&azure, verifier.policy()),
-            verifier: Arc::new(verifier),
+            verifiers: vec![Arc::new(verifier)],
             clock: Arc::new(move || clock.now()),
+            expiry: SessionExpiry::Off,
             limits: self.limits,
+            telemetry: GatewayTelemetry::default(),
         };
         let gateway = match self.port {
             0 if preferred_port != 0 => {

@@ -1,23 +1,19 @@
 //! Client authentication from the settings and their files, read again when the files change.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Weak;
-use std::time::Duration;
 
 use pgentra_proxy::{
     AuthProxy, CertificateName, CertificateRule, ClientAuth, ClientAuthError, RoleMap, Tls, Users,
 };
+use pgentra_settings::{FileWatch, LOOK};
 use pgentra_system::{Accounts, Files, System};
 
 use crate::settings::{ClientAuthSettings, ClientName};
 
-/// Longest file in bytes: no certificate, key or users file is longer.
-const LENGTH: usize = 4 * 1024 * 1024;
-/// How often the files are checked for changes. A renewed certificate has days; a kubelet writes a
-/// changed secret within a minute.
-const LOOK: Duration = Duration::from_secs(10);
+/// Longest file in bytes.
+const LENGTH: usize = FileWatch::LENGTH;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ClientAuthFault {
@@ -33,7 +29,7 @@ pub(crate) struct WatchedFiles {
     client_auth: ClientAuthSettings,
     /// Not a setting of the files: see [`ClientAuth::danger_admit_unauthenticated`].
     admits_unauthenticated: bool,
-    seen: u64,
+    watch: FileWatch,
 }
 
 /// Reads the files of the settings; or returns everything that is wrong with them.
@@ -68,8 +64,8 @@ impl WatchedFiles {
         client_auth: &ClientAuthSettings,
         admits_unauthenticated: bool,
     ) -> Self {
-        let seen = contents(system.files(), client_auth);
-        Self { system: system.clone(), client_auth: client_auth.clone(), admits_unauthenticated, seen }
+        let watch = FileWatch::new(system.files(), client_auth.files().cloned());
+        Self { system: system.clone(), client_auth: client_auth.clone(), admits_unauthenticated, watch }
     }
 
     /// Reads the files; or returns everything that is wrong with them and the settings.
@@ -97,11 +93,9 @@ impl WatchedFiles {
 
     /// The client authentication, if its files have changed and are valid.
     fn look(&mut self) -> Option<ClientAuth> {
-        let seen = contents(self.system.files(), &self.client_auth);
-        if seen == self.seen {
+        if !self.watch.has_changed() {
             return None;
         }
-        self.seen = seen;
         match self.open() {
             Ok(client_auth) => {
                 tracing::info!(files = ?self.client_auth.files().collect::<Vec<_>>(), "client authentication files reloaded");
@@ -223,15 +217,6 @@ fn read(
     let fault =
         |error| ClientAuthFault { key, message: format!("{} cannot be read: {error}", path.display()), hint };
     read.map_err(|error| faults.push(fault(error))).ok()
-}
-
-/// A hash of the files' content.
-fn contents(files: &Files, client_auth: &ClientAuthSettings) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    for path in client_auth.files() {
-        files.read(path, LENGTH).map_err(|error| error.kind()).hash(&mut hasher);
-    }
-    hasher.finish()
 }
 
 impl ClientAuthSettings {

@@ -4,22 +4,19 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use pgentra_connect::{
-    Connector, connection_keywords, is_connection_keyword, quote, split_connection_string,
+    ConnectError, Connector, connection_keywords, is_connection_keyword, quote, split_connection_string,
 };
 use pgentra_identity::{ConfigError, Credential, IdentityOptions, Resource};
 use pgentra_proxy::ClientAuth;
+use pgentra_settings::{
+    EffectiveSettings, Form, InheritedSockets, ListenAddr, LogFormat, ProblemKind, Problems, SettingLayer,
+    SettingOrigin, SettingsError, UNNAMED, Written, WrittenTable, chain, nearest, nearest_name, read,
+};
 use pgentra_system::System;
 
 use crate::client_auth::{ClientAuthFault, WatchedFiles};
-use crate::effective_settings::EffectiveSettings;
-use crate::error::{Problems, ProxyConfigError, TargetError};
-use crate::file::{self, Written, WrittenTarget};
-use crate::inherited::InheritedSockets;
-use crate::keys::{Form, KEYS, Key};
-use crate::layer::{Layer, SettingOrigin, UNNAMED};
-use crate::listen_addr::ListenAddr;
-use crate::nearest::{nearest, nearest_name};
-use crate::settings::{LogFormat, ProcessSettings, TargetSettings};
+use crate::keys::{KEYS, Key, Set, store};
+use crate::settings::{ProcessSettings, TargetSettings};
 use crate::sources::{Commands, Sources};
 use crate::word;
 
@@ -69,18 +66,22 @@ struct Credentials(HashMap<IdentityOptions, Credential>);
 
 /// The layers of the whole process, the weakest first.
 struct ProcessLayers {
-    layers: [Layer; 3],
+    layers: [SettingLayer<Set>; 3],
     /// The targets of the file.
-    targets: Vec<WrittenTarget>,
+    targets: Vec<WrittenTable<Set>>,
     lost_target: bool,
 }
 
 impl ProcessLayers {
     fn read(system: &System, sources: &Sources, problems: &mut Problems) -> Self {
         let config = sources.file.clone().or_else(|| system.env().get(CONFIG).map(PathBuf::from));
-        let Written { layer, targets, lost_target } =
-            config.map(|path| file::read(system.files(), &path, problems)).unwrap_or_default();
-        let layers = [layer, Layer::of_variables(system.env(), problems), Layer::of_flags(&sources.flags)];
+        let Written { layer, tables: targets, lost_table: lost_target } =
+            config.map(|path| read(system.files(), &path, problems)).unwrap_or_default();
+        let layers = [
+            layer,
+            SettingLayer::of_variables(system.env(), problems),
+            SettingLayer::of_flags(&sources.flags),
+        ];
         Self { layers, targets, lost_target }
     }
 }
@@ -91,7 +92,7 @@ struct Named {
     label: String,
     conninfo: Option<String>,
     /// The settings in its table.
-    table: Layer,
+    table: SettingLayer<Set>,
     /// Whether it is a word that names no server, which was reported.
     is_no_server: bool,
 }
@@ -103,7 +104,7 @@ impl Configuration {
         let mut problems = Problems::default();
         let (mut process, mut target) = (ProcessSettings::default(), TargetSettings::default());
         for layer in ProcessLayers::read(system, sources, &mut problems).layers {
-            layer.apply(Some(&mut process), &mut target, &mut problems);
+            layer.apply(|set, given| store(set, Some(&mut process), &mut target, given), &mut problems);
         }
         process.telemetry.log_format
     }
@@ -119,20 +120,20 @@ impl Configuration {
         system: &System,
         sources: &Sources,
         state: &mut ReloadState,
-    ) -> Result<Self, ProxyConfigError> {
+    ) -> Result<Self, SettingsError> {
         let mut problems = Problems::default();
         let ProcessLayers { layers, targets, lost_target } =
             ProcessLayers::read(system, sources, &mut problems);
         let (mut process, mut defaults) = (ProcessSettings::default(), TargetSettings::default());
         let mut effective = EffectiveSettings::default();
         for layer in layers {
-            layer.apply(Some(&mut process), &mut defaults, &mut problems);
+            layer.apply(|set, given| store(set, Some(&mut process), &mut defaults, given), &mut problems);
             effective.take(&layer);
         }
         let given = sources.targets.iter().enumerate().map(|(at, conninfo)| Named {
             label: format!("target {}", at + 1),
             conninfo: Some(conninfo.clone()),
-            table: Layer::default(),
+            table: SettingLayer::default(),
             is_no_server: false,
         });
         let written = targets.into_iter().map(|target| Named {
@@ -151,27 +152,27 @@ impl Configuration {
             named.push(Named {
                 label: UNNAMED.to_owned(),
                 conninfo: None,
-                table: Layer::default(),
+                table: SettingLayer::default(),
                 is_no_server: false,
             });
         }
         let (mut settings, mut said) = (Vec::new(), Vec::new());
         for named in &mut named {
             let mut target = TargetSettings { listen: Vec::new(), ..defaults.clone() };
-            let mut of_target = effective.of(true);
+            let mut of_target = effective.of::<Set>(true);
             for layer in [std::mem::take(&mut named.table), named.take_parameters(&mut problems)] {
-                layer.apply(None, &mut target, &mut problems);
+                layer.apply(|set, given| store(set, None, &mut target, given), &mut problems);
                 of_target.take(&layer);
             }
             settings.push(target);
             // Changes of listeners are reported when they open and close.
-            said.push(of_target.without_listeners());
+            said.push(of_target.without("listen"));
         }
         for (named, target) in named.iter().zip(&mut settings) {
             target.listen = state.inherited.find(&target.listen, &named.label, &mut problems);
         }
         let listen = state.inherited.find(&defaults.listen, "listen", &mut problems);
-        let listen = if listen.is_empty() { state.inherited.others(&settings) } else { listen };
+        let listen = if listen.is_empty() { others(&state.inherited, &settings) } else { listen };
         share_out(&listen, &mut settings, &mut problems);
         check_places((&process, &state.inherited), &named, &settings, &mut problems);
 
@@ -202,13 +203,41 @@ impl Configuration {
                     });
                 }
                 (Ok(_), None) => {}
-                (Err(error), _) => problems.add_target(&named.label, &error),
+                (Err(error), _) => error.add_to(&mut problems, &named.label),
             }
         }
-        let configuration = problems.none_or(Self { process, said: effective.of(false), targets })?;
+        let configuration = problems.none_or(Self { process, said: effective.of::<Set>(false), targets })?;
         let settings = configuration.targets.iter().map(|target| &target.settings.identity);
         state.credentials.keep(settings);
         Ok(configuration)
+    }
+}
+
+/// Why a target has no connector.
+enum TargetError {
+    Connection(ConnectError),
+    Identity(ConfigError),
+}
+
+impl TargetError {
+    fn add_to(&self, problems: &mut Problems, label: &str) {
+        let (kind, message, hint) = match self {
+            Self::Connection(error) => (ProblemKind::Connection, chain(error), error.hint()),
+            Self::Identity(error) => (ProblemKind::Identity, chain(error), error.hint().map(str::to_owned)),
+        };
+        problems.push(label, (kind, message), hint);
+    }
+}
+
+impl From<ConnectError> for TargetError {
+    fn from(error: ConnectError) -> Self {
+        Self::Connection(error)
+    }
+}
+
+impl From<ConfigError> for TargetError {
+    fn from(error: ConfigError) -> Self {
+        Self::Identity(error)
     }
 }
 
@@ -264,12 +293,14 @@ impl Named {
 
     /// Removes the proxy's own parameters from the connection string. A string that cannot be read
     /// is reported when the connector is built.
-    fn take_parameters(&mut self, problems: &mut Problems) -> Layer {
-        let Some(conninfo) = &mut self.conninfo else { return Layer::default() };
+    fn take_parameters(&mut self, problems: &mut Problems) -> SettingLayer<Set> {
+        let Some(conninfo) = &mut self.conninfo else { return SettingLayer::default() };
         let is_ours = |name: &str| Key::find(name).is_some();
-        let Ok((rest, ours)) = split_connection_string(conninfo, is_ours) else { return Layer::default() };
+        let Ok((rest, ours)) = split_connection_string(conninfo, is_ours) else {
+            return SettingLayer::default();
+        };
         let Ok((rest, unknown)) = split_connection_string(&rest, |name| !is_connection_keyword(name)) else {
-            return Layer::default();
+            return SettingLayer::default();
         };
         *conninfo = rest;
         let at = |key: &str| SettingOrigin::Target { target: self.label.clone(), key: key.to_owned() };
@@ -282,11 +313,11 @@ impl Named {
             problems.add(at(shown), format!("is no key{}", nearest(&name, known)));
         }
         let (ours, others): (Vec<_>, Vec<_>) =
-            ours.into_iter().partition(|(name, _)| Key::find(name).is_some_and(Key::is_targets));
+            ours.into_iter().partition(|(name, _)| Key::find(name).is_some_and(Key::is_of_table));
         for (name, _) in others {
             problems.add(at(&name), "holds for the whole process: give it as a flag");
         }
-        Layer::of_parameters(&self.label, ours)
+        SettingLayer::of_parameters(&self.label, ours)
     }
 }
 
@@ -294,40 +325,6 @@ impl ReloadState {
     /// With the sockets that systemd hands over.
     pub fn new(inherited: InheritedSockets) -> Self {
         Self { inherited, ..Self::default() }
-    }
-}
-
-impl InheritedSockets {
-    /// Puts all sockets of a name in the place of the name.
-    fn find(&self, listen: &[ListenAddr], label: &str, problems: &mut Problems) -> Vec<ListenAddr> {
-        let mut found = Vec::new();
-        for place in listen {
-            let name = match place {
-                ListenAddr::Systemd { name, .. } if !self.is_assumed() => name,
-                place => {
-                    found.push(place.clone());
-                    continue;
-                }
-            };
-            let before = found.len();
-            found.extend(
-                self.places()
-                    .filter(|place| matches!(place, ListenAddr::Systemd { name: it, .. } if it == name)),
-            );
-            if found.len() == before {
-                problems.add_with_hint(
-                    label,
-                    format!("there is no {place}"),
-                    "FileDescriptorName= in the socket unit gives a socket its name",
-                );
-            }
-        }
-        found
-    }
-
-    /// The sockets that no target names.
-    fn others(&self, targets: &[TargetSettings]) -> Vec<ListenAddr> {
-        self.places().filter(|place| !targets.iter().any(|target| target.listen.contains(place))).collect()
     }
 }
 
@@ -378,6 +375,11 @@ fn connector(
     }
     let (credential, resource) = credentials.of(system, &settings.identity)?;
     Ok(Connector::new(target, credential, resource)?)
+}
+
+/// The sockets that no target names.
+fn others(inherited: &InheritedSockets, targets: &[TargetSettings]) -> Vec<ListenAddr> {
+    inherited.places().filter(|place| !targets.iter().any(|target| target.listen.contains(place))).collect()
 }
 
 /// Assigns the process-wide listeners to the targets without their own.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::configuration::TargetConfig;
+use crate::keys::Set;
 
 /// A line for each target that is added, removed or changed. Targets of one name are told apart by
 /// their order.
@@ -16,7 +17,7 @@ pub(crate) fn of_targets<'a>(
         match before.remove(&(name, number)) {
             None => lines.push(format!("target added: {name}")),
             Some(old) => {
-                let mut changes = old.said.changes(&next.said);
+                let mut changes = old.said.changes::<Set>(&next.said);
                 if old.connector.target() != next.connector.target() {
                     changes.push("connection changed".to_owned());
                 }

@@ -4,13 +4,10 @@
 use std::ops::RangeInclusive;
 
 use pgentra_identity::{IdentityOptions, Resource, Selector};
+use pgentra_proxy::Drain;
+use pgentra_settings::{Form, KeyTable, ListenAddr, RawValue};
 
-use crate::listen_addr::ListenAddr;
-use crate::raw_value::RawValue;
 use crate::settings::{ProcessSettings, TargetSettings};
-
-/// How our variables begin.
-pub(crate) const PREFIX: &str = "PGENTRA_";
 
 /// With 0 every client would be refused; a larger number is a typing error.
 const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
@@ -22,46 +19,14 @@ const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
 
 /// A setting. Flag `--max-connections` = variable `PGENTRA_MAX_CONNECTIONS` = `max_connections` in
-/// the file and in a target's URI.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Key {
-    /// The key in the file.
-    pub name: &'static str,
-    /// The form of a value.
-    pub form: Form,
-    /// The placeholder of a value in the help.
-    pub value: &'static str,
-    /// The default in words; empty if there is none.
-    pub default: &'static str,
-    /// What the setting does; `None`: it is a field of the same name of [`IdentityOptions`], or selects an identity.
-    pub help: Option<&'static str>,
-    /// Keys that cannot be set together with this one in one layer.
-    pub(crate) excludes: &'static [&'static str],
-    /// The function that stores the value.
-    pub(crate) set: Set,
-}
-
-/// The form of a value in the file. In other layers it is text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// `20`.
-    Number,
-    /// `"5m"`, or a number of seconds.
-    Time,
-    /// `true` or `false`; a flag without a value is true.
-    Switch,
-    /// `"text"`.
-    Text,
-    /// `["one", "two"]` or `"one"`; a flag is repeated, a variable or a parameter has commas.
-    List,
-    /// `{ name = "value" }`, with a list for several values; elsewhere a list of `name=value`.
-    Table,
-}
+/// the file and in a target's URI. A key without help is a field of the same name of
+/// [`IdentityOptions`], or selects an identity.
+pub type Key = pgentra_settings::SettingKey<Set>;
 
 /// What a setting applies to.
 #[derive(Clone, Copy)]
-pub(crate) enum Set {
+pub enum Set {
+    /// The whole process.
     Process(fn(&mut ProcessSettings, &RawValue<'_>) -> Result<(), String>),
     /// A target; in a process-wide layer, all targets that do not set it.
     Target(fn(&mut TargetSettings, &RawValue<'_>) -> Result<(), String>),
@@ -315,7 +280,7 @@ pub const KEYS: &[Key] = &[
              and be told 57P01",
         ),
         excludes: &[],
-        set: Set::Process(|process, given| given.drain().map(|value| process.drain = value)),
+        set: Set::Process(|process, given| given.read(drain).map(|value| process.drain = value)),
     },
     Key {
         name: "danger_listen_beyond_loopback",
@@ -506,25 +471,41 @@ pub const KEYS: &[Key] = &[
     },
 ];
 
-impl Key {
-    /// The setting with this key.
-    pub fn find(name: &str) -> Option<&'static Key> {
-        KEYS.iter().find(|key| key.name == name)
+impl KeyTable for Set {
+    const PREFIX: &'static str = "PGENTRA_";
+    const OTHERS: &'static [&'static str] = &["config", "log", "local", "local_folder", "local_instance"];
+    const FOREIGN: &'static [&'static str] = &["gateway_"];
+    const TABLE: &'static str = "target";
+    const SERVER: (&'static str, &'static str) = ("server", "a connection URI or a conninfo string");
+
+    fn keys() -> &'static [Key] {
+        KEYS
     }
 
-    /// The name of its flag, without the hyphens.
-    pub fn flag(&self) -> String {
-        self.name.replace('_', "-")
+    fn is_of_table(self) -> bool {
+        matches!(self, Self::Target(_))
     }
+}
 
-    /// The name of its variable.
-    pub fn variable(&self) -> String {
-        format!("{PREFIX}{}", self.name.to_ascii_uppercase())
+/// Stores a value. Without `process`, settings of the process are left as they are.
+pub(crate) fn store(
+    set: Set,
+    process: Option<&mut ProcessSettings>,
+    target: &mut TargetSettings,
+    given: &RawValue<'_>,
+) -> Result<(), String> {
+    match (set, process) {
+        (Set::Target(set), _) => set(target, given),
+        (Set::Process(set), Some(process)) => set(process, given),
+        (Set::Process(_), None) => Ok(()),
     }
+}
 
-    /// Whether a target can have its own value.
-    pub fn is_targets(&self) -> bool {
-        matches!(self.set, Set::Target(_))
+fn drain(text: &str) -> Result<Drain, String> {
+    match text {
+        "session" => Ok(Drain::Session),
+        "transaction" => Ok(Drain::Transaction),
+        other => Err(format!("is session or transaction, not `{other}`")),
     }
 }
 

@@ -42,31 +42,40 @@
 mod client_auth;
 mod configuration;
 mod diff;
-mod effective_settings;
-mod error;
-mod file;
-mod inherited;
 mod keys;
-mod layer;
-mod listen_addr;
-mod nearest;
-pub mod quantity;
-mod raw_value;
 mod running;
 mod settings;
 mod sources;
-mod telemetry;
 mod word;
 
+use pgentra_proxy::telemetry::Telemetry;
+use pgentra_system::System;
+use tokio_util::sync::CancellationToken;
+
 pub use configuration::{Configuration, ReloadState, TargetConfig};
-pub use error::{ConfigProblem, ProblemKind, ProxyConfigError};
-pub use inherited::InheritedSockets;
-pub use keys::{Form, KEYS, Key};
-pub use listen_addr::ListenAddr;
-pub use nearest::nearest_name;
-pub use running::{RunningListener, RunningProxy};
-pub use settings::{
-    AuditPlace, ClientAuthSettings, ClientName, LogFormat, ProcessSettings, TargetSettings, TelemetrySettings,
+pub use keys::{KEYS, Key, Set};
+pub use pgentra_settings::{
+    AuditPlace, ConfigProblem, Form, InheritedSockets, ListenAddr, LogFormat, ProblemKind,
+    SettingsError as ProxyConfigError, TelemetrySettings, nearest_name, quantity,
 };
+pub use running::{RunningListener, RunningProxy};
+pub use settings::{ClientAuthSettings, ClientName, ProcessSettings, TargetSettings};
 pub use sources::{Commands, Sources};
-pub use telemetry::TelemetryEndpoints;
+
+/// The audit log and the HTTP listeners of a running proxy.
+pub type TelemetryEndpoints = pgentra_settings::ObservedEndpoints<Telemetry>;
+
+/// Opens the audit log and the HTTP listeners. `/quitquitquit` cancels `stop`.
+///
+/// # Errors
+///
+/// A file or listener that cannot be opened.
+pub async fn open_telemetry(
+    system: &System,
+    settings: &TelemetrySettings,
+    stop: &CancellationToken,
+) -> Result<TelemetryEndpoints, ProxyConfigError> {
+    let clock = system.clock().clone();
+    let telemetry = |audit| Telemetry::new(move || clock.now(), stop.clone(), audit);
+    TelemetryEndpoints::open(settings, telemetry).await
+}

@@ -11,16 +11,16 @@ use pgentra_proxy::{
     AuthProxy, ClientAuth, Listener, Naming, Options, ProxyHandle, SharedState, ShutdownTokens,
 };
 use pgentra_session::{Limits, UnixSocket, bind_tcp};
+use pgentra_settings::{
+    EffectiveSettings, InheritedSocket, InheritedSockets, ListenAddr, ProblemKind, SettingsError, chain,
+};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::configuration::{Configuration, ReloadState, TargetConfig};
 use crate::diff;
-use crate::effective_settings::EffectiveSettings;
-use crate::error::{ProblemKind, ProxyConfigError, chain};
-use crate::inherited::InheritedSockets;
-use crate::listen_addr::ListenAddr;
+use crate::keys::Set;
 use crate::settings::ProcessSettings;
 
 /// Failing targets in the status line; the status page shows all of them.
@@ -94,7 +94,7 @@ impl RunningProxy {
         &mut self,
         configuration: Configuration,
         state: &ReloadState,
-    ) -> Result<Vec<String>, ProxyConfigError> {
+    ) -> Result<Vec<String>, SettingsError> {
         let Configuration { process, said, targets } = configuration;
         let number_of_targets = targets.len();
         let mut next: Vec<ServedTarget> = Vec::new();
@@ -120,7 +120,7 @@ impl RunningProxy {
                     Some(open) if matches!(place, ListenAddr::Unix { .. }) && open.is_shared != is_shared => {
                         let message = format!("listen_uids begins or ceases to open {place} to other users");
                         let hint = "restart the proxy, or listen in another folder";
-                        return Err(ProxyConfigError::one(ProblemKind::Setting, message, hint));
+                        return Err(SettingsError::one(ProblemKind::Setting, message, hint));
                     }
                     Some(open) => kept.push((open.again(&key), Arc::clone(&live.proxy))),
                     None => {
@@ -145,7 +145,7 @@ impl RunningProxy {
             next.push(live);
         }
         let is_first = self.targets.is_empty();
-        let mut lines = if is_first { Vec::new() } else { self.said.changes(&said) };
+        let mut lines = if is_first { Vec::new() } else { self.said.changes::<Set>(&said) };
         if !is_first {
             let (before, next) = (&self.targets, &next);
             lines.extend(diff::of_targets(
@@ -397,7 +397,7 @@ async fn bind(
     inherited: &InheritedSockets,
     client_auth: &ClientAuth,
     number_of_targets: usize,
-) -> Result<(Listener, String), ProxyConfigError> {
+) -> Result<(Listener, String), SettingsError> {
     // A Unix socket that other users may use.
     let is_shared = !client_auth.uids.is_empty();
     let bound: io::Result<_> = match place {
@@ -416,12 +416,22 @@ async fn bind(
                 (Listener::Unix(socket), path)
             })
         }
-        ListenAddr::Systemd { name, number } => inherited.open(name, *number, client_auth),
+        ListenAddr::Systemd { name, number } => {
+            inherited.open(name, *number).and_then(|(socket, address)| {
+                let listener = match socket {
+                    InheritedSocket::Tcp(listener) => {
+                        Listener::tcp(listener, client_auth).map_err(io::Error::other)?
+                    }
+                    InheritedSocket::Unix(socket) => Listener::Unix(socket),
+                };
+                Ok((listener, address))
+            })
+        }
     };
     bound.map_err(|error| {
         let message = format!("cannot listen on {place}: {error}");
         let hint = not_bound(place, &error, is_shared, number_of_targets);
-        ProxyConfigError::one(ProblemKind::Machine, message, hint)
+        SettingsError::one(ProblemKind::Machine, message, hint)
     })
 }
 

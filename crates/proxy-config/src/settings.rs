@@ -1,15 +1,12 @@
 //! The settings with their defaults. What each means is in [`KEYS`](crate::KEYS), under the same name.
 
-use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use pgentra_identity::IdentityOptions;
 use pgentra_proxy::{Drain, SERVER_LIFETIME, WARM_MAX_AGE};
-
-use crate::listen_addr::ListenAddr;
+use pgentra_settings::{ListenAddr, TelemetrySettings};
 
 /// The settings of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,38 +19,6 @@ pub struct ProcessSettings {
     pub danger_listen_beyond_loopback: bool,
     /// Probes, metrics, status page, log and audit log.
     pub telemetry: TelemetrySettings,
-}
-
-/// Telemetry settings. Read once, at the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TelemetrySettings {
-    /// Where the status page is, on the loopback interface. Default: nowhere.
-    pub admin_listen: Option<SocketAddr>,
-    /// Where probes and metrics alone are. Default: nowhere.
-    pub health_listen: Option<SocketAddr>,
-    /// The format of the log, for the program that writes it.
-    pub log_format: LogFormat,
-    /// Where audit lines go. Default: nowhere.
-    pub audit: Option<AuditPlace>,
-}
-
-/// The format of the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text for people.
-    #[default]
-    Text,
-    /// A JSON object per line.
-    Json,
-}
-
-/// Where audit lines are written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AuditPlace {
-    /// Standard error.
-    Stderr,
-    /// Appended to a file.
-    File(PathBuf),
 }
 
 /// The settings of a target.
@@ -163,36 +128,6 @@ impl Default for TargetSettings {
             server_check_delay: Duration::ZERO,
             connect_rate: 0,
             identity: IdentityOptions::default(),
-        }
-    }
-}
-
-impl FromStr for LogFormat {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err("write text or json"),
-        }
-    }
-}
-
-impl From<&str> for AuditPlace {
-    fn from(text: &str) -> Self {
-        match text {
-            "-" => Self::Stderr,
-            path => Self::File(path.into()),
-        }
-    }
-}
-
-impl fmt::Display for AuditPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Stderr => f.write_str("stderr"),
-            Self::File(path) => path.display().fmt(f),
         }
     }
 }

@@ -214,6 +214,14 @@ impl<S: Socket> Client<S> {
         }
     }
 
+    /// The name of the server in the client's TLS handshake (SNI).
+    pub fn server_name(&self) -> Option<&str> {
+        match &self.transport {
+            Transport::Tls(stream) => stream.get_ref().1.server_name(),
+            _ => None,
+        }
+    }
+
     /// Whether the connection is inside TLS.
     pub fn is_encrypted(&self) -> bool {
         matches!(self.transport, Transport::Tls(_))

@@ -22,6 +22,8 @@ pub mod sqlstate {
     pub const INVALID_AUTHORIZATION: &str = "28000";
     /// `invalid_password`.
     pub const INVALID_PASSWORD: &str = "28P01";
+    /// `invalid_catalog_name`.
+    pub const INVALID_CATALOG_NAME: &str = "3D000";
     /// `too_many_connections`.
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
     /// `query_canceled`.

@@ -64,7 +64,8 @@ pub(crate) fn files(release: &Release, built: &Built, printed: &Printed) -> Resu
     let mut tree = Tree::default();
     tree.copy("usr/bin/pgentra", RUN, &built.full)?;
     tree.copy("etc/pgentra/proxy.toml", READ, &deploy.join("systemd/proxy.toml"))?;
-    for unit in ["pgentra-proxy.service", "pgentra-proxy.socket"] {
+    tree.copy("etc/pgentra/gateway.toml", READ, &deploy.join("systemd/gateway.toml"))?;
+    for unit in ["pgentra-proxy.service", "pgentra-proxy.socket", "pgentra-gateway.service"] {
         tree.copy(&format!("usr/lib/systemd/system/{unit}"), READ, &deploy.join("systemd").join(unit))?;
     }
     for (name, text) in &printed.manual {

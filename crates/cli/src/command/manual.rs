@@ -29,11 +29,13 @@ enum Topic {
     Azure,
     /// The proxy.
     Proxy,
+    /// The gateway.
+    Gateway,
     /// Those of a local cloud.
     Local,
 }
 
-use Topic::{Azure, Connection, Every, Identity, Local, Proxy};
+use Topic::{Azure, Connection, Every, Gateway, Identity, Local, Proxy};
 
 const VARIABLES: &[(&str, Topic, &str)] = &[
     (
@@ -92,6 +94,12 @@ const VARIABLES: &[(&str, Topic, &str)] = &[
         Proxy,
         "The options of the same names; the help of an option names its variable.",
     ),
+    ("PGENTRA_GATEWAY_CONFIG", Gateway, "The configuration file, where --config names none."),
+    (
+        "PGENTRA_GATEWAY_LISTEN, PGENTRA_GATEWAY_UPSTREAM, ...",
+        Gateway,
+        "The options of the same names; the help of an option names its variable.",
+    ),
     ("PGENTRA_LOCAL", Local, "Name of the local cloud, where --name names none."),
     (
         "XDG_RUNTIME_DIR, TMPDIR",
@@ -109,6 +117,11 @@ const FILES: &[(&str, Topic, &str)] = &[
         "/etc/pgentra/proxy.toml",
         Proxy,
         "The configuration that the packages install for the service pgentra-proxy.",
+    ),
+    (
+        "/etc/pgentra/gateway.toml",
+        Gateway,
+        "The configuration that the packages install for the service pgentra-gateway.",
     ),
     (
         "$XDG_RUNTIME_DIR/pgentra-NAME, $TMPDIR/pgentra-UID-NAME",
@@ -255,6 +268,7 @@ fn is_about(command: &clap::Command, topic: Topic) -> bool {
         Connection => has("dbname"),
         Azure => has("graph_endpoint") || has("management_endpoint") || name.starts_with("pgentra role "),
         Proxy => name == "pgentra proxy",
+        Gateway => name == "pgentra gateway",
         Local => name.starts_with("pgentra local"),
     }
 }

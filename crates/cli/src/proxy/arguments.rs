@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use pgentra_proxy_config::Set;
 
-use super::flags::Flags;
 use super::program_formats::Program;
 use super::wait::Wait;
 use crate::options::{Format, Server};
+use crate::service::Flags;
 
 /// Arguments of `pgentra proxy`.
 #[derive(Debug, Default, Args)]
@@ -36,7 +37,7 @@ pub(crate) struct Proxy {
     #[arg(short, long, value_enum, default_value_t = Format::Text, value_name = "FORMAT", requires = "check")]
     pub(crate) output: Format,
     #[command(flatten)]
-    pub(crate) flags: Flags,
+    pub(crate) flags: Flags<Set>,
     #[command(flatten)]
     pub(crate) server: Server,
     #[command(subcommand)]

@@ -6,9 +6,9 @@ use pgentra_connect::{TokenState, quote};
 use pgentra_proxy_config::RunningProxy;
 
 use super::access::Access;
-use super::console::Console;
 use crate::blame::Blame;
 use crate::problem::Problem;
+use crate::service::Console;
 
 /// Says who is signed in, or why not, and how to connect to each listener. Returns the number of
 /// targets without a token.

@@ -3,15 +3,11 @@
 mod access;
 mod arguments;
 mod check;
-mod console;
-mod flags;
 mod greeting;
 mod hash_password;
-pub(crate) mod notify;
 mod print_config;
 mod program_formats;
 mod serve;
-pub(crate) mod signals;
 mod sources;
 mod wait;
 

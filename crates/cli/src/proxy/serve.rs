@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use pgentra_proxy_config::{
     Configuration, InheritedSockets, Key, ReloadState, RunningProxy, Sources, TelemetryEndpoints,
+    open_telemetry,
 };
 use pgentra_system::System;
-use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::arguments::{Proxy, ProxyCommand};
-use super::console::Console;
-use super::notify::Notify;
-use super::signals::{SignalEvent, Signals};
 use super::{check, greeting, hash_password, print_config, wait};
 use crate::problem::Outcome;
+use crate::service::{Beat, Console, Notify, SignalEvent, Signals};
 
 /// How long the first token request may delay the readiness message to the service manager. It is
 /// shorter than the service manager's start timeout, because a restart does not help when the
@@ -44,10 +42,10 @@ pub(crate) async fn run(system: &System, mut arguments: Proxy) -> Outcome {
     if let Some(program) = arguments.print_config {
         return print_config::run(&configuration, program).await;
     }
-    let console = Console::new(system, configuration.process.telemetry.log_format);
+    let console = Console::new(system, configuration.process.telemetry.log_format, "pgentra::proxy");
     let mut signals = Signals::listen()?;
     let mut running = RunningProxy::default();
-    let seen = TelemetryEndpoints::open(system, &configuration.process.telemetry, running.stop()).await?;
+    let seen = open_telemetry(system, &configuration.process.telemetry, running.stop()).await?;
     running.set_telemetry(seen.telemetry().clone());
     let lines = running.apply(configuration, &held).await?;
     seen.telemetry().started();
@@ -159,29 +157,6 @@ async fn reload(
         }
     }
     notify.ready(&running.status());
-}
-
-/// The next time of a periodic message, if there is a service manager.
-struct Beat(Option<Interval>);
-
-impl Beat {
-    fn every(period: Option<Duration>) -> Self {
-        Self(period.map(|period| {
-            let mut interval = interval(period);
-            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            interval
-        }))
-    }
-
-    /// Waits for the next time. Cancel-safe.
-    async fn next(&mut self) {
-        match &mut self.0 {
-            Some(interval) => {
-                interval.tick().await;
-            }
-            None => std::future::pending().await,
-        }
-    }
 }
 
 #[cfg(test)]

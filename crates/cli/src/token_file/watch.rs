@@ -14,8 +14,7 @@ use super::replace::replace;
 use crate::blame::Blame;
 use crate::output;
 use crate::problem::{Outcome, Problem};
-use crate::proxy::notify::Notify;
-use crate::proxy::signals::{SignalEvent, Signals};
+use crate::service::{Notify, SignalEvent, Signals};
 use crate::time::{date, unix};
 
 /// How often the credential is asked for its token: a read of its cache, which starts a refresh when

@@ -53,5 +53,3 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pgentra FROM PUBLIC;
 
 SELECT pgentra.make_role('azure_pg_admin');
 GRANT pg_monitor, pg_signal_backend TO azure_pg_admin;
--- As on Azure, so that administrators can make tables and schemas in it.
-ALTER DATABASE postgres OWNER TO azure_pg_admin;

@@ -16,4 +16,17 @@ BEGIN
 END
 $$;
 
+-- The members, and what their passwords and names say. Direct members only: membership through another role makes no Entra role.
+CREATE OR REPLACE VIEW pgentra.member AS
+    SELECT r.rolname, r.rolpassword IS NULL OR r.rolpassword = g.verifier AS by_name,
+           r.rolpassword IS NOT NULL AS is_adopted, d.object_id, d.kind
+    FROM pg_catalog.pg_authid r
+    CROSS JOIN pgentra.gateway g
+    LEFT JOIN pgentra.directory d ON d.name = r.rolname
+    WHERE EXISTS (
+        SELECT FROM pg_catalog.pg_auth_members m
+        JOIN pg_catalog.pg_roles marker ON marker.oid = m.roleid
+        WHERE m.member = r.oid AND marker.rolname = 'azure_ad_user');
+REVOKE ALL ON pgentra.member FROM PUBLIC;
+
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA pgentra FROM PUBLIC;

@@ -84,7 +84,7 @@ impl Place {
         let gateway = stage
             .gateway_with(|config| {
                 config.upstream = UpstreamAddress::Unix { dir: folder.path().to_owned(), port: 1 };
-                config.verifier = verifier;
+                config.verifiers = vec![verifier];
                 config.clock = Arc::new(move || now);
             })
             .await;

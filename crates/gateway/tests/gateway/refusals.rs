@@ -231,7 +231,7 @@ fn keys_that_cannot_be_fetched() {
         roles().await;
         let policy = Policy::builder(azure().await.tenant()).audience(RESOURCE).build().unwrap();
         let verifier = Arc::new(Verifier::new(policy, Nothing));
-        let gateway = Stage::flexible().await.gateway_with(|config| config.verifier = verifier).await;
+        let gateway = Stage::flexible().await.gateway_with(|config| config.verifiers = vec![verifier]).await;
         let (code, message, _) = gateway.refusal("r_service", "postgres", &vm_token().await).await;
         assert_eq!(code, "57P03");
         assert_eq!(

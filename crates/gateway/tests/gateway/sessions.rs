@@ -1,11 +1,13 @@
 //! Sessions from start to end.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use eventually::{DEADLINE, eventually, holds};
 use futures_util::{SinkExt, StreamExt, pin_mut};
-use tokio_postgres::{Client, NoTls};
+use pgentra_gateway::SessionExpiry;
+use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 use crate::fixture::{Running, Stage, failure, one, run};
 
@@ -124,6 +126,59 @@ fn a_shutdown_lets_sessions_end_by_themselves() {
         assert_eq!(one(&client, "SELECT 'still here'").await, "still here");
         drop(client);
         gateway.gateway.served.await.unwrap();
+    });
+}
+
+#[test]
+fn a_session_ends_with_its_token_where_that_is_asked_for() {
+    use base64::Engine as _;
+    run(async {
+        let stage = Stage::flexible().await;
+        let token = stage.vm_token();
+        let payload = token.split('.').nth(1).unwrap();
+        let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).unwrap();
+        let claims: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+        let expires = SystemTime::UNIX_EPOCH + Duration::from_secs(claims["exp"].as_u64().unwrap());
+        let gateway = stage.gateway().await;
+        let sql = format!(
+            "SELECT pgaadauth_create_principal_with_oid('expiring', '{}', 'service', false, false)",
+            claims["oid"].as_str().unwrap()
+        );
+        stage.administrator(&gateway).await.batch_execute(&sql).await.unwrap();
+
+        let ending = |expiry, left| {
+            stage.gateway_with(move |config| {
+                config.expiry = expiry;
+                config.clock = Arc::new(move || expires - left);
+            })
+        };
+        let end = SessionExpiry::End(Duration::from_secs(3600));
+        let gateway = ending(end, Duration::from_millis(300)).await;
+        let (_client, mut connection) = tokio_postgres::Config::new()
+            .user("expiring")
+            .dbname("postgres")
+            .password(&token)
+            .connect_raw(gateway.dial_tls().await, NoTls)
+            .await
+            .unwrap();
+        let mut messages = futures_util::stream::poll_fn(move |cx| connection.poll_message(cx));
+        let mut heard = Vec::new();
+        while let Some(message) = messages.next().await {
+            match message {
+                Ok(AsyncMessage::Notice(notice)) => heard.push(notice.message().to_owned()),
+                Ok(_) => {}
+                Err(error) => heard.push(error.code().unwrap().code().to_owned()),
+            }
+        }
+        assert!(heard[0].contains("the session ends then"), "{heard:?}");
+        assert_eq!(heard[1..], ["57P01"]);
+
+        // A token that lives by the leeway alone begins no session that would end at once.
+        let gateway = ending(end, Duration::ZERO).await;
+        let (code, message, _) = gateway.refusal("expiring", "postgres", &token).await;
+        assert!(code == "28000" && message.starts_with("The access token has expired"), "{code} {message}");
+        let gateway = ending(SessionExpiry::Off, Duration::ZERO).await;
+        gateway.connect("expiring", "postgres", &token).await.unwrap();
     });
 }
 

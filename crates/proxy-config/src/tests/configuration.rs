@@ -176,7 +176,7 @@ fn sockets_of_systemd_are_shared_out_too() {
         let system = System::builder().build();
         let targets = targets.iter().map(|target| (*target).to_owned()).collect();
         let sources = Sources { targets, ..Sources::default() };
-        let mut held = ReloadState::new(InheritedSockets::of_names(names));
+        let mut held = ReloadState::new(InheritedSockets::of_names(names).unwrap());
         let gathered =
             Configuration::gather(&system, &sources, &mut held).map_err(|problems| problems.to_string())?;
         let places = gathered.targets.iter().map(|target| {
@@ -429,10 +429,11 @@ fn doors_are_set_in_every_form() {
     let files = Files::in_memory();
     files.put(FILE, file);
     let mut problems = Problems::default();
-    let written = file::read(&files, std::path::Path::new(FILE), &mut problems);
+    let written = read::<Set>(&files, std::path::Path::new(FILE), &mut problems);
     let mut target = TargetSettings::default();
-    written.layer.apply(Some(&mut ProcessSettings::default()), &mut target, &mut problems);
-    written.targets[0].layer.apply(None, &mut target, &mut problems);
+    let mut process = ProcessSettings::default();
+    written.layer.apply(|set, given| store(set, Some(&mut process), &mut target, given), &mut problems);
+    written.tables[0].layer.apply(|set, given| store(set, None, &mut target, given), &mut problems);
     assert!(problems.none_or(()).is_ok());
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let both = [pair("app", "my-app"), pair("other", "my-other")];

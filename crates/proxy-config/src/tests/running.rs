@@ -4,7 +4,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::inherited::InheritedSockets;
 use crate::sources::Sources;
 
 const FILE: &str = "/pgentra.toml";
@@ -155,7 +154,7 @@ async fn a_listener_can_change_its_target() {
 
 #[tokio::test]
 async fn a_socket_of_systemds_comes_back() {
-    let mut stage = Stage::new(InheritedSockets::of_names(&["pg"]));
+    let mut stage = Stage::new(InheritedSockets::of_names(&["pg"]).unwrap());
     let with = "[[target]]\nserver = 'host=one.example'\n";
     stage.apply(with).await.unwrap();
     let inherited = stage.addresses();

@@ -1,165 +1,130 @@
-//! HTTP server for probes, for Prometheus and for the status page.
+//! The HTTP listener of a proxy. Beside what every [`HttpServer`] answers, an admin listener has:
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /startup` | 200 when every listener is up, else 503 |
-//! | `GET /readiness` | 200 while clients are to be sent here, see [`Telemetry::readiness`]; else 503 with the reason; behind it how many targets serve, are idle and fail, and a line for each that fails |
-//! | `GET /liveness` | 200 |
-//! | `GET /metrics` | metrics as Prometheus reads them |
 //! | `GET /` | the status page, for people |
 //! | `GET /status.json` | what it shows |
 //! | `POST /pool/close?database=NAME` | server sessions of this database that wait for a client are ended; without a name, all of them |
-//! | `POST /quitquitquit` | the proxy drains and ends |
 //!
-//! The last four are on an admin listener alone.
+//! `GET /readiness` also says how many targets serve, are idle and fail, with a line for each that
+//! fails.
 
-mod origin;
-mod reply;
-mod scope;
-
-use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use hyper::header::{HeaderMap, HeaderValue};
+use hyper::{Method, StatusCode, Uri};
+use pgentra_observe::Exposition;
+use pgentra_observe::http::{HttpReply, Observable, is_foreign, only_get, plain, respond};
+use rand::TryRngCore;
+use rand::rngs::OsRng;
 use tokio_util::sync::CancellationToken;
 
-pub use self::scope::Scope;
+pub use pgentra_observe::http::{HttpServer, Scope};
+
 use crate::telemetry::Telemetry;
-use pgentra_session::listen::accept;
-use pgentra_session::starting::{Bounds, Starting};
 
-/// Connections at the same time. A probe and a scrape take one each, for milliseconds; when there
-/// is one more, the oldest of the address with the most is closed.
-const CONNECTIONS: usize = 256;
+const PAGE: &str = include_str!("status.html");
 
-/// The largest request head in bytes; hyper requires at least 8 KiB.
-const HEAD_LIMIT: usize = 16 * 1024;
+/// Placeholder in the page for the nonce that its script and style share with the content security
+/// policy.
+const NONCE: &str = "{{nonce}}";
 
-/// The most header lines in a request.
-const HEADERS_LIMIT: usize = 64;
+/// How long a readiness probe waits for a token: Kubernetes gives up after a second.
+const TOKEN_WAIT: Duration = Duration::from_millis(700);
 
-/// The time for the head of a request, from the connection on.
-const HEAD: Duration = Duration::from_secs(2);
-
-/// The time for a connection, from its beginning to the end of its one answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// An HTTP listener that shows the state of a [`Telemetry`].
-#[derive(Debug)]
-pub struct HttpServer {
-    listener: TcpListener,
-    scope: Scope,
-    telemetry: Telemetry,
-}
-
-impl HttpServer {
-    /// An HTTP server on this listener.
-    ///
-    /// # Errors
-    ///
-    /// [`Scope::Admin`] on another address than loopback (`PermissionDenied`): any client of it may
-    /// end the process.
-    pub fn new(listener: TcpListener, scope: Scope, telemetry: Telemetry) -> io::Result<Self> {
-        if scope == Scope::Admin && !listener.local_addr()?.ip().is_loopback() {
-            let message =
-                "the admin listener shows who signs in and may end the proxy: loopback addresses only";
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
-        }
-        Ok(Self { listener, scope, telemetry })
+impl Observable for Telemetry {
+    fn has_started(&self) -> bool {
+        Self::has_started(self)
     }
 
-    /// Answers until `end` is cancelled, which should be after the drain, so that probes see the
-    /// drain. Dropping the future does not stop answers that have begun.
-    pub async fn serve(self, end: CancellationToken) {
-        // There are no turns here: each connection is served at once, and the oldest is closed at
-        // the limit.
-        let starting = Starting::new(Bounds { held: CONNECTIONS, turns: 1 });
-        while let Some((stream, _, seat)) = accept(&self.listener, &starting, &end).await {
-            let (scope, telemetry) = (self.scope, self.telemetry.clone());
-            tokio::spawn(async move {
-                let served = tokio::time::timeout(PATIENCE, serve_one(stream, scope, telemetry));
-                tokio::select! {
-                    biased;
-                    () = seat.closed() => {}
-                    served = served => if let Ok(Err(error)) = served {
-                        tracing::debug!(%error, "an HTTP connection ended early");
-                    },
-                }
-            });
+    async fn readiness(&self) -> Result<String, String> {
+        self.await_tokens(TOKEN_WAIT).await;
+        let summary = self.summary();
+        match Self::readiness(self) {
+            Ok(()) => Ok(format!("ready\n{summary}")),
+            Err(reason) => Err(format!("{reason}\n{summary}")),
         }
+    }
+
+    fn metrics(&self, accept: &str) -> Exposition {
+        Self::metrics(self, accept)
+    }
+
+    fn stop(&self) -> &CancellationToken {
+        Self::stop(self)
+    }
+
+    async fn admin(&self, method: &Method, headers: &HeaderMap, uri: &Uri) -> Option<HttpReply> {
+        let path = uri.path();
+        if path == "/pool/close" {
+            return Some(close_pools(method, headers, uri.query(), self).await);
+        }
+        if !matches!(path, "/" | "/status.json") {
+            return None;
+        }
+        if let Some(refusal) = only_get(method) {
+            return Some(refusal);
+        }
+        Some(match path {
+            "/" => page(),
+            _ => match serde_json::to_string(&self.status()) {
+                Ok(text) => respond(StatusCode::OK, "application/json", text),
+                Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+            },
+        })
     }
 }
 
-/// Serves one connection: one request, one answer.
-async fn serve_one(stream: TcpStream, scope: Scope, telemetry: Telemetry) -> hyper::Result<()> {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let telemetry = telemetry.clone();
-        async move { Ok::<_, Infallible>(reply::answer(&request, scope, &telemetry).await) }
+/// Ends pooled sessions, for example before their database is dropped.
+async fn close_pools(
+    method: &Method,
+    headers: &HeaderMap,
+    query: Option<&str>,
+    telemetry: &Telemetry,
+) -> HttpReply {
+    if method != Method::POST {
+        return plain(StatusCode::FORBIDDEN, "POST it: sessions that wait for a client are then ended");
+    }
+    if is_foreign(headers) {
+        return plain(StatusCode::FORBIDDEN, "a page of another site may not end sessions");
+    }
+    let query: Vec<_> = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect();
+    let database = match &query[..] {
+        [] => None,
+        [(name, database)] if name == "database" && !database.is_empty() => Some(&**database),
+        _ => return plain(StatusCode::BAD_REQUEST, "takes ?database=NAME, or nothing for all databases"),
+    };
+    let closed = telemetry.close_kept(database).await;
+    tracing::info!(closed, database, "pooled sessions ended by /pool/close");
+    plain(StatusCode::OK, &format!("closed {closed}"))
+}
+
+/// The status page. Its policy allows no other script or style, and requests to this listener
+/// alone.
+fn page() -> HttpReply {
+    let policy = |nonce: &str| {
+        format!(
+            "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
+             base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+    };
+    let made = nonce().and_then(|nonce| {
+        let policy = HeaderValue::try_from(policy(&nonce)).map_err(io::Error::other)?;
+        Ok((policy, PAGE.replace(NONCE, &nonce)))
     });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(HEAD_LIMIT)
-        .max_headers(HEADERS_LIMIT)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service)
-        .await
+    match made {
+        Ok((policy, text)) => {
+            let mut answer = respond(StatusCode::OK, "text/html; charset=utf-8", text);
+            answer.headers_mut().insert("content-security-policy", policy);
+            answer
+        }
+        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-    use std::time::SystemTime;
-
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::time::Instant;
-
-    use super::*;
-
-    async fn start() -> SocketAddr {
-        let telemetry = Telemetry::new(|| SystemTime::UNIX_EPOCH, CancellationToken::new(), None);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(
-            HttpServer::new(listener, Scope::Health, telemetry).unwrap().serve(CancellationToken::new()),
-        );
-        address
-    }
-
-    /// A connection that has sent this text.
-    async fn connect(address: SocketAddr, sent: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(sent.as_bytes()).await.unwrap();
-        stream
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_says_nothing_or_never_ends_is_hung_up_on() {
-        let address = start().await;
-        for sent in ["", "GET /liveness HTTP/1.1\r\nHost: x\r\n"] {
-            let began = Instant::now();
-            let mut stream = connect(address, sent).await;
-            stream.read_to_end(&mut Vec::new()).await.unwrap();
-            assert!(began.elapsed() <= PATIENCE + Duration::from_secs(1), "{:?}", began.elapsed());
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_crowd_of_silent_ones_is_cleared_away() {
-        let address = start().await;
-        let mut silent = Vec::new();
-        for _ in 0..2 * CONNECTIONS {
-            silent.push(connect(address, "").await);
-        }
-        let mut stream = connect(address, "GET /liveness HTTP/1.1\r\nHost: x\r\n\r\n").await;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-    }
+fn nonce() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    OsRng.try_fill_bytes(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

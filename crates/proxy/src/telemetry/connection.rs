@@ -10,7 +10,9 @@ use pgentra_wire::fields::Fields;
 use pgentra_wire::startup::StartupMessage;
 use tokio::time::Instant;
 
-use super::audit::{AuditLine, AuditLog, Event};
+use pgentra_observe::AuditLog;
+
+use super::audit::{AuditLine, Event};
 use super::ended::Ended;
 use super::live::LiveSession;
 use super::names::{Names, SignIn};

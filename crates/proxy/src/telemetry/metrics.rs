@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use pgentra_connect::TokenState;
+use pgentra_observe::Exposition;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, prometheus_text, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -19,31 +20,13 @@ use super::{TargetTelemetry, Telemetry};
 /// Prefix of every metric's name.
 const PREFIX: &str = "pgentra_proxy_";
 
-/// The content type of OpenMetrics, which newer servers ask for.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Metrics as text, and its content type.
-pub(crate) struct Exposition {
-    pub(crate) text: String,
-    pub(crate) content_type: &'static str,
-}
-
 impl Telemetry {
     /// All metrics: as OpenMetrics if `accept` has that type, else in Prometheus' older text
     /// format.
     pub(crate) fn metrics(&self, accept: &str) -> Exposition {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self.clone()));
-        let mut written = String::new();
-        // Writing into a string does not fail.
-        let content_type = if accept.contains("application/openmetrics-text") {
-            let _ = text::encode(&mut written, &registry);
-            OPEN_METRICS
-        } else {
-            let _ = prometheus_text::encode(&mut written, &registry);
-            prometheus_text::CONTENT_TYPE
-        };
-        Exposition { text: written, content_type }
+        Exposition::of(&registry, accept)
     }
 }
 

@@ -28,13 +28,13 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use audit::{AuditLog, OpenLog};
 pub(crate) use connect_with::ClientAccess;
 pub(crate) use connection::ConnectionRecord;
 pub(crate) use counts::Cancelled;
 pub use counts::PoolStats;
 pub(crate) use ended::Ended;
 pub(crate) use names::SignIn;
+pub use pgentra_observe::{AuditLog, OpenLog};
 pub use standing::Summary;
 pub use target::TargetTelemetry;
 pub(crate) use target::{Listening, PoolControl};

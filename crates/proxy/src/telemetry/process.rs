@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::audit::AuditLog;
 use super::problems::RefusedClients;
+use pgentra_observe::AuditLog;
 
 /// The clock, the audit log and the counters of a process.
 pub(super) struct Process {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::TargetTelemetry;
-use super::audit::rfc3339;
 use super::outcome::SignInOutcome;
+use pgentra_observe::rfc3339;
 
 /// The state of a target, by its last events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,13 +7,13 @@ use std::time::SystemTime;
 use pgentra_session::traffic::Activity;
 use serde::Serialize;
 
-use super::audit::rfc3339;
 use super::connect_with::ConnectWith;
 use super::history::{Recent, STEP};
 use super::live::LiveSession;
 use super::outcome::SignInOutcome;
 use super::standing::Standing;
 use super::{TargetTelemetry, Telemetry};
+use pgentra_observe::rfc3339;
 
 /// The number of sessions that are shown; the rest are counted.
 const SESSIONS: usize = 100;

@@ -74,7 +74,7 @@ impl Stage {
 
     /// Starts another gateway in front of the same PostgreSQL and returns its port.
     pub(crate) async fn gateway_with(&self, tls: Arc<ServerConfig>) -> u16 {
-        let config = Config { tls, ..self.cloud.gateway_config() };
+        let config = Config { tls: tls.into(), ..self.cloud.gateway_config() };
         let gateway = RunningGateway::start(config, 0).await.unwrap();
         let port = gateway.address.port();
         self.gateways.lock().unwrap().push(gateway);

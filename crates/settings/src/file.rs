@@ -6,43 +6,49 @@ use pgentra_system::Files;
 use pgentra_toml_lines::{At, Entry, Table, Value, parse};
 
 use crate::error::Problems;
-use crate::keys::{Form, KEYS, Key};
-use crate::layer::{Layer, Setting, SettingOrigin};
+use crate::keys::{Form, KeyTable, SettingKey};
+use crate::layer::{Setting, SettingLayer, SettingOrigin};
 use crate::nearest::nearest;
 
 /// Longest file in bytes.
 const LENGTH: usize = 1024 * 1024;
-/// The key with the server in a target's table.
-const SERVER: &str = "server";
-const TARGET: &str = "target";
 
 /// The content of a file.
-#[derive(Debug, Default)]
-pub(crate) struct Written {
+#[derive(Debug)]
+pub struct Written<S: KeyTable> {
     /// The settings of the whole process.
-    pub(crate) layer: Layer,
-    pub(crate) targets: Vec<WrittenTarget>,
-    /// Whether the file has, or may have, a target that could not be read. Then a missing server is
+    pub layer: SettingLayer<S>,
+    /// The tables.
+    pub tables: Vec<WrittenTable<S>>,
+    /// Whether the file has, or may have, a table that could not be read. Then a missing server is
     /// not reported as a further problem.
-    pub(crate) lost_target: bool,
+    pub lost_table: bool,
 }
 
-/// A `[[target]]` table.
+/// A table of the kind that [`KeyTable::TABLE`] names.
 #[derive(Debug)]
-pub(crate) struct WrittenTarget {
-    pub(crate) server: String,
+pub struct WrittenTable<S: KeyTable> {
+    /// The text of the key that it needs.
+    pub server: String,
     /// The line where the table begins.
-    pub(crate) place: String,
-    pub(crate) layer: Layer,
+    pub place: String,
+    /// Its other settings.
+    pub layer: SettingLayer<S>,
+}
+
+impl<S: KeyTable> Default for Written<S> {
+    fn default() -> Self {
+        Self { layer: SettingLayer::default(), tables: Vec::new(), lost_table: false }
+    }
 }
 
 /// Reads the file. Everything that is wrong with it is added to `problems`.
-pub(crate) fn read(files: &Files, path: &Path, problems: &mut Problems) -> Written {
+pub fn read<S: KeyTable>(files: &Files, path: &Path, problems: &mut Problems) -> Written<S> {
     let text = match files.read_text(path, LENGTH) {
         Ok(text) => text,
         Err(error) => {
             problems.add(path.display(), format!("cannot be read: {error}"));
-            return Written { lost_target: true, ..Written::default() };
+            return Written { lost_table: true, ..Written::default() };
         }
     };
     let (table, faults) = parse(&text);
@@ -53,7 +59,7 @@ pub(crate) fn read(files: &Files, path: &Path, problems: &mut Problems) -> Writt
     if faults.is_empty() {
         Reading { path, problems }.document(table)
     } else {
-        Written { lost_target: true, ..Written::default() }
+        Written { lost_table: true, ..Written::default() }
     }
 }
 
@@ -63,60 +69,68 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn document(&mut self, table: Table) -> Written {
-        let mut written = Written { lost_target: table.has(TARGET), ..Written::default() };
+    fn document<S: KeyTable>(&mut self, table: Table) -> Written<S> {
+        let mut written = Written { lost_table: table.has(S::TABLE), ..Written::default() };
         for Entry { key: name, line, value } in table.entries {
             let origin = self.origin(line, &name);
-            match (name.as_str(), value.value) {
-                (TARGET, Value::Array(targets)) => {
-                    for target in targets {
-                        match target.value {
-                            Value::Table(table) => written.targets.extend(self.target(table)),
-                            _ => self.problems.add(&origin, "is a list of tables: write [[target]]"),
+            let is_table = name == S::TABLE;
+            let no_list = || format!("is a list of tables: write [[{}]]", S::TABLE);
+            match value.value {
+                Value::Array(tables) if is_table => {
+                    for table in tables {
+                        match table.value {
+                            Value::Table(table) => written.tables.extend(self.table(table)),
+                            _ => self.problems.add(&origin, no_list()),
                         }
                     }
                 }
-                (TARGET, _) => self.problems.add(&origin, "is a list of tables: write [[target]]"),
-                (word, value) => match Key::find(word) {
+                _ if is_table => self.problems.add(&origin, no_list()),
+                value => match SettingKey::find(&name) {
                     Some(key) => written.layer.extend(self.said(key, origin, value)),
-                    None => self.unknown(&origin, word, TARGET),
+                    None => self.unknown::<S>(&origin, &name, S::TABLE),
                 },
             }
         }
         written
     }
 
-    fn target(&mut self, table: Table) -> Option<WrittenTarget> {
-        let (start, has_server) = (table.line, table.has(SERVER));
+    fn table<S: KeyTable>(&mut self, table: Table) -> Option<WrittenTable<S>> {
+        let (needed, what) = S::SERVER;
+        let (start, has_server) = (table.line, table.has(needed));
         let mut server = None;
-        let mut layer = Layer::default();
+        let mut layer = SettingLayer::default();
         for Entry { key: name, line, value } in table.entries {
             let origin = self.origin(line, &name);
-            match (name.as_str(), value.value) {
-                (SERVER, Value::Text(text)) => {
+            let is_server = name == needed;
+            match value.value {
+                Value::Text(text) if is_server => {
                     server = Some((text, format!("{}:{line}", self.path.display())));
                 }
-                (SERVER, _) => {
-                    self.problems.add(&origin, "is a text: a connection URI or a conninfo string");
-                }
-                (word, value) => match Key::find(word) {
-                    Some(key) if key.is_targets() => layer.extend(self.said(key, origin, value)),
-                    Some(_) => self
-                        .problems
-                        .add(&origin, "holds for the whole process: write it above the first [[target]]"),
-                    None => self.unknown(&origin, word, SERVER),
+                _ if is_server => self.problems.add(&origin, format!("is a text: {what}")),
+                value => match SettingKey::find(&name) {
+                    Some(key) if key.is_of_table() => layer.extend(self.said(key, origin, value)),
+                    Some(_) => self.problems.add(
+                        &origin,
+                        format!("holds for the whole process: write it above the first [[{}]]", S::TABLE),
+                    ),
+                    None => self.unknown::<S>(&origin, &name, needed),
                 },
             }
         }
         if !has_server {
-            let origin = format!("{}:{start} [[{TARGET}]]", self.path.display());
-            self.problems.add(origin, format!("names no {SERVER}"));
+            let origin = format!("{}:{start} [[{}]]", self.path.display(), S::TABLE);
+            self.problems.add(origin, format!("names no {needed}"));
         }
         let (server, place) = server?;
-        Some(WrittenTarget { server, place, layer })
+        Some(WrittenTable { server, place, layer })
     }
 
-    fn said(&mut self, key: &'static Key, origin: SettingOrigin, value: Value) -> Option<Setting> {
+    fn said<S: KeyTable>(
+        &mut self,
+        key: &'static SettingKey<S>,
+        origin: SettingOrigin,
+        value: Value,
+    ) -> Option<Setting<S>> {
         let type_name = value.type_name();
         let values = match (key.form, value) {
             // Whether the number is whole is checked when it is read.
@@ -141,8 +155,8 @@ impl Reading<'_> {
         }
     }
 
-    fn unknown(&mut self, origin: &SettingOrigin, name: &str, more: &'static str) {
-        let known = KEYS.iter().map(|key| key.name).chain([more]);
+    fn unknown<S: KeyTable>(&mut self, origin: &SettingOrigin, name: &str, more: &'static str) {
+        let known = S::keys().iter().map(|key| key.name).chain([more]);
         self.problems.add(origin, format!("is no key{}", nearest(name, known)));
     }
 

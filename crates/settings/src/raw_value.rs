@@ -7,39 +7,44 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use pgentra_proxy::Drain;
 use uuid::Uuid;
 
 use crate::quantity;
 
-/// The written values; where one is expected, the last counts.
-pub(crate) struct RawValue<'a>(pub(crate) &'a [String]);
+/// The written values; where one is expected, the last counts. The error of each method is a text
+/// that continues a sentence which begins with the setting.
+#[derive(Debug)]
+pub struct RawValue<'a>(pub &'a [String]);
 
 impl<'a> RawValue<'a> {
-    pub(crate) fn text(&self) -> Result<&'a str, String> {
+    /// The text, which must not be empty.
+    pub fn text(&self) -> Result<&'a str, String> {
         match self.0.last() {
             Some(text) if !text.is_empty() => Ok(text),
             _ => Err("is empty".to_owned()),
         }
     }
 
-    pub(crate) fn parsed<T: FromStr<Err: Display>>(&self) -> Result<T, String> {
+    /// The parsed text.
+    pub fn parsed<T: FromStr<Err: Display>>(&self) -> Result<T, String> {
         let text = self.text()?;
         text.parse().map_err(|error| format!("cannot be `{text}`: {error}"))
     }
 
-    pub(crate) fn list<T: FromStr<Err: Display>>(&self) -> Result<Vec<T>, String> {
+    /// Each text, parsed.
+    pub fn list<T: FromStr<Err: Display>>(&self) -> Result<Vec<T>, String> {
         let one = |text: &String| text.parse().map_err(|error| format!("cannot be `{text}`: {error}"));
         self.0.iter().map(one).collect()
     }
 
-    pub(crate) fn path(&self) -> Result<PathBuf, String> {
+    /// A path.
+    pub fn path(&self) -> Result<PathBuf, String> {
         self.text().map(PathBuf::from)
     }
 
     /// `name=value` pairs, split at the last `=`: the distinguished name of a certificate contains
     /// several.
-    pub(crate) fn pairs(&self) -> Result<Vec<(String, String)>, String> {
+    pub fn pairs(&self) -> Result<Vec<(String, String)>, String> {
         let one = |text: &String| match text.rsplit_once('=') {
             Some((name, value)) if !name.is_empty() && !value.is_empty() => {
                 Ok((name.to_owned(), value.to_owned()))
@@ -50,7 +55,7 @@ impl<'a> RawValue<'a> {
     }
 
     /// As [`RawValue::pairs`], with each name once.
-    pub(crate) fn map(&self) -> Result<Vec<(String, String)>, String> {
+    pub fn map(&self) -> Result<Vec<(String, String)>, String> {
         let pairs = self.pairs()?;
         let is_again = |at: usize| pairs[..at].iter().any(|(name, _)| *name == pairs[at].0);
         match (0..pairs.len()).find(|at| is_again(*at)) {
@@ -59,25 +64,28 @@ impl<'a> RawValue<'a> {
         }
     }
 
-    pub(crate) fn number(&self, range: RangeInclusive<u64>) -> Result<u64, String> {
+    /// A whole number within a range.
+    pub fn number(&self, range: RangeInclusive<u64>) -> Result<u64, String> {
         quantity::count_within(self.text()?, range)
     }
 
-    pub(crate) fn size(&self, range: RangeInclusive<u64>) -> Result<usize, String> {
+    /// The same as a size.
+    pub fn size(&self, range: RangeInclusive<u64>) -> Result<usize, String> {
         usize::try_from(self.number(range)?).map_err(|error| error.to_string())
     }
 
     /// A time, within a range of seconds.
-    pub(crate) fn time(&self, range: RangeInclusive<u64>) -> Result<Duration, String> {
+    pub fn time(&self, range: RangeInclusive<u64>) -> Result<Duration, String> {
         quantity::time_within(self.text()?, range)
     }
 
     /// Parses the text with `read`.
-    pub(crate) fn read<T>(&self, read: fn(&str) -> Result<T, String>) -> Result<T, String> {
+    pub fn read<T>(&self, read: fn(&str) -> Result<T, String>) -> Result<T, String> {
         read(self.text()?)
     }
 
-    pub(crate) fn switch(&self) -> Result<bool, String> {
+    /// `true` or `false`.
+    pub fn switch(&self) -> Result<bool, String> {
         match self.text()? {
             "true" => Ok(true),
             "false" => Ok(false),
@@ -85,16 +93,8 @@ impl<'a> RawValue<'a> {
         }
     }
 
-    pub(crate) fn drain(&self) -> Result<Drain, String> {
-        match self.text()? {
-            "session" => Ok(Drain::Session),
-            "transaction" => Ok(Drain::Transaction),
-            other => Err(format!("is session or transaction, not `{other}`")),
-        }
-    }
-
     /// A name for logs and labels.
-    pub(crate) fn label(&self) -> Result<String, String> {
+    pub fn label(&self) -> Result<String, String> {
         const CHARACTERS: usize = 63;
         let text = self.text()?;
         if text.chars().any(char::is_control) || text.trim() != text {
@@ -106,7 +106,8 @@ impl<'a> RawValue<'a> {
         }
     }
 
-    pub(crate) fn guid(&self) -> Result<Uuid, String> {
+    /// A GUID.
+    pub fn guid(&self) -> Result<Uuid, String> {
         let text = self.text()?;
         text.parse().map_err(|_| format!("takes a GUID, not `{text}`"))
     }

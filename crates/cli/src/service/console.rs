@@ -1,4 +1,4 @@
-//! Writes the proxy's messages to stderr, in the format of its log.
+//! Writes a server program's messages to stderr, in the format of its log.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,6 +14,8 @@ use crate::problem::Problem;
 pub(crate) struct Console {
     format: LogFormat,
     clock: Arc<dyn Clock>,
+    /// The target of its lines in JSON.
+    target: &'static str,
 }
 
 /// A line in the log's JSON format.
@@ -28,18 +30,18 @@ struct Line<'a> {
 }
 
 impl Console {
-    pub(crate) fn new(system: &System, format: LogFormat) -> Self {
-        Self { format, clock: system.clock().clone() }
+    pub(crate) fn new(system: &System, format: LogFormat, target: &'static str) -> Self {
+        Self { format, clock: system.clock().clone(), target }
     }
 
     pub(crate) fn say(&self, text: &str) {
         match self.format {
             LogFormat::Text => output::say(text),
-            LogFormat::Json => output::say_json(&line(self.clock.now(), "INFO", text, None)),
+            LogFormat::Json => output::say_json(&self.line("INFO", text, None)),
         }
     }
 
-    /// Writes a failure that the proxy survives.
+    /// Writes a failure that the program survives.
     pub(crate) fn warn(&self, problem: &Problem) {
         match self.format {
             LogFormat::Text => {
@@ -52,26 +54,34 @@ impl Console {
                 }
             }
             LogFormat::Json => {
-                output::say_json(&line(self.clock.now(), "WARN", &problem.chain(), problem.hint_text()));
+                output::say_json(&self.line("WARN", &problem.chain(), problem.hint_text()));
             }
         }
+    }
+
+    fn line(&self, level: &'static str, message: &str, hint: Option<&str>) -> String {
+        line((self.clock.now(), self.target), level, message, hint)
     }
 
     pub(crate) fn problem(&self, problem: &Problem) {
         match self.format {
             LogFormat::Text => output::problem(problem),
             LogFormat::Json => {
-                output::say_json(&line(self.clock.now(), "ERROR", &problem.chain(), problem.hint_text()));
+                output::say_json(&self.line("ERROR", &problem.chain(), problem.hint_text()));
             }
         }
     }
 }
 
-fn line(now: SystemTime, level: &'static str, message: &str, hint: Option<&str>) -> String {
+fn line(
+    (now, target): (SystemTime, &'static str),
+    level: &'static str,
+    message: &str,
+    hint: Option<&str>,
+) -> String {
     let timestamp = jiff::Timestamp::try_from(now).map(|now| format!("{now:.6}")).unwrap_or_default();
     // Every field can be written as JSON.
-    serde_json::to_string(&Line { timestamp, level, message, hint, target: "pgentra::proxy" })
-        .unwrap_or_default()
+    serde_json::to_string(&Line { timestamp, level, message, hint, target }).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -80,11 +90,14 @@ mod tests {
 
     #[test]
     fn a_line_is_one_of_the_log() {
-        let said = line(SystemTime::UNIX_EPOCH, "INFO", "of \"two\"\nlines", None);
+        let said = line((SystemTime::UNIX_EPOCH, "pgentra::proxy"), "INFO", "of \"two\"\nlines", None);
         assert_eq!(
             said,
             r#"{"timestamp":"1970-01-01T00:00:00.000000Z","level":"INFO","message":"of \"two\"\nlines","target":"pgentra::proxy"}"#
         );
-        assert!(line(SystemTime::UNIX_EPOCH, "ERROR", "x", Some("y")).contains(r#""hint":"y""#));
+        assert!(
+            line((SystemTime::UNIX_EPOCH, "pgentra::proxy"), "ERROR", "x", Some("y"))
+                .contains(r#""hint":"y""#)
+        );
     }
 }

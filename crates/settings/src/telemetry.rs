@@ -1,47 +1,78 @@
 //! Opens the HTTP listeners and the audit log.
 
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use pgentra_proxy::http::{HttpServer, Scope};
-use pgentra_proxy::telemetry::{AuditLog, Telemetry};
-use pgentra_system::System;
+use pgentra_observe::AuditLog;
+use pgentra_observe::http::{HttpServer, Observable, Scope};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::error::{ProblemKind, ProxyConfigError};
-use crate::settings::{AuditPlace, TelemetrySettings};
+use crate::error::{ProblemKind, SettingsError};
 
-/// The audit log names users and roles, so only the proxy's user may read it.
+/// The audit log names users and roles, so only the program's user may read it.
 const AUDIT_MODE: u32 = 0o600;
 
-/// The telemetry of a running proxy.
+/// Telemetry settings. Read once, at the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TelemetrySettings {
+    /// Where the status page is, on the loopback interface. Default: nowhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// Where probes and metrics alone are. Default: nowhere.
+    pub health_listen: Option<SocketAddr>,
+    /// The format of the log, for the program that writes it.
+    pub log_format: LogFormat,
+    /// Where audit lines go. Default: nowhere.
+    pub audit: Option<AuditPlace>,
+}
+
+/// The format of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text for people.
+    #[default]
+    Text,
+    /// A JSON object per line.
+    Json,
+}
+
+/// Where audit lines are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditPlace {
+    /// Standard error.
+    Stderr,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+/// The telemetry of a running program.
 #[derive(Debug)]
-pub struct TelemetryEndpoints {
-    telemetry: Telemetry,
+pub struct ObservedEndpoints<T> {
+    telemetry: T,
+    audit: Option<AuditLog>,
     settings: TelemetrySettings,
     lines: Vec<String>,
     /// Stops the HTTP listeners, which stay open during the drain.
     _end: DropGuard,
 }
 
-impl TelemetryEndpoints {
-    /// Opens the audit log and the HTTP listeners. `/quitquitquit` cancels `stop`.
+impl<T: Observable> ObservedEndpoints<T> {
+    /// Opens the audit log and the HTTP listeners. `telemetry` makes what they show.
     ///
     /// # Errors
     ///
     /// A file or listener that cannot be opened.
     pub async fn open(
-        system: &System,
         settings: &TelemetrySettings,
-        stop: &CancellationToken,
-    ) -> Result<Self, ProxyConfigError> {
+        telemetry: impl FnOnce(Option<AuditLog>) -> T,
+    ) -> Result<Self, SettingsError> {
         let audit = settings.audit.as_ref().map(open_audit).transpose()?;
-        let clock = system.clock().clone();
-        let telemetry = Telemetry::new(move || clock.now(), stop.clone(), audit);
+        let telemetry = telemetry(audit.clone());
         let end = CancellationToken::new();
         let mut lines = Vec::new();
         for (what, scope, address) in [
@@ -52,16 +83,16 @@ impl TelemetryEndpoints {
             let (admin, bound) = bind(address, scope, &telemetry).await.map_err(|error| {
                 let message = format!("cannot listen on {address}: {error}");
                 let hint = format!("give another address with --{what}-listen");
-                ProxyConfigError::one(ProblemKind::Machine, message, hint)
+                SettingsError::one(ProblemKind::Machine, message, hint)
             })?;
             tokio::spawn(admin.serve(end.clone()));
             lines.push(format!("{what} on http://{bound}/"));
         }
-        Ok(Self { telemetry, settings: settings.clone(), lines, _end: end.drop_guard() })
+        Ok(Self { telemetry, audit, settings: settings.clone(), lines, _end: end.drop_guard() })
     }
 
     /// The telemetry of the process.
-    pub fn telemetry(&self) -> &Telemetry {
+    pub fn telemetry(&self) -> &T {
         &self.telemetry
     }
 
@@ -73,7 +104,7 @@ impl TelemetryEndpoints {
     /// Reopens the audit log after a log rotation; returns a message about changes in `next` that
     /// need a restart.
     pub fn reload(&self, next: &TelemetrySettings) -> Option<&'static str> {
-        if let Some(audit) = self.telemetry.audit() {
+        if let Some(audit) = &self.audit {
             audit.reopen();
         }
         (self.settings != *next)
@@ -82,23 +113,23 @@ impl TelemetryEndpoints {
 
     /// Waits until the audit log is written.
     pub async fn close(self) {
-        if let Some(audit) = self.telemetry.audit() {
+        if let Some(audit) = &self.audit {
             audit.flush().await;
         }
     }
 }
 
-async fn bind(
+async fn bind<T: Observable>(
     address: SocketAddr,
     scope: Scope,
-    telemetry: &Telemetry,
-) -> io::Result<(HttpServer, SocketAddr)> {
+    telemetry: &T,
+) -> io::Result<(HttpServer<T>, SocketAddr)> {
     let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
     Ok((HttpServer::new(listener, scope, telemetry.clone())?, bound))
 }
 
-fn open_audit(place: &AuditPlace) -> Result<AuditLog, ProxyConfigError> {
+fn open_audit(place: &AuditPlace) -> Result<AuditLog, SettingsError> {
     let to = place.clone();
     let open = move || match &to {
         AuditPlace::Stderr => Ok(Box::new(io::stderr()) as Box<dyn Write + Send>),
@@ -107,7 +138,7 @@ fn open_audit(place: &AuditPlace) -> Result<AuditLog, ProxyConfigError> {
     AuditLog::start(Box::new(open)).map_err(|error| {
         let message = format!("cannot open the audit log {place}: {error}");
         let hint = "name a file that this user may write with --audit, or - for stderr";
-        ProxyConfigError::one(ProblemKind::Machine, message, hint)
+        SettingsError::one(ProblemKind::Machine, message, hint)
     })
 }
 
@@ -116,15 +147,68 @@ fn append(path: &Path) -> io::Result<Box<dyn Write + Send>> {
     Ok(Box::new(file))
 }
 
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("write text or json"),
+        }
+    }
+}
+
+impl From<&str> for AuditPlace {
+    fn from(text: &str) -> Self {
+        match text {
+            "-" => Self::Stderr,
+            path => Self::File(path.into()),
+        }
+    }
+}
+
+impl fmt::Display for AuditPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stderr => f.write_str("stderr"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
+    use pgentra_observe::Exposition;
+
     use super::*;
 
-    async fn open(settings: &TelemetrySettings) -> Result<TelemetryEndpoints, ProxyConfigError> {
-        TelemetryEndpoints::open(&System::builder().build(), settings, &CancellationToken::new()).await
+    #[derive(Clone, Debug, Default)]
+    struct Ready(CancellationToken);
+
+    impl Observable for Ready {
+        fn has_started(&self) -> bool {
+            true
+        }
+
+        async fn readiness(&self) -> Result<String, String> {
+            Ok("ready".to_owned())
+        }
+
+        fn metrics(&self, _: &str) -> Exposition {
+            Exposition { text: String::new(), content_type: "text/plain" }
+        }
+
+        fn stop(&self) -> &CancellationToken {
+            &self.0
+        }
+    }
+
+    async fn open(settings: &TelemetrySettings) -> Result<ObservedEndpoints<Ready>, SettingsError> {
+        ObservedEndpoints::open(settings, |_| Ready::default()).await
     }
 
     #[tokio::test]

@@ -6,24 +6,32 @@ use std::os::unix::net::UnixListener;
 
 use listenfd::ListenFd;
 use pgentra_connect::quote;
-use pgentra_proxy::{ClientAuth, Listener};
 use pgentra_session::UnixSocket;
 use pgentra_system::Env;
 
-use crate::error::{ProblemKind, ProxyConfigError};
+use crate::error::{ProblemKind, Problems, SettingsError};
 use crate::listen_addr::ListenAddr;
 
 /// The sockets, in the order of their units. They stay open, because the next configuration may use
 /// one that the current one does not.
 #[derive(Debug, Default)]
 pub struct InheritedSockets {
-    sockets: Vec<InheritedSocket>,
+    sockets: Vec<NamedSocket>,
     /// Accepts any name as one that systemd will pass on.
     is_assumed: bool,
 }
 
+/// A socket that can be served.
 #[derive(Debug)]
-struct InheritedSocket {
+pub enum InheritedSocket {
+    /// A TCP socket.
+    Tcp(tokio::net::TcpListener),
+    /// A Unix socket.
+    Unix(UnixSocket),
+}
+
+#[derive(Debug)]
+struct NamedSocket {
     /// `FileDescriptorName=`, by default the unit's name.
     name: String,
     kind: Kind,
@@ -37,7 +45,10 @@ enum Kind {
 
 impl InheritedSockets {
     /// The sockets that were passed to this process. Call it once.
-    pub fn from_systemd(env: &Env) -> Result<Self, ProxyConfigError> {
+    ///
+    /// # Errors
+    /// A socket is of another kind.
+    pub fn from_systemd(env: &Env) -> Result<Self, SettingsError> {
         // Sockets for another process are ignored: their numbers may be other files here.
         if env.get("LISTEN_PID") != Some(std::process::id().to_string()) {
             return Ok(Self::default());
@@ -54,9 +65,9 @@ impl InheritedSockets {
                     name = quote::name(&name)
                 );
                 let hint = "the socket unit needs ListenStream=, with an IP address or a path, and Accept=no";
-                ProxyConfigError::one(ProblemKind::Setting, message, hint)
+                SettingsError::one(ProblemKind::Setting, message, hint)
             })?;
-            sockets.push(InheritedSocket { name, kind });
+            sockets.push(NamedSocket { name, kind });
         }
         Ok(Self { sockets, is_assumed: false })
     }
@@ -69,25 +80,51 @@ impl InheritedSockets {
     }
 
     /// Whether any `systemd:NAME` is accepted, because the sockets are not known.
-    pub(crate) fn is_assumed(&self) -> bool {
+    pub fn is_assumed(&self) -> bool {
         self.is_assumed
     }
 
     /// The listen addresses of the sockets.
-    pub(crate) fn places(&self) -> impl Iterator<Item = ListenAddr> {
+    pub fn places(&self) -> impl Iterator<Item = ListenAddr> {
         self.sockets.iter().enumerate().map(|(at, socket)| ListenAddr::Systemd {
             name: socket.name.clone(),
             number: self.sockets[..at].iter().filter(|before| before.name == socket.name).count(),
         })
     }
 
+    /// Puts all sockets of a name in the place of the name.
+    #[must_use]
+    pub fn find(&self, listen: &[ListenAddr], label: &str, problems: &mut Problems) -> Vec<ListenAddr> {
+        let mut found = Vec::new();
+        for place in listen {
+            let name = match place {
+                ListenAddr::Systemd { name, .. } if !self.is_assumed() => name,
+                place => {
+                    found.push(place.clone());
+                    continue;
+                }
+            };
+            let before = found.len();
+            found.extend(
+                self.places()
+                    .filter(|place| matches!(place, ListenAddr::Systemd { name: it, .. } if it == name)),
+            );
+            if found.len() == before {
+                problems.add_with_hint(
+                    label,
+                    format!("there is no {place}"),
+                    "FileDescriptorName= in the socket unit gives a socket its name",
+                );
+            }
+        }
+        found
+    }
+
     /// The listener with this name and number, and its address.
-    pub(crate) fn open(
-        &self,
-        name: &str,
-        number: usize,
-        client_auth: &ClientAuth,
-    ) -> io::Result<(Listener, String)> {
+    ///
+    /// # Errors
+    /// There is no such socket, or it cannot be used twice.
+    pub fn open(&self, name: &str, number: usize) -> io::Result<(InheritedSocket, String)> {
         let socket = self
             .sockets
             .iter()
@@ -98,19 +135,19 @@ impl InheritedSockets {
             Kind::Tcp(listener, address) => {
                 let listener = listener.try_clone()?;
                 listener.set_nonblocking(true)?;
-                let listener = Listener::tcp(tokio::net::TcpListener::from_std(listener)?, client_auth);
-                Ok((listener.map_err(io::Error::other)?, address.to_string()))
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                Ok((InheritedSocket::Tcp(listener), address.to_string()))
             }
             Kind::Unix(listener) => {
                 let socket = UnixSocket::inherit(listener.try_clone()?)?;
                 let path = socket.path().display().to_string();
-                Ok((Listener::Unix(socket), path))
+                Ok((InheritedSocket::Unix(socket), path))
             }
         }
     }
 
     /// Whether the listen address is reachable from this machine only.
-    pub(crate) fn is_local(&self, place: &ListenAddr) -> bool {
+    pub fn is_local(&self, place: &ListenAddr) -> bool {
         let is_it = |at: usize| self.places().nth(at).as_ref() == Some(place);
         self.sockets.iter().enumerate().all(|(at, socket)| match &socket.kind {
             Kind::Tcp(_, address) => !is_it(at) || address.ip().is_loopback(),
@@ -130,15 +167,18 @@ fn take(given: &mut ListenFd, number: usize) -> io::Result<Kind> {
     }
 }
 
-#[cfg(test)]
 impl InheritedSockets {
-    /// Sockets with these names on free ports, as if systemd had passed them.
-    pub(crate) fn of_names(names: &[&str]) -> Self {
+    /// Sockets with these names on free ports of the loopback interface, as if systemd had passed
+    /// them: for tests.
+    ///
+    /// # Errors
+    /// A socket cannot be opened.
+    pub fn of_names(names: &[&str]) -> io::Result<Self> {
         let socket = |name: &&str| {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap();
-            InheritedSocket { name: (*name).to_owned(), kind: Kind::Tcp(listener, address) }
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let address = listener.local_addr()?;
+            Ok(NamedSocket { name: (*name).to_owned(), kind: Kind::Tcp(listener, address) })
         };
-        Self { sockets: names.iter().map(socket).collect(), is_assumed: false }
+        Ok(Self { sockets: names.iter().map(socket).collect::<io::Result<_>>()?, is_assumed: false })
     }
 }

@@ -2,18 +2,24 @@
 
 use clap::error::Error;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use pgentra_proxy_config::{Form, KEYS, Key};
+use pgentra_settings::{Form, KeyTable, SettingKey};
 
 use crate::options::Identity;
 
 /// The flags of all keys, as they were given.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Flags(pub(crate) Vec<(&'static Key, Vec<String>)>);
+#[derive(Clone, Debug)]
+pub(crate) struct Flags<S: KeyTable>(pub(crate) Vec<(&'static SettingKey<S>, Vec<String>)>);
 
-impl Args for Flags {
+impl<S: KeyTable> Default for Flags<S> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<S: KeyTable> Args for Flags<S> {
     fn augment_args(command: Command) -> Command {
         let elsewhere = Identity::augment_args(Command::new("elsewhere"));
-        KEYS.iter().fold(command, |command, key| command.arg(argument(key, &elsewhere)))
+        S::keys().iter().fold(command, |command, key| command.arg(argument(key, &elsewhere)))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -21,13 +27,13 @@ impl Args for Flags {
     }
 }
 
-impl FromArgMatches for Flags {
+impl<S: KeyTable> FromArgMatches for Flags<S> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        let given = |key: &'static Key| {
+        let given = |key: &'static SettingKey<S>| {
             let values = matches.get_many::<String>(key.name)?;
             Some((key, values.cloned().collect()))
         };
-        Ok(Self(KEYS.iter().filter_map(given).collect()))
+        Ok(Self(S::keys().iter().filter_map(given).collect()))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
@@ -38,7 +44,7 @@ impl FromArgMatches for Flags {
 
 /// The definition of a key's flag. `elsewhere` has the flags of other commands. The value is
 /// checked later, with those of all layers.
-fn argument(key: &'static Key, elsewhere: &Command) -> Arg {
+fn argument<S: KeyTable>(key: &'static SettingKey<S>, elsewhere: &Command) -> Arg {
     let arg = Arg::new(key.name).long(key.flag()).value_name(key.value);
     let arg = match key.form {
         Form::List | Form::Table => arg.action(ArgAction::Append),
@@ -57,14 +63,39 @@ fn argument(key: &'static Key, elsewhere: &Command) -> Arg {
 }
 
 /// The help of the flag of the same name in other commands.
-fn of_elsewhere(key: &Key, elsewhere: &Command) -> String {
+fn of_elsewhere<S: KeyTable>(key: &SettingKey<S>, elsewhere: &Command) -> String {
     let same = elsewhere.get_arguments().find(|argument| argument.get_id() == key.name);
     same.and_then(Arg::get_help).map(ToString::to_string).unwrap_or_default()
+}
+
+/// The table of all keys in the documentation, as it has to be. `table_name` is what can have its own
+/// values.
+#[cfg(test)]
+pub(crate) fn table<S: KeyTable>(table_name: &str) -> String {
+    let elsewhere = Identity::augment_args(Command::new("elsewhere"));
+    let mut table = String::from("| key | value | of | default | what it does |\n|---|---|---|---|---|\n");
+    for key in S::keys() {
+        let form = match key.form {
+            Form::Number => "number",
+            Form::Time => "time",
+            Form::Switch => "true, false",
+            Form::Text => "text",
+            Form::List => "list of texts",
+            Form::Table => "table of texts",
+        };
+        let of = if key.is_of_table() { table_name } else { "process" };
+        let help = key.help.map_or_else(|| of_elsewhere(key, &elsewhere), str::to_owned);
+        let SettingKey { name, default, .. } = key;
+        table.push_str(&format!("| `{name}` | {form} | {of} | {default} | {} |\n", help.replace('|', "\\|")));
+    }
+    table
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+    use pgentra_gateway_config::GatewaySet;
+    use pgentra_proxy_config::Set;
 
     use super::*;
     use crate::arguments::{self, Arguments};
@@ -100,37 +131,17 @@ mod tests {
         }
     }
 
-    /// The table in `docs/proxy-configure.md`, as it has to be.
-    fn table() -> String {
-        let elsewhere = Identity::augment_args(clap::Command::new("elsewhere"));
-        let mut table =
-            String::from("| key | value | of | default | what it does |\n|---|---|---|---|---|\n");
-        for key in KEYS {
-            let form = match key.form {
-                Form::Number => "number",
-                Form::Time => "time",
-                Form::Switch => "true, false",
-                Form::Text => "text",
-                Form::List => "list of texts",
-                Form::Table => "table of texts",
-            };
-            let of = if key.is_targets() { "target" } else { "process" };
-            let help = key.help.map_or_else(|| of_elsewhere(key, &elsewhere), str::to_owned);
-            let Key { name, default, .. } = key;
-            table.push_str(&format!(
-                "| `{name}` | {form} | {of} | {default} | {} |\n",
-                help.replace('|', "\\|")
-            ));
-        }
-        table
-    }
-
     #[test]
     fn the_documentation_has_every_key() {
-        let table = table();
+        let table = table::<Set>("target");
         assert!(
             include_str!("../../../../docs/proxy-configure.md").contains(&table),
             "docs/proxy-configure.md needs this table:\n{table}"
+        );
+        let table = super::table::<GatewaySet>("server");
+        assert!(
+            include_str!("../../../../docs/gateway-configure.md").contains(&table),
+            "docs/gateway-configure.md needs this table:\n{table}"
         );
     }
 }

@@ -3,14 +3,11 @@
 use std::error::Error;
 use std::fmt::{self, Display};
 
-use pgentra_connect::ConnectError;
-use pgentra_identity::ConfigError;
-
 /// A configuration with problems, or one that cannot be applied on this machine.
 ///
 /// All problems of a configuration are reported at once.
 #[derive(Debug)]
-pub struct ProxyConfigError(Vec<ConfigProblem>);
+pub struct SettingsError(Vec<ConfigProblem>);
 
 /// One problem, and what to do about it.
 #[derive(Debug)]
@@ -31,7 +28,7 @@ pub struct ConfigProblem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProblemKind {
-    /// A setting of the proxy.
+    /// A setting of the program.
     Setting,
     /// The server, role, database or TLS of a target.
     Connection,
@@ -41,7 +38,7 @@ pub enum ProblemKind {
     Machine,
 }
 
-impl ProxyConfigError {
+impl SettingsError {
     /// The problems, at least one. A problem without an origin is the only one.
     pub fn problems(&self) -> &[ConfigProblem] {
         &self.0
@@ -61,12 +58,13 @@ impl ProxyConfigError {
         self
     }
 
-    pub(crate) fn one(kind: ProblemKind, message: impl Into<String>, hint: impl Into<String>) -> Self {
+    /// An error that is about no setting.
+    pub fn one(kind: ProblemKind, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self(vec![ConfigProblem { kind, origin: None, message: message.into(), hint: Some(hint.into()) }])
     }
 }
 
-impl Display for ProxyConfigError {
+impl Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
             [ConfigProblem { origin: None, message, .. }] => return f.write_str(message),
@@ -92,64 +90,41 @@ impl Display for ConfigProblem {
     }
 }
 
-impl Error for ProxyConfigError {}
-
-/// Why a target has no connector.
-#[derive(Debug)]
-pub(crate) enum TargetError {
-    Connection(ConnectError),
-    Identity(ConfigError),
-}
-
-impl From<ConnectError> for TargetError {
-    fn from(error: ConnectError) -> Self {
-        Self::Connection(error)
-    }
-}
-
-impl From<ConfigError> for TargetError {
-    fn from(error: ConfigError) -> Self {
-        Self::Identity(error)
-    }
-}
+impl Error for SettingsError {}
 
 /// Collects the problems of a configuration.
 #[derive(Debug, Default)]
-pub(crate) struct Problems(Vec<ConfigProblem>);
+pub struct Problems(Vec<ConfigProblem>);
 
 impl Problems {
-    pub(crate) fn add(&mut self, origin: impl Display, message: impl Display) {
+    /// Adds a problem with a setting.
+    pub fn add(&mut self, origin: impl Display, message: impl Display) {
         self.push(origin, (ProblemKind::Setting, message.to_string()), None);
     }
 
     /// Adds a problem with a hint.
-    pub(crate) fn add_with_hint(&mut self, origin: impl Display, message: impl Display, hint: &str) {
+    pub fn add_with_hint(&mut self, origin: impl Display, message: impl Display, hint: &str) {
         self.push(origin, (ProblemKind::Setting, message.to_string()), Some(hint.to_owned()));
     }
 
-    /// Adds a target without a connector.
-    pub(crate) fn add_target(&mut self, origin: impl Display, error: &TargetError) {
-        let (kind, message, hint) = match error {
-            TargetError::Connection(error) => (ProblemKind::Connection, chain(error), error.hint()),
-            TargetError::Identity(error) => {
-                (ProblemKind::Identity, chain(error), error.hint().map(str::to_owned))
-            }
-        };
-        self.push(origin, (kind, message), hint);
-    }
-
     /// `value`, if there are no problems.
-    pub(crate) fn none_or<T>(self, value: T) -> Result<T, ProxyConfigError> {
-        if self.0.is_empty() { Ok(value) } else { Err(ProxyConfigError(self.0)) }
+    pub fn none_or<T>(self, value: T) -> Result<T, SettingsError> {
+        if self.0.is_empty() { Ok(value) } else { Err(SettingsError(self.0)) }
     }
 
-    fn push(&mut self, origin: impl Display, (kind, message): (ProblemKind, String), hint: Option<String>) {
+    /// Adds a problem of any kind.
+    pub fn push(
+        &mut self,
+        origin: impl Display,
+        (kind, message): (ProblemKind, String),
+        hint: Option<String>,
+    ) {
         self.0.push(ConfigProblem { kind, origin: Some(origin.to_string()), message, hint });
     }
 }
 
 /// An error with all its causes, in one line.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

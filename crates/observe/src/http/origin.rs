@@ -24,7 +24,7 @@ pub(super) fn names_loopback(headers: &HeaderMap) -> bool {
 
 /// Whether a page of another site sent the request: browsers then send its origin. Each of several
 /// Origin headers must be allowed.
-pub(super) fn is_foreign(headers: &HeaderMap) -> bool {
+pub fn is_foreign(headers: &HeaderMap) -> bool {
     let host = headers.get(HOST).map_or(&b""[..], |host| host.as_bytes());
     headers.get_all(ORIGIN).iter().any(|origin| origin.as_bytes().strip_prefix(b"http://") != Some(host))
 }

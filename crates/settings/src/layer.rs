@@ -6,68 +6,85 @@ use std::path::PathBuf;
 use pgentra_system::Env;
 
 use crate::error::Problems;
-use crate::keys::{Form, KEYS, Key, PREFIX, Set};
+use crate::keys::{Form, KeyTable, SettingKey};
 use crate::nearest::nearest;
 use crate::raw_value::RawValue;
-use crate::settings::{ProcessSettings, TargetSettings};
-
-/// Variables of ours that are no keys.
-const OTHERS: [&str; 5] = ["config", "log", "local", "local_folder", "local_instance"];
 
 /// The name in problems of the target that flags and variables give.
-pub(crate) const UNNAMED: &str = "the target";
+pub const UNNAMED: &str = "the target";
 
 /// The settings of one layer.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Layer(Vec<Setting>);
+#[derive(Clone, Debug)]
+pub struct SettingLayer<S: KeyTable>(Vec<Setting<S>>);
 
 /// A key with its written value.
 #[derive(Clone, Debug)]
-pub(crate) struct Setting {
-    pub(crate) key: &'static Key,
-    pub(crate) values: Vec<String>,
-    pub(crate) origin: SettingOrigin,
+pub struct Setting<S: KeyTable> {
+    /// The key.
+    pub key: &'static SettingKey<S>,
+    /// The values as they were written.
+    pub values: Vec<String>,
+    /// Where they were written.
+    pub origin: SettingOrigin,
 }
 
 /// The origin of a setting, as problems show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SettingOrigin {
+pub enum SettingOrigin {
+    /// A line of the file.
     File {
+        /// The file.
         path: PathBuf,
+        /// The line, from 1.
         line: usize,
+        /// The key as it was written.
         key: String,
     },
+    /// A variable.
     Variable(String),
+    /// A flag, without its hyphens.
     Flag(String),
     /// A parameter of a target.
     Target {
+        /// The target in words.
         target: String,
+        /// The key.
         key: String,
     },
 }
 
-impl Layer {
+impl<S: KeyTable> Default for SettingLayer<S> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<S: KeyTable> SettingLayer<S> {
     /// The settings from variables. A variable whose name is close to a key is added to `problems`;
     /// others are ignored, such as those that a Kubernetes Service sets in every pod.
-    pub(crate) fn of_variables(env: &Env, problems: &mut Problems) -> Self {
-        for variable in env.names(PREFIX) {
-            let name = variable[PREFIX.len()..].to_ascii_lowercase();
-            let known = KEYS.iter().map(|key| key.name).chain(OTHERS);
+    pub fn of_variables(env: &Env, problems: &mut Problems) -> Self {
+        for variable in env.names(S::PREFIX) {
+            let name = variable[S::PREFIX.len()..].to_ascii_lowercase();
+            if S::FOREIGN.iter().any(|other| name.starts_with(other)) {
+                continue;
+            }
+            let known = S::keys().iter().map(|key| key.name).chain(S::OTHERS.iter().copied());
             let hint = nearest(&name, known.clone());
             if !hint.is_empty() && !known.clone().any(|known| known == name) {
                 problems.add(&variable, format!("is no key{hint}"));
             }
         }
-        let said = |key: &'static Key| {
+        let said = |key: &'static SettingKey<S>| {
             let variable = key.variable();
             let values = split(key, vec![env.get(&variable)?]);
             Some(Setting { key, values, origin: SettingOrigin::Variable(variable) })
         };
-        Self(KEYS.iter().filter_map(said).collect())
+        Self(S::keys().iter().filter_map(said).collect())
     }
 
-    pub(crate) fn of_flags(flags: &[(&'static Key, Vec<String>)]) -> Self {
-        let said = |(key, values): &(&'static Key, Vec<String>)| Setting {
+    /// The settings from flags.
+    pub fn of_flags(flags: &[(&'static SettingKey<S>, Vec<String>)]) -> Self {
+        let said = |(key, values): &(&'static SettingKey<S>, Vec<String>)| Setting {
             key,
             values: values.clone(),
             origin: SettingOrigin::Flag(key.flag()),
@@ -76,10 +93,10 @@ impl Layer {
     }
 
     /// The settings from the parameters of `target`.
-    pub(crate) fn of_parameters(target: &str, parameters: Vec<(String, String)>) -> Self {
+    pub fn of_parameters(target: &str, parameters: Vec<(String, String)>) -> Self {
         let mut layer = Self::default();
         for (name, value) in parameters {
-            let Some(key) = Key::find(&name) else { continue };
+            let Some(key) = SettingKey::find(&name) else { continue };
             let values = split(key, vec![value]);
             match layer.0.iter_mut().find(|said| said.key.name == name) {
                 Some(said) => said.values.extend(values),
@@ -92,30 +109,25 @@ impl Layer {
         layer
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Setting> {
+    /// The settings in the order in which they were written.
+    pub fn iter(&self) -> impl Iterator<Item = &Setting<S>> {
         self.0.iter()
     }
 
-    pub(crate) fn extend(&mut self, said: impl IntoIterator<Item = Setting>) {
+    /// Adds settings.
+    pub fn extend(&mut self, said: impl IntoIterator<Item = Setting<S>>) {
         self.0.extend(said);
     }
 
-    /// Applies the settings; errors are added to `problems`. Keys that are for the process only are
-    /// ignored without `process`.
-    pub(crate) fn apply(
+    /// Applies the settings: `store` gets what stores a value, and the value. Errors are added to
+    /// `problems`.
+    pub fn apply(
         &self,
-        mut process: Option<&mut ProcessSettings>,
-        target: &mut TargetSettings,
+        mut store: impl FnMut(S, &RawValue<'_>) -> Result<(), String>,
         problems: &mut Problems,
     ) {
         for said in &self.0 {
-            let given = RawValue(&said.values);
-            let done = match (said.key.set, process.as_deref_mut()) {
-                (Set::Target(set), _) => set(target, &given),
-                (Set::Process(set), Some(process)) => set(process, &given),
-                (Set::Process(_), None) => continue,
-            };
-            if let Err(what) = done {
+            if let Err(what) = store(said.key.set, &RawValue(&said.values)) {
                 problems.add(&said.origin, what);
             }
         }
@@ -142,7 +154,7 @@ impl fmt::Display for SettingOrigin {
 }
 
 /// In variables and parameters a list is separated by commas.
-fn split(key: &Key, values: Vec<String>) -> Vec<String> {
+fn split<S: KeyTable>(key: &SettingKey<S>, values: Vec<String>) -> Vec<String> {
     match key.form {
         Form::List | Form::Table => {
             values.iter().flat_map(|value| value.split(',')).map(|one| one.trim().to_owned()).collect()

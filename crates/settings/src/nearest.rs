@@ -1,7 +1,7 @@
 //! Suggests the known name that a misspelled one is most similar to.
 
 /// The most similar known name, as the end of a sentence.
-pub(crate) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> String {
+pub fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> String {
     nearest_name(name, known).map(|known| format!("; the nearest is {known}")).unwrap_or_default()
 }
 

@@ -1,0 +1,12 @@
+//! `pgentra gateway`: start, reload and shutdown, the check, and the preparation of a server. The
+//! configuration is [`pgentra_gateway_config`].
+
+mod administrator;
+mod arguments;
+mod check;
+mod init;
+mod ldap;
+mod serve;
+
+pub(crate) use arguments::GatewayArguments;
+pub(crate) use serve::run;
