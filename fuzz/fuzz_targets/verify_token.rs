@@ -1,4 +1,5 @@
-//! Any bytes as a token or as a key set: no panic, no unsigned token is accepted, and the second result is the same.
+//! Any bytes as a token, as a key set or as an issuer's metadata: no panic, no unsigned token is accepted, and the second
+//! result is the same.
 
 #![no_main]
 
@@ -12,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::FutureExt as _;
 use libfuzzer_sys::fuzz_target;
-use pgentra_verify::{BoxFuture, FetchError, KeySource, Policy, Principal, Rejection, Verifier};
+use pgentra_verify::{BoxFuture, Discovery, FetchError, KeySource, Policy, Principal, Rejection, Verifier};
 use uuid::Uuid;
 
 const TENANT: Uuid = Uuid::from_u128(1);
@@ -31,7 +32,7 @@ impl KeySource for Document {
 
 fuzz_target!(|data: &[u8]| {
     let Some((mode, data)) = data.split_first() else { return };
-    match mode % 4 {
+    match mode % 6 {
         0 => {
             let Ok(token) = std::str::from_utf8(data) else { return };
             assert!(verify(token).is_err(), "an unsigned token was accepted");
@@ -43,12 +44,22 @@ fuzz_target!(|data: &[u8]| {
         2 => {
             let token = sign(data);
             if let Ok(principal) = verify(&token) {
-                assert_eq!(principal.tenant(), TENANT);
+                assert_eq!(principal.tenant(), Some(TENANT));
                 assert!(principal.expires_on() + Duration::from_secs(300) > now());
             }
         }
-        _ => {
+        3 => {
             let _ = verifier(data.to_vec()).warm(now()).now_or_never().expect("nothing to wait for");
+        }
+        4 => {
+            let policy = Policy::of_issuer("https://i").audience("a").build().expect("a policy");
+            let verifier = Verifier::new(policy, Document(data.to_vec()));
+            let _ = verifier.warm(now()).now_or_never().expect("nothing to wait for");
+        }
+        _ => {
+            if let Ok(metadata) = Discovery::read(data, "https://i") {
+                assert!(metadata.jwks_uri().to_ascii_lowercase().starts_with("https://"));
+            }
         }
     }
 });

@@ -1,5 +1,5 @@
 //! Whatever a server sends during a login: no panic, the same in pieces as whole, and the password leaves only as the
-//! answer to AuthenticationCleartextPassword.
+//! answer to AuthenticationCleartextPassword, the token only as the answer to a list with OAUTHBEARER in it.
 
 #![no_main]
 
@@ -8,9 +8,11 @@ use libfuzzer_sys::fuzz_target;
 use pgentra_wire::backend::{Authentication, BackendMessage};
 use pgentra_wire::client_login::{ClientLogin, ClientLoginError};
 use pgentra_wire::frontend::SaslInitialResponse;
+use pgentra_wire::oauthbearer::MECHANISM;
 use pgentra_wire::startup::{ProtocolVersion, StartupMessage};
 
 const PASSWORD: &[u8] = b"the password of the fuzz target";
+const TOKEN: &str = "the-token-of-the-fuzz-target";
 
 fuzz_target!(|data: &[u8]| {
     let whole = log_in(data, data.len().max(1));
@@ -24,6 +26,15 @@ fuzz_target!(|data: &[u8]| {
         .count();
     let given = sent.windows(PASSWORD.len()).filter(|window| *window == PASSWORD).count();
     assert_eq!(asked, given);
+    assert!(given <= 1);
+    let offered = messages
+        .iter()
+        .filter(|message| {
+            matches!(message, BackendMessage::Authentication(Authentication::Sasl(mechanisms)) if mechanisms.offers(MECHANISM))
+        })
+        .count();
+    let given = sent.windows(TOKEN.len()).filter(|window| *window == TOKEN.as_bytes()).count();
+    assert_eq!(offered, given);
     assert!(given <= 1);
     let readies = messages.iter().position(|message| matches!(message, BackendMessage::ReadyForQuery(_)));
     assert!(readies.is_none_or(|at| at + 1 == messages.len()), "ReadyForQuery is the last message");
@@ -46,20 +57,31 @@ fn log_in(data: &[u8], piece: usize) -> (Vec<BackendMessage>, BytesMut, Result<(
                 BackendMessage::Authentication(Authentication::CleartextPassword) => {
                     login.answer_password(PASSWORD, &mut sent)
                 }
+                BackendMessage::Authentication(Authentication::Sasl(mechanisms))
+                    if mechanisms.offers(MECHANISM) =>
+                {
+                    assert!(login.answer_password(PASSWORD, &mut sent).is_err());
+                    login.answer_bearer(TOKEN, &mut sent)
+                }
                 BackendMessage::Authentication(Authentication::Sasl(_)) => {
                     assert!(login.answer_password(PASSWORD, &mut sent).is_err());
+                    assert!(login.answer_bearer(TOKEN, &mut sent).is_err());
                     let mechanism = b"SCRAM-SHA-256";
                     login.answer_sasl(&SaslInitialResponse { mechanism, data: Some(b"n,,n=,r=a") }, &mut sent)
                 }
                 BackendMessage::Authentication(Authentication::SaslContinue(_)) => {
                     match login.answer_sasl_continue(b"c=biws,r=a", &mut sent) {
-                        // The server began in the middle of an exchange.
-                        Err(ClientLoginError::NotAsked) => Ok(()),
+                        // The server began in the middle of an exchange, or refuses the token.
+                        Err(ClientLoginError::NotAsked) => match login.dismiss_refusal(&mut sent) {
+                            Err(ClientLoginError::NotAsked) => Ok(()),
+                            answered => answered,
+                        },
                         answered => answered,
                     }
                 }
                 _ => {
                     assert_eq!(login.answer_password(PASSWORD, &mut sent), Err(ClientLoginError::NotAsked));
+                    assert_eq!(login.answer_bearer(TOKEN, &mut sent), Err(ClientLoginError::NotAsked));
                     Ok(())
                 }
             };

@@ -5,6 +5,7 @@
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use pgentra_wire::frontend::{self, AuthenticationAnswer};
+use pgentra_wire::oauthbearer::ClientMessage;
 use pgentra_wire::scram::{ClientFinal, ClientFirst};
 use pgentra_wire::startup::{self, FirstPacket};
 
@@ -59,6 +60,10 @@ fn answers(data: &[u8]) {
         if let Ok(initial) = answer.sasl_initial() {
             initial.encode(&mut other).expect("it was read");
             assert_eq!(other.split(), again[start..]);
+            if let Some(Ok(message)) = initial.data.map(ClientMessage::decode) {
+                message.encode(&mut other).expect("it was read");
+                assert_eq!(ClientMessage::decode(&other), Ok(message));
+            }
         }
     }
     assert_eq!(&data[..again.len()], &again[..]);

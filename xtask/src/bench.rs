@@ -11,7 +11,7 @@ use crate::test::cargo;
 
 /// Runs the benchmark called `name`, against `pgentra` as it is packaged.
 pub(crate) fn run(root: &Path, name: &str, arguments: &[String]) -> Result<()> {
-    if name == "proxy" {
+    if matches!(name, "proxy" | "gateway") {
         let status = Command::new("bash").arg(root.join("bench/setup.sh")).status()?;
         ensure!(status.success(), "bench/setup.sh failed");
     }

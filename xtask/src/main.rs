@@ -53,7 +53,7 @@ enum Chore {
     /// Measure pgentra side by side with its peers and print the ratios.
     Bench {
         /// The benchmark: token or proxy.
-        #[arg(value_parser = ["token", "proxy"])]
+        #[arg(value_parser = ["token", "proxy", "gateway"])]
         name: String,
         /// Arguments for the benchmark: `proxy` takes --rounds, --seconds, --megabytes, --only,
         /// --ways and --write.

@@ -76,7 +76,7 @@ const GATEWAY_HEADINGS: &[(&str, &[&str])] = &[
             "service_role",
         ],
     ),
-    ("Roles", &["flavour", "mapping", "unmapped", "server_name"]),
+    ("Roles", &["flavour", "mapping", "unmapped", "auth", "server_name"]),
     ("Limits", &["max_connections", "start_up_timeout", "first_packet_timeout", "drain_timeout"]),
     ("Observing", &["name", "admin_listen", "health_listen", "log_format", "audit"]),
 ];

@@ -6,18 +6,19 @@ use bytes::{Bytes, BytesMut};
 use pgentra_wire::backend::{Authentication, BackendKeyData, BackendMessage};
 use pgentra_wire::client_login::{ClientLogin, ClientLoginError};
 use pgentra_wire::fields::Fields;
+use pgentra_wire::oauthbearer;
 use pgentra_wire::startup::StartupMessage;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use zeroize::Zeroize as _;
 
 use crate::advice::AttemptedSignIn;
-use crate::error::ConnectError;
+use crate::error::{ConnectError, ConnectErrorKind};
 use crate::quote;
 use crate::refusal::{Refusal, ServerMessage};
 use crate::strike_out;
 
-/// Bytes of a PasswordMessage beside the password: type, length and the final NUL.
-const PASSWORD_FRAME: usize = 6;
+/// More than the bytes beside the token, in a PasswordMessage and in the first message of OAUTHBEARER.
+const FRAME: usize = 64;
 
 /// The server's messages from AuthenticationOk to ReadyForQuery.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub(crate) struct Ready {
 }
 
 /// Signs in over a stream that must be verified TLS already. The token is written once, as the answer to
-/// AuthenticationCleartextPassword; any other authentication request is an error.
+/// AuthenticationCleartextPassword or to an offer of OAUTHBEARER; any other authentication request is an error.
 pub(crate) async fn sign_in<S>(
     stream: &mut S,
     startup: &StartupMessage,
@@ -56,26 +57,61 @@ struct Handshake<'a, S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<'_, S> {
     async fn authenticate(&mut self) -> Result<(), ConnectError> {
-        match self.next().await? {
+        // Capacity for the whole message: a buffer that grows leaves a copy of the token in freed memory.
+        let mut out = BytesMut::with_capacity(self.sign_in.token.len() + FRAME);
+        let answered = match self.next().await? {
             BackendMessage::Authentication(Authentication::Ok) => return Ok(()),
-            BackendMessage::Authentication(Authentication::CleartextPassword) => {}
+            BackendMessage::Authentication(Authentication::CleartextPassword) => {
+                self.login.answer_password(self.sign_in.token.as_bytes(), &mut out)
+            }
+            BackendMessage::Authentication(Authentication::Sasl(mechanisms))
+                if mechanisms.offers(oauthbearer::MECHANISM) =>
+            {
+                self.login.answer_bearer(self.sign_in.token, &mut out)
+            }
             BackendMessage::Authentication(other) => return Err(self.not_for_a_token(&other)),
             _ => return Err(out_of_order()),
-        }
-        // Capacity for the whole message: a buffer that grows leaves a copy of the token in freed memory.
-        let mut out = BytesMut::with_capacity(self.sign_in.token.len() + PASSWORD_FRAME);
-        let answered = self.login.answer_password(self.sign_in.token.as_bytes(), &mut out);
+        };
         let sent = match answered {
             Ok(()) => self.send(&out).await,
-            Err(error) => {
-                Err(ConnectError::protocol("the token does not fit into a password message").because(error))
-            }
+            Err(error) => Err(ConnectError::protocol(
+                "the token does not fit into the message that the server asks for",
+            )
+            .because(error)),
         };
         out.as_mut().zeroize();
         sent?;
         match self.next().await? {
             BackendMessage::Authentication(Authentication::Ok) => Ok(()),
+            BackendMessage::Authentication(Authentication::SaslContinue(data)) => {
+                Err(self.refused_bearer(&data).await)
+            }
             _ => Err(out_of_order()),
+        }
+    }
+
+    /// Ends an OAUTHBEARER exchange whose token the server refused: its ErrorResponse comes after the dismissal, and what
+    /// it wants instead comes before.
+    async fn refused_bearer(&mut self, data: &[u8]) -> ConnectError {
+        let wanted = match oauthbearer::BearerRefusal::decode(data) {
+            Ok(refusal) => wanted(&refusal),
+            Err(error) => {
+                return ConnectError::protocol("the server does not follow RFC 7628").because(error);
+            }
+        };
+        let mut out = BytesMut::new();
+        if let Err(error) = self.login.dismiss_refusal(&mut out) {
+            return self.failed(error);
+        }
+        if let Err(error) = self.send(&out).await {
+            return error;
+        }
+        match self.next().await {
+            Err(error) if error.kind() == ConnectErrorKind::Refused(Refusal::Validation) => {
+                error.hinting(wanted)
+            }
+            Err(error) => error,
+            Ok(_) => out_of_order(),
         }
     }
 
@@ -147,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Handshake<'_, S> {
         self.stream.flush().await.map_err(broken)
     }
 
-    /// A role that is mapped to Entra is asked for its token in the clear; any other method means that it is not.
+    /// A role that is mapped to Entra is asked for its token; any other method means that it is not.
     fn not_for_a_token(&self, asked: &Authentication) -> ConnectError {
         let method = match asked {
             Authentication::Sasl(mechanisms) if mechanisms.offers("SCRAM-SHA-256") => "a SCRAM password",
@@ -178,6 +214,18 @@ pub(crate) fn refused(fields: &Fields, sign_in: &AttemptedSignIn<'_>) -> Connect
         Some(hint) => error.hinting(hint),
         None => error,
     }
+}
+
+/// The next thing to try after a refusal that says what the server wants. Its texts are the server's.
+fn wanted(refusal: &oauthbearer::BearerRefusal<'_>) -> String {
+    let issuer = refusal.openid_configuration.as_deref().map(|url| format!(" of {}", quote::name(url)));
+    let scope = refusal.scope.as_deref().filter(|scope| !scope.is_empty());
+    let scope = scope.map(|scope| format!(" with the scope {}", quote::name(scope)));
+    format!(
+        "the server takes tokens{}{}: compare with pgentra token --decode, and name another resource with --resource",
+        issuer.unwrap_or_default(),
+        scope.unwrap_or_default()
+    )
 }
 
 const HUNG_UP: &str =

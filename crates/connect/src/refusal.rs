@@ -61,7 +61,7 @@ pub struct ServerMessage {
 
 /// Fragments that both wordings of Azure's messages have in common, the older ("Please acquire a new token and retry")
 /// and the newer ("Acquire a new token and try again"), in lower case. The first row that fits counts.
-const BY_TEXT: [(&str, Refusal); 19] = [
+const BY_TEXT: [(&str, Refusal); 20] = [
     ("access token has expired", Refusal::Expired),
     ("valid audience claim", Refusal::Audience),
     ("access token has invalid format", Refusal::BadFormat),
@@ -71,6 +71,8 @@ const BY_TEXT: [(&str, Refusal); 19] = [
     ("is neither an aad_auth_tokentype_app_user", Refusal::AppTokenForUserRole),
     ("does not contain group id", Refusal::NotInGroup),
     ("error occurred while validating the access token", Refusal::Validation),
+    // PostgreSQL 18, whose validator module says the reason to the server's log alone.
+    ("oauth bearer authentication failed for user", Refusal::Validation),
     ("is not permitted to log in", Refusal::RoleMayNotSignIn),
     ("permission denied to start wal sender", Refusal::RoleMayNotReplicate),
     // PostgreSQL 15 and older.
@@ -196,7 +198,7 @@ mod tests {
     use crate::advice::AttemptedSignIn;
 
     /// Each message as Azure or PostgreSQL words it, in every wording known.
-    const MESSAGES: [(&str, &str, Refusal); 33] = [
+    const MESSAGES: [(&str, &str, Refusal); 34] = [
         ("28000", "The access token has expired. Please acquire a new token and retry.", Refusal::Expired),
         ("28000", "The access token has expired. Acquire a new token and try again.", Refusal::Expired),
         (
@@ -255,6 +257,7 @@ mod tests {
             "Azure AD access token not valid for role readers (does not contain group ID dddddddd-0000-4000-8000-000000000004)",
             Refusal::NotInGroup,
         ),
+        ("28000", "OAuth bearer authentication failed for user \"myuser\"", Refusal::Validation),
         ("28P01", "password authentication failed for user \"myuser\"", Refusal::RoleNotMapped),
         ("28000", "role \"unknown\" does not exist", Refusal::RoleNotMapped),
         ("28000", "role \"readers\" is not permitted to log in", Refusal::RoleMayNotSignIn),

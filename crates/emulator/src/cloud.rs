@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::application_certificates::Certificates;
 use crate::arc_agent::Agent;
 use crate::clock::Clock;
+use crate::device_codes::DeviceCodes;
 use crate::directory::{Machine, TenantDirectory};
 use crate::endpoint::Endpoint;
 use crate::fault::Faults;
@@ -47,6 +48,7 @@ pub(crate) struct Cloud {
     pub(crate) certificates: Certificates,
     pub(crate) arc: Option<Agent>,
     pub(crate) legacy_dates: DateText,
+    pub(crate) device_codes: DeviceCodes,
     pub(crate) issued: Mutex<HashMap<(Endpoint, Uuid, String), Minted>>,
 }
 

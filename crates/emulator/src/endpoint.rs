@@ -24,6 +24,10 @@ pub enum Endpoint {
     Keys,
     /// Entra: `/{tenant}/oauth2/token` and `/{tenant}/oauth2/v2.0/token`.
     EntraToken,
+    /// Entra: `/{tenant}/oauth2/v2.0/devicecode`.
+    DeviceCode,
+    /// Entra: `/{tenant}/oauth2/deviceauth`.
+    DeviceAuth,
     /// Azure ML: `/azureml/token`.
     MachineLearning,
     /// Azure Arc: `/metadata/identity/oauth2/token` of the agent.
@@ -70,6 +74,8 @@ impl fmt::Display for Endpoint {
             Self::OpenIdConfiguration => "openid-configuration",
             Self::Keys => "keys",
             Self::EntraToken => "entra-token",
+            Self::DeviceCode => "device-code",
+            Self::DeviceAuth => "device-auth",
             Self::MachineLearning => "machine-learning",
             Self::Arc => "arc",
             Self::ServiceFabric => "service-fabric",

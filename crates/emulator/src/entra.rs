@@ -2,13 +2,16 @@
 
 mod assertion;
 mod certificate;
+mod device;
 mod jws;
 mod refusal;
+mod scope;
 mod token;
 
 use hyper::StatusCode;
 use serde_json::json;
 
+pub(crate) use device::{device_auth, device_code};
 pub(crate) use refusal::unknown_resource;
 pub(crate) use token::{proxied_token, token};
 
@@ -27,6 +30,8 @@ pub(crate) fn endpoint(path: &str) -> Option<Endpoint> {
         ["discovery", "keys"] | [_, "discovery", "keys"] | [_, "discovery", "v2.0", "keys"] => {
             Some(Endpoint::Keys)
         }
+        [_, "oauth2", "v2.0", "devicecode"] => Some(Endpoint::DeviceCode),
+        [_, "oauth2", "deviceauth"] => Some(Endpoint::DeviceAuth),
         [_, "oauth2", "token"] | [_, "oauth2", "v2.0", "token"] => Some(Endpoint::EntraToken),
         _ => None,
     }
@@ -86,6 +91,7 @@ pub(crate) fn openid_configuration(cloud: &Cloud, call: &Call) -> Answer {
         ("response_types_supported", json!(["code", "id_token", "code id_token", "id_token token"])),
         ("scopes_supported", json!(["openid", "profile", "email", "offline_access"])),
         ("issuer", json!(issuer)),
+        ("device_authorization_endpoint", json!(format!("{base}/oauth2/v2.0/devicecode"))),
         ("authorization_endpoint", json!(format!("{base}/oauth2/{infix}authorize"))),
         ("tenant_region_scope", json!("EU")),
         ("cloud_instance_name", json!(host(cloud))),

@@ -16,6 +16,7 @@ pub mod certificates;
 mod clock;
 mod cloud;
 mod cloud_shell;
+mod device_codes;
 mod directory;
 mod door;
 mod endpoint;

@@ -15,6 +15,7 @@ use crate::arc_agent::Agent;
 use crate::certificates::{Authority, CertificateError, names_of, server_config_for_name};
 use crate::clock::Clock;
 use crate::cloud::{Addresses, Cloud, Secrets, TokenOverrides};
+use crate::device_codes::DeviceCodes;
 use crate::directory::{Application, Group, Identity, Machine, RESOURCE_GROUP, TenantDirectory, User};
 use crate::door::Door;
 use crate::error::StartError;
@@ -434,6 +435,7 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
         certificates: Certificates::default(),
         arc: options.arc.map(Agent::new),
         legacy_dates: options.legacy_dates,
+        device_codes: DeviceCodes::default(),
         issued: std::sync::Mutex::default(),
     })
 }

@@ -3,7 +3,7 @@
 
 use std::ops::RangeInclusive;
 
-use pgentra_gateway::{Flavour, Unmapped};
+use pgentra_gateway::{AskMethod, Flavour, Unmapped};
 use pgentra_settings::{Form, KeyTable, ListenAddr, RawValue};
 use pgentra_verify::Cloud;
 
@@ -266,6 +266,17 @@ pub const GATEWAY_KEYS: &[GatewayKey] = &[
         set: GatewaySet::Server(|it, given| given.read(unmapped).map(|value| it.unmapped = value)),
     },
     GatewayKey {
+        name: "auth",
+        form: Form::Text,
+        value: "WORD",
+        default: "password",
+        help: Some(
+            "How clients are asked for a token that do not say it in their start-up, with options=-c pgentra.auth=WORD: password, or oauth (OAUTHBEARER)",
+        ),
+        excludes: &[],
+        set: GatewaySet::Server(|it, given| given.read(ask_method).map(|value| it.auth = value)),
+    },
+    GatewayKey {
         name: "server_name",
         form: Form::Text,
         value: "NAME",
@@ -306,7 +317,9 @@ pub const GATEWAY_KEYS: &[GatewayKey] = &[
         form: Form::List,
         value: "URI",
         default: "those of the tenant",
-        help: Some("The issuers (iss) of tokens that are accepted, where there is one tenant"),
+        help: Some(
+            "The issuers (iss) of tokens that are accepted, where there is one tenant; without a tenant, other OpenID Connect issuers",
+        ),
         excludes: &[],
         set: GatewaySet::Server(|it, given| given.list().map(|value| it.issuer = value)),
     },
@@ -315,7 +328,9 @@ pub const GATEWAY_KEYS: &[GatewayKey] = &[
         form: Form::Text,
         value: "URL",
         default: "derived from the tenant",
-        help: Some("Where the issuer publishes its signing keys (jwks_uri), where there is one tenant"),
+        help: Some(
+            "Where the issuer publishes its signing keys (jwks_uri), where there is one tenant or issuer; another issuer's metadata names it",
+        ),
         excludes: &[],
         set: GatewaySet::Server(|it, given| given.read(keys_url).map(|value| it.keys_url = Some(value))),
     },
@@ -420,6 +435,10 @@ fn unmapped(text: &str) -> Result<Unmapped, String> {
         "password" => Ok(Unmapped::Password),
         other => Err(format!("is refuse or password, not `{other}`")),
     }
+}
+
+fn ask_method(text: &str) -> Result<AskMethod, String> {
+    text.parse().map_err(|_| format!("is password or oauth, not `{text}`"))
 }
 
 fn cloud(text: &str) -> Result<Cloud, String> {

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pgentra_gateway::{
-    ClientCertificates, ClientTls, Config, Flavour, GatewayTelemetry, JwksUrl, RoleRules, RoleSource,
-    ServiceAccount, SessionExpiry, SharedRules, SigningAuthority, TlsUpstream, Unmapped, UpstreamAddress,
-    UpstreamMethod,
+    ClientCertificates, ClientTls, Config, Flavour, GatewayTelemetry, IssuerKeys, JwksUrl, Oauth, RoleRules,
+    RoleSource, ServiceAccount, SessionExpiry, SharedRules, SigningAuthority, TlsUpstream, Unmapped,
+    UpstreamAddress, UpstreamMethod,
 };
 use pgentra_session::Limits;
 use pgentra_settings::{FileWatch, ListenAddr, Problems, SettingOrigin, chain};
 use pgentra_system::System;
+use pgentra_system::http::HttpClient;
 use pgentra_verify::{Policy, Verifier};
 use secrecy::SecretString;
 
@@ -49,6 +50,8 @@ impl Building<'_> {
             self.add("unmapped", "cannot be password over TLS: SCRAM with channel binding would fail", hint);
         }
         let (method, password) = method?;
+        let verifiers = verifiers?;
+        let oauth = Oauth { default: settings.auth, ..Oauth::of(verifiers.first()?.policy()) };
         let clock = self.system.clock().clone();
         let notice = settings.expiry_notice;
         Some(Config {
@@ -60,7 +63,8 @@ impl Building<'_> {
             roles: roles?,
             unmapped: settings.unmapped,
             server_name: settings.server_name.clone(),
-            verifiers: verifiers?,
+            verifiers,
+            oauth,
             clock: Arc::new(move || clock.now()),
             expiry: match settings.expiry {
                 Expiry::Off => SessionExpiry::Off,
@@ -227,8 +231,16 @@ impl Building<'_> {
     }
 
     fn verifiers(&mut self, settings: &ServerSettings) -> Option<Vec<Arc<Verifier>>> {
-        if settings.tenant.is_empty() {
+        if settings.tenant.is_empty() && settings.issuer.is_empty() {
             self.add("tenant", "is missing: whose tokens are accepted", "az account show --query tenantId");
+            return None;
+        }
+        if settings.tenant.is_empty() && settings.issuer.len() > 1 && settings.keys_url.is_some() {
+            self.add(
+                "keys_url",
+                "is for one issuer, and there are several",
+                "leave it out: each names its own",
+            );
             return None;
         }
         for (key, is_set) in
@@ -270,7 +282,34 @@ impl Building<'_> {
             let url = settings.keys_url.clone().unwrap_or_else(|| settings.cloud.keys_url(*tenant));
             verifiers.push(Arc::new(Verifier::new(policy, JwksUrl::new(http.clone(), url))));
         }
+        if settings.tenant.is_empty() {
+            for issuer in &settings.issuer {
+                verifiers.push(self.of_issuer(settings, issuer, &http)?);
+            }
+        }
         Some(verifiers)
+    }
+
+    /// A verifier of an issuer that is not Entra.
+    fn of_issuer(
+        &mut self,
+        settings: &ServerSettings,
+        issuer: &str,
+        http: &HttpClient,
+    ) -> Option<Arc<Verifier>> {
+        let policy = Policy::of_issuer(issuer);
+        let policy = settings.audience.iter().fold(policy, |policy, audience| policy.audience(audience));
+        match policy.build() {
+            Ok(policy) => Some(Arc::new(match &settings.keys_url {
+                Some(url) => Verifier::new(policy, JwksUrl::new(http.clone(), url)),
+                None => Verifier::new(policy, IssuerKeys::new(http.clone(), issuer)),
+            })),
+            Err(error) => {
+                let hint = "give the audience (aud) that the issuer writes into tokens for this server";
+                self.add("audience", &format!("makes no policy: {error}"), hint);
+                None
+            }
+        }
     }
 
     fn read(&mut self, key: &str, path: &Path, is_private: bool) -> Option<Vec<u8>> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use pgentra_gateway::{Flavour, SERVICE_ROLE, Unmapped};
+use pgentra_gateway::{AskMethod, Flavour, SERVICE_ROLE, Unmapped};
 use pgentra_settings::{ListenAddr, TelemetrySettings};
 use pgentra_verify::Cloud;
 use uuid::Uuid;
@@ -58,6 +58,8 @@ pub struct ServerSettings {
     pub mapping: Option<PathBuf>,
     /// What becomes of clients whose role is not mapped.
     pub unmapped: Unmapped,
+    /// How clients are asked for a token that do not say it themselves.
+    pub auth: AskMethod,
     /// What may follow the last `@` of a user name, as on Single Server.
     pub server_name: String,
     /// The tenants whose tokens are accepted.
@@ -133,6 +135,7 @@ impl Default for ServerSettings {
             flavour: Some(Flavour::Flexible),
             mapping: None,
             unmapped: Unmapped::Refuse,
+            auth: AskMethod::Password,
             server_name: String::new(),
             tenant: Vec::new(),
             cloud: Cloud::Public,

@@ -167,7 +167,7 @@ impl ClientRecord {
             role: self.role.as_deref(),
             database: self.database.as_deref(),
             application_name: self.application_name.as_deref(),
-            tenant: principal.map(Principal::tenant),
+            tenant: principal.and_then(Principal::tenant),
             object_id: principal.map(Principal::object_id),
             client_id: principal.and_then(Principal::app_id),
             kind: principal.map(|principal| match principal.kind() {

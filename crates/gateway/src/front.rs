@@ -32,6 +32,9 @@ use crate::{ClientTls, Flavour, Gateway, RoleSource, refusal};
 /// closed.
 const TERMINATION: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether signing keys are due for renewal.
+const KEY_CHECK: Duration = Duration::from_secs(60);
+
 /// Which clients are led to a server. An empty list means all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route {
@@ -102,6 +105,21 @@ impl Front {
         gone.retain(|gateway| gateway.strong_count() > 0);
     }
 
+    /// Renews signing keys before they are so old that a login has to wait for it. It fetches only what
+    /// is due.
+    async fn keep_keys_fresh(&self) {
+        loop {
+            sleep(KEY_CHECK).await;
+            let servers = self.servers.load_full();
+            for (_, gateway) in &servers.servers {
+                if let Err(error) = gateway.refresh_keys().await {
+                    let error = chain(&error);
+                    tracing::warn!(error, "signing keys cannot be renewed; the old ones stay in use");
+                }
+            }
+        }
+    }
+
     /// Serves clients until one of the tokens is cancelled. A client that is still logging in then
     /// gets 57P03; in a drain, sessions get [`Limits::drain`] to end by themselves, then PostgreSQL
     /// ends them with 57P01. Returns when the last session has ended.
@@ -114,6 +132,14 @@ impl Front {
         let tasks = TaskTracker::new();
         let starting = Starting::within(&self.limits);
         let closing = shutdown.listening;
+        let (front, closed, drained) = (self.clone(), closing.clone(), stages.drain.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = closed.cancelled() => {}
+                () = drained.cancelled() => {}
+                () = front.keep_keys_fresh() => {}
+            }
+        });
         loop {
             let accepted = tokio::select! {
                 biased;

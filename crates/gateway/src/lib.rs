@@ -1,8 +1,9 @@
 //! The gateway: Entra token authentication in front of any PostgreSQL.
 //!
 //! The gateway answers as Azure Database for PostgreSQL does. It asks a role that is mapped to an
-//! Entra principal for a token as a cleartext password, inside TLS. It verifies the token, compares
-//! it with the mapping, logs in to the PostgreSQL server and relays. For any other role the client
+//! Entra principal for a token as a cleartext password, or by OAUTHBEARER as PostgreSQL 18 does if
+//! the client wants that ([`AUTH_SETTING`]), inside TLS. It verifies the token, compares it with the
+//! mapping, logs in to the PostgreSQL server and relays. For any other role the client
 //! authenticates at the server, and the gateway forwards the SCRAM messages.
 //!
 //! A [`Gateway`] is one server; a [`Front`] leads the clients of a listener to several. [`ServerScript`]
@@ -19,6 +20,7 @@
 //! token, unless a [`SessionExpiry`] says otherwise.
 
 mod administrators;
+mod ask_method;
 mod attempt;
 mod authority;
 mod client_certificates;
@@ -30,13 +32,16 @@ mod init;
 mod jwks_url;
 mod lexer;
 mod login;
+mod oauth;
 mod principal;
 mod refusal;
 mod rules;
 mod script;
 mod setting;
 mod single;
+mod startup_option;
 mod telemetry;
+mod token_request;
 mod upstream;
 mod upstream_login;
 mod upstream_stream;
@@ -51,12 +56,14 @@ use secrecy::SecretString;
 use tokio::sync::{OnceCell, Semaphore};
 
 pub use administrators::{ChangeError, add_administrator, remove_administrator, set_directory};
+pub use ask_method::{AUTH_SETTING, AskMethod, UnknownAskMethod};
 pub use authority::{AuthorityError, SigningAuthority};
 pub use client_certificates::{CERTIFICATE_LIFETIME, ClientCertificates};
 pub use expiry::SessionExpiry;
 pub use front::{Front, GatewayShutdown, Route, Servers};
 pub use init::{InitError, Setup, init};
-pub use jwks_url::JwksUrl;
+pub use jwks_url::{IssuerKeys, JwksUrl};
+pub use oauth::Oauth;
 pub use principal::{Principal, PrincipalKind, UnknownPrincipalKind};
 pub use rules::{PrincipalRule, RoleRules, SharedRules};
 pub use script::{SERVICE_ROLE, ServerScript, ServerScriptMethod};
@@ -65,6 +72,7 @@ pub use upstream::{ServiceAccount, TlsUpstream, UpstreamAddress, UpstreamMethod,
 
 use control::ControlConnection;
 use pgentra_session::Limits;
+use pgentra_session::attempts::Attempts;
 use pgentra_session::cancel::CancelTable;
 use pgentra_session::client::Client;
 
@@ -89,6 +97,8 @@ pub struct Config {
     pub server_name: String,
     /// Verify tokens; the policy of each names a tenant and the audience. At least one.
     pub verifiers: Vec<Arc<Verifier>>,
+    /// How clients are asked for a token, and what a client of OAUTHBEARER is told.
+    pub oauth: Oauth,
     /// The current time for the verification of tokens.
     pub clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
     /// What happens to a session when its token expires.
@@ -168,6 +178,7 @@ impl fmt::Debug for Config {
             .field("roles", &self.roles)
             .field("unmapped", &self.unmapped)
             .field("server_name", &self.server_name)
+            .field("oauth", &self.oauth)
             .field("expiry", &self.expiry)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
@@ -219,6 +230,8 @@ pub struct Gateway {
     pub(crate) sessions: Arc<Semaphore>,
     /// Limits the clients that authenticate at the server.
     pub(crate) passing: Semaphore,
+    /// Tokens that were refused.
+    pub(crate) attempts: Attempts,
     /// The password of mapped roles, with [`UpstreamMethod::Password`].
     pub(crate) own_password: OnceCell<SecretString>,
 }
@@ -236,6 +249,7 @@ impl Gateway {
             cancel: CancelTable::default(),
             sessions: within(config.limits.connections),
             passing: Semaphore::new((config.limits.connections / 4).clamp(1, Semaphore::MAX_PERMITS)),
+            attempts: Attempts::default(),
             own_password: OnceCell::new(),
             config,
         }
@@ -305,6 +319,18 @@ impl Gateway {
             number += verifier.warm((self.config.clock)()).await?;
         }
         Ok(number)
+    }
+
+    /// Renews signing keys that will soon be too old, and those alone.
+    ///
+    /// # Errors
+    /// The keys of a tenant cannot be had; the old ones stay in use.
+    pub async fn refresh_keys(&self) -> Result<(), pgentra_verify::FetchError> {
+        let mut outcome = Ok(());
+        for verifier in &self.config.verifiers {
+            outcome = outcome.and(verifier.refresh((self.config.clock)()).await);
+        }
+        outcome
     }
 
     /// Whether a token would sign in as a role; `None`: the role is not mapped. The server is asked

@@ -1,6 +1,7 @@
 //! The log-in of a client, from its start-up to its session.
 
 use bytes::BytesMut;
+use pgentra_session::attempts::Attempt;
 use pgentra_session::auth_message::AuthMessage;
 use pgentra_session::cancel::Registration;
 use pgentra_session::client::{Client, server_start};
@@ -15,9 +16,11 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use super::ask_method::{AUTH_SETTING, AskMethod};
 use super::flexible::Mapping;
 use super::single::{self, Member};
-use super::{Flavour, Gateway, RoleSource, Unmapped, UpstreamMethod, refusal, setting};
+use super::token_request::{self, TokenAnswer};
+use super::{Flavour, Gateway, RoleSource, Unmapped, UpstreamMethod, refusal, setting, startup_option};
 use crate::attempt::ClientRecord;
 use crate::control::ControlError;
 use crate::expiry::SessionExpiry;
@@ -50,6 +53,8 @@ impl Gateway {
         start: StartupMessage,
         attempt: &mut ClientRecord,
     ) -> Result<ServerSession, LoginError> {
+        let (start, wanted) = startup_option::take(start, AUTH_SETTING)?;
+        let how = AskMethod::wanted(wanted.as_deref(), self.config.oauth.default)?;
         let role = self.role_name(&start);
         let upstream = self.upstream_start(&start, &role)?;
         // Only an authenticated client takes a permit, so that other clients cannot use up the
@@ -64,7 +69,7 @@ impl Gateway {
                 (self.take_place()?, server)
             }
             Some((role, claim)) => {
-                let principal = seat.ask(self.ask_for_token(client, role)).await?;
+                let principal = seat.ask(self.ask_for_token(client, role, how)).await?;
                 attempt.principal = Some(principal.clone());
                 seat.admitted();
                 let permit = self.take_place()?;
@@ -158,13 +163,38 @@ impl Gateway {
     }
 
     /// Asks for the token and verifies it. Its bytes are overwritten right after.
-    async fn ask_for_token(&self, client: &mut Client, role: &str) -> Result<Principal, LoginError> {
-        client.send(&BackendMessage::Authentication(Authentication::CleartextPassword)).await?;
-        let answer = AuthMessage::read(client).await?;
-        let Ok(token) = std::str::from_utf8(answer.password()?) else {
-            return Err(refusal::not_a_token().into());
+    async fn ask_for_token(
+        &self,
+        client: &mut Client,
+        role: &str,
+        how: AskMethod,
+    ) -> Result<Principal, LoginError> {
+        let who = (client.origin(), role.as_bytes());
+        self.attempts.check(&who).map_err(refusal::too_many_attempts)?;
+        let fields = match token_request::ask(client, how, role).await? {
+            TokenAnswer::Refused(fields) => fields,
+            TokenAnswer::Token(token) => {
+                let turn = async {
+                    self.attempts.turn(&who).await.map_err(|wait| refusal::too_many_attempts(wait).into())
+                };
+                let attempt: Attempt<'_> = client.while_present(turn).await?;
+                // A refusal is a value here: it is told in the words of the mechanism.
+                let judged = async { Ok(self.verify(role, token.expose_secret()).await) };
+                match client.while_present(judged).await? {
+                    Ok(principal) => return Ok(principal),
+                    Err(LoginError::Rejected(fields)) => {
+                        // Anything but class 28 says nothing of the token.
+                        if fields.sqlstate().starts_with("28") {
+                            attempt.was_wrong();
+                        }
+                        fields
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
         };
-        client.while_present(self.verify(role, token)).await
+        token_request::refuse(client, how, &self.config.oauth).await?;
+        Err(fields.into())
     }
 
     /// Verifies a token by the tenant that it belongs to.
@@ -186,8 +216,10 @@ impl Gateway {
                 }
                 Err(rejection) => rejection,
             };
-            let is_foreign =
-                matches!(rejection, Rejection::Issuer | Rejection::Tenant | Rejection::UnknownKey);
+            let is_foreign = matches!(
+                rejection,
+                Rejection::Issuer | Rejection::Tenant | Rejection::UnknownKey | Rejection::Algorithm
+            );
             refused = Some((verifier, rejection));
             if !is_foreign {
                 break;

@@ -5,6 +5,7 @@
 //! fragments of them, because drivers often do not expose the SQLSTATE of a refused log-in.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use pgentra_verify::{Groups, Policy, Principal, Rejection};
 use pgentra_wire::fields::Fields;
@@ -42,12 +43,25 @@ pub(crate) fn broken() -> Fields {
         .with_hint("Try again; if it stays so, see the log of the gateway.")
 }
 
+/// Many tokens were refused, one after the other.
+pub(crate) fn too_many_attempts(wait: Duration) -> Fields {
+    let seconds = wait.as_secs_f64().ceil();
+    refused("too many refused tokens for this user from this address")
+        .with_detail("The token was not verified.")
+        .with_hint(&format!("Try again in {seconds} seconds."))
+}
+
 /// The text is not a token.
 pub(crate) fn not_a_token() -> Fields {
     refused(
         "The access token has invalid format. Please ensure the token is passed exactly as returned by the authentication endpoint and retry.",
     )
     .with_hint(TRY_NEW_TOKEN)
+}
+
+/// A client that asked for the issuer and sent no token. The message is PostgreSQL's.
+pub(crate) fn no_bearer(user: &str) -> Fields {
+    refused(&format!("OAuth bearer authentication failed for user \"{user}\"")).with_hint(TRY_NEW_TOKEN)
 }
 
 pub(crate) fn rejected(rejection: &Rejection, policy: &Policy) -> Fields {

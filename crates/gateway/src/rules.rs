@@ -94,7 +94,9 @@ impl RoleRules {
 impl PrincipalRule {
     /// Whether the rule means this principal. The second factor is not compared.
     fn names(&self, principal: &Principal) -> bool {
-        if !self.tenants.is_empty() && !self.tenants.contains(&principal.tenant()) {
+        if !self.tenants.is_empty()
+            && !principal.tenant().is_some_and(|tenant| self.tenants.contains(&tenant))
+        {
             return false;
         }
         let is_app = principal.kind() == SubjectKind::App;

@@ -221,6 +221,7 @@ impl<'a> LocalCloudBuilder<'a> {
             .and_then(|issued| issued.server_config(&[]))
             .map_err(|error| Failure::machine("cannot make the server's certificate", error))?;
         let clock = azure.clock().clone();
+        let verifier = gateway::verifier(&azure)?;
         let config = Config {
             name: SERVER_NAME.to_owned(),
             tls: certificate.into(),
@@ -230,7 +231,8 @@ impl<'a> LocalCloudBuilder<'a> {
             roles: RoleSource::Database(self.flavour),
             unmapped: Unmapped::Password,
             server_name: SERVER_NAME.to_owned(),
-            verifiers: vec![Arc::new(gateway::verifier(&azure)?)],
+            oauth: gateway::oauth(&azure, verifier.policy()),
+            verifiers: vec![Arc::new(verifier)],
             clock: Arc::new(move || clock.now()),
             expiry: SessionExpiry::Off,
             limits: self.limits,

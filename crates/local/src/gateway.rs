@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use pgentra_emulator::LocalAzure;
-use pgentra_gateway::{Config, Gateway, JwksUrl};
+use pgentra_gateway::{Config, Gateway, JwksUrl, Oauth};
 use pgentra_identity::Cloud;
 use pgentra_system::http::HttpClient;
 use pgentra_system::{Env, Files};
@@ -91,6 +91,12 @@ impl RunningGateway {
 fn cannot_listen(error: std::io::Error) -> Failure {
     Failure::machine("cannot listen for PostgreSQL clients", error)
         .with_hint("give another --port, or 0 for any free one")
+}
+
+/// What clients of OAUTHBEARER are told: the local authority, whose addresses differ from the issuer in its tokens.
+pub(crate) fn oauth(azure: &LocalAzure, policy: &Policy) -> Oauth {
+    let issuer = format!("{}{}/v2.0", azure.authority_host(), azure.tenant());
+    Oauth { issuer, ..Oauth::of(policy) }
 }
 
 /// A verifier of the local tenant's tokens, which fetches the keys from the tenant.

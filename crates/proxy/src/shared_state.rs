@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use pgentra_session::attempts::Attempts;
 use pgentra_session::cancel::CancelTable;
 
-use crate::auth::Attempts;
 use crate::limits::SessionLimit;
 use crate::upstream::Cancel;
 

@@ -5,6 +5,7 @@
 //! [`client`] reads its start-up and [`relay`] forwards its session; [`cancel`] finds the session
 //! of a cancel request.
 
+pub mod attempts;
 pub mod auth_message;
 pub mod cancel;
 pub mod client;

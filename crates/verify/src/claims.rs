@@ -51,6 +51,45 @@ impl<'a> Claims<'a> {
         }
     }
 
+    /// The same, where it may be missing.
+    pub(crate) fn optional_time(&self, name: &'static str) -> Result<Option<SystemTime>, Rejection> {
+        if self.has(name) { self.time(name).map(Some) } else { Ok(None) }
+    }
+
+    /// Whether the claim is there.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.get(name).is_some()
+    }
+
+    /// A list of texts, empty where it is missing.
+    pub(crate) fn texts(&self, name: &'static str) -> Result<Vec<String>, Rejection> {
+        match self.0.get(name) {
+            None => Ok(Vec::new()),
+            Some(ClaimValue::Texts(texts)) => {
+                Ok(texts.iter().map(|text| text.clone().into_owned()).collect())
+            }
+            Some(_) => Err(Rejection::BadClaim(name)),
+        }
+    }
+
+    /// One text, or a list of them that is not empty (RFC 7519 section 4.1.3).
+    pub(crate) fn text_or_texts(&self, name: &'static str) -> Result<Vec<String>, Rejection> {
+        match self.0.get(name) {
+            Some(ClaimValue::Texts(texts)) if texts.is_empty() => Err(Rejection::BadClaim(name)),
+            Some(ClaimValue::Texts(_)) => self.texts(name),
+            _ => self.text(name).map(|text| vec![text.to_owned()]),
+        }
+    }
+
+    /// The OAuth client of another issuer than Entra: `client_id` (RFC 9068) or `azp` (OpenID Connect). Both at once must
+    /// agree.
+    pub(crate) fn client(&self) -> Result<Option<String>, Rejection> {
+        match (self.optional_text("client_id")?, self.optional_text("azp")?) {
+            (Some(client), Some(azp)) if client != azp => Err(Rejection::BadClaim("azp")),
+            (client, azp) => Ok(client.or(azp).map(str::to_owned)),
+        }
+    }
+
     /// `appid` (version 1) or `azp` (version 2). Both at once must agree.
     pub(crate) fn app_id(&self) -> Result<Option<Uuid>, Rejection> {
         let read = |name| match self.optional_text(name)? {
@@ -102,14 +141,6 @@ impl<'a> Claims<'a> {
         Ok(if elsewhere || has_groups { Groups::Overage } else { Groups::Absent })
     }
 
-    /// `roles`. What is not a list of texts proves no role.
-    pub(crate) fn app_roles(&self) -> Vec<String> {
-        match self.0.get("roles") {
-            Some(ClaimValue::Texts(roles)) => roles.iter().map(ToString::to_string).collect(),
-            _ => Vec::new(),
-        }
-    }
-
     pub(crate) fn multi_factor(&self) -> Result<bool, Rejection> {
         match self.0.get("amr") {
             None => Ok(false),
@@ -130,7 +161,7 @@ impl<'a> Claims<'a> {
 }
 
 /// The hyphenated form only; `Uuid` itself would also read braces, URNs and bare digits.
-fn guid(text: impl AsRef<str>) -> Option<Uuid> {
+pub(crate) fn guid(text: impl AsRef<str>) -> Option<Uuid> {
     let text = text.as_ref();
     (text.len() == 36).then(|| Uuid::try_parse(text).ok()).flatten()
 }

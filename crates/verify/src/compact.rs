@@ -4,6 +4,7 @@ use aws_lc_rs::digest::{Context, Digest, SHA256};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::algorithm::Algorithm;
 use crate::object::{ClaimValue, JsonObject};
 use crate::rejection::{Malformed, Rejection};
 
@@ -60,19 +61,21 @@ impl<'a> Compact<'a> {
         Digests { signing_input: context.finish(), token }
     }
 
-    /// Checks the header and yields the id of the key. `alg` is compared with one name, never used to choose code.
-    pub(crate) fn key_id(&self) -> Result<String, Rejection> {
+    /// Checks the header and yields the algorithm and the id of the key. `alg` is compared with the names that the policy
+    /// allows; which key may be used with it, the key decides.
+    pub(crate) fn key_id(&self, allowed: &[Algorithm]) -> Result<(Algorithm, String), Rejection> {
         let json = decode(self.header)?;
         let header = JsonObject::parse(&json).ok_or(Rejection::NotAToken(Malformed::Header))?;
         // RFC 7515 section 4.1.11: an extension that is marked critical must be understood, and none is known here.
         if header.get("crit").is_some() {
             return Err(Rejection::NotAToken(Malformed::CriticalExtension));
         }
-        match header.get("alg") {
-            Some(ClaimValue::Text(alg)) if alg == "RS256" => {}
-            Some(ClaimValue::Text(_)) => return Err(Rejection::Algorithm),
+        let algorithm = match header.get("alg") {
+            Some(ClaimValue::Text(alg)) => {
+                allowed.iter().copied().find(|known| known.name() == alg).ok_or(Rejection::Algorithm)?
+            }
             _ => return Err(Rejection::NotAToken(Malformed::Header)),
-        }
+        };
         match header.get("typ") {
             None => {}
             // RFC 7515 section 4.1.9 (case-insensitive media type) and RFC 9068 section 2.1.
@@ -82,7 +85,7 @@ impl<'a> Compact<'a> {
         match header.get("kid") {
             Some(ClaimValue::Text(kid)) if kid.is_empty() => Err(Rejection::NotAToken(Malformed::NoKeyId)),
             Some(ClaimValue::Text(kid)) if kid.len() > KEY_ID_LIMIT => Err(Rejection::UnknownKey),
-            Some(ClaimValue::Text(kid)) => Ok(kid.clone().into_owned()),
+            Some(ClaimValue::Text(kid)) => Ok((algorithm, kid.clone().into_owned())),
             Some(_) => Err(Rejection::NotAToken(Malformed::Header)),
             None => Err(Rejection::NotAToken(Malformed::NoKeyId)),
         }

@@ -1,14 +1,13 @@
-//! A JSON Web Key Set (RFC 7517 section 5), reduced to the keys that may sign a tenant's access tokens.
+//! A JSON Web Key Set (RFC 7517 section 5), reduced to the keys that may sign an issuer's access tokens.
 
 use std::fmt;
 
 use aws_lc_rs::digest::Digest;
-use aws_lc_rs::rsa::PublicKeyComponents;
-use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use aws_lc_rs::signature::ParsedPublicKey;
 use serde_json::{Map, Value};
 use uuid::Uuid;
+
+use crate::algorithm::Algorithm;
 
 /// The largest document looked at, in bytes. Entra's are below 30 KiB, certificates included.
 pub const JWKS_LIMIT: usize = 256 * 1024;
@@ -16,17 +15,24 @@ pub const JWKS_LIMIT: usize = 256 * 1024;
 /// The most keys in a document. Entra publishes about ten.
 pub const KEYS_LIMIT: usize = 64;
 
-/// RSA from 2,048 to 8,192 bits, as the signature algorithm demands; the modulus in bytes.
-const MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
+/// The most keys of one id and algorithm: what one signature can cost. An issuer has no reason for a second one; more
+/// than these are ignored.
+const KEYS_PER_ID: usize = 2;
 
-/// An exponent is 65,537 in practice; the library's own bound is 33 bits.
-const EXPONENT_BYTES: std::ops::RangeInclusive<usize> = 1..=5;
+/// Which keys of a document are usable.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyRules {
+    /// For Entra: keys that name another tenant are ignored.
+    pub(crate) tenant: Option<Uuid>,
+    pub(crate) algorithms: Vec<Algorithm>,
+}
 
 /// The usable keys of one document, each parsed once.
 pub(crate) struct KeySet(Vec<PublishedKey>);
 
 struct PublishedKey {
     id: String,
+    algorithm: Algorithm,
     public: ParsedPublicKey,
 }
 
@@ -39,49 +45,73 @@ pub(crate) enum BadKeySet {
     NotAKeySet,
     #[error("the key document has more than {KEYS_LIMIT} keys")]
     TooMany,
-    #[error("the key document has no RSA key that may sign tokens of this tenant")]
+    #[error("the key document has no key that may sign tokens of this issuer")]
     NoneUsable,
 }
 
 impl KeySet {
-    /// Keys of another kind, for another use, or damaged are skipped: a document may hold what this crate does not
-    /// know. A document without a single usable key is an error, so that it never replaces a good one.
-    pub(crate) fn parse(document: &[u8], tenant: Uuid) -> Result<KeySet, BadKeySet> {
+    /// Keys of another kind, for another use, weak, doubled or damaged are skipped: a document may hold what this crate
+    /// does not know. A document without a single usable key is an error, so that it never replaces a good one.
+    pub(crate) fn parse(document: &[u8], rules: &KeyRules) -> Result<KeySet, BadKeySet> {
         if document.len() > JWKS_LIMIT {
             return Err(BadKeySet::TooLong);
         }
         let Ok(Value::Object(document)) = serde_json::from_slice(document) else {
             return Err(BadKeySet::NotAKeySet);
         };
-        let Some(Value::Array(keys)) = document.get("keys") else {
+        let Some(Value::Array(published)) = document.get("keys") else {
             return Err(BadKeySet::NotAKeySet);
         };
-        if keys.len() > KEYS_LIMIT {
+        if published.len() > KEYS_LIMIT {
             return Err(BadKeySet::TooMany);
         }
-        let keys: Vec<PublishedKey> =
-            keys.iter().filter_map(|key| PublishedKey::parse(key.as_object()?, tenant)).collect();
+        let mut keys = KeySet(Vec::new());
+        for key in published.iter().filter_map(Value::as_object) {
+            for algorithm in &rules.algorithms {
+                keys.add(PublishedKey::parse(key, *algorithm, rules.tenant));
+            }
+        }
         // Keeps the last good keys when the issuer serves an empty or foreign document for a while.
-        if keys.is_empty() {
+        if keys.0.is_empty() {
             return Err(BadKeySet::NoneUsable);
         }
-        Ok(KeySet(keys))
+        Ok(keys)
     }
 
+    fn add(&mut self, key: Option<PublishedKey>) {
+        let Some(key) = key else { return };
+        let is_double = |known: &PublishedKey| known.public.as_ref() == key.public.as_ref();
+        let is_wanted = !self.of(&key.id, key.algorithm).any(is_double)
+            && self.of(&key.id, key.algorithm).count() < KEYS_PER_ID;
+        if is_wanted {
+            self.0.push(key);
+        }
+    }
+
+    fn of(&self, id: &str, algorithm: Algorithm) -> impl Iterator<Item = &PublishedKey> {
+        self.0.iter().filter(move |key| key.id == id && key.algorithm == algorithm)
+    }
+
+    /// Whether there is a key of this id, whatever its algorithm.
     pub(crate) fn contains(&self, id: &str) -> bool {
         self.0.iter().any(|key| key.id == id)
     }
 
-    /// Whether a key of this id made the signature. Should a document name two keys alike, either will do.
-    pub(crate) fn verify(&self, id: &str, digest: &Digest, signature: &[u8]) -> bool {
-        self.0
-            .iter()
-            .filter(|key| key.id == id)
-            .any(|key| key.public.verify_digest_sig(digest, signature).is_ok())
+    /// Whether a key of this id is for this algorithm. The key decides, so that no header can choose another use of it.
+    pub(crate) fn can(&self, id: &str, algorithm: Algorithm) -> bool {
+        self.of(id, algorithm).next().is_some()
     }
 
+    /// Whether a key of this id made the signature. Should a document name two keys alike, either will do.
+    pub(crate) fn verify(&self, id: &str, algorithm: Algorithm, digest: &Digest, signature: &[u8]) -> bool {
+        self.of(id, algorithm).any(|key| key.public.verify_digest_sig(digest, signature).is_ok())
+    }
+
+    /// Keys, of which one may be for two algorithms.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        let is_first =
+            |at: usize| !self.0[..at].iter().any(|key| key.public.as_ref() == self.0[at].public.as_ref());
+        (0..self.0.len()).filter(|at| is_first(*at)).count()
     }
 }
 
@@ -92,24 +122,23 @@ impl fmt::Debug for KeySet {
 }
 
 impl PublishedKey {
-    fn parse(key: &Map<String, Value>, tenant: Uuid) -> Option<PublishedKey> {
+    fn parse(key: &Map<String, Value>, algorithm: Algorithm, tenant: Option<Uuid>) -> Option<PublishedKey> {
         let text = |name: &str| key.get(name).and_then(Value::as_str);
         let absent_or = |name: &str, wanted: &str| key.get(name).is_none_or(|value| value == wanted);
-        if text("kty") != Some("RSA") || !absent_or("use", "sig") || !absent_or("alg", "RS256") {
+        // RFC 7517 sections 4.2 to 4.4: what the key is for, where the issuer says it.
+        let verifies = key.get("key_ops").is_none_or(|operations| {
+            operations.as_array().is_some_and(|list| list.iter().any(|operation| operation == "verify"))
+        });
+        if !verifies || !absent_or("use", "sig") || !absent_or("alg", algorithm.name()) {
             return None;
         }
-        if text("issuer").is_some_and(|issuer| names_another_tenant(issuer, tenant)) {
+        let named = text("issuer").zip(tenant);
+        if named.is_some_and(|(issuer, tenant)| names_another_tenant(issuer, tenant)) {
             return None;
         }
         // A key without an id is never used: a token's `kid` selects the key, and a token without one is refused.
         let id = text("kid").filter(|id| !id.is_empty())?.to_owned();
-        let n = URL_SAFE_NO_PAD.decode(text("n")?).ok()?;
-        let e = URL_SAFE_NO_PAD.decode(text("e")?).ok()?;
-        if !MODULUS_BYTES.contains(&n.len()) || !EXPONENT_BYTES.contains(&e.len()) {
-            return None;
-        }
-        let public = PublicKeyComponents { n, e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).ok()?;
-        Some(PublishedKey { id, public })
+        Some(PublishedKey { id, algorithm, public: algorithm.public_key(key)? })
     }
 }
 

@@ -3,16 +3,18 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
+use crate::jwks::{KeyRules, KeySet};
+use crate::rejection::{FetchError, Rejection};
 use arc_swap::ArcSwapOption;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
-use uuid::Uuid;
-
-use crate::jwks::KeySet;
-use crate::rejection::{FetchError, Rejection};
 
 /// Keys older than this are fetched again at the next token. Microsoft: "check for keys every 24 hours".
 pub const REFRESH_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Keys older than this are fetched again by [`Verifier::refresh`](crate::Verifier::refresh): half the time after which
+/// a login would have to wait for it.
+pub const REFRESH_AHEAD: Duration = Duration::from_secs(12 * 3600);
 
 /// Keys that could not be renewed are served until they are this old: long enough to outlive an outage, short enough
 /// that a key withdrawn by the tenant does not live on for ever behind a blocked connection.
@@ -21,7 +23,7 @@ pub const MAX_STALE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Without any keys, and after a fetch that failed, the next one may start this much later.
 pub const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Where the tenant's signing keys come from.
+/// Where an issuer's signing keys come from.
 pub trait KeySource: Send + Sync {
     /// Fetches the bytes of the JSON Web Key Set, at most [`JWKS_LIMIT`](crate::JWKS_LIMIT) of them, within a time
     /// that the implementation bounds: callers of [`Verifier::verify`](crate::Verifier::verify) may wait for it.
@@ -36,7 +38,7 @@ pub(crate) struct KeyCache {
     store: Arc<Store>,
     source: Arc<dyn KeySource>,
     refetch_interval: Duration,
-    tenant: Uuid,
+    rules: Arc<KeyRules>,
 }
 
 /// One fetched key set. Two fetches never share a generation.
@@ -73,14 +75,10 @@ enum Offer {
 }
 
 impl KeyCache {
-    pub(crate) fn new(
-        source: impl KeySource + 'static,
-        tenant: Uuid,
-        refetch_interval: Duration,
-    ) -> KeyCache {
+    pub(crate) fn new(source: Arc<dyn KeySource>, rules: KeyRules, refetch_interval: Duration) -> KeyCache {
         let store =
             Arc::new(Store { loaded: ArcSwapOption::empty(), state: Mutex::new(FetchState::default()) });
-        KeyCache { store, source: Arc::new(source), refetch_interval, tenant }
+        KeyCache { store, source, refetch_interval, rules: Arc::new(rules) }
     }
 
     /// The cached keys if they need no renewal, without waiting.
@@ -108,6 +106,19 @@ impl KeyCache {
             (Offer::TooSoon(None), None) => {
                 self.store.loaded.load_full().ok_or_else(|| FetchError::new("no keys yet"))
             }
+        }
+    }
+
+    /// Renews keys that will soon be too old, before a login has to wait for it. Without keys there is nothing to renew.
+    pub(crate) async fn refresh(&self, now: SystemTime) -> Result<(), FetchError> {
+        let is_due = self.store.loaded.load().as_ref().is_some_and(|loaded| loaded.age(now) >= REFRESH_AHEAD);
+        if !is_due {
+            return Ok(());
+        }
+        match self.fetch(now) {
+            Offer::Begun(fetch) | Offer::Joined(fetch) => fetch.await.map(drop),
+            Offer::TooSoon(None) => Ok(()),
+            Offer::TooSoon(Some(error)) => Err(error),
         }
     }
 
@@ -148,9 +159,10 @@ impl KeyCache {
         state.started_at = Some(now);
         state.generation += 1;
         let generation = state.generation;
-        let (source, tenant, store) = (Arc::clone(&self.source), self.tenant, Arc::downgrade(&self.store));
+        let (source, rules) = (Arc::clone(&self.source), Arc::clone(&self.rules));
+        let store = Arc::downgrade(&self.store);
         let fetch = async move {
-            let outcome = load(&*source, tenant, generation, now).await;
+            let outcome = load(&*source, &rules, generation, now).await;
             Store::finish(&store, &outcome);
             outcome
         };
@@ -160,9 +172,9 @@ impl KeyCache {
     }
 }
 
-async fn load(source: &dyn KeySource, tenant: Uuid, generation: u64, now: SystemTime) -> FetchResult {
+async fn load(source: &dyn KeySource, rules: &KeyRules, generation: u64, now: SystemTime) -> FetchResult {
     let document = source.fetch().await?;
-    let keys = KeySet::parse(&document, tenant).map_err(FetchError::new)?;
+    let keys = KeySet::parse(&document, rules).map_err(FetchError::new)?;
     Ok(Arc::new(Loaded { keys, generation, fetched_at: now }))
 }
 

@@ -1,4 +1,4 @@
-//! Verifies Entra access tokens: signing keys, policy, principal.
+//! Verifies access tokens of Entra and of other OpenID Connect issuers: signing keys, policy, principal.
 //!
 //! Hand a [`Policy`] and a [`KeySource`] to a [`Verifier`], then ask it about tokens:
 //!
@@ -27,8 +27,10 @@
 //! one method. It cannot mint a token: the crate uses no private key and no signing function. What a token says about
 //! keys (`jku`, `x5u`, `jwk`, `x5c`) is never looked at.
 
+mod algorithm;
 mod claims;
 mod compact;
+mod discovery;
 mod jwks;
 mod keys;
 mod memo;
@@ -38,11 +40,13 @@ mod principal;
 mod rejection;
 mod verifier;
 
+pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use compact::TOKEN_LIMIT;
+pub use discovery::{BadDiscovery, DISCOVERY_LIMIT, Discovery};
 pub use futures_util::future::BoxFuture;
 pub use jwks::{JWKS_LIMIT, KEYS_LIMIT};
-pub use keys::{KeySource, MAX_STALE, REFRESH_AFTER, RETRY_AFTER};
+pub use keys::{KeySource, MAX_STALE, REFRESH_AFTER, REFRESH_AHEAD, RETRY_AFTER};
 pub use policy::{Cloud, DEFAULT_LEEWAY, DEFAULT_REFETCH_INTERVAL, Policy, PolicyBuilder, PolicyError};
 pub use principal::{Groups, Principal, SubjectKind};
 pub use rejection::{FetchError, Malformed, Rejection};
-pub use verifier::Verifier;
+pub use verifier::{ISSUERS_LIMIT, Verifier, VerifierError};

@@ -71,11 +71,14 @@ mod tests {
 
     fn principal(id: u128) -> Principal {
         Principal(Arc::new(VerifiedClaims {
-            tenant: Uuid::from_u128(1),
+            tenant: Some(Uuid::from_u128(1)),
             object_id: Uuid::from_u128(id),
+            subject: String::new(),
             app_id: None,
+            client: None,
             kind: SubjectKind::App,
             groups: Groups::Absent,
+            group_names: Vec::new(),
             app_roles: Vec::new(),
             user_principal_name: None,
             multi_factor: false,

@@ -13,11 +13,14 @@ pub struct Principal(pub(crate) Arc<VerifiedClaims>);
 
 #[derive(Debug)]
 pub(crate) struct VerifiedClaims {
-    pub(crate) tenant: Uuid,
+    pub(crate) tenant: Option<Uuid>,
     pub(crate) object_id: Uuid,
+    pub(crate) subject: String,
     pub(crate) app_id: Option<Uuid>,
+    pub(crate) client: Option<String>,
     pub(crate) kind: SubjectKind,
     pub(crate) groups: Groups,
+    pub(crate) group_names: Vec<String>,
     pub(crate) app_roles: Vec<String>,
     pub(crate) user_principal_name: Option<String>,
     pub(crate) multi_factor: bool,
@@ -59,12 +62,35 @@ impl Groups {
 }
 
 impl Principal {
-    /// The tenant (`tid`): always the policy's.
-    pub fn tenant(&self) -> Uuid {
+    /// The tenant (`tid`): always the policy's. `None` for a principal of another issuer than Entra.
+    pub fn tenant(&self) -> Option<Uuid> {
         self.0.tenant
     }
 
-    /// The object id (`oid`) of the user or service principal.
+    /// The subject (`sub`): for Entra a value that differs between applications, for another issuer its id of the
+    /// principal. Empty where Entra leaves it out.
+    pub fn subject(&self) -> &str {
+        &self.0.subject
+    }
+
+    /// The OAuth client as a text: `appid`, `azp` or `client_id`.
+    pub fn client(&self) -> Option<&str> {
+        self.0.client.as_deref()
+    }
+
+    /// The application roles that were assigned to the principal (`roles`).
+    pub fn app_roles(&self) -> &[String] {
+        &self.0.app_roles
+    }
+
+    /// The claim `groups` as it stands: other issuers than Entra list names, and Entra can be told to. Names are reused,
+    /// object ids are not.
+    pub fn group_names(&self) -> &[String] {
+        &self.0.group_names
+    }
+
+    /// The object id (`oid`) of the user or service principal. For a principal of another issuer than Entra it is a GUID
+    /// of version 8 that is derived from issuer and subject, which no other principal has.
     pub fn object_id(&self) -> Uuid {
         self.0.object_id
     }
@@ -83,11 +109,6 @@ impl Principal {
     /// The groups that the token lists.
     pub fn groups(&self) -> &Groups {
         &self.0.groups
-    }
-
-    /// The app roles (`roles`) that the principal has in the application that the token is for.
-    pub fn app_roles(&self) -> &[String] {
-        &self.0.app_roles
     }
 
     /// A person's sign-in name: `upn`, else `preferred_username`, else `unique_name`. For display and audit only: names

@@ -13,15 +13,16 @@ pub enum Rejection {
     /// The text is not a signed JSON Web Token in compact form (RFC 7515 section 7.1).
     #[error("this is not a signed JSON Web Token")]
     NotAToken(#[source] Malformed),
-    /// The header names an algorithm other than `RS256`, the only one Entra signs access tokens with.
-    #[error("the token is not signed with RS256")]
+    /// The header names an algorithm that the policy does not allow or that the key is not for. Entra signs access tokens
+    /// with `RS256` alone.
+    #[error("the token is signed with an algorithm that its issuer does not use")]
     Algorithm,
-    /// No key of the tenant has the `kid` of the header. The keys were fetched again, unless that happened within the
+    /// No key of the issuer has the `kid` of the header. The keys were fetched again, unless that happened within the
     /// policy's refetch interval.
-    #[error("the token is signed with a key that the tenant does not publish")]
+    #[error("the token is signed with a key that its issuer does not publish")]
     UnknownKey,
     /// The signing keys could not be had, so nothing can be said about the token.
-    #[error("the signing keys of the tenant cannot be fetched")]
+    #[error("the signing keys of the issuer cannot be fetched")]
     KeysUnavailable(#[source] FetchError),
     /// The signature does not belong to this header and payload.
     #[error("the signature of the token is wrong")]

@@ -99,7 +99,8 @@ pub enum Authentication {
     Ok,
     /// 2: Kerberos V5, no longer used by any server.
     KerberosV5,
-    /// 3: the password in clear text. Azure Database for PostgreSQL asks for an Entra token by this request.
+    /// 3: the password in clear text. Azure Database for PostgreSQL asks for an Entra token by this request; PostgreSQL 18
+    /// asks for a token by [`Authentication::Sasl`] with [`crate::oauthbearer::MECHANISM`].
     CleartextPassword,
     /// 5: an MD5 digest with this salt.
     Md5Password {

@@ -12,6 +12,7 @@ use crate::WireError;
 use crate::backend::{Authentication, BackendMessage};
 use crate::fields::Fields;
 use crate::frontend::{self, SaslInitialResponse};
+use crate::oauthbearer::{self, ClientMessage};
 use crate::startup::StartupMessage;
 
 /// Most messages of a server before ReadyForQuery. A server sends about fifteen settings; the limit ends a login with a
@@ -43,8 +44,15 @@ enum LoginState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AuthRequest {
     CleartextPassword,
+    /// A list of SASL mechanisms without OAUTHBEARER.
     Sasl,
+    /// A list of SASL mechanisms with OAUTHBEARER among them.
+    SaslOrBearer,
     SaslContinue,
+    /// The server has the token: it lets the client in, or says why not in a SaslContinue.
+    Bearer,
+    /// The refusal of a token, which is dismissed before the server sends its ErrorResponse.
+    BearerRefused,
     /// Any other: such a request can only be answered with [`ClientLogin::answer_raw`].
     Other,
 }
@@ -95,8 +103,8 @@ impl ClientLogin {
     /// Cuts the next message off the front of `received`; `None` while it is not whole. It is an authentication message,
     /// a NoticeResponse, a ParameterStatus, a BackendKeyData, or ReadyForQuery, which is the last one.
     ///
-    /// AuthenticationOk is accepted without a request, as from a server that trusts the connection; and after a SASL
-    /// request only when the server has sent its last part of the exchange, which the caller verifies.
+    /// AuthenticationOk is accepted without a request, as from a server that trusts the connection; after a token; and
+    /// after another SASL exchange only when the server has sent its last part of it, which the caller verifies.
     ///
     /// # Errors
     /// See [`ClientLoginError`]. The login is over then.
@@ -141,7 +149,33 @@ impl ClientLogin {
         initial: &SaslInitialResponse<'_>,
         out: &mut BytesMut,
     ) -> Result<(), ClientLoginError> {
-        self.answer(&[AuthRequest::Sasl], || initial.encode(out))
+        let to = [AuthRequest::Sasl, AuthRequest::SaslOrBearer];
+        self.answer_as(&to, AuthRequest::Sasl, || initial.encode(out))
+    }
+
+    /// Appends a token as the answer to an [`Authentication::Sasl`] that offers OAUTHBEARER (RFC 7628). `out` should have
+    /// room for it, as in [`ClientLogin::answer_password`]: [`oauthbearer::MECHANISM`] and the frame take some forty bytes.
+    ///
+    /// The server answers with AuthenticationOk, or with an [`Authentication::SaslContinue`] that holds an
+    /// [`oauthbearer::BearerRefusal`]: see [`ClientLogin::dismiss_refusal`].
+    ///
+    /// # Errors
+    /// [`ClientLoginError::NotAsked`] after any other message; a token that does not fit or has characters that no token
+    /// has.
+    pub fn answer_bearer(&mut self, token: &str, out: &mut BytesMut) -> Result<(), ClientLoginError> {
+        self.answer_as(&[AuthRequest::SaslOrBearer], AuthRequest::Bearer, || {
+            frontend::encode_oauthbearer(&ClientMessage::Token(token), out)
+        })
+    }
+
+    /// Appends the answer to the refusal of a token, after which the server sends its ErrorResponse.
+    ///
+    /// # Errors
+    /// [`ClientLoginError::NotAsked`] after any other message.
+    pub fn dismiss_refusal(&mut self, out: &mut BytesMut) -> Result<(), ClientLoginError> {
+        self.answer(&[AuthRequest::BearerRefused], || {
+            frontend::encode_sasl_response(oauthbearer::DISMISSAL, out)
+        })
     }
 
     /// Appends the answer to [`Authentication::SaslContinue`].
@@ -157,13 +191,13 @@ impl ClientLogin {
     /// # Errors
     /// [`ClientLoginError::NotAsked`] if the server waits for no answer; a message that does not fit.
     pub fn answer_raw(&mut self, body: &[u8], out: &mut BytesMut) -> Result<(), ClientLoginError> {
-        let any = [
-            AuthRequest::CleartextPassword,
-            AuthRequest::Sasl,
-            AuthRequest::SaslContinue,
-            AuthRequest::Other,
-        ];
-        self.answer(&any, || frontend::encode_sasl_response(body, out))
+        let LoginState::Asked(request) = self.state else { return Err(ClientLoginError::NotAsked) };
+        let answered = match request {
+            AuthRequest::SaslOrBearer if chooses_bearer(body) => AuthRequest::Bearer,
+            AuthRequest::SaslOrBearer => AuthRequest::Sasl,
+            other => other,
+        };
+        self.answer_as(&[request], answered, || frontend::encode_sasl_response(body, out))
     }
 
     /// Whether the server waits for an answer.
@@ -177,9 +211,22 @@ impl ClientLogin {
         encode: impl FnOnce() -> Result<(), WireError>,
     ) -> Result<(), ClientLoginError> {
         match self.state {
+            LoginState::Asked(request) => self.answer_as(to, request, encode),
+            _ => Err(ClientLoginError::NotAsked),
+        }
+    }
+
+    /// The same, and the exchange goes on as `answered`.
+    fn answer_as(
+        &mut self,
+        to: &[AuthRequest],
+        answered: AuthRequest,
+        encode: impl FnOnce() -> Result<(), WireError>,
+    ) -> Result<(), ClientLoginError> {
+        match self.state {
             LoginState::Asked(request) if to.contains(&request) => {
                 encode()?;
-                self.state = LoginState::Answered(request);
+                self.state = LoginState::Answered(answered);
                 Ok(())
             }
             _ => Err(ClientLoginError::NotAsked),
@@ -187,11 +234,21 @@ impl ClientLogin {
     }
 }
 
+/// Whether the body of a first SASL message names OAUTHBEARER.
+fn chooses_bearer(body: &[u8]) -> bool {
+    body.strip_prefix(oauthbearer::MECHANISM.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+}
+
 /// The state after an authentication message.
 fn after(state: LoginState, message: &Authentication) -> Result<LoginState, ClientLoginError> {
     let in_sasl = matches!(state, LoginState::Answered(AuthRequest::Sasl | AuthRequest::SaslContinue));
     match (message, state) {
         (Authentication::Ok, LoginState::Started | LoginState::Proven) => Ok(LoginState::Authenticated),
+        // After the refusal of a token comes an ErrorResponse and nothing else.
+        (_, LoginState::Answered(AuthRequest::BearerRefused)) => Err(ClientLoginError::OutOfOrder),
+        (Authentication::SaslContinue(_), LoginState::Answered(AuthRequest::Bearer)) => {
+            Ok(LoginState::Asked(AuthRequest::BearerRefused))
+        }
         (Authentication::Ok, LoginState::Answered(_)) if !in_sasl => Ok(LoginState::Authenticated),
         (Authentication::SaslContinue(_), _) if in_sasl => Ok(LoginState::Asked(AuthRequest::SaslContinue)),
         (Authentication::SaslFinal(_), _) if in_sasl => Ok(LoginState::Proven),
@@ -201,7 +258,10 @@ fn after(state: LoginState, message: &Authentication) -> Result<LoginState, Clie
         (Authentication::CleartextPassword, LoginState::Started) => {
             Ok(LoginState::Asked(AuthRequest::CleartextPassword))
         }
-        (Authentication::Sasl(_), LoginState::Started) => Ok(LoginState::Asked(AuthRequest::Sasl)),
+        (Authentication::Sasl(mechanisms), LoginState::Started) => {
+            let is_bearer = mechanisms.offers(oauthbearer::MECHANISM);
+            Ok(LoginState::Asked(if is_bearer { AuthRequest::SaslOrBearer } else { AuthRequest::Sasl }))
+        }
         // Also the middle of an exchange that was not begun, so that the caller can say what the server asked for.
         (_, LoginState::Started) => Ok(LoginState::Asked(AuthRequest::Other)),
         _ => Err(ClientLoginError::OutOfOrder),
@@ -255,6 +315,10 @@ mod tests {
     }
 
     const OK: Authentication = Authentication::Ok;
+    fn bearer() -> BackendMessage {
+        authentication(Authentication::Sasl(Mechanisms::new(["SCRAM-SHA-256", "OAUTHBEARER"]).unwrap()))
+    }
+
     const CLEARTEXT: Authentication = Authentication::CleartextPassword;
     const CONTINUE: Authentication = Authentication::SaslContinue(Bytes::from_static(b"r=a"));
     const FINAL: Authentication = Authentication::SaslFinal(Bytes::from_static(b"v=a"));
@@ -359,11 +423,91 @@ mod tests {
         assert!(out.is_empty());
     }
 
+    /// Gives the login one message of the server.
+    fn hear(login: &mut ClientLogin, message: &BackendMessage) -> Result<(), ClientLoginError> {
+        let mut received = BytesMut::new();
+        message.encode(&mut received).unwrap();
+        login.read(&mut received).map(|read| assert_eq!(read.as_ref(), Some(message)))
+    }
+
+    /// Invariant 1: a token is written as the answer to a list of mechanisms with OAUTHBEARER in it, and to no other
+    /// request, and once.
+    #[test]
+    fn a_bearer_token_answers_one_request_only() {
+        let salt = *b"salt";
+        for before in [
+            None,
+            Some(authentication(CLEARTEXT)),
+            Some(authentication(Authentication::Md5Password { salt })),
+            Some(authentication(Authentication::Gss)),
+            Some(authentication(CONTINUE)),
+            Some(sasl()),
+            Some(authentication(OK)),
+        ] {
+            let mut login = start();
+            before.iter().for_each(|message| hear(&mut login, message).unwrap());
+            let mut out = BytesMut::new();
+            assert_eq!(login.answer_bearer("a.b.c", &mut out), Err(ClientLoginError::NotAsked), "{before:?}");
+            assert!(out.is_empty(), "{before:?}");
+        }
+        let mut login = start();
+        hear(&mut login, &bearer()).unwrap();
+        let mut out = BytesMut::new();
+        assert!(matches!(login.answer_bearer("a b", &mut out), Err(ClientLoginError::Wire(_))));
+        assert_eq!(login.answer_password(PASSWORD, &mut out), Err(ClientLoginError::NotAsked));
+        assert!(out.is_empty());
+        login.answer_bearer("a.b.c", &mut out).unwrap();
+        assert_eq!(&out[..], b"p\0\0\0\x2bOAUTHBEARER\0\0\0\0\x17n,,\x01auth=Bearer a.b.c\x01\x01");
+        out.clear();
+        assert_eq!(login.answer_bearer("a.b.c", &mut out), Err(ClientLoginError::NotAsked));
+        assert_eq!(login.dismiss_refusal(&mut out), Err(ClientLoginError::NotAsked));
+        assert!(out.is_empty());
+        assert_eq!(hear(&mut login, &authentication(OK)), Ok(()), "a token needs no proof of the server");
+    }
+
+    #[test]
+    fn a_refused_bearer_token_ends_with_an_error() {
+        let refuse = || {
+            let mut login = start();
+            let mut out = BytesMut::new();
+            hear(&mut login, &bearer()).unwrap();
+            login.answer_bearer("a.b.c", &mut out).unwrap();
+            hear(&mut login, &authentication(CONTINUE)).unwrap();
+            out.clear();
+            login.dismiss_refusal(&mut out).unwrap();
+            assert_eq!(&out[..], b"p\0\0\0\x05\x01");
+            login
+        };
+        for message in [authentication(OK), authentication(CONTINUE), authentication(FINAL), bearer()] {
+            assert_eq!(hear(&mut refuse(), &message), Err(ClientLoginError::OutOfOrder), "{message:?}");
+        }
+        let fields = Fields::new(Severity::Fatal, "28000", "no");
+        let error = BackendMessage::ErrorResponse(fields.clone());
+        assert_eq!(hear(&mut refuse(), &error), Err(ClientLoginError::Refused(fields)));
+    }
+
+    #[test]
+    fn another_program_chooses_the_mechanism() {
+        let mut token = BytesMut::new();
+        frontend::encode_oauthbearer(&ClientMessage::Token("a.b.c"), &mut token).unwrap();
+        for (body, then) in [
+            (&token[5..], Ok(())),
+            (b"SCRAM-SHA-256\0\0\0\0\x03n,,", Err(ClientLoginError::OutOfOrder)),
+            (b"OAUTHBEARERS\0\0\0\0\0", Err(ClientLoginError::OutOfOrder)),
+        ] {
+            let mut login = start();
+            hear(&mut login, &bearer()).unwrap();
+            login.answer_raw(body, &mut BytesMut::new()).unwrap();
+            assert_eq!(hear(&mut login, &authentication(OK)), then, "{body:?}");
+        }
+    }
+
     #[test]
     fn answers_of_another_program_are_written_when_the_server_waits() {
         let salt = *b"salt";
         let md5 = authentication(Authentication::Md5Password { salt });
-        for request in [md5, authentication(CLEARTEXT), sasl(), authentication(Authentication::Gss)] {
+        for request in [md5, authentication(CLEARTEXT), sasl(), bearer(), authentication(Authentication::Gss)]
+        {
             let mut login = start();
             let (mut received, mut out) = (BytesMut::new(), BytesMut::new());
             assert_eq!(login.answer_raw(b"early\0", &mut out), Err(ClientLoginError::NotAsked));

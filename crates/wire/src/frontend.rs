@@ -9,6 +9,7 @@ use std::fmt;
 use bytes::{BufMut, BytesMut};
 
 use crate::frame::{self, Bound};
+use crate::oauthbearer::{self, ClientMessage};
 use crate::{WireError, cstring, limits};
 
 const BOUND: Bound = Bound { limit: limits::AUTH_MESSAGE, what: "authentication message" };
@@ -130,6 +131,20 @@ pub fn encode_password(password: &[u8], out: &mut BytesMut) -> Result<(), WireEr
     frame::put(out, b'p', BOUND, |out| cstring::put(out, password, "password"))
 }
 
+/// Appends the first message of an OAUTHBEARER exchange. It writes the token straight into `out`, so that no other buffer
+/// holds it.
+///
+/// # Errors
+/// Characters that no token has, or more than [`limits::BEARER_TOKEN`] bytes.
+pub fn encode_oauthbearer(message: &ClientMessage<'_>, out: &mut BytesMut) -> Result<(), WireError> {
+    frame::put(out, b'p', BOUND, |out| {
+        cstring::put(out, oauthbearer::MECHANISM.as_bytes(), "SASL mechanism")?;
+        // A length beyond u32 also exceeds the limit of the message, which is checked afterwards.
+        out.put_u32(u32::try_from(message.encoded_len()).unwrap_or(u32::MAX));
+        message.encode(out)
+    })
+}
+
 /// Appends a SASL message after the first one.
 ///
 /// # Errors
@@ -159,6 +174,23 @@ mod tests {
         assert!(out.is_empty());
         let mut long = BytesMut::from(&b"p\0\x01\0\0"[..]);
         assert!(AuthenticationAnswer::decode(&mut long).is_err(), "refused from its header alone");
+    }
+
+    #[test]
+    fn the_longest_bearer_token_fits_exactly() {
+        for message in [ClientMessage::Token(&"x".repeat(limits::BEARER_TOKEN)), ClientMessage::Discovery] {
+            let mut out = BytesMut::new();
+            encode_oauthbearer(&message, &mut out).unwrap();
+            let answer = AuthenticationAnswer::decode(&mut out).unwrap().unwrap();
+            let initial = answer.sasl_initial().unwrap();
+            assert_eq!(initial.mechanism, oauthbearer::MECHANISM.as_bytes());
+            assert_eq!(ClientMessage::decode(initial.data.unwrap()), Ok(message));
+        }
+        let mut out = BytesMut::new();
+        let long = "x".repeat(limits::BEARER_TOKEN + 1);
+        assert!(encode_oauthbearer(&ClientMessage::Token(&long), &mut out).is_err());
+        assert!(encode_oauthbearer(&ClientMessage::Token("no token"), &mut out).is_err());
+        assert!(out.is_empty());
     }
 
     #[test]

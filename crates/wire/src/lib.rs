@@ -20,6 +20,7 @@ pub mod fields;
 pub mod frame;
 pub mod frontend;
 pub mod limits;
+pub mod oauthbearer;
 pub mod scram;
 pub mod startup;
 

@@ -12,6 +12,10 @@ pub const AUTH_MESSAGE: usize = 65_535;
 /// one is the final NUL.
 pub const PASSWORD: usize = AUTH_MESSAGE - 5;
 
+/// Longest token that fits into an OAUTHBEARER message within [`AUTH_MESSAGE`]: beside the token there are four bytes of
+/// the length word, twelve of the mechanism's name, four of the length of the data, and eighteen of RFC 7628's frame.
+pub const BEARER_TOKEN: usize = AUTH_MESSAGE - 38;
+
 /// Longest message of a server before the first ReadyForQuery, its length word counted.
 ///
 /// libpq gives up at 30,000 bytes there; we leave room for translated errors and are still far from harm.

@@ -9,6 +9,7 @@ use pgentra_wire::backend::{
 };
 use pgentra_wire::fields::{FieldCode, Fields, Severity};
 use pgentra_wire::frontend::{self, AuthenticationAnswer, SaslInitialResponse};
+use pgentra_wire::oauthbearer::{BearerRefusal, ClientMessage};
 use pgentra_wire::scram::{ChannelBinding, ClientFinal, ClientFirst};
 use pgentra_wire::startup::{
     self, CancelKey, CancelRequest, EncryptionAnswer, FirstPacket, ProtocolVersion, StartupMessage,
@@ -228,6 +229,31 @@ proptest! {
     }
 
     #[test]
+    fn oauthbearer_client_messages(token in "[A-Za-z0-9._~+/-]{1,60}={0,2}") {
+        for message in [ClientMessage::Token(&token), ClientMessage::Discovery] {
+            let mut bytes = BytesMut::new();
+            message.encode(&mut bytes).unwrap();
+            prop_assert_eq!(ClientMessage::decode(&bytes).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn oauthbearer_refusals(
+        status in any::<String>(),
+        url in proptest::option::of(any::<String>()),
+        scope in proptest::option::of(any::<String>()),
+    ) {
+        let refusal = BearerRefusal {
+            status: status.into(),
+            openid_configuration: url.map(Into::into),
+            scope: scope.map(Into::into),
+        };
+        let mut bytes = BytesMut::new();
+        refusal.encode(&mut bytes);
+        prop_assert_eq!(BearerRefusal::decode(&bytes).unwrap(), refusal);
+    }
+
+    #[test]
     fn scram_messages(
         binding in proptest::option::of("[a-z-]{1,20}"),
         user in "[^,=\\p{C}]{0,20}",
@@ -279,6 +305,7 @@ proptest! {
             let _ = (answer.password().is_ok(), answer.sasl_initial().is_ok());
         }
         let _ = EncryptionAnswer::decode(&mut BytesMut::from(&bytes[..]));
+        let _ = (ClientMessage::decode(&bytes).is_ok(), BearerRefusal::decode(&bytes).is_ok());
         let _ = (ClientFirst::decode(&bytes).is_ok(), ClientFinal::decode(&bytes).is_ok());
     }
 

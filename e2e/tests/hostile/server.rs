@@ -104,7 +104,7 @@ fn before_the_password(stage: &Stage<'_>) {
         ("the end of SASL", request(12, b"v=x"), "E08* | E28000 ."),
         ("the middle of SASL", request(11, b"r=x"), "E08* | E28000 ."),
         ("SASL without a mechanism", request(10, b"\0"), "E08* | E28000 ."),
-        ("SASL with a token's mechanism", request(10, b"OAUTHBEARER\0\0"), "E28000 ."),
+        ("SASL with a token's mechanism in small letters", request(10, b"oauthbearer\0\0"), "E28000 ."),
         ("MD5 with half a salt", request(5, b"ab"), "E08* | E28000 ."),
         ("Kerberos", request(2, b""), "E08* | E28000 ."),
         ("a setting", message(b'S', b"server_version\x0017\0"), "E08*"),
@@ -133,6 +133,42 @@ fn before_the_password(stage: &Stage<'_>) {
         let said = error(&["SFATAL", &format!("C{code}"), "Mno"]);
         let script = [Act::Hear, Act::Say(b"S".to_vec()), Act::Tls, Act::Hear, Act::Say(said)];
         probe(stage, &format!("before the password, SQLSTATE {index}"), &script, false, "E*");
+    }
+}
+
+/// Messages after an offer of OAUTHBEARER, which gets the token.
+fn after_the_offer(stage: &Stage<'_>) {
+    let ok = request(0, b"");
+    let key = message(b'K', &[0, 0, 0, 9, 1, 2, 3, 4]);
+    let ready = message(b'Z', b"I");
+    let refusal = br#"{"status":"invalid_token","scope":"openid"}"#;
+    for (name, said, expected) in [
+        ("a session", [&ok[..], &key, &ready].concat(), "R0 ZI ."),
+        ("nothing", Vec::new(), "E08*"),
+        ("a refusal", request(11, refusal), "E08*"),
+        (
+            "a refusal, and its error",
+            [request(11, refusal), error(&["SFATAL", "C28000", "Mno"])].concat(),
+            "E28000 .",
+        ),
+        ("a refusal, and then a session", [&request(11, refusal)[..], &ok, &key, &ready].concat(), "E08*"),
+        ("two refusals", request(11, refusal).repeat(2), "E08*"),
+        ("a refusal that is no JSON", request(11, b"no"), "E08*"),
+        ("a refusal that nests without end", request(11, &b"[".repeat(60_000)), "E08*"),
+        ("the end of SASL", [&request(12, b"v=x")[..], &ok, &key, &ready].concat(), "E08*"),
+        ("a request for a password", request(3, b""), "E08*"),
+    ] {
+        let offer = request(10, b"SCRAM-SHA-256\0OAUTHBEARER\0\0");
+        let script = [
+            Act::Hear,
+            Act::Say(b"S".to_vec()),
+            Act::Tls,
+            Act::Hear,
+            Act::Say(offer),
+            Act::Hear,
+            Act::Say(said),
+        ];
+        probe(stage, &format!("after an offer of OAUTHBEARER, {name}"), &script, true, expected);
     }
 }
 
@@ -186,4 +222,5 @@ pub(crate) fn probes(stage: &Stage<'_>) {
     certificates(stage);
     before_the_password(stage);
     after_the_password(stage);
+    after_the_offer(stage);
 }

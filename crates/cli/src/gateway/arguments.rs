@@ -47,6 +47,34 @@ pub(crate) enum GatewayCommand {
                       pgentra gateway init --tenant 00000000-1111-2222-3333-444444444444 --user pgentra --apply 'host=/var/run/postgresql user=postgres'"
     )]
     Init(Init),
+    /// Verify tokens for a PostgreSQL that asks by LDAP, as a line of its pg_hba.conf says.
+    #[command(
+        after_help = "The tenants, the mapping and the sign-in at the server are those of the gateway's configuration.\n\n\
+                            Example: pgentra gateway ldap --config gateway.toml --listen 127.0.0.1:389\n         \
+                            hostssl all +entra 0.0.0.0/0 ldap ldapserver=127.0.0.1 ldapport=389 ldapprefix=\"\" ldapsuffix=\"\""
+    )]
+    Ldap(Ldap),
+}
+
+/// Arguments of `pgentra gateway ldap`.
+#[derive(Debug, Args)]
+pub(crate) struct Ldap {
+    /// The gateway's TOML file. Default: PGENTRA_GATEWAY_CONFIG
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The server whose roles sign in, by its name. Default: the first one.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server: Option<String>,
+    /// Where PostgreSQL connects, on the loopback interface. On a port of 1024 or above, any user of
+    /// this machine could listen in its place.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:389")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// What stands before the role in a bind: ldapprefix in pg_hba.conf.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) prefix: String,
+    /// What stands behind it: ldapsuffix.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) suffix: String,
 }
 
 /// Arguments of `pgentra gateway init`.

@@ -5,6 +5,7 @@ mod administrator;
 mod arguments;
 mod check;
 mod init;
+mod ldap;
 mod serve;
 
 pub(crate) use arguments::GatewayArguments;

@@ -9,7 +9,7 @@ use pgentra_system::System;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{GatewayArguments, GatewayCommand};
-use super::{check, init};
+use super::{check, init, ldap};
 use crate::output;
 use crate::platform::{SignalEvent, Signals};
 use crate::problem::{Outcome, Problem};
@@ -20,8 +20,10 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// Serves clients until Ctrl-C or SIGTERM, then drains. SIGHUP reloads the configuration.
 pub(crate) async fn run(system: &System, mut arguments: GatewayArguments) -> Outcome {
-    if let Some(GatewayCommand::Init(arguments)) = arguments.command.take() {
-        return init::run(system, arguments).await;
+    match arguments.command.take() {
+        Some(GatewayCommand::Init(arguments)) => return init::run(system, arguments).await,
+        Some(GatewayCommand::Ldap(arguments)) => return ldap::run(system, arguments).await,
+        None => {}
     }
     let sources = arguments.sources();
     let inherited = InheritedSockets::from_systemd(system.env()).map_err(problem)?;

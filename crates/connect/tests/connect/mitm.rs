@@ -10,7 +10,7 @@ use pgentra_wire::backend::{Authentication, BackendMessage, Mechanisms};
 use rustls::ServerConfig;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
-use crate::server::{Log, Machine, Server, Tls, Verdict, Wants, certificate, cleartext, resource};
+use crate::server::{Log, Machine, Server, Tls, Verdict, Wants, bearer, certificate, cleartext, resource};
 
 /// A machine that signs in, and the authority that it trusts.
 struct Stage {
@@ -63,7 +63,7 @@ fn assert_untouched(why: &str, log: &Log, token: &str) {
         }
     }
     assert!(!contains(&log.wire, "myuser"), "{why}");
-    assert!(log.passwords.is_empty(), "{why}");
+    assert!(log.passwords.is_empty() && log.bearers.is_empty(), "{why}");
 }
 
 /// Invariant 1: no token without verified TLS, or for another question than the one it answers.
@@ -109,6 +109,7 @@ async fn with_a_wrong_certificate() {
     for (why, config, failure) in cases {
         let expected = ConnectErrorKind::Tls(failure);
         stage.check(why, (Tls::Speaks(Arc::clone(&config)), cleartext()), "", expected).await;
+        stage.check(why, (Tls::Speaks(Arc::clone(&config)), bearer()), "", expected).await;
         stage.check(why, (Tls::Direct(config), cleartext()), "sslnegotiation=direct", expected).await;
     }
 }
@@ -181,6 +182,8 @@ async fn asking_for_anything_but_the_token() {
         ("SCRAM", sasl(&["SCRAM-SHA-256"]), refused),
         ("SCRAM with channel binding", sasl(&["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"]), refused),
         ("another mechanism", sasl(&["PLAIN"]), refused),
+        ("a mechanism of a longer name", sasl(&["OAUTHBEARER-PLUS", "XOAUTHBEARER"]), refused),
+        ("a mechanism in small letters", sasl(&["oauthbearer"]), refused),
         ("MD5", ask(Authentication::Md5Password { salt: *b"salt" }), refused),
         ("Kerberos", ask(Authentication::KerberosV5), refused),
         ("GSSAPI", ask(Authentication::Gss), refused),

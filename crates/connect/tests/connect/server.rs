@@ -14,10 +14,11 @@ use pgentra_emulator::{Clock as CloudClock, LocalAzure, Options};
 use pgentra_identity::{Cloud, Credential, Resource};
 use pgentra_system::{Clock, Env, Files, System, SystemClock};
 use pgentra_wire::backend::{
-    Authentication, BackendKeyData, BackendMessage, ParameterStatus, TransactionStatus,
+    Authentication, BackendKeyData, BackendMessage, Mechanisms, ParameterStatus, TransactionStatus,
 };
 use pgentra_wire::fields::{FieldCode, Fields, Severity};
 use pgentra_wire::frontend::AuthenticationAnswer;
+use pgentra_wire::oauthbearer::{self, ClientMessage};
 use pgentra_wire::startup::{CancelKey, CancelRequest, FirstPacket, StartupMessage};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -83,6 +84,8 @@ pub(crate) struct Log {
     pub(crate) connections: usize,
     pub(crate) startups: Vec<StartupMessage>,
     pub(crate) passwords: Vec<String>,
+    /// Tokens that came by OAUTHBEARER.
+    pub(crate) bearers: Vec<String>,
     pub(crate) cancels: Vec<CancelRequest>,
     pub(crate) queries: Vec<String>,
 }
@@ -100,6 +103,12 @@ pub(crate) const OLD_STANDBY: &[u8] = b"D\0\0\0\x14\0\x02\0\0\0\x04true\0\0\0\x0
 
 pub(crate) fn cleartext() -> Wants {
     Wants::Message(BackendMessage::Authentication(Authentication::CleartextPassword))
+}
+
+/// An offer of OAUTHBEARER, with other mechanisms beside it.
+pub(crate) fn bearer() -> Wants {
+    let mechanisms = Mechanisms::new(["SCRAM-SHA-256", oauthbearer::MECHANISM]).unwrap();
+    Wants::Message(BackendMessage::Authentication(Authentication::Sasl(mechanisms)))
 }
 
 pub(crate) const PROCESS_ID: u32 = 4711;
@@ -177,15 +186,47 @@ impl Behaviour {
         }
         if !matches!(self.wants, Wants::Message(BackendMessage::Authentication(Authentication::Ok))) {
             let answer = receive(&mut stream, &mut received, AuthenticationAnswer::decode).await?;
-            let password = String::from_utf8(answer.password().unwrap().to_vec()).unwrap();
-            log.lock().unwrap().passwords.push(password.clone());
-            if !self.judge(&mut stream, &password).await? {
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            let accepted = if let Ok(initial) = answer.sasl_initial() {
+                let message = ClientMessage::decode(initial.data.unwrap()).unwrap();
+                let ClientMessage::Token(token) = message else { panic!("{message:?} instead of a token") };
+                log.lock().unwrap().bearers.push(token.to_owned());
+                let accepts = matches!(self.verdicts.lock().unwrap()[0], Verdict::Accept);
+                if !accepts {
+                    self.refuse_bearer(&mut stream, &mut received).await?;
+                }
+                self.judge(&mut stream, token).await?
+            } else {
+                let password = text(answer.password().unwrap());
+                log.lock().unwrap().passwords.push(password.clone());
+                self.judge(&mut stream, &password).await?
+            };
+            if !accepted {
                 return stream.shutdown().await;
             }
         }
         send(&mut stream, &ready()).await?;
         let state = *self.state.lock().unwrap();
         answer_queries(&mut stream, &mut received, log, state).await
+    }
+
+    /// As PostgreSQL 18 refuses a token: what it wants, and after the client's dismissal its ErrorResponse.
+    async fn refuse_bearer<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: &mut S,
+        received: &mut BytesMut,
+    ) -> io::Result<()> {
+        let mut json = BytesMut::new();
+        let refusal = oauthbearer::BearerRefusal {
+            status: "invalid_token".into(),
+            openid_configuration: Some("https://issuer.example/.well-known/openid-configuration".into()),
+            scope: Some("openid \u{1b}[2J".into()),
+        };
+        refusal.encode(&mut json);
+        send(stream, &[BackendMessage::Authentication(Authentication::SaslContinue(json.freeze()))]).await?;
+        let answer = receive(stream, received, AuthenticationAnswer::decode).await?;
+        assert_eq!(answer.sasl_response(), oauthbearer::DISMISSAL);
+        Ok(())
     }
 
     async fn judge<S: AsyncWrite + Unpin>(&self, stream: &mut S, password: &str) -> io::Result<bool> {

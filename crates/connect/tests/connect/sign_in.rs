@@ -15,8 +15,8 @@ use tokio::net::TcpListener;
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::server::{
-    Machine, OLD_PRIMARY, OLD_STANDBY, PROCESS_ID, Server, Tls, Verdict, Wants, certificate, cleartext,
-    resource,
+    Machine, OLD_PRIMARY, OLD_STANDBY, PROCESS_ID, Server, Tls, Verdict, Wants, bearer, certificate,
+    cleartext, resource,
 };
 
 const EXPIRED: Verdict = Verdict::Refuse {
@@ -32,9 +32,13 @@ struct Place {
 
 impl Place {
     async fn new(verdicts: &[Verdict]) -> Place {
+        Place::asking(cleartext(), verdicts).await
+    }
+
+    async fn asking(wants: Wants, verdicts: &[Verdict]) -> Place {
         let authority = Authority::generate().unwrap();
         let tls = Tls::Speaks(certificate(&authority, &["localhost"]));
-        let server = Server::start(tls, cleartext(), verdicts).await;
+        let server = Server::start(tls, wants, verdicts).await;
         Place { machine: Machine::start().await, authority, server }
     }
 
@@ -83,6 +87,36 @@ async fn a_session() {
         assert_eq!(startup.get(name), Some(value.as_bytes()), "{name}");
     }
     assert_eq!(log.startups.len(), 1, "what the driver sends to start up goes nowhere");
+}
+
+/// PostgreSQL 18 with `oauth` in pg_hba.conf: the token is the answer to the offer, once, and no password is sent.
+#[tokio::test]
+async fn a_session_by_oauthbearer() {
+    let place = Place::asking(bearer(), &[Verdict::Accept]).await;
+    let session = place.connect("").await.unwrap();
+    assert_eq!(forty_two(&session).await, "42");
+    let token = place.machine.token().await;
+    let log = place.server.log();
+    assert_eq!((log.bearers.as_slice(), log.passwords.len()), (&[token.clone()][..], 0));
+    let times = log.plain.windows(token.len()).filter(|window| *window == token.as_bytes()).count();
+    assert_eq!(times, 1, "the token is sent once");
+}
+
+#[tokio::test]
+async fn a_refusal_by_oauthbearer() {
+    let no = Verdict::Refuse {
+        sqlstate: "28000",
+        message: "OAuth bearer authentication failed for user \"myuser\"",
+    };
+    let place = Place::asking(bearer(), &[no]).await;
+    let error = place.connect("").await.unwrap_err();
+    assert_eq!(error.kind(), ConnectErrorKind::Refused(Refusal::Validation));
+    assert_eq!(error.server_message().unwrap().sqlstate(), "28000");
+    let hint = error.hint().unwrap();
+    assert!(hint.contains("https://issuer.example/.well-known/openid-configuration"), "{hint}");
+    assert!(hint.contains("with the scope \"openid \\x1B[2J\""), "the server's text is data: {hint}");
+    let token = place.machine.token().await;
+    assert!(!format!("{error} {error:?} {hint}").contains(&token));
 }
 
 /// The stages one by one are the session.

@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::assertion::Trusted;
 use super::refusal::{EntraError, missing, unknown_resource, unknown_tenant};
-use super::{assertion, is_tenant, split_tenant};
+use super::scope::scoped;
+use super::{assertion, device, is_tenant, split_tenant};
 use crate::cloud::{Caching, Cloud, TokenOverrides};
 use crate::directory::{Application, Identity};
 use crate::endpoint::Endpoint;
@@ -84,6 +85,9 @@ fn granted(cloud: &Cloud, call: &Call, door: &Door<'_>, v2: bool) -> Result<Draf
     }
     let form = call.form();
     let grant = form.get("grant_type").ok_or_else(|| missing("grant_type"))?;
+    if grant == device::GRANT && v2 {
+        return device::redeem(cloud, &form, form.get("client_id").ok_or_else(|| missing("client_id"))?);
+    }
     if grant != "client_credentials" {
         let sentence = format!("AADSTS70003: The app requested an unsupported grant type '{grant}'.");
         return Err(EntraError::new(70003, "unsupported_grant_type", sentence));
@@ -97,32 +101,6 @@ fn granted(cloud: &Cloud, call: &Call, door: &Door<'_>, v2: bool) -> Result<Draf
         return Err(EntraError::new(500_011, "invalid_resource", unknown_resource(cloud, resource)));
     }
     Ok(Draft::of(who, resource))
-}
-
-/// The scopes of OpenID Connect. MSAL for Go and for Java send them beside `/.default`, each in an order of its own; they
-/// change nothing for a client that acts for itself.
-const OPENID: [&str; 4] = ["openid", "profile", "email", "offline_access"];
-
-/// The resource in `scope`, a list with spaces between (RFC 6749 section 3.3): a client that acts for itself can ask for
-/// the `/.default` of one resource only.
-fn scoped(form: &Parameters) -> Result<&str, EntraError> {
-    let scope = form.get("scope").ok_or_else(|| missing("scope"))?;
-    let asked: Vec<&str> = scope.split_whitespace().filter(|scope| !OPENID.contains(scope)).collect();
-    let resources: Option<Vec<&str>> = asked.iter().map(|scope| scope.strip_suffix("/.default")).collect();
-    if let [_, _, ..] = resources.as_deref().unwrap_or_default() {
-        let sentence = format!(
-            "AADSTS28000: Provided value for the input parameter scope is not valid because it contains more than one \
-             resource. Scope {scope} is not valid."
-        );
-        return Err(EntraError::new(28000, "invalid_request", sentence));
-    }
-    resources.unwrap_or_default().pop().ok_or_else(|| {
-        let sentence = format!(
-            "AADSTS1002012: The provided value for scope {scope} is not valid. Client credential flows must have a \
-             scope value with /.default suffixed to the resource identifier (application ID URI)."
-        );
-        EntraError::new(1_002_012, "invalid_scope", sentence)
-    })
 }
 
 /// The client that `client` names, if it proves that it is it.

@@ -241,3 +241,52 @@ async fn rolled_keys_stay_published_until_they_are_forgotten() {
     assert!(jwt::verified(old.expose_secret(), &one).is_none());
     assert!(jwt::verified(new.expose_secret(), &one).is_some());
 }
+
+/// RFC 8628, as libpq 18 goes through it.
+#[tokio::test]
+async fn a_device_code_is_pending_until_the_user_confirms_it() {
+    let azure = start().await;
+    let (host, tenant) = (azure.authority_host(), azure.tenant());
+    let v2 = get(&azure, &format!("{tenant}/v2.0/.well-known/openid-configuration")).await;
+    let endpoint = format!("{host}{tenant}/oauth2/v2.0/devicecode");
+    assert_eq!(v2["device_authorization_endpoint"], json!(endpoint));
+    let scope = format!("{POSTGRESQL}/.default");
+    let form = [("client_id", "psql"), ("scope", &*scope)];
+    let ask = token(&azure, &format!("{tenant}/oauth2/v2.0/devicecode"), &form);
+    let code = ask.send().await.unwrap().json();
+    let device = code["device_code"].as_str().unwrap();
+    let redeem = async |client: &str, device: &str| {
+        let form = [
+            ("client_id", client),
+            ("device_code", device),
+            ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
+        ];
+        token(&azure, &format!("{tenant}/oauth2/v2.0/token"), &form).send().await.unwrap().json()
+    };
+    assert_eq!(redeem("psql", device).await["error"], "authorization_pending");
+    let confirm = async |url: &str| Ask::get(url).trusting(azure.ca_pem()).send().await.unwrap().text();
+    let address = code["verification_uri"].as_str().unwrap();
+    assert!(confirm(&format!("{address}?user_code=NOSUCH")).await.contains("no such code"));
+    assert_eq!(redeem("psql", device).await["error"], "authorization_pending");
+    let said = confirm(code["verification_uri_complete"].as_str().unwrap()).await;
+    assert!(said.contains(azure.administrator().user_principal_name()), "{said}");
+    assert_eq!(redeem("other", device).await["error"], "bad_verification_code");
+    let body = redeem("psql", device).await;
+    let claims = jwt::claims(&azure, body["access_token"].as_str().unwrap()).await;
+    assert_eq!(claims["oid"], json!(azure.administrator().object_id()));
+    assert_eq!((&claims["aud"], &body["token_type"]), (&json!(POSTGRESQL), &json!("Bearer")));
+    assert_eq!(redeem("psql", device).await["error"], "bad_verification_code", "a code is used once");
+
+    let code = token(&azure, &format!("{tenant}/oauth2/v2.0/devicecode"), &form).send().await.unwrap().json();
+    azure.clock().advance(Duration::from_secs(900));
+    let device = code["device_code"].as_str().unwrap();
+    assert_eq!(redeem("psql", device).await["error"], "expired_token");
+    for (form, error) in [
+        (vec![("scope", &*scope)], "invalid_request"),
+        (vec![("client_id", "psql")], "invalid_request"),
+        (vec![("client_id", "psql"), ("scope", "https://unknown.example/.default")], "invalid_resource"),
+    ] {
+        let ask = token(&azure, &format!("{tenant}/oauth2/v2.0/devicecode"), &form);
+        assert_eq!(ask.send().await.unwrap().json()["error"], error, "{form:?}");
+    }
+}

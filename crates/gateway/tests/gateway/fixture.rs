@@ -1,6 +1,7 @@
 //! A local cloud for each flavour, shared by all tests of this program; a gateway for each test.
 
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
@@ -136,7 +137,17 @@ impl Running {
 
     /// TLS after an SSLRequest.
     pub(crate) async fn dial_tls(&self) -> TlsStream<TcpStream> {
-        let mut stream = self.dial().await;
+        self.request_tls(self.dial().await).await
+    }
+
+    /// The same from this loopback address.
+    pub(crate) async fn dial_tls_from(&self, address: Ipv4Addr) -> TlsStream<TcpStream> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((address, 0).into()).unwrap();
+        self.request_tls(socket.connect(self.gateway.address).await.unwrap()).await
+    }
+
+    async fn request_tls(&self, mut stream: TcpStream) -> TlsStream<TcpStream> {
         let mut request = BytesMut::new();
         encode_ssl_request(&mut request);
         stream.write_all(&request).await.unwrap();

@@ -1,7 +1,6 @@
 //! Client authentication: which clients may connect, and as which role. Decided before the server
 //! is dialled.
 
-mod attempts;
 mod certificate;
 mod error;
 mod roles;
@@ -15,14 +14,13 @@ pub use roles::RoleMap;
 pub use tls::Tls;
 pub use users::Users;
 
-pub(crate) use attempts::Attempts;
-
 use pgentra_wire::backend::{Authentication, BackendMessage, Mechanisms};
 use pgentra_wire::fields::Fields;
 use pgentra_wire::scram::{MECHANISM, MECHANISM_PLUS};
 
 use super::refusal;
 use crate::telemetry::ClientAccess;
+use pgentra_session::attempts::Attempts;
 use pgentra_session::auth_message::AuthMessage;
 use pgentra_session::client::{Client, Socket};
 use pgentra_session::login_error::LoginError;

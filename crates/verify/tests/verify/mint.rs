@@ -6,7 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
-use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
+    RsaEncoding,
+};
 use aws_lc_rs::{hmac, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -63,10 +66,12 @@ impl Signer {
     }
 
     pub(crate) fn sign(&self, input: &str) -> Vec<u8> {
+        self.sign_with(&RSA_PKCS1_SHA256, input)
+    }
+
+    pub(crate) fn sign_with(&self, padding: &'static dyn RsaEncoding, input: &str) -> Vec<u8> {
         let mut signature = vec![0; self.pair.public_modulus_len()];
-        self.pair
-            .sign(&RSA_PKCS1_SHA256, &rand::SystemRandom::new(), input.as_bytes(), &mut signature)
-            .unwrap();
+        self.pair.sign(padding, &rand::SystemRandom::new(), input.as_bytes(), &mut signature).unwrap();
         signature
     }
 
@@ -79,6 +84,46 @@ impl Signer {
     pub(crate) fn header(&self) -> Value {
         json!({ "typ": "JWT", "alg": "RS256", "kid": self.id, "x5t": self.id })
     }
+}
+
+/// A key on P-256, and tokens signed with it.
+pub(crate) struct EcSigner {
+    id: String,
+    pair: EcdsaKeyPair,
+}
+
+impl EcSigner {
+    pub(crate) fn generate(id: &str) -> EcSigner {
+        EcSigner {
+            id: id.to_owned(),
+            pair: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
+        }
+    }
+
+    pub(crate) fn jwk(&self) -> Value {
+        let point = self.pair.public_key().as_ref();
+        assert_eq!((point.len(), point[0]), (65, 4));
+        let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        json!({ "kty": "EC", "crv": "P-256", "kid": self.id, "x": part(&point[1..33]), "y": part(&point[33..]) })
+    }
+
+    pub(crate) fn token(&self, header: &Value, claims: &Value) -> String {
+        let input = signing_input(header, claims);
+        let signature = self.pair.sign(&rand::SystemRandom::new(), input.as_bytes()).unwrap();
+        format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+fn signing_input(header: &Value, claims: &Value) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}", part(header), part(claims))
+}
+
+/// A token with an RSA-PSS signature, whatever its header says.
+pub(crate) fn pss_token(signer: &Signer, header: &Value, claims: &Value) -> String {
+    let input = signing_input(header, claims);
+    let signature = signer.sign_with(&RSA_PSS_SHA256, &input);
+    format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
 pub(crate) fn hmac_token(header: &str, payload: &str, secret: &[u8]) -> String {

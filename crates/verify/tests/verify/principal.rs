@@ -16,7 +16,7 @@ async fn principal(mut claims: Value, changes: Value) -> Principal {
 #[tokio::test]
 async fn a_managed_identity() {
     let principal = principal(app_claims(), json!({})).await;
-    assert_eq!(principal.tenant(), TENANT);
+    assert_eq!(principal.tenant(), Some(TENANT));
     assert_eq!(principal.object_id().to_string(), OBJECT);
     assert_eq!(principal.app_id().unwrap().to_string(), CLIENT);
     assert_eq!(principal.kind(), SubjectKind::App);

@@ -1,4 +1,5 @@
-//! Limits the rate of wrong passwords, so that passwords cannot be guessed.
+//! Limits the rate of wrong passwords and tokens, so that passwords cannot be guessed and a client with
+//! a bad one costs little.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use pgentra_session::client::ClientOrigin;
+use crate::client::ClientOrigin;
 
 /// Wrong passwords in a row without a pause: typing errors, or a connection pool with an old
 /// password.
@@ -31,27 +32,33 @@ type Who = (ClientOrigin, Vec<u8>);
 
 /// Recent wrong passwords: for each key, the time at which its pauses have passed.
 #[derive(Debug, Default)]
-pub(crate) struct Attempts(Mutex<HashMap<Who, Instant>>);
+pub struct Attempts(Mutex<HashMap<Who, Instant>>);
 
 /// A password that may be checked now. It counts as wrong until it is known to be right, so that
 /// passwords sent at the same moment cost as much as those sent one after the other.
 #[derive(Debug)]
-pub(crate) struct Attempt<'a> {
+pub struct Attempt<'a> {
     attempts: &'a Attempts,
     who: Who,
     was_wrong: bool,
 }
 
 impl Attempts {
-    /// Whether a password would be checked now; otherwise the time to wait.
-    pub(crate) fn check(&self, (origin, role): &(ClientOrigin, &[u8])) -> Result<(), Duration> {
+    /// Whether a password would be checked now.
+    ///
+    /// # Errors
+    /// The time to wait.
+    pub fn check(&self, (origin, role): &(ClientOrigin, &[u8])) -> Result<(), Duration> {
         let paid_off = self.table().get(&who(*origin, role)).copied();
         paid_off.map_or(Ok(()), |paid_off| wait(paid_off, Instant::now()).map(|_| ()))
     }
 
-    /// Waits until a password may be checked; an error with the time to wait, if that is too long.
-    /// A client that hangs up while it waits is not counted. Cancel-safe.
-    pub(crate) async fn turn(&self, (origin, role): &(ClientOrigin, &[u8])) -> Result<Attempt<'_>, Duration> {
+    /// Waits until a password may be checked. A client that hangs up while it waits is not counted.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// The time to wait, if that is too long.
+    pub async fn turn(&self, (origin, role): &(ClientOrigin, &[u8])) -> Result<Attempt<'_>, Duration> {
         let (attempt, wait) = self.reserve(who(*origin, role))?;
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
@@ -90,7 +97,7 @@ fn wait(paid_off: Instant, now: Instant) -> Result<Duration, Duration> {
 
 impl Attempt<'_> {
     /// The password was wrong, so the attempt stays counted.
-    pub(crate) fn was_wrong(mut self) {
+    pub fn was_wrong(mut self) {
         self.was_wrong = true;
     }
 }

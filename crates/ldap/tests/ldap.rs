@@ -1,0 +1,376 @@
+//! The responder behind a real PostgreSQL, and alone with clients that PostgreSQL would never be.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test, whose helpers stand outside of test functions"
+)]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use eventually::{DEADLINE, eventually};
+use pgentra_emulator::Draft;
+use pgentra_gateway::{Config, Gateway, UpstreamAddress};
+use pgentra_ldap::{LdapResponder, Options, ServeError};
+use pgentra_local::LocalCloud;
+use pgentra_verify::{BoxFuture, FetchError, KeySource, Policy, Verifier};
+use rasn_ldap::{
+    AuthenticationChoice, BindRequest, ExtendedRequest, LdapMessage, ProtocolOp, ResultCode, SaslCredentials,
+};
+use secrecy::ExposeSecret as _;
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_postgres::NoTls;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+const RESOURCE: &str = "https://ossrdbms-aad.database.windows.net";
+
+/// A responder on a free port; it ends with this value.
+struct Served {
+    address: SocketAddr,
+    _shutdown: DropGuard,
+}
+
+async fn serve(config: Config, options: Options) -> Served {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let responder = Arc::new(LdapResponder::new(Arc::new(Gateway::new(config)), options));
+    let stop = shutdown.clone();
+    tokio::spawn(async move { responder.serve(listener, stop).await.unwrap() });
+    Served { address, _shutdown: shutdown.drop_guard() }
+}
+
+/// A client that says what the test says.
+struct Client(TcpStream);
+
+impl Client {
+    async fn dial(served: &Served) -> Client {
+        Client(TcpStream::connect(served.address).await.unwrap())
+    }
+
+    async fn send(&mut self, operation: ProtocolOp) {
+        let message = rasn::ber::encode(&LdapMessage::new(1, operation)).unwrap();
+        self.0.write_all(&message).await.unwrap();
+    }
+
+    /// The next answer; `None` at the end.
+    async fn read(&mut self) -> Option<ProtocolOp> {
+        let mut head = [0; 2];
+        if self.0.read_exact(&mut head).await.is_err() {
+            return None;
+        }
+        let mut length = usize::from(head[1]);
+        let mut message = head.to_vec();
+        if length > 0x80 {
+            let mut more = vec![0; length & 0x7f];
+            self.0.read_exact(&mut more).await.unwrap();
+            length = more.iter().fold(0, |value, byte| value << 8 | usize::from(*byte));
+            message.extend_from_slice(&more);
+        }
+        let mut rest = vec![0; length];
+        self.0.read_exact(&mut rest).await.unwrap();
+        message.extend_from_slice(&rest);
+        let message: LdapMessage = rasn::ber::decode(&message).unwrap();
+        Some(message.protocol_op)
+    }
+
+    /// A simple bind, and its answer: code and text.
+    async fn bind(&mut self, name: &str, password: &str) -> (ResultCode, String) {
+        let password = AuthenticationChoice::Simple(password.as_bytes().to_vec().into());
+        self.send(ProtocolOp::BindRequest(BindRequest::new(3, name.into(), password))).await;
+        self.bound().await
+    }
+
+    async fn bound(&mut self) -> (ResultCode, String) {
+        match self.read().await {
+            Some(ProtocolOp::BindResponse(answer)) => (answer.result_code, answer.diagnostic_message.0),
+            other => panic!("{other:?} instead of the answer to a bind"),
+        }
+    }
+}
+
+async fn bind(served: &Served, name: &str, password: &str) -> (ResultCode, String) {
+    Client::dial(served).await.bind(name, password).await
+}
+
+/// A session that may map roles: the functions ask for the Entra administrator.
+async fn administrator(cloud: &LocalCloud) -> tokio_postgres::Client {
+    let client = cloud.superuser("postgres").await.unwrap();
+    let name = cloud.azure().administrator().user_principal_name();
+    client.batch_execute(&format!("SET SESSION AUTHORIZATION \"{name}\"")).await.unwrap();
+    client
+}
+
+async fn map(cloud: &LocalCloud, role: &str, oid: Uuid, kind: &str) {
+    let sql =
+        format!("SELECT pgaadauth_create_principal_with_oid('{role}', '{oid}', '{kind}', false, false)");
+    administrator(cloud).await.batch_execute(&sql).await.unwrap();
+}
+
+/// Roles of each kind, in a local cloud.
+async fn roles(cloud: &LocalCloud) {
+    let azure = cloud.azure();
+    map(cloud, "l_service", azure.vm().object_id(), "service").await;
+    map(cloud, "l_user", azure.administrator().object_id(), "user").await;
+    map(cloud, "l_group", azure.group().object_id(), "group").await;
+    map(cloud, "l_other", Uuid::from_u128(7), "service").await;
+    let superuser = cloud.superuser("postgres").await.unwrap();
+    superuser.batch_execute("CREATE ROLE l_unmapped LOGIN").await.unwrap();
+}
+
+fn vm_token(cloud: &LocalCloud) -> String {
+    let draft = Draft::of_identity(cloud.azure().vm(), RESOURCE);
+    cloud.azure().mint(&draft).unwrap().expose_secret().to_owned()
+}
+
+fn user_token(cloud: &LocalCloud) -> String {
+    let draft = Draft::of_user(cloud.azure().administrator(), RESOURCE);
+    cloud.azure().mint(&draft).unwrap().expose_secret().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn binds() {
+    let cloud = LocalCloud::builder().start().await.unwrap();
+    roles(&cloud).await;
+    let (vm, user) = (vm_token(&cloud), user_token(&cloud));
+    let served = serve(cloud.gateway_config(), Options::default()).await;
+    let ok = (ResultCode::Success, String::new());
+    for (role, token) in [("l_service", &vm), ("l_user", &user), ("l_group", &user)] {
+        assert_eq!(bind(&served, role, token).await, ok, "{role}");
+    }
+    for (role, token, code, said) in [
+        ("l_other", &*vm, ResultCode::InvalidCredentials, "Service principal oid mismatch"),
+        ("l_user", &vm, ResultCode::InvalidCredentials, "is neither an AAD_AUTH_TOKENTYPE_APP_USER"),
+        ("l_group", &vm, ResultCode::InvalidCredentials, "does not contain group ID"),
+        ("l_unmapped", &vm, ResultCode::InvalidCredentials, "is not mapped"),
+        ("l_missing", &vm, ResultCode::InvalidCredentials, "is not mapped"),
+        ("l_service", "a password", ResultCode::InvalidCredentials, "The access token has invalid format"),
+        ("l_service", "", ResultCode::UnwillingToPerform, "the password is empty"),
+        ("", &vm, ResultCode::InvalidDnSyntax, "the name is not a role"),
+    ] {
+        let (found, text) = bind(&served, role, token).await;
+        assert_eq!(found, code, "{role}: {text}");
+        assert!(text.contains(said) && !text.contains(&vm), "{role}: {text}");
+    }
+    // Names as pg_hba.conf may write them.
+    let options = Options { prefix: "cn=".into(), suffix: ",dc=example".into(), ..Options::default() };
+    let served = serve(cloud.gateway_config(), options).await;
+    assert_eq!(bind(&served, "cn=l_service,dc=example", &vm).await, ok);
+    for name in ["l_service", "cn=l_service", "cn=,dc=example", "CN=l_service,dc=example"] {
+        assert_eq!(bind(&served, name, &vm).await.0, ResultCode::InvalidDnSyntax, "{name}");
+    }
+    assert_eq!(bind(&served, "cn=l_service,dc=x,dc=example", &vm).await.0, ResultCode::InvalidCredentials);
+    // A PostgreSQL that is not there says nothing of the token.
+    let mut config = cloud.gateway_config();
+    config.upstream = UpstreamAddress::Unix { dir: "/nowhere".into(), port: 1 };
+    let served = serve(config, Options::default()).await;
+    assert_eq!(bind(&served, "l_service", &vm).await.0, ResultCode::Unavailable);
+}
+
+/// The published table, as for the gateway.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_hostile_token_is_refused() {
+    #[derive(Deserialize)]
+    struct Table {
+        now: u64,
+        tenant: Uuid,
+        issuers: Vec<String>,
+        keys: serde_json::Value,
+        tokens: Vec<Row>,
+    }
+    #[derive(Deserialize)]
+    struct Row {
+        why: String,
+        message: Option<String>,
+        token: String,
+    }
+    struct Keys(Vec<u8>);
+    impl KeySource for Keys {
+        fn fetch(&self) -> BoxFuture<'_, Result<Vec<u8>, FetchError>> {
+            Box::pin(async { Ok(self.0.clone()) })
+        }
+    }
+    let table: Table = serde_json::from_str(include_str!("../../verify/tests/hostile-tokens.json")).unwrap();
+    let cloud = LocalCloud::builder().start().await.unwrap();
+    map(&cloud, "l_hostile", Uuid::from_u128(0xbbbbbbbb_0000_4000_8000_000000000002), "service").await;
+    let mut config = cloud.gateway_config();
+    let policy =
+        table.issuers.iter().fold(Policy::builder(table.tenant), |policy, issuer| policy.issuer(issuer));
+    let keys = Keys(table.keys.to_string().into_bytes());
+    config.verifiers = vec![Arc::new(Verifier::new(policy.build().unwrap(), keys))];
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(table.now);
+    config.clock = Arc::new(move || now);
+    let served = serve(config, Options::default()).await;
+    let mut refused = 0;
+    for row in &table.tokens {
+        let (code, text) = bind(&served, "l_hostile", &row.token).await;
+        match &row.message {
+            None => assert_eq!(code, ResultCode::Success, "{}: {text}", row.why),
+            Some(_) if row.token.is_empty() => {
+                assert_eq!(code, ResultCode::UnwillingToPerform, "{}", row.why)
+            }
+            Some(message) => {
+                assert_eq!((code, &text), (ResultCode::InvalidCredentials, message), "{}", row.why);
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused >= 120, "{refused}");
+    // The longest token in segments of one byte.
+    let token = format!("{}.e30.AAAA", "x".repeat(65_521));
+    let bind =
+        BindRequest::new(3, "l_hostile".into(), AuthenticationChoice::Simple(token.into_bytes().into()));
+    let message = rasn::ber::encode(&LdapMessage::new(1, ProtocolOp::BindRequest(bind))).unwrap();
+    let mut client = Client::dial(&served).await;
+    client.0.set_nodelay(true).unwrap();
+    for byte in message.chunks(1) {
+        client.0.write_all(byte).await.unwrap();
+    }
+    assert_eq!(client.bound().await.0, ResultCode::InvalidCredentials);
+}
+
+/// What is no bind is refused, and what is no LDAP ends the connection; the next client is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_bind() {
+    let cloud = LocalCloud::builder().start().await.unwrap();
+    roles(&cloud).await;
+    let served = serve(cloud.gateway_config(), Options::default()).await;
+    let vm = vm_token(&cloud);
+    let mut client = Client::dial(&served).await;
+    let sasl = AuthenticationChoice::Sasl(SaslCredentials::new("PLAIN".into(), None));
+    client.send(ProtocolOp::BindRequest(BindRequest::new(3, "l_service".into(), sasl))).await;
+    assert_eq!(client.bound().await.0, ResultCode::AuthMethodNotSupported);
+    let simple = AuthenticationChoice::Simple(vm.as_bytes().to_vec().into());
+    client.send(ProtocolOp::BindRequest(BindRequest::new(2, "l_service".into(), simple))).await;
+    assert_eq!(client.bound().await.0, ResultCode::ProtocolError);
+    // The same connection may still bind as it should.
+    assert_eq!(client.bind("l_service", &vm).await.0, ResultCode::Success);
+
+    let request_name = b"1.3.6.1.4.1.1466.20037".to_vec().into();
+    let start_tls = ExtendedRequest { request_name, request_value: None };
+    let mut client = Client::dial(&served).await;
+    client.send(ProtocolOp::ExtendedReq(start_tls)).await;
+    assert_eq!(client.read().await, None, "StartTLS");
+    for garbage in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        b"\x16\x03\x01\x02\x00",
+        b"\x30\x84\xff\xff\xff\xff",
+        b"\x30\x80",
+        b"\x30\x05\x02\x01\x01\x04\x00",
+    ] {
+        let mut client = Client::dial(&served).await;
+        client.0.write_all(garbage).await.unwrap();
+        assert_eq!(client.read().await, None, "{garbage:x?}");
+    }
+    let mut chatty = Client::dial(&served).await;
+    for _ in 0..8 {
+        chatty.bind("l_service", "no token").await;
+    }
+    assert_eq!(chatty.read().await, None, "a connection is for one sign-in");
+    assert_eq!(bind(&served, "l_service", &vm).await.0, ResultCode::Success);
+}
+
+/// A client that says nothing, or half a message, does not keep its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_clients_give_up_their_place() {
+    let cloud = LocalCloud::builder().start().await.unwrap();
+    roles(&cloud).await;
+    let options = Options { connections: 2, patience: Duration::from_millis(200), ..Options::default() };
+    let served = serve(cloud.gateway_config(), options).await;
+    let mut silent = Client::dial(&served).await;
+    let mut half = Client::dial(&served).await;
+    half.0.write_all(b"\x30\x84\0\0\x01").await.unwrap();
+    // It waits until one of them has left.
+    let (code, _) = bind(&served, "l_service", &vm_token(&cloud)).await;
+    assert_eq!(code, ResultCode::Success);
+    assert_eq!((silent.read().await, half.read().await), (None, None));
+}
+
+#[tokio::test]
+async fn only_loopback() {
+    let cloud = LocalCloud::builder().start().await.unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
+    let gateway = Arc::new(Gateway::new(cloud.gateway_config()));
+    let responder = Arc::new(LdapResponder::new(gateway, Options::default()));
+    let served = responder.serve(listener, CancellationToken::new()).await;
+    assert!(matches!(served, Err(ServeError::NotLoopback(_))), "{served:?}");
+}
+
+/// An installed PostgreSQL that can authenticate by LDAP, as Debian's can.
+fn installed() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    folders.map(|folder| folder.path()).find(|folder| {
+        let configured = std::process::Command::new(folder.join("bin/pg_config")).arg("--configure").output();
+        folder.join("bin/initdb").is_file()
+            && configured.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("--with-ldap"))
+    })
+}
+
+/// One line of pg_hba.conf, and no gateway in the path of the data.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stock_postgresql_takes_tokens() {
+    let Some(folder) = installed() else {
+        eprintln!("skipped: no PostgreSQL with LDAP below /usr/lib/postgresql");
+        return;
+    };
+    let cloud = LocalCloud::builder().postgres(Some(folder)).start().await.unwrap();
+    roles(&cloud).await;
+    let served = serve(cloud.gateway_config(), Options::default()).await;
+    let UpstreamAddress::Unix { dir, port } = cloud.gateway_config().upstream else { panic!("no socket") };
+    let admin = cloud.superuser("postgres").await.unwrap();
+    let file: String = admin.query_one("SHOW hba_file", &[]).await.unwrap().get(0);
+    let lines = std::fs::read_to_string(&file).unwrap();
+    let line = format!(
+        "local all l_service,l_user,l_group,l_other,l_unmapped ldap ldapserver=127.0.0.1 ldapport={} ldapprefix=\"\" ldapsuffix=\"\"\n",
+        served.address.port()
+    );
+    std::fs::write(&file, line + &lines).unwrap();
+    let wrong =
+        admin.query("SELECT error FROM pg_hba_file_rules WHERE error IS NOT NULL", &[]).await.unwrap();
+    assert!(wrong.is_empty(), "{:?}", wrong.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>());
+    admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let connect = async |role: &str, password: &str| {
+        let mut config = tokio_postgres::Config::new();
+        let config = config.host_path(&dir).port(port).user(role).dbname("postgres").password(password);
+        let (client, connection) = config.connect(NoTls).await?;
+        tokio::spawn(connection);
+        Ok::<_, tokio_postgres::Error>(client)
+    };
+    let (vm, user) = (vm_token(&cloud), user_token(&cloud));
+    eventually(DEADLINE, "the new line of pg_hba.conf", async || connect("l_service", &vm).await.is_ok())
+        .await;
+    for (role, token) in [("l_service", &vm), ("l_user", &user), ("l_group", &user)] {
+        let client = connect(role, token).await.unwrap();
+        let who: String = client.query_one("SELECT current_user::text", &[]).await.unwrap().get(0);
+        assert_eq!(who, role);
+    }
+    let old = Draft::of_identity(cloud.azure().vm(), RESOURCE)
+        .issued(cloud.azure().clock().now() - Duration::from_secs(7200))
+        .lifetime(Duration::from_secs(60));
+    let old = cloud.azure().mint(&old).unwrap().expose_secret().to_owned();
+    for (role, token) in [
+        ("l_service", &*old),
+        ("l_service", "a password"),
+        ("l_user", &vm),
+        ("l_group", &vm),
+        ("l_other", &vm),
+        ("l_unmapped", &vm),
+    ] {
+        let error = connect(role, token).await.err().expect("a refusal");
+        let error = error.as_db_error().unwrap();
+        assert_eq!(error.code().code(), "28000");
+        assert_eq!(error.message(), format!("LDAP authentication failed for user \"{role}\""));
+    }
+    // A token of 64 KiB is no longer than PostgreSQL takes.
+    let long = Draft::of_identity(cloud.azure().vm(), RESOURCE).claim("z", "z".repeat(46_000));
+    let long = cloud.azure().mint(&long).unwrap().expose_secret().to_owned();
+    assert!(long.len() > 60_000);
+    connect("l_service", &long).await.unwrap();
+}
