@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::arguments::Ldap;
 use crate::blame::Blame;
+use crate::platform::{SignalEvent, Signals};
 use crate::problem::{Outcome, Problem};
-use crate::service::{Console, Notify, SignalEvent, Signals};
+use crate::service::{Console, Notify};
 
 /// How often it is looked whether signing keys are due for renewal.
 const KEY_CHECK: Duration = Duration::from_secs(60);
