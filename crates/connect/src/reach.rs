@@ -31,16 +31,16 @@ const TERMINATE: &[u8] = b"X\0\0\0\x04";
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// One search: what failed so far.
-struct Search<'a> {
+struct HostSearch<'a> {
     target: &'a Target,
-    failures: Vec<(&'a HostSpec, Failure)>,
+    failures: Vec<(&'a HostSpec, HostFailure)>,
     timings: Timings,
     /// A session with a server that is taken if there is no better one (`prefer-standby`).
     second_best: Option<SignedIn>,
 }
 
 /// Why a host is not the one.
-enum Failure {
+enum HostFailure {
     Error(ConnectError),
     /// It signed us in, and is of another kind: what it is, behind its name.
     WrongKind(String),
@@ -55,7 +55,7 @@ impl Connector {
     ) -> Result<SignedIn, ConnectError> {
         let target = self.target();
         let mut search =
-            Search { target, failures: Vec::new(), timings: Timings::default(), second_best: None };
+            HostSearch { target, failures: Vec::new(), timings: Timings::default(), second_best: None };
         for &number in order {
             let Some(endpoint) = target.endpoints().get(number) else { continue };
             if let Some(signed_in) = self.reach_host(attempt, (number, endpoint), &mut search).await? {
@@ -79,7 +79,7 @@ impl Connector {
         &self,
         attempt: SignInAttempt<'_>,
         (number, endpoint): (usize, &'a HostSpec),
-        search: &mut Search<'a>,
+        search: &mut HostSearch<'a>,
     ) -> Result<Option<SignedIn>, ConnectError> {
         let target = self.target();
         let (limit, watch) = (target.connect_timeout(), Watch::of(target));
@@ -89,7 +89,7 @@ impl Connector {
         let mut addresses = match addresses {
             Ok(addresses) => addresses,
             Err(error) => {
-                search.failures.push((endpoint, Failure::Error(error)));
+                search.failures.push((endpoint, HostFailure::Error(error)));
                 return Ok(None);
             }
         };
@@ -101,7 +101,7 @@ impl Connector {
             let Dialed { stream, address, began, others } = match reached {
                 Ok(reached) => reached,
                 Err(error) => {
-                    search.failures.push((endpoint, Failure::Error(error)));
+                    search.failures.push((endpoint, HostFailure::Error(error)));
                     break;
                 }
             };
@@ -115,7 +115,7 @@ impl Connector {
                     return Ok(Some(signed_in.reached_at((number, address), search.timings)));
                 }
                 Ok((signed_in, false)) => search.is_not_wanted(signed_in, (number, endpoint), address).await,
-                Err(error) if leads_on(&error) => search.failures.push((endpoint, Failure::Error(error))),
+                Err(error) if leads_on(&error) => search.failures.push((endpoint, HostFailure::Error(error))),
                 Err(error) => return Err(error),
             }
         }
@@ -149,7 +149,7 @@ impl Connector {
     }
 }
 
-impl<'a> Search<'a> {
+impl<'a> HostSearch<'a> {
     /// Keeps the session as the second best, or ends it.
     async fn is_not_wanted(
         &mut self,
@@ -161,7 +161,7 @@ impl<'a> Search<'a> {
             Some(state) => format!("is {state}"),
             None => "does not say what it is".to_owned(),
         };
-        self.failures.push((endpoint, Failure::WrongKind(what)));
+        self.failures.push((endpoint, HostFailure::WrongKind(what)));
         let is_usable = self.target.session_attrs() == SessionAttrs::PreferStandby;
         match is_usable && self.second_best.is_none() {
             true => self.second_best = Some(signed_in.reached_at((number, address), self.timings)),
@@ -171,12 +171,12 @@ impl<'a> Search<'a> {
 
     /// Why there is no session: each host that was tried, with what it lacked.
     fn failed(mut self) -> ConnectError {
-        if let [(_, Failure::Error(_))] = &self.failures[..]
-            && let Some((_, Failure::Error(error))) = self.failures.pop()
+        if let [(_, HostFailure::Error(_))] = &self.failures[..]
+            && let Some((_, HostFailure::Error(error))) = self.failures.pop()
         {
             return error;
         }
-        let was_wrong = self.failures.iter().any(|(_, failure)| matches!(failure, Failure::WrongKind(_)));
+        let was_wrong = self.failures.iter().any(|(_, failure)| matches!(failure, HostFailure::WrongKind(_)));
         let mut message = match was_wrong {
             true => format!("no server fits target_session_attrs={}", self.target.session_attrs()),
             false => "no server can be reached".to_owned(),
@@ -186,8 +186,8 @@ impl<'a> Search<'a> {
             message.push_str(if index == 0 { ": " } else { "; " });
             // Writing to a string cannot fail.
             let _ = match failure {
-                Failure::WrongKind(what) => write!(message, "{endpoint} {what}"),
-                Failure::Error(error) => {
+                HostFailure::WrongKind(what) => write!(message, "{endpoint} {what}"),
+                HostFailure::Error(error) => {
                     let written = write!(message, "{endpoint}: {}", chain(&error));
                     last = Some(error);
                     written

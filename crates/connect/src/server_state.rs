@@ -27,7 +27,7 @@ pub struct ServerState {
 
 /// The state of a server that was asked, and messages that are not part of the answer.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct StateAnswer {
     pub(crate) state: ServerState,
     /// Notices, settings and notifications, whole and in their order.
     pub(crate) aside: Bytes,
@@ -67,7 +67,7 @@ impl fmt::Display for ServerState {
 
 /// Asks an idle session for its server's state; `received` are bytes that the server has sent already, which have to be
 /// whole messages that belong to no answer.
-pub(crate) async fn ask<S>(stream: &mut S, received: BytesMut) -> Result<Answer, Untold>
+pub(crate) async fn ask<S>(stream: &mut S, received: BytesMut) -> Result<StateAnswer, Untold>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -90,7 +90,7 @@ where
     }
     match state {
         _ if is_refused => Err(Untold::Refused),
-        Some(state) => Ok(Answer { state, aside: aside.freeze() }),
+        Some(state) => Ok(StateAnswer { state, aside: aside.freeze() }),
         None => Err(Untold::Unexpected),
     }
 }

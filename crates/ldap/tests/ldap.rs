@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     reason = "a test, whose helpers stand outside of test functions"
 )]
@@ -363,7 +362,7 @@ async fn a_stock_postgresql_takes_tokens() {
         ("l_other", &vm),
         ("l_unmapped", &vm),
     ] {
-        let error = connect(role, token).await.err().expect("a refusal");
+        let error = connect(role, token).await.unwrap_err();
         let error = error.as_db_error().unwrap();
         assert_eq!(error.code().code(), "28000");
         assert_eq!(error.message(), format!("LDAP authentication failed for user \"{role}\""));

@@ -179,9 +179,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Debug, Default)]
-    struct Ready(CancellationToken);
+    struct Serving(CancellationToken);
 
-    impl Observable for Ready {
+    impl Observable for Serving {
         fn has_started(&self) -> bool {
             true
         }
@@ -199,8 +199,8 @@ mod tests {
         }
     }
 
-    async fn open(settings: &TelemetrySettings) -> Result<ObservedEndpoints<Ready>, SettingsError> {
-        ObservedEndpoints::open(settings, |_| Ready::default()).await
+    async fn open(settings: &TelemetrySettings) -> Result<ObservedEndpoints<Serving>, SettingsError> {
+        ObservedEndpoints::open(settings, |_| Serving::default()).await
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Connections against servers on loopback, honest and hostile.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
 mod libpq;
 mod mitm;

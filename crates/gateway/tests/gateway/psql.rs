@@ -13,7 +13,7 @@ use crate::fixture::{Stage, run, token};
 
 /// A psql of version 18 or later.
 async fn psql() -> Option<String> {
-    let named = std::env::var("PGENTRA_TEST_PSQL_18").ok();
+    let named = Env::real().get("PGENTRA_TEST_PSQL_18");
     let candidates = named.into_iter().chain(["psql", "/usr/lib/postgresql/18/bin/psql"].map(str::to_owned));
     for candidate in candidates {
         let Ok(said) = Command::new(&candidate).arg("--version").output().await else { continue };
