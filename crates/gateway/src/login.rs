@@ -1,7 +1,6 @@
 //! The log-in of a client, from its start-up to its session.
 
 use bytes::BytesMut;
-use pgentra_session::attempts::Attempt;
 use pgentra_session::auth_message::AuthMessage;
 use pgentra_session::cancel::Registration;
 use pgentra_session::client::{Client, server_start};
@@ -175,9 +174,9 @@ impl Gateway {
             TokenAnswer::Refused(fields) => fields,
             TokenAnswer::Token(token) => {
                 let turn = async {
-                    self.attempts.turn(&who).await.map_err(|wait| refusal::too_many_attempts(wait).into())
+                    self.attempts.pause(&who).await.map_err(|wait| refusal::too_many_attempts(wait).into())
                 };
-                let attempt: Attempt<'_> = client.while_present(turn).await?;
+                client.while_present(turn).await?;
                 // A refusal is a value here: it is told in the words of the mechanism.
                 let judged = async { Ok(self.verify(role, token.expose_secret()).await) };
                 match client.while_present(judged).await? {
@@ -185,7 +184,7 @@ impl Gateway {
                     Err(LoginError::Rejected(fields)) => {
                         // Anything but class 28 says nothing of the token.
                         if fields.sqlstate().starts_with("28") {
-                            attempt.was_wrong();
+                            self.attempts.count_wrong(&who);
                         }
                         fields
                     }

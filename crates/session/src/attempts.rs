@@ -66,6 +66,30 @@ impl Attempts {
         Ok(attempt)
     }
 
+    /// Waits as long as [`Attempts::turn`], and counts nothing: for a token, which is signed and so
+    /// cannot be guessed. The clients of a pool that starts do not slow each other down.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// The time to wait, if that is too long.
+    pub async fn pause(&self, (origin, role): &(ClientOrigin, &[u8])) -> Result<(), Duration> {
+        let paid_off = self.table().get(&who(*origin, role)).copied();
+        let Some(paid_off) = paid_off else { return Ok(()) };
+        let wait = wait(paid_off, Instant::now())?;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    /// Counts a wrong token.
+    pub fn count_wrong(&self, (origin, role): &(ClientOrigin, &[u8])) {
+        // Where the next one would not be checked, the pauses are as long as they become.
+        if let Ok((attempt, _)) = self.reserve(who(*origin, role)) {
+            attempt.was_wrong();
+        }
+    }
+
     fn reserve(&self, who: Who) -> Result<(Attempt<'_>, Duration), Duration> {
         let now = Instant::now();
         let mut table = self.table();
@@ -129,6 +153,29 @@ mod tests {
 
     fn origin(address: &str) -> ClientOrigin {
         ClientOrigin::network(address.parse::<IpAddr>().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tokens_at_the_same_moment_do_not_count_until_they_are_refused() {
+        let attempts = Attempts::default();
+        let who = (origin("192.0.2.1"), &b"app"[..]);
+        for _ in 0..100 {
+            attempts.pause(&who).await.unwrap();
+        }
+        let begin = Instant::now();
+        for _ in 0..10 {
+            attempts.pause(&who).await.unwrap();
+            attempts.count_wrong(&who);
+        }
+        assert_eq!(begin.elapsed(), Duration::ZERO, "the first ten cost nothing");
+        attempts.count_wrong(&who);
+        attempts.pause(&who).await.unwrap();
+        assert_eq!(begin.elapsed(), PAUSE);
+        for _ in 0..100 {
+            attempts.count_wrong(&who);
+        }
+        let wait = attempts.pause(&who).await.unwrap_err();
+        assert!(wait > PATIENCE && wait <= PATIENCE + PAUSE, "{wait:?}");
     }
 
     async fn fail(attempts: &Attempts, who: &(ClientOrigin, &[u8])) {
