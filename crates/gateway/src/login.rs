@@ -1,9 +1,10 @@
 //! The log-in of a client, from its start-up to its session.
 
 use bytes::BytesMut;
+use pgentra_session::attempts::Attempts;
 use pgentra_session::auth_message::AuthMessage;
 use pgentra_session::cancel::Registration;
-use pgentra_session::client::{Client, server_start};
+use pgentra_session::client::{Client, ClientOrigin, server_start};
 use pgentra_session::greeting::Greeting;
 use pgentra_session::login_error::{self, LoginError, chain, sqlstate};
 use pgentra_session::starting::Seat;
@@ -173,10 +174,7 @@ impl Gateway {
         let fields = match token_request::ask(client, how, role).await? {
             TokenAnswer::Refused(fields) => fields,
             TokenAnswer::Token(token) => {
-                let turn = async {
-                    self.attempts.pause(&who).await.map_err(|wait| refusal::too_many_attempts(wait).into())
-                };
-                client.while_present(turn).await?;
+                client.while_present(pause(&self.attempts, &who)).await?;
                 // A refusal is a value here: it is told in the words of the mechanism.
                 let judged = async { Ok(self.verify(role, token.expose_secret()).await) };
                 match client.while_present(judged).await? {
@@ -489,6 +487,11 @@ impl Gateway {
     fn count_failure(&self) {
         self.config.telemetry.counts().upstream_failures.get_or_create(&of(&self.config.name)).inc();
     }
+}
+
+/// Waits where tokens for the role were refused from the same address.
+async fn pause(attempts: &Attempts, who: &(ClientOrigin, &[u8])) -> Result<(), LoginError> {
+    attempts.pause(who).await.map_err(|wait| refusal::too_many_attempts(wait).into())
 }
 
 /// The passwords to try for the owner of a verified token, which may use the role. None: the
