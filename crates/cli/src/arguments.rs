@@ -98,6 +98,7 @@ const HEADINGS: &[(&str, &[&str])] = &[
     ),
     ("Limits", &["max_connections", "connect_rate", "start_up_timeout", "first_packet_timeout"]),
     ("Pooling", &["warm", "warm_max_age", "reuse", "server_lifetime", "server_check_delay"]),
+    ("Several servers", &["server_role_interval", "demoted_sessions"]),
     ("Stopping", &["drain", "drain_timeout"]),
     ("Observing", &["name", "admin_listen", "health_listen", "log_format", "audit"]),
 ];

@@ -16,7 +16,8 @@ use pgentra_settings::{
 use pgentra_system::System;
 
 use crate::client_auth::{ClientAuthFault, WatchedFiles};
-use crate::keys::{KEYS, Key, Set, store};
+use crate::key::{Key, Set};
+use crate::keys::{KEYS, store};
 use crate::settings::{ProcessSettings, TargetSettings};
 use crate::sources::{Commands, Sources};
 use crate::word;

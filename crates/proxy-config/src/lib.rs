@@ -42,6 +42,8 @@
 mod client_auth;
 mod configuration;
 mod diff;
+mod identity_keys;
+mod key;
 mod keys;
 mod running;
 mod settings;
@@ -53,7 +55,8 @@ use pgentra_system::System;
 use tokio_util::sync::CancellationToken;
 
 pub use configuration::{Configuration, ReloadState, TargetConfig};
-pub use keys::{KEYS, Key, Set};
+pub use key::{Key, Set};
+pub use keys::KEYS;
 pub use pgentra_settings::{
     AuditPlace, ConfigProblem, Form, InheritedSockets, ListenAddr, LogFormat, ProblemKind,
     SettingsError as ProxyConfigError, TelemetrySettings, nearest_name, quantity,

@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::configuration::{Configuration, ReloadState, TargetConfig};
 use crate::diff;
-use crate::keys::Set;
+use crate::key::Set;
 use crate::settings::ProcessSettings;
 
 /// Failing targets in the status line; the status page shows all of them.
@@ -387,6 +387,8 @@ fn proxy(
         reuse: settings.reuse,
         server_lifetime: settings.server_lifetime,
         server_check_delay: settings.server_check_delay,
+        server_role_interval: settings.server_role_interval,
+        demoted_sessions: settings.demoted_sessions,
         connect_rate: settings.connect_rate,
     };
     AuthProxy::new(connector.clone(), options)

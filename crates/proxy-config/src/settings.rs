@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use pgentra_identity::IdentityOptions;
-use pgentra_proxy::{Drain, SERVER_LIFETIME, WARM_MAX_AGE};
+use pgentra_proxy::{DemotedSessions, Drain, SERVER_LIFETIME, SERVER_ROLE_INTERVAL, WARM_MAX_AGE};
 use pgentra_settings::{ListenAddr, TelemetrySettings};
 
 /// The settings of the process.
@@ -48,6 +48,10 @@ pub struct TargetSettings {
     pub server_lifetime: Duration,
     /// The largest age of the check of a pooled session. Default: zero.
     pub server_check_delay: Duration,
+    /// How often each server is asked what it is. Default: [`SERVER_ROLE_INTERVAL`].
+    pub server_role_interval: Duration,
+    /// What becomes of sessions with a server that no longer suits. Default: they go on.
+    pub demoted_sessions: DemotedSessions,
     /// New connections to the server per second; 0, the default: no limit.
     pub connect_rate: u32,
     /// Whose tokens sign clients in.
@@ -126,6 +130,8 @@ impl Default for TargetSettings {
             reuse: false,
             server_lifetime: SERVER_LIFETIME,
             server_check_delay: Duration::ZERO,
+            server_role_interval: SERVER_ROLE_INTERVAL,
+            demoted_sessions: DemotedSessions::default(),
             connect_rate: 0,
             identity: IdentityOptions::default(),
         }

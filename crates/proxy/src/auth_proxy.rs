@@ -8,7 +8,7 @@ use pgentra_session::Limits;
 
 use crate::auth::ClientAuth;
 use crate::drain::Drain;
-use crate::options::{Naming, Options};
+use crate::options::{DemotedSessions, Naming, Options};
 use crate::pool::ServerPool;
 use crate::shared_state::SharedState;
 use crate::telemetry::{PoolStats, TargetTelemetry};
@@ -19,6 +19,7 @@ pub struct AuthProxy {
     pub(crate) naming: Naming,
     pub(crate) limits: Limits,
     pub(crate) drain: Drain,
+    pub(crate) demoted_sessions: DemotedSessions,
     pub(crate) shared: SharedState,
     client_auth: RwLock<Arc<ClientAuth>>,
     pub(crate) telemetry: Arc<TargetTelemetry>,
@@ -29,9 +30,9 @@ impl AuthProxy {
     /// An auth proxy whose sessions `connector` opens.
     pub fn new(connector: Connector, options: Options) -> Self {
         let pool = Arc::new(ServerPool::new(connector.clone(), &options));
-        let Options { naming, limits, drain, shared, telemetry, client_auth, .. } = options;
+        let Options { naming, limits, drain, shared, telemetry, client_auth, demoted_sessions, .. } = options;
         let client_auth = RwLock::new(Arc::new(client_auth));
-        Self { connector, naming, limits, drain, shared, client_auth, telemetry, pool }
+        Self { connector, naming, limits, drain, demoted_sessions, shared, client_auth, telemetry, pool }
     }
 
     /// The pool's counters, over all proxies with the same telemetry. All zero if no sessions are

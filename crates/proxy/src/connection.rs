@@ -1,18 +1,20 @@
 //! One connection of a client, in the order of events: the start-up, the client's authentication, a
 //! session from the pool or a new one, the answer to the client, the relay, the end, the record.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use pgentra_wire::backend::BackendMessage;
 use pgentra_wire::startup::{CancelRequest, StartupMessage};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::auth::{ClientAuth, Tls};
 use super::drain::{Drain, DrainWatch};
 use super::limits::SessionPermit;
+use super::options::DemotedSessions;
 use super::pool::ServerPool;
 use super::telemetry::{Cancelled, ConnectionRecord, Ended, SignIn};
 use super::upstream::{Cancel, Upstream};
@@ -69,7 +71,9 @@ pub(crate) async fn run<S: Socket>(
     drop(seat);
     let observed = record.signed_in(std::mem::take(&mut session.sign_in));
     let traffic = observed.traffic();
-    let mut watched = DrainWatch::new(&mut client, proxy.drain, &shutdown.drain);
+    let demoted = session.upstream.demoted.clone();
+    let demoted = demoted.filter(|_| proxy.demoted_sessions == DemotedSessions::Close);
+    let mut watched = DrainWatch::new(&mut client, proxy.drain, &shutdown.drain, demoted.as_ref());
     let outcome = {
         let mut counted = Counted::new(&mut watched, &traffic);
         let mut relaying = pin!(relay_session(&proxy, &mut counted, session));
@@ -81,9 +85,13 @@ pub(crate) async fn run<S: Socket>(
                 outcome = &mut relaying => break Some(outcome),
                 // Polls the relay once more, so that an idle session sees the drain.
                 () = shutdown.drain.cancelled(), if !is_draining => is_draining = true,
+                () = cancelled(demoted.as_ref()) => {
+                    break Box::pin(rest_of_answer(&mut relaying, &proxy, &shutdown)).await;
+                }
             }
         }
     };
+    let is_demoted = demoted.as_ref().is_some_and(CancellationToken::is_cancelled);
     let ended = match outcome {
         Some(RelayOutcome::ClosedByClient) => Ended::Client,
         Some(RelayOutcome::ClosedByServer) => Ended::Server,
@@ -95,21 +103,59 @@ pub(crate) async fn run<S: Socket>(
             tracing::debug!(%address, %error, "the server's connection broke");
             Ended::Server
         }
+        Some(RelayOutcome::Drained) if is_demoted => Ended::Demoted,
         Some(RelayOutcome::Drained) => Ended::Drained,
         None if watched.is_between_messages() => Ended::Drained,
         None => Ended::Cut,
     };
-    let is_told = ended == Ended::Drained;
+    let last_words = match ended {
+        Ended::Drained => Some(refusal::terminated()),
+        Ended::Demoted => Some(refusal::demoted(proxy.pool.wanted())),
+        Ended::Client | Ended::Server | Ended::Cut => None,
+    };
+    let is_told = last_words.is_some();
     match ended {
-        Ended::Client | Ended::Server => tracing::debug!(%address, "a session ended"),
-        Ended::Drained | Ended::Cut => tracing::info!(%address, is_told, "a session was ended"),
+        Ended::Client => tracing::debug!(%address, "a session ended"),
+        Ended::Server => {
+            tracing::debug!(%address, "a session ended");
+            proxy.pool.ask_servers();
+        }
+        Ended::Drained | Ended::Demoted | Ended::Cut => {
+            tracing::info!(%address, is_told, "a session was ended");
+        }
     }
     observed.ended(ended);
-    if is_told {
+    if let Some(last_words) = last_words {
         tokio::select! {
             () = shutdown.kill.cancelled() => {}
-            () = Box::pin(client.tell(refusal::terminated())) => {}
+            () = Box::pin(client.tell(last_words)) => {}
         }
+    }
+}
+
+/// Ends when the token is cancelled; never without one.
+async fn cancelled(token: Option<&CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Relays a session with a server that does not suit any more, until the client has got whole messages only. `None`: it
+/// took too long, or the shutdown ends it.
+async fn rest_of_answer<F>(
+    relaying: &mut Pin<&mut F>,
+    proxy: &AuthProxy,
+    shutdown: &Shutdown,
+) -> Option<RelayOutcome>
+where
+    F: Future<Output = RelayOutcome>,
+{
+    tokio::select! {
+        biased;
+        () = shutdown.terminate.cancelled() => None,
+        outcome = relaying => Some(outcome),
+        () = sleep(proxy.limits.drain) => None,
     }
 }
 

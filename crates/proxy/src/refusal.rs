@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::time::Duration;
 
-use pgentra_connect::{ConnectError, ConnectErrorKind, quote};
+use pgentra_connect::{ConnectError, ConnectErrorKind, SessionAttrs, quote};
 use pgentra_wire::fields::Fields;
 
 use pgentra_session::login_error::{chain, fatal, login_timeout, sqlstate, too_many_clients};
@@ -44,6 +44,13 @@ pub(crate) fn terminated() -> Fields {
     fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
         .with_detail("The proxy is shutting down.")
         .with_hint("Connect again in a few seconds.")
+}
+
+/// As [`terminated`]: the session's server is no longer one of the kind that the target wants.
+pub(crate) fn demoted(wanted: SessionAttrs) -> Fields {
+    fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+        .with_detail(&format!("The server no longer fits target_session_attrs={wanted}."))
+        .with_hint("Connect again: new sessions go to a server that fits.")
 }
 
 pub(crate) fn peer_uid_denied(address: impl Display) -> Fields {

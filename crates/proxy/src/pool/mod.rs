@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use pgentra_connect::{ConnectError, Connector, SignedIn};
+use pgentra_connect::{ConnectError, Connector, SessionAttrs};
 use pgentra_wire::backend::ParameterStatus;
 use pgentra_wire::startup::StartupMessage;
 use tokio::sync::{Notify, Semaphore};
@@ -24,8 +24,9 @@ use tokio::time::{Instant, timeout};
 use super::limits::{Rate, SessionLimit, SessionPermit};
 use super::options::Options;
 use super::refusal;
+use super::servers::{ServerView, ServerWatch};
 use super::telemetry::{PoolControl, TargetTelemetry};
-use super::upstream::Upstream;
+use super::upstream::{Opened, Upstream};
 use fingerprint::Unanswered;
 use idle::{Checkout, Eviction, IdleSessions, Reclaimed};
 use pgentra_session::login_error::{LoginError, chain, sqlstate};
@@ -44,6 +45,8 @@ const CLEANING: Duration = Duration::from_secs(5);
 /// The sessions with the server of one target.
 pub(crate) struct ServerPool {
     connector: Connector,
+    /// `None`: every server suits.
+    servers: Option<ServerView>,
     telemetry: Arc<TargetTelemetry>,
     /// Counts the sessions, together with those of other proxies of the target.
     sessions: SessionLimit,
@@ -71,8 +74,11 @@ struct Refill {
 impl ServerPool {
     /// An empty pool, which stores sessions while a [`RefillGuard`] exists.
     pub(crate) fn new(connector: Connector, options: &Options) -> Self {
+        let clients = options.shared.clients.clone();
+        let servers = ServerWatch::new(&connector, options.server_role_interval, clients);
         Self {
             connector,
+            servers,
             telemetry: Arc::clone(&options.telemetry),
             sessions: options.shared.sessions.clone(),
             limit: options.limits.connections,
@@ -105,16 +111,16 @@ impl ServerPool {
         // The semaphore is never closed.
         let _opening = self.opening.acquire().await;
         self.rate.turn().await.map_err(|_| refusal::too_fast(self.rate.per_second()))?;
-        let signed_in = self.open(start).await.map_err(|error| refusal::failed(&error))?;
-        let mut upstream = Upstream::new(signed_in, permit, self.server_lifetime);
+        let opened = self.open(start).await.map_err(|error| refusal::failed(&error))?;
+        let mut upstream = Upstream::new(opened, permit, self.server_lifetime);
         if pools
             && self.reuse
             && let Err(error) = upstream.identify().await
         {
             tracing::info!(error = chain(&error), "a session that cannot be pooled is replaced");
             let permit = upstream.permit;
-            let signed_in = self.open(start).await.map_err(|error| refusal::failed(&error))?;
-            upstream = Upstream::new(signed_in, permit, self.server_lifetime);
+            let opened = self.open(start).await.map_err(|error| refusal::failed(&error))?;
+            upstream = Upstream::new(opened, permit, self.server_lifetime);
         }
         if pools && self.idle.learn(start, Instant::now()) {
             self.changed.notify_one();
@@ -221,7 +227,7 @@ impl ServerPool {
     }
 
     /// Opens a new session. If the server's connection limit is reached, pooled sessions are ended.
-    async fn open(&self, start: &StartupMessage) -> Result<SignedIn, ConnectError> {
+    async fn open(&self, start: &StartupMessage) -> Result<Opened, ConnectError> {
         let mut evictions = Eviction::ALL.iter();
         loop {
             match self.dial(start).await {
@@ -258,13 +264,35 @@ impl ServerPool {
         false
     }
 
-    async fn dial(&self, start: &StartupMessage) -> Result<SignedIn, ConnectError> {
-        let opened = self.connector.open(start).await;
-        match &opened {
-            Ok(signed_in) => self.telemetry.opened(signed_in.timings()),
-            Err(error) => self.telemetry.failed(error, &refusal::failed(error)),
+    /// Signs in at the server that suits, as far as it is known.
+    async fn dial(&self, start: &StartupMessage) -> Result<Opened, ConnectError> {
+        let order = self.servers.as_ref().map_or_else(|| self.connector.host_order(), ServerView::order);
+        let opened = self.connector.open_among(start, &order).await;
+        match opened {
+            Ok(signed_in) => {
+                self.telemetry.opened(signed_in.timings());
+                let demoted =
+                    self.servers.as_ref().and_then(|servers| servers.opened(&signed_in, start, &order));
+                Ok(Opened { signed_in, demoted })
+            }
+            Err(error) => {
+                self.telemetry.failed(&error, &refusal::failed(&error));
+                self.ask_servers();
+                Err(error)
+            }
         }
-        opened
+    }
+
+    /// The kind of server that its sessions are with.
+    pub(crate) fn wanted(&self) -> SessionAttrs {
+        self.connector.target().session_attrs()
+    }
+
+    /// Has the servers asked at once what they are: a session has failed or was ended by its server.
+    pub(crate) fn ask_servers(&self) {
+        if let Some(servers) = &self.servers {
+            servers.ask_at_once();
+        }
     }
 }
 

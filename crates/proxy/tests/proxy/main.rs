@@ -22,6 +22,7 @@ mod refusals;
 mod reload;
 mod reuse;
 mod scripted;
+mod servers;
 mod sessions;
 mod start_up;
 mod warm;
