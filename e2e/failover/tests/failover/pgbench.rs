@@ -40,7 +40,7 @@ impl Load {
         let (load, role) = (name.to_owned(), role.to_owned());
         let more: Vec<String> = more.iter().map(|option| (*option).to_owned()).collect();
         let runs = std::thread::spawn(move || {
-            let mut acknowledged = Vec::new();
+            let (mut acknowledged, mut last) = (Vec::new(), String::new());
             for run in 0.. {
                 if over.load(Ordering::Relaxed) {
                     break;
@@ -56,10 +56,15 @@ impl Load {
                     .args(["--host=127.0.0.1", &format!("--port={port}"), &format!("--username={role}"), "postgres"])
                     .env_clear()
                     .env("PATH", "/usr/bin:/bin")
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::null());
+                    .stdin(Stdio::null());
                 // It fails when its connections break.
-                pgbench.status().unwrap();
+                let said = pgbench.output().unwrap().stderr;
+                let said = String::from_utf8_lossy(&said);
+                let error = said.lines().find(|line| line.contains("error")).unwrap_or_default();
+                if !error.is_empty() && last != error {
+                    println!("{load}, run {run}: {error}");
+                    error.clone_into(&mut last);
+                }
                 acknowledged.extend(logged(&folder, &format!("run{run}."), run));
             }
             acknowledged
