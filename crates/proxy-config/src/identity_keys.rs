@@ -82,9 +82,7 @@ pub(crate) const TOKEN_LIFETIME: Key = Key {
     help: None,
     excludes: &["client_id", "object_id", "resource_id", "source"],
     set: Set::Target(|target, given| {
-        given
-            .time(IdentityOptions::TOKEN_LIFETIMES)
-            .map(|value| target.identity.token_lifetime = Some(value))
+        given.time(IdentityOptions::TOKEN_LIFETIMES).map(|value| target.identity.token_lifetime = Some(value))
     }),
 };
 

@@ -34,6 +34,60 @@ pub const KEYS: &[Key] = &[
         set: Set::Target(|target, given| given.list().map(|value| target.listen = value)),
     },
     Key {
+        name: "listen_read",
+        form: Form::List,
+        value: "ADDR",
+        default: "none",
+        help: Some(
+            "Where clients come in whose sessions go to a standby, if one of the target's hosts is one \
+             (target_session_attrs=prefer-standby)",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.list().map(|value| target.listen_read = value)),
+    },
+    Key {
+        name: "listen_direct",
+        form: Form::List,
+        value: "ADDR",
+        default: "none",
+        help: Some(
+            "Where clients come in whose sessions are never pooled: each is opened for its client and ends with it, whatever \
+             warm and reuse say",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.list().map(|value| target.listen_direct = value)),
+    },
+    Key {
+        name: "databases",
+        form: Form::List,
+        value: "NAME",
+        default: "all",
+        help: Some("The databases whose clients are led to this target, of those that share its address"),
+        excludes: &[],
+        set: Set::Target(|target, given| given.list().map(|value| target.route.databases = value)),
+    },
+    Key {
+        name: "host_names",
+        form: Form::List,
+        value: "NAME",
+        default: "all",
+        help: Some(
+            "The host names, as clients give them in the TLS handshake (SNI), that are led to this target; they need \
+             listen_tls_cert",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.list().map(|value| target.route.host_names = value)),
+    },
+    Key {
+        name: "roles",
+        form: Form::List,
+        value: "ROLE",
+        default: "all",
+        help: Some("The roles, as clients name them, that are led to this target"),
+        excludes: &[],
+        set: Set::Target(|target, given| given.list().map(|value| target.route.roles = value)),
+    },
+    Key {
         name: "name",
         form: Form::Text,
         value: "NAME",
@@ -243,7 +297,9 @@ pub const KEYS: &[Key] = &[
              that new sessions go to the right one; 1s or more",
         ),
         excludes: &[],
-        set: Set::Target(|target, given| given.time(1..=HOUR).map(|value| target.server_role_interval = value)),
+        set: Set::Target(|target, given| {
+            given.time(1..=HOUR).map(|value| target.server_role_interval = value)
+        }),
     },
     Key {
         name: "demoted_sessions",

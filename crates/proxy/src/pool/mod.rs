@@ -10,7 +10,7 @@ mod refill;
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -52,13 +52,16 @@ pub(crate) struct ServerPool {
     sessions: SessionLimit,
     limit: usize,
     /// Limits the connections to the server that are being opened for clients.
-    opening: Semaphore,
-    rate: Rate,
+    opening: Arc<Semaphore>,
+    rate: Arc<Rate>,
     warm: usize,
     reuse: bool,
     server_lifetime: Duration,
     server_check_delay: Duration,
+    warm_max_age: Duration,
     idle: IdleSessions<Upstream>,
+    /// The pool of the same target for clients that want another kind of server.
+    other: OnceLock<Weak<ServerPool>>,
     /// Wakes the refill task.
     changed: Notify,
     refill: Mutex<Refill>,
@@ -82,16 +85,44 @@ impl ServerPool {
             telemetry: Arc::clone(&options.telemetry),
             sessions: options.shared.sessions.clone(),
             limit: options.limits.connections,
-            opening: Semaphore::new(options.limits.starting.clamp(1, Semaphore::MAX_PERMITS)),
-            rate: Rate::new(options.connect_rate),
+            opening: Arc::new(Semaphore::new(options.limits.starting.clamp(1, Semaphore::MAX_PERMITS))),
+            rate: Arc::new(Rate::new(options.connect_rate)),
             warm: options.warm,
             reuse: options.reuse,
             server_lifetime: options.server_lifetime,
             server_check_delay: options.server_check_delay,
+            warm_max_age: options.warm_max_age,
             idle: IdleSessions::new(options.warm_max_age, options.telemetry.supply().ready.clone()),
+            other: OnceLock::new(),
             changed: Notify::new(),
             refill: Mutex::default(),
         }
+    }
+
+    /// The pool of the same target for clients that prefer a standby. Each makes room for clients of the other.
+    pub(crate) fn reading(self: &Arc<Self>) -> Arc<Self> {
+        let reading = Arc::new(Self {
+            connector: self.connector.with_session_attrs(SessionAttrs::PreferStandby),
+            servers: self.servers.as_ref().map(ServerView::reading),
+            telemetry: Arc::clone(&self.telemetry),
+            sessions: self.sessions.clone(),
+            limit: self.limit,
+            opening: Arc::clone(&self.opening),
+            rate: Arc::clone(&self.rate),
+            warm: self.warm,
+            reuse: self.reuse,
+            server_lifetime: self.server_lifetime,
+            server_check_delay: self.server_check_delay,
+            warm_max_age: self.warm_max_age,
+            idle: IdleSessions::new(self.warm_max_age, self.telemetry.supply().ready.clone()),
+            other: OnceLock::new(),
+            changed: Notify::new(),
+            refill: Mutex::default(),
+        });
+        // A second one of this target makes room for its own clients alone.
+        let _ = reading.other.set(Arc::downgrade(self));
+        let _ = self.other.set(Arc::downgrade(&reading));
+        reading
     }
 
     /// A session for this start-up: a pooled one, else a new one.
@@ -107,12 +138,7 @@ impl ServerPool {
             }
             self.telemetry.supply().misses.inc();
         }
-        let permit = self.permit().await.ok_or_else(|| refusal::too_many(self.limit))?;
-        // The semaphore is never closed.
-        let _opening = self.opening.acquire().await;
-        self.rate.turn().await.map_err(|_| refusal::too_fast(self.rate.per_second()))?;
-        let opened = self.open(start).await.map_err(|error| refusal::failed(&error))?;
-        let mut upstream = Upstream::new(opened, permit, self.server_lifetime);
+        let mut upstream = self.open_apart(start).await?;
         if pools
             && self.reuse
             && let Err(error) = upstream.identify().await
@@ -126,6 +152,16 @@ impl ServerPool {
             self.changed.notify_one();
         }
         Ok(upstream)
+    }
+
+    /// A new session for this start-up, apart from the pool.
+    pub(crate) async fn open_apart(&self, start: &StartupMessage) -> Result<Upstream, LoginError> {
+        let permit = self.permit().await.ok_or_else(|| refusal::too_many(self.limit))?;
+        // The semaphore is never closed.
+        let _opening = self.opening.acquire().await;
+        self.rate.turn().await.map_err(|_| refusal::too_fast(self.rate.per_second()))?;
+        let opened = self.open(start).await.map_err(|error| refusal::failed(&error))?;
+        Ok(Upstream::new(opened, permit, self.server_lifetime))
     }
 
     /// Whether sessions with this start-up go back to the pool.
@@ -222,7 +258,10 @@ impl ServerPool {
                 self.changed.notify_one();
                 timeout(PLACE, self.sessions.wait(self.limit)).await.ok()
             }
-            Reclaimed::Nothing => None,
+            Reclaimed::Nothing => match self.other.get()?.upgrade()?.idle.claim() {
+                Reclaimed::Session(upstream) => Some(upstream.permit),
+                Reclaimed::Coming(_) | Reclaimed::Nothing => None,
+            },
         }
     }
 

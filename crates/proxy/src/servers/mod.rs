@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::SessionLimit;
-pub(crate) use known::ServerRole;
 use known::KnownServers;
+pub(crate) use known::ServerRole;
 
 /// The shortest time between two questions to a server, however many clients find it wrong.
 const GAP: Duration = Duration::from_millis(100);
@@ -111,7 +111,9 @@ impl ServerWatch {
             match role {
                 ServerRole::Is(state) => tracing::info!(server = %endpoint, "the server is {state}"),
                 ServerRole::Unreachable => tracing::warn!(server = %endpoint, "the server cannot be reached"),
-                ServerRole::Unknown => tracing::info!(server = %endpoint, "the server does not tell what it is"),
+                ServerRole::Unknown => {
+                    tracing::info!(server = %endpoint, "the server does not tell what it is")
+                }
             }
         }
     }

@@ -14,8 +14,7 @@ pub(crate) enum Ended {
 }
 
 impl Ended {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Client, Self::Server, Self::Drained, Self::Demoted, Self::Cut];
+    pub(super) const ALL: [Self; 5] = [Self::Client, Self::Server, Self::Drained, Self::Demoted, Self::Cut];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {

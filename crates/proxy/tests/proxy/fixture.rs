@@ -193,10 +193,14 @@ impl Running {
     }
 
     pub(crate) async fn with(connector: Connector, options: pgentra_proxy::Options) -> Self {
+        Self::of(Arc::new(AuthProxy::new(connector, options))).await
+    }
+
+    /// Serves this proxy.
+    pub(crate) async fn of(proxy: Arc<AuthProxy>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let proxy = Arc::new(AuthProxy::new(connector, options));
         let served = tokio::spawn(Arc::clone(&proxy).serve(on_loopback(listener), shutdown.clone()));
         Self { address, shutdown, served, proxy }
     }

@@ -21,6 +21,7 @@ mod passwords;
 mod refusals;
 mod reload;
 mod reuse;
+mod routes;
 mod scripted;
 mod servers;
 mod sessions;

@@ -1,5 +1,6 @@
 //! Servers that change their role: which of them new sessions go to, and what becomes of the others.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use eventually::{DEADLINE, eventually, holds};
@@ -105,7 +106,8 @@ fn a_server_is_asked_over_one_session_from_the_first_client_on() {
         let running = Running::with(connector, options).await;
         assert_eq!(asking().await, 0);
         let client = running.connect(ROLE, "postgres").await.unwrap();
-        eventually(DEADLINE, "the server is asked", async || holds(asking().await, |number| *number == 1)).await;
+        eventually(DEADLINE, "the server is asked", async || holds(asking().await, |number| *number == 1))
+            .await;
         let of_asking = async |column: &str| {
             let from = "FROM pg_stat_activity WHERE application_name = 'pgentra proxy: server role'";
             one(&superuser, &format!("SELECT coalesce({column}::text, '') {from}")).await
@@ -149,7 +151,7 @@ fn a_promoted_standby_gets_the_new_sessions() {
         let options = || Options { server_role_interval: NEVER, reuse: true, ..Options::default() };
         let to = |attrs: &str| stage.connector_to_each(&ports, &format!("target_session_attrs={attrs}"));
         let writing = Running::with(to("read-write"), options()).await;
-        let reading = Running::with(to("prefer-standby"), options()).await;
+        let reading = Running::of(Arc::new(writing.proxy.reading())).await;
         let is_standby = async |running: &Running| -> Option<bool> {
             let mut config = tokio_postgres::Config::new();
             config.user(ROLE).dbname("postgres");

@@ -1,7 +1,11 @@
 //! A primary crashes under `pgbench`, its standby is promoted, and the auth proxy leads new sessions to it.
 
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test, whose helpers stand outside of test functions")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test, whose helpers stand outside of test functions"
+)]
 
 mod pgbench;
 
@@ -106,7 +110,7 @@ async fn no_acknowledged_commit_is_lost_in_a_failover() {
         let lost = superuser.query(missing, &[&name, &clients, &numbers]).await.unwrap();
         let lost: Vec<(i32, i32)> = lost.iter().map(|row| (row.get(0), row.get(1))).collect();
         println!("{name}: {} commits were acknowledged, {} of them are lost", acknowledged.len(), lost.len());
-        assert!(acknowledged.len() >= 100 && lost.is_empty(), "{name}: {lost:?}");
+        assert!(acknowledged.len() >= 50 && lost.is_empty(), "{name}: {lost:?}");
     }
     println!(
         "a new session writes {since_promotion:?} after the promotion, {since_crash:?} after the crash of the primary"

@@ -51,9 +51,18 @@ impl Load {
                     .args(["--no-vacuum", SECONDS, "--protocol=prepared", "--log"])
                     .arg(format!("--log-prefix={}", prefix.display()))
                     .arg(format!("--file={}", script.display()))
-                    .args([format!("--define=load={load}"), format!("--define=run={run}"), "--define=n=0".to_owned()])
+                    .args([
+                        format!("--define=load={load}"),
+                        format!("--define=run={run}"),
+                        "--define=n=0".to_owned(),
+                    ])
                     .args(&more)
-                    .args(["--host=127.0.0.1", &format!("--port={port}"), &format!("--username={role}"), "postgres"])
+                    .args([
+                        "--host=127.0.0.1",
+                        &format!("--port={port}"),
+                        &format!("--username={role}"),
+                        "postgres",
+                    ])
                     .env_clear()
                     .env("PATH", "/usr/bin:/bin")
                     .stdin(Stdio::null());
