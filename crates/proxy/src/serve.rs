@@ -100,7 +100,8 @@ impl ProxyHandle {
 fn shown_at(proxies: &RoutedProxies, address: String) -> Vec<Listening> {
     let shown = proxies.all().map(|proxy| {
         let access = proxy.client_auth().access();
-        proxy.telemetry.served_by(&proxy.connector, proxy.limits.connections, access);
+        let servers = proxy.pool.shown_servers();
+        proxy.telemetry.served_by((&proxy.connector, servers), proxy.limits.connections, access);
         proxy.telemetry.listens_on(address.clone())
     });
     shown.collect()

@@ -322,6 +322,11 @@ impl ServerPool {
         }
     }
 
+    /// What telemetry shows of the servers. `None`: every server suits.
+    pub(crate) fn shown_servers(&self) -> Option<Weak<ServerWatch>> {
+        self.servers.as_ref().map(ServerView::shown)
+    }
+
     /// The kind of server that its sessions are with.
     pub(crate) fn wanted(&self) -> SessionAttrs {
         self.connector.target().session_attrs()

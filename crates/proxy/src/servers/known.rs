@@ -15,6 +15,19 @@ pub(crate) enum ServerRole {
     Unreachable,
 }
 
+impl ServerRole {
+    /// In a word or two, for telemetry.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Unreachable => "unreachable",
+            Self::Is(ServerState { is_standby: true, .. }) => "standby",
+            Self::Is(ServerState { only_reads: true, .. }) => "read-only primary",
+            Self::Is(_) => "primary",
+        }
+    }
+}
+
 /// The clients that want servers of one kind.
 #[derive(Debug)]
 struct View {

@@ -49,6 +49,15 @@ struct WatchState {
     has_tasks: bool,
 }
 
+/// A server as telemetry shows it.
+pub(crate) struct ShownServer {
+    /// Its name and port.
+    pub(crate) host: String,
+    pub(crate) role: ServerRole,
+    /// Whether new sessions go to it.
+    pub(crate) is_selected: bool,
+}
+
 /// The servers of a target for clients that want those of one kind.
 #[derive(Clone)]
 pub(crate) struct ServerView {
@@ -189,6 +198,18 @@ impl ServerWatch {
         }
     }
 
+    /// Each server, what it is, and whether new sessions go to it.
+    pub(crate) fn servers(&self) -> Vec<ShownServer> {
+        let state = self.lock();
+        let endpoints = self.connector.target().endpoints().iter().zip(state.known.roles()).enumerate();
+        let shown = endpoints.map(|(server, (endpoint, role))| ShownServer {
+            host: endpoint.to_string(),
+            role: *role,
+            is_selected: state.known.is_first(Self::OF_TARGET, server),
+        });
+        shown.collect()
+    }
+
     /// Has the servers asked by one task each.
     fn begin(self: &Arc<Self>) {
         if !std::mem::replace(&mut self.lock().has_tasks, true) {
@@ -270,11 +291,9 @@ impl ServerView {
         self.watch.wake.send_replace(());
     }
 
-    /// What each server is, and whether it gets new sessions, in the order of the target.
-    pub(crate) fn servers(&self) -> Vec<(ServerRole, bool)> {
-        let state = self.watch.lock();
-        let roles = state.known.roles().iter().enumerate();
-        roles.map(|(server, role)| (*role, state.known.is_first(self.number, server))).collect()
+    /// For telemetry, which does not keep the servers from being forgotten.
+    pub(crate) fn shown(&self) -> Weak<ServerWatch> {
+        Arc::downgrade(&self.watch)
     }
 }
 
