@@ -83,7 +83,18 @@ const GATEWAY_HEADINGS: &[(&str, &[&str])] = &[
 
 /// The headings of the proxy's options, in this order.
 const HEADINGS: &[(&str, &[&str])] = &[
-    ("Listening", &["listen", "listen_tls_cert", "listen_tls_key", "danger_listen_beyond_loopback"]),
+    (
+        "Listening",
+        &[
+            "listen",
+            "listen_read",
+            "listen_direct",
+            "listen_tls_cert",
+            "listen_tls_key",
+            "danger_listen_beyond_loopback",
+        ],
+    ),
+    ("Several targets at one address", &["databases", "host_names", "roles"]),
     (
         "Who may connect",
         &[

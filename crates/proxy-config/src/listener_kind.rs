@@ -15,7 +15,7 @@ pub enum ListenerKind {
 
 impl ListenerKind {
     /// Every kind.
-    pub(crate) const ALL: [Self; 3] = [Self::Main, Self::Read, Self::Direct];
+    pub const ALL: [Self; 3] = [Self::Main, Self::Read, Self::Direct];
 
     /// The setting with the addresses.
     pub(crate) fn key(self) -> &'static str {

@@ -89,7 +89,7 @@ pub(crate) fn check_places(
                 if !place.is_any() {
                     let mut others = taken.iter().filter(|other| other.place == place);
                     if let Some((message, hint)) = others.find_map(|other| conflict(&this, other)) {
-                        problems.add_with_hint(&this.origin(), message, hint);
+                        problems.add_with_hint(this.origin(), message, hint);
                     }
                     taken.push(this);
                 }
@@ -110,7 +110,7 @@ fn check_reach(
     let is_open = !is_local && !this.target.client_auth.require_authentication();
     if is_open && !process.danger_listen_beyond_loopback {
         problems.add_with_hint(
-            &this.origin(),
+            this.origin(),
             format!("cannot be {place}: every client that reaches an address beyond the loopback interface would have the identity's rights"),
             "listen on 127.0.0.1, [::1] or a Unix socket; or ask clients for TLS (listen_tls_cert, listen_tls_key) and for a \
              certificate (listen_tls_client_ca) or a password (listen_auth_file); \

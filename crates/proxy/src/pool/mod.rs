@@ -78,7 +78,7 @@ impl ServerPool {
     /// An empty pool, which stores sessions while a [`RefillGuard`] exists.
     pub(crate) fn new(connector: Connector, options: &Options) -> Self {
         let clients = options.shared.clients.clone();
-        let servers = ServerWatch::new(&connector, options.server_role_interval, clients);
+        let servers = ServerWatch::view(&connector, options.server_role_interval, clients);
         Self {
             connector,
             servers,

@@ -71,8 +71,9 @@ impl ServerWatch {
     /// The number of the view for clients that prefer a standby.
     const READING: usize = 1;
 
-    /// `None`: all servers suit, because there is one and it may be of any kind.
-    pub(crate) fn new(
+    /// The servers for clients that want what the target names. `None`: all suit, because there is one and it may be of any
+    /// kind.
+    pub(crate) fn view(
         connector: &Connector,
         interval: Duration,
         clients: SessionLimit,

@@ -55,7 +55,7 @@ struct TargetStatus {
     /// The server, role and database of the target.
     server: Option<String>,
     /// Each server, if the proxy asks them what they are.
-    servers: Vec<ServerStatus>,
+    servers: Vec<TargetServer>,
     listening: Vec<String>,
     /// `serving`, `idle` or `failing`.
     state: &'static str,
@@ -79,7 +79,7 @@ struct TargetStatus {
 
 /// A server of a target.
 #[derive(Debug, Serialize)]
-struct ServerStatus {
+struct TargetServer {
     host: String,
     /// `primary`, `read-only primary`, `standby`, `unreachable` or `unknown`.
     role: &'static str,
@@ -322,7 +322,7 @@ impl TargetStatus {
         Self {
             name: target.name().to_owned(),
             server: target.connector().map(|connector| server(connector.target())),
-            servers: target.servers().into_iter().map(ServerStatus::of).collect(),
+            servers: target.servers().into_iter().map(TargetServer::of).collect(),
             state: standing.state.as_str(),
             cause: standing.cause,
             last_sign_in: standing.last.map(SignIn::of),
@@ -352,7 +352,7 @@ impl TargetStatus {
     }
 }
 
-impl ServerStatus {
+impl TargetServer {
     fn of(ShownServer { host, role, is_selected }: ShownServer) -> Self {
         Self { host, role: role.as_str(), selected: is_selected }
     }
