@@ -251,11 +251,12 @@ async fn authenticate<S: Socket>(
         record.asks(&start);
         let found = proxies.find(client.server_name(), &start);
         let proxy = Arc::clone(found.ok_or_else(|| refusal::no_target(&start, proxies.is_by_role()))?);
+        let client_auth = proxy.client_auth();
         if !proxies.is_one() {
             record.is_led_to(&proxy.telemetry);
+            // That of the first one let the client in so far.
+            check_origin(client, &client_auth)?;
         }
-        let client_auth = proxy.client_auth();
-        check_origin(client, &client_auth)?;
         client_auth.check_channel(client, start.user())?;
         client.negotiate(&start).await?;
         client_auth.check_password(client, start.user(), &proxy.shared.attempts).await?;

@@ -4,18 +4,20 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a test, whose helpers stand outside of test functions"
+    clippy::print_stdout,
+    reason = "a test, whose helpers stand outside of test functions, and which tells what it measured"
 )]
 
 mod pgbench;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use eventually::{DEADLINE, eventually, holds};
 use pgbench::Load;
 use pgentra_local::{Host, LocalCloud};
 use pgentra_proxy_config::{Configuration, ReloadState, RunningProxy, Sources};
 use pgentra_system::System;
+use tokio::time::Instant;
 use tokio_postgres::{Client, NoTls};
 
 /// The database role of the virtual machine's identity.
