@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use pgentra_connect::{
-    ConnectError, Connector, connection_keywords, is_connection_keyword, quote, split_connection_string,
+    ConnectError, Connector, SessionAttrs, connection_keywords, is_connection_keyword, quote,
+    split_connection_string,
 };
 use pgentra_identity::{ConfigError, Credential, IdentityOptions, Resource};
-use pgentra_proxy::ClientAuth;
+use pgentra_proxy::{ClientAuth, DemotedSessions};
 use pgentra_settings::{
     EffectiveSettings, Form, InheritedSockets, LogFormat, ProblemKind, Problems, SettingLayer, SettingOrigin,
     SettingsError, UNNAMED, Written, WrittenTable, chain, nearest, nearest_name, read,
@@ -205,7 +206,7 @@ impl Configuration {
             let connector = connector(system, sources, &named, &mut settings, &mut state.credentials);
             match (connector, client_auth) {
                 (Ok(connector), Some(client_auth)) => {
-                    named.check_reading(&settings, connector.target(), &mut problems);
+                    named.check_servers(&settings, connector.target(), &mut problems);
                     let name = name(connector.target());
                     let label = settings.name.clone().unwrap_or_else(|| label(connector.target()));
                     targets.push(TargetConfig {
@@ -276,8 +277,8 @@ impl Named {
         made.map_err(|faults| faults.into_iter().for_each(fault)).ok()
     }
 
-    /// Reports a listener for clients that prefer a standby where there is one server.
-    fn check_reading(
+    /// Reports settings for several servers that do nothing for this target.
+    fn check_servers(
         &self,
         settings: &TargetSettings,
         target: &pgentra_connect::Target,
@@ -287,6 +288,23 @@ impl Named {
             let origin = SettingOrigin::Target { target: self.label.clone(), key: "listen_read".to_owned() };
             let hint = "name the standbys too: host=primary.example,standby.example";
             problems.add_with_hint(&origin, "needs several hosts: the target names one", hint);
+        }
+        if settings.demoted_sessions == DemotedSessions::Close {
+            let is_any = target.session_attrs() == SessionAttrs::Any && settings.listen_read.is_empty();
+            let (message, hint) = match () {
+                () if settings.server_role_interval.is_zero() => (
+                    "needs server_role_interval",
+                    "the servers are not asked what they are: leave server_role_interval out",
+                ),
+                () if is_any => (
+                    "does nothing for a target that takes every server",
+                    "say which it wants: target_session_attrs=read-write in its connection string",
+                ),
+                () => return,
+            };
+            let origin =
+                SettingOrigin::Target { target: self.label.clone(), key: "demoted_sessions".to_owned() };
+            problems.add_with_hint(&origin, message, hint);
         }
     }
 

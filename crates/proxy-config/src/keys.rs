@@ -294,11 +294,11 @@ pub const KEYS: &[Key] = &[
         default: "2s",
         help: Some(
             "How often each server of a target with several hosts or target_session_attrs is asked whether it is a standby, so \
-             that new sessions go to the right one; 1s or more",
+             that new sessions go to the right one. 0: each sign-in finds out for itself",
         ),
         excludes: &[],
         set: Set::Target(|target, given| {
-            given.time(1..=HOUR).map(|value| target.server_role_interval = value)
+            given.time(0..=HOUR).map(|value| target.server_role_interval = value)
         }),
     },
     Key {

@@ -3,7 +3,7 @@
 use pgentra_settings::{HAS_UNIX_SOCKETS, InheritedSockets, ListenAddr, Problems, SettingOrigin};
 
 use crate::listener_kind::ListenerKind;
-use crate::settings::{ClientAuthSettings, ProcessSettings, TargetSettings};
+use crate::settings::{ProcessSettings, TargetSettings};
 
 /// The sockets that no target names.
 pub(crate) fn others(inherited: &InheritedSockets, targets: &[TargetSettings]) -> Vec<ListenAddr> {
@@ -133,14 +133,17 @@ fn conflict(this: &TakenPlace<'_>, other: &TakenPlace<'_>) -> Option<(String, &'
         let hint = "have them name different databases, different host_names or different roles";
         return Some((format!("cannot be {place}: a client may fit both this target and {label}"), hint));
     }
-    let key = different(&this.target.client_auth, &other.target.client_auth)?;
+    let key = different(this.target, other.target)?;
     let hint = "it is used before the client says what it wants: set it once, for all targets of the address";
     Some((format!("cannot be {place}: {label} has it with another {key}"), hint))
 }
 
 /// A setting that has to be the same for all targets of an address: it is used before the client is led to one.
-fn different(one: &ClientAuthSettings, two: &ClientAuthSettings) -> Option<&'static str> {
+fn different(first: &TargetSettings, second: &TargetSettings) -> Option<&'static str> {
+    let (one, two) = (&first.client_auth, &second.client_auth);
     [
+        ("start_up_timeout", first.start_up_timeout != second.start_up_timeout),
+        ("first_packet_timeout", first.first_packet_timeout != second.first_packet_timeout),
         ("listen_tls_cert", one.tls_cert != two.tls_cert),
         ("listen_tls_key", one.tls_key != two.tls_key),
         ("listen_tls_client_ca", one.tls_client_ca != two.tls_client_ca),

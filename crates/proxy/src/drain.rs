@@ -157,6 +157,31 @@ mod tests {
     const READY: &[u8] = b"Z\0\0\0\x05I";
     const OPEN: &[u8] = b"Z\0\0\0\x05T";
 
+    /// A demoted session ends wherever a message may follow, but not within one.
+    #[tokio::test]
+    async fn a_demoted_session_ends_between_two_messages() {
+        for (about, during, is_over) in [
+            ("it waits", &[][..], true),
+            ("a transaction is open", &[EMPTY, OPEN], true),
+            ("an answer has begun", &[&EMPTY[..2]], false),
+        ] {
+            let (mut near, _far) = duplex(1024);
+            let (drain, demoted) = (CancellationToken::new(), CancellationToken::new());
+            let mut watched = DrainWatch::new(&mut near, Drain::Session, &drain, Some(&demoted));
+            for bytes in during {
+                watched.write_all(bytes).await.unwrap();
+                watched.flush().await.unwrap();
+            }
+            assert!(!watched.is_over(), "{about}");
+            demoted.cancel();
+            assert_eq!(watched.is_over(), is_over, "{about}");
+            watched.write_all(READY).await.unwrap();
+            assert!(!watched.is_over(), "{about}: the client has not got the message yet");
+            watched.flush().await.unwrap();
+            assert!(watched.is_over(), "{about}");
+        }
+    }
+
     #[tokio::test]
     async fn a_session_at_rest_ends_and_another_when_it_comes_to_rest() {
         for (about, before, during, is_between) in [

@@ -90,7 +90,8 @@ pub struct Options {
     /// one kind of them ([`Target::session_attrs`](pgentra_connect::Target::session_attrs)): with one
     /// session for each server, from the first client on. New sessions go to a server that suits, and
     /// pooled ones with another are ended. Where a sign-in or a session shows that something has
-    /// changed, the servers are asked at once. Default [`SERVER_ROLE_INTERVAL`], 2 seconds.
+    /// changed, the servers are asked at once. Zero: they are not asked, and each sign-in finds out for
+    /// itself. Default [`SERVER_ROLE_INTERVAL`], 2 seconds.
     pub server_role_interval: Duration,
     /// What becomes of clients' sessions with a server that does not suit any more.
     pub demoted_sessions: DemotedSessions,

@@ -536,6 +536,21 @@ fn targets_share_an_address_if_their_clients_differ() {
         ("listen = '7'", "listen = '7'", "it is given twice"),
         ("host_names = 'h'", "", "host_names: needs listen_tls_cert"),
         ("listen_read = '7'", "", "listen_read: needs several hosts"),
+        (
+            "demoted_sessions = 'close'",
+            "",
+            "demoted_sessions: does nothing for a target that takes every server",
+        ),
+        (
+            "demoted_sessions = 'close'\nserver_role_interval = 0",
+            "",
+            "demoted_sessions: needs server_role_interval",
+        ),
+        (
+            "listen = '7'\ndatabases = 'x'\nfirst_packet_timeout = 5",
+            "listen = '7'",
+            "with another first_packet_timeout",
+        ),
         ("listen = '7'\nlisten_direct = '7'", "", "it is given twice"),
         (
             "databases = 'x'\nlisten_uids = '1'\nlisten = '/run/pg'",

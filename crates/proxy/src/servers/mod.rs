@@ -72,7 +72,7 @@ impl ServerWatch {
     const READING: usize = 1;
 
     /// The servers for clients that want what the target names. `None`: all suit, because there is one and it may be of any
-    /// kind.
+    /// kind; or the interval is zero, and each sign-in finds out for itself.
     pub(crate) fn view(
         connector: &Connector,
         interval: Duration,
@@ -80,7 +80,7 @@ impl ServerWatch {
     ) -> Option<ServerView> {
         let target = connector.target();
         let (number, wanted) = (target.endpoints().len(), target.session_attrs());
-        if number == 1 && wanted == SessionAttrs::Any {
+        if interval.is_zero() || (number == 1 && wanted == SessionAttrs::Any) {
             return None;
         }
         let known = KnownServers::new(number, &[wanted, SessionAttrs::PreferStandby]);

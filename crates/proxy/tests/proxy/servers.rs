@@ -125,18 +125,23 @@ fn a_server_is_asked_over_one_session_from_the_first_client_on() {
     });
 }
 
-/// With a server that is always right nothing is asked.
+/// Where every server is right nothing is asked, and nothing where it is turned off.
 #[test]
 fn a_server_of_any_kind_is_not_asked() {
     run(async {
         let stage = Stage::new().await;
         let superuser = stage.superuser().await;
         let options = Options { server_role_interval: OFTEN, ..Options::default() };
-        let running = Running::with(stage.connector(""), options).await;
-        let client = running.connect(ROLE, "postgres").await.unwrap();
-        assert_eq!(one(&client, "SELECT 'there'").await, "there");
-        let others = "SELECT count(*)::text FROM pg_stat_activity WHERE usename = 'myuser'";
-        assert_eq!(one(&superuser, others).await, "1");
+        let any = Running::with(stage.connector(""), options).await;
+        let options = Options { server_role_interval: Duration::ZERO, ..Options::default() };
+        let never = Running::with(stage.connector("target_session_attrs=primary"), options).await;
+        for running in [any, never] {
+            let client = running.connect(ROLE, "postgres").await.unwrap();
+            assert_eq!(one(&client, "SELECT 'there'").await, "there");
+            let asking =
+                "SELECT count(*)::text FROM pg_stat_activity WHERE application_name LIKE 'pgentra proxy%'";
+            assert_eq!(one(&superuser, asking).await, "0");
+        }
     });
 }
 
