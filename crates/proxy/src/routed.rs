@@ -58,7 +58,7 @@ impl RoutedProxies {
         self.each().all(|(route, _)| route.databases.is_empty() && route.host_names.is_empty())
     }
 
-    fn each(&self) -> impl Iterator<Item = &(Route, Arc<AuthProxy>)> {
+    pub(crate) fn each(&self) -> impl Iterator<Item = &(Route, Arc<AuthProxy>)> {
         std::iter::once(&self.first).chain(&self.others)
     }
 }

@@ -98,8 +98,10 @@ impl ProxyHandle {
 
 /// Shows the listener as up until the returned values are dropped.
 fn shown_at(proxies: &RoutedProxies, address: String) -> Vec<Listening> {
-    let shown = proxies.all().map(|proxy| {
-        let access = proxy.client_auth().access();
+    let shown = proxies.each().map(|(route, proxy)| {
+        let mut access = proxy.client_auth().access();
+        access.role = access.role.or_else(|| route.roles.first().cloned());
+        access.database = route.databases.first().cloned();
         let servers = proxy.pool.shown_servers();
         proxy.telemetry.served_by((&proxy.connector, servers), proxy.limits.connections, access);
         proxy.telemetry.listens_on(address.clone())
