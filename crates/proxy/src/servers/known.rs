@@ -102,11 +102,15 @@ impl KnownServers {
         }
     }
 
-    /// Whether a new session for these clients goes to this server first.
-    pub(crate) fn is_first(&self, view: usize, server: usize) -> bool {
+    /// Whether new sessions for these clients go to this server, as far as is known.
+    pub(crate) fn is_selected(&self, view: usize, server: usize) -> bool {
         let Some(View { wanted, .. }) = self.views.get(view) else { return false };
         let best = (0..self.roles.len()).map(|other| self.rank(*wanted, other)).min();
-        best == Some(self.rank(*wanted, server)) && self.rank(*wanted, server) != Rank::Unreachable
+        match self.rank(*wanted, server) {
+            Rank::Right => true,
+            Rank::Wrong => *wanted == SessionAttrs::PreferStandby && best == Some(Rank::Wrong),
+            Rank::Unknown | Rank::Unreachable => false,
+        }
     }
 
     /// The token of new sessions with this server.
@@ -173,8 +177,16 @@ mod tests {
             let mut arranged = vec![0, 1, 2];
             known.arrange(0, &mut arranged);
             assert_eq!(arranged, order, "{wanted}: {roles:?}");
-            let is_first = roles[order[0]] != Unreachable;
-            assert_eq!(known.is_first(0, order[0]), is_first, "{wanted}: {roles:?}");
+        }
+        for (wanted, roles, selected) in [
+            (Primary, [Unknown, STANDBY, PRIMARY], [false, false, true]),
+            (Primary, [Unreachable, STANDBY, Unknown], [false; 3]),
+            (Standby, [PRIMARY, STANDBY, STANDBY], [false, true, true]),
+            (PreferStandby, [PRIMARY, Unreachable, STANDBY], [false, false, true]),
+            (PreferStandby, [PRIMARY, Unreachable, Unreachable], [true, false, false]),
+        ] {
+            let known = known(&roles, wanted);
+            assert_eq!([0, 1, 2].map(|server| known.is_selected(0, server)), selected, "{wanted}: {roles:?}");
         }
         // A random order stays one among servers that suit alike.
         let mut random = vec![2, 1, 0];

@@ -206,7 +206,7 @@ impl ServerWatch {
         let shown = endpoints.map(|(server, (endpoint, role))| ShownServer {
             host: endpoint.to_string(),
             role: *role,
-            is_selected: state.known.is_first(Self::OF_TARGET, server),
+            is_selected: state.known.is_selected(Self::OF_TARGET, server),
         });
         shown.collect()
     }

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use eventually::{DEADLINE, eventually, holds};
 use pgentra_proxy::{DemotedSessions, Options};
+use pgentra_session::Limits;
 use pgentra_wire::startup::{ProtocolVersion, StartupMessage};
+use serde_json::Value;
 use tokio_postgres::{Client, NoTls};
 
 use crate::fixture::{ROLE, Raw, Running, Stage, one, run};
+use crate::observe::Watched;
 
 /// Long enough that nothing is asked by the clock.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -142,6 +145,39 @@ fn a_server_of_any_kind_is_not_asked() {
                 "SELECT count(*)::text FROM pg_stat_activity WHERE application_name LIKE 'pgentra proxy%'";
             assert_eq!(one(&superuser, asking).await, "0");
         }
+    });
+}
+
+#[test]
+fn the_servers_are_shown() {
+    run(async {
+        let stage = Stage::shared().await;
+        // No server listens at the second port.
+        let ports = format!("{},1", stage.port());
+        let connector = stage.connector_to_each(&ports, "target_session_attrs=primary");
+        let watched = Watched::new(connector, Limits::default()).await;
+        let servers = async || {
+            let status = watched.status().await;
+            let servers = status["targets"][0]["servers"].as_array().unwrap().clone();
+            let shown = |server: &Value| {
+                (server["role"].as_str().unwrap().to_owned(), server["selected"].as_bool().unwrap())
+            };
+            servers.iter().map(shown).collect::<Vec<_>>()
+        };
+        let unknown = ("unknown".to_owned(), false);
+        assert_eq!(servers().await, [unknown.clone(), unknown]);
+        let client = watched.running.connect(ROLE, "postgres").await.unwrap();
+        let expected = [("primary".to_owned(), true), ("unreachable".to_owned(), false)];
+        let told = async || holds(servers().await, |servers| *servers == expected);
+        eventually(DEADLINE, "both servers were asked", told).await;
+        for (metric, values) in [("server_up", [1.0, 0.0]), ("server_selected", [1.0, 0.0])] {
+            for (port, value) in [stage.port(), 1].into_iter().zip(values) {
+                let series =
+                    format!("pgentra_proxy_{metric}{{target=\"my-target\",server=\"localhost:{port}\"}}");
+                assert_eq!(watched.metric(&series).await, Some(value), "{series}");
+            }
+        }
+        drop(client);
     });
 }
 
