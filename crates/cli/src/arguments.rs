@@ -83,7 +83,18 @@ const GATEWAY_HEADINGS: &[(&str, &[&str])] = &[
 
 /// The headings of the proxy's options, in this order.
 const HEADINGS: &[(&str, &[&str])] = &[
-    ("Listening", &["listen", "listen_tls_cert", "listen_tls_key", "danger_listen_beyond_loopback"]),
+    (
+        "Listening",
+        &[
+            "listen",
+            "listen_read",
+            "listen_direct",
+            "listen_tls_cert",
+            "listen_tls_key",
+            "danger_listen_beyond_loopback",
+        ],
+    ),
+    ("Several targets at one address", &["databases", "host_names", "roles"]),
     (
         "Who may connect",
         &[
@@ -98,6 +109,7 @@ const HEADINGS: &[(&str, &[&str])] = &[
     ),
     ("Limits", &["max_connections", "connect_rate", "start_up_timeout", "first_packet_timeout"]),
     ("Pooling", &["warm", "warm_max_age", "reuse", "server_lifetime", "server_check_delay"]),
+    ("Several servers", &["server_role_interval", "demoted_sessions"]),
     ("Stopping", &["drain", "drain_timeout"]),
     ("Observing", &["name", "admin_listen", "health_listen", "log_format", "audit"]),
 ];

@@ -178,7 +178,11 @@ impl GatewayProcessSettings {
 impl ConfiguredServer {
     /// The clients that are led here.
     pub(crate) fn route(&self) -> Route {
-        Route { databases: self.settings.databases.clone(), host_names: self.settings.host_names.clone() }
+        Route {
+            databases: self.settings.databases.clone(),
+            host_names: self.settings.host_names.clone(),
+            ..Route::default()
+        }
     }
 }
 

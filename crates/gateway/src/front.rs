@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pgentra_session::Limits;
 use pgentra_session::cancel::Passed;
 use pgentra_session::client::{Client, Opening};
 use pgentra_session::listen::{Shutdown, accept};
@@ -14,6 +13,7 @@ use pgentra_session::login_error::{self, LoginError, chain};
 use pgentra_session::relay::{AsIs, Filter, RelayOutcome, relay};
 use pgentra_session::starting::{Seat, Starting};
 use pgentra_session::turn_away::turn_away;
+use pgentra_session::{Limits, Route};
 use pgentra_wire::startup::{CancelRequest, StartupMessage};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
@@ -34,15 +34,6 @@ const TERMINATION: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether signing keys are due for renewal.
 const KEY_CHECK: Duration = Duration::from_secs(60);
-
-/// Which clients are led to a server. An empty list means all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Route {
-    /// The databases.
-    pub databases: Vec<String>,
-    /// The names that clients give in the TLS handshake (SNI); case does not matter.
-    pub host_names: Vec<String>,
-}
 
 /// The servers that clients are led to, the first one whose route fits, and TLS for all clients.
 pub struct Servers {
@@ -78,14 +69,8 @@ impl Servers {
         Self { tls, acceptor, servers }
     }
 
-    fn find(&self, host_name: Option<&str>, database: &[u8]) -> Option<Arc<Gateway>> {
-        let fits = |route: &Route| {
-            let by_name = route.host_names.is_empty()
-                || host_name
-                    .is_some_and(|name| route.host_names.iter().any(|it| it.eq_ignore_ascii_case(name)));
-            by_name
-                && (route.databases.is_empty() || route.databases.iter().any(|it| it.as_bytes() == database))
-        };
+    fn find(&self, host_name: Option<&str>, start: &StartupMessage) -> Option<Arc<Gateway>> {
+        let fits = |route: &Route| route.fits(host_name, start.database(), start.user());
         self.servers.iter().find(|(route, _)| fits(route)).map(|(_, gateway)| Arc::clone(gateway))
     }
 }
@@ -246,9 +231,7 @@ impl Front {
         client: &Client,
         start: &StartupMessage,
     ) -> Result<Arc<Gateway>, LoginError> {
-        servers
-            .find(client.server_name(), start.database())
-            .ok_or_else(|| refusal::no_server(start.database()).into())
+        servers.find(client.server_name(), start).ok_or_else(|| refusal::no_server(start.database()).into())
     }
 
     /// Forwards a cancel request to the server that has its session.

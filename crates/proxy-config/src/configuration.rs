@@ -4,19 +4,22 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use pgentra_connect::{
-    ConnectError, Connector, connection_keywords, is_connection_keyword, quote, split_connection_string,
+    ConnectError, Connector, SessionAttrs, connection_keywords, is_connection_keyword, quote,
+    split_connection_string,
 };
 use pgentra_identity::{ConfigError, Credential, IdentityOptions, Resource};
-use pgentra_proxy::ClientAuth;
+use pgentra_proxy::{ClientAuth, DemotedSessions};
 use pgentra_settings::{
-    EffectiveSettings, Form, HAS_UNIX_SOCKETS, InheritedSockets, ListenAddr, LogFormat, ProblemKind,
-    Problems, SettingLayer, SettingOrigin, SettingsError, UNNAMED, Written, WrittenTable, chain, nearest,
-    nearest_name, read,
+    EffectiveSettings, Form, InheritedSockets, LogFormat, ProblemKind, Problems, SettingLayer, SettingOrigin,
+    SettingsError, UNNAMED, Written, WrittenTable, chain, nearest, nearest_name, read,
 };
 use pgentra_system::System;
 
 use crate::client_auth::{ClientAuthFault, WatchedFiles};
-use crate::keys::{KEYS, Key, Set, store};
+use crate::key::{Key, Set};
+use crate::keys::{KEYS, store};
+use crate::listener_kind::ListenerKind;
+use crate::places::{check_kinds, check_places, others, share_out};
 use crate::settings::{ProcessSettings, TargetSettings};
 use crate::sources::{Commands, Sources};
 use crate::word;
@@ -49,8 +52,8 @@ pub struct TargetConfig {
     pub settings: TargetSettings,
     /// The settings of the target as they were written.
     pub(crate) said: EffectiveSettings,
-    /// Where its own listeners are written; `None`: it shares those of the process.
-    pub(crate) listen_origin: Option<SettingOrigin>,
+    /// Where its own listeners of each kind are written; `None`: it shares those of the process.
+    pub(crate) listen_origins: [Option<SettingOrigin>; 3],
     pub(crate) client_auth: ClientAuth,
     /// The files of the client authentication.
     pub(crate) watched: WatchedFiles,
@@ -163,31 +166,35 @@ impl Configuration {
         for named in &mut named {
             let mut target = TargetSettings { listen: Vec::new(), ..defaults.clone() };
             let mut of_target = effective.of::<Set>(true);
-            let mut listen_origin = None;
+            let mut origins = [None, None, None];
             for layer in [std::mem::take(&mut named.table), named.take_parameters(&mut problems)] {
                 layer.apply(|set, given| store(set, None, &mut target, given), &mut problems);
                 of_target.take(&layer);
-                let listen = layer.iter().find(|said| said.key.name == "listen");
-                listen_origin = listen.map(|said| said.origin.clone()).or(listen_origin);
+                for (origin, kind) in origins.iter_mut().zip(ListenerKind::ALL) {
+                    let listen = layer.iter().find(|said| said.key.name == kind.key());
+                    *origin = listen.map(|said| said.origin.clone()).or_else(|| origin.take());
+                }
             }
-            listen_origins.push(listen_origin);
+            listen_origins.push(origins);
             settings.push(target);
             // Changes of listeners are reported when they open and close.
-            said.push(of_target.without("listen"));
+            said.push(ListenerKind::ALL.into_iter().fold(of_target, |said, kind| said.without(kind.key())));
         }
         for (named, target) in named.iter().zip(&mut settings) {
-            target.listen = state.inherited.find(&target.listen, &named.label, &mut problems);
+            for listen in [&mut target.listen, &mut target.listen_read, &mut target.listen_direct] {
+                *listen = state.inherited.find(listen, &named.label, &mut problems);
+            }
         }
         let listen = state.inherited.find(&defaults.listen, "listen", &mut problems);
         let listen = if listen.is_empty() { others(&state.inherited, &settings) } else { listen };
         share_out(&listen, &mut settings, &mut problems);
-        check_places((&process, &state.inherited), &named, &settings, &mut problems);
-
+        let labels: Vec<_> = named.iter().map(|named| named.label.as_str()).collect();
+        check_places((&process, &state.inherited), &labels, &settings, &mut problems);
         check_kinds(&settings, &mut problems);
         check_names(&named, &settings, &mut problems);
 
         let mut targets = Vec::new();
-        for (((named, mut settings), said), listen_origin) in
+        for (((named, mut settings), said), listen_origins) in
             named.into_iter().zip(settings).zip(said).zip(listen_origins)
         {
             let admits_unauthenticated = process.danger_listen_beyond_loopback;
@@ -199,6 +206,7 @@ impl Configuration {
             let connector = connector(system, sources, &named, &mut settings, &mut state.credentials);
             match (connector, client_auth) {
                 (Ok(connector), Some(client_auth)) => {
+                    named.check_servers(&settings, connector.target(), &mut problems);
                     let name = name(connector.target());
                     let label = settings.name.clone().unwrap_or_else(|| label(connector.target()));
                     targets.push(TargetConfig {
@@ -207,7 +215,7 @@ impl Configuration {
                         connector,
                         settings,
                         said,
-                        listen_origin,
+                        listen_origins,
                         client_auth,
                         watched,
                     });
@@ -252,10 +260,10 @@ impl From<ConfigError> for TargetError {
 }
 
 impl TargetConfig {
-    /// Whether clients of `other` are served in the same way, perhaps on other listeners.
+    /// Whether clients of `other` are served in the same way, perhaps other ones on other listeners.
     pub(crate) fn is_served_as(&self, other: &Self) -> bool {
-        let elsewhere = TargetSettings { listen: other.settings.listen.clone(), ..self.settings.clone() };
-        self.connector.target() == other.connector.target() && elsewhere == other.settings
+        self.connector.target() == other.connector.target()
+            && self.settings.placed_as(&other.settings) == other.settings
     }
 }
 
@@ -267,6 +275,37 @@ impl Named {
             problems.add_with_hint(origin, message, hint);
         };
         made.map_err(|faults| faults.into_iter().for_each(fault)).ok()
+    }
+
+    /// Reports settings for several servers that do nothing for this target.
+    fn check_servers(
+        &self,
+        settings: &TargetSettings,
+        target: &pgentra_connect::Target,
+        problems: &mut Problems,
+    ) {
+        if !settings.listen_read.is_empty() && target.endpoints().len() == 1 {
+            let origin = SettingOrigin::Target { target: self.label.clone(), key: "listen_read".to_owned() };
+            let hint = "name the standbys too: host=primary.example,standby.example";
+            problems.add_with_hint(&origin, "needs several hosts: the target names one", hint);
+        }
+        if settings.demoted_sessions == DemotedSessions::Close {
+            let is_any = target.session_attrs() == SessionAttrs::Any && settings.listen_read.is_empty();
+            let (message, hint) = match () {
+                () if settings.server_role_interval.is_zero() => (
+                    "needs server_role_interval",
+                    "the servers are not asked what they are: leave server_role_interval out",
+                ),
+                () if is_any => (
+                    "does nothing for a target that takes every server",
+                    "say which it wants: target_session_attrs=read-write in its connection string",
+                ),
+                () => return,
+            };
+            let origin =
+                SettingOrigin::Target { target: self.label.clone(), key: "demoted_sessions".to_owned() };
+            problems.add_with_hint(&origin, message, hint);
+        }
     }
 
     /// Replaces a word by the server that it names. A word that names none is reported; `sources`
@@ -385,100 +424,6 @@ fn connector(
     }
     let (credential, resource) = credentials.of(system, &settings.identity)?;
     Ok(Connector::new(target, credential, resource)?)
-}
-
-/// The sockets that no target names.
-fn others(inherited: &InheritedSockets, targets: &[TargetSettings]) -> Vec<ListenAddr> {
-    inherited.places().filter(|place| !targets.iter().any(|target| target.listen.contains(place))).collect()
-}
-
-/// Assigns the process-wide listeners to the targets without their own.
-fn share_out(listen: &[ListenAddr], targets: &mut [TargetSettings], problems: &mut Problems) {
-    if targets.is_empty() {
-        return;
-    }
-    let mut without: Vec<_> = targets.iter_mut().filter(|target| target.listen.is_empty()).collect();
-    let number = without.len();
-    let mut count_up = |first: &ListenAddr| {
-        for (at, target) in without.iter_mut().enumerate() {
-            match first.further(at) {
-                Some(place) => target.listen = vec![place],
-                None => {
-                    return problems.add(
-                        "listen",
-                        format!("not so many ports follow on {first}: give one for each target"),
-                    );
-                }
-            }
-        }
-    };
-    match listen {
-        [] => count_up(&ListenAddr::default()),
-        [first] => count_up(first),
-        places if number == 1 => without[0].listen = places.to_vec(),
-        places if places.len() == number => {
-            for (target, place) in without.into_iter().zip(places) {
-                target.listen = vec![place.clone()];
-            }
-        }
-        places => problems.add_with_hint(
-            "listen",
-            format!("is given {} times for {number} targets that have none of their own", places.len()),
-            "give it once for each target, once for all, or leave it out",
-        ),
-    }
-}
-
-fn check_places(
-    (process, inherited): (&ProcessSettings, &InheritedSockets),
-    named: &[Named],
-    targets: &[TargetSettings],
-    problems: &mut Problems,
-) {
-    let mut taken = HashSet::new();
-    for (named, target) in named.iter().zip(targets) {
-        for place in &target.listen {
-            let origin = SettingOrigin::Target { target: named.label.clone(), key: "listen".to_owned() };
-            let is_local = place.is_local() && inherited.is_local(place);
-            let is_open = !is_local && !target.client_auth.require_authentication();
-            if is_open && !process.danger_listen_beyond_loopback {
-                problems.add_with_hint(
-                    &origin,
-                    format!("cannot be {place}: every client that reaches an address beyond the loopback interface would have the identity's rights"),
-                    "listen on 127.0.0.1, [::1] or a Unix socket; or ask clients for TLS (listen_tls_cert, listen_tls_key) and for a \
-                     certificate (listen_tls_client_ca) or a password (listen_auth_file); \
-                     --danger-listen-beyond-loopback accepts every client",
-                );
-            }
-            if !place.is_any() && !taken.insert(place) {
-                problems.add(&origin, format!("cannot be {place}: it is given twice"));
-            }
-        }
-    }
-}
-
-/// Reports a setting for a kind of socket that no listener has.
-fn check_kinds(targets: &[TargetSettings], problems: &mut Problems) {
-    let listens = |is_unix: bool| {
-        let places = targets.iter().flat_map(|target| &target.listen);
-        // The kind of the service manager's sockets is not known here.
-        places.into_iter().any(|place| match place {
-            ListenAddr::Unix { .. } => is_unix,
-            ListenAddr::Tcp(_) => !is_unix,
-            ListenAddr::Systemd { .. } => true,
-        })
-    };
-    if targets.iter().any(|target| !target.client_auth.uids.is_empty()) && !listens(true) {
-        let hint = match HAS_UNIX_SOCKETS {
-            true => "listen on one: --listen /run/pgentra",
-            false => "leave it out: Unix sockets are for Linux and macOS alone",
-        };
-        problems.add_with_hint("listen_uids", "is for Unix sockets, and there is none", hint);
-    }
-    if targets.iter().any(|target| target.client_auth.tls_cert.is_some()) && !listens(false) {
-        let hint = "leave it out: clients use no TLS over a Unix socket, which other machines cannot read";
-        problems.add_with_hint("listen_tls_cert", "is for TCP, and there are only Unix sockets", hint);
-    }
 }
 
 /// Reports targets with equal names, which could not be told apart.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::configuration::TargetConfig;
-use crate::keys::Set;
+use crate::key::Set;
 
 /// A line for each target that is added, removed or changed. Targets of one name are told apart by
 /// their order.

@@ -3,10 +3,11 @@
 
 use std::ops::RangeInclusive;
 
-use pgentra_identity::{IdentityOptions, Resource, Selector};
-use pgentra_proxy::Drain;
+use pgentra_proxy::{DemotedSessions, Drain};
 use pgentra_settings::{Form, KeyTable, ListenAddr, RawValue};
 
+use crate::identity_keys;
+use crate::key::{Key, Set};
 use crate::settings::{ProcessSettings, TargetSettings};
 
 /// With 0 every client would be refused; a larger number is a typing error.
@@ -17,20 +18,6 @@ const WARM: RangeInclusive<u64> = 0..=1000;
 const RATE: RangeInclusive<u64> = 0..=100_000;
 const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
-
-/// A setting. Flag `--max-connections` = variable `PGENTRA_MAX_CONNECTIONS` = `max_connections` in
-/// the file and in a target's URI. A key without help is a field of the same name of
-/// [`IdentityOptions`], or selects an identity.
-pub type Key = pgentra_settings::SettingKey<Set>;
-
-/// What a setting applies to.
-#[derive(Clone, Copy)]
-pub enum Set {
-    /// The whole process.
-    Process(fn(&mut ProcessSettings, &RawValue<'_>) -> Result<(), String>),
-    /// A target; in a process-wide layer, all targets that do not set it.
-    Target(fn(&mut TargetSettings, &RawValue<'_>) -> Result<(), String>),
-}
 
 /// Every key. To add one: a field in `settings.rs` and an entry here; then `docs/proxy-configure.md` (a test says which line).
 pub const KEYS: &[Key] = &[
@@ -45,6 +32,60 @@ pub const KEYS: &[Key] = &[
         ),
         excludes: &[],
         set: Set::Target(|target, given| given.list().map(|value| target.listen = value)),
+    },
+    Key {
+        name: "listen_read",
+        form: Form::List,
+        value: "ADDR",
+        default: "none",
+        help: Some(
+            "Where clients come in whose sessions go to a standby, if one of the target's hosts is one \
+             (target_session_attrs=prefer-standby)",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.list().map(|value| target.listen_read = value)),
+    },
+    Key {
+        name: "listen_direct",
+        form: Form::List,
+        value: "ADDR",
+        default: "none",
+        help: Some(
+            "Where clients come in whose sessions are never pooled: each is opened for its client and ends with it, whatever \
+             warm and reuse say",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.list().map(|value| target.listen_direct = value)),
+    },
+    Key {
+        name: "databases",
+        form: Form::List,
+        value: "NAME",
+        default: "all",
+        help: Some("The databases whose clients are led to this target, of those that share its address"),
+        excludes: &[],
+        set: Set::Target(|target, given| given.list().map(|value| target.route.databases = value)),
+    },
+    Key {
+        name: "host_names",
+        form: Form::List,
+        value: "NAME",
+        default: "all",
+        help: Some(
+            "The host names, as clients give them in the TLS handshake (SNI), that are led to this target; they need \
+             listen_tls_cert",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.list().map(|value| target.route.host_names = value)),
+    },
+    Key {
+        name: "roles",
+        form: Form::List,
+        value: "ROLE",
+        default: "all",
+        help: Some("The roles, as clients name them, that are led to this target"),
+        excludes: &[],
+        set: Set::Target(|target, given| given.list().map(|value| target.route.roles = value)),
     },
     Key {
         name: "name",
@@ -247,6 +288,32 @@ pub const KEYS: &[Key] = &[
         set: Set::Target(|target, given| given.time(0..=HOUR).map(|value| target.server_check_delay = value)),
     },
     Key {
+        name: "server_role_interval",
+        form: Form::Time,
+        value: "TIME",
+        default: "2s",
+        help: Some(
+            "How often each server of a target with several hosts or target_session_attrs is asked whether it is a standby, so \
+             that new sessions go to the right one. 0: each sign-in finds out for itself",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| {
+            given.time(0..=HOUR).map(|value| target.server_role_interval = value)
+        }),
+    },
+    Key {
+        name: "demoted_sessions",
+        form: Form::Text,
+        value: "WHAT",
+        default: "keep",
+        help: Some(
+            "What becomes of sessions with a server that no longer fits target_session_attrs: keep, they go on; close, they end \
+             with SQLSTATE 57P01 between two messages",
+        ),
+        excludes: &[],
+        set: Set::Target(|target, given| given.read(demoted).map(|value| target.demoted_sessions = value)),
+    },
+    Key {
         name: "connect_rate",
         form: Form::Number,
         value: "NUMBER",
@@ -348,127 +415,16 @@ pub const KEYS: &[Key] = &[
             given.text().map(|value| process.telemetry.audit = Some(value.into()))
         }),
     },
-    Key {
-        name: "client_id",
-        form: Form::Text,
-        value: "GUID",
-        default: "",
-        help: None,
-        excludes: &["object_id", "resource_id", "token_command", "token_lifetime"],
-        set: Set::Target(|target, given| {
-            select(target, Selector::ClientId(given.guid()?));
-            Ok(())
-        }),
-    },
-    Key {
-        name: "object_id",
-        form: Form::Text,
-        value: "GUID",
-        default: "",
-        help: None,
-        excludes: &["client_id", "resource_id", "token_command", "token_lifetime"],
-        set: Set::Target(|target, given| {
-            select(target, Selector::ObjectId(given.guid()?));
-            Ok(())
-        }),
-    },
-    Key {
-        name: "resource_id",
-        form: Form::Text,
-        value: "ID",
-        default: "",
-        help: None,
-        excludes: &["client_id", "object_id", "token_command", "token_lifetime"],
-        set: Set::Target(|target, given| {
-            select(target, Selector::ResourceId(given.text()?.to_owned()));
-            Ok(())
-        }),
-    },
-    Key {
-        name: "source",
-        form: Form::Text,
-        value: "NAME",
-        default: "",
-        help: None,
-        excludes: &["token_command", "token_lifetime"],
-        set: Set::Target(|target, given| {
-            target.identity.source = Some(given.read(IdentityOptions::parse_source)?);
-            (target.identity.token_command, target.identity.token_lifetime) = (None, None);
-            Ok(())
-        }),
-    },
-    Key {
-        name: "token_command",
-        form: Form::Text,
-        value: "CMD",
-        default: "",
-        help: None,
-        excludes: &["client_id", "object_id", "resource_id", "source"],
-        set: Set::Target(|target, given| {
-            let identity = &mut target.identity;
-            (identity.selector, identity.source) = (None, None);
-            identity.token_command = Some(given.text()?.to_owned());
-            Ok(())
-        }),
-    },
-    Key {
-        name: "token_lifetime",
-        form: Form::Time,
-        value: "TIME",
-        default: "",
-        help: None,
-        excludes: &["client_id", "object_id", "resource_id", "source"],
-        set: Set::Target(|target, given| {
-            given
-                .time(IdentityOptions::TOKEN_LIFETIMES)
-                .map(|value| target.identity.token_lifetime = Some(value))
-        }),
-    },
-    Key {
-        name: "tenant",
-        form: Form::Text,
-        value: "TENANT",
-        default: "",
-        help: None,
-        excludes: &[],
-        set: Set::Target(|target, given| {
-            given.read(IdentityOptions::parse_tenant).map(|value| target.identity.tenant = Some(value))
-        }),
-    },
-    Key {
-        name: "cloud",
-        form: Form::Text,
-        value: "CLOUD",
-        default: "public",
-        help: None,
-        excludes: &[],
-        set: Set::Target(|target, given| {
-            given.read(IdentityOptions::parse_cloud).map(|value| target.identity.cloud = value)
-        }),
-    },
-    Key {
-        name: "resource",
-        form: Form::Text,
-        value: "URI",
-        default: "",
-        help: None,
-        excludes: &[],
-        set: Set::Target(|target, given| {
-            target.identity.resource = Some(given.parsed::<Resource>()?);
-            Ok(())
-        }),
-    },
-    Key {
-        name: "token_timeout",
-        form: Form::Time,
-        value: "TIME",
-        default: "80s",
-        help: None,
-        excludes: &[],
-        set: Set::Target(|target, given| {
-            given.time(IdentityOptions::TOKEN_TIMEOUTS).map(|value| target.identity.token_timeout = value)
-        }),
-    },
+    identity_keys::CLIENT_ID,
+    identity_keys::OBJECT_ID,
+    identity_keys::RESOURCE_ID,
+    identity_keys::SOURCE,
+    identity_keys::TOKEN_COMMAND,
+    identity_keys::TOKEN_LIFETIME,
+    identity_keys::TENANT,
+    identity_keys::CLOUD,
+    identity_keys::RESOURCE,
+    identity_keys::TOKEN_TIMEOUT,
 ];
 
 impl KeyTable for Set {
@@ -509,18 +465,11 @@ fn drain(text: &str) -> Result<Drain, String> {
     }
 }
 
-/// Sets the identity in place of a token command.
-fn select(target: &mut TargetSettings, selector: Selector) {
-    target.identity.selector = Some(selector);
-    (target.identity.token_command, target.identity.token_lifetime) = (None, None);
-}
-
-impl std::fmt::Debug for Set {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Process(_) => "Process",
-            Self::Target(_) => "Target",
-        })
+fn demoted(text: &str) -> Result<DemotedSessions, String> {
+    match text {
+        "keep" => Ok(DemotedSessions::Keep),
+        "close" => Ok(DemotedSessions::Close),
+        other => Err(format!("is keep or close, not `{other}`")),
     }
 }
 

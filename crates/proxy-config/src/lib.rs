@@ -39,10 +39,15 @@
 //! # }
 //! ```
 
+mod bind;
 mod client_auth;
 mod configuration;
 mod diff;
+mod identity_keys;
+mod key;
 mod keys;
+mod listener_kind;
+mod places;
 mod running;
 mod settings;
 mod sources;
@@ -53,7 +58,9 @@ use pgentra_system::System;
 use tokio_util::sync::CancellationToken;
 
 pub use configuration::{Configuration, ReloadState, TargetConfig};
-pub use keys::{KEYS, Key, Set};
+pub use key::{Key, Set};
+pub use keys::KEYS;
+pub use listener_kind::ListenerKind;
 pub use pgentra_settings::{
     AuditPlace, ConfigProblem, Form, InheritedSockets, ListenAddr, LogFormat, ProblemKind,
     SettingsError as ProxyConfigError, TelemetrySettings, nearest_name, quantity,

@@ -1,30 +1,24 @@
 //! The running listeners and auth proxies, and their changes from one configuration to the next.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgentra_connect::quote;
 use pgentra_proxy::telemetry::{TargetTelemetry, Telemetry};
 use pgentra_proxy::{
-    AuthProxy, ClientAuth, Listener, Naming, Options, ProxyHandle, SharedState, ShutdownTokens,
+    AuthProxy, Listener, Naming, Options, ProxyHandle, RoutedProxies, SharedState, ShutdownTokens,
 };
-#[cfg(unix)]
-use pgentra_session::UnixSocket;
-use pgentra_session::{Limits, bind_tcp};
-use pgentra_settings::{
-    EffectiveSettings, InheritedSocket, InheritedSockets, ListenAddr, ProblemKind, SettingOrigin,
-    SettingsError, chain,
-};
+use pgentra_session::Limits;
+use pgentra_settings::{EffectiveSettings, ListenAddr, ProblemKind, SettingsError, chain};
 use pgentra_system::open_files;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bind::{ListenChange, bind, not_bound};
 use crate::configuration::{Configuration, ReloadState, TargetConfig};
 use crate::diff;
-use crate::keys::Set;
+use crate::key::Set;
+use crate::listener_kind::ListenerKind;
 use crate::settings::ProcessSettings;
 
 /// Failing targets in the status line; the status page shows all of them.
@@ -52,13 +46,29 @@ pub struct RunningProxy {
 struct ServedTarget {
     configured: TargetConfig,
     proxy: Arc<AuthProxy>,
+    /// For the listeners of clients that prefer a standby.
+    reading: Arc<AuthProxy>,
+    /// For the listeners of clients whose sessions are not pooled.
+    direct: Arc<AuthProxy>,
     shared: SharedState,
+}
+
+/// A target, with its index among those of the same name, and for which of its clients a listener is.
+type Led = ((String, usize), ListenerKind);
+
+/// A listen address of the next configuration.
+struct WantedPlace<'a> {
+    place: &'a ListenAddr,
+    /// The number among several free ports of the same target.
+    number: usize,
+    /// The targets, in the order in which clients are compared with their routes.
+    led: Vec<(usize, ListenerKind)>,
 }
 
 #[derive(Debug)]
 struct Open {
-    /// The target, with its index among those of the same name.
-    target: (String, usize),
+    /// The targets that clients are led to.
+    led: Vec<Led>,
     place: ListenAddr,
     /// The number among several free ports.
     number: usize,
@@ -77,8 +87,10 @@ pub struct RunningListener<'a> {
     pub place: &'a ListenAddr,
     /// The address in use: IP address and port, or the path of a Unix socket.
     pub address: &'a str,
-    /// The target whose clients connect here.
+    /// A target whose clients connect here. Where there are several, the listener comes once for each.
     pub target: &'a TargetConfig,
+    /// For which of its clients.
+    pub kind: ListenerKind,
 }
 
 /// An open listener that does not serve yet.
@@ -100,58 +112,22 @@ impl RunningProxy {
         state: &ReloadState,
     ) -> Result<Vec<String>, SettingsError> {
         let Configuration { process, said, targets } = configuration;
-        let number_of_targets = targets.len();
         let mut next: Vec<ServedTarget> = Vec::new();
-        let mut kept = Vec::new();
-        let mut bound = Vec::new();
         for configured in targets {
-            let key = (configured.name.clone(), of_name(&next, &configured.name).count());
-            let before = of_name(&self.targets, &key.0).nth(key.1);
+            let number = of_name(&next, &configured.name).count();
+            let before = of_name(&self.targets, &configured.name).nth(number);
             let labelled = next.iter().filter(|live| live.configured.label == configured.label).count();
             let telemetry = self.telemetry_of(&configured.label, labelled);
             let before = before.map(|live| (live, &self.process));
-            let live = ServedTarget::of(configured, (&process, telemetry), before);
-            let is_shared = !live.configured.client_auth.uids.is_empty();
-            let mut free = 0;
-            for place in &live.configured.settings.listen {
-                let number = if place.is_any() { free } else { 0 };
-                free += usize::from(place.is_any());
-                // A free port that no setting fixes belongs to its target.
-                let is_it = |open: &&Open| {
-                    open.place == *place && open.number == number && (!place.is_any() || open.target == key)
-                };
-                match self.listeners.iter().find(is_it) {
-                    Some(open) if matches!(place, ListenAddr::Unix { .. }) && open.is_shared != is_shared => {
-                        let message = format!("listen_uids begins or ceases to open {place} to other users");
-                        let hint = "restart the proxy, or listen in another folder";
-                        return Err(SettingsError::one(ProblemKind::Setting, message, hint));
-                    }
-                    Some(open) => kept.push((open.again(&key), Arc::clone(&live.proxy))),
-                    None => {
-                        let client_auth = &live.configured.client_auth;
-                        let change = ListenChange::of(live.configured.listen_origin.as_ref());
-                        let opened = bind(place, &state.inherited, client_auth).await;
-                        let (listener, address) = opened.map_err(|error| {
-                            let message = format!("cannot listen on {place}: {error}");
-                            let hint = not_bound(place, &error, is_shared, (number_of_targets, change));
-                            SettingsError::one(ProblemKind::Machine, message, hint)
-                        })?;
-                        let current = ProxyHandle::new(Arc::clone(&live.proxy));
-                        let closing = CancellationToken::new();
-                        let open = Open {
-                            target: key.clone(),
-                            place: place.clone(),
-                            number,
-                            address,
-                            is_shared,
-                            current,
-                            closing,
-                        };
-                        bound.push(BoundListener { listener, open });
-                    }
-                }
+            next.push(ServedTarget::of(configured, (&process, telemetry), before));
+        }
+        let (mut kept, mut bound) = (Vec::new(), Vec::new());
+        for wanted in wanted_places(&next) {
+            let proxies = wanted.proxies(&next);
+            match self.opened(&wanted, &next)? {
+                Some(open) => kept.push((open, proxies)),
+                None => bound.push(wanted.bind(&next, proxies, state).await?),
             }
-            next.push(live);
         }
         let is_first = self.targets.is_empty();
         let mut lines = if is_first { Vec::new() } else { self.said.changes::<Set>(&said) };
@@ -165,6 +141,23 @@ impl RunningProxy {
         (self.process, self.said) = (process, said);
         lines.extend(self.change_to(next, kept, bound));
         Ok(lines)
+    }
+
+    /// The listener that is open at this address, for its next targets. `None`: there is none.
+    fn opened(&self, wanted: &WantedPlace<'_>, next: &[ServedTarget]) -> Result<Option<Open>, SettingsError> {
+        let WantedPlace { place, number, .. } = wanted;
+        let led = wanted.led(next);
+        // A free port that no setting fixes belongs to its target.
+        let is_it = |open: &&Open| {
+            open.place == **place && open.number == *number && (!place.is_any() || open.led == led)
+        };
+        let Some(open) = self.listeners.iter().find(is_it) else { return Ok(None) };
+        if matches!(place, ListenAddr::Unix { .. }) && open.is_shared != wanted.is_shared(next) {
+            let message = format!("listen_uids begins or ceases to open {place} to other users");
+            let hint = "restart the proxy, or listen in another folder";
+            return Err(SettingsError::one(ProblemKind::Setting, message, hint));
+        }
+        Ok(Some(open.again(led)))
     }
 
     /// Sets the telemetry for targets that are set up from now on.
@@ -222,10 +215,11 @@ impl RunningProxy {
 
     /// The open listeners.
     pub fn listeners(&self) -> impl Iterator<Item = RunningListener<'_>> {
-        self.listeners.iter().filter_map(|open| {
-            let (name, number) = &open.target;
-            let live = of_name(&self.targets, name).nth(*number)?;
-            Some(RunningListener { place: &open.place, address: &open.address, target: &live.configured })
+        self.listeners.iter().flat_map(|open| {
+            open.led.iter().filter_map(|((name, number), kind)| {
+                let target = &of_name(&self.targets, name).nth(*number)?.configured;
+                Some(RunningListener { place: &open.place, address: &open.address, target, kind: *kind })
+            })
         })
     }
 
@@ -243,7 +237,7 @@ impl RunningProxy {
     fn change_to(
         &mut self,
         next: Vec<ServedTarget>,
-        kept: Vec<(Open, Arc<AuthProxy>)>,
+        kept: Vec<(Open, RoutedProxies)>,
         bound: Vec<BoundListener>,
     ) -> Vec<String> {
         let mut lines = Vec::new();
@@ -265,12 +259,17 @@ impl RunningProxy {
             live.proxy.set_client_auth(live.configured.client_auth.clone());
         }
         let mut listeners = Vec::new();
-        for (open, proxy) in kept {
-            open.current.replace(proxy);
+        for (open, proxies) in kept {
+            let before = self.listeners.iter().find(|before| before.is(&open));
+            let is_led_elsewhere = before.is_some_and(|before| before.led != open.led);
+            if is_led_elsewhere && before.map_or(0, |before| before.led.len()).max(open.led.len()) > 1 {
+                lines.push(open.to_string());
+            }
+            open.current.replace(proxies);
             listeners.push(open);
         }
         for BoundListener { listener, open } in bound {
-            lines.push(format!("listening on {} -> {}", open.address, open.target.0));
+            lines.push(open.to_string());
             let stop = ShutdownTokens {
                 listening: open.closing.clone(),
                 serving: self.stop.clone(),
@@ -297,15 +296,23 @@ impl ServedTarget {
         let shared = before.map(|(live, _)| live.shared.clone()).unwrap_or_default();
         let same =
             before.filter(|(live, before)| *before == process && live.configured.is_served_as(&configured));
-        let proxy = match same {
-            Some((live, _)) => Arc::clone(&live.proxy),
-            None => {
-                let proxy = Arc::new(proxy(process, &configured, shared.clone(), telemetry));
-                tokio::spawn(configured.watched.clone().keep(Arc::downgrade(&proxy)));
-                proxy
-            }
-        };
-        Self { configured, proxy, shared }
+        if let Some((live, _)) = same {
+            let [proxy, reading, direct] = [&live.proxy, &live.reading, &live.direct].map(Arc::clone);
+            return Self { configured, proxy, reading, direct, shared };
+        }
+        let proxy = Arc::new(proxy(process, &configured, shared.clone(), telemetry));
+        tokio::spawn(configured.watched.clone().keep(Arc::downgrade(&proxy)));
+        let (reading, direct) = (Arc::new(proxy.reading()), Arc::new(proxy.direct()));
+        Self { configured, proxy, reading, direct, shared }
+    }
+
+    /// The auth proxy for these clients.
+    fn of_kind(&self, kind: ListenerKind) -> &Arc<AuthProxy> {
+        match kind {
+            ListenerKind::Main => &self.proxy,
+            ListenerKind::Read => &self.reading,
+            ListenerKind::Direct => &self.direct,
+        }
     }
 
     /// Asks for a token now, so that the first client does not wait, and again until there is one: a
@@ -336,11 +343,100 @@ impl ServedTarget {
     }
 }
 
+/// The listen addresses of all targets, each once.
+fn wanted_places(targets: &[ServedTarget]) -> Vec<WantedPlace<'_>> {
+    let mut wanted: Vec<WantedPlace<'_>> = Vec::new();
+    for (target, live) in targets.iter().enumerate() {
+        for kind in ListenerKind::ALL {
+            let mut free = 0;
+            for place in live.configured.settings.places(kind) {
+                let shared = wanted.iter_mut().find(|wanted| wanted.place == place && !place.is_any());
+                if let Some(shared) = shared {
+                    shared.led.push((target, kind));
+                    continue;
+                }
+                let number = if place.is_any() { free } else { 0 };
+                free += usize::from(place.is_any());
+                wanted.push(WantedPlace { place, number, led: vec![(target, kind)] });
+            }
+        }
+    }
+    for wanted in &mut wanted {
+        // A target for all clients gets those that no other one does.
+        wanted.led.sort_by_key(|(target, _)| targets[*target].configured.settings.route.is_for_all());
+    }
+    wanted
+}
+
+impl WantedPlace<'_> {
+    fn led(&self, targets: &[ServedTarget]) -> Vec<Led> {
+        let name = |target: usize| {
+            let name = &targets[target].configured.name;
+            (name.clone(), of_name(&targets[..target], name).count())
+        };
+        self.led.iter().map(|(target, kind)| (name(*target), *kind)).collect()
+    }
+
+    fn proxies(&self, targets: &[ServedTarget]) -> RoutedProxies {
+        let mut each = self.led.iter().map(|(target, kind)| {
+            let live = &targets[*target];
+            (live.configured.settings.route.clone(), Arc::clone(live.of_kind(*kind)))
+        });
+        let first = each.next().map(|(route, proxy)| RoutedProxies::new(route, proxy));
+        let first = first.unwrap_or_else(|| Arc::clone(&targets[0].proxy).into());
+        each.fold(first, |proxies, (route, proxy)| proxies.and(route, proxy))
+    }
+
+    /// Whether other users may use it, if it is a Unix socket.
+    fn is_shared(&self, targets: &[ServedTarget]) -> bool {
+        self.led.iter().any(|(target, _)| !targets[*target].configured.client_auth.uids.is_empty())
+    }
+
+    /// Opens the listener.
+    async fn bind(
+        &self,
+        targets: &[ServedTarget],
+        proxies: RoutedProxies,
+        state: &ReloadState,
+    ) -> Result<BoundListener, SettingsError> {
+        let (target, kind) = self.led[0];
+        let configured = &targets[target].configured;
+        let (place, is_shared) = (self.place, self.is_shared(targets));
+        let opened = bind(place, &state.inherited, &configured.client_auth).await;
+        let (listener, address) = opened.map_err(|error| {
+            let origin = ListenerKind::ALL.into_iter().zip(&configured.listen_origins);
+            let origin = origin.filter(|(other, _)| *other == kind).find_map(|(_, origin)| origin.as_ref());
+            let change = ListenChange::of(kind, origin);
+            let message = format!("cannot listen on {place}: {error}");
+            let hint = not_bound(place, &error, is_shared, (targets.len(), change));
+            SettingsError::one(ProblemKind::Machine, message, hint)
+        })?;
+        let open = Open {
+            led: self.led(targets),
+            place: place.clone(),
+            number: self.number,
+            address,
+            is_shared,
+            current: ProxyHandle::new(proxies),
+            closing: CancellationToken::new(),
+        };
+        Ok(BoundListener { listener, open })
+    }
+}
+
+/// The line that says where clients come in, and where they are led to.
+impl std::fmt::Display for Open {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let led = self.led.iter().map(|((name, _), kind)| format!("{name}{kind}"));
+        write!(f, "listening on {} -> {}", self.address, led.collect::<Vec<_>>().join("; "))
+    }
+}
+
 impl Open {
-    /// The same listener for another target.
-    fn again(&self, target: &(String, usize)) -> Self {
+    /// The same listener for other targets.
+    fn again(&self, led: Vec<Led>) -> Self {
         Self {
-            target: target.clone(),
+            led,
             place: self.place.clone(),
             number: self.number,
             address: self.address.clone(),
@@ -387,6 +483,8 @@ fn proxy(
         reuse: settings.reuse,
         server_lifetime: settings.server_lifetime,
         server_check_delay: settings.server_check_delay,
+        server_role_interval: settings.server_role_interval,
+        demoted_sessions: settings.demoted_sessions,
         connect_rate: settings.connect_rate,
     };
     AuthProxy::new(connector.clone(), options)
@@ -397,133 +495,6 @@ fn proxy(
 fn waiting() -> usize {
     let half = open_files().and_then(|files| usize::try_from(files / 2).ok()).unwrap_or(usize::MAX);
     Limits::default().waiting.min(half)
-}
-
-/// Opens a listener and returns its address.
-async fn bind(
-    place: &ListenAddr,
-    inherited: &InheritedSockets,
-    client_auth: &ClientAuth,
-) -> io::Result<(Listener, String)> {
-    match place {
-        ListenAddr::Tcp(address) => bind_tcp(*address).and_then(|listener| {
-            let address = listener.local_addr()?.to_string();
-            Ok((Listener::tcp(listener, client_auth).map_err(io::Error::other)?, address))
-        }),
-        // Refused when it is read.
-        #[cfg(not(unix))]
-        ListenAddr::Unix { .. } => Err(io::ErrorKind::Unsupported.into()),
-        #[cfg(unix)]
-        ListenAddr::Unix { folder, port } => {
-            // A Unix socket that other users may use.
-            let is_shared = !client_auth.uids.is_empty();
-            let socket = if is_shared {
-                UnixSocket::bind_shared(folder, *port)
-            } else {
-                UnixSocket::bind(folder, *port)
-            };
-            socket.map(|socket| {
-                let path = socket.path().display().to_string();
-                (Listener::Unix(socket), path)
-            })
-        }
-        ListenAddr::Systemd { name, number } => {
-            let (socket, address) = inherited.open(name, *number)?;
-            let listener = match socket {
-                InheritedSocket::Tcp(listener) => {
-                    Listener::tcp(listener, client_auth).map_err(io::Error::other)?
-                }
-                #[cfg(unix)]
-                InheritedSocket::Unix(socket) => Listener::Unix(socket),
-            };
-            Ok((listener, address))
-        }
-    }
-}
-
-/// How the user changes a listen address.
-#[derive(Clone, Copy)]
-enum ListenChange<'a> {
-    /// A flag, which is stronger than the variable and the file.
-    Flag,
-    /// The target's own setting, which is stronger than the flag.
-    Target(&'a SettingOrigin),
-}
-
-impl<'a> ListenChange<'a> {
-    fn of(own: Option<&'a SettingOrigin>) -> Self {
-        own.map_or(Self::Flag, Self::Target)
-    }
-
-    /// What to write for this address.
-    fn to(self, place: &str) -> String {
-        match self {
-            Self::Flag => format!("--listen {place}"),
-            Self::Target(origin) => format!("{place}, at {origin}"),
-        }
-    }
-}
-
-impl std::fmt::Display for ListenChange<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Flag => f.write_str("with --listen"),
-            Self::Target(origin) => write!(f, "at {origin}"),
-        }
-    }
-}
-
-/// The hint for a listener that cannot be opened.
-fn not_bound(
-    place: &ListenAddr,
-    error: &io::Error,
-    is_shared: bool,
-    (number_of_targets, change): (usize, ListenChange<'_>),
-) -> String {
-    match (place, error.kind()) {
-        (ListenAddr::Unix { folder, .. }, io::ErrorKind::PermissionDenied) => {
-            let folder = quote::shell_word(&folder.to_string_lossy());
-            let (mode, more) = match is_shared {
-                true => ("go-w", ""),
-                false => ("700", "; or name the users who may enter, with --listen-uids"),
-            };
-            format!("chmod {mode} {folder}, if it is yours alone to change{more}")
-        }
-        (ListenAddr::Unix { .. }, io::ErrorKind::InvalidInput) => {
-            "give a folder with a shorter path: with the name of the socket it may have 107 bytes".to_owned()
-        }
-        (ListenAddr::Tcp(address), io::ErrorKind::AddrInUse) => in_use(*address, number_of_targets, change),
-        (ListenAddr::Tcp(_), io::ErrorKind::PermissionDenied) => {
-            format!("ports below 1024 are for privileged programs: give a higher one {change}")
-        }
-        _ => format!("give another address {change}; port 0 takes any free one"),
-    }
-}
-
-/// PgBouncer's port, which few other programs use, and those after it.
-const OTHERS: std::ops::RangeInclusive<u16> = 6432..=6451;
-
-/// The hint for a port on which another program listens, such as a local PostgreSQL: a free port that
-/// is followed by as many free ones as there are further targets that share the listen address.
-fn in_use(address: SocketAddr, number_of_targets: usize, change: ListenChange<'_>) -> String {
-    let number_of_targets = if let ListenChange::Target(_) = change { 1 } else { number_of_targets };
-    let is_free = |port: u16| std::net::TcpListener::bind((address.ip(), port)).is_ok();
-    let place = |port: u16| match address.ip() {
-        IpAddr::V4(Ipv4Addr::LOCALHOST) => port.to_string(),
-        ip => SocketAddr::from((ip, port)).to_string(),
-    };
-    let is_free = |first: &u16| {
-        (0..number_of_targets).all(|further| {
-            let port = u16::try_from(further).ok().and_then(|further| first.checked_add(further));
-            port.is_some_and(|port| port != address.port() && is_free(port))
-        })
-    };
-    match OTHERS.into_iter().find(is_free) {
-        Some(free) => {
-            format!("another program listens there; this one is free: {}", change.to(&place(free)))
-        }
-        None => format!("another program listens there; port 0 takes any free one: {}", change.to("0")),
-    }
 }
 
 #[cfg(test)]

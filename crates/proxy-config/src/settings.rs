@@ -5,8 +5,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use pgentra_identity::IdentityOptions;
-use pgentra_proxy::{Drain, SERVER_LIFETIME, WARM_MAX_AGE};
+use pgentra_proxy::{DemotedSessions, Drain, SERVER_LIFETIME, SERVER_ROLE_INTERVAL, WARM_MAX_AGE};
+use pgentra_session::Route;
 use pgentra_settings::{ListenAddr, TelemetrySettings};
+
+use crate::listener_kind::ListenerKind;
 
 /// The settings of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +31,12 @@ pub struct TargetSettings {
     pub name: Option<String>,
     /// Its own listeners; empty: it shares the process-wide ones.
     pub listen: Vec<ListenAddr>,
+    /// Listeners for clients that prefer a standby. Default: none.
+    pub listen_read: Vec<ListenAddr>,
+    /// Listeners for clients whose sessions are not pooled. Default: none.
+    pub listen_direct: Vec<ListenAddr>,
+    /// Which clients are led here, of those of a listener. Default: all.
+    pub route: Route,
     /// Whether the role and database of the target replace those that clients name.
     pub pin: bool,
     /// Sessions at the same time. Default: 100.
@@ -48,6 +57,10 @@ pub struct TargetSettings {
     pub server_lifetime: Duration,
     /// The largest age of the check of a pooled session. Default: zero.
     pub server_check_delay: Duration,
+    /// How often each server is asked what it is. Default: [`SERVER_ROLE_INTERVAL`].
+    pub server_role_interval: Duration,
+    /// What becomes of sessions with a server that no longer suits. Default: they go on.
+    pub demoted_sessions: DemotedSessions,
     /// New connections to the server per second; 0, the default: no limit.
     pub connect_rate: u32,
     /// Whose tokens sign clients in.
@@ -73,6 +86,33 @@ pub struct ClientAuthSettings {
     pub uids: Vec<String>,
     /// Pairs of a client's role and a database role.
     pub role_map: Vec<(String, String)>,
+}
+
+impl TargetSettings {
+    /// The listen addresses of this kind.
+    pub fn places(&self, kind: ListenerKind) -> &[ListenAddr] {
+        match kind {
+            ListenerKind::Main => &self.listen,
+            ListenerKind::Read => &self.listen_read,
+            ListenerKind::Direct => &self.listen_direct,
+        }
+    }
+
+    /// The listen addresses of every kind.
+    pub(crate) fn all_places(&self) -> impl Iterator<Item = &ListenAddr> {
+        ListenerKind::ALL.into_iter().flat_map(|kind| self.places(kind))
+    }
+
+    /// The same settings with the listeners and the route of `other`.
+    pub(crate) fn placed_as(&self, other: &Self) -> Self {
+        Self {
+            listen: other.listen.clone(),
+            listen_read: other.listen_read.clone(),
+            listen_direct: other.listen_direct.clone(),
+            route: other.route.clone(),
+            ..self.clone()
+        }
+    }
 }
 
 /// The name in a client's certificate that must match the role.
@@ -116,6 +156,9 @@ impl Default for TargetSettings {
         Self {
             name: None,
             listen: Vec::new(),
+            listen_read: Vec::new(),
+            listen_direct: Vec::new(),
+            route: Route::default(),
             pin: false,
             max_connections: 100,
             start_up_timeout: Duration::from_secs(60),
@@ -126,6 +169,8 @@ impl Default for TargetSettings {
             reuse: false,
             server_lifetime: SERVER_LIFETIME,
             server_check_delay: Duration::ZERO,
+            server_role_interval: SERVER_ROLE_INTERVAL,
+            demoted_sessions: DemotedSessions::default(),
             connect_rate: 0,
             identity: IdentityOptions::default(),
         }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::keys::Key;
+use crate::key::Key;
 
 /// What a program was given to configure the proxy with, besides the environment and the files of a
 /// [`System`](pgentra_system::System). The default is nothing: then variables configure it alone.

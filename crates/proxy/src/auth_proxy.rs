@@ -8,7 +8,7 @@ use pgentra_session::Limits;
 
 use crate::auth::ClientAuth;
 use crate::drain::Drain;
-use crate::options::{Naming, Options};
+use crate::options::{DemotedSessions, Naming, Options};
 use crate::pool::ServerPool;
 use crate::shared_state::SharedState;
 use crate::telemetry::{PoolStats, TargetTelemetry};
@@ -19,8 +19,12 @@ pub struct AuthProxy {
     pub(crate) naming: Naming,
     pub(crate) limits: Limits,
     pub(crate) drain: Drain,
+    pub(crate) demoted_sessions: DemotedSessions,
     pub(crate) shared: SharedState,
-    client_auth: RwLock<Arc<ClientAuth>>,
+    /// Whether each client gets a session of its own, apart from the pool.
+    pub(crate) is_direct: bool,
+    /// Shared with its siblings.
+    client_auth: Arc<RwLock<Arc<ClientAuth>>>,
     pub(crate) telemetry: Arc<TargetTelemetry>,
     pub(crate) pool: Arc<ServerPool>,
 }
@@ -29,9 +33,51 @@ impl AuthProxy {
     /// An auth proxy whose sessions `connector` opens.
     pub fn new(connector: Connector, options: Options) -> Self {
         let pool = Arc::new(ServerPool::new(connector.clone(), &options));
-        let Options { naming, limits, drain, shared, telemetry, client_auth, .. } = options;
-        let client_auth = RwLock::new(Arc::new(client_auth));
-        Self { connector, naming, limits, drain, shared, client_auth, telemetry, pool }
+        let Options { naming, limits, drain, shared, telemetry, client_auth, demoted_sessions, .. } = options;
+        let client_auth = Arc::new(RwLock::new(Arc::new(client_auth)));
+        let is_direct = false;
+        Self {
+            connector,
+            naming,
+            limits,
+            drain,
+            demoted_sessions,
+            shared,
+            is_direct,
+            client_auth,
+            telemetry,
+            pool,
+        }
+    }
+
+    /// The same target for clients that prefer a standby (`target_session_attrs=prefer-standby`),
+    /// with a pool of its own. Limits, client authentication, cancel keys, telemetry and what is
+    /// known of the servers are shared with this one. To be called once.
+    #[must_use]
+    pub fn reading(&self) -> Self {
+        Self { pool: self.pool.reading(), ..self.sibling() }
+    }
+
+    /// The same target for clients whose sessions are never pooled: each is opened for its client
+    /// and ended with it. All else is shared with this one; pooled sessions make room for these.
+    #[must_use]
+    pub fn direct(&self) -> Self {
+        Self { is_direct: true, ..self.sibling() }
+    }
+
+    fn sibling(&self) -> Self {
+        Self {
+            connector: self.connector.clone(),
+            naming: self.naming,
+            limits: self.limits.clone(),
+            drain: self.drain,
+            demoted_sessions: self.demoted_sessions,
+            shared: self.shared.clone(),
+            is_direct: self.is_direct,
+            client_auth: Arc::clone(&self.client_auth),
+            telemetry: Arc::clone(&self.telemetry),
+            pool: Arc::clone(&self.pool),
+        }
     }
 
     /// The pool's counters, over all proxies with the same telemetry. All zero if no sessions are

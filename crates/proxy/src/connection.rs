@@ -1,23 +1,25 @@
 //! One connection of a client, in the order of events: the start-up, the client's authentication, a
 //! session from the pool or a new one, the answer to the client, the relay, the end, the record.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use pgentra_wire::backend::BackendMessage;
 use pgentra_wire::startup::{CancelRequest, StartupMessage};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::auth::{ClientAuth, Tls};
 use super::drain::{Drain, DrainWatch};
 use super::limits::SessionPermit;
+use super::options::DemotedSessions;
 use super::pool::ServerPool;
 use super::telemetry::{Cancelled, ConnectionRecord, Ended, SignIn};
 use super::upstream::{Cancel, Upstream};
 use super::upstream_start::upstream_start;
-use super::{AuthProxy, refusal};
+use super::{AuthProxy, RoutedProxies, refusal};
 use pgentra_session::cancel::{Passed, Registration};
 use pgentra_session::client::{Client, Opening, Socket};
 use pgentra_session::greeting::Greeting;
@@ -45,19 +47,20 @@ struct ReadySession {
 
 /// Runs one connection from its accept to its end. Both sides are closed on every path.
 pub(crate) async fn run<S: Socket>(
-    proxy: Arc<AuthProxy>,
+    proxies: Arc<RoutedProxies>,
     mut client: Client<S>,
     seat: Seat,
     shutdown: Shutdown,
 ) {
     let address = client.address();
-    let mut record = ConnectionRecord::begin(&proxy.telemetry, address);
+    let mut record = ConnectionRecord::begin(&proxies.first().telemetry, proxies.is_one(), address);
     // Boxed, as everything that ends before the session begins: it keeps the task of an idle
     // session small.
-    let login = Box::pin(log_in(&proxy, &mut client, &mut record, &seat));
+    let login = Box::pin(log_in(&proxies, &mut client, &mut record, &seat));
     let Some(login) = shutdown.during(login, refusal::shutting_down).await else { return };
-    let mut session = match login {
-        Ok(Some(session)) => session,
+    drop(proxies);
+    let (proxy, mut session) = match login {
+        Ok(Some(ready)) => ready,
         Ok(None) => return Box::pin(client.close()).await,
         Err(error) => {
             if let LoginError::Rejected(fields) = &error {
@@ -69,7 +72,9 @@ pub(crate) async fn run<S: Socket>(
     drop(seat);
     let observed = record.signed_in(std::mem::take(&mut session.sign_in));
     let traffic = observed.traffic();
-    let mut watched = DrainWatch::new(&mut client, proxy.drain, &shutdown.drain);
+    let demoted = session.upstream.demoted.clone();
+    let demoted = demoted.filter(|_| proxy.demoted_sessions == DemotedSessions::Close);
+    let mut watched = DrainWatch::new(&mut client, proxy.drain, &shutdown.drain, demoted.as_ref());
     let outcome = {
         let mut counted = Counted::new(&mut watched, &traffic);
         let mut relaying = pin!(relay_session(&proxy, &mut counted, session));
@@ -81,9 +86,13 @@ pub(crate) async fn run<S: Socket>(
                 outcome = &mut relaying => break Some(outcome),
                 // Polls the relay once more, so that an idle session sees the drain.
                 () = shutdown.drain.cancelled(), if !is_draining => is_draining = true,
+                () = cancelled(demoted.as_ref()) => {
+                    break Box::pin(rest_of_answer(&mut relaying, &proxy, &shutdown)).await;
+                }
             }
         }
     };
+    let is_demoted = demoted.as_ref().is_some_and(CancellationToken::is_cancelled);
     let ended = match outcome {
         Some(RelayOutcome::ClosedByClient) => Ended::Client,
         Some(RelayOutcome::ClosedByServer) => Ended::Server,
@@ -95,21 +104,59 @@ pub(crate) async fn run<S: Socket>(
             tracing::debug!(%address, %error, "the server's connection broke");
             Ended::Server
         }
+        Some(RelayOutcome::Drained) if is_demoted => Ended::Demoted,
         Some(RelayOutcome::Drained) => Ended::Drained,
         None if watched.is_between_messages() => Ended::Drained,
         None => Ended::Cut,
     };
-    let is_told = ended == Ended::Drained;
+    let last_words = match ended {
+        Ended::Drained => Some(refusal::terminated()),
+        Ended::Demoted => Some(refusal::demoted(proxy.pool.wanted())),
+        Ended::Client | Ended::Server | Ended::Cut => None,
+    };
+    let is_told = last_words.is_some();
     match ended {
-        Ended::Client | Ended::Server => tracing::debug!(%address, "a session ended"),
-        Ended::Drained | Ended::Cut => tracing::info!(%address, is_told, "a session was ended"),
+        Ended::Client => tracing::debug!(%address, "a session ended"),
+        Ended::Server => {
+            tracing::debug!(%address, "a session ended");
+            proxy.pool.ask_servers();
+        }
+        Ended::Drained | Ended::Demoted | Ended::Cut => {
+            tracing::info!(%address, is_told, "a session was ended");
+        }
     }
     observed.ended(ended);
-    if is_told {
+    if let Some(last_words) = last_words {
         tokio::select! {
             () = shutdown.kill.cancelled() => {}
-            () = Box::pin(client.tell(refusal::terminated())) => {}
+            () = Box::pin(client.tell(last_words)) => {}
         }
+    }
+}
+
+/// Ends when the token is cancelled; never without one.
+async fn cancelled(token: Option<&CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Relays a session with a server that does not suit any more, until the client has got whole messages only. `None`: it
+/// took too long, or the shutdown ends it.
+async fn rest_of_answer<F>(
+    relaying: &mut Pin<&mut F>,
+    proxy: &AuthProxy,
+    shutdown: &Shutdown,
+) -> Option<RelayOutcome>
+where
+    F: Future<Output = RelayOutcome>,
+{
+    tokio::select! {
+        biased;
+        () = shutdown.terminate.cancelled() => None,
+        outcome = relaying => Some(outcome),
+        () = sleep(proxy.limits.drain) => None,
     }
 }
 
@@ -117,31 +164,24 @@ pub(crate) async fn run<S: Socket>(
 ///
 /// Not cancel-safe; after a drop, the client can still get an error.
 async fn log_in<S: Socket>(
-    proxy: &AuthProxy,
+    proxies: &RoutedProxies,
     client: &mut Client<S>,
     record: &mut ConnectionRecord,
     seat: &Seat,
-) -> Result<Option<Box<ReadySession>>, LoginError> {
-    let client_auth = proxy.client_auth();
+) -> Result<Option<(Arc<AuthProxy>, Box<ReadySession>)>, LoginError> {
     // Checked first, so that a user without access takes no resources from the others.
-    if !client.is_trusted(&client_auth.uids) {
-        return Err(refusal::peer_uid_denied(client.address()).into());
-    }
-    // The listener was checked too, but a reload may have replaced its client authentication.
-    if client.is_remote() && !client_auth.admits_other_machines() {
-        return Err(refusal::unauthenticated(client.address()).into());
-    }
-    let first_packet = proxy.limits.first_packet_deadline();
+    check_origin(client, &proxies.first().client_auth())?;
+    let first_packet = proxies.first().limits.first_packet_deadline();
     seat.arrive(client, first_packet).await?;
     // Boxed to keep the task of a silent connection small.
     Box::pin(async {
-        let authenticated = authenticate(proxy, client, record, &client_auth, first_packet);
-        let opening = seat.ask(authenticated).await?;
+        let authenticated = authenticate(proxies, client, record, first_packet);
+        let authenticated = seat.ask(authenticated).await?;
         seat.admitted();
-        let start = match opening {
-            Opening::Startup(start) => start,
-            Opening::Cancel(request) => {
-                forward_cancel(proxy, &request).await;
+        let Authenticated { proxy, client_auth, start } = match authenticated {
+            Ok(authenticated) => authenticated,
+            Err(request) => {
+                forward_cancel(proxies, &request).await;
                 return Ok(None);
             }
         };
@@ -149,7 +189,13 @@ async fn log_in<S: Socket>(
         let server_start = upstream_start(proxy.connector.target(), proxy.naming, role, &start)?;
         record.asks_for(&server_start);
         let pool: &ServerPool = &proxy.pool;
-        let upstream = client.while_present(pool.acquire(&server_start)).await?;
+        let opened = async {
+            match proxy.is_direct {
+                true => pool.open_apart(&server_start).await,
+                false => pool.acquire(&server_start).await,
+            }
+        };
+        let upstream = client.while_present(opened).await?;
         tracing::info!(
             address = %client.address(),
             role = &*String::from_utf8_lossy(server_start.user()),
@@ -157,47 +203,82 @@ async fn log_in<S: Socket>(
             tls = %upstream.tls,
             "a client is signed in"
         );
-        let pooled_as = pool.reuses(&server_start).then_some(server_start);
-        answer(proxy, client, &start, upstream, pooled_as).await.map(Some)
+        let pooled_as = (!proxy.is_direct && pool.reuses(&server_start)).then_some(server_start);
+        let session = answer(&proxy, client, &start, upstream, pooled_as).await?;
+        Ok(Some((proxy, session)))
     })
     .await
 }
 
-/// Reads the client's first request, and the proof that it may use the role that it names.
+/// Whether a client from there may use this proxy.
+fn check_origin<S: Socket>(client: &Client<S>, client_auth: &ClientAuth) -> Result<(), LoginError> {
+    if !client.is_trusted(&client_auth.uids) {
+        return Err(refusal::peer_uid_denied(client.address()).into());
+    }
+    // The listener was checked too, but a reload may have replaced its client authentication.
+    if client.is_remote() && !client_auth.admits_other_machines() {
+        return Err(refusal::unauthenticated(client.address()).into());
+    }
+    Ok(())
+}
+
+/// A client that may use the role that it names.
+struct Authenticated {
+    proxy: Arc<AuthProxy>,
+    client_auth: Arc<ClientAuth>,
+    start: StartupMessage,
+}
+
+/// Reads the client's first request, finds its proxy, and reads the proof that it may use the role that it names. The
+/// inner error is a cancel request, which is checked by its key alone.
 async fn authenticate<S: Socket>(
-    proxy: &AuthProxy,
+    proxies: &RoutedProxies,
     client: &mut Client<S>,
     record: &mut ConnectionRecord,
-    client_auth: &ClientAuth,
     first_packet: Instant,
-) -> Result<Opening, LoginError> {
+) -> Result<Result<Authenticated, CancelRequest>, LoginError> {
+    let first = proxies.first();
     let authenticated = async {
+        let client_auth = first.client_auth();
         let tls = client_auth.tls_over::<S>().map(Tls::acceptor);
-        let opening = client.open(tls, first_packet).await?;
-        // A cancel request is checked by its key alone.
-        if let Opening::Startup(start) = &opening {
-            if start.user().is_empty() {
-                return Err(login_error::no_user().into());
-            }
-            record.asks(start);
-            client_auth.check_channel(client, start.user())?;
-            client.negotiate(start).await?;
-            client_auth.check_password(client, start.user(), &proxy.shared.attempts).await?;
+        let start = match client.open(tls, first_packet).await? {
+            Opening::Startup(start) => start,
+            Opening::Cancel(request) => return Ok(Err(request)),
+        };
+        if start.user().is_empty() {
+            return Err(login_error::no_user().into());
         }
-        Ok(opening)
+        record.asks(&start);
+        let found = proxies.find(client.server_name(), &start);
+        let proxy = Arc::clone(found.ok_or_else(|| refusal::no_target(&start, proxies.is_by_role()))?);
+        let client_auth = proxy.client_auth();
+        if !proxies.is_one() {
+            record.is_led_to(&proxy.telemetry);
+            // That of the first one let the client in so far.
+            check_origin(client, &client_auth)?;
+        }
+        client_auth.check_channel(client, start.user())?;
+        client.negotiate(&start).await?;
+        client_auth.check_password(client, start.user(), &proxy.shared.attempts).await?;
+        Ok(Ok(Authenticated { proxy, client_auth, start }))
     };
-    let authenticated = timeout(proxy.limits.start_up, authenticated).await;
+    let authenticated = timeout(first.limits.start_up, authenticated).await;
     authenticated.unwrap_or_else(|_| Err(refusal::slow().into()))
 }
 
-async fn forward_cancel(proxy: &AuthProxy, request: &CancelRequest) {
+/// Forwards a cancel request to the server that has its session.
+async fn forward_cancel(proxies: &RoutedProxies, request: &CancelRequest) {
     let pass = async |cancel: Cancel| cancel.forward_cancel().await;
-    proxy.telemetry.cancelled(match proxy.shared.cancel.forward_cancel(request, pass).await {
-        Passed::UnknownKey => Cancelled::UnknownKey,
-        Passed::WithAnother => Cancelled::WithAnother,
-        Passed::Forwarded => Cancelled::PassedOn,
-        Passed::Failed => Cancelled::Failed,
-    });
+    for proxy in proxies.all() {
+        let how = match proxy.shared.cancel.forward_cancel(request, pass).await {
+            Passed::UnknownKey => continue,
+            Passed::WithAnother => Cancelled::WithAnother,
+            Passed::Forwarded => Cancelled::PassedOn,
+            Passed::Failed => Cancelled::Failed,
+        };
+        return proxy.telemetry.cancelled(how);
+    }
+    proxies.first().telemetry.cancelled(Cancelled::UnknownKey);
 }
 
 /// Forwards the server's messages up to ReadyForQuery, with a cancel key of the proxy.
@@ -293,13 +374,13 @@ mod tests {
     use pgentra_session::starting::Starting;
 
     /// A proxy whose server is never dialled.
-    fn proxy(client_auth: ClientAuth) -> AuthProxy {
+    fn proxy(client_auth: ClientAuth) -> Arc<AuthProxy> {
         let env = Env::from_map([("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1")]);
         let credential = Credential::builder(System::builder().env(env.clone()).build()).build().unwrap();
         let layers = Layers::gather(Some("host=db.example"), &[], &env, &Files::in_memory()).unwrap();
         let target = Target::resolve_server(&layers).unwrap();
         let connector = Connector::new(target, credential, Cloud::Public.postgres_resource()).unwrap();
-        AuthProxy::new(connector, Options { client_auth, ..Options::default() })
+        Arc::new(AuthProxy::new(connector, Options { client_auth, ..Options::default() }))
     }
 
     fn client_auth() -> ClientAuth {
@@ -316,12 +397,12 @@ mod tests {
     }
 
     /// The SQLSTATE for a client with this address that hangs up at once; `None`: it was not refused.
-    async fn refused(proxy: &AuthProxy, address: &str) -> Option<String> {
+    async fn refused(proxy: &Arc<AuthProxy>, address: &str) -> Option<String> {
         let (near, _) = duplex(1024);
         let mut client = Client::new(near, address.parse::<SocketAddr>().unwrap());
-        let mut record = ConnectionRecord::begin(&Arc::default(), "a client");
+        let mut record = ConnectionRecord::begin(&Arc::default(), true, "a client");
         let seat = Starting::within(&proxy.limits).enter(client.origin());
-        match log_in(proxy, &mut client, &mut record, &seat).await {
+        match log_in(&Arc::clone(proxy).into(), &mut client, &mut record, &seat).await {
             Err(LoginError::Rejected(fields)) => Some(fields.sqlstate().into_owned()),
             Ok(_) => panic!("a client that says nothing has no session"),
             Err(_) => None,
@@ -366,10 +447,9 @@ mod tests {
             answer
         });
         let began = Instant::now();
-        let mut record = ConnectionRecord::begin(&Arc::default(), "a client");
+        let mut record = ConnectionRecord::begin(&Arc::default(), true, "a client");
         let first = began + proxy.limits.first_packet;
-        let end =
-            authenticate(&proxy, &mut client, &mut record, &proxy.client_auth(), first).await.err().unwrap();
+        let end = authenticate(&proxy.into(), &mut client, &mut record, first).await.err().unwrap();
         let waited = began.elapsed();
         let LoginError::Rejected(fields) = end else { panic!("{end:?}") };
         let sqlstate = fields.sqlstate().into_owned();
@@ -408,7 +488,7 @@ mod tests {
     }
 
     /// The size of a session's task, without running it.
-    fn size<F>(_: impl Fn(Arc<AuthProxy>, Client<TcpStream>, Seat, Shutdown) -> F) -> usize {
+    fn size<F>(_: impl Fn(Arc<RoutedProxies>, Client<TcpStream>, Seat, Shutdown) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -33,6 +33,8 @@ pub(crate) struct DrainWatch<'a, C> {
     /// Bytes were written but may not be sent yet: TLS keeps them until it is flushed.
     unflushed: bool,
     drain: &'a CancellationToken,
+    /// Cancelled when the session is to end between two messages, in a transaction too.
+    demoted: Option<&'a CancellationToken>,
 }
 
 enum Seen {
@@ -44,13 +46,19 @@ enum Seen {
 impl<'a, C> DrainWatch<'a, C> {
     /// Wraps a connection after the sign-in, when the client has got ReadyForQuery. Once `drain` is
     /// cancelled, with [`Drain::Transaction`], reading from an idle client returns [`drained`];
-    /// the caller must poll once more to get it.
-    pub(crate) fn new(client: &'a mut C, how: Drain, drain: &'a CancellationToken) -> Self {
+    /// the caller must poll once more to get it. Once `demoted` is cancelled, it returns that as soon
+    /// as the client has got whole messages only.
+    pub(crate) fn new(
+        client: &'a mut C,
+        how: Drain,
+        drain: &'a CancellationToken,
+        demoted: Option<&'a CancellationToken>,
+    ) -> Self {
         let seen = match how {
             Drain::Session => Seen::Tail(*b"Z\0\0\0\x05I"),
             Drain::Transaction => Seen::Messages(Box::default()),
         };
-        Self { client, seen, unflushed: false, drain }
+        Self { client, seen, unflushed: false, drain, demoted }
     }
 
     /// Whether the client has got whole messages only, so that another one can follow. Without
@@ -65,6 +73,9 @@ impl<'a, C> DrainWatch<'a, C> {
     }
 
     fn is_over(&self) -> bool {
+        if self.demoted.is_some_and(CancellationToken::is_cancelled) {
+            return !self.unflushed && self.is_between_messages();
+        }
         match &self.seen {
             Seen::Tail(_) => false,
             Seen::Messages(tracker) => self.drain.is_cancelled() && !self.unflushed && tracker.is_at_rest(),
@@ -146,6 +157,31 @@ mod tests {
     const READY: &[u8] = b"Z\0\0\0\x05I";
     const OPEN: &[u8] = b"Z\0\0\0\x05T";
 
+    /// A demoted session ends wherever a message may follow, but not within one.
+    #[tokio::test]
+    async fn a_demoted_session_ends_between_two_messages() {
+        for (about, during, is_over) in [
+            ("it waits", &[][..], true),
+            ("a transaction is open", &[EMPTY, OPEN], true),
+            ("an answer has begun", &[&EMPTY[..2]], false),
+        ] {
+            let (mut near, _far) = duplex(1024);
+            let (drain, demoted) = (CancellationToken::new(), CancellationToken::new());
+            let mut watched = DrainWatch::new(&mut near, Drain::Session, &drain, Some(&demoted));
+            for bytes in during {
+                watched.write_all(bytes).await.unwrap();
+                watched.flush().await.unwrap();
+            }
+            assert!(!watched.is_over(), "{about}");
+            demoted.cancel();
+            assert_eq!(watched.is_over(), is_over, "{about}");
+            watched.write_all(READY).await.unwrap();
+            assert!(!watched.is_over(), "{about}: the client has not got the message yet");
+            watched.flush().await.unwrap();
+            assert!(watched.is_over(), "{about}");
+        }
+    }
+
     #[tokio::test]
     async fn a_session_at_rest_ends_and_another_when_it_comes_to_rest() {
         for (about, before, during, is_between) in [
@@ -156,7 +192,7 @@ mod tests {
         ] {
             let (mut near, mut far) = duplex(1024);
             let drain = CancellationToken::new();
-            let mut watched = DrainWatch::new(&mut near, Drain::Transaction, &drain);
+            let mut watched = DrainWatch::new(&mut near, Drain::Transaction, &drain, None);
             let mut received = [0; 64];
             far.write_all(before).await.unwrap();
             if !before.is_empty() {
@@ -182,7 +218,7 @@ mod tests {
     async fn without_a_drain_a_session_at_rest_goes_on() {
         let (mut near, mut far) = duplex(1024);
         let drain = CancellationToken::new();
-        let mut watched = DrainWatch::new(&mut near, Drain::Transaction, &drain);
+        let mut watched = DrainWatch::new(&mut near, Drain::Transaction, &drain, None);
         far.write_all(QUERY).await.unwrap();
         assert_eq!(watched.read(&mut [0; 64]).await.unwrap(), QUERY.len());
         watched.write_all(&[EMPTY, READY].concat()).await.unwrap();
@@ -195,7 +231,7 @@ mod tests {
         let (mut near, _far) = duplex(1024);
         let drain = CancellationToken::new();
         drain.cancel();
-        let mut watched = DrainWatch::new(&mut near, Drain::Session, &drain);
+        let mut watched = DrainWatch::new(&mut near, Drain::Session, &drain, None);
         assert!(watched.is_between_messages());
         for (bytes, is_between) in
             [(EMPTY, false), (&OPEN[..3], false), (&OPEN[3..], true), (&b"\0"[..], false), (READY, true)]

@@ -16,6 +16,21 @@ pub const WARM_MAX_AGE: Duration = Duration::from_secs(180);
 /// The default of [`Options::server_lifetime`]: one hour.
 pub const SERVER_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
+/// The default of [`Options::server_role_interval`]: 2 seconds.
+pub const SERVER_ROLE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What becomes of clients' sessions with a server that is no longer one of the kind that the target
+/// wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DemotedSessions {
+    /// They go on.
+    #[default]
+    Keep,
+    /// They end with SQLSTATE 57P01 between two messages. A client in the middle of an answer has
+    /// [`Limits::drain`] to get the rest; after it, it is cut off.
+    Close,
+}
+
 /// How the role and database of the target apply to clients. A role or database that the target
 /// leaves open is the client's choice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +86,15 @@ pub struct Options {
     /// have the same settings and memberships. The proxy asks the server again if the last answer
     /// is older than this. Default zero: each time.
     pub server_check_delay: Duration,
+    /// How often each server is asked whether it is a standby, if the target has several or wants
+    /// one kind of them ([`Target::session_attrs`](pgentra_connect::Target::session_attrs)): with one
+    /// session for each server, from the first client on. New sessions go to a server that suits, and
+    /// pooled ones with another are ended. Where a sign-in or a session shows that something has
+    /// changed, the servers are asked at once. Zero: they are not asked, and each sign-in finds out for
+    /// itself. Default [`SERVER_ROLE_INTERVAL`], 2 seconds.
+    pub server_role_interval: Duration,
+    /// What becomes of clients' sessions with a server that does not suit any more.
+    pub demoted_sessions: DemotedSessions,
     /// New connections to the server per second, which is also the size of a burst. A further
     /// client waits, and one that would wait for more than 5 seconds is refused with SQLSTATE
     /// 57P03. Default 0: no limit.
@@ -91,6 +115,8 @@ impl Default for Options {
             reuse: false,
             server_lifetime: SERVER_LIFETIME,
             server_check_delay: Duration::ZERO,
+            server_role_interval: SERVER_ROLE_INTERVAL,
+            demoted_sessions: DemotedSessions::default(),
             connect_rate: 0,
         }
     }

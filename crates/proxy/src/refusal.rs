@@ -4,8 +4,9 @@ use std::error::Error;
 use std::fmt::Display;
 use std::time::Duration;
 
-use pgentra_connect::{ConnectError, ConnectErrorKind, quote};
+use pgentra_connect::{ConnectError, ConnectErrorKind, SessionAttrs, quote};
 use pgentra_wire::fields::Fields;
+use pgentra_wire::startup::StartupMessage;
 
 use pgentra_session::login_error::{chain, fatal, login_timeout, sqlstate, too_many_clients};
 
@@ -44,6 +45,13 @@ pub(crate) fn terminated() -> Fields {
     fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
         .with_detail("The proxy is shutting down.")
         .with_hint("Connect again in a few seconds.")
+}
+
+/// As [`terminated`]: the session's server is no longer one of the kind that the target wants.
+pub(crate) fn demoted(wanted: SessionAttrs) -> Fields {
+    fatal(sqlstate::ADMIN_SHUTDOWN, "terminating connection due to administrator command")
+        .with_detail(&format!("The server no longer fits target_session_attrs={wanted}."))
+        .with_hint("Connect again: new sessions go to a server that fits.")
 }
 
 pub(crate) fn peer_uid_denied(address: impl Display) -> Fields {
@@ -124,6 +132,25 @@ pub(crate) fn name_mismatch(what: &str, named: &[u8], asked: &[u8]) -> Fields {
         "Name the {what} {named} in the client; or start the proxy with --pin, which puts it in the place of the \
          client's, or without a {what}, which leaves it to the client."
     ))
+}
+
+/// No target of the listener is for this client. The SQLSTATE for an unknown database is PostgreSQL's.
+pub(crate) fn no_target(start: &StartupMessage, is_by_role: bool) -> Fields {
+    let shown = |name| quote::name(&String::from_utf8_lossy(name));
+    let (role, database) = (shown(start.user()), shown(start.database()));
+    let (code, message) = match is_by_role {
+        true => (sqlstate::INVALID_AUTHORIZATION, format!("no target of the proxy is for the role {role}")),
+        false => {
+            let message = format!("no target of the proxy is for the database {database}");
+            (sqlstate::INVALID_CATALOG_NAME, message)
+        }
+    };
+    fatal(code, &message)
+        .with_detail(&format!("The client named the role {role} and the database {database}."))
+        .with_hint(
+            "Targets that share an address are told apart by their settings databases, host_names and roles; a host name \
+             is known of clients with TLS alone.",
+        )
 }
 
 /// Why the sign-in at the server failed. A refusal of the server is forwarded with its own message.

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::pool::RefillGuard;
-use super::{AuthProxy, Listener, ProxyHandle, connection};
+use super::{AuthProxy, Listener, ProxyHandle, RoutedProxies, connection};
 use crate::telemetry::Listening;
 use pgentra_session::client::Client;
 use pgentra_session::listen::{Listen, Shutdown, accept};
@@ -46,11 +46,14 @@ impl ProxyHandle {
     /// Dropping the future drops the sessions too. One proxy can serve several listeners, which
     /// share limits and cancel keys. Telemetry shows the listener as up from this call on.
     pub fn serve(self, listener: Listener, stop: ShutdownTokens) -> impl Future<Output = ()> + Send {
-        let up = self.get().shown_at(match &listener {
-            Listener::Tcp(listener) => listener.name(),
-            #[cfg(unix)]
-            Listener::Unix(listener) => listener.name(),
-        });
+        let up = shown_at(
+            &self.get(),
+            match &listener {
+                Listener::Tcp(listener) => listener.name(),
+                #[cfg(unix)]
+                Listener::Unix(listener) => listener.name(),
+            },
+        );
         async move {
             match listener {
                 Listener::Tcp(listener) => self.serve_on(listener, stop, up).await,
@@ -60,22 +63,22 @@ impl ProxyHandle {
         }
     }
 
-    async fn serve_on<L: Listen>(self, listener: L, stop: ShutdownTokens, mut up: Listening) {
+    async fn serve_on<L: Listen>(self, listener: L, stop: ShutdownTokens, mut up: Vec<Listening>) {
         let mut replaced = self.replaced();
-        let mut keeping = RefillGuard::of(Arc::clone(&self.get().pool));
+        let mut keeping = keep_pools(&self.get());
         let stages = Shutdown { hurry: stop.waiting, ..Shutdown::until(stop.serving) };
         let _kill = stages.kill.clone().drop_guard();
         let tasks = TaskTracker::new();
         // One for each listener: load on one listener closes no connection of another.
-        let starting = Starting::within(&self.get().limits);
+        let starting = Starting::within(&self.get().first().limits);
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = stages.drain.cancelled() => None,
                 Ok(()) = replaced.changed() => {
                     // A reload may have given the listener to another target.
-                    up = self.get().shown_at(listener.name());
-                    keeping = RefillGuard::of(Arc::clone(&self.get().pool));
+                    up = shown_at(&self.get(), listener.name());
+                    keeping = keep_pools(&self.get());
                     continue;
                 }
                 accepted = accept(&listener, &starting, &stop.listening) => accepted,
@@ -88,15 +91,25 @@ impl ProxyHandle {
         tasks.close();
         tokio::select! {
             () = tasks.wait() => {}
-            () = stages.drain.cancelled() => stages.wind_up(&tasks, self.get().limits.drain).await,
+            () = stages.drain.cancelled() => stages.wind_up(&tasks, self.get().first().limits.drain).await,
         }
     }
 }
 
-impl AuthProxy {
-    /// Shows the listener as up until the returned value is dropped.
-    fn shown_at(&self, address: String) -> Listening {
-        self.telemetry.served_by(&self.connector, self.limits.connections, self.client_auth().access());
-        self.telemetry.listens_on(address)
-    }
+/// Shows the listener as up until the returned values are dropped.
+fn shown_at(proxies: &RoutedProxies, address: String) -> Vec<Listening> {
+    let shown = proxies.each().map(|(route, proxy)| {
+        let mut access = proxy.client_auth().access();
+        access.role = access.role.or_else(|| route.roles.first().cloned());
+        access.database = route.databases.first().cloned();
+        let servers = proxy.pool.shown_servers();
+        proxy.telemetry.served_by((&proxy.connector, servers), proxy.limits.connections, access);
+        proxy.telemetry.listens_on(address.clone())
+    });
+    shown.collect()
+}
+
+/// Has the pools store sessions until the returned values are dropped.
+fn keep_pools(proxies: &RoutedProxies) -> Vec<RefillGuard> {
+    proxies.all().filter_map(|proxy| RefillGuard::of(Arc::clone(&proxy.pool))).collect()
 }

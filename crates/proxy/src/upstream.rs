@@ -20,6 +20,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
+use tokio_util::sync::CancellationToken;
 
 use super::pool::fingerprint::{Fingerprint, Latest, Unanswered, fingerprint};
 use super::pool::health::{Idle, Unhealthy};
@@ -35,6 +36,13 @@ const TERMINATE: &[u8] = b"X\0\0\0\x04";
 const CHECK: Duration = Duration::from_secs(2);
 /// Time for the server to end a session that is no longer needed.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A session that was signed in.
+pub(crate) struct Opened {
+    pub(crate) signed_in: SignedIn,
+    /// Cancelled when its server has become a wrong one. `None`: every server suits.
+    pub(crate) demoted: Option<CancellationToken>,
+}
 
 /// A session with the server that is ready for a client.
 pub(crate) struct Upstream {
@@ -52,13 +60,19 @@ pub(crate) struct Upstream {
     /// The identity of the token with which it was opened.
     pub(crate) identity: Option<TokenIdentity>,
     pub(crate) process_id: Option<u32>,
+    /// Cancelled when its server has become a wrong one. `None`: every server suits.
+    pub(crate) demoted: Option<CancellationToken>,
     pub(crate) permit: SessionPermit,
 }
 
 impl Upstream {
     /// A session that has just been opened. It may be pooled for `lifetime` once
     /// [`Upstream::identify`] succeeded.
-    pub(crate) fn new(signed_in: SignedIn, permit: SessionPermit, lifetime: Duration) -> Self {
+    pub(crate) fn new(
+        Opened { signed_in, demoted }: Opened,
+        permit: SessionPermit,
+        lifetime: Duration,
+    ) -> Self {
         Self {
             cancel: signed_in.canceller().map(Cancel::new),
             opened: Instant::now(),
@@ -70,6 +84,7 @@ impl Upstream {
             identity: signed_in.identity().cloned(),
             process_id: signed_in.key().map(|key| key.process_id),
             stream: signed_in.into_stream(),
+            demoted,
             permit,
         }
     }
@@ -94,7 +109,12 @@ impl Upstream {
 
     /// Whether it can be pooled for another client.
     pub(crate) fn may_be_kept(&self) -> bool {
-        self.fingerprint.is_some() && self.opened.elapsed() < self.lifetime
+        self.fingerprint.is_some() && self.opened.elapsed() < self.lifetime && !self.is_demoted()
+    }
+
+    /// Whether its server has become a wrong one.
+    fn is_demoted(&self) -> bool {
+        self.demoted.as_ref().is_some_and(CancellationToken::is_cancelled)
     }
 
     /// Whether a new session would equal this one, by an answer of the server that is not older

@@ -19,6 +19,7 @@ pub mod listen;
 pub mod login_error;
 pub mod presence;
 pub mod relay;
+pub mod route;
 pub mod starting;
 pub mod tracker;
 pub mod traffic;
@@ -28,5 +29,6 @@ pub mod unix;
 
 pub use limits::Limits;
 pub use listen::bind_tcp;
+pub use route::Route;
 #[cfg(unix)]
 pub use unix::UnixSocket;

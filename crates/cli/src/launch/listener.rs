@@ -1,6 +1,7 @@
 //! The auth proxy's listener for one program.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgentra_connect::Connector;
 use pgentra_proxy::{AuthProxy, ClientAuth, Listener, Options, ProxyHandle, Users};
@@ -42,7 +43,10 @@ pub(super) async fn open<T>(
     connector.token_ready().await?;
     let (listener, client_auth, more) = listen()?;
     let limits = Limits { connections: CONNECTIONS, ..Limits::default() };
-    let proxy = AuthProxy::new(connector, Options { limits, client_auth, ..Options::default() });
+    // One program has few sessions: none of them is for asking servers what they are.
+    let server_role_interval = Duration::ZERO;
+    let options = Options { limits, client_auth, server_role_interval, ..Options::default() };
+    let proxy = AuthProxy::new(connector, options);
     Ok((OpenListener { proxy: ProxyHandle::new(Arc::new(proxy)), listener }, more))
 }
 

@@ -57,13 +57,15 @@ impl Access {
         let mapped = client_auth.role_map.first().map(|(theirs, _)| theirs.clone());
         let user = mapped
             .or_else(|| target.named_user().map(str::to_owned))
+            .or_else(|| settings.route.roles.first().cloned())
             .or_else(|| connector.token_state().role_names.first().cloned());
+        let routed = settings.route.databases.first();
         Some(Self {
             is_tls: client_auth.tls_cert.is_some() && matches!(host, ListenerHost::Tcp(_)),
             host,
             port,
             user,
-            database: target.named_database().unwrap_or("postgres").to_owned(),
+            database: target.named_database().or(routed.map(String::as_str)).unwrap_or("postgres").to_owned(),
             has_password: client_auth.auth_file.is_some(),
         })
     }

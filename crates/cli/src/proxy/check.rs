@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use pgentra_connect::{ConnectError, Connector};
-use pgentra_proxy_config::{Configuration, TargetConfig};
+use pgentra_proxy_config::{Configuration, ListenerKind, TargetConfig};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -68,9 +68,13 @@ pub(crate) async fn run(configuration: Configuration, format: Format) -> Outcome
 pub(crate) fn configuration(configuration: &Configuration) -> Outcome {
     let mut text = String::new();
     for TargetConfig { name, settings, .. } in &configuration.targets {
-        let listen: Vec<_> = settings.listen.iter().map(ToString::to_string).collect();
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{} for {name}", listen.join(", "));
+        for kind in ListenerKind::ALL {
+            let places: Vec<_> = settings.places(kind).iter().map(ToString::to_string).collect();
+            if !places.is_empty() {
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "{} for {name}{kind}", places.join(", "));
+            }
+        }
     }
     output::result(&format!("{text}the configuration is valid\n"))
 }

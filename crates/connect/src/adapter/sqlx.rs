@@ -7,7 +7,8 @@
 //!   are not asked, and `sslrootcert` adds to the built-in ones. `sslmode=verify-ca` is refused: any of them would do.
 //! - A server that asks for MD5 or SCRAM is given a proof computed from the token, never the token.
 //! - sqlx holds the token in memory that it does not overwrite, and its `PgConnectOptions` show it in their `Debug`.
-//! - One host. Neither `hostaddr` nor `sslnegotiation=direct`.
+//! - One host of any kind: a target with several, or with `target_session_attrs`, is refused. Neither `hostaddr` nor
+//!   `sslnegotiation=direct`.
 
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -213,12 +214,16 @@ fn fields(error: &dyn DatabaseError) -> Fields {
     hint.into_iter().fold(fields, Fields::with_hint)
 }
 
+const SEVERAL: &str =
+    "name the one host of pgentra proxy, which takes the server that suits; or use deadpool-postgres or bb8";
+
 /// The target in sqlx's terms, without a password.
 fn settings(target: &Target) -> Result<PgConnectOptions, ConnectError> {
     let refuse = |what: &str| Err(ConnectError::config(format!("sqlx cannot connect with {what}")));
-    let [endpoint] = target.endpoints() else { return refuse("several hosts") };
+    let several = |what| refuse(what).map_err(|error| error.hinting(SEVERAL));
+    let [endpoint] = target.endpoints() else { return several("several hosts") };
     if target.session_attrs() != SessionAttrs::Any {
-        return refuse("target_session_attrs");
+        return several("target_session_attrs");
     }
     if endpoint.address.is_some() {
         return refuse("hostaddr");

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use pgentra_identity::{Cloud, Selector};
+use pgentra_settings::ListenAddr;
 use pgentra_system::{Env, Files, System};
 
 use super::*;
@@ -502,4 +503,64 @@ fn settings_for_sockets_that_are_not_there_are_told() {
         Setting { flags: &flags, ..Setting::default() }.gather().unwrap().targets[0].client_auth.uids,
         [4711]
     );
+}
+
+/// Two targets at one address, each with these settings.
+fn neighbours(first: &str, second: &str) -> Result<Vec<String>, String> {
+    let file = format!("[[target]]\nserver = 'host=a'\n{first}\n[[target]]\nserver = 'host=b'\n{second}\n");
+    let configuration = Setting { file: &file, ..Setting::default() }.gather()?;
+    let places = configuration.targets.iter().flat_map(|target| &target.settings.listen);
+    Ok(places.map(ToString::to_string).collect())
+}
+
+#[test]
+fn targets_share_an_address_if_their_clients_differ() {
+    for (first, second) in [
+        ("databases = 'x'", "databases = ['y', 'z']"),
+        ("databases = 'x'", ""),
+        ("", "roles = ['r']"),
+        ("databases = 'x'\nroles = 'r'", "databases = 'x'\nroles = 's'"),
+    ] {
+        assert_eq!(neighbours(first, second).unwrap(), ["127.0.0.1:5432"; 2], "{first} | {second}");
+        let listen = "\nlisten = '/run/pg'";
+        let own = neighbours(&format!("{first}{listen}"), &format!("{second}{listen}"));
+        assert_eq!(own.unwrap(), ["/run/pg:5432"; 2], "{first} | {second}");
+    }
+    for (first, second, says) in [
+        (
+            "databases = ['x', 'y']",
+            "databases = 'y'",
+            ":5 listen: cannot be 127.0.0.1:5432: a client may fit",
+        ),
+        ("databases = 'x'", "roles = 'r'", "a client may fit"),
+        ("listen = '7'", "listen = '7'", "it is given twice"),
+        ("host_names = 'h'", "", "host_names: needs listen_tls_cert"),
+        ("listen_read = '7'", "", "listen_read: needs several hosts"),
+        (
+            "demoted_sessions = 'close'",
+            "",
+            "demoted_sessions: does nothing for a target that takes every server",
+        ),
+        (
+            "demoted_sessions = 'close'\nserver_role_interval = 0",
+            "",
+            "demoted_sessions: needs server_role_interval",
+        ),
+        (
+            "listen = '7'\ndatabases = 'x'\nfirst_packet_timeout = 5",
+            "listen = '7'",
+            "with another first_packet_timeout",
+        ),
+        ("listen = '7'\nlisten_direct = '7'", "", "it is given twice"),
+        (
+            "databases = 'x'\nlisten_uids = '1'\nlisten = '/run/pg'",
+            "listen = '/run/pg'",
+            "with another listen_uids",
+        ),
+    ] {
+        let said = neighbours(first, second).unwrap_err();
+        assert!(said.contains(says), "{first} | {second}: {said}");
+    }
+    let any = Setting { flags: &["host=a databases=x", "host=b", "--listen", "0"], ..Setting::default() };
+    assert!(problems(any).contains("listen: cannot be 127.0.0.1:0 for targets that share it"));
 }

@@ -1,4 +1,5 @@
 use eventually::{DEADLINE, eventually};
+use pgentra_settings::InheritedSockets;
 use pgentra_system::{Env, Files, System};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -192,5 +193,68 @@ async fn a_socket_of_systemds_comes_back() {
     stage.apply(with).await.unwrap();
     assert_eq!(stage.addresses(), inherited);
     assert_eq!(answer(&inherited[0]).await.unwrap()[0], b'E');
+    stage.end().await;
+}
+
+/// The SQLSTATE for a client of this database; 28000 shows that it was led to a target, which gets no token.
+async fn sqlstate(address: &str, database: &str) -> String {
+    let mut packet = b"\0\x03\0\0user\0app\0database\0".to_vec();
+    packet.extend(database.as_bytes());
+    packet.extend(b"\0\0");
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client.write_all(&u32::try_from(packet.len() + 4).unwrap().to_be_bytes()).await.unwrap();
+    client.write_all(&packet).await.unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    answer.split('\0').find_map(|field| field.strip_prefix('C')).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn an_address_can_be_that_of_more_targets_after_a_reload() {
+    let mut stage = Stage::new(InheritedSockets::default());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let target = |host: &str, databases: &str| {
+        format!("[[target]]\nserver = 'host={host}'\nlisten = '{port}'\ndatabases = {databases}\n")
+    };
+    let one = target("one.invalid", "['x']");
+    assert_eq!(stage.apply(&one).await.unwrap(), [format!("listening on {address} -> one.invalid:5432")]);
+    assert_eq!(sqlstate(&address, "y").await, "3D000");
+    let two = target("two.invalid", "['y']");
+    let direct = "listen_direct = '127.0.0.1:0'\n";
+    let lines = stage.apply(&format!("{one}{two}{direct}")).await.unwrap();
+    let of_direct = stage.addresses()[1].clone();
+    assert_eq!(
+        lines,
+        [
+            "target added: two.invalid:5432".to_owned(),
+            format!("listening on {address} -> one.invalid:5432; two.invalid:5432"),
+            format!("listening on {of_direct} -> two.invalid:5432 (direct)"),
+        ]
+    );
+    for (address, database, expected) in [
+        (&address, "x", "28000"),
+        (&address, "y", "28000"),
+        (&address, "z", "3D000"),
+        (&of_direct, "y", "28000"),
+    ] {
+        assert_eq!(sqlstate(address, database).await, expected, "{database}");
+    }
+    let shown: Vec<_> = stage.running.listeners().map(|it| it.target.name.clone()).collect();
+    assert_eq!(shown, ["one.invalid:5432", "two.invalid:5432", "two.invalid:5432"]);
+
+    let moved = target("two.invalid", "['y', 'z']");
+    let lines = stage.apply(&moved).await.unwrap();
+    assert_eq!(
+        lines,
+        [
+            "target changed: two.invalid:5432: databases y -> y,z".to_owned(),
+            "target removed: one.invalid:5432".to_owned(),
+            format!("no longer listening on {of_direct}"),
+            format!("listening on {address} -> two.invalid:5432"),
+        ]
+    );
+    assert_eq!(sqlstate(&address, "x").await, "3D000");
     stage.end().await;
 }

@@ -64,6 +64,7 @@ impl ClientAuth {
     pub(crate) fn access(&self) -> ClientAccess {
         ClientAccess {
             role: self.roles.as_ref().and_then(RoleMap::first),
+            database: None,
             has_tls: self.tls.is_some(),
             asks_for_certificates: self.tls.as_ref().is_some_and(Tls::asks_for_certificates),
         }

@@ -14,6 +14,6 @@ pub(crate) enum Unhealthy {
     IdleTimeout,
     /// The server ended it for another reason, or sent something.
     Disturbed,
-    /// It is older than its lifetime.
+    /// It is older than its lifetime, or its server has become a wrong one.
     Outlived,
 }

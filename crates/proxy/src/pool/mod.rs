@@ -10,11 +10,11 @@ mod refill;
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use pgentra_connect::{ConnectError, Connector, SignedIn};
+use pgentra_connect::{ConnectError, Connector, SessionAttrs};
 use pgentra_wire::backend::ParameterStatus;
 use pgentra_wire::startup::StartupMessage;
 use tokio::sync::{Notify, Semaphore};
@@ -24,8 +24,9 @@ use tokio::time::{Instant, timeout};
 use super::limits::{Rate, SessionLimit, SessionPermit};
 use super::options::Options;
 use super::refusal;
+use super::servers::{ServerView, ServerWatch};
 use super::telemetry::{PoolControl, TargetTelemetry};
-use super::upstream::Upstream;
+use super::upstream::{Opened, Upstream};
 use fingerprint::Unanswered;
 use idle::{Checkout, Eviction, IdleSessions, Reclaimed};
 use pgentra_session::login_error::{LoginError, chain, sqlstate};
@@ -44,18 +45,23 @@ const CLEANING: Duration = Duration::from_secs(5);
 /// The sessions with the server of one target.
 pub(crate) struct ServerPool {
     connector: Connector,
+    /// `None`: every server suits.
+    servers: Option<ServerView>,
     telemetry: Arc<TargetTelemetry>,
     /// Counts the sessions, together with those of other proxies of the target.
     sessions: SessionLimit,
     limit: usize,
     /// Limits the connections to the server that are being opened for clients.
-    opening: Semaphore,
-    rate: Rate,
+    opening: Arc<Semaphore>,
+    rate: Arc<Rate>,
     warm: usize,
     reuse: bool,
     server_lifetime: Duration,
     server_check_delay: Duration,
+    warm_max_age: Duration,
     idle: IdleSessions<Upstream>,
+    /// The pool of the same target for clients that want another kind of server.
+    other: OnceLock<Weak<ServerPool>>,
     /// Wakes the refill task.
     changed: Notify,
     refill: Mutex<Refill>,
@@ -71,21 +77,52 @@ struct Refill {
 impl ServerPool {
     /// An empty pool, which stores sessions while a [`RefillGuard`] exists.
     pub(crate) fn new(connector: Connector, options: &Options) -> Self {
+        let clients = options.shared.clients.clone();
+        let servers = ServerWatch::view(&connector, options.server_role_interval, clients);
         Self {
             connector,
+            servers,
             telemetry: Arc::clone(&options.telemetry),
             sessions: options.shared.sessions.clone(),
             limit: options.limits.connections,
-            opening: Semaphore::new(options.limits.starting.clamp(1, Semaphore::MAX_PERMITS)),
-            rate: Rate::new(options.connect_rate),
+            opening: Arc::new(Semaphore::new(options.limits.starting.clamp(1, Semaphore::MAX_PERMITS))),
+            rate: Arc::new(Rate::new(options.connect_rate)),
             warm: options.warm,
             reuse: options.reuse,
             server_lifetime: options.server_lifetime,
             server_check_delay: options.server_check_delay,
+            warm_max_age: options.warm_max_age,
             idle: IdleSessions::new(options.warm_max_age, options.telemetry.supply().ready.clone()),
+            other: OnceLock::new(),
             changed: Notify::new(),
             refill: Mutex::default(),
         }
+    }
+
+    /// The pool of the same target for clients that prefer a standby. Each makes room for clients of the other.
+    pub(crate) fn reading(self: &Arc<Self>) -> Arc<Self> {
+        let reading = Arc::new(Self {
+            connector: self.connector.with_session_attrs(SessionAttrs::PreferStandby),
+            servers: self.servers.as_ref().map(ServerView::reading),
+            telemetry: Arc::clone(&self.telemetry),
+            sessions: self.sessions.clone(),
+            limit: self.limit,
+            opening: Arc::clone(&self.opening),
+            rate: Arc::clone(&self.rate),
+            warm: self.warm,
+            reuse: self.reuse,
+            server_lifetime: self.server_lifetime,
+            server_check_delay: self.server_check_delay,
+            warm_max_age: self.warm_max_age,
+            idle: IdleSessions::new(self.warm_max_age, self.telemetry.supply().ready.clone()),
+            other: OnceLock::new(),
+            changed: Notify::new(),
+            refill: Mutex::default(),
+        });
+        // A second one of this target makes room for its own clients alone.
+        let _ = reading.other.set(Arc::downgrade(self));
+        let _ = self.other.set(Arc::downgrade(&reading));
+        reading
     }
 
     /// A session for this start-up: a pooled one, else a new one.
@@ -101,25 +138,30 @@ impl ServerPool {
             }
             self.telemetry.supply().misses.inc();
         }
-        let permit = self.permit().await.ok_or_else(|| refusal::too_many(self.limit))?;
-        // The semaphore is never closed.
-        let _opening = self.opening.acquire().await;
-        self.rate.turn().await.map_err(|_| refusal::too_fast(self.rate.per_second()))?;
-        let signed_in = self.open(start).await.map_err(|error| refusal::failed(&error))?;
-        let mut upstream = Upstream::new(signed_in, permit, self.server_lifetime);
+        let mut upstream = self.open_apart(start).await?;
         if pools
             && self.reuse
             && let Err(error) = upstream.identify().await
         {
             tracing::info!(error = chain(&error), "a session that cannot be pooled is replaced");
             let permit = upstream.permit;
-            let signed_in = self.open(start).await.map_err(|error| refusal::failed(&error))?;
-            upstream = Upstream::new(signed_in, permit, self.server_lifetime);
+            let opened = self.open(start).await.map_err(|error| refusal::failed(&error))?;
+            upstream = Upstream::new(opened, permit, self.server_lifetime);
         }
         if pools && self.idle.learn(start, Instant::now()) {
             self.changed.notify_one();
         }
         Ok(upstream)
+    }
+
+    /// A new session for this start-up, apart from the pool.
+    pub(crate) async fn open_apart(&self, start: &StartupMessage) -> Result<Upstream, LoginError> {
+        let permit = self.permit().await.ok_or_else(|| refusal::too_many(self.limit))?;
+        // The semaphore is never closed.
+        let _opening = self.opening.acquire().await;
+        self.rate.turn().await.map_err(|_| refusal::too_fast(self.rate.per_second()))?;
+        let opened = self.open(start).await.map_err(|error| refusal::failed(&error))?;
+        Ok(Upstream::new(opened, permit, self.server_lifetime))
     }
 
     /// Whether sessions with this start-up go back to the pool.
@@ -216,12 +258,15 @@ impl ServerPool {
                 self.changed.notify_one();
                 timeout(PLACE, self.sessions.wait(self.limit)).await.ok()
             }
-            Reclaimed::Nothing => None,
+            Reclaimed::Nothing => match self.other.get()?.upgrade()?.idle.claim() {
+                Reclaimed::Session(upstream) => Some(upstream.permit),
+                Reclaimed::Coming(_) | Reclaimed::Nothing => None,
+            },
         }
     }
 
     /// Opens a new session. If the server's connection limit is reached, pooled sessions are ended.
-    async fn open(&self, start: &StartupMessage) -> Result<SignedIn, ConnectError> {
+    async fn open(&self, start: &StartupMessage) -> Result<Opened, ConnectError> {
         let mut evictions = Eviction::ALL.iter();
         loop {
             match self.dial(start).await {
@@ -258,13 +303,40 @@ impl ServerPool {
         false
     }
 
-    async fn dial(&self, start: &StartupMessage) -> Result<SignedIn, ConnectError> {
-        let opened = self.connector.open(start).await;
-        match &opened {
-            Ok(signed_in) => self.telemetry.opened(signed_in.timings()),
-            Err(error) => self.telemetry.failed(error, &refusal::failed(error)),
+    /// Signs in at the server that suits, as far as it is known.
+    async fn dial(&self, start: &StartupMessage) -> Result<Opened, ConnectError> {
+        let order = self.servers.as_ref().map_or_else(|| self.connector.host_order(), ServerView::order);
+        let opened = self.connector.open_among(start, &order).await;
+        match opened {
+            Ok(signed_in) => {
+                self.telemetry.opened(signed_in.timings());
+                let demoted =
+                    self.servers.as_ref().and_then(|servers| servers.opened(&signed_in, start, &order));
+                Ok(Opened { signed_in, demoted })
+            }
+            Err(error) => {
+                self.telemetry.failed(&error, &refusal::failed(&error));
+                self.ask_servers();
+                Err(error)
+            }
         }
-        opened
+    }
+
+    /// What telemetry shows of the servers. `None`: every server suits.
+    pub(crate) fn shown_servers(&self) -> Option<Weak<ServerWatch>> {
+        self.servers.as_ref().map(ServerView::shown)
+    }
+
+    /// The kind of server that its sessions are with.
+    pub(crate) fn wanted(&self) -> SessionAttrs {
+        self.connector.target().session_attrs()
+    }
+
+    /// Has the servers asked at once what they are: a session has failed or was ended by its server.
+    pub(crate) fn ask_servers(&self) {
+        if let Some(servers) = &self.servers {
+            servers.ask_at_once();
+        }
     }
 }
 

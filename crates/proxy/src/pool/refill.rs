@@ -87,8 +87,8 @@ async fn open_ahead(
     permit: SessionPermit,
 ) {
     match pool.dial(&start).await {
-        Ok(signed_in) => {
-            let mut upstream = Upstream::new(signed_in, permit, pool.server_lifetime);
+        Ok(opened) => {
+            let mut upstream = Upstream::new(opened, permit, pool.server_lifetime);
             let identified = upstream.identify().await;
             if identified.is_ok() && upstream.may_be_kept() {
                 pool.telemetry.supply().warmed.inc();

@@ -21,6 +21,8 @@ pub(super) struct ConnectWith {
 pub(crate) struct ClientAccess {
     /// A role that it may name, if roles are mapped.
     pub(crate) role: Option<String>,
+    /// A database that leads to the target, if several share the listener.
+    pub(crate) database: Option<String>,
     /// Over TCP.
     pub(crate) has_tls: bool,
     pub(crate) asks_for_certificates: bool,
@@ -39,7 +41,8 @@ impl ConnectWith {
         access: &ClientAccess,
     ) -> Self {
         let role = access.role.as_deref().or_else(|| target.and_then(Target::named_user)).or(fitting);
-        let database = Some(target.and_then(Target::named_database).unwrap_or(DATABASE));
+        let named = target.and_then(Target::named_database).or(access.database.as_deref());
+        let database = Some(named.unwrap_or(DATABASE));
         let place = place(&listener);
         let is_network = place.as_ref().is_some_and(|(host, _)| !host.starts_with('/'));
         let Some((host, port)) = place.filter(|_| !(is_network && access.asks_for_certificates)) else {
@@ -130,6 +133,7 @@ mod tests {
     fn a_listener_is_reached_with_the_names_of_its_target() {
         let plain = ClientAccess::default();
         let tls = ClientAccess { has_tls: true, ..plain.clone() };
+        let routed = ClientAccess { database: Some("orders".to_owned()), ..plain.clone() };
         let mapped = ClientAccess { role: Some("web".to_owned()), ..plain.clone() };
         for (listener, target, access, psql, jdbc) in [
             (
@@ -145,6 +149,13 @@ mod tests {
                 &tls,
                 "psql 'host=127.0.0.1 port=6432 user=myVm dbname=postgres sslmode=require'",
                 Some("jdbc:postgresql://127.0.0.1:6432/postgres?user=myVm&sslmode=require"),
+            ),
+            (
+                "127.0.0.1:6432",
+                "host=h",
+                &routed,
+                "psql 'host=127.0.0.1 port=6432 user=myVm dbname=orders sslmode=disable'",
+                Some("jdbc:postgresql://127.0.0.1:6432/orders?user=myVm&sslmode=disable"),
             ),
             (
                 "[::]:6432",

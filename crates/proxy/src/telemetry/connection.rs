@@ -33,14 +33,20 @@ pub(crate) struct ConnectionRecord {
 }
 
 impl ConnectionRecord {
-    pub(crate) fn begin(target: &Arc<TargetTelemetry>, client: impl Display) -> Self {
-        target.counts.connections.inc();
+    /// `is_only` tells whether the client can be led to this target alone.
+    pub(crate) fn begin(target: &Arc<TargetTelemetry>, is_only: bool, client: impl Display) -> Self {
         Self {
-            open: OpenGuard::new(target),
+            open: OpenGuard::new(target, is_only),
             client: client.to_string(),
             began: Instant::now(),
             names: Names::default(),
         }
+    }
+
+    /// Records which target the client is led to: until then it is shown as one of the first target
+    /// of its listener.
+    pub(crate) fn is_led_to(&mut self, target: &Arc<TargetTelemetry>) {
+        self.open.is_led_to(target);
     }
 
     /// Records the client's start-up.
@@ -59,7 +65,7 @@ impl ConnectionRecord {
 
     /// Records an error that the client gets instead of a session.
     pub(crate) fn refused(&self, fields: &Fields) {
-        let target = &self.open.0;
+        let target = &self.open.target;
         let sqlstate = fields.sqlstate().into_owned();
         let message = shortened(&fields.message());
         target.counts.refused(&sqlstate, &message);
@@ -98,7 +104,7 @@ impl ConnectionRecord {
             session
         });
         let Self { open, client, names, .. } = self;
-        let target = &open.0;
+        let target = &open.target;
         if let Some(process) = target.process() {
             target.counts.history.began(process.now(), waited);
         }
@@ -111,31 +117,53 @@ impl ConnectionRecord {
         AuditLine::new(
             (process.now(), process.instance),
             event,
-            self.open.0.name(),
+            self.open.target.name(),
             &self.client,
             &self.names,
         )
     }
 }
 
-/// Counts a connection as open until it is dropped.
-struct OpenGuard(Arc<TargetTelemetry>);
+/// Counts a connection as open until it is dropped. The connection counts as one of the target that
+/// it is led to, or of the first one, if it ends before that.
+struct OpenGuard {
+    target: Arc<TargetTelemetry>,
+    is_counted: bool,
+}
 
 impl OpenGuard {
-    fn new(target: &Arc<TargetTelemetry>) -> Self {
+    fn new(target: &Arc<TargetTelemetry>, is_only: bool) -> Self {
         target.counts.connections_open.inc();
-        Self(Arc::clone(target))
+        let mut open = Self { target: Arc::clone(target), is_counted: false };
+        if is_only {
+            open.count();
+        }
+        open
+    }
+
+    fn is_led_to(&mut self, target: &Arc<TargetTelemetry>) {
+        target.counts.connections_open.inc();
+        self.target.counts.connections_open.dec();
+        self.target = Arc::clone(target);
+        self.count();
+    }
+
+    fn count(&mut self) {
+        if !std::mem::replace(&mut self.is_counted, true) {
+            self.target.counts.connections.inc();
+        }
     }
 
     fn audit(&self) -> Option<(&Process, &AuditLog)> {
-        let process = self.0.process()?;
+        let process = self.target.process()?;
         Some((process, process.audit()?))
     }
 }
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
-        self.0.counts.connections_open.dec();
+        self.count();
+        self.target.counts.connections_open.dec();
     }
 }
 
@@ -174,7 +202,7 @@ impl ObservedSession {
 
 impl Drop for ObservedSession {
     fn drop(&mut self) {
-        let target = &self.open.0;
+        let target = &self.open.target;
         target.counts.ended(self.number, self.ended);
         let Some((audited, (process, audit))) = self.audited.as_deref().zip(self.open.audit()) else {
             return;

@@ -33,7 +33,7 @@ pub(super) struct Counts {
     pub(super) session_start: Histogram,
     pub(super) stages: [(&'static str, Histogram); 5],
     pub(super) failures: [(&'static str, Counter); 8],
-    pub(super) ends: [(&'static str, Counter); 4],
+    pub(super) ends: [(&'static str, Counter); 5],
     pub(super) cancels: [(&'static str, Counter); 4],
     pub(super) supply: PoolCounters,
     pub(super) history: History,

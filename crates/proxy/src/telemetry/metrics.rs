@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::standing::{Standing, TargetState};
 use super::{TargetTelemetry, Telemetry};
+use crate::servers::{ServerRole, ShownServer};
 
 /// Prefix of every metric's name.
 const PREFIX: &str = "pgentra_proxy_";
@@ -77,8 +78,14 @@ struct Family<S: ?Sized> {
 
 const SECONDS: Option<Unit> = Some(Unit::Seconds);
 
+/// A value for each server that was asked what it is.
+fn each_server(target: &TargetTelemetry, value: fn(&ShownServer) -> bool) -> Series {
+    let asked = target.servers().into_iter().filter(|server| server.role != ServerRole::Unknown);
+    asked.map(|server| (server.host.clone(), MetricValue::Gauge(value(&server).into()))).collect()
+}
+
 /// The metrics of each target.
-const OF_TARGETS: [Family<Seen>; 21] = [
+const OF_TARGETS: [Family<Seen>; 23] = [
     Family {
         name: "connections",
         kind: MetricType::Counter,
@@ -124,7 +131,7 @@ const OF_TARGETS: [Family<Seen>; 21] = [
         kind: MetricType::Counter,
         unit: None,
         label: "by",
-        help: "Sessions that ended: the client hung up, the server did, or the proxy drained it or cut it off",
+        help: "Sessions that ended: the client hung up, the server did, or the proxy drained it, ended it because its server was demoted, or cut it off",
         series: |seen| each(&seen.target.counts.ends, |count| MetricValue::Counter(count.get())),
     },
     Family {
@@ -261,6 +268,22 @@ const OF_TARGETS: [Family<Seen>; 21] = [
         label: "",
         help: "1 while the token lives and a listener is up, else 0",
         series: |seen| gauge(f64::from(u8::from(seen.target.readiness(seen.now).is_ok()))),
+    },
+    Family {
+        name: "server_up",
+        kind: MetricType::Gauge,
+        unit: None,
+        label: "server",
+        help: "1 while the server tells what it is, 0 while it cannot be reached; nothing before it was asked",
+        series: |seen| each_server(&seen.target, |server| server.role != ServerRole::Unreachable),
+    },
+    Family {
+        name: "server_selected",
+        kind: MetricType::Gauge,
+        unit: None,
+        label: "server",
+        help: "1 while new sessions go to the server, because it fits target_session_attrs, else 0",
+        series: |seen| each_server(&seen.target, |server| server.is_selected),
     },
     Family {
         name: "failing",

@@ -13,6 +13,7 @@ use super::live::LiveSession;
 use super::outcome::SignInOutcome;
 use super::standing::Standing;
 use super::{TargetTelemetry, Telemetry};
+use crate::servers::ShownServer;
 use pgentra_observe::rfc3339;
 
 /// The number of sessions that are shown; the rest are counted.
@@ -53,6 +54,8 @@ struct TargetStatus {
     name: String,
     /// The server, role and database of the target.
     server: Option<String>,
+    /// Each server, if the proxy asks them what they are.
+    servers: Vec<TargetServer>,
     listening: Vec<String>,
     /// `serving`, `idle` or `failing`.
     state: &'static str,
@@ -72,6 +75,16 @@ struct TargetStatus {
     refusal_messages: BTreeMap<String, String>,
     /// Index into `identities`.
     identity: Option<usize>,
+}
+
+/// A server of a target.
+#[derive(Debug, Serialize)]
+struct TargetServer {
+    host: String,
+    /// `primary`, `read-only primary`, `standby`, `unreachable` or `unknown`.
+    role: &'static str,
+    /// Whether new sessions go to it.
+    selected: bool,
 }
 
 /// The last sign-in at the server that shows the state of the target.
@@ -309,6 +322,7 @@ impl TargetStatus {
         Self {
             name: target.name().to_owned(),
             server: target.connector().map(|connector| server(connector.target())),
+            servers: target.servers().into_iter().map(TargetServer::of).collect(),
             state: standing.state.as_str(),
             cause: standing.cause,
             last_sign_in: standing.last.map(SignIn::of),
@@ -335,6 +349,12 @@ impl TargetStatus {
             refusal_messages: counts.refusal_messages(),
             identity,
         }
+    }
+}
+
+impl TargetServer {
+    fn of(ShownServer { host, role, is_selected }: ShownServer) -> Self {
+        Self { host, role: role.as_str(), selected: is_selected }
     }
 }
 

@@ -13,6 +13,7 @@ use super::connect_with::ClientAccess;
 use super::counts::{Cancelled, Counts, PoolCounters};
 use super::outcome::{Last, SignInOutcome, is_the_targets};
 use super::process::Process;
+use crate::servers::{ServerWatch, ShownServer};
 
 /// The telemetry of one target. Made by [`Telemetry::target`](super::Telemetry::target); a default one is not shown anywhere.
 #[derive(Debug, Default)]
@@ -21,6 +22,7 @@ pub struct TargetTelemetry {
     process: Option<Arc<Process>>,
     pub(super) counts: Counts,
     connector: Mutex<Option<Connector>>,
+    servers: Mutex<Option<Weak<ServerWatch>>>,
     last: Last,
     limit: AtomicUsize,
     access: Mutex<ClientAccess>,
@@ -45,8 +47,15 @@ impl TargetTelemetry {
         Self { name: name.to_owned(), process: Some(process), ..Self::default() }
     }
 
-    /// Sets the connector that opens its sessions, their limit, and how clients get them.
-    pub(crate) fn served_by(&self, connector: &Connector, limit: usize, access: ClientAccess) {
+    /// Sets the connector that opens its sessions, what is known of its servers, the limit of sessions, and how clients get
+    /// them.
+    pub(crate) fn served_by(
+        &self,
+        (connector, servers): (&Connector, Option<Weak<ServerWatch>>),
+        limit: usize,
+        access: ClientAccess,
+    ) {
+        *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = servers;
         *self.connector.lock().unwrap_or_else(PoisonError::into_inner) = Some(connector.clone());
         self.limit.store(limit, Ordering::Relaxed);
         *self.access.lock().unwrap_or_else(PoisonError::into_inner) = access;
@@ -112,6 +121,12 @@ impl TargetTelemetry {
 
     pub(super) fn connector(&self) -> Option<Connector> {
         self.connector.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its servers, if they are asked what they are.
+    pub(super) fn servers(&self) -> Vec<ShownServer> {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        servers.and_then(|servers| servers.upgrade()).map(|servers| servers.servers()).unwrap_or_default()
     }
 
     pub(super) fn token(&self) -> Option<TokenState> {

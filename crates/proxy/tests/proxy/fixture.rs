@@ -9,7 +9,7 @@ use pgentra_connect::pgentra_identity::{Cloud, Credential, Resource};
 use pgentra_connect::{Connector, Layers, Roots, Target};
 use pgentra_emulator::{Clock, LocalAzure};
 use pgentra_gateway::{Config, Principal, PrincipalKind};
-use pgentra_local::{Host, LocalCloud, RunningGateway};
+use pgentra_local::{Host, LocalCloud, RunningGateway, Standby};
 use pgentra_proxy::{AuthProxy, Listener, Naming, PoolStats};
 use pgentra_session::Limits;
 use pgentra_system::{Env, Files};
@@ -67,6 +67,21 @@ impl Stage {
         Self { cloud, azure, credential, gateways: Mutex::default() }
     }
 
+    /// Starts a standby behind a gateway of its own. Commits wait for it from then on.
+    pub(crate) async fn start_standby(&self) -> Standby {
+        self.cloud.start_standby().await.unwrap()
+    }
+
+    /// Ends PostgreSQL and its gateway as a crash does.
+    pub(crate) async fn crash(&mut self) {
+        self.cloud.crash().await;
+    }
+
+    /// The port of the gateway.
+    pub(crate) fn port(&self) -> u16 {
+        self.cloud.postgres_addr().port()
+    }
+
     /// The time of day for all parts.
     pub(crate) fn clock(&self) -> &Clock {
         self.azure.clock()
@@ -96,6 +111,14 @@ impl Stage {
         self.connector_to(self.cloud.postgres_addr().port(), more, self.azure.certificates().pem())
     }
 
+    /// A connector to the gateways at these ports, separated by commas.
+    pub(crate) fn connector_to_each(&self, ports: &str, more: &str) -> Connector {
+        let each = |text: &str| vec![text; ports.split(',').count()].join(",");
+        let (hosts, addresses) = (each("localhost"), each("127.0.0.1"));
+        let conninfo = format!("host={hosts} hostaddr={addresses} port={ports} {more}");
+        self.connector_for(&conninfo, self.azure.certificates().pem())
+    }
+
     /// The same with another source of tokens.
     pub(crate) fn connector_with(&self, credential: Credential) -> Connector {
         let target = self.connector("").target().clone();
@@ -103,9 +126,12 @@ impl Stage {
     }
 
     pub(crate) fn connector_to(&self, port: u16, more: &str, roots: &str) -> Connector {
-        let conninfo = format!("host=localhost hostaddr=127.0.0.1 port={port} {more}");
+        self.connector_for(&format!("host=localhost hostaddr=127.0.0.1 port={port} {more}"), roots)
+    }
+
+    fn connector_for(&self, conninfo: &str, roots: &str) -> Connector {
         let env = Env::from_map::<String, String>([]);
-        let layers = Layers::gather(Some(&conninfo), &[], &env, &Files::in_memory()).unwrap();
+        let layers = Layers::gather(Some(conninfo), &[], &env, &Files::in_memory()).unwrap();
         let target = Target::resolve_server(&layers).unwrap();
         let target = target.with_roots(Roots::from_pem(roots.as_bytes()).unwrap());
         Connector::new(target, self.credential.clone(), resource()).unwrap()
@@ -167,10 +193,14 @@ impl Running {
     }
 
     pub(crate) async fn with(connector: Connector, options: pgentra_proxy::Options) -> Self {
+        Self::of(Arc::new(AuthProxy::new(connector, options))).await
+    }
+
+    /// Serves this proxy.
+    pub(crate) async fn of(proxy: Arc<AuthProxy>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let proxy = Arc::new(AuthProxy::new(connector, options));
         let served = tokio::spawn(Arc::clone(&proxy).serve(on_loopback(listener), shutdown.clone()));
         Self { address, shutdown, served, proxy }
     }

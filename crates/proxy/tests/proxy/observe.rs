@@ -45,16 +45,16 @@ impl Write for Kept {
 }
 
 /// An auth proxy with telemetry and an admin listener.
-struct Watched {
+pub(crate) struct Watched {
     telemetry: Telemetry,
     stop: CancellationToken,
     audit: Kept,
     admin: SocketAddr,
-    running: Running,
+    pub(crate) running: Running,
 }
 
 impl Watched {
-    async fn new(connector: Connector, limits: Limits) -> Self {
+    pub(crate) async fn new(connector: Connector, limits: Limits) -> Self {
         Self::writing_to(Kept::default(), connector, limits).await
     }
 
@@ -76,12 +76,12 @@ impl Watched {
         get(self.admin, path).await
     }
 
-    async fn status(&self) -> Value {
+    pub(crate) async fn status(&self) -> Value {
         serde_json::from_str(&self.get("/status.json").await.1).unwrap()
     }
 
     /// The value of a metric.
-    async fn metric(&self, series: &str) -> Option<f64> {
+    pub(crate) async fn metric(&self, series: &str) -> Option<f64> {
         let (_, text) = self.get("/metrics").await;
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
     }
