@@ -88,6 +88,16 @@ node_packages() {
     (cd "$clients" && PATH=$clients/venv/bin:$PATH npm ci --silent --no-audit --no-fund)
 }
 
+# PostgreSQL servers of every version that Azure has: plain folders, which no package manager installs side by side.
+postgresql_versions() {
+    local folder=$clients/postgresql-versions
+    mkdir -p "$folder"
+    cp clients/postgresql/package.json clients/postgresql/package-lock.json "$folder/"
+    (cd "$folder" && PATH=$clients/venv/bin:$PATH npm ci --silent --no-audit --no-fund) || return 1
+    # The server's own user, who is not root, runs them.
+    chmod -R a+rX "$folder" && chmod a+x "$folder"/node_modules/postgresql-*/native/bin/*
+}
+
 # Prometheus' own checker, out of Debian's package, which would install and start a server too.
 promtool() {
     local folder
@@ -115,6 +125,7 @@ server >"$clients/postgresql" || missing postgresql "no installed server below /
 once python clients/requirements.txt python_packages || missing python "the packages of clients/requirements.txt could not be installed"
 once asyncpg-tests clients/requirements.txt asyncpg_tests || missing asyncpg-tests "the source package of asyncpg could not be had"
 once node clients/package-lock.json node_packages || missing node "the packages of clients/package.json could not be installed"
+once postgresql-versions clients/postgresql/package-lock.json postgresql_versions || missing postgresql-versions "the packages of clients/postgresql/package.json could not be installed"
 [ -x "$clients/bin/promtool" ] || promtool >&2 || missing promtool "Debian's package prometheus could not be had"
 if ! { [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ] && unshare --net true 2>/dev/null; }; then
     missing netns "a network namespace takes Linux and root"

@@ -190,3 +190,37 @@ fn what_others_use_stays(lab: &Lab, cloud: &Cloud<'_>) {
     assert_eq!((&revoked["dropped"], &revoked["unassigned"]), (&json!(false), &json!(true)));
     assert!(admin("pgentra identity show containerapp/myContainerApp").ok().contains("no identity"));
 }
+
+/// The server as a HorizonDB cluster: the endpoint that reads and writes is found, and its administrators come and go.
+#[test]
+fn a_horizondb_cluster_is_granted_and_has_administrators() {
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let admin = |script: &str| on(&lab, &cloud, "admin", script);
+    let grant = "pgentra grant myVm --server horizondb/my-horizondb --role my-app --yes -o json";
+    let granted = admin(grant);
+    assert!(granted.stderr.contains("+ role my-app on localhost (HorizonDB cluster)"), "{granted:?}");
+    let granted = granted.json();
+    assert_eq!((&granted["created"], &granted["server"]), (&json!(true), &json!("localhost")), "{granted}");
+    let revoked = admin(&grant.replace("grant", "revoke")).json();
+    assert_eq!(revoked["dropped"], true, "{revoked}");
+
+    let administrators = |words: &str| {
+        admin(&format!("pgentra identity server-admin {words} --server horizondb/my-horizondb -o json"))
+    };
+    let names = || -> Vec<Value> {
+        administrators("list").json().as_array().unwrap().iter().map(|one| one["name"].clone()).collect()
+    };
+    let before = names();
+    administrators("add 'Database administrators'").json();
+    assert_eq!(names().len(), before.len() + 1, "{:?}", names());
+    administrators("remove 'Database administrators'").json();
+    assert_eq!(names(), before);
+
+    let unknown = admin("pgentra identity server-admin list --server horizondb/other");
+    assert_eq!(unknown.fault(2, &["no HorizonDB cluster \"other\"", "my-horizondb"]), None, "{unknown:?}");
+    let cosmos = admin("pgentra identity server-admin list --server cosmos/my");
+    assert_eq!(cosmos.fault(2, &["horizondb/NAME"]), None, "{cosmos:?}");
+    let cosmos = admin("pgentra grant myVm --server cosmos/my --role my-app");
+    assert_eq!(cosmos.fault(2, &["horizondb/NAME"]), None, "{cosmos:?}");
+}

@@ -248,7 +248,7 @@ fn a_proxy_without_a_token_says_why_and_asks_again() {
             let lines = proxy.said();
             let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
             let warning = lines.into_iter().find(|line| line["level"] == "WARN").unwrap();
-            assert!(warning["hint"].as_str().unwrap().contains("sh -c"), "{warning}");
+            assert!(warning["hint"].as_str().unwrap().contains("--token-command by hand"), "{warning}");
         } else {
             assert!(proxy.said().contains("\nhint: "), "{}", proxy.said());
         }

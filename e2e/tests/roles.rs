@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use e2e::{Cloud, Flavour, Lab, Run, have};
+use serde_json::{Value, json};
 
 /// The page as a script, and the output that the page shows.
 fn page() -> (String, Vec<String>) {
@@ -117,6 +118,71 @@ fn the_tenant_is_asked() {
         .map(|role| &role["name"])
         .collect();
     assert_eq!(orphans, ["gone"], "{roles}");
+}
+
+/// A plan as JSON and with an exit code; `apply` asks once on a terminal; an imported file has an empty plan.
+#[test]
+fn a_plan_is_shown_asked_for_and_carried_out() {
+    if !have(&["script"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let file = "[[role]]\nname = 'writers'\nlogin = false\nmember_of = 'readers'\n[[role]]\nname = 'readers'\nlogin = false\n";
+    fs::write(lab.path().join("home/roles.toml"), file).unwrap();
+    let plan = |file: &str| {
+        let done = role(&lab, &cloud, &["plan", "-f", file, "--exit-code", "-o", "json"]).done();
+        let document: Value = serde_json::from_str(&done.stdout).unwrap();
+        (done.status.code(), document)
+    };
+    let (code, document) = plan("roles.toml");
+    assert_eq!(code, Some(2), "{document}");
+    assert_eq!((&document["version"], &document["applied"]), (&json!(1), &json!(false)), "{document}");
+    let changes = document["changes"].as_array().unwrap();
+    let members = |change: &Value, names: &[&str]| -> Vec<Value> {
+        names.iter().map(|name| change[*name].clone()).collect()
+    };
+    let found: Vec<_> = changes
+        .iter()
+        .map(|change| members(change, &["sign", "action", "role", "database", "sql"]))
+        .collect();
+    let expected = [
+        vec![
+            json!("+"),
+            json!("create"),
+            json!("writers"),
+            json!(null),
+            json!(["CREATE ROLE \"writers\" NOLOGIN"]),
+        ],
+        vec![
+            json!("+"),
+            json!("create"),
+            json!("readers"),
+            json!(null),
+            json!(["CREATE ROLE \"readers\" NOLOGIN"]),
+        ],
+        vec![
+            json!("+"),
+            json!("join"),
+            json!("writers"),
+            json!(null),
+            json!(["GRANT \"readers\" TO \"writers\""]),
+        ],
+    ];
+    assert_eq!(found, expected, "{document}");
+
+    for (answer, is_done) in [("n\n", false), ("\n", false), ("y\n", true)] {
+        let apply = lab.shell("script -qec 'pgentra role apply -f roles.toml' /dev/null");
+        let asked = apply.envs(cloud.env("admin")).input(answer).done();
+        let said = asked.ok();
+        assert_eq!(said.matches("[y/N]").count(), 1, "{said}");
+        assert_eq!(said.contains("nothing was changed"), !is_done, "{said}");
+        let (code, document) = plan("roles.toml");
+        assert_eq!(code, Some(if is_done { 0 } else { 2 }), "{document}");
+    }
+    role(&lab, &cloud, &["import", "-f", "imported.toml"]).done().ok();
+    let (code, document) = plan("imported.toml");
+    assert_eq!((code, &document["changes"]), (Some(0), &json!([])), "{document}");
 }
 
 #[test]

@@ -116,6 +116,7 @@ pub(crate) fn answer(cloud: &Cloud, endpoint: Endpoint, call: &Call, tweaks: &To
         | Endpoint::Cluster
         | Endpoint::UserAssignedIdentity
         | Endpoint::FlexibleServer
+        | Endpoint::HorizonDb
         | Endpoint::Operation => Ok(management::resource_manager(cloud, call)),
         Endpoint::Graph => Ok(management::graph(cloud, call)),
     };

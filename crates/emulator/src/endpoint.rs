@@ -56,6 +56,8 @@ pub enum Endpoint {
     UserAssignedIdentity,
     /// Resource Manager: a flexible server and its administrators.
     FlexibleServer,
+    /// Resource Manager: a HorizonDB cluster and its administrators.
+    HorizonDb,
     /// Resource Manager: status and result of an operation that takes time.
     Operation,
     /// Microsoft Graph: users, groups, service principals.
@@ -90,6 +92,7 @@ impl fmt::Display for Endpoint {
             Self::Cluster => "cluster",
             Self::UserAssignedIdentity => "user-assigned-identity",
             Self::FlexibleServer => "flexible-server",
+            Self::HorizonDb => "horizondb",
             Self::Operation => "operation",
             Self::Graph => "graph",
         })

@@ -74,6 +74,11 @@ impl Lender<'_> {
                     for owner in &privilege.owners {
                         self.try_join(owner, &mut loan);
                     }
+                    if let Some(schema) = &privilege.schema
+                        && let Err((owner, why)) = self.naming(schema, &mut loan)
+                    {
+                        tracing::debug!(owner, why, "the session's user does not become a member");
+                    }
                 }
                 Change::GrantDefault(defaults) | Change::RevokeDefault(defaults) => {
                     self.try_join(&defaults.owner, &mut loan);
@@ -118,14 +123,34 @@ impl Lender<'_> {
         }
     }
 
+    /// To name an object takes the privilege USAGE on its schema, which the owner of the schema has. The error is that
+    /// owner, and why the session's user cannot act as it.
+    fn naming(&self, schema: &str, loan: &mut Loan) -> Result<(), (String, String)> {
+        let Some(owner) = self.schema_owner(schema).filter(|_| !self.owners.may_use(schema)) else {
+            return Ok(());
+        };
+        self.join(&owner, false, loan).map_err(|why| (owner, why))
+    }
+
     /// The new owner of an object must be allowed to create objects in its schema.
     fn creating(&self, ownership: &Ownership, schema: &str, loan: &mut Loan, fault: &mut impl FnMut(String)) {
         let role = self.present(&ownership.role);
         let key = (schema.to_owned(), ownership.role.clone());
-        if loan.creates.contains(&key)
-            || self.owners.may_create(role, schema)
-            || self.schema_owner(schema).as_deref() == Some(role)
-        {
+        if loan.creates.contains(&key) || self.schema_owner(schema).as_deref() == Some(role) {
+            return;
+        }
+        if self.owners.may_create(role, schema) {
+            let acts_as = [&*ownership.from, role];
+            if acts_as.iter().any(|role| self.owners.role_may_use(role, schema)) {
+                return;
+            }
+            if let Err((owner, why)) = self.naming(schema, loan) {
+                fault(format!(
+                    "{} has no privilege USAGE on the schema, and the role {} {why}",
+                    quote::name(&self.access.user),
+                    quote::name(&owner)
+                ));
+            }
             return;
         }
         // It is granted before the schema changes its owner, and revoked after that.

@@ -25,6 +25,10 @@ pub(crate) struct Owners {
     objects: Vec<Owned>,
     /// Role and schema, where the role may create objects.
     creators: BTreeSet<(String, String)>,
+    /// Role and schema, where the role may name objects.
+    users: BTreeSet<(String, String)>,
+    /// Schemas in which the session's user may name objects.
+    usable: BTreeSet<String>,
     /// Whether the session's user may create schemas in the database.
     pub(crate) creates_schemas: bool,
 }
@@ -56,14 +60,24 @@ impl Owners {
             owners.creates_schemas = row.get(2);
         }
         for row in open.query(SCHEMAS, &[]).await? {
-            owners.schemas.insert(row.get(0), (row.get(1), row.get(2)));
+            let name: String = row.get(0);
+            if row.get(3) {
+                owners.usable.insert(name.clone());
+            }
+            owners.schemas.insert(name, (row.get(1), row.get(2)));
         }
         if !schemas.is_empty() {
             for row in open.query(OBJECTS, &[&schemas]).await? {
                 owners.objects.extend(owned(&row));
             }
-            for row in open.query(CREATORS, &[&schemas]).await? {
-                owners.creators.insert((row.get(0), row.get(1)));
+            for row in open.query(SCHEMA_RIGHTS, &[&schemas]).await? {
+                let key: (String, String) = (row.get(0), row.get(1));
+                if row.get(2) {
+                    owners.creators.insert(key.clone());
+                }
+                if row.get(3) {
+                    owners.users.insert(key);
+                }
             }
         }
         Ok(owners)
@@ -151,6 +165,16 @@ impl Owners {
         self.creators.contains(&(role.to_owned(), schema.to_owned()))
     }
 
+    /// Whether a role may name the objects of a schema, which takes the privilege USAGE.
+    pub(crate) fn role_may_use(&self, role: &str, schema: &str) -> bool {
+        self.users.contains(&(role.to_owned(), schema.to_owned()))
+    }
+
+    /// The same for the session's user.
+    pub(crate) fn may_use(&self, schema: &str) -> bool {
+        self.usable.contains(schema)
+    }
+
     /// What the schema has of other owners, in the order of the kinds and names.
     fn others<'a>(&'a self, schema: &'a str, owner: &'a str) -> impl Iterator<Item = &'a Owned> {
         self.objects
@@ -202,12 +226,15 @@ SELECT oid, pg_catalog.pg_get_userbyid(datdba)::text, has_database_privilege(oid
 FROM pg_catalog.pg_database WHERE datname = current_database()";
 
 const SCHEMAS: &str =
-    "SELECT nspname::text, oid, pg_catalog.pg_get_userbyid(nspowner)::text FROM pg_catalog.pg_namespace";
+    "SELECT nspname::text, oid, pg_catalog.pg_get_userbyid(nspowner)::text, has_schema_privilege(oid, 'USAGE')
+    FROM pg_catalog.pg_namespace";
 
-/// Who may create objects in the schemas $1.
-const CREATORS: &str = "
-SELECT r.rolname::text, n.nspname::text FROM pg_catalog.pg_roles r, pg_catalog.pg_namespace n
-WHERE n.nspname::text = ANY($1) AND has_schema_privilege(r.oid, n.oid, 'CREATE')";
+/// Who may create objects in the schemas $1, and who may name them.
+const SCHEMA_RIGHTS: &str = "
+SELECT r.rolname::text, n.nspname::text, has_schema_privilege(r.oid, n.oid, 'CREATE'),
+       has_schema_privilege(r.oid, n.oid, 'USAGE')
+FROM pg_catalog.pg_roles r, pg_catalog.pg_namespace n
+WHERE n.nspname::text = ANY($1) AND has_schema_privilege(r.oid, n.oid, 'CREATE, USAGE')";
 
 /// Every object with an owner of its own in the schemas $1: kind, oid, schema, name, owner, access method, the types of
 /// its arguments (schemas, names, as they are shown), whether it follows a table.

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 pub use host::{AzureHost, AzureHostType, SystemAssigned, Wanted};
 pub use identity::{FederatedIdentityCredential, UserAssigned};
-pub use server::{Administrator, AdministratorKind, FlexibleServer};
+pub use server::{Administrator, AdministratorKind, AzureServer, AzureServerType};
 
 use pgentra_connect::quote;
 
@@ -180,6 +180,7 @@ impl ResourceManager {
 fn singular(word: &str) -> &str {
     match word {
         "flexibleServers" => "flexible server",
+        "clusters" => "HorizonDB cluster",
         "virtualMachines" => "virtual machine",
         "userAssignedIdentities" => "user-assigned identity",
         "virtualMachineScaleSets" => "scale set",

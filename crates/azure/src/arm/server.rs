@@ -9,27 +9,38 @@ use super::{ResourceManager, ResourceType};
 use crate::client::{Ask, Method};
 use crate::{AzureError, AzureErrorKind};
 
-/// Flexible servers, and their api-version: the newest stable one.
-const SERVERS: ResourceType =
-    ResourceType { path: "Microsoft.DBforPostgreSQL/flexibleServers", version: "2025-08-01" };
+/// The method of a HorizonDB cluster that takes tokens, below the cluster.
+const HORIZON_DB_ENTRA: &str = "authentications/microsoftEntra";
 
-/// A flexible server of Azure Database for PostgreSQL.
+/// A type of database server that has Entra administrators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AzureServerType {
+    /// A flexible server of Azure Database for PostgreSQL. An elastic cluster is one too, with several nodes.
+    FlexibleServer,
+    /// A cluster of Azure HorizonDB, which is in preview.
+    HorizonDb,
+}
+
+/// A database server in Azure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct FlexibleServer {
+pub struct AzureServer {
+    /// What it is.
+    pub kind: AzureServerType,
     /// Resource id, `/subscriptions/…/flexibleServers/NAME`.
     pub id: String,
     /// Name of the resource, as `az postgres flexible-server list` shows it.
     pub name: String,
-    /// Fully qualified host name that clients connect to.
+    /// Fully qualified host name that clients connect to for reading and writing.
     pub host: String,
     /// Whether it takes Entra tokens.
     pub takes_tokens: bool,
-    /// The tenant whose tokens it takes.
+    /// The tenant whose tokens it takes. A HorizonDB cluster does not say; it is the subscription's.
     pub tenant_id: Option<Uuid>,
 }
 
-/// An Entra administrator of a flexible server.
+/// An Entra administrator of a database server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Administrator {
     /// Object id of the Entra principal.
@@ -72,38 +83,95 @@ impl FromStr for AdministratorKind {
     }
 }
 
+impl AzureServerType {
+    /// The type in paths, and the api-version whose documents are read here: the newest stable one, or where there is
+    /// none the newest preview.
+    fn resource_type(self) -> ResourceType {
+        let (path, version) = match self {
+            Self::FlexibleServer => ("Microsoft.DBforPostgreSQL/flexibleServers", "2025-08-01"),
+            Self::HorizonDb => ("Microsoft.HorizonDb/clusters", "2026-10-01-preview"),
+        };
+        ResourceType { path, version }
+    }
+
+    /// What the administrators are called below the server.
+    fn administrators(self) -> &'static str {
+        match self {
+            Self::FlexibleServer => "administrators",
+            // Up to 2026-05-01-preview they were `administrators` too.
+            Self::HorizonDb => "microsoftEntraAdministrators",
+        }
+    }
+}
+
+impl fmt::Display for AzureServerType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::FlexibleServer => "flexible server",
+            Self::HorizonDb => "HorizonDB cluster",
+        })
+    }
+}
+
 impl ResourceManager {
-    /// The flexible server with this name: in the resource group, or the only one in the subscription.
+    /// The server of this type with this name: in the resource group, or the only one in the subscription.
     ///
     /// # Errors
     /// Why Resource Manager did not show it; or several have the name.
-    pub async fn server(&self, group: Option<&str>, name: &str) -> Result<FlexibleServer, AzureError> {
-        let doing = format!("read the server {name}");
-        let document = self.named(SERVERS, group, name, &doing).await?;
-        let (text, properties) =
-            (|member: &str| document[member].as_str().map(str::to_owned), &document["properties"]);
-        let host = properties["fullyQualifiedDomainName"].as_str().map(str::to_owned);
-        let authentication = &properties["authConfig"];
-        match (text("id"), text("name"), host) {
-            (Some(id), Some(name), Some(host)) => Ok(FlexibleServer {
-                id,
-                name,
-                host,
-                takes_tokens: authentication["activeDirectoryAuth"] == "Enabled",
-                tenant_id: authentication["tenantId"].as_str().and_then(|id| id.parse().ok()),
-            }),
-            _ => Err(self.client.unusable(&doing, "server")),
+    pub async fn server(
+        &self,
+        kind: AzureServerType,
+        group: Option<&str>,
+        name: &str,
+    ) -> Result<AzureServer, AzureError> {
+        let doing = format!("read the {kind} {name}");
+        let document = self.named(kind.resource_type(), group, name, &doing).await?;
+        let text = |member: &str| document[member].as_str().map(str::to_owned);
+        let (Some(id), Some(name)) = (text("id"), text("name")) else {
+            return Err(self.client.unusable(&doing, "server"));
+        };
+        let properties = &document["properties"];
+        let (host, takes_tokens, tenant_id) = match kind {
+            AzureServerType::FlexibleServer => {
+                let host = properties["fullyQualifiedDomainName"].as_str().map(str::to_owned);
+                let authentication = &properties["authConfig"];
+                let tenant_id = authentication["tenantId"].as_str().and_then(|id| id.parse().ok());
+                (host, authentication["activeDirectoryAuth"] == "Enabled", tenant_id)
+            }
+            AzureServerType::HorizonDb => {
+                let host = self.read_write_host(&id, &doing).await?;
+                let method = self.json(&format!("{id}/{HORIZON_DB_ENTRA}"), kind, &doing).await?;
+                (host, method["properties"]["state"] == "Enabled", None)
+            }
+        };
+        match host {
+            Some(host) => Ok(AzureServer { kind, id, name, host, takes_tokens, tenant_id }),
+            None => Err(self.client.unusable(&doing, "host name")),
         }
+    }
+
+    /// The host of the endpoint of a HorizonDB cluster that reads and writes. The others are those of its pools.
+    async fn read_write_host(&self, id: &str, doing: &str) -> Result<Option<String>, AzureError> {
+        let kind = AzureServerType::HorizonDb;
+        let url = self.url(&format!("{id}/endpoints"), kind.resource_type().version);
+        let all = self.list(url, doing).await?;
+        let mut properties = all.iter().map(|one| &one["properties"]);
+        let found = properties.find(|one| one["scope"] == "Cluster" && one["role"] == "ReadWrite");
+        Ok(found.and_then(|one| one["fullyQualifiedDomainName"].as_str()).map(str::to_owned))
+    }
+
+    async fn json(&self, id: &str, kind: AzureServerType, doing: &str) -> Result<Value, AzureError> {
+        self.client.json(&Ask::get(self.url(id, kind.resource_type().version), doing)).await
     }
 
     /// The server's Entra administrators.
     ///
     /// # Errors
     /// Why Resource Manager did not show them.
-    pub async fn administrators(&self, server: &FlexibleServer) -> Result<Vec<Administrator>, AzureError> {
+    pub async fn administrators(&self, server: &AzureServer) -> Result<Vec<Administrator>, AzureError> {
         let doing = format!("read the administrators of the server {}", server.name);
-        let listed =
-            self.list(self.url(&format!("{}/administrators", server.id), SERVERS.version), &doing).await?;
+        let url = self.url(&administrators(server), server.kind.resource_type().version);
+        let listed = self.list(url, &doing).await?;
         let read = listed.iter().map(|one| read(&one["properties"]));
         read.collect::<Option<_>>()
             .ok_or_else(|| self.client.unusable(&doing, "object id of an administrator"))
@@ -117,25 +185,24 @@ impl ResourceManager {
     /// Why Resource Manager refused; or the server does not take tokens.
     pub async fn add_administrator(
         &self,
-        server: &FlexibleServer,
+        server: &AzureServer,
         new: &Administrator,
     ) -> Result<bool, AzureError> {
         if !server.takes_tokens {
             let message = format!("the server {} does not take Entra tokens", server.name);
-            return Err(AzureError::new(AzureErrorKind::Usage, message).hinting(format!(
-                "az postgres flexible-server update --ids {} --microsoft-entra-auth Enabled   (it restarts the server)",
-                quote::shell_word(&server.id)
-            )));
+            return Err(AzureError::new(AzureErrorKind::Usage, message).hinting(server.how_to_take_tokens()));
         }
         if self.administrators(server).await?.contains(new) {
             return Ok(false);
         }
         let doing = format!("make {} an administrator of the server {}", new.name, server.name);
-        let properties = json!({
+        let mut properties = json!({
             "principalName": new.name,
             "principalType": new.kind.to_string(),
-            "tenantId": server.tenant_id,
         });
+        if let Some(tenant_id) = server.tenant_id {
+            properties["tenantId"] = json!(tenant_id);
+        }
         let ask = Ask {
             method: Method::Put,
             url: self.administrator_url(server, new.object_id),
@@ -156,7 +223,7 @@ impl ResourceManager {
     /// Why Resource Manager refused; or it is the last administrator, without whom Entra roles could not be managed.
     pub async fn remove_administrator(
         &self,
-        server: &FlexibleServer,
+        server: &AzureServer,
         object_id: Uuid,
     ) -> Result<bool, AzureError> {
         let all = self.administrators(server).await?;
@@ -176,9 +243,36 @@ impl ResourceManager {
         Ok(true)
     }
 
-    fn administrator_url(&self, server: &FlexibleServer, object_id: Uuid) -> String {
-        self.url(&format!("{}/administrators/{object_id}", server.id), SERVERS.version)
+    fn administrator_url(&self, server: &AzureServer, object_id: Uuid) -> String {
+        let id = format!("{}/{object_id}", administrators(server));
+        self.url(&id, server.kind.resource_type().version)
     }
+}
+
+impl AzureServer {
+    /// The command after which it takes tokens.
+    fn how_to_take_tokens(&self) -> String {
+        match self.kind {
+            AzureServerType::FlexibleServer => format!(
+                "az postgres flexible-server update --ids {} --microsoft-entra-auth Enabled   (it restarts the server)",
+                quote::shell_word(&self.id)
+            ),
+            AzureServerType::HorizonDb => {
+                let version = self.kind.resource_type().version;
+                let method = format!("{}/{HORIZON_DB_ENTRA}?api-version={version}", self.id);
+                format!(
+                    "az rest --method patch --url {} --body {}",
+                    quote::shell_word(&method),
+                    quote::shell_word(&json!({ "properties": { "state": "Enabled" } }).to_string())
+                )
+            }
+        }
+    }
+}
+
+/// The path of the administrators.
+fn administrators(server: &AzureServer) -> String {
+    format!("{}/{}", server.id, server.kind.administrators())
 }
 
 fn read(properties: &Value) -> Option<Administrator> {

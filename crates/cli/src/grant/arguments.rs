@@ -34,7 +34,8 @@ pub(crate) struct HostAccess {
     /// Database role for the host.
     #[arg(long, value_name = "NAME")]
     pub(crate) role: RoleName,
-    /// The server: the name of a flexible server, or a host name. Default: -h, else PGHOST.
+    /// The server: the name of a flexible server or an elastic cluster, horizondb/NAME, or a host name. Default: -h,
+    /// else PGHOST.
     #[arg(long, value_name = "SERVER", conflicts_with = "host")]
     pub(crate) server: Option<String>,
     /// A user-assigned identity, by name or resource id, instead of the host's own. aks and github

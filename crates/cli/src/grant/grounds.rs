@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgentra_azure::arm::ResourceManager;
+use pgentra_azure::arm::{AzureServerType, ResourceManager};
 use pgentra_azure::graph::{Graph, Search};
 use pgentra_roles::Flavour;
 use pgentra_system::System;
@@ -14,6 +14,7 @@ use super::role::RoleDatabase;
 use crate::blame::Blame;
 use crate::identity::azure;
 use crate::identity::place::Place;
+use crate::identity::server_ref::ServerRef;
 use crate::options::Connection;
 use crate::problem::{Outcome, Problem};
 use crate::sign_in;
@@ -29,28 +30,45 @@ pub(super) struct Grounds {
     graph: Graph,
     pub(super) place: Place,
     pub(super) database: RoleDatabase,
+    /// What the server is, where Azure was asked for it.
+    server_type: Option<AzureServerType>,
 }
 
 impl Grounds {
     /// Looks everything up.
     pub(super) async fn find(system: &System, access: &HostAccess) -> Outcome<Self> {
+        // A name with a dot is a host already.
+        let name = access.server.as_deref().filter(|name| !name.contains('.'));
+        let server_ref: Option<ServerRef> = name.map(str::parse).transpose().map_err(|error: String| {
+            Problem::new(Blame::Usage, error)
+                .hint("a host name with a dot in it is taken too, and so is -h HOST")
+        })?;
         let group = access.azure.resource_group.as_deref();
         let manager = azure::manager(system, &access.azure, &access.caller).await?;
         let graph = azure::graph(system, &access.azure, &access.caller)?;
         let named = (&access.place, access.identity.as_deref());
         let place = Place::find(&manager, group, named, (&access.federation, access.caller.cloud)).await?;
         let mut server = access.connection.clone();
-        if let Some(name) = &access.server {
-            // A name with a dot is a host already.
-            server.host = Some(match name.contains('.') {
-                true => name.clone(),
-                false => manager.server(group, name).await?.host,
-            });
+        let mut server_type = None;
+        if let Some(named) = &server_ref {
+            let found = named.find(&manager, group).await?;
+            (server.host, server_type) = (Some(found.host), Some(found.kind));
+        } else if access.server.is_some() {
+            server.host.clone_from(&access.server);
         }
         let connection = Connection { conninfo: None, server };
         let connector = sign_in::connector(system, &connection, &access.caller)?;
         let database = RoleDatabase::open(connector).await?;
-        Ok(Self { manager, graph, place, database })
+        Ok(Self { manager, graph, place, database, server_type })
+    }
+
+    /// The server's host, and what it is.
+    pub(super) fn server_line(&self) -> String {
+        let what = match self.server_type {
+            Some(kind) => kind.to_string(),
+            None => format!("{} server", self.database.flavour()),
+        };
+        format!("{} ({what})", self.database.host())
     }
 
     /// The principal for the role; `None` if it does not exist before the identity is assigned.

@@ -182,7 +182,7 @@ impl Grounds {
     fn show(&self, access: &HostAccess, assigned: bool, exists: bool) {
         let sign = |done: bool| if done { "=" } else { "+" };
         output::say(&format!("{} {}", sign(assigned), self.place.plan_line()));
-        let place = format!(" on {} ({} server)", self.database.host(), self.database.flavour());
+        let place = format!(" on {}", self.server_line());
         output::say(text![
             format!("{} role ", sign(exists)),
             bold(access.role.as_str()),

@@ -136,7 +136,7 @@ impl Grounds {
 
     fn show_given(&self, access: &HostAccess, given: &Given) {
         let place = &self.place;
-        let server = format!(" on {} ({} server)", self.database.host(), self.database.flavour());
+        let server = format!(" on {}", self.server_line());
         match &given.role {
             Some(plan) => {
                 output::say(text!["- role ", bold(access.role.as_str()), server]);

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use pgentra_azure::arm::AzureHostType;
 
 use super::host_ref::HostRef;
+use super::server_ref::ServerRef;
 use crate::options::{Identity, Output};
 
 /// `pgentra identity …`.
@@ -22,7 +23,7 @@ pub(crate) enum IdentityCommand {
     /// Find a managed identity or an application by its name, or a user or group.
     #[command(after_help = "Example: pgentra identity find myVm")]
     Find(Find),
-    /// Manage the Entra administrators of a flexible server.
+    /// Manage the Entra administrators of a flexible server or of a HorizonDB cluster.
     #[command(
         subcommand,
         after_help = "Example: pgentra identity server-admin add dba@example.com --server my-server -g myResourceGroup"
@@ -132,7 +133,8 @@ pub(crate) enum PrincipalType {
 pub(crate) enum ServerAdmin {
     /// List the Entra administrators of the server.
     #[command(
-        after_help = "Example: pgentra identity server-admin list --server my-server -g myResourceGroup"
+        after_help = "Example: pgentra identity server-admin list --server my-server -g myResourceGroup\n         \
+                      pgentra identity server-admin list --server horizondb/my-cluster"
     )]
     List(AdminList),
     /// Make a user, group or identity an Entra administrator of the server.
@@ -150,9 +152,9 @@ pub(crate) enum ServerAdmin {
 /// Arguments of `pgentra identity server-admin list`.
 #[derive(Debug, Args)]
 pub(crate) struct AdminList {
-    /// Name of the flexible server.
+    /// The server: the name of a flexible server or an elastic cluster, or horizondb/NAME.
     #[arg(long, value_name = "SERVER")]
-    pub(crate) server: String,
+    pub(crate) server: ServerRef,
     #[command(flatten)]
     pub(crate) output: Output,
     #[command(flatten)]

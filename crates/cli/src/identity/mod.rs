@@ -4,6 +4,7 @@ mod arguments;
 pub(crate) mod azure;
 pub(crate) mod host_ref;
 pub(crate) mod place;
+pub(crate) mod server_ref;
 mod shown;
 
 use pgentra_azure::arm::{Administrator, AdministratorKind, AzureHost, ResourceManager, UserAssigned};
@@ -144,9 +145,8 @@ async fn find(system: &System, arguments: Find, is_verbose: bool) -> Outcome {
 
 async fn list(system: &System, arguments: AdminList) -> Outcome {
     let manager = azure::manager(system, &arguments.azure, &arguments.caller).await?;
-    let server =
-        waiting("asking Azure", manager.server(arguments.azure.resource_group.as_deref(), &arguments.server))
-            .await?;
+    let group = arguments.azure.resource_group.as_deref();
+    let server = waiting("asking Azure", arguments.server.find(&manager, group)).await?;
     let all = waiting("asking Azure", manager.administrators(&server)).await?;
     let all: Vec<_> = all.iter().map(Admin::of).collect();
     match arguments.output.output {
@@ -157,8 +157,8 @@ async fn list(system: &System, arguments: AdminList) -> Outcome {
 
 async fn add(system: &System, AdminChange { who, of }: AdminChange) -> Outcome {
     let manager = azure::manager(system, &of.azure, &of.caller).await?;
-    let server =
-        waiting("asking Azure", manager.server(of.azure.resource_group.as_deref(), &of.server)).await?;
+    let group = of.azure.resource_group.as_deref();
+    let server = waiting("asking Azure", of.server.find(&manager, group)).await?;
     let found = principal(&azure::graph(system, &of.azure, &of.caller)?, &who).await?;
     let kind = match found.kind {
         PrincipalKind::User => AdministratorKind::User,
@@ -181,8 +181,8 @@ async fn add(system: &System, AdminChange { who, of }: AdminChange) -> Outcome {
 
 async fn remove(system: &System, AdminChange { who, of }: AdminChange) -> Outcome {
     let manager = azure::manager(system, &of.azure, &of.caller).await?;
-    let server =
-        waiting("asking Azure", manager.server(of.azure.resource_group.as_deref(), &of.server)).await?;
+    let group = of.azure.resource_group.as_deref();
+    let server = waiting("asking Azure", of.server.find(&manager, group)).await?;
     let id = who.parse::<Uuid>().ok();
     let mut all = waiting("asking Azure", manager.administrators(&server)).await?;
     all.retain(|one| Some(one.object_id) == id || one.name == who);
@@ -197,7 +197,7 @@ async fn remove(system: &System, AdminChange { who, of }: AdminChange) -> Outcom
         )
         .hint(format!(
             "who is: pgentra identity server-admin list --server {}",
-            quote::shell_word(&server.name)
+            quote::shell_word(&of.server.to_string())
         ))),
         (Some(_), _) => Err(Problem::new(
             Blame::Usage,

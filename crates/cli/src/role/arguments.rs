@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use pgentra_roles::{ObjectType, RoleName};
+use pgentra_roles::{ObjectType, Prune, RoleName};
 
 use crate::options::{Connection, Identity, Output};
 
@@ -161,12 +161,8 @@ pub(crate) struct PlanArguments {
     /// database apply to that of -d.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Drop roles that are mapped to Entra and missing in the file, except administrators.
-    #[arg(long)]
-    pub(crate) prune: bool,
-    /// Also drop administrators that are missing in the file.
-    #[arg(long, requires = "prune")]
-    pub(crate) prune_admins: bool,
+    #[command(flatten)]
+    pub(crate) prune: PruneArguments,
     /// Drop roles without login that are missing in the file, if the file has roles without login.
     #[arg(long)]
     pub(crate) prune_groups: bool,
@@ -178,6 +174,28 @@ pub(crate) struct PlanArguments {
     pub(crate) connection: Connection,
     #[command(flatten)]
     pub(crate) identity: Identity,
+}
+
+/// Roles that are mapped to Entra, are missing in the file, and are dropped.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct PruneArguments {
+    /// Drop roles that are mapped to Entra and missing in the file, except administrators.
+    #[arg(long)]
+    pub(crate) prune: bool,
+    /// Also drop administrators that are missing in the file.
+    #[arg(long, requires = "prune")]
+    pub(crate) prune_admins: bool,
+}
+
+impl PruneArguments {
+    /// What of it a plan is asked for.
+    pub(crate) fn wanted(self) -> Prune {
+        match (self.prune, self.prune_admins) {
+            (false, _) => Prune::Nothing,
+            (true, false) => Prune::Roles,
+            (true, true) => Prune::Administrators,
+        }
+    }
 }
 
 /// Further queries to Microsoft Graph.

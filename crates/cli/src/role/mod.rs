@@ -8,7 +8,7 @@ use std::path::Path;
 
 use pgentra_azure::graph::Graph;
 use pgentra_azure::{Endpoints, InvalidEndpoint};
-use pgentra_roles::{NewRole, Options, Prune, RolesFile, ServerSessions};
+use pgentra_roles::{NewRole, Options, RolesFile, ServerSessions};
 use pgentra_system::System;
 use tokio::io::AsyncReadExt as _;
 
@@ -124,11 +124,7 @@ async fn plan(system: &System, arguments: arguments::PlanArguments, apply: Optio
         Problem::new(Blame::Usage, format!("{}: {faults}", called(&arguments.file)))
             .hint("what a file of roles holds is in docs/roles.md; nothing was asked of the server")
     })?;
-    let prune = match (arguments.prune, arguments.prune_admins) {
-        (false, _) => Prune::Nothing,
-        (true, false) => Prune::Roles,
-        (true, true) => Prune::Administrators,
-    };
+    let prune = arguments.prune.wanted();
     let options = Options { prune, prune_groups: arguments.prune_groups, orphans: arguments.tenant.orphans };
     let graph = graph(system, &arguments.identity)?;
     let made = pgentra_roles::Plan::make(&server, &file, options, Some(&graph));

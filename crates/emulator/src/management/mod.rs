@@ -11,6 +11,7 @@ mod clusters;
 mod federated_credentials;
 mod graph;
 mod holders;
+mod horizon_db;
 mod identities;
 mod machine;
 mod operation_results;
@@ -31,7 +32,7 @@ use crate::exchange::{Answer, Call};
 use answers::{json_answer, refusal};
 use bearer::Caller;
 use resource_groups::group;
-use resource_path::ResourcePath;
+use resource_path::{HorizonDbPart, ResourcePath};
 
 pub(crate) fn endpoint(path: &str) -> Option<Endpoint> {
     if path.starts_with("/v1.0/") {
@@ -149,13 +150,43 @@ fn dispatch(cloud: &Cloud, call: &Call, place: ResourcePath<'_>, caller: &Caller
         (&Method::DELETE, ResourcePath::Administrator { group, server, id }) => {
             servers::remove(cloud, (group, server), id)
         }
+        (&Method::GET, ResourcePath::HorizonDbClusters { group }) => horizon_db::list(cloud, group),
+        (&Method::GET, ResourcePath::HorizonDbCluster { group, name }) => {
+            horizon_db::show(cloud, group, name)
+        }
+        (_, ResourcePath::HorizonDbPart { group, cluster, part }) => {
+            horizon_db_part(cloud, call, (group, cluster), part)
+        }
         (&Method::GET, ResourcePath::Operation(id)) => operations::status(cloud, id),
         (&Method::GET, ResourcePath::Result(id)) => operation_results::result(cloud, id),
-        (method, _) => {
-            let message = format!("The requested resource does not support http method '{method}'.");
-            Err(refusal(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", &message))
-        }
+        (method, _) => Err(not_allowed(method)),
     }
+}
+
+fn horizon_db_part(
+    cloud: &Cloud,
+    call: &Call,
+    (group, name): (&str, &str),
+    part: HorizonDbPart<'_>,
+) -> Result<Answer, Answer> {
+    match (&call.method, part) {
+        (&Method::GET, HorizonDbPart::Endpoints) => horizon_db::endpoints(cloud, group, name),
+        (&Method::GET, HorizonDbPart::Authentication(method)) => {
+            horizon_db::authentication(cloud, (group, name), method)
+        }
+        (&Method::GET, HorizonDbPart::Administrators) => horizon_db::administrators(cloud, group, name),
+        (&Method::GET, HorizonDbPart::Administrator(id)) => {
+            horizon_db::administrator(cloud, (group, name), id)
+        }
+        (&Method::PUT, HorizonDbPart::Administrator(id)) => horizon_db::add(cloud, call, (group, name), id),
+        (&Method::DELETE, HorizonDbPart::Administrator(id)) => horizon_db::remove(cloud, (group, name), id),
+        (method, _) => Err(not_allowed(method)),
+    }
+}
+
+fn not_allowed(method: &Method) -> Answer {
+    let message = format!("The requested resource does not support http method '{method}'.");
+    refusal(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", &message)
 }
 
 fn unauthorized(caller: &Caller, action: &str, scope: &str) -> Answer {

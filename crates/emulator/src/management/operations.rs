@@ -22,7 +22,11 @@ pub(super) fn start(cloud: &Cloud, resource: &str, effect: Effect) -> Operation 
 
 /// Tells where the operation can be watched.
 pub(super) fn announced(cloud: &Cloud, answer: Answer, provider: &str, operation: &Operation) -> Answer {
-    let word = if provider == "Microsoft.Compute" { "operations" } else { "azureAsyncOperation" };
+    let word = match provider {
+        "Microsoft.Compute" => "operations",
+        "Microsoft.HorizonDb" => "operationStatuses",
+        _ => "azureAsyncOperation",
+    };
     answer
         .with_header("Azure-AsyncOperation", address(cloud, provider, word, operation))
         .with_header("Retry-After", retry_after(cloud, operation))
@@ -33,7 +37,7 @@ pub(super) fn location(cloud: &Cloud, provider: &str, operation: &Operation) -> 
     address(cloud, provider, "operationResults", operation)
 }
 
-/// `GET …/operations/{id}` or `…/azureAsyncOperation/{id}`
+/// `GET …/operations/{id}`, `…/azureAsyncOperation/{id}` or `…/operationStatuses/{id}`
 pub(super) fn status(cloud: &Cloud, id: &str) -> Result<Answer, Answer> {
     let operation = find(cloud, id)?;
     let runs = operation.runs(cloud.clock.unix());

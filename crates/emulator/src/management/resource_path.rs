@@ -75,10 +75,32 @@ pub(super) enum ResourcePath<'a> {
         server: &'a str,
         id: &'a str,
     },
+    HorizonDbClusters {
+        group: Option<&'a str>,
+    },
+    HorizonDbCluster {
+        group: &'a str,
+        name: &'a str,
+    },
+    /// What is below a HorizonDB cluster.
+    HorizonDbPart {
+        group: &'a str,
+        cluster: &'a str,
+        part: HorizonDbPart<'a>,
+    },
     /// Status of an operation: `Azure-AsyncOperation`.
     Operation(&'a str),
     /// Result of an operation: `Location`.
     Result(&'a str),
+}
+
+/// A resource below a HorizonDB cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HorizonDbPart<'a> {
+    Endpoints,
+    Authentication(&'a str),
+    Administrators,
+    Administrator(&'a str),
 }
 
 impl<'a> ResourcePath<'a> {
@@ -139,10 +161,24 @@ impl<'a> ResourcePath<'a> {
                 }
                 _ => return None,
             },
+            _ if kind("Microsoft.HorizonDb", "clusters") => match (rest, group) {
+                ([], group) => Self::HorizonDbClusters { group },
+                ([name], Some(group)) => Self::HorizonDbCluster { group, name },
+                ([cluster, below @ ..], Some(group)) => {
+                    Self::HorizonDbPart { group, cluster, part: HorizonDbPart::of(below)? }
+                }
+                _ => return None,
+            },
             ([_, _, _, _, _, _, _, id], None) if is(2, "providers") && is(4, "locations") => {
                 match is(6, "operationResults") {
                     true => Self::Result(id),
-                    false if is(6, "operations") || is(6, "azureAsyncOperation") => Self::Operation(id),
+                    false
+                        if ["operations", "azureAsyncOperation", "operationStatuses"]
+                            .iter()
+                            .any(|it| is(6, it)) =>
+                    {
+                        Self::Operation(id)
+                    }
                     false => return None,
                 }
             }
@@ -183,6 +219,9 @@ impl<'a> ResourcePath<'a> {
             | Self::Server { .. }
             | Self::Administrators { .. }
             | Self::Administrator { .. } => Endpoint::FlexibleServer,
+            Self::HorizonDbClusters { .. } | Self::HorizonDbCluster { .. } | Self::HorizonDbPart { .. } => {
+                Endpoint::HorizonDb
+            }
             Self::Operation(_) | Self::Result(_) => Endpoint::Operation,
         }
     }
@@ -199,6 +238,7 @@ impl<'a> ResourcePath<'a> {
             Self::FederatedCredentials { .. } | Self::FederatedCredential { .. } => {
                 "/federatedIdentityCredentials"
             }
+            Self::HorizonDbPart { part, .. } => part.below(),
             _ => "",
         };
         format!("{}{below}/{verb}", self.kind())
@@ -222,7 +262,32 @@ impl<'a> ResourcePath<'a> {
             | Self::Server { .. }
             | Self::Administrators { .. }
             | Self::Administrator { .. } => "Microsoft.DBforPostgreSQL/flexibleServers",
+            Self::HorizonDbClusters { .. } | Self::HorizonDbCluster { .. } | Self::HorizonDbPart { .. } => {
+                "Microsoft.HorizonDb/clusters"
+            }
             _ => "Microsoft.Resources/subscriptions",
+        }
+    }
+}
+
+impl<'a> HorizonDbPart<'a> {
+    fn of(below: &[&'a str]) -> Option<Self> {
+        let is = |word: &str, wanted: &str| word.eq_ignore_ascii_case(wanted);
+        match below {
+            [word] if is(word, "endpoints") => Some(Self::Endpoints),
+            [word, method] if is(word, "authentications") => Some(Self::Authentication(method)),
+            [word] if is(word, "microsoftEntraAdministrators") => Some(Self::Administrators),
+            [word, id] if is(word, "microsoftEntraAdministrators") => Some(Self::Administrator(id)),
+            _ => None,
+        }
+    }
+
+    /// Its part of an operation's name.
+    fn below(self) -> &'static str {
+        match self {
+            Self::Endpoints => "/endpoints",
+            Self::Authentication(_) => "/authentications",
+            Self::Administrators | Self::Administrator(_) => "/microsoftEntraAdministrators",
         }
     }
 }
@@ -268,6 +333,15 @@ mod tests {
                 "/subscriptions/S/providers/Microsoft.App".to_owned(),
                 Some(ResourcePath::Provider("Microsoft.App")),
             ),
+            (
+                format!("{group}/Microsoft.HorizonDB/clusters/H/microsoftEntraAdministrators/I"),
+                Some(ResourcePath::HorizonDbPart {
+                    group: "G",
+                    cluster: "H",
+                    part: HorizonDbPart::Administrator("I"),
+                }),
+            ),
+            (format!("{group}/Microsoft.HorizonDb/clusters/H/pools"), None),
             (format!("{group}/Microsoft.Web/sites/W/config/web"), None),
             (
                 format!("{group}/Microsoft.HybridCompute//machines/M"),

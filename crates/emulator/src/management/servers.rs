@@ -88,6 +88,12 @@ pub(super) fn add(
     id: &str,
 ) -> Result<Answer, Answer> {
     let server = server(cloud, group, name)?;
+    let new = wanted(cloud, call, id)?;
+    begin(cloud, server, new.object_id, Effect::Add(new))
+}
+
+/// The administrator that a request asks for.
+pub(super) fn wanted(cloud: &Cloud, call: &Call, id: &str) -> Result<Administrator, Answer> {
     let object_id = object_id(id)?;
     let body = body(call)?;
     let text = |member: &str| body["properties"][member].as_str().unwrap_or_default();
@@ -104,8 +110,7 @@ pub(super) fn add(
     if !tenant.is_empty() && tenant.parse() != Ok(cloud.directory.ids.tenant) {
         return Err(invalid("tenantId"));
     }
-    let new = Administrator { object_id, name: name.to_owned(), kind };
-    begin(cloud, server, object_id, Effect::Add(new))
+    Ok(Administrator { object_id, name: name.to_owned(), kind })
 }
 
 /// `DELETE …/administrators/{object id}`: 202, or 204 where there is no such administrator.
@@ -136,17 +141,22 @@ fn known(cloud: &Cloud, object_id: Uuid, kind: PrincipalKind) -> PrincipalKind {
 /// Starts a change of the administrators; a server does one thing at a time.
 fn begin(cloud: &Cloud, server: &ServerOptions, object_id: Uuid, effect: Effect) -> Result<Answer, Answer> {
     let server_id = id(cloud, server);
-    if cloud.subscription.running(&server_id, cloud.clock.unix()).is_some() {
-        let message = format!(
-            "Cannot complete operation while server '{}' is busy processing another operation. Try again later.",
-            server.name
-        );
-        return Err(refusal(StatusCode::CONFLICT, "ServerIsBusy", &message));
-    }
+    idle(cloud, &server_id, &server.name)?;
     let operation = operations::start(cloud, &format!("{server_id}/administrators/{object_id}"), effect);
     let answer = Answer::text(StatusCode::ACCEPTED, "");
     let location = operations::location(cloud, PROVIDER, &operation);
     Ok(operations::announced(cloud, answer, PROVIDER, &operation).with_header("Location", location))
+}
+
+/// `Err` while the server is busy with an operation.
+pub(super) fn idle(cloud: &Cloud, id: &str, name: &str) -> Result<(), Answer> {
+    if cloud.subscription.running(id, cloud.clock.unix()).is_none() {
+        return Ok(());
+    }
+    let message = format!(
+        "Cannot complete operation while server '{name}' is busy processing another operation. Try again later."
+    );
+    Err(refusal(StatusCode::CONFLICT, "ServerIsBusy", &message))
 }
 
 fn server<'a>(cloud: &'a Cloud, group: &str, name: &str) -> Result<&'a ServerOptions, Answer> {
@@ -157,7 +167,7 @@ fn server<'a>(cloud: &'a Cloud, group: &str, name: &str) -> Result<&'a ServerOpt
     Ok(server)
 }
 
-fn object_id(text: &str) -> Result<Uuid, Answer> {
+pub(super) fn object_id(text: &str) -> Result<Uuid, Answer> {
     text.parse().map_err(|_| invalid("objectId"))
 }
 

@@ -44,6 +44,9 @@ const IDENTITIES: [&str; 11] = [
     "2026-05-31",
 ];
 
+/// `Microsoft.HorizonDb/clusters` (Microsoft: templates/microsoft.horizondb/change-log/clusters).
+const HORIZON_DB: [&str; 3] = ["2026-01-20-preview", "2026-05-01-preview", "2026-10-01-preview"];
+
 /// The first version of Resource Manager.
 const FIRST: &str = "2014-04-01";
 
@@ -53,6 +56,7 @@ pub(super) fn check(kind: &str, version: &str, today: &str) -> Result<(), Answer
     let known: &[&str] = match kind {
         "Microsoft.DBforPostgreSQL/flexibleServers" => &FLEXIBLE_SERVERS,
         "Microsoft.ManagedIdentity/userAssignedIdentities" => &IDENTITIES,
+        "Microsoft.HorizonDb/clusters" => &HORIZON_DB,
         _ => &[],
     };
     let date = version.get(..10).unwrap_or_default();
@@ -109,6 +113,8 @@ mod tests {
             (servers, "2026-10-01-preview", false),
             (servers, "2030-01-01", false),
             (servers, "latest", false),
+            ("Microsoft.HorizonDb/clusters", "2026-10-01-preview", true),
+            ("Microsoft.HorizonDb/clusters", "2026-10-01", false),
             (identities, "2024-11-30", true),
             (identities, "2024-11-01", false),
             (machines, "2024-11-01", true),

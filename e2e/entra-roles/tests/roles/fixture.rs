@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +21,9 @@ use uuid::Uuid;
 
 /// Names the folder of an installed PostgreSQL, 14 or newer, such as `/usr/lib/postgresql/15`. Default: the embedded one.
 const POSTGRES: &str = "PGENTRA_TEST_POSTGRES";
+
+/// The major versions that Azure Database for PostgreSQL has.
+const VERSIONS: std::ops::RangeInclusive<i32> = 14..=18;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 static FLEXIBLE: OnceCell<Stage> = OnceCell::const_new();
@@ -46,6 +50,13 @@ impl Stage {
         FLEXIBLE.get_or_init(|| Self::fresh(Flavour::Flexible)).await
     }
 
+    /// The server of all tests, and one on every version of PostgreSQL that is installed.
+    pub(crate) async fn every_version() -> Vec<&'static Self> {
+        let mut stages = vec![Self::flexible().await];
+        stages.extend(Self::installed().await);
+        stages
+    }
+
     pub(crate) async fn single() -> &'static Self {
         SINGLE.get_or_init(|| Self::fresh(Flavour::Single)).await
     }
@@ -54,14 +65,16 @@ impl Stage {
         Self::on(flavour, System::real().env().get(POSTGRES).map(PathBuf::from)).await
     }
 
-    /// A Flexible Server on each PostgreSQL below `/usr/lib/postgresql`.
-    pub(crate) async fn installed() -> &'static [Self] {
+    /// A Flexible Server on each version of PostgreSQL that is installed on this machine. Those that are not are named on
+    /// the standard error of the test.
+    async fn installed() -> &'static [Self] {
         INSTALLED
             .get_or_init(async || {
                 let mut stages = Vec::new();
-                for entry in std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten() {
-                    if entry.path().join("bin/postgres").exists() {
-                        stages.push(Self::on(Flavour::Flexible, Some(entry.path())).await);
+                for version in VERSIONS {
+                    match installation(version) {
+                        Some(folder) => stages.push(Self::on(Flavour::Flexible, Some(folder)).await),
+                        None => say(&format!("not tested on PostgreSQL {version}: it is not installed")),
                     }
                 }
                 stages
@@ -123,6 +136,11 @@ impl Stage {
         self.texts("postgres", "SELECT current_setting('server_version_num')").await[0].parse().unwrap()
     }
 
+    /// Says on the standard error of the test on which version something is tested.
+    pub(crate) async fn say_version(&self, what: &str) {
+        say(&format!("{what}: PostgreSQL {}", self.version().await / 10_000));
+    }
+
     /// The first column of every row.
     pub(crate) async fn texts(&self, database: &str, sql: &str) -> Vec<String> {
         let rows = self.superuser(database).await.query(sql, &[]).await.unwrap();
@@ -161,6 +179,19 @@ impl Stage {
         let RolesError::Faults(faults) = error else { return Vec::new() };
         told(&faults)
     }
+}
+
+/// The folder of an installed PostgreSQL: where Debian puts it, or where `e2e/setup.sh` does.
+fn installation(version: i32) -> Option<PathBuf> {
+    let npm = "../../target/e2e-clients/postgresql-versions/node_modules";
+    let npm = Path::new(env!("CARGO_MANIFEST_DIR")).join(npm).join(format!("postgresql-{version}/native"));
+    let debian = PathBuf::from(format!("/usr/lib/postgresql/{version}"));
+    [debian, npm].into_iter().find(|folder| folder.join("bin/initdb").is_file())
+}
+
+/// Writes a line past the output that the test harness captures.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "entra-roles: {line}");
 }
 
 pub(crate) fn told(faults: &Diagnostics) -> Vec<String> {

@@ -11,11 +11,11 @@ const HOSTILE: &str = "gr \\\"$$'; DROP ROLE x; -- 日本語 🦀";
 #[test]
 fn group_roles_are_made_and_have_members_and_privileges() {
     run(async {
-        let stage = Stage::flexible().await;
-        stage.database("group_app", "CREATE TABLE public.t (n int)").await;
-        let (id, long) = (Uuid::new_v4(), "é".repeat(31));
-        let text = format!(
-            "[[role]]
+        for stage in Stage::every_version().await {
+            stage.database("group_app", "CREATE TABLE public.t (n int)").await;
+            let (id, long) = (Uuid::new_v4(), "é".repeat(31));
+            let text = format!(
+                "[[role]]
              name = \"{HOSTILE}\"
              login = false
              member_of = ['{long}x']
@@ -30,26 +30,30 @@ fn group_roles_are_made_and_have_members_and_privileges() {
              name = 'group vm'
              object_id = '{id}'
              member_of = [\"{HOSTILE}\"]"
-        );
-        let done = stage.settle("group_app", &text).await;
-        let hostile = "\"gr \"\"$$'; DROP ROLE x; -- 日本語 🦀\"";
-        assert_eq!(
-            done,
-            [
-                format!("+ role {hostile}: without login"),
-                format!("+ role \"{long}x\": without login"),
-                format!("+ role \"group vm\": service, object id {id}"),
-                format!("+ role {hostile} is a member of \"{long}x\""),
-                format!("+ role \"group vm\" is a member of {hostile}"),
-                format!("+ SELECT for \"{long}x\" on table public.t in database group_app"),
-            ]
-        );
-        // The machine reads through two groups.
-        let superuser = stage.superuser("group_app").await;
-        superuser.batch_execute("SET ROLE \"group vm\"; SELECT n FROM t").await.unwrap();
-        // A login that was allowed by hand is taken back.
-        stage.admin("postgres", &format!("ALTER ROLE \"{long}x\" LOGIN")).await;
-        assert_eq!(stage.settle("group_app", &text).await, [format!("~ role \"{long}x\": login yes → no")]);
+            );
+            let done = stage.settle("group_app", &text).await;
+            let hostile = "\"gr \"\"$$'; DROP ROLE x; -- 日本語 🦀\"";
+            assert_eq!(
+                done,
+                [
+                    format!("+ role {hostile}: without login"),
+                    format!("+ role \"{long}x\": without login"),
+                    format!("+ role \"group vm\": service, object id {id}"),
+                    format!("+ role {hostile} is a member of \"{long}x\""),
+                    format!("+ role \"group vm\" is a member of {hostile}"),
+                    format!("+ SELECT for \"{long}x\" on table public.t in database group_app"),
+                ]
+            );
+            // The machine reads through two groups.
+            let superuser = stage.superuser("group_app").await;
+            superuser.batch_execute("SET ROLE \"group vm\"; SELECT n FROM t").await.unwrap();
+            // A login that was allowed by hand is taken back.
+            stage.admin("postgres", &format!("ALTER ROLE \"{long}x\" LOGIN")).await;
+            assert_eq!(
+                stage.settle("group_app", &text).await,
+                [format!("~ role \"{long}x\": login yes → no")]
+            );
+        }
     });
 }
 
@@ -88,64 +92,66 @@ fn group_roles_that_are_not_in_the_file_are_told_and_dropped_when_asked() {
 #[test]
 fn options_of_memberships_and_their_drift() {
     run(async {
-        let stage = Stage::flexible().await;
-        stage.admin("postgres", "CREATE ROLE opt_a; CREATE ROLE opt_b").await;
-        let text = |options: &str| {
-            format!(
-                "[[role]]\nname = 'opt_member'\nlogin = false\nmember_of = ['opt_a', {{ role = 'opt_b'{options} }}]"
-            )
-        };
-        let has_options = stage.version().await >= 160_000;
-        if !has_options {
-            let told = stage.faults("postgres", &text(", set = false")).await;
-            assert!(told[0].contains("from PostgreSQL 16 on"), "{told:?}");
-        }
-        assert_eq!(
-            stage.settle("postgres", &text(", admin = true")).await,
-            [
-                "+ role opt_member: without login",
-                "+ role opt_member is a member of opt_a",
-                "+ role opt_member is a member of opt_b, admin yes"
-            ]
-        );
-        assert_eq!(
-            stage.settle("postgres", &text("")).await,
-            ["~ role opt_member is a member of opt_b: admin yes → no"]
-        );
-        // By hand, so that it is drift.
-        stage.admin("postgres", "GRANT opt_a TO opt_member WITH ADMIN OPTION").await;
-        assert_eq!(
-            stage.settle("postgres", &text("")).await,
-            ["~ role opt_member is a member of opt_a: admin yes → no"]
-        );
-        if has_options {
+        for stage in Stage::every_version().await {
+            stage.admin("postgres", "CREATE ROLE opt_a; CREATE ROLE opt_b").await;
+            let text = |options: &str| {
+                format!(
+                    "[[role]]\nname = 'opt_member'\nlogin = false\nmember_of = ['opt_a', {{ role = 'opt_b'{options} }}]"
+                )
+            };
+            let has_options = stage.version().await >= 160_000;
+            if !has_options {
+                let told = stage.faults("postgres", &text(", set = false")).await;
+                assert!(told[0].contains("from PostgreSQL 16 on"), "{told:?}");
+            }
             assert_eq!(
-                stage.settle("postgres", &text(", inherit = false, admin = true")).await,
-                ["~ role opt_member is a member of opt_b: admin no → yes, inherit yes → no"]
-            );
-            assert_eq!(
-                stage.settle("postgres", &text(", inherit = false, set = false, admin = true")).await,
-                ["~ role opt_member is a member of opt_b: set yes → no"]
-            );
-            stage.admin("postgres", "GRANT opt_a TO opt_member WITH INHERIT FALSE").await;
-            // PostgreSQL takes INHERIT from the attribute of the member, the file does not.
-            stage.admin("postgres", "CREATE ROLE opt_no NOINHERIT").await;
-            let more = format!("{}\n[[role]]\nname = 'opt_no'\nlogin = false\nmember_of = 'opt_a'", text(""));
-            assert_eq!(
-                stage.settle("postgres", &more).await,
+                stage.settle("postgres", &text(", admin = true")).await,
                 [
-                    "~ role opt_member is a member of opt_a: inherit no → yes",
-                    "~ role opt_member is a member of opt_b: admin yes → no, inherit no → yes, set no → yes",
-                    "+ role opt_no is a member of opt_a"
+                    "+ role opt_member: without login",
+                    "+ role opt_member is a member of opt_a",
+                    "+ role opt_member is a member of opt_b, admin yes"
                 ]
             );
+            assert_eq!(
+                stage.settle("postgres", &text("")).await,
+                ["~ role opt_member is a member of opt_b: admin yes → no"]
+            );
+            // By hand, so that it is drift.
+            stage.admin("postgres", "GRANT opt_a TO opt_member WITH ADMIN OPTION").await;
+            assert_eq!(
+                stage.settle("postgres", &text("")).await,
+                ["~ role opt_member is a member of opt_a: admin yes → no"]
+            );
+            if has_options {
+                assert_eq!(
+                    stage.settle("postgres", &text(", inherit = false, admin = true")).await,
+                    ["~ role opt_member is a member of opt_b: admin no → yes, inherit yes → no"]
+                );
+                assert_eq!(
+                    stage.settle("postgres", &text(", inherit = false, set = false, admin = true")).await,
+                    ["~ role opt_member is a member of opt_b: set yes → no"]
+                );
+                stage.admin("postgres", "GRANT opt_a TO opt_member WITH INHERIT FALSE").await;
+                // PostgreSQL takes INHERIT from the attribute of the member, the file does not.
+                stage.admin("postgres", "CREATE ROLE opt_no NOINHERIT").await;
+                let more =
+                    format!("{}\n[[role]]\nname = 'opt_no'\nlogin = false\nmember_of = 'opt_a'", text(""));
+                assert_eq!(
+                    stage.settle("postgres", &more).await,
+                    [
+                        "~ role opt_member is a member of opt_a: inherit no → yes",
+                        "~ role opt_member is a member of opt_b: admin yes → no, inherit no → yes, set no → yes",
+                        "+ role opt_no is a member of opt_a"
+                    ]
+                );
+            }
+            // Gone from the file, gone from the server.
+            let none = "[[role]]\nname = 'opt_member'\nlogin = false";
+            assert_eq!(
+                stage.settle("postgres", none).await,
+                ["- role opt_member is a member of opt_a", "- role opt_member is a member of opt_b"]
+            );
         }
-        // Gone from the file, gone from the server.
-        let none = "[[role]]\nname = 'opt_member'\nlogin = false";
-        assert_eq!(
-            stage.settle("postgres", none).await,
-            ["- role opt_member is a member of opt_a", "- role opt_member is a member of opt_b"]
-        );
     });
 }
 

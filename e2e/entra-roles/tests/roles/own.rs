@@ -91,17 +91,11 @@ fn file(owner: &str) -> String {
     )
 }
 
-/// The server of all tests, and the installed ones of this machine.
-async fn servers() -> Vec<&'static Stage> {
-    let mut stages = vec![Stage::flexible().await];
-    stages.extend(Stage::installed().await);
-    stages
-}
-
 #[test]
 fn a_schema_with_every_kind_of_object_moves_and_comes_back() {
     run(async {
-        for stage in servers().await {
+        for stage in Stage::every_version().await {
+            stage.say_version("a schema moves and comes back").await;
             moves_and_comes_back(stage).await;
         }
     });
@@ -170,16 +164,16 @@ async fn moves_and_comes_back(stage: &Stage) {
 #[test]
 fn privileges_follow_the_owner() {
     run(async {
-        let stage = Stage::flexible().await;
-        stage.admin("postgres", "CREATE ROLE follow_old").await;
-        stage.database("follow", "").await;
-        let superuser = stage.superuser("follow").await;
-        let made = "CREATE ROLE follow_new; CREATE SCHEMA s; ALTER SCHEMA s OWNER TO follow_old;
+        for stage in Stage::every_version().await {
+            stage.admin("postgres", "CREATE ROLE follow_old").await;
+            stage.database("follow", "").await;
+            let superuser = stage.superuser("follow").await;
+            let made = "CREATE ROLE follow_new; CREATE SCHEMA s; ALTER SCHEMA s OWNER TO follow_old;
             SET ROLE follow_old; CREATE TABLE s.t (id serial)";
-        superuser.batch_execute(made).await.unwrap();
-        superuser.batch_execute("GRANT SELECT ON s.t TO follow_new; RESET ROLE").await.unwrap();
-        grant_admin(stage, "follow_new").await;
-        let text = "[[role]]
+            superuser.batch_execute(made).await.unwrap();
+            superuser.batch_execute("GRANT SELECT ON s.t TO follow_new; RESET ROLE").await.unwrap();
+            grant_admin(stage, "follow_new").await;
+            let text = "[[role]]
 name = 'follow_new'
 login = false
 [[role.own]]
@@ -206,17 +200,73 @@ schema = 's'
 owner = 'follow_new'
 on = 'tables'
 privileges = 'SELECT'";
-        assert_eq!(
-            stage.settle("follow", text).await,
-            [
-                "~ owner of schema s in database follow: follow_old → follow_new",
-                "~ owner of table s.t in database follow: follow_old → follow_new",
-                "+ USAGE for follow_old on schema s in database follow",
-                "+ SELECT for follow_old on table s.t in database follow",
-                "+ USAGE for follow_old on sequence s.t_id_seq in database follow",
-                "+ SELECT for follow_old on new tables of follow_new in schema s in database follow",
-            ]
-        );
+            assert_eq!(
+                stage.settle("follow", text).await,
+                [
+                    "~ owner of schema s in database follow: follow_old → follow_new",
+                    "~ owner of table s.t in database follow: follow_old → follow_new",
+                    "+ USAGE for follow_old on schema s in database follow",
+                    "+ SELECT for follow_old on table s.t in database follow",
+                    "+ USAGE for follow_old on sequence s.t_id_seq in database follow",
+                    "+ SELECT for follow_old on new tables of follow_new in schema s in database follow",
+                ]
+            );
+        }
+    });
+}
+
+/// In a schema of another role the administrator may not even name an object: it has no privilege USAGE there.
+#[test]
+fn objects_in_a_schema_of_another_role() {
+    run(async {
+        for stage in Stage::every_version().await {
+            stage.admin("postgres", "CREATE ROLE closed_owner; CREATE ROLE closed_new").await;
+            stage.database("closed", "CREATE SCHEMA s; CREATE TABLE s.t ()").await;
+            let superuser = stage.superuser("closed").await;
+            let closed = "ALTER SCHEMA s OWNER TO closed_owner; GRANT CREATE ON SCHEMA s TO closed_new";
+            superuser.batch_execute(closed).await.unwrap();
+            let reader = "[[role]]
+name = 'closed_reader'
+login = false
+[[role.grant]]
+schema = 's'
+tables = '*'
+privileges = 'SELECT'
+";
+            assert_eq!(
+                stage.settle("closed", reader).await,
+                [
+                    "+ role closed_reader: without login",
+                    "+ SELECT for closed_reader on table s.t in database closed"
+                ]
+            );
+            let none = "[[role]]
+name = 'closed_reader'
+login = false
+[[role.grant]]
+privileges = 'CONNECT'
+";
+            assert_eq!(
+                stage.settle("closed", none).await,
+                [
+                    "+ CONNECT for closed_reader on database closed",
+                    "- SELECT for closed_reader on table s.t in database closed"
+                ]
+            );
+            let owner = "[[role]]
+name = 'closed_new'
+login = false
+[[role.own]]
+schema = 's'
+objects = '*'
+[[role.grant]]
+schema = 's'
+privileges = 'CREATE'
+";
+            let done = stage.settle("closed", owner).await;
+            assert_eq!(done.len(), 1, "{done:?}");
+            assert!(done[0].starts_with("~ owner of table s.t in database closed: "), "{done:?}");
+        }
     });
 }
 
@@ -235,21 +285,21 @@ async fn grant_admin(stage: &Stage, role: &str) {
 #[test]
 fn what_stands_in_the_way_is_told_before_anything_is_changed() {
     run(async {
-        let stage = Stage::flexible().await;
-        let superuser = stage.superuser("postgres").await;
-        let admin = stage.azure.administrator().user_principal_name();
-        let roles = format!(
-            "CREATE ROLE way_locked; CREATE ROLE way_member; GRANT \"{admin}\" TO way_member; CREATE ROLE way_super BYPASSRLS"
-        );
-        superuser.batch_execute(&roles).await.unwrap();
-        stage
-            .database(
-                "way",
-                "CREATE SCHEMA a; CREATE SCHEMA b; CREATE SCHEMA c; CREATE SCHEMA d; CREATE SCHEMA e",
-            )
-            .await;
-        let inside = stage.superuser("way").await;
-        inside
+        for stage in Stage::every_version().await {
+            let superuser = stage.superuser("postgres").await;
+            let admin = stage.azure.administrator().user_principal_name();
+            let roles = format!(
+                "CREATE ROLE way_locked; CREATE ROLE way_member; GRANT \"{admin}\" TO way_member; CREATE ROLE way_super BYPASSRLS"
+            );
+            superuser.batch_execute(&roles).await.unwrap();
+            stage
+                .database(
+                    "way",
+                    "CREATE SCHEMA a; CREATE SCHEMA b; CREATE SCHEMA c; CREATE SCHEMA d; CREATE SCHEMA e",
+                )
+                .await;
+            let inside = stage.superuser("way").await;
+            inside
             .batch_execute(
                 "CREATE TABLE a.t (); ALTER TABLE a.t OWNER TO way_super; CREATE TABLE a.u (); ALTER TABLE a.u OWNER TO way_super;
                  CREATE TABLE b.t (); ALTER TABLE b.t OWNER TO way_locked;
@@ -258,37 +308,38 @@ fn what_stands_in_the_way_is_told_before_anything_is_changed() {
             )
             .await
             .unwrap();
-        let own = |schema: &str| format!("[[role.own]]\nschema = '{schema}'\nobjects = '*'\n");
-        let text = format!(
-            "[[role]]\nname = 'way_new'\nlogin = false\n{}{}{}{}{}{}",
-            own("a"),
-            own("b"),
-            own("c"),
-            own("d"),
-            own("e"),
-            own("nowhere")
-        );
-        let told = stage.faults("way", &text).await;
-        let has_options = stage.version().await >= 160_000;
-        let is_there = |line: &str| {
-            assert!(told.iter().any(|fault| fault.starts_with(line)), "{line}: {told:#?}");
-        };
-        is_there(
-            "line 4: 2 tables such as a.t are owned by \"way_super\" and not by \"way_new\": the role \"way_super\" is the server's own or has the rights of a superuser",
-        );
-        is_there(
-            "line 10: table c.t is owned by \"way_member\" and not by \"way_new\": the role \"way_member\" is a member of",
-        );
-        is_there(
-            "line 13: table d.t is owned by \"azuresu\" and not by \"way_new\": the role \"azuresu\" is the server's own",
-        );
-        is_there("line 19: there is no schema \"nowhere\" in the database \"way\"");
-        if has_options {
-            is_there(
-                "line 7: table b.t is owned by \"way_locked\" and not by \"way_new\": the role \"way_locked\" takes members from roles with ADMIN OPTION on it",
+            let own = |schema: &str| format!("[[role.own]]\nschema = '{schema}'\nobjects = '*'\n");
+            let text = format!(
+                "[[role]]\nname = 'way_new'\nlogin = false\n{}{}{}{}{}{}",
+                own("a"),
+                own("b"),
+                own("c"),
+                own("d"),
+                own("e"),
+                own("nowhere")
             );
+            let told = stage.faults("way", &text).await;
+            let has_options = stage.version().await >= 160_000;
+            let is_there = |line: &str| {
+                assert!(told.iter().any(|fault| fault.starts_with(line)), "{line}: {told:#?}");
+            };
+            is_there(
+                "line 4: 2 tables such as a.t are owned by \"way_super\" and not by \"way_new\": the role \"way_super\" is the server's own or has the rights of a superuser",
+            );
+            is_there(
+                "line 10: table c.t is owned by \"way_member\" and not by \"way_new\": the role \"way_member\" is a member of",
+            );
+            is_there(
+                "line 13: table d.t is owned by \"azuresu\" and not by \"way_new\": the role \"azuresu\" is the server's own",
+            );
+            is_there("line 19: there is no schema \"nowhere\" in the database \"way\"");
+            if has_options {
+                is_there(
+                    "line 7: table b.t is owned by \"way_locked\" and not by \"way_new\": the role \"way_locked\" takes members from roles with ADMIN OPTION on it",
+                );
+            }
+            assert_eq!(told.len(), if has_options { 5 } else { 4 }, "{told:#?}");
         }
-        assert_eq!(told.len(), if has_options { 5 } else { 4 }, "{told:#?}");
     });
 }
 
@@ -296,9 +347,9 @@ fn what_stands_in_the_way_is_told_before_anything_is_changed() {
 #[test]
 fn a_lock_is_not_waited_for_for_ever() {
     run(async {
-        let stages = servers().await;
+        let stages = Stage::every_version().await;
         let Some(stage) = stages.into_iter().find(|stage| stage.has_timers()) else {
-            return println!("skipped: no PostgreSQL below /usr/lib/postgresql");
+            return println!("skipped: no PostgreSQL is installed");
         };
         stage.database("locked", "CREATE SCHEMA s; CREATE TABLE s.t ()").await;
         let mut reader = stage.superuser("locked").await;
@@ -319,37 +370,42 @@ fn a_lock_is_not_waited_for_for_ever() {
 #[test]
 fn a_membership_is_given_back_as_it_was() {
     run(async {
-        let stage = Stage::flexible().await;
-        if stage.version().await < 160_000 {
-            return;
-        }
-        let user = stage.azure.administrator().user_principal_name();
-        stage.admin("postgres", "CREATE ROLE lent_old").await;
-        stage.database("lent", "").await;
-        stage.admin("postgres", "GRANT lent_old TO CURRENT_USER WITH INHERIT FALSE, SET TRUE").await;
-        let superuser = stage.superuser("lent").await;
-        superuser
-            .batch_execute("CREATE SCHEMA s; CREATE TABLE s.t (); ALTER TABLE s.t OWNER TO lent_old")
-            .await
-            .unwrap();
-        let text = "[[role]]\nname = 'lent_new'\nlogin = false\n[[role.own]]\nschema = 's'\nobjects = '*'";
-        // The schema is a superuser's: the new owner cannot be allowed to create objects in it.
-        let told = stage.faults("lent", text).await;
-        assert!(told[0].contains("\"lent_new\" has no privilege CREATE on the schema"), "{told:?}");
-        superuser.batch_execute("ALTER SCHEMA s OWNER TO lent_old").await.unwrap();
-        let plan = stage.plan("lent", text).await.unwrap();
-        assert_eq!(
-            lines(plan.changes()),
-            ["+ role lent_new: without login", "~ owner of table s.t in database lent: lent_old → lent_new"]
-        );
-        let joins = |note: &&Note| matches!(note, Note::Joins { role, .. } if role == "lent_old");
-        assert_eq!(plan.notes().iter().filter(joins).count(), 1, "{:?}", plan.notes());
-        plan.apply(&stage.server("lent")).await.unwrap();
-        let rows = format!(
+        for stage in Stage::every_version().await {
+            if stage.version().await < 160_000 {
+                continue;
+            }
+            let user = stage.azure.administrator().user_principal_name();
+            stage.admin("postgres", "CREATE ROLE lent_old").await;
+            stage.database("lent", "").await;
+            stage.admin("postgres", "GRANT lent_old TO CURRENT_USER WITH INHERIT FALSE, SET TRUE").await;
+            let superuser = stage.superuser("lent").await;
+            superuser
+                .batch_execute("CREATE SCHEMA s; CREATE TABLE s.t (); ALTER TABLE s.t OWNER TO lent_old")
+                .await
+                .unwrap();
+            let text =
+                "[[role]]\nname = 'lent_new'\nlogin = false\n[[role.own]]\nschema = 's'\nobjects = '*'";
+            // The schema is a superuser's: the new owner cannot be allowed to create objects in it.
+            let told = stage.faults("lent", text).await;
+            assert!(told[0].contains("\"lent_new\" has no privilege CREATE on the schema"), "{told:?}");
+            superuser.batch_execute("ALTER SCHEMA s OWNER TO lent_old").await.unwrap();
+            let plan = stage.plan("lent", text).await.unwrap();
+            assert_eq!(
+                lines(plan.changes()),
+                [
+                    "+ role lent_new: without login",
+                    "~ owner of table s.t in database lent: lent_old → lent_new"
+                ]
+            );
+            let joins = |note: &&Note| matches!(note, Note::Joins { role, .. } if role == "lent_old");
+            assert_eq!(plan.notes().iter().filter(joins).count(), 1, "{:?}", plan.notes());
+            plan.apply(&stage.server("lent")).await.unwrap();
+            let rows = format!(
             "SELECT concat_ws(' ', grantor::regrole::text = '\"{user}\"', admin_option, inherit_option, set_option)
              FROM pg_auth_members WHERE member = '\"{user}\"'::regrole AND roleid::regrole::text = 'lent_old'
              ORDER BY 1"
         );
-        assert_eq!(stage.texts("lent", &rows).await, ["f t f f", "t f f t"]);
+            assert_eq!(stage.texts("lent", &rows).await, ["f t f f", "t f f t"]);
+        }
     });
 }
