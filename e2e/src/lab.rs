@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
+use eventually::{DEADLINE, eventually_blocking, holds};
 use rustix::process::Pid;
 use tempfile::TempDir;
 
@@ -149,22 +150,21 @@ impl Lab {
         assert!(files.is_empty(), "a token can be read in {files:?}");
     }
 
-    /// Fails if a file in the folder of temporary files, or a process, is left.
+    /// Fails if a file in the folder of temporary files, or a process, is left. What a command has
+    /// told to end may take a moment to be gone.
     pub fn assert_nothing_left(&self) {
-        let files: Vec<_> =
-            fs::read_dir(self.temporary()).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert!(files.is_empty(), "left behind: {files:?}");
-        let processes = processes(self.path());
-        assert!(processes.is_empty(), "still running: {processes:?}");
+        eventually_blocking(DEADLINE, "nothing is left behind", || {
+            let files: Vec<_> =
+                fs::read_dir(self.temporary()).unwrap().map(|entry| entry.unwrap().path()).collect();
+            holds((files, processes(self.path())), |(files, processes)| {
+                files.is_empty() && processes.is_empty()
+            })
+        });
     }
 
     /// Waits for the end of all processes of this lab.
     pub fn await_processes(&self) {
-        for (pid, line) in processes(self.path()) {
-            let words = ["60", "tail", "--pid", &pid.to_string(), "-s", "0.1", "-f", "/dev/null"];
-            let ended = Command::new("timeout").args(words).status().unwrap();
-            assert!(ended.success(), "does not end: {line}");
-        }
+        eventually_blocking(DEADLINE, "every process ends", || holds(processes(self.path()), Vec::is_empty));
     }
 
     pub(crate) fn command(&self, words: &[&str]) -> Command {
