@@ -16,6 +16,9 @@ pub struct MappingFault {
 /// Most roles, administrators and denied principals of a file: each takes less than a kilobyte.
 const RULES: usize = 100_000;
 
+/// Longest role name in bytes (`NAMEDATALEN`).
+const NAME: usize = 63;
+
 /// The keys of a rule.
 const KEYS: [&str; 7] =
     ["object_ids", "app_ids", "groups", "app_roles", "usernames", "tenants", "needs_second_factor"];
@@ -72,7 +75,7 @@ fn read(table: Table, is_role: bool, faults: &mut Vec<MappingFault>) -> Option<(
     let (mut name, mut rule) = (None, PrincipalRule::default());
     for Entry { key, line, value } in table.entries {
         let read = match key.as_str() {
-            "name" if is_role => text(value.value).map(|text| name = Some(text)),
+            "name" if is_role => role_name(value.value).map(|text| name = Some(text)),
             "object_ids" => guids(value.value).map(|ids| rule.object_ids = ids),
             "app_ids" => guids(value.value).map(|ids| rule.app_ids = ids),
             "groups" => guids(value.value).map(|ids| rule.groups = ids),
@@ -116,8 +119,13 @@ fn read(table: Table, is_role: bool, faults: &mut Vec<MappingFault>) -> Option<(
     Some((name.unwrap_or_default(), rule))
 }
 
-fn text(value: Value) -> Result<String, String> {
+/// PostgreSQL cuts a longer name off: the rule would be for another role.
+fn role_name(value: Value) -> Result<String, String> {
     match value {
+        Value::Text(text) if text.len() > NAME => {
+            Err(format!("has {} bytes: PostgreSQL cuts off names at {NAME}", text.len()))
+        }
+        Value::Text(text) if text.contains('\0') => Err("has a zero byte".to_owned()),
         Value::Text(text) if !text.is_empty() => Ok(text),
         _ => Err("is a text".to_owned()),
     }
@@ -154,6 +162,15 @@ mod tests {
         assert_eq!(rules.administrators[0].app_roles, ["Db.Admin"]);
         assert_eq!(rules.denied[0].usernames, ["a@b"]);
         assert_eq!(parse_mapping("").unwrap(), RoleRules::default());
+    }
+
+    #[test]
+    fn a_name_that_postgresql_would_cut_off_is_refused() {
+        let file = |name: &str| parse_mapping(&format!("[[role]]\nname = \"{name}\"\nusernames = 'a@b'\n"));
+        assert!(file(&"a".repeat(63)).is_ok());
+        let fault = &file(&"ä".repeat(32)).unwrap_err()[0];
+        assert_eq!((fault.line, &*fault.message), (2, "name has 64 bytes: PostgreSQL cuts off names at 63"));
+        assert_eq!(file("a\\u0000b").unwrap_err()[0].message, "name has a zero byte");
     }
 
     #[test]
