@@ -3,6 +3,7 @@
 #![cfg(unix)]
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
     reason = "a test, whose helpers stand outside of test functions, and which tells what it measured"
@@ -64,9 +65,6 @@ async fn write(port: u16) -> Result<u64, tokio_postgres::Error> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_acknowledged_commit_is_lost_in_a_failover() {
-    if !pgbench::is_installed() {
-        return;
-    }
     let mut cloud = LocalCloud::builder().start().await.unwrap();
     cloud.create_roles().await.unwrap();
     let superuser = cloud.superuser("postgres").await.unwrap();
