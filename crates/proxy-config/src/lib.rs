@@ -6,7 +6,7 @@
 //! are new, gives the others their new settings, and closes those that are gone; sessions go on. The keys and their
 //! meaning are in [`KEYS`].
 //!
-//! The environment and all files are read through a [`System`](pgentra_system::System). Nothing is printed; what happens
+//! The environment and all files are read through a [`System`]. Nothing is printed; what happens
 //! later, such as a certificate that was read again, is logged with `tracing`.
 //!
 //! ```no_run

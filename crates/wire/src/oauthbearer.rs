@@ -274,7 +274,7 @@ mod tests {
             r#"{"status":"\ud83d"}"#,
             r#"{"status":"\x"}"#,
             r#"{"status":"a","x":[}"#,
-            r#"{"status":"a","x":tru}"#,
+            r#"{"status":"a","x":nul}"#,
         ] {
             assert!(read(text).is_err(), "{text}");
         }

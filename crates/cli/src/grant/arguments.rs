@@ -27,8 +27,8 @@ pub(crate) struct Revoke {
 #[derive(Debug, Args)]
 pub(crate) struct HostAccess {
     /// The host: the name of a virtual machine, vm/NAME, vmss/NAME, webapp/NAME, functionapp/NAME,
-    /// containerapp/NAME, arc/NAME, identity/NAME, aks/CLUSTER/NAMESPACE/SERVICEACCOUNT or
-    /// github/OWNER/REPOSITORY[@ENVIRONMENT].
+    /// containerapp/NAME, arc/NAME, identity/NAME, aks/CLUSTER/NAMESPACE/SERVICEACCOUNT,
+    /// github/OWNER/REPOSITORY or github/OWNER/REPOSITORY@ENVIRONMENT.
     #[arg(value_name = "HOST")]
     pub(crate) place: HostRef,
     /// Database role for the host.

@@ -36,7 +36,8 @@ pub(crate) enum IdentityCommand {
 #[group(required = true)]
 pub(crate) struct NamedHost {
     /// The host: vm/NAME, vmss/NAME, webapp/NAME, functionapp/NAME, containerapp/NAME, arc/NAME,
-    /// identity/NAME, aks/CLUSTER/NAMESPACE/SERVICEACCOUNT or github/OWNER/REPOSITORY[@ENVIRONMENT].
+    /// identity/NAME, aks/CLUSTER/NAMESPACE/SERVICEACCOUNT, github/OWNER/REPOSITORY or
+    /// github/OWNER/REPOSITORY@ENVIRONMENT.
     #[arg(value_name = "HOST")]
     pub(crate) place: Option<HostRef>,
     /// Name of a virtual machine: the same as vm/NAME.

@@ -2,7 +2,7 @@
 //!
 //! The program replaces this process, so that it has the terminal, the signals and the exit code. A
 //! second process ([`process`]) serves a listener of the auth proxy for it ([`listener`]), and ends
-//! with it. Where a process cannot be replaced, the program is its child ([`child`]).
+//! with it. Where a process cannot be replaced, the program is its child (`child.rs`).
 
 mod arguments;
 #[cfg(windows)]
