@@ -17,12 +17,14 @@ use tokio::task::JoinSet;
 
 use crate::administrators::{self, Database};
 use crate::clock::CloudClock;
-use crate::environment::CloudFiles;
+use crate::environment::{CloudFiles, DATABASE};
 use crate::error::{Error, Failure};
 use crate::folder::{self, folder_of, write};
 use crate::gateway::{self, RunningGateway};
-use crate::kept;
+use crate::host::Host;
+use crate::kept::{self, KeptPorts};
 use crate::local_cloud::{LocalCloud, SERVER_NAME, upstream};
+use crate::page::{CloudPage, HostAccess, LoginLog, PageSource, ServerPlace};
 
 /// How to start a [`LocalCloud`]. By default it is a Flexible Server on the embedded PostgreSQL, with
 /// a name of its own, at free ports, by this machine's clock.
@@ -196,10 +198,11 @@ impl<'a> LocalCloudBuilder<'a> {
         };
         options.link_local = self.is_link_local;
         options.arc = arc.as_ref().map(folder::arc_keys).map(AzureArcAgent::new);
-        let mut preferred_port = 0;
+        let mut preferred = KeptPorts::default();
         if self.origin == Identifiers::Name {
             options.ids = Ids::derived(&name);
-            (preferred_port, options.preferred_ports) = kept::ports(&folder);
+            preferred = kept::ports(&folder);
+            options.preferred_ports = preferred.azure.clone();
             options.authority = kept::authority(self.system.env(), &name)?.map(Arc::new);
         }
         (self.azure)(&mut options);
@@ -222,6 +225,8 @@ impl<'a> LocalCloudBuilder<'a> {
             .map_err(|error| Failure::machine("cannot make the server's certificate", error))?;
         let clock = azure.clock().clone();
         let verifier = gateway::verifier(&azure)?;
+        let logins = Arc::new(LoginLog::new(clock.clone()));
+        let watched = logins.clone();
         let config = Config {
             name: SERVER_NAME.to_owned(),
             tls: certificate.into(),
@@ -236,18 +241,35 @@ impl<'a> LocalCloudBuilder<'a> {
             clock: Arc::new(move || clock.now()),
             expiry: SessionExpiry::Off,
             limits: self.limits,
-            telemetry: GatewayTelemetry::default(),
+            telemetry: GatewayTelemetry::observed(move |login| watched.write(login)),
         };
         let gateway = match listener {
             Some(listener) => RunningGateway::start_on(config.clone(), listener)?,
-            None if preferred_port != 0 => {
-                RunningGateway::start_preferred(config.clone(), preferred_port).await?
+            None if preferred.postgres != 0 => {
+                RunningGateway::start_preferred(config.clone(), preferred.postgres).await?
             }
             None => RunningGateway::start(config.clone(), 0).await?,
         };
         let azure = Arc::new(azure);
         let clock = CloudClock::new(files, azure.clone());
         clock.write()?;
+        let server = ServerPlace {
+            cloud: &name,
+            host: "localhost",
+            port: gateway.address.port(),
+            database: DATABASE,
+            certificate: &CloudFiles::new(janitor.folder()).certificate,
+        };
+        let source = PageSource {
+            name: name.clone(),
+            flavour: self.flavour,
+            postgres: database.version().to_owned(),
+            azure: azure.clone(),
+            clock: clock.clone(),
+            logins,
+            access: access(&azure, server),
+        };
+        let page = CloudPage::start(source, preferred.page).await?;
         let behind = Database { upstream, service };
         let mut followers = JoinSet::new();
         followers.spawn(clock.clone().keep());
@@ -262,6 +284,7 @@ impl<'a> LocalCloudBuilder<'a> {
             config,
             setup,
             clock,
+            page,
             is_link_local: self.is_link_local,
             followers,
             database,
@@ -270,6 +293,12 @@ impl<'a> LocalCloudBuilder<'a> {
             janitor,
         })
     }
+}
+
+/// What programs on each host of the cloud write.
+fn access(azure: &LocalAzure, server: ServerPlace<'_>) -> Vec<HostAccess> {
+    let of = |host: Host| HostAccess::new(server, host.name(), host.role(azure));
+    Host::of(azure).map(of).collect()
 }
 
 /// A name that no other cloud of this machine has.
