@@ -120,7 +120,13 @@ impl ClientRecord {
 
     /// The client got an error, or left before it had a session.
     pub(crate) fn refused(&self, error: &LoginError) {
-        let LoginError::Rejected(fields) = error else { return };
+        let LoginError::Rejected(fields) = error else {
+            // A connection without a start-up is no login: something looks whether the port is open.
+            if self.role.is_some() {
+                self.tell(LoginOutcome::Left { check: self.check });
+            }
+            return;
+        };
         let sqlstate = fields.sqlstate().into_owned();
         self.telemetry.counts().refused.get_or_create(&with(&self.server, "sqlstate", &sqlstate)).inc();
         let line = GatewayAuditLine {

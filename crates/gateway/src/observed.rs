@@ -68,6 +68,11 @@ pub enum LoginOutcome<'a> {
         /// The error: SQLSTATE, message, detail and hint.
         error: &'a Fields,
     },
+    /// The client hung up, as one does that is asked for something that it does not have.
+    Left {
+        /// The check that was made then.
+        check: LoginCheck,
+    },
 }
 
 /// Is called with each decision, on the task of the client: it must not wait.

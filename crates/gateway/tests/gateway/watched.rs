@@ -3,11 +3,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use eventually::{DEADLINE, eventually};
 use pgentra_emulator::Draft;
 use pgentra_gateway::{GatewayTelemetry, LoginCheck, LoginEvent, LoginOutcome};
 use uuid::Uuid;
 
 use crate::fixture::{RESOURCE, Running, Stage, run};
+use crate::raw::Raw;
+use crate::start_up::start;
 
 /// Role, object id, and the check that refused with its SQLSTATE.
 type Decision = (String, Option<Uuid>, Option<(LoginCheck, String)>);
@@ -26,6 +29,7 @@ impl Decisions {
         assert!(event.client.ip().is_loopback());
         let refused = match event.outcome {
             LoginOutcome::Refused { check, error } => Some((check, error.sqlstate().into_owned())),
+            LoginOutcome::Left { check } => Some((check, "left".to_owned())),
             _ => None,
         };
         let object_id = event.principal.map(pgentra_verify::Principal::object_id);
@@ -86,6 +90,17 @@ fn each_refusal_names_the_check_that_refused() {
             let is_verified = matches!(check, LoginCheck::Server) || role == "w_other";
             assert_eq!(object_id, is_verified.then_some(vm), "{role} {check}");
         }
+        // A client that hangs up where it is asked for a token.
+        drop(gateway.dial().await);
+        let mut asked = Raw::new(gateway.dial_tls().await);
+        asked.start(&start("w_vm")).await;
+        asked.read().await.unwrap();
+        drop(asked);
+        eventually(DEADLINE, "the client has left", async || !decisions.0.lock().unwrap().is_empty()).await;
+        assert_eq!(
+            decisions.only(),
+            ("w_vm".to_owned(), None, Some((LoginCheck::Format, "left".to_owned())))
+        );
         let client = gateway.connect("w_vm", "postgres", &stage.vm_token()).await.unwrap();
         assert_eq!(decisions.only(), ("w_vm".to_owned(), Some(vm), None));
         drop(client);

@@ -46,7 +46,7 @@ pub(crate) static FAULTS: [KnownFault; 8] = [
     KnownFault {
         name: "identity-not-found",
         title: "400, identity not found",
-        what: "The machine has no such identity; to try again does not help.",
+        what: "The machine has no such identity, or does not know it yet: some clients try again.",
         make: || {
             let body = r#"{"error":"invalid_request","error_description":"Identity not found"}"#;
             Fault::status(400, body)

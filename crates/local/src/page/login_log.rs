@@ -26,8 +26,16 @@ pub(crate) struct LoginRecord {
     pub(crate) application_name: Option<String>,
     /// The object id of the token's owner, once the token was verified.
     pub(crate) object_id: Option<Uuid>,
-    /// `None`: the client was let in.
-    pub(crate) refusal: Option<LoginRefusal>,
+    pub(crate) decision: LoginDecision,
+}
+
+/// How a login came out.
+#[derive(Clone, Debug)]
+pub(crate) enum LoginDecision {
+    LetIn,
+    Refused(LoginRefusal),
+    /// The client hung up when this check was made.
+    Left(LoginCheck),
 }
 
 /// Why a client was refused.
@@ -50,15 +58,15 @@ pub(crate) struct LoginLog {
 #[derive(Debug, Default)]
 struct Entries {
     records: VecDeque<LoginRecord>,
-    let_in: u64,
-    refused: BTreeMap<LoginCheck, u64>,
+    counts: LoginCounts,
 }
 
-/// How many logins were let in, and refused by each check.
+/// How many logins were let in, refused by each check, and left by their clients.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LoginCounts {
     pub(crate) let_in: u64,
     pub(crate) refused: BTreeMap<LoginCheck, u64>,
+    pub(crate) left: u64,
 }
 
 impl LoginLog {
@@ -68,22 +76,25 @@ impl LoginLog {
 
     /// Writes down what a gateway has decided.
     pub(crate) fn write(&self, event: &LoginEvent<'_>) {
-        let refusal = match event.outcome {
-            LoginOutcome::Refused { check, error } => Some(LoginRefusal {
+        let decision = match event.outcome {
+            LoginOutcome::Refused { check, error } => LoginDecision::Refused(LoginRefusal {
                 check,
                 sqlstate: error.sqlstate().into_owned(),
                 message: shortened(&error.message()),
                 detail: error.detail().as_deref().map(shortened),
                 hint: error.hint().as_deref().map(shortened),
             }),
-            _ => None,
+            LoginOutcome::Left { check } => LoginDecision::Left(check),
+            _ => LoginDecision::LetIn,
         };
         let mut entries = self.entries();
-        match &refusal {
-            Some(refusal) => *entries.refused.entry(refusal.check).or_default() += 1,
-            None => entries.let_in += 1,
+        let counts = &mut entries.counts;
+        match &decision {
+            LoginDecision::LetIn => counts.let_in += 1,
+            LoginDecision::Refused(refusal) => *counts.refused.entry(refusal.check).or_default() += 1,
+            LoginDecision::Left(_) => counts.left += 1,
         }
-        let number = entries.let_in + entries.refused.values().sum::<u64>();
+        let number = counts.let_in + counts.refused.values().sum::<u64>() + counts.left;
         if entries.records.len() >= REMEMBERED {
             entries.records.pop_front();
         }
@@ -95,7 +106,7 @@ impl LoginLog {
             database: event.database.map(shortened),
             application_name: event.application_name.map(shortened),
             object_id: event.principal.map(pgentra_verify::Principal::object_id),
-            refusal,
+            decision,
         });
     }
 
@@ -105,8 +116,7 @@ impl LoginLog {
     }
 
     pub(crate) fn counts(&self) -> LoginCounts {
-        let entries = self.entries();
-        LoginCounts { let_in: entries.let_in, refused: entries.refused.clone() }
+        self.entries().counts.clone()
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {

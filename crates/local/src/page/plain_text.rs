@@ -32,16 +32,15 @@ fn lines(out: &mut String, state: &PageState) -> std::fmt::Result {
     writeln!(out, "\nlogins, newest first")?;
     for it in &state.logins {
         let (role, database) = (shown(&it.role), shown(&it.database));
-        match &it.refused_by {
-            None => writeln!(out, "  {} let in: role {role}, database {database}", it.time)?,
-            Some(check) => writeln!(
-                out,
-                "  {} refused by the check {check}: role {role}, database {database}: {} {}",
-                it.time,
-                shown(&it.sqlstate),
-                shown(&it.message)
-            )?,
+        write!(out, "  {} {}", it.time, it.outcome)?;
+        if let Some(check) = &it.ended_at {
+            write!(out, " at the check {check}")?;
         }
+        write!(out, ": role {role}, database {database}")?;
+        if it.message.is_some() {
+            write!(out, ": {} {}", shown(&it.sqlstate), shown(&it.message))?;
+        }
+        writeln!(out)?;
     }
     writeln!(out, "\ntokens, newest first")?;
     for it in &state.tokens {

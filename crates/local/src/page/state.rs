@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::connection_strings::HostAccess;
 use super::known_fault::{ENDPOINTS, FAULTS, KnownEndpoint, KnownFault};
-use super::login_log::{LoginCounts, LoginRecord};
+use super::login_log::{LoginCounts, LoginDecision, LoginRecord};
 use super::source::PageSource;
 
 /// How many tokens and how many logins are shown.
@@ -46,6 +46,8 @@ pub(crate) struct StateCounts {
     pub(crate) tokens: u64,
     pub(crate) let_in: u64,
     pub(crate) refused: u64,
+    /// Logins that their clients left.
+    left: u64,
 }
 
 /// A check of the gateway, in its place.
@@ -99,9 +101,10 @@ pub(crate) struct LoginRow {
     /// The owner of the token, once it was verified.
     pub(crate) name: Option<String>,
     object_id: Option<String>,
-    pub(crate) let_in: bool,
-    /// The check that refused it.
-    pub(crate) refused_by: Option<String>,
+    /// `let in`, `refused`, or `left` by the client.
+    pub(crate) outcome: &'static str,
+    /// The check at which it ended, if it was not let in.
+    pub(crate) ended_at: Option<String>,
     checks: Vec<MadeCheck>,
     pub(crate) sqlstate: Option<String>,
     pub(crate) message: Option<String>,
@@ -114,7 +117,7 @@ pub(crate) struct LoginRow {
 struct MadeCheck {
     name: String,
     title: &'static str,
-    /// `passed`, `refused`, `not made`, or `password` for a role that signs in without a token.
+    /// `passed`, `refused`, `left`, `not made`, or `password` for a role that signs in without a token.
     result: &'static str,
 }
 
@@ -169,6 +172,7 @@ impl PageState {
                 tokens: azure.tokens_given(),
                 let_in: counts.let_in,
                 refused: counts.refused.values().sum(),
+                left: counts.left,
             },
             checks: checks(&counts),
             identities: identities(source, &principals),
@@ -279,9 +283,16 @@ impl TokenRow {
 
 impl LoginRow {
     fn of(record: LoginRecord, principals: &[Principal]) -> Self {
-        let refused_by = record.refusal.as_ref().map(|refusal| refusal.check);
+        let (outcome, ended_at) = match &record.decision {
+            LoginDecision::LetIn => ("let in", None),
+            LoginDecision::Refused(refusal) => ("refused", Some(refusal.check)),
+            LoginDecision::Left(check) => ("left", Some(*check)),
+        };
         let has_token = record.object_id.is_some();
-        let refusal = record.refusal;
+        let refusal = match record.decision {
+            LoginDecision::Refused(refusal) => Some(refusal),
+            _ => None,
+        };
         Self {
             number: record.number,
             time: rfc3339(record.at),
@@ -291,9 +302,9 @@ impl LoginRow {
             client: record.client,
             name: record.object_id.and_then(|id| name_of(id, principals)),
             object_id: record.object_id.map(|id| id.to_string()),
-            let_in: refused_by.is_none(),
-            refused_by: refused_by.map(|check| check.to_string()),
-            checks: made(refused_by, has_token),
+            outcome,
+            ended_at: ended_at.map(|check| check.to_string()),
+            checks: made(ended_at, outcome, has_token),
             sqlstate: refusal.as_ref().map(|it| it.sqlstate.clone()),
             message: refusal.as_ref().map(|it| it.message.clone()),
             detail: refusal.as_ref().and_then(|it| it.detail.clone()),
@@ -302,13 +313,13 @@ impl LoginRow {
     }
 }
 
-/// The checks in their order, up to the one that refused.
-fn made(refused_by: Option<LoginCheck>, has_token: bool) -> Vec<MadeCheck> {
-    let reached = refused_by.unwrap_or(LoginCheck::Server);
+/// The checks in their order. At `ended_at` the login had this outcome.
+fn made(ended_at: Option<LoginCheck>, outcome: &'static str, has_token: bool) -> Vec<MadeCheck> {
+    let reached = ended_at.unwrap_or(LoginCheck::Server);
     // A session that has no token came by a password of PostgreSQL.
     let is_password = !has_token && reached == LoginCheck::Server;
     let result = |check: LoginCheck| match check {
-        check if refused_by == Some(check) => "refused",
+        check if ended_at == Some(check) => outcome,
         LoginCheck::Role if is_password => "password",
         LoginCheck::Connection | LoginCheck::Server if is_password => "passed",
         _ if is_password || check > reached => "not made",
@@ -320,7 +331,7 @@ fn made(refused_by: Option<LoginCheck>, has_token: bool) -> Vec<MadeCheck> {
         result: result(check),
     };
     // It is no check of Azure's: it is shown where it refuses.
-    let shown = |check: &LoginCheck| *check != LoginCheck::Attempts || refused_by == Some(*check);
+    let shown = |check: &LoginCheck| *check != LoginCheck::Attempts || ended_at == Some(*check);
     LoginCheck::ALL.into_iter().filter(shown).map(row).collect()
 }
 
@@ -364,8 +375,8 @@ impl FaultRows {
 mod tests {
     use super::*;
 
-    fn results(refused_by: Option<LoginCheck>, has_token: bool) -> String {
-        let made = made(refused_by, has_token);
+    fn results(ended_at: Option<LoginCheck>, has_token: bool) -> String {
+        let made = made(ended_at, "refused", has_token);
         made.iter().map(|it| format!("{} {}", it.title, it.result)).collect::<Vec<_>>().join(", ")
     }
 
