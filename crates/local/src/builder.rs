@@ -24,7 +24,7 @@ use crate::gateway::{self, RunningGateway};
 use crate::host::Host;
 use crate::kept::{self, KeptPorts};
 use crate::local_cloud::{LocalCloud, SERVER_NAME, upstream};
-use crate::page::{CloudPage, HostAccess, LoginLog, PageSource, ServerPlace};
+use crate::page::{CloudPage, HostStrings, LoginLog, PageSource, ServerPlace};
 
 /// How to start a [`LocalCloud`]. By default it is a Flexible Server on the embedded PostgreSQL, with
 /// a name of its own, at free ports, by this machine's clock.
@@ -296,8 +296,8 @@ impl<'a> LocalCloudBuilder<'a> {
 }
 
 /// What programs on each host of the cloud write.
-fn access(azure: &LocalAzure, server: ServerPlace<'_>) -> Vec<HostAccess> {
-    let of = |host: Host| HostAccess::new(server, host.name(), host.role(azure));
+fn access(azure: &LocalAzure, server: ServerPlace<'_>) -> Vec<HostStrings> {
+    let of = |host: Host| HostStrings::new(server, host.name(), host.role(azure));
     Host::of(azure).map(of).collect()
 }
 

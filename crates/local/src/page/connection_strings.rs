@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// What a program on one host writes.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct HostAccess {
+pub(crate) struct HostStrings {
     /// A name of a [`Host`](crate::Host).
     pub(crate) host: &'static str,
     /// The role that is mapped to its identity.
@@ -37,7 +37,7 @@ pub(crate) struct ServerPlace<'a> {
     pub(crate) certificate: &'a Path,
 }
 
-impl HostAccess {
+impl HostStrings {
     pub(crate) fn new(server: ServerPlace<'_>, host: &'static str, role: &str) -> Self {
         let ServerPlace { cloud, port, database, .. } = server;
         let name = match cloud {
@@ -90,7 +90,7 @@ mod tests {
         let certificate = Path::new("/run/my cloud/ca.pem");
         let server =
             ServerPlace { cloud: "two", host: "localhost", port: 6432, database: "postgres", certificate };
-        let access = HostAccess::new(server, "admin", "ada@a.example");
+        let access = HostStrings::new(server, "admin", "ada@a.example");
         let texts: Vec<_> = access.strings.iter().map(|it| it.text.as_str()).collect();
         assert_eq!(
             texts,
@@ -104,7 +104,7 @@ mod tests {
         );
         let server = ServerPlace { cloud: "default", ..server };
         assert_eq!(
-            HostAccess::new(server, "vm", "myVm").strings[0].text,
+            HostStrings::new(server, "vm", "myVm").strings[0].text,
             "eval \"$(pgentra local env --host vm)\" && pgentra psql"
         );
     }

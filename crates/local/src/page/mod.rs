@@ -38,7 +38,7 @@ use self::state::PageState;
 use crate::clock::FURTHEST;
 use crate::error::Failure;
 
-pub(crate) use self::connection_strings::{HostAccess, ServerPlace};
+pub(crate) use self::connection_strings::{HostStrings, ServerPlace};
 pub(crate) use self::login_log::LoginLog;
 pub(crate) use self::source::PageSource;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pgentra_emulator::LocalAzure;
 use pgentra_gateway::Flavour;
 
-use super::connection_strings::HostAccess;
+use super::connection_strings::HostStrings;
 use super::login_log::LoginLog;
 use crate::clock::CloudClock;
 
@@ -20,5 +20,5 @@ pub(crate) struct PageSource {
     pub(crate) clock: CloudClock,
     pub(crate) logins: Arc<LoginLog>,
     /// What programs on each host write.
-    pub(crate) access: Vec<HostAccess>,
+    pub(crate) access: Vec<HostStrings>,
 }

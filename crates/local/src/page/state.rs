@@ -8,7 +8,7 @@ use pgentra_observe::rfc3339;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::connection_strings::HostAccess;
+use super::connection_strings::HostStrings;
 use super::known_fault::{ENDPOINTS, FAULTS, KnownEndpoint, KnownFault};
 use super::login_log::{LoginCounts, LoginDecision, LoginRecord};
 use super::source::PageSource;
@@ -38,7 +38,7 @@ pub(crate) struct PageState {
     /// Newest first.
     pub(crate) logins: Vec<LoginRow>,
     pub(crate) faults: FaultRows,
-    pub(crate) connect: Vec<HostAccess>,
+    pub(crate) connect: Vec<HostStrings>,
 }
 
 #[derive(Debug, Serialize)]
