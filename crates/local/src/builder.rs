@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
 use pgentra_emulator::{Clock, Ids, LocalAzure, Options};
 use pgentra_gateway::{
-    Config, Flavour, GatewayTelemetry, RoleSource, SessionExpiry, Setup, Unmapped, UpstreamMethod,
+    ClientTls, Config, Flavour, GatewayTelemetry, RoleSource, SessionExpiry, Setup, Unmapped, UpstreamMethod,
 };
 use pgentra_localdb::{Installation, LocalDb, StartError};
 use pgentra_session::Limits;
@@ -218,18 +218,13 @@ impl<'a> LocalCloudBuilder<'a> {
         pgentra_gateway::init(&upstream, &service, &setup)
             .await
             .map_err(|error| Failure::machine("cannot prepare PostgreSQL for Entra roles", error))?;
-        let certificate = azure
-            .certificates()
-            .issue(&["localhost", "127.0.0.1", "::1"])
-            .and_then(|issued| issued.server_config(&[]))
-            .map_err(|error| Failure::machine("cannot make the server's certificate", error))?;
         let clock = azure.clock().clone();
         let verifier = gateway::verifier(&azure)?;
         let logins = Arc::new(LoginLog::new(clock.clone()));
         let watched = logins.clone();
         let config = Config {
             name: SERVER_NAME.to_owned(),
-            tls: certificate.into(),
+            tls: tls(&azure)?,
             upstream: upstream.clone(),
             method: UpstreamMethod::Password,
             service: service.clone(),
@@ -243,23 +238,10 @@ impl<'a> LocalCloudBuilder<'a> {
             limits: self.limits,
             telemetry: GatewayTelemetry::observed(move |login| watched.write(login)),
         };
-        let gateway = match listener {
-            Some(listener) => RunningGateway::start_on(config.clone(), listener)?,
-            None if preferred.postgres != 0 => {
-                RunningGateway::start_preferred(config.clone(), preferred.postgres).await?
-            }
-            None => RunningGateway::start(config.clone(), 0).await?,
-        };
+        let gateway = RunningGateway::start_kept(config.clone(), listener, preferred.postgres).await?;
         let azure = Arc::new(azure);
         let clock = CloudClock::new(files, azure.clone());
         clock.write()?;
-        let server = ServerPlace {
-            cloud: &name,
-            host: "localhost",
-            port: gateway.address.port(),
-            database: DATABASE,
-            certificate: &CloudFiles::new(janitor.folder()).certificate,
-        };
         let source = PageSource {
             name: name.clone(),
             flavour: self.flavour,
@@ -267,7 +249,7 @@ impl<'a> LocalCloudBuilder<'a> {
             azure: azure.clone(),
             clock: clock.clone(),
             logins,
-            access: access(&azure, server),
+            access: access(&name, &azure, gateway.address.port(), janitor.folder()),
         };
         let page = CloudPage::start(source, preferred.page).await?;
         let behind = Database { upstream, service };
@@ -296,9 +278,19 @@ impl<'a> LocalCloudBuilder<'a> {
 }
 
 /// What programs on each host of the cloud write.
-fn access(azure: &LocalAzure, server: ServerPlace<'_>) -> Vec<HostStrings> {
-    let of = |host: Host| HostStrings::new(server, host.name(), host.role(azure));
-    Host::of(azure).map(of).collect()
+fn access(name: &str, azure: &LocalAzure, port: u16, folder: &Path) -> Vec<HostStrings> {
+    let certificate = &CloudFiles::new(folder).certificate;
+    let server = ServerPlace { cloud: name, host: "localhost", port, database: DATABASE, certificate };
+    Host::of(azure).map(|host| HostStrings::new(server, host.name(), host.role(azure))).collect()
+}
+
+/// TLS for clients, with a certificate of the local authority.
+fn tls(azure: &LocalAzure) -> Result<ClientTls, Failure> {
+    let issued = azure.certificates().issue(&["localhost", "127.0.0.1", "::1"]);
+    issued
+        .and_then(|issued| issued.server_config(&[]))
+        .map(ClientTls::from)
+        .map_err(|error| Failure::machine("cannot make the server's certificate", error))
 }
 
 /// A name that no other cloud of this machine has.
