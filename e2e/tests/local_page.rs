@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use e2e::{Cloud, Done, Flavour, Lab, client, have};
 use eventually::{DEADLINE, eventually_blocking};
@@ -171,4 +172,35 @@ fn a_refused_login_names_its_check_and_buttons_move_the_clock() {
     assert_eq!(ended, [Value::Null, "principal".into(), "server".into(), "time".into()]);
     drop(shown);
     lab.await_processes();
+}
+
+#[test]
+fn a_browser_is_opened_where_a_person_sits() {
+    if !have(&["script"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let shown = Shown::new(&lab, Flavour::Flexible);
+    let opened = lab.path().join("opened");
+    let opener = lab.path().join("bin/xdg-open");
+    fs::write(&opener, format!("#!/bin/sh\necho \"$@\" >> '{}'\n", opened.display())).unwrap();
+    fs::set_permissions(&opener, fs::Permissions::from_mode(0o755)).unwrap();
+    let on_a_terminal = |words: &str| {
+        let script = format!("script --quiet --return --command '{words}' /dev/null");
+        lab.shell(&script).env("TERM", "xterm").done().ok().trim().to_owned()
+    };
+    // Only the last one opens it.
+    assert_eq!(lab.shell("DISPLAY=:0 pgentra local open").done().ok().trim(), shown.url);
+    for command in
+        ["pgentra local open", "DISPLAY=:0 pgentra local open --print", "DISPLAY=:0 pgentra local open"]
+    {
+        assert_eq!(on_a_terminal(command), shown.url, "{command}");
+    }
+    let what = "one address was opened";
+    let expected = format!("{}\n", shown.url);
+    eventually_blocking(DEADLINE, what, || {
+        let said = fs::read_to_string(&opened).unwrap_or_default();
+        if said == expected { Ok(()) } else { Err(said) }
+    });
+    drop(shown);
 }
