@@ -1,8 +1,9 @@
 // Opens a page in headless Chromium, over its DevTools protocol on pipes, and reports what a person would see and copy.
 //
-//   node browser.mjs PROFILE URL AWAITED FOLDER NAME…
+//   node browser.mjs PROFILE URL AWAITED FOLDER [STEP…] NAME…
 //
-// waits until the page's text contains AWAITED. For each NAME, SCHEME-WIDTH such as dark-500, it sets the colour scheme and the
+// waits until the page's text contains AWAITED. A STEP is JSON: {"select": [SELECTOR, VALUE]} chooses or types a value, {"click":
+// SELECTOR} clicks, and {"awaits": TEXT} waits for a text, in this order; a step may have several of them. For each NAME, SCHEME-WIDTH such as dark-500, it sets the colour scheme and the
 // width of the window, writes FOLDER/NAME.png (FOLDER empty: none) and notes how wide the content is. Then it clicks every button
 // that copies. The report is JSON: {text, title, bars: drawn bars of sparklines, views: [{name, width, content, ground}],
 // copied: [...], errors: [...]}.
@@ -10,7 +11,9 @@ import { spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-const [profile, url, awaited, folder, ...names] = process.argv.slice(2);
+const [profile, url, awaited, folder, ...words] = process.argv.slice(2);
+const steps = words.filter((word) => word.startsWith("{")).map((word) => JSON.parse(word));
+const names = words.filter((word) => !word.startsWith("{"));
 const LIMIT = 60_000;
 
 const chromium = spawn("chromium", [
@@ -53,6 +56,24 @@ const until = async (what, expression) => {
   }
 };
 
+// Presses the middle of what this expression is, and says whether it can be seen.
+const press = async (element) => {
+  const place = await evaluate(`{ const element = ${element}; element.scrollIntoView({ block: "center" }); const { x, y, width, height } = element.getBoundingClientRect(); ({ x: x + width / 2, y: y + height / 2, seen: width > 0 }) }`);
+  if (!place.seen) return false;
+  for (const type of ["mousePressed", "mouseReleased"]) {
+    await call("Input.dispatchMouseEvent", { type, x: place.x, y: place.y, button: "left", clickCount: 1 });
+  }
+  return true;
+};
+const take = async ({ select, click, awaits }) => {
+  if (select) {
+    const [selector, value] = select.map((text) => JSON.stringify(text));
+    await evaluate(`{ const field = document.querySelector(${selector}); field.value = ${value}; field.dispatchEvent(new Event("change", { bubbles: true })); }`);
+  }
+  if (click && !await press(`document.querySelector(${JSON.stringify(click)})`)) throw new Error(`${click} cannot be seen`);
+  if (awaits) await until(`the page shows ${awaits}`, `document.body.innerText.includes(${JSON.stringify(awaits)})`);
+};
+
 async function main() {
   await call("Browser.grantPermissions", { permissions: ["clipboardReadWrite", "clipboardSanitizedWrite"] });
   const { targetId } = await call("Target.createTarget", { url: "about:blank" });
@@ -65,6 +86,7 @@ async function main() {
   for (const domain of ["Page", "Runtime", "Log"]) await call(`${domain}.enable`);
   await call("Page.navigate", { url });
   await until(`the page shows ${awaited}`, `document.body?.innerText.includes(${JSON.stringify(awaited)})`);
+  for (const step of steps) await take(step);
   const views = [];
   for (const name of names) {
     const [scheme, width] = name.split("-");
@@ -84,11 +106,7 @@ async function main() {
   const count = await evaluate("document.querySelectorAll('button[data-copies]').length");
   for (let at = 0; at < count; at += 1) {
     const button = `document.querySelectorAll('button[data-copies]')[${at}]`;
-    const place = await evaluate(`{ const button = ${button}; button.scrollIntoView({ block: "center" }); const { x, y, width, height } = button.getBoundingClientRect(); ({ x: x + width / 2, y: y + height / 2, seen: width > 0 }) }`);
-    if (!place.seen) continue;
-    for (const type of ["mousePressed", "mouseReleased"]) {
-      await call("Input.dispatchMouseEvent", { type, x: place.x, y: place.y, button: "left", clickCount: 1 });
-    }
+    if (!await press(button)) continue;
     await until("the button says that it copied", `${button}.textContent === "Copied"`);
     copied.push(await evaluate("navigator.clipboard.readText()"));
   }

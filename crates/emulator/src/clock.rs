@@ -27,7 +27,12 @@ impl Clock {
 
     /// The current time of the local cloud.
     pub fn now(&self) -> SystemTime {
-        (self.base)() + *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+        (self.base)() + self.ahead()
+    }
+
+    /// How far it was moved ahead of the clock that it follows.
+    pub fn ahead(&self) -> Duration {
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Moves this clock, and every clone of it, forward by `by`. It never goes back, as the real one does not.
@@ -71,7 +76,7 @@ mod tests {
         let other = clock.clone();
         assert_eq!(other.now(), start);
         clock.advance(Duration::from_secs(90));
-        assert_eq!(other.unix(), 1_800_000_090);
+        assert_eq!((other.unix(), other.ahead()), (1_800_000_090, Duration::from_secs(90)));
     }
 
     #[test]

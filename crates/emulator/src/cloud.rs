@@ -21,6 +21,7 @@ use crate::keys::{KeyError, KeyRing};
 use crate::mint::{Draft, Mint, Minted, TokenSubject, random};
 use crate::options::{DateText, Lifetimes, ResourceApplication, ServerOptions};
 use crate::subscription::Subscription;
+use crate::token_log::{TokenLog, TokenRecord};
 
 /// How many tokens the platform remembers: identities times resources times endpoints, with room to spare.
 const REMEMBERED_TOKENS: usize = 4096;
@@ -49,6 +50,7 @@ pub(crate) struct Cloud {
     pub(crate) arc: Option<Agent>,
     pub(crate) legacy_dates: DateText,
     pub(crate) device_codes: DeviceCodes,
+    pub(crate) tokens: TokenLog,
     pub(crate) issued: Mutex<HashMap<(Endpoint, Uuid, String), Minted>>,
 }
 
@@ -132,7 +134,7 @@ impl Cloud {
         })
     }
 
-    /// A token for `draft`, out of the platform's cache where there is one.
+    /// A token for `draft`, out of the platform's cache where there is one. It is written down that it was given out.
     pub(crate) fn token(
         &self,
         endpoint: Endpoint,
@@ -144,13 +146,25 @@ impl Cloud {
             TokenSubject::App { object_id, .. } => *object_id,
             TokenSubject::User(user) => user.object_id,
         };
+        let given = |minted: Minted, is_repeated| {
+            self.tokens.write(TokenRecord {
+                number: 0,
+                at: self.clock.now(),
+                endpoint,
+                object_id: who,
+                resource: draft.audience.clone(),
+                claims: minted.claims.clone(),
+                is_repeated,
+            });
+            minted
+        };
         let key = (endpoint, who, draft.audience.clone());
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(minted) = issued.get(&key) {
             let left = minted.expires - self.clock.unix();
             let renewal = i64::try_from(self.lifetimes.platform_renewal.as_secs()).unwrap_or(i64::MAX);
             if tweaks.same || caching == Caching::Platform && tweaks.is_none() && left > renewal {
-                return Ok(minted.clone());
+                return Ok(given(minted.clone(), true));
             }
         }
         let minted = self.mint(draft, tweaks)?;
@@ -158,7 +172,7 @@ impl Cloud {
             issued.clear();
         }
         issued.insert(key, minted.clone());
-        Ok(minted)
+        Ok(given(minted, false))
     }
 
     /// A new token for `draft`.

@@ -100,6 +100,18 @@ impl Fault {
     }
 }
 
+/// A fault that requests will suffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ActiveFault {
+    /// The endpoint that it is for; `None`: any.
+    pub endpoint: Option<Endpoint>,
+    /// What goes wrong.
+    pub fault: Fault,
+    /// How many more requests suffer it; `None`: all of them.
+    pub left: Option<usize>,
+}
+
 /// The queue of faults, in the order in which they were pushed.
 ///
 /// Each request takes the first fault for its endpoint out of the queue. A lasting fault is used when the queue has none
@@ -122,6 +134,32 @@ impl Faults {
     /// Every request from now on suffers `fault`, until [`Faults::clear`].
     pub fn push_lasting(&self, endpoint: impl Into<Option<Endpoint>>, fault: Fault) {
         self.queue().lasting.push((endpoint.into(), fault));
+    }
+
+    /// The faults that have not happened yet, in their order, and then the lasting ones. Equal ones are one entry.
+    pub fn active(&self) -> Vec<ActiveFault> {
+        let queue = self.queue();
+        let mut active: Vec<ActiveFault> = Vec::new();
+        for (endpoint, fault) in &queue.once {
+            match active.iter_mut().find(|it| it.endpoint == *endpoint && it.fault == *fault) {
+                Some(same) => same.left = same.left.map(|left| left + 1),
+                None => {
+                    let (endpoint, fault) = (*endpoint, fault.clone());
+                    active.push(ActiveFault { endpoint, fault, left: Some(1) });
+                }
+            }
+        }
+        let lasting = queue.lasting.iter().cloned();
+        active.extend(lasting.map(|(endpoint, fault)| ActiveFault { endpoint, fault, left: None }));
+        active
+    }
+
+    /// Removes every fault of this kind for this endpoint, also a lasting one.
+    pub fn remove(&self, endpoint: Option<Endpoint>, fault: &Fault) {
+        let is_other = |it: &(Option<Endpoint>, Fault)| it.0 != endpoint || it.1 != *fault;
+        let mut queue = self.queue();
+        queue.once.retain(is_other);
+        queue.lasting.retain(is_other);
     }
 
     /// Removes all faults, also the lasting ones.
@@ -167,5 +205,22 @@ mod tests {
         assert_eq!(faults.take(Endpoint::AppService), None);
         faults.clear();
         assert_eq!(faults.take(Endpoint::ImdsToken), None);
+    }
+
+    #[test]
+    fn faults_are_listed_and_removed() {
+        let faults = Faults::default();
+        faults.push(Endpoint::AppService, Fault::Hang);
+        faults.push(None, Fault::Malformed);
+        faults.push(Endpoint::AppService, Fault::Hang);
+        faults.push_lasting(None, Fault::Malformed);
+        let listed = || faults.active().into_iter().map(|it| (it.endpoint, it.left)).collect::<Vec<_>>();
+        assert_eq!(listed(), [(Some(Endpoint::AppService), Some(2)), (None, Some(1)), (None, None)]);
+        faults.take(Endpoint::AppService);
+        assert_eq!(faults.active()[0].left, Some(1));
+        faults.remove(None, &Fault::Malformed);
+        assert_eq!(listed(), [(Some(Endpoint::AppService), Some(1))]);
+        faults.remove(None, &Fault::Hang);
+        assert_eq!(listed().len(), 1);
     }
 }

@@ -87,7 +87,8 @@ impl Journal {
     }
 }
 
-fn shorten(name: &mut String) {
+/// Cuts off a text that a peer chose.
+pub(crate) fn shorten(name: &mut String) {
     if name.len() > NAME_LIMIT {
         let end = (0..=NAME_LIMIT).rev().find(|end| name.is_char_boundary(*end)).unwrap_or_default();
         name.truncate(end);

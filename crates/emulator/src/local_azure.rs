@@ -29,6 +29,7 @@ use crate::mint::{Draft, random};
 use crate::options::{GRAPH, Options, ResourceApplication};
 use crate::serve;
 use crate::subscription::{AdministratorChange, NamedCredential, PrincipalKind, Subscription};
+use crate::token_log::{TokenLog, TokenRecord};
 use crate::token_proxy::PROXY_NAME;
 
 /// The identity side of a local Azure. It serves requests until it is stopped or dropped.
@@ -269,6 +270,16 @@ impl LocalAzure {
         &self.cloud.journal
     }
 
+    /// The access tokens that the endpoints gave out last, newest first: at most `most`, and never more than 200.
+    pub fn last_tokens(&self, most: usize) -> Vec<TokenRecord> {
+        self.cloud.tokens.last(most)
+    }
+
+    /// How many access tokens the endpoints have given out.
+    pub fn tokens_given(&self) -> u64 {
+        self.cloud.tokens.total()
+    }
+
     /// The key set that [`LocalAzure::keys_url`] publishes, without a connection.
     pub fn keys(&self) -> Vec<u8> {
         crate::entra::key_set(&self.cloud, true).into_text().into_bytes()
@@ -436,6 +447,7 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
         arc: options.arc.map(Agent::new),
         legacy_dates: options.legacy_dates,
         device_codes: DeviceCodes::default(),
+        tokens: TokenLog::default(),
         issued: std::sync::Mutex::default(),
     })
 }

@@ -1,6 +1,7 @@
 //! Access tokens, with the claims that Entra puts into them (Microsoft: access-token-claims-reference).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::{digest, rand};
@@ -54,6 +55,8 @@ pub(crate) struct Minted {
     pub(crate) token: SecretString,
     pub(crate) not_before: i64,
     pub(crate) expires: i64,
+    /// What it says, without the padding of a fault.
+    pub(crate) claims: Arc<Map<String, Value>>,
 }
 
 /// What the tenant adds to every token.
@@ -235,12 +238,13 @@ impl Mint<'_> {
         // Last, so that a test can replace or remove what Entra always sets.
         claims.extend(draft.claims.clone());
         claims.retain(|name, _| !draft.without.contains(name));
+        let said = Arc::new(claims.clone());
         self.pad(&mut claims)?;
         let id = self.key.id();
         // Entra's v2 tokens have no `x5t`; in v1 it repeats the key id.
         let x5t = (version == TokenVersion::V1).then_some(id);
         let token = self.key.sign(&JwsHeader { typ: "JWT", alg: "RS256", x5t, kid: id }, &claims)?;
-        Ok(Minted { token: token.into(), not_before, expires })
+        Ok(Minted { token: token.into(), not_before, expires, claims: said })
     }
 
     fn claims<'a>(

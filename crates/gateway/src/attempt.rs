@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::observed::{LoginCheck, LoginEvent, LoginOutcome};
 use crate::telemetry::{GatewayTelemetry, of, with};
 
 /// Longest name in bytes that is kept from a client: PostgreSQL's own names have 63 bytes.
@@ -26,6 +27,8 @@ pub(crate) struct ClientRecord {
     database: Option<String>,
     application_name: Option<String>,
     pub(crate) principal: Option<Principal>,
+    /// The check that is made now.
+    pub(crate) check: LoginCheck,
     session: Option<SessionRecord>,
 }
 
@@ -99,6 +102,7 @@ impl ClientRecord {
             database: None,
             application_name: None,
             principal: None,
+            check: LoginCheck::Connection,
             session: None,
         }
     }
@@ -116,7 +120,13 @@ impl ClientRecord {
 
     /// The client got an error, or left before it had a session.
     pub(crate) fn refused(&self, error: &LoginError) {
-        let LoginError::Rejected(fields) = error else { return };
+        let LoginError::Rejected(fields) = error else {
+            // A connection without a start-up is no login: something looks whether the port is open.
+            if self.role.is_some() {
+                self.tell(LoginOutcome::Left { check: self.check });
+            }
+            return;
+        };
         let sqlstate = fields.sqlstate().into_owned();
         self.telemetry.counts().refused.get_or_create(&with(&self.server, "sqlstate", &sqlstate)).inc();
         let line = GatewayAuditLine {
@@ -125,6 +135,7 @@ impl ClientRecord {
             ..self.line("refused")
         };
         self.write(&line);
+        self.tell(LoginOutcome::Refused { check: self.check, error: fields });
     }
 
     /// The client has a session.
@@ -137,6 +148,7 @@ impl ClientRecord {
         let number = self.telemetry.next_session();
         self.session = Some(SessionRecord { number, backend_pid, began: Instant::now() });
         self.write(&self.line("start"));
+        self.tell(LoginOutcome::LetIn);
     }
 
     /// The session has ended.
@@ -182,6 +194,17 @@ impl ClientRecord {
             ended_by: None,
             seconds: None,
         }
+    }
+
+    fn tell(&self, outcome: LoginOutcome<'_>) {
+        self.telemetry.tell(&LoginEvent {
+            client: self.client,
+            role: self.role.as_deref(),
+            database: self.database.as_deref(),
+            application_name: self.application_name.as_deref(),
+            principal: self.principal.as_ref(),
+            outcome,
+        });
     }
 
     fn write(&self, line: &GatewayAuditLine<'_>) {

@@ -24,6 +24,7 @@ use super::{Flavour, Gateway, RoleSource, Unmapped, UpstreamMethod, refusal, set
 use crate::attempt::ClientRecord;
 use crate::control::ControlError;
 use crate::expiry::SessionExpiry;
+use crate::observed::LoginCheck;
 use crate::telemetry::{of, result, with};
 use crate::upstream_login::{UpstreamLogin, UpstreamLoginError, method};
 use crate::upstream_stream::UpstreamStream;
@@ -57,6 +58,7 @@ impl Gateway {
         let how = AskMethod::wanted(wanted.as_deref(), self.config.oauth.default)?;
         let role = self.role_name(&start);
         let upstream = self.upstream_start(&start, &role)?;
+        attempt.check = LoginCheck::Role;
         // Only an authenticated client takes a permit, so that other clients cannot use up the
         // permits.
         let (permit, server) = match seat.ask(client.while_present(self.claim(&role))).await? {
@@ -66,15 +68,26 @@ impl Gateway {
             None => {
                 let server = seat.ask(self.pass_through(client, &upstream)).await?;
                 seat.admitted();
+                attempt.check = LoginCheck::Server;
                 (self.take_place()?, server)
             }
             Some((role, claim)) => {
-                let principal = seat.ask(self.ask_for_token(client, role, how)).await?;
+                let asked = self.ask_for_token(client, role, how, &mut attempt.check);
+                let principal = seat.ask(asked).await?;
                 attempt.principal = Some(principal.clone());
                 seat.admitted();
+                attempt.check = LoginCheck::Principal;
+                let passwords = authorize(&claim, role, &principal).inspect_err(|fields| {
+                    tracing::warn!(role, oid = %principal.object_id(), reason = &*fields.message(), "an access token does not fit the role");
+                })?;
+                attempt.check = LoginCheck::Server;
                 let permit = self.take_place()?;
-                let opened = self.open_as(role, &claim, &principal, &upstream);
-                let server = client.while_present(opened).await?;
+                let opened = self.open_as(role, &claim, &passwords, &upstream);
+                let Some(server) = client.while_present(opened).await? else {
+                    tracing::warn!(role, oid = %principal.object_id(), "the role's password is no id of the token");
+                    attempt.check = LoginCheck::Principal;
+                    return Err(Member::mismatch(role, &principal).into());
+                };
                 audit(role, &upstream, &principal, client);
                 (permit, server)
             }
@@ -91,7 +104,7 @@ impl Gateway {
         token: &str,
     ) -> Result<Option<Principal>, LoginError> {
         let Some((role, claim)) = self.claim(role.as_bytes()).await? else { return Ok(None) };
-        let principal = self.verify(role, token).await?;
+        let principal = self.verify(role, token, &mut LoginCheck::Format).await?;
         authorize(&claim, role, &principal)?;
         Ok(Some(principal))
     }
@@ -168,15 +181,20 @@ impl Gateway {
         client: &mut Client,
         role: &str,
         how: AskMethod,
+        check: &mut LoginCheck,
     ) -> Result<Principal, LoginError> {
         let who = (client.origin(), role.as_bytes());
+        *check = LoginCheck::Attempts;
         self.attempts.check(&who).map_err(refusal::too_many_attempts)?;
+        *check = LoginCheck::Format;
         let fields = match token_request::ask(client, how, role).await? {
             TokenAnswer::Refused(fields) => fields,
             TokenAnswer::Token(token) => {
+                *check = LoginCheck::Attempts;
                 client.while_present(pause(&self.attempts, &who)).await?;
+                *check = LoginCheck::Format;
                 // A refusal is a value here: it is told in the words of the mechanism.
-                let judged = async { Ok(self.verify(role, token.expose_secret()).await) };
+                let judged = async { Ok(self.verify(role, token.expose_secret(), check).await) };
                 match client.while_present(judged).await? {
                     Ok(principal) => return Ok(principal),
                     Err(LoginError::Rejected(fields)) => {
@@ -194,8 +212,8 @@ impl Gateway {
         Err(fields.into())
     }
 
-    /// Verifies a token by the tenant that it belongs to.
-    async fn verify(&self, role: &str, token: &str) -> Result<Principal, LoginError> {
+    /// Verifies a token by the tenant that it belongs to. `check` becomes the one that failed.
+    async fn verify(&self, role: &str, token: &str, check: &mut LoginCheck) -> Result<Principal, LoginError> {
         let (name, now) = (&self.config.name, (self.config.clock)());
         let tokens = &self.config.telemetry.counts().tokens;
         let mut refused = None;
@@ -223,37 +241,35 @@ impl Gateway {
             }
         }
         let Some((verifier, rejection)) = refused else { return Err(refusal::broken().into()) };
+        *check = LoginCheck::of(&rejection);
         tokens.get_or_create(&with(name, "result", result(&rejection))).inc();
         tracing::warn!(role, error = chain(&rejection), "an access token was refused");
         Err(refusal::rejected(&rejection, verifier.policy()).into())
     }
 
-    /// Logs in to the server as the role, if the token may use the role.
+    /// Logs in to the server as the role, with the first of these passwords that is right; without
+    /// any, with the gateway's own. `None`: none of them is right.
     async fn open_as(
         &self,
         role: &str,
         claim: &RoleMapping,
-        principal: &Principal,
+        passwords: &[SecretString],
         upstream: &StartupMessage,
-    ) -> Result<UpstreamLogin<UpstreamStream>, LoginError> {
-        let passwords = authorize(claim, role, principal).inspect_err(|fields| {
-            tracing::warn!(role, oid = %principal.object_id(), reason = &*fields.message(), "an access token does not fit the role");
-        })?;
+    ) -> Result<Option<UpstreamLogin<UpstreamStream>>, LoginError> {
         match self.config.method {
             UpstreamMethod::Password | UpstreamMethod::SharedPassword => {}
-            _ => return self.be_trusted(role, upstream).await,
+            _ => return self.be_trusted(role, upstream).await.map(Some),
         }
         if passwords.is_empty() {
-            return self.open_with_own_password(role, claim, upstream).await;
+            return self.open_with_own_password(role, claim, upstream).await.map(Some);
         }
         // On Single Server the password is the id that the role was created with: the client id or the object id.
-        for password in &passwords {
+        for password in passwords {
             if let Some(server) = self.try_password(role, upstream, password).await? {
-                return Ok(server);
+                return Ok(Some(server));
             }
         }
-        tracing::warn!(role, oid = %principal.object_id(), "the role's password is no id of the token");
-        Err(Member::mismatch(role, principal).into())
+        Ok(None)
     }
 
     /// Logs in with the gateway's own password, which is set if the role has another one: the

@@ -17,6 +17,8 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::observed::{LoginEvent, LoginObserver};
+
 /// Prefix of every metric's name.
 const PREFIX: &str = "pgentra_gateway";
 /// Upper bounds of the time of a sign-in, in seconds.
@@ -35,6 +37,7 @@ struct GatewayProcess {
     stop: CancellationToken,
     started: AtomicBool,
     audit: Option<AuditLog>,
+    observer: Option<LoginObserver>,
     sessions: AtomicU64,
     counts: GatewayCounts,
     servers: Mutex<BTreeMap<String, Lacks>>,
@@ -72,12 +75,30 @@ impl GatewayTelemetry {
         stop: CancellationToken,
         audit: Option<AuditLog>,
     ) -> Self {
+        Self::of(Box::new(clock), stop, audit, None)
+    }
+
+    /// The telemetry of a gateway that a program embeds to watch its logins: `observer` is called
+    /// with each decision about a client, on the task of that client, and must not wait. There is no
+    /// audit log.
+    pub fn observed(observer: impl Fn(&LoginEvent<'_>) + Send + Sync + 'static) -> Self {
+        let clock = Box::new(|| SystemTime::UNIX_EPOCH);
+        Self::of(clock, CancellationToken::new(), None, Some(Box::new(observer)))
+    }
+
+    fn of(
+        clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
+        stop: CancellationToken,
+        audit: Option<AuditLog>,
+        observer: Option<LoginObserver>,
+    ) -> Self {
         Self(Arc::new(GatewayProcess {
-            clock: Box::new(clock),
+            clock,
             instance: Uuid::new_v4(),
             stop,
             started: AtomicBool::new(false),
             audit,
+            observer,
             sessions: AtomicU64::new(0),
             counts: GatewayCounts::default(),
             servers: Mutex::default(),
@@ -160,6 +181,13 @@ impl GatewayTelemetry {
 
     pub(crate) fn audit(&self) -> Option<&AuditLog> {
         self.0.audit.as_ref()
+    }
+
+    /// Tells the program that watches the logins.
+    pub(crate) fn tell(&self, event: &LoginEvent<'_>) {
+        if let Some(observer) = &self.0.observer {
+            observer(event);
+        }
     }
 
     pub(crate) fn instance(&self) -> Uuid {

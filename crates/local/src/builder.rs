@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
 use pgentra_emulator::{Clock, Ids, LocalAzure, Options};
 use pgentra_gateway::{
-    Config, Flavour, GatewayTelemetry, RoleSource, SessionExpiry, Setup, Unmapped, UpstreamMethod,
+    ClientTls, Config, Flavour, GatewayTelemetry, RoleSource, SessionExpiry, Setup, Unmapped, UpstreamMethod,
 };
 use pgentra_localdb::{Installation, LocalDb, StartError};
 use pgentra_session::Limits;
@@ -17,12 +17,14 @@ use tokio::task::JoinSet;
 
 use crate::administrators::{self, Database};
 use crate::clock::CloudClock;
-use crate::environment::CloudFiles;
+use crate::environment::{CloudFiles, DATABASE};
 use crate::error::{Error, Failure};
 use crate::folder::{self, folder_of, write};
 use crate::gateway::{self, RunningGateway};
-use crate::kept;
+use crate::host::Host;
+use crate::kept::{self, KeptPorts};
 use crate::local_cloud::{LocalCloud, SERVER_NAME, upstream};
+use crate::page::{CloudPage, HostStrings, LoginLog, PageSource, ServerPlace};
 
 /// How to start a [`LocalCloud`]. By default it is a Flexible Server on the embedded PostgreSQL, with
 /// a name of its own, at free ports, by this machine's clock.
@@ -196,10 +198,11 @@ impl<'a> LocalCloudBuilder<'a> {
         };
         options.link_local = self.is_link_local;
         options.arc = arc.as_ref().map(folder::arc_keys).map(AzureArcAgent::new);
-        let mut preferred_port = 0;
+        let mut preferred = KeptPorts::default();
         if self.origin == Identifiers::Name {
             options.ids = Ids::derived(&name);
-            (preferred_port, options.preferred_ports) = kept::ports(&folder);
+            preferred = kept::ports(&folder);
+            options.preferred_ports = preferred.azure.clone();
             options.authority = kept::authority(self.system.env(), &name)?.map(Arc::new);
         }
         (self.azure)(&mut options);
@@ -215,16 +218,13 @@ impl<'a> LocalCloudBuilder<'a> {
         pgentra_gateway::init(&upstream, &service, &setup)
             .await
             .map_err(|error| Failure::machine("cannot prepare PostgreSQL for Entra roles", error))?;
-        let certificate = azure
-            .certificates()
-            .issue(&["localhost", "127.0.0.1", "::1"])
-            .and_then(|issued| issued.server_config(&[]))
-            .map_err(|error| Failure::machine("cannot make the server's certificate", error))?;
         let clock = azure.clock().clone();
         let verifier = gateway::verifier(&azure)?;
+        let logins = Arc::new(LoginLog::new(clock.clone()));
+        let watched = logins.clone();
         let config = Config {
             name: SERVER_NAME.to_owned(),
-            tls: certificate.into(),
+            tls: tls(&azure)?,
             upstream: upstream.clone(),
             method: UpstreamMethod::Password,
             service: service.clone(),
@@ -236,18 +236,22 @@ impl<'a> LocalCloudBuilder<'a> {
             clock: Arc::new(move || clock.now()),
             expiry: SessionExpiry::Off,
             limits: self.limits,
-            telemetry: GatewayTelemetry::default(),
+            telemetry: GatewayTelemetry::observed(move |login| watched.write(login)),
         };
-        let gateway = match listener {
-            Some(listener) => RunningGateway::start_on(config.clone(), listener)?,
-            None if preferred_port != 0 => {
-                RunningGateway::start_preferred(config.clone(), preferred_port).await?
-            }
-            None => RunningGateway::start(config.clone(), 0).await?,
-        };
+        let gateway = RunningGateway::start_kept(config.clone(), listener, preferred.postgres).await?;
         let azure = Arc::new(azure);
         let clock = CloudClock::new(files, azure.clone());
         clock.write()?;
+        let source = PageSource {
+            name: name.clone(),
+            flavour: self.flavour,
+            postgres: database.version().to_owned(),
+            azure: azure.clone(),
+            clock: clock.clone(),
+            logins,
+            access: access(&name, &azure, gateway.address.port(), janitor.folder()),
+        };
+        let page = CloudPage::start(source, preferred.page).await?;
         let behind = Database { upstream, service };
         let mut followers = JoinSet::new();
         followers.spawn(clock.clone().keep());
@@ -262,6 +266,7 @@ impl<'a> LocalCloudBuilder<'a> {
             config,
             setup,
             clock,
+            page,
             is_link_local: self.is_link_local,
             followers,
             database,
@@ -270,6 +275,22 @@ impl<'a> LocalCloudBuilder<'a> {
             janitor,
         })
     }
+}
+
+/// What programs on each host of the cloud write.
+fn access(name: &str, azure: &LocalAzure, port: u16, folder: &Path) -> Vec<HostStrings> {
+    let certificate = &CloudFiles::new(folder).certificate;
+    let server = ServerPlace { cloud: name, host: "localhost", port, database: DATABASE, certificate };
+    Host::of(azure).map(|host| HostStrings::new(server, host.name(), host.role(azure))).collect()
+}
+
+/// TLS for clients, with a certificate of the local authority.
+fn tls(azure: &LocalAzure) -> Result<ClientTls, Failure> {
+    let issued = azure.certificates().issue(&["localhost", "127.0.0.1", "::1"]);
+    issued
+        .and_then(|issued| issued.server_config(&[]))
+        .map(ClientTls::from)
+        .map_err(|error| Failure::machine("cannot make the server's certificate", error))
 }
 
 /// A name that no other cloud of this machine has.

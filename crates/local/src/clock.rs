@@ -10,6 +10,8 @@ use crate::environment::CloudFiles;
 use crate::error::Failure;
 use crate::folder::write;
 
+/// The furthest step of the clock: a year, which is more than any token lives.
+pub const FURTHEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// How often the files are renewed; their tokens live an hour, as a kubelet's do.
 const RENEWAL: Duration = Duration::from_secs(20 * 60);
 

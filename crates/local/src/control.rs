@@ -9,14 +9,13 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::CloudClock;
+pub use crate::clock::FURTHEST;
 use crate::error::{Failure, FailureKind};
 use crate::folder;
 use crate::status::Status;
 
 /// Longest request in bytes: a word and a number.
 const LONGEST_REQUEST: u64 = 32;
-/// The furthest step of the clock: a year, which is more than any token lives.
-pub const FURTHEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Longest answer in bytes; a description takes some kilobytes.
 const LONGEST_ANSWER: u64 = 1 << 20;
 /// Time for an answer on the local socket; a process without one hangs.

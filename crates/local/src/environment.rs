@@ -16,6 +16,9 @@ pub const FOLDER_VARIABLE: &str = "PGENTRA_LOCAL_FOLDER";
 /// Identifies one run among runs of the same name.
 pub const INSTANCE_VARIABLE: &str = "PGENTRA_LOCAL_INSTANCE";
 
+/// The database that programs connect to.
+pub(crate) const DATABASE: &str = "postgres";
+
 /// Every variable that some host sets, to be unset where no local cloud runs that could be asked. `NO_PROXY` is not among them:
 /// it may hold more than what a local cloud adds.
 pub const VARIABLES: [&str; 40] = [
@@ -101,6 +104,12 @@ impl CloudFiles {
 pub const METADATA_VARIABLE: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
 
 impl Host {
+    /// The hosts that a cloud can be.
+    pub(crate) fn of(azure: &LocalAzure) -> impl Iterator<Item = Self> {
+        let has_arc = azure.arc().is_some();
+        Self::ALL.into_iter().filter(move |host| has_arc || *host != Self::AzureArc)
+    }
+
     /// The database role that is mapped to the identity of this host.
     pub(crate) fn role(self, azure: &LocalAzure) -> &str {
         match self {
@@ -120,9 +129,7 @@ impl Host {
 
 /// The variables of every host that this cloud can be.
 pub(crate) fn all(cloud: &CloudView<'_>) -> BTreeMap<String, BTreeMap<String, String>> {
-    let hosts = Host::ALL.into_iter();
-    let there = hosts.filter(|host| *host != Host::AzureArc || cloud.azure.arc().is_some());
-    there.map(|host| (host.name().to_owned(), of(host, cloud))).collect()
+    Host::of(cloud.azure).map(|host| (host.name().to_owned(), of(host, cloud))).collect()
 }
 
 /// Everything that libpq, the Azure SDKs and pgentra need on `host`.
@@ -211,7 +218,7 @@ fn libpq(host: Host, cloud: &CloudView<'_>) -> BTreeMap<String, String> {
     [
         ("PGHOST", "localhost"),
         ("PGPORT", &cloud.port.to_string()),
-        ("PGDATABASE", "postgres"),
+        ("PGDATABASE", DATABASE),
         ("PGUSER", host.role(cloud.azure)),
         ("PGSSLMODE", "verify-full"),
         ("PGSSLROOTCERT", &certificate),

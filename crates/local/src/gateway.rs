@@ -42,12 +42,26 @@ impl RunningGateway {
     }
 
     /// Serves `config` on an open port.
-    pub(crate) fn start_on(config: Config, listener: TcpListener) -> Result<Self, Failure> {
+    fn start_on(config: Config, listener: TcpListener) -> Result<Self, Failure> {
         Self::serve(config, listener).map_err(cannot_listen)
     }
 
+    /// Serves `config` on an open port; without one, at the preferred port if it is free, and at any
+    /// free one otherwise or if it is 0.
+    pub(crate) async fn start_kept(
+        config: Config,
+        listener: Option<TcpListener>,
+        preferred_port: u16,
+    ) -> Result<Self, Failure> {
+        match listener {
+            Some(listener) => Self::start_on(config, listener),
+            None if preferred_port != 0 => Self::start_preferred(config, preferred_port).await,
+            None => Self::start(config, 0).await,
+        }
+    }
+
     /// As [`RunningGateway::start`], at this port if it is free and at any free one otherwise.
-    pub(crate) async fn start_preferred(config: Config, port: u16) -> Result<Self, Failure> {
+    async fn start_preferred(config: Config, port: u16) -> Result<Self, Failure> {
         match TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .await
             .and_then(|it| Self::serve(config.clone(), it))

@@ -18,14 +18,25 @@ use crate::folder::write;
 const FIRST_PORT: u16 = 20_000;
 /// The ports of one cloud.
 const PORTS: u16 = 8;
+/// The first port of the pages of all clouds, which have one each. It is apart from the others, whose
+/// numbers stay as they were before there was a page.
+const FIRST_PAGE_PORT: u16 = 18_500;
 /// How many clouds have ports of their own.
 const BLOCKS: u16 = 1500;
 /// Longest file in bytes; an authority takes about 1,000.
 const LONGEST: u64 = 1 << 16;
 
-/// The preferred ports of the cloud in this folder: the first is PostgreSQL's. They depend on the
-/// folder, so that clouds of two users of one machine differ.
-pub(crate) fn ports(folder: &Path) -> (u16, Ports) {
+/// The preferred ports of a cloud.
+#[derive(Debug, Default)]
+pub(crate) struct KeptPorts {
+    pub(crate) postgres: u16,
+    pub(crate) page: u16,
+    pub(crate) azure: Ports,
+}
+
+/// The preferred ports of the cloud in this folder. They depend on the folder, so that clouds of two
+/// users of one machine differ.
+pub(crate) fn ports(folder: &Path) -> KeptPorts {
     // FNV-1a: the same in every version and on every machine.
     let hash = folder.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -40,7 +51,7 @@ pub(crate) fn ports(folder: &Path) -> (u16, Ports) {
     ports.token_proxy = first + 5;
     ports.management = first + 6;
     ports.arc = first + 7;
-    (first, ports)
+    KeptPorts { postgres: first, page: FIRST_PAGE_PORT + block, azure: ports }
 }
 
 /// The folder with the certificate authorities of this user's clouds: `pgentra/local` in
@@ -155,18 +166,22 @@ mod tests {
 
     #[test]
     fn ports_depend_on_the_folder_alone() {
-        let (first, ports) = ports_of("/run/user/1000/pgentra-default");
-        assert_eq!((first, ports.metadata, ports.arc), (first, first + 1, first + 7));
-        assert_eq!(ports_of("/run/user/1000/pgentra-default").0, first);
-        assert_ne!(ports_of("/run/user/1000/pgentra-other").0, first);
-        assert_ne!(ports_of("/run/user/1001/pgentra-default").0, first);
+        let ports = ports_of("/run/user/1000/pgentra-default");
+        let first = ports.postgres;
+        assert_eq!((ports.azure.metadata, ports.azure.arc), (first + 1, first + 7));
+        assert_eq!(ports_of("/run/user/1000/pgentra-default").postgres, first);
+        assert_eq!(ports_of("/run/user/1000/pgentra-default").page, ports.page);
+        assert_ne!(ports_of("/run/user/1000/pgentra-other").postgres, first);
+        assert_ne!(ports_of("/run/user/1000/pgentra-other").page, ports.page);
+        assert_ne!(ports_of("/run/user/1001/pgentra-default").postgres, first);
         for folder in 0..1000 {
-            let (first, _) = ports_of(&format!("/tmp/pgentra-{folder}"));
+            let KeptPorts { postgres: first, page, .. } = ports_of(&format!("/tmp/pgentra-{folder}"));
+            assert!((FIRST_PAGE_PORT..FIRST_PORT).contains(&page), "{page}");
             assert!((FIRST_PORT..32_768).contains(&first) && (first + PORTS) <= 32_768, "{first}");
         }
     }
 
-    fn ports_of(folder: &str) -> (u16, Ports) {
+    fn ports_of(folder: &str) -> KeptPorts {
         ports(Path::new(folder))
     }
 

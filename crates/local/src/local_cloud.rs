@@ -23,6 +23,7 @@ use crate::error::{Error, Failure};
 use crate::folder::write;
 use crate::gateway::RunningGateway;
 use crate::host::Host;
+use crate::page::CloudPage;
 
 /// The name of the server in this cloud: Single Server users write it after the `@`.
 pub const SERVER_NAME: &str = "mydemoserver";
@@ -41,6 +42,7 @@ pub struct LocalCloud {
     pub(crate) config: Config,
     pub(crate) setup: Setup,
     pub(crate) clock: CloudClock,
+    pub(crate) page: CloudPage,
     /// Whether the metadata service's own address is served too.
     pub(crate) is_link_local: bool,
     /// Tasks that refresh the pod's token files and update the database.
@@ -166,6 +168,11 @@ impl LocalCloud {
         self.database.version()
     }
 
+    /// The address of the page for people, such as `http://127.0.0.1:18500/`.
+    pub fn page_url(&self) -> String {
+        self.page.url()
+    }
+
     /// The folder, which is removed at the stop.
     pub fn folder(&self) -> &Path {
         self.janitor.folder()
@@ -231,8 +238,9 @@ impl LocalCloud {
 
     /// Ends sessions, processes and listeners, and removes the folder.
     pub async fn stop(self) {
-        let Self { azure, gateway, clock, mut followers, database, arc, janitor, .. } = self;
+        let Self { azure, gateway, clock, page, mut followers, database, arc, janitor, .. } = self;
         gateway.stop().await;
+        page.stop().await;
         drop(clock);
         followers.shutdown().await;
         if let Some(azure) = Arc::into_inner(azure) {

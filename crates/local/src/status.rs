@@ -7,7 +7,8 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::environment;
+use crate::environment::{self, DATABASE};
+use crate::identities::{IdentityStatus, identities};
 use crate::local_cloud::LocalCloud;
 
 /// The status of a local cloud.
@@ -29,6 +30,9 @@ pub struct Status {
     pub folder: PathBuf,
     /// The address for PostgreSQL clients.
     pub server: ServerStatus,
+    /// The URL of the page for people. Empty: a local cloud of an earlier version has none.
+    #[serde(default)]
+    pub page: String,
     /// The URL of the metadata service, as on a VM.
     pub metadata_url: String,
     /// The URL of the Entra authority.
@@ -60,37 +64,10 @@ pub struct ServerStatus {
     pub sslrootcert: PathBuf,
 }
 
-/// An identity of the local tenant.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct IdentityStatus {
-    /// The display name.
-    pub name: String,
-    /// `system-assigned`, `user-assigned`, `application` or `user`.
-    pub kind: String,
-    /// Application id; a user has none.
-    pub client_id: Option<String>,
-    /// The object id of its principal.
-    pub object_id: String,
-    /// Resource Manager id; only a user-assigned identity has one of its own.
-    pub resource_id: Option<String>,
-    /// The database role mapped to it.
-    pub role: String,
-}
-
 impl Status {
     /// Describes a cloud of this process. Each call gives another [`Status::instance`].
     pub fn of(cloud: &LocalCloud) -> Self {
         let azure = cloud.azure();
-        let managed = |kind: &str, identity: &pgentra_emulator::Identity| IdentityStatus {
-            name: identity.name().to_owned(),
-            kind: kind.to_owned(),
-            client_id: Some(identity.client_id().to_string()),
-            object_id: identity.object_id().to_string(),
-            resource_id: (kind == "user-assigned").then(|| identity.resource_id().to_owned()),
-            role: identity.name().to_owned(),
-        };
-        let administrator = azure.administrator();
-        let application = azure.application();
         let instance = Uuid::new_v4().to_string();
         let mut environments = environment::all(&cloud.view());
         for variables in environments.values_mut() {
@@ -113,35 +90,17 @@ impl Status {
             server: ServerStatus {
                 host: "localhost".to_owned(),
                 port: cloud.postgres_addr().port(),
-                database: "postgres".to_owned(),
+                database: DATABASE.to_owned(),
                 version: cloud.postgres_version().to_owned(),
                 sslrootcert: cloud.files().certificate,
             },
+            page: cloud.page_url(),
             metadata_url: azure.metadata_url().to_owned(),
             authority_host: azure.authority_host().to_owned(),
             management_url: azure.resource_manager().to_owned(),
             tenant_id: azure.tenant().to_string(),
             subscription_id: azure.subscription().to_string(),
-            identities: vec![
-                managed("system-assigned", azure.vm()),
-                managed("user-assigned", azure.user_assigned()),
-                IdentityStatus {
-                    name: application.name().to_owned(),
-                    kind: "application".to_owned(),
-                    client_id: Some(application.client_id().to_string()),
-                    object_id: application.object_id().to_string(),
-                    resource_id: None,
-                    role: application.name().to_owned(),
-                },
-                IdentityStatus {
-                    name: administrator.name().to_owned(),
-                    kind: "user".to_owned(),
-                    client_id: None,
-                    object_id: administrator.object_id().to_string(),
-                    resource_id: None,
-                    role: administrator.user_principal_name().to_owned(),
-                },
-            ],
+            identities: identities(azure),
             environments,
         }
     }

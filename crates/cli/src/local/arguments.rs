@@ -72,6 +72,9 @@ pub(crate) enum Local {
     /// Show whether the local cloud runs, its addresses and its identities.
     #[command(after_help = "Example: pgentra local status -o json")]
     Status(LocalStatus),
+    /// Print the address of the local cloud's page, and open it: identities, tokens, logins, clock, faults.
+    #[command(after_help = "Example: pgentra local open --print")]
+    Open(LocalOpen),
     /// Print the environment with which Azure SDKs, libpq and pgentra use the local cloud.
     #[command(
         after_help = "Example: eval \"$(pgentra local env)\" && pgentra query -c 'SELECT current_user'"
@@ -111,6 +114,16 @@ pub(crate) struct LocalStatus {
     pub(crate) name: LocalName,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra local open`.
+#[derive(Debug, Args)]
+pub(crate) struct LocalOpen {
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    /// Only print the address. Without this option a browser opens it, if there is a desktop and standard output is a terminal.
+    #[arg(long)]
+    pub(crate) print: bool,
 }
 
 /// Arguments of `pgentra local env`.

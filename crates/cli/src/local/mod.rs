@@ -3,6 +3,7 @@
 pub(crate) mod arguments;
 pub(crate) mod command_line;
 mod failure;
+mod open;
 pub(crate) mod shell;
 pub(crate) mod stale;
 mod status;
@@ -33,6 +34,7 @@ pub(crate) async fn run(system: &System, mut command: Local, is_verbose: bool) -
         Local::List(output) => return list(system, *output, is_verbose).await,
         Local::Down(name) => name,
         Local::Status(arguments) => &mut arguments.name,
+        Local::Open(arguments) => &mut arguments.name,
         Local::Env(arguments) => &mut arguments.name,
         Local::Clock(arguments) => &mut arguments.name,
     };
@@ -45,6 +47,7 @@ pub(crate) async fn run(system: &System, mut command: Local, is_verbose: bool) -
         Local::List(output) => list(system, output, is_verbose).await,
         Local::Down(name) => down(system, &name).await,
         Local::Status(arguments) => status(system, &arguments).await,
+        Local::Open(arguments) => open::run(system, &running(system, &arguments.name).await?, &arguments),
         Local::Env(arguments) => env(system, &arguments).await,
         Local::Clock(arguments) => clock(system, &arguments).await,
     }

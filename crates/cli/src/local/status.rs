@@ -11,11 +11,12 @@ use crate::time::date;
 pub(super) fn text(status: &Status) -> Text {
     let server = &status.server;
     let places = format!(
-        "\n  PostgreSQL   {}:{} ({}, {})\n  metadata     {}\n  Entra        {}{}\n  management   {}\n  subscription {}\n  certificate  {}\n",
+        "\n  PostgreSQL   {}:{} ({}, {})\n  page         {}\n  metadata     {}\n  Entra        {}{}\n  management   {}\n  subscription {}\n  certificate  {}\n",
         server.host,
         server.port,
         server.version,
         status.flavour,
+        status.page,
         status.metadata_url,
         status.authority_host,
         status.tenant_id,

@@ -2,11 +2,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use eventually::{DEADLINE, eventually, within};
 use pgentra_emulator::certificates::Authority;
-use pgentra_emulator::{Clock, Fault, LocalAzure, Options, StartError};
+use pgentra_emulator::{Clock, Endpoint, Fault, LocalAzure, Options, StartError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::client::{Ask, imds, options, start};
+use crate::client::{Ask, POSTGRESQL, imds, options, start};
 
 /// Invariant 3: a local cloud listens on loopback only.
 #[tokio::test]
@@ -111,4 +111,29 @@ async fn a_giant_request_is_refused() {
         assert_eq!(str::from_utf8(&answered).unwrap(), status);
     }
     assert_eq!(azure.journal().entries(), []);
+}
+
+#[tokio::test]
+async fn tokens_that_were_given_out_are_known_by_their_claims() {
+    let azure = start().await;
+    assert_eq!((azure.tokens_given(), azure.last_tokens(9)), (0, vec![]));
+    azure.faults().push(Endpoint::ImdsToken, Fault::HugeToken { bytes: 100_000 });
+    let tokens =
+        [imds(&azure, "").send().await.unwrap().token(), imds(&azure, "").send().await.unwrap().token()];
+    imds(&azure, "&client_id=unknown").send().await.unwrap();
+    assert_eq!(azure.tokens_given(), 2);
+    let last = azure.last_tokens(9);
+    let [newest, first] = &last[..] else { panic!("{last:?}") };
+    assert_eq!((newest.is_repeated, first.is_repeated), (true, false));
+    assert_eq!(newest.claims, first.claims);
+    assert_eq!((first.object_id, &*first.resource), (azure.vm().object_id(), POSTGRESQL));
+    assert_eq!(
+        (first.endpoint, first.claims["oid"].as_str()),
+        (Endpoint::ImdsToken, Some(&*azure.vm().object_id().to_string()))
+    );
+    let written = format!("{last:?}");
+    for token in tokens {
+        let signature = token.rsplit('.').next().unwrap();
+        assert!(!written.contains(signature) && written.len() < 10_000, "{}", written.len());
+    }
 }

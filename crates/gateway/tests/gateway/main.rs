@@ -22,3 +22,4 @@ mod refusals;
 mod sessions;
 mod single;
 mod start_up;
+mod watched;

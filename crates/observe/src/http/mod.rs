@@ -11,6 +11,7 @@
 //! The last one is on an admin listener alone, with whatever else [`Observable::admin`] answers.
 
 mod origin;
+mod page;
 mod reply;
 mod scope;
 
@@ -18,15 +19,17 @@ use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
-use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::HeaderMap;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Method, Request, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 pub use self::origin::is_foreign;
+pub use self::page::page;
 pub use self::reply::{HttpReply, Observable, only_get, plain, respond};
 pub use self::scope::Scope;
 use pgentra_session::listen::accept;
@@ -75,30 +78,64 @@ impl<T: Observable> HttpServer<T> {
     /// Answers until `end` is cancelled, which should be after the drain, so that probes see the
     /// drain. Dropping the future does not stop answers that have begun.
     pub async fn serve(self, end: CancellationToken) {
-        // There are no turns here: each connection is served at once, and the oldest is closed at
-        // the limit.
-        let starting = Starting::new(Bounds { held: CONNECTIONS, turns: 1 });
-        while let Some((stream, _, seat)) = accept(&self.listener, &starting, &end).await {
-            let (scope, telemetry) = (self.scope, self.telemetry.clone());
-            tokio::spawn(async move {
-                let served = tokio::time::timeout(PATIENCE, serve_one(stream, scope, telemetry));
-                tokio::select! {
-                    biased;
-                    () = seat.closed() => {}
-                    served = served => if let Ok(Err(error)) = served {
-                        tracing::debug!(%error, "an HTTP connection ended early");
-                    },
-                }
-            });
-        }
+        let Self { listener, scope, telemetry } = self;
+        serve_requests(listener, Scoped { scope, telemetry }, end).await;
+    }
+}
+
+/// Answers requests without a body.
+pub trait HttpHandler: Clone + Send + Sync + 'static {
+    /// The answer to a request.
+    fn answer(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        uri: &Uri,
+    ) -> impl Future<Output = HttpReply> + Send;
+}
+
+/// What an [`HttpServer`] answers.
+#[derive(Clone)]
+struct Scoped<T> {
+    scope: Scope,
+    telemetry: T,
+}
+
+impl<T: Observable> HttpHandler for Scoped<T> {
+    async fn answer(&self, method: &Method, headers: &HeaderMap, uri: &Uri) -> HttpReply {
+        reply::answer((method, headers, uri), self.scope, &self.telemetry).await
+    }
+}
+
+/// Has `handler` answer on this listener until `end` is cancelled: one request on each connection,
+/// within 10 seconds. Dropping the future does not stop answers that have begun.
+pub async fn serve_requests(listener: TcpListener, handler: impl HttpHandler, end: CancellationToken) {
+    // There are no turns here: each connection is served at once, and the oldest is closed at the
+    // limit.
+    let starting = Starting::new(Bounds { held: CONNECTIONS, turns: 1 });
+    while let Some((stream, _, seat)) = accept(&listener, &starting, &end).await {
+        let handler = handler.clone();
+        tokio::spawn(async move {
+            let served = tokio::time::timeout(PATIENCE, serve_one(stream, handler));
+            tokio::select! {
+                biased;
+                () = seat.closed() => {}
+                served = served => if let Ok(Err(error)) = served {
+                    tracing::debug!(%error, "an HTTP connection ended early");
+                },
+            }
+        });
     }
 }
 
 /// Serves one connection: one request, one answer.
-async fn serve_one<T: Observable>(stream: TcpStream, scope: Scope, telemetry: T) -> hyper::Result<()> {
+async fn serve_one(stream: TcpStream, handler: impl HttpHandler) -> hyper::Result<()> {
     let service = service_fn(move |request: Request<Incoming>| {
-        let telemetry = telemetry.clone();
-        async move { Ok::<_, Infallible>(reply::answer(&request, scope, &telemetry).await) }
+        let handler = handler.clone();
+        async move {
+            let (method, headers, uri) = (request.method(), request.headers(), request.uri());
+            Ok::<_, Infallible>(handler.answer(method, headers, uri).await)
+        }
     });
     http1::Builder::new()
         .timer(TokioTimer::new())

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ACCEPT, HeaderMap, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::{Method, Response, StatusCode, Uri};
 use tokio_util::sync::CancellationToken;
 
 use super::Scope;
@@ -41,8 +41,11 @@ pub trait Observable: Clone + Send + Sync + 'static {
     }
 }
 
-pub(super) async fn answer<B>(request: &Request<B>, scope: Scope, telemetry: &impl Observable) -> HttpReply {
-    let (method, headers, uri) = (request.method(), request.headers(), request.uri());
+pub(super) async fn answer(
+    (method, headers, uri): (&Method, &HeaderMap, &Uri),
+    scope: Scope,
+    telemetry: &impl Observable,
+) -> HttpReply {
     let path = uri.path();
     if scope == Scope::Admin {
         if !names_loopback(headers) {

@@ -9,15 +9,12 @@
 //! `GET /readiness` also says how many targets serve, are idle and fail, with a line for each that
 //! fails.
 
-use std::io;
 use std::time::Duration;
 
-use hyper::header::{HeaderMap, HeaderValue};
+use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode, Uri};
 use pgentra_observe::Exposition;
-use pgentra_observe::http::{HttpReply, Observable, is_foreign, only_get, plain, respond};
-use rand::TryRngCore;
-use rand::rngs::OsRng;
+use pgentra_observe::http::{HttpReply, Observable, is_foreign, only_get, page, plain, respond};
 use tokio_util::sync::CancellationToken;
 
 pub use pgentra_observe::http::{HttpServer, Scope};
@@ -25,10 +22,6 @@ pub use pgentra_observe::http::{HttpServer, Scope};
 use crate::telemetry::Telemetry;
 
 const PAGE: &str = include_str!("status.html");
-
-/// Placeholder in the page for the nonce that its script and style share with the content security
-/// policy.
-const NONCE: &str = "{{nonce}}";
 
 /// How long a readiness probe waits for a token: Kubernetes gives up after a second.
 const TOKEN_WAIT: Duration = Duration::from_millis(700);
@@ -67,7 +60,7 @@ impl Observable for Telemetry {
             return Some(refusal);
         }
         Some(match path {
-            "/" => page(),
+            "/" => page(PAGE, &[]),
             _ => match serde_json::to_string(&self.status()) {
                 Ok(text) => respond(StatusCode::OK, "application/json", text),
                 Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
@@ -98,33 +91,4 @@ async fn close_pools(
     let closed = telemetry.close_kept(database).await;
     tracing::info!(closed, database, "pooled sessions ended by /pool/close");
     plain(StatusCode::OK, &format!("closed {closed}"))
-}
-
-/// The status page. Its policy allows no other script or style, and requests to this listener
-/// alone.
-fn page() -> HttpReply {
-    let policy = |nonce: &str| {
-        format!(
-            "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
-             base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
-    };
-    let made = nonce().and_then(|nonce| {
-        let policy = HeaderValue::try_from(policy(&nonce)).map_err(io::Error::other)?;
-        Ok((policy, PAGE.replace(NONCE, &nonce)))
-    });
-    match made {
-        Ok((policy, text)) => {
-            let mut answer = respond(StatusCode::OK, "text/html; charset=utf-8", text);
-            answer.headers_mut().insert("content-security-policy", policy);
-            answer
-        }
-        Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-    }
-}
-
-fn nonce() -> io::Result<String> {
-    let mut bytes = [0; 16];
-    OsRng.try_fill_bytes(&mut bytes).map_err(io::Error::other)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
