@@ -1,6 +1,6 @@
 //! The packages as they would be published: each is built from what its package holds, and from the packages beside it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::Path;
 
@@ -24,7 +24,9 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     let arguments: Vec<_> = words.into_iter().chain(names).map(OsString::from).collect();
     let folders: Vec<_> = published.map(|package| format!("{}-{}", package.name, package.version)).collect();
     let unpacked = cargo_home()?.join("registry/src");
+    let built = metadata.target_directory.as_std_path().join("debug");
     forget_unpacked(&unpacked, &folders)?;
+    forget_built(&built, &unpacked)?;
     let outcome = cargo(root, &arguments);
     forget_unpacked(&unpacked, &folders)?;
     outcome
@@ -48,11 +50,56 @@ fn forget_unpacked(sources: &Path, folders: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Removes the fingerprints of what was built from unpacked packages of local registries. Cargo does not look whether
+/// the sources of a registry have changed, and so a run would link what an earlier run has built.
+fn forget_built(built: &Path, sources: &Path) -> Result<()> {
+    let Ok(outputs) = fs::read_dir(built.join("deps")) else { return Ok(()) };
+    let local = format!("{}/-", sources.display());
+    for output in outputs {
+        let path = output?.path();
+        if path.extension() != Some(OsStr::new("d")) || !fs::read_to_string(&path)?.contains(&local) {
+            continue;
+        }
+        // The file is called NAME-HASH.d, with `_` where the package has `-`; the folder has the same hash.
+        let Some((name, hash)) =
+            path.file_stem().and_then(OsStr::to_str).and_then(|stem| stem.rsplit_once('-'))
+        else {
+            continue;
+        };
+        let fingerprint = built.join(".fingerprint").join(format!("{}-{hash}", name.replace('_', "-")));
+        if fingerprint.is_dir() {
+            fs::remove_dir_all(&fingerprint)
+                .with_context(|| format!("cannot remove {}", fingerprint.display()))?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
 
-    use super::forget_unpacked;
+    use super::{forget_built, forget_unpacked};
+
+    #[test]
+    fn only_what_was_built_from_local_registries_is_built_again() {
+        let built = tempfile::tempdir().expect("a folder");
+        let sources = built.path().join("registry/src");
+        let local = format!("x.rlib: {}/-1a/our-crate-0.1.0/src/lib.rs", sources.display());
+        let remote = format!("x.rlib: {}/index.example-1a/theirs-1.0.0/src/lib.rs", sources.display());
+        fs::create_dir_all(built.path().join("deps")).expect("made");
+        for (name, text) in
+            [("our_crate-aa", &*local), ("our_crate-bb", "x: crates/our"), ("theirs-cc", &remote)]
+        {
+            fs::write(built.path().join("deps").join(name).with_extension("d"), text).expect("written");
+            fs::create_dir_all(built.path().join(".fingerprint").join(name.replace('_', "-"))).expect("made");
+        }
+        forget_built(built.path(), &sources).expect("removed");
+        let left = |name: &str| built.path().join(".fingerprint").join(name).exists();
+        assert!(!left("our-crate-aa"));
+        assert!(left("our-crate-bb") && left("theirs-cc"));
+        forget_built(&built.path().join("absent"), &sources).expect("nothing to do");
+    }
 
     #[test]
     fn only_our_packages_of_local_registries_go() {
