@@ -15,13 +15,20 @@ use rustix::process::Signal;
 /// The folders with the programs of installed servers.
 fn servers() -> Vec<PathBuf> {
     let folders = |folder: &Path| fs::read_dir(folder).into_iter().flatten();
-    // Debian's packages; and further versions, where a person has put them.
-    let found = folders(Path::new("/usr/lib/postgresql")).chain(folders(&client("servers")));
-    let mut found: Vec<_> = found.map(|entry| entry.unwrap().path().join("bin")).collect();
+    // Debian's packages, and every version that Azure has, as e2e/setup.sh installs them.
+    let debian = folders(Path::new("/usr/lib/postgresql"));
+    let mut found: Vec<_> = debian.map(|entry| entry.unwrap().path().join("bin")).collect();
+    let others = folders(&client("postgresql-versions/node_modules"));
+    found.extend(others.map(|entry| entry.unwrap().path().join("native/bin")));
     found.retain(|bin| bin.join("initdb").exists());
     found.sort();
     assert!(!found.is_empty(), "no PostgreSQL server: run e2e/setup.sh");
     found
+}
+
+/// The programs of Debian's newest server.
+fn debian() -> PathBuf {
+    servers().into_iter().rfind(|bin| bin.starts_with("/usr")).unwrap()
 }
 
 /// A PostgreSQL server as its package makes it, with TLS, a Unix socket and a port of the loopback
@@ -124,6 +131,12 @@ impl Drop for Server<'_> {
         let running = self.folder.join("data/postmaster.pid").exists();
         if running && !std::thread::panicking() {
             self.down();
+        }
+        if !self.bin.starts_with("/usr") {
+            // The lab looks for tokens in all of its files, which would take a minute for each server.
+            for folder in ["base", "pg_wal"] {
+                let _ = fs::remove_dir_all(self.folder.join("data").join(folder));
+            }
         }
     }
 }
@@ -284,7 +297,10 @@ fn every_version_signs_in_by_every_method() {
         let server = Server::start(&lab, &bin, &stage.certificate);
         let major = server.major();
         server.sql("CREATE ROLE plain LOGIN PASSWORD 'its own'");
-        for (method, init, settings) in methods(&stage, &server) {
+        // Debian's server is asked everything; the other versions for a sign-in alone.
+        let is_whole = bin.starts_with("/usr");
+        let methods = methods(&stage, &server).into_iter().take(if is_whole { usize::MAX } else { 1 });
+        for (method, init, settings) in methods {
             let about = format!("PostgreSQL {major}, {method}");
             let dba = format!("dba={}", stage.object_id("admin"));
             let mut words: Vec<_> = init.iter().map(String::as_str).collect();
@@ -311,6 +327,11 @@ fn every_version_signs_in_by_every_method() {
             let who = "SELECT current_user, session_user";
             let done = stage.sign_in(&gateway, &role, &vm, who);
             assert_eq!(done.ok().trim(), format!("{role}|{role}"), "{about}");
+            if !is_whole {
+                let done = stage.sign_in(&gateway, &role, &other, "SELECT 1");
+                assert!(done.stderr.contains("Service principal oid mismatch"), "{about}: {}", done.stderr);
+                continue;
+            }
             for (role, token, says) in [
                 (role.as_str(), other.as_str(), "Service principal oid mismatch for role"),
                 (role.as_str(), admin.as_str(), "Service principals cannot generate"),
@@ -348,7 +369,7 @@ fn the_mapping_of_a_file_is_replaced_and_a_bad_one_is_not() {
     }
     let lab = Lab::new();
     let stage = Stage::new(&lab);
-    let server = Server::start(&lab, servers().last().unwrap(), &stage.certificate);
+    let server = Server::start(&lab, &debian(), &stage.certificate);
     let (vm, vm_id, tenant) = (stage.token("vm"), stage.object_id("vm"), stage.tenant.clone());
     let (method, init, settings) = methods(&stage, &server).swap_remove(0);
     assert_eq!(method, "cert");
@@ -419,7 +440,7 @@ fn failures_are_told_and_got_over() {
     }
     let lab = Lab::new();
     let mut stage = Stage::new(&lab);
-    let server = Server::start(&lab, servers().last().unwrap(), &stage.certificate);
+    let server = Server::start(&lab, &debian(), &stage.certificate);
     let (vm, vm_id) = (stage.token("vm"), stage.object_id("vm"));
     let (_, init, settings) = methods(&stage, &server).swap_remove(1);
     let mut words: Vec<_> = init.iter().map(String::as_str).collect();
@@ -522,7 +543,7 @@ fn the_check_finds_what_clients_would_meet() {
     }
     let lab = Lab::new();
     let stage = Stage::new(&lab);
-    let server = Server::start(&lab, servers().last().unwrap(), &stage.certificate);
+    let server = Server::start(&lab, &debian(), &stage.certificate);
     let (_, init, settings) = methods(&stage, &server).swap_remove(1);
     let mut words: Vec<_> = init.iter().map(String::as_str).collect();
     let admin = format!("app={}:service", stage.object_id("vm"));
@@ -567,8 +588,7 @@ fn the_page_leads_to_a_first_sign_in() {
     }
     let lab = Lab::new();
     let stage = Stage::new(&lab);
-    let bin = servers().into_iter().rfind(|bin| bin.starts_with("/usr")).unwrap();
-    let server = Server::start(&lab, &bin, &stage.certificate);
+    let server = Server::start(&lab, &debian(), &stage.certificate);
     let blocks: Vec<&str> = PAGE.split("```").skip(1).step_by(2).collect();
     let [init, lines, toml, start] = blocks[..4] else { panic!("the page begins with four blocks") };
     let user = lab.program(&["id", "-un"]).done().ok().trim().to_owned();
