@@ -14,6 +14,7 @@ mod capacity;
 mod fixture;
 mod flexible;
 mod hostile;
+mod issuer_answers;
 mod logs;
 mod oauth;
 mod psql;
