@@ -71,7 +71,7 @@ pub use script::{SERVICE_ROLE, ServerScript, ServerScriptMethod};
 pub use telemetry::GatewayTelemetry;
 pub use upstream::{ServiceAccount, TlsUpstream, UpstreamAddress, UpstreamMethod, UpstreamTlsError};
 
-use control::ControlConnection;
+use control::{ControlConnection, ControlError};
 use pgentra_session::Limits;
 use pgentra_session::attempts::Attempts;
 use pgentra_session::cancel::CancelTable;
@@ -261,6 +261,15 @@ impl Gateway {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GatewayCheckError {
+    /// No connection to the server can be opened, or none with TLS that verifies.
+    #[error("the server at {server} cannot be reached")]
+    Unreachable {
+        /// The address of the server.
+        server: String,
+        /// The reason.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The gateway cannot sign in as its own role.
     #[error("the gateway cannot sign in at {server} as \"{role}\"")]
     SignIn {
@@ -292,10 +301,14 @@ impl Gateway {
     /// # Errors
     /// See [`GatewayCheckError`].
     pub async fn check(&self) -> Result<(String, usize), GatewayCheckError> {
-        let failed = |cause| GatewayCheckError::SignIn {
-            server: self.config.upstream.to_string(),
-            role: self.config.service.name.clone(),
-            cause: Box::new(cause),
+        let server = self.config.upstream.to_string();
+        let failed = |cause| match cause {
+            ControlError::Dial(cause) => GatewayCheckError::Unreachable { server, cause: Box::new(cause) },
+            cause => GatewayCheckError::SignIn {
+                server,
+                role: self.config.service.name.clone(),
+                cause: Box::new(cause),
+            },
         };
         let rows = self.control.query("SHOW server_version", &[]).await.map_err(failed)?;
         let version = rows.first().map(|row| row.get::<_, String>(0)).unwrap_or_default();
