@@ -67,6 +67,7 @@ const GATEWAY_HEADINGS: &[(&str, &[&str])] = &[
         "Server",
         &[
             "upstream",
+            "target_session_attrs",
             "databases",
             "host_names",
             "method",

@@ -61,8 +61,10 @@ async fn servers(
     for server in configuration.servers {
         let name = server.name.clone();
         redactor.add("role", &server.config.service.name);
-        let upstream = server.config.upstream.to_string();
-        redactor.add("host", upstream.rsplit_once(':').map_or(upstream.as_str(), |(host, _)| host));
+        for upstream in std::iter::once(&server.config.upstream).chain(&server.config.further) {
+            let upstream = upstream.to_string();
+            redactor.add("host", upstream.rsplit_once(':').map_or(upstream.as_str(), |(host, _)| host));
+        }
         redactor.add("server", &name);
         results.extend(gateway::examine(server, token).await.into_iter().map(|check| (name.clone(), check)));
     }

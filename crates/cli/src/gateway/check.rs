@@ -80,7 +80,8 @@ fn label(check: Check) -> &'static str {
 /// `token` is a role and a token for it.
 pub(crate) async fn examine(server: ConfiguredServer, token: Option<(&str, &str)>) -> Vec<ServerCheck> {
     let ConfiguredServer { settings, config, .. } = server;
-    let upstream = config.upstream.to_string();
+    let servers = std::iter::once(&config.upstream).chain(&config.further);
+    let upstream = servers.map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let gateway = Gateway::new(config);
     let keys = gateway.keys().await;
     let mut checks = vec![ServerCheck {
@@ -113,7 +114,7 @@ pub(crate) async fn examine(server: ConfiguredServer, token: Option<(&str, &str)
 fn server_fault(error: &GatewayCheckError, upstream: &str) -> Vec<ServerCheck> {
     let fault = |finding, hint: String| Err(CheckFault::new(finding, error, hint));
     match error {
-        GatewayCheckError::Unreachable { .. } => vec![ServerCheck {
+        GatewayCheckError::Unreachable { .. } | GatewayCheckError::NoServer(_) => vec![ServerCheck {
             check: Check::GatewaySignIn,
             result: fault(Finding::GatewayUpstreamUnreachable, reach_hint(upstream)),
         }],
@@ -171,7 +172,8 @@ fn keys_hint(settings: &ServerSettings) -> String {
 }
 
 fn reach_hint(upstream: &str) -> String {
-    let (host, port) = upstream.rsplit_once(':').unwrap_or((upstream, "5432"));
+    let first = upstream.split(", ").next().unwrap_or(upstream);
+    let (host, port) = first.rsplit_once(':').unwrap_or((first, "5432"));
     format!(
         "does the server run, and with TLS if it is not a Unix socket: pg_isready -h {} -p {port}",
         quote::shell_word(host)

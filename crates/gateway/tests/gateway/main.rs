@@ -21,5 +21,6 @@ mod psql;
 mod raw;
 mod refusals;
 mod sessions;
+mod several;
 mod single;
 mod start_up;
