@@ -208,7 +208,7 @@ async fn each_hostile_token_is_refused() {
     config.clock = Arc::new(move || now);
     let served = serve(config, Options::default()).await;
     let mut refused = 0;
-    let begin = std::time::Instant::now();
+    let begin = tokio::time::Instant::now();
     for row in &table.tokens {
         let (code, text) = bind(&served, "l_hostile", &row.token).await;
         match &row.message {

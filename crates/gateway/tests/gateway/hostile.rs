@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use eventually::DEADLINE;
@@ -17,6 +17,7 @@ use pgentra_wire::oauthbearer::DISMISSAL;
 use serde::Deserialize;
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 use uuid::Uuid;
 

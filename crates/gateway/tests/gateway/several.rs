@@ -53,7 +53,7 @@ fn the_first_server_that_fits_takes_a_client_and_a_standby_takes_over() {
         // The first sign-in sets the role's password, which only the primary can.
         let first = gateway(&cloud, &[two.clone(), one.clone()], SessionAttrs::Primary).await;
         assert!(!at_standby(&first, &token).await.unwrap().1);
-        let only = gateway(&cloud, &[two.clone()], SessionAttrs::Any).await;
+        let only = gateway(&cloud, std::slice::from_ref(&two), SessionAttrs::Any).await;
         eventually(DEADLINE, "the standby has the password", async || {
             at_standby(&only, &token).await.is_ok()
         })
