@@ -19,7 +19,7 @@ enum Does {
 }
 
 /// The commands that do something else than to succeed: their beginning, and what they do.
-const OTHERWISE: [(&str, Does); 15] = [
+const OTHERWISE: [(&str, Does); 16] = [
     ("az ", Does::Is("takes Azure; its options are compared with the table")),
     ("sudo ", Does::Is("changes the machine")),
     ("timedatectl", Does::Is("takes systemd as process 1")),
@@ -31,6 +31,7 @@ const OTHERWISE: [(&str, Does); 15] = [
     // There is no az on this machine, and that is what it says.
     ("pgentra token --source azure-cli", Does::Shows(2, "az is not installed")),
     ("pgentra doctor --token-command 'az ", Does::Shows(6, "exit code 127")),
+    ("pgentra doctor --gateway", Does::Shows(6, "gateway-settings")),
     // The wrong cloud for this server: the audience is the difference to find.
     ("pgentra doctor --cloud usgov", Does::Shows(6, "refused-audience")),
     ("pgentra doctor --resource https://token.postgres.cosmos", Does::Shows(6, "AADSTS500011")),

@@ -67,6 +67,7 @@ const GATEWAY_HEADINGS: &[(&str, &[&str])] = &[
         "Server",
         &[
             "upstream",
+            "target_session_attrs",
             "databases",
             "host_names",
             "method",
@@ -185,6 +186,7 @@ pub(crate) enum Command {
     /// Find what prevents a sign-in to the server, and how to fix it.
     #[command(
         after_help = "Example: pgentra doctor -h my.postgres.database.azure.com -U my-app -d app\n         \
+                      pgentra doctor --gateway --config /etc/pgentra/gateway.toml\n         \
                       pgentra doctor --redact -o json > for-the-ticket.json"
     )]
     Doctor(Doctor),
@@ -314,12 +316,35 @@ pub(crate) struct Doctor {
     /// list all findings.
     #[arg(long, value_name = "FINDING", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["redact", "output"])]
     pub(crate) explain: Option<String>,
+    #[cfg(unix)]
+    #[command(flatten)]
+    pub(crate) gateway: GatewayChecked,
     #[command(flatten)]
     pub(crate) output: Output,
     #[command(flatten)]
     pub(crate) connection: Connection,
     #[command(flatten)]
     pub(crate) identity: Identity,
+}
+
+/// Which gateway `pgentra doctor` checks.
+#[cfg(unix)]
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Gateway")]
+pub(crate) struct GatewayChecked {
+    /// Check a gateway from its operator's side instead of a sign-in: its configuration, the signing
+    /// keys, the servers and their mapping.
+    #[arg(long, conflicts_with_all = ["Connection", "Server", "Identity", "explain"])]
+    pub(crate) gateway: bool,
+    /// The gateway's TOML file. Default: PGENTRA_GATEWAY_CONFIG
+    #[arg(long, value_name = "FILE", requires = "gateway")]
+    pub(crate) config: Option<std::path::PathBuf>,
+    /// A file with an access token, to see what it may do.
+    #[arg(long, value_name = "FILE", requires = "gateway", requires = "role")]
+    pub(crate) token_file: Option<std::path::PathBuf>,
+    /// With --token-file: the role that the token is for.
+    #[arg(long, value_name = "ROLE", requires = "token_file")]
+    pub(crate) role: Option<String>,
 }
 
 #[cfg(test)]

@@ -20,8 +20,7 @@ pub(crate) struct Part<'a> {
 }
 
 /// How commands and statements begin in a message, after a colon.
-const COMMANDS: &str =
-    "pgentra eval psql az curl export unset env chmod chown rm sudo sh SELECT ALTER GRANT CREATE DROP";
+const COMMANDS: &str = "pgentra eval psql pg_isready az curl export unset env chmod chown rm sudo sh SELECT ALTER GRANT CREATE DROP";
 /// How they end, outside of quotes and parentheses.
 const ENDS: [&str; 4] = ["; ", ", ", ". ", " ("];
 

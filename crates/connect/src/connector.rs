@@ -20,13 +20,13 @@ use crate::handshake;
 use crate::libpq::LibpqEnvironment;
 use crate::refusal::Refusal;
 use crate::session::Session;
-use crate::session_attrs::SessionAttrs;
 use crate::signed_in::{SignedIn, Timings};
 use crate::stages::Secured;
 use crate::target::{self, HostSpec, Target};
 use crate::tls;
 use crate::tls_info::TlsInfo;
 use crate::token_state::{TokenIdentity, TokenState};
+use pgentra_wire::session_attrs::SessionAttrs;
 
 /// Opens sessions to one target with tokens of one credential. Share it: TLS sessions are resumed between connections,
 /// and the credential keeps the token; the connector itself keeps none.

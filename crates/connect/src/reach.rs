@@ -20,10 +20,11 @@ use crate::connector::{Connector, SignInAttempt};
 use crate::dial::{self, Dialed, Watch};
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::refusal::Refusal;
-use crate::server_state::{self, ServerState, Untold};
-use crate::session_attrs::SessionAttrs;
+use crate::server_state::{self, Untold};
 use crate::signed_in::{SignedIn, Timings};
 use crate::target::{HostSpec, Target};
+use pgentra_wire::session_attrs::ServerState;
+use pgentra_wire::session_attrs::SessionAttrs;
 
 /// The message Terminate (PostgreSQL documentation, "Message Formats").
 const TERMINATE: &[u8] = b"X\0\0\0\x04";

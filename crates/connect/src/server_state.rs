@@ -1,12 +1,11 @@
-//! Whether a server is a standby, and whether its sessions only read.
+//! Asks a server whether it is a standby, and whether its sessions only read.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 
 use bytes::{Buf, Bytes, BytesMut};
 use pgentra_wire::frame::Header;
 use pgentra_wire::limits;
+use pgentra_wire::session_attrs::ServerState;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// The question to a server that does not report its state. Works on every version since 9.0; libpq asks the same in two
@@ -15,15 +14,6 @@ const QUESTION: &str =
     "SELECT pg_catalog.pg_is_in_recovery()::text, pg_catalog.current_setting('transaction_read_only')";
 /// Bound in bytes for the answer: two columns, with their description.
 const ANSWER: usize = 512;
-
-/// Whether a server is a standby, and whether its sessions only read by default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ServerState {
-    /// The server replays what a primary sends (`pg_is_in_recovery()`).
-    pub is_standby: bool,
-    /// New transactions of the session only read: it is a standby, or `default_transaction_read_only` is on.
-    pub only_reads: bool,
-}
 
 /// The state of a server that was asked, and messages that are not part of the answer.
 #[derive(Debug)]
@@ -42,27 +32,6 @@ pub(crate) enum Untold {
     Unexpected,
     /// The server refused the question, as it does in a session for physical replication.
     Refused,
-}
-
-impl ServerState {
-    /// The state that the server reported at the sign-in; `None`: it reports none.
-    pub(crate) fn reported(parameters: &BTreeMap<String, String>) -> Option<Self> {
-        let is_on = |name: &str| parameters.get(name).map(|value| value == "on");
-        let is_standby = is_on("in_hot_standby")?;
-        // A standby reports `default_transaction_read_only = off`, and still only reads.
-        let only_reads = is_standby || is_on("default_transaction_read_only")?;
-        Some(Self { is_standby, only_reads })
-    }
-}
-
-impl fmt::Display for ServerState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match (self.is_standby, self.only_reads) {
-            (true, _) => "a standby",
-            (false, true) => "a primary that only reads",
-            (false, false) => "a primary",
-        })
-    }
 }
 
 /// Asks an idle session for its server's state; `received` are bytes that the server has sent already, which have to be
@@ -199,22 +168,5 @@ mod tests {
             let untold = answered(messages, b"").await.unwrap_err();
             assert!(untold.starts_with(is), "{about}: {untold}");
         }
-    }
-
-    #[test]
-    fn a_server_that_reports_its_state_is_not_asked() {
-        let reported = |settings: &[(&str, &str)]| {
-            let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            ServerState::reported(&settings.collect())
-        };
-        let of = |standby, read_only| {
-            reported(&[("in_hot_standby", standby), ("default_transaction_read_only", read_only)])
-        };
-        let state = |is_standby, only_reads| Some(ServerState { is_standby, only_reads });
-        assert_eq!(of("off", "off"), state(false, false));
-        assert_eq!(of("off", "on"), state(false, true));
-        assert_eq!(of("on", "off"), state(true, true));
-        assert_eq!(reported(&[("default_transaction_read_only", "off")]), None);
-        assert_eq!(reported(&[("in_hot_standby", "off")]), None);
     }
 }

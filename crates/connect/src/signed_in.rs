@@ -10,10 +10,10 @@ use tokio::net::TcpStream;
 
 use crate::cancel::Canceller;
 use crate::handshake::Ready;
-use crate::server_state::ServerState;
 use crate::stream::TlsStream;
 use crate::tls_info::TlsInfo;
 use crate::token_state::TokenIdentity;
+use pgentra_wire::session_attrs::ServerState;
 
 /// A session that is signed in and ready, as a stream over verified TLS, for a proxy that relays it. Dropping it closes
 /// the connection.

@@ -13,7 +13,7 @@ use crate::load_balance::LoadBalanceHosts;
 use crate::origin::Origin;
 use crate::quote;
 use crate::roots::{RootSource, Roots};
-use crate::session_attrs::SessionAttrs;
+use pgentra_wire::session_attrs::SessionAttrs;
 
 /// How long one address may take from the first packet to a session that is ready, unless `connect_timeout` says
 /// otherwise. A lost packet of the dial is sent again after 1, 3 and 7 seconds: three tries fit in.

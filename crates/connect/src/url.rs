@@ -6,8 +6,8 @@ use crate::error::ConnectError;
 use crate::keyword as word;
 use crate::libpq::root_certificates;
 use crate::load_balance::LoadBalanceHosts;
-use crate::session_attrs::SessionAttrs;
 use crate::target::{DEFAULT_CONNECT_TIMEOUT, HostSpec, KeepAlive, SslNegotiation, Target};
+use pgentra_wire::session_attrs::SessionAttrs;
 
 impl Target {
     /// The target as a connection URI of libpq (PostgreSQL, "Connection URIs"), without a token: for a program that is

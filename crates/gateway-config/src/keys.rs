@@ -161,9 +161,22 @@ pub const GATEWAY_KEYS: &[GatewayKey] = &[
         form: Form::Text,
         value: "ADDR",
         default: "",
-        help: Some("The PostgreSQL server: /FOLDER[:PORT] for its Unix socket, or HOST[:PORT] for TLS"),
+        help: Some(
+            "The PostgreSQL server: /FOLDER[:PORT] for its Unix socket, or HOST[:PORT] for TLS; several with commas, a primary and its standbys",
+        ),
         excludes: &[],
         set: GatewaySet::Server(|it, given| given.text().map(|value| it.upstream = Some(value.to_owned()))),
+    },
+    GatewayKey {
+        name: "target_session_attrs",
+        form: Form::Text,
+        value: "WHICH",
+        default: "any",
+        help: Some(
+            "Which server of upstream takes a client, the first that fits: any, that can be reached; primary or read-write; standby or read-only; prefer-standby",
+        ),
+        excludes: &[],
+        set: GatewaySet::Server(session_attrs),
     },
     GatewayKey {
         name: "databases",
@@ -457,6 +470,13 @@ fn keys_url(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!("begins with https://, and `{text}` does not"))
+}
+
+fn session_attrs(it: &mut ServerSettings, given: &RawValue<'_>) -> Result<(), String> {
+    let text = given.text()?;
+    let known = "it is any, read-write, read-only, primary, standby or prefer-standby";
+    it.target_session_attrs = text.parse().map_err(|()| format!("cannot be `{text}`: {known}"))?;
+    Ok(())
 }
 
 impl std::fmt::Debug for GatewaySet {

@@ -18,6 +18,7 @@ use secrecy::SecretString;
 use crate::mapping_file::parse_mapping;
 use crate::settings::{Expiry, ServerSettings, SignInMethod};
 
+const UPSTREAM_HINT: &str = "write upstream = \"/var/run/postgresql\", or upstream = \"db.example:5432\"";
 /// PostgreSQL's default port.
 const PORT: u16 = 5432;
 /// Longest password in bytes; PostgreSQL's own limit for a password is about a kilobyte.
@@ -34,9 +35,11 @@ pub(crate) struct Building<'a> {
 impl Building<'_> {
     /// The configuration of a server; `None` if something is wrong.
     pub(crate) fn config(&mut self, settings: &ServerSettings, limits: &Limits) -> Option<Config> {
-        let upstream = self.upstream(settings);
-        let is_unix =
-            upstream.as_ref().is_some_and(|upstream| matches!(upstream, UpstreamAddress::Unix { .. }));
+        let upstream = self.upstreams(settings);
+        let is_unix = upstream
+            .as_ref()
+            .and_then(|servers| servers.first())
+            .is_some_and(|upstream| matches!(upstream, UpstreamAddress::Unix { .. }));
         let signs_in = settings.method.unwrap_or(match is_unix {
             true => SignInMethod::Peer,
             false => SignInMethod::Cert,
@@ -50,6 +53,7 @@ impl Building<'_> {
             self.add("unmapped", "cannot be password over TLS: SCRAM with channel binding would fail", hint);
         }
         let (method, password) = method?;
+        let mut servers = upstream?.into_iter();
         let verifiers = verifiers?;
         let oauth = Oauth { default: settings.auth, ..Oauth::of(verifiers.first()?.policy()) };
         let clock = self.system.clock().clone();
@@ -57,7 +61,9 @@ impl Building<'_> {
         Some(Config {
             name: self.name(settings),
             tls: ClientTls::DangerOptional(None),
-            upstream: upstream?,
+            upstream: servers.next()?,
+            further: servers.collect(),
+            target_session_attrs: settings.target_session_attrs,
             method,
             service: ServiceAccount { name: settings.service_role.clone(), password },
             roles: roles?,
@@ -80,18 +86,30 @@ impl Building<'_> {
         settings.name.clone().or_else(|| settings.upstream.clone()).unwrap_or_default()
     }
 
-    fn upstream(&mut self, settings: &ServerSettings) -> Option<UpstreamAddress> {
-        const HINT: &str = "write upstream = \"/var/run/postgresql\", or upstream = \"db.example:5432\"";
+    /// The servers, at least one; all of them are reached in the same way.
+    fn upstreams(&mut self, settings: &ServerSettings) -> Option<Vec<UpstreamAddress>> {
         let Some(text) = &settings.upstream else {
-            self.add("upstream", "is missing: the server behind the gateway", HINT);
+            self.add("upstream", "is missing: the server behind the gateway", UPSTREAM_HINT);
             return None;
         };
+        let found: Vec<_> = text.split(',').map(|text| self.upstream(text.trim(), settings)).collect();
+        let found: Vec<_> = found.into_iter().collect::<Option<_>>()?;
+        let is_unix = |upstream: &UpstreamAddress| matches!(upstream, UpstreamAddress::Unix { .. });
+        if found.iter().any(is_unix) && !found.iter().all(is_unix) {
+            let hint = "one method is for all of them: name only folders, or only hosts";
+            self.add("upstream", "cannot be Unix sockets and hosts at once", hint);
+            return None;
+        }
+        Some(found)
+    }
+
+    fn upstream(&mut self, text: &str, settings: &ServerSettings) -> Option<UpstreamAddress> {
         if text.starts_with('/') {
             return match text.parse() {
                 Ok(ListenAddr::Unix { folder, port }) => Some(UpstreamAddress::Unix { dir: folder, port }),
                 Ok(_) => None,
                 Err(error) => {
-                    self.add("upstream", &format!("cannot be `{text}`: {error}"), HINT);
+                    self.add("upstream", &format!("cannot be `{text}`: {error}"), UPSTREAM_HINT);
                     None
                 }
             };
@@ -100,11 +118,11 @@ impl Building<'_> {
             Some((host, port)) if !host.ends_with(':') || host.starts_with('[') => match port.parse() {
                 Ok(port) => (host, port),
                 Err(_) => {
-                    self.add("upstream", &format!("cannot be `{text}`: `{port}` is no port"), HINT);
+                    self.add("upstream", &format!("cannot be `{text}`: `{port}` is no port"), UPSTREAM_HINT);
                     return None;
                 }
             },
-            _ => (text.as_str(), PORT),
+            _ => (text, PORT),
         };
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let Some(path) = &settings.upstream_ca else {

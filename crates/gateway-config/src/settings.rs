@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use pgentra_gateway::{AskMethod, Flavour, SERVICE_ROLE, Unmapped};
+use pgentra_gateway::{AskMethod, Flavour, SERVICE_ROLE, SessionAttrs, Unmapped};
 use pgentra_settings::{ListenAddr, TelemetrySettings};
 use pgentra_verify::Cloud;
 use uuid::Uuid;
@@ -42,6 +42,8 @@ pub struct ServerSettings {
     pub host_names: Vec<String>,
     /// Its address.
     pub upstream: Option<String>,
+    /// Which of several servers in `upstream` takes a client.
+    pub target_session_attrs: SessionAttrs,
     /// How the gateway signs in. Default: `peer` over a Unix socket, `cert` over TLS.
     pub method: Option<SignInMethod>,
     /// The authorities of the server's certificate (PEM).
@@ -127,6 +129,7 @@ impl Default for ServerSettings {
             databases: Vec::new(),
             host_names: Vec::new(),
             upstream: None,
+            target_session_attrs: SessionAttrs::Any,
             method: None,
             upstream_ca: None,
             authority: None,

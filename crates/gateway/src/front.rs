@@ -86,7 +86,9 @@ impl Front {
     pub fn replace(&self, servers: Servers) {
         let before = self.servers.swap(Arc::new(servers));
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
-        gone.extend(before.servers.iter().map(|(_, gateway)| Arc::downgrade(gateway)));
+        for (_, gateway) in &before.servers {
+            gone.extend(gateway.further.iter().chain([gateway]).map(Arc::downgrade));
+        }
         gone.retain(|gateway| gateway.strong_count() > 0);
     }
 
@@ -220,6 +222,7 @@ impl Front {
         }
         let gateway = self.choose(&servers, client, &start)?;
         attempt.server.clone_from(&gateway.config.name);
+        let gateway = seat.ask(client.while_present(gateway.taking())).await?;
         client.negotiate(&start).await?;
         let session = gateway.authenticate(client, seat, start, attempt).await?;
         Ok(Some((gateway, session)))
@@ -241,7 +244,7 @@ impl Front {
             gone.iter().filter_map(Weak::upgrade).collect()
         };
         let current = servers.servers.iter().map(|(_, gateway)| gateway);
-        for gateway in current.chain(&gone) {
+        for gateway in current.chain(&gone).flat_map(|gateway| gateway.members()) {
             let pass = async |request| gateway.config.upstream.cancel(&request).await;
             if gateway.cancel.forward_cancel(request, pass).await != Passed::UnknownKey {
                 return;

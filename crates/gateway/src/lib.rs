@@ -39,6 +39,7 @@ mod refusal;
 mod rules;
 mod script;
 mod setting;
+mod several;
 mod single;
 mod startup_option;
 mod telemetry;
@@ -49,12 +50,13 @@ mod upstream_stream;
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use pgentra_verify::Verifier;
 use secrecy::SecretString;
 use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::Instant;
 
 pub use administrators::{ChangeError, add_administrator, remove_administrator, set_directory};
 pub use ask_method::{AUTH_SETTING, AskMethod, UnknownAskMethod};
@@ -67,13 +69,14 @@ pub use jwks_url::{IssuerKeys, JwksUrl};
 pub use oauth::Oauth;
 pub use observed::{LoginCheck, LoginEvent, LoginOutcome};
 pub use pgentra_session::Route;
+pub use pgentra_wire::session_attrs::SessionAttrs;
 pub use principal::{Principal, PrincipalKind, UnknownPrincipalKind};
 pub use rules::{PrincipalRule, RoleRules, SharedRules};
 pub use script::{SERVICE_ROLE, ServerScript, ServerScriptMethod};
 pub use telemetry::GatewayTelemetry;
 pub use upstream::{ServiceAccount, TlsUpstream, UpstreamAddress, UpstreamMethod, UpstreamTlsError};
 
-use control::ControlConnection;
+use control::{ControlConnection, ControlError};
 use pgentra_session::Limits;
 use pgentra_session::attempts::Attempts;
 use pgentra_session::cancel::CancelTable;
@@ -88,6 +91,11 @@ pub struct Config {
     pub tls: ClientTls,
     /// The PostgreSQL server.
     pub upstream: UpstreamAddress,
+    /// Further servers with the same data, such as standbys, which are prepared as the first one is.
+    pub further: Vec<UpstreamAddress>,
+    /// Which of the servers a client is led to: the first that fits, as in libpq. With
+    /// [`SessionAttrs::Any`], the first that can be reached.
+    pub target_session_attrs: SessionAttrs,
     /// How the gateway signs in there.
     pub method: UpstreamMethod,
     /// The role through which the gateway reads the mapping and ends sessions.
@@ -176,6 +184,8 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("name", &self.name)
             .field("upstream", &self.upstream)
+            .field("further", &self.further)
+            .field("target_session_attrs", &self.target_session_attrs)
             .field("method", &self.method)
             .field("service", &self.service)
             .field("roles", &self.roles)
@@ -225,16 +235,20 @@ impl FromStr for Flavour {
 #[error("not a flavour: write \"flexible\" or \"single\"")]
 pub struct UnknownFlavour;
 
-/// A gateway: one server. It opens no socket before it serves.
+/// A gateway: one server, or several with the same data. It opens no socket before it serves.
 pub struct Gateway {
     pub(crate) config: Config,
+    /// A gateway for each of [`Config::further`], with the same limits.
+    pub(crate) further: Vec<Arc<Gateway>>,
+    /// When the server could not be asked for its state, if that was the last time.
+    pub(crate) failed_at: Mutex<Option<Instant>>,
     pub(crate) control: ControlConnection,
     pub(crate) cancel: CancelTable,
     pub(crate) sessions: Arc<Semaphore>,
     /// Limits the clients that authenticate at the server.
-    pub(crate) passing: Semaphore,
+    pub(crate) passing: Arc<Semaphore>,
     /// Tokens that were refused.
-    pub(crate) attempts: Attempts,
+    pub(crate) attempts: Arc<Attempts>,
     /// The password of mapped roles, with [`UpstreamMethod::Password`].
     pub(crate) own_password: OnceCell<SecretString>,
 }
@@ -243,19 +257,30 @@ impl Gateway {
     /// A gateway with this configuration.
     pub fn new(config: Config) -> Self {
         let within = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
-        Self {
+        let sessions = within(config.limits.connections);
+        let passing = within((config.limits.connections / 4).max(1));
+        let attempts = Arc::new(Attempts::default());
+        let of = |config: Config, further: Vec<Arc<Gateway>>| Self {
             control: ControlConnection::new(
                 config.upstream.clone(),
                 config.method.clone(),
                 config.service.clone(),
             ),
+            further,
+            failed_at: Mutex::default(),
             cancel: CancelTable::default(),
-            sessions: within(config.limits.connections),
-            passing: Semaphore::new((config.limits.connections / 4).clamp(1, Semaphore::MAX_PERMITS)),
-            attempts: Attempts::default(),
+            sessions: sessions.clone(),
+            passing: passing.clone(),
+            attempts: attempts.clone(),
             own_password: OnceCell::new(),
             config,
-        }
+        };
+        let member = |upstream: &UpstreamAddress| {
+            let config = Config { upstream: upstream.clone(), further: Vec::new(), ..config.clone() };
+            Arc::new(of(config, Vec::new()))
+        };
+        let further = config.further.iter().map(member).collect();
+        of(config, further)
     }
 }
 
@@ -263,6 +288,15 @@ impl Gateway {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GatewayCheckError {
+    /// No connection to the server can be opened, or none with TLS that verifies.
+    #[error("the server at {server} cannot be reached")]
+    Unreachable {
+        /// The address of the server.
+        server: String,
+        /// The reason.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The gateway cannot sign in as its own role.
     #[error("the gateway cannot sign in at {server} as \"{role}\"")]
     SignIn {
@@ -274,6 +308,9 @@ pub enum GatewayCheckError {
         #[source]
         cause: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// None of several servers fits [`Config::target_session_attrs`].
+    #[error("no client can be led to a server")]
+    NoServer(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The mapping cannot be read.
     #[error("the mapping of roles cannot be read")]
     Mapping(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -288,16 +325,25 @@ impl Gateway {
         }
     }
 
-    /// Signs in at the server as the service account and reads the mapping. Returns the server's
-    /// version and the number of mapped roles.
+    /// Signs in as the service account at the server that would take a client, and reads the mapping.
+    /// Returns the server's version and the number of mapped roles.
     ///
     /// # Errors
     /// See [`GatewayCheckError`].
     pub async fn check(&self) -> Result<(String, usize), GatewayCheckError> {
-        let failed = |cause| GatewayCheckError::SignIn {
-            server: self.config.upstream.to_string(),
-            role: self.config.service.name.clone(),
-            cause: Box::new(cause),
+        let taking = self.suitable().await;
+        taking.map_err(|error| GatewayCheckError::NoServer(Box::new(error)))?.check_member().await
+    }
+
+    async fn check_member(&self) -> Result<(String, usize), GatewayCheckError> {
+        let server = self.config.upstream.to_string();
+        let failed = |cause| match cause {
+            ControlError::Dial(cause) => GatewayCheckError::Unreachable { server, cause: Box::new(cause) },
+            cause => GatewayCheckError::SignIn {
+                server,
+                role: self.config.service.name.clone(),
+                cause: Box::new(cause),
+            },
         };
         let rows = self.control.query("SHOW server_version", &[]).await.map_err(failed)?;
         let version = rows.first().map(|row| row.get::<_, String>(0)).unwrap_or_default();

@@ -103,8 +103,11 @@ impl Gateway {
         role: &str,
         token: &str,
     ) -> Result<Option<Principal>, LoginError> {
-        let Some((role, claim)) = self.claim(role.as_bytes()).await? else { return Ok(None) };
-        let principal = self.verify(role, token, &mut LoginCheck::Format).await?;
+        let Ok(server) = self.suitable().await else {
+            return Err(refusal::no_server_fits(self.config.target_session_attrs).into());
+        };
+        let Some((role, claim)) = server.claim(role.as_bytes()).await? else { return Ok(None) };
+        let principal = server.verify(role, token, &mut LoginCheck::Format).await?;
         authorize(&claim, role, &principal)?;
         Ok(Some(principal))
     }

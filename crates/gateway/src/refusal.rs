@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pgentra_verify::{Groups, Policy, Principal, Rejection};
 use pgentra_wire::fields::Fields;
+use pgentra_wire::session_attrs::SessionAttrs;
 use uuid::Uuid;
 
 use pgentra_session::login_error::{fatal, sqlstate};
@@ -34,6 +35,13 @@ pub(crate) fn shutting_down() -> Fields {
 /// PostgreSQL cannot be reached. The gateway logs the reason.
 pub(crate) fn unreachable() -> Fields {
     fatal(sqlstate::CANNOT_CONNECT_NOW, "the gateway cannot reach its PostgreSQL server")
+        .with_hint("Try again; if it stays so, see the log of the gateway.")
+}
+
+/// No server is of the kind that clients are led to. The gateway logs what each of them is.
+pub(crate) fn no_server_fits(wanted: SessionAttrs) -> Fields {
+    let message = format!("no PostgreSQL server of the gateway fits target_session_attrs={wanted}");
+    fatal(sqlstate::CANNOT_CONNECT_NOW, &message)
         .with_hint("Try again; if it stays so, see the log of the gateway.")
 }
 

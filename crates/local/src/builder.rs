@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
 use pgentra_emulator::{Clock, Ids, LocalAzure, Options};
 use pgentra_gateway::{
-    ClientTls, Config, Flavour, GatewayTelemetry, RoleSource, SessionExpiry, Setup, Unmapped, UpstreamMethod,
+    ClientTls, Config, Flavour, GatewayTelemetry, RoleSource, SessionAttrs, SessionExpiry, Setup, Unmapped,
+    UpstreamMethod,
 };
 use pgentra_localdb::{Installation, LocalDb, StartError};
 use pgentra_session::Limits;
@@ -226,6 +227,8 @@ impl<'a> LocalCloudBuilder<'a> {
             name: SERVER_NAME.to_owned(),
             tls: tls(&azure)?,
             upstream: upstream.clone(),
+            further: Vec::new(),
+            target_session_attrs: SessionAttrs::Any,
             method: UpstreamMethod::Password,
             service: service.clone(),
             roles: RoleSource::Database(self.flavour),

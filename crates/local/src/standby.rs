@@ -1,5 +1,6 @@
 //! A standby of a local cloud's PostgreSQL, and the crash that makes it take over.
 
+use pgentra_gateway::UpstreamAddress;
 use pgentra_localdb::LocalDb;
 use secrecy::ExposeSecret as _;
 use tokio_postgres::{Client, NoTls};
@@ -51,6 +52,11 @@ impl Standby {
     /// The port of 127.0.0.1 for clients.
     pub fn port(&self) -> u16 {
         self.gateway.address.port()
+    }
+
+    /// Where its PostgreSQL is, for a gateway that leads to it and to the primary.
+    pub fn upstream(&self) -> UpstreamAddress {
+        upstream(&self.database).0
     }
 
     /// Makes it the primary, and waits until it is.

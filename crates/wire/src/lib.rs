@@ -22,6 +22,7 @@ pub mod frontend;
 pub mod limits;
 pub mod oauthbearer;
 pub mod scram;
+pub mod session_attrs;
 pub mod startup;
 
 mod cstring;

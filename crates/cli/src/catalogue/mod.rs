@@ -118,6 +118,12 @@ findings! {
     RolesNotEntra "roles-not-entra" Query Server
     RolesNotAdministrator "roles-not-administrator" Query Server
     ThisMachine "this-machine" Query Ours
+    GatewaySettings "gateway-settings" GatewaySettings Usage
+    GatewayKeys "gateway-keys" SigningKeys Network
+    GatewayUpstreamUnreachable "gateway-upstream-unreachable" GatewaySignIn Network
+    GatewaySignIn "gateway-sign-in" GatewaySignIn Server
+    GatewayMapping "gateway-mapping" RoleMapping Server
+    GatewayToken "gateway-token" TokenJudged Server
 }
 
 impl Finding {

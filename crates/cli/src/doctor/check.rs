@@ -15,6 +15,9 @@ pub(crate) enum Link {
     Role,
     Database,
     Query,
+    Issuer,
+    Upstream,
+    Mapping,
 }
 
 impl Link {
@@ -32,6 +35,9 @@ impl Link {
             Link::Role => "role",
             Link::Database => "database",
             Link::Query => "query",
+            Link::Issuer => "issuer",
+            Link::Upstream => "upstream",
+            Link::Mapping => "mapping",
         }
     }
 }
@@ -47,41 +53,41 @@ pub(crate) enum CheckSeverity {
 }
 
 macro_rules! checks {
-    ($($name:ident $link:ident $id:literal $severity:ident $proves:literal)*) => {
+    ($($list:ident: $about:literal { $($name:ident $link:ident $id:literal $severity:ident $proves:literal)* })*) => {
         /// A condition that must hold for a sign-in to succeed.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub(crate) enum Check {
-            $(#[doc = $proves] $name,)*
+            $($(#[doc = $proves] $name,)*)*
         }
 
         impl Check {
-            /// All checks, in order.
-            pub(crate) const ALL: &[Check] = &[$(Check::$name),*];
+            $(#[doc = $about] pub(crate) const $list: &[Check] = &[$(Check::$name),*];)*
 
             /// The stable id: the link and the condition.
             pub(crate) fn id(self) -> &'static str {
-                match self { $(Check::$name => $id),* }
+                match self { $($(Check::$name => $id,)*)* }
             }
 
             /// The link that the check belongs to.
             pub(crate) fn link(self) -> Link {
-                match self { $(Check::$name => Link::$link),* }
+                match self { $($(Check::$name => Link::$link,)*)* }
             }
 
             /// The effect if the check fails.
             pub(crate) fn severity(self) -> CheckSeverity {
-                match self { $(Check::$name => CheckSeverity::$severity),* }
+                match self { $($(Check::$name => CheckSeverity::$severity,)*)* }
             }
 
             /// What a passed check proves.
             pub(crate) fn proves(self) -> &'static str {
-                match self { $(Check::$name => $proves),* }
+                match self { $($(Check::$name => $proves,)*)* }
             }
         }
     };
 }
 
 checks! {
+SIGN_IN: "The checks of a sign-in, in order." {
     Connection Configuration "configuration.connection" Fatal "server, role and database are named, and the connection is one that a token may be sent over"
     Identity Configuration "configuration.identity" Fatal "the identity, the cloud and the resource that are asked for fit together"
     Source Source "source.choice" Fatal "it is known which token sources are asked, and why"
@@ -109,6 +115,14 @@ checks! {
     Connect Database "database.connect" Fatal "the role may connect to the database"
     Query Query "query.result" Fatal "a query has a result"
 }
+GATEWAY: "The checks of a gateway from its operator's side, in order." {
+    GatewaySettings Configuration "configuration.gateway" Fatal "the configuration of the gateway and the files that it names are valid"
+    SigningKeys Issuer "issuer.keys" Fatal "the issuer is reachable, and its signing keys are fresh"
+    GatewaySignIn Upstream "upstream.sign-in" Fatal "every server is reachable, and the gateway signs in there as its own role"
+    RoleMapping Mapping "mapping.read" Fatal "the mapping of roles to principals can be read"
+    TokenJudged Token "token.judged" Fatal "a client with this token would be signed in as the role"
+}
+}
 
 #[cfg(test)]
 mod tests {
@@ -116,11 +130,12 @@ mod tests {
 
     #[test]
     fn a_name_begins_with_its_link_and_is_the_only_one() {
-        for (number, check) in Check::ALL.iter().enumerate() {
+        let all = [Check::SIGN_IN, Check::GATEWAY].concat();
+        for (number, check) in all.iter().enumerate() {
             let (link, what) = check.id().split_once('.').unwrap();
             assert_eq!(link, check.link().name());
             assert!(!what.is_empty());
-            assert!(Check::ALL[..number].iter().all(|other| other.id() != check.id() && other < check));
+            assert!(all[..number].iter().all(|other| other.id() != check.id() && other < check));
         }
     }
 }

@@ -5,6 +5,8 @@
 
 mod azure_name;
 mod check;
+#[cfg(unix)]
+mod gateway;
 mod redact;
 mod render;
 mod report;
@@ -39,8 +41,7 @@ pub(crate) async fn run(system: &System, arguments: Doctor, is_verbose: bool) ->
     if let Some(id) = &arguments.explain {
         return explain(id);
     }
-    let examined = examine(system, &arguments.connection, &arguments.identity);
-    let (mut report, mut redactor) = waiting("checking", examined).await;
+    let (mut report, mut redactor) = waiting("checking", examine_any(system, &arguments)).await?;
     if arguments.redact {
         redactor.apply(&mut report);
     }
@@ -59,9 +60,17 @@ pub(crate) async fn run(system: &System, arguments: Doctor, is_verbose: bool) ->
     }
 }
 
+async fn examine_any(system: &System, arguments: &Doctor) -> Outcome<(Report, Redactor)> {
+    #[cfg(unix)]
+    if arguments.gateway.gateway {
+        return gateway::examine(system, &arguments.gateway).await;
+    }
+    Ok(examine(system, &arguments.connection, &arguments.identity).await)
+}
+
 /// The report, with the values to mask.
 async fn examine(system: &System, connection: &Connection, identity: &Identity) -> (Report, Redactor) {
-    let mut report = Report::new();
+    let mut report = Report::new(Check::SIGN_IN);
     let mut redactor = Redactor::default();
     // The report has the reason why the checks stopped.
     let _stopped = walk(system, (connection, identity), &mut report, &mut redactor).await;

@@ -144,7 +144,7 @@ mod tests {
     use crate::doctor::Check;
 
     fn masked(text: &str, names: &[(&'static str, &str)]) -> String {
-        let mut report = Report::new();
+        let mut report = Report::new(Check::SIGN_IN);
         report.pass(Check::Connection, text);
         let mut redactor = Redactor::default();
         for (kind, name) in names {
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn nothing_of_a_token_is_left() {
         let token = "eyJhbGciOiJSUzI1NiJ9.eyJvaWQiOiJhYmMifQ.c2lnbmF0dXJlc2lnbmF0dXJl";
-        let mut report = Report::new();
+        let mut report = Report::new(Check::SIGN_IN);
         report.pass(Check::Query, format!("version: {token} eyJvaWQiOiJhYmMifQ"));
         strike_out(&mut report, token);
         let line = report.lines.iter().find(|line| line.check == Check::Query).unwrap();

@@ -9,4 +9,5 @@ mod ldap;
 mod serve;
 
 pub(crate) use arguments::GatewayArguments;
-pub(crate) use serve::run;
+pub(crate) use check::{CheckFault, ServerCheck, examine, listeners, token};
+pub(crate) use serve::{problem, run};

@@ -136,6 +136,7 @@ async fn reload(
     notify.ready(&live.status());
 }
 
-fn problem(error: SettingsError) -> Problem {
+/// What is wrong with the configuration.
+pub(crate) fn problem(error: SettingsError) -> Problem {
     Problem::of_settings(error, "pgentra gateway")
 }

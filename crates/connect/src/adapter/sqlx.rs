@@ -28,10 +28,10 @@ use crate::connector::{Connector, is_stale};
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::handshake;
 use crate::roots::RootSource;
-use crate::session_attrs::SessionAttrs;
 use crate::target::{SslMode, SslNegotiation, Target};
 use crate::tls;
 use crate::url::encode;
+use pgentra_wire::session_attrs::SessionAttrs;
 
 /// How often the pool's token is compared with the credential's, which is cheap while both are the same. Azure's tokens
 /// are valid for an hour or more, and the credential has the next token at least five minutes before the expiry.

@@ -84,6 +84,28 @@ fn every_method_reads_its_files() {
 }
 
 #[test]
+fn an_upstream_can_be_several_servers() {
+    let of = |upstream: &str| {
+        let least = least("target_session_attrs = 'prefer-standby'\nupstream_ca = '/tls.crt'\n");
+        gather(&least.replace("/var/run/postgresql", upstream), &[])
+    };
+    let configuration = of("/run/a, /run/b:5433").unwrap();
+    let config = &configuration.servers[0].config;
+    assert_eq!(config.upstream.to_string(), "/run/a:5432");
+    let further: Vec<_> = config.further.iter().map(ToString::to_string).collect();
+    assert_eq!(further, ["/run/b:5433"]);
+    assert_eq!(config.target_session_attrs, pgentra_gateway::SessionAttrs::PreferStandby);
+    for (upstream, says) in [
+        ("/run/a,db.example", "cannot be Unix sockets and hosts at once"),
+        ("/run/a,", "upstream: cannot be ``"),
+        ("db.example:x,db.example", "`x` is no port"),
+    ] {
+        let error = of(upstream).map(|_| ()).unwrap_err();
+        assert!(error.contains(says), "{upstream}: {error}");
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_reported_with_all_the_rest() {
     for (more, says) in [
         ("method = 'cert'\n", "cannot be cert over a Unix socket"),
@@ -96,6 +118,7 @@ fn what_does_not_fit_is_reported_with_all_the_rest() {
         ("listen = '/run/x'\n", "the gateway listens on TCP"),
         ("admin_listen = '0.0.0.0:1'\n", "may end the gateway"),
         ("[[server]]\nupstream = '/a'\n", "upstream: is given beside"),
+        ("target_session_attrs = 'master'\n", "target_session_attrs: cannot be `master`: it is any"),
     ] {
         let error = gather(&least(more), &[]).map(|_| ()).unwrap_err();
         assert!(error.contains(says), "{more}: {error}");

@@ -113,8 +113,7 @@ impl Stage {
     pub(crate) async fn gateway_with(&self, change: impl FnOnce(&mut Config)) -> Running {
         let mut config = self.cloud.gateway_config();
         change(&mut config);
-        let gateway = RunningGateway::start(config, 0).await.unwrap();
-        Running { gateway, roots: self.azure().ca_pem().to_owned() }
+        Running::new(RunningGateway::start(config, 0).await.unwrap(), self.azure().ca_pem())
     }
 
     /// Signs in as the Entra administrator.
@@ -131,6 +130,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// A gateway whose certificate one of the authorities in the PEM text `roots` has issued.
+    pub(crate) fn new(gateway: RunningGateway, roots: &str) -> Self {
+        Self { gateway, roots: roots.to_owned() }
+    }
+
     pub(crate) async fn dial(&self) -> TcpStream {
         TcpStream::connect(self.gateway.address).await.unwrap()
     }

@@ -1,9 +1,8 @@
 //! Which of several servers is the right one (libpq, `target_session_attrs`).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-
-use crate::server_state::ServerState;
 
 /// Which of several servers is taken. The names are libpq's.
 ///
@@ -75,6 +74,36 @@ impl fmt::Display for SessionAttrs {
     }
 }
 
+/// Whether a server is a standby, and whether its sessions only read by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerState {
+    /// The server replays what a primary sends (`pg_is_in_recovery()`).
+    pub is_standby: bool,
+    /// New transactions of the session only read: it is a standby, or `default_transaction_read_only` is on.
+    pub only_reads: bool,
+}
+
+impl ServerState {
+    /// The state in the parameters that a server reported at the sign-in; `None`: it reports none.
+    pub fn reported(parameters: &BTreeMap<String, String>) -> Option<Self> {
+        let is_on = |name: &str| parameters.get(name).map(|value| value == "on");
+        let is_standby = is_on("in_hot_standby")?;
+        // A standby reports `default_transaction_read_only = off`, and still only reads.
+        let only_reads = is_standby || is_on("default_transaction_read_only")?;
+        Some(Self { is_standby, only_reads })
+    }
+}
+
+impl fmt::Display for ServerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.is_standby, self.only_reads) {
+            (true, _) => "a standby",
+            (false, true) => "a primary that only reads",
+            (false, false) => "a primary",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,5 +125,22 @@ mod tests {
             assert_eq!(attrs.as_str().parse(), Ok(attrs));
         }
         assert!("Primary".parse::<SessionAttrs>().is_err());
+    }
+
+    #[test]
+    fn a_server_that_reports_its_state_is_not_asked() {
+        let reported = |settings: &[(&str, &str)]| {
+            let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            ServerState::reported(&settings.collect())
+        };
+        let of = |standby, read_only| {
+            reported(&[("in_hot_standby", standby), ("default_transaction_read_only", read_only)])
+        };
+        let state = |is_standby, only_reads| Some(ServerState { is_standby, only_reads });
+        assert_eq!(of("off", "off"), state(false, false));
+        assert_eq!(of("off", "on"), state(false, true));
+        assert_eq!(of("on", "off"), state(true, true));
+        assert_eq!(reported(&[("default_transaction_read_only", "off")]), None);
+        assert_eq!(reported(&[("in_hot_standby", "off")]), None);
     }
 }
