@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use eventually::{DEADLINE, eventually_blocking, holds};
 use rustix::process::Pid;
@@ -12,6 +13,9 @@ use tempfile::TempDir;
 
 use crate::run::processes;
 use crate::{Cloud, Flavour, Proxy, Run, binary, secrecy};
+
+/// The time in which a process that was told to end is gone.
+const ENDING: Duration = Duration::from_secs(15);
 
 /// The user who runs the commands of a lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +157,7 @@ impl Lab {
     /// Fails if a file in the folder of temporary files, or a process, is left. What a command has
     /// told to end may take a moment to be gone.
     pub fn assert_nothing_left(&self) {
-        eventually_blocking(DEADLINE, "nothing is left behind", || {
+        eventually_blocking(ENDING, "nothing is left behind", || {
             let files: Vec<_> =
                 fs::read_dir(self.temporary()).unwrap().map(|entry| entry.unwrap().path()).collect();
             holds((files, processes(self.path())), |(files, processes)| {

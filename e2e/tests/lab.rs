@@ -19,13 +19,13 @@ fn a_token_that_is_written_fails_the_test() {
 }
 
 #[test]
-#[should_panic(expected = "left behind")]
+#[should_panic(expected = "nothing is left behind; last state: ([\"")]
 fn a_file_that_is_left_fails_the_test() {
     Lab::new().shell("touch \"$TMPDIR/file\"").done().ok();
 }
 
 #[test]
-#[should_panic(expected = "still running: [(")]
+#[should_panic(expected = "nothing is left behind; last state: ([], [(")]
 fn a_process_that_is_left_fails_the_test() {
     let lab = Lab::new();
     lab.shell("sleep 600 >/dev/null 2>&1 & echo $! >pid").done().ok();

@@ -1,5 +1,6 @@
 //! `pgentra local open`.
 
+use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
 
 use pgentra_local::Status;
@@ -24,12 +25,14 @@ pub(super) fn run(system: &System, status: &Status, arguments: &LocalOpen) -> Ou
     if arguments.print || !output::is_terminal() || !has_desktop(system.env()) {
         return Ok(());
     }
-    // It may run as long as the browser does.
+    // It may run as long as the browser does, and longer than the terminal: SIGHUP does not reach
+    // a group of its own.
     let opened = std::process::Command::new(OPENER)
         .arg(&status.page)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
+        .process_group(0)
         .spawn();
     if let Err(error) = opened {
         output::say(&format!("{OPENER} cannot be run ({error}): open the address in a browser"));
