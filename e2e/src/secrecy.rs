@@ -1,13 +1,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use memchr::memmem;
+
 /// The position in `text` of an access token, or of a part that reveals it.
 ///
 /// A known token is found by its claims or its signature; any other by its form: two parts that
 /// begin as JSON in base64.
 pub(crate) fn find(text: &[u8], known: &[String]) -> Option<usize> {
     let parts = known.iter().flat_map(|token| token.split('.').skip(1)).filter(|part| part.len() > 20);
-    let seen = parts.filter_map(|part| position(text, part.as_bytes())).min();
+    let seen = parts.filter_map(|part| memmem::find(text, part.as_bytes())).min();
     seen.or_else(|| any_token(text))
 }
 
@@ -32,7 +34,7 @@ pub(crate) fn files(folder: &Path, known: &[String], except: &[PathBuf]) -> Vec<
 fn any_token(text: &[u8]) -> Option<usize> {
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-' || *byte == b'_';
     let mut from = 0;
-    while let Some(at) = position(&text[from..], b"eyJ") {
+    while let Some(at) = memmem::find(&text[from..], b"eyJ") {
         let start = from + at;
         let header = text[start..].iter().take_while(|byte| is_base64(byte)).count();
         if text[start + header..].starts_with(b".eyJ") {
@@ -41,10 +43,6 @@ fn any_token(text: &[u8]) -> Option<usize> {
         from = start + 3;
     }
     None
-}
-
-fn position(text: &[u8], part: &[u8]) -> Option<usize> {
-    text.windows(part.len()).position(|window| window == part)
 }
 
 #[cfg(test)]
