@@ -13,6 +13,7 @@
 )]
 
 mod binary;
+mod browser;
 mod client;
 mod cloud;
 mod lab;
@@ -22,6 +23,7 @@ mod run;
 mod secrecy;
 
 pub use binary::{example, example_with, pgentra};
+pub use browser::look;
 pub use client::{client, have};
 pub use cloud::{Cloud, Flavour};
 pub use lab::{Lab, User};

@@ -5,20 +5,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use e2e::{Cloud, Done, Flavour, Lab, client, have};
+use e2e::{Cloud, Done, Flavour, Lab, have, look};
 use eventually::{DEADLINE, eventually_blocking};
 use serde_json::{Value, json};
-
-const VIEWS: [&str; 8] = [
-    "light-1280",
-    "dark-1280",
-    "light-500",
-    "dark-500",
-    "light-1121",
-    "light-1000",
-    "light-961",
-    "light-320",
-];
 
 /// A cloud with its page.
 struct Shown<'lab> {
@@ -46,28 +35,7 @@ impl<'lab> Shown<'lab> {
 
     /// What the browser shows and copies, after these steps. The pictures are called by `name`.
     fn look(&self, name: &str, awaited: &str, steps: &[Value]) -> Value {
-        let profile = self.lab.path().join("chromium");
-        let folder = e2e::pgentra().ancestors().nth(2).unwrap().join("local-page").join(name);
-        for folder in [&profile, &folder] {
-            fs::create_dir_all(folder).unwrap();
-        }
-        let node = client("venv/bin/node").display().to_string();
-        let browser = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/browser.mjs");
-        let (profile, folder) = (profile.display().to_string(), folder.display().to_string());
-        let steps: Vec<String> = steps.iter().map(Value::to_string).collect();
-        let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
-        let words = [&[&*node, browser, &profile, &self.url, awaited, &folder][..], &steps, &VIEWS].concat();
-        let done = self.lab.program(&words).env("TMPDIR", &profile).done();
-        let report: Value = serde_json::from_str(done.ok()).unwrap();
-        // No script failed, and the policy refused nothing.
-        assert_eq!(report["errors"], Value::Array(vec![]), "{report:#}");
-        let views = report["views"].as_array().unwrap();
-        assert_eq!(views.len(), VIEWS.len());
-        for view in views {
-            assert_eq!(view["content"], view["width"], "the page scrolls to the side: {view}");
-        }
-        assert_ne!(views[0]["ground"], views[1]["ground"], "light and dark");
-        report
+        look(self.lab, &self.url, ("local-page", name), awaited, steps)
     }
 }
 

@@ -2,24 +2,12 @@
 //! `target/status-page`, for people who change the page.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
-use std::fs;
 use std::io::Write as _;
 use std::process::{Child, Stdio};
 
-use e2e::{Cloud, Done, Flavour, Lab, Proxy, client, have};
+use e2e::{Cloud, Done, Flavour, Lab, Proxy, have, look};
 use eventually::{DEADLINE, eventually_blocking};
 use serde_json::Value;
-
-const VIEWS: [&str; 8] = [
-    "light-1280",
-    "dark-1280",
-    "light-500",
-    "dark-500",
-    "light-1121",
-    "light-1000",
-    "light-961",
-    "light-320",
-];
 
 /// A proxy with its admin listener.
 struct Shown<'lab> {
@@ -81,30 +69,7 @@ impl<'lab> Shown<'lab> {
 
     /// What the browser shows and copies, once the page shows `awaited`. The pictures are called by `name`.
     fn look(&self, name: &str, awaited: &str) -> Value {
-        let profile = self.lab.path().join("chromium");
-        let folder = e2e::pgentra().ancestors().nth(2).unwrap().join("status-page").join(name);
-        for folder in [&profile, &folder] {
-            fs::create_dir_all(folder).unwrap();
-        }
-        let node = client("venv/bin/node").display().to_string();
-        let browser = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/browser.mjs");
-        let (profile, folder) = (profile.display().to_string(), folder.display().to_string());
-        let words = [&[&*node, browser, &profile, &self.admin, awaited, &folder][..], &VIEWS].concat();
-        let done = self.lab.program(&words).env("TMPDIR", &profile).done();
-        let report: Value = serde_json::from_str(done.ok()).unwrap();
-        // No script failed, and the policy refused nothing.
-        assert_eq!(report["errors"], Value::Array(vec![]), "{report:#}");
-        let views = report["views"].as_array().unwrap();
-        assert_eq!(views.len(), VIEWS.len());
-        for view in views {
-            assert_eq!(view["content"], view["width"], "the page scrolls to the side: {view}");
-            assert!(
-                fs::metadata(format!("{folder}/{}.png", view["name"].as_str().unwrap())).unwrap().len()
-                    > 10_000
-            );
-        }
-        assert_ne!(views[0]["ground"], views[1]["ground"], "light and dark");
-        report
+        look(self.lab, &self.admin, ("status-page", name), awaited, &[])
     }
 }
 

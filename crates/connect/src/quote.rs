@@ -4,8 +4,13 @@
 
 use std::fmt::Write as _;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 /// The longest name in bytes: PostgreSQL's `NAMEDATALEN` - 1. It cuts longer ones off.
 pub const NAME_LIMIT: usize = 63;
+
+/// All but the unreserved characters of RFC 3986.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// An SQL identifier, in double quotes.
 pub fn identifier(name: &str) -> String {
@@ -69,6 +74,12 @@ pub fn shell_word(text: &str) -> String {
 /// A value of a conninfo string.
 pub fn conninfo_value(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// A part of a URL: every byte but the unreserved characters of RFC 3986 section 2.3 as %XX. So it is no `+` either, which
+/// libpq takes for itself and JDBC for a space.
+pub fn url_value(text: &str) -> String {
+    utf8_percent_encode(text, RESERVED).to_string()
 }
 
 /// A value of an ADO.NET connection string, as Npgsql takes it: in double quotes, doubled inside, where it needs them.
@@ -158,6 +169,7 @@ mod tests {
         assert_eq!(shell_word(""), "''");
         assert_eq!(shell_word("a\n'\u{9b}"), r"$'a\012\'\302\233'");
         assert_eq!(conninfo_value("a'b\\c"), "'a\\'b\\\\c'");
+        assert_eq!(url_value("a-b._~ é+/@&%"), "a-b._~%20%C3%A9%2B%2F%40%26%25");
         assert_eq!(ado_value("my-app"), "my-app");
         assert_eq!(ado_value("a;b=\"c\""), "\"a;b=\"\"c\"\"\"");
         assert_eq!(dotenv_value("my-app").as_deref(), Some("my-app"));

@@ -6,6 +6,7 @@ use crate::error::ConnectError;
 use crate::keyword as word;
 use crate::libpq::root_certificates;
 use crate::load_balance::LoadBalanceHosts;
+use crate::quote::url_value;
 use crate::target::{DEFAULT_CONNECT_TIMEOUT, HostSpec, KeepAlive, SslNegotiation, Target};
 use pgentra_wire::session_attrs::SessionAttrs;
 
@@ -18,16 +19,16 @@ impl Target {
     /// # Errors
     /// Trusted authorities that are in no file, which is where libpq looks.
     pub fn url(&self) -> Result<String, ConnectError> {
-        let mut url = format!("postgresql://{}@", encode(self.user()));
+        let mut url = format!("postgresql://{}@", url_value(self.user()));
         for (number, HostSpec { host, port, .. }) in self.endpoints().iter().enumerate() {
             let comma = if number == 0 { "" } else { "," };
-            let host = if host.contains(':') { format!("[{host}]") } else { encode(host) };
+            let host = if host.contains(':') { format!("[{host}]") } else { url_value(host) };
             let _ = write!(url, "{comma}{host}:{port}");
         }
-        let _ = write!(url, "/{}", encode(self.database()));
+        let _ = write!(url, "/{}", url_value(self.database()));
         for (number, (keyword, value)) in self.parameters()?.into_iter().enumerate() {
             let mark = if number == 0 { '?' } else { '&' };
-            let _ = write!(url, "{mark}{keyword}={}", encode(&value));
+            let _ = write!(url, "{mark}{keyword}={}", url_value(&value));
         }
         Ok(url)
     }
@@ -73,22 +74,6 @@ impl Target {
         }
         Ok(parameters)
     }
-}
-
-/// Everything but the unreserved characters of RFC 3986 section 2.3 as %XX.
-pub(crate) fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            _ => {
-                let _ = write!(encoded, "%{byte:02X}");
-            }
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use clap::ValueEnum;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pgentra_connect::quote;
 use serde::Serialize;
 
@@ -13,9 +12,6 @@ use crate::blame::Blame;
 use crate::output;
 use crate::platform::names::{NO_FILE, SERVICE_FILE};
 use crate::problem::{Outcome, Problem};
-
-/// All but the unreserved characters of RFC 3986.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A program, or a format that several programs read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -244,13 +240,13 @@ fn psql_service(entries: &[ProgramTarget]) -> Outcome<String> {
 }
 
 fn jdbc(entry: &ProgramTarget) -> String {
-    format!("{}?user={}&sslmode={}", address(entry), encoded(&entry.user), entry.access.sslmode())
+    format!("{}?user={}&sslmode={}", address(entry), quote::url_value(&entry.user), entry.access.sslmode())
 }
 
 /// A JDBC URL without parameters.
 fn address(ProgramTarget { access, .. }: &ProgramTarget) -> String {
     let host = access.host.in_uri().unwrap_or_default();
-    format!("jdbc:postgresql://{host}:{}/{}", access.port, encoded(&access.database))
+    format!("jdbc:postgresql://{host}:{}/{}", access.port, quote::url_value(&access.database))
 }
 
 fn npgsql(entry: &ProgramTarget) -> Outcome<String> {
@@ -288,11 +284,11 @@ fn dotenv(entries: &[ProgramTarget]) -> String {
         } else {
             prefix
         };
-        let (user_part, database) = (encoded(user), encoded(&access.database));
+        let (user_part, database) = (quote::url_value(user), quote::url_value(&access.database));
         let sslmode = access.sslmode();
         let uri = match &access.host {
             ListenerHost::Unix(folder) => {
-                let folder = encoded(folder);
+                let folder = quote::url_value(folder);
                 format!("postgresql://{user_part}@{folder}:{}/{database}", access.port)
             }
             host => {
@@ -332,10 +328,6 @@ fn keys(entries: &[ProgramTarget]) -> Vec<String> {
         keys.push(if is_taken { format!("{key}-{}", keys.len() + 1) } else { key });
     }
     keys
-}
-
-fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, RESERVED).to_string()
 }
 
 fn not_written(format: &str, value: &str) -> Problem {

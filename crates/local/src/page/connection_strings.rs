@@ -1,6 +1,5 @@
 //! How programs connect to the PostgreSQL of a local cloud.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use pgentra_connect::quote;
@@ -46,7 +45,7 @@ impl HostStrings {
         };
         let shell = format!("eval \"$(pgentra local env{name} --host {host})\"");
         let certificate = server.certificate.display().to_string();
-        let (user, name, file) = (encoded(role), server.host, encoded(&certificate));
+        let (user, name, file) = (quote::url_value(role), server.host, quote::url_value(&certificate));
         let ssl = format!("sslmode=verify-full&sslrootcert={file}");
         let strings = [
             ("pgentra", format!("{shell} && pgentra psql")),
@@ -65,20 +64,6 @@ impl HostStrings {
         let strings = strings.map(|(program, text)| ConnectionString { program, text }).into();
         Self { host, role: role.to_owned(), strings }
     }
-}
-
-/// A value in a URL (RFC 3986 section 2.3).
-fn encoded(value: &str) -> String {
-    let mut text = String::new();
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-    text
 }
 
 #[cfg(test)]

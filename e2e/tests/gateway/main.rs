@@ -1,0 +1,9 @@
+//! `pgentra gateway` in front of stock PostgreSQL servers: sign-ins by every method and mapping,
+//! reload, and failures.
+#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
+
+mod changes;
+mod checks;
+mod pgbouncer;
+mod sign_in;
+mod stage;
