@@ -73,12 +73,12 @@ fn jdbc((host, port): (&str, &str), role: Option<&str>, database: Option<&str>, 
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     let query: Vec<_> = [("user", role), ("sslmode", ssl)]
         .into_iter()
-        .filter_map(|(key, value)| Some(format!("{key}={}", quote::url_value(value?))))
+        .filter_map(|(key, value)| Some(format!("{key}={}", encoded(value?))))
         .collect();
     let mark = if query.is_empty() { "" } else { "?" };
     format!(
         "jdbc:postgresql://{host}:{port}/{}{mark}{}",
-        database.map(quote::url_value).unwrap_or_default(),
+        database.map(encoded).unwrap_or_default(),
         query.join("&")
     )
 }
@@ -107,6 +107,10 @@ fn conninfo_word(value: &str) -> String {
     } else {
         quote::conninfo_value(value)
     }
+}
+
+fn encoded(value: &str) -> String {
+    form_urlencoded::byte_serialize(value.as_bytes()).collect()
 }
 
 #[cfg(test)]
