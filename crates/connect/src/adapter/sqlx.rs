@@ -27,10 +27,10 @@ use crate::advice::AttemptedSignIn;
 use crate::connector::{Connector, is_stale};
 use crate::error::{ConnectError, ConnectErrorKind};
 use crate::handshake;
+use crate::quote::url_value;
 use crate::roots::RootSource;
 use crate::target::{SslMode, SslNegotiation, Target};
 use crate::tls;
-use crate::url::encode;
 use pgentra_wire::session_attrs::SessionAttrs;
 
 /// How often the pool's token is compared with the credential's, which is cheap while both are the same. Azure's tokens
@@ -235,7 +235,7 @@ fn settings(target: &Target) -> Result<PgConnectOptions, ConnectError> {
         return refuse("sslmode=verify-ca");
     }
     // Only a URI can hold options that are written already.
-    let options = target.options().map(encode);
+    let options = target.options().map(url_value);
     let url = options
         .map_or_else(|| "postgresql:///".to_owned(), |options| format!("postgresql:///?options={options}"));
     let settings = PgConnectOptions::from_str(&url)
