@@ -43,8 +43,7 @@ use std::time::Duration;
 use pgentra_gateway_config::GatewayConfiguration;
 use pgentra_proxy_config::{Configuration, LogFormat};
 use pgentra_system::System;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -206,22 +205,19 @@ fn log_format(system: &System, command: &Command) -> LogFormat {
 ///
 /// An invalid filter in `PGENTRA_LOG`.
 fn log(system: &System, verbose: u8, (format, is_proxy): (LogFormat, bool)) -> Outcome {
-    let default = match verbose {
-        0 => "warn",
-        1 => {
-            "pgentra=info,pgentra_identity=info,pgentra_connect=info,pgentra_roles=info,pgentra_azure=info,pgentra_session=info,pgentra_proxy=info,pgentra_proxy_config=info,pgentra_settings=info,pgentra_observe=info,pgentra_gateway=info,pgentra_gateway_config=info,pgentra_local=info,warn"
-        }
-        _ => {
-            "pgentra=debug,pgentra_identity=debug,pgentra_connect=debug,pgentra_roles=debug,pgentra_azure=debug,pgentra_system=debug,pgentra_session=debug,pgentra_proxy=debug,pgentra_proxy_config=debug,pgentra_settings=debug,pgentra_observe=debug,pgentra_gateway=debug,pgentra_gateway_config=debug,pgentra_emulator=debug,pgentra_localdb=debug,pgentra_local=debug,info"
-        }
+    // A target is a prefix: `pgentra` stands for every crate of the workspace.
+    let (ours, others) = match verbose {
+        0 => (LevelFilter::WARN, LevelFilter::WARN),
+        1 => (LevelFilter::INFO, LevelFilter::WARN),
+        _ => (LevelFilter::DEBUG, LevelFilter::INFO),
     };
-    let filter = match system.env().get("PGENTRA_LOG") {
-        Some(filter) => EnvFilter::try_new(&filter).map_err(|error| {
+    let filter: Targets = match system.env().get("PGENTRA_LOG") {
+        Some(filter) => filter.parse().map_err(|error| {
             Problem::new(Blame::Usage, format!("PGENTRA_LOG cannot be `{filter}`: {error}")).hint(
                 "it takes a level, or a filter such as pgentra_identity=debug,warn; levels are off, error, warn, info, debug and trace",
             )
         })?,
-        None => EnvFilter::new(default),
+        None => Targets::new().with_target("pgentra", ours).with_default(others),
     };
     if !is_proxy && format == LogFormat::Text && std::io::stderr().is_terminal() {
         let lines =
@@ -233,16 +229,17 @@ fn log(system: &System, verbose: u8, (format, is_proxy): (LogFormat, bool)) -> O
         return Ok(());
     }
     // A closed stderr is not an error.
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .log_internal_errors(false)
-        .with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry();
     match format {
         LogFormat::Text => {
             let colour = output::has_colour(&std::io::stderr());
-            subscriber.compact().with_ansi(colour).fmt_fields(output::log_fields()).init();
+            let lines = lines.compact().with_ansi(colour).fmt_fields(output::log_fields());
+            registry.with(lines.with_filter(filter)).init();
         }
-        LogFormat::Json => subscriber.json().flatten_event(true).with_ansi(false).init(),
+        LogFormat::Json => {
+            registry.with(lines.json().flatten_event(true).with_ansi(false).with_filter(filter)).init();
+        }
     }
     Ok(())
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use pgentra_gateway::Gateway;
-use rasn_ldap::ResultCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -16,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroize as _;
 
-use crate::message::{self, LdapRequest, Password};
+use crate::message::{self, LdapRequest, Password, ResultCode};
 use crate::shape::{BadMessage, MESSAGE_LIMIT};
 
 /// Most requests of one connection. PostgreSQL sends a bind and an unbind.

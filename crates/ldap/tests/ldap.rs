@@ -17,9 +17,6 @@ use pgentra_gateway::{Config, Gateway, UpstreamAddress};
 use pgentra_ldap::{LdapResponder, Options, ServeError};
 use pgentra_local::LocalCloud;
 use pgentra_verify::{BoxFuture, FetchError, KeySource, Policy, Verifier};
-use rasn_ldap::{
-    AuthenticationChoice, BindRequest, ExtendedRequest, LdapMessage, ProtocolOp, ResultCode, SaslCredentials,
-};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -46,6 +43,38 @@ async fn serve(config: Config, options: Options) -> Served {
     Served { address, _shutdown: shutdown.drop_guard() }
 }
 
+/// `resultCode` of RFC 4511 section 4.1.9.
+mod code {
+    pub(super) const SUCCESS: u8 = 0;
+    pub(super) const PROTOCOL_ERROR: u8 = 2;
+    pub(super) const AUTH_METHOD_NOT_SUPPORTED: u8 = 7;
+    pub(super) const INVALID_DN_SYNTAX: u8 = 34;
+    pub(super) const INVALID_CREDENTIALS: u8 = 49;
+    pub(super) const UNAVAILABLE: u8 = 52;
+    pub(super) const UNWILLING_TO_PERFORM: u8 = 53;
+}
+
+/// An element of BER with a length of four bytes, as libldap writes it.
+fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(content.len()).unwrap().to_be_bytes();
+    [&[tag, 0x84][..], &length, content].concat()
+}
+
+/// A message: SEQUENCE of the id 1 and an operation.
+fn message(operation: &[u8]) -> Vec<u8> {
+    element(0x30, &[&b"\x02\x01\x01"[..], operation].concat())
+}
+
+/// `BindRequest`: APPLICATION 0 of version, name and the choice of authentication.
+fn bind_request(version: u8, name: &str, authentication: &[u8]) -> Vec<u8> {
+    element(0x60, &[&[2, 1, version][..], &element(0x04, name.as_bytes()), authentication].concat())
+}
+
+/// The choice `simple`.
+fn simple(password: &str) -> Vec<u8> {
+    element(0x80, password.as_bytes())
+}
+
 /// A client that says what the test says.
 struct Client(TcpStream);
 
@@ -54,48 +83,45 @@ impl Client {
         Client(TcpStream::connect(served.address).await.unwrap())
     }
 
-    async fn send(&mut self, operation: ProtocolOp) {
-        let message = rasn::ber::encode(&LdapMessage::new(1, operation)).unwrap();
-        self.0.write_all(&message).await.unwrap();
+    async fn send(&mut self, operation: &[u8]) {
+        self.0.write_all(&message(operation)).await.unwrap();
     }
 
-    /// The next answer; `None` at the end.
-    async fn read(&mut self) -> Option<ProtocolOp> {
+    /// Code and text of the next answer, which is one to a bind; `None` at the end.
+    async fn read(&mut self) -> Option<(u8, String)> {
         let mut head = [0; 2];
         if self.0.read_exact(&mut head).await.is_err() {
             return None;
         }
-        let mut length = usize::from(head[1]);
-        let mut message = head.to_vec();
-        if length > 0x80 {
-            let mut more = vec![0; length & 0x7f];
-            self.0.read_exact(&mut more).await.unwrap();
-            length = more.iter().fold(0, |value, byte| value << 8 | usize::from(*byte));
-            message.extend_from_slice(&more);
-        }
-        let mut rest = vec![0; length];
-        self.0.read_exact(&mut rest).await.unwrap();
-        message.extend_from_slice(&rest);
-        let message: LdapMessage = rasn::ber::decode(&message).unwrap();
-        Some(message.protocol_op)
+        let length = match head {
+            [0x30, short @ ..=0x7f] => short.into(),
+            [0x30, 0x81] => self.0.read_u8().await.unwrap().into(),
+            [0x30, 0x82] => self.0.read_u16().await.unwrap().into(),
+            other => panic!("{other:x?} instead of a message"),
+        };
+        let mut content = vec![0; length];
+        self.0.read_exact(&mut content).await.unwrap();
+        // The id, the head of the operation, the code, no name, the text.
+        let (operation, result) = content.strip_prefix(b"\x02\x01\x01").unwrap().split_first().unwrap();
+        assert_eq!(*operation, 0x61, "the answer to a bind");
+        let result = &result[if result[0] > 0x7f { 1 + usize::from(result[0] & 0x7f) } else { 1 }..];
+        let [0x0a, 1, code, 4, 0, 4, text @ ..] = result else { panic!("{result:x?} instead of a result") };
+        let text = &text[if text[0] > 0x7f { 1 + usize::from(text[0] & 0x7f) } else { 1 }..];
+        Some((*code, String::from_utf8(text.to_vec()).unwrap()))
     }
 
     /// A simple bind, and its answer: code and text.
-    async fn bind(&mut self, name: &str, password: &str) -> (ResultCode, String) {
-        let password = AuthenticationChoice::Simple(password.as_bytes().to_vec().into());
-        self.send(ProtocolOp::BindRequest(BindRequest::new(3, name.into(), password))).await;
+    async fn bind(&mut self, name: &str, password: &str) -> (u8, String) {
+        self.send(&bind_request(3, name, &simple(password))).await;
         self.bound().await
     }
 
-    async fn bound(&mut self) -> (ResultCode, String) {
-        match self.read().await {
-            Some(ProtocolOp::BindResponse(answer)) => (answer.result_code, answer.diagnostic_message.0),
-            other => panic!("{other:?} instead of the answer to a bind"),
-        }
+    async fn bound(&mut self) -> (u8, String) {
+        self.read().await.unwrap()
     }
 }
 
-async fn bind(served: &Served, name: &str, password: &str) -> (ResultCode, String) {
+async fn bind(served: &Served, name: &str, password: &str) -> (u8, String) {
     Client::dial(served).await.bind(name, password).await
 }
 
@@ -140,19 +166,19 @@ async fn binds() {
     roles(&cloud).await;
     let (vm, user) = (vm_token(&cloud), user_token(&cloud));
     let served = serve(cloud.gateway_config(), Options::default()).await;
-    let ok = (ResultCode::Success, String::new());
+    let ok = (code::SUCCESS, String::new());
     for (role, token) in [("l_service", &vm), ("l_user", &user), ("l_group", &user)] {
         assert_eq!(bind(&served, role, token).await, ok, "{role}");
     }
     for (role, token, code, said) in [
-        ("l_other", &*vm, ResultCode::InvalidCredentials, "Service principal oid mismatch"),
-        ("l_user", &vm, ResultCode::InvalidCredentials, "is neither an AAD_AUTH_TOKENTYPE_APP_USER"),
-        ("l_group", &vm, ResultCode::InvalidCredentials, "does not contain group ID"),
-        ("l_unmapped", &vm, ResultCode::InvalidCredentials, "is not mapped"),
-        ("l_missing", &vm, ResultCode::InvalidCredentials, "is not mapped"),
-        ("l_service", "a password", ResultCode::InvalidCredentials, "The access token has invalid format"),
-        ("l_service", "", ResultCode::UnwillingToPerform, "the password is empty"),
-        ("", &vm, ResultCode::InvalidDnSyntax, "the name is not a role"),
+        ("l_other", &*vm, code::INVALID_CREDENTIALS, "Service principal oid mismatch"),
+        ("l_user", &vm, code::INVALID_CREDENTIALS, "is neither an AAD_AUTH_TOKENTYPE_APP_USER"),
+        ("l_group", &vm, code::INVALID_CREDENTIALS, "does not contain group ID"),
+        ("l_unmapped", &vm, code::INVALID_CREDENTIALS, "is not mapped"),
+        ("l_missing", &vm, code::INVALID_CREDENTIALS, "is not mapped"),
+        ("l_service", "a password", code::INVALID_CREDENTIALS, "The access token has invalid format"),
+        ("l_service", "", code::UNWILLING_TO_PERFORM, "the password is empty"),
+        ("", &vm, code::INVALID_DN_SYNTAX, "the name is not a role"),
     ] {
         let (found, text) = bind(&served, role, token).await;
         assert_eq!(found, code, "{role}: {text}");
@@ -163,14 +189,14 @@ async fn binds() {
     let served = serve(cloud.gateway_config(), options).await;
     assert_eq!(bind(&served, "cn=l_service,dc=example", &vm).await, ok);
     for name in ["l_service", "cn=l_service", "cn=,dc=example", "CN=l_service,dc=example"] {
-        assert_eq!(bind(&served, name, &vm).await.0, ResultCode::InvalidDnSyntax, "{name}");
+        assert_eq!(bind(&served, name, &vm).await.0, code::INVALID_DN_SYNTAX, "{name}");
     }
-    assert_eq!(bind(&served, "cn=l_service,dc=x,dc=example", &vm).await.0, ResultCode::InvalidCredentials);
+    assert_eq!(bind(&served, "cn=l_service,dc=x,dc=example", &vm).await.0, code::INVALID_CREDENTIALS);
     // A PostgreSQL that is not there says nothing of the token.
     let mut config = cloud.gateway_config();
     config.upstream = UpstreamAddress::Unix { dir: "/nowhere".into(), port: 1 };
     let served = serve(config, Options::default()).await;
-    assert_eq!(bind(&served, "l_service", &vm).await.0, ResultCode::Unavailable);
+    assert_eq!(bind(&served, "l_service", &vm).await.0, code::UNAVAILABLE);
 }
 
 /// The published table, as for the gateway.
@@ -212,12 +238,12 @@ async fn each_hostile_token_is_refused() {
     for row in &table.tokens {
         let (code, text) = bind(&served, "l_hostile", &row.token).await;
         match &row.message {
-            None => assert_eq!(code, ResultCode::Success, "{}: {text}", row.why),
+            None => assert_eq!(code, code::SUCCESS, "{}: {text}", row.why),
             Some(_) if row.token.is_empty() => {
-                assert_eq!(code, ResultCode::UnwillingToPerform, "{}", row.why)
+                assert_eq!(code, code::UNWILLING_TO_PERFORM, "{}", row.why)
             }
             Some(message) => {
-                assert_eq!((code, &text), (ResultCode::InvalidCredentials, message), "{}", row.why);
+                assert_eq!((code, &text), (code::INVALID_CREDENTIALS, message), "{}", row.why);
                 refused += 1;
             }
         }
@@ -226,15 +252,13 @@ async fn each_hostile_token_is_refused() {
     assert!(begin.elapsed() < DEADLINE, "{:?}", begin.elapsed());
     // The longest token in segments of one byte.
     let token = format!("{}.e30.AAAA", "x".repeat(65_521));
-    let bind =
-        BindRequest::new(3, "l_hostile".into(), AuthenticationChoice::Simple(token.into_bytes().into()));
-    let message = rasn::ber::encode(&LdapMessage::new(1, ProtocolOp::BindRequest(bind))).unwrap();
+    let message = message(&bind_request(3, "l_hostile", &simple(&token)));
     let mut client = Client::dial(&served).await;
     client.0.set_nodelay(true).unwrap();
     for byte in message.chunks(1) {
         client.0.write_all(byte).await.unwrap();
     }
-    assert_eq!(client.bound().await.0, ResultCode::InvalidCredentials);
+    assert_eq!(client.bound().await.0, code::INVALID_CREDENTIALS);
 }
 
 /// What is no bind is refused, and what is no LDAP ends the connection; the next client is served.
@@ -245,19 +269,17 @@ async fn what_is_no_bind() {
     let served = serve(cloud.gateway_config(), Options::default()).await;
     let vm = vm_token(&cloud);
     let mut client = Client::dial(&served).await;
-    let sasl = AuthenticationChoice::Sasl(SaslCredentials::new("PLAIN".into(), None));
-    client.send(ProtocolOp::BindRequest(BindRequest::new(3, "l_service".into(), sasl))).await;
-    assert_eq!(client.bound().await.0, ResultCode::AuthMethodNotSupported);
-    let simple = AuthenticationChoice::Simple(vm.as_bytes().to_vec().into());
-    client.send(ProtocolOp::BindRequest(BindRequest::new(2, "l_service".into(), simple))).await;
-    assert_eq!(client.bound().await.0, ResultCode::ProtocolError);
+    let sasl = element(0xa3, b"\x04\x05PLAIN");
+    client.send(&bind_request(3, "l_service", &sasl)).await;
+    assert_eq!(client.bound().await.0, code::AUTH_METHOD_NOT_SUPPORTED);
+    client.send(&bind_request(2, "l_service", &simple(&vm))).await;
+    assert_eq!(client.bound().await.0, code::PROTOCOL_ERROR);
     // The same connection may still bind as it should.
-    assert_eq!(client.bind("l_service", &vm).await.0, ResultCode::Success);
+    assert_eq!(client.bind("l_service", &vm).await.0, code::SUCCESS);
 
-    let request_name = b"1.3.6.1.4.1.1466.20037".to_vec().into();
-    let start_tls = ExtendedRequest { request_name, request_value: None };
+    let start_tls = element(0x77, &element(0x80, b"1.3.6.1.4.1.1466.20037"));
     let mut client = Client::dial(&served).await;
-    client.send(ProtocolOp::ExtendedReq(start_tls)).await;
+    client.send(&start_tls).await;
     assert_eq!(client.read().await, None, "StartTLS");
     for garbage in [
         &b"GET / HTTP/1.1\r\n\r\n"[..],
@@ -275,7 +297,7 @@ async fn what_is_no_bind() {
         chatty.bind("l_service", "no token").await;
     }
     assert_eq!(chatty.read().await, None, "a connection is for one sign-in");
-    assert_eq!(bind(&served, "l_service", &vm).await.0, ResultCode::Success);
+    assert_eq!(bind(&served, "l_service", &vm).await.0, code::SUCCESS);
 }
 
 /// A client that says nothing, or half a message, does not keep its place.
@@ -290,7 +312,7 @@ async fn silent_clients_give_up_their_place() {
     half.0.write_all(b"\x30\x84\0\0\x01").await.unwrap();
     // It waits until one of them has left.
     let (code, _) = bind(&served, "l_service", &vm_token(&cloud)).await;
-    assert_eq!(code, ResultCode::Success);
+    assert_eq!(code, code::SUCCESS);
     assert_eq!((silent.read().await, half.read().await), (None, None));
 }
 
