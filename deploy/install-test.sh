@@ -34,7 +34,7 @@ if [ -n "$wanted" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 fi
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 
-dist() { cargo run --quiet --locked --package xtask -- dist --profile "${PROFILE:-release}" --arch "$arch" "$@"; }
+dist() { cargo run --quiet --locked --package xtask -- dist --profile "${PROFILE:-unoptimized}" --arch "$arch" "$@"; }
 site=$work/site
 if [ $# -gt 0 ]; then
     artifacts=$(cd "$1" && pwd)

@@ -102,8 +102,7 @@ fn build(release: &Release, target: &Target, features: &[&str], to: &Path) -> Re
     }
     let status = command.status().context("cannot run cargo")?;
     ensure!(status.success(), "the build for {} failed", target.triple);
-    let folder = if release.profile == "dev" { "debug" } else { &release.profile };
-    let from = release.target_folder().join(target.triple).join(folder).join("pgentra");
+    let from = release.target_folder().join(target.triple).join(&release.profile).join("pgentra");
     fs::copy(&from, to).with_context(|| format!("cannot copy {}", from.display()))?;
     Ok(())
 }

@@ -57,8 +57,8 @@ pub(crate) struct Options {
     /// The processors to build for; all that this machine can build for if it is not given.
     #[arg(long, num_args = 1.., value_parser = ["x86_64", "aarch64"])]
     arch: Vec<String>,
-    /// The profile of the binaries: `release` builds in a third of the time.
-    #[arg(long, default_value = "dist", value_parser = ["dist", "release", "dev"])]
+    /// The profile of the binaries. `unoptimized` is for tests of the packages: it builds in a third of the time.
+    #[arg(long, default_value = "dist", value_parser = ["dist", "release", "unoptimized"])]
     profile: String,
     /// Counts the packages of one version, for Debian and RPM.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
