@@ -1,6 +1,7 @@
 //! Starts a local cloud.
 
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::administrators::{self, Database};
 use crate::clock::CloudClock;
+use crate::cluster;
 use crate::environment::{CloudFiles, DATABASE};
 use crate::error::{Error, Failure};
 use crate::folder::{self, folder_of, write};
@@ -39,6 +41,9 @@ pub struct LocalCloudBuilder<'a> {
     metadata_port: u16,
     is_link_local: bool,
     is_arc: bool,
+    address: Option<IpAddr>,
+    host_names: Vec<String>,
+    trusted_cluster: Option<(String, PathBuf)>,
     origin: Identifiers,
     clock: Option<Clock>,
     limits: Limits,
@@ -69,6 +74,9 @@ impl LocalCloud {
             metadata_port: 0,
             is_link_local: false,
             is_arc: false,
+            address: None,
+            host_names: Vec::new(),
+            trusted_cluster: None,
             origin: Identifiers::New,
             clock: None,
             limits: Limits::default(),
@@ -131,6 +139,27 @@ impl<'a> LocalCloudBuilder<'a> {
     /// Whether the cloud is an Azure Arc server too, which needs root. Default: no.
     pub fn arc(mut self, is_arc: bool) -> Self {
         self.is_arc = is_arc;
+        self
+    }
+
+    /// One more address on which PostgreSQL and Entra are served, at the same ports. It may be that of another network:
+    /// each client that reaches it can be the administrator. Default: none.
+    pub fn address(mut self, address: Option<IpAddr>) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// Names and addresses under which other machines reach PostgreSQL and Entra, for their certificates. With one, the
+    /// certificate authority is new at each start: the kept one signs for this machine only. Default: none.
+    pub fn host_names(mut self, names: Vec<String>) -> Self {
+        self.host_names = names;
+        self
+    }
+
+    /// The issuer of a Kubernetes cluster, and the file with its keys (a JSON Web Key Set). Entra takes tokens of its
+    /// service accounts where a federated credential is registered for them. Default: none.
+    pub fn trusted_cluster(mut self, cluster: Option<(String, PathBuf)>) -> Self {
+        self.trusted_cluster = cluster;
         self
     }
 
@@ -204,8 +233,14 @@ impl<'a> LocalCloudBuilder<'a> {
             options.ids = Ids::derived(&name);
             preferred = kept::ports(&folder);
             options.preferred_ports = preferred.azure.clone();
-            options.authority = kept::authority(self.system.env(), &name)?.map(Arc::new);
+            if self.host_names.is_empty() {
+                options.authority = kept::authority(self.system.env(), &name)?.map(Arc::new);
+            }
         }
+        options.entra_address = self.address;
+        options.host_names.clone_from(&self.host_names);
+        options.trusted_cluster =
+            self.trusted_cluster.map(|(issuer, keys)| cluster::trusted(issuer, keys)).transpose()?;
         (self.azure)(&mut options);
         let installation = self.postgres.map_or(Installation::Embedded, Installation::Installed);
         let (database, azure) =
@@ -225,7 +260,7 @@ impl<'a> LocalCloudBuilder<'a> {
         let watched = logins.clone();
         let config = Config {
             name: SERVER_NAME.to_owned(),
-            tls: tls(&azure)?,
+            tls: tls(&azure, &self.host_names)?,
             upstream: upstream.clone(),
             further: Vec::new(),
             target_session_attrs: SessionAttrs::Any,
@@ -241,7 +276,10 @@ impl<'a> LocalCloudBuilder<'a> {
             limits: self.limits,
             telemetry: GatewayTelemetry::observed(move |login| watched.write(login)),
         };
-        let gateway = RunningGateway::start_kept(config.clone(), listener, preferred.postgres).await?;
+        let mut gateway = RunningGateway::start_kept(config.clone(), listener, preferred.postgres).await?;
+        if let Some(address) = self.address {
+            gateway.serve_further(address).await?;
+        }
         let azure = Arc::new(azure);
         let clock = CloudClock::new(files, azure.clone());
         clock.write()?;
@@ -288,8 +326,10 @@ fn access(name: &str, azure: &LocalAzure, port: u16, folder: &Path) -> Vec<HostS
 }
 
 /// TLS for clients, with a certificate of the local authority.
-fn tls(azure: &LocalAzure) -> Result<ClientTls, Failure> {
-    let issued = azure.certificates().issue(&["localhost", "127.0.0.1", "::1"]);
+fn tls(azure: &LocalAzure, host_names: &[String]) -> Result<ClientTls, Failure> {
+    let own = ["localhost", "127.0.0.1", "::1"];
+    let names: Vec<&str> = own.into_iter().chain(host_names.iter().map(String::as_str)).collect();
+    let issued = azure.certificates().issue(&names);
     issued
         .and_then(|issued| issued.server_config(&[]))
         .map(ClientTls::from)

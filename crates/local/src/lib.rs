@@ -21,6 +21,7 @@
 mod administrators;
 mod builder;
 mod clock;
+mod cluster;
 pub mod control;
 mod environment;
 mod error;
