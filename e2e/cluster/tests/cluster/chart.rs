@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use e2e::{Lab, Run};
 use eventually::{eventually_blocking, holds};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 
 use crate::kubernetes::{Namespace, ROLLOUT, helm};
@@ -37,7 +37,7 @@ impl<'a> Release<'a> {
         (client_id, given): (&str, &Given),
         password: &str,
     ) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        let mut params = params("an authority", Vec::new());
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let values = namespace.lab.path().join("values.json");
@@ -68,8 +68,7 @@ impl<'a> Release<'a> {
     /// Puts a new certificate into the secret. Returns its bytes.
     pub(crate) fn new_certificate(&self) -> Vec<u8> {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![PROXY.to_owned()]).unwrap();
-        let certificate = certificate.signed_by(&key, &self.authority).unwrap();
+        let certificate = params(PROXY, vec![PROXY.to_owned()]).signed_by(&key, &self.authority).unwrap();
         let files = json!({ "tls.crt": certificate.pem(), "tls.key": key.serialize_pem() });
         self.namespace.apply(&json!({
             "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
@@ -121,6 +120,14 @@ impl<'a> Release<'a> {
             self.ca().display()
         )
     }
+}
+
+/// Each certificate has a subject of its own: OpenSSL takes one whose issuer has the same for self-signed.
+fn params(common_name: &str, names: Vec<String>) -> CertificateParams {
+    let mut params = CertificateParams::new(names).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Faults under load: two proxies behind a Service, and clients that write to a ledger through it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,7 +53,7 @@ impl Scene<'_> {
         let seen = self.writers.seen();
         let acknowledged = self.writers.acknowledged();
         let stored = self.stored();
-        let lost: Vec<_> = acknowledged.iter().filter(|row| !stored.lines().any(|line| line == *row)).collect();
+        let lost: Vec<_> = acknowledged.difference(&stored).collect();
         let row = row(what, &seen, (acknowledged.len(), lost.len()));
         println!("{row}");
         self.rows.lock().unwrap().push(row);
@@ -68,14 +69,17 @@ impl Scene<'_> {
     }
 
     /// The rows of the ledger, without a proxy.
-    fn stored(&self) -> String {
-        let query = "pgentra query -o csv -c \"SELECT client || ',' || n AS row FROM ledger\" | tr -d '\"'";
-        self.lab.shell(query).envs(self.cloud.env("admin")).done().ok().to_owned()
+    fn stored(&self) -> BTreeSet<String> {
+        let query = "SELECT client || ',' || n FROM ledger";
+        let query = self.lab.pgentra(&["query", "-o", "json", "-c", query]).envs(self.cloud.env("admin"));
+        let answer = query.done().json();
+        let rows = answer[0]["rows"].as_array().unwrap();
+        rows.iter().map(|row| row[0].as_str().unwrap().to_owned()).collect()
     }
 }
 
 fn row(what: &str, seen: &Seen, (acknowledged, lost): (usize, usize)) -> String {
-    let list = |causes: &std::collections::BTreeMap<String, usize>| {
+    let list = |causes: &BTreeMap<String, usize>| {
         let texts: Vec<String> = causes.iter().map(|(cause, count)| format!("{count} × {cause}")).collect();
         if texts.is_empty() { "none".to_owned() } else { texts.join("; ") }
     };

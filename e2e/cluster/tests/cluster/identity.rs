@@ -20,7 +20,7 @@ fn pod(account: &str, given: &Given) -> Value {
                 "name": "app",
                 "image": image(),
                 "imagePullPolicy": "Never",
-                "args": ["query", "-U", ROLE, &given.server, "-o", "csv", "-c", "SELECT current_user"],
+                "args": ["query", "--token-timeout", "5s", "-U", ROLE, &given.server, "-o", "json", "-c", "SELECT current_user"],
                 "env": given.env,
                 "volumeMounts": given.mounts,
             }],
@@ -43,11 +43,10 @@ fn a_service_account_signs_in_with_the_keys_of_the_cluster() {
         }));
     }
 
-    let (phase, said) = namespace.finished(&pod("my-app", &given));
-    assert_eq!((&*phase, said.ok().lines().last()), ("Succeeded", Some(ROLE)), "{said:?}");
+    let said = namespace.ends(&pod("my-app", &given), "Succeeded");
+    assert_eq!(said.json()[0]["rows"][0][0], ROLE, "{said:?}");
 
     // The identity is that of one service account, and not of the cluster.
-    let (phase, said) = namespace.finished(&pod("another", &given));
-    assert_eq!(phase, "Failed", "{said:?}");
+    let said = namespace.ends(&pod("another", &given), "Failed");
     assert!(said.ok().contains("AADSTS700213"), "{said:?}");
 }

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use e2e::{Done, Lab, Run};
-use eventually::{eventually_blocking, holds};
 use serde_json::{Value, json};
 
 /// The time in which pods are replaced on a slow machine.
@@ -72,16 +71,15 @@ impl<'lab> Namespace<'lab> {
         self.kubectl(&[&["get", "--output", "json"], words].concat()).done().json()
     }
 
-    /// Runs a pod to its end. Returns its phase (`Succeeded` or `Failed`) and what it wrote.
-    pub(crate) fn finished(&self, pod: &Value) -> (String, Done<'lab>) {
+    /// Runs a pod to its end, in this phase (`Succeeded` or `Failed`). Returns what it wrote.
+    pub(crate) fn ends(&self, pod: &Value, phase: &str) -> Done<'lab> {
         self.apply(pod);
         let name = pod["metadata"]["name"].as_str().unwrap();
-        let phase = eventually_blocking(ROLLOUT, &format!("pod {name} has ended"), || {
-            let pod = self.get(&["pod", name]);
-            let phase = pod["status"]["phase"].as_str().unwrap_or_default().to_owned();
-            holds((phase, pod), |(phase, _)| phase == "Succeeded" || phase == "Failed")
-        });
-        (phase.0, self.kubectl(&["logs", name]).done())
+        let phase = format!("--for=jsonpath={{.status.phase}}={phase}");
+        let waited = self.kubectl(&["wait", &phase, &format!("pod/{name}"), "--timeout=3m"]).done();
+        let said = self.kubectl(&["logs", name]).done();
+        assert!(waited.status.success(), "{waited:?}\n{said:?}");
+        said
     }
 }
 
