@@ -34,10 +34,8 @@ pub(crate) fn trusted(issuer: String, keys: PathBuf) -> Result<TrustedCluster, F
         Failure::new(FailureKind::Usage, text).with_hint(HINT)
     };
     let document = read(&keys).map_err(|error| unusable(&error))?;
-    let policy = Policy::of_issuer(&*issuer)
-        .audience(EXCHANGE_AUDIENCE)
-        .build()
-        .map_err(|error| unusable(&error))?;
+    let policy =
+        Policy::of_issuer(&*issuer).audience(EXCHANGE_AUDIENCE).build().map_err(|error| unusable(&error))?;
     let verifier = Verifier::new(policy, KeysFile(document));
     // Nothing here waits: the keys are in memory.
     if let Some(Err(error)) = verifier.warm(SystemTime::UNIX_EPOCH).now_or_never() {

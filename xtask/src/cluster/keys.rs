@@ -38,7 +38,8 @@ impl<'a> Keys<'a> {
         let (name, group) = user;
         let group = group.map(|group| format!("/O={group}")).unwrap_or_default();
         let names = format!("subjectAltName={hosts}");
-        let mut more = vec!["-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:false"];
+        let mut more =
+            vec!["-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:false"];
         if !hosts.is_empty() {
             more.extend(["-addext", &names]);
         }
@@ -47,7 +48,8 @@ impl<'a> Keys<'a> {
 
     fn certificate(&self, file: &str, subject: &str, more: &[&str]) -> Result<()> {
         let (certificate, key) = (format!("{file}.crt"), format!("{file}.key"));
-        let request = ["req", "-x509", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"];
+        let request =
+            ["req", "-x509", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"];
         let files = ["-days", "30", "-subj", subject, "-out", &certificate, "-keyout", &key];
         self.openssl(&[&request[..], &files, more].concat())
     }

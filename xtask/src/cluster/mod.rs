@@ -80,7 +80,10 @@ pub(crate) fn run(root: &Path, action: Action) -> Result<()> {
             }
             up(&folders)?;
             println!("export KUBECONFIG={}", folders.run.join("kubeconfig").display());
-            println!("a shell on its first node: {} bash", words(&Namespaces::running(&folders.run)?.on("node1")));
+            println!(
+                "a shell on its first node: {} bash",
+                words(&Namespaces::running(&folders.run)?.on("node1"))
+            );
             Ok(())
         }
         Action::Down => down(&folders),
@@ -148,7 +151,10 @@ fn down(folders: &Folders) -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one variable that tells a machine that must run all tests")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one variable that tells a machine that must run all tests"
+)]
 fn in_ci() -> bool {
     std::env::var_os("CI").is_some_and(|value| value == "true")
 }

@@ -64,7 +64,13 @@ impl Node {
     ///
     /// # Errors
     /// One of them does not start.
-    pub(crate) fn start(&self, folders: &Folders, namespaces: &Namespaces, keys: &Keys<'_>, server: &str) -> Result<()> {
+    pub(crate) fn start(
+        &self,
+        folders: &Folders,
+        namespaces: &Namespaces,
+        keys: &Keys<'_>,
+        server: &str,
+    ) -> Result<()> {
         let folder = folders.run.join(&self.name);
         let inside = namespaces.node(&self.name);
         let group = control_groups::make(&self.name)?;
@@ -85,7 +91,12 @@ impl Node {
         ] {
             fill(&folders.data(name)?, &values, &folder.join(to))?;
         }
-        namespaces.start(&inside, &folder, "containerd", &["containerd", "--config", &path("containerd.toml")])?;
+        namespaces.start(
+            &inside,
+            &folder,
+            "containerd",
+            &["containerd", "--config", &path("containerd.toml")],
+        )?;
         let socket = path("containerd.sock");
         until("containerd answers", || {
             namespaces.run(&inside, &["ctr", "--address", &socket, "version"]).is_ok()
@@ -100,30 +111,40 @@ impl Node {
         keys.kubeconfig(&format!("{}-kubelet", self.name), (&user, Some("system:nodes")), server)?;
         let of = |file: &str| folders.run.join(file).display().to_string();
         let kubelet = folders.program("kubelet").display().to_string();
-        namespaces.start(&inside, &folder, "kubelet", &[
-            &kubelet,
-            "--config",
-            &path("kubelet.yaml"),
-            "--kubeconfig",
-            &of(&format!("{}-kubelet.kubeconfig", self.name)),
-            "--root-dir",
-            &path("kubelet"),
-            "--hostname-override",
-            &self.name,
-            "--node-ip",
-            &self.address(),
-        ])?;
+        namespaces.start(
+            &inside,
+            &folder,
+            "kubelet",
+            &[
+                &kubelet,
+                "--config",
+                &path("kubelet.yaml"),
+                "--kubeconfig",
+                &of(&format!("{}-kubelet.kubeconfig", self.name)),
+                "--root-dir",
+                &path("kubelet"),
+                "--hostname-override",
+                &self.name,
+                "--node-ip",
+                &self.address(),
+            ],
+        )?;
         let proxy = folders.program("kube-proxy").display().to_string();
-        namespaces.start(&inside, &folder, "kube-proxy", &[
-            &proxy,
-            "--kubeconfig",
-            &of("kube-proxy.kubeconfig"),
-            "--proxy-mode=iptables",
-            // Without the module br_netfilter, what a pod of the same bridge answers would pass the node by.
-            "--masquerade-all",
-            "--conntrack-max-per-core=0",
-            "--hostname-override",
-            &self.name,
-        ])
+        namespaces.start(
+            &inside,
+            &folder,
+            "kube-proxy",
+            &[
+                &proxy,
+                "--kubeconfig",
+                &of("kube-proxy.kubeconfig"),
+                "--proxy-mode=iptables",
+                // Without the module br_netfilter, what a pod of the same bridge answers would pass the node by.
+                "--masquerade-all",
+                "--conntrack-max-per-core=0",
+                "--hostname-override",
+                &self.name,
+            ],
+        )
     }
 }

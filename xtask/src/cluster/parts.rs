@@ -14,7 +14,8 @@ const KUBERNETES: [&str; 6] =
     ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"];
 
 /// Debian's packages. They are unpacked below the build folder, and not installed.
-const DEBIAN: [&str; 5] = ["etcd-server", "containerd", "runc", "containernetworking-plugins", "busybox-static"];
+const DEBIAN: [&str; 5] =
+    ["etcd-server", "containerd", "runc", "containernetworking-plugins", "busybox-static"];
 
 /// Helm's versions: the two that are supported. The first is that of `deploy/check.sh`.
 const HELM: [(&str, &str); 2] =
@@ -48,9 +49,8 @@ fn kubernetes(folders: &Folders) -> Result<()> {
     let minor = version.split('.').nth(1).context("a version has a minor number")?;
     println!("building Kubernetes {version} from its modules: minutes, once");
     let named = "k8s.io/component-base/version";
-    let flags = format!(
-        "-s -w -X {named}.gitVersion=v{version} -X {named}.gitMajor=1 -X {named}.gitMinor={minor}"
-    );
+    let flags =
+        format!("-s -w -X {named}.gitVersion=v{version} -X {named}.gitMajor=1 -X {named}.gitMinor={minor}");
     let mut go = go(folders);
     go.args(["build", "-mod=readonly", "-o"]).arg(format!("{}/", folders.built.join("bin").display()));
     go.args(["-ldflags", &flags]).args(KUBERNETES.map(|name| format!("k8s.io/kubernetes/cmd/{name}")));
@@ -109,9 +109,8 @@ pub(crate) fn checked(command: &mut Command) -> Result<()> {
 /// # Errors
 /// A name is left, or the file cannot be written.
 pub(crate) fn fill(text: &str, values: &[(&str, &str)], to: &Path) -> Result<()> {
-    let filled = values
-        .iter()
-        .fold(text.to_owned(), |text, (name, value)| text.replace(&format!("@{name}@"), value));
+    let filled =
+        values.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("@{name}@"), value));
     let left = filled.lines().find(|line| !line.starts_with('#') && line.contains('@'));
     ensure!(left.is_none(), "{}: {left:?} has a name without a value", to.display());
     fs::write(to, filled).with_context(|| format!("cannot write {}", to.display()))

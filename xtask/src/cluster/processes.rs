@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-
 /// The namespaces: one of processes for the cluster, and one of mounts and one of the network for the control plane and
 /// for each node.
 pub(crate) struct Namespaces {
@@ -33,10 +32,21 @@ impl Namespaces {
     /// The kernel refuses.
     pub(crate) fn new(run: &Path) -> Result<Self> {
         // The shell is the first process, and takes the exit status of each orphan.
-        let script = format!("set -e\n{HIDDEN}\ntouch \"$0\"\nsleep infinity & while :; do wait -n || :; done");
+        let script =
+            format!("set -e\n{HIDDEN}\ntouch \"$0\"\nsleep infinity & while :; do wait -n || :; done");
         let ready = run.join("ready");
         let child = Command::new("unshare")
-            .args(["--net", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "bash", "-c", &script])
+            .args([
+                "--net",
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child=KILL",
+                "--mount-proc",
+                "bash",
+                "-c",
+                &script,
+            ])
             .arg(&ready)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -104,14 +114,12 @@ impl Namespaces {
     /// # Errors
     /// The kernel refuses.
     pub(crate) fn new_node(&self, folder: &Path) -> Result<String> {
-        let script = format!("set -e\n{HIDDEN}\necho $$ >\"$0\"\nexec sleep infinity");
-        let pid = folder.join("keeper.pid");
-        let pid_text = pid.display().to_string();
-        let words = ["unshare", "--net", "--mount", "bash", "-c", &script, &pid_text];
-        let log = folder.join("keeper.log");
-        self.spawn(&self.control_plane(), &words, &log)?;
-        until("the namespaces of a node are there", || fs::read_to_string(&pid).is_ok_and(|it| it.ends_with('\n')))?;
-        Ok(fs::read_to_string(pid)?.trim().to_owned())
+        let script = format!("set -e\n{HIDDEN}\ntouch \"$0\"\nexec sleep infinity");
+        let ready = folder.join("ready");
+        let words = ["unshare", "--net", "--mount", "bash", "-c", &script, &ready.display().to_string()];
+        self.start(&self.control_plane(), folder, "keeper", &words)?;
+        until("the namespaces of a node are there", || ready.exists())?;
+        Ok(fs::read_to_string(folder.join("keeper.pid"))?.trim().to_owned())
     }
 
     /// Starts a program behind these words. Its id in the namespace of processes is in `FOLDER/NAME.pid`, its output in
@@ -120,20 +128,22 @@ impl Namespaces {
     /// # Errors
     /// It cannot be started.
     pub(crate) fn start(&self, behind: &[String], folder: &Path, name: &str, words: &[&str]) -> Result<()> {
-        let pid = folder.join(format!("{name}.pid")).display().to_string();
-        let all = [&["bash", "-c", "echo $$ >\"$0\"; exec \"$@\"", &pid], words].concat();
-        self.spawn(behind, &all, &folder.join(format!("{name}.log")))
-    }
-
-    fn spawn(&self, behind: &[String], words: &[&str], log: &Path) -> Result<()> {
-        let output = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-        self.command(behind, words)?
+        let file = |extension: &str| folder.join(format!("{name}.{extension}"));
+        let output = File::create(file("log"))?;
+        // In the background of a shell that ends: its parent is then the first process, which takes its exit status.
+        let script = "(echo $BASHPID >\"$0\"; exec \"$@\") &";
+        let pid = file("pid").display().to_string();
+        let all = [&["bash", "-c", script, &pid], words].concat();
+        let started = self
+            .command(behind, &all)?
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
+            // Ctrl-C in this terminal does not reach it.
             .process_group(0)
-            .spawn()
-            .with_context(|| format!("cannot start {words:?}"))?;
+            .status()
+            .with_context(|| format!("cannot start {name}"))?;
+        ensure!(started.success(), "cannot start {name} ({started}): see {}", file("log").display());
         Ok(())
     }
 

@@ -69,50 +69,66 @@ fn control_plane(folders: &Folders, namespaces: &Namespaces, keys: &Keys<'_>, se
     let plane = namespaces.control_plane();
     // A program in another namespace of mounts begins at its root.
     let file = |option: &str, name: &str| format!("--{option}={}", folders.run.join(name).display());
-    namespaces.start(&plane, &folders.run, "etcd", &[
+    namespaces.start(
+        &plane,
+        &folders.run,
         "etcd",
-        &file("data-dir", "etcd"),
-        "--listen-client-urls=http://127.0.0.1:2379",
-        "--advertise-client-urls=http://127.0.0.1:2379",
-        "--listen-peer-urls=http://127.0.0.1:2380",
-        // Nothing of it survives the run.
-        "--unsafe-no-fsync",
-    ])?;
+        &[
+            "etcd",
+            &file("data-dir", "etcd"),
+            "--listen-client-urls=http://127.0.0.1:2379",
+            "--advertise-client-urls=http://127.0.0.1:2379",
+            "--listen-peer-urls=http://127.0.0.1:2380",
+            // Nothing of it survives the run.
+            "--unsafe-no-fsync",
+        ],
+    )?;
     let program = |name: &str| folders.program(name).display().to_string();
-    namespaces.start(&plane, &folders.run, "apiserver", &[
-        &program("kube-apiserver"),
-        "--etcd-servers=http://127.0.0.1:2379",
-        "--secure-port=6443",
-        &format!("--advertise-address={gateway}"),
-        &file("tls-cert-file", "api.crt"),
-        &file("tls-private-key-file", "api.key"),
-        &file("client-ca-file", "ca.crt"),
-        "--authorization-mode=Node,RBAC",
-        "--allow-privileged=true",
-        "--service-cluster-ip-range=10.96.0.0/16",
-        "--service-account-issuer=https://kubernetes.default.svc",
-        &file("service-account-key-file", "service-accounts.key"),
-        &file("service-account-signing-key-file", "service-accounts.key"),
-        &file("kubelet-client-certificate", "api-to-kubelet.crt"),
-        &file("kubelet-client-key", "api-to-kubelet.key"),
-        "--kubelet-preferred-address-types=InternalIP",
-    ])?;
+    namespaces.start(
+        &plane,
+        &folders.run,
+        "apiserver",
+        &[
+            &program("kube-apiserver"),
+            "--etcd-servers=http://127.0.0.1:2379",
+            "--secure-port=6443",
+            &format!("--advertise-address={gateway}"),
+            &file("tls-cert-file", "api.crt"),
+            &file("tls-private-key-file", "api.key"),
+            &file("client-ca-file", "ca.crt"),
+            "--authorization-mode=Node,RBAC",
+            "--allow-privileged=true",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            &file("service-account-key-file", "service-accounts.key"),
+            &file("service-account-signing-key-file", "service-accounts.key"),
+            &file("kubelet-client-certificate", "api-to-kubelet.crt"),
+            &file("kubelet-client-key", "api-to-kubelet.key"),
+            "--kubelet-preferred-address-types=InternalIP",
+        ],
+    )?;
     until("the API server is ready", || kubectl(folders, namespaces, &["get", "--raw", "/readyz"]).is_ok())?;
-    namespaces.start(&plane, &folders.run, "controllers", &[
-        &program("kube-controller-manager"),
-        &file("kubeconfig", "controllers.kubeconfig"),
-        "--use-service-account-credentials",
-        &file("service-account-private-key-file", "service-accounts.key"),
-        &file("root-ca-file", "ca.crt"),
-        &file("cluster-signing-cert-file", "ca.crt"),
-        &file("cluster-signing-key-file", "ca.key"),
-        "--leader-elect=false",
-    ])?;
-    namespaces.start(&plane, &folders.run, "scheduler", &[
-        &program("kube-scheduler"),
-        &file("kubeconfig", "scheduler.kubeconfig"),
-        "--leader-elect=false",
-    ])
+    namespaces.start(
+        &plane,
+        &folders.run,
+        "controllers",
+        &[
+            &program("kube-controller-manager"),
+            &file("kubeconfig", "controllers.kubeconfig"),
+            "--use-service-account-credentials",
+            &file("service-account-private-key-file", "service-accounts.key"),
+            &file("root-ca-file", "ca.crt"),
+            &file("cluster-signing-cert-file", "ca.crt"),
+            &file("cluster-signing-key-file", "ca.key"),
+            "--leader-elect=false",
+        ],
+    )?;
+    namespaces.start(
+        &plane,
+        &folders.run,
+        "scheduler",
+        &[&program("kube-scheduler"), &file("kubeconfig", "scheduler.kubeconfig"), "--leader-elect=false"],
+    )
 }
 
 /// Runs kubectl as the administrator of the cluster.

@@ -278,9 +278,12 @@ mod tests {
 
     #[test]
     fn a_host_name_fits_a_certificate() {
-        for (text, written) in
-            [("cloud", "cloud"), ("db.example.com", "db.example.com"), ("10.0.0.1", "10.0.0.1"), ("::01", "::1")]
-        {
+        for (text, written) in [
+            ("cloud", "cloud"),
+            ("db.example.com", "db.example.com"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("::01", "::1"),
+        ] {
             assert_eq!(host_name(text).as_deref(), Ok(written));
         }
         for bad in ["", ".", "a..b", "-a", "a_b", "a b", "a:1", "*.a", "ä", &"x".repeat(64)] {

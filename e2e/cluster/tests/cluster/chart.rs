@@ -49,6 +49,7 @@ impl<'a> Release<'a> {
             "image": { "pullPolicy": "Never" },
             "workloadIdentity": { "clientId": client_id },
             "config": { "drain_timeout": DRAIN },
+            "preStopSeconds": 3,
             "terminationGracePeriodSeconds": DRAIN + 30,
             "targets": [{ "server": given.server }],
             "extraEnv": given.env,
@@ -79,7 +80,8 @@ impl<'a> Release<'a> {
 
     /// Puts the verifier of a password into the secret.
     pub(crate) fn set_password(&self, password: &str) {
-        let hash = self.namespace.lab.pgentra(&["proxy", "hash-password", ROLE]).input(&format!("{password}\n"));
+        let hash =
+            self.namespace.lab.pgentra(&["proxy", "hash-password", ROLE]).input(&format!("{password}\n"));
         self.namespace.secret("pgentra-auth", &json!({ "users.txt": hash.done().ok() }));
     }
 
@@ -154,7 +156,9 @@ fn each_helm_installs_upgrades_and_rolls_back_while_a_session_goes_on() {
             let before = release.pods();
             match step {
                 "upgrade" => release.roll_out(step, &["--set", "podAnnotations.step=two"]),
-                _ => drop(release.helm(&["rollback", "pgentra", "1", "--wait", "--timeout", "4m"]).done().ok()),
+                _ => {
+                    drop(release.helm(&["rollback", "pgentra", "1", "--wait", "--timeout", "4m"]).done().ok())
+                }
             }
             let after = eventually_blocking(ROLLOUT, "two new pods are ready", || {
                 holds(release.pods(), |pods| pods.len() == 2 && pods.iter().all(|pod| !before.contains(pod)))

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use e2e::{Cloud, Lab};
 use eventually::{eventually_blocking, holds};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::chart::{HELM, Release};
 use crate::kubernetes::{Namespace, ROLLOUT, kubectl, run_file};
@@ -18,9 +20,13 @@ use crate::stage::{ROLE, cloud, given, grant};
 use crate::writers::{Access, Seen, Writers};
 
 /// Writes that must come through after a fault, before the next one.
-const CALM: usize = 20;
+const CALM: usize = 8;
+/// A session of a pod that is to stop has five seconds, two of them before the proxy knows.
+const SHORT: [&str; 4] = ["--set", "config.drain_timeout=3", "--set", "preStopSeconds=2"];
+/// The metric that counts them.
+const TOKENS: &str = "pgentra_proxy_token_requests_total{";
 /// How long the API server is gone. A node is given up after 40 seconds without it.
-const GONE: Duration = Duration::from_secs(20);
+const GONE: Duration = Duration::from_secs(15);
 
 /// All that a fault is done to.
 struct Scene<'a> {
@@ -39,6 +45,9 @@ impl Scene<'_> {
 
     /// Two pods are ready, and none of them is one of these.
     fn await_pods(&self, before: &[String]) {
+        for pod in before {
+            self.kubectl(&["wait", "--for=delete", &format!("pod/{pod}"), "--timeout=3m"]);
+        }
         eventually_blocking(ROLLOUT, "two proxies are ready", || {
             holds(self.release.pods(), |pods| pods.len() == 2 && !pods.iter().any(|pod| before.contains(pod)))
         });
@@ -46,8 +55,8 @@ impl Scene<'_> {
 
     /// Does it under load, and writes a line of the table.
     fn fault(&self, what: &str, fault: impl FnOnce()) {
-        self.await_calm();
         self.writers.seen();
+        let begun = Instant::now();
         fault();
         self.await_calm();
         let seen = self.writers.seen();
@@ -56,6 +65,7 @@ impl Scene<'_> {
         let lost: Vec<_> = acknowledged.difference(&stored).collect();
         let row = row(what, &seen, (acknowledged.len(), lost.len()));
         println!("{row}");
+        eprintln!("{what}: {:.0} s", begun.elapsed().as_secs_f64());
         self.rows.lock().unwrap().push(row);
         assert!(lost.is_empty(), "{what}: acknowledged and not there: {lost:?}");
     }
@@ -66,6 +76,21 @@ impl Scene<'_> {
         eventually_blocking(ROLLOUT, "clients write again", || {
             holds(self.writers.progress(), |now| now.0 >= stay + 4 * CALM && now.1 >= new + CALM)
         });
+    }
+
+    /// How many tokens each proxy has got, in the order of their names.
+    fn tokens(&self) -> Vec<u64> {
+        let mut pods = self.release.pods();
+        pods.sort();
+        let address = |pod: &String| text(&pod_of(self, pod), "/status/podIP").to_owned();
+        let count = |address: String| {
+            let metrics =
+                self.lab.program(&["curl", "-sSf", &format!("http://{address}:9432/metrics")]).done();
+            let is_count = |line: &&str| line.starts_with(TOKENS) && line.contains("\"success\"");
+            let count = |line: &str| line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok());
+            metrics.ok().lines().filter(is_count).filter_map(count).sum()
+        };
+        pods.iter().map(address).map(count).collect()
     }
 
     /// The rows of the ledger, without a proxy.
@@ -112,9 +137,9 @@ fn lower_limit(container: &str) {
     }
     // cgroup v1 refuses a limit that it cannot reach at once: the lowest that it takes leaves no room.
     let limits = (1..=4096).map(|steps| steps * 131_072);
-    let taken = limits.into_iter().find(|limit| {
-        fs::write(group.join("memory.limit_in_bytes"), limit.to_string()).is_ok()
-    });
+    let taken = limits
+        .into_iter()
+        .find(|limit| fs::write(group.join("memory.limit_in_bytes"), limit.to_string()).is_ok());
     assert!(taken.is_some(), "no limit was taken in {}", group.display());
 }
 
@@ -143,17 +168,22 @@ fn no_acknowledged_row_is_lost_in_a_fault() {
     let namespace = Namespace::new(&lab, "faults");
     let client_id = grant(&lab, &cloud, &namespace.name, "pgentra-pgentra-proxy");
     let given = given(&namespace, &cloud, &client_id);
-    let table = format!("CREATE TABLE ledger (client int, n int, PRIMARY KEY (client, n)); GRANT INSERT ON ledger TO \"{ROLE}\"");
+    let table = format!(
+        "CREATE TABLE ledger (client int, n int, PRIMARY KEY (client, n)); GRANT INSERT ON ledger TO \"{ROLE}\""
+    );
     lab.shell(&format!("pgentra query -c '{table}'")).envs(cloud.env("admin")).done().ok();
     let release = Release::new(&namespace, HELM[1], (&client_id, &given), "first");
-    // A session of an ending pod has five seconds.
-    release.roll_out("install", &["--set", "config.drain_timeout=5"]);
+    release.roll_out("install", &SHORT);
 
     let conninfo = release.conninfo(&release.address());
     let access = Arc::new(Access { conninfo, password: Mutex::new("first".to_owned()) });
     let writers = Writers::start(&access);
-    let scene = Scene { lab: &lab, cloud: &cloud, release: &release, access, writers, rows: Mutex::default() };
-    println!("| fault | sessions that ended | new connections that failed | longest time without a new connection | acknowledged rows lost |");
+    let scene =
+        Scene { lab: &lab, cloud: &cloud, release: &release, access, writers, rows: Mutex::default() };
+    scene.await_calm();
+    println!(
+        "| fault | sessions that ended | new connections that failed | longest time without a new connection | acknowledged rows lost |"
+    );
     println!("|---|---|---|---|---|");
 
     pods_go(&scene);
@@ -172,7 +202,7 @@ fn pods_go(scene: &Scene<'_>) {
     });
     scene.fault("helm upgrade", || {
         let before = scene.release.pods();
-        scene.release.roll_out("upgrade", &["--set", "config.drain_timeout=5", "--set", "podAnnotations.step=two"]);
+        scene.release.roll_out("upgrade", &[&SHORT[..], &["--set", "podAnnotations.step=two"]].concat());
         scene.await_pods(&before);
     });
     scene.fault("pod deleted", || {
@@ -181,11 +211,12 @@ fn pods_go(scene: &Scene<'_>) {
         scene.await_pods(&before[..1]);
     });
     scene.fault("node drained", || {
-        let drain = ["drain", "node2", "--ignore-daemonsets", "--force", "--delete-emptydir-data", "--timeout=4m"];
+        let drain =
+            ["drain", "node2", "--ignore-daemonsets", "--force", "--delete-emptydir-data", "--timeout=4m"];
         scene.kubectl(&drain);
+        scene.await_pods(&[]);
         let on_node = |pod: &String| text(&pod_of(scene, pod), "/spec/nodeName") == "node2";
         assert!(!scene.release.pods().iter().any(on_node));
-        scene.await_pods(&[]);
         scene.kubectl(&["uncordon", "node2"]);
     });
 }
@@ -197,11 +228,18 @@ fn pod_of(scene: &Scene<'_>, name: &str) -> Value {
 fn the_cluster_fails(scene: &Scene<'_>) {
     scene.fault("proxy killed at its memory limit", || {
         let name = scene.release.pods()[0].clone();
-        let status = |pod: &Value, field: &str| text(pod, &format!("/status/containerStatuses/0/{field}")).to_owned();
+        let status =
+            |pod: &Value, field: &str| text(pod, &format!("/status/containerStatuses/0/{field}")).to_owned();
         let id = status(&pod_of(scene, &name), "containerID");
+        let address = text(&pod_of(scene, &name), "/status/podIP").to_owned();
         lower_limit(id.trim_start_matches("containerd://"));
+        // Clients that wait for an answer: each takes some memory.
+        let mut clients = Vec::new();
         eventually_blocking(ROLLOUT, "the kernel has ended the proxy", || {
-            holds(status(&pod_of(scene, &name), "lastState/terminated/reason"), |reason| reason == "OOMKilled")
+            clients.extend((0..20).filter_map(|_| TcpStream::connect((&*address, 5432)).ok()));
+            holds(status(&pod_of(scene, &name), "lastState/terminated/reason"), |reason| {
+                reason == "OOMKilled"
+            })
         });
         scene.await_pods(&[]);
     });
@@ -231,14 +269,19 @@ fn secrets_change(scene: &Scene<'_>) {
             is_in
         };
         scene.release.set_password("second");
-        eventually_blocking(ROLLOUT, "the new password works at both proxies", || (0..6).all(|_| works("second")));
         "second".clone_into(&mut scene.access.password.lock().unwrap());
+        eventually_blocking(ROLLOUT, "the new password works at both proxies", || {
+            (0..6).all(|_| works("second"))
+        });
         assert!(!works("first"));
     });
     for which in ["first", "second"] {
         scene.fault(&format!("token expired, the {which} time"), || {
-            let name = scene.cloud.text("/name");
+            let (name, before) = (scene.cloud.text("/name"), scene.tokens());
             scene.lab.pgentra(&["local", "clock", "--name", &name, "--advance", "80m"]).done().ok();
+            eventually_blocking(ROLLOUT, "both proxies have new tokens", || {
+                holds(scene.tokens(), |now| now.iter().zip(&before).all(|(now, before)| now > before))
+            });
         });
     }
 }

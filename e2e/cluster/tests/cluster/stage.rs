@@ -19,15 +19,18 @@ pub(crate) fn cloud(lab: &Lab) -> Cloud<'_> {
     let keys = lab.path().join("keys.json");
     fs::write(&keys, kubectl(lab, &["get", "--raw", "/openid/v1/jwks"]).done().ok()).unwrap();
     let discovery = kubectl(lab, &["get", "--raw", "/.well-known/openid-configuration"]).done().json();
-    lab.cloud(Flavour::Flexible, &[
-        "--danger-listen-beyond-loopback",
-        HERE,
-        "--host-name",
-        CLOUD,
-        "--trust-cluster",
-        discovery["issuer"].as_str().unwrap(),
-        keys.to_str().unwrap(),
-    ])
+    lab.cloud(
+        Flavour::Flexible,
+        &[
+            "--danger-listen-beyond-loopback",
+            HERE,
+            "--host-name",
+            CLOUD,
+            "--trust-cluster",
+            discovery["issuer"].as_str().unwrap(),
+            keys.to_str().unwrap(),
+        ],
+    )
 }
 
 /// Gives the service account the identity `another`, which is made, and the role [`ROLE`]. Returns its client id.

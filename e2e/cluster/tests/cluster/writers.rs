@@ -154,11 +154,17 @@ fn connect_again_and_again(shared: &Shared, access: &Access) {
 /// The SQLSTATE in what psql says, with the message; without one, what libpq says.
 fn cause(said: &str) -> String {
     let coded = said.lines().find_map(|line| {
-        let (code, message) = line.split_once("FATAL:  ").or_else(|| line.split_once("ERROR:  "))?.1.split_once(": ")?;
+        let (code, message) =
+            line.split_once("FATAL:  ").or_else(|| line.split_once("ERROR:  "))?.1.split_once(": ")?;
         (code.len() == 5).then(|| format!("{code} {message}"))
     });
-    let plain = || said.lines().map(str::trim).find(|line| !line.is_empty()).map(|line| {
-        line.rsplit_once("failed: ").map_or(line, |(_, cause)| cause).trim_start_matches("psql: error: ").to_owned()
-    });
+    let plain = || {
+        said.lines().map(str::trim).find(|line| !line.is_empty()).map(|line| {
+            line.rsplit_once("failed: ")
+                .map_or(line, |(_, cause)| cause)
+                .trim_start_matches("psql: error: ")
+                .to_owned()
+        })
+    };
     coded.or_else(plain).unwrap_or_else(|| "closed without a message".to_owned())
 }
