@@ -25,6 +25,16 @@ done
 mount --make-rshared /
 ip link set lo up";
 
+/// Settings of the kernel that a kubelet changes for the whole machine (`setupKernelTunables` of Kubernetes'
+/// `container_manager_linux.go`). Here it changes a file that lies over each.
+const SETTINGS: &str = "cd /proc/sys
+for setting in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys \
+    kernel/keys/root_maxbytes; do
+  mkdir -p /run/settings/${setting%/*}
+  cat $setting >/run/settings/$setting
+  mount --bind /run/settings/$setting $setting
+done";
+
 impl Namespaces {
     /// Makes the namespaces of a new run.
     ///
@@ -114,7 +124,7 @@ impl Namespaces {
     /// # Errors
     /// The kernel refuses.
     pub(crate) fn new_node(&self, folder: &Path) -> Result<String> {
-        let script = format!("set -e\n{HIDDEN}\ntouch \"$0\"\nexec sleep infinity");
+        let script = format!("set -e\n{HIDDEN}\n{SETTINGS}\ntouch \"$0\"\nexec sleep infinity");
         let ready = folder.join("ready");
         let words = ["unshare", "--net", "--mount", "bash", "-c", &script, &ready.display().to_string()];
         self.start(&self.control_plane(), folder, "keeper", &words)?;

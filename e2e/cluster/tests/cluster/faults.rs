@@ -278,7 +278,7 @@ fn secrets_change(scene: &Scene<'_>) {
     for which in ["first", "second"] {
         scene.fault(&format!("token expired, the {which} time"), || {
             let (name, before) = (scene.cloud.text("/name"), scene.tokens());
-            scene.lab.pgentra(&["local", "clock", "--name", &name, "--advance", "80m"]).done().ok();
+            scene.lab.pgentra(&["local", "clock", "--name", &name, "--advance", "25h"]).done().ok();
             eventually_blocking(ROLLOUT, "both proxies have new tokens", || {
                 holds(scene.tokens(), |now| now.iter().zip(&before).all(|(now, before)| now > before))
             });

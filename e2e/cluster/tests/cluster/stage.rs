@@ -70,8 +70,9 @@ pub(crate) fn given(namespace: &Namespace<'_>, cloud: &Cloud<'_>, client_id: &st
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "pki" },
         "data": { "ca.pem": fs::read_to_string(&here["PGSSLROOTCERT"]).unwrap() },
     }));
+    // A week, because a test moves the clock of the local cloud by days and not that of the cluster.
     let token = json!({ "serviceAccountToken": {
-        "path": "azure-identity-token", "expirationSeconds": 86_400, "audience": "api://AzureADTokenExchange",
+        "path": "azure-identity-token", "expirationSeconds": 604_800, "audience": "api://AzureADTokenExchange",
     }});
     Given {
         env: json!([
