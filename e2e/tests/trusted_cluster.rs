@@ -1,7 +1,6 @@
 //! A local cloud for other machines, and for the service accounts of another cluster. Here that cluster is the one of a
 //! second local cloud; `e2e/cluster` has a real one.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::fs;
 

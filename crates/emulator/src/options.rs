@@ -88,8 +88,11 @@ impl Options {
 #[derive(Clone)]
 pub struct TrustedCluster {
     pub(crate) issuer: String,
-    pub(crate) verifies: Arc<dyn Fn(&str, SystemTime) -> bool + Send + Sync>,
+    pub(crate) verifies: Arc<Verifies>,
 }
+
+/// Whether a token is signed by one of the cluster's keys and valid at a time.
+type Verifies = dyn Fn(&str, SystemTime) -> bool + Send + Sync;
 
 impl TrustedCluster {
     /// The cluster with this issuer (`iss` of its tokens). `verifies` says whether one of its keys has signed a token

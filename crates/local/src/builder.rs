@@ -12,7 +12,7 @@ use pgentra_gateway::{
     ClientTls, Config, Flavour, GatewayTelemetry, RoleSource, SessionAttrs, SessionExpiry, Setup, Unmapped,
     UpstreamMethod,
 };
-use pgentra_localdb::{Installation, LocalDb, StartError};
+use pgentra_localdb::{Installation, Janitor, LocalDb, StartError};
 use pgentra_session::Limits;
 use pgentra_system::System;
 use tokio::task::JoinSet;
@@ -207,8 +207,8 @@ impl<'a> LocalCloudBuilder<'a> {
     /// # Errors
     /// If a folder cannot be made, a port cannot be bound, or PostgreSQL does not start.
     pub async fn start(self) -> Result<LocalCloud, Error> {
-        let name = self.name.unwrap_or_else(unique_name);
-        let folder = self.folder.unwrap_or_else(|| folder_of(self.system.env(), &name));
+        let name = self.name.clone().unwrap_or_else(unique_name);
+        let folder = self.folder.clone().unwrap_or_else(|| folder_of(self.system.env(), &name));
         let janitor = folder::create(self.system.env(), &folder)?;
         let arc = self.is_arc.then(folder::create_arc).transpose()?;
         // Before PostgreSQL, which takes seconds: a port that is taken is told at once.
@@ -217,30 +217,7 @@ impl<'a> LocalCloudBuilder<'a> {
             port => Some(RunningGateway::listen(port).await?),
         };
         (self.progress)("starting PostgreSQL, the metadata service and the Entra tenant");
-        let now = self.system.clock().clone();
-        let clock = self.clock.unwrap_or_else(|| Clock::following(move || now.now()));
-        let mut options = Options::new(clock);
-        options.ports.metadata = self.metadata_port;
-        // Resource Manager has no port: clients read it from PGPORT.
-        options.server = match self.flavour {
-            Flavour::Flexible => Some(ServerOptions::new(SERVER_NAME, "localhost")),
-            _ => None,
-        };
-        options.link_local = self.is_link_local;
-        options.arc = arc.as_ref().map(folder::arc_keys).map(AzureArcAgent::new);
-        let mut preferred = KeptPorts::default();
-        if self.origin == Identifiers::Name {
-            options.ids = Ids::derived(&name);
-            preferred = kept::ports(&folder);
-            options.preferred_ports = preferred.azure.clone();
-            if self.host_names.is_empty() {
-                options.authority = kept::authority(self.system.env(), &name)?.map(Arc::new);
-            }
-        }
-        options.entra_address = self.address;
-        options.host_names.clone_from(&self.host_names);
-        options.trusted_cluster =
-            self.trusted_cluster.map(|(issuer, keys)| cluster::trusted(issuer, keys)).transpose()?;
+        let (mut options, preferred) = self.options(&name, &folder, arc.as_ref())?;
         (self.azure)(&mut options);
         let installation = self.postgres.map_or(Installation::Embedded, Installation::Installed);
         let (database, azure) =
@@ -315,6 +292,40 @@ impl<'a> LocalCloudBuilder<'a> {
             arc,
             janitor,
         })
+    }
+
+    /// The options of the emulator, and the ports to take where they are free.
+    fn options(
+        &self,
+        name: &str,
+        folder: &Path,
+        arc: Option<&Janitor>,
+    ) -> Result<(Options, KeptPorts), Failure> {
+        let now = self.system.clock().clone();
+        let clock = self.clock.clone().unwrap_or_else(|| Clock::following(move || now.now()));
+        let mut options = Options::new(clock);
+        options.ports.metadata = self.metadata_port;
+        // Resource Manager has no port: clients read it from PGPORT.
+        options.server = match self.flavour {
+            Flavour::Flexible => Some(ServerOptions::new(SERVER_NAME, "localhost")),
+            _ => None,
+        };
+        options.link_local = self.is_link_local;
+        options.arc = arc.map(folder::arc_keys).map(AzureArcAgent::new);
+        options.entra_address = self.address;
+        options.host_names.clone_from(&self.host_names);
+        let cluster = self.trusted_cluster.as_ref();
+        options.trusted_cluster = cluster.map(|(issuer, keys)| cluster::trusted(issuer, keys)).transpose()?;
+        let mut preferred = KeptPorts::default();
+        if self.origin == Identifiers::Name {
+            options.ids = Ids::derived(name);
+            preferred = kept::ports(folder);
+            options.preferred_ports = preferred.azure.clone();
+            if self.host_names.is_empty() {
+                options.authority = kept::authority(self.system.env(), name)?.map(Arc::new);
+            }
+        }
+        Ok((options, preferred))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 use futures_util::FutureExt as _;
@@ -28,14 +28,14 @@ impl KeySource for KeysFile {
 ///
 /// # Errors
 /// The file cannot be read, or has no key that may sign tokens.
-pub(crate) fn trusted(issuer: String, keys: PathBuf) -> Result<TrustedCluster, Failure> {
+pub(crate) fn trusted(issuer: &str, keys: &Path) -> Result<TrustedCluster, Failure> {
     let unusable = |error: &dyn std::error::Error| {
         let text = format!("{} has no keys of a cluster: {error}", keys.display());
         Failure::new(FailureKind::Usage, text).with_hint(HINT)
     };
-    let document = read(&keys).map_err(|error| unusable(&error))?;
+    let document = read(keys).map_err(|error| unusable(&error))?;
     let policy =
-        Policy::of_issuer(&*issuer).audience(EXCHANGE_AUDIENCE).build().map_err(|error| unusable(&error))?;
+        Policy::of_issuer(issuer).audience(EXCHANGE_AUDIENCE).build().map_err(|error| unusable(&error))?;
     let verifier = Verifier::new(policy, KeysFile(document));
     // Nothing here waits: the keys are in memory.
     if let Some(Err(error)) = verifier.warm(SystemTime::UNIX_EPOCH).now_or_never() {

@@ -1,7 +1,7 @@
 //! The programs of a cluster: Kubernetes and Helm from their Go modules, the rest from Debian's packages.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -21,27 +21,53 @@ const DEBIAN: [&str; 5] =
 const HELM: [(&str, &str); 2] =
     [("4.3.1", "helm.sh/helm/v4/cmd/helm"), ("3.22.0", "helm.sh/helm/v3/cmd/helm")];
 
-/// Builds what is not there yet.
+/// Fetches what is not there yet: Debian's packages, and the modules of Kubernetes and of Helm, which is built too.
 ///
 /// # Errors
-/// A module or a package cannot be had, or a build fails.
-pub(crate) fn build(folders: &Folders) -> Result<()> {
+/// A module or a package cannot be had.
+pub(crate) fn fetch(folders: &Folders) -> Result<()> {
     fs::create_dir_all(&folders.built)?;
     fs::create_dir_all(&folders.tools)?;
     debian(folders)?;
     for (version, module) in HELM {
         helm(folders, version, module)?;
     }
-    kubernetes(folders)
+    if is_built(folders)? {
+        return Ok(());
+    }
+    checked(go(folders).args(["mod", "download"])).context("the modules of Kubernetes cannot be had")
+}
+
+/// Builds Kubernetes, if it is not there yet.
+///
+/// # Errors
+/// The build fails.
+pub(crate) fn build(folders: &Folders) -> Result<()> {
+    if is_built(folders)? {
+        return Ok(());
+    }
+    kubernetes(folders)?;
+    fs::write(stamp(folders), key(folders)?)?;
+    Ok(())
+}
+
+fn is_built(folders: &Folders) -> Result<bool> {
+    let key = key(folders)?;
+    Ok(fs::read_to_string(stamp(folders)).is_ok_and(|built| built == key))
+}
+
+/// Contains the [`key`] of the programs that are there.
+fn stamp(folders: &Folders) -> PathBuf {
+    folders.built.join("bin.sha256")
+}
+
+/// What the programs of Kubernetes are built from, as one hash.
+fn key(folders: &Folders) -> Result<String> {
+    Ok(sha256(format!("{}{}{KUBERNETES:?}", folders.data("go.mod")?, folders.data("go.sum")?).as_bytes()))
 }
 
 fn kubernetes(folders: &Folders) -> Result<()> {
-    let (module, sums) = (folders.data("go.mod")?, folders.data("go.sum")?);
-    let key = sha256(format!("{module}{sums}{KUBERNETES:?}").as_bytes());
-    let stamp = folders.built.join("bin.sha256");
-    if fs::read_to_string(&stamp).is_ok_and(|built| built == key) {
-        return Ok(());
-    }
+    let module = folders.data("go.mod")?;
     let version = module
         .lines()
         .find_map(|line| line.strip_prefix("require k8s.io/kubernetes v"))
@@ -54,9 +80,7 @@ fn kubernetes(folders: &Folders) -> Result<()> {
     let mut go = go(folders);
     go.args(["build", "-mod=readonly", "-o"]).arg(format!("{}/", folders.built.join("bin").display()));
     go.args(["-ldflags", &flags]).args(KUBERNETES.map(|name| format!("k8s.io/kubernetes/cmd/{name}")));
-    checked(&mut go)?;
-    fs::write(stamp, key)?;
-    Ok(())
+    checked(&mut go)
 }
 
 fn helm(folders: &Folders, version: &str, module: &str) -> Result<()> {

@@ -154,11 +154,10 @@ fn each_helm_installs_upgrades_and_rolls_back_while_a_session_goes_on() {
             let first = session.ask(who);
             let Some(first) = first.filter(|it| it.starts_with(ROLE)) else { panic!("{}", session.error()) };
             let before = release.pods();
-            match step {
-                "upgrade" => release.roll_out(step, &["--set", "podAnnotations.step=two"]),
-                _ => {
-                    drop(release.helm(&["rollback", "pgentra", "1", "--wait", "--timeout", "4m"]).done().ok())
-                }
+            if step == "upgrade" {
+                release.roll_out(step, &["--set", "podAnnotations.step=two"]);
+            } else {
+                release.helm(&["rollback", "pgentra", "1", "--wait", "--timeout", "4m"]).done().ok();
             }
             let after = eventually_blocking(ROLLOUT, "two new pods are ready", || {
                 holds(release.pods(), |pods| pods.len() == 2 && pods.iter().all(|pod| !before.contains(pod)))
