@@ -13,10 +13,18 @@ use crate::dist::{Artefact, Blob, RUN, Tree, layout, sha256};
 
 /// The image of the container that holds the namespaces of a pod.
 const PAUSE: &str = "localhost/pause";
+/// The image of an application: psql.
+const CLIENT: &str = "docker.io/library/client";
 /// The image of the binary under test, as the chart's `pgentra` is read.
 const PGENTRA: &str = "docker.io/library/pgentra";
 
-/// Makes the images: the one that holds the namespaces of a pod, and that of the binary under test.
+/// The psql of an installed PostgreSQL. `/usr/bin/psql` of Debian is a script.
+pub(crate) fn psql() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
+    versions.map(|version| version.path().join("bin/psql")).find(|path| path.exists())
+}
+
+/// Makes the images: the one that holds the namespaces of a pod, the binary under test, and psql.
 ///
 /// # Errors
 /// A file cannot be read or written.
@@ -27,13 +35,12 @@ pub(crate) fn make(folders: &Folders) -> Result<()> {
 
     let binary = folders.root.join("target/debug/pgentra");
     ensure!(binary.exists(), "{} is not built: cargo build --package pgentra", binary.display());
-    let mut pgentra = Tree::default();
+    let mut client = program("usr/bin/psql", &psql().context("no psql is installed")?)?;
+    client.folder("tmp", 0o1777);
+    write(folders, CLIENT, "1", &client, (&["/usr/bin/psql"], "65532"))?;
+
     // The same layout as the image of `cargo xtask dist`, with the libraries that its static binary has in itself.
-    pgentra.copy("usr/bin/pgentra", RUN, &binary)?;
-    for library in libraries(&binary)? {
-        let path = library.to_str().context("a library's name is not UTF-8")?;
-        pgentra.copy(path.trim_start_matches('/'), RUN, &library)?;
-    }
+    let mut pgentra = program("usr/bin/pgentra", &binary)?;
     pgentra.folder("tmp", 0o1777);
     let chart = fs::read_to_string(folders.root.join("deploy/helm/pgentra-proxy/Chart.yaml"))?;
     let tag = chart.lines().find_map(|line| line.strip_prefix("appVersion: ")).context("no appVersion")?;
@@ -41,12 +48,23 @@ pub(crate) fn make(folders: &Folders) -> Result<()> {
 }
 
 /// The images that every node imports: their names without a tag, and their archives.
-pub(crate) fn archives(run: &Path) -> [(&'static str, PathBuf); 2] {
-    [PAUSE, PGENTRA].map(|name| (name, archive(run, name)))
+pub(crate) fn archives(run: &Path) -> [(&'static str, PathBuf); 3] {
+    [PAUSE, CLIENT, PGENTRA].map(|name| (name, archive(run, name)))
 }
 
 fn archive(run: &Path, name: &str) -> PathBuf {
     run.join("images").join(format!("{}.tar", name.rsplit('/').next().unwrap_or(name)))
+}
+
+/// A program with its shared libraries.
+fn program(path: &str, from: &Path) -> Result<Tree> {
+    let mut tree = Tree::default();
+    tree.copy(path, RUN, from)?;
+    for library in libraries(from)? {
+        let path = library.to_str().context("a library's name is not UTF-8")?;
+        tree.copy(path.trim_start_matches('/'), RUN, &library)?;
+    }
+    Ok(tree)
 }
 
 /// The shared libraries of a program, with the loader.

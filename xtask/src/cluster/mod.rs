@@ -103,6 +103,9 @@ fn missing() -> Option<String> {
     if !is_root() {
         return Some("namespaces and pods need root".to_owned());
     }
+    if image::psql().is_none() {
+        return Some("the tests connect with psql, and there is none in /usr/lib/postgresql".to_owned());
+    }
     let lacks = |program: &str| Command::new(program).arg("--help").output().is_err();
     let programs = [
         ("go", "Kubernetes is built with Go"),
@@ -111,7 +114,6 @@ fn missing() -> Option<String> {
         ("openssl", "the keys of the cluster are made by OpenSSL"),
         ("iptables", "Services are rules of iptables"),
         ("curl", "the tests ask the local cloud with curl"),
-        ("psql", "the tests connect with psql"),
         ("unshare", "namespaces are made by unshare of util-linux"),
         ("nsenter", "namespaces are entered by nsenter of util-linux"),
     ];

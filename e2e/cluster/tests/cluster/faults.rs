@@ -25,7 +25,7 @@ const SHORT: [&str; 4] = ["--set", "config.drain_timeout=3", "--set", "preStopSe
 /// The metric that counts them.
 const TOKENS: &str = "pgentra_proxy_token_requests_total{";
 /// How long the API server is gone. A node is given up after 40 seconds without it.
-const GONE: Duration = Duration::from_secs(15);
+const GONE: Duration = Duration::from_secs(12);
 
 /// All that a fault is done to.
 struct Scene<'a> {
