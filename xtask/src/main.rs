@@ -4,6 +4,7 @@
 mod bench;
 mod book;
 mod budgets;
+mod cluster;
 mod cycles;
 mod dependencies;
 mod dist;
@@ -32,6 +33,7 @@ fn main() -> Result<()> {
         Chore::BenchPictures => pictures::write(&root),
         Chore::Book => book::run(&root),
         Chore::Check => check(&root),
+        Chore::Cluster { action } => cluster::run(&root, action),
         Chore::Dist(options) => dist::run(&root, &options),
         Chore::Fuzz { runs, seed } => fuzz::run(&root, runs, seed),
         Chore::Package => package::run(&root),
@@ -67,6 +69,11 @@ enum Chore {
     /// Compare the code with ARCHITECTURE.md: dependencies, budgets, names, wording, journeys,
     /// invariants, 0 import cycles.
     Check,
+    /// A Kubernetes of two nodes on this machine, for the tests in a cluster.
+    Cluster {
+        #[command(subcommand)]
+        action: cluster::Action,
+    },
     /// Make everything that can be installed, in target/artifacts, with a table of it.
     Dist(dist::Options),
     /// Build every fuzz target and run each for a bounded number of inputs.

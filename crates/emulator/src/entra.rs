@@ -9,6 +9,7 @@ mod scope;
 mod token;
 
 use hyper::StatusCode;
+use hyper::http::uri::Authority;
 use serde_json::json;
 
 pub(crate) use device::{device_auth, device_code};
@@ -40,7 +41,7 @@ pub(crate) fn endpoint(path: &str) -> Option<Endpoint> {
 /// `GET /common/discovery/instance`: this authority stands for itself alone.
 pub(crate) fn instance_discovery(cloud: &Cloud, call: &Call) -> Answer {
     let asked = call.query.get("authorization_endpoint").unwrap_or_default();
-    let prefix = &cloud.addresses.authority;
+    let prefix = &address(cloud, call);
     let Some(tenant) = asked.strip_prefix(&**prefix).and_then(|path| path.split('/').next()) else {
         let description = "AADSTS50049: Unknown or invalid instance.";
         return refusal::EntraError::new(50049, "invalid_instance", description).answer(cloud, call);
@@ -67,9 +68,10 @@ pub(crate) fn openid_configuration(cloud: &Cloud, call: &Call) -> Answer {
     }
     let v2 = rest.starts_with("v2.0/");
     let tenant = cloud.directory.ids.tenant;
-    let base = format!("{}{tenant}", cloud.addresses.authority);
+    let base = format!("{}{tenant}", address(cloud, call));
     let (issuer, infix) = if v2 {
-        (format!("{base}/v2.0"), "v2.0/")
+        // As in every token, whatever the name that it was asked for under.
+        (format!("{}{tenant}/v2.0", cloud.addresses.authority), "v2.0/")
     } else {
         (format!("https://sts.windows.net/{tenant}/"), "")
     };
@@ -117,6 +119,18 @@ pub(crate) fn key_set(cloud: &Cloud, v2: bool) -> Body {
     let issuer = v2.then(|| format!("{}{tenant}/v2.0", cloud.addresses.authority));
     let keys: Vec<_> = cloud.keys.published().iter().map(|key| key.public(issuer.clone())).collect();
     Body::Object(vec![("keys", json!(keys))])
+}
+
+/// Entra's address for the client of a request: on another machine, the name under which the client has reached it.
+fn address(cloud: &Cloud, call: &Call) -> String {
+    let is_other = |host: &&str| {
+        let host = host.parse::<Authority>();
+        host.is_ok_and(|it| cloud.host_names.iter().any(|name| name.eq_ignore_ascii_case(it.host())))
+    };
+    match call.header("host").filter(is_other) {
+        Some(host) => format!("https://{host}/"),
+        None => cloud.addresses.authority.clone(),
+    }
 }
 
 /// The first part of a path, and what follows it.

@@ -3,7 +3,7 @@
 //! [`LocalAzure::start`] gives a virtual machine `myVm` with a system-assigned identity and the user-assigned identity
 //! `myIdentity`, an App Service and a Cloud Shell endpoint, and an Entra tenant with an administrator, a group and the
 //! application `myApp`, and the management API (Resource Manager and Graph) around them. Clients reach them over real HTTP and TLS, on
-//! loopback only. The tokens are signed by keys that exist in memory only: a verifier that does not trust this issuer
+//! loopback only unless [`Options::entra_address`] says otherwise. The tokens are signed by keys that exist in memory only: a verifier that does not trust this issuer
 //! refuses them.
 //!
 //! Where the answers of the real services are documented, these are the same in status, body and the types of values.

@@ -79,7 +79,7 @@ impl LocalAzure {
             None => Arc::new(Authority::generate()?),
         };
         let sockets = Sockets::bind(&options).await?;
-        let certificates = ServerCertificates::issue(&authority, options.address)?;
+        let certificates = ServerCertificates::issue(&authority, &options)?;
         let addresses = Addresses::of(options.address, &sockets, &certificates);
         let cloud = Arc::new(on_a_blocking_thread(move || new_cloud(options, addresses)).await?);
 
@@ -339,6 +339,10 @@ impl Sockets {
         for (door, port, preferred) in wanted {
             sockets.push((door, listen::bind_preferred(options.address, port, preferred).await?));
         }
+        if let Some(address) = options.entra_address {
+            let port = sockets.iter().find(|(door, _)| *door == Door::Entra).map(|(_, bound)| bound.port);
+            sockets.push((Door::Entra, listen::bind(address, port.unwrap_or_default()).await?));
+        }
         if options.link_local {
             sockets.push((Door::LinkLocal, listen::bind_link_local().await?));
         }
@@ -363,9 +367,9 @@ struct ServerCertificates {
 }
 
 impl ServerCertificates {
-    fn issue(authority: &Authority, address: IpAddr) -> Result<Self, CertificateError> {
-        let names = names_of(address);
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    fn issue(authority: &Authority, options: &Options) -> Result<Self, CertificateError> {
+        let names = names_of(options.address);
+        let names: Vec<&str> = names.iter().chain(&options.host_names).map(String::as_str).collect();
         let node = authority.issue(&names)?;
         let cluster = Authority::named("pgentra local AKS CA")?;
         let proxy = cluster.issue(&[PROXY_NAME])?;
@@ -420,7 +424,12 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
     let mut resources = options.resources;
     // Clients that know Graph by its address alone ask for tokens for that address, as the Azure CLI does.
     resources.push(ResourceApplication::new(addresses.management.clone(), GRAPH));
-    let federation = Federation::new(options.clock.clone(), options.lifetimes.clone(), &addresses.federation);
+    let federation = Federation::new(
+        options.clock.clone(),
+        options.lifetimes.clone(),
+        options.trusted_cluster,
+        &addresses.federation,
+    );
     let subscription = Subscription::new(&directory, options.server.as_ref());
     for (name, credential) in FEDERATED.into_iter().zip(federation.credentials()) {
         let new = NamedCredential { name: name.to_owned(), credential };

@@ -1,9 +1,10 @@
 //! What a local cloud can be told at its start.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use uuid::{Uuid, uuid};
 
@@ -37,8 +38,16 @@ pub struct Options {
     /// interface of this machine, and the process must be allowed to bind the port. Default: no.
     pub link_local: bool,
     /// Names and addresses under which clients may reach the local cloud besides `localhost` and loopback addresses, such
-    /// as the name of a relay in front of it. A request whose `Host` is another name is refused. Default: none.
+    /// as the name of a relay in front of it. The certificates contain them. A request whose `Host` is another name is
+    /// refused. Default: none.
     pub host_names: Vec<String>,
+    /// One more address on which Entra answers, at the same port: the address may be that of another network, so that
+    /// other machines reach it. Each of them can be the administrator, by the device code flow. The names in their
+    /// requests must be in [`Options::host_names`]. Default: none.
+    pub entra_address: Option<IpAddr>,
+    /// A real Kubernetes cluster, whose service account tokens Entra takes where they are registered. Resource Manager
+    /// lists it as the AKS cluster `trustedCluster`. Default: none.
+    pub trusted_cluster: Option<TrustedCluster>,
     /// Also answer as the agent of an Azure Arc server. Default: no.
     pub arc: Option<AzureArcAgent>,
     /// How App Service writes an expiry in its protocol of 2017. Default: as on Linux.
@@ -64,12 +73,41 @@ impl Options {
             address: Ipv4Addr::LOCALHOST.into(),
             link_local: false,
             host_names: Vec::new(),
+            entra_address: None,
+            trusted_cluster: None,
             arc: None,
             legacy_dates: DateText::Linux,
             server: Some(ServerOptions::new("mydemoserver", "mydemoserver.postgres.database.azure.com")),
             operation_time: Duration::from_secs(1),
             resources: ResourceApplication::known(),
         }
+    }
+}
+
+/// A Kubernetes cluster outside the local cloud.
+#[derive(Clone)]
+pub struct TrustedCluster {
+    pub(crate) issuer: String,
+    pub(crate) verifies: Arc<Verifies>,
+}
+
+/// Whether a token is signed by one of the cluster's keys and valid at a time.
+type Verifies = dyn Fn(&str, SystemTime) -> bool + Send + Sync;
+
+impl TrustedCluster {
+    /// The cluster with this issuer (`iss` of its tokens). `verifies` says whether one of its keys has signed a token
+    /// that is valid at a time. It is called on a thread that serves connections, so it must not block.
+    pub fn new(
+        issuer: impl Into<String>,
+        verifies: impl Fn(&str, SystemTime) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self { issuer: issuer.into(), verifies: Arc::new(verifies) }
+    }
+}
+
+impl fmt::Debug for TrustedCluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrustedCluster").field("issuer", &self.issuer).finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Starts a local cloud.
 
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,13 +12,14 @@ use pgentra_gateway::{
     ClientTls, Config, Flavour, GatewayTelemetry, RoleSource, SessionAttrs, SessionExpiry, Setup, Unmapped,
     UpstreamMethod,
 };
-use pgentra_localdb::{Installation, LocalDb, StartError};
+use pgentra_localdb::{Installation, Janitor, LocalDb, StartError};
 use pgentra_session::Limits;
 use pgentra_system::System;
 use tokio::task::JoinSet;
 
 use crate::administrators::{self, Database};
 use crate::clock::CloudClock;
+use crate::cluster;
 use crate::environment::{CloudFiles, DATABASE};
 use crate::error::{Error, Failure};
 use crate::folder::{self, folder_of, write};
@@ -39,6 +41,9 @@ pub struct LocalCloudBuilder<'a> {
     metadata_port: u16,
     is_link_local: bool,
     is_arc: bool,
+    address: Option<IpAddr>,
+    host_names: Vec<String>,
+    trusted_cluster: Option<(String, PathBuf)>,
     origin: Identifiers,
     clock: Option<Clock>,
     limits: Limits,
@@ -69,6 +74,9 @@ impl LocalCloud {
             metadata_port: 0,
             is_link_local: false,
             is_arc: false,
+            address: None,
+            host_names: Vec::new(),
+            trusted_cluster: None,
             origin: Identifiers::New,
             clock: None,
             limits: Limits::default(),
@@ -134,6 +142,27 @@ impl<'a> LocalCloudBuilder<'a> {
         self
     }
 
+    /// One more address on which PostgreSQL and Entra are served, at the same ports. It may be that of another network:
+    /// each client that reaches it can be the administrator. Default: none.
+    pub fn address(mut self, address: Option<IpAddr>) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// Names and addresses under which other machines reach PostgreSQL and Entra, for their certificates. With one, the
+    /// certificate authority is new at each start: the kept one signs for this machine only. Default: none.
+    pub fn host_names(mut self, names: Vec<String>) -> Self {
+        self.host_names = names;
+        self
+    }
+
+    /// The issuer of a Kubernetes cluster, and the file with its keys (a JSON Web Key Set). Entra takes tokens of its
+    /// service accounts where a federated credential is registered for them. Default: none.
+    pub fn trusted_cluster(mut self, cluster: Option<(String, PathBuf)>) -> Self {
+        self.trusted_cluster = cluster;
+        self
+    }
+
     /// Whether ids, ports and the certificate authority are those of the name, as in every other
     /// run. The key of the authority is kept in the [`state_folder`](crate::state_folder). A port that
     /// is taken is replaced for this run, with a warning in the log. Default: no, all are new.
@@ -178,8 +207,8 @@ impl<'a> LocalCloudBuilder<'a> {
     /// # Errors
     /// If a folder cannot be made, a port cannot be bound, or PostgreSQL does not start.
     pub async fn start(self) -> Result<LocalCloud, Error> {
-        let name = self.name.unwrap_or_else(unique_name);
-        let folder = self.folder.unwrap_or_else(|| folder_of(self.system.env(), &name));
+        let name = self.name.clone().unwrap_or_else(unique_name);
+        let folder = self.folder.clone().unwrap_or_else(|| folder_of(self.system.env(), &name));
         let janitor = folder::create(self.system.env(), &folder)?;
         let arc = self.is_arc.then(folder::create_arc).transpose()?;
         // Before PostgreSQL, which takes seconds: a port that is taken is told at once.
@@ -188,24 +217,7 @@ impl<'a> LocalCloudBuilder<'a> {
             port => Some(RunningGateway::listen(port).await?),
         };
         (self.progress)("starting PostgreSQL, the metadata service and the Entra tenant");
-        let now = self.system.clock().clone();
-        let clock = self.clock.unwrap_or_else(|| Clock::following(move || now.now()));
-        let mut options = Options::new(clock);
-        options.ports.metadata = self.metadata_port;
-        // Resource Manager has no port: clients read it from PGPORT.
-        options.server = match self.flavour {
-            Flavour::Flexible => Some(ServerOptions::new(SERVER_NAME, "localhost")),
-            _ => None,
-        };
-        options.link_local = self.is_link_local;
-        options.arc = arc.as_ref().map(folder::arc_keys).map(AzureArcAgent::new);
-        let mut preferred = KeptPorts::default();
-        if self.origin == Identifiers::Name {
-            options.ids = Ids::derived(&name);
-            preferred = kept::ports(&folder);
-            options.preferred_ports = preferred.azure.clone();
-            options.authority = kept::authority(self.system.env(), &name)?.map(Arc::new);
-        }
+        let (mut options, preferred) = self.options(&name, &folder, arc.as_ref())?;
         (self.azure)(&mut options);
         let installation = self.postgres.map_or(Installation::Embedded, Installation::Installed);
         let (database, azure) =
@@ -225,7 +237,7 @@ impl<'a> LocalCloudBuilder<'a> {
         let watched = logins.clone();
         let config = Config {
             name: SERVER_NAME.to_owned(),
-            tls: tls(&azure)?,
+            tls: tls(&azure, &self.host_names)?,
             upstream: upstream.clone(),
             further: Vec::new(),
             target_session_attrs: SessionAttrs::Any,
@@ -241,7 +253,10 @@ impl<'a> LocalCloudBuilder<'a> {
             limits: self.limits,
             telemetry: GatewayTelemetry::observed(move |login| watched.write(login)),
         };
-        let gateway = RunningGateway::start_kept(config.clone(), listener, preferred.postgres).await?;
+        let mut gateway = RunningGateway::start_kept(config.clone(), listener, preferred.postgres).await?;
+        if let Some(address) = self.address {
+            gateway.serve_further(address).await?;
+        }
         let azure = Arc::new(azure);
         let clock = CloudClock::new(files, azure.clone());
         clock.write()?;
@@ -278,6 +293,40 @@ impl<'a> LocalCloudBuilder<'a> {
             janitor,
         })
     }
+
+    /// The options of the emulator, and the ports to take where they are free.
+    fn options(
+        &self,
+        name: &str,
+        folder: &Path,
+        arc: Option<&Janitor>,
+    ) -> Result<(Options, KeptPorts), Failure> {
+        let now = self.system.clock().clone();
+        let clock = self.clock.clone().unwrap_or_else(|| Clock::following(move || now.now()));
+        let mut options = Options::new(clock);
+        options.ports.metadata = self.metadata_port;
+        // Resource Manager has no port: clients read it from PGPORT.
+        options.server = match self.flavour {
+            Flavour::Flexible => Some(ServerOptions::new(SERVER_NAME, "localhost")),
+            _ => None,
+        };
+        options.link_local = self.is_link_local;
+        options.arc = arc.map(folder::arc_keys).map(AzureArcAgent::new);
+        options.entra_address = self.address;
+        options.host_names.clone_from(&self.host_names);
+        let cluster = self.trusted_cluster.as_ref();
+        options.trusted_cluster = cluster.map(|(issuer, keys)| cluster::trusted(issuer, keys)).transpose()?;
+        let mut preferred = KeptPorts::default();
+        if self.origin == Identifiers::Name {
+            options.ids = Ids::derived(name);
+            preferred = kept::ports(folder);
+            options.preferred_ports = preferred.azure.clone();
+            if self.host_names.is_empty() {
+                options.authority = kept::authority(self.system.env(), name)?.map(Arc::new);
+            }
+        }
+        Ok((options, preferred))
+    }
 }
 
 /// What programs on each host of the cloud write.
@@ -288,8 +337,10 @@ fn access(name: &str, azure: &LocalAzure, port: u16, folder: &Path) -> Vec<HostS
 }
 
 /// TLS for clients, with a certificate of the local authority.
-fn tls(azure: &LocalAzure) -> Result<ClientTls, Failure> {
-    let issued = azure.certificates().issue(&["localhost", "127.0.0.1", "::1"]);
+fn tls(azure: &LocalAzure, host_names: &[String]) -> Result<ClientTls, Failure> {
+    let own = ["localhost", "127.0.0.1", "::1"];
+    let names: Vec<&str> = own.into_iter().chain(host_names.iter().map(String::as_str)).collect();
+    let issued = azure.certificates().issue(&names);
     issued
         .and_then(|issued| issued.server_config(&[]))
         .map(ClientTls::from)

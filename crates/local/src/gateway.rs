@@ -1,6 +1,6 @@
-//! A gateway that serves on a loopback address.
+//! A gateway that serves on a loopback address, and on one more if asked.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use pgentra_emulator::LocalAzure;
@@ -10,7 +10,7 @@ use pgentra_system::http::HttpClient;
 use pgentra_system::{Env, Files};
 use pgentra_verify::{Policy, Verifier};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::error::Failure;
@@ -24,6 +24,10 @@ pub struct RunningGateway {
     pub shutdown: CancellationToken,
     /// Done when the gateway has ended.
     pub served: JoinHandle<()>,
+    gateway: Arc<Gateway>,
+    /// The further address, and what serves there.
+    pub(crate) further: Option<IpAddr>,
+    serving_further: JoinSet<()>,
     _shutdown_on_drop: DropGuard,
 }
 
@@ -83,9 +87,22 @@ impl RunningGateway {
     fn serve(config: Config, listener: TcpListener) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(Arc::new(Gateway::new(config)).serve(listener, shutdown.clone()));
+        let gateway = Arc::new(Gateway::new(config));
+        let served = tokio::spawn(gateway.clone().serve(listener, shutdown.clone()));
         let _shutdown_on_drop = shutdown.clone().drop_guard();
-        Ok(Self { address, shutdown, served, _shutdown_on_drop })
+        let serving_further = JoinSet::new();
+        Ok(Self { address, shutdown, served, gateway, further: None, serving_further, _shutdown_on_drop })
+    }
+
+    /// Serves at a further address, at the same port.
+    pub(crate) async fn serve_further(&mut self, address: IpAddr) -> Result<(), Failure> {
+        let listener = TcpListener::bind((address, self.address.port())).await.map_err(|error| {
+            Failure::machine(&format!("cannot listen on {address} for PostgreSQL clients"), error)
+                .with_hint("give an address of this machine: ip address")
+        })?;
+        self.serving_further.spawn(self.gateway.clone().serve(listener, self.shutdown.clone()));
+        self.further = Some(address);
+        Ok(())
     }
 
     /// Shuts the gateway down and waits for its end.
@@ -99,6 +116,7 @@ impl RunningGateway {
         if !self.served.is_finished() {
             let _ = (&mut self.served).await;
         }
+        while self.serving_further.join_next().await.is_some() {}
     }
 }
 

@@ -1,5 +1,5 @@
 //! A local Azure with a PostgreSQL that takes its tokens, as a value: the emulator, a PostgreSQL, and
-//! the gateway in front of it, in this process and on loopback.
+//! the gateway in front of it, in this process and on loopback unless the builder says more.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,6 +21,7 @@
 mod administrators;
 mod builder;
 mod clock;
+mod cluster;
 pub mod control;
 mod environment;
 mod error;

@@ -203,10 +203,12 @@ impl LocalCloud {
     /// # Errors
     /// If another program has taken the port meanwhile.
     pub async fn restart_gateway(&mut self) -> Result<(), Failure> {
-        self.gateway.shutdown.cancel();
-        let _ = (&mut self.gateway.served).await;
-        let port = self.postgres_addr().port();
+        self.gateway.end().await;
+        let (port, further) = (self.postgres_addr().port(), self.gateway.further);
         self.gateway = RunningGateway::start(self.config.clone(), port).await?;
+        if let Some(address) = further {
+            self.gateway.serve_further(address).await?;
+        }
         Ok(())
     }
 

@@ -20,9 +20,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
+pub(crate) use archive::{RUN, Tree};
 use build::Built;
+pub(crate) use oci::{Artefact, Blob, layout};
 use release::{Release, TARGETS};
 use shelf::Shelf;
+pub(crate) use shelf::sha256;
 use system::Printed;
 
 /// What `--only` chooses from.

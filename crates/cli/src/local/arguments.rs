@@ -1,5 +1,6 @@
 //! Arguments of `pgentra local` and `pgentra quickstart`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,6 +44,48 @@ pub(crate) struct FixedPlaces {
     /// Also be the agent of an Azure Arc server. Its folder /var/opt/azcmagent must not be there yet; to make it takes root.
     #[arg(long)]
     pub(crate) arc: bool,
+}
+
+/// What clients on other machines and in clusters need.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Reach {
+    /// Also serve PostgreSQL and Entra on this address, which other machines may reach: each of them can become the
+    /// administrator. Default: loopback only.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) danger_listen_beyond_loopback: Option<IpAddr>,
+    /// A name or address under which other machines reach PostgreSQL and Entra, for their certificates. Can be given several times.
+    #[arg(long, value_name = "NAME", value_parser = host_name)]
+    pub(crate) host_name: Vec<String>,
+    /// A Kubernetes cluster whose service accounts can have identities: the issuer of its tokens, and a file with its keys,
+    /// as `kubectl get --raw /openid/v1/jwks` prints them. It is the AKS cluster trustedCluster.
+    #[arg(long, num_args = 2, value_names = ["ISSUER", "FILE"])]
+    pub(crate) trust_cluster: Vec<String>,
+}
+
+impl Reach {
+    /// The issuer and the file of the trusted cluster.
+    pub(crate) fn cluster(&self) -> Option<(String, PathBuf)> {
+        match &self.trust_cluster[..] {
+            [issuer, file] => Some((issuer.clone(), file.into())),
+            _ => None,
+        }
+    }
+
+    /// The arguments again, for another process in the same folder.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        if let Some(address) = self.danger_listen_beyond_loopback {
+            words.extend(["--danger-listen-beyond-loopback".to_owned(), address.to_string()]);
+        }
+        for name in &self.host_name {
+            words.extend(["--host-name".to_owned(), name.clone()]);
+        }
+        if !self.trust_cluster.is_empty() {
+            words.push("--trust-cluster".to_owned());
+            words.extend(self.trust_cluster.iter().cloned());
+        }
+        words
+    }
 }
 
 /// Arguments of `pgentra quickstart`.
@@ -100,6 +143,8 @@ pub(crate) struct LocalUp {
     pub(crate) metadata_port: u16,
     #[command(flatten)]
     pub(crate) fixed: FixedPlaces,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
     /// Start the cloud in the background and return when it is ready.
     #[arg(long)]
     pub(crate) detach: bool,
@@ -161,6 +206,22 @@ fn how_far(text: &str) -> Result<Duration, String> {
     quantity::time_within(text, 0..=FURTHEST.as_secs())
 }
 
+/// A DNS name or an IP address, as a certificate takes it.
+fn host_name(text: &str) -> Result<String, String> {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    let is_name = text.len() <= 253 && text.split('.').all(is_label);
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(address.to_string()),
+        Err(_) if is_name => Ok(text.to_owned()),
+        Err(_) => Err("not a host name or an address".to_owned()),
+    }
+}
+
 fn flavour() -> impl TypedValueParser<Value = Flavour> {
     PossibleValuesParser::new(["flexible", "single"]).try_map(|text| text.parse::<Flavour>())
 }
@@ -212,6 +273,21 @@ mod tests {
         }
         for bad in ["", "-1h", "400d", "soon", "99999999999999999999d"] {
             assert!(how_far(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_host_name_fits_a_certificate() {
+        for (text, written) in [
+            ("cloud", "cloud"),
+            ("db.example.com", "db.example.com"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("::01", "::1"),
+        ] {
+            assert_eq!(host_name(text).as_deref(), Ok(written));
+        }
+        for bad in ["", ".", "a..b", "-a", "a_b", "a b", "a:1", "*.a", "ä", &"x".repeat(64)] {
+            assert!(host_name(bad).is_err(), "{bad}");
         }
     }
 

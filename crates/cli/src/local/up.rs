@@ -55,6 +55,9 @@ async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
         .metadata_port(arguments.metadata_port)
         .link_local(arguments.fixed.link_local)
         .arc(arguments.fixed.arc)
+        .address(arguments.reach.danger_listen_beyond_loopback)
+        .host_names(arguments.reach.host_name.clone())
+        .trusted_cluster(arguments.reach.cluster())
         .progress(|step| progress.show(step))
         .start();
     let started = tokio::select! {
@@ -130,6 +133,7 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
         .args(database.postgres.iter().flat_map(|folder| ["--postgres".as_ref(), folder.as_os_str()]))
         .args(arguments.fixed.link_local.then_some("--link-local"))
         .args(arguments.fixed.arc.then_some("--arc"))
+        .args(arguments.reach.words())
         .args(output::log_flag())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

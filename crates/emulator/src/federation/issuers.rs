@@ -7,7 +7,7 @@ use super::issuer::Issuer;
 use super::kubernetes;
 use crate::clock::Clock;
 use crate::keys::KeyError;
-use crate::options::Lifetimes;
+use crate::options::{Lifetimes, TrustedCluster};
 
 /// The audience that Entra asks of a federated token (Microsoft: workload-identity-federation).
 pub const EXCHANGE_AUDIENCE: &str = "api://AzureADTokenExchange";
@@ -43,18 +43,25 @@ pub struct Federation {
     pub(super) kubernetes: Issuer,
     pub(super) github: Issuer,
     pub(super) pipelines: Issuer,
+    pub(super) trusted: Option<TrustedCluster>,
     /// Names the one service connection of Azure Pipelines.
     pub(super) service_connection: Uuid,
 }
 
 impl Federation {
-    pub(crate) fn new(clock: Clock, lifetimes: Lifetimes, address: &str) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        lifetimes: Lifetimes,
+        trusted: Option<TrustedCluster>,
+        address: &str,
+    ) -> Self {
         Self {
             clock,
             lifetimes,
             kubernetes: Issuer::new(format!("{address}/kubernetes/"), "openid/v1/jwks"),
             github: Issuer::new(format!("{address}/github"), "/.well-known/jwks"),
             pipelines: Issuer::new(format!("{address}/pipelines"), "/.well-known/jwks"),
+            trusted,
             service_connection: Uuid::new_v4(),
         }
     }
@@ -121,6 +128,11 @@ impl Federation {
     /// The issuer with this `iss`, if Entra can reach it.
     pub(crate) fn issuer(&self, iss: &str) -> Option<&Issuer> {
         self.issuers().into_iter().find(|issuer| issuer.url == iss)
+    }
+
+    /// The cluster outside the local cloud.
+    pub(crate) fn trusted_cluster(&self) -> Option<&TrustedCluster> {
+        self.trusted.as_ref()
     }
 
     fn issuers(&self) -> [&Issuer; 3] {

@@ -11,23 +11,32 @@ use crate::exchange::Answer;
 
 const KIND: &str = "Microsoft.ContainerService/managedClusters";
 const NAME: &str = "myCluster";
+/// The name of [`Options::trusted_cluster`](crate::Options::trusted_cluster).
+const TRUSTED: &str = "trustedCluster";
 
 /// `GET …/managedClusters`, of a resource group or of the subscription.
 pub(super) fn list(cloud: &Cloud, in_group: Option<&str>) -> Result<Answer, Answer> {
     let here = is_home(cloud, in_group)?;
-    Ok(collection(here.then(|| shown(cloud)).into_iter().collect()))
+    Ok(collection(if here { clusters(cloud).map(|one| shown(cloud, one)).collect() } else { Vec::new() }))
 }
 
 /// `GET …/managedClusters/{name}`
 pub(super) fn show(cloud: &Cloud, group: &str, name: &str) -> Result<Answer, Answer> {
-    only(cloud, KIND, (group, name), NAME)?;
-    Ok(json_answer(shown(cloud)))
+    let named = clusters(cloud).find(|(own, _)| own.eq_ignore_ascii_case(name)).unwrap_or((NAME, ""));
+    only(cloud, KIND, (group, name), named.0)?;
+    Ok(json_answer(shown(cloud, named)))
 }
 
-fn shown(cloud: &Cloud) -> Value {
+/// Names and issuers.
+fn clusters(cloud: &Cloud) -> impl Iterator<Item = (&'static str, &str)> {
+    let trusted = cloud.federation.trusted_cluster().map(|cluster| (TRUSTED, &*cluster.issuer));
+    [(NAME, cloud.federation.kubernetes_issuer())].into_iter().chain(trusted)
+}
+
+fn shown(cloud: &Cloud, (name, issuer): (&str, &str)) -> Value {
     json!({
-        "name": NAME,
-        "id": resource_id(cloud, RESOURCE_GROUP, &format!("{KIND}/{NAME}")),
+        "name": name,
+        "id": resource_id(cloud, RESOURCE_GROUP, &format!("{KIND}/{name}")),
         "type": KIND,
         "location": LOCATION,
         "properties": {
@@ -36,7 +45,7 @@ fn shown(cloud: &Cloud) -> Value {
             "kubernetesVersion": "1.33",
             "oidcIssuerProfile": {
                 "enabled": true,
-                "issuerURL": cloud.federation.kubernetes_issuer(),
+                "issuerURL": issuer,
             },
             "securityProfile": { "workloadIdentity": { "enabled": true } },
         },

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::client::{Ask, POSTGRESQL, imds, options, start};
 
-/// Invariant 3: a local cloud listens on loopback only.
+/// Invariant 3: a local cloud listens on loopback only, unless an option that names the danger says more.
 #[tokio::test]
 async fn only_loopback_is_listened_on() {
     for address in ["0.0.0.0", "::", "192.0.2.1", "169.254.169.254"] {

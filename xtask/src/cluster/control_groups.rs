@@ -1,0 +1,85 @@
+//! The control groups of the nodes, below one that is ours. They are the one thing of a cluster that is not in a namespace.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The group that all others are below.
+const OURS: &str = "pgentra-cluster";
+
+const MOUNTED: &str = "/sys/fs/cgroup";
+
+/// Makes the group of a node in every hierarchy, and returns its name.
+///
+/// # Errors
+/// A hierarchy cannot be written to.
+pub(crate) fn make(node: &str) -> Result<String> {
+    let name = format!("{OURS}/{node}");
+    for hierarchy in hierarchies() {
+        let mut group = hierarchy.clone();
+        for part in name.split('/') {
+            let parent = group.clone();
+            group.push(part);
+            fs::create_dir_all(&group).with_context(|| format!("cannot make {}", group.display()))?;
+            // A new group of this hierarchy has no processor and no memory (cpuset of cgroup v1).
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if let Ok(all) = fs::read(parent.join(file))
+                    && hierarchy.file_name().is_some_and(|name| name == "cpuset")
+                {
+                    fs::write(group.join(file), all)?;
+                }
+            }
+            // cgroup v2: the groups below have the controllers that their parent passes on.
+            if let Ok(controllers) = fs::read_to_string(parent.join("cgroup.controllers"))
+                && hierarchy == Path::new(MOUNTED)
+            {
+                let passed: Vec<String> =
+                    controllers.split_whitespace().map(|name| format!("+{name}")).collect();
+                fs::write(parent.join("cgroup.subtree_control"), passed.join(" "))?;
+            }
+        }
+    }
+    Ok(name)
+}
+
+/// Removes our groups, whose processes have ended.
+///
+/// # Errors
+/// A process is left in one.
+pub(crate) fn remove() -> Result<()> {
+    for hierarchy in hierarchies() {
+        remove_below(&hierarchy.join(OURS))?;
+    }
+    Ok(())
+}
+
+fn remove_below(group: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(group) else { return Ok(()) };
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            remove_below(&path)?;
+        }
+    }
+    // A process that was killed leaves its group a moment later.
+    super::processes::until("a control group is empty", || fs::remove_dir(group).is_ok())
+}
+
+/// Where control groups are mounted: one place with cgroup v2, one for each controller with v1.
+fn hierarchies() -> Vec<PathBuf> {
+    let root = Path::new(MOUNTED);
+    if root.join("cgroup.controllers").exists() {
+        return vec![root.to_owned()];
+    }
+    // The hierarchy of v2 beside those of v1 has no controllers, and is of another type.
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let place = Path::new(fields.next()?);
+            (place.starts_with(root) && fields.next()? == "cgroup").then(|| place.to_owned())
+        })
+        .collect()
+}

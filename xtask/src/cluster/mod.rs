@@ -1,0 +1,189 @@
+//! `cargo xtask cluster`: a Kubernetes of two nodes on this machine, in namespaces of its own, and the tests in it.
+
+mod control_groups;
+mod image;
+mod keys;
+mod nodes;
+mod parts;
+mod processes;
+mod start;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Subcommand;
+
+use processes::Namespaces;
+
+/// What to do with the cluster.
+#[derive(Clone, Copy, Subcommand)]
+pub(crate) enum Action {
+    /// Build what is not there yet, and start the cluster. It needs root, Go and Debian's packages.
+    Up,
+    /// End every process of the cluster, and remove what it wrote.
+    Down,
+    /// Start the cluster, run the tests in it, and end it. Where it cannot be had, no test runs, and the reason is printed.
+    Test,
+}
+
+/// The folders of the cluster, below the build folder.
+pub(crate) struct Folders {
+    /// The root of the workspace.
+    pub(crate) root: PathBuf,
+    /// What a build leaves, for every later start.
+    pub(crate) built: PathBuf,
+    /// What one run writes.
+    pub(crate) run: PathBuf,
+    /// Helm, shared with `deploy/check.sh`.
+    pub(crate) tools: PathBuf,
+}
+
+impl Folders {
+    fn new(root: &Path) -> Self {
+        let target = root.join("target");
+        Self {
+            root: root.to_owned(),
+            built: target.join("cluster"),
+            run: target.join("cluster/run"),
+            tools: target.join("tools/bin"),
+        }
+    }
+
+    /// A program that was built from Kubernetes' modules.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.built.join("bin").join(name)
+    }
+
+    /// Where Debian's packages are unpacked.
+    pub(crate) fn debian(&self) -> PathBuf {
+        self.built.join("debian")
+    }
+
+    /// The text of a file of `deploy/cluster`.
+    pub(crate) fn data(&self, name: &str) -> Result<String> {
+        let path = self.root.join("deploy/cluster").join(name);
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+}
+
+/// Does it.
+///
+/// # Errors
+/// A build fails, a process does not start, or a test fails.
+pub(crate) fn run(root: &Path, action: Action) -> Result<()> {
+    let folders = Folders::new(root);
+    match action {
+        Action::Up => {
+            if let Some(missing) = missing() {
+                bail!("a cluster cannot start here: {missing}");
+            }
+            up(&folders)?;
+            println!("export KUBECONFIG={}", folders.run.join("kubeconfig").display());
+            println!(
+                "a shell on its first node: {} bash",
+                words(&Namespaces::running(&folders.run)?.on("node1"))
+            );
+            Ok(())
+        }
+        Action::Down => down(&folders),
+        Action::Test => test(&folders),
+    }
+}
+
+fn words(list: &[String]) -> String {
+    list.join(" ")
+}
+
+/// What this machine lacks.
+fn missing() -> Option<String> {
+    if !cfg!(target_os = "linux") {
+        return Some("Kubernetes' nodes are Linux".to_owned());
+    }
+    if !is_root() {
+        return Some("namespaces and pods need root".to_owned());
+    }
+    if image::psql().is_none() {
+        return Some("the tests connect with psql, and there is none in /usr/lib/postgresql".to_owned());
+    }
+    let lacks = |program: &str| Command::new(program).arg("--help").output().is_err();
+    let programs = [
+        ("go", "Kubernetes is built with Go"),
+        ("apt-get", "containerd, runc and etcd come from Debian's packages"),
+        ("dpkg-deb", "containerd, runc and etcd come from Debian's packages"),
+        ("openssl", "the keys of the cluster are made by OpenSSL"),
+        ("iptables", "Services are rules of iptables"),
+        ("curl", "the tests ask the local cloud with curl"),
+        ("unshare", "namespaces are made by unshare of util-linux"),
+        ("nsenter", "namespaces are entered by nsenter of util-linux"),
+    ];
+    let lacking = programs.into_iter().find(|(program, _)| lacks(program));
+    lacking.map(|(program, why)| format!("{why}, and there is no {program}"))
+}
+
+/// The first word of `id -u` is the user id.
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|said| said.stdout.trim_ascii() == b"0")
+}
+
+fn up(folders: &Folders) -> Result<()> {
+    parts::fetch(folders)?;
+    parts::build(folders)?;
+    if folders.run.exists() {
+        down(folders)?;
+    }
+    let started = start::start(folders);
+    if started.is_err() {
+        // The logs stay for the reader of the error.
+        Namespaces::running(&folders.run)?.end()?;
+        control_groups::remove()?;
+    }
+    started
+}
+
+fn down(folders: &Folders) -> Result<()> {
+    if !folders.run.exists() {
+        println!("no cluster runs");
+        return Ok(());
+    }
+    if let Ok(namespaces) = Namespaces::running(&folders.run) {
+        namespaces.end()?;
+    }
+    control_groups::remove()?;
+    std::fs::remove_dir_all(&folders.run)
+        .with_context(|| format!("cannot remove {}", folders.run.display()))?;
+    println!("the cluster has ended");
+    Ok(())
+}
+
+fn test(folders: &Folders) -> Result<()> {
+    let missing = missing().or_else(|| parts::fetch(folders).err().map(|error| format!("{error:#}")));
+    if let Some(missing) = missing {
+        println!("LEFT OUT: every test in a cluster: {missing}");
+        return Ok(());
+    }
+    // Before the cluster, which takes the processor and has no way to a registry.
+    let tests = ["test", "--locked", "--package", "cluster"];
+    cargo(folders, None, &[&tests[..], &["--no-run"]].concat())?;
+    up(folders)?;
+    let namespaces = Namespaces::running(&folders.run)?;
+    let words = [&tests[..], &["--", "--ignored", "--nocapture", "--test-threads=1"]].concat();
+    let outcome = cargo(folders, Some(&namespaces.on("node1")), &words);
+    if outcome.is_ok() {
+        return down(folders);
+    }
+    println!("the cluster still runs: export KUBECONFIG={}", folders.run.join("kubeconfig").display());
+    outcome
+}
+
+/// Runs cargo in the workspace, behind these words.
+fn cargo(folders: &Folders, behind: Option<&[String]>, words: &[&str]) -> Result<()> {
+    let cargo = [env!("CARGO")];
+    let behind = behind.unwrap_or_default().iter().map(String::as_str);
+    let all: Vec<&str> = behind.chain(cargo).chain(words.iter().copied()).collect();
+    let (program, arguments) = all.split_first().context("a command has a program")?;
+    let status = Command::new(program).args(arguments).current_dir(&folders.root).status();
+    let status = status.with_context(|| format!("cannot run {program}"))?;
+    ensure!(status.success(), "cargo {words:?} failed ({status})");
+    Ok(())
+}
