@@ -72,7 +72,7 @@ pub use pgentra_session::Route;
 pub use pgentra_wire::session_attrs::SessionAttrs;
 pub use principal::{Principal, PrincipalKind, UnknownPrincipalKind};
 pub use rules::{PrincipalRule, RoleRules, SharedRules};
-pub use script::{SERVICE_ROLE, ServerScript, ServerScriptMethod};
+pub use script::{GatewayNetwork, NotANetwork, SERVICE_ROLE, ServerScript, ServerScriptMethod};
 pub use telemetry::GatewayTelemetry;
 pub use upstream::{ServiceAccount, TlsUpstream, UpstreamAddress, UpstreamMethod, UpstreamTlsError};
 
