@@ -111,7 +111,7 @@ pub const GATEWAY_KEYS: &[GatewayKey] = &[
         value: "ADDR",
         default: "",
         help: Some(
-            "Where probes, metrics and POST /quitquitquit are: IP:PORT or PORT, on the loopback interface",
+            "Where the status page, probes, metrics and POST /quitquitquit are: IP:PORT or PORT, on the loopback interface",
         ),
         excludes: &[],
         set: GatewaySet::Process(admin),

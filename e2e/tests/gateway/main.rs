@@ -4,6 +4,7 @@
 
 mod changes;
 mod checks;
+mod page;
 mod pgbouncer;
 mod sign_in;
 mod stage;
