@@ -48,6 +48,7 @@ pub(crate) enum EndReason {
     ServerBroke,
     Shutdown,
     TokenExpired,
+    PrincipalDisabled,
 }
 
 #[derive(Serialize)]
@@ -248,6 +249,7 @@ impl EndReason {
             Self::ServerBroke => "server_broke",
             Self::Shutdown => "shutdown",
             Self::TokenExpired => "token_expired",
+            Self::PrincipalDisabled => "principal_disabled",
         }
     }
 }

@@ -80,6 +80,8 @@ pub(crate) struct GatewayCounts {
     pub(crate) tokens: Family<Labels, Counter>,
     pub(crate) mapping_failures: Family<Labels, Counter>,
     pub(crate) upstream_failures: Family<Labels, Counter>,
+    /// Questions to the directory.
+    pub(crate) directory: Family<Labels, Counter>,
     pub(crate) sign_in: Family<Labels, Histogram, fn() -> Histogram>,
 }
 
@@ -317,6 +319,8 @@ impl GatewayTelemetry {
         registry.register("mapping_failures", help, counts.mapping_failures);
         let help = "Sign-ins at the server that failed for another reason than the client's request";
         registry.register("upstream_failures", help, counts.upstream_failures);
+        let help = "Questions to Microsoft Graph about principals, by the result";
+        registry.register("directory_questions", help, counts.directory);
         let help = "Time from a client's connection to its session";
         registry.register_with_unit("sign_in", help, Unit::Seconds, counts.sign_in);
         let (ready, lost) = (Gauge::<i64>::default(), Counter::<u64>::default());
@@ -346,6 +350,7 @@ impl Default for GatewayCounts {
             tokens: Family::default(),
             mapping_failures: Family::default(),
             upstream_failures: Family::default(),
+            directory: Family::default(),
             sign_in: Family::new_with_constructor(|| Histogram::new(SECONDS)),
         }
     }

@@ -239,6 +239,7 @@ impl<'a> LocalCloudBuilder<'a> {
             verifiers: vec![Arc::new(verifier)],
             clock: Arc::new(move || clock.now()),
             expiry: SessionExpiry::Off,
+            directory: None,
             limits: self.limits,
             telemetry: telemetry.clone(),
         };
