@@ -1,7 +1,7 @@
-"""Checks the chart and the manifests with the programs that read them: Helm renders, Kubernetes' schemas validate each manifest,
-and `pgentra proxy --check-config` reads each configuration and each command line of a container.
+"""Checks the charts and the manifests with the programs that read them: Helm renders, Kubernetes' schemas validate each manifest,
+and pgentra with `--check-config` reads each configuration and each command line of a container.
 
-Usage: check.py PGENTRA [HELM]. Without HELM the chart is left out. The values table of the chart is compared with its values.
+Usage: check.py PGENTRA [HELM]. Without HELM the charts are left out. The values table of each chart is compared with its values.
 """
 
 import copy
@@ -20,14 +20,32 @@ import yaml
 
 KUBERNETES = "1.33"
 HERE = pathlib.Path(__file__).parent
-CHART = HERE / "helm" / "pgentra-proxy"
+PROXY = HERE / "helm" / "pgentra-proxy"
+GATEWAY = HERE / "helm" / "pgentra-gateway"
 CLIENT_ID = "00000000-1111-2222-3333-444444444444"
-VALUES = {
+PROXY_VALUES = {
     "workloadIdentity": {"clientId": CLIENT_ID},
     "targets": [
         {"server": "postgresql://one.postgres.database.azure.com/", "warm": 2, "role_map": {"app": "my-app"}},
         {"server": "host=two.postgres.database.azure.com dbname=app", "port": 5433},
     ],
+}
+# In front of the pods of a StatefulSet.
+GATEWAY_VALUES = {
+    "config": {"tenant": [CLIENT_ID]},
+    "servers": [{"upstream": "postgres-0.postgres,postgres-1.postgres", "target_session_attrs": "primary"}],
+    "upstreamCa": {"secretName": "postgres-tls"},
+    "authority": {"secretName": "pgentra-authority"},
+}
+# In front of a cluster of CloudNativePG, which makes the secret NAME-ca and the services NAME-rw and NAME-ro.
+CLOUDNATIVEPG = {
+    "config": {"tenant": [CLIENT_ID], "method": "scram"},
+    "servers": [
+        {"name": "read", "upstream": "app-ro.data.svc", "host_names": ["read.example.com"]},
+        {"name": "write", "upstream": "app-rw.data.svc"},
+    ],
+    "upstreamCa": {"secretName": "app-ca"},
+    "password": {"secretName": "pgentra-password"},
 }
 # Every value that adds something.
 EVERYTHING = {
@@ -74,8 +92,10 @@ class Mounts:
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
-        tls, auth, config = (self.folder / name for name in ("tls", "auth", "config"))
-        for part in (tls, auth, config):
+        tls, auth, upstream_ca, authority, password = (
+            self.folder / name for name in ("tls", "auth", "upstream-ca", "authority", "password")
+        )
+        for part in (tls, auth, upstream_ca, authority, password, self.folder / "config"):
             part.mkdir(mode=0o700)
         make = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=pgentra"]
         run("openssl", *make, "-keyout", tls / "tls.key", "-out", tls / "tls.crt", check=True)
@@ -84,20 +104,24 @@ class Mounts:
         verifier = run(PGENTRA, "proxy", "hash-password", "app", input="a password\n", check=True).stdout
         (auth / "users.txt").write_text(verifier)
         (auth / "users.txt").chmod(0o640)
+        (upstream_ca / "ca.crt").write_text((tls / "tls.crt").read_text())
+        init = [PGENTRA, "gateway", "init", "--tenant", CLIENT_ID]
+        run(*init, "--method", "cert", "--authority", authority / "authority.pem", check=True)
+        run(*init, "--method", "scram", "--password-file", password / "password", check=True)
 
     def of(self, text):
         return text.replace("/etc/pgentra", str(self.folder))
 
-    def read_by_the_proxy(self, origin, arguments, config=None):
-        """Fails unless `pgentra` takes these arguments, with this text as its configuration file."""
-        if config is not None:
-            (self.folder / "config" / "proxy.toml").write_text(self.of(config))
+    def read_by_pgentra(self, origin, arguments, files={}):
+        """Fails unless `pgentra` takes these arguments, with these texts as files of the folder `config`."""
+        for name, text in files.items():
+            (self.folder / "config" / name).write_text(self.of(text))
         # --check signs in, which takes a server.
         arguments = [self.of(argument) for argument in arguments if argument != "--check"]
         environment = {"PATH": os.environ["PATH"], "AZURE_CLIENT_ID": CLIENT_ID}
         done = run(PGENTRA, *arguments, "--check-config", env=environment)
         if done.returncode != 0:
-            sys.exit(f"{origin}: pgentra {' '.join(arguments)} --check-config: {done.stderr}\n{config or ''}")
+            sys.exit(f"{origin}: pgentra {' '.join(arguments)} --check-config: {done.stderr}\n{files}")
         counted["configurations"] += 1
         print(f"{origin}: pgentra takes the configuration")
 
@@ -109,7 +133,7 @@ def documents(text):
 def check(text, origin, mounts):
     """Every document of a YAML file, and what its containers run; returns the documents."""
     found = documents(text)
-    config = None
+    files = {}
     for document in found:
         # Kubernetes has no schema of the Prometheus operator's resources.
         if not document["apiVersion"].startswith("monitoring.coreos.com/"):
@@ -117,14 +141,14 @@ def check(text, origin, mounts):
             counted["manifests"] += 1
             print(f"{origin}: {document['kind']}/{document['metadata']['name']} is valid")
         if document["kind"] == "ConfigMap":
-            config = document["data"]["proxy.toml"]
+            files = document["data"]
     for document in found:
         spec = document.get("spec", {})
         pod = spec.get("template", {}).get("spec") or (spec if document["kind"] == "Pod" else {})
         for container in pod.get("containers", []) + pod.get("initContainers", []):
             if container["name"] == "pgentra":
                 reads = any(argument.startswith("--config=") for argument in container["args"])
-                mounts.read_by_the_proxy(origin, container["args"], config if reads else None)
+                mounts.read_by_pgentra(origin, container["args"], files if reads else {})
     return found
 
 
@@ -144,20 +168,21 @@ def render(chart, values):
     return done.stdout
 
 
-def refused(why, change):
+def refused(chart, values, why, change):
     """Values that the chart must not take."""
-    values = copy.deepcopy(VALUES)
+    values = copy.deepcopy(values)
     change(values)
-    done = template(CHART, values)
+    done = template(chart, values)
     if done.returncode == 0:
-        sys.exit(f"the chart renders, and must be refused for `{why}`")
+        sys.exit(f"{chart.name} renders, and must be refused for `{why}`")
     assert why in done.stderr, f"refused, but not for `{why}`: {done.stderr}"
-    print(f"chart: refused for `{why}`, as it should be")
+    print(f"{chart.name}: refused for `{why}`, as it should be")
 
 
 def config_of(rendered):
     (config,) = [document for document in rendered if document["kind"] == "ConfigMap"]
-    return tomllib.loads(config["data"]["proxy.toml"])
+    (text,) = [text for name, text in config["data"].items() if name in ("proxy.toml", "gateway.toml")]
+    return tomllib.loads(text)
 
 
 def leaves(values, path=""):
@@ -170,25 +195,25 @@ def leaves(values, path=""):
             yield below, value
 
 
-def values_table():
+def values_table(chart):
     """The table in the chart's README has each value with its default, and the schema has each value."""
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    values = yaml.safe_load((chart / "values.yaml").read_text())
     shown = lambda value: value if isinstance(value, str) and value else json.dumps(value, separators=(",", ":"))
     expected = [(path, shown(value)) for path, value in leaves(values)]
-    rows = re.findall(r"^\| `([^`]+)` \| `([^`]*)` \| \S", (CHART / "README.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([^`]+)` \| `([^`]*)` \| \S", (chart / "README.md").read_text(), re.MULTILINE)
     for wrong in sorted(set(expected) ^ set(rows)):
-        print(f"README.md of the chart: {wrong} is {'missing' if wrong in expected else 'not in values.yaml'}", file=sys.stderr)
+        print(f"README.md of {chart.name}: {wrong} is {'missing' if wrong in expected else 'not in values.yaml'}", file=sys.stderr)
     if rows != expected:
-        sys.exit("the table in the chart's README differs from values.yaml, which has the same order")
-    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
+        sys.exit(f"the table in {chart.name}/README.md differs from values.yaml, which has the same order")
+    schema = json.loads((chart / "values.schema.json").read_text())["properties"]
     helms_own = {"global", "enabled"}
     assert set(schema) - helms_own == set(values), set(schema) ^ set(values)
-    print(f"chart: the README and the schema have all {len(rows)} values")
+    print(f"{chart.name}: the README and the schema have all {len(rows)} values")
 
 
-def everything(mounts):
+def everything(chart, values, mounts):
     """Each value that adds something is in the manifest that it is for."""
-    rendered = check(render(CHART, VALUES | EVERYTHING), "chart, everything", mounts)
+    rendered = check(render(chart, values | EVERYTHING), f"{chart.name}, everything", mounts)
     by_kind = {document["kind"]: document for document in rendered}
     pods = {"Deployment": by_kind["Deployment"]["spec"]["template"], "the test's pod": by_kind["Pod"]}
     for name, pod in pods.items():
@@ -211,86 +236,144 @@ def everything(mounts):
     monitor, rule = by_kind["ServiceMonitor"], by_kind["PrometheusRule"]
     assert monitor["spec"]["endpoints"][0]["port"] in ports, (monitor, ports)
     assert monitor["spec"]["selector"]["matchLabels"].items() <= by_kind["Service"]["metadata"]["labels"].items(), monitor
-    rules = (HERE / "prometheus" / "pgentra-proxy.rules.yml").read_text()
+    rules = (HERE / "prometheus" / f"{chart.name}.rules.yml").read_text()
     assert rule["spec"] == yaml.safe_load(rules), "the chart has other rules than deploy/prometheus"
     for resource in (monitor, rule):
         assert resource["metadata"]["labels"]["release"] == "prometheus", resource
-    print("chart: every value reaches its manifest")
+    print(f"{chart.name}: every value reaches its manifest")
 
 
-def chart(mounts):
+def lint(chart, values):
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(VALUES, file)
+        json.dump(values, file)
         file.flush()
-        done = run(HELM, "lint", "--strict", CHART, "--values", file.name)
+        done = run(HELM, "lint", "--strict", chart, "--values", file.name)
         if done.returncode != 0:
             sys.exit(f"helm lint: {done.stdout}{done.stderr}")
-    print("chart: helm lint finds nothing")
+    print(f"{chart.name}: helm lint finds nothing")
 
-    config = config_of(check(render(CHART, VALUES), "chart", mounts))
+
+def gateway_chart(mounts):
+    lint(GATEWAY, GATEWAY_VALUES)
+    rendered = check(render(GATEWAY, GATEWAY_VALUES), "pgentra-gateway, a StatefulSet", mounts)
+    config = config_of(rendered)
+    assert config["listen"] == "0.0.0.0:5432" and config["drain_timeout"] == 30, config
+    assert config["server"] == GATEWAY_VALUES["servers"], config
+
+    rendered = check(render(GATEWAY, CLOUDNATIVEPG), "pgentra-gateway, CloudNativePG", mounts)
+    assert config_of(rendered)["server"] == CLOUDNATIVEPG["servers"], rendered
+    (deployment,) = [document for document in rendered if document["kind"] == "Deployment"]
+    volumes = {volume["name"]: volume for volume in deployment["spec"]["template"]["spec"]["volumes"]}
+    assert "authority" not in volumes, volumes
+    # The secret of CloudNativePG has the key of its authority, too.
+    assert volumes["upstream-ca"]["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}], volumes
+
+    mapped = copy.deepcopy(GATEWAY_VALUES)
+    mapped["mapping"] = {
+        "role": [{"name": "app", "object_ids": [CLIENT_ID], "needs_second_factor": True}],
+        "deny": [{"usernames": ["former@example.com"]}],
+    }
+    mapped["port"] = 6432
+    mapped["servers"][0] |= {"max_connections": 1000000, "expiry": "end", "expiry_notice": 60.0}
+    rendered = check(render(GATEWAY, mapped), "pgentra-gateway, a mapping", mounts)
+    config = config_of(rendered)
+    assert (config["flavour"], config["server"][0]["max_connections"]) == ("none", 1000000), config
+    (service,) = [document for document in rendered if document["kind"] == "Service"]
+    assert service["spec"]["ports"] == [{"name": "postgresql", "port": 6432, "targetPort": "postgresql"}], service
+    (files,) = [document["data"] for document in rendered if document["kind"] == "ConfigMap"]
+    assert tomllib.loads(files["mapping.toml"]) == mapped["mapping"], files
+    identity = {"workloadIdentity": {"enabled": True, "clientId": CLIENT_ID}}
+    labelled = [
+        document["kind"]
+        for document in check(render(GATEWAY, GATEWAY_VALUES | identity), "pgentra-gateway, an identity", mounts)
+        if "azure.workload.identity" in json.dumps(document)
+    ]
+    assert sorted(labelled) == ["Deployment", "Pod", "ServiceAccount"], labelled
+    everything(GATEWAY, GATEWAY_VALUES | identity, mounts)
+
+    for why, change in [
+        ("servers is empty", lambda values: values.update(servers=[])),
+        ("upstream", lambda values: values.update(servers=[{"upstream": "/var/run/postgresql"}])),
+        ("upstream", lambda values: values.update(servers=[{"name": "one"}])),
+        ("method", lambda values: values["servers"][0].update(method="peer")),
+        ("secretName", lambda values: values.update(upstreamCa={"key": "ca.crt"})),
+        ("config", lambda values: values["config"].update(listen=["0.0.0.0:1"])),
+        ("port", lambda values: values.update(port=80)),
+        ("extraVolumes", lambda values: values.update(extraVolumes=[{"name": "authority", "emptyDir": {}}])),
+        ("mapping", lambda values: values.update(mapping={"rule": []})),
+        ("targets", lambda values: values.update(targets=[])),
+    ]:
+        refused(GATEWAY, GATEWAY_VALUES, why, change)
+
+
+def proxy_chart(mounts):
+    lint(PROXY, PROXY_VALUES)
+    config = config_of(check(render(PROXY, PROXY_VALUES), "pgentra-proxy", mounts))
     one, two = config["target"]
     assert (one["listen"], two["listen"]) == ("0.0.0.0:5432", "0.0.0.0:5433"), config
     assert one["role_map"] == {"app": "my-app"} and one["warm"] == 2, config
     assert config["drain_timeout"] == 30, config
 
     # What people write in values files: numbers of each size, lists, switches, durations, in the process and in a target.
-    full = copy.deepcopy(VALUES)
+    full = copy.deepcopy(PROXY_VALUES)
     full["config"] = {"token_timeout": 80, "start_up_timeout": 60.0, "log_format": "text", "drain": "transaction"}
     full["targets"][0] |= {"max_connections": 1000000, "connect_rate": 25, "reuse": True}
     full["targets"][0] |= {"role_map": {"app": "my-app", "1": "one"}}
-    config = config_of(check(render(CHART, full), "chart, many values", mounts))
+    config = config_of(check(render(PROXY, full), "pgentra-proxy, many values", mounts))
     numbers = itertools.chain(config.items(), *(target.items() for target in config["target"]))
     floats = [(key, value) for key, value in numbers if isinstance(value, float)]
     assert not floats, f"whole numbers became {floats}"
     assert config["target"][0]["max_connections"] == 1000000, config
 
-    smallest = VALUES | {"replicas": 1, "auth": {"secretName": ""}, "tls": {"clientCa": "ca.crt"}}
+    smallest = PROXY_VALUES | {"replicas": 1, "auth": {"secretName": ""}, "tls": {"clientCa": "ca.crt"}}
     smallest |= {"networkPolicy": {"enabled": False}, "serviceAccount": {"create": False, "name": "there"}}
-    kinds = [document["kind"] for document in check(render(CHART, smallest), "chart, fewest objects", mounts)]
+    kinds = [document["kind"] for document in check(render(PROXY, smallest), "pgentra-proxy, fewest objects", mounts)]
     assert sorted(kinds) == ["ConfigMap", "Deployment", "Pod", "Service"], kinds
 
-    bare = VALUES | {"workloadIdentity": {"enabled": False}}
-    for document in check(render(CHART, bare), "chart, no workload identity", mounts):
+    bare = PROXY_VALUES | {"workloadIdentity": {"enabled": False}}
+    for document in check(render(PROXY, bare), "pgentra-proxy, no workload identity", mounts):
         assert "azure.workload.identity" not in json.dumps(document), document
-    everything(mounts)
+    everything(PROXY, PROXY_VALUES, mounts)
 
-    refused("replica", lambda values: values.update(replica=3))
-    refused("minAvailable", lambda values: values.update(podDisruptionBudget={"minAvailable": "half"}))
-    refused("extraVolumes", lambda values: values.update(extraVolumes=[{"name": "tls", "emptyDir": {}}]))
-    refused("targets is empty", lambda values: values.update(targets=[]))
-    refused("workloadIdentity.clientId", lambda values: values.update(workloadIdentity={"clientId": ""}))
-    refused("clientId", lambda values: values.update(workloadIdentity={"clientId": "my-app"}))
-    refused("server", lambda values: values.update(targets=[{"port": 5432}]))
-    refused("targets", lambda values: values.update(targets=[{"server": "one", "listen": "0.0.0.0:1"}]))
+    refused(PROXY, PROXY_VALUES, "replica", lambda values: values.update(replica=3))
+    refused(PROXY, PROXY_VALUES, "minAvailable", lambda values: values.update(podDisruptionBudget={"minAvailable": "half"}))
+    refused(PROXY, PROXY_VALUES, "extraVolumes", lambda values: values.update(extraVolumes=[{"name": "tls", "emptyDir": {}}]))
+    refused(PROXY, PROXY_VALUES, "targets is empty", lambda values: values.update(targets=[]))
+    refused(PROXY, PROXY_VALUES, "workloadIdentity.clientId", lambda values: values.update(workloadIdentity={"clientId": ""}))
+    refused(PROXY, PROXY_VALUES, "clientId", lambda values: values.update(workloadIdentity={"clientId": "my-app"}))
+    refused(PROXY, PROXY_VALUES, "server", lambda values: values.update(targets=[{"port": 5432}]))
+    refused(PROXY, PROXY_VALUES, "targets", lambda values: values.update(targets=[{"server": "one", "listen": "0.0.0.0:1"}]))
 
     with tempfile.TemporaryDirectory() as folder:
         app = pathlib.Path(folder) / "app"
         (app / "templates").mkdir(parents=True)
-        dependency = {"name": "pgentra-proxy", "version": "0.1.0", "repository": f"file://{CHART.resolve()}"}
+        dependency = {"name": "pgentra-proxy", "version": "0.1.0", "repository": f"file://{PROXY.resolve()}"}
         about = {"apiVersion": "v2", "name": "app", "version": "0.1.0", "dependencies": [dependency]}
         (app / "Chart.yaml").write_text(yaml.safe_dump(about))
         (app / "templates" / "pod.yaml").write_text(SIDECAR)
         done = run(HELM, "dependency", "update", app)
         if done.returncode != 0:
             sys.exit(f"helm dependency update: {done.stderr}")
-        rendered = check(render(app, {"pgentra-proxy": VALUES}), "sidecar in another chart", mounts)
+        rendered = check(render(app, {"pgentra-proxy": PROXY_VALUES}), "sidecar in another chart", mounts)
         (pod,) = [document for document in rendered if document["metadata"]["name"] == "app"]
         assert pod["spec"]["initContainers"][0]["restartPolicy"] == "Always", pod
         assert pod["spec"]["initContainers"][0]["args"][-2:] == ["--warm=2", "postgresql://one/"], pod
 
 
-values_table()
+for chart in (PROXY, GATEWAY):
+    values_table(chart)
 with tempfile.TemporaryDirectory() as folder:
     mounts = Mounts(folder)
     for manifest in sorted((HERE / "kubernetes").glob("*.yaml")):
         check(manifest.read_text(), manifest.name, mounts)
-    mounts.read_by_the_proxy(
+    mounts.read_by_pgentra(
         "proxy.toml of the service",
         ["proxy", "--config=/etc/pgentra/config/proxy.toml"],
-        (HERE / "systemd" / "proxy.toml").read_text(),
+        {"proxy.toml": (HERE / "systemd" / "proxy.toml").read_text()},
     )
     if HELM:
-        chart(mounts)
+        proxy_chart(mounts)
+        gateway_chart(mounts)
 print(
     f"deploy: {counted['manifests']} manifests are valid for Kubernetes {KUBERNETES}; "
     f"pgentra takes {counted['configurations']} configurations"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks what is in this folder with the programs that read it: Helm renders the chart, Kubernetes' schemas validate every
+# Checks what is in this folder with the programs that read it: Helm renders the charts, Kubernetes' schemas validate every
 # manifest, pgentra itself reads each configuration, hadolint reads the Containerfile, systemd the units. The tools are installed
 # below target/; what cannot be had is named. It fails where CI=true, except for Helm, which takes Go to build.
 set -euo pipefail
@@ -26,7 +26,7 @@ if [ ! -x "$helm" ] && command -v go >/dev/null; then
     rm -rf "$folder"
 fi
 if [ ! -x "$helm" ]; then
-    echo "deploy: left out: the chart, because Helm is built with Go and there is no Go here, or it could not be had" >&2
+    echo "deploy: left out: the charts, because Helm is built with Go and there is no Go here, or it could not be had" >&2
     helm=
 fi
 
@@ -43,7 +43,7 @@ if [ -e "$target/requirements.txt" ]; then
     "$target/venv/bin/hadolint" --ignore DL3018 container/Containerfile
     echo "Containerfile: hadolint finds nothing"
 else
-    missing "the chart, the manifests and the Containerfile: the packages of deploy/requirements.txt could not be installed"
+    missing "the charts, the manifests and the Containerfile: the packages of deploy/requirements.txt could not be installed"
 fi
 
 if command -v systemd-analyze >/dev/null; then

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes everything that can be installed and installs it, as a person would: archives, the shell installer, the wheel, the npm
-# packages, the container images, the chart, the Debian and the RPM package. What a machine cannot do is named; it fails there only
+# packages, the container images, the charts, the Debian and the RPM package. What a machine cannot do is named; it fails there only
 # where CI=true. `deploy/install-test.sh` builds with the quick profile; a folder of artefacts as its argument is tested instead.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -209,15 +209,17 @@ elsewhere "skopeo copy oci-archive:pgentra-0.1.0-image-x86_64.tar:0.1.0 docker:/
 elsewhere "podman load -i pgentra-0.1.0-image-x86_64.tar"                                             # not run
 elsewhere "brew install ./pgentra.rb"                                                                # not run
 
-# --- the chart
+# --- the charts
 helm=$(compgen -G "$top/target/tools/bin/helm-*" | head -n 1 || :)
 if [ -n "$helm" ]; then
     "$helm" template app "$artifacts/pgentra-proxy-$version.tgz" --set image.repository=pgentra --set workloadIdentity.clientId=00000000-1111-2222-3333-444444444444 \
         --set 'targets[0].server=postgresql://one.postgres.database.azure.com/' >/dev/null || failed "Helm refuses the chart's archive"
+    "$helm" template app "$artifacts/pgentra-gateway-$version.tgz" --set upstreamCa.secretName=ca \
+        --set 'servers[0].upstream=postgres' >/dev/null || failed "Helm refuses the archive of the gateway's chart"
     python3 deploy/install-test-registry.py "$artifacts/pgentra-proxy-$version-chart.tar" "$version" "$helm" "$folder" ||
         failed "Helm does not pull the chart"
     cmp -s "$folder/pgentra-proxy-$version.tgz" "$artifacts/pgentra-proxy-$version.tgz" || failed "Helm pulls another chart"
-    shows "chart: Helm renders the archive, and pulls the OCI artefact from a registry"
+    shows "chart: Helm renders the archives, and pulls the OCI artefact from a registry"
 else
     # As deploy/check.sh has it: Helm takes Go to build, which a machine may lack.
     echo "install: left out: the chart: deploy/check.sh has installed no Helm" >&2

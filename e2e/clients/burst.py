@@ -1,17 +1,19 @@
 """Many PostgreSQL clients at once, as the start-up of the protocol goes: prints how each was answered, as JSON.
 
-Usage: burst.py HOST PORT USER DATABASE CLIENTS. As many at a time as this process may have files; a client that has a
+Usage: burst.py HOST PORT USER DATABASE CLIENTS [PASSWORD_FILE]. As many at a time as this process may have files; a client that has a
 session keeps it until all have been answered.
 """
 
 import asyncio
 import collections
 import json
+import pathlib
 import resource
 import struct
 import sys
 
-host, port, user, database, clients = sys.argv[1:]
+host, port, user, database, clients, *file = sys.argv[1:]
+password = pathlib.Path(file[0]).read_bytes() + b"\0" if file else b""
 _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -41,6 +43,8 @@ async def attempt(places, kept):
         writer.write(startup)
         while True:
             kind, body = await message(reader)
+            if kind == b"R" and body == struct.pack("!i", 3):
+                writer.write(b"p" + struct.pack("!i", len(password) + 4) + password)
             if kind == b"Z":
                 kept.append(writer)
                 return "session"

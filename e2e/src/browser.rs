@@ -49,3 +49,29 @@ pub fn look(lab: &Lab, url: &str, picture: (&str, &str), awaited: &str, steps: &
     assert_ne!(views[0]["ground"], views[1]["ground"], "light and dark");
     report
 }
+
+/// The names of all fields of a document that a page of the documentation does not have, as
+/// `field`, `….field`, or with brackets behind it. Fields of the objects in `maps` are data.
+pub fn undocumented(status: &Value, maps: &[&str], page: &str) -> Vec<String> {
+    let mut fields = Vec::new();
+    collect_fields(status, maps, &mut fields);
+    assert!(fields.len() > 40, "{fields:?}");
+    let has = |field: &String| {
+        let mut ways = ["`", "."]
+            .into_iter()
+            .flat_map(|before| ["`", "[]`"].map(|after| format!("{before}{field}{after}")));
+        ways.any(|way| page.contains(&way))
+    };
+    fields.retain(|field| !has(field));
+    fields
+}
+
+fn collect_fields(value: &Value, maps: &[&str], fields: &mut Vec<String>) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        fields.push(name.clone());
+        if !maps.contains(&name.as_str()) {
+            collect_fields(value, maps, fields);
+        }
+    }
+    value.as_array().into_iter().flatten().for_each(|value| collect_fields(value, maps, fields));
+}

@@ -122,6 +122,16 @@ impl Lab {
         Proxy::start(self, "gateway", [], arguments, listeners)
     }
 
+    /// The same with these variables, such as those of an identity.
+    pub fn gateway_of(
+        &self,
+        variables: impl IntoIterator<Item = (String, String)>,
+        arguments: &[&str],
+        listeners: usize,
+    ) -> Proxy<'_> {
+        Proxy::start(self, "gateway", variables, arguments, listeners)
+    }
+
     /// A folder for the test's files, open to all users.
     pub fn path(&self) -> &Path {
         self.folder.path()

@@ -23,7 +23,7 @@ mod run;
 mod secrecy;
 
 pub use binary::{example, example_with, pgentra};
-pub use browser::look;
+pub use browser::{look, undocumented};
 pub use client::{client, have};
 pub use cloud::{Cloud, Flavour};
 pub use lab::{Lab, User};

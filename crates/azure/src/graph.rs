@@ -20,6 +20,9 @@ const MOST: usize = 1_000;
 /// How many ids `getByIds` takes in one request.
 const IDS: usize = 1_000;
 
+/// How many groups `checkMemberGroups` takes in one request.
+const GROUPS: usize = 20;
+
 /// The members that are read of an object.
 const MEMBERS: &str = "id,appId,displayName,userPrincipalName,servicePrincipalType,alternativeNames";
 
@@ -171,6 +174,46 @@ impl Graph {
         let url = self.url(&format!("servicePrincipals(appId='{client_id}')?$select={MEMBERS}"));
         let found = self.client.found(&Ask::get(url, doing)).await?;
         found.map(|object| self.principal(&object, doing, Some(Search::ServicePrincipals))).transpose()
+    }
+
+    /// Those of `groups` that a user or service principal is a member of, directly or through other groups (Microsoft:
+    /// directoryobject-checkmembergroups). A principal that the tenant does not have is in none.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// Why Graph did not answer.
+    pub async fn member_of(&self, object_id: Uuid, groups: &[Uuid]) -> Result<Vec<Uuid>, AzureError> {
+        let doing = "ask the tenant for the groups of a principal";
+        let mut found = Vec::new();
+        for groups in groups.chunks(GROUPS) {
+            let ask = Ask {
+                method: Method::Post,
+                url: self.url(&format!("directoryObjects/{object_id}/checkMemberGroups")),
+                body: Some(json!({ "groupIds": groups })),
+                only_if: None,
+                doing,
+            };
+            let Some(answer) = self.client.found(&ask).await? else { return Ok(Vec::new()) };
+            let ids = answer["value"].as_array().ok_or_else(|| self.client.unusable(doing, "list"))?;
+            found.extend(ids.iter().filter_map(|id| id.as_str()?.parse::<Uuid>().ok()));
+        }
+        Ok(found)
+    }
+
+    /// Whether an account of the tenant may sign in (`accountEnabled`), by its object id; `None` if the tenant has none.
+    /// `search` is [`Search::Users`] or [`Search::ServicePrincipals`].
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// Why Graph did not answer.
+    pub async fn is_enabled(&self, search: Search, object_id: Uuid) -> Result<Option<bool>, AzureError> {
+        let doing = "look up whether an account is enabled";
+        let url = self.url(&format!("{}/{object_id}?$select=id,accountEnabled", search.set()));
+        let Some(account) = self.client.found(&Ask::get(url, doing)).await? else { return Ok(None) };
+        let is_enabled = account["accountEnabled"].as_bool();
+        is_enabled.map(Some).ok_or_else(|| self.client.unusable(doing, "accountEnabled"))
     }
 
     async fn list(&self, search: Search, filter: &str) -> Result<Vec<Principal>, AzureError> {

@@ -203,6 +203,17 @@ impl LocalAzure {
         group
     }
 
+    /// Makes a user or a service principal a member of a group. Graph says so; of users, their next tokens, too.
+    pub fn join_group(&self, member: Uuid, group: Uuid) {
+        self.cloud.subscription.join_group(member, group);
+    }
+
+    /// Enables or disables the account of a user or a service principal: `accountEnabled` in Graph. What was signed
+    /// before stays valid.
+    pub fn set_account_enabled(&self, object_id: Uuid, is_enabled: bool) {
+        self.cloud.subscription.set_enabled(object_id, is_enabled);
+    }
+
     /// Deletes a user, a group, a user-assigned identity or the application's principal from the directory. What was
     /// signed before stays valid.
     pub fn delete_principal(&self, object_id: Uuid) {

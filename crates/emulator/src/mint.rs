@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use uuid::{Uuid, uuid};
 
 use crate::clock::unix;
@@ -19,6 +19,9 @@ use crate::options::{ResourceApplication, TokenVersion};
 
 /// The client id that users of Cloud Shell sign in with, "Azure Portal Console App".
 const CONSOLE_APPLICATION: Uuid = uuid!("b677c290-cf4b-4a8e-a60e-91ba650a4abe");
+
+/// Most groups that Entra puts into a token; beyond that it names where they are (Microsoft: groups overage claim).
+const MOST_GROUPS: usize = 200;
 
 /// Entra dates a token five minutes back, so that a client whose clock is a little behind accepts it.
 const BACKDATED: i64 = 300;
@@ -235,6 +238,17 @@ impl Mint<'_> {
             Ok(Value::Object(claims)) => claims,
             _ => return Err(KeyError("encode a token")),
         };
+        if let TokenSubject::User(user) = &draft.who
+            && user.groups.len() > MOST_GROUPS
+        {
+            claims.remove("groups");
+            let endpoint = format!(
+                "https://graph.windows.net/{}/users/{}/getMemberObjects",
+                self.tenant, user.object_id
+            );
+            claims.insert("_claim_names".to_owned(), json!({ "groups": "src1" }));
+            claims.insert("_claim_sources".to_owned(), json!({ "src1": { "endpoint": endpoint } }));
+        }
         // Last, so that a test can replace or remove what Entra always sets.
         claims.extend(draft.claims.clone());
         claims.retain(|name, _| !draft.without.contains(name));

@@ -178,6 +178,10 @@ struct SubscriptionState {
     role_assignments: Vec<RoleAssignment>,
     users: Vec<User>,
     groups: Vec<Group>,
+    /// Members of groups that are not users.
+    members: BTreeSet<(Uuid, Uuid)>,
+    /// Accounts that may not sign in.
+    disabled: BTreeSet<Uuid>,
     has_application: bool,
     administrators: Vec<Administrator>,
     operations: Vec<Operation>,
@@ -208,6 +212,8 @@ impl Subscription {
                 role_assignments: Vec::new(),
                 users: vec![administrator.clone()],
                 groups: vec![directory.group.clone()],
+                members: BTreeSet::new(),
+                disabled: BTreeSet::new(),
                 has_application: true,
                 administrators,
                 operations: Vec::new(),
@@ -303,6 +309,39 @@ impl Subscription {
     pub(crate) fn add_group(&self, group: Group) {
         self.state().groups.push(group);
         self.principals.send_replace(());
+    }
+
+    /// Makes a user or a service principal a member of a group.
+    pub(crate) fn join_group(&self, member: Uuid, group: Uuid) {
+        let mut state = self.state();
+        match state.users.iter_mut().find(|user| user.object_id == member) {
+            Some(user) if !user.groups.contains(&group) => user.groups.push(group),
+            Some(_) => {}
+            None => {
+                state.members.insert((member, group));
+            }
+        }
+    }
+
+    /// Whether a user or a service principal is a member of a group.
+    pub(crate) fn is_member(&self, member: Uuid, group: Uuid) -> bool {
+        let state = self.state();
+        let mut users = state.users.iter();
+        users.any(|user| user.object_id == member && user.groups.contains(&group))
+            || state.members.contains(&(member, group))
+    }
+
+    /// Whether an account may sign in.
+    pub(crate) fn is_enabled(&self, object_id: Uuid) -> bool {
+        !self.state().disabled.contains(&object_id)
+    }
+
+    pub(crate) fn set_enabled(&self, object_id: Uuid, is_enabled: bool) {
+        let mut state = self.state();
+        match is_enabled {
+            true => state.disabled.remove(&object_id),
+            false => state.disabled.insert(object_id),
+        };
     }
 
     pub(crate) fn has_application(&self) -> bool {

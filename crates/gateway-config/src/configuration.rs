@@ -13,6 +13,7 @@ use pgentra_system::System;
 use rustls::sign::CertifiedKey;
 
 use crate::certificate::{CertificateFault, ListenerCertificate};
+use crate::directory::DirectorySource;
 use crate::keys::{GatewayKey, GatewaySet, store};
 use crate::server::{self, Building};
 use crate::settings::{GatewayProcessSettings, ServerSettings};
@@ -66,16 +67,24 @@ pub struct ConfiguredServer {
     pub(crate) mapping: FileWatch,
 }
 
-/// State that successive configurations share: the sockets of the service manager.
+/// What successive configurations share: the sockets of the service manager, and the identity that
+/// asks the directory.
 #[derive(Debug, Default)]
 pub struct GatewayReloadState {
     pub(crate) inherited: InheritedSockets,
+    pub(crate) directories: Option<DirectorySource>,
 }
 
 impl GatewayReloadState {
     /// With the sockets that systemd hands over.
     pub fn new(inherited: InheritedSockets) -> Self {
-        Self { inherited }
+        Self { inherited, directories: None }
+    }
+
+    /// For configurations that ask Microsoft Graph about principals.
+    #[must_use]
+    pub fn with_directories(self, directories: DirectorySource) -> Self {
+        Self { directories: Some(directories), ..self }
     }
 }
 
@@ -130,7 +139,7 @@ impl GatewayConfiguration {
         let of_servers = effective.of::<GatewaySet>(true);
         if tables.is_empty() && !lost_table {
             servers.extend(configured(
-                system,
+                (system, state),
                 UNNAMED,
                 (defaults.clone(), of_servers.clone()),
                 &limits,
@@ -146,7 +155,7 @@ impl GatewayConfiguration {
             let mut said = of_servers.clone();
             layer.apply(|set, given| store(set, None, &mut settings, given), &mut problems);
             said.take(&layer);
-            servers.extend(configured(system, &place, (settings, said), &limits, &mut problems));
+            servers.extend(configured((system, state), &place, (settings, said), &limits, &mut problems));
         }
         let mut names = HashSet::new();
         for server in &servers {
@@ -187,7 +196,7 @@ impl ConfiguredServer {
 }
 
 fn configured(
-    system: &System,
+    (system, state): (&System, &GatewayReloadState),
     label: &str,
     (settings, said): (ServerSettings, EffectiveSettings),
     limits: &Limits,
@@ -196,7 +205,8 @@ fn configured(
     // What is seen is never newer than what is read.
     let files = FileWatch::new(system.files(), server::files(&settings));
     let mapping = FileWatch::new(system.files(), settings.mapping.clone());
-    let config = Building { system, label, problems }.config(&settings, limits)?;
+    let config = Building { system, label, problems, directories: state.directories.as_ref() }
+        .config(&settings, limits)?;
     Some(ConfiguredServer { name: config.name.clone(), settings, said, config, files, mapping })
 }
 

@@ -3,14 +3,14 @@
 
 use std::ops::RangeInclusive;
 
-use pgentra_gateway::{AskMethod, Flavour, Unmapped};
-use pgentra_settings::{Form, KeyTable, ListenAddr, RawValue};
-use pgentra_verify::Cloud;
+use pgentra_settings::{Form, KeyTable, RawValue};
 
+use crate::key_values::{admin, ask_method, cloud, flavour, health, keys_url, session_attrs, unmapped};
 use crate::settings::{GatewayProcessSettings, ServerSettings};
 
 /// With 0 every client would be refused; a larger number is a typing error.
 const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
+const MINUTE: u64 = 60;
 const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
 
@@ -111,7 +111,7 @@ pub const GATEWAY_KEYS: &[GatewayKey] = &[
         value: "ADDR",
         default: "",
         help: Some(
-            "Where probes, metrics and POST /quitquitquit are: IP:PORT or PORT, on the loopback interface",
+            "Where the status page, probes, metrics and POST /quitquitquit are: IP:PORT or PORT, on the loopback interface",
         ),
         excludes: &[],
         set: GatewaySet::Process(admin),
@@ -377,6 +377,50 @@ pub const GATEWAY_KEYS: &[GatewayKey] = &[
         set: GatewaySet::Server(|it, given| given.time(0..=DAY).map(|value| it.expiry_notice = value)),
     },
     GatewayKey {
+        name: "group_overage",
+        form: Form::Text,
+        value: "WORD",
+        default: "refuse",
+        help: Some(
+            "What becomes of a principal that is in more groups than its token lists: refuse, it is in none; graph, Microsoft Graph is asked whether it is in those of the mapping",
+        ),
+        excludes: &[],
+        set: GatewaySet::Server(|it, given| given.parsed().map(|value| it.group_overage = value)),
+    },
+    GatewayKey {
+        name: "account_check",
+        form: Form::Text,
+        value: "WORD",
+        default: "off",
+        help: Some(
+            "When Microsoft Graph is asked whether the account of a principal is enabled: off; login, at each login; session, also during sessions, which PostgreSQL ends then (SQLSTATE 57P01)",
+        ),
+        excludes: &[],
+        set: GatewaySet::Server(|it, given| given.parsed().map(|value| it.account_check = value)),
+    },
+    GatewayKey {
+        name: "account_check_interval",
+        form: Form::Time,
+        value: "TIME",
+        default: "5m",
+        help: Some("How often that is during a session"),
+        excludes: &[],
+        set: GatewaySet::Server(|it, given| {
+            given.time(MINUTE..=DAY).map(|value| it.account_check_interval = value)
+        }),
+    },
+    GatewayKey {
+        name: "graph_down",
+        form: Form::Text,
+        value: "WORD",
+        default: "refuse",
+        help: Some(
+            "What becomes of logins with account_check while Microsoft Graph does not answer: refuse (SQLSTATE 57P03) or allow; sessions go on",
+        ),
+        excludes: &[],
+        set: GatewaySet::Server(|it, given| given.parsed().map(|value| it.graph_down = value)),
+    },
+    GatewayKey {
         name: "max_connections",
         form: Form::Number,
         value: "NUMBER",
@@ -414,69 +458,6 @@ pub(crate) fn store(
         (GatewaySet::Process(set), Some(process)) => set(process, given),
         (GatewaySet::Process(_), None) => Ok(()),
     }
-}
-
-fn admin(process: &mut GatewayProcessSettings, given: &RawValue<'_>) -> Result<(), String> {
-    let place = given.parsed::<ListenAddr>()?;
-    if !place.is_local() {
-        return Err(format!(
-            "cannot be {place}: every client that reaches it may end the gateway; health_listen has probes and metrics alone"
-        ));
-    }
-    process.telemetry.admin_listen = Some(place.tcp()?);
-    Ok(())
-}
-
-fn health(process: &mut GatewayProcessSettings, given: &RawValue<'_>) -> Result<(), String> {
-    process.telemetry.health_listen = Some(given.parsed::<ListenAddr>()?.tcp()?);
-    Ok(())
-}
-
-fn flavour(server: &mut ServerSettings, given: &RawValue<'_>) -> Result<(), String> {
-    server.flavour = match given.text()? {
-        "flexible" => Some(Flavour::Flexible),
-        "single" => Some(Flavour::Single),
-        "none" => None,
-        other => return Err(format!("is flexible, single or none, not `{other}`")),
-    };
-    Ok(())
-}
-
-fn unmapped(text: &str) -> Result<Unmapped, String> {
-    match text {
-        "refuse" => Ok(Unmapped::Refuse),
-        "password" => Ok(Unmapped::Password),
-        other => Err(format!("is refuse or password, not `{other}`")),
-    }
-}
-
-fn ask_method(text: &str) -> Result<AskMethod, String> {
-    text.parse().map_err(|_| format!("is password or oauth, not `{text}`"))
-}
-
-fn cloud(text: &str) -> Result<Cloud, String> {
-    match text {
-        "public" => Ok(Cloud::Public),
-        "usgov" => Ok(Cloud::UsGov),
-        "china" => Ok(Cloud::China),
-        other => Err(format!("is public, usgov or china, not `{other}`")),
-    }
-}
-
-/// Keys that come over the network in clear text could be anyone's.
-fn keys_url(text: &str) -> Result<String, String> {
-    let is_local = ["http://127.0.0.1:", "http://[::1]:", "http://localhost:"];
-    if text.starts_with("https://") || is_local.iter().any(|start| text.starts_with(start)) {
-        return Ok(text.to_owned());
-    }
-    Err(format!("begins with https://, and `{text}` does not"))
-}
-
-fn session_attrs(it: &mut ServerSettings, given: &RawValue<'_>) -> Result<(), String> {
-    let text = given.text()?;
-    let known = "it is any, read-write, read-only, primary, standby or prefer-standby";
-    it.target_session_attrs = text.parse().map_err(|()| format!("cannot be `{text}`: {known}"))?;
-    Ok(())
 }
 
 impl std::fmt::Debug for GatewaySet {

@@ -12,6 +12,8 @@
 
 mod certificate;
 mod configuration;
+mod directory;
+mod key_values;
 mod keys;
 mod live;
 mod mapping_file;
@@ -19,6 +21,7 @@ mod server;
 mod settings;
 
 pub use configuration::{ConfiguredServer, GatewayConfiguration, GatewayReloadState, GatewaySources};
+pub use directory::DirectorySource;
 pub use keys::{GATEWAY_KEYS, GatewayKey, GatewaySet};
 pub use live::LiveGateway;
 pub use mapping_file::{MappingFault, parse_mapping};

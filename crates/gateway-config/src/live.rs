@@ -109,7 +109,8 @@ impl LiveGateway {
             let at = (self.system.files().clone(), watch);
             tokio::spawn(certificate::keep(Arc::downgrade(&resolver), at, files));
         }
-        self.telemetry.serve(servers.iter().map(|server| server.name.clone()));
+        self.telemetry
+            .serve(servers.iter().map(|server| (server.name.clone(), Arc::downgrade(&server.gateway))));
         let routed =
             servers.iter().map(|live| (live.configured.route(), Arc::clone(&live.gateway))).collect();
         let routed = Servers::new(tls, routed);
@@ -296,15 +297,15 @@ async fn look(name: String, gateway: Weak<Gateway>, telemetry: GatewayTelemetry)
             tracing::warn!(server = name, error, "the signing keys cannot be fetched");
             format!("the signing keys cannot be fetched: {error}")
         });
-        let checked = gateway.check().await.err().map(|error| {
+        let checked = gateway.check().await.map_err(|error| {
             let error = chain(&error);
             tracing::warn!(server = name, error, "the server cannot be used");
             error
         });
         drop(gateway);
-        let pause = if keys.is_none() && checked.is_none() { FRESH } else { AGAIN };
+        let pause = if keys.is_none() && checked.is_ok() { FRESH } else { AGAIN };
         telemetry.keys(&name, keys);
-        telemetry.mapping(&name, checked);
+        telemetry.checked(&name, checked);
         sleep(pause).await;
     }
 }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pgentra_gateway::{
-    ClientCertificates, ClientTls, Config, Flavour, GatewayTelemetry, IssuerKeys, JwksUrl, Oauth, RoleRules,
-    RoleSource, ServiceAccount, SessionExpiry, SharedRules, SigningAuthority, TlsUpstream, Unmapped,
-    UpstreamAddress, UpstreamMethod,
+    AccountCheck, ClientCertificates, ClientTls, Config, DirectoryChecks, DirectoryQuestions, Flavour,
+    GatewayTelemetry, IssuerKeys, JwksUrl, Oauth, RoleRules, RoleSource, ServiceAccount, SessionExpiry,
+    SharedRules, SigningAuthority, TlsUpstream, Unmapped, UpstreamAddress, UpstreamMethod,
 };
 use pgentra_session::Limits;
 use pgentra_settings::{FileWatch, ListenAddr, Problems, SettingOrigin, chain};
@@ -15,8 +15,9 @@ use pgentra_system::http::HttpClient;
 use pgentra_verify::{Policy, Verifier};
 use secrecy::SecretString;
 
+use crate::directory::DirectorySource;
 use crate::mapping_file::parse_mapping;
-use crate::settings::{Expiry, ServerSettings, SignInMethod};
+use crate::settings::{AccountLookup, Expiry, GraphDown, GroupOverage, ServerSettings, SignInMethod};
 
 const UPSTREAM_HINT: &str = "write upstream = \"/var/run/postgresql\", or upstream = \"db.example:5432\"";
 /// PostgreSQL's default port.
@@ -30,6 +31,8 @@ pub(crate) struct Building<'a> {
     /// The server in problems.
     pub(crate) label: &'a str,
     pub(crate) problems: &'a mut Problems,
+    /// Makes what is asked about principals.
+    pub(crate) directories: Option<&'a DirectorySource>,
 }
 
 impl Building<'_> {
@@ -52,6 +55,7 @@ impl Building<'_> {
             let hint = "lead the server's Unix socket to the gateway, or have such clients connect to the server itself";
             self.add("unmapped", "cannot be password over TLS: SCRAM with channel binding would fail", hint);
         }
+        let directory = self.directory(settings);
         let (method, password) = method?;
         let mut servers = upstream?.into_iter();
         let verifiers = verifiers?;
@@ -77,6 +81,7 @@ impl Building<'_> {
                 Expiry::Warn => SessionExpiry::Warn(notice),
                 Expiry::End => SessionExpiry::End(notice),
             },
+            directory: directory?,
             limits: Limits { connections: settings.max_connections, ..limits.clone() },
             telemetry: GatewayTelemetry::default(),
         })
@@ -204,6 +209,41 @@ impl Building<'_> {
                         None
                     }
                 }
+            }
+        }
+    }
+
+    /// What Graph is asked for; `None` in it: nothing. `None`: something is wrong.
+    fn directory(&mut self, settings: &ServerSettings) -> Option<Option<DirectoryChecks>> {
+        let questions = DirectoryQuestions {
+            groups: settings.group_overage == GroupOverage::Graph,
+            account: match settings.account_check {
+                AccountLookup::Off => AccountCheck::Off,
+                AccountLookup::Login => AccountCheck::Login,
+                AccountLookup::Session => AccountCheck::Session(settings.account_check_interval),
+            },
+            allow_if_unavailable: settings.graph_down == GraphDown::Allow,
+        };
+        let key = match (questions.groups, questions.account) {
+            (true, _) => "group_overage",
+            (false, AccountCheck::Off) => return Some(None),
+            (false, _) => "account_check",
+        };
+        if settings.tenant.len() != 1 {
+            let hint = "the gateway's identity is of one tenant, and Graph knows the principals of that one";
+            self.add(key, "needs exactly one tenant", hint);
+            return None;
+        }
+        let Some(source) = self.directories else {
+            self.add(key, "cannot be served by this program", "serve it with pgentra gateway");
+            return None;
+        };
+        match source.make(self.system, settings.cloud) {
+            Ok(directory) => Some(Some(DirectoryChecks::new(directory, questions))),
+            Err(error) => {
+                let hint = "the gateway asks Graph with the identity of its host: pgentra whoami";
+                self.add(key, &format!("needs access to Microsoft Graph: {error}"), hint);
+                None
             }
         }
     }

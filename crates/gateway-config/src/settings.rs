@@ -80,8 +80,48 @@ pub struct ServerSettings {
     pub expiry: Expiry,
     /// How long before the expiry the client gets its notice. Default: 5 minutes.
     pub expiry_notice: Duration,
+    /// Whether Microsoft Graph is asked for the groups that a token does not list. Default: no.
+    pub group_overage: GroupOverage,
+    /// When Microsoft Graph is asked whether a principal's account is enabled. Default: never.
+    pub account_check: AccountLookup,
+    /// How often during a session. Default: 5 minutes.
+    pub account_check_interval: Duration,
+    /// What becomes of logins while Graph cannot be asked for the account. Default: refused.
+    pub graph_down: GraphDown,
     /// Sessions at the same time. Default: 100.
     pub max_connections: usize,
+}
+
+/// What becomes of a principal that is in more groups than its token lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GroupOverage {
+    /// It is in no group.
+    #[default]
+    Refuse,
+    /// Microsoft Graph is asked.
+    Graph,
+}
+
+/// When Microsoft Graph is asked whether an account is enabled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccountLookup {
+    /// Never.
+    #[default]
+    Off,
+    /// At each login.
+    Login,
+    /// At each login, and now and then during a session.
+    Session,
+}
+
+/// What becomes of logins while Microsoft Graph cannot be asked for an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GraphDown {
+    /// They are refused.
+    #[default]
+    Refuse,
+    /// They go on.
+    Allow,
 }
 
 /// How the gateway signs in at a server.
@@ -148,6 +188,10 @@ impl Default for ServerSettings {
             keys_ca: None,
             expiry: Expiry::Off,
             expiry_notice: Duration::from_secs(300),
+            group_overage: GroupOverage::Refuse,
+            account_check: AccountLookup::Off,
+            account_check_interval: Duration::from_secs(300),
+            graph_down: GraphDown::Refuse,
             max_connections: 100,
         }
     }
@@ -162,6 +206,43 @@ impl FromStr for SignInMethod {
             "cert" => Ok(Self::Cert),
             "scram" => Ok(Self::Scram),
             _ => Err("it is peer, cert or scram"),
+        }
+    }
+}
+
+impl FromStr for GroupOverage {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "refuse" => Ok(Self::Refuse),
+            "graph" => Ok(Self::Graph),
+            _ => Err("it is refuse or graph"),
+        }
+    }
+}
+
+impl FromStr for AccountLookup {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            "login" => Ok(Self::Login),
+            "session" => Ok(Self::Session),
+            _ => Err("it is off, login or session"),
+        }
+    }
+}
+
+impl FromStr for GraphDown {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "refuse" => Ok(Self::Refuse),
+            "allow" => Ok(Self::Allow),
+            _ => Err("it is refuse or allow"),
         }
     }
 }

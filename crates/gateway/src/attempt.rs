@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::live::OpenSession;
 use crate::observed::{LoginCheck, LoginEvent, LoginOutcome};
 use crate::telemetry::{GatewayTelemetry, of, with};
 
@@ -47,6 +48,7 @@ pub(crate) enum EndReason {
     ServerBroke,
     Shutdown,
     TokenExpired,
+    PrincipalDisabled,
 }
 
 #[derive(Serialize)]
@@ -146,7 +148,9 @@ impl ClientRecord {
         counts.with_session.inc();
         counts.sign_in.get_or_create(&of(&self.server)).observe(self.began.elapsed().as_secs_f64());
         let number = self.telemetry.next_session();
-        self.session = Some(SessionRecord { number, backend_pid, began: Instant::now() });
+        let began = Instant::now();
+        self.session = Some(SessionRecord { number, backend_pid, began });
+        self.telemetry.live().begin(number, self.live(backend_pid, began));
         self.write(&self.line("start"));
         self.tell(LoginOutcome::LetIn);
     }
@@ -161,9 +165,23 @@ impl ClientRecord {
     }
 
     fn close(&mut self) {
-        if self.session.take().is_some() {
+        if let Some(session) = self.session.take() {
+            self.telemetry.live().end(session.number);
             self.telemetry.counts().sessions_open.get_or_create(&of(&self.server)).dec();
             self.telemetry.counts().with_session.dec();
+        }
+    }
+
+    fn live(&self, backend_pid: u32, began: Instant) -> OpenSession {
+        OpenSession {
+            server: self.server.clone(),
+            client: self.client,
+            role: self.role.clone(),
+            database: self.database.clone(),
+            application_name: self.application_name.clone(),
+            principal: self.principal.clone(),
+            backend_pid,
+            began,
         }
     }
 
@@ -198,6 +216,7 @@ impl ClientRecord {
 
     fn tell(&self, outcome: LoginOutcome<'_>) {
         self.telemetry.tell(&LoginEvent {
+            server: &self.server,
             client: self.client,
             role: self.role.as_deref(),
             database: self.database.as_deref(),
@@ -230,6 +249,7 @@ impl EndReason {
             Self::ServerBroke => "server_broke",
             Self::Shutdown => "shutdown",
             Self::TokenExpired => "token_expired",
+            Self::PrincipalDisabled => "principal_disabled",
         }
     }
 }

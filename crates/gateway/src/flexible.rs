@@ -5,6 +5,7 @@ use pgentra_wire::fields::Fields;
 use uuid::Uuid;
 
 use super::control::{ControlConnection, ControlError};
+use super::membership::is_member;
 use super::principal::PrincipalKind;
 use super::refusal;
 
@@ -34,9 +35,19 @@ impl Mapping {
         Ok(Some(Self { object_id, kind, multi_factor: row.get(2), is_adopted: row.get(3) }))
     }
 
-    /// Whether a verified token may sign in as this role. Checks the token's kind, then its
+    /// The group that the role is mapped to.
+    pub(crate) fn group(&self) -> Option<Uuid> {
+        (self.kind == PrincipalKind::Group).then_some(self.object_id)
+    }
+
+    /// Whether a verified token may sign in as this role; `further` are groups that the directory confirms. Checks the token's kind, then its
     /// principal, then the second factor.
-    pub(crate) fn authorize(&self, role: &str, principal: &Principal) -> Result<(), Fields> {
+    pub(crate) fn authorize(
+        &self,
+        role: &str,
+        principal: &Principal,
+        further: Option<&[Uuid]>,
+    ) -> Result<(), Fields> {
         match (self.kind, principal.kind()) {
             // The object id of the service principal, or the id of its application: administrators copy either.
             (PrincipalKind::Service, SubjectKind::App) => {
@@ -53,7 +64,7 @@ impl Mapping {
             (PrincipalKind::User, _) => return Err(refusal::app_token_for_user(role)),
             // Users and applications alike: a group may have both as members.
             (PrincipalKind::Group, _) => {
-                if !principal.groups().contains(self.object_id) {
+                if !is_member(principal, self.object_id, further) {
                     return Err(refusal::not_in_group(role, self.object_id, principal));
                 }
             }

@@ -28,7 +28,7 @@ use crate::setting::SettingRenamer;
 use crate::telemetry::GatewayTelemetry;
 use crate::{ClientTls, Flavour, Gateway, RoleSource, refusal};
 
-/// Time that PostgreSQL has to end a session whose token has expired. After it the connection is
+/// Time that PostgreSQL has to end a session whose token has expired or whose principal is disabled. After it the connection is
 /// closed.
 const TERMINATION: Duration = Duration::from_secs(5);
 
@@ -295,16 +295,29 @@ impl Gateway {
                 Some(after) => sleep(after).await,
                 None => std::future::pending().await,
             }
+        };
+        let disabled = async {
+            match attempt.principal.as_ref().and_then(|principal| self.until_disabled(principal)) {
+                Some(disabled) => disabled.await,
+                None => std::future::pending().await,
+            }
+        };
+        let ended = async {
+            let reason = tokio::select! {
+                () = expired => EndReason::TokenExpired,
+                () = disabled => EndReason::PrincipalDisabled,
+            };
             self.terminate(process_id).await;
+            reason
         };
         let mut relayed = std::pin::pin!(relayed);
         tokio::select! {
             biased;
-            ended = &mut relayed => reason(attempt, ended, terminate),
+            outcome = &mut relayed => reason(attempt, outcome, terminate),
             never = terminated => never,
-            () = expired => {
+            reason = ended => {
                 let _ = timeout(TERMINATION, relayed).await;
-                EndReason::TokenExpired
+                reason
             }
         }
     }

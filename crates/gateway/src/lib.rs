@@ -25,23 +25,29 @@ mod attempt;
 mod authority;
 mod client_certificates;
 mod control;
+mod directory;
 mod expiry;
 mod flexible;
 mod front;
 mod init;
 mod jwks_url;
 mod lexer;
+mod live;
 mod login;
+mod login_log;
+mod membership;
 mod oauth;
 mod observed;
 mod principal;
 mod refusal;
+mod role_mapping;
 mod rules;
 mod script;
 mod setting;
 mod several;
 mod single;
 mod startup_option;
+mod status;
 mod telemetry;
 mod token_request;
 mod upstream;
@@ -62,17 +68,22 @@ pub use administrators::{ChangeError, add_administrator, remove_administrator, s
 pub use ask_method::{AUTH_SETTING, AskMethod, UnknownAskMethod};
 pub use authority::{AuthorityError, SigningAuthority};
 pub use client_certificates::{CERTIFICATE_LIFETIME, ClientCertificates};
+pub use directory::{
+    ANSWER_LIFETIME, AccountCheck, DirectoryChecks, DirectoryPrincipal, DirectoryQuestions,
+    DirectoryUnavailable, PrincipalDirectory,
+};
 pub use expiry::SessionExpiry;
 pub use front::{Front, GatewayShutdown, Servers};
 pub use init::{InitError, Setup, init};
 pub use jwks_url::{IssuerKeys, JwksUrl};
+pub use login_log::{LoginCounts, LoginDecision, LoginLog, LoginRecord, LoginRefusal};
 pub use oauth::Oauth;
 pub use observed::{LoginCheck, LoginEvent, LoginOutcome};
 pub use pgentra_session::Route;
 pub use pgentra_wire::session_attrs::SessionAttrs;
 pub use principal::{Principal, PrincipalKind, UnknownPrincipalKind};
 pub use rules::{PrincipalRule, RoleRules, SharedRules};
-pub use script::{SERVICE_ROLE, ServerScript, ServerScriptMethod};
+pub use script::{GatewayNetwork, NotANetwork, SERVICE_ROLE, ServerScript, ServerScriptMethod};
 pub use telemetry::GatewayTelemetry;
 pub use upstream::{ServiceAccount, TlsUpstream, UpstreamAddress, UpstreamMethod, UpstreamTlsError};
 
@@ -114,6 +125,8 @@ pub struct Config {
     pub clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
     /// What happens to a session when its token expires.
     pub expiry: SessionExpiry,
+    /// What the directory of the tenant is asked for; `None`: nothing.
+    pub directory: Option<DirectoryChecks>,
     /// Limits for clients and sessions.
     pub limits: Limits,
     /// Where metrics and audit lines go.
@@ -193,6 +206,7 @@ impl fmt::Debug for Config {
             .field("server_name", &self.server_name)
             .field("oauth", &self.oauth)
             .field("expiry", &self.expiry)
+            .field("directory", &self.directory)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }

@@ -17,7 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::ask_method::{AUTH_SETTING, AskMethod};
-use super::flexible::Mapping;
+use super::role_mapping::RoleMapping;
 use super::single::{self, Member};
 use super::token_request::{self, TokenAnswer};
 use super::{Flavour, Gateway, RoleSource, Unmapped, UpstreamMethod, refusal, setting, startup_option};
@@ -36,13 +36,6 @@ pub(crate) struct ServerSession {
     pub(crate) first: BytesMut,
     pub(crate) registration: Registration,
     pub(crate) _permit: OwnedSemaphorePermit,
-}
-
-/// What maps a role to Entra, in the form of its source.
-enum RoleMapping {
-    Flexible(Mapping),
-    Single(Member),
-    Rules(std::sync::Arc<crate::RoleRules>),
 }
 
 impl Gateway {
@@ -77,9 +70,7 @@ impl Gateway {
                 attempt.principal = Some(principal.clone());
                 seat.admitted();
                 attempt.check = LoginCheck::Principal;
-                let passwords = authorize(&claim, role, &principal).inspect_err(|fields| {
-                    tracing::warn!(role, oid = %principal.object_id(), reason = &*fields.message(), "an access token does not fit the role");
-                })?;
+                let passwords = client.while_present(self.authorize(&claim, role, &principal)).await?;
                 attempt.check = LoginCheck::Server;
                 let permit = self.take_place()?;
                 let opened = self.open_as(role, &claim, &passwords, &upstream);
@@ -108,7 +99,7 @@ impl Gateway {
         };
         let Some((role, claim)) = server.claim(role.as_bytes()).await? else { return Ok(None) };
         let principal = server.verify(role, token, &mut LoginCheck::Format).await?;
-        authorize(&claim, role, &principal)?;
+        server.authorize(&claim, role, &principal).await?;
         Ok(Some(principal))
     }
 
@@ -161,21 +152,6 @@ impl Gateway {
                 Err(refusal::unreachable().into())
             }
         }
-    }
-
-    async fn find(&self, role: &str) -> Result<Option<RoleMapping>, ControlError> {
-        Ok(match &self.config.roles {
-            RoleSource::Database(Flavour::Flexible) => {
-                Mapping::find(&self.control, role).await?.map(RoleMapping::Flexible)
-            }
-            RoleSource::Database(Flavour::Single) => {
-                Member::find(&self.control, role).await?.map(RoleMapping::Single)
-            }
-            RoleSource::Rules(rules) => {
-                let rules = rules.current();
-                rules.has(role).then_some(RoleMapping::Rules(rules))
-            }
-        })
     }
 
     /// Asks for the token and verifies it. Its bytes are overwritten right after.
@@ -284,12 +260,7 @@ impl Gateway {
         upstream: &StartupMessage,
     ) -> Result<UpstreamLogin<UpstreamStream>, LoginError> {
         let password = self.own_password().await?;
-        let is_adopted = match claim {
-            RoleMapping::Flexible(mapping) => mapping.is_adopted,
-            RoleMapping::Single(member) => member.is_adopted,
-            RoleMapping::Rules(_) => true,
-        };
-        if !is_adopted {
+        if !claim.is_adopted() {
             self.take_over_password(role).await?;
         }
         if let Some(server) = self.try_password(role, upstream, &password).await? {
@@ -511,16 +482,6 @@ impl Gateway {
 /// Waits where tokens for the role were refused from the same address.
 async fn pause(attempts: &Attempts, who: &(ClientOrigin, &[u8])) -> Result<(), LoginError> {
     attempts.pause(who).await.map_err(|wait| refusal::too_many_attempts(wait).into())
-}
-
-/// The passwords to try for the owner of a verified token, which may use the role. None: the
-/// gateway's own.
-fn authorize(claim: &RoleMapping, role: &str, principal: &Principal) -> Result<Vec<SecretString>, Fields> {
-    match claim {
-        RoleMapping::Flexible(mapping) => mapping.authorize(role, principal).map(|()| Vec::new()),
-        RoleMapping::Rules(rules) => rules.authorize(role, principal).map(|()| Vec::new()),
-        RoleMapping::Single(member) => member.authorize(role, principal),
-    }
 }
 
 /// Logs one line for the audit of sign-ins. Microsoft: "Audit logging in Azure Database for

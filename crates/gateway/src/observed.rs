@@ -40,6 +40,8 @@ pub enum LoginCheck {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct LoginEvent<'a> {
+    /// The name of the server that the client is led to; empty if it did not come so far.
+    pub server: &'a str,
     /// The address of the client.
     pub client: SocketAddr,
     /// The role that the client asked for, as it wrote it; `None` if it did not come so far.

@@ -184,6 +184,34 @@ pub(crate) fn denied(role: &str) -> Fields {
         .with_hint(COMPARE)
 }
 
+/// A principal whose token does not list its groups, where some groups are denied.
+pub(crate) fn denied_if_member(role: &str) -> Fields {
+    refused(&format!(
+        "Microsoft Entra access token not valid for role \"{role}\": it does not list the groups of its principal, and some are denied"
+    ))
+    .with_hint(
+        "The administrator of the gateway can have it ask Microsoft Graph (group_overage = \"graph\").",
+    )
+}
+
+/// A principal whose account is disabled or gone.
+pub(crate) fn disabled(role: &str, principal: &Principal) -> Fields {
+    let id = principal.object_id();
+    refused(&format!(
+        "Microsoft Entra access token not valid for role \"{role}\": the principal with oid [{id}] is disabled or was deleted"
+    ))
+    .with_hint("An administrator of the tenant can enable it.")
+}
+
+/// Microsoft Graph does not answer. The gateway logs the reason.
+pub(crate) fn no_directory() -> Fields {
+    fatal(
+        sqlstate::CANNOT_CONNECT_NOW,
+        "the gateway cannot ask Microsoft Graph about the principal of the access token",
+    )
+    .with_hint("Try again; if it stays so, see the log of the gateway.")
+}
+
 /// A principal that no rule of the role names.
 pub(crate) fn no_rule(role: &str, principal: &Principal) -> Fields {
     let fields = refused(&format!(

@@ -1,13 +1,14 @@
 //! Rules of which principals may use which roles, in the place of a mapping in the database.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use pgentra_verify::{Principal, SubjectKind};
+use pgentra_verify::{Groups, Principal, SubjectKind};
 use pgentra_wire::fields::Fields;
 use uuid::Uuid;
 
+use crate::membership::is_member;
 use crate::refusal;
 
 /// What a principal has to be. A condition whose list is empty holds for every principal, except
@@ -68,15 +69,34 @@ impl RoleRules {
         self.roles.contains_key(role)
     }
 
-    /// Whether the owner of a verified token may use this role.
-    pub(crate) fn authorize(&self, role: &str, principal: &Principal) -> Result<(), Fields> {
-        if self.denied.iter().any(|rule| rule.names(principal)) {
+    /// The groups that decide whether a principal may use the role.
+    pub(crate) fn groups(&self, role: &str) -> Vec<Uuid> {
+        let of_role = self.roles.get(role).map(Vec::as_slice).unwrap_or_default();
+        let rules = of_role.iter().chain(&self.administrators).chain(&self.denied);
+        let groups: BTreeSet<Uuid> = rules.flat_map(|rule| rule.groups.iter().copied()).collect();
+        groups.into_iter().collect()
+    }
+
+    /// Whether the owner of a verified token may use this role. `further` are groups that the directory
+    /// confirms.
+    pub(crate) fn authorize(
+        &self,
+        role: &str,
+        principal: &Principal,
+        further: Option<&[Uuid]>,
+    ) -> Result<(), Fields> {
+        if self.denied.iter().any(|rule| rule.names(principal, further)) {
             return Err(refusal::denied(role));
+        }
+        // Its token does not list its groups, so it could be in one that is denied.
+        let is_unknown = *principal.groups() == Groups::Overage && further.is_none();
+        if is_unknown && self.denied.iter().any(|rule| !rule.groups.is_empty() && rule.is_for(principal)) {
+            return Err(refusal::denied_if_member(role));
         }
         let of_role = self.roles.get(role).map(Vec::as_slice).unwrap_or_default();
         let mut lacks_factor = false;
         for rule in of_role.iter().chain(&self.administrators) {
-            if !rule.names(principal) {
+            if !rule.names(principal, further) {
                 continue;
             }
             if !rule.needs_second_factor || principal.multi_factor() {
@@ -92,11 +112,14 @@ impl RoleRules {
 }
 
 impl PrincipalRule {
+    /// Whether the rule is for the principal's tenant.
+    fn is_for(&self, principal: &Principal) -> bool {
+        self.tenants.is_empty() || principal.tenant().is_some_and(|tenant| self.tenants.contains(&tenant))
+    }
+
     /// Whether the rule means this principal. The second factor is not compared.
-    fn names(&self, principal: &Principal) -> bool {
-        if !self.tenants.is_empty()
-            && !principal.tenant().is_some_and(|tenant| self.tenants.contains(&tenant))
-        {
+    fn names(&self, principal: &Principal, further: Option<&[Uuid]>) -> bool {
+        if !self.is_for(principal) {
             return false;
         }
         let is_app = principal.kind() == SubjectKind::App;
@@ -110,7 +133,7 @@ impl PrincipalRule {
         self.object_ids.contains(&principal.object_id())
             || by_app
             || by_name
-            || self.groups.iter().any(|group| principal.groups().contains(*group))
+            || self.groups.iter().any(|group| is_member(principal, *group, further))
             || self.app_roles.iter().any(|role| principal.app_roles().contains(role))
     }
 }

@@ -1,5 +1,9 @@
 //! The script that prepares a PostgreSQL for the gateway, and the lines of its configuration files.
 
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
 use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;
 
@@ -35,6 +39,39 @@ pub struct ServerScript {
     /// The first principals that may manage Entra roles. Each gets a role of its name; an existing
     /// role is bound to the principal.
     pub administrators: Vec<Principal>,
+    /// Where the gateway connects from over TLS. Empty: the loopback interface of the server's
+    /// machine.
+    pub gateways: Vec<GatewayNetwork>,
+}
+
+/// An address or a network of `pg_hba.conf` from which gateways connect, such as `10.0.0.0/8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatewayNetwork {
+    address: IpAddr,
+    bits: u8,
+}
+
+/// A text that is no [`GatewayNetwork`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an address or a network: write 10.1.2.3 or 10.0.0.0/8")]
+pub struct NotANetwork;
+
+impl FromStr for GatewayNetwork {
+    type Err = NotANetwork;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (address, bits) = text.split_once('/').unzip();
+        let address: IpAddr = address.unwrap_or(text).parse().map_err(|_| NotANetwork)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| NotANetwork)?;
+        if bits > most { Err(NotANetwork) } else { Ok(Self { address, bits }) }
+    }
+}
+
+impl fmt::Display for GatewayNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
 }
 
 impl ServerScript {
@@ -104,13 +141,19 @@ impl ServerScript {
                 "{kind:<8} all  {SERVICE_ROLE:<20} {address:<14} {method}\n{kind:<8} all  +{members:<19} {address:<14} {method}\n"
             )
         };
+        let own = || ["127.0.0.1/32", "::1/128"].map(str::to_owned).to_vec();
+        let networks = match &self.gateways[..] {
+            [] => own(),
+            networks => networks.iter().map(ToString::to_string).collect(),
+        };
+        let over_tls = |method: &str| {
+            networks.iter().map(|network| lines("hostssl", network, method)).collect::<String>()
+        };
         match &self.method {
             ServerScriptMethod::Peer(_) => lines("local", "", "peer map=pgentra"),
-            ServerScriptMethod::Certificate => {
-                lines("hostssl", "127.0.0.1/32", "cert") + &lines("hostssl", "::1/128", "cert")
-            }
+            ServerScriptMethod::Certificate => over_tls("cert"),
             ServerScriptMethod::Password(_) => {
-                lines("local", "", "scram-sha-256") + &lines("hostssl", "127.0.0.1/32", "scram-sha-256")
+                lines("local", "", "scram-sha-256") + &over_tls("scram-sha-256")
             }
         }
     }
@@ -150,7 +193,13 @@ mod tests {
         let name = "o'brien\\@example.org".to_owned();
         let administrators =
             vec![Principal { name, object_id: Uuid::from_u128(7), kind: PrincipalKind::User }];
-        ServerScript { flavour: Some(Flavour::Flexible), tenant: Uuid::from_u128(1), method, administrators }
+        ServerScript {
+            flavour: Some(Flavour::Flexible),
+            tenant: Uuid::from_u128(1),
+            method,
+            administrators,
+            gateways: Vec::new(),
+        }
     }
 
     #[test]
@@ -175,5 +224,17 @@ mod tests {
         let cert = script(ServerScriptMethod::Certificate);
         assert!(cert.hba().lines().all(|line| line.starts_with("hostssl") && line.ends_with("cert")));
         assert_eq!(cert.ident(16, &[]), "");
+    }
+
+    #[test]
+    fn the_lines_name_the_networks_of_the_gateways() {
+        let gateways = ["10.0.0.0/8", "fd00::7"].map(|text| text.parse().unwrap()).to_vec();
+        let cert = ServerScript { gateways, ..script(ServerScriptMethod::Certificate) };
+        let addresses: Vec<_> =
+            cert.hba().lines().map(|line| line.split_whitespace().nth(3).unwrap().to_owned()).collect();
+        assert_eq!(addresses, ["10.0.0.0/8", "10.0.0.0/8", "fd00::7/128", "fd00::7/128"]);
+        for wrong in ["", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/8\nhost", "db.example", "/8"] {
+            assert_eq!(wrong.parse::<GatewayNetwork>(), Err(NotANetwork), "{wrong:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use secrecy::SecretString;
 use uuid::Uuid;
 
 use super::control::{ControlConnection, ControlError};
+use super::membership::is_member;
 use super::principal::PrincipalKind;
 use super::refusal;
 
@@ -44,11 +45,24 @@ impl Member {
         Ok(Some(Self { by_name: row.get(0), is_adopted: row.get(1), named }))
     }
 
+    /// The group that the role is made by the name of.
+    pub(crate) fn group(&self) -> Option<Uuid> {
+        match self.named[..] {
+            [(group, PrincipalKind::Group)] if self.by_name => Some(group),
+            _ => None,
+        }
+    }
+
     /// The passwords to try for the principal of a verified token, in this order. The server
     /// compares them: a role's password is a client id or an object id. None: the gateway's own.
-    pub(crate) fn authorize(&self, role: &str, principal: &Principal) -> Result<Vec<SecretString>, Fields> {
+    pub(crate) fn authorize(
+        &self,
+        role: &str,
+        principal: &Principal,
+        further: Option<&[Uuid]>,
+    ) -> Result<Vec<SecretString>, Fields> {
         if self.by_name {
-            self.judge_name(role, principal)?;
+            self.judge_name(role, principal, further)?;
             return Ok(Vec::new());
         }
         let object_id = principal.object_id();
@@ -73,11 +87,11 @@ impl Member {
 
     /// A role made by name belongs to the only principal of that name. If the directory has none,
     /// the name in a user's token is compared.
-    fn judge_name(&self, role: &str, principal: &Principal) -> Result<(), Fields> {
+    fn judge_name(&self, role: &str, principal: &Principal, further: Option<&[Uuid]>) -> Result<(), Fields> {
         let fits = match self.named[..] {
             [] => principal.kind() == SubjectKind::User && principal.user_principal_name() == Some(role),
             [(group, PrincipalKind::Group)] => {
-                if !principal.groups().contains(group) {
+                if !is_member(principal, group, further) {
                     return Err(refusal::not_in_group_single(role, group, principal));
                 }
                 true

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
-use pgentra_observe::http::Observable;
+use hyper::header::HeaderMap;
+use hyper::{Method, Uri};
+use pgentra_observe::http::{HttpReply, Observable, status_page};
 use pgentra_observe::{AuditLog, Exposition};
 use pgentra_verify::Rejection;
 use prometheus_client::metrics::counter::Counter;
@@ -17,12 +19,18 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::Gateway;
+use crate::live::LiveSessions;
+use crate::login_log::LoginLog;
 use crate::observed::{LoginEvent, LoginObserver};
 
 /// Prefix of every metric's name.
 const PREFIX: &str = "pgentra_gateway";
 /// Upper bounds of the time of a sign-in, in seconds.
 const SECONDS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// The status page.
+const PAGE: &str = include_str!("status.html");
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -40,14 +48,22 @@ struct GatewayProcess {
     observer: Option<LoginObserver>,
     sessions: AtomicU64,
     counts: GatewayCounts,
-    servers: Mutex<BTreeMap<String, Lacks>>,
+    servers: Mutex<BTreeMap<String, ServedServer>>,
+    began: SystemTime,
+    logins: LoginLog,
+    live: LiveSessions,
 }
 
-/// What keeps a server from signing clients in.
+/// A server, and what keeps it from signing clients in.
 #[derive(Clone, Debug, Default)]
-struct Lacks {
-    keys: Option<String>,
-    mapping: Option<String>,
+pub(crate) struct ServedServer {
+    pub(crate) gateway: Weak<Gateway>,
+    pub(crate) keys: Option<String>,
+    pub(crate) mapping: Option<String>,
+    /// When the mapping was read, the last time that it could be.
+    pub(crate) mapping_read: Option<SystemTime>,
+    /// The version of PostgreSQL and the number of mapped roles, once they are known.
+    pub(crate) checked: Option<(String, usize)>,
 }
 
 /// The numbers of a process.
@@ -64,6 +80,8 @@ pub(crate) struct GatewayCounts {
     pub(crate) tokens: Family<Labels, Counter>,
     pub(crate) mapping_failures: Family<Labels, Counter>,
     pub(crate) upstream_failures: Family<Labels, Counter>,
+    /// Questions to the directory.
+    pub(crate) directory: Family<Labels, Counter>,
     pub(crate) sign_in: Family<Labels, Histogram, fn() -> Histogram>,
 }
 
@@ -93,6 +111,9 @@ impl GatewayTelemetry {
         observer: Option<LoginObserver>,
     ) -> Self {
         Self(Arc::new(GatewayProcess {
+            began: clock(),
+            logins: LoginLog::default(),
+            live: LiveSessions::default(),
             clock,
             instance: Uuid::new_v4(),
             stop,
@@ -111,21 +132,32 @@ impl GatewayTelemetry {
     }
 
     /// Names the servers that are served now. What is known of one that stays is kept.
-    pub fn serve(&self, names: impl IntoIterator<Item = String>) {
+    pub fn serve(&self, served: impl IntoIterator<Item = (String, Weak<Gateway>)>) {
         let mut servers = self.servers();
-        let known = std::mem::take(&mut *servers);
-        servers.extend(names.into_iter().map(|name| {
-            let unknown =
-                || Lacks { keys: Some("the signing keys were not fetched yet".to_owned()), mapping: None };
-            let lacks = known.get(&name).cloned().unwrap_or_else(unknown);
-            (name, lacks)
+        let mut known = std::mem::take(&mut *servers);
+        servers.extend(served.into_iter().map(|(name, gateway)| {
+            let unknown = || ServedServer {
+                keys: Some("the signing keys were not fetched yet".to_owned()),
+                ..ServedServer::default()
+            };
+            let server = known.remove(&name).unwrap_or_else(unknown);
+            (name, ServedServer { gateway, ..server })
         }));
+    }
+
+    /// Records what a check of a server found: the version of PostgreSQL and the number of mapped
+    /// roles, or why the mapping cannot be read.
+    pub fn checked(&self, server: &str, found: Result<(String, usize), String>) {
+        self.mapping(server, found.as_ref().err().cloned());
+        if let (Ok(found), Some(served)) = (found, self.servers().get_mut(server)) {
+            served.checked = Some(found);
+        }
     }
 
     /// Records whether the signing keys of a server's tenants can be had.
     pub fn keys(&self, server: &str, reason: Option<String>) {
-        if let Some(lacks) = self.servers().get_mut(server) {
-            lacks.keys = reason;
+        if let Some(served) = self.servers().get_mut(server) {
+            served.keys = reason;
         }
     }
 
@@ -134,8 +166,12 @@ impl GatewayTelemetry {
         if reason.is_some() {
             self.counts().mapping_failures.get_or_create(&of(server)).inc();
         }
-        if let Some(lacks) = self.servers().get_mut(server) {
-            lacks.mapping = reason;
+        let now = self.now();
+        if let Some(served) = self.servers().get_mut(server) {
+            if reason.is_none() {
+                served.mapping_read = Some(now);
+            }
+            served.mapping = reason;
         }
     }
 
@@ -158,8 +194,8 @@ impl GatewayTelemetry {
         let servers = self.servers();
         let lines: Vec<_> = servers
             .iter()
-            .filter_map(|(name, lacks)| {
-                let reason = lacks.keys.as_ref().or(lacks.mapping.as_ref())?;
+            .filter_map(|(name, served)| {
+                let reason = served.lacks()?;
                 Some(format!("{name}: {reason}"))
             })
             .collect();
@@ -183,8 +219,23 @@ impl GatewayTelemetry {
         self.0.audit.as_ref()
     }
 
-    /// Tells the program that watches the logins.
+    /// The last logins.
+    pub fn logins(&self) -> &LoginLog {
+        &self.0.logins
+    }
+
+    pub(crate) fn live(&self) -> &LiveSessions {
+        &self.0.live
+    }
+
+    /// When the process began.
+    pub(crate) fn began(&self) -> SystemTime {
+        self.0.began
+    }
+
+    /// Writes the login down, and tells the program that watches.
     pub(crate) fn tell(&self, event: &LoginEvent<'_>) {
+        self.0.logins.write(event, self.now());
         if let Some(observer) = &self.0.observer {
             observer(event);
         }
@@ -203,7 +254,7 @@ impl GatewayTelemetry {
         self.0.sessions.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn servers(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Lacks>> {
+    pub(crate) fn servers(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, ServedServer>> {
         self.0.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -236,6 +287,17 @@ impl Observable for GatewayTelemetry {
     fn stop(&self) -> &CancellationToken {
         &self.0.stop
     }
+
+    async fn admin(&self, method: &Method, _headers: &HeaderMap, uri: &Uri) -> Option<HttpReply> {
+        status_page(method, uri.path(), PAGE, || self.status())
+    }
+}
+
+impl ServedServer {
+    /// What keeps the server from signing clients in.
+    pub(crate) fn lacks(&self) -> Option<&str> {
+        self.keys.as_deref().or(self.mapping.as_deref())
+    }
 }
 
 impl GatewayTelemetry {
@@ -257,6 +319,8 @@ impl GatewayTelemetry {
         registry.register("mapping_failures", help, counts.mapping_failures);
         let help = "Sign-ins at the server that failed for another reason than the client's request";
         registry.register("upstream_failures", help, counts.upstream_failures);
+        let help = "Questions to Microsoft Graph about principals, by the result";
+        registry.register("directory_questions", help, counts.directory);
         let help = "Time from a client's connection to its session";
         registry.register_with_unit("sign_in", help, Unit::Seconds, counts.sign_in);
         let (ready, lost) = (Gauge::<i64>::default(), Counter::<u64>::default());
@@ -265,8 +329,8 @@ impl GatewayTelemetry {
         lost.inc_by(self.audit().map_or(0, AuditLog::lost));
         registry.register("audit_lines_lost", "Lines of the audit log that could not be written", lost);
         let keys = Family::<Labels, Gauge>::default();
-        for (name, lacks) in &*self.servers() {
-            keys.get_or_create(&of(name)).set(i64::from(lacks.keys.is_none()));
+        for (name, served) in &*self.servers() {
+            keys.get_or_create(&of(name)).set(i64::from(served.keys.is_none()));
         }
         registry.register("keys_available", "Whether the signing keys of every tenant can be had", keys);
         registry
@@ -286,6 +350,7 @@ impl Default for GatewayCounts {
             tokens: Family::default(),
             mapping_failures: Family::default(),
             upstream_failures: Family::default(),
+            directory: Family::default(),
             sign_in: Family::new_with_constructor(|| Histogram::new(SECONDS)),
         }
     }
@@ -328,12 +393,12 @@ mod tests {
         let telemetry = GatewayTelemetry::new(|| SystemTime::UNIX_EPOCH, stop.clone(), None);
         assert!(telemetry.ready().unwrap_err().starts_with("starting"));
         telemetry.started();
-        telemetry.serve(["a".to_owned(), "b".to_owned()]);
+        telemetry.serve(["a", "b"].map(|name| (name.to_owned(), Weak::new())));
         assert_eq!(telemetry.ready().unwrap_err().lines().count(), 2);
         telemetry.keys("a", None);
         assert_eq!(telemetry.ready().unwrap(), "ready\nb: the signing keys were not fetched yet");
         telemetry.keys("b", None);
-        telemetry.serve(["b".to_owned()]);
+        telemetry.serve([("b".to_owned(), Weak::new())]);
         assert_eq!(telemetry.ready().unwrap(), "ready");
         telemetry.mapping("b", Some("no table".to_owned()));
         assert_eq!(telemetry.ready().unwrap_err(), "b: no table");

@@ -16,6 +16,7 @@ use pgentra_localdb::{Installation, Janitor, LocalDb, StartError};
 use pgentra_session::Limits;
 use pgentra_system::System;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::administrators::{self, Database};
 use crate::clock::CloudClock;
@@ -27,7 +28,7 @@ use crate::gateway::{self, RunningGateway};
 use crate::host::Host;
 use crate::kept::{self, KeptPorts};
 use crate::local_cloud::{LocalCloud, SERVER_NAME, upstream};
-use crate::page::{CloudPage, HostStrings, LoginLog, PageSource, ServerPlace};
+use crate::page::{CloudPage, HostStrings, PageSource, ServerPlace};
 
 /// How to start a [`LocalCloud`]. By default it is a Flexible Server on the embedded PostgreSQL, with
 /// a name of its own, at free ports, by this machine's clock.
@@ -233,8 +234,8 @@ impl<'a> LocalCloudBuilder<'a> {
             .map_err(|error| Failure::machine("cannot prepare PostgreSQL for Entra roles", error))?;
         let clock = azure.clock().clone();
         let verifier = gateway::verifier(&azure)?;
-        let logins = Arc::new(LoginLog::new(clock.clone()));
-        let watched = logins.clone();
+        let now = clock.clone();
+        let telemetry = GatewayTelemetry::new(move || now.now(), CancellationToken::new(), None);
         let config = Config {
             name: SERVER_NAME.to_owned(),
             tls: tls(&azure, &self.host_names)?,
@@ -250,8 +251,9 @@ impl<'a> LocalCloudBuilder<'a> {
             verifiers: vec![Arc::new(verifier)],
             clock: Arc::new(move || clock.now()),
             expiry: SessionExpiry::Off,
+            directory: None,
             limits: self.limits,
-            telemetry: GatewayTelemetry::observed(move |login| watched.write(login)),
+            telemetry: telemetry.clone(),
         };
         let mut gateway = RunningGateway::start_kept(config.clone(), listener, preferred.postgres).await?;
         if let Some(address) = self.address {
@@ -266,7 +268,7 @@ impl<'a> LocalCloudBuilder<'a> {
             postgres: database.version().to_owned(),
             azure: azure.clone(),
             clock: clock.clone(),
-            logins,
+            telemetry,
             access: access(&name, &azure, gateway.address.port(), janitor.folder()),
         };
         let page = CloudPage::start(source, preferred.page).await?;

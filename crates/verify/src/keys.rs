@@ -86,6 +86,11 @@ impl KeyCache {
         self.store.loaded.load_full().filter(|loaded| loaded.age(now) < REFRESH_AFTER)
     }
 
+    /// The number of keys at hand and when they were fetched; `None` before the first fetch that succeeded.
+    pub(crate) fn standing(&self) -> Option<(usize, SystemTime)> {
+        self.store.loaded.load().as_ref().map(|loaded| (loaded.keys.len(), loaded.fetched_at))
+    }
+
     /// Keys that are fresh, or as fresh as can be had.
     pub(crate) async fn current(&self, now: SystemTime) -> FetchResult {
         if let Some(loaded) = self.fresh(now) {

@@ -80,6 +80,11 @@ impl Verifier {
         self.issuers.iter().map(|issuer| &issuer.policy)
     }
 
+    /// For each issuer its policy and, once its keys were fetched, their number and the time of the fetch. Fetches nothing.
+    pub fn keys_at_hand(&self) -> impl Iterator<Item = (&Policy, Option<(usize, SystemTime)>)> {
+        self.issuers.iter().map(|issuer| (&issuer.policy, issuer.keys.standing()))
+    }
+
     /// Fetches the keys of every issuer if needed, and returns their number: for a readiness check, and so that the first
     /// client need not wait. `now` is the current time. Cancel-safe, as [`Verifier::verify`] is.
     ///

@@ -4,6 +4,9 @@
 
 mod changes;
 mod checks;
+mod faults;
+mod graph;
+mod page;
 mod pgbouncer;
 mod sign_in;
 mod stage;

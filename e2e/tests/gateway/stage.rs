@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
-use e2e::{Cloud, Done, Flavour, Lab, Proxy, client};
+use e2e::{Cloud, Done, Flavour, Lab, Proxy, Run, client};
+use eventually::{DEADLINE, eventually_blocking};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 /// The folders with the programs of installed servers.
@@ -61,6 +62,15 @@ impl<'lab> Server<'lab> {
         self.run("pg_ctl", &["-D", "data", "-w", "-l", "log", "start"]);
     }
 
+    /// The same after its postmaster was killed: the other processes leave a moment later.
+    pub(crate) fn up_after_a_crash(&self) {
+        let pg_ctl = self.bin.join("pg_ctl");
+        eventually_blocking(DEADLINE, "the server starts", || {
+            let words = [pg_ctl.to_str().unwrap(), "-D", "data", "-w", "-l", "log", "start"];
+            self.program(&words).done().status.success()
+        });
+    }
+
     pub(crate) fn down(&self) {
         self.run("pg_ctl", &["-D", "data", "-w", "-m", "fast", "stop"]);
     }
@@ -73,10 +83,14 @@ impl<'lab> Server<'lab> {
 
     /// The same for any program.
     pub(crate) fn run_program(&self, words: &[&str]) {
+        self.program(words).done().ok();
+    }
+
+    fn program(&self, words: &[&str]) -> Run<'lab> {
         let as_user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"];
         let prefix = if rustix::process::geteuid().is_root() { &as_user[..] } else { &[] };
         let words = [prefix, &["env", "-C", self.folder.to_str().unwrap()], words];
-        self.lab.program(&words.concat()).done().ok();
+        self.lab.program(&words.concat())
     }
 
     pub(crate) fn own(&self, path: &Path) {

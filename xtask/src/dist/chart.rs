@@ -1,6 +1,4 @@
-//! The Helm chart: packaged as `helm package` does, and as the OCI artefact that `helm push` makes.
-
-use std::path::Path;
+//! The Helm charts: each packaged as `helm package` does, and as the OCI artefact that `helm push` makes.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
@@ -11,25 +9,29 @@ use super::release::Release;
 use super::shelf::Shelf;
 use crate::tree;
 
-const CHART: &str = "deploy/helm/pgentra-proxy";
+const CHARTS: [&str; 2] = ["deploy/helm/pgentra-proxy", "deploy/helm/pgentra-gateway"];
 
-/// Makes the archive and the layout.
+/// Makes the archives and the layouts.
 ///
 /// # Errors
-/// A file of the chart cannot be read, or the chart has another version than the binary.
+/// A file of a chart cannot be read, or a chart has another version than the binary.
 pub(crate) fn make(release: &Release, shelf: &mut Shelf) -> Result<()> {
+    CHARTS.iter().try_for_each(|folder| make_one(release, shelf, folder))
+}
+
+fn make_one(release: &Release, shelf: &mut Shelf, folder: &str) -> Result<()> {
     let mut files = Tree::default();
-    for path in tree::files(&release.root)?.iter().filter(|path| path.starts_with(CHART)) {
-        let below = path.strip_prefix(Path::new(CHART))?.to_str().context("a chart's file is not UTF-8")?;
+    for path in tree::files(&release.root)?.iter().filter(|path| path.starts_with(folder)) {
+        let below = path.strip_prefix(folder)?.to_str().context("a chart's file is not UTF-8")?;
         files.copy(below, READ, &release.root.join(path))?;
     }
-    let chart = std::fs::read_to_string(release.root.join(CHART).join("Chart.yaml"))?;
+    let chart = std::fs::read_to_string(release.root.join(folder).join("Chart.yaml"))?;
     let described = described(&chart)?;
     let text = |key: &str| described.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     for key in ["version", "appVersion"] {
         ensure!(
             text(key) == release.version,
-            "Chart.yaml has {key} {:?}; the binary is {}",
+            "{folder}/Chart.yaml has {key} {:?}; the binary is {}",
             text(key),
             release.version
         );

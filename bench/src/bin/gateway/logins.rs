@@ -9,18 +9,19 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use pgentra_emulator::certificates::Authority;
 use pgentra_localdb::Janitor;
 use secrecy::ExposeSecret as _;
 
+use crate::process::output;
 use crate::{Row, median};
 
 /// Clients that log in at the same time.
 const CLIENTS: &str = "4";
 
 /// The user that Debian's PostgreSQL brings along: it does not run as root.
-const SERVICE: &str = "postgres";
+pub const SERVICE: &str = "postgres";
 
 const PASSWORD: &str = "the password of the bench";
 
@@ -38,8 +39,12 @@ impl Drop for Running {
 }
 
 /// Where pgbench logs in.
-struct Place {
-    env: BTreeMap<String, String>,
+pub struct Place {
+    pub env: BTreeMap<String, String>,
+    /// The folder of the server's socket and of its certificate and key, `server.pem`.
+    pub files: PathBuf,
+    /// What the local cloud says of itself.
+    pub described: serde_json::Value,
     _process: Running,
 }
 
@@ -61,7 +66,11 @@ pub fn measure(pgentra: &str, rounds: usize, seconds: u64) -> Result<Vec<Row>> {
         ratios.push(token / scram);
     }
     Ok(vec![
-        Row { what: "logins at PostgreSQL, SCRAM-SHA-256 over TLS".into(), a_second: median(direct), ratio: None },
+        Row {
+            what: "logins at PostgreSQL, SCRAM-SHA-256 over TLS".into(),
+            a_second: median(direct),
+            ratio: None,
+        },
         Row {
             what: "logins through the gateway with a token, over TLS".into(),
             a_second: median(ours),
@@ -71,7 +80,7 @@ pub fn measure(pgentra: &str, rounds: usize, seconds: u64) -> Result<Vec<Row>> {
 }
 
 /// The folder of an installed PostgreSQL.
-fn installed() -> Result<PathBuf> {
+pub fn installed() -> Result<PathBuf> {
     let folders = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> =
         folders.map(|entry| entry.path()).filter(|path| path.join("bin/initdb").is_file()).collect();
@@ -80,7 +89,7 @@ fn installed() -> Result<PathBuf> {
 }
 
 /// A PostgreSQL that asks its role for SCRAM-SHA-256, inside TLS.
-fn scram(server: &Path, folder: &Path) -> Result<Place> {
+pub fn scram(server: &Path, folder: &Path) -> Result<Place> {
     let certificate = Authority::generate()?.issue(&["localhost"])?;
     let place = folder.join("postgres");
     fs::create_dir(&place)?;
@@ -91,23 +100,28 @@ fn scram(server: &Path, folder: &Path) -> Result<Place> {
         output(Command::new("chown").args(["-R", SERVICE]).arg(&place))?;
     }
     let data = place.join("data");
-    output(as_service(&server.join("bin/initdb")).args(["-U", "postgres", "-A", "trust", "-N", "-D"]).arg(&data))?;
+    output(
+        as_service(&server.join("bin/initdb")).args(["-U", "postgres", "-A", "trust", "-N", "-D"]).arg(&data),
+    )?;
     let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let settings = format!(
         "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nssl = on\n\
-         ssl_cert_file = '{pem}'\nssl_key_file = '{pem}'\nfsync = off\nlog_min_messages = fatal\n",
+         ssl_cert_file = '{pem}'\nssl_key_file = '{pem}'\nfsync = off\nmax_connections = 2200\nlog_min_messages = fatal\n",
         place.display(),
         pem = pem.display()
     );
     let file = data.join("postgresql.conf");
     let before = fs::read_to_string(&file)?;
     fs::write(&file, before + &settings)?;
-    let rules = "local all postgres trust\nhostssl all bench 127.0.0.1/32 scram-sha-256\n";
+    // `relay` is for the ways to relay, whose logins are not compared.
+    let rules = "local all postgres,relay trust\nhostssl all bench 127.0.0.1/32 scram-sha-256\n\
+                 host all relay 127.0.0.1/32 trust\nlocal all pgentra_gateway,+pgentra_principal scram-sha-256\n";
     fs::write(data.join("pg_hba.conf"), rules)?;
     let mut command = as_service(&server.join("bin/postgres"));
-    let process = command.arg("-D").arg(&data).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let process =
+        command.arg("-D").arg(&data).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let process = Running(process.spawn()?);
-    let role = format!("CREATE ROLE bench LOGIN PASSWORD '{PASSWORD}'");
+    let role = format!("CREATE ROLE bench LOGIN PASSWORD '{PASSWORD}'; CREATE ROLE relay LOGIN");
     let socket = place.display().to_string();
     let port = port.to_string();
     let mut made = output(&mut psql(&socket, &port, &role));
@@ -128,7 +142,7 @@ fn scram(server: &Path, folder: &Path) -> Result<Place> {
         ("PGSSLMODE", "require"),
     ];
     let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    Ok(Place { env, _process: process })
+    Ok(Place { env, files: place, described: serde_json::Value::Null, _process: process })
 }
 
 fn psql(socket: &str, port: &str, sql: &str) -> Command {
@@ -138,21 +152,22 @@ fn psql(socket: &str, port: &str, sql: &str) -> Command {
 }
 
 /// A local cloud on the same PostgreSQL, and the token of its virtual machine.
-fn gateway(pgentra: &str, server: &Path) -> Result<Place> {
+pub fn gateway(pgentra: &str, server: &Path) -> Result<Place> {
     let mut command = Command::new(pgentra);
     command.args(["local", "up", "-o", "json", "--postgres"]).arg(server);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
     let mut line = String::new();
     BufReader::new(child.stdout.take().context("its output")?).read_line(&mut line)?;
     let process = Running(child);
-    let described: serde_json::Value = serde_json::from_str(&line).context("the local cloud did not start")?;
+    let described: serde_json::Value =
+        serde_json::from_str(&line).context("the local cloud did not start")?;
     let name = described["name"].as_str().context("the name of the local cloud")?.to_owned();
     let said =
         output(Command::new(pgentra).args(["local", "env", "--host", "vm", "-o", "json", "--name", &name]))?;
     let mut env: BTreeMap<String, String> = serde_json::from_str(&said)?;
     let token = output(Command::new(pgentra).arg("token").envs(&env))?.trim().to_owned();
     env.insert("PGPASSWORD".to_owned(), token);
-    Ok(Place { env, _process: process })
+    Ok(Place { env, files: PathBuf::new(), described, _process: process })
 }
 
 /// Logins per second.
@@ -171,11 +186,4 @@ fn as_service(program: &Path) -> Command {
     }
     command.args(["--pdeathsig", "INT", "--"]).arg(program).current_dir("/");
     command
-}
-
-fn output(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {command:?}"))?;
-    let program = command.get_program().to_owned();
-    ensure!(output.status.success(), "{program:?} failed: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
 }

@@ -1,10 +1,13 @@
 //! The gateway's share of the work: `cargo xtask bench gateway`.
 //!
 //! Tokens verified per second on one core, beside one bare RSA check of the crypto library for the same tokens; a token
-//! that was verified before; and logins per second through the gateway of a local cloud, beside PostgreSQL's own
-//! SCRAM-SHA-256 over TLS. Rounds are interleaved; figures are medians; ratios are of the same round.
+//! that was verified before; logins per second through the gateway of a local cloud, beside PostgreSQL's own
+//! SCRAM-SHA-256 over TLS; and queries per second in sessions over TLS, beside PgBouncer and HAProxy. Rounds are interleaved; figures are medians; ratios are of the same round.
 
 mod logins;
+#[path = "../proxy/process.rs"]
+mod process;
+mod relay;
 mod tokens;
 
 use std::fmt::Write as _;
@@ -14,7 +17,8 @@ use std::{fs, thread};
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "gateway PGENTRA [--rounds N] [--seconds N] [--only verify,repeat,logins] [--write FOLDER]";
+const USAGE: &str =
+    "gateway PGENTRA [--rounds N] [--seconds N] [--only verify,repeat,logins,relay] [--write FOLDER]";
 
 /// What stands between these lines of the page is replaced.
 const BEGIN: &str = "<!-- measured: written by `cargo xtask bench gateway --write docs` -->";
@@ -54,7 +58,11 @@ fn main() -> Result<()> {
     if wants("logins") {
         rows.extend(logins::measure(&options.pgentra, options.rounds, options.seconds)?);
     }
-    let table = table(&rows);
+    let mut table = if rows.is_empty() { String::new() } else { table(&rows) };
+    if wants("relay") {
+        table.push_str(if table.is_empty() { "" } else { "\n" });
+        table.push_str(&relay::measure(&options.pgentra, options.rounds, options.seconds)?);
+    }
     let environment = format!("{} core(s); {} round(s) of {} s", cores, options.rounds, options.seconds);
     println!("{environment}\n\n{table}");
     if let Some(folder) = &options.write {
@@ -86,7 +94,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 impl Options {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
         let pgentra = words.next().with_context(|| format!("usage: {USAGE}"))?;
-        let only = ["verify", "repeat", "logins"].map(str::to_owned).to_vec();
+        let only = ["verify", "repeat", "logins", "relay"].map(str::to_owned).to_vec();
         let mut options = Self { pgentra, rounds: 5, seconds: 3, only, write: None };
         while let Some(name) = words.next() {
             let value = words.next().with_context(|| format!("{name} needs a value; usage: {USAGE}"))?;

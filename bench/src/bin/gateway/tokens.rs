@@ -52,7 +52,8 @@ impl Tokens {
         // The modulus stands behind nine bytes of framing in the PKCS #1 form of a 2,048-bit key.
         let pkcs1 = pair.public_key().as_ref();
         let modulus = URL_SAFE_NO_PAD.encode(&pkcs1[9..265]);
-        let document = format!(r#"{{"keys":[{{"kty":"RSA","use":"sig","kid":"bench","n":"{modulus}","e":"AQAB"}}]}}"#);
+        let document =
+            format!(r#"{{"keys":[{{"kty":"RSA","use":"sig","kid":"bench","n":"{modulus}","e":"AQAB"}}]}}"#);
         let public = ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, pkcs1).expect("its own public key");
         let tokens = (0..NEW).map(|number| Token::sign(&pair, number)).collect();
         Self { document: document.into_bytes(), public, tokens }
@@ -82,7 +83,11 @@ impl Tokens {
             ratios.push(judged / checked);
         }
         Ok(vec![
-            Row { what: "bare RSA-2048 check of the crypto library, one core".into(), a_second: median(bare), ratio: None },
+            Row {
+                what: "bare RSA-2048 check of the crypto library, one core".into(),
+                a_second: median(bare),
+                ratio: None,
+            },
             Row {
                 what: "new tokens verified, one core".into(),
                 a_second: median(ours),

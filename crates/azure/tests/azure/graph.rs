@@ -94,3 +94,30 @@ async fn who_may_not_read_the_directory_is_told_what_is_missing() {
         "{hint}"
     );
 }
+
+#[tokio::test]
+async fn membership_and_accounts_are_looked_up() {
+    let setting = administrator().await;
+    let (azure, graph) = (&setting.azure, setting.graph());
+    let user = azure.new_user("In Many Groups");
+    let identity = azure.user_assigned();
+    let groups: Vec<Uuid> =
+        (0..45).map(|number| azure.new_group(&format!("g{number}")).object_id()).collect();
+    for member in [user.object_id(), identity.object_id()] {
+        assert_eq!(graph.member_of(member, &groups).await.unwrap(), Vec::<Uuid>::new());
+        for group in [groups[0], groups[44]] {
+            azure.join_group(member, group);
+        }
+        assert_eq!(graph.member_of(member, &groups).await.unwrap(), [groups[0], groups[44]]);
+    }
+    assert_eq!(graph.member_of(Uuid::new_v4(), &groups).await.unwrap(), Vec::<Uuid>::new());
+
+    for (search, id) in [(Search::Users, user.object_id()), (Search::ServicePrincipals, identity.object_id())]
+    {
+        assert_eq!(graph.is_enabled(search, id).await.unwrap(), Some(true));
+        azure.set_account_enabled(id, false);
+        assert_eq!(graph.is_enabled(search, id).await.unwrap(), Some(false));
+        azure.delete_principal(id);
+        assert_eq!(graph.is_enabled(search, id).await.unwrap(), None);
+    }
+}

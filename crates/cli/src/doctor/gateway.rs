@@ -41,7 +41,8 @@ fn configuration(system: &System, arguments: &GatewayChecked) -> Result<GatewayC
     let sources = GatewaySources { file: arguments.config.clone(), flags: Vec::new() };
     // The sockets of a unit are not handed to a check of its configuration.
     let inherited = InheritedSockets::from_systemd(system.env()).map_err(gateway::problem)?;
-    let held = GatewayReloadState::new(inherited.or_assumed());
+    let held =
+        GatewayReloadState::new(inherited.or_assumed()).with_directories(crate::gateway::directories());
     GatewayConfiguration::gather(system, &sources, &held).map_err(gateway::problem)
 }
 

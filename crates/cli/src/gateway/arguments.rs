@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use pgentra_gateway::GatewayNetwork;
 use pgentra_gateway_config::{GatewaySet, GatewaySources};
 use uuid::Uuid;
 
@@ -104,6 +105,10 @@ pub(crate) struct Init {
     /// repeated.
     #[arg(long, value_name = "ROLE=GUID[:user|group|service]")]
     pub(crate) admin: Vec<AdministratorArgument>,
+    /// With methods cert and scram: an address or network that the gateway connects from, for
+    /// pg_hba.conf. May be repeated. Default: the server's machine.
+    #[arg(long, value_name = "ADDRESS[/BITS]")]
+    pub(crate) gateway: Vec<GatewayNetwork>,
     /// Run the SQL as this superuser, in the database postgres: a conninfo string of a Unix socket or
     /// the loopback interface.
     #[arg(long, value_name = "CONNINFO")]

@@ -36,6 +36,7 @@ pub(crate) async fn run(system: &System, arguments: Init) -> Outcome {
         tenant: arguments.tenant,
         method: method(system, &arguments)?,
         administrators: arguments.admin.iter().map(|admin| admin.0.clone()).collect(),
+        gateways: arguments.gateway.clone(),
     };
     if script.flavour == Some(Flavour::Single) && arguments.method != GatewayMethod::Scram {
         return Err(Problem::new(Blame::Usage, "flavour single needs method scram").hint(
@@ -45,6 +46,10 @@ pub(crate) async fn run(system: &System, arguments: Init) -> Outcome {
     if script.flavour.is_none() && !script.administrators.is_empty() {
         return Err(Problem::new(Blame::Usage, "--admin is for a mapping in the database")
             .hint("with flavour none, write an [[admin]] table in the mapping file"));
+    }
+    if !script.gateways.is_empty() && arguments.method == GatewayMethod::Peer {
+        return Err(Problem::new(Blame::Usage, "--gateway is for the methods cert and scram")
+            .hint("with method peer, the gateway runs on the server's machine; or: --method cert"));
     }
     let sql = script.sql().map_err(|error| Problem::ours("cannot make the script", error))?;
     match &arguments.apply {

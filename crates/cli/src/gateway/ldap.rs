@@ -25,7 +25,8 @@ const KEY_CHECK: Duration = Duration::from_secs(60);
 /// Verifies tokens until Ctrl-C or SIGTERM.
 pub(crate) async fn run(system: &System, arguments: Ldap) -> Outcome {
     let sources = GatewaySources { file: arguments.config.clone(), flags: Vec::new() };
-    let held = GatewayReloadState::new(InheritedSockets::from_systemd(system.env()).map_err(problem)?);
+    let held = GatewayReloadState::new(InheritedSockets::from_systemd(system.env()).map_err(problem)?)
+        .with_directories(super::directory::source());
     let configuration = GatewayConfiguration::gather(system, &sources, &held).map_err(problem)?;
     let console = Console::new(system, configuration.process.telemetry.log_format, "pgentra::gateway");
     let wanted = arguments.server.as_deref();

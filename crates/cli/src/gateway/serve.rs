@@ -9,7 +9,7 @@ use pgentra_system::System;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::{GatewayArguments, GatewayCommand};
-use super::{check, init, ldap};
+use super::{check, directory, init, ldap};
 use crate::output;
 use crate::platform::{SignalEvent, Signals};
 use crate::problem::{Outcome, Problem};
@@ -28,7 +28,7 @@ pub(crate) async fn run(system: &System, mut arguments: GatewayArguments) -> Out
     let sources = arguments.sources();
     let inherited = InheritedSockets::from_systemd(system.env()).map_err(problem)?;
     if arguments.check_config || arguments.check {
-        let held = GatewayReloadState::new(inherited.or_assumed());
+        let held = GatewayReloadState::new(inherited.or_assumed()).with_directories(directory::source());
         let configuration = GatewayConfiguration::gather(system, &sources, &held).map_err(problem)?;
         if arguments.check {
             return check::run(system, configuration, &arguments).await;
@@ -43,7 +43,7 @@ pub(crate) async fn run(system: &System, mut arguments: GatewayArguments) -> Out
         }
         return output::result(&format!("{text}the configuration is valid\n"));
     }
-    let held = GatewayReloadState::new(inherited);
+    let held = GatewayReloadState::new(inherited).with_directories(directory::source());
     let configuration = GatewayConfiguration::gather(system, &sources, &held).map_err(problem)?;
     let telemetry = &configuration.process.telemetry;
     let console = Console::new(system, telemetry.log_format, "pgentra::gateway");

@@ -21,6 +21,9 @@ const LARGEST_PAGE: usize = 999;
 /// How many ids `getByIds` takes.
 const MOST_IDS: usize = 1_000;
 
+/// How many group ids `checkMemberGroups` takes.
+const MOST_GROUP_IDS: usize = 20;
+
 /// A refusal: status, code and message.
 type GraphError = (StatusCode, &'static str, String);
 
@@ -61,7 +64,7 @@ impl ObjectSet {
     fn objects(self, cloud: &Cloud) -> Vec<Value> {
         match self {
             Self::ServicePrincipals => service_principals(cloud),
-            Self::Users => cloud.subscription.users().iter().map(user).collect(),
+            Self::Users => cloud.subscription.users().iter().map(|one| user(cloud, one)).collect(),
             Self::Groups => cloud.subscription.groups().iter().map(group).collect(),
             Self::DirectoryObjects => [Self::ServicePrincipals, Self::Users, Self::Groups]
                 .into_iter()
@@ -103,6 +106,8 @@ fn dispatch(cloud: &Cloud, call: &Call) -> Result<Answer, GraphError> {
             };
             one(cloud, call, set.objects(cloud).into_iter().find(matches), (set, id))
         }
+        (&Method::POST, [word, id, "checkMemberGroups"]) => member_groups(cloud, call, set(word), id),
+        (&Method::PATCH, [word, id]) => enable(cloud, call, set(word), id),
         (&Method::GET, _) => Err(no_segment(path)),
         (method, _) => Err((
             StatusCode::METHOD_NOT_ALLOWED,
@@ -130,12 +135,7 @@ fn one(
     found: Option<Value>,
     (set, id): (ObjectSet, &str),
 ) -> Result<Answer, GraphError> {
-    let object = found.ok_or_else(|| {
-        let message = format!(
-            "Resource '{id}' does not exist or one of its queried reference-property objects are not present."
-        );
-        (StatusCode::NOT_FOUND, "Request_ResourceNotFound", message)
-    })?;
+    let object = found.ok_or_else(|| no_object(id))?;
     let mut answer = Map::new();
     let context = format!("{}/v1.0/$metadata#{}/$entity", cloud.addresses.management, set.name());
     answer.insert("@odata.context".to_owned(), json!(context));
@@ -210,6 +210,50 @@ fn by_ids(cloud: &Cloud, call: &Call) -> Result<Answer, GraphError> {
     })))
 }
 
+/// `POST /{set}/{id}/checkMemberGroups`: those of the groups that the object is a member of.
+fn member_groups(cloud: &Cloud, call: &Call, set: Option<ObjectSet>, id: &str) -> Result<Answer, GraphError> {
+    let bad = |message: &str| (StatusCode::BAD_REQUEST, "Request_BadRequest", message.to_owned());
+    let member = existing(cloud, set, id)?;
+    let body: Value =
+        serde_json::from_slice(&call.body).map_err(|_| bad("Unable to read JSON request payload."))?;
+    let ids: Option<Vec<Uuid>> = body["groupIds"]
+        .as_array()
+        .and_then(|ids| ids.iter().map(|id| id.as_str().and_then(|id| id.parse().ok())).collect());
+    let ids = ids.ok_or_else(|| bad("Invalid GUID in the collection 'groupIds'."))?;
+    if ids.len() > MOST_GROUP_IDS {
+        return Err(bad("The number of group ids exceeds the limit of 20."));
+    }
+    let found: Vec<Uuid> =
+        ids.into_iter().filter(|group| cloud.subscription.is_member(member, *group)).collect();
+    Ok(json_answer(json!({
+        "@odata.context": format!("{}/v1.0/$metadata#Collection(Edm.String)", cloud.addresses.management),
+        "value": found,
+    })))
+}
+
+/// `PATCH /{set}/{id}`: of all that an account has, `accountEnabled` alone can change here.
+fn enable(cloud: &Cloud, call: &Call, set: Option<ObjectSet>, id: &str) -> Result<Answer, GraphError> {
+    let account = existing(cloud, set, id)?;
+    let body: Value = serde_json::from_slice(&call.body).unwrap_or_default();
+    match (body.as_object().map(Map::len), body["accountEnabled"].as_bool()) {
+        (Some(1), Some(is_enabled)) => cloud.subscription.set_enabled(account, is_enabled),
+        _ => {
+            let message = "Only 'accountEnabled' can be changed.".to_owned();
+            return Err((StatusCode::BAD_REQUEST, "Request_BadRequest", message));
+        }
+    }
+    Ok(Answer::text(StatusCode::NO_CONTENT, ""))
+}
+
+/// The object id of an object that exists.
+fn existing(cloud: &Cloud, set: Option<ObjectSet>, id: &str) -> Result<Uuid, GraphError> {
+    let set = set.ok_or_else(|| no_segment(id))?;
+    let objects = set.objects(cloud).into_iter();
+    let found = objects.filter_map(|object| object["id"].as_str()?.parse::<Uuid>().ok());
+    let mut named = found.filter(|found| found.to_string().eq_ignore_ascii_case(id));
+    named.next().ok_or_else(|| no_object(id))
+}
+
 /// The members that `$select` names; what an object is stays.
 fn selected(call: &Call, object: Value) -> Map<String, Value> {
     let Value::Object(mut members) = object else { return Map::new() };
@@ -252,7 +296,7 @@ fn principal(
 ) -> Value {
     json!({
         "id": object_id,
-        "accountEnabled": true,
+        "accountEnabled": cloud.subscription.is_enabled(object_id),
         "alternativeNames": alternative_names,
         "appDisplayName": (kind == "Application").then_some(name),
         "appId": client_id,
@@ -263,9 +307,10 @@ fn principal(
     })
 }
 
-fn user(user: &User) -> Value {
+fn user(cloud: &Cloud, user: &User) -> Value {
     json!({
         "id": user.object_id,
+        "accountEnabled": cloud.subscription.is_enabled(user.object_id),
         "displayName": user.name,
         "userPrincipalName": user.user_principal_name,
     })
@@ -273,6 +318,13 @@ fn user(user: &User) -> Value {
 
 fn group(group: &Group) -> Value {
     json!({ "id": group.object_id, "displayName": group.name, "securityEnabled": true })
+}
+
+fn no_object(id: &str) -> GraphError {
+    let message = format!(
+        "Resource '{id}' does not exist or one of its queried reference-property objects are not present."
+    );
+    (StatusCode::NOT_FOUND, "Request_ResourceNotFound", message)
 }
 
 fn no_segment(word: &str) -> GraphError {

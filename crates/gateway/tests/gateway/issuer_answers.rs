@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use eventually::DEADLINE;
-use pgentra_emulator::Draft;
+use pgentra_emulator::{Draft, LocalAzure, Options};
 use pgentra_gateway::JwksUrl;
 use pgentra_system::http::HttpClient;
 use pgentra_system::{Env, Files};
 use pgentra_verify::{JWKS_LIMIT, Policy, REFRESH_AFTER, RETRY_AFTER, Verifier};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::fixture::{RESOURCE, Running, Stage, azure, run};
+use crate::fixture::{RESOURCE, Running, Stage, run};
 
 const ROLE: &str = "i_service";
 const PLACE_OF_KEYS: &str =
@@ -67,9 +68,8 @@ impl Issuer {
     }
 }
 
-/// A gateway that fetches its keys from `issuer`, with a clock that the test sets.
-async fn gateway(issuer: &Issuer) -> (Running, Arc<Mutex<SystemTime>>) {
-    let azure = azure().await;
+/// A gateway for the tokens of a tenant that fetches its keys from `issuer`, with a clock that the test sets.
+async fn gateway(issuer: &Issuer, azure: &LocalAzure) -> (Running, Arc<Mutex<SystemTime>>) {
     let now = Arc::new(Mutex::new(azure.clock().now()));
     let policy = Policy::builder(azure.tenant()).audience(RESOURCE).issuer(azure.issuer());
     let http = HttpClient::new(&Env::from_map::<String, String>([]), &Files::in_memory());
@@ -121,7 +121,7 @@ fn no_answer_of_an_issuer_lets_a_client_in_or_throws_good_keys_away() {
             ("no key", "200 OK", "application/json", keys(&json!([]))),
         ];
         let issuer = Issuer::start().await;
-        let (gateway, now) = gateway(&issuer).await;
+        let (gateway, now) = gateway(&issuer, stage.azure()).await;
         let token = stage.vm_token();
         let begin = Instant::now();
         for (what, status, kind, body) in &bad {
@@ -159,6 +159,67 @@ fn no_answer_of_an_issuer_lets_a_client_in_or_throws_good_keys_away() {
             }
         }
         assert!(begin.elapsed() < DEADLINE, "{:?}", begin.elapsed());
+    });
+}
+
+/// A day without the issuer, a rollover of its keys, and a clock that jumps.
+#[test]
+fn an_issuer_that_is_gone_for_a_day_and_comes_back_with_other_keys() {
+    const OTHER: &str = "i_rollover";
+    run(async {
+        let stage = Stage::flexible().await;
+        let admin = stage.administrator(&stage.gateway().await).await;
+        // A tenant of its own: other tests use the keys of the shared one.
+        let azure = LocalAzure::start(Options::new(stage.azure().clock().clone())).await.unwrap();
+        let oid = azure.vm().object_id();
+        let map = format!(
+            "SELECT pgaadauth_create_principal_with_oid('{OTHER}', '{oid}', 'service', false, false)"
+        );
+        admin.batch_execute(&map).await.unwrap();
+        let issuer = Issuer::start().await;
+        let published = || {
+            let keys: Value = serde_json::from_slice(&azure.keys()).unwrap();
+            issuer.answers_keys(&keys["keys"]);
+        };
+        published();
+        let (gateway, now) = gateway(&issuer, &azure).await;
+        let token = || {
+            let draft = Draft::of_identity(azure.vm(), RESOURCE).issued(*now.lock().unwrap());
+            azure.mint(&draft).unwrap().expose_secret().to_owned()
+        };
+        let session = gateway.connect(OTHER, "postgres", &token()).await.unwrap();
+        issuer.answers("503 Service Unavailable", "text/plain", b"maintenance");
+        for _ in 0..30 {
+            *now.lock().unwrap() += Duration::from_secs(3600);
+            gateway.connect(OTHER, "postgres", &token()).await.unwrap();
+        }
+        // It signs with another key and does not publish it: such a token cannot be verified, and the client is told that
+        // this is not the fault of its token.
+        let before = token();
+        azure.roll_over_keys().await.unwrap();
+        *now.lock().unwrap() += Duration::from_secs(3600);
+        let (code, message, _) = gateway.refusal(OTHER, "postgres", &token()).await;
+        assert_eq!((&*code, &*message), ("57P03", PLACE_OF_KEYS));
+        gateway.connect(OTHER, "postgres", &before).await.unwrap();
+        // It is back: the next token with the new key has the keys fetched again.
+        published();
+        *now.lock().unwrap() += Duration::from_secs(3600);
+        gateway.connect(OTHER, "postgres", &token()).await.unwrap();
+        gateway.connect(OTHER, "postgres", &before).await.unwrap();
+
+        // The clock jumps a year back, a year ahead, and to where it was.
+        let good = token();
+        let year = Duration::from_secs(365 * 86_400);
+        *now.lock().unwrap() -= year;
+        let (code, ..) = gateway.refusal(OTHER, "postgres", &good).await;
+        assert_eq!(code, "28000");
+        *now.lock().unwrap() += 2 * year;
+        let (code, message, _) = gateway.refusal(OTHER, "postgres", &good).await;
+        assert!(code == "28000" && message.contains("has expired"), "{code} {message}");
+        *now.lock().unwrap() -= year;
+        gateway.connect(OTHER, "postgres", &good).await.unwrap();
+        // None of it has touched a session.
+        session.simple_query("SELECT 1").await.unwrap();
     });
 }
 

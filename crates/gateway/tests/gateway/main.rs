@@ -11,6 +11,7 @@
 mod administrators;
 mod cancel;
 mod capacity;
+mod directory;
 mod fixture;
 mod flexible;
 mod hostile;

@@ -13,7 +13,6 @@
 
 mod connection_strings;
 mod known_fault;
-mod login_log;
 mod plain_text;
 mod source;
 mod state;
@@ -39,7 +38,6 @@ use crate::clock::FURTHEST;
 use crate::error::Failure;
 
 pub(crate) use self::connection_strings::{HostStrings, ServerPlace};
-pub(crate) use self::login_log::LoginLog;
 pub(crate) use self::source::PageSource;
 
 const PAGE: &str = include_str!("page.html");

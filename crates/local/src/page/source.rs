@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use pgentra_emulator::LocalAzure;
-use pgentra_gateway::Flavour;
+use pgentra_gateway::{Flavour, GatewayTelemetry};
 
 use super::connection_strings::HostStrings;
-use super::login_log::LoginLog;
 use crate::clock::CloudClock;
 
 /// The parts of a local cloud that its page is about.
@@ -18,7 +17,8 @@ pub(crate) struct PageSource {
     pub(crate) postgres: String,
     pub(crate) azure: Arc<LocalAzure>,
     pub(crate) clock: CloudClock,
-    pub(crate) logins: Arc<LoginLog>,
+    /// That of the gateway, with the last logins.
+    pub(crate) telemetry: GatewayTelemetry,
     /// What programs on each host write.
     pub(crate) access: Vec<HostStrings>,
 }

@@ -3,14 +3,13 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pgentra_emulator::{Principal, PrincipalKind, TokenRecord};
-use pgentra_gateway::LoginCheck;
+use pgentra_gateway::{LoginCheck, LoginCounts, LoginDecision, LoginRecord};
 use pgentra_observe::rfc3339;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::connection_strings::HostStrings;
 use super::known_fault::{ENDPOINTS, FAULTS, KnownEndpoint, KnownFault};
-use super::login_log::{LoginCounts, LoginDecision, LoginRecord};
 use super::source::PageSource;
 
 /// How many tokens and how many logins are shown.
@@ -158,7 +157,7 @@ impl PageState {
         let azure = &source.azure;
         let now = source.clock.now();
         let principals = azure.principals();
-        let counts = source.logins.counts();
+        let counts = source.telemetry.logins().counts();
         let last = |record| TokenRow::of(record, now, &principals);
         Self {
             name: source.name.clone(),
@@ -178,7 +177,8 @@ impl PageState {
             identities: identities(source, &principals),
             tokens: azure.last_tokens(SHOWN).into_iter().map(last).collect(),
             logins: source
-                .logins
+                .telemetry
+                .logins()
                 .last(SHOWN)
                 .into_iter()
                 .map(|record| LoginRow::of(record, &principals))

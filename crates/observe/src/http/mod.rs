@@ -29,7 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 pub use self::origin::is_foreign;
-pub use self::page::page;
+pub use self::page::{page, status_page};
 pub use self::reply::{HttpReply, Observable, only_get, plain, respond};
 pub use self::scope::Scope;
 use pgentra_session::listen::accept;

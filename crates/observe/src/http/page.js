@@ -63,3 +63,29 @@ document.addEventListener("click", async (event) => {
   }
   setTimeout(() => { button.textContent = "Copy"; }, 2000);
 });
+
+// Things that differ in nothing but their time and port are one row. `key` is what they have in common.
+function together(things, key) {
+  const groups = new Map();
+  for (const thing of things) {
+    const common = JSON.stringify(key(thing));
+    const group = groups.get(common);
+    if (group) { group.times += 1; group.first = thing.time; } else groups.set(common, { ...thing, times: 1 });
+  }
+  return [...groups.values()];
+}
+
+const openSessions = (shown, others) => !shown.length ? "none open" : others ? `${shown.length} shown, ${others} more open` : `${shown.length} open`;
+
+// Shows /status.json again and again; `who` answers.
+async function follow(show, who) {
+  try {
+    const answer = await fetch("/status.json", { cache: "no-store" });
+    if (!answer.ok) throw new Error(`the ${who} answered ${answer.status}`);
+    show(await answer.json());
+  } catch (error) {
+    state(by("state"), "✗ not reached", "bad");
+    write(by("reason"), `The numbers below are old: ${error.message}.`);
+  }
+  setTimeout(() => follow(show, who), document.hidden ? 10000 : 2000);
+}

@@ -2,12 +2,14 @@
 
 use std::io;
 
-use hyper::StatusCode;
 use hyper::header::HeaderValue;
+use hyper::{Method, StatusCode};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 
-use super::reply::{HttpReply, plain, respond};
+use serde::Serialize;
+
+use super::reply::{HttpReply, only_get, plain, respond};
 
 /// What the pages have in common.
 const STYLE: &str = include_str!("page.css");
@@ -42,6 +44,26 @@ pub fn page(template: &str, texts: &[(&str, &str)]) -> HttpReply {
         }
         Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
+}
+
+/// The answer to `GET /`, the page, and to `GET /status.json`, the document that the page shows.
+/// `None`: another path.
+pub fn status_page<T: Serialize>(
+    method: &Method,
+    path: &str,
+    template: &str,
+    status: impl FnOnce() -> T,
+) -> Option<HttpReply> {
+    if !matches!(path, "/" | "/status.json") {
+        return None;
+    }
+    Some(only_get(method).unwrap_or_else(|| match path {
+        "/" => page(template, &[]),
+        _ => match serde_json::to_string(&status()) {
+            Ok(text) => respond(StatusCode::OK, "application/json", text),
+            Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        },
+    }))
 }
 
 /// Puts each text in the first place of its placeholder. A placeholder in a text stays a text.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode, Uri};
 use pgentra_observe::Exposition;
-use pgentra_observe::http::{HttpReply, Observable, is_foreign, only_get, page, plain, respond};
+use pgentra_observe::http::{HttpReply, Observable, is_foreign, plain, status_page};
 use tokio_util::sync::CancellationToken;
 
 pub use pgentra_observe::http::{HttpServer, Scope};
@@ -53,19 +53,7 @@ impl Observable for Telemetry {
         if path == "/pool/close" {
             return Some(close_pools(method, headers, uri.query(), self).await);
         }
-        if !matches!(path, "/" | "/status.json") {
-            return None;
-        }
-        if let Some(refusal) = only_get(method) {
-            return Some(refusal);
-        }
-        Some(match path {
-            "/" => page(PAGE, &[]),
-            _ => match serde_json::to_string(&self.status()) {
-                Ok(text) => respond(StatusCode::OK, "application/json", text),
-                Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-            },
-        })
+        status_page(method, path, PAGE, || self.status())
     }
 }
 

@@ -1,12 +1,13 @@
-//! The logins at the gateway of a local cloud.
+//! The last logins, for pages that show them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use pgentra_emulator::Clock;
-use pgentra_gateway::{LoginCheck, LoginEvent, LoginOutcome};
+use pgentra_verify::Principal;
 use uuid::Uuid;
+
+use crate::observed::{LoginCheck, LoginEvent, LoginOutcome};
 
 /// How many logins are remembered; the oldest are forgotten first. Each takes a kilobyte or two.
 const REMEMBERED: usize = 100;
@@ -16,23 +17,33 @@ const TEXT_LIMIT: usize = 1000;
 
 /// A login that was decided.
 #[derive(Clone, Debug)]
-pub(crate) struct LoginRecord {
-    /// 1 for the first login of the local cloud, and so on.
-    pub(crate) number: u64,
-    pub(crate) at: SystemTime,
-    pub(crate) client: String,
-    pub(crate) role: Option<String>,
-    pub(crate) database: Option<String>,
-    pub(crate) application_name: Option<String>,
+pub struct LoginRecord {
+    /// 1 for the first login of the process, and so on.
+    pub number: u64,
+    /// When it was decided.
+    pub at: SystemTime,
+    /// The server that the client was led to; empty if it did not come so far.
+    pub server: String,
+    /// The address of the client.
+    pub client: String,
+    /// The role that the client asked for.
+    pub role: Option<String>,
+    /// The database that the client asked for.
+    pub database: Option<String>,
+    /// The client's `application_name`.
+    pub application_name: Option<String>,
     /// The object id of the token's owner, once the token was verified.
-    pub(crate) object_id: Option<Uuid>,
-    pub(crate) decision: LoginDecision,
+    pub object_id: Option<Uuid>,
+    /// How it came out.
+    pub decision: LoginDecision,
 }
 
 /// How a login came out.
 #[derive(Clone, Debug)]
-pub(crate) enum LoginDecision {
+pub enum LoginDecision {
+    /// The client has a session.
     LetIn,
+    /// The client got an error.
     Refused(LoginRefusal),
     /// The client hung up when this check was made.
     Left(LoginCheck),
@@ -40,42 +51,45 @@ pub(crate) enum LoginDecision {
 
 /// Why a client was refused.
 #[derive(Clone, Debug)]
-pub(crate) struct LoginRefusal {
-    pub(crate) check: LoginCheck,
-    pub(crate) sqlstate: String,
-    pub(crate) message: String,
-    pub(crate) detail: Option<String>,
-    pub(crate) hint: Option<String>,
+pub struct LoginRefusal {
+    /// The check that failed.
+    pub check: LoginCheck,
+    /// The SQLSTATE of the error.
+    pub sqlstate: String,
+    /// Its message.
+    pub message: String,
+    /// Its detail.
+    pub detail: Option<String>,
+    /// Its hint.
+    pub hint: Option<String>,
 }
 
-/// The logins of the past, oldest first.
-#[derive(Debug)]
-pub(crate) struct LoginLog {
-    clock: Clock,
-    entries: Mutex<Entries>,
-}
+/// The last logins of a process. Tokens are never in it.
+#[derive(Debug, Default)]
+pub struct LoginLog(Mutex<Entries>);
 
 #[derive(Debug, Default)]
 struct Entries {
     records: VecDeque<LoginRecord>,
-    counts: LoginCounts,
+    number: u64,
+    /// By the name of the server.
+    counts: BTreeMap<String, LoginCounts>,
 }
 
 /// How many logins were let in, refused by each check, and left by their clients.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LoginCounts {
-    pub(crate) let_in: u64,
-    pub(crate) refused: BTreeMap<LoginCheck, u64>,
-    pub(crate) left: u64,
+pub struct LoginCounts {
+    /// Clients that got a session.
+    pub let_in: u64,
+    /// Clients that got an error, by the check that failed.
+    pub refused: BTreeMap<LoginCheck, u64>,
+    /// Clients that hung up.
+    pub left: u64,
 }
 
 impl LoginLog {
-    pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock, entries: Mutex::default() }
-    }
-
-    /// Writes down what a gateway has decided.
-    pub(crate) fn write(&self, event: &LoginEvent<'_>) {
+    /// Writes down what a gateway has decided at this time.
+    pub(crate) fn write(&self, event: &LoginEvent<'_>, at: SystemTime) {
         let decision = match event.outcome {
             LoginOutcome::Refused { check, error } => LoginDecision::Refused(LoginRefusal {
                 check,
@@ -88,39 +102,55 @@ impl LoginLog {
             _ => LoginDecision::LetIn,
         };
         let mut entries = self.entries();
-        let counts = &mut entries.counts;
+        entries.number += 1;
+        let number = entries.number;
+        let counts = entries.counts.entry(event.server.to_owned()).or_default();
         match &decision {
             LoginDecision::LetIn => counts.let_in += 1,
             LoginDecision::Refused(refusal) => *counts.refused.entry(refusal.check).or_default() += 1,
             LoginDecision::Left(_) => counts.left += 1,
         }
-        let number = counts.let_in + counts.refused.values().sum::<u64>() + counts.left;
         if entries.records.len() >= REMEMBERED {
             entries.records.pop_front();
         }
         entries.records.push_back(LoginRecord {
             number,
-            at: self.clock.now(),
+            at,
+            server: event.server.to_owned(),
             client: event.client.to_string(),
             role: event.role.map(shortened),
             database: event.database.map(shortened),
             application_name: event.application_name.map(shortened),
-            object_id: event.principal.map(pgentra_verify::Principal::object_id),
+            object_id: event.principal.map(Principal::object_id),
             decision,
         });
     }
 
     /// The last logins, newest first and at most `most`.
-    pub(crate) fn last(&self, most: usize) -> Vec<LoginRecord> {
+    pub fn last(&self, most: usize) -> Vec<LoginRecord> {
         self.entries().records.iter().rev().take(most).cloned().collect()
     }
 
-    pub(crate) fn counts(&self) -> LoginCounts {
-        self.entries().counts.clone()
+    /// The numbers of all servers.
+    pub fn counts(&self) -> LoginCounts {
+        let mut sum = LoginCounts::default();
+        for counts in self.entries().counts.values() {
+            sum.let_in += counts.let_in;
+            sum.left += counts.left;
+            for (check, number) in &counts.refused {
+                *sum.refused.entry(*check).or_default() += number;
+            }
+        }
+        sum
+    }
+
+    /// The numbers of one server.
+    pub(crate) fn counts_of(&self, server: &str) -> LoginCounts {
+        self.entries().counts.get(server).cloned().unwrap_or_default()
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
