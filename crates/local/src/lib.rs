@@ -24,6 +24,7 @@ mod clock;
 pub mod control;
 mod environment;
 mod error;
+pub mod faults;
 mod folder;
 mod gateway;
 mod host;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use pgentra_local::control::FURTHEST;
+use pgentra_local::faults::{self, KnownEndpoint, KnownFault, MOST_TIMES};
 use pgentra_local::{Flavour, Host};
 use pgentra_proxy_config::quantity;
 
@@ -83,6 +84,83 @@ pub(crate) enum Local {
     /// Advance the clock of the local cloud, so that tokens expire at once.
     #[command(after_help = "Example: pgentra local clock --advance 25h")]
     Clock(LocalClock),
+    /// Switch faults on and off in the answers of the local cloud's endpoints.
+    #[command(subcommand)]
+    Fault(FaultCommand),
+}
+
+/// `pgentra local fault …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FaultCommand {
+    /// List the faults that are on. With `-o json` also those that can be switched on.
+    #[command(after_help = "Example: pgentra local fault list")]
+    List(FaultListing),
+    /// Switch a fault on.
+    #[command(after_help = "Example: pgentra local fault set throttled --times 3")]
+    Set(FaultSet),
+    /// Switch a fault off, or all of them.
+    #[command(after_help = "Example: pgentra local fault clear throttled")]
+    Clear(FaultClear),
+}
+
+impl FaultCommand {
+    pub(crate) fn name(&self) -> &LocalName {
+        match self {
+            Self::List(arguments) => &arguments.name,
+            Self::Set(arguments) => &arguments.name,
+            Self::Clear(arguments) => &arguments.name,
+        }
+    }
+
+    pub(crate) fn name_mut(&mut self) -> &mut LocalName {
+        match self {
+            Self::List(arguments) => &mut arguments.name,
+            Self::Set(arguments) => &mut arguments.name,
+            Self::Clear(arguments) => &mut arguments.name,
+        }
+    }
+}
+
+/// Arguments of `pgentra local fault list`.
+#[derive(Debug, Args)]
+pub(crate) struct FaultListing {
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra local fault set`.
+#[derive(Debug, Args)]
+pub(crate) struct FaultSet {
+    /// The fault.
+    #[arg(value_name = "FAULT", value_parser = fault())]
+    pub(crate) fault: &'static KnownFault,
+    /// The endpoint whose answers suffer it. Default: imds-token, the metadata service of a VM.
+    #[arg(long, value_name = "ENDPOINT", value_parser = endpoint(), default_value = "imds-token", hide_default_value = true)]
+    pub(crate) at: &'static KnownEndpoint,
+    /// How many requests suffer it, 1 to 1000. Default: all, until the fault is cleared.
+    #[arg(long, value_name = "N", value_parser = times)]
+    pub(crate) times: Option<usize>,
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra local fault clear`.
+#[derive(Debug, Args)]
+pub(crate) struct FaultClear {
+    /// The fault. Default: all faults.
+    #[arg(value_name = "FAULT", value_parser = fault())]
+    pub(crate) fault: Option<&'static KnownFault>,
+    /// The endpoint at which it is switched off. Default: every endpoint.
+    #[arg(long, value_name = "ENDPOINT", value_parser = endpoint(), requires = "fault")]
+    pub(crate) at: Option<&'static KnownEndpoint>,
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// Arguments of `pgentra local up`.
@@ -159,6 +237,26 @@ pub(crate) struct LocalClock {
 /// A time such as `25h` or `1h 30m`, forward, of a year at most.
 fn how_far(text: &str) -> Result<Duration, String> {
     quantity::time_within(text, 0..=FURTHEST.as_secs())
+}
+
+/// A fault of a local cloud, with what a program sees.
+fn fault() -> impl TypedValueParser<Value = &'static KnownFault> {
+    let described = faults::FAULTS.iter().map(|known| PossibleValue::new(known.name).help(known.what));
+    PossibleValuesParser::new(described.collect::<Vec<_>>())
+        .try_map(|name| KnownFault::named(&name).ok_or("no fault of a local cloud"))
+}
+
+/// An endpoint of a local cloud, with what it is.
+fn endpoint() -> impl TypedValueParser<Value = &'static KnownEndpoint> {
+    let described = faults::ENDPOINTS.iter().map(|known| PossibleValue::new(known.name()).help(known.title));
+    PossibleValuesParser::new(described.collect::<Vec<_>>())
+        .try_map(|name| KnownEndpoint::named(&name).ok_or("no endpoint of a local cloud"))
+}
+
+/// A number of requests.
+fn times(text: &str) -> Result<usize, String> {
+    let times = text.parse().ok().filter(|times| (1..=MOST_TIMES).contains(times));
+    times.ok_or_else(|| format!("a number from 1 to {MOST_TIMES}"))
 }
 
 fn flavour() -> impl TypedValueParser<Value = Flavour> {

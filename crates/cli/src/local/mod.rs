@@ -3,6 +3,7 @@
 pub(crate) mod arguments;
 pub(crate) mod command_line;
 mod failure;
+mod fault;
 mod open;
 pub(crate) mod shell;
 pub(crate) mod stale;
@@ -37,6 +38,7 @@ pub(crate) async fn run(system: &System, mut command: Local, is_verbose: bool) -
         Local::Open(arguments) => &mut arguments.name,
         Local::Env(arguments) => &mut arguments.name,
         Local::Clock(arguments) => &mut arguments.name,
+        Local::Fault(command) => command.name_mut(),
     };
     if name.name.is_empty() {
         let here = system.env().get(NAME_VARIABLE).filter(|name| local_name(name).is_ok());
@@ -50,6 +52,7 @@ pub(crate) async fn run(system: &System, mut command: Local, is_verbose: bool) -
         Local::Open(arguments) => open::run(system, &running(system, &arguments.name).await?, &arguments),
         Local::Env(arguments) => env(system, &arguments).await,
         Local::Clock(arguments) => clock(system, &arguments).await,
+        Local::Fault(command) => fault::run(system, &command).await,
     }
 }
 
