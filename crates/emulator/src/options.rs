@@ -36,6 +36,9 @@ pub struct Options {
     /// Also answer as a metadata service at the true address, 169.254.169.254 port 80. The address must be on an
     /// interface of this machine, and the process must be allowed to bind the port. Default: no.
     pub link_local: bool,
+    /// Also answer under the names of Azure's services, at further ports of loopback: see
+    /// [`AzureNames`](crate::AzureNames). Default: no.
+    pub azure_names: bool,
     /// Names and addresses under which clients may reach the local cloud besides `localhost` and loopback addresses, such
     /// as the name of a relay in front of it. A request whose `Host` is another name is refused. Default: none.
     pub host_names: Vec<String>,
@@ -63,6 +66,7 @@ impl Options {
             authority: None,
             address: Ipv4Addr::LOCALHOST.into(),
             link_local: false,
+            azure_names: false,
             host_names: Vec::new(),
             arc: None,
             legacy_dates: DateText::Linux,

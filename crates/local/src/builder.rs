@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use pgentra_emulator::certificates::Authority;
 use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
 use pgentra_emulator::{Clock, Ids, LocalAzure, Options};
 use pgentra_gateway::{
@@ -17,9 +18,10 @@ use pgentra_system::System;
 use tokio::task::JoinSet;
 
 use crate::administrators::{self, Database};
+use crate::azure_names;
 use crate::clock::CloudClock;
 use crate::environment::{CloudFiles, DATABASE};
-use crate::error::{Error, Failure};
+use crate::error::{Error, Failure, FailureKind};
 use crate::folder::{self, folder_of, write};
 use crate::gateway::{self, RunningGateway};
 use crate::host::Host;
@@ -198,6 +200,7 @@ impl<'a> LocalCloudBuilder<'a> {
             _ => None,
         };
         options.link_local = self.is_link_local;
+        options.azure_names = true;
         options.arc = arc.as_ref().map(folder::arc_keys).map(AzureArcAgent::new);
         let mut preferred = KeptPorts::default();
         if self.origin == Identifiers::Name {
@@ -212,6 +215,7 @@ impl<'a> LocalCloudBuilder<'a> {
             tokio::try_join!(start_database(&self.system, &folder, &installation), start_azure(options))?;
         let files = CloudFiles::new(janitor.folder());
         write(&files.certificate, azure.ca_pem())?;
+        let names = names_of(&azure, &files)?;
         (self.progress)("installing Azure's functions and roles");
         let (upstream, service) = upstream(&database);
         (self.tenant)(&azure);
@@ -225,7 +229,7 @@ impl<'a> LocalCloudBuilder<'a> {
         let watched = logins.clone();
         let config = Config {
             name: SERVER_NAME.to_owned(),
-            tls: tls(&azure)?,
+            tls: tls(azure.certificates(), &["localhost", "127.0.0.1", "::1"])?,
             upstream: upstream.clone(),
             further: Vec::new(),
             target_session_attrs: SessionAttrs::Any,
@@ -242,6 +246,7 @@ impl<'a> LocalCloudBuilder<'a> {
             telemetry: GatewayTelemetry::observed(move |login| watched.write(login)),
         };
         let gateway = RunningGateway::start_kept(config.clone(), listener, preferred.postgres).await?;
+        let named_gateway = RunningGateway::start(Config { tls: names, ..config.clone() }, 0).await?;
         let azure = Arc::new(azure);
         let clock = CloudClock::new(files, azure.clone());
         clock.write()?;
@@ -266,6 +271,7 @@ impl<'a> LocalCloudBuilder<'a> {
             flavour: self.flavour,
             azure,
             gateway,
+            named_gateway,
             config,
             setup,
             clock,
@@ -287,13 +293,24 @@ fn access(name: &str, azure: &LocalAzure, port: u16, folder: &Path) -> Vec<HostS
     Host::of(azure).map(|host| HostStrings::new(server, host.name(), host.role(azure))).collect()
 }
 
-/// TLS for clients, with a certificate of the local authority.
-fn tls(azure: &LocalAzure) -> Result<ClientTls, Failure> {
-    let issued = azure.certificates().issue(&["localhost", "127.0.0.1", "::1"]);
+/// TLS for clients, with a certificate for these names.
+fn tls(authority: &Authority, names: &[&str]) -> Result<ClientTls, Failure> {
+    let issued = authority.issue(names);
     issued
         .and_then(|issued| issued.server_config(&[]))
         .map(ClientTls::from)
         .map_err(|error| Failure::machine("cannot make the server's certificate", error))
+}
+
+/// TLS for clients that know PostgreSQL by its name on Azure. Writes the certificate of the
+/// authority for such names.
+fn names_of(azure: &LocalAzure, files: &CloudFiles) -> Result<ClientTls, Failure> {
+    let names = azure.azure_names();
+    let names = names.ok_or_else(|| Failure::new(FailureKind::Machine, "there are no names of Azure"))?;
+    write(&files.azure_certificate, names.authority().pem())?;
+    std::fs::create_dir(&files.namespace)
+        .map_err(|error| Failure::machine("cannot make a folder for namespaces", error))?;
+    tls(names.authority(), &[&azure_names::server_host()])
 }
 
 /// A name that no other cloud of this machine has.

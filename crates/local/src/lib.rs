@@ -19,6 +19,7 @@
 //! ```
 
 mod administrators;
+mod azure_names;
 mod builder;
 mod clock;
 pub mod control;
@@ -29,12 +30,15 @@ mod folder;
 mod gateway;
 mod host;
 mod identities;
+#[cfg(target_os = "linux")]
+pub mod inside;
 mod kept;
 mod local_cloud;
 mod page;
 mod standby;
 mod status;
 
+pub use azure_names::{NamedService, NamesStatus};
 pub use builder::LocalCloudBuilder;
 pub use clock::CloudClock;
 pub use environment::{

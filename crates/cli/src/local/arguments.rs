@@ -10,6 +10,8 @@ use pgentra_local::faults::{self, KnownEndpoint, KnownFault, MOST_TIMES};
 use pgentra_local::{Flavour, Host};
 use pgentra_proxy_config::quantity;
 
+#[cfg(target_os = "linux")]
+use super::run::LocalRun;
 use super::shell::Shell;
 use crate::options::Output;
 
@@ -84,6 +86,11 @@ pub(crate) enum Local {
     /// Advance the clock of the local cloud, so that tokens expire at once.
     #[command(after_help = "Example: pgentra local clock --advance 25h")]
     Clock(LocalClock),
+    /// Run a program that finds itself on Azure: Azure's own names and addresses lead to the local cloud. Linux only.
+    #[cfg(target_os = "linux")]
+    #[command(after_help = "Example: pgentra local run --host aks -- python3 app.py\n         \
+                      pgentra local run --publish 8080 --reach db.example:5432 -- java -jar app.jar")]
+    Run(LocalRun),
     /// Switch faults on and off in the answers of the local cloud's endpoints.
     #[command(subcommand)]
     Fault(FaultCommand),

@@ -5,6 +5,8 @@ pub(crate) mod command_line;
 mod failure;
 mod fault;
 mod open;
+#[cfg(target_os = "linux")]
+pub(crate) mod run;
 pub(crate) mod shell;
 pub(crate) mod stale;
 mod status;
@@ -39,6 +41,8 @@ pub(crate) async fn run(system: &System, mut command: Local, is_verbose: bool) -
         Local::Env(arguments) => &mut arguments.name,
         Local::Clock(arguments) => &mut arguments.name,
         Local::Fault(command) => command.name_mut(),
+        #[cfg(target_os = "linux")]
+        Local::Run(arguments) => return Err(run::run(system, arguments)),
     };
     if name.name.is_empty() {
         let here = system.env().get(NAME_VARIABLE).filter(|name| local_name(name).is_ok());
@@ -53,6 +57,8 @@ pub(crate) async fn run(system: &System, mut command: Local, is_verbose: bool) -
         Local::Env(arguments) => env(system, &arguments).await,
         Local::Clock(arguments) => clock(system, &arguments).await,
         Local::Fault(command) => fault::run(system, &command).await,
+        #[cfg(target_os = "linux")]
+        Local::Run(arguments) => Err(run::run(system, &arguments)),
     }
 }
 
