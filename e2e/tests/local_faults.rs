@@ -24,7 +24,7 @@ fn a_fault_is_suffered_until_it_is_cleared() {
     for (fault, words) in [
         ("html", "a web page, not JSON"),
         ("huge-token", "token"),
-        ("clock-ahead", "not valid yet"),
+        ("clock-ahead", "while validating the access token"),
         ("clock-behind", "expired"),
         ("down", "503"),
     ] {

@@ -160,7 +160,7 @@ async fn run(system: &System, command: Command, is_verbose: bool) -> Outcome {
         #[cfg(target_os = "linux")]
         Command::LocalRelay(arguments) => local::run::relay(system, arguments).await,
         #[cfg(target_os = "linux")]
-        Command::LocalConnector(arguments) => local::run::connect(&arguments),
+        Command::LocalConnector(arguments) => local::run::connect(system, &arguments),
         Command::Doctor(arguments) => doctor::run(system, arguments, is_verbose).await,
         Command::Proxy(arguments) => proxy::run(system, arguments).await,
         #[cfg(unix)]

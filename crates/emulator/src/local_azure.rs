@@ -242,7 +242,7 @@ impl LocalAzure {
 
     /// Graph's address, without the version; the same as Resource Manager's.
     pub fn graph(&self) -> &str {
-        &self.cloud.addresses.management
+        &self.cloud.addresses.graph
     }
 
     /// Changes of the Entra administrators of the database server, from now on and in order. The operation behind each

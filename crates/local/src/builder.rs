@@ -12,7 +12,7 @@ use pgentra_gateway::{
     ClientTls, Config, Flavour, GatewayTelemetry, RoleSource, SessionAttrs, SessionExpiry, Setup, Unmapped,
     UpstreamMethod,
 };
-use pgentra_localdb::{Installation, LocalDb, StartError};
+use pgentra_localdb::{Installation, Janitor, LocalDb, StartError};
 use pgentra_session::Limits;
 use pgentra_system::System;
 use tokio::task::JoinSet;
@@ -179,9 +179,9 @@ impl<'a> LocalCloudBuilder<'a> {
     ///
     /// # Errors
     /// If a folder cannot be made, a port cannot be bound, or PostgreSQL does not start.
-    pub async fn start(self) -> Result<LocalCloud, Error> {
-        let name = self.name.unwrap_or_else(unique_name);
-        let folder = self.folder.unwrap_or_else(|| folder_of(self.system.env(), &name));
+    pub async fn start(mut self) -> Result<LocalCloud, Error> {
+        let name = self.name.take().unwrap_or_else(unique_name);
+        let folder = self.folder.take().unwrap_or_else(|| folder_of(self.system.env(), &name));
         let janitor = folder::create(self.system.env(), &folder)?;
         let arc = self.is_arc.then(folder::create_arc).transpose()?;
         // Before PostgreSQL, which takes seconds: a port that is taken is told at once.
@@ -190,18 +190,7 @@ impl<'a> LocalCloudBuilder<'a> {
             port => Some(RunningGateway::listen(port).await?),
         };
         (self.progress)("starting PostgreSQL, the metadata service and the Entra tenant");
-        let now = self.system.clock().clone();
-        let clock = self.clock.unwrap_or_else(|| Clock::following(move || now.now()));
-        let mut options = Options::new(clock);
-        options.ports.metadata = self.metadata_port;
-        // Resource Manager has no port: clients read it from PGPORT.
-        options.server = match self.flavour {
-            Flavour::Flexible => Some(ServerOptions::new(SERVER_NAME, "localhost")),
-            _ => None,
-        };
-        options.link_local = self.is_link_local;
-        options.azure_names = true;
-        options.arc = arc.as_ref().map(folder::arc_keys).map(AzureArcAgent::new);
+        let mut options = self.options(arc.as_ref());
         let mut preferred = KeptPorts::default();
         if self.origin == Identifiers::Name {
             options.ids = Ids::derived(&name);
@@ -283,6 +272,25 @@ impl<'a> LocalCloudBuilder<'a> {
             arc,
             janitor,
         })
+    }
+}
+
+impl LocalCloudBuilder<'_> {
+    /// The options of the emulator, of a cloud whose ids and ports are new.
+    fn options(&mut self, arc: Option<&Janitor>) -> Options {
+        let now = self.system.clock().clone();
+        let clock = self.clock.take().unwrap_or_else(|| Clock::following(move || now.now()));
+        let mut options = Options::new(clock);
+        options.ports.metadata = self.metadata_port;
+        // Resource Manager has no port: clients read it from PGPORT.
+        options.server = match self.flavour {
+            Flavour::Flexible => Some(ServerOptions::new(SERVER_NAME, "localhost")),
+            _ => None,
+        };
+        options.link_local = self.is_link_local;
+        options.azure_names = true;
+        options.arc = arc.map(folder::arc_keys).map(AzureArcAgent::new);
+        options
     }
 }
 

@@ -1,5 +1,7 @@
 //! Arguments of `pgentra local` and `pgentra quickstart`.
 
+#[cfg(target_os = "linux")]
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,11 +9,11 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use pgentra_local::control::FURTHEST;
 use pgentra_local::faults::{self, KnownEndpoint, KnownFault, MOST_TIMES};
+#[cfg(target_os = "linux")]
+use pgentra_local::inside::Reach;
 use pgentra_local::{Flavour, Host};
 use pgentra_proxy_config::quantity;
 
-#[cfg(target_os = "linux")]
-use super::run::LocalRun;
 use super::shell::Shell;
 use crate::options::Output;
 
@@ -227,6 +229,32 @@ pub(crate) struct LocalEnv {
     pub(crate) unset: bool,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra local run`.
+#[cfg(target_os = "linux")]
+#[derive(Debug, Args)]
+pub(crate) struct LocalRun {
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    /// The Azure host that the program finds itself on.
+    #[arg(long, default_value_t = Host::Vm, value_parser = host(), ignore_case = true)]
+    pub(crate) host: Host,
+    /// Let 127.0.0.1:PORT of this machine lead to the program's port. Can be given several times.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) publish: Vec<u16>,
+    /// Let the program reach this service, at the same name and port. Can be given several times.
+    #[arg(long, value_name = "HOST:PORT", value_parser = reach)]
+    pub(crate) reach: Vec<Reach>,
+    /// The program and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) program: Vec<OsString>,
+}
+
+/// A service outside the namespaces of a program.
+#[cfg(target_os = "linux")]
+pub(crate) fn reach(text: &str) -> Result<Reach, &'static str> {
+    text.parse()
 }
 
 /// Arguments of `pgentra local clock`.

@@ -6,7 +6,7 @@ use pgentra_local::folder_of;
 use pgentra_system::System;
 
 use super::arguments::FaultCommand;
-use super::none_runs;
+use super::failure::none_runs;
 use crate::options::Format;
 use crate::output;
 use crate::problem::Outcome;

@@ -26,7 +26,8 @@ use crate::problem::{Outcome, Problem};
 use crate::progress;
 use crate::time::{date, unix};
 use arguments::{DEFAULT_NAME, Local, LocalClock, LocalEnv, LocalName, LocalStatus, local_name};
-use command_line::{command, restart};
+use command_line::restart;
+use failure::none_runs;
 use shell::Shell;
 
 /// Runs one of the sub-commands. Without a name, it uses the local cloud of this shell's
@@ -171,9 +172,4 @@ async fn clock(system: &System, arguments: &LocalClock) -> Outcome {
 async fn running(system: &System, name: &LocalName) -> Outcome<Status> {
     let found = control::status(&folder_of(system.env(), &name.name)).await?;
     found.ok_or_else(|| none_runs(&name.name))
-}
-
-fn none_runs(name: &str) -> Problem {
-    Problem::new(Blame::Usage, format!("no local cloud `{name}` runs"))
-        .hint(format!("start one: {} --detach", command("up", name)))
 }

@@ -8,18 +8,19 @@
 //!         ── 127.0.0.13:5432 ────────┘ handed over
 //! ```
 //!
-//! [`Plan`] says what the namespaces contain. [`enter`] makes them and opens the listeners in them.
-//! A socket stays in the namespace that it was opened in, so a process outside can serve it:
-//! [`send`] and [`receive`] hand it over.
+//! [`NamespacePlan`] says what the namespaces contain. [`enter`] makes them and opens the listeners in them.
+//! A socket stays in the namespace that it was opened in, so a process outside can serve it: the
+//! [`Relay`]. [`send`] and [`receive`] hand it over.
 
 mod handover;
 mod mounts;
 mod network;
 mod plan;
+mod refused;
+mod relay;
 mod trust;
 
 use std::fs;
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use nix::errno::Errno;
@@ -27,20 +28,18 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::process::{getegid, geteuid};
 
 pub use handover::{receive, send};
-pub use plan::{Plan, Reach, RelayTarget};
+pub use plan::{NamespacePlan, Reach};
+pub use relay::{Relay, connect_inside};
 
-use crate::error::{Failure, FailureKind};
-
-/// The way out where a system does not allow namespaces.
-const WAY_OUT: &str = "run it as root; Ubuntu allows it to all after: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0; a \
-                       container needs CAP_SYS_ADMIN; `pgentra local env` needs none of this";
+use self::refused::failed;
+use crate::error::Failure;
 
 /// Puts this process into namespaces as planned. Returns the listeners, each with its number in the
 /// plan. The process must have one thread.
 ///
 /// # Errors
 /// If this machine does not allow it, or a file cannot be laid over another one.
-pub fn enter(plan: &Plan) -> Result<Vec<(u8, TcpListener)>, Failure> {
+pub fn enter(plan: &NamespacePlan) -> Result<Vec<(u8, TcpListener)>, Failure> {
     unshare_all()?;
     mounts::make_private().map_err(|error| failed("cannot make the mounts private", error.into()))?;
     network::bring_up(&plan.addresses)
@@ -90,50 +89,4 @@ fn listen(addresses: &[SocketAddr]) -> Result<Vec<(u8, TcpListener)>, Failure> {
         }
     }
     Ok(listeners)
-}
-
-/// A failure of this step; where the system does not allow namespaces, one sentence that says so.
-pub(crate) fn failed(step: &str, error: io::Error) -> Failure {
-    let is_forbidden = error.kind() == io::ErrorKind::PermissionDenied
-        // The limit of user namespaces is 0.
-        || error.raw_os_error() == Some(Errno::ENOSPC as i32)
-        || error.raw_os_error() == Some(Errno::EUSERS as i32)
-        // The kernel has none.
-        || error.raw_os_error() == Some(Errno::ENOSYS as i32);
-    if is_forbidden {
-        let message = "this system does not let this user make network and mount namespaces";
-        return Failure::machine(message, FailedStep(step.to_owned(), error)).with_hint(WAY_OUT);
-    }
-    Failure::machine(step, error)
-}
-
-/// A step that the system refused.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}: {1}")]
-struct FailedStep(String, io::Error);
-
-/// A failure that names a file.
-pub(crate) fn failed_at(doing: &str, path: &std::path::Path, error: io::Error) -> Failure {
-    failed(&format!("cannot {doing} {}", path.display()), error)
-}
-
-/// A failure of options.
-pub(crate) fn usage(message: impl Into<String>, hint: &str) -> Failure {
-    Failure::new(FailureKind::Usage, message).with_hint(hint)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_forbidden_has_one_sentence_and_a_way_out() {
-        for errno in [Errno::EPERM, Errno::EACCES, Errno::ENOSPC, Errno::EUSERS, Errno::ENOSYS] {
-            let failure = failed("cannot make namespaces", errno.into());
-            assert!(failure.to_string().starts_with("this system does not let this user"), "{failure}");
-            assert!(failure.hint().is_some_and(|hint| hint.contains("as root")), "{failure:?}");
-        }
-        let other = failed("cannot make namespaces", Errno::ENOMEM.into());
-        assert_eq!(other.to_string(), "cannot make namespaces");
-    }
 }

@@ -1,14 +1,14 @@
 //! The files of the namespace, laid over those of the machine.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
-use super::plan::Plan;
+use super::plan::NamespacePlan;
+use super::refused::{failed, failed_at};
 use super::trust::TrustFiles;
-use super::{failed, failed_at};
 use crate::error::Failure;
 
 /// The names of the machine (hosts(5)).
@@ -26,7 +26,7 @@ pub(super) fn make_private() -> Result<(), Errno> {
 }
 
 /// Lays the files of the plan over those of the machine.
-pub(super) fn lay(plan: &Plan) -> Result<(), Failure> {
+pub(super) fn lay(plan: &NamespacePlan) -> Result<(), Failure> {
     // In memory: nothing of it is left when the program has ended, however it ended.
     memory(&plan.folder)?;
     let trust = TrustFiles::with(&plan.certificates)?;
@@ -48,7 +48,7 @@ pub(super) fn lay(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-fn lay_over(plan: &Plan, name: &str, place: &Path, text: &str) -> Result<(), Failure> {
+fn lay_over(plan: &NamespacePlan, name: &str, place: &Path, text: &str) -> Result<(), Failure> {
     let file = plan.folder.join(name);
     write(&file, text.as_bytes())?;
     bind(&file, place)
@@ -88,18 +88,6 @@ fn write(file: &Path, text: &[u8]) -> Result<(), Failure> {
 
 fn read(file: &Path) -> Result<String, Failure> {
     fs::read_to_string(file).map_err(|error| failed(&format!("cannot read {}", file.display()), error))
-}
-
-impl Plan {
-    /// The file with all trusted certificates.
-    pub fn bundle(&self) -> PathBuf {
-        self.folder.join("ca-bundle.pem")
-    }
-
-    /// The trust store for a JVM.
-    pub fn store(&self) -> PathBuf {
-        self.folder.join("ca-bundle.p12")
-    }
 }
 
 #[cfg(test)]

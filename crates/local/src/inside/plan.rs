@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::refused::{failed_at, usage};
 use super::trust::STORE_PASSWORD;
-use super::{failed_at, usage};
 use crate::azure_names::METADATA_ADDRESS;
 use crate::environment::{METADATA_VARIABLE, NAME_VARIABLE, VARIABLES};
 use crate::error::Failure;
@@ -63,7 +63,7 @@ const PROXIES: [&str; 8] = [
 
 /// What the namespaces of a program contain.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Plan {
+pub struct NamespacePlan {
     /// An empty folder of the machine, where the namespace has its files.
     pub(super) folder: PathBuf,
     /// Certificates in PEM that programs shall trust too.
@@ -80,11 +80,11 @@ pub struct Plan {
 
 /// Where the connections of a listener lead, outside the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RelayTarget {
+pub(super) struct RelayTarget {
     /// A name or an address.
-    pub host: String,
+    pub(super) host: String,
     /// A port.
-    pub port: u16,
+    pub(super) port: u16,
 }
 
 /// A service outside the namespace that a program shall reach.
@@ -118,12 +118,16 @@ impl std::fmt::Display for Reach {
     }
 }
 
-impl Plan {
+impl NamespacePlan {
     /// The namespaces of a program on `host` of this cloud, and the target of each listener.
     ///
     /// # Errors
     /// If the cloud is not this host or is of another version, or if its certificates cannot be read.
-    pub fn new(status: &Status, host: Host, reached: &[Reach]) -> Result<(Self, Vec<RelayTarget>), Failure> {
+    pub(super) fn new(
+        status: &Status,
+        host: Host,
+        reached: &[Reach],
+    ) -> Result<(Self, Vec<RelayTarget>), Failure> {
         let Some(names) = &status.azure_names else {
             return Err(usage(
                 "the running local cloud is of another version of pgentra",
@@ -208,6 +212,16 @@ impl Plan {
             self.listen.push(listen);
             targets.push(target);
         }
+    }
+
+    /// The file with all trusted certificates.
+    pub(super) fn bundle(&self) -> PathBuf {
+        self.folder.join("ca-bundle.pem")
+    }
+
+    /// The trust store for a JVM.
+    pub(super) fn store(&self) -> PathBuf {
+        self.folder.join("ca-bundle.p12")
     }
 
     /// The variables to set, where `standing` is the value of `JAVA_TOOL_OPTIONS`.
@@ -306,10 +320,10 @@ mod tests {
 
     #[test]
     fn the_variables_of_a_local_cloud_are_unset_where_it_set_them() {
-        assert!(!Plan::unset(|_| false).contains(&"PGHOST"));
-        assert!(Plan::unset(|name| name == NAME_VARIABLE).contains(&"PGHOST"));
+        assert!(!NamespacePlan::unset(|_| false).contains(&"PGHOST"));
+        assert!(NamespacePlan::unset(|name| name == NAME_VARIABLE).contains(&"PGHOST"));
         for always in ["AZURE_CLIENT_ID", "HTTPS_PROXY", METADATA_VARIABLE] {
-            assert!(Plan::unset(|_| false).contains(&always));
+            assert!(NamespacePlan::unset(|_| false).contains(&always));
         }
     }
 }

@@ -8,7 +8,7 @@ use p12_keystore::{Certificate, KeyStore, KeyStoreEntry};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
-use super::failed_at;
+use super::refused::failed_at;
 use crate::error::Failure;
 
 /// Where systems have the file with the certificates that programs trust: Debian, Ubuntu and Alpine;

@@ -1,32 +1,12 @@
-//! The command lines of `pgentra local run` and of its hidden processes.
+//! The command lines of the hidden processes of `pgentra local run`.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
 use pgentra_local::Host;
 use pgentra_local::inside::Reach;
 
-use crate::local::arguments::{LocalName, host};
-
-/// Arguments of `pgentra local run`.
-#[derive(Debug, Args)]
-pub(crate) struct LocalRun {
-    #[command(flatten)]
-    pub(crate) name: LocalName,
-    /// The Azure host that the program finds itself on.
-    #[arg(long, default_value_t = Host::Vm, value_parser = host(), ignore_case = true)]
-    pub(crate) host: Host,
-    /// Let 127.0.0.1:PORT of this machine lead to the program's port. Can be given several times.
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) publish: Vec<u16>,
-    /// Let the program reach this service, at the same name and port. Can be given several times.
-    #[arg(long, value_name = "HOST:PORT", value_parser = reach)]
-    pub(crate) reach: Vec<Reach>,
-    /// The program and its arguments.
-    #[arg(last = true, required = true, value_name = "CMD")]
-    pub(crate) program: Vec<OsString>,
-}
+use crate::local::arguments::{LocalName, host, reach};
 
 /// Arguments of the hidden command outside the namespaces.
 #[derive(Debug, Args)]
@@ -47,6 +27,18 @@ pub(crate) struct LocalRelay {
     pub(crate) detached: bool,
 }
 
+impl LocalRelay {
+    /// The words of a command line that says the same, but for `--detached`.
+    pub(super) fn words(&self) -> Vec<String> {
+        let Self { name, host, publish, reach, program, detached: _ } = self;
+        let mut words = vec!["--program".to_owned(), program.to_string()];
+        words.extend(["--name", &name.name, "--host", host.name()].map(str::to_owned));
+        words.extend(publish.iter().flat_map(|port| ["--publish".to_owned(), port.to_string()]));
+        words.extend(reach.iter().flat_map(|reach| ["--reach".to_owned(), reach.to_string()]));
+        words
+    }
+}
+
 /// Arguments of the hidden command inside the namespaces.
 #[derive(Debug, Args)]
 pub(crate) struct LocalConnector {
@@ -56,8 +48,4 @@ pub(crate) struct LocalConnector {
     /// Serve in this process instead of a further one.
     #[arg(long)]
     pub(crate) detached: bool,
-}
-
-fn reach(text: &str) -> Result<Reach, &'static str> {
-    text.parse()
 }

@@ -6,6 +6,7 @@
 
 mod arguments;
 mod connector;
+mod process;
 mod relay;
 mod report;
 
@@ -14,17 +15,17 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
-use pgentra_local::inside::{self, Plan};
+use pgentra_local::inside::{self, NamespacePlan};
 use pgentra_local::{FOLDER_VARIABLE, NAME_VARIABLE};
 use pgentra_system::{Env, System};
 
-use super::arguments::{DEFAULT_NAME, local_name};
+use super::arguments::{DEFAULT_NAME, LocalName, LocalRun, local_name};
 use crate::blame::Blame;
-use crate::output;
 use crate::problem::{Outcome, Problem};
+use process::this_program;
 use report::RelayReport;
 
-pub(crate) use arguments::{LocalConnector, LocalRelay, LocalRun};
+pub(crate) use arguments::{LocalConnector, LocalRelay};
 pub(crate) use connector::serve as connect;
 pub(crate) use relay::serve as relay;
 
@@ -68,7 +69,7 @@ fn become_program(system: &System, arguments: &LocalRun) -> Outcome<Problem> {
     };
     let mut command = Command::new(program);
     command.args(words);
-    for name in Plan::unset(|name| env.has(name)) {
+    for name in NamespacePlan::unset(|name| env.has(name)) {
         command.env_remove(name);
     }
     command.env_remove(NAME_VARIABLE).env_remove(FOLDER_VARIABLE);
@@ -90,20 +91,16 @@ fn start_relay(env: &Env, arguments: &LocalRun) -> Outcome<RelayReport> {
         true => here().unwrap_or_else(|| DEFAULT_NAME.to_owned()),
         false => given.clone(),
     };
-    let mut command = this_program(env, relay::COMMAND)?;
-    command.args(["--program", &std::process::id().to_string()]).args([
-        "--name",
-        &name,
-        "--host",
-        arguments.host.name(),
-    ]);
-    for port in &arguments.publish {
-        command.args(["--publish", &port.to_string()]);
-    }
-    for reach in &arguments.reach {
-        command.args(["--reach", &reach.to_string()]);
-    }
-    let mut child = command
+    let words = LocalRelay {
+        name: LocalName { name },
+        host: arguments.host,
+        publish: arguments.publish.clone(),
+        reach: arguments.reach.clone(),
+        program: std::process::id().try_into().unwrap_or(i32::MAX),
+        detached: false,
+    };
+    let mut child = this_program(env, relay::COMMAND)?
+        .args(words.words())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| Problem::ours("cannot start the relay", error))?;
@@ -129,24 +126,4 @@ fn start_connector(env: &Env, socket: &std::path::Path) -> Outcome {
         true => Ok(()),
         false => Err(Problem::new(Blame::Ours, "the connector did not start").hint("-vv shows more")),
     }
-}
-
-/// This program as another process, in a process group of its own: Ctrl-C and Ctrl-Z at the terminal
-/// are for the program alone.
-fn this_program(env: &Env, command: &str) -> Outcome<Command> {
-    let own = std::env::current_exe()
-        .map_err(|error| Problem::ours("cannot find this program's own file", error))?;
-    let mut process = Command::new(own);
-    process.arg(command).stdin(Stdio::null()).process_group(0);
-    match output::log_flag() {
-        Some(flag) => {
-            process.arg(flag);
-        }
-        // It writes to the program's terminal, so it shows no more than the person asked for.
-        None if !env.has("PGENTRA_LOG") => {
-            process.env("PGENTRA_LOG", "error");
-        }
-        None => {}
-    }
-    Ok(process)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pgentra_local::inside::Plan;
+use pgentra_local::inside::NamespacePlan;
 use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
@@ -12,7 +12,7 @@ use crate::problem::Problem;
 #[serde(rename_all = "snake_case")]
 pub(super) enum RelayReport {
     /// What the namespaces need, and where the relay takes their sockets.
-    Ready { plan: Plan, socket: PathBuf },
+    Ready { plan: NamespacePlan, socket: PathBuf },
     /// Why there is no relay.
     Failed { exit_code: u8, error: Vec<String>, hint: Option<String> },
 }
