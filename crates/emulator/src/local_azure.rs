@@ -215,6 +215,11 @@ impl LocalAzure {
         identity
     }
 
+    /// The user-assigned identities of the subscription.
+    pub fn identities(&self) -> Vec<Identity> {
+        self.cloud.subscription.identities()
+    }
+
     /// A new user in the tenant.
     pub fn new_user(&self, name: &str) -> User {
         let user = self.cloud.directory.new_user(name);

@@ -42,6 +42,7 @@ pub struct LocalCloudBuilder<'a> {
     is_link_local: bool,
     is_arc: bool,
     origin: Identifiers,
+    seed: Option<String>,
     clock: Option<Clock>,
     limits: Limits,
     progress: Box<dyn Fn(&str) + Send + Sync + 'a>,
@@ -72,6 +73,7 @@ impl LocalCloud {
             is_link_local: false,
             is_arc: false,
             origin: Identifiers::New,
+            seed: None,
             clock: None,
             limits: Limits::default(),
             progress: Box::new(|_| {}),
@@ -144,6 +146,13 @@ impl<'a> LocalCloudBuilder<'a> {
         self
     }
 
+    /// Ids of the tenant, the subscription and the identities are those of this text, under any name.
+    /// Default: as [`LocalCloudBuilder::kept`] says.
+    pub fn seed(mut self, seed: Option<String>) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// The clock that tokens follow. Default: the system's, plus whatever the cloud is advanced by.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
@@ -197,6 +206,9 @@ impl<'a> LocalCloudBuilder<'a> {
             preferred = kept::ports(&folder);
             options.preferred_ports = preferred.azure.clone();
             options.authority = kept::authority(self.system.env(), &name)?.map(Arc::new);
+        }
+        if let Some(seed) = &self.seed {
+            options.ids = Ids::derived(seed);
         }
         (self.azure)(&mut options);
         let installation = self.postgres.map_or(Installation::Embedded, Installation::Installed);

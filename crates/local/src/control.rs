@@ -1,4 +1,5 @@
-//! The control socket in the folder of a local cloud: its status, its clock, its faults, its end.
+//! The control socket in the folder of a local cloud: its status, its clock, its
+//! faults, its principals, its end.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -14,10 +15,11 @@ pub use crate::clock::FURTHEST;
 use crate::error::{Failure, FailureKind};
 use crate::faults::{self, FaultList, KnownEndpoint, KnownFault, MOST_TIMES};
 use crate::folder;
+use crate::principals::{self, Member, MemberKind, MemberName, MembersAnswer};
 use crate::status::Status;
 
-/// Longest request in bytes: a word, two names and a number.
-const LONGEST_REQUEST: u64 = 128;
+/// Longest request in bytes: some words, and a name of 64 characters.
+const LONGEST_REQUEST: u64 = 512;
 /// Longest answer in bytes; a description takes some kilobytes.
 const LONGEST_ANSWER: u64 = 1 << 20;
 /// Time for an answer on the local socket; a process without one hangs.
@@ -75,6 +77,15 @@ impl Control {
                     let answer = serde_json::to_vec(&FaultList::of(azure)).unwrap_or_default();
                     let _ = stream.write_all(&answer).await;
                 }
+                Ok(Ok(ControlRequest::Members(kind, change))) => {
+                    let azure = clock.azure();
+                    let answer = match &change {
+                        MemberChange::None => Ok(principals::members(azure, kind)),
+                        MemberChange::Add(name) => principals::add(azure, kind, name),
+                        MemberChange::Remove(name) => principals::remove(azure, kind, name),
+                    };
+                    let _ = stream.write_all(&serde_json::to_vec(&answer).unwrap_or_default()).await;
+                }
                 Ok(Ok(ControlRequest::Down)) => {
                     self.waiting.push(stream);
                     return self;
@@ -94,6 +105,20 @@ pub async fn status(folder: &Path) -> Result<Option<Status>, Failure> {
 /// Changes the faults of the local cloud in this folder, and returns them. `None`: none runs there.
 pub async fn change_faults(folder: &Path, change: FaultChange) -> Result<Option<FaultList>, Failure> {
     document(folder, &change.line(), "its faults").await
+}
+
+/// Changes the principals of this kind in the local cloud of this folder, and returns them. `None`:
+/// none runs there.
+///
+/// # Errors
+/// If the local cloud refuses the change or does not answer.
+pub async fn change_members(
+    folder: &Path,
+    kind: MemberKind,
+    change: &MemberChange,
+) -> Result<Option<Vec<Member>>, Failure> {
+    let answer: Option<MembersAnswer> = document(folder, &change.line(kind), "its principals").await?;
+    answer.transpose().map_err(|refused| Failure::new(FailureKind::Usage, refused))
 }
 
 /// Sends a request and reads the document that answers it.
@@ -240,7 +265,47 @@ impl FaultChange {
     }
 }
 
+/// A change of the principals of a local cloud.
+#[derive(Clone, Debug)]
+pub enum MemberChange {
+    /// No change.
+    None,
+    /// A principal is added.
+    Add(MemberName),
+    /// A principal is removed, by its name or its object id.
+    Remove(MemberName),
+}
+
+impl MemberChange {
+    fn line(&self, kind: MemberKind) -> String {
+        match self {
+            Self::None => format!("{kind} list"),
+            Self::Add(name) => format!("{kind} add {name}"),
+            Self::Remove(name) => format!("{kind} remove {name}"),
+        }
+    }
+
+    /// The change that [`MemberChange::line`] wrote.
+    fn parse(line: &str) -> Option<(MemberKind, Self)> {
+        let (kind, change) = line.split_once(' ')?;
+        let kind = match kind {
+            "identity" => MemberKind::Identity,
+            "user" => MemberKind::User,
+            "group" => MemberKind::Group,
+            _ => return None,
+        };
+        let change = match change.split_once(' ') {
+            None if change == "list" => Self::None,
+            Some(("add", name)) => Self::Add(name.parse().ok()?),
+            Some(("remove", name)) => Self::Remove(name.parse().ok()?),
+            _ => return None,
+        };
+        Some((kind, change))
+    }
+}
+
 enum ControlRequest {
+    Members(MemberKind, MemberChange),
     Status,
     Advance(Duration),
     Faults(FaultChange),
@@ -269,7 +334,7 @@ fn parse(line: &str) -> Option<ControlRequest> {
             by.map(ControlRequest::Advance)
         }
         ["faults", ref change @ ..] => FaultChange::parse(change).map(ControlRequest::Faults),
-        _ => None,
+        _ => MemberChange::parse(line).map(|(kind, change)| ControlRequest::Members(kind, change)),
     }
 }
 
@@ -300,6 +365,21 @@ mod tests {
     }
 
     #[test]
+    fn a_change_of_principals_is_read_as_it_is_written() {
+        let name: MemberName = "ö".repeat(64).parse().unwrap();
+        for kind in [MemberKind::Identity, MemberKind::User, MemberKind::Group] {
+            for change in
+                [MemberChange::None, MemberChange::Add(name.clone()), MemberChange::Remove(name.clone())]
+            {
+                let line = change.line(kind);
+                assert!((line.len() as u64) < LONGEST_REQUEST);
+                let Some(ControlRequest::Members(of, read)) = parse(&line) else { panic!("{line}") };
+                assert_eq!(read.line(of), line);
+            }
+        }
+    }
+
+    #[test]
     fn bad_requests_are_refused() {
         for line in [
             "",
@@ -314,6 +394,10 @@ mod tests {
             "faults set slowly imds-token 1",
             "faults clear * imds-token",
             "faults clear",
+            "identity",
+            "identity add",
+            "identity add ",
+            "robot list",
         ] {
             assert!(parse(line).is_none(), "{line}");
         }

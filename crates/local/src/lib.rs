@@ -35,6 +35,7 @@ pub mod inside;
 mod kept;
 mod local_cloud;
 mod page;
+pub mod principals;
 mod standby;
 mod status;
 

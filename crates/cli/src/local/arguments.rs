@@ -11,6 +11,7 @@ use pgentra_local::control::FURTHEST;
 use pgentra_local::faults::{self, KnownEndpoint, KnownFault, MOST_TIMES};
 #[cfg(target_os = "linux")]
 use pgentra_local::inside::Reach;
+use pgentra_local::principals::MemberName;
 use pgentra_local::{Flavour, Host};
 use pgentra_proxy_config::quantity;
 
@@ -93,9 +94,57 @@ pub(crate) enum Local {
     #[command(after_help = "Example: pgentra local run --host aks -- python3 app.py\n         \
                       pgentra local run --publish 8080 --reach db.example:5432 -- java -jar app.jar")]
     Run(LocalRun),
+    /// List, add or remove user-assigned managed identities, which are assigned to the VM.
+    #[command(subcommand)]
+    Identity(MemberCommand),
+    /// List, add or remove users of the tenant.
+    #[command(subcommand)]
+    User(MemberCommand),
+    /// List, add or remove groups of the tenant.
+    #[command(subcommand)]
+    Group(MemberCommand),
     /// Switch faults on and off in the answers of the local cloud's endpoints.
     #[command(subcommand)]
     Fault(FaultCommand),
+}
+
+/// `pgentra local identity …`, and the same for users and groups.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberCommand {
+    /// List them.
+    List(MemberList),
+    /// Add one. It exists at once, in Graph and for roles in PostgreSQL.
+    Add(MemberNamed),
+    /// Remove one. Tokens that were given out stay valid until they expire.
+    Remove(MemberNamed),
+}
+
+impl MemberCommand {
+    pub(crate) fn name_mut(&mut self) -> &mut LocalName {
+        match self {
+            Self::List(arguments) => &mut arguments.name,
+            Self::Add(arguments) | Self::Remove(arguments) => &mut arguments.list.name,
+        }
+    }
+}
+
+/// Arguments of a list.
+#[derive(Debug, Args)]
+pub(crate) struct MemberList {
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments that name a principal.
+#[derive(Debug, Args)]
+pub(crate) struct MemberNamed {
+    /// The name; to remove one, also the object id.
+    #[arg(value_name = "NAME")]
+    pub(crate) member: MemberName,
+    #[command(flatten)]
+    pub(crate) list: MemberList,
 }
 
 /// `pgentra local fault …`.
@@ -187,6 +236,9 @@ pub(crate) struct LocalUp {
     pub(crate) metadata_port: u16,
     #[command(flatten)]
     pub(crate) fixed: FixedPlaces,
+    /// Text on which the ids of the tenant, the subscription and the identities depend. Default: the name.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) seed: Option<String>,
     /// Start the cloud in the background and return when it is ready.
     #[arg(long)]
     pub(crate) detach: bool,

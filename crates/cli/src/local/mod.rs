@@ -4,6 +4,7 @@ pub(crate) mod arguments;
 pub(crate) mod command_line;
 mod failure;
 mod fault;
+mod member;
 mod open;
 #[cfg(target_os = "linux")]
 pub(crate) mod run;
@@ -14,6 +15,7 @@ pub(crate) mod up;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pgentra_local::principals::MemberKind;
 use pgentra_local::{
     Host, METADATA_VARIABLE, NAME_VARIABLE, Status, VARIABLES, control, folder_of, unproxied,
 };
@@ -42,6 +44,7 @@ pub(crate) async fn run(system: &System, mut command: Local, is_verbose: bool) -
         Local::Env(arguments) => &mut arguments.name,
         Local::Clock(arguments) => &mut arguments.name,
         Local::Fault(command) => command.name_mut(),
+        Local::Identity(command) | Local::User(command) | Local::Group(command) => command.name_mut(),
         #[cfg(target_os = "linux")]
         Local::Run(arguments) => return Err(run::run(system, arguments)),
     };
@@ -58,6 +61,9 @@ pub(crate) async fn run(system: &System, mut command: Local, is_verbose: bool) -
         Local::Env(arguments) => env(system, &arguments).await,
         Local::Clock(arguments) => clock(system, &arguments).await,
         Local::Fault(command) => fault::run(system, &command).await,
+        Local::Identity(command) => member::run(system, MemberKind::Identity, command).await,
+        Local::User(command) => member::run(system, MemberKind::User, command).await,
+        Local::Group(command) => member::run(system, MemberKind::Group, command).await,
         #[cfg(target_os = "linux")]
         Local::Run(arguments) => Err(run::run(system, &arguments)),
     }
