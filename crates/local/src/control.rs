@@ -15,7 +15,7 @@ pub use crate::clock::FURTHEST;
 use crate::error::{Failure, FailureKind};
 use crate::faults::{self, FaultList, KnownEndpoint, KnownFault, MOST_TIMES};
 use crate::folder;
-use crate::principals::{self, Member, MemberKind, MemberName, MembersAnswer};
+use crate::principals::{self, MemberKind, MemberName, MembersAnswer, TenantMember};
 use crate::status::Status;
 
 /// Longest request in bytes: some words, and a name of 64 characters.
@@ -116,7 +116,7 @@ pub async fn change_members(
     folder: &Path,
     kind: MemberKind,
     change: &MemberChange,
-) -> Result<Option<Vec<Member>>, Failure> {
+) -> Result<Option<Vec<TenantMember>>, Failure> {
     let answer: Option<MembersAnswer> = document(folder, &change.line(kind), "its principals").await?;
     answer.transpose().map_err(|refused| Failure::new(FailureKind::Usage, refused))
 }

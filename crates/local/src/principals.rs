@@ -63,7 +63,7 @@ impl fmt::Display for MemberName {
 
 /// A principal of the tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
+pub struct TenantMember {
     /// A user's sign-in name, else the display name. Roles are created by this name.
     pub name: String,
     /// Object id.
@@ -73,13 +73,13 @@ pub struct Member {
 }
 
 /// The principals of a kind, or why a change was refused.
-pub type MembersAnswer = Result<Vec<Member>, String>;
+pub type MembersAnswer = Result<Vec<TenantMember>, String>;
 
 /// The principals of this kind, in the order in which they came into the tenant.
-pub(crate) fn members(azure: &LocalAzure, kind: MemberKind) -> Vec<Member> {
+pub(crate) fn members(azure: &LocalAzure, kind: MemberKind) -> Vec<TenantMember> {
     let of = |kind| {
         let found = azure.principals().into_iter().filter(move |it| it.kind == kind);
-        found.map(|it| Member { name: it.name, object_id: it.object_id, client_id: None }).collect()
+        found.map(|it| TenantMember { name: it.name, object_id: it.object_id, client_id: None }).collect()
     };
     match kind {
         MemberKind::User => of(PrincipalKind::User),
@@ -87,7 +87,7 @@ pub(crate) fn members(azure: &LocalAzure, kind: MemberKind) -> Vec<Member> {
         MemberKind::Identity => azure
             .identities()
             .iter()
-            .map(|it| Member {
+            .map(|it| TenantMember {
                 name: it.name().to_owned(),
                 object_id: it.object_id(),
                 client_id: Some(it.client_id()),

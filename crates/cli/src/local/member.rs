@@ -1,7 +1,7 @@
 //! `pgentra local identity`, `user` and `group`.
 
 use pgentra_local::control::{self, MemberChange};
-use pgentra_local::principals::{Member, MemberKind};
+use pgentra_local::principals::{MemberKind, TenantMember};
 use pgentra_local::{FailureKind, folder_of};
 use pgentra_system::System;
 
@@ -35,11 +35,11 @@ pub(super) async fn run(system: &System, kind: MemberKind, command: MemberComman
     }
 }
 
-fn table(members: &[Member], kind: MemberKind, width: Option<usize>) -> Text {
+fn table(members: &[TenantMember], kind: MemberKind, width: Option<usize>) -> Text {
     let is_identity = kind == MemberKind::Identity;
     let columns = [("name", Need::Always), ("object id", Need::Always), ("client id", Need::IfItFits)];
     let columns = if is_identity { &columns[..] } else { &columns[..2] };
-    let row = |it: &Member| {
+    let row = |it: &TenantMember| {
         let ids = [Some(it.object_id.to_string()), it.client_id.map(|id| id.to_string())];
         let ids = ids.into_iter().take(columns.len() - 1);
         [Some(it.name.clone())].into_iter().chain(ids).collect()
