@@ -109,6 +109,22 @@ promtool() {
     rm -rf "$folder"
 }
 
+# The article's program in Go, and what it needs in Java.
+go_program() {
+    mkdir -p "$clients/bin"
+    (cd clients/on_azure/go && go build -o "$clients/bin/on_azure" .)
+}
+
+java_program() {
+    rm -rf "$clients/jars"
+    mvn -q -B -f clients/on_azure/java/pom.xml dependency:copy-dependencies -DoutputDirectory="$clients/jars"
+}
+
+# The console launcher of JUnit 5.
+junit() {
+    mvn -q -B dependency:copy -Dartifact="$(cat clients/junit.txt)" -DoutputDirectory="$clients/junit" -Dmdep.stripVersion=true
+}
+
 azure_cli() {
     rm -rf "$clients/azure-cli"
     python3 -m venv "$clients/azure-cli"
@@ -126,6 +142,10 @@ once python clients/requirements.txt python_packages || missing python "the pack
 once asyncpg-tests clients/requirements.txt asyncpg_tests || missing asyncpg-tests "the source package of asyncpg could not be had"
 once node clients/package-lock.json node_packages || missing node "the packages of clients/package.json could not be installed"
 once postgresql-versions clients/postgresql/package-lock.json postgresql_versions || missing postgresql-versions "the packages of clients/postgresql/package.json could not be installed"
+once go-program clients/on_azure/go/go.sum go_program || missing go-program "no go, or the modules of clients/on_azure/go could not be had"
+once java-program clients/on_azure/java/pom.xml java_program || missing java-program "no java and mvn, or the packages of clients/on_azure/java could not be had"
+once junit clients/junit.txt junit || missing junit "no java and mvn, or the package of clients/junit.txt could not be had"
+has go || missing go "not on the PATH"
 [ -x "$clients/bin/promtool" ] || promtool >&2 || missing promtool "Debian's package prometheus could not be had"
 if ! { [ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ] && unshare --net true 2>/dev/null; }; then
     missing netns "a network namespace takes Linux and root"

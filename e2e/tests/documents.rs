@@ -370,6 +370,56 @@ fn every_page_is_in_the_table_of_contents() {
     assert!(missing.is_empty(), "docs/SUMMARY.md does not list {missing:?}");
 }
 
+/// Each exact row of the table names tests, and a test of each name exists.
+#[test]
+fn each_exact_row_of_the_local_cloud_has_its_tests() {
+    let page = text("docs/local.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("Fidelity\n")).unwrap();
+    let tests = tests_of_the_tree();
+    let mut faults = Vec::new();
+    let mut exact = 0;
+    for line in section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| behaviour")) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [behaviour, fidelity, source, named] = cells[..] else {
+            panic!("four cells are expected: {line}")
+        };
+        let named: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+        match fidelity {
+            "exact" if source.is_empty() || named.is_empty() => {
+                faults.push(format!("{behaviour}: an exact row has a source and a test"));
+            }
+            "exact" => exact += 1,
+            "approximate" => {}
+            "missing" if named.is_empty() => {}
+            _ => faults.push(format!("{behaviour}: `{fidelity}`, with {} tests", named.len())),
+        }
+        let unknown = named.iter().filter(|name| !tests.iter().any(|test| test == *name));
+        faults.extend(unknown.map(|name| format!("{behaviour}: there is no test {name}")));
+    }
+    assert!(exact > 10, "no more than {exact} exact rows were found");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The names of the functions behind `#[test]` and `#[tokio::test]` below `crates/` and `e2e/`.
+fn tests_of_the_tree() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut folders = vec![root.join("crates"), root.join("e2e")];
+    let mut names = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let parts = text.split("test]\n").skip(1).chain(text.split("test(flavor").skip(1));
+                let name = |part: &str| Some(part.split_once("fn ")?.1.split_once('(')?.0.to_owned());
+                names.extend(parts.filter_map(name));
+            }
+        }
+    }
+    names
+}
+
 /// The lines of a Markdown text that are not in a fenced block.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut is_fenced = false;

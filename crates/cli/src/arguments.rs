@@ -14,6 +14,8 @@ use crate::launch::ExecListener;
 use crate::launch::{Exec, Psql};
 #[cfg(unix)]
 use crate::local::arguments::{Local, Quickstart};
+#[cfg(target_os = "linux")]
+use crate::local::run::{LocalConnector, LocalRelay};
 use crate::options::{Connection, Identity, Output};
 pub(crate) use crate::proxy::Proxy;
 use crate::role::RoleCommand;
@@ -183,6 +185,14 @@ pub(crate) enum Command {
     #[cfg(unix)]
     #[command(name = "exec-listener", hide = true)]
     ExecListener(ExecListener),
+    /// Serve the namespaces of `local run`, outside of them.
+    #[cfg(target_os = "linux")]
+    #[command(name = "local-relay", hide = true)]
+    LocalRelay(LocalRelay),
+    /// Connect to published ports, inside the namespaces of `local run`.
+    #[cfg(target_os = "linux")]
+    #[command(name = "local-connector", hide = true)]
+    LocalConnector(LocalConnector),
     /// Find what prevents a sign-in to the server, and how to fix it.
     #[command(
         after_help = "Example: pgentra doctor -h my.postgres.database.azure.com -U my-app -d app\n         \

@@ -75,6 +75,12 @@ fn main() -> ExitCode {
     if let Err(problem) = log(&system, arguments.verbose, (format, is_proxy)) {
         return failed(&problem);
     }
+    // A user namespace can be entered by a process with one thread alone, whose files in /proc are its
+    // user's.
+    #[cfg(target_os = "linux")]
+    if let Command::Local(local::arguments::Local::Run(arguments)) = &arguments.command {
+        return failed(&local::run::run(&system, arguments));
+    }
     leave_no_core_file();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if relays(&arguments.command) {
@@ -150,6 +156,10 @@ async fn run(system: &System, command: Command, is_verbose: bool) -> Outcome {
         Command::Exec(arguments) => launch::exec(system, arguments).await,
         #[cfg(unix)]
         Command::ExecListener(arguments) => launch::serve(system, arguments).await,
+        #[cfg(target_os = "linux")]
+        Command::LocalRelay(arguments) => local::run::relay(system, arguments).await,
+        #[cfg(target_os = "linux")]
+        Command::LocalConnector(arguments) => local::run::connect(system, &arguments),
         Command::Doctor(arguments) => doctor::run(system, arguments, is_verbose).await,
         Command::Proxy(arguments) => proxy::run(system, arguments).await,
         #[cfg(unix)]
@@ -189,6 +199,8 @@ fn uses_environment(command: &Command) -> bool {
         | Command::Completions { .. }
         | Command::Man { .. }
         | Command::Version => false,
+        #[cfg(target_os = "linux")]
+        Command::LocalRelay(_) | Command::LocalConnector(_) => false,
     }
 }
 

@@ -1,7 +1,8 @@
 //! The state behind all endpoints.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -26,9 +27,28 @@ use crate::token_log::{TokenLog, TokenRecord};
 /// How many tokens the platform remembers: identities times resources times endpoints, with room to spare.
 const REMEMBERED_TOKENS: usize = 4096;
 
-/// The state that all endpoints share.
+/// The state that all endpoints share, and the names under which some of them are reached.
 #[derive(Debug)]
 pub(crate) struct Cloud {
+    pub(crate) addresses: Addresses,
+    /// Names of hosts that requests may be for, besides those of this machine.
+    pub(crate) host_names: Vec<String>,
+    /// The host of the flexible server, in Resource Manager.
+    pub(crate) server_host: String,
+    pub(crate) state: Arc<CloudState>,
+}
+
+impl Deref for Cloud {
+    type Target = CloudState;
+
+    fn deref(&self) -> &CloudState {
+        &self.state
+    }
+}
+
+/// The state that all endpoints share, under any name.
+#[derive(Debug)]
+pub(crate) struct CloudState {
     pub(crate) clock: Clock,
     pub(crate) lifetimes: Lifetimes,
     pub(crate) resources: Vec<ResourceApplication>,
@@ -42,20 +62,25 @@ pub(crate) struct Cloud {
     pub(crate) federation: Federation,
     pub(crate) faults: Faults,
     pub(crate) journal: Journal,
-    pub(crate) addresses: Addresses,
-    /// Names of hosts that requests may be for, besides those of this machine.
-    pub(crate) host_names: Vec<String>,
     pub(crate) secrets: Secrets,
     pub(crate) certificates: Certificates,
     pub(crate) arc: Option<Agent>,
     pub(crate) legacy_dates: DateText,
     pub(crate) device_codes: DeviceCodes,
     pub(crate) tokens: TokenLog,
-    pub(crate) issued: Mutex<HashMap<(Endpoint, Uuid, String), Minted>>,
+    pub(crate) issued: Mutex<HashMap<(Endpoint, Uuid, String), Issued>>,
+}
+
+/// The token that was last given out somewhere to an identity for a resource.
+#[derive(Debug)]
+pub(crate) struct Issued {
+    minted: Minted,
+    /// It is as the platform makes it, without a fault.
+    is_regular: bool,
 }
 
 /// Base URLs of the endpoints, and the certificates that clients need to verify them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Addresses {
     /// `http://127.0.0.1:P`
     pub(crate) metadata: String,
@@ -75,6 +100,8 @@ pub(crate) struct Addresses {
     pub(crate) arc: Option<String>,
     /// `https://localhost:P`
     pub(crate) management: String,
+    /// Of Graph, without the version; locally the same as Resource Manager's.
+    pub(crate) graph: String,
 }
 
 /// The secrets that requests to the platforms' endpoints must carry.
@@ -160,10 +187,11 @@ impl Cloud {
         };
         let key = (endpoint, who, draft.audience.clone());
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(minted) = issued.get(&key) {
+        if let Some(Issued { minted, is_regular }) = issued.get(&key) {
             let left = minted.expires - self.clock.unix();
             let renewal = i64::try_from(self.lifetimes.platform_renewal.as_secs()).unwrap_or(i64::MAX);
-            if tweaks.same || caching == Caching::Platform && tweaks.is_none() && left > renewal {
+            let is_kept = caching == Caching::Platform && *is_regular && left > renewal;
+            if tweaks.same || is_kept && tweaks.is_none() {
                 return Ok(given(minted.clone(), true));
             }
         }
@@ -171,7 +199,7 @@ impl Cloud {
         if issued.len() >= REMEMBERED_TOKENS {
             issued.clear();
         }
-        issued.insert(key, minted.clone());
+        issued.insert(key, Issued { minted: minted.clone(), is_regular: tweaks.is_none() });
         Ok(given(minted, false))
     }
 

@@ -16,6 +16,7 @@ pub(crate) use device::{device_auth, device_code};
 pub(crate) use refusal::unknown_resource;
 pub(crate) use token::{proxied_token, token};
 
+use crate::azure_names::ENTRA_NAMES;
 use crate::cloud::Cloud;
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Body, Call};
@@ -38,7 +39,8 @@ pub(crate) fn endpoint(path: &str) -> Option<Endpoint> {
     }
 }
 
-/// `GET /common/discovery/instance`: this authority stands for itself alone.
+/// `GET /common/discovery/instance`: under a name of this machine, the authority stands for itself alone; under Azure's
+/// name, for the names that Azure has for it.
 pub(crate) fn instance_discovery(cloud: &Cloud, call: &Call) -> Answer {
     let asked = call.query.get("authorization_endpoint").unwrap_or_default();
     let prefix = &address(cloud, call);
@@ -47,7 +49,10 @@ pub(crate) fn instance_discovery(cloud: &Cloud, call: &Call) -> Answer {
         return refusal::EntraError::new(50049, "invalid_instance", description).answer(cloud, call);
     };
     let host = prefix.trim_start_matches("https://").trim_end_matches('/');
-    let metadata = json!([{"preferred_network": host, "preferred_cache": host, "aliases": [host]}]);
+    let is_azure = host == ENTRA_NAMES[0];
+    // Entra's own answer prefers the second name for caches.
+    let (cache, aliases) = if is_azure { (ENTRA_NAMES[1], &ENTRA_NAMES[..]) } else { (host, &[host][..]) };
+    let metadata = json!([{"preferred_network": host, "preferred_cache": cache, "aliases": aliases}]);
     let version = if asked.contains("/v2.0/") { "v2.0/" } else { "" };
     let body = vec![
         (

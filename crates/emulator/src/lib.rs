@@ -12,6 +12,7 @@ mod app_service;
 mod application_certificates;
 mod arc_agent;
 mod azure_arc;
+mod azure_names;
 pub mod certificates;
 mod clock;
 mod cloud;
@@ -44,6 +45,7 @@ mod subscription;
 mod token_log;
 mod token_proxy;
 
+pub use azure_names::{AzureNames, ENTRA_NAMES, GRAPH_NAME, MANAGEMENT_NAME, SERVER_SUFFIX};
 pub use clock::Clock;
 pub use directory::{Application, Group, Identity, IdentityKind, Ids, Machine, User};
 pub use endpoint::Endpoint;

@@ -1,6 +1,6 @@
 //! The local cloud as a value: start it, ask it where things are, stop it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
@@ -12,9 +12,10 @@ use uuid::Uuid;
 
 use crate::application_certificates::Certificates;
 use crate::arc_agent::Agent;
+use crate::azure_names::{self, AzureNames};
 use crate::certificates::{Authority, CertificateError, names_of, server_config_for_name};
 use crate::clock::Clock;
-use crate::cloud::{Addresses, Cloud, Secrets, TokenOverrides};
+use crate::cloud::{Addresses, Cloud, CloudState, Secrets, TokenOverrides};
 use crate::device_codes::DeviceCodes;
 use crate::directory::{Application, Group, Identity, Machine, RESOURCE_GROUP, TenantDirectory, User};
 use crate::door::Door;
@@ -37,6 +38,7 @@ use crate::token_proxy::PROXY_NAME;
 pub struct LocalAzure {
     pub(crate) cloud: Arc<Cloud>,
     authority: Arc<Authority>,
+    azure_names: Option<AzureNames>,
     facts: Facts,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -81,22 +83,40 @@ impl LocalAzure {
         let sockets = Sockets::bind(&options).await?;
         let certificates = ServerCertificates::issue(&authority, &options)?;
         let addresses = Addresses::of(options.address, &sockets, &certificates);
+        let wants_names = options.azure_names;
         let cloud = Arc::new(on_a_blocking_thread(move || new_cloud(options, addresses)).await?);
 
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
-        for (door, bound) in sockets.0 {
+        let serve = |cloud: &Arc<Cloud>, door, tls: Option<Arc<ServerConfig>>, bound: BoundPort| {
             for listener in bound.listeners {
-                let tls = certificates.of(door);
-                let server = serve::EndpointServer { cloud: cloud.clone(), door, tls, stop: stop.clone() };
+                let (cloud, tls, stop) = (cloud.clone(), tls.clone(), stop.clone());
+                let server = serve::EndpointServer { cloud, door, tls, stop };
                 tasks.spawn(server.run(listener, tasks.clone()));
             }
+        };
+        for (door, bound) in sockets.0 {
+            serve(&cloud, door, certificates.of(door), bound);
+        }
+        let mut azure_names = None;
+        if wants_names {
+            let authority = Authority::named("pgentra local CA for the names of Azure")?;
+            let tls = azure_names::server_config(&authority)?;
+            let named = Arc::new(cloud.under_azure_names());
+            let mut port = [0; 3];
+            for (at, door) in [Door::LinkLocal, Door::Entra, Door::Management].into_iter().enumerate() {
+                let bound = listen::bind(Ipv4Addr::LOCALHOST.into(), 0).await?;
+                port[at] = bound.port;
+                serve(&named, door, (door != Door::LinkLocal).then(|| tls.clone()), bound);
+            }
+            let [metadata_port, entra_port, management_port] = port;
+            azure_names = Some(AzureNames { authority, metadata_port, entra_port, management_port });
         }
         tasks.close();
         let facts = Facts::of(&cloud);
         tracing::debug!(metadata = %cloud.addresses.metadata, authority = %cloud.addresses.authority, "local cloud started");
         let _stop_on_drop = stop.clone().drop_guard();
-        Ok(Self { cloud, authority, facts, tasks, stop, _stop_on_drop })
+        Ok(Self { cloud, authority, azure_names, facts, tasks, stop, _stop_on_drop })
     }
 
     /// Stops answering, closes every connection and port, and returns when that is done.
@@ -145,6 +165,12 @@ impl LocalAzure {
         &self.authority
     }
 
+    /// Where the services answer under their names on Azure; `None` unless
+    /// [`Options::azure_names`](crate::Options::azure_names) asked for it.
+    pub fn azure_names(&self) -> Option<&AzureNames> {
+        self.azure_names.as_ref()
+    }
+
     /// The system-assigned identity of the virtual machine `myVm`.
     pub fn vm(&self) -> &Identity {
         &self.cloud.directory.vm
@@ -189,6 +215,11 @@ impl LocalAzure {
         identity
     }
 
+    /// The user-assigned identities of the subscription.
+    pub fn identities(&self) -> Vec<Identity> {
+        self.cloud.subscription.identities()
+    }
+
     /// A new user in the tenant.
     pub fn new_user(&self, name: &str) -> User {
         let user = self.cloud.directory.new_user(name);
@@ -227,7 +258,7 @@ impl LocalAzure {
 
     /// Graph's address, without the version; the same as Resource Manager's.
     pub fn graph(&self) -> &str {
-        &self.cloud.addresses.management
+        &self.cloud.addresses.graph
     }
 
     /// Changes of the Entra administrators of the database server, from now on and in order. The operation behind each
@@ -423,6 +454,7 @@ impl Addresses {
             token_proxy_ca: certificates.token_proxy_ca.clone(),
             arc: plain(Door::Arc),
             management: tls(Door::Management),
+            graph: tls(Door::Management),
         }
     }
 }
@@ -446,7 +478,9 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
         let new = NamedCredential { name: name.to_owned(), credential };
         subscription.set_federated(directory.user_assigned.object_id, new);
     }
-    Ok(Cloud {
+    let server_host = options.server.as_ref().map(|server| server.host.clone()).unwrap_or_default();
+    let host_names = options.host_names;
+    let state = CloudState {
         machine: Machine::new(vec![directory.vm.clone(), directory.user_assigned.clone()]),
         holders: Holders::new(directory.ids.subscription),
         subscription,
@@ -460,8 +494,6 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
         keys: KeyRing::generate()?,
         faults: Faults::default(),
         journal: Journal::default(),
-        addresses,
-        host_names: options.host_names,
         secrets: Secrets::generate()?,
         certificates: Certificates::default(),
         arc: options.arc.map(Agent::new),
@@ -469,5 +501,6 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
         device_codes: DeviceCodes::default(),
         tokens: TokenLog::default(),
         issued: std::sync::Mutex::default(),
-    })
+    };
+    Ok(Cloud { addresses, host_names, server_host, state: Arc::new(state) })
 }

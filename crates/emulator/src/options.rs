@@ -37,6 +37,9 @@ pub struct Options {
     /// Also answer as a metadata service at the true address, 169.254.169.254 port 80. The address must be on an
     /// interface of this machine, and the process must be allowed to bind the port. Default: no.
     pub link_local: bool,
+    /// Also answer under the names of Azure's services, at further ports of loopback: see
+    /// [`AzureNames`](crate::AzureNames). Default: no.
+    pub azure_names: bool,
     /// Names and addresses under which clients may reach the local cloud besides `localhost` and loopback addresses, such
     /// as the name of a relay in front of it. The certificates contain them. A request whose `Host` is another name is
     /// refused. Default: none.
@@ -72,6 +75,7 @@ impl Options {
             authority: None,
             address: Ipv4Addr::LOCALHOST.into(),
             link_local: false,
+            azure_names: false,
             host_names: Vec::new(),
             entra_address: None,
             trusted_cluster: None,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use pgentra_emulator::certificates::Authority;
 use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
 use pgentra_emulator::{Clock, Ids, LocalAzure, Options};
 use pgentra_gateway::{
@@ -19,10 +20,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::administrators::{self, Database};
+use crate::azure_names;
 use crate::clock::CloudClock;
 use crate::cluster;
 use crate::environment::{CloudFiles, DATABASE};
-use crate::error::{Error, Failure};
+use crate::error::{Error, Failure, FailureKind};
 use crate::folder::{self, folder_of, write};
 use crate::gateway::{self, RunningGateway};
 use crate::host::Host;
@@ -46,6 +48,7 @@ pub struct LocalCloudBuilder<'a> {
     host_names: Vec<String>,
     trusted_cluster: Option<(String, PathBuf)>,
     origin: Identifiers,
+    seed: Option<String>,
     clock: Option<Clock>,
     limits: Limits,
     progress: Box<dyn Fn(&str) + Send + Sync + 'a>,
@@ -79,6 +82,7 @@ impl LocalCloud {
             host_names: Vec::new(),
             trusted_cluster: None,
             origin: Identifiers::New,
+            seed: None,
             clock: None,
             limits: Limits::default(),
             progress: Box::new(|_| {}),
@@ -172,6 +176,13 @@ impl<'a> LocalCloudBuilder<'a> {
         self
     }
 
+    /// Ids of the tenant, the subscription and the identities are those of this text, under any name.
+    /// Default: as [`LocalCloudBuilder::kept`] says.
+    pub fn seed(mut self, seed: Option<String>) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// The clock that tokens follow. Default: the system's, plus whatever the cloud is advanced by.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
@@ -207,9 +218,9 @@ impl<'a> LocalCloudBuilder<'a> {
     ///
     /// # Errors
     /// If a folder cannot be made, a port cannot be bound, or PostgreSQL does not start.
-    pub async fn start(self) -> Result<LocalCloud, Error> {
-        let name = self.name.clone().unwrap_or_else(unique_name);
-        let folder = self.folder.clone().unwrap_or_else(|| folder_of(self.system.env(), &name));
+    pub async fn start(mut self) -> Result<LocalCloud, Error> {
+        let name = self.name.take().unwrap_or_else(unique_name);
+        let folder = self.folder.take().unwrap_or_else(|| folder_of(self.system.env(), &name));
         let janitor = folder::create(self.system.env(), &folder)?;
         let arc = self.is_arc.then(folder::create_arc).transpose()?;
         // Before PostgreSQL, which takes seconds: a port that is taken is told at once.
@@ -225,6 +236,7 @@ impl<'a> LocalCloudBuilder<'a> {
             tokio::try_join!(start_database(&self.system, &folder, &installation), start_azure(options))?;
         let files = CloudFiles::new(janitor.folder());
         write(&files.certificate, azure.ca_pem())?;
+        let names = names_of(&azure, &files)?;
         (self.progress)("installing Azure's functions and roles");
         let (upstream, service) = upstream(&database);
         (self.tenant)(&azure);
@@ -238,7 +250,7 @@ impl<'a> LocalCloudBuilder<'a> {
         let telemetry = GatewayTelemetry::new(move || now.now(), CancellationToken::new(), None);
         let config = Config {
             name: SERVER_NAME.to_owned(),
-            tls: tls(&azure, &self.host_names)?,
+            tls: tls(azure.certificates(), &own_names(&self.host_names))?,
             upstream: upstream.clone(),
             further: Vec::new(),
             target_session_attrs: SessionAttrs::Any,
@@ -259,6 +271,7 @@ impl<'a> LocalCloudBuilder<'a> {
         if let Some(address) = self.address {
             gateway.serve_further(address).await?;
         }
+        let named_gateway = RunningGateway::start(Config { tls: names, ..config.clone() }, 0).await?;
         let azure = Arc::new(azure);
         let clock = CloudClock::new(files, azure.clone());
         clock.write()?;
@@ -283,6 +296,7 @@ impl<'a> LocalCloudBuilder<'a> {
             flavour: self.flavour,
             azure,
             gateway,
+            named_gateway,
             config,
             setup,
             clock,
@@ -313,6 +327,7 @@ impl<'a> LocalCloudBuilder<'a> {
             _ => None,
         };
         options.link_local = self.is_link_local;
+        options.azure_names = true;
         options.arc = arc.map(folder::arc_keys).map(AzureArcAgent::new);
         options.entra_address = self.address;
         options.host_names.clone_from(&self.host_names);
@@ -327,6 +342,9 @@ impl<'a> LocalCloudBuilder<'a> {
                 options.authority = kept::authority(self.system.env(), name)?.map(Arc::new);
             }
         }
+        if let Some(seed) = &self.seed {
+            options.ids = Ids::derived(seed);
+        }
         Ok((options, preferred))
     }
 }
@@ -338,15 +356,30 @@ fn access(name: &str, azure: &LocalAzure, port: u16, folder: &Path) -> Vec<HostS
     Host::of(azure).map(|host| HostStrings::new(server, host.name(), host.role(azure))).collect()
 }
 
-/// TLS for clients, with a certificate of the local authority.
-fn tls(azure: &LocalAzure, host_names: &[String]) -> Result<ClientTls, Failure> {
+/// The names of this machine, and further ones.
+fn own_names(further: &[String]) -> Vec<&str> {
     let own = ["localhost", "127.0.0.1", "::1"];
-    let names: Vec<&str> = own.into_iter().chain(host_names.iter().map(String::as_str)).collect();
-    let issued = azure.certificates().issue(&names);
+    own.into_iter().chain(further.iter().map(String::as_str)).collect()
+}
+
+/// TLS for clients, with a certificate for these names.
+fn tls(authority: &Authority, names: &[&str]) -> Result<ClientTls, Failure> {
+    let issued = authority.issue(names);
     issued
         .and_then(|issued| issued.server_config(&[]))
         .map(ClientTls::from)
         .map_err(|error| Failure::machine("cannot make the server's certificate", error))
+}
+
+/// TLS for clients that know PostgreSQL by its name on Azure. Writes the certificate of the
+/// authority for such names.
+fn names_of(azure: &LocalAzure, files: &CloudFiles) -> Result<ClientTls, Failure> {
+    let names = azure.azure_names();
+    let names = names.ok_or_else(|| Failure::new(FailureKind::Machine, "there are no names of Azure"))?;
+    write(&files.azure_certificate, names.authority().pem())?;
+    std::fs::create_dir(&files.namespace)
+        .map_err(|error| Failure::machine("cannot make a folder for namespaces", error))?;
+    tls(names.authority(), &[&azure_names::server_host()])
 }
 
 /// A name that no other cloud of this machine has.

@@ -27,6 +27,11 @@ impl CloudClock {
         Self { files: Arc::new(files), azure }
     }
 
+    /// The cloud whose clock it is.
+    pub(crate) fn azure(&self) -> &LocalAzure {
+        &self.azure
+    }
+
     /// The current time of the cloud.
     pub fn now(&self) -> SystemTime {
         self.azure.clock().now()

@@ -1,9 +1,11 @@
-//! The control socket in the folder of a local cloud: its status, its clock, its end.
+//! The control socket in the folder of a local cloud: its status, its clock, its
+//! faults, its principals, its end.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use pgentra_system::Env;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
@@ -11,11 +13,13 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::CloudClock;
 pub use crate::clock::FURTHEST;
 use crate::error::{Failure, FailureKind};
+use crate::faults::{self, FaultList, KnownEndpoint, KnownFault, MOST_TIMES};
 use crate::folder;
+use crate::principals::{self, MemberKind, MemberName, MembersAnswer, TenantMember};
 use crate::status::Status;
 
-/// Longest request in bytes: a word and a number.
-const LONGEST_REQUEST: u64 = 32;
+/// Longest request in bytes: some words, and a name of 64 characters.
+const LONGEST_REQUEST: u64 = 512;
 /// Longest answer in bytes; a description takes some kilobytes.
 const LONGEST_ANSWER: u64 = 1 << 20;
 /// Time for an answer on the local socket; a process without one hangs.
@@ -62,6 +66,26 @@ impl Control {
                     let now = now.as_secs().to_string();
                     let _ = stream.write_all(now.as_bytes()).await;
                 }
+                Ok(Ok(ControlRequest::Faults(change))) => {
+                    let azure = clock.azure();
+                    match change {
+                        FaultChange::None => {}
+                        FaultChange::Set { fault, at, times } => faults::set(azure, fault, at, times),
+                        FaultChange::Clear { fault: Some(fault), at } => faults::clear(azure, fault, at),
+                        FaultChange::Clear { fault: None, .. } => azure.faults().clear(),
+                    }
+                    let answer = serde_json::to_vec(&FaultList::of(azure)).unwrap_or_default();
+                    let _ = stream.write_all(&answer).await;
+                }
+                Ok(Ok(ControlRequest::Members(kind, change))) => {
+                    let azure = clock.azure();
+                    let answer = match &change {
+                        MemberChange::None => Ok(principals::members(azure, kind)),
+                        MemberChange::Add(name) => principals::add(azure, kind, name),
+                        MemberChange::Remove(name) => principals::remove(azure, kind, name),
+                    };
+                    let _ = stream.write_all(&serde_json::to_vec(&answer).unwrap_or_default()).await;
+                }
                 Ok(Ok(ControlRequest::Down)) => {
                     self.waiting.push(stream);
                     return self;
@@ -75,18 +99,42 @@ impl Control {
 
 /// Asks the local cloud in this folder for its status. `None`: none runs there.
 pub async fn status(folder: &Path) -> Result<Option<Status>, Failure> {
+    document(folder, "status", "its description").await
+}
+
+/// Changes the faults of the local cloud in this folder, and returns them. `None`: none runs there.
+pub async fn change_faults(folder: &Path, change: FaultChange) -> Result<Option<FaultList>, Failure> {
+    document(folder, &change.line(), "its faults").await
+}
+
+/// Changes the principals of this kind in the local cloud of this folder, and returns them. `None`:
+/// none runs there.
+///
+/// # Errors
+/// If the local cloud refuses the change or does not answer.
+pub async fn change_members(
+    folder: &Path,
+    kind: MemberKind,
+    change: &MemberChange,
+) -> Result<Option<Vec<TenantMember>>, Failure> {
+    let answer: Option<MembersAnswer> = document(folder, &change.line(kind), "its principals").await?;
+    answer.transpose().map_err(|refused| Failure::new(FailureKind::Usage, refused))
+}
+
+/// Sends a request and reads the document that answers it.
+async fn document<T: DeserializeOwned>(folder: &Path, line: &str, what: &str) -> Result<Option<T>, Failure> {
     let Some(mut stream) = connect(folder).await? else { return Ok(None) };
     let answer = async {
-        stream.write_all(b"status\n").await?;
+        stream.write_all(format!("{line}\n").as_bytes()).await?;
         let mut bytes = Vec::new();
         stream.take(LONGEST_ANSWER).read_to_end(&mut bytes).await?;
         Ok::<_, std::io::Error>(bytes)
     };
     let bytes = bounded(ANSWER_TIME, answer).await?;
-    let description = serde_json::from_slice(&bytes).map_err(|error| {
-        Failure::machine("the local cloud answered something else than its description", error)
+    let document = serde_json::from_slice(&bytes).map_err(|error| {
+        Failure::machine(&format!("the local cloud answered something else than {what}"), error)
     })?;
-    Ok(Some(description))
+    Ok(Some(document))
 }
 
 /// The status of each of this user's local clouds that runs, by name. A cloud that does not answer is
@@ -161,9 +209,106 @@ async fn bounded<T>(time: Duration, work: impl Future<Output = std::io::Result<T
     }
 }
 
+/// A change of the faults of a local cloud.
+#[derive(Clone, Copy, Debug)]
+pub enum FaultChange {
+    /// No change.
+    None,
+    /// A fault is switched on.
+    Set {
+        /// The fault.
+        fault: &'static KnownFault,
+        /// Where it is switched on.
+        at: &'static KnownEndpoint,
+        /// For how many requests, at most [`MOST_TIMES`]. `None`: until it is switched off.
+        times: Option<usize>,
+    },
+    /// Faults are switched off.
+    Clear {
+        /// The fault. `None`: all.
+        fault: Option<&'static KnownFault>,
+        /// Where it is switched off. `None`: at each endpoint.
+        at: Option<&'static KnownEndpoint>,
+    },
+}
+
+impl FaultChange {
+    fn line(&self) -> String {
+        let at = |at: &Option<&KnownEndpoint>| at.map_or_else(|| "*".to_owned(), KnownEndpoint::name);
+        match self {
+            Self::None => "faults".to_owned(),
+            Self::Set { fault, at, times } => {
+                format!("faults set {} {} {}", fault.name, at.name(), times.unwrap_or_default())
+            }
+            Self::Clear { fault, at: place } => {
+                format!("faults clear {} {}", fault.map_or("*", |it| it.name), at(place))
+            }
+        }
+    }
+
+    /// The change that [`FaultChange::line`] wrote, without the first word.
+    fn parse(words: &[&str]) -> Option<Self> {
+        let fault = |name: &str| KnownFault::named(name);
+        let at = |name: &str| KnownEndpoint::named(name);
+        match words {
+            [] => Some(Self::None),
+            ["set", name, place, times] => {
+                let times = times.parse().ok().filter(|times| *times <= MOST_TIMES)?;
+                let times = (times > 0).then_some(times);
+                Some(Self::Set { fault: fault(name)?, at: at(place)?, times })
+            }
+            ["clear", "*", "*"] => Some(Self::Clear { fault: None, at: None }),
+            ["clear", name, "*"] => Some(Self::Clear { fault: Some(fault(name)?), at: None }),
+            ["clear", name, place] => Some(Self::Clear { fault: Some(fault(name)?), at: Some(at(place)?) }),
+            _ => None,
+        }
+    }
+}
+
+/// A change of the principals of a local cloud.
+#[derive(Clone, Debug)]
+pub enum MemberChange {
+    /// No change.
+    None,
+    /// A principal is added.
+    Add(MemberName),
+    /// A principal is removed, by its name or its object id.
+    Remove(MemberName),
+}
+
+impl MemberChange {
+    fn line(&self, kind: MemberKind) -> String {
+        match self {
+            Self::None => format!("{kind} list"),
+            Self::Add(name) => format!("{kind} add {name}"),
+            Self::Remove(name) => format!("{kind} remove {name}"),
+        }
+    }
+
+    /// The change that [`MemberChange::line`] wrote.
+    fn parse(line: &str) -> Option<(MemberKind, Self)> {
+        let (kind, change) = line.split_once(' ')?;
+        let kind = match kind {
+            "identity" => MemberKind::Identity,
+            "user" => MemberKind::User,
+            "group" => MemberKind::Group,
+            _ => return None,
+        };
+        let change = match change.split_once(' ') {
+            None if change == "list" => Self::None,
+            Some(("add", name)) => Self::Add(name.parse().ok()?),
+            Some(("remove", name)) => Self::Remove(name.parse().ok()?),
+            _ => return None,
+        };
+        Some((kind, change))
+    }
+}
+
 enum ControlRequest {
+    Members(MemberKind, MemberChange),
     Status,
     Advance(Duration),
+    Faults(FaultChange),
     Down,
 }
 
@@ -176,14 +321,85 @@ async fn request(stream: &mut UnixStream) -> std::io::Result<ControlRequest> {
         }
     }
     let line = std::str::from_utf8(&line).unwrap_or_default().strip_suffix('\n').unwrap_or_default();
-    match line.split_once(' ') {
-        None if line == "status" => Ok(ControlRequest::Status),
-        None if line == "down" => Ok(ControlRequest::Down),
-        Some(("advance", seconds)) => {
+    parse(line).ok_or_else(|| std::io::Error::other("an unknown request, or a value out of its range"))
+}
+
+fn parse(line: &str) -> Option<ControlRequest> {
+    let words: Vec<&str> = line.split(' ').collect();
+    match words[..] {
+        ["status"] => Some(ControlRequest::Status),
+        ["down"] => Some(ControlRequest::Down),
+        ["advance", seconds] => {
             let by = seconds.parse().map(Duration::from_secs).ok().filter(|by| *by <= FURTHEST);
             by.map(ControlRequest::Advance)
-                .ok_or_else(|| std::io::Error::other("a time that is too far away"))
         }
-        _ => Err(std::io::Error::other("an unknown request")),
+        ["faults", ref change @ ..] => FaultChange::parse(change).map(ControlRequest::Faults),
+        _ => MemberChange::parse(line).map(|(kind, change)| ControlRequest::Members(kind, change)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::{ENDPOINTS, FAULTS};
+
+    #[test]
+    fn a_change_of_faults_is_read_as_it_is_written() {
+        let (fault, at) = (&FAULTS[0], &ENDPOINTS[0]);
+        for change in [
+            FaultChange::None,
+            FaultChange::Set { fault, at, times: None },
+            FaultChange::Set { fault, at, times: Some(MOST_TIMES) },
+            FaultChange::Clear { fault: None, at: None },
+            FaultChange::Clear { fault: Some(fault), at: None },
+            FaultChange::Clear { fault: Some(fault), at: Some(at) },
+        ] {
+            let line = change.line();
+            let Some(ControlRequest::Faults(read)) = parse(&line) else { panic!("{line}") };
+            assert_eq!(read.line(), line);
+        }
+        let longest = |names: Vec<String>| names.into_iter().map(|name| name.len()).max().unwrap_or_default();
+        let fault = longest(FAULTS.iter().map(|it| it.name.to_owned()).collect());
+        let place = longest(ENDPOINTS.iter().map(KnownEndpoint::name).collect());
+        assert!((fault + place + "faults set   1000\n".len()) as u64 <= LONGEST_REQUEST);
+    }
+
+    #[test]
+    fn a_change_of_principals_is_read_as_it_is_written() {
+        let name: MemberName = "ö".repeat(64).parse().unwrap();
+        for kind in [MemberKind::Identity, MemberKind::User, MemberKind::Group] {
+            for change in
+                [MemberChange::None, MemberChange::Add(name.clone()), MemberChange::Remove(name.clone())]
+            {
+                let line = change.line(kind);
+                assert!((line.len() as u64) < LONGEST_REQUEST);
+                let Some(ControlRequest::Members(of, read)) = parse(&line) else { panic!("{line}") };
+                assert_eq!(read.line(of), line);
+            }
+        }
+    }
+
+    #[test]
+    fn bad_requests_are_refused() {
+        for line in [
+            "",
+            "statu",
+            "status ",
+            "advance",
+            "advance -1",
+            "advance 99999999999",
+            "faults set slow imds-token",
+            "faults set slow imds-token 1001",
+            "faults set slow nowhere 1",
+            "faults set slowly imds-token 1",
+            "faults clear * imds-token",
+            "faults clear",
+            "identity",
+            "identity add",
+            "identity add ",
+            "robot list",
+        ] {
+            assert!(parse(line).is_none(), "{line}");
+        }
     }
 }

@@ -80,6 +80,10 @@ pub(crate) struct CloudView<'a> {
 pub struct CloudFiles {
     /// The local authority's certificate.
     pub certificate: PathBuf,
+    /// The certificate of the authority for the names of Azure.
+    pub azure_certificate: PathBuf,
+    /// An empty folder, where a program's namespace has its files.
+    pub namespace: PathBuf,
     /// The pod's service account token.
     pub pod_token: PathBuf,
     /// The same account's token for an identity binding.
@@ -93,6 +97,8 @@ impl CloudFiles {
     pub fn new(folder: &Path) -> Self {
         Self {
             certificate: folder.join("ca.pem"),
+            azure_certificate: folder.join("azure-ca.pem"),
+            namespace: folder.join("namespace"),
             pod_token: folder.join("azure-identity-token"),
             bound_pod_token: folder.join("azure-identity-binding-token"),
             client_certificate: folder.join("myApp.pem"),

@@ -19,22 +19,28 @@
 //! ```
 
 mod administrators;
+mod azure_names;
 mod builder;
 mod clock;
 mod cluster;
 pub mod control;
 mod environment;
 mod error;
+pub mod faults;
 mod folder;
 mod gateway;
 mod host;
 mod identities;
+#[cfg(target_os = "linux")]
+pub mod inside;
 mod kept;
 mod local_cloud;
 mod page;
+pub mod principals;
 mod standby;
 mod status;
 
+pub use azure_names::{NamedService, NamesStatus};
 pub use builder::LocalCloudBuilder;
 pub use clock::CloudClock;
 pub use environment::{

@@ -39,6 +39,8 @@ pub struct LocalCloud {
     pub(crate) flavour: Flavour,
     pub(crate) azure: Arc<LocalAzure>,
     pub(crate) gateway: RunningGateway,
+    /// The same under the server's name on Azure.
+    pub(crate) named_gateway: RunningGateway,
     pub(crate) config: Config,
     pub(crate) setup: Setup,
     pub(crate) clock: CloudClock,
@@ -240,8 +242,11 @@ impl LocalCloud {
 
     /// Ends sessions, processes and listeners, and removes the folder.
     pub async fn stop(self) {
-        let Self { azure, gateway, clock, page, mut followers, database, arc, janitor, .. } = self;
+        let Self {
+            azure, gateway, named_gateway, clock, page, mut followers, database, arc, janitor, ..
+        } = self;
         gateway.stop().await;
+        named_gateway.stop().await;
         page.stop().await;
         drop(clock);
         followers.shutdown().await;

@@ -45,6 +45,7 @@ impl LocalCloud {
     pub async fn crash(&mut self) {
         self.database.kill();
         self.gateway.end().await;
+        self.named_gateway.end().await;
     }
 }
 

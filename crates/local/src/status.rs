@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::azure_names::{self, NamesStatus};
 use crate::environment::{self, DATABASE};
 use crate::identities::{IdentityStatus, identities};
 use crate::local_cloud::LocalCloud;
@@ -45,6 +46,10 @@ pub struct Status {
     pub subscription_id: String,
     /// Identities by name, with the database role that is mapped to each.
     pub identities: Vec<IdentityStatus>,
+    /// The names of Azure and the ports that answer to them. `None`: a local cloud of an earlier
+    /// version does not know them.
+    #[serde(default)]
+    pub azure_names: Option<NamesStatus>,
     /// The variables for each kind of host.
     pub environments: BTreeMap<String, BTreeMap<String, String>>,
 }
@@ -101,6 +106,11 @@ impl Status {
             tenant_id: azure.tenant().to_string(),
             subscription_id: azure.subscription().to_string(),
             identities: identities(azure),
+            azure_names: Some(NamesStatus {
+                certificate: cloud.files().azure_certificate,
+                folder: cloud.files().namespace,
+                services: azure_names::services(azure, cloud.named_gateway.address.port()),
+            }),
             environments,
         }
     }

@@ -116,7 +116,7 @@ async fn a_fault_is_switched_on_and_off() {
         "POST /faults/set",
         "POST /faults/set?fault=unknown&endpoint=imds-token",
         "POST /faults/set?fault=slow",
-        "POST /faults/set?fault=slow&endpoint=keys",
+        "POST /faults/set?fault=slow&endpoint=github",
         "POST /faults/set?fault=slow&endpoint=imds-token&times=0",
         "POST /faults/set?fault=slow&endpoint=imds-token&times=1001",
         "POST /faults/clear?fault=unknown",

@@ -31,7 +31,7 @@ use crate::sign_in;
 pub(crate) use arguments::ExecListener;
 pub(crate) use arguments::{Exec, Psql};
 #[cfg(unix)]
-pub(crate) use process::serve;
+pub(crate) use process::{end_of, serve};
 
 use arguments::Access;
 #[cfg(windows)]

@@ -118,7 +118,7 @@ fn say(answer: &ListenerReport) -> Outcome {
 }
 
 /// Returns when the process has ended.
-async fn end_of(program: i32) {
+pub(crate) async fn end_of(program: i32) {
     let Some(pid) = Pid::from_raw(program) else { return };
     #[cfg(target_os = "linux")]
     // An error is that of a kernel before 5.3, of a filter for system calls, or of a process that

@@ -1,5 +1,7 @@
 //! Arguments of `pgentra local` and `pgentra quickstart`.
 
+#[cfg(target_os = "linux")]
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +9,10 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use pgentra_local::control::FURTHEST;
+use pgentra_local::faults::{self, KnownEndpoint, KnownFault, MOST_TIMES};
+#[cfg(target_os = "linux")]
+use pgentra_local::inside::Reach;
+use pgentra_local::principals::MemberName;
 use pgentra_local::{Flavour, Host};
 use pgentra_proxy_config::quantity;
 
@@ -48,7 +54,7 @@ pub(crate) struct FixedPlaces {
 
 /// What clients on other machines and in clusters need.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Reach {
+pub(crate) struct OtherMachines {
     /// Also serve PostgreSQL and Entra on this address, which other machines may reach: each of them can become the
     /// administrator. Default: loopback only.
     #[arg(long, value_name = "ADDRESS")]
@@ -62,7 +68,7 @@ pub(crate) struct Reach {
     pub(crate) trust_cluster: Vec<String>,
 }
 
-impl Reach {
+impl OtherMachines {
     /// The issuer and the file of the trusted cluster.
     pub(crate) fn cluster(&self) -> Option<(String, PathBuf)> {
         match &self.trust_cluster[..] {
@@ -126,6 +132,136 @@ pub(crate) enum Local {
     /// Advance the clock of the local cloud, so that tokens expire at once.
     #[command(after_help = "Example: pgentra local clock --advance 25h")]
     Clock(LocalClock),
+    /// Run a program that finds itself on Azure: Azure's own names and addresses lead to the local cloud. Linux only.
+    #[cfg(target_os = "linux")]
+    #[command(after_help = "Example: pgentra local run --host aks -- python3 app.py\n         \
+                      pgentra local run --publish 8080 --reach db.example:5432 -- java -jar app.jar")]
+    Run(LocalRun),
+    /// List, add or remove user-assigned managed identities, which are assigned to the VM.
+    #[command(subcommand)]
+    Identity(MemberCommand),
+    /// List, add or remove users of the tenant.
+    #[command(subcommand)]
+    User(MemberCommand),
+    /// List, add or remove groups of the tenant.
+    #[command(subcommand)]
+    Group(MemberCommand),
+    /// Switch faults on and off in the answers of the local cloud's endpoints.
+    #[command(subcommand)]
+    Fault(FaultCommand),
+}
+
+/// `pgentra local identity …`, and the same for users and groups.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberCommand {
+    /// List them.
+    List(MemberList),
+    /// Add one. It exists at once, in Graph and for roles in PostgreSQL.
+    Add(MemberNamed),
+    /// Remove one. Tokens that were given out stay valid until they expire.
+    Remove(MemberNamed),
+}
+
+impl MemberCommand {
+    pub(crate) fn name_mut(&mut self) -> &mut LocalName {
+        match self {
+            Self::List(arguments) => &mut arguments.name,
+            Self::Add(arguments) | Self::Remove(arguments) => &mut arguments.list.name,
+        }
+    }
+}
+
+/// Arguments of a list.
+#[derive(Debug, Args)]
+pub(crate) struct MemberList {
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments that name a principal.
+#[derive(Debug, Args)]
+pub(crate) struct MemberNamed {
+    /// The name; to remove one, also the object id.
+    #[arg(value_name = "NAME")]
+    pub(crate) member: MemberName,
+    #[command(flatten)]
+    pub(crate) list: MemberList,
+}
+
+/// `pgentra local fault …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FaultCommand {
+    /// List the faults that are on. With `-o json` also those that can be switched on.
+    #[command(after_help = "Example: pgentra local fault list")]
+    List(FaultListing),
+    /// Switch a fault on.
+    #[command(after_help = "Example: pgentra local fault set throttled --times 3")]
+    Set(FaultSet),
+    /// Switch a fault off, or all of them.
+    #[command(after_help = "Example: pgentra local fault clear throttled")]
+    Clear(FaultClear),
+}
+
+impl FaultCommand {
+    pub(crate) fn name(&self) -> &LocalName {
+        match self {
+            Self::List(arguments) => &arguments.name,
+            Self::Set(arguments) => &arguments.name,
+            Self::Clear(arguments) => &arguments.name,
+        }
+    }
+
+    pub(crate) fn name_mut(&mut self) -> &mut LocalName {
+        match self {
+            Self::List(arguments) => &mut arguments.name,
+            Self::Set(arguments) => &mut arguments.name,
+            Self::Clear(arguments) => &mut arguments.name,
+        }
+    }
+}
+
+/// Arguments of `pgentra local fault list`.
+#[derive(Debug, Args)]
+pub(crate) struct FaultListing {
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra local fault set`.
+#[derive(Debug, Args)]
+pub(crate) struct FaultSet {
+    /// The fault.
+    #[arg(value_name = "FAULT", value_parser = fault())]
+    pub(crate) fault: &'static KnownFault,
+    /// The endpoint whose answers suffer it. Default: imds-token, the metadata service of a VM.
+    #[arg(long, value_name = "ENDPOINT", value_parser = endpoint(), default_value = "imds-token", hide_default_value = true)]
+    pub(crate) at: &'static KnownEndpoint,
+    /// How many requests suffer it, 1 to 1000. Default: all, until the fault is cleared.
+    #[arg(long, value_name = "N", value_parser = times)]
+    pub(crate) times: Option<usize>,
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `pgentra local fault clear`.
+#[derive(Debug, Args)]
+pub(crate) struct FaultClear {
+    /// The fault. Default: all faults.
+    #[arg(value_name = "FAULT", value_parser = fault())]
+    pub(crate) fault: Option<&'static KnownFault>,
+    /// The endpoint at which it is switched off. Default: every endpoint.
+    #[arg(long, value_name = "ENDPOINT", value_parser = endpoint(), requires = "fault")]
+    pub(crate) at: Option<&'static KnownEndpoint>,
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// Arguments of `pgentra local up`.
@@ -144,7 +280,10 @@ pub(crate) struct LocalUp {
     #[command(flatten)]
     pub(crate) fixed: FixedPlaces,
     #[command(flatten)]
-    pub(crate) reach: Reach,
+    pub(crate) other_machines: OtherMachines,
+    /// Text on which the ids of the tenant, the subscription and the identities depend. Default: the name.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) seed: Option<String>,
     /// Start the cloud in the background and return when it is ready.
     #[arg(long)]
     pub(crate) detach: bool,
@@ -189,6 +328,32 @@ pub(crate) struct LocalEnv {
     pub(crate) output: Output,
 }
 
+/// Arguments of `pgentra local run`.
+#[cfg(target_os = "linux")]
+#[derive(Debug, Args)]
+pub(crate) struct LocalRun {
+    #[command(flatten)]
+    pub(crate) name: LocalName,
+    /// The Azure host that the program finds itself on.
+    #[arg(long, default_value_t = Host::Vm, value_parser = host(), ignore_case = true)]
+    pub(crate) host: Host,
+    /// Let 127.0.0.1:PORT of this machine lead to the program's port. Can be given several times.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) publish: Vec<u16>,
+    /// Let the program reach this service, at the same name and port. Can be given several times.
+    #[arg(long, value_name = "HOST:PORT", value_parser = reach)]
+    pub(crate) reach: Vec<Reach>,
+    /// The program and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) program: Vec<OsString>,
+}
+
+/// A service outside the namespaces of a program.
+#[cfg(target_os = "linux")]
+pub(crate) fn reach(text: &str) -> Result<Reach, &'static str> {
+    text.parse()
+}
+
 /// Arguments of `pgentra local clock`.
 #[derive(Debug, Args)]
 pub(crate) struct LocalClock {
@@ -220,6 +385,26 @@ fn host_name(text: &str) -> Result<String, String> {
         Err(_) if is_name => Ok(text.to_owned()),
         Err(_) => Err("not a host name or an address".to_owned()),
     }
+}
+
+/// A fault of a local cloud, with what a program sees.
+fn fault() -> impl TypedValueParser<Value = &'static KnownFault> {
+    let described = faults::FAULTS.iter().map(|known| PossibleValue::new(known.name).help(known.what));
+    PossibleValuesParser::new(described.collect::<Vec<_>>())
+        .try_map(|name| KnownFault::named(&name).ok_or("no fault of a local cloud"))
+}
+
+/// An endpoint of a local cloud, with what it is.
+fn endpoint() -> impl TypedValueParser<Value = &'static KnownEndpoint> {
+    let described = faults::ENDPOINTS.iter().map(|known| PossibleValue::new(known.name()).help(known.title));
+    PossibleValuesParser::new(described.collect::<Vec<_>>())
+        .try_map(|name| KnownEndpoint::named(&name).ok_or("no endpoint of a local cloud"))
+}
+
+/// A number of requests.
+fn times(text: &str) -> Result<usize, String> {
+    let times = text.parse().ok().filter(|times| (1..=MOST_TIMES).contains(times));
+    times.ok_or_else(|| format!("a number from 1 to {MOST_TIMES}"))
 }
 
 fn flavour() -> impl TypedValueParser<Value = Flavour> {

@@ -2,8 +2,15 @@
 
 use pgentra_local::{Error, Failure, FailureKind};
 
+use super::command_line::command;
 use crate::blame::Blame;
 use crate::problem::Problem;
+
+/// The problem that no local cloud of this name runs.
+pub(super) fn none_runs(name: &str) -> Problem {
+    Problem::new(Blame::Usage, format!("no local cloud `{name}` runs"))
+        .hint(format!("start one: {} --detach", command("up", name)))
+}
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {

@@ -3,7 +3,11 @@
 pub(crate) mod arguments;
 pub(crate) mod command_line;
 mod failure;
+mod fault;
+mod member;
 mod open;
+#[cfg(target_os = "linux")]
+pub(crate) mod run;
 pub(crate) mod shell;
 pub(crate) mod stale;
 mod status;
@@ -11,6 +15,7 @@ pub(crate) mod up;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pgentra_local::principals::MemberKind;
 use pgentra_local::{
     Host, METADATA_VARIABLE, NAME_VARIABLE, Status, VARIABLES, control, folder_of, unproxied,
 };
@@ -23,7 +28,8 @@ use crate::problem::{Outcome, Problem};
 use crate::progress;
 use crate::time::{date, unix};
 use arguments::{DEFAULT_NAME, Local, LocalClock, LocalEnv, LocalName, LocalStatus, local_name};
-use command_line::{command, restart};
+use command_line::restart;
+use failure::none_runs;
 use shell::Shell;
 
 /// Runs one of the sub-commands. Without a name, it uses the local cloud of this shell's
@@ -37,6 +43,10 @@ pub(crate) async fn run(system: &System, mut command: Local, is_verbose: bool) -
         Local::Open(arguments) => &mut arguments.name,
         Local::Env(arguments) => &mut arguments.name,
         Local::Clock(arguments) => &mut arguments.name,
+        Local::Fault(command) => command.name_mut(),
+        Local::Identity(command) | Local::User(command) | Local::Group(command) => command.name_mut(),
+        #[cfg(target_os = "linux")]
+        Local::Run(arguments) => return Err(run::run(system, arguments)),
     };
     if name.name.is_empty() {
         let here = system.env().get(NAME_VARIABLE).filter(|name| local_name(name).is_ok());
@@ -50,6 +60,12 @@ pub(crate) async fn run(system: &System, mut command: Local, is_verbose: bool) -
         Local::Open(arguments) => open::run(system, &running(system, &arguments.name).await?, &arguments),
         Local::Env(arguments) => env(system, &arguments).await,
         Local::Clock(arguments) => clock(system, &arguments).await,
+        Local::Fault(command) => fault::run(system, &command).await,
+        Local::Identity(command) => member::run(system, MemberKind::Identity, command).await,
+        Local::User(command) => member::run(system, MemberKind::User, command).await,
+        Local::Group(command) => member::run(system, MemberKind::Group, command).await,
+        #[cfg(target_os = "linux")]
+        Local::Run(arguments) => Err(run::run(system, &arguments)),
     }
 }
 
@@ -162,9 +178,4 @@ async fn clock(system: &System, arguments: &LocalClock) -> Outcome {
 async fn running(system: &System, name: &LocalName) -> Outcome<Status> {
     let found = control::status(&folder_of(system.env(), &name.name)).await?;
     found.ok_or_else(|| none_runs(&name.name))
-}
-
-fn none_runs(name: &str) -> Problem {
-    Problem::new(Blame::Usage, format!("no local cloud `{name}` runs"))
-        .hint(format!("start one: {} --detach", command("up", name)))
 }

@@ -99,7 +99,7 @@ pub(super) fn at_resource_manager(cloud: &Cloud, call: &Call) -> Result<Caller, 
 
 /// The caller of Graph, or what is wrong in Graph's words.
 pub(super) fn at_graph(cloud: &Cloud, call: &Call) -> Result<Caller, &'static str> {
-    let own = cloud.addresses.management.as_str();
+    let own = cloud.addresses.graph.as_str();
     read(cloud, call, &[GRAPH[0], GRAPH[1], own]).map_err(|flaw| match flaw {
         Flaw::Missing => "Access token is empty.",
         Flaw::Invalid => "Access token validation failure.",

@@ -137,7 +137,7 @@ fn one(
 ) -> Result<Answer, GraphError> {
     let object = found.ok_or_else(|| no_object(id))?;
     let mut answer = Map::new();
-    let context = format!("{}/v1.0/$metadata#{}/$entity", cloud.addresses.management, set.name());
+    let context = format!("{}/v1.0/$metadata#{}/$entity", cloud.addresses.graph, set.name());
     answer.insert("@odata.context".to_owned(), json!(context));
     answer.extend(selected(call, object));
     Ok(json_answer(Value::Object(answer)))
@@ -161,7 +161,7 @@ fn page(cloud: &Cloud, call: &Call, set: ObjectSet) -> Result<Answer, GraphError
     let all: Vec<Value> =
         objects.filter(|object| filter.as_ref().is_none_or(|filter| filter.holds(object))).collect();
     let mut answer = json!({
-        "@odata.context": format!("{}/v1.0/$metadata#{}", cloud.addresses.management, set.name()),
+        "@odata.context": format!("{}/v1.0/$metadata#{}", cloud.addresses.graph, set.name()),
     });
     // A count is an advanced query: without the header it is left out.
     let advanced =
@@ -186,7 +186,7 @@ fn next_link(cloud: &Cloud, call: &Call, start: usize) -> String {
         }
     }
     query.append_pair("$skiptoken", &start.to_string());
-    format!("{}{}?{}", cloud.addresses.management, call.path, query.finish())
+    format!("{}{}?{}", cloud.addresses.graph, call.path, query.finish())
 }
 
 /// `POST /directoryObjects/getByIds`: those of the ids that exist.
@@ -205,7 +205,7 @@ fn by_ids(cloud: &Cloud, call: &Call) -> Result<Answer, GraphError> {
     let objects = ObjectSet::DirectoryObjects.objects(cloud).into_iter();
     let found = objects.filter(|object| ids.iter().any(|id| object["id"] == id.as_str()));
     Ok(json_answer(json!({
-        "@odata.context": format!("{}/v1.0/$metadata#directoryObjects", cloud.addresses.management),
+        "@odata.context": format!("{}/v1.0/$metadata#directoryObjects", cloud.addresses.graph),
         "value": found.map(|object| Value::Object(selected(call, object))).collect::<Vec<_>>(),
     })))
 }

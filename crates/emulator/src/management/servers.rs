@@ -45,7 +45,7 @@ fn server_shown(cloud: &Cloud, server: &ServerOptions) -> Value {
                 "passwordAuth": "Enabled",
                 "tenantId": cloud.directory.ids.tenant,
             },
-            "fullyQualifiedDomainName": server.host,
+            "fullyQualifiedDomainName": cloud.server_host,
             "replicationRole": "Primary",
             "state": if runs { "Updating" } else { "Ready" },
             "version": "17",

@@ -15,7 +15,7 @@ pub(super) fn endpoints(cloud: &Cloud) -> Answer {
     json_answer(json!({
         "name": "Local",
         "resourceManager": management,
-        "microsoftGraphResourceId": management,
+        "microsoftGraphResourceId": cloud.addresses.graph,
         "ossrdbmsResourceId": "https://ossrdbms-aad.database.windows.net",
         "portal": management,
         "authentication": {

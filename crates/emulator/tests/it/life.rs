@@ -118,6 +118,7 @@ async fn tokens_that_were_given_out_are_known_by_their_claims() {
     let azure = start().await;
     assert_eq!((azure.tokens_given(), azure.last_tokens(9)), (0, vec![]));
     azure.faults().push(Endpoint::ImdsToken, Fault::HugeToken { bytes: 100_000 });
+    azure.faults().push(Endpoint::ImdsToken, Fault::SameToken);
     let tokens =
         [imds(&azure, "").send().await.unwrap().token(), imds(&azure, "").send().await.unwrap().token()];
     imds(&azure, "&client_id=unknown").send().await.unwrap();

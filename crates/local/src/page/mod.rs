@@ -12,7 +12,6 @@
 //! value that only the page has, and no other site's origin.
 
 mod connection_strings;
-mod known_fault;
 mod plain_text;
 mod source;
 mod state;
@@ -32,10 +31,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-use self::known_fault::{KnownEndpoint, KnownFault, MOST_TIMES};
 use self::state::PageState;
 use crate::clock::FURTHEST;
 use crate::error::Failure;
+use crate::faults::{self, KnownEndpoint, KnownFault, MOST_TIMES};
 
 pub(crate) use self::connection_strings::{HostStrings, ServerPlace};
 pub(crate) use self::source::PageSource;
@@ -190,29 +189,23 @@ fn changed(source: &PageSource, path: &str, query: &str) -> Result<String, &'sta
         tracing::info!(seconds = by.as_secs(), "the clock was advanced on the page");
         return Ok("advanced".to_owned());
     }
-    let faults = source.azure.faults();
+    let azure = &source.azure;
     if path == "/faults/clear" && query.is_empty() {
-        faults.clear();
+        azure.faults().clear();
         return Ok("cleared".to_owned());
     }
     let known =
         value("fault").and_then(KnownFault::named).ok_or("takes ?fault=NAME of a fault on the page")?;
     let endpoint = value("endpoint").and_then(KnownEndpoint::named);
-    let endpoint = endpoint.ok_or("takes &endpoint=NAME of an endpoint on the page")?.endpoint;
+    let endpoint = endpoint.ok_or("takes &endpoint=NAME of an endpoint on the page")?;
     if path == "/faults/clear" {
-        faults.remove(Some(endpoint), &known.fault());
+        faults::clear(azure, known, Some(endpoint));
         return Ok("cleared".to_owned());
     }
     let times = value("times").map(|text| text.parse().ok().filter(|times| (1..=MOST_TIMES).contains(times)));
     if times == Some(None) {
         return Err("takes &times=N from 1 to 1000, or no times for all requests");
     }
-    // The same fault again replaces the one before.
-    faults.remove(Some(endpoint), &known.fault());
-    match times.flatten() {
-        None => faults.push_lasting(endpoint, known.fault()),
-        Some(times) => (0..times).for_each(|_| faults.push(endpoint, known.fault())),
-    }
-    tracing::info!(fault = known.name, %endpoint, "a fault was switched on on the page");
+    faults::set(azure, known, endpoint, times.flatten());
     Ok("set".to_owned())
 }

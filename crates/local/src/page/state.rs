@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::connection_strings::HostStrings;
-use super::known_fault::{ENDPOINTS, FAULTS, KnownEndpoint, KnownFault};
 use super::source::PageSource;
+use crate::faults::{FaultList, KnownEndpoint};
 
 /// How many tokens and how many logins are shown.
 const SHOWN: usize = 50;
@@ -36,7 +36,7 @@ pub(crate) struct PageState {
     pub(crate) tokens: Vec<TokenRow>,
     /// Newest first.
     pub(crate) logins: Vec<LoginRow>,
-    pub(crate) faults: FaultRows,
+    pub(crate) faults: FaultList,
     pub(crate) connect: Vec<HostStrings>,
 }
 
@@ -120,37 +120,6 @@ struct MadeCheck {
     result: &'static str,
 }
 
-#[derive(Debug, Serialize)]
-pub(crate) struct FaultRows {
-    known: Vec<FaultRow>,
-    endpoints: Vec<EndpointRow>,
-    pub(crate) active: Vec<ActiveRow>,
-}
-
-#[derive(Debug, Serialize)]
-struct FaultRow {
-    name: &'static str,
-    title: &'static str,
-    what: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct EndpointRow {
-    name: String,
-    title: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct ActiveRow {
-    /// `None`: the page does not know this fault, and can only remove it with all others.
-    fault: Option<&'static str>,
-    pub(crate) title: String,
-    endpoint: Option<String>,
-    pub(crate) endpoint_title: String,
-    /// `None`: until it is switched off.
-    pub(crate) left: Option<usize>,
-}
-
 impl PageState {
     /// The state now.
     pub(crate) fn of(source: &PageSource) -> Self {
@@ -183,7 +152,7 @@ impl PageState {
                 .into_iter()
                 .map(|record| LoginRow::of(record, &principals))
                 .collect(),
-            faults: FaultRows::of(source),
+            faults: FaultList::of(azure),
             connect: source.access.clone(),
         }
     }
@@ -337,38 +306,6 @@ fn made(ended_at: Option<LoginCheck>, outcome: &'static str, has_token: bool) ->
 
 fn name_of(object_id: uuid::Uuid, principals: &[Principal]) -> Option<String> {
     principals.iter().find(|it| it.object_id == object_id).map(|it| it.name.clone())
-}
-
-impl FaultRows {
-    fn of(source: &PageSource) -> Self {
-        // Only a cloud that is an Arc server has that agent.
-        let is_there = |known: &&KnownEndpoint| {
-            known.endpoint != pgentra_emulator::Endpoint::Arc || source.azure.arc().is_some()
-        };
-        let active = source.azure.faults().active().into_iter().map(|active| {
-            let known = KnownFault::of(&active);
-            let endpoint = active.endpoint;
-            ActiveRow {
-                fault: known.map(|it| it.name),
-                title: known.map_or_else(|| "another fault".to_owned(), |it| it.title.to_owned()),
-                endpoint: endpoint.map(|it| it.to_string()),
-                endpoint_title: endpoint.map_or_else(|| "any endpoint".to_owned(), KnownEndpoint::title),
-                left: active.left,
-            }
-        });
-        Self {
-            active: active.collect(),
-            known: FAULTS
-                .iter()
-                .map(|it| FaultRow { name: it.name, title: it.title, what: it.what })
-                .collect(),
-            endpoints: ENDPOINTS
-                .iter()
-                .filter(is_there)
-                .map(|it| EndpointRow { name: it.endpoint.to_string(), title: it.title })
-                .collect(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,3 @@
+module pgentralocal
+
+go 1.22
