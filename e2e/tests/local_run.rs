@@ -98,6 +98,10 @@ fn an_ordinary_user_types_the_commands_of_the_article() {
     let done =
         run(&lab, &cloud, &[], &["bash", "-c", "mount -t tmpfs none /mnt || curl -m 5 http://192.0.2.1/"]);
     assert!(!done.status.success(), "{done:?}");
+    // The files of the namespace can be read by every user, whatever the mask of this one is.
+    let name = cloud.text("/name");
+    let script = format!("umask 077; pgentra local run --name {name} -- stat -c %a /etc/hosts");
+    assert_eq!(lab.program(&["bash", "-euc", &script]).done().ok(), "644\n");
     // The same in pgentra's own words.
     let own = ["pgentra", "query", "-d", SERVER, "-U", "myApp@mydemoserver", "-c", "SELECT 1"];
     run(&lab, &cloud, &["--host", "client-secret"], &own).ok();

@@ -30,8 +30,10 @@ use crate::sign_in;
 #[cfg(unix)]
 pub(crate) use arguments::ExecListener;
 pub(crate) use arguments::{Exec, Psql};
+#[cfg(target_os = "linux")]
+pub(crate) use process::end_of;
 #[cfg(unix)]
-pub(crate) use process::{end_of, serve};
+pub(crate) use process::serve;
 
 use arguments::Access;
 #[cfg(windows)]

@@ -1,6 +1,7 @@
 //! The files of the namespace, laid over those of the machine.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -82,8 +83,11 @@ fn bind(file: &Path, place: &Path) -> Result<(), Failure> {
         .map_err(|error| failed_at("lay a file over", place, error.into()))
 }
 
+/// Writes a file that every user of the namespace can read, as the files that it is laid over.
 fn write(file: &Path, text: &[u8]) -> Result<(), Failure> {
-    fs::write(file, text).map_err(|error| failed_at("write", file, error))
+    fs::write(file, text)
+        .and_then(|()| fs::set_permissions(file, Permissions::from_mode(0o644)))
+        .map_err(|error| failed_at("write", file, error))
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
