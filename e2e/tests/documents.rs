@@ -188,7 +188,8 @@ impl Page<'_> {
         if is_administrators {
             format!("(as_administrator; {typed}) </dev/null")
         } else {
-            format!("{typed} </dev/null")
+            // For the whole line: the end of a pipe reads what the pipe brings.
+            format!("{{ {typed}\n}} </dev/null")
         }
     }
 }
