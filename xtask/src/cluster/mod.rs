@@ -135,8 +135,10 @@ fn up(folders: &Folders) -> Result<()> {
     let started = start::start(folders);
     if started.is_err() {
         // The logs stay for the reader of the error.
-        Namespaces::running(&folders.run)?.end()?;
-        control_groups::remove()?;
+        if let Ok(namespaces) = Namespaces::running(&folders.run) {
+            namespaces.end()?;
+        }
+        control_groups::remove(&folders.run)?;
     }
     started
 }
@@ -149,7 +151,7 @@ fn down(folders: &Folders) -> Result<()> {
     if let Ok(namespaces) = Namespaces::running(&folders.run) {
         namespaces.end()?;
     }
-    control_groups::remove()?;
+    control_groups::remove(&folders.run)?;
     std::fs::remove_dir_all(&folders.run)
         .with_context(|| format!("cannot remove {}", folders.run.display()))?;
     println!("the cluster has ended");
