@@ -112,6 +112,7 @@ fn missing() -> Option<String> {
         ("apt-get", "containerd, runc and etcd come from Debian's packages"),
         ("dpkg-deb", "containerd, runc and etcd come from Debian's packages"),
         ("openssl", "the keys of the cluster are made by OpenSSL"),
+        ("ip", "networks are made by ip of iproute2"),
         ("iptables", "Services are rules of iptables"),
         ("curl", "the tests ask the local cloud with curl"),
         ("unshare", "namespaces are made by unshare of util-linux"),
@@ -127,6 +128,8 @@ fn is_root() -> bool {
 }
 
 fn up(folders: &Folders) -> Result<()> {
+    // It becomes an image.
+    cargo(folders, None, &["build", "--locked", "--package", "pgentra"])?;
     parts::fetch(folders)?;
     parts::build(folders)?;
     if folders.run.exists() {
