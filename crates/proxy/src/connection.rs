@@ -239,9 +239,9 @@ async fn authenticate<S: Socket>(
 ) -> Result<Result<Authenticated, CancelRequest>, LoginError> {
     let first = proxies.first();
     let authenticated = async {
-        let client_auth = first.client_auth();
-        let tls = client_auth.tls_over::<S>().map(Tls::acceptor);
-        let start = match client.open(tls, first_packet).await? {
+        let offered = first.client_auth();
+        let tls = offered.tls_over::<S>();
+        let start = match client.open(tls.map(Tls::acceptor), first_packet).await? {
             Opening::Startup(start) => start,
             Opening::Cancel(request) => return Ok(Err(request)),
         };
@@ -259,7 +259,7 @@ async fn authenticate<S: Socket>(
         }
         client_auth.check_channel(client, start.user())?;
         client.negotiate(&start).await?;
-        client_auth.check_password(client, start.user(), &proxy.shared.attempts).await?;
+        client_auth.check_password(client, start.user(), tls, &proxy.shared.attempts).await?;
         Ok(Ok(Authenticated { proxy, client_auth, start }))
     };
     let authenticated = timeout(first.limits.start_up, authenticated).await;
@@ -358,14 +358,21 @@ mod tests {
     use std::net::SocketAddr;
     use std::time::Duration;
 
+    use aws_lc_rs::digest;
     use pgentra_connect::pgentra_identity::{Cloud, Credential};
     use pgentra_connect::{Connector, Layers, Target};
     use pgentra_emulator::certificates::Authority;
     use pgentra_system::{Env, Files, System};
     use pgentra_wire::startup::{ProtocolVersion, encode_ssl_request};
+    use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+    use postgres_protocol::message::{backend, frontend};
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::{ClientConfig, RootCertStore};
     use secrecy::ExposeSecret as _;
-    use tokio::io::{AsyncReadExt, duplex};
+    use tokio::io::{AsyncRead, AsyncReadExt, duplex};
     use tokio::net::TcpStream;
+    use tokio_rustls::TlsConnector;
 
     use super::*;
     use crate::Options;
@@ -425,6 +432,77 @@ mod tests {
         }
         closed.set_client_auth(ClientAuth::default());
         assert_eq!(refused(&closed, "192.0.2.1:1").await, refusal);
+    }
+
+    /// The next message, which asks for a step of SCRAM.
+    async fn asked(stream: &mut (impl AsyncRead + Unpin), unread: &mut bytes::BytesMut) -> backend::Message {
+        loop {
+            if let Some(message) = backend::Message::parse(unread).unwrap() {
+                return message;
+            }
+            assert_ne!(stream.read_buf(unread).await.unwrap(), 0, "the proxy has closed the connection");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_may_be_replaced_between_the_handshake_and_the_password() {
+        let line = Users::line("app", &"secret".into()).unwrap();
+        let with_password = || {
+            let authority = Authority::generate().unwrap();
+            let issued = authority.issue(&["localhost"]).unwrap();
+            let pem = issued.pem();
+            let tls = Tls::from_pem(pem.expose_secret().as_bytes(), pem.expose_secret().as_bytes(), None);
+            let users = Some(Users::parse(&line).unwrap());
+            (issued, authority, ClientAuth { tls: Some(tls.unwrap()), users, ..ClientAuth::default() })
+        };
+        let (issued, authority, first) = with_password();
+        let (_, _, second) = with_password();
+        let proxy = proxy(first);
+        let proxies: RoutedProxies = Arc::clone(&proxy).into();
+        let (near, mut far) = duplex(65_536);
+        let mut client = Client::new(near, SocketAddr::from(([192, 0, 2, 1], 4711)));
+        let serving = async {
+            let mut record = ConnectionRecord::begin(&Arc::default(), true, "a client");
+            authenticate(&proxies, &mut client, &mut record, Instant::now() + Duration::from_secs(60)).await
+        };
+        let connecting = async {
+            let mut out = bytes::BytesMut::new();
+            encode_ssl_request(&mut out);
+            far.write_all(&out).await.unwrap();
+            assert_eq!(far.read_u8().await.unwrap(), b'S');
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let config = ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let connector = TlsConnector::from(Arc::new(config));
+            let mut stream = connector.connect("localhost".try_into().unwrap(), far).await.unwrap();
+
+            proxy.set_client_auth(second);
+            stream.write_all(&start()).await.unwrap();
+            let mut unread = bytes::BytesMut::new();
+            assert!(matches!(asked(&mut stream, &mut unread).await, backend::Message::AuthenticationSasl(_)));
+            let digest = digest::digest(&digest::SHA256, &issued.chain[0]);
+            let binding = ChannelBinding::tls_server_end_point(digest.as_ref().to_vec());
+            let mut scram = ScramSha256::new(b"secret", binding);
+            let mut out = bytes::BytesMut::new();
+            frontend::sasl_initial_response("SCRAM-SHA-256-PLUS", scram.message(), &mut out).unwrap();
+            stream.write_all(&out).await.unwrap();
+            let backend::Message::AuthenticationSaslContinue(body) = asked(&mut stream, &mut unread).await
+            else {
+                panic!("not asked for the proof");
+            };
+            scram.update(body.data()).unwrap();
+            let mut out = bytes::BytesMut::new();
+            frontend::sasl_response(scram.message(), &mut out).unwrap();
+            stream.write_all(&out).await.unwrap();
+            stream
+        };
+        let (authenticated, _stream) = tokio::join!(serving, connecting);
+        assert!(authenticated.is_ok(), "{:?}", authenticated.err());
     }
 
     /// How long the proxy waits for a client that sends `at_once` at once and `slowly` a byte a

@@ -5,17 +5,26 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// The group that all others are below.
-const OURS: &str = "pgentra-cluster";
+/// The file of a run with the name of its group.
+const FILE: &str = "control-group";
 
 const MOUNTED: &str = "/sys/fs/cgroup";
+
+/// Chooses the name of the group of a run. Two clusters on one machine have two.
+///
+/// # Errors
+/// The file cannot be written.
+pub(crate) fn name(run: &Path, keeper: u32) -> Result<()> {
+    Ok(fs::write(run.join(FILE), format!("pgentra-cluster-{keeper}"))?)
+}
 
 /// Makes the group of a node in every hierarchy, and returns its name.
 ///
 /// # Errors
 /// A hierarchy cannot be written to.
-pub(crate) fn make(node: &str) -> Result<String> {
-    let name = format!("{OURS}/{node}");
+pub(crate) fn make(run: &Path, node: &str) -> Result<String> {
+    let ours = fs::read_to_string(run.join(FILE)).context("the run has no name for its control group")?;
+    let name = format!("{ours}/{node}");
     for hierarchy in hierarchies() {
         let mut group = hierarchy.clone();
         for part in name.split('/') {
@@ -43,13 +52,14 @@ pub(crate) fn make(node: &str) -> Result<String> {
     Ok(name)
 }
 
-/// Removes our groups, whose processes have ended.
+/// Removes the groups of a run, whose processes have ended.
 ///
 /// # Errors
 /// A process is left in one.
-pub(crate) fn remove() -> Result<()> {
+pub(crate) fn remove(run: &Path) -> Result<()> {
+    let Ok(ours) = fs::read_to_string(run.join(FILE)) else { return Ok(()) };
     for hierarchy in hierarchies() {
-        remove_below(&hierarchy.join(OURS))?;
+        remove_below(&hierarchy.join(&ours))?;
     }
     Ok(())
 }

@@ -112,6 +112,7 @@ fn missing() -> Option<String> {
         ("apt-get", "containerd, runc and etcd come from Debian's packages"),
         ("dpkg-deb", "containerd, runc and etcd come from Debian's packages"),
         ("openssl", "the keys of the cluster are made by OpenSSL"),
+        ("ip", "networks are made by ip of iproute2"),
         ("iptables", "Services are rules of iptables"),
         ("curl", "the tests ask the local cloud with curl"),
         ("unshare", "namespaces are made by unshare of util-linux"),
@@ -127,6 +128,8 @@ fn is_root() -> bool {
 }
 
 fn up(folders: &Folders) -> Result<()> {
+    // It becomes an image.
+    cargo(folders, None, &["build", "--locked", "--package", "pgentra"])?;
     parts::fetch(folders)?;
     parts::build(folders)?;
     if folders.run.exists() {
@@ -135,8 +138,10 @@ fn up(folders: &Folders) -> Result<()> {
     let started = start::start(folders);
     if started.is_err() {
         // The logs stay for the reader of the error.
-        Namespaces::running(&folders.run)?.end()?;
-        control_groups::remove()?;
+        if let Ok(namespaces) = Namespaces::running(&folders.run) {
+            namespaces.end()?;
+        }
+        control_groups::remove(&folders.run)?;
     }
     started
 }
@@ -149,7 +154,7 @@ fn down(folders: &Folders) -> Result<()> {
     if let Ok(namespaces) = Namespaces::running(&folders.run) {
         namespaces.end()?;
     }
-    control_groups::remove()?;
+    control_groups::remove(&folders.run)?;
     std::fs::remove_dir_all(&folders.run)
         .with_context(|| format!("cannot remove {}", folders.run.display()))?;
     println!("the cluster has ended");

@@ -73,7 +73,7 @@ impl Node {
     ) -> Result<()> {
         let folder = folders.run.join(&self.name);
         let inside = namespaces.node(&self.name);
-        let group = control_groups::make(&self.name)?;
+        let group = control_groups::make(&folders.run, &self.name)?;
         let path = |name: &str| folder.join(name).display().to_string();
         let (here, run) = (folder.display().to_string(), folders.run.display().to_string());
         let debian = folders.debian().display().to_string();

@@ -68,6 +68,7 @@ impl Namespaces {
         until("the namespaces are there", || ready.exists())?;
         let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"))?;
         let first = children.split_whitespace().next().context("unshare has a child")?.parse()?;
+        super::control_groups::name(run, keeper)?;
         fs::write(run.join("keeper"), format!("{keeper} {} {first}", started(keeper)?))?;
         Ok(Self { keeper, first, run: run.to_owned() })
     }

@@ -94,14 +94,16 @@ impl ClientAuth {
         }
     }
 
-    /// Asks for the password and checks it. AuthenticationOk, the next message on success, is not
-    /// sent here.
+    /// Asks for the password and checks it. `handshake` is the TLS configuration that the client was
+    /// offered: the certificate may have been replaced since then. AuthenticationOk, the next message
+    /// on success, is not sent here.
     ///
     /// Not cancel-safe; after a drop, the client can still get an error.
     pub(crate) async fn check_password<S: Socket>(
         &self,
         client: &mut Client<S>,
         user: &[u8],
+        handshake: Option<&Tls>,
         attempts: &Attempts,
     ) -> Result<(), LoginError> {
         let Some(users) = &self.users else {
@@ -109,7 +111,7 @@ impl ClientAuth {
         };
         let who = (client.origin(), user);
         attempts.check(&who).map_err(refusal::too_many_attempts)?;
-        let end_point = self.tls_over::<S>().and_then(Tls::end_point);
+        let end_point = handshake.filter(|_| client.is_encrypted()).and_then(Tls::end_point);
         let offered = end_point.is_some().then_some(MECHANISM_PLUS).into_iter().chain([MECHANISM]);
         let mechanisms = Authentication::Sasl(Mechanisms::new(offered)?);
         client.send(&BackendMessage::Authentication(mechanisms)).await?;

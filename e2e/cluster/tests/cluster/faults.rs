@@ -109,9 +109,10 @@ fn row(what: &str, seen: &Seen, (acknowledged, lost): (usize, usize)) -> String 
 
 /// The group of a container, in the hierarchy that limits memory.
 fn memory_group(container: &str) -> PathBuf {
-    let v1 = Path::new("/sys/fs/cgroup/memory/pgentra-cluster");
-    let root = if v1.exists() { v1 } else { Path::new("/sys/fs/cgroup/pgentra-cluster") };
-    let mut folders = vec![root.to_owned()];
+    let ours = fs::read_to_string(run_file("control-group")).unwrap();
+    let v1 = Path::new("/sys/fs/cgroup/memory").join(&ours);
+    let root = if v1.exists() { v1 } else { Path::new("/sys/fs/cgroup").join(&ours) };
+    let mut folders = vec![root];
     while let Some(folder) = folders.pop() {
         if folder.file_name().is_some_and(|name| name.to_string_lossy().contains(container)) {
             return folder;
