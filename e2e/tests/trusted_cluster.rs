@@ -57,7 +57,7 @@ fn service_accounts_of_another_cluster_sign_in_from_another_machine() {
     let answer = lab.pgentra(&query).envs(pod.clone()).done().json();
     assert_eq!(answer[0]["rows"][0][0], "my-app");
 
-    // The name that a client uses is the one that discovery gives it.
+    // Discovery names the host that the client used.
     let discovery = format!("{}common/.well-known/openid-configuration", pod["AZURE_AUTHORITY_HOST"]);
     let found = lab.program(&["curl", "-sSf", "--cacert", &pod["PGSSLROOTCERT"], &discovery]).done().json();
     assert!(found["token_endpoint"].as_str().unwrap().starts_with(&pod["AZURE_AUTHORITY_HOST"]), "{found}");

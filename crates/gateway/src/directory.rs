@@ -89,7 +89,7 @@ pub struct DirectoryQuestions {
     /// The account.
     pub account: AccountCheck,
     /// Whether a login goes on while the directory cannot be asked for the account. An open session
-    /// goes on in any case, and membership that is not proven is none.
+    /// goes on in any case. A login whose groups cannot be looked up is refused in any case.
     pub allow_if_unavailable: bool,
 }
 
@@ -301,7 +301,7 @@ impl Gateway {
                     tracing::warn!(oid = %who.object_id, "the principal of a session is disabled or gone");
                     return;
                 }
-                // All sessions would end if the directory had a bad hour.
+                // Otherwise all sessions would end while the directory does not answer.
                 Err(error) => {
                     let error = chain(&error);
                     tracing::warn!(oid = %who.object_id, error, "the account of a session cannot be looked up");

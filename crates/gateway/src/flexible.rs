@@ -40,8 +40,8 @@ impl Mapping {
         (self.kind == PrincipalKind::Group).then_some(self.object_id)
     }
 
-    /// Whether a verified token may sign in as this role; `further` are groups that the directory confirms. Checks the token's kind, then its
-    /// principal, then the second factor.
+    /// Whether a verified token may sign in as this role. `further` are groups that the directory
+    /// confirms. Checks the token's kind, then its principal, then the second factor.
     pub(crate) fn authorize(
         &self,
         role: &str,

@@ -28,8 +28,8 @@ use crate::setting::SettingRenamer;
 use crate::telemetry::GatewayTelemetry;
 use crate::{ClientTls, Flavour, Gateway, RoleSource, refusal};
 
-/// Time that PostgreSQL has to end a session whose token has expired or whose principal is disabled. After it the connection is
-/// closed.
+/// Time that PostgreSQL has to end a session whose token has expired or whose principal is disabled.
+/// After it the connection is closed.
 const TERMINATION: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether signing keys are due for renewal.

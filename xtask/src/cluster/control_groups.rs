@@ -1,4 +1,4 @@
-//! The control groups of the nodes, below one that is ours. They are the one thing of a cluster that is not in a namespace.
+//! The control groups of the nodes, below a group of the run. They are not in a namespace.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -24,7 +24,7 @@ pub(crate) fn psql() -> Option<PathBuf> {
     versions.map(|version| version.path().join("bin/psql")).find(|path| path.exists())
 }
 
-/// Makes the images: the one that holds the namespaces of a pod, the binary under test, and psql.
+/// Makes the images: of the container that holds the namespaces of a pod, of the binary under test, and of psql.
 ///
 /// # Errors
 /// A file cannot be read or written.

@@ -32,7 +32,7 @@ impl Node {
         format!("{PODS}.{}.0/24", self.number)
     }
 
-    /// Makes its namespaces, with a cable to the bridge of the control plane.
+    /// Makes its namespaces, with a pair of veth devices to the bridge of the control plane.
     ///
     /// # Errors
     /// The kernel refuses.

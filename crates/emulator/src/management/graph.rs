@@ -226,7 +226,7 @@ fn member_groups(cloud: &Cloud, call: &Call, set: Option<ObjectSet>, id: &str) -
     let found: Vec<Uuid> =
         ids.into_iter().filter(|group| cloud.subscription.is_member(member, *group)).collect();
     Ok(json_answer(json!({
-        "@odata.context": format!("{}/v1.0/$metadata#Collection(Edm.String)", cloud.addresses.management),
+        "@odata.context": format!("{}/v1.0/$metadata#Collection(Edm.String)", cloud.addresses.graph),
         "value": found,
     })))
 }

@@ -114,7 +114,7 @@ fn groups_beyond_the_token_are_looked_up_and_kept() {
         gateway.refusal("beyond", "postgres", &listed).await;
         assert_eq!(directory.count(), 2);
 
-        // A membership that cannot be looked up is none.
+        // A login whose groups cannot be looked up is refused, also if accounts need not be looked up.
         *directory.is_down.lock().unwrap() = true;
         let allows =
             DirectoryQuestions { groups: true, allow_if_unavailable: true, ..DirectoryQuestions::default() };
