@@ -5,6 +5,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"syscall"
@@ -17,7 +18,7 @@ type Cloud struct{ Environments map[string]map[string]string }
 // Start starts a cloud that ends with the test.
 func Start(t testing.TB, options ...string) *Cloud {
 	command := exec.Command("pgentra", append([]string{"local", "up", "-o", "json"}, options...)...)
-	command.Args = append(command.Args, "--name", fmt.Sprint("go-", os.Getpid()))
+	command.Args = append(command.Args, "--name", fmt.Sprint("go-", os.Getpid(), "-", rand.Uint32()))
 	output, _ := command.StdoutPipe()
 	if err := command.Start(); err != nil {
 		t.Fatal(err)

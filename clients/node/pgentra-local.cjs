@@ -7,8 +7,10 @@ const { spawn } = require("node:child_process");
 const { once } = require("node:events");
 const { createInterface } = require("node:readline");
 
+let started = 0;
+
 async function start(...options) {
-  const words = ["local", "up", "-o", "json", "--name", `node-${process.pid}`, ...options];
+  const words = ["local", "up", "-o", "json", "--name", `node-${process.pid}-${++started}`, ...options];
   const child = spawn(process.env.PGENTRA ?? "pgentra", words, { stdio: ["ignore", "pipe", "inherit"] });
   const ended = once(child, "exit");
   const lines = createInterface({ input: child.stdout });

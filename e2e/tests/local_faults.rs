@@ -56,4 +56,8 @@ fn a_fault_is_suffered_until_it_is_cleared() {
     on("vm", "pgentra local fault set slow --times 0").fails(2);
     on("vm", "pgentra local fault set slow --at nowhere").fails(2);
     on("vm", "pgentra local fault clear --name other").fails(2);
+    let refused = on("vm", "pgentra local fault set huge-token --at keys");
+    let said =
+        ["`huge-token` changes tokens, and `keys` gives out none", "pgentra local fault set huge-token"];
+    assert_eq!(refused.fault(2, &said), None);
 }

@@ -29,6 +29,8 @@ fn principals_come_and_go_while_the_cloud_runs() {
     assert!(on("vm", &query).ok().contains("my-api"));
 
     assert_eq!(names("user add 'Jörg Müller' -o json").len(), 2);
+    assert_eq!(local("user add 'Jörg Müller'").fault(2, &["jörg.müller@", "already"]), None);
+    assert_eq!(names("user remove 'Jörg Müller' -o json").len(), 1);
     assert_eq!(names("group add developers -o json").last().unwrap(), "developers");
     assert!(local("group list").ok().contains("developers"));
     let found = on("admin", "pgentra identity find developers --kind group -o json").json();

@@ -263,10 +263,14 @@ impl TenantDirectory {
     pub(crate) fn new_user(&self, name: &str) -> User {
         User {
             name: name.to_owned(),
-            user_principal_name: format!("{}@{}", name.replace(' ', ".").to_lowercase(), self.domain),
+            user_principal_name: self.user_principal_name(name),
             object_id: Uuid::new_v4(),
             groups: Vec::new(),
         }
+    }
+
+    pub(crate) fn user_principal_name(&self, name: &str) -> String {
+        format!("{}@{}", name.replace(' ', ".").to_lowercase(), self.domain)
     }
 }
 

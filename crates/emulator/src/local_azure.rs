@@ -220,6 +220,16 @@ impl LocalAzure {
         self.cloud.subscription.identities()
     }
 
+    /// The users of the tenant.
+    pub fn users(&self) -> Vec<User> {
+        self.cloud.subscription.users()
+    }
+
+    /// The sign-in name of a new user with this display name.
+    pub fn user_principal_name(&self, name: &str) -> String {
+        self.cloud.directory.user_principal_name(name)
+    }
+
     /// A new user in the tenant.
     pub fn new_user(&self, name: &str) -> User {
         let user = self.cloud.directory.new_user(name);

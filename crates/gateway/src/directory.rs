@@ -54,19 +54,25 @@ pub trait PrincipalDirectory: Send + Sync {
         &'a self,
         who: DirectoryPrincipal,
         groups: &'a [Uuid],
-    ) -> BoxFuture<'a, Result<Vec<Uuid>, DirectoryUnavailable>>;
+    ) -> BoxFuture<'a, Result<Vec<Uuid>, DirectoryError>>;
 
     /// Whether the principal exists and may sign in.
     ///
     /// # Errors
     /// The directory does not answer, or refuses the gateway.
-    fn is_enabled(&self, who: DirectoryPrincipal) -> BoxFuture<'_, Result<bool, DirectoryUnavailable>>;
+    fn is_enabled(&self, who: DirectoryPrincipal) -> BoxFuture<'_, Result<bool, DirectoryError>>;
 }
 
-/// Why a directory did not answer.
+/// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
-#[error("the directory of the tenant cannot be asked")]
-pub struct DirectoryUnavailable(#[source] pub Box<dyn Error + Send + Sync>);
+pub enum DirectoryError {
+    /// The directory does not answer, or refuses the gateway: nothing is asked for 5 seconds.
+    #[error("the directory of the tenant cannot be asked")]
+    Unavailable(#[source] Box<dyn Error + Send + Sync>),
+    /// The directory refuses this question. Others are asked.
+    #[error("the directory of the tenant refuses a question")]
+    Refused(#[source] Box<dyn Error + Send + Sync>),
+}
 
 /// When a principal's account is looked up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,7 +158,7 @@ impl DirectoryChecks {
     }
 
     /// Whether the account is enabled.
-    async fn is_enabled(&self, who: DirectoryPrincipal) -> Result<bool, DirectoryUnavailable> {
+    async fn is_enabled(&self, who: DirectoryPrincipal) -> Result<bool, DirectoryError> {
         let state = &*self.0;
         if let Some(known) = state.accounts.find(&who) {
             return Ok(known);
@@ -169,15 +175,11 @@ impl DirectoryChecks {
     }
 
     /// Those of the groups that the principal is a member of.
-    async fn member_of(
-        &self,
-        who: DirectoryPrincipal,
-        groups: &[Uuid],
-    ) -> Result<Vec<Uuid>, DirectoryUnavailable> {
+    async fn member_of(&self, who: DirectoryPrincipal, groups: &[Uuid]) -> Result<Vec<Uuid>, DirectoryError> {
         let state = &*self.0;
         if groups.len() > GROUPS {
             let why = format!("the role's mapping names {} groups; {GROUPS} can be asked for", groups.len());
-            return Err(DirectoryUnavailable(why.into()));
+            return Err(DirectoryError::Refused(why.into()));
         }
         let known = || -> Option<Vec<Uuid>> {
             let answers: Option<Vec<_>> =
@@ -203,17 +205,18 @@ impl DirectoryChecks {
 impl DirectoryState {
     async fn ask<T>(
         &self,
-        question: impl Future<Output = Result<T, DirectoryUnavailable>>,
-    ) -> Result<T, DirectoryUnavailable> {
+        question: impl Future<Output = Result<T, DirectoryError>>,
+    ) -> Result<T, DirectoryError> {
         let failed_at = || self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
         if failed_at().is_some_and(|at| at.elapsed() < PAUSE) {
-            return Err(DirectoryUnavailable("it did not answer a moment ago".into()));
+            return Err(DirectoryError::Unavailable("it did not answer a moment ago".into()));
         }
         let answer = timeout(PATIENCE, question).await.unwrap_or_else(|_| {
             let why = format!("no answer within {} s", PATIENCE.as_secs());
-            Err(DirectoryUnavailable(why.into()))
+            Err(DirectoryError::Unavailable(why.into()))
         });
-        *failed_at() = answer.is_err().then(Instant::now);
+        // What it refuses of one principal does not stop the questions about others.
+        *failed_at() = matches!(answer, Err(DirectoryError::Unavailable(_))).then(Instant::now);
         answer
     }
 }

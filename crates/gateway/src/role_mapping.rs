@@ -80,8 +80,14 @@ impl Gateway {
         role: &str,
         principal: &Principal,
     ) -> Result<Vec<SecretString>, LoginError> {
-        let further = self.groups_beyond_the_token(claim, role, principal).await?;
-        let passwords = claim.authorize(role, principal, further.as_deref()).inspect_err(|fields| {
+        // What the token proves by itself needs no directory.
+        let mut authorized = claim.authorize(role, principal, None);
+        if authorized.is_err()
+            && let Some(further) = self.groups_beyond_the_token(claim, role, principal).await?
+        {
+            authorized = claim.authorize(role, principal, Some(&further));
+        }
+        let passwords = authorized.inspect_err(|fields| {
             tracing::warn!(role, oid = %principal.object_id(), reason = &*fields.message(), "an access token does not fit the role");
         })?;
         self.check_account(role, principal).await?;

@@ -148,19 +148,21 @@ fn read(message: &[u8]) -> Result<LdapRequest, BadMessage> {
 }
 
 fn bind(id: u32, parts: Vec<StructureTag>) -> Result<LdapRequest, BadMessage> {
-    let [version, name, authentication] = <[_; 3]>::try_from(parts).map_err(|_| BadMessage)?;
+    let [version, name, mut authentication] = <[_; 3]>::try_from(parts).map_err(|_| BadMessage)?;
+    // First, so that it is overwritten whatever is wrong with the rest.
+    let password = match &mut authentication.payload {
+        PL::P(password) => Some(Password(Zeroizing::new(std::mem::take(password)))),
+        PL::C(_) => None,
+    };
     let version = primitive(Some(version), Types::Integer)?;
     let name = primitive(Some(name), Types::OctetString)?;
     let name = String::from_utf8(name).map_err(|_| BadMessage)?;
-    match (authentication.class, authentication.id, authentication.payload) {
-        (TagClass::Context, SIMPLE, PL::P(password)) => {
-            let password = Password(Zeroizing::new(password));
-            match *version {
-                [3] => Ok(LdapRequest::Bind { id, name, password }),
-                _ => Ok(LdapRequest::Other { id, kind: OtherRequest::BindVersion }),
-            }
-        }
-        (TagClass::Context, SASL, PL::C(_)) => Ok(LdapRequest::Other { id, kind: OtherRequest::BindSasl }),
+    match (authentication.class, authentication.id, password) {
+        (TagClass::Context, SIMPLE, Some(password)) => match *version {
+            [3] => Ok(LdapRequest::Bind { id, name, password }),
+            _ => Ok(LdapRequest::Other { id, kind: OtherRequest::BindVersion }),
+        },
+        (TagClass::Context, SASL, None) => Ok(LdapRequest::Other { id, kind: OtherRequest::BindSasl }),
         _ => Err(BadMessage),
     }
 }

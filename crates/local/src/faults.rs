@@ -255,6 +255,20 @@ impl KnownEndpoint {
         self.endpoint.to_string()
     }
 
+    /// Whether the fault changes what the endpoint answers: only some give out tokens.
+    pub fn suits(&self, known: &KnownFault) -> bool {
+        let changes_tokens = matches!(known.fault(), Fault::ShortLife(_) | Fault::HugeToken { .. });
+        let gives_tokens = !matches!(
+            self.endpoint,
+            Endpoint::InstanceDiscovery
+                | Endpoint::OpenIdConfiguration
+                | Endpoint::Keys
+                | Endpoint::FlexibleServer
+                | Endpoint::Graph
+        );
+        gives_tokens || !changes_tokens
+    }
+
     /// The title of an endpoint; of another one, its name.
     pub(crate) fn title(endpoint: Endpoint) -> String {
         let known = ENDPOINTS.iter().find(|known| known.endpoint == endpoint);
@@ -275,6 +289,8 @@ mod tests {
             assert_eq!(faults.active().into_iter().next().and_then(active), Some(known.name));
             assert_eq!(KnownFault::named(known.name).map(|it| it.title), Some(known.title));
         }
+        let suits = |fault, at| KnownEndpoint::named(at).unwrap().suits(KnownFault::named(fault).unwrap());
+        assert!(suits("huge-token", "arc") && suits("down", "keys") && !suits("huge-token", "keys"));
         for known in &ENDPOINTS {
             let found = KnownEndpoint::named(&known.endpoint.to_string());
             assert_eq!(found.map(|it| it.endpoint), Some(known.endpoint));

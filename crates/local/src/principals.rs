@@ -101,12 +101,21 @@ pub(crate) fn add(azure: &LocalAzure, kind: MemberKind, name: &MemberName) -> Me
     if kind == MemberKind::Identity && !name.fits_identity() {
         return Err("the name of an identity has 3 to 64 letters, digits, hyphens and underscores".to_owned());
     }
-    if azure.principals().iter().any(|it| it.name == name.0) {
-        return Err(format!("the tenant has a principal \"{name}\" already"));
+    let made = match kind {
+        MemberKind::User => azure.user_principal_name(&name.0),
+        _ => name.0.clone(),
+    };
+    if azure.principals().iter().any(|it| it.name == made) {
+        return Err(format!("the tenant has a principal \"{made}\" already"));
     }
     let before = members(azure, kind).len();
     match kind {
-        MemberKind::Identity => azure.machine().assign(azure.new_identity(&name.0)),
+        MemberKind::Identity => {
+            let identity = azure.new_identity(&name.0);
+            if azure.identities().contains(&identity) {
+                azure.machine().assign(identity);
+            }
+        }
         MemberKind::User => drop(azure.new_user(&name.0)),
         MemberKind::Group => drop(azure.new_group(&name.0)),
     }
@@ -114,11 +123,14 @@ pub(crate) fn add(azure: &LocalAzure, kind: MemberKind, name: &MemberName) -> Me
     if now.len() == before { Err("the subscription is full".to_owned()) } else { Ok(now) }
 }
 
-/// Removes a principal by its name or its object id. Returns the others of its kind. Tokens that were
+/// Removes a principal by its name or its object id, or a user by the display name. Returns the others of its kind. Tokens that were
 /// given out stay valid.
 pub(crate) fn remove(azure: &LocalAzure, kind: MemberKind, name: &MemberName) -> MembersAnswer {
     let found = members(azure, kind);
-    let found = found.iter().find(|it| it.name == name.0 || it.object_id.to_string() == name.0);
+    let id = name.0.parse::<Uuid>().ok();
+    let shown = azure.users().into_iter().find(|it| kind == MemberKind::User && it.name() == name.0);
+    let id = id.or_else(|| shown.map(|it| it.object_id()));
+    let found = found.iter().find(|it| it.name == name.0 || Some(it.object_id) == id);
     let found = found.ok_or_else(|| format!("the tenant has no {kind} \"{name}\""))?;
     if found.object_id == azure.administrator().object_id() {
         return Err("the administrator of the server cannot be removed".to_owned());

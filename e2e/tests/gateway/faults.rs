@@ -120,10 +120,11 @@ fn a_peer_that_is_gone_without_a_word_ends_the_session() {
         mkfifo hold
         psql -X "host=localhost hostaddr=127.0.0.1 port=$1 user=app dbname=postgres sslmode=require" <hold &
         exec 3>hold
-        until grep '"event":"start"' "$2" >start; do sleep 0.1; done
+        lines() { timeout 300 bash -c 'until grep "$1" "$2"; do sleep 0.1; done' - "$@"; }
+        lines '"event":"start"' "$2" >start
         echo "$(ss -tnoH "dport = :$3" | grep -c keepalive) of $(ss -tnoH "dport = :$3" | wc -l)" >upstream
         ip link set lo down
-        until grep '"event":"end"' "$2"; do sleep 0.1; done
+        lines '"event":"end"' "$2"
         kill $!
         ip link set lo up
         cat upstream

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use pgentra_azure::graph::{Graph, Search};
-use pgentra_azure::{AzureError, Endpoints};
-use pgentra_gateway::{DirectoryPrincipal, DirectoryUnavailable, PrincipalDirectory};
+use pgentra_azure::{AzureError, AzureErrorKind, Endpoints};
+use pgentra_gateway::{DirectoryError, DirectoryPrincipal, PrincipalDirectory};
 use pgentra_gateway_config::DirectorySource;
 use pgentra_identity::{Cloud, IdentityOptions};
 use pgentra_session::login_error::chain;
@@ -46,14 +46,14 @@ impl PrincipalDirectory for GraphDirectory {
         &'a self,
         who: DirectoryPrincipal,
         groups: &'a [Uuid],
-    ) -> BoxFuture<'a, Result<Vec<Uuid>, DirectoryUnavailable>> {
-        async move { self.0.member_of(who.object_id, groups).await.map_err(unavailable) }.boxed()
+    ) -> BoxFuture<'a, Result<Vec<Uuid>, DirectoryError>> {
+        async move { self.0.member_of(who.object_id, groups).await.map_err(unanswered) }.boxed()
     }
 
-    fn is_enabled(&self, who: DirectoryPrincipal) -> BoxFuture<'_, Result<bool, DirectoryUnavailable>> {
+    fn is_enabled(&self, who: DirectoryPrincipal) -> BoxFuture<'_, Result<bool, DirectoryError>> {
         let search = if who.is_service { Search::ServicePrincipals } else { Search::Users };
         async move {
-            let enabled = self.0.is_enabled(search, who.object_id).await.map_err(unavailable)?;
+            let enabled = self.0.is_enabled(search, who.object_id).await.map_err(unanswered)?;
             Ok(enabled.unwrap_or(false))
         }
         .boxed()
@@ -61,7 +61,14 @@ impl PrincipalDirectory for GraphDirectory {
 }
 
 /// The log has the hint behind the causes.
-fn unavailable(error: AzureError) -> DirectoryUnavailable {
+fn unanswered(error: AzureError) -> DirectoryError {
     let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-    DirectoryUnavailable(format!("{}{hint}", chain(&error)).into())
+    let why = format!("{}{hint}", chain(&error)).into();
+    match error.kind() {
+        AzureErrorKind::Token
+        | AzureErrorKind::Network
+        | AzureErrorKind::Forbidden
+        | AzureErrorKind::Throttled => DirectoryError::Unavailable(why),
+        _ => DirectoryError::Refused(why),
+    }
 }

@@ -6,10 +6,12 @@ use pgentra_local::folder_of;
 use pgentra_system::System;
 
 use super::arguments::FaultCommand;
+use super::command_line;
 use super::failure::none_runs;
+use crate::blame::Blame;
 use crate::options::Format;
 use crate::output;
-use crate::problem::Outcome;
+use crate::problem::{Outcome, Problem};
 use crate::table::{Need, list};
 use crate::text::Text;
 
@@ -20,6 +22,11 @@ pub(super) async fn run(system: &System, command: &FaultCommand) -> Outcome {
         FaultCommand::List(arguments) => (FaultChange::None, arguments.output.output),
         FaultCommand::Set(arguments) => {
             let (fault, at) = (arguments.fault, arguments.at);
+            if !at.suits(fault) {
+                let message = format!("`{}` changes tokens, and `{}` gives out none", fault.name, at.name());
+                let elsewhere = command_line::command(&format!("fault set {}", fault.name), name);
+                return Err(Problem::new(Blame::Usage, message).hint(elsewhere));
+            }
             (FaultChange::Set { fault, at, times: arguments.times }, arguments.output.output)
         }
         FaultCommand::Clear(arguments) => {

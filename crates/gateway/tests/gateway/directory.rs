@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use pgentra_emulator::Draft;
 use pgentra_gateway::{
-    AccountCheck, DirectoryChecks, DirectoryPrincipal, DirectoryQuestions, DirectoryUnavailable,
+    AccountCheck, DirectoryChecks, DirectoryError, DirectoryPrincipal, DirectoryQuestions,
     PrincipalDirectory, PrincipalRule, RoleRules, RoleSource, SharedRules,
 };
 use serde_json::json;
@@ -24,14 +24,19 @@ struct Scripted {
     members: Mutex<BTreeSet<(Uuid, Uuid)>>,
     disabled: Mutex<BTreeSet<Uuid>>,
     is_down: Mutex<bool>,
+    /// Principals that it refuses to be asked about.
+    unanswered: Mutex<BTreeSet<Uuid>>,
     questions: AtomicUsize,
 }
 
 impl Scripted {
-    fn asked(&self) -> Result<(), DirectoryUnavailable> {
+    fn asked(&self, who: DirectoryPrincipal) -> Result<(), DirectoryError> {
         self.questions.fetch_add(1, Ordering::Relaxed);
+        if self.unanswered.lock().unwrap().contains(&who.object_id) {
+            return Err(DirectoryError::Refused("a refusal of the test".into()));
+        }
         if *self.is_down.lock().unwrap() {
-            Err(DirectoryUnavailable("a fault of the test".into()))
+            Err(DirectoryError::Unavailable("a fault of the test".into()))
         } else {
             Ok(())
         }
@@ -47,18 +52,18 @@ impl PrincipalDirectory for Scripted {
         &'a self,
         who: DirectoryPrincipal,
         groups: &'a [Uuid],
-    ) -> BoxFuture<'a, Result<Vec<Uuid>, DirectoryUnavailable>> {
+    ) -> BoxFuture<'a, Result<Vec<Uuid>, DirectoryError>> {
         async move {
-            self.asked()?;
+            self.asked(who)?;
             let members = self.members.lock().unwrap();
             Ok(groups.iter().copied().filter(|group| members.contains(&(who.object_id, *group))).collect())
         }
         .boxed()
     }
 
-    fn is_enabled(&self, who: DirectoryPrincipal) -> BoxFuture<'_, Result<bool, DirectoryUnavailable>> {
+    fn is_enabled(&self, who: DirectoryPrincipal) -> BoxFuture<'_, Result<bool, DirectoryError>> {
         async move {
-            self.asked()?;
+            self.asked(who)?;
             Ok(!self.disabled.lock().unwrap().contains(&who.object_id))
         }
         .boxed()
@@ -125,6 +130,46 @@ fn groups_beyond_the_token_are_looked_up_and_kept() {
         // It is not asked again at once.
         gateway.refusal("beyond", "postgres", &token).await;
         assert_eq!(directory.count(), 3);
+    });
+}
+
+#[test]
+fn a_question_that_is_refused_stops_no_other() {
+    run(async {
+        let stage = Stage::flexible().await;
+        let (owner, other) = (stage.azure().administrator(), stage.azure().new_user("No Answer"));
+        let role = owner.user_principal_name();
+        let group = Uuid::new_v4();
+        let rules = SharedRules::new(RoleRules {
+            roles: [(
+                role.to_owned(),
+                vec![
+                    PrincipalRule { groups: vec![group], ..PrincipalRule::default() },
+                    PrincipalRule { object_ids: vec![owner.object_id()], ..PrincipalRule::default() },
+                ],
+            )]
+            .into(),
+            ..RoleRules::default()
+        });
+        let directory = Arc::new(Scripted::default());
+        directory.unanswered.lock().unwrap().insert(other.object_id());
+        let third = stage.azure().new_user("Member");
+        directory.members.lock().unwrap().insert((third.object_id(), group));
+        let asks = checks(&directory, DirectoryQuestions { groups: true, ..DirectoryQuestions::default() });
+        let gateway = stage
+            .gateway_with(|config| {
+                config.roles = RoleSource::Rules(rules);
+                config.directory = Some(asks);
+            })
+            .await;
+        let token = |user| stage.token(&overage(Draft::of_user(user, RESOURCE)));
+        let (sqlstate, ..) = gateway.refusal(role, "postgres", &token(&other)).await;
+        assert_eq!((sqlstate.as_str(), directory.count()), ("57P03", 1));
+        gateway.connect(role, "postgres", &token(&third)).await.unwrap();
+        assert_eq!(directory.count(), 2);
+        // The object id is enough: the directory is not asked.
+        gateway.connect(role, "postgres", &token(owner)).await.unwrap();
+        assert_eq!(directory.count(), 2);
     });
 }
 

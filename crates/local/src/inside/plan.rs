@@ -21,7 +21,7 @@ const MOST_REACHED: usize = 100;
 
 /// The variables that a host of Azure itself has, and those of the developer's own identity: a
 /// program on another host must not have them.
-const IDENTITY: [&str; 24] = [
+const IDENTITY: [&str; 28] = [
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
     "ACTIONS_ID_TOKEN_REQUEST_URL",
     "AZURESUBSCRIPTION_CLIENT_ID",
@@ -31,12 +31,16 @@ const IDENTITY: [&str; 24] = [
     "AZURE_CLIENT_CERTIFICATE_PATH",
     "AZURE_CLIENT_ID",
     "AZURE_CLIENT_SECRET",
+    "AZURE_CLIENT_SEND_CERTIFICATE_CHAIN",
     "AZURE_FEDERATED_TOKEN_FILE",
     "AZURE_KUBERNETES_CA_DATA",
     "AZURE_KUBERNETES_SNI_NAME",
     "AZURE_KUBERNETES_TOKEN_PROXY",
+    "AZURE_PASSWORD",
+    "AZURE_REGIONAL_AUTHORITY_NAME",
     "AZURE_TENANT_ID",
     "AZURE_TOKEN_CREDENTIALS",
+    "AZURE_USERNAME",
     "DEFAULT_IDENTITY_CLIENT_ID",
     "IDENTITY_ENDPOINT",
     "IDENTITY_HEADER",
@@ -141,6 +145,13 @@ impl NamespacePlan {
         if reached.len() > MOST_REACHED {
             let message = format!("--reach is given {} times", reached.len());
             return Err(usage(message, "it can be given 100 times"));
+        }
+        let is_azures = |reach: &&Reach| names.services.iter().any(|service| service.name == reach.host);
+        if let Some(reach) = reached.iter().find(is_azures) {
+            return Err(usage(
+                format!("--reach cannot be {reach}: the local cloud is {}", reach.host),
+                "reach it under another name, or without `pgentra local run`",
+            ));
         }
         let certificates = [&names.certificate, &status.server.sslrootcert]
             .map(|path| fs::read_to_string(path).map_err(|error| failed_at("read", path, error)));
@@ -251,7 +262,8 @@ impl NamespacePlan {
     /// The variables to unset, in an environment that has the variables of a local cloud or not.
     pub fn unset(has: impl Fn(&str) -> bool) -> Vec<&'static str> {
         let clouds = if has(NAME_VARIABLE) { &VARIABLES[..] } else { &[] };
-        let always = [AUTHORITY, METADATA_VARIABLE, "AZURE_POD_IDENTITY_TOKEN_URL"];
+        // curl would trust this file alone.
+        let always = [AUTHORITY, METADATA_VARIABLE, "AZURE_POD_IDENTITY_TOKEN_URL", "CURL_CA_BUNDLE"];
         IDENTITY.iter().chain(&PROXIES).chain(&always).chain(clouds).copied().collect()
     }
 }

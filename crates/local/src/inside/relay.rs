@@ -7,9 +7,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
 
 use super::handover::{receive, send};
 use super::plan::{NamespacePlan, Reach, RelayTarget};
@@ -17,6 +19,9 @@ use super::refused::usage;
 use crate::error::Failure;
 use crate::host::Host;
 use crate::status::Status;
+
+/// Until the next try to accept a connection, after an error.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What serves the namespaces of one program.
 #[derive(Debug)]
@@ -168,7 +173,8 @@ fn listening(listener: StdListener) -> std::io::Result<TcpListener> {
 
 /// Leads each connection of the program to its target.
 async fn relay(listener: TcpListener, target: RelayTarget) {
-    while let Some(mut near) = accepted(&listener).await {
+    loop {
+        let mut near = accepted(&listener).await;
         let target = target.clone();
         tokio::spawn(async move {
             match TcpStream::connect((target.host.as_str(), target.port)).await {
@@ -181,7 +187,8 @@ async fn relay(listener: TcpListener, target: RelayTarget) {
 
 /// Leads each connection to a published port into the namespaces.
 async fn publish(listener: TcpListener, port: u16, connector: Arc<Mutex<UnixStream>>) {
-    while let Some(mut near) = accepted(&listener).await {
+    loop {
+        let mut near = accepted(&listener).await;
         let connector = connector.clone();
         tokio::spawn(async move {
             let far = tokio::task::spawn_blocking(move || connected(&connector, port)).await;
@@ -205,16 +212,18 @@ fn connected(connector: &Mutex<UnixStream>, port: u16) -> Option<StdStream> {
     socket.map(StdStream::from)
 }
 
-/// The next connection; `None` when the listener cannot be used any more.
-async fn accepted(listener: &TcpListener) -> Option<TcpStream> {
-    match listener.accept().await {
-        Ok((stream, _)) => {
-            let _ = stream.set_nodelay(true);
-            Some(stream)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "a connection could not be accepted");
-            None
+/// The next connection. After an error, such as too many open files, it is tried again.
+async fn accepted(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let _ = stream.set_nodelay(true);
+                return stream;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }

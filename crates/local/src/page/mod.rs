@@ -206,6 +206,9 @@ fn changed(source: &PageSource, path: &str, query: &str) -> Result<String, &'sta
     if times == Some(None) {
         return Err("takes &times=N from 1 to 1000, or no times for all requests");
     }
+    if !endpoint.suits(known) {
+        return Err("takes a fault of tokens only at an endpoint that gives out tokens");
+    }
     faults::set(azure, known, endpoint, times.flatten());
     Ok("set".to_owned())
 }
