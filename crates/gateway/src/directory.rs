@@ -54,18 +54,18 @@ pub trait PrincipalDirectory: Send + Sync {
         &'a self,
         who: DirectoryPrincipal,
         groups: &'a [Uuid],
-    ) -> BoxFuture<'a, Result<Vec<Uuid>, DirectoryError>>;
+    ) -> BoxFuture<'a, Result<Vec<Uuid>, QuestionError>>;
 
     /// Whether the principal exists and may sign in.
     ///
     /// # Errors
     /// The directory does not answer, or refuses the gateway.
-    fn is_enabled(&self, who: DirectoryPrincipal) -> BoxFuture<'_, Result<bool, DirectoryError>>;
+    fn is_enabled(&self, who: DirectoryPrincipal) -> BoxFuture<'_, Result<bool, QuestionError>>;
 }
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum DirectoryError {
+pub enum QuestionError {
     /// The directory does not answer, or refuses the gateway: nothing is asked for 5 seconds.
     #[error("the directory of the tenant cannot be asked")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
@@ -158,7 +158,7 @@ impl DirectoryChecks {
     }
 
     /// Whether the account is enabled.
-    async fn is_enabled(&self, who: DirectoryPrincipal) -> Result<bool, DirectoryError> {
+    async fn is_enabled(&self, who: DirectoryPrincipal) -> Result<bool, QuestionError> {
         let state = &*self.0;
         if let Some(known) = state.accounts.find(&who) {
             return Ok(known);
@@ -175,11 +175,11 @@ impl DirectoryChecks {
     }
 
     /// Those of the groups that the principal is a member of.
-    async fn member_of(&self, who: DirectoryPrincipal, groups: &[Uuid]) -> Result<Vec<Uuid>, DirectoryError> {
+    async fn member_of(&self, who: DirectoryPrincipal, groups: &[Uuid]) -> Result<Vec<Uuid>, QuestionError> {
         let state = &*self.0;
         if groups.len() > GROUPS {
             let why = format!("the role's mapping names {} groups; {GROUPS} can be asked for", groups.len());
-            return Err(DirectoryError::Refused(why.into()));
+            return Err(QuestionError::Refused(why.into()));
         }
         let known = || -> Option<Vec<Uuid>> {
             let answers: Option<Vec<_>> =
@@ -205,18 +205,18 @@ impl DirectoryChecks {
 impl DirectoryState {
     async fn ask<T>(
         &self,
-        question: impl Future<Output = Result<T, DirectoryError>>,
-    ) -> Result<T, DirectoryError> {
+        question: impl Future<Output = Result<T, QuestionError>>,
+    ) -> Result<T, QuestionError> {
         let failed_at = || self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
         if failed_at().is_some_and(|at| at.elapsed() < PAUSE) {
-            return Err(DirectoryError::Unavailable("it did not answer a moment ago".into()));
+            return Err(QuestionError::Unavailable("it did not answer a moment ago".into()));
         }
         let answer = timeout(PATIENCE, question).await.unwrap_or_else(|_| {
             let why = format!("no answer within {} s", PATIENCE.as_secs());
-            Err(DirectoryError::Unavailable(why.into()))
+            Err(QuestionError::Unavailable(why.into()))
         });
         // What it refuses of one principal does not stop the questions about others.
-        *failed_at() = matches!(answer, Err(DirectoryError::Unavailable(_))).then(Instant::now);
+        *failed_at() = matches!(answer, Err(QuestionError::Unavailable(_))).then(Instant::now);
         answer
     }
 }

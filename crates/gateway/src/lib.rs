@@ -69,8 +69,8 @@ pub use ask_method::{AUTH_SETTING, AskMethod, UnknownAskMethod};
 pub use authority::{AuthorityError, SigningAuthority};
 pub use client_certificates::{CERTIFICATE_LIFETIME, ClientCertificates};
 pub use directory::{
-    ANSWER_LIFETIME, AccountCheck, DirectoryChecks, DirectoryError, DirectoryPrincipal, DirectoryQuestions,
-    PrincipalDirectory,
+    ANSWER_LIFETIME, AccountCheck, DirectoryChecks, DirectoryPrincipal, DirectoryQuestions,
+    PrincipalDirectory, QuestionError,
 };
 pub use expiry::SessionExpiry;
 pub use front::{Front, GatewayShutdown, Servers};

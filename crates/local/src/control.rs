@@ -383,7 +383,7 @@ mod tests {
     fn bad_requests_are_refused() {
         for line in [
             "",
-            "statu",
+            "stats",
             "status ",
             "advance",
             "advance -1",

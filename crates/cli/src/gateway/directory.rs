@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use pgentra_azure::graph::{Graph, Search};
 use pgentra_azure::{AzureError, AzureErrorKind, Endpoints};
-use pgentra_gateway::{DirectoryError, DirectoryPrincipal, PrincipalDirectory};
+use pgentra_gateway::{DirectoryPrincipal, PrincipalDirectory, QuestionError};
 use pgentra_gateway_config::DirectorySource;
 use pgentra_identity::{Cloud, IdentityOptions};
 use pgentra_session::login_error::chain;
@@ -46,11 +46,11 @@ impl PrincipalDirectory for GraphDirectory {
         &'a self,
         who: DirectoryPrincipal,
         groups: &'a [Uuid],
-    ) -> BoxFuture<'a, Result<Vec<Uuid>, DirectoryError>> {
+    ) -> BoxFuture<'a, Result<Vec<Uuid>, QuestionError>> {
         async move { self.0.member_of(who.object_id, groups).await.map_err(unanswered) }.boxed()
     }
 
-    fn is_enabled(&self, who: DirectoryPrincipal) -> BoxFuture<'_, Result<bool, DirectoryError>> {
+    fn is_enabled(&self, who: DirectoryPrincipal) -> BoxFuture<'_, Result<bool, QuestionError>> {
         let search = if who.is_service { Search::ServicePrincipals } else { Search::Users };
         async move {
             let enabled = self.0.is_enabled(search, who.object_id).await.map_err(unanswered)?;
@@ -61,14 +61,14 @@ impl PrincipalDirectory for GraphDirectory {
 }
 
 /// The log has the hint behind the causes.
-fn unanswered(error: AzureError) -> DirectoryError {
+fn unanswered(error: AzureError) -> QuestionError {
     let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
     let why = format!("{}{hint}", chain(&error)).into();
     match error.kind() {
         AzureErrorKind::Token
         | AzureErrorKind::Network
         | AzureErrorKind::Forbidden
-        | AzureErrorKind::Throttled => DirectoryError::Unavailable(why),
-        _ => DirectoryError::Refused(why),
+        | AzureErrorKind::Throttled => QuestionError::Unavailable(why),
+        _ => QuestionError::Refused(why),
     }
 }

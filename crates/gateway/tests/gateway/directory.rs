@@ -10,8 +10,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use pgentra_emulator::Draft;
 use pgentra_gateway::{
-    AccountCheck, DirectoryChecks, DirectoryError, DirectoryPrincipal, DirectoryQuestions,
-    PrincipalDirectory, PrincipalRule, RoleRules, RoleSource, SharedRules,
+    AccountCheck, DirectoryChecks, DirectoryPrincipal, DirectoryQuestions, PrincipalDirectory, PrincipalRule,
+    QuestionError, RoleRules, RoleSource, SharedRules,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -30,13 +30,13 @@ struct Scripted {
 }
 
 impl Scripted {
-    fn asked(&self, who: DirectoryPrincipal) -> Result<(), DirectoryError> {
+    fn asked(&self, who: DirectoryPrincipal) -> Result<(), QuestionError> {
         self.questions.fetch_add(1, Ordering::Relaxed);
         if self.unanswered.lock().unwrap().contains(&who.object_id) {
-            return Err(DirectoryError::Refused("a refusal of the test".into()));
+            return Err(QuestionError::Refused("a refusal of the test".into()));
         }
         if *self.is_down.lock().unwrap() {
-            Err(DirectoryError::Unavailable("a fault of the test".into()))
+            Err(QuestionError::Unavailable("a fault of the test".into()))
         } else {
             Ok(())
         }
@@ -52,7 +52,7 @@ impl PrincipalDirectory for Scripted {
         &'a self,
         who: DirectoryPrincipal,
         groups: &'a [Uuid],
-    ) -> BoxFuture<'a, Result<Vec<Uuid>, DirectoryError>> {
+    ) -> BoxFuture<'a, Result<Vec<Uuid>, QuestionError>> {
         async move {
             self.asked(who)?;
             let members = self.members.lock().unwrap();
@@ -61,7 +61,7 @@ impl PrincipalDirectory for Scripted {
         .boxed()
     }
 
-    fn is_enabled(&self, who: DirectoryPrincipal) -> BoxFuture<'_, Result<bool, DirectoryError>> {
+    fn is_enabled(&self, who: DirectoryPrincipal) -> BoxFuture<'_, Result<bool, QuestionError>> {
         async move {
             self.asked(who)?;
             Ok(!self.disabled.lock().unwrap().contains(&who.object_id))

@@ -2,7 +2,7 @@
 //!
 //! The program replaces this process, so that it has the terminal, the signals and the exit code.
 //! Before that, this process puts itself into namespaces. A second process outside of them
-//! ([`relay`]) serves the sockets that were opened inside, and ends with the program.
+//! ([`mod@relay`]) serves the sockets that were opened inside, and ends with the program.
 
 mod arguments;
 mod connector;
