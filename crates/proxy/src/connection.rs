@@ -95,6 +95,9 @@ pub(crate) async fn run<S: Socket>(
     let is_demoted = demoted.as_ref().is_some_and(CancellationToken::is_cancelled);
     let ended = match outcome {
         Some(RelayOutcome::ClosedByClient) => Ended::Client,
+        Some(RelayOutcome::ClosedByServer | RelayOutcome::ServerIo(_)) if watched.is_terminated() => {
+            Ended::Client
+        }
         Some(RelayOutcome::ClosedByServer) => Ended::Server,
         Some(RelayOutcome::ClientIo(error)) => {
             tracing::debug!(%address, %error, "the client's connection broke");

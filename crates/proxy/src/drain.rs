@@ -25,11 +25,16 @@ pub enum Drain {
 /// Length in bytes of ReadyForQuery, whose body is one byte.
 const READY: usize = 6;
 
+/// The message Terminate (PostgreSQL documentation, "Message Formats").
+const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
+
 /// A client's connection that tracks where an ErrorResponse may be inserted between the messages to
 /// the client.
 pub(crate) struct DrainWatch<'a, C> {
     client: &'a mut C,
     seen: Seen,
+    /// The last bytes that the client sent.
+    sent: [u8; TERMINATE.len()],
     /// Bytes were written but may not be sent yet: TLS keeps them until it is flushed.
     unflushed: bool,
     drain: &'a CancellationToken,
@@ -58,7 +63,7 @@ impl<'a, C> DrainWatch<'a, C> {
             Drain::Session => Seen::Tail(*b"Z\0\0\0\x05I"),
             Drain::Transaction => Seen::Messages(Box::default()),
         };
-        Self { client, seen, unflushed: false, drain, demoted }
+        Self { client, seen, sent: [0; TERMINATE.len()], unflushed: false, drain, demoted }
     }
 
     /// Whether the client has got whole messages only, so that another one can follow. Without
@@ -72,6 +77,12 @@ impl<'a, C> DrainWatch<'a, C> {
         }
     }
 
+    /// Whether the client ended the session: the last that it sent is Terminate. The server hangs up
+    /// then, which can be seen before the client's end. The bytes could end a longer message by chance.
+    pub(crate) fn is_terminated(&self) -> bool {
+        self.sent == TERMINATE
+    }
+
     fn is_over(&self) -> bool {
         if self.demoted.is_some_and(CancellationToken::is_cancelled) {
             return !self.unflushed && self.is_between_messages();
@@ -83,6 +94,7 @@ impl<'a, C> DrainWatch<'a, C> {
     }
 
     fn sent(&mut self, bytes: &[u8]) {
+        keep_last(&mut self.sent, bytes);
         if let Seen::Messages(tracker) = &mut self.seen {
             // A client's Terminate does not matter here.
             let _ = tracker.client(bytes);
@@ -97,13 +109,13 @@ impl<'a, C> DrainWatch<'a, C> {
     }
 }
 
-fn keep_last(tail: &mut [u8; READY], bytes: &[u8]) {
+fn keep_last<const N: usize>(tail: &mut [u8; N], bytes: &[u8]) {
     if let Some(last) = bytes.last_chunk() {
         *tail = *last;
         return;
     }
     tail.rotate_left(bytes.len());
-    tail[READY - bytes.len()..].copy_from_slice(bytes);
+    tail[N - bytes.len()..].copy_from_slice(bytes);
 }
 
 impl<C: AsyncRead + Unpin> AsyncRead for DrainWatch<'_, C> {
@@ -238,6 +250,23 @@ mod tests {
         {
             watched.write_all(bytes).await.unwrap();
             assert_eq!(watched.is_between_messages(), is_between, "{bytes:?}");
+        }
+    }
+
+    /// A server that answers Terminate by hanging up is not what ends the session.
+    #[tokio::test]
+    async fn the_last_bytes_tell_that_the_client_left() {
+        for how in [Drain::Session, Drain::Transaction] {
+            let (mut near, mut far) = duplex(1024);
+            let drain = CancellationToken::new();
+            let mut watched = DrainWatch::new(&mut near, how, &drain, None);
+            for (bytes, is_terminated) in
+                [(QUERY, false), (b"X\0\0", false), (b"\0\x04", true), (QUERY, false), (&TERMINATE, true)]
+            {
+                far.write_all(bytes).await.unwrap();
+                watched.read_exact(&mut vec![0; bytes.len()]).await.unwrap();
+                assert_eq!(watched.is_terminated(), is_terminated, "{bytes:?}");
+            }
         }
     }
 }

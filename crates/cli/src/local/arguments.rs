@@ -155,10 +155,13 @@ pub(crate) enum Local {
 #[derive(Debug, Subcommand)]
 pub(crate) enum MemberCommand {
     /// List them.
+    #[command(after_help = "Example: pgentra local identity list")]
     List(MemberList),
     /// Add one. It exists at once, in Graph and for roles in PostgreSQL.
+    #[command(after_help = "Example: pgentra local identity add my-api")]
     Add(MemberNamed),
     /// Remove one. Tokens that were given out stay valid until they expire.
+    #[command(after_help = "Example: pgentra local identity remove my-api")]
     Remove(MemberNamed),
 }
 
@@ -183,7 +186,7 @@ pub(crate) struct MemberList {
 /// Arguments that name a principal.
 #[derive(Debug, Args)]
 pub(crate) struct MemberNamed {
-    /// The name; to remove one, also the object id.
+    /// The name. A principal to remove can also be named by object id, and a user by sign-in name.
     #[arg(value_name = "NAME")]
     pub(crate) member: MemberName,
     #[command(flatten)]
