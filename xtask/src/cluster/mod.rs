@@ -118,8 +118,13 @@ fn missing() -> Option<String> {
         ("unshare", "namespaces are made by unshare of util-linux"),
         ("nsenter", "namespaces are entered by nsenter of util-linux"),
     ];
-    let lacking = programs.into_iter().find(|(program, _)| lacks(program));
-    lacking.map(|(program, why)| format!("{why}, and there is no {program}"))
+    if let Some((program, why)) = programs.into_iter().find(|(program, _)| lacks(program)) {
+        return Some(format!("{why}, and there is no {program}"));
+    }
+    // A container may have root and forbid them.
+    let unshared = Command::new("unshare").args(["--mount", "--net", "--pid", "--fork", "true"]).output();
+    let is_allowed = unshared.is_ok_and(|done| done.status.success());
+    (!is_allowed).then(|| "nodes are namespaces, which this machine forbids".to_owned())
 }
 
 /// The first word of `id -u` is the user id.
