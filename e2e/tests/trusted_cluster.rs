@@ -34,11 +34,7 @@ fn service_accounts_of_another_cluster_sign_in_from_another_machine() {
         keys,
     ];
     let cloud = lab.cloud(Flavour::Flexible, &reach);
-    let grant = "url=\"$PGENTRA_MANAGEMENT_ENDPOINT/subscriptions/$AZURE_SUBSCRIPTION_ID/resourceGroups/myResourceGroup\"\n\
-        url=\"$url/providers/Microsoft.ManagedIdentity/userAssignedIdentities/another?api-version=2024-11-30\"\n\
-        curl -sSf -o /dev/null --cacert \"$SSL_CERT_FILE\" -X PUT -H 'Content-Type: application/json' \
-        -H \"Authorization: Bearer $(pgentra token --resource https://management.azure.com)\" \
-        -d '{\"location\":\"westeurope\"}' \"$url\"\n\
+    let grant = "pgentra local identity add another >&2\n\
         pgentra grant aks/trustedCluster/default/my-service-account --identity another --role my-app --yes -o json";
     let granted = lab.shell(grant).envs(cloud.env("admin")).done().json();
     assert_eq!(granted["assigned"], json!(true), "{granted}");

@@ -41,7 +41,7 @@ impl Drop for Running {
 /// Where pgbench logs in.
 pub struct Place {
     pub env: BTreeMap<String, String>,
-    /// The folder of the server's socket and of its certificate and key, `server.pem`.
+    /// The folder of the server's socket, of its certificate and key, `server.pem`, and of their authority, `ca.pem`.
     pub files: PathBuf,
     /// What the local cloud says of itself.
     pub described: serde_json::Value,
@@ -90,9 +90,11 @@ pub fn installed() -> Result<PathBuf> {
 
 /// A PostgreSQL that asks its role for SCRAM-SHA-256, inside TLS.
 pub fn scram(server: &Path, folder: &Path) -> Result<Place> {
-    let certificate = Authority::generate()?.issue(&["localhost"])?;
+    let authority = Authority::generate()?;
+    let certificate = authority.issue(&["localhost"])?;
     let place = folder.join("postgres");
     fs::create_dir(&place)?;
+    fs::write(place.join("ca.pem"), authority.pem())?;
     let pem = place.join("server.pem");
     fs::write(&pem, certificate.pem().expose_secret())?;
     fs::set_permissions(&pem, fs::Permissions::from_mode(0o600))?;

@@ -52,7 +52,7 @@ impl Scene<'_> {
     }
 
     /// Does it under load, and writes a line of the table.
-    fn fault(&self, what: &str, fault: impl FnOnce()) {
+    fn fault(&self, what: &str, fault: impl FnOnce()) -> Seen {
         self.writers.seen();
         fault();
         self.await_calm();
@@ -62,6 +62,13 @@ impl Scene<'_> {
         let lost: Vec<_> = acknowledged.difference(&stored).collect();
         println!("{}", row(what, &seen, (acknowledged.len(), lost.len())));
         assert!(lost.is_empty(), "{what}: acknowledged and not there: {lost:?}");
+        seen
+    }
+
+    /// The same for a change that a person plans: every new connection succeeds.
+    fn planned(&self, what: &str, change: impl FnOnce()) {
+        let seen = self.fault(what, change);
+        assert!(seen.refused.is_empty(), "{what}: new connections failed: {:?}", seen.refused);
     }
 
     /// Every kind of client writes again.
@@ -188,23 +195,23 @@ fn no_acknowledged_row_is_lost_in_a_fault() {
 
 fn pods_go(scene: &Scene<'_>) {
     scene.fault("none, for comparison", || {});
-    scene.fault("rolling restart", || {
+    scene.planned("rolling restart", || {
         let before = scene.release.pods();
         scene.kubectl(&["rollout", "restart", "deployment/pgentra-pgentra-proxy"]);
         scene.kubectl(&["rollout", "status", "deployment/pgentra-pgentra-proxy", "--timeout=4m"]);
         scene.await_pods(&before);
     });
-    scene.fault("helm upgrade", || {
+    scene.planned("helm upgrade", || {
         let before = scene.release.pods();
         scene.release.roll_out("upgrade", &[&SHORT[..], &["--set", "podAnnotations.step=two"]].concat());
         scene.await_pods(&before);
     });
-    scene.fault("pod deleted", || {
+    scene.planned("pod deleted", || {
         let before = scene.release.pods();
         scene.kubectl(&["delete", "pod", &before[0]]);
         scene.await_pods(&before[..1]);
     });
-    scene.fault("node drained", || {
+    scene.planned("node drained", || {
         let drain =
             ["drain", "node2", "--ignore-daemonsets", "--force", "--delete-emptydir-data", "--timeout=4m"];
         scene.kubectl(&drain);
@@ -248,7 +255,7 @@ fn the_cluster_fails(scene: &Scene<'_>) {
 }
 
 fn secrets_change(scene: &Scene<'_>) {
-    scene.fault("certificate replaced", || {
+    scene.planned("certificate replaced", || {
         let new = scene.release.new_certificate();
         eventually_blocking(ROLLOUT, "every new connection gets the new certificate", || {
             (0..6).all(|_| shown(&scene.release.address()) == new)

@@ -35,15 +35,8 @@ pub(crate) fn cloud(lab: &Lab) -> Cloud<'_> {
 
 /// Gives the service account the identity `another`, which is made, and the role [`ROLE`]. Returns its client id.
 pub(crate) fn grant(lab: &Lab, cloud: &Cloud<'_>, namespace: &str, account: &str) -> String {
-    let url = format!(
-        "{}/subscriptions/{}/resourceGroups/myResourceGroup/providers/Microsoft.ManagedIdentity/userAssignedIdentities/another?api-version=2024-11-30",
-        cloud.text("/management_url"),
-        cloud.text("/subscription_id"),
-    );
     let script = format!(
-        "curl -sSf -o /dev/null --cacert $SSL_CERT_FILE -X PUT -H 'Content-Type: application/json' \
-         -H \"Authorization: Bearer $(pgentra token --resource https://management.azure.com)\" \
-         -d '{{\"location\":\"westeurope\"}}' '{url}'\n\
+        "pgentra local identity add another >&2\n\
          pgentra grant aks/trustedCluster/{namespace}/{account} --identity another --role {ROLE} --yes -o json"
     );
     let granted = lab.shell(&script).envs(cloud.env("admin")).done().json();
