@@ -10,6 +10,17 @@ const FILE: &str = "control-group";
 
 const MOUNTED: &str = "/sys/fs/cgroup";
 
+/// Whether groups can be made here.
+pub(crate) fn are_allowed() -> bool {
+    let hierarchies = hierarchies();
+    let name = format!("pgentra-cluster-try-{}", std::process::id());
+    let can_make = |hierarchy: &PathBuf| {
+        let group = hierarchy.join(&name);
+        fs::create_dir(&group).is_ok() && fs::remove_dir(&group).is_ok()
+    };
+    !hierarchies.is_empty() && hierarchies.iter().all(can_make)
+}
+
 /// Chooses the name of the group of a run. Two clusters on one machine have two.
 ///
 /// # Errors
@@ -58,7 +69,8 @@ pub(crate) fn make(run: &Path, node: &str) -> Result<String> {
 /// A process is left in one.
 pub(crate) fn remove(run: &Path) -> Result<()> {
     let Ok(ours) = fs::read_to_string(run.join(FILE)) else { return Ok(()) };
-    for hierarchy in hierarchies() {
+    // The kubelet makes the groups of pods in the hierarchy without controllers too.
+    for hierarchy in mounted(&["cgroup", "cgroup2"]) {
         remove_below(&hierarchy.join(&ours))?;
     }
     Ok(())
@@ -76,20 +88,25 @@ fn remove_below(group: &Path) -> Result<()> {
     super::processes::until("a control group is empty", || fs::remove_dir(group).is_ok())
 }
 
-/// Where control groups are mounted: one place with cgroup v2, one for each controller with v1.
+/// Where groups with controllers are: one place with cgroup v2, one for each controller with v1. The
+/// hierarchy of v2 beside those of v1 has no controllers.
 fn hierarchies() -> Vec<PathBuf> {
     let root = Path::new(MOUNTED);
-    if root.join("cgroup.controllers").exists() {
-        return vec![root.to_owned()];
+    match root.join("cgroup.controllers").exists() {
+        true => vec![root.to_owned()],
+        false => mounted(&["cgroup"]),
     }
-    // The hierarchy of v2 beside those of v1 has no controllers, and is of another type.
+}
+
+/// Where file systems of these types are mounted, among those of control groups.
+fn mounted(types: &[&str]) -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     mounts
         .lines()
         .filter_map(|line| {
             let mut fields = line.split(' ').skip(1);
             let place = Path::new(fields.next()?);
-            (place.starts_with(root) && fields.next()? == "cgroup").then(|| place.to_owned())
+            (place.starts_with(MOUNTED) && types.contains(&fields.next()?)).then(|| place.to_owned())
         })
         .collect()
 }

@@ -124,7 +124,11 @@ fn missing() -> Option<String> {
     // A container may have root and forbid them.
     let unshared = Command::new("unshare").args(["--mount", "--net", "--pid", "--fork", "true"]).output();
     let is_allowed = unshared.is_ok_and(|done| done.status.success());
-    (!is_allowed).then(|| "nodes are namespaces, which this machine forbids".to_owned())
+    if !is_allowed {
+        return Some("nodes are namespaces, which this machine forbids".to_owned());
+    }
+    (!control_groups::are_allowed())
+        .then(|| "nodes have control groups, which cannot be made here".to_owned())
 }
 
 /// The first word of `id -u` is the user id.
