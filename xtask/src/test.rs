@@ -1,17 +1,26 @@
 //! The test command: installs what the tests need, then runs all of them.
 
 use std::ffi::OsString;
+use std::io::BufReader;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use cargo_metadata::Message;
+use cargo_metadata::camino::Utf8PathBuf;
 
 /// Features of `connect` for connection pools. They are built separately, so the tests before show
 /// that the crates compile without them.
 const POOLS: &str = "deadpool,bb8,diesel-async,sqlx,sea-orm";
 
+/// Test binaries that run at the same time. Each already has a thread for every core, but an
+/// end-to-end test waits for other processes for more than half of its time.
+const AT_ONCE: usize = 2;
+
 /// Installs the real clients, builds the binary for the end-to-end tests and runs every test of the
-/// workspace.
+/// workspace. With `arguments`, `cargo test` gets them, and runs one test binary after another.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     println!("== clients for the end-to-end tests");
     let installed =
@@ -20,16 +29,94 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     println!("== the binary that the end-to-end tests drive");
     cargo(root, ["build", "--locked", "--package", "pgentra"].map(OsString::from).as_slice())?;
     println!("== unit, property, scenario and end-to-end tests");
-    // A long run reports all of its failures.
-    let words = ["test", "--locked", "--workspace", "--no-fail-fast"];
-    let mut test: Vec<OsString> = words.map(OsString::from).to_vec();
-    test.extend(arguments.iter().map(OsString::from));
-    cargo(root, &test)?;
+    let workspace = ["test", "--locked", "--workspace"];
+    if arguments.is_empty() {
+        let binaries = build(root, &workspace)?;
+        let failed = run_all(&binaries)?;
+        let documentation = [&workspace[..], &["--doc"]].concat();
+        cargo(root, &documentation.iter().map(OsString::from).collect::<Vec<_>>())?;
+        ensure!(failed.is_empty(), "failed, as printed above: {}", failed.join(", "));
+    } else {
+        // A long run reports all of its failures.
+        let words = workspace.iter().chain(&["--no-fail-fast"]).map(OsString::from);
+        cargo(root, &words.chain(arguments.iter().map(OsString::from)).collect::<Vec<_>>())?;
+    }
     println!("== connection pools over three token lifetimes");
     let mut pools: Vec<OsString> =
         ["test", "--locked", "--package", "pools", "--features", POOLS].map(OsString::from).to_vec();
     pools.extend(arguments.iter().map(OsString::from));
     cargo(root, &pools)
+}
+
+/// A test binary, and the folder of its package, in which it runs.
+struct Binary {
+    name: String,
+    executable: Utf8PathBuf,
+    folder: Utf8PathBuf,
+}
+
+/// Builds the tests that `words` of cargo name.
+fn build(root: &Path, words: &[&str]) -> Result<Vec<Binary>> {
+    let mut building = Command::new(env!("CARGO"))
+        .args(words)
+        .args(["--no-run", "--message-format", "json-render-diagnostics"])
+        .current_dir(root)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo")?;
+    let output = building.stdout.take().context("cargo has no output")?;
+    let mut binaries = Vec::new();
+    for message in Message::parse_stream(BufReader::new(output)) {
+        let Message::CompilerArtifact(artifact) = message.context("cargo prints no messages")? else {
+            continue;
+        };
+        let (Some(executable), true) = (artifact.executable, artifact.profile.test) else { continue };
+        let folder = artifact.manifest_path.parent().context("a manifest is in no folder")?.to_owned();
+        let name = format!("{} {}", folder.file_name().unwrap_or_default(), artifact.target.name);
+        binaries.push(Binary { name, executable, folder });
+    }
+    let status = building.wait().context("cannot wait for cargo")?;
+    ensure!(status.success(), "cargo {words:?} failed ({status})");
+    ensure!(!binaries.is_empty(), "cargo {words:?} built no test");
+    Ok(binaries)
+}
+
+/// Runs all of them, [`AT_ONCE`] at a time, and prints what each printed when it has ended. Returns
+/// the names of those that failed.
+fn run_all(binaries: &[Binary]) -> Result<Vec<&str>> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut failed = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(binary) = binaries.get(number) else { return Ok(failed) };
+            println!("   {} of {}: {}", number + 1, binaries.len(), binary.name);
+            if !binary.passes()? {
+                failed.push(binary.name.as_str());
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(worker)).collect();
+        let failed =
+            workers.into_iter().map(|worker| worker.join().map_err(|_| anyhow!("a worker panicked"))?);
+        Ok(failed.collect::<Result<Vec<_>>>()?.concat())
+    })
+}
+
+impl Binary {
+    /// Runs it, and prints what it printed.
+    fn passes(&self) -> Result<bool> {
+        let output = Command::new(&self.executable)
+            .current_dir(&self.folder)
+            .env("CARGO_MANIFEST_DIR", &self.folder)
+            .output()
+            .with_context(|| format!("cannot run {}", self.executable))?;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        // One write: the other workers print too.
+        println!("-- {}\n{}{err}", self.name, out.trim_start());
+        Ok(output.status.success())
+    }
 }
 
 /// Runs cargo in the workspace. The error contains the arguments.
