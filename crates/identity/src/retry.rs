@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use rand::Rng as _;
 use tokio::time::{Instant, sleep_until};
 
 use crate::transient::{self, Passes};
@@ -10,8 +9,12 @@ use crate::{SourceName, TokenError, TokenErrorKind, answer};
 use pgentra_system::http::{HttpClient, HttpError, HttpErrorKind, Request, Response};
 use pgentra_system::span;
 
-/// A wait is lengthened by up to this share, so that machines which failed together do not retry together.
+/// A wait is longer by up to this share of it, so that machines which failed together do not retry together.
 const JITTER: f64 = 0.1;
+
+/// The same share where the service has too many requests. Those that it refuses in one second must not come again
+/// within one second: `tests/many_pods.rs` plays it.
+const THROTTLED_JITTER: f64 = 1.0;
 
 /// How often to ask again while IMDS restarts.
 const GONE_WAIT: Duration = Duration::from_secs(10);
@@ -138,21 +141,26 @@ impl RetryPolicy {
             let (endpoint, is_to_this_machine) = (prepared.endpoint(), prepared.is_to_this_machine());
             attempts += 1;
             let result = http.send(prepared).await;
-            // `wait` is `None` where another attempt cannot help, or the waits of this kind are used up.
+            // `wait` has the share of its jitter. It is `None` where another attempt cannot help, or the waits of this kind
+            // are used up.
             let (error, wait, asked_wait) = match result {
                 Ok(response) if (self.wanted)(response.status()) => return Ok(response),
                 Ok(response) => {
                     let status = response.status();
-                    let passes =
-                        if (self.again)(status) { Passes::Soon } else { transient::passes(&response) };
+                    let passes = match (self.again)(status) {
+                        true if status == 429 => Passes::Throttled,
+                        true => Passes::Soon,
+                        false => transient::passes(&response),
+                    };
                     let wait = match passes {
                         // IMDS promises to be back within 70 s of its first 410, however often it was asked.
                         Passes::Soon if status == 410 && self.gone > Duration::ZERO => {
                             let since = *gone_since.get_or_insert_with(Instant::now);
-                            (since.elapsed() < self.gone).then_some(GONE_WAIT)
+                            (since.elapsed() < self.gone).then_some((GONE_WAIT, 0.0))
                         }
-                        Passes::Soon => waits.next().map(lengthened),
-                        Passes::WhenKnown if self.is_new => not_known_yet.next().map(lengthened),
+                        Passes::Soon => waits.next().map(|wait| (*wait, JITTER)),
+                        Passes::Throttled => waits.next().map(|wait| (*wait, THROTTLED_JITTER)),
+                        Passes::WhenKnown if self.is_new => not_known_yet.next().map(|wait| (*wait, JITTER)),
                         Passes::WhenKnown | Passes::Never => None,
                     };
                     // An answer in between ends that outage: the next 410 begins another one.
@@ -167,14 +175,13 @@ impl RetryPolicy {
                     let was_refused = is_to_this_machine && !self.is_here && is_connection_refused(&cause);
                     let (error, again) = unreachable(source, cause);
                     let waits = if was_refused { &mut refused_here } else { &mut waits };
-                    (error, waits.next().filter(|_| again).map(lengthened), None)
+                    (error, waits.next().filter(|_| again).map(|wait| (*wait, JITTER)), None)
                 }
             };
             let error = error.endpoint_is(endpoint).after(attempts);
-            // The wait that the service names (`Retry-After`) is kept; a wait beyond the deadline ends here.
-            let Some(wait) = wait.map(|wait| wait.max(asked_wait.unwrap_or_default())) else {
-                return Err(error);
-            };
+            let Some((wait, share)) = wait else { return Err(error) };
+            // The wait that the service names (`Retry-After`) is the same for all that it refused: the jitter is added to it.
+            let wait = wait.max(asked_wait.unwrap_or_default()) + wait.mul_f64(share * rand::random::<f64>());
             // The last error says more than a time-out would, so the call ends now instead of at the deadline.
             let resume = Instant::now() + wait;
             if resume + LEAST_TIME > deadline {
@@ -190,10 +197,6 @@ impl RetryPolicy {
             sleep_until(resume).await;
         }
     }
-}
-
-fn lengthened(wait: &Duration) -> Duration {
-    wait.mul_f64(1.0 + rand::rng().random_range(0.0..JITTER))
 }
 
 fn is_connection_refused(error: &HttpError) -> bool {

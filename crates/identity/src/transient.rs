@@ -9,7 +9,7 @@ use pgentra_system::http::Response;
 struct Code {
     names: &'static [&'static str],
     /// May the same request succeed a few seconds later?
-    passes: bool,
+    passes: Passes,
     hint: &'static str,
 }
 
@@ -21,74 +21,74 @@ const CODES: &[Code] = &[
     // issuer, audience and subject. Seen for minutes after a credential was made, and now and then without a reason.
     Code {
         names: &["AADSTS70021", "AADSTS700211", "AADSTS700212", "AADSTS700213"],
-        passes: true,
+        passes: Passes::Soon,
         hint: NO_RECORD,
     },
     // Azure/login#517, microsoft/Agents#202: the record is known, and differs in a way that Entra names.
-    Code { names: &["AADSTS7002137", "AADSTS7002138"], passes: false, hint: NO_RECORD },
+    Code { names: &["AADSTS7002137", "AADSTS7002138"], passes: Passes::Never, hint: NO_RECORD },
     // Azure/AKS#4029, Azure/azure-cli#28863.
     Code {
         names: &["AADSTS90061", "AADSTS50166"],
-        passes: true,
+        passes: Passes::Soon,
         hint: "Entra cannot reach the issuer of the service account tokens: its discovery document must be public.",
     },
     // RequestTimeout, RequestBudgetExceededError ("A transient error has occurred. Try again."), MsodsServiceUnavailable.
     Code {
         names: &["AADSTS90012", "AADSTS90024", "AADSTS90033", "temporarily_unavailable"],
-        passes: true,
+        passes: Passes::Soon,
         hint: "Entra itself is failing: try again in a minute.",
     },
     // TenantThrottlingError.
     Code {
         names: &["AADSTS90055"],
-        passes: true,
+        passes: Passes::Throttled,
         hint: "Too many requests from this tenant: share one process or one token among the programs.",
     },
     // LoopDetected: Entra blocks a client that repeats a request. A retry prolongs the block.
     Code {
         names: &["AADSTS50196"],
-        passes: false,
+        passes: Passes::Never,
         hint: "Entra refuses the same request repeated too often: wait some minutes, and share one process or one token among the programs.",
     },
     Code {
         names: &["AADSTS700024"],
-        passes: false,
+        passes: Passes::Never,
         hint: "The assertion is not valid at this time: is its file being renewed, is the clock right?",
     },
     Code {
         names: &["AADSTS700016"],
-        passes: false,
+        passes: Passes::Never,
         hint: "The application is unknown in that tenant: compare AZURE_CLIENT_ID and AZURE_TENANT_ID.",
     },
     Code {
         names: &["AADSTS90002"],
-        passes: false,
+        passes: Passes::Never,
         hint: "There is no such tenant: check AZURE_TENANT_ID and the cloud.",
     },
     // The tenant is not in this cloud: a retry gets the same refusal.
     Code {
         names: &["AADSTS900382"],
-        passes: false,
+        passes: Passes::Never,
         hint: "The application is of another cloud: check --cloud and AZURE_AUTHORITY_HOST.",
     },
     Code {
         names: &["AADSTS7000215"],
-        passes: false,
+        passes: Passes::Never,
         hint: "The client secret is wrong: its value is needed, not its id.",
     },
     Code {
         names: &["AADSTS7000222"],
-        passes: false,
+        passes: Passes::Never,
         hint: "The client secret has expired: create another one.",
     },
     Code {
         names: &["AADSTS700027"],
-        passes: false,
+        passes: Passes::Never,
         hint: "The certificate is not registered with the application, or it has expired.",
     },
     Code {
         names: &["AADSTS50001", "AADSTS500011"],
-        passes: false,
+        passes: Passes::Never,
         hint: "The tenant does not know this resource: check it, and the cloud.",
     },
 ];
@@ -100,6 +100,8 @@ pub(crate) enum Passes {
     Never,
     /// A retry within the waits of the endpoint may succeed.
     Soon,
+    /// As [`Passes::Soon`], once others ask less.
+    Throttled,
     /// An identity that was just assigned is not known yet.
     WhenKnown,
 }
@@ -107,10 +109,11 @@ pub(crate) enum Passes {
 /// Whether a refusal may be temporary although its status alone does not call for a retry.
 pub(crate) fn passes(response: &Response) -> Passes {
     let refusal = answer::read_refusal(response);
-    if refusal.code.as_deref().and_then(code).is_some_and(|code| code.passes) {
-        return Passes::Soon;
+    match refusal.code.as_deref().and_then(code) {
+        Some(Code { passes: passes @ (Passes::Soon | Passes::Throttled), .. }) => *passes,
+        _ if is_unknown_identity(response.status(), &refusal) => Passes::WhenKnown,
+        _ => Passes::Never,
     }
-    if is_unknown_identity(response.status(), &refusal) { Passes::WhenKnown } else { Passes::Never }
 }
 
 /// A hint for the user, by error code.

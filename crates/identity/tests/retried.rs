@@ -108,7 +108,8 @@ async fn a_wait_that_is_asked_for_is_kept_in_both_forms() {
         let service = Service::start(&[throttled, Answer::token()]).await;
         let credential = Credential::builder(pod(&service.url())).build().unwrap();
         let (result, took) = timed(ask(&credential)).await;
-        assert!(result.is_ok() && (least..least * 1.11).contains(&took), "{headers:?}: {took}");
+        // The wait of the policy, a second, is added by chance.
+        assert!(result.is_ok() && (least..least + 1.1).contains(&took), "{headers:?}: {took}");
     }
 }
 

@@ -46,6 +46,18 @@ impl Answer {
         self.after = Duration::from_secs(seconds);
         self
     }
+
+    pub(crate) async fn send(&self, stream: &mut TcpStream) {
+        tokio::time::sleep(self.after).await;
+        let text = format!(
+            "HTTP/1.1 {} Scripted\r\ncontent-length: {}\r\nconnection: close\r\n{}\r\n{}",
+            self.status,
+            self.body.len(),
+            self.headers,
+            self.body
+        );
+        let _ = stream.write_all(text.as_bytes()).await;
+    }
 }
 
 /// The service, and what it was asked: the first line of each request.
@@ -81,35 +93,29 @@ impl Service {
 }
 
 async fn serve(mut stream: TcpStream, asked: Arc<Mutex<Vec<String>>>, answers: Vec<Answer>) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        match stream.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) => return,
-        }
-    }
-    let head = String::from_utf8(head).unwrap();
+    let Some(request) = read_request(&mut stream).await else { return };
     let number = {
         let mut asked = asked.lock().unwrap();
-        asked.push(head.lines().next().unwrap_or_default().to_owned());
+        asked.push(request);
         asked.len() - 1
     };
-    let answer = answers.get(number).or(answers.last()).unwrap();
+    answers.get(number).or(answers.last()).unwrap().send(&mut stream).await;
+}
+
+/// The first line of a request that was read whole.
+pub(crate) async fn read_request(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    let head = String::from_utf8(head).unwrap();
     let length = head
         .lines()
         .find_map(|line| line.strip_prefix("content-length: "))
         .map_or(0, |text| text.parse().unwrap());
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.unwrap();
-    tokio::time::sleep(answer.after).await;
-    let text = format!(
-        "HTTP/1.1 {} Scripted\r\ncontent-length: {}\r\nconnection: close\r\n{}\r\n{}",
-        answer.status,
-        answer.body.len(),
-        answer.headers,
-        answer.body
-    );
-    let _ = stream.write_all(text.as_bytes()).await;
+    Some(head.lines().next().unwrap_or_default().to_owned())
 }
 
 /// A port of 127.0.0.1 where nothing listens, for as long as the socket lives.
