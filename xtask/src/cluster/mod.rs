@@ -24,7 +24,11 @@ pub(crate) enum Action {
     /// End every process of the cluster, and remove what it wrote.
     Down,
     /// Start the cluster, run the tests in it, and end it. Where it cannot be had, no test runs, and the reason is printed.
-    Test,
+    Test {
+        /// Seconds for which the API server is gone in the test of faults.
+        #[arg(long, value_name = "SECONDS", default_value_t = 12)]
+        api_server_gone: u64,
+    },
 }
 
 /// The folders of the cluster, below the build folder.
@@ -87,7 +91,7 @@ pub(crate) fn run(root: &Path, action: Action) -> Result<()> {
             Ok(())
         }
         Action::Down => down(&folders),
-        Action::Test => test(&folders),
+        Action::Test { api_server_gone } => test(&folders, api_server_gone),
     }
 }
 
@@ -170,7 +174,7 @@ fn down(folders: &Folders) -> Result<()> {
     Ok(())
 }
 
-fn test(folders: &Folders) -> Result<()> {
+fn test(folders: &Folders, api_server_gone: u64) -> Result<()> {
     let missing = missing().or_else(|| parts::fetch(folders).err().map(|error| format!("{error:#}")));
     if let Some(missing) = missing {
         println!("LEFT OUT: every test in a cluster: {missing}");
@@ -182,6 +186,7 @@ fn test(folders: &Folders) -> Result<()> {
     up(folders)?;
     let namespaces = Namespaces::running(&folders.run)?;
     let words = [&tests[..], &["--", "--ignored", "--nocapture", "--test-threads=1"]].concat();
+    std::fs::write(folders.run.join("api-server-gone"), api_server_gone.to_string())?;
     let outcome = cargo(folders, Some(&namespaces.on("node1")), &words);
     if outcome.is_ok() {
         return down(folders);

@@ -13,7 +13,7 @@ use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
 
 /// The pause between two requests.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Arguments of `pgentra proxy wait`.
 #[derive(Debug, Args)]

@@ -54,7 +54,7 @@ A native sidecar for a chart of yours that depends on this one. In the pod's spe
   ports:
     - name: pgentra-health
       containerPort: 9432
-  {{- include "pgentra.probes" "pgentra-health" | nindent 2 }}
+  {{- include "pgentra.probes" (dict "port" "pgentra-health" "command" "proxy") | nindent 2 }}
   resources:
     {{- default (dict "requests" (dict "cpu" "50m" "memory" "32Mi") "limits" (dict "memory" "256Mi")) .resources | toYaml | nindent 4 }}
   securityContext:

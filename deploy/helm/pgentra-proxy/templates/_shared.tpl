@@ -52,19 +52,27 @@ copy that it is given.
 
 {{- define "pgentra.probes" -}}
 startupProbe:
+  {{- if eq .command "proxy" }}
+  # It ends when the proxy is ready. A probe by HTTP is repeated once a second, and the first comes too early.
+  exec:
+    command: [/usr/bin/pgentra, proxy, wait, --health=127.0.0.1:9432, --timeout=60s]
+  timeoutSeconds: 65
+  failureThreshold: 1
+  {{- else }}
   httpGet:
     path: /startup
-    port: {{ . }}
-  periodSeconds: 1
+    port: {{ .port }}
   failureThreshold: 60
+  {{- end }}
+  periodSeconds: 1
 readinessProbe:
   httpGet:
     path: /readiness
-    port: {{ . }}
+    port: {{ .port }}
 livenessProbe:
   httpGet:
     path: /liveness
-    port: {{ . }}
+    port: {{ .port }}
 {{- end }}
 
 {{- define "pgentra.locked" -}}

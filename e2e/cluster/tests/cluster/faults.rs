@@ -24,8 +24,8 @@ const CALM: usize = 8;
 const SHORT: [&str; 4] = ["--set", "config.drain_timeout=3", "--set", "preStopSeconds=2"];
 /// The metric that counts them.
 const TOKENS: &str = "pgentra_proxy_token_requests_total{";
-/// How long the API server is gone. A node is given up after 40 seconds without it.
-const GONE: Duration = Duration::from_secs(12);
+/// The file with the seconds for which the API server is gone: `cargo xtask cluster test --api-server-gone` writes it.
+const GONE: &str = "api-server-gone";
 
 /// All that a fault is done to.
 struct Scene<'a> {
@@ -244,9 +244,10 @@ fn the_cluster_fails(scene: &Scene<'_>) {
         });
         scene.await_pods(&[]);
     });
-    scene.fault(&format!("API server gone for {} s", GONE.as_secs()), || {
+    let gone: u64 = fs::read_to_string(run_file(GONE)).unwrap().parse().unwrap();
+    scene.fault(&format!("API server gone for {gone} s"), || {
         signal("-STOP", "apiserver");
-        std::thread::park_timeout(GONE);
+        std::thread::park_timeout(Duration::from_secs(gone));
         signal("-CONT", "apiserver");
         eventually_blocking(ROLLOUT, "the API server is ready", || {
             kubectl(scene.lab, &["get", "--raw", "/readyz"]).done().status.success()

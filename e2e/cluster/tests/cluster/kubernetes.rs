@@ -1,6 +1,7 @@
 //! kubectl, Helm and the folders of the cluster that `cargo xtask cluster` has started.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use e2e::{Done, Lab, Run};
@@ -52,6 +53,13 @@ impl<'lab> Namespace<'lab> {
     /// `kubectl` in it.
     pub(crate) fn kubectl(&self, words: &[&str]) -> Run<'lab> {
         kubectl(self.lab, &[&["--namespace", &self.name], words].concat())
+    }
+
+    /// `kubectl` in it, as a process that goes on until it is killed.
+    pub(crate) fn kubectl_that_stays(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(target().join("cluster/bin/kubectl"));
+        command.env("KUBECONFIG", run_file("kubeconfig")).args(["--namespace", &self.name]).args(words);
+        command
     }
 
     /// Makes this object, or changes it to be so.

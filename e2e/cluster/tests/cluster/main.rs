@@ -11,6 +11,7 @@
 )]
 
 mod chart;
+mod cost;
 mod faults;
 mod identity;
 mod kubernetes;
