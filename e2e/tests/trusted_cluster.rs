@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
+use std::net::TcpListener;
 
 use e2e::{Flavour, Lab};
 use serde_json::json;
@@ -78,6 +79,27 @@ fn service_accounts_of_another_cluster_sign_in_from_another_machine() {
 }
 
 #[test]
+fn an_authority_that_is_given_signs_for_postgresql_and_entra() {
+    let lab = Lab::new();
+    let make =
+        "openssl req -x509 -newkey rsa:2048 -noenc -subj '/CN=an authority' -keyout ca.key -out ca.crt";
+    lab.shell(&format!("cd {} && {make}", lab.path().display())).done().ok();
+    let [certificate, key] = ["ca.crt", "ca.key"].map(|name| lab.path().join(name).display().to_string());
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let cloud = lab.cloud(Flavour::Flexible, &["--entra-port", &port, "--authority", &certificate, &key]);
+    let mut environment = cloud.env("aks");
+    assert!(environment["AZURE_AUTHORITY_HOST"].ends_with(&format!(":{port}/")), "{environment:?}");
+    for name in ["SSL_CERT_FILE", "PGSSLROOTCERT"] {
+        environment.insert(name.to_owned(), certificate.clone());
+    }
+    let query = ["query", "-o", "json", "-c", "SELECT current_user"];
+    let role = environment["PGUSER"].clone();
+    let answer = lab.pgentra(&query).envs(environment).done().json();
+    assert_eq!(answer[0]["rows"][0][0], json!(role));
+    fs::remove_file(key).unwrap();
+}
+
+#[test]
 fn what_cannot_be_reached_or_trusted_is_refused() {
     let lab = Lab::new();
     let empty = lab.path().join("empty.json");
@@ -90,6 +112,7 @@ fn what_cannot_be_reached_or_trusted_is_refused() {
         ),
         (&["--trust-cluster", "https://kubernetes.default.svc", empty], "has no keys of a cluster"),
         (&["--host-name", "a_b"], "not a host name or an address"),
+        (&["--authority", "/nowhere", "/nowhere"], "are no certificate authority with its key"),
         (&["--danger-listen-beyond-loopback", "192.0.2.1"], "192.0.2.1"),
     ] {
         let refused = lab.pgentra(&[&["local", "up", "--name", "refused"], words].concat()).done();

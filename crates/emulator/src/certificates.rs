@@ -8,9 +8,9 @@ use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, CidrSubnet, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyPair, KeyUsagePurpose, NameConstraints,
-    PKCS_RSA_SHA256, PublicKeyData as _, RsaKeySize, date_time_ymd,
+    BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_RSA_SHA256,
+    PublicKeyData as _, RsaKeySize, date_time_ymd,
 };
 use rustls::ServerConfig;
 use rustls::server::{ResolvesServerCert, ResolvesServerCertUsingSni};
@@ -19,10 +19,9 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use secrecy::SecretString;
 
-/// A local certificate authority, generated in memory. Its key leaves memory only through
-/// [`Authority::to_pem`].
+/// A local certificate authority, in memory. Its key leaves memory only through [`Authority::to_pem`].
 pub struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
+    issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     pem: String,
 }
@@ -72,27 +71,32 @@ impl Authority {
         Self::with(loopback_root()?, KeyPair::generate().map_err(failed)?)
     }
 
-    /// An authority of [`Authority::of_loopback`] that [`Authority::to_pem`] wrote.
+    /// An authority from its certificate and its private key in PEM: one that [`Authority::to_pem`] wrote, or another.
     ///
     /// # Errors
-    /// If the text has no certificate or no key, or if the key is not the certificate's.
+    /// If the text has no certificate or no key, if the certificate may not sign others, or if the key is not the
+    /// certificate's.
     pub fn from_pem(text: &str) -> Result<Self, CertificateError> {
         let certificate = CertificateDer::from_pem_slice(text.as_bytes()).map_err(failed)?;
-        let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).map_err(failed)?;
+        let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(failed)?;
         let key = KeyPair::try_from(&key).map_err(failed)?;
         let public = key.subject_public_key_info();
         if !certificate.windows(public.len()).any(|part| part == public) {
             return Err(failed("the key is not that of the certificate"));
         }
-        // The signature is another one each time, so the issuer's own certificate is not the kept one.
-        let mut kept = Self::with(loopback_root()?, key)?;
-        kept.pem.clear();
-        push_pem(&mut kept.pem, "CERTIFICATE", &certificate);
-        Ok(Self { certificate, ..kept })
+        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(failed)?;
+        // RFC 5280 section 4.2.1.3. A certificate without the extension may do everything.
+        let usages = issuer.key_usages();
+        if !usages.is_empty() && !usages.contains(&KeyUsagePurpose::KeyCertSign) {
+            return Err(failed("the certificate may not sign others: its key usage lacks keyCertSign"));
+        }
+        let mut pem = String::new();
+        push_pem(&mut pem, "CERTIFICATE", &certificate);
+        Ok(Self { issuer, certificate, pem })
     }
 
-    /// The certificate and then the private key in PEM. Anybody who has it can sign for names of
-    /// this machine.
+    /// The certificate and then the private key in PEM. A program that has it can sign for each name for which clients
+    /// trust the certificate.
     pub fn to_pem(&self) -> SecretString {
         let mut text = self.pem.clone();
         push_pem(&mut text, "PRIVATE KEY", &self.issuer.key().serialize_der());
@@ -100,9 +104,9 @@ impl Authority {
     }
 
     fn with(params: CertificateParams, key: KeyPair) -> Result<Self, CertificateError> {
-        let issuer = CertifiedIssuer::self_signed(params, key).map_err(failed)?;
-        let (certificate, pem) = (issuer.der().clone(), issuer.pem());
-        Ok(Self { issuer, certificate, pem })
+        let signed = params.self_signed(&key).map_err(failed)?;
+        let (certificate, pem) = (signed.der().clone(), signed.pem());
+        Ok(Self { issuer: Issuer::new(params, key), certificate, pem })
     }
 
     /// The authority's certificate in PEM, for `SSL_CERT_FILE`, `NODE_EXTRA_CA_CERTS`, `PGSSLROOTCERT` and the like.
@@ -319,6 +323,25 @@ mod tests {
             assert!(!accepts(&first, &kept.issue(&[name]).unwrap(), name), "{name}");
         }
         assert!(Authority::from_pem(first.pem()).is_err(), "a key is needed");
+    }
+
+    #[test]
+    fn an_authority_of_another_program_signs() {
+        // As `openssl req -x509` and Helm's genCA make them: an RSA key, an organisation, no path length.
+        let mut params = parameters("an authority", &[]).unwrap();
+        params.distinguished_name.push(DnType::OrganizationName, "Contoso");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+        let text = format!("{}{}", key.serialize_pem(), params.self_signed(&key).unwrap().pem());
+        let authority = Authority::from_pem(&text).unwrap();
+        assert!(text.contains(authority.pem().trim_end()));
+        let issued = authority.issue(&["azure.test.svc"]).unwrap();
+        assert!(accepts(&authority, &issued, "azure.test.svc"));
+
+        let leaf = client_certificate("a program").unwrap();
+        let error = Authority::from_pem(leaf.pem().expose_secret()).unwrap_err();
+        assert!(format!("{:?}", error.0).contains("keyCertSign"), "{error:?}");
     }
 
     #[test]

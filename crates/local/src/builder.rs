@@ -42,6 +42,8 @@ pub struct LocalCloudBuilder<'a> {
     postgres: Option<PathBuf>,
     port: u16,
     metadata_port: u16,
+    entra_port: u16,
+    authority: Option<(PathBuf, PathBuf)>,
     is_link_local: bool,
     is_arc: bool,
     address: Option<IpAddr>,
@@ -76,6 +78,8 @@ impl LocalCloud {
             postgres: None,
             port: 0,
             metadata_port: 0,
+            entra_port: 0,
+            authority: None,
             is_link_local: false,
             is_arc: false,
             address: None,
@@ -132,6 +136,19 @@ impl<'a> LocalCloudBuilder<'a> {
     /// The port of the metadata service. Default: 0, any free one.
     pub fn metadata_port(mut self, port: u16) -> Self {
         self.metadata_port = port;
+        self
+    }
+
+    /// The port of Entra's endpoints. Default: 0, any free one.
+    pub fn entra_port(mut self, port: u16) -> Self {
+        self.entra_port = port;
+        self
+    }
+
+    /// The files of the certificate authority that signs for PostgreSQL and Entra: its certificate and its key, in PEM.
+    /// Default: one of its own.
+    pub fn authority(mut self, files: Option<(PathBuf, PathBuf)>) -> Self {
+        self.authority = files;
         self
     }
 
@@ -321,6 +338,7 @@ impl<'a> LocalCloudBuilder<'a> {
         let clock = self.clock.clone().unwrap_or_else(|| Clock::following(move || now.now()));
         let mut options = Options::new(clock);
         options.ports.metadata = self.metadata_port;
+        options.ports.authority = self.entra_port;
         // Resource Manager has no port: clients read it from PGPORT.
         options.server = match self.flavour {
             Flavour::Flexible => Some(ServerOptions::new(SERVER_NAME, "localhost")),
@@ -341,6 +359,9 @@ impl<'a> LocalCloudBuilder<'a> {
             if self.host_names.is_empty() {
                 options.authority = kept::authority(self.system.env(), name)?.map(Arc::new);
             }
+        }
+        if let Some((certificate, key)) = &self.authority {
+            options.authority = Some(Arc::new(kept::given_authority(certificate, key)?));
         }
         if let Some(seed) = &self.seed {
             options.ids = Ids::derived(seed);

@@ -1,7 +1,8 @@
 //! What stays the same for the same name: ids, ports, and the certificate authority.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -101,6 +102,27 @@ fn authority_in(folder: &Path, name: &str) -> Result<Authority, Failure> {
     }
 }
 
+/// The certificate authority in these two files, in PEM.
+///
+/// # Errors
+/// If a file cannot be read, or they are not an authority and its key.
+pub(crate) fn given_authority(certificate: &Path, key: &Path) -> Result<Authority, Failure> {
+    let unusable = |error: &dyn Error| {
+        let files = format!("{} and {}", certificate.display(), key.display());
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        Failure::new(FailureKind::Usage, format!("{files} are no certificate authority with its key: {error}{cause}"))
+            .with_hint("openssl req -x509 -newkey rsa:2048 -noenc -subj '/CN=my authority' -keyout ca.key -out ca.crt makes both files")
+    };
+    let mut text = String::new();
+    for file in [certificate, key] {
+        File::open(file)
+            .and_then(|file| file.take(LONGEST).read_to_string(&mut text))
+            .map_err(|error| unusable(&error))?;
+        text.push('\n');
+    }
+    Authority::from_pem(&text).map_err(|error| unusable(&error))
+}
+
 /// Refuses what another user made or may read: with the key, that user could pose as the cloud.
 fn check_private(path: &Path) -> Result<(), Failure> {
     let found = fs::symlink_metadata(path)
@@ -162,6 +184,22 @@ mod tests {
         let mixed = format!("{}{}", one.pem(), two.to_pem().expose_secret().replace(two.pem(), ""));
         assert!(Authority::from_pem(&mixed).is_err());
         assert_eq!(Authority::from_pem(one.to_pem().expose_secret()).unwrap().pem(), one.pem());
+    }
+
+    #[test]
+    fn an_authority_can_be_given() {
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, key] = ["ca.crt", "ca.key"].map(|name| folder.path().join(name));
+        let made = Authority::named("an authority").unwrap();
+        fs::write(&certificate, made.pem()).unwrap();
+        fs::write(&key, made.to_pem().expose_secret().replace(made.pem(), "")).unwrap();
+        assert_eq!(given_authority(&certificate, &key).unwrap().pem(), made.pem());
+        fs::write(&key, Authority::generate().unwrap().to_pem().expose_secret().replace(made.pem(), ""))
+            .unwrap();
+        let failure = given_authority(&certificate, &key).unwrap_err().to_string();
+        assert!(failure.contains("not that of the certificate"), "{failure}");
+        let failure = given_authority(&certificate, &folder.path().join("none")).unwrap_err().to_string();
+        assert!(failure.contains("No such file"), "{failure}");
     }
 
     #[test]

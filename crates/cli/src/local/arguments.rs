@@ -1,6 +1,5 @@
 //! Arguments of `pgentra local` and `pgentra quickstart`.
 
-#[cfg(target_os = "linux")]
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -66,9 +65,24 @@ pub(crate) struct OtherMachines {
     /// as `kubectl get --raw /openid/v1/jwks` prints them. It is the AKS cluster trustedCluster.
     #[arg(long, num_args = 2, value_names = ["ISSUER", "FILE"])]
     pub(crate) trust_cluster: Vec<String>,
+    /// Port of Entra's endpoints; 0 takes any free one.
+    #[arg(long, default_value_t = 0, value_name = "PORT")]
+    pub(crate) entra_port: u16,
+    /// A certificate authority that other machines trust already: its certificate and its key, in PEM. It signs for
+    /// PostgreSQL and Entra. Default: the local cloud makes one.
+    #[arg(long, num_args = 2, value_names = ["CERTIFICATE", "KEY"])]
+    pub(crate) authority: Vec<PathBuf>,
 }
 
 impl OtherMachines {
+    /// The files of the authority.
+    pub(crate) fn authority(&self) -> Option<(PathBuf, PathBuf)> {
+        match &self.authority[..] {
+            [certificate, key] => Some((certificate.clone(), key.clone())),
+            _ => None,
+        }
+    }
+
     /// The issuer and the file of the trusted cluster.
     pub(crate) fn cluster(&self) -> Option<(String, PathBuf)> {
         match &self.trust_cluster[..] {
@@ -78,17 +92,21 @@ impl OtherMachines {
     }
 
     /// The arguments again, for another process in the same folder.
-    pub(crate) fn words(&self) -> Vec<String> {
-        let mut words = Vec::new();
+    pub(crate) fn words(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec!["--entra-port".into(), self.entra_port.to_string().into()];
         if let Some(address) = self.danger_listen_beyond_loopback {
-            words.extend(["--danger-listen-beyond-loopback".to_owned(), address.to_string()]);
+            words.extend(["--danger-listen-beyond-loopback".into(), address.to_string().into()]);
         }
         for name in &self.host_name {
-            words.extend(["--host-name".to_owned(), name.clone()]);
+            words.extend(["--host-name".into(), name.into()]);
         }
         if !self.trust_cluster.is_empty() {
-            words.push("--trust-cluster".to_owned());
-            words.extend(self.trust_cluster.iter().cloned());
+            words.push("--trust-cluster".into());
+            words.extend(self.trust_cluster.iter().map(OsString::from));
+        }
+        if !self.authority.is_empty() {
+            words.push("--authority".into());
+            words.extend(self.authority.iter().map(OsString::from));
         }
         words
     }

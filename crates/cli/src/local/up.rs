@@ -59,6 +59,8 @@ async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
         .address(arguments.other_machines.danger_listen_beyond_loopback)
         .host_names(arguments.other_machines.host_name.clone())
         .trusted_cluster(arguments.other_machines.cluster())
+        .entra_port(arguments.other_machines.entra_port)
+        .authority(arguments.other_machines.authority())
         .progress(|step| progress.show(step))
         .start();
     let started = tokio::select! {
