@@ -86,7 +86,13 @@ impl Front {
     pub fn replace(&self, servers: Servers) {
         let before = self.servers.swap(Arc::new(servers));
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_served = |gateway: &Arc<Gateway>| {
+            self.servers.load().servers.iter().any(|(_, served)| Arc::ptr_eq(served, gateway))
+        };
         for (_, gateway) in &before.servers {
+            if !is_served(gateway) {
+                gateway.close_waiting();
+            }
             gone.extend(gateway.further.iter().chain([gateway]).map(Arc::downgrade));
         }
         gone.retain(|gateway| gateway.strong_count() > 0);
@@ -138,6 +144,11 @@ impl Front {
             tasks.spawn(self.clone().run(client, seat, stages.clone()));
         }
         drop(listener);
+        if stages.drain.is_cancelled() {
+            for (_, gateway) in &self.servers.load().servers {
+                gateway.close_waiting();
+            }
+        }
         if !stages.drain.is_cancelled() {
             // The listener is gone, and its sessions go on until the shutdown.
             tasks.close();

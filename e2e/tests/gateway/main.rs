@@ -10,3 +10,4 @@ mod page;
 mod pgbouncer;
 mod sign_in;
 mod stage;
+mod warm;
