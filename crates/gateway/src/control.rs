@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{FromSql, ToSql};
 use tokio_postgres::{Client, NoTls, Row};
 
 use super::upstream::{ServiceAccount, UpstreamAddress, UpstreamMethod};
@@ -97,6 +97,27 @@ impl ControlConnection {
         let mut slot = self.client.lock().await;
         if slot.as_ref().is_some_and(|held| Arc::ptr_eq(held, client)) {
             *slot = None;
+        }
+    }
+}
+
+/// A column of a row. The mapping is the server's: it may have another type, or no value.
+pub(crate) fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, ControlError> {
+    row.try_get(index).map_err(|_| ControlError::Mapping)
+}
+
+impl ControlError {
+    /// Whether the server answers and the mapping cannot be read: it does not let the gateway in, or the
+    /// mapping is gone, is not the gateway's to read, or has another form. That lasts until an
+    /// administrator changes it.
+    pub(crate) fn is_of_the_mapping(&self) -> bool {
+        match self {
+            Self::Mapping => true,
+            // Class 08 is the connection, 53 a lack of connections or memory, 57 a server that starts or stops.
+            Self::Postgres(error) => error
+                .code()
+                .is_some_and(|code| !["08", "53", "57"].iter().any(|class| code.code().starts_with(class))),
+            Self::Dial(_) | Self::Slow => false,
         }
     }
 }

@@ -286,7 +286,12 @@ impl Gateway {
         let sessions = within(config.limits.connections);
         let passing = within((config.limits.connections / 4).max(1));
         let attempts = Arc::new(Attempts::default());
-        let pool = || WarmPool::new(config.warm, config.telemetry.sessions_ready(&config.name));
+        // A session of Single Server answers for the client whose id its server has compared.
+        let warm = match config.roles {
+            RoleSource::Database(Flavour::Single) => WarmSessions::default(),
+            _ => config.warm,
+        };
+        let pool = || WarmPool::new(warm, config.telemetry.sessions_ready(&config.name));
         let mut pools: Vec<_> = (0..=config.further.len()).map(|_| pool()).collect();
         let all_waiting: Arc<[_]> = pools.iter().map(|pool| pool.idle.clone()).collect();
         let of = |config: Config, further: Vec<Arc<Gateway>>, warm: WarmPool| Self {
@@ -381,13 +386,15 @@ impl Gateway {
         let version = rows.first().map(|row| row.get::<_, String>(0)).unwrap_or_default();
         let sql = match &self.config.roles {
             RoleSource::Rules(rules) => return Ok((version, rules.current().roles.len())),
-            RoleSource::Database(Flavour::Flexible) => "SELECT count(*) FROM pgentra.mapping",
-            RoleSource::Database(Flavour::Single) => "SELECT count(*) FROM pgentra.member",
+            RoleSource::Database(Flavour::Flexible) => flexible::COUNT,
+            RoleSource::Database(Flavour::Single) => single::COUNT,
         };
         let unreadable = |cause| GatewayCheckError::Mapping(Box::new(cause));
         let rows = self.control.query(sql, &[]).await.map_err(unreadable)?;
-        let count = rows.first().map(|row| row.get::<_, i64>(0)).unwrap_or_default();
-        Ok((version, usize::try_from(count).unwrap_or_default()))
+        match rows.first().map(|row| (row.get::<_, i64>(0), row.get::<_, bool>(1))) {
+            Some((count, true)) => Ok((version, usize::try_from(count).unwrap_or_default())),
+            _ => Err(unreadable(ControlError::Mapping)),
+        }
     }
 
     /// Fetches the signing keys of every tenant if needed, and returns their number.

@@ -24,7 +24,7 @@ use super::single::{self, Member};
 use super::token_request::{self, TokenAnswer};
 use super::{Flavour, Gateway, RoleSource, Unmapped, UpstreamMethod, refusal, setting, startup_option};
 use crate::attempt::ClientRecord;
-use crate::control::ControlError;
+use crate::control::{ControlError, column};
 use crate::expiry::SessionExpiry;
 use crate::observed::LoginCheck;
 use crate::telemetry::{of, result, with};
@@ -146,10 +146,14 @@ impl Gateway {
                 Ok(claim.map(|claim| (role, claim)))
             }
             Err(error) => {
+                let fields = match error.is_of_the_mapping() {
+                    true => refusal::mapping_unreadable(),
+                    false => refusal::unreachable(),
+                };
                 let error = chain(&error);
                 tracing::error!(server = name, error, "the mapping of roles cannot be read");
                 telemetry.mapping(name, Some(format!("the mapping of roles cannot be read: {error}")));
-                Err(refusal::unreachable().into())
+                Err(fields.into())
             }
         }
     }
@@ -289,7 +293,7 @@ impl Gateway {
         let read = async || {
             let rows = self.control.query("SELECT password FROM pgentra.gateway", &[]).await?;
             let row = rows.first().ok_or(ControlError::Mapping)?;
-            Ok::<SecretString, ControlError>(row.get::<_, String>(0).into())
+            Ok::<SecretString, ControlError>(column::<String>(row, 0)?.into())
         };
         self.own_password.get_or_try_init(read).await.cloned().map_err(|error| {
             tracing::error!(error = chain(&error), "the gateway's password cannot be read");

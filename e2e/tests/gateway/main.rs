@@ -6,6 +6,7 @@ mod changes;
 mod checks;
 mod faults;
 mod graph;
+mod mapping;
 mod page;
 mod pgbouncer;
 mod sign_in;
