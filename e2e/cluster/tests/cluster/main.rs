@@ -12,6 +12,7 @@
 
 mod chart;
 mod faults;
+mod gateway;
 mod identity;
 mod kubernetes;
 mod psql;
