@@ -451,6 +451,17 @@ pub const GATEWAY_KEYS: &[GatewayKey] = &[
         excludes: &[],
         set: GatewaySet::Server(|it, given| given.time(1..=DAY).map(|value| it.warm.max_age = value)),
     },
+    GatewayKey {
+        name: "server_check_delay",
+        form: Form::Time,
+        value: "TIME",
+        default: "0s",
+        help: Some(
+            "How long sessions that wait go to clients without asking the server again whether their role may sign in and with which settings. 0: it is asked each time",
+        ),
+        excludes: &[],
+        set: GatewaySet::Server(|it, given| given.time(0..=HOUR).map(|value| it.warm.check_delay = value)),
+    },
 ];
 
 impl KeyTable for GatewaySet {

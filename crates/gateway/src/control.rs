@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio_postgres::types::{FromSql, ToSql};
+use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row};
 
 use super::upstream::{ServiceAccount, UpstreamAddress, UpstreamMethod};
@@ -26,6 +26,9 @@ pub(crate) struct ControlConnection {
     client: Mutex<Option<Arc<Client>>>,
 }
 
+/// A parameter of a query, with its type.
+pub(crate) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {
     #[error("the control connection to PostgreSQL failed")]
@@ -43,12 +46,12 @@ impl ControlConnection {
         Self { upstream, method, service, client: Mutex::new(None) }
     }
 
-    /// Runs a query. If the connection turns out to be broken, it is opened again and the query is
+    /// Runs a query, with parameters and their types: so it takes one round trip. If the connection turns out to be broken, it is opened again and the query is
     /// repeated once.
     pub(crate) async fn query(
         &self,
         sql: &str,
-        parameters: &[&(dyn ToSql + Sync)],
+        parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, ControlError> {
         let client = self.client().await?;
         match self.ask(&client, sql, parameters).await {
@@ -67,9 +70,9 @@ impl ControlConnection {
         &self,
         client: &Arc<Client>,
         sql: &str,
-        parameters: &[&(dyn ToSql + Sync)],
+        parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, ControlError> {
-        match tokio::time::timeout(ANSWER, client.query(sql, parameters)).await {
+        match tokio::time::timeout(ANSWER, client.query_typed(sql, parameters)).await {
             Ok(answer) => Ok(answer?),
             // The statement may still run there, and its answer would be read as that of the next one.
             Err(_) => {

@@ -2,6 +2,7 @@
 
 use pgentra_verify::{Principal, SubjectKind};
 use pgentra_wire::fields::Fields;
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::control::{ControlConnection, ControlError, column};
@@ -29,7 +30,7 @@ pub(crate) struct Mapping {
 impl Mapping {
     /// The mapping of a role; `None` for one that is not mapped, or does not exist.
     pub(crate) async fn find(control: &ControlConnection, role: &str) -> Result<Option<Self>, ControlError> {
-        let rows = control.query(FIND, &[&role]).await?;
+        let rows = control.query(FIND, &[(&role, Type::TEXT)]).await?;
         let Some(row) = rows.first() else {
             return Ok(None);
         };

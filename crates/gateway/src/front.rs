@@ -17,6 +17,7 @@ use pgentra_session::{Limits, Route};
 use pgentra_wire::startup::{CancelRequest, StartupMessage};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::types::Type;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -353,7 +354,7 @@ impl Gateway {
 
     async fn terminate(&self, process_id: u32) {
         let sql = "SELECT pg_catalog.pg_terminate_backend($1)";
-        if let Err(error) = self.control.query(sql, &[&process_id.cast_signed()]).await {
+        if let Err(error) = self.control.query(sql, &[(&process_id.cast_signed(), Type::INT4)]).await {
             tracing::warn!(error = chain(&error), "a session could not be terminated");
         }
     }

@@ -17,6 +17,7 @@ use pgentra_wire::startup::StartupMessage;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
+use tokio_postgres::types::Type;
 
 use super::ask_method::{AUTH_SETTING, AskMethod};
 use super::role_mapping::RoleMapping;
@@ -307,7 +308,7 @@ impl Gateway {
             UpstreamMethod::SharedPassword => "SELECT pgentra.adopt_principal($1)",
             _ => "SELECT pgentra.adopt($1)",
         };
-        match self.control.query(sql, &[&role]).await {
+        match self.control.query(sql, &[(&role, Type::TEXT)]).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 tracing::error!(role, error = chain(&error), "a role's password cannot be set");

@@ -3,6 +3,7 @@
 use pgentra_verify::{Principal, SubjectKind};
 use pgentra_wire::fields::Fields;
 use secrecy::SecretString;
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::control::{ControlConnection, ControlError, column};
@@ -31,7 +32,7 @@ pub(crate) struct Member {
 impl Member {
     /// The role of this name, if it is a member of `azure_ad_user`.
     pub(crate) async fn find(control: &ControlConnection, role: &str) -> Result<Option<Self>, ControlError> {
-        let rows = control.query(FIND, &[&role]).await?;
+        let rows = control.query(FIND, &[(&role, Type::TEXT)]).await?;
         let Some(row) = rows.first() else {
             return Ok(None);
         };

@@ -35,7 +35,7 @@ impl Gateway {
             let permit = self.place().await?;
             return Ok(self.open_as(role, claim, passwords, start).await?.map(|login| (login, permit)));
         }
-        let waiting = self.warm.idle.hand_out(start, Instant::now(), |_| true).await;
+        let waiting = self.warm.hand_out(start).await;
         self.count_supply(if waiting.is_some() { "hit" } else { "miss" });
         if let Some(WaitingSession { login, permit, .. }) = waiting {
             self.warm.changed.notify_one();

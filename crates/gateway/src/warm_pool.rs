@@ -22,17 +22,21 @@ pub struct WarmSessions {
     pub number: usize,
     /// How long one waits before another takes its place. Default 3 minutes.
     pub max_age: Duration,
+    /// How old the server's answer may be that a new session would equal one that waits. Default 0: it is
+    /// asked before each is given away.
+    pub check_delay: Duration,
 }
 
 impl Default for WarmSessions {
     fn default() -> Self {
-        Self { number: 0, max_age: Duration::from_secs(180) }
+        Self { number: 0, max_age: Duration::from_secs(180), check_delay: Duration::ZERO }
     }
 }
 
 /// The sessions that wait at one server, and the task that opens them.
 pub(crate) struct WarmPool {
     pub(crate) number: usize,
+    check_delay: Duration,
     pub(crate) idle: IdleSessions<WaitingSession>,
     /// Wakes the task.
     pub(crate) changed: Arc<Notify>,
@@ -54,12 +58,25 @@ impl WarmPool {
         if options.number > 0 {
             idle.open();
         }
-        Self { number: options.number, idle, changed: Arc::default(), refill: Mutex::default() }
+        Self {
+            number: options.number,
+            check_delay: options.check_delay,
+            idle,
+            changed: Arc::default(),
+            refill: Mutex::default(),
+        }
     }
 
     /// Whether sessions with this start-up wait. Replication sessions do not: a client opens few.
     pub(crate) fn keeps(&self, start: &StartupMessage) -> bool {
         self.number > 0 && start.get("replication").is_none()
+    }
+
+    /// A session that waits with this start-up and equals a new one.
+    pub(crate) async fn hand_out(&self, start: &StartupMessage) -> Option<WaitingSession> {
+        let now = Instant::now();
+        let since = now.checked_sub(self.check_delay).unwrap_or(now);
+        self.idle.hand_out(start, since, |_| true).await
     }
 
     /// Ends the sessions that wait, and keeps none from now on.

@@ -27,6 +27,8 @@ const CLIENTS: &str = "4";
 const PACED: u32 = 20;
 /// Sessions that the gateway keeps ready. The others are opened while these are in use.
 const READY: u32 = 4;
+/// Seconds for which it uses the server's answer that they are as new ones: the default of PgBouncer's setting of this name.
+const CHECKED: u32 = 30;
 
 /// The user that Debian's PostgreSQL brings along: it does not run as root.
 pub const SERVICE: &str = "postgres";
@@ -66,7 +68,7 @@ pub fn measure(pgentra: &str, rounds: usize, seconds: u64) -> Result<String> {
     let cloud = gateway(pgentra, &server)?;
     let served =
         |name: &str, more: &str| Served::start(pgentra, (files.folder(), name), (&own, &cloud), more);
-    let (plain, ready) = (served("plain", "")?, served("ready", &format!("warm = {READY}\n"))?);
+    let (plain, ready) = (served("plain", "")?, served("ready", &format!("warm = {READY}\nserver_check_delay = {CHECKED}\n"))?);
     let script = files.folder().join("script.sql");
     fs::write(&script, "SELECT 1;\n")?;
     let pool = pgbouncer(&own, "scram-sha-256")?;
