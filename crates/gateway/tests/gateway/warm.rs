@@ -227,6 +227,31 @@ fn a_session_is_as_one_that_would_be_opened_now() {
     });
 }
 
+/// An answer may be as old as the delay: a change at the server counts later, and one of the mapping at once.
+#[test]
+fn an_answer_of_the_server_may_be_used_again() {
+    run(async {
+        let delay = Duration::from_secs(3600);
+        let warm = Warm::new("ready_delayed", |config| config.warm.check_delay = delay).await;
+        let first = warm.connect().await;
+        // The first answer is that of this hand-out.
+        let waiting = warm.waiting(&[&first]).await;
+        let second = warm.connect().await;
+        assert_eq!(pid(&second).await, waiting);
+        let waiting = warm.waiting(&[&first, &second]).await;
+        let role = warm.role;
+        warm.superuser.batch_execute(&format!("ALTER ROLE {role} SET work_mem = '3MB'")).await.unwrap();
+        let third = warm.connect().await;
+        assert_eq!((pid(&third).await, one(&third, "SHOW work_mem").await), (waiting, "4MB".to_owned()));
+        warm.ready(1).await;
+        let unmap = format!("DELETE FROM pgentra.principal WHERE role = '{role}'::regrole");
+        warm.superuser.batch_execute(&unmap).await.unwrap();
+        let refused = warm.gateway.refusal(role, "postgres", &warm.token).await;
+        assert!(refused.0.starts_with("28"), "{refused:?}");
+        assert_eq!(warm.supply().0, 2, "a session went to a client that is not mapped");
+    });
+}
+
 #[test]
 fn a_session_that_waits_makes_room_and_does_not_grow_old() {
     run(async {
