@@ -13,6 +13,21 @@ use crate::stage::Stage;
 /// A client with a session. Dropping it ends the client.
 struct Held(Child);
 
+impl Held {
+    fn start(conninfo: &str, token: &str) -> Self {
+        let mut psql = Command::new("psql")
+            .args(["-Atq", conninfo])
+            .env("PGPASSWORD", token)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        psql.stdin.as_mut().unwrap().write_all(b"SELECT 1;\n").unwrap();
+        Self(psql)
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -51,16 +66,7 @@ fn the_page_shows_servers_logins_and_sessions() {
     let conninfo = format!(
         "host=localhost hostaddr=127.0.0.1 port={port} sslmode=require user=app dbname=postgres application_name='<i>web</i>'"
     );
-    let mut psql = Command::new("psql")
-        .args(["-Atq", &conninfo])
-        .env("PGPASSWORD", &vm)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    psql.stdin.as_mut().unwrap().write_all(b"SELECT 1;\n").unwrap();
-    let held = Held(psql);
+    let held = Held::start(&conninfo, &vm);
     let shown = eventually_blocking(
         DEADLINE,
         "a session is listed, others wait, and both servers are checked",

@@ -68,7 +68,10 @@ pub fn measure(pgentra: &str, rounds: usize, seconds: u64) -> Result<String> {
     let cloud = gateway(pgentra, &server)?;
     let served =
         |name: &str, more: &str| Served::start(pgentra, (files.folder(), name), (&own, &cloud), more);
-    let (plain, ready) = (served("plain", "")?, served("ready", &format!("warm = {READY}\nserver_check_delay = {CHECKED}\n"))?);
+    let (plain, ready) = (
+        served("plain", "")?,
+        served("ready", &format!("warm = {READY}\nserver_check_delay = {CHECKED}\n"))?,
+    );
     let script = files.folder().join("script.sql");
     fs::write(&script, "SELECT 1;\n")?;
     let pool = pgbouncer(&own, "scram-sha-256")?;
