@@ -15,13 +15,20 @@ struct Page {
     name: &'static str,
     /// What 1 is in the tables of shares and ratios.
     reference: &'static str,
+    /// What the rows are of other programs that use TLS.
+    others: &'static str,
     /// The beginning and a part of a table's title, the file of its picture, and the question that it answers.
     pictures: &'static [(&'static str, &'static str, &'static str, &'static str)],
 }
 
 const PAGES: [Page; 2] = [
-    Page { name: "bench-proxy", reference: "direct TLS without a proxy", pictures: &PROXY },
-    Page { name: "bench-gateway", reference: "PostgreSQL itself", pictures: &GATEWAY },
+    Page {
+        name: "bench-proxy",
+        reference: "direct TLS without a proxy",
+        others: "other proxy, TLS with the server",
+        pictures: &PROXY,
+    },
+    Page { name: "bench-gateway", reference: "PostgreSQL itself", others: "other proxy", pictures: &GATEWAY },
 ];
 
 const GATEWAY: [(&str, &str, &str, &str); 3] = [
@@ -114,15 +121,16 @@ pub(crate) fn write(root: &Path) -> Result<()> {
 /// The pictures, each with the name of its file.
 fn drawn(root: &Path) -> Result<Vec<(String, String)>> {
     let mut drawn = Vec::new();
-    for Page { name, reference, pictures } in PAGES {
+    for page in PAGES {
+        let name = page.name;
         let file = root.join("docs").join(name).with_extension("md");
-        let page = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        for table in tables(&page).with_context(|| name)? {
+        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        for table in tables(&text).with_context(|| name)? {
             let is_it = |begin: &str, part| table.title.starts_with(begin) && table.title.contains(part);
-            let known = pictures.iter().find(|(begin, part, ..)| is_it(begin, part));
+            let known = page.pictures.iter().find(|(begin, part, ..)| is_it(begin, part));
             let (_, _, picture, question) =
                 known.with_context(|| format!("{name}: no picture is for the table {:?}", table.title))?;
-            drawn.push((format!("{name}-{picture}.svg"), draw(&table, question, reference)));
+            drawn.push((format!("{name}-{picture}.svg"), draw(&table, question, &page)));
         }
     }
     Ok(drawn)
@@ -278,7 +286,8 @@ text{font:12px system-ui,sans-serif;fill:#1b1f24}.title{font-weight:600;font-siz
 @media (prefers-color-scheme:dark){text{fill:#e8eaee}.faint,.mark{fill:#a3abb8}.oursname{fill:#7db8f5}.Ours{fill:#4a8fd6}.Tls{fill:#6b7686}\
 .Plain{fill:#3d4553}.Direct{stroke:#8a94a3}.grid{stroke:#2b313c}.one{stroke:#ff8a80}.whisker{stroke:#e8eaee}.ground{fill:#13161b}}";
 
-fn draw(table: &Table, question: &str, one: &str) -> String {
+fn draw(table: &Table, question: &str, page: &Page) -> String {
+    let one = page.reference;
     let (scale, is_share) = (table.scale(), table.is_share());
     let mut body = String::new();
     let mut y = MARGIN + 14.0;
@@ -293,7 +302,7 @@ fn draw(table: &Table, question: &str, one: &str) -> String {
     for (column, name) in table.columns.iter().enumerate() {
         y = panel(&mut body, table, (column, name), &scale, y);
     }
-    y = legend(&mut body, table, y + 16.0);
+    y = legend(&mut body, (table, page.others), y + 16.0);
     let reference = match scale {
         Scale::Ratio { .. } => format!("The red line is {one}: 1. The scale is logarithmic."),
         Scale::Linear { .. } if is_share => format!("The red line is {one}: 1.00."),
@@ -356,11 +365,11 @@ fn panel(body: &mut String, table: &Table, (column, name): (usize, &str), scale:
 }
 
 /// What the colours are, of those that are in the picture.
-fn legend(body: &mut String, table: &Table, y: f64) -> f64 {
+fn legend(body: &mut String, (table, others): (&Table, &str), y: f64) -> f64 {
     let mut x = MARGIN;
     for (kind, what) in [
         (Kind::Ours, "pgentra"),
-        (Kind::Tls, "other proxy, TLS with the server"),
+        (Kind::Tls, others),
         (Kind::Plain, "proxy without TLS"),
         (Kind::Direct, "no proxy"),
     ] {
@@ -441,9 +450,7 @@ mod tests {
         let [table] = &tables[..] else { panic!("{} tables", tables.len()) };
         assert!(table.is_ratio() && table.rows[0].kind == Kind::Direct && table.rows[1].kind == Kind::Ours);
         assert_eq!(table.ranked(0)[0].0.name, "the gateway");
-        assert!(
-            draw(table, "How fast?", "PostgreSQL itself").contains("The red line is PostgreSQL itself: 1.")
-        );
+        assert!(draw(table, "How fast?", &PAGES[1]).contains("The red line is PostgreSQL itself: 1."));
     }
 
     /// 1.00 is at one place, and the best row is the first.

@@ -76,7 +76,7 @@ pub fn measure(pgentra: &str, rounds: usize, seconds: u64) -> Result<String> {
     fs::write(&script, "SELECT 1;\n")?;
     let pool = pgbouncer(&own, "scram-sha-256")?;
     let mut ways = vec![
-        ("PostgreSQL itself, SCRAM-SHA-256", own.env.clone()),
+        ("PostgreSQL itself, SCRAM", own.env.clone()),
         ("**the gateway, a token**", plain.env.clone()),
         ("**the gateway, sessions kept ready**", ready.env.clone()),
     ];
@@ -86,7 +86,7 @@ pub fn measure(pgentra: &str, rounds: usize, seconds: u64) -> Result<String> {
             [("PGPORT", &*port.to_string()), ("PGUSER", "relay")]
                 .map(|(name, value)| (name.into(), value.into())),
         );
-        ways.push(("PgBouncer, SCRAM-SHA-256, session pooling", env));
+        ways.push(("PgBouncer, session pooling, SCRAM", env));
     }
     let mut results: Vec<[Vec<f64>; 2]> = ways.iter().map(|_| Default::default()).collect();
     for _ in 0..rounds {
