@@ -78,12 +78,7 @@ pub enum Unanswered {
     Slow,
 }
 
-/// Queries the fingerprint. `None`: there is none, or the query failed; the session is idle in both
-/// cases. `received` are bytes that the server has sent already; messages that are not part of the
-/// answer are given to `aside`, whole.
-///
-/// # Errors
-/// The session cannot be used.
+/// See [`identify`].
 async fn fingerprint<S>(
     stream: &mut S,
     received: &mut BytesMut,
@@ -123,7 +118,9 @@ where
     Ok(found.flatten().filter(|_| !failed).map(Fingerprint))
 }
 
-/// The same as [`fingerprint`], within [`CHECK`].
+/// Queries the fingerprint, within [`CHECK`]. `None`: there is none, or the query failed; the session is
+/// idle in both cases. `received` are bytes that the server has sent already; messages that are not part
+/// of the answer are given to `aside`, whole.
 ///
 /// # Errors
 /// The session cannot be used.
