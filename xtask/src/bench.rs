@@ -33,7 +33,8 @@ pub(crate) fn run(root: &Path, name: &str, arguments: &[String]) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run the benchmark {name}"))?;
     ensure!(status.success(), "the benchmark {name} failed");
     // The tables of the page may have changed.
-    if name == "proxy" && arguments.iter().any(|argument| argument.starts_with("--write")) {
+    if matches!(name, "proxy" | "gateway") && arguments.iter().any(|argument| argument.starts_with("--write"))
+    {
         pictures::write(root)?;
     }
     Ok(())

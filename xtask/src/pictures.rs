@@ -1,4 +1,4 @@
-//! The pictures of `docs/bench-proxy.md`: one for each of its tables, drawn from the table itself.
+//! The pictures of `docs/bench-proxy.md` and `docs/bench-gateway.md`: one for each table of ways, drawn from the table itself.
 //!
 //! All panels of a picture have one scale. Shares of direct TLS are bars from zero, and 1.00 is at one place in all pictures. Ratios
 //! that differ by more than ten are bars from 1.00 on a logarithmic scale. A whisker goes from the lowest round to the highest.
@@ -7,13 +7,37 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-/// The page with the tables, and the folder of the pictures.
-const PAGE: &str = "docs/bench-proxy.md";
+/// A page with tables.
+struct Page {
+    /// Its name, which begins the names of its pictures.
+    name: &'static str,
+    /// What 1 is in the tables of shares and ratios.
+    reference: &'static str,
+    /// What the rows are of other programs that use TLS.
+    others: &'static str,
+    /// The beginning and a part of a table's title, the file of its picture, and the question that it answers.
+    pictures: &'static [(&'static str, &'static str, &'static str, &'static str)],
+}
 
-/// The beginning and a part of a table's title, the file of its picture, and the question that it answers.
-const PICTURES: [(&str, &str, &str, &str); 8] = [
+const PAGES: [Page; 2] = [
+    Page {
+        name: "bench-proxy",
+        reference: "direct TLS without a proxy",
+        others: "other proxy, TLS with the server",
+        pictures: &PROXY,
+    },
+    Page { name: "bench-gateway", reference: "PostgreSQL itself", others: "other proxy", pictures: &GATEWAY },
+];
+
+const GATEWAY: [(&str, &str, &str, &str); 3] = [
+    ("Logins over TLS", "", "logins", "How fast is a login?"),
+    ("4 clients that send", "share", "relay", "How much of the throughput is left in a session over TLS?"),
+    ("500 idle sessions", "memory", "idle", "How much memory does an idle session cost?"),
+];
+
+const PROXY: [(&str, &str, &str, &str); 8] = [
     ("`pgbench -S`,", "simple", "simple", "How much of the throughput is left? pgbench -S, simple protocol"),
     ("`pgbench -S`,", "prepared", "prepared", "How much of the throughput is left? pgbench -S, prepared"),
     (
@@ -82,7 +106,7 @@ enum Scale {
     Ratio { least: f64, most: f64 },
 }
 
-/// Draws the picture of every table of the page.
+/// Draws the picture of every table of the pages.
 ///
 /// # Errors
 ///
@@ -96,19 +120,20 @@ pub(crate) fn write(root: &Path) -> Result<()> {
 
 /// The pictures, each with the name of its file.
 fn drawn(root: &Path) -> Result<Vec<(String, String)>> {
-    let page = fs::read_to_string(root.join(PAGE)).with_context(|| PAGE.to_owned())?;
-    let tables = tables(&page)?;
-    ensure!(!tables.is_empty(), "{PAGE} has no table");
-    tables
-        .iter()
-        .map(|table| {
+    let mut drawn = Vec::new();
+    for page in PAGES {
+        let name = page.name;
+        let file = root.join("docs").join(name).with_extension("md");
+        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        for table in tables(&text).with_context(|| name)? {
             let is_it = |begin: &str, part| table.title.starts_with(begin) && table.title.contains(part);
-            let known = PICTURES.iter().find(|(begin, part, ..)| is_it(begin, part));
-            let (_, _, name, question) =
-                known.with_context(|| format!("{PAGE}: no picture is for the table {:?}", table.title))?;
-            Ok((format!("bench-proxy-{name}.svg"), draw(table, question)))
-        })
-        .collect()
+            let known = page.pictures.iter().find(|(begin, part, ..)| is_it(begin, part));
+            let (_, _, picture, question) =
+                known.with_context(|| format!("{name}: no picture is for the table {:?}", table.title))?;
+            drawn.push((format!("{name}-{picture}.svg"), draw(&table, question, &page)));
+        }
+    }
+    Ok(drawn)
 }
 
 /// The tables with results: those that begin with a way and its TLS.
@@ -122,14 +147,15 @@ fn tables(page: &str) -> Result<Vec<Table>> {
         let Some(cells) = line.strip_prefix("| ").and_then(|line| line.strip_suffix(" |")) else { continue };
         let cells: Vec<&str> = cells.split(" | ").collect();
         let [way, tls, results @ ..] = &cells[..] else { continue };
-        if (*way, *tls) == ("way", "with the server") {
+        if *way == "way" && matches!(*tls, "with the server" | "with the client") {
             let columns = results.iter().map(|column| (*column).to_owned()).collect();
             tables.push(Table { title: title.to_owned(), columns, rows: Vec::new() });
             continue;
         }
         let Some(table) = tables.last_mut().filter(|table| table.title == title) else { continue };
         let name = way.replace("**", "");
-        let kind = match (*way != name, name.starts_with("direct"), tls.ends_with("TLS")) {
+        let is_direct = name.starts_with("direct") || name.starts_with("PostgreSQL itself");
+        let kind = match (*way != name, is_direct, tls.ends_with("TLS")) {
             (true, ..) => Kind::Ours,
             (_, true, _) => Kind::Direct,
             (.., true) => Kind::Tls,
@@ -148,7 +174,7 @@ fn cell(text: &str) -> Result<Option<Cell>> {
         return Ok(None);
     }
     let number = |text: &str| -> Result<f64> {
-        text.replace(',', "").parse().with_context(|| format!("{PAGE}: {text:?} is no number"))
+        text.replace(',', "").parse().with_context(|| format!("{text:?} is no number"))
     };
     let (figure, beside) = text.split_once(", ").unwrap_or((&text, ""));
     let (middle, range) = figure.split_once(" (").unwrap_or((figure, ""));
@@ -168,7 +194,7 @@ impl Cell {
 
 impl Table {
     fn is_share(&self) -> bool {
-        self.title.contains("share of direct TLS")
+        self.title.contains("share of ")
     }
 
     fn is_ratio(&self) -> bool {
@@ -260,7 +286,8 @@ text{font:12px system-ui,sans-serif;fill:#1b1f24}.title{font-weight:600;font-siz
 @media (prefers-color-scheme:dark){text{fill:#e8eaee}.faint,.mark{fill:#a3abb8}.oursname{fill:#7db8f5}.Ours{fill:#4a8fd6}.Tls{fill:#6b7686}\
 .Plain{fill:#3d4553}.Direct{stroke:#8a94a3}.grid{stroke:#2b313c}.one{stroke:#ff8a80}.whisker{stroke:#e8eaee}.ground{fill:#13161b}}";
 
-fn draw(table: &Table, question: &str) -> String {
+fn draw(table: &Table, question: &str, page: &Page) -> String {
+    let one = page.reference;
     let (scale, is_share) = (table.scale(), table.is_share());
     let mut body = String::new();
     let mut y = MARGIN + 14.0;
@@ -275,16 +302,16 @@ fn draw(table: &Table, question: &str) -> String {
     for (column, name) in table.columns.iter().enumerate() {
         y = panel(&mut body, table, (column, name), &scale, y);
     }
-    y = legend(&mut body, table, y + 16.0);
+    y = legend(&mut body, (table, page.others), y + 16.0);
     let reference = match scale {
-        Scale::Ratio { .. } => "The red line is direct TLS without a proxy: 1. The scale is logarithmic.",
-        Scale::Linear { .. } if is_share => "The red line is direct TLS without a proxy: 1.00.",
-        Scale::Linear { .. } if table.is_difference() => "The red line is direct TLS without a proxy.",
-        Scale::Linear { .. } => "",
+        Scale::Ratio { .. } => format!("The red line is {one}: 1. The scale is logarithmic."),
+        Scale::Linear { .. } if is_share => format!("The red line is {one}: 1.00."),
+        Scale::Linear { .. } if table.is_difference() => format!("The red line is {one}."),
+        Scale::Linear { .. } => String::new(),
     };
     if !reference.is_empty() {
         y += 18.0;
-        text(&mut body, (MARGIN, y), "faint small", reference);
+        text(&mut body, (MARGIN, y), "faint small", &reference);
     }
     let height = y + MARGIN;
     format!(
@@ -338,11 +365,11 @@ fn panel(body: &mut String, table: &Table, (column, name): (usize, &str), scale:
 }
 
 /// What the colours are, of those that are in the picture.
-fn legend(body: &mut String, table: &Table, y: f64) -> f64 {
+fn legend(body: &mut String, (table, others): (&Table, &str), y: f64) -> f64 {
     let mut x = MARGIN;
     for (kind, what) in [
         (Kind::Ours, "pgentra"),
-        (Kind::Tls, "other proxy, TLS with the server"),
+        (Kind::Tls, others),
         (Kind::Plain, "proxy without TLS"),
         (Kind::Direct, "no proxy"),
     ] {
@@ -415,13 +442,24 @@ mod tests {
         assert!(cell("soon").is_err());
     }
 
+    #[test]
+    fn a_table_of_the_gateway_becomes_a_picture() {
+        let page = "### Logins over TLS: times as fast as PostgreSQL's own\n\n| way | with the client | four |\n|---|---|---|\n\
+                    | PostgreSQL itself, SCRAM | TLS | 1.00, 300 a second |\n| **the gateway** | TLS | **1.50** (1.40–1.60), 450 a second |\n";
+        let tables = tables(page).unwrap();
+        let [table] = &tables[..] else { panic!("{} tables", tables.len()) };
+        assert!(table.is_ratio() && table.rows[0].kind == Kind::Direct && table.rows[1].kind == Kind::Ours);
+        assert_eq!(table.ranked(0)[0].0.name, "the gateway");
+        assert!(draw(table, "How fast?", &PAGES[1]).contains("The red line is PostgreSQL itself: 1."));
+    }
+
     /// 1.00 is at one place, and the best row is the first.
     #[test]
     fn the_pictures_can_be_compared() {
         let root = crate::tree::root().unwrap();
-        let page = fs::read_to_string(root.join(PAGE)).unwrap();
+        let page = fs::read_to_string(root.join("docs/bench-proxy.md")).unwrap();
         let tables = tables(&page).unwrap();
-        assert_eq!(tables.len(), PICTURES.len());
+        assert_eq!(tables.len(), PROXY.len());
         let shares: Vec<f64> =
             tables.iter().filter(|table| table.is_share()).map(|table| table.scale().at(1.0)).collect();
         assert!(
@@ -448,11 +486,12 @@ mod tests {
     #[test]
     fn the_pictures_are_those_of_the_tables_and_the_page_shows_each() {
         let root = crate::tree::root().unwrap();
-        let page = fs::read_to_string(root.join(PAGE)).unwrap();
+        let page = |name: &str| fs::read_to_string(root.join(format!("docs/{name}.md"))).unwrap();
+        let pages = PAGES.map(|it| page(it.name)).concat();
         for (name, picture) in drawn(&root).unwrap() {
             let there = fs::read_to_string(root.join("docs").join(&name)).unwrap_or_default();
             assert!(there == picture, "{name} is old: run `cargo xtask bench-pictures`");
-            assert!(page.contains(&format!("]({name})")), "{PAGE} does not show {name}");
+            assert!(pages.contains(&format!("]({name})")), "no page shows {name}");
         }
     }
 }

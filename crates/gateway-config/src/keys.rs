@@ -10,6 +10,8 @@ use crate::settings::{GatewayProcessSettings, ServerSettings};
 
 /// With 0 every client would be refused; a larger number is a typing error.
 const CONNECTIONS: RangeInclusive<u64> = 1..=1_000_000;
+/// Each of these costs the server a process, for every set of start-up parameters.
+const WARM: RangeInclusive<u64> = 0..=1000;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
@@ -428,6 +430,37 @@ pub const GATEWAY_KEYS: &[GatewayKey] = &[
         help: Some("Sessions with the server at the same time; a further client is refused (SQLSTATE 53300)"),
         excludes: &[],
         set: GatewaySet::Server(|it, given| given.size(CONNECTIONS).map(|value| it.max_connections = value)),
+    },
+    GatewayKey {
+        name: "warm",
+        form: Form::Number,
+        value: "NUMBER",
+        default: "0",
+        help: Some(
+            "Sessions that stand ready, signed in and never used, for each role, database and other parameters that clients ask for; they make room for clients. 0: none",
+        ),
+        excludes: &[],
+        set: GatewaySet::Server(|it, given| given.size(WARM).map(|value| it.warm.number = value)),
+    },
+    GatewayKey {
+        name: "warm_max_age",
+        form: Form::Time,
+        value: "TIME",
+        default: "3m",
+        help: Some("How long a session may wait for a client before another takes its place"),
+        excludes: &[],
+        set: GatewaySet::Server(|it, given| given.time(1..=DAY).map(|value| it.warm.max_age = value)),
+    },
+    GatewayKey {
+        name: "server_check_delay",
+        form: Form::Time,
+        value: "TIME",
+        default: "0s",
+        help: Some(
+            "How long sessions that wait go to clients without asking the server again whether their role may sign in and with which settings. 0: it is asked each time",
+        ),
+        excludes: &[],
+        set: GatewaySet::Server(|it, given| given.time(0..=HOUR).map(|value| it.warm.check_delay = value)),
     },
 ];
 

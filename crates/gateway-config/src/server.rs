@@ -55,6 +55,11 @@ impl Building<'_> {
             let hint = "lead the server's Unix socket to the gateway, or have such clients connect to the server itself";
             self.add("unmapped", "cannot be password over TLS: SCRAM with channel binding would fail", hint);
         }
+        if settings.warm.number > 0 && settings.flavour == Some(Flavour::Single) {
+            // The server compares the id in each client's token: a session that waits has answered for another client.
+            let hint = "leave it at 0 with flavour single";
+            self.add("warm", "cannot be used with flavour single", hint);
+        }
         let directory = self.directory(settings);
         let (method, password) = method?;
         let mut servers = upstream?.into_iter();
@@ -82,6 +87,7 @@ impl Building<'_> {
                 Expiry::End => SessionExpiry::End(notice),
             },
             directory: directory?,
+            warm: settings.warm,
             limits: Limits { connections: settings.max_connections, ..limits.clone() },
             telemetry: GatewayTelemetry::default(),
         })

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use pgentra_gateway::{AskMethod, Flavour, SERVICE_ROLE, SessionAttrs, Unmapped};
+use pgentra_gateway::{AskMethod, Flavour, SERVICE_ROLE, SessionAttrs, Unmapped, WarmSessions};
 use pgentra_settings::{ListenAddr, TelemetrySettings};
 use pgentra_verify::Cloud;
 use uuid::Uuid;
@@ -90,6 +90,8 @@ pub struct ServerSettings {
     pub graph_down: GraphDown,
     /// Sessions at the same time. Default: 100.
     pub max_connections: usize,
+    /// Sessions that are signed in before a client asks for them. Default: none.
+    pub warm: WarmSessions,
 }
 
 /// What becomes of a principal that is in more groups than its token lists.
@@ -193,6 +195,7 @@ impl Default for ServerSettings {
             account_check_interval: Duration::from_secs(300),
             graph_down: GraphDown::Refuse,
             max_connections: 100,
+            warm: WarmSessions::default(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row};
 
 use super::upstream::{ServiceAccount, UpstreamAddress, UpstreamMethod};
@@ -26,6 +26,9 @@ pub(crate) struct ControlConnection {
     client: Mutex<Option<Arc<Client>>>,
 }
 
+/// A parameter of a query, with its type.
+pub(crate) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ControlError {
     #[error("the control connection to PostgreSQL failed")]
@@ -43,12 +46,12 @@ impl ControlConnection {
         Self { upstream, method, service, client: Mutex::new(None) }
     }
 
-    /// Runs a query. If the connection turns out to be broken, it is opened again and the query is
+    /// Runs a query, with parameters and their types: so it takes one round trip. If the connection turns out to be broken, it is opened again and the query is
     /// repeated once.
     pub(crate) async fn query(
         &self,
         sql: &str,
-        parameters: &[&(dyn ToSql + Sync)],
+        parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, ControlError> {
         let client = self.client().await?;
         match self.ask(&client, sql, parameters).await {
@@ -67,9 +70,9 @@ impl ControlConnection {
         &self,
         client: &Arc<Client>,
         sql: &str,
-        parameters: &[&(dyn ToSql + Sync)],
+        parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, ControlError> {
-        match tokio::time::timeout(ANSWER, client.query(sql, parameters)).await {
+        match tokio::time::timeout(ANSWER, client.query_typed(sql, parameters)).await {
             Ok(answer) => Ok(answer?),
             // The statement may still run there, and its answer would be read as that of the next one.
             Err(_) => {
@@ -97,6 +100,27 @@ impl ControlConnection {
         let mut slot = self.client.lock().await;
         if slot.as_ref().is_some_and(|held| Arc::ptr_eq(held, client)) {
             *slot = None;
+        }
+    }
+}
+
+/// A column of a row. The mapping is the server's: it may have another type, or no value.
+pub(crate) fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, ControlError> {
+    row.try_get(index).map_err(|_| ControlError::Mapping)
+}
+
+impl ControlError {
+    /// Whether the server answers and the mapping cannot be read: it does not let the gateway in, or the
+    /// mapping is gone, is not the gateway's to read, or has another form. That lasts until an
+    /// administrator changes it.
+    pub(crate) fn is_of_the_mapping(&self) -> bool {
+        match self {
+            Self::Mapping => true,
+            // Class 08 is the connection, 53 a lack of connections or memory, 57 a server that starts or stops.
+            Self::Postgres(error) => error
+                .code()
+                .is_some_and(|code| !["08", "53", "57"].iter().any(|class| code.code().starts_with(class))),
+            Self::Dial(_) | Self::Slow => false,
         }
     }
 }

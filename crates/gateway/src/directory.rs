@@ -177,10 +177,6 @@ impl DirectoryChecks {
     /// Those of the groups that the principal is a member of.
     async fn member_of(&self, who: DirectoryPrincipal, groups: &[Uuid]) -> Result<Vec<Uuid>, QuestionError> {
         let state = &*self.0;
-        if groups.len() > GROUPS {
-            let why = format!("the role's mapping names {} groups; {GROUPS} can be asked for", groups.len());
-            return Err(QuestionError::Refused(why.into()));
-        }
         let known = || -> Option<Vec<Uuid>> {
             let answers: Option<Vec<_>> =
                 groups.iter().map(|group| Some((*group, state.members.find(&(who, *group))?))).collect();
@@ -251,6 +247,11 @@ impl Gateway {
         let groups = claim.groups(role);
         if groups.is_empty() {
             return Ok(Some(groups));
+        }
+        if groups.len() > GROUPS {
+            let number = groups.len();
+            tracing::error!(role, oid = %principal.object_id(), number, "the mapping of a role names more groups than Graph is asked for");
+            return Err(refusal::too_many_groups(role, GROUPS).into());
         }
         let found = checks.member_of(DirectoryPrincipal::of(principal), &groups).await;
         self.count_question(found.is_ok());

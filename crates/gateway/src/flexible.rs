@@ -2,15 +2,20 @@
 
 use pgentra_verify::{Principal, SubjectKind};
 use pgentra_wire::fields::Fields;
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::control::{ControlConnection, ControlError};
+use super::control::{ControlConnection, ControlError, column};
 use super::membership::is_member;
 use super::principal::PrincipalKind;
 use super::refusal;
 
-const FIND: &str =
-    "SELECT object_id::text, kind, is_mfa, is_adopted FROM pgentra.mapping WHERE rolname = $1::text";
+const FIND: &str = "SELECT object_id::text, kind::text, is_mfa::boolean, is_adopted::boolean \
+    FROM pgentra.mapping WHERE rolname = $1::text";
+/// The number of mapped roles, and whether each of them can be read as [`FIND`] reads it.
+pub(crate) const COUNT: &str = "SELECT count(*), count(*) = count(*) FILTER (WHERE \
+    (rolname::text, object_id::text, kind::text, is_mfa::boolean, is_adopted::boolean) IS NOT NULL) \
+    FROM pgentra.mapping";
 
 /// The principal that a role is mapped to.
 #[derive(Debug)]
@@ -25,14 +30,16 @@ pub(crate) struct Mapping {
 impl Mapping {
     /// The mapping of a role; `None` for one that is not mapped, or does not exist.
     pub(crate) async fn find(control: &ControlConnection, role: &str) -> Result<Option<Self>, ControlError> {
-        let rows = control.query(FIND, &[&role]).await?;
+        let rows = control.query(FIND, &[(&role, Type::TEXT)]).await?;
         let Some(row) = rows.first() else {
             return Ok(None);
         };
-        let (Ok(object_id), Ok(kind)) = (row.get::<_, &str>(0).parse(), row.get::<_, &str>(1).parse()) else {
+        let (Ok(object_id), Ok(kind)) = (column::<&str>(row, 0)?.parse(), column::<&str>(row, 1)?.parse())
+        else {
             return Err(ControlError::Mapping);
         };
-        Ok(Some(Self { object_id, kind, multi_factor: row.get(2), is_adopted: row.get(3) }))
+        let (multi_factor, is_adopted) = (column(row, 2)?, column(row, 3)?);
+        Ok(Some(Self { object_id, kind, multi_factor, is_adopted }))
     }
 
     /// The group that the role is mapped to.

@@ -17,6 +17,7 @@ use pgentra_session::{Limits, Route};
 use pgentra_wire::startup::{CancelRequest, StartupMessage};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::types::Type;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -86,7 +87,13 @@ impl Front {
     pub fn replace(&self, servers: Servers) {
         let before = self.servers.swap(Arc::new(servers));
         let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_served = |gateway: &Arc<Gateway>| {
+            self.servers.load().servers.iter().any(|(_, served)| Arc::ptr_eq(served, gateway))
+        };
         for (_, gateway) in &before.servers {
+            if !is_served(gateway) {
+                gateway.close_waiting();
+            }
             gone.extend(gateway.further.iter().chain([gateway]).map(Arc::downgrade));
         }
         gone.retain(|gateway| gateway.strong_count() > 0);
@@ -138,6 +145,11 @@ impl Front {
             tasks.spawn(self.clone().run(client, seat, stages.clone()));
         }
         drop(listener);
+        if stages.drain.is_cancelled() {
+            for (_, gateway) in &self.servers.load().servers {
+                gateway.close_waiting();
+            }
+        }
         if !stages.drain.is_cancelled() {
             // The listener is gone, and its sessions go on until the shutdown.
             tasks.close();
@@ -342,7 +354,7 @@ impl Gateway {
 
     async fn terminate(&self, process_id: u32) {
         let sql = "SELECT pg_catalog.pg_terminate_backend($1)";
-        if let Err(error) = self.control.query(sql, &[&process_id.cast_signed()]).await {
+        if let Err(error) = self.control.query(sql, &[(&process_id.cast_signed(), Type::INT4)]).await {
             tracing::warn!(error = chain(&error), "a session could not be terminated");
         }
     }

@@ -53,6 +53,8 @@ mod token_request;
 mod upstream;
 mod upstream_login;
 mod upstream_stream;
+mod warm;
+mod warm_pool;
 
 use std::fmt;
 use std::str::FromStr;
@@ -86,12 +88,15 @@ pub use rules::{PrincipalRule, RoleRules, SharedRules};
 pub use script::{GatewayNetwork, NotANetwork, SERVICE_ROLE, ServerScript, ServerScriptMethod};
 pub use telemetry::GatewayTelemetry;
 pub use upstream::{ServiceAccount, TlsUpstream, UpstreamAddress, UpstreamMethod, UpstreamTlsError};
+pub use warm_pool::WarmSessions;
 
 use control::{ControlConnection, ControlError};
 use pgentra_session::Limits;
 use pgentra_session::attempts::Attempts;
 use pgentra_session::cancel::CancelTable;
 use pgentra_session::client::Client;
+use pgentra_session::kept::IdleSessions;
+use warm_pool::{WaitingSession, WarmPool};
 
 /// The configuration of a gateway: one server.
 #[derive(Clone)]
@@ -127,6 +132,8 @@ pub struct Config {
     pub expiry: SessionExpiry,
     /// What the directory of the tenant is asked for; `None`: nothing.
     pub directory: Option<DirectoryChecks>,
+    /// Which sessions are signed in before a client asks for them.
+    pub warm: WarmSessions,
     /// Limits for clients and sessions.
     pub limits: Limits,
     /// Where metrics and audit lines go.
@@ -207,6 +214,7 @@ impl fmt::Debug for Config {
             .field("oauth", &self.oauth)
             .field("expiry", &self.expiry)
             .field("directory", &self.directory)
+            .field("warm", &self.warm)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
@@ -265,6 +273,10 @@ pub struct Gateway {
     pub(crate) attempts: Arc<Attempts>,
     /// The password of mapped roles, with [`UpstreamMethod::Password`].
     pub(crate) own_password: OnceCell<SecretString>,
+    /// The sessions that wait at this server.
+    pub(crate) warm: WarmPool,
+    /// Those that wait at this server and at the others with the same data, which share the limits.
+    pub(crate) all_waiting: Arc<[IdleSessions<WaitingSession>]>,
 }
 
 impl Gateway {
@@ -274,7 +286,15 @@ impl Gateway {
         let sessions = within(config.limits.connections);
         let passing = within((config.limits.connections / 4).max(1));
         let attempts = Arc::new(Attempts::default());
-        let of = |config: Config, further: Vec<Arc<Gateway>>| Self {
+        // A session of Single Server answers for the client whose id its server has compared.
+        let warm = match config.roles {
+            RoleSource::Database(Flavour::Single) => WarmSessions::default(),
+            _ => config.warm,
+        };
+        let pool = || WarmPool::new(warm, config.telemetry.sessions_ready(&config.name));
+        let mut pools: Vec<_> = (0..=config.further.len()).map(|_| pool()).collect();
+        let all_waiting: Arc<[_]> = pools.iter().map(|pool| pool.idle.clone()).collect();
+        let of = |config: Config, further: Vec<Arc<Gateway>>, warm: WarmPool| Self {
             control: ControlConnection::new(
                 config.upstream.clone(),
                 config.method.clone(),
@@ -287,14 +307,17 @@ impl Gateway {
             passing: passing.clone(),
             attempts: attempts.clone(),
             own_password: OnceCell::new(),
+            warm,
+            all_waiting: all_waiting.clone(),
             config,
         };
-        let member = |upstream: &UpstreamAddress| {
+        let own = pools.remove(0);
+        let member = |(upstream, pool): (&UpstreamAddress, WarmPool)| {
             let config = Config { upstream: upstream.clone(), further: Vec::new(), ..config.clone() };
-            Arc::new(of(config, Vec::new()))
+            Arc::new(of(config, Vec::new(), pool))
         };
-        let further = config.further.iter().map(member).collect();
-        of(config, further)
+        let further = config.further.iter().zip(pools).map(member).collect();
+        of(config, further, own)
     }
 }
 
@@ -363,13 +386,15 @@ impl Gateway {
         let version = rows.first().map(|row| row.get::<_, String>(0)).unwrap_or_default();
         let sql = match &self.config.roles {
             RoleSource::Rules(rules) => return Ok((version, rules.current().roles.len())),
-            RoleSource::Database(Flavour::Flexible) => "SELECT count(*) FROM pgentra.mapping",
-            RoleSource::Database(Flavour::Single) => "SELECT count(*) FROM pgentra.member",
+            RoleSource::Database(Flavour::Flexible) => flexible::COUNT,
+            RoleSource::Database(Flavour::Single) => single::COUNT,
         };
         let unreadable = |cause| GatewayCheckError::Mapping(Box::new(cause));
         let rows = self.control.query(sql, &[]).await.map_err(unreadable)?;
-        let count = rows.first().map(|row| row.get::<_, i64>(0)).unwrap_or_default();
-        Ok((version, usize::try_from(count).unwrap_or_default()))
+        match rows.first().map(|row| (row.get::<_, i64>(0), row.get::<_, bool>(1))) {
+            Some((count, true)) => Ok((version, usize::try_from(count).unwrap_or_default())),
+            _ => Err(unreadable(ControlError::Mapping)),
+        }
     }
 
     /// Fetches the signing keys of every tenant if needed, and returns their number.

@@ -1,5 +1,7 @@
 //! The log-in of a client, from its start-up to its session.
 
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use pgentra_session::attempts::Attempts;
 use pgentra_session::auth_message::AuthMessage;
@@ -15,6 +17,7 @@ use pgentra_wire::startup::StartupMessage;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
+use tokio_postgres::types::Type;
 
 use super::ask_method::{AUTH_SETTING, AskMethod};
 use super::role_mapping::RoleMapping;
@@ -22,7 +25,7 @@ use super::single::{self, Member};
 use super::token_request::{self, TokenAnswer};
 use super::{Flavour, Gateway, RoleSource, Unmapped, UpstreamMethod, refusal, setting, startup_option};
 use crate::attempt::ClientRecord;
-use crate::control::ControlError;
+use crate::control::{ControlError, column};
 use crate::expiry::SessionExpiry;
 use crate::observed::LoginCheck;
 use crate::telemetry::{of, result, with};
@@ -41,7 +44,7 @@ pub(crate) struct ServerSession {
 impl Gateway {
     /// Authenticates a client and opens its session, up to ReadyForQuery.
     pub(crate) async fn authenticate(
-        &self,
+        self: &Arc<Self>,
         client: &mut Client,
         seat: &Seat,
         start: StartupMessage,
@@ -62,7 +65,7 @@ impl Gateway {
                 let server = seat.ask(self.pass_through(client, &upstream)).await?;
                 seat.admitted();
                 attempt.check = LoginCheck::Server;
-                (self.take_place()?, server)
+                (self.place().await?, server)
             }
             Some((role, claim)) => {
                 let asked = self.ask_for_token(client, role, how, &mut attempt.check);
@@ -72,9 +75,8 @@ impl Gateway {
                 attempt.check = LoginCheck::Principal;
                 let passwords = client.while_present(self.authorize(&claim, role, &principal)).await?;
                 attempt.check = LoginCheck::Server;
-                let permit = self.take_place()?;
-                let opened = self.open_as(role, &claim, &passwords, &upstream);
-                let Some(server) = client.while_present(opened).await? else {
+                let opened = self.session_for(role, &claim, &passwords, &upstream);
+                let Some((server, permit)) = client.while_present(opened).await? else {
                     tracing::warn!(role, oid = %principal.object_id(), "the role's password is no id of the token");
                     attempt.check = LoginCheck::Principal;
                     return Err(Member::mismatch(role, &principal).into());
@@ -101,10 +103,6 @@ impl Gateway {
         let principal = server.verify(role, token, &mut LoginCheck::Format).await?;
         server.authorize(&claim, role, &principal).await?;
         Ok(Some(principal))
-    }
-
-    fn take_place(&self) -> Result<OwnedSemaphorePermit, LoginError> {
-        self.sessions.clone().try_acquire_owned().map_err(|_| login_error::too_many_clients().into())
     }
 
     fn role_name(&self, start: &StartupMessage) -> Vec<u8> {
@@ -134,7 +132,10 @@ impl Gateway {
     }
 
     /// The role's mapping; `None` if the role does not sign in with tokens.
-    async fn claim<'a>(&self, role: &'a [u8]) -> Result<Option<(&'a str, RoleMapping)>, LoginError> {
+    pub(crate) async fn claim<'a>(
+        &self,
+        role: &'a [u8],
+    ) -> Result<Option<(&'a str, RoleMapping)>, LoginError> {
         // The functions that map roles accept only valid UTF-8.
         let Ok(role) = std::str::from_utf8(role) else {
             return Ok(None);
@@ -146,10 +147,14 @@ impl Gateway {
                 Ok(claim.map(|claim| (role, claim)))
             }
             Err(error) => {
+                let fields = match error.is_of_the_mapping() {
+                    true => refusal::mapping_unreadable(),
+                    false => refusal::unreachable(),
+                };
                 let error = chain(&error);
                 tracing::error!(server = name, error, "the mapping of roles cannot be read");
                 telemetry.mapping(name, Some(format!("the mapping of roles cannot be read: {error}")));
-                Err(refusal::unreachable().into())
+                Err(fields.into())
             }
         }
     }
@@ -228,7 +233,7 @@ impl Gateway {
 
     /// Logs in to the server as the role, with the first of these passwords that is right; without
     /// any, with the gateway's own. `None`: none of them is right.
-    async fn open_as(
+    pub(crate) async fn open_as(
         &self,
         role: &str,
         claim: &RoleMapping,
@@ -289,7 +294,7 @@ impl Gateway {
         let read = async || {
             let rows = self.control.query("SELECT password FROM pgentra.gateway", &[]).await?;
             let row = rows.first().ok_or(ControlError::Mapping)?;
-            Ok::<SecretString, ControlError>(row.get::<_, String>(0).into())
+            Ok::<SecretString, ControlError>(column::<String>(row, 0)?.into())
         };
         self.own_password.get_or_try_init(read).await.cloned().map_err(|error| {
             tracing::error!(error = chain(&error), "the gateway's password cannot be read");
@@ -303,7 +308,7 @@ impl Gateway {
             UpstreamMethod::SharedPassword => "SELECT pgentra.adopt_principal($1)",
             _ => "SELECT pgentra.adopt($1)",
         };
-        match self.control.query(sql, &[&role]).await {
+        match self.control.query(sql, &[(&role, Type::TEXT)]).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 tracing::error!(role, error = chain(&error), "a role's password cannot be set");
@@ -456,7 +461,7 @@ impl Gateway {
     }
 
     /// The server's own error goes to the client; any other failure goes to the log.
-    fn failed(&self, error: UpstreamLoginError) -> LoginError {
+    pub(crate) fn failed(&self, error: UpstreamLoginError) -> LoginError {
         let server = &self.config.name;
         let fields: Fields = match error {
             UpstreamLoginError::Refused(fields) => fields,

@@ -38,6 +38,17 @@ pub(crate) fn unreachable() -> Fields {
         .with_hint("Try again; if it stays so, see the log of the gateway.")
 }
 
+/// The server answers, and the gateway cannot read which principals may use a role. It stays so until an
+/// administrator changes it, so it is not a code after which drivers try again. PostgreSQL sends the same
+/// code to a client that it cannot authenticate by its configuration (`auth.c`: certificates without a
+/// root certificate store).
+pub(crate) fn mapping_unreadable() -> Fields {
+    fatal(sqlstate::CONFIG_FILE_ERROR, "the gateway cannot read which principals may use which roles")
+        .with_hint(
+            "The administrator of the gateway finds the reason with pgentra doctor --gateway, and in its log.",
+        )
+}
+
 /// No server is of the kind that clients are led to. The gateway logs what each of them is.
 pub(crate) fn no_server_fits(wanted: SessionAttrs) -> Fields {
     let message = format!("no PostgreSQL server of the gateway fits target_session_attrs={wanted}");
@@ -192,6 +203,14 @@ pub(crate) fn denied_if_member(role: &str) -> Fields {
     .with_hint(
         "The administrator of the gateway can have it ask Microsoft Graph (group_overage = \"graph\").",
     )
+}
+
+/// A principal whose token does not list its groups, where more groups decide than can be asked for.
+pub(crate) fn too_many_groups(role: &str, most: usize) -> Fields {
+    refused(&format!(
+        "Microsoft Entra access token not valid for role \"{role}\": it does not list the groups of its principal, and more than {most} groups decide who may use the role"
+    ))
+    .with_hint("The administrator of the gateway has to name fewer groups, or the principal's object id.")
 }
 
 /// A principal whose account is disabled or gone.

@@ -3,15 +3,20 @@
 use pgentra_verify::{Principal, SubjectKind};
 use pgentra_wire::fields::Fields;
 use secrecy::SecretString;
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::control::{ControlConnection, ControlError};
+use super::control::{ControlConnection, ControlError, column};
 use super::membership::is_member;
 use super::principal::PrincipalKind;
 use super::refusal;
 
-const FIND: &str =
-    "SELECT by_name, is_adopted, object_id::text, kind FROM pgentra.member WHERE rolname = $1::text";
+const FIND: &str = "SELECT by_name::boolean, is_adopted::boolean, object_id::text, kind::text \
+    FROM pgentra.member WHERE rolname = $1::text";
+/// The number of members, and whether each of them can be read as [`FIND`] reads it.
+pub(crate) const COUNT: &str = "SELECT count(*), count(*) = count(*) FILTER (WHERE \
+    (rolname::text, by_name::boolean, is_adopted::boolean) IS NOT NULL \
+    AND (object_id::text IS NULL) = (kind::text IS NULL)) FROM pgentra.member";
 
 /// A role that is a member of `azure_ad_user`, which marks Entra roles on Single Server.
 #[derive(Debug)]
@@ -27,14 +32,14 @@ pub(crate) struct Member {
 impl Member {
     /// The role of this name, if it is a member of `azure_ad_user`.
     pub(crate) async fn find(control: &ControlConnection, role: &str) -> Result<Option<Self>, ControlError> {
-        let rows = control.query(FIND, &[&role]).await?;
+        let rows = control.query(FIND, &[(&role, Type::TEXT)]).await?;
         let Some(row) = rows.first() else {
             return Ok(None);
         };
         let mut named = Vec::new();
         for row in &rows {
             if let (Some(object_id), Some(kind)) =
-                (row.get::<_, Option<&str>>(2), row.get::<_, Option<&str>>(3))
+                (column::<Option<&str>>(row, 2)?, column::<Option<&str>>(row, 3)?)
             {
                 match (object_id.parse(), kind.parse()) {
                     (Ok(object_id), Ok(kind)) => named.push((object_id, kind)),
@@ -42,7 +47,7 @@ impl Member {
                 }
             }
         }
-        Ok(Some(Self { by_name: row.get(0), is_adopted: row.get(1), named }))
+        Ok(Some(Self { by_name: column(row, 0)?, is_adopted: column(row, 1)?, named }))
     }
 
     /// The group that the role is made by the name of.

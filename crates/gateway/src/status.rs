@@ -61,6 +61,8 @@ struct SessionNumbers {
     open: i64,
     limit: usize,
     total: u64,
+    /// Those that wait for a client.
+    ready: i64,
 }
 
 #[derive(Debug, Serialize)]
@@ -188,6 +190,7 @@ impl GatewayTelemetry {
                 open: counts.sessions_open.get_or_create(&of(&name)).get(),
                 limit: config.map_or(0, |config| config.limits.connections),
                 total: counts.sessions.get_or_create(&of(&name)).get(),
+                ready: counts.sessions_ready.get_or_create(&of(&name)).get(),
             },
             logins: LoginNumbers {
                 let_in: logins.let_in,

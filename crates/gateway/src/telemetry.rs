@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use hyper::header::HeaderMap;
 use hyper::{Method, Uri};
-use pgentra_observe::http::{HttpReply, Observable, status_page};
+use pgentra_observe::http::{HttpReply, Observable, close_pools, status_page};
 use pgentra_observe::{AuditLog, Exposition};
 use pgentra_verify::Rejection;
 use prometheus_client::metrics::counter::Counter;
@@ -80,6 +80,11 @@ pub(crate) struct GatewayCounts {
     pub(crate) tokens: Family<Labels, Counter>,
     pub(crate) mapping_failures: Family<Labels, Counter>,
     pub(crate) upstream_failures: Family<Labels, Counter>,
+    /// Sessions that wait for a client.
+    pub(crate) sessions_ready: Family<Labels, Gauge>,
+    /// Logins that got such a session or a new one.
+    pub(crate) supply: Family<Labels, Counter>,
+    pub(crate) opened_ahead: Family<Labels, Counter>,
     /// Questions to the directory.
     pub(crate) directory: Family<Labels, Counter>,
     pub(crate) sign_in: Family<Labels, Histogram, fn() -> Histogram>,
@@ -211,6 +216,23 @@ impl GatewayTelemetry {
         usize::try_from(self.0.counts.with_session.get()).unwrap_or_default()
     }
 
+    /// Ends the sessions that wait for clients with this database, or all of them, and returns their
+    /// number. None waits again until a client asks.
+    async fn close_waiting(&self, database: Option<&str>) -> usize {
+        let gateways: Vec<_> =
+            self.servers().values().filter_map(|served| served.gateway.upgrade()).collect();
+        let mut closed = 0;
+        for idle in gateways.iter().flat_map(|gateway| &*gateway.all_waiting) {
+            closed += idle.end_all(database.map(str::as_bytes)).await;
+        }
+        closed
+    }
+
+    /// The gauge of the sessions that wait for clients at a server.
+    pub(crate) fn sessions_ready(&self, server: &str) -> Gauge {
+        self.counts().sessions_ready.get_or_create(&of(server)).clone()
+    }
+
     pub(crate) fn counts(&self) -> &GatewayCounts {
         &self.0.counts
     }
@@ -288,7 +310,11 @@ impl Observable for GatewayTelemetry {
         &self.0.stop
     }
 
-    async fn admin(&self, method: &Method, _headers: &HeaderMap, uri: &Uri) -> Option<HttpReply> {
+    async fn admin(&self, method: &Method, headers: &HeaderMap, uri: &Uri) -> Option<HttpReply> {
+        if uri.path() == "/pool/close" {
+            let close = async |database: Option<String>| self.close_waiting(database.as_deref()).await;
+            return Some(close_pools(method, headers, uri.query(), close).await);
+        }
         status_page(method, uri.path(), PAGE, || self.status())
     }
 }
@@ -319,6 +345,11 @@ impl GatewayTelemetry {
         registry.register("mapping_failures", help, counts.mapping_failures);
         let help = "Sign-ins at the server that failed for another reason than the client's request";
         registry.register("upstream_failures", help, counts.upstream_failures);
+        registry.register("sessions_ready", "Sessions that wait for a client", counts.sessions_ready);
+        let help = "Logins whose session was ready (hit) or was opened for them (miss), where sessions wait for clients";
+        registry.register("supply", help, counts.supply);
+        let help = "Sessions that were opened before a client asked for them, by the result";
+        registry.register("sessions_opened_ahead", help, counts.opened_ahead);
         let help = "Questions to Microsoft Graph about principals, by the result";
         registry.register("directory_questions", help, counts.directory);
         let help = "Time from a client's connection to its session";
@@ -350,6 +381,9 @@ impl Default for GatewayCounts {
             tokens: Family::default(),
             mapping_failures: Family::default(),
             upstream_failures: Family::default(),
+            sessions_ready: Family::default(),
+            supply: Family::default(),
+            opened_ahead: Family::default(),
             directory: Family::default(),
             sign_in: Family::new_with_constructor(|| Histogram::new(SECONDS)),
         }

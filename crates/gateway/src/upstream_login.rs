@@ -3,6 +3,7 @@
 use std::io;
 
 use bytes::BytesMut;
+use pgentra_session::kept::{self, Fingerprint, Unanswered};
 use pgentra_wire::backend::{Authentication, BackendMessage};
 use pgentra_wire::client_login::{ClientLogin, ClientLoginError};
 use pgentra_wire::fields::Fields;
@@ -13,6 +14,9 @@ use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, Scr
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use pgentra_session::auth_message::Overwritten;
+
+/// More bytes than a server sends between AuthenticationOk and ReadyForQuery.
+const GREETING: usize = 256 * 1024;
 
 /// A connection to the server. `S` is its stream.
 pub(crate) struct UpstreamLogin<S> {
@@ -129,6 +133,54 @@ impl<S: AsyncRead + AsyncWrite + Unpin> UpstreamLogin<S> {
                 _ => {}
             }
         }
+    }
+
+    /// Waits, after AuthenticationOk, until everything up to ReadyForQuery has been received, and leaves
+    /// it to be read.
+    pub(crate) async fn wait_until_ready(&mut self) -> Result<(), UpstreamLoginError> {
+        while self.greeting()?.is_none() {
+            if self.received.len() > GREETING {
+                return Err(ClientLoginError::TooManyMessages.into());
+            }
+            if self.stream.read_buf(&mut self.received).await? == 0 {
+                return Err(UpstreamLoginError::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The length of what has been received up to ReadyForQuery, if that is all there.
+    fn greeting(&self) -> Result<Option<usize>, UpstreamLoginError> {
+        let mut rest = BytesMut::from(&self.received[..]);
+        loop {
+            match BackendMessage::decode(&mut rest).map_err(ClientLoginError::from)? {
+                Some(BackendMessage::ReadyForQuery(_)) => return Ok(Some(self.received.len() - rest.len())),
+                Some(BackendMessage::ErrorResponse(fields)) => {
+                    return Err(UpstreamLoginError::Refused(fields));
+                }
+                Some(_) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Asks a session that waits for its client for its fingerprint. Other messages of the server stay to
+    /// be read. See [`kept::identify`].
+    pub(crate) async fn identify(&mut self) -> Result<Option<Fingerprint>, Unanswered> {
+        let ready = self.greeting().ok().flatten().ok_or(Unanswered::AuthMessage)?;
+        let mut after = self.received.split_off(ready);
+        let aside = |message: &[u8]| self.received.extend_from_slice(message);
+        kept::identify(&mut self.stream, &mut after, aside).await
+    }
+
+    /// The stream.
+    pub(crate) fn stream(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
+    /// Ends a session that its client did not get.
+    pub(crate) async fn end(mut self) {
+        kept::end(&mut self.stream).await;
     }
 
     /// The stream, and the bytes received after the last message.

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
@@ -12,6 +13,16 @@ use tokio_rustls::client::TlsStream;
 pub(crate) enum UpstreamStream {
     Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl UpstreamStream {
+    /// The socket below it.
+    pub(crate) fn socket(&self) -> SockRef<'_> {
+        match self {
+            Self::Unix(stream) => SockRef::from(stream),
+            Self::Tls(stream) => SockRef::from(stream.get_ref().0),
+        }
+    }
 }
 
 impl AsyncRead for UpstreamStream {

@@ -11,7 +11,7 @@ use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
 use pgentra_emulator::{Clock, Ids, LocalAzure, Options};
 use pgentra_gateway::{
     ClientTls, Config, Flavour, GatewayTelemetry, RoleSource, SessionAttrs, SessionExpiry, Setup, Unmapped,
-    UpstreamMethod,
+    UpstreamMethod, WarmSessions,
 };
 use pgentra_localdb::{Installation, Janitor, LocalDb, StartError};
 use pgentra_session::Limits;
@@ -281,6 +281,7 @@ impl<'a> LocalCloudBuilder<'a> {
             clock: Arc::new(move || clock.now()),
             expiry: SessionExpiry::Off,
             directory: None,
+            warm: WarmSessions::default(),
             limits: self.limits,
             telemetry: telemetry.clone(),
         };

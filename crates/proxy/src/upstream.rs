@@ -1,11 +1,7 @@
 //! A session with the server.
 
-use std::io;
-use std::mem::MaybeUninit;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -14,28 +10,17 @@ use pgentra_wire::WireError;
 use pgentra_wire::backend::{
     Authentication, BackendKeyData, BackendMessage, ParameterStatus, TransactionStatus,
 };
-use pgentra_wire::limits;
 use socket2::SockRef;
-use tokio::io::AsyncWriteExt;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_util::io::poll_read_buf;
 use tokio_util::sync::CancellationToken;
 
-use super::pool::fingerprint::{Fingerprint, Latest, Unanswered, fingerprint};
-use super::pool::health::{Idle, Unhealthy};
 use crate::limits::SessionPermit;
-use pgentra_session::client::linger;
+use pgentra_session::kept::{
+    self, Fingerprint, Idle, Latest, Unanswered, Unhealthy, identify, is_silent, is_unchanged,
+};
 use pgentra_session::tracker::keep;
-
-/// `idle_session_timeout` (PostgreSQL documentation, "PostgreSQL Error Codes").
-const IDLE_SESSION_TIMEOUT: &str = "57P05";
-/// The message Terminate (PostgreSQL documentation, "Message Formats").
-const TERMINATE: &[u8] = b"X\0\0\0\x04";
-/// Time for the server to answer the check. It takes less than a millisecond.
-const CHECK: Duration = Duration::from_secs(2);
-/// Time for the server to end a session that is no longer needed.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A session that was signed in.
 pub(crate) struct Opened {
@@ -99,10 +84,8 @@ impl Upstream {
         {
         }
         let mut greeting = BytesMut::from(&self.greeting[..self.greeting.len() - received.len()]);
-        let asking =
-            fingerprint(&mut self.stream, &mut received, |message| greeting.extend_from_slice(message));
-        let answer = tokio::time::timeout(CHECK, asking).await;
-        self.fingerprint = answer.unwrap_or(Err(Unanswered::Slow))?;
+        self.fingerprint =
+            identify(&mut self.stream, &mut received, |message| greeting.extend_from_slice(message)).await?;
         self.greeting = greeting.freeze();
         Ok(())
     }
@@ -115,19 +98,6 @@ impl Upstream {
     /// Whether its server has become a wrong one.
     fn is_demoted(&self) -> bool {
         self.demoted.as_ref().is_some_and(CancellationToken::is_cancelled)
-    }
-
-    /// Whether a new session would equal this one, by an answer of the server that is not older
-    /// than `since`.
-    ///
-    /// # Errors
-    /// The session cannot be used.
-    pub(crate) async fn is_as_new(&mut self, latest: &Latest, since: Instant) -> Result<bool, Unanswered> {
-        let (mut received, mut is_disturbed) = (BytesMut::new(), false);
-        let ask = fingerprint(&mut self.stream, &mut received, |_| is_disturbed = true);
-        let answer = tokio::time::timeout(CHECK, latest.since(since, ask)).await;
-        let answer = answer.unwrap_or(Err(Unanswered::Slow))?;
-        Ok(!is_disturbed && answer.is_some() && answer == self.fingerprint)
     }
 
     /// The settings in the greeting.
@@ -168,23 +138,12 @@ impl Upstream {
     /// Sends Terminate, so that the server logs no broken connection. A failure is logged.
     pub(crate) async fn terminate(&mut self) {
         let left = async {
-            self.stream.write_all(TERMINATE).await?;
+            kept::terminate(&mut self.stream).await?;
             self.stream.shutdown().await
         };
         if let Err(error) = left.await {
             tracing::debug!(%error, "Terminate could not be sent to the server");
         }
-    }
-
-    /// Sends Terminate and waits until the server has closed the connection, which frees its slot
-    /// there.
-    pub(crate) async fn end(mut self) {
-        let ended = async {
-            self.stream.write_all(TERMINATE).await?;
-            self.stream.flush().await?;
-            linger(&mut self.stream).await
-        };
-        let _ = tokio::time::timeout(FAREWELL, ended).await;
     }
 
     /// Decodes every message up to ReadyForQuery.
@@ -197,27 +156,6 @@ impl Upstream {
             }
         }
     }
-
-    /// Reads an unexpected message of the server.
-    fn last_words(&mut self) -> Unhealthy {
-        let mut received = BytesMut::new();
-        let mut cx = Context::from_waker(Waker::noop());
-        while received.len() <= limits::BACKEND_MESSAGE {
-            match poll_read_buf(Pin::new(&mut self.stream), &mut cx, &mut received) {
-                Poll::Ready(Ok(1..)) => {}
-                _ => break,
-            }
-        }
-        while let Ok(Some(message)) = BackendMessage::decode(&mut received) {
-            match message {
-                BackendMessage::ErrorResponse(fields) if fields.sqlstate() == IDLE_SESSION_TIMEOUT => {
-                    return Unhealthy::IdleTimeout;
-                }
-                _ => {}
-            }
-        }
-        Unhealthy::Disturbed
-    }
 }
 
 impl Idle for Upstream {
@@ -225,10 +163,18 @@ impl Idle for Upstream {
         if !self.may_be_kept() {
             return Err(Unhealthy::Outlived);
         }
-        // Asks the system directly, because the runtime may not know of the last bytes yet.
-        let arrived = SockRef::from(self.stream.get_ref()).peek(&mut [MaybeUninit::uninit()]);
-        let silent = arrived.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-        if silent && self.stream.is_drained() { Ok(()) } else { Err(self.last_words()) }
+        if is_silent(&SockRef::from(self.stream.get_ref())) && self.stream.is_drained() {
+            return Ok(());
+        }
+        Err(kept::unasked(&mut self.stream).unwrap_or(Unhealthy::Disturbed))
+    }
+
+    async fn is_as_new(&mut self, latest: &Latest, since: Instant) -> Result<bool, Unanswered> {
+        is_unchanged(&mut self.stream, self.fingerprint.as_ref(), latest, since).await
+    }
+
+    async fn end(mut self) {
+        kept::end(&mut self.stream).await;
     }
 }
 

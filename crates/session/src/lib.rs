@@ -13,6 +13,7 @@ mod early;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod greeting;
+pub mod kept;
 /// Limits of a listener: sessions, connections in start-up, and times.
 pub mod limits;
 pub mod listen;

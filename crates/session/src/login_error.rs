@@ -32,6 +32,8 @@ pub mod sqlstate {
     pub const ADMIN_SHUTDOWN: &str = "57P01";
     /// `cannot_connect_now`.
     pub const CANNOT_CONNECT_NOW: &str = "57P03";
+    /// `config_file_error`.
+    pub const CONFIG_FILE_ERROR: &str = "F0000";
 }
 
 /// Why a connection did not become a session.

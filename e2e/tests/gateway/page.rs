@@ -13,6 +13,21 @@ use crate::stage::Stage;
 /// A client with a session. Dropping it ends the client.
 struct Held(Child);
 
+impl Held {
+    fn start(conninfo: &str, token: &str) -> Self {
+        let mut psql = Command::new("psql")
+            .args(["-Atq", conninfo])
+            .env("PGPASSWORD", token)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        psql.stdin.as_mut().unwrap().write_all(b"SELECT 1;\n").unwrap();
+        Self(psql)
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -30,7 +45,7 @@ fn the_page_shows_servers_logins_and_sessions() {
     let (vm, vm_id) = (stage.token("vm"), stage.object_id("vm"));
     let (_server, settings) = stage.scram_server(&format!("app={vm_id}:service"));
     let gateway = stage.gateway(&format!(
-        "admin_listen = '127.0.0.1:0'\nmax_connections = 20\n[[server]]\nname = 'orders'\n{settings}databases = ['postgres']\n\
+        "admin_listen = '127.0.0.1:0'\nmax_connections = 20\n[[server]]\nname = 'orders'\nwarm = 1\n{settings}databases = ['postgres']\n\
          [[server]]\nname = 'reports'\n{settings}"
     ));
     let admin =
@@ -51,23 +66,23 @@ fn the_page_shows_servers_logins_and_sessions() {
     let conninfo = format!(
         "host=localhost hostaddr=127.0.0.1 port={port} sslmode=require user=app dbname=postgres application_name='<i>web</i>'"
     );
-    let mut psql = Command::new("psql")
-        .args(["-Atq", &conninfo])
-        .env("PGPASSWORD", &vm)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    psql.stdin.as_mut().unwrap().write_all(b"SELECT 1;\n").unwrap();
-    let held = Held(psql);
-    let shown = eventually_blocking(DEADLINE, "a session is listed and both servers are checked", || {
-        let status = status();
-        let sessions = status["sessions"].as_array().unwrap().len();
-        let checked =
-            status["servers"].as_array().unwrap().iter().all(|server| server["server_version"].is_string());
-        if sessions == 1 && checked { Ok(status) } else { Err(status) }
-    });
+    let held = Held::start(&conninfo, &vm);
+    let shown = eventually_blocking(
+        DEADLINE,
+        "a session is listed, others wait, and both servers are checked",
+        || {
+            let status = status();
+            let sessions = status["sessions"].as_array().unwrap().len();
+            let checked = status["servers"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|server| server["server_version"].is_string());
+            // Two names of applications had a session.
+            let ready = status["servers"][0]["sessions"]["ready"] == 2;
+            if sessions == 1 && checked && ready { Ok(status) } else { Err(status) }
+        },
+    );
     let session = &shown["sessions"][0];
     for (field, value) in [
         ("server", "orders"),
@@ -107,6 +122,7 @@ fn the_page_shows_servers_logins_and_sessions() {
         "a\\u202E<b>bold</b>",
         "<i>web</i>",
         "1 open",
+        "of 20, 2 ready",
         &vm_id,
     ] {
         assert!(text.contains(wanted), "no {wanted:?} in {text}");

@@ -52,12 +52,12 @@ pub(crate) fn archives(run: &Path) -> [(&'static str, PathBuf); 3] {
     [PAUSE, CLIENT, PGENTRA].map(|name| (name, archive(run, name)))
 }
 
-fn archive(run: &Path, name: &str) -> PathBuf {
+pub(super) fn archive(run: &Path, name: &str) -> PathBuf {
     run.join("images").join(format!("{}.tar", name.rsplit('/').next().unwrap_or(name)))
 }
 
 /// A program with its shared libraries.
-fn program(path: &str, from: &Path) -> Result<Tree> {
+pub(super) fn program(path: &str, from: &Path) -> Result<Tree> {
     let mut tree = Tree::default();
     tree.copy(path, RUN, from)?;
     for library in libraries(from)? {
@@ -75,7 +75,7 @@ fn libraries(program: &Path) -> Result<BTreeSet<PathBuf>> {
 }
 
 /// Writes the archive of an image.
-fn write(
+pub(super) fn write(
     folders: &Folders,
     name: &str,
     tag: &str,

@@ -5,6 +5,7 @@ mod image;
 mod keys;
 mod nodes;
 mod parts;
+mod postgres;
 mod processes;
 mod start;
 

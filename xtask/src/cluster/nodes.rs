@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::parts::fill;
 use super::processes::{Namespaces, until};
 use super::start::{ADDRESS, BRIDGE, NODES, PODS};
-use super::{Folders, control_groups, image, keys::Keys};
+use super::{Folders, control_groups, image, keys::Keys, postgres};
 
 /// One node.
 pub(crate) struct Node {
@@ -101,7 +101,8 @@ impl Node {
         until("containerd answers", || {
             namespaces.run(&inside, &["ctr", "--address", &socket, "version"]).is_ok()
         })?;
-        for (name, archive) in image::archives(&folders.run) {
+        let images = image::archives(&folders.run).into_iter().chain([postgres::archived(&folders.run)]);
+        for (name, archive) in images {
             let archive = archive.display().to_string();
             let import = ["images", "import", "--base-name", name, &archive];
             let ctr = ["ctr", "--address", &socket, "--namespace", "k8s.io"];

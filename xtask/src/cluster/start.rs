@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::keys::Keys;
 use super::nodes::Node;
 use super::processes::{Namespaces, until};
-use super::{Folders, image};
+use super::{Folders, image, postgres};
 
 /// How many nodes: two, so that one can be drained.
 pub(crate) const NODES: usize = 2;
@@ -27,6 +27,7 @@ pub(crate) fn start(folders: &Folders) -> Result<()> {
     let namespaces = Namespaces::new(&folders.run)?;
     let keys = Keys::new(&folders.run)?;
     image::make(folders)?;
+    postgres::make(folders)?;
     let gateway = format!("{ADDRESS}.1");
     let server = format!("https://{gateway}:6443");
     let plane = namespaces.control_plane();

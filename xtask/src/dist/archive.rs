@@ -42,6 +42,11 @@ impl Tree {
         Ok(())
     }
 
+    /// The files of another tree, too.
+    pub(crate) fn add(&mut self, other: Tree) {
+        self.entries.extend(other.entries);
+    }
+
     /// An empty folder.
     pub(crate) fn folder(&mut self, path: &str, mode: u32) {
         self.parents(path);

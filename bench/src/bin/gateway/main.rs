@@ -55,10 +55,11 @@ fn main() -> Result<()> {
             rows.extend(tokens.repeated(options.rounds, time, cores)?);
         }
     }
-    if wants("logins") {
-        rows.extend(logins::measure(&options.pgentra, options.rounds, options.seconds)?);
-    }
     let mut table = if rows.is_empty() { String::new() } else { table(&rows) };
+    if wants("logins") {
+        table.push_str(if table.is_empty() { "" } else { "\n" });
+        table.push_str(&logins::measure(&options.pgentra, options.rounds, options.seconds)?);
+    }
     if wants("relay") {
         table.push_str(if table.is_empty() { "" } else { "\n" });
         table.push_str(&relay::measure(&options.pgentra, options.rounds, options.seconds)?);

@@ -5,16 +5,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use pgentra_localdb::Janitor;
-use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
@@ -24,9 +20,9 @@ use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
-use crate::logins::{self, Place, SERVICE, installed};
+use crate::logins::{self, PASSWORD, Place, SERVICE, Served, installed, shown};
 use crate::median;
-use crate::process::{Running, find, free_port, output, words};
+use crate::process::{Running, find, free_port, words};
 
 /// Clients that ask at the same time.
 const CLIENTS: usize = 4;
@@ -75,7 +71,14 @@ pub fn measure(pgentra: &str, rounds: usize, seconds: u64) -> Result<String> {
         process: None,
     }];
     ways.push(ours(pgentra, files.folder(), &database, &cloud)?);
-    ways.extend(pgbouncer(&database)?);
+    ways.extend(pgbouncer(&database, "trust")?.map(|(port, process)| Way {
+        name: "PgBouncer, session pooling",
+        port,
+        direct: false,
+        user: "relay",
+        password: String::new(),
+        process: Some(process),
+    }));
     ways.extend(haproxy(files.folder(), &database)?);
     let runtime = Runtime::new()?;
     let tls = TlsConnector::from(Arc::new(client_config(&database.files.join("ca.pem"))?));
@@ -103,17 +106,27 @@ pub fn measure(pgentra: &str, rounds: usize, seconds: u64) -> Result<String> {
         }
     }
     let mut table = format!(
-        "Sessions over TLS: {CLIENTS} clients that send `SELECT 1`, and the memory of each of {IDLE} idle sessions\n\n\
-         | way | queries a second | share of PostgreSQL itself | processor time for a query | memory of an idle session |\n\
-         |---|---|---|---|---|\n"
+        "### {CLIENTS} clients that send `SELECT 1` in sessions over TLS: share of PostgreSQL itself, queries a second, CPU of the proxy\n\n\
+         ![Sessions over TLS](bench-gateway-relay.svg)\n\n\
+         | way | with the client | queries |\n|---|---|---|\n"
     );
-    for (way, Figures { queries, shares, cpu, memory }) in ways.iter().zip(figures) {
-        let memory = memory.map(|bytes| format!("{:.1} KiB", bytes / 1024.0)).unwrap_or_default();
-        let cpu = way.process.as_ref().map(|_| format!("{:.1} µs", median(cpu))).unwrap_or_default();
-        let (queries, share) = (median(queries), median(shares));
+    let mut memories = format!(
+        "\n### {IDLE} idle sessions over TLS: memory of each, KiB\n\n![Idle sessions](bench-gateway-idle.svg)\n\n| way | with the client | memory |\n|---|---|---|\n"
+    );
+    for (Way { name, process, .. }, Figures { queries, shares, cpu, memory }) in ways.iter().zip(figures) {
+        let cpu = process.as_ref().map(|_| format!(", {:.1} µs", median(cpu))).unwrap_or_default();
         // Writing into a String cannot fail.
-        let _ = writeln!(table, "| {} | {queries:.0} | {share:.2} | {cpu} | {memory} |", way.name);
+        let _ = writeln!(
+            table,
+            "| {name} | TLS | {}, {:.0} a second{cpu} |",
+            shown(&shares, name),
+            median(queries)
+        );
+        if let Some(bytes) = memory {
+            let _ = writeln!(memories, "| {name} | TLS | {:.1} |", bytes / 1024.0);
+        }
     }
+    table.push_str(&memories);
     for (program, name) in [("pgbouncer", "PgBouncer"), ("haproxy", "HAProxy")] {
         if find(program).is_none() {
             let _ = writeln!(table, "\nNo row for {name}: it is not installed.");
@@ -124,51 +137,24 @@ pub fn measure(pgentra: &str, rounds: usize, seconds: u64) -> Result<String> {
 
 /// `pgentra gateway` in front of the server, for the tokens of the local cloud.
 fn ours(pgentra: &str, folder: &Path, database: &Place, cloud: &Place) -> Result<Way> {
-    let token = cloud.env["PGPASSWORD"].clone();
-    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).context("a token")?)?;
-    let claims: Value = serde_json::from_slice(&payload)?;
-    let claim = |name: &str| claims[name].as_str().with_context(|| format!("the claim {name}"));
-    let (tenant, issuer) = (claim("tid")?, claim("iss")?);
-    let authority = cloud.described["authority_host"].as_str().context("the issuer's address")?;
-    let (socket, port) = (database.files.display(), &database.env["PGPORT"]);
-    let password = folder.join("password").display().to_string();
-    let mut init = Command::new(pgentra);
-    init.args(["gateway", "init", "--method", "scram", "--password-file", &password, "--tenant", tenant]);
-    init.args(["--admin", &format!("token={}:service", claim("oid")?)]);
-    init.args(["--apply", &format!("host={socket} port={port} user=postgres")]);
-    output(&mut init)?;
-    let pem = database.files.join("server.pem");
-    let key = folder.join("tls.key");
-    fs::copy(&pem, &key)?;
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
-    let listen = free_port()?;
-    let text = format!(
-        "listen = '127.0.0.1:{listen}'\nlisten_tls_cert = '{key}'\nlisten_tls_key = '{key}'\ntenant = '{tenant}'\n\
-         issuer = '{issuer}'\nkeys_url = '{}/{tenant}/discovery/v2.0/keys'\nkeys_ca = '{}'\nupstream = '{socket}:{port}'\n\
-         method = 'scram'\npassword_file = '{password}'\nmax_connections = {SESSIONS}\ndrain_timeout = 0\n",
-        authority.trim_end_matches('/'),
-        cloud.env["PGSSLROOTCERT"],
-        key = key.display(),
-    );
-    let config = folder.join("gateway.toml");
-    fs::write(&config, text)?;
-    let config = config.display().to_string();
-    let command = words(&[pgentra, "gateway", "--config", &config]);
-    let mut process = Running::start("pgentra", &command, &[], None, &folder.join("gateway.log"))?;
-    process.wait_for(listen)?;
-    let process = Some(process);
-    Ok(Way { name: "the gateway", port: listen, direct: false, user: "token", password: token, process })
+    let more = format!("max_connections = {SESSIONS}\n");
+    let Served { env, port, process } =
+        Served::start(pgentra, (folder, "gateway"), (database, cloud), &more)?;
+    let (password, process) = (env["PGPASSWORD"].clone(), Some(process));
+    Ok(Way { name: "**the gateway**", port, direct: false, user: "token", password, process })
 }
 
-fn pgbouncer(database: &Place) -> Result<Option<Way>> {
+/// PgBouncer in front of the server, for the role `relay` with the password of the bench, and its port. Without
+/// PgBouncer, nothing.
+pub fn pgbouncer(database: &Place, auth: &str) -> Result<Option<(u16, Running)>> {
     let Some(program) = find("pgbouncer") else { return Ok(None) };
     let (folder, port) = (&database.files, free_port()?);
     let pem = folder.join("server.pem");
     let users = folder.join("users");
-    fs::write(&users, "\"relay\" \"\"\n")?;
+    fs::write(&users, format!("\"relay\" \"{PASSWORD}\"\n"))?;
     let text = format!(
         "[databases]\n* = host={} port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-         auth_type = trust\nauth_file = {}\npool_mode = session\ndefault_pool_size = {SESSIONS}\n\
+         auth_type = {auth}\nauth_file = {}\npool_mode = session\ndefault_pool_size = {SESSIONS}\n\
          max_client_conn = {SESSIONS}\nclient_tls_sslmode = require\nclient_tls_key_file = {pem}\n\
          client_tls_cert_file = {pem}\nlog_connections = 0\nlog_disconnections = 0\n",
         folder.display(),
@@ -182,15 +168,7 @@ fn pgbouncer(database: &Place) -> Result<Option<Way>> {
     let log = folder.join("pgbouncer.log");
     let mut process = Running::start("pgbouncer", &command, &[], Some(SERVICE), &log)?;
     process.wait_for(port)?;
-    let process = Some(process);
-    Ok(Some(Way {
-        name: "PgBouncer, session pooling",
-        port,
-        direct: false,
-        user: "relay",
-        password: String::new(),
-        process,
-    }))
+    Ok(Some((port, process)))
 }
 
 fn haproxy(folder: &Path, database: &Place) -> Result<Option<Way>> {

@@ -113,6 +113,7 @@ fn what_does_not_fit_is_reported_with_all_the_rest() {
         ("flavour = 'none'\n", "mapping: is missing"),
         ("mapping = '/mapping.toml'\n", "mapping: is for flavour none"),
         ("flavour = 'single'\n", "flavour: cannot be single"),
+        ("flavour = 'single'\nwarm = 1\n", "warm: cannot be used with flavour single"),
         ("tenants = 'x'\n", "the nearest is tenant"),
         ("keys_url = 'http://keys.example/'\n", "begins with https://"),
         ("listen = '/run/x'\n", "the gateway listens on TCP"),

@@ -25,6 +25,9 @@ REVOKE ALL ON ALL TABLES IN SCHEMA pgentra FROM PUBLIC;
 CREATE OR REPLACE FUNCTION pgentra.adopt(rolename text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    -- One after the other: two gateways that change a role at the same time get "tuple concurrently updated". No client can
+    -- hold the lock of this table.
+    LOCK TABLE pgentra.gateway IN SHARE UPDATE EXCLUSIVE MODE;
     EXECUTE format('ALTER ROLE %I PASSWORD %L', rolename, (SELECT verifier FROM pgentra.gateway));
 END
 $$;

@@ -174,6 +174,57 @@ fn a_question_that_is_refused_stops_no_other() {
 }
 
 #[test]
+fn more_groups_than_can_be_asked_for_are_no_fault_that_passes() {
+    run(async {
+        let stage = Stage::flexible().await;
+        let owner = stage.azure().administrator();
+        let role = owner.user_principal_name();
+        let member = stage.azure().new_user("Of One Of Many");
+        let directory = Arc::new(Scripted::default());
+        let questions = DirectoryQuestions { groups: true, ..DirectoryQuestions::default() };
+        let token = stage.token(&overage(Draft::of_user(&member, RESOURCE)));
+        for (number, is_asked) in [(200, true), (201, false)] {
+            let groups: Vec<Uuid> = (0..number).map(|_| Uuid::new_v4()).collect();
+            directory.members.lock().unwrap().insert((member.object_id(), groups[0]));
+            let rules = RoleRules {
+                roles: [(
+                    role.to_owned(),
+                    vec![
+                        PrincipalRule { groups, ..PrincipalRule::default() },
+                        PrincipalRule { object_ids: vec![owner.object_id()], ..PrincipalRule::default() },
+                    ],
+                )]
+                .into(),
+                ..RoleRules::default()
+            };
+            let asks = checks(&directory, questions);
+            let gateway = stage
+                .gateway_with(|config| {
+                    config.roles = RoleSource::Rules(SharedRules::new(rules));
+                    config.directory = Some(asks);
+                })
+                .await;
+            let before = directory.count();
+            if is_asked {
+                gateway.connect(role, "postgres", &token).await.unwrap();
+            } else {
+                let (sqlstate, message, hint) = gateway.refusal(role, "postgres", &token).await;
+                assert_eq!(sqlstate, "28000", "{message}");
+                assert!(message.contains("more than 200 groups decide who may use the role"), "{message}");
+                assert!(hint.contains("fewer groups"), "{hint}");
+            }
+            assert_eq!(directory.count() - before, usize::from(is_asked));
+            // A token that is enough by itself, and one that lists its groups, need no answer.
+            let own = stage.token(&overage(Draft::of_user(owner, RESOURCE)));
+            gateway.connect(role, "postgres", &own).await.unwrap();
+            let listed = stage.token(&Draft::of_user(&member, RESOURCE));
+            let (sqlstate, message, _) = gateway.refusal(role, "postgres", &listed).await;
+            assert!(sqlstate == "28000" && message.contains("no rule of the role"), "{message}");
+        }
+    });
+}
+
+#[test]
 fn a_denied_group_that_the_token_may_hide_refuses() {
     run(async {
         let stage = Stage::flexible().await;

@@ -25,4 +25,5 @@ mod sessions;
 mod several;
 mod single;
 mod start_up;
+mod warm;
 mod watched;

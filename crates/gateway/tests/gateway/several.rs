@@ -7,7 +7,7 @@ use pgentra_local::{LocalCloud, RunningGateway};
 use secrecy::ExposeSecret as _;
 use tokio_postgres::{Client, NoTls};
 
-use crate::fixture::{RESOURCE, Running, run};
+use crate::fixture::{RESOURCE, Running, Stage, run};
 
 const ROLE: &str = "s_service";
 
@@ -20,6 +20,23 @@ async fn gateway(cloud: &LocalCloud, servers: &[UpstreamAddress], wanted: Sessio
         ..cloud.gateway_config()
     };
     Running::new(RunningGateway::start(config, 0).await.unwrap(), cloud.azure().ca_pem())
+}
+
+/// Several gateways before one server set the password of a role at its first sign-in.
+#[test]
+fn gateways_that_sign_a_role_in_for_the_first_time_do_not_disturb_each_other() {
+    run(async {
+        let stage = Stage::flexible().await;
+        let superuser = stage.superuser().await;
+        superuser.batch_execute("CREATE ROLE s_adopted LOGIN").await.unwrap();
+        let adopt = async || {
+            let client = stage.superuser().await;
+            for _ in 0..100 {
+                client.execute("SELECT pgentra.adopt('s_adopted')", &[]).await.unwrap();
+            }
+        };
+        tokio::join!(adopt(), adopt(), adopt());
+    });
 }
 
 /// Signs in, and whether the session is at a standby.

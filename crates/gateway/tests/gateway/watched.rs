@@ -37,7 +37,9 @@ impl Decisions {
     }
 
     /// The only decision since the last call.
-    fn only(&self) -> Decision {
+    async fn only(&self) -> Decision {
+        // A client may have its session a moment before the decision is told.
+        eventually(DEADLINE, "a decision", async || !self.0.lock().unwrap().is_empty()).await;
         let decisions = std::mem::take(&mut *self.0.lock().unwrap());
         assert_eq!(decisions.len(), 1, "{decisions:?}");
         decisions.into_iter().next().unwrap()
@@ -83,7 +85,7 @@ fn each_refusal_names_the_check_that_refused() {
             ("w_nothing", "postgres", stage.vm_token(), LoginCheck::Role),
         ] {
             gateway.refusal(role, database, &token).await;
-            let (asked, object_id, refused) = decisions.only();
+            let (asked, object_id, refused) = decisions.only().await;
             let (found, sqlstate) = refused.unwrap();
             assert_eq!((&*asked, found), (role, check), "{sqlstate}");
             // The owner of a token is known once the token was verified.
@@ -98,11 +100,11 @@ fn each_refusal_names_the_check_that_refused() {
         drop(asked);
         eventually(DEADLINE, "the client has left", async || !decisions.0.lock().unwrap().is_empty()).await;
         assert_eq!(
-            decisions.only(),
+            decisions.only().await,
             ("w_vm".to_owned(), None, Some((LoginCheck::Format, "left".to_owned())))
         );
         let client = gateway.connect("w_vm", "postgres", &stage.vm_token()).await.unwrap();
-        assert_eq!(decisions.only(), ("w_vm".to_owned(), Some(vm), None));
+        assert_eq!(decisions.only().await, ("w_vm".to_owned(), Some(vm), None));
         drop(client);
     });
 }
@@ -114,14 +116,14 @@ fn the_password_of_a_single_server_is_the_check_of_the_principal() {
         let decisions = Decisions::default();
         let gateway = decisions.gateway(stage).await;
         let admin = stage.administrator(&gateway).await;
-        decisions.only();
+        decisions.only().await;
         let other = stage.azure().user_assigned().client_id();
         let sql = format!(
             "SET aad_validate_oids_in_tenant = off; CREATE ROLE w_single WITH LOGIN PASSWORD '{other}' IN ROLE azure_ad_user;"
         );
         admin.batch_execute(&sql).await.unwrap();
         gateway.refusal("w_single", "postgres", &stage.vm_token()).await;
-        let refused = decisions.only().2;
+        let refused = decisions.only().await.2;
         assert_eq!(refused, Some((LoginCheck::Principal, "28000".to_owned())));
     });
 }

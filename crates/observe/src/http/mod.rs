@@ -12,6 +12,7 @@
 
 mod origin;
 mod page;
+mod pool;
 mod reply;
 mod scope;
 
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::origin::is_foreign;
 pub use self::page::{page, status_page};
+pub use self::pool::close_pools;
 pub use self::reply::{HttpReply, Observable, only_get, plain, respond};
 pub use self::scope::Scope;
 use pgentra_session::listen::accept;

@@ -12,9 +12,9 @@
 use std::time::Duration;
 
 use hyper::header::HeaderMap;
-use hyper::{Method, StatusCode, Uri};
+use hyper::{Method, Uri};
 use pgentra_observe::Exposition;
-use pgentra_observe::http::{HttpReply, Observable, is_foreign, plain, status_page};
+use pgentra_observe::http::{HttpReply, Observable, close_pools, status_page};
 use tokio_util::sync::CancellationToken;
 
 pub use pgentra_observe::http::{HttpServer, Scope};
@@ -51,32 +51,9 @@ impl Observable for Telemetry {
     async fn admin(&self, method: &Method, headers: &HeaderMap, uri: &Uri) -> Option<HttpReply> {
         let path = uri.path();
         if path == "/pool/close" {
-            return Some(close_pools(method, headers, uri.query(), self).await);
+            let close = async |database: Option<String>| self.close_kept(database.as_deref()).await;
+            return Some(close_pools(method, headers, uri.query(), close).await);
         }
         status_page(method, path, PAGE, || self.status())
     }
-}
-
-/// Ends pooled sessions, for example before their database is dropped.
-async fn close_pools(
-    method: &Method,
-    headers: &HeaderMap,
-    query: Option<&str>,
-    telemetry: &Telemetry,
-) -> HttpReply {
-    if method != Method::POST {
-        return plain(StatusCode::FORBIDDEN, "POST it: sessions that wait for a client are then ended");
-    }
-    if is_foreign(headers) {
-        return plain(StatusCode::FORBIDDEN, "a page of another site may not end sessions");
-    }
-    let query: Vec<_> = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect();
-    let database = match &query[..] {
-        [] => None,
-        [(name, database)] if name == "database" && !database.is_empty() => Some(&**database),
-        _ => return plain(StatusCode::BAD_REQUEST, "takes ?database=NAME, or nothing for all databases"),
-    };
-    let closed = telemetry.close_kept(database).await;
-    tracing::info!(closed, database, "pooled sessions ended by /pool/close");
-    plain(StatusCode::OK, &format!("closed {closed}"))
 }

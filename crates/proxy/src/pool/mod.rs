@@ -1,10 +1,5 @@
 //! The sessions with the server of one target: pooled ones, and new ones where the pool has none.
 
-mod bucket;
-pub(crate) mod fingerprint;
-mod guards;
-pub(crate) mod health;
-mod idle;
 mod recycle;
 mod refill;
 
@@ -13,7 +8,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use pgentra_connect::{ConnectError, Connector, SessionAttrs};
 use pgentra_wire::backend::ParameterStatus;
 use pgentra_wire::startup::StartupMessage;
@@ -27,17 +21,12 @@ use super::refusal;
 use super::servers::{ServerView, ServerWatch};
 use super::telemetry::{PoolControl, TargetTelemetry};
 use super::upstream::{Opened, Upstream};
-use fingerprint::Unanswered;
-use idle::{Checkout, Eviction, IdleSessions, Reclaimed};
+use pgentra_session::kept::{Evictions, Idle as _, IdleSessions, PLACE, Reclaimed, Unanswered};
 use pgentra_session::login_error::{LoginError, chain, sqlstate};
 use recycle::{ResetError, clean};
 
 pub(crate) use refill::RefillGuard;
 
-/// How long a client waits for a session that is being cleaned, before the proxy opens a new one.
-const ON_ITS_WAY: Duration = Duration::from_millis(100);
-/// How long a client waits for the permit of a session that the refill opens.
-const PLACE: Duration = Duration::from_secs(2);
 /// The longest that cleaning may take. Dropping a hundred temporary tables takes some tenths of a
 /// second.
 const CLEANING: Duration = Duration::from_secs(5);
@@ -63,7 +52,7 @@ pub(crate) struct ServerPool {
     /// The pool of the same target for clients that want another kind of server.
     other: OnceLock<Weak<ServerPool>>,
     /// Wakes the refill task.
-    changed: Notify,
+    changed: Arc<Notify>,
     refill: Mutex<Refill>,
 }
 
@@ -94,7 +83,7 @@ impl ServerPool {
             warm_max_age: options.warm_max_age,
             idle: IdleSessions::new(options.warm_max_age, options.telemetry.supply().ready.clone()),
             other: OnceLock::new(),
-            changed: Notify::new(),
+            changed: Arc::default(),
             refill: Mutex::default(),
         }
     }
@@ -116,7 +105,7 @@ impl ServerPool {
             warm_max_age: self.warm_max_age,
             idle: IdleSessions::new(self.warm_max_age, self.telemetry.supply().ready.clone()),
             other: OnceLock::new(),
-            changed: Notify::new(),
+            changed: Arc::default(),
             refill: Mutex::default(),
         });
         // A second one of this target makes room for its own clients alone.
@@ -211,40 +200,13 @@ impl ServerPool {
         (self.warm > 0 || self.reuse) && start.get("replication").is_none()
     }
 
-    /// A pooled session for this start-up that equals a new one.
+    /// A pooled session for this start-up that equals a new one. A new sign-in would need a valid
+    /// token.
     async fn ready(&self, start: &StartupMessage) -> Option<Upstream> {
-        let latest = self.idle.latest(start)?;
         let now = Instant::now();
         let since = now.checked_sub(self.server_check_delay).unwrap_or(now);
-        loop {
-            let mut upstream = match self.idle.take(start, Instant::now()) {
-                Checkout::Ready(upstream) => upstream,
-                Checkout::Soon(waiter) => timeout(ON_ITS_WAY, waiter).await.ok()?.ok()?,
-                Checkout::Nothing => return None,
-            };
-            // A new sign-in would need a valid token.
-            if upstream.token_expires_on <= self.connector.now() {
-                continue;
-            }
-            match upstream.is_as_new(&latest, since).await {
-                Ok(true) => return Some(upstream),
-                Ok(false) => {
-                    tracing::info!("pooled sessions are ended: a new session would differ from them");
-                    // The others have the same role and database. They are ended before a new
-                    // session is opened, so that the server has their connections free.
-                    let others = self.idle.empty(start);
-                    join_all(others.into_iter().chain([upstream]).map(Upstream::end)).await;
-                    return None;
-                }
-                Err(error) => {
-                    tracing::info!(error = chain(&error), "a pooled session cannot be used");
-                    // The others may have lost their connection too: the client does not wait for a
-                    // check of each.
-                    drop(self.idle.empty(start));
-                    return None;
-                }
-            }
-        }
+        let is_valid = |upstream: &Upstream| upstream.token_expires_on > self.connector.now();
+        self.idle.hand_out(start, since, is_valid).await
     }
 
     /// A session permit. A pooled session is ended if all permits are taken.
@@ -267,40 +229,18 @@ impl ServerPool {
 
     /// Opens a new session. If the server's connection limit is reached, pooled sessions are ended.
     async fn open(&self, start: &StartupMessage) -> Result<Opened, ConnectError> {
-        let mut evictions = Eviction::ALL.iter();
+        let mut evictions = Evictions::default();
         loop {
             match self.dial(start).await {
                 Err(error) if is_full(&error) => {
                     self.idle.pause(Instant::now());
-                    if !self.make_room(start, &mut evictions).await {
+                    if !self.idle.relieve(start, &mut evictions).await {
                         return Err(error);
                     }
                 }
                 opened => return opened,
             }
         }
-    }
-
-    /// Ends pooled sessions by the next of these rules that finds any. `false`: there are none.
-    async fn make_room(
-        &self,
-        start: &StartupMessage,
-        evictions: &mut std::slice::Iter<'_, Eviction>,
-    ) -> bool {
-        for eviction in evictions {
-            let ended = match eviction {
-                Eviction::Coming => match self.idle.coming() {
-                    Some(coming) => Vec::from_iter(timeout(PLACE, coming).await.ok().and_then(Result::ok)),
-                    None => continue,
-                },
-                eviction => self.idle.make_room(start, *eviction),
-            };
-            if !ended.is_empty() || *eviction == Eviction::Coming {
-                join_all(ended.into_iter().map(Upstream::end)).await;
-                return true;
-            }
-        }
-        false
     }
 
     /// Signs in at the server that suits, as far as it is known.
@@ -347,11 +287,7 @@ fn is_full(error: &ConnectError) -> bool {
 
 impl PoolControl for ServerPool {
     fn close<'a>(&'a self, database: Option<&'a str>) -> Pin<Box<dyn Future<Output = usize> + Send + 'a>> {
-        let closed = self.idle.forget(database.map(str::as_bytes));
-        Box::pin(async move {
-            let ended = join_all(closed.into_iter().map(Upstream::end)).await;
-            ended.len()
-        })
+        Box::pin(self.idle.end_all(database.map(str::as_bytes)))
     }
 }
 

@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use pgentra_wire::backend::{BackendMessage, ParameterStatus};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::fingerprint::{Message, Unanswered, query};
 use crate::upstream::Upstream;
+use pgentra_session::kept::{Message, Unanswered, query};
 use pgentra_session::tracker::keep;
 
 /// Cleans a session (PostgreSQL documentation, "DISCARD").

@@ -1,23 +1,16 @@
-//! The refill task: opens sessions before a client asks for them.
+//! The refill task of a pool: see [`kept::keep_full`].
 
 use std::sync::{Arc, PoisonError, Weak};
-use std::time::Duration;
 
+use pgentra_session::kept::{self, Idle as _, PendingOpen};
 use pgentra_wire::startup::StartupMessage;
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
-use super::guards::PendingOpen;
 use super::{ServerPool, is_full};
 use crate::limits::SessionPermit;
 use crate::upstream::Upstream;
 use pgentra_session::login_error::chain;
-
-/// Sessions that the refill opens at the same time: few, to spare a server that has just restarted.
-const AT_ONCE: usize = 4;
-/// How often waiting sessions are checked. It bounds how long an ended session keeps its permit;
-/// each session is checked again before a client gets it.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// The pool stores sessions while one of these exists.
 pub(crate) struct RefillGuard(Arc<ServerPool>);
@@ -54,30 +47,12 @@ impl Drop for RefillGuard {
 
 /// Checks and refills the pool until the task is aborted.
 async fn keep_full(pool: Arc<ServerPool>) {
-    let mut openings = JoinSet::new();
-    loop {
-        while openings.try_join_next().is_some() {}
-        if pool.idle.is_claimed() {
-            openings.abort_all();
-        }
-        let any = pool.idle.sweep(Instant::now());
-        for start in pool.idle.missing(pool.warm, Instant::now()) {
-            if openings.len() >= AT_ONCE || pool.idle.is_claimed() {
-                break;
-            }
-            let Some(permit) = pool.sessions.take(pool.limit) else { break };
-            if !pool.rate.try_turn() {
-                break;
-            }
-            let Some(opening) = pool.idle.opening(&start) else { continue };
-            openings.spawn(open_ahead(Arc::clone(&pool), start, opening, permit));
-        }
-        tokio::select! {
-            () = pool.changed.notified() => {}
-            Some(_) = openings.join_next(), if !openings.is_empty() => {}
-            () = sleep(LOOK), if any => {}
-        }
-    }
+    let (idle, warm, changed) = (pool.idle.clone(), pool.warm, Arc::clone(&pool.changed));
+    kept::keep_full(idle, warm, changed, |start, opening| {
+        let permit = pool.sessions.take(pool.limit)?;
+        pool.rate.try_turn().then(|| open_ahead(Arc::clone(&pool), start, opening, permit))
+    })
+    .await;
 }
 
 async fn open_ahead(

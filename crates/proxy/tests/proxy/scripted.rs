@@ -19,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 use crate::fixture::Stage;
 
 /// The proxy's check of a pooled session.
-const CHECK: &str = include_str!("../../src/pool/kept_session.sql");
+const CHECK: &str = pgentra_session::kept::FINGERPRINT_QUERY;
 
 pub(crate) struct Scripted {
     listener: TcpListener,

@@ -13,6 +13,7 @@
 mod chart;
 mod cost;
 mod faults;
+mod gateway;
 mod identity;
 mod kubernetes;
 mod psql;

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::fingerprint::Latest;
-use super::health::{Idle, Unhealthy};
+use super::{Idle, Unhealthy};
 
 /// Pause of the refill after a failure; it doubles with each further one.
 const BACK_OFF: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ pub(super) struct Buckets<T> {
 pub(super) struct Bucket<T> {
     /// The last entry is the newest and is taken first: firewalls are least likely to have dropped
     /// it.
-    pub(super) waiting: Vec<Waiting<T>>,
+    pub(super) waiting: Vec<IdleEntry<T>>,
     pub(super) opening: usize,
     pub(super) returning: usize,
     pub(super) queue: VecDeque<oneshot::Sender<T>>,
@@ -67,7 +67,7 @@ pub(super) struct Bucket<T> {
     pub(super) retry: Instant,
 }
 
-pub(super) struct Waiting<T> {
+pub(super) struct IdleEntry<T> {
     pub(super) session: T,
     pub(super) since: Instant,
     _gauge: GaugeGuard,
@@ -126,7 +126,7 @@ impl<T: Idle> Buckets<T> {
             }
         }
         if self.claims == 0 {
-            bucket.waiting.push(Waiting { session, since: now, _gauge: GaugeGuard::new(&self.ready) });
+            bucket.waiting.push(IdleEntry { session, since: now, _gauge: GaugeGuard::new(&self.ready) });
         }
     }
 }
@@ -158,7 +158,7 @@ impl<T> Bucket<T> {
 }
 
 impl<T: Idle> Bucket<T> {
-    pub(super) fn is_fit(&mut self, waiting: &mut Waiting<T>, now: Instant) -> bool {
+    pub(super) fn is_fit(&mut self, waiting: &mut IdleEntry<T>, now: Instant) -> bool {
         let age = now.saturating_duration_since(waiting.since);
         match waiting.session.check() {
             Ok(()) => age < self.max_age,

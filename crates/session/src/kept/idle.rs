@@ -9,10 +9,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::Idle;
 use super::bucket::{Bucket, Buckets, Shared, is_related};
 use super::fingerprint::Latest;
 use super::guards::{Checkin, Claim, PendingOpen};
-use super::health::Idle;
 
 /// Start-ups with pooled sessions; a further one replaces the least recently used. Applications
 /// have one or two each; a client that varies its start-up each time gains nothing from the pool.
@@ -24,7 +24,7 @@ const FORGET: Duration = Duration::from_secs(30 * 60);
 const FULL: Duration = Duration::from_secs(30);
 
 /// The result of asking the pool for a session.
-pub(crate) enum Checkout<T> {
+pub(super) enum Checkout<T> {
     Ready(T),
     /// A session is being cleaned and may become available; the channel closes if it does not.
     Soon(oneshot::Receiver<T>),
@@ -32,12 +32,13 @@ pub(crate) enum Checkout<T> {
 }
 
 /// The result of asking the pool to free a session permit.
-pub(crate) enum Reclaimed<T: Idle> {
+pub enum Reclaimed<T: Idle> {
     /// The session whose permit is taken.
     Session(T),
     /// No session waits, but some are being opened or cleaned. They will not be pooled until this
     /// is dropped.
     Coming(Claim<T>),
+    /// No session waits or comes.
     Nothing,
 }
 
@@ -45,7 +46,7 @@ pub(crate) enum Reclaimed<T: Idle> {
 /// that of the server, the role or the database; the server's message is in any language, so it
 /// does not tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Eviction {
+pub(super) enum Eviction {
     /// One of the same role or database.
     Related,
     /// One of any other role and database.
@@ -58,28 +59,35 @@ pub(crate) enum Eviction {
 
 impl Eviction {
     /// In the order in which they are tried: the cheapest first.
-    pub(crate) const ALL: [Self; 4] = [Self::Related, Self::Any, Self::AllRelated, Self::Coming];
+    pub(super) const ALL: [Self; 4] = [Self::Related, Self::Any, Self::AllRelated, Self::Coming];
 }
 
-/// The sessions of a pool that wait for a client.
-pub(crate) struct IdleSessions<T>(Shared<T>);
+/// The sessions of a pool that wait for a client. Clones share them.
+pub struct IdleSessions<T>(Shared<T>);
+
+impl<T> Clone for IdleSessions<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 impl<T: Idle> IdleSessions<T> {
     /// An empty pool that is closed: it stores nothing yet. `ready` counts waiting sessions and may
     /// be shared with other pools.
-    pub(crate) fn new(max_age: Duration, ready: Gauge) -> Self {
+    pub fn new(max_age: Duration, ready: Gauge) -> Self {
         let by_start = HashMap::new();
         let wanted = VecDeque::new();
         let (open, claims, paused) = (false, 0, None);
         Self(Shared::new(Buckets { by_start, open, claims, wanted, max_age, paused, ready }))
     }
 
-    pub(crate) fn open(&self) {
+    /// Stores sessions from now on.
+    pub fn open(&self) {
         self.lock().open = true;
     }
 
     /// Ends all waiting sessions and stores none from now on.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         let mut buckets = self.lock();
         buckets.open = false;
         buckets.by_start.clear();
@@ -87,7 +95,7 @@ impl<T: Idle> IdleSessions<T> {
     }
 
     /// Takes a session with exactly this start-up.
-    pub(crate) fn take(&self, start: &StartupMessage, now: Instant) -> Checkout<T> {
+    pub(super) fn take(&self, start: &StartupMessage, now: Instant) -> Checkout<T> {
         let mut buckets = self.lock();
         let Some(bucket) = buckets.by_start.get_mut(start) else {
             return Checkout::Nothing;
@@ -108,12 +116,12 @@ impl<T: Idle> IdleSessions<T> {
     }
 
     /// The last fingerprint of this start-up. `None`: no session of it is pooled.
-    pub(crate) fn latest(&self, start: &StartupMessage) -> Option<Arc<Latest>> {
+    pub(super) fn latest(&self, start: &StartupMessage) -> Option<Arc<Latest>> {
         self.lock().by_start.get(start).map(|bucket| Arc::clone(&bucket.latest))
     }
 
     /// Stores a start-up that a client was signed in with. `true`: it is new.
-    pub(crate) fn learn(&self, start: &StartupMessage, now: Instant) -> bool {
+    pub fn learn(&self, start: &StartupMessage, now: Instant) -> bool {
         let mut buckets = self.lock();
         if !buckets.open {
             return false;
@@ -134,19 +142,19 @@ impl<T: Idle> IdleSessions<T> {
     }
 
     /// Announces a session that is being cleaned. `None`: it would not be pooled.
-    pub(crate) fn returning(&self, start: &StartupMessage) -> Option<Checkin<T>> {
+    pub fn returning(&self, start: &StartupMessage) -> Option<Checkin<T>> {
         self.lock().by_start.get_mut(start)?.returning += 1;
         Some(Checkin { pool: self.0.clone(), start: start.clone() })
     }
 
     /// Announces a session that is being opened by the refill. `None`: it would not be pooled.
-    pub(crate) fn opening(&self, start: &StartupMessage) -> Option<PendingOpen<T>> {
+    pub(super) fn opening(&self, start: &StartupMessage) -> Option<PendingOpen<T>> {
         self.lock().by_start.get_mut(start)?.opening += 1;
         Some(PendingOpen { pool: self.0.clone(), start: start.clone() })
     }
 
     /// Takes out the sessions that are ended to free connections for a client with this start-up.
-    pub(crate) fn make_room(&self, start: &StartupMessage, eviction: Eviction) -> Vec<T> {
+    pub(super) fn make_room(&self, start: &StartupMessage, eviction: Eviction) -> Vec<T> {
         let mut buckets = self.lock();
         let is_related = |other: &StartupMessage| is_related(start, other);
         match eviction {
@@ -162,7 +170,7 @@ impl<T: Idle> IdleSessions<T> {
 
     /// The next session that was opened or cleaned. `None`: none is on its way. The channel closes
     /// if it fails.
-    pub(crate) fn coming(&self) -> Option<oneshot::Receiver<T>> {
+    pub(super) fn coming(&self) -> Option<oneshot::Receiver<T>> {
         let mut buckets = self.lock();
         buckets.wanted.retain(|waiter| !waiter.is_closed());
         (buckets.wanted.len() < buckets.coming()).then(|| {
@@ -173,13 +181,13 @@ impl<T: Idle> IdleSessions<T> {
     }
 
     /// Takes out all waiting sessions of this start-up; the start-up stays known.
-    pub(crate) fn empty(&self, start: &StartupMessage) -> Vec<T> {
+    pub(super) fn empty(&self, start: &StartupMessage) -> Vec<T> {
         self.lock().by_start.get_mut(start).map(Bucket::empty).unwrap_or_default()
     }
 
     /// Drops the start-ups of a database, or all of them. The waiting sessions are returned, and
     /// those that are being opened or cleaned will not be pooled.
-    pub(crate) fn forget(&self, database: Option<&[u8]>) -> Vec<T> {
+    pub(super) fn forget(&self, database: Option<&[u8]>) -> Vec<T> {
         let mut buckets = self.lock();
         let is_meant = |start: &StartupMessage| database.is_none_or(|name| start.database() == name);
         let meant = buckets.by_start.extract_if(|start, _| is_meant(start));
@@ -187,7 +195,7 @@ impl<T: Idle> IdleSessions<T> {
     }
 
     /// Frees a session permit for a client when all of them are taken.
-    pub(crate) fn claim(&self) -> Reclaimed<T> {
+    pub fn claim(&self) -> Reclaimed<T> {
         let mut buckets = self.lock();
         if let Some(session) = buckets.evict(|_| true) {
             return Reclaimed::Session(session);
@@ -200,18 +208,18 @@ impl<T: Idle> IdleSessions<T> {
     }
 
     /// Whether a client waits for the permit of a session that the refill opens.
-    pub(crate) fn is_claimed(&self) -> bool {
+    pub(super) fn is_claimed(&self) -> bool {
         self.lock().claims > 0
     }
 
     /// The server's connection limit is reached: the refill pauses.
-    pub(crate) fn pause(&self, now: Instant) {
+    pub fn pause(&self, now: Instant) {
         self.lock().paused = Some(now + FULL);
     }
 
     /// Ends sessions that are too old or unusable, and drops unused start-ups. `false`: the pool is
     /// empty and the refill task can sleep until the next start-up.
-    pub(crate) fn sweep(&self, now: Instant) -> bool {
+    pub(super) fn sweep(&self, now: Instant) -> bool {
         let mut buckets = self.lock();
         buckets.by_start.retain(|_, bucket| bucket.asked + FORGET > now);
         for bucket in buckets.by_start.values_mut() {
@@ -226,7 +234,7 @@ impl<T: Idle> IdleSessions<T> {
 
     /// A start-up for each session that is missing where `warm` of them should wait, the most
     /// recently used first.
-    pub(crate) fn missing(&self, warm: usize, now: Instant) -> Vec<StartupMessage> {
+    pub(super) fn missing(&self, warm: usize, now: Instant) -> Vec<StartupMessage> {
         let buckets = self.lock();
         if buckets.paused.is_some_and(|until| until > now) {
             return Vec::new();
@@ -250,7 +258,7 @@ mod tests {
     use pgentra_wire::startup::ProtocolVersion;
 
     use super::*;
-    use crate::pool::health::Unhealthy;
+    use crate::kept::{Latest, Unanswered, Unhealthy};
 
     const AGE: Duration = Duration::from_secs(180);
 
@@ -261,6 +269,12 @@ mod tests {
         fn check(&mut self) -> Result<(), Unhealthy> {
             self.1
         }
+
+        async fn is_as_new(&mut self, _: &Latest, _: Instant) -> Result<bool, Unanswered> {
+            Ok(true)
+        }
+
+        async fn end(self) {}
     }
 
     fn start(user: &str) -> StartupMessage {

@@ -1,15 +1,14 @@
 //! Checks that a pooled session equals one that would be opened now.
 //!
-//! The proxy asks the server for a fingerprint of all catalog entries that decide whether the role
-//! may sign in to the database and with which settings: once when a session has been opened, and
+//! The server is asked for a fingerprint of all catalog entries that decide whether the role may
+//! sign in to the database and with which settings: once when a session has been opened, and
 //! again before the session goes to a client. A session whose fingerprint has changed is ended.
 //! There is no fingerprint, and the session is ended too, if the connection limit of the role or
 //! database is exceeded, or if the database has a login event trigger, because that runs when a
 //! session begins.
 //!
-//! PostgreSQL hides parts of its catalogs from an ordinary role.
-//! [`Options::server_lifetime`](crate::Options::server_lifetime) bounds the age of changes that are
-//! missed.
+//! PostgreSQL hides parts of its catalogs from an ordinary role, so the age of a session has to be
+//! bounded too.
 
 use std::io;
 
@@ -20,12 +19,14 @@ use pgentra_wire::frame::Header;
 use pgentra_wire::limits;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+
+use super::CHECK;
 
 /// The query. Every name in it has its schema, operators included, because the role's `search_path`
 /// may contain other schemas. It works on PostgreSQL 13 to 18 without any privilege. `xmin` shows a
 /// mapping that was replaced by one with the same text.
-const QUERY: &str = include_str!("kept_session.sql");
+pub const FINGERPRINT_QUERY: &str = include_str!("kept_session.sql");
 /// Bound in bytes for the answer, which is shorter.
 const ANSWER: usize = 256;
 /// Length of a SHA-256 in hexadecimal digits.
@@ -33,16 +34,16 @@ const DIGITS: usize = 64;
 
 /// The fingerprint of a session's role and database at the time of the query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fingerprint(Bytes);
+pub struct Fingerprint(Bytes);
 
 /// The last fingerprint of the sessions with one start-up. Clients that come while a query runs
 /// share the next answer, so that many clients at once cause a few queries only.
 #[derive(Debug, Default)]
-pub(crate) struct Latest(Mutex<Option<(Instant, Option<Fingerprint>)>>);
+pub struct Latest(Mutex<Option<(Instant, Option<Fingerprint>)>>);
 
 impl Latest {
     /// A fingerprint that was queried at `since` or later: the last one, else that of `ask`.
-    pub(crate) async fn since<E>(
+    async fn since<E>(
         &self,
         since: Instant,
         ask: impl Future<Output = Result<Option<Fingerprint>, E>>,
@@ -62,21 +63,23 @@ impl Latest {
 
 /// Why a session gave no fingerprint.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unanswered {
+pub enum Unanswered {
+    /// The connection broke.
     #[error("the connection broke")]
     Io(#[from] io::Error),
+    /// The server does not speak the protocol.
     #[error("the server does not speak the protocol")]
     Wire(#[from] WireError),
+    /// The server sent another answer than the expected one.
     #[error("the server's answer was not the expected one")]
     AuthMessage,
+    /// The server did not answer in time.
     #[error("the server did not answer in time")]
     Slow,
 }
 
-/// Queries the fingerprint. `None`: there is none, or the query failed; the session is idle in both
-/// cases. `received` are bytes that the server has sent already; messages that are not part of the
-/// answer are given to `aside`, whole.
-pub(crate) async fn fingerprint<S>(
+/// See [`identify`].
+async fn fingerprint<S>(
     stream: &mut S,
     received: &mut BytesMut,
     mut aside: impl FnMut(&[u8]),
@@ -84,7 +87,7 @@ pub(crate) async fn fingerprint<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    stream.write_all(&query(QUERY.trim_end())).await?;
+    stream.write_all(&query(FINGERPRINT_QUERY.trim_end())).await?;
     stream.flush().await?;
     received.reserve(ANSWER);
     let mut found = None;
@@ -115,8 +118,44 @@ where
     Ok(found.flatten().filter(|_| !failed).map(Fingerprint))
 }
 
+/// Queries the fingerprint, within [`CHECK`]. `None`: there is none, or the query failed; the session is
+/// idle in both cases. `received` are bytes that the server has sent already; messages that are not part
+/// of the answer are given to `aside`, whole.
+///
+/// # Errors
+/// The session cannot be used.
+pub async fn identify<S>(
+    stream: &mut S,
+    received: &mut BytesMut,
+    aside: impl FnMut(&[u8]),
+) -> Result<Option<Fingerprint>, Unanswered>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    timeout(CHECK, fingerprint(stream, received, aside)).await.unwrap_or(Err(Unanswered::Slow))
+}
+
+/// Whether the server still gives this fingerprint, by an answer that is not older than `since`.
+///
+/// # Errors
+/// The session cannot be used.
+pub async fn is_unchanged<S>(
+    stream: &mut S,
+    own: Option<&Fingerprint>,
+    latest: &Latest,
+    since: Instant,
+) -> Result<bool, Unanswered>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut received, mut is_disturbed) = (BytesMut::new(), false);
+    let ask = fingerprint(stream, &mut received, |_| is_disturbed = true);
+    let answer = timeout(CHECK, latest.since(since, ask)).await.unwrap_or(Err(Unanswered::Slow))?;
+    Ok(!is_disturbed && answer.is_some() && answer.as_ref() == own)
+}
+
 /// Encodes a Query message.
-pub(crate) fn query(sql: &str) -> Vec<u8> {
+pub fn query(sql: &str) -> Vec<u8> {
     let length = u32::try_from(sql.len() + 5).unwrap_or(u32::MAX);
     let mut message = Vec::with_capacity(sql.len() + 6);
     message.push(b'Q');
@@ -139,15 +178,19 @@ fn value(mut row: Bytes) -> Result<Option<Bytes>, Unanswered> {
 }
 
 /// A message from the server.
-pub(crate) struct Message {
-    pub(crate) tag: u8,
+pub struct Message {
+    /// The type of the message.
+    pub tag: u8,
     /// The whole message with its header.
-    pub(crate) bytes: Bytes,
+    pub bytes: Bytes,
 }
 
 impl Message {
     /// Reads the next message.
-    pub(crate) async fn read<S: AsyncRead + Unpin>(
+    ///
+    /// # Errors
+    /// The connection broke, or the message is longer than any that a server sends.
+    pub async fn read<S: AsyncRead + Unpin>(
         stream: &mut S,
         received: &mut BytesMut,
     ) -> Result<Self, Unanswered> {
@@ -167,7 +210,8 @@ impl Message {
         }
     }
 
-    pub(crate) fn body(&self) -> Bytes {
+    /// The message without its header.
+    pub fn body(&self) -> Bytes {
         let mut body = self.bytes.clone();
         body.advance(Header::SIZE);
         body
@@ -193,7 +237,7 @@ mod tests {
         let (mut near, mut far) = duplex(4096);
         far.write_all(&answers.concat()).await.unwrap();
         let server = async move {
-            let expected = query(QUERY.trim_end());
+            let expected = query(FINGERPRINT_QUERY.trim_end());
             let mut asked = vec![0; expected.len()];
             far.read_exact(&mut asked).await.unwrap();
             assert_eq!(asked, expected);

@@ -3,17 +3,18 @@
 use pgentra_wire::startup::StartupMessage;
 use tokio::time::Instant;
 
+use super::Idle;
 use super::bucket::Shared;
-use super::health::Idle;
 
 /// A session that is being cleaned. Dropping this reports that it is not pooled.
-pub(crate) struct Checkin<T: Idle> {
+pub struct Checkin<T: Idle> {
     pub(super) pool: Shared<T>,
     pub(super) start: StartupMessage,
 }
 
 impl<T: Idle> Checkin<T> {
-    pub(crate) fn arrived(self, session: T, now: Instant) {
+    /// The session is clean.
+    pub fn arrived(self, session: T, now: Instant) {
         self.pool.lock().put(&self.start, session, now);
     }
 }
@@ -31,13 +32,14 @@ impl<T: Idle> Drop for Checkin<T> {
 }
 
 /// A session that the refill is opening. Dropping this reports that it failed.
-pub(crate) struct PendingOpen<T: Idle> {
+pub struct PendingOpen<T: Idle> {
     pub(super) pool: Shared<T>,
     pub(super) start: StartupMessage,
 }
 
 impl<T: Idle> PendingOpen<T> {
-    pub(crate) fn opened(self, session: T, now: Instant) {
+    /// The session is open.
+    pub fn opened(self, session: T, now: Instant) {
         let mut buckets = self.pool.lock();
         if let Some(bucket) = buckets.by_start.get_mut(&self.start) {
             bucket.succeeded(now);
@@ -45,7 +47,8 @@ impl<T: Idle> PendingOpen<T> {
         buckets.put(&self.start, session, now);
     }
 
-    pub(crate) fn failed(self, now: Instant) {
+    /// It could not be opened: the next attempt has to wait.
+    pub fn failed(self, now: Instant) {
         if let Some(bucket) = self.pool.lock().by_start.get_mut(&self.start) {
             bucket.failed(now);
         }
@@ -63,7 +66,7 @@ impl<T: Idle> Drop for PendingOpen<T> {
 }
 
 /// A client that waits for a session permit.
-pub(crate) struct Claim<T: Idle>(pub(super) Shared<T>);
+pub struct Claim<T: Idle>(pub(super) Shared<T>);
 
 impl<T: Idle> Drop for Claim<T> {
     fn drop(&mut self) {

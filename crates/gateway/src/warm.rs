@@ -1,0 +1,188 @@
+//! Sessions that are signed in before a client asks for them.
+//!
+//! A session that waits was signed in as a mapped role and was never used. It goes to one client, with
+//! exactly its start-up parameters, after the client's token was verified and the mapping lets its owner
+//! use the role, and only if the server would open the same session now: see [`pgentra_session::kept`].
+
+use std::sync::{Arc, PoisonError};
+
+use pgentra_session::kept::{Evictions, Fingerprint, PLACE, PendingOpen, Reclaimed, keep_full};
+use pgentra_session::login_error::{self, LoginError, chain, sqlstate};
+use pgentra_wire::startup::StartupMessage;
+use secrecy::SecretString;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout};
+
+use crate::role_mapping::RoleMapping;
+use crate::telemetry::with;
+use crate::upstream_login::UpstreamLogin;
+use crate::upstream_stream::UpstreamStream;
+use crate::warm_pool::{WaitingSession, WarmPool};
+use crate::{Gateway, GatewayRefusal};
+
+impl Gateway {
+    /// A session as the role, with a permit: one that waits, else a new one. `None`: none of the
+    /// passwords is right.
+    pub(crate) async fn session_for(
+        self: &Arc<Self>,
+        role: &str,
+        claim: &RoleMapping,
+        passwords: &[SecretString],
+        start: &StartupMessage,
+    ) -> Result<Option<(UpstreamLogin<UpstreamStream>, OwnedSemaphorePermit)>, LoginError> {
+        // A password that depends on the client is for the server to compare, at each login.
+        if !passwords.is_empty() || !self.warm.keeps(start) {
+            let permit = self.place().await?;
+            return Ok(self.open_as(role, claim, passwords, start).await?.map(|login| (login, permit)));
+        }
+        let waiting = self.warm.hand_out(start).await;
+        self.count_supply(if waiting.is_some() { "hit" } else { "miss" });
+        if let Some(WaitingSession { login, permit, .. }) = waiting {
+            self.warm.changed.notify_one();
+            return Ok(Some((login, permit)));
+        }
+        let permit = self.place().await?;
+        let mut evictions = Evictions::default();
+        let login = loop {
+            match self.open_ready(role, claim, start).await {
+                Ok(login) => break login,
+                Err(error) if is_full(&error) => {
+                    self.warm.idle.pause(Instant::now());
+                    if !self.warm.idle.relieve(start, &mut evictions).await {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        if self.warm.idle.learn(start, Instant::now()) {
+            self.start_refill();
+            self.warm.changed.notify_one();
+        }
+        Ok(login.map(|login| (login, permit)))
+    }
+
+    /// A permit for a session. A session that waits is ended if all permits are taken.
+    pub(crate) async fn place(&self) -> Result<OwnedSemaphorePermit, LoginError> {
+        if let Ok(permit) = self.sessions.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        let mut coming = None;
+        for idle in &*self.all_waiting {
+            match idle.claim() {
+                Reclaimed::Session(waiting) => return Ok(waiting.permit),
+                Reclaimed::Coming(claim) => coming = coming.or(Some(claim)),
+                Reclaimed::Nothing => {}
+            }
+        }
+        let permit = match coming {
+            Some(_claim) => {
+                self.warm.changed.notify_one();
+                let freed = self.sessions.clone().acquire_owned();
+                timeout(PLACE, freed).await.ok().and_then(Result::ok)
+            }
+            None => None,
+        };
+        permit.ok_or_else(|| login_error::too_many_clients().into())
+    }
+
+    fn start_refill(self: &Arc<Self>) {
+        let mut refill = self.warm.refill.lock().unwrap_or_else(PoisonError::into_inner);
+        if refill.is_some() {
+            return;
+        }
+        let gateway = Arc::downgrade(self);
+        let begin = move |start, opening| {
+            let gateway = gateway.upgrade()?;
+            let permit = gateway.sessions.clone().try_acquire_owned().ok()?;
+            Some(gateway.open_ahead(start, opening, permit))
+        };
+        let WarmPool { number, idle, changed, .. } = &self.warm;
+        *refill = Some(tokio::spawn(keep_full(idle.clone(), *number, changed.clone(), begin)).abort_handle());
+    }
+
+    async fn open_ahead(
+        self: Arc<Self>,
+        start: StartupMessage,
+        opening: PendingOpen<WaitingSession>,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let opened = timeout(self.config.limits.start_up, self.session_ahead(&start));
+        let opened = opened.await.unwrap_or_else(|_| Err(login_error::login_timeout().into()));
+        let result = match opened {
+            Ok(Some((login, fingerprint))) => {
+                opening.opened(WaitingSession { login, fingerprint, permit }, Instant::now());
+                "ok"
+            }
+            Ok(None) => {
+                opening.failed(Instant::now());
+                "failed"
+            }
+            Err(error) => {
+                if is_full(&error) {
+                    self.warm.idle.pause(Instant::now());
+                }
+                opening.failed(Instant::now());
+                tracing::info!(
+                    server = self.config.name,
+                    error = GatewayRefusal::of(error).to_string(),
+                    "a session could not be opened ahead"
+                );
+                "failed"
+            }
+        };
+        let ahead = &self.config.telemetry.counts().opened_ahead;
+        ahead.get_or_create(&with(&self.config.name, "result", result)).inc();
+    }
+
+    /// A new session with this start-up, if its role is still mapped, and what the server says of it.
+    /// `None`: no session with this start-up may wait.
+    async fn session_ahead(
+        &self,
+        start: &StartupMessage,
+    ) -> Result<Option<(UpstreamLogin<UpstreamStream>, Fingerprint)>, LoginError> {
+        let Some((role, claim)) = self.claim(start.user()).await? else { return Ok(None) };
+        let Some(mut login) = self.open_ready(role, &claim, start).await? else { return Ok(None) };
+        match login.identify().await {
+            Ok(Some(fingerprint)) => Ok(Some((login, fingerprint))),
+            Ok(None) => {
+                tracing::info!(role, "the server does not let sessions wait for this role and database");
+                login.end().await;
+                Ok(None)
+            }
+            Err(error) => {
+                tracing::info!(role, error = chain(&error), "a session that was opened ahead is not usable");
+                Ok(None)
+            }
+        }
+    }
+
+    /// A new session, of which everything up to ReadyForQuery has been received.
+    async fn open_ready(
+        &self,
+        role: &str,
+        claim: &RoleMapping,
+        start: &StartupMessage,
+    ) -> Result<Option<UpstreamLogin<UpstreamStream>>, LoginError> {
+        let Some(mut login) = self.open_as(role, claim, &[], start).await? else { return Ok(None) };
+        match login.wait_until_ready().await {
+            Ok(()) => Ok(Some(login)),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Ends the sessions that wait at this server and at the further ones, and keeps none from now on.
+    pub(crate) fn close_waiting(&self) {
+        self.members().for_each(|member| member.warm.close());
+    }
+
+    fn count_supply(&self, result: &'static str) {
+        let supply = &self.config.telemetry.counts().supply;
+        supply.get_or_create(&with(&self.config.name, "result", result)).inc();
+    }
+}
+
+/// Whether the server has no connection free.
+fn is_full(error: &LoginError) -> bool {
+    matches!(error, LoginError::Rejected(fields) if fields.sqlstate() == sqlstate::TOO_MANY_CONNECTIONS)
+}
