@@ -1,0 +1,150 @@
+//! The question of an API server, and the answer (`AdmissionReview` of `admission.k8s.io/v1`).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::annotations::{self, Defaults};
+use crate::object::{misplaced, template_path};
+use crate::refusal::{Refusal, RefusalKind, joined};
+use crate::sidecar::Sidecar;
+use crate::template;
+
+/// What an API server asks: an object that is about to be made.
+#[derive(Clone, Debug)]
+pub struct Review {
+    uid: String,
+    namespace: String,
+    object: Value,
+}
+
+/// A request that is no question for this webhook.
+#[derive(Debug, thiserror::Error)]
+pub enum ReviewError {
+    /// It is no JSON.
+    #[error("the request is no JSON")]
+    Unreadable(#[source] serde_json::Error),
+    /// It is something else, or of another version.
+    #[error("the request is no AdmissionReview of admission.k8s.io/v1 with a uid and an object")]
+    NoReview,
+}
+
+/// What became of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The pod gets the sidecar, or has it.
+    Injected,
+    /// The pod asks for no sidecar.
+    NotAsked,
+    /// The pod cannot have it.
+    Refused,
+    /// A workload, which is only looked at.
+    Looked,
+}
+
+/// The answer to an API server.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The `AdmissionReview` to send.
+    pub review: Value,
+    /// What it says.
+    pub verdict: Verdict,
+}
+
+impl Review {
+    /// Reads the body of a request.
+    ///
+    /// # Errors
+    /// A body that is no question.
+    pub fn read(body: &[u8]) -> Result<Self, ReviewError> {
+        let mut review: Value = serde_json::from_slice(body).map_err(ReviewError::Unreadable)?;
+        let is_review = review["apiVersion"] == "admission.k8s.io/v1" && review["kind"] == "AdmissionReview";
+        let request = review["request"].take();
+        let text = |field: &str| request[field].as_str().map(str::to_owned);
+        match (text("uid"), &request["object"]) {
+            (Some(uid), object @ Value::Object(_)) if is_review && !uid.is_empty() => {
+                Ok(Self { uid, namespace: text("namespace").unwrap_or_default(), object: object.clone() })
+            }
+            _ => Err(ReviewError::NoReview),
+        }
+    }
+
+    /// The namespace whose defaults the answer needs.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Answers. A pod gets the sidecar by a JSON patch (RFC 6902). A workload is allowed as it is, with a warning where its
+    /// pods would be refused: a webhook that changed it would quarrel with the tool that applies it.
+    pub fn answer(&self, defaults: &Defaults, sidecar: &Sidecar) -> Answer {
+        match template_path(&self.object) {
+            Some("") if template::is_mirror(&self.object) => {
+                let warning = "a static pod gets no sidecar: the kubelet starts it without asking".to_owned();
+                self.allowed(Verdict::NotAsked, None, &[warning])
+            }
+            Some("") => self.of_pod(defaults, sidecar),
+            Some(path) => self.of_workload(path, defaults, sidecar),
+            None => self.allowed(Verdict::NotAsked, None, &[]),
+        }
+    }
+
+    fn of_pod(&self, defaults: &Defaults, sidecar: &Sidecar) -> Answer {
+        let mut pod = self.object.clone();
+        match template::apply(&mut pod, defaults, sidecar) {
+            Ok(applied) => {
+                let verdict = if applied.has_sidecar { Verdict::Injected } else { Verdict::NotAsked };
+                let patch = json_patch::diff(&self.object, &pod);
+                self.allowed(verdict, (!patch.0.is_empty()).then(|| json!(patch)), &applied.warnings)
+            }
+            Err(refusals) => self.refused(&refusals),
+        }
+    }
+
+    fn of_workload(&self, path: &str, defaults: &Defaults, sidecar: &Sidecar) -> Answer {
+        let mut warnings = Vec::new();
+        if annotations::asks(&self.object["metadata"]) {
+            warnings.push(format!("pgentra: {}", misplaced(path)));
+        }
+        let template = self.object.pointer(path).filter(|template| template.is_object());
+        if let Some(mut template) = template.cloned() {
+            match template::apply(&mut template, defaults, sidecar) {
+                Ok(applied) => {
+                    warnings.extend(applied.warnings.into_iter().map(|text| format!("pgentra: {text}")))
+                }
+                Err(refusals) => {
+                    let why = |refusal: &Refusal| format!("pgentra: its pods will be refused: {refusal}");
+                    warnings.extend(refusals.iter().map(why));
+                }
+            }
+        }
+        self.allowed(Verdict::Looked, None, &warnings)
+    }
+
+    fn allowed(&self, verdict: Verdict, patch: Option<Value>, warnings: &[String]) -> Answer {
+        let mut response = json!({ "uid": self.uid, "allowed": true });
+        if let Some(patch) = patch {
+            response["patchType"] = json!("JSONPatch");
+            response["patch"] = json!(STANDARD.encode(patch.to_string()));
+        }
+        if !warnings.is_empty() {
+            response["warnings"] = json!(warnings);
+        }
+        Answer { review: of(&response), verdict }
+    }
+
+    fn refused(&self, refusals: &[Refusal]) -> Answer {
+        let is_annotation = refusals.iter().any(|refusal| refusal.kind() == RefusalKind::Annotation);
+        // Annotations that cannot be read are a bad request; the others are an object that cannot be processed.
+        let code = if is_annotation { 400 } else { 422 };
+        let response = json!({
+            "uid": self.uid,
+            "allowed": false,
+            "status": { "code": code, "message": joined(refusals) },
+        });
+        Answer { review: of(&response), verdict: Verdict::Refused }
+    }
+}
+
+fn of(response: &Value) -> Value {
+    json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response })
+}
