@@ -22,6 +22,7 @@ KUBERNETES = "1.33"
 HERE = pathlib.Path(__file__).parent
 PROXY = HERE / "helm" / "pgentra-proxy"
 GATEWAY = HERE / "helm" / "pgentra-gateway"
+OPERATOR = HERE / "helm" / "pgentra-operator"
 CLIENT_ID = "00000000-1111-2222-3333-444444444444"
 PROXY_VALUES = {
     "workloadIdentity": {"clientId": CLIENT_ID},
@@ -47,6 +48,7 @@ CLOUDNATIVEPG = {
     "upstreamCa": {"secretName": "app-ca"},
     "password": {"secretName": "pgentra-password"},
 }
+OPERATOR_VALUES = {"workloadIdentity": {"clientId": CLIENT_ID}}
 # Every value that adds something.
 EVERYTHING = {
     "autoscaling": {"enabled": True, "minReplicas": 3},
@@ -211,11 +213,8 @@ def values_table(chart):
     print(f"{chart.name}: the README and the schema have all {len(rows)} values")
 
 
-def everything(chart, values, mounts):
-    """Each value that adds something is in the manifest that it is for."""
-    rendered = check(render(chart, values | EVERYTHING), f"{chart.name}, everything", mounts)
-    by_kind = {document["kind"]: document for document in rendered}
-    pods = {"Deployment": by_kind["Deployment"]["spec"]["template"], "the test's pod": by_kind["Pod"]}
+def pods_have_everything(pods):
+    """Each value for pods is in these pods."""
     for name, pod in pods.items():
         spec, labels = pod["spec"], pod["metadata"]["labels"]
         (container,) = spec["containers"]
@@ -227,6 +226,13 @@ def everything(chart, values, mounts):
         assert EVERYTHING["extraVolumes"][0] in spec["volumes"], (name, spec)
         assert EVERYTHING["extraVolumeMounts"][0] in container["volumeMounts"], (name, container)
         assert EVERYTHING["podLabels"].items() <= labels.items(), (name, labels)
+
+
+def everything(chart, values, mounts):
+    """Each value that adds something is in the manifest that it is for."""
+    rendered = check(render(chart, values | EVERYTHING), f"{chart.name}, everything", mounts)
+    by_kind = {document["kind"]: document for document in rendered}
+    pods_have_everything({"Deployment": by_kind["Deployment"]["spec"]["template"], "the test's pod": by_kind["Pod"]})
     assert "replicas" not in by_kind["Deployment"]["spec"], by_kind["Deployment"]
     selected = by_kind["Service"]["spec"]["selector"]
     assert not selected.items() <= by_kind["Pod"]["metadata"]["labels"].items(), "the Service selects the test's pod"
@@ -306,6 +312,26 @@ def gateway_chart(mounts):
         refused(GATEWAY, GATEWAY_VALUES, why, change)
 
 
+def operator_chart(mounts):
+    lint(OPERATOR, OPERATOR_VALUES)
+    rendered = check(render(OPERATOR, OPERATOR_VALUES), "pgentra-operator", mounts)
+    (deployment,) = [document for document in rendered if document["kind"] == "Deployment"]
+    assert deployment["spec"]["replicas"] == 2, deployment
+    values = {key: value for key, value in EVERYTHING.items() if key in yaml.safe_load((OPERATOR / "values.yaml").read_text())}
+    rendered = check(render(OPERATOR, OPERATOR_VALUES | values), "pgentra-operator, everything", mounts)
+    by_kind = {document["kind"]: document for document in rendered}
+    pods_have_everything({"Deployment": by_kind["Deployment"]["spec"]["template"]})
+    assert by_kind["PodDisruptionBudget"]["spec"]["minAvailable"] == "50%", by_kind
+    print("pgentra-operator: every value reaches its manifest")
+
+    for why, change in [
+        ("workloadIdentity.clientId", lambda values: values.update(workloadIdentity={"clientId": ""})),
+        ("replica", lambda values: values.update(replica=3)),
+        ("targets", lambda values: values.update(targets=[])),
+    ]:
+        refused(OPERATOR, OPERATOR_VALUES, why, change)
+
+
 def proxy_chart(mounts):
     lint(PROXY, PROXY_VALUES)
     config = config_of(check(render(PROXY, PROXY_VALUES), "pgentra-proxy", mounts))
@@ -360,7 +386,7 @@ def proxy_chart(mounts):
         assert pod["spec"]["initContainers"][0]["args"][-2:] == ["--warm=2", "postgresql://one/"], pod
 
 
-for chart in (PROXY, GATEWAY):
+for chart in (PROXY, GATEWAY, OPERATOR):
     values_table(chart)
 with tempfile.TemporaryDirectory() as folder:
     mounts = Mounts(folder)
@@ -374,6 +400,7 @@ with tempfile.TemporaryDirectory() as folder:
     if HELM:
         proxy_chart(mounts)
         gateway_chart(mounts)
+        operator_chart(mounts)
 print(
     f"deploy: {counted['manifests']} manifests are valid for Kubernetes {KUBERNETES}; "
     f"pgentra takes {counted['configurations']} configurations"

@@ -1,5 +1,4 @@
 //! Each kind of object, as a file before and after.
-#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::fs;
 use std::path::PathBuf;

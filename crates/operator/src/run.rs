@@ -1,0 +1,74 @@
+//! `pgentra-operator run`: from start to end.
+
+use std::time::Duration;
+
+use pgentra_observe::http::{HttpServer, Scope};
+use prometheus_client::metrics::info::Info;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::arguments::RunArguments;
+use crate::error::OperatorError;
+use crate::health::{PartHealth, PartsHealth};
+
+/// Between two questions to an API server that does not answer.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Runs every part until SIGTERM or SIGINT.
+///
+/// # Errors
+/// It cannot start: a listener, the access to the cluster.
+pub(crate) async fn run(arguments: RunArguments) -> Result<(), OperatorError> {
+    let client = kube::Client::try_default().await.map_err(OperatorError::Cluster)?;
+    let stop = CancellationToken::new();
+    let health = PartsHealth::new(stop.clone());
+    health.register(|registry| {
+        let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "Version of the operator", version);
+    });
+    let address = arguments.health_listen;
+    let unbound = |source| OperatorError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(unbound)?;
+    let probes = HttpServer::new(listener, Scope::Health, health.clone()).map_err(unbound)?;
+    // Probes are answered until every part has ended.
+    let ended = CancellationToken::new();
+    let probing = tokio::spawn(probes.serve(ended.clone()));
+
+    let parts = TaskTracker::new();
+    parts.spawn(stop.clone().run_until_cancelled_owned(meet(client.clone(), health.part("cluster"))));
+    parts.close();
+
+    let mut terminate = signal(SignalKind::terminate()).map_err(OperatorError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(OperatorError::Signals)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = stop.cancelled() => {}
+    }
+    tracing::info!("stopping");
+    stop.cancel();
+    parts.wait().await;
+    ended.cancel();
+    // It does not panic, and nothing aborts it.
+    let _ = probing.await;
+    Ok(())
+}
+
+/// Ready as soon as the API server has answered. It may be gone later: each part then says what it lacks.
+async fn meet(client: kube::Client, health: PartHealth) {
+    loop {
+        match client.apiserver_version().await {
+            Ok(version) => {
+                tracing::info!(version = version.git_version, "the API server answers");
+                return health.is_ready(format!("Kubernetes {}", version.git_version));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the API server does not answer");
+                health.is_not_ready(format!("the API server does not answer: {error}"));
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
