@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::webhook::WebhookArguments;
+
 /// pgentra in Kubernetes.
 #[derive(Debug, Parser)]
 #[command(name = "pgentra-operator", version)]
@@ -28,6 +30,9 @@ pub(crate) struct RunArguments {
     /// Form of the log on stderr.
     #[arg(long, value_enum, default_value_t = LineFormat::Text)]
     pub(crate) log_format: LineFormat,
+
+    #[command(flatten)]
+    pub(crate) webhook: WebhookArguments,
 }
 
 /// The form of a line of the log.

@@ -8,6 +8,7 @@ mod error;
 mod health;
 mod log;
 mod run;
+mod webhook;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -35,5 +36,5 @@ fn start(system: &System, arguments: OperatorArguments) -> Result<(), OperatorEr
     let OperatorCommand::Run(arguments) = arguments.command;
     log::start(system, arguments.log_format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(OperatorError::Runtime)?.block_on(run::run(arguments))
+    runtime.map_err(OperatorError::Runtime)?.block_on(run::run(system, arguments))
 }

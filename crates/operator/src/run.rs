@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgentra_observe::http::{HttpServer, Scope};
+use pgentra_system::System;
 use prometheus_client::metrics::info::Info;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::arguments::RunArguments;
 use crate::error::OperatorError;
 use crate::health::{PartHealth, PartsHealth};
+use crate::webhook;
 
 /// Between two questions to an API server that does not answer.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -20,7 +22,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// It cannot start: a listener, the access to the cluster.
-pub(crate) async fn run(arguments: RunArguments) -> Result<(), OperatorError> {
+pub(crate) async fn run(system: &System, arguments: RunArguments) -> Result<(), OperatorError> {
     let client = kube::Client::try_default().await.map_err(OperatorError::Cluster)?;
     let stop = CancellationToken::new();
     let health = PartsHealth::new(stop.clone());
@@ -38,6 +40,12 @@ pub(crate) async fn run(arguments: RunArguments) -> Result<(), OperatorError> {
 
     let parts = TaskTracker::new();
     parts.spawn(stop.clone().run_until_cancelled_owned(meet(client.clone(), health.part("cluster"))));
+    if let Some(address) = arguments.webhook.webhook_listen {
+        let unbound = |source| OperatorError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(unbound)?;
+        let of_process = (client.clone(), system.clock().clone());
+        webhook::start(listener, arguments.webhook, of_process, &health, (&parts, &stop));
+    }
     parts.close();
 
     let mut terminate = signal(SignalKind::terminate()).map_err(OperatorError::Signals)?;

@@ -1,6 +1,10 @@
 {{- /* Ports of the pods beside that of the probes. */}}
 {{- define "pgentra-operator.ports" -}}
+{{- if .Values.injection.enabled }}
+- {name: webhook, port: 9443}
+{{- else }}
 []
+{{- end }}
 {{- end }}
 
 {{- define "pgentra-operator.secrets" -}}
@@ -11,4 +15,7 @@
 {{- define "pgentra-operator.arguments" -}}
 - run
 - --log-format=json
+{{- if .Values.injection.enabled }}
+{{- include "pgentra-operator.webhookArguments" . }}
+{{- end }}
 {{- end }}
