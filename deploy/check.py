@@ -129,7 +129,8 @@ class Mounts:
 
 
 def documents(text):
-    return [document for document in yaml.safe_load_all(text) if document]
+    found = [document for document in yaml.safe_load_all(text) if document]
+    return [item for document in found for item in (document["items"] if document["kind"] == "List" else [document])]
 
 
 def check(text, origin, mounts):
@@ -312,6 +313,46 @@ def gateway_chart(mounts):
         refused(GATEWAY, GATEWAY_VALUES, why, change)
 
 
+def injected(pod):
+    """What `pgentra kubernetes inject` makes of a pod."""
+    done = run(PGENTRA, "kubernetes", "inject", "-f", "-", "-o", "json", input=json.dumps(pod))
+    if done.returncode != 0:
+        sys.exit(f"pgentra kubernetes inject: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+def injection(mounts):
+    """The sidecar of the injection is that of the manifest, and valid for Kubernetes in each kind of object."""
+    golden = HERE.parent / "crates" / "injection" / "tests" / "golden"
+    for manifest in sorted(golden.glob("*.injected.yaml")):
+        check(manifest.read_text(), manifest.name, mounts)
+    (deployment,) = [
+        document
+        for document in documents((HERE / "kubernetes" / "sidecar.yaml").read_text())
+        if document["kind"] == "Deployment"
+    ]
+    template = deployment["spec"]["template"]
+    (written,) = template["spec"].pop("initContainers")
+    template["metadata"]["annotations"] = {"pgentra.dev/target": written["args"][-1]}
+    (sidecar,) = injected(deployment)["spec"]["template"]["spec"]["initContainers"]
+    assert sidecar["args"] == [argument for argument in written["args"] if not argument.startswith("--drain-timeout")]
+    same_but_args(sidecar, written)
+    print("the sidecar of the injection is that of sidecar.yaml")
+
+
+def same_but_args(sidecar, written):
+    """Two sidecars differ in their arguments, in the name of a port, and in what only one of them says of its user."""
+    one, other = (copy.deepcopy(container) for container in (sidecar, written))
+    for container in (one, other):
+        del container["args"]
+        container["securityContext"].setdefault("runAsNonRoot", True)
+        for port in container["ports"]:
+            port.pop("name")
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            container[probe]["httpGet"].pop("port")
+    assert one == other, (one, other)
+
+
 def operator_chart(mounts):
     lint(OPERATOR, OPERATOR_VALUES)
     rendered = check(render(OPERATOR, OPERATOR_VALUES), "pgentra-operator", mounts)
@@ -322,6 +363,25 @@ def operator_chart(mounts):
     by_kind = {document["kind"]: document for document in rendered}
     pods_have_everything({"Deployment": by_kind["Deployment"]["spec"]["template"]})
     assert by_kind["PodDisruptionBudget"]["spec"]["minAvailable"] == "50%", by_kind
+    for_sidecars = ("extraEnv", "extraVolumes", "extraVolumeMounts", "hostAliases")
+    more = {"injection": {key: EVERYTHING[key] for key in for_sidecars} | {"excludedNamespaces": ["kube-system", "ci"]}}
+    rendered = check(render(OPERATOR, OPERATOR_VALUES | more), "pgentra-operator, sidecars", mounts)
+    by_kind = {document["kind"]: document for document in rendered}
+    (container,) = by_kind["Deployment"]["spec"]["template"]["spec"]["containers"]
+    (sidecar,) = [json.loads(word.removeprefix("--sidecar=")) for word in container["args"] if word.startswith("--sidecar=")]
+    in_sidecar = ("env", "volumes", "volumeMounts", "hostAliases")
+    assert [sidecar[key] for key in in_sidecar] == [EVERYTHING[key] for key in for_sidecars], sidecar
+    for webhook in by_kind["MutatingWebhookConfiguration"]["webhooks"]:
+        (others,) = [one for one in webhook["namespaceSelector"]["matchExpressions"] if one["operator"] == "NotIn"]
+        assert others["values"] == ["kube-system", "ci", "default"], webhook
+        assert webhook["sideEffects"] == "None" and webhook["matchConditions"], webhook
+    # Rights to objects that exist, by their names, but for the label of a namespace.
+    for role in ("Role", "ClusterRole"):
+        for rule in by_kind[role]["rules"]:
+            assert rule.get("resourceNames") or rule["resources"] == ["namespaces"] and rule["verbs"] == ["get"], rule
+    assert "data" not in by_kind["Secret"], "an upgrade would take the certificate away"
+    without = check(render(OPERATOR, OPERATOR_VALUES | {"injection": {"enabled": False}}), "pgentra-operator, no webhook", mounts)
+    assert "webhook" not in json.dumps(without), without
     print("pgentra-operator: every value reaches its manifest")
 
     for why, change in [
@@ -330,6 +390,8 @@ def operator_chart(mounts):
         ("targets", lambda values: values.update(targets=[])),
     ]:
         refused(OPERATOR, OPERATOR_VALUES, why, change)
+    for wrong in ({"failurePolicy": "Wait"}, {"certificateLifetime": 1}, {"extraEnv": ["A=b"]}, {"images": {}}):
+        refused(OPERATOR, OPERATOR_VALUES, next(iter(wrong)), lambda values: values.update(injection=wrong))
 
 
 def proxy_chart(mounts):
@@ -383,7 +445,12 @@ def proxy_chart(mounts):
         rendered = check(render(app, {"pgentra-proxy": PROXY_VALUES}), "sidecar in another chart", mounts)
         (pod,) = [document for document in rendered if document["metadata"]["name"] == "app"]
         assert pod["spec"]["initContainers"][0]["restartPolicy"] == "Always", pod
-        assert pod["spec"]["initContainers"][0]["args"][-2:] == ["--warm=2", "postgresql://one/"], pod
+        (sidecar,) = pod["spec"].pop("initContainers")
+        assert sidecar["args"][-2:] == ["--warm=2", "postgresql://one/"], pod
+        pod["metadata"]["annotations"] = {"pgentra.dev/target": "postgresql://one/"}
+        (ours,) = injected(pod)["spec"]["initContainers"]
+        sidecar["args"].remove("--warm=2")
+        assert ours == sidecar, (ours, sidecar)
 
 
 for chart in (PROXY, GATEWAY, OPERATOR):
@@ -392,6 +459,7 @@ with tempfile.TemporaryDirectory() as folder:
     mounts = Mounts(folder)
     for manifest in sorted((HERE / "kubernetes").glob("*.yaml")):
         check(manifest.read_text(), manifest.name, mounts)
+    injection(mounts)
     mounts.read_by_pgentra(
         "proxy.toml of the service",
         ["proxy", "--config=/etc/pgentra/config/proxy.toml"],

@@ -233,7 +233,11 @@ pub(crate) enum Command {
     #[command(subcommand, after_help = "Example: pgentra role plan -f roles.toml -d app")]
     Role(RoleCommand),
     /// Put the proxy into manifests of Kubernetes.
-    #[command(subcommand, after_help = "Example: pgentra kubernetes inject -f app.yaml | kubectl apply -f -")]
+    #[command(
+        subcommand,
+        alias = "k8s",
+        after_help = "Example: pgentra kubernetes inject -f app.yaml | kubectl apply -f -"
+    )]
     Kubernetes(KubernetesCommand),
     /// Run a local Azure: metadata service, Entra, and a PostgreSQL that checks tokens.
     #[cfg(unix)]

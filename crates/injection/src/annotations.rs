@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use pgentra_connect::quote;
 use serde_json::{Map, Value};
 
-use crate::refusal::Refusal;
-use crate::target::{self, Server};
+use crate::refusal::InjectionRefusal;
+use crate::target::{self, SidecarTarget};
 
 /// What all annotations and the label of a namespace begin with.
 pub const PREFIX: &str = "pgentra.dev/";
@@ -83,12 +83,12 @@ pub(crate) const DATABASE_URL: &str = "DATABASE_URL";
 
 /// What a namespace says for its pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Defaults {
+pub struct NamespaceDefaults {
     annotations: BTreeMap<String, Value>,
     is_for_all: bool,
 }
 
-impl Defaults {
+impl NamespaceDefaults {
     /// What an object of kind `Namespace` says: its annotations, and by the label `pgentra.dev/inject: "true"` that every
     /// pod gets the sidecar.
     pub fn of_namespace(namespace: &Value) -> Self {
@@ -102,8 +102,8 @@ impl Defaults {
 
 /// What a pod asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Request {
-    pub(crate) server: Server,
+pub(crate) struct SidecarRequest {
+    pub(crate) server: SidecarTarget,
     pub(crate) port: u16,
     pub(crate) health_port: u16,
     pub(crate) variables: Vec<&'static str>,
@@ -134,8 +134,8 @@ pub(crate) fn asks(metadata: &Value) -> bool {
 /// Every annotation that cannot be read.
 pub(crate) fn read(
     annotations: Option<&Map<String, Value>>,
-    defaults: &Defaults,
-) -> Result<Option<Request>, Vec<Refusal>> {
+    defaults: &NamespaceDefaults,
+) -> Result<Option<SidecarRequest>, Vec<InjectionRefusal>> {
     let mut own = ours(annotations);
     own.remove(INJECTED);
     if own.get(INJECT).is_some_and(|value| value == "false") || (own.is_empty() && !defaults.is_for_all) {
@@ -143,11 +143,11 @@ pub(crate) fn read(
     }
     let mut all = defaults.annotations.clone();
     all.append(&mut own);
-    let mut reading = Reading { all, refusals: Vec::new() };
+    let mut reading = AnnotationReader { all, refusals: Vec::new() };
     reading.names();
     let server = reading.take(TARGET, target::read);
-    let mut request = Request {
-        server: Server { text: String::new(), user: None, database: None },
+    let mut request = SidecarRequest {
+        server: SidecarTarget { text: String::new(), user: None, database: None },
         port: reading.take(PORT, port).unwrap_or(5432),
         health_port: reading.take(HEALTH_PORT, port).unwrap_or(9432),
         variables: reading
@@ -161,13 +161,13 @@ pub(crate) fn read(
     };
     reading.take(INJECT, truth);
     if server.is_none() && !reading.refusals.iter().any(|refusal| refusal.to_string().contains(TARGET)) {
-        reading.refusals.push(Refusal::annotation(format!(
+        reading.refusals.push(InjectionRefusal::annotation(format!(
             "neither the pod nor its namespace names a server: the annotation {PREFIX}{TARGET} takes \
              postgresql://my-app@my-server.postgres.database.azure.com/app"
         )));
     }
     if request.port == request.health_port {
-        reading.refusals.push(Refusal::annotation(format!(
+        reading.refusals.push(InjectionRefusal::annotation(format!(
             "{PREFIX}{PORT} and {PREFIX}{HEALTH_PORT} are both {}",
             request.port
         )));
@@ -181,17 +181,17 @@ pub(crate) fn read(
     }
 }
 
-struct Reading {
+struct AnnotationReader {
     all: BTreeMap<String, Value>,
-    refusals: Vec<Refusal>,
+    refusals: Vec<InjectionRefusal>,
 }
 
-impl Reading {
+impl AnnotationReader {
     /// Refuses names that do not exist.
     fn names(&mut self) {
         for name in self.all.keys() {
             if ANNOTATIONS.iter().all(|known| known.name != name) {
-                self.refusals.push(Refusal::annotation(unknown(name)));
+                self.refusals.push(InjectionRefusal::annotation(unknown(name)));
             }
         }
     }
@@ -205,7 +205,8 @@ impl Reading {
             Value::String(text) => read(text),
             _ => Err("is not a string: Kubernetes wants quotation marks around it".to_owned()),
         };
-        read.map_err(|why| self.refusals.push(Refusal::annotation(format!("{PREFIX}{name} {why}")))).ok()
+        read.map_err(|why| self.refusals.push(InjectionRefusal::annotation(format!("{PREFIX}{name} {why}"))))
+            .ok()
     }
 }
 
@@ -217,7 +218,7 @@ fn unknown(name: &str) -> String {
         likeness(a).total_cmp(&likeness(b))
     });
     let meant = close.filter(|close| strsim::jaro_winkler(close, &shown) > 0.8);
-    let meant = meant.map(|close| format!(", did you mean {PREFIX}{close}?")).unwrap_or_default();
+    let meant = meant.map(|close| format!(" (did you mean {PREFIX}{close}?)")).unwrap_or_default();
     format!(
         "there is no annotation {}{meant}; there are {PREFIX}{}",
         quote::name(&format!("{PREFIX}{shown}")),
@@ -319,8 +320,9 @@ mod tests {
 
     use super::*;
 
-    fn of(annotations: Value) -> Result<Option<Request>, String> {
-        read(annotations.as_object(), &Defaults::default()).map_err(|all| crate::refusal::joined(&all))
+    fn of(annotations: Value) -> Result<Option<SidecarRequest>, String> {
+        read(annotations.as_object(), &NamespaceDefaults::default())
+            .map_err(|all| crate::refusal::joined(&all))
     }
 
     #[test]
@@ -398,7 +400,7 @@ mod tests {
     #[test]
     fn a_namespace_gives_defaults() {
         let namespace = |label: &str| {
-            Defaults::of_namespace(&json!({ "metadata": {
+            NamespaceDefaults::of_namespace(&json!({ "metadata": {
                 "labels": { "pgentra.dev/inject": label },
                 "annotations": { "pgentra.dev/target": "postgresql://one/", "pgentra.dev/port": "1" },
             }}))

@@ -3,15 +3,20 @@
 use pgentra_connect::quote;
 use serde_json::Value;
 
-use crate::annotations::{PREFIX, Request};
+use crate::annotations::{PREFIX, SidecarRequest};
 use crate::entries::entries;
-use crate::refusal::Refusal;
+use crate::refusal::InjectionRefusal;
 use crate::sidecar::{NAME, Sidecar};
 
 /// Every reason why the sidecar cannot work in a pod; `is_ours` tells that its container `pgentra` is of an earlier run.
-pub(crate) fn check(spec: &Value, request: &Request, sidecar: &Sidecar, is_ours: bool) -> Vec<Refusal> {
+pub(crate) fn check(
+    spec: &Value,
+    request: &SidecarRequest,
+    sidecar: &Sidecar,
+    is_ours: bool,
+) -> Vec<InjectionRefusal> {
     let mut refusals = Vec::new();
-    let mut refuse = |text: String| refusals.push(Refusal::pod(text));
+    let mut refuse = |text: String| refusals.push(InjectionRefusal::pod(text));
     if spec["hostNetwork"] == true {
         refuse(
             "the pod has hostNetwork, so its 127.0.0.1 is that of the node: each program there could use the identity \

@@ -5,7 +5,7 @@
 //! nothing, what is there is kept, and what cannot work is refused with a sentence.
 //!
 //! ```
-//! use pgentra_injection::{Defaults, Sidecar, inject_object};
+//! use pgentra_injection::{NamespaceDefaults, Sidecar, inject_object};
 //! use serde_json::json;
 //!
 //! let mut pod = json!({
@@ -13,7 +13,7 @@
 //!     "metadata": { "name": "app", "annotations": { "pgentra.dev/target": "postgresql://my-app@my-server/app" } },
 //!     "spec": { "containers": [{ "name": "app", "image": "app:1" }] },
 //! });
-//! inject_object(&mut pod, &Defaults::default(), &Sidecar::of_image("pgentra:0.1.0"))?;
+//! inject_object(&mut pod, &NamespaceDefaults::default(), &Sidecar::of_image("pgentra:0.1.0"))?;
 //! assert_eq!(pod["spec"]["initContainers"][0]["restartPolicy"], "Always");
 //! assert_eq!(pod["spec"]["containers"][0]["env"][0]["name"], "PGHOST");
 //! # Ok::<(), pgentra_injection::InjectionError>(())
@@ -31,9 +31,9 @@ mod sidecar;
 mod target;
 mod template;
 
-pub use annotations::{ANNOTATIONS, Annotation, Defaults, PREFIX};
+pub use annotations::{ANNOTATIONS, Annotation, NamespaceDefaults, PREFIX};
 pub use manifest::{Manifest, ManifestError, inject_manifest};
-pub use object::{Change, Injection, Report, inject_object};
-pub use refusal::{InjectionError, Refusal, RefusalKind};
-pub use review::{Answer, Review, ReviewError, Verdict};
+pub use object::{Injection, ObjectReport, SidecarChange, inject_object};
+pub use refusal::{InjectionError, InjectionRefusal, InjectionRefusalKind};
+pub use review::{Review, ReviewAnswer, ReviewError, ReviewVerdict};
 pub use sidecar::{InvalidSidecar, Sidecar};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::annotations::Defaults;
-use crate::object::{self, Change, Report};
+use crate::annotations::NamespaceDefaults;
+use crate::object::{self, ObjectReport, SidecarChange};
 use crate::refusal::InjectionError;
 use crate::sidecar::Sidecar;
 
@@ -21,7 +21,22 @@ pub struct Manifest {
     /// The documents as JSON, without empty ones.
     pub objects: Vec<Value>,
     /// What became of each object that has a pod template.
-    pub reports: Vec<Report>,
+    pub reports: Vec<ObjectReport>,
+}
+
+impl Manifest {
+    /// Several files as one stream of documents.
+    pub fn join(manifests: &[Manifest]) -> String {
+        let mut text = String::new();
+        for manifest in manifests {
+            if !text.is_empty() {
+                text.push_str(if text.ends_with('\n') { "" } else { "\n" });
+                text.push_str(if manifest.text.starts_with("---") { "" } else { "---\n" });
+            }
+            text.push_str(&manifest.text);
+        }
+        text
+    }
 }
 
 /// Why a file is not changed.
@@ -66,7 +81,7 @@ pub fn inject_manifest(text: &str, sidecar: &Sidecar) -> Result<Manifest, Manife
     let mut namespaces = BTreeMap::new();
     for document in documents.iter().filter(|document| document["kind"] == "Namespace") {
         let name = document["metadata"]["name"].as_str().unwrap_or_default();
-        namespaces.insert(name.to_owned(), Defaults::of_namespace(document));
+        namespaces.insert(name.to_owned(), NamespaceDefaults::of_namespace(document));
     }
     let defaults = |namespace: &str| namespaces.get(namespace).cloned().unwrap_or_default();
     let mut manifest = Manifest { text: String::new(), objects: Vec::new(), reports: Vec::new() };
@@ -79,8 +94,9 @@ pub fn inject_manifest(text: &str, sidecar: &Sidecar) -> Result<Manifest, Manife
             return Err(ManifestError::NoObject(at + 1));
         }
         let reports = object::each(&mut document, &defaults, sidecar)?;
-        let has_changed =
-            reports.iter().any(|report| !matches!(report.change, Change::NotAsked | Change::Unchanged));
+        let has_changed = reports
+            .iter()
+            .any(|report| !matches!(report.change, SidecarChange::NotAsked | SidecarChange::Unchanged));
         if has_changed {
             manifest.text.push_str(part.separator());
             manifest.text.push_str(&write(part.body, &document).ok_or(ManifestError::Unwritable(at + 1))?);
@@ -94,12 +110,12 @@ pub fn inject_manifest(text: &str, sidecar: &Sidecar) -> Result<Manifest, Manife
 }
 
 /// A document with the line that separates it from the one before.
-struct Part<'a> {
+struct ManifestPart<'a> {
     all: &'a str,
     body: &'a str,
 }
 
-impl Part<'_> {
+impl ManifestPart<'_> {
     fn separator(&self) -> &'static str {
         if self.all.len() > self.body.len() || self.all.starts_with("---") { "---\n" } else { "" }
     }
@@ -107,7 +123,7 @@ impl Part<'_> {
 
 /// The documents of a stream. A line that begins with `---` begins one wherever it stands, in a block of text too (YAML 1.2.2,
 /// 9.1.2).
-fn split(text: &str) -> Vec<Part<'_>> {
+fn split(text: &str) -> Vec<ManifestPart<'_>> {
     let is_marker = |line: &str| {
         line.strip_prefix("---")
             .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
@@ -128,7 +144,7 @@ fn split(text: &str) -> Vec<Part<'_>> {
         let is_bare = is_marker(line) && line["---".len()..].trim().is_empty();
         if is_bare { line.len() } else { 0 }
     };
-    parts.map(|all| Part { all, body: &all[body(all)..] }).collect()
+    parts.map(|all| ManifestPart { all, body: &all[body(all)..] }).collect()
 }
 
 /// A document as JSON; null for an empty one.

@@ -5,14 +5,14 @@ use std::fmt;
 use pgentra_connect::quote;
 use serde_json::Value;
 
-use crate::annotations::{self, Defaults, PREFIX};
-use crate::refusal::{InjectionError, Refusal};
+use crate::annotations::{self, NamespaceDefaults, PREFIX};
+use crate::refusal::{InjectionError, InjectionRefusal};
 use crate::sidecar::Sidecar;
 use crate::template;
 
 /// What became of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum SidecarChange {
     /// It asks for no sidecar, and has none.
     NotAsked,
     /// It has the sidecar now.
@@ -27,19 +27,19 @@ pub enum Change {
 
 /// What became of one object, or of one item of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct ObjectReport {
     /// Kind and name, such as `deployment/my-app`.
     pub object: String,
     /// What was done.
-    pub change: Change,
+    pub change: SidecarChange,
     /// What works, and may not be what was meant; each a sentence.
     pub warnings: Vec<String>,
 }
 
 /// The reports of an object; several for a list.
-pub type Injection = Vec<Report>;
+pub type Injection = Vec<ObjectReport>;
 
-impl fmt::Display for Change {
+impl fmt::Display for SidecarChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotAsked => "no sidecar is asked for",
@@ -58,7 +58,7 @@ impl fmt::Display for Change {
 /// Every reason why the sidecar cannot work; the object is as it was.
 pub fn inject_object(
     object: &mut Value,
-    defaults: &Defaults,
+    defaults: &NamespaceDefaults,
     sidecar: &Sidecar,
 ) -> Result<Injection, InjectionError> {
     let mut changed = object.clone();
@@ -70,7 +70,7 @@ pub fn inject_object(
 /// The same with the defaults of the namespace that each object names.
 pub(crate) fn each(
     object: &mut Value,
-    defaults: &dyn Fn(&str) -> Defaults,
+    defaults: &dyn Fn(&str) -> NamespaceDefaults,
     sidecar: &Sidecar,
 ) -> Result<Injection, InjectionError> {
     if is_list(object) {
@@ -89,7 +89,7 @@ pub(crate) fn each(
     let fail = |refusals| InjectionError { object: name.clone(), refusals };
     let is_misplaced = !path.is_empty() && annotations::asks(&object["metadata"]);
     if is_misplaced {
-        return Err(fail(vec![Refusal::annotation(misplaced(path))]));
+        return Err(fail(vec![InjectionRefusal::annotation(misplaced(path))]));
     }
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
     let Some(place) = object.pointer_mut(path).filter(|template| template.is_object()) else {
@@ -100,13 +100,13 @@ pub(crate) fn each(
     let applied = template::apply(&mut changed, &defaults(&namespace), sidecar).map_err(fail)?;
     *place = changed;
     let change = match (had, applied.has_sidecar) {
-        _ if *place == before && applied.has_sidecar => Change::Unchanged,
-        (true, true) => Change::Updated,
-        (false, true) => Change::Added,
-        _ if *place == before => Change::NotAsked,
-        (_, false) => Change::Removed,
+        _ if *place == before && applied.has_sidecar => SidecarChange::Unchanged,
+        (true, true) => SidecarChange::Updated,
+        (false, true) => SidecarChange::Added,
+        _ if *place == before => SidecarChange::NotAsked,
+        (_, false) => SidecarChange::Removed,
     };
-    Ok(vec![Report { object: name, change, warnings: applied.warnings }])
+    Ok(vec![ObjectReport { object: name, change, warnings: applied.warnings }])
 }
 
 /// That annotations of ours are on an object, and not on its pod template.

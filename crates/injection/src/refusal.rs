@@ -4,36 +4,36 @@ use std::fmt;
 
 /// Why a pod does not get the sidecar. Its text is one sentence that says what to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    kind: RefusalKind,
+pub struct InjectionRefusal {
+    kind: InjectionRefusalKind,
     text: String,
 }
 
-/// What a [`Refusal`] is about.
+/// What a [`InjectionRefusal`] is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RefusalKind {
+pub enum InjectionRefusalKind {
     /// An annotation that cannot be read.
     Annotation,
     /// A pod in which the sidecar cannot work.
     Pod,
 }
 
-impl Refusal {
+impl InjectionRefusal {
     pub(crate) fn annotation(text: impl Into<String>) -> Self {
-        Self { kind: RefusalKind::Annotation, text: text.into() }
+        Self { kind: InjectionRefusalKind::Annotation, text: text.into() }
     }
 
     pub(crate) fn pod(text: impl Into<String>) -> Self {
-        Self { kind: RefusalKind::Pod, text: text.into() }
+        Self { kind: InjectionRefusalKind::Pod, text: text.into() }
     }
 
     /// What the refusal is about.
-    pub fn kind(&self) -> RefusalKind {
+    pub fn kind(&self) -> InjectionRefusalKind {
         self.kind
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for InjectionRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
@@ -44,17 +44,17 @@ impl fmt::Display for Refusal {
 #[error("{object}: {}", joined(.refusals))]
 pub struct InjectionError {
     pub(crate) object: String,
-    pub(crate) refusals: Vec<Refusal>,
+    pub(crate) refusals: Vec<InjectionRefusal>,
 }
 
 impl InjectionError {
     /// The reasons, at least one.
-    pub fn refusals(&self) -> &[Refusal] {
+    pub fn refusals(&self) -> &[InjectionRefusal] {
         &self.refusals
     }
 }
 
 /// Several sentences in one line.
-pub(crate) fn joined(refusals: &[Refusal]) -> String {
+pub(crate) fn joined(refusals: &[InjectionRefusal]) -> String {
     refusals.iter().map(|refusal| refusal.text.as_str()).collect::<Vec<_>>().join("; ")
 }

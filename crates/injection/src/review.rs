@@ -4,9 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::annotations::{self, Defaults};
+use crate::annotations::{self, NamespaceDefaults};
 use crate::object::{misplaced, template_path};
-use crate::refusal::{Refusal, RefusalKind, joined};
+use crate::refusal::{InjectionRefusal, InjectionRefusalKind, joined};
 use crate::sidecar::Sidecar;
 use crate::template;
 
@@ -31,7 +31,7 @@ pub enum ReviewError {
 
 /// What became of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ReviewVerdict {
     /// The pod gets the sidecar, or has it.
     Injected,
     /// The pod asks for no sidecar.
@@ -44,11 +44,11 @@ pub enum Verdict {
 
 /// The answer to an API server.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct ReviewAnswer {
     /// The `AdmissionReview` to send.
     pub review: Value,
     /// What it says.
-    pub verdict: Verdict,
+    pub verdict: ReviewVerdict,
 }
 
 impl Review {
@@ -76,23 +76,24 @@ impl Review {
 
     /// Answers. A pod gets the sidecar by a JSON patch (RFC 6902). A workload is allowed as it is, with a warning where its
     /// pods would be refused: a webhook that changed it would quarrel with the tool that applies it.
-    pub fn answer(&self, defaults: &Defaults, sidecar: &Sidecar) -> Answer {
+    pub fn answer(&self, defaults: &NamespaceDefaults, sidecar: &Sidecar) -> ReviewAnswer {
         match template_path(&self.object) {
             Some("") if template::is_mirror(&self.object) => {
                 let warning = "a static pod gets no sidecar: the kubelet starts it without asking".to_owned();
-                self.allowed(Verdict::NotAsked, None, &[warning])
+                self.allowed(ReviewVerdict::NotAsked, None, &[warning])
             }
             Some("") => self.of_pod(defaults, sidecar),
             Some(path) => self.of_workload(path, defaults, sidecar),
-            None => self.allowed(Verdict::NotAsked, None, &[]),
+            None => self.allowed(ReviewVerdict::NotAsked, None, &[]),
         }
     }
 
-    fn of_pod(&self, defaults: &Defaults, sidecar: &Sidecar) -> Answer {
+    fn of_pod(&self, defaults: &NamespaceDefaults, sidecar: &Sidecar) -> ReviewAnswer {
         let mut pod = self.object.clone();
         match template::apply(&mut pod, defaults, sidecar) {
             Ok(applied) => {
-                let verdict = if applied.has_sidecar { Verdict::Injected } else { Verdict::NotAsked };
+                let verdict =
+                    if applied.has_sidecar { ReviewVerdict::Injected } else { ReviewVerdict::NotAsked };
                 let patch = json_patch::diff(&self.object, &pod);
                 self.allowed(verdict, (!patch.0.is_empty()).then(|| json!(patch)), &applied.warnings)
             }
@@ -100,7 +101,7 @@ impl Review {
         }
     }
 
-    fn of_workload(&self, path: &str, defaults: &Defaults, sidecar: &Sidecar) -> Answer {
+    fn of_workload(&self, path: &str, defaults: &NamespaceDefaults, sidecar: &Sidecar) -> ReviewAnswer {
         let mut warnings = Vec::new();
         if annotations::asks(&self.object["metadata"]) {
             warnings.push(format!("pgentra: {}", misplaced(path)));
@@ -112,15 +113,16 @@ impl Review {
                     warnings.extend(applied.warnings.into_iter().map(|text| format!("pgentra: {text}")))
                 }
                 Err(refusals) => {
-                    let why = |refusal: &Refusal| format!("pgentra: its pods will be refused: {refusal}");
+                    let why =
+                        |refusal: &InjectionRefusal| format!("pgentra: its pods will be refused: {refusal}");
                     warnings.extend(refusals.iter().map(why));
                 }
             }
         }
-        self.allowed(Verdict::Looked, None, &warnings)
+        self.allowed(ReviewVerdict::Looked, None, &warnings)
     }
 
-    fn allowed(&self, verdict: Verdict, patch: Option<Value>, warnings: &[String]) -> Answer {
+    fn allowed(&self, verdict: ReviewVerdict, patch: Option<Value>, warnings: &[String]) -> ReviewAnswer {
         let mut response = json!({ "uid": self.uid, "allowed": true });
         if let Some(patch) = patch {
             response["patchType"] = json!("JSONPatch");
@@ -129,11 +131,11 @@ impl Review {
         if !warnings.is_empty() {
             response["warnings"] = json!(warnings);
         }
-        Answer { review: of(&response), verdict }
+        ReviewAnswer { review: of(&response), verdict }
     }
 
-    fn refused(&self, refusals: &[Refusal]) -> Answer {
-        let is_annotation = refusals.iter().any(|refusal| refusal.kind() == RefusalKind::Annotation);
+    fn refused(&self, refusals: &[InjectionRefusal]) -> ReviewAnswer {
+        let is_annotation = refusals.iter().any(|refusal| refusal.kind() == InjectionRefusalKind::Annotation);
         // Annotations that cannot be read are a bad request; the others are an object that cannot be processed.
         let code = if is_annotation { 400 } else { 422 };
         let response = json!({
@@ -141,7 +143,7 @@ impl Review {
             "allowed": false,
             "status": { "code": code, "message": joined(refusals) },
         });
-        Answer { review: of(&response), verdict: Verdict::Refused }
+        ReviewAnswer { review: of(&response), verdict: ReviewVerdict::Refused }
     }
 }
 

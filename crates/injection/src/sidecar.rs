@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::annotations::Request;
+use crate::annotations::SidecarRequest;
 
 /// What all sidecars have in common: settings of the one who injects, not of the pod.
 #[derive(Clone, Debug, Deserialize)]
@@ -80,7 +80,7 @@ impl Sidecar {
     }
 
     /// Variables of the container: those of the pod's annotations first, which may replace the common ones.
-    pub(crate) fn env(&self, request: &Request) -> Vec<Value> {
+    pub(crate) fn env(&self, request: &SidecarRequest) -> Vec<Value> {
         let own = request.env.iter().map(|(name, value)| json!({ "name": name, "value": value }));
         let common = self.env.iter().filter(|entry| {
             let name = entry["name"].as_str().unwrap_or_default();
@@ -89,14 +89,14 @@ impl Sidecar {
         own.chain(common.cloned()).collect()
     }
 
-    pub(crate) fn mounts(&self, request: &Request) -> Vec<Value> {
+    pub(crate) fn mounts(&self, request: &SidecarRequest) -> Vec<Value> {
         let own = request.mounts.iter();
         let own = own.map(|(name, path)| json!({ "name": name, "mountPath": path, "readOnly": true }));
         own.chain(self.volume_mounts.iter().cloned()).collect()
     }
 
     /// The container without its variables and mounts.
-    pub(crate) fn container(&self, request: &Request) -> Map<String, Value> {
+    pub(crate) fn container(&self, request: &SidecarRequest) -> Map<String, Value> {
         let probe = |path: &str| json!({ "httpGet": { "path": path, "port": HEALTH } });
         let mut startup = probe("/startup");
         startup["periodSeconds"] = json!(1);

@@ -5,7 +5,7 @@ use pgentra_system::{Env, Files};
 
 /// The server that the sidecar signs in at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Server {
+pub(crate) struct SidecarTarget {
     /// The connection string as it was written.
     pub(crate) text: String,
     pub(crate) user: Option<String>,
@@ -16,7 +16,7 @@ pub(crate) struct Server {
 ///
 /// # Errors
 /// A sentence that does not repeat the string, which may hold a password.
-pub(crate) fn read(text: &str) -> Result<Server, String> {
+pub(crate) fn read(text: &str) -> Result<SidecarTarget, String> {
     let text = text.trim();
     if !text.starts_with("postgresql://") && !text.starts_with("postgres://") && !text.contains('=') {
         return Err(
@@ -26,7 +26,11 @@ pub(crate) fn read(text: &str) -> Result<Server, String> {
     }
     let target = resolve(text).map_err(|error| format!("cannot be used: {}", chain(&error)))?;
     let (user, database) = (target.named_user(), target.named_database());
-    Ok(Server { text: text.to_owned(), user: user.map(str::to_owned), database: database.map(str::to_owned) })
+    Ok(SidecarTarget {
+        text: text.to_owned(),
+        user: user.map(str::to_owned),
+        database: database.map(str::to_owned),
+    })
 }
 
 /// The files that the string names are those of the sidecar, and the environment is the sidecar's: none of them is here.

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use pgentra_connect::quote;
 use serde_json::{Map, Value, json};
 
-use crate::annotations::{self, DATABASE_URL, Defaults, INJECTED, PREFIX, Request, VARIABLES};
+use crate::annotations::{
+    self, DATABASE_URL, INJECTED, NamespaceDefaults, PREFIX, SidecarRequest, VARIABLES,
+};
 use crate::checks;
 use crate::entries::{End, contains, entries, reconcile};
 use crate::record::Record;
-use crate::refusal::Refusal;
+use crate::refusal::InjectionRefusal;
 use crate::sidecar::{NAME, Sidecar, literal};
 
 /// The label by which Azure's webhook gives a pod the token of its service account (Azure/azure-workload-identity,
@@ -31,9 +33,9 @@ pub(crate) struct Applied {
 /// Every reason why it cannot; the template is as it was.
 pub(crate) fn apply(
     template: &mut Value,
-    defaults: &Defaults,
+    defaults: &NamespaceDefaults,
     sidecar: &Sidecar,
-) -> Result<Applied, Vec<Refusal>> {
+) -> Result<Applied, Vec<InjectionRefusal>> {
     let annotations = template["metadata"]["annotations"].as_object();
     let request = annotations::read(annotations, defaults)?;
     let before = match annotations.and_then(|all| all.get(&format!("{PREFIX}{INJECTED}"))) {
@@ -50,7 +52,7 @@ pub(crate) fn apply(
         }
     }
     let (Some(spec), before) = (template["spec"].as_object_mut(), before.unwrap_or_default()) else {
-        return Err(vec![Refusal::pod("the pod has no spec")]);
+        return Err(vec![InjectionRefusal::pod("the pod has no spec")]);
     };
     let mut warnings = Vec::new();
     let mut now =
@@ -70,9 +72,9 @@ pub(crate) fn apply(
     Ok(Applied { has_sidecar: request.is_some(), warnings })
 }
 
-fn record(value: &Value) -> Result<Record, Refusal> {
+fn record(value: &Value) -> Result<Record, InjectionRefusal> {
     let unreadable = || {
-        Refusal::annotation(format!(
+        InjectionRefusal::annotation(format!(
             "{PREFIX}{INJECTED} was changed and cannot be read: take it out, and take out what was put in"
         ))
     };
@@ -80,7 +82,7 @@ fn record(value: &Value) -> Result<Record, Refusal> {
 }
 
 /// The variables that containers get.
-fn variables(request: &Request) -> BTreeMap<String, String> {
+fn variables(request: &SidecarRequest) -> BTreeMap<String, String> {
     let server = &request.server;
     let value = |variable: &str| match variable {
         "PGHOST" => Some("127.0.0.1".to_owned()),
@@ -103,7 +105,7 @@ fn variables(request: &Request) -> BTreeMap<String, String> {
 /// Sets the variables in the containers that are to have them.
 fn containers(
     spec: &mut Map<String, Value>,
-    request: Option<&Request>,
+    request: Option<&SidecarRequest>,
     (before, now): (&Record, &Record),
     warnings: &mut Vec<String>,
 ) {
@@ -115,7 +117,7 @@ fn containers(
                 continue;
             }
             let is_meant =
-                |request: &&Request| request.containers.as_ref().is_none_or(|all| all.contains(&name));
+                |request: &&SidecarRequest| request.containers.as_ref().is_none_or(|all| all.contains(&name));
             let entry = |name: &&str| Some(json!({ "name": name, "value": now.variables.get(*name)? }));
             let wanted = match request.filter(is_meant) {
                 Some(_) => VARIABLES.iter().filter_map(entry).collect(),
@@ -154,7 +156,7 @@ fn containers(
 /// Puts the container in, changes it, or takes it out.
 fn put_sidecar(
     spec: &mut Map<String, Value>,
-    request: Option<&Request>,
+    request: Option<&SidecarRequest>,
     sidecar: &Sidecar,
     (before, now): (&Record, &mut Record),
 ) {

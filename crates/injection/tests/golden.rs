@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use pgentra_injection::{Change, Sidecar, inject_manifest};
+use pgentra_injection::{Sidecar, SidecarChange, inject_manifest};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -23,11 +23,19 @@ fn each_kind_is_as_its_file() {
         let done = inject_manifest(&text, &sidecar()).unwrap();
         let expected = fs::read_to_string(folder().join(format!("{kind}.injected.yaml"))).unwrap_or_default();
         assert!(done.text == expected, "{kind}.yaml becomes\n{}", done.text);
-        assert!(done.reports.iter().any(|report| report.change == Change::Added), "{:?}", done.reports);
+        assert!(
+            done.reports.iter().any(|report| report.change == SidecarChange::Added),
+            "{:?}",
+            done.reports
+        );
 
         let again = inject_manifest(&done.text, &sidecar()).unwrap();
         assert_eq!(again.text, done.text, "{kind}: a second run changes something");
-        assert!(again.reports.iter().all(|report| report.change != Change::Added), "{:?}", again.reports);
+        assert!(
+            again.reports.iter().all(|report| report.change != SidecarChange::Added),
+            "{:?}",
+            again.reports
+        );
     }
 }
 

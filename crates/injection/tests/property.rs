@@ -1,7 +1,7 @@
 //! What holds for every pod.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
-use pgentra_injection::{Change, Defaults, Review, Sidecar, inject_manifest, inject_object};
+use pgentra_injection::{NamespaceDefaults, Review, Sidecar, SidecarChange, inject_manifest, inject_object};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -109,12 +109,12 @@ proptest! {
     #[test]
     fn a_second_run_changes_nothing(mut pod in pod()) {
         let before = pod.clone();
-        match inject_object(&mut pod, &Defaults::default(), &sidecar()) {
+        match inject_object(&mut pod, &NamespaceDefaults::default(), &sidecar()) {
             Ok(reports) => {
-                prop_assert_eq!(reports[0].change, Change::Added);
+                prop_assert_eq!(reports[0].change, SidecarChange::Added);
                 let once = pod.clone();
-                let again = inject_object(&mut pod, &Defaults::default(), &sidecar()).unwrap();
-                prop_assert_eq!(again[0].change, Change::Unchanged);
+                let again = inject_object(&mut pod, &NamespaceDefaults::default(), &sidecar()).unwrap();
+                prop_assert_eq!(again[0].change, SidecarChange::Unchanged);
                 prop_assert_eq!(pod, once);
             }
             Err(_) => prop_assert_eq!(pod, before, "a refusal changes nothing"),
@@ -124,7 +124,7 @@ proptest! {
     #[test]
     fn what_is_there_is_kept(mut pod in pod()) {
         let before = pod.clone();
-        if inject_object(&mut pod, &Defaults::default(), &sidecar()).is_ok() {
+        if inject_object(&mut pod, &NamespaceDefaults::default(), &sidecar()).is_ok() {
             for field in ["initContainers", "containers"] {
                 for container in list(&before["spec"], field) {
                     let now = list(&pod["spec"], field).iter().find(|one| one["name"] == container["name"]).unwrap();
@@ -144,23 +144,23 @@ proptest! {
     #[test]
     fn a_change_leaves_nothing_of_the_earlier(first in pod(), second in annotations()) {
         let mut pod = first.clone();
-        if inject_object(&mut pod, &Defaults::default(), &sidecar()).is_ok() {
+        if inject_object(&mut pod, &NamespaceDefaults::default(), &sidecar()).is_ok() {
             let mut fresh = first.clone();
             fresh["metadata"]["annotations"] = second.clone();
             let mut changed = pod.clone();
             let record = pod["metadata"]["annotations"]["pgentra.dev/injected"].clone();
             changed["metadata"]["annotations"] = second;
             changed["metadata"]["annotations"]["pgentra.dev/injected"] = record;
-            let at_once = inject_object(&mut fresh, &Defaults::default(), &sidecar());
-            let later = inject_object(&mut changed, &Defaults::default(), &sidecar());
+            let at_once = inject_object(&mut fresh, &NamespaceDefaults::default(), &sidecar());
+            let later = inject_object(&mut changed, &NamespaceDefaults::default(), &sidecar());
             prop_assert_eq!(at_once.is_ok(), later.is_ok());
             if at_once.is_ok() {
                 prop_assert_eq!(sorted(changed), sorted(fresh));
             }
 
             pod["metadata"]["annotations"]["pgentra.dev/inject"] = json!("false");
-            let reports = inject_object(&mut pod, &Defaults::default(), &sidecar()).unwrap();
-            prop_assert_eq!(reports[0].change, Change::Removed);
+            let reports = inject_object(&mut pod, &NamespaceDefaults::default(), &sidecar()).unwrap();
+            prop_assert_eq!(reports[0].change, SidecarChange::Removed);
             let mut out = first;
             out["metadata"]["annotations"]["pgentra.dev/inject"] = json!("false");
             prop_assert_eq!(without_empty(pod), without_empty(out));
@@ -170,7 +170,7 @@ proptest! {
     /// Another webhook adds to the sidecar, and an API server adds defaults: both stay.
     #[test]
     fn what_others_add_to_the_sidecar_stays(mut pod in pod()) {
-        if inject_object(&mut pod, &Defaults::default(), &sidecar()).is_ok() {
+        if inject_object(&mut pod, &NamespaceDefaults::default(), &sidecar()).is_ok() {
             let sidecar_of = |pod: &Value| list(&pod["spec"], "initContainers")[0].clone();
             let mut container = sidecar_of(&pod);
             container["env"].as_array_mut().unwrap().push(json!({ "name": "AZURE_CLIENT_ID", "value": "x" }));
@@ -178,12 +178,12 @@ proptest! {
             container["startupProbe"]["timeoutSeconds"] = json!(1);
             container["ports"][0]["protocol"] = json!("TCP");
             pod["spec"]["initContainers"][0] = container.clone();
-            let again = inject_object(&mut pod, &Defaults::default(), &sidecar()).unwrap();
-            prop_assert_eq!(again[0].change, Change::Unchanged);
+            let again = inject_object(&mut pod, &NamespaceDefaults::default(), &sidecar()).unwrap();
+            prop_assert_eq!(again[0].change, SidecarChange::Unchanged);
             prop_assert_eq!(sidecar_of(&pod), container.clone());
 
             pod["metadata"]["annotations"]["pgentra.dev/target"] = json!("postgresql://three/");
-            inject_object(&mut pod, &Defaults::default(), &sidecar()).unwrap();
+            inject_object(&mut pod, &NamespaceDefaults::default(), &sidecar()).unwrap();
             let now = sidecar_of(&pod);
             prop_assert!(is_part(list(&container, "env"), list(&now, "env")));
             prop_assert_eq!(&now["args"][4], "postgresql://three/");
@@ -198,15 +198,15 @@ proptest! {
             "request": { "uid": "u", "namespace": "shop", "object": pod },
         });
         let review = Review::read(body.to_string().as_bytes()).unwrap();
-        let answer = review.answer(&Defaults::default(), &sidecar()).review["response"].clone();
-        let done = inject_object(&mut pod.clone(), &Defaults::default(), &sidecar());
+        let answer = review.answer(&NamespaceDefaults::default(), &sidecar()).review["response"].clone();
+        let done = inject_object(&mut pod.clone(), &NamespaceDefaults::default(), &sidecar());
         prop_assert_eq!(&answer["allowed"], &json!(done.is_ok()));
         if done.is_ok() {
             let patch = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, answer["patch"].as_str().unwrap());
             let patch: json_patch::Patch = serde_json::from_slice(&patch.unwrap()).unwrap();
             let mut patched = pod.clone();
             json_patch::patch(&mut patched, &patch).unwrap();
-            inject_object(&mut pod, &Defaults::default(), &sidecar()).unwrap();
+            inject_object(&mut pod, &NamespaceDefaults::default(), &sidecar()).unwrap();
             prop_assert_eq!(patched, pod);
         } else {
             let code = answer["status"]["code"].as_u64().unwrap();

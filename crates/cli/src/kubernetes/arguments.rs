@@ -40,8 +40,8 @@ pub(crate) struct Inject {
     #[arg(long, value_name = "IMAGE", default_value = concat!("pgentra:", env!("CARGO_PKG_VERSION")))]
     pub(crate) image: String,
     /// When the kubelet pulls the image. Default: Kubernetes' own.
-    #[arg(long, value_name = "POLICY", value_enum, ignore_case = true)]
-    pub(crate) image_pull_policy: Option<PullPolicy>,
+    #[arg(long, value_name = "POLICY", value_parser = ["Always", "IfNotPresent", "Never"], ignore_case = true)]
+    pub(crate) image_pull_policy: Option<String>,
     /// Form of the result on stdout.
     #[arg(short, long, value_enum, default_value_t = ManifestFormat::Yaml, value_name = "FORMAT", ignore_case = true)]
     pub(crate) output: ManifestFormat,
@@ -54,28 +54,4 @@ pub(crate) enum ManifestFormat {
     Yaml,
     /// One object; a List for several.
     Json,
-}
-
-/// When the kubelet pulls an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PullPolicy {
-    /// Each time a container starts.
-    #[value(name = "Always")]
-    Always,
-    /// Where the node does not have it.
-    #[value(name = "IfNotPresent")]
-    IfNotPresent,
-    /// Not at all: the node has it already.
-    #[value(name = "Never")]
-    Never,
-}
-
-impl std::fmt::Display for PullPolicy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Always => "Always",
-            Self::IfNotPresent => "IfNotPresent",
-            Self::Never => "Never",
-        })
-    }
 }

@@ -4,7 +4,7 @@ mod arguments;
 
 use std::path::Path;
 
-use pgentra_injection::{Change, Manifest, ManifestError, Sidecar, inject_manifest};
+use pgentra_injection::{Manifest, ManifestError, Sidecar, SidecarChange, inject_manifest};
 use pgentra_system::System;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
@@ -14,7 +14,7 @@ use crate::output;
 use crate::problem::{Outcome, Problem};
 
 pub(crate) use arguments::KubernetesCommand;
-use arguments::{Inject, ManifestFormat};
+use arguments::ManifestFormat;
 
 /// The largest file that is read.
 const FILE_LIMIT: usize = 16 * 1024 * 1024;
@@ -22,12 +22,7 @@ const FILE_LIMIT: usize = 16 * 1024 * 1024;
 /// Runs one of the commands.
 pub(crate) async fn run(system: &System, command: KubernetesCommand) -> Outcome {
     let KubernetesCommand::Inject(arguments) = command;
-    inject(system, arguments).await
-}
-
-async fn inject(system: &System, arguments: Inject) -> Outcome {
-    let sidecar =
-        Sidecar::of_image(arguments.image).pulled(arguments.image_pull_policy.map(|it| it.to_string()));
+    let sidecar = Sidecar::of_image(arguments.image).pulled(arguments.image_pull_policy);
     let mut manifests = Vec::new();
     for path in arguments.file.iter().chain(&arguments.files) {
         let name =
@@ -37,21 +32,21 @@ async fn inject(system: &System, arguments: Inject) -> Outcome {
     }
     let reports = || manifests.iter().flat_map(|manifest| &manifest.reports);
     for report in reports() {
-        if report.change != Change::NotAsked {
+        if report.change != SidecarChange::NotAsked {
             output::say(&format!("{}: {}", report.object, report.change));
         }
         for warning in &report.warnings {
             output::say(&format!("warning: {}: {warning}", report.object));
         }
     }
-    if reports().all(|report| report.change == Change::NotAsked) {
+    if reports().all(|report| report.change == SidecarChange::NotAsked) {
         output::say(
             "nothing to do: no pod, no pod template and no namespace here has an annotation such as \
              pgentra.dev/target: postgresql://my-app@my-server.postgres.database.azure.com/app",
         );
     }
     match arguments.output {
-        ManifestFormat::Yaml => output::exact(&joined(&manifests)),
+        ManifestFormat::Yaml => output::exact(&Manifest::join(&manifests)),
         ManifestFormat::Json => {
             let mut objects: Vec<Value> =
                 manifests.into_iter().flat_map(|manifest| manifest.objects).collect();
@@ -61,23 +56,6 @@ async fn inject(system: &System, arguments: Inject) -> Outcome {
             )
         }
     }
-}
-
-/// Several files as one stream of documents.
-fn joined(manifests: &[Manifest]) -> String {
-    let mut text = String::new();
-    for manifest in manifests {
-        if !text.is_empty() {
-            if !text.ends_with('\n') {
-                text.push('\n');
-            }
-            if !manifest.text.starts_with("---") {
-                text.push_str("---\n");
-            }
-        }
-        text.push_str(&manifest.text);
-    }
-    text
 }
 
 async fn read(system: &System, path: &Path, name: &str) -> Outcome<String> {
@@ -104,24 +82,5 @@ fn refused(name: &str, error: ManifestError) -> Problem {
             "divide the file, with a smaller file for each -f"
         }
     };
-    Problem::new(Blame::Usage, Refused { name: name.to_owned(), source: error }).hint(hint)
-}
-
-/// A file that cannot be changed.
-#[derive(Debug)]
-struct Refused {
-    name: String,
-    source: ManifestError,
-}
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cannot put the proxy into {}", self.name)
-    }
-}
-
-impl std::error::Error for Refused {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
+    Problem::new(Blame::Usage, format!("cannot put the proxy into {name}: {error}")).hint(hint)
 }

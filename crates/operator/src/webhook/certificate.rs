@@ -34,7 +34,7 @@ pub(super) struct Bundle {
 
 /// A certificate that cannot be made or used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CertificateError {
+pub(super) enum WebhookCertificateError {
     #[error("the certificate cannot be made")]
     Make(#[from] rcgen::Error),
     #[error("the certificate cannot be read: {0}")]
@@ -48,7 +48,7 @@ impl Bundle {
         lifetime: Duration,
         now: SystemTime,
         before: Option<&Bundle>,
-    ) -> Result<Self, CertificateError> {
+    ) -> Result<Self, WebhookCertificateError> {
         let valid = |params: &mut CertificateParams, common_name: &str| {
             params.not_before = (now - BACKDATED).into();
             params.not_after = (now + lifetime).into();
@@ -74,8 +74,8 @@ impl Bundle {
     ///
     /// # Errors
     /// It is no certificate.
-    pub(super) fn validity(&self) -> Result<(SystemTime, SystemTime), CertificateError> {
-        let read = |error: &dyn std::fmt::Display| CertificateError::Read(error.to_string());
+    pub(super) fn validity(&self) -> Result<(SystemTime, SystemTime), WebhookCertificateError> {
+        let read = |error: &dyn std::fmt::Display| WebhookCertificateError::Read(error.to_string());
         let der =
             CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(|error| read(&error))?;
         let certificate = x509_cert::Certificate::from_der(&der).map_err(|error| read(&error))?;
@@ -102,8 +102,8 @@ impl Bundle {
     ///
     /// # Errors
     /// The PEM texts are none, or do not belong together.
-    pub(super) fn certified(&self) -> Result<CertifiedKey, CertificateError> {
-        let read = |error: &dyn std::fmt::Display| CertificateError::Read(error.to_string());
+    pub(super) fn certified(&self) -> Result<CertifiedKey, WebhookCertificateError> {
+        let read = |error: &dyn std::fmt::Display| WebhookCertificateError::Read(error.to_string());
         let certificate =
             CertificateDer::from_pem_slice(self.certificate.as_bytes()).map_err(|error| read(&error))?;
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|error| read(&error))?;

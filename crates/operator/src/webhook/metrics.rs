@@ -1,6 +1,6 @@
 //! What the webhook counts.
 
-use pgentra_injection::Verdict;
+use pgentra_injection::ReviewVerdict;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -33,12 +33,12 @@ impl WebhookMetrics {
         registry.register("webhook_certificate_expiry_seconds", text, self.expiry.clone());
     }
 
-    pub(super) fn answered(&self, verdict: Verdict) {
+    pub(super) fn answered(&self, verdict: ReviewVerdict) {
         self.count(match verdict {
-            Verdict::Injected => "injected",
-            Verdict::NotAsked => "not_asked",
-            Verdict::Refused => "refused",
-            Verdict::Looked => "looked",
+            ReviewVerdict::Injected => "injected",
+            ReviewVerdict::NotAsked => "not_asked",
+            ReviewVerdict::Refused => "refused",
+            ReviewVerdict::Looked => "looked",
         });
     }
 

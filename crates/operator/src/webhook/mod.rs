@@ -25,7 +25,7 @@ use crate::health::PartsHealth;
 use metrics::WebhookMetrics;
 use rotation::Rotation;
 use serve::Answering;
-use store::Store;
+use store::WebhookStore;
 
 /// What the webhook is told. Without an address there is none.
 #[derive(Debug, Args)]
@@ -65,7 +65,7 @@ pub(crate) fn start(
     let Some(sidecar) = arguments.sidecar else { return };
     let metrics = WebhookMetrics::default();
     health.register(|registry| metrics.register(registry));
-    let store = Store::new(&client, arguments.webhook_secret, arguments.webhook_configuration);
+    let store = WebhookStore::new(&client, arguments.webhook_secret, arguments.webhook_configuration);
     let lifetime = Duration::from_secs(arguments.webhook_certificate_lifetime.into());
     let names = certificate::names(&arguments.webhook_service, client.default_namespace());
     let served = Arc::new(certificate::Served::default());

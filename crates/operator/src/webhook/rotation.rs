@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use pgentra_system::Clock;
 
-use super::certificate::{Bundle, CertificateError, Served, seconds};
+use super::certificate::{Bundle, Served, WebhookCertificateError, seconds};
 use super::metrics::WebhookMetrics;
-use super::store::Store;
+use super::store::WebhookStore;
 use crate::health::PartHealth;
 
 /// The longest time between two rounds.
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Keeps the certificate.
 pub(super) struct Rotation {
-    store: Store,
+    store: WebhookStore,
     names: Vec<String>,
     lifetime: Duration,
     clock: Arc<dyn Clock>,
@@ -43,14 +43,14 @@ enum RoundError {
     #[error(transparent)]
     Cluster(#[from] kube::Error),
     #[error(transparent)]
-    Certificate(#[from] CertificateError),
+    Certificate(#[from] WebhookCertificateError),
     #[error("the API server took longer than {} s", PATIENCE.as_secs())]
     Slow,
 }
 
 impl Rotation {
     pub(super) fn new(
-        store: Store,
+        store: WebhookStore,
         (names, lifetime): (Vec<String>, Duration),
         clock: Arc<dyn Clock>,
         served: Arc<Served>,

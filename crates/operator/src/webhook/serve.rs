@@ -14,7 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
-use pgentra_injection::{Defaults, Review, Sidecar};
+use pgentra_injection::{NamespaceDefaults, Review, Sidecar};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -91,14 +91,13 @@ impl Answering {
     }
 
     /// What a namespace says for its pods. It is asked for each time: a default counts from the moment it is written.
-    async fn defaults(&self, namespace: &str) -> Result<Defaults, kube::Error> {
+    async fn defaults(&self, namespace: &str) -> Result<NamespaceDefaults, kube::Error> {
         if namespace.is_empty() {
-            return Ok(Defaults::default());
+            return Ok(NamespaceDefaults::default());
         }
         let found = self.namespaces.get_opt(namespace).await?;
-        let value =
-            found.map(|found| serde_json::to_value(found)).transpose().map_err(kube::Error::SerdeError)?;
-        Ok(value.map(|value| Defaults::of_namespace(&value)).unwrap_or_default())
+        let value = found.map(serde_json::to_value).transpose().map_err(kube::Error::SerdeError)?;
+        Ok(value.map(|value| NamespaceDefaults::of_namespace(&value)).unwrap_or_default())
     }
 }
 

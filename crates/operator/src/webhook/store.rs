@@ -15,7 +15,7 @@ const KEY: &str = "tls.key";
 const AUTHORITIES: &str = "ca.crt";
 
 /// The objects of the webhook. Its chart makes them: to make them would take rights to more than these.
-pub(super) struct Store {
+pub(super) struct WebhookStore {
     secrets: Api<Secret>,
     secret: String,
     configurations: Api<MutatingWebhookConfiguration>,
@@ -28,7 +28,7 @@ pub(super) struct Kept {
     pub(super) bundle: Option<Bundle>,
 }
 
-impl Store {
+impl WebhookStore {
     pub(super) fn new(client: &Client, secret: String, configuration: String) -> Self {
         let secrets = Api::default_namespaced(client.clone());
         Self { secrets, secret, configurations: Api::all(client.clone()), configuration }

@@ -13,6 +13,7 @@
 mod chart;
 mod faults;
 mod identity;
+mod injection;
 mod kubernetes;
 mod psql;
 mod stage;
