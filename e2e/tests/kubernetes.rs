@@ -42,7 +42,7 @@ fn a_manifest_gets_the_sidecar_once() {
         "--image",
         "registry/pgentra:2",
         "--image-pull-policy",
-        "always",
+        "Always",
     ];
     let list = lab.pgentra(&words).done().json();
     assert_eq!((&list["kind"], list["items"].as_array().map(Vec::len)), (&"List".into(), Some(3)), "{list}");
@@ -80,7 +80,11 @@ fn what_cannot_work_is_refused() {
             "my-app:secret@my-server",
             &["deployment/my-app", "password", "inject --help"][..],
         ),
-        ("pgentra.dev/target", "pgentra.dev/traget", &["(did you mean pgentra.dev/target?)", "there are pgentra.dev/target, port"]),
+        (
+            "pgentra.dev/target",
+            "pgentra.dev/traget",
+            &["(did you mean pgentra.dev/target?)", "there are pgentra.dev/target, port"],
+        ),
         ("containers:", "hostNetwork: true\n      containers:", &["hostNetwork"]),
         ("{name: my-app, image", "{name: pgentra, image", &["has a container \"pgentra\" of its own"]),
         (
@@ -100,7 +104,7 @@ fn what_cannot_work_is_refused() {
         assert_eq!(done.fault(USAGE, words), None, "{to}");
         assert!(!done.stderr.contains("secret"), "{done:?}");
     }
-    let both = changed("my-app@my-server/app", "x\n        pgentra.dev/port: 5432");
+    let both = changed("postgresql://my-app@my-server/app", "x\n        pgentra.dev/port: 5432");
     assert_eq!(both.fault(USAGE, &["is no connection string", "pgentra.dev/port is not a string"]), None);
     let missing = lab.pgentra(&["kubernetes", "inject", "-f", "/nowhere.yaml"]).done();
     assert_eq!(missing.fault(USAGE, &["/nowhere.yaml"]), None);

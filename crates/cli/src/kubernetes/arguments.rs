@@ -40,7 +40,7 @@ pub(crate) struct Inject {
     #[arg(long, value_name = "IMAGE", default_value = concat!("pgentra:", env!("CARGO_PKG_VERSION")))]
     pub(crate) image: String,
     /// When the kubelet pulls the image. Default: Kubernetes' own.
-    #[arg(long, value_name = "POLICY", value_parser = ["Always", "IfNotPresent", "Never"], ignore_case = true)]
+    #[arg(long, value_name = "POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
     pub(crate) image_pull_policy: Option<String>,
     /// Form of the result on stdout.
     #[arg(short, long, value_enum, default_value_t = ManifestFormat::Yaml, value_name = "FORMAT", ignore_case = true)]
