@@ -128,6 +128,8 @@ impl Sidecar {
                 "allowPrivilegeEscalation": false,
                 "readOnlyRootFilesystem": true,
                 "capabilities": { "drop": ["ALL"] },
+                // A namespace of the level `restricted` asks for it, and the pod may have it for its containers alone.
+                "seccompProfile": { "type": "RuntimeDefault" },
             },
         });
         let Value::Object(mut container) = container else { return Map::new() };
