@@ -8,6 +8,8 @@ mod metrics;
 mod rotation;
 mod serve;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
