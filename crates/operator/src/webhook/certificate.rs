@@ -89,7 +89,8 @@ impl Bundle {
         let Ok((from, until)) = self.validity() else { return true };
         let made = from + BACKDATED;
         let life = until.duration_since(made).unwrap_or_default();
-        now < from || now >= made + life * 2 / 3 || !self.is_for(names) || self.certified().is_err()
+        let is_over = now < from || now >= made + life * 2 / 3;
+        is_over || !self.is_for(names) || self.certified().is_err() || first(&self.authorities).is_none()
     }
 
     fn is_for(&self, names: &[String]) -> bool {
@@ -112,11 +113,12 @@ impl Bundle {
     }
 }
 
-/// The first certificate of a PEM text.
+/// The first certificate of a PEM text, if it is one of an authority: an API server takes no other text.
 fn first(text: &str) -> Option<String> {
     const END: &str = "-----END CERTIFICATE-----";
     let end = text.find(END)? + END.len();
-    Some(format!("{}\n", &text[..end]))
+    let der = CertificateDer::from_pem_slice(text[..end].as_bytes()).ok()?;
+    webpki::anchor_from_trusted_cert(&der).is_ok().then(|| format!("{}\n", &text[..end]))
 }
 
 /// Seconds since 1970.
@@ -162,7 +164,12 @@ mod tests {
             Bundle { key: other.key, ..bundle.clone() }.is_due(&names, now),
             "a key of another certificate"
         );
-        assert!(Bundle { certificate: "no PEM".to_owned(), ..bundle }.is_due(&names, now));
+        assert!(Bundle { certificate: "no PEM".to_owned(), ..bundle.clone() }.is_due(&names, now));
+        let broken = bundle.authorities.replacen('A', "B", 9);
+        let broken = Bundle { authorities: broken, ..bundle };
+        assert!(broken.is_due(&names, now), "the API server would not take its authority");
+        let next = Bundle::make(&names, DAY, now, Some(&broken)).unwrap();
+        assert_eq!(next.authorities.matches("BEGIN").count(), 1);
     }
 
     #[test]

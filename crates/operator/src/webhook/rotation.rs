@@ -7,7 +7,7 @@
 //!    before is valid and trusted.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pgentra_system::Clock;
 
@@ -31,8 +31,8 @@ pub(super) struct Rotation {
     clock: Arc<dyn Clock>,
     served: Arc<Served>,
     metrics: WebhookMetrics,
-    /// The certificate that is shown, as PEM.
-    shown: Option<String>,
+    /// The certificate that is shown, as PEM, and its end.
+    shown: Option<(String, SystemTime)>,
     /// The certificate that replaces it after the next round.
     trusted: Option<String>,
 }
@@ -67,7 +67,7 @@ impl Rotation {
             rounds.tick().await;
             let round = tokio::time::timeout(PATIENCE, self.round()).await;
             match round.unwrap_or(Err(RoundError::Slow)) {
-                Ok(until) => health.is_ready(format!("serving, valid for {} s", until.as_secs())),
+                Ok(()) => health.is_ready("serving"),
                 // Another replica was faster; the next round reads what it wrote.
                 Err(RoundError::Cluster(kube::Error::Api(error))) if error.is_conflict() => {
                     rounds.reset_immediately();
@@ -78,16 +78,16 @@ impl Rotation {
                         "the certificate of the webhook is not checked"
                     );
                     // What is shown stays valid for a third of its life.
-                    if self.shown.is_none() {
-                        health.is_not_ready(format!("no certificate: {error}"));
+                    let now = self.clock.now();
+                    if self.shown.as_ref().is_none_or(|(_, until)| now >= *until) {
+                        health.is_not_ready(format!("no valid certificate: {error}"));
                     }
                 }
             }
         }
     }
 
-    /// One round. Returns how long the certificate that is shown is valid.
-    async fn round(&mut self) -> Result<Duration, RoundError> {
+    async fn round(&mut self) -> Result<(), RoundError> {
         let now = self.clock.now();
         let kept = self.store.read().await?;
         let bundle = match &kept.bundle {
@@ -103,13 +103,14 @@ impl Rotation {
         let was_trusted = self.store.trust(&bundle.authorities).await?;
         let is_settled = was_trusted && self.trusted.as_ref() == Some(&bundle.certificate);
         let (_, until) = bundle.validity()?;
-        if self.shown.is_none() || is_settled && self.shown.as_ref() != Some(&bundle.certificate) {
+        let shown = self.shown.as_ref().map(|(certificate, _)| certificate);
+        if shown.is_none() || is_settled && shown != Some(&bundle.certificate) {
             self.served.set(bundle.certified()?);
             self.metrics.serves_until(seconds(until));
             tracing::info!(until = seconds(until), "shows this certificate");
-            self.shown = Some(bundle.certificate.clone());
+            self.shown = Some((bundle.certificate.clone(), until));
         }
         self.trusted = Some(bundle.certificate);
-        Ok(until.duration_since(now).unwrap_or_default())
+        Ok(())
     }
 }
