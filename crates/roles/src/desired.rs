@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::ObjectType;
+use super::document::Places;
 use super::membership::MembershipOptions;
 use super::name::RoleName;
 use super::privilege::{Class, Privileges};
@@ -13,6 +14,8 @@ use super::privilege::{Class, Privileges};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RolesFile {
     pub(crate) roles: Vec<Desired>,
+    /// What the lines of the roles stand for.
+    pub(crate) places: Places,
 }
 
 /// One role of a file.

@@ -3,6 +3,7 @@ use tokio_postgres::error::DbError;
 
 use super::change::Change;
 use super::dependency::Dependency;
+use super::document::Places;
 use super::fault::Diagnostics;
 use crate::directory::DirectoryError;
 
@@ -166,6 +167,14 @@ impl RolesError {
             }
         };
         Some(text.to_owned())
+    }
+
+    /// The same, where faults name their places in this document.
+    pub(crate) fn placed(self, places: &Places) -> Self {
+        match self {
+            Self::Faults(faults) => Self::Faults(faults.placed(places)),
+            other => other,
+        }
     }
 
     /// The SQLSTATE with which the server refused.
