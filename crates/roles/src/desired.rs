@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::ObjectType;
-use super::document::Places;
 use super::membership::MembershipOptions;
 use super::name::RoleName;
+use super::places::DocumentPlaces;
 use super::privilege::{Class, Privileges};
 
 /// Which roles are to be there, and what they may do.
@@ -15,7 +15,7 @@ use super::privilege::{Class, Privileges};
 pub struct RolesFile {
     pub(crate) roles: Vec<Desired>,
     /// What the lines of the roles stand for.
-    pub(crate) places: Places,
+    pub(crate) places: DocumentPlaces,
 }
 
 /// One role of a file.

@@ -1,36 +1,16 @@
 //! A file of roles with every fault told, each with its line; or the same document as JSON, each with its path.
 
-use std::sync::Arc;
-
 use pgentra_toml_lines::{At, Entry, Table, Value, parse};
 use serde_json::Value as Json;
 
 use super::fault::Diagnostic;
+use super::places::DocumentPlaces;
 
 /// What is wrong with a text so far.
 #[derive(Default)]
 pub(crate) struct Reader {
     pub(crate) faults: Vec<Diagnostic>,
-    pub(crate) places: Places,
-}
-
-/// What the numbers of lines stand for. A document of JSON has no lines: its values are counted, and the number leads to the
-/// path of the value. A file has no paths.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Places {
-    paths: Arc<[String]>,
-}
-
-impl Places {
-    /// The path of a value.
-    pub(crate) fn path(&self, line: usize) -> Option<&str> {
-        self.paths.get(line).map(String::as_str)
-    }
-
-    /// A place in a message.
-    pub(crate) fn name(&self, line: usize) -> String {
-        self.path(line).map_or_else(|| format!("line {line}"), str::to_owned)
-    }
+    pub(crate) places: DocumentPlaces,
 }
 
 /// A table whose keys are taken one by one.
@@ -59,7 +39,7 @@ impl Reader {
     pub(crate) fn json(&mut self, document: &serde_json::Map<String, Json>) -> Keys {
         let mut paths = Vec::new();
         let table = counted_table(document, String::new(), &mut paths);
-        self.places = Places { paths: paths.into() };
+        self.places = DocumentPlaces::of(paths);
         Keys::of(table)
     }
 

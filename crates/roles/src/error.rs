@@ -3,8 +3,8 @@ use tokio_postgres::error::DbError;
 
 use super::change::Change;
 use super::dependency::Dependency;
-use super::document::Places;
 use super::fault::Diagnostics;
+use super::places::DocumentPlaces;
 use crate::directory::DirectoryError;
 
 /// Why roles could not be read, planned or changed.
@@ -170,7 +170,7 @@ impl RolesError {
     }
 
     /// The same, where faults name their places in this document.
-    pub(crate) fn placed(self, places: &Places) -> Self {
+    pub(crate) fn placed(self, places: &DocumentPlaces) -> Self {
         match self {
             Self::Faults(faults) => Self::Faults(faults.placed(places)),
             other => other,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::document::Places;
+use super::places::DocumentPlaces;
 
 /// Everything that is wrong with a file, or that does not fit the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Diagnostics {
     }
 
     /// Gives each the place in the document that it is from.
-    pub(crate) fn placed(mut self, places: &Places) -> Self {
+    pub(crate) fn placed(mut self, places: &DocumentPlaces) -> Self {
         for fault in &mut self.faults {
             if let Some(path) = fault.line.and_then(|line| places.path(line)) {
                 *fault =

@@ -61,6 +61,7 @@ mod object;
 mod obstacles;
 mod options;
 mod owners;
+mod places;
 mod plan;
 mod privilege;
 mod prune;

@@ -11,4 +11,14 @@
 {{- define "pgentra-operator.arguments" -}}
 - run
 - --log-format=json
+{{- with .Values.roles }}
+{{- if .enabled }}
+{{- if not .servers }}{{ fail "roles.servers is empty: name the servers that resources may name" }}{{ end }}
+- --roles
+- --server={{ join "," .servers }}
+- --cloud={{ .cloud }}
+- --concurrency={{ .concurrency }}
+- --lease={{ include "pgentra.fullname" $ }}
+{{- end }}
+{{- end }}
 {{- end }}
