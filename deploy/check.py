@@ -48,7 +48,10 @@ CLOUDNATIVEPG = {
     "upstreamCa": {"secretName": "app-ca"},
     "password": {"secretName": "pgentra-password"},
 }
-OPERATOR_VALUES = {"workloadIdentity": {"clientId": CLIENT_ID}}
+OPERATOR_VALUES = {
+    "workloadIdentity": {"clientId": CLIENT_ID},
+    "roles": {"servers": ["*.postgres.database.azure.com", "db.example.com"]},
+}
 # Every value that adds something.
 EVERYTHING = {
     "autoscaling": {"enabled": True, "minReplicas": 3},
@@ -358,6 +361,12 @@ def operator_chart(mounts):
     rendered = check(render(OPERATOR, OPERATOR_VALUES), "pgentra-operator", mounts)
     (deployment,) = [document for document in rendered if document["kind"] == "Deployment"]
     assert deployment["spec"]["replicas"] == 2, deployment
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert "--server=*.postgres.database.azure.com,db.example.com" in container["args"], container
+    (definition,) = [document for document in rendered if document["kind"] == "CustomResourceDefinition"]
+    assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}, definition["metadata"]
+    verbs = {verb for document in rendered if "rules" in document for rule in document["rules"] for verb in rule["verbs"]}
+    assert "*" not in verbs and "delete" not in verbs, verbs
     values = {key: value for key, value in EVERYTHING.items() if key in yaml.safe_load((OPERATOR / "values.yaml").read_text())}
     rendered = check(render(OPERATOR, OPERATOR_VALUES | values), "pgentra-operator, everything", mounts)
     by_kind = {document["kind"]: document for document in rendered}
@@ -386,6 +395,8 @@ def operator_chart(mounts):
 
     for why, change in [
         ("workloadIdentity.clientId", lambda values: values.update(workloadIdentity={"clientId": ""})),
+        ("roles.servers is empty", lambda values: values.update(roles={"enabled": True})),
+        ("servers", lambda values: values.update(roles={"servers": ["postgresql://one"]})),
         ("replica", lambda values: values.update(replica=3)),
         ("targets", lambda values: values.update(targets=[])),
     ]:

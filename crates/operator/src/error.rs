@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::net::SocketAddr;
 
+use pgentra_identity::ConfigError;
+
 /// Why the process ends with an error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OperatorError {
@@ -22,6 +24,12 @@ pub(crate) enum OperatorError {
     },
     #[error("cannot wait for signals")]
     Signals(#[source] std::io::Error),
+    #[error("cannot sign in")]
+    Identity(#[source] ConfigError),
+    #[error("the definition of the resource is no YAML")]
+    Definition(#[source] serde_saphyr::ser::Error),
+    #[error("cannot write to stdout")]
+    Output(#[source] std::io::Error),
     #[error("this process knows no API server of Kubernetes")]
     Cluster(#[source] kube::Error),
 }

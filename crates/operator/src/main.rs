@@ -4,10 +4,23 @@
 //! the leader's alone.
 
 mod arguments;
+mod claimants;
+mod claims;
+mod condition;
+mod controller;
+mod crd;
 mod error;
+mod failure;
 mod health;
+mod lease;
 mod log;
+mod look;
+mod reconcile;
+mod resource;
+mod roles_metrics;
 mod run;
+mod schedule;
+mod servers;
 mod webhook;
 
 use std::io::Write as _;
@@ -33,7 +46,13 @@ fn main() -> ExitCode {
 }
 
 fn start(system: &System, arguments: OperatorArguments) -> Result<(), OperatorError> {
-    let OperatorCommand::Run(arguments) = arguments.command;
+    let arguments = match arguments.command {
+        OperatorCommand::Run(arguments) => arguments,
+        OperatorCommand::Crd => {
+            let text = crd::yaml().map_err(OperatorError::Definition)?;
+            return std::io::stdout().lock().write_all(text.as_bytes()).map_err(OperatorError::Output);
+        }
+    };
     log::start(system, arguments.log_format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(OperatorError::Runtime)?.block_on(run::run(system, arguments))

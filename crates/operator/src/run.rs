@@ -1,19 +1,30 @@
 //! `pgentra-operator run`: from start to end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use kube::Api;
+use pgentra_identity::IdentityOptions;
 use pgentra_observe::http::{HttpServer, Scope};
 use pgentra_system::System;
 use prometheus_client::metrics::info::Info;
+use rand::Rng as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::arguments::RunArguments;
+use crate::arguments::{RolesArguments, RunArguments};
+use crate::controller::RolesController;
 use crate::error::OperatorError;
 use crate::health::{PartHealth, PartsHealth};
+use crate::lease::LeaderLease;
+use crate::roles_metrics::RolesMetrics;
+use crate::servers::AllowedServers;
 use crate::webhook;
+
+/// The time limit of a token request: a resource is looked at again after a failure.
+const TOKEN: Duration = Duration::from_secs(30);
 
 /// Between two questions to an API server that does not answer.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -46,6 +57,10 @@ pub(crate) async fn run(system: &System, arguments: RunArguments) -> Result<(), 
         let of_process = (client.clone(), system.clock().clone());
         webhook::start(listener, arguments.webhook, of_process, &health, (&parts, &stop));
     }
+    if arguments.roles {
+        let controller = roles(system, client.clone(), (&arguments.roles_arguments, &health))?;
+        parts.spawn(controller.run(stop.clone()));
+    }
     parts.close();
 
     let mut terminate = signal(SignalKind::terminate()).map_err(OperatorError::Signals)?;
@@ -62,6 +77,34 @@ pub(crate) async fn run(system: &System, arguments: RunArguments) -> Result<(), 
     // It does not panic, and nothing aborts it.
     let _ = probing.await;
     Ok(())
+}
+
+/// The controller of PostgresRoles.
+fn roles(
+    system: &System,
+    client: kube::Client,
+    (arguments, health): (&RolesArguments, &PartsHealth),
+) -> Result<RolesController, OperatorError> {
+    let identity =
+        IdentityOptions { cloud: arguments.cloud, token_timeout: TOKEN, ..IdentityOptions::default() };
+    let servers =
+        AllowedServers::new(system, &identity, arguments.server.clone()).map_err(OperatorError::Identity)?;
+    // The name of a pod is its host name. A container that starts again in it is another replica.
+    let host = system.env().get("HOSTNAME").unwrap_or_else(|| "pgentra-operator".to_owned());
+    let replica = format!("{host}_{:08x}", rand::rng().random::<u32>());
+    let leases = Api::default_namespaced(client.clone());
+    let metrics = RolesMetrics::default();
+    health.register(|registry| metrics.register(registry));
+    Ok(RolesController {
+        client,
+        system: system.clone(),
+        servers: Arc::new(servers),
+        lease: LeaderLease::new(leases, &arguments.lease, replica.clone(), system),
+        replica,
+        concurrency: arguments.concurrency,
+        metrics,
+        health: health.part("roles"),
+    })
 }
 
 /// Ready as soon as the API server has answered. It may be gone later: each part then says what it lacks.

@@ -18,4 +18,14 @@
 {{- if .Values.injection.enabled }}
 {{- include "pgentra-operator.webhookArguments" . }}
 {{- end }}
+{{- with .Values.roles }}
+{{- if .enabled }}
+{{- if not .servers }}{{ fail "roles.servers is empty: name the servers that resources may name" }}{{ end }}
+- --roles
+- --server={{ join "," .servers }}
+- --cloud={{ .cloud }}
+- --concurrency={{ .concurrency }}
+- --lease={{ include "pgentra.fullname" $ }}
+{{- end }}
+{{- end }}
 {{- end }}

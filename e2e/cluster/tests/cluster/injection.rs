@@ -29,6 +29,7 @@ impl<'lab> Operator<'lab> {
         let values = json!({
             "image": { "pullPolicy": "Never" },
             "workloadIdentity": { "enabled": false },
+            "roles": { "enabled": false },
             "injection": {
                 "image": { "pullPolicy": "Never" },
                 "certificateLifetime": lifetime,
