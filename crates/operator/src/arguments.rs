@@ -20,7 +20,7 @@ pub(crate) struct OperatorArguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum OperatorCommand {
     /// Run in a cluster until SIGTERM.
-    Run(RunArguments),
+    Run(Box<RunArguments>),
 
     /// Print the definition of the resource PostgresRoles.
     Crd,
@@ -76,4 +76,29 @@ pub(crate) enum LineFormat {
     Text,
     /// A JSON object a line.
     Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_may_be_alone_and_one_is_needed() {
+        let parse = |words: &[&str]| {
+            OperatorArguments::try_parse_from([&["pgentra-operator", "run"], words].concat())
+        };
+        let webhook = [
+            "--webhook-listen=0.0.0.0:9443",
+            "--webhook-service=a",
+            "--webhook-secret=b",
+            "--webhook-configuration=c",
+            "--sidecar={\"image\":\"pgentra:1\"}",
+        ];
+        assert!(parse(&webhook).is_ok());
+        assert!(parse(&webhook[..4]).is_err(), "no sidecar");
+        assert!(parse(&[&webhook[..4], &["--sidecar={}"]].concat()).is_err(), "no image");
+        assert!(parse(&["--roles", "--server=one.example"]).is_ok());
+        assert!(parse(&[&webhook[..], &["--roles", "--server=one.example"]].concat()).is_ok());
+        assert!(parse(&[]).is_err());
+    }
 }

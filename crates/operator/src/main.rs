@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 
 fn start(system: &System, arguments: OperatorArguments) -> Result<(), OperatorError> {
     let arguments = match arguments.command {
-        OperatorCommand::Run(arguments) => arguments,
+        OperatorCommand::Run(arguments) => *arguments,
         OperatorCommand::Crd => {
             let text = crd::yaml().map_err(OperatorError::Definition)?;
             return std::io::stdout().lock().write_all(text.as_bytes()).map_err(OperatorError::Output);

@@ -117,7 +117,7 @@ impl Bundle {
 fn first(text: &str) -> Option<String> {
     const END: &str = "-----END CERTIFICATE-----";
     let end = text.find(END)? + END.len();
-    let der = CertificateDer::from_pem_slice(text[..end].as_bytes()).ok()?;
+    let der = CertificateDer::from_pem_slice(&text.as_bytes()[..end]).ok()?;
     webpki::anchor_from_trusted_cert(&der).is_ok().then(|| format!("{}\n", &text[..end]))
 }
 

@@ -33,7 +33,7 @@ use store::WebhookStore;
 #[derive(Debug, Args)]
 pub(crate) struct WebhookArguments {
     /// Address at which the API server asks about pods, over TLS.
-    #[arg(long, value_name = "ADDRESS", requires_all = ["sidecar", "webhook_service", "webhook_secret", "webhook_configuration"])]
+    #[arg(long, value_name = "ADDRESS", group = "parts", requires_all = ["sidecar", "webhook_service", "webhook_secret", "webhook_configuration"])]
     pub(crate) webhook_listen: Option<SocketAddr>,
     /// Service in front of the replicas, in their namespace.
     #[arg(long, value_name = "NAME", default_value = "")]
