@@ -15,5 +15,6 @@ mod faults;
 mod identity;
 mod kubernetes;
 mod psql;
+mod roles;
 mod stage;
 mod writers;
