@@ -61,6 +61,12 @@ impl PlanSummary {
         summary
     }
 
+    /// The changes in one line, as an event has it.
+    pub(crate) fn line(&self) -> String {
+        let [added, changed, removed] = self.counts;
+        format!("{added} added, {changed} changed, {removed} removed: {}", self.lines.join("; "))
+    }
+
     /// How many changes there are.
     pub(crate) fn count(&self) -> usize {
         self.counts.iter().sum()
@@ -113,7 +119,9 @@ impl Look<'_> {
             let before: BTreeMap<String, bool> =
                 status.roles.iter().map(|role| (role.name.clone(), role.created)).collect();
             left = status.roles.iter().filter(|role| !me.wanted.contains_key(&role.name)).cloned().collect();
-            let created = |name: &String| before.get(name).copied().unwrap_or(false);
+            let created = |name: &String| {
+                before.get(name).copied().unwrap_or(false) || self.claims.was_made(&me.uid, name)
+            };
             let own = me.wanted.keys().map(|name| RoleStatus { name: name.clone(), created: created(name) });
             status.roles = own.chain(left.iter().cloned()).collect();
             status.roles.sort();
@@ -176,7 +184,7 @@ impl Look<'_> {
         }
         let applied = plan.apply(&sessions).await;
         if made_roles(&applied) {
-            created(status, plan.changes());
+            self.made(status, plan.changes());
         }
         applied.map_err(failed)?;
         drop.apply(&sessions).await.map_err(failed)?;
@@ -207,6 +215,17 @@ impl Look<'_> {
             true => Ok(()),
             false => Err(LookFailure::conflicts(&claimed.conflicts)),
         }
+    }
+
+    /// Writes down which roles the operator has made.
+    fn made(&self, status: &mut PostgresRolesStatus, changes: &[Change]) {
+        let made: BTreeSet<&str> =
+            changes.iter().filter(|change| change.action() == "create").map(Change::role).collect();
+        for role in &mut status.roles {
+            role.created |= made.contains(&*role.name);
+        }
+        let uid = self.resource.metadata.uid.as_deref().unwrap_or_default();
+        self.claims.made(uid, made.into_iter().map(str::to_owned));
     }
 
     /// Which of these roles are dropped: those that the operator has made, if the resource says so.
@@ -257,15 +276,6 @@ fn made_roles(applied: &Result<(), RolesError>) -> bool {
     }
 }
 
-/// Writes down which roles the operator has made.
-fn created(status: &mut PostgresRolesStatus, changes: &[Change]) {
-    let made: BTreeSet<&str> =
-        changes.iter().filter(|change| change.action() == "create").map(Change::role).collect();
-    for role in &mut status.roles {
-        role.created |= made.contains(&*role.name);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,6 +286,8 @@ mod tests {
         let summary = PlanSummary { counts: [103, 0, 0], lines };
         let shown = summary.for_status();
         assert_eq!((shown.len(), &*shown[100], summary.count()), (101, "… and 3 more", 103));
+        let summary = PlanSummary { counts: [1, 0, 1], lines: vec!["+ a".to_owned(), "- b".to_owned()] };
+        assert_eq!(summary.line(), "1 added, 0 changed, 1 removed: + a; - b");
         assert!(shortened(&"ä".repeat(400)).chars().count() == PLAN_LINE + 1);
     }
 

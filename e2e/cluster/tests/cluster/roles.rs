@@ -1,6 +1,7 @@
 //! Roles as a resource: the operator's chart, its controller, and what it may do in the cluster.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
 use e2e::{Cloud, Lab};
@@ -9,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::chart::HELM;
-use crate::kubernetes::{Namespace, ROLLOUT, helm};
+use crate::faults::memory_group;
+use crate::kubernetes::{Namespace, helm};
 use crate::stage::{CLOUD, Given, cloud, given, grant_role};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/helm/pgentra-operator");
@@ -104,11 +106,15 @@ impl Stage<'_> {
         self.sql("shop", &sql)[0]["rows"][0][0] == "true"
     }
 
-    /// The pod that holds the Lease.
-    fn leader(&self) -> Option<String> {
+    /// The replica that holds the Lease.
+    fn holder(&self) -> Option<String> {
         let lease = self.namespace.get(&["lease", OPERATOR]);
-        let holder = lease["spec"]["holderIdentity"].as_str()?;
-        Some(holder.rsplit_once('_').unwrap().0.to_owned())
+        lease["spec"]["holderIdentity"].as_str().map(str::to_owned)
+    }
+
+    /// The pod of a replica.
+    fn pod(replica: &str) -> &str {
+        replica.rsplit_once('_').unwrap().0
     }
 
     fn install(&self, given: &Given) {
@@ -122,7 +128,7 @@ impl Stage<'_> {
             "extraVolumeMounts": given.mounts,
             "hostAliases": given.aliases,
         });
-        std::fs::write(&values, text.to_string()).unwrap();
+        fs::write(&values, text.to_string()).unwrap();
         let words =
             ["install", "roles", CHART, "--values", values.to_str().unwrap(), "--wait", "--timeout", "4m"];
         helm(self.lab, HELM[1], &[&words[..], &["--namespace", &self.namespace.name]].concat()).done().ok();
@@ -176,12 +182,14 @@ fn roles_are_a_resource() {
     stage.install(&given);
     println!("the operator is ready after {:.0} s", began.elapsed().as_secs_f64());
 
-    let steps: [(&str, Step); 9] = [
+    let steps: [(&str, Step); 10] = [
         ("what it may do", it_may_do_no_more),
         ("refused by the API server", the_api_server_names_every_problem),
         ("applied, planned, refused", applied_planned_refused),
+        // Repaired at the interval: other tests run meanwhile.
+        ("drift", the_server_is_changed_by_hand),
         ("bad input", bad_input_changes_nothing),
-        ("drift", drift_is_repaired),
+        ("drift repaired", drift_is_repaired),
         ("one role, two resources", who_has_a_role_keeps_it),
         ("deletion", deletion_keeps_or_drops),
         ("server down", a_server_comes_back),
@@ -264,50 +272,49 @@ fn plain(line: &str) -> String {
 }
 
 fn the_api_server_names_every_problem(stage: &Stage<'_>) {
-    let role = json!({
-        "name": "pg_wrong",
-        "object_id": PRINCIPAL,
-        "client_id": PRINCIPAL,
-        "grant": [{ "tables": ["a"], "privileges": ["SELCT"] }],
-    });
-    let wrong = stage.resource("wrong", &json!({ "policy": "maybe", "interval": "1s", "role": [role] }));
-    let create = ["create", "--filename", "-"];
-    let said = stage.namespace.kubectl(&create).input(&wrong.to_string()).done();
-    let said = said.fails(1);
-    println!("{said}");
-    for words in [
-        "spec.policy: Unsupported value: \"maybe\"",
-        "spec.role[0].grant[0].privileges[0]: Invalid value: \"SELCT\"",
-    ] {
-        assert!(said.contains(words), "{words}: {said}");
-    }
-    let role = json!({
-        "name": "pg_wrong",
-        "object_id": PRINCIPAL,
-        "client_id": PRINCIPAL,
-        "grant": [{ "tables": ["a"], "privileges": ["SELECT"] }],
-    });
-    let wrong = stage.resource("wrong", &json!({ "interval": "1s", "role": [role] }));
-    let said = stage.namespace.kubectl(&create).input(&wrong.to_string()).done();
-    let said = said.fails(1);
-    println!("{said}");
-    for words in [
-        "at least 10s, at most 24h",
-        "a role of the server itself",
-        "a role has an object_id or a client_id, not both",
-        "a grant on tables, sequences, functions or types names their schema",
-    ] {
-        assert!(said.contains(words), "{words}: {said}");
-    }
+    let refused = |resource: &Value, words: &[&str]| {
+        let create =
+            stage.namespace.kubectl(&["create", "--filename", "-"]).input(&resource.to_string()).done();
+        println!("{}", create.stderr);
+        assert!(!create.status.success(), "{create:?}");
+        for words in words {
+            assert!(create.stderr.contains(words), "{words}: {create:?}");
+        }
+    };
+    let role = |privilege: &str| {
+        json!([{
+            "name": "pg_wrong",
+            "object_id": PRINCIPAL,
+            "client_id": PRINCIPAL,
+            "grant": [{ "tables": ["a"], "privileges": [privilege] }],
+        }])
+    };
+    let wrong = json!({ "policy": "maybe", "interval": "1s", "role": role("SELCT") });
+    refused(
+        &stage.resource("wrong", &wrong),
+        &[
+            "spec.policy: Unsupported value: \"maybe\"",
+            "spec.role[0].grant[0].privileges[0]: Invalid value: \"SELCT\"",
+        ],
+    );
+    let wrong = json!({ "interval": "1s", "role": role("SELECT") });
+    refused(
+        &stage.resource("wrong", &wrong),
+        &[
+            "at least 10s, at most 24h",
+            "a role of the server itself",
+            "a role has an object_id or a client_id, not both",
+            "a grant on tables, sequences, functions or types names their schema",
+        ],
+    );
     let mut wrong = stage.resource("wrong", &json!({ "roles": [] }));
     wrong["spec"]["server"] = json!("postgresql://operator:secret@one/app");
-    let said = stage.namespace.kubectl(&create).input(&wrong.to_string()).done();
-    assert!(said.fails(1).contains("unknown field \"spec.roles\""), "{said:?}");
+    refused(&wrong, &["unknown field \"spec.roles\""]);
     wrong["spec"].as_object_mut().unwrap().remove("roles");
-    let said = stage.namespace.kubectl(&create).input(&wrong.to_string()).done();
-    let said = said.fails(1);
-    assert!(said.contains("no password: the operator signs in with a token"), "{said}");
-    assert!(said.contains("name a role or a schema"), "{said}");
+    refused(&wrong, &["no password: the operator signs in with a token", "name a role or a schema"]);
+    wrong["spec"]["role"] = json!([{ "name": "twice", "login": false }, { "name": "twice" }]);
+    wrong["spec"]["server"] = json!("postgresql://operator@one/app");
+    refused(&wrong, &["spec.role[1]: Duplicate value: {\"name\":\"twice\"}"]);
 }
 
 fn applied_planned_refused(stage: &Stage<'_>) {
@@ -416,8 +423,11 @@ fn bad_input_changes_nothing(stage: &Stage<'_>) {
     ]);
 }
 
-fn drift_is_repaired(stage: &Stage<'_>) {
+fn the_server_is_changed_by_hand(stage: &Stage<'_>) {
     stage.sql("shop", "REVOKE INSERT ON shop.orders FROM orders; GRANT DELETE ON shop.orders TO orders");
+}
+
+fn drift_is_repaired(stage: &Stage<'_>) {
     let note = stage.await_event("orders", "DriftRepaired");
     assert!(note.contains("+ INSERT") && note.contains("- DELETE"), "{note}");
     assert!(stage.may("INSERT") && !stage.may("DELETE"));
@@ -478,21 +488,31 @@ fn a_server_comes_back(stage: &Stage<'_>) {
     assert_eq!(stage.roles(&["slow"]), ["slow"]);
 }
 
+/// Ends the process of a pod as the kernel does: it gives nothing back.
+fn kill(stage: &Stage<'_>, pod: &str) {
+    let pod = stage.namespace.get(&["pod", pod]);
+    let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap();
+    let group = memory_group(id.trim_start_matches("containerd://"));
+    let processes = fs::read_to_string(group.join("cgroup.procs")).unwrap();
+    let words: Vec<&str> = ["kill", "-KILL"].into_iter().chain(processes.split_whitespace()).collect();
+    assert_eq!(words.len(), 3, "a container of one process: {processes:?}");
+    stage.lab.program(&words).done().ok();
+}
+
 fn another_replica_goes_on(stage: &Stage<'_>) {
-    let first = stage.leader().unwrap();
+    let first = stage.holder().unwrap();
     let killed = Instant::now();
-    stage.kubectl(&["delete", "pod", &first, "--grace-period=0", "--force"]);
-    stage.apply("slow-2", &json!({ "role": readers(&["after"]) }));
-    let second = eventually_blocking(ROLLOUT, "another replica leads", || {
-        stage.leader().filter(|leader| *leader != first)
-    });
-    stage.await_reason("slow-2", "Applied");
+    kill(stage, Stage::pod(&first));
+    stage.apply("after", &json!({ "role": readers(&["after"]) }));
+    stage.await_reason("after", "Applied");
+    let second = stage.holder().unwrap();
+    assert_ne!(second, first);
     println!("{second} goes on {:.1} s after {first} was killed", killed.elapsed().as_secs_f64());
     // A leader that ends as it should gives the Lease back, and the next one need not wait for its end.
     let told = Instant::now();
-    stage.kubectl(&["delete", "pod", &second, "--wait=false"]);
-    eventually_blocking(Duration::from_secs(14), "the Lease is given back", || {
-        stage.leader().filter(|leader| *leader != second)
+    stage.kubectl(&["delete", "pod", Stage::pod(&second), "--wait=false"]);
+    eventually_blocking(Duration::from_secs(12), "the Lease is given back", || {
+        stage.holder().filter(|holder| *holder != second)
     });
     println!("the next one leads {:.1} s after {second} was told to stop", told.elapsed().as_secs_f64());
 }
