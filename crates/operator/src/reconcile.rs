@@ -84,13 +84,13 @@ impl Turn<'_> {
         self.keep_finalizer(look.drops_at_deletion()).await?;
         let mut status = self.resource.status.clone().unwrap_or_default();
         let held = status.roles.clone();
-        let found = match look.prepare(&mut status) {
+        let found = match look.prepare(&mut status).await {
             Ok(prepared) => {
                 if status.roles != held {
                     // Before the server is changed: a leader that follows knows whose the roles are.
                     self.write(&status).await?;
                 }
-                look.compare(prepared, &mut status).await
+                look.compare(&prepared, &mut status).await
             }
             Err(failure) => Err(failure),
         };

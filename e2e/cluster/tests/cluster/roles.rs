@@ -289,12 +289,12 @@ fn the_api_server_names_every_problem(stage: &Stage<'_>) {
             "grant": [{ "tables": ["a"], "privileges": [privilege] }],
         }])
     };
-    let wrong = json!({ "policy": "maybe", "interval": "1s", "role": role("SELCT") });
+    let wrong = json!({ "policy": "maybe", "interval": "1s", "role": role("READ") });
     refused(
         &stage.resource("wrong", &wrong),
         &[
             "spec.policy: Unsupported value: \"maybe\"",
-            "spec.role[0].grant[0].privileges[0]: Invalid value: \"SELCT\"",
+            "spec.role[0].grant[0].privileges[0]: Invalid value: \"READ\"",
         ],
     );
     let wrong = json!({ "interval": "1s", "role": role("SELECT") });
