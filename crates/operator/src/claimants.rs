@@ -82,3 +82,60 @@ fn wanted(file: &RolesFile) -> BTreeMap<String, Option<uuid::Uuid>> {
 pub(crate) fn full_name(resource: &PostgresRoles) -> String {
     format!("{}/{}", resource.namespace().unwrap_or_default(), resource.name_any())
 }
+
+#[cfg(test)]
+mod tests {
+    use pgentra_identity::IdentityOptions;
+    use pgentra_system::System;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn servers() -> AllowedServers {
+        // The source is named: the machine of the test need not have an identity. No token is asked for.
+        let source = Some(pgentra_identity::SourceName::Imds);
+        let identity = IdentityOptions { source, ..IdentityOptions::default() };
+        AllowedServers::new(&System::real(), &identity, Vec::new()).unwrap()
+    }
+
+    fn resource(spec: Value, status: Value) -> PostgresRoles {
+        let metadata = json!({
+            "namespace": "team", "name": "one", "uid": "7", "creationTimestamp": "2026-11-29T14:00:00Z",
+        });
+        serde_json::from_value(json!({
+            "apiVersion": "pgentra.dev/v1alpha1", "kind": "PostgresRoles",
+            "metadata": metadata, "spec": spec, "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_server_and_with_the_document_is_told_at_once() {
+        let role = json!({ "name": "a", "login": false, "member_of": [1, "a"] });
+        let spec = json!({ "server": "postgresql://one.example.com/app?sslmode=disable", "role": [role] });
+        let faults = read(&resource(spec, Value::Null), &servers()).unwrap_err();
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        assert!(faults[0].starts_with("spec.server: "), "{faults:?}");
+        assert!(faults[1].starts_with("spec.role[0].member_of[0]: "), "{faults:?}");
+        assert!(faults[2].starts_with("spec.role[0].member_of[1]: "), "{faults:?}");
+    }
+
+    #[test]
+    fn a_resource_claims_what_it_names_and_has_what_is_in_its_status() {
+        let id = "00000000-1111-2222-3333-444444444444";
+        let spec = json!({
+            "server": "host=A.example.com,b.example.com port=5432,6432 user=operator dbname=app",
+            "role": [{ "name": "mapped", "object_id": id }],
+            "schema": [{ "name": "shop", "read_only": "shop_ro" }],
+        });
+        let status = json!({ "systemIdentifier": "9", "roles": [{ "name": "before", "created": true }] });
+        let claims = claimant(&resource(spec, status), &servers());
+        let wanted = [("mapped".to_owned(), id.parse().ok()), ("shop_ro".to_owned(), None)];
+        assert_eq!(claims.wanted, wanted.into());
+        assert_eq!(claims.held, ["before".to_owned()].into());
+        let endpoints = ["a.example.com:5432".to_owned(), "b.example.com:6432".to_owned()];
+        assert_eq!(claims.server.endpoints, endpoints.into());
+        assert_eq!(claims.server.identifier.as_deref(), Some("9"));
+        assert_eq!((&*claims.name, claims.created, claims.applies), ("team/one", 1_795_960_800, true));
+    }
+}

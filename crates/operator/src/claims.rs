@@ -111,6 +111,13 @@ impl Foreign<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     held: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    /// Roles that were made, and are not in a status yet: the API server may be gone when a server has been changed.
+    made: Mutex<BTreeMap<String, BTreeSet<String>>>,
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change is one insertion or removal: a panic leaves nothing half done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The answer to a claim.
@@ -123,9 +130,23 @@ pub(crate) struct Claimed {
 }
 
 impl Claims {
+    /// Remembers roles that were made for a resource until they are in its status.
+    pub(crate) fn made(&self, uid: &str, roles: impl IntoIterator<Item = String>) {
+        guard(&self.made).entry(uid.to_owned()).or_default().extend(roles);
+    }
+
+    /// Whether a role was made for a resource, and is not in its status yet.
+    pub(crate) fn was_made(&self, uid: &str, role: &str) -> bool {
+        guard(&self.made).get(uid).is_some_and(|roles| roles.contains(role))
+    }
+
+    /// The status of a resource has what was made.
+    pub(crate) fn written(&self, uid: &str) {
+        guard(&self.made).remove(uid);
+    }
+
     fn held(&self) -> MutexGuard<'_, BTreeMap<String, BTreeSet<String>>> {
-        // Each change is one insertion or removal.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        guard(&self.held)
     }
 
     /// Gives a resource all the roles that it names, or none. `others` are the resources of the cluster; the roles of one

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use pgentra_connect::{ConnectError, ConnectErrorKind};
+use pgentra_connect::{ConnectError, ConnectErrorKind, quote};
 use pgentra_roles::RolesError;
 
 use crate::claims::Conflict;
@@ -46,10 +46,18 @@ impl LookFailure {
         let lines: Vec<String> = conflicts
             .iter()
             .map(|conflict| match &conflict.as_role {
-                None => format!("role {:?} belongs to PostgresRoles {}", conflict.role, conflict.owner),
+                None => {
+                    format!(
+                        "role {} belongs to PostgresRoles {}",
+                        quote::name(&conflict.role),
+                        conflict.owner
+                    )
+                }
                 Some(other) => format!(
-                    "role {:?} is for the principal of role {other:?}, which belongs to PostgresRoles {}",
-                    conflict.role, conflict.owner
+                    "role {} is for the principal of role {}, which belongs to PostgresRoles {}",
+                    quote::name(&conflict.role),
+                    quote::name(other),
+                    conflict.owner
                 ),
             })
             .collect();
@@ -59,7 +67,8 @@ impl LookFailure {
     /// A plan that would change roles of other resources.
     pub(crate) fn touches(role: &str, owner: &str) -> Self {
         let message = format!(
-            "the plan changes role {role:?}, which belongs to PostgresRoles {owner}; nothing was changed"
+            "the plan changes role {}, which belongs to PostgresRoles {owner}; nothing was changed",
+            quote::name(role)
         );
         Self::may_pass("RoleOwnedElsewhere", message)
     }

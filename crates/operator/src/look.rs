@@ -12,7 +12,7 @@ use crate::failure::LookFailure;
 use crate::resource::{Deletion, PostgresRoles, PostgresRolesStatus, RoleStatus, RolesPolicy};
 use crate::servers::{AllowedServers, names};
 
-/// The time for all that a look asks of a server.
+/// The time for each part of what a look asks of a server.
 const SERVER_TIME: Duration = Duration::from_secs(120);
 /// The most lines of a plan in a status.
 const PLAN_LINES: usize = 100;
@@ -61,6 +61,12 @@ impl PlanSummary {
         summary
     }
 
+    /// The changes in one line, as an event has it.
+    pub(crate) fn line(&self) -> String {
+        let [added, changed, removed] = self.counts;
+        format!("{added} added, {changed} changed, {removed} removed: {}", self.lines.join("; "))
+    }
+
     /// How many changes there are.
     pub(crate) fn count(&self) -> usize {
         self.counts.iter().sum()
@@ -83,42 +89,73 @@ fn shortened(line: &str) -> String {
     }
 }
 
-/// What a look knows before it asks the server.
+/// What a look knows of the resource.
 pub(crate) struct Prepared {
-    target: Target,
     file: pgentra_roles::RolesFile,
-    me: Claimant,
+    sessions: ServerSessions,
     foreign: BTreeMap<String, String>,
     /// Roles of the resource that it does not name any more.
     left: Vec<RoleStatus>,
 }
 
 impl Look<'_> {
-    /// Reads the resource and claims its roles, in the status too.
+    /// Reads the resource, asks the server which one it is, and claims the roles: they are in the status then.
     ///
     /// # Errors
-    /// Everything that is wrong with the resource; a server that it may not name; roles of other resources.
-    pub(crate) fn prepare(&self, status: &mut PostgresRolesStatus) -> Result<Prepared, LookFailure> {
+    /// Everything that is wrong with the resource; a server that it may not name or that cannot be asked; roles of other
+    /// resources.
+    pub(crate) async fn prepare(&self, status: &mut PostgresRolesStatus) -> Result<Prepared, LookFailure> {
         let read = read(self.resource, self.servers).map_err(|faults| LookFailure::invalid(&faults))?;
         let endpoints: Vec<String> = read.target.endpoints().iter().map(ToString::to_string).collect();
         status.server = Some(endpoints.join(","));
         self.may_name(&read.target)?;
-        let me = claimant(self.resource, self.servers);
+        let sessions =
+            self.servers.sessions(read.target.clone()).map_err(|error| LookFailure::connect(&error))?;
+        in_time(self.identify(&sessions, status)).await?;
+        let (foreign, left) = self.claim(&read.target, status)?;
+        Ok(Prepared { file: read.file, sessions, foreign, left })
+    }
+
+    /// Asks the server for the number by which it is known under every name: once, and after each change of the resource.
+    async fn identify(
+        &self,
+        sessions: &ServerSessions,
+        status: &mut PostgresRolesStatus,
+    ) -> Result<(), LookFailure> {
+        let is_known = status.system_identifier.is_some()
+            && status.observed_generation == self.resource.metadata.generation;
+        if !is_known {
+            let identifier = sessions.system_identifier().await.map_err(|error| LookFailure::of(&error))?;
+            status.system_identifier = identifier.map(|number| number.to_string());
+        }
+        Ok(())
+    }
+
+    /// Claims the roles that the resource names. Returns the roles of other resources, and those that it had.
+    fn claim(
+        &self,
+        target: &Target,
+        status: &mut PostgresRolesStatus,
+    ) -> Result<(BTreeMap<String, String>, Vec<RoleStatus>), LookFailure> {
+        let mut me = claimant(self.resource, self.servers);
+        me.server = names(target, status.system_identifier.clone());
         let claimed = self.claims.claim(&me, self.others.clone());
         if !claimed.conflicts.is_empty() {
             return Err(LookFailure::conflicts(&claimed.conflicts));
         }
-        let mut left = Vec::new();
-        if me.applies {
-            let before: BTreeMap<String, bool> =
-                status.roles.iter().map(|role| (role.name.clone(), role.created)).collect();
-            left = status.roles.iter().filter(|role| !me.wanted.contains_key(&role.name)).cloned().collect();
-            let created = |name: &String| before.get(name).copied().unwrap_or(false);
-            let own = me.wanted.keys().map(|name| RoleStatus { name: name.clone(), created: created(name) });
-            status.roles = own.chain(left.iter().cloned()).collect();
-            status.roles.sort();
+        if !me.applies {
+            return Ok((claimed.foreign, Vec::new()));
         }
-        Ok(Prepared { target: read.target, file: read.file, me, foreign: claimed.foreign, left })
+        let before: BTreeMap<String, bool> =
+            status.roles.iter().map(|role| (role.name.clone(), role.created)).collect();
+        let is_left = |role: &&RoleStatus| !me.wanted.contains_key(&role.name);
+        let left: Vec<RoleStatus> = status.roles.iter().filter(is_left).cloned().collect();
+        let created =
+            |name: &String| before.get(name).copied().unwrap_or(false) || self.claims.was_made(&me.uid, name);
+        let own = me.wanted.keys().map(|name| RoleStatus { name: name.clone(), created: created(name) });
+        status.roles = own.chain(left.iter().cloned()).collect();
+        status.roles.sort();
+        Ok((claimed.foreign, left))
     }
 
     fn may_name(&self, target: &Target) -> Result<(), LookFailure> {
@@ -140,25 +177,22 @@ impl Look<'_> {
     /// Why the server could not be read, planned or changed.
     pub(crate) async fn compare(
         &self,
-        prepared: Prepared,
+        prepared: &Prepared,
         status: &mut PostgresRolesStatus,
     ) -> Result<LookOutcome, LookFailure> {
-        let compared = tokio::time::timeout(SERVER_TIME, self.compare_with_server(prepared, status)).await;
-        compared.unwrap_or_else(|_| Err(LookFailure::too_slow(SERVER_TIME.as_secs())))
+        in_time(self.compare_with_server(prepared, status)).await
     }
 
     async fn compare_with_server(
         &self,
-        mut prepared: Prepared,
+        prepared: &Prepared,
         status: &mut PostgresRolesStatus,
     ) -> Result<LookOutcome, LookFailure> {
-        let sessions =
-            self.servers.sessions(prepared.target.clone()).map_err(|error| LookFailure::connect(&error))?;
-        self.identify(&sessions, &mut prepared, status).await?;
         let failed = |error: RolesError| LookFailure::of(&error);
-        let plan = Plan::make(&sessions, &prepared.file, Options::default(), None).await.map_err(failed)?;
+        let sessions = &prepared.sessions;
+        let plan = Plan::make(sessions, &prepared.file, Options::default(), None).await.map_err(failed)?;
         let drop = RolesDrop { names: self.to_drop(&prepared.left) };
-        let drop = drop.plan(&sessions).await.map_err(failed)?;
+        let drop = drop.plan(sessions).await.map_err(failed)?;
         for role in plan.changes().iter().flat_map(Change::touched) {
             if let Some(owner) = prepared.foreign.get(role) {
                 return Err(LookFailure::touches(role, owner));
@@ -168,45 +202,33 @@ impl Look<'_> {
         status.changes = i64::try_from(summary.count()).ok();
         status.plan = summary.for_status();
         if self.resource.spec.policy == RolesPolicy::Plan {
-            return Ok(if summary.count() == 0 {
-                LookOutcome::NoDifference
-            } else {
-                LookOutcome::Differences(summary)
+            return Ok(match summary.count() {
+                0 => LookOutcome::NoDifference,
+                _ => LookOutcome::Differences(summary),
             });
         }
-        let applied = plan.apply(&sessions).await;
+        let applied = plan.apply(sessions).await;
         if made_roles(&applied) {
-            created(status, plan.changes());
+            self.made(status, plan.changes());
         }
         applied.map_err(failed)?;
-        drop.apply(&sessions).await.map_err(failed)?;
+        drop.apply(sessions).await.map_err(failed)?;
         // Those that are kept or dropped now are not this resource's any more.
-        status.roles.retain(|role| prepared.me.wanted.contains_key(&role.name));
+        status.roles.retain(|role| !prepared.left.iter().any(|left| left.name == role.name));
         status.changes = Some(0);
         status.plan.clear();
         Ok(if summary.count() == 0 { LookOutcome::NoDifference } else { LookOutcome::Applied(summary) })
     }
 
-    /// Asks the server once for the number by which it is known under every name, and claims the roles under that number.
-    async fn identify(
-        &self,
-        sessions: &ServerSessions,
-        prepared: &mut Prepared,
-        status: &mut PostgresRolesStatus,
-    ) -> Result<(), LookFailure> {
-        if status.system_identifier.is_none()
-            || status.observed_generation != self.resource.metadata.generation
-        {
-            let identifier = sessions.system_identifier().await.map_err(|error| LookFailure::of(&error))?;
-            status.system_identifier = identifier.map(|number| number.to_string());
+    /// Writes down which roles the operator has made.
+    fn made(&self, status: &mut PostgresRolesStatus, changes: &[Change]) {
+        let made: BTreeSet<&str> =
+            changes.iter().filter(|change| change.action() == "create").map(Change::role).collect();
+        for role in &mut status.roles {
+            role.created |= made.contains(&*role.name);
         }
-        prepared.me.server = names(&prepared.target, status.system_identifier.clone());
-        let claimed = self.claims.claim(&prepared.me, self.others.clone());
-        prepared.foreign = claimed.foreign;
-        match claimed.conflicts.is_empty() {
-            true => Ok(()),
-            false => Err(LookFailure::conflicts(&claimed.conflicts)),
-        }
+        let uid = self.resource.metadata.uid.as_deref().unwrap_or_default();
+        self.claims.made(uid, made.into_iter().map(str::to_owned));
     }
 
     /// Which of these roles are dropped: those that the operator has made, if the resource says so.
@@ -240,11 +262,14 @@ impl Look<'_> {
             plan.apply(&sessions).await?;
             Ok::<_, RolesError>(PlanSummary::of(plan.changes().iter()))
         };
-        match tokio::time::timeout(SERVER_TIME, dropped).await {
-            Ok(dropped) => dropped.map_err(|error| LookFailure::of(&error)),
-            Err(_) => Err(LookFailure::too_slow(SERVER_TIME.as_secs())),
-        }
+        in_time(async { dropped.await.map_err(|error| LookFailure::of(&error)) }).await
     }
+}
+
+/// Ends what a server does not do in its time. A transaction that is open then is rolled back.
+async fn in_time<T>(asked: impl Future<Output = Result<T, LookFailure>>) -> Result<T, LookFailure> {
+    let answered = tokio::time::timeout(SERVER_TIME, asked).await;
+    answered.unwrap_or_else(|_| Err(LookFailure::too_slow(SERVER_TIME.as_secs())))
 }
 
 /// Whether the transaction that makes roles was committed.
@@ -254,15 +279,6 @@ fn made_roles(applied: &Result<(), RolesError>) -> bool {
         // Roles are made first, in the first database of the list.
         Err(RolesError::HalfApplied { done, .. }) => !done.is_empty(),
         Err(_) => false,
-    }
-}
-
-/// Writes down which roles the operator has made.
-fn created(status: &mut PostgresRolesStatus, changes: &[Change]) {
-    let made: BTreeSet<&str> =
-        changes.iter().filter(|change| change.action() == "create").map(Change::role).collect();
-    for role in &mut status.roles {
-        role.created |= made.contains(&*role.name);
     }
 }
 
@@ -276,6 +292,8 @@ mod tests {
         let summary = PlanSummary { counts: [103, 0, 0], lines };
         let shown = summary.for_status();
         assert_eq!((shown.len(), &*shown[100], summary.count()), (101, "… and 3 more", 103));
+        let summary = PlanSummary { counts: [1, 0, 1], lines: vec!["+ a".to_owned(), "- b".to_owned()] };
+        assert_eq!(summary.line(), "1 added, 0 changed, 1 removed: + a; - b");
         assert!(shortened(&"ä".repeat(400)).chars().count() == PLAN_LINE + 1);
     }
 

@@ -84,18 +84,19 @@ impl Turn<'_> {
         self.keep_finalizer(look.drops_at_deletion()).await?;
         let mut status = self.resource.status.clone().unwrap_or_default();
         let held = status.roles.clone();
-        let found = match look.prepare(&mut status) {
+        let found = match look.prepare(&mut status).await {
             Ok(prepared) => {
                 if status.roles != held {
                     // Before the server is changed: a leader that follows knows whose the roles are.
                     self.write(&status).await?;
                 }
-                look.compare(prepared, &mut status).await
+                look.compare(&prepared, &mut status).await
             }
             Err(failure) => Err(failure),
         };
         self.told(&found, &status).await;
         self.conclude(&mut status, &found).await?;
+        self.context.claims.written(self.resource.meta().uid.as_deref().unwrap_or_default());
         self.context.metrics.looked(&found);
         Ok(Some(found.err().map_or(LookEnd::Settled, |failure| failure.ended)))
     }
@@ -109,7 +110,7 @@ impl Turn<'_> {
         match look.take_back(&status).await {
             Ok(summary) => {
                 if summary.count() > 0 {
-                    self.event(EventType::Normal, "Dropped", "Drop", &summary.lines.join("\n")).await;
+                    self.event(EventType::Normal, "Dropped", "Drop", &summary.line()).await;
                 }
                 self.keep_finalizer(false).await?;
                 Ok(None)
@@ -153,7 +154,7 @@ impl Turn<'_> {
         let planned = planned.unwrap_or_else(|| {
             let count = status.changes.unwrap_or(0);
             let reason = if count == 0 { "NoDifference" } else { "Differences" };
-            (true, reason, format!("{count} differences are left"))
+            (true, reason, format!("differences left: {count}"))
         });
         if !planned.0 {
             // It is of another time.
@@ -187,12 +188,12 @@ impl Turn<'_> {
                 });
                 let reason = if is_drift { "DriftRepaired" } else { "Applied" };
                 tracing::info!(resource = full_name(self.resource), changes = summary.count(), reason);
-                self.event(EventType::Normal, reason, "Apply", &summary.lines.join("\n")).await;
+                self.event(EventType::Normal, reason, "Apply", &summary.line()).await;
             }
             Ok(LookOutcome::Differences(summary)) => {
                 let known = self.resource.status.as_ref().map(|status| &status.plan);
                 if known != Some(&status.plan) {
-                    self.event(EventType::Normal, "Planned", "Plan", &summary.lines.join("\n")).await;
+                    self.event(EventType::Normal, "Planned", "Plan", &summary.lines.join("; ")).await;
                 }
             }
             Err(failure) => {

@@ -91,3 +91,14 @@ fn a_resource_that_plans_holds_nothing_and_sees_what_others_have() {
     assert_eq!(owners(&claimed), [("a", "team/applies")]);
     assert_eq!(claimed.foreign["a"], "team/applies");
 }
+
+#[test]
+fn what_was_made_is_remembered_until_it_is_written() {
+    let claims = Claims::default();
+    claims.made("one", ["a".to_owned()]);
+    claims.made("one", ["b".to_owned()]);
+    assert!(claims.was_made("one", "a") && claims.was_made("one", "b"));
+    assert!(!claims.was_made("one", "c") && !claims.was_made("two", "a"));
+    claims.written("one");
+    assert!(!claims.was_made("one", "a"));
+}

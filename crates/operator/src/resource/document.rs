@@ -107,22 +107,22 @@ pub(crate) struct GrantSpec {
     schema: Option<String>,
 
     /// Tables of the schema, or "*" for every one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "names")]
     tables: Option<Vec<String>>,
 
     /// Sequences of the schema, or "*" for every one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "names")]
     sequences: Option<Vec<String>>,
 
     /// Functions of the schema, or "*" for every one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "names")]
     functions: Option<Vec<String>>,
 
     /// Types of the schema, or "*" for every one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "names")]
     types: Option<Vec<String>>,
 
@@ -145,7 +145,7 @@ pub(crate) struct DefaultSpec {
     schema: Option<String>,
 
     /// The roles that make the objects. Default: the role that signs in.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "names")]
     owner: Option<Vec<String>>,
 
@@ -189,7 +189,7 @@ pub(crate) struct SchemaSpec {
     read_only: Option<String>,
 
     /// Further roles that make objects in the schema.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "names")]
     creators: Option<Vec<String>>,
 }

@@ -318,16 +318,13 @@ fn the_same_document_as_json_means_the_same() {
 #[test]
 fn faults_of_json_name_their_paths() {
     let mut document = as_json(
-        "[[role]]\nname = 'a'\n[[role.grant]]\nprivileges = ['CONNECT', 'SELCT']\n\
+        "[[role]]\nname = 'a'\n[[role.grant]]\nprivileges = ['CONNECT', 'READ']\n\
          [[role]]\nname = 'a'\nlogin = false\nkind = 'user'\nsurprise = 1\n",
     );
     document.insert("schema".to_owned(), serde_json::json!([null, { "owner": "x" }]));
     let faults = RolesFile::from_json(&document, "app").unwrap_err();
     let told: Vec<String> = faults.all().iter().map(ToString::to_string).collect();
-    assert!(
-        told.iter().any(|fault| fault.starts_with("role[0].grant[0].privileges: \"SELCT\"")),
-        "{told:#?}"
-    );
+    assert!(told.iter().any(|fault| fault.starts_with("role[0].grant[0].privileges: \"READ\"")), "{told:#?}");
     assert!(told.iter().any(|fault| fault == r#"role[1]: the role "a" is in role[0] already"#), "{told:#?}");
     assert!(told.iter().any(|fault| fault.starts_with("role[1].surprise: a role has no key")), "{told:#?}");
     assert!(told.iter().any(|fault| fault.starts_with("schema[0]: ")), "{told:#?}");

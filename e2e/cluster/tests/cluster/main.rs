@@ -16,5 +16,6 @@ mod identity;
 mod injection;
 mod kubernetes;
 mod psql;
+mod roles;
 mod stage;
 mod writers;
