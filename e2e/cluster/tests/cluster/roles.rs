@@ -123,6 +123,8 @@ impl Stage<'_> {
             "image": { "pullPolicy": "Never" },
             "workloadIdentity": { "clientId": self.client_id },
             "roles": { "servers": [CLOUD, "*.invalid"] },
+            // The rights of the controller alone are listed.
+            "injection": { "enabled": false },
             "extraEnv": given.env,
             "extraVolumes": given.volumes,
             "extraVolumeMounts": given.mounts,
