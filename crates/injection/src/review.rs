@@ -75,7 +75,7 @@ impl Review {
     }
 
     /// Answers. A pod gets the sidecar by a JSON patch (RFC 6902). A workload is allowed as it is, with a warning where its
-    /// pods would be refused: a webhook that changed it would quarrel with the tool that applies it.
+    /// pods would be refused: a tool that applies manifests would find a change of it each time.
     pub fn answer(&self, defaults: &NamespaceDefaults, sidecar: &Sidecar) -> ReviewAnswer {
         match template_path(&self.object) {
             Some("") if template::is_mirror(&self.object) => {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::annotations::SidecarRequest;
 
-/// What all sidecars have in common: settings of the one who injects, not of the pod.
+/// What all sidecars have in common: settings of the webhook or of the command, not of the pod.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Sidecar {

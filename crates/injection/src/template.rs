@@ -225,7 +225,7 @@ fn remove(template: &mut Value, field: &str, key: &str) {
     }
 }
 
-/// Whether a pod is a static pod's mirror, which the kubelet makes and nobody may change.
+/// Whether a pod is a static pod's mirror, which the kubelet makes and no client may change.
 pub(crate) fn is_mirror(pod: &Value) -> bool {
     pod["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_some()
 }
