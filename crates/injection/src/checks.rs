@@ -8,15 +8,21 @@ use crate::entries::entries;
 use crate::refusal::InjectionRefusal;
 use crate::sidecar::{NAME, Sidecar};
 
-/// Every reason why the sidecar cannot work in a pod; `is_ours` tells that its container `pgentra` is of an earlier run.
+/// Every reason why the sidecar cannot work in a pod or a template; `is_ours` tells that its container `pgentra` is of an earlier run.
 pub(crate) fn check(
-    spec: &Value,
+    template: &Value,
     request: &SidecarRequest,
     sidecar: &Sidecar,
     is_ours: bool,
 ) -> Vec<InjectionRefusal> {
     let mut refusals = Vec::new();
     let mut refuse = |text: String| refusals.push(InjectionRefusal::pod(text));
+    let spec = &template["spec"];
+    let is_map = |value: &Value| value.is_null() || value.is_object();
+    let metadata = &template["metadata"];
+    if !is_map(metadata) || !is_map(&metadata["labels"]) || !is_map(&metadata["annotations"]) {
+        refuse("the metadata of the pod, its labels or its annotations are no map".to_owned());
+    }
     if spec["hostNetwork"] == true {
         refuse(
             "the pod has hostNetwork, so its 127.0.0.1 is that of the node: each program there could use the identity \

@@ -22,7 +22,9 @@ pub(crate) fn reconcile(
 ) -> Vec<String> {
     let mut list = match object.get_mut(field) {
         Some(Value::Array(list)) => std::mem::take(list),
-        _ => Vec::new(),
+        None | Some(Value::Null) => Vec::new(),
+        // It is no list: the API server says so.
+        Some(_) => return Vec::new(),
     };
     let had = !list.is_empty();
     let mut put = Vec::new();

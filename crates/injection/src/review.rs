@@ -59,7 +59,7 @@ impl Review {
     pub fn read(body: &[u8]) -> Result<Self, ReviewError> {
         let mut review: Value = serde_json::from_slice(body).map_err(ReviewError::Unreadable)?;
         let is_review = review["apiVersion"] == "admission.k8s.io/v1" && review["kind"] == "AdmissionReview";
-        let request = review["request"].take();
+        let request = review.get_mut("request").map(Value::take).unwrap_or_default();
         let text = |field: &str| request[field].as_str().map(str::to_owned);
         match (text("uid"), &request["object"]) {
             (Some(uid), object @ Value::Object(_)) if is_review && !uid.is_empty() => {
@@ -149,4 +149,36 @@ impl Review {
 
 fn of(response: &Value) -> Value {
     json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_question_is_refused() {
+        let review = |request: &str| {
+            format!("{{\"apiVersion\": \"admission.k8s.io/v1\", \"kind\": \"AdmissionReview\"{request}}}")
+        };
+        for body in [
+            "".to_owned(),
+            "5".to_owned(),
+            "[]".to_owned(),
+            "{}".to_owned(),
+            review(""),
+            review(", \"request\": 5"),
+            review(", \"request\": {\"uid\": \"\", \"object\": {}}"),
+            review(", \"request\": {\"uid\": \"a\", \"object\": 5}"),
+            review(", \"request\": {\"uid\": \"a\", \"object\": {}}").replace("/v1", "/v1beta1"),
+        ] {
+            assert!(Review::read(body.as_bytes()).is_err(), "{body}");
+        }
+        let other =
+            Review::read(review(", \"request\": {\"uid\": \"a\", \"object\": {}}").as_bytes()).unwrap();
+        let answer = other.answer(&NamespaceDefaults::default(), &Sidecar::of_image("pgentra:1"));
+        assert_eq!(
+            (answer.verdict, &answer.review["response"]["allowed"]),
+            (ReviewVerdict::NotAsked, &json!(true))
+        );
+    }
 }

@@ -46,7 +46,7 @@ pub(crate) fn apply(
         return Ok(Applied::default());
     }
     if let Some(request) = &request {
-        let refusals = checks::check(&template["spec"], request, sidecar, before.is_some());
+        let refusals = checks::check(template, request, sidecar, before.is_some());
         if !refusals.is_empty() {
             return Err(refusals);
         }
@@ -234,4 +234,43 @@ pub(crate) fn is_mirror(pod: &Value) -> bool {
 pub(crate) fn has_sidecar(template: &Value) -> bool {
     template["metadata"]["annotations"].get(format!("{PREFIX}{INJECTED}")).is_some()
         && entries(&template["spec"], "initContainers").iter().any(|one| one["name"] == NAME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What has another shape than Kubernetes' objects is refused or left as it is.
+    #[test]
+    fn odd_shapes_do_no_harm() {
+        let all = json!({ "pgentra.dev/inject": "true" });
+        let defaults = NamespaceDefaults::of_namespace(&json!({ "metadata": {
+            "labels": { "pgentra.dev/inject": "true" },
+            "annotations": { "pgentra.dev/target": "postgresql://one/" },
+        }}));
+        let fine = json!({ "containers": [{ "name": "app" }] });
+        for (template, works) in [
+            (json!({ "spec": fine }), true),
+            (json!({ "metadata": null, "spec": fine }), true),
+            (json!({ "metadata": { "labels": null, "annotations": null }, "spec": fine }), true),
+            (json!({ "metadata": 1, "spec": fine }), false),
+            (json!({ "metadata": { "labels": "a" }, "spec": fine }), false),
+            (json!({ "metadata": { "annotations": [] }, "spec": fine }), false),
+            (json!({ "metadata": { "annotations": all }, "spec": "a" }), false),
+            (json!({ "metadata": { "annotations": all } }), false),
+            (
+                json!({ "spec": { "containers": [1, { "env": "a" }, { "env": [2] }], "initContainers": 3, "volumes": {} } }),
+                true,
+            ),
+        ] {
+            let mut changed = template.clone();
+            let applied = apply(&mut changed, &defaults, &Sidecar::of_image("pgentra:1"));
+            assert_eq!(applied.is_ok(), works, "{template}: {applied:?}");
+            if works {
+                assert!(changed["metadata"]["labels"][LABEL].is_string(), "{changed}");
+            } else {
+                assert_eq!(changed, template);
+            }
+        }
+    }
 }
