@@ -22,6 +22,7 @@ KUBERNETES = "1.33"
 HERE = pathlib.Path(__file__).parent
 PROXY = HERE / "helm" / "pgentra-proxy"
 GATEWAY = HERE / "helm" / "pgentra-gateway"
+OPERATOR = HERE / "helm" / "pgentra-operator"
 CLIENT_ID = "00000000-1111-2222-3333-444444444444"
 PROXY_VALUES = {
     "workloadIdentity": {"clientId": CLIENT_ID},
@@ -46,6 +47,10 @@ CLOUDNATIVEPG = {
     ],
     "upstreamCa": {"secretName": "app-ca"},
     "password": {"secretName": "pgentra-password"},
+}
+OPERATOR_VALUES = {
+    "workloadIdentity": {"clientId": CLIENT_ID},
+    "roles": {"servers": ["*.postgres.database.azure.com", "db.example.com"]},
 }
 # Every value that adds something.
 EVERYTHING = {
@@ -127,7 +132,8 @@ class Mounts:
 
 
 def documents(text):
-    return [document for document in yaml.safe_load_all(text) if document]
+    found = [document for document in yaml.safe_load_all(text) if document]
+    return [item for document in found for item in (document["items"] if document["kind"] == "List" else [document])]
 
 
 def check(text, origin, mounts):
@@ -211,11 +217,8 @@ def values_table(chart):
     print(f"{chart.name}: the README and the schema have all {len(rows)} values")
 
 
-def everything(chart, values, mounts):
-    """Each value that adds something is in the manifest that it is for."""
-    rendered = check(render(chart, values | EVERYTHING), f"{chart.name}, everything", mounts)
-    by_kind = {document["kind"]: document for document in rendered}
-    pods = {"Deployment": by_kind["Deployment"]["spec"]["template"], "the test's pod": by_kind["Pod"]}
+def pods_have_everything(pods):
+    """Each value for pods is in these pods."""
     for name, pod in pods.items():
         spec, labels = pod["spec"], pod["metadata"]["labels"]
         (container,) = spec["containers"]
@@ -227,6 +230,13 @@ def everything(chart, values, mounts):
         assert EVERYTHING["extraVolumes"][0] in spec["volumes"], (name, spec)
         assert EVERYTHING["extraVolumeMounts"][0] in container["volumeMounts"], (name, container)
         assert EVERYTHING["podLabels"].items() <= labels.items(), (name, labels)
+
+
+def everything(chart, values, mounts):
+    """Each value that adds something is in the manifest that it is for."""
+    rendered = check(render(chart, values | EVERYTHING), f"{chart.name}, everything", mounts)
+    by_kind = {document["kind"]: document for document in rendered}
+    pods_have_everything({"Deployment": by_kind["Deployment"]["spec"]["template"], "the test's pod": by_kind["Pod"]})
     assert "replicas" not in by_kind["Deployment"]["spec"], by_kind["Deployment"]
     selected = by_kind["Service"]["spec"]["selector"]
     assert not selected.items() <= by_kind["Pod"]["metadata"]["labels"].items(), "the Service selects the test's pod"
@@ -306,6 +316,95 @@ def gateway_chart(mounts):
         refused(GATEWAY, GATEWAY_VALUES, why, change)
 
 
+def injected(pod):
+    """What `pgentra kubernetes inject` makes of a pod."""
+    done = run(PGENTRA, "kubernetes", "inject", "-f", "-", "-o", "json", input=json.dumps(pod))
+    if done.returncode != 0:
+        sys.exit(f"pgentra kubernetes inject: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+def injection(mounts):
+    """The sidecar of the injection is that of the manifest, and valid for Kubernetes in each kind of object."""
+    golden = HERE.parent / "crates" / "injection" / "tests" / "golden"
+    for manifest in sorted(golden.glob("*.injected.yaml")):
+        check(manifest.read_text(), manifest.name, mounts)
+    (deployment,) = [
+        document
+        for document in documents((HERE / "kubernetes" / "sidecar.yaml").read_text())
+        if document["kind"] == "Deployment"
+    ]
+    template = deployment["spec"]["template"]
+    (written,) = template["spec"].pop("initContainers")
+    template["metadata"]["annotations"] = {"pgentra.dev/target": written["args"][-1]}
+    (sidecar,) = injected(deployment)["spec"]["template"]["spec"]["initContainers"]
+    assert sidecar["args"] == [argument for argument in written["args"] if not argument.startswith("--drain-timeout")]
+    same_but_args(sidecar, written)
+    print("the sidecar of the injection is that of sidecar.yaml")
+
+
+def same_but_args(sidecar, written):
+    """Two sidecars differ in their arguments, in the name of a port, and in what only one of them says of its user."""
+    one, other = (copy.deepcopy(container) for container in (sidecar, written))
+    for container in (one, other):
+        del container["args"]
+        container["securityContext"].setdefault("runAsNonRoot", True)
+        for port in container["ports"]:
+            port.pop("name")
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            container[probe]["httpGet"].pop("port")
+    assert one == other, (one, other)
+
+
+def operator_chart(mounts):
+    lint(OPERATOR, OPERATOR_VALUES)
+    rendered = check(render(OPERATOR, OPERATOR_VALUES), "pgentra-operator", mounts)
+    (deployment,) = [document for document in rendered if document["kind"] == "Deployment"]
+    assert deployment["spec"]["replicas"] == 2, deployment
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert "--server=*.postgres.database.azure.com,db.example.com" in container["args"], container
+    (definition,) = [document for document in rendered if document["kind"] == "CustomResourceDefinition"]
+    assert definition["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}, definition["metadata"]
+    verbs = {verb for document in rendered if "rules" in document for rule in document["rules"] for verb in rule["verbs"]}
+    assert "*" not in verbs and "delete" not in verbs, verbs
+    values = {key: value for key, value in EVERYTHING.items() if key in yaml.safe_load((OPERATOR / "values.yaml").read_text())}
+    rendered = check(render(OPERATOR, OPERATOR_VALUES | values), "pgentra-operator, everything", mounts)
+    by_kind = {document["kind"]: document for document in rendered}
+    pods_have_everything({"Deployment": by_kind["Deployment"]["spec"]["template"]})
+    assert by_kind["PodDisruptionBudget"]["spec"]["minAvailable"] == "50%", by_kind
+    for_sidecars = ("extraEnv", "extraVolumes", "extraVolumeMounts", "hostAliases")
+    more = {"injection": {key: EVERYTHING[key] for key in for_sidecars} | {"excludedNamespaces": ["kube-system", "ci"]}}
+    rendered = check(render(OPERATOR, OPERATOR_VALUES | more), "pgentra-operator, sidecars", mounts)
+    by_kind = {document["kind"]: document for document in rendered}
+    (container,) = by_kind["Deployment"]["spec"]["template"]["spec"]["containers"]
+    (sidecar,) = [json.loads(word.removeprefix("--sidecar=")) for word in container["args"] if word.startswith("--sidecar=")]
+    in_sidecar = ("env", "volumes", "volumeMounts", "hostAliases")
+    assert [sidecar[key] for key in in_sidecar] == [EVERYTHING[key] for key in for_sidecars], sidecar
+    for webhook in by_kind["MutatingWebhookConfiguration"]["webhooks"]:
+        (others,) = [one for one in webhook["namespaceSelector"]["matchExpressions"] if one["operator"] == "NotIn"]
+        assert others["values"] == ["kube-system", "ci", "default"], webhook
+        assert webhook["sideEffects"] == "None" and webhook["matchConditions"], webhook
+    # Rights to objects that exist, by their names, but for the label of a namespace.
+    for role in ("Role", "ClusterRole"):
+        for rule in by_kind[role]["rules"]:
+            assert rule.get("resourceNames") or rule["resources"] == ["namespaces"] and rule["verbs"] == ["get"], rule
+    assert "data" not in by_kind["Secret"], "an upgrade would take the certificate away"
+    without = check(render(OPERATOR, OPERATOR_VALUES | {"injection": {"enabled": False}}), "pgentra-operator, no webhook", mounts)
+    assert "webhook" not in json.dumps(without), without
+    print("pgentra-operator: every value reaches its manifest")
+
+    for why, change in [
+        ("workloadIdentity.clientId", lambda values: values.update(workloadIdentity={"clientId": ""})),
+        ("roles.servers is empty", lambda values: values.update(roles={"enabled": True})),
+        ("servers", lambda values: values.update(roles={"servers": ["postgresql://one"]})),
+        ("replica", lambda values: values.update(replica=3)),
+        ("targets", lambda values: values.update(targets=[])),
+    ]:
+        refused(OPERATOR, OPERATOR_VALUES, why, change)
+    for wrong in ({"failurePolicy": "Wait"}, {"certificateLifetime": 1}, {"extraEnv": ["A=b"]}, {"images": {}}):
+        refused(OPERATOR, OPERATOR_VALUES, next(iter(wrong)), lambda values: values.update(injection=wrong))
+
+
 def proxy_chart(mounts):
     lint(PROXY, PROXY_VALUES)
     config = config_of(check(render(PROXY, PROXY_VALUES), "pgentra-proxy", mounts))
@@ -357,15 +456,21 @@ def proxy_chart(mounts):
         rendered = check(render(app, {"pgentra-proxy": PROXY_VALUES}), "sidecar in another chart", mounts)
         (pod,) = [document for document in rendered if document["metadata"]["name"] == "app"]
         assert pod["spec"]["initContainers"][0]["restartPolicy"] == "Always", pod
-        assert pod["spec"]["initContainers"][0]["args"][-2:] == ["--warm=2", "postgresql://one/"], pod
+        (sidecar,) = pod["spec"].pop("initContainers")
+        assert sidecar["args"][-2:] == ["--warm=2", "postgresql://one/"], pod
+        pod["metadata"]["annotations"] = {"pgentra.dev/target": "postgresql://one/"}
+        (ours,) = injected(pod)["spec"]["initContainers"]
+        sidecar["args"].remove("--warm=2")
+        assert ours == sidecar, (ours, sidecar)
 
 
-for chart in (PROXY, GATEWAY):
+for chart in (PROXY, GATEWAY, OPERATOR):
     values_table(chart)
 with tempfile.TemporaryDirectory() as folder:
     mounts = Mounts(folder)
     for manifest in sorted((HERE / "kubernetes").glob("*.yaml")):
         check(manifest.read_text(), manifest.name, mounts)
+    injection(mounts)
     mounts.read_by_pgentra(
         "proxy.toml of the service",
         ["proxy", "--config=/etc/pgentra/config/proxy.toml"],
@@ -374,6 +479,7 @@ with tempfile.TemporaryDirectory() as folder:
     if HELM:
         proxy_chart(mounts)
         gateway_chart(mounts)
+        operator_chart(mounts)
 print(
     f"deploy: {counted['manifests']} manifests are valid for Kubernetes {KUBERNETES}; "
     f"pgentra takes {counted['configurations']} configurations"

@@ -102,6 +102,11 @@ echo 'hosts: foreign [!UNAVAIL=return] files dns' >"$root/etc/nsswitch.conf"
 resolves "$root" in-dns.example "Connection refused"
 echo "install: static program: it finds names without the modules of the machine's C library"
 
+root=$folder/operator-image
+[ "$(unpack "$artifacts/pgentra-operator-$version-image-$arch.tar" "$root")" = "65532 /usr/bin/pgentra-operator run" ] || failed "the operator's image has another command"
+[ "$(inside "$root" /usr/bin/pgentra-operator --version)" = "pgentra-operator $version" ] || failed "the operator's image does not run"
+echo "install: image pgentra-operator: from scratch, as user 65532"
+
 root=$folder/local-image
 mkdir "$root"
 [ "$(unpack "$artifacts/pgentra-local-$version-image-$arch.tar" "$root")" = "65532 /usr/bin/pgentra local up" ] || failed "the local image's command is another"

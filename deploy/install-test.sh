@@ -216,6 +216,8 @@ if [ -n "$helm" ]; then
         --set 'targets[0].server=postgresql://one.postgres.database.azure.com/' >/dev/null || failed "Helm refuses the chart's archive"
     "$helm" template app "$artifacts/pgentra-gateway-$version.tgz" --set upstreamCa.secretName=ca \
         --set 'servers[0].upstream=postgres' >/dev/null || failed "Helm refuses the archive of the gateway's chart"
+    "$helm" template app "$artifacts/pgentra-operator-$version.tgz" --set workloadIdentity.clientId=00000000-1111-2222-3333-444444444444 \
+        --set 'roles.servers[0]=one.postgres.database.azure.com' >/dev/null || failed "Helm refuses the archive of the operator's chart"
     python3 deploy/install-test-registry.py "$artifacts/pgentra-proxy-$version-chart.tar" "$version" "$helm" "$folder" ||
         failed "Helm does not pull the chart"
     cmp -s "$folder/pgentra-proxy-$version.tgz" "$artifacts/pgentra-proxy-$version.tgz" || failed "Helm pulls another chart"

@@ -213,10 +213,14 @@ fn lay_out(names: &Page<'_>) {
     fs::write(home.join("etc/clients.crt"), &certificate).unwrap();
     fs::write(home.join("etc/tls.key"), key.serialize_pem()).unwrap();
     fs::set_permissions(home.join("etc/tls.key"), fs::Permissions::from_mode(0o600)).unwrap();
-    // the first configuration of each page
-    for (page, file) in [("docs/proxy-configure.md", "etc/proxy.toml"), ("docs/roles.md", "roles.toml")] {
+    // the first file of each page
+    for (page, file) in [
+        ("docs/proxy-configure.md", "etc/proxy.toml"),
+        ("docs/roles.md", "roles.toml"),
+        ("docs/kubernetes.md", "app.yaml"),
+    ] {
         let found = blocks(&text(page));
-        let first = found.iter().find(|block| block.language == "toml").unwrap();
+        let first = found.iter().find(|block| file.ends_with(&format!(".{}", block.language))).unwrap();
         fs::write(home.join(file), names.typed(&first.lines.join("\n"))).unwrap();
     }
     fs::write(home.join("more.sql"), "SELECT 3").unwrap();

@@ -1,9 +1,11 @@
 //! A file of roles: whatever is in it, it is read or told what is wrong with it. What was read is written, and read as the
-//! same file again. The input is also taken as the texts of a file that has every key.
+//! same file again. The input is also taken as the texts of a file that has every key, and as JSON, which is what a resource of
+//! Kubernetes holds.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgentra_roles::{NAME_LIMIT, RolesFile};
+use pgentra_roles::{Diagnostics, NAME_LIMIT, RolesFile};
+use serde_json::Value;
 
 /// A file with every table and nearly every key. `@1` to `@4` stand for texts.
 const EVERY_KEY: &str = r#"
@@ -38,6 +40,7 @@ creators = @4
 
 fuzz_target!(|text: &str| {
     check(text);
+    check(&format!("{{\"role\":[{{\"name\":\"a\",\"grant\":[{{{text}}}]}}]}}"));
     let mut texts = text.split('\0');
     let filled = ["@1", "@2", "@3", "@4"].into_iter().fold(EVERY_KEY.to_owned(), |file, place| {
         let text = texts.next().unwrap_or(place);
@@ -48,7 +51,14 @@ fuzz_target!(|text: &str| {
 });
 
 fn check(text: &str) {
-    match RolesFile::parse(text, "app") {
+    told_or_read(RolesFile::parse(text, "app"));
+    if let Ok(Value::Object(document)) = serde_json::from_str(text) {
+        told_or_read(RolesFile::from_json(&document, "app"));
+    }
+}
+
+fn told_or_read(read: Result<RolesFile, Diagnostics>) {
+    match read {
         Ok(file) => {
             for role in file.roles() {
                 let name = role.name().as_str();

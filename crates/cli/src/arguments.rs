@@ -9,6 +9,7 @@ use crate::command::script::Scripts;
 pub(crate) use crate::gateway::GatewayArguments;
 use crate::grant::{Grant, Revoke};
 use crate::identity::IdentityCommand;
+use crate::kubernetes::KubernetesCommand;
 #[cfg(unix)]
 use crate::launch::ExecListener;
 use crate::launch::{Exec, Psql};
@@ -231,6 +232,13 @@ pub(crate) enum Command {
     /// Manage roles that are mapped to Entra principals, and their privileges.
     #[command(subcommand, after_help = "Example: pgentra role plan -f roles.toml -d app")]
     Role(RoleCommand),
+    /// Put the proxy into manifests of Kubernetes.
+    #[command(
+        subcommand,
+        alias = "k8s",
+        after_help = "Example: pgentra kubernetes inject -f app.yaml | kubectl apply -f -"
+    )]
+    Kubernetes(KubernetesCommand),
     /// Run a local Azure: metadata service, Entra, and a PostgreSQL that checks tokens.
     #[cfg(unix)]
     #[command(subcommand, after_help = "Example: pgentra local up --flavour flexible")]

@@ -14,6 +14,7 @@ mod doctor;
 mod gateway;
 mod grant;
 mod identity;
+mod kubernetes;
 mod launch;
 #[cfg(unix)]
 mod local;
@@ -168,6 +169,7 @@ async fn run(system: &System, command: Command, is_verbose: bool) -> Outcome {
         Command::Revoke(arguments) => grant::revoke(system, arguments).await,
         Command::Identity(command) => identity::run(system, command, is_verbose).await,
         Command::Role(command) => role::run(system, command, is_verbose).await,
+        Command::Kubernetes(command) => kubernetes::run(system, command).await,
         #[cfg(unix)]
         Command::Local(command) => local::run(system, command, is_verbose).await,
         Command::Completions { shell } => command::completions::run(shell),
@@ -195,6 +197,7 @@ fn uses_environment(command: &Command) -> bool {
         | Command::Role(_) => true,
         Command::Quickstart(_)
         | Command::Gateway(_)
+        | Command::Kubernetes(_)
         | Command::Local(_)
         | Command::Completions { .. }
         | Command::Man { .. }

@@ -218,7 +218,7 @@ impl Plan {
             left.extend(look.difference(&file.roles, &mut faults).await?.0);
         }
         if !faults.is_empty() {
-            return Err(super::Diagnostics::of(faults).into());
+            return Err(super::Diagnostics::of(faults).placed(&file.places).into());
         }
         match left.is_empty() {
             true => Ok(()),

@@ -265,6 +265,16 @@ impl Change {
         }
     }
 
+    /// The roles that it makes, alters or drops, and those that lose an object by it. A role whose new objects others may use
+    /// ([`Change::GrantDefault`]) is not among them.
+    pub fn touched(&self) -> Vec<&str> {
+        match self {
+            Self::Rename { from, to } => vec![from, to],
+            Self::Own(ownership) => vec![&ownership.role, &ownership.from],
+            change => vec![change.role()],
+        }
+    }
+
     /// A word for what it does, which stays.
     pub fn action(&self) -> &'static str {
         match self {

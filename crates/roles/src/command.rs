@@ -1,5 +1,6 @@
 //! Single roles, made and dropped without a file.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -11,7 +12,7 @@ use super::fault::Diagnostics;
 use super::name;
 use super::obstacles::obstacles;
 use super::plan::{Plan, object_id};
-use super::prune::dropping;
+use super::prune::{clearing, dropping};
 use super::read::Roles;
 use super::server::{PRINCIPALS, ServerSessions};
 use super::sql;
@@ -125,15 +126,8 @@ impl RoleDrop {
         principals.begin_reading().await?;
         let roles = Roles::read(principals.client()).await?;
         let role = roles.named(&self.name).ok_or_else(|| RolesError::NoSuchRole(self.name.clone()))?;
-        let kept = |why| Err(RolesError::NotDropped { name: self.name.clone(), why });
-        if name::is_reserved(&role.name) {
-            return kept("it is the server's own");
-        }
-        if role.name == roles.session_user {
-            return kept("it is who is signed in");
-        }
-        if role.is_admin && roles.entra().iter().filter(|role| role.is_admin).count() == 1 {
-            return kept("it is the last administrator");
+        if let Some(why) = protected(&roles, &role.name) {
+            return Err(RolesError::NotDropped { name: self.name.clone(), why });
         }
         if let Some(heir) =
             self.reassign_to.as_ref().filter(|heir| !roles.all.contains_key(*heir) || **heir == self.name)
@@ -153,5 +147,59 @@ impl RoleDrop {
         }
         let changes = dropping(&principals, &roles, role, heir, &found).await?;
         Ok(Plan::of(changes, &roles))
+    }
+}
+
+/// Roles to be dropped with their privileges: mapped roles and group roles. Those that are not there any more are skipped.
+#[derive(Debug, Clone, Default)]
+pub struct RolesDrop {
+    /// The names of the roles.
+    pub names: BTreeSet<String>,
+}
+
+impl RolesDrop {
+    /// The plan that drops them.
+    ///
+    /// # Errors
+    /// A role that owns an object, can sign in otherwise than by Entra, is who is signed in, or is the last administrator.
+    pub async fn plan(&self, server: &ServerSessions) -> Result<Plan, RolesError> {
+        let principals = server.open(PRINCIPALS).await?;
+        principals.begin_reading().await?;
+        let roles = Roles::read(principals.client()).await?;
+        let mut changes = Vec::new();
+        for name in &self.names {
+            let Some(any) = roles.all.get(name) else { continue };
+            let mapped = roles.named(name);
+            if let Some(why) = protected(&roles, name) {
+                return Err(RolesError::NotDropped { name: name.clone(), why });
+            }
+            let found = obstacles(server, &principals, any.oid).await?;
+            if found.iter().any(|found| found.is_owned()) {
+                return Err(RolesError::InTheWay { name: name.clone(), obstacles: found });
+            }
+            changes.extend(match mapped {
+                Some(role) => dropping(&principals, &roles, role, None, &found).await?,
+                None => clearing(&principals, name, None, &found).await?,
+            });
+        }
+        Ok(Plan::of(changes, &roles))
+    }
+}
+
+/// Why a role is not dropped.
+fn protected(roles: &Roles, name: &str) -> Option<&'static str> {
+    let mapped = roles.named(name);
+    if name::is_reserved(name) {
+        Some("it is the server's own")
+    } else if name == roles.session_user {
+        Some("it is who is signed in")
+    } else if mapped.is_some_and(|role| role.is_admin)
+        && roles.entra().iter().filter(|role| role.is_admin).count() == 1
+    {
+        Some("it is the last administrator")
+    } else if mapped.is_none() && !roles.is_group(name) {
+        Some("it is neither mapped to a principal nor a group role")
+    } else {
+        None
     }
 }

@@ -7,12 +7,15 @@ use uuid::Uuid;
 use super::ObjectType;
 use super::membership::MembershipOptions;
 use super::name::RoleName;
+use super::places::DocumentPlaces;
 use super::privilege::{Class, Privileges};
 
 /// Which roles are to be there, and what they may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RolesFile {
     pub(crate) roles: Vec<Desired>,
+    /// What the lines of the roles stand for.
+    pub(crate) places: DocumentPlaces,
 }
 
 /// One role of a file.

@@ -1,13 +1,16 @@
-//! A file of roles with every fault told, each with its line.
+//! A file of roles with every fault told, each with its line; or the same document as JSON, each with its path.
 
-use pgentra_toml_lines::{At, Table, Value, parse};
+use pgentra_toml_lines::{At, Entry, Table, Value, parse};
+use serde_json::Value as Json;
 
 use super::fault::Diagnostic;
+use super::places::DocumentPlaces;
 
 /// What is wrong with a text so far.
 #[derive(Default)]
 pub(crate) struct Reader {
     pub(crate) faults: Vec<Diagnostic>,
+    pub(crate) places: DocumentPlaces,
 }
 
 /// A table whose keys are taken one by one.
@@ -32,8 +35,17 @@ impl Reader {
         Keys::of(table)
     }
 
+    /// The same document as JSON.
+    pub(crate) fn json(&mut self, document: &serde_json::Map<String, Json>) -> Keys {
+        let mut paths = Vec::new();
+        let table = counted_table(document, String::new(), &mut paths);
+        self.places = DocumentPlaces::of(paths);
+        Keys::of(table)
+    }
+
     pub(crate) fn fault(&mut self, line: usize, message: impl Into<String>) {
-        self.faults.push(Diagnostic { line: Some(line), message: message.into() });
+        let message = message.into();
+        self.faults.push(Diagnostic { line: Some(line), path: None, message });
     }
 }
 
@@ -126,4 +138,42 @@ impl Keys {
     fn take(&mut self, key: &str) -> Option<At<Value>> {
         self.table.take(key).map(|entry| entry.value)
     }
+}
+
+/// A table whose values are counted; `path` is its own, and the number of each leads to its path. A key with the value null
+/// is not there.
+fn counted_table(map: &serde_json::Map<String, Json>, path: String, paths: &mut Vec<String>) -> Table {
+    let line = paths.len();
+    let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    paths.push(path.clone());
+    let there = map.iter().filter(|(_, value)| !value.is_null());
+    let entries = there
+        .map(|(key, value)| {
+            let value = counted(value, below(key), paths);
+            Entry { key: key.clone(), line: value.line, value }
+        })
+        .collect();
+    Table { line, entries }
+}
+
+fn counted(value: &Json, path: String, paths: &mut Vec<String>) -> At<Value> {
+    let line = paths.len();
+    let value = match value {
+        Json::Object(map) => Value::Table(counted_table(map, path, paths)),
+        Json::Array(items) => {
+            paths.push(path.clone());
+            let items = items.iter().enumerate();
+            Value::Array(items.map(|(at, item)| counted(item, format!("{path}[{at}]"), paths)).collect())
+        }
+        scalar => {
+            paths.push(path);
+            match scalar {
+                Json::String(text) => Value::Text(text.clone()),
+                Json::Bool(flag) => Value::Boolean(*flag),
+                Json::Number(_) => Value::Other("number"),
+                _ => Value::Other("null"),
+            }
+        }
+    };
+    At { line, value }
 }

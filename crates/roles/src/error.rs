@@ -4,6 +4,7 @@ use tokio_postgres::error::DbError;
 use super::change::Change;
 use super::dependency::Dependency;
 use super::fault::Diagnostics;
+use super::places::DocumentPlaces;
 use crate::directory::DirectoryError;
 
 /// Why roles could not be read, planned or changed.
@@ -166,6 +167,14 @@ impl RolesError {
             }
         };
         Some(text.to_owned())
+    }
+
+    /// The same, where faults name their places in this document.
+    pub(crate) fn placed(self, places: &DocumentPlaces) -> Self {
+        match self {
+            Self::Faults(faults) => Self::Faults(faults.placed(places)),
+            other => other,
+        }
     }
 
     /// The SQLSTATE with which the server refused.

@@ -34,7 +34,27 @@ impl RolesFile {
             reader.fault(1, format!("a file of roles has at most {SIZE_LIMIT} bytes"));
             return Err(Diagnostics::of(reader.faults));
         }
-        let mut document = reader.document(text);
+        let document = reader.document(text);
+        Self::of(document, database, reader)
+    }
+
+    /// Reads the same document as JSON: the keys, their values and their meaning are those of a file. Where a grant names no
+    /// database, `database` is meant.
+    ///
+    /// Its length is the caller's to limit.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with its path in the document.
+    pub fn from_json(
+        document: &serde_json::Map<String, serde_json::Value>,
+        database: &str,
+    ) -> Result<Self, Diagnostics> {
+        let mut reader = Reader::default();
+        let document = reader.json(document);
+        Self::of(document, database, reader)
+    }
+
+    fn of(mut document: Keys, database: &str, mut reader: Reader) -> Result<Self, Diagnostics> {
         let mut roles = Vec::new();
         for keys in document.tables("role", &mut reader) {
             roles.extend(role(keys, database, &mut reader));
@@ -52,8 +72,8 @@ impl RolesFile {
         own::twice(&roles, &mut reader);
         circles(&roles, &mut reader);
         match reader.faults.is_empty() {
-            true => Ok(Self { roles }),
-            false => Err(Diagnostics::of(reader.faults)),
+            true => Ok(Self { roles, places: reader.places }),
+            false => Err(Diagnostics::of(reader.faults).placed(&reader.places)),
         }
     }
 }
@@ -153,7 +173,11 @@ fn twice(roles: &[Desired], reader: &mut Reader) {
         if let Some(first) = names.insert(role.name.as_str(), role.line) {
             reader.fault(
                 role.line,
-                format!("the role {} is in line {first} already", quote::name(role.name.as_str())),
+                format!(
+                    "the role {} is in {} already",
+                    quote::name(role.name.as_str()),
+                    reader.places.name(first)
+                ),
             );
         }
         let id = match role.identity {
@@ -162,10 +186,10 @@ fn twice(roles: &[Desired], reader: &mut Reader) {
         };
         if let Some(first) = principals.insert(id, role).filter(|first| first.name != role.name) {
             let message = format!(
-                "{} and {} (line {}) are for one principal, {id}; one of them is enough",
+                "{} and {} ({}) are for one principal, {id}; one of them is enough",
                 quote::name(role.name.as_str()),
                 quote::name(first.name.as_str()),
-                first.line
+                reader.places.name(first.line)
             );
             reader.fault(role.line, message);
         }

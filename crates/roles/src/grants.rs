@@ -380,7 +380,7 @@ pub(crate) fn schemas_of(desired: &[Desired], database: &str) -> Vec<String> {
 }
 
 fn fault(line: usize, message: &str) -> Diagnostic {
-    Diagnostic { line: Some(line), message: message.to_owned() }
+    Diagnostic { line: Some(line), path: None, message: message.to_owned() }
 }
 
 /// The letter that the queries below have for a class.

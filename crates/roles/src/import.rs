@@ -31,7 +31,7 @@ impl Import {
         principals.begin_reading().await?;
         let roles = Roles::read(principals.client()).await?;
         let mut left_out = Vec::new();
-        let mut file = RolesFile { roles: desired(&roles, &mut left_out) };
+        let mut file = RolesFile { roles: desired(&roles, &mut left_out), ..RolesFile::default() };
         for database in connectable(&principals).await? {
             let part = DatabasePart { server, principals: &principals, database: &database };
             if let Err(error) = part.add(&mut file.roles, &mut left_out).await {

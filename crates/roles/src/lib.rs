@@ -61,6 +61,7 @@ mod object;
 mod obstacles;
 mod options;
 mod owners;
+mod places;
 mod plan;
 mod privilege;
 mod prune;
@@ -71,7 +72,7 @@ mod sql;
 mod write;
 
 pub use change::{Change, Sign};
-pub use command::{NewRole, RoleDrop};
+pub use command::{NewRole, RoleDrop, RolesDrop};
 pub use dependency::{Dependency, DependencyKind};
 pub use desired::{Desired, PrincipalRef, RolesFile};
 pub use error::{RolesError, SqlError};

@@ -92,7 +92,7 @@ impl Lender<'_> {
     fn own(&self, ownership: &Ownership, loan: &mut Loan, faults: &mut Vec<Diagnostic>) {
         let mut fault = |why: String| {
             let message = format!("{}: {why}", ownership.summary());
-            faults.push(Diagnostic { line: Some(ownership.line), message });
+            faults.push(Diagnostic { line: Some(ownership.line), path: None, message });
         };
         for (role, becomes) in [(&*ownership.from, false), (self.present(&ownership.role), true)] {
             if let Err(why) = self.join(role, becomes, loan) {

@@ -47,7 +47,7 @@ struct Matcher<'a> {
 
 impl<'a> Matcher<'a> {
     fn fault(&mut self, role: &Desired, message: impl Into<String>) {
-        self.result.faults.push(Diagnostic { line: Some(role.line), message: message.into() });
+        self.result.faults.push(Diagnostic { line: Some(role.line), path: None, message: message.into() });
     }
 
     /// The mapped roles that belong to the principal; none where the file, or the server, does not tell whose they are.
@@ -256,7 +256,7 @@ impl<'a> Matcher<'a> {
                 .map(|(group, options)| (later(group), *options))
                 .collect();
             let mut fault = |message: String| {
-                faults.push(Diagnostic { line: Some(desired.line), message });
+                faults.push(Diagnostic { line: Some(desired.line), path: None, message });
             };
             let role = desired.name.to_string();
             for (group, options) in &desired.member_of {

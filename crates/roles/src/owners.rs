@@ -188,7 +188,7 @@ impl Owners {
             quote::name(schema),
             quote::name(&self.database)
         );
-        Diagnostic { line: Some(want.line), message }
+        Diagnostic { line: Some(want.line), path: None, message }
     }
 }
 

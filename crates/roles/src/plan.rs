@@ -51,7 +51,13 @@ impl Plan {
         let principals = server.open(PRINCIPALS).await?;
         principals.begin_reading().await?;
         let roles = Roles::read(principals.client()).await?;
-        let file = RolesFile { roles: resolve(&file.roles, roles.flavour(), directory).await? };
+        let places = &file.places;
+        let file = RolesFile {
+            roles: resolve(&file.roles, roles.flavour(), directory)
+                .await
+                .map_err(|error| error.placed(places))?,
+            places: places.clone(),
+        };
         let Matching { mut changes, mut faults, now } = matching(&file.roles, &roles);
         faults.extend(missing_owners(&file.roles, &roles));
         let access = SessionRights::read(&principals, &roles).await?;
@@ -94,6 +100,7 @@ impl Plan {
         if !faults.is_empty() {
             faults.dedup();
             return Err(Diagnostics::of(faults)
+                .placed(places)
                 .hinting("nothing was changed; mend the file, or the server")
                 .into());
         }
@@ -186,7 +193,7 @@ pub(crate) async fn resolve(
                 Some(id) => role.identity = PrincipalRef::ObjectId(id),
                 None => {
                     let message = format!("the tenant has no service principal with client id {client_id}");
-                    faults.push(Diagnostic { line: Some(role.line), message });
+                    faults.push(Diagnostic { line: Some(role.line), path: None, message });
                 }
             }
         }
@@ -198,7 +205,7 @@ pub(crate) async fn resolve(
                 quote::name(role.name.as_str()),
                 quote::name(first.name.as_str())
             );
-            faults.push(Diagnostic { line: Some(role.line), message });
+            faults.push(Diagnostic { line: Some(role.line), path: None, message });
         }
     }
     if faults.is_empty() { Ok(resolved) } else { Err(Diagnostics::of(faults).into()) }
@@ -222,6 +229,7 @@ fn missing_database(desired: &[Desired], database: &str) -> Vec<Diagnostic> {
         .filter(|(named, _)| *named == database)
         .map(|(_, line)| Diagnostic {
             line: Some(line),
+            path: None,
             message: format!("there is no database {database}", database = quote::name(database)),
         })
         .collect()
@@ -235,6 +243,7 @@ fn reserved(changes: &[Change]) -> Vec<Diagnostic> {
         .into_iter()
         .map(|role| Diagnostic {
             line: None,
+            path: None,
             message: format!("the role {} is the server's own, and stays as it is", quote::name(role)),
         })
         .collect()
@@ -249,6 +258,7 @@ fn missing_owners(desired: &[Desired], roles: &Roles) -> Vec<Diagnostic> {
         {
             faults.push(Diagnostic {
                 line: Some(want.line),
+                path: None,
                 message: format!("there is no role {owner}", owner = quote::name(owner)),
             });
         }

@@ -96,7 +96,7 @@ impl Leftovers<'_> {
         // `DROP OWNED` would delete the objects with their data. A plan drops privileges, never data.
         if let Some(owned) = found.iter().find(|found| found.is_owned()) {
             let message = format!("the role {} is not in the file and {owned}", quote::name(name));
-            faults.push(Diagnostic { line: None, message });
+            faults.push(Diagnostic { message, ..Diagnostic::default() });
             return Ok(None);
         }
         Ok(Some(found))
@@ -127,7 +127,7 @@ pub(crate) async fn dropping(
 }
 
 /// The changes that drop a role that is no administrator.
-async fn clearing(
+pub(crate) async fn clearing(
     principals: &DatabaseSession,
     name: &str,
     heir: Option<&str>,

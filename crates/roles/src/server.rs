@@ -24,6 +24,21 @@ impl ServerSessions {
         self.connector.target().database()
     }
 
+    /// The number by which PostgreSQL tells one cluster of databases from every other, however it is reached: a standby and
+    /// a restored copy have the same one. `None`: the server does not let this role read it (`pg_control_system`).
+    ///
+    /// # Errors
+    /// No session with the server.
+    pub async fn system_identifier(&self) -> Result<Option<i64>, RolesError> {
+        let session = self.open(PRINCIPALS).await?;
+        let read = session.query("SELECT system_identifier FROM pg_catalog.pg_control_system()", &[]).await;
+        match read {
+            Ok(rows) => Ok(rows.first().map(|row| row.get(0))),
+            Err(RolesError::Statement { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A session in a database.
     pub(crate) async fn open(&self, database: &str) -> Result<DatabaseSession, RolesError> {
         let failed = |source| RolesError::Connect { database: database.to_owned(), source };

@@ -15,8 +15,9 @@ use crate::dist::{Artefact, Blob, RUN, Tree, layout, sha256};
 const PAUSE: &str = "localhost/pause";
 /// The image of an application: psql.
 const CLIENT: &str = "docker.io/library/client";
-/// The image of the binary under test, as the chart's `pgentra` is read.
+/// The images of the binaries under test, as the charts' `pgentra` and `pgentra-operator` are read.
 const PGENTRA: &str = "docker.io/library/pgentra";
+const OPERATOR: &str = "docker.io/library/pgentra-operator";
 
 /// The psql of an installed PostgreSQL. `/usr/bin/psql` of Debian is a script.
 pub(crate) fn psql() -> Option<PathBuf> {
@@ -24,7 +25,7 @@ pub(crate) fn psql() -> Option<PathBuf> {
     versions.map(|version| version.path().join("bin/psql")).find(|path| path.exists())
 }
 
-/// Makes the images: of the container that holds the namespaces of a pod, of the binary under test, and of psql.
+/// Makes the images: of the container that holds the namespaces of a pod, of the binaries under test, and of psql.
 ///
 /// # Errors
 /// A file cannot be read or written.
@@ -33,23 +34,27 @@ pub(crate) fn make(folders: &Folders) -> Result<()> {
     pause.copy("bin/sleep", RUN, &folders.debian().join("bin/busybox"))?;
     write(folders, PAUSE, "1", &pause, (&["/bin/sleep", "2000000000"], "0"))?;
 
-    let binary = folders.root.join("target/debug/pgentra");
-    ensure!(binary.exists(), "{} is not built: cargo build --package pgentra", binary.display());
     let mut client = program("usr/bin/psql", &psql().context("no psql is installed")?)?;
     client.folder("tmp", 0o1777);
     write(folders, CLIENT, "1", &client, (&["/usr/bin/psql"], "65532"))?;
 
-    // The same layout as the image of `cargo xtask dist`, with the libraries that its static binary has in itself.
-    let mut pgentra = program("usr/bin/pgentra", &binary)?;
-    pgentra.folder("tmp", 0o1777);
     let chart = fs::read_to_string(folders.root.join("deploy/helm/pgentra-proxy/Chart.yaml"))?;
     let tag = chart.lines().find_map(|line| line.strip_prefix("appVersion: ")).context("no appVersion")?;
-    write(folders, PGENTRA, tag.trim_matches('"'), &pgentra, (&["/usr/bin/pgentra"], "65532"))
+    for (image, name) in [(PGENTRA, "pgentra"), (OPERATOR, "pgentra-operator")] {
+        let binary = folders.root.join("target/debug").join(name);
+        ensure!(binary.exists(), "{} is not built: cargo build --package {name}", binary.display());
+        // The same layout as the image of `cargo xtask dist`, with the libraries that its static binary has in itself.
+        let path = format!("usr/bin/{name}");
+        let mut tree = program(&path, &binary)?;
+        tree.folder("tmp", 0o1777);
+        write(folders, image, tag.trim_matches('"'), &tree, (&[&format!("/{path}")], "65532"))?;
+    }
+    Ok(())
 }
 
 /// The images that every node imports: their names without a tag, and their archives.
-pub(crate) fn archives(run: &Path) -> [(&'static str, PathBuf); 3] {
-    [PAUSE, CLIENT, PGENTRA].map(|name| (name, archive(run, name)))
+pub(crate) fn archives(run: &Path) -> [(&'static str, PathBuf); 4] {
+    [PAUSE, CLIENT, PGENTRA, OPERATOR].map(|name| (name, archive(run, name)))
 }
 
 pub(super) fn archive(run: &Path, name: &str) -> PathBuf {

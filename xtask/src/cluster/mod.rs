@@ -142,8 +142,10 @@ fn is_root() -> bool {
 }
 
 fn up(folders: &Folders) -> Result<()> {
-    // It becomes an image.
-    cargo(folders, None, &["build", "--locked", "--package", "pgentra"])?;
+    // They become images. Built one after the other, `pgentra` has the features that every other command builds it with.
+    for package in ["pgentra", "pgentra-operator"] {
+        cargo(folders, None, &["build", "--locked", "--package", package])?;
+    }
     parts::fetch(folders)?;
     parts::build(folders)?;
     if folders.run.exists() {

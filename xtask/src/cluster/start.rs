@@ -100,6 +100,8 @@ fn control_plane(folders: &Folders, namespaces: &Namespaces, keys: &Keys<'_>, se
             "--authorization-mode=Node,RBAC",
             "--allow-privileged=true",
             "--service-cluster-ip-range=10.96.0.0/16",
+            // No service proxy runs in this network: webhooks are asked at the addresses of their pods.
+            "--enable-aggregator-routing=true",
             "--service-account-issuer=https://kubernetes.default.svc",
             &file("service-account-key-file", "service-accounts.key"),
             &file("service-account-signing-key-file", "service-accounts.key"),

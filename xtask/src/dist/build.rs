@@ -33,10 +33,20 @@ pub(crate) fn binaries(release: &Release, target: &'static Target) -> Result<Res
     let folder = release.stage().join(target.triple);
     fs::create_dir_all(&folder)?;
     let (full, small) = (folder.join("pgentra"), folder.join("pgentra-no-postgresql"));
-    build(release, target, &["--no-default-features"], &small)?;
-    build(release, target, &[], &full)?;
+    build(release, target, ("pgentra", &["--no-default-features"]), &small)?;
+    build(release, target, ("pgentra", &[]), &full)?;
     let how = format!("static (crt-static), profile {}, {}", release.profile, rustc_version()?);
     Ok(Ok(Built { target, full, small, how }))
+}
+
+/// Builds the operator for Kubernetes, on a machine that has built the other binaries.
+///
+/// # Errors
+/// The build fails.
+pub(crate) fn operator(release: &Release, target: &'static Target) -> Result<PathBuf> {
+    let binary = release.stage().join(target.triple).join("pgentra-operator");
+    build(release, target, ("pgentra-operator", &[]), &binary)?;
+    Ok(binary)
 }
 
 /// What this machine lacks for a build.
@@ -82,16 +92,16 @@ pub(crate) fn is_native(target: &Target) -> bool {
     target.triple.starts_with(std::env::consts::ARCH)
 }
 
-fn build(release: &Release, target: &Target, features: &[&str], to: &Path) -> Result<()> {
+fn build(release: &Release, target: &Target, (package, features): (&str, &[&str]), to: &Path) -> Result<()> {
     let names = names(release, target)?;
     let mut command = Command::new(env!("CARGO"));
     command.args([
         "rustc",
         "--locked",
         "--package",
-        "pgentra",
+        package,
         "--bin",
-        "pgentra",
+        package,
         "--profile",
         &release.profile,
     ]);
@@ -102,7 +112,7 @@ fn build(release: &Release, target: &Target, features: &[&str], to: &Path) -> Re
     }
     let status = command.status().context("cannot run cargo")?;
     ensure!(status.success(), "the build for {} failed", target.triple);
-    let from = release.target_folder().join(target.triple).join(&release.profile).join("pgentra");
+    let from = release.target_folder().join(target.triple).join(&release.profile).join(package);
     fs::copy(&from, to).with_context(|| format!("cannot copy {}", from.display()))?;
     Ok(())
 }

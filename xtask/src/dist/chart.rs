@@ -9,7 +9,8 @@ use super::release::Release;
 use super::shelf::Shelf;
 use crate::tree;
 
-const CHARTS: [&str; 2] = ["deploy/helm/pgentra-proxy", "deploy/helm/pgentra-gateway"];
+const CHARTS: [&str; 3] =
+    ["deploy/helm/pgentra-proxy", "deploy/helm/pgentra-gateway", "deploy/helm/pgentra-operator"];
 
 /// Makes the archives and the layouts.
 ///

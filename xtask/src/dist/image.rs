@@ -10,13 +10,16 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::archive::{READ, RUN, Tree};
-use super::build::{Built, is_native};
+use super::build::{self, Built, is_native};
 use super::oci::{Artefact, Blob, layout};
 use super::release::Release;
 use super::shelf::{Shelf, sha256};
 
 /// A number, so that Kubernetes can tell that it is not root. The number that distroless images have.
 const USER: &str = "65532";
+
+/// How an image is made that has nothing but a static binary.
+const FROM_SCRATCH: &str = "OCI layout, from scratch, user 65532";
 
 /// The image `pgentra`: the binary without PostgreSQL.
 ///
@@ -26,8 +29,20 @@ pub(crate) fn pgentra(release: &Release, built: &Built, shelf: &mut Shelf) -> Re
     let mut tree = base();
     tree.copy("usr/bin/pgentra", RUN, &built.small)?;
     let name = format!("pgentra-{}-image-{}.tar", release.version, built.target.arch);
-    let image = image(release, built, &tree, &["proxy"])?;
-    shelf.put(&name, &layout(&image, release.epoch)?, "OCI layout, from scratch, user 65532")
+    let image = image((release, built), &tree, ("pgentra", &["proxy"]))?;
+    shelf.put(&name, &layout(&image, release.epoch)?, FROM_SCRATCH)
+}
+
+/// The image `pgentra-operator`: its binary, which has a client of Kubernetes' API, so that the image `pgentra` stays small.
+///
+/// # Errors
+/// The binary cannot be read.
+pub(crate) fn operator(release: &Release, built: &Built, shelf: &mut Shelf) -> Result<()> {
+    let mut tree = base();
+    tree.copy("usr/bin/pgentra-operator", RUN, &build::operator(release, built.target)?)?;
+    let name = format!("pgentra-operator-{}-image-{}.tar", release.version, built.target.arch);
+    let image = image((release, built), &tree, ("pgentra-operator", &["run"]))?;
+    shelf.put(&name, &layout(&image, release.epoch)?, FROM_SCRATCH)
 }
 
 /// The image `pgentra-local`: the binary with PostgreSQL, and what PostgreSQL's programs take.
@@ -46,7 +61,7 @@ pub(crate) fn local(release: &Release, built: &Built, shelf: &mut Shelf) -> Resu
         shelf.leave_out(name, format!("{error:#}"));
         return Ok(());
     }
-    let image = image(release, built, &tree, &["local", "up"])?;
+    let image = image((release, built), &tree, ("pgentra", &["local", "up"]))?;
     let how = "OCI layout, with this machine's C library, shell and coreutils, user 65532";
     shelf.put(&name, &layout(&image, release.epoch)?, how)
 }
@@ -116,8 +131,12 @@ fn userland(tree: &mut Tree) -> Result<()> {
     Ok(())
 }
 
-/// One layer and its configuration.
-fn image(release: &Release, built: &Built, tree: &Tree, command: &[&str]) -> Result<Artefact> {
+/// One layer and its configuration: the program below `/usr/bin`, and its arguments.
+fn image(
+    (release, built): (&Release, &Built),
+    tree: &Tree,
+    (program, command): (&str, &[&str]),
+) -> Result<Artefact> {
     let layer = tree.tar(release.epoch)?;
     let created = release.time()?;
     let config = json!({
@@ -127,10 +146,10 @@ fn image(release: &Release, built: &Built, tree: &Tree, command: &[&str]) -> Res
         "config": {
             "User": USER,
             "Env": ["PATH=/usr/bin:/bin", "HOME=/tmp"],
-            "Entrypoint": ["/usr/bin/pgentra"],
+            "Entrypoint": [format!("/usr/bin/{program}")],
             "Cmd": command,
             "WorkingDir": "/",
-            "Labels": labels(release),
+            "Labels": labels(release, program),
         },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer))] },
         "history": [{ "created": created, "created_by": "cargo xtask dist" }],
@@ -145,14 +164,14 @@ fn image(release: &Release, built: &Built, tree: &Tree, command: &[&str]) -> Res
             bytes: tree.tar_gz(release.epoch)?,
         },
         tag: release.version.clone(),
-        annotations: labels(release),
+        annotations: labels(release, program),
         platform: Some(json!({ "architecture": built.target.debian, "os": "linux" })),
     })
 }
 
-fn labels(release: &Release) -> serde_json::Value {
+fn labels(release: &Release, title: &str) -> serde_json::Value {
     json!({
-        "org.opencontainers.image.title": "pgentra",
+        "org.opencontainers.image.title": title,
         "org.opencontainers.image.description": "PostgreSQL without passwords, on Azure identities",
         "org.opencontainers.image.version": release.version,
         "org.opencontainers.image.licenses": "Apache-2.0 OR MIT",

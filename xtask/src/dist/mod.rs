@@ -190,6 +190,7 @@ fn one(release: &Release, options: &Options, from: (&Built, &Printed), shelf: &m
     if options.wants(Kind::Image) {
         image::pgentra(release, built, shelf)?;
         image::local(release, built, shelf)?;
+        image::operator(release, built, shelf)?;
     }
     if options.wants(Kind::Wheel) {
         wheel::make(release, built, shelf)?;

@@ -11,11 +11,19 @@ use serde_json::{Value, json};
 use super::release::{Release, TARGETS};
 use super::shelf::{Shelf, sha256};
 
-/// Writes the bill of every crate that a binary for Linux links, with its licence and the hash of its source.
+/// The packages of the programs.
+const PROGRAMS: [&str; 2] = ["pgentra", "pgentra-operator"];
+
+/// Writes for each program the bill of every crate that its binary for Linux links, with its licence and the hash of its
+/// source.
 ///
 /// # Errors
 /// cargo does not resolve the dependencies.
 pub(crate) fn make(release: &Release, shelf: &mut Shelf) -> Result<()> {
+    PROGRAMS.iter().try_for_each(|program| make_one(release, shelf, program))
+}
+
+fn make_one(release: &Release, shelf: &mut Shelf, program: &str) -> Result<()> {
     let mut packages: BTreeMap<String, Value> = BTreeMap::new();
     let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let sums = checksums(release)?;
@@ -27,10 +35,10 @@ pub(crate) fn make(release: &Release, shelf: &mut Shelf) -> Result<()> {
             .other_options(["--locked", "--filter-platform", target.triple].map(str::to_owned).to_vec())
             .exec()
             .context("cannot resolve the dependencies")?;
-        top = Some(walk(&metadata, &sums, &mut packages, &mut arrows)?);
+        top = Some(walk((&metadata, program), &sums, &mut packages, &mut arrows)?);
     }
     let top = top.context("there is no target")?;
-    let component = packages.remove(&top).context("pgentra is one of its packages")?;
+    let component = packages.remove(&top).context("a program is one of its packages")?;
     let dependencies: Vec<_> =
         arrows.iter().map(|(from, to)| json!({ "ref": from, "dependsOn": to })).collect();
     let count = packages.len();
@@ -57,13 +65,13 @@ pub(crate) fn make(release: &Release, shelf: &mut Shelf) -> Result<()> {
         &hash[20..32]
     )
     .into();
-    let name = format!("pgentra-{}.cdx.json", release.version);
+    let name = format!("{program}-{}.cdx.json", release.version);
     shelf.put(&name, &serde_json::to_vec_pretty(&bill)?, format!("CycloneDX 1.5, {count} components"))
 }
 
-/// Follows the dependencies that are linked, from the package `pgentra`, whose reference is the answer.
+/// Follows the dependencies that are linked, from the package of a program, whose reference is the answer.
 fn walk(
-    metadata: &Metadata,
+    (metadata, program): (&Metadata, &str),
     sums: &BTreeMap<(String, String), String>,
     packages: &mut BTreeMap<String, Value>,
     arrows: &mut BTreeMap<String, BTreeSet<String>>,
@@ -71,8 +79,8 @@ fn walk(
     let resolve = metadata.resolve.as_ref().context("cargo resolves no dependencies")?;
     let nodes: BTreeMap<&PackageId, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
     let of = |id: &PackageId| metadata.packages.iter().find(|package| package.id == *id);
-    let top =
-        metadata.packages.iter().find(|package| package.name.as_str() == "pgentra").context("no pgentra")?;
+    let top = metadata.packages.iter().find(|package| package.name.as_str() == program);
+    let top = top.context("the workspace has no such program")?;
     let mut seen = BTreeSet::new();
     let mut ahead = vec![&top.id];
     while let Some(id) = ahead.pop() {
@@ -102,7 +110,7 @@ fn reference(package: &Package) -> String {
 
 fn component(package: &Package, sums: &BTreeMap<(String, String), String>) -> Value {
     let reference = reference(package);
-    let kind = if package.name.as_str() == "pgentra" { "application" } else { "library" };
+    let kind = if PROGRAMS.contains(&package.name.as_str()) { "application" } else { "library" };
     let mut component = json!({
         "type": kind,
         "bom-ref": reference,

@@ -291,3 +291,50 @@ proptest::proptest! {
         }
     }
 }
+
+/// A file as JSON: what a resource holds.
+fn as_json(text: &str) -> serde_json::Map<String, serde_json::Value> {
+    let table: toml::Table = text.parse().unwrap();
+    match serde_json::to_value(table).unwrap() {
+        serde_json::Value::Object(map) => map,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn the_same_document_as_json_means_the_same() {
+    let text = format!(
+        "[[role]]\nname = 'my-app'\nobject_id = '{ONE}'\nmember_of = ['readers', {{ role = 'auditors', admin = true }}]\n\
+         [[role.grant]]\nschema = 'shop'\ntables = '*'\nprivileges = ['SELECT']\n\
+         [[role.default]]\non = 'tables'\nprivileges = ['SELECT']\n\
+         [[role]]\nname = 'owner'\nlogin = false\n[[role.own]]\ndatabase = 'other'\n\
+         [[schema]]\nname = 'shop'\nread_only = 'shop_ro'\n"
+    );
+    let file = RolesFile::parse(&text, "app").unwrap();
+    let document = RolesFile::from_json(&as_json(&text), "app").unwrap();
+    assert_eq!(document.to_toml(), file.to_toml());
+}
+
+#[test]
+fn faults_of_json_name_their_paths() {
+    let mut document = as_json(
+        "[[role]]\nname = 'a'\n[[role.grant]]\nprivileges = ['CONNECT', 'READ']\n\
+         [[role]]\nname = 'a'\nlogin = false\nkind = 'user'\nsurprise = 1\n",
+    );
+    document.insert("schema".to_owned(), serde_json::json!([null, { "owner": "x" }]));
+    let faults = RolesFile::from_json(&document, "app").unwrap_err();
+    let told: Vec<String> = faults.all().iter().map(ToString::to_string).collect();
+    assert!(told.iter().any(|fault| fault.starts_with("role[0].grant[0].privileges: \"READ\"")), "{told:#?}");
+    assert!(told.iter().any(|fault| fault == r#"role[1]: the role "a" is in role[0] already"#), "{told:#?}");
+    assert!(told.iter().any(|fault| fault.starts_with("role[1].surprise: a role has no key")), "{told:#?}");
+    assert!(told.iter().any(|fault| fault.starts_with("schema[0]: ")), "{told:#?}");
+    assert!(told.iter().any(|fault| fault == "schema[1]: a schema needs a name"), "{told:#?}");
+    assert!(faults.all().iter().all(|fault| fault.line.is_none()), "{told:#?}");
+
+    let known = serde_json::json!({ "role": [{ "name": null }], "other": null, "more": 1 });
+    let faults = RolesFile::from_json(known.as_object().unwrap(), "app").unwrap_err();
+    let told: Vec<String> = faults.all().iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(told[0].starts_with("more: the file has no key"), "{told:#?}");
+    assert_eq!(told[1], "role[0]: a role needs a name");
+}

@@ -60,5 +60,7 @@ A native sidecar for a chart of yours that depends on this one. In the pod's spe
   securityContext:
     runAsUser: 65532
     runAsGroup: 65532
+    seccompProfile:
+      type: RuntimeDefault
     {{- include "pgentra.locked" . | nindent 4 }}
 {{- end }}

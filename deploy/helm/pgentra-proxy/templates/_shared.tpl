@@ -1,10 +1,13 @@
 {{- /*
-What the charts of the proxy and of the gateway have in common. pgentra-gateway has links to the files of this folder.
-Each chart defines, below its own name: `config`, the configuration file; `ports`, the ports of clients; `secrets`, the volumes of
-secrets, each a `name`, a `secretName` and, to mount some keys only, `keys`.
+What the charts of the proxy, of the gateway and of the operator have in common. The other charts have links to files of this
+folder. Each chart defines, below its own name: `config`, the configuration file, which the operator does not have; `ports`, the
+ports of clients; `secrets`, the volumes of secrets, each a `name`, a `secretName` and, to mount some keys only, `keys`.
 */}}
 {{- define "pgentra.command" -}}
-{{- hasKey .Values "targets" | ternary "proxy" "gateway" }}
+{{- if hasKey .Values "targets" }}proxy
+{{- else if hasKey .Values "servers" }}gateway
+{{- else }}operator
+{{- end }}
 {{- end }}
 
 {{- /* What a chart defines below its own name. */}}
@@ -93,7 +96,7 @@ azure.workload.identity/use: "true"
 {{- end }}
 {{- end }}
 
-{{- /* What a pod of the proxy and the pod of `helm test` share, but for the containers. */}}
+{{- /* What a pod of a program and the pod of `helm test` share, but for the containers. */}}
 {{- define "pgentra.pod" -}}
 serviceAccountName: {{ include "pgentra.serviceAccount" . }}
 {{- with .Values.imagePullSecrets }}
@@ -117,25 +120,49 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with include "pgentra.volumes" . | trim }}
 volumes:
-  - name: config
-    configMap:
-      name: {{ include "pgentra.fullname" . }}
-  {{- range include "pgentra.own" (dict "root" . "name" "secrets") | fromYamlArray }}
-  - name: {{ .name }}
-    secret:
-      secretName: {{ .secretName }}
-      defaultMode: 0440
-      {{- with .keys }}
-      items:
-        {{- range . }}
-        - {key: {{ . }}, path: {{ . }}}
-        {{- end }}
+  {{- . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "pgentra.volumes" -}}
+{{- if ne (include "pgentra.command" .) "operator" }}
+- name: config
+  configMap:
+    name: {{ include "pgentra.fullname" . }}
+{{- end }}
+{{- range include "pgentra.own" (dict "root" . "name" "secrets") | fromYamlArray }}
+- name: {{ .name }}
+  secret:
+    secretName: {{ .secretName }}
+    defaultMode: 0440
+    {{- with .keys }}
+    items:
+      {{- range . }}
+      - {key: {{ . }}, path: {{ . }}}
       {{- end }}
-  {{- end }}
-  {{- with .Values.extraVolumes }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+    {{- end }}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "pgentra.volumeMounts" -}}
+{{- if ne (include "pgentra.command" .) "operator" }}
+- name: config
+  mountPath: /etc/pgentra/config
+  readOnly: true
+{{- end }}
+{{- range include "pgentra.own" (dict "root" . "name" "secrets") | fromYamlArray }}
+- name: {{ .name }}
+  mountPath: /etc/pgentra/{{ .name }}
+  readOnly: true
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- /* What their containers share. */}}
@@ -150,16 +177,8 @@ resources:
   {{- toYaml .Values.resources | nindent 2 }}
 securityContext:
   {{- include "pgentra.locked" . | nindent 2 }}
+{{- with include "pgentra.volumeMounts" . | trim }}
 volumeMounts:
-  - name: config
-    mountPath: /etc/pgentra/config
-    readOnly: true
-  {{- range include "pgentra.own" (dict "root" . "name" "secrets") | fromYamlArray }}
-  - name: {{ .name }}
-    mountPath: /etc/pgentra/{{ .name }}
-    readOnly: true
-  {{- end }}
-  {{- with .Values.extraVolumeMounts }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- . | nindent 2 }}
+{{- end }}
 {{- end }}

@@ -115,7 +115,7 @@ fn row(what: &str, seen: &Seen, (acknowledged, lost): (usize, usize)) -> String 
 }
 
 /// The group of a container, in the hierarchy that limits memory.
-fn memory_group(container: &str) -> PathBuf {
+pub(crate) fn memory_group(container: &str) -> PathBuf {
     let ours = fs::read_to_string(run_file("control-group")).unwrap();
     let v1 = Path::new("/sys/fs/cgroup/memory").join(&ours);
     let root = if v1.exists() { v1 } else { Path::new("/sys/fs/cgroup").join(&ours) };

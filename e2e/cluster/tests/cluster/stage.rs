@@ -35,9 +35,19 @@ pub(crate) fn cloud(lab: &Lab) -> Cloud<'_> {
 
 /// Gives the service account the identity `another`, which is made, and the role [`ROLE`]. Returns its client id.
 pub(crate) fn grant(lab: &Lab, cloud: &Cloud<'_>, namespace: &str, account: &str) -> String {
+    grant_role(lab, cloud, (namespace, account), ROLE)
+}
+
+/// The same, with a role of this name.
+pub(crate) fn grant_role(
+    lab: &Lab,
+    cloud: &Cloud<'_>,
+    (namespace, account): (&str, &str),
+    role: &str,
+) -> String {
     let script = format!(
         "pgentra local identity add another >&2\n\
-         pgentra grant aks/trustedCluster/{namespace}/{account} --identity another --role {ROLE} --yes -o json"
+         pgentra grant aks/trustedCluster/{namespace}/{account} --identity another --role {role} --yes -o json"
     );
     let granted = lab.shell(&script).envs(cloud.env("admin")).done().json();
     assert_eq!((&granted["assigned"], &granted["created"]), (&json!(true), &json!(true)), "{granted}");
