@@ -98,9 +98,14 @@ impl Sidecar {
     /// The container without its variables and mounts.
     pub(crate) fn container(&self, request: &SidecarRequest) -> Map<String, Value> {
         let probe = |path: &str| json!({ "httpGet": { "path": path, "port": HEALTH } });
-        let mut startup = probe("/startup");
-        startup["periodSeconds"] = json!(1);
-        startup["failureThreshold"] = json!(60);
+        // It ends when the proxy is ready. A probe by HTTP is repeated once a second, and the first comes too early.
+        let health = format!("--health=127.0.0.1:{}", request.health_port);
+        let startup = json!({
+            "exec": { "command": ["/usr/bin/pgentra", "proxy", "wait", health, "--timeout=60s"] },
+            "timeoutSeconds": 65,
+            "periodSeconds": 1,
+            "failureThreshold": 1,
+        });
         let default =
             || json!({ "requests": { "cpu": "50m", "memory": "32Mi" }, "limits": { "memory": "256Mi" } });
         let resources = request.resources.clone().or_else(|| self.resources.clone()).unwrap_or_else(default);

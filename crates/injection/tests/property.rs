@@ -175,7 +175,7 @@ proptest! {
             let mut container = sidecar_of(&pod);
             container["env"].as_array_mut().unwrap().push(json!({ "name": "AZURE_CLIENT_ID", "value": "x" }));
             container["volumeMounts"].as_array_mut().unwrap().push(json!({ "name": "token", "mountPath": "/token" }));
-            container["startupProbe"]["timeoutSeconds"] = json!(1);
+            container["startupProbe"]["successThreshold"] = json!(1);
             container["ports"][0]["protocol"] = json!("TCP");
             pod["spec"]["initContainers"][0] = container.clone();
             let again = inject_object(&mut pod, &NamespaceDefaults::default(), &sidecar()).unwrap();
