@@ -44,7 +44,7 @@ pub(crate) fn read(resource: &PostgresRoles, servers: &AllowedServers) -> Result
     }
 }
 
-/// A resource as one that claims roles. One that cannot be read claims what is in its status alone.
+/// What a resource claims. If it cannot be read, it claims the roles in its status.
 pub(crate) fn claimant(resource: &PostgresRoles, servers: &AllowedServers) -> Claimant {
     let status = resource.status.clone().unwrap_or_default();
     let read = read(resource, servers).ok();
@@ -60,7 +60,7 @@ pub(crate) fn claimant(resource: &PostgresRoles, servers: &AllowedServers) -> Cl
         server,
         wanted,
         held: status.roles.into_iter().map(|role| role.name).collect(),
-        // One that is deleted names nothing any more; what it holds is held until it is gone.
+        // A resource that is being deleted takes no more roles, and holds its own until it is gone.
         applies: resource.spec.policy == RolesPolicy::Apply && resource.meta().deletion_timestamp.is_none(),
     }
 }

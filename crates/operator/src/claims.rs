@@ -23,7 +23,7 @@ pub(crate) struct Claimant {
     pub(crate) wanted: BTreeMap<String, Option<Uuid>>,
     /// The roles that are its own.
     pub(crate) held: BTreeSet<String>,
-    /// Whether it changes the server. One that only plans holds nothing.
+    /// Whether it changes the server. A resource that only plans holds nothing.
     pub(crate) applies: bool,
 }
 

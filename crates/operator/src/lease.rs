@@ -1,6 +1,6 @@
 //! Which replica leads: a Lease in the API server, as Kubernetes' own controllers hold one.
 //!
-//! A replica takes the Lease when nobody holds it, or when its holder has not renewed it for as long as the Lease says. That
+//! A replica takes the Lease when no replica holds it, or when its holder has not renewed it for as long as the Lease says. That
 //! time is measured by the clock of this process from the last change that it has seen: clocks of nodes may differ. The holder
 //! gives up earlier than that, so that two replicas never work at the same time (client-go, `tools/leaderelection`).
 

@@ -11,8 +11,8 @@ use crate::claims::ServerNames;
 
 /// A name of servers that resources may name: a host, or `*.` and a domain for every host below it.
 ///
-/// Whoever may make a resource may name any server, and the operator sends its token to the server that it signs in to. So
-/// its administrator says which servers those may be.
+/// A user who may make a resource could name any server, and the operator sends its token to the server that it signs in
+/// to. So the administrator of the operator says which servers those may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ServerPattern {
     Host(String),

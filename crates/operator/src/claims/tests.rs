@@ -24,7 +24,7 @@ fn the_older_resource_gets_a_role_and_all_or_nothing() {
     let claimed = claims.claim(&newer, all.clone());
     assert_eq!(owners(&claimed), [("b", "team/older")]);
     assert_eq!(claims.claim(&older, all.clone()).conflicts, []);
-    // It goes before one that is newer still, which would get `c` now and lose it later.
+    // The refused resource goes before a newer one, which would get `c` now and lose it later.
     assert_eq!(claims.claim(&claimant("third", 3, &["c"]), vec![older, newer]).conflicts.len(), 1);
 }
 

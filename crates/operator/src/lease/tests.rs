@@ -77,7 +77,7 @@ async fn one_replica_leads_until_it_gives_the_lease_back() {
     assert_eq!(api.holder(), None);
     timeout(2 * RETRY, waiting).await.unwrap().unwrap();
     assert_eq!(api.holder().as_deref(), Some("two"));
-    // One that does not hold it gives nothing back, and sees at its next renewal that it does not lead.
+    // A replica that does not hold it gives nothing back, and sees at its next renewal that it does not lead.
     one.release().await.unwrap();
     assert_eq!(api.holder().as_deref(), Some("two"));
     timeout(2 * RETRY, one.hold()).await.unwrap();

@@ -35,7 +35,7 @@ pub(crate) use status::{PostgresRolesStatus, RoleStatus};
 )]
 pub(crate) struct PostgresRolesSpec {
     /// The server and the role that signs in, as a connection string of libpq:
-    /// postgresql://OPERATOR@HOST/DATABASE. The database is the one that is meant where a grant names none.
+    /// postgresql://OPERATOR@HOST/DATABASE. Its database is meant where a grant names none.
     #[schemars(length(min = 1, max = 2048))]
     #[x_kube(validation = Rule::new("!self.matches('(?i)(^|[ ?&])password *=') && !self.matches('^[a-z]+://[^/@]*:[^/@]*@')").message("no password: the operator signs in with a token"))]
     pub(crate) server: String,

@@ -376,7 +376,7 @@ fn bad_input_changes_nothing(stage: &Stage<'_>) {
     assert!(message.contains("role[0].grant[1]") && message.contains("role[0].grant[2]"), "{message}");
 
     // A name that the tenant does not have is refused by the server, and the other role is not made either.
-    let roles = json!([{ "name": "wrong-c", "login": false }, { "name": "nobody-has-this-name" }]);
+    let roles = json!([{ "name": "wrong-c", "login": false }, { "name": "unknown-to-the-tenant" }]);
     stage.apply("unknown", &json!({ "role": roles }));
     let message = stage.await_reason("unknown", "Refused");
     assert!(message.contains("not found in the tenant"), "{message}");
@@ -403,7 +403,7 @@ fn bad_input_changes_nothing(stage: &Stage<'_>) {
     stage.namespace.apply(&elsewhere);
     stage.await_reason("nowhere", "ServerUnreachable");
 
-    let names = ["wrong-a", "wrong-b", "wrong-c", "wrong-d", "wrong-e", "nobody-has-this-name"];
+    let names = ["wrong-a", "wrong-b", "wrong-c", "wrong-d", "wrong-e", "unknown-to-the-tenant"];
     assert_eq!(stage.roles(&names), [""; 0]);
     for (name, reason) in [
         ("unreadable", "Invalid"),

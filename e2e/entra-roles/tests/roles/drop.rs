@@ -1,6 +1,6 @@
 //! Dropping roles, and the objects that prevent it.
 
-use pgentra_roles::{RoleDrop, RolesError};
+use pgentra_roles::{RoleDrop, RolesDrop, RolesError};
 use uuid::Uuid;
 
 use crate::fixture::{Stage, lines, run};
@@ -118,5 +118,52 @@ fn some_roles_are_not_dropped() {
         let me = stage.azure.administrator().user_principal_name();
         let error = drop(stage, named(me)).await.unwrap_err();
         assert!(matches!(error, RolesError::NotDropped { .. }), "{error:?}");
+    });
+}
+
+#[test]
+fn a_list_of_roles_is_dropped_with_what_they_may_do() {
+    run(async {
+        let stage = Stage::flexible().await;
+        let server = stage.server("postgres");
+        stage.database("list_1", "CREATE TABLE public.t ()").await;
+        make(stage, "list_mapped").await;
+        stage.admin("postgres", "CREATE ROLE list_group NOLOGIN; CREATE ROLE list_plain LOGIN").await;
+        stage.admin("list_1", "GRANT SELECT ON t TO list_mapped, list_group").await;
+        let drop =
+            |names: &[&str]| RolesDrop { names: names.iter().map(|name| (*name).to_owned()).collect() };
+
+        // All of them are looked at before one is dropped.
+        let refused = drop(&["list_mapped", "list_plain"]).plan(&server).await.unwrap_err();
+        assert!(
+            matches!(&refused, RolesError::NotDropped { name, .. } if name == "list_plain"),
+            "{refused:?}"
+        );
+        let refused = drop(&["azure_pg_admin"]).plan(&server).await.unwrap_err();
+        assert!(matches!(refused, RolesError::NotDropped { .. }), "{refused:?}");
+
+        let plan = drop(&["list_mapped", "list_group", "list_gone"]).plan(&server).await.unwrap();
+        plan.apply(&server).await.unwrap();
+        assert_eq!(
+            lines(plan.changes()),
+            [
+                "- every privilege of list_group in database list_1",
+                "- role list_group",
+                "- every privilege of list_mapped in database list_1",
+                "- role list_mapped",
+            ]
+        );
+        for (name, is_there) in [("list_mapped", false), ("list_group", false), ("list_plain", true)] {
+            assert_eq!(exists(stage, name).await, is_there, "{name}");
+        }
+
+        stage.admin("postgres", "CREATE ROLE list_owner NOLOGIN").await;
+        let superuser = stage.superuser("list_1").await;
+        superuser.batch_execute("ALTER TABLE public.t OWNER TO list_owner").await.unwrap();
+        let refused = drop(&["list_owner"]).plan(&server).await.unwrap_err();
+        assert!(matches!(refused, RolesError::InTheWay { .. }), "{refused:?}");
+        // The same number, whatever the database and the host name.
+        let number = server.system_identifier().await.unwrap();
+        assert_eq!(stage.server("list_1").system_identifier().await.unwrap(), number);
     });
 }
