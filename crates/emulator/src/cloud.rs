@@ -68,12 +68,12 @@ pub(crate) struct CloudState {
     pub(crate) legacy_dates: DateText,
     pub(crate) device_codes: DeviceCodes,
     pub(crate) tokens: TokenLog,
-    pub(crate) issued: Mutex<HashMap<(Endpoint, Uuid, String), Issued>>,
+    pub(crate) issued: Mutex<HashMap<(Endpoint, Uuid, String), CachedToken>>,
 }
 
 /// The token that was last given out somewhere to an identity for a resource.
 #[derive(Debug)]
-pub(crate) struct Issued {
+pub(crate) struct CachedToken {
     minted: Minted,
     /// It is as the platform makes it, without a fault.
     is_regular: bool,
@@ -187,7 +187,7 @@ impl Cloud {
         };
         let key = (endpoint, who, draft.audience.clone());
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Issued { minted, is_regular }) = issued.get(&key) {
+        if let Some(CachedToken { minted, is_regular }) = issued.get(&key) {
             let left = minted.expires - self.clock.unix();
             let renewal = i64::try_from(self.lifetimes.platform_renewal.as_secs()).unwrap_or(i64::MAX);
             let is_kept = caching == Caching::Platform && *is_regular && left > renewal;
@@ -199,7 +199,7 @@ impl Cloud {
         if issued.len() >= REMEMBERED_TOKENS {
             issued.clear();
         }
-        issued.insert(key, Issued { minted: minted.clone(), is_regular: tweaks.is_none() });
+        issued.insert(key, CachedToken { minted: minted.clone(), is_regular: tweaks.is_none() });
         Ok(given(minted, false))
     }
 

@@ -13,7 +13,6 @@ mod application_certificates;
 mod arc_agent;
 mod azure_arc;
 mod azure_names;
-pub mod certificates;
 mod clock;
 mod cloud;
 mod cloud_shell;
@@ -45,6 +44,8 @@ mod subscription;
 mod token_log;
 mod token_proxy;
 
+pub use pgentra_certificates as certificates;
+
 pub use azure_names::{AzureNames, ENTRA_NAMES, GRAPH_NAME, MANAGEMENT_NAME, SERVER_SUFFIX};
 pub use clock::Clock;
 pub use directory::{Application, Group, Identity, IdentityKind, Ids, Machine, User};
@@ -58,5 +59,5 @@ pub use keys::KeyError;
 pub use local_azure::{LocalAzure, Principal};
 pub use mint::Draft;
 pub use options::Options;
-pub use subscription::{Administrator, AdministratorChange, AdministratorEdit, PrincipalKind};
+pub use subscription::{Administrator, PrincipalKind, ServerChange, ServerEdit};
 pub use token_log::TokenRecord;

@@ -288,7 +288,10 @@ impl<'a> LocalCloudBuilder<'a> {
         let behind = Database { upstream, service };
         let mut followers = JoinSet::new();
         followers.spawn(clock.clone().keep());
-        followers.spawn(administrators::follow(behind.clone(), azure.follow_administrators()));
+        followers.spawn(administrators::follow(behind.clone(), azure.follow_server()));
+        if self.flavour == Flavour::Flexible {
+            followers.spawn(administrators::sync(behind.clone(), azure.clone()));
+        }
         followers.spawn(administrators::know(behind, azure.clone(), azure.principals_changed()));
         Ok(LocalCloud {
             name,
@@ -454,5 +457,6 @@ fn setup(flavour: Flavour, azure: &LocalAzure) -> Setup {
         tenant: azure.tenant(),
         administrators: vec![administrator],
         directory: administrators::directory(azure),
+        memberships: administrators::memberships(azure),
     }
 }
