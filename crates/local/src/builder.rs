@@ -25,12 +25,14 @@ use crate::clock::CloudClock;
 use crate::cluster;
 use crate::environment::{CloudFiles, DATABASE};
 use crate::error::{Error, Failure, FailureKind};
+use crate::faults::CloudFaults;
 use crate::folder::{self, folder_of, write};
 use crate::gateway::{self, RunningGateway};
 use crate::host::Host;
 use crate::kept::{self, KeptPorts};
 use crate::local_cloud::{LocalCloud, SERVER_NAME, upstream};
 use crate::page::{CloudPage, HostStrings, PageSource, ServerPlace};
+use crate::server_faults::ServerFaults;
 
 /// How to start a [`LocalCloud`]. By default it is a Flexible Server on the embedded PostgreSQL, with
 /// a name of its own, at free ports, by this machine's clock.
@@ -275,12 +277,14 @@ impl<'a> LocalCloudBuilder<'a> {
         let azure = Arc::new(azure);
         let clock = CloudClock::new(files, azure.clone());
         clock.write()?;
+        let faults = CloudFaults::new(azure.clone(), ServerFaults::new(&database));
         let source = PageSource {
             name: name.clone(),
             flavour: self.flavour,
             postgres: database.version().to_owned(),
             azure: azure.clone(),
             clock: clock.clone(),
+            faults: faults.clone(),
             telemetry,
             access: access(&name, &azure, gateway.address.port(), janitor.folder()),
         };
@@ -304,6 +308,7 @@ impl<'a> LocalCloudBuilder<'a> {
             setup,
             clock,
             page,
+            faults,
             is_link_local: self.is_link_local,
             followers,
             database,

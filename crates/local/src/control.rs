@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::CloudClock;
 pub use crate::clock::FURTHEST;
 use crate::error::{Failure, FailureKind};
-use crate::faults::{self, FaultList, KnownEndpoint, KnownFault, MOST_TIMES};
+use crate::faults::{CloudFaults, FaultList, KnownEndpoint, KnownFault, MOST_TIMES};
 use crate::folder;
 use crate::principals::{self, MemberKind, MemberName, MembersAnswer, MembershipChange, TenantMember};
 use crate::status::Status;
@@ -44,7 +44,13 @@ impl Control {
     /// Answers requests until one asks for the end, or `stop` is cancelled. The client that asked
     /// for the end sees its connection close when the returned value is dropped, after everything
     /// is removed.
-    pub async fn serve(mut self, status: &Status, clock: &CloudClock, stop: &CancellationToken) -> Self {
+    pub async fn serve(
+        mut self,
+        status: &Status,
+        clock: &CloudClock,
+        faults: &CloudFaults,
+        stop: &CancellationToken,
+    ) -> Self {
         loop {
             let mut stream = tokio::select! {
                 () = stop.cancelled() => return self,
@@ -67,15 +73,20 @@ impl Control {
                     let _ = stream.write_all(now.as_bytes()).await;
                 }
                 Ok(Ok(ControlRequest::Faults(change))) => {
-                    let azure = clock.azure();
-                    match change {
-                        FaultChange::None => {}
-                        FaultChange::Set { fault, at, times } => faults::set(azure, fault, at, times),
-                        FaultChange::Clear { fault: Some(fault), at } => faults::clear(azure, fault, at),
-                        FaultChange::Clear { fault: None, .. } => azure.faults().clear(),
-                    }
-                    let answer = serde_json::to_vec(&FaultList::of(azure)).unwrap_or_default();
-                    let _ = stream.write_all(&answer).await;
+                    let changed = match change {
+                        FaultChange::None => Ok(()),
+                        FaultChange::Set { fault, at, times } => faults.set(fault, at, times).await,
+                        FaultChange::Clear { fault: Some(fault), at } => {
+                            faults.clear(fault, at);
+                            Ok(())
+                        }
+                        FaultChange::Clear { fault: None, .. } => {
+                            faults.clear_all();
+                            Ok(())
+                        }
+                    };
+                    let answer = changed.map(|()| faults.list());
+                    let _ = stream.write_all(&serde_json::to_vec(&answer).unwrap_or_default()).await;
                 }
                 Ok(Ok(ControlRequest::Members(kind, change))) => {
                     let azure = clock.azure();
@@ -107,8 +118,12 @@ pub async fn status(folder: &Path) -> Result<Option<Status>, Failure> {
 }
 
 /// Changes the faults of the local cloud in this folder, and returns them. `None`: none runs there.
+///
+/// # Errors
+/// If the local cloud refuses the change or does not answer.
 pub async fn change_faults(folder: &Path, change: FaultChange) -> Result<Option<FaultList>, Failure> {
-    document(folder, &change.line(), "its faults").await
+    let answer: Option<Result<FaultList, String>> = document(folder, &change.line(), "its faults").await?;
+    answer.transpose().map_err(|refused| Failure::new(FailureKind::Usage, refused))
 }
 
 /// Changes the principals of this kind in the local cloud of this folder, and returns them. `None`:

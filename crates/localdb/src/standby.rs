@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use tokio_postgres::{Client, NoTls};
 
 use crate::StartError;
-use crate::local_db::{LocalDb, StartTimings};
-use crate::start::{Options, Site};
+use crate::local_db::LocalDb;
+use crate::site::{Options, Site};
+use crate::timings::StartTimings;
 
 /// The name of a standby at its primary: the application name of its replication, and its replication slot.
 const NAME: &str = "standby";
@@ -49,7 +50,7 @@ pub async fn start_standby(options: Options, primary: &LocalDb) -> Result<LocalD
     };
     let mut timings = StartTimings { unpack: begin.elapsed(), ..StartTimings::default() };
     match build(&mut site, primary, &mut timings).await {
-        Ok(server) => Ok(site.started(server, primary.password().clone(), timings)),
+        Ok(server) => Ok(LocalDb::new(server, site, primary.password().clone(), timings)),
         Err(error) => {
             // The clean-up blocks. It runs to its end also if this future is dropped.
             let _ = spawn_blocking(move || drop(site)).await;

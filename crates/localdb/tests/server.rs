@@ -9,6 +9,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use eventually::{DEADLINE, eventually};
 use pgentra_localdb::{Installation, LocalDb, Options, StartError, start, start_standby};
@@ -207,6 +208,33 @@ async fn its_end_is_noticed() {
 }
 
 /// Dropping the future at any await leaves nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_restarted_while_it_is_watched() {
+    let place = place();
+    let mut db = start(options(place.path().join("db"), Installation::Embedded)).await.unwrap();
+    let client = superuser(&db).await;
+    client.batch_execute("CREATE TABLE kept (a int)").await.unwrap();
+    let restarter = db.restarter();
+    let restarted = async {
+        let sleeps = client.batch_execute("SELECT pg_sleep(600)");
+        let (restarted, slept) = tokio::join!(restarter.restart(Duration::ZERO), sleeps);
+        assert_eq!(slept.unwrap_err().code().map(|code| code.code()), Some("57P01"));
+        restarted.unwrap();
+    };
+    // Its end is no failure.
+    tokio::select! {
+        biased;
+        ended = db.ended() => panic!("{ended:?}"),
+        () = restarted => {}
+    }
+    superuser(&db).await.batch_execute("SELECT * FROM kept").await.unwrap();
+    db.kill();
+    assert!(!db.ended().await.unwrap().success());
+    db.stop().await;
+    assert!(!place.path().join("db").exists());
+    restarter.restart(Duration::ZERO).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_cancelled_start_leaves_nothing() {
     let place = place();

@@ -146,7 +146,7 @@ pub(crate) enum Local {
     /// List, add or remove groups of the tenant and their members.
     #[command(subcommand)]
     Group(GroupCommand),
-    /// Switch faults on and off in the answers of the local cloud's endpoints.
+    /// Switch faults on and off in the answers of the local cloud's endpoints, and in PostgreSQL.
     #[command(subcommand)]
     Fault(FaultCommand),
 }
@@ -311,9 +311,10 @@ pub(crate) struct FaultSet {
     /// The fault.
     #[arg(value_name = "FAULT", value_parser = fault())]
     pub(crate) fault: &'static KnownFault,
-    /// The endpoint whose answers suffer it. Default: imds-token, the metadata service of a VM.
-    #[arg(long, value_name = "ENDPOINT", value_parser = endpoint(), default_value = "imds-token", hide_default_value = true)]
-    pub(crate) at: &'static KnownEndpoint,
+    /// The endpoint whose answers suffer it. Default: imds-token, the metadata service of a VM; of faults of PostgreSQL,
+    /// postgresql.
+    #[arg(long, value_name = "ENDPOINT", value_parser = endpoint())]
+    pub(crate) at: Option<&'static KnownEndpoint>,
     /// How many requests suffer it, 1 to 1000. Default: all, until the fault is cleared.
     #[arg(long, value_name = "N", value_parser = times)]
     pub(crate) times: Option<usize>,
