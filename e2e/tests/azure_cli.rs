@@ -260,6 +260,31 @@ fn groups_are_synchronised_by_the_clock() {
     assert!(setting.shell("vm").run(&me).ok().contains("my-job"));
 }
 
+/// The article of Microsoft's, as a person: sign in by device code, make a role, connect.
+#[test]
+fn a_person_signs_in_by_device_code() {
+    let Some(az) = az() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let setting = Setting { lab: &lab, cloud: &cloud, folder: folder.path(), az: &az };
+    let shell = setting.shell("admin");
+    setting.register(&shell);
+    // The person opens the address in another window.
+    let login = "az login --use-device-code --tenant $AZURE_TENANT_ID >$HOME/login.json 2>$HOME/said & LOGIN=$!; \
+                 until grep -q user_code $HOME/said; do kill -0 $LOGIN; done; \
+                 curl -s --cacert $SSL_CERT_FILE $(grep -o 'https://[^ ]*user_code=[A-Z0-9]*' $HOME/said); \
+                 wait $LOGIN || { cat $HOME/said >&2; exit 1; }";
+    let said = shell.run(&login.replace("$AZURE_TENANT_ID", &cloud.text("/tenant_id"))).ok().to_owned();
+    let administrator = cloud.env("admin")["PGUSER"].clone();
+    assert!(said.contains(&administrator), "{said}");
+    assert_eq!(shell.run("az account show").json()["user"]["name"], administrator);
+    assert_eq!(shell.run("az vm list -g myResourceGroup --query '[0].name'").json(), "myVm");
+    let token = "az account get-access-token --resource-type oss-rdbms --query accessToken -o tsv";
+    let psql = format!("PGPASSWORD=$({token}) psql -Atc 'SELECT current_user'");
+    assert_eq!(shell.run(&psql).ok().trim(), administrator);
+}
+
 /// Identities of other hosts by the CLI, and what `pgentra grant` gave read back by the CLI.
 #[test]
 fn it_assigns_identities_to_every_host() {

@@ -39,6 +39,23 @@ fn a_fault_is_suffered_until_it_is_cleared() {
         on("vm", "pgentra query -c 'SELECT 1'").ok();
     }
 
+    // Refusals of Entra, with the claims that a client has to ask for.
+    for (fault, number) in [
+        ("mfa-required", "AADSTS50076"),
+        ("access-blocked", "AADSTS53003"),
+        ("tenant-throttled", "AADSTS90055"),
+    ] {
+        on("vm", &format!("pgentra local fault set {fault}")).ok();
+        let failed = on("aks", "pgentra query -c 'SELECT 1' --token-timeout 5s || exit 9");
+        assert!(failed.status.code() == Some(9) && failed.stderr.contains(number), "{fault}: {failed:?}");
+        let ask = "curl -s --cacert $SSL_CERT_FILE -d grant_type=none $AZURE_AUTHORITY_HOST/$AZURE_TENANT_ID/oauth2/v2.0/token";
+        let body = on("aks", ask).json();
+        let claims = body["claims"].as_str().map(|claims| claims.contains("capolids"));
+        assert_eq!(claims, (fault != "tenant-throttled").then_some(true), "{body}");
+        on("vm", &format!("pgentra local fault clear {fault}")).ok();
+        on("aks", "pgentra query -c 'SELECT 1'").ok();
+    }
+
     on("vm", "pgentra local fault set roll-over --at entra-token").ok();
     // The header names another key each time.
     let header = || {

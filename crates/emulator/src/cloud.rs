@@ -12,7 +12,7 @@ use crate::application_certificates::Certificates;
 use crate::arc_agent::Agent;
 use crate::clock::Clock;
 use crate::device_codes::DeviceCodes;
-use crate::directory::{Machine, TenantDirectory};
+use crate::directory::{Machine, TenantDirectory, User};
 use crate::endpoint::Endpoint;
 use crate::fault::Faults;
 use crate::federation::Federation;
@@ -21,6 +21,7 @@ use crate::journal::Journal;
 use crate::keys::{KeyError, KeyRing};
 use crate::mint::{Draft, Mint, Minted, TokenSubject, random};
 use crate::options::{DateText, Lifetimes, ResourceApplication, ServerOptions};
+use crate::sign_ins::SignIns;
 use crate::subscription::Subscription;
 use crate::token_log::{TokenLog, TokenRecord};
 
@@ -67,6 +68,7 @@ pub(crate) struct CloudState {
     pub(crate) arc: Option<Agent>,
     pub(crate) legacy_dates: DateText,
     pub(crate) device_codes: DeviceCodes,
+    pub(crate) sign_ins: SignIns,
     pub(crate) tokens: TokenLog,
     pub(crate) issued: Mutex<HashMap<(Endpoint, Uuid, String), CachedToken>>,
 }
@@ -203,6 +205,17 @@ impl Cloud {
         Ok(given(minted, false))
     }
 
+    /// Says to a client who has signed in (Microsoft: id-token-claims-reference).
+    pub(crate) fn id_token(
+        &self,
+        user: &User,
+        client: &str,
+        nonce: Option<&str>,
+    ) -> Result<SecretString, KeyError> {
+        self.mint_of(None, &TokenOverrides::default(), self.lifetimes.user)?
+            .sign_id_token(user, client, nonce)
+    }
+
     /// A new token for `draft`.
     pub(crate) fn mint(&self, draft: &Draft, tweaks: &TokenOverrides) -> Result<Minted, KeyError> {
         let lifetime = match &draft.who {
@@ -210,15 +223,23 @@ impl Cloud {
             TokenSubject::App { resource_id: Some(_), .. } => self.lifetimes.managed_identity,
             TokenSubject::App { resource_id: None, .. } => self.lifetimes.application,
         };
-        let mint = Mint {
-            key: &*self.keys.signing()?,
+        self.mint_of(self.resource(&draft.audience), tweaks, lifetime)?.sign(draft)
+    }
+
+    fn mint_of<'a>(
+        &'a self,
+        resource: Option<&'a ResourceApplication>,
+        tweaks: &TokenOverrides,
+        lifetime: Duration,
+    ) -> Result<Mint<'a>, KeyError> {
+        Ok(Mint {
+            key: self.keys.signing()?,
             tenant: self.directory.ids.tenant,
             authority: &self.addresses.authority,
             now: self.clock.unix() + tweaks.skew,
             lifetime: tweaks.lifetime.unwrap_or(lifetime),
-            resource: self.resource(&draft.audience),
+            resource,
             least_bytes: tweaks.least_bytes,
-        };
-        mint.sign(draft)
+        })
     }
 }

@@ -40,6 +40,7 @@ mod mint;
 pub mod options;
 mod serve;
 mod service_fabric;
+mod sign_ins;
 mod subscription;
 mod token_log;
 mod token_proxy;

@@ -28,6 +28,7 @@ use crate::listen::{self, BoundPort};
 use crate::mint::{Draft, random};
 use crate::options::{GRAPH, Options, ResourceApplication};
 use crate::serve;
+use crate::sign_ins::SignIns;
 use crate::subscription::{NamedCredential, PrincipalKind, ServerChange, Subscription};
 use crate::token_log::{TokenLog, TokenRecord};
 use crate::token_proxy::PROXY_NAME;
@@ -488,6 +489,9 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
     let mut resources = options.resources;
     // Clients that know Graph by its address alone ask for tokens for that address, as the Azure CLI does.
     resources.push(ResourceApplication::new(addresses.management.clone(), GRAPH));
+    // People send tokens for it to the application, which asks for others on their behalf.
+    let application = directory.ids.application_client;
+    resources.push(ResourceApplication::new(format!("api://{application}"), application));
     let federation = Federation::new(
         options.clock.clone(),
         options.lifetimes.clone(),
@@ -520,6 +524,7 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
         arc: options.arc.map(Agent::new),
         legacy_dates: options.legacy_dates,
         device_codes: DeviceCodes::default(),
+        sign_ins: SignIns::default(),
         tokens: TokenLog::default(),
         issued: std::sync::Mutex::default(),
     };

@@ -28,6 +28,8 @@ pub struct KnownFault {
 enum FaultMaker {
     /// An answer of Azure.
     Answer(fn() -> Fault),
+    /// An answer of Entra's token endpoint.
+    Entra(fn() -> Fault),
     /// PostgreSQL.
     Server(ServerFault),
 }
@@ -93,7 +95,7 @@ pub struct EndpointRow {
 }
 
 /// The faults in the order in which a person is offered them.
-pub static FAULTS: [KnownFault; 14] = [
+pub static FAULTS: [KnownFault; 17] = [
     KnownFault {
         name: "throttled",
         title: "429 with Retry-After",
@@ -173,6 +175,35 @@ pub static FAULTS: [KnownFault; 14] = [
         make: FaultMaker::Answer(|| Fault::HugeToken { bytes: 70_000 }),
     },
     KnownFault {
+        name: "mfa-required",
+        title: "a second factor is required",
+        what: "Entra refuses with AADSTS50076 and the claims that the client has to ask for.",
+        make: FaultMaker::Entra(|| {
+            let sentence = "Due to a configuration change made by your administrator, or because you moved to a new location, you must use multi-factor authentication to access the resource.";
+            conditional_access("interaction_required", "basic_action", 50076, sentence)
+        }),
+    },
+    KnownFault {
+        name: "access-blocked",
+        title: "blocked by Conditional Access",
+        what: "Entra refuses with AADSTS53003: a policy does not allow the token.",
+        make: FaultMaker::Entra(|| {
+            let sentence = "Access has been blocked by Conditional Access policies. The access policy does not allow token issuance.";
+            conditional_access("invalid_grant", "message_only", 53003, sentence)
+        }),
+    },
+    KnownFault {
+        name: "tenant-throttled",
+        title: "the tenant is throttled",
+        what: "Entra refuses every client of the tenant with 429, Retry-After and AADSTS90055.",
+        make: FaultMaker::Entra(|| {
+            let body = r#"{"error":"temporarily_unavailable","error_description":"AADSTS90055: There are too many incoming requests. This exception is thrown for blocked tenants.","error_codes":[90055]}"#;
+            let headers = [("Content-Type", "application/json; charset=utf-8"), ("Retry-After", "2")];
+            let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+            Fault::Answer { status: 429, headers, body: body.to_owned() }
+        }),
+    },
+    KnownFault {
         name: "failover",
         title: "failover",
         what: "PostgreSQL ends every session, and takes no new ones for 5 s. It happens once, and at once.",
@@ -185,6 +216,21 @@ pub static FAULTS: [KnownFault; 14] = [
         make: FaultMaker::Server(ServerFault::ConnectionLimit),
     },
 ];
+
+/// The refusal of a policy, with the claims for the next request (Microsoft: v2-conditional-access-dev-guide,
+/// reference-error-codes).
+fn conditional_access(error: &str, suberror: &str, number: u32, sentence: &str) -> Fault {
+    let policy = "3fa85f64-5717-4562-b3fc-2c963f66afa6";
+    let claims = format!(r#"{{"access_token":{{"capolids":{{"essential":true,"values":["{policy}"]}}}}}}"#);
+    let body = serde_json::json!({
+        "error": error,
+        "error_description": format!("AADSTS{number}: {sentence}"),
+        "error_codes": [number],
+        "suberror": suberror,
+        "claims": claims,
+    });
+    Fault::status(400, body.to_string())
+}
 
 /// The endpoints in the order in which a person is offered them.
 pub static ENDPOINTS: [KnownEndpoint; 14] = [
@@ -233,7 +279,7 @@ impl CloudFaults {
         }
         match (&known.make, at.endpoint) {
             (FaultMaker::Server(fault), _) => self.server.set(*fault).await?,
-            (FaultMaker::Answer(make), endpoint) => {
+            (FaultMaker::Answer(make) | FaultMaker::Entra(make), endpoint) => {
                 let (faults, fault) = (self.azure.faults(), make());
                 faults.remove(endpoint, &fault);
                 match times {
@@ -254,7 +300,7 @@ impl CloudFaults {
                     self.server.clear(*fault);
                 }
             }
-            FaultMaker::Answer(make) => {
+            FaultMaker::Answer(make) | FaultMaker::Entra(make) => {
                 for endpoint in ENDPOINTS.iter().filter_map(|it| it.endpoint) {
                     if at.is_none_or(|at| at.endpoint == Some(endpoint)) {
                         self.azure.faults().remove(Some(endpoint), &make());
@@ -314,7 +360,7 @@ impl CloudFaults {
                     name: it.name.to_owned(),
                     title: it.title.to_owned(),
                     what: it.what.to_owned(),
-                    endpoint: matches!(it.make, FaultMaker::Server(_)).then(|| POSTGRESQL.to_owned()),
+                    endpoint: it.only_endpoint().map(KnownEndpoint::name),
                 })
                 .collect(),
             endpoints: ENDPOINTS
@@ -340,16 +386,24 @@ impl KnownFault {
     /// The answer of Azure that it is.
     fn answer(&self) -> Option<Fault> {
         match self.make {
-            FaultMaker::Answer(make) => Some(make()),
+            FaultMaker::Answer(make) | FaultMaker::Entra(make) => Some(make()),
             FaultMaker::Server(_) => None,
         }
     }
 
+    /// The one endpoint where it can be switched on. `None`: there are several.
+    fn only_endpoint(&self) -> Option<&'static KnownEndpoint> {
+        let only = match self.make {
+            FaultMaker::Answer(_) => return None,
+            FaultMaker::Entra(_) => Some(Endpoint::EntraToken),
+            FaultMaker::Server(_) => None,
+        };
+        ENDPOINTS.iter().find(|it| it.endpoint == only)
+    }
+
     /// The endpoint where it is switched on if none is named.
     pub fn usual_endpoint(&self) -> &'static KnownEndpoint {
-        let is_server = matches!(self.make, FaultMaker::Server(_));
-        let usual = |it: &&KnownEndpoint| !is_server || it.endpoint.is_none();
-        ENDPOINTS.iter().find(usual).unwrap_or(&ENDPOINTS[0])
+        self.only_endpoint().unwrap_or(&ENDPOINTS[0])
     }
 
     /// Whether the fault changes what the endpoint does: only some give out tokens, and PostgreSQL has faults of its
@@ -372,6 +426,9 @@ impl KnownFault {
         match (&self.make, at.endpoint) {
             (FaultMaker::Server(_), Some(_)) => {
                 Err(format!("`{name}` is a fault of PostgreSQL: `{place}` cannot have it"))
+            }
+            (FaultMaker::Entra(_), endpoint) if endpoint != Some(Endpoint::EntraToken) => {
+                Err(format!("`{name}` is a fault of `entra-token`: `{place}` cannot have it"))
             }
             (FaultMaker::Answer(_), None) => {
                 Err(format!("`{name}` is a fault of answers over HTTP: `{place}` cannot have it"))
@@ -441,6 +498,8 @@ mod tests {
         for (fault, at, times, says) in [
             ("huge-token", "keys", None, "`keys` gives out none"),
             ("failover", "keys", None, "is a fault of PostgreSQL"),
+            ("mfa-required", "imds-token", None, "is a fault of `entra-token`"),
+            ("mfa-required", "postgresql", None, "is a fault of `entra-token`"),
             ("slow", "postgresql", None, "is a fault of answers over HTTP"),
             ("connection-limit", "postgresql", Some(1), "does not end after a number of requests"),
         ] {
