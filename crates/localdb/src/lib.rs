@@ -9,6 +9,7 @@
 //! A [`Janitor`] does the clean-up: when the owning process ends, also by SIGKILL, it stops the server and removes the
 //! folder.
 
+mod blocking;
 mod embedded;
 mod error;
 mod janitor;

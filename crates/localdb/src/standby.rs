@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_postgres::{Client, NoTls};
 
 use crate::StartError;
+use crate::blocking::to_its_end;
 use crate::local_db::LocalDb;
 use crate::site::{Options, Site};
 use crate::timings::StartTimings;
@@ -38,13 +39,13 @@ const EMPTIED: [&str; 8] = [
 /// commits to get there unless `synchronous_standby_names` says `*`. The primary's password is in a file of the standby's
 /// folder, which its server's user alone can enter.
 ///
-/// Cancel-safe: dropped before it is done, it removes whatever it made. Needs a tokio runtime with IO and time.
+/// Cancel-safe: dropped before it is done, it removes whatever it made, and blocks until that is done. Needs a tokio runtime with IO and time.
 ///
 /// # Errors
 /// See [`StartError`]. After an error no file and no process is left behind.
 pub async fn start_standby(options: Options, primary: &LocalDb) -> Result<LocalDb, StartError> {
     let begin = Instant::now();
-    let mut site = match spawn_blocking(move || Site::prepare(&options)).await {
+    let mut site = match to_its_end(move || Site::prepare(&options)).await {
         Ok(site) => site?,
         Err(panicked) => return Err(StartError::io("prepare the folder")(io::Error::other(panicked))),
     };
@@ -86,7 +87,7 @@ async fn copy(site: &Site, primary: &LocalDb) -> io::Result<()> {
     client.query_one(slot, &[&NAME]).await.map_err(io::Error::other)?;
     client.query_one(begin, &[&NAME]).await.map_err(io::Error::other)?;
     let (from, to) = (primary.data().to_owned(), site.data());
-    spawn_blocking({
+    to_its_end({
         let to = to.clone();
         move || copy_tree(&from, &to, true)
     })

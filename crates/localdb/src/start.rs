@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+use crate::blocking::to_its_end;
 use crate::error::StartError;
 use crate::local_db::LocalDb;
 use crate::site::{Options, Site};
@@ -18,13 +19,13 @@ use crate::timings::StartTimings;
 /// password: peer authentication is not used, as the embedded PostgreSQL cannot read the uid of a peer. `fsync` is off:
 /// data may be lost in a crash of the machine.
 ///
-/// Cancel-safe: dropped before it is done, it removes whatever it made. Needs a tokio runtime with IO and time.
+/// Cancel-safe: dropped before it is done, it removes whatever it made, and blocks until that is done. Needs a tokio runtime with IO and time.
 ///
 /// # Errors
 /// See [`StartError`]. After an error nothing is left behind.
 pub async fn start(options: Options) -> Result<LocalDb, StartError> {
     let begin = Instant::now();
-    let mut site = match spawn_blocking(move || Site::prepare(&options)).await {
+    let mut site = match to_its_end(move || Site::prepare(&options)).await {
         Ok(site) => site?,
         Err(panicked) => return Err(StartError::io("prepare the folder")(io::Error::other(panicked))),
     };
