@@ -372,6 +372,18 @@ enum ControlRequest {
     Down,
 }
 
+/// The request in a line, as a client writes it; `None` if a local cloud takes no such request.
+pub fn canonical_request(line: &str) -> Option<String> {
+    Some(match parse(line)? {
+        ControlRequest::Members(kind, change) => change.line(kind),
+        ControlRequest::Membership(group, change) => membership_line(&group, &change),
+        ControlRequest::Status => "status".to_owned(),
+        ControlRequest::Advance(by) => format!("advance {}", by.as_secs()),
+        ControlRequest::Faults(change) => change.line(),
+        ControlRequest::Down => "down".to_owned(),
+    })
+}
+
 async fn request(stream: &mut UnixStream) -> std::io::Result<ControlRequest> {
     let mut line = Vec::new();
     let mut limited = stream.take(LONGEST_REQUEST);
