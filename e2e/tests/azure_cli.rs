@@ -10,6 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use e2e::{Cloud, Flavour, Lab, client, have};
+use eventually::{DEADLINE, eventually_blocking, holds};
 use serde_json::Value;
 
 /// A shell on a host of a local cloud, with `az`.
@@ -217,6 +218,71 @@ fn it_manages_identities_and_administrators() {
     shell.run(&format!("{command} delete --yes {server} -i {object_id}")).ok();
     assert_eq!(shell.run(&format!("{command} list {server}")).json().as_array().unwrap().len(), 1);
     setting.shell("vm").run(&format!("{query} --client-id {client_id}")).fails(5);
+}
+
+/// Group sync, switched on as the article of Microsoft's does.
+#[test]
+fn groups_are_synchronised_by_the_clock() {
+    let Some(az) = az() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let setting = Setting { lab: &lab, cloud: &cloud, folder: folder.path(), az: &az };
+    let shell = setting.shell("client-secret");
+    setting.register(&shell);
+    let login =
+        "az login --service-principal -u $AZURE_CLIENT_ID -p $AZURE_CLIENT_SECRET --tenant $AZURE_TENANT_ID";
+    shell.run(login).ok();
+    let parameter = |words: &str| {
+        let server = "-g myResourceGroup -s mydemoserver --name pgaadauth.enable_group_sync";
+        shell.run(&format!("az postgres flexible-server parameter {words} {server}")).json()["value"].clone()
+    };
+    assert_eq!(parameter("show"), "off");
+    let admin = setting.shell("admin");
+    let query = |sql: &str| admin.run(&format!("pgentra query -o json -c \"{sql}\""));
+    admin.run("pgentra local group add staff && pgentra local identity add my-job").ok();
+    admin.run("pgentra local group add-member staff my-job").ok();
+    eventually_blocking(DEADLINE, "PostgreSQL knows the group", || {
+        let done = query("SELECT pgaadauth_create_principal('staff', false, false)");
+        if done.status.success() { Ok(()) } else { Err(done.stderr) }
+    });
+    let count = "SELECT count(*) FROM pg_roles WHERE rolname = 'my-job'";
+    let roles = || query(count).json()[0]["rows"][0][0].clone();
+    admin.run("pgentra local clock --advance 31m").ok();
+    assert_eq!(parameter("set --value ON"), "on");
+    assert_eq!(parameter("show"), "on");
+    assert_eq!(roles(), "0", "not before half an hour has passed");
+    admin.run("pgentra local clock --advance 31m").ok();
+    eventually_blocking(DEADLINE, "the member has a role", || holds(roles(), |count| count == "1"));
+    let client = admin.run("pgentra local identity list -o json").json()[1]["client_id"].clone();
+    let me =
+        format!("pgentra query --client-id {} -U my-job -c 'SELECT current_user'", client.as_str().unwrap());
+    assert!(setting.shell("vm").run(&me).ok().contains("my-job"));
+}
+
+/// The article of Microsoft's, as a person: sign in by device code, make a role, connect.
+#[test]
+fn a_person_signs_in_by_device_code() {
+    let Some(az) = az() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let setting = Setting { lab: &lab, cloud: &cloud, folder: folder.path(), az: &az };
+    let shell = setting.shell("admin");
+    setting.register(&shell);
+    // The person opens the address in another window.
+    let login = "az login --use-device-code --tenant $AZURE_TENANT_ID >$HOME/login.json 2>$HOME/said & LOGIN=$!; \
+                 until grep -q user_code $HOME/said; do kill -0 $LOGIN; done; \
+                 curl -s --cacert $SSL_CERT_FILE $(grep -o 'https://[^ ]*user_code=[A-Z0-9]*' $HOME/said); \
+                 wait $LOGIN || { cat $HOME/said >&2; exit 1; }";
+    let said = shell.run(&login.replace("$AZURE_TENANT_ID", &cloud.text("/tenant_id"))).ok().to_owned();
+    let administrator = cloud.env("admin")["PGUSER"].clone();
+    assert!(said.contains(&administrator), "{said}");
+    assert_eq!(shell.run("az account show").json()["user"]["name"], administrator);
+    assert_eq!(shell.run("az vm list -g myResourceGroup --query '[0].name'").json(), "myVm");
+    let token = "az account get-access-token --resource-type oss-rdbms --query accessToken -o tsv";
+    let psql = format!("PGPASSWORD=$({token}) psql -Atc 'SELECT current_user'");
+    assert_eq!(shell.run(&psql).ok().trim(), administrator);
 }
 
 /// Identities of other hosts by the CLI, and what `pgentra grant` gave read back by the CLI.

@@ -103,9 +103,12 @@ fn a_refused_login_names_its_check_and_buttons_move_the_clock() {
         json!({"select": ["#endpoint", "app-service"]}),
         json!({"select": ["#times", ""]}),
         json!({"click": "#set", "awaits": "a slow answer at App Service, until it is switched off"}),
+        json!({"select": ["#fault", "connection-limit"], "awaits": "has as many sessions as it takes"}),
+        json!({"click": "#set", "awaits": "no connection left at PostgreSQL, until it is switched off"}),
         json!({"click": "#active li:last-child button"}),
     ];
     shown.look("moved", "myVm", &steps);
+    shown.on("vm", "pgentra local fault clear slow").ok();
     eventually_blocking(DEADLINE, "one fault is left", || {
         let active = shown.state()["faults"]["active"].clone();
         if active.as_array().unwrap().len() == 1 { Ok(()) } else { Err(active) }

@@ -36,7 +36,17 @@ fn principals_come_and_go_while_the_cloud_runs() {
     let found = on("admin", "pgentra identity find developers --kind group -o json").json();
     assert!(found.to_string().contains("developers"), "{found}");
 
+    let administrator = cloud.env("admin")["PGUSER"].clone();
+    assert!(names("group members developers -o json").is_empty());
+    assert_eq!(names("group add-member developers my-api -o json"), ["my-api"]);
+    assert_eq!(names("group add-member developers 'Local Administrator' -o json").len(), 2);
+    assert_eq!(names("group members developers -o json").len(), 2);
+    assert_eq!(names(&format!("group remove-member developers {administrator} -o json")), ["my-api"]);
+
     for (words, said) in [
+        ("group members nobody", "no group \"nobody\""),
+        ("group add-member developers nobody", "no user, identity or application \"nobody\""),
+        ("group remove-member developers myIdentity", "is not a member of the group"),
         ("identity add my-api", "has a principal \"my-api\" already"),
         ("identity add ab", "3 to 64 letters"),
         ("user remove nobody", "no user \"nobody\""),
@@ -44,7 +54,6 @@ fn principals_come_and_go_while_the_cloud_runs() {
     ] {
         assert_eq!(local(words).fault(2, &[said]), None, "{words}");
     }
-    let administrator = cloud.env("admin")["PGUSER"].clone();
     assert_eq!(local(&format!("user remove '{administrator}'")).fault(2, &["cannot be removed"]), None);
 
     assert_eq!(names("identity remove my-api -o json"), ["myIdentity"]);

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use rustls::server::ParsedCertificate;
 use rustls_pki_types::CertificateDer;
 
-use crate::certificates::CertificateError;
+use pgentra_certificates::CertificateError;
 
 /// The certificates that are registered for the application.
 #[derive(Debug, Default)]

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
-use crate::certificates::{Authority, CertificateError};
 use crate::cloud::{Addresses, Cloud};
 use crate::options::ServerOptions;
+use pgentra_certificates::{Authority, CertificateError};
 
 /// The names of Entra. The first one is in its answers; clients know the others as the same authority
 /// (`/common/discovery/instance`).

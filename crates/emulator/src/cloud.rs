@@ -12,7 +12,7 @@ use crate::application_certificates::Certificates;
 use crate::arc_agent::Agent;
 use crate::clock::Clock;
 use crate::device_codes::DeviceCodes;
-use crate::directory::{Machine, TenantDirectory};
+use crate::directory::{Machine, TenantDirectory, User};
 use crate::endpoint::Endpoint;
 use crate::fault::Faults;
 use crate::federation::Federation;
@@ -21,6 +21,7 @@ use crate::journal::Journal;
 use crate::keys::{KeyError, KeyRing};
 use crate::mint::{Draft, Mint, Minted, TokenSubject, random};
 use crate::options::{DateText, Lifetimes, ResourceApplication, ServerOptions};
+use crate::sign_ins::SignIns;
 use crate::subscription::Subscription;
 use crate::token_log::{TokenLog, TokenRecord};
 
@@ -67,13 +68,14 @@ pub(crate) struct CloudState {
     pub(crate) arc: Option<Agent>,
     pub(crate) legacy_dates: DateText,
     pub(crate) device_codes: DeviceCodes,
+    pub(crate) sign_ins: SignIns,
     pub(crate) tokens: TokenLog,
-    pub(crate) issued: Mutex<HashMap<(Endpoint, Uuid, String), Issued>>,
+    pub(crate) issued: Mutex<HashMap<(Endpoint, Uuid, String), CachedToken>>,
 }
 
 /// The token that was last given out somewhere to an identity for a resource.
 #[derive(Debug)]
-pub(crate) struct Issued {
+pub(crate) struct CachedToken {
     minted: Minted,
     /// It is as the platform makes it, without a fault.
     is_regular: bool,
@@ -187,7 +189,7 @@ impl Cloud {
         };
         let key = (endpoint, who, draft.audience.clone());
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Issued { minted, is_regular }) = issued.get(&key) {
+        if let Some(CachedToken { minted, is_regular }) = issued.get(&key) {
             let left = minted.expires - self.clock.unix();
             let renewal = i64::try_from(self.lifetimes.platform_renewal.as_secs()).unwrap_or(i64::MAX);
             let is_kept = caching == Caching::Platform && *is_regular && left > renewal;
@@ -199,8 +201,19 @@ impl Cloud {
         if issued.len() >= REMEMBERED_TOKENS {
             issued.clear();
         }
-        issued.insert(key, Issued { minted: minted.clone(), is_regular: tweaks.is_none() });
+        issued.insert(key, CachedToken { minted: minted.clone(), is_regular: tweaks.is_none() });
         Ok(given(minted, false))
+    }
+
+    /// Says to a client who has signed in (Microsoft: id-token-claims-reference).
+    pub(crate) fn id_token(
+        &self,
+        user: &User,
+        client: &str,
+        nonce: Option<&str>,
+    ) -> Result<SecretString, KeyError> {
+        self.mint_of(None, &TokenOverrides::default(), self.lifetimes.user)?
+            .sign_id_token(user, client, nonce)
     }
 
     /// A new token for `draft`.
@@ -210,15 +223,23 @@ impl Cloud {
             TokenSubject::App { resource_id: Some(_), .. } => self.lifetimes.managed_identity,
             TokenSubject::App { resource_id: None, .. } => self.lifetimes.application,
         };
-        let mint = Mint {
-            key: &*self.keys.signing()?,
+        self.mint_of(self.resource(&draft.audience), tweaks, lifetime)?.sign(draft)
+    }
+
+    fn mint_of<'a>(
+        &'a self,
+        resource: Option<&'a ResourceApplication>,
+        tweaks: &TokenOverrides,
+        lifetime: Duration,
+    ) -> Result<Mint<'a>, KeyError> {
+        Ok(Mint {
+            key: self.keys.signing()?,
             tenant: self.directory.ids.tenant,
             authority: &self.addresses.authority,
             now: self.clock.unix() + tweaks.skew,
             lifetime: tweaks.lifetime.unwrap_or(lifetime),
-            resource: self.resource(&draft.audience),
+            resource,
             least_bytes: tweaks.least_bytes,
-        };
-        mint.sign(draft)
+        })
     }
 }

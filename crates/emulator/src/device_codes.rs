@@ -16,7 +16,7 @@ pub(crate) struct DeviceCode {
     pub(crate) device: String,
     pub(crate) user: String,
     pub(crate) client: String,
-    pub(crate) resource: String,
+    pub(crate) scope: String,
     /// By the clock of the local cloud.
     pub(crate) expires: i64,
     pub(crate) is_confirmed: bool,

@@ -100,6 +100,7 @@ pub(crate) fn answer(cloud: &Cloud, endpoint: Endpoint, call: &Call, tweaks: &To
         Endpoint::OpenIdConfiguration => Ok(entra::openid_configuration(cloud, call)),
         Endpoint::Keys => Ok(entra::keys(cloud, call)),
         Endpoint::EntraToken => entra::token(cloud, call, tweaks),
+        Endpoint::Authorize => entra::authorize(cloud, call),
         Endpoint::DeviceCode => entra::device_code(cloud, call),
         Endpoint::DeviceAuth => Ok(entra::device_auth(cloud, call)),
         Endpoint::MachineLearning => machine_learning::token(cloud, call, tweaks),

@@ -24,6 +24,8 @@ pub enum Endpoint {
     Keys,
     /// Entra: `/{tenant}/oauth2/token` and `/{tenant}/oauth2/v2.0/token`.
     EntraToken,
+    /// Entra: `/{tenant}/oauth2/v2.0/authorize`.
+    Authorize,
     /// Entra: `/{tenant}/oauth2/v2.0/devicecode`.
     DeviceCode,
     /// Entra: `/{tenant}/oauth2/deviceauth`.
@@ -76,6 +78,7 @@ impl fmt::Display for Endpoint {
             Self::OpenIdConfiguration => "openid-configuration",
             Self::Keys => "keys",
             Self::EntraToken => "entra-token",
+            Self::Authorize => "authorize",
             Self::DeviceCode => "device-code",
             Self::DeviceAuth => "device-auth",
             Self::MachineLearning => "machine-learning",

@@ -1,7 +1,9 @@
 //! An Entra tenant: discovery, keys and the token endpoint.
 
 mod assertion;
+mod authorize;
 mod certificate;
+mod delegated;
 mod device;
 mod jws;
 mod refusal;
@@ -12,6 +14,7 @@ use hyper::StatusCode;
 use hyper::http::uri::Authority;
 use serde_json::json;
 
+pub(crate) use authorize::authorize;
 pub(crate) use device::{device_auth, device_code};
 pub(crate) use refusal::unknown_resource;
 pub(crate) use token::{proxied_token, token};
@@ -33,6 +36,7 @@ pub(crate) fn endpoint(path: &str) -> Option<Endpoint> {
             Some(Endpoint::Keys)
         }
         [_, "oauth2", "v2.0", "devicecode"] => Some(Endpoint::DeviceCode),
+        [_, "oauth2", "v2.0", "authorize"] => Some(Endpoint::Authorize),
         [_, "oauth2", "deviceauth"] => Some(Endpoint::DeviceAuth),
         [_, "oauth2", "token"] | [_, "oauth2", "v2.0", "token"] => Some(Endpoint::EntraToken),
         _ => None,
@@ -68,7 +72,7 @@ pub(crate) fn instance_discovery(cloud: &Cloud, call: &Call) -> Answer {
 /// `GET /{tenant}/.well-known/openid-configuration`, and its v2.0 form.
 pub(crate) fn openid_configuration(cloud: &Cloud, call: &Call) -> Answer {
     let (named, rest) = split_tenant(&call.path);
-    if !is_tenant(cloud, named) && named != "common" {
+    if !is_tenant_of_users(cloud, named) {
         return refusal::unknown_tenant(named).answer(cloud, call);
     }
     let v2 = rest.starts_with("v2.0/");
@@ -109,7 +113,7 @@ pub(crate) fn openid_configuration(cloud: &Cloud, call: &Call) -> Answer {
 /// `GET /{tenant}/discovery/keys`, and its v2.0 form.
 pub(crate) fn keys(cloud: &Cloud, call: &Call) -> Answer {
     let (named, rest) = split_tenant(&call.path);
-    if !(is_tenant(cloud, named) || named == "common" || named == "discovery") {
+    if !(is_tenant_of_users(cloud, named) || named == "discovery") {
         return refusal::unknown_tenant(named).answer(cloud, call);
     }
     let Body::Object(set) = key_set(cloud, rest.contains("v2.0")) else {
@@ -148,6 +152,11 @@ fn split_tenant(path: &str) -> (&str, &str) {
 fn is_tenant(cloud: &Cloud, named: &str) -> bool {
     let ids = &cloud.directory.ids;
     named.eq_ignore_ascii_case(&ids.tenant.to_string()) || named.eq_ignore_ascii_case(&cloud.directory.domain)
+}
+
+/// Whether people of this tenant can sign in under `named`.
+fn is_tenant_of_users(cloud: &Cloud, named: &str) -> bool {
+    is_tenant(cloud, named) || ["common", "organizations"].iter().any(|it| named.eq_ignore_ascii_case(it))
 }
 
 fn host(cloud: &Cloud) -> &str {

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::certificates::CertificateError;
 use crate::keys::KeyError;
+use pgentra_certificates::CertificateError;
 
 /// A local cloud could not start.
 #[derive(Debug, thiserror::Error)]

@@ -17,7 +17,7 @@ use crate::token_proxy::PROXY_NAME;
 
 /// The refusal of a request that is not for this machine, or that a page in a browser sent.
 pub(crate) fn check(door: Door, names: &[String], (uri, headers): (&Uri, &HeaderMap)) -> Result<(), Answer> {
-    if headers.contains_key(ORIGIN) || is_of_another_site(headers) {
+    if headers.contains_key(ORIGIN) || is_of_another_site(uri, headers) {
         return Err(Answer::text(StatusCode::FORBIDDEN, "the local cloud answers no page in a browser\n"));
     }
     let mut named = 0;
@@ -40,9 +40,11 @@ fn misdirected() -> Answer {
     Answer::text(StatusCode::MISDIRECTED_REQUEST, text)
 }
 
-/// A browser says where a request comes from (Fetch Metadata); `none` is an address that a person typed.
-fn is_of_another_site(headers: &HeaderMap) -> bool {
-    headers.get("sec-fetch-site").is_some_and(|site| site != "none")
+/// A browser says where a request comes from (Fetch Metadata); `none` is an address that a person typed, `same-origin` a
+/// link on the page to sign in.
+fn is_of_another_site(uri: &Uri, headers: &HeaderMap) -> bool {
+    let is_page = uri.path().ends_with("/oauth2/v2.0/authorize");
+    headers.get("sec-fetch-site").is_some_and(|site| site != "none" && !(is_page && site == "same-origin"))
 }
 
 /// Whether `host`, without a port, is a name of this machine behind `door`.

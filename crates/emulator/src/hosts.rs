@@ -4,11 +4,11 @@ use rustls_pki_types::CertificateDer;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::certificates::{CertificateError, Issued, client_certificate};
 use crate::federation;
 use crate::local_azure::LocalAzure;
 use crate::token_proxy::{PROXY_NAME, PROXY_PREFIX};
 use crate::{azure_arc, machine_learning, service_fabric};
+use pgentra_certificates::{CertificateError, Issued, client_certificate};
 
 /// App Service, Functions, Container Apps.
 #[derive(Clone, Debug)]

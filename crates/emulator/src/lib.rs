@@ -13,7 +13,6 @@ mod application_certificates;
 mod arc_agent;
 mod azure_arc;
 mod azure_names;
-pub mod certificates;
 mod clock;
 mod cloud;
 mod cloud_shell;
@@ -41,9 +40,12 @@ mod mint;
 pub mod options;
 mod serve;
 mod service_fabric;
+mod sign_ins;
 mod subscription;
 mod token_log;
 mod token_proxy;
+
+pub use pgentra_certificates as certificates;
 
 pub use azure_names::{AzureNames, ENTRA_NAMES, GRAPH_NAME, MANAGEMENT_NAME, SERVER_SUFFIX};
 pub use clock::Clock;
@@ -58,5 +60,5 @@ pub use keys::KeyError;
 pub use local_azure::{LocalAzure, Principal};
 pub use mint::Draft;
 pub use options::Options;
-pub use subscription::{Administrator, AdministratorChange, AdministratorEdit, PrincipalKind};
+pub use subscription::{Administrator, PrincipalKind, ServerChange, ServerEdit};
 pub use token_log::TokenRecord;

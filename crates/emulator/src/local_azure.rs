@@ -13,7 +13,6 @@ use uuid::Uuid;
 use crate::application_certificates::Certificates;
 use crate::arc_agent::Agent;
 use crate::azure_names::{self, AzureNames};
-use crate::certificates::{Authority, CertificateError, names_of, server_config_for_name};
 use crate::clock::Clock;
 use crate::cloud::{Addresses, Cloud, CloudState, Secrets, TokenOverrides};
 use crate::device_codes::DeviceCodes;
@@ -29,9 +28,11 @@ use crate::listen::{self, BoundPort};
 use crate::mint::{Draft, random};
 use crate::options::{GRAPH, Options, ResourceApplication};
 use crate::serve;
-use crate::subscription::{AdministratorChange, NamedCredential, PrincipalKind, Subscription};
+use crate::sign_ins::SignIns;
+use crate::subscription::{NamedCredential, PrincipalKind, ServerChange, Subscription};
 use crate::token_log::{TokenLog, TokenRecord};
 use crate::token_proxy::PROXY_NAME;
+use pgentra_certificates::{Authority, CertificateError, names_of, server_config_for_name};
 
 /// The identity side of a local Azure. It serves requests until it is stopped or dropped.
 #[derive(Debug)]
@@ -249,6 +250,16 @@ impl LocalAzure {
         self.cloud.subscription.join_group(member, group);
     }
 
+    /// Ends the membership of a user or a service principal in a group.
+    pub fn leave_group(&self, member: Uuid, group: Uuid) {
+        self.cloud.subscription.leave_group(member, group);
+    }
+
+    /// The members of every group of the tenant: the object ids of the group and of the member.
+    pub fn memberships(&self) -> Vec<(Uuid, Uuid)> {
+        self.cloud.subscription.memberships()
+    }
+
     /// Enables or disables the account of a user or a service principal: `accountEnabled` in Graph. What was signed
     /// before stays valid.
     pub fn set_account_enabled(&self, object_id: Uuid, is_enabled: bool) {
@@ -271,10 +282,10 @@ impl LocalAzure {
         &self.cloud.addresses.graph
     }
 
-    /// Changes of the Entra administrators of the database server, from now on and in order. The operation behind each
+    /// Changes of the database server, from now on and in order. The operation behind each
     /// runs until the database has answered; the last caller gets them all. Without a caller a change needs no database.
-    pub fn follow_administrators(&self) -> mpsc::UnboundedReceiver<AdministratorChange> {
-        self.cloud.subscription.follow_administrators()
+    pub fn follow_server(&self) -> mpsc::UnboundedReceiver<ServerChange> {
+        self.cloud.subscription.follow_server()
     }
 
     /// Who is in the tenant right now, under the names that a database knows them by.
@@ -297,7 +308,8 @@ impl LocalAzure {
         application.into_iter().chain(identities).chain(users).chain(groups).collect()
     }
 
-    /// Changes whenever a user, a group, an identity or an application comes into the tenant or leaves it.
+    /// Changes whenever a user, a group, an identity or an application comes into the tenant or leaves it, and with the
+    /// members of groups.
     pub fn principals_changed(&self) -> watch::Receiver<()> {
         self.cloud.subscription.watch_principals()
     }
@@ -477,6 +489,9 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
     let mut resources = options.resources;
     // Clients that know Graph by its address alone ask for tokens for that address, as the Azure CLI does.
     resources.push(ResourceApplication::new(addresses.management.clone(), GRAPH));
+    // People send tokens for it to the application, which asks for others on their behalf.
+    let application = directory.ids.application_client;
+    resources.push(ResourceApplication::new(format!("api://{application}"), application));
     let federation = Federation::new(
         options.clock.clone(),
         options.lifetimes.clone(),
@@ -509,6 +524,7 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
         arc: options.arc.map(Agent::new),
         legacy_dates: options.legacy_dates,
         device_codes: DeviceCodes::default(),
+        sign_ins: SignIns::default(),
         tokens: TokenLog::default(),
         issued: std::sync::Mutex::default(),
     };

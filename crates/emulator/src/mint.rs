@@ -36,6 +36,8 @@ pub struct Draft {
     pub(crate) version: Option<TokenVersion>,
     pub(crate) claims: BTreeMap<String, Value>,
     pub(crate) without: BTreeSet<String>,
+    /// The client that a user has signed in with, and whether it has proved who it is. Default: Cloud Shell.
+    pub(crate) client: Option<(Uuid, bool)>,
 }
 
 /// The subject of a token.
@@ -64,7 +66,7 @@ pub(crate) struct Minted {
 
 /// What the tenant adds to every token.
 pub(crate) struct Mint<'a> {
-    pub(crate) key: &'a SigningKey,
+    pub(crate) key: Arc<SigningKey>,
     pub(crate) tenant: Uuid,
     pub(crate) authority: &'a str,
     pub(crate) now: i64,
@@ -114,7 +116,14 @@ impl Draft {
             version: None,
             claims: BTreeMap::new(),
             without: BTreeSet::new(),
+            client: None,
         }
+    }
+
+    /// The client that a user has signed in with, and whether it has proved who it is.
+    pub(crate) fn for_client(mut self, client: Uuid, is_confidential: bool) -> Self {
+        self.client = Some((client, is_confidential));
+        self
     }
 
     /// How long it lives from its issue. Default: the lifetime for its kind in
@@ -261,6 +270,36 @@ impl Mint<'_> {
         Ok(Minted { token: token.into(), not_before, expires, claims: said })
     }
 
+    /// Signs a statement to a client of who has signed in.
+    pub(crate) fn sign_id_token(
+        &self,
+        user: &User,
+        client: &str,
+        nonce: Option<&str>,
+    ) -> Result<SecretString, KeyError> {
+        let life = i64::try_from(self.lifetime.as_secs()).unwrap_or(i64::MAX);
+        let not_before = self.now - BACKDATED;
+        let mut claims = json!({
+            "aud": client,
+            "iss": format!("{}{}/v2.0", self.authority, self.tenant),
+            "iat": not_before,
+            "nbf": not_before,
+            "exp": self.now.saturating_add(life),
+            "name": user.name,
+            "oid": user.object_id,
+            "preferred_username": user.user_principal_name,
+            "sub": pairwise(user.object_id, client),
+            "tid": self.tenant,
+            "uti": random(16)?,
+            "ver": "2.0",
+        });
+        if let (Some(nonce), Some(claims)) = (nonce, claims.as_object_mut()) {
+            claims.insert("nonce".to_owned(), json!(nonce));
+        }
+        let kid = self.key.id();
+        Ok(self.key.sign(&JwsHeader { typ: "JWT", alg: "RS256", x5t: None, kid }, &claims)?.into())
+    }
+
     fn claims<'a>(
         &self,
         draft: &'a Draft,
@@ -268,7 +307,7 @@ impl Mint<'_> {
         (not_before, expires): (i64, i64),
     ) -> Result<Base<'a>, KeyError> {
         let v1_issuer = format!("https://sts.windows.net/{}/", self.tenant);
-        let kind = kind(&draft.who, version, &v1_issuer);
+        let kind = kind(draft, version, &v1_issuer);
         let (oid, sub) = match &draft.who {
             TokenSubject::App { object_id, .. } => (*object_id, object_id.to_string()),
             TokenSubject::User(user) => (user.object_id, pairwise(user.object_id, &draft.audience)),
@@ -308,8 +347,10 @@ impl Mint<'_> {
     }
 }
 
-fn kind<'a>(who: &'a TokenSubject, version: TokenVersion, v1_issuer: &str) -> AccountClaims<'a> {
-    match (who, version) {
+fn kind<'a>(draft: &'a Draft, version: TokenVersion, v1_issuer: &str) -> AccountClaims<'a> {
+    let (client, is_confidential) = draft.client.unwrap_or((CONSOLE_APPLICATION, false));
+    let client_acr = if is_confidential { "1" } else { "0" };
+    match (&draft.who, version) {
         (TokenSubject::App { client_id, proof, resource_id, .. }, version) => {
             // Microsoft: access-token-claims-reference, `appidacr`: 1 is a secret, 2 a certificate or an assertion.
             let acr = match proof {
@@ -327,8 +368,8 @@ fn kind<'a>(who: &'a TokenSubject, version: TokenVersion, v1_issuer: &str) -> Ac
         (TokenSubject::User(user), TokenVersion::V1) => AccountClaims::UserV1 {
             acr: "1",
             amr: ["pwd", "mfa"],
-            appid: CONSOLE_APPLICATION,
-            appidacr: "0",
+            appid: client,
+            appidacr: client_acr,
             groups: &user.groups,
             idtyp: "user",
             ipaddr: "127.0.0.1",
@@ -338,8 +379,8 @@ fn kind<'a>(who: &'a TokenSubject, version: TokenVersion, v1_issuer: &str) -> Ac
             upn: &user.user_principal_name,
         },
         (TokenSubject::User(user), TokenVersion::V2) => AccountClaims::UserV2 {
-            azp: CONSOLE_APPLICATION,
-            azpacr: "0",
+            azp: client,
+            azpacr: client_acr,
             groups: &user.groups,
             idtyp: "user",
             name: &user.name,

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use uuid::{Uuid, uuid};
 
-use crate::certificates::Authority;
 use crate::clock::Clock;
 use crate::directory::Ids;
+use pgentra_certificates::Authority;
 
 /// Application id of Microsoft Graph.
 pub(crate) const GRAPH: Uuid = uuid!("00000003-0000-0000-c000-000000000000");

@@ -49,26 +49,28 @@ pub struct Administrator {
     pub kind: PrincipalKind,
 }
 
-/// A change of the database server's administrators that its database has to make. The operation of the management API
+/// A change of the database server that its database has to make. The operation of the management API
 /// runs until one of the methods is called; dropped, it fails.
 #[derive(Debug)]
-pub struct AdministratorChange {
-    change: AdministratorEdit,
+pub struct ServerChange {
+    change: ServerEdit,
     verdict: oneshot::Sender<Result<(), String>>,
 }
 
-/// A change of the Entra administrators.
+/// A change of the database server: of its Entra administrators or its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AdministratorEdit {
+pub enum ServerEdit {
     /// A new administrator, or an existing administrator that is written again.
     Add(Administrator),
     /// The administrator with this object id is to be none.
     Remove(Uuid),
+    /// Group sync is to be on or off: the parameter `pgaadauth.enable_group_sync`.
+    GroupSync(bool),
 }
 
-impl AdministratorChange {
+impl ServerChange {
     /// The change that the database has to make.
-    pub fn change(&self) -> &AdministratorEdit {
+    pub fn change(&self) -> &ServerEdit {
         &self.change
     }
 
@@ -93,19 +95,23 @@ pub(crate) enum Effect {
     Add(Administrator),
     /// The server has one administrator fewer.
     Remove(Uuid),
+    /// Group sync of the server is on or off.
+    GroupSync(bool),
 }
 
 impl Effect {
     /// The change that the database has to make for it.
-    fn change(&self) -> Option<AdministratorEdit> {
+    fn change(&self) -> Option<ServerEdit> {
         match self {
             Self::None => None,
-            Self::Add(new) => Some(AdministratorEdit::Add(new.clone())),
-            Self::Remove(id) => Some(AdministratorEdit::Remove(*id)),
+            Self::Add(new) => Some(ServerEdit::Add(new.clone())),
+            Self::Remove(id) => Some(ServerEdit::Remove(*id)),
+            Self::GroupSync(is_on) => Some(ServerEdit::GroupSync(*is_on)),
         }
     }
 
-    fn apply(self, administrators: &mut Vec<Administrator>) {
+    fn apply(self, state: &mut SubscriptionState) {
+        let administrators = &mut state.administrators;
         match self {
             Self::None => {}
             Self::Add(new) => {
@@ -113,6 +119,7 @@ impl Effect {
                 administrators.push(new);
             }
             Self::Remove(id) => administrators.retain(|other| other.object_id != id),
+            Self::GroupSync(is_on) => state.is_group_sync = is_on,
         }
     }
 }
@@ -165,7 +172,7 @@ const MOST: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct Subscription {
     state: Mutex<SubscriptionState>,
-    /// Told of every change of who is in the tenant.
+    /// Told of every change of who is in the tenant and in its groups.
     principals: watch::Sender<()>,
 }
 
@@ -184,11 +191,13 @@ struct SubscriptionState {
     disabled: BTreeSet<Uuid>,
     has_application: bool,
     administrators: Vec<Administrator>,
+    /// The server parameter `pgaadauth.enable_group_sync`.
+    is_group_sync: bool,
     operations: Vec<Operation>,
     /// Answers of the database that are still to come, by operation.
     verdicts: HashMap<Uuid, oneshot::Receiver<Result<(), String>>>,
-    /// The database that makes the changes of the administrators, where there is one.
-    database: Option<mpsc::UnboundedSender<AdministratorChange>>,
+    /// The database that makes the changes of the server, where there is one.
+    database: Option<mpsc::UnboundedSender<ServerChange>>,
 }
 
 /// There are as many resources of a kind already as a local cloud holds.
@@ -216,6 +225,7 @@ impl Subscription {
                 disabled: BTreeSet::new(),
                 has_application: true,
                 administrators,
+                is_group_sync: false,
                 operations: Vec::new(),
                 verdicts: HashMap::new(),
                 database: None,
@@ -321,6 +331,27 @@ impl Subscription {
                 state.members.insert((member, group));
             }
         }
+        drop(state);
+        self.principals.send_replace(());
+    }
+
+    /// Ends the membership of a user or a service principal in a group.
+    pub(crate) fn leave_group(&self, member: Uuid, group: Uuid) {
+        let mut state = self.state();
+        for user in state.users.iter_mut().filter(|user| user.object_id == member) {
+            user.groups.retain(|other| *other != group);
+        }
+        state.members.remove(&(member, group));
+        drop(state);
+        self.principals.send_replace(());
+    }
+
+    /// The members of every group: group and member.
+    pub(crate) fn memberships(&self) -> Vec<(Uuid, Uuid)> {
+        let state = self.state();
+        let of_users =
+            state.users.iter().flat_map(|user| user.groups.iter().map(|group| (*group, user.object_id)));
+        of_users.chain(state.members.iter().map(|(member, group)| (*group, *member))).collect()
     }
 
     /// Whether a user or a service principal is a member of a group.
@@ -355,6 +386,10 @@ impl Subscription {
         state.federated.retain(|(identity, _)| *identity != object_id);
         state.users.retain(|user| user.object_id != object_id);
         state.groups.retain(|group| group.object_id != object_id);
+        state.members.retain(|(member, group)| *member != object_id && *group != object_id);
+        for user in &mut state.users {
+            user.groups.retain(|group| *group != object_id);
+        }
         state.has_application &= object_id != application;
         drop(state);
         self.principals.send_replace(());
@@ -365,7 +400,7 @@ impl Subscription {
         self.principals.send_replace(());
     }
 
-    /// Changes whenever a principal is created in the tenant or deleted.
+    /// Changes whenever a principal is created in the tenant or deleted, and with the members of groups.
     pub(crate) fn watch_principals(&self) -> watch::Receiver<()> {
         self.principals.subscribe()
     }
@@ -375,8 +410,14 @@ impl Subscription {
         self.state().administrators.clone()
     }
 
-    /// From now on operations on administrators wait for a database. An earlier one gets no more of them.
-    pub(crate) fn follow_administrators(&self) -> mpsc::UnboundedReceiver<AdministratorChange> {
+    /// Whether group sync of the server is on.
+    pub(crate) fn is_group_sync(&self, now: i64) -> bool {
+        self.settle(now);
+        self.state().is_group_sync
+    }
+
+    /// From now on operations on the server wait for a database. An earlier one gets no more of them.
+    pub(crate) fn follow_server(&self) -> mpsc::UnboundedReceiver<ServerChange> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.state().database = Some(sender);
         receiver
@@ -397,7 +438,7 @@ impl Subscription {
         if let (Some(change), Some(database)) = (operation.effect.change(), &state.database) {
             let (verdict, answer) = oneshot::channel();
             // If the receiver was dropped, the database has ended, and the operation does not wait for it.
-            if database.send(AdministratorChange { change, verdict }).is_ok() {
+            if database.send(ServerChange { change, verdict }).is_ok() {
                 operation.waits = true;
                 state.verdicts.insert(operation.id, answer);
             }
@@ -435,7 +476,7 @@ impl Subscription {
             effects.push(std::mem::replace(&mut operation.effect, Effect::None));
         }
         for effect in effects {
-            effect.apply(&mut state.administrators);
+            effect.apply(&mut state);
         }
     }
 
@@ -495,7 +536,7 @@ mod tests {
     #[test]
     fn an_operation_waits_for_its_database() {
         let subscription = subscription();
-        let mut changes = subscription.follow_administrators();
+        let mut changes = subscription.follow_server();
         let new =
             Administrator { object_id: Uuid::nil(), name: "new".to_owned(), kind: PrincipalKind::Group };
         let begin = |effect: Effect| subscription.start("/s/administrators/x", effect, (100, 1)).id;
@@ -508,7 +549,7 @@ mod tests {
             "its time is over, and the database has not answered"
         );
         let change = changes.try_recv().unwrap();
-        assert_eq!(change.change(), &AdministratorEdit::Add(new.clone()));
+        assert_eq!(change.change(), &ServerEdit::Add(new.clone()));
         change.refused("no");
         assert_eq!((failure(refused).as_deref(), listed()), (Some("no"), false));
         assert!(subscription.running("/s", 500).is_none());

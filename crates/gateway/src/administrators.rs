@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::control::ControlError;
 use super::init::{InitError, replace_directory};
-use super::principal::Principal;
+use super::principal::{GroupMembership, Principal};
 use super::{ServiceAccount, UpstreamAddress, UpstreamMethod, control};
 
 /// Why a change was not made.
@@ -66,7 +66,7 @@ pub async fn remove_administrator(
     Ok(())
 }
 
-/// Replaces the database's list of the tenant's principals.
+/// Replaces the database's lists of the tenant's principals and of the members of its groups.
 ///
 /// # Errors
 /// If the connection or a statement fails. Nothing is changed then.
@@ -74,9 +74,38 @@ pub async fn set_directory(
     upstream: &UpstreamAddress,
     service: &ServiceAccount,
     directory: &[Principal],
+    memberships: &[GroupMembership],
 ) -> Result<(), InitError> {
     let mut client = control::connect(upstream, &UpstreamMethod::Password, service).await?;
     let transaction = client.transaction().await?;
-    replace_directory(&transaction, directory).await?;
+    replace_directory(&transaction, directory, memberships).await?;
     Ok(transaction.commit().await?)
+}
+
+/// The server parameter of group sync.
+pub const GROUP_SYNC: &str = "pgaadauth.enable_group_sync";
+
+/// Switches group sync on or off ([`GROUP_SYNC`]), for sessions that begin now. Flexible Server only.
+///
+/// # Errors
+/// If the connection or the statement fails.
+pub async fn set_group_sync(
+    upstream: &UpstreamAddress,
+    service: &ServiceAccount,
+    is_on: bool,
+) -> Result<(), ChangeError> {
+    let client = control::connect(upstream, &UpstreamMethod::Password, service).await?;
+    client.execute("SELECT pgentra.set_group_sync($1)", &[&is_on]).await?;
+    Ok(())
+}
+
+/// Makes roles for the members of mapped groups, and removes those of former members. Does nothing
+/// while group sync is off. Flexible Server only.
+///
+/// # Errors
+/// If the connection or the statement fails.
+pub async fn sync_groups(upstream: &UpstreamAddress, service: &ServiceAccount) -> Result<(), ChangeError> {
+    let client = control::connect(upstream, &UpstreamMethod::Password, service).await?;
+    client.execute("SELECT pgentra.sync_groups() WHERE pgentra.group_sync_is_on()", &[]).await?;
+    Ok(())
 }

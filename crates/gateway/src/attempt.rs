@@ -113,6 +113,11 @@ impl ClientRecord {
         self.client
     }
 
+    /// The database that the client asks for.
+    pub(crate) fn database(&self) -> Option<&str> {
+        self.database.as_deref()
+    }
+
     /// The names that the client asks for.
     pub(crate) fn asked(&mut self, start: &StartupMessage) {
         self.role = Some(shortened(start.user()));

@@ -25,9 +25,10 @@ use tokio_util::task::TaskTracker;
 use crate::attempt::{ClientRecord, EndReason};
 use crate::expiry::{Noticed, SessionExpiry};
 use crate::login::ServerSession;
-use crate::setting::SettingRenamer;
+use crate::rewriter::StatementRewriter;
 use crate::telemetry::GatewayTelemetry;
 use crate::{ClientTls, Flavour, Gateway, RoleSource, refusal};
+use crate::{security_label, setting};
 
 /// Time that PostgreSQL has to end a session whose token has expired or whose principal is disabled.
 /// After it the connection is closed.
@@ -290,7 +291,13 @@ impl Gateway {
         let relayed = async {
             match self.config.roles {
                 RoleSource::Database(Flavour::Single) => {
-                    self.forward(client, session, left, &mut SettingRenamer::default()).await
+                    let mut rewriter = StatementRewriter::new(setting::rename);
+                    self.forward(client, session, left, &mut rewriter).await
+                }
+                // The mapping is in this database alone.
+                RoleSource::Database(Flavour::Flexible) if attempt.database() == Some("postgres") => {
+                    let mut rewriter = StatementRewriter::new(security_label::call);
+                    self.forward(client, session, left, &mut rewriter).await
                 }
                 _ => self.forward(client, session, left, &mut AsIs).await,
             }

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
 
 use super::control::{self, ControlError};
-use super::principal::Principal;
+use super::principal::{GroupMembership, Principal};
 use super::{Flavour, ServiceAccount, UpstreamAddress, UpstreamMethod};
 
 /// Serialises preparations of one server; an arbitrary number, the same for all.
@@ -21,6 +21,8 @@ const LOCK: i64 = 0x7067_656e_7472_6100;
 pub(crate) const GATEWAY: &str = include_str!("sql/gateway.sql");
 pub(crate) const FLEXIBLE: &str = include_str!("sql/flexible.sql");
 const LOCAL: &str = include_str!("sql/local.sql");
+const GROUP_SYNC: &str = include_str!("sql/group_sync.sql");
+const LABELS: &str = include_str!("sql/labels.sql");
 pub(crate) const SINGLE: &str = include_str!("sql/single.sql");
 
 /// How a PostgreSQL is prepared.
@@ -36,6 +38,8 @@ pub struct Setup {
     /// The principals of the tenant, so that roles can be made by name alone. Replaces the list in
     /// the database; may be empty, because a gateway does not query Entra.
     pub directory: Vec<Principal>,
+    /// The members of its groups. Replaces the list in the database.
+    pub memberships: Vec<GroupMembership>,
 }
 
 /// Why a PostgreSQL could not be prepared.
@@ -88,9 +92,13 @@ pub async fn init(
     transaction.batch_execute(GATEWAY).await?;
     transaction.batch_execute(LOCAL).await?;
     remember_gateway(&transaction, setup.tenant).await?;
-    replace_directory(&transaction, &setup.directory).await?;
+    replace_directory(&transaction, &setup.directory, &setup.memberships).await?;
     match setup.flavour {
-        Flavour::Flexible => transaction.batch_execute(FLEXIBLE).await?,
+        Flavour::Flexible => {
+            transaction.batch_execute(FLEXIBLE).await?;
+            transaction.batch_execute(LABELS).await?;
+            transaction.batch_execute(GROUP_SYNC).await?;
+        }
         Flavour::Single => transaction.batch_execute(SINGLE).await?,
     }
     for administrator in &setup.administrators {
@@ -135,14 +143,27 @@ async fn remember_gateway(transaction: &Transaction<'_>, tenant: Uuid) -> Result
 pub(super) async fn replace_directory(
     transaction: &Transaction<'_>,
     directory: &[Principal],
+    memberships: &[GroupMembership],
 ) -> Result<(), InitError> {
+    // Two replacements at a time would insert the same rows.
+    transaction.batch_execute("LOCK TABLE pgentra.directory IN EXCLUSIVE MODE").await?;
     transaction.execute("DELETE FROM pgentra.directory", &[]).await?;
+    transaction.execute("DELETE FROM pgentra.membership", &[]).await?;
     let insert = transaction
         .prepare("INSERT INTO pgentra.directory (object_id, name, kind) VALUES ($1::text::uuid, $2, $3)")
         .await?;
     for principal in directory {
         let object_id = principal.object_id.to_string();
         transaction.execute(&insert, &[&object_id, &principal.name, &principal.kind.as_str()]).await?;
+    }
+    let insert = transaction
+        .prepare(
+            "INSERT INTO pgentra.membership (group_id, member_id) VALUES ($1::text::uuid, $2::text::uuid)
+             ON CONFLICT DO NOTHING",
+        )
+        .await?;
+    for GroupMembership { group, member } in memberships {
+        transaction.execute(&insert, &[&group.to_string(), &member.to_string()]).await?;
     }
     Ok(())
 }

@@ -10,9 +10,8 @@ pub(crate) enum Lexeme {
     Word(Range<usize>),
     /// The end of a statement.
     Semicolon,
-    /// Anything else: a string, a quoted identifier, a number, an operator; the value is its first
-    /// byte.
-    Other(u8),
+    /// Anything else: a string, a quoted identifier, a number, an operator; with its first byte.
+    Other(u8, Range<usize>),
 }
 
 /// Splits SQL into tokens (PostgreSQL documentation, "Lexical Structure"). It ends for any input.
@@ -132,7 +131,7 @@ impl Iterator for Lexer<'_> {
             byte if byte.is_ascii_digit() => self.skip_while(continues_word),
             _ => self.at += 1,
         }
-        Some(Lexeme::Other(first))
+        Some(Lexeme::Other(first, start..self.at))
     }
 }
 
@@ -154,7 +153,7 @@ mod tests {
             .map(|token| match token {
                 Lexeme::Word(range) => sql[range].to_owned(),
                 Lexeme::Semicolon => ";".to_owned(),
-                Lexeme::Other(byte) => char::from(byte).to_string(),
+                Lexeme::Other(byte, _) => char::from(byte).to_string(),
             })
             .collect()
     }
@@ -192,7 +191,7 @@ mod tests {
         fn it_always_ends_and_words_lie_in_order(sql: Vec<u8>) {
             let mut end = 0;
             for token in Lexer::new(&sql) {
-                if let Lexeme::Word(range) = token {
+                if let Lexeme::Word(range) | Lexeme::Other(_, range) = token {
                     assert!(range.start >= end && range.end > range.start && range.end <= sql.len());
                     end = range.end;
                 }

@@ -40,9 +40,11 @@ mod oauth;
 mod observed;
 mod principal;
 mod refusal;
+mod rewriter;
 mod role_mapping;
 mod rules;
 mod script;
+mod security_label;
 mod setting;
 mod several;
 mod single;
@@ -66,7 +68,10 @@ use secrecy::SecretString;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
 
-pub use administrators::{ChangeError, add_administrator, remove_administrator, set_directory};
+pub use administrators::{
+    ChangeError, GROUP_SYNC, add_administrator, remove_administrator, set_directory, set_group_sync,
+    sync_groups,
+};
 pub use ask_method::{AUTH_SETTING, AskMethod, UnknownAskMethod};
 pub use authority::{AuthorityError, SigningAuthority};
 pub use client_certificates::{CERTIFICATE_LIFETIME, ClientCertificates};
@@ -83,7 +88,7 @@ pub use oauth::Oauth;
 pub use observed::{LoginCheck, LoginEvent, LoginOutcome};
 pub use pgentra_session::Route;
 pub use pgentra_wire::session_attrs::SessionAttrs;
-pub use principal::{Principal, PrincipalKind, UnknownPrincipalKind};
+pub use principal::{GroupMembership, Principal, PrincipalKind, UnknownPrincipalKind};
 pub use rules::{PrincipalRule, RoleRules, SharedRules};
 pub use script::{GatewayNetwork, NotANetwork, SERVICE_ROLE, ServerScript, ServerScriptMethod};
 pub use telemetry::GatewayTelemetry;

@@ -15,6 +15,15 @@ pub struct Principal {
     pub kind: PrincipalKind,
 }
 
+/// A user or a service principal as a member of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupMembership {
+    /// The object id of the group.
+    pub group: Uuid,
+    /// The object id of the member.
+    pub member: Uuid,
+}
+
 /// The kind of a principal, in the words of `pgaadauth_create_principal_with_oid` (Microsoft:
 /// "Manage Microsoft Entra roles").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

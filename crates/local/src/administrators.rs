@@ -1,11 +1,17 @@
-//! Applies changes in Resource Manager and the directory to the database: its administrators and
-//! the kinds of its principals.
+//! Applies changes in Resource Manager and the directory to the database: its administrators, its
+//! parameters, the principals of the tenant and the members of groups.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use pgentra_emulator::{AdministratorChange, AdministratorEdit, LocalAzure, PrincipalKind};
-use pgentra_gateway::{ChangeError, ServiceAccount, UpstreamAddress};
+use pgentra_emulator::{LocalAzure, PrincipalKind, ServerChange, ServerEdit};
+use pgentra_gateway::{ChangeError, GroupMembership, ServiceAccount, UpstreamAddress};
 use tokio::sync::{mpsc, watch};
+
+/// How often Azure synchronises groups.
+const SYNC_PERIOD: Duration = Duration::from_secs(30 * 60);
+/// How often the cloud's clock is looked at, which people advance.
+const LOOK_PERIOD: Duration = Duration::from_millis(500);
 
 /// A direct connection to the PostgreSQL server, without the gateway: the change may remove the
 /// last administrator.
@@ -16,7 +22,7 @@ pub(crate) struct Database {
 }
 
 /// Applies the changes of administrators while the task lives.
-pub(crate) async fn follow(database: Database, mut changes: mpsc::UnboundedReceiver<AdministratorChange>) {
+pub(crate) async fn follow(database: Database, mut changes: mpsc::UnboundedReceiver<ServerChange>) {
     while let Some(change) = changes.recv().await {
         match make(&database, change.change()).await {
             Ok(()) => change.done(),
@@ -29,28 +35,56 @@ pub(crate) async fn follow(database: Database, mut changes: mpsc::UnboundedRecei
     }
 }
 
-async fn make(database: &Database, change: &AdministratorEdit) -> Result<(), ChangeError> {
+async fn make(database: &Database, change: &ServerEdit) -> Result<(), ChangeError> {
     let Database { upstream, service } = database;
     match change {
-        AdministratorEdit::Add(new) => {
+        ServerEdit::Add(new) => {
             let new = principal(&new.name, new.object_id, new.kind);
             pgentra_gateway::add_administrator(upstream, service, &new).await
         }
-        AdministratorEdit::Remove(object_id) => {
+        ServerEdit::Remove(object_id) => {
             pgentra_gateway::remove_administrator(upstream, service, *object_id).await
         }
+        ServerEdit::GroupSync(is_on) => pgentra_gateway::set_group_sync(upstream, service, *is_on).await,
     }
 }
 
 /// Sends the tenant's directory to the database after each change, while the task lives.
 pub(crate) async fn know(database: Database, azure: Arc<LocalAzure>, mut changed: watch::Receiver<()>) {
     while changed.changed().await.is_ok() {
-        let told =
-            pgentra_gateway::set_directory(&database.upstream, &database.service, &directory(&azure)).await;
+        let told = pgentra_gateway::set_directory(
+            &database.upstream,
+            &database.service,
+            &directory(&azure),
+            &memberships(&azure),
+        )
+        .await;
         if let Err(error) = told {
             tracing::error!(?error, "PostgreSQL does not know who is in the tenant");
         }
     }
+}
+
+/// Synchronises groups every half an hour of the cloud's clock, where that is switched on.
+pub(crate) async fn sync(database: Database, azure: Arc<LocalAzure>) {
+    let mut next = azure.clock().now() + SYNC_PERIOD;
+    let mut looks = tokio::time::interval(LOOK_PERIOD);
+    loop {
+        looks.tick().await;
+        let now = azure.clock().now();
+        if now < next {
+            continue;
+        }
+        next = now + SYNC_PERIOD;
+        if let Err(error) = pgentra_gateway::sync_groups(&database.upstream, &database.service).await {
+            tracing::error!(?error, "the groups could not be synchronised");
+        }
+    }
+}
+
+/// The members of the tenant's groups in the gateway's type.
+pub(crate) fn memberships(azure: &LocalAzure) -> Vec<GroupMembership> {
+    azure.memberships().into_iter().map(|(group, member)| GroupMembership { group, member }).collect()
 }
 
 /// The principals of the tenant in the gateway's type.

@@ -25,12 +25,14 @@ use crate::clock::CloudClock;
 use crate::cluster;
 use crate::environment::{CloudFiles, DATABASE};
 use crate::error::{Error, Failure, FailureKind};
+use crate::faults::CloudFaults;
 use crate::folder::{self, folder_of, write};
 use crate::gateway::{self, RunningGateway};
 use crate::host::Host;
 use crate::kept::{self, KeptPorts};
 use crate::local_cloud::{LocalCloud, SERVER_NAME, upstream};
 use crate::page::{CloudPage, HostStrings, PageSource, ServerPlace};
+use crate::server_faults::ServerFaults;
 
 /// How to start a [`LocalCloud`]. By default it is a Flexible Server on the embedded PostgreSQL, with
 /// a name of its own, at free ports, by this machine's clock.
@@ -293,12 +295,14 @@ impl<'a> LocalCloudBuilder<'a> {
         let azure = Arc::new(azure);
         let clock = CloudClock::new(files, azure.clone());
         clock.write()?;
+        let faults = CloudFaults::new(azure.clone(), ServerFaults::new(&database));
         let source = PageSource {
             name: name.clone(),
             flavour: self.flavour,
             postgres: database.version().to_owned(),
             azure: azure.clone(),
             clock: clock.clone(),
+            faults: faults.clone(),
             telemetry,
             access: access(&name, &azure, gateway.address.port(), janitor.folder()),
         };
@@ -306,7 +310,10 @@ impl<'a> LocalCloudBuilder<'a> {
         let behind = Database { upstream, service };
         let mut followers = JoinSet::new();
         followers.spawn(clock.clone().keep());
-        followers.spawn(administrators::follow(behind.clone(), azure.follow_administrators()));
+        followers.spawn(administrators::follow(behind.clone(), azure.follow_server()));
+        if self.flavour == Flavour::Flexible {
+            followers.spawn(administrators::sync(behind.clone(), azure.clone()));
+        }
         followers.spawn(administrators::know(behind, azure.clone(), azure.principals_changed()));
         Ok(LocalCloud {
             name,
@@ -319,6 +326,7 @@ impl<'a> LocalCloudBuilder<'a> {
             setup,
             clock,
             page,
+            faults,
             is_link_local: self.is_link_local,
             followers,
             database,
@@ -476,5 +484,6 @@ fn setup(flavour: Flavour, azure: &LocalAzure) -> Setup {
         tenant: azure.tenant(),
         administrators: vec![administrator],
         directory: administrators::directory(azure),
+        memberships: administrators::memberships(azure),
     }
 }

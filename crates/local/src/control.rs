@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::CloudClock;
 pub use crate::clock::FURTHEST;
 use crate::error::{Failure, FailureKind};
-use crate::faults::{self, FaultList, KnownEndpoint, KnownFault, MOST_TIMES};
+use crate::faults::{CloudFaults, FaultList, KnownEndpoint, KnownFault, MOST_TIMES};
 use crate::folder;
-use crate::principals::{self, MemberKind, MemberName, MembersAnswer, TenantMember};
+use crate::principals::{self, MemberKind, MemberName, MembersAnswer, MembershipChange, TenantMember};
 use crate::status::Status;
 
-/// Longest request in bytes: some words, and a name of 64 characters.
-const LONGEST_REQUEST: u64 = 512;
+/// Longest request in bytes: some words, and two names of 64 characters.
+const LONGEST_REQUEST: u64 = 1024;
 /// Longest answer in bytes; a description takes some kilobytes.
 const LONGEST_ANSWER: u64 = 1 << 20;
 /// Time for an answer on the local socket; a process without one hangs.
@@ -44,7 +44,13 @@ impl Control {
     /// Answers requests until one asks for the end, or `stop` is cancelled. The client that asked
     /// for the end sees its connection close when the returned value is dropped, after everything
     /// is removed.
-    pub async fn serve(mut self, status: &Status, clock: &CloudClock, stop: &CancellationToken) -> Self {
+    pub async fn serve(
+        mut self,
+        status: &Status,
+        clock: &CloudClock,
+        faults: &CloudFaults,
+        stop: &CancellationToken,
+    ) -> Self {
         loop {
             let mut stream = tokio::select! {
                 () = stop.cancelled() => return self,
@@ -67,15 +73,20 @@ impl Control {
                     let _ = stream.write_all(now.as_bytes()).await;
                 }
                 Ok(Ok(ControlRequest::Faults(change))) => {
-                    let azure = clock.azure();
-                    match change {
-                        FaultChange::None => {}
-                        FaultChange::Set { fault, at, times } => faults::set(azure, fault, at, times),
-                        FaultChange::Clear { fault: Some(fault), at } => faults::clear(azure, fault, at),
-                        FaultChange::Clear { fault: None, .. } => azure.faults().clear(),
-                    }
-                    let answer = serde_json::to_vec(&FaultList::of(azure)).unwrap_or_default();
-                    let _ = stream.write_all(&answer).await;
+                    let changed = match change {
+                        FaultChange::None => Ok(()),
+                        FaultChange::Set { fault, at, times } => faults.set(fault, at, times).await,
+                        FaultChange::Clear { fault: Some(fault), at } => {
+                            faults.clear(fault, at);
+                            Ok(())
+                        }
+                        FaultChange::Clear { fault: None, .. } => {
+                            faults.clear_all();
+                            Ok(())
+                        }
+                    };
+                    let answer = changed.map(|()| faults.list());
+                    let _ = stream.write_all(&serde_json::to_vec(&answer).unwrap_or_default()).await;
                 }
                 Ok(Ok(ControlRequest::Members(kind, change))) => {
                     let azure = clock.azure();
@@ -84,6 +95,10 @@ impl Control {
                         MemberChange::Add(name) => principals::add(azure, kind, name),
                         MemberChange::Remove(name) => principals::remove(azure, kind, name),
                     };
+                    let _ = stream.write_all(&serde_json::to_vec(&answer).unwrap_or_default()).await;
+                }
+                Ok(Ok(ControlRequest::Membership(group, change))) => {
+                    let answer = principals::change_membership(clock.azure(), &group, &change);
                     let _ = stream.write_all(&serde_json::to_vec(&answer).unwrap_or_default()).await;
                 }
                 Ok(Ok(ControlRequest::Down)) => {
@@ -103,8 +118,12 @@ pub async fn status(folder: &Path) -> Result<Option<Status>, Failure> {
 }
 
 /// Changes the faults of the local cloud in this folder, and returns them. `None`: none runs there.
+///
+/// # Errors
+/// If the local cloud refuses the change or does not answer.
 pub async fn change_faults(folder: &Path, change: FaultChange) -> Result<Option<FaultList>, Failure> {
-    document(folder, &change.line(), "its faults").await
+    let answer: Option<Result<FaultList, String>> = document(folder, &change.line(), "its faults").await?;
+    answer.transpose().map_err(|refused| Failure::new(FailureKind::Usage, refused))
 }
 
 /// Changes the principals of this kind in the local cloud of this folder, and returns them. `None`:
@@ -118,6 +137,21 @@ pub async fn change_members(
     change: &MemberChange,
 ) -> Result<Option<Vec<TenantMember>>, Failure> {
     let answer: Option<MembersAnswer> = document(folder, &change.line(kind), "its principals").await?;
+    answer.transpose().map_err(|refused| Failure::new(FailureKind::Usage, refused))
+}
+
+/// Changes the members of a group in the local cloud of this folder, and returns them. `None`: none
+/// runs there.
+///
+/// # Errors
+/// If the local cloud refuses the change or does not answer.
+pub async fn change_membership(
+    folder: &Path,
+    group: &MemberName,
+    change: &MembershipChange,
+) -> Result<Option<Vec<TenantMember>>, Failure> {
+    let line = membership_line(group, change);
+    let answer: Option<MembersAnswer> = document(folder, &line, "the members of a group").await?;
     answer.transpose().map_err(|refused| Failure::new(FailureKind::Usage, refused))
 }
 
@@ -304,12 +338,50 @@ impl MemberChange {
     }
 }
 
+/// A tab ends the name of the group: no name has control characters.
+fn membership_line(group: &MemberName, change: &MembershipChange) -> String {
+    match change {
+        MembershipChange::None => format!("membership list {group}"),
+        MembershipChange::Add(member) => format!("membership add {group}\t{member}"),
+        MembershipChange::Remove(member) => format!("membership remove {group}\t{member}"),
+    }
+}
+
+/// The change that [`membership_line`] wrote, without the first word.
+fn parse_membership(change: &str) -> Option<(MemberName, MembershipChange)> {
+    let (verb, names) = change.split_once(' ')?;
+    let (group, member) = match names.split_once('\t') {
+        Some((group, member)) => (group, Some(member.parse().ok()?)),
+        None => (names, None),
+    };
+    let change = match (verb, member) {
+        ("list", None) => MembershipChange::None,
+        ("add", Some(member)) => MembershipChange::Add(member),
+        ("remove", Some(member)) => MembershipChange::Remove(member),
+        _ => return None,
+    };
+    Some((group.parse().ok()?, change))
+}
+
 enum ControlRequest {
     Members(MemberKind, MemberChange),
+    Membership(MemberName, MembershipChange),
     Status,
     Advance(Duration),
     Faults(FaultChange),
     Down,
+}
+
+/// The request in a line, as a client writes it; `None` if a local cloud takes no such request.
+pub fn canonical_request(line: &str) -> Option<String> {
+    Some(match parse(line)? {
+        ControlRequest::Members(kind, change) => change.line(kind),
+        ControlRequest::Membership(group, change) => membership_line(&group, &change),
+        ControlRequest::Status => "status".to_owned(),
+        ControlRequest::Advance(by) => format!("advance {}", by.as_secs()),
+        ControlRequest::Faults(change) => change.line(),
+        ControlRequest::Down => "down".to_owned(),
+    })
 }
 
 async fn request(stream: &mut UnixStream) -> std::io::Result<ControlRequest> {
@@ -334,6 +406,10 @@ fn parse(line: &str) -> Option<ControlRequest> {
             by.map(ControlRequest::Advance)
         }
         ["faults", ref change @ ..] => FaultChange::parse(change).map(ControlRequest::Faults),
+        ["membership", ..] => {
+            let (group, change) = parse_membership(line.strip_prefix("membership ")?)?;
+            Some(ControlRequest::Membership(group, change))
+        }
         _ => MemberChange::parse(line).map(|(kind, change)| ControlRequest::Members(kind, change)),
     }
 }
@@ -380,6 +456,21 @@ mod tests {
     }
 
     #[test]
+    fn a_change_of_a_group_is_read_as_it_is_written() {
+        let name: MemberName = "ö ö".repeat(21).parse().unwrap();
+        for change in [
+            MembershipChange::None,
+            MembershipChange::Add(name.clone()),
+            MembershipChange::Remove(name.clone()),
+        ] {
+            let line = membership_line(&name, &change);
+            assert!((line.len() as u64) < LONGEST_REQUEST);
+            let Some(ControlRequest::Membership(group, read)) = parse(&line) else { panic!("{line}") };
+            assert_eq!(membership_line(&group, &read), line);
+        }
+    }
+
+    #[test]
     fn bad_requests_are_refused() {
         for line in [
             "",
@@ -398,6 +489,12 @@ mod tests {
             "identity add",
             "identity add ",
             "robot list",
+            "membership",
+            "membership list",
+            "membership list a\tb",
+            "membership add a",
+            "membership add a\t",
+            "membership rename a\tb",
         ] {
             assert!(parse(line).is_none(), "{line}");
         }

@@ -37,6 +37,7 @@ mod kept;
 mod local_cloud;
 mod page;
 pub mod principals;
+mod server_faults;
 mod standby;
 mod status;
 

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use crate::clock::CloudClock;
 use crate::environment::{self, CloudFiles, CloudView};
 use crate::error::{Error, Failure};
+use crate::faults::CloudFaults;
 use crate::folder::write;
 use crate::gateway::RunningGateway;
 use crate::host::Host;
@@ -45,6 +46,7 @@ pub struct LocalCloud {
     pub(crate) setup: Setup,
     pub(crate) clock: CloudClock,
     pub(crate) page: CloudPage,
+    pub(crate) faults: CloudFaults,
     /// Whether the metadata service's own address is served too.
     pub(crate) is_link_local: bool,
     /// Tasks that refresh the pod's token files and update the database.
@@ -190,6 +192,11 @@ impl LocalCloud {
         &self.clock
     }
 
+    /// What its faults are switched on and off with.
+    pub fn faults(&self) -> &CloudFaults {
+        &self.faults
+    }
+
     /// The configuration of the gateway, for another one in front of the same PostgreSQL.
     pub fn gateway_config(&self) -> Config {
         self.config.clone()
@@ -243,8 +250,20 @@ impl LocalCloud {
     /// Ends sessions, processes and listeners, and removes the folder.
     pub async fn stop(self) {
         let Self {
-            azure, gateway, named_gateway, clock, page, mut followers, database, arc, janitor, ..
+            azure,
+            gateway,
+            named_gateway,
+            clock,
+            page,
+            faults,
+            mut followers,
+            database,
+            arc,
+            janitor,
+            ..
         } = self;
+        faults.end().await;
+        drop(faults);
         gateway.stop().await;
         named_gateway.stop().await;
         page.stop().await;

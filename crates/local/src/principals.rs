@@ -72,7 +72,18 @@ pub struct TenantMember {
     pub client_id: Option<Uuid>,
 }
 
-/// The principals of a kind, or why a change was refused.
+/// A change of the members of a group.
+#[derive(Clone, Debug)]
+pub enum MembershipChange {
+    /// No change.
+    None,
+    /// A user or a service principal becomes a member, by its name or its object id.
+    Add(MemberName),
+    /// A member is a member no more.
+    Remove(MemberName),
+}
+
+/// The principals of a kind or of a group, or why a change was refused.
 pub type MembersAnswer = Result<Vec<TenantMember>, String>;
 
 /// The principals of this kind, in the order in which they came into the tenant.
@@ -123,15 +134,58 @@ pub(crate) fn add(azure: &LocalAzure, kind: MemberKind, name: &MemberName) -> Me
     if now.len() == before { Err("the subscription is full".to_owned()) } else { Ok(now) }
 }
 
-/// Removes a principal by its name or its object id, or a user by the display name. Returns the others of its kind. Tokens that were
-/// given out stay valid.
-pub(crate) fn remove(azure: &LocalAzure, kind: MemberKind, name: &MemberName) -> MembersAnswer {
-    let found = members(azure, kind);
+/// The principal with this name or object id, or the user with this display name.
+fn find(azure: &LocalAzure, kind: MemberKind, name: &MemberName) -> Result<TenantMember, String> {
     let id = name.0.parse::<Uuid>().ok();
     let shown = azure.users().into_iter().find(|it| kind == MemberKind::User && it.name() == name.0);
     let id = id.or_else(|| shown.map(|it| it.object_id()));
-    let found = found.iter().find(|it| it.name == name.0 || Some(it.object_id) == id);
-    let found = found.ok_or_else(|| format!("the tenant has no {kind} \"{name}\""))?;
+    let found = members(azure, kind).into_iter().find(|it| it.name == name.0 || Some(it.object_id) == id);
+    found.ok_or_else(|| format!("the tenant has no {kind} \"{name}\""))
+}
+
+/// Changes the members of a group, which are users and service principals, and returns them.
+pub(crate) fn change_membership(
+    azure: &LocalAzure,
+    group: &MemberName,
+    change: &MembershipChange,
+) -> MembersAnswer {
+    let group = find(azure, MemberKind::Group, group)?.object_id;
+    match change {
+        MembershipChange::None => {}
+        MembershipChange::Add(name) => azure.join_group(possible_member(azure, name)?, group),
+        MembershipChange::Remove(name) => {
+            let member = possible_member(azure, name)?;
+            if !azure.memberships().contains(&(group, member)) {
+                return Err(format!("\"{name}\" is not a member of the group"));
+            }
+            azure.leave_group(member, group);
+        }
+    }
+    let members = azure.memberships();
+    let is_member = |id: Uuid| members.contains(&(group, id));
+    let found = azure.principals().into_iter().filter(|it| is_member(it.object_id));
+    Ok(found.map(|it| TenantMember { name: it.name, object_id: it.object_id, client_id: None }).collect())
+}
+
+/// The object id of a user or a service principal.
+fn possible_member(azure: &LocalAzure, name: &MemberName) -> Result<Uuid, String> {
+    if let Ok(user) = find(azure, MemberKind::User, name) {
+        return Ok(user.object_id);
+    }
+    let id = name.0.parse::<Uuid>().ok();
+    let mut found: Vec<_> = azure.principals();
+    found.retain(|it| it.kind != PrincipalKind::Group && (it.name == name.0 || Some(it.object_id) == id));
+    match &found[..] {
+        [one] => Ok(one.object_id),
+        [] => Err(format!("the tenant has no user, identity or application \"{name}\"")),
+        _ => Err(format!("the tenant has several principals \"{name}\": write an object id")),
+    }
+}
+
+/// Removes a principal by its name or its object id, or a user by the display name. Returns the others of its kind. Tokens that were
+/// given out stay valid.
+pub(crate) fn remove(azure: &LocalAzure, kind: MemberKind, name: &MemberName) -> MembersAnswer {
+    let found = find(azure, kind, name)?;
     if found.object_id == azure.administrator().object_id() {
         return Err("the administrator of the server cannot be removed".to_owned());
     }

@@ -79,7 +79,7 @@ async fn a_running_cloud_is_found_and_asked() {
         // It is answered when the cloud has ended.
         control::down(cloud.folder()).await.unwrap()
     };
-    let served = async { drop(control.serve(&status, cloud.clock(), &stop).await) };
+    let served = async { drop(control.serve(&status, cloud.clock(), cloud.faults(), &stop).await) };
     let (was_there, ()) = tokio::join!(asked, served);
     assert!(was_there);
     let folder = cloud.folder().to_owned();

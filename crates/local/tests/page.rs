@@ -120,6 +120,8 @@ async fn a_fault_is_switched_on_and_off() {
         "POST /faults/set?fault=slow&endpoint=imds-token&times=0",
         "POST /faults/set?fault=slow&endpoint=imds-token&times=1001",
         "POST /faults/clear?fault=unknown",
+        "POST /faults/set?fault=failover&endpoint=imds-token",
+        "POST /faults/set?fault=down&endpoint=arc",
     ] {
         let (status, answer) = page.ask(request, &key).await;
         assert_eq!(status, 400, "{request} {answer}");
@@ -145,7 +147,13 @@ async fn a_fault_is_switched_on_and_off() {
     assert_eq!(page.ask(clear, &key).await.0, 200);
     credential.token(&resource).await.unwrap();
     assert_eq!(cloud.azure().faults().active().len(), 1);
+    let limit = "fault=connection-limit&endpoint=postgresql";
+    assert_eq!(page.ask(&format!("POST /faults/set?{limit}"), &key).await.0, 200);
+    let refused = cloud.connector(Host::Admin, &[]).unwrap().connect().await.unwrap_err();
+    assert!(format!("{refused:?}").contains("remaining connection slots"), "{refused:?}");
+    assert_eq!(page.state().await["faults"]["active"][1]["endpoint"], "postgresql");
     assert_eq!(page.ask("POST /faults/clear", &key).await.0, 200);
+    assert_eq!(page.state().await["faults"]["active"], Value::Array(vec![]));
     assert!(cloud.azure().faults().active().is_empty());
     cloud.stop().await;
 }

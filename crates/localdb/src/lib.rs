@@ -9,19 +9,27 @@
 //! A [`Janitor`] does the clean-up: when the owning process ends, also by SIGKILL, it stops the server and removes the
 //! folder.
 
+mod blocking;
 mod embedded;
 mod error;
 mod janitor;
 mod local_db;
 mod owner;
 mod process;
+mod restart;
+mod running;
 mod server;
+mod site;
 mod standby;
 mod start;
+mod timings;
 
 pub use error::StartError;
 pub use janitor::Janitor;
-pub use local_db::{LocalDb, StartTimings};
+pub use local_db::LocalDb;
+pub use restart::Restarter;
 pub use server::Installation;
+pub use site::Options;
 pub use standby::start_standby;
-pub use start::{Options, start};
+pub use start::start;
+pub use timings::StartTimings;

@@ -1,45 +1,52 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::time::Duration;
+use std::sync::Arc;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::SecretString;
 use tokio::process::Child;
+use tokio::sync::{Mutex, watch};
 
-use crate::janitor::Janitor;
-use crate::process::kill_group;
+use crate::restart::Restarter;
+use crate::running::{RunningServer, ServerProcess, fast_shutdown};
+use crate::site::{PORT, SUPERUSER, Site};
+use crate::timings::StartTimings;
 
 /// A running PostgreSQL. Dropping it stops the server at once and removes its folder, and blocks until both are done
-/// (see [`Janitor`]); [`LocalDb::stop`] does so in the kinder way.
+/// (see [`Janitor`](crate::Janitor)); [`LocalDb::stop`] does so in the kinder way.
 #[derive(Debug)]
 pub struct LocalDb {
-    pub(crate) server: Child,
-    pub(crate) socket_dir: PathBuf,
-    pub(crate) data: PathBuf,
-    pub(crate) log: PathBuf,
-    pub(crate) password: SecretString,
-    pub(crate) version: String,
-    pub(crate) timings: StartTimings,
-    // Must be the last field: fields are dropped in order, and the server's handle has to be dropped first.
-    pub(crate) janitor: Janitor,
-}
-
-/// How long the parts of a start took.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct StartTimings {
-    /// Making the folder and, where the server is the embedded one, unpacking it.
-    pub unpack: Duration,
-    /// The run of `initdb`, which creates the cluster.
-    pub initdb: Duration,
-    /// From the start of the server until it took connections.
-    pub start: Duration,
+    socket_dir: PathBuf,
+    data: PathBuf,
+    log: PathBuf,
+    password: SecretString,
+    version: String,
+    timings: StartTimings,
+    /// The process of the server; changes with a restart.
+    process: watch::Sender<ServerProcess>,
+    running: Arc<Mutex<RunningServer>>,
 }
 
 impl LocalDb {
-    /// The port that names the socket; nothing listens on TCP.
-    pub(crate) const PORT: u16 = 5432;
-    pub(crate) const SUPERUSER: &str = "azuresu";
+    pub(crate) fn new(server: Child, site: Site, password: SecretString, timings: StartTimings) -> Self {
+        tracing::debug!(version = site.version, ?timings, folder = %site.janitor.folder().display(), "PostgreSQL started");
+        Self {
+            socket_dir: site.socket_dir(),
+            data: site.data(),
+            log: site.log(),
+            password,
+            version: site.version.clone(),
+            timings,
+            process: watch::channel(ServerProcess { pid: server.id(), restarts: false }).0,
+            running: Arc::new(Mutex::new(RunningServer { server, site })),
+        }
+    }
+
+    /// What restarts the server. It does not keep the server.
+    pub fn restarter(&self) -> Restarter {
+        Restarter::new(&self.running, self.process.clone())
+    }
 
     /// The folder of the Unix socket: what libpq takes as the host. Only the server's user (and root) can enter it.
     pub fn socket_dir(&self) -> &Path {
@@ -48,12 +55,12 @@ impl LocalDb {
 
     /// The port, which is part of the socket's name. Nothing listens on a TCP port.
     pub fn port(&self) -> u16 {
-        LocalDb::PORT
+        PORT
     }
 
     /// The name of the one role there is, a superuser: `azuresu`, as on Azure.
     pub fn superuser(&self) -> &str {
-        LocalDb::SUPERUSER
+        SUPERUSER
     }
 
     /// The superuser's password, made for this server from 32 random bytes. It is stored in memory only, and in the folder
@@ -74,7 +81,10 @@ impl LocalDb {
 
     /// Ends the server as a crash does, by SIGKILL; its sessions notice it and end. The folder is removed when this is dropped.
     pub fn kill(&self) {
-        kill_group(&self.server);
+        if let Some(pid) = self.process.borrow().pid.and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+            // An error means that the process has ended already.
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
     }
 
     /// The path of the server's log; it is removed with the folder.
@@ -87,26 +97,38 @@ impl LocalDb {
         self.timings
     }
 
-    /// Waits until the server ends without [`LocalDb::stop`], which is a failure. Cancel-safe.
+    /// Waits until the server ends without [`LocalDb::stop`] or a [`Restarter`], which is a failure. Cancel-safe.
     ///
     /// # Errors
     /// Those of `waitpid`.
     pub async fn ended(&mut self) -> io::Result<ExitStatus> {
-        self.server.wait().await
+        let mut process = self.process.subscribe();
+        loop {
+            // An error is not possible: this value has the sender.
+            let _ = process.wait_for(|process| !process.restarts).await;
+            let mut running = self.running.lock().await;
+            tokio::select! {
+                ended = running.server.wait() => return ended,
+                _ = process.wait_for(|process| process.restarts) => {}
+            }
+        }
     }
 
     /// Ends all sessions (fast shutdown), stops the server and removes its folder.
     ///
     /// A folder that could not be removed is logged as an error. A server
     /// that has not stopped after ten seconds is killed. Cancel-safe: cancelled, it goes on as dropping does.
-    pub async fn stop(mut self) {
-        if let Some(pid) = self.server.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
-            // An error means that the process has ended already.
-            let _ = kill_process(pid, Signal::INT);
-            let _ = tokio::time::timeout(STOP_LIMIT, self.server.wait()).await;
-        }
-        let folder = self.janitor.folder().to_owned();
-        let janitor = self.janitor;
+    pub async fn stop(self) {
+        let mut running = self.running.lock().await;
+        fast_shutdown(&mut running.server).await;
+        drop(running);
+        // A restarter that still works keeps the server: it removes the folder then.
+        let Some(RunningServer { site: Site { janitor, .. }, .. }) =
+            Arc::into_inner(self.running).map(Mutex::into_inner)
+        else {
+            return;
+        };
+        let folder = janitor.folder().to_owned();
         match tokio::task::spawn_blocking(move || janitor.finish()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -116,6 +138,3 @@ impl LocalDb {
         }
     }
 }
-
-/// A temporary server writes little at its shutdown; after this time it counts as hanging and is killed.
-const STOP_LIMIT: Duration = Duration::from_secs(10);

@@ -11,8 +11,10 @@ use tokio::time::Instant;
 use tokio_postgres::{Client, NoTls};
 
 use crate::StartError;
-use crate::local_db::{LocalDb, StartTimings};
-use crate::start::{Options, Site};
+use crate::blocking::to_its_end;
+use crate::local_db::LocalDb;
+use crate::site::{Options, Site};
+use crate::timings::StartTimings;
 
 /// The name of a standby at its primary: the application name of its replication, and its replication slot.
 const NAME: &str = "standby";
@@ -37,19 +39,19 @@ const EMPTIED: [&str; 8] = [
 /// commits to get there unless `synchronous_standby_names` says `*`. The primary's password is in a file of the standby's
 /// folder, which its server's user alone can enter.
 ///
-/// Cancel-safe: dropped before it is done, it removes whatever it made. Needs a tokio runtime with IO and time.
+/// Cancel-safe: dropped before it is done, it removes whatever it made, and blocks until that is done. Needs a tokio runtime with IO and time.
 ///
 /// # Errors
 /// See [`StartError`]. After an error no file and no process is left behind.
 pub async fn start_standby(options: Options, primary: &LocalDb) -> Result<LocalDb, StartError> {
     let begin = Instant::now();
-    let mut site = match spawn_blocking(move || Site::prepare(&options)).await {
+    let mut site = match to_its_end(move || Site::prepare(&options)).await {
         Ok(site) => site?,
         Err(panicked) => return Err(StartError::io("prepare the folder")(io::Error::other(panicked))),
     };
     let mut timings = StartTimings { unpack: begin.elapsed(), ..StartTimings::default() };
     match build(&mut site, primary, &mut timings).await {
-        Ok(server) => Ok(site.started(server, primary.password().clone(), timings)),
+        Ok(server) => Ok(LocalDb::new(server, site, primary.password().clone(), timings)),
         Err(error) => {
             // The clean-up blocks. It runs to its end also if this future is dropped.
             let _ = spawn_blocking(move || drop(site)).await;
@@ -85,7 +87,7 @@ async fn copy(site: &Site, primary: &LocalDb) -> io::Result<()> {
     client.query_one(slot, &[&NAME]).await.map_err(io::Error::other)?;
     client.query_one(begin, &[&NAME]).await.map_err(io::Error::other)?;
     let (from, to) = (primary.data().to_owned(), site.data());
-    spawn_blocking({
+    to_its_end({
         let to = to.clone();
         move || copy_tree(&from, &to, true)
     })

@@ -9,6 +9,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use eventually::{DEADLINE, eventually};
 use pgentra_localdb::{Installation, LocalDb, Options, StartError, start, start_standby};
@@ -206,12 +207,42 @@ async fn its_end_is_noticed() {
     assert!(!folder.exists());
 }
 
-/// Dropping the future at any await leaves nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_restarted_while_it_is_watched() {
+    let place = place();
+    let mut db = start(options(place.path().join("db"), Installation::Embedded)).await.unwrap();
+    let client = superuser(&db).await;
+    client.batch_execute("CREATE TABLE kept (a int)").await.unwrap();
+    let restarter = db.restarter();
+    let restarted = async {
+        let sleeps = client.batch_execute("SELECT pg_sleep(600)");
+        let (restarted, slept) = tokio::join!(restarter.restart(Duration::ZERO), sleeps);
+        assert_eq!(slept.unwrap_err().code().map(|code| code.code()), Some("57P01"));
+        restarted.unwrap();
+    };
+    // Its end is no failure.
+    tokio::select! {
+        biased;
+        ended = db.ended() => panic!("{ended:?}"),
+        () = restarted => {}
+    }
+    superuser(&db).await.batch_execute("SELECT * FROM kept").await.unwrap();
+    db.kill();
+    assert!(!db.ended().await.unwrap().success());
+    db.stop().await;
+    assert!(!place.path().join("db").exists());
+    restarter.restart(Duration::ZERO).await.unwrap();
+}
+
+/// Dropping the future at any await leaves nothing, and its thread does not make the folders again that the caller removes.
 #[tokio::test]
 async fn a_cancelled_start_leaves_nothing() {
     let place = place();
     for stage in ["", "runtime/bin", "data", "data/postmaster.pid"] {
-        let folder = place.path().join("db");
+        let parent = place.path().join("cloud");
+        fs::create_dir(&parent).unwrap();
+        fs::set_permissions(&parent, fs::Permissions::from_mode(0o711)).unwrap();
+        let folder = parent.join("db");
         let file = folder.join(stage);
         let what = file.display().to_string();
         let reached = eventually(DEADLINE, &what, async || file.exists());
@@ -219,8 +250,8 @@ async fn a_cancelled_start_leaves_nothing() {
             db = start(options(&folder, Installation::Embedded)) => panic!("started before {stage:?} was seen: {db:?}"),
             () = reached => {}
         }
-        // A part of the work may still run on a thread of its own, and clears up when it is done.
-        eventually(DEADLINE, "the folder is removed", async || !folder.exists()).await;
+        // It is empty.
+        fs::remove_dir(&parent).unwrap();
     }
 }
 

@@ -157,25 +157,25 @@ pub(crate) enum Local {
     Run(LocalRun),
     /// List, add or remove user-assigned managed identities, which are assigned to the VM.
     #[command(subcommand)]
-    Identity(MemberCommand),
+    Identity(IdentityCommand),
     /// List, add or remove users of the tenant.
     #[command(subcommand)]
-    User(MemberCommand),
-    /// List, add or remove groups of the tenant.
+    User(UserCommand),
+    /// List, add or remove groups of the tenant and their members.
     #[command(subcommand)]
-    Group(MemberCommand),
-    /// Switch faults on and off in the answers of the local cloud's endpoints.
+    Group(GroupCommand),
+    /// Switch faults on and off in the answers of the local cloud's endpoints, and in PostgreSQL.
     #[command(subcommand)]
     Fault(FaultCommand),
 }
 
-/// `pgentra local identity …`, and the same for users and groups.
+/// `pgentra local identity …`.
 #[derive(Debug, Subcommand)]
-pub(crate) enum MemberCommand {
+pub(crate) enum IdentityCommand {
     /// List them.
     #[command(after_help = "Example: pgentra local identity list")]
     List(MemberList),
-    /// Add one. It exists at once, in Graph and for roles in PostgreSQL.
+    /// Add one. It exists at once, in Resource Manager, Graph and for roles in PostgreSQL.
     #[command(after_help = "Example: pgentra local identity add my-api")]
     Add(MemberNamed),
     /// Remove one. Tokens that were given out stay valid until they expire.
@@ -183,13 +183,84 @@ pub(crate) enum MemberCommand {
     Remove(MemberNamed),
 }
 
-impl MemberCommand {
+/// `pgentra local user …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// List them.
+    #[command(after_help = "Example: pgentra local user list")]
+    List(MemberList),
+    /// Add one. It exists at once, in Graph and for roles in PostgreSQL.
+    #[command(after_help = "Example: pgentra local user add \"Ada Lovelace\"")]
+    Add(MemberNamed),
+    /// Remove one. Tokens that were given out stay valid until they expire.
+    #[command(after_help = "Example: pgentra local user remove \"Ada Lovelace\"")]
+    Remove(MemberNamed),
+}
+
+/// `pgentra local group …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupCommand {
+    /// List them.
+    #[command(after_help = "Example: pgentra local group list")]
+    List(MemberList),
+    /// Add one. It exists at once, in Graph and for roles in PostgreSQL.
+    #[command(after_help = "Example: pgentra local group add developers")]
+    Add(MemberNamed),
+    /// Remove one. Tokens that were given out stay valid until they expire.
+    #[command(after_help = "Example: pgentra local group remove developers")]
+    Remove(MemberNamed),
+    /// List the members of a group.
+    #[command(after_help = "Example: pgentra local group members developers")]
+    Members(MemberNamed),
+    /// Make a user, an identity or an application a member of a group. The next token of a user names the group.
+    #[command(after_help = "Example: pgentra local group add-member developers \"Ada Lovelace\"")]
+    AddMember(GroupMember),
+    /// End a membership of a group.
+    #[command(after_help = "Example: pgentra local group remove-member developers \"Ada Lovelace\"")]
+    RemoveMember(GroupMember),
+}
+
+impl IdentityCommand {
     pub(crate) fn name_mut(&mut self) -> &mut LocalName {
         match self {
             Self::List(arguments) => &mut arguments.name,
             Self::Add(arguments) | Self::Remove(arguments) => &mut arguments.list.name,
         }
     }
+}
+
+impl UserCommand {
+    pub(crate) fn name_mut(&mut self) -> &mut LocalName {
+        match self {
+            Self::List(arguments) => &mut arguments.name,
+            Self::Add(arguments) | Self::Remove(arguments) => &mut arguments.list.name,
+        }
+    }
+}
+
+impl GroupCommand {
+    pub(crate) fn name_mut(&mut self) -> &mut LocalName {
+        match self {
+            Self::List(arguments) => &mut arguments.name,
+            Self::Add(arguments) | Self::Remove(arguments) | Self::Members(arguments) => {
+                &mut arguments.list.name
+            }
+            Self::AddMember(arguments) | Self::RemoveMember(arguments) => &mut arguments.list.name,
+        }
+    }
+}
+
+/// Arguments that name a group and a member.
+#[derive(Debug, Args)]
+pub(crate) struct GroupMember {
+    /// The name or the object id of the group.
+    #[arg(value_name = "GROUP")]
+    pub(crate) group: MemberName,
+    /// The name or the object id of the member, or the sign-in name of a user.
+    #[arg(value_name = "MEMBER")]
+    pub(crate) member: MemberName,
+    #[command(flatten)]
+    pub(crate) list: MemberList,
 }
 
 /// Arguments of a list.
@@ -258,9 +329,10 @@ pub(crate) struct FaultSet {
     /// The fault.
     #[arg(value_name = "FAULT", value_parser = fault())]
     pub(crate) fault: &'static KnownFault,
-    /// The endpoint whose answers suffer it. Default: imds-token, the metadata service of a VM.
-    #[arg(long, value_name = "ENDPOINT", value_parser = endpoint(), default_value = "imds-token", hide_default_value = true)]
-    pub(crate) at: &'static KnownEndpoint,
+    /// The endpoint whose answers suffer it. Default: imds-token, the metadata service of a VM; of faults of PostgreSQL,
+    /// postgresql.
+    #[arg(long, value_name = "ENDPOINT", value_parser = endpoint())]
+    pub(crate) at: Option<&'static KnownEndpoint>,
     /// How many requests suffer it, 1 to 1000. Default: all, until the fault is cleared.
     #[arg(long, value_name = "N", value_parser = times)]
     pub(crate) times: Option<usize>,

@@ -2,7 +2,7 @@
 
 use pgentra_local::control::{self, FaultChange};
 use pgentra_local::faults::{ActiveRow, FaultList};
-use pgentra_local::folder_of;
+use pgentra_local::{FailureKind, folder_of};
 use pgentra_system::System;
 
 use super::arguments::FaultCommand;
@@ -21,11 +21,11 @@ pub(super) async fn run(system: &System, command: &FaultCommand) -> Outcome {
     let (change, format) = match command {
         FaultCommand::List(arguments) => (FaultChange::None, arguments.output.output),
         FaultCommand::Set(arguments) => {
-            let (fault, at) = (arguments.fault, arguments.at);
-            if !at.suits(fault) {
-                let message = format!("`{}` changes tokens, and `{}` gives out none", fault.name, at.name());
+            let fault = arguments.fault;
+            let at = arguments.at.unwrap_or_else(|| fault.usual_endpoint());
+            if let Err(refused) = fault.check(at, arguments.times) {
                 let elsewhere = command_line::command(&format!("fault set {}", fault.name), name);
-                return Err(Problem::new(Blame::Usage, message).hint(elsewhere));
+                return Err(Problem::new(Blame::Usage, refused).hint(elsewhere));
             }
             (FaultChange::Set { fault, at, times: arguments.times }, arguments.output.output)
         }
@@ -33,7 +33,13 @@ pub(super) async fn run(system: &System, command: &FaultCommand) -> Outcome {
             (FaultChange::Clear { fault: arguments.fault, at: arguments.at }, arguments.output.output)
         }
     };
-    let changed = control::change_faults(&folder_of(system.env(), name), change).await?;
+    let changed = control::change_faults(&folder_of(system.env(), name), change).await;
+    let changed = changed.map_err(|failure| match failure.kind() {
+        FailureKind::Usage => {
+            Problem::from(failure).hint(format!("see: {}", command_line::command("fault list -o json", name)))
+        }
+        FailureKind::Machine => failure.into(),
+    })?;
     let faults = changed.ok_or_else(|| none_runs(name))?;
     match format {
         Format::Json => output::json(&faults),

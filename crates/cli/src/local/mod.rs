@@ -15,7 +15,6 @@ pub(crate) mod up;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pgentra_local::principals::MemberKind;
 use pgentra_local::{
     Host, METADATA_VARIABLE, NAME_VARIABLE, Status, VARIABLES, control, folder_of, unproxied,
 };
@@ -44,7 +43,9 @@ pub(crate) async fn run(system: &System, mut command: Local, is_verbose: bool) -
         Local::Env(arguments) => &mut arguments.name,
         Local::Clock(arguments) => &mut arguments.name,
         Local::Fault(command) => command.name_mut(),
-        Local::Identity(command) | Local::User(command) | Local::Group(command) => command.name_mut(),
+        Local::Identity(command) => command.name_mut(),
+        Local::User(command) => command.name_mut(),
+        Local::Group(command) => command.name_mut(),
         #[cfg(target_os = "linux")]
         Local::Run(arguments) => return Err(run::run(system, arguments)),
     };
@@ -61,9 +62,9 @@ pub(crate) async fn run(system: &System, mut command: Local, is_verbose: bool) -
         Local::Env(arguments) => env(system, &arguments).await,
         Local::Clock(arguments) => clock(system, &arguments).await,
         Local::Fault(command) => fault::run(system, &command).await,
-        Local::Identity(command) => member::run(system, MemberKind::Identity, command).await,
-        Local::User(command) => member::run(system, MemberKind::User, command).await,
-        Local::Group(command) => member::run(system, MemberKind::Group, command).await,
+        Local::Identity(command) => member::identity(system, command).await,
+        Local::User(command) => member::user(system, command).await,
+        Local::Group(command) => member::group(system, command).await,
         #[cfg(target_os = "linux")]
         Local::Run(arguments) => Err(run::run(system, &arguments)),
     }

@@ -105,13 +105,13 @@ pub(crate) async fn serve(
     description: &Status,
     stop: &CancellationToken,
 ) -> Outcome {
-    let clock = cloud.clock().clone();
+    let (clock, faults) = (cloud.clock().clone(), cloud.faults().clone());
     let (control, outcome) = tokio::select! {
-        control = control.serve(description, &clock, stop) => (Some(control), Ok(())),
+        control = control.serve(description, &clock, &faults, stop) => (Some(control), Ok(())),
         how = cloud.died() => (None, Err(Problem::new(Blame::Ours, format!("the PostgreSQL of the local cloud ended by itself ({how})"))
             .hint("start it again with -vv"))),
     };
-    drop(clock);
+    drop((clock, faults));
     cloud.stop().await;
     // The client that asked for the end sees its connection close now.
     drop(control);

@@ -6,14 +6,15 @@ use std::time::Duration;
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
+use super::delegated::Delegated;
 use super::refusal::{EntraError, missing, unknown_resource, unknown_tenant};
-use super::scope::scoped;
-use super::{is_tenant, split_tenant};
+use super::scope::delegated;
+use super::{is_tenant_of_users, split_tenant};
 use crate::cloud::Cloud;
 use crate::device_codes::DeviceCode;
 use crate::exchange::{Answer, Call, Parameters};
 use crate::keys::KeyError;
-use crate::mint::{Draft, random};
+use crate::mint::random;
 
 /// The grant at the token endpoint (RFC 8628 section 3.4).
 pub(super) const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -28,18 +29,19 @@ const INTERVAL: u64 = 1;
 pub(crate) fn device_code(cloud: &Cloud, call: &Call) -> Result<Answer, KeyError> {
     let (tenant, _) = split_tenant(&call.path);
     let asked = || -> Result<(String, String), EntraError> {
-        if !is_tenant(cloud, tenant) {
+        if !is_tenant_of_users(cloud, tenant) {
             return Err(unknown_tenant(tenant));
         }
         let form = call.form();
         let client = form.get("client_id").ok_or_else(|| missing("client_id"))?;
-        let resource = scoped(&form)?;
+        let scope = form.get("scope").ok_or_else(|| missing("scope"))?;
+        let resource = delegated(scope)?;
         if cloud.resource(resource).is_none() {
             return Err(EntraError::new(500_011, "invalid_resource", unknown_resource(cloud, resource)));
         }
-        Ok((client.to_owned(), resource.to_owned()))
+        Ok((client.to_owned(), scope.to_owned()))
     };
-    let (client, resource) = match asked() {
+    let (client, scope) = match asked() {
         Ok(asked) => asked,
         Err(refusal) => return Ok(refusal.answer(cloud, call)),
     };
@@ -60,7 +62,7 @@ pub(crate) fn device_code(cloud: &Cloud, call: &Call) -> Result<Answer, KeyError
         ("message", json!(format!("To sign in, open {complete}"))),
     ];
     let expires = cloud.clock.unix().saturating_add_unsigned(life);
-    let code = DeviceCode { device, user, client, resource, expires, is_confirmed: false };
+    let code = DeviceCode { device, user, client, scope, expires, is_confirmed: false };
     cloud.device_codes.add(code);
     Ok(Answer::json(StatusCode::OK, body).with_header("Cache-Control", "no-store, no-cache"))
 }
@@ -86,7 +88,7 @@ pub(crate) fn device_auth(cloud: &Cloud, call: &Call) -> Answer {
 }
 
 /// The token of a confirmed code, which is used up.
-pub(super) fn redeem(cloud: &Cloud, form: &Parameters, client: &str) -> Result<Draft, EntraError> {
+pub(super) fn redeem(cloud: &Cloud, form: &Parameters, client: &str) -> Result<Delegated, EntraError> {
     let device = form.get("device_code").ok_or_else(|| missing("device_code"))?;
     let mut codes = cloud.device_codes.waiting();
     let Some(at) = codes.iter().position(|code| code.device == device && code.client == client) else {
@@ -104,6 +106,9 @@ pub(super) fn redeem(cloud: &Cloud, form: &Parameters, client: &str) -> Result<D
             "AADSTS70016: OAuth 2.0 device flow error. Authorization is pending. Continue polling.";
         return Err(EntraError::new(70016, "authorization_pending", sentence));
     }
-    let resource = codes.remove(at).map(|code| code.resource).unwrap_or_default();
-    Ok(Draft::of_user(&cloud.directory.administrator, resource))
+    let scope = codes.remove(at).map(|code| code.scope).unwrap_or_default();
+    let administrator = cloud.directory.administrator.object_id;
+    let user = cloud.subscription.users().into_iter().find(|user| user.object_id == administrator);
+    let user = user.unwrap_or_else(|| cloud.directory.administrator.clone());
+    Ok(Delegated { user, client: client.to_owned(), scope, nonce: None })
 }

@@ -21,6 +21,10 @@ impl EntraError {
         Self { number, error, sentence: sentence.into() }
     }
 
+    pub(crate) fn sentence(&self) -> &str {
+        &self.sentence
+    }
+
     /// 401 where the client failed to prove who it is, else 400.
     pub(crate) fn answer(self, cloud: &Cloud, call: &Call) -> Answer {
         let status =
@@ -54,6 +58,17 @@ pub(crate) fn unknown_resource(cloud: &Cloud, resource: &str) -> String {
          the tenant. You might have sent your authentication request to the wrong tenant.",
         cloud.directory.domain
     )
+}
+
+/// The tenant has no application `client`.
+pub(super) fn unknown_client(cloud: &Cloud, client: &str) -> EntraError {
+    let sentence = format!(
+        "AADSTS700016: Application with identifier '{client}' was not found in the directory '{}'. This can happen \
+         if the application has not been installed by the administrator of the tenant or consented to by any user \
+         in the tenant. You may have sent your authentication request to the wrong tenant.",
+        cloud.directory.domain
+    );
+    EntraError::new(700_016, "unauthorized_client", sentence)
 }
 
 /// There is no tenant `named`.

@@ -7,6 +7,31 @@ use crate::exchange::Parameters;
 /// change nothing for a client that acts for itself.
 const OPENID: [&str; 4] = ["openid", "profile", "email", "offline_access"];
 
+/// Where `User.Read` and the like are scopes.
+const GRAPH: &str = "https://graph.microsoft.com";
+
+/// The resource of a person's scopes, which are permissions of one resource beside those of OpenID Connect; Graph, if
+/// there are no others.
+pub(super) fn delegated(scope: &str) -> Result<&str, EntraError> {
+    let of = |scope: &'_ str| -> usize {
+        match scope.rfind('/') {
+            Some(at) if scope.contains(':') => at,
+            _ => 0,
+        }
+    };
+    let asked = scope.split_whitespace().filter(|scope| !OPENID.contains(scope));
+    let mut resources = asked.map(|scope| if of(scope) == 0 { GRAPH } else { &scope[..of(scope)] });
+    let first = resources.next().unwrap_or(GRAPH);
+    if resources.any(|other| other != first) {
+        let sentence = format!(
+            "AADSTS28000: Provided value for the input parameter scope is not valid because it contains more than one \
+             resource. Scope {scope} is not valid."
+        );
+        return Err(EntraError::new(28000, "invalid_request", sentence));
+    }
+    Ok(first)
+}
+
 /// The resource in `scope`, a list with spaces between (RFC 6749 section 3.3): a client that acts for itself can ask for
 /// the `/.default` of one resource only.
 pub(super) fn scoped(form: &Parameters) -> Result<&str, EntraError> {

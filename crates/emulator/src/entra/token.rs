@@ -6,9 +6,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::assertion::Trusted;
-use super::refusal::{EntraError, missing, unknown_resource, unknown_tenant};
+use super::delegated::{self, Delegated};
+use super::refusal::{EntraError, missing, unknown_client, unknown_resource, unknown_tenant};
 use super::scope::scoped;
-use super::{assertion, device, is_tenant, split_tenant};
+use super::{assertion, device, is_tenant, is_tenant_of_users, split_tenant};
 use crate::cloud::{Caching, Cloud, TokenOverrides};
 use crate::directory::{Application, Identity};
 use crate::endpoint::Endpoint;
@@ -66,27 +67,46 @@ fn answer(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides, door: &Door<'_>) 
         return Ok(EntraError::new(900_561, "invalid_request", sentence).answer(cloud, call));
     }
     let v2 = door.path.contains("/oauth2/v2.0/");
-    let draft = match granted(cloud, call, door, v2) {
-        Ok(draft) => draft,
+    let form = call.form();
+    let GrantedToken { draft, person } = match granted(cloud, &form, door, v2) {
+        Ok(grant) => grant,
         Err(refusal) => return Ok(refusal.answer(cloud, call)),
     };
     let minted = cloud.token(door.endpoint, Caching::Never, &draft, tweaks)?;
-    let body = if v2 { v2_body(cloud, &minted) } else { v1_body(cloud, &draft.audience, &minted) };
+    let mut body = if v2 { v2_body(cloud, &minted) } else { v1_body(cloud, &draft.audience, &minted) };
+    if let Some(person) = person {
+        body.extend(person.more(cloud, &form)?);
+    }
     Ok(Answer::json(StatusCode::OK, body)
         .with_header("Cache-Control", "no-store, no-cache")
         .with_header("x-ms-request-id", Uuid::new_v4().to_string()))
 }
 
+/// What a request is granted.
+struct GrantedToken {
+    draft: Draft,
+    /// A person has signed in.
+    person: Option<Delegated>,
+}
+
 /// Whose token it will be, and for which resource.
-fn granted(cloud: &Cloud, call: &Call, door: &Door<'_>, v2: bool) -> Result<Draft, EntraError> {
+fn granted(cloud: &Cloud, form: &Parameters, door: &Door<'_>, v2: bool) -> Result<GrantedToken, EntraError> {
     let (tenant, _) = split_tenant(door.path);
-    if !is_tenant(cloud, tenant) {
+    let grant = form.get("grant_type").ok_or_else(|| missing("grant_type"));
+    let of_person: Option<GrantReader> = match grant {
+        Ok(device::GRANT) => Some(device::redeem),
+        Ok("authorization_code") => Some(delegated::of_code),
+        Ok("refresh_token") => Some(delegated::of_refresh_token),
+        Ok(delegated::ON_BEHALF_OF) => Some(delegated::on_behalf_of),
+        _ => None,
+    };
+    let of_person = of_person.filter(|_| v2 && door.endpoint == Endpoint::EntraToken);
+    if !(is_tenant(cloud, tenant) || of_person.is_some() && is_tenant_of_users(cloud, tenant)) {
         return Err(unknown_tenant(tenant));
     }
-    let form = call.form();
-    let grant = form.get("grant_type").ok_or_else(|| missing("grant_type"))?;
-    if grant == device::GRANT && v2 {
-        return device::redeem(cloud, &form, form.get("client_id").ok_or_else(|| missing("client_id"))?);
+    let grant = grant?;
+    if let Some(read) = of_person {
+        return of_a_person(cloud, form, door, read);
     }
     if grant != "client_credentials" {
         let sentence = format!("AADSTS70003: The app requested an unsupported grant type '{grant}'.");
@@ -94,13 +114,34 @@ fn granted(cloud: &Cloud, call: &Call, door: &Door<'_>, v2: bool) -> Result<Draf
     }
     let client = form.get("client_id").ok_or_else(|| missing("client_id"))?;
     let resource =
-        if v2 { scoped(&form)? } else { form.get("resource").ok_or_else(|| missing("resource"))? };
+        if v2 { scoped(form)? } else { form.get("resource").ok_or_else(|| missing("resource"))? };
     // Before the resource is looked up, as at Entra: a client that fails to prove itself learns nothing of the tenant.
-    let who = authenticated(cloud, &form, client, door)?;
+    let who = authenticated(cloud, form, client, door)?;
     if cloud.resource(resource).is_none() {
         return Err(EntraError::new(500_011, "invalid_resource", unknown_resource(cloud, resource)));
     }
-    Ok(Draft::of(who, resource))
+    Ok(GrantedToken { draft: Draft::of(who, resource), person: None })
+}
+
+/// Reads the grant of a person's token for a client.
+type GrantReader = fn(&Cloud, &Parameters, &str) -> Result<Delegated, EntraError>;
+
+/// A token of a person. The local application proves who it is, if it says that it can; on behalf of a person, it has to.
+/// Other clients are public.
+fn of_a_person(
+    cloud: &Cloud,
+    form: &Parameters,
+    door: &Door<'_>,
+    read: GrantReader,
+) -> Result<GrantedToken, EntraError> {
+    let client = form.get("client_id").ok_or_else(|| missing("client_id"))?;
+    let is_confidential = form.get("client_secret").or(form.get("client_assertion")).is_some()
+        || form.get("grant_type") == Some(delegated::ON_BEHALF_OF);
+    if is_confidential {
+        authenticated(cloud, form, client, door)?;
+    }
+    let person = read(cloud, form, client)?;
+    Ok(GrantedToken { draft: person.draft(cloud, is_confidential)?, person: Some(person) })
 }
 
 /// The client that `client` names, if it proves that it is it.
@@ -132,13 +173,7 @@ fn authenticated(
             resource_id,
         })
     } else {
-        let sentence = format!(
-            "AADSTS700016: Application with identifier '{client}' was not found in the directory '{}'. This can happen \
-             if the application has not been installed by the administrator of the tenant or consented to by any user \
-             in the tenant. You may have sent your authentication request to the wrong tenant.",
-            directory.domain
-        );
-        Err(EntraError::new(700_016, "unauthorized_client", sentence))
+        Err(unknown_client(cloud, client))
     }
 }
 

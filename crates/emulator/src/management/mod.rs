@@ -8,6 +8,7 @@ mod answers;
 mod assignment;
 mod bearer;
 mod clusters;
+mod configurations;
 mod federated_credentials;
 mod graph;
 mod holders;
@@ -149,6 +150,15 @@ fn dispatch(cloud: &Cloud, call: &Call, place: ResourcePath<'_>, caller: &Caller
         }
         (&Method::DELETE, ResourcePath::Administrator { group, server, id }) => {
             servers::remove(cloud, (group, server), id)
+        }
+        (&Method::GET, ResourcePath::Configurations { group, server }) => {
+            configurations::list(cloud, group, server)
+        }
+        (&Method::GET, ResourcePath::Configuration { group, server, name }) => {
+            configurations::show(cloud, (group, server), name)
+        }
+        (&Method::PUT | &Method::PATCH, ResourcePath::Configuration { group, server, name }) => {
+            configurations::change(cloud, call, (group, server), name)
         }
         (&Method::GET, ResourcePath::HorizonDbClusters { group }) => horizon_db::list(cloud, group),
         (&Method::GET, ResourcePath::HorizonDbCluster { group, name }) => {

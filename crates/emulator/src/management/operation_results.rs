@@ -4,7 +4,7 @@ use hyper::StatusCode;
 
 use super::answers::{json_answer, refusal};
 use super::operations::{FAILED, find, location, retry_after};
-use super::servers;
+use super::{configurations, servers};
 use crate::cloud::Cloud;
 use crate::exchange::Answer;
 
@@ -18,6 +18,9 @@ pub(super) fn result(cloud: &Cloud, id: &str) -> Result<Answer, Answer> {
     }
     if let Some(message) = &operation.failure {
         return Err(refusal(StatusCode::BAD_REQUEST, FAILED, message));
+    }
+    if let Some(parameter) = configurations::found(cloud, &operation.resource) {
+        return Ok(json_answer(parameter));
     }
     let object_id = operation.resource.rsplit('/').next().and_then(|id| id.parse().ok());
     let found = object_id.and_then(|id| servers::found(cloud, id));

@@ -75,6 +75,16 @@ pub(super) enum ResourcePath<'a> {
         server: &'a str,
         id: &'a str,
     },
+    /// Parameters of a server.
+    Configurations {
+        group: &'a str,
+        server: &'a str,
+    },
+    Configuration {
+        group: &'a str,
+        server: &'a str,
+        name: &'a str,
+    },
     HorizonDbClusters {
         group: Option<&'a str>,
     },
@@ -159,6 +169,12 @@ impl<'a> ResourcePath<'a> {
                 ([server, _, id], Some(group)) if is(at + 4, "administrators") => {
                     Self::Administrator { group, server, id }
                 }
+                ([server, _], Some(group)) if is(at + 4, "configurations") => {
+                    Self::Configurations { group, server }
+                }
+                ([server, _, name], Some(group)) if is(at + 4, "configurations") => {
+                    Self::Configuration { group, server, name }
+                }
                 _ => return None,
             },
             _ if kind("Microsoft.HorizonDb", "clusters") => match (rest, group) {
@@ -218,7 +234,9 @@ impl<'a> ResourcePath<'a> {
             Self::Servers { .. }
             | Self::Server { .. }
             | Self::Administrators { .. }
-            | Self::Administrator { .. } => Endpoint::FlexibleServer,
+            | Self::Administrator { .. }
+            | Self::Configurations { .. }
+            | Self::Configuration { .. } => Endpoint::FlexibleServer,
             Self::HorizonDbClusters { .. } | Self::HorizonDbCluster { .. } | Self::HorizonDbPart { .. } => {
                 Endpoint::HorizonDb
             }
@@ -235,6 +253,7 @@ impl<'a> ResourcePath<'a> {
         };
         let below = match self {
             Self::Administrators { .. } | Self::Administrator { .. } => "/administrators",
+            Self::Configurations { .. } | Self::Configuration { .. } => "/configurations",
             Self::FederatedCredentials { .. } | Self::FederatedCredential { .. } => {
                 "/federatedIdentityCredentials"
             }
@@ -261,7 +280,9 @@ impl<'a> ResourcePath<'a> {
             Self::Servers { .. }
             | Self::Server { .. }
             | Self::Administrators { .. }
-            | Self::Administrator { .. } => "Microsoft.DBforPostgreSQL/flexibleServers",
+            | Self::Administrator { .. }
+            | Self::Configurations { .. }
+            | Self::Configuration { .. } => "Microsoft.DBforPostgreSQL/flexibleServers",
             Self::HorizonDbClusters { .. } | Self::HorizonDbCluster { .. } | Self::HorizonDbPart { .. } => {
                 "Microsoft.HorizonDb/clusters"
             }
@@ -310,6 +331,10 @@ mod tests {
             (
                 format!("{group}/Microsoft.DBforPostgreSQL/flexibleServers/S/administrators/I"),
                 Some(ResourcePath::Administrator { group: "G", server: "S", id: "I" }),
+            ),
+            (
+                format!("{group}/Microsoft.DBforPostgreSQL/flexibleServers/S/configurations/a.b"),
+                Some(ResourcePath::Configuration { group: "G", server: "S", name: "a.b" }),
             ),
             (
                 format!("{group}/Microsoft.Web/Sites/W"),

@@ -138,11 +138,21 @@ fn known(cloud: &Cloud, object_id: Uuid, kind: PrincipalKind) -> PrincipalKind {
     }
 }
 
-/// Starts a change of the administrators; a server does one thing at a time.
+/// Starts a change of an administrator.
 fn begin(cloud: &Cloud, server: &ServerOptions, object_id: Uuid, effect: Effect) -> Result<Answer, Answer> {
+    change(cloud, server, &format!("administrators/{object_id}"), effect)
+}
+
+/// Starts a change of a resource of the server, which does one thing at a time.
+pub(super) fn change(
+    cloud: &Cloud,
+    server: &ServerOptions,
+    resource: &str,
+    effect: Effect,
+) -> Result<Answer, Answer> {
     let server_id = id(cloud, server);
     idle(cloud, &server_id, &server.name)?;
-    let operation = operations::start(cloud, &format!("{server_id}/administrators/{object_id}"), effect);
+    let operation = operations::start(cloud, &format!("{server_id}/{resource}"), effect);
     let answer = Answer::text(StatusCode::ACCEPTED, "");
     let location = operations::location(cloud, PROVIDER, &operation);
     Ok(operations::announced(cloud, answer, PROVIDER, &operation).with_header("Location", location))
@@ -159,7 +169,7 @@ pub(super) fn idle(cloud: &Cloud, id: &str, name: &str) -> Result<(), Answer> {
     Err(refusal(StatusCode::CONFLICT, "ServerIsBusy", &message))
 }
 
-fn server<'a>(cloud: &'a Cloud, group: &str, name: &str) -> Result<&'a ServerOptions, Answer> {
+pub(super) fn server<'a>(cloud: &'a Cloud, group: &str, name: &str) -> Result<&'a ServerOptions, Answer> {
     let Some(server) = &cloud.server else {
         return Err(not_found(KIND, name, &resource_groups::group(cloud, group)?));
     };
@@ -171,7 +181,7 @@ pub(super) fn object_id(text: &str) -> Result<Uuid, Answer> {
     text.parse().map_err(|_| invalid("objectId"))
 }
 
-fn invalid(parameter: &str) -> Answer {
+pub(super) fn invalid(parameter: &str) -> Answer {
     let message = format!("Invalid value given for parameter {parameter}. Specify a valid parameter value.");
     refusal(StatusCode::BAD_REQUEST, "InvalidParameterValue", &message)
 }
@@ -191,6 +201,6 @@ fn shown(cloud: &Cloud, server: &ServerOptions, administrator: &Administrator) -
     })
 }
 
-fn id(cloud: &Cloud, server: &ServerOptions) -> String {
+pub(super) fn id(cloud: &Cloud, server: &ServerOptions) -> String {
     resource_id(cloud, RESOURCE_GROUP, &format!("{KIND}/{}", server.name))
 }

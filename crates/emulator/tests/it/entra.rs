@@ -290,3 +290,86 @@ async fn a_device_code_is_pending_until_the_user_confirms_it() {
         assert_eq!(ask.send().await.unwrap().json()["error"], error, "{form:?}");
     }
 }
+
+/// Where the page to sign in leads, and what it says of bad requests.
+#[tokio::test]
+async fn a_person_is_sent_back_to_this_machine_alone() {
+    let azure = start().await;
+    let client = azure.application().client_id();
+    let challenge = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+    let page = async |more: &str| {
+        let scope = format!("{POSTGRESQL}/.default+offline_access");
+        let address = format!(
+            "{}{}/oauth2/v2.0/authorize?client_id={client}&scope={scope}&response_type=code{more}",
+            azure.authority_host(),
+            azure.tenant()
+        );
+        Ask::get(&address).trusting(azure.ca_pem()).send().await.unwrap()
+    };
+    let redirect = "&redirect_uri=http%3A%2F%2Flocalhost%3A8400%2Fback";
+    let good = format!("{redirect}&code_challenge={challenge}&code_challenge_method=S256&state=%22%3Cx%3E");
+    let shown = page(&good).await;
+    let name = azure.administrator().user_principal_name();
+    assert!(shown.status == 200 && shown.text().contains(name), "{}", shown.text());
+    assert!(!shown.text().contains("<x>"), "{}", shown.text());
+    for (more, number) in [
+        ("&redirect_uri=https%3A%2F%2Fevil.example", "AADSTS50011"),
+        ("", "AADSTS900144"),
+        (&format!("{redirect}&response_mode=web_message"), "AADSTS90023"),
+        (&format!("{redirect}&code_challenge=x&code_challenge_method=plain"), "AADSTS501491"),
+    ] {
+        let refused = page(more).await;
+        assert!(refused.status == 400 && refused.text().contains(number), "{more}: {}", refused.text());
+        assert!(!refused.headers.contains_key("location"));
+    }
+
+    let id = azure.administrator().object_id();
+    let sent = page(&format!("{good}&signed_in_user={id}")).await;
+    let location = sent.headers["location"].to_str().unwrap();
+    let (address, query) = location.split_once('?').unwrap();
+    assert_eq!((sent.status, address), (302, "http://localhost:8400/back"));
+    assert!(query.ends_with("&state=%22%3Cx%3E"), "{query}");
+    let code = query.strip_prefix("code=").unwrap().split('&').next().unwrap();
+    azure.set_account_enabled(id, false);
+    let refused = page(&format!("{good}&signed_in_user={id}")).await;
+    assert!(refused.headers["location"].to_str().unwrap().contains("error=access_denied"));
+    azure.set_account_enabled(id, true);
+
+    // An application that offers a secret has to have the right one; the verifier is that of RFC 7636, appendix B.
+    let client = client.to_string();
+    let secret = azure.application().secret().expose_secret().to_owned();
+    let redeem = async |secret: &str, grant: &[(&str, &str)]| {
+        let mut form = vec![("client_id", &*client), ("client_secret", secret)];
+        form.extend(grant);
+        let path = format!("{}/oauth2/v2.0/token", azure.tenant());
+        token(&azure, &path, &form).send().await.unwrap().json()
+    };
+    let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+    let grant = [
+        ("grant_type", "authorization_code"),
+        ("code", code),
+        ("redirect_uri", "http://localhost:8400/back"),
+        ("code_verifier", verifier),
+    ];
+    assert_eq!(redeem("wrong", &grant).await["error_codes"], json!([7_000_215]));
+    let body = redeem(&secret, &grant).await;
+    let claims = jwt::claims(&azure, body["access_token"].as_str().unwrap()).await;
+    assert_eq!([&claims["appid"], &claims["appidacr"]], [&json!(client), &json!("1")]);
+    assert!(body.get("id_token").is_none(), "openid was not asked for");
+
+    let refresh_token = body["refresh_token"].as_str().unwrap().to_owned();
+    let scope = format!("{POSTGRESQL}/.default");
+    let refresh = async |token: &str| {
+        let grant = [("grant_type", "refresh_token"), ("refresh_token", token), ("scope", &*scope)];
+        redeem(&secret, &grant).await
+    };
+    assert!(refresh(&refresh_token).await["access_token"].is_string());
+    assert_eq!(refresh("unknown").await["error_codes"], json!([9_002_313]));
+    azure.set_account_enabled(id, false);
+    assert_eq!(refresh(&refresh_token).await["error_codes"], json!([50057]));
+    azure.set_account_enabled(id, true);
+    azure.clock().advance(Duration::from_secs(90 * 24 * 3600));
+    assert_eq!(refresh(&refresh_token).await["error_codes"], json!([700_082]));
+    azure.delete_principal(id);
+    assert_eq!(refresh(&refresh_token).await["error"], "invalid_grant");
+}

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use pgentra_emulator::{AdministratorEdit, Draft, Endpoint, Fault, LocalAzure, PrincipalKind};
+use pgentra_emulator::{Draft, Endpoint, Fault, LocalAzure, PrincipalKind, ServerEdit};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
@@ -49,6 +49,10 @@ fn administrators(azure: &LocalAzure, id: &str) -> String {
     format!(
         "{group}/providers/Microsoft.DBforPostgreSQL/flexibleServers/mydemoserver/administrators{id}{SERVERS}"
     )
+}
+
+fn configuration(azure: &LocalAzure, name: &str) -> String {
+    administrators(azure, "").replace("/administrators", &format!("/configurations{name}"))
 }
 
 fn code(reply: &Reply) -> (u16, String) {
@@ -244,7 +248,7 @@ async fn machines_and_servers_are_listed_where_they_are() {
 #[tokio::test]
 async fn an_administrator_comes_and_goes_in_operations_that_take_time() {
     let azure = start().await;
-    let mut changes = azure.follow_administrators();
+    let mut changes = azure.follow_server();
     let listed = ask(&azure, "GET", &administrators(&azure, ""), Value::Null).await.json();
     let first = &listed["value"][0]["properties"];
     assert_eq!(first["principalName"], azure.administrator().user_principal_name());
@@ -257,7 +261,7 @@ async fn an_administrator_comes_and_goes_in_operations_that_take_time() {
     // The database hears of it at once.
     let change = changes.try_recv().unwrap();
     match change.change() {
-        AdministratorEdit::Add(new) => assert_eq!((new.object_id, new.kind), (id, PrincipalKind::Group)),
+        ServerEdit::Add(new) => assert_eq!((new.object_id, new.kind), (id, PrincipalKind::Group)),
         other => panic!("{other:?}"),
     }
     let header = |name: &str| accepted.headers[name].to_str().unwrap().to_owned();
@@ -285,7 +289,7 @@ async fn an_administrator_comes_and_goes_in_operations_that_take_time() {
     let accepted = ask(&azure, "DELETE", &path, Value::Null).await;
     assert_eq!(accepted.status, 202);
     let change = changes.try_recv().unwrap();
-    assert_eq!(change.change(), &AdministratorEdit::Remove(id));
+    assert_eq!(change.change(), &ServerEdit::Remove(id));
     change.done();
     azure.clock().advance(Duration::from_secs(1));
     let location = accepted.headers["location"].to_str().unwrap().to_owned();
@@ -313,6 +317,39 @@ async fn an_administrator_comes_and_goes_in_operations_that_take_time() {
         ask(&azure, "GET", "/subscriptions/x/providers/a/locations/l/operations/o", Value::Null).await.status,
         400
     );
+}
+
+#[tokio::test]
+async fn group_sync_is_a_parameter_of_the_server() {
+    let azure = start().await;
+    let mut changes = azure.follow_server();
+    let path = configuration(&azure, "/pgaadauth.enable_group_sync");
+    let value = async || ask(&azure, "GET", &path, Value::Null).await.json()["properties"]["value"].clone();
+    assert_eq!(value().await, "off");
+    let listed = ask(&azure, "GET", &configuration(&azure, ""), Value::Null).await.json();
+    assert_eq!(listed["value"][0]["name"], "pgaadauth.enable_group_sync");
+
+    let set = json!({ "properties": { "value": "ON", "source": "user-override" } });
+    let accepted = ask(&azure, "PATCH", &path, set).await;
+    assert_eq!(accepted.status, 202);
+    let change = changes.try_recv().unwrap();
+    assert_eq!(change.change(), &ServerEdit::GroupSync(true));
+    change.done();
+    assert_eq!(value().await, "off");
+    azure.clock().advance(Duration::from_secs(1));
+    assert_eq!(value().await, "on");
+    let location = accepted.headers["location"].to_str().unwrap();
+    let result = ask(&azure, "GET", location, Value::Null).await.json();
+    assert_eq!(result["properties"]["source"], "user-override");
+
+    let default = json!({ "properties": { "source": "system-default" } });
+    assert_eq!(ask(&azure, "PUT", &path, default).await.status, 202);
+    assert_eq!(changes.try_recv().unwrap().change(), &ServerEdit::GroupSync(false));
+    azure.clock().advance(Duration::from_secs(1));
+    let wrong = json!({ "properties": { "value": "perhaps" } });
+    assert_eq!(code(&ask(&azure, "PUT", &path, wrong).await), refused(400, "InvalidParameterValue"));
+    let unknown = ask(&azure, "GET", &configuration(&azure, "/shared_buffers"), Value::Null).await;
+    assert_eq!(unknown.status, 404);
 }
 
 #[tokio::test]

@@ -14,6 +14,8 @@ CREATE TABLE IF NOT EXISTS pgentra.principal (
     of_server  boolean NOT NULL DEFAULT false
 );
 ALTER TABLE pgentra.principal ADD COLUMN IF NOT EXISTS of_server boolean NOT NULL DEFAULT false;
+-- The security label as it was written; NULL: a function made the mapping.
+ALTER TABLE pgentra.principal ADD COLUMN IF NOT EXISTS label text;
 REVOKE ALL ON pgentra.principal FROM PUBLIC;
 
 SELECT pgentra.make_role('pgentra_principal');
@@ -157,6 +159,17 @@ BEGIN
 END
 $$;
 
+-- Makes a mapped role an ordinary one again, as which no token signs in.
+CREATE OR REPLACE FUNCTION pgentra.unbind(rolename text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pgentra.set_administrator(rolename, false);
+    PERFORM pgentra.revoke('pgentra_principal', rolename);
+    EXECUTE format('ALTER ROLE %I PASSWORD NULL', rolename);
+    DELETE FROM pgentra.principal p USING pg_roles r WHERE r.oid = p.role AND r.rolname = rolename;
+END
+$$;
+
 -- Binds a role as one of Resource Manager's administrators.
 CREATE OR REPLACE FUNCTION pgentra.make_administrator(rolename text, objectid text, objecttype text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -283,6 +296,89 @@ BEGIN
     END IF;
     PERFORM pgentra.bind(rolename, objectid, objecttype, isadmin, ismfa);
     RETURN format('Updated role for "%s"', rolename);
+END
+$$;
+
+-- What SECURITY LABEL does for the providers "pgaadauth" and "pgaadauth-int"; NULL takes the mapping away. A label of the
+-- first is aadauth[,oid=GUID][,type=user|group|service][,admin]. Without an object id the role's name is looked up in the
+-- tenant. The second says what is in force: type=user|group|service,oid=GUID,tenant_id=GUID.
+CREATE OR REPLACE PROCEDURE pg_catalog.pgentra_security_label(provider text, rolename text, wanted text)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    problem record;
+    labelled record;
+    was record;
+    word text;
+    objectid text;
+    objecttype text;
+    isadmin boolean := false;
+    ismfa boolean := false;
+    is_internal CONSTANT boolean := provider = 'pgaadauth-int';
+    known integer;
+BEGIN
+    problem := pgentra.caller_problem();
+    IF problem.message IS NOT NULL THEN
+        RAISE EXCEPTION USING MESSAGE = problem.message, ERRCODE = problem.code, HINT = problem.hint;
+    END IF;
+    SELECT r.oid, r.rolcanlogin INTO labelled FROM pg_roles r WHERE r.rolname = rolename;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'role "%" does not exist', rolename USING ERRCODE = 'undefined_object';
+    END IF;
+    IF pgentra.is_powerful(labelled.oid) OR rolename ~ '^(pg_|pgentra_|azure_pg_admin$)' THEN
+        RAISE EXCEPTION 'permission denied to bind role "%" to a Microsoft Entra principal', rolename
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    SELECT m.object_id, m.is_admin, m.is_mfa, p.label INTO was
+        FROM pgentra.mapping m JOIN pgentra.principal p USING (role) WHERE m.role = labelled.oid;
+    IF wanted IS NULL THEN
+        IF was.object_id IS NOT NULL THEN
+            PERFORM pgentra.unbind(rolename);
+        END IF;
+        RETURN;
+    END IF;
+    FOREACH word IN ARRAY string_to_array(wanted, ',') LOOP
+        word := btrim(word);
+        CASE
+            WHEN word = 'aadauth' AND NOT is_internal THEN NULL;
+            WHEN word = 'admin' AND NOT is_internal THEN isadmin := true;
+            WHEN word LIKE 'oid=%' THEN objectid := substr(word, 5);
+            WHEN word LIKE 'type=%' THEN objecttype := substr(word, 6);
+            WHEN word = (SELECT 'tenant_id=' || g.tenant_id FROM pgentra.gateway g) AND is_internal THEN NULL;
+            ELSE RAISE EXCEPTION 'The word "%" of the security label is not known.', word
+                USING ERRCODE = 'invalid_parameter_value',
+                      HINT = 'A label is aadauth,oid=OBJECT_ID,type=service, and has the word admin for an administrator.';
+        END CASE;
+    END LOOP;
+    IF NOT is_internal AND btrim(split_part(wanted, ',', 1)) <> 'aadauth' THEN
+        RAISE EXCEPTION 'The security label does not begin with aadauth.' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF objectid IS NULL THEN
+        SELECT count(*) INTO known FROM pgentra.directory d WHERE d.name = rolename;
+        IF known = 0 THEN
+            RAISE EXCEPTION 'Could not validate AAD user % because its name is not found in the tenant.', rolename
+                USING ERRCODE = 'internal_error', HINT = 'Add oid=OBJECT_ID and type=service to the label.';
+        ELSIF known > 1 THEN
+            RAISE EXCEPTION E'Cannot validate Microsoft Entra ID user "%" because its name isn''t unique in the tenant.\nMake sure it''s correct and retry.', rolename
+                USING ERRCODE = 'internal_error', HINT = 'Add oid=OBJECT_ID and type=service to the label.';
+        END IF;
+        SELECT d.object_id::text, coalesce(objecttype, d.kind) INTO objectid, objecttype
+            FROM pgentra.directory d WHERE d.name = rolename;
+    END IF;
+    -- Without a type the server takes a principal for a user.
+    objecttype := coalesce(objecttype, 'user');
+    problem := pgentra.argument_problem(rolename, objectid, objecttype);
+    IF problem.message IS NOT NULL THEN
+        RAISE EXCEPTION USING MESSAGE = problem.message, ERRCODE = problem.code, HINT = problem.hint;
+    END IF;
+    IF was.object_id = objectid::uuid THEN
+        ismfa := was.is_mfa;
+        isadmin := isadmin OR (is_internal AND was.is_admin);
+    END IF;
+    PERFORM pgentra.bind(rolename, objectid, objecttype, isadmin, ismfa);
+    IF NOT labelled.rolcanlogin THEN
+        EXECUTE format('ALTER ROLE %I NOLOGIN', rolename);
+    END IF;
+    UPDATE pgentra.principal p SET label = CASE WHEN is_internal THEN was.label ELSE wanted END WHERE p.role = labelled.oid;
 END
 $$;
 

@@ -19,6 +19,13 @@ CREATE TABLE IF NOT EXISTS pgentra.directory (
     kind       text NOT NULL CHECK (kind IN ('user', 'group', 'service'))
 );
 
+-- Who is a member of which group there.
+CREATE TABLE IF NOT EXISTS pgentra.membership (
+    group_id   uuid NOT NULL,
+    member_id  uuid NOT NULL,
+    PRIMARY KEY (group_id, member_id)
+);
+
 REVOKE ALL ON ALL TABLES IN SCHEMA pgentra FROM PUBLIC;
 
 -- Makes the gateway's password that of a role.

@@ -5,7 +5,7 @@ use pgentra_gateway::{Flavour, InitError, ServiceAccount, Setup};
 
 use crate::fixture::{RESOURCE, Stage, azure, failure, one, run, token, vm_token};
 
-fn create(name: &str, oid: impl ToString, kind: &str) -> String {
+pub(crate) fn create(name: &str, oid: impl ToString, kind: &str) -> String {
     let oid = oid.to_string();
     format!("SELECT * FROM pgaadauth_create_principal_with_oid('{name}', '{oid}', '{kind}', false, false)")
 }
@@ -360,6 +360,7 @@ fn preparing_takes_a_superuser() {
             tenant: azure().await.tenant(),
             administrators: Vec::new(),
             directory: Vec::new(),
+            memberships: Vec::new(),
         };
         let refused = pgentra_gateway::init(&stage.upstream(), &service, &setup).await;
         assert!(matches!(refused, Err(InitError::NotSuperuser(name)) if name == "no_super"));

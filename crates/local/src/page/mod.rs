@@ -34,7 +34,7 @@ use uuid::Uuid;
 use self::state::PageState;
 use crate::clock::FURTHEST;
 use crate::error::Failure;
-use crate::faults::{self, KnownEndpoint, KnownFault, MOST_TIMES};
+use crate::faults::{KnownEndpoint, KnownFault, MOST_TIMES};
 
 pub(crate) use self::connection_strings::{HostStrings, ServerPlace};
 pub(crate) use self::source::PageSource;
@@ -129,9 +129,9 @@ impl HttpHandler for PageHandler {
                     return refusal;
                 }
                 let query = uri.query().unwrap_or_default();
-                match changed(&source, path, query) {
-                    Ok(text) => plain(StatusCode::OK, &text),
-                    Err(text) => plain(StatusCode::BAD_REQUEST, text),
+                match changed(&source, path, query).await {
+                    Ok(text) => plain(StatusCode::OK, text),
+                    Err(text) => plain(StatusCode::BAD_REQUEST, &text),
                 }
             }
             _ => plain(StatusCode::NOT_FOUND, "there is nothing here"),
@@ -179,7 +179,7 @@ fn state(source: &PageSource) -> HttpReply {
 }
 
 /// Makes a change.
-fn changed(source: &PageSource, path: &str, query: &str) -> Result<String, &'static str> {
+async fn changed(source: &PageSource, path: &str, query: &str) -> Result<&'static str, String> {
     let query: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
     let value = |name: &str| query.iter().find(|(it, _)| it == name).map(|(_, value)| &**value);
     if path == "/clock/advance" {
@@ -187,28 +187,25 @@ fn changed(source: &PageSource, path: &str, query: &str) -> Result<String, &'sta
         let by = seconds.filter(|by| *by <= FURTHEST).ok_or("takes ?seconds=N, a year at most")?;
         source.clock.advance(by);
         tracing::info!(seconds = by.as_secs(), "the clock was advanced on the page");
-        return Ok("advanced".to_owned());
+        return Ok("advanced");
     }
-    let azure = &source.azure;
+    let faults = &source.faults;
     if path == "/faults/clear" && query.is_empty() {
-        azure.faults().clear();
-        return Ok("cleared".to_owned());
+        faults.clear_all();
+        return Ok("cleared");
     }
     let known =
         value("fault").and_then(KnownFault::named).ok_or("takes ?fault=NAME of a fault on the page")?;
     let endpoint = value("endpoint").and_then(KnownEndpoint::named);
     let endpoint = endpoint.ok_or("takes &endpoint=NAME of an endpoint on the page")?;
     if path == "/faults/clear" {
-        faults::clear(azure, known, Some(endpoint));
-        return Ok("cleared".to_owned());
+        faults.clear(known, Some(endpoint));
+        return Ok("cleared");
     }
     let times = value("times").map(|text| text.parse().ok().filter(|times| (1..=MOST_TIMES).contains(times)));
     if times == Some(None) {
-        return Err("takes &times=N from 1 to 1000, or no times for all requests");
+        return Err("takes &times=N from 1 to 1000, or no times for all requests".to_owned());
     }
-    if !endpoint.suits(known) {
-        return Err("takes a fault of tokens only at an endpoint that gives out tokens");
-    }
-    faults::set(azure, known, endpoint, times.flatten());
-    Ok("set".to_owned())
+    faults.set(known, endpoint, times.flatten()).await?;
+    Ok("set")
 }

@@ -7,6 +7,7 @@ use pgentra_gateway::{Flavour, GatewayTelemetry};
 
 use super::connection_strings::HostStrings;
 use crate::clock::CloudClock;
+use crate::faults::CloudFaults;
 
 /// The parts of a local cloud that its page is about.
 pub(crate) struct PageSource {
@@ -17,6 +18,7 @@ pub(crate) struct PageSource {
     pub(crate) postgres: String,
     pub(crate) azure: Arc<LocalAzure>,
     pub(crate) clock: CloudClock,
+    pub(crate) faults: CloudFaults,
     /// That of the gateway, with the last logins.
     pub(crate) telemetry: GatewayTelemetry,
     /// What programs on each host write.

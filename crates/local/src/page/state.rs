@@ -152,7 +152,7 @@ impl PageState {
                 .into_iter()
                 .map(|record| LoginRow::of(record, &principals))
                 .collect(),
-            faults: FaultList::of(azure),
+            faults: source.faults.list(),
             connect: source.access.clone(),
         }
     }

@@ -170,7 +170,11 @@ impl Issued {
         text.into()
     }
 
-    pub(crate) fn certified_key(&self) -> Result<CertifiedKey, CertificateError> {
+    /// The certificate and its key as a server of `rustls` takes them.
+    ///
+    /// # Errors
+    /// If `rustls` does not take the key.
+    pub fn certified_key(&self) -> Result<CertifiedKey, CertificateError> {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &provider).map_err(failed)
     }
@@ -183,16 +187,17 @@ impl fmt::Debug for Issued {
 }
 
 impl CertificateError {
-    pub(crate) fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    /// An error with this cause.
+    pub fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(cause.into())
     }
 }
 
 /// A server that has a certificate for the clients that ask for `name` (RFC 6066 section 3), and for no others.
-pub(crate) fn server_config_for_name(
-    name: &str,
-    issued: &Issued,
-) -> Result<Arc<ServerConfig>, CertificateError> {
+///
+/// # Errors
+/// If `rustls` does not take the key or the name.
+pub fn server_config_for_name(name: &str, issued: &Issued) -> Result<Arc<ServerConfig>, CertificateError> {
     let mut resolver = ResolvesServerCertUsingSni::new();
     resolver.add(name, issued.certified_key()?).map_err(failed)?;
     server_config(Arc::new(resolver), &[b"http/1.1"])
@@ -213,7 +218,10 @@ fn server_config(
 }
 
 /// A self-signed RSA certificate, as an application registers one to prove itself.
-pub(crate) fn client_certificate(common_name: &str) -> Result<Issued, CertificateError> {
+///
+/// # Errors
+/// If no key can be generated.
+pub fn client_certificate(common_name: &str) -> Result<Issued, CertificateError> {
     let mut params = parameters(common_name, &[])?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -223,7 +231,7 @@ pub(crate) fn client_certificate(common_name: &str) -> Result<Issued, Certificat
 }
 
 /// Names under which clients on this machine reach a server bound to `address`.
-pub(crate) fn names_of(address: IpAddr) -> Vec<String> {
+pub fn names_of(address: IpAddr) -> Vec<String> {
     let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let own = address.to_string();
     if !names.contains(&own) {
