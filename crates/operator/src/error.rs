@@ -35,12 +35,15 @@ pub(crate) enum OperatorError {
 }
 
 impl OperatorError {
-    /// The error with its causes, a line each.
+    /// The error with its causes, a line each. A cause that is told already is left out.
     pub(crate) fn told(&self) -> String {
         let mut text = format!("error: {self}\n");
         let mut cause = self.source();
         while let Some(error) = cause {
-            text.push_str(&format!("caused by: {error}\n"));
+            let told = error.to_string();
+            if !text.contains(&told) {
+                text.push_str(&format!("caused by: {told}\n"));
+            }
             cause = error.source();
         }
         if let Some(hint) = self.hint() {
@@ -74,5 +77,12 @@ mod tests {
         assert_eq!(lines[0], "error: PGENTRA_LOG cannot be `a=b=c`");
         assert!(lines[1].starts_with("caused by: "), "{told}");
         assert!(lines.last().unwrap().starts_with("hint: "), "{told}");
+
+        let inner = std::io::Error::other("the disk is full");
+        let source = std::io::Error::other(inner);
+        assert_eq!(
+            OperatorError::Runtime(source).told(),
+            "error: cannot start the runtime\ncaused by: the disk is full\n"
+        );
     }
 }

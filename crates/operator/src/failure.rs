@@ -120,12 +120,15 @@ impl LookFailure {
     }
 }
 
-/// The error and its causes.
+/// The error and its causes, each told once.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
+        let told = error.to_string();
+        if !text.contains(&told) {
+            text.push_str(&format!(": {told}"));
+        }
         cause = error.source();
     }
     text

@@ -112,6 +112,19 @@ impl Stage<'_> {
         lease["spec"]["holderIdentity"].as_str().map(str::to_owned)
     }
 
+    /// A page that a pod shows over HTTP.
+    fn page(&self, pod: &str, page: &str) -> String {
+        let pod = self.namespace.get(&["pod", pod]);
+        let address = pod["status"]["podIP"].as_str().unwrap();
+        self.lab.program(&["curl", "-sS", &format!("http://{address}:9432/{page}")]).done().ok().to_owned()
+    }
+
+    fn pods(&self) -> Vec<String> {
+        let list = self.namespace.get(&["pods", "--selector", "app.kubernetes.io/name=pgentra-operator"]);
+        let names = list["items"].as_array().unwrap().iter();
+        names.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    }
+
     /// The pod of a replica.
     fn pod(replica: &str) -> &str {
         replica.rsplit_once('_').unwrap().0
@@ -348,6 +361,20 @@ fn applied_planned_refused(stage: &Stage<'_>) {
     assert_eq!(stage.await_event("copy", "RoleOwnedElsewhere"), message);
     stage.await_event("orders", "Applied");
     stage.await_event("reporting", "Planned");
+
+    let holder = stage.holder().unwrap();
+    let leader = Stage::pod(&holder);
+    let metrics = stage.page(leader, "metrics");
+    for line in [
+        "pgentra_operator_roles_leads 1",
+        "pgentra_operator_roles_changes_total 5",
+        "pgentra_operator_roles_looks_total{reason=\"Applied\"} 1",
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line}: {metrics}");
+    }
+    assert!(stage.page(leader, "readiness").contains("roles: leads"));
+    let other = stage.pods().into_iter().find(|pod| pod != leader).unwrap();
+    assert!(stage.page(&other, "readiness").contains(&format!("roles: standby: {holder} leads")));
 
     println!("{}", stage.kubectl(&["get", "postgresroles"]));
     for name in ["orders", "reporting", "copy"] {
