@@ -23,6 +23,7 @@ HERE = pathlib.Path(__file__).parent
 PROXY = HERE / "helm" / "pgentra-proxy"
 GATEWAY = HERE / "helm" / "pgentra-gateway"
 OPERATOR = HERE / "helm" / "pgentra-operator"
+LOCAL = HERE / "helm" / "pgentra-local"
 CLIENT_ID = "00000000-1111-2222-3333-444444444444"
 PROXY_VALUES = {
     "workloadIdentity": {"clientId": CLIENT_ID},
@@ -351,7 +352,7 @@ def same_but_args(sidecar, written):
         container["securityContext"].setdefault("runAsNonRoot", True)
         for port in container["ports"]:
             port.pop("name")
-        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        for probe in ("readinessProbe", "livenessProbe"):
             container[probe]["httpGet"].pop("port")
     assert one == other, (one, other)
 
@@ -464,7 +465,36 @@ def proxy_chart(mounts):
         assert ours == sidecar, (ours, sidecar)
 
 
-for chart in (PROXY, GATEWAY, OPERATOR):
+def local_chart(mounts):
+    cluster = {"trustedCluster": {"issuer": "https://issuer.example/", "keys": json.dumps({"keys": []})}}
+    lint(LOCAL, cluster)
+    values = {key: value for key, value in EVERYTHING.items() if key in yaml.safe_load((LOCAL / "values.yaml").read_text())}
+    rendered = check(render(LOCAL, cluster | values | {"hostNames": ["azure.example"]}), "pgentra-local, everything", mounts)
+    by_name = {(document["kind"], document["metadata"]["name"]): document for document in rendered}
+    pod = by_name["Deployment", "test-pgentra-local"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    for key in ("imagePullSecrets", "nodeSelector", "tolerations"):
+        assert pod["spec"][key] == EVERYTHING[key], (key, pod)
+    assert EVERYTHING["extraEnv"][0] in container["env"] and EVERYTHING["extraVolumes"][0] in pod["spec"]["volumes"], pod
+    assert EVERYTHING["extraVolumeMounts"][0] in container["volumeMounts"], container
+    assert EVERYTHING["podLabels"].items() <= pod["metadata"]["labels"].items(), pod
+    assert container["args"][-3:] == ["--trust-cluster", "https://issuer.example/", "/etc/pgentra/cluster/keys.json"], container
+    names = [word.removeprefix("--host-name=") for word in container["args"] if word.startswith("--host-name=")]
+    assert names[0] == "test-pgentra-local" and "test-pgentra-local.default.svc" in names and names[-1] == "azure.example", names
+    # Pods trust the very authority that signs.
+    trusted = by_name["ConfigMap", "test-pgentra-local-ca"]["data"]["ca.pem"]
+    assert trusted == by_name["Secret", "test-pgentra-local-authority"]["stringData"]["tls.crt"], trusted
+    given = check(render(LOCAL, {"authority": {"secretName": "pki"}}), "pgentra-local, a given authority", mounts)
+    assert sorted(document["kind"] for document in given) == ["Deployment", "NetworkPolicy", "Service"], given
+    print("pgentra-local: every value reaches its manifest")
+
+    refused(LOCAL, cluster, "replicas", lambda values: values.update(replicas=2))
+    refused(LOCAL, cluster, "trustedCluster.keys", lambda values: values["trustedCluster"].update(keys=""))
+    refused(LOCAL, cluster, "flavour", lambda values: values.update(flavour="cosmos"))
+    refused(LOCAL, cluster, "port", lambda values: values.update(port=80))
+
+
+for chart in (PROXY, GATEWAY, OPERATOR, LOCAL):
     values_table(chart)
 with tempfile.TemporaryDirectory() as folder:
     mounts = Mounts(folder)
@@ -480,6 +510,7 @@ with tempfile.TemporaryDirectory() as folder:
         proxy_chart(mounts)
         gateway_chart(mounts)
         operator_chart(mounts)
+        local_chart(mounts)
 print(
     f"deploy: {counted['manifests']} manifests are valid for Kubernetes {KUBERNETES}; "
     f"pgentra takes {counted['configurations']} configurations"

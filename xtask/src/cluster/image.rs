@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::Folders;
-use crate::dist::{Artefact, Blob, RUN, Tree, layout, sha256};
+use crate::dist::{Artefact, Blob, RUN, Tree, layout, sha256, userland};
 
 /// The image of the container that holds the namespaces of a pod.
 const PAUSE: &str = "localhost/pause";
@@ -18,6 +18,8 @@ const CLIENT: &str = "docker.io/library/client";
 /// The images of the binaries under test, as the charts' `pgentra` and `pgentra-operator` are read.
 const PGENTRA: &str = "docker.io/library/pgentra";
 const OPERATOR: &str = "docker.io/library/pgentra-operator";
+/// The same binary as in [`PGENTRA`], with what its embedded PostgreSQL needs.
+const LOCAL: &str = "docker.io/library/pgentra-local";
 
 /// The psql of an installed PostgreSQL. `/usr/bin/psql` of Debian is a script.
 pub(crate) fn psql() -> Option<PathBuf> {
@@ -40,21 +42,24 @@ pub(crate) fn make(folders: &Folders) -> Result<()> {
 
     let chart = fs::read_to_string(folders.root.join("deploy/helm/pgentra-proxy/Chart.yaml"))?;
     let tag = chart.lines().find_map(|line| line.strip_prefix("appVersion: ")).context("no appVersion")?;
-    for (image, name) in [(PGENTRA, "pgentra"), (OPERATOR, "pgentra-operator")] {
+    for (image, name) in [(PGENTRA, "pgentra"), (OPERATOR, "pgentra-operator"), (LOCAL, "pgentra")] {
         let binary = folders.root.join("target/debug").join(name);
         ensure!(binary.exists(), "{} is not built: cargo build --package {name}", binary.display());
         // The same layout as the image of `cargo xtask dist`, with the libraries that its static binary has in itself.
         let path = format!("usr/bin/{name}");
         let mut tree = program(&path, &binary)?;
         tree.folder("tmp", 0o1777);
+        if image == LOCAL {
+            userland(&mut tree)?;
+        }
         write(folders, image, tag.trim_matches('"'), &tree, (&[&format!("/{path}")], "65532"))?;
     }
     Ok(())
 }
 
 /// The images that every node imports: their names without a tag, and their archives.
-pub(crate) fn archives(run: &Path) -> [(&'static str, PathBuf); 4] {
-    [PAUSE, CLIENT, PGENTRA, OPERATOR].map(|name| (name, archive(run, name)))
+pub(crate) fn archives(run: &Path) -> [(&'static str, PathBuf); 5] {
+    [PAUSE, CLIENT, PGENTRA, OPERATOR, LOCAL].map(|name| (name, archive(run, name)))
 }
 
 pub(super) fn archive(run: &Path, name: &str) -> PathBuf {

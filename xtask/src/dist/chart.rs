@@ -9,8 +9,12 @@ use super::release::Release;
 use super::shelf::Shelf;
 use crate::tree;
 
-const CHARTS: [&str; 3] =
-    ["deploy/helm/pgentra-proxy", "deploy/helm/pgentra-gateway", "deploy/helm/pgentra-operator"];
+const CHARTS: [&str; 4] = [
+    "deploy/helm/pgentra-proxy",
+    "deploy/helm/pgentra-gateway",
+    "deploy/helm/pgentra-operator",
+    "deploy/helm/pgentra-local",
+];
 
 /// Makes the archives and the layouts.
 ///

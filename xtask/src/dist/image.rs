@@ -106,8 +106,11 @@ const PROGRAMS: [&str; 6] = ["sh", "ipcrm", "mkdir", "rm", "sleep", "tr"];
 /// What the embedded PostgreSQL links: the C library's parts and zlib.
 const LIBRARIES: [&str; 3] = ["libc.so.6", "libm.so.6", "libz.so.1"];
 
-/// Puts this machine's programs and shared libraries into an image.
-fn userland(tree: &mut Tree) -> Result<()> {
+/// Puts this machine's programs and shared libraries into an image, for the embedded PostgreSQL.
+///
+/// # Errors
+/// This machine lacks one.
+pub(crate) fn userland(tree: &mut Tree) -> Result<()> {
     let mut libraries = BTreeSet::new();
     for program in PROGRAMS {
         let folders = ["/bin", "/usr/bin"].map(|folder| Path::new(folder).join(program));

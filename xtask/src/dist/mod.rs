@@ -22,6 +22,7 @@ use clap::{Args, ValueEnum};
 
 pub(crate) use archive::{RUN, Tree};
 use build::Built;
+pub(crate) use image::userland;
 pub(crate) use oci::{Artefact, Blob, layout};
 use release::{Release, TARGETS};
 use shelf::Shelf;

@@ -43,6 +43,9 @@ fn the_requests_of_the_chart_are_enough_for_its_sessions() {
         usage(&lab, &namespace, &pod).ok_or("it has not")
     });
     let conninfo = release.conninfo(&release.address());
+    eventually_blocking(ROLLOUT, "the Service leads to the new pod", || {
+        Psql::start(&conninfo, "first").ask("SELECT 1").ok_or("it does not")
+    });
     let mut sessions = Vec::new();
     for number in 1..=SESSIONS {
         let mut session = Psql::start(&conninfo, "first");

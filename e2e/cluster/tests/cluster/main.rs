@@ -17,6 +17,7 @@ mod gateway;
 mod identity;
 mod injection;
 mod kubernetes;
+mod local;
 mod psql;
 mod roles;
 mod stage;

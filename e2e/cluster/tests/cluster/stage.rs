@@ -1,6 +1,7 @@
 //! A local cloud that trusts the cluster, and what pods are told about it.
 
 use std::fs;
+use std::path::PathBuf;
 
 use e2e::{Cloud, Flavour, Lab};
 use serde_json::{Value, json};
@@ -16,9 +17,7 @@ const TOKENS: &str = "/var/run/secrets/azure/tokens";
 
 /// A local cloud with the options by which pods of the cluster reach it and have identities in it.
 pub(crate) fn cloud(lab: &Lab) -> Cloud<'_> {
-    let keys = lab.path().join("keys.json");
-    fs::write(&keys, kubectl(lab, &["get", "--raw", "/openid/v1/jwks"]).done().ok()).unwrap();
-    let discovery = kubectl(lab, &["get", "--raw", "/.well-known/openid-configuration"]).done().json();
+    let (issuer, keys) = keys(lab);
     lab.cloud(
         Flavour::Flexible,
         &[
@@ -27,10 +26,18 @@ pub(crate) fn cloud(lab: &Lab) -> Cloud<'_> {
             "--host-name",
             CLOUD,
             "--trust-cluster",
-            discovery["issuer"].as_str().unwrap(),
+            &issuer,
             keys.to_str().unwrap(),
         ],
     )
+}
+
+/// The issuer of the cluster's service account tokens, and a file with its keys.
+pub(crate) fn keys(lab: &Lab) -> (String, PathBuf) {
+    let keys = lab.path().join("keys.json");
+    fs::write(&keys, kubectl(lab, &["get", "--raw", "/openid/v1/jwks"]).done().ok()).unwrap();
+    let discovery = kubectl(lab, &["get", "--raw", "/.well-known/openid-configuration"]).done().json();
+    (discovery["issuer"].as_str().unwrap().to_owned(), keys)
 }
 
 /// Gives the service account the identity `another`, which is made, and the role [`ROLE`]. Returns its client id.

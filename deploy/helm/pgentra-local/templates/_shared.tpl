@@ -1,0 +1,1 @@
+../../pgentra-proxy/templates/_shared.tpl
