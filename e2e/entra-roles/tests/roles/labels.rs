@@ -40,6 +40,7 @@ fn labels_are_read() {
         // In another database there are no functions; labels are seen everywhere.
         let other = stage.superuser("template1").await;
         let roles = Roles::read(&other).await.unwrap();
-        assert_eq!(roles.entra().len(), 2);
+        // Those of the test, and that of the administrator.
+        assert_eq!(roles.entra().len(), 3);
     });
 }

@@ -167,13 +167,17 @@ fn roles_whose_principal_is_gone_are_told() {
 #[test]
 fn who_is_no_administrator_is_told_so() {
     run(async {
-        let stage = Stage::flexible().await;
+        let stage = Stage::fresh(Flavour::Flexible).await;
         let sql = format!(
             "SELECT pgaadauth_create_principal_with_oid('plain_vm', '{}', 'service', false, false)",
             stage.azure.vm().object_id()
         );
         stage.admin("postgres", &sql).await;
         let session = stage.vm("plain_vm", "postgres").await.unwrap();
+        // Every role can read labels, where there are some.
+        let read = pgentra_roles::Roles::read(session.client()).await.unwrap();
+        assert!(read.entra().iter().any(|role| role.name == "plain_vm"));
+        stage.superuser("postgres").await.batch_execute("DELETE FROM pg_shseclabel").await.unwrap();
         let error = pgentra_roles::Roles::read(session.client()).await.unwrap_err();
         assert!(matches!(&error, RolesError::NotAdministrator(name) if name == "plain_vm"), "{error:?}");
         assert!(error.hint().unwrap().contains("administrator"));
@@ -188,7 +192,8 @@ fn a_server_without_entra_is_told_so() {
         let client = stage.superuser("template1").await;
         client.batch_execute("CREATE DATABASE bare").await.unwrap();
         let bare = stage.superuser("bare").await;
-        bare.batch_execute("SELECT 1").await.unwrap();
+        // Labels are of the whole server.
+        bare.batch_execute("DELETE FROM pg_shseclabel").await.unwrap();
         let error = pgentra_roles::Roles::read(&bare).await.unwrap_err();
         assert!(matches!(error, RolesError::NotEntra), "{error:?}");
     });
