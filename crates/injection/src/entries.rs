@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 /// Where new entries are put.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum End {
+pub(crate) enum Position {
     /// Before the others, which may refer to them.
     Front,
     Back,
@@ -18,7 +18,7 @@ pub(crate) fn reconcile(
     (field, key): (&str, &str),
     is_ours: impl Fn(&Value) -> bool,
     mut wanted: Vec<Value>,
-    end: End,
+    position: Position,
 ) -> Vec<String> {
     let mut list = match object.get_mut(field) {
         Some(Value::Array(list)) => std::mem::take(list),
@@ -43,9 +43,9 @@ pub(crate) fn reconcile(
     });
     wanted.retain(|one| !list.iter().any(|entry| entry[key] == one[key]));
     put.extend(wanted.iter().map(keyed));
-    match end {
-        End::Front => drop(list.splice(0..0, wanted)),
-        End::Back => list.extend(wanted),
+    match position {
+        Position::Front => drop(list.splice(0..0, wanted)),
+        Position::Back => list.extend(wanted),
     }
     if !list.is_empty() {
         object.insert(field.to_owned(), Value::Array(list));

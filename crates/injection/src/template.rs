@@ -9,7 +9,7 @@ use crate::annotations::{
     self, DATABASE_URL, INJECTED, NamespaceDefaults, PREFIX, SidecarRequest, VARIABLES,
 };
 use crate::checks;
-use crate::entries::{End, contains, entries, reconcile};
+use crate::entries::{Position, contains, entries, reconcile};
 use crate::record::Record;
 use crate::refusal::InjectionRefusal;
 use crate::sidecar::{NAME, Sidecar, literal};
@@ -62,10 +62,11 @@ pub(crate) fn apply(
     let volumes = if request.is_some() { sidecar.volumes().to_vec() } else { Vec::new() };
     let is_ours = |one: &Value, names: &[String], key: &str| names.iter().any(|name| one[key] == **name);
     let places = ("volumes", "name");
-    now.volumes = reconcile(spec, places, |one| is_ours(one, &before.volumes, "name"), volumes, End::Back);
+    now.volumes =
+        reconcile(spec, places, |one| is_ours(one, &before.volumes, "name"), volumes, Position::Back);
     let hosts = if request.is_some() { sidecar.host_aliases().to_vec() } else { Vec::new() };
     let places = ("hostAliases", "ip");
-    now.hosts = reconcile(spec, places, |one| is_ours(one, &before.hosts, "ip"), hosts, End::Back);
+    now.hosts = reconcile(spec, places, |one| is_ours(one, &before.hosts, "ip"), hosts, Position::Back);
     let wants_label = request.as_ref().is_some_and(|request| request.has_workload_identity);
     now.label = label(template, wants_label, before.label);
     note(template, request.is_some().then_some(&now));
@@ -129,7 +130,7 @@ fn containers(
                 value.is_some_and(|value| entry["value"] == **value)
             };
             // In front, so that the variables of the container may refer to them.
-            let put = reconcile(container, ("env", "name"), is_ours, wanted, End::Front);
+            let put = reconcile(container, ("env", "name"), is_ours, wanted, Position::Front);
             let kept: Vec<_> = asked
                 .iter()
                 .filter_map(Value::as_str)
@@ -178,14 +179,14 @@ fn put_sidecar(
         let was_put =
             |entry: &Value, names: &[String], key: &str| names.iter().any(|name| entry[key] == **name);
         let env = |entry: &Value| was_put(entry, &before.env, "name");
-        now.env = reconcile(&mut container, ("env", "name"), env, sidecar.env(request), End::Front);
+        now.env = reconcile(&mut container, ("env", "name"), env, sidecar.env(request), Position::Front);
         let mounts = |entry: &Value| was_put(entry, &before.mounts, "mountPath");
         let places = ("volumeMounts", "mountPath");
-        now.mounts = reconcile(&mut container, places, mounts, sidecar.mounts(request), End::Front);
+        now.mounts = reconcile(&mut container, places, mounts, sidecar.mounts(request), Position::Front);
         Value::Object(container)
     });
     // In front: the other init containers can connect, too.
-    reconcile(spec, ("initContainers", "name"), is_ours, wanted.into_iter().collect(), End::Front);
+    reconcile(spec, ("initContainers", "name"), is_ours, wanted.into_iter().collect(), Position::Front);
 }
 
 /// Sets the label or takes it out. Returns whether it is ours.
