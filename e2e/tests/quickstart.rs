@@ -109,7 +109,7 @@ fn a_terminal_shows_progress() {
 #[test]
 fn it_can_be_kept() {
     let lab = Lab::new();
-    let script = "pgentra quickstart --keep >out 2>said & kept=$!\n\
+    let script = ": >said; pgentra quickstart --keep >out 2>>said & kept=$!\n\
                   grep -q 'keeps running' <(tail --pid=$kept -n +1 -f said) || { cat said; exit 1; }\n\
                   pgentra quickstart --keep && exit 1\n\
                   eval \"$(pgentra local env --name quickstart)\"\n\
