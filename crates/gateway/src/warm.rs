@@ -68,16 +68,20 @@ impl Gateway {
             return Ok(permit);
         }
         let mut coming = None;
-        for idle in &*self.all_waiting {
-            match idle.claim() {
-                Reclaimed::Session(waiting) => return Ok(waiting.permit),
-                Reclaimed::Coming(claim) => coming = coming.or(Some(claim)),
+        for pool in &*self.all_waiting {
+            match pool.idle.claim() {
+                Reclaimed::Session(WaitingSession { login, permit, .. }) => {
+                    // The server counts the session until it has ended, and would refuse the next one.
+                    login.end().await;
+                    return Ok(permit);
+                }
+                Reclaimed::Coming(claim) => coming = coming.or(Some((claim, &pool.changed))),
                 Reclaimed::Nothing => {}
             }
         }
         let permit = match coming {
-            Some(_claim) => {
-                self.warm.changed.notify_one();
+            Some((_claim, changed)) => {
+                changed.notify_one();
                 let freed = self.sessions.clone().acquire_owned();
                 timeout(PLACE, freed).await.ok().and_then(Result::ok)
             }
