@@ -375,7 +375,7 @@ mod tests {
             assert!(refused(&signed(is_ca, &[])).contains("CA:TRUE"));
         }
         let unconstrained = IsCa::Ca(BasicConstraints::Unconstrained);
-        let text = signed(unconstrained.clone(), &[KeyUsagePurpose::DigitalSignature]);
+        let text = signed(unconstrained, &[KeyUsagePurpose::DigitalSignature]);
         assert!(refused(&text).contains("keyCertSign"));
         assert!(Authority::from_pem(&signed(unconstrained, &[])).is_ok());
     }
