@@ -18,6 +18,9 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use secrecy::SecretString;
+use x509_cert::Certificate;
+use x509_cert::der::Decode as _;
+use x509_cert::ext::pkix::BasicConstraints as BasicConstraintsExtension;
 
 /// A local certificate authority, in memory. Its key leaves memory only through [`Authority::to_pem`].
 pub struct Authority {
@@ -85,6 +88,13 @@ impl Authority {
             return Err(failed("the key is not that of the certificate"));
         }
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(failed)?;
+        // RFC 5280 section 4.2.1.9: a certificate without the extension is not one of an authority either.
+        let read = Certificate::from_der(&certificate).map_err(failed)?;
+        let constraints =
+            read.tbs_certificate().get_extension::<BasicConstraintsExtension>().map_err(failed)?;
+        if !constraints.is_some_and(|(_, constraints)| constraints.ca) {
+            return Err(failed("the certificate may not sign others: its basic constraints lack CA:TRUE"));
+        }
         // RFC 5280 section 4.2.1.3. A certificate without the extension may do everything.
         let usages = issuer.key_usages();
         if !usages.is_empty() && !usages.contains(&KeyUsagePurpose::KeyCertSign) {
@@ -346,10 +356,28 @@ mod tests {
         assert!(text.contains(authority.pem().trim_end()));
         let issued = authority.issue(&["azure.test.svc"]).unwrap();
         assert!(accepts(&authority, &issued, "azure.test.svc"));
+    }
 
+    #[test]
+    fn a_certificate_that_may_not_sign_others_is_not_an_authority() {
+        let refused = |text: &str| format!("{:?}", Authority::from_pem(text).unwrap_err().0);
         let leaf = client_certificate("a program").unwrap();
-        let error = Authority::from_pem(leaf.pem().expose_secret()).unwrap_err();
-        assert!(format!("{:?}", error.0).contains("keyCertSign"), "{error:?}");
+        assert!(refused(leaf.pem().expose_secret()).contains("CA:TRUE"));
+        let signed = |is_ca: IsCa, key_usages: &[KeyUsagePurpose]| {
+            let mut params = parameters("a program", &[]).unwrap();
+            params.is_ca = is_ca;
+            params.key_usages = key_usages.to_vec();
+            let key = KeyPair::generate().unwrap();
+            format!("{}{}", key.serialize_pem(), params.self_signed(&key).unwrap().pem())
+        };
+        // As `openssl x509 -req` makes them: no key usage.
+        for is_ca in [IsCa::ExplicitNoCa, IsCa::NoCa] {
+            assert!(refused(&signed(is_ca, &[])).contains("CA:TRUE"));
+        }
+        let unconstrained = IsCa::Ca(BasicConstraints::Unconstrained);
+        let text = signed(unconstrained, &[KeyUsagePurpose::DigitalSignature]);
+        assert!(refused(&text).contains("keyCertSign"));
+        assert!(Authority::from_pem(&signed(unconstrained, &[])).is_ok());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, NoTls, Row};
 
@@ -46,8 +47,8 @@ impl ControlConnection {
         Self { upstream, method, service, client: Mutex::new(None) }
     }
 
-    /// Runs a query, with parameters and their types: so it takes one round trip. If the connection turns out to be broken, it is opened again and the query is
-    /// repeated once.
+    /// Runs a query, with parameters and their types: so it takes one round trip. If the connection
+    /// turns out to be broken, it is opened again and the query is repeated once.
     pub(crate) async fn query(
         &self,
         sql: &str,
@@ -116,13 +117,19 @@ impl ControlError {
     pub(crate) fn is_of_the_mapping(&self) -> bool {
         match self {
             Self::Mapping => true,
-            // Class 08 is the connection, 53 a lack of connections or memory, 57 a server that starts or stops.
-            Self::Postgres(error) => error
-                .code()
-                .is_some_and(|code| !["08", "53", "57"].iter().any(|class| code.code().starts_with(class))),
+            Self::Postgres(error) => error.code().is_some_and(is_lasting),
             Self::Dial(_) | Self::Slow => false,
         }
     }
+}
+
+/// Whether a query fails with this SQLSTATE again until an administrator changes something. Others may
+/// pass by themselves: a standby cancels a query because of its recovery (40001), a lock is not granted
+/// in time (55P03), a file cannot be read (58030).
+fn is_lasting(code: &SqlState) -> bool {
+    // Data of another form, the password or pg_hba.conf, no such database, no such schema, and no such
+    // relation or no right to it (PostgreSQL documentation, "PostgreSQL Error Codes").
+    ["22", "28", "3D", "3F", "42"].iter().any(|class| code.code().starts_with(class))
 }
 
 /// Whether an error means that the server ends the connection: class 57P of SQLSTATE.
@@ -173,7 +180,33 @@ mod tests {
         assert!(matches!(control.query(wrong, &[]).await, Err(ControlError::Postgres(_))));
         let rows = control.query("SELECT last_value FROM public.asked", &[]).await.unwrap();
         assert_eq!(rows[0].get::<_, i64>(0), 3);
+
+        // What an administrator has to change, and what passes.
+        for (sql, is_lasting) in [
+            ("SELECT FROM public.missing", true),
+            ("SELECT FROM missing.asked", true),
+            ("SELECT 'maybe'::boolean", true),
+            (&*raise("28000"), true),
+            (&*raise("3D000"), true),
+            (&*raise("3F000"), true),
+            (&*raise("40001"), false),
+            (&*raise("40P01"), false),
+            (&*raise("53300"), false),
+            (&*raise("55P03"), false),
+            (&*raise("57014"), false),
+            (&*raise("58030"), false),
+            (&*raise("XX000"), false),
+        ] {
+            let error = control.query(sql, &[]).await.unwrap_err();
+            assert_eq!(error.is_of_the_mapping(), is_lasting, "{sql}: {error:?}");
+        }
         db.stop().await;
-        assert!(control.query("SELECT 1", &[]).await.is_err());
+        let error = control.query("SELECT 1", &[]).await.unwrap_err();
+        assert!(!error.is_of_the_mapping(), "{error:?}");
+    }
+
+    /// A statement that PostgreSQL answers with this SQLSTATE.
+    fn raise(sqlstate: &str) -> String {
+        format!("DO $$ BEGIN RAISE SQLSTATE '{sqlstate}'; END $$")
     }
 }

@@ -100,8 +100,7 @@ use pgentra_session::Limits;
 use pgentra_session::attempts::Attempts;
 use pgentra_session::cancel::CancelTable;
 use pgentra_session::client::Client;
-use pgentra_session::kept::IdleSessions;
-use warm_pool::{WaitingSession, WarmPool};
+use warm_pool::{WaitingSessions, WarmPool};
 
 /// The configuration of a gateway: one server.
 #[derive(Clone)]
@@ -281,7 +280,7 @@ pub struct Gateway {
     /// The sessions that wait at this server.
     pub(crate) warm: WarmPool,
     /// Those that wait at this server and at the others with the same data, which share the limits.
-    pub(crate) all_waiting: Arc<[IdleSessions<WaitingSession>]>,
+    pub(crate) all_waiting: Arc<[WaitingSessions]>,
 }
 
 impl Gateway {
@@ -298,7 +297,7 @@ impl Gateway {
         };
         let pool = || WarmPool::new(warm, config.telemetry.sessions_ready(&config.name));
         let mut pools: Vec<_> = (0..=config.further.len()).map(|_| pool()).collect();
-        let all_waiting: Arc<[_]> = pools.iter().map(|pool| pool.idle.clone()).collect();
+        let all_waiting: Arc<[_]> = pools.iter().map(WarmPool::waiting).collect();
         let of = |config: Config, further: Vec<Arc<Gateway>>, warm: WarmPool| Self {
             control: ControlConnection::new(
                 config.upstream.clone(),

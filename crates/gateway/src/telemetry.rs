@@ -222,8 +222,8 @@ impl GatewayTelemetry {
         let gateways: Vec<_> =
             self.servers().values().filter_map(|served| served.gateway.upgrade()).collect();
         let mut closed = 0;
-        for idle in gateways.iter().flat_map(|gateway| &*gateway.all_waiting) {
-            closed += idle.end_all(database.map(str::as_bytes)).await;
+        for pool in gateways.iter().flat_map(|gateway| &*gateway.all_waiting) {
+            closed += pool.idle.end_all(database.map(str::as_bytes)).await;
         }
         closed
     }

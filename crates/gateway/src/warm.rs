@@ -68,16 +68,20 @@ impl Gateway {
             return Ok(permit);
         }
         let mut coming = None;
-        for idle in &*self.all_waiting {
-            match idle.claim() {
-                Reclaimed::Session(waiting) => return Ok(waiting.permit),
-                Reclaimed::Coming(claim) => coming = coming.or(Some(claim)),
+        for pool in &*self.all_waiting {
+            match pool.idle.claim() {
+                Reclaimed::Session(WaitingSession { login, permit, .. }) => {
+                    // The server counts the session until it has ended, and would refuse the next one.
+                    login.end().await;
+                    return Ok(permit);
+                }
+                Reclaimed::Coming(claim) => coming = coming.or(Some((claim, &pool.changed))),
                 Reclaimed::Nothing => {}
             }
         }
         let permit = match coming {
-            Some(_claim) => {
-                self.warm.changed.notify_one();
+            Some((_claim, changed)) => {
+                changed.notify_one();
                 let freed = self.sessions.clone().acquire_owned();
                 timeout(PLACE, freed).await.ok().and_then(Result::ok)
             }
@@ -185,4 +189,71 @@ impl Gateway {
 /// Whether the server has no connection free.
 fn is_full(error: &LoginError) -> bool {
     matches!(error, LoginError::Rejected(fields) if fields.sqlstate() == sqlstate::TOO_MANY_CONNECTIONS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use pgentra_wire::startup::ProtocolVersion;
+    use tokio::sync::Notify;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{
+        AskMethod, ClientTls, Config, Flavour, GatewayTelemetry, Limits, Oauth, RoleSource, ServiceAccount,
+        SessionAttrs, SessionExpiry, Unmapped, UpstreamAddress, UpstreamMethod, WarmSessions,
+    };
+
+    /// Two servers with the same data, and one place for a session.
+    fn pair() -> Gateway {
+        let upstream = UpstreamAddress::Unix { dir: "/nonexistent".into(), port: 5432 };
+        Gateway::new(Config {
+            name: "pair".to_owned(),
+            tls: ClientTls::DangerOptional(None),
+            upstream: upstream.clone(),
+            further: vec![upstream],
+            target_session_attrs: SessionAttrs::Any,
+            method: UpstreamMethod::Password,
+            service: ServiceAccount { name: "gateway".to_owned(), password: String::new().into() },
+            roles: RoleSource::Database(Flavour::Flexible),
+            unmapped: Unmapped::Refuse,
+            server_name: "localhost".to_owned(),
+            verifiers: Vec::new(),
+            oauth: Oauth { default: AskMethod::Password, issuer: String::new(), scope: String::new() },
+            clock: Arc::new(|| SystemTime::UNIX_EPOCH),
+            expiry: SessionExpiry::default(),
+            directory: None,
+            warm: WarmSessions { number: 1, ..WarmSessions::default() },
+            limits: Limits { connections: 1, ..Limits::default() },
+            telemetry: GatewayTelemetry::new(|| SystemTime::UNIX_EPOCH, CancellationToken::new(), None),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_gets_the_place_of_a_session_that_another_server_opens() {
+        let gateway = pair();
+        let other = &gateway.further[0].warm;
+        let start = StartupMessage::new(ProtocolVersion::V3_0, "app").unwrap();
+        other.idle.learn(&start, Instant::now());
+        let (mut permit, begun) =
+            (gateway.sessions.clone().try_acquire_owned().ok(), Arc::new(Notify::new()));
+        let telling = begun.clone();
+        let begin = move |_, opening: PendingOpen<WaitingSession>| {
+            let (permit, telling) = (permit.take()?, telling.clone());
+            Some(async move {
+                let _held = (opening, permit);
+                telling.notify_one();
+                std::future::pending::<()>().await;
+            })
+        };
+        let refill = tokio::spawn(keep_full(other.idle.clone(), 1, other.changed.clone(), begin));
+        begun.notified().await;
+        let before = Instant::now();
+        let placed = gateway.place().await;
+        // The task is woken, and does not look by itself after a second.
+        assert_eq!(before.elapsed(), Duration::ZERO);
+        drop(placed.unwrap());
+        refill.abort();
+    }
 }

@@ -43,6 +43,13 @@ pub(crate) struct WarmPool {
     pub(crate) refill: Mutex<Option<AbortHandle>>,
 }
 
+/// The sessions that wait at one server, for the gateways that share its limits.
+pub(crate) struct WaitingSessions {
+    pub(crate) idle: IdleSessions<WaitingSession>,
+    /// Wakes the task that opens them.
+    pub(crate) changed: Arc<Notify>,
+}
+
 /// A session that waits for its client.
 pub(crate) struct WaitingSession {
     /// What the server sent after AuthenticationOk has not been read from it yet.
@@ -65,6 +72,11 @@ impl WarmPool {
             changed: Arc::default(),
             refill: Mutex::default(),
         }
+    }
+
+    /// The sessions that wait here, also for other gateways.
+    pub(crate) fn waiting(&self) -> WaitingSessions {
+        WaitingSessions { idle: self.idle.clone(), changed: self.changed.clone() }
     }
 
     /// Whether sessions with this start-up wait. Replication sessions do not: a client opens few.

@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use futures_util::FutureExt as _;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use pgentra_system::Env;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -51,65 +53,84 @@ impl Control {
         faults: &CloudFaults,
         stop: &CancellationToken,
     ) -> Self {
+        // At the same time: a change that waits for PostgreSQL, or a client that sends nothing, does not delay
+        // other clients.
+        let mut answers = FuturesUnordered::new();
         loop {
-            let mut stream = tokio::select! {
+            tokio::select! {
                 () = stop.cancelled() => return self,
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok((stream, _)) => answers.push(answer(stream, status, clock, faults)),
                     Err(error) => {
                         tracing::warn!(%error, "a connection to the control socket could not be accepted");
-                        continue;
                     }
                 },
-            };
-            match tokio::time::timeout(ANSWER_TIME, request(&mut stream)).await {
-                Ok(Ok(ControlRequest::Status)) => {
-                    let answer = serde_json::to_vec(status).unwrap_or_default();
-                    let _ = stream.write_all(&answer).await;
-                }
-                Ok(Ok(ControlRequest::Advance(by))) => {
-                    let now = clock.advance(by).duration_since(UNIX_EPOCH).unwrap_or_default();
-                    let now = now.as_secs().to_string();
-                    let _ = stream.write_all(now.as_bytes()).await;
-                }
-                Ok(Ok(ControlRequest::Faults(change))) => {
-                    let changed = match change {
-                        FaultChange::None => Ok(()),
-                        FaultChange::Set { fault, at, times } => faults.set(fault, at, times).await,
-                        FaultChange::Clear { fault: Some(fault), at } => {
-                            faults.clear(fault, at);
-                            Ok(())
-                        }
-                        FaultChange::Clear { fault: None, .. } => {
-                            faults.clear_all();
-                            Ok(())
-                        }
-                    };
-                    let answer = changed.map(|()| faults.list());
-                    let _ = stream.write_all(&serde_json::to_vec(&answer).unwrap_or_default()).await;
-                }
-                Ok(Ok(ControlRequest::Members(kind, change))) => {
-                    let azure = clock.azure();
-                    let answer = match &change {
-                        MemberChange::None => Ok(principals::members(azure, kind)),
-                        MemberChange::Add(name) => principals::add(azure, kind, name),
-                        MemberChange::Remove(name) => principals::remove(azure, kind, name),
-                    };
-                    let _ = stream.write_all(&serde_json::to_vec(&answer).unwrap_or_default()).await;
-                }
-                Ok(Ok(ControlRequest::Membership(group, change))) => {
-                    let answer = principals::change_membership(clock.azure(), &group, &change);
-                    let _ = stream.write_all(&serde_json::to_vec(&answer).unwrap_or_default()).await;
-                }
-                Ok(Ok(ControlRequest::Down)) => {
-                    self.waiting.push(stream);
+                Some(asked) = answers.next() => if let Some(asked) = asked {
+                    self.waiting.push(asked);
+                    while let Some(Some(asked)) = answers.next().now_or_never() {
+                        self.waiting.extend(asked);
+                    }
                     return self;
-                }
-                Ok(Err(error)) => tracing::warn!(%error, "a request on the control socket failed"),
-                Err(_) => tracing::warn!("a connection to the control socket sent no request in time"),
+                },
             }
         }
     }
+}
+
+/// Answers the request of a connection; returns the connection if the request asks for the end.
+async fn answer(
+    mut stream: UnixStream,
+    status: &Status,
+    clock: &CloudClock,
+    faults: &CloudFaults,
+) -> Option<UnixStream> {
+    let asked = match tokio::time::timeout(ANSWER_TIME, request(&mut stream)).await {
+        Ok(Ok(asked)) => asked,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "a request on the control socket failed");
+            return None;
+        }
+        Err(_) => {
+            tracing::warn!("a connection to the control socket sent no request in time");
+            return None;
+        }
+    };
+    let answer = match asked {
+        ControlRequest::Status => serde_json::to_vec(status),
+        ControlRequest::Advance(by) => {
+            let now = clock.advance(by).duration_since(UNIX_EPOCH).unwrap_or_default();
+            Ok(now.as_secs().to_string().into_bytes())
+        }
+        ControlRequest::Faults(change) => {
+            let changed = match change {
+                FaultChange::None => Ok(()),
+                FaultChange::Set { fault, at, times } => faults.set(fault, at, times).await,
+                FaultChange::Clear { fault: Some(fault), at } => {
+                    faults.clear(fault, at);
+                    Ok(())
+                }
+                FaultChange::Clear { fault: None, .. } => {
+                    faults.clear_all();
+                    Ok(())
+                }
+            };
+            serde_json::to_vec(&changed.map(|()| faults.list()))
+        }
+        ControlRequest::Members(kind, change) => {
+            let azure = clock.azure();
+            serde_json::to_vec(&match &change {
+                MemberChange::None => Ok(principals::members(azure, kind)),
+                MemberChange::Add(name) => principals::add(azure, kind, name),
+                MemberChange::Remove(name) => principals::remove(azure, kind, name),
+            })
+        }
+        ControlRequest::Membership(group, change) => {
+            serde_json::to_vec(&principals::change_membership(clock.azure(), &group, &change))
+        }
+        ControlRequest::Down => return Some(stream),
+    };
+    let _ = stream.write_all(&answer.unwrap_or_default()).await;
+    None
 }
 
 /// Asks the local cloud in this folder for its status. `None`: none runs there.
@@ -165,6 +186,9 @@ async fn document<T: DeserializeOwned>(folder: &Path, line: &str, what: &str) ->
         Ok::<_, std::io::Error>(bytes)
     };
     let bytes = bounded(ANSWER_TIME, answer).await?;
+    if bytes.is_empty() {
+        return Err(Failure::new(FailureKind::Machine, "the local cloud ended before it answered"));
+    }
     let document = serde_json::from_slice(&bytes).map_err(|error| {
         Failure::machine(&format!("the local cloud answered something else than {what}"), error)
     })?;

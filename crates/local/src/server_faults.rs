@@ -16,6 +16,10 @@ const OUTAGE: Duration = Duration::from_secs(5);
 /// How many connections are opened at a time.
 const AT_A_TIME: usize = 16;
 
+/// Time for the sessions of [`ServerFault::ConnectionLimit`], which are there in less than a second. It is
+/// shorter than the time that a client waits for the answer.
+const FILL_TIME: Duration = Duration::from_secs(8);
+
 /// A fault of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ServerFault {
@@ -36,6 +40,8 @@ struct FaultyServer {
     superuser: String,
     password: SecretString,
     state: Mutex<FaultState>,
+    /// Held while sessions are opened, so that two changes do not compete for the last ones.
+    filling: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -43,6 +49,8 @@ struct FaultState {
     failing_over: bool,
     /// The sessions that leave none for others; `None`: the fault is off.
     sessions: Option<Vec<Client>>,
+    /// How often those sessions were ended.
+    ended: u64,
     work: JoinSet<()>,
 }
 
@@ -55,6 +63,7 @@ impl ServerFaults {
             superuser: database.superuser().to_owned(),
             password: database.password().clone(),
             state: Mutex::default(),
+            filling: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -66,10 +75,11 @@ impl ServerFaults {
         failover.into_iter().chain(limit).collect()
     }
 
-    /// Switches a fault on; returns when clients suffer it.
+    /// Switches a fault on. A failover has begun when this returns, and sessions end a moment later. After
+    /// [`ServerFault::ConnectionLimit`] a new session is refused at once.
     ///
     /// # Errors
-    /// In words for a person: PostgreSQL cannot be reached.
+    /// In words for a person: PostgreSQL cannot be reached, or does not answer within 8 s.
     pub(crate) async fn set(&self, fault: ServerFault) -> Result<(), String> {
         match fault {
             ServerFault::Failover => {
@@ -77,10 +87,10 @@ impl ServerFaults {
                 Ok(())
             }
             ServerFault::ConnectionLimit => {
-                let sessions = self.take_connections().await;
-                let sessions = sessions.map_err(|error| format!("PostgreSQL takes no session: {error}"))?;
-                self.state().sessions.get_or_insert_default().extend(sessions);
-                Ok(())
+                let filled = tokio::time::timeout(FILL_TIME, self.fill()).await;
+                filled.unwrap_or_else(|_| {
+                    Err(format!("PostgreSQL did not answer within {} s", FILL_TIME.as_secs()))
+                })
             }
         }
     }
@@ -88,7 +98,7 @@ impl ServerFaults {
     /// Switches a fault off. A failover goes on to its end.
     pub(crate) fn clear(&self, fault: ServerFault) {
         if fault == ServerFault::ConnectionLimit {
-            self.state().sessions = None;
+            self.state().end_sessions();
         }
     }
 
@@ -104,7 +114,7 @@ impl ServerFaults {
             return;
         }
         // The restart ends these sessions too.
-        state.sessions = None;
+        state.end_sessions();
         let (restarter, shared) = (self.0.restarter.clone(), Arc::downgrade(&self.0));
         state.work.spawn(async move {
             if let Err(error) = restarter.restart(OUTAGE).await {
@@ -114,6 +124,19 @@ impl ServerFaults {
                 Self(shared).state().failing_over = false;
             }
         });
+    }
+
+    async fn fill(&self) -> Result<(), String> {
+        let _filling = self.0.filling.lock().await;
+        let ended = self.state().ended;
+        let sessions = self.take_connections().await;
+        let sessions = sessions.map_err(|error| format!("PostgreSQL takes no session: {error}"))?;
+        let mut state = self.state();
+        // The fault may have been switched off in between.
+        if state.ended == ended {
+            state.sessions.get_or_insert_default().extend(sessions);
+        }
+        Ok(())
     }
 
     /// Opens sessions until only those are left that PostgreSQL keeps for superusers.
@@ -156,6 +179,13 @@ impl ServerFaults {
 
     fn state(&self) -> MutexGuard<'_, FaultState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl FaultState {
+    fn end_sessions(&mut self) {
+        self.sessions = None;
+        self.ended += 1;
     }
 }
 

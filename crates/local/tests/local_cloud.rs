@@ -1,12 +1,16 @@
 //! A local cloud from its start to its end.
 
+use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
 use eventually::{DEADLINE, eventually};
-use pgentra_local::control::{self, Control};
+use pgentra_local::control::{self, Control, FaultChange};
+use pgentra_local::faults::{KnownEndpoint, KnownFault};
 use pgentra_local::{Flavour, Host, LocalCloud, Status};
 use pgentra_system::{Env, System};
-use tokio::net::TcpStream;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -85,4 +89,43 @@ async fn a_running_cloud_is_found_and_asked() {
     let folder = cloud.folder().to_owned();
     cloud.stop().await;
     assert!(control::status(&folder).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_cloud_answers_while_its_postgresql_does_not() {
+    let cloud = LocalCloud::builder().start().await.unwrap();
+    let (status, stop) = (Status::of(&cloud), CancellationToken::new());
+    let control = Control::bind(cloud.folder()).unwrap();
+    let superuser = cloud.superuser("postgres").await.unwrap();
+    let folder = superuser.query_one("SHOW data_directory", &[]).await.unwrap().get::<_, String>(0);
+    let file = Path::new(&folder).join("postmaster.pid");
+    let pid = std::fs::read_to_string(file).unwrap().lines().next().unwrap().parse().unwrap();
+    let postmaster = Pid::from_raw(pid).unwrap();
+    kill_process(postmaster, Signal::STOP).unwrap();
+    let _silent = UnixStream::connect(cloud.folder().join("control.sock")).await.unwrap();
+    let (fault, at) =
+        (KnownFault::named("connection-limit").unwrap(), KnownEndpoint::named("postgresql").unwrap());
+    let change = |change| control::change_faults(cloud.folder(), change);
+    let asked = async {
+        let mut set = pin!(change(FaultChange::Set { fault, at, times: None }));
+        tokio::select! {
+            biased;
+            set = &mut set => panic!("{set:?}"),
+            status = control::status(cloud.folder()) => assert!(status.unwrap().is_some()),
+        }
+        let refused = set.await.unwrap_err().to_string();
+        assert!(refused.contains("PostgreSQL did not answer within 8 s"), "{refused}");
+        assert!(change(FaultChange::None).await.unwrap().unwrap().active.is_empty());
+
+        // A change that is in progress does not delay the end.
+        let set = change(FaultChange::Set { fault, at, times: None });
+        let (set, down) = tokio::join!(set, control::down(cloud.folder()));
+        assert!(down.unwrap());
+        let ended = set.unwrap_err().to_string();
+        assert_eq!(ended, "the local cloud ended before it answered");
+    };
+    let served = async { drop(control.serve(&status, cloud.clock(), cloud.faults(), &stop).await) };
+    tokio::join!(asked, served);
+    kill_process(postmaster, Signal::CONT).unwrap();
+    cloud.stop().await;
 }

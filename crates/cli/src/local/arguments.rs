@@ -329,8 +329,8 @@ pub(crate) struct FaultSet {
     /// The fault.
     #[arg(value_name = "FAULT", value_parser = fault())]
     pub(crate) fault: &'static KnownFault,
-    /// The endpoint whose answers suffer it. Default: imds-token, the metadata service of a VM; of faults of PostgreSQL,
-    /// postgresql.
+    /// The endpoint whose answers suffer it. Default: imds-token, the metadata service of a VM; entra-token for
+    /// mfa-required, access-blocked and tenant-throttled; postgresql for failover and connection-limit.
     #[arg(long, value_name = "ENDPOINT", value_parser = endpoint())]
     pub(crate) at: Option<&'static KnownEndpoint>,
     /// How many requests suffer it, 1 to 1000. Default: all, until the fault is cleared.

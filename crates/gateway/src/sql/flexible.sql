@@ -428,6 +428,7 @@ REVOKE ALL ON FUNCTION
     pg_catalog.pgaadauth_drop_principal_if_exists(text),
     pg_catalog.pgaadauth_list_principals(boolean)
 FROM PUBLIC;
+REVOKE ALL ON PROCEDURE pg_catalog.pgentra_security_label(text, text, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     pg_catalog.pgaadauth_create_principal(text, boolean, boolean),
     pg_catalog.pgaadauth_create_principal_with_oid(text, text, text, boolean, boolean),
@@ -435,3 +436,4 @@ GRANT EXECUTE ON FUNCTION
     pg_catalog.pgaadauth_drop_principal_if_exists(text),
     pg_catalog.pgaadauth_list_principals(boolean)
 TO azure_pg_admin;
+GRANT EXECUTE ON PROCEDURE pg_catalog.pgentra_security_label(text, text, text) TO azure_pg_admin;

@@ -44,6 +44,7 @@ DECLARE
     bound record;
     made boolean;
     raised boolean;
+    obstacle text;
 BEGIN
     FOR found IN
         SELECT g.role, g.rolname, g.is_admin, d.object_id, d.name, d.kind
@@ -57,9 +58,17 @@ BEGIN
             WHERE m.object_id = found.object_id ORDER BY m.rolname <> found.name, m.rolname LIMIT 1;
         made := bound.role IS NULL;
         IF made THEN
-            -- A role that is not mapped belongs to someone else, and a longer name is none of a role.
-            CONTINUE WHEN octet_length(found.name) > 63
-                OR EXISTS (SELECT FROM pg_roles r WHERE r.rolname = found.name);
+            -- Without a role for this member, the other members get theirs.
+            obstacle := CASE
+                WHEN octet_length(found.name) > 63 THEN 'its name is longer than 63 bytes'
+                WHEN found.name ~ '^pg_' OR found.name IN ('public', 'none') THEN 'PostgreSQL reserves its name'
+                WHEN EXISTS (SELECT FROM pg_roles r WHERE r.rolname = found.name)
+                    THEN 'a role that is not mapped to it has its name'
+            END;
+            IF obstacle IS NOT NULL THEN
+                RAISE NOTICE 'Group sync creates no role for "%": %.', found.name, obstacle;
+                CONTINUE;
+            END IF;
             EXECUTE format('CREATE ROLE %I', found.name);
             PERFORM pgentra.bind(found.name, found.object_id::text, found.kind, found.is_admin, false);
             SELECT m.role, m.rolname, m.is_admin, m.is_mfa INTO STRICT bound FROM pgentra.mapping m

@@ -130,7 +130,7 @@ fn labels_are_checked() {
             let (found, message) = failure(admin.batch_execute(&sql).await);
             assert!(found == code && message.contains(says), "{sql}: {found} {message}");
         }
-        // Only an Entra administrator may; elsewhere than in the database of the mapping nobody can.
+        // An Entra administrator alone can label roles, and in the database of the mapping alone.
         let ordinary = label("labelled", "NULL");
         admin.batch_execute(&create("no_labels", oid, "service")).await.unwrap();
         let client = gateway.connect("no_labels", "postgres", &vm_token().await).await.unwrap();
@@ -138,5 +138,37 @@ fn labels_are_checked() {
         admin.batch_execute("CREATE DATABASE elsewhere").await.unwrap();
         let elsewhere = gateway.connect("no_labels", "elsewhere", &vm_token().await).await.unwrap();
         assert_eq!(failure(elsewhere.batch_execute(&ordinary).await).0, "22023");
+    });
+}
+
+/// What runs with the rights of the functions' owner is for administrators; the session user alone does
+/// not count.
+#[test]
+fn what_runs_as_its_owner_is_not_for_everyone() {
+    run(async {
+        let stage = Stage::flexible().await;
+        let gateway = stage.gateway().await;
+        let admin = stage.administrator(&gateway).await;
+        let superuser = stage.superuser().await;
+        let sql = "SELECT p.proname::text, has_function_privilege('public', p.oid, 'EXECUTE'), \
+                   coalesce(p.proconfig::text, '') LIKE '%search_path=pg_catalog, pg_temp%' \
+                   FROM pg_proc p WHERE p.prosecdef AND (p.pronamespace = 'pgentra'::regnamespace \
+                       OR p.proname ~ '^(pgaadauth|pgentra)_') ORDER BY 1";
+        let found = superuser.query(sql, &[]).await.unwrap();
+        let names: Vec<&str> = found.iter().map(|row| row.get(0)).collect();
+        assert!(names.contains(&"pgentra_security_label") && names.contains(&"show_label"), "{names:?}");
+        for row in &found {
+            let (name, is_public, is_fixed): (&str, bool, bool) = (row.get(0), row.get(1), row.get(2));
+            assert!(!is_public && is_fixed, "{name}");
+        }
+
+        // The administrator in the name of a role that is none.
+        let sql = "CREATE ROLE in_its_name; CREATE ROLE not_labelled; GRANT in_its_name TO CURRENT_USER; \
+                   SET ROLE in_its_name";
+        admin.batch_execute(sql).await.unwrap();
+        let label = "SECURITY LABEL FOR pgaadauth ON ROLE not_labelled IS NULL";
+        assert_eq!(failure(admin.batch_execute(label).await).0, "42501");
+        admin.batch_execute("RESET ROLE").await.unwrap();
+        admin.batch_execute(label).await.unwrap();
     });
 }

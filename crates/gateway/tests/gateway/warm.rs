@@ -1,11 +1,14 @@
 //! Sessions that are signed in before a client asks for them.
 
+use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use eventually::{DEADLINE, eventually};
 use pgentra_emulator::Draft;
 use pgentra_gateway::{Config, GatewayTelemetry, WarmSessions};
 use pgentra_observe::http::Observable as _;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 
@@ -276,6 +279,30 @@ fn a_session_that_waits_makes_room_and_does_not_grow_old() {
         assert_eq!(one(&second, "SELECT 'in'").await, "in");
         let refused = warm.gateway.refusal(warm.role, "postgres", &warm.token).await;
         assert_eq!(refused.0, "53300", "{refused:?}");
+    });
+}
+
+/// The server counts a session until it has ended: a client that takes the place of a session that waits is not
+/// refused because of that session.
+#[test]
+fn a_session_that_makes_room_has_ended_at_the_server() {
+    run(async {
+        let warm = Warm::new("ready_ends", |config| config.limits.connections = 2).await;
+        let first = warm.connect().await;
+        let waiting = warm.waiting(&[&first]).await;
+        let limit = format!("ALTER ROLE {} CONNECTION LIMIT 2", warm.role);
+        warm.superuser.batch_execute(&limit).await.unwrap();
+        let waiting = Pid::from_raw(waiting).unwrap();
+        kill_process(waiting, Signal::STOP).unwrap();
+        let mut config = tokio_postgres::Config::new();
+        config.user(warm.role).dbname("postgres").password(&warm.token).application_name("another");
+        let mut second = pin!(config.connect_raw(warm.gateway.dial_tls().await, NoTls));
+        let answered = timeout(Duration::from_millis(300), &mut second).await;
+        kill_process(waiting, Signal::CONT).unwrap();
+        assert!(answered.is_err(), "the client was answered while the session was there");
+        let (second, connection) = second.await.unwrap();
+        tokio::spawn(connection);
+        assert_eq!(one(&second, "SELECT 'in'").await, "in");
     });
 }
 
