@@ -190,7 +190,6 @@ fn one_annotation_is_enough_for_a_session() {
     a_namespace_asks_for_its_pods(&namespace, &target(&given));
     what_cannot_work_is_refused(&namespace, &target(&given));
     a_later_webhook_sees_the_label(&operator, &namespace, &target(&given));
-    a_later_webhook_sees_the_label(&operator, &namespace, &target(&given));
     assert!(operator.answers("injected") >= 4, "{}", operator.answers("injected"));
     assert!(operator.answers("refused") >= 4, "{}", operator.answers("refused"));
     operator.uninstall();
