@@ -357,6 +357,38 @@ def same_but_args(sidecar, written):
     assert one == other, (one, other)
 
 
+# What the operator may do with objects that no name restricts: the resource's own kind, its status, events, and the label of a
+# namespace. A name cannot restrict `create`.
+WITHOUT_NAMES = {
+    ("ClusterRole", "pgentra.dev", "postgresroles"): {"get", "list", "watch", "patch"},
+    ("ClusterRole", "pgentra.dev", "postgresroles/status"): {"patch"},
+    ("ClusterRole", "events.k8s.io", "events"): {"create", "patch"},
+    ("ClusterRole", "", "namespaces"): {"get"},
+    ("Role", "coordination.k8s.io", "leases"): {"create"},
+}
+BY_NAME = {
+    ("Role", "coordination.k8s.io", "leases", "test-pgentra-operator"): {"get", "update"},
+    ("Role", "", "secrets", "test-pgentra-operator-webhook"): {"get", "update"},
+    ("ClusterRole", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", "a-test-pgentra-operator"): {"get", "patch"},
+}
+
+
+def rights(rendered):
+    """The rules of all roles are these rights, no more and no fewer."""
+    without_names, by_name = {}, {}
+    for document in rendered:
+        for rule in document.get("rules", []):
+            assert set(rule) <= {"apiGroups", "resources", "resourceNames", "verbs"}, rule
+            for group, resource in itertools.product(rule["apiGroups"], rule["resources"]):
+                what = (document["kind"], group, resource)
+                if not rule.get("resourceNames"):
+                    without_names.setdefault(what, set()).update(rule["verbs"])
+                for name in rule.get("resourceNames", []):
+                    by_name.setdefault((*what, name), set()).update(rule["verbs"])
+    assert without_names == WITHOUT_NAMES, without_names
+    assert by_name == BY_NAME, by_name
+
+
 def operator_chart(mounts):
     lint(OPERATOR, OPERATOR_VALUES)
     rendered = check(render(OPERATOR, OPERATOR_VALUES), "pgentra-operator", mounts)
@@ -385,10 +417,7 @@ def operator_chart(mounts):
         (others,) = [one for one in webhook["namespaceSelector"]["matchExpressions"] if one["operator"] == "NotIn"]
         assert others["values"] == ["kube-system", "ci", "default"], webhook
         assert webhook["sideEffects"] == "None" and webhook["matchConditions"], webhook
-    # Rights to objects that exist, by their names, but for the label of a namespace.
-    for role in ("Role", "ClusterRole"):
-        for rule in by_kind[role]["rules"]:
-            assert rule.get("resourceNames") or rule["resources"] == ["namespaces"] and rule["verbs"] == ["get"], rule
+    rights(rendered)
     assert "data" not in by_kind["Secret"], "an upgrade would take the certificate away"
     without = check(render(OPERATOR, OPERATOR_VALUES | {"injection": {"enabled": False}}), "pgentra-operator, no webhook", mounts)
     assert "webhook" not in json.dumps(without), without

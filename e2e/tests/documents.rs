@@ -49,16 +49,21 @@ struct Block {
     lines: Vec<String>,
 }
 
+/// The blocks of a page. One in a list is indented, and its lines are found without that.
 fn blocks(text: &str) -> Vec<Block> {
     let mut found = Vec::new();
-    let mut open: Option<Block> = None;
+    let mut open: Option<(usize, Block)> = None;
     for line in text.lines() {
+        let indent = open.as_ref().map_or(line.len() - line.trim_start().len(), |(indent, _)| *indent);
+        let line = line.get(indent..).unwrap_or_else(|| line.trim_start());
         match (line.strip_prefix("```"), open.take()) {
-            (Some(language), None) => open = Some(Block { language: language.to_owned(), lines: Vec::new() }),
-            (Some(_), Some(block)) => found.push(block),
-            (None, Some(mut block)) => {
+            (Some(language), None) => {
+                open = Some((indent, Block { language: language.to_owned(), lines: Vec::new() }));
+            }
+            (Some(_), Some((_, block))) => found.push(block),
+            (None, Some((indent, mut block))) => {
                 block.lines.push(line.to_owned());
-                open = Some(block);
+                open = Some((indent, block));
             }
             (None, None) => {}
         }

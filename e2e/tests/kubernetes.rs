@@ -157,3 +157,23 @@ fn the_containers_of_the_pod_work() {
     assert_eq!(lab.program(&["psql", &url, "-Atc", "SELECT current_user"]).done().ok(), "myVm\n");
     lab.program(&["curl", "-sSf", &format!("http://127.0.0.1:{health}/startup")]).done().ok();
 }
+
+/// The second step of `docs/kubernetes-roles.md`. The role comes with the administrator, and cannot be there before.
+#[test]
+fn the_identity_of_the_operator_becomes_an_administrator() {
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let run = |command: &str| lab.shell(command).envs(cloud.env("admin")).done();
+    let account = "aks/myCluster/pgentra/pgentra-operator";
+    let add = |name: &str| format!("pgentra identity server-admin add {name} --server mydemoserver");
+    run("pgentra local identity add my-operator").ok();
+    run(&format!("pgentra identity assign {account} --identity my-operator")).ok();
+    run(&add("my-operator")).ok();
+    let list = run("pgentra role list -o json").json();
+    let role = list["roles"].as_array().unwrap().iter().find(|role| role["name"] == "my-operator").cloned();
+    assert!(role.as_ref().is_some_and(|role| role["admin"] == true), "{list}");
+
+    run("pgentra local identity add granted").ok();
+    run(&format!("pgentra grant {account} --identity granted --role granted --yes")).ok();
+    assert_eq!(run(&add("granted")).fault(5, &["Updating an existing principal isn't supported"]), None);
+}

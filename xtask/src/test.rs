@@ -32,9 +32,11 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     let workspace = ["test", "--locked", "--workspace"];
     if arguments.is_empty() {
         let binaries = build(root, &workspace)?;
-        let failed = run_all(&binaries)?;
-        let documentation = [&workspace[..], &["--doc"]].concat();
-        cargo(root, &documentation.iter().map(OsString::from).collect::<Vec<_>>())?;
+        let mut failed = run_all(&binaries)?;
+        let documentation = [&workspace[..], &["--doc", "--no-fail-fast"]].concat();
+        if cargo(root, &documentation.iter().map(OsString::from).collect::<Vec<_>>()).is_err() {
+            failed.push("documentation");
+        }
         ensure!(failed.is_empty(), "failed, as printed above: {}", failed.join(", "));
     } else {
         // A long run reports all of its failures.

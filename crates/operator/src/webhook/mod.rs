@@ -4,6 +4,7 @@
 //! takes part in that.
 
 mod certificate;
+mod limits;
 mod metrics;
 mod rotation;
 mod serve;

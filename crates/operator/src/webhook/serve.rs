@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
@@ -16,27 +16,22 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use pgentra_injection::{NamespaceDefaults, Review, Sidecar};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::certificate::Served;
+use super::limits::{BODY_LIMIT, Memory, Seats, WebhookLimits, WebhookSeat};
 use super::metrics::WebhookMetrics;
 
 /// Where the API server asks.
 const PATH: &str = "/inject";
-/// The largest question: an API server takes objects of 3 MiB, and an update has the object twice.
-const BODY_LIMIT: usize = 7 * 1024 * 1024;
-/// Connections at the same time; an API server keeps a few.
-const CONNECTIONS: usize = 128;
 /// The time for the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// The time until the head of the next question.
-const HEAD: Duration = Duration::from_secs(120);
-/// The time for a question and its answer. The API server waits no longer (`timeoutSeconds`).
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The buffer of a connection, which the head of a question has to fit in.
+const BUFFER: usize = 16 * 1024;
 /// The wait after a failed accept, such as for want of file descriptors.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -46,21 +41,33 @@ pub(super) struct Answering {
     namespaces: Api<Namespace>,
     sidecar: Arc<Sidecar>,
     metrics: WebhookMetrics,
+    memory: Memory,
+    limits: WebhookLimits,
 }
+
+/// Why a question gets no answer.
+type Failed = (StatusCode, String);
 
 impl Answering {
     pub(super) fn new(client: Client, sidecar: Sidecar, metrics: WebhookMetrics) -> Self {
-        Self { namespaces: Api::all(client), sidecar: Arc::new(sidecar), metrics }
+        let (sidecar, memory) = (Arc::new(sidecar), Memory::default());
+        Self { namespaces: Api::all(client), sidecar, metrics, memory, limits: WebhookLimits::default() }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    #[cfg(test)]
+    pub(super) fn with_limits(self, limits: WebhookLimits) -> Self {
+        Self { limits, ..self }
+    }
+
+    async fn answer(&self, request: Request<Incoming>, seat: &WebhookSeat) -> Response<Full<Bytes>> {
+        seat.asked();
         if request.uri().path() != PATH {
             return plain(StatusCode::NOT_FOUND, "no such path");
         }
         if request.method() != Method::POST {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "an API server asks with POST");
         }
-        let answered = timeout(PATIENCE, self.review(request.into_body())).await;
+        let answered = timeout(self.limits.answer, self.review(request.into_body(), seat)).await;
         let failed = match answered {
             Ok(Ok(answer)) => return answer,
             Ok(Err((status, text))) => plain(status, text),
@@ -70,10 +77,12 @@ impl Answering {
         failed
     }
 
-    async fn review(&self, body: Incoming) -> Result<Response<Full<Bytes>>, (StatusCode, String)> {
-        let bad = |error: &dyn std::fmt::Display| (StatusCode::BAD_REQUEST, error.to_string());
-        let body = Limited::new(body, BODY_LIMIT).collect().await.map_err(|error| bad(&error))?;
-        let review = Review::read(&body.to_bytes()).map_err(|error| bad(&error))?;
+    async fn review(&self, body: Incoming, seat: &WebhookSeat) -> Result<Response<Full<Bytes>>, Failed> {
+        let (body, _long) = self.read(body).await?;
+        let _work = seat.work();
+        let too_many = || (StatusCode::PAYLOAD_TOO_LARGE, "the question has too many values".to_owned());
+        let _values = self.memory.values(&body).await.ok_or_else(too_many)?;
+        let review = Review::read(&body).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
         let defaults = self.defaults(review.namespace()).await.map_err(|error| {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -88,6 +97,24 @@ impl Answering {
         let mut response = Response::new(Full::from(answer.review.to_string()));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(response)
+    }
+
+    /// The body of a question, and what it takes of the memory.
+    async fn read(&self, mut body: Incoming) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Failed> {
+        let (mut read, mut long) = (Vec::new(), None);
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let length = read.len() + data.len();
+            if length > BODY_LIMIT {
+                return Err((StatusCode::PAYLOAD_TOO_LARGE, "the question is too long".to_owned()));
+            }
+            if long.is_none() {
+                long = self.memory.body(length).await;
+            }
+            read.extend_from_slice(&data);
+        }
+        Ok((read, long))
     }
 
     /// What a namespace says for its pods. It is asked for each time: a default counts from the moment it is written.
@@ -123,24 +150,27 @@ pub(super) async fn serve(
     };
     let config = versions.with_no_client_auth().with_cert_resolver(served);
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let seats = Arc::new(Semaphore::new(CONNECTIONS));
+    let seats = Seats::new(answering.limits.connections);
     let connections = TaskTracker::new();
-    loop {
-        let accepted = stop.run_until_cancelled(async {
-            let seat = seats.clone().acquire_owned().await;
-            (seat, listener.accept().await)
-        });
-        let Some((seat, accepted)) = accepted.await else { break };
-        let (Ok(seat), Ok((stream, _))) = (seat, accepted) else {
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let Ok((stream, _)) = accepted else {
             tokio::time::sleep(AGAIN).await;
+            continue;
+        };
+        let Some(seat) = seats.take() else {
+            tracing::debug!("a connection of the webhook was closed: there are too many");
             continue;
         };
         let (acceptor, answering, stop) = (acceptor.clone(), answering.clone(), stop.clone());
         connections.spawn(async move {
-            if let Err(error) = connection(stream, &acceptor, answering, stop).await {
-                tracing::debug!(%error, "a connection of the webhook ended early");
+            let seat = Arc::new(seat);
+            let first = answering.limits.first;
+            tokio::select! {
+                ended = connection(stream, &acceptor, (answering, seat.clone()), stop) => if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection of the webhook ended early");
+                },
+                () = seat.to_be_closed(first) => tracing::debug!("an idle connection of the webhook was closed"),
             }
-            drop(seat);
         });
     }
     connections.close();
@@ -150,22 +180,24 @@ pub(super) async fn serve(
 async fn connection(
     stream: TcpStream,
     acceptor: &TlsAcceptor,
-    answering: Answering,
+    (answering, seat): (Answering, Arc<WebhookSeat>),
     stop: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let stream = timeout(HANDSHAKE, acceptor.accept(stream)).await??;
+    let limits = answering.limits;
     let service = service_fn(move |request| {
-        let answering = answering.clone();
-        async move { Ok::<_, Infallible>(answering.answer(request).await) }
+        let (answering, seat) = (answering.clone(), seat.clone());
+        async move { Ok::<_, Infallible>(answering.answer(request, &seat).await) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(limits.next)
+        .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), service);
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         served = serving.as_mut() => return Ok(served?),
         () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
     }
-    Ok(timeout(PATIENCE, serving).await??)
+    Ok(timeout(limits.answer, serving).await??)
 }

@@ -65,7 +65,8 @@ impl<'lab> Operator<'lab> {
     }
 
     fn uninstall(&self) {
-        self.helm(&["uninstall", "pgentra", "--wait"]);
+        // Its pods may still stop: they have a namespace of their own.
+        self.helm(&["uninstall", "pgentra"]);
     }
 
     fn scale(&self, replicas: usize) {
@@ -162,7 +163,8 @@ fn one_annotation_is_enough_for_a_session() {
     account(&namespace);
 
     let start = Instant::now();
-    typed(start, "helm install pgentra deploy/helm/pgentra-operator");
+    let install = "helm install pgentra deploy/helm/pgentra-operator --namespace pgentra --create-namespace";
+    typed(start, install);
     let operator = Operator::install(&lab, "webhook", &given, 90 * 24 * 3600);
     typed(start, "kubectl apply -f app.yaml");
     let pod = application("app", &target(&given));
@@ -189,7 +191,6 @@ fn one_annotation_is_enough_for_a_session() {
     workloads_complete(&namespace, &target(&given));
     a_namespace_asks_for_its_pods(&namespace, &target(&given));
     what_cannot_work_is_refused(&namespace, &target(&given));
-    a_later_webhook_sees_the_label(&operator, &namespace, &target(&given));
     a_later_webhook_sees_the_label(&operator, &namespace, &target(&given));
     assert!(operator.answers("injected") >= 4, "{}", operator.answers("injected"));
     assert!(operator.answers("refused") >= 4, "{}", operator.answers("refused"));
@@ -346,10 +347,11 @@ fn without_the_webhook_other_pods_start() {
     let mut other = application("other", "");
     other["metadata"]["annotations"] = json!({});
     other["spec"]["containers"][0]["args"] = json!(["--version"]);
-    namespace.ends(&other, "Succeeded");
-    other["spec"]["serviceAccountName"] = json!("default");
+    let mut in_system = other.clone();
+    in_system["spec"]["serviceAccountName"] = json!("default");
     let system = ["--namespace", "kube-system", "apply", "--filename", "-"];
-    kubectl(&lab, &system).input(&other.to_string()).done().ok();
+    kubectl(&lab, &system).input(&in_system.to_string()).done().ok();
+    namespace.ends(&other, "Succeeded");
     let phase = [
         "--namespace",
         "kube-system",
@@ -365,7 +367,7 @@ fn without_the_webhook_other_pods_start() {
     operator.uninstall();
 }
 
-/// Certificates live for 30 seconds, so several come and go while pods are made.
+/// Certificates live for 30 seconds, and are replaced after 20, while pods are made.
 #[test]
 #[ignore = "needs the cluster of `cargo xtask cluster test`"]
 fn the_certificate_is_replaced_while_the_webhook_serves() {
@@ -378,9 +380,9 @@ fn the_certificate_is_replaced_while_the_webhook_serves() {
     let pod = application("app", &target(&given));
     let (mut certificates, mut pods) = (BTreeSet::new(), 0_usize);
     let start = Instant::now();
-    // Longer than the first two live.
-    while certificates.len() < 4 || start.elapsed() < Duration::from_secs(61) {
-        assert!(start.elapsed() < Duration::from_secs(180), "only {} certificates", certificates.len());
+    // Longer than the first one lives.
+    while certificates.len() < 2 || start.elapsed() < Duration::from_secs(31) {
+        assert!(start.elapsed() < Duration::from_secs(120), "only {} certificates", certificates.len());
         let made = apply(&namespace, &pod, &["--dry-run=server", "--output", "json"]).done();
         assert_eq!(made.json()["spec"]["initContainers"][0]["name"], "pgentra", "{made:?}");
         let secret = operator.namespace.get(&["secret", "pgentra-pgentra-operator-webhook"]);
