@@ -82,8 +82,10 @@ fn ten_thousand_clients_in_a_burst() {
     for _ in 0..2 {
         let told = lab.program(&words).within(600).done().json();
         let told = told.as_object().unwrap();
-        // A client that has not sent its token gives way to others; it is told so, too.
-        let refused = ["53300", "57P03"].iter().filter_map(|code| told.get(*code)?.as_u64()).sum::<u64>();
+        // A client that has not sent its token gives way to others; it is told so, too. A slow machine does not get to the
+        // last ones in time.
+        let refused =
+            ["53300", "57P03", "57014"].iter().filter_map(|code| told.get(*code)?.as_u64()).sum::<u64>();
         assert_eq!(told["session"], SESSIONS, "{told:?}");
         assert_eq!(refused, CLIENTS - SESSIONS, "{told:?}");
         eventually_blocking(DEADLINE, "its files are closed", || files(&gateway) <= before + 2);
