@@ -30,8 +30,7 @@ pub(crate) fn read(resource: &PostgresRoles, servers: &AllowedServers) -> Result
         (target, file) => {
             let mut faults = Vec::new();
             if let Err(error) = target {
-                let hint = error.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
-                faults.push(format!("spec.server: {error}{hint}"));
+                faults.push(crate::failure::told(&error));
             }
             if let Err(error) = file {
                 faults.extend(error.all().iter().map(|fault| match fault.path.as_deref() {
@@ -95,7 +94,7 @@ mod tests {
         // The source is named: the machine of the test need not have an identity. No token is asked for.
         let source = Some(pgentra_identity::SourceName::Imds);
         let identity = IdentityOptions { source, ..IdentityOptions::default() };
-        AllowedServers::new(&System::real(), &identity, Vec::new()).unwrap()
+        AllowedServers::new(&System::real(), &identity, Vec::new(), None).unwrap()
     }
 
     fn resource(spec: Value, status: Value) -> PostgresRoles {

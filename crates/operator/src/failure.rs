@@ -7,6 +7,7 @@ use pgentra_roles::RolesError;
 
 use crate::claims::Conflict;
 use crate::schedule::LookEnd;
+use crate::servers::ServerError;
 
 /// The longest message, in bytes: that of an event has at most 1 KiB, and a status is for people.
 const LONGEST: usize = 1000;
@@ -39,6 +40,11 @@ impl LookFailure {
             }),
         };
         Self::settled("Invalid", message)
+    }
+
+    /// A connection string that is not used.
+    pub(crate) fn server(error: &ServerError) -> Self {
+        Self::invalid(&[told(error)])
     }
 
     /// Roles that other resources have.
@@ -118,6 +124,12 @@ impl LookFailure {
             _ => Self::may_pass("ServerUnreachable", message),
         }
     }
+}
+
+/// What is wrong with the connection string of a resource.
+pub(crate) fn told(error: &ServerError) -> String {
+    let hint = error.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
+    format!("spec.server: {error}{hint}")
 }
 
 /// The error and its causes, each told once.

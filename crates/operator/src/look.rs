@@ -254,7 +254,7 @@ impl Look<'_> {
             return Ok(PlanSummary::default());
         }
         let target =
-            self.servers.target(&self.resource.spec.server).map_err(|error| LookFailure::connect(&error))?;
+            self.servers.target(&self.resource.spec.server).map_err(|error| LookFailure::server(&error))?;
         self.may_name(&target)?;
         let sessions = self.servers.sessions(target).map_err(|error| LookFailure::connect(&error))?;
         let dropped = async {

@@ -20,7 +20,7 @@ use crate::error::OperatorError;
 use crate::health::{PartHealth, PartsHealth};
 use crate::lease::LeaderLease;
 use crate::roles_metrics::RolesMetrics;
-use crate::servers::AllowedServers;
+use crate::servers::{self, AllowedServers};
 use crate::webhook;
 
 /// The time limit of a token request: a resource is looked at again after a failure.
@@ -87,8 +87,12 @@ fn roles(
 ) -> Result<RolesController, OperatorError> {
     let identity =
         IdentityOptions { cloud: arguments.cloud, token_timeout: TOKEN, ..IdentityOptions::default() };
-    let servers =
-        AllowedServers::new(system, &identity, arguments.server.clone()).map_err(OperatorError::Identity)?;
+    let roots = arguments.root_certificates.as_deref().map(|file| {
+        servers::roots(file, system.files())
+            .map_err(|source| OperatorError::Roots { file: file.to_owned(), source })
+    });
+    let servers = AllowedServers::new(system, &identity, arguments.server.clone(), roots.transpose()?)
+        .map_err(OperatorError::Identity)?;
     // The name of a pod is its host name. A container that starts again in it is another replica.
     let host = system.env().get("HOSTNAME").unwrap_or_else(|| "pgentra-operator".to_owned());
     let replica = format!("{host}_{:08x}", rand::rng().random::<u32>());

@@ -135,7 +135,7 @@ impl Stage<'_> {
         let text = json!({
             "image": { "pullPolicy": "Never" },
             "workloadIdentity": { "clientId": self.client_id },
-            "roles": { "servers": [CLOUD, "*.invalid"] },
+            "roles": { "servers": [CLOUD, "*.invalid"], "rootCertificates": "/etc/pki/ca.pem" },
             // The rights of the controller alone are listed.
             "injection": { "enabled": false },
             "extraEnv": given.env,
@@ -189,7 +189,8 @@ fn roles_are_a_resource() {
     let namespace = Namespace::new(&lab, "roles");
     let client_id = grant_role(&lab, &cloud, (&namespace.name, OPERATOR), SIGNS_IN);
     let given = given(&namespace, &cloud, &client_id);
-    let server = given.server.trim_start_matches("postgresql://").to_owned();
+    let server = given.server.trim_start_matches("postgresql://");
+    let server = server.split_once('?').map_or(server, |(server, _)| server).to_owned();
     let stage = Stage { lab: &lab, cloud: &cloud, namespace: &namespace, server, client_id };
     administrator(&stage);
     stage.sql("postgres", "CREATE DATABASE shop");
@@ -508,7 +509,7 @@ fn a_server_comes_back(stage: &Stage<'_>) {
     };
     let mut slow = stage.resource("slow", &json!({ "role": readers(&["slow"]) }));
     let server = slow["spec"]["server"].as_str().unwrap();
-    slow["spec"]["server"] = json!(format!("{server}&connect_timeout=2"));
+    slow["spec"]["server"] = json!(format!("{server}?connect_timeout=2"));
     signal("-STOP");
     stage.namespace.apply(&slow);
     stage.await_reason("slow", "ServerUnreachable");
