@@ -79,6 +79,16 @@ impl LookFailure {
         Self::may_pass("RoleOwnedElsewhere", message)
     }
 
+    /// The API server did not take the status, so the server was not changed.
+    pub(crate) fn unwritten(error: &kube::Error) -> Self {
+        Self::may_pass("StatusNotWritten", format!("the status cannot be written: {}", chain(error)))
+    }
+
+    /// Both failures, with the reason of this one.
+    pub(crate) fn and(self, other: &Self) -> Self {
+        Self { message: bounded(format!("{}; {}", self.message, other.message)), ..self }
+    }
+
     /// The server did not do its part within this time.
     pub(crate) fn too_slow(seconds: u64) -> Self {
         Self::may_pass("TimedOut", format!("the server took more than {seconds} seconds"))
@@ -105,6 +115,7 @@ impl LookFailure {
             RolesError::InTheWay { .. } => Self::may_pass("RoleInUse", message),
             RolesError::NotDropped { .. } => Self::may_pass("RoleNotDropped", message),
             RolesError::Unsettled { .. } => Self::may_pass("NotGranted", message),
+            RolesError::NotKept { .. } => Self::may_pass("StatusNotWritten", message),
             RolesError::HalfApplied { .. } => Self::may_pass("HalfApplied", message),
             _ => Self::may_pass("Refused", message),
         }

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::answer::answer;
 use crate::arguments::{RolesArguments, RunArguments};
 use crate::controller::RolesController;
 use crate::error::OperatorError;
@@ -114,7 +115,7 @@ fn roles(
 /// Ready as soon as the API server has answered. It may be gone later: each part then says what it lacks.
 async fn meet(client: kube::Client, health: PartHealth) {
     loop {
-        match client.apiserver_version().await {
+        match answer(client.apiserver_version()).await {
             Ok(version) => {
                 tracing::info!(version = version.git_version, "the API server answers");
                 return health.is_ready(format!("Kubernetes {}", version.git_version));

@@ -21,6 +21,8 @@ const OPERATOR: &str = "roles-pgentra-operator";
 const SIGNS_IN: &str = "roles-operator";
 /// A principal that no other role has.
 const PRINCIPAL: &str = "00000000-1111-2222-3333-444444444444";
+/// Another one.
+const SECOND_PRINCIPAL: &str = "00000000-1111-2222-3333-555555555555";
 /// The shortest interval that a resource can have.
 const INTERVAL: &str = "10s";
 /// A look comes at the interval, or after the pause of a failure; a slow machine takes longer.
@@ -469,8 +471,10 @@ fn who_has_a_role_keeps_it(stage: &Stage<'_>) {
     stage.await_reason("copy", "Applied");
     let status = stage.status("copy");
     // It was there already, so it is never dropped.
-    let roles = json!([{ "name": "copies", "created": true }, { "name": "readers", "created": false }]);
-    assert_eq!(status["roles"], roles, "{status}");
+    let roles = status["roles"].as_array().unwrap();
+    let made: Vec<_> =
+        roles.iter().map(|role| (&role["name"], &role["created"], role["oid"].is_u64())).collect();
+    assert_eq!(made, [(&json!("copies"), &json!(true), true), (&json!("readers"), &json!(false), false)]);
     stage.apply("orders", &json!({ "role": orders() }));
     let message = stage.await_reason("orders", "RoleOwnedElsewhere");
     assert!(message.contains("PostgresRoles roles/copy"), "{message}");
@@ -488,6 +492,8 @@ fn deletion_keeps_or_drops(stage: &Stage<'_>) {
     stage.await_reason("dropped", "Applied");
     assert_eq!(stage.roles(&["one", "two", "copies"]), ["copies", "one"]);
 
+    roles_are_dropped_last(stage);
+
     // A role that owns a table is not dropped, and the resource says so until it does not own it any more.
     stage.sql("shop", &format!("GRANT one TO \"{SIGNS_IN}\""));
     stage.sql("shop", "GRANT CREATE ON SCHEMA shop TO one; ALTER TABLE shop.orders OWNER TO one");
@@ -499,6 +505,44 @@ fn deletion_keeps_or_drops(stage: &Stage<'_>) {
     stage.kubectl(&["wait", "--for=delete", "postgresroles/dropped", "--timeout=90s"]);
     assert_eq!(stage.roles(&["one", "copies"]), ["copies"]);
     stage.await_event("dropped", "Dropped");
+}
+
+/// What a role owns may get another owner in the same edit, and a role that cannot be dropped stops no other change.
+fn roles_are_dropped_last(stage: &Stage<'_>) {
+    let group = |name: &str, rest: Value| {
+        let mut role = json!({ "name": name, "login": false });
+        role.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        role
+    };
+    let schema = json!({ "own": [{ "database": "shop", "schema": "moved" }] });
+    stage.sql("shop", "CREATE SCHEMA moved");
+    let spec = |roles: Value| json!({ "deletion": "drop", "role": roles });
+    stage.apply("moving", &spec(json!([group("mover-a", schema.clone()), group("mover-b", json!({}))])));
+    stage.await_reason("moving", "Applied");
+    stage.apply("moving", &spec(json!([group("mover-b", schema)])));
+    stage.await_reason("moving", "Applied");
+    assert_eq!(stage.roles(&["mover-a", "mover-b"]), ["mover-b"]);
+
+    // The schema stays its own, and the new role is made.
+    stage.apply("moving", &spec(json!([group("mover-c", json!({}))])));
+    let message = stage.await_reason("moving", "RoleInUse");
+    assert!(message.contains("mover-b") && message.contains("moved"), "{message}");
+    assert_eq!(stage.roles(&["mover-b", "mover-c"]), ["mover-b", "mover-c"]);
+    assert_eq!(stage.status("moving")["changes"], 1);
+    stage.sql("shop", &format!("GRANT \"mover-b\" TO \"{SIGNS_IN}\"; DROP SCHEMA moved"));
+    stage.await_reason("moving", "NoDifference");
+    assert_eq!(stage.roles(&["mover-b", "mover-c"]), ["mover-c"]);
+
+    // A role with another name is the role that was made; a role of the name that another user has made is not.
+    let mapped = |name: &str| json!({ "name": name, "object_id": SECOND_PRINCIPAL });
+    stage.apply("moving", &spec(json!([group("mover-c", json!({})), mapped("mover-d")])));
+    stage.await_reason("moving", "Applied");
+    stage.apply("moving", &spec(json!([group("mover-c", json!({})), mapped("mover-e")])));
+    stage.await_reason("moving", "Applied");
+    assert_eq!(stage.roles(&["mover-d", "mover-e"]), ["mover-e"]);
+    stage.sql("postgres", "DROP ROLE \"mover-c\"; CREATE ROLE \"mover-c\"");
+    stage.kubectl(&["delete", "postgresroles", "moving", "--timeout=1m"]);
+    assert_eq!(stage.roles(&["mover-c", "mover-d", "mover-e"]), ["mover-c"]);
 }
 
 fn a_server_comes_back(stage: &Stage<'_>) {
