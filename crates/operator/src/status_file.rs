@@ -19,16 +19,16 @@ pub(crate) struct StatusFile {
     api: Api<PostgresRoles>,
     name: String,
     uid: Option<String>,
-    seen: Mutex<Seen>,
+    seen: Mutex<SeenStatus>,
 }
 
 /// What the API server had, as far as this process knows.
-struct Seen {
+struct SeenStatus {
     version: Option<String>,
     status: Option<PostgresRolesStatus>,
 }
 
-impl Seen {
+impl SeenStatus {
     fn of(resource: &PostgresRoles) -> Self {
         Self { version: resource.resource_version(), status: resource.status.clone() }
     }
@@ -41,7 +41,7 @@ impl StatusFile {
             api: Api::namespaced(client, &resource.namespace().unwrap_or_default()),
             name: resource.name_any(),
             uid: resource.uid(),
-            seen: Mutex::new(Seen::of(resource)),
+            seen: Mutex::new(SeenStatus::of(resource)),
         }
     }
 
@@ -58,7 +58,7 @@ impl StatusFile {
             let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
             let conflict = match answer(self.api.patch_status(&self.name, &parameters, &patch)).await {
                 Ok(written) => {
-                    *seen = Seen::of(&written);
+                    *seen = SeenStatus::of(&written);
                     return Ok(());
                 }
                 Err(kube::Error::Api(refusal)) if refusal.code == 409 && tries < TRIES => refusal,
@@ -68,7 +68,7 @@ impl StatusFile {
             if now.meta().uid != self.uid || now.status != seen.status {
                 return Err(kube::Error::Api(conflict));
             }
-            *seen = Seen::of(&now);
+            *seen = SeenStatus::of(&now);
             tries += 1;
         }
     }
@@ -82,7 +82,7 @@ impl StatusFile {
         let metadata = json!({ "finalizers": finalizers, "resourceVersion": seen.version });
         let patch = Patch::Merge(json!({ "metadata": metadata }));
         let written = answer(self.api.patch(&self.name, &PatchParams::default(), &patch)).await?;
-        *seen = Seen::of(&written);
+        *seen = SeenStatus::of(&written);
         Ok(())
     }
 }
