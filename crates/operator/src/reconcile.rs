@@ -280,3 +280,6 @@ fn is_of_change(failure: &LookFailure) -> bool {
             | "StatusNotWritten"
     )
 }
+
+#[cfg(test)]
+mod tests;
