@@ -56,6 +56,11 @@ pub(crate) struct RolesArguments {
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     pub(crate) server: Vec<ServerPattern>,
 
+    /// File with the certificates of the authorities of the servers, in PEM; it is read once. Default: those of the
+    /// operating system.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) root_certificates: Option<String>,
+
     /// The cloud of the servers: public, usgov or china.
     #[arg(long, value_name = "CLOUD", default_value = "public", value_parser = IdentityOptions::parse_cloud)]
     pub(crate) cloud: Cloud,

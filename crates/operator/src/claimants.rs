@@ -30,8 +30,7 @@ pub(crate) fn read(resource: &PostgresRoles, servers: &AllowedServers) -> Result
         (target, file) => {
             let mut faults = Vec::new();
             if let Err(error) = target {
-                let hint = error.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
-                faults.push(format!("spec.server: {error}{hint}"));
+                faults.push(crate::failure::told(&error));
             }
             if let Err(error) = file {
                 faults.extend(error.all().iter().map(|fault| match fault.path.as_deref() {
@@ -52,20 +51,27 @@ pub(crate) fn claimant(resource: &PostgresRoles, servers: &AllowedServers) -> Cl
         Ok(target) => names(&target, status.system_identifier),
         Err(_) => ServerNames { identifier: status.system_identifier, ..ServerNames::default() },
     };
-    let wanted = read.map(|read| wanted(&read.file)).unwrap_or_default();
+    let wanted = read.map(|read| wanted(&read.file));
+    // A resource that only plans will not drop what it does not name any more, so another one may have that.
+    let lets_go = |name: &String| {
+        resource.spec.policy == RolesPolicy::Plan
+            && wanted.as_ref().is_some_and(|wanted| !wanted.contains_key(name))
+    };
+    let held = status.roles.into_iter().map(|role| role.name).filter(|name| !lets_go(name)).collect();
     Claimant {
         uid: resource.uid().unwrap_or_default(),
         created: resource.meta().creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         name: full_name(resource),
         server,
-        wanted,
-        held: status.roles.into_iter().map(|role| role.name).collect(),
+        held,
+        wanted: wanted.unwrap_or_default(),
         // A resource that is being deleted takes no more roles, and holds its own until it is gone.
         applies: resource.spec.policy == RolesPolicy::Apply && resource.meta().deletion_timestamp.is_none(),
     }
 }
 
-fn wanted(file: &RolesFile) -> BTreeMap<String, Option<uuid::Uuid>> {
+/// The roles of a document, each with the id of its principal if it names one.
+pub(crate) fn wanted(file: &RolesFile) -> BTreeMap<String, Option<uuid::Uuid>> {
     let roles = file.roles().iter();
     roles
         .map(|role| {
@@ -95,7 +101,21 @@ mod tests {
         // The source is named: the machine of the test need not have an identity. No token is asked for.
         let source = Some(pgentra_identity::SourceName::Imds);
         let identity = IdentityOptions { source, ..IdentityOptions::default() };
-        AllowedServers::new(&System::real(), &identity, Vec::new()).unwrap()
+        AllowedServers::new(&System::real(), &identity, Vec::new(), None).unwrap()
+    }
+
+    #[test]
+    fn a_resource_that_plans_lets_go_what_it_does_not_name_any_more() {
+        let held = |policy: &str, role: Value| {
+            let server = "postgresql://operator@one.example.com/app";
+            let spec = json!({ "server": server, "policy": policy, "role": [role] });
+            let roles = json!([{ "name": "a", "created": true }, { "name": "b", "created": true }]);
+            claimant(&resource(spec, json!({ "roles": roles })), &servers()).held
+        };
+        let (a, both) = (["a".to_owned()].into(), ["a".to_owned(), "b".to_owned()].into());
+        assert_eq!(held("plan", json!({ "name": "a" })), a);
+        assert_eq!(held("apply", json!({ "name": "a" })), both);
+        assert_eq!(held("plan", json!({ "name": "a", "member_of": [1] })), both, "it cannot be read");
     }
 
     fn resource(spec: Value, status: Value) -> PostgresRoles {

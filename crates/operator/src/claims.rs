@@ -23,7 +23,7 @@ pub(crate) struct Claimant {
     pub(crate) wanted: BTreeMap<String, Option<Uuid>>,
     /// The roles that are its own.
     pub(crate) held: BTreeSet<String>,
-    /// Whether it changes the server. A resource that only plans holds nothing.
+    /// Whether it changes the server. A resource that only plans takes no role, and keeps those that it had and still names.
     pub(crate) applies: bool,
 }
 
@@ -111,8 +111,6 @@ impl Foreign<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     held: Mutex<BTreeMap<String, BTreeSet<String>>>,
-    /// Roles that were made, and are not in a status yet: the API server may be gone when a server has been changed.
-    made: Mutex<BTreeMap<String, BTreeSet<String>>>,
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -130,21 +128,6 @@ pub(crate) struct Claimed {
 }
 
 impl Claims {
-    /// Remembers roles that were made for a resource until they are in its status.
-    pub(crate) fn made(&self, uid: &str, roles: impl IntoIterator<Item = String>) {
-        guard(&self.made).entry(uid.to_owned()).or_default().extend(roles);
-    }
-
-    /// Whether a role was made for a resource, and is not in its status yet.
-    pub(crate) fn was_made(&self, uid: &str, role: &str) -> bool {
-        guard(&self.made).get(uid).is_some_and(|roles| roles.contains(role))
-    }
-
-    /// The status of a resource has what was made.
-    pub(crate) fn written(&self, uid: &str) {
-        guard(&self.made).remove(uid);
-    }
-
     fn held(&self) -> MutexGuard<'_, BTreeMap<String, BTreeSet<String>>> {
         guard(&self.held)
     }
@@ -164,6 +147,8 @@ impl Claims {
         let conflicts = foreign.conflicts(&me.wanted);
         if conflicts.is_empty() && me.applies {
             held.insert(me.uid.clone(), me.wanted.keys().cloned().collect());
+        } else if let Some(held) = held.get_mut(&me.uid).filter(|_| !me.applies) {
+            held.retain(|role| me.wanted.contains_key(role));
         }
         let foreign =
             foreign.roles.iter().map(|(role, owner)| ((*role).to_owned(), (*owner).to_owned())).collect();

@@ -46,9 +46,7 @@ impl RolesController {
     pub(crate) async fn run(self, stop: CancellationToken) {
         loop {
             let standby = |leader: &str| self.health.is_ready(format!("standby: {leader} leads"));
-            if stop.run_until_cancelled(self.lease.acquire(standby)).await.is_none() {
-                return;
-            }
+            let Some(asked) = stop.run_until_cancelled(self.lease.acquire(standby)).await else { return };
             tracing::info!("this replica leads");
             self.health.is_ready("leads");
             self.metrics.lead(true);
@@ -58,7 +56,7 @@ impl RolesController {
                 tokio::time::sleep(GRACE).await;
             };
             tokio::select! {
-                () = self.lease.hold() => {}
+                () = self.lease.hold(asked) => {}
                 () = self.control(&stop) => {}
                 () = grace => tracing::warn!("a look has not ended in time; what it began is rolled back"),
             }

@@ -26,6 +26,12 @@ pub(crate) enum OperatorError {
     Signals(#[source] std::io::Error),
     #[error("cannot sign in")]
     Identity(#[source] ConfigError),
+    #[error("the authorities in {file} cannot be read")]
+    Roots {
+        file: String,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     #[error("the definition of the resource is no YAML")]
     Definition(#[source] serde_saphyr::ser::Error),
     #[error("cannot write to stdout")]

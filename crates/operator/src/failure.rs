@@ -7,6 +7,7 @@ use pgentra_roles::RolesError;
 
 use crate::claims::Conflict;
 use crate::schedule::LookEnd;
+use crate::servers::ServerError;
 
 /// The longest message, in bytes: that of an event has at most 1 KiB, and a status is for people.
 const LONGEST: usize = 1000;
@@ -41,6 +42,11 @@ impl LookFailure {
         Self::settled("Invalid", message)
     }
 
+    /// A connection string that is not used.
+    pub(crate) fn server(error: &ServerError) -> Self {
+        Self::invalid(&[told(error)])
+    }
+
     /// Roles that other resources have.
     pub(crate) fn conflicts(conflicts: &[Conflict]) -> Self {
         let lines: Vec<String> = conflicts
@@ -73,6 +79,16 @@ impl LookFailure {
         Self::may_pass("RoleOwnedElsewhere", message)
     }
 
+    /// The API server did not take the status, so the server was not changed.
+    pub(crate) fn unwritten(error: &kube::Error) -> Self {
+        Self::may_pass("StatusNotWritten", format!("the status cannot be written: {}", chain(error)))
+    }
+
+    /// Both failures, with the reason of this one.
+    pub(crate) fn and(self, other: &Self) -> Self {
+        Self { message: bounded(format!("{}; {}", self.message, other.message)), ..self }
+    }
+
     /// The server did not do its part within this time.
     pub(crate) fn too_slow(seconds: u64) -> Self {
         Self::may_pass("TimedOut", format!("the server took more than {seconds} seconds"))
@@ -99,6 +115,7 @@ impl LookFailure {
             RolesError::InTheWay { .. } => Self::may_pass("RoleInUse", message),
             RolesError::NotDropped { .. } => Self::may_pass("RoleNotDropped", message),
             RolesError::Unsettled { .. } => Self::may_pass("NotGranted", message),
+            RolesError::NotKept { .. } => Self::may_pass("StatusNotWritten", message),
             RolesError::HalfApplied { .. } => Self::may_pass("HalfApplied", message),
             _ => Self::may_pass("Refused", message),
         }
@@ -118,6 +135,12 @@ impl LookFailure {
             _ => Self::may_pass("ServerUnreachable", message),
         }
     }
+}
+
+/// What is wrong with the connection string of a resource.
+pub(crate) fn told(error: &ServerError) -> String {
+    let hint = error.hint().map(|hint| format!("; hint: {hint}")).unwrap_or_default();
+    format!("spec.server: {error}{hint}")
 }
 
 /// The error and its causes, each told once.

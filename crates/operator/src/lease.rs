@@ -43,12 +43,14 @@ impl LeaderLease {
         Self { api, name: name.to_owned(), holder, system: system.clone() }
     }
 
-    /// Waits until this replica leads. `standby` is told who leads meanwhile.
-    pub(crate) async fn acquire(&self, standby: impl Fn(&str)) {
+    /// Waits until this replica leads. `standby` is told who leads meanwhile. Returns the time before the Lease was asked
+    /// for, from which [`LeaderLease::hold`] counts.
+    pub(crate) async fn acquire(&self, standby: impl Fn(&str)) -> Instant {
         let mut seen = SeenLease { version: None, at: Instant::now() };
         loop {
+            let asked = Instant::now();
             match timeout(DEADLINE, self.take(&mut seen)).await {
-                Ok(Ok(None)) => return,
+                Ok(Ok(None)) => return asked,
                 Ok(Ok(Some(leader))) => standby(&leader),
                 Ok(Err(error)) => tracing::warn!(%error, "the Lease cannot be taken"),
                 Err(_) => tracing::warn!("the API server does not answer"),
@@ -57,15 +59,16 @@ impl LeaderLease {
         }
     }
 
-    /// Renews the Lease until that fails for too long or another replica holds it.
-    pub(crate) async fn hold(&self) {
-        let mut renewed = Instant::now();
+    /// Renews the Lease until that fails for too long or another replica holds it. It was asked for at `renewed`: others
+    /// count from the time when the API server has written it, which is before its answer is here.
+    pub(crate) async fn hold(&self, mut renewed: Instant) {
         loop {
-            sleep(RETRY).await;
+            sleep(RETRY.min(DEADLINE.saturating_sub(renewed.elapsed()))).await;
+            let asked = Instant::now();
             let left = DEADLINE.saturating_sub(renewed.elapsed());
             let mut seen = SeenLease { version: None, at: renewed };
             match timeout(left, self.take(&mut seen)).await {
-                Ok(Ok(None)) => renewed = Instant::now(),
+                Ok(Ok(None)) => renewed = asked,
                 Ok(Ok(Some(leader))) => {
                     tracing::warn!(leader, "another replica leads");
                     return;

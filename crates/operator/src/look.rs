@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use pgentra_connect::Target;
+use pgentra_connect::{Target, quote};
 use pgentra_roles::{Change, Options, Plan, RolesDrop, RolesError, ServerSessions, Sign};
 
-use crate::claimants::{claimant, read};
+use crate::claimants::{claimant, read, wanted};
 use crate::claims::{Claimant, Claims};
 use crate::failure::LookFailure;
+use crate::made::MadeRecord;
 use crate::resource::{Deletion, PostgresRoles, PostgresRolesStatus, RoleStatus, RolesPolicy};
 use crate::servers::{AllowedServers, names};
+use crate::status_file::StatusFile;
 
 /// The time for each part of what a look asks of a server.
 const SERVER_TIME: Duration = Duration::from_secs(120);
@@ -39,6 +41,34 @@ pub(crate) enum LookOutcome {
     Differences(PlanSummary),
 }
 
+/// A look that reached its end.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    pub(crate) outcome: LookOutcome,
+    /// Why roles that are to be dropped are still there.
+    pub(crate) not_dropped: Option<LookFailure>,
+}
+
+/// What became of roles that are to be dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Drops {
+    /// What was dropped.
+    pub(crate) summary: PlanSummary,
+    /// The roles that are still there.
+    left: BTreeSet<String>,
+    pub(crate) failure: Option<LookFailure>,
+}
+
+impl Drops {
+    fn failed(&mut self, name: String, failure: LookFailure) {
+        self.left.insert(name);
+        self.failure = Some(match self.failure.take() {
+            None => failure,
+            Some(first) => first.and(&failure),
+        });
+    }
+}
+
 /// Changes in words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PlanSummary {
@@ -65,6 +95,13 @@ impl PlanSummary {
     pub(crate) fn line(&self) -> String {
         let [added, changed, removed] = self.counts;
         format!("{added} added, {changed} changed, {removed} removed: {}", self.lines.join("; "))
+    }
+
+    fn add(&mut self, more: Self) {
+        for (count, more) in self.counts.iter_mut().zip(more.counts) {
+            *count += more;
+        }
+        self.lines.extend(more.lines);
     }
 
     /// How many changes there are.
@@ -144,16 +181,15 @@ impl Look<'_> {
             return Err(LookFailure::conflicts(&claimed.conflicts));
         }
         if !me.applies {
+            status.roles.retain(|role| me.wanted.contains_key(&role.name));
             return Ok((claimed.foreign, Vec::new()));
         }
-        let before: BTreeMap<String, bool> =
-            status.roles.iter().map(|role| (role.name.clone(), role.created)).collect();
-        let is_left = |role: &&RoleStatus| !me.wanted.contains_key(&role.name);
-        let left: Vec<RoleStatus> = status.roles.iter().filter(is_left).cloned().collect();
-        let created =
-            |name: &String| before.get(name).copied().unwrap_or(false) || self.claims.was_made(&me.uid, name);
-        let own = me.wanted.keys().map(|name| RoleStatus { name: name.clone(), created: created(name) });
-        status.roles = own.chain(left.iter().cloned()).collect();
+        let (mut own, left): (Vec<_>, Vec<_>) =
+            status.roles.drain(..).partition(|role| me.wanted.contains_key(&role.name));
+        let is_new = |name: &&String| !own.iter().any(|role| role.name == **name);
+        let new: Vec<_> = me.wanted.keys().filter(is_new).map(|name| RoleStatus::found(name)).collect();
+        own.extend(new);
+        status.roles = own.into_iter().chain(left.iter().cloned()).collect();
         status.roles.sort();
         Ok((claimed.foreign, left))
     }
@@ -171,71 +207,67 @@ impl Look<'_> {
     }
 
     /// Compares the server with the resource, and changes it if the resource says so. The status has what is found, also
-    /// where that fails.
+    /// where that fails. It is written to `file` before roles are made or get another name.
     ///
     /// # Errors
     /// Why the server could not be read, planned or changed.
     pub(crate) async fn compare(
         &self,
-        prepared: &Prepared,
+        prepared: Prepared,
         status: &mut PostgresRolesStatus,
-    ) -> Result<LookOutcome, LookFailure> {
-        in_time(self.compare_with_server(prepared, status)).await
+        file: &StatusFile,
+    ) -> Result<Looked, LookFailure> {
+        in_time(self.compare_with_server(prepared, status, file)).await
     }
 
     async fn compare_with_server(
         &self,
-        prepared: &Prepared,
+        mut prepared: Prepared,
         status: &mut PostgresRolesStatus,
-    ) -> Result<LookOutcome, LookFailure> {
+        file: &StatusFile,
+    ) -> Result<Looked, LookFailure> {
         let failed = |error: RolesError| LookFailure::of(&error);
         let sessions = &prepared.sessions;
         let plan = Plan::make(sessions, &prepared.file, Options::default(), None).await.map_err(failed)?;
-        let drop = RolesDrop { names: self.to_drop(&prepared.left) };
-        let drop = drop.plan(sessions).await.map_err(failed)?;
+        let mut summary = PlanSummary::of(plan.changes().iter());
+        status.changes = i64::try_from(summary.count()).ok();
+        status.plan = summary.for_status();
         for role in plan.changes().iter().flat_map(Change::touched) {
             if let Some(owner) = prepared.foreign.get(role) {
                 return Err(LookFailure::touches(role, owner));
             }
         }
-        let summary = PlanSummary::of(plan.changes().iter().chain(drop.changes()));
-        status.changes = i64::try_from(summary.count()).ok();
-        status.plan = summary.for_status();
         if self.resource.spec.policy == RolesPolicy::Plan {
-            return Ok(match summary.count() {
+            let outcome = match summary.count() {
                 0 => LookOutcome::NoDifference,
                 _ => LookOutcome::Differences(summary),
-            });
+            };
+            return Ok(Looked { outcome, not_dropped: None });
         }
-        let applied = plan.apply(sessions).await;
-        if made_roles(&applied) {
-            self.made(status, plan.changes());
+        let renamed = renames(plan.changes());
+        if carry_over(&renamed, &mut status.roles) {
+            file.write(status).await.map_err(|error| LookFailure::unwritten(&error))?;
         }
-        applied.map_err(failed)?;
-        drop.apply(sessions).await.map_err(failed)?;
+        MadeRecord::apply(&plan, sessions, (status, file)).await.map_err(failed)?;
+        // Roles are dropped last: what they own may have got another owner now. What cannot be dropped stops nothing else.
+        prepared.left.retain(|role| !renamed.iter().any(|(from, _)| *from == role.name));
+        let drops = self.drop_roles(sessions, &prepared.left, status).await;
+        summary.add(drops.summary);
         // Those that are kept or dropped now are not this resource's any more.
-        status.roles.retain(|role| !prepared.left.iter().any(|left| left.name == role.name));
-        status.changes = Some(0);
-        status.plan.clear();
-        Ok(if summary.count() == 0 { LookOutcome::NoDifference } else { LookOutcome::Applied(summary) })
-    }
-
-    /// Writes down which roles the operator has made.
-    fn made(&self, status: &mut PostgresRolesStatus, changes: &[Change]) {
-        let made: BTreeSet<&str> =
-            changes.iter().filter(|change| change.action() == "create").map(Change::role).collect();
-        for role in &mut status.roles {
-            role.created |= made.contains(&*role.name);
-        }
-        let uid = self.resource.metadata.uid.as_deref().unwrap_or_default();
-        self.claims.made(uid, made.into_iter().map(str::to_owned));
+        let wanted = wanted(&prepared.file);
+        status.roles.retain(|role| wanted.contains_key(&role.name) || drops.left.contains(&role.name));
+        let outcome = match summary.count() {
+            0 => LookOutcome::NoDifference,
+            _ => LookOutcome::Applied(summary),
+        };
+        Ok(Looked { outcome, not_dropped: drops.failure })
     }
 
     /// Which of these roles are dropped: those that the operator has made, if the resource says so.
-    fn to_drop(&self, roles: &[RoleStatus]) -> BTreeSet<String> {
-        let spec = &self.resource.spec;
-        let drops = spec.policy == RolesPolicy::Apply && spec.deletion == Deletion::Drop;
-        roles.iter().filter(|role| drops && role.created).map(|role| role.name.clone()).collect()
+    fn to_drop(&self, roles: &[RoleStatus]) -> BTreeMap<String, u32> {
+        let drops = self.drops_at_deletion();
+        let made = roles.iter().filter(|_| drops).filter_map(|role| Some((role.name.clone(), role.made()?)));
+        made.collect()
     }
 
     /// Whether the server has to be changed before the resource may go.
@@ -247,39 +279,72 @@ impl Look<'_> {
     /// Drops the roles that the operator has made for the resource.
     ///
     /// # Errors
-    /// Why they could not be dropped.
-    pub(crate) async fn take_back(&self, status: &PostgresRolesStatus) -> Result<PlanSummary, LookFailure> {
-        let names = self.to_drop(&status.roles);
-        if names.is_empty() {
-            return Ok(PlanSummary::default());
+    /// The server cannot be asked. The outcome has what could not be dropped.
+    pub(crate) async fn take_back(&self, status: &mut PostgresRolesStatus) -> Result<Drops, LookFailure> {
+        let roles = status.roles.clone();
+        if self.to_drop(&roles).is_empty() {
+            return Ok(Drops::default());
         }
         let target =
-            self.servers.target(&self.resource.spec.server).map_err(|error| LookFailure::connect(&error))?;
+            self.servers.target(&self.resource.spec.server).map_err(|error| LookFailure::server(&error))?;
         self.may_name(&target)?;
         let sessions = self.servers.sessions(target).map_err(|error| LookFailure::connect(&error))?;
-        let dropped = async {
-            let plan = RolesDrop { names }.plan(&sessions).await?;
-            plan.apply(&sessions).await?;
-            Ok::<_, RolesError>(PlanSummary::of(plan.changes().iter()))
-        };
-        in_time(async { dropped.await.map_err(|error| LookFailure::of(&error)) }).await
+        in_time(async { Ok(self.drop_roles(&sessions, &roles, status).await) }).await
     }
+
+    /// Drops those of the roles that are to be dropped, each by itself. The status has those that are left as its plan.
+    async fn drop_roles(
+        &self,
+        sessions: &ServerSessions,
+        roles: &[RoleStatus],
+        status: &mut PostgresRolesStatus,
+    ) -> Drops {
+        let mut drops = Drops::default();
+        for (name, oid) in self.to_drop(roles) {
+            let dropped = async {
+                let plan = RolesDrop { roles: [(name.clone(), oid)].into() }.plan(sessions).await?;
+                plan.apply(sessions).await?;
+                Ok::<_, RolesError>(PlanSummary::of(plan.changes().iter()))
+            };
+            match dropped.await {
+                Ok(summary) => drops.summary.add(summary),
+                Err(error) => drops.failed(name, LookFailure::of(&error)),
+            }
+        }
+        status.changes = i64::try_from(drops.left.len()).ok();
+        let lines = drops.left.iter().map(|name| shortened(&format!("- role {}", quote::name(name))));
+        status.plan = PlanSummary { counts: [0; 3], lines: lines.collect() }.for_status();
+        drops
+    }
+}
+
+/// The roles that get another name: from, to.
+fn renames(changes: &[Change]) -> Vec<(String, String)> {
+    let renames = changes.iter().filter_map(|change| match change {
+        Change::Rename { from, to, .. } => Some((from.clone(), to.clone())),
+        _ => None,
+    });
+    renames.collect()
+}
+
+/// A role that gets another name stays the role that the operator has made, or has not made. Returns whether this changed
+/// the list. The entry of the name before stays: only a role with that number is dropped, and it has the new name then.
+fn carry_over(renames: &[(String, String)], roles: &mut [RoleStatus]) -> bool {
+    let before = roles.to_vec();
+    for (from, to) in renames {
+        let from = before.iter().find(|role| role.name == *from);
+        if let Some(role) = roles.iter_mut().find(|role| role.name == *to) {
+            let (created, oid) = from.map_or((false, None), |from| (from.created, from.oid));
+            (role.created, role.oid) = (created, oid);
+        }
+    }
+    roles != before
 }
 
 /// Ends what a server does not do in its time. A transaction that is open then is rolled back.
 async fn in_time<T>(asked: impl Future<Output = Result<T, LookFailure>>) -> Result<T, LookFailure> {
     let answered = tokio::time::timeout(SERVER_TIME, asked).await;
     answered.unwrap_or_else(|_| Err(LookFailure::too_slow(SERVER_TIME.as_secs())))
-}
-
-/// Whether the transaction that makes roles was committed.
-fn made_roles(applied: &Result<(), RolesError>) -> bool {
-    match applied {
-        Ok(()) => true,
-        // Roles are made first, in the first database of the list.
-        Err(RolesError::HalfApplied { done, .. }) => !done.is_empty(),
-        Err(_) => false,
-    }
 }
 
 #[cfg(test)]
@@ -297,14 +362,34 @@ mod tests {
         assert!(shortened(&"ä".repeat(400)).chars().count() == PLAN_LINE + 1);
     }
 
+    fn made(name: &str, oid: i64) -> RoleStatus {
+        RoleStatus { name: name.to_owned(), created: true, oid: Some(oid) }
+    }
+
     #[test]
-    fn roles_are_made_unless_their_transaction_failed() {
-        let broken = || RolesError::NotEntra;
-        assert!(made_roles(&Ok(())) && !made_roles(&Err(broken())));
-        let half = |done: &[&str]| {
-            let done = done.iter().map(|name| (*name).to_owned()).collect();
-            Err(RolesError::HalfApplied { done, source: Box::new(broken()) })
-        };
-        assert!(made_roles(&half(&["postgres"])));
+    fn a_role_with_another_name_is_still_the_role_that_was_made() {
+        let rename = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+        let mut roles = vec![made("before", 7), RoleStatus::found("now"), made("other", 8)];
+        assert!(carry_over(&[rename("before", "now")], &mut roles));
+        assert_eq!(roles, [made("before", 7), made("now", 7), made("other", 8)]);
+        // Again, as after a change that was rolled back.
+        assert!(!carry_over(&[rename("before", "now")], &mut roles));
+        // Two names that are exchanged, and a role that was there before the resource.
+        let mut roles = vec![made("a", 1), RoleStatus::found("b")];
+        assert!(carry_over(&[rename("a", "b"), rename("b", "a")], &mut roles));
+        assert_eq!(roles, [RoleStatus::found("a"), made("b", 1)]);
+        let mut roles = vec![made("now", 9)];
+        assert!(carry_over(&[rename("strange", "now")], &mut roles));
+        assert_eq!(roles, [RoleStatus::found("now")]);
+    }
+
+    #[test]
+    fn all_that_is_not_dropped_is_told_with_the_first_reason() {
+        let mut drops = Drops::default();
+        drops.failed("a".to_owned(), LookFailure::settled("RoleInUse", "a owns a table"));
+        drops.failed("b".to_owned(), LookFailure::settled("RoleNotDropped", "b is signed in"));
+        let failure = drops.failure.unwrap();
+        assert_eq!((failure.reason, &*failure.message), ("RoleInUse", "a owns a table; b is signed in"));
+        assert_eq!(drops.left, ["a".to_owned(), "b".to_owned()].into());
     }
 }

@@ -3,6 +3,7 @@
 //! One process does all that is asked of it ([`run`]). Replicas of it share the work of the admission webhook; resources are
 //! the leader's alone.
 
+mod answer;
 mod arguments;
 mod claimants;
 mod claims;
@@ -15,12 +16,14 @@ mod health;
 mod lease;
 mod log;
 mod look;
+mod made;
 mod reconcile;
 mod resource;
 mod roles_metrics;
 mod run;
 mod schedule;
 mod servers;
+mod status_file;
 mod webhook;
 
 use std::io::Write as _;

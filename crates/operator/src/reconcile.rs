@@ -5,24 +5,24 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::Store;
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Resource as _, ResourceExt as _};
 use pgentra_system::System;
-use serde_json::json;
 use tokio::time::Instant;
 
+use crate::answer::answer;
 use crate::claimants::{claimant, full_name};
 use crate::claims::Claims;
 use crate::condition::{self, PLANNED, READY, Said};
 use crate::failure::LookFailure;
-use crate::look::{Look, LookOutcome, PlanSummary};
+use crate::look::{Look, LookOutcome, Looked, PlanSummary};
 use crate::resource::{PostgresRoles, PostgresRolesStatus};
 use crate::roles_metrics::RolesMetrics;
 use crate::schedule::{LookEnd, ResourceState, Schedule, interval};
 use crate::servers::AllowedServers;
+use crate::status_file::StatusFile;
 
 /// Keeps a resource until its roles are dropped.
 const FINALIZER: &str = "pgentra.dev/roles";
@@ -65,7 +65,8 @@ pub(crate) async fn reconcile(
         claims: &context.claims,
         others: others.map(|other| claimant(other, &context.servers)).collect(),
     };
-    let turn = Turn { context: &context, resource: &resource };
+    let file = StatusFile::new(context.client.clone(), &resource);
+    let turn = Turn { context: &context, resource: &resource, file };
     let ended = if is_deleted { turn.delete(&look).await? } else { turn.look(&look).await? };
     let Some(ended) = ended else { return Ok(Action::await_change()) };
     let interval = interval(&resource.spec.interval).unwrap_or(INTERVAL);
@@ -77,26 +78,39 @@ pub(crate) async fn reconcile(
 struct Turn<'a> {
     context: &'a ControllerContext,
     resource: &'a PostgresRoles,
+    file: StatusFile,
 }
 
 impl Turn<'_> {
     async fn look(&self, look: &Look<'_>) -> Result<Option<LookEnd>, kube::Error> {
         self.keep_finalizer(look.drops_at_deletion()).await?;
-        let mut status = self.resource.status.clone().unwrap_or_default();
+        let mut status = self.status();
         let held = status.roles.clone();
         let found = match look.prepare(&mut status).await {
             Ok(prepared) => {
                 if status.roles != held {
                     // Before the server is changed: a leader that follows knows whose the roles are.
-                    self.write(&status).await?;
+                    self.file.write(&status).await?;
                 }
-                look.compare(&prepared, &mut status).await
+                look.compare(prepared, &mut status, &self.file).await
             }
             Err(failure) => Err(failure),
         };
+        let found = match found {
+            Ok(Looked { outcome, not_dropped: None }) => Ok(outcome),
+            Ok(Looked { outcome, not_dropped: Some(failure) }) => {
+                // What was changed is told beside what could not be.
+                self.changed(&outcome, &mut status);
+                self.told(&Ok(outcome), &status).await;
+                Err(failure)
+            }
+            Err(failure) => Err(failure),
+        };
+        if let Ok(outcome) = &found {
+            self.changed(outcome, &mut status);
+        }
         self.told(&found, &status).await;
         self.conclude(&mut status, &found).await?;
-        self.context.claims.written(self.resource.meta().uid.as_deref().unwrap_or_default());
         self.context.metrics.looked(&found);
         Ok(Some(found.err().map_or(LookEnd::Settled, |failure| failure.ended)))
     }
@@ -106,21 +120,37 @@ impl Turn<'_> {
         if !self.resource.finalizers().iter().any(|one| one == FINALIZER) {
             return Ok(None);
         }
-        let mut status = self.resource.status.clone().unwrap_or_default();
-        match look.take_back(&status).await {
-            Ok(summary) => {
-                if summary.count() > 0 {
-                    self.event(EventType::Normal, "Dropped", "Drop", &summary.line()).await;
+        let mut status = self.status();
+        let failure = match look.take_back(&mut status).await {
+            Ok(drops) => {
+                if drops.summary.count() > 0 {
+                    self.event(EventType::Normal, "Dropped", "Drop", &drops.summary.line()).await;
                 }
-                self.keep_finalizer(false).await?;
-                Ok(None)
+                drops.failure
             }
-            Err(failure) => {
-                let found = Err(failure);
-                self.told(&found, &status).await;
-                self.conclude(&mut status, &found).await?;
-                Ok(found.err().map(|failure| failure.ended))
-            }
+            Err(failure) => Some(failure),
+        };
+        let Some(failure) = failure else {
+            self.keep_finalizer(false).await?;
+            return Ok(None);
+        };
+        let found = Err(failure);
+        self.told(&found, &status).await;
+        self.conclude(&mut status, &found).await?;
+        Ok(found.err().map(|failure| failure.ended))
+    }
+
+    /// The status with which a look begins: what an earlier one found is not told as if this one had found it.
+    fn status(&self) -> PostgresRolesStatus {
+        let before = self.resource.status.clone().unwrap_or_default();
+        PostgresRolesStatus { changes: None, plan: Vec::new(), ..before }
+    }
+
+    /// The server was changed, if it was.
+    fn changed(&self, outcome: &LookOutcome, status: &mut PostgresRolesStatus) {
+        if let LookOutcome::Applied(summary) = outcome {
+            status.last_changed = Some(Time(self.now()));
+            self.context.metrics.changed(summary.count());
         }
     }
 
@@ -162,15 +192,12 @@ impl Turn<'_> {
         } else {
             status.last_checked = Some(now.clone());
         }
-        if matches!(found, Ok(LookOutcome::Applied(_))) {
-            status.last_changed = Some(now.clone());
-        }
         for (type_, (is, reason, message)) in [(READY, ready), (PLANNED, planned)] {
             let said = Said { is, reason, message: &message };
             condition::set(&mut status.conditions, type_, said, (generation, &now));
         }
         status.observed_generation = generation;
-        self.write(status).await
+        self.file.write(status).await
     }
 
     /// Tells what was done and, once, what could not be done.
@@ -216,19 +243,9 @@ impl Turn<'_> {
             secondary: None,
         };
         let reference = self.resource.object_ref(&());
-        if let Err(error) = self.context.recorder.publish(&event, &reference).await {
+        if let Err(error) = answer(self.context.recorder.publish(&event, &reference)).await {
             tracing::warn!(%error, resource = full_name(self.resource), reason, "the event is not written");
         }
-    }
-
-    fn api(&self) -> Api<PostgresRoles> {
-        Api::namespaced(self.context.client.clone(), &self.resource.namespace().unwrap_or_default())
-    }
-
-    async fn write(&self, status: &PostgresRolesStatus) -> Result<(), kube::Error> {
-        let patch = Patch::Merge(json!({ "status": status }));
-        let name = self.resource.name_any();
-        self.api().patch_status(&name, &PatchParams::default(), &patch).await.map(drop)
     }
 
     /// Adds or removes the finalizer.
@@ -242,11 +259,7 @@ impl Turn<'_> {
             false => finalizers.retain(|one| one != FINALIZER),
         }
         // Refused if the resource has changed since it was read: it is looked at again then.
-        let metadata =
-            json!({ "finalizers": finalizers, "resourceVersion": self.resource.resource_version() });
-        let patch = Patch::Merge(json!({ "metadata": metadata }));
-        let name = self.resource.name_any();
-        self.api().patch(&name, &PatchParams::default(), &patch).await.map(drop)
+        self.file.write_finalizers(&finalizers).await
     }
 
     fn now(&self) -> Timestamp {
@@ -256,5 +269,17 @@ impl Turn<'_> {
 
 /// Whether the server was read, and only the change failed.
 fn is_of_change(failure: &LookFailure) -> bool {
-    matches!(failure.reason, "Refused" | "NotGranted" | "HalfApplied" | "RoleOwnedElsewhere")
+    matches!(
+        failure.reason,
+        "Refused"
+            | "NotGranted"
+            | "HalfApplied"
+            | "RoleOwnedElsewhere"
+            | "RoleInUse"
+            | "RoleNotDropped"
+            | "StatusNotWritten"
+    )
 }
+
+#[cfg(test)]
+mod tests;

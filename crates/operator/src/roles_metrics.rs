@@ -32,14 +32,16 @@ impl RolesMetrics {
     pub(crate) fn looked(&self, found: &Result<LookOutcome, LookFailure>) {
         let reason = match found {
             Ok(LookOutcome::NoDifference) => "NoDifference",
-            Ok(LookOutcome::Applied(summary)) => {
-                self.changes.inc_by(u64::try_from(summary.count()).unwrap_or(u64::MAX));
-                "Applied"
-            }
+            Ok(LookOutcome::Applied(_)) => "Applied",
             Ok(LookOutcome::Differences(_)) => "Differences",
             Err(failure) => failure.reason,
         };
         self.looks.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// A server was changed.
+    pub(crate) fn changed(&self, count: usize) {
+        self.changes.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
     }
 
     /// Whether this replica leads.

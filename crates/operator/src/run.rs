@@ -14,13 +14,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::answer::answer;
 use crate::arguments::{RolesArguments, RunArguments};
 use crate::controller::RolesController;
 use crate::error::OperatorError;
 use crate::health::{PartHealth, PartsHealth};
 use crate::lease::LeaderLease;
 use crate::roles_metrics::RolesMetrics;
-use crate::servers::AllowedServers;
+use crate::servers::{self, AllowedServers};
 use crate::webhook;
 
 /// The time limit of a token request: a resource is looked at again after a failure.
@@ -87,8 +88,12 @@ fn roles(
 ) -> Result<RolesController, OperatorError> {
     let identity =
         IdentityOptions { cloud: arguments.cloud, token_timeout: TOKEN, ..IdentityOptions::default() };
-    let servers =
-        AllowedServers::new(system, &identity, arguments.server.clone()).map_err(OperatorError::Identity)?;
+    let roots = arguments.root_certificates.as_deref().map(|file| {
+        servers::roots(file, system.files())
+            .map_err(|source| OperatorError::Roots { file: file.to_owned(), source })
+    });
+    let servers = AllowedServers::new(system, &identity, arguments.server.clone(), roots.transpose()?)
+        .map_err(OperatorError::Identity)?;
     // The name of a pod is its host name. A container that starts again in it is another replica.
     let host = system.env().get("HOSTNAME").unwrap_or_else(|| "pgentra-operator".to_owned());
     let replica = format!("{host}_{:08x}", rand::rng().random::<u32>());
@@ -110,7 +115,7 @@ fn roles(
 /// Ready as soon as the API server has answered. It may be gone later: each part then says what it lacks.
 async fn meet(client: kube::Client, health: PartHealth) {
     loop {
-        match client.apiserver_version().await {
+        match answer(client.apiserver_version()).await {
             Ok(version) => {
                 tracing::info!(version = version.git_version, "the API server answers");
                 return health.is_ready(format!("Kubernetes {}", version.git_version));

@@ -1,6 +1,7 @@
 //! Applies a plan to a server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 
 use super::change::{Change, Principal};
 use super::error::RolesError;
@@ -12,6 +13,7 @@ use super::plan::{DatabaseView, Plan};
 use super::read::Roles;
 use super::script::Script;
 use super::server::{DatabaseSession, PRINCIPALS, ServerSessions};
+use crate::directory::BoxFuture;
 
 /// Key of the advisory lock that serialises processes that apply role changes to one server. The number is arbitrary
 /// (`pgentra` in ASCII, then 1) and must be the same in all versions.
@@ -22,6 +24,19 @@ const LOCK_TIMEOUT: &str = "SET lock_timeout = '30s'";
 
 /// A change of an owner locks its object against every other use. Whoever comes later waits behind it, so it waits shorter.
 const OWNER_LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '5s'";
+
+/// Keeps which roles a plan makes.
+pub trait MadeRoles: Send + Sync {
+    /// Called once before the transaction that makes roles is committed, with the name and the number (`oid`) of each. The
+    /// transaction may still fail, but no role of this plan is made that was not kept before.
+    ///
+    /// # Errors
+    /// They could not be kept. The transaction is rolled back.
+    fn keep<'a>(
+        &'a self,
+        roles: &'a BTreeMap<String, u32>,
+    ) -> BoxFuture<'a, Result<(), Box<dyn Error + Send + Sync>>>;
+}
 
 /// One transaction: a database and what is changed there, in this order.
 struct DatabaseTransaction<'a> {
@@ -42,6 +57,26 @@ impl Plan {
     /// # Errors
     /// Only [`RolesError::HalfApplied`] means that a transaction was committed.
     pub async fn apply(&self, server: &ServerSessions) -> Result<(), RolesError> {
+        self.carry_out(server, None).await
+    }
+
+    /// The same, and tells which roles it makes before they are committed.
+    ///
+    /// # Errors
+    /// As [`Plan::apply`]; [`RolesError::NotKept`] if `made` fails.
+    pub async fn apply_keeping(
+        &self,
+        server: &ServerSessions,
+        made: &dyn MadeRoles,
+    ) -> Result<(), RolesError> {
+        self.carry_out(server, Some(made)).await
+    }
+
+    async fn carry_out(
+        &self,
+        server: &ServerSessions,
+        made: Option<&dyn MadeRoles>,
+    ) -> Result<(), RolesError> {
         if self.changes.is_empty() {
             return Ok(());
         }
@@ -60,7 +95,7 @@ impl Plan {
             open.run("ROLLBACK").await?;
         }
         let mut done = Vec::new();
-        let result = self.run_all(server, &principals, &steps, &mut done).await;
+        let result = self.run_all((server, &principals), &steps, made, &mut done).await;
         match result {
             // Some databases are committed: the error has to name them, because a second run starts from there.
             Err(source) if !done.is_empty() => {
@@ -72,9 +107,9 @@ impl Plan {
 
     async fn run_all(
         &self,
-        server: &ServerSessions,
-        principals: &DatabaseSession,
+        (server, principals): (&ServerSessions, &DatabaseSession),
         steps: &[DatabaseTransaction<'_>],
+        made: Option<&dyn MadeRoles>,
         done: &mut Vec<String>,
     ) -> Result<(), RolesError> {
         let (mut waiting, mut last) = (Vec::new(), None);
@@ -95,6 +130,9 @@ impl Plan {
             } else if number == 0 {
                 principals.run("BEGIN").await?;
                 self.run(principals, step).await?;
+                if let Some(made) = made {
+                    keep_made(principals, step, made).await?;
+                }
                 principals.run("COMMIT").await?;
                 done.push(PRINCIPALS.to_owned());
             } else {
@@ -256,6 +294,23 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Tells which roles the open transaction has made.
+async fn keep_made(
+    open: &DatabaseSession,
+    step: &DatabaseTransaction<'_>,
+    made: &dyn MadeRoles,
+) -> Result<(), RolesError> {
+    let is_made = |change: &&&Change| matches!(change, Change::Create(_) | Change::CreateGroup { .. });
+    let names: Vec<&str> = step.changes.iter().filter(is_made).map(|change| change.role()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let numbers = "SELECT rolname::text, oid FROM pg_catalog.pg_roles WHERE rolname::text = ANY($1)";
+    let rows = open.query(numbers, &[&names]).await?;
+    let roles = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    made.keep(&roles).await.map_err(|source| RolesError::NotKept { source })
 }
 
 /// A session to write with. It waits for others, though not for ever.

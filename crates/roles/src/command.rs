@@ -1,6 +1,6 @@
 //! Single roles, made and dropped without a file.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -150,11 +150,12 @@ impl RoleDrop {
     }
 }
 
-/// Roles to be dropped with their privileges: mapped roles and group roles. Those that are not there any more are skipped.
+/// Roles to be dropped with their privileges: mapped roles and group roles. Those that are not there any more are skipped, and so
+/// is another role that has the name now.
 #[derive(Debug, Clone, Default)]
 pub struct RolesDrop {
-    /// The names of the roles.
-    pub names: BTreeSet<String>,
+    /// Each role's name and its number (`oid`), which PostgreSQL gives to no later role.
+    pub roles: BTreeMap<String, u32>,
 }
 
 impl RolesDrop {
@@ -167,8 +168,8 @@ impl RolesDrop {
         principals.begin_reading().await?;
         let roles = Roles::read(principals.client()).await?;
         let mut changes = Vec::new();
-        for name in &self.names {
-            let Some(any) = roles.all.get(name) else { continue };
+        for (name, oid) in &self.roles {
+            let Some(any) = roles.all.get(name).filter(|any| any.oid == *oid) else { continue };
             let mapped = roles.named(name);
             if let Some(why) = protected(&roles, name) {
                 return Err(RolesError::NotDropped { name: name.clone(), why });

@@ -93,6 +93,12 @@ pub enum RolesError {
         /// The error in the database that failed.
         source: Box<RolesError>,
     },
+    /// Which roles were made could not be kept. Their transaction was rolled back.
+    #[error("which roles were made could not be written down, so they were not made")]
+    NotKept {
+        /// The error of the place where it is kept.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A script for psql would hold a name with a character that does not show, or a text that leaves its quotes.
     #[error("a script for psql cannot hold this: {text}")]
     NotForScript {
@@ -150,6 +156,7 @@ impl RolesError {
                 "the name has a control character or another one that does not show: have it renamed, or carry the plan out \
                  without --print-sql"
             }
+            Self::NotKept { .. } => "try again",
             Self::TooOld(_) => "upgrade the server",
             Self::NotAdministrator(_) => {
                 "sign in as a Microsoft Entra administrator of the server: az postgres flexible-server microsoft-entra-admin list"

@@ -71,6 +71,7 @@ mod server;
 mod sql;
 mod write;
 
+pub use apply::MadeRoles;
 pub use change::{Change, Sign};
 pub use command::{NewRole, RoleDrop, RolesDrop};
 pub use dependency::{Dependency, DependencyKind};

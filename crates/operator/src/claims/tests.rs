@@ -93,12 +93,15 @@ fn a_resource_that_plans_holds_nothing_and_sees_what_others_have() {
 }
 
 #[test]
-fn what_was_made_is_remembered_until_it_is_written() {
+fn a_resource_that_plans_now_keeps_only_what_it_still_names() {
     let claims = Claims::default();
-    claims.made("one", ["a".to_owned()]);
-    claims.made("one", ["b".to_owned()]);
-    assert!(claims.was_made("one", "a") && claims.was_made("one", "b"));
-    assert!(!claims.was_made("one", "c") && !claims.was_made("two", "a"));
-    claims.written("one");
-    assert!(!claims.was_made("one", "a"));
+    let before = claimant("one", 1, &["a", "b"]);
+    assert_eq!(claims.claim(&before, vec![before.clone()]).conflicts, []);
+    // The status is that of the policy before; the roles of the resource are what it names and had.
+    let plans = Claimant { applies: false, held: ["a".to_owned()].into(), ..claimant("one", 1, &["a"]) };
+    let next = claimant("next", 2, &["b"]);
+    let all = vec![plans.clone(), next.clone()];
+    assert_eq!(claims.claim(&plans, all.clone()).conflicts, []);
+    assert_eq!(claims.claim(&next, all.clone()).conflicts, []);
+    assert_eq!(owners(&claims.claim(&claimant("last", 3, &["a"]), all)), [("a", "team/one")]);
 }

@@ -47,4 +47,20 @@ pub(crate) struct RoleStatus {
     pub(crate) name: String,
     /// Whether the operator has made it for this resource. Only such a role is ever dropped.
     pub(crate) created: bool,
+    /// PostgreSQL's number for the role that the operator has made. Another role that has the name now has another number,
+    /// and is not dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) oid: Option<i64>,
+}
+
+impl RoleStatus {
+    /// A role that the operator has not made.
+    pub(crate) fn found(name: &str) -> Self {
+        Self { name: name.to_owned(), created: false, oid: None }
+    }
+
+    /// The number of the role that the operator has made.
+    pub(crate) fn made(&self) -> Option<u32> {
+        self.oid.filter(|_| self.created).and_then(|oid| u32::try_from(oid).ok())
+    }
 }

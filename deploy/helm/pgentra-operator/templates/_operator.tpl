@@ -23,6 +23,9 @@
 {{- if not .servers }}{{ fail "roles.servers is empty: name the servers that resources may name" }}{{ end }}
 - --roles
 - --server={{ join "," .servers }}
+{{- with .rootCertificates }}
+- {{ printf "--root-certificates=%s" . | quote }}
+{{- end }}
 - --cloud={{ .cloud }}
 - --concurrency={{ .concurrency }}
 - --lease={{ include "pgentra.fullname" $ }}

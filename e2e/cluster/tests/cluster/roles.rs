@@ -21,6 +21,8 @@ const OPERATOR: &str = "roles-pgentra-operator";
 const SIGNS_IN: &str = "roles-operator";
 /// A principal that no other role has.
 const PRINCIPAL: &str = "00000000-1111-2222-3333-444444444444";
+/// Another one.
+const SECOND_PRINCIPAL: &str = "00000000-1111-2222-3333-555555555555";
 /// The shortest interval that a resource can have.
 const INTERVAL: &str = "10s";
 /// A look comes at the interval, or after the pause of a failure; a slow machine takes longer.
@@ -135,7 +137,7 @@ impl Stage<'_> {
         let text = json!({
             "image": { "pullPolicy": "Never" },
             "workloadIdentity": { "clientId": self.client_id },
-            "roles": { "servers": [CLOUD, "*.invalid"] },
+            "roles": { "servers": [CLOUD, "*.invalid"], "rootCertificates": "/etc/pki/ca.pem" },
             // The rights of the controller alone are listed.
             "injection": { "enabled": false },
             "extraEnv": given.env,
@@ -153,6 +155,14 @@ impl Stage<'_> {
 fn condition(status: &Value, type_: &str) -> Value {
     let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
     conditions.into_iter().find(|condition| condition["type"] == type_).unwrap_or_default()
+}
+
+/// The roles of a status, and whether the operator has made each: such a role has a number.
+fn made(status: &Value) -> Vec<(&str, bool)> {
+    let role = |role: &'_ Value| role["created"].as_bool().unwrap();
+    let roles = status["roles"].as_array().unwrap();
+    assert!(roles.iter().all(|one| role(one) == one["oid"].is_u64()), "{status}");
+    roles.iter().map(|one| (one["name"].as_str().unwrap(), role(one))).collect()
 }
 
 /// Roles that may read the table.
@@ -189,7 +199,8 @@ fn roles_are_a_resource() {
     let namespace = Namespace::new(&lab, "roles");
     let client_id = grant_role(&lab, &cloud, (&namespace.name, OPERATOR), SIGNS_IN);
     let given = given(&namespace, &cloud, &client_id);
-    let server = given.server.trim_start_matches("postgresql://").to_owned();
+    let server = given.server.trim_start_matches("postgresql://");
+    let server = server.split_once('?').map_or(server, |(server, _)| server).to_owned();
     let stage = Stage { lab: &lab, cloud: &cloud, namespace: &namespace, server, client_id };
     administrator(&stage);
     stage.sql("postgres", "CREATE DATABASE shop");
@@ -337,8 +348,7 @@ fn applied_planned_refused(stage: &Stage<'_>) {
     stage.await_reason("orders", "Applied");
     let status = stage.status("orders");
     assert_eq!(status["changes"], 0, "{status}");
-    let made = json!([{ "name": "orders", "created": true }, { "name": "readers", "created": true }]);
-    assert_eq!(status["roles"], made, "{status}");
+    assert_eq!(made(&status), [("orders", true), ("readers", true)], "{status}");
     assert!(stage.may("SELECT") && stage.may("INSERT") && !stage.may("DELETE"));
 
     stage.apply("reporting", &json!({ "policy": "plan", "role": readers(&["reporting"]) }));
@@ -468,8 +478,7 @@ fn who_has_a_role_keeps_it(stage: &Stage<'_>) {
     stage.await_reason("copy", "Applied");
     let status = stage.status("copy");
     // It was there already, so it is never dropped.
-    let roles = json!([{ "name": "copies", "created": true }, { "name": "readers", "created": false }]);
-    assert_eq!(status["roles"], roles, "{status}");
+    assert_eq!(made(&status), [("copies", true), ("readers", false)], "{status}");
     stage.apply("orders", &json!({ "role": orders() }));
     let message = stage.await_reason("orders", "RoleOwnedElsewhere");
     assert!(message.contains("PostgresRoles roles/copy"), "{message}");
@@ -487,6 +496,8 @@ fn deletion_keeps_or_drops(stage: &Stage<'_>) {
     stage.await_reason("dropped", "Applied");
     assert_eq!(stage.roles(&["one", "two", "copies"]), ["copies", "one"]);
 
+    roles_are_dropped_last(stage);
+
     // A role that owns a table is not dropped, and the resource says so until it does not own it any more.
     stage.sql("shop", &format!("GRANT one TO \"{SIGNS_IN}\""));
     stage.sql("shop", "GRANT CREATE ON SCHEMA shop TO one; ALTER TABLE shop.orders OWNER TO one");
@@ -500,6 +511,44 @@ fn deletion_keeps_or_drops(stage: &Stage<'_>) {
     stage.await_event("dropped", "Dropped");
 }
 
+/// What a role owns may get another owner in the same edit, and a role that cannot be dropped stops no other change.
+fn roles_are_dropped_last(stage: &Stage<'_>) {
+    let group = |name: &str, rest: Value| {
+        let mut role = json!({ "name": name, "login": false });
+        role.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        role
+    };
+    let schema = json!({ "own": [{ "database": "shop", "schema": "moved" }] });
+    stage.sql("shop", "CREATE SCHEMA moved");
+    let spec = |roles: Value| json!({ "deletion": "drop", "role": roles });
+    stage.apply("moving", &spec(json!([group("mover-a", schema.clone()), group("mover-b", json!({}))])));
+    stage.await_reason("moving", "Applied");
+    stage.apply("moving", &spec(json!([group("mover-b", schema)])));
+    stage.await_reason("moving", "Applied");
+    assert_eq!(stage.roles(&["mover-a", "mover-b"]), ["mover-b"]);
+
+    // The schema stays its own, and the new role is made.
+    stage.apply("moving", &spec(json!([group("mover-c", json!({}))])));
+    let message = stage.await_reason("moving", "RoleInUse");
+    assert!(message.contains("mover-b") && message.contains("moved"), "{message}");
+    assert_eq!(stage.roles(&["mover-b", "mover-c"]), ["mover-b", "mover-c"]);
+    assert_eq!(stage.status("moving")["changes"], 1);
+    stage.sql("shop", &format!("GRANT \"mover-b\" TO \"{SIGNS_IN}\"; DROP SCHEMA moved"));
+    stage.await_reason("moving", "NoDifference");
+    assert_eq!(stage.roles(&["mover-b", "mover-c"]), ["mover-c"]);
+
+    // A role with another name is the role that was made; a role of the name that another user has made is not.
+    let mapped = |name: &str| json!({ "name": name, "object_id": SECOND_PRINCIPAL });
+    stage.apply("moving", &spec(json!([group("mover-c", json!({})), mapped("mover-d")])));
+    stage.await_reason("moving", "Applied");
+    stage.apply("moving", &spec(json!([group("mover-c", json!({})), mapped("mover-e")])));
+    stage.await_reason("moving", "Applied");
+    assert_eq!(stage.roles(&["mover-d", "mover-e"]), ["mover-e"]);
+    stage.sql("postgres", "DROP ROLE \"mover-c\"; CREATE ROLE \"mover-c\"");
+    stage.kubectl(&["delete", "postgresroles", "moving", "--timeout=1m"]);
+    assert_eq!(stage.roles(&["mover-c", "mover-d", "mover-e"]), ["mover-c"]);
+}
+
 fn a_server_comes_back(stage: &Stage<'_>) {
     // Its processes stand still: connections are taken by the kernel and not answered.
     let signal = |signal: &str| {
@@ -508,7 +557,7 @@ fn a_server_comes_back(stage: &Stage<'_>) {
     };
     let mut slow = stage.resource("slow", &json!({ "role": readers(&["slow"]) }));
     let server = slow["spec"]["server"].as_str().unwrap();
-    slow["spec"]["server"] = json!(format!("{server}&connect_timeout=2"));
+    slow["spec"]["server"] = json!(format!("{server}?connect_timeout=2"));
     signal("-STOP");
     stage.namespace.apply(&slow);
     stage.await_reason("slow", "ServerUnreachable");

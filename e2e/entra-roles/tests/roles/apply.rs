@@ -1,6 +1,11 @@
 //! Applying a file to a Flexible Server.
 
-use pgentra_roles::RolesError;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::Mutex;
+
+use pgentra_roles::directory::BoxFuture;
+use pgentra_roles::{MadeRoles, RolesError};
 use uuid::Uuid;
 
 use crate::fixture::{CLIENT, OBJECT, Stage, lines, run};
@@ -309,5 +314,61 @@ privileges = 'SELECT'";
             stage.settle("late", text).await,
             ["+ SELECT for late on table public.t in database late"]
         );
+    });
+}
+
+/// Keeps roles while it sees, from another session, that they are not there yet; or fails.
+struct Keeper {
+    stage: &'static Stage,
+    fails: bool,
+    kept: Mutex<BTreeMap<String, u32>>,
+}
+
+impl MadeRoles for Keeper {
+    fn keep<'a>(
+        &'a self,
+        roles: &'a BTreeMap<String, u32>,
+    ) -> BoxFuture<'a, Result<(), Box<dyn Error + Send + Sync>>> {
+        Box::pin(async move {
+            let there = "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'kept%'";
+            assert_eq!(self.stage.texts("postgres", there).await, [""; 0], "they are committed already");
+            self.kept.lock().unwrap().extend(roles.clone());
+            if self.fails { Err("there is no room".into()) } else { Ok(()) }
+        })
+    }
+}
+
+#[test]
+fn which_roles_are_made_is_kept_before_they_are_committed() {
+    run(async {
+        let stage = Stage::flexible().await;
+        let server = stage.server("postgres");
+        let id = Uuid::new_v4();
+        let text = format!(
+            "[[role]]
+             name = 'kept'
+             object_id = '{id}'
+             [[role]]
+             name = 'kept group'
+             login = false"
+        );
+        let keeper = |fails| Keeper { stage, fails, kept: Mutex::default() };
+        let plan = stage.plan("postgres", &text).await.unwrap();
+        let failing = keeper(true);
+        let error = plan.apply_keeping(&server, &failing).await.unwrap_err();
+        assert!(matches!(error, RolesError::NotKept { .. }) && error.hint().is_some(), "{error:?}");
+        let there = "SELECT rolname || ' ' || oid FROM pg_roles WHERE rolname LIKE 'kept%' ORDER BY 1";
+        assert_eq!(stage.texts("postgres", there).await, [""; 0]);
+
+        let keeping = keeper(false);
+        plan.apply_keeping(&server, &keeping).await.unwrap();
+        let kept = keeping.kept.into_inner().unwrap();
+        let kept: Vec<String> = kept.iter().map(|(name, oid)| format!("{name} {oid}")).collect();
+        assert_eq!((stage.texts("postgres", there).await, kept.len()), (kept, 2));
+        // Nothing is made, and nothing is kept.
+        let plan = stage.plan("postgres", &text).await.unwrap();
+        let untouched = keeper(true);
+        plan.apply_keeping(&server, &untouched).await.unwrap();
+        stage.admin("postgres", "DROP ROLE kept; DROP ROLE \"kept group\"").await;
     });
 }

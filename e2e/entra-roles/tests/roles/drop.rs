@@ -1,5 +1,7 @@
 //! Dropping roles, and the objects that prevent it.
 
+use std::collections::BTreeMap;
+
 use pgentra_roles::{RoleDrop, RolesDrop, RolesError};
 use uuid::Uuid;
 
@@ -130,8 +132,13 @@ fn a_list_of_roles_is_dropped_with_what_they_may_do() {
         make(stage, "list_mapped").await;
         stage.admin("postgres", "CREATE ROLE list_group NOLOGIN; CREATE ROLE list_plain LOGIN").await;
         stage.admin("list_1", "GRANT SELECT ON t TO list_mapped, list_group").await;
-        let drop =
-            |names: &[&str]| RolesDrop { names: names.iter().map(|name| (*name).to_owned()).collect() };
+        let superuser = stage.superuser("postgres").await;
+        let rows = superuser.query("SELECT rolname::text, oid FROM pg_roles", &[]).await.unwrap();
+        let mut numbers: BTreeMap<String, u32> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        numbers.insert("list_gone".to_owned(), 1);
+        let drop = |names: &[&str]| RolesDrop {
+            roles: names.iter().map(|name| ((*name).to_owned(), numbers[*name])).collect(),
+        };
 
         // All of them are looked at before one is dropped.
         let refused = drop(&["list_mapped", "list_plain"]).plan(&server).await.unwrap_err();
@@ -141,6 +148,11 @@ fn a_list_of_roles_is_dropped_with_what_they_may_do() {
         );
         let refused = drop(&["azure_pg_admin"]).plan(&server).await.unwrap_err();
         assert!(matches!(refused, RolesError::NotDropped { .. }), "{refused:?}");
+
+        // A role that was dropped and made again is another role.
+        stage.admin("postgres", "CREATE ROLE list_again NOLOGIN").await;
+        let again = RolesDrop { roles: [("list_again".to_owned(), numbers["list_group"])].into() };
+        assert_eq!(again.plan(&server).await.unwrap().changes(), []);
 
         let plan = drop(&["list_mapped", "list_group", "list_gone"]).plan(&server).await.unwrap();
         plan.apply(&server).await.unwrap();
@@ -158,12 +170,20 @@ fn a_list_of_roles_is_dropped_with_what_they_may_do() {
         }
 
         stage.admin("postgres", "CREATE ROLE list_owner NOLOGIN").await;
-        let superuser = stage.superuser("list_1").await;
-        superuser.batch_execute("ALTER TABLE public.t OWNER TO list_owner").await.unwrap();
-        let refused = drop(&["list_owner"]).plan(&server).await.unwrap_err();
+        let owner_of_all = stage.superuser("list_1").await;
+        owner_of_all.batch_execute("ALTER TABLE public.t OWNER TO list_owner").await.unwrap();
+        let number = superuser.query_one("SELECT 'list_owner'::regrole::oid", &[]).await.unwrap().get(0);
+        let owner = RolesDrop { roles: [("list_owner".to_owned(), number)].into() };
+        let refused = owner.plan(&server).await.unwrap_err();
         assert!(matches!(refused, RolesError::InTheWay { .. }), "{refused:?}");
         // The same number, whatever the database and the host name.
         let number = server.system_identifier().await.unwrap();
         assert_eq!(stage.server("list_1").system_identifier().await.unwrap(), number);
+        // A role that may not ask is told nothing.
+        let function = "EXECUTE ON FUNCTION pg_control_system()";
+        superuser.batch_execute(&format!("REVOKE {function} FROM PUBLIC")).await.unwrap();
+        let unknown = server.system_identifier().await;
+        superuser.batch_execute(&format!("GRANT {function} TO PUBLIC")).await.unwrap();
+        assert_eq!((unknown.unwrap(), number.is_some()), (None, true));
     });
 }
