@@ -210,7 +210,7 @@ elsewhere "podman load -i pgentra-0.1.0-image-x86_64.tar"                       
 elsewhere "brew install ./pgentra.rb"                                                                # not run
 
 # --- the charts
-helm=$(compgen -G "$top/target/tools/bin/helm-*" | head -n 1 || :)
+helm=$(compgen -G "$top/target/tools/bin/helm-*" | sort -V | tail -n 1 || :)
 if [ -n "$helm" ]; then
     "$helm" template app "$artifacts/pgentra-proxy-$version.tgz" --set image.repository=pgentra --set workloadIdentity.clientId=00000000-1111-2222-3333-444444444444 \
         --set 'targets[0].server=postgresql://one.postgres.database.azure.com/' >/dev/null || failed "Helm refuses the chart's archive"
@@ -218,6 +218,7 @@ if [ -n "$helm" ]; then
         --set 'servers[0].upstream=postgres' >/dev/null || failed "Helm refuses the archive of the gateway's chart"
     "$helm" template app "$artifacts/pgentra-operator-$version.tgz" --set workloadIdentity.clientId=00000000-1111-2222-3333-444444444444 \
         --set 'roles.servers[0]=one.postgres.database.azure.com' >/dev/null || failed "Helm refuses the archive of the operator's chart"
+    "$helm" template app "$artifacts/pgentra-local-$version.tgz" >/dev/null || failed "Helm refuses the archive of the local cloud's chart"
     python3 deploy/install-test-registry.py "$artifacts/pgentra-proxy-$version-chart.tar" "$version" "$helm" "$folder" ||
         failed "Helm does not pull the chart"
     cmp -s "$folder/pgentra-proxy-$version.tgz" "$artifacts/pgentra-proxy-$version.tgz" || failed "Helm pulls another chart"
