@@ -51,6 +51,15 @@ impl<'a> Setting<'a> {
             .ok();
     }
 
+    /// A shell in which the application is signed in that owns the subscription, and what the sign-in printed.
+    fn subscription_owner(&self) -> (Shell<'a>, Value) {
+        let shell = self.shell("client-secret");
+        self.register(&shell);
+        let login = "az login --service-principal -u $AZURE_CLIENT_ID -p $AZURE_CLIENT_SECRET --tenant $AZURE_TENANT_ID";
+        let printed = shell.run(login).json();
+        (shell, printed)
+    }
+
     fn shell(&self, host: &str) -> Shell<'a> {
         let mut variables = self.cloud.env(host);
         let path = |path: PathBuf| path.into_os_string().into_string().unwrap();
@@ -157,11 +166,8 @@ fn it_manages_identities_and_administrators() {
     let lab = Lab::new();
     let cloud = lab.cloud(Flavour::Flexible, &[]);
     let setting = Setting { lab: &lab, cloud: &cloud, folder: folder.path(), az: &az };
-    let shell = setting.shell("client-secret");
-    setting.register(&shell);
-    let login =
-        "az login --service-principal -u $AZURE_CLIENT_ID -p $AZURE_CLIENT_SECRET --tenant $AZURE_TENANT_ID";
-    assert_eq!(shell.run(login).json()[0]["id"], cloud.text("/subscription_id"));
+    let (shell, login) = setting.subscription_owner();
+    assert_eq!(login[0]["id"], cloud.text("/subscription_id"));
 
     let (vm, own) = (cloud.identity("system-assigned"), cloud.identity("user-assigned"));
     let shown = shell.run("az vm identity show -g myResourceGroup -n myVm").json();
@@ -228,11 +234,7 @@ fn groups_are_synchronised_by_the_clock() {
     let lab = Lab::new();
     let cloud = lab.cloud(Flavour::Flexible, &[]);
     let setting = Setting { lab: &lab, cloud: &cloud, folder: folder.path(), az: &az };
-    let shell = setting.shell("client-secret");
-    setting.register(&shell);
-    let login =
-        "az login --service-principal -u $AZURE_CLIENT_ID -p $AZURE_CLIENT_SECRET --tenant $AZURE_TENANT_ID";
-    shell.run(login).ok();
+    let shell = setting.subscription_owner().0;
     let parameter = |words: &str| {
         let server = "-g myResourceGroup -s mydemoserver --name pgaadauth.enable_group_sync";
         shell.run(&format!("az postgres flexible-server parameter {words} {server}")).json()["value"].clone()
@@ -248,7 +250,6 @@ fn groups_are_synchronised_by_the_clock() {
     });
     let count = "SELECT count(*) FROM pg_roles WHERE rolname = 'my-job'";
     let roles = || query(count).json()[0]["rows"][0][0].clone();
-    admin.run("pgentra local clock --advance 31m").ok();
     assert_eq!(parameter("set --value ON"), "on");
     assert_eq!(parameter("show"), "on");
     assert_eq!(roles(), "0", "not before half an hour has passed");
@@ -293,11 +294,7 @@ fn it_assigns_identities_to_every_host() {
     let lab = Lab::new();
     let cloud = lab.cloud(Flavour::Flexible, &[]);
     let setting = Setting { lab: &lab, cloud: &cloud, folder: folder.path(), az: &az };
-    let shell = setting.shell("client-secret");
-    setting.register(&shell);
-    let login =
-        "az login --service-principal -u $AZURE_CLIENT_ID -p $AZURE_CLIENT_SECRET --tenant $AZURE_TENANT_ID";
-    shell.run(login).ok();
+    let shell = setting.subscription_owner().0;
     let admin = setting.shell("admin");
     let granted = |host: &str| admin.run(&format!("pgentra grant {host} --yes -o json")).json();
     let named = cloud.identity("user-assigned");

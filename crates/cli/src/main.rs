@@ -14,6 +14,7 @@ mod doctor;
 mod gateway;
 mod grant;
 mod identity;
+mod input;
 mod kubernetes;
 mod launch;
 #[cfg(unix)]

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;
 
 /// The most codes and the most refresh tokens; the oldest goes first.
@@ -21,7 +22,7 @@ struct SignInState {
 /// A code of the authorization code flow, with the request that it is for.
 #[derive(Clone, Debug)]
 pub(crate) struct AuthorizationCode {
-    pub(crate) code: String,
+    pub(crate) code: SecretString,
     pub(crate) user: Uuid,
     pub(crate) client: String,
     pub(crate) scope: String,
@@ -37,7 +38,7 @@ pub(crate) struct AuthorizationCode {
 /// A refresh token. It stays valid when it is used, as at Entra.
 #[derive(Clone, Debug)]
 pub(crate) struct RefreshToken {
-    pub(crate) token: String,
+    pub(crate) token: SecretString,
     pub(crate) user: Uuid,
     pub(crate) client: String,
     pub(crate) expires: i64,
@@ -53,7 +54,7 @@ impl SignIns {
     /// The code as it was before this use.
     pub(crate) fn use_code(&self, code: &str) -> Option<AuthorizationCode> {
         let codes = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner).codes;
-        let found = codes.iter_mut().find(|one| one.code == code)?;
+        let found = codes.iter_mut().find(|one| one.code.expose_secret() == code)?;
         let before = found.clone();
         found.is_used = true;
         Some(before)
@@ -67,6 +68,34 @@ impl SignIns {
 
     pub(crate) fn refresh_token(&self, token: &str) -> Option<RefreshToken> {
         let tokens = &self.0.lock().unwrap_or_else(PoisonError::into_inner).refresh_tokens;
-        tokens.iter().find(|one| one.token == token).cloned()
+        tokens.iter().find(|one| one.token.expose_secret() == token).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_shows_no_code_and_no_token() {
+        let sign_ins = SignIns::default();
+        let (user, client) = (Uuid::nil(), String::new());
+        let (token, code) = (SecretString::from("hidden-token"), SecretString::from("hidden-code"));
+        sign_ins.add_refresh_token(RefreshToken { token, user, client: client.clone(), expires: 1 });
+        sign_ins.add_code(AuthorizationCode {
+            code,
+            user,
+            client,
+            scope: String::new(),
+            redirect_uri: String::new(),
+            challenge: None,
+            nonce: None,
+            expires: 1,
+            is_used: false,
+        });
+        assert!(!format!("{sign_ins:?}").contains("hidden"), "{sign_ins:?}");
+        assert!(
+            sign_ins.refresh_token("hidden-token").is_some() && sign_ins.use_code("hidden-code").is_some()
+        );
     }
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::error::Error;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use pgentra_system::System;
-use tokio::io::AsyncReadExt as _;
 
 use crate::blame::Blame;
+use crate::input;
 use crate::problem::{Outcome, Problem};
 
 /// The longest file in bytes: it is kept in memory and sent as one message.
@@ -58,24 +58,12 @@ impl Scripts {
 }
 
 async fn read(system: &System, path: &Path) -> Outcome<Sql> {
-    let is_stdin = path == Path::new("-");
-    let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
-    let text = if is_stdin { read_stdin().await } else { system.files().read_text(path, FILE_LIMIT) };
-    let text = text.map_err(|error| {
+    let name = input::called(path);
+    let text = input::text(system, path, FILE_LIMIT).await.map_err(|error| {
         Problem::new(Blame::Usage, format!("cannot read {name}: {error}"))
             .hint("-f names a file of SQL, of 64 MiB at most; -f - reads standard input")
     })?;
     Ok(Sql { text, file: Some(name) })
-}
-
-async fn read_stdin() -> std::io::Result<String> {
-    let mut text = Vec::new();
-    let limit = u64::try_from(FILE_LIMIT).unwrap_or(u64::MAX);
-    tokio::io::stdin().take(limit + 1).read_to_end(&mut text).await?;
-    if text.len() > FILE_LIMIT {
-        return Err(std::io::Error::other("it is too long"));
-    }
-    String::from_utf8(text).map_err(std::io::Error::other)
 }
 
 impl Args for Scripts {

@@ -7,11 +7,10 @@ use std::path::Path;
 use pgentra_injection::{Manifest, ManifestError, Sidecar, SidecarChange, inject_manifest};
 use pgentra_system::System;
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt as _;
 
 use crate::blame::Blame;
-use crate::output;
 use crate::problem::{Outcome, Problem};
+use crate::{input, output};
 
 pub(crate) use arguments::KubernetesCommand;
 use arguments::ManifestFormat;
@@ -25,8 +24,7 @@ pub(crate) async fn run(system: &System, command: KubernetesCommand) -> Outcome 
     let sidecar = Sidecar::of_image(arguments.image).pulled(arguments.image_pull_policy);
     let mut manifests = Vec::new();
     for path in arguments.file.iter().chain(&arguments.files) {
-        let name =
-            if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+        let name = input::called(path);
         let text = read(system, path, &name).await?;
         manifests.push(inject_manifest(&text, &sidecar).map_err(|error| refused(&name, error))?);
     }
@@ -59,17 +57,10 @@ pub(crate) async fn run(system: &System, command: KubernetesCommand) -> Outcome 
 }
 
 async fn read(system: &System, path: &Path, name: &str) -> Outcome<String> {
-    let unreadable = |error: std::io::Error| {
+    input::text(system, path, FILE_LIMIT).await.map_err(|error| {
         Problem::new(Blame::Usage, format!("cannot read {name}: {error}"))
             .hint("-f names a file with manifests of Kubernetes, of 16 MiB at most; - reads standard input")
-    };
-    if path != Path::new("-") {
-        return system.files().read_text(path, FILE_LIMIT).map_err(unreadable);
-    }
-    let mut text = Vec::new();
-    let limit = u64::try_from(FILE_LIMIT).unwrap_or(u64::MAX) + 1;
-    tokio::io::stdin().take(limit).read_to_end(&mut text).await.map_err(unreadable)?;
-    String::from_utf8(text).map_err(|error| unreadable(std::io::Error::other(error)))
+    })
 }
 
 fn refused(name: &str, error: ManifestError) -> Problem {

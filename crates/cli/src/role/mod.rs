@@ -10,11 +10,11 @@ use pgentra_azure::graph::Graph;
 use pgentra_azure::{Endpoints, InvalidEndpoint};
 use pgentra_roles::{NewRole, Options, RolesFile, ServerSessions};
 use pgentra_system::System;
-use tokio::io::AsyncReadExt as _;
 
 use crate::blame::Blame;
 use crate::confirm::confirmed;
 use crate::identity::azure::trusting;
+use crate::input::{self, called};
 use crate::options::{Connection, Format, Identity};
 use crate::problem::{Outcome, Problem};
 use crate::progress::waiting;
@@ -218,21 +218,9 @@ fn guid(flag: &str, text: &str) -> Outcome<uuid::Uuid> {
     })
 }
 
-/// The name of a file of roles in messages.
-fn called(path: &Path) -> String {
-    if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
-}
-
 async fn read(system: &System, path: &Path) -> Outcome<String> {
-    let unreadable = |error: std::io::Error| {
+    input::text(system, path, FILE_LIMIT).await.map_err(|error| {
         Problem::new(Blame::Usage, format!("cannot read {}: {error}", called(path)))
             .hint("-f names a file of roles, as docs/roles.md describes it; - reads standard input")
-    };
-    if path != Path::new("-") {
-        return system.files().read_text(path, FILE_LIMIT).map_err(unreadable);
-    }
-    let mut text = Vec::new();
-    let limit = u64::try_from(FILE_LIMIT).unwrap_or(u64::MAX) + 1;
-    tokio::io::stdin().take(limit).read_to_end(&mut text).await.map_err(unreadable)?;
-    String::from_utf8(text).map_err(|error| unreadable(std::io::Error::other(error)))
+    })
 }

@@ -57,7 +57,7 @@ pub(crate) fn authorize(cloud: &Cloud, call: &Call) -> Result<Answer, KeyError> 
     }
     let code = random(48)?;
     cloud.sign_ins.add_code(AuthorizationCode {
-        code: code.clone(),
+        code: code.clone().into(),
         user: user.object_id,
         client: request.client.to_owned(),
         scope: request.scope.to_owned(),

@@ -55,7 +55,7 @@ impl Delegated {
             let (token, user, client) = (random(96)?, self.user.object_id, self.client.clone());
             more.push(("refresh_token", json!(token)));
             cloud.sign_ins.add_refresh_token(RefreshToken {
-                token,
+                token: token.into(),
                 user,
                 client,
                 expires: cloud.clock.unix() + LIFE,
