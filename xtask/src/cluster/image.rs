@@ -9,10 +9,11 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::Folders;
+use super::parts::checked;
 use crate::dist::{Artefact, Blob, RUN, Tree, layout, sha256, userland};
 
 /// The image of the container that holds the namespaces of a pod.
-const PAUSE: &str = "localhost/pause";
+pub(crate) const PAUSE: &str = "localhost/pause";
 /// The image of an application: psql.
 const CLIENT: &str = "docker.io/library/client";
 /// The images of the binaries under test, as the charts' `pgentra` and `pgentra-operator` are read.
@@ -43,8 +44,9 @@ pub(crate) fn make(folders: &Folders) -> Result<()> {
     let chart = fs::read_to_string(folders.root.join("deploy/helm/pgentra-proxy/Chart.yaml"))?;
     let tag = chart.lines().find_map(|line| line.strip_prefix("appVersion: ")).context("no appVersion")?;
     for (image, name) in [(PGENTRA, "pgentra"), (OPERATOR, "pgentra-operator"), (LOCAL, "pgentra")] {
-        let binary = folders.root.join("target/debug").join(name);
-        ensure!(binary.exists(), "{} is not built: cargo build --package {name}", binary.display());
+        let built = folders.root.join("target/debug").join(name);
+        ensure!(built.exists(), "{} is not built: cargo build --package {name}", built.display());
+        let binary = stripped(folders, &built)?;
         // The same layout as the image of `cargo xtask dist`, with the libraries that its static binary has in itself.
         let path = format!("usr/bin/{name}");
         let mut tree = program(&path, &binary)?;
@@ -64,6 +66,15 @@ pub(crate) fn archives(run: &Path) -> [(&'static str, PathBuf); 5] {
 
 pub(super) fn archive(run: &Path, name: &str) -> PathBuf {
     run.join("images").join(format!("{}.tar", name.rsplit('/').next().unwrap_or(name)))
+}
+
+/// A copy of a program without its debug information, which is most of its size: each node has its images twice, as
+/// archives and as folders.
+fn stripped(folders: &Folders, built: &Path) -> Result<PathBuf> {
+    let to = folders.run.join("images").join(built.file_name().context("a program has a name")?);
+    fs::create_dir_all(folders.run.join("images"))?;
+    checked(Command::new("strip").arg("-o").arg(&to).arg(built))?;
+    Ok(to)
 }
 
 /// A program with its shared libraries.

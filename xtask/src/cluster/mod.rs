@@ -80,6 +80,7 @@ pub(crate) fn run(root: &Path, action: Action) -> Result<()> {
     let folders = Folders::new(root);
     match action {
         Action::Up => {
+            install();
             if let Some(missing) = missing() {
                 bail!("a cluster cannot start here: {missing}");
             }
@@ -100,6 +101,44 @@ fn words(list: &[String]) -> String {
     list.join(" ")
 }
 
+/// The programs that a cluster needs: the name, Debian's package, and what it is for.
+const PROGRAMS: [(&str, Option<&str>, &str); 10] = [
+    ("go", None, "Kubernetes is built with Go"),
+    ("apt-get", None, "containerd, runc and etcd come from Debian's packages"),
+    ("dpkg-deb", None, "containerd, runc and etcd come from Debian's packages"),
+    ("openssl", Some("openssl"), "the keys of the cluster are made by OpenSSL"),
+    ("ip", Some("iproute2"), "networks are made by ip of iproute2"),
+    ("iptables", Some("iptables"), "Services are rules of iptables"),
+    ("curl", Some("curl"), "the tests ask the local cloud with curl"),
+    ("strip", Some("binutils"), "images are made of programs without debug information"),
+    ("unshare", Some("util-linux"), "namespaces are made by unshare of util-linux"),
+    ("nsenter", Some("util-linux"), "namespaces are entered by nsenter of util-linux"),
+];
+
+fn is_there(program: &str) -> bool {
+    Command::new(program).arg("--help").output().is_ok()
+}
+
+/// Installs Debian's packages of the programs that are not there. What is missing after that, [`missing`] says.
+fn install() {
+    let lacking = PROGRAMS.iter().filter(|(program, ..)| !is_there(program));
+    let packages: Vec<&str> = lacking.filter_map(|(_, package, _)| *package).collect();
+    if packages.is_empty() || !is_root() || !is_there("apt-get") {
+        return;
+    }
+    println!("installing Debian's {}", packages.join(", "));
+    for words in [&["update", "-q"][..], &["install", "-q", "-y", "--no-install-recommends"]] {
+        let mut apt = Command::new("apt-get");
+        apt.args(words).env("DEBIAN_FRONTEND", "noninteractive");
+        if words[0] == "install" {
+            apt.args(&packages);
+        }
+        if let Err(error) = parts::checked(&mut apt) {
+            println!("{error:#}");
+        }
+    }
+}
+
 /// What this machine lacks.
 fn missing() -> Option<String> {
     if !cfg!(target_os = "linux") {
@@ -111,19 +150,7 @@ fn missing() -> Option<String> {
     if image::psql().is_none() {
         return Some("the tests connect with psql, and there is none in /usr/lib/postgresql".to_owned());
     }
-    let lacks = |program: &str| Command::new(program).arg("--help").output().is_err();
-    let programs = [
-        ("go", "Kubernetes is built with Go"),
-        ("apt-get", "containerd, runc and etcd come from Debian's packages"),
-        ("dpkg-deb", "containerd, runc and etcd come from Debian's packages"),
-        ("openssl", "the keys of the cluster are made by OpenSSL"),
-        ("ip", "networks are made by ip of iproute2"),
-        ("iptables", "Services are rules of iptables"),
-        ("curl", "the tests ask the local cloud with curl"),
-        ("unshare", "namespaces are made by unshare of util-linux"),
-        ("nsenter", "namespaces are entered by nsenter of util-linux"),
-    ];
-    if let Some((program, why)) = programs.into_iter().find(|(program, _)| lacks(program)) {
+    if let Some((program, _, why)) = PROGRAMS.iter().find(|(program, ..)| !is_there(program)) {
         return Some(format!("{why}, and there is no {program}"));
     }
     // A container may have root and forbid them.
@@ -178,13 +205,15 @@ fn down(folders: &Folders) -> Result<()> {
 }
 
 fn test(folders: &Folders, api_server_gone: u64) -> Result<()> {
+    install();
     let missing = missing().or_else(|| parts::fetch(folders).err().map(|error| format!("{error:#}")));
     if let Some(missing) = missing {
         println!("LEFT OUT: every test in a cluster: {missing}");
         return Ok(());
     }
     // Before the cluster, which takes the processor and has no way to a registry.
-    let tests = ["test", "--locked", "--package", "cluster"];
+    // With the features of the whole workspace, as `cargo xtask test` builds them: no crate is built again.
+    let tests = ["test", "--locked", "--workspace", "--test", "cluster"];
     cargo(folders, None, &[&tests[..], &["--no-run"]].concat())?;
     up(folders)?;
     let namespaces = Namespaces::running(&folders.run)?;

@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use serde_json::json;
 
 use super::keys::Keys;
 use super::nodes::Node;
@@ -53,6 +54,41 @@ pub(crate) fn start(folders: &Folders) -> Result<()> {
             .is_ok_and(|said| said.matches(" Ready ").count() == NODES)
     })?;
     print!("{}", kubectl(folders, &namespaces, &["get", "nodes", "-o", "wide"])?);
+    runs_pods(folders, &namespaces)
+}
+
+/// Runs a pod on each node. A test that waits for a pod says less about a cluster that starts none.
+fn runs_pods(folders: &Folders, namespaces: &Namespaces) -> Result<()> {
+    let account = ["get", "serviceaccount", "default"];
+    until("pods have a service account", || kubectl(folders, namespaces, &account).is_ok())?;
+    let pods: Vec<String> = Node::all().iter().map(|node| format!("try-{}", node.name)).collect();
+    for (node, pod) in Node::all().iter().zip(&pods) {
+        // Not by `nodeName`, which would pass the scheduler by.
+        let chosen = json!({
+            "apiVersion": "v1",
+            "spec": {
+                "nodeSelector": { "kubernetes.io/hostname": node.name },
+                "terminationGracePeriodSeconds": 0,
+            },
+        });
+        let image = format!("{}:1", image::PAUSE);
+        let overrides = format!("--overrides={chosen}");
+        kubectl(folders, namespaces, &["run", pod, "--image", &image, "--restart=Never", &overrides])?;
+    }
+    for pod in &pods {
+        let waited = kubectl(
+            folders,
+            namespaces,
+            &["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=1m"],
+        );
+        if let Err(error) = waited {
+            for words in [["describe", "pods"], ["describe", "nodes"]] {
+                print!("{}", kubectl(folders, namespaces, &words).unwrap_or_default());
+            }
+            return Err(error.context("a node starts no pod"));
+        }
+        kubectl(folders, namespaces, &["delete", "pod", pod, "--wait=false"])?;
+    }
     Ok(())
 }
 

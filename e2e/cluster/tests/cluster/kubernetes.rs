@@ -12,7 +12,8 @@ pub(crate) const ROLLOUT: Duration = Duration::from_secs(180);
 /// The address of the node that the tests run on.
 pub(crate) const HERE: &str = "10.87.0.11";
 
-/// A namespace of the cluster. Dropping it deletes it.
+/// A namespace of the cluster. Dropping it deletes it. If the test has failed, dropping it prints what a reader needs
+/// who has no cluster to look at, and deletes nothing.
 pub(crate) struct Namespace<'lab> {
     pub(crate) lab: &'lab Lab,
     pub(crate) name: String,
@@ -93,7 +94,15 @@ impl<'lab> Namespace<'lab> {
 
 impl Drop for Namespace<'_> {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if std::thread::panicking() {
+            for words in [
+                &["get", "pods", "--output", "wide"][..],
+                &["get", "events", "--sort-by", ".lastTimestamp"],
+                &["describe", "nodes"],
+            ] {
+                println!("{:?}", self.kubectl(words).done());
+            }
+        } else {
             kubectl(self.lab, &["delete", "namespace", &self.name, "--wait=false"]).done().ok();
         }
     }
