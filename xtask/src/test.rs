@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use cargo_metadata::Message;
@@ -32,7 +33,7 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     let workspace = ["test", "--locked", "--workspace"];
     if arguments.is_empty() {
         let binaries = build(root, &workspace)?;
-        let mut failed = run_all(&binaries)?;
+        let mut failed = run_all(&binaries, &[])?;
         let documentation = [&workspace[..], &["--doc", "--no-fail-fast"]].concat();
         if cargo(root, &documentation.iter().map(OsString::from).collect::<Vec<_>>()).is_err() {
             failed.push("documentation");
@@ -50,15 +51,20 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     cargo(root, &pools)
 }
 
-/// A test binary, and the folder of its package, in which it runs.
-struct Binary {
+/// A test binary, the folder of its package, in which it runs, and its arguments.
+#[derive(Clone)]
+pub(crate) struct Binary {
     name: String,
     executable: Utf8PathBuf,
     folder: Utf8PathBuf,
+    arguments: Vec<String>,
 }
 
 /// Builds the tests that `words` of cargo name.
-fn build(root: &Path, words: &[&str]) -> Result<Vec<Binary>> {
+///
+/// # Errors
+/// They do not compile, or there are none.
+pub(crate) fn build(root: &Path, words: &[&str]) -> Result<Vec<Binary>> {
     let mut building = Command::new(env!("CARGO"))
         .args(words)
         .args(["--no-run", "--message-format", "json-render-diagnostics"])
@@ -75,7 +81,7 @@ fn build(root: &Path, words: &[&str]) -> Result<Vec<Binary>> {
         let (Some(executable), true) = (artifact.executable, artifact.profile.test) else { continue };
         let folder = artifact.manifest_path.parent().context("a manifest is in no folder")?.to_owned();
         let name = format!("{} {}", folder.file_name().unwrap_or_default(), artifact.target.name);
-        binaries.push(Binary { name, executable, folder });
+        binaries.push(Binary { name, executable, folder, arguments: Vec::new() });
     }
     let status = building.wait().context("cannot wait for cargo")?;
     ensure!(status.success(), "cargo {words:?} failed ({status})");
@@ -83,9 +89,12 @@ fn build(root: &Path, words: &[&str]) -> Result<Vec<Binary>> {
     Ok(binaries)
 }
 
-/// Runs all of them, [`AT_ONCE`] at a time, and prints what each printed when it has ended. Returns
+/// Runs all of them behind these words, [`AT_ONCE`] at a time, and prints what each printed when it has ended. Returns
 /// the names of those that failed.
-fn run_all(binaries: &[Binary]) -> Result<Vec<&str>> {
+///
+/// # Errors
+/// One cannot be run.
+pub(crate) fn run_all<'a>(binaries: &'a [Binary], behind: &[String]) -> Result<Vec<&'a str>> {
     let next = AtomicUsize::new(0);
     let worker = || {
         let mut failed = Vec::new();
@@ -93,7 +102,7 @@ fn run_all(binaries: &[Binary]) -> Result<Vec<&str>> {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(binary) = binaries.get(number) else { return Ok(failed) };
             println!("   {} of {}: {}", number + 1, binaries.len(), binary.name);
-            if !binary.passes()? {
+            if !binary.passes(behind)? {
                 failed.push(binary.name.as_str());
             }
         }
@@ -107,16 +116,29 @@ fn run_all(binaries: &[Binary]) -> Result<Vec<&str>> {
 }
 
 impl Binary {
-    /// Runs it, and prints what it printed.
-    fn passes(&self) -> Result<bool> {
-        let output = Command::new(&self.executable)
+    /// The same binary under a name of this run, with arguments.
+    pub(crate) fn with(&self, name: &str, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+        Self { name: name.to_owned(), arguments, ..self.clone() }
+    }
+
+    /// Runs it, and prints what it printed, and for how long it ran.
+    fn passes(&self, behind: &[String]) -> Result<bool> {
+        let words = behind.iter().map(String::as_str).chain([self.executable.as_str()]);
+        let all: Vec<&str> = words.chain(self.arguments.iter().map(String::as_str)).collect();
+        let (program, arguments) = all.split_first().context("a command has a program")?;
+        #[expect(clippy::disallowed_methods, reason = "no test sees this time")]
+        let begin = Instant::now();
+        let output = Command::new(program)
+            .args(arguments)
             .current_dir(&self.folder)
             .env("CARGO_MANIFEST_DIR", &self.folder)
             .output()
-            .with_context(|| format!("cannot run {}", self.executable))?;
+            .with_context(|| format!("cannot run {program}"))?;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         // One write: the other workers print too.
-        println!("-- {}\n{}{err}", self.name, out.trim_start());
+        let seconds = begin.elapsed().as_secs();
+        println!("-- {} ({seconds} s)\n{}{err}", self.name, out.trim_start());
         Ok(output.status.success())
     }
 }

@@ -9,13 +9,16 @@ mod postgres;
 mod processes;
 mod start;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 
 use processes::Namespaces;
+
+use crate::test::{build, cargo, run_all};
 
 /// What to do with the cluster.
 #[derive(Clone, Copy, Subcommand)]
@@ -171,7 +174,7 @@ fn is_root() -> bool {
 fn up(folders: &Folders) -> Result<()> {
     // They become images. Built one after the other, `pgentra` has the features that every other command builds it with.
     for package in ["pgentra", "pgentra-operator"] {
-        cargo(folders, None, &["build", "--locked", "--package", package])?;
+        cargo(&folders.root, &["build", "--locked", "--package", package].map(OsString::from))?;
     }
     parts::fetch(folders)?;
     parts::build(folders)?;
@@ -211,30 +214,30 @@ fn test(folders: &Folders, api_server_gone: u64) -> Result<()> {
         println!("LEFT OUT: every test in a cluster: {missing}");
         return Ok(());
     }
-    // Before the cluster, which takes the processor and has no way to a registry.
-    // With the features of the whole workspace, as `cargo xtask test` builds them: no crate is built again.
-    let tests = ["test", "--locked", "--workspace", "--test", "cluster"];
-    cargo(folders, None, &[&tests[..], &["--no-run"]].concat())?;
+    // Before the cluster, which takes the processor and has no way to a registry. With the features of the whole
+    // workspace, as `cargo xtask test` builds them: no crate is built again.
+    let tests = build(&folders.root, &["test", "--locked", "--workspace", "--test", "cluster"])?;
+    let [tests] = &tests[..] else { bail!("{} test binaries are called cluster", tests.len()) };
     up(folders)?;
-    let namespaces = Namespaces::running(&folders.run)?;
-    let words = [&tests[..], &["--", "--ignored", "--nocapture", "--test-threads=1"]].concat();
+    let node = Namespaces::running(&folders.run)?.on("node1");
     std::fs::write(folders.run.join("api-server-gone"), api_server_gone.to_string())?;
-    let outcome = cargo(folders, Some(&namespaces.on("node1")), &words);
-    if outcome.is_ok() {
+    let shared = ["--ignored", "--nocapture", "--test-threads=1"];
+    let groups = TOGETHER.map(|(name, modules)| tests.with(name, &[&shared[..], modules].concat()));
+    let mut failed = run_all(&groups, &node)?;
+    let others = TOGETHER.iter().flat_map(|(_, modules)| *modules).flat_map(|module| ["--skip", module]);
+    let alone = [tests.with("alone", &shared.into_iter().chain(others).collect::<Vec<_>>())];
+    failed.extend(run_all(&alone, &node)?);
+    if failed.is_empty() {
         return down(folders);
     }
     println!("the cluster still runs: export KUBECONFIG={}", folders.run.join("kubeconfig").display());
-    outcome
+    bail!("failed, as printed above: {}", failed.join(", "))
 }
 
-/// Runs cargo in the workspace, behind these words.
-fn cargo(folders: &Folders, behind: Option<&[String]>, words: &[&str]) -> Result<()> {
-    let cargo = [env!("CARGO")];
-    let behind = behind.unwrap_or_default().iter().map(String::as_str);
-    let all: Vec<&str> = behind.chain(cargo).chain(words.iter().copied()).collect();
-    let (program, arguments) = all.split_first().context("a command has a program")?;
-    let status = Command::new(program).args(arguments).current_dir(&folders.root).status();
-    let status = status.with_context(|| format!("cannot run {program}"))?;
-    ensure!(status.success(), "cargo {words:?} failed ({status})");
-    Ok(())
-}
+/// Two groups of modules with tests that run at the same time: they wait for pods most of their time. Within a group one
+/// runs after another, because each installs the operator, or replaces its image. The modules that are not here drain
+/// nodes, stop the API server or measure, and run alone after these.
+const TOGETHER: [(&str, &[&str]); 2] = [
+    ("charts", &["chart::", "gateway::", "identity::", "local::"]),
+    ("operator", &["injection::", "roles::"]),
+];
