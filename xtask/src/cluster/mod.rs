@@ -23,6 +23,8 @@ use crate::test::{build, cargo, run_all};
 /// What to do with the cluster.
 #[derive(Clone, Copy, Subcommand)]
 pub(crate) enum Action {
+    /// Build Kubernetes and Helm, if they are not there yet. `up` and `test` do it too. It needs Go.
+    Build,
     /// Build what is not there yet, and start the cluster. It needs root, Go and Debian's packages.
     Up,
     /// End every process of the cluster, and remove what it wrote.
@@ -82,6 +84,11 @@ impl Folders {
 pub(crate) fn run(root: &Path, action: Action) -> Result<()> {
     let folders = Folders::new(root);
     match action {
+        Action::Build if is_there("go") => parts::build(&folders),
+        Action::Build => {
+            println!("LEFT OUT: Kubernetes is built with Go, and there is no go");
+            Ok(())
+        }
         Action::Up => {
             install();
             if let Some(missing) = missing() {

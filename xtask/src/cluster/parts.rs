@@ -21,28 +21,29 @@ const DEBIAN: [&str; 5] =
 const HELM: [(&str, &str); 2] =
     [("4.3.1", "helm.sh/helm/v4/cmd/helm"), ("3.22.0", "helm.sh/helm/v3/cmd/helm")];
 
-/// Fetches what is not there yet: Debian's packages, and the modules of Kubernetes and of Helm, which is built too.
+/// Fetches what is not there yet: Debian's packages, and the modules of Kubernetes.
 ///
 /// # Errors
 /// A module or a package cannot be had.
 pub(crate) fn fetch(folders: &Folders) -> Result<()> {
     fs::create_dir_all(&folders.built)?;
-    fs::create_dir_all(&folders.tools)?;
     debian(folders)?;
-    for (version, module) in HELM {
-        helm(folders, version, module)?;
-    }
     if is_built(folders)? {
         return Ok(());
     }
     checked(go(folders).args(["mod", "download"])).context("the modules of Kubernetes cannot be had")
 }
 
-/// Builds Kubernetes, if it is not there yet.
+/// Builds Kubernetes and Helm, if they are not there yet.
 ///
 /// # Errors
-/// The build fails.
+/// A module cannot be had, or a build fails.
 pub(crate) fn build(folders: &Folders) -> Result<()> {
+    fs::create_dir_all(&folders.built)?;
+    fs::create_dir_all(&folders.tools)?;
+    for (version, module) in HELM {
+        helm(folders, version, module)?;
+    }
     if is_built(folders)? {
         return Ok(());
     }
