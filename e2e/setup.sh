@@ -109,10 +109,10 @@ promtool() {
     rm -rf "$folder"
 }
 
-# The article's program in Go, and what it needs in Java.
+# The article's program in Go, the clients of Go, and what the programs in Java need.
 go_program() {
     mkdir -p "$clients/bin"
-    (cd clients/on_azure/go && go build -o "$clients/bin/on_azure" .)
+    (cd clients/on_azure/go && go build -o "$clients/bin/on_azure" . && go build -o "$clients/bin/on_hosts" ./on_hosts)
 }
 
 java_program() {
@@ -142,7 +142,7 @@ once python clients/requirements.txt python_packages || missing python "the pack
 once asyncpg-tests clients/requirements.txt asyncpg_tests || missing asyncpg-tests "the source package of asyncpg could not be had"
 once node clients/package-lock.json node_packages || missing node "the packages of clients/package.json could not be installed"
 once postgresql-versions clients/postgresql/package-lock.json postgresql_versions || missing postgresql-versions "the packages of clients/postgresql/package.json could not be installed"
-once go-program clients/on_azure/go/go.sum go_program || missing go-program "no go, or the modules of clients/on_azure/go could not be had"
+go_program >&2 || missing go-program "no go, or the modules of clients/on_azure/go could not be had"
 once java-program clients/on_azure/java/pom.xml java_program || missing java-program "no java and mvn, or the packages of clients/on_azure/java could not be had"
 once junit clients/junit.txt junit || missing junit "no java and mvn, or the package of clients/junit.txt could not be had"
 has go || missing go "not on the PATH"
