@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Child;
 
-use e2e::{Cloud, Done, Flavour, Lab, User, client, have};
+use e2e::{Cloud, Done, Flavour, Lab, User, client, example, have};
 use eventually::{DEADLINE, eventually_blocking};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -78,6 +78,11 @@ fn the_program_in_java_signs_in() {
         // Its SDK does not pin the thumbprint of Service Fabric, and trusts the certificate.
         signs_in(&["java", "-cp", &jars, &own("java/Program.java")], &HOSTS);
     }
+}
+
+#[test]
+fn the_program_in_rust_signs_in() {
+    signs_in(&[&text(&example("pgentra-connect", "on_azure"))], &HOSTS);
 }
 
 /// As an ordinary user: the commands of the article, with a certificate that is verified.
