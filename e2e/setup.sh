@@ -125,6 +125,13 @@ junit() {
     mvn -q -B dependency:copy -Dartifact="$(cat clients/junit.txt)" -DoutputDirectory="$clients/junit" -Dmdep.stripVersion=true
 }
 
+# Microsoft's crate for Rust.
+azure_identity() {
+    local folder=clients/on_hosts/azure_identity
+    cargo build --locked --manifest-path "$folder/Cargo.toml" --target-dir "$clients/azure-identity" &&
+        cp "$clients/azure-identity/debug/on_hosts" "$clients/bin/azure_identity"
+}
+
 azure_cli() {
     rm -rf "$clients/azure-cli"
     python3 -m venv "$clients/azure-cli"
@@ -156,3 +163,5 @@ fi
 [ "$(id -u)" = 0 ] || missing root "not root"
 # The Azure CLI takes 730 MB and a minute and a half: only where it is asked for, `e2e/setup.sh azure-cli`.
 [ "${1:-}" != azure-cli ] || once azure-cli clients/azure-cli.txt azure_cli
+# Microsoft's crate for Rust takes minutes to build: only where it is asked for, `e2e/setup.sh azure-identity`.
+[ "${1:-}" != azure-identity ] || azure_identity >&2
