@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, Once, OnceLock};
 
 use e2e::{Cloud, Flavour, Lab, client, example, have};
 
@@ -264,8 +264,13 @@ fn the_tables_of_clients_are_true() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Compiles the program in Java.
+/// Compiles the program in Java, once for all tests of this process.
 fn compile(lab: &Lab) {
+    static COMPILED: Once = Once::new();
+    COMPILED.call_once(|| javac(lab));
+}
+
+fn javac(lab: &Lab) {
     let [jars, classes] = [client("jars"), client("classes")].map(|path| text(&path));
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/on_hosts/Clients.java");
     lab.program(&["javac", "-cp", &format!("{jars}/*"), "-d", &classes, source]).done().ok();

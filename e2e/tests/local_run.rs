@@ -176,7 +176,7 @@ fn the_variables_are_those_of_the_host() {
             .pgentra(&words(&name, &["--host", host], &["env", "-0"]))
             .envs(cloud.env("github-actions"))
             .env("HTTPS_PROXY", "http://proxy.example:3128")
-            .env("JAVA_TOOL_OPTIONS", "-Xmx64m")
+            .env("JAVA_TOOL_OPTIONS", format!("-Xmx64m {}", cloud.env("vm")["JAVA_TOOL_OPTIONS"]))
             .done();
         let names = |text: &str| -> Vec<String> {
             let names = text.split('\0').filter_map(|line| line.split_once('=')).map(|it| it.0.to_owned());
@@ -189,6 +189,7 @@ fn the_variables_are_those_of_the_host() {
         expected.sort_unstable();
         assert_eq!(names(done.ok()), expected, "{host}");
         assert!(done.stdout.contains("JAVA_TOOL_OPTIONS=-Xmx64m -D"), "{host}");
+        assert_eq!(done.stdout.matches("trustStore=").count(), 1, "{host}");
     }
 }
 
