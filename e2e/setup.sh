@@ -109,10 +109,10 @@ promtool() {
     rm -rf "$folder"
 }
 
-# The article's program in Go, and what it needs in Java.
+# The article's program in Go, the clients of Go, and what the programs in Java need.
 go_program() {
     mkdir -p "$clients/bin"
-    (cd clients/on_azure/go && go build -o "$clients/bin/on_azure" .)
+    (cd clients/on_azure/go && go build -o "$clients/bin/on_azure" . && go build -o "$clients/bin/on_hosts" ./on_hosts)
 }
 
 java_program() {
@@ -123,6 +123,13 @@ java_program() {
 # The console launcher of JUnit 5.
 junit() {
     mvn -q -B dependency:copy -Dartifact="$(cat clients/junit.txt)" -DoutputDirectory="$clients/junit" -Dmdep.stripVersion=true
+}
+
+# Microsoft's crate for Rust.
+azure_identity() {
+    local folder=clients/on_hosts/azure_identity
+    cargo build --locked --manifest-path "$folder/Cargo.toml" --target-dir "$clients/azure-identity" &&
+        cp "$clients/azure-identity/debug/on_hosts" "$clients/bin/azure_identity"
 }
 
 azure_cli() {
@@ -142,7 +149,7 @@ once python clients/requirements.txt python_packages || missing python "the pack
 once asyncpg-tests clients/requirements.txt asyncpg_tests || missing asyncpg-tests "the source package of asyncpg could not be had"
 once node clients/package-lock.json node_packages || missing node "the packages of clients/package.json could not be installed"
 once postgresql-versions clients/postgresql/package-lock.json postgresql_versions || missing postgresql-versions "the packages of clients/postgresql/package.json could not be installed"
-once go-program clients/on_azure/go/go.sum go_program || missing go-program "no go, or the modules of clients/on_azure/go could not be had"
+go_program >&2 || missing go-program "no go, or the modules of clients/on_azure/go could not be had"
 once java-program clients/on_azure/java/pom.xml java_program || missing java-program "no java and mvn, or the packages of clients/on_azure/java could not be had"
 once junit clients/junit.txt junit || missing junit "no java and mvn, or the package of clients/junit.txt could not be had"
 has go || missing go "not on the PATH"
@@ -156,3 +163,5 @@ fi
 [ "$(id -u)" = 0 ] || missing root "not root"
 # The Azure CLI takes 730 MB and a minute and a half: only where it is asked for, `e2e/setup.sh azure-cli`.
 [ "${1:-}" != azure-cli ] || once azure-cli clients/azure-cli.txt azure_cli
+# Microsoft's crate for Rust takes minutes to build: only where it is asked for, `e2e/setup.sh azure-identity`.
+[ "${1:-}" != azure-identity ] || azure_identity >&2

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Child;
 
-use e2e::{Cloud, Done, Flavour, Lab, User, client, have};
+use e2e::{Cloud, Done, Flavour, Lab, User, client, example, have};
 use eventually::{DEADLINE, eventually_blocking};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -78,6 +78,11 @@ fn the_program_in_java_signs_in() {
         // Its SDK does not pin the thumbprint of Service Fabric, and trusts the certificate.
         signs_in(&["java", "-cp", &jars, &own("java/Program.java")], &HOSTS);
     }
+}
+
+#[test]
+fn the_program_in_rust_signs_in() {
+    signs_in(&[&text(&example("pgentra-connect", "on_azure"))], &HOSTS);
 }
 
 /// As an ordinary user: the commands of the article, with a certificate that is verified.
@@ -171,7 +176,7 @@ fn the_variables_are_those_of_the_host() {
             .pgentra(&words(&name, &["--host", host], &["env", "-0"]))
             .envs(cloud.env("github-actions"))
             .env("HTTPS_PROXY", "http://proxy.example:3128")
-            .env("JAVA_TOOL_OPTIONS", "-Xmx64m")
+            .env("JAVA_TOOL_OPTIONS", format!("-Xmx64m {}", cloud.env("vm")["JAVA_TOOL_OPTIONS"]))
             .done();
         let names = |text: &str| -> Vec<String> {
             let names = text.split('\0').filter_map(|line| line.split_once('=')).map(|it| it.0.to_owned());
@@ -184,6 +189,7 @@ fn the_variables_are_those_of_the_host() {
         expected.sort_unstable();
         assert_eq!(names(done.ok()), expected, "{host}");
         assert!(done.stdout.contains("JAVA_TOOL_OPTIONS=-Xmx64m -D"), "{host}");
+        assert_eq!(done.stdout.matches("trustStore=").count(), 1, "{host}");
     }
 }
 

@@ -74,6 +74,35 @@ fn node_signs_in() {
     });
 }
 
+/// A JVM trusts the local authority by `JAVA_TOOL_OPTIONS`, in which the user's own options stay.
+#[test]
+fn java_signs_in() {
+    if !have(&["java-program"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let name = cloud.text("/name");
+    let script = "javac -cp \"$1/*\" -d classes \"$2\"
+        for host in vm app-service service-fabric aks client-secret; do
+            eval \"$(pgentra local env --name \"$3\" --host $host --shell sh)\"
+            java -cp \"classes:$1/*\" -Donly=JDBC Clients $host
+        done
+        java -XshowSettings:properties -version 2>&1 | grep -F 'own.option ='
+        eval \"$(pgentra local env --unset --shell sh)\"
+        echo \"$JAVA_TOOL_OPTIONS\"";
+    let jars = text(&client("jars"));
+    let source = own("on_hosts/Clients.java");
+    let words = ["bash", "-euo", "pipefail", "-c", script, "script", &jars, &source, &name];
+    let done = lab.program(&words).env("JAVA_TOOL_OPTIONS", "-Down.option=yes").within(180).done();
+    let lines = done.ok().lines().collect::<Vec<_>>();
+    let role = |role: &str| format!("{{\"client\":\"JDBC\",\"role\":\"{role}\"}}");
+    let roles = ["myVm", "myVm", "myVm", "myIdentity", "myApp"].map(role);
+    assert_eq!(lines[..5], roles);
+    assert_eq!(lines[5].trim(), "own.option = yes");
+    assert_eq!(lines[6..], ["-Down.option=yes"]);
+}
+
 #[test]
 fn they_sign_in_to_single_server() {
     if !have(&["python", "node"]) {

@@ -70,8 +70,12 @@ impl Door {
             Self::Arc => (path == azure_arc::PATH).then_some(Endpoint::Arc),
             Self::Management => management::endpoint(path),
             Self::TokenProxy => {
-                let behind = path.strip_prefix(PROXY_PREFIX).and_then(entra::endpoint);
-                (behind == Some(Endpoint::EntraToken)).then_some(Endpoint::TokenProxy)
+                // MSAL for Go and for JavaScript send every request to the proxy, also those for the configuration.
+                match path.strip_prefix(PROXY_PREFIX).and_then(entra::endpoint)? {
+                    Endpoint::EntraToken => Some(Endpoint::TokenProxy),
+                    Endpoint::OpenIdConfiguration => Some(Endpoint::OpenIdConfiguration),
+                    _ => None,
+                }
             }
         }
     }

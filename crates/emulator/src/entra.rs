@@ -23,6 +23,7 @@ use crate::azure_names::ENTRA_NAMES;
 use crate::cloud::Cloud;
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Body, Call};
+use crate::token_proxy::PROXY_PREFIX;
 
 /// The endpoint behind `path`; whether the tenant in it exists is for the endpoint to say.
 pub(crate) fn endpoint(path: &str) -> Option<Endpoint> {
@@ -71,7 +72,12 @@ pub(crate) fn instance_discovery(cloud: &Cloud, call: &Call) -> Answer {
 
 /// `GET /{tenant}/.well-known/openid-configuration`, and its v2.0 form.
 pub(crate) fn openid_configuration(cloud: &Cloud, call: &Call) -> Answer {
-    let (named, rest) = split_tenant(&call.path);
+    // The token proxy is asked under both names. MSAL for Go wants the issuer of the name that it asks for.
+    let is_azure = call.header("host").is_some_and(|host| ENTRA_NAMES.contains(&host));
+    let azures = is_azure.then(|| cloud.under_azure_names());
+    let cloud = azures.as_ref().unwrap_or(cloud);
+    let path = call.path.strip_prefix(PROXY_PREFIX).unwrap_or(&call.path);
+    let (named, rest) = split_tenant(path);
     if !is_tenant_of_users(cloud, named) {
         return refusal::unknown_tenant(named).answer(cloud, call);
     }

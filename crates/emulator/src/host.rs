@@ -10,6 +10,7 @@ use hyper::header::{HOST, ORIGIN};
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, StatusCode, Uri};
 
+use crate::azure_names::ENTRA_NAMES;
 use crate::door::Door;
 use crate::exchange::Answer;
 use crate::listen::LINK_LOCAL;
@@ -59,7 +60,8 @@ fn is_ours(door: Door, names: &[String], host: &str) -> bool {
     }
     host == "localhost"
         || host.ends_with(".localhost")
-        || door == Door::TokenProxy && host == PROXY_NAME
+        // The SDK for Go keeps the authority's name in the header.
+        || door == Door::TokenProxy && (host == PROXY_NAME || ENTRA_NAMES.contains(&&*host))
         || is_named
 }
 
@@ -89,6 +91,8 @@ mod tests {
             (Door::LinkLocal, "evil.example", false),
             (Door::TokenProxy, PROXY_NAME, true),
             (Door::Entra, PROXY_NAME, false),
+            (Door::TokenProxy, "login.microsoftonline.com", true),
+            (Door::Entra, "login.microsoftonline.com", false),
         ] {
             assert_eq!(is_ours(door, &names, host), ours, "{door:?} {host}");
         }

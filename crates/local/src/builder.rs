@@ -33,6 +33,7 @@ use crate::kept::{self, KeptPorts};
 use crate::local_cloud::{LocalCloud, SERVER_NAME, upstream};
 use crate::page::{CloudPage, HostStrings, PageSource, ServerPlace};
 use crate::server_faults::ServerFaults;
+use crate::trust_store::trust_store_with;
 
 /// How to start a [`LocalCloud`]. By default it is a Flexible Server on the embedded PostgreSQL, with
 /// a name of its own, at free ports, by this machine's clock.
@@ -255,6 +256,7 @@ impl<'a> LocalCloudBuilder<'a> {
             tokio::try_join!(start_database(&self.system, &folder, &installation), start_azure(options))?;
         let files = CloudFiles::new(janitor.folder());
         write(&files.certificate, azure.ca_pem())?;
+        let trust_store = trust_store_of(&azure);
         let names = names_of(&azure, &files)?;
         (self.progress)("installing Azure's functions and roles");
         let (upstream, service) = upstream(&database);
@@ -263,6 +265,7 @@ impl<'a> LocalCloudBuilder<'a> {
         pgentra_gateway::init(&upstream, &service, &setup)
             .await
             .map_err(|error| Failure::machine("cannot prepare PostgreSQL for Entra roles", error))?;
+        write(&files.trust_store, trust_store.await?)?;
         let clock = azure.clock().clone();
         let verifier = gateway::verifier(&azure)?;
         let now = clock.clone();
@@ -384,6 +387,13 @@ fn access(name: &str, azure: &LocalAzure, port: u16, folder: &Path) -> Vec<HostS
     let certificate = &CloudFiles::new(folder).certificate;
     let server = ServerPlace { cloud: name, host: "localhost", port, database: DATABASE, certificate };
     Host::of(azure).map(|host| HostStrings::new(server, host.name(), host.role(azure))).collect()
+}
+
+/// The trust store for a JVM. It is made while PostgreSQL is prepared: the machine has some hundred certificates.
+fn trust_store_of(azure: &LocalAzure) -> impl Future<Output = Result<Vec<u8>, Failure>> + use<> {
+    let certificate = azure.ca_pem().to_owned();
+    let made = tokio::task::spawn_blocking(move || trust_store_with(&certificate));
+    async { made.await.map_err(|error| Failure::machine("cannot make the trust store of a JVM", error))? }
 }
 
 /// The names of this machine, and further ones.

@@ -8,6 +8,7 @@ use pgentra_system::Env;
 use secrecy::ExposeSecret;
 
 use crate::host::Host;
+use crate::trust_store::{JAVA_VARIABLE, java_options};
 
 /// The name of the local cloud that an environment belongs to.
 pub const NAME_VARIABLE: &str = "PGENTRA_LOCAL";
@@ -19,8 +20,8 @@ pub const INSTANCE_VARIABLE: &str = "PGENTRA_LOCAL_INSTANCE";
 /// The database that programs connect to.
 pub(crate) const DATABASE: &str = "postgres";
 
-/// Every variable that some host sets, to be unset where no local cloud runs that could be asked. `NO_PROXY` is not among them:
-/// it may hold more than what a local cloud adds.
+/// Every variable that some host sets, to be unset where no local cloud runs that could be asked. `NO_PROXY` and
+/// `JAVA_TOOL_OPTIONS` are not among them: they may hold more than what a local cloud adds.
 pub const VARIABLES: [&str; 40] = [
     NAME_VARIABLE,
     FOLDER_VARIABLE,
@@ -80,6 +81,8 @@ pub(crate) struct CloudView<'a> {
 pub struct CloudFiles {
     /// The local authority's certificate.
     pub certificate: PathBuf,
+    /// The trust store for a JVM: the machine's certificates and the local authority's.
+    pub trust_store: PathBuf,
     /// The certificate of the authority for the names of Azure.
     pub azure_certificate: PathBuf,
     /// An empty folder, where a program's namespace has its files.
@@ -97,6 +100,7 @@ impl CloudFiles {
     pub fn new(folder: &Path) -> Self {
         Self {
             certificate: folder.join("ca.pem"),
+            trust_store: folder.join("trust.p12"),
             azure_certificate: folder.join("azure-ca.pem"),
             namespace: folder.join("namespace"),
             pod_token: folder.join("azure-identity-token"),
@@ -220,7 +224,8 @@ const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
 /// What names the server and the role.
 fn libpq(host: Host, cloud: &CloudView<'_>) -> BTreeMap<String, String> {
-    let certificate = CloudFiles::new(cloud.folder).certificate.display().to_string();
+    let files = CloudFiles::new(cloud.folder);
+    let certificate = files.certificate.display().to_string();
     [
         ("PGHOST", "localhost"),
         ("PGPORT", &cloud.port.to_string()),
@@ -230,6 +235,8 @@ fn libpq(host: Host, cloud: &CloudView<'_>) -> BTreeMap<String, String> {
         ("PGSSLROOTCERT", &certificate),
         // Node.js adds it to its own roots; only programs that use the local authority need it.
         ("NODE_EXTRA_CA_CERTS", &certificate),
+        // A JVM reads no file in PEM.
+        (JAVA_VARIABLE, &java_options(&files.trust_store)),
         // For Resource Manager and Graph only, so that other programs of this shell keep their
         // trusted roots.
         ("PGENTRA_MANAGEMENT_CA", &certificate),

@@ -132,7 +132,7 @@ fn cannot_make(folder: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// Writes a file of the cloud's folder, for this user alone, in one step for its readers.
-pub(crate) fn write(file: &Path, text: &str) -> Result<(), Failure> {
+pub(crate) fn write(file: &Path, content: impl AsRef<[u8]>) -> Result<(), Failure> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let fresh = file.with_extension("new");
@@ -142,7 +142,7 @@ pub(crate) fn write(file: &Path, text: &str) -> Result<(), Failure> {
         .truncate(true)
         .mode(0o600)
         .open(&fresh)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|mut file| file.write_all(content.as_ref()))
         .and_then(|()| std::fs::rename(&fresh, file));
     written.map_err(|error| Failure::machine("cannot write into the local cloud's folder", error))
 }

@@ -40,6 +40,8 @@ pub mod principals;
 mod server_faults;
 mod standby;
 mod status;
+mod trust_store;
+mod user_options;
 
 pub use azure_names::{NamedService, NamesStatus};
 pub use builder::LocalCloudBuilder;
@@ -58,3 +60,5 @@ pub use pgentra_gateway::Flavour;
 pub use pgentra_localdb::Janitor;
 pub use standby::Standby;
 pub use status::{ServerStatus, Status};
+pub use trust_store::JAVA_VARIABLE;
+pub use user_options::{keep_java_options, own_java_options};

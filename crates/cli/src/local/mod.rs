@@ -16,7 +16,8 @@ pub(crate) mod up;
 use std::collections::{BTreeMap, BTreeSet};
 
 use pgentra_local::{
-    Host, METADATA_VARIABLE, NAME_VARIABLE, Status, VARIABLES, control, folder_of, unproxied,
+    Host, JAVA_VARIABLE, METADATA_VARIABLE, NAME_VARIABLE, Status, VARIABLES, control, folder_of,
+    keep_java_options, own_java_options, unproxied,
 };
 use pgentra_system::System;
 
@@ -135,7 +136,14 @@ async fn printed_env(system: &System, arguments: &LocalEnv, shell: Shell) -> Out
         return match shell.unset(NAME_VARIABLE).is_empty() {
             true => Err(Problem::new(Blame::Usage, "a file of variables has none to unset")
                 .hint("--unset goes with --shell sh, fish or powershell")),
-            false => Ok(VARIABLES.iter().map(|name| shell.unset(name)).collect()),
+            false => {
+                let java = match own_java_options(system.env()) {
+                    Some(own) => shell.set(JAVA_VARIABLE, &own)?,
+                    None => shell.unset(JAVA_VARIABLE),
+                };
+                let unset: String = VARIABLES.iter().map(|name| shell.unset(name)).collect();
+                Ok(format!("{java}{unset}"))
+            }
         };
     }
     let description = running(system, &arguments.name).await?;
@@ -149,6 +157,7 @@ async fn printed_env(system: &System, arguments: &LocalEnv, shell: Shell) -> Out
             .hint(format!("stop it and start it again: {}", restart(&description, ""))));
     };
     variables.extend(unproxied(system.env(), &description.environments));
+    keep_java_options(system.env(), &mut variables);
     if arguments.output.output == Format::Json {
         let text = serde_json::to_string_pretty(&variables);
         return text

@@ -133,10 +133,11 @@ pub(super) fn forged() -> EntraError {
     EntraError::new(700_027, "invalid_client", sentence)
 }
 
+/// The async credential of the SDK for Python pads its assertion, against RFC 7515 section 2, and Entra takes it.
 pub(super) fn parse(token: &str) -> Option<Parsed<'_>> {
     let (message, signature) = token.rsplit_once('.')?;
     let (header, claims) = message.split_once('.')?;
-    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).ok();
+    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok();
     Some(Parsed {
         header: serde_json::from_slice(&decode(header)?).ok()?,
         claims: serde_json::from_slice(&decode(claims)?).ok()?,

@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::refused::{failed_at, usage};
-use super::trust::STORE_PASSWORD;
 use crate::azure_names::METADATA_ADDRESS;
 use crate::environment::{METADATA_VARIABLE, NAME_VARIABLE, VARIABLES};
 use crate::error::Failure;
 use crate::host::Host;
 use crate::status::Status;
+use crate::trust_store::{JAVA_VARIABLE, java_options, joined_options};
 
 /// The most services of the machine that a program can reach: a number of a listener is a byte, and
 /// the cloud's own need some.
@@ -235,24 +235,17 @@ impl NamespacePlan {
         self.folder.join("ca-bundle.p12")
     }
 
-    /// The variables to set, where `standing` is the value of `JAVA_TOOL_OPTIONS`.
-    pub fn variables(&self, standing: Option<&str>) -> BTreeMap<String, String> {
+    /// The variables to set, where `own_java` are the user's own options in `JAVA_TOOL_OPTIONS`.
+    pub fn variables(&self, own_java: Option<&str>) -> BTreeMap<String, String> {
         let bundle = self.bundle().display().to_string();
-        let java = format!(
-            "-Djavax.net.ssl.trustStore={} -Djavax.net.ssl.trustStoreType=PKCS12 -Djavax.net.ssl.trustStorePassword={STORE_PASSWORD}",
-            self.store().display()
-        );
-        let java = match standing {
-            Some(standing) if !standing.is_empty() => format!("{standing} {java}"),
-            _ => java,
-        };
+        let java = joined_options(own_java, &java_options(&self.store()));
         let mut variables = self.variables.clone();
         for (name, value) in [
             // OpenSSL, Go, .NET, Ruby; requests, whose own certificates are in a package; Node.js.
             ("SSL_CERT_FILE", &bundle),
             ("REQUESTS_CA_BUNDLE", &bundle),
             ("NODE_EXTRA_CA_CERTS", &bundle),
-            ("JAVA_TOOL_OPTIONS", &java),
+            (JAVA_VARIABLE, &java),
         ] {
             variables.insert(name.to_owned(), value.clone());
         }

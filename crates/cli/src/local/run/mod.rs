@@ -16,7 +16,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use pgentra_local::inside::{self, NamespacePlan};
-use pgentra_local::{FOLDER_VARIABLE, NAME_VARIABLE};
+use pgentra_local::{FOLDER_VARIABLE, NAME_VARIABLE, own_java_options};
 use pgentra_system::{Env, System};
 
 use super::arguments::{DEFAULT_NAME, LocalName, LocalRun, local_name};
@@ -73,7 +73,7 @@ fn become_program(system: &System, arguments: &LocalRun) -> Outcome<Problem> {
         command.env_remove(name);
     }
     command.env_remove(NAME_VARIABLE).env_remove(FOLDER_VARIABLE);
-    command.envs(plan.variables(env.get("JAVA_TOOL_OPTIONS").as_deref()));
+    command.envs(plan.variables(own_java_options(env).as_deref()));
     let error = command.exec();
     let name = program.to_string_lossy();
     let problem = Problem::new(Blame::Usage, format!("cannot run `{name}`: {error}"));
