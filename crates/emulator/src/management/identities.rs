@@ -43,6 +43,7 @@ pub(super) fn create(cloud: &Cloud, call: &Call, in_group: &str, name: &str) -> 
     let identity = cloud.directory.new_identity(&holder, name);
     let shown = shown(cloud, &identity);
     cloud.subscription.add_identity(identity).map_err(|_| subscriptions::full())?;
+    cloud.principals.touch();
     Ok(with_status(StatusCode::CREATED, shown))
 }
 

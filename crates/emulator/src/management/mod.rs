@@ -36,7 +36,7 @@ use resource_groups::group;
 use resource_path::{HorizonDbPart, ResourcePath};
 
 pub(crate) fn endpoint(path: &str) -> Option<Endpoint> {
-    if path.starts_with("/v1.0/") {
+    if graph::VERSIONS.iter().any(|version| path.starts_with(version)) {
         return Some(Endpoint::Graph);
     }
     ResourcePath::of(path).map(|(place, _)| place.endpoint())

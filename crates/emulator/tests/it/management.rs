@@ -8,7 +8,7 @@ use crate::client::{Ask, Reply, encode, imds, start};
 use crate::jwt;
 
 const MANAGEMENT: &str = "https://management.azure.com";
-const GRAPH: &str = "https://graph.microsoft.com";
+pub(crate) const GRAPH: &str = "https://graph.microsoft.com";
 const VERSION: &str = "?api-version=2024-11-01";
 const SERVERS: &str = "?api-version=2025-08-01";
 const IDENTITIES: &str = "?api-version=2024-11-30";
@@ -19,7 +19,12 @@ async fn ask(azure: &LocalAzure, method: &'static str, path: &str, body: Value) 
     ask_as(azure, &draft, (method, path), body).await
 }
 
-async fn ask_as(azure: &LocalAzure, who: &Draft, (method, path): (&'static str, &str), body: Value) -> Reply {
+pub(crate) async fn ask_as(
+    azure: &LocalAzure,
+    who: &Draft,
+    (method, path): (&'static str, &str),
+    body: Value,
+) -> Reply {
     let token = azure.mint(who).unwrap();
     let url = if path.starts_with("https://") {
         path.to_owned()
