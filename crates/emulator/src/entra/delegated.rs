@@ -164,6 +164,18 @@ pub(super) fn on_behalf_of(cloud: &Cloud, form: &Parameters, client: &str) -> Re
     Ok(Delegated { user: user(cloud, person)?, client: client.to_owned(), scope, nonce: None })
 }
 
+/// A password is no second factor, and each user of the tenant has to give one (Microsoft: v2-oauth-ropc).
+pub(super) fn of_password(_: &Cloud, form: &Parameters, _: &str) -> Result<Delegated, EntraError> {
+    let scope = form.get("scope").ok_or_else(|| missing("scope"))?;
+    form.get("username").ok_or_else(|| missing("username"))?;
+    let resource = delegated(scope)?;
+    let sentence = format!(
+        "Due to a configuration change made by your administrator, or because you moved to a new location, you must use \
+         multi-factor authentication to access '{resource}'."
+    );
+    Err(invalid(50076, &sentence))
+}
+
 /// The claims of a token whose form is known to be right.
 fn claims(token: &str) -> Value {
     let body = token.split('.').nth(1).and_then(|body| URL_SAFE_NO_PAD.decode(body).ok());

@@ -19,6 +19,9 @@ use crate::mint::random;
 /// The grant at the token endpoint (RFC 8628 section 3.4).
 pub(super) const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
+/// The same in the words of MSAL for JavaScript, which Entra takes too.
+pub(super) const MSAL_GRANT: &str = "device_code";
+
 /// How long a code can be used: 15 minutes, as at Entra.
 const LIFE: Duration = Duration::from_secs(900);
 

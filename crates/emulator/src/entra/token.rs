@@ -95,10 +95,11 @@ fn granted(cloud: &Cloud, form: &Parameters, door: &Door<'_>, v2: bool) -> Resul
     let (tenant, _) = split_tenant(door.path);
     let grant = form.get("grant_type").ok_or_else(|| missing("grant_type"));
     let of_person: Option<GrantReader> = match grant {
-        Ok(device::GRANT) => Some(device::redeem),
+        Ok(device::GRANT | device::MSAL_GRANT) => Some(device::redeem),
         Ok("authorization_code") => Some(delegated::of_code),
         Ok("refresh_token") => Some(delegated::of_refresh_token),
         Ok(delegated::ON_BEHALF_OF) => Some(delegated::on_behalf_of),
+        Ok("password") => Some(delegated::of_password),
         _ => None,
     };
     let of_person = of_person.filter(|_| v2 && door.endpoint == Endpoint::EntraToken);
