@@ -1,6 +1,6 @@
 //! What the subscription holds right now: resource groups, identities, the database server.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
@@ -127,11 +127,18 @@ impl Effect {
 /// A role of a principal in the subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RoleAssignment {
+    /// Resource id of what the role is for.
+    pub(crate) scope: String,
     pub(crate) name: Uuid,
     pub(crate) principal: Uuid,
+    /// `User`, `Group` or `ServicePrincipal`.
+    pub(crate) principal_kind: PrincipalKind,
     /// Resource id of the role.
     pub(crate) definition: String,
 }
+
+/// Tags of a resource, by their name.
+pub(crate) type Tags = BTreeMap<String, String>;
 
 /// A federated credential of a user-assigned identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,6 +185,8 @@ pub(crate) struct Subscription {
 struct SubscriptionState {
     resource_groups: BTreeSet<String>,
     identities: Vec<Identity>,
+    /// Of identities, by their object id.
+    tags: HashMap<Uuid, Tags>,
     /// By the object id of their identity.
     federated: Vec<(Uuid, NamedCredential)>,
     role_assignments: Vec<RoleAssignment>,
@@ -208,6 +217,7 @@ impl Subscription {
             state: Mutex::new(SubscriptionState {
                 resource_groups: BTreeSet::from([RESOURCE_GROUP.to_owned()]),
                 identities: vec![directory.user_assigned.clone()],
+                tags: HashMap::new(),
                 federated: Vec::new(),
                 role_assignments: Vec::new(),
                 administrators,
@@ -286,11 +296,24 @@ impl Subscription {
         Ok(())
     }
 
+    pub(crate) fn remove_role_assignment(&self, name: Uuid) {
+        self.state().role_assignments.retain(|one| one.name != name);
+    }
+
+    pub(crate) fn tags(&self, identity: &Identity) -> Tags {
+        self.state().tags.get(&identity.object_id).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn set_tags(&self, identity: &Identity, tags: Tags) {
+        self.state().tags.insert(identity.object_id, tags);
+    }
+
     /// Deletes a user-assigned identity with its federated credentials, if one has this object id.
     pub(crate) fn remove_identity(&self, object_id: Uuid) {
         let mut state = self.state();
         state.identities.retain(|identity| identity.object_id != object_id);
         state.federated.retain(|(identity, _)| *identity != object_id);
+        state.tags.remove(&object_id);
     }
 
     pub(crate) fn administrators(&self, now: i64) -> Vec<Administrator> {
