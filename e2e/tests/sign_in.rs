@@ -41,6 +41,20 @@ fn check_tokens(report: &Value, expected: &[(&str, &str, &str, &str)]) {
     }
 }
 
+/// An agent identity without credentials, for which its blueprint signs in: MSAL for Python sends `fmi_path`.
+#[test]
+fn an_agent_identity_signs_in_with_msal() {
+    if !have(&["python"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let python = client("venv/bin/python");
+    let words = [python.to_str().unwrap(), &own("agent.py"), &cloud.text("/name")];
+    let done = lab.program(&words).envs(cloud.env("client-secret")).done();
+    assert_eq!(done.ok(), "helper\nTrue\n");
+}
+
 /// The same flows and the device code flow with azure-identity for JavaScript, and a password, which is not enough.
 #[test]
 fn a_person_signs_in_with_the_library_for_javascript() {

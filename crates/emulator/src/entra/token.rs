@@ -10,7 +10,7 @@ use super::assertion::Trusted;
 use super::delegated::{self, Delegated};
 use super::refusal::{EntraError, missing, unknown_client, unknown_resource, unknown_tenant};
 use super::scope::scoped;
-use super::{assertion, device, is_tenant, is_tenant_of_users, split_tenant};
+use super::{agent, assertion, device, is_tenant, is_tenant_of_users, split_tenant};
 use crate::cloud::{Caching, Cloud, TokenOverrides};
 use crate::directory::Identity;
 use crate::endpoint::Endpoint;
@@ -122,7 +122,7 @@ fn granted(cloud: &Cloud, form: &Parameters, door: &Door<'_>, v2: bool) -> Resul
     if cloud.resource(resource).is_none() {
         return Err(EntraError::new(500_011, "invalid_resource", unknown_resource(cloud, resource)));
     }
-    Ok(GrantedToken { draft: Draft::of(who, resource), person: None })
+    Ok(GrantedToken { draft: agent::draft(cloud, form, who, resource)?, person: None })
 }
 
 /// Reads the grant of a person's token for a client.
@@ -168,6 +168,9 @@ fn authenticated(
             proof,
             resource_id,
         });
+    }
+    if let Some(found) = agent::find(cloud, named) {
+        return agent::authenticated(cloud, form, &found);
     }
     let registered = named.and_then(|id| cloud.principals.registration(id));
     let registered = registered.ok_or_else(|| unknown_client(cloud, client))?;

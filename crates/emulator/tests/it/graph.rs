@@ -1,6 +1,7 @@
 //! Changes of the directory through Microsoft Graph.
 
 use pgentra_emulator::{Draft, LocalAzure};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use crate::client::{Ask, POSTGRESQL, Reply, start};
@@ -181,4 +182,112 @@ async fn an_application_signs_in_with_what_graph_gave_it() {
     assert_eq!(number(&sign_in(secret).await), 700_016);
     let path = format!("servicePrincipals/{}", principal["id"].as_str().unwrap());
     assert_eq!(graph(&azure, "GET", &path, Value::Null).await.status, 404, "it goes with its application");
+}
+
+/// An agent identity gets a token for PostgreSQL in the two steps of Microsoft's article, with the blueprint's secret or
+/// with a managed identity.
+#[tokio::test]
+async fn a_blueprint_signs_in_for_its_agent_identity() {
+    let azure = start().await;
+    let kind = json!({"@odata.type": "Microsoft.Graph.AgentIdentityBlueprint", "displayName": "helpers"});
+    let blueprint = created(&azure, "applications", kind).await;
+    let (id, client) = (blueprint["id"].as_str().unwrap(), blueprint["appId"].as_str().unwrap());
+    let principals = "servicePrincipals/microsoft.graph.agentIdentityBlueprintPrincipal";
+    created(&azure, principals, json!({"appId": client})).await;
+    let mut agents = Vec::new();
+    for name in ["first", "second"] {
+        let body = json!({"displayName": name, "agentIdentityBlueprintId": client});
+        let agent = created(&azure, "servicePrincipals/Microsoft.Graph.AgentIdentity", body).await;
+        assert_eq!(agent["servicePrincipalType"], "ServiceIdentity");
+        agents.push(agent["appId"].as_str().unwrap().to_owned());
+    }
+    let unknown = json!({"displayName": "x", "agentIdentityBlueprintId": azure.application().client_id()});
+    let path = "servicePrincipals/Microsoft.Graph.AgentIdentity";
+    assert_eq!(graph(&azure, "POST", path, unknown).await.status, 404, "no blueprint");
+    let added = graph(&azure, "POST", &format!("applications/{id}/addPassword"), json!({})).await.json();
+    let secret = added["secretText"].as_str().unwrap().to_owned();
+
+    let sign_in = async |client: &str, more: &[(&str, &str)]| {
+        let url = format!("{}{}/oauth2/v2.0/token", azure.authority_host(), azure.tenant());
+        let form = [&[("grant_type", "client_credentials"), ("client_id", client)], more].concat();
+        Ask::post(url, &form).trusting(azure.ca_pem()).send().await.unwrap()
+    };
+    let exchange = ("scope", "api://AzureADTokenExchange/.default");
+    let postgresql = format!("{POSTGRESQL}/.default");
+    let postgresql = ("scope", postgresql.as_str());
+    let kind = ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+    let path = ("fmi_path", agents[0].as_str());
+    let first = sign_in(client, &[exchange, ("client_secret", &secret), path]).await.token();
+    let token = sign_in(&agents[0], &[postgresql, kind, ("client_assertion", &first)]).await.token();
+    let said = jwt::claims(&azure, &token).await;
+    for (claim, value) in [
+        ("oid", json!(agents[0])),
+        ("appid", json!(agents[0])),
+        ("appidacr", json!("2")),
+        ("idtyp", json!("app")),
+        ("aud", json!(POSTGRESQL)),
+        ("xms_par_app_azp", json!(client)),
+        ("xms_act_fct", json!("3 9 11")),
+        ("xms_sub_fct", json!("9 3 11")),
+    ] {
+        assert_eq!(said[claim], value, "{claim}: {said}");
+    }
+
+    // The blueprint's own proof can be the token of a managed identity.
+    let issuer = format!("{}{}/v2.0", azure.authority_host(), azure.tenant());
+    let own = azure.user_assigned();
+    let trust = json!({
+        "name": "mi", "issuer": issuer, "subject": own.object_id(), "audiences": ["api://AzureADTokenExchange"],
+    });
+    let credentials =
+        format!("applications/{id}/microsoft.graph.agentIdentityBlueprint/federatedIdentityCredentials");
+    created(&azure, &credentials, trust).await;
+    let managed = async |identity: &str| {
+        let url = azure.metadata_url();
+        let ask = format!(
+            "{url}/metadata/identity/oauth2/token?api-version=2018-02-01&resource=api://AzureADTokenExchange&client_id={identity}"
+        );
+        Ask::get(ask).header("Metadata", "true").send().await.unwrap().token()
+    };
+    let identity = managed(&own.client_id().to_string()).await;
+    let second = ("fmi_path", agents[1].as_str());
+    let by_identity = [exchange, kind, ("client_assertion", &*identity), second];
+    let exchanged = sign_in(client, &by_identity).await.token();
+    let token = sign_in(&agents[1], &[postgresql, kind, ("client_assertion", &exchanged)]).await.token();
+    assert_eq!(jwt::claims(&azure, &token).await["oid"], agents[1]);
+
+    let other = managed(&azure.vm().client_id().to_string()).await;
+    let tampered = format!("{}AAAA", &first[..first.len() - 4]);
+    let number = |reply: &Reply| reply.json()["error_codes"][0].as_u64().unwrap_or_default();
+    let own_app = azure.application().client_id().to_string();
+    for (client, more, expected) in [
+        // The exchange token of another agent identity, of none, and a token that nobody has signed.
+        (&*agents[1], vec![postgresql, kind, ("client_assertion", &*first)], 700_213),
+        (&agents[0], vec![postgresql, kind, ("client_assertion", &identity)], 700_213),
+        (&agents[0], vec![postgresql, kind, ("client_assertion", &tampered)], 700_027),
+        (&agents[0], vec![postgresql, ("client_secret", &secret)], 900_144),
+        // Another managed identity; a path that names no agent identity of this client; another resource.
+        (client, vec![exchange, kind, ("client_assertion", &other), path], 700_213),
+        (client, vec![exchange, ("client_secret", &secret), ("fmi_path", &own_app)], 700_016),
+        (client, vec![postgresql, ("client_secret", &secret), path], 700_016),
+        (
+            &own_app,
+            vec![exchange, ("client_secret", azure.application().secret().expose_secret()), path],
+            700_016,
+        ),
+    ] {
+        let reply = sign_in(client, &more).await;
+        assert_eq!(number(&reply), expected, "{}", reply.text());
+    }
+    let disable = json!({"accountEnabled": false});
+    let agent = format!("servicePrincipals/{}", agents[0]);
+    assert_eq!(graph(&azure, "PATCH", &agent, disable).await.status, 204);
+    let disabled = sign_in(&agents[0], &[postgresql, kind, ("client_assertion", &first)]).await;
+    assert_eq!(number(&disabled), 7_000_112);
+    azure.clock().advance(std::time::Duration::from_secs(2 * 24 * 3600));
+    let late = sign_in(&agents[1], &[postgresql, kind, ("client_assertion", &exchanged)]).await;
+    assert_eq!(number(&late), 700_024);
+    assert_eq!(graph(&azure, "DELETE", &agent, Value::Null).await.status, 204);
+    let gone = sign_in(&agents[0], &[postgresql, kind, ("client_assertion", &first)]).await;
+    assert_eq!(number(&gone), 700_016);
 }
