@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::registration::{AgentIdentity, AppRegistration};
 
 /// The most objects of a kind: clients create them, and this is the only bound on memory.
-const MOST: usize = 1_000;
+const MOST: usize = 10_000;
 
 /// There are as many objects of a kind already as a local tenant holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -132,7 +132,7 @@ impl Principals {
     /// Adds a user.
     ///
     /// # Errors
-    /// If there are 1000.
+    /// If there are 10,000.
     pub fn add_user(&self, user: User) -> Result<(), TenantFull> {
         self.change(|state| {
             room(state.users.len())?;
@@ -149,7 +149,7 @@ impl Principals {
     /// Adds a group.
     ///
     /// # Errors
-    /// If there are 1000.
+    /// If there are 10,000.
     pub fn add_group(&self, group: Group) -> Result<(), TenantFull> {
         self.change(|state| {
             room(state.groups.len())?;
@@ -171,7 +171,7 @@ impl Principals {
     /// Adds an application.
     ///
     /// # Errors
-    /// If there are 1000.
+    /// If there are 10,000.
     pub fn add_registration(&self, registration: AppRegistration) -> Result<(), TenantFull> {
         self.change(|state| {
             room(state.registrations.len())?;
@@ -188,7 +188,7 @@ impl Principals {
     /// Adds an agent identity.
     ///
     /// # Errors
-    /// If there are 1000.
+    /// If there are 10,000.
     pub fn add_agent(&self, agent: AgentIdentity) -> Result<(), TenantFull> {
         self.change(|state| {
             room(state.agents.len())?;
