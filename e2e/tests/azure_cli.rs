@@ -400,6 +400,13 @@ fn it_manages_users_groups_and_applications() {
     az(&format!("app federated-credential create --id {client} --parameters '{federated}'")).ok();
     assert_eq!(az(&format!("app federated-credential list --id {client}")).json()[0]["subject"], "s");
 
+    let scope = format!("/subscriptions/{}/resourceGroups/myResourceGroup", cloud.text("/subscription_id"));
+    let made =
+        az(&format!("sp create-for-rbac --name rbac --role Reader --scopes {scope} --query 'keys(@)'"));
+    assert_eq!(made.json(), serde_json::json!(["appId", "password", "displayName", "tenant"]));
+    let assigned = shell.run("az role assignment list --all --query '[].[roleDefinitionName, scope]'").json();
+    assert_eq!(assigned, serde_json::json!([["Reader", scope]]));
+
     az(&format!("sp delete --id {}", id(&principal))).ok();
     az(&format!("app delete --id {client}")).ok();
     az(&format!("user delete --id {ada}")).ok();
