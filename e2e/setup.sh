@@ -115,6 +115,12 @@ go_program() {
     (cd clients/on_azure/go && go build -o "$clients/bin/on_azure" . && go build -o "$clients/bin/on_hosts" ./on_hosts)
 }
 
+# The calls of Terraform's providers.
+terraform_calls() {
+    mkdir -p "$clients/bin"
+    (cd clients/terraform && go build -o "$clients/bin/terraform_calls" .)
+}
+
 java_program() {
     rm -rf "$clients/jars"
     mvn -q -B -f clients/on_azure/java/pom.xml dependency:copy-dependencies -DoutputDirectory="$clients/jars"
@@ -150,6 +156,7 @@ once asyncpg-tests clients/requirements.txt asyncpg_tests || missing asyncpg-tes
 once node clients/package-lock.json node_packages || missing node "the packages of clients/package.json could not be installed"
 once postgresql-versions clients/postgresql/package-lock.json postgresql_versions || missing postgresql-versions "the packages of clients/postgresql/package.json could not be installed"
 go_program >&2 || missing go-program "no go, or the modules of clients/on_azure/go could not be had"
+terraform_calls >&2 || missing terraform-calls "no go, or the modules of clients/terraform could not be had"
 once java-program clients/on_azure/java/pom.xml java_program || missing java-program "no java and mvn, or the packages of clients/on_azure/java could not be had"
 once junit clients/junit.txt junit || missing junit "no java and mvn, or the package of clients/junit.txt could not be had"
 has go || missing go "not on the PATH"

@@ -280,10 +280,143 @@ fn a_person_signs_in_by_device_code() {
     let administrator = cloud.env("admin")["PGUSER"].clone();
     assert!(said.contains(&administrator), "{said}");
     assert_eq!(shell.run("az account show").json()["user"]["name"], administrator);
+    let me = shell.run("az ad signed-in-user show").json();
+    assert_eq!(me["userPrincipalName"], administrator);
     assert_eq!(shell.run("az vm list -g myResourceGroup --query '[0].name'").json(), "myVm");
     let token = "az account get-access-token --resource-type oss-rdbms --query accessToken -o tsv";
     let psql = format!("PGPASSWORD=$({token}) psql -Atc 'SELECT current_user'");
     assert_eq!(shell.run(&psql).ok().trim(), administrator);
+}
+
+/// `examples/article.sh`, under the names of Azure: no command in it knows of a local cloud.
+#[test]
+fn the_article_from_the_sign_in_to_the_query() {
+    let Some(az) = az() else { return };
+    if !have(&["psql", "curl", "jq"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/article.sh");
+    // The person opens the address in a browser of the machine, outside of the namespaces.
+    let play = "pgentra local run --name $1 -- bash $2 >$HOME/printed 2>$HOME/said & ARTICLE=$!; \
+                until grep -q user_code $HOME/said; do kill -0 $ARTICLE || { cat $HOME/said >&2; exit 1; }; done; \
+                curl -sS --cacert $3 $(grep -o 'https://[^ ]*user_code=[A-Z0-9]*' $HOME/said) >&2; \
+                wait $ARTICLE || { cat $HOME/said >&2; exit 1; }; cat $HOME/printed";
+    let (name, trust) = (cloud.text("/name"), cloud.text("/server/sslrootcert"));
+    let words = ["bash", "-euc", play, "play", &name, script.to_str().unwrap(), &trust];
+    let programs = format!(
+        "{}:{}:/usr/local/bin:/usr/bin:/bin",
+        lab.path().join("bin").display(),
+        az.parent().unwrap().display()
+    );
+    let done = lab.program(&words).env("PATH", programs).within(300).done();
+    let rows: Vec<&str> = done.ok().lines().map(str::trim).collect();
+    assert!(rows.contains(&"Created role for \"my-app\"") && rows.contains(&"my-app"), "{done:?}");
+    let roles = "SELECT principaltype FROM pgaadauth_list_principals(false) WHERE rolname = 'my-app'";
+    let listed = lab.pgentra(&["query", "-o", "json", "-c", roles]).envs(cloud.env("admin")).done();
+    assert_eq!(listed.json()[0]["rows"][0][0], "service");
+}
+
+/// Users, groups and applications by the CLI: what `pgentra local` lists, tokens say, and roles are made for.
+#[test]
+fn it_manages_users_groups_and_applications() {
+    let Some(az) = az() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let setting = Setting { lab: &lab, cloud: &cloud, folder: folder.path(), az: &az };
+    let shell = setting.subscription_owner().0;
+    let admin = setting.shell("admin");
+    let az = |words: &str| shell.run(&format!("az ad {words}"));
+    let id = |object: &Value| object["id"].as_str().unwrap().to_owned();
+
+    let group = az("group create --display-name developers --mail-nickname developers").json();
+    let again = az("group create --display-name developers --mail-nickname developers").json();
+    assert_eq!(id(&group), id(&again), "the CLI finds the group that there is");
+    let listed = az("group list --display-name dev --query [].displayName").json();
+    assert_eq!(listed, serde_json::json!(["developers"]));
+    assert_eq!(id(&az("group show -g developers").json()), id(&group));
+
+    let domain = cloud.env("admin")["PGUSER"].split_once('@').unwrap().1.to_owned();
+    let ada = format!("ada@{domain}");
+    let user = format!("user create --display-name 'Ada Lovelace' --user-principal-name {ada} --password");
+    let ada_id = id(&az(&format!("{user} 'A b1-{domain}'")).json());
+    let said = az(&format!("{user} 'A b1-{domain}'"));
+    assert!(said.stderr.contains("userPrincipalName already exists") && !said.status.success(), "{said:?}");
+    assert_eq!(id(&az(&format!("user show --id {ada}")).json()), ada_id);
+    assert_eq!(az(&format!("user list --upn {ada} --query [].id")).json()[0], *ada_id);
+
+    // An application whose secret is the CLI's, and a managed identity.
+    let app = az("app create --display-name nightly").json();
+    let client = app["appId"].as_str().unwrap();
+    let principal = az(&format!("sp create --id {client}")).json();
+    assert_eq!(principal["servicePrincipalType"], "Application");
+    let identity = shell.run("az identity create -g myResourceGroup -n worker").json();
+    let members = [ada_id.clone(), id(&principal), identity["principalId"].as_str().unwrap().to_owned()];
+    for member in &members {
+        az(&format!("group member add -g developers --member-id {member}")).ok();
+        let check = az(&format!("group member check -g developers --member-id {member} --query value"));
+        assert_eq!(check.json(), true);
+    }
+    let twice = az(&format!("group member add -g developers --member-id {ada_id}"));
+    assert!(
+        !twice.status.success() && twice.stderr.contains("One or more added object references already exist"),
+        "{twice:?}"
+    );
+    let shown = az("group member list -g developers --query [].id").json();
+    assert!(
+        members.iter().all(|one| shown.as_array().unwrap().contains(&Value::from(one.as_str()))),
+        "{shown}"
+    );
+
+    // One store: `pgentra local` shows what the CLI made, and the CLI what `pgentra local` changes.
+    let local = |words: &str| admin.run(&format!("pgentra local {words} -o json")).json();
+    let names = |listed: Value| -> Vec<String> {
+        listed.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(local("group members developers")), ["nightly", "worker", &ada]);
+    local("group remove-member developers worker");
+    let shown = az("group member list -g developers --query 'length(@)'").json();
+    assert_eq!(shown, 2);
+    az(&format!("group member remove -g developers --member-id {ada_id}")).ok();
+    assert_eq!(names(local("group members developers")), ["nightly"]);
+
+    // The application signs in, with a secret that the CLI made.
+    eventually_blocking(DEADLINE, "PostgreSQL knows the application", || {
+        let sql = "SELECT pgaadauth_create_principal('nightly', false, false)";
+        let done = admin.run(&format!("pgentra query -o json -c \"{sql}\""));
+        if done.status.success() { Ok(()) } else { Err(done.stderr) }
+    });
+    let reset = "az ad app credential reset --display-name test --query password -o tsv --id";
+    let signed_in = shell.run(&format!(
+        "AZURE_CLIENT_SECRET=$({reset} {client} 2>/dev/null) AZURE_CLIENT_ID={client} \
+         pgentra query -U nightly -o json -c 'SELECT current_user'"
+    ));
+    assert_eq!(signed_in.json()[0]["rows"][0][0], "nightly");
+    let secrets = az(&format!("app credential list --id {client}")).json();
+    assert_eq!((&secrets[0]["displayName"], &secrets[0]["secretText"]), (&Value::from("test"), &Value::Null));
+    let federated = "{\"name\":\"main\",\"issuer\":\"https://issuer.example\",\"subject\":\"s\",\"audiences\":[\"api://AzureADTokenExchange\"]}";
+    az(&format!("app federated-credential create --id {client} --parameters '{federated}'")).ok();
+    assert_eq!(az(&format!("app federated-credential list --id {client}")).json()[0]["subject"], "s");
+
+    let scope = format!("/subscriptions/{}/resourceGroups/myResourceGroup", cloud.text("/subscription_id"));
+    let made =
+        az(&format!("sp create-for-rbac --name rbac --role Reader --scopes {scope} --query 'keys(@)'"));
+    assert_eq!(made.json(), serde_json::json!(["appId", "password", "displayName", "tenant"]));
+    let assigned = shell.run("az role assignment list --all --query '[].[roleDefinitionName, scope]'").json();
+    assert_eq!(assigned, serde_json::json!([["Reader", scope]]));
+
+    az(&format!("sp delete --id {}", id(&principal))).ok();
+    az(&format!("app delete --id {client}")).ok();
+    az(&format!("user delete --id {ada}")).ok();
+    az("group delete -g developers").ok();
+    assert!(
+        !names(local("user list")).contains(&ada)
+            && !names(local("group list")).contains(&"developers".to_owned())
+    );
+    let gone = az("group show -g developers");
+    assert!(!gone.status.success(), "{gone:?}");
 }
 
 /// Identities of other hosts by the CLI, and what `pgentra grant` gave read back by the CLI.

@@ -71,6 +71,27 @@ fn the_program_in_go_signs_in() {
     }
 }
 
+/// What azurerm and azuread create, read, change and delete, with the libraries of these providers of Terraform.
+#[test]
+fn terraforms_calls_are_answered() {
+    if !have(&["terraform-calls"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let cloud = lab.cloud(Flavour::Flexible, &[]);
+    let administrator = cloud.env("admin")["PGUSER"].clone();
+    let domain = administrator.split_once('@').unwrap().1;
+    let program = text(&client("bin/terraform_calls"));
+    let words = [&*program, &cloud.text("/subscription_id"), domain];
+    let done = run(&lab, &cloud, &["--host", "client-secret"], &words);
+    assert!(
+        done.ok().lines().count() == 14 && done.stdout.lines().all(|line| line.ends_with(": ok")),
+        "{done:?}"
+    );
+    let left = lab.pgentra(&["local", "group", "list", "--name", &cloud.text("/name"), "-o", "json"]);
+    assert_eq!(left.done().json().as_array().unwrap().len(), 1, "all that it made is gone");
+}
+
 #[test]
 fn the_program_in_java_signs_in() {
     if have(&["java-program"]) {

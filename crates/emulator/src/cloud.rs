@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use pgentra_directory::{Principals, User};
 use secrecy::SecretString;
 use uuid::Uuid;
 
@@ -12,7 +13,7 @@ use crate::application_certificates::Certificates;
 use crate::arc_agent::Agent;
 use crate::clock::Clock;
 use crate::device_codes::DeviceCodes;
-use crate::directory::{Machine, TenantDirectory, User};
+use crate::directory::{Machine, TenantDirectory};
 use crate::endpoint::Endpoint;
 use crate::fault::Faults;
 use crate::federation::Federation;
@@ -54,6 +55,7 @@ pub(crate) struct CloudState {
     pub(crate) lifetimes: Lifetimes,
     pub(crate) resources: Vec<ResourceApplication>,
     pub(crate) directory: TenantDirectory,
+    pub(crate) principals: Principals,
     pub(crate) machine: Machine,
     pub(crate) holders: Holders,
     pub(crate) subscription: Subscription,
@@ -88,6 +90,8 @@ pub(crate) struct Addresses {
     pub(crate) metadata: String,
     /// `https://localhost:P/`
     pub(crate) authority: String,
+    /// The same for a browser on this machine, under whatever name the client knows it.
+    pub(crate) sign_in: String,
     /// `https://localhost:P`
     pub(crate) federation: String,
     /// `https://localhost:P`
@@ -173,7 +177,7 @@ impl Cloud {
     ) -> Result<Minted, KeyError> {
         let who = match &draft.who {
             TokenSubject::App { object_id, .. } => *object_id,
-            TokenSubject::User(user) => user.object_id,
+            TokenSubject::User(user) => user.object_id(),
         };
         let given = |minted: Minted, is_repeated| {
             self.tokens.write(TokenRecord {

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::{PoisonError, RwLock};
 
 use aws_lc_rs::digest;
-use secrecy::{ExposeSecret, SecretString};
+use pgentra_directory::{AppRegistration, Group, User};
+use secrecy::SecretString;
 use uuid::{Builder, Uuid};
 
 /// The kind of a managed identity: deleted with its machine, or a resource of its own.
@@ -53,56 +54,6 @@ impl Identity {
     }
 }
 
-/// A user in the tenant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User {
-    pub(crate) name: String,
-    pub(crate) user_principal_name: String,
-    pub(crate) object_id: Uuid,
-    pub(crate) groups: Vec<Uuid>,
-}
-
-impl User {
-    /// Display name, `displayName` in Graph.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Sign-in name, `admin@….onmicrosoft.com`: `upn` in a token.
-    pub fn user_principal_name(&self) -> &str {
-        &self.user_principal_name
-    }
-
-    /// Object id: `oid` in a token.
-    pub fn object_id(&self) -> Uuid {
-        self.object_id
-    }
-
-    /// Object ids of the groups the user is in: `groups` in a token.
-    pub fn groups(&self) -> &[Uuid] {
-        &self.groups
-    }
-}
-
-/// A security group of the tenant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    pub(crate) name: String,
-    pub(crate) object_id: Uuid,
-}
-
-impl Group {
-    /// Display name, `displayName` in Graph.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Object id: an element of `groups` in a token.
-    pub fn object_id(&self) -> Uuid {
-        self.object_id
-    }
-}
-
 /// An application registration with a client secret.
 #[derive(Clone, Debug)]
 pub struct Application {
@@ -132,11 +83,6 @@ impl Application {
     pub fn secret(&self) -> &SecretString {
         &self.secret
     }
-
-    pub(crate) fn has_secret(&self, offered: &str) -> bool {
-        let expected = self.secret.expose_secret().as_bytes();
-        aws_lc_rs::constant_time::verify_slices_are_equal(expected, offered.as_bytes()).is_ok()
-    }
 }
 
 /// The ids of everything in the tenant.
@@ -153,6 +99,7 @@ pub struct Ids {
     pub user_assigned_object: Uuid,
     pub application_client: Uuid,
     pub application_object: Uuid,
+    pub application_registration: Uuid,
     pub administrator_object: Uuid,
     pub group_object: Uuid,
 }
@@ -179,6 +126,7 @@ impl Ids {
             user_assigned_object: id("user-assigned object"),
             application_client: id("application client"),
             application_object: id("application object"),
+            application_registration: id("application registration"),
             administrator_object: id("administrator object"),
             group_object: id("group object"),
         }
@@ -205,7 +153,7 @@ impl TenantDirectory {
         let scope = format!("/subscriptions/{}/resourcegroups/{RESOURCE_GROUP}/providers", ids.subscription);
         let digits = ids.tenant.simple().to_string();
         let domain = format!("pgentra{}.onmicrosoft.com", digits.get(..6).unwrap_or_default());
-        let group = Group { name: "Database administrators".to_owned(), object_id: ids.group_object };
+        let group = Group::new("Database administrators", ids.group_object);
         Self {
             vm: Identity {
                 kind: IdentityKind::SystemAssigned,
@@ -227,16 +175,23 @@ impl TenantDirectory {
                 object_id: ids.application_object,
                 secret,
             },
-            administrator: User {
-                name: "Local Administrator".to_owned(),
-                user_principal_name: format!("admin@{domain}"),
-                object_id: ids.administrator_object,
-                groups: vec![group.object_id],
-            },
+            administrator: User::new(
+                "Local Administrator",
+                &format!("admin@{domain}"),
+                ids.administrator_object,
+                vec![group.object_id()],
+            ),
             group,
             domain,
             ids,
         }
+    }
+
+    /// The registration of the application `myApp`.
+    pub(crate) fn registration(&self) -> AppRegistration {
+        let Application { name, client_id, object_id, secret } = &self.application;
+        AppRegistration::new(name, *client_id, self.ids.application_registration, Some(*object_id))
+            .with_secret(secret.clone())
     }
 
     /// A further user-assigned identity in a resource group.
@@ -261,12 +216,7 @@ impl TenantDirectory {
 
     /// A further user of the tenant's domain.
     pub(crate) fn new_user(&self, name: &str) -> User {
-        User {
-            name: name.to_owned(),
-            user_principal_name: self.user_principal_name(name),
-            object_id: Uuid::new_v4(),
-            groups: Vec::new(),
-        }
+        User::new(name, &self.user_principal_name(name), Uuid::new_v4(), Vec::new())
     }
 
     pub(crate) fn user_principal_name(&self, name: &str) -> String {
@@ -390,13 +340,5 @@ mod tests {
         machine.unassign(&directory.vm);
         assert_eq!(machine.system_assigned(), None);
         assert_eq!(machine.user_assigned(), [further]);
-    }
-
-    #[test]
-    fn the_secret_is_compared_and_never_shown() {
-        let application = directory().application;
-        assert!(application.has_secret("correct"));
-        assert!(!application.has_secret("correct "));
-        assert!(!format!("{application:?}").contains("correct"));
     }
 }

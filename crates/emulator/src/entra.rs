@@ -1,5 +1,6 @@
 //! An Entra tenant: discovery, keys and the token endpoint.
 
+mod agent;
 mod assertion;
 mod authorize;
 mod certificate;

@@ -49,7 +49,7 @@ pub use pgentra_certificates as certificates;
 
 pub use azure_names::{AzureNames, ENTRA_NAMES, GRAPH_NAME, MANAGEMENT_NAME, SERVER_SUFFIX};
 pub use clock::Clock;
-pub use directory::{Application, Group, Identity, IdentityKind, Ids, Machine, User};
+pub use directory::{Application, Identity, IdentityKind, Ids, Machine};
 pub use endpoint::Endpoint;
 pub use error::StartError;
 pub use fault::{ActiveFault, Fault, Faults};
@@ -60,5 +60,6 @@ pub use keys::KeyError;
 pub use local_azure::{LocalAzure, Principal};
 pub use mint::Draft;
 pub use options::Options;
+pub use pgentra_directory::{Group, User};
 pub use subscription::{Administrator, PrincipalKind, ServerChange, ServerEdit};
 pub use token_log::TokenRecord;

@@ -16,7 +16,7 @@ use crate::azure_names::{self, AzureNames};
 use crate::clock::Clock;
 use crate::cloud::{Addresses, Cloud, CloudState, Secrets, TokenOverrides};
 use crate::device_codes::DeviceCodes;
-use crate::directory::{Application, Group, Identity, Machine, RESOURCE_GROUP, TenantDirectory, User};
+use crate::directory::{Application, Identity, Machine, RESOURCE_GROUP, TenantDirectory};
 use crate::door::Door;
 use crate::error::StartError;
 use crate::fault::Faults;
@@ -33,6 +33,7 @@ use crate::subscription::{NamedCredential, PrincipalKind, ServerChange, Subscrip
 use crate::token_log::{TokenLog, TokenRecord};
 use crate::token_proxy::PROXY_NAME;
 use pgentra_certificates::{Authority, CertificateError, names_of, server_config_for_name};
+use pgentra_directory::{Group, Principals, User};
 
 /// The identity side of a local Azure. It serves requests until it is stopped or dropped.
 #[derive(Debug)]
@@ -213,6 +214,7 @@ impl LocalAzure {
         if self.cloud.subscription.add_identity(identity.clone()).is_err() {
             tracing::warn!(name, "the subscription is full: the new identity is not listed");
         }
+        self.cloud.principals.touch();
         identity
     }
 
@@ -223,7 +225,7 @@ impl LocalAzure {
 
     /// The users of the tenant.
     pub fn users(&self) -> Vec<User> {
-        self.cloud.subscription.users()
+        self.cloud.principals.users()
     }
 
     /// The sign-in name of a new user with this display name.
@@ -234,42 +236,47 @@ impl LocalAzure {
     /// A new user in the tenant.
     pub fn new_user(&self, name: &str) -> User {
         let user = self.cloud.directory.new_user(name);
-        self.cloud.subscription.add_user(user.clone());
+        if self.cloud.principals.add_user(user.clone()).is_err() {
+            tracing::warn!(name, "the tenant is full: the new user is not in it");
+        }
         user
     }
 
     /// A new group in the tenant.
     pub fn new_group(&self, name: &str) -> Group {
-        let group = Group { name: name.to_owned(), object_id: Uuid::new_v4() };
-        self.cloud.subscription.add_group(group.clone());
+        let group = Group::new(name, Uuid::new_v4());
+        if self.cloud.principals.add_group(group.clone()).is_err() {
+            tracing::warn!(name, "the tenant is full: the new group is not in it");
+        }
         group
     }
 
     /// Makes a user or a service principal a member of a group. Graph says so; of users, their next tokens, too.
     pub fn join_group(&self, member: Uuid, group: Uuid) {
-        self.cloud.subscription.join_group(member, group);
+        self.cloud.principals.join_group(member, group);
     }
 
     /// Ends the membership of a user or a service principal in a group.
     pub fn leave_group(&self, member: Uuid, group: Uuid) {
-        self.cloud.subscription.leave_group(member, group);
+        self.cloud.principals.leave_group(member, group);
     }
 
     /// The members of every group of the tenant: the object ids of the group and of the member.
     pub fn memberships(&self) -> Vec<(Uuid, Uuid)> {
-        self.cloud.subscription.memberships()
+        self.cloud.principals.memberships()
     }
 
     /// Enables or disables the account of a user or a service principal: `accountEnabled` in Graph. What was signed
     /// before stays valid.
     pub fn set_account_enabled(&self, object_id: Uuid, is_enabled: bool) {
-        self.cloud.subscription.set_enabled(object_id, is_enabled);
+        self.cloud.principals.set_enabled(object_id, is_enabled);
     }
 
     /// Deletes a user, a group, a user-assigned identity or the application's principal from the directory. What was
     /// signed before stays valid.
     pub fn delete_principal(&self, object_id: Uuid) {
-        self.cloud.subscription.forget(object_id, self.application().object_id());
+        self.cloud.subscription.remove_identity(object_id);
+        self.cloud.principals.remove(object_id);
     }
 
     /// Resource Manager's address, `https://localhost:…`.
@@ -290,28 +297,29 @@ impl LocalAzure {
 
     /// Who is in the tenant right now, under the names that a database knows them by.
     pub fn principals(&self) -> Vec<Principal> {
-        let subscription = &self.cloud.subscription;
+        let principals = &self.cloud.principals;
         let principal = |name: &str, object_id, kind| Principal { name: name.to_owned(), object_id, kind };
-        let application = subscription.has_application().then(|| self.application());
-        let application =
-            application.map(|one| principal(one.name(), one.object_id(), PrincipalKind::ServicePrincipal));
+        let service = |name: &str, object_id| principal(name, object_id, PrincipalKind::ServicePrincipal);
+        let applications = principals.registrations();
+        let applications = applications.iter().filter_map(|one| Some(service(one.name(), one.object_id()?)));
+        let agents = principals.agents();
+        let agents = agents.iter().map(|one| service(one.name(), one.object_id()));
         let own = self.machine().system_assigned().into_iter().chain(self.cloud.holders.system_assigned());
-        let identities = own.chain(subscription.identities());
-        let identities =
-            identities.map(|one| principal(one.name(), one.object_id(), PrincipalKind::ServicePrincipal));
-        let users = subscription.users();
+        let identities = own.chain(self.cloud.subscription.identities());
+        let identities = identities.map(|one| service(one.name(), one.object_id()));
+        let users = principals.users();
         let users = users
             .iter()
             .map(|one| principal(one.user_principal_name(), one.object_id(), PrincipalKind::User));
-        let groups = subscription.groups();
+        let groups = principals.groups();
         let groups = groups.iter().map(|one| principal(one.name(), one.object_id(), PrincipalKind::Group));
-        application.into_iter().chain(identities).chain(users).chain(groups).collect()
+        applications.chain(agents).chain(identities).chain(users).chain(groups).collect()
     }
 
     /// Changes whenever a user, a group, an identity or an application comes into the tenant or leaves it, and with the
     /// members of groups.
     pub fn principals_changed(&self) -> watch::Receiver<()> {
-        self.cloud.subscription.watch_principals()
+        self.cloud.principals.watch()
     }
 
     /// The issuers of federated assertions and their credentials.
@@ -469,6 +477,7 @@ impl Addresses {
         Self {
             metadata: plain(Door::Metadata).unwrap_or_default(),
             authority: format!("{}/", tls(Door::Entra)),
+            sign_in: format!("{}/", tls(Door::Entra)),
             federation: tls(Door::Federation),
             service_fabric: tls(Door::ServiceFabric),
             thumbprint: certificates.thumbprint.clone(),
@@ -506,6 +515,11 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
     let server_host = options.server.as_ref().map(|server| server.host.clone()).unwrap_or_default();
     let host_names = options.host_names;
     let state = CloudState {
+        principals: Principals::new(
+            vec![directory.administrator.clone()],
+            vec![directory.group.clone()],
+            vec![directory.registration()],
+        ),
         machine: Machine::new(vec![directory.vm.clone(), directory.user_assigned.clone()]),
         holders: Holders::new(directory.ids.subscription),
         subscription,

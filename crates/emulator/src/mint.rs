@@ -7,13 +7,14 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use pgentra_directory::User;
 use secrecy::SecretString;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::{Uuid, uuid};
 
 use crate::clock::unix;
-use crate::directory::{Application, Identity, User};
+use crate::directory::{Application, Identity};
 use crate::keys::{KeyError, SigningKey};
 use crate::options::{ResourceApplication, TokenVersion};
 
@@ -248,12 +249,13 @@ impl Mint<'_> {
             _ => return Err(KeyError("encode a token")),
         };
         if let TokenSubject::User(user) = &draft.who
-            && user.groups.len() > MOST_GROUPS
+            && user.groups().len() > MOST_GROUPS
         {
             claims.remove("groups");
             let endpoint = format!(
                 "https://graph.windows.net/{}/users/{}/getMemberObjects",
-                self.tenant, user.object_id
+                self.tenant,
+                user.object_id()
             );
             claims.insert("_claim_names".to_owned(), json!({ "groups": "src1" }));
             claims.insert("_claim_sources".to_owned(), json!({ "src1": { "endpoint": endpoint } }));
@@ -285,10 +287,10 @@ impl Mint<'_> {
             "iat": not_before,
             "nbf": not_before,
             "exp": self.now.saturating_add(life),
-            "name": user.name,
-            "oid": user.object_id,
-            "preferred_username": user.user_principal_name,
-            "sub": pairwise(user.object_id, client),
+            "name": user.name(),
+            "oid": user.object_id(),
+            "preferred_username": user.user_principal_name(),
+            "sub": pairwise(user.object_id(), client),
             "tid": self.tenant,
             "uti": random(16)?,
             "ver": "2.0",
@@ -310,7 +312,7 @@ impl Mint<'_> {
         let kind = kind(draft, version, &v1_issuer);
         let (oid, sub) = match &draft.who {
             TokenSubject::App { object_id, .. } => (*object_id, object_id.to_string()),
-            TokenSubject::User(user) => (user.object_id, pairwise(user.object_id, &draft.audience)),
+            TokenSubject::User(user) => (user.object_id(), pairwise(user.object_id(), &draft.audience)),
         };
         let (aud, iss, ver) = match version {
             TokenVersion::V1 => (draft.audience.clone(), v1_issuer, "1.0"),
@@ -370,21 +372,21 @@ fn kind<'a>(draft: &'a Draft, version: TokenVersion, v1_issuer: &str) -> Account
             amr: ["pwd", "mfa"],
             appid: client,
             appidacr: client_acr,
-            groups: &user.groups,
+            groups: user.groups(),
             idtyp: "user",
             ipaddr: "127.0.0.1",
-            name: &user.name,
+            name: user.name(),
             scp: "user_impersonation",
-            unique_name: &user.user_principal_name,
-            upn: &user.user_principal_name,
+            unique_name: user.user_principal_name(),
+            upn: user.user_principal_name(),
         },
         (TokenSubject::User(user), TokenVersion::V2) => AccountClaims::UserV2 {
             azp: client,
             azpacr: client_acr,
-            groups: &user.groups,
+            groups: user.groups(),
             idtyp: "user",
-            name: &user.name,
-            preferred_username: &user.user_principal_name,
+            name: user.name(),
+            preferred_username: user.user_principal_name(),
             scp: "user_impersonation",
         },
     }

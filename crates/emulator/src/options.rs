@@ -260,7 +260,11 @@ impl ResourceApplication {
             ("https://storage.azure.com", uuid!("e406a681-f3d4-42a8-90b6-c2b029497af1")),
             ("api://AzureADTokenExchange", uuid!("fb60f99c-7a34-4190-8149-302f77469936")),
         ]
-        .map(|(identifier, application_id)| Self::new(identifier, application_id))
+        .map(|(identifier, application_id)| Self {
+            // The issuer of a federated credential for a managed identity is that of version 2.
+            version: if identifier.starts_with("api:") { TokenVersion::V2 } else { TokenVersion::V1 },
+            ..Self::new(identifier, application_id)
+        })
         .into()
     }
 }

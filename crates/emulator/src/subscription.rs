@@ -1,12 +1,12 @@
-//! What the subscription and the tenant hold right now: resource groups, identities, the database server, people.
+//! What the subscription holds right now: resource groups, identities, the database server.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::directory::{Group, Identity, RESOURCE_GROUP, TenantDirectory, User};
+use crate::directory::{Identity, RESOURCE_GROUP, TenantDirectory};
 use crate::federation::FederatedCredential;
 use crate::options::ServerOptions;
 
@@ -127,11 +127,18 @@ impl Effect {
 /// A role of a principal in the subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RoleAssignment {
+    /// Resource id of what the role is for.
+    pub(crate) scope: String,
     pub(crate) name: Uuid,
     pub(crate) principal: Uuid,
+    /// `User`, `Group` or `ServicePrincipal`.
+    pub(crate) principal_kind: PrincipalKind,
     /// Resource id of the role.
     pub(crate) definition: String,
 }
+
+/// Tags of a resource, by their name.
+pub(crate) type Tags = BTreeMap<String, String>;
 
 /// A federated credential of a user-assigned identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,24 +179,17 @@ const MOST: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct Subscription {
     state: Mutex<SubscriptionState>,
-    /// Told of every change of who is in the tenant and in its groups.
-    principals: watch::Sender<()>,
 }
 
 #[derive(Debug)]
 struct SubscriptionState {
     resource_groups: BTreeSet<String>,
     identities: Vec<Identity>,
+    /// Of identities, by their object id.
+    tags: HashMap<Uuid, Tags>,
     /// By the object id of their identity.
     federated: Vec<(Uuid, NamedCredential)>,
     role_assignments: Vec<RoleAssignment>,
-    users: Vec<User>,
-    groups: Vec<Group>,
-    /// Members of groups that are not users.
-    members: BTreeSet<(Uuid, Uuid)>,
-    /// Accounts that may not sign in.
-    disabled: BTreeSet<Uuid>,
-    has_application: bool,
     administrators: Vec<Administrator>,
     /// The server parameter `pgaadauth.enable_group_sync`.
     is_group_sync: bool,
@@ -208,8 +208,8 @@ impl Subscription {
     pub(crate) fn new(directory: &TenantDirectory, server: Option<&ServerOptions>) -> Self {
         let administrator = &directory.administrator;
         let first = Administrator {
-            object_id: administrator.object_id,
-            name: administrator.user_principal_name.clone(),
+            object_id: administrator.object_id(),
+            name: administrator.user_principal_name().to_owned(),
             kind: PrincipalKind::User,
         };
         let administrators: Vec<_> = server.map(|_| first).into_iter().collect();
@@ -217,20 +217,15 @@ impl Subscription {
             state: Mutex::new(SubscriptionState {
                 resource_groups: BTreeSet::from([RESOURCE_GROUP.to_owned()]),
                 identities: vec![directory.user_assigned.clone()],
+                tags: HashMap::new(),
                 federated: Vec::new(),
                 role_assignments: Vec::new(),
-                users: vec![administrator.clone()],
-                groups: vec![directory.group.clone()],
-                members: BTreeSet::new(),
-                disabled: BTreeSet::new(),
-                has_application: true,
                 administrators,
                 is_group_sync: false,
                 operations: Vec::new(),
                 verdicts: HashMap::new(),
                 database: None,
             }),
-            principals: watch::channel(()).0,
         }
     }
 
@@ -261,8 +256,6 @@ impl Subscription {
         let mut state = self.state();
         room(state.identities.len())?;
         state.identities.push(identity);
-        drop(state);
-        self.principals.send_replace(());
         Ok(())
     }
 
@@ -303,106 +296,24 @@ impl Subscription {
         Ok(())
     }
 
-    pub(crate) fn users(&self) -> Vec<User> {
-        self.state().users.clone()
+    pub(crate) fn remove_role_assignment(&self, name: Uuid) {
+        self.state().role_assignments.retain(|one| one.name != name);
     }
 
-    pub(crate) fn add_user(&self, user: User) {
-        self.state().users.push(user);
-        self.principals.send_replace(());
+    pub(crate) fn tags(&self, identity: &Identity) -> Tags {
+        self.state().tags.get(&identity.object_id).cloned().unwrap_or_default()
     }
 
-    pub(crate) fn groups(&self) -> Vec<Group> {
-        self.state().groups.clone()
+    pub(crate) fn set_tags(&self, identity: &Identity, tags: Tags) {
+        self.state().tags.insert(identity.object_id, tags);
     }
 
-    pub(crate) fn add_group(&self, group: Group) {
-        self.state().groups.push(group);
-        self.principals.send_replace(());
-    }
-
-    /// Makes a user or a service principal a member of a group.
-    pub(crate) fn join_group(&self, member: Uuid, group: Uuid) {
-        let mut state = self.state();
-        match state.users.iter_mut().find(|user| user.object_id == member) {
-            Some(user) if !user.groups.contains(&group) => user.groups.push(group),
-            Some(_) => {}
-            None => {
-                state.members.insert((member, group));
-            }
-        }
-        drop(state);
-        self.principals.send_replace(());
-    }
-
-    /// Ends the membership of a user or a service principal in a group.
-    pub(crate) fn leave_group(&self, member: Uuid, group: Uuid) {
-        let mut state = self.state();
-        for user in state.users.iter_mut().filter(|user| user.object_id == member) {
-            user.groups.retain(|other| *other != group);
-        }
-        state.members.remove(&(member, group));
-        drop(state);
-        self.principals.send_replace(());
-    }
-
-    /// The members of every group: group and member.
-    pub(crate) fn memberships(&self) -> Vec<(Uuid, Uuid)> {
-        let state = self.state();
-        let of_users =
-            state.users.iter().flat_map(|user| user.groups.iter().map(|group| (*group, user.object_id)));
-        of_users.chain(state.members.iter().map(|(member, group)| (*group, *member))).collect()
-    }
-
-    /// Whether a user or a service principal is a member of a group.
-    pub(crate) fn is_member(&self, member: Uuid, group: Uuid) -> bool {
-        let state = self.state();
-        let mut users = state.users.iter();
-        users.any(|user| user.object_id == member && user.groups.contains(&group))
-            || state.members.contains(&(member, group))
-    }
-
-    /// Whether an account may sign in.
-    pub(crate) fn is_enabled(&self, object_id: Uuid) -> bool {
-        !self.state().disabled.contains(&object_id)
-    }
-
-    pub(crate) fn set_enabled(&self, object_id: Uuid, is_enabled: bool) {
-        let mut state = self.state();
-        match is_enabled {
-            true => state.disabled.remove(&object_id),
-            false => state.disabled.insert(object_id),
-        };
-    }
-
-    pub(crate) fn has_application(&self) -> bool {
-        self.state().has_application
-    }
-
-    /// Deletes a principal from the directory.
-    pub(crate) fn forget(&self, object_id: Uuid, application: Uuid) {
+    /// Deletes a user-assigned identity with its federated credentials, if one has this object id.
+    pub(crate) fn remove_identity(&self, object_id: Uuid) {
         let mut state = self.state();
         state.identities.retain(|identity| identity.object_id != object_id);
         state.federated.retain(|(identity, _)| *identity != object_id);
-        state.users.retain(|user| user.object_id != object_id);
-        state.groups.retain(|group| group.object_id != object_id);
-        state.members.retain(|(member, group)| *member != object_id && *group != object_id);
-        for user in &mut state.users {
-            user.groups.retain(|group| *group != object_id);
-        }
-        state.has_application &= object_id != application;
-        drop(state);
-        self.principals.send_replace(());
-    }
-
-    /// The machine has another principal of its own, or none.
-    pub(crate) fn principals_changed(&self) {
-        self.principals.send_replace(());
-    }
-
-    /// Changes whenever a principal is created in the tenant or deleted, and with the members of groups.
-    pub(crate) fn watch_principals(&self) -> watch::Receiver<()> {
-        self.principals.subscribe()
+        state.tags.remove(&object_id);
     }
 
     pub(crate) fn administrators(&self, now: i64) -> Vec<Administrator> {

@@ -1,9 +1,9 @@
 //! Client assertions (RFC 7523 section 2.2): a signed statement of the client's identity, by the client or by a
 //! federated issuer.
 
-use super::certificate;
 use super::jws::{Parsed, forged, malformed, parse, within};
 use super::refusal::EntraError;
+use super::{agent, certificate};
 use crate::cloud::Cloud;
 use crate::federation::FederatedCredential;
 
@@ -36,7 +36,9 @@ fn federated(
     registered: &[FederatedCredential],
 ) -> Result<(), EntraError> {
     let claims = &parsed.claims;
-    let audiences = claims.aud.list();
+    let is_own = claims.iss == agent::own_issuer(cloud);
+    let shown = |one| if is_own { agent::audience(cloud, one) } else { one };
+    let audiences: Vec<&str> = claims.aud.list().iter().map(|one| shown(one.as_str())).collect();
     let of_issuer: Vec<_> = registered.iter().filter(|one| one.issuer == claims.iss).collect();
     let of_subject: Vec<_> = of_issuer.iter().filter(|one| one.subject == claims.sub).collect();
     if of_issuer.is_empty() {
@@ -45,10 +47,14 @@ fn federated(
     if of_subject.is_empty() {
         return Err(no_record(700_213, "subject", &claims.sub));
     }
-    if !of_subject.iter().any(|one| audiences.contains(&one.audience)) {
+    if !of_subject.iter().any(|one| audiences.contains(&one.audience.as_str())) {
         return Err(no_record(700_212, "audience", &audiences.join(", ")));
     }
     within(cloud, claims, &[cloud.clock.unix()])?;
+    if is_own {
+        // A managed identity's token for the exchange audience (Microsoft: workload-identity-federation-config-app-trust-managed-identity).
+        return if agent::is_own(cloud, parsed) { Ok(()) } else { Err(forged()) };
+    }
     if let Some(cluster) = cloud.federation.trusted_cluster().filter(|one| one.issuer == claims.iss) {
         return if (cluster.verifies)(token, cloud.clock.now()) { Ok(()) } else { Err(forged()) };
     }

@@ -46,19 +46,19 @@ pub(crate) fn authorize(cloud: &Cloud, call: &Call) -> Result<Answer, KeyError> 
         let description = "AADSTS50058: A silent sign-in request was sent but no user is signed in.";
         return Ok(request.answer(&[("error", "login_required"), ("error_description", description)]));
     }
-    let users = cloud.subscription.users();
+    let users = cloud.principals.users();
     let chosen = call.query.get(CHOSEN).and_then(|id| id.parse::<Uuid>().ok());
-    let Some(user) = users.iter().find(|user| Some(user.object_id) == chosen) else {
+    let Some(user) = users.iter().find(|user| Some(user.object_id()) == chosen) else {
         return Ok(html(StatusCode::OK, &page(cloud, call)));
     };
-    if !cloud.subscription.is_enabled(user.object_id) {
+    if !cloud.principals.is_enabled(user.object_id()) {
         let description = "AADSTS50057: The user account is disabled.";
         return Ok(request.answer(&[("error", "access_denied"), ("error_description", description)]));
     }
     let code = random(48)?;
     cloud.sign_ins.add_code(AuthorizationCode {
         code: code.clone().into(),
-        user: user.object_id,
+        user: user.object_id(),
         client: request.client.to_owned(),
         scope: request.scope.to_owned(),
         redirect_uri: request.redirect_uri.to_owned(),
@@ -159,15 +159,15 @@ fn page(cloud: &Cloud, call: &Call) -> String {
         query.append_pair(CHOSEN, &id.to_string());
         format!("{}?{}", call.path, query.finish())
     };
-    let mut users = cloud.subscription.users();
+    let mut users = cloud.principals.users();
     let hint = call.query.get("login_hint").unwrap_or_default();
-    users.sort_by_key(|user| !user.user_principal_name.eq_ignore_ascii_case(hint));
+    users.sort_by_key(|user| !user.user_principal_name().eq_ignore_ascii_case(hint));
     let item = |(id, name, upn): (Uuid, &str, &str)| {
         let name = if name == upn { escaped(name) } else { format!("{} ({})", escaped(name), escaped(upn)) };
         format!("<li><a href=\"{}\">{name}</a></li>", escaped(&link(id)))
     };
     let users: String =
-        users.iter().map(|user| item((user.object_id, &user.name, &user.user_principal_name))).collect();
+        users.iter().map(|user| item((user.object_id(), user.name(), user.user_principal_name()))).collect();
     let client = call.query.get("client_id").unwrap_or_default();
     format!(
         "<h1>Who signs in?</h1><p>The program {} asks for {}.</p><ul>{users}</ul>",

@@ -4,6 +4,7 @@
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use pgentra_directory::User;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -12,7 +13,6 @@ use super::jws::{forged, parse};
 use super::refusal::{EntraError, missing, unknown_resource};
 use super::scope::delegated;
 use crate::cloud::Cloud;
-use crate::directory::User;
 use crate::exchange::{Object, Parameters};
 use crate::keys::KeyError;
 use crate::mint::{Draft, random};
@@ -52,7 +52,7 @@ impl Delegated {
         let asks = |wanted| self.scope.split_whitespace().any(|scope| scope == wanted);
         let mut more = vec![("scope", json!(self.scope))];
         if asks("offline_access") {
-            let (token, user, client) = (random(96)?, self.user.object_id, self.client.clone());
+            let (token, user, client) = (random(96)?, self.user.object_id(), self.client.clone());
             more.push(("refresh_token", json!(token)));
             cloud.sign_ins.add_refresh_token(RefreshToken {
                 token: token.into(),
@@ -66,7 +66,7 @@ impl Delegated {
             more.push(("id_token", json!(token.expose_secret())));
         }
         if form.get("client_info") == Some("1") {
-            let info = json!({ "uid": self.user.object_id, "utid": cloud.directory.ids.tenant });
+            let info = json!({ "uid": self.user.object_id(), "utid": cloud.directory.ids.tenant });
             more.push(("client_info", json!(URL_SAFE_NO_PAD.encode(info.to_string()))));
         }
         Ok(more)
@@ -164,6 +164,18 @@ pub(super) fn on_behalf_of(cloud: &Cloud, form: &Parameters, client: &str) -> Re
     Ok(Delegated { user: user(cloud, person)?, client: client.to_owned(), scope, nonce: None })
 }
 
+/// A password is no second factor, and each user of the tenant has to give one (Microsoft: v2-oauth-ropc).
+pub(super) fn of_password(_: &Cloud, form: &Parameters, _: &str) -> Result<Delegated, EntraError> {
+    let scope = form.get("scope").ok_or_else(|| missing("scope"))?;
+    form.get("username").ok_or_else(|| missing("username"))?;
+    let resource = delegated(scope)?;
+    let sentence = format!(
+        "Due to a configuration change made by your administrator, or because you moved to a new location, you must use \
+         multi-factor authentication to access '{resource}'."
+    );
+    Err(invalid(50076, &sentence))
+}
+
 /// The claims of a token whose form is known to be right.
 fn claims(token: &str) -> Value {
     let body = token.split('.').nth(1).and_then(|body| URL_SAFE_NO_PAD.decode(body).ok());
@@ -172,11 +184,11 @@ fn claims(token: &str) -> Value {
 
 /// The person as the directory has it now.
 fn user(cloud: &Cloud, object_id: Uuid) -> Result<User, EntraError> {
-    let found = cloud.subscription.users().into_iter().find(|user| user.object_id == object_id);
+    let found = cloud.principals.user(object_id);
     let found = found.ok_or_else(|| {
         invalid(50034, "The user account does not exist in the directory. To sign into this application, the account must be added to the directory.")
     })?;
-    if !cloud.subscription.is_enabled(object_id) {
+    if !cloud.principals.is_enabled(object_id) {
         return Err(invalid(50057, "The user account is disabled."));
     }
     Ok(found)

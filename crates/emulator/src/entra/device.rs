@@ -19,6 +19,9 @@ use crate::mint::random;
 /// The grant at the token endpoint (RFC 8628 section 3.4).
 pub(super) const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
+/// The same in the words of MSAL for JavaScript, which Entra takes too.
+pub(super) const MSAL_GRANT: &str = "device_code";
+
 /// How long a code can be used: 15 minutes, as at Entra.
 const LIFE: Duration = Duration::from_secs(900);
 
@@ -49,7 +52,7 @@ pub(crate) fn device_code(cloud: &Cloud, call: &Call) -> Result<Answer, KeyError
     let user: String = random(24)?.chars().filter(char::is_ascii_alphanumeric).take(9).collect();
     let user = user.to_ascii_uppercase();
     let device = random(48)?;
-    let address = format!("{}{}/oauth2/deviceauth", cloud.addresses.authority, cloud.directory.ids.tenant);
+    let address = format!("{}{}/oauth2/deviceauth", cloud.addresses.sign_in, cloud.directory.ids.tenant);
     let complete = format!("{address}?user_code={user}");
     let life = LIFE.as_secs();
     let body = vec![
@@ -80,7 +83,7 @@ pub(crate) fn device_auth(cloud: &Cloud, call: &Call) -> Answer {
     match codes.iter_mut().find(|code| code.user.eq_ignore_ascii_case(typed) && now < code.expires) {
         Some(code) => {
             code.is_confirmed = true;
-            let user = &cloud.directory.administrator.user_principal_name;
+            let user = cloud.directory.administrator.user_principal_name();
             Answer::text(StatusCode::OK, format!("You are signed in as {user}. Go back to your program.\n"))
         }
         None => Answer::text(StatusCode::NOT_FOUND, "There is no such code, or it has expired.\n"),
@@ -107,8 +110,7 @@ pub(super) fn redeem(cloud: &Cloud, form: &Parameters, client: &str) -> Result<D
         return Err(EntraError::new(70016, "authorization_pending", sentence));
     }
     let scope = codes.remove(at).map(|code| code.scope).unwrap_or_default();
-    let administrator = cloud.directory.administrator.object_id;
-    let user = cloud.subscription.users().into_iter().find(|user| user.object_id == administrator);
+    let user = cloud.principals.user(cloud.directory.administrator.object_id());
     let user = user.unwrap_or_else(|| cloud.directory.administrator.clone());
     Ok(Delegated { user, client: client.to_owned(), scope, nonce: None })
 }

@@ -1,6 +1,7 @@
 //! The token endpoint (Microsoft: v2-oauth2-client-creds-grant-flow): an application proves itself and gets a token.
 
 use hyper::{Method, StatusCode};
+use pgentra_directory::SecretCheck;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use uuid::Uuid;
@@ -9,9 +10,9 @@ use super::assertion::Trusted;
 use super::delegated::{self, Delegated};
 use super::refusal::{EntraError, missing, unknown_client, unknown_resource, unknown_tenant};
 use super::scope::scoped;
-use super::{assertion, device, is_tenant, is_tenant_of_users, split_tenant};
+use super::{agent, assertion, device, is_tenant, is_tenant_of_users, split_tenant};
 use crate::cloud::{Caching, Cloud, TokenOverrides};
-use crate::directory::{Application, Identity};
+use crate::directory::Identity;
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call, Object, Parameters};
 use crate::federation::FederatedCredential;
@@ -94,10 +95,11 @@ fn granted(cloud: &Cloud, form: &Parameters, door: &Door<'_>, v2: bool) -> Resul
     let (tenant, _) = split_tenant(door.path);
     let grant = form.get("grant_type").ok_or_else(|| missing("grant_type"));
     let of_person: Option<GrantReader> = match grant {
-        Ok(device::GRANT) => Some(device::redeem),
+        Ok(device::GRANT | device::MSAL_GRANT) => Some(device::redeem),
         Ok("authorization_code") => Some(delegated::of_code),
         Ok("refresh_token") => Some(delegated::of_refresh_token),
         Ok(delegated::ON_BEHALF_OF) => Some(delegated::on_behalf_of),
+        Ok("password") => Some(delegated::of_password),
         _ => None,
     };
     let of_person = of_person.filter(|_| v2 && door.endpoint == Endpoint::EntraToken);
@@ -120,7 +122,7 @@ fn granted(cloud: &Cloud, form: &Parameters, door: &Door<'_>, v2: bool) -> Resul
     if cloud.resource(resource).is_none() {
         return Err(EntraError::new(500_011, "invalid_resource", unknown_resource(cloud, resource)));
     }
-    Ok(GrantedToken { draft: Draft::of(who, resource), person: None })
+    Ok(GrantedToken { draft: agent::draft(cloud, form, who, resource)?, person: None })
 }
 
 /// Reads the grant of a person's token for a client.
@@ -153,35 +155,53 @@ fn authenticated(
 ) -> Result<TokenSubject, EntraError> {
     let directory = &cloud.directory;
     let named = Uuid::parse_str(client).ok();
-    let application = &directory.application;
     let managed = cloud.subscription.identities().into_iter().find(|one| Some(one.client_id) == named);
-    let federated = &door.federated(cloud, managed.as_ref());
-    if named == Some(application.client_id) {
-        let trusted = Trusted { client, own: true, federated };
-        let proof = proven(cloud, form, &trusted, |secret| application.has_secret(secret))?;
-        let Application { client_id, object_id, .. } = *application;
-        Ok(TokenSubject::App { client_id, object_id, proof, resource_id: None })
-    } else if let Some(managed) = managed {
+    if let Some(managed) = managed {
+        let federated = &door.federated(cloud, Some(&managed));
         // A managed identity has no client secret or certificate, so every one is refused.
         let trusted = Trusted { client, own: false, federated };
-        let proof = proven(cloud, form, &trusted, |_| false)?;
+        let proof = proven(cloud, form, &trusted, |_| SecretCheck::Wrong)?;
         let resource_id = Some(managed.resource_id);
-        Ok(TokenSubject::App {
+        return Ok(TokenSubject::App {
             client_id: managed.client_id,
             object_id: managed.object_id,
             proof,
             resource_id,
-        })
-    } else {
-        Err(unknown_client(cloud, client))
+        });
     }
+    if let Some(found) = agent::find(cloud, named) {
+        return agent::authenticated(cloud, form, &found);
+    }
+    let registered = named.and_then(|id| cloud.principals.registration(id));
+    let registered = registered.ok_or_else(|| unknown_client(cloud, client))?;
+    // Certificates and the token proxy know one application.
+    let own = registered.client_id() == directory.application.client_id;
+    let mut federated = if own { door.federated(cloud, None) } else { Vec::new() };
+    federated.extend(registered.credentials().iter().map(|one| FederatedCredential {
+        issuer: one.issuer.clone(),
+        subject: one.subject.clone(),
+        audience: one.audience.clone(),
+    }));
+    let now = cloud.clock.unix();
+    let trusted = Trusted { client, own, federated: &federated };
+    let proof = proven(cloud, form, &trusted, |secret| registered.check_secret(secret, now))?;
+    let object_id = registered.object_id().ok_or_else(|| no_service_principal(client))?;
+    Ok(TokenSubject::App { client_id: registered.client_id(), object_id, proof, resource_id: None })
+}
+
+fn no_service_principal(client: &str) -> EntraError {
+    let sentence = format!(
+        "AADSTS7000229: The client application {client} is missing service principal in the tenant. See instructions here: \
+         https://go.microsoft.com/fwlink/?linkid=2225119"
+    );
+    EntraError::new(7_000_229, "unauthorized_client", sentence)
 }
 
 fn proven(
     cloud: &Cloud,
     form: &Parameters,
     trusted: &Trusted<'_>,
-    is_secret: impl Fn(&str) -> bool,
+    check: impl Fn(&str) -> SecretCheck,
 ) -> Result<Proof, EntraError> {
     if let Some(token) = form.get("client_assertion") {
         return match form.get("client_assertion_type") {
@@ -198,15 +218,26 @@ fn proven(
                         'client_secret'.";
         return Err(EntraError::new(7_000_218, "invalid_client", sentence));
     };
-    if is_secret(secret) {
-        return Ok(Proof::Secret);
-    }
-    let sentence = format!(
-        "AADSTS7000215: Invalid client secret provided. Ensure the secret being sent in the request is the client \
-         secret value, not the client secret ID, for a secret added to app '{}'.",
-        trusted.client
-    );
-    Err(EntraError::new(7_000_215, "invalid_client", sentence))
+    let (number, sentence) = match check(secret) {
+        SecretCheck::Good => return Ok(Proof::Secret),
+        SecretCheck::Expired => (
+            7_000_222,
+            format!(
+                "AADSTS7000222: The provided client secret keys for app '{}' are expired. Visit the Azure portal to create \
+                 new keys for your app, or consider using certificate credentials for added security.",
+                trusted.client
+            ),
+        ),
+        SecretCheck::Wrong => (
+            7_000_215,
+            format!(
+                "AADSTS7000215: Invalid client secret provided. Ensure the secret being sent in the request is the client \
+                 secret value, not the client secret ID, for a secret added to app '{}'.",
+                trusted.client
+            ),
+        ),
+    };
+    Err(EntraError::new(number, "invalid_client", sentence))
 }
 
 /// Numbers are numbers, and there is no `expires_on`.

@@ -35,7 +35,7 @@ impl Caller {
     /// Whether it is an owner of the subscription.
     pub(super) fn is_owner(&self, cloud: &Cloud) -> bool {
         let directory = &cloud.directory;
-        [directory.administrator.object_id, directory.application.object_id].contains(&self.object_id)
+        [directory.administrator.object_id(), directory.application.object_id].contains(&self.object_id)
     }
 
     /// Whether it may read the directory: every user may, and the application was given the permission.

@@ -50,7 +50,7 @@ pub(super) fn change(
                 assigned.wanted(cloud, identity.unwrap_or(&Value::Null), is_patch)
             })?;
             cloud.holders.set(kind, holder.name, wanted);
-            cloud.subscription.principals_changed();
+            cloud.principals.touch();
         }
     }
     let after = shown(cloud, &find(cloud, kind, named)?);

@@ -41,7 +41,7 @@ pub(super) fn change(cloud: &Cloud, call: &Call, group: &str, name: &str) -> Res
         identity => {
             let is_patch = call.method == Method::PATCH;
             cloud.machine.set(assigned.wanted(cloud, identity.unwrap_or(&Value::Null), is_patch)?);
-            cloud.subscription.principals_changed();
+            cloud.principals.touch();
         }
     }
     let operation = operations::start(cloud, &id, Effect::None);

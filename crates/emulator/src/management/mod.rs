@@ -20,6 +20,7 @@ mod operations;
 mod resource_groups;
 mod resource_path;
 mod role_assignments;
+mod role_definitions;
 mod servers;
 mod subscriptions;
 mod versions;
@@ -36,7 +37,7 @@ use resource_groups::group;
 use resource_path::{HorizonDbPart, ResourcePath};
 
 pub(crate) fn endpoint(path: &str) -> Option<Endpoint> {
-    if path.starts_with("/v1.0/") {
+    if graph::VERSIONS.iter().any(|version| path.starts_with(version)) {
         return Some(Endpoint::Graph);
     }
     ResourcePath::of(path).map(|(place, _)| place.endpoint())
@@ -114,6 +115,10 @@ fn dispatch(cloud: &Cloud, call: &Call, place: ResourcePath<'_>, caller: &Caller
         (&Method::PUT, ResourcePath::Identity { group, name }) => {
             identities::create(cloud, call, group, name)
         }
+        (&Method::PATCH, ResourcePath::Identity { group, name }) => {
+            identities::change(cloud, call, group, name)
+        }
+        (&Method::DELETE, ResourcePath::Identity { group, name }) => identities::delete(cloud, group, name),
         (&Method::GET, ResourcePath::FederatedCredentials { group, identity }) => {
             federated_credentials::list(cloud, (group, identity))
         }
@@ -135,8 +140,18 @@ fn dispatch(cloud: &Cloud, call: &Call, place: ResourcePath<'_>, caller: &Caller
         }
         (&Method::GET, ResourcePath::Clusters { group }) => clusters::list(cloud, group),
         (&Method::GET, ResourcePath::Cluster { group, name }) => clusters::show(cloud, group, name),
-        (&Method::GET, ResourcePath::RoleAssignments) => role_assignments::list(cloud, call),
-        (&Method::PUT, ResourcePath::RoleAssignment(name)) => role_assignments::create(cloud, call, name),
+        (&Method::GET, ResourcePath::RoleAssignments { scope }) => role_assignments::list(cloud, call, scope),
+        (&Method::GET, ResourcePath::RoleAssignment { scope, name }) => {
+            role_assignments::show(cloud, scope, name)
+        }
+        (&Method::PUT, ResourcePath::RoleAssignment { scope, name }) => {
+            role_assignments::create(cloud, call, scope, name)
+        }
+        (&Method::DELETE, ResourcePath::RoleAssignment { scope, name }) => {
+            role_assignments::delete(cloud, scope, name)
+        }
+        (&Method::GET, ResourcePath::RoleDefinitions) => role_definitions::list(cloud, call),
+        (&Method::GET, ResourcePath::RoleDefinition(name)) => role_definitions::show(cloud, name),
         (&Method::GET, ResourcePath::Provider(namespace)) => {
             Ok(json_answer(subscriptions::provider(cloud, namespace)))
         }

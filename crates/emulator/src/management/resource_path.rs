@@ -54,9 +54,17 @@ pub(super) enum ResourcePath<'a> {
         group: &'a str,
         name: &'a str,
     },
-    /// Roles of principals at the subscription.
-    RoleAssignments,
-    RoleAssignment(&'a str),
+    /// Roles of principals at a scope: the subscription, or what is in it.
+    RoleAssignments {
+        scope: &'a str,
+    },
+    RoleAssignment {
+        scope: &'a str,
+        name: &'a str,
+    },
+    /// The built-in roles.
+    RoleDefinitions,
+    RoleDefinition(&'a str),
     /// A resource provider.
     Provider(&'a str),
     Servers {
@@ -129,6 +137,7 @@ impl<'a> ResourcePath<'a> {
             ([_, _], _) if is(0, "metadata") && is(1, "endpoints") => return Some((Self::Endpoints, None)),
             ([_], _) if is(0, "tenants") => return Some((Self::Tenants, None)),
             _ if !is(0, "subscriptions") => return None,
+            _ if authorization(path).is_some() => authorization(path)?,
             ([_], _) => return Some((Self::Subscriptions, None)),
             ([_, _], _) => Self::Subscription,
             ([_, _, _], _) if is(2, "resourceGroups") => Self::ResourceGroups,
@@ -152,11 +161,6 @@ impl<'a> ResourcePath<'a> {
             _ if kind("Microsoft.ContainerService", "managedClusters") => match (rest, group) {
                 ([], group) => Self::Clusters { group },
                 ([name], Some(group)) => Self::Cluster { group, name },
-                _ => return None,
-            },
-            _ if kind("Microsoft.Authorization", "roleAssignments") && group.is_none() => match rest {
-                [] => Self::RoleAssignments,
-                [name] => Self::RoleAssignment(name),
                 _ => return None,
             },
             ([_, _, _, namespace], None) if is(2, "providers") => Self::Provider(namespace),
@@ -221,8 +225,10 @@ impl<'a> ResourcePath<'a> {
             | Self::Subscription
             | Self::ResourceGroups
             | Self::ResourceGroup(_)
-            | Self::RoleAssignments
-            | Self::RoleAssignment(_)
+            | Self::RoleAssignments { .. }
+            | Self::RoleAssignment { .. }
+            | Self::RoleDefinitions
+            | Self::RoleDefinition(_)
             | Self::Provider(_) => Endpoint::ResourceManager,
             Self::VirtualMachines { .. } | Self::VirtualMachine { .. } => Endpoint::VirtualMachine,
             Self::Identities { .. }
@@ -276,7 +282,10 @@ impl<'a> ResourcePath<'a> {
             | Self::FederatedCredential { .. } => "Microsoft.ManagedIdentity/userAssignedIdentities",
             Self::Holders { kind, .. } | Self::Holder { kind, .. } => kind.path(),
             Self::Clusters { .. } | Self::Cluster { .. } => "Microsoft.ContainerService/managedClusters",
-            Self::RoleAssignments | Self::RoleAssignment(_) => "Microsoft.Authorization/roleAssignments",
+            Self::RoleAssignments { .. } | Self::RoleAssignment { .. } => {
+                "Microsoft.Authorization/roleAssignments"
+            }
+            Self::RoleDefinitions | Self::RoleDefinition(_) => "Microsoft.Authorization/roleDefinitions",
             Self::Servers { .. }
             | Self::Server { .. }
             | Self::Administrators { .. }
@@ -288,6 +297,22 @@ impl<'a> ResourcePath<'a> {
             }
             _ => "Microsoft.Resources/subscriptions",
         }
+    }
+}
+
+/// What is of the provider Microsoft.Authorization, at whatever scope.
+fn authorization(path: &str) -> Option<ResourcePath<'_>> {
+    const PROVIDER: &str = "/providers/microsoft.authorization/";
+    let at = path.to_ascii_lowercase().rfind(PROVIDER)?;
+    let (scope, rest) = (path.get(..at)?, path.get(at + PROVIDER.len()..)?);
+    let mut rest = rest.split('/').filter(|part| !part.is_empty());
+    let kind = rest.next()?.to_ascii_lowercase();
+    match (&*kind, rest.next(), rest.next()) {
+        ("roleassignments", None, _) => Some(ResourcePath::RoleAssignments { scope }),
+        ("roleassignments", Some(name), None) => Some(ResourcePath::RoleAssignment { scope, name }),
+        ("roledefinitions", None, _) => Some(ResourcePath::RoleDefinitions),
+        ("roledefinitions", Some(name), None) => Some(ResourcePath::RoleDefinition(name)),
+        _ => None,
     }
 }
 
@@ -366,6 +391,18 @@ mod tests {
                     part: HorizonDbPart::Administrator("I"),
                 }),
             ),
+            (
+                format!("{group}/Microsoft.Web/sites/W/providers/microsoft.authorization/roleAssignments/R"),
+                Some(ResourcePath::RoleAssignment {
+                    scope: "/subscriptions/S/resourcegroups/G/providers/Microsoft.Web/sites/W",
+                    name: "R",
+                }),
+            ),
+            (
+                "/subscriptions/S/providers/Microsoft.Authorization/roleDefinitions".to_owned(),
+                Some(ResourcePath::RoleDefinitions),
+            ),
+            (format!("{group}/Microsoft.Authorization/locks"), None),
             (format!("{group}/Microsoft.HorizonDb/clusters/H/pools"), None),
             (format!("{group}/Microsoft.Web/sites/W/config/web"), None),
             (

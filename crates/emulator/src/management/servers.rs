@@ -125,12 +125,11 @@ pub(super) fn remove(cloud: &Cloud, (group, name): (&str, &str), id: &str) -> Re
 
 /// The server looks an unknown principal up in the tenant.
 fn known(cloud: &Cloud, object_id: Uuid, kind: PrincipalKind) -> PrincipalKind {
-    let subscription = &cloud.subscription;
     match kind {
-        PrincipalKind::Unknown if subscription.users().iter().any(|user| user.object_id == object_id) => {
-            PrincipalKind::User
-        }
-        PrincipalKind::Unknown if subscription.groups().iter().any(|group| group.object_id == object_id) => {
+        PrincipalKind::Unknown if cloud.principals.user(object_id).is_some() => PrincipalKind::User,
+        PrincipalKind::Unknown
+            if cloud.principals.groups().iter().any(|group| group.object_id() == object_id) =>
+        {
             PrincipalKind::Group
         }
         PrincipalKind::Unknown => PrincipalKind::ServicePrincipal,

@@ -138,7 +138,8 @@ async fn a_bad_request_gets_its_aadsts_number() {
     // Each row changes one parameter of a good request.
     for (name, value, status, error, number) in [
         ("grant_type", "", 400, "invalid_request", 900_144),
-        ("grant_type", "password", 400, "unsupported_grant_type", 70003),
+        ("grant_type", "implicit", 400, "unsupported_grant_type", 70003),
+        ("grant_type", "password", 400, "invalid_request", 900_144),
         ("client_id", "", 400, "invalid_request", 900_144),
         ("client_id", "00000000-0000-0000-0000-000000000001", 400, "unauthorized_client", 700_016),
         ("client_id", &managed, 401, "invalid_client", 7_000_215),

@@ -8,6 +8,7 @@ mod cloud_shell;
 mod entra;
 mod faults;
 mod federated;
+mod graph;
 mod hosts;
 mod imds;
 mod jwt;

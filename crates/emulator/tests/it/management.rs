@@ -8,7 +8,7 @@ use crate::client::{Ask, Reply, encode, imds, start};
 use crate::jwt;
 
 const MANAGEMENT: &str = "https://management.azure.com";
-const GRAPH: &str = "https://graph.microsoft.com";
+pub(crate) const GRAPH: &str = "https://graph.microsoft.com";
 const VERSION: &str = "?api-version=2024-11-01";
 const SERVERS: &str = "?api-version=2025-08-01";
 const IDENTITIES: &str = "?api-version=2024-11-30";
@@ -19,7 +19,12 @@ async fn ask(azure: &LocalAzure, method: &'static str, path: &str, body: Value) 
     ask_as(azure, &draft, (method, path), body).await
 }
 
-async fn ask_as(azure: &LocalAzure, who: &Draft, (method, path): (&'static str, &str), body: Value) -> Reply {
+pub(crate) async fn ask_as(
+    azure: &LocalAzure,
+    who: &Draft,
+    (method, path): (&'static str, &str),
+    body: Value,
+) -> Reply {
     let token = azure.mint(who).unwrap();
     let url = if path.starts_with("https://") {
         path.to_owned()
@@ -450,6 +455,79 @@ async fn graph_tells_which_principals_are_left() {
     assert_eq!(left(json!(ids)).await.json()["value"].as_array().unwrap().len(), 2);
     assert_eq!(code(&left(json!(["x"])).await), refused(400, "Request_BadRequest"));
     assert_eq!(code(&left(json!(vec![ids[0]; 1001])).await), refused(400, "Request_BadRequest"));
+}
+
+#[tokio::test]
+async fn roles_are_assigned_at_any_scope() {
+    let azure = start().await;
+    let subscription = format!("/subscriptions/{}", azure.subscription());
+    let group = group(&azure);
+    let server = format!("{group}/providers/Microsoft.DBforPostgreSQL/flexibleServers/mydemoserver");
+    let provider = "/providers/Microsoft.Authorization";
+    let version = "api-version=2022-04-01";
+    let roles =
+        format!("{subscription}{provider}/roleDefinitions?$filter=roleName%20eq%20'reader'&{version}");
+    let roles = ask(&azure, "GET", &roles, Value::Null).await.json();
+    let reader = roles["value"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(roles["value"][0]["properties"]["roleName"], "Reader");
+    let principal = azure.user_assigned().object_id();
+    let body = json!({"properties": {"principalId": principal, "roleDefinitionId": reader, "principalType": "User"}});
+    let [one, two] = [1, 2].map(uuid::Uuid::from_u128);
+    let assignment = |scope: &str, name| format!("{scope}{provider}/roleAssignments/{name}?{version}");
+    for (method, path, status, code_or_scope) in [
+        ("PUT", assignment(&server, one), 201, &*server),
+        ("PUT", assignment(&server, one), 201, &server),
+        ("PUT", assignment(&server, two), 409, "RoleAssignmentExists"),
+        ("PUT", assignment(&subscription, two), 201, &subscription),
+        ("GET", assignment(&server, one), 200, &server),
+        ("GET", assignment(&group, one), 404, "RoleAssignmentNotFound"),
+        ("PUT", assignment(&group, one).replace(&one.to_string(), "x"), 400, "InvalidRequestContent"),
+    ] {
+        let reply = ask(&azure, method, &path, body.clone()).await;
+        assert_eq!(reply.status, status, "{method} {path}: {}", reply.text());
+        let said = reply.json();
+        let said =
+            said["properties"]["scope"].as_str().or(said["error"]["code"].as_str()).unwrap().to_owned();
+        assert_eq!(said, code_or_scope, "{method} {path}");
+    }
+    let count = async |scope: &str, filter: &str| {
+        let path = format!("{scope}{provider}/roleAssignments?{filter}&{version}");
+        ask(&azure, "GET", &path, Value::Null).await.json()["value"].as_array().map(Vec::len)
+    };
+    assert_eq!(count(&subscription, "").await, Some(2));
+    assert_eq!(count(&group, "$filter=atScope()").await, Some(1), "what is above is in the list too");
+    assert_eq!(count(&server, &format!("$filter=principalId%20eq%20'{principal}'")).await, Some(2));
+    assert_eq!(count(&server, &format!("$filter=principalId%20eq%20'{}'", azure.tenant())).await, Some(0));
+    assert_eq!(count(&server, "$filter=other").await, None);
+    assert_eq!(ask(&azure, "DELETE", &assignment(&server, one), Value::Null).await.status, 200);
+    assert_eq!(ask(&azure, "DELETE", &assignment(&server, one), Value::Null).await.status, 204);
+    assert_eq!(count(&subscription, "").await, Some(1));
+}
+
+#[tokio::test]
+async fn an_identity_has_tags_and_is_deleted_with_its_principal() {
+    let azure = start().await;
+    let path = format!(
+        "{}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/worker{IDENTITIES}",
+        group(&azure)
+    );
+    let made = ask(&azure, "PUT", &path, json!({"location": "x", "tags": {"a": "b"}})).await.json();
+    assert_eq!(made["tags"], json!({"a": "b"}));
+    let changed = ask(&azure, "PATCH", &path, json!({"tags": {"c": "d"}})).await.json();
+    assert_eq!(changed["tags"], json!({"c": "d"}));
+    assert_eq!(ask(&azure, "PATCH", &path, json!({})).await.json()["tags"], json!({"c": "d"}));
+    for tags in [json!([]), json!({"a": 1}), json!({"a": "b".repeat(257)})] {
+        assert_eq!(
+            code(&ask(&azure, "PUT", &path, json!({"tags": tags})).await),
+            refused(400, "InvalidTags")
+        );
+    }
+    let identity = azure.identities().pop().unwrap();
+    azure.machine().assign(identity.clone());
+    assert_eq!(ask(&azure, "DELETE", &path, Value::Null).await.status, 200);
+    assert!(!azure.machine().identities().contains(&identity) && !azure.identities().contains(&identity));
+    assert_eq!(ask(&azure, "DELETE", &path, Value::Null).await.status, 204);
+    assert_eq!(ask(&azure, "GET", &path, Value::Null).await.status, 404);
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ enum Term {
     Any(String, String),
     /// `member in ('value','value')`
     In(String, Vec<String>),
+    /// `member eq true`
+    Is(String, bool),
 }
 
 /// Conditions, all of which must hold.
@@ -51,13 +53,15 @@ impl Term {
             Self::Any(member, value) => {
                 object[member].as_array().is_some_and(|all| all.iter().any(|one| one.as_str() == Some(value)))
             }
+            Self::Is(member, value) => object[member].as_bool() == Some(*value),
             Self::In(member, values) => values.iter().any(|value| text(member).eq_ignore_ascii_case(value)),
         }
     }
 }
 
 fn term(text: &str) -> Option<(Term, &str)> {
-    if let Some(rest) = text.strip_prefix("startswith(") {
+    let begins = text.get(..11).filter(|begin| begin.eq_ignore_ascii_case("startswith("));
+    if let Some(rest) = begins.and(text.get(11..)) {
         let (member, rest) = name(rest.trim_start())?;
         let (value, rest) = quoted(rest.trim_start().strip_prefix(',')?.trim_start())?;
         return Some((Term::StartsWith(member, value), rest.trim_start().strip_prefix(')')?));
@@ -70,6 +74,11 @@ fn term(text: &str) -> Option<(Term, &str)> {
         return (variable == again).then_some((Term::Any(member, value), rest.strip_prefix(')')?));
     }
     if let Some(rest) = rest.strip_prefix(" eq ") {
+        for (word, value) in [("true", true), ("false", false)] {
+            if let Some(rest) = rest.trim_start().strip_prefix(word) {
+                return Some((Term::Is(member, value), rest));
+            }
+        }
         let (value, rest) = quoted(rest.trim_start())?;
         return Some((Term::Equal(member, value), rest));
     }
@@ -135,13 +144,17 @@ mod tests {
 
     #[test]
     fn conditions_select() {
-        let object = json!({"displayName": "O'Brien's VM", "appId": "a-1", "names": ["a-1", "x"]});
+        let object =
+            json!({"displayName": "O'Brien's VM", "appId": "a-1", "names": ["a-1", "x"], "on": true});
         for (text, holds) in [
             ("displayName eq 'O''Brien''s VM'", true),
             ("displayName eq 'o''brien''s vm'", true),
             ("displayName eq 'O'", false),
             ("startswith(displayName,'O''B')", true),
             ("startswith(displayName, 'B')", false),
+            ("startsWith(displayName, 'o')", true),
+            ("displayName eq 'O''Brien''s VM' and on eq true", true),
+            ("on eq false", false),
             ("names/any(c:c eq 'x')", true),
             ("names/any(c:c eq 'y')", false),
             ("appId in ('b', 'a-1')", true),

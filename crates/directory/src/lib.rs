@@ -1,0 +1,14 @@
+//! The directory of a local Entra tenant: users, groups, applications and their service principals, and Microsoft Graph
+//! on them.
+//!
+//! [`Principals`] holds who is in the tenant. [`GraphApi`] answers a request as Microsoft Graph v1.0 does, as far as the
+//! Azure CLI, Terraform and programs that look for identities ask it. There is no socket and no clock here: a request
+//! and its answer are values, and whether a caller may ask is decided outside.
+
+mod graph;
+mod principals;
+mod registration;
+
+pub use graph::{GraphAnswer, GraphApi, GraphError, GraphRequest};
+pub use principals::{Group, ManagedPrincipal, Principals, TenantFull, User};
+pub use registration::{AgentIdentity, AppRegistration, ApplicationCredential, SecretCheck};
