@@ -60,5 +60,5 @@ pub use keys::KeyError;
 pub use local_azure::{LocalAzure, Principal};
 pub use mint::Draft;
 pub use options::Options;
-pub use subscription::{Administrator, PrincipalKind, ServerChange, ServerEdit};
+pub use subscription::{Administrator, PGBOUNCER_ENABLED, PrincipalKind, ServerChange, ServerEdit};
 pub use token_log::TokenRecord;

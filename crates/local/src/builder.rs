@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use pgentra_emulator::certificates::Authority;
 use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
-use pgentra_emulator::{Clock, Ids, LocalAzure, Options};
+use pgentra_emulator::{Clock, Ids, LocalAzure, Options, PGBOUNCER_ENABLED};
 use pgentra_gateway::{
     ClientTls, Config, Flavour, GatewayTelemetry, RoleSource, SessionAttrs, SessionExpiry, Setup, Unmapped,
     UpstreamMethod, WarmSessions,
 };
-use pgentra_localdb::{Installation, Janitor, LocalDb, StartError};
+use pgentra_localdb::{Installation, Janitor, LocalDb, PooledServer, PoolerProgram, StartError};
 use pgentra_session::Limits;
 use pgentra_system::System;
 use tokio::task::JoinSet;
@@ -32,6 +32,7 @@ use crate::host::Host;
 use crate::kept::{self, KeptPorts};
 use crate::local_cloud::{LocalCloud, SERVER_NAME, upstream};
 use crate::page::{CloudPage, HostStrings, PageSource, ServerPlace};
+use crate::pgbouncer::{self, CloudPgBouncer, PgBouncerParts};
 use crate::server_faults::ServerFaults;
 
 /// How to start a [`LocalCloud`]. By default it is a Flexible Server on the embedded PostgreSQL, with
@@ -44,6 +45,8 @@ pub struct LocalCloudBuilder<'a> {
     postgres: Option<PathBuf>,
     port: u16,
     metadata_port: u16,
+    pgbouncer_port: u16,
+    is_pgbouncer_on: bool,
     entra_port: u16,
     authority: Option<(PathBuf, PathBuf)>,
     is_link_local: bool,
@@ -80,6 +83,8 @@ impl LocalCloud {
             postgres: None,
             port: 0,
             metadata_port: 0,
+            pgbouncer_port: 0,
+            is_pgbouncer_on: false,
             entra_port: 0,
             authority: None,
             is_link_local: false,
@@ -138,6 +143,19 @@ impl<'a> LocalCloudBuilder<'a> {
     /// The port of the metadata service. Default: 0, any free one.
     pub fn metadata_port(mut self, port: u16) -> Self {
         self.metadata_port = port;
+        self
+    }
+
+    /// Whether the built-in PgBouncer is on at the start, as the server parameter `pgbouncer.enabled` has it. Flexible Server
+    /// only. Default: no.
+    pub fn pgbouncer(mut self, is_on: bool) -> Self {
+        self.is_pgbouncer_on = is_on;
+        self
+    }
+
+    /// The port of PgBouncer for clients. Default: 0, any free one.
+    pub fn pgbouncer_port(mut self, port: u16) -> Self {
+        self.pgbouncer_port = port;
         self
     }
 
@@ -247,8 +265,19 @@ impl<'a> LocalCloudBuilder<'a> {
             0 => None,
             port => Some(RunningGateway::listen(port).await?),
         };
+        if self.is_pgbouncer_on && self.flavour != Flavour::Flexible {
+            let message = "Single Server has no built-in PgBouncer";
+            return Err(Failure::new(FailureKind::Usage, message)
+                .with_hint("use it with --flavour flexible")
+                .into());
+        }
+        let program = pgbouncer::find(self.system.env());
+        if let (true, Err(error)) = (self.is_pgbouncer_on, &program) {
+            let failure = Failure::new(FailureKind::Usage, format!("cannot switch PgBouncer on: {error}"));
+            return Err(failure.with_hint(pgbouncer::INSTALL).into());
+        }
         (self.progress)("starting PostgreSQL, the metadata service and the Entra tenant");
-        let (mut options, preferred) = self.options(&name, &folder, arc.as_ref())?;
+        let (mut options, preferred) = self.options(&name, &folder, arc.as_ref(), &program)?;
         (self.azure)(&mut options);
         let installation = self.postgres.map_or(Installation::Embedded, Installation::Installed);
         let (database, azure) =
@@ -271,6 +300,7 @@ impl<'a> LocalCloudBuilder<'a> {
             name: SERVER_NAME.to_owned(),
             tls: tls(azure.certificates(), &own_names(&self.host_names))?,
             upstream: upstream.clone(),
+            pooler: None,
             further: Vec::new(),
             target_session_attrs: SessionAttrs::Any,
             method: UpstreamMethod::Password,
@@ -291,7 +321,25 @@ impl<'a> LocalCloudBuilder<'a> {
         if let Some(address) = self.address {
             gateway.serve_further(address).await?;
         }
-        let named_gateway = RunningGateway::start(Config { tls: names, ..config.clone() }, 0).await?;
+        let named_gateway = RunningGateway::start(Config { tls: names.clone(), ..config.clone() }, 0).await?;
+        let pooled = match self.flavour {
+            Flavour::Flexible => {
+                let parts = PgBouncerParts {
+                    folder: janitor.folder().join("pgbouncer"),
+                    program,
+                    server: PooledServer::of(&database),
+                    config: config.clone(),
+                    names,
+                    address: self.address,
+                };
+                Some(CloudPgBouncer::new(parts, self.pgbouncer_port, preferred.pgbouncer)?)
+            }
+            Flavour::Single => None,
+        };
+        if let Some(pooled) = pooled.as_ref().filter(|_| self.is_pgbouncer_on) {
+            (self.progress)("starting PgBouncer");
+            pooled.set(PGBOUNCER_ENABLED, "true").await?;
+        }
         let azure = Arc::new(azure);
         let clock = CloudClock::new(files, azure.clone());
         clock.write()?;
@@ -310,7 +358,7 @@ impl<'a> LocalCloudBuilder<'a> {
         let behind = Database { upstream, service };
         let mut followers = JoinSet::new();
         followers.spawn(clock.clone().keep());
-        followers.spawn(administrators::follow(behind.clone(), azure.follow_server()));
+        followers.spawn(administrators::follow(behind.clone(), pooled.clone(), azure.follow_server()));
         if self.flavour == Flavour::Flexible {
             followers.spawn(administrators::sync(behind.clone(), azure.clone()));
         }
@@ -322,6 +370,7 @@ impl<'a> LocalCloudBuilder<'a> {
             azure,
             gateway,
             named_gateway,
+            pgbouncer: pooled,
             config,
             setup,
             clock,
@@ -342,6 +391,7 @@ impl<'a> LocalCloudBuilder<'a> {
         name: &str,
         folder: &Path,
         arc: Option<&Janitor>,
+        pgbouncer: &Result<PoolerProgram, StartError>,
     ) -> Result<(Options, KeptPorts), Failure> {
         let now = self.system.clock().clone();
         let clock = self.clock.clone().unwrap_or_else(|| Clock::following(move || now.now()));
@@ -350,7 +400,12 @@ impl<'a> LocalCloudBuilder<'a> {
         options.ports.authority = self.entra_port;
         // Resource Manager has no port: clients read it from PGPORT.
         options.server = match self.flavour {
-            Flavour::Flexible => Some(ServerOptions::new(SERVER_NAME, "localhost")),
+            Flavour::Flexible => {
+                let mut server = ServerOptions::new(SERVER_NAME, "localhost");
+                server.pgbouncer_enabled = self.is_pgbouncer_on;
+                server.pgbouncer_missing = pgbouncer.as_ref().err().map(pgbouncer::missing);
+                Some(server)
+            }
             _ => None,
         };
         options.link_local = self.is_link_local;

@@ -36,6 +36,7 @@ pub mod inside;
 mod kept;
 mod local_cloud;
 mod page;
+mod pgbouncer;
 pub mod principals;
 mod server_faults;
 mod standby;

@@ -40,6 +40,27 @@ pub(crate) struct LocalDatabase {
     pub(crate) postgres: Option<PathBuf>,
 }
 
+/// The built-in PgBouncer of Flexible Server.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct BuiltInPgBouncer {
+    /// Switch the built-in PgBouncer on, as the server parameter pgbouncer.enabled does. PgBouncer must be installed. Default: off.
+    #[arg(long)]
+    pub(crate) pgbouncer: bool,
+    /// Port of PgBouncer; 0 takes the usual one of this name, or any free one.
+    #[arg(long, default_value_t = 0, value_name = "PORT")]
+    pub(crate) pgbouncer_port: u16,
+}
+
+impl BuiltInPgBouncer {
+    /// The arguments again.
+    pub(crate) fn words(self) -> Vec<OsString> {
+        let mut words: Vec<OsString> =
+            vec!["--pgbouncer-port".into(), self.pgbouncer_port.to_string().into()];
+        words.extend(self.pgbouncer.then(|| "--pgbouncer".into()));
+        words
+    }
+}
+
 /// What can only be had at its own place on the machine, which takes privileges.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct FixedPlaces {
@@ -370,6 +391,8 @@ pub(crate) struct LocalUp {
     /// Port of the metadata service (plain HTTP, as on a VM); 0 takes any free one.
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     pub(crate) metadata_port: u16,
+    #[command(flatten)]
+    pub(crate) pgbouncer: BuiltInPgBouncer,
     #[command(flatten)]
     pub(crate) fixed: FixedPlaces,
     #[command(flatten)]

@@ -54,6 +54,8 @@ async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
         .postgres(database.postgres.clone())
         .port(arguments.port)
         .metadata_port(arguments.metadata_port)
+        .pgbouncer(arguments.pgbouncer.pgbouncer)
+        .pgbouncer_port(arguments.pgbouncer.pgbouncer_port)
         .link_local(arguments.fixed.link_local)
         .arc(arguments.fixed.arc)
         .address(arguments.other_machines.danger_listen_beyond_loopback)
@@ -134,6 +136,7 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
             &arguments.metadata_port.to_string(),
         ])
         .args(database.postgres.iter().flat_map(|folder| ["--postgres".as_ref(), folder.as_os_str()]))
+        .args(arguments.pgbouncer.words())
         .args(arguments.fixed.link_local.then_some("--link-local"))
         .args(arguments.fixed.arc.then_some("--arc"))
         .args(arguments.other_machines.words())

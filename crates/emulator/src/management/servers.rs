@@ -33,7 +33,7 @@ pub(super) fn servers(cloud: &Cloud, in_group: Option<&str>) -> Result<Answer, A
 fn server_shown(cloud: &Cloud, server: &ServerOptions) -> Value {
     let runs = cloud.subscription.running(&id(cloud, server), cloud.clock.unix()).is_some();
     json!({
-        "sku": { "name": "Standard_B1ms", "tier": "Burstable" },
+        "sku": { "name": "Standard_D2ds_v5", "tier": "GeneralPurpose" },
         "location": LOCATION,
         "id": id(cloud, server),
         "name": server.name,
@@ -184,6 +184,11 @@ pub(super) fn object_id(text: &str) -> Result<Uuid, Answer> {
 pub(super) fn invalid(parameter: &str) -> Answer {
     let message = format!("Invalid value given for parameter {parameter}. Specify a valid parameter value.");
     refusal(StatusCode::BAD_REQUEST, "InvalidParameterValue", &message)
+}
+
+/// The refusal of a value for a reason of this machine.
+pub(super) fn refused_value(reason: &str) -> Answer {
+    refusal(StatusCode::BAD_REQUEST, "InvalidParameterValue", reason)
 }
 
 fn shown(cloud: &Cloud, server: &ServerOptions, administrator: &Administrator) -> Value {
