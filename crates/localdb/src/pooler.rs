@@ -21,6 +21,7 @@ use crate::janitor::{Farewell, Janitor};
 use crate::local_db::LocalDb;
 use crate::owner::Owner;
 use crate::process::{ServerProgram, last_lines};
+use crate::server::once_free;
 use crate::site::check_socket_path_of;
 
 /// The port that names the socket; nothing listens on TCP. It is Azure's.
@@ -121,8 +122,8 @@ impl PoolerProgram {
     pub fn find(folders: impl IntoIterator<Item = PathBuf>) -> Result<Self, StartError> {
         let mut programs = folders.into_iter().map(|folder| folder.join("pgbouncer"));
         let program = programs.find(|program| program.is_file()).ok_or(StartError::NoPooler)?;
-        let asked = Command::new(&program).arg("--version").env_clear().output();
-        let output = asked.map_err(StartError::io("ask PgBouncer for its version"))?;
+        let ask = || Command::new(&program).arg("--version").env_clear().output();
+        let output = once_free(ask).map_err(StartError::io("ask PgBouncer for its version"))?;
         let answer = String::from_utf8_lossy(&output.stdout);
         let answer = answer.lines().next().unwrap_or_default();
         match version(answer) {
@@ -367,6 +368,20 @@ mod tests {
         ] {
             assert_eq!(version(answer), expected, "{answer}");
         }
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named_and_an_old_one_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let find = || PoolerProgram::find([PathBuf::from("/nonexistent"), folder.path().to_owned()]);
+        assert_eq!(find().unwrap_err().to_string(), "there is no program pgbouncer");
+        let program = folder.path().join("pgbouncer");
+        fs::write(&program, "#!/bin/sh\necho 'PgBouncer 1.8.1'\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let refused = find().unwrap_err().to_string();
+        assert!(refused.contains("1.18 or later is needed") && refused.contains("1.8.1"), "{refused}");
     }
 
     #[test]
