@@ -22,17 +22,17 @@ const BACKLOG: u32 = 1024;
 
 /// The PgBouncer of a local cloud, and its ports. Clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct CloudPgBouncer(Arc<Shared>);
+pub(crate) struct CloudPgBouncer(Arc<SharedPgBouncer>);
 
 #[derive(Debug)]
-struct Shared {
+struct SharedPgBouncer {
     parts: PgBouncerParts,
     /// The port for clients.
     port: u16,
     /// The port for clients that know the server by its name on Azure.
     named_port: u16,
     console_users: Arc<RwLock<Vec<String>>>,
-    state: Mutex<State>,
+    state: Mutex<PgBouncerState>,
 }
 
 /// What a PgBouncer is made of when it is switched on.
@@ -51,15 +51,15 @@ pub(crate) struct PgBouncerParts {
 }
 
 #[derive(Debug)]
-struct State {
+struct PgBouncerState {
     settings: PoolerSettings,
     /// The ports while it is off: bound, so that they stay the same, and not listening.
     reserved: Option<(TcpSocket, TcpSocket)>,
-    running: Option<Running>,
+    running: Option<RunningPgBouncer>,
 }
 
 #[derive(Debug)]
-struct Running {
+struct RunningPgBouncer {
     gateway: RunningGateway,
     named_gateway: RunningGateway,
     pooler: LocalPooler,
@@ -99,12 +99,12 @@ impl CloudPgBouncer {
         let own = own.map_err(cannot_listen)?;
         let named = reserve(0).map_err(cannot_listen)?;
         let port_of = |socket: &TcpSocket| socket.local_addr().map(|it| it.port()).map_err(cannot_listen);
-        Ok(Self(Arc::new(Shared {
+        Ok(Self(Arc::new(SharedPgBouncer {
             parts,
             port: port_of(&own)?,
             named_port: port_of(&named)?,
             console_users: Arc::default(),
-            state: Mutex::new(State {
+            state: Mutex::new(PgBouncerState {
                 settings: PoolerSettings::default(),
                 reserved: Some((own, named)),
                 running: None,
@@ -139,7 +139,7 @@ impl CloudPgBouncer {
             return Ok(());
         }
         state.set(parameter, value)?;
-        let State { running, settings, .. } = &*state;
+        let PgBouncerState { running, settings, .. } = &*state;
         match running {
             Some(running) => running.pooler.configure(settings).map_err(cannot_configure),
             None => Ok(()),
@@ -154,7 +154,7 @@ impl CloudPgBouncer {
         }
     }
 
-    async fn switch_on(&self, state: &mut State) -> Result<(), Failure> {
+    async fn switch_on(&self, state: &mut PgBouncerState) -> Result<(), Failure> {
         if state.running.is_some() {
             return Ok(());
         }
@@ -197,11 +197,11 @@ impl CloudPgBouncer {
             gateway.serve_further(address).await?;
         }
         let named_gateway = RunningGateway::start_on(named, listen(reserved.1)?)?;
-        state.running = Some(Running { gateway, named_gateway, pooler });
+        state.running = Some(RunningPgBouncer { gateway, named_gateway, pooler });
         Ok(())
     }
 
-    async fn switch_off(&self, state: &mut State) -> Result<(), Failure> {
+    async fn switch_off(&self, state: &mut PgBouncerState) -> Result<(), Failure> {
         let Some(running) = state.running.take() else { return Ok(()) };
         running.end().await;
         // If another program takes a port meanwhile, PgBouncer cannot be switched on again.
@@ -214,7 +214,7 @@ impl CloudPgBouncer {
     }
 }
 
-impl State {
+impl PgBouncerState {
     fn set(&mut self, parameter: &str, value: &str) -> Result<(), Failure> {
         let settings = &mut self.settings;
         let number = || {
@@ -241,7 +241,7 @@ impl State {
     }
 }
 
-impl Running {
+impl RunningPgBouncer {
     async fn end(self) {
         let Self { gateway, named_gateway, pooler } = self;
         // Their sessions would take the whole time that the gateways give them.

@@ -1,9 +1,10 @@
 //! Parameters of the flexible server (Microsoft.DBforPostgreSQL/flexibleServers/configurations): those of group sync and of
 //! the built-in PgBouncer.
 
+use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use super::answers::{body, collection, json_answer, not_found};
+use super::answers::{body, collection, json_answer, not_found, refusal};
 use super::servers;
 use crate::cloud::Cloud;
 use crate::directory::RESOURCE_GROUP;
@@ -17,7 +18,7 @@ const GROUP_SYNC: &str = "pgaadauth.enable_group_sync";
 const LONGEST: usize = 1024;
 
 /// A parameter of the server.
-struct Parameter {
+struct ServerParameter {
     name: &'static str,
     default: &'static str,
     values: Values,
@@ -34,25 +35,25 @@ enum Values {
 }
 
 /// Names and defaults are Azure's (Microsoft: concepts-pgbouncer). The ranges are not in that documentation.
-const PARAMETERS: [Parameter; 11] = [
-    Parameter::new(GROUP_SYNC, "off", Values::Boolean(["on", "off"])),
-    Parameter::new("pgbouncer.default_pool_size", "50", Values::Integer(1, 4950)),
-    Parameter::new(PGBOUNCER_ENABLED, "false", Values::Boolean(["true", "false"])),
-    Parameter::new("pgbouncer.ignore_startup_parameters", "", Values::Names),
-    Parameter::new("pgbouncer.max_client_conn", "5000", Values::Integer(1, 50_000)),
-    Parameter::new("pgbouncer.max_prepared_statements", "0", Values::Integer(0, 5000)),
-    Parameter::new("pgbouncer.min_pool_size", "0", Values::Integer(0, 4950)),
-    Parameter::new(
+const PARAMETERS: [ServerParameter; 11] = [
+    ServerParameter::new(GROUP_SYNC, "off", Values::Boolean(["on", "off"])),
+    ServerParameter::new("pgbouncer.default_pool_size", "50", Values::Integer(1, 4950)),
+    ServerParameter::new(PGBOUNCER_ENABLED, "false", Values::Boolean(["true", "false"])),
+    ServerParameter::new("pgbouncer.ignore_startup_parameters", "", Values::Names),
+    ServerParameter::new("pgbouncer.max_client_conn", "5000", Values::Integer(1, 50_000)),
+    ServerParameter::new("pgbouncer.max_prepared_statements", "0", Values::Integer(0, 5000)),
+    ServerParameter::new("pgbouncer.min_pool_size", "0", Values::Integer(0, 4950)),
+    ServerParameter::new(
         "pgbouncer.pool_mode",
         "transaction",
         Values::Enumeration(&["session", "transaction", "statement"]),
     ),
-    Parameter::new("pgbouncer.query_wait_timeout", "120", Values::Integer(0, 86_400)),
-    Parameter::new("pgbouncer.server_idle_timeout", "600", Values::Integer(0, 86_400)),
-    Parameter::new("pgbouncer.stats_users", "", Values::Names),
+    ServerParameter::new("pgbouncer.query_wait_timeout", "120", Values::Integer(0, 86_400)),
+    ServerParameter::new("pgbouncer.server_idle_timeout", "600", Values::Integer(0, 86_400)),
+    ServerParameter::new("pgbouncer.stats_users", "", Values::Names),
 ];
 
-impl Parameter {
+impl ServerParameter {
     const fn new(name: &'static str, default: &'static str, values: Values) -> Self {
         Self { name, default, values }
     }
@@ -74,28 +75,18 @@ impl Parameter {
                 (*least..=*most).contains(&number).then(|| number.to_string())
             }
             Values::Enumeration(words) => words.contains(&&*lower).then_some(lower),
-            Values::Names => {
-                let is_text = value.len() <= LONGEST && !value.chars().any(char::is_control);
-                is_text.then(|| value.to_owned())
-            }
+            Values::Names if value.len() > LONGEST || value.chars().any(char::is_control) => None,
+            Values::Names => Some(value.to_owned()),
         }
     }
 
-    fn data_type(&self) -> &'static str {
-        match self.values {
-            Values::Boolean(_) => "Boolean",
-            Values::Integer(..) => "Integer",
-            Values::Enumeration(_) => "Enumeration",
-            Values::Names => "String",
-        }
-    }
-
-    fn allowed(&self) -> String {
+    /// `dataType` and `allowedValues`.
+    fn described(&self) -> (&'static str, String) {
         match &self.values {
-            Values::Boolean(words) => words.join(","),
-            Values::Integer(least, most) => format!("{least}-{most}"),
-            Values::Enumeration(words) => words.join(","),
-            Values::Names => String::new(),
+            Values::Boolean(words) => ("Boolean", words.join(",")),
+            Values::Integer(least, most) => ("Integer", format!("{least}-{most}")),
+            Values::Enumeration(words) => ("Enumeration", words.join(",")),
+            Values::Names => ("String", String::new()),
         }
     }
 }
@@ -140,11 +131,9 @@ pub(super) fn change(
     let effect = match parameter.name {
         GROUP_SYNC => Effect::GroupSync(value == "on"),
         name => {
-            if let Some(reason) = server.pgbouncer_missing.as_ref()
-                && name == PGBOUNCER_ENABLED
-                && value == "true"
-            {
-                return Err(servers::refused_value(reason));
+            let missing = server.pgbouncer_missing.as_ref();
+            if let Some(reason) = missing.filter(|_| (name, &*value) == (PGBOUNCER_ENABLED, "true")) {
+                return Err(refusal(StatusCode::BAD_REQUEST, "InvalidParameterValue", reason));
             }
             Effect::PgBouncer { parameter: name, value }
         }
@@ -152,24 +141,25 @@ pub(super) fn change(
     servers::change(cloud, server, &format!("configurations/{}", parameter.name), effect)
 }
 
-fn known(server: &ServerOptions, name: &str) -> Result<&'static Parameter, Answer> {
+fn known(server: &ServerOptions, name: &str) -> Result<&'static ServerParameter, Answer> {
     let found = PARAMETERS.iter().find(|parameter| parameter.name.eq_ignore_ascii_case(name));
     found.ok_or_else(|| not_found(KIND, &format!("{}/{name}", server.name), RESOURCE_GROUP))
 }
 
-fn shown(cloud: &Cloud, server: &ServerOptions, parameter: &Parameter) -> Value {
+fn shown(cloud: &Cloud, server: &ServerOptions, parameter: &ServerParameter) -> Value {
     let now = cloud.clock.unix();
     let value = match parameter.name {
         GROUP_SYNC => cloud.subscription.is_group_sync(now).then(|| "on".to_owned()),
         name => cloud.subscription.pgbouncer(name, now),
     };
     let value = value.unwrap_or_else(|| parameter.default.to_owned());
+    let (data_type, allowed) = parameter.described();
     json!({
         "properties": {
             "value": value,
             "defaultValue": parameter.default,
-            "dataType": parameter.data_type(),
-            "allowedValues": parameter.allowed(),
+            "dataType": data_type,
+            "allowedValues": allowed,
             "source": if value == parameter.default { "system-default" } else { "user-override" },
             "isDynamicConfig": true,
             "isReadOnly": false,

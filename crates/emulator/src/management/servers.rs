@@ -186,11 +186,6 @@ pub(super) fn invalid(parameter: &str) -> Answer {
     refusal(StatusCode::BAD_REQUEST, "InvalidParameterValue", &message)
 }
 
-/// The refusal of a value for a reason of this machine.
-pub(super) fn refused_value(reason: &str) -> Answer {
-    refusal(StatusCode::BAD_REQUEST, "InvalidParameterValue", reason)
-}
-
 fn shown(cloud: &Cloud, server: &ServerOptions, administrator: &Administrator) -> Value {
     let object_id = administrator.object_id;
     json!({
