@@ -379,6 +379,8 @@ impl<'a> LocalCloudBuilder<'a> {
             is_link_local: self.is_link_local,
             followers,
             database,
+            #[cfg(target_os = "linux")]
+            container_files: None,
             installation,
             arc,
             janitor,

@@ -55,6 +55,9 @@ pub struct LocalCloud {
     /// Tasks that refresh the pod's token files and update the database.
     pub(crate) followers: JoinSet<()>,
     pub(crate) database: LocalDb,
+    /// Files for programs in containers.
+    #[cfg(target_os = "linux")]
+    pub(crate) container_files: Option<crate::inside::ContainerFiles>,
     /// The PostgreSQL that it runs.
     pub(crate) installation: Installation,
     /// The folder of the Arc agent, if there is one.

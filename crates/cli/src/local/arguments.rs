@@ -133,6 +133,32 @@ impl OtherMachines {
     }
 }
 
+/// What programs in containers need to find themselves on Azure.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Containers {
+    /// Also serve Azure's names at this address, each at its port on Azure: 80, 443, 5432 and 6432. Other containers reach it under these
+    /// names, and each of them can become the administrator. Default: loopback only.
+    #[arg(long, value_name = "ADDRESS", requires = "azure_files")]
+    pub(crate) danger_azure_names: Option<IpAddr>,
+    /// A folder that these containers share: the variables, tokens and trusted certificates for programs in them.
+    #[arg(long, value_name = "FOLDER", requires = "danger_azure_names")]
+    pub(crate) azure_files: Option<PathBuf>,
+}
+
+#[cfg(target_os = "linux")]
+impl Containers {
+    /// The arguments again, for another process in the same folder.
+    pub(crate) fn words(&self) -> Vec<OsString> {
+        let mut words = Vec::new();
+        if let (Some(address), Some(folder)) = (self.danger_azure_names, &self.azure_files) {
+            words.extend(["--danger-azure-names".into(), address.to_string().into()]);
+            words.extend(["--azure-files".into(), folder.into()]);
+        }
+        words
+    }
+}
+
 /// Arguments of `pgentra quickstart`.
 #[derive(Debug, Args)]
 pub(crate) struct Quickstart {
@@ -397,6 +423,9 @@ pub(crate) struct LocalUp {
     pub(crate) fixed: FixedPlaces,
     #[command(flatten)]
     pub(crate) other_machines: OtherMachines,
+    #[cfg(target_os = "linux")]
+    #[command(flatten)]
+    pub(crate) containers: Containers,
     /// Text on which the ids of the tenant, the subscription and the identities depend. Default: the name.
     #[arg(long, value_name = "TEXT")]
     pub(crate) seed: Option<String>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -227,6 +227,11 @@ impl NamespacePlan {
             self.listen.push(listen);
             targets.push(target);
         }
+    }
+
+    /// The same with the files in another folder.
+    pub(super) fn at(self, folder: &Path) -> Self {
+        Self { folder: folder.to_path_buf(), ..self }
     }
 
     /// The file with all trusted certificates.
