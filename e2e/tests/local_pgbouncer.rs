@@ -1,5 +1,4 @@
 //! The built-in PgBouncer of the local cloud, at port 6432 of Azure's name.
-#![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -8,16 +8,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use pgentra_emulator::certificates::Authority;
 use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
-use pgentra_emulator::{Clock, Ids, LocalAzure, Options, PGBOUNCER_ENABLED};
-use pgentra_gateway::{
-    ClientTls, Config, Flavour, GatewayTelemetry, RoleSource, SessionAttrs, SessionExpiry, Setup, Unmapped,
-    UpstreamMethod, WarmSessions,
-};
+use pgentra_emulator::{Clock, Ids, LocalAzure, Options};
+use pgentra_gateway::{ClientTls, Config, Flavour, Setup};
 use pgentra_localdb::{Installation, Janitor, LocalDb, PooledServer, PoolerProgram, StartError};
 use pgentra_session::Limits;
 use pgentra_system::System;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::administrators::{self, Database};
 use crate::azure_names;
@@ -27,12 +23,13 @@ use crate::environment::{CloudFiles, DATABASE};
 use crate::error::{Error, Failure, FailureKind};
 use crate::faults::CloudFaults;
 use crate::folder::{self, folder_of, write};
-use crate::gateway::{self, RunningGateway};
+use crate::gateway::RunningGateway;
+use crate::gateway_config;
 use crate::host::Host;
 use crate::kept::{self, KeptPorts};
 use crate::local_cloud::{LocalCloud, SERVER_NAME, upstream};
 use crate::page::{CloudPage, HostStrings, PageSource, ServerPlace};
-use crate::pgbouncer::{self, CloudPgBouncer, PgBouncerParts};
+use crate::pgbouncer::{self, CloudPgBouncer, PgBouncerOptions, PgBouncerParts};
 use crate::server_faults::ServerFaults;
 
 /// How to start a [`LocalCloud`]. By default it is a Flexible Server on the embedded PostgreSQL, with
@@ -45,8 +42,7 @@ pub struct LocalCloudBuilder<'a> {
     postgres: Option<PathBuf>,
     port: u16,
     metadata_port: u16,
-    pgbouncer_port: u16,
-    is_pgbouncer_on: bool,
+    pgbouncer: PgBouncerOptions,
     entra_port: u16,
     authority: Option<(PathBuf, PathBuf)>,
     is_link_local: bool,
@@ -83,8 +79,7 @@ impl LocalCloud {
             postgres: None,
             port: 0,
             metadata_port: 0,
-            pgbouncer_port: 0,
-            is_pgbouncer_on: false,
+            pgbouncer: PgBouncerOptions::default(),
             entra_port: 0,
             authority: None,
             is_link_local: false,
@@ -149,13 +144,13 @@ impl<'a> LocalCloudBuilder<'a> {
     /// Whether the built-in PgBouncer is on at the start, as the server parameter `pgbouncer.enabled` has it. Flexible Server
     /// only. Default: no.
     pub fn pgbouncer(mut self, is_on: bool) -> Self {
-        self.is_pgbouncer_on = is_on;
+        self.pgbouncer.is_on = is_on;
         self
     }
 
     /// The port of PgBouncer for clients. Default: 0, any free one.
     pub fn pgbouncer_port(mut self, port: u16) -> Self {
-        self.pgbouncer_port = port;
+        self.pgbouncer.port = port;
         self
     }
 
@@ -265,17 +260,7 @@ impl<'a> LocalCloudBuilder<'a> {
             0 => None,
             port => Some(RunningGateway::listen(port).await?),
         };
-        if self.is_pgbouncer_on && self.flavour != Flavour::Flexible {
-            let message = "Single Server has no built-in PgBouncer";
-            return Err(Failure::new(FailureKind::Usage, message)
-                .with_hint("use it with --flavour flexible")
-                .into());
-        }
-        let program = pgbouncer::find(self.system.env());
-        if let (true, Err(error)) = (self.is_pgbouncer_on, &program) {
-            let failure = Failure::new(FailureKind::Usage, format!("cannot switch PgBouncer on: {error}"));
-            return Err(failure.with_hint(pgbouncer::INSTALL).into());
-        }
+        let program = self.pgbouncer.find(self.system.env(), self.flavour)?;
         (self.progress)("starting PostgreSQL, the metadata service and the Entra tenant");
         let (mut options, preferred) = self.options(&name, &folder, arc.as_ref(), &program)?;
         (self.azure)(&mut options);
@@ -292,31 +277,9 @@ impl<'a> LocalCloudBuilder<'a> {
         pgentra_gateway::init(&upstream, &service, &setup)
             .await
             .map_err(|error| Failure::machine("cannot prepare PostgreSQL for Entra roles", error))?;
-        let clock = azure.clock().clone();
-        let verifier = gateway::verifier(&azure)?;
-        let now = clock.clone();
-        let telemetry = GatewayTelemetry::new(move || now.now(), CancellationToken::new(), None);
-        let config = Config {
-            name: SERVER_NAME.to_owned(),
-            tls: tls(azure.certificates(), &own_names(&self.host_names))?,
-            upstream: upstream.clone(),
-            pooler: None,
-            further: Vec::new(),
-            target_session_attrs: SessionAttrs::Any,
-            method: UpstreamMethod::Password,
-            service: service.clone(),
-            roles: RoleSource::Database(self.flavour),
-            unmapped: Unmapped::Password,
-            server_name: SERVER_NAME.to_owned(),
-            oauth: gateway::oauth(&azure, verifier.policy()),
-            verifiers: vec![Arc::new(verifier)],
-            clock: Arc::new(move || clock.now()),
-            expiry: SessionExpiry::Off,
-            directory: None,
-            warm: WarmSessions::default(),
-            limits: self.limits,
-            telemetry: telemetry.clone(),
-        };
+        let tls = tls(azure.certificates(), &own_names(&self.host_names))?;
+        let behind = Database { upstream, service };
+        let config = gateway_config::config(&azure, &behind, (self.flavour, self.limits), tls)?;
         let mut gateway = RunningGateway::start_kept(config.clone(), listener, preferred.postgres).await?;
         if let Some(address) = self.address {
             gateway.serve_further(address).await?;
@@ -332,14 +295,10 @@ impl<'a> LocalCloudBuilder<'a> {
                     names,
                     address: self.address,
                 };
-                Some(CloudPgBouncer::new(parts, self.pgbouncer_port, preferred.pgbouncer)?)
+                Some(CloudPgBouncer::start(parts, self.pgbouncer, preferred.pgbouncer).await?)
             }
             Flavour::Single => None,
         };
-        if let Some(pooled) = pooled.as_ref().filter(|_| self.is_pgbouncer_on) {
-            (self.progress)("starting PgBouncer");
-            pooled.set(PGBOUNCER_ENABLED, "true").await?;
-        }
         let azure = Arc::new(azure);
         let clock = CloudClock::new(files, azure.clone());
         clock.write()?;
@@ -351,11 +310,10 @@ impl<'a> LocalCloudBuilder<'a> {
             azure: azure.clone(),
             clock: clock.clone(),
             faults: faults.clone(),
-            telemetry,
+            telemetry: config.telemetry.clone(),
             access: access(&name, &azure, gateway.address.port(), janitor.folder()),
         };
         let page = CloudPage::start(source, preferred.page).await?;
-        let behind = Database { upstream, service };
         let mut followers = JoinSet::new();
         followers.spawn(clock.clone().keep());
         followers.spawn(administrators::follow(behind.clone(), pooled.clone(), azure.follow_server()));
@@ -404,7 +362,7 @@ impl<'a> LocalCloudBuilder<'a> {
         options.server = match self.flavour {
             Flavour::Flexible => {
                 let mut server = ServerOptions::new(SERVER_NAME, "localhost");
-                server.pgbouncer_enabled = self.is_pgbouncer_on;
+                server.pgbouncer_enabled = self.pgbouncer.is_on;
                 server.pgbouncer_missing = pgbouncer.as_ref().err().map(pgbouncer::missing);
                 Some(server)
             }

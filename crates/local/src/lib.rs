@@ -29,6 +29,7 @@ mod error;
 pub mod faults;
 mod folder;
 mod gateway;
+mod gateway_config;
 mod host;
 mod identities;
 #[cfg(target_os = "linux")]

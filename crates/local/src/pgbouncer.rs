@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use pgentra_emulator::PGBOUNCER_ENABLED;
-use pgentra_gateway::{ClientTls, Config, Pooler, UpstreamAddress};
+use pgentra_gateway::{ClientTls, Config, Flavour, Pooler, UpstreamAddress};
 use pgentra_localdb::{LocalPooler, PooledServer, PoolerProgram, PoolerSettings, StartError};
 use pgentra_system::Env;
 use tokio::net::TcpSocket;
@@ -65,11 +65,37 @@ struct RunningPgBouncer {
     pooler: LocalPooler,
 }
 
-/// The installed PgBouncer: in the folders of `PATH`, or in those of system programs.
-pub(crate) fn find(env: &Env) -> Result<PoolerProgram, StartError> {
-    let path = env.get("PATH").unwrap_or_default();
-    let own = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).collect::<Vec<_>>();
-    PoolerProgram::find(own.into_iter().chain(FURTHER_FOLDERS.map(PathBuf::from)))
+/// What the options of a local cloud say of its PgBouncer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PgBouncerOptions {
+    /// Whether it is on at the start.
+    pub(crate) is_on: bool,
+    /// The port for clients; 0: the usual one, or any free one.
+    pub(crate) port: u16,
+}
+
+impl PgBouncerOptions {
+    /// The installed PgBouncer: in the folders of `PATH`, or in those of system programs. It may be missing if it is off.
+    pub(crate) fn find(
+        self,
+        env: &Env,
+        flavour: Flavour,
+    ) -> Result<Result<PoolerProgram, StartError>, Failure> {
+        if self.is_on && flavour != Flavour::Flexible {
+            let message = "Single Server has no built-in PgBouncer";
+            return Err(Failure::new(FailureKind::Usage, message).with_hint("use it with --flavour flexible"));
+        }
+        let path = env.get("PATH").unwrap_or_default();
+        let own = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).collect::<Vec<_>>();
+        let program = PoolerProgram::find(own.into_iter().chain(FURTHER_FOLDERS.map(PathBuf::from)));
+        match &program {
+            Err(error) if self.is_on => {
+                let message = format!("cannot switch PgBouncer on: {error}");
+                Err(Failure::new(FailureKind::Usage, message).with_hint(INSTALL))
+            }
+            _ => Ok(program),
+        }
+    }
 }
 
 /// Why there is none, with the way to have one.
@@ -78,11 +104,24 @@ pub(crate) fn missing(error: &StartError) -> String {
 }
 
 /// The way to have one.
-pub(crate) const INSTALL: &str = "Install PgBouncer: apt-get install pgbouncer";
+const INSTALL: &str = "Install PgBouncer: apt-get install pgbouncer";
 
 impl CloudPgBouncer {
-    /// A PgBouncer that is off, for this port; `preferred`: for this one if it is free, else for any free one.
-    pub(crate) fn new(parts: PgBouncerParts, port: u16, preferred: u16) -> Result<Self, Failure> {
+    /// Takes the ports, of which `preferred` is the usual one, and starts it if it is on.
+    pub(crate) async fn start(
+        parts: PgBouncerParts,
+        options: PgBouncerOptions,
+        preferred: u16,
+    ) -> Result<Self, Failure> {
+        let new = Self::new(parts, options.port, preferred)?;
+        if options.is_on {
+            new.set(PGBOUNCER_ENABLED, "true").await?;
+        }
+        Ok(new)
+    }
+
+    /// One that is off.
+    fn new(parts: PgBouncerParts, port: u16, preferred: u16) -> Result<Self, Failure> {
         let own = match port {
             0 => match reserve(preferred) {
                 Ok(socket) => Ok(socket),

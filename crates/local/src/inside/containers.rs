@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::container_files::ContainerFiles;
 use super::plan::NamespacePlan;
 use super::relay::accepted;
 use super::trust::TrustFiles;
@@ -31,7 +32,7 @@ const HOSTS: [Host; 5] =
     [Host::Vm, Host::UserAssigned, Host::Aks, Host::ClientSecret, Host::ClientCertificate];
 
 /// The file of the pod's token in the folder.
-pub(crate) const POD_TOKEN: &str = "azure-identity-token";
+const POD_TOKEN: &str = "azure-identity-token";
 /// The file of the application's certificate and key.
 const CLIENT_CERTIFICATE: &str = "myApp.pem";
 /// The script that runs a program with the variables of a host.
@@ -42,18 +43,6 @@ const ENTER: &str = "enter";
 const LONGEST_HELLO: usize = 1 << 15;
 /// Time for the start of a TLS connection, as browsers and servers have it.
 const HELLO_TIME: Duration = Duration::from_secs(10);
-
-/// The files for programs in containers, removed when this is dropped.
-#[derive(Debug)]
-pub(crate) struct ContainerFiles(Vec<PathBuf>);
-
-impl Drop for ContainerFiles {
-    fn drop(&mut self) {
-        for file in &self.0 {
-            let _ = fs::remove_file(file);
-        }
-    }
-}
 
 impl LocalCloud {
     /// Serves Azure's names at this address, each at its port on Azure, and writes the files for programs in containers into
@@ -89,9 +78,10 @@ impl LocalCloud {
     }
 
     fn write_files(&self, status: &Status, folder: &Path) -> Result<ContainerFiles, Failure> {
-        let mut files = ContainerFiles(vec![folder.join(POD_TOKEN)]);
+        let mut files = ContainerFiles::default();
+        files.add(folder.join(POD_TOKEN));
         let mut put = |name: &str, content: &[u8]| {
-            files.0.push(folder.join(name));
+            files.add(folder.join(name));
             write_shared(&folder.join(name), content)
         };
         let certificate = fs::read(self.files().client_certificate);
