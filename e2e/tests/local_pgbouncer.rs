@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
 
 use e2e::{Cloud, Done, Flavour, Lab, User, have};
 use eventually::{DEADLINE, eventually_blocking, holds};
@@ -214,3 +215,18 @@ fn single_server_has_none() {
     let done = lab.pgentra(&["local", "up", "--flavour", "single", "--pgbouncer"]).done();
     assert_eq!(done.fault(2, &["Single Server has no built-in PgBouncer", "--flavour flexible"]), None);
 }
+
+#[test]
+fn without_the_program_its_package_is_named() {
+    if !have(&["pgbouncer", "mounts", "root"]) || !Path::new(PROGRAM).is_file() {
+        return;
+    }
+    let lab = Lab::behind(&["unshare", "--mount", "sh", "-ec", HIDDEN, PROGRAM]);
+    let done = lab.pgentra(&["local", "up", "--pgbouncer"]).done();
+    let words = ["cannot switch PgBouncer on: there is no program pgbouncer", "apt-get install pgbouncer"];
+    assert_eq!(done.fault(2, &words), None);
+}
+
+const PROGRAM: &str = "/usr/sbin/pgbouncer";
+/// What is no file is no program.
+const HIDDEN: &str = "mount --bind /dev/null \"$0\"; exec \"$@\"";

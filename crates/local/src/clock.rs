@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 
 use crate::environment::CloudFiles;
 use crate::error::Failure;
-use crate::folder::write;
+use crate::folder::{write, write_shared};
 
 /// The furthest step of the clock: a year, which is more than any token lives.
 pub const FURTHEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -60,17 +60,16 @@ impl CloudClock {
             let token = token.map_err(|error| Failure::machine("cannot sign a pod's token", error))?;
             write(file, token.expose_secret())?;
         }
-        #[cfg(target_os = "linux")]
         if let Some(file) = self.shared.get() {
             let token = federation.service_account_token();
             let token = token.map_err(|error| Failure::machine("cannot sign a pod's token", error))?;
-            crate::folder::write_shared(file, token.expose_secret().as_bytes())?;
+            write_shared(file, token.expose_secret().as_bytes())?;
         }
         Ok(())
     }
 
     /// From now on writes the pod's token into this file too.
-    #[cfg(target_os = "linux")]
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "containers are of Linux"))]
     pub(crate) fn share(&self, file: PathBuf) -> Result<(), Failure> {
         // The first call decides.
         let _ = self.shared.set(file);

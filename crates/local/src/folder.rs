@@ -138,7 +138,6 @@ pub(crate) fn write(file: &Path, text: &str) -> Result<(), Failure> {
 }
 
 /// Writes a file at once that every user can read.
-#[cfg(target_os = "linux")]
 pub(crate) fn write_shared(file: &Path, content: &[u8]) -> Result<(), Failure> {
     put(file, content, 0o644)
         .map_err(|error| Failure::machine(&format!("cannot write {}", file.display()), error))
