@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks what is in this folder with the programs that read it: Helm renders the charts, Kubernetes' schemas validate every
-# manifest, pgentra itself reads each configuration, hadolint reads the Containerfile, systemd the units. The tools are installed
-# below target/; what cannot be had is named. It fails where CI=true, except for Helm, which takes Go to build.
+# manifest, pgentra itself reads each configuration, hadolint reads the Containerfiles, the loader of Docker Compose its file,
+# systemd the units. The tools are installed below target/; what cannot be had is named. It fails where CI=true, except for Helm
+# and the loader of Docker Compose, which take Go to build.
 set -euo pipefail
 cd "$(dirname "$0")"
 top=$(cd .. && pwd)
@@ -30,6 +31,24 @@ if [ ! -x "$helm" ]; then
     helm=
 fi
 
+# The loader of Docker Compose, from its Go module: it compares the file with the schema of the specification.
+COMPOSE_VERSION=2.16.2
+compose=$top/target/tools/bin/compose-spec-$COMPOSE_VERSION
+if [ ! -x "$compose" ] && command -v go >/dev/null; then
+    folder=$(mktemp -d)
+    if GOFLAGS='' CGO_ENABLED=0 GOBIN=$folder go install "github.com/compose-spec/compose-go/v2/cmd@v$COMPOSE_VERSION"; then
+        mkdir -p "$(dirname "$compose")"
+        mv "$folder/cmd" "$compose"
+    fi
+    rm -rf "$folder"
+fi
+if [ -x "$compose" ]; then
+    "$compose" -format json compose/compose.yaml >"$target/compose.json"
+    echo "compose.yaml: the loader of Docker Compose accepts it"
+else
+    echo "deploy: left out: compose.yaml, because its checker is built with Go and there is no Go here, or it could not be had" >&2
+fi
+
 if ! cmp -s requirements.txt "$target/requirements.txt"; then
     rm -rf "$target/venv"
     if python3 -m venv "$target/venv" &&
@@ -41,7 +60,9 @@ if [ -e "$target/requirements.txt" ]; then
     (cd "$top" && cargo build --quiet --locked --package pgentra)
     "$target/venv/bin/python" check.py "$top/target/debug/pgentra" ${helm:+"$helm"}
     "$target/venv/bin/hadolint" --ignore DL3018 container/Containerfile
-    echo "Containerfile: hadolint finds nothing"
+    # The packages are those of the release.
+    "$target/venv/bin/hadolint" --ignore DL3008 compose/program/Containerfile
+    echo "Containerfiles: hadolint finds nothing"
 else
     missing "the charts, the manifests and the Containerfile: the packages of deploy/requirements.txt could not be installed"
 fi

@@ -16,6 +16,11 @@ impl Namespace {
         namespace
     }
 
+    /// Its name, for `ip netns`.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
     /// A lab whose programs run in it.
     pub fn lab(&self) -> Lab {
         Lab::behind(&["ip", "netns", "exec", &self.0])

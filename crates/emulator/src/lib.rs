@@ -61,5 +61,5 @@ pub use local_azure::{LocalAzure, Principal};
 pub use mint::Draft;
 pub use options::Options;
 pub use pgentra_directory::{Group, User};
-pub use subscription::{Administrator, PrincipalKind, ServerChange, ServerEdit};
+pub use subscription::{Administrator, PGBOUNCER_ENABLED, PrincipalKind, ServerChange, ServerEdit};
 pub use token_log::TokenRecord;

@@ -198,12 +198,16 @@ pub struct ServerOptions {
     pub name: String,
     /// `fullyQualifiedDomainName`: the host that clients connect to.
     pub host: String,
+    /// Whether the parameter `pgbouncer.enabled` is `true` at the start. Default: no.
+    pub pgbouncer_enabled: bool,
+    /// Why there is no PgBouncer, as a sentence: `pgbouncer.enabled` cannot be switched on then. Default: there is one.
+    pub pgbouncer_missing: Option<String>,
 }
 
 impl ServerOptions {
     /// A server with this name, which clients reach at this host.
     pub fn new(name: impl Into<String>, host: impl Into<String>) -> Self {
-        Self { name: name.into(), host: host.into() }
+        Self { name: name.into(), host: host.into(), pgbouncer_enabled: false, pgbouncer_missing: None }
     }
 }
 

@@ -57,6 +57,9 @@ pub struct ServerChange {
     verdict: oneshot::Sender<Result<(), String>>,
 }
 
+/// The parameter that switches the built-in PgBouncer on.
+pub const PGBOUNCER_ENABLED: &str = "pgbouncer.enabled";
+
 /// A change of the database server: of its Entra administrators or its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerEdit {
@@ -66,6 +69,13 @@ pub enum ServerEdit {
     Remove(Uuid),
     /// Group sync is to be on or off: the parameter `pgaadauth.enable_group_sync`.
     GroupSync(bool),
+    /// A parameter of the built-in PgBouncer has another value, or its default again.
+    PgBouncer {
+        /// The name, such as `pgbouncer.enabled`.
+        parameter: &'static str,
+        /// The value, which is one of the parameter's.
+        value: String,
+    },
 }
 
 impl ServerChange {
@@ -97,6 +107,8 @@ pub(crate) enum Effect {
     Remove(Uuid),
     /// Group sync of the server is on or off.
     GroupSync(bool),
+    /// A parameter of PgBouncer has another value.
+    PgBouncer { parameter: &'static str, value: String },
 }
 
 impl Effect {
@@ -107,6 +119,9 @@ impl Effect {
             Self::Add(new) => Some(ServerEdit::Add(new.clone())),
             Self::Remove(id) => Some(ServerEdit::Remove(*id)),
             Self::GroupSync(is_on) => Some(ServerEdit::GroupSync(*is_on)),
+            Self::PgBouncer { parameter, value } => {
+                Some(ServerEdit::PgBouncer { parameter, value: value.clone() })
+            }
         }
     }
 
@@ -120,6 +135,9 @@ impl Effect {
             }
             Self::Remove(id) => administrators.retain(|other| other.object_id != id),
             Self::GroupSync(is_on) => state.is_group_sync = is_on,
+            Self::PgBouncer { parameter, value } => {
+                state.pgbouncer.insert(parameter, value);
+            }
         }
     }
 }
@@ -193,6 +211,8 @@ struct SubscriptionState {
     administrators: Vec<Administrator>,
     /// The server parameter `pgaadauth.enable_group_sync`.
     is_group_sync: bool,
+    /// Values of PgBouncer's parameters that were set.
+    pgbouncer: BTreeMap<&'static str, String>,
     operations: Vec<Operation>,
     /// Answers of the database that are still to come, by operation.
     verdicts: HashMap<Uuid, oneshot::Receiver<Result<(), String>>>,
@@ -222,6 +242,9 @@ impl Subscription {
                 role_assignments: Vec::new(),
                 administrators,
                 is_group_sync: false,
+                pgbouncer: server
+                    .filter(|server| server.pgbouncer_enabled)
+                    .map_or_else(BTreeMap::new, |_| BTreeMap::from([(PGBOUNCER_ENABLED, "true".to_owned())])),
                 operations: Vec::new(),
                 verdicts: HashMap::new(),
                 database: None,
@@ -325,6 +348,12 @@ impl Subscription {
     pub(crate) fn is_group_sync(&self, now: i64) -> bool {
         self.settle(now);
         self.state().is_group_sync
+    }
+
+    /// The value of a parameter of PgBouncer, if it was set.
+    pub(crate) fn pgbouncer(&self, parameter: &str, now: i64) -> Option<String> {
+        self.settle(now);
+        self.state().pgbouncer.get(parameter).cloned()
     }
 
     /// From now on operations on the server wait for a database. An earlier one gets no more of them.

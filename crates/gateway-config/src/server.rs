@@ -71,6 +71,7 @@ impl Building<'_> {
             name: self.name(settings),
             tls: ClientTls::DangerOptional(None),
             upstream: servers.next()?,
+            pooler: None,
             further: servers.collect(),
             target_session_attrs: settings.target_session_attrs,
             method,

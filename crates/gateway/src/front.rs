@@ -258,7 +258,7 @@ impl Front {
         };
         let current = servers.servers.iter().map(|(_, gateway)| gateway);
         for gateway in current.chain(&gone).flat_map(|gateway| gateway.members()) {
-            let pass = async |request| gateway.config.upstream.cancel(&request).await;
+            let pass = async |request| gateway.config.sessions_at().cancel(&request).await;
             if gateway.cancel.forward_cancel(request, pass).await != Passed::UnknownKey {
                 return;
             }

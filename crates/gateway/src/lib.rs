@@ -38,6 +38,7 @@ mod login_log;
 mod membership;
 mod oauth;
 mod observed;
+mod pooler;
 mod principal;
 mod refusal;
 mod rewriter;
@@ -88,6 +89,7 @@ pub use oauth::Oauth;
 pub use observed::{LoginCheck, LoginEvent, LoginOutcome};
 pub use pgentra_session::Route;
 pub use pgentra_wire::session_attrs::SessionAttrs;
+pub use pooler::Pooler;
 pub use principal::{GroupMembership, Principal, PrincipalKind, UnknownPrincipalKind};
 pub use rules::{PrincipalRule, RoleRules, SharedRules};
 pub use script::{GatewayNetwork, NotANetwork, SERVICE_ROLE, ServerScript, ServerScriptMethod};
@@ -111,6 +113,10 @@ pub struct Config {
     pub tls: ClientTls,
     /// The PostgreSQL server.
     pub upstream: UpstreamAddress,
+    /// A PgBouncer in front of that server, through which sessions are opened; the mapping is read without it.
+    /// Cannot be combined with `further`, `warm`, an `expiry` and `method`s other than passwords. `None`: sessions
+    /// are opened at the server.
+    pub pooler: Option<Pooler>,
     /// Further servers with the same data, such as standbys, which are prepared as the first one is.
     pub further: Vec<UpstreamAddress>,
     /// Which of the servers a client is led to: the first that fits, as in libpq. With
@@ -203,11 +209,19 @@ impl fmt::Debug for ClientTls {
     }
 }
 
+impl Config {
+    /// Where sessions are opened and cancelled.
+    pub(crate) fn sessions_at(&self) -> &UpstreamAddress {
+        self.pooler.as_ref().map_or(&self.upstream, |pooler| &pooler.address)
+    }
+}
+
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("name", &self.name)
             .field("upstream", &self.upstream)
+            .field("pooler", &self.pooler)
             .field("further", &self.further)
             .field("target_session_attrs", &self.target_session_attrs)
             .field("method", &self.method)

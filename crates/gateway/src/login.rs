@@ -29,6 +29,7 @@ use crate::control::{ControlError, column};
 use crate::expiry::SessionExpiry;
 use crate::observed::LoginCheck;
 use crate::telemetry::{of, result, with};
+use crate::upstream::UpstreamAddress;
 use crate::upstream_login::{UpstreamLogin, UpstreamLoginError, method};
 use crate::upstream_stream::UpstreamStream;
 
@@ -62,10 +63,16 @@ impl Gateway {
                 return Err(refusal::not_mapped(&String::from_utf8_lossy(&role)).into());
             }
             None => {
-                let server = seat.ask(self.pass_through(client, &upstream)).await?;
+                let is_console = client.while_present(self.is_console(&role, &upstream)).await?;
+                let (address, proof) = self.proof_of_password(is_console, &upstream)?;
+                let mut server = seat.ask(self.pass_through(client, address, &proof)).await?;
                 seat.admitted();
                 attempt.check = LoginCheck::Server;
-                (self.place().await?, server)
+                let permit = self.place().await?;
+                if is_console {
+                    server = client.while_present(self.open_console(&upstream)).await?;
+                }
+                (permit, server)
             }
             Some((role, claim)) => {
                 let asked = self.ask_for_token(client, role, how, &mut attempt.check);
@@ -75,7 +82,13 @@ impl Gateway {
                 attempt.check = LoginCheck::Principal;
                 let passwords = client.while_present(self.authorize(&claim, role, &principal)).await?;
                 attempt.check = LoginCheck::Server;
-                let opened = self.session_for(role, &claim, &passwords, &upstream);
+                let opened = async {
+                    if self.is_console(role.as_bytes(), &upstream).await? {
+                        let permit = self.place().await?;
+                        return Ok(Some((self.open_console(&upstream).await?, permit)));
+                    }
+                    self.session_for(role, &claim, &passwords, &upstream).await
+                };
                 let Some((server, permit)) = client.while_present(opened).await? else {
                     tracing::warn!(role, oid = %principal.object_id(), "the role's password is no id of the token");
                     attempt.check = LoginCheck::Principal;
@@ -320,7 +333,7 @@ impl Gateway {
 
     /// Logs in with one password. `None`: the password is wrong. Any other refusal of the server
     /// goes to the client.
-    async fn try_password(
+    pub(crate) async fn try_password(
         &self,
         role: &str,
         upstream: &StartupMessage,
@@ -365,7 +378,7 @@ impl Gateway {
         role: &str,
         upstream: &StartupMessage,
     ) -> Result<UpstreamLogin<UpstreamStream>, LoginError> {
-        let (address, method) = (&self.config.upstream, &self.config.method);
+        let (address, method) = (self.config.sessions_at(), &self.config.method);
         address.start(method, role, upstream).await.map_err(|error| self.failed(error))
     }
 
@@ -375,6 +388,7 @@ impl Gateway {
     async fn pass_through(
         &self,
         client: &mut Client,
+        address: &UpstreamAddress,
         upstream: &StartupMessage,
     ) -> Result<UpstreamLogin<UpstreamStream>, LoginError> {
         let limit = self.config.limits.first_packet;
@@ -382,7 +396,6 @@ impl Gateway {
         let begun = async {
             let passing = self.passing.acquire().await;
             // Without a certificate: the client has to prove who it is.
-            let address = &self.config.upstream;
             let server = address.start(&UpstreamMethod::Password, "", upstream).await;
             Ok((passing, server.map_err(|error| self.failed(error))?))
         };

@@ -56,6 +56,17 @@ pub(crate) fn no_server_fits(wanted: SessionAttrs) -> Fields {
         .with_hint("Try again; if it stays so, see the log of the gateway.")
 }
 
+/// As PostgreSQL says it.
+pub(crate) fn no_database(database: &str) -> Fields {
+    fatal(sqlstate::INVALID_CATALOG_NAME, &format!("database \"{database}\" does not exist"))
+}
+
+/// As PgBouncer refuses a user that is not in its `stats_users` (`admin_post_login`).
+pub(crate) fn no_console() -> Fields {
+    fatal(sqlstate::PROTOCOL_VIOLATION, "not allowed")
+        .with_hint("Add the role to the server parameter pgbouncer.stats_users.")
+}
+
 /// PostgreSQL closed the connection, or did not answer as it was prepared to.
 pub(crate) fn broken() -> Fields {
     fatal(sqlstate::CONNECTION_FAILURE, "the gateway's PostgreSQL server did not open the session")

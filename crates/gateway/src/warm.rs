@@ -212,6 +212,7 @@ mod tests {
             name: "pair".to_owned(),
             tls: ClientTls::DangerOptional(None),
             upstream: upstream.clone(),
+            pooler: None,
             further: vec![upstream],
             target_session_attrs: SessionAttrs::Any,
             method: UpstreamMethod::Password,

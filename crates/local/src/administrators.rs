@@ -8,6 +8,9 @@ use pgentra_emulator::{LocalAzure, PrincipalKind, ServerChange, ServerEdit};
 use pgentra_gateway::{ChangeError, GroupMembership, ServiceAccount, UpstreamAddress};
 use tokio::sync::{mpsc, watch};
 
+use crate::error::Failure;
+use crate::pgbouncer::CloudPgBouncer;
+
 /// How often Azure synchronises groups.
 const SYNC_PERIOD: Duration = Duration::from_secs(30 * 60);
 /// How often the cloud's clock is looked at, which people advance.
@@ -22,8 +25,23 @@ pub(crate) struct Database {
 }
 
 /// Applies the changes of administrators while the task lives.
-pub(crate) async fn follow(database: Database, mut changes: mpsc::UnboundedReceiver<ServerChange>) {
+pub(crate) async fn follow(
+    database: Database,
+    pgbouncer: Option<CloudPgBouncer>,
+    mut changes: mpsc::UnboundedReceiver<ServerChange>,
+) {
     while let Some(change) = changes.recv().await {
+        if let ServerEdit::PgBouncer { parameter, value } = change.change() {
+            match set(pgbouncer.as_ref(), parameter, value).await {
+                Ok(()) => change.done(),
+                Err(error) => {
+                    let words = error.words();
+                    tracing::error!(?error, "the server parameter has no effect");
+                    change.refused(words);
+                }
+            }
+            continue;
+        }
         match make(&database, change.change()).await {
             Ok(()) => change.done(),
             Err(ChangeError::Refused(words)) => change.refused(words),
@@ -46,6 +64,14 @@ async fn make(database: &Database, change: &ServerEdit) -> Result<(), ChangeErro
             pgentra_gateway::remove_administrator(upstream, service, *object_id).await
         }
         ServerEdit::GroupSync(is_on) => pgentra_gateway::set_group_sync(upstream, service, *is_on).await,
+        ServerEdit::PgBouncer { .. } => Ok(()),
+    }
+}
+
+async fn set(pgbouncer: Option<&CloudPgBouncer>, parameter: &str, value: &str) -> Result<(), Failure> {
+    match pgbouncer {
+        Some(pgbouncer) => pgbouncer.set(parameter, value).await,
+        None => Ok(()),
     }
 }
 

@@ -11,6 +11,8 @@ use crate::local_cloud::SERVER_NAME;
 pub(crate) const METADATA_ADDRESS: &str = "169.254.169.254";
 /// PostgreSQL's port on Azure.
 const POSTGRES: u16 = 5432;
+/// The port of its built-in PgBouncer (Microsoft: concepts-pgbouncer).
+const PGBOUNCER: u16 = 6432;
 
 /// What leads a program to the local cloud under the names of Azure.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,8 +41,12 @@ pub(crate) fn server_host() -> String {
     format!("{SERVER_NAME}{SERVER_SUFFIX}")
 }
 
-/// The services of a cloud whose PostgreSQL answers to its name at this port.
-pub(crate) fn services(azure: &LocalAzure, postgres_port: u16) -> Vec<NamedService> {
+/// The services of a cloud whose PostgreSQL and PgBouncer answer to its name at these ports.
+pub(crate) fn services(
+    azure: &LocalAzure,
+    postgres_port: u16,
+    pgbouncer_port: Option<u16>,
+) -> Vec<NamedService> {
     let Some(names) = azure.azure_names() else { return Vec::new() };
     let service = |name: &str, port, local_port| NamedService { name: name.to_owned(), port, local_port };
     let mut services: Vec<_> =
@@ -49,5 +55,6 @@ pub(crate) fn services(azure: &LocalAzure, postgres_port: u16) -> Vec<NamedServi
     services.push(service(GRAPH_NAME, 443, names.management_port()));
     services.push(service(METADATA_ADDRESS, 80, names.metadata_port()));
     services.push(service(&server_host(), POSTGRES, postgres_port));
+    services.extend(pgbouncer_port.map(|port| service(&server_host(), PGBOUNCER, port)));
     services
 }

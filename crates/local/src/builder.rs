@@ -9,15 +9,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pgentra_emulator::certificates::Authority;
 use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
 use pgentra_emulator::{Clock, Ids, LocalAzure, Options};
-use pgentra_gateway::{
-    ClientTls, Config, Flavour, GatewayTelemetry, RoleSource, SessionAttrs, SessionExpiry, Setup, Unmapped,
-    UpstreamMethod, WarmSessions,
-};
-use pgentra_localdb::{Installation, Janitor, LocalDb, StartError};
+use pgentra_gateway::{ClientTls, Config, Flavour, Setup};
+use pgentra_localdb::{Installation, Janitor, LocalDb, PooledServer, PoolerProgram, StartError};
 use pgentra_session::Limits;
 use pgentra_system::System;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::administrators::{self, Database};
 use crate::azure_names;
@@ -27,11 +23,13 @@ use crate::environment::{CloudFiles, DATABASE};
 use crate::error::{Error, Failure, FailureKind};
 use crate::faults::CloudFaults;
 use crate::folder::{self, folder_of, write};
-use crate::gateway::{self, RunningGateway};
+use crate::gateway::RunningGateway;
+use crate::gateway_config;
 use crate::host::Host;
 use crate::kept::{self, KeptPorts};
 use crate::local_cloud::{LocalCloud, SERVER_NAME, upstream};
 use crate::page::{CloudPage, HostStrings, PageSource, ServerPlace};
+use crate::pgbouncer::{self, CloudPgBouncer, PgBouncerOptions, PgBouncerParts};
 use crate::server_faults::ServerFaults;
 use crate::trust_store::trust_store_with;
 
@@ -45,6 +43,7 @@ pub struct LocalCloudBuilder<'a> {
     postgres: Option<PathBuf>,
     port: u16,
     metadata_port: u16,
+    pgbouncer: PgBouncerOptions,
     entra_port: u16,
     authority: Option<(PathBuf, PathBuf)>,
     is_link_local: bool,
@@ -81,6 +80,7 @@ impl LocalCloud {
             postgres: None,
             port: 0,
             metadata_port: 0,
+            pgbouncer: PgBouncerOptions::default(),
             entra_port: 0,
             authority: None,
             is_link_local: false,
@@ -139,6 +139,19 @@ impl<'a> LocalCloudBuilder<'a> {
     /// The port of the metadata service. Default: 0, any free one.
     pub fn metadata_port(mut self, port: u16) -> Self {
         self.metadata_port = port;
+        self
+    }
+
+    /// Whether the built-in PgBouncer is on at the start, as the server parameter `pgbouncer.enabled` has it. Flexible Server
+    /// only. Default: no.
+    pub fn pgbouncer(mut self, is_on: bool) -> Self {
+        self.pgbouncer.is_on = is_on;
+        self
+    }
+
+    /// The port of PgBouncer for clients. Default: 0, any free one.
+    pub fn pgbouncer_port(mut self, port: u16) -> Self {
+        self.pgbouncer.port = port;
         self
     }
 
@@ -248,8 +261,9 @@ impl<'a> LocalCloudBuilder<'a> {
             0 => None,
             port => Some(RunningGateway::listen(port).await?),
         };
+        let program = self.pgbouncer.find(self.system.env(), self.flavour)?;
         (self.progress)("starting PostgreSQL, the metadata service and the Entra tenant");
-        let (mut options, preferred) = self.options(&name, &folder, arc.as_ref())?;
+        let (mut options, preferred) = self.options(&name, &folder, arc.as_ref(), &program)?;
         (self.azure)(&mut options);
         let installation = self.postgres.map_or(Installation::Embedded, Installation::Installed);
         let (database, azure) =
@@ -266,35 +280,28 @@ impl<'a> LocalCloudBuilder<'a> {
             .await
             .map_err(|error| Failure::machine("cannot prepare PostgreSQL for Entra roles", error))?;
         write(&files.trust_store, trust_store.await?)?;
-        let clock = azure.clock().clone();
-        let verifier = gateway::verifier(&azure)?;
-        let now = clock.clone();
-        let telemetry = GatewayTelemetry::new(move || now.now(), CancellationToken::new(), None);
-        let config = Config {
-            name: SERVER_NAME.to_owned(),
-            tls: tls(azure.certificates(), &own_names(&self.host_names))?,
-            upstream: upstream.clone(),
-            further: Vec::new(),
-            target_session_attrs: SessionAttrs::Any,
-            method: UpstreamMethod::Password,
-            service: service.clone(),
-            roles: RoleSource::Database(self.flavour),
-            unmapped: Unmapped::Password,
-            server_name: SERVER_NAME.to_owned(),
-            oauth: gateway::oauth(&azure, verifier.policy()),
-            verifiers: vec![Arc::new(verifier)],
-            clock: Arc::new(move || clock.now()),
-            expiry: SessionExpiry::Off,
-            directory: None,
-            warm: WarmSessions::default(),
-            limits: self.limits,
-            telemetry: telemetry.clone(),
-        };
+        let tls = tls(azure.certificates(), &own_names(&self.host_names))?;
+        let behind = Database { upstream, service };
+        let config = gateway_config::config(&azure, &behind, (self.flavour, self.limits), tls)?;
         let mut gateway = RunningGateway::start_kept(config.clone(), listener, preferred.postgres).await?;
         if let Some(address) = self.address {
             gateway.serve_further(address).await?;
         }
-        let named_gateway = RunningGateway::start(Config { tls: names, ..config.clone() }, 0).await?;
+        let named_gateway = RunningGateway::start(Config { tls: names.clone(), ..config.clone() }, 0).await?;
+        let pooled = match self.flavour {
+            Flavour::Flexible => {
+                let parts = PgBouncerParts {
+                    folder: janitor.folder().join("pgbouncer"),
+                    program,
+                    server: PooledServer::of(&database),
+                    config: config.clone(),
+                    names,
+                    address: self.address,
+                };
+                Some(CloudPgBouncer::start(parts, self.pgbouncer, preferred.pgbouncer).await?)
+            }
+            Flavour::Single => None,
+        };
         let azure = Arc::new(azure);
         let clock = CloudClock::new(files, azure.clone());
         clock.write()?;
@@ -306,14 +313,13 @@ impl<'a> LocalCloudBuilder<'a> {
             azure: azure.clone(),
             clock: clock.clone(),
             faults: faults.clone(),
-            telemetry,
+            telemetry: config.telemetry.clone(),
             access: access(&name, &azure, gateway.address.port(), janitor.folder()),
         };
         let page = CloudPage::start(source, preferred.page).await?;
-        let behind = Database { upstream, service };
         let mut followers = JoinSet::new();
         followers.spawn(clock.clone().keep());
-        followers.spawn(administrators::follow(behind.clone(), azure.follow_server()));
+        followers.spawn(administrators::follow(behind.clone(), pooled.clone(), azure.follow_server()));
         if self.flavour == Flavour::Flexible {
             followers.spawn(administrators::sync(behind.clone(), azure.clone()));
         }
@@ -325,6 +331,7 @@ impl<'a> LocalCloudBuilder<'a> {
             azure,
             gateway,
             named_gateway,
+            pgbouncer: pooled,
             config,
             setup,
             clock,
@@ -333,6 +340,8 @@ impl<'a> LocalCloudBuilder<'a> {
             is_link_local: self.is_link_local,
             followers,
             database,
+            #[cfg(target_os = "linux")]
+            container_files: None,
             installation,
             arc,
             janitor,
@@ -345,6 +354,7 @@ impl<'a> LocalCloudBuilder<'a> {
         name: &str,
         folder: &Path,
         arc: Option<&Janitor>,
+        pgbouncer: &Result<PoolerProgram, StartError>,
     ) -> Result<(Options, KeptPorts), Failure> {
         let now = self.system.clock().clone();
         let clock = self.clock.clone().unwrap_or_else(|| Clock::following(move || now.now()));
@@ -353,7 +363,12 @@ impl<'a> LocalCloudBuilder<'a> {
         options.ports.authority = self.entra_port;
         // Resource Manager has no port: clients read it from PGPORT.
         options.server = match self.flavour {
-            Flavour::Flexible => Some(ServerOptions::new(SERVER_NAME, "localhost")),
+            Flavour::Flexible => {
+                let mut server = ServerOptions::new(SERVER_NAME, "localhost");
+                server.pgbouncer_enabled = self.pgbouncer.is_on;
+                server.pgbouncer_missing = pgbouncer.as_ref().err().map(pgbouncer::missing);
+                Some(server)
+            }
             _ => None,
         };
         options.link_local = self.is_link_local;

@@ -1,6 +1,7 @@
 //! The clock of a local cloud, and the token files of its pod, which its kubelet renews.
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use pgentra_emulator::LocalAzure;
@@ -8,7 +9,7 @@ use secrecy::ExposeSecret;
 
 use crate::environment::CloudFiles;
 use crate::error::Failure;
-use crate::folder::write;
+use crate::folder::{write, write_shared};
 
 /// The furthest step of the clock: a year, which is more than any token lives.
 pub const FURTHEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -20,11 +21,13 @@ const RENEWAL: Duration = Duration::from_secs(20 * 60);
 pub struct CloudClock {
     files: Arc<CloudFiles>,
     azure: Arc<LocalAzure>,
+    /// A second file for the pod's token, which every user can read.
+    shared: Arc<OnceLock<PathBuf>>,
 }
 
 impl CloudClock {
     pub(crate) fn new(files: CloudFiles, azure: Arc<LocalAzure>) -> Self {
-        Self { files: Arc::new(files), azure }
+        Self { files: Arc::new(files), azure, shared: Arc::default() }
     }
 
     /// The cloud whose clock it is.
@@ -57,7 +60,20 @@ impl CloudClock {
             let token = token.map_err(|error| Failure::machine("cannot sign a pod's token", error))?;
             write(file, token.expose_secret())?;
         }
+        if let Some(file) = self.shared.get() {
+            let token = federation.service_account_token();
+            let token = token.map_err(|error| Failure::machine("cannot sign a pod's token", error))?;
+            write_shared(file, token.expose_secret().as_bytes())?;
+        }
         Ok(())
+    }
+
+    /// From now on writes the pod's token into this file too.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "containers are of Linux"))]
+    pub(crate) fn share(&self, file: PathBuf) -> Result<(), Failure> {
+        // The first call decides.
+        let _ = self.shared.set(file);
+        self.write()
     }
 
     /// Renews the tokens while the task lives, as a kubelet does.

@@ -59,6 +59,16 @@ impl Failure {
         Self { source: Some(source.into()), ..Self::new(FailureKind::Machine, doing) }
     }
 
+    /// The message with its causes.
+    pub(crate) fn words(&self) -> String {
+        let first: Option<&dyn StdError> = self.source();
+        let causes = std::iter::successors(first, |error| (*error).source());
+        std::iter::once(self.message.clone())
+            .chain(causes.map(ToString::to_string))
+            .collect::<Vec<_>>()
+            .join(": ")
+    }
+
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

@@ -133,18 +133,26 @@ fn cannot_make(folder: &Path, error: &std::io::Error) -> Failure {
 
 /// Writes a file of the cloud's folder, for this user alone, in one step for its readers.
 pub(crate) fn write(file: &Path, content: impl AsRef<[u8]>) -> Result<(), Failure> {
+    put(file, content.as_ref(), 0o600)
+        .map_err(|error| Failure::machine("cannot write into the local cloud's folder", error))
+}
+
+/// Writes a file at once that every user can read.
+pub(crate) fn write_shared(file: &Path, content: &[u8]) -> Result<(), Failure> {
+    put(file, content, 0o644)
+        .map_err(|error| Failure::machine(&format!("cannot write {}", file.display()), error))
+}
+
+fn put(file: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let fresh = file.with_extension("new");
-    let written = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)
-        .and_then(|mut file| file.write_all(content.as_ref()))
-        .and_then(|()| std::fs::rename(&fresh, file));
-    written.map_err(|error| Failure::machine("cannot write into the local cloud's folder", error))
+    let mut options = std::fs::OpenOptions::new();
+    let mut written = options.write(true).create(true).truncate(true).mode(mode).open(&fresh)?;
+    // The user's umask has no say.
+    written.set_permissions(std::fs::Permissions::from_mode(mode))?;
+    written.write_all(content)?;
+    std::fs::rename(&fresh, file)
 }
 
 #[cfg(test)]

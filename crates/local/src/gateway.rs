@@ -46,7 +46,7 @@ impl RunningGateway {
     }
 
     /// Serves `config` on an open port.
-    fn start_on(config: Config, listener: TcpListener) -> Result<Self, Failure> {
+    pub(crate) fn start_on(config: Config, listener: TcpListener) -> Result<Self, Failure> {
         Self::serve(config, listener).map_err(cannot_listen)
     }
 

@@ -22,6 +22,8 @@ const PORTS: u16 = 8;
 /// The first port of the pages of all clouds, which have one each. It is apart from the others, whose
 /// numbers stay as they were before there was a page.
 const FIRST_PAGE_PORT: u16 = 18_500;
+/// The first port of the PgBouncers of all clouds, which have one each.
+const FIRST_PGBOUNCER_PORT: u16 = 17_000;
 /// How many clouds have ports of their own.
 const BLOCKS: u16 = 1500;
 /// Longest file in bytes; an authority takes about 1,000.
@@ -32,6 +34,7 @@ const LONGEST: u64 = 1 << 16;
 pub(crate) struct KeptPorts {
     pub(crate) postgres: u16,
     pub(crate) page: u16,
+    pub(crate) pgbouncer: u16,
     pub(crate) azure: Ports,
 }
 
@@ -52,7 +55,12 @@ pub(crate) fn ports(folder: &Path) -> KeptPorts {
     ports.token_proxy = first + 5;
     ports.management = first + 6;
     ports.arc = first + 7;
-    KeptPorts { postgres: first, page: FIRST_PAGE_PORT + block, azure: ports }
+    KeptPorts {
+        postgres: first,
+        page: FIRST_PAGE_PORT + block,
+        pgbouncer: FIRST_PGBOUNCER_PORT + block,
+        azure: ports,
+    }
 }
 
 /// The folder with the certificate authorities of this user's clouds: `pgentra/local` in
@@ -213,7 +221,9 @@ mod tests {
         assert_ne!(ports_of("/run/user/1000/pgentra-other").page, ports.page);
         assert_ne!(ports_of("/run/user/1001/pgentra-default").postgres, first);
         for folder in 0..1000 {
-            let KeptPorts { postgres: first, page, .. } = ports_of(&format!("/tmp/pgentra-{folder}"));
+            let KeptPorts { postgres: first, page, pgbouncer, .. } =
+                ports_of(&format!("/tmp/pgentra-{folder}"));
+            assert!((FIRST_PGBOUNCER_PORT..FIRST_PAGE_PORT).contains(&pgbouncer), "{pgbouncer}");
             assert!((FIRST_PAGE_PORT..FIRST_PORT).contains(&page), "{page}");
             assert!((FIRST_PORT..32_768).contains(&first) && (first + PORTS) <= 32_768, "{first}");
         }

@@ -29,6 +29,7 @@ mod error;
 pub mod faults;
 mod folder;
 mod gateway;
+mod gateway_config;
 mod host;
 mod identities;
 #[cfg(target_os = "linux")]
@@ -36,6 +37,7 @@ pub mod inside;
 mod kept;
 mod local_cloud;
 mod page;
+mod pgbouncer;
 pub mod principals;
 mod server_faults;
 mod standby;

@@ -25,6 +25,7 @@ use crate::folder::write;
 use crate::gateway::RunningGateway;
 use crate::host::Host;
 use crate::page::CloudPage;
+use crate::pgbouncer::CloudPgBouncer;
 
 /// The name of the server in this cloud: Single Server users write it after the `@`.
 pub const SERVER_NAME: &str = "mydemoserver";
@@ -42,6 +43,8 @@ pub struct LocalCloud {
     pub(crate) gateway: RunningGateway,
     /// The same under the server's name on Azure.
     pub(crate) named_gateway: RunningGateway,
+    /// The built-in PgBouncer, which Flexible Server has.
+    pub(crate) pgbouncer: Option<CloudPgBouncer>,
     pub(crate) config: Config,
     pub(crate) setup: Setup,
     pub(crate) clock: CloudClock,
@@ -52,6 +55,9 @@ pub struct LocalCloud {
     /// Tasks that refresh the pod's token files and update the database.
     pub(crate) followers: JoinSet<()>,
     pub(crate) database: LocalDb,
+    /// Files for programs in containers.
+    #[cfg(target_os = "linux")]
+    pub(crate) container_files: Option<crate::inside::ContainerFiles>,
     /// The PostgreSQL that it runs.
     pub(crate) installation: Installation,
     /// The folder of the Arc agent, if there is one.
@@ -167,6 +173,12 @@ impl LocalCloud {
         self.gateway.address
     }
 
+    /// The port of 127.0.0.1 of the built-in PgBouncer, on which it listens while the server parameter
+    /// `pgbouncer.enabled` is `true`. `None`: Single Server has none.
+    pub fn pgbouncer_port(&self) -> Option<u16> {
+        self.pgbouncer.as_ref().map(CloudPgBouncer::port)
+    }
+
     /// PostgreSQL's version, such as "17.5".
     pub fn postgres_version(&self) -> &str {
         self.database.version()
@@ -253,6 +265,7 @@ impl LocalCloud {
             azure,
             gateway,
             named_gateway,
+            pgbouncer,
             clock,
             page,
             faults,
@@ -264,6 +277,9 @@ impl LocalCloud {
         } = self;
         faults.end().await;
         drop(faults);
+        if let Some(pgbouncer) = pgbouncer {
+            pgbouncer.end().await;
+        }
         gateway.stop().await;
         named_gateway.stop().await;
         page.stop().await;

@@ -11,6 +11,7 @@ use crate::azure_names::{self, NamesStatus};
 use crate::environment::{self, DATABASE};
 use crate::identities::{IdentityStatus, identities};
 use crate::local_cloud::LocalCloud;
+use crate::pgbouncer::CloudPgBouncer;
 
 /// The status of a local cloud.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,6 +62,10 @@ pub struct ServerStatus {
     pub host: String,
     /// The port of the gateway.
     pub port: u16,
+    /// The port of the built-in PgBouncer, which listens while the server parameter `pgbouncer.enabled` is `true`. `None`:
+    /// Single Server and local clouds of earlier versions have none.
+    #[serde(default)]
+    pub pgbouncer_port: Option<u16>,
     /// The database to connect to.
     pub database: String,
     /// PostgreSQL's version, such as "17.5".
@@ -95,6 +100,7 @@ impl Status {
             server: ServerStatus {
                 host: "localhost".to_owned(),
                 port: cloud.postgres_addr().port(),
+                pgbouncer_port: cloud.pgbouncer_port(),
                 database: DATABASE.to_owned(),
                 version: cloud.postgres_version().to_owned(),
                 sslrootcert: cloud.files().certificate,
@@ -109,7 +115,11 @@ impl Status {
             azure_names: Some(NamesStatus {
                 certificate: cloud.files().azure_certificate,
                 folder: cloud.files().namespace,
-                services: azure_names::services(azure, cloud.named_gateway.address.port()),
+                services: azure_names::services(
+                    azure,
+                    cloud.named_gateway.address.port(),
+                    cloud.pgbouncer.as_ref().map(CloudPgBouncer::named_port),
+                ),
             }),
             environments,
         }

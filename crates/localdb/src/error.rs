@@ -55,6 +55,17 @@ pub enum StartError {
         /// The server program, which the user cannot execute.
         program: PathBuf,
     },
+    /// No PgBouncer was found where it was looked for.
+    #[error("there is no program pgbouncer")]
+    NoPooler,
+    /// The installed PgBouncer is older than the oldest one that this crate can run, or does not say what it is.
+    #[error("PgBouncer 1.18 or later is needed, and {} says: {answer:?}", program.display())]
+    PoolerVersion {
+        /// The program that was asked.
+        program: PathBuf,
+        /// What it answered, at most a line.
+        answer: String,
+    },
     /// A file of the server could not be written or a program of it could not be run.
     #[error("cannot {task}")]
     Io {

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 /// A folder that is removed when its owner is dropped or its process ends, also by a panic or SIGKILL.
 ///
-/// A small shell process waits for the end of this process on a pipe. It then stops the PostgreSQL that
+/// A small shell process waits for the end of this process on a pipe. It then stops the server that
 /// was started in the folder, if one was, and removes the folder with all that is in it. It runs in a process group of
 /// its own, so that a Ctrl-C does not reach it. If both processes end at once, as at the end of a container, the folder
 /// is left.
@@ -62,6 +62,7 @@ impl Janitor {
         let signal = match way {
             Farewell::Await => "0",
             Farewell::Quit => "QUIT",
+            Farewell::Kill => "KILL",
         };
         let pipe = self.process.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         // one write of less than a pipe's atomic size: never half a line
@@ -129,6 +130,8 @@ pub(crate) enum Farewell {
     Await,
     /// By SIGQUIT, PostgreSQL's immediate shutdown.
     Quit,
+    /// By SIGKILL: PgBouncer has nothing to write down, and its signals for an orderly end depend on its version.
+    Kill,
 }
 
 /// The janitor answers with one word or one line of complaint.

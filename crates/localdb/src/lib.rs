@@ -6,6 +6,8 @@
 //!
 //! [`start_standby`] makes a streaming replica of such a server, for tests of a failover.
 //!
+//! [`start_pooler`] runs an installed PgBouncer in front of such a server.
+//!
 //! A [`Janitor`] does the clean-up: when the owning process ends, also by SIGKILL, it stops the server and removes the
 //! folder.
 
@@ -15,6 +17,7 @@ mod error;
 mod janitor;
 mod local_db;
 mod owner;
+mod pooler;
 mod process;
 mod restart;
 mod running;
@@ -27,6 +30,7 @@ mod timings;
 pub use error::StartError;
 pub use janitor::Janitor;
 pub use local_db::LocalDb;
+pub use pooler::{LocalPooler, PooledServer, PoolerProgram, PoolerSettings, start_pooler};
 pub use restart::Restarter;
 pub use server::Installation;
 pub use site::Options;

@@ -58,7 +58,7 @@ impl Programs {
 /// Runs a program file that was just written. If another thread forked a child meanwhile, the child has inherited the
 /// writable file descriptor until its `execve`, and the system does not run a file that is open for writing (execve(2),
 /// ETXTBSY): so it is retried.
-fn once_free<T>(mut run: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn once_free<T>(mut run: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 1..BUSY_ATTEMPTS {
         match run() {
             Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),

@@ -249,7 +249,12 @@ fn check_characters(folder: &Path) -> io::Result<()> {
 }
 
 fn check_socket_path(folder: &Path) -> Result<(), StartError> {
-    let socket = folder.join("socket").join(format!(".s.PGSQL.{}", PORT));
+    check_socket_path_of(&folder.join("socket"), PORT)
+}
+
+/// Refuses a folder in which the path of a socket would be too long.
+pub(crate) fn check_socket_path_of(folder: &Path, port: u16) -> Result<(), StartError> {
+    let socket = folder.join(format!(".s.PGSQL.{port}"));
     match socket.as_os_str().as_bytes().len().checked_sub(SOCKET_PATH_LIMIT) {
         None | Some(0) => Ok(()),
         Some(excess) => Err(StartError::PathTooLong { folder: folder.to_owned(), excess }),

@@ -40,6 +40,27 @@ pub(crate) struct LocalDatabase {
     pub(crate) postgres: Option<PathBuf>,
 }
 
+/// The built-in PgBouncer of Flexible Server.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct BuiltInPgBouncer {
+    /// Switch the built-in PgBouncer on, as the server parameter pgbouncer.enabled does. PgBouncer must be installed. Default: off.
+    #[arg(long)]
+    pub(crate) pgbouncer: bool,
+    /// Port of PgBouncer; 0 takes the usual one of this name, or any free one.
+    #[arg(long, default_value_t = 0, value_name = "PORT")]
+    pub(crate) pgbouncer_port: u16,
+}
+
+impl BuiltInPgBouncer {
+    /// The arguments again.
+    pub(crate) fn words(self) -> Vec<OsString> {
+        let mut words: Vec<OsString> =
+            vec!["--pgbouncer-port".into(), self.pgbouncer_port.to_string().into()];
+        words.extend(self.pgbouncer.then(|| "--pgbouncer".into()));
+        words
+    }
+}
+
 /// What can only be had at its own place on the machine, which takes privileges.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct FixedPlaces {
@@ -107,6 +128,32 @@ impl OtherMachines {
         if !self.authority.is_empty() {
             words.push("--authority".into());
             words.extend(self.authority.iter().map(OsString::from));
+        }
+        words
+    }
+}
+
+/// What programs in containers need to find themselves on Azure.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Containers {
+    /// Also serve Azure's names at this address, each at its port on Azure: 80, 443, 5432 and 6432. Other containers reach it under these
+    /// names, and each of them can become the administrator. Default: loopback only.
+    #[arg(long, value_name = "ADDRESS", requires = "azure_files")]
+    pub(crate) danger_azure_names: Option<IpAddr>,
+    /// A folder that these containers share: the variables, tokens and trusted certificates for programs in them.
+    #[arg(long, value_name = "FOLDER", requires = "danger_azure_names")]
+    pub(crate) azure_files: Option<PathBuf>,
+}
+
+#[cfg(target_os = "linux")]
+impl Containers {
+    /// The arguments again, for another process in the same folder.
+    pub(crate) fn words(&self) -> Vec<OsString> {
+        let mut words = Vec::new();
+        if let (Some(address), Some(folder)) = (self.danger_azure_names, &self.azure_files) {
+            words.extend(["--danger-azure-names".into(), address.to_string().into()]);
+            words.extend(["--azure-files".into(), folder.into()]);
         }
         words
     }
@@ -371,9 +418,14 @@ pub(crate) struct LocalUp {
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     pub(crate) metadata_port: u16,
     #[command(flatten)]
+    pub(crate) pgbouncer: BuiltInPgBouncer,
+    #[command(flatten)]
     pub(crate) fixed: FixedPlaces,
     #[command(flatten)]
     pub(crate) other_machines: OtherMachines,
+    #[cfg(target_os = "linux")]
+    #[command(flatten)]
+    pub(crate) containers: Containers,
     /// Text on which the ids of the tenant, the subscription and the identities depend. Default: the name.
     #[arg(long, value_name = "TEXT")]
     pub(crate) seed: Option<String>,

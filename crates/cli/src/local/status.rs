@@ -10,12 +10,16 @@ use crate::time::date;
 /// The text of `pgentra local status`.
 pub(super) fn text(status: &Status) -> Text {
     let server = &status.server;
+    let pgbouncer = server
+        .pgbouncer_port
+        .map(|port| format!("  PgBouncer    {}:{port}, while pgbouncer.enabled is true\n", server.host));
     let places = format!(
-        "\n  PostgreSQL   {}:{} ({}, {})\n  page         {}\n  metadata     {}\n  Entra        {}{}\n  management   {}\n  subscription {}\n  certificate  {}\n",
+        "\n  PostgreSQL   {}:{} ({}, {})\n{}  page         {}\n  metadata     {}\n  Entra        {}{}\n  management   {}\n  subscription {}\n  certificate  {}\n",
         server.host,
         server.port,
         server.version,
         status.flavour,
+        pgbouncer.unwrap_or_default(),
         status.page,
         status.metadata_url,
         status.authority_host,

@@ -54,6 +54,8 @@ async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
         .postgres(database.postgres.clone())
         .port(arguments.port)
         .metadata_port(arguments.metadata_port)
+        .pgbouncer(arguments.pgbouncer.pgbouncer)
+        .pgbouncer_port(arguments.pgbouncer.pgbouncer_port)
         .link_local(arguments.fixed.link_local)
         .arc(arguments.fixed.arc)
         .address(arguments.other_machines.danger_listen_beyond_loopback)
@@ -69,9 +71,9 @@ async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
     };
     let mut cloud = started?;
     progress.show("creating a role for each identity");
-    let roles = cloud.create_roles().await;
+    let prepared = prepare(&mut cloud, arguments).await;
     progress.clear();
-    if let Err(error) = roles {
+    if let Err(error) = prepared {
         cloud.stop().await;
         return Err(error.into());
     }
@@ -92,6 +94,20 @@ async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
         }
     }
     serve(cloud, control, &description, &stop).await
+}
+
+/// What a cloud gets beside its services.
+async fn prepare(cloud: &mut LocalCloud, arguments: &LocalUp) -> Result<(), pgentra_local::Error> {
+    cloud.create_roles().await?;
+    #[cfg(target_os = "linux")]
+    if let (Some(address), Some(folder)) =
+        (arguments.containers.danger_azure_names, &arguments.containers.azure_files)
+    {
+        cloud.serve_containers(address, folder).await?;
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = arguments;
+    Ok(())
 }
 
 /// Lets a cloud run until it is told to stop, and removes it.
@@ -134,6 +150,7 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
             &arguments.metadata_port.to_string(),
         ])
         .args(database.postgres.iter().flat_map(|folder| ["--postgres".as_ref(), folder.as_os_str()]))
+        .args(arguments.pgbouncer.words())
         .args(arguments.fixed.link_local.then_some("--link-local"))
         .args(arguments.fixed.arc.then_some("--arc"))
         .args(arguments.other_machines.words())
@@ -146,6 +163,8 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
         .stderr(Stdio::piped())
         // Its own process group: Ctrl-C in this terminal does not reach it.
         .process_group(0);
+    #[cfg(target_os = "linux")]
+    command.args(arguments.containers.words());
     let mut child = command.spawn().map_err(|error| Problem::ours("cannot start the local cloud", error))?;
     let mut line = String::new();
     if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {

@@ -33,7 +33,7 @@ pub(super) fn servers(cloud: &Cloud, in_group: Option<&str>) -> Result<Answer, A
 fn server_shown(cloud: &Cloud, server: &ServerOptions) -> Value {
     let runs = cloud.subscription.running(&id(cloud, server), cloud.clock.unix()).is_some();
     json!({
-        "sku": { "name": "Standard_B1ms", "tier": "Burstable" },
+        "sku": { "name": "Standard_D2ds_v5", "tier": "GeneralPurpose" },
         "location": LOCATION,
         "id": id(cloud, server),
         "name": server.name,

@@ -4,7 +4,7 @@ use pgentra_emulator::{Draft, Endpoint, Fault, LocalAzure, PrincipalKind, Server
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use crate::client::{Ask, Reply, encode, imds, start};
+use crate::client::{Ask, Reply, encode, imds, options, start};
 use crate::jwt;
 
 const MANAGEMENT: &str = "https://management.azure.com";
@@ -355,6 +355,62 @@ async fn group_sync_is_a_parameter_of_the_server() {
     assert_eq!(code(&ask(&azure, "PUT", &path, wrong).await), refused(400, "InvalidParameterValue"));
     let unknown = ask(&azure, "GET", &configuration(&azure, "/shared_buffers"), Value::Null).await;
     assert_eq!(unknown.status, 404);
+}
+
+#[tokio::test]
+async fn pgbouncer_has_parameters_of_the_server() {
+    let azure = start().await;
+    let mut changes = azure.follow_server();
+    let path = |name: &str| configuration(&azure, &format!("/pgbouncer.{name}"));
+    let set = async |name: &str, value: &str| {
+        let body = json!({ "properties": { "value": value, "source": "user-override" } });
+        ask(&azure, "PUT", &path(name), body).await
+    };
+    for (name, default, kind) in [
+        ("enabled", "false", "Boolean"),
+        ("default_pool_size", "50", "Integer"),
+        ("pool_mode", "transaction", "Enumeration"),
+        ("stats_users", "", "String"),
+    ] {
+        let shown = ask(&azure, "GET", &path(name), Value::Null).await.json()["properties"].clone();
+        assert_eq!((&shown["value"], &shown["dataType"]), (&json!(default), &json!(kind)), "{name}");
+        assert_eq!(shown["source"], "system-default");
+    }
+    let listed = ask(&azure, "GET", &configuration(&azure, ""), Value::Null).await.json();
+    assert_eq!(listed["value"].as_array().unwrap().len(), 11);
+
+    assert_eq!(set("enabled", "True").await.status, 202);
+    let change = changes.try_recv().unwrap();
+    let enabled = ServerEdit::PgBouncer { parameter: "pgbouncer.enabled", value: "true".to_owned() };
+    assert_eq!(change.change(), &enabled);
+    change.done();
+    azure.clock().advance(Duration::from_secs(1));
+    let shown = ask(&azure, "GET", &path("enabled"), Value::Null).await.json();
+    assert_eq!(shown["properties"]["value"], "true");
+    for (name, value) in [
+        ("enabled", "perhaps"),
+        ("default_pool_size", "0"),
+        ("default_pool_size", "many"),
+        ("pool_mode", "none"),
+        // It would be a line of PgBouncer's configuration.
+        ("stats_users", "myVm\nadmin_users = myVm"),
+    ] {
+        let answer = set(name, value).await;
+        assert_eq!(code(&answer), refused(400, "InvalidParameterValue"), "{name} {value}");
+    }
+    assert!(changes.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn pgbouncer_that_is_not_there_cannot_be_switched_on() {
+    let mut options = options();
+    options.server.as_mut().unwrap().pgbouncer_missing = Some("there is none".to_owned());
+    let azure = LocalAzure::start(options).await.unwrap();
+    let path = configuration(&azure, "/pgbouncer.enabled");
+    let set = json!({ "properties": { "value": "true", "source": "user-override" } });
+    let answer = ask(&azure, "PUT", &path, set).await;
+    assert_eq!(code(&answer), refused(400, "InvalidParameterValue"));
+    assert!(answer.json().to_string().contains("there is none"));
 }
 
 #[tokio::test]

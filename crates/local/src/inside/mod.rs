@@ -12,6 +12,8 @@
 //! A socket stays in the namespace that it was opened in, so a process outside can serve it: the
 //! [`Relay`]. [`send`] and [`receive`] hand it over.
 
+mod container_files;
+mod containers;
 mod handover;
 mod mounts;
 mod network;
@@ -27,6 +29,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{getegid, geteuid};
 
+pub(crate) use container_files::ContainerFiles;
 pub use handover::{receive, send};
 pub use plan::{NamespacePlan, Reach};
 pub use relay::{Relay, connect_inside};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -166,6 +166,7 @@ impl NamespacePlan {
         let mut targets = Vec::new();
         let mut addresses = (10..).map(|last| Ipv4Addr::new(127, 0, 0, last));
         let mut by_port: BTreeMap<u16, Ipv4Addr> = BTreeMap::new();
+        let mut by_name: BTreeMap<&str, Ipv4Addr> = BTreeMap::new();
         for service in &names.services {
             let target = RelayTarget { host: "127.0.0.1".to_owned(), port: service.local_port };
             if service.name == METADATA_ADDRESS {
@@ -175,12 +176,15 @@ impl NamespacePlan {
                 }
                 continue;
             }
-            let known = by_port.get(&service.local_port).copied();
+            // Services with one port have one address, and so has a name with two ports.
+            let known = by_port.get(&service.local_port).or_else(|| by_name.get(&*service.name)).copied();
             let Some(address) = known.or_else(|| addresses.next()) else { continue };
             if by_port.insert(service.local_port, address).is_none() {
                 plan.add(Some(address), service.port, target, &mut targets);
             }
-            plan.hosts.push((service.name.clone(), address));
+            if by_name.insert(&service.name, address).is_none() {
+                plan.hosts.push((service.name.clone(), address));
+            }
         }
         plan.variables = own_variables(host, environment);
         for port in own_ports(&plan.variables) {
@@ -223,6 +227,11 @@ impl NamespacePlan {
             self.listen.push(listen);
             targets.push(target);
         }
+    }
+
+    /// The same with the files in another folder.
+    pub(super) fn at(self, folder: &Path) -> Self {
+        Self { folder: folder.to_path_buf(), ..self }
     }
 
     /// The file with all trusted certificates.

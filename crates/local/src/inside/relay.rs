@@ -213,7 +213,7 @@ fn connected(connector: &Mutex<UnixStream>, port: u16) -> Option<StdStream> {
 }
 
 /// The next connection. After an error, such as too many open files, it is tried again.
-async fn accepted(listener: &TcpListener) -> TcpStream {
+pub(super) async fn accepted(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
