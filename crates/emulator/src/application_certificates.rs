@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use rustls::server::ParsedCertificate;
 use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
 
 use pgentra_certificates::CertificateError;
 
@@ -14,7 +15,7 @@ use pgentra_certificates::CertificateError;
 #[derive(Debug, Default)]
 pub(crate) struct Certificates(RwLock<Vec<Registered>>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Registered {
     sha1: Vec<u8>,
     sha256: Vec<u8>,
@@ -22,6 +23,14 @@ pub(crate) struct Registered {
 }
 
 impl Certificates {
+    pub(crate) fn all(&self) -> Vec<Registered> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn of(registered: Vec<Registered>) -> Self {
+        Self(RwLock::new(registered))
+    }
+
     pub(crate) fn register(&self, certificate: &CertificateDer<'_>) -> Result<(), CertificateError> {
         let parsed = ParsedCertificate::try_from(certificate).map_err(CertificateError::new)?;
         let thumbprint = |algorithm| digest::digest(algorithm, certificate).as_ref().to_vec();

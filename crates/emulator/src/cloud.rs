@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::application_certificates::Certificates;
@@ -107,12 +108,17 @@ pub(crate) struct Addresses {
 }
 
 /// The secrets that requests to the platforms' endpoints must carry.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Secrets {
+    #[serde(with = "crate::saved::exposed")]
     pub(crate) app_service: SecretString,
+    #[serde(with = "crate::saved::exposed")]
     pub(crate) service_fabric: SecretString,
+    #[serde(with = "crate::saved::exposed")]
     pub(crate) machine_learning: SecretString,
+    #[serde(with = "crate::saved::exposed")]
     pub(crate) github: SecretString,
+    #[serde(with = "crate::saved::exposed")]
     pub(crate) pipelines: SecretString,
 }
 

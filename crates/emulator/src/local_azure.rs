@@ -29,7 +29,7 @@ use crate::mint::{Draft, random};
 use crate::options::{GRAPH, Options, ResourceApplication};
 use crate::serve;
 use crate::sign_ins::SignIns;
-use crate::subscription::{NamedCredential, PrincipalKind, ServerChange, Subscription};
+use crate::subscription::{Administrator, NamedCredential, PrincipalKind, ServerChange, Subscription};
 use crate::token_log::{TokenLog, TokenRecord};
 use crate::token_proxy::PROXY_NAME;
 use pgentra_certificates::{Authority, CertificateError, names_of, server_config_for_name};
@@ -122,6 +122,11 @@ impl LocalAzure {
 
     /// Stops answering, closes every connection and port, and returns when that is done.
     pub async fn stop(self) {
+        self.close().await;
+    }
+
+    /// As [`LocalAzure::stop`]; what is in the tenant can still be asked for.
+    pub async fn close(&self) {
         self.stop.cancel();
         self.tasks.wait().await;
     }
@@ -314,6 +319,11 @@ impl LocalAzure {
         self.cloud.subscription.watch_principals()
     }
 
+    /// The Entra administrators of the server, those of operations that have ended. None without a server.
+    pub fn administrators(&self) -> Vec<Administrator> {
+        self.cloud.subscription.administrators(self.cloud.clock.unix())
+    }
+
     /// The issuers of federated assertions and their credentials.
     pub fn federation(&self) -> &Federation {
         &self.cloud.federation
@@ -485,7 +495,11 @@ impl Addresses {
 const FEDERATED: [&str; 3] = ["my-cluster", "my-repository", "my-connection"];
 
 fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> {
-    let directory = TenantDirectory::new(options.ids, random(30)?.into());
+    let saved = options.saved;
+    let directory = match &saved {
+        Some(saved) => TenantDirectory::new(saved.ids.clone(), saved.secret.clone()),
+        None => TenantDirectory::new(options.ids, random(30)?.into()),
+    };
     let mut resources = options.resources;
     // Clients that know Graph by its address alone ask for tokens for that address, as the Azure CLI does.
     resources.push(ResourceApplication::new(addresses.management.clone(), GRAPH));
@@ -505,7 +519,7 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
     }
     let server_host = options.server.as_ref().map(|server| server.host.clone()).unwrap_or_default();
     let host_names = options.host_names;
-    let state = CloudState {
+    let mut state = CloudState {
         machine: Machine::new(vec![directory.vm.clone(), directory.user_assigned.clone()]),
         holders: Holders::new(directory.ids.subscription),
         subscription,
@@ -516,7 +530,7 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
         lifetimes: options.lifetimes,
         resources,
         directory,
-        keys: KeyRing::generate()?,
+        keys: KeyRing::restore(saved.as_ref().map_or(&[], |saved| &saved.keys))?,
         faults: Faults::default(),
         journal: Journal::default(),
         secrets: Secrets::generate()?,
@@ -528,5 +542,8 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
         tokens: TokenLog::default(),
         issued: std::sync::Mutex::default(),
     };
+    if let Some(saved) = saved {
+        saved.restore(&mut state, &addresses.federation);
+    }
     Ok(Cloud { addresses, host_names, server_host, state: Arc::new(state) })
 }

@@ -10,6 +10,7 @@ use uuid::{Uuid, uuid};
 
 use crate::clock::Clock;
 use crate::directory::Ids;
+use crate::saved::SavedAzure;
 use pgentra_certificates::Authority;
 
 /// Application id of Microsoft Graph.
@@ -23,6 +24,9 @@ pub struct Options {
     pub clock: Clock,
     /// Ids of everything in the tenant. Default: fresh ones.
     pub ids: Ids,
+    /// The state to begin with, that [`LocalAzure::save`](crate::LocalAzure::save) returned in an earlier run. Its ids
+    /// are used instead of [`Options::ids`], and the clock is as far ahead as it was. Default: a new tenant.
+    pub saved: Option<SavedAzure>,
     /// Lifetimes of tokens, by the kind of their subject.
     pub lifetimes: Lifetimes,
     /// Ports; default: any free ones.
@@ -69,6 +73,7 @@ impl Options {
         Self {
             clock,
             ids: Ids::random(),
+            saved: None,
             lifetimes: Lifetimes::default(),
             ports: Ports::default(),
             preferred_ports: Ports::default(),

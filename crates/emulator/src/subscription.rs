@@ -1,8 +1,10 @@
 //! What the subscription and the tenant hold right now: resource groups, identities, the database server, people.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -11,7 +13,7 @@ use crate::federation::FederatedCredential;
 use crate::options::ServerOptions;
 
 /// What kind of principal an administrator of a database server is, in the words of the management API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PrincipalKind {
     /// A user.
     User,
@@ -38,7 +40,7 @@ impl PrincipalKind {
 }
 
 /// An Entra administrator of the database server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Administrator {
     /// Object id of the Entra principal.
@@ -125,7 +127,7 @@ impl Effect {
 }
 
 /// A role of a principal in the subscription.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RoleAssignment {
     pub(crate) name: Uuid,
     pub(crate) principal: Uuid,
@@ -134,7 +136,7 @@ pub(crate) struct RoleAssignment {
 }
 
 /// A federated credential of a user-assigned identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NamedCredential {
     pub(crate) name: String,
     pub(crate) credential: FederatedCredential,
@@ -178,6 +180,17 @@ pub(crate) struct Subscription {
 
 #[derive(Debug)]
 struct SubscriptionState {
+    held: Holdings,
+    operations: Vec<Operation>,
+    /// Answers of the database that are still to come, by operation.
+    verdicts: HashMap<Uuid, oneshot::Receiver<Result<(), String>>>,
+    /// The database that makes the changes of the server, where there is one.
+    database: Option<mpsc::UnboundedSender<ServerChange>>,
+}
+
+/// What is kept in a saved state: all but operations.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Holdings {
     resource_groups: BTreeSet<String>,
     identities: Vec<Identity>,
     /// By the object id of their identity.
@@ -193,11 +206,20 @@ struct SubscriptionState {
     administrators: Vec<Administrator>,
     /// The server parameter `pgaadauth.enable_group_sync`.
     is_group_sync: bool,
-    operations: Vec<Operation>,
-    /// Answers of the database that are still to come, by operation.
-    verdicts: HashMap<Uuid, oneshot::Receiver<Result<(), String>>>,
-    /// The database that makes the changes of the server, where there is one.
-    database: Option<mpsc::UnboundedSender<ServerChange>>,
+}
+
+impl Deref for SubscriptionState {
+    type Target = Holdings;
+
+    fn deref(&self) -> &Holdings {
+        &self.held
+    }
+}
+
+impl DerefMut for SubscriptionState {
+    fn deref_mut(&mut self) -> &mut Holdings {
+        &mut self.held
+    }
 }
 
 /// There are as many resources of a kind already as a local cloud holds.
@@ -213,25 +235,47 @@ impl Subscription {
             kind: PrincipalKind::User,
         };
         let administrators: Vec<_> = server.map(|_| first).into_iter().collect();
+        Self::of(Holdings {
+            resource_groups: BTreeSet::from([RESOURCE_GROUP.to_owned()]),
+            identities: vec![directory.user_assigned.clone()],
+            federated: Vec::new(),
+            role_assignments: Vec::new(),
+            users: vec![administrator.clone()],
+            groups: vec![directory.group.clone()],
+            members: BTreeSet::new(),
+            disabled: BTreeSet::new(),
+            has_application: true,
+            administrators,
+            is_group_sync: false,
+        })
+    }
+
+    fn of(held: Holdings) -> Self {
         Self {
             state: Mutex::new(SubscriptionState {
-                resource_groups: BTreeSet::from([RESOURCE_GROUP.to_owned()]),
-                identities: vec![directory.user_assigned.clone()],
-                federated: Vec::new(),
-                role_assignments: Vec::new(),
-                users: vec![administrator.clone()],
-                groups: vec![directory.group.clone()],
-                members: BTreeSet::new(),
-                disabled: BTreeSet::new(),
-                has_application: true,
-                administrators,
-                is_group_sync: false,
+                held,
                 operations: Vec::new(),
                 verdicts: HashMap::new(),
                 database: None,
             }),
             principals: watch::channel(()).0,
         }
+    }
+
+    /// What an earlier run held. Its credentials that name the federation at `addresses.0` name `addresses.1` now.
+    pub(crate) fn restore(mut held: Holdings, addresses: (&str, &str)) -> Self {
+        for (_, NamedCredential { credential, .. }) in &mut held.federated {
+            if let Some(path) = credential.issuer.strip_prefix(addresses.0) {
+                credential.issuer = format!("{}{path}", addresses.1);
+            }
+        }
+        Self::of(held)
+    }
+
+    /// What it holds, with each change that the database has made, also if the operation has not ended.
+    pub(crate) fn saved(&self) -> Holdings {
+        self.settle(i64::MAX);
+        self.state().held.clone()
     }
 
     /// The resource group that `name` names in any case, as it was written first.

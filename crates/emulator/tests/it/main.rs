@@ -14,3 +14,4 @@ mod jwt;
 mod life;
 mod management;
 mod requests;
+mod saved;

@@ -1,0 +1,108 @@
+//! The state of a local Azure for a later run: who is in the tenant, its secrets, and the keys that it signs with.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::application_certificates::{Certificates, Registered};
+use crate::cloud::{CloudState, Secrets};
+use crate::directory::{Identity, Ids};
+use crate::keys::{KeyError, SavedKey};
+use crate::local_azure::LocalAzure;
+use crate::sign_ins::{RefreshToken, SignIns};
+use crate::subscription::{Holdings, Subscription};
+
+/// The furthest that a clock is restored ahead, in seconds: 5,000 years. Dates end with the year 9999.
+const FURTHEST: u64 = 5_000 * 366 * 86_400;
+
+/// The state of a local Azure. Its serialized form has secrets and private keys in clear.
+///
+/// It has the tenant, the subscription, the secrets of the hosts and of the application, the keys that sign tokens, the
+/// refresh tokens and how far the clock is ahead. Faults, operations, codes, and what is remembered of requests and
+/// tokens are not in it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct SavedAzure {
+    pub(crate) ids: Ids,
+    #[serde(with = "exposed")]
+    pub(crate) secret: SecretString,
+    pub(crate) keys: Vec<SavedKey>,
+    secrets: Secrets,
+    service_connection: Uuid,
+    /// In seconds.
+    ahead: u64,
+    machine: Vec<Identity>,
+    holders: BTreeMap<String, Vec<Identity>>,
+    /// The address of the issuers that credentials name.
+    federation: String,
+    subscription: Holdings,
+    refresh_tokens: Vec<RefreshToken>,
+    certificates: Vec<Registered>,
+}
+
+impl LocalAzure {
+    /// The state, for [`Options::saved`](crate::Options::saved) of a later start.
+    ///
+    /// # Errors
+    /// If the crypto library fails.
+    pub fn save(&self) -> Result<SavedAzure, KeyError> {
+        let cloud = &self.cloud;
+        Ok(SavedAzure {
+            ids: cloud.directory.ids.clone(),
+            secret: cloud.directory.application.secret.clone(),
+            keys: cloud.keys.saved()?,
+            secrets: cloud.secrets.clone(),
+            service_connection: cloud.federation.service_connection,
+            ahead: cloud.clock.ahead().as_secs(),
+            machine: cloud.machine.identities(),
+            holders: cloud.holders.saved(),
+            federation: cloud.addresses.federation.clone(),
+            subscription: cloud.subscription.saved(),
+            refresh_tokens: cloud.sign_ins.refresh_tokens(),
+            certificates: cloud.certificates.all(),
+        })
+    }
+}
+
+impl SavedAzure {
+    /// The ids of everything in the tenant.
+    pub fn ids(&self) -> &Ids {
+        &self.ids
+    }
+
+    /// Puts it into a state that has its ids and keys already; `federation` is the address of the issuers now.
+    pub(crate) fn restore(self, state: &mut CloudState, federation: &str) {
+        let ahead = Duration::from_secs(self.ahead.min(FURTHEST));
+        state.clock.advance(ahead.saturating_sub(state.clock.ahead()));
+        state.secrets = self.secrets;
+        state.federation.service_connection = self.service_connection;
+        state.machine.set(self.machine);
+        state.holders.restore(self.holders);
+        state.subscription = Subscription::restore(self.subscription, (&self.federation, federation));
+        state.sign_ins = SignIns::of(self.refresh_tokens);
+        state.certificates = Certificates::of(self.certificates);
+    }
+}
+
+impl fmt::Debug for SavedAzure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SavedAzure").field("tenant", &self.ids.tenant).finish_non_exhaustive()
+    }
+}
+
+/// A secret in a file that only its user can read.
+pub(crate) mod exposed {
+    use secrecy::{ExposeSecret as _, SecretString};
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(secret: &SecretString, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(secret.expose_secret())
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SecretString, D::Error> {
+        String::deserialize(from).map(SecretString::from)
+    }
+}
