@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use pgentra_emulator::certificates::Authority;
 use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
-use pgentra_emulator::{Clock, Ids, LocalAzure, Options};
+use pgentra_emulator::{Clock, Ids, LocalAzure, Options, PrincipalKind};
 use pgentra_gateway::{
     ClientTls, Config, Flavour, GatewayTelemetry, RoleSource, SessionAttrs, SessionExpiry, Setup, Unmapped,
     UpstreamMethod, WarmSessions,
@@ -33,6 +33,7 @@ use crate::kept::{self, KeptPorts};
 use crate::local_cloud::{LocalCloud, SERVER_NAME, upstream};
 use crate::page::{CloudPage, HostStrings, PageSource, ServerPlace};
 use crate::server_faults::ServerFaults;
+use crate::state::{SavedState, StateFile};
 
 /// How to start a [`LocalCloud`]. By default it is a Flexible Server on the embedded PostgreSQL, with
 /// a name of its own, at free ports, by this machine's clock.
@@ -40,7 +41,7 @@ pub struct LocalCloudBuilder<'a> {
     system: System,
     name: Option<String>,
     folder: Option<PathBuf>,
-    flavour: Flavour,
+    flavour: Option<Flavour>,
     postgres: Option<PathBuf>,
     port: u16,
     metadata_port: u16,
@@ -53,6 +54,8 @@ pub struct LocalCloudBuilder<'a> {
     trusted_cluster: Option<(String, PathBuf)>,
     origin: Identifiers,
     seed: Option<String>,
+    state: Option<PathBuf>,
+    snapshot: Option<PathBuf>,
     clock: Option<Clock>,
     limits: Limits,
     progress: Box<dyn Fn(&str) + Send + Sync + 'a>,
@@ -76,7 +79,7 @@ impl LocalCloud {
             system: System::real(),
             name: None,
             folder: None,
-            flavour: Flavour::Flexible,
+            flavour: None,
             postgres: None,
             port: 0,
             metadata_port: 0,
@@ -89,6 +92,8 @@ impl LocalCloud {
             trusted_cluster: None,
             origin: Identifiers::New,
             seed: None,
+            state: None,
+            snapshot: None,
             clock: None,
             limits: Limits::default(),
             progress: Box::new(|_| {}),
@@ -117,9 +122,9 @@ impl<'a> LocalCloudBuilder<'a> {
         self
     }
 
-    /// The Azure product to imitate. Default: Flexible Server.
-    pub fn flavour(mut self, flavour: Flavour) -> Self {
-        self.flavour = flavour;
+    /// The Azure product to imitate. Default: that of the saved state, else Flexible Server.
+    pub fn flavour(mut self, flavour: impl Into<Option<Flavour>>) -> Self {
+        self.flavour = flavour.into();
         self
     }
 
@@ -202,6 +207,20 @@ impl<'a> LocalCloudBuilder<'a> {
         self
     }
 
+    /// The file with the state to begin with, if it exists. [`LocalCloud::stop_and_save`] writes the state into it.
+    /// Its ids are used, and no seed. Default: none.
+    pub fn state(mut self, file: Option<PathBuf>) -> Self {
+        self.state = file;
+        self
+    }
+
+    /// The file with the state to begin with. It is not changed, and several clouds can have it. Without
+    /// [`LocalCloudBuilder::state`]. Default: none.
+    pub fn snapshot(mut self, file: Option<PathBuf>) -> Self {
+        self.snapshot = file;
+        self
+    }
+
     /// The clock that tokens follow. Default: the system's, plus whatever the cloud is advanced by.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
@@ -236,10 +255,12 @@ impl<'a> LocalCloudBuilder<'a> {
     /// removes everything again.
     ///
     /// # Errors
-    /// If a folder cannot be made, a port cannot be bound, or PostgreSQL does not start.
+    /// If a folder cannot be made, a port cannot be bound, PostgreSQL does not start, or the saved state cannot be used.
     pub async fn start(mut self) -> Result<LocalCloud, Error> {
         let name = self.name.take().unwrap_or_else(unique_name);
         let folder = self.folder.take().unwrap_or_else(|| folder_of(self.system.env(), &name));
+        let (state, saved) = self.saved()?;
+        let flavour = saved.as_ref().map_or(self.flavour.unwrap_or(Flavour::Flexible), |saved| saved.flavour);
         let janitor = folder::create(self.system.env(), &folder)?;
         let arc = self.is_arc.then(folder::create_arc).transpose()?;
         // Before PostgreSQL, which takes seconds: a port that is taken is told at once.
@@ -248,18 +269,22 @@ impl<'a> LocalCloudBuilder<'a> {
             port => Some(RunningGateway::listen(port).await?),
         };
         (self.progress)("starting PostgreSQL, the metadata service and the Entra tenant");
-        let (mut options, preferred) = self.options(&name, &folder, arc.as_ref())?;
+        let (mut options, preferred) = self.options(&name, &folder, arc.as_ref(), flavour)?;
+        options.saved = saved.as_ref().map(|saved| saved.azure.clone());
         (self.azure)(&mut options);
         let installation = self.postgres.map_or(Installation::Embedded, Installation::Installed);
-        let (database, azure) =
-            tokio::try_join!(start_database(&self.system, &folder, &installation), start_azure(options))?;
+        let (database, azure) = tokio::try_join!(
+            start_database(&self.system, &folder, &installation, saved.as_ref()),
+            start_azure(options)
+        )?;
         let files = CloudFiles::new(janitor.folder());
         write(&files.certificate, azure.ca_pem())?;
+        saved.as_ref().map_or(Ok(()), |saved| saved.write_files(&files))?;
         let names = names_of(&azure, &files)?;
         (self.progress)("installing Azure's functions and roles");
         let (upstream, service) = upstream(&database);
         (self.tenant)(&azure);
-        let setup = setup(self.flavour, &azure);
+        let setup = setup(flavour, &azure);
         pgentra_gateway::init(&upstream, &service, &setup)
             .await
             .map_err(|error| Failure::machine("cannot prepare PostgreSQL for Entra roles", error))?;
@@ -275,7 +300,7 @@ impl<'a> LocalCloudBuilder<'a> {
             target_session_attrs: SessionAttrs::Any,
             method: UpstreamMethod::Password,
             service: service.clone(),
-            roles: RoleSource::Database(self.flavour),
+            roles: RoleSource::Database(flavour),
             unmapped: Unmapped::Password,
             server_name: SERVER_NAME.to_owned(),
             oauth: gateway::oauth(&azure, verifier.policy()),
@@ -298,7 +323,7 @@ impl<'a> LocalCloudBuilder<'a> {
         let faults = CloudFaults::new(azure.clone(), ServerFaults::new(&database));
         let source = PageSource {
             name: name.clone(),
-            flavour: self.flavour,
+            flavour,
             postgres: database.version().to_owned(),
             azure: azure.clone(),
             clock: clock.clone(),
@@ -308,17 +333,12 @@ impl<'a> LocalCloudBuilder<'a> {
         };
         let page = CloudPage::start(source, preferred.page).await?;
         let behind = Database { upstream, service };
-        let mut followers = JoinSet::new();
-        followers.spawn(clock.clone().keep());
-        followers.spawn(administrators::follow(behind.clone(), azure.follow_server()));
-        if self.flavour == Flavour::Flexible {
-            followers.spawn(administrators::sync(behind.clone(), azure.clone()));
-        }
-        followers.spawn(administrators::know(behind, azure.clone(), azure.principals_changed()));
+        let followers = follow(flavour, &behind, &azure, &clock);
+        faults.restore(saved.as_ref().map_or(&[], |saved| &saved.faults)).await;
         Ok(LocalCloud {
             name,
             started: self.system.clock().now(),
-            flavour: self.flavour,
+            flavour,
             azure,
             gateway,
             named_gateway,
@@ -330,10 +350,26 @@ impl<'a> LocalCloudBuilder<'a> {
             is_link_local: self.is_link_local,
             followers,
             database,
+            state,
+            is_restored: saved.is_some(),
             installation,
             arc,
             janitor,
         })
+    }
+
+    /// The file that the state is written into, and the state to begin with.
+    fn saved(&self) -> Result<(Option<StateFile>, Option<SavedState>), Failure> {
+        let state = self.state.as_deref().map(StateFile::take).transpose()?;
+        let saved = match (&self.state, &self.snapshot) {
+            (Some(file), _) => SavedState::open(file)?,
+            (None, Some(file)) => Some(SavedState::existing(file)?),
+            (None, None) => None,
+        };
+        if let Some(saved) = &saved {
+            saved.check(self.flavour, self.seed.as_deref())?;
+        }
+        Ok((state, saved))
     }
 
     /// The options of the emulator, and the ports to take where they are free.
@@ -342,6 +378,7 @@ impl<'a> LocalCloudBuilder<'a> {
         name: &str,
         folder: &Path,
         arc: Option<&Janitor>,
+        flavour: Flavour,
     ) -> Result<(Options, KeptPorts), Failure> {
         let now = self.system.clock().clone();
         let clock = self.clock.clone().unwrap_or_else(|| Clock::following(move || now.now()));
@@ -349,7 +386,7 @@ impl<'a> LocalCloudBuilder<'a> {
         options.ports.metadata = self.metadata_port;
         options.ports.authority = self.entra_port;
         // Resource Manager has no port: clients read it from PGPORT.
-        options.server = match self.flavour {
+        options.server = match flavour {
             Flavour::Flexible => Some(ServerOptions::new(SERVER_NAME, "localhost")),
             _ => None,
         };
@@ -377,6 +414,18 @@ impl<'a> LocalCloudBuilder<'a> {
         }
         Ok((options, preferred))
     }
+}
+
+/// The tasks that keep the database and the files of the pod up to date.
+fn follow(flavour: Flavour, behind: &Database, azure: &Arc<LocalAzure>, clock: &CloudClock) -> JoinSet<()> {
+    let mut followers = JoinSet::new();
+    followers.spawn(clock.clone().keep());
+    followers.spawn(administrators::follow(behind.clone(), azure.follow_server()));
+    if flavour == Flavour::Flexible {
+        followers.spawn(administrators::sync(behind.clone(), azure.clone()));
+    }
+    followers.spawn(administrators::know(behind.clone(), azure.clone(), azure.principals_changed()));
+    followers
 }
 
 /// What programs on each host of the cloud write.
@@ -422,10 +471,23 @@ async fn start_database(
     system: &System,
     folder: &Path,
     installation: &Installation,
+    saved: Option<&SavedState>,
 ) -> Result<LocalDb, Failure> {
     let is_embedded = *installation == Installation::Embedded;
     let options = pgentra_localdb::Options { folder: folder.join("db"), server: installation.clone() };
-    pgentra_localdb::start(options).await.map_err(|error| {
+    let started = match saved {
+        None => pgentra_localdb::start(options).await,
+        Some(saved) => {
+            let file = saved.content.clone();
+            pgentra_localdb::start_saved(options, saved.data.clone(), move |to| file.unpack(to)).await
+        }
+    };
+    started.map_err(|error| {
+        if let (Some(saved), StartError::Io { source, .. }) = (saved, &error)
+            && source.kind() == ErrorKind::InvalidData
+        {
+            return saved.content.damaged(error);
+        }
         let hint = not_started(&error, system, folder, is_embedded);
         Failure::machine("cannot start PostgreSQL", error).with_hint(hint)
     })
@@ -451,6 +513,15 @@ fn not_started(error: &StartError, system: &System, folder: &Path, is_embedded: 
         StartError::NotEmbedded | StartError::NotInstalled { .. } | StartError::Version { .. } => {
             "name an installed one: --postgres /usr/lib/postgresql/17".to_owned()
         }
+        StartError::OtherVersion { saved, .. } => {
+            let major = saved.split('.').next().unwrap_or_default();
+            format!(
+                "take a PostgreSQL {major}: --postgres /usr/lib/postgresql/{major}, or without --postgres the embedded one (17)"
+            )
+        }
+        StartError::OtherPlatform { .. } => {
+            "PostgreSQL's files are bound to the machine: begin with a new local cloud and a dump".to_owned()
+        }
         StartError::Unreachable { .. } => format!(
             "run it as another user than root, or set {} to a folder that every user may enter",
             folder::variable(system.env())
@@ -473,16 +544,21 @@ async fn start_azure(options: Options) -> Result<LocalAzure, Failure> {
 
 /// The principals of the local tenant, for roles that are created by name.
 fn setup(flavour: Flavour, azure: &LocalAzure) -> Setup {
-    let administrator = azure.administrator();
-    let administrator = pgentra_gateway::Principal {
-        name: administrator.user_principal_name().to_owned(),
-        object_id: administrator.object_id(),
-        kind: pgentra_gateway::PrincipalKind::User,
+    let first = azure.administrator();
+    let first = (first.user_principal_name().to_owned(), first.object_id(), PrincipalKind::User);
+    let administrators = match flavour {
+        Flavour::Single => vec![first],
+        // Those of a saved state may be others.
+        Flavour::Flexible => {
+            azure.administrators().into_iter().map(|it| (it.name, it.object_id, it.kind)).collect()
+        }
     };
+    let administrators =
+        administrators.iter().map(|it| administrators::principal(&it.0, it.1, it.2)).collect();
     Setup {
         flavour,
         tenant: azure.tenant(),
-        administrators: vec![administrator],
+        administrators,
         directory: administrators::directory(azure),
         memberships: administrators::memberships(azure),
     }

@@ -39,6 +39,7 @@ mod page;
 pub mod principals;
 mod server_faults;
 mod standby;
+pub mod state;
 mod status;
 
 pub use azure_names::{NamedService, NamesStatus};
