@@ -110,15 +110,15 @@ pub(crate) struct Addresses {
 /// The secrets that requests to the platforms' endpoints must carry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Secrets {
-    #[serde(with = "crate::saved::exposed")]
+    #[serde(with = "crate::exposed")]
     pub(crate) app_service: SecretString,
-    #[serde(with = "crate::saved::exposed")]
+    #[serde(with = "crate::exposed")]
     pub(crate) service_fabric: SecretString,
-    #[serde(with = "crate::saved::exposed")]
+    #[serde(with = "crate::exposed")]
     pub(crate) machine_learning: SecretString,
-    #[serde(with = "crate::saved::exposed")]
+    #[serde(with = "crate::exposed")]
     pub(crate) github: SecretString,
-    #[serde(with = "crate::saved::exposed")]
+    #[serde(with = "crate::exposed")]
     pub(crate) pipelines: SecretString,
 }
 

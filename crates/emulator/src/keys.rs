@@ -33,7 +33,7 @@ pub(crate) struct SigningKey {
 /// A key for another run: PKCS#8 and the certificate, in base64.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct SavedKey {
-    #[serde(with = "crate::saved::exposed")]
+    #[serde(with = "crate::exposed")]
     pkcs8: SecretString,
     certificate: String,
 }

@@ -23,6 +23,7 @@ mod endpoint;
 mod entra;
 mod error;
 mod exchange;
+mod exposed;
 mod fault;
 mod faulty_stream;
 mod federation;

@@ -27,6 +27,7 @@ use crate::keys::{KeyError, KeyRing, on_a_blocking_thread};
 use crate::listen::{self, BoundPort};
 use crate::mint::{Draft, random};
 use crate::options::{GRAPH, Options, ResourceApplication};
+use crate::saved::SavedAzure;
 use crate::serve;
 use crate::sign_ins::SignIns;
 use crate::subscription::{Administrator, NamedCredential, PrincipalKind, ServerChange, Subscription};
@@ -74,6 +75,19 @@ impl LocalAzure {
     /// # Errors
     /// If [`Options::address`] is not loopback, a port cannot be bound, or the crypto library fails.
     pub async fn start(options: Options) -> Result<Self, StartError> {
+        Self::begin(options, None).await
+    }
+
+    /// As [`LocalAzure::start`], with the state that [`LocalAzure::save`] returned in an earlier run. Its ids are used
+    /// instead of [`Options::ids`], and the clock is as far ahead as it was.
+    ///
+    /// # Errors
+    /// Those of [`LocalAzure::start`], and if a key of the state cannot be read.
+    pub async fn start_saved(options: Options, saved: SavedAzure) -> Result<Self, StartError> {
+        Self::begin(options, Some(saved)).await
+    }
+
+    async fn begin(options: Options, saved: Option<SavedAzure>) -> Result<Self, StartError> {
         if !options.address.is_loopback() {
             return Err(StartError::NotLoopback(options.address));
         }
@@ -85,7 +99,7 @@ impl LocalAzure {
         let certificates = ServerCertificates::issue(&authority, &options)?;
         let addresses = Addresses::of(options.address, &sockets, &certificates);
         let wants_names = options.azure_names;
-        let cloud = Arc::new(on_a_blocking_thread(move || new_cloud(options, addresses)).await?);
+        let cloud = Arc::new(on_a_blocking_thread(move || new_cloud(options, addresses, saved)).await?);
 
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
@@ -118,6 +132,14 @@ impl LocalAzure {
         tracing::debug!(metadata = %cloud.addresses.metadata, authority = %cloud.addresses.authority, "local cloud started");
         let _stop_on_drop = stop.clone().drop_guard();
         Ok(Self { cloud, authority, azure_names, facts, tasks, stop, _stop_on_drop })
+    }
+
+    /// The state, for [`LocalAzure::start_saved`] in a later run.
+    ///
+    /// # Errors
+    /// If the crypto library fails.
+    pub fn save(&self) -> Result<SavedAzure, KeyError> {
+        SavedAzure::of(&self.cloud)
     }
 
     /// Stops answering, closes every connection and port, and returns when that is done.
@@ -494,8 +516,7 @@ impl Addresses {
 /// The names of the federated credentials that the user-assigned identity starts with.
 const FEDERATED: [&str; 3] = ["my-cluster", "my-repository", "my-connection"];
 
-fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> {
-    let saved = options.saved;
+fn new_cloud(options: Options, addresses: Addresses, saved: Option<SavedAzure>) -> Result<Cloud, KeyError> {
     let directory = match &saved {
         Some(saved) => TenantDirectory::new(saved.ids.clone(), saved.secret.clone()),
         None => TenantDirectory::new(options.ids, random(30)?.into()),

@@ -10,7 +10,6 @@ use uuid::{Uuid, uuid};
 
 use crate::clock::Clock;
 use crate::directory::Ids;
-use crate::saved::SavedAzure;
 use pgentra_certificates::Authority;
 
 /// Application id of Microsoft Graph.
@@ -24,9 +23,6 @@ pub struct Options {
     pub clock: Clock,
     /// Ids of everything in the tenant. Default: fresh ones.
     pub ids: Ids,
-    /// The state to begin with, that [`LocalAzure::save`](crate::LocalAzure::save) returned in an earlier run. Its ids
-    /// are used instead of [`Options::ids`], and the clock is as far ahead as it was. Default: a new tenant.
-    pub saved: Option<SavedAzure>,
     /// Lifetimes of tokens, by the kind of their subject.
     pub lifetimes: Lifetimes,
     /// Ports; default: any free ones.
@@ -73,7 +69,6 @@ impl Options {
         Self {
             clock,
             ids: Ids::random(),
-            saved: None,
             lifetimes: Lifetimes::default(),
             ports: Ports::default(),
             preferred_ports: Ports::default(),

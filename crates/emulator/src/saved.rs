@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::application_certificates::{Certificates, Registered};
-use crate::cloud::{CloudState, Secrets};
+use crate::cloud::{Cloud, CloudState, Secrets};
 use crate::directory::{Identity, Ids};
 use crate::keys::{KeyError, SavedKey};
-use crate::local_azure::LocalAzure;
 use crate::sign_ins::{RefreshToken, SignIns};
 use crate::subscription::{Holdings, Subscription};
 
@@ -27,7 +26,7 @@ const FURTHEST: u64 = 5_000 * 366 * 86_400;
 #[derive(Clone, Serialize, Deserialize)]
 pub struct SavedAzure {
     pub(crate) ids: Ids,
-    #[serde(with = "exposed")]
+    #[serde(with = "crate::exposed")]
     pub(crate) secret: SecretString,
     pub(crate) keys: Vec<SavedKey>,
     secrets: Secrets,
@@ -43,14 +42,9 @@ pub struct SavedAzure {
     certificates: Vec<Registered>,
 }
 
-impl LocalAzure {
-    /// The state, for [`Options::saved`](crate::Options::saved) of a later start.
-    ///
-    /// # Errors
-    /// If the crypto library fails.
-    pub fn save(&self) -> Result<SavedAzure, KeyError> {
-        let cloud = &self.cloud;
-        Ok(SavedAzure {
+impl SavedAzure {
+    pub(crate) fn of(cloud: &Cloud) -> Result<Self, KeyError> {
+        Ok(Self {
             ids: cloud.directory.ids.clone(),
             secret: cloud.directory.application.secret.clone(),
             keys: cloud.keys.saved()?,
@@ -65,9 +59,7 @@ impl LocalAzure {
             certificates: cloud.certificates.all(),
         })
     }
-}
 
-impl SavedAzure {
     /// The ids of everything in the tenant.
     pub fn ids(&self) -> &Ids {
         &self.ids
@@ -90,19 +82,5 @@ impl SavedAzure {
 impl fmt::Debug for SavedAzure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SavedAzure").field("tenant", &self.ids.tenant).finish_non_exhaustive()
-    }
-}
-
-/// A secret in a file that only its user can read.
-pub(crate) mod exposed {
-    use secrecy::{ExposeSecret as _, SecretString};
-    use serde::{Deserialize as _, Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(secret: &SecretString, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(secret.expose_secret())
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SecretString, D::Error> {
-        String::deserialize(from).map(SecretString::from)
     }
 }

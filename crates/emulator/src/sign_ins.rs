@@ -39,7 +39,7 @@ pub(crate) struct AuthorizationCode {
 /// A refresh token. It stays valid when it is used, as at Entra.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RefreshToken {
-    #[serde(with = "crate::saved::exposed")]
+    #[serde(with = "crate::exposed")]
     pub(crate) token: SecretString,
     pub(crate) user: Uuid,
     pub(crate) client: String,

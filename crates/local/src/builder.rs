@@ -270,12 +270,11 @@ impl<'a> LocalCloudBuilder<'a> {
         };
         (self.progress)("starting PostgreSQL, the metadata service and the Entra tenant");
         let (mut options, preferred) = self.options(&name, &folder, arc.as_ref(), flavour)?;
-        options.saved = saved.as_ref().map(|saved| saved.azure.clone());
         (self.azure)(&mut options);
         let installation = self.postgres.map_or(Installation::Embedded, Installation::Installed);
         let (database, azure) = tokio::try_join!(
             start_database(&self.system, &folder, &installation, saved.as_ref()),
-            start_azure(options)
+            start_azure(options, saved.as_ref())
         )?;
         let files = CloudFiles::new(janitor.folder());
         write(&files.certificate, azure.ca_pem())?;
@@ -530,9 +529,13 @@ fn not_started(error: &StartError, system: &System, folder: &Path, is_embedded: 
     }
 }
 
-async fn start_azure(options: Options) -> Result<LocalAzure, Failure> {
+async fn start_azure(options: Options, saved: Option<&SavedState>) -> Result<LocalAzure, Failure> {
     let is_link_local = options.link_local;
-    LocalAzure::start(options).await.map_err(|error| {
+    let started = match saved {
+        None => LocalAzure::start(options).await,
+        Some(saved) => LocalAzure::start_saved(options, saved.azure.clone()).await,
+    };
+    started.map_err(|error| {
         let failure = Failure::machine("cannot start the local Azure", error);
         if is_link_local {
             failure.with_hint("as root: ip addr add 169.254.169.254/32 dev lo, best in a network namespace")

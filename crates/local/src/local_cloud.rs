@@ -25,7 +25,7 @@ use crate::folder::write;
 use crate::gateway::RunningGateway;
 use crate::host::Host;
 use crate::page::CloudPage;
-use crate::state::{Fixed, Snapshots, StateFile};
+use crate::state::{FixedParts, Snapshots, StateFile};
 
 /// The name of the server in this cloud: Single Server users write it after the `@`.
 pub const SERVER_NAME: &str = "mydemoserver";
@@ -231,7 +231,7 @@ impl LocalCloud {
             password: self.database.password().clone(),
         };
         let (flavour, folder, backup) = (self.flavour, self.folder().to_owned(), self.database.backup());
-        Snapshots::new(self.azure.clone(), self.faults.clone(), Fixed { flavour, data, backup, folder })
+        Snapshots::new(self.azure.clone(), self.faults.clone(), FixedParts { flavour, data, backup, folder })
     }
 
     /// Shuts the gateway down, which ends every session, and serves again at the same port.

@@ -10,7 +10,6 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
 use crate::blocking::to_its_end;
-use crate::local_db::LocalDb;
 use crate::site::{PORT, SUPERUSER};
 
 /// Folders of which a copy has no content (PostgreSQL, "Backing Up the Data Directory").
@@ -35,13 +34,9 @@ pub struct Backup {
 }
 
 impl Backup {
-    pub(crate) fn of(database: &LocalDb) -> Self {
-        Self {
-            socket_dir: database.socket_dir().to_owned(),
-            data: database.data().to_owned(),
-            password: database.password().clone(),
-            version: database.version().to_owned(),
-        }
+    pub(crate) fn new(socket_dir: &Path, data: &Path, password: &SecretString, version: &str) -> Self {
+        let (socket_dir, data) = (socket_dir.to_owned(), data.to_owned());
+        Self { socket_dir, data, password: password.clone(), version: version.to_owned() }
     }
 
     /// Copies the data into the folder `to`, which must not exist. [`start_saved`](crate::start_saved) starts a server
@@ -59,7 +54,7 @@ impl Backup {
         let slot =
             "SELECT pg_create_physical_replication_slot('copy_' || pg_backend_pid(), true, true)::text";
         client.query_one(slot, &[]).await.map_err(io::Error::other)?;
-        let Label { text, first_wal, last_wal } = self.copy_files(&client, "copy", to).await?;
+        let BackupLabel { text, first_wal, last_wal } = self.copy_files(&client, "copy", to).await?;
         let (from, to) = (self.data.join("pg_wal"), to.to_owned());
         to_its_end(move || {
             fs::write(to.join("backup_label"), text)?;
@@ -73,7 +68,7 @@ impl Backup {
     }
 
     /// Copies all files but WAL (PostgreSQL, "Making a Base Backup Using the Low Level API").
-    pub(crate) async fn copy_files(&self, client: &Client, name: &str, to: &Path) -> io::Result<Label> {
+    pub(crate) async fn copy_files(&self, client: &Client, name: &str, to: &Path) -> io::Result<BackupLabel> {
         let is_renamed =
             self.version.split('.').next().and_then(|it| it.parse().ok()).is_some_and(|it: u32| it >= 15);
         let (begin, end) = match is_renamed {
@@ -86,7 +81,7 @@ impl Backup {
         to_its_end(move || copy_tree(&from, &target, true)).await.map_err(io::Error::other)??;
         let end = format!("SELECT labelfile, pg_walfile_name(lsn) FROM {end}");
         let row = client.query_one(&end, &[]).await.map_err(io::Error::other)?;
-        Ok(Label { text: row.get(0), first_wal, last_wal: row.get(1) })
+        Ok(BackupLabel { text: row.get(0), first_wal, last_wal: row.get(1) })
     }
 
     /// A superuser session, and the task that drives it.
@@ -106,7 +101,7 @@ impl Backup {
 }
 
 /// What a server says of a backup when it ends.
-pub(crate) struct Label {
+pub(crate) struct BackupLabel {
     /// The content of `backup_label`.
     pub(crate) text: String,
     /// The names of the first and of the last file of WAL that recovery reads.

@@ -56,7 +56,7 @@ impl LocalDb {
 
     /// What copies the data while the server runs. It does not keep the server.
     pub fn backup(&self) -> Backup {
-        Backup::of(self)
+        Backup::new(&self.socket_dir, &self.data, &self.password, &self.version)
     }
 
     /// The folder of the Unix socket: what libpq takes as the host. Only the server's user (and root) can enter it.

@@ -38,8 +38,7 @@ fn written(azure: &LocalAzure) -> String {
 async fn restored(text: &str) -> LocalAzure {
     let mut options = options();
     options.ids = pgentra_emulator::Ids::random();
-    options.saved = Some(serde_json::from_str::<SavedAzure>(text).unwrap());
-    LocalAzure::start(options).await.unwrap()
+    LocalAzure::start_saved(options, serde_json::from_str::<SavedAzure>(text).unwrap()).await.unwrap()
 }
 
 #[tokio::test]
@@ -127,9 +126,8 @@ async fn a_damaged_key_is_refused_and_a_clock_has_an_end() {
     assert!(far.clock().now() > azure.clock().now());
     assert!(far.mint(&Draft::of_identity(far.vm(), POSTGRESQL)).is_ok());
     value["keys"][0]["pkcs8"] = json!("AAAA");
-    let mut options = options();
-    options.saved = Some(serde_json::from_value(value).unwrap());
-    let refused = LocalAzure::start(options).await.unwrap_err();
+    let saved = serde_json::from_value(value).unwrap();
+    let refused = LocalAzure::start_saved(options(), saved).await.unwrap_err();
     let source = std::error::Error::source(&refused).map(ToString::to_string);
     assert!(format!("{refused}: {source:?}").contains("read a saved signing key"), "{refused}: {source:?}");
 }

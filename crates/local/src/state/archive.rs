@@ -1,4 +1,4 @@
-//! The container of a state. It is read as data of a stranger: every length is bounded, and each path is a plain one
+//! The container of a state. It is read as untrusted data: every length is bounded, and each path is a plain one
 //! below the folder that it is for.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -11,7 +11,8 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use tar::{Archive, Builder, EntryType, Header};
 
-use super::manifest::Manifest;
+use super::error::{MOST_BYTES, MOST_ENTRIES, StateError};
+use super::manifest::StateManifest;
 
 /// The name of the first entry.
 const MANIFEST: &str = "manifest.json";
@@ -19,10 +20,6 @@ const MANIFEST: &str = "manifest.json";
 const DATA: &str = "data";
 /// Longest manifest in bytes: a thousand principals of each kind take less than one million.
 const LONGEST_MANIFEST: u64 = 8 << 20;
-/// Most bytes of a state, uncompressed: more than a database for development has.
-pub(super) const MOST_BYTES: u64 = 64 << 30;
-/// Most files and folders. A database has some hundred, and so does a schema of a thousand tables in each of many.
-const MOST_ENTRIES: u64 = 1_000_000;
 /// Longest path in bytes, as the format has room for.
 const LONGEST_PATH: usize = 255;
 /// Deepest path: PostgreSQL has five levels.
@@ -30,40 +27,10 @@ const DEEPEST: usize = 12;
 /// The files that say that a server runs.
 const LOCK_FILES: [&str; 2] = ["postmaster.pid", "postmaster.opts"];
 
-/// Why a state cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StateError {
-    /// It is another file, or was damaged.
-    #[error("it is damaged or not the state of a local cloud: {0}")]
-    Damaged(&'static str),
-    /// It is of another version of pgentra.
-    #[error(
-        "its format has version {found}, and this pgentra reads version {known}: it was written by pgentra {written_by}"
-    )]
-    OtherVersion {
-        /// The version of its format.
-        found: u32,
-        /// The version that can be read.
-        known: u32,
-        /// The version of pgentra that wrote it.
-        written_by: String,
-    },
-    /// It has more files or more bytes than a state may have.
-    #[error("it is too large: a state has at most {} GiB and {MOST_ENTRIES} files", MOST_BYTES >> 30)]
-    TooLarge,
-    /// A file of PostgreSQL is not a plain file, as a tablespace outside of its folder.
-    #[error("PostgreSQL's folder has something else than files: {0}")]
-    NotPlain(String),
-    /// A file could not be read or written.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
 /// An entry of a state.
-pub enum Member<'a> {
+pub enum StateMember<'a> {
     /// The manifest, which is the first one.
-    Manifest(Box<Manifest>),
+    Manifest(Box<StateManifest>),
     /// A folder, which comes before what is in it. The path has plain components only.
     Folder(&'a str),
     /// A file and its content.
@@ -77,7 +44,7 @@ pub enum Member<'a> {
 /// See [`StateError`]; those of `visit` are passed on.
 pub fn walk(
     from: impl Read,
-    mut visit: impl FnMut(Member<'_>) -> Result<bool, StateError>,
+    mut visit: impl FnMut(StateMember<'_>) -> Result<bool, StateError>,
 ) -> Result<(), StateError> {
     let mut archive = Archive::new(GzDecoder::new(from).take(MOST_BYTES));
     let mut count = 0;
@@ -96,13 +63,13 @@ pub fn walk(
             (1, EntryType::Regular) if path == MANIFEST && size <= LONGEST_MANIFEST => {
                 let mut json = zeroize::Zeroizing::new(Vec::new());
                 entry.read_to_end(&mut json).map_err(unreadable)?;
-                visit(Member::Manifest(Box::new(Manifest::parse(&json)?)))?
+                visit(StateMember::Manifest(Box::new(StateManifest::parse(&json)?)))?
             }
             (1, _) => return Err(StateError::Damaged("it does not begin with a manifest")),
-            (_, EntryType::Directory) if size == 0 => visit(Member::Folder(plain(path)?))?,
+            (_, EntryType::Directory) if size == 0 => visit(StateMember::Folder(plain(path)?))?,
             (_, EntryType::Regular) if size <= MOST_BYTES => {
                 let mut content = Content { entry: &mut entry, left: size };
-                let goes_on = visit(Member::File(plain(path)?, &mut content))?;
+                let goes_on = visit(StateMember::File(plain(path)?, &mut content))?;
                 if goes_on && content.left > 0 {
                     io::copy(&mut content, &mut io::sink()).map_err(unreadable)?;
                 }
@@ -176,10 +143,10 @@ fn plain(path: &str) -> Result<&str, StateError> {
 }
 
 /// Reads the manifest alone.
-pub(super) fn manifest_of(file: &File) -> Result<Manifest, StateError> {
+pub(super) fn manifest_of(file: &File) -> Result<StateManifest, StateError> {
     let mut found = None;
     walk(BufReader::new(file), |member| {
-        if let Member::Manifest(manifest) = member {
+        if let StateMember::Manifest(manifest) = member {
             found = Some(*manifest);
         }
         Ok(false)
@@ -191,9 +158,11 @@ pub(super) fn manifest_of(file: &File) -> Result<Manifest, StateError> {
 pub(super) fn unpack(file: &File, to: &Path) -> Result<(), StateError> {
     walk(BufReader::with_capacity(1 << 16, file), |member| {
         match member {
-            Member::Manifest(_) => {}
-            Member::Folder(path) => DirBuilder::new().mode(0o700).create(to.join(path)).map_err(twice)?,
-            Member::File(path, content) => {
+            StateMember::Manifest(_) => {}
+            StateMember::Folder(path) => {
+                DirBuilder::new().mode(0o700).create(to.join(path)).map_err(twice)?
+            }
+            StateMember::File(path, content) => {
                 // A file that is there already is not written again.
                 let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to.join(path));
                 io::copy(content, &mut opened.map_err(twice)?).map_err(of_content)?;
@@ -221,7 +190,7 @@ fn of_content(error: io::Error) -> StateError {
 }
 
 /// Writes a state: the manifest, and the files in the folder `data`, of which no server may run.
-pub(super) fn write(to: &mut File, manifest: &Manifest, data: &Path) -> Result<(), StateError> {
+pub(super) fn write(to: &mut File, manifest: &StateManifest, data: &Path) -> Result<(), StateError> {
     let mut json = zeroize::Zeroizing::new(Vec::new());
     serde_json::to_writer(&mut *json, manifest).map_err(io::Error::from)?;
     let mut left = Room { bytes: MOST_BYTES, entries: MOST_ENTRIES };
@@ -329,11 +298,11 @@ mod tests {
 
     use super::*;
 
-    async fn manifest() -> Manifest {
+    async fn manifest() -> StateManifest {
         let azure = LocalAzure::start(Options::new(Clock::fixed(SystemTime::UNIX_EPOCH))).await.unwrap();
         let data =
             SavedData { version: "17.5".into(), platform: SavedData::platform(), password: "secret".into() };
-        Manifest::new(Flavour::Single, &data, azure.save().unwrap(), Vec::new(), String::new().into())
+        StateManifest::new(Flavour::Single, &data, azure.save().unwrap(), Vec::new(), String::new().into())
     }
 
     /// An archive with these entries: kind, path, link and content.
@@ -359,11 +328,11 @@ mod tests {
         let mut found = Vec::new();
         walk(bytes, |member| {
             match member {
-                Member::Manifest(manifest) => {
+                StateMember::Manifest(manifest) => {
                     found.push((MANIFEST.to_owned(), serde_json::to_vec(&manifest).unwrap()))
                 }
-                Member::Folder(path) => found.push((format!("{path}/"), Vec::new())),
-                Member::File(path, content) => {
+                StateMember::Folder(path) => found.push((format!("{path}/"), Vec::new())),
+                StateMember::File(path, content) => {
                     let mut bytes = Vec::new();
                     content.read_to_end(&mut bytes).map_err(of_content)?;
                     found.push((path.to_owned(), bytes));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use pgentra_connect::quote;
 use rustix::fs::{FlockOperation, OFlags, flock};
 
-use super::archive::{MOST_BYTES, StateError};
+use super::error::{MOST_BYTES, StateError};
 use crate::error::{Failure, FailureKind};
 
 /// How often the lock is tried again when another local cloud ends just then.
@@ -53,7 +53,7 @@ impl StateFile {
                 Err(rustix::io::Errno::WOULDBLOCK) => return Err(in_use(&file)),
                 Err(error) => return Err(cannot_write(&fresh, error.into())),
             }
-            // The one that had the lock may have renamed or removed the file meanwhile.
+            // The process that had the lock may have renamed or removed the file meanwhile.
             let mine = lock.metadata().map_err(cannot)?;
             match fs::symlink_metadata(&fresh) {
                 Ok(found) if (found.dev(), found.ino()) == (mine.dev(), mine.ino()) => {

@@ -8,9 +8,9 @@ use pgentra_localdb::SavedData;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::archive::StateError;
+use super::error::StateError;
 
-/// What [`Manifest::format`] is.
+/// What [`StateManifest::format`] is.
 const FORMAT: &str = "pgentra local cloud";
 /// The version of the format. A change of what is written raises it.
 const VERSION: u32 = 1;
@@ -18,7 +18,7 @@ const VERSION: u32 = 1;
 /// What a state says of itself, and the state of all parts but PostgreSQL. Its serialized form has secrets and private
 /// keys in clear.
 #[derive(Serialize, Deserialize)]
-pub struct Manifest {
+pub struct StateManifest {
     #[serde(flatten)]
     head: Head,
     flavour: String,
@@ -57,7 +57,7 @@ pub(crate) struct SavedFault {
     pub(crate) left: Option<usize>,
 }
 
-impl Manifest {
+impl StateManifest {
     pub(super) fn new(
         flavour: Flavour,
         data: &SavedData,
@@ -116,9 +116,9 @@ impl Manifest {
     }
 }
 
-impl fmt::Debug for Manifest {
+impl fmt::Debug for StateManifest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Manifest").field("azure", &self.azure).finish_non_exhaustive()
+        f.debug_struct("StateManifest").field("azure", &self.azure).finish_non_exhaustive()
     }
 }
 
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn another_format_is_told_from_damage() {
-        let said = |json: &str| Manifest::parse(json.as_bytes()).unwrap_err().to_string();
+        let said = |json: &str| StateManifest::parse(json.as_bytes()).unwrap_err().to_string();
         let of = |format: &str, version: u32| {
             format!(r#"{{"format":"{format}","version":{version},"written_by":"9.1\n0"}}"#)
         };

@@ -2,16 +2,18 @@
 //! others are the files of PostgreSQL.
 
 mod archive;
+mod error;
 mod file;
 mod manifest;
 mod saved;
 mod snapshots;
 
-pub use archive::{Member, StateError, walk};
-pub use manifest::Manifest;
+pub use archive::{StateMember, walk};
+pub use error::StateError;
+pub use manifest::StateManifest;
 
 pub(crate) use file::StateFile;
 pub(crate) use manifest::SavedFault;
 pub(crate) use saved::SavedState;
-pub(crate) use snapshots::Fixed;
+pub(crate) use snapshots::FixedParts;
 pub use snapshots::Snapshots;

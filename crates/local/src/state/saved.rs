@@ -10,9 +10,10 @@ use pgentra_gateway::Flavour;
 use pgentra_localdb::{SavedData, StartError};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::archive::{self, StateError};
+use super::archive;
+use super::error::StateError;
 use super::file::{self, unusable};
-use super::manifest::{Manifest, SavedFault};
+use super::manifest::{SavedFault, StateManifest};
 use crate::environment::CloudFiles;
 use crate::error::{Failure, FailureKind};
 use crate::folder::write;
@@ -47,7 +48,7 @@ impl SavedState {
             Ok((manifest.flavour()?, manifest.data(), manifest))
         };
         let (flavour, data, manifest) = read().map_err(|error| unusable(path, error))?;
-        let Manifest { azure, faults, client_certificate, .. } = manifest;
+        let StateManifest { azure, faults, client_certificate, .. } = manifest;
         let client_certificate = Some(client_certificate).filter(|pem| !pem.expose_secret().is_empty());
         let content = Arc::new(StateContent { path: path.to_owned(), file });
         Ok(Some(Self { flavour, azure, faults, data, client_certificate, content }))

@@ -10,9 +10,10 @@ use pgentra_gateway::Flavour;
 use pgentra_localdb::{Backup, SavedData};
 use secrecy::SecretString;
 
-use super::archive::{self, StateError};
+use super::archive;
+use super::error::StateError;
 use super::file::StateFile;
-use super::manifest::{Manifest, SavedFault};
+use super::manifest::{SavedFault, StateManifest};
 use crate::environment::CloudFiles;
 use crate::error::{Failure, FailureKind};
 use crate::faults::CloudFaults;
@@ -22,12 +23,12 @@ use crate::faults::CloudFaults;
 pub struct Snapshots {
     azure: Arc<LocalAzure>,
     faults: CloudFaults,
-    fixed: Arc<Fixed>,
+    fixed: Arc<FixedParts>,
 }
 
 /// What of a cloud does not change while it runs.
 #[derive(Debug)]
-pub(crate) struct Fixed {
+pub(crate) struct FixedParts {
     pub(crate) flavour: Flavour,
     pub(crate) data: SavedData,
     pub(crate) backup: Backup,
@@ -35,7 +36,7 @@ pub(crate) struct Fixed {
 }
 
 impl Snapshots {
-    pub(crate) fn new(azure: Arc<LocalAzure>, faults: CloudFaults, fixed: Fixed) -> Self {
+    pub(crate) fn new(azure: Arc<LocalAzure>, faults: CloudFaults, fixed: FixedParts) -> Self {
         Self { azure, faults, fixed: Arc::new(fixed) }
     }
 
@@ -87,16 +88,16 @@ impl Snapshots {
         self.faults.list().active.into_iter().filter_map(named).filter(|it| it.fault != "failover").collect()
     }
 
-    fn manifest(&self, faults: Vec<SavedFault>) -> Result<Manifest, Failure> {
+    fn manifest(&self, faults: Vec<SavedFault>) -> Result<StateManifest, Failure> {
         let azure = self.azure.save().map_err(|error| Failure::machine("cannot save the tenant", error))?;
         let certificate = fs::read_to_string(CloudFiles::new(&self.fixed.folder).client_certificate);
         // A cloud without roles has none.
         let certificate = SecretString::from(certificate.unwrap_or_default());
-        Ok(Manifest::new(self.fixed.flavour, &self.fixed.data, azure, faults, certificate))
+        Ok(StateManifest::new(self.fixed.flavour, &self.fixed.data, azure, faults, certificate))
     }
 }
 
-async fn write(file: StateFile, manifest: Manifest, data: PathBuf) -> Result<u64, Failure> {
+async fn write(file: StateFile, manifest: StateManifest, data: PathBuf) -> Result<u64, Failure> {
     let path = file.path().to_owned();
     let cannot = |error: StateError| {
         Failure::machine(&format!("cannot write the state into {}", path.display()), error)
