@@ -149,7 +149,7 @@ fn many_clients_share_few_server_connections() {
         (("PGDATABASE", "nowhere"), "database \"nowhere\" does not exist"),
         (("PGPASSWORD", "not.a.token"), "The access token has invalid format"),
         (("PGUSER", "myIdentity"), "does not match"),
-        (("PGUSER", "nobody"), "no such user"),
+        (("PGUSER", "no-one"), "no such user"),
         (("PGSSLMODE", "disable"), "no encryption"),
     ] {
         let variables = pooled.variables("vm");

@@ -6,11 +6,14 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::pictures;
 use crate::test::cargo;
+use crate::{local_starts, pictures};
 
 /// Runs the benchmark called `name`, against `pgentra` as it is packaged.
 pub(crate) fn run(root: &Path, name: &str, arguments: &[String]) -> Result<()> {
+    if name == "local" {
+        return local_starts::run(root, arguments);
+    }
     if matches!(name, "proxy" | "gateway") {
         let status = Command::new("bash").arg(root.join("bench/setup.sh")).status()?;
         ensure!(status.success(), "bench/setup.sh failed");

@@ -15,7 +15,7 @@ const CRATE_LINES: usize = 5_500;
 /// The same for the command line: a set of independent commands that no crate may import.
 const COMMAND_LINES: usize = 11_800;
 /// The same for the emulator: independent endpoints around one state, and what it has given out.
-const EMULATOR_LINES: usize = 7_800;
+const EMULATOR_LINES: usize = 7_900;
 /// File names that say nothing about the content.
 const FORBIDDEN: [&str; 6] = ["utils", "util", "common", "helpers", "helper", "misc"];
 

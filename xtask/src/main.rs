@@ -12,6 +12,7 @@ mod fuzz;
 mod imports;
 mod invariants;
 mod journeys;
+mod local_starts;
 mod msrv;
 mod names;
 mod package;
@@ -54,11 +55,11 @@ struct Arguments {
 enum Chore {
     /// Measure pgentra side by side with its peers and print the ratios.
     Bench {
-        /// The benchmark: token or proxy.
-        #[arg(value_parser = ["token", "proxy", "gateway"])]
+        /// The benchmark. `local` measures how long a local cloud takes to start.
+        #[arg(value_parser = ["token", "proxy", "gateway", "local"])]
         name: String,
         /// Arguments for the benchmark: `proxy` takes --rounds, --seconds, --megabytes, --only,
-        /// --ways and --write.
+        /// --ways and --write, and `local` --runs, --at-a-time, --rounds and --profile.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

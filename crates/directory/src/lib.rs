@@ -5,10 +5,13 @@
 //! Azure CLI, Terraform and programs that look for identities ask it. There is no socket and no clock here: a request
 //! and its answer are values, and whether a caller may ask is decided outside.
 
+mod certificates;
+pub mod exposed;
 mod graph;
 mod principals;
 mod registration;
 
+pub use certificates::{Certificates, RegisteredCertificate};
 pub use graph::{GraphAnswer, GraphApi, GraphError, GraphRequest};
-pub use principals::{Group, ManagedPrincipal, Principals, TenantFull, User};
+pub use principals::{Group, ManagedPrincipal, Principals, SavedPrincipals, TenantFull, User};
 pub use registration::{AgentIdentity, AppRegistration, ApplicationCredential, SecretCheck};

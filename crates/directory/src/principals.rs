@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -17,7 +18,7 @@ const MOST: usize = 10_000;
 pub struct TenantFull;
 
 /// A user in the tenant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     name: String,
     user_principal_name: String,
@@ -54,7 +55,7 @@ impl User {
 }
 
 /// A security group of the tenant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     name: String,
     object_id: Uuid,
@@ -96,7 +97,11 @@ pub struct Principals {
     changed: watch::Sender<()>,
 }
 
-#[derive(Debug, Default)]
+/// Who is in a tenant, for a later run. Its serialized form has secrets in clear.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedPrincipals(TenantState);
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct TenantState {
     pub(crate) users: Vec<User>,
     pub(crate) groups: Vec<Group>,
@@ -116,6 +121,23 @@ impl Principals {
     /// A tenant with these users, groups and applications.
     pub fn new(users: Vec<User>, groups: Vec<Group>, registrations: Vec<AppRegistration>) -> Self {
         let state = TenantState { users, groups, registrations, ..TenantState::default() };
+        Self { state: Mutex::new(state), changed: watch::channel(()).0 }
+    }
+
+    /// Who is in the tenant, for [`Principals::restore`].
+    pub fn saved(&self) -> SavedPrincipals {
+        SavedPrincipals(self.state().clone())
+    }
+
+    /// Who was in the tenant of an earlier run. `issuer_now` tells the issuer that a federated credential names now; `None`:
+    /// the same.
+    pub fn restore(saved: SavedPrincipals, issuer_now: impl Fn(&str) -> Option<String>) -> Self {
+        let SavedPrincipals(mut state) = saved;
+        for credential in state.registrations.iter_mut().flat_map(|one| &mut one.credentials) {
+            if let Some(issuer) = issuer_now(&credential.issuer) {
+                credential.issuer = issuer;
+            }
+        }
         Self { state: Mutex::new(state), changed: watch::channel(()).0 }
     }
 
@@ -333,7 +355,37 @@ mod tests {
     }
 
     #[test]
-    fn nobody_fills_the_memory() {
+    fn a_saved_tenant_has_its_secrets_and_the_issuers_of_now() {
+        let id = Uuid::from_u128(1);
+        let mut registration = AppRegistration::new("app", id, id, Some(id)).with_secret("s3cret".into());
+        let credential = |issuer: &str| crate::ApplicationCredential {
+            id,
+            name: "one".to_owned(),
+            issuer: issuer.to_owned(),
+            subject: "s".to_owned(),
+            audience: "a".to_owned(),
+            description: None,
+        };
+        registration.credentials = vec![credential("https://before/x"), credential("https://other/x")];
+        let all = Principals::new(
+            vec![User::new("Ada", "ada@example", id, Vec::new())],
+            Vec::new(),
+            vec![registration],
+        );
+        all.set_enabled(id, false);
+        let text = serde_json::to_string(&all.saved()).unwrap();
+        let again = Principals::restore(serde_json::from_str(&text).unwrap(), |issuer| {
+            Some(format!("https://now{}", issuer.strip_prefix("https://before")?))
+        });
+        let registration = again.registration(id).unwrap();
+        assert_eq!(registration.check_secret("s3cret", 0), crate::SecretCheck::Good);
+        let issuers: Vec<_> = registration.credentials().iter().map(|one| one.issuer.as_str()).collect();
+        assert_eq!(issuers, ["https://now/x", "https://other/x"]);
+        assert_eq!((again.users(), again.is_enabled(id)), (all.users(), false));
+    }
+
+    #[test]
+    fn no_client_fills_the_memory() {
         let all = Principals::new(Vec::new(), Vec::new(), Vec::new());
         for _ in 0..MOST {
             all.add_group(Group::new("one", Uuid::new_v4())).unwrap();

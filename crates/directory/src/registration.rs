@@ -4,13 +4,14 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The most secrets and the most federated credentials of one application; Entra allows 20 of the latter.
 pub(crate) const MOST: usize = 20;
 
 /// An application registration, and its service principal in the tenant.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AppRegistration {
     pub(crate) name: String,
     pub(crate) client_id: Uuid,
@@ -100,10 +101,11 @@ impl AppRegistration {
 }
 
 /// A client secret of an application.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ClientSecret {
     pub(crate) key_id: Uuid,
     pub(crate) name: Option<String>,
+    #[serde(with = "crate::exposed")]
     pub(crate) secret: SecretString,
     /// In seconds since 1970.
     pub(crate) starts: i64,
@@ -126,7 +128,7 @@ impl ClientSecret {
 }
 
 /// A federated identity credential of an application.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each field is what its name says in Graph")]
 pub struct ApplicationCredential {
     pub id: Uuid,
@@ -138,7 +140,7 @@ pub struct ApplicationCredential {
 }
 
 /// An agent identity: a service principal without credentials, for which its blueprint signs in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentIdentity {
     pub(crate) name: String,
     pub(crate) object_id: Uuid,

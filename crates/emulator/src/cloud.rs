@@ -5,11 +5,11 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pgentra_directory::{Principals, User};
+use pgentra_directory::{Certificates, Principals, User};
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::application_certificates::Certificates;
 use crate::arc_agent::Agent;
 use crate::clock::Clock;
 use crate::device_codes::DeviceCodes;
@@ -111,12 +111,17 @@ pub(crate) struct Addresses {
 }
 
 /// The secrets that requests to the platforms' endpoints must carry.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Secrets {
+    #[serde(with = "pgentra_directory::exposed")]
     pub(crate) app_service: SecretString,
+    #[serde(with = "pgentra_directory::exposed")]
     pub(crate) service_fabric: SecretString,
+    #[serde(with = "pgentra_directory::exposed")]
     pub(crate) machine_learning: SecretString,
+    #[serde(with = "pgentra_directory::exposed")]
     pub(crate) github: SecretString,
+    #[serde(with = "pgentra_directory::exposed")]
     pub(crate) pipelines: SecretString,
 }
 

@@ -6,10 +6,11 @@ use std::sync::{PoisonError, RwLock};
 use aws_lc_rs::digest;
 use pgentra_directory::{AppRegistration, Group, User};
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use uuid::{Builder, Uuid};
 
 /// The kind of a managed identity: deleted with its machine, or a resource of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IdentityKind {
     /// Belongs to one machine and has its name.
     SystemAssigned,
@@ -18,7 +19,7 @@ pub enum IdentityKind {
 }
 
 /// A managed identity: its service principal and its resource.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub(crate) kind: IdentityKind,
     pub(crate) name: String,
@@ -79,14 +80,14 @@ impl Application {
         self.object_id
     }
 
-    /// The client secret; generated at each start.
+    /// The client secret; generated at each start that does not begin with a saved state.
     pub fn secret(&self) -> &SecretString {
         &self.secret
     }
 }
 
 /// The ids of everything in the tenant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "each field is the id that its name says")]
 pub struct Ids {

@@ -1,5 +1,6 @@
 //! The resources beside the virtual machine that have identities: apps, a scale set, a server outside of Azure.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
@@ -76,6 +77,17 @@ impl Holders {
         if let Some(holder) = self.all().iter_mut().find(|holder| holder.kind == kind && holder.name == name)
         {
             holder.identities = identities;
+        }
+    }
+
+    /// The identities of each resource, by its name.
+    pub(crate) fn saved(&self) -> BTreeMap<String, Vec<Identity>> {
+        self.all().iter().map(|holder| (holder.name.to_owned(), holder.identities.clone())).collect()
+    }
+
+    pub(crate) fn restore(&self, mut saved: BTreeMap<String, Vec<Identity>>) {
+        for holder in self.all().iter_mut() {
+            holder.identities = saved.remove(holder.name).unwrap_or_default();
         }
     }
 

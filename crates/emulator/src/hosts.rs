@@ -166,6 +166,6 @@ impl LocalAzure {
     /// # Errors
     /// If it is not such a certificate.
     pub fn register_certificate(&self, certificate: &CertificateDer<'_>) -> Result<(), CertificateError> {
-        self.cloud.certificates.register(certificate)
+        self.cloud.certificates.register(certificate).map_err(CertificateError::new)
     }
 }

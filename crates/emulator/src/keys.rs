@@ -12,7 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_RSA_SHA256, date_time_ymd};
 use rustls_pki_types::PrivatePkcs8KeyDer;
-use serde::Serialize;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
 
 /// How many keys stay published: the signing one and those before it. Entra publishes a handful.
 const PUBLISHED: usize = 4;
@@ -27,6 +28,14 @@ pub(crate) struct SigningKey {
     pair: RsaKeyPair,
     id: String,
     certificate: Vec<u8>,
+}
+
+/// A key for another run: PKCS#8 and the certificate, in base64.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct SavedKey {
+    #[serde(with = "pgentra_directory::exposed")]
+    pkcs8: SecretString,
+    certificate: String,
 }
 
 /// A key as a JSON Web Key, with the members that Entra publishes.
@@ -51,8 +60,28 @@ impl SigningKey {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(failed)?;
         let pkcs8: Pkcs8V1Der<'_> = pair.as_der().map_err(failed)?;
         let certificate = certify(pkcs8.as_ref()).map_err(|_| KeyError("certify a signing key"))?;
+        Ok(Self::of(pair, certificate))
+    }
+
+    fn of(pair: RsaKeyPair, certificate: Vec<u8>) -> Self {
         let thumbprint = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &certificate);
-        Ok(Self { pair, id: URL_SAFE_NO_PAD.encode(thumbprint), certificate })
+        Self { pair, id: URL_SAFE_NO_PAD.encode(thumbprint), certificate }
+    }
+
+    fn saved(&self) -> Result<SavedKey, KeyError> {
+        let pkcs8: Pkcs8V1Der<'_> = self.pair.as_der().map_err(|_| KeyError("save a signing key"))?;
+        let pkcs8 = STANDARD.encode(pkcs8.as_ref()).into();
+        Ok(SavedKey { pkcs8, certificate: STANDARD.encode(&self.certificate) })
+    }
+
+    fn restore(saved: &SavedKey) -> Result<Self, KeyError> {
+        let unreadable = KeyError("read a saved signing key");
+        let pkcs8 = STANDARD.decode(saved.pkcs8.expose_secret());
+        let pair = pkcs8.ok().and_then(|pkcs8| RsaKeyPair::from_pkcs8(&pkcs8).ok());
+        match (pair, STANDARD.decode(&saved.certificate)) {
+            (Some(pair), Ok(certificate)) => Ok(Self::of(pair, certificate)),
+            _ => Err(unreadable),
+        }
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -113,6 +142,19 @@ pub(crate) struct KeyRing(RwLock<Vec<Arc<SigningKey>>>);
 impl KeyRing {
     pub(crate) fn generate() -> Result<Self, KeyError> {
         Ok(Self(RwLock::new(vec![Arc::new(SigningKey::generate()?)])))
+    }
+
+    pub(crate) fn saved(&self) -> Result<Vec<SavedKey>, KeyError> {
+        self.published().iter().map(|key| key.saved()).collect()
+    }
+
+    /// The keys of an earlier run; without one, a new key.
+    pub(crate) fn restore(saved: &[SavedKey]) -> Result<Self, KeyError> {
+        if saved.is_empty() {
+            return Self::generate();
+        }
+        let keys = saved.iter().take(PUBLISHED).map(|key| SigningKey::restore(key).map(Arc::new));
+        Ok(Self(RwLock::new(keys.collect::<Result<_, _>>()?)))
     }
 
     pub(crate) fn signing(&self) -> Result<Arc<SigningKey>, KeyError> {

@@ -9,7 +9,6 @@
 //! Where the answers of the real services are documented, these are the same in status, body and the types of values.
 
 mod app_service;
-mod application_certificates;
 mod arc_agent;
 mod azure_arc;
 mod azure_names;
@@ -38,6 +37,7 @@ mod machine_learning;
 mod management;
 mod mint;
 pub mod options;
+mod saved;
 mod serve;
 mod service_fabric;
 mod sign_ins;
@@ -61,5 +61,6 @@ pub use local_azure::{LocalAzure, Principal};
 pub use mint::Draft;
 pub use options::Options;
 pub use pgentra_directory::{Group, User};
+pub use saved::SavedAzure;
 pub use subscription::{Administrator, PGBOUNCER_ENABLED, PrincipalKind, ServerChange, ServerEdit};
 pub use token_log::TokenRecord;

@@ -1,5 +1,6 @@
 //! The local cloud as a value: start it, ask it where things are, stop it.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -10,7 +11,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::application_certificates::Certificates;
 use crate::arc_agent::Agent;
 use crate::azure_names::{self, AzureNames};
 use crate::clock::Clock;
@@ -27,13 +27,14 @@ use crate::keys::{KeyError, KeyRing, on_a_blocking_thread};
 use crate::listen::{self, BoundPort};
 use crate::mint::{Draft, random};
 use crate::options::{GRAPH, Options, ResourceApplication};
+use crate::saved::SavedAzure;
 use crate::serve;
 use crate::sign_ins::SignIns;
-use crate::subscription::{NamedCredential, PrincipalKind, ServerChange, Subscription};
+use crate::subscription::{Administrator, NamedCredential, PrincipalKind, ServerChange, Subscription};
 use crate::token_log::{TokenLog, TokenRecord};
 use crate::token_proxy::PROXY_NAME;
 use pgentra_certificates::{Authority, CertificateError, names_of, server_config_for_name};
-use pgentra_directory::{Group, Principals, User};
+use pgentra_directory::{Certificates, Group, Principals, User};
 
 /// The identity side of a local Azure. It serves requests until it is stopped or dropped.
 #[derive(Debug)]
@@ -75,6 +76,19 @@ impl LocalAzure {
     /// # Errors
     /// If [`Options::address`] is not loopback, a port cannot be bound, or the crypto library fails.
     pub async fn start(options: Options) -> Result<Self, StartError> {
+        Self::begin(options, None).await
+    }
+
+    /// As [`LocalAzure::start`], with the state that [`LocalAzure::save`] returned in an earlier run. Its ids are used
+    /// instead of [`Options::ids`], and the clock is as far ahead as it was.
+    ///
+    /// # Errors
+    /// Those of [`LocalAzure::start`], and if a key of the state cannot be read.
+    pub async fn start_saved(options: Options, saved: SavedAzure) -> Result<Self, StartError> {
+        Self::begin(options, Some(saved)).await
+    }
+
+    async fn begin(options: Options, saved: Option<SavedAzure>) -> Result<Self, StartError> {
         if !options.address.is_loopback() {
             return Err(StartError::NotLoopback(options.address));
         }
@@ -86,7 +100,7 @@ impl LocalAzure {
         let certificates = ServerCertificates::issue(&authority, &options)?;
         let addresses = Addresses::of(options.address, &sockets, &certificates);
         let wants_names = options.azure_names;
-        let cloud = Arc::new(on_a_blocking_thread(move || new_cloud(options, addresses)).await?);
+        let cloud = Arc::new(on_a_blocking_thread(move || new_cloud(options, addresses, saved)).await?);
 
         let tasks = TaskTracker::new();
         let stop = CancellationToken::new();
@@ -121,8 +135,21 @@ impl LocalAzure {
         Ok(Self { cloud, authority, azure_names, facts, tasks, stop, _stop_on_drop })
     }
 
+    /// The state, for [`LocalAzure::start_saved`] in a later run.
+    ///
+    /// # Errors
+    /// If the crypto library fails.
+    pub fn save(&self) -> Result<SavedAzure, KeyError> {
+        SavedAzure::of(&self.cloud)
+    }
+
     /// Stops answering, closes every connection and port, and returns when that is done.
     pub async fn stop(self) {
+        self.close().await;
+    }
+
+    /// As [`LocalAzure::stop`]; what is in the tenant can still be asked for.
+    pub async fn close(&self) {
         self.stop.cancel();
         self.tasks.wait().await;
     }
@@ -322,6 +349,16 @@ impl LocalAzure {
         self.cloud.principals.watch()
     }
 
+    /// The Entra administrators of the server, those of operations that have ended. None without a server.
+    pub fn administrators(&self) -> Vec<Administrator> {
+        self.cloud.subscription.administrators(self.cloud.clock.unix())
+    }
+
+    /// The parameters of the built-in PgBouncer that were set, with their values as they are stored.
+    pub fn pgbouncer_settings(&self) -> BTreeMap<String, String> {
+        self.cloud.subscription.pgbouncer_settings(self.cloud.clock.unix())
+    }
+
     /// The issuers of federated assertions and their credentials.
     pub fn federation(&self) -> &Federation {
         &self.cloud.federation
@@ -493,8 +530,11 @@ impl Addresses {
 /// The names of the federated credentials that the user-assigned identity starts with.
 const FEDERATED: [&str; 3] = ["my-cluster", "my-repository", "my-connection"];
 
-fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> {
-    let directory = TenantDirectory::new(options.ids, random(30)?.into());
+fn new_cloud(options: Options, addresses: Addresses, saved: Option<SavedAzure>) -> Result<Cloud, KeyError> {
+    let directory = match &saved {
+        Some(saved) => TenantDirectory::new(saved.ids.clone(), saved.secret.clone()),
+        None => TenantDirectory::new(options.ids, random(30)?.into()),
+    };
     let mut resources = options.resources;
     // Clients that know Graph by its address alone ask for tokens for that address, as the Azure CLI does.
     resources.push(ResourceApplication::new(addresses.management.clone(), GRAPH));
@@ -514,7 +554,7 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
     }
     let server_host = options.server.as_ref().map(|server| server.host.clone()).unwrap_or_default();
     let host_names = options.host_names;
-    let state = CloudState {
+    let mut state = CloudState {
         principals: Principals::new(
             vec![directory.administrator.clone()],
             vec![directory.group.clone()],
@@ -530,7 +570,7 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
         lifetimes: options.lifetimes,
         resources,
         directory,
-        keys: KeyRing::generate()?,
+        keys: KeyRing::restore(saved.as_ref().map_or(&[], |saved| &saved.keys))?,
         faults: Faults::default(),
         journal: Journal::default(),
         secrets: Secrets::generate()?,
@@ -542,5 +582,8 @@ fn new_cloud(options: Options, addresses: Addresses) -> Result<Cloud, KeyError> 
         tokens: TokenLog::default(),
         issued: std::sync::Mutex::default(),
     };
+    if let Some(saved) = saved {
+        saved.restore(&mut state, &addresses);
+    }
     Ok(Cloud { addresses, host_names, server_host, state: Arc::new(state) })
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The most codes and the most refresh tokens; the oldest goes first.
@@ -36,8 +37,9 @@ pub(crate) struct AuthorizationCode {
 }
 
 /// A refresh token. It stays valid when it is used, as at Entra.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RefreshToken {
+    #[serde(with = "pgentra_directory::exposed")]
     pub(crate) token: SecretString,
     pub(crate) user: Uuid,
     pub(crate) client: String,
@@ -64,6 +66,14 @@ impl SignIns {
         let tokens = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner).refresh_tokens;
         tokens.truncate(MOST - 1);
         tokens.push_front(token);
+    }
+
+    pub(crate) fn refresh_tokens(&self) -> Vec<RefreshToken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).refresh_tokens.iter().cloned().collect()
+    }
+
+    pub(crate) fn of(refresh_tokens: Vec<RefreshToken>) -> Self {
+        Self(Mutex::new(SignInState { refresh_tokens: refresh_tokens.into(), ..SignInState::default() }))
     }
 
     pub(crate) fn refresh_token(&self, token: &str) -> Option<RefreshToken> {

@@ -1,8 +1,10 @@
 //! What the subscription holds right now: resource groups, identities, the database server.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -11,7 +13,7 @@ use crate::federation::FederatedCredential;
 use crate::options::ServerOptions;
 
 /// What kind of principal an administrator of a database server is, in the words of the management API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PrincipalKind {
     /// A user.
     User,
@@ -38,7 +40,7 @@ impl PrincipalKind {
 }
 
 /// An Entra administrator of the database server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Administrator {
     /// Object id of the Entra principal.
@@ -136,14 +138,14 @@ impl Effect {
             Self::Remove(id) => administrators.retain(|other| other.object_id != id),
             Self::GroupSync(is_on) => state.is_group_sync = is_on,
             Self::PgBouncer { parameter, value } => {
-                state.pgbouncer.insert(parameter, value);
+                state.pgbouncer.insert(parameter.to_owned(), value);
             }
         }
     }
 }
 
 /// A role of a principal in the subscription.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RoleAssignment {
     /// Resource id of what the role is for.
     pub(crate) scope: String,
@@ -159,7 +161,7 @@ pub(crate) struct RoleAssignment {
 pub(crate) type Tags = BTreeMap<String, String>;
 
 /// A federated credential of a user-assigned identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NamedCredential {
     pub(crate) name: String,
     pub(crate) credential: FederatedCredential,
@@ -201,6 +203,17 @@ pub(crate) struct Subscription {
 
 #[derive(Debug)]
 struct SubscriptionState {
+    held: Holdings,
+    operations: Vec<Operation>,
+    /// Answers of the database that are still to come, by operation.
+    verdicts: HashMap<Uuid, oneshot::Receiver<Result<(), String>>>,
+    /// The database that makes the changes of the server, where there is one.
+    database: Option<mpsc::UnboundedSender<ServerChange>>,
+}
+
+/// What is kept in a saved state: all but operations.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Holdings {
     resource_groups: BTreeSet<String>,
     identities: Vec<Identity>,
     /// Of identities, by their object id.
@@ -212,12 +225,35 @@ struct SubscriptionState {
     /// The server parameter `pgaadauth.enable_group_sync`.
     is_group_sync: bool,
     /// Values of PgBouncer's parameters that were set.
-    pgbouncer: BTreeMap<&'static str, String>,
-    operations: Vec<Operation>,
-    /// Answers of the database that are still to come, by operation.
-    verdicts: HashMap<Uuid, oneshot::Receiver<Result<(), String>>>,
-    /// The database that makes the changes of the server, where there is one.
-    database: Option<mpsc::UnboundedSender<ServerChange>>,
+    pgbouncer: BTreeMap<String, String>,
+}
+
+impl Holdings {
+    /// Leaves the parameters of PgBouncer out for which `is_setting` of name and value is false.
+    pub(crate) fn retain_pgbouncer(&mut self, is_setting: impl Fn(&str, &str) -> bool) {
+        self.pgbouncer.retain(|parameter, value| is_setting(parameter, value));
+    }
+}
+
+impl Deref for SubscriptionState {
+    type Target = Holdings;
+
+    fn deref(&self) -> &Holdings {
+        &self.held
+    }
+}
+
+impl DerefMut for SubscriptionState {
+    fn deref_mut(&mut self) -> &mut Holdings {
+        &mut self.held
+    }
+}
+
+/// The parameter that switches PgBouncer on at the start, if the options ask for it.
+fn switched_on(server: Option<&ServerOptions>) -> Option<(String, String)> {
+    server
+        .filter(|server| server.pgbouncer_enabled)
+        .map(|_| (PGBOUNCER_ENABLED.to_owned(), "true".to_owned()))
 }
 
 /// There are as many resources of a kind already as a local cloud holds.
@@ -233,23 +269,48 @@ impl Subscription {
             kind: PrincipalKind::User,
         };
         let administrators: Vec<_> = server.map(|_| first).into_iter().collect();
+        Self::of(Holdings {
+            resource_groups: BTreeSet::from([RESOURCE_GROUP.to_owned()]),
+            identities: vec![directory.user_assigned.clone()],
+            tags: HashMap::new(),
+            federated: Vec::new(),
+            role_assignments: Vec::new(),
+            administrators,
+            is_group_sync: false,
+            pgbouncer: switched_on(server).into_iter().collect(),
+        })
+    }
+
+    fn of(held: Holdings) -> Self {
         Self {
             state: Mutex::new(SubscriptionState {
-                resource_groups: BTreeSet::from([RESOURCE_GROUP.to_owned()]),
-                identities: vec![directory.user_assigned.clone()],
-                tags: HashMap::new(),
-                federated: Vec::new(),
-                role_assignments: Vec::new(),
-                administrators,
-                is_group_sync: false,
-                pgbouncer: server
-                    .filter(|server| server.pgbouncer_enabled)
-                    .map_or_else(BTreeMap::new, |_| BTreeMap::from([(PGBOUNCER_ENABLED, "true".to_owned())])),
+                held,
                 operations: Vec::new(),
                 verdicts: HashMap::new(),
                 database: None,
             }),
         }
+    }
+
+    /// What an earlier run held, with the issuers of its credentials as they are now.
+    pub(crate) fn restore(
+        mut held: Holdings,
+        server: Option<&ServerOptions>,
+        issuer_now: impl Fn(&str) -> Option<String>,
+    ) -> Self {
+        for (_, NamedCredential { credential, .. }) in &mut held.federated {
+            if let Some(issuer) = issuer_now(&credential.issuer) {
+                credential.issuer = issuer;
+            }
+        }
+        held.pgbouncer.extend(switched_on(server));
+        Self::of(held)
+    }
+
+    /// What it holds, with each change that the database has made, also if the operation has not ended.
+    pub(crate) fn saved(&self) -> Holdings {
+        self.settle(i64::MAX);
+        self.state().held.clone()
     }
 
     /// The resource group that `name` names in any case, as it was written first.
@@ -348,6 +409,12 @@ impl Subscription {
     pub(crate) fn is_group_sync(&self, now: i64) -> bool {
         self.settle(now);
         self.state().is_group_sync
+    }
+
+    /// The parameters of PgBouncer that were set.
+    pub(crate) fn pgbouncer_settings(&self, now: i64) -> BTreeMap<String, String> {
+        self.settle(now);
+        self.state().pgbouncer.clone()
     }
 
     /// The value of a parameter of PgBouncer, if it was set.

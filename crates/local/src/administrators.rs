@@ -118,7 +118,11 @@ pub(crate) fn directory(azure: &LocalAzure) -> Vec<pgentra_gateway::Principal> {
     azure.principals().iter().map(|one| principal(&one.name, one.object_id, one.kind)).collect()
 }
 
-fn principal(name: &str, object_id: uuid::Uuid, kind: PrincipalKind) -> pgentra_gateway::Principal {
+pub(crate) fn principal(
+    name: &str,
+    object_id: uuid::Uuid,
+    kind: PrincipalKind,
+) -> pgentra_gateway::Principal {
     let kind = match kind {
         PrincipalKind::User => pgentra_gateway::PrincipalKind::User,
         PrincipalKind::Group => pgentra_gateway::PrincipalKind::Group,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use pgentra_emulator::certificates::Authority;
 use pgentra_emulator::options::{AzureArcAgent, ServerOptions};
-use pgentra_emulator::{Clock, Ids, LocalAzure, Options};
+use pgentra_emulator::{Clock, Ids, LocalAzure, Options, PrincipalKind};
 use pgentra_gateway::{ClientTls, Config, Flavour, Setup};
 use pgentra_localdb::{Installation, Janitor, LocalDb, PooledServer, PoolerProgram, StartError};
 use pgentra_session::Limits;
@@ -31,6 +31,7 @@ use crate::local_cloud::{LocalCloud, SERVER_NAME, upstream};
 use crate::page::{CloudPage, HostStrings, PageSource, ServerPlace};
 use crate::pgbouncer::{self, CloudPgBouncer, PgBouncerOptions, PgBouncerParts};
 use crate::server_faults::ServerFaults;
+use crate::state::{SavedState, StateFile};
 use crate::trust_store::trust_store_with;
 
 /// How to start a [`LocalCloud`]. By default it is a Flexible Server on the embedded PostgreSQL, with
@@ -39,7 +40,7 @@ pub struct LocalCloudBuilder<'a> {
     system: System,
     name: Option<String>,
     folder: Option<PathBuf>,
-    flavour: Flavour,
+    flavour: Option<Flavour>,
     postgres: Option<PathBuf>,
     port: u16,
     metadata_port: u16,
@@ -53,6 +54,8 @@ pub struct LocalCloudBuilder<'a> {
     trusted_cluster: Option<(String, PathBuf)>,
     origin: Identifiers,
     seed: Option<String>,
+    state: Option<PathBuf>,
+    snapshot: Option<PathBuf>,
     clock: Option<Clock>,
     limits: Limits,
     progress: Box<dyn Fn(&str) + Send + Sync + 'a>,
@@ -76,7 +79,7 @@ impl LocalCloud {
             system: System::real(),
             name: None,
             folder: None,
-            flavour: Flavour::Flexible,
+            flavour: None,
             postgres: None,
             port: 0,
             metadata_port: 0,
@@ -90,6 +93,8 @@ impl LocalCloud {
             trusted_cluster: None,
             origin: Identifiers::New,
             seed: None,
+            state: None,
+            snapshot: None,
             clock: None,
             limits: Limits::default(),
             progress: Box::new(|_| {}),
@@ -118,9 +123,9 @@ impl<'a> LocalCloudBuilder<'a> {
         self
     }
 
-    /// The Azure product to imitate. Default: Flexible Server.
-    pub fn flavour(mut self, flavour: Flavour) -> Self {
-        self.flavour = flavour;
+    /// The Azure product to imitate. Default: that of the saved state, else Flexible Server.
+    pub fn flavour(mut self, flavour: impl Into<Option<Flavour>>) -> Self {
+        self.flavour = flavour.into();
         self
     }
 
@@ -216,6 +221,20 @@ impl<'a> LocalCloudBuilder<'a> {
         self
     }
 
+    /// The file with the state to begin with, if it exists. [`LocalCloud::stop_and_save`] writes the state into it.
+    /// Its ids are used, and no seed. Default: none.
+    pub fn state(mut self, file: Option<PathBuf>) -> Self {
+        self.state = file;
+        self
+    }
+
+    /// The file with the state to begin with. It is not changed, and several clouds can have it. Without
+    /// [`LocalCloudBuilder::state`]. Default: none.
+    pub fn snapshot(mut self, file: Option<PathBuf>) -> Self {
+        self.snapshot = file;
+        self
+    }
+
     /// The clock that tokens follow. Default: the system's, plus whatever the cloud is advanced by.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
@@ -250,10 +269,12 @@ impl<'a> LocalCloudBuilder<'a> {
     /// removes everything again.
     ///
     /// # Errors
-    /// If a folder cannot be made, a port cannot be bound, or PostgreSQL does not start.
+    /// If a folder cannot be made, a port cannot be bound, PostgreSQL does not start, or the saved state cannot be used.
     pub async fn start(mut self) -> Result<LocalCloud, Error> {
         let name = self.name.take().unwrap_or_else(unique_name);
         let folder = self.folder.take().unwrap_or_else(|| folder_of(self.system.env(), &name));
+        let (state, saved) = self.saved()?;
+        let flavour = saved.as_ref().map_or(self.flavour.unwrap_or(Flavour::Flexible), |saved| saved.flavour);
         let janitor = folder::create(self.system.env(), &folder)?;
         let arc = self.is_arc.then(folder::create_arc).transpose()?;
         // Before PostgreSQL, which takes seconds: a port that is taken is told at once.
@@ -261,34 +282,38 @@ impl<'a> LocalCloudBuilder<'a> {
             0 => None,
             port => Some(RunningGateway::listen(port).await?),
         };
-        let program = self.pgbouncer.find(self.system.env(), self.flavour)?;
+        let program = self.pgbouncer.find(self.system.env(), flavour)?;
         (self.progress)("starting PostgreSQL, the metadata service and the Entra tenant");
-        let (mut options, preferred) = self.options(&name, &folder, arc.as_ref(), &program)?;
+        let server = server_options(flavour, self.pgbouncer, &program);
+        let (mut options, preferred) = self.options(&name, &folder, arc.as_ref(), server)?;
         (self.azure)(&mut options);
         let installation = self.postgres.map_or(Installation::Embedded, Installation::Installed);
-        let (database, azure) =
-            tokio::try_join!(start_database(&self.system, &folder, &installation), start_azure(options))?;
+        let (database, azure) = tokio::try_join!(
+            start_database(&self.system, &folder, &installation, saved.as_ref()),
+            start_azure(options, saved.as_ref())
+        )?;
         let files = CloudFiles::new(janitor.folder());
         write(&files.certificate, azure.ca_pem())?;
+        saved.as_ref().map_or(Ok(()), |saved| saved.write_files(&files))?;
         let trust_store = trust_store_of(&azure);
         let names = names_of(&azure, &files)?;
         (self.progress)("installing Azure's functions and roles");
         let (upstream, service) = upstream(&database);
         (self.tenant)(&azure);
-        let setup = setup(self.flavour, &azure);
+        let setup = setup(flavour, &azure);
         pgentra_gateway::init(&upstream, &service, &setup)
             .await
             .map_err(|error| Failure::machine("cannot prepare PostgreSQL for Entra roles", error))?;
         write(&files.trust_store, trust_store.await?)?;
         let tls = tls(azure.certificates(), &own_names(&self.host_names))?;
         let behind = Database { upstream, service };
-        let config = gateway_config::config(&azure, &behind, (self.flavour, self.limits), tls)?;
+        let config = gateway_config::config(&azure, &behind, (flavour, self.limits), tls)?;
         let mut gateway = RunningGateway::start_kept(config.clone(), listener, preferred.postgres).await?;
         if let Some(address) = self.address {
             gateway.serve_further(address).await?;
         }
         let named_gateway = RunningGateway::start(Config { tls: names.clone(), ..config.clone() }, 0).await?;
-        let pooled = match self.flavour {
+        let pooled = match flavour {
             Flavour::Flexible => {
                 let parts = PgBouncerParts {
                     folder: janitor.folder().join("pgbouncer"),
@@ -298,7 +323,11 @@ impl<'a> LocalCloudBuilder<'a> {
                     names,
                     address: self.address,
                 };
-                Some(CloudPgBouncer::start(parts, self.pgbouncer, preferred.pgbouncer).await?)
+                let settings = azure.pgbouncer_settings();
+                Some(
+                    CloudPgBouncer::start(parts, &settings, (self.pgbouncer.port, preferred.pgbouncer))
+                        .await?,
+                )
             }
             Flavour::Single => None,
         };
@@ -308,7 +337,7 @@ impl<'a> LocalCloudBuilder<'a> {
         let faults = CloudFaults::new(azure.clone(), ServerFaults::new(&database));
         let source = PageSource {
             name: name.clone(),
-            flavour: self.flavour,
+            flavour,
             postgres: database.version().to_owned(),
             azure: azure.clone(),
             clock: clock.clone(),
@@ -317,17 +346,12 @@ impl<'a> LocalCloudBuilder<'a> {
             access: access(&name, &azure, gateway.address.port(), janitor.folder()),
         };
         let page = CloudPage::start(source, preferred.page).await?;
-        let mut followers = JoinSet::new();
-        followers.spawn(clock.clone().keep());
-        followers.spawn(administrators::follow(behind.clone(), pooled.clone(), azure.follow_server()));
-        if self.flavour == Flavour::Flexible {
-            followers.spawn(administrators::sync(behind.clone(), azure.clone()));
-        }
-        followers.spawn(administrators::know(behind, azure.clone(), azure.principals_changed()));
+        let followers = follow(flavour, behind, &pooled, &azure, &clock);
+        faults.restore(saved.as_ref().map_or(&[], |saved| &saved.faults)).await;
         Ok(LocalCloud {
             name,
             started: self.system.clock().now(),
-            flavour: self.flavour,
+            flavour,
             azure,
             gateway,
             named_gateway,
@@ -342,10 +366,26 @@ impl<'a> LocalCloudBuilder<'a> {
             database,
             #[cfg(target_os = "linux")]
             container_files: None,
+            state,
+            is_restored: saved.is_some(),
             installation,
             arc,
             janitor,
         })
+    }
+
+    /// The file that the state is written into, and the state to begin with.
+    fn saved(&self) -> Result<(Option<StateFile>, Option<SavedState>), Failure> {
+        let state = self.state.as_deref().map(StateFile::take).transpose()?;
+        let saved = match (&self.state, &self.snapshot) {
+            (Some(file), _) => SavedState::open(file)?,
+            (None, Some(file)) => Some(SavedState::existing(file)?),
+            (None, None) => None,
+        };
+        if let Some(saved) = &saved {
+            saved.check(self.flavour, self.seed.as_deref())?;
+        }
+        Ok((state, saved))
     }
 
     /// The options of the emulator, and the ports to take where they are free.
@@ -354,7 +394,7 @@ impl<'a> LocalCloudBuilder<'a> {
         name: &str,
         folder: &Path,
         arc: Option<&Janitor>,
-        pgbouncer: &Result<PoolerProgram, StartError>,
+        server: Option<ServerOptions>,
     ) -> Result<(Options, KeptPorts), Failure> {
         let now = self.system.clock().clone();
         let clock = self.clock.clone().unwrap_or_else(|| Clock::following(move || now.now()));
@@ -362,15 +402,7 @@ impl<'a> LocalCloudBuilder<'a> {
         options.ports.metadata = self.metadata_port;
         options.ports.authority = self.entra_port;
         // Resource Manager has no port: clients read it from PGPORT.
-        options.server = match self.flavour {
-            Flavour::Flexible => {
-                let mut server = ServerOptions::new(SERVER_NAME, "localhost");
-                server.pgbouncer_enabled = self.pgbouncer.is_on;
-                server.pgbouncer_missing = pgbouncer.as_ref().err().map(pgbouncer::missing);
-                Some(server)
-            }
-            _ => None,
-        };
+        options.server = server;
         options.link_local = self.is_link_local;
         options.azure_names = true;
         options.arc = arc.map(folder::arc_keys).map(AzureArcAgent::new);
@@ -395,6 +427,38 @@ impl<'a> LocalCloudBuilder<'a> {
         }
         Ok((options, preferred))
     }
+}
+
+/// The tasks that keep the database and the files of the pod up to date.
+fn follow(
+    flavour: Flavour,
+    behind: Database,
+    pooled: &Option<CloudPgBouncer>,
+    azure: &Arc<LocalAzure>,
+    clock: &CloudClock,
+) -> JoinSet<()> {
+    let mut followers = JoinSet::new();
+    followers.spawn(clock.clone().keep());
+    followers.spawn(administrators::follow(behind.clone(), pooled.clone(), azure.follow_server()));
+    if flavour == Flavour::Flexible {
+        followers.spawn(administrators::sync(behind.clone(), azure.clone()));
+    }
+    followers.spawn(administrators::know(behind, azure.clone(), azure.principals_changed()));
+    followers
+}
+
+/// The server of the subscription: Resource Manager has no Single Server.
+fn server_options(
+    flavour: Flavour,
+    options: PgBouncerOptions,
+    program: &Result<PoolerProgram, StartError>,
+) -> Option<ServerOptions> {
+    (flavour == Flavour::Flexible).then(|| {
+        let mut server = ServerOptions::new(SERVER_NAME, "localhost");
+        server.pgbouncer_enabled = options.is_on;
+        server.pgbouncer_missing = program.as_ref().err().map(pgbouncer::missing);
+        server
+    })
 }
 
 /// What programs on each host of the cloud write.
@@ -447,10 +511,23 @@ async fn start_database(
     system: &System,
     folder: &Path,
     installation: &Installation,
+    saved: Option<&SavedState>,
 ) -> Result<LocalDb, Failure> {
     let is_embedded = *installation == Installation::Embedded;
     let options = pgentra_localdb::Options { folder: folder.join("db"), server: installation.clone() };
-    pgentra_localdb::start(options).await.map_err(|error| {
+    let started = match saved {
+        None => pgentra_localdb::start(options).await,
+        Some(saved) => {
+            let file = saved.content.clone();
+            pgentra_localdb::start_saved(options, saved.data.clone(), move |to| file.unpack(to)).await
+        }
+    };
+    started.map_err(|error| {
+        if let (Some(saved), StartError::Io { source, .. }) = (saved, &error)
+            && source.kind() == ErrorKind::InvalidData
+        {
+            return saved.content.damaged(error);
+        }
         let hint = not_started(&error, system, folder, is_embedded);
         Failure::machine("cannot start PostgreSQL", error).with_hint(hint)
     })
@@ -476,6 +553,15 @@ fn not_started(error: &StartError, system: &System, folder: &Path, is_embedded: 
         StartError::NotEmbedded | StartError::NotInstalled { .. } | StartError::Version { .. } => {
             "name an installed one: --postgres /usr/lib/postgresql/17".to_owned()
         }
+        StartError::OtherVersion { saved, .. } => {
+            let major = saved.split('.').next().unwrap_or_default();
+            format!(
+                "take a PostgreSQL {major}: --postgres /usr/lib/postgresql/{major}, or without --postgres the embedded one (17)"
+            )
+        }
+        StartError::OtherPlatform { .. } => {
+            "PostgreSQL's files are bound to the machine: begin with a new local cloud and a dump".to_owned()
+        }
         StartError::Unreachable { .. } => format!(
             "run it as another user than root, or set {} to a folder that every user may enter",
             folder::variable(system.env())
@@ -484,9 +570,13 @@ fn not_started(error: &StartError, system: &System, folder: &Path, is_embedded: 
     }
 }
 
-async fn start_azure(options: Options) -> Result<LocalAzure, Failure> {
+async fn start_azure(options: Options, saved: Option<&SavedState>) -> Result<LocalAzure, Failure> {
     let is_link_local = options.link_local;
-    LocalAzure::start(options).await.map_err(|error| {
+    let started = match saved {
+        None => LocalAzure::start(options).await,
+        Some(saved) => LocalAzure::start_saved(options, saved.azure.clone()).await,
+    };
+    started.map_err(|error| {
         let failure = Failure::machine("cannot start the local Azure", error);
         if is_link_local {
             failure.with_hint("as root: ip addr add 169.254.169.254/32 dev lo, best in a network namespace")
@@ -498,16 +588,21 @@ async fn start_azure(options: Options) -> Result<LocalAzure, Failure> {
 
 /// The principals of the local tenant, for roles that are created by name.
 fn setup(flavour: Flavour, azure: &LocalAzure) -> Setup {
-    let administrator = azure.administrator();
-    let administrator = pgentra_gateway::Principal {
-        name: administrator.user_principal_name().to_owned(),
-        object_id: administrator.object_id(),
-        kind: pgentra_gateway::PrincipalKind::User,
+    let first = azure.administrator();
+    let first = (first.user_principal_name().to_owned(), first.object_id(), PrincipalKind::User);
+    let administrators = match flavour {
+        Flavour::Single => vec![first],
+        // Those of a saved state may be others.
+        Flavour::Flexible => {
+            azure.administrators().into_iter().map(|it| (it.name, it.object_id, it.kind)).collect()
+        }
     };
+    let administrators =
+        administrators.iter().map(|it| administrators::principal(&it.0, it.1, it.2)).collect();
     Setup {
         flavour,
         tenant: azure.tenant(),
-        administrators: vec![administrator],
+        administrators,
         directory: administrators::directory(azure),
         memberships: administrators::memberships(azure),
     }

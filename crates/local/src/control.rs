@@ -14,20 +14,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::CloudClock;
 pub use crate::clock::FURTHEST;
-use crate::error::{Failure, FailureKind};
+use crate::error::{Failure, FailureKind, ToldFailure};
 use crate::faults::{CloudFaults, FaultList, KnownEndpoint, KnownFault, MOST_TIMES};
 use crate::folder;
 use crate::principals::{self, MemberKind, MemberName, MembersAnswer, MembershipChange, TenantMember};
+use crate::state::Snapshots;
 use crate::status::Status;
 
-/// Longest request in bytes: some words, and two names of 64 characters.
-const LONGEST_REQUEST: u64 = 1024;
+/// Longest request in bytes: some words, and two names of 64 characters or the path of a file.
+const LONGEST_REQUEST: u64 = 1024 + 4096;
 /// Longest answer in bytes; a description takes some kilobytes.
 const LONGEST_ANSWER: u64 = 1 << 20;
 /// Time for an answer on the local socket; a process without one hangs.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// Time for PostgreSQL to stop.
 const STOP_TIME: Duration = Duration::from_secs(30);
+/// Time for a state to be written, which takes a second for each 50 MB of a database.
+const SAVE_TIME: Duration = Duration::from_secs(30 * 60);
 
 /// The server's end of the socket.
 pub struct Control {
@@ -51,6 +54,7 @@ impl Control {
         status: &Status,
         clock: &CloudClock,
         faults: &CloudFaults,
+        snapshots: &Snapshots,
         stop: &CancellationToken,
     ) -> Self {
         // At the same time: a change that waits for PostgreSQL, or a client that sends nothing, does not delay
@@ -60,7 +64,7 @@ impl Control {
             tokio::select! {
                 () = stop.cancelled() => return self,
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => answers.push(answer(stream, status, clock, faults)),
+                    Ok((stream, _)) => answers.push(answer(stream, status, clock, faults, snapshots)),
                     Err(error) => {
                         tracing::warn!(%error, "a connection to the control socket could not be accepted");
                     }
@@ -77,12 +81,24 @@ impl Control {
     }
 }
 
+impl Control {
+    /// Says to the clients that asked for the end that the state was not saved.
+    pub async fn refuse(&mut self, failure: &Failure) {
+        let told = serde_json::to_vec(&ToldFailure::from(failure)).unwrap_or_default();
+        for client in &mut self.waiting {
+            // A client that has left needs no answer.
+            let _ = client.write_all(&told).await;
+        }
+    }
+}
+
 /// Answers the request of a connection; returns the connection if the request asks for the end.
 async fn answer(
     mut stream: UnixStream,
     status: &Status,
     clock: &CloudClock,
     faults: &CloudFaults,
+    snapshots: &Snapshots,
 ) -> Option<UnixStream> {
     let asked = match tokio::time::timeout(ANSWER_TIME, request(&mut stream)).await {
         Ok(Ok(asked)) => asked,
@@ -126,6 +142,10 @@ async fn answer(
         }
         ControlRequest::Membership(group, change) => {
             serde_json::to_vec(&principals::change_membership(clock.azure(), &group, &change))
+        }
+        ControlRequest::Snapshot { file, is_replaced } => {
+            let saved = snapshots.save(Path::new(&file), is_replaced).await;
+            serde_json::to_vec(&saved.map_err(|failure| ToldFailure::from(&failure)))
         }
         ControlRequest::Down => return Some(stream),
     };
@@ -176,8 +196,34 @@ pub async fn change_membership(
     answer.transpose().map_err(|refused| Failure::new(FailureKind::Usage, refused))
 }
 
+/// Saves the state of the local cloud in this folder into `file`, whose path is absolute; returns the size of the file
+/// in bytes. `None`: none runs there.
+///
+/// # Errors
+/// If the file is there already and `is_replaced` does not allow that, a local cloud uses it, or it cannot be written.
+pub async fn snapshot(folder: &Path, file: &Path, is_replaced: bool) -> Result<Option<u64>, Failure> {
+    let request = file.to_str().and_then(|file| parse(&snapshot_line(file, is_replaced)));
+    let Some(ControlRequest::Snapshot { file, is_replaced }) = request else {
+        let message = format!("{} is no name for a file that a local cloud writes", file.display());
+        return Err(Failure::new(FailureKind::Usage, message).with_hint("give a name without line breaks"));
+    };
+    let line = snapshot_line(&file, is_replaced);
+    let answer: Option<Result<u64, ToldFailure>> =
+        document_within(SAVE_TIME, folder, &line, "a snapshot").await?;
+    Ok(answer.transpose()?)
+}
+
 /// Sends a request and reads the document that answers it.
 async fn document<T: DeserializeOwned>(folder: &Path, line: &str, what: &str) -> Result<Option<T>, Failure> {
+    document_within(ANSWER_TIME, folder, line, what).await
+}
+
+async fn document_within<T: DeserializeOwned>(
+    time: Duration,
+    folder: &Path,
+    line: &str,
+    what: &str,
+) -> Result<Option<T>, Failure> {
     let Some(mut stream) = connect(folder).await? else { return Ok(None) };
     let answer = async {
         stream.write_all(format!("{line}\n").as_bytes()).await?;
@@ -185,7 +231,7 @@ async fn document<T: DeserializeOwned>(folder: &Path, line: &str, what: &str) ->
         stream.take(LONGEST_ANSWER).read_to_end(&mut bytes).await?;
         Ok::<_, std::io::Error>(bytes)
     };
-    let bytes = bounded(ANSWER_TIME, answer).await?;
+    let bytes = bounded(time, answer).await?;
     if bytes.is_empty() {
         return Err(Failure::new(FailureKind::Machine, "the local cloud ended before it answered"));
     }
@@ -221,17 +267,27 @@ pub async fn advance(folder: &Path, by: Duration) -> Result<Option<u64>, Failure
     bounded(ANSWER_TIME, answer).await.map(Some)
 }
 
-/// Asks the local cloud in this folder to stop, and waits until it has ended. `false`: none runs
-/// there.
-pub async fn down(folder: &Path) -> Result<bool, Failure> {
-    let Some(mut stream) = connect(folder).await? else { return Ok(false) };
+/// Asks the local cloud in this folder to stop, and waits until it has ended. `None`: none runs there. Returns the file
+/// that its state was written into.
+///
+/// # Errors
+/// If it does not end, or its state could not be written.
+pub async fn down(folder: &Path) -> Result<Option<Option<PathBuf>>, Failure> {
+    let running = status(folder).await.ok().flatten();
+    let state = running.and_then(|status| status.state);
+    let Some(mut stream) = connect(folder).await? else { return Ok(None) };
     let gone = async {
         stream.write_all(b"down\n").await?;
         let mut rest = Vec::new();
-        stream.take(LONGEST_ANSWER).read_to_end(&mut rest).await
+        stream.take(LONGEST_ANSWER).read_to_end(&mut rest).await?;
+        Ok(rest)
     };
-    bounded(STOP_TIME, gone).await?;
-    Ok(true)
+    let time = if state.is_some() { SAVE_TIME } else { STOP_TIME };
+    match serde_json::from_slice::<ToldFailure>(&bounded(time, gone).await?) {
+        Ok(told) => Err(told.into()),
+        // It says nothing if all went well.
+        Err(_) => Ok(Some(state)),
+    }
 }
 
 fn socket(folder: &Path) -> PathBuf {
@@ -387,7 +443,25 @@ fn parse_membership(change: &str) -> Option<(MemberName, MembershipChange)> {
     Some((group.parse().ok()?, change))
 }
 
+/// The path is the rest of the line.
+fn snapshot_line(file: &str, is_replaced: bool) -> String {
+    format!("snapshot {} {file}", if is_replaced { "replace" } else { "new" })
+}
+
+/// The file and whether it may be replaced, as [`snapshot_line`] wrote it, without the first word.
+fn parse_snapshot(words: &str) -> Option<ControlRequest> {
+    let (verb, file) = words.split_once(' ')?;
+    let is_replaced = match verb {
+        "new" => false,
+        "replace" => true,
+        _ => return None,
+    };
+    let is_path = file.starts_with('/') && file.len() <= 4096 && !file.contains(['\n', '\0']);
+    is_path.then(|| ControlRequest::Snapshot { file: file.to_owned(), is_replaced })
+}
+
 enum ControlRequest {
+    Snapshot { file: String, is_replaced: bool },
     Members(MemberKind, MemberChange),
     Membership(MemberName, MembershipChange),
     Status,
@@ -405,6 +479,7 @@ pub fn canonical_request(line: &str) -> Option<String> {
         ControlRequest::Advance(by) => format!("advance {}", by.as_secs()),
         ControlRequest::Faults(change) => change.line(),
         ControlRequest::Down => "down".to_owned(),
+        ControlRequest::Snapshot { file, is_replaced } => snapshot_line(&file, is_replaced),
     })
 }
 
@@ -434,6 +509,7 @@ fn parse(line: &str) -> Option<ControlRequest> {
             let (group, change) = parse_membership(line.strip_prefix("membership ")?)?;
             Some(ControlRequest::Membership(group, change))
         }
+        ["snapshot", ..] => parse_snapshot(line.strip_prefix("snapshot ")?),
         _ => MemberChange::parse(line).map(|(kind, change)| ControlRequest::Members(kind, change)),
     }
 }
@@ -519,6 +595,11 @@ mod tests {
             "membership add a",
             "membership add a\t",
             "membership rename a\tb",
+            "snapshot",
+            "snapshot /a",
+            "snapshot new",
+            "snapshot new a",
+            "snapshot old /a",
         ] {
             assert!(parse(line).is_none(), "{line}");
         }

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 
 use pgentra_connect::ConnectError;
 use pgentra_identity::ConfigError;
+use serde::{Deserialize, Serialize};
 
 /// A failure of a local cloud.
 #[derive(Debug, thiserror::Error)]
@@ -69,9 +70,41 @@ impl Failure {
             .join(": ")
     }
 
+    /// A failure of the caller's options, with its cause.
+    pub(crate) fn usage(message: &str, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { source: Some(source.into()), ..Self::new(FailureKind::Usage, message) }
+    }
+
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+}
+
+/// A failure as another process tells it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ToldFailure {
+    is_usage: bool,
+    message: String,
+    hint: Option<String>,
+}
+
+impl From<&Failure> for ToldFailure {
+    fn from(failure: &Failure) -> Self {
+        let mut message = failure.message.clone();
+        let mut cause = failure.source();
+        while let Some(error) = cause {
+            message = format!("{message}: {error}");
+            cause = error.source();
+        }
+        Self { is_usage: failure.kind == FailureKind::Usage, message, hint: failure.hint.clone() }
+    }
+}
+
+impl From<ToldFailure> for Failure {
+    fn from(told: ToldFailure) -> Self {
+        let kind = if told.is_usage { FailureKind::Usage } else { FailureKind::Machine };
+        Self { hint: told.hint, ..Self::new(kind, told.message) }
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgentra_emulator::{ActiveFault, Endpoint, Fault, LocalAzure};
+use pgentra_local_state::SavedFault;
 use serde::{Deserialize, Serialize};
 
 use crate::server_faults::{ServerFault, ServerFaults};
@@ -318,6 +319,29 @@ impl CloudFaults {
                 self.server.clear(fault);
             }
         }
+    }
+
+    /// Switches on what a saved state names. A fault that this cloud does not have is left out.
+    pub(crate) async fn restore(&self, saved: &[SavedFault]) {
+        for SavedFault { fault: name, endpoint, left } in saved {
+            let set = match (KnownFault::named(name), KnownEndpoint::named(endpoint)) {
+                (Some(fault), Some(at)) => self.set(fault, at, left.map(|left| left.min(MOST_TIMES))).await,
+                _ => Err("it is unknown".to_owned()),
+            };
+            if let Err(reason) = set {
+                tracing::warn!(
+                    fault = name,
+                    endpoint,
+                    reason,
+                    "a fault of the saved state is not switched on"
+                );
+            }
+        }
+    }
+
+    /// Waits for the end of a failover, and switches the faults of PostgreSQL off.
+    pub(crate) async fn finish(&self) {
+        self.server.finish().await;
     }
 
     /// Ends what faults of PostgreSQL do.

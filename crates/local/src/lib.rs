@@ -41,6 +41,7 @@ mod pgbouncer;
 pub mod principals;
 mod server_faults;
 mod standby;
+pub mod state;
 mod status;
 mod trust_store;
 mod user_options;

@@ -10,7 +10,7 @@ use pgentra_connect::{Connector, Layers, Target, quote};
 use pgentra_emulator::LocalAzure;
 use pgentra_gateway::{Config, Flavour, ServiceAccount, Setup, UpstreamAddress};
 use pgentra_identity::{Cloud, Credential, Resource};
-use pgentra_localdb::{Installation, Janitor, LocalDb};
+use pgentra_localdb::{Installation, Janitor, LocalDb, SavedData};
 use pgentra_system::{Env, Files, System};
 use secrecy::ExposeSecret;
 use tokio::task::JoinSet;
@@ -26,6 +26,7 @@ use crate::gateway::RunningGateway;
 use crate::host::Host;
 use crate::page::CloudPage;
 use crate::pgbouncer::CloudPgBouncer;
+use crate::state::{FixedParts, Snapshots, StateFile};
 
 /// The name of the server in this cloud: Single Server users write it after the `@`.
 pub const SERVER_NAME: &str = "mydemoserver";
@@ -58,6 +59,10 @@ pub struct LocalCloud {
     /// Files for programs in containers.
     #[cfg(target_os = "linux")]
     pub(crate) container_files: Option<crate::inside::ContainerFiles>,
+    /// The file that its state is written into at the stop.
+    pub(crate) state: Option<StateFile>,
+    /// Whether it began with a saved state.
+    pub(crate) is_restored: bool,
     /// The PostgreSQL that it runs.
     pub(crate) installation: Installation,
     /// The folder of the Arc agent, if there is one.
@@ -68,15 +73,21 @@ pub struct LocalCloud {
 
 impl LocalCloud {
     /// Creates a role for every identity, as the Entra administrator does, and a certificate for
-    /// the application.
+    /// the application. Those of a saved state are there already.
     ///
     /// # Errors
     /// If the administrator cannot sign in or PostgreSQL refuses.
     pub async fn create_roles(&mut self) -> Result<(), Error> {
-        let certificate = self.azure.new_client_certificate().await;
-        let certificate = certificate
-            .map_err(|error| Failure::machine("cannot make the application's certificate", error))?;
-        write(&CloudFiles::new(self.folder()).client_certificate, certificate.pem().expose_secret())?;
+        let file = CloudFiles::new(self.folder()).client_certificate;
+        if !file.exists() {
+            let certificate = self.azure.new_client_certificate().await;
+            let certificate = certificate
+                .map_err(|error| Failure::machine("cannot make the application's certificate", error))?;
+            write(&file, certificate.pem().expose_secret())?;
+        }
+        if self.is_restored {
+            return Ok(());
+        }
         let session = self.connector(Host::Admin, &[])?.connect().await?;
         let azure = &self.azure;
         let application = azure.application();
@@ -219,6 +230,22 @@ impl LocalCloud {
         &self.setup
     }
 
+    /// The file into which [`LocalCloud::stop_and_save`] writes the state. Default: none.
+    pub fn state_file(&self) -> Option<&Path> {
+        self.state.as_ref().map(StateFile::path)
+    }
+
+    /// What saves its state while it runs.
+    pub fn snapshots(&self) -> Snapshots {
+        let data = SavedData {
+            version: self.database.version().to_owned(),
+            platform: SavedData::platform(),
+            password: self.database.password().clone(),
+        };
+        let (flavour, folder, backup) = (self.flavour, self.folder().to_owned(), self.database.backup());
+        Snapshots::new(self.azure.clone(), self.faults.clone(), FixedParts { flavour, data, backup, folder })
+    }
+
     /// Shuts the gateway down, which ends every session, and serves again at the same port.
     ///
     /// # Errors
@@ -259,7 +286,35 @@ impl LocalCloud {
         }
     }
 
-    /// Ends sessions, processes and listeners, and removes the folder.
+    /// Ends sessions and requests, writes the state into the file of [`state`](crate::LocalCloudBuilder::state), if there
+    /// is one, and stops.
+    ///
+    /// # Errors
+    /// If the state could not be written. The file is as it was then, and the local cloud has stopped.
+    pub async fn stop_and_save(mut self) -> Result<(), Failure> {
+        let Some(file) = self.state.take() else {
+            self.stop().await;
+            return Ok(());
+        };
+        let snapshots = self.snapshots();
+        let faults = snapshots.faults();
+        // From here on nothing changes: first those end who ask for changes, then those who make them.
+        self.gateway.end().await;
+        self.named_gateway.end().await;
+        if let Some(pgbouncer) = &self.pgbouncer {
+            pgbouncer.end().await;
+        }
+        self.azure.close().await;
+        self.faults.finish().await;
+        self.followers.shutdown().await;
+        self.database.shut_down().await;
+        let saved = snapshots.save_ended(file, faults, self.database.data().to_owned()).await;
+        drop(snapshots);
+        self.stop().await;
+        saved.map(drop)
+    }
+
+    /// Ends sessions, processes and listeners, and removes the folder. The state is lost.
     pub async fn stop(self) {
         let Self {
             azure,

@@ -1,6 +1,7 @@
 //! The built-in PgBouncer of Flexible Server, which a server parameter switches on: a gateway signs clients in, and opens
 //! their sessions at the PgBouncer.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -107,15 +108,20 @@ pub(crate) fn missing(error: &StartError) -> String {
 const INSTALL: &str = "Install PgBouncer: apt-get install pgbouncer";
 
 impl CloudPgBouncer {
-    /// Takes the ports, of which `preferred` is the usual one, and starts it if it is on.
+    /// Takes the ports, and starts it with these parameters of the server if they switch it on. The first port is
+    /// exactly that for clients; 0: the second, which is the usual one, or any free one.
     pub(crate) async fn start(
         parts: PgBouncerParts,
-        options: PgBouncerOptions,
-        preferred: u16,
+        settings: &BTreeMap<String, String>,
+        (port, preferred): (u16, u16),
     ) -> Result<Self, Failure> {
-        let new = Self::new(parts, options.port, preferred)?;
-        if options.is_on {
-            new.set(PGBOUNCER_ENABLED, "true").await?;
+        let new = Self::new(parts, port, preferred)?;
+        let is_switch = |parameter: &str| parameter == PGBOUNCER_ENABLED;
+        for (parameter, value) in settings.iter().filter(|(parameter, _)| !is_switch(parameter)) {
+            new.set(parameter, value).await?;
+        }
+        if let Some(value) = settings.get(PGBOUNCER_ENABLED) {
+            new.set(PGBOUNCER_ENABLED, value).await?;
         }
         Ok(new)
     }

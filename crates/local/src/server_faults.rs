@@ -102,6 +102,12 @@ impl ServerFaults {
         }
     }
 
+    /// Waits for the end of a failover, and switches the faults off.
+    pub(crate) async fn finish(&self) {
+        let FaultState { mut work, .. } = std::mem::take(&mut *self.state());
+        while work.join_next().await.is_some() {}
+    }
+
     /// Ends what the faults do.
     pub(crate) async fn end(&self) {
         let mut work = std::mem::take(&mut *self.state());

@@ -1,7 +1,7 @@
 //! The status of a local cloud: the document of `pgentra local status -o json`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,9 @@ pub struct Status {
     pub started: u64,
     /// The folder, which is removed at the stop.
     pub folder: PathBuf,
+    /// The file into which the state is written at the stop. `None`: it is lost.
+    #[serde(default)]
+    pub state: Option<PathBuf>,
     /// The address for PostgreSQL clients.
     pub server: ServerStatus,
     /// The URL of the page for people. Empty: a local cloud of an earlier version has none.
@@ -97,6 +100,7 @@ impl Status {
             pid: std::process::id(),
             started: cloud.started().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             folder: cloud.folder().to_path_buf(),
+            state: cloud.state_file().map(Path::to_path_buf),
             server: ServerStatus {
                 host: "localhost".to_owned(),
                 port: cloud.postgres_addr().port(),

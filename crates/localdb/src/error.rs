@@ -41,6 +41,22 @@ pub enum StartError {
         /// The oldest major version that will do.
         oldest: u32,
     },
+    /// Files of a server can be used by their major version only.
+    #[error("the data is of PostgreSQL {saved}, and the server is PostgreSQL {found}")]
+    OtherVersion {
+        /// The version that wrote the data, such as "17.5".
+        saved: String,
+        /// The version of the server that was to start.
+        found: String,
+    },
+    /// Files of a server can be used by processors and systems of their kind only.
+    #[error("the data is of PostgreSQL on {saved}, and this machine is {found}")]
+    OtherPlatform {
+        /// The platform that wrote the data, such as "x86_64-linux".
+        saved: String,
+        /// That of this machine.
+        found: String,
+    },
     /// We are root; an installed PostgreSQL refuses to run as root; and the unprivileged user cannot reach one of the
     /// two folders.
     #[error(

@@ -2,16 +2,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::SecretString;
 use tokio::process::Child;
 use tokio::sync::{Mutex, watch};
 
+use crate::backup::Backup;
+use crate::process::kill_group;
 use crate::restart::Restarter;
-use crate::running::{RunningServer, ServerProcess, fast_shutdown};
+use crate::running::{RunningServer, STOP_LIMIT, ServerProcess, fast_shutdown};
 use crate::site::{PORT, SUPERUSER, Site};
 use crate::timings::StartTimings;
+
+/// Time for a server whose data is to be saved: it writes what it has in memory.
+const SAVE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running PostgreSQL. Dropping it stops the server at once and removes its folder, and blocks until both are done
 /// (see [`Janitor`](crate::Janitor)); [`LocalDb::stop`] does so in the kinder way.
@@ -48,6 +54,11 @@ impl LocalDb {
         Restarter::new(&self.running, self.process.clone())
     }
 
+    /// What copies the data while the server runs. It does not keep the server.
+    pub fn backup(&self) -> Backup {
+        Backup::new(&self.socket_dir, &self.data, &self.password, &self.version)
+    }
+
     /// The folder of the Unix socket: what libpq takes as the host. Only the server's user (and root) can enter it.
     pub fn socket_dir(&self) -> &Path {
         &self.socket_dir
@@ -74,8 +85,8 @@ impl LocalDb {
         &self.version
     }
 
-    /// The folder of the server's data.
-    pub(crate) fn data(&self) -> &Path {
+    /// The folder of the server's data. Its files change until [`LocalDb::shut_down`] has ended the server.
+    pub fn data(&self) -> &Path {
         &self.data
     }
 
@@ -114,13 +125,27 @@ impl LocalDb {
         }
     }
 
+    /// Ends all sessions (fast shutdown) and the server. Its files stay until this is stopped or dropped. A
+    /// [`Restarter`] must not be at work.
+    ///
+    /// A server that has not ended after a minute is killed; the next start with its files recovers what was
+    /// committed. Cancel-safe: cancelled, the server may still run.
+    pub async fn shut_down(&self) {
+        // Its end is wanted.
+        self.process.send_modify(|process| process.restarts = true);
+        let mut running = self.running.lock().await;
+        fast_shutdown(&mut running.server, SAVE_LIMIT).await;
+        kill_group(&running.server);
+        let _ = running.server.wait().await;
+    }
+
     /// Ends all sessions (fast shutdown), stops the server and removes its folder.
     ///
     /// A folder that could not be removed is logged as an error. A server
     /// that has not stopped after ten seconds is killed. Cancel-safe: cancelled, it goes on as dropping does.
     pub async fn stop(self) {
         let mut running = self.running.lock().await;
-        fast_shutdown(&mut running.server).await;
+        fast_shutdown(&mut running.server, STOP_LIMIT).await;
         drop(running);
         // A restarter that still works keeps the server: it removes the folder then.
         let Some(RunningServer { site: Site { janitor, .. }, .. }) =

@@ -5,7 +5,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::error::StartError;
 use crate::process::kill_group;
-use crate::running::{RunningServer, ServerProcess, fast_shutdown};
+use crate::running::{RunningServer, STOP_LIMIT, ServerProcess, fast_shutdown};
 
 /// Restarts a PostgreSQL while others use it.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ impl Restarter {
         let restarting = Restarting::begin(&self.process);
         let mut running = running.lock().await;
         let RunningServer { server, site } = &mut *running;
-        fast_shutdown(server).await;
+        fast_shutdown(server, STOP_LIMIT).await;
         // It has ended, or hangs.
         kill_group(server);
         let _ = server.wait().await;

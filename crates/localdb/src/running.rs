@@ -21,14 +21,14 @@ pub(crate) struct ServerProcess {
     pub(crate) restarts: bool,
 }
 
-/// Ends the server and its sessions (SQLSTATE 57P01), and waits for it.
-pub(crate) async fn fast_shutdown(server: &mut Child) {
+/// Ends the server and its sessions (SQLSTATE 57P01), and waits for it until `limit`.
+pub(crate) async fn fast_shutdown(server: &mut Child, limit: Duration) {
     if let Some(pid) = server.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
         // An error means that the process has ended already.
         let _ = kill_process(pid, Signal::INT);
-        let _ = tokio::time::timeout(STOP_LIMIT, server.wait()).await;
+        let _ = tokio::time::timeout(limit, server.wait()).await;
     }
 }
 
 /// A temporary server writes little at its shutdown; after this time it counts as hanging and is killed.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(10);

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::process::Child;
 use tokio::time::{Instant, interval, timeout};
 
+use crate::blocking::to_its_end;
 use crate::embedded;
 use crate::error::StartError;
 use crate::janitor::{Farewell, Janitor};
@@ -45,7 +46,10 @@ const SOCKET_PATH_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103
 /// Replaces the file that `initdb` writes: every role needs a password, and TCP is not allowed.
 const PG_HBA: &str = "local all all scram-sha-256\nlocal replication all scram-sha-256\n";
 
-/// Follows what `initdb` writes. No path is in it, so that no path needs quoting.
+/// The first line of [`SETTINGS`].
+const MARK: &str = "# A PostgreSQL for this machine alone.";
+
+/// Follows what `initdb` writes, and [`MARK`]. No path is in it, so that no path needs quoting.
 const SETTINGS: &str = "
 listen_addresses = ''
 unix_socket_directories = '../socket'
@@ -124,11 +128,30 @@ impl Site {
         fs::remove_file(&password_file).map_err(StartError::io("remove initdb's password file"))?;
         made?;
 
-        let data = self.data();
-        let configured = fs::write(data.join("pg_hba.conf"), PG_HBA).and_then(|()| {
-            OpenOptions::new().append(true).open(data.join("postgresql.conf"))?.write_all(SETTINGS.as_bytes())
+        configure(&self.data()).map_err(StartError::io("configure the server"))
+    }
+
+    /// Starts the server with the files that `fill` writes into the folder that it gets.
+    pub(crate) async fn revive(
+        &mut self,
+        fill: impl FnOnce(&Path) -> io::Result<()> + Send + 'static,
+        timings: &mut StartTimings,
+    ) -> Result<Child, StartError> {
+        let begin = Instant::now();
+        let (data, owner) = (self.data(), self.owner.clone());
+        let filled = to_its_end(move || {
+            DirBuilder::new().mode(0o700).create(&data)?;
+            fill(&data)?;
+            configure(&data)?;
+            owner.map_or(Ok(()), |owner| owner.take(&data))
         });
-        configured.map_err(StartError::io("configure the server"))
+        let filled = filled.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+        filled.map_err(StartError::io("take the saved data"))?;
+        timings.initdb = begin.elapsed();
+        let begin = Instant::now();
+        let server = self.launch().await?;
+        timings.start = begin.elapsed();
+        Ok(server)
     }
 
     async fn initdb(&mut self, password_file: &Path) -> Result<(), StartError> {
@@ -167,7 +190,15 @@ impl Site {
     pub(crate) async fn launch(&mut self) -> Result<Child, StartError> {
         let (program, data, log) = (self.programs.postgres.clone(), self.data(), self.log());
         let port = PORT.to_string();
-        let arguments: [&OsStr; 4] = ["-D".as_ref(), data.as_ref(), "-p".as_ref(), port.as_ref()];
+        // The last one holds also against settings in the data.
+        let arguments: [&OsStr; 6] = [
+            "-D".as_ref(),
+            data.as_ref(),
+            "-p".as_ref(),
+            port.as_ref(),
+            "-c".as_ref(),
+            "listen_addresses=".as_ref(),
+        ];
         let order = ServerProgram {
             program: &program,
             arguments: &arguments,
@@ -214,6 +245,15 @@ impl Site {
     pub(crate) fn socket_dir(&self) -> PathBuf {
         self.janitor.folder().join("socket")
     }
+}
+
+/// Writes the server's settings, in place of those that an earlier start wrote.
+fn configure(data: &Path) -> io::Result<()> {
+    fs::write(data.join("pg_hba.conf"), PG_HBA)?;
+    let file = data.join("postgresql.conf");
+    let text = fs::read_to_string(&file)?;
+    let made = text.split(MARK).next().unwrap_or_default();
+    fs::write(&file, format!("{made}{MARK}{SETTINGS}"))
 }
 
 /// Makes the user that the server will run as the owner of the folder, and returns it (`None`: the present user).

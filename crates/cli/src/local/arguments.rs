@@ -33,8 +33,9 @@ pub(crate) struct LocalName {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LocalDatabase {
     /// Which Azure product to behave as: flexible (Flexible Server) or single (Single Server, as in the article).
-    #[arg(long, default_value = "flexible", value_name = "FLAVOUR", value_parser = flavour(), ignore_case = true)]
-    pub(crate) flavour: Flavour,
+    /// Default: that of --state or --snapshot, else flexible.
+    #[arg(long, value_name = "FLAVOUR", value_parser = flavour(), ignore_case = true)]
+    pub(crate) flavour: Option<Flavour>,
     /// Use the PostgreSQL installed in this folder instead of the embedded one.
     #[arg(long, value_name = "DIR")]
     pub(crate) postgres: Option<PathBuf>,
@@ -177,7 +178,7 @@ pub(crate) enum Local {
     /// Start the local cloud; it runs until Ctrl-C or `pgentra local down`.
     #[command(after_help = "Example: pgentra local up --flavour single --detach")]
     Up(LocalUp),
-    /// Stop the local cloud and remove all of its files.
+    /// Stop the local cloud and remove all of its files but the state.
     #[command(after_help = "Example: pgentra local down")]
     Down(LocalName),
     /// List the local clouds that run.
@@ -197,6 +198,9 @@ pub(crate) enum Local {
     /// Advance the clock of the local cloud, so that tokens expire at once.
     #[command(after_help = "Example: pgentra local clock --advance 25h")]
     Clock(LocalClock),
+    /// Save the state of the running local cloud in a file, for `pgentra local up --snapshot` or `--state`.
+    #[command(after_help = "Example: pgentra local snapshot with-schema.pgentra")]
+    Snapshot(LocalSnapshot),
     /// Run a program that finds itself on Azure: Azure's own names and addresses lead to the local cloud. Linux only.
     #[cfg(target_os = "linux")]
     #[command(after_help = "Example: pgentra local run --host aks -- python3 app.py\n         \
@@ -426,6 +430,13 @@ pub(crate) struct LocalUp {
     #[cfg(target_os = "linux")]
     #[command(flatten)]
     pub(crate) containers: Containers,
+    /// Keep the state in this file: begin with its content if it exists, and write it at the stop. It has secrets and
+    /// private keys. Default: the state is lost at the stop.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Begin with the state in this file, which is not changed: of `pgentra local snapshot`, or of --state.
+    #[arg(long, value_name = "FILE", conflicts_with = "state")]
+    pub(crate) snapshot: Option<PathBuf>,
     /// Text on which the ids of the tenant, the subscription and the identities depend. Default: the name.
     #[arg(long, value_name = "TEXT")]
     pub(crate) seed: Option<String>,
@@ -497,6 +508,19 @@ pub(crate) struct LocalRun {
 #[cfg(target_os = "linux")]
 pub(crate) fn reach(text: &str) -> Result<Reach, &'static str> {
     text.parse()
+}
+
+/// Arguments of `pgentra local snapshot`.
+#[derive(Debug, Args)]
+pub(crate) struct LocalSnapshot {
+    /// The file, which only you can read: it has secrets and private keys.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Replace the file if it exists.
+    #[arg(long)]
+    pub(crate) replace: bool,
+    #[command(flatten)]
+    pub(crate) name: LocalName,
 }
 
 /// Arguments of `pgentra local clock`.

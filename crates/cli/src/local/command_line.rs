@@ -23,5 +23,9 @@ pub(super) fn restart(description: &Status, more: &str) -> String {
         "flexible" => String::new(),
         flavour => format!(" --flavour {flavour}"),
     };
-    format!("{} && {}{flavour}{more} --detach", command("down", name), command("up", name))
+    let state = description.state.as_ref();
+    let state = state
+        .map(|file| format!(" --state {}", quote::shell_word(&file.to_string_lossy())))
+        .unwrap_or_default();
+    format!("{} && {}{flavour}{state}{more} --detach", command("down", name), command("up", name))
 }

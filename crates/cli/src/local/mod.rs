@@ -27,7 +27,9 @@ use crate::output;
 use crate::problem::{Outcome, Problem};
 use crate::progress;
 use crate::time::{date, unix};
-use arguments::{DEFAULT_NAME, Local, LocalClock, LocalEnv, LocalName, LocalStatus, local_name};
+use arguments::{
+    DEFAULT_NAME, Local, LocalClock, LocalEnv, LocalName, LocalSnapshot, LocalStatus, local_name,
+};
 use command_line::restart;
 use failure::none_runs;
 use shell::Shell;
@@ -43,6 +45,7 @@ pub(crate) async fn run(system: &System, mut command: Local, is_verbose: bool) -
         Local::Open(arguments) => &mut arguments.name,
         Local::Env(arguments) => &mut arguments.name,
         Local::Clock(arguments) => &mut arguments.name,
+        Local::Snapshot(arguments) => &mut arguments.name,
         Local::Fault(command) => command.name_mut(),
         Local::Identity(command) => command.name_mut(),
         Local::User(command) => command.name_mut(),
@@ -62,6 +65,7 @@ pub(crate) async fn run(system: &System, mut command: Local, is_verbose: bool) -
         Local::Open(arguments) => open::run(system, &running(system, &arguments.name).await?, &arguments),
         Local::Env(arguments) => env(system, &arguments).await,
         Local::Clock(arguments) => clock(system, &arguments).await,
+        Local::Snapshot(arguments) => snapshot(system, &arguments).await,
         Local::Fault(command) => fault::run(system, &command).await,
         Local::Identity(command) => member::identity(system, command).await,
         Local::User(command) => member::user(system, command).await,
@@ -82,8 +86,11 @@ pub(crate) fn running_names() -> Vec<String> {
 async fn down(system: &System, name: &LocalName) -> Outcome {
     let folder = folder_of(system.env(), &name.name);
     let stopped = progress::waiting("stopping the local cloud", control::down(&folder)).await?;
-    if stopped {
+    if let Some(state) = stopped {
         output::say(&format!("local cloud `{}` stopped and removed", name.name));
+        if let Some(file) = state {
+            output::say(&format!("its state is in {}", file.display()));
+        }
         output::say("in a shell that was set up for it: eval \"$(pgentra local env --unset)\"");
     } else {
         output::say(&format!("no local cloud `{}` runs; nothing to do", name.name));
@@ -183,6 +190,18 @@ async fn clock(system: &System, arguments: &LocalClock) -> Outcome {
         Format::Text => output::result(&format!("{}\n", date(now))),
         Format::Json => output::json(&serde_json::json!({ "now": now })),
     }
+}
+
+async fn snapshot(system: &System, arguments: &LocalSnapshot) -> Outcome {
+    let name = &arguments.name.name;
+    let file =
+        std::path::absolute(&arguments.file).map_err(|error| Problem::ours("cannot name the file", error))?;
+    let folder = folder_of(system.env(), name);
+    let saved = control::snapshot(&folder, &file, arguments.replace);
+    let saved = progress::waiting("saving the local cloud", saved).await?;
+    let size = saved.ok_or_else(|| none_runs(name))?.div_ceil(1 << 20);
+    output::say(&format!("the state of local cloud `{name}` is in {} ({size} MiB)", file.display()));
+    Ok(())
 }
 
 async fn running(system: &System, name: &LocalName) -> Outcome<Status> {

@@ -29,6 +29,9 @@ pub(super) fn text(status: &Status) -> Text {
         server.sslrootcert.display(),
     );
     let mut text = text![bold(&format!("local cloud `{}`", status.name)), places];
+    if let Some(file) = &status.state {
+        text.push(format!("  state        {}\n", file.display()));
+    }
     for identity in &status.identities {
         let client = identity.client_id.as_ref().map(|id| format!("    client id  {id}\n"));
         text.push(text![

@@ -50,6 +50,8 @@ async fn stay(system: &System, folder: &Path, arguments: &LocalUp) -> Outcome {
         .name(&arguments.name.name)
         .kept(true)
         .seed(arguments.seed.clone())
+        .state(arguments.state.clone())
+        .snapshot(arguments.snapshot.clone())
         .flavour(database.flavour)
         .postgres(database.postgres.clone())
         .port(arguments.port)
@@ -114,24 +116,31 @@ async fn prepare(cloud: &mut LocalCloud, arguments: &LocalUp) -> Result<(), pgen
 ///
 /// # Errors
 ///
-/// Its PostgreSQL ended by itself.
+/// Its PostgreSQL ended by itself, or its state could not be written.
 pub(crate) async fn serve(
     mut cloud: LocalCloud,
     control: Control,
     description: &Status,
     stop: &CancellationToken,
 ) -> Outcome {
-    let (clock, faults) = (cloud.clock().clone(), cloud.faults().clone());
+    let (clock, faults, snapshots) = (cloud.clock().clone(), cloud.faults().clone(), cloud.snapshots());
     let (control, outcome) = tokio::select! {
-        control = control.serve(description, &clock, &faults, stop) => (Some(control), Ok(())),
+        control = control.serve(description, &clock, &faults, &snapshots, stop) => (Some(control), Ok(())),
         how = cloud.died() => (None, Err(Problem::new(Blame::Ours, format!("the PostgreSQL of the local cloud ended by itself ({how})"))
             .hint("start it again with -vv"))),
     };
-    drop((clock, faults));
-    cloud.stop().await;
+    drop((clock, faults, snapshots));
+    let Some(mut control) = control else {
+        cloud.stop().await;
+        return outcome;
+    };
+    let stopped = cloud.stop_and_save().await;
+    if let Err(failure) = &stopped {
+        control.refuse(failure).await;
+    }
     // The client that asked for the end sees its connection close now.
     drop(control);
-    outcome
+    Ok(stopped?)
 }
 
 /// Starts this program as a background process, and returns when that is ready.
@@ -142,7 +151,7 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
     let database = &arguments.database;
     command
         .args(["local", "up", "-o", "json", "--name", &arguments.name.name])
-        .args(["--flavour", &database.flavour.to_string()])
+        .args(database.flavour.iter().flat_map(|flavour| ["--flavour".to_owned(), flavour.to_string()]))
         .args([
             "--port",
             &arguments.port.to_string(),
@@ -154,6 +163,8 @@ async fn detach(folder: &Path, arguments: &LocalUp) -> Outcome {
         .args(arguments.fixed.link_local.then_some("--link-local"))
         .args(arguments.fixed.arc.then_some("--arc"))
         .args(arguments.other_machines.words())
+        .args(arguments.state.iter().flat_map(|file| ["--state".as_ref(), file.as_os_str()]))
+        .args(arguments.snapshot.iter().flat_map(|file| ["--snapshot".as_ref(), file.as_os_str()]))
         .args(arguments.seed.iter().flat_map(|seed| ["--seed", seed]))
         .args(output::log_flag())
         .stdin(Stdio::null())

@@ -94,7 +94,7 @@ impl GraphAnswer {
 }
 
 impl GraphError {
-    /// 403: what this caller may not do, and what nobody may.
+    /// 403: what this caller may not do, and what none may.
     #[must_use]
     pub fn denied() -> Self {
         let message = "Insufficient privileges to complete the operation.".to_owned();

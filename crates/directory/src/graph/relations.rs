@@ -151,6 +151,6 @@ mod tests {
         ] {
             assert_eq!(referenced(&address), Some(id), "{address}");
         }
-        assert_eq!((referenced(""), referenced("https://x/nobody")), (None, None));
+        assert_eq!((referenced(""), referenced("https://x/unknown")), (None, None));
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn self_signed(cloud: &Cloud, parsed: &Parsed<'_>, client: &str) -> R
         "PS256" => &signature::RSA_PSS_2048_8192_SHA256,
         _ => return Err(malformed()),
     };
-    UnparsedPublicKey::new(algorithm, &registered.public_key)
+    UnparsedPublicKey::new(algorithm, registered.public_key())
         .verify(parsed.message.as_bytes(), &parsed.signature)
         .map_err(|_| forged())?;
     if !parsed.claims.aud.list().iter().any(|audience| is_this_tenant(cloud, audience)) {

@@ -1,6 +1,7 @@
 //! The issuers, and the credentials that are registered for their tokens.
 
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::issuer::Issuer;
@@ -23,7 +24,7 @@ pub(super) const GITHUB_SUBJECT: &str = "repo:my-organization/my-repository:ref:
 pub(super) const PIPELINES_SUBJECT: &str = "sc://my-organization/my-project/my-connection";
 
 /// A federated identity credential: whose tokens are taken as proof of an identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FederatedCredential {
     /// `iss` of the token, compared byte for byte.
@@ -45,7 +46,7 @@ pub struct Federation {
     pub(super) pipelines: Issuer,
     pub(super) trusted: Option<TrustedCluster>,
     /// Names the one service connection of Azure Pipelines.
-    pub(super) service_connection: Uuid,
+    pub(crate) service_connection: Uuid,
 }
 
 impl Federation {

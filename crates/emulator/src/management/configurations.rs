@@ -103,6 +103,12 @@ pub(super) fn show(cloud: &Cloud, (group, server): (&str, &str), name: &str) -> 
     Ok(json_answer(shown(cloud, server, known(server, name)?)))
 }
 
+/// Whether it is a parameter of PgBouncer with a value as it is stored.
+pub(crate) fn is_pgbouncer_setting(name: &str, value: &str) -> bool {
+    let mut others = PARAMETERS.iter().filter(|parameter| parameter.name != GROUP_SYNC);
+    others.any(|parameter| parameter.name == name && parameter.accept(value).as_deref() == Some(value))
+}
+
 /// The parameter of this server, as the API shows it.
 pub(super) fn found(cloud: &Cloud, resource: &str) -> Option<Value> {
     let (_, name) = resource.rsplit_once("/configurations/")?;

@@ -33,6 +33,7 @@ use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call};
 use answers::{json_answer, refusal};
 use bearer::Caller;
+pub(crate) use configurations::is_pgbouncer_setting;
 use resource_groups::group;
 use resource_path::{HorizonDbPart, ResourcePath};
 

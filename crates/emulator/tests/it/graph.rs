@@ -54,7 +54,7 @@ async fn users_groups_and_members_come_and_go() {
     let (user, group) = (user["id"].as_str().unwrap(), group["id"].as_str().unwrap());
     let reference = |id: &str| json!({ "@odata.id": format!("{GRAPH}/v1.0/directoryObjects/{id}") });
     let identity = azure.user_assigned().object_id().to_string();
-    let nobody = azure.subscription().to_string();
+    let unknown = azure.subscription().to_string();
     let members = format!("groups/{group}/members");
     let add = format!("{members}/$ref");
     let remove = |id: &str| format!("{members}/{id}/$ref");
@@ -62,7 +62,7 @@ async fn users_groups_and_members_come_and_go() {
         ("POST", &*add, reference(user), 204, ""),
         ("POST", &add, reference(&identity), 204, ""),
         ("POST", &add, reference(user), 400, "One or more added object references already exist"),
-        ("POST", &add, reference(&nobody), 404, "does not exist or one of its queried"),
+        ("POST", &add, reference(&unknown), 404, "does not exist or one of its queried"),
         ("POST", &add, reference(group), 400, "no groups in groups"),
         ("POST", &add, json!({}), 400, "Invalid reference"),
         ("GET", &remove(user), Value::Null, 200, user),
@@ -261,7 +261,7 @@ async fn a_blueprint_signs_in_for_its_agent_identity() {
     let number = |reply: &Reply| reply.json()["error_codes"][0].as_u64().unwrap_or_default();
     let own_app = azure.application().client_id().to_string();
     for (client, more, expected) in [
-        // The exchange token of another agent identity, of none, and a token that nobody has signed.
+        // The exchange token of another agent identity, of none, and a token without a signature.
         (&*agents[1], vec![postgresql, kind, ("client_assertion", &*first)], 700_213),
         (&agents[0], vec![postgresql, kind, ("client_assertion", &identity)], 700_213),
         (&agents[0], vec![postgresql, kind, ("client_assertion", &tampered)], 700_027),

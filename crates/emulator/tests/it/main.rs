@@ -15,3 +15,4 @@ mod jwt;
 mod life;
 mod management;
 mod requests;
+mod saved;

@@ -1,0 +1,10 @@
+//! The file with the state of a local cloud: who has it, what the cloud begins with, and what is written into it.
+
+mod file;
+mod saved;
+mod snapshots;
+
+pub(crate) use file::StateFile;
+pub(crate) use saved::SavedState;
+pub(crate) use snapshots::FixedParts;
+pub use snapshots::Snapshots;
