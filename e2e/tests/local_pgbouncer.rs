@@ -59,6 +59,31 @@ impl<'lab> Pooled<'lab> {
 }
 
 #[test]
+fn a_saved_state_has_the_parameters() {
+    if !have(&["pgbouncer", "psql", "curl"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let file = lab.path().join("my.pgentra");
+    let options = ["--state", file.to_str().unwrap()];
+    let pooled = Pooled::new(&lab, &options);
+    for (parameter, value) in [
+        ("pgbouncer.pool_mode", "session"),
+        ("pgbouncer.stats_users", "myVm"),
+        ("pgbouncer.enabled", "true"),
+    ] {
+        pooled.set(parameter, value);
+    }
+    kill_process(pooled.cloud.pid(), Signal::TERM).unwrap();
+    assert!(pooled.cloud.ended().success());
+    let pooled = Pooled::new(&lab, &options);
+    assert_eq!(pooled.psql("vm", "-Atc 'SELECT current_user'").ok(), "myVm\n");
+    let shown = pooled.psql("vm", "-d pgbouncer -Atc 'SHOW POOLS'");
+    let is_ours = |pool: &str| pool.starts_with("postgres|myVm|") && pool.ends_with("|session");
+    assert!(shown.ok().lines().any(is_ours), "{shown:?}");
+}
+
+#[test]
 fn a_parameter_switches_pgbouncer_on_and_its_console_shows_the_pools() {
     if !have(&["pgbouncer", "psql", "curl"]) {
         return;
