@@ -67,11 +67,9 @@ fn a_saved_state_has_the_parameters() {
     let file = lab.path().join("my.pgentra");
     let options = ["--state", file.to_str().unwrap()];
     let pooled = Pooled::new(&lab, &options);
-    for (parameter, value) in [
-        ("pgbouncer.pool_mode", "session"),
-        ("pgbouncer.stats_users", "myVm"),
-        ("pgbouncer.enabled", "true"),
-    ] {
+    for (parameter, value) in
+        [("pgbouncer.pool_mode", "session"), ("pgbouncer.stats_users", "myVm"), ("pgbouncer.enabled", "true")]
+    {
         pooled.set(parameter, value);
     }
     kill_process(pooled.cloud.pid(), Signal::TERM).unwrap();
