@@ -172,6 +172,12 @@ impl Cloud {
         })
     }
 
+    /// The administrator with the groups of now; after the person was deleted, as at the start.
+    pub(crate) fn administrator(&self) -> User {
+        let first = &self.directory.administrator;
+        self.principals.user(first.object_id()).unwrap_or_else(|| first.clone())
+    }
+
     /// A token for `draft`, out of the platform's cache where there is one. It is written down that it was given out.
     pub(crate) fn token(
         &self,

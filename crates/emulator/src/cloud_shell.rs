@@ -38,7 +38,7 @@ pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Resu
         );
         return Ok(refusal(StatusCode::BAD_REQUEST, "AudienceNotSupported", &message));
     }
-    let draft = Draft::of_user(&cloud.directory.administrator, resource);
+    let draft = Draft::of_user(&cloud.administrator(), resource);
     let minted = cloud.token(Endpoint::CloudShell, Caching::Never, &draft, tweaks)?;
     let body = vec![
         ("access_token", json!(minted.token.expose_secret())),

@@ -110,7 +110,5 @@ pub(super) fn redeem(cloud: &Cloud, form: &Parameters, client: &str) -> Result<D
         return Err(EntraError::new(70016, "authorization_pending", sentence));
     }
     let scope = codes.remove(at).map(|code| code.scope).unwrap_or_default();
-    let user = cloud.principals.user(cloud.directory.administrator.object_id());
-    let user = user.unwrap_or_else(|| cloud.directory.administrator.clone());
-    Ok(Delegated { user, client: client.to_owned(), scope, nonce: None })
+    Ok(Delegated { user: cloud.administrator(), client: client.to_owned(), scope, nonce: None })
 }

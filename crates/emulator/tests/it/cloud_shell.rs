@@ -34,7 +34,14 @@ async fn the_token_is_the_administrators() {
     assert!(user.user_principal_name().ends_with(".onmicrosoft.com"));
 
     azure.clock().advance(Duration::from_secs(1));
-    assert_ne!(ask.send().await.unwrap().token(), reply.token());
+    assert_ne!(ask.clone().send().await.unwrap().token(), reply.token());
+
+    // The groups are those of now.
+    let group = azure.new_group("developers").object_id();
+    azure.join_group(user.object_id(), group);
+    azure.leave_group(user.object_id(), azure.group().object_id());
+    let claims = jwt::claims(&azure, &ask.send().await.unwrap().token()).await;
+    assert_eq!(claims["groups"], json!([group]));
 }
 
 #[tokio::test]
