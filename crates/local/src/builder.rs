@@ -323,11 +323,8 @@ impl<'a> LocalCloudBuilder<'a> {
                     names,
                     address: self.address,
                 };
-                let settings = azure.pgbouncer_settings();
-                Some(
-                    CloudPgBouncer::start(parts, &settings, (self.pgbouncer.port, preferred.pgbouncer))
-                        .await?,
-                )
+                let ports = (self.pgbouncer.port, preferred.pgbouncer);
+                Some(CloudPgBouncer::start(parts, &azure.pgbouncer_settings(), ports).await?)
             }
             Flavour::Single => None,
         };
