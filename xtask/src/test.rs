@@ -115,6 +115,16 @@ pub(crate) fn run_all<'a>(binaries: &'a [Binary], behind: &[String]) -> Result<V
     })
 }
 
+/// Runs it behind these words, with its output on that of this command. Returns whether it passes.
+///
+/// # Errors
+/// It cannot be run.
+pub(crate) fn run_seen(binary: &Binary, behind: &[String]) -> Result<bool> {
+    println!("   {}", binary.name);
+    let mut command = binary.command(behind)?;
+    Ok(command.status().with_context(|| format!("cannot run {command:?}"))?.success())
+}
+
 impl Binary {
     /// The same binary under a name of this run, with arguments.
     pub(crate) fn with(&self, name: &str, arguments: &[&str]) -> Self {
@@ -122,19 +132,22 @@ impl Binary {
         Self { name: name.to_owned(), arguments, ..self.clone() }
     }
 
-    /// Runs it, and prints what it printed, and for how long it ran.
-    fn passes(&self, behind: &[String]) -> Result<bool> {
+    /// The command that runs it behind these words.
+    fn command(&self, behind: &[String]) -> Result<Command> {
         let words = behind.iter().map(String::as_str).chain([self.executable.as_str()]);
         let all: Vec<&str> = words.chain(self.arguments.iter().map(String::as_str)).collect();
         let (program, arguments) = all.split_first().context("a command has a program")?;
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
+        Ok(command)
+    }
+
+    /// Runs it, and prints what it printed, and for how long it ran.
+    fn passes(&self, behind: &[String]) -> Result<bool> {
+        let mut command = self.command(behind)?;
         #[expect(clippy::disallowed_methods, reason = "no test sees this time")]
         let begin = Instant::now();
-        let output = Command::new(program)
-            .args(arguments)
-            .current_dir(&self.folder)
-            .env("CARGO_MANIFEST_DIR", &self.folder)
-            .output()
-            .with_context(|| format!("cannot run {program}"))?;
+        let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         // One write: the other workers print too.
         let seconds = begin.elapsed().as_secs();

@@ -21,13 +21,16 @@ const DEBIAN: [&str; 5] =
 const HELM: [(&str, &str); 2] =
     [("4.3.1", "helm.sh/helm/v4/cmd/helm"), ("3.22.0", "helm.sh/helm/v3/cmd/helm")];
 
-/// Fetches what is not there yet: Debian's packages, and the modules of Kubernetes.
+/// Fetches what is not there yet: Debian's packages, and the modules of Helm and Kubernetes.
 ///
 /// # Errors
 /// A module or a package cannot be had.
 pub(crate) fn fetch(folders: &Folders) -> Result<()> {
     fs::create_dir_all(&folders.built)?;
     debian(folders)?;
+    for (version, module) in HELM {
+        helm_modules(folders, version, module)?;
+    }
     if is_built(folders)? {
         return Ok(());
     }
@@ -84,8 +87,25 @@ fn kubernetes(folders: &Folders) -> Result<()> {
     checked(&mut go)
 }
 
+/// Where Helm of this version is, once it is built.
+fn helm_program(folders: &Folders, version: &str) -> PathBuf {
+    folders.tools.join(format!("helm-{version}"))
+}
+
+/// Fetches the modules that Helm is built from. `go mod download` would leave out those that Helm's module requires.
+fn helm_modules(folders: &Folders, version: &str, module: &str) -> Result<()> {
+    if helm_program(folders, version).exists() {
+        return Ok(());
+    }
+    // It prints the commands of the build, and runs none.
+    let done = go(folders).args(["install", "-n", &format!("{module}@v{version}")]).output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.success(), "the modules of Helm cannot be had: {}", said.trim_end());
+    Ok(())
+}
+
 fn helm(folders: &Folders, version: &str, module: &str) -> Result<()> {
-    let to = folders.tools.join(format!("helm-{version}"));
+    let to = helm_program(folders, version);
     if to.exists() {
         return Ok(());
     }

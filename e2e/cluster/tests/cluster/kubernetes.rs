@@ -1,5 +1,6 @@
 //! kubectl, Helm and the folders of the cluster that `cargo xtask cluster` has started.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -100,7 +101,10 @@ impl Drop for Namespace<'_> {
                 &["get", "events", "--sort-by", ".lastTimestamp"],
                 &["describe", "nodes"],
             ] {
-                println!("{:?}", self.kubectl(words).done());
+                // A second panic would end the tests at once. The API server may be what has failed.
+                let bounded = [words, &["--request-timeout=20s"]].concat();
+                let shown = catch_unwind(AssertUnwindSafe(|| format!("{:?}", self.kubectl(&bounded).done())));
+                println!("{}", shown.unwrap_or_else(|_| format!("kubectl {words:?} did not end")));
             }
         } else {
             kubectl(self.lab, &["delete", "namespace", &self.name, "--wait=false"]).done().ok();
