@@ -12,7 +12,7 @@ use rustix::process::Pid;
 use tempfile::TempDir;
 
 use crate::run::processes;
-use crate::{Cloud, Flavour, Proxy, Run, binary, secrecy};
+use crate::{Cloud, Conversation, Flavour, Proxy, Run, binary, secrecy};
 
 /// The time in which a process that was told to end is gone.
 const ENDING: Duration = Duration::from_secs(15);
@@ -93,6 +93,15 @@ impl Lab {
         let mut command = self.command(words);
         command.envs(variables).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         command.spawn().unwrap()
+    }
+
+    /// Starts a program that reads lines and answers with lines.
+    pub fn converse(
+        &self,
+        words: &[&str],
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Conversation {
+        Conversation::new(words.join(" "), self.spawn(words, variables))
     }
 
     /// The processes of this lab whose command line contains `word`.

@@ -18,6 +18,10 @@ const AZURE: u32 = 65532;
 /// The user of the image in `deploy/compose/program`.
 const PROGRAM: u32 = 65534;
 
+/// Exit codes of curl.
+const NO_CONNECTION: i32 = 7;
+const NO_TLS: i32 = 35;
+
 /// Mounts what a container has, and runs the rest as a user without capabilities.
 /// With the fourth argument, the image has a link to the certificates in the place of its own.
 const ENTER: &str = "hosts=$1 volume=$2 user=$3 linked=$4; shift 4
@@ -193,11 +197,13 @@ fn the_programs_of_the_file_sign_in() {
         let done = containers.run(name, PROGRAM, &containers.command(name));
         assert_eq!(done.ok(), format!("{role}\n"), "{name}: {done:?}");
     }
-    // Only a machine has the metadata service.
-    let metadata = "http://169.254.169.254/metadata/instance?api-version=2021-02-01";
-    let refused =
-        containers.run("on-aks", PROGRAM, &["curl", "-sS", "-m", "5", "-H", "Metadata:true", metadata]);
-    assert!(!refused.status.success(), "{refused:?}");
+    // Only a machine has the metadata service: the other namespace has no route to it.
+    let addresses = &containers.containers["azure"].addresses;
+    let metadata = format!("http://{}/metadata/instance?api-version=2021-02-01", addresses["metadata"]);
+    let ask = ["curl", "-sS", "-m", "5", "-H", "Metadata:true", &metadata];
+    containers.run("on-vm", PROGRAM, &ask).ok();
+    let refused = containers.run("on-aks", PROGRAM, &ask);
+    assert_eq!(refused.status.code(), Some(NO_CONNECTION), "{refused:?}");
     // One port serves Entra, Resource Manager and Graph, each by its name.
     for (url, status) in [
         ("https://login.microsoftonline.com/common/v2.0/.well-known/openid-configuration", "200"),
@@ -208,9 +214,10 @@ fn the_programs_of_the_file_sign_in() {
         let done = containers.run("on-vm", PROGRAM, &[&["sh", "/run/azure/enter", "vm"], &curl[..]].concat());
         assert_eq!(done.ok(), status, "{url}: {done:?}");
     }
-    let unknown = ["curl", "-sS", "-k", "--resolve", "x.example:443:172.30.87.2", "https://x.example/"];
+    let known = format!("x.example:443:{}", addresses["azure"]);
+    let unknown = ["curl", "-sS", "-k", "--resolve", &known, "https://x.example/"];
     let refused = containers.run("on-vm", PROGRAM, &unknown);
-    assert!(!refused.status.success(), "{refused:?}");
+    assert_eq!(refused.status.code(), Some(NO_TLS), "{refused:?}");
     // The same program with the SDK for Python, on each of the hosts.
     if have(&["python"]) {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/on_azure/program.py");

@@ -2,12 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::iter;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, Once, OnceLock};
 
-use e2e::{Cloud, Flavour, Lab, client, example, have};
+use e2e::{Cloud, Conversation, Flavour, Lab, client, example, have};
 
 const PAGE: &str = include_str!("../../docs/local-clients.md");
 /// Tried where `e2e/setup.sh azure-identity` has built it, which takes minutes.
@@ -277,45 +278,25 @@ fn javac(lab: &Lab) {
 }
 
 /// A program that keeps its pools, and opens one more connection in each when it is told to.
-struct Pools {
-    name: &'static str,
-    process: Child,
-    output: BufReader<ChildStdout>,
-}
+struct Pools(Conversation);
 
 impl Pools {
     /// The program in `words` on this host.
-    fn start(lab: &Lab, cloud: &Cloud<'_>, name: &'static str, host: &str, words: &[String]) -> Pools {
+    fn start(lab: &Lab, cloud: &Cloud<'_>, host: &str, words: &[String]) -> Pools {
         let (cloud_name, role) = (cloud.text("/name"), cloud.env(host)["PGUSER"].clone());
         let deployed = deployed(&role);
         let mut all = vec!["pgentra", "local", "run", "--name", &cloud_name, "--host", host, "--"];
         all.extend(deployed.iter().chain(words).map(String::as_str));
         all.push("--lives");
-        let mut process = lab.spawn(&all, []);
-        let output = BufReader::new(process.stdout.take().unwrap());
-        Pools { name, process, output }
+        Pools(lab.converse(&all, []))
     }
 
     /// Each client, and the role or the error of one more connection of its pool, when the clock is
     /// this far ahead. A program in Python moves its own clock.
     fn signed_in(&mut self, hours: u32) -> Vec<(String, Result<String, String>)> {
-        writeln!(self.process.stdin.as_mut().unwrap(), "{}", hours * 3600).unwrap();
-        let mut seen = Vec::new();
-        loop {
-            let mut line = String::new();
-            assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the pools of {} have ended", self.name);
-            if line == "{}\n" {
-                return seen;
-            }
-            seen.push(said(&line));
-        }
-    }
-}
-
-impl Drop for Pools {
-    fn drop(&mut self) {
-        drop(self.process.stdin.take());
-        let _ = self.process.wait();
+        self.0.say(&(hours * 3600).to_string());
+        let lines = iter::from_fn(|| Some(self.0.answer()).filter(|line| line != "{}"));
+        lines.map(|line| said(&line)).collect()
     }
 }
 
@@ -350,8 +331,8 @@ fn pools_outlive_three_tokens() {
         [("client-secret", &["pgx", "node-postgres", "psycopg", "JDBC"][..]), ("user-assigned", &["psycopg"])]
     {
         for (clients, words) in programs(host) {
-            if let Some(name) = programs_of.iter().find(|name| clients.contains(name)) {
-                all.push((host, Pools::start(&lab, &cloud, name, host, &words)));
+            if programs_of.iter().any(|name| clients.contains(name)) {
+                all.push((host, Pools::start(&lab, &cloud, host, &words)));
             }
         }
     }

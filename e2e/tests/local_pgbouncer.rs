@@ -1,7 +1,6 @@
 //! The built-in PgBouncer of the local cloud, at port 6432 of Azure's name.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 
 use e2e::{Cloud, Done, Flavour, Lab, User, have};
@@ -189,24 +188,19 @@ fn an_old_session_of_pgbouncer_goes_on_and_an_old_token_opens_none() {
     let lab = Lab::new();
     let pooled = Pooled::new(&lab, &["--pgbouncer"]);
     let variables = pooled.variables("vm");
-    let mut session = lab.spawn(&["psql", "-X", "-At"], variables.clone());
-    let mut ask = session.stdin.take().unwrap();
-    let mut answers = BufReader::new(session.stdout.take().unwrap());
+    let mut session = lab.converse(&["psql", "-X", "-At"], variables.clone());
     let mut answer = || {
-        writeln!(ask, "SELECT current_user;").unwrap();
-        let mut line = String::new();
-        answers.read_line(&mut line).unwrap();
-        line
+        session.say("SELECT current_user;");
+        session.answer()
     };
-    assert_eq!(answer(), "myVm\n");
+    assert_eq!(answer(), "myVm");
     let name = pooled.cloud.text("/name");
     lab.pgentra(&["local", "clock", "--name", &name, "--advance", "25h"]).done().ok();
-    assert_eq!(answer(), "myVm\n");
+    assert_eq!(answer(), "myVm");
     let refused = lab.shell("psql -X -c 'SELECT 1'").envs(variables).done();
     assert!(refused.stderr.contains("The access token has expired"), "{refused:?}");
     assert_eq!(pooled.psql("vm", "-Atc 'SELECT current_user'").ok(), "myVm\n");
-    drop(ask);
-    assert!(session.wait().unwrap().success());
+    assert!(session.end().success());
 }
 
 /// As an ordinary user, to whom PgBouncer then belongs.
