@@ -59,7 +59,8 @@ enum Chore {
         #[arg(value_parser = ["token", "proxy", "gateway", "local"])]
         name: String,
         /// Arguments for the benchmark: `proxy` takes --rounds, --seconds, --megabytes, --only,
-        /// --ways and --write, and `local` --runs, --at-a-time, --rounds and --profile.
+        /// --ways and --write, and `local` --runs, --at-a-time, --rounds and --profile, then `--` and
+        /// arguments for every start, such as `--snapshot FILE`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
