@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -35,6 +36,9 @@ func Start(t testing.TB, options ...string) *Cloud {
 // Use gives the test the environment of a host, such as "vm" or "aks".
 func (c *Cloud) Use(t testing.TB, host string) {
 	for name, value := range c.Environments[host] {
+		if name == "JAVA_TOOL_OPTIONS" {
+			value = strings.TrimSpace(os.Getenv(name) + " " + value)
+		}
 		t.Setenv(name, value)
 	}
 }

@@ -21,7 +21,11 @@ async function start(...options) {
   const description = JSON.parse(line);
   return {
     description,
-    env: (host = "vm") => description.environments[host],
+    env(host = "vm") {
+      const env = { ...description.environments[host] };
+      env.JAVA_TOOL_OPTIONS = `${process.env.JAVA_TOOL_OPTIONS ?? ""} ${env.JAVA_TOOL_OPTIONS}`.trim();
+      return env;
+    },
     async stop() {
       child.kill();
       await ended;

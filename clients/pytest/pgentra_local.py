@@ -26,13 +26,14 @@ def pgentra_cloud():
 @pytest.fixture
 def pgentra_host(pgentra_cloud, monkeypatch):
     """A function that gives the test the environment of a host: pgentra_host("aks")."""
+    java = os.environ.get("JAVA_TOOL_OPTIONS", "")
 
     def use(host="vm"):
         names = {name for variables in pgentra_cloud["environments"].values() for name in variables}
         for name in names:
             monkeypatch.delenv(name, raising=False)
         for name, value in pgentra_cloud["environments"][host].items():
-            monkeypatch.setenv(name, value)
+            monkeypatch.setenv(name, f"{java} {value}".strip() if name == "JAVA_TOOL_OPTIONS" else value)
         return pgentra_cloud["environments"][host]
 
     return use
