@@ -241,3 +241,22 @@ fn the_programs_of_the_file_sign_in() {
     assert!(azure.wait().unwrap().success());
     assert_eq!(fs::read_dir(&volume).unwrap().count(), 0, "files are left");
 }
+
+#[test]
+fn what_containers_cannot_have_is_named() {
+    let lab = Lab::new();
+    let (folder, missing) = (lab.path().join("files"), lab.path().join("missing"));
+    fs::create_dir(&folder).unwrap();
+    let up = |address: &str, folder: &Path| {
+        let folder = folder.to_str().unwrap();
+        let words = ["local", "up", "--danger-azure-names", address, "--azure-files", folder];
+        lab.pgentra(&words).done()
+    };
+    let hint = format!("mkdir -p {}", missing.display());
+    let refused = up("127.0.0.1", &missing);
+    assert_eq!(refused.fault(2, &["is no folder", &hint]), None);
+    assert!(!refused.stderr.contains("starting PostgreSQL"), "{refused:?}");
+    // An address for documentation, which no machine has.
+    let done = up("192.0.2.1", &folder);
+    assert_eq!(done.fault(1, &["cannot listen on 192.0.2.1:", "an address of this machine"]), None);
+}

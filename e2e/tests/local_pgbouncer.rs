@@ -229,8 +229,10 @@ fn a_program_finds_it_at_port_6432_of_azures_name() {
 #[test]
 fn single_server_has_none() {
     let lab = Lab::new();
-    let done = lab.pgentra(&["local", "up", "--flavour", "single", "--pgbouncer"]).done();
-    assert_eq!(done.fault(2, &["Single Server has no built-in PgBouncer", "--flavour flexible"]), None);
+    for option in ["--pgbouncer", "--pgbouncer-port=6432"] {
+        let done = lab.pgentra(&["local", "up", "--flavour", "single", option]).done();
+        assert_eq!(done.fault(2, &["Single Server has no built-in PgBouncer", "--flavour flexible"]), None);
+    }
 }
 
 #[test]

@@ -154,7 +154,7 @@ impl<'a> LocalCloudBuilder<'a> {
         self
     }
 
-    /// The port of PgBouncer for clients. Default: 0, any free one.
+    /// The port of PgBouncer for clients. Flexible Server has one. Default: 0, any free one.
     pub fn pgbouncer_port(mut self, port: u16) -> Self {
         self.pgbouncer.port = port;
         self

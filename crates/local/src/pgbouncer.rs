@@ -82,7 +82,7 @@ impl PgBouncerOptions {
         env: &Env,
         flavour: Flavour,
     ) -> Result<Result<PoolerProgram, StartError>, Failure> {
-        if self.is_on && flavour != Flavour::Flexible {
+        if (self.is_on || self.port != 0) && flavour != Flavour::Flexible {
             let message = "Single Server has no built-in PgBouncer";
             return Err(Failure::new(FailureKind::Usage, message).with_hint("use it with --flavour flexible"));
         }

@@ -47,7 +47,7 @@ pub(crate) struct BuiltInPgBouncer {
     /// Switch the built-in PgBouncer on, as the server parameter pgbouncer.enabled does. PgBouncer must be installed. Default: off.
     #[arg(long)]
     pub(crate) pgbouncer: bool,
-    /// Port of PgBouncer; 0 takes the usual one of this name, or any free one.
+    /// Port of PgBouncer, which Flexible Server has; 0 takes the usual one of this name, or any free one.
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     pub(crate) pgbouncer_port: u16,
 }

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Stdio;
 
+#[cfg(target_os = "linux")]
+use pgentra_connect::quote;
 use pgentra_local::control::{self, Control};
 use pgentra_local::{LocalCloud, Status, folder_of};
 use pgentra_system::System;
@@ -22,12 +24,23 @@ use crate::progress::{Progress, STEP};
 
 /// Starts the local cloud and runs it until Ctrl-C, SIGTERM or `pgentra local down`.
 pub(crate) async fn run(system: &System, arguments: LocalUp) -> Outcome {
+    #[cfg(target_os = "linux")]
+    check_files(arguments.containers.azure_files.as_deref())?;
     let folder = folder_of(system.env(), &arguments.name.name);
     check_free(&folder, &arguments.name.name, "; or give this one another name with --name").await?;
     if arguments.detach {
         return detach(&folder, &arguments).await;
     }
     stay(system, &folder, &arguments).await
+}
+
+/// Refuses a folder for the files of containers that is not there.
+#[cfg(target_os = "linux")]
+fn check_files(folder: Option<&Path>) -> Outcome {
+    let Some(folder) = folder.filter(|folder| !folder.is_dir()) else { return Ok(()) };
+    let message = format!("--azure-files: {} is no folder", folder.display());
+    let made = quote::shell_word(&folder.to_string_lossy());
+    Err(Problem::new(Blame::Usage, message).hint(format!("make it: mkdir -p {made}")))
 }
 
 /// Refuses a second cloud of this name; `way_out` ends the hint.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,10 +65,10 @@ impl LocalCloud {
         for (port, services) in by_port {
             let place = SocketAddr::new(address, port);
             let listener = TcpListener::bind(place).await.map_err(|error| {
-                Failure::machine(&format!("cannot listen on {place} for programs in containers"), error)
-                    .with_hint(
-                        "a port below 1024 takes root, or net.ipv4.ip_unprivileged_port_start=0 with sysctl",
-                    )
+                let hint = hint(&error);
+                let failure =
+                    Failure::machine(&format!("cannot listen on {place} for programs in containers"), error);
+                hint.into_iter().fold(failure, Failure::with_hint)
             })?;
             relays.spawn(relay(listener, services.into()));
         }
@@ -117,6 +118,22 @@ impl LocalCloud {
     }
 }
 
+/// The next step after an address could not be bound.
+fn hint(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            Some("a port below 1024 takes root, or net.ipv4.ip_unprivileged_port_start=0 with sysctl")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            Some("use an address of this machine, which `ip address` lists, or 0.0.0.0 for all of them")
+        }
+        io::ErrorKind::AddrInUse => {
+            Some("`ss -ltnp` shows the program that has this port; stop it, or use another address")
+        }
+        _ => None,
+    }
+}
+
 /// The script: `sh enter HOST PROGRAM ARGUMENTS`.
 fn enter(folder: &Path) -> String {
     let folder = quote::shell_word(&folder.to_string_lossy());
@@ -138,7 +155,7 @@ async fn relay(listener: TcpListener, services: Arc<[NamedService]>) {
     }
 }
 
-async fn lead(mut near: TcpStream, services: &[NamedService]) -> std::io::Result<()> {
+async fn lead(mut near: TcpStream, services: &[NamedService]) -> io::Result<()> {
     let mut hello = Vec::new();
     let port = match services {
         [first, rest @ ..] if rest.iter().all(|other| other.local_port == first.local_port) => {
@@ -147,9 +164,7 @@ async fn lead(mut near: TcpStream, services: &[NamedService]) -> std::io::Result
         _ => {
             let name = timeout(HELLO_TIME, server_name(&mut near, &mut hello)).await??;
             let known = services.iter().find(|service| service.name.eq_ignore_ascii_case(&name));
-            known
-                .ok_or_else(|| std::io::Error::other("the name of the server is none of Azure's"))?
-                .local_port
+            known.ok_or_else(|| io::Error::other("the name of the server is none of Azure's"))?.local_port
         }
     };
     let mut far = TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port)).await?;
@@ -159,12 +174,12 @@ async fn lead(mut near: TcpStream, services: &[NamedService]) -> std::io::Result
 }
 
 /// Reads the start of a TLS connection into `hello`, up to the name that the client expects of the server.
-async fn server_name(near: &mut TcpStream, hello: &mut Vec<u8>) -> std::io::Result<String> {
+async fn server_name(near: &mut TcpStream, hello: &mut Vec<u8>) -> io::Result<String> {
     let mut acceptor = Acceptor::default();
     loop {
         let known = hello.len();
         if known >= LONGEST_HELLO || near.read_buf(hello).await? == 0 {
-            return Err(std::io::Error::other("no start of a TLS connection"));
+            return Err(io::Error::other("no start of a TLS connection"));
         }
         let mut received = &hello[known..];
         while !received.is_empty() {
@@ -174,9 +189,9 @@ async fn server_name(near: &mut TcpStream, hello: &mut Vec<u8>) -> std::io::Resu
             Ok(None) => {}
             Ok(Some(accepted)) => {
                 let name = accepted.client_hello().server_name().map(str::to_owned);
-                return name.ok_or_else(|| std::io::Error::other("the client names no server"));
+                return name.ok_or_else(|| io::Error::other("the client names no server"));
             }
-            Err((error, _)) => return Err(std::io::Error::other(error)),
+            Err((error, _)) => return Err(io::Error::other(error)),
         }
     }
 }
@@ -188,6 +203,16 @@ mod tests {
     #[test]
     fn the_folder_is_one_word_of_the_script() {
         assert!(enter(Path::new("/run/a b")).contains(". '/run/a b'/\"$host\".env && exec \"$@\"\n"));
+    }
+
+    #[test]
+    fn the_hint_is_of_the_cause() {
+        let hint_of = |address: &str| hint(&std::net::TcpListener::bind(address).unwrap_err());
+        let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(hint_of(&held.local_addr().unwrap().to_string()).unwrap().contains("ss -ltnp"));
+        assert!(hint_of("192.0.2.1:0").unwrap().contains("ip address"));
+        assert!(hint(&io::ErrorKind::PermissionDenied.into()).unwrap().contains("1024"));
+        assert_eq!(hint(&io::ErrorKind::OutOfMemory.into()), None);
     }
 
     #[tokio::test]
