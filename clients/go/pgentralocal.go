@@ -2,13 +2,11 @@
 package pgentralocal
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 	"testing"
 )
@@ -25,9 +23,8 @@ func Start(t testing.TB, options ...string) *Cloud {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = command.Process.Signal(syscall.SIGTERM); _ = command.Wait() })
-	line, _ := bufio.NewReader(output).ReadBytes('\n')
 	cloud := new(Cloud)
-	if err := json.Unmarshal(line, cloud); err != nil {
+	if err := json.NewDecoder(output).Decode(cloud); err != nil {
 		t.Fatal("the local cloud did not start; pgentra local up says why")
 	}
 	return cloud
@@ -35,10 +32,8 @@ func Start(t testing.TB, options ...string) *Cloud {
 
 // Use gives the test the environment of a host, such as "vm" or "aks".
 func (c *Cloud) Use(t testing.TB, host string) {
+	own := map[string]string{"JAVA_TOOL_OPTIONS": os.Getenv("JAVA_TOOL_OPTIONS") + " "}
 	for name, value := range c.Environments[host] {
-		if name == "JAVA_TOOL_OPTIONS" {
-			value = strings.TrimSpace(os.Getenv(name) + " " + value)
-		}
-		t.Setenv(name, value)
+		t.Setenv(name, own[name]+value)
 	}
 }

@@ -25,8 +25,7 @@ public sealed class PgentraLocal : IAsyncLifetime
     /// <summary>The variables of a host, such as "vm" or "aks".</summary>
     public IReadOnlyDictionary<string, string> Variables(string host)
     {
-        var all = document!.RootElement.GetProperty("environments").GetProperty(host);
-        var variables = all.Deserialize<Dictionary<string, string>>()!;
+        var variables = document!.RootElement.GetProperty("environments").GetProperty(host).Deserialize<Dictionary<string, string>>()!;
         var own = Environment.GetEnvironmentVariable("JAVA_TOOL_OPTIONS");
         variables["JAVA_TOOL_OPTIONS"] = $"{own} {variables["JAVA_TOOL_OPTIONS"]}".Trim();
         return variables;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use e2e::{Lab, client, have};
 
 /// The longest helper in lines.
-const LONGEST: usize = 45;
+const LONGEST: usize = 40;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../clients").canonicalize().unwrap()
