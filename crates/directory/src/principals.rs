@@ -1,6 +1,6 @@
 //! Who is in the tenant: users, groups and their members, applications.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -113,6 +113,9 @@ pub(crate) struct TenantState {
     pub(crate) owners: BTreeSet<(Uuid, Uuid)>,
     /// Accounts that may not sign in.
     disabled: BTreeSet<Uuid>,
+    /// Client ids of applications that were deleted, the latest last.
+    #[serde(default)]
+    deleted: VecDeque<Uuid>,
     /// What clients wrote of an object beside its names, as in Graph.
     pub(crate) details: HashMap<Uuid, Map<String, Value>>,
 }
@@ -200,6 +203,25 @@ impl Principals {
             state.registrations.push(registration);
             Ok(())
         })
+    }
+
+    /// Whether an application with this client id was deleted. The last 10,000 are known.
+    pub fn is_deleted_application(&self, client_id: Uuid) -> bool {
+        self.state().deleted.contains(&client_id)
+    }
+
+    /// Whether the application is registered as one that cannot keep a secret: `isFallbackPublicClient` in Graph, or it
+    /// has a redirect address of `publicClient` or `spa`.
+    pub fn is_public_client(&self, registration: &AppRegistration) -> bool {
+        let state = self.state();
+        let Some(details) = state.details.get(&registration.registration_id) else { return false };
+        let has_address = |kind: &str| {
+            let addresses = details.get(kind).and_then(|of| of["redirectUris"].as_array());
+            addresses.is_some_and(|addresses| !addresses.is_empty())
+        };
+        details.get("isFallbackPublicClient") == Some(&Value::Bool(true))
+            || has_address("publicClient")
+            || has_address("spa")
     }
 
     /// Every agent identity.
@@ -299,7 +321,11 @@ impl TenantState {
     fn forget(&mut self, object_id: Uuid) {
         self.users.retain(|user| user.object_id != object_id);
         self.groups.retain(|group| group.object_id != object_id);
-        self.registrations.retain(|one| one.registration_id != object_id);
+        for gone in self.registrations.extract_if(.., |one| one.registration_id == object_id) {
+            self.deleted.push_back(gone.client_id);
+        }
+        let forgotten = self.deleted.len().saturating_sub(MOST);
+        self.deleted.drain(..forgotten);
         self.agents.retain(|agent| agent.object_id != object_id);
         for one in self.registrations.iter_mut().filter(|one| one.object_id == Some(object_id)) {
             one.object_id = None;
@@ -348,7 +374,10 @@ mod tests {
         let all = Principals::new(users, vec![Group::new("staff", group)], vec![registration]);
         all.join_group(Uuid::from_u128(5), group);
         assert_eq!(all.memberships(), [(group, user), (group, Uuid::from_u128(5))]);
+        let client = Uuid::from_u128(4);
+        assert!(!all.is_deleted_application(client));
         all.remove(application);
+        assert!(all.is_deleted_application(client));
         assert_eq!((all.registrations().len(), all.memberships()), (0, vec![(group, user)]));
         all.remove(group);
         assert_eq!((all.memberships(), all.user(user).unwrap().groups().len()), (vec![], 0));

@@ -29,7 +29,7 @@ pub enum SecretCheck {
     Good,
     /// It did, and its time is over.
     Expired,
-    /// It does not.
+    /// It does not, or its time has not begun.
     Wrong,
 }
 
@@ -86,6 +86,11 @@ impl AppRegistration {
         &self.credentials
     }
 
+    /// Whether it has a secret or a federated credential.
+    pub fn has_credentials(&self) -> bool {
+        !(self.secrets.is_empty() && self.credentials.is_empty())
+    }
+
     /// Compares `offered` with every secret, at `now` in seconds since 1970.
     pub fn check_secret(&self, offered: &str, now: i64) -> SecretCheck {
         let same = |one: &&ClientSecret| {
@@ -93,9 +98,9 @@ impl AppRegistration {
             aws_lc_rs::constant_time::verify_slices_are_equal(expected, offered.as_bytes()).is_ok()
         };
         match self.secrets.iter().find(same) {
-            Some(secret) if now < secret.ends => SecretCheck::Good,
-            Some(_) => SecretCheck::Expired,
-            None => SecretCheck::Wrong,
+            Some(secret) if now >= secret.ends => SecretCheck::Expired,
+            Some(secret) if now >= secret.starts => SecretCheck::Good,
+            _ => SecretCheck::Wrong,
         }
     }
 }
@@ -176,11 +181,13 @@ mod tests {
     #[test]
     fn a_secret_is_compared_expires_and_is_never_shown() {
         let mut app = AppRegistration::new("app", Uuid::nil(), Uuid::nil(), None).with_secret("first".into());
-        let second = ClientSecret::generate(Some("second"), 0, 100).unwrap();
+        let second = ClientSecret::generate(Some("second"), 10, 100).unwrap();
         let text = second.secret.expose_secret().to_owned();
         assert_eq!(text.len(), 40);
         app.secrets.push(second);
         assert_eq!(app.check_secret("first", 1_000), SecretCheck::Good);
+        assert_eq!(app.check_secret(&text, 9), SecretCheck::Wrong);
+        assert_eq!(app.check_secret(&text, 10), SecretCheck::Good);
         assert_eq!(app.check_secret(&text, 99), SecretCheck::Good);
         assert_eq!(app.check_secret(&text, 100), SecretCheck::Expired);
         assert_eq!(app.check_secret("first ", 0), SecretCheck::Wrong);

@@ -5,15 +5,14 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pgentra_directory::{Certificates, Principals, User};
+use pgentra_directory::{Certificates, DeviceCodes, Principals, SignIns, User};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::arc_agent::Agent;
 use crate::clock::Clock;
-use crate::device_codes::DeviceCodes;
-use crate::directory::{Machine, TenantDirectory};
+use crate::directory::{Identity, Machine, TenantDirectory};
 use crate::endpoint::Endpoint;
 use crate::fault::Faults;
 use crate::federation::Federation;
@@ -22,7 +21,6 @@ use crate::journal::Journal;
 use crate::keys::{KeyError, KeyRing};
 use crate::mint::{Draft, Mint, Minted, TokenSubject, random};
 use crate::options::{DateText, Lifetimes, ResourceApplication, ServerOptions};
-use crate::sign_ins::SignIns;
 use crate::subscription::Subscription;
 use crate::token_log::{TokenLog, TokenRecord};
 
@@ -172,10 +170,9 @@ impl Cloud {
         })
     }
 
-    /// The administrator with the groups of now; after the person was deleted, as at the start.
-    pub(crate) fn administrator(&self) -> User {
-        let first = &self.directory.administrator;
-        self.principals.user(first.object_id()).unwrap_or_else(|| first.clone())
+    /// Whether the service principal of an identity may sign in.
+    pub(crate) fn is_enabled(&self, identity: &Identity) -> bool {
+        self.principals.is_enabled(identity.object_id)
     }
 
     /// A token for `draft`, out of the platform's cache where there is one. It is written down that it was given out.

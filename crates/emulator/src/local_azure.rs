@@ -15,7 +15,6 @@ use crate::arc_agent::Agent;
 use crate::azure_names::{self, AzureNames};
 use crate::clock::Clock;
 use crate::cloud::{Addresses, Cloud, CloudState, Secrets, TokenOverrides};
-use crate::device_codes::DeviceCodes;
 use crate::directory::{Application, Identity, Machine, RESOURCE_GROUP, TenantDirectory};
 use crate::door::Door;
 use crate::error::StartError;
@@ -29,12 +28,11 @@ use crate::mint::{Draft, random};
 use crate::options::{GRAPH, Options, ResourceApplication};
 use crate::saved::SavedAzure;
 use crate::serve;
-use crate::sign_ins::SignIns;
 use crate::subscription::{Administrator, NamedCredential, PrincipalKind, ServerChange, Subscription};
 use crate::token_log::{TokenLog, TokenRecord};
 use crate::token_proxy::PROXY_NAME;
 use pgentra_certificates::{Authority, CertificateError, names_of, server_config_for_name};
-use pgentra_directory::{Certificates, Group, Principals, User};
+use pgentra_directory::{Certificates, DeviceCodes, Group, Principals, SignIns, User};
 
 /// The identity side of a local Azure. It serves requests until it is stopped or dropped.
 #[derive(Debug)]

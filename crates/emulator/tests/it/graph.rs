@@ -8,12 +8,12 @@ use crate::client::{Ask, POSTGRESQL, Reply, start};
 use crate::jwt;
 use crate::management::{GRAPH, ask_as};
 
-async fn graph(azure: &LocalAzure, method: &'static str, path: &str, body: Value) -> Reply {
+pub(crate) async fn graph(azure: &LocalAzure, method: &'static str, path: &str, body: Value) -> Reply {
     let draft = Draft::of_user(azure.administrator(), GRAPH);
     ask_as(azure, &draft, (method, &format!("/v1.0/{path}")), body).await
 }
 
-async fn created(azure: &LocalAzure, path: &str, body: Value) -> Value {
+pub(crate) async fn created(azure: &LocalAzure, path: &str, body: Value) -> Value {
     let reply = graph(azure, "POST", path, body).await;
     assert_eq!(reply.status, 201, "{path}: {}", reply.text());
     reply.json()

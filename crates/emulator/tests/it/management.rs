@@ -14,7 +14,7 @@ const SERVERS: &str = "?api-version=2025-08-01";
 const IDENTITIES: &str = "?api-version=2024-11-30";
 
 /// One request of the administrator.
-async fn ask(azure: &LocalAzure, method: &'static str, path: &str, body: Value) -> Reply {
+pub(crate) async fn ask(azure: &LocalAzure, method: &'static str, path: &str, body: Value) -> Reply {
     let draft = Draft::of_user(azure.administrator(), MANAGEMENT);
     ask_as(azure, &draft, (method, path), body).await
 }
