@@ -18,5 +18,5 @@ pub use certificates::{Certificates, RegisteredCertificate};
 pub use device_codes::{DeviceCode, DeviceCodes};
 pub use graph::{GraphAnswer, GraphApi, GraphError, GraphRequest};
 pub use principals::{Group, ManagedPrincipal, Principals, SavedPrincipals, TenantFull, User};
-pub use registration::{AgentIdentity, AppRegistration, ApplicationCredential, SecretCheck};
+pub use registration::{AgentIdentity, AppRegistration, ApplicationCredential, SecretCheck, credential_flaw};
 pub use sign_ins::{AuthorizationCode, RefreshToken, SignIns};

@@ -13,6 +13,9 @@ use crate::registration::{AgentIdentity, AppRegistration};
 /// The most objects of a kind: clients create them, and this is the only bound on memory.
 const MOST: usize = 10_000;
 
+/// The most members of all groups together, and the most owners of all objects.
+const MOST_RELATIONS: usize = 100_000;
+
 /// There are as many objects of a kind already as a local tenant holds.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TenantFull;
@@ -242,14 +245,38 @@ impl Principals {
     }
 
     /// Makes a user or a service principal a member of a group.
-    pub fn join_group(&self, member: Uuid, group: Uuid) {
-        self.change(|state| match state.users.iter_mut().find(|user| user.object_id == member) {
-            Some(user) if !user.groups.contains(&group) => user.groups.push(group),
-            Some(_) => {}
-            None => {
-                state.members.insert((member, group));
+    ///
+    /// # Errors
+    /// If the groups have 100,000 members.
+    pub fn join_group(&self, member: Uuid, group: Uuid) -> Result<(), TenantFull> {
+        self.change(|state| {
+            let count = state.members.len() + state.users.iter().map(|user| user.groups.len()).sum::<usize>();
+            let is_full = count >= MOST_RELATIONS;
+            match state.users.iter_mut().find(|user| user.object_id == member) {
+                Some(user) if user.groups.contains(&group) => {}
+                None if state.members.contains(&(member, group)) => {}
+                _ if is_full => return Err(TenantFull),
+                Some(user) => user.groups.push(group),
+                None => {
+                    state.members.insert((member, group));
+                }
             }
-        });
+            Ok(())
+        })
+    }
+
+    /// Makes a user or a service principal an owner of an object.
+    ///
+    /// # Errors
+    /// If the objects have 100,000 owners.
+    pub(crate) fn add_owner(&self, object: Uuid, owner: Uuid) -> Result<(), TenantFull> {
+        self.change(|state| {
+            if state.owners.len() >= MOST_RELATIONS && !state.owners.contains(&(object, owner)) {
+                return Err(TenantFull);
+            }
+            state.owners.insert((object, owner));
+            Ok(())
+        })
     }
 
     /// Ends the membership of a user or a service principal in a group.
@@ -372,7 +399,7 @@ mod tests {
             AppRegistration::new("app", Uuid::from_u128(4), application, Some(Uuid::from_u128(5)));
         let users = vec![User::new("Ada", "ada@example", user, vec![group])];
         let all = Principals::new(users, vec![Group::new("staff", group)], vec![registration]);
-        all.join_group(Uuid::from_u128(5), group);
+        all.join_group(Uuid::from_u128(5), group).unwrap();
         assert_eq!(all.memberships(), [(group, user), (group, Uuid::from_u128(5))]);
         let client = Uuid::from_u128(4);
         assert!(!all.is_deleted_application(client));
@@ -420,5 +447,18 @@ mod tests {
             all.add_group(Group::new("one", Uuid::new_v4())).unwrap();
         }
         assert_eq!(all.add_group(Group::new("one more", Uuid::new_v4())), Err(TenantFull));
+        let (group, id) = (Uuid::nil(), |number: usize| Uuid::from_u128(number as u128));
+        for number in 0..MOST_RELATIONS {
+            all.join_group(id(number), group).unwrap();
+            all.add_owner(group, id(number)).unwrap();
+        }
+        let more = id(MOST_RELATIONS);
+        assert_eq!(
+            (all.join_group(more, group), all.add_owner(group, more)),
+            (Err(TenantFull), Err(TenantFull))
+        );
+        assert_eq!((all.join_group(id(1), group), all.add_owner(group, id(1))), (Ok(()), Ok(())));
+        all.leave_group(id(1), group);
+        assert_eq!(all.join_group(more, group), Ok(()));
     }
 }

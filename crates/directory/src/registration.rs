@@ -3,6 +3,8 @@
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::Uri;
+use http::uri::Scheme;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -144,6 +146,34 @@ pub struct ApplicationCredential {
     pub description: Option<String>,
 }
 
+/// The most characters of an issuer, a subject, an audience or a description of a federated credential
+/// (Microsoft: federatedIdentityCredential).
+const LONGEST: usize = 600;
+
+/// What is wrong with a federated credential of an application or of a managed identity, if anything.
+pub fn credential_flaw(name: &str, issuer: &str, subject: &str, audience: &str) -> Option<&'static str> {
+    let is_name = (3..=120).contains(&name.len())
+        && name.starts_with(|char: char| char.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if !is_name {
+        return Some("the name has 3 to 120 letters, digits, hyphens and underscores");
+    }
+    let has_host = |issuer: &Uri| issuer.scheme() == Some(&Scheme::HTTPS) && issuer.host().is_some();
+    if !issuer.parse().is_ok_and(|issuer| has_host(&issuer)) {
+        return Some("issuer must be an https URL");
+    }
+    let fits = |text: &str| !text.is_empty() && is_short(text);
+    if !(is_short(issuer) && fits(subject) && fits(audience)) {
+        return Some("issuer, subject and audience have 1 to 600 characters");
+    }
+    None
+}
+
+/// Whether a text is not longer than a federated credential keeps it.
+pub(crate) fn is_short(text: &str) -> bool {
+    text.chars().count() <= LONGEST
+}
+
 /// An agent identity: a service principal without credentials, for which its blueprint signs in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentIdentity {
@@ -177,6 +207,31 @@ impl AgentIdentity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_federated_credential_has_a_name_an_issuer_and_bounds() {
+        let long = "é".repeat(600);
+        let url = format!("https://x/{}", "a".repeat(590));
+        let longer = |text: &str| format!("{text}x");
+        for (name, issuer, subject, audience, is_good) in [
+            ("one", "https://issuer.example/x", "s", "a", true),
+            ("one", &url, &long, &long, true),
+            ("o", "https://issuer.example", "s", "a", false),
+            ("-one", "https://issuer.example", "s", "a", false),
+            ("one two", "https://issuer.example", "s", "a", false),
+            ("one", "http://issuer.example", "s", "a", false),
+            ("one", "https://", "s", "a", false),
+            ("one", "issuer", "s", "a", false),
+            ("one", "https://issuer.example/a b", "s", "a", false),
+            ("one", &longer(&url), "s", "a", false),
+            ("one", "https://issuer.example", "", "a", false),
+            ("one", "https://issuer.example", &longer(&long), "a", false),
+            ("one", "https://issuer.example", "s", &longer(&long), false),
+        ] {
+            let flaw = credential_flaw(name, issuer, subject, audience);
+            assert_eq!(flaw.is_none(), is_good, "{name} {issuer}: {flaw:?}");
+        }
+    }
 
     #[test]
     fn a_secret_is_compared_expires_and_is_never_shown() {

@@ -278,7 +278,9 @@ impl LocalAzure {
 
     /// Makes a user or a service principal a member of a group. Graph says so; of users, their next tokens, too.
     pub fn join_group(&self, member: Uuid, group: Uuid) {
-        self.cloud.principals.join_group(member, group);
+        if self.cloud.principals.join_group(member, group).is_err() {
+            tracing::warn!(%member, %group, "the tenant is full: the principal is no member");
+        }
     }
 
     /// Ends the membership of a user or a service principal in a group.
