@@ -17,6 +17,6 @@ mod sign_ins;
 pub use certificates::{Certificates, RegisteredCertificate};
 pub use device_codes::{DeviceCode, DeviceCodes};
 pub use graph::{GraphAnswer, GraphApi, GraphError, GraphRequest};
-pub use principals::{Group, ManagedPrincipal, Principals, SavedPrincipals, TenantFull, User};
+pub use principals::{Group, ManagedPrincipal, PrincipalKind, Principals, SavedPrincipals, TenantFull, User};
 pub use registration::{AgentIdentity, AppRegistration, ApplicationCredential, SecretCheck, credential_flaw};
 pub use sign_ins::{AuthorizationCode, RefreshToken, SignIns};

@@ -92,6 +92,34 @@ pub struct ManagedPrincipal {
     pub alternative_names: Vec<String>,
 }
 
+/// The kind of a principal, in the words of Resource Manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PrincipalKind {
+    /// A user.
+    User,
+    /// A security group; its members sign in under the group's name.
+    Group,
+    /// An application or a managed identity.
+    ServicePrincipal,
+    /// An administrator of a server: the request that created it did not contain the kind.
+    Unknown,
+}
+
+impl PrincipalKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::User, Self::Group, Self::ServicePrincipal, Self::Unknown];
+
+    /// As the API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "User",
+            Self::Group => "Group",
+            Self::ServicePrincipal => "ServicePrincipal",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
 /// Who is in the tenant right now, but for managed identities. Each change is seen by the next request.
 #[derive(Debug)]
 pub struct Principals {
@@ -213,18 +241,22 @@ impl Principals {
         self.state().deleted.contains(&client_id)
     }
 
-    /// Whether the application is registered as one that cannot keep a secret: `isFallbackPublicClient` in Graph, or it
-    /// has a redirect address of `publicClient` or `spa`.
-    pub fn is_public_client(&self, registration: &AppRegistration) -> bool {
+    /// Whether the application has a credential, and is not registered as one that cannot keep a secret:
+    /// `isFallbackPublicClient` in Graph, or a redirect address of `publicClient` or `spa`.
+    pub fn is_confidential(&self, registration: &AppRegistration, has_certificate: bool) -> bool {
+        let has_credentials =
+            has_certificate || !(registration.secrets.is_empty() && registration.credentials.is_empty());
         let state = self.state();
-        let Some(details) = state.details.get(&registration.registration_id) else { return false };
+        let details = state.details.get(&registration.registration_id);
+        let detail = |member: &str| details.and_then(|details| details.get(member));
         let has_address = |kind: &str| {
-            let addresses = details.get(kind).and_then(|of| of["redirectUris"].as_array());
+            let addresses = detail(kind).and_then(|of| of["redirectUris"].as_array());
             addresses.is_some_and(|addresses| !addresses.is_empty())
         };
-        details.get("isFallbackPublicClient") == Some(&Value::Bool(true))
+        let is_public = detail("isFallbackPublicClient") == Some(&Value::Bool(true))
             || has_address("publicClient")
-            || has_address("spa")
+            || has_address("spa");
+        has_credentials && !is_public
     }
 
     /// Every agent identity.
@@ -295,6 +327,20 @@ impl Principals {
         let of_users =
             state.users.iter().flat_map(|user| user.groups.iter().map(|group| (*group, user.object_id)));
         of_users.chain(state.members.iter().map(|(member, group)| (*group, *member))).collect()
+    }
+
+    /// The kind of the user, the group or the service principal with this object id.
+    pub fn kind(&self, object_id: Uuid) -> Option<PrincipalKind> {
+        let state = self.state();
+        if state.users.iter().any(|user| user.object_id == object_id) {
+            return Some(PrincipalKind::User);
+        }
+        if state.groups.iter().any(|group| group.object_id == object_id) {
+            return Some(PrincipalKind::Group);
+        }
+        let is_service_principal = state.registrations.iter().any(|one| one.object_id == Some(object_id))
+            || state.agents.iter().any(|agent| agent.object_id == object_id);
+        is_service_principal.then_some(PrincipalKind::ServicePrincipal)
     }
 
     /// Whether an account may sign in.

@@ -88,11 +88,6 @@ impl AppRegistration {
         &self.credentials
     }
 
-    /// Whether it has a secret or a federated credential.
-    pub fn has_credentials(&self) -> bool {
-        !(self.secrets.is_empty() && self.credentials.is_empty())
-    }
-
     /// Compares `offered` with every secret, at `now` in seconds since 1970.
     pub fn check_secret(&self, offered: &str, now: i64) -> SecretCheck {
         let same = |one: &&ClientSecret| {

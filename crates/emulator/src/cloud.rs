@@ -5,14 +5,14 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pgentra_directory::{Certificates, DeviceCodes, Principals, SignIns, User};
+use pgentra_directory::{Certificates, DeviceCodes, PrincipalKind, Principals, SignIns, User};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::arc_agent::Agent;
 use crate::clock::Clock;
-use crate::directory::{Identity, Machine, TenantDirectory};
+use crate::directory::{Identity, IdentityKind, Machine, TenantDirectory};
 use crate::endpoint::Endpoint;
 use crate::fault::Faults;
 use crate::federation::Federation;
@@ -168,6 +168,38 @@ impl Cloud {
             resource.identifier == trimmed
                 || Uuid::parse_str(asked).is_ok_and(|id| id == resource.application_id)
         })
+    }
+
+    /// The managed identities that have a service principal.
+    pub(crate) fn managed_identities(&self) -> Vec<Identity> {
+        let own = self.machine.system_assigned().into_iter().chain(self.holders.system_assigned());
+        own.chain(self.subscription.identities()).collect()
+    }
+
+    /// The kind of the principal with this object id.
+    pub(crate) fn principal_kind(&self, object_id: Uuid) -> Option<PrincipalKind> {
+        let is_managed = || self.managed_identities().iter().any(|one| one.object_id == object_id);
+        let kind = self.principals.kind(object_id);
+        kind.or_else(|| is_managed().then_some(PrincipalKind::ServicePrincipal))
+    }
+
+    /// Deletes a user, a group, an application's principal, or a user-assigned identity, which no resource has then.
+    pub(crate) fn delete_principal(&self, object_id: Uuid) {
+        let identities = self.subscription.identities();
+        if let Some(identity) = identities.iter().find(|one| one.object_id == object_id) {
+            self.machine.unassign(identity);
+            self.holders.unassign(identity);
+            self.subscription.remove_identity(object_id);
+        }
+        self.principals.remove(object_id);
+    }
+
+    /// The service principal of a resource's own identity goes with the identity.
+    pub(crate) fn forget_own(&self, before: &[Identity], after: &[Identity]) {
+        let is_own = |one: &&Identity| one.kind == IdentityKind::SystemAssigned;
+        for gone in before.iter().filter(is_own).filter(|one| !after.contains(one)) {
+            self.principals.remove(gone.object_id);
+        }
     }
 
     /// Whether the service principal of an identity may sign in.

@@ -140,6 +140,13 @@ impl GraphError {
         Self { status: StatusCode::FORBIDDEN, code: "Authorization_RequestDenied", message }
     }
 
+    /// 401: a token that is not taken, and why.
+    #[must_use]
+    pub fn invalid_token(message: &str) -> Self {
+        let (status, code) = (StatusCode::UNAUTHORIZED, "InvalidAuthenticationToken");
+        Self { status, code, message: message.to_owned() }
+    }
+
     pub(super) fn bad(message: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, code: "Request_BadRequest", message: message.into() }
     }

@@ -142,9 +142,8 @@ fn of_a_person(
     }
     let registered = id.and_then(|id| cloud.principals.registration(id));
     let has_to = registered.as_ref().is_some_and(|one| {
-        let has_credentials =
-            one.has_credentials() || is_first(cloud, one) && !cloud.certificates.all().is_empty();
-        has_credentials && !cloud.principals.is_public_client(one)
+        let has_certificate = is_first(cloud, one) && !cloud.certificates.all().is_empty();
+        cloud.principals.is_confidential(one, has_certificate)
     });
     let is_confidential = form.get("client_secret").or(form.get("client_assertion")).is_some()
         || form.get("grant_type") == Some(delegated::ON_BEHALF_OF)
