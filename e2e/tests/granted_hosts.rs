@@ -160,6 +160,10 @@ fn text_and_what_is_left_to_do(lab: &Lab, cloud: &Cloud<'_>) {
     }
 }
 
+/// The built-in role "Reader".
+const READER: &str =
+    "/providers/Microsoft.Authorization/roleDefinitions/acdd72a7-3385-48ef-bd42-f606fba81ae7";
+
 fn what_others_use_stays(lab: &Lab, cloud: &Cloud<'_>) {
     let admin = |script: &str| on(lab, cloud, "admin", script);
     // The web app has its identity from before; a second role uses it, and a role assignment.
@@ -171,7 +175,7 @@ fn what_others_use_stays(lab: &Lab, cloud: &Cloud<'_>) {
     admin("pgentra revoke webapp/myWebApp --role two --yes").ok();
     let shown = admin("pgentra identity show webapp/myWebApp -o json").json();
     let principal = &shown["system_assigned"]["object_id"];
-    let body = json!({"properties": {"principalId": principal, "roleDefinitionId": "/reader"}});
+    let body = json!({"properties": {"principalId": principal, "roleDefinitionId": READER}});
     let assignment = "/providers/Microsoft.Authorization/roleAssignments/00000000-1111-4222-8333-444444444444?api-version=2022-04-01";
     put(lab, cloud, assignment, &body.to_string());
     assert_eq!(admin(unassign).fault(2, &["a role assignment at /subscriptions/"]), None);

@@ -1,6 +1,6 @@
 //! Who is in the tenant: users, groups and their members, applications.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,9 @@ use crate::registration::{AgentIdentity, AppRegistration};
 
 /// The most objects of a kind: clients create them, and this is the only bound on memory.
 const MOST: usize = 10_000;
+
+/// The most members of all groups together, and the most owners of all objects.
+const MOST_RELATIONS: usize = 100_000;
 
 /// There are as many objects of a kind already as a local tenant holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -89,6 +92,34 @@ pub struct ManagedPrincipal {
     pub alternative_names: Vec<String>,
 }
 
+/// The kind of a principal, in the words of Resource Manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PrincipalKind {
+    /// A user.
+    User,
+    /// A security group; its members sign in under the group's name.
+    Group,
+    /// An application or a managed identity.
+    ServicePrincipal,
+    /// An administrator of a server: the request that created it did not contain the kind.
+    Unknown,
+}
+
+impl PrincipalKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::User, Self::Group, Self::ServicePrincipal, Self::Unknown];
+
+    /// As the API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "User",
+            Self::Group => "Group",
+            Self::ServicePrincipal => "ServicePrincipal",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
 /// Who is in the tenant right now, but for managed identities. Each change is seen by the next request.
 #[derive(Debug)]
 pub struct Principals {
@@ -113,6 +144,9 @@ pub(crate) struct TenantState {
     pub(crate) owners: BTreeSet<(Uuid, Uuid)>,
     /// Accounts that may not sign in.
     disabled: BTreeSet<Uuid>,
+    /// Client ids of applications that were deleted, the latest last.
+    #[serde(default)]
+    deleted: VecDeque<Uuid>,
     /// What clients wrote of an object beside its names, as in Graph.
     pub(crate) details: HashMap<Uuid, Map<String, Value>>,
 }
@@ -202,6 +236,29 @@ impl Principals {
         })
     }
 
+    /// Whether an application with this client id was deleted. The last 10,000 are known.
+    pub fn is_deleted_application(&self, client_id: Uuid) -> bool {
+        self.state().deleted.contains(&client_id)
+    }
+
+    /// Whether the application has a credential, and is not registered as one that cannot keep a secret:
+    /// `isFallbackPublicClient` in Graph, or a redirect address of `publicClient` or `spa`.
+    pub fn is_confidential(&self, registration: &AppRegistration, has_certificate: bool) -> bool {
+        let has_credentials =
+            has_certificate || !(registration.secrets.is_empty() && registration.credentials.is_empty());
+        let state = self.state();
+        let details = state.details.get(&registration.registration_id);
+        let detail = |member: &str| details.and_then(|details| details.get(member));
+        let has_address = |kind: &str| {
+            let addresses = detail(kind).and_then(|of| of["redirectUris"].as_array());
+            addresses.is_some_and(|addresses| !addresses.is_empty())
+        };
+        let is_public = detail("isFallbackPublicClient") == Some(&Value::Bool(true))
+            || has_address("publicClient")
+            || has_address("spa");
+        has_credentials && !is_public
+    }
+
     /// Every agent identity.
     pub fn agents(&self) -> Vec<AgentIdentity> {
         self.state().agents.clone()
@@ -220,14 +277,38 @@ impl Principals {
     }
 
     /// Makes a user or a service principal a member of a group.
-    pub fn join_group(&self, member: Uuid, group: Uuid) {
-        self.change(|state| match state.users.iter_mut().find(|user| user.object_id == member) {
-            Some(user) if !user.groups.contains(&group) => user.groups.push(group),
-            Some(_) => {}
-            None => {
-                state.members.insert((member, group));
+    ///
+    /// # Errors
+    /// If the groups have 100,000 members.
+    pub fn join_group(&self, member: Uuid, group: Uuid) -> Result<(), TenantFull> {
+        self.change(|state| {
+            let count = state.members.len() + state.users.iter().map(|user| user.groups.len()).sum::<usize>();
+            let is_full = count >= MOST_RELATIONS;
+            match state.users.iter_mut().find(|user| user.object_id == member) {
+                Some(user) if user.groups.contains(&group) => {}
+                None if state.members.contains(&(member, group)) => {}
+                _ if is_full => return Err(TenantFull),
+                Some(user) => user.groups.push(group),
+                None => {
+                    state.members.insert((member, group));
+                }
             }
-        });
+            Ok(())
+        })
+    }
+
+    /// Makes a user or a service principal an owner of an object.
+    ///
+    /// # Errors
+    /// If the objects have 100,000 owners.
+    pub(crate) fn add_owner(&self, object: Uuid, owner: Uuid) -> Result<(), TenantFull> {
+        self.change(|state| {
+            if state.owners.len() >= MOST_RELATIONS && !state.owners.contains(&(object, owner)) {
+                return Err(TenantFull);
+            }
+            state.owners.insert((object, owner));
+            Ok(())
+        })
     }
 
     /// Ends the membership of a user or a service principal in a group.
@@ -246,6 +327,20 @@ impl Principals {
         let of_users =
             state.users.iter().flat_map(|user| user.groups.iter().map(|group| (*group, user.object_id)));
         of_users.chain(state.members.iter().map(|(member, group)| (*group, *member))).collect()
+    }
+
+    /// The kind of the user, the group or the service principal with this object id.
+    pub fn kind(&self, object_id: Uuid) -> Option<PrincipalKind> {
+        let state = self.state();
+        if state.users.iter().any(|user| user.object_id == object_id) {
+            return Some(PrincipalKind::User);
+        }
+        if state.groups.iter().any(|group| group.object_id == object_id) {
+            return Some(PrincipalKind::Group);
+        }
+        let is_service_principal = state.registrations.iter().any(|one| one.object_id == Some(object_id))
+            || state.agents.iter().any(|agent| agent.object_id == object_id);
+        is_service_principal.then_some(PrincipalKind::ServicePrincipal)
     }
 
     /// Whether an account may sign in.
@@ -299,7 +394,11 @@ impl TenantState {
     fn forget(&mut self, object_id: Uuid) {
         self.users.retain(|user| user.object_id != object_id);
         self.groups.retain(|group| group.object_id != object_id);
-        self.registrations.retain(|one| one.registration_id != object_id);
+        for gone in self.registrations.extract_if(.., |one| one.registration_id == object_id) {
+            self.deleted.push_back(gone.client_id);
+        }
+        let forgotten = self.deleted.len().saturating_sub(MOST);
+        self.deleted.drain(..forgotten);
         self.agents.retain(|agent| agent.object_id != object_id);
         for one in self.registrations.iter_mut().filter(|one| one.object_id == Some(object_id)) {
             one.object_id = None;
@@ -346,9 +445,12 @@ mod tests {
             AppRegistration::new("app", Uuid::from_u128(4), application, Some(Uuid::from_u128(5)));
         let users = vec![User::new("Ada", "ada@example", user, vec![group])];
         let all = Principals::new(users, vec![Group::new("staff", group)], vec![registration]);
-        all.join_group(Uuid::from_u128(5), group);
+        all.join_group(Uuid::from_u128(5), group).unwrap();
         assert_eq!(all.memberships(), [(group, user), (group, Uuid::from_u128(5))]);
+        let client = Uuid::from_u128(4);
+        assert!(!all.is_deleted_application(client));
         all.remove(application);
+        assert!(all.is_deleted_application(client));
         assert_eq!((all.registrations().len(), all.memberships()), (0, vec![(group, user)]));
         all.remove(group);
         assert_eq!((all.memberships(), all.user(user).unwrap().groups().len()), (vec![], 0));
@@ -391,5 +493,18 @@ mod tests {
             all.add_group(Group::new("one", Uuid::new_v4())).unwrap();
         }
         assert_eq!(all.add_group(Group::new("one more", Uuid::new_v4())), Err(TenantFull));
+        let (group, id) = (Uuid::nil(), |number: usize| Uuid::from_u128(number as u128));
+        for number in 0..MOST_RELATIONS {
+            all.join_group(id(number), group).unwrap();
+            all.add_owner(group, id(number)).unwrap();
+        }
+        let more = id(MOST_RELATIONS);
+        assert_eq!(
+            (all.join_group(more, group), all.add_owner(group, more)),
+            (Err(TenantFull), Err(TenantFull))
+        );
+        assert_eq!((all.join_group(id(1), group), all.add_owner(group, id(1))), (Ok(()), Ok(())));
+        all.leave_group(id(1), group);
+        assert_eq!(all.join_group(more, group), Ok(()));
     }
 }

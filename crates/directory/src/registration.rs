@@ -3,6 +3,8 @@
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::Uri;
+use http::uri::Scheme;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -29,7 +31,7 @@ pub enum SecretCheck {
     Good,
     /// It did, and its time is over.
     Expired,
-    /// It does not.
+    /// It does not, or its time has not begun.
     Wrong,
 }
 
@@ -93,9 +95,9 @@ impl AppRegistration {
             aws_lc_rs::constant_time::verify_slices_are_equal(expected, offered.as_bytes()).is_ok()
         };
         match self.secrets.iter().find(same) {
-            Some(secret) if now < secret.ends => SecretCheck::Good,
-            Some(_) => SecretCheck::Expired,
-            None => SecretCheck::Wrong,
+            Some(secret) if now >= secret.ends => SecretCheck::Expired,
+            Some(secret) if now >= secret.starts => SecretCheck::Good,
+            _ => SecretCheck::Wrong,
         }
     }
 }
@@ -139,6 +141,34 @@ pub struct ApplicationCredential {
     pub description: Option<String>,
 }
 
+/// The most characters of an issuer, a subject, an audience or a description of a federated credential
+/// (Microsoft: federatedIdentityCredential).
+const LONGEST: usize = 600;
+
+/// What is wrong with a federated credential of an application or of a managed identity, if anything.
+pub fn credential_flaw(name: &str, issuer: &str, subject: &str, audience: &str) -> Option<&'static str> {
+    let is_name = (3..=120).contains(&name.len())
+        && name.starts_with(|char: char| char.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    if !is_name {
+        return Some("the name has 3 to 120 letters, digits, hyphens and underscores");
+    }
+    let has_host = |issuer: &Uri| issuer.scheme() == Some(&Scheme::HTTPS) && issuer.host().is_some();
+    if !issuer.parse().is_ok_and(|issuer| has_host(&issuer)) {
+        return Some("issuer must be an https URL");
+    }
+    let fits = |text: &str| !text.is_empty() && is_short(text);
+    if !(is_short(issuer) && fits(subject) && fits(audience)) {
+        return Some("issuer, subject and audience have 1 to 600 characters");
+    }
+    None
+}
+
+/// Whether a text is not longer than a federated credential keeps it.
+pub(crate) fn is_short(text: &str) -> bool {
+    text.chars().count() <= LONGEST
+}
+
 /// An agent identity: a service principal without credentials, for which its blueprint signs in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentIdentity {
@@ -174,13 +204,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_federated_credential_has_a_name_an_issuer_and_bounds() {
+        let long = "é".repeat(600);
+        let url = format!("https://x/{}", "a".repeat(590));
+        let longer = |text: &str| format!("{text}x");
+        for (name, issuer, subject, audience, is_good) in [
+            ("one", "https://issuer.example/x", "s", "a", true),
+            ("one", &url, &long, &long, true),
+            ("o", "https://issuer.example", "s", "a", false),
+            ("-one", "https://issuer.example", "s", "a", false),
+            ("one two", "https://issuer.example", "s", "a", false),
+            ("one", "http://issuer.example", "s", "a", false),
+            ("one", "https://", "s", "a", false),
+            ("one", "issuer", "s", "a", false),
+            ("one", "https://issuer.example/a b", "s", "a", false),
+            ("one", &longer(&url), "s", "a", false),
+            ("one", "https://issuer.example", "", "a", false),
+            ("one", "https://issuer.example", &longer(&long), "a", false),
+            ("one", "https://issuer.example", "s", &longer(&long), false),
+        ] {
+            let flaw = credential_flaw(name, issuer, subject, audience);
+            assert_eq!(flaw.is_none(), is_good, "{name} {issuer}: {flaw:?}");
+        }
+    }
+
+    #[test]
     fn a_secret_is_compared_expires_and_is_never_shown() {
         let mut app = AppRegistration::new("app", Uuid::nil(), Uuid::nil(), None).with_secret("first".into());
-        let second = ClientSecret::generate(Some("second"), 0, 100).unwrap();
+        let second = ClientSecret::generate(Some("second"), 10, 100).unwrap();
         let text = second.secret.expose_secret().to_owned();
         assert_eq!(text.len(), 40);
         app.secrets.push(second);
         assert_eq!(app.check_secret("first", 1_000), SecretCheck::Good);
+        assert_eq!(app.check_secret(&text, 9), SecretCheck::Wrong);
+        assert_eq!(app.check_secret(&text, 10), SecretCheck::Good);
         assert_eq!(app.check_secret(&text, 99), SecretCheck::Good);
         assert_eq!(app.check_secret(&text, 100), SecretCheck::Expired);
         assert_eq!(app.check_secret("first ", 0), SecretCheck::Wrong);

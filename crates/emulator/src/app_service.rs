@@ -97,11 +97,13 @@ fn identity(cloud: &Cloud, call: &Call, protocol: &Protocol) -> Result<Identity,
     let bad = |message| refusal(StatusCode::BAD_REQUEST, message);
     match selectors[..] {
         [] => {
-            cloud.machine.system_assigned().ok_or_else(|| bad("Unable to load the proper Managed Identity."))
+            let own = cloud.machine.system_assigned().filter(|identity| cloud.is_enabled(identity));
+            own.ok_or_else(|| bad("Unable to load the proper Managed Identity."))
         }
         [selector] => {
             let mut identities = cloud.machine.user_assigned().into_iter();
-            identities.find(|identity| selector.matches(identity)).ok_or_else(|| {
+            let fits = |identity: &Identity| selector.matches(identity) && cloud.is_enabled(identity);
+            identities.find(fits).ok_or_else(|| {
                 bad("No User Assigned or Delegated Managed Identity found for specified ClientId/ResourceId/PrincipalId.")
             })
         }

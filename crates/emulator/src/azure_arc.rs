@@ -29,7 +29,8 @@ pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Resu
     if !offered.is_some_and(|offered| agent.redeem(offered)) {
         return Ok(challenged(agent));
     }
-    let Some((identity, echo)) = identity(cloud, agent, call) else {
+    let found = identity(cloud, agent, call).filter(|(identity, _)| cloud.is_enabled(identity));
+    let Some((identity, echo)) = found else {
         return Ok(refusal(StatusCode::BAD_REQUEST, "invalid_request", "Identity not found"));
     };
     if cloud.resource(resource).is_none() {

@@ -5,15 +5,14 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pgentra_directory::{Certificates, Principals, User};
+use pgentra_directory::{Certificates, DeviceCodes, PrincipalKind, Principals, SignIns, User};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::arc_agent::Agent;
 use crate::clock::Clock;
-use crate::device_codes::DeviceCodes;
-use crate::directory::{Machine, TenantDirectory};
+use crate::directory::{Identity, IdentityKind, Machine, TenantDirectory};
 use crate::endpoint::Endpoint;
 use crate::fault::Faults;
 use crate::federation::Federation;
@@ -22,7 +21,6 @@ use crate::journal::Journal;
 use crate::keys::{KeyError, KeyRing};
 use crate::mint::{Draft, Mint, Minted, TokenSubject, random};
 use crate::options::{DateText, Lifetimes, ResourceApplication, ServerOptions};
-use crate::sign_ins::SignIns;
 use crate::subscription::Subscription;
 use crate::token_log::{TokenLog, TokenRecord};
 
@@ -172,10 +170,41 @@ impl Cloud {
         })
     }
 
-    /// The administrator with the groups of now; after the person was deleted, as at the start.
-    pub(crate) fn administrator(&self) -> User {
-        let first = &self.directory.administrator;
-        self.principals.user(first.object_id()).unwrap_or_else(|| first.clone())
+    /// The managed identities that have a service principal.
+    pub(crate) fn managed_identities(&self) -> Vec<Identity> {
+        let own = self.machine.system_assigned().into_iter().chain(self.holders.system_assigned());
+        own.chain(self.subscription.identities()).collect()
+    }
+
+    /// The kind of the principal with this object id.
+    pub(crate) fn principal_kind(&self, object_id: Uuid) -> Option<PrincipalKind> {
+        let is_managed = || self.managed_identities().iter().any(|one| one.object_id == object_id);
+        let kind = self.principals.kind(object_id);
+        kind.or_else(|| is_managed().then_some(PrincipalKind::ServicePrincipal))
+    }
+
+    /// Deletes a user, a group, an application's principal, or a user-assigned identity, which no resource has then.
+    pub(crate) fn delete_principal(&self, object_id: Uuid) {
+        let identities = self.subscription.identities();
+        if let Some(identity) = identities.iter().find(|one| one.object_id == object_id) {
+            self.machine.unassign(identity);
+            self.holders.unassign(identity);
+            self.subscription.remove_identity(object_id);
+        }
+        self.principals.remove(object_id);
+    }
+
+    /// The service principal of a resource's own identity goes with the identity.
+    pub(crate) fn forget_own(&self, before: &[Identity], after: &[Identity]) {
+        let is_own = |one: &&Identity| one.kind == IdentityKind::SystemAssigned;
+        for gone in before.iter().filter(is_own).filter(|one| !after.contains(one)) {
+            self.principals.remove(gone.object_id);
+        }
+    }
+
+    /// Whether the service principal of an identity may sign in.
+    pub(crate) fn is_enabled(&self, identity: &Identity) -> bool {
+        self.principals.is_enabled(identity.object_id)
     }
 
     /// A token for `draft`, out of the platform's cache where there is one. It is written down that it was given out.

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::cloud::{Caching, Cloud, TokenOverrides};
 use crate::endpoint::Endpoint;
+use crate::entra::user;
 use crate::exchange::{Answer, Call};
 use crate::keys::KeyError;
 use crate::mint::Draft;
@@ -38,7 +39,11 @@ pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Resu
         );
         return Ok(refusal(StatusCode::BAD_REQUEST, "AudienceNotSupported", &message));
     }
-    let draft = Draft::of_user(&cloud.administrator(), resource);
+    let user = match user(cloud, cloud.directory.administrator.object_id()) {
+        Ok(user) => user,
+        Err(refused) => return Ok(refusal(StatusCode::BAD_REQUEST, "BadRequest", refused.sentence())),
+    };
+    let draft = Draft::of_user(&user, resource);
     let minted = cloud.token(Endpoint::CloudShell, Caching::Never, &draft, tweaks)?;
     let body = vec![
         ("access_token", json!(minted.token.expose_secret())),

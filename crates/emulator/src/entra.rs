@@ -16,6 +16,7 @@ use hyper::http::uri::Authority;
 use serde_json::json;
 
 pub(crate) use authorize::authorize;
+pub(crate) use delegated::user;
 pub(crate) use device::{device_auth, device_code};
 pub(crate) use refusal::unknown_resource;
 pub(crate) use token::{proxied_token, token};

@@ -80,6 +80,13 @@ impl Holders {
         }
     }
 
+    /// Takes a user-assigned identity away from every resource.
+    pub(crate) fn unassign(&self, identity: &Identity) {
+        for holder in self.all().iter_mut() {
+            holder.identities.retain(|other| other != identity);
+        }
+    }
+
     /// The identities of each resource, by its name.
     pub(crate) fn saved(&self) -> BTreeMap<String, Vec<Identity>> {
         self.all().iter().map(|holder| (holder.name.to_owned(), holder.identities.clone())).collect()

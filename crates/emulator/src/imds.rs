@@ -113,6 +113,9 @@ fn accepted<'a>(cloud: &Cloud, call: &'a Call) -> Result<(Identity, &'a str), An
         return Err(invalid("Required query variable 'resource' is missing"));
     };
     let identity = identity(cloud, call)?;
+    if !cloud.is_enabled(&identity) {
+        return Err(invalid("Identity not found"));
+    }
     if cloud.resource(resource).is_none() {
         let description = unknown_resource(cloud, resource);
         return Err(refusal(StatusCode::BAD_REQUEST, "invalid_resource", &description));

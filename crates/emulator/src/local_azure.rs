@@ -15,7 +15,6 @@ use crate::arc_agent::Agent;
 use crate::azure_names::{self, AzureNames};
 use crate::clock::Clock;
 use crate::cloud::{Addresses, Cloud, CloudState, Secrets, TokenOverrides};
-use crate::device_codes::DeviceCodes;
 use crate::directory::{Application, Identity, Machine, RESOURCE_GROUP, TenantDirectory};
 use crate::door::Door;
 use crate::error::StartError;
@@ -29,12 +28,11 @@ use crate::mint::{Draft, random};
 use crate::options::{GRAPH, Options, ResourceApplication};
 use crate::saved::SavedAzure;
 use crate::serve;
-use crate::sign_ins::SignIns;
-use crate::subscription::{Administrator, NamedCredential, PrincipalKind, ServerChange, Subscription};
+use crate::subscription::{Administrator, NamedCredential, ServerChange, Subscription};
 use crate::token_log::{TokenLog, TokenRecord};
 use crate::token_proxy::PROXY_NAME;
 use pgentra_certificates::{Authority, CertificateError, names_of, server_config_for_name};
-use pgentra_directory::{Certificates, Group, Principals, User};
+use pgentra_directory::{Certificates, DeviceCodes, Group, PrincipalKind, Principals, SignIns, User};
 
 /// The identity side of a local Azure. It serves requests until it is stopped or dropped.
 #[derive(Debug)]
@@ -280,7 +278,9 @@ impl LocalAzure {
 
     /// Makes a user or a service principal a member of a group. Graph says so; of users, their next tokens, too.
     pub fn join_group(&self, member: Uuid, group: Uuid) {
-        self.cloud.principals.join_group(member, group);
+        if self.cloud.principals.join_group(member, group).is_err() {
+            tracing::warn!(%member, %group, "the tenant is full: the principal is no member");
+        }
     }
 
     /// Ends the membership of a user or a service principal in a group.
@@ -302,8 +302,7 @@ impl LocalAzure {
     /// Deletes a user, a group, a user-assigned identity or the application's principal from the directory. What was
     /// signed before stays valid.
     pub fn delete_principal(&self, object_id: Uuid) {
-        self.cloud.subscription.remove_identity(object_id);
-        self.cloud.principals.remove(object_id);
+        self.cloud.delete_principal(object_id);
     }
 
     /// Resource Manager's address, `https://localhost:…`.
@@ -331,9 +330,8 @@ impl LocalAzure {
         let applications = applications.iter().filter_map(|one| Some(service(one.name(), one.object_id()?)));
         let agents = principals.agents();
         let agents = agents.iter().map(|one| service(one.name(), one.object_id()));
-        let own = self.machine().system_assigned().into_iter().chain(self.cloud.holders.system_assigned());
-        let identities = own.chain(self.cloud.subscription.identities());
-        let identities = identities.map(|one| service(one.name(), one.object_id()));
+        let identities = self.cloud.managed_identities();
+        let identities = identities.iter().map(|one| service(one.name(), one.object_id()));
         let users = principals.users();
         let users = users
             .iter()

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use crate::cloud::{Caching, Cloud, TokenOverrides};
-use crate::directory::IdentitySelector;
+use crate::directory::{Identity, IdentitySelector};
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Call};
 use crate::keys::KeyError;
@@ -34,8 +34,8 @@ pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Resu
         return bad("The parameters 'resource' and 'clientid' are required.");
     };
     let selector = IdentitySelector::Client(client);
-    let Some(identity) = cloud.machine.identities().into_iter().find(|identity| selector.matches(identity))
-    else {
+    let fits = |identity: &Identity| selector.matches(identity) && cloud.is_enabled(identity);
+    let Some(identity) = cloud.machine.identities().into_iter().find(fits) else {
         return bad("No managed identity with this client id is assigned.");
     };
     if cloud.resource(resource).is_none() {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use pgentra_directory::{Certificates, Principals, RegisteredCertificate, SavedPrincipals};
+use pgentra_directory::{
+    Certificates, Principals, RefreshToken, RegisteredCertificate, SavedPrincipals, SignIns,
+};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -13,7 +15,6 @@ use crate::cloud::{Addresses, Cloud, CloudState, Secrets};
 use crate::directory::{Identity, Ids};
 use crate::keys::{KeyError, SavedKey};
 use crate::management::is_pgbouncer_setting;
-use crate::sign_ins::{RefreshToken, SignIns};
 use crate::subscription::{Holdings, Subscription};
 
 /// The furthest that a clock is restored ahead, in seconds: 5,000 years. Dates end with the year 9999.

@@ -37,7 +37,8 @@ pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Resu
         return bad("ArgumentNullOrEmpty", "The parameter 'resource' should not be null or empty string.");
     };
     let known = secret == cloud.secrets.service_fabric.expose_secret();
-    let Some(identity) = cloud.machine.system_assigned().filter(|_| known) else {
+    let own = cloud.machine.system_assigned().filter(|own| known && cloud.is_enabled(own));
+    let Some(identity) = own else {
         let message = "No managed identity found for the specified application host.";
         return Ok(refusal(StatusCode::NOT_FOUND, "ManagedIdentityNotFound", message));
     };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use pgentra_directory::PrincipalKind;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -11,33 +12,6 @@ use uuid::Uuid;
 use crate::directory::{Identity, RESOURCE_GROUP, TenantDirectory};
 use crate::federation::FederatedCredential;
 use crate::options::ServerOptions;
-
-/// What kind of principal an administrator of a database server is, in the words of the management API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PrincipalKind {
-    /// A user.
-    User,
-    /// A security group; its members sign in under the group's name.
-    Group,
-    /// An application or a managed identity.
-    ServicePrincipal,
-    /// The request that created it did not contain the kind.
-    Unknown,
-}
-
-impl PrincipalKind {
-    pub(crate) const ALL: [Self; 4] = [Self::User, Self::Group, Self::ServicePrincipal, Self::Unknown];
-
-    /// As the API writes it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "User",
-            Self::Group => "Group",
-            Self::ServicePrincipal => "ServicePrincipal",
-            Self::Unknown => "Unknown",
-        }
-    }
-}
 
 /// An Entra administrator of the database server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -405,6 +379,12 @@ impl Subscription {
         self.state().administrators.clone()
     }
 
+    /// Whether there is room for an administrator with this object id.
+    pub(crate) fn room_for_administrator(&self, object_id: Uuid, now: i64) -> Result<(), Full> {
+        let administrators = self.administrators(now);
+        room(administrators.iter().filter(|one| one.object_id != object_id).count())
+    }
+
     /// Whether group sync of the server is on.
     pub(crate) fn is_group_sync(&self, now: i64) -> bool {
         self.settle(now);
@@ -585,6 +565,15 @@ mod tests {
         }
         assert_eq!(subscription.add_resource_group("one more"), Err(Full));
         assert_eq!(subscription.add_resource_group("GROUP1"), Ok(()));
+        assert_eq!(subscription.room_for_administrator(Uuid::nil(), 0), Ok(()));
+        let kind = PrincipalKind::User;
+        for number in 1..MOST {
+            let object_id = Uuid::from_u128(number as u128);
+            let new = Administrator { object_id, name: "x".to_owned(), kind };
+            subscription.start("/s", Effect::Add(new), (0, 0));
+        }
+        assert_eq!(subscription.room_for_administrator(Uuid::nil(), 0), Err(Full));
+        assert_eq!(subscription.room_for_administrator(Uuid::from_u128(1), 0), Ok(()));
         for number in 0..=REMEMBERED {
             subscription.start(&number.to_string(), Effect::None, (0, 1));
         }

@@ -189,9 +189,6 @@ pub(crate) fn remove(azure: &LocalAzure, kind: MemberKind, name: &MemberName) ->
     if found.object_id == azure.administrator().object_id() {
         return Err("the administrator of the server cannot be removed".to_owned());
     }
-    if let Some(identity) = azure.identities().iter().find(|it| it.object_id() == found.object_id) {
-        azure.machine().unassign(identity);
-    }
     azure.delete_principal(found.object_id);
     Ok(members(azure, kind))
 }

@@ -10,7 +10,9 @@ use super::api::{GraphAnswer, GraphApi, GraphError, GraphRequest};
 use super::objects;
 use super::pages::ids;
 use super::place::{DirectoryKey, ObjectSet};
-use crate::registration::{AppRegistration, ApplicationCredential, ClientSecret, MOST};
+use crate::registration::{
+    AppRegistration, ApplicationCredential, ClientSecret, MOST, credential_flaw, is_short,
+};
 
 /// The words after an object that are actions.
 pub(super) const IS_ACTION: [&str; 6] = [
@@ -26,8 +28,6 @@ pub(super) const IS_ACTION: [&str; 6] = [
 const MOST_GROUP_IDS: usize = 20;
 /// How long a secret lives if the client does not say: two years.
 const LIFE: i64 = 2 * 365 * 24 * 3600;
-/// The most characters of an issuer, a subject or an audience (Microsoft: federatedIdentityCredential).
-const LONGEST: usize = 600;
 
 impl GraphApi<'_> {
     pub(super) fn act(
@@ -219,8 +219,9 @@ fn credential_of(
     }
     let text = |member: &str, value: Option<&Value>, old: Option<&str>| {
         let text = value.and_then(Value::as_str).or(old);
-        let text = text.filter(|text| (1..=LONGEST).contains(&text.chars().count()));
-        text.map(str::to_owned).ok_or_else(|| GraphError::no_value(member, "FederatedIdentityCredential"))
+        text.filter(|text| !text.is_empty())
+            .map(str::to_owned)
+            .ok_or_else(|| GraphError::no_value(member, "FederatedIdentityCredential"))
     };
     let audiences = body.get("audiences").and_then(Value::as_array);
     if audiences.is_some_and(|all| all.len() != 1) {
@@ -232,8 +233,16 @@ fn credential_of(
         issuer: text("issuer", body.get("issuer"), old.map(|old| &*old.issuer))?,
         subject: text("subject", body.get("subject"), old.map(|old| &*old.subject))?,
         audience: text("audiences", audiences.and_then(|all| all.first()), old.map(|old| &*old.audience))?,
-        description: body.get("description").and_then(Value::as_str).map(str::to_owned),
+        description: match body.get("description") {
+            None => old.and_then(|old| old.description.clone()),
+            Some(description) => description.as_str().map(str::to_owned),
+        },
     };
+    let flaw = credential_flaw(&new.name, &new.issuer, &new.subject, &new.audience);
+    let is_long = !new.description.as_deref().is_none_or(is_short);
+    if let Some(flaw) = flaw.or(is_long.then_some("description has at most 600 characters")) {
+        return Err(GraphError::bad(format!("FederatedIdentityCredential is invalid: {flaw}.")));
+    }
     let others = one.credentials.iter().filter(|it| it.id != new.id);
     for other in others {
         if other.name == new.name {

@@ -1,5 +1,7 @@
 //! A request to Graph, its answer or refusal, and the tenant that is asked.
 
+use std::fmt;
+
 use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -15,16 +17,16 @@ pub struct GraphError {
     pub message: String,
 }
 
-/// The status and the body of an answer.
-#[derive(Clone, Debug, PartialEq)]
+/// The status and the body of an answer. Debug leaves the body out, which may have a new secret.
+#[derive(Clone, PartialEq)]
 #[expect(missing_docs, reason = "each field is what its name says")]
 pub struct GraphAnswer {
     pub status: StatusCode,
     pub body: Option<Value>,
 }
 
-/// A request whose caller is known.
-#[derive(Clone, Copy, Debug)]
+/// A request whose caller is known. Debug leaves the body out, which may have a password.
+#[derive(Clone, Copy)]
 pub struct GraphRequest<'a> {
     /// The HTTP method.
     pub method: &'a Method,
@@ -42,7 +44,44 @@ pub struct GraphRequest<'a> {
     pub may_change: bool,
 }
 
+impl fmt::Debug for GraphAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GraphAnswer").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for GraphRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { method, path, query, is_advanced, body: _, caller, may_change } = self;
+        f.debug_struct("GraphRequest")
+            .field("method", method)
+            .field("path", path)
+            .field("query", query)
+            .field("is_advanced", is_advanced)
+            .field("caller", caller)
+            .field("may_change", may_change)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The query options that are read, and those that change nothing here: objects have no members to expand, and there
+/// is one format.
+const OPTIONS: [&str; 7] = ["$filter", "$select", "$top", "$count", "$skiptoken", "$expand", "$format"];
+
 impl<'a> GraphRequest<'a> {
+    /// Refuses a query option that is not known: its effect would be missing in the answer.
+    pub(super) fn known_options(&self) -> Result<(), GraphError> {
+        let is_unknown = |name: &&str| name.starts_with('$') && !OPTIONS.contains(name);
+        match self.query.iter().map(|(name, _)| *name).find(is_unknown) {
+            None => Ok(()),
+            Some(name) => Err(GraphError {
+                status: StatusCode::BAD_REQUEST,
+                code: "Request_UnsupportedQuery",
+                message: format!("The query option '{name}' is not supported."),
+            }),
+        }
+    }
+
     pub(super) fn parameter(&self, name: &str) -> Option<&'a str> {
         self.query.iter().find(|(key, value)| *key == name && !value.is_empty()).map(|(_, value)| *value)
     }
@@ -101,6 +140,13 @@ impl GraphError {
         Self { status: StatusCode::FORBIDDEN, code: "Authorization_RequestDenied", message }
     }
 
+    /// 401: a token that is not taken, and why.
+    #[must_use]
+    pub fn invalid_token(message: &str) -> Self {
+        let (status, code) = (StatusCode::UNAUTHORIZED, "InvalidAuthenticationToken");
+        Self { status, code, message: message.to_owned() }
+    }
+
     pub(super) fn bad(message: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, code: "Request_BadRequest", message: message.into() }
     }
@@ -132,5 +178,31 @@ impl GraphError {
             code: "Directory_QuotaExceeded",
             message: "The directory object quota limit for the tenant has been exceeded.".to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_shows_no_body() {
+        let (method, body) = (Method::POST, br#"{"passwordProfile":{"password":"hidden"}}"#);
+        let request = GraphRequest {
+            method: &method,
+            path: "users",
+            query: &[],
+            is_advanced: false,
+            body,
+            caller: Uuid::nil(),
+            may_change: true,
+        };
+        let answer = GraphAnswer::ok(serde_json::json!({ "secretText": "hidden" }));
+        let shown = format!("{request:?} {answer:?}");
+        // A slice of bytes would be shown as numbers.
+        assert!(
+            shown.contains("users") && !shown.contains("hidden") && !shown.contains("104, 105"),
+            "{shown}"
+        );
     }
 }

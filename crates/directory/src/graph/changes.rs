@@ -50,18 +50,33 @@ impl GraphApi<'_> {
                 return Err(GraphError::no_method(request.method));
             }
         };
-        if place.set != ObjectSet::ServicePrincipals {
-            self.write(created, &body)?;
-        }
-        for relation in [Relation::Members, Relation::Owners] {
-            self.bind(created, relation, &body)?;
-        }
-        if matches!(place.set, ObjectSet::Applications | ObjectSet::Groups) {
-            self.principals.change(|state| state.owners.insert((created, request.caller)));
+        if let Err(refusal) = self.complete(created, request, place.set, &body) {
+            self.principals.remove(created);
+            return Err(refusal);
         }
         let id = created.to_string();
         let object = self.find(place.set, DirectoryKey::Id(&id))?;
         Ok(self.one(StatusCode::CREATED, request, place.set, object))
+    }
+
+    /// Writes what a new object has beside its names.
+    fn complete(
+        &self,
+        created: Uuid,
+        request: &GraphRequest<'_>,
+        set: ObjectSet,
+        body: &Map<String, Value>,
+    ) -> Result<(), GraphError> {
+        if set != ObjectSet::ServicePrincipals {
+            self.write(created, body)?;
+        }
+        for relation in [Relation::Members, Relation::Owners] {
+            self.bind(created, relation, body)?;
+        }
+        if matches!(set, ObjectSet::Applications | ObjectSet::Groups) {
+            self.principals.add_owner(created, request.caller).map_err(full)?;
+        }
+        Ok(())
     }
 
     fn create_user(&self, body: &Map<String, Value>) -> Result<Uuid, GraphError> {
@@ -180,8 +195,11 @@ impl GraphApi<'_> {
         if self.managed.iter().any(|one| one.object_id == object_id) && name.is_some() {
             return Err(GraphError::denied());
         }
-        self.write(object_id, &body)?;
-        self.bind(object_id, Relation::Members, &body)?;
+        let bound = self.bind(object_id, Relation::Members, &body)?;
+        if let Err(refusal) = self.write(object_id, &body) {
+            self.unbind(object_id, Relation::Members, &bound);
+            return Err(refusal);
+        }
         self.principals.change(|state| state.rename(object_id, name, sign_in));
         Ok(GraphAnswer::nothing())
     }
@@ -204,9 +222,6 @@ impl GraphApi<'_> {
                  identity credential.",
             ));
         }
-        if let Some(is_enabled) = body.get("accountEnabled").and_then(Value::as_bool) {
-            self.principals.set_enabled(object_id, is_enabled);
-        }
         let is_detail = |member: &str| {
             !(READ_ONLY.contains(&member) || KEPT_APART.contains(&member) || member.contains('@'))
         };
@@ -220,19 +235,43 @@ impl GraphApi<'_> {
             }
             *details = written;
             Ok(())
-        })
-    }
-
-    /// Members and owners that a body names: `members@odata.bind`.
-    fn bind(&self, object_id: Uuid, relation: Relation, body: &Map<String, Value>) -> Result<(), GraphError> {
-        let named = body.get(&format!("{}@odata.bind", relation.name())).and_then(Value::as_array);
-        for address in named.into_iter().flatten() {
-            let other = self.reference(address.as_str().unwrap_or_default())?;
-            if !self.related(relation, object_id).contains(&id_of(&other)) {
-                self.relate(relation, object_id, &other)?;
-            }
+        })?;
+        if let Some(is_enabled) = body.get("accountEnabled").and_then(Value::as_bool) {
+            self.principals.set_enabled(object_id, is_enabled);
         }
         Ok(())
+    }
+
+    /// Members and owners that a body names: `members@odata.bind`. All of them, or none; those that are new.
+    fn bind(
+        &self,
+        object_id: Uuid,
+        relation: Relation,
+        body: &Map<String, Value>,
+    ) -> Result<Vec<Uuid>, GraphError> {
+        let named = body.get(&format!("{}@odata.bind", relation.name())).and_then(Value::as_array);
+        let mut bound = Vec::new();
+        for address in named.into_iter().flatten() {
+            let made = self.reference(address.as_str().unwrap_or_default()).and_then(|other| {
+                let is_new = !self.related(relation, object_id).contains(&id_of(&other));
+                if is_new {
+                    self.relate(relation, object_id, &other)?;
+                    bound.push(id_of(&other));
+                }
+                Ok(())
+            });
+            if let Err(refusal) = made {
+                self.unbind(object_id, relation, &bound);
+                return Err(refusal);
+            }
+        }
+        Ok(bound)
+    }
+
+    fn unbind(&self, object_id: Uuid, relation: Relation, bound: &[Uuid]) {
+        for other in bound {
+            self.part(relation, object_id, *other);
+        }
     }
 
     /// The object at an address that a client sent.

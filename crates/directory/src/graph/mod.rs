@@ -29,6 +29,7 @@ impl GraphApi<'_> {
         if !is_read && !request.may_change {
             return Err(GraphError::denied());
         }
+        request.known_options()?;
         match (request.method.as_str(), place.key, &place.below[..]) {
             ("GET", None, []) => self.page(request, &place),
             ("GET", Some(key), []) => {

@@ -70,12 +70,7 @@ impl GraphApi<'_> {
                         json!({ "@odata.context": context, "@odata.id": url, "id": other, "url": url });
                     return Ok(GraphAnswer { status: StatusCode::OK, body: Some(body) });
                 }
-                match relation {
-                    Relation::Members => self.principals.leave_group(other, subject),
-                    Relation::Owners => {
-                        self.principals.change(|state| state.owners.remove(&(subject, other)));
-                    }
-                }
+                self.part(relation, subject, other);
                 Ok(GraphAnswer::nothing())
             }
             ("GET", ..) => Err(GraphError::no_segment(word)),
@@ -119,13 +114,21 @@ impl GraphApi<'_> {
             ));
         }
         let other = id_of(other);
-        match relation {
+        let made = match relation {
             Relation::Members => self.principals.join_group(other, subject),
+            Relation::Owners => self.principals.add_owner(subject, other),
+        };
+        made.map_err(|_| GraphError::full())
+    }
+
+    /// Ends that an object is a member or an owner of another.
+    pub(super) fn part(&self, relation: Relation, subject: Uuid, other: Uuid) {
+        match relation {
+            Relation::Members => self.principals.leave_group(other, subject),
             Relation::Owners => {
-                self.principals.change(|state| state.owners.insert((subject, other)));
+                self.principals.change(|state| state.owners.remove(&(subject, other)));
             }
         }
-        Ok(())
     }
 }
 

@@ -5,8 +5,8 @@
 use pgentra_directory::AgentIdentity;
 use uuid::Uuid;
 
-use super::jws::{Parsed, forged, malformed, parse, within};
-use super::refusal::{EntraError, missing, unknown_client};
+use super::jws::{Parsed, forged, malformed, parse, presented, within};
+use super::refusal::{EntraError, enabled, missing, unknown_client};
 use crate::cloud::Cloud;
 use crate::exchange::Parameters;
 use crate::federation::EXCHANGE_AUDIENCE;
@@ -46,8 +46,7 @@ pub(super) fn authenticated(
     form: &Parameters,
     agent: &AgentIdentity,
 ) -> Result<TokenSubject, EntraError> {
-    let token = form.get("client_assertion").ok_or_else(|| missing("client_assertion"))?;
-    form.get("client_assertion_type").ok_or_else(|| missing("client_assertion_type"))?;
+    let token = presented(form)?.ok_or_else(|| missing("client_assertion"))?;
     let parsed = parse(token).ok_or_else(malformed)?;
     let audiences = parsed.claims.aud.list();
     let fits = parsed.claims.iss == own_issuer(cloud)
@@ -66,10 +65,10 @@ pub(super) fn authenticated(
     }
     within(cloud, &parsed.claims, &[cloud.clock.unix()])?;
     let id = agent.object_id();
-    if !cloud.principals.is_enabled(id) {
-        let sentence = format!("AADSTS7000112: Application '{id}'({}) is disabled.", agent.name());
-        return Err(EntraError::new(7_000_112, "unauthorized_client", sentence));
-    }
+    // Without a blueprint that may sign in, an agent identity may not either.
+    let blueprint = agent.blueprint().to_string();
+    let principal = cloud.principals.registration(agent.blueprint()).and_then(|one| one.object_id());
+    enabled(cloud, &blueprint, principal.ok_or_else(|| unknown_client(cloud, &blueprint))?)?;
     Ok(TokenSubject::App { client_id: id, object_id: id, proof: Proof::Assertion, resource_id: None })
 }
 

@@ -1,6 +1,8 @@
 //! Client assertions (RFC 7523 section 2.2): a signed statement of the client's identity, by the client or by a
 //! federated issuer.
 
+use uuid::Uuid;
+
 use super::jws::{Parsed, forged, malformed, parse, within};
 use super::refusal::EntraError;
 use super::{agent, certificate};
@@ -25,7 +27,7 @@ pub(super) fn check(cloud: &Cloud, token: &str, trusted: &Trusted<'_>) -> Result
     if trusted.own && parsed.claims.iss.eq_ignore_ascii_case(trusted.client) {
         return certificate::self_signed(cloud, &parsed, trusted.client);
     }
-    federated(cloud, token, &parsed, trusted.federated)
+    federated(cloud, token, &parsed, trusted)
 }
 
 /// Checks a federated token against the credentials, in the order in which Entra complains.
@@ -33,13 +35,13 @@ fn federated(
     cloud: &Cloud,
     token: &str,
     parsed: &Parsed<'_>,
-    registered: &[FederatedCredential],
+    trusted: &Trusted<'_>,
 ) -> Result<(), EntraError> {
     let claims = &parsed.claims;
     let is_own = claims.iss == agent::own_issuer(cloud);
     let shown = |one| if is_own { agent::audience(cloud, one) } else { one };
     let audiences: Vec<&str> = claims.aud.list().iter().map(|one| shown(one.as_str())).collect();
-    let of_issuer: Vec<_> = registered.iter().filter(|one| one.issuer == claims.iss).collect();
+    let of_issuer: Vec<_> = trusted.federated.iter().filter(|one| one.issuer == claims.iss).collect();
     let of_subject: Vec<_> = of_issuer.iter().filter(|one| one.subject == claims.sub).collect();
     if of_issuer.is_empty() {
         return Err(no_record(700_211, "issuer", &claims.iss));
@@ -52,8 +54,20 @@ fn federated(
     }
     within(cloud, claims, &[cloud.clock.unix()])?;
     if is_own {
-        // A managed identity's token for the exchange audience (Microsoft: workload-identity-federation-config-app-trust-managed-identity).
-        return if agent::is_own(cloud, parsed) { Ok(()) } else { Err(forged()) };
+        // A user-assigned identity's token for the exchange audience proves an application, and no other token of Entra
+        // proves anything (Microsoft: workload-identity-federation-config-app-trust-managed-identity).
+        if !agent::is_own(cloud, parsed) {
+            return Err(forged());
+        }
+        let identities = cloud.subscription.identities();
+        let client = Uuid::parse_str(trusted.client).ok();
+        let is_managed = identities.iter().any(|one| Some(one.client_id) == client);
+        let is_identitys = identities.iter().any(|one| one.object_id.to_string() == claims.sub);
+        if is_managed || !is_identitys {
+            let sentence = "AADSTS700222: AAD-issued tokens may not be used for federated identity flows.";
+            return Err(EntraError::new(700_222, "invalid_client", sentence));
+        }
+        return Ok(());
     }
     if let Some(cluster) = cloud.federation.trusted_cluster().filter(|one| one.issuer == claims.iss) {
         return if (cluster.verifies)(token, cloud.clock.now()) { Ok(()) } else { Err(forged()) };

@@ -2,6 +2,7 @@
 //! page on which a person chooses who signs in. There is no password.
 
 use hyper::{Method, StatusCode};
+use pgentra_directory::AuthorizationCode;
 use uuid::Uuid;
 
 use super::refusal::{EntraError, missing, unknown_client, unknown_resource, unknown_tenant};
@@ -11,7 +12,6 @@ use crate::cloud::Cloud;
 use crate::exchange::{Answer, Call};
 use crate::keys::KeyError;
 use crate::mint::random;
-use crate::sign_ins::AuthorizationCode;
 
 /// How long a code can be used, in seconds (Microsoft: about 10 minutes).
 const LIFE: i64 = 600;

@@ -4,7 +4,7 @@
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use pgentra_directory::User;
+use pgentra_directory::{RefreshToken, User};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -16,7 +16,6 @@ use crate::cloud::Cloud;
 use crate::exchange::{Object, Parameters};
 use crate::keys::KeyError;
 use crate::mint::{Draft, random};
-use crate::sign_ins::RefreshToken;
 
 /// The grant of the on-behalf-of flow (RFC 7523 section 2.1).
 pub(super) const ON_BEHALF_OF: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
@@ -183,7 +182,10 @@ fn claims(token: &str) -> Value {
 }
 
 /// The person as the directory has it now.
-fn user(cloud: &Cloud, object_id: Uuid) -> Result<User, EntraError> {
+///
+/// # Errors
+/// If the person was deleted, or the account is disabled.
+pub(crate) fn user(cloud: &Cloud, object_id: Uuid) -> Result<User, EntraError> {
     let found = cloud.principals.user(object_id);
     let found = found.ok_or_else(|| {
         invalid(50034, "The user account does not exist in the directory. To sign into this application, the account must be added to the directory.")

@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
+use pgentra_directory::DeviceCode;
 use serde_json::json;
 
-use super::delegated::Delegated;
+use super::delegated::{Delegated, user};
 use super::refusal::{EntraError, missing, unknown_resource, unknown_tenant};
 use super::scope::delegated;
 use super::{is_tenant_of_users, split_tenant};
 use crate::cloud::Cloud;
-use crate::device_codes::DeviceCode;
 use crate::exchange::{Answer, Call, Parameters};
 use crate::keys::KeyError;
 use crate::mint::random;
@@ -70,7 +70,7 @@ pub(crate) fn device_code(cloud: &Cloud, call: &Call) -> Result<Answer, KeyError
     Ok(Answer::json(StatusCode::OK, body).with_header("Cache-Control", "no-store, no-cache"))
 }
 
-/// `GET /{tenant}/oauth2/deviceauth?user_code=…`: the administrator confirms the code.
+/// `GET /{tenant}/oauth2/deviceauth?user_code=…`: the administrator confirms the code, unless deleted or disabled.
 pub(crate) fn device_auth(cloud: &Cloud, call: &Call) -> Answer {
     if call.method != Method::GET {
         return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "").with_header("Allow", "GET");
@@ -81,11 +81,17 @@ pub(crate) fn device_auth(cloud: &Cloud, call: &Call) -> Answer {
     let now = cloud.clock.unix();
     let mut codes = cloud.device_codes.waiting();
     match codes.iter_mut().find(|code| code.user.eq_ignore_ascii_case(typed) && now < code.expires) {
-        Some(code) => {
-            code.is_confirmed = true;
-            let user = cloud.directory.administrator.user_principal_name();
-            Answer::text(StatusCode::OK, format!("You are signed in as {user}. Go back to your program.\n"))
-        }
+        Some(code) => match user(cloud, cloud.directory.administrator.object_id()) {
+            Ok(user) => {
+                code.is_confirmed = true;
+                let name = user.user_principal_name();
+                Answer::text(
+                    StatusCode::OK,
+                    format!("You are signed in as {name}. Go back to your program.\n"),
+                )
+            }
+            Err(refusal) => Answer::text(StatusCode::FORBIDDEN, format!("{}\n", refusal.sentence())),
+        },
         None => Answer::text(StatusCode::NOT_FOUND, "There is no such code, or it has expired.\n"),
     }
 }
@@ -95,8 +101,8 @@ pub(super) fn redeem(cloud: &Cloud, form: &Parameters, client: &str) -> Result<D
     let device = form.get("device_code").ok_or_else(|| missing("device_code"))?;
     let mut codes = cloud.device_codes.waiting();
     let Some(at) = codes.iter().position(|code| code.device == device && code.client == client) else {
-        let sentence = "AADSTS70019: Verification code is not correct or was used.";
-        return Err(EntraError::new(70019, "bad_verification_code", sentence));
+        let sentence = "AADSTS70018: Verification code is not correct or was used.";
+        return Err(EntraError::new(70018, "bad_verification_code", sentence));
     };
     if cloud.clock.unix() >= codes[at].expires {
         codes.remove(at);
@@ -109,6 +115,7 @@ pub(super) fn redeem(cloud: &Cloud, form: &Parameters, client: &str) -> Result<D
             "AADSTS70016: OAuth 2.0 device flow error. Authorization is pending. Continue polling.";
         return Err(EntraError::new(70016, "authorization_pending", sentence));
     }
+    let user = user(cloud, cloud.directory.administrator.object_id())?;
     let scope = codes.remove(at).map(|code| code.scope).unwrap_or_default();
-    Ok(Delegated { user: cloud.administrator(), client: client.to_owned(), scope, nonce: None })
+    Ok(Delegated { user, client: client.to_owned(), scope, nonce: None })
 }

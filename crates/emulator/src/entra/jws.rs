@@ -4,11 +4,27 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
-use super::refusal::{EntraError, time};
+use super::refusal::{EntraError, missing, time};
 use crate::cloud::Cloud;
+use crate::exchange::Parameters;
 
 /// Entra lets a clock be this far off.
 const LEEWAY: i64 = 300;
+
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// The assertion in a form, if there is one.
+pub(super) fn presented(form: &Parameters) -> Result<Option<&str>, EntraError> {
+    let Some(token) = form.get("client_assertion") else { return Ok(None) };
+    match form.get("client_assertion_type") {
+        None => Err(missing("client_assertion_type")),
+        Some(JWT_BEARER) => Ok(Some(token)),
+        Some(other) => {
+            let sentence = format!("AADSTS90023: Unsupported 'client_assertion_type' value '{other}'.");
+            Err(EntraError::new(90023, "invalid_request", sentence))
+        }
+    }
+}
 
 /// A decoded assertion whose signature is not verified yet.
 pub(super) struct Parsed<'a> {

@@ -71,6 +71,15 @@ pub(super) fn unknown_client(cloud: &Cloud, client: &str) -> EntraError {
     EntraError::new(700_016, "unauthorized_client", sentence)
 }
 
+/// Refuses a client whose service principal is disabled (Microsoft: reference-error-codes).
+pub(super) fn enabled(cloud: &Cloud, client: &str, object_id: Uuid) -> Result<(), EntraError> {
+    if cloud.principals.is_enabled(object_id) {
+        return Ok(());
+    }
+    let sentence = format!("AADSTS7000112: Application '{client}' is disabled.");
+    Err(EntraError::new(7_000_112, "unauthorized_client", sentence))
+}
+
 /// There is no tenant `named`.
 pub(super) fn unknown_tenant(named: &str) -> EntraError {
     EntraError::new(

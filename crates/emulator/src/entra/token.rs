@@ -1,14 +1,15 @@
 //! The token endpoint (Microsoft: v2-oauth2-client-creds-grant-flow): an application proves itself and gets a token.
 
 use hyper::{Method, StatusCode};
-use pgentra_directory::SecretCheck;
+use pgentra_directory::{AppRegistration, SecretCheck};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::assertion::Trusted;
 use super::delegated::{self, Delegated};
-use super::refusal::{EntraError, missing, unknown_client, unknown_resource, unknown_tenant};
+use super::jws::presented;
+use super::refusal::{EntraError, enabled, missing, unknown_client, unknown_resource, unknown_tenant};
 use super::scope::scoped;
 use super::{agent, assertion, device, is_tenant, is_tenant_of_users, split_tenant};
 use crate::cloud::{Caching, Cloud, TokenOverrides};
@@ -19,8 +20,6 @@ use crate::federation::FederatedCredential;
 use crate::keys::KeyError;
 use crate::mint::{Draft, Minted, Proof, TokenSubject};
 use crate::token_proxy::PROXY_PREFIX;
-
-const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// `POST /{tenant}/oauth2/v2.0/token` with `scope`, or `POST /{tenant}/oauth2/token` with `resource`.
 pub(crate) fn token(cloud: &Cloud, call: &Call, tweaks: &TokenOverrides) -> Result<Answer, KeyError> {
@@ -128,8 +127,8 @@ fn granted(cloud: &Cloud, form: &Parameters, door: &Door<'_>, v2: bool) -> Resul
 /// Reads the grant of a person's token for a client.
 type GrantReader = fn(&Cloud, &Parameters, &str) -> Result<Delegated, EntraError>;
 
-/// A token of a person. The local application proves who it is, if it says that it can; on behalf of a person, it has to.
-/// Other clients are public.
+/// A token of a person. An application of the tenant that has credentials proves who it is, unless it is registered as a
+/// public client. On behalf of a person, each client has to. Client ids that the tenant does not know are public.
 fn of_a_person(
     cloud: &Cloud,
     form: &Parameters,
@@ -137,23 +136,52 @@ fn of_a_person(
     read: GrantReader,
 ) -> Result<GrantedToken, EntraError> {
     let client = form.get("client_id").ok_or_else(|| missing("client_id"))?;
+    let id = Uuid::parse_str(client).ok();
+    if id.is_some_and(|id| cloud.principals.is_deleted_application(id)) {
+        return Err(unknown_client(cloud, client));
+    }
+    let registered = id.and_then(|id| cloud.principals.registration(id));
+    let has_to = registered.as_ref().is_some_and(|one| {
+        let has_certificate = is_first(cloud, one) && !cloud.certificates.all().is_empty();
+        cloud.principals.is_confidential(one, has_certificate)
+    });
     let is_confidential = form.get("client_secret").or(form.get("client_assertion")).is_some()
-        || form.get("grant_type") == Some(delegated::ON_BEHALF_OF);
+        || form.get("grant_type") == Some(delegated::ON_BEHALF_OF)
+        || has_to;
     if is_confidential {
         authenticated(cloud, form, client, door)?;
+    } else if let Some(object_id) = registered.and_then(|one| one.object_id()) {
+        enabled(cloud, client, object_id)?;
     }
     let person = read(cloud, form, client)?;
     Ok(GrantedToken { draft: person.draft(cloud, is_confidential)?, person: Some(person) })
 }
 
-/// The client that `client` names, if it proves that it is it.
+/// Whether it is the application that the token proxy and certificates know.
+fn is_first(cloud: &Cloud, registered: &AppRegistration) -> bool {
+    registered.client_id() == cloud.directory.application.client_id
+}
+
+/// The client that `client` names, if it proves that it is it and may sign in.
 fn authenticated(
     cloud: &Cloud,
     form: &Parameters,
     client: &str,
     door: &Door<'_>,
 ) -> Result<TokenSubject, EntraError> {
-    let directory = &cloud.directory;
+    let who = identified(cloud, form, client, door)?;
+    if let TokenSubject::App { object_id, .. } = &who {
+        enabled(cloud, client, *object_id)?;
+    }
+    Ok(who)
+}
+
+fn identified(
+    cloud: &Cloud,
+    form: &Parameters,
+    client: &str,
+    door: &Door<'_>,
+) -> Result<TokenSubject, EntraError> {
     let named = Uuid::parse_str(client).ok();
     let managed = cloud.subscription.identities().into_iter().find(|one| Some(one.client_id) == named);
     if let Some(managed) = managed {
@@ -169,22 +197,29 @@ fn authenticated(
             resource_id,
         });
     }
-    if let Some(found) = agent::find(cloud, named) {
+    let is_entra = door.endpoint == Endpoint::EntraToken;
+    if let Some(found) = agent::find(cloud, named).filter(|_| is_entra) {
         return agent::authenticated(cloud, form, &found);
     }
     let registered = named.and_then(|id| cloud.principals.registration(id));
     let registered = registered.ok_or_else(|| unknown_client(cloud, client))?;
-    // Certificates and the token proxy know one application.
-    let own = registered.client_id() == directory.application.client_id;
+    let own = is_first(cloud, &registered);
     let mut federated = if own { door.federated(cloud, None) } else { Vec::new() };
-    federated.extend(registered.credentials().iter().map(|one| FederatedCredential {
-        issuer: one.issuer.clone(),
-        subject: one.subject.clone(),
-        audience: one.audience.clone(),
-    }));
+    // The token proxy takes none of an application's own credentials.
+    if is_entra {
+        federated.extend(registered.credentials().iter().map(|one| FederatedCredential {
+            issuer: one.issuer.clone(),
+            subject: one.subject.clone(),
+            audience: one.audience.clone(),
+        }));
+    }
     let now = cloud.clock.unix();
-    let trusted = Trusted { client, own, federated: &federated };
-    let proof = proven(cloud, form, &trusted, |secret| registered.check_secret(secret, now))?;
+    let trusted = Trusted { client, own: own && is_entra, federated: &federated };
+    let check = |secret: &str| match is_entra {
+        true => registered.check_secret(secret, now),
+        false => SecretCheck::Wrong,
+    };
+    let proof = proven(cloud, form, &trusted, check)?;
     let object_id = registered.object_id().ok_or_else(|| no_service_principal(client))?;
     Ok(TokenSubject::App { client_id: registered.client_id(), object_id, proof, resource_id: None })
 }
@@ -203,15 +238,8 @@ fn proven(
     trusted: &Trusted<'_>,
     check: impl Fn(&str) -> SecretCheck,
 ) -> Result<Proof, EntraError> {
-    if let Some(token) = form.get("client_assertion") {
-        return match form.get("client_assertion_type") {
-            None => Err(missing("client_assertion_type")),
-            Some(JWT_BEARER) => assertion::check(cloud, token, trusted).map(|()| Proof::Assertion),
-            Some(other) => {
-                let sentence = format!("AADSTS90023: Unsupported 'client_assertion_type' value '{other}'.");
-                Err(EntraError::new(90023, "invalid_request", sentence))
-            }
-        };
+    if let Some(token) = presented(form)? {
+        return assertion::check(cloud, token, trusted).map(|()| Proof::Assertion);
     }
     let Some(secret) = form.get("client_secret") else {
         let sentence = "AADSTS7000218: The request body must contain the following parameter: 'client_assertion' or \

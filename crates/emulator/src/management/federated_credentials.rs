@@ -2,6 +2,7 @@
 //! (Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials).
 
 use hyper::StatusCode;
+use pgentra_directory::credential_flaw;
 use serde_json::{Value, json};
 
 use super::answers::{body, collection, json_answer, not_found, refusal, with_status};
@@ -48,14 +49,8 @@ pub(super) fn create(
     let (issuer, subject) = (text("issuer"), text("subject"));
     let audiences = properties["audiences"].as_array().map(Vec::as_slice).unwrap_or_default();
     let [Value::String(audience)] = audiences else { return Err(invalid("audiences must have one value")) };
-    let is_name = (3..=120).contains(&name.len())
-        && name.starts_with(|char: char| char.is_ascii_alphanumeric())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    if !is_name {
-        return Err(invalid("the name has 3 to 120 letters, digits, hyphens and underscores"));
-    }
-    if !issuer.starts_with("https://") || subject.is_empty() || subject.len() > 600 {
-        return Err(invalid("issuer must be an https URL, and subject must not be empty"));
+    if let Some(flaw) = credential_flaw(name, &issuer, &subject, audience) {
+        return Err(invalid(flaw));
     }
     let new = NamedCredential {
         name: name.to_owned(),

@@ -1,6 +1,5 @@
 //! The directory through Microsoft Graph v1.0: who may ask, and the form of an answer.
 
-use hyper::StatusCode;
 use jiff::Timestamp;
 use pgentra_directory::{GraphApi, GraphError, GraphRequest, ManagedPrincipal};
 use serde_json::json;
@@ -18,11 +17,7 @@ pub(super) const VERSIONS: [&str; 2] = ["/v1.0/", "/beta/"];
 /// Answers any request below a version.
 pub(super) fn answer(cloud: &Cloud, call: &Call) -> Answer {
     let answered = match bearer::at_graph(cloud, call) {
-        Err(message) => Err(GraphError {
-            status: StatusCode::UNAUTHORIZED,
-            code: "InvalidAuthenticationToken",
-            message: message.to_owned(),
-        }),
+        Err(message) => Err(GraphError::invalid_token(message)),
         Ok(caller) if !caller.may_read_directory(cloud) => Err(GraphError::denied()),
         Ok(caller) => {
             let query: Vec<(&str, &str)> = call.query.pairs().collect();
@@ -51,10 +46,9 @@ pub(super) fn answer(cloud: &Cloud, call: &Call) -> Answer {
 }
 
 fn directory(cloud: &Cloud) -> GraphApi<'_> {
-    let own = cloud.machine.system_assigned().into_iter().chain(cloud.holders.system_assigned());
     GraphApi {
         principals: &cloud.principals,
-        managed: own.chain(cloud.subscription.identities()).map(managed).collect(),
+        managed: cloud.managed_identities().into_iter().map(managed).collect(),
         administrator: cloud.directory.administrator.object_id(),
         address: &cloud.addresses.graph,
         tenant: cloud.directory.ids.tenant,

@@ -49,7 +49,8 @@ pub(super) fn change(
                 assigned.unchanged(call)?;
                 assigned.wanted(cloud, identity.unwrap_or(&Value::Null), is_patch)
             })?;
-            cloud.holders.set(kind, holder.name, wanted);
+            cloud.holders.set(kind, holder.name, wanted.clone());
+            cloud.forget_own(&holder.identities, &wanted);
             cloud.principals.touch();
         }
     }

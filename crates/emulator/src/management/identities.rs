@@ -65,9 +65,7 @@ pub(super) fn delete(cloud: &Cloud, in_group: &str, name: &str) -> Result<Answer
     let Some(identity) = find(cloud, &holder, name) else {
         return Ok(Answer::text(StatusCode::NO_CONTENT, ""));
     };
-    cloud.machine.unassign(&identity);
-    cloud.subscription.remove_identity(identity.object_id);
-    cloud.principals.remove(identity.object_id);
+    cloud.delete_principal(identity.object_id);
     Ok(Answer::text(StatusCode::OK, ""))
 }
 

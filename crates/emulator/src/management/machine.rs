@@ -40,7 +40,9 @@ pub(super) fn change(cloud: &Cloud, call: &Call, group: &str, name: &str) -> Res
         None | Some(Value::Null) if call.method == Method::PATCH => {}
         identity => {
             let is_patch = call.method == Method::PATCH;
-            cloud.machine.set(assigned.wanted(cloud, identity.unwrap_or(&Value::Null), is_patch)?);
+            let wanted = assigned.wanted(cloud, identity.unwrap_or(&Value::Null), is_patch)?;
+            cloud.machine.set(wanted.clone());
+            cloud.forget_own(&identities, &wanted);
             cloud.principals.touch();
         }
     }

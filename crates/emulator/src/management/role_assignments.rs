@@ -1,14 +1,15 @@
 //! Roles of principals in the subscription (Microsoft.Authorization/roleAssignments). They give no rights here.
 
 use hyper::StatusCode;
+use pgentra_directory::PrincipalKind;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::answers::{body, collection, json_answer, refusal, with_status};
-use super::subscriptions;
+use super::{role_definitions, subscriptions};
 use crate::cloud::Cloud;
 use crate::exchange::{Answer, Call};
-use crate::subscription::{PrincipalKind, RoleAssignment};
+use crate::subscription::RoleAssignment;
 
 const KIND: &str = "Microsoft.Authorization/roleAssignments";
 
@@ -103,6 +104,8 @@ pub(super) fn create(cloud: &Cloud, call: &Call, scope: &str, name: &str) -> Res
     if scope.len() > LONGEST {
         return Err(invalid("scope of at most 1024 characters"));
     }
+    role_definitions::find(definition.rsplit('/').next().unwrap_or_default())?;
+    let kind = kind_of(cloud, principal, properties["principalType"].as_str())?;
     let same = |one: &RoleAssignment| {
         one.principal == principal
             && one.definition.eq_ignore_ascii_case(definition)
@@ -113,18 +116,32 @@ pub(super) fn create(cloud: &Cloud, call: &Call, scope: &str, name: &str) -> Res
         let message = "The role assignment already exists.";
         return Err(refusal(StatusCode::CONFLICT, "RoleAssignmentExists", message));
     }
-    let kind = properties["principalType"].as_str();
-    let kind = PrincipalKind::ALL.into_iter().find(|one| kind == Some(one.as_str()));
     let new = RoleAssignment {
         scope: scope.to_owned(),
         name,
         principal,
-        principal_kind: kind.unwrap_or(PrincipalKind::ServicePrincipal),
+        principal_kind: kind,
         definition: definition.to_owned(),
     };
     let answer = shown(&new);
     cloud.subscription.add_role_assignment(new).map_err(|_| subscriptions::full())?;
     Ok(with_status(StatusCode::CREATED, answer))
+}
+
+/// The kind of a principal of the tenant, which is the kind in the request if that has one.
+fn kind_of(cloud: &Cloud, principal: Uuid, asked: Option<&str>) -> Result<PrincipalKind, Answer> {
+    let bad = |code, message: String| refusal(StatusCode::BAD_REQUEST, code, &message);
+    let tenant = cloud.directory.ids.tenant;
+    let kind = cloud.principal_kind(principal).ok_or_else(|| {
+        let message = format!("Principal {principal} does not exist in the directory {tenant}.");
+        bad("PrincipalNotFound", message)
+    })?;
+    let name = kind.as_str();
+    if asked.is_some_and(|asked| !asked.eq_ignore_ascii_case(name)) {
+        let message = format!("The PrincipalId '{principal}' has type '{name}', and not the specified one.");
+        return Err(bad("UnmatchedPrincipalType", message));
+    }
+    Ok(kind)
 }
 
 fn shown(one: &RoleAssignment) -> Value {

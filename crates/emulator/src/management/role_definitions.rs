@@ -36,12 +36,16 @@ pub(super) fn list(cloud: &Cloud, call: &Call) -> Result<Answer, Answer> {
 
 /// `GET {scope}/…/roleDefinitions/{id}`
 pub(super) fn show(cloud: &Cloud, id: &str) -> Result<Answer, Answer> {
-    let found = ROLES.iter().find(|(_, role)| role.eq_ignore_ascii_case(id));
-    let found = found.ok_or_else(|| {
+    Ok(json_answer(shown(cloud, find(id)?)))
+}
+
+/// The name and the id of the role with this id.
+pub(super) fn find(id: &str) -> Result<(&'static str, &'static str), Answer> {
+    let found = ROLES.into_iter().find(|(_, role)| role.eq_ignore_ascii_case(id));
+    found.ok_or_else(|| {
         let message = format!("The specified role definition with ID '{id}' does not exist.");
         refusal(StatusCode::NOT_FOUND, "RoleDefinitionDoesNotExist", &message)
-    })?;
-    Ok(json_answer(shown(cloud, *found)))
+    })
 }
 
 /// Without the permissions, which are long and of no effect here.

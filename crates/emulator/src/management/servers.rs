@@ -1,17 +1,18 @@
 //! The flexible server and its Entra administrators (Microsoft.DBforPostgreSQL/flexibleServers).
 
 use hyper::StatusCode;
+use pgentra_directory::PrincipalKind;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::answers::{body, collection, json_answer, not_found, refusal};
 use super::resource_groups::{LOCATION, is_home, only, resource_id};
-use super::{operations, resource_groups};
+use super::{operations, resource_groups, subscriptions};
 use crate::cloud::Cloud;
 use crate::directory::RESOURCE_GROUP;
 use crate::exchange::{Answer, Call};
 use crate::options::ServerOptions;
-use crate::subscription::{Administrator, Effect, PrincipalKind};
+use crate::subscription::{Administrator, Effect};
 
 pub(super) const PROVIDER: &str = "Microsoft.DBforPostgreSQL";
 const KIND: &str = "Microsoft.DBforPostgreSQL/flexibleServers";
@@ -110,6 +111,8 @@ pub(super) fn wanted(cloud: &Cloud, call: &Call, id: &str) -> Result<Administrat
     if !tenant.is_empty() && tenant.parse() != Ok(cloud.directory.ids.tenant) {
         return Err(invalid("tenantId"));
     }
+    let now = cloud.clock.unix();
+    cloud.subscription.room_for_administrator(object_id, now).map_err(|_| subscriptions::full())?;
     Ok(Administrator { object_id, name: name.to_owned(), kind })
 }
 
@@ -125,16 +128,10 @@ pub(super) fn remove(cloud: &Cloud, (group, name): (&str, &str), id: &str) -> Re
 
 /// The server looks an unknown principal up in the tenant.
 fn known(cloud: &Cloud, object_id: Uuid, kind: PrincipalKind) -> PrincipalKind {
-    match kind {
-        PrincipalKind::Unknown if cloud.principals.user(object_id).is_some() => PrincipalKind::User,
-        PrincipalKind::Unknown
-            if cloud.principals.groups().iter().any(|group| group.object_id() == object_id) =>
-        {
-            PrincipalKind::Group
-        }
-        PrincipalKind::Unknown => PrincipalKind::ServicePrincipal,
-        kind => kind,
+    if kind != PrincipalKind::Unknown {
+        return kind;
     }
+    cloud.principal_kind(object_id).unwrap_or(PrincipalKind::ServicePrincipal)
 }
 
 /// Starts a change of an administrator.

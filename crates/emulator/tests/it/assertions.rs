@@ -209,6 +209,15 @@ async fn the_token_proxy_has_a_name_an_authority_and_an_audience_of_its_own() {
     let direct = exchange(&azure, client, bound.expose_secret()).await;
     assert_eq!(codes(&direct), json!([700_212]));
 
+    // It takes no application's own credential.
+    let application = azure.application();
+    let name = application.client_id().to_string();
+    let scope = form[2];
+    let form =
+        [form[0], ("client_id", &*name), scope, ("client_secret", application.secret().expose_secret())];
+    let refused = through(&Ask::post(&url, &form), &proxy.url, &proxy.sni_name, &proxy.ca_pem).await.unwrap();
+    assert_eq!(codes(&refused), json!([7_000_215]));
+
     // Neither another name nor the other authority will do.
     assert!(through(&ask, &proxy.url, "localhost", &proxy.ca_pem).await.is_err());
     assert!(through(&ask, &proxy.url, &proxy.sni_name, azure.ca_pem()).await.is_err());

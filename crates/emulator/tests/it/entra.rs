@@ -256,7 +256,7 @@ async fn a_device_code_is_pending_until_the_user_confirms_it() {
     let ask = token(&azure, &format!("{tenant}/oauth2/v2.0/devicecode"), &form);
     let code = ask.send().await.unwrap().json();
     let device = code["device_code"].as_str().unwrap();
-    let redeem = async |client: &str, device: &str| {
+    let answered = async |client: &str, device: &str| {
         let form = [
             ("client_id", client),
             ("device_code", device),
@@ -264,24 +264,30 @@ async fn a_device_code_is_pending_until_the_user_confirms_it() {
         ];
         token(&azure, &format!("{tenant}/oauth2/v2.0/token"), &form).send().await.unwrap().json()
     };
-    assert_eq!(redeem("psql", device).await["error"], "authorization_pending");
+    let redeem = async |client: &str, device: &str| {
+        let body = answered(client, device).await;
+        (body["error"].clone(), body["error_codes"].clone())
+    };
+    let pending = (json!("authorization_pending"), json!([70016]));
+    let unknown = (json!("bad_verification_code"), json!([70018]));
+    assert_eq!(redeem("psql", device).await, pending);
     let confirm = async |url: &str| Ask::get(url).trusting(azure.ca_pem()).send().await.unwrap().text();
     let address = code["verification_uri"].as_str().unwrap();
     assert!(confirm(&format!("{address}?user_code=NOSUCH")).await.contains("no such code"));
-    assert_eq!(redeem("psql", device).await["error"], "authorization_pending");
+    assert_eq!(redeem("psql", device).await, pending);
     let said = confirm(code["verification_uri_complete"].as_str().unwrap()).await;
     assert!(said.contains(azure.administrator().user_principal_name()), "{said}");
-    assert_eq!(redeem("other", device).await["error"], "bad_verification_code");
-    let body = redeem("psql", device).await;
+    assert_eq!(redeem("other", device).await, unknown);
+    let body = answered("psql", device).await;
     let claims = jwt::claims(&azure, body["access_token"].as_str().unwrap()).await;
     assert_eq!(claims["oid"], json!(azure.administrator().object_id()));
     assert_eq!((&claims["aud"], &body["token_type"]), (&json!(POSTGRESQL), &json!("Bearer")));
-    assert_eq!(redeem("psql", device).await["error"], "bad_verification_code", "a code is used once");
+    assert_eq!(redeem("psql", device).await, unknown, "a code is used once");
 
     let code = token(&azure, &format!("{tenant}/oauth2/v2.0/devicecode"), &form).send().await.unwrap().json();
     azure.clock().advance(Duration::from_secs(900));
     let device = code["device_code"].as_str().unwrap();
-    assert_eq!(redeem("psql", device).await["error"], "expired_token");
+    assert_eq!(redeem("psql", device).await, (json!("expired_token"), json!([70020])));
     for (form, error) in [
         (vec![("scope", &*scope)], "invalid_request"),
         (vec![("client_id", "psql")], "invalid_request"),

@@ -8,12 +8,12 @@ use crate::client::{Ask, POSTGRESQL, Reply, start};
 use crate::jwt;
 use crate::management::{GRAPH, ask_as};
 
-async fn graph(azure: &LocalAzure, method: &'static str, path: &str, body: Value) -> Reply {
+pub(crate) async fn graph(azure: &LocalAzure, method: &'static str, path: &str, body: Value) -> Reply {
     let draft = Draft::of_user(azure.administrator(), GRAPH);
     ask_as(azure, &draft, (method, &format!("/v1.0/{path}")), body).await
 }
 
-async fn created(azure: &LocalAzure, path: &str, body: Value) -> Value {
+pub(crate) async fn created(azure: &LocalAzure, path: &str, body: Value) -> Value {
     let reply = graph(azure, "POST", path, body).await;
     assert_eq!(reply.status, 201, "{path}: {}", reply.text());
     reply.json()
@@ -134,6 +134,57 @@ async fn what_graph_refuses_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_refused_change_leaves_nothing_behind() {
+    let azure = start().await;
+    let group = created(&azure, "groups", staff()).await;
+    let group = format!("groups/{}", group["id"].as_str().unwrap());
+    let directory = async || {
+        let mut all = Vec::new();
+        for set in ["users", "groups", "applications", "servicePrincipals", &format!("{group}/members")] {
+            all.push(graph(&azure, "GET", set, Value::Null).await.json()["value"].clone());
+        }
+        all
+    };
+    let before = directory().await;
+    let long = "x".repeat(17 * 1024);
+    let reference = |id: uuid::Uuid| format!("{GRAPH}/v1.0/directoryObjects/{id}");
+    let members = json!([reference(azure.administrator().object_id()), reference(azure.subscription())]);
+    let with = |mut object: Value, member: &str, value: Value| {
+        object[member] = value;
+        object
+    };
+    let domain = domain(&azure);
+    for (method, path, body) in [
+        ("POST", "users", with(ada(&azure), "surname", json!(long))),
+        ("POST", "groups", with(staff(), "description", json!(long))),
+        ("POST", "groups", with(staff(), "members@odata.bind", members.clone())),
+        ("POST", "groups", with(staff(), "owners@odata.bind", members.clone())),
+        ("POST", "applications", json!({"displayName": "x", "keyCredentials": [{}]})),
+        ("PATCH", &*group, json!({"members@odata.bind": members, "displayName": "other"})),
+        (
+            "PATCH",
+            &group,
+            json!({"members@odata.bind": [members[0]], "description": long, "displayName": "other"}),
+        ),
+        (
+            "PATCH",
+            &format!("users/{}", azure.users()[0].object_id()),
+            json!({"accountEnabled": false, "surname": long, "userPrincipalName": format!("x@{domain}")}),
+        ),
+    ] {
+        let reply = graph(&azure, method, path, body).await;
+        assert!((400..500).contains(&reply.status), "{method} {path}: {}", reply.text());
+        assert_eq!(directory().await, before, "{method} {path}: {}", reply.text());
+    }
+    for option in ["$orderby=displayName", "$search=x", "$skip=1", "$unknown=x"] {
+        let reply = graph(&azure, "GET", &format!("users?{option}"), Value::Null).await;
+        assert_eq!(reply.status, 400, "{option}");
+        assert_eq!(reply.json()["error"]["code"], "Request_UnsupportedQuery", "{option}");
+    }
+    assert_eq!(graph(&azure, "GET", "users?$expand=memberOf", Value::Null).await.status, 200);
+}
+
+#[tokio::test]
 async fn an_application_signs_in_with_what_graph_gave_it() {
     let azure = start().await;
     let app = created(&azure, "applications", json!({"displayName": "nightly"})).await;
@@ -169,8 +220,18 @@ async fn an_application_signs_in_with_what_graph_gave_it() {
     assert_eq!(graph(&azure, "POST", &credentials, main.clone()).await.status, 409);
     assert_eq!(graph(&azure, "POST", &credentials, without(main, "subject")).await.status, 400);
     let named = format!("{credentials}/main");
+    assert_eq!(graph(&azure, "PATCH", &named, json!({"description": "why"})).await.status, 204);
     assert_eq!(graph(&azure, "PATCH", &named, json!({"subject": "t"})).await.status, 204);
-    assert_eq!(graph(&azure, "GET", &named, Value::Null).await.json()["subject"], "t");
+    let kept = graph(&azure, "GET", &named, Value::Null).await.json();
+    assert_eq!((&kept["subject"], &kept["description"]), (&json!("t"), &json!("why")));
+    for wrong in [
+        json!({"issuer": "http://issuer.example"}),
+        json!({"name": "a b c"}),
+        json!({"subject": "x".repeat(601)}),
+        json!({"description": "x".repeat(601)}),
+    ] {
+        assert_eq!(graph(&azure, "PATCH", &named, wrong.clone()).await.status, 400, "{wrong}");
+    }
     assert_eq!(graph(&azure, "DELETE", &named, Value::Null).await.status, 204);
 
     azure.clock().advance(std::time::Duration::from_secs(3 * 365 * 24 * 3600));
@@ -237,7 +298,7 @@ async fn a_blueprint_signs_in_for_its_agent_identity() {
     let issuer = format!("{}{}/v2.0", azure.authority_host(), azure.tenant());
     let own = azure.user_assigned();
     let trust = json!({
-        "name": "mi", "issuer": issuer, "subject": own.object_id(), "audiences": ["api://AzureADTokenExchange"],
+        "name": "managed", "issuer": issuer, "subject": own.object_id(), "audiences": ["api://AzureADTokenExchange"],
     });
     let credentials =
         format!("applications/{id}/microsoft.graph.agentIdentityBlueprint/federatedIdentityCredentials");

@@ -222,6 +222,35 @@ async fn an_arc_agent_without_its_folder_says_so() {
 }
 
 #[tokio::test]
+async fn no_host_answers_for_a_disabled_identity() {
+    let (azure, _folder) = start_arc(true).await;
+    let (fabric, learning, service) = (azure.service_fabric(), azure.machine_learning(), azure.app_service());
+    let resource = resource();
+    let client = azure.user_assigned().client_id();
+    let ask_fabric = Ask::get(format!("{}?api-version=2020-05-01&resource={resource}", fabric.endpoint))
+        .trusting(azure.ca_pem())
+        .header("Secret", fabric.header.expose_secret());
+    let url = format!("{}?api-version=2017-09-01&resource={resource}&clientid={client}", learning.endpoint);
+    let ask_learning = Ask::get(url).header("secret", learning.secret.expose_secret());
+    let ask_service = |more: &str| {
+        Ask::get(format!("{}?api-version=2019-08-01&resource={resource}{more}", service.endpoint))
+            .header("X-IDENTITY-HEADER", service.header.expose_secret())
+    };
+    let (named, own) = (ask_service(&format!("&client_id={client}")), ask_service(""));
+    let statuses = async || {
+        let mut statuses = vec![redeem(&azure, "").await.status];
+        for ask in [&ask_fabric, &ask_learning, &named, &own] {
+            statuses.push(ask.clone().send().await.unwrap().status);
+        }
+        statuses
+    };
+    assert_eq!(statuses().await, [200; 5]);
+    azure.set_account_enabled(azure.vm().object_id(), false);
+    azure.set_account_enabled(azure.user_assigned().object_id(), false);
+    assert_eq!(statuses().await, [400, 404, 400, 400, 400]);
+}
+
+#[tokio::test]
 async fn every_host_suffers_its_faults() {
     let (azure, _folder) = start_arc(true).await;
     let fabric = azure.service_fabric();

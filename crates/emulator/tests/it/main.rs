@@ -14,5 +14,6 @@ mod imds;
 mod jwt;
 mod life;
 mod management;
+mod refused;
 mod requests;
 mod saved;

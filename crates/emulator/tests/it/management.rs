@@ -14,7 +14,7 @@ const SERVERS: &str = "?api-version=2025-08-01";
 const IDENTITIES: &str = "?api-version=2024-11-30";
 
 /// One request of the administrator.
-async fn ask(azure: &LocalAzure, method: &'static str, path: &str, body: Value) -> Reply {
+pub(crate) async fn ask(azure: &LocalAzure, method: &'static str, path: &str, body: Value) -> Reply {
     let draft = Draft::of_user(azure.administrator(), MANAGEMENT);
     ask_as(azure, &draft, (method, path), body).await
 }
@@ -103,12 +103,16 @@ async fn what_the_machine_is_assigned_is_what_its_metadata_service_gives() {
     assert_eq!(left["identity"]["userAssignedIdentities"].as_object().unwrap().len(), 1);
 
     // The system-assigned one dies with its assignment, and another is born.
+    let before = azure.memberships();
+    azure.join_group(own.object_id(), azure.group().object_id());
+    assert_ne!(azure.memberships(), before);
     let none = ask(&azure, "PATCH", &vm(&azure), json!({ "identity": { "type": "None" } })).await.json();
     assert_eq!(none.get("identity"), None);
     assert_eq!(imds(&azure, "").send().await.unwrap().status, 400);
     let put = json!({ "location": "westeurope", "identity": { "type": "SystemAssigned" } });
     let born = ask(&azure, "PUT", &vm(&azure), put).await.json();
     assert_ne!(born["identity"]["principalId"], json!(own.object_id()));
+    assert_eq!(azure.memberships(), before, "nothing is left of the principal");
     let token = imds(&azure, "").send().await.unwrap().token();
     assert_eq!(jwt::claims(&azure, &token).await["oid"], born["identity"]["principalId"]);
     azure.clock().advance(Duration::from_secs(1));
@@ -513,6 +517,39 @@ async fn graph_tells_which_principals_are_left() {
     assert_eq!(code(&left(json!(vec![ids[0]; 1001])).await), refused(400, "Request_BadRequest"));
 }
 
+/// An identity that is deleted is nowhere any more, and neither is the principal of an identity that an app had of its
+/// own.
+#[tokio::test]
+async fn a_deleted_identity_leaves_nothing_behind() {
+    let azure = start().await;
+    let app = format!("{}/providers/Microsoft.Web/sites/myWebApp?api-version=2023-12-01", group(&azure));
+    let before = azure.memberships();
+    let names = |azure: &LocalAzure| format!("{:?} {:?}", azure.principals(), azure.machine().identities());
+    for by_client in [true, false] {
+        let identity = azure.new_identity("mine");
+        let named = json!({ identity.resource_id(): {} });
+        let both = json!({ "identity": { "type": "SystemAssigned, UserAssigned", "userAssignedIdentities": named } });
+        let given = ask(&azure, "PATCH", &app, both).await.json();
+        let own: uuid::Uuid = given["identity"]["principalId"].as_str().unwrap().parse().unwrap();
+        azure.machine().assign(identity.clone());
+        for member in [own, identity.object_id()] {
+            azure.join_group(member, azure.group().object_id());
+        }
+        if by_client {
+            let path = format!("{}?api-version=2023-01-31", identity.resource_id());
+            assert_eq!(ask(&azure, "DELETE", &path, Value::Null).await.status, 200);
+        } else {
+            azure.delete_principal(identity.object_id());
+        }
+        let left = ask(&azure, "GET", &app, Value::Null).await.json();
+        assert_eq!(left["identity"]["type"], "SystemAssigned");
+        assert!(!names(&azure).contains("mine"), "{}", names(&azure));
+        let none = json!({ "identity": { "type": "None" } });
+        assert_eq!(ask(&azure, "PATCH", &app, none).await.status, 200);
+        assert_eq!(azure.memberships(), before);
+    }
+}
+
 #[tokio::test]
 async fn roles_are_assigned_at_any_scope() {
     let azure = start().await;
@@ -527,7 +564,7 @@ async fn roles_are_assigned_at_any_scope() {
     let reader = roles["value"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(roles["value"][0]["properties"]["roleName"], "Reader");
     let principal = azure.user_assigned().object_id();
-    let body = json!({"properties": {"principalId": principal, "roleDefinitionId": reader, "principalType": "User"}});
+    let body = json!({"properties": {"principalId": principal, "roleDefinitionId": reader, "principalType": "ServicePrincipal"}});
     let [one, two] = [1, 2].map(uuid::Uuid::from_u128);
     let assignment = |scope: &str, name| format!("{scope}{provider}/roleAssignments/{name}?{version}");
     for (method, path, status, code_or_scope) in [
@@ -545,6 +582,18 @@ async fn roles_are_assigned_at_any_scope() {
         let said =
             said["properties"]["scope"].as_str().or(said["error"]["code"].as_str()).unwrap().to_owned();
         assert_eq!(said, code_or_scope, "{method} {path}");
+    }
+    let other = azure.new_group("staff").object_id();
+    for (member, value, expected) in [
+        ("principalId", json!(azure.tenant()), refused(400, "PrincipalNotFound")),
+        ("principalType", json!("User"), refused(400, "UnmatchedPrincipalType")),
+        ("principalId", json!(other), refused(400, "UnmatchedPrincipalType")),
+        ("roleDefinitionId", json!(azure.tenant()), refused(404, "RoleDefinitionDoesNotExist")),
+    ] {
+        let mut body = body.clone();
+        body["properties"][member] = value;
+        let reply = ask(&azure, "PUT", &assignment(&group, one), body).await;
+        assert_eq!(code(&reply), expected, "{member}");
     }
     let count = async |scope: &str, filter: &str| {
         let path = format!("{scope}{provider}/roleAssignments?{filter}&{version}");

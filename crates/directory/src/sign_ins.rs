@@ -12,7 +12,7 @@ const MOST: usize = 1024;
 
 /// Codes and refresh tokens that were given out.
 #[derive(Debug, Default)]
-pub(crate) struct SignIns(Mutex<SignInState>);
+pub struct SignIns(Mutex<SignInState>);
 
 #[derive(Debug, Default)]
 struct SignInState {
@@ -22,39 +22,42 @@ struct SignInState {
 
 /// A code of the authorization code flow, with the request that it is for.
 #[derive(Clone, Debug)]
-pub(crate) struct AuthorizationCode {
-    pub(crate) code: SecretString,
-    pub(crate) user: Uuid,
-    pub(crate) client: String,
-    pub(crate) scope: String,
-    pub(crate) redirect_uri: String,
+#[expect(missing_docs, reason = "each field is what its name says")]
+pub struct AuthorizationCode {
+    pub code: SecretString,
+    pub user: Uuid,
+    pub client: String,
+    pub scope: String,
+    pub redirect_uri: String,
     /// The challenge of PKCE.
-    pub(crate) challenge: Option<String>,
-    pub(crate) nonce: Option<String>,
+    pub challenge: Option<String>,
+    pub nonce: Option<String>,
     /// By the clock of the local cloud.
-    pub(crate) expires: i64,
-    pub(crate) is_used: bool,
+    pub expires: i64,
+    pub is_used: bool,
 }
 
 /// A refresh token. It stays valid when it is used, as at Entra.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct RefreshToken {
-    #[serde(with = "pgentra_directory::exposed")]
-    pub(crate) token: SecretString,
-    pub(crate) user: Uuid,
-    pub(crate) client: String,
-    pub(crate) expires: i64,
+#[expect(missing_docs, reason = "each field is what its name says")]
+pub struct RefreshToken {
+    #[serde(with = "crate::exposed")]
+    pub token: SecretString,
+    pub user: Uuid,
+    pub client: String,
+    pub expires: i64,
 }
 
 impl SignIns {
-    pub(crate) fn add_code(&self, code: AuthorizationCode) {
+    /// Adds a code; the oldest makes room for it.
+    pub fn add_code(&self, code: AuthorizationCode) {
         let codes = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner).codes;
         codes.truncate(MOST - 1);
         codes.push_front(code);
     }
 
     /// The code as it was before this use.
-    pub(crate) fn use_code(&self, code: &str) -> Option<AuthorizationCode> {
+    pub fn use_code(&self, code: &str) -> Option<AuthorizationCode> {
         let codes = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner).codes;
         let found = codes.iter_mut().find(|one| one.code.expose_secret() == code)?;
         let before = found.clone();
@@ -62,21 +65,25 @@ impl SignIns {
         Some(before)
     }
 
-    pub(crate) fn add_refresh_token(&self, token: RefreshToken) {
+    /// Adds a refresh token; the oldest makes room for it.
+    pub fn add_refresh_token(&self, token: RefreshToken) {
         let tokens = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner).refresh_tokens;
         tokens.truncate(MOST - 1);
         tokens.push_front(token);
     }
 
-    pub(crate) fn refresh_tokens(&self) -> Vec<RefreshToken> {
+    /// Every refresh token, the newest first.
+    pub fn refresh_tokens(&self) -> Vec<RefreshToken> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).refresh_tokens.iter().cloned().collect()
     }
 
-    pub(crate) fn of(refresh_tokens: Vec<RefreshToken>) -> Self {
+    /// Those of an earlier run, the newest first.
+    pub fn of(refresh_tokens: Vec<RefreshToken>) -> Self {
         Self(Mutex::new(SignInState { refresh_tokens: refresh_tokens.into(), ..SignInState::default() }))
     }
 
-    pub(crate) fn refresh_token(&self, token: &str) -> Option<RefreshToken> {
+    /// The refresh token with this text.
+    pub fn refresh_token(&self, token: &str) -> Option<RefreshToken> {
         let tokens = &self.0.lock().unwrap_or_else(PoisonError::into_inner).refresh_tokens;
         tokens.iter().find(|one| one.token.expose_secret() == token).cloned()
     }
