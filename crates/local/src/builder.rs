@@ -31,7 +31,7 @@ use crate::local_cloud::{LocalCloud, SERVER_NAME, upstream};
 use crate::page::{CloudPage, HostStrings, PageSource, ServerPlace};
 use crate::pgbouncer::{self, CloudPgBouncer, PgBouncerOptions, PgBouncerParts};
 use crate::server_faults::ServerFaults;
-use crate::state::{SavedState, StateFile};
+use crate::state::{SavedState, StateFile, StateOption};
 use crate::trust_store::trust_store_with;
 
 /// How to start a [`LocalCloud`]. By default it is a Flexible Server on the embedded PostgreSQL, with
@@ -363,6 +363,7 @@ impl<'a> LocalCloudBuilder<'a> {
             database,
             #[cfg(target_os = "linux")]
             container_files: None,
+            rescue: state.as_ref().and_then(|_| kept::state_folder(self.system.env())),
             state,
             is_restored: saved.is_some(),
             installation,
@@ -375,7 +376,7 @@ impl<'a> LocalCloudBuilder<'a> {
     fn saved(&self) -> Result<(Option<StateFile>, Option<SavedState>), Failure> {
         let state = self.state.as_deref().map(StateFile::take).transpose()?;
         let saved = match (&self.state, &self.snapshot) {
-            (Some(file), _) => SavedState::open(file)?,
+            (Some(file), _) => SavedState::open(file, StateOption::State)?,
             (None, Some(file)) => Some(SavedState::existing(file)?),
             (None, None) => None,
         };

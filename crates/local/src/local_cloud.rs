@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -26,7 +26,7 @@ use crate::gateway::RunningGateway;
 use crate::host::Host;
 use crate::page::CloudPage;
 use crate::pgbouncer::CloudPgBouncer;
-use crate::state::{FixedParts, Snapshots, StateFile};
+use crate::state::{FixedParts, Rescue, Snapshots, StateFile};
 
 /// The name of the server in this cloud: Single Server users write it after the `@`.
 pub const SERVER_NAME: &str = "mydemoserver";
@@ -61,6 +61,8 @@ pub struct LocalCloud {
     pub(crate) container_files: Option<crate::inside::ContainerFiles>,
     /// The file that its state is written into at the stop.
     pub(crate) state: Option<StateFile>,
+    /// The folder for the state if it cannot be written into that file.
+    pub(crate) rescue: Option<PathBuf>,
     /// Whether it began with a saved state.
     pub(crate) is_restored: bool,
     /// The PostgreSQL that it runs.
@@ -290,7 +292,8 @@ impl LocalCloud {
     /// is one, and stops.
     ///
     /// # Errors
-    /// If the state could not be written. The file is as it was then, and the local cloud has stopped.
+    /// If the state could not be written. The file is as it was then, and the local cloud has stopped. The hint names the
+    /// file, or the folder of PostgreSQL's files, that the state is in instead.
     pub async fn stop_and_save(mut self) -> Result<(), Failure> {
         let Some(file) = self.state.take() else {
             self.stop().await;
@@ -307,11 +310,35 @@ impl LocalCloud {
         self.azure.close().await;
         self.faults.finish().await;
         self.followers.shutdown().await;
-        self.database.shut_down().await;
-        let saved = snapshots.save_ended(file, faults, self.database.data().to_owned()).await;
+        let ended = self.database.shut_down().await;
+        let saved = match &ended {
+            Ok(()) => snapshots.save_ended(file, faults.clone(), self.database.data().to_owned()).await,
+            Err(error) => Err(Failure::machine(
+                &format!("cannot write the state into {}", file.path().display()),
+                std::io::Error::new(error.kind(), error.to_string()),
+            )),
+        };
+        let saved = match saved {
+            Ok(_) => Ok(()),
+            Err(failure) => {
+                let rescue = Rescue {
+                    snapshots: &snapshots,
+                    faults,
+                    name: &self.name,
+                    folder: self.rescue.as_deref(),
+                    data: self.database.data(),
+                    cloud: self.janitor.folder(),
+                };
+                Err(match ended {
+                    Ok(()) => rescue.another_file(failure).await,
+                    // What still runs changes the files.
+                    Err(_) => rescue.files(failure),
+                })
+            }
+        };
         drop(snapshots);
         self.stop().await;
-        saved.map(drop)
+        saved
     }
 
     /// Ends sessions, processes and listeners, and removes the folder. The state is lost.
