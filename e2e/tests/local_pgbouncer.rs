@@ -117,12 +117,26 @@ fn a_parameter_switches_pgbouncer_on_and_its_console_shows_the_pools() {
     let as_reporter = |script: &str| lab.shell(&format!("psql -X {script}")).envs(reporter.clone()).done();
     assert_eq!(as_reporter("-Atc 'SELECT current_user'").ok(), "reporter\n");
     assert!(as_reporter("-d pgbouncer -c 'SHOW VERSION'").ok().contains("PgBouncer"));
+    pooled.psql("admin", "-c 'ALTER ROLE reporter NOLOGIN'").ok();
+    let refused = as_reporter("-d pgbouncer -c 'SHOW VERSION'");
+    assert!(refused.stderr.contains("not permitted to log in"), "{refused:?}");
+    pooled.psql("admin", "-c 'ALTER ROLE reporter LOGIN'").ok();
     reporter.insert("PGPASSWORD".to_owned(), "another".to_owned());
     for database in ["postgres", "pgbouncer"] {
         let refused =
             lab.shell("psql -X -c 'SELECT 1'").envs(reporter.clone()).env("PGDATABASE", database).done();
         assert!(refused.stderr.contains("authentication failed"), "{database}: {refused:?}");
     }
+
+    // The console is for roles that may log in.
+    for change in ["NOLOGIN", "VALID UNTIL $$2000-01-01$$"] {
+        pooled.psql("admin", &format!("-c 'ALTER ROLE \"myVm\" {change}'")).ok();
+        let refused = pooled.psql("vm", pools);
+        assert!(!refused.status.success(), "{change}: {refused:?}");
+        let again = "ALTER ROLE \"myVm\" LOGIN VALID UNTIL $$infinity$$";
+        pooled.psql("admin", &format!("-c '{again}'")).ok();
+    }
+    pooled.psql("vm", pools).ok();
 
     // Another pool mode is in force at once, and SET then lasts.
     pooled.set("pgbouncer.pool_mode", "session");
@@ -137,6 +151,16 @@ fn a_parameter_switches_pgbouncer_on_and_its_console_shows_the_pools() {
     assert!(refused.stderr.contains("Connection refused"), "{refused:?}");
     pooled.set("pgbouncer.enabled", "true");
     assert_eq!(pooled.psql("vm", "-Atc 'SELECT current_user'").ok(), "myVm\n");
+
+    // One that has ended by itself is started again.
+    let [process] = lab.processes("/pgbouncer.ini")[..] else { panic!("one PgBouncer runs") };
+    kill_process(process, Signal::KILL).unwrap();
+    assert!(!pooled.psql("vm", "-c 'SELECT 1'").status.success());
+    pooled.set("pgbouncer.enabled", "true");
+    eventually_blocking(DEADLINE, "PgBouncer runs again", || {
+        let done = pooled.psql("vm", "-Atc 'SELECT current_user'");
+        if done.stdout == "myVm\n" { Ok(()) } else { Err(done.stderr) }
+    });
 }
 
 #[test]

@@ -241,3 +241,20 @@ fn a_state_that_cannot_be_written_is_told_at_the_stop() {
     assert!(kept.is_file());
     assert!(!cloud.ended().success());
 }
+
+#[test]
+fn a_crash_of_postgresql_loses_nothing_that_was_committed() {
+    let lab = Lab::new();
+    let file = lab.path().join("my.pgentra");
+    let options = ["--state", file.to_str().unwrap()];
+    let query = |cloud: &e2e::Cloud<'_>, sql: &str| {
+        lab.shell(&format!("pgentra query -c '{sql}'")).envs(cloud.env("admin")).done().ok().to_owned()
+    };
+    let cloud = lab.cloud(Flavour::Flexible, &options);
+    query(&cloud, "CREATE TABLE kept AS SELECT 7 AS n");
+    let [postmaster] = lab.processes("listen_addresses=")[..] else { panic!("one PostgreSQL runs") };
+    kill_process(postmaster, Signal::KILL).unwrap();
+    assert!(!cloud.ended().success());
+    let cloud = lab.cloud(Flavour::Flexible, &options);
+    assert!(query(&cloud, "SELECT n FROM kept").contains('7'));
+}

@@ -15,7 +15,7 @@ use pgentra_session::Limits;
 use pgentra_system::System;
 use tokio::task::JoinSet;
 
-use crate::administrators::{self, Database};
+use crate::administrators::{self, ChangesEnd, Database};
 use crate::azure_names;
 use crate::clock::CloudClock;
 use crate::cluster;
@@ -343,7 +343,8 @@ impl<'a> LocalCloudBuilder<'a> {
             access: access(&name, &azure, gateway.address.port(), janitor.folder()),
         };
         let page = CloudPage::start(source, preferred.page).await?;
-        let followers = follow(flavour, behind, &pooled, &azure, &clock);
+        let changes_end = ChangesEnd::default();
+        let followers = follow(flavour, behind, &pooled, (&azure, &clock), changes_end.clone());
         faults.restore(saved.as_ref().map_or(&[], |saved| &saved.faults)).await;
         Ok(LocalCloud {
             name,
@@ -360,6 +361,7 @@ impl<'a> LocalCloudBuilder<'a> {
             faults,
             is_link_local: self.is_link_local,
             followers,
+            changes_end,
             database,
             #[cfg(target_os = "linux")]
             container_files: None,
@@ -432,12 +434,12 @@ fn follow(
     flavour: Flavour,
     behind: Database,
     pooled: &Option<CloudPgBouncer>,
-    azure: &Arc<LocalAzure>,
-    clock: &CloudClock,
+    (azure, clock): (&Arc<LocalAzure>, &CloudClock),
+    end: ChangesEnd,
 ) -> JoinSet<()> {
     let mut followers = JoinSet::new();
     followers.spawn(clock.clone().keep());
-    followers.spawn(administrators::follow(behind.clone(), pooled.clone(), azure.follow_server()));
+    followers.spawn(administrators::follow(behind.clone(), pooled.clone(), azure.follow_server(), end));
     if flavour == Flavour::Flexible {
         followers.spawn(administrators::sync(behind.clone(), azure.clone()));
     }

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
+use crate::administrators::ChangesEnd;
 use crate::clock::CloudClock;
 use crate::environment::{self, CloudFiles, CloudView};
 use crate::error::{Error, Failure};
@@ -55,6 +56,8 @@ pub struct LocalCloud {
     pub(crate) is_link_local: bool,
     /// Tasks that refresh the pod's token files and update the database.
     pub(crate) followers: JoinSet<()>,
+    /// Ends the changes of the database that Resource Manager asks for.
+    pub(crate) changes_end: ChangesEnd,
     pub(crate) database: LocalDb,
     /// Files for programs in containers.
     #[cfg(target_os = "linux")]
@@ -300,14 +303,16 @@ impl LocalCloud {
             return Ok(());
         };
         let snapshots = self.snapshots();
-        let faults = snapshots.faults();
         // From here on nothing changes: first those end who ask for changes, then those who make them.
         self.gateway.end().await;
         self.named_gateway.end().await;
+        self.page.end().await;
+        let faults = snapshots.faults();
+        self.azure.close().await;
+        self.changes_end.reach().await;
         if let Some(pgbouncer) = &self.pgbouncer {
             pgbouncer.end().await;
         }
-        self.azure.close().await;
         self.faults.finish().await;
         self.followers.shutdown().await;
         let ended = self.database.shut_down().await;

@@ -200,6 +200,11 @@ impl LocalPooler {
         PORT
     }
 
+    /// Whether its process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Gives it other settings, which it reads at once (SIGHUP). Sessions go on.
     ///
     /// # Errors
