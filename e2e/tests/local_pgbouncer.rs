@@ -272,6 +272,16 @@ fn without_the_program_its_package_is_named() {
     let done = lab.pgentra(&["local", "up", "--pgbouncer"]).done();
     let words = ["cannot switch PgBouncer on: there is no program pgbouncer", "apt-get install pgbouncer"];
     assert_eq!(done.fault(2, &words), None);
+
+    // A state in which it is on begins a cloud all the same.
+    let other = Lab::new();
+    let file = other.path().join("my.pgentra");
+    let options = ["--state", file.to_str().unwrap()];
+    let cloud = other.cloud(Flavour::Flexible, &[&options[..], &["--pgbouncer"]].concat());
+    kill_process(cloud.pid(), Signal::TERM).unwrap();
+    assert!(cloud.ended().success());
+    let cloud = lab.cloud(Flavour::Flexible, &options);
+    assert!(cloud.logged().contains("PgBouncer is off in this run"), "{}", cloud.logged());
 }
 
 const PROGRAM: &str = "/usr/sbin/pgbouncer";

@@ -35,7 +35,7 @@ use crate::upstream_stream::UpstreamStream;
 
 /// Where a session is opened, and with which start-up.
 #[derive(Clone, Copy)]
-pub(crate) struct Opening<'a> {
+pub(crate) struct ServerOpening<'a> {
     pub(crate) address: &'a UpstreamAddress,
     pub(crate) start: &'a StartupMessage,
 }
@@ -265,7 +265,7 @@ impl Gateway {
         role: &str,
         claim: &RoleMapping,
         passwords: &[SecretString],
-        upstream: Opening<'_>,
+        upstream: ServerOpening<'_>,
     ) -> Result<Option<UpstreamLogin<UpstreamStream>>, LoginError> {
         match self.config.method {
             UpstreamMethod::Password | UpstreamMethod::SharedPassword => {}
@@ -289,7 +289,7 @@ impl Gateway {
         &self,
         role: &str,
         claim: &RoleMapping,
-        upstream: Opening<'_>,
+        upstream: ServerOpening<'_>,
     ) -> Result<UpstreamLogin<UpstreamStream>, LoginError> {
         let password = self.own_password().await?;
         if !claim.is_adopted() {
@@ -350,7 +350,7 @@ impl Gateway {
     pub(crate) async fn try_password(
         &self,
         role: &str,
-        upstream: Opening<'_>,
+        upstream: ServerOpening<'_>,
         password: &SecretString,
     ) -> Result<Option<UpstreamLogin<UpstreamStream>>, LoginError> {
         let mut server = self.start(role, upstream).await?;
@@ -367,7 +367,7 @@ impl Gateway {
     async fn be_trusted(
         &self,
         role: &str,
-        upstream: Opening<'_>,
+        upstream: ServerOpening<'_>,
     ) -> Result<UpstreamLogin<UpstreamStream>, LoginError> {
         let mut server = self.start(role, upstream).await?;
         match server.be_trusted().await {
@@ -390,9 +390,9 @@ impl Gateway {
     async fn start(
         &self,
         role: &str,
-        upstream: Opening<'_>,
+        upstream: ServerOpening<'_>,
     ) -> Result<UpstreamLogin<UpstreamStream>, LoginError> {
-        let Opening { address, start } = upstream;
+        let ServerOpening { address, start } = upstream;
         address.start(&self.config.method, role, start).await.map_err(|error| self.failed(error))
     }
 

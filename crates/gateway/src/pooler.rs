@@ -11,7 +11,7 @@ use tokio_postgres::types::Type;
 
 use crate::Gateway;
 use crate::control::column;
-use crate::login::Opening;
+use crate::login::ServerOpening;
 use crate::refusal;
 use crate::role_mapping::RoleMapping;
 use crate::upstream::UpstreamAddress;
@@ -81,8 +81,8 @@ impl Gateway {
     }
 
     /// Where sessions of clients are opened.
-    pub(crate) fn opening<'a>(&'a self, start: &'a StartupMessage) -> Opening<'a> {
-        Opening { address: self.config.sessions_at(), start }
+    pub(crate) fn opening<'a>(&'a self, start: &'a StartupMessage) -> ServerOpening<'a> {
+        ServerOpening { address: self.config.sessions_at(), start }
     }
 
     /// Opens and ends a session of the role at the server itself, before the console is opened as the service account.
@@ -98,7 +98,7 @@ impl Gateway {
         start: &StartupMessage,
     ) -> Result<bool, LoginError> {
         let start = at_the_server(start)?;
-        let opening = Opening { address: &self.config.upstream, start: &start };
+        let opening = ServerOpening { address: &self.config.upstream, start: &start };
         let Some(mut login) = self.open_as(role, claim, passwords, opening).await? else { return Ok(false) };
         // The server looks at NOLOGIN after the password.
         login.wait_until_ready().await.map_err(|error| self.failed(error))?;

@@ -13,6 +13,7 @@ use pgentra_gateway::{ClientTls, Config, Flavour, Setup};
 use pgentra_localdb::{Installation, Janitor, LocalDb, PooledServer, PoolerProgram, StartError};
 use pgentra_session::Limits;
 use pgentra_system::System;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::administrators::{self, ChangesEnd, Database};
@@ -278,10 +279,7 @@ impl<'a> LocalCloudBuilder<'a> {
         let janitor = folder::create(self.system.env(), &folder)?;
         let arc = self.is_arc.then(folder::create_arc).transpose()?;
         // Before PostgreSQL, which takes seconds: a port that is taken is told at once.
-        let listener = match self.port {
-            0 => None,
-            port => Some(RunningGateway::listen(port).await?),
-        };
+        let listener = own_listener(self.port).await?;
         let program = self.pgbouncer.find(self.system.env(), flavour)?;
         (self.progress)("starting PostgreSQL, the metadata service and the Entra tenant");
         let server = server_options(flavour, self.pgbouncer, &program);
@@ -426,6 +424,14 @@ impl<'a> LocalCloudBuilder<'a> {
             options.ids = Ids::derived(seed);
         }
         Ok((options, preferred))
+    }
+}
+
+/// A listener at exactly this port. `None` for 0.
+async fn own_listener(port: u16) -> Result<Option<TcpListener>, Failure> {
+    match port {
+        0 => Ok(None),
+        port => RunningGateway::listen(port).await.map(Some),
     }
 }
 

@@ -84,7 +84,7 @@ impl Control {
 impl Control {
     /// Says to the clients that asked for the end that the local cloud has ended, and whether its state was saved.
     pub async fn ended(&mut self, saved: &Result<(), Failure>) {
-        let told = saved.as_ref().map(|()| ()).map_err(ToldFailure::from);
+        let told = saved.as_ref().copied().map_err(ToldFailure::from);
         let told = serde_json::to_vec(&told).unwrap_or_default();
         for client in &mut self.waiting {
             // A client that has left needs no answer.

@@ -80,13 +80,12 @@ impl StateFile {
         write: impl FnOnce(&mut File) -> Result<(), StateError>,
     ) -> Result<u64, Failure> {
         let Some(folder) = self.file.parent() else { return Err(is_no_file(&self.file)) };
-        let failed = |error: StateError| {
-            Failure::machine(&format!("cannot write the state into {}", self.file.display()), error)
-        };
+        let message = format!("cannot write the state into {}", self.file.display());
+        let failed = |error: StateError| Failure::machine(&message, error);
         // If the lock was removed during the run, another local cloud may have the file by now.
         let _lock_again = match is_at(&self.lock, &self.lock_file) {
             true => None,
-            false => Some(Self::take(&self.file)?),
+            false => Some(Self::take(&self.file).map_err(|error| Failure::machine(&message, error))?),
         };
         let written = || -> Result<_, StateError> {
             let folder_handle = File::open(folder)?;
@@ -351,7 +350,7 @@ mod tests {
         fs::remove_file(&lock).unwrap();
         let other = StateFile::take(&path).unwrap();
         let refused = one.replace(|_| Ok(())).unwrap_err();
-        assert!(refused.to_string().contains("another local cloud uses the state"), "{refused}");
+        assert!(refused.words().contains("another local cloud uses the state"), "{refused}");
         assert!(lock.exists(), "the lock of the other one stays");
         written(other, "other");
         assert_eq!(fs::read_to_string(&path).unwrap(), "other");
