@@ -258,7 +258,6 @@ async fn a_server_that_crashed_has_ended_when_its_last_process_has() {
     copy(db.data(), &kept);
     let saved = saved(&db);
     db.stop().await;
-    fs::remove_file(kept.join("postmaster.pid")).unwrap();
     let folder = place.path().join("again");
     let db = start_saved(options(folder, Installation::Embedded), saved, fill(kept)).await.unwrap();
     assert_eq!(count(&superuser(&db).await, "SELECT n::int8 FROM t").await, 7);
