@@ -116,12 +116,26 @@ fn a_parameter_switches_pgbouncer_on_and_its_console_shows_the_pools() {
     let as_reporter = |script: &str| lab.shell(&format!("psql -X {script}")).envs(reporter.clone()).done();
     assert_eq!(as_reporter("-Atc 'SELECT current_user'").ok(), "reporter\n");
     assert!(as_reporter("-d pgbouncer -c 'SHOW VERSION'").ok().contains("PgBouncer"));
+    pooled.psql("admin", "-c 'ALTER ROLE reporter NOLOGIN'").ok();
+    let refused = as_reporter("-d pgbouncer -c 'SHOW VERSION'");
+    assert!(refused.stderr.contains("not permitted to log in"), "{refused:?}");
+    pooled.psql("admin", "-c 'ALTER ROLE reporter LOGIN'").ok();
     reporter.insert("PGPASSWORD".to_owned(), "another".to_owned());
     for database in ["postgres", "pgbouncer"] {
         let refused =
             lab.shell("psql -X -c 'SELECT 1'").envs(reporter.clone()).env("PGDATABASE", database).done();
         assert!(refused.stderr.contains("authentication failed"), "{database}: {refused:?}");
     }
+
+    // The console is for roles that may log in.
+    for change in ["NOLOGIN", "VALID UNTIL $$2000-01-01$$"] {
+        pooled.psql("admin", &format!("-c 'ALTER ROLE \"myVm\" {change}'")).ok();
+        let refused = pooled.psql("vm", pools);
+        assert!(!refused.status.success(), "{change}: {refused:?}");
+        let again = "ALTER ROLE \"myVm\" LOGIN VALID UNTIL $$infinity$$";
+        pooled.psql("admin", &format!("-c '{again}'")).ok();
+    }
+    pooled.psql("vm", pools).ok();
 
     // Another pool mode is in force at once, and SET then lasts.
     pooled.set("pgbouncer.pool_mode", "session");
@@ -136,6 +150,16 @@ fn a_parameter_switches_pgbouncer_on_and_its_console_shows_the_pools() {
     assert!(refused.stderr.contains("Connection refused"), "{refused:?}");
     pooled.set("pgbouncer.enabled", "true");
     assert_eq!(pooled.psql("vm", "-Atc 'SELECT current_user'").ok(), "myVm\n");
+
+    // One that has ended by itself is started again.
+    let [process] = lab.processes("/pgbouncer.ini")[..] else { panic!("one PgBouncer runs") };
+    kill_process(process, Signal::KILL).unwrap();
+    assert!(!pooled.psql("vm", "-c 'SELECT 1'").status.success());
+    pooled.set("pgbouncer.enabled", "true");
+    eventually_blocking(DEADLINE, "PgBouncer runs again", || {
+        let done = pooled.psql("vm", "-Atc 'SELECT current_user'");
+        if done.stdout == "myVm\n" { Ok(()) } else { Err(done.stderr) }
+    });
 }
 
 #[test]
@@ -244,6 +268,16 @@ fn without_the_program_its_package_is_named() {
     let done = lab.pgentra(&["local", "up", "--pgbouncer"]).done();
     let words = ["cannot switch PgBouncer on: there is no program pgbouncer", "apt-get install pgbouncer"];
     assert_eq!(done.fault(2, &words), None);
+
+    // A state in which it is on begins a cloud all the same.
+    let other = Lab::new();
+    let file = other.path().join("my.pgentra");
+    let options = ["--state", file.to_str().unwrap()];
+    let cloud = other.cloud(Flavour::Flexible, &[&options[..], &["--pgbouncer"]].concat());
+    kill_process(cloud.pid(), Signal::TERM).unwrap();
+    assert!(cloud.ended().success());
+    let cloud = lab.cloud(Flavour::Flexible, &options);
+    assert!(cloud.logged().contains("PgBouncer is off in this run"), "{}", cloud.logged());
 }
 
 const PROGRAM: &str = "/usr/sbin/pgbouncer";

@@ -154,7 +154,7 @@ fn a_stop_by_a_signal_saves_and_a_kill_loses_nothing_that_was_saved() {
     let stopped = lab.shell("pgentra local down").envs(cloud.env("vm")).done();
     assert!(stopped.stderr.contains(path), "{}", stopped.stderr);
     assert!(cloud.ended().success());
-    assert!(!lab.path().join("my.pgentra.new").exists());
+    assert!(!lab.path().join(".my.pgentra.pgentra-lock").exists());
 }
 
 #[test]
@@ -173,6 +173,18 @@ fn a_snapshot_begins_several_clouds() {
         lab.shell("pgentra local snapshot x --name none").done().fault(2, &["no local cloud `none` runs"]),
         None
     );
+    let others = on(&cloud, "mkfifo pipe; echo text >own; chmod 600 own; ln -s pipe link");
+    others.ok();
+    for (file, said) in [
+        ("pipe", "is not a file"),
+        ("link", "is not a file"),
+        ("/dev/null", "is not a file"),
+        ("own", "is not the state of a local cloud"),
+    ] {
+        let refused = on(&cloud, &format!("pgentra local snapshot {file} --replace"));
+        assert_eq!(refused.fault(2, &[said]), None, "{file}");
+    }
+    assert_eq!(on(&cloud, "test -p pipe && test -c /dev/null && cat own").ok(), "text\n");
     let tenant = cloud.text("/tenant_id");
     drop(cloud);
     let snapshot = lab.path().join("home/with-schema.pgentra");
@@ -220,5 +232,29 @@ fn a_state_that_cannot_be_written_is_told_at_the_stop() {
     let stopped = lab.shell("pgentra local down").envs(variables).done();
     assert_ne!(stopped.status.code(), Some(0));
     assert!(stopped.stderr.contains("cannot write the state into"), "{}", stopped.stderr);
+    let kept = lab.path().join("home/.local/state/pgentra/local/default.pgentra");
+    assert!(
+        stopped.stderr.contains(&format!("pgentra local up --state {}", kept.display())),
+        "{}",
+        stopped.stderr
+    );
+    assert!(kept.is_file());
     assert!(!cloud.ended().success());
+}
+
+#[test]
+fn a_crash_of_postgresql_loses_nothing_that_was_committed() {
+    let lab = Lab::new();
+    let file = lab.path().join("my.pgentra");
+    let options = ["--state", file.to_str().unwrap()];
+    let query = |cloud: &e2e::Cloud<'_>, sql: &str| {
+        lab.shell(&format!("pgentra query -c '{sql}'")).envs(cloud.env("admin")).done().ok().to_owned()
+    };
+    let cloud = lab.cloud(Flavour::Flexible, &options);
+    query(&cloud, "CREATE TABLE kept AS SELECT 7 AS n");
+    let [postmaster] = lab.processes("listen_addresses=")[..] else { panic!("one PostgreSQL runs") };
+    kill_process(postmaster, Signal::KILL).unwrap();
+    assert!(!cloud.ended().success());
+    let cloud = lab.cloud(Flavour::Flexible, &options);
+    assert!(query(&cloud, "SELECT n FROM kept").contains('7'));
 }

@@ -278,6 +278,11 @@ impl Subscription {
             }
         }
         held.pgbouncer.extend(switched_on(server));
+        let is_on = held.pgbouncer.get(PGBOUNCER_ENABLED).is_some_and(|value| value == "true");
+        if let Some(reason) = server.filter(|_| is_on).and_then(|server| server.pgbouncer_missing.as_ref()) {
+            tracing::warn!(reason, "PgBouncer is off in this run, and was on in the saved state");
+            held.pgbouncer.insert(PGBOUNCER_ENABLED.to_owned(), "false".to_owned());
+        }
         Self::of(held)
     }
 
@@ -555,6 +560,23 @@ mod tests {
         drop(changes);
         assert_eq!(failure(begin(Effect::Remove(Uuid::nil()))), None);
         assert!(!listed());
+    }
+
+    #[test]
+    fn pgbouncer_is_off_where_it_is_missing() {
+        let held = || {
+            let mut held = subscription().saved();
+            held.pgbouncer.insert(PGBOUNCER_ENABLED.to_owned(), "true".to_owned());
+            held
+        };
+        let mut server = ServerOptions::new("server", "localhost");
+        let shown = |server: &ServerOptions| {
+            let restored = Subscription::restore(held(), Some(server), |_| None);
+            restored.pgbouncer(PGBOUNCER_ENABLED, 0).unwrap()
+        };
+        assert_eq!(shown(&server), "true");
+        server.pgbouncer_missing = Some("there is no program pgbouncer".to_owned());
+        assert_eq!(shown(&server), "false");
     }
 
     #[test]

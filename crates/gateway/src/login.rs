@@ -33,6 +33,13 @@ use crate::upstream::UpstreamAddress;
 use crate::upstream_login::{UpstreamLogin, UpstreamLoginError, method};
 use crate::upstream_stream::UpstreamStream;
 
+/// Where a session is opened, and with which start-up.
+#[derive(Clone, Copy)]
+pub(crate) struct ServerOpening<'a> {
+    pub(crate) address: &'a UpstreamAddress,
+    pub(crate) start: &'a StartupMessage,
+}
+
 /// A session that is ready.
 pub(crate) struct ServerSession {
     pub(crate) server: UpstreamStream,
@@ -70,6 +77,9 @@ impl Gateway {
                 attempt.check = LoginCheck::Server;
                 let permit = self.place().await?;
                 if is_console {
+                    // Only then is it known that the role may log in.
+                    let ready = async { server.wait_until_ready().await.map_err(|error| self.failed(error)) };
+                    client.while_present(ready).await?;
                     server = client.while_present(self.open_console(&upstream)).await?;
                 }
                 (permit, server)
@@ -85,7 +95,11 @@ impl Gateway {
                 let opened = async {
                     if self.is_console(role.as_bytes(), &upstream).await? {
                         let permit = self.place().await?;
-                        return Ok(Some((self.open_console(&upstream).await?, permit)));
+                        let may_log_in = self.may_log_in(role, &claim, &passwords, &upstream).await?;
+                        return Ok(match may_log_in {
+                            true => Some((self.open_console(&upstream).await?, permit)),
+                            false => None,
+                        });
                     }
                     self.session_for(role, &claim, &passwords, &upstream).await
                 };
@@ -251,7 +265,7 @@ impl Gateway {
         role: &str,
         claim: &RoleMapping,
         passwords: &[SecretString],
-        upstream: &StartupMessage,
+        upstream: ServerOpening<'_>,
     ) -> Result<Option<UpstreamLogin<UpstreamStream>>, LoginError> {
         match self.config.method {
             UpstreamMethod::Password | UpstreamMethod::SharedPassword => {}
@@ -275,7 +289,7 @@ impl Gateway {
         &self,
         role: &str,
         claim: &RoleMapping,
-        upstream: &StartupMessage,
+        upstream: ServerOpening<'_>,
     ) -> Result<UpstreamLogin<UpstreamStream>, LoginError> {
         let password = self.own_password().await?;
         if !claim.is_adopted() {
@@ -336,7 +350,7 @@ impl Gateway {
     pub(crate) async fn try_password(
         &self,
         role: &str,
-        upstream: &StartupMessage,
+        upstream: ServerOpening<'_>,
         password: &SecretString,
     ) -> Result<Option<UpstreamLogin<UpstreamStream>>, LoginError> {
         let mut server = self.start(role, upstream).await?;
@@ -353,7 +367,7 @@ impl Gateway {
     async fn be_trusted(
         &self,
         role: &str,
-        upstream: &StartupMessage,
+        upstream: ServerOpening<'_>,
     ) -> Result<UpstreamLogin<UpstreamStream>, LoginError> {
         let mut server = self.start(role, upstream).await?;
         match server.be_trusted().await {
@@ -376,10 +390,10 @@ impl Gateway {
     async fn start(
         &self,
         role: &str,
-        upstream: &StartupMessage,
+        upstream: ServerOpening<'_>,
     ) -> Result<UpstreamLogin<UpstreamStream>, LoginError> {
-        let (address, method) = (self.config.sessions_at(), &self.config.method);
-        address.start(method, role, upstream).await.map_err(|error| self.failed(error))
+        let ServerOpening { address, start } = upstream;
+        address.start(&self.config.method, role, start).await.map_err(|error| self.failed(error))
     }
 
     /// Lets the client authenticate at the server itself, by SCRAM-SHA-256. Each such client uses

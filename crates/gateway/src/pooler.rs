@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use pgentra_session::login_error::{LoginError, chain};
 use pgentra_wire::startup::StartupMessage;
+use secrecy::SecretString;
 use tokio_postgres::types::Type;
 
 use crate::Gateway;
 use crate::control::column;
+use crate::login::ServerOpening;
 use crate::refusal;
+use crate::role_mapping::RoleMapping;
 use crate::upstream::UpstreamAddress;
 use crate::upstream_login::UpstreamLogin;
 use crate::upstream_stream::UpstreamStream;
@@ -74,8 +77,33 @@ impl Gateway {
         if !is_console {
             return Ok((self.config.sessions_at(), Cow::Borrowed(start)));
         }
-        let start = start.clone().without(|name| name != b"user").with("database", "postgres")?;
-        Ok((&self.config.upstream, Cow::Owned(start)))
+        Ok((&self.config.upstream, Cow::Owned(at_the_server(start)?)))
+    }
+
+    /// Where sessions of clients are opened.
+    pub(crate) fn opening<'a>(&'a self, start: &'a StartupMessage) -> ServerOpening<'a> {
+        ServerOpening { address: self.config.sessions_at(), start }
+    }
+
+    /// Opens and ends a session of the role at the server itself, before the console is opened as the service account.
+    /// `false`: none of the passwords is right.
+    ///
+    /// # Errors
+    /// The server's own, as of a role with `NOLOGIN`.
+    pub(crate) async fn may_log_in(
+        &self,
+        role: &str,
+        claim: &RoleMapping,
+        passwords: &[SecretString],
+        start: &StartupMessage,
+    ) -> Result<bool, LoginError> {
+        let start = at_the_server(start)?;
+        let opening = ServerOpening { address: &self.config.upstream, start: &start };
+        let Some(mut login) = self.open_as(role, claim, passwords, opening).await? else { return Ok(false) };
+        // The server looks at NOLOGIN after the password.
+        login.wait_until_ready().await.map_err(|error| self.failed(error))?;
+        login.end().await;
+        Ok(true)
     }
 
     /// Opens the console as the service account, for a client that may use it.
@@ -85,7 +113,12 @@ impl Gateway {
     ) -> Result<UpstreamLogin<UpstreamStream>, LoginError> {
         let service = &self.config.service;
         let start = start.clone().with("user", &service.name)?;
-        let login = self.try_password(&service.name, &start, &service.password).await?;
+        let login = self.try_password(&service.name, self.opening(&start), &service.password).await?;
         login.ok_or_else(|| refusal::broken().into())
     }
+}
+
+/// The start-up of the console's user at the server itself.
+fn at_the_server(start: &StartupMessage) -> Result<StartupMessage, LoginError> {
+    Ok(start.clone().without(|name| name != b"user").with("database", "postgres")?)
 }

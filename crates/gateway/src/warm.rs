@@ -33,7 +33,10 @@ impl Gateway {
         // A password that depends on the client is for the server to compare, at each login.
         if !passwords.is_empty() || !self.warm.keeps(start) {
             let permit = self.place().await?;
-            return Ok(self.open_as(role, claim, passwords, start).await?.map(|login| (login, permit)));
+            return Ok(self
+                .open_as(role, claim, passwords, self.opening(start))
+                .await?
+                .map(|login| (login, permit)));
         }
         let waiting = self.warm.hand_out(start).await;
         self.count_supply(if waiting.is_some() { "hit" } else { "miss" });
@@ -168,7 +171,9 @@ impl Gateway {
         claim: &RoleMapping,
         start: &StartupMessage,
     ) -> Result<Option<UpstreamLogin<UpstreamStream>>, LoginError> {
-        let Some(mut login) = self.open_as(role, claim, &[], start).await? else { return Ok(None) };
+        let Some(mut login) = self.open_as(role, claim, &[], self.opening(start)).await? else {
+            return Ok(None);
+        };
         match login.wait_until_ready().await {
             Ok(()) => Ok(Some(login)),
             Err(error) => Err(self.failed(error)),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pgentra_emulator::{LocalAzure, PrincipalKind, ServerChange, ServerEdit};
 use pgentra_gateway::{ChangeError, GroupMembership, ServiceAccount, UpstreamAddress};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Failure;
 use crate::pgbouncer::CloudPgBouncer;
@@ -16,6 +17,9 @@ const SYNC_PERIOD: Duration = Duration::from_secs(30 * 60);
 /// How often the cloud's clock is looked at, which people advance.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 
+/// Time for a change that was begun when the cloud stops; each takes less than a second.
+const CHANGE_TIME: Duration = Duration::from_secs(10);
+
 /// A direct connection to the PostgreSQL server, without the gateway: the change may remove the
 /// last administrator.
 #[derive(Clone)]
@@ -24,13 +28,38 @@ pub(crate) struct Database {
     pub(crate) service: ServiceAccount,
 }
 
-/// Applies the changes of administrators while the task lives.
+/// Ends [`follow`]. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ChangesEnd {
+    asked: CancellationToken,
+    ended: CancellationToken,
+}
+
+impl ChangesEnd {
+    /// Waits until the changes are made that were begun, at most [`CHANGE_TIME`].
+    pub(crate) async fn reach(&self) {
+        self.asked.cancel();
+        if tokio::time::timeout(CHANGE_TIME, self.ended.cancelled()).await.is_err() {
+            tracing::warn!("a change of the server has not ended, and is not in the state");
+        }
+    }
+}
+
+/// Applies the changes of administrators while the task lives, and until `end` is asked for and all are made.
 pub(crate) async fn follow(
     database: Database,
     pgbouncer: Option<CloudPgBouncer>,
     mut changes: mpsc::UnboundedReceiver<ServerChange>,
+    end: ChangesEnd,
 ) {
-    while let Some(change) = changes.recv().await {
+    let _ended = end.ended.drop_guard();
+    loop {
+        let change = tokio::select! {
+            biased;
+            change = changes.recv() => change,
+            () = end.asked.cancelled() => None,
+        };
+        let Some(change) = change else { return };
         if let ServerEdit::PgBouncer { parameter, value } = change.change() {
             match set(pgbouncer.as_ref(), parameter, value).await {
                 Ok(()) => change.done(),

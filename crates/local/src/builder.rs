@@ -13,9 +13,10 @@ use pgentra_gateway::{ClientTls, Config, Flavour, Setup};
 use pgentra_localdb::{Installation, Janitor, LocalDb, PooledServer, PoolerProgram, StartError};
 use pgentra_session::Limits;
 use pgentra_system::System;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::administrators::{self, Database};
+use crate::administrators::{self, ChangesEnd, Database};
 use crate::azure_names;
 use crate::clock::CloudClock;
 use crate::cluster;
@@ -31,7 +32,7 @@ use crate::local_cloud::{LocalCloud, SERVER_NAME, upstream};
 use crate::page::{CloudPage, HostStrings, PageSource, ServerPlace};
 use crate::pgbouncer::{self, CloudPgBouncer, PgBouncerOptions, PgBouncerParts};
 use crate::server_faults::ServerFaults;
-use crate::state::{SavedState, StateFile};
+use crate::state::{SavedState, StateFile, StateOption};
 use crate::trust_store::trust_store_with;
 
 /// How to start a [`LocalCloud`]. By default it is a Flexible Server on the embedded PostgreSQL, with
@@ -278,10 +279,7 @@ impl<'a> LocalCloudBuilder<'a> {
         let janitor = folder::create(self.system.env(), &folder)?;
         let arc = self.is_arc.then(folder::create_arc).transpose()?;
         // Before PostgreSQL, which takes seconds: a port that is taken is told at once.
-        let listener = match self.port {
-            0 => None,
-            port => Some(RunningGateway::listen(port).await?),
-        };
+        let listener = own_listener(self.port).await?;
         let program = self.pgbouncer.find(self.system.env(), flavour)?;
         (self.progress)("starting PostgreSQL, the metadata service and the Entra tenant");
         let server = server_options(flavour, self.pgbouncer, &program);
@@ -343,7 +341,8 @@ impl<'a> LocalCloudBuilder<'a> {
             access: access(&name, &azure, gateway.address.port(), janitor.folder()),
         };
         let page = CloudPage::start(source, preferred.page).await?;
-        let followers = follow(flavour, behind, &pooled, &azure, &clock);
+        let changes_end = ChangesEnd::default();
+        let followers = follow(flavour, behind, &pooled, (&azure, &clock), changes_end.clone());
         faults.restore(saved.as_ref().map_or(&[], |saved| &saved.faults)).await;
         Ok(LocalCloud {
             name,
@@ -360,9 +359,11 @@ impl<'a> LocalCloudBuilder<'a> {
             faults,
             is_link_local: self.is_link_local,
             followers,
+            changes_end,
             database,
             #[cfg(target_os = "linux")]
             container_files: None,
+            rescue: state.as_ref().and_then(|_| kept::state_folder(self.system.env())),
             state,
             is_restored: saved.is_some(),
             installation,
@@ -375,7 +376,7 @@ impl<'a> LocalCloudBuilder<'a> {
     fn saved(&self) -> Result<(Option<StateFile>, Option<SavedState>), Failure> {
         let state = self.state.as_deref().map(StateFile::take).transpose()?;
         let saved = match (&self.state, &self.snapshot) {
-            (Some(file), _) => SavedState::open(file)?,
+            (Some(file), _) => SavedState::open(file, StateOption::State)?,
             (None, Some(file)) => Some(SavedState::existing(file)?),
             (None, None) => None,
         };
@@ -426,17 +427,25 @@ impl<'a> LocalCloudBuilder<'a> {
     }
 }
 
+/// A listener at exactly this port. `None` for 0.
+async fn own_listener(port: u16) -> Result<Option<TcpListener>, Failure> {
+    match port {
+        0 => Ok(None),
+        port => RunningGateway::listen(port).await.map(Some),
+    }
+}
+
 /// The tasks that keep the database and the files of the pod up to date.
 fn follow(
     flavour: Flavour,
     behind: Database,
     pooled: &Option<CloudPgBouncer>,
-    azure: &Arc<LocalAzure>,
-    clock: &CloudClock,
+    (azure, clock): (&Arc<LocalAzure>, &CloudClock),
+    end: ChangesEnd,
 ) -> JoinSet<()> {
     let mut followers = JoinSet::new();
     followers.spawn(clock.clone().keep());
-    followers.spawn(administrators::follow(behind.clone(), pooled.clone(), azure.follow_server()));
+    followers.spawn(administrators::follow(behind.clone(), pooled.clone(), azure.follow_server(), end));
     if flavour == Flavour::Flexible {
         followers.spawn(administrators::sync(behind.clone(), azure.clone()));
     }

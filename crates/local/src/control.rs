@@ -82,9 +82,10 @@ impl Control {
 }
 
 impl Control {
-    /// Says to the clients that asked for the end that the state was not saved.
-    pub async fn refuse(&mut self, failure: &Failure) {
-        let told = serde_json::to_vec(&ToldFailure::from(failure)).unwrap_or_default();
+    /// Says to the clients that asked for the end that the local cloud has ended, and whether its state was saved.
+    pub async fn ended(&mut self, saved: &Result<(), Failure>) {
+        let told = saved.as_ref().copied().map_err(ToldFailure::from);
+        let told = serde_json::to_vec(&told).unwrap_or_default();
         for client in &mut self.waiting {
             // A client that has left needs no answer.
             let _ = client.write_all(&told).await;
@@ -274,6 +275,7 @@ pub async fn advance(folder: &Path, by: Duration) -> Result<Option<u64>, Failure
 /// If it does not end, or its state could not be written.
 pub async fn down(folder: &Path) -> Result<Option<Option<PathBuf>>, Failure> {
     let running = status(folder).await.ok().flatten();
+    let is_known = running.is_some();
     let state = running.and_then(|status| status.state);
     let Some(mut stream) = connect(folder).await? else { return Ok(None) };
     let gone = async {
@@ -283,10 +285,16 @@ pub async fn down(folder: &Path) -> Result<Option<Option<PathBuf>>, Failure> {
         Ok(rest)
     };
     let time = if state.is_some() { SAVE_TIME } else { STOP_TIME };
-    match serde_json::from_slice::<ToldFailure>(&bounded(time, gone).await?) {
-        Ok(told) => Err(told.into()),
-        // It says nothing if all went well.
-        Err(_) => Ok(Some(state)),
+    match serde_json::from_slice::<Result<(), ToldFailure>>(&bounded(time, gone).await?) {
+        Ok(Ok(())) => Ok(Some(state)),
+        Ok(Err(told)) => Err(told.into()),
+        // It was killed, and has no state to lose.
+        Err(_) if is_known && state.is_none() => Ok(Some(None)),
+        Err(_) => {
+            let message = "the local cloud ended before it had saved its state";
+            Err(Failure::new(FailureKind::Machine, message)
+                .with_hint("its file has the state of the stop before"))
+        }
     }
 }
 

@@ -138,21 +138,37 @@ pub(crate) fn write(file: &Path, content: impl AsRef<[u8]>) -> Result<(), Failur
 }
 
 /// Writes a file at once that every user can read.
+///
+/// # Errors
+/// If others can write to its folder: they could put a link in its place, or another authority.
 pub(crate) fn write_shared(file: &Path, content: &[u8]) -> Result<(), Failure> {
-    put(file, content, 0o644)
-        .map_err(|error| Failure::machine(&format!("cannot write {}", file.display()), error))
+    let failed = |error: std::io::Error| Failure::machine(&format!("cannot write {}", file.display()), error);
+    let folder = parent(file);
+    let found = std::fs::metadata(folder).map_err(failed)?;
+    let is_ours = found.uid() == rustix::process::geteuid().as_raw() || found.uid() == 0;
+    if !is_ours || found.permissions().mode() & 0o022 != 0 {
+        let message = format!("other users can write to {}", folder.display());
+        let word = quote::shell_word(&folder.to_string_lossy());
+        return Err(Failure::new(FailureKind::Usage, message)
+            .with_hint(format!("give a folder of yours that others cannot write to: chmod go-w {word}")));
+    }
+    put(file, content, 0o644).map_err(failed)
 }
 
+/// The new file has a name of its own, so that no link in the folder is followed, and goes with an error.
 fn put(file: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
     use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let fresh = file.with_extension("new");
-    let mut options = std::fs::OpenOptions::new();
-    let mut written = options.write(true).create(true).truncate(true).mode(mode).open(&fresh)?;
+    let mut fresh = tempfile::Builder::new().prefix(".pgentra-").suffix(".new").tempfile_in(parent(file))?;
     // The user's umask has no say.
-    written.set_permissions(std::fs::Permissions::from_mode(mode))?;
-    written.write_all(content)?;
-    std::fs::rename(&fresh, file)
+    fresh.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+    fresh.write_all(content)?;
+    fresh.persist(file)?;
+    Ok(())
+}
+
+/// The folder of a file.
+fn parent(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
@@ -187,6 +203,33 @@ mod tests {
         assert!(check_ours(&folder).is_err());
         assert!(create(&Env::from_map::<String, String>([]), &folder).is_err());
     }
+
+    #[test]
+    fn a_shared_file_follows_no_link_and_leaves_nothing() {
+        let base = tempfile::tempdir().unwrap();
+        let (folder, victim) = (base.path().join("azure"), base.path().join("victim"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(&victim, "before").unwrap();
+        for name in ["token", "token.new"] {
+            std::os::unix::fs::symlink(&victim, folder.join(name)).unwrap();
+        }
+        write_shared(&folder.join("token"), b"text").unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "before");
+        assert_eq!(std::fs::read_to_string(folder.join("token")).unwrap(), "text");
+        assert_eq!(std::fs::metadata(folder.join("token")).unwrap().permissions().mode() & 0o777, 0o644);
+        std::fs::create_dir(folder.join("taken")).unwrap();
+        assert!(write_shared(&folder.join("taken"), b"text").is_err());
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 3, "nothing is left of it");
+        for mode in [0o775, 0o757, 0o777] {
+            std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(mode)).unwrap();
+            let refused = write_shared(&folder.join("token"), b"other").unwrap_err();
+            assert!(refused.to_string().contains("other users can write to"), "{refused}");
+            assert!(refused.hint().unwrap().contains("chmod go-w"), "{refused:?}");
+        }
+        assert_eq!(std::fs::read_to_string(folder.join("token")).unwrap(), "text");
+    }
+
     #[test]
     fn the_hint_names_the_variable_that_counts() {
         let base = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
+use crate::administrators::ChangesEnd;
 use crate::clock::CloudClock;
 use crate::environment::{self, CloudFiles, CloudView};
 use crate::error::{Error, Failure};
@@ -26,7 +27,7 @@ use crate::gateway::RunningGateway;
 use crate::host::Host;
 use crate::page::CloudPage;
 use crate::pgbouncer::CloudPgBouncer;
-use crate::state::{FixedParts, Snapshots, StateFile};
+use crate::state::{FixedParts, Rescue, Snapshots, StateFile};
 
 /// The name of the server in this cloud: Single Server users write it after the `@`.
 pub const SERVER_NAME: &str = "mydemoserver";
@@ -55,12 +56,16 @@ pub struct LocalCloud {
     pub(crate) is_link_local: bool,
     /// Tasks that refresh the pod's token files and update the database.
     pub(crate) followers: JoinSet<()>,
+    /// Ends the changes of the database that Resource Manager asks for.
+    pub(crate) changes_end: ChangesEnd,
     pub(crate) database: LocalDb,
     /// Files for programs in containers.
     #[cfg(target_os = "linux")]
     pub(crate) container_files: Option<crate::inside::ContainerFiles>,
     /// The file that its state is written into at the stop.
     pub(crate) state: Option<StateFile>,
+    /// The folder for the state if it cannot be written into that file.
+    pub(crate) rescue: Option<PathBuf>,
     /// Whether it began with a saved state.
     pub(crate) is_restored: bool,
     /// The PostgreSQL that it runs.
@@ -290,28 +295,55 @@ impl LocalCloud {
     /// is one, and stops.
     ///
     /// # Errors
-    /// If the state could not be written. The file is as it was then, and the local cloud has stopped.
+    /// If the state could not be written. The file is as it was then, and the local cloud has stopped. The hint names the
+    /// file, or the folder of PostgreSQL's files, that the state is in instead.
     pub async fn stop_and_save(mut self) -> Result<(), Failure> {
         let Some(file) = self.state.take() else {
             self.stop().await;
             return Ok(());
         };
         let snapshots = self.snapshots();
-        let faults = snapshots.faults();
         // From here on nothing changes: first those end who ask for changes, then those who make them.
         self.gateway.end().await;
         self.named_gateway.end().await;
+        self.page.end().await;
+        let faults = snapshots.faults();
+        self.azure.close().await;
+        self.changes_end.reach().await;
         if let Some(pgbouncer) = &self.pgbouncer {
             pgbouncer.end().await;
         }
-        self.azure.close().await;
         self.faults.finish().await;
         self.followers.shutdown().await;
-        self.database.shut_down().await;
-        let saved = snapshots.save_ended(file, faults, self.database.data().to_owned()).await;
+        let ended = self.database.shut_down().await;
+        let saved = match &ended {
+            Ok(()) => snapshots.save_ended(file, faults.clone(), self.database.data().to_owned()).await,
+            Err(error) => Err(Failure::machine(
+                &format!("cannot write the state into {}", file.path().display()),
+                std::io::Error::new(error.kind(), error.to_string()),
+            )),
+        };
+        let saved = match saved {
+            Ok(_) => Ok(()),
+            Err(failure) => {
+                let rescue = Rescue {
+                    snapshots: &snapshots,
+                    faults,
+                    name: &self.name,
+                    folder: self.rescue.as_deref(),
+                    data: self.database.data(),
+                    cloud: self.janitor.folder(),
+                };
+                Err(match ended {
+                    Ok(()) => rescue.another_file(failure).await,
+                    // What still runs changes the files.
+                    Err(_) => rescue.files(failure),
+                })
+            }
+        };
         drop(snapshots);
         self.stop().await;
-        saved.map(drop)
+        saved
     }
 
     /// Ends sessions, processes and listeners, and removes the folder. The state is lost.

@@ -183,6 +183,10 @@ impl CloudPgBouncer {
             *self.0.console_users.write().unwrap_or_else(PoisonError::into_inner) = names;
             return Ok(());
         }
+        if state.running.as_mut().is_some_and(|running| running.pooler.has_ended()) {
+            let message = "PgBouncer has ended by itself. Set pgbouncer.enabled to true: it starts again";
+            return Err(Failure::new(FailureKind::Machine, message));
+        }
         state.set(parameter, value)?;
         let PgBouncerState { running, settings, .. } = &*state;
         match running {
@@ -200,8 +204,11 @@ impl CloudPgBouncer {
     }
 
     async fn switch_on(&self, state: &mut PgBouncerState) -> Result<(), Failure> {
-        if state.running.is_some() {
-            return Ok(());
+        if let Some(running) = &mut state.running {
+            if !running.pooler.has_ended() {
+                return Ok(());
+            }
+            self.switch_off(state).await?;
         }
         let PgBouncerParts { folder, program, server, config, names, address } = &self.0.parts;
         let program = program

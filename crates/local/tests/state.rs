@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use eventually::{DEADLINE, eventually};
 use pgentra_local::control::{self, Control};
-use pgentra_local::{Error, Failure, Flavour, Host, LocalCloud, LocalCloudBuilder, Status};
+use pgentra_local::{Error, Failure, FailureKind, Flavour, Host, LocalCloud, LocalCloudBuilder, Status};
 use pgentra_system::{Env, System};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +30,17 @@ impl Place {
         let base = tempfile::Builder::new().prefix("pgentra-").tempdir_in("/tmp").unwrap();
         fs::set_permissions(base.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let env = Env::from_map([("TMPDIR", base.path().to_str().unwrap())]);
+        let system = System::builder().env(env).build();
+        Self { base, system }
+    }
+
+    /// With a folder for what is kept.
+    fn with_home() -> Self {
+        let Self { base, .. } = Self::new();
+        let env = Env::from_map([
+            ("TMPDIR", base.path().to_str().unwrap().to_owned()),
+            ("XDG_STATE_HOME", base.path().join("kept").to_str().unwrap().to_owned()),
+        ]);
         let system = System::builder().env(env).build();
         Self { base, system }
     }
@@ -281,4 +293,93 @@ async fn another_version_of_postgresql_is_refused() {
         || place.cloud("two").state(Some(place.base.path().join("other"))).postgres(Some(other.clone()));
     installed().start().await.unwrap().stop_and_save().await.unwrap();
     installed().start().await.unwrap().stop_and_save().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_written_is_kept_elsewhere() {
+    let place = Place::with_home();
+    let folder = place.base.path().join("gone");
+    for number in ["one.pgentra", "one-2.pgentra"] {
+        fs::create_dir(&folder).unwrap();
+        let cloud = place.cloud("one").state(Some(folder.join("my.state"))).start().await.unwrap();
+        run(&cloud, "CREATE TABLE kept AS SELECT 7 AS n").await;
+        fs::remove_dir_all(&folder).unwrap();
+        let failed = cloud.stop_and_save().await.unwrap_err();
+        assert!(failed.to_string().contains("cannot write"), "{failed}");
+        let file = place.base.path().join("kept/pgentra/local").join(number);
+        let hint = failed.hint().unwrap();
+        assert!(hint.ends_with(&format!("pgentra local up --state {}", file.display())), "{hint}");
+        let cloud = place.cloud("two").state(Some(file)).start().await.unwrap();
+        assert_eq!(query(&cloud, Host::Admin, "SELECT n::text FROM kept").await, "7");
+        cloud.stop_and_save().await.unwrap();
+        assert_eq!(place.names(), ["kept"]);
+    }
+
+    // Without such a folder, PostgreSQL's files are kept.
+    let place = Place::new();
+    let folder = place.base.path().join("gone");
+    fs::create_dir(&folder).unwrap();
+    let cloud = place.cloud("one").state(Some(folder.join("my.state"))).start().await.unwrap();
+    fs::remove_dir_all(&folder).unwrap();
+    let failed = cloud.stop_and_save().await.unwrap_err();
+    let [kept] = &place.names()[..] else { panic!("{:?}", place.names()) };
+    let kept = place.base.path().join(kept);
+    assert!(failed.hint().unwrap().contains(kept.to_str().unwrap()), "{failed:?}");
+    assert!(kept.join("data/PG_VERSION").is_file());
+}
+
+#[tokio::test]
+async fn a_cloud_whose_postgresql_crashed_is_saved() {
+    let place = Place::new();
+    let mut cloud = place.kept().start().await.unwrap();
+    let superuser = cloud.superuser("postgres").await.unwrap();
+    run(&cloud, "CREATE TABLE kept AS SELECT 7 AS n").await;
+    let folder = superuser.query_one("SHOW data_directory", &[]).await.unwrap().get::<_, String>(0);
+    let lock = fs::read_to_string(Path::new(&folder).join("postmaster.pid")).unwrap();
+    let postmaster = Pid::from_raw(lock.lines().next().unwrap().parse().unwrap()).unwrap();
+    kill_process(postmaster, Signal::KILL).unwrap();
+    let how = cloud.died().await;
+    assert!(how.contains("SIGKILL"), "{how}");
+    cloud.stop_and_save().await.unwrap();
+    let cloud = place.kept().start().await.unwrap();
+    assert_eq!(query(&cloud, Host::Admin, "SELECT n::text FROM kept").await, "7");
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn only_a_word_says_that_a_state_was_saved() {
+    let place = Place::new();
+    let cloud = place.kept().start().await.unwrap();
+    let (status, stop) = (Status::of(&cloud), CancellationToken::new());
+    for is_told in [false, true] {
+        let control = Control::bind(cloud.folder()).unwrap();
+        let snapshots = cloud.snapshots();
+        let served = async {
+            let mut control = control.serve(&status, cloud.clock(), cloud.faults(), &snapshots, &stop).await;
+            if is_told {
+                control.ended(&Ok(())).await;
+            }
+        };
+        let (down, ()) = tokio::join!(control::down(cloud.folder()), served);
+        match down {
+            Ok(saved) => assert!(is_told && saved == Some(Some(place.file()))),
+            Err(failure) => {
+                assert!(!is_told, "{failure}");
+                assert_eq!(failure.to_string(), "the local cloud ended before it had saved its state");
+                assert_eq!(failure.kind(), FailureKind::Machine);
+            }
+        }
+        fs::remove_file(cloud.folder().join("control.sock")).unwrap();
+    }
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn hints_of_a_snapshot_are_those_of_its_option() {
+    let place = Place::new();
+    fs::write(place.file(), "x").unwrap();
+    fs::set_permissions(place.file(), fs::Permissions::from_mode(0o600)).unwrap();
+    let refused = failure(place.cloud("two").snapshot(Some(place.file())).start().await);
+    let hint = refused.hint().unwrap();
+    assert!(hint.contains("without --snapshot") && !hint.contains("does not exist yet"), "{hint}");
 }

@@ -20,6 +20,7 @@ mod error;
 mod janitor;
 mod local_db;
 mod owner;
+mod plain_file;
 mod pooler;
 mod process;
 mod restart;

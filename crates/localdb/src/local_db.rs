@@ -10,7 +10,7 @@ use tokio::process::Child;
 use tokio::sync::{Mutex, watch};
 
 use crate::backup::Backup;
-use crate::process::kill_group;
+use crate::process::{all_ended, kill_group};
 use crate::restart::Restarter;
 use crate::running::{RunningServer, STOP_LIMIT, ServerProcess, fast_shutdown};
 use crate::site::{PORT, SUPERUSER, Site};
@@ -125,18 +125,22 @@ impl LocalDb {
         }
     }
 
-    /// Ends all sessions (fast shutdown) and the server. Its files stay until this is stopped or dropped. A
-    /// [`Restarter`] must not be at work.
+    /// Ends all sessions (fast shutdown) and the server, and waits until no process of it is left. Its files stay until
+    /// this is stopped or dropped. A [`Restarter`] must not be at work.
     ///
     /// A server that has not ended after a minute is killed; the next start with its files recovers what was
-    /// committed. Cancel-safe: cancelled, the server may still run.
-    pub async fn shut_down(&self) {
+    /// committed. So it does after a crash. Cancel-safe: cancelled, the server may still run.
+    ///
+    /// # Errors
+    /// If processes are left that may change the files.
+    pub async fn shut_down(&self) -> io::Result<()> {
         // Its end is wanted.
         self.process.send_modify(|process| process.restarts = true);
         let mut running = self.running.lock().await;
         fast_shutdown(&mut running.server, SAVE_LIMIT).await;
         kill_group(&running.server);
         let _ = running.server.wait().await;
+        all_ended(&self.log, STOP_LIMIT).await
     }
 
     /// Ends all sessions (fast shutdown), stops the server and removes its folder.

@@ -45,15 +45,30 @@ impl Owner {
         Ok(status.success())
     }
 
-    /// Hands `path` and all below it to this user.
+    /// Hands `path` and all below it to this user. A folder comes after what is in it: before that the user cannot put a
+    /// link in the place of something.
     pub(crate) fn take(&self, path: &Path) -> io::Result<()> {
-        lchown(path, Some(self.uid), Some(self.gid))?;
+        self.walk(path, &mut |path| lchown(path, Some(self.uid), Some(self.gid)))
+    }
+
+    fn walk(&self, path: &Path, visit: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
         if path.symlink_metadata()?.is_dir() {
             for entry in fs::read_dir(path)? {
-                self.take(&entry?.path())?;
+                self.walk(&entry?.path(), visit)?;
             }
         }
-        Ok(())
+        visit(path)
+    }
+
+    /// Hands over the folder alone.
+    pub(crate) fn take_folder(&self, folder: &Path) -> io::Result<()> {
+        lchown(folder, Some(self.uid), Some(self.gid))
+    }
+
+    /// Takes the folder alone back, for the present user. Meanwhile no name in it changes.
+    pub(crate) fn take_back(folder: &Path) -> io::Result<()> {
+        let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+        lchown(folder, Some(user.as_raw()), Some(group.as_raw()))
     }
 
     /// The user of this name; none if the name service does not answer.
@@ -66,6 +81,23 @@ impl Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_comes_after_what_is_in_it() {
+        let base = tempfile::tempdir().unwrap();
+        fs::create_dir_all(base.path().join("a/b")).unwrap();
+        fs::write(base.path().join("a/b/c"), "").unwrap();
+        std::os::unix::fs::symlink("/etc", base.path().join("a/b/link")).unwrap();
+        let mut seen = Vec::new();
+        let owner = Owner { name: "root".into(), uid: 0, gid: 0 };
+        let mut visit = |path: &Path| {
+            seen.push(path.strip_prefix(base.path()).unwrap().to_string_lossy().into_owned());
+            Ok(())
+        };
+        owner.walk(base.path(), &mut visit).unwrap();
+        seen[..2].sort();
+        assert_eq!(seen, ["a/b/c", "a/b/link", "a/b", "a", ""]);
+    }
 
     #[test]
     fn users_are_known_by_name() {

@@ -1,9 +1,7 @@
 //! A PgBouncer in front of a local PostgreSQL.
 
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -20,6 +18,7 @@ use crate::error::StartError;
 use crate::janitor::{Farewell, Janitor};
 use crate::local_db::LocalDb;
 use crate::owner::Owner;
+use crate::plain_file;
 use crate::process::{ServerProgram, last_lines};
 use crate::server::once_free;
 use crate::site::check_socket_path_of;
@@ -201,6 +200,11 @@ impl LocalPooler {
         PORT
     }
 
+    /// Whether its process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Gives it other settings, which it reads at once (SIGHUP). Sessions go on.
     ///
     /// # Errors
@@ -244,20 +248,9 @@ fn write(
     settings: &PoolerSettings,
     server: &PooledServer,
 ) -> io::Result<()> {
-    put(folder, owner, "users", &users(server))?;
-    put(folder, owner, "pgbouncer.ini", &configuration(folder, program, settings, server))
-}
-
-/// Writes a file for its user alone, at once: PgBouncer may read it at any time.
-fn put(folder: &Path, owner: Option<&Owner>, name: &str, text: &str) -> io::Result<()> {
-    let new = folder.join(format!("{name}.new"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    if let Some(owner) = owner {
-        owner.take(&new)?;
-    }
-    file.write_all(text.as_bytes())?;
-    drop(file);
-    fs::rename(new, folder.join(name))
+    // At once: PgBouncer may read them at any time.
+    plain_file::replace(folder, "users", &users(server), owner)?;
+    plain_file::replace(folder, "pgbouncer.ini", &configuration(folder, program, settings, server), owner)
 }
 
 /// The file of passwords (PgBouncer, "Authentication File Format").
@@ -356,6 +349,8 @@ async fn until_ready(socket: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -2,7 +2,7 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::embedded;
 use crate::error::StartError;
 use crate::janitor::{Farewell, Janitor};
 use crate::owner::Owner;
+use crate::plain_file;
 use crate::process::{ServerProgram, kill_group, last_lines};
 use crate::server::{Installation, Programs};
 use crate::timings::StartTimings;
@@ -128,7 +129,7 @@ impl Site {
         fs::remove_file(&password_file).map_err(StartError::io("remove initdb's password file"))?;
         made?;
 
-        configure(&self.data()).map_err(StartError::io("configure the server"))
+        configure(&self.data(), self.owner.as_ref()).map_err(StartError::io("configure the server"))
     }
 
     /// Starts the server with the files that `fill` writes into the folder that it gets.
@@ -138,12 +139,14 @@ impl Site {
         timings: &mut StartTimings,
     ) -> Result<Child, StartError> {
         let begin = Instant::now();
-        let (data, owner) = (self.data(), self.owner.clone());
+        let (folder, data, owner) = (self.janitor.folder().to_owned(), self.data(), self.owner.clone());
         let filled = to_its_end(move || {
-            DirBuilder::new().mode(0o700).create(&data)?;
-            fill(&data)?;
-            configure(&data)?;
-            owner.map_or(Ok(()), |owner| owner.take(&data))
+            filled_by_us(&folder, owner.as_ref(), || {
+                DirBuilder::new().mode(0o700).create(&data)?;
+                fill(&data)?;
+                configure(&data, None)?;
+                owner.as_ref().map_or(Ok(()), |owner| owner.take(&data))
+            })
         });
         let filled = filled.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
         filled.map_err(StartError::io("take the saved data"))?;
@@ -224,14 +227,21 @@ impl Site {
     fn write_password(&self, path: &Path, password: &SecretString) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         if let Some(owner) = &self.owner {
-            owner.take(path)?;
+            fchown(&file, Some(owner.uid), Some(owner.gid))?;
         }
         writeln!(file, "{}", password.expose_secret())
     }
 
-    /// Makes the server's user the owner of what was written below `path`.
+    /// Takes the folder from the server's user until [`Site::hand_over`], so that no link is in it.
+    pub(crate) fn take_back(&self) -> io::Result<()> {
+        self.owner.as_ref().map_or(Ok(()), |_| Owner::take_back(self.janitor.folder()))
+    }
+
+    /// Makes the server's user the owner of what was written below `path`, and of the folder.
     pub(crate) fn hand_over(&self, path: &Path) -> io::Result<()> {
-        self.owner.as_ref().map_or(Ok(()), |owner| owner.take(path))
+        let Some(owner) = &self.owner else { return Ok(()) };
+        owner.take(path)?;
+        owner.take_folder(self.janitor.folder())
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -248,12 +258,23 @@ impl Site {
 }
 
 /// Writes the server's settings, in place of those that an earlier start wrote.
-fn configure(data: &Path) -> io::Result<()> {
-    fs::write(data.join("pg_hba.conf"), PG_HBA)?;
-    let file = data.join("postgresql.conf");
-    let text = fs::read_to_string(&file)?;
+fn configure(data: &Path, owner: Option<&Owner>) -> io::Result<()> {
+    plain_file::replace(data, "pg_hba.conf", PG_HBA, owner)?;
+    let text = plain_file::read(data, "postgresql.conf")?;
     let made = text.split(MARK).next().unwrap_or_default();
-    fs::write(&file, format!("{made}{MARK}{SETTINGS}"))
+    plain_file::replace(data, "postgresql.conf", &format!("{made}{MARK}{SETTINGS}"), owner)
+}
+
+/// Calls `fill` while the folder is ours: its owner could put a link in the place of what is written.
+fn filled_by_us(
+    folder: &Path,
+    owner: Option<&Owner>,
+    fill: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    let Some(owner) = owner else { return fill() };
+    Owner::take_back(folder)?;
+    fill()?;
+    owner.take_folder(folder)
 }
 
 /// Makes the user that the server will run as the owner of the folder, and returns it (`None`: the present user).

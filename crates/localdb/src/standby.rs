@@ -64,6 +64,7 @@ async fn copy(site: &Site, primary: &LocalDb) -> io::Result<()> {
     let slot = "SELECT pg_create_physical_replication_slot($1, true)::text";
     client.query_one(slot, &[&NAME]).await.map_err(io::Error::other)?;
     let to = site.data();
+    site.take_back()?;
     let label = backup.copy_files(&client, NAME, &to).await?;
     drop(client);
     let _ = driver.await;

@@ -15,6 +15,7 @@ use eventually::{DEADLINE, eventually};
 use pgentra_localdb::{
     Installation, LocalDb, Options, SavedData, StartError, start, start_saved, start_standby,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use secrecy::ExposeSecret;
 use tokio_postgres::{Client, NoTls};
 
@@ -86,7 +87,7 @@ async fn the_data_of_a_server_that_was_shut_down_starts_again() {
             .await
             .unwrap();
         client.batch_execute("ALTER SYSTEM SET listen_addresses = '*'").await.unwrap();
-        db.shut_down().await;
+        db.shut_down().await.unwrap();
         assert!(!db.data().join("postmaster.pid").exists(), "it has ended in order");
         let kept = place.path().join("kept");
         copy(db.data(), &kept);
@@ -218,7 +219,7 @@ async fn data_that_cannot_be_read_leaves_nothing() {
 async fn a_standby_can_be_made_of_saved_data() {
     let place = place();
     let db = start(options(place.path().join("db"), Installation::Embedded)).await.unwrap();
-    db.shut_down().await;
+    db.shut_down().await.unwrap();
     let kept = place.path().join("kept");
     copy(db.data(), &kept);
     let saved = saved(&db);
@@ -232,5 +233,33 @@ async fn a_standby_can_be_made_of_saved_data() {
     let is_standby: bool = client.query_one("SELECT pg_is_in_recovery()", &[]).await.unwrap().get(0);
     assert!(is_standby);
     standby.stop().await;
+    db.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_crashed_has_ended_when_its_last_process_has() {
+    let place = place();
+    let mut db = start(options(place.path().join("db"), Installation::Embedded)).await.unwrap();
+    let client = superuser(&db).await;
+    client.batch_execute("CREATE TABLE t AS SELECT 7 AS n").await.unwrap();
+    let backend: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let backend = Pid::from_raw(backend).unwrap();
+    kill_process(backend, Signal::STOP).unwrap();
+    db.kill();
+    db.ended().await.unwrap();
+    {
+        let mut ends = std::pin::pin!(db.shut_down());
+        let first = std::future::poll_fn(|context| std::task::Poll::Ready(ends.as_mut().poll(context)));
+        assert!(first.await.is_pending(), "a session of it is left");
+        kill_process(backend, Signal::CONT).unwrap();
+        ends.await.unwrap();
+    }
+    let kept = place.path().join("kept");
+    copy(db.data(), &kept);
+    let saved = saved(&db);
+    db.stop().await;
+    let folder = place.path().join("again");
+    let db = start_saved(options(folder, Installation::Embedded), saved, fill(kept)).await.unwrap();
+    assert_eq!(count(&superuser(&db).await, "SELECT n::int8 FROM t").await, 7);
     db.stop().await;
 }

@@ -137,23 +137,25 @@ pub(crate) async fn serve(
     stop: &CancellationToken,
 ) -> Outcome {
     let (clock, faults, snapshots) = (cloud.clock().clone(), cloud.faults().clone(), cloud.snapshots());
-    let (control, outcome) = tokio::select! {
-        control = control.serve(description, &clock, &faults, &snapshots, stop) => (Some(control), Ok(())),
-        how = cloud.died() => (None, Err(Problem::new(Blame::Ours, format!("the PostgreSQL of the local cloud ended by itself ({how})"))
-            .hint("start it again with -vv"))),
+    let ended = tokio::select! {
+        control = control.serve(description, &clock, &faults, &snapshots, stop) => Ok(control),
+        how = cloud.died() => Err(format!("the PostgreSQL of the local cloud ended by itself ({how})")),
     };
     drop((clock, faults, snapshots));
-    let Some(mut control) = control else {
-        cloud.stop().await;
-        return outcome;
-    };
     let stopped = cloud.stop_and_save().await;
-    if let Err(failure) = &stopped {
-        control.refuse(failure).await;
+    match ended {
+        Ok(mut control) => {
+            // The last act: the client that asked for the end waits for it.
+            control.ended(&stopped).await;
+            Ok(stopped?)
+        }
+        Err(died) => {
+            if let Err(failure) = stopped {
+                output::problem(&Problem::from(failure));
+            }
+            Err(Problem::new(Blame::Ours, died).hint("start it again with -vv"))
+        }
     }
-    // The client that asked for the end sees its connection close now.
-    drop(control);
-    Ok(stopped?)
 }
 
 /// Starts this program as a background process, and returns when that is ready.

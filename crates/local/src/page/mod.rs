@@ -49,7 +49,7 @@ const KEY_HEADER: &str = "pgentra-page-key";
 pub(crate) struct CloudPage {
     address: SocketAddr,
     stop: CancellationToken,
-    served: JoinHandle<()>,
+    served: Option<JoinHandle<()>>,
     _source: Arc<PageSource>,
     _stop_on_drop: DropGuard,
 }
@@ -76,7 +76,7 @@ impl CloudPage {
         // An answer that still runs keeps nothing of a cloud that stops.
         let handler = PageHandler { port: address.port(), key, source: Arc::downgrade(&source) };
         let stop = CancellationToken::new();
-        let served = tokio::spawn(serve_requests(listener, handler, stop.clone()));
+        let served = Some(tokio::spawn(serve_requests(listener, handler, stop.clone())));
         let _stop_on_drop = stop.clone().drop_guard();
         Ok(Self { address, stop, served, _source: source, _stop_on_drop })
     }
@@ -86,10 +86,17 @@ impl CloudPage {
         format!("http://{}/", self.address)
     }
 
-    /// Closes the listener.
-    pub(crate) async fn stop(self) {
+    /// Closes the listener: from then on no request changes anything.
+    pub(crate) async fn end(&mut self) {
         self.stop.cancel();
-        let _ = self.served.await;
+        if let Some(served) = self.served.take() {
+            let _ = served.await;
+        }
+    }
+
+    /// The same, for good.
+    pub(crate) async fn stop(mut self) {
+        self.end().await;
     }
 }
 

@@ -11,7 +11,7 @@ use pgentra_local_state::{SavedFault, StateError, StateManifest, manifest_of, un
 use pgentra_localdb::{SavedData, StartError};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::file::{self, unusable};
+use super::file::{self, StateOption, unusable};
 use crate::environment::CloudFiles;
 use crate::error::{Failure, FailureKind};
 use crate::folder::write;
@@ -31,6 +31,7 @@ pub(crate) struct SavedState {
 #[derive(Debug)]
 pub(crate) struct StateContent {
     path: PathBuf,
+    option: StateOption,
     file: File,
 }
 
@@ -39,22 +40,22 @@ impl SavedState {
     ///
     /// # Errors
     /// If it is damaged or too large, of another version, or others can read it.
-    pub(crate) fn open(path: &Path) -> Result<Option<Self>, Failure> {
-        let Some(file) = file::open(path)? else { return Ok(None) };
+    pub(crate) fn open(path: &Path, option: StateOption) -> Result<Option<Self>, Failure> {
+        let Some(file) = file::open(path, option)? else { return Ok(None) };
         let read = || -> Result<_, StateError> {
             let manifest = manifest_of(&file)?;
             Ok((manifest.flavour()?, manifest.data(), manifest))
         };
-        let (flavour, data, manifest) = read().map_err(|error| unusable(path, error))?;
+        let (flavour, data, manifest) = read().map_err(|error| unusable(path, option, error))?;
         let StateManifest { azure, faults, client_certificate, .. } = manifest;
         let client_certificate = Some(client_certificate).filter(|pem| !pem.expose_secret().is_empty());
-        let content = Arc::new(StateContent { path: path.to_owned(), file });
+        let content = Arc::new(StateContent { path: path.to_owned(), option, file });
         Ok(Some(Self { flavour, azure, faults, data, client_certificate, content }))
     }
 
     /// The same for a file that must exist.
     pub(crate) fn existing(path: &Path) -> Result<Self, Failure> {
-        Self::open(path)?.ok_or_else(|| {
+        Self::open(path, StateOption::Snapshot)?.ok_or_else(|| {
             Failure::new(FailureKind::Usage, format!("there is no file {}", path.display()))
                 .with_hint("make one of a local cloud that runs: pgentra local snapshot FILE")
         })
@@ -73,7 +74,7 @@ impl SavedState {
         let path = self.content.path.display();
         let refuse = |message: String, option: &str| {
             Err(Failure::new(FailureKind::Usage, message)
-                .with_hint(format!("leave out {option}, or give a file that does not exist yet")))
+                .with_hint(format!("leave out {option}, or {}", self.content.option.another_file())))
         };
         match flavour {
             Some(asked) if asked != self.flavour => {
@@ -93,7 +94,7 @@ impl SavedState {
 impl StateContent {
     /// The failure to begin with it, after its files turned out to be damaged.
     pub(crate) fn damaged(&self, error: StartError) -> Failure {
-        unusable(&self.path, StateError::Io(io::Error::other(error)))
+        unusable(&self.path, self.option, StateError::Io(io::Error::other(error)))
     }
 
     /// Writes the files of PostgreSQL into a folder, which is empty. Blocks.

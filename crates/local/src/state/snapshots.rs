@@ -1,6 +1,7 @@
 //! Writes the state of a local cloud, while it runs and at its end.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,8 +11,9 @@ use pgentra_gateway::Flavour;
 use pgentra_local_state::{SavedFault, StateError, StateManifest};
 use pgentra_localdb::{Backup, SavedData};
 use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
 
-use super::file::StateFile;
+use super::file::{StateFile, check_replaceable};
 use crate::environment::CloudFiles;
 use crate::error::{Failure, FailureKind};
 use crate::faults::CloudFaults;
@@ -55,6 +57,7 @@ impl Snapshots {
                     "give another name, or replace it: pgentra local snapshot --replace {word}"
                 )));
         }
+        check_replaceable(target.path())?;
         let failed = |error: std::io::Error| Failure::machine("cannot copy the files of PostgreSQL", error);
         let place =
             tempfile::Builder::new().prefix("copy-").tempdir_in(&self.fixed.folder).map_err(failed)?;
@@ -62,9 +65,13 @@ impl Snapshots {
         self.fixed.backup.copy(&data).await.map_err(failed)?;
         // After the database: a principal of a role in it is in the tenant.
         let manifest = self.manifest(self.faults())?;
-        let written = write(target, manifest, data).await;
-        let _ = tokio::task::spawn_blocking(move || drop(place)).await;
-        written
+        replaced(target, move |file| {
+            let written = pgentra_local_state::write(file, &manifest, &data);
+            // Here, as its files are read until now, also if nobody waits any more.
+            drop(place);
+            written
+        })
+        .await
     }
 
     /// Writes the state of a cloud whose database has ended and whose data is at rest.
@@ -74,7 +81,8 @@ impl Snapshots {
         faults: Vec<SavedFault>,
         data: PathBuf,
     ) -> Result<u64, Failure> {
-        write(file, self.manifest(faults)?, data).await
+        let manifest = self.manifest(faults)?;
+        replaced(file, move |file| pgentra_local_state::write(file, &manifest, &data)).await
     }
 
     /// The faults that are on and have a name.
@@ -95,15 +103,60 @@ impl Snapshots {
     }
 }
 
-async fn write(file: StateFile, manifest: StateManifest, data: PathBuf) -> Result<u64, Failure> {
-    let path = file.path().to_owned();
-    let cannot = |error: StateError| {
-        Failure::machine(&format!("cannot write the state into {}", path.display()), error)
-    };
-    tokio::task::spawn_blocking(move || {
-        file.replace(|file| pgentra_local_state::write(file, &manifest, &data))
-    })
-    .await
-    .unwrap_or_else(|panicked| Err(std::io::Error::other(panicked).into()))
-    .map_err(cannot)
+/// Replaces the file on a thread for blocking work. Dropped before `write` has returned, it leaves the file as it was:
+/// the data may have been removed meanwhile.
+async fn replaced(
+    file: StateFile,
+    write: impl FnOnce(&mut File) -> Result<(), StateError> + Send + 'static,
+) -> Result<u64, Failure> {
+    let is_dropped = CancellationToken::new();
+    let guard = is_dropped.clone().drop_guard();
+    let work = tokio::task::spawn_blocking(move || {
+        file.replace(|file| {
+            write(file)?;
+            match is_dropped.is_cancelled() {
+                true => Err(io::Error::from(ErrorKind::Interrupted).into()),
+                false => Ok(()),
+            }
+        })
+    });
+    let written = work.await;
+    guard.disarm();
+    written.unwrap_or_else(|panicked| Err(Failure::machine("cannot write the state", panicked)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::sync::mpsc::channel;
+
+    use eventually::{DEADLINE, eventually};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_in_the_midst_of_a_snapshot_leaves_the_file() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("my.state");
+        fs::write(&path, "before").unwrap();
+        let (begins, begun) = tokio::sync::oneshot::channel();
+        let (goes_on, waits) = channel::<()>();
+        let writing = replaced(StateFile::take(&path).unwrap(), move |file| {
+            begins.send(()).unwrap();
+            let _ = waits.recv();
+            Ok(file.write_all(b"a part")?)
+        });
+        tokio::select! {
+            _ = writing => panic!("it waits"),
+            begun = begun => begun.unwrap(),
+        }
+        drop(goes_on);
+        eventually(DEADLINE, "the lock is given back", async || match StateFile::take(&path) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        })
+        .await;
+        assert_eq!(fs::read_to_string(&path).unwrap(), "before");
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
+    }
 }
