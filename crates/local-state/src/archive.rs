@@ -9,6 +9,7 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use rustix::fs::OFlags;
 use tar::{Archive, Builder, EntryType, Header};
 
 use crate::error::{MOST_BYTES, MOST_ENTRIES, StateError};
@@ -253,7 +254,10 @@ fn append_tree(
             append_folder(archive, &below, left)?;
             append_tree(archive, &entry.path(), &below, left)?;
         } else if kind.is_file() {
-            let mut file = File::open(entry.path())?;
+            // The folder may belong to another user, who could put a link there now.
+            let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            let mut open = OpenOptions::new();
+            let mut file = open.read(true).custom_flags(flags.bits().cast_signed()).open(entry.path())?;
             let size = file.metadata()?.len();
             append(archive, &below, &mut file, size, left)?;
         } else {

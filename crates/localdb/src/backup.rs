@@ -1,10 +1,11 @@
 //! A copy of the files of a running PostgreSQL.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
@@ -124,6 +125,18 @@ fn copy_wal(from: &Path, to: &Path, first: &str, last: &str) -> io::Result<()> {
     }
 }
 
+/// Copies a file, and nothing that a link leads to: the folder may belong to another user than this one.
+fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    // A FIFO would block without a writer.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut from = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(from)?;
+    if !from.metadata()?.is_file() {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    io::copy(&mut from, &mut OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?)?;
+    Ok(())
+}
+
 /// Copies a folder. A file that ends while it is copied is left out, as the server's log says what became of it.
 fn copy_tree(from: &Path, to: &Path, is_root: bool) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
@@ -145,7 +158,7 @@ fn copy_tree(from: &Path, to: &Path, is_root: bool) -> io::Result<()> {
         let copied = match is_folder {
             true if is_root && EMPTIED.contains(&&*text) => builder.create(&target),
             true => copy_tree(&source, &target, false),
-            false => fs::copy(&source, &target).map(drop),
+            false => copy_file(&source, &target),
         };
         match copied {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -153,4 +166,24 @@ fn copy_tree(from: &Path, to: &Path, is_root: bool) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_link_is_followed() {
+        let base = tempfile::tempdir().unwrap();
+        let (from, to) = (base.path().join("data"), base.path().join("copy"));
+        fs::create_dir_all(from.join("base")).unwrap();
+        fs::write(base.path().join("secret"), "s3cret").unwrap();
+        fs::write(from.join("base/1"), "rows").unwrap();
+        copy_tree(&from, &to, true).unwrap();
+        assert_eq!(fs::read_to_string(to.join("base/1")).unwrap(), "rows");
+        std::os::unix::fs::symlink(base.path().join("secret"), from.join("base/2")).unwrap();
+        fs::remove_dir_all(&to).unwrap();
+        assert!(copy_tree(&from, &to, true).is_err());
+        assert!(!to.join("base/2").exists());
+    }
 }
