@@ -75,7 +75,7 @@ impl SavedAzure {
     /// Puts it into a state that has its ids and keys already; `addresses` are those of this run.
     pub(crate) fn restore(mut self, state: &mut CloudState, addresses: &Addresses) {
         // A person may have changed the file: what Resource Manager would refuse is left out.
-        self.subscription.retain_pgbouncer(is_pgbouncer_setting);
+        self.subscription.pgbouncer.retain(|name, value| is_pgbouncer_setting(name, value));
         let moved = [(self.federation, &addresses.federation), (self.authority, &addresses.authority)];
         let issuer_now = |issuer: &str| {
             let mut moved = moved.iter();

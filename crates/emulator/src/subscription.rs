@@ -199,14 +199,7 @@ pub(crate) struct Holdings {
     /// The server parameter `pgaadauth.enable_group_sync`.
     is_group_sync: bool,
     /// Values of PgBouncer's parameters that were set.
-    pgbouncer: BTreeMap<String, String>,
-}
-
-impl Holdings {
-    /// Leaves the parameters of PgBouncer out for which `is_setting` of name and value is false.
-    pub(crate) fn retain_pgbouncer(&mut self, is_setting: impl Fn(&str, &str) -> bool) {
-        self.pgbouncer.retain(|parameter, value| is_setting(parameter, value));
-    }
+    pub(crate) pgbouncer: BTreeMap<String, String>,
 }
 
 impl Deref for SubscriptionState {
