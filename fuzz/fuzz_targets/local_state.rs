@@ -69,7 +69,8 @@ static MANIFEST: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let id = "00000000-0000-4000-8000-000000000001";
     let ids = [
         "tenant", "subscription", "vm_id", "vm_client", "vm_object", "user_assigned_client", "user_assigned_object",
-        "application_client", "application_object", "administrator_object", "group_object",
+        "application_client", "application_object", "application_registration", "administrator_object",
+        "group_object",
     ];
     let ids: serde_json::Map<_, _> = ids.map(|name| (name.to_owned(), id.into())).into_iter().collect();
     let secrets = ["app_service", "service_fabric", "machine_learning", "github", "pipelines"];
