@@ -15,33 +15,31 @@ missing() {
     [ "${CI:-}" != true ] || failed=1
 }
 
-# Helm from its Go module: no distribution of Linux that the tests run on has a package of it.
-HELM_VERSION=4.3.1
-helm=$top/target/tools/bin/helm-$HELM_VERSION
-if [ ! -x "$helm" ] && command -v go >/dev/null; then
+# from_go PROGRAM PACKAGE@VERSION: builds it from its Go module, if it is not there yet and there is Go.
+from_go() {
+    [ ! -x "$1" ] && command -v go >/dev/null || return 0
+    local folder
     folder=$(mktemp -d)
-    if GOFLAGS='' CGO_ENABLED=0 GOBIN=$folder go install "helm.sh/helm/v4/cmd/helm@v$HELM_VERSION"; then
-        mkdir -p "$(dirname "$helm")"
-        mv "$folder/helm" "$helm"
+    if GOFLAGS='' CGO_ENABLED=0 GOBIN=$folder go install "$2"; then
+        mkdir -p "$(dirname "$1")"
+        mv "$folder"/* "$1"
     fi
     rm -rf "$folder"
-fi
+}
+
+# No distribution of Linux that the tests run on has a package of Helm.
+HELM_VERSION=4.3.1
+helm=$top/target/tools/bin/helm-$HELM_VERSION
+from_go "$helm" "helm.sh/helm/v4/cmd/helm@v$HELM_VERSION"
 if [ ! -x "$helm" ]; then
     echo "deploy: left out: the charts, because Helm is built with Go and there is no Go here, or it could not be had" >&2
     helm=
 fi
 
-# The loader of Docker Compose, from its Go module: it compares the file with the schema of the specification.
+# The loader of Docker Compose compares the file with the schema of the specification.
 COMPOSE_VERSION=2.16.2
 compose=$top/target/tools/bin/compose-spec-$COMPOSE_VERSION
-if [ ! -x "$compose" ] && command -v go >/dev/null; then
-    folder=$(mktemp -d)
-    if GOFLAGS='' CGO_ENABLED=0 GOBIN=$folder go install "github.com/compose-spec/compose-go/v2/cmd@v$COMPOSE_VERSION"; then
-        mkdir -p "$(dirname "$compose")"
-        mv "$folder/cmd" "$compose"
-    fi
-    rm -rf "$folder"
-fi
+from_go "$compose" "github.com/compose-spec/compose-go/v2/cmd@v$COMPOSE_VERSION"
 if [ -x "$compose" ]; then
     "$compose" -format json compose/compose.yaml >"$target/compose.json"
     echo "compose.yaml: the loader of Docker Compose accepts it"

@@ -34,11 +34,12 @@ az vm identity assign --resource-group "$group" --name "$vm" --identities "$iden
 # Its role, which the person makes as the Entra administrator of the server.
 PGPASSWORD=$(az account get-access-token --resource-type oss-rdbms --query accessToken --output tsv)
 export PGPASSWORD
-psql "$database user=$person" --set ON_ERROR_STOP=1 --command \
-    "select * from pgaadauth_create_principal_with_oid('$name', '$object_id', 'service', false, false)"
+# psql quotes a variable in a script, and not in --command.
+psql "$database" --username "$person" --set ON_ERROR_STOP=1 --set name="$name" --set object_id="$object_id" \
+    <<<"select * from pgaadauth_create_principal_with_oid(:'name', :'object_id', 'service', false, false)"
 
 # On the VM: the token of the identity is the password.
 resource=https%3A%2F%2Fossrdbms-aad.database.windows.net
 address="http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=$resource&client_id=$client_id"
 PGPASSWORD=$(curl --silent --show-error --fail "$address" --header Metadata:true | jq --raw-output .access_token)
-psql "$database user=$name" --set ON_ERROR_STOP=1 --command 'select current_user'
+psql "$database" --username "$name" --set ON_ERROR_STOP=1 --command 'select current_user'

@@ -158,7 +158,7 @@ fn on_azure_arc() {
     if !have(&["python", "node", "mounts"]) {
         return;
     }
-    let mounts = Mounts::new();
+    let mounts = Mounts::new(false);
     let lab = mounts.lab();
     let cloud = lab.cloud(Flavour::Flexible, &["--arc"]);
     let (vm, identity) = (cloud.identity("system-assigned"), cloud.identity("user-assigned"));

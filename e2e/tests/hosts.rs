@@ -234,7 +234,7 @@ fn an_azure_arc_server_signs_in() {
     if !have(&["mounts"]) {
         return;
     }
-    let mounts = Mounts::new();
+    let mounts = Mounts::new(false);
     for flavour in Flavour::ALL {
         let lab = mounts.lab();
         let cloud = lab.cloud(flavour, &["--arc"]);
@@ -263,7 +263,7 @@ fn the_folder_of_the_arc_agent_goes() {
     if !have(&["mounts"]) {
         return;
     }
-    let mounts = Mounts::new();
+    let mounts = Mounts::new(false);
     let lab = mounts.lab();
     let left = || lab.shell("ls -A /var/opt").done().ok().to_owned();
     let cloud = lab.cloud(Flavour::Flexible, &["--arc"]);

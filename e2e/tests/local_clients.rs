@@ -1,14 +1,16 @@
 //! Clients on every host of a local cloud, as the tables of docs/local-clients.md say.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
+mod mounts;
+
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::iter;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, Once, OnceLock};
 
 use e2e::{Cloud, Conversation, Flavour, Lab, client, example, have};
+use mounts::Mounts;
 
 const PAGE: &str = include_str!("../../docs/local-clients.md");
 /// Tried where `e2e/setup.sh azure-identity` has built it, which takes minutes.
@@ -18,39 +20,6 @@ const WAYS: [(&str, &str); 2] =
     [("env", "## With `pgentra local env`"), ("run", "## With `pgentra local run`")];
 /// Programs at the same time: several wait for the time limit of their library.
 const AT_ONCE: usize = 4;
-
-/// A network with a loopback interface only, so that no client asks the true Azure, and an empty
-/// folder for the agent of Azure Arc. It lives as long as its process.
-struct Island(Child);
-
-impl Island {
-    fn new() -> Island {
-        let script = "ip link set lo up && mount -t tmpfs none /var/opt && echo ready && exec cat";
-        let mut process = Command::new("unshare")
-            .args(["--net", "--mount", "--", "sh", "-c", script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
-        Island(process)
-    }
-
-    fn lab(&self) -> Lab {
-        let namespace = |kind: &str| format!("/proc/{}/ns/{kind}", self.0.id());
-        let [net, mount] = [namespace("net"), namespace("mnt")];
-        Lab::behind(&["nsenter", &format!("--net={net}"), &format!("--mount={mount}"), "--"])
-    }
-}
-
-impl Drop for Island {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
-    }
-}
 
 /// The cells of the tables: way, host and client, and what is in the cell.
 type Cells = BTreeMap<(String, String, String), String>;
@@ -202,7 +171,8 @@ fn the_tables_of_clients_are_true() {
     if !have(&["netns", "mounts", "python", "node", "go-program", "java-program", "psql", "curl", "jq"]) {
         return;
     }
-    let island = Island::new();
+    // No client asks the true Azure.
+    let island = Mounts::new(true);
     let lab = island.lab();
     let cloud = lab.cloud(Flavour::Flexible, &["--arc"]);
     compile(&lab);
@@ -309,7 +279,8 @@ fn pools_outlive_three_tokens() {
     if !have(&["netns", "mounts", "python", "node", "go-program", "java-program", "psql"]) {
         return;
     }
-    let island = Island::new();
+    // No client asks the true Azure.
+    let island = Mounts::new(true);
     let lab = island.lab();
     let cloud = lab.cloud(Flavour::Flexible, &[]);
     compile(&lab);

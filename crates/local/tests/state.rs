@@ -214,27 +214,13 @@ async fn a_snapshot_is_made_of_a_cloud_that_runs() {
 #[tokio::test]
 async fn what_does_not_suit_is_refused_and_leaves_nothing() {
     let place = Place::new();
-    place
-        .kept()
-        .flavour(Flavour::Single)
-        .seed(Some("nightly".to_owned()))
-        .start()
-        .await
-        .unwrap()
-        .stop_and_save()
-        .await
-        .unwrap();
+    let nightly = async || {
+        place.kept().flavour(Flavour::Single).seed(Some("nightly".to_owned())).start().await.unwrap()
+    };
+    nightly().await.stop_and_save().await.unwrap();
     let whole = fs::read(place.file()).unwrap();
     // The same options again are no contradiction.
-    place
-        .kept()
-        .flavour(Flavour::Single)
-        .seed(Some("nightly".to_owned()))
-        .start()
-        .await
-        .unwrap()
-        .stop()
-        .await;
+    nightly().await.stop().await;
 
     let check = async |cloud: LocalCloudBuilder<'static>, message: &str, hint: &str| {
         let refused = failure(cloud.start().await);

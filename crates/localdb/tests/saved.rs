@@ -6,29 +6,19 @@
     reason = "a failing helper fails its test; a skipped test says so"
 )]
 
+mod place;
+
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use eventually::{DEADLINE, eventually};
-use pgentra_localdb::{
-    Installation, LocalDb, Options, SavedData, StartError, start, start_saved, start_standby,
-};
+use pgentra_localdb::{Installation, LocalDb, SavedData, StartError, start, start_saved, start_standby};
 use rustix::process::{Pid, Signal, kill_process};
 use secrecy::ExposeSecret;
 use tokio_postgres::{Client, NoTls};
 
-/// In a folder that every user can enter, as the server may run as another one than we.
-fn place() -> tempfile::TempDir {
-    let place = tempfile::Builder::new().prefix("pgentra-").tempdir_in("/tmp").unwrap();
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o711)).unwrap();
-    place
-}
-
-fn options(folder: impl Into<PathBuf>, server: Installation) -> Options {
-    Options { folder: folder.into(), server }
-}
+use place::{options, place};
 
 async fn superuser(db: &LocalDb) -> Client {
     let mut config = tokio_postgres::Config::new();

@@ -6,26 +6,19 @@
     reason = "a failing helper fails its test; a skipped test says so"
 )]
 
+mod place;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eventually::{DEADLINE, eventually};
-use pgentra_localdb::{Installation, LocalDb, Options, StartError, start, start_standby};
+use pgentra_localdb::{Installation, LocalDb, StartError, start, start_standby};
 use secrecy::ExposeSecret;
 use tokio_postgres::{Client, NoTls};
 
-/// In a folder that every user can enter, as the server may run as another one than we.
-fn place() -> tempfile::TempDir {
-    let place = tempfile::Builder::new().prefix("pgentra-").tempdir_in("/tmp").unwrap();
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o711)).unwrap();
-    place
-}
-
-fn options(folder: impl Into<PathBuf>, server: Installation) -> Options {
-    Options { folder: folder.into(), server }
-}
+use place::{options, place};
 
 /// Signs in on the socket as libpq would.
 async fn sign_in(db: &LocalDb, user: &str, password: Option<&str>) -> Result<Client, tokio_postgres::Error> {
